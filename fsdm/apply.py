@@ -1,0 +1,346 @@
+"""One action → one effect → an outcome.
+
+Every effect is idempotent, and looks at its own precondition again, under the lock that guards it: what was planned may
+have been overtaken. Nothing here waits for a ref, and nothing decides what comes next. Writes go data → fsync → READY →
+rename → fsync of the parents. Only one action runs for an id at a time; that is the caller's promise.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from portalocker.exceptions import LockException
+
+from fsdm.audit import damage, read_manifest
+from fsdm.download import Fetcher, Stop, fetch_chunk
+from fsdm.errors import DiskError, FsdmError, InvalidInputError, StaleMarkerError, StoppedError, TransferError
+from fsdm.events import Event
+from fsdm.intents import look_at, read_want, remove_marker
+from fsdm.layout import READY, WANT_MAX_BYTES, Layout, Place
+from fsdm.locks import Claim, exists
+from fsdm.model import DataChunk, Failure
+from fsdm.plan import (
+    Absolve,
+    Action,
+    Clear,
+    Condemn,
+    Confirm,
+    Discard,
+    Fetch,
+    Forget,
+    Overrule,
+    Publish,
+    Report,
+    Retire,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fsdm.catalog import Catalog
+    from fsdm.fs import FileSystem
+    from fsdm.state import Marker
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The effect is there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stale:
+    """The precondition no longer holds: look again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Refs keep the directory at `place` where it is."""
+
+    place: Place
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """The transfer was stopped."""
+
+
+@dataclass(frozen=True, slots=True)
+class CannotRead:
+    """The want cannot be taken as it is; it may be half-written."""
+
+    want: Marker
+    error: InvalidInputError
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """It could not be done; `disk` tells whose fault it is."""
+
+    error: FsdmError
+    disk: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Condemned:
+    """The chunk is out of service, and `failed/ID` says why."""
+
+    failure: Failure
+
+
+Outcome = Done | Stale | Held | Stopped | CannotRead | Failed | Condemned
+
+
+class Applier:
+    """Carries out actions on one data directory."""
+
+    def __init__(
+        self,
+        layout: Layout,
+        *,
+        fs: FileSystem,
+        catalog: Catalog,
+        fetcher: Fetcher,
+        tell: Callable[[Event], None],
+        erase: Callable[[str], None],
+    ) -> None:
+        self._layout = layout
+        self._fs = fs
+        self._catalog = catalog
+        self._fetcher = fetcher
+        self._tell = tell
+        self._erase = erase  # what has been renamed into trash/
+        self._fetching: dict[str, DataChunk] = {}
+        self._claims: dict[Place, Claim] = {}  # of directories that refs keep from us
+
+    def apply(self, action: Action, stop: Stop) -> Outcome:
+        """Carry out one action. Never raises for what the disk, the network or another process does."""
+        try:
+            return self._apply(action, stop)
+        except StaleMarkerError:
+            return Stale()
+        except StoppedError:
+            return Stopped()
+        except _UnreadableWantError as e:
+            return CannotRead(e.want, e.error)
+        except TransferError as e:
+            return Failed(e, disk=False)
+        except (OSError, LockException) as e:
+            return Failed(_disk_error(e), disk=True)
+
+    def _apply(self, action: Action, stop: Stop) -> Outcome:
+        match action:
+            case Fetch():
+                return self._fetch(action, stop)
+            case Publish():
+                return self._publish(action)
+            case Confirm():
+                return self._confirm(action)
+            case Overrule():
+                return self._overrule(action)
+            case Retire():
+                return self._retire(action)
+            case Clear():
+                return self._clear(action)
+            case Discard():
+                self._discard_partial(action.id)
+                return Done()
+            case Forget():
+                return self._forget(action)
+            case Condemn():
+                return self._condemn(action)
+            case Report():
+                self._fs.write(self._layout.failed_of(action.id), action.failure.to_json(), durable=False)
+                return Done()
+            case Absolve():
+                self._fs.unlink(self._layout.failed_of(action.id))
+                return Done()
+
+    def let_go(self, place: Place) -> None:
+        """The directory is no longer to be taken: forget the claim on it."""
+        claim = self._claims.pop(place, None)
+        if claim is not None:
+            claim.close()
+
+    def close(self) -> None:
+        for place in list(self._claims):
+            self.let_go(place)
+
+    # ------------------------------------------------------------------------------------------------------- downloads
+
+    def _fetch(self, action: Fetch, stop: Stop) -> Outcome:
+        chunk = self._read(action.id, action.want)
+        partial = self._layout.partial_of(action.id)
+        self._discard_partial(action.id)
+        self._tell(Event("started", action.id, f"{len(chunk.files)} files"))
+        self._fetching[action.id] = chunk
+        try:
+            manifest = fetch_chunk(
+                chunk,
+                partial,
+                self._fs,
+                self._fetcher,
+                stop,
+                lambda name, entry: self._tell(Event("file", action.id, f"{name}, {entry.size} bytes")),
+            )
+        finally:
+            del self._fetching[action.id]
+        self._fs.write(f"{partial}/{READY}", manifest.to_json(), durable=True)
+        return Done()
+
+    def _publish(self, action: Publish) -> Outcome:
+        layout, fs = self._layout, self._fs
+        chunk = self._read(action.id, action.want)
+        partial = layout.partial_of(action.id)
+        manifest = read_manifest(partial)
+        if manifest is None or not manifest.satisfies(chunk):
+            self._discard_partial(action.id)
+            return Done()
+        if exists(layout.delete_marker(action.id)):
+            return Stale()
+        place = chunk.place
+        dataset = layout.dataset(place.dataset_id)
+        if not os.path.isdir(dataset):
+            fs.mkdir(dataset)
+            fs.fsync_dir(layout.chunks)
+        fs.rename(partial, layout.path(place))
+        self._catalog.add(place)
+        fs.fsync_dir(dataset)
+        fs.fsync_dir(layout.partial)
+        self._tell(Event("available", action.id, f"{len(manifest.files)} files, {manifest.size_bytes} bytes"))
+        remove_marker(layout, fs, layout.want_marker(action.id), action.want, None)
+        return Done()
+
+    def _confirm(self, action: Confirm) -> Outcome:
+        layout = self._layout
+        chunk = self._read(action.id, action.want)
+        path = layout.path(action.place)
+        manifest = read_manifest(path)
+        if manifest is not None and manifest.place == action.place and manifest.satisfies(chunk):
+            return self._removed(layout.want_marker(action.id), action.want, None)
+        # other files: nobody new may take a ref; the directory goes when nobody holds it
+        self._fs.unlink(f"{path}/{READY}")
+        self._fs.fsync_dir(path)
+        return Done()
+
+    def is_fetching(self, chunk_id: str, want: Marker) -> bool:
+        """Whether the running fetch brings what this marker asks for; also while the marker cannot be read."""
+        running = self._fetching.get(chunk_id)
+        try:
+            return running is None or running == read_want(self._layout, chunk_id, want)
+        except (InvalidInputError, StaleMarkerError, OSError):
+            return True
+
+    # --------------------------------------------------------------------------------------------------------- deletes
+
+    def _retire(self, action: Retire) -> Outcome:
+        marker = self._layout.delete_marker(action.id)
+
+        def still_deleted() -> bool:
+            # want before delete: a want that came since is looked at again
+            want = look_at(self._layout.want_marker(action.id), limit=WANT_MAX_BYTES)
+            return (want is None or want.fault is not None or self._cannot_be_read(action.id, want)) and (
+                action.delete.same_as(look_at(marker))
+            )
+
+        outcome = self._take_out(action.place, still_deleted)
+        if isinstance(outcome, Done):
+            self._tell(Event("deleted", action.id))
+        return outcome
+
+    def _clear(self, action: Clear) -> Outcome:
+        ready = f"{self._layout.path(action.place)}/{READY}"
+        return self._take_out(action.place, lambda: not exists(ready))
+
+    def _take_out(self, place: Place, still_due: Callable[[], bool]) -> Outcome:
+        """Under a claim: remove READY, rename the directory into the trash, fsync its parent."""
+        path = self._layout.path(place)
+        claim = self._claims.get(place)
+        if claim is None:
+            try:
+                claim = self._claims[place] = Claim(path)
+            except FileNotFoundError:
+                self._catalog.discard(place)
+                return Stale()
+        if not claim.take():
+            return Held(place)
+        try:
+            if not claim.is_at(path) or not still_due():
+                return Stale()
+            self._fs.unlink(f"{path}/{READY}")
+            trashed = self._fs.discard(path, self._layout.trash)
+            self._catalog.discard(place)
+            self._fs.fsync_dir(os.path.dirname(path))
+            self._fs.fsync_dir(self._layout.trash)
+        finally:
+            self.let_go(place)
+        if trashed:
+            self._erase(trashed)
+        return Done()
+
+    def _forget(self, action: Forget) -> Outcome:
+        return self._removed(self._layout.delete_marker(action.id), action.delete, None)
+
+    def _overrule(self, action: Overrule) -> Outcome:
+        layout = self._layout
+        want, delete = layout.want_marker(action.id), layout.delete_marker(action.id)
+        if action.loser == "want":
+            return self._removed(want, action.want, (delete, action.delete))
+        self._read(action.id, action.want)  # only a want that can be read overrules a delete
+        return self._removed(delete, action.delete, (want, action.want))
+
+    def _condemn(self, action: Condemn) -> Outcome:
+        path = self._layout.path(action.place)
+        why = damage(self._layout, action.place)
+        if why is None or not exists(f"{path}/{READY}"):
+            return Done()
+        now = time.time()
+        failure = Failure(
+            id=action.id,
+            kind="damaged",
+            error=f"{path}: {why}",
+            hint="want it again to have it fetched again",
+            first_at=now,
+            last_at=now,
+        )
+        self._fs.write(self._layout.failed_of(action.id), failure.to_json(), durable=True)
+        self._fs.unlink(f"{path}/{READY}")
+        self._fs.fsync_dir(path)
+        self._tell(Event("damaged", action.id, failure.error))
+        return Condemned(failure)
+
+    # ---------------------------------------------------------------------------------------------------------- shared
+
+    def _removed(self, path: str, judged: Marker, winner: tuple[str, Marker] | None) -> Outcome:
+        return Done() if remove_marker(self._layout, self._fs, path, judged, winner) else Stale()
+
+    def _discard_partial(self, chunk_id: str) -> None:
+        trashed = self._fs.discard(self._layout.partial_of(chunk_id), self._layout.trash)
+        if trashed:
+            self._erase(trashed)
+
+    def _read(self, chunk_id: str, want: Marker) -> DataChunk:
+        try:
+            return read_want(self._layout, chunk_id, want)
+        except InvalidInputError as e:
+            raise _UnreadableWantError(want, e) from e
+
+    def _cannot_be_read(self, chunk_id: str, want: Marker) -> bool:
+        try:
+            read_want(self._layout, chunk_id, want)
+        except InvalidInputError:
+            return True
+        return False
+
+
+class _UnreadableWantError(Exception):
+    def __init__(self, want: Marker, error: InvalidInputError) -> None:
+        super().__init__(str(error))
+        self.want = want
+        self.error = error
+
+
+def _disk_error(error: Exception) -> DiskError:
+    return DiskError(f"the disk refuses: {error}", hint="look at df, df -i, mount, and who may write there")

@@ -1,0 +1,180 @@
+"""What a listing of `chunks/` shows: which chunk directories there are, by dataset and block, and by id.
+
+It knows names, not states: whether a chunk is available is asked of its directory, at the moment it is taken.
+
+A directory's mtime changes when a chunk is published or leaves, so a listing is good until it does. A listing taken
+within a clock tick or two of that mtime is not trusted twice (git's "racily clean" rule). A changed listing costs one
+readdir and a set difference; the index is kept, not rebuilt. The reconciler is the only writer of `chunks/`, so its
+own catalog (`own=True`) is told of each change and looks at the disk only in `refresh`.
+
+Thread-safe. Invariant: a name is in its dataset's index if and only if its place is in `_by_id`.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Final
+
+from fsdm.index import BlockIndex
+from fsdm.layout import Layout, Place, is_chunk_dir, is_id
+
+RACY_NS: Final = 20_000_000  # two ticks of a kernel with HZ=100
+NO_MTIME: Final = -1
+
+
+@dataclass(slots=True)
+class _Dataset:
+    index: BlockIndex = field(default_factory=BlockIndex)
+    names: set[str] = field(default_factory=set)  # all that was listed
+    told: set[str] = field(default_factory=set)  # added or discarded while a listing was being taken
+    mtime_ns: int = NO_MTIME  # of a listing that may be trusted
+
+
+class Catalog:
+    """The chunk directories of one data directory."""
+
+    def __init__(self, layout: Layout, *, own: bool = False) -> None:
+        self._layout = layout
+        self._own = own
+        self._listing = threading.Lock()  # one listing at a time; taken before _mutex
+        self._mutex = threading.Lock()  # the structures below; never held over a system call
+        self._datasets: dict[str, _Dataset] = {}
+        self._by_id: dict[str, tuple[Place, ...]] = {}
+        self._strange: list[str] = []
+
+    def find(self, dataset_id: str, block: int) -> Place | None:
+        """Where the chunk stands that is responsible for `block`, be it available or not."""
+        dataset = self._datasets.get(dataset_id)
+        if not self._own:
+            dataset = self._refresh_dataset(dataset_id, dataset, set())
+        with self._mutex:
+            return None if dataset is None else dataset.index.find(block)
+
+    def candidates(self, dataset_id: str, block: int) -> list[Place]:
+        """Where all the chunks stand whose range holds `block`, the responsible one first."""
+        dataset = self._datasets.get(dataset_id)
+        if not self._own:
+            dataset = self._refresh_dataset(dataset_id, dataset, set())
+        with self._mutex:
+            return [] if dataset is None else list(dataset.index.candidates(block))
+
+    def places(self, chunk_id: str) -> tuple[Place, ...]:
+        """Where the chunk stands, as of the last refresh: nowhere, in one place, or (being replaced) in several."""
+        return self._by_id.get(chunk_id, ())
+
+    def all_places(self) -> list[Place]:
+        """Every chunk directory, by dataset and block, as of the last refresh."""
+        with self._mutex:
+            return [place for _, dataset in sorted(self._datasets.items()) for place in dataset.index]
+
+    def listing(self) -> list[Place]:
+        """Every chunk directory as of now."""
+        if not self._own:
+            self.refresh()
+        return self.all_places()
+
+    def strange(self) -> list[str]:
+        """The paths in `chunks/` whose names are not ours, as of the last refresh."""
+        with self._mutex:
+            odd = [
+                self._layout.path(Place(key, name))
+                for key, dataset in self._datasets.items()
+                for name in dataset.names
+                if not is_chunk_dir(name)
+            ]
+            return sorted(self._strange + odd)
+
+    def refresh(self) -> set[str]:
+        """List again what has changed on disk; the ids of the chunks that came or went."""
+        try:
+            listed = os.listdir(self._layout.chunks)
+        except FileNotFoundError:
+            listed = []
+        with self._mutex:
+            known = list(self._datasets)
+            self._strange = [self._layout.dataset(name) for name in listed if not is_id(name)]
+        changed: set[str] = set()
+        for dataset_id in {*known, *filter(is_id, listed)}:
+            self._refresh_dataset(dataset_id, self._datasets.get(dataset_id), changed)
+        return changed
+
+    def add(self, place: Place) -> None:
+        """The reconciler has put a chunk there."""
+        with self._mutex:
+            dataset = self._datasets.setdefault(place.dataset_id, _Dataset())
+            dataset.told.add(place.name)
+            dataset.names.add(place.name)
+            dataset.index.add(place)
+            self._remember(place)
+
+    def discard(self, place: Place) -> None:
+        """The reconciler has taken a chunk away."""
+        with self._mutex:
+            dataset = self._datasets.setdefault(place.dataset_id, _Dataset())
+            dataset.told.add(place.name)
+            self._drop(place.dataset_id, dataset, place.name)
+
+    def _refresh_dataset(self, dataset_id: str, dataset: _Dataset | None, changed: set[str]) -> _Dataset | None:
+        path = self._layout.dataset(dataset_id)
+        try:
+            if dataset is not None and os.stat(path).st_mtime_ns == dataset.mtime_ns:
+                return dataset
+            with self._listing:
+                return self._list(dataset_id, path, changed)
+        except (FileNotFoundError, NotADirectoryError):
+            with self._mutex:
+                gone = self._datasets.pop(dataset_id, None)
+                if gone is not None:
+                    self._sync(dataset_id, gone, set(), changed)
+            return None
+
+    def _list(self, dataset_id: str, path: str, changed: set[str]) -> _Dataset:
+        with self._mutex:
+            dataset = self._datasets.get(dataset_id)
+            if dataset is not None:
+                dataset.told.clear()
+        before_ns = time.time_ns()
+        mtime_ns = os.stat(path).st_mtime_ns
+        if dataset is not None and mtime_ns == dataset.mtime_ns:
+            return dataset  # another thread has just listed it
+        listed = set(os.listdir(path))
+        with self._mutex:
+            dataset = self._datasets.setdefault(dataset_id, _Dataset())
+            self._sync(dataset_id, dataset, listed, changed)
+            # a change that comes after this listing may still get an mtime as young as this one
+            dataset.mtime_ns = mtime_ns if before_ns - mtime_ns > RACY_NS else NO_MTIME
+            return dataset
+
+    def _sync(self, dataset_id: str, dataset: _Dataset, listed: set[str], changed: set[str]) -> None:
+        came, gone = listed - dataset.names - dataset.told, dataset.names - listed - dataset.told
+        for name in gone:
+            self._drop(dataset_id, dataset, name)
+        places = [Place(dataset_id, name) for name in came if is_chunk_dir(name)]
+        if len(places) > len(dataset.index):  # the first listing, mostly
+            dataset.index = BlockIndex.of([*dataset.index, *places])
+        else:
+            for place in places:
+                dataset.index.add(place)
+        dataset.names |= came
+        for place in places:
+            self._remember(place)
+        changed.update(place.chunk_id for place in places)
+        changed.update(name[42:] for name in gone if is_chunk_dir(name))
+
+    def _remember(self, place: Place) -> None:
+        others = self._by_id.get(place.chunk_id)
+        self._by_id[place.chunk_id] = (place,) if others is None else tuple(sorted({*others, place}))
+
+    def _drop(self, dataset_id: str, dataset: _Dataset, name: str) -> None:
+        dataset.names.discard(name)
+        if is_chunk_dir(name):
+            place = Place(dataset_id, name)
+            dataset.index.discard(place)
+            left = tuple(other for other in self._by_id.get(place.chunk_id, ()) if other != place)
+            if left:
+                self._by_id[place.chunk_id] = left
+            else:
+                self._by_id.pop(place.chunk_id, None)

@@ -1,0 +1,224 @@
+"""What any process may do: place intents, list, find, hold refs, wait, ask how things stand.
+
+It has only the power that a shell script has: everything here is done through the files that PROTOCOL.md describes, so
+a client needs no connection to the reconciler, and none to be running. No call but the two that say so (`wait`,
+`wait_converged`) waits for anything.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from typing import TYPE_CHECKING, Self
+
+from fsdm.catalog import Catalog
+from fsdm.errors import (
+    ClosedError,
+    ForeignProcessError,
+    InvalidInputError,
+    NoDataDirectoryError,
+    UnknownFormatError,
+    WaitTimeoutError,
+)
+from fsdm.intents import place_delete, place_want
+from fsdm.layout import FORMAT, READY, U64_MAX, Layout, as_id, is_hidden, is_id
+from fsdm.locks import exists
+from fsdm.refs import ChunkRef, Refs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+    from fsdm.model import DataChunk
+    from fsdm.status import Status
+
+POLL_FIRST_S = 0.001
+POLL_LAST_S = 0.05
+
+
+def check_format(layout: Layout) -> None:
+    """See that this is a data directory, of a format that this version knows.
+
+    Raises:
+        NoDataDirectoryError: there is no `fsdm.json`.
+        UnknownFormatError: it has another format number, or is not what it should be.
+    """
+    try:
+        with open(layout.format_file, "rb") as file:
+            text = file.read(4096)
+    except (FileNotFoundError, NotADirectoryError):
+        raise NoDataDirectoryError(
+            f"{layout.root} is not a data directory: it has no fsdm.json",
+            hint="check the path; `fsdm run -d DIR` or DataManager(DIR) makes a new one",
+        ) from None
+    try:
+        document = json.loads(text)
+        number = document["format"]
+    except (ValueError, TypeError, KeyError):
+        number = text[:80]
+    if number != FORMAT:
+        raise UnknownFormatError(
+            f"{layout.format_file} has format {number!r}, this version knows {FORMAT}",
+            hint="use the version of fsdm that made the directory, or a newer one; nothing was changed",
+        )
+
+
+class Client:
+    """A process's view of a data directory. Thread-safe; belongs to the process that made it, not to its forks."""
+
+    def __init__(self, data_dir: str | os.PathLike[str]) -> None:
+        """Open a data directory that exists.
+
+        Raises:
+            NoDataDirectoryError: it does not.
+            UnknownFormatError: it is of a format that this version does not know.
+        """
+        self._layout = Layout(data_dir)
+        check_format(self._layout)
+        self._catalog = Catalog(self._layout)
+        self._refs = Refs(self._layout)
+        self._pid = os.getpid()
+        self._closed = threading.Event()
+
+    # -------------------------------------------------------------------------------------------------------- the calls
+
+    def download_chunk(self, chunk: DataChunk) -> None:
+        """Ask for a chunk to be here; returns at once. A delete of the same id that still waits is withdrawn.
+
+        Raises:
+            DataDirectoryError: the marker cannot be placed.
+        """
+        self._check()
+        place_want(self._layout, chunk)
+
+    def delete_chunk(self, chunk_id: str | bytes) -> None:
+        """Ask for a chunk to be gone; returns at once. It is available no more; it goes when nobody holds it.
+
+        Raises:
+            InvalidInputError: `chunk_id` is not an id.
+            DataDirectoryError: the marker cannot be placed.
+        """
+        self._check()
+        place_delete(self._layout, as_id(chunk_id, "chunk_id"))
+
+    def list_chunks(self) -> list[str]:
+        """The ids of the chunks that are available now, by dataset and block."""
+        self._check()
+        places = self._catalog.listing()
+        deleted = set(os.listdir(self._layout.delete))
+        path = self._layout.path
+        return list(
+            dict.fromkeys(
+                place.chunk_id for place in places if place.chunk_id not in deleted and exists(f"{path(place)}/{READY}")
+            )
+        )
+
+    def find_chunk(self, dataset_id: str | bytes, block: int) -> ChunkRef | None:
+        """A ref to the available chunk of the dataset that is responsible for the block, or None.
+
+        Where ranges overlap, the one with the greatest start is, then the smallest end, then the smallest id.
+
+        Raises:
+            InvalidInputError: `dataset_id` is not an id, or `block` not a number in u64.
+        """
+        self._check()
+        dataset_id = as_id(dataset_id, "dataset_id")
+        if not isinstance(block, int) or not 0 <= block <= U64_MAX:
+            raise InvalidInputError(f"must be an integer within 0 … 2^64-1, not {block!r:.80}", field="block")
+        place = self._catalog.find(dataset_id, block)
+        if place is None:
+            return None
+        ref = self._refs.take(place)
+        if ref is not None:
+            return ref
+        for place in self._catalog.candidates(dataset_id, block):  # that one is on its way out: the next in line
+            ref = self._refs.take(place)
+            if ref is not None:
+                return ref
+        return None
+
+    def status(self) -> Status:
+        """How each chunk stands: its state, bytes and error; and what else there is to say."""
+        from fsdm.status import read_status
+
+        self._check()
+        return read_status(self._layout)
+
+    def wait(self, chunk_id: str | bytes, timeout_s: float | None = None) -> bool:
+        """Wait until what is asked for this chunk is so. True where it is available then, False where it is gone.
+
+        Raises:
+            WaitTimeoutError: it is not so after `timeout_s` seconds; the message says how it stands.
+        """
+        chunk_id = as_id(chunk_id, "chunk_id")
+        want, delete = self._layout.want_marker(chunk_id), self._layout.delete_marker(chunk_id)
+        if not self._wait_until(lambda: not exists(want) and not exists(delete), timeout_s):
+            raise WaitTimeoutError(f"chunk {chunk_id} has not converged: {self._standing(chunk_id)}")
+        return self._is_available(chunk_id)
+
+    def wait_converged(self, timeout_s: float | None = None) -> None:
+        """Wait until no intent is pending: everything wanted is available, everything deleted is gone.
+
+        Raises:
+            WaitTimeoutError: some are pending after `timeout_s` seconds; the message says which.
+        """
+        if not self._wait_until(lambda: not self._pending(), timeout_s):
+            pending = self._pending()
+            first = ", ".join(f"{chunk_id[:12]} ({self._standing(chunk_id)})" for chunk_id in pending[:3])
+            raise WaitTimeoutError(f"{len(pending)} intents are pending: {first}{' …' * (len(pending) > 3)}")
+
+    def close(self) -> None:
+        """Let go of every ref. A second time, and in a forked child, it does nothing."""
+        if os.getpid() == self._pid:
+            self._closed.set()
+            self._refs.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # ---------------------------------------------------------------------------------------------------------- shared
+
+    def _check(self) -> None:
+        if os.getpid() != self._pid:
+            raise ForeignProcessError(
+                f"this {type(self).__name__} belongs to process {self._pid}, and a fork of it cannot use it",
+                hint="make a DataManager in the child",
+            )
+        if self._closed.is_set():
+            raise ClosedError(f"this {type(self).__name__} has been closed")
+
+    def _pending(self) -> list[str]:
+        names = {*os.listdir(self._layout.want), *os.listdir(self._layout.delete)}
+        return sorted(name for name in names if is_id(name) and not is_hidden(name))
+
+    def _is_available(self, chunk_id: str) -> bool:
+        self._catalog.refresh()
+        return not exists(self._layout.delete_marker(chunk_id)) and any(
+            exists(f"{self._layout.path(place)}/{READY}") for place in self._catalog.places(chunk_id)
+        )
+
+    def _standing(self, chunk_id: str) -> str:
+        chunk = self.status().chunks.get(chunk_id)
+        if chunk is None:
+            return "it has just changed"
+        return f"{chunk.state}, {chunk.error}" if chunk.error else chunk.state
+
+    def _wait_until(self, done: Callable[[], bool], timeout_s: float | None) -> bool:
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        pause = POLL_FIRST_S
+        while True:
+            self._check()
+            if done():
+                return True
+            left = POLL_LAST_S if deadline is None else deadline - time.monotonic()
+            if left <= 0:
+                return False
+            self._closed.wait(min(pause, left))
+            pause = min(pause * 1.5, POLL_LAST_S)

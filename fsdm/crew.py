@@ -1,0 +1,87 @@
+"""Who carries things out: a fixed number of threads that take what is submitted, in order.
+
+Daemon threads, on purpose: a process that ends without closing its manager must not hang on a slow server, and the
+protocol makes any instant a safe one to end at.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+logger = logging.getLogger(__name__)
+
+
+class Crew(Protocol):
+    """Runs what is submitted."""
+
+    def submit(self, work: Callable[[], None]) -> None:
+        """Run `work` soon. It reports its own result."""
+
+    def close(self, timeout_s: float) -> bool:
+        """Take nothing more, and wait for what runs; whether all of it ended in time. What waits is dropped."""
+
+
+class ThreadCrew:
+    """Threads, started as they are needed and kept."""
+
+    def __init__(self, name: str, size: int) -> None:
+        self._name = name
+        self._size = size
+        self._queue: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._mutex = threading.Lock()
+        self._threads: list[threading.Thread] = []
+        self._idle = 0
+        self._closed = False
+
+    def submit(self, work: Callable[[], None]) -> None:
+        """See `Crew.submit`."""
+        with self._mutex:
+            if self._closed:
+                return
+            self._queue.put(work)
+            if self._idle > 0:
+                self._idle -= 1
+            elif len(self._threads) < self._size:
+                thread = threading.Thread(target=self._run, name=f"{self._name}-{len(self._threads)}", daemon=True)
+                self._threads.append(thread)
+                thread.start()
+
+    def close(self, timeout_s: float) -> bool:
+        """See `Crew.close`."""
+        with self._mutex:
+            self._closed = True
+        for _ in self._threads:
+            self._queue.put(None)
+        share = timeout_s / max(len(self._threads), 1)
+        for thread in self._threads:
+            thread.join(share)
+        return not any(thread.is_alive() for thread in self._threads)
+
+    def _run(self) -> None:
+        while (work := self._queue.get()) is not None:
+            if self._closed:
+                continue
+            try:
+                work()
+            except Exception:  # a defect of ours: one piece of work must not take the others' thread with it
+                logger.exception("a piece of work of %s failed", self._name)
+            with self._mutex:
+                self._idle += 1
+
+
+class InlineCrew:
+    """Runs everything at once, in the caller's thread: for `--dry-run` and for tests that must not race."""
+
+    def submit(self, work: Callable[[], None]) -> None:
+        """See `Crew.submit`."""
+        work()
+
+    def close(self, timeout_s: float) -> bool:  # noqa: ARG002 the protocol's signature
+        """See `Crew.close`."""
+        return True

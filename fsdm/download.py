@@ -1,0 +1,281 @@
+"""One chunk's files → `partial/ID/data/`: the transfer, its checks, and how it is stopped.
+
+Plain and correct: streamed, one file after the other, into a file that did not exist; the status, the length, and the
+size and sha256 that the want gives are checked; every file is fsynced. There is no total timeout, only one for the
+connection and one for silence. Retrying is left to the reconciler, which backs off per chunk. Invariant: what
+`fetch_chunk` returns is the manifest of bytes that are on the disk.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+import threading
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Final, Protocol
+from urllib.parse import urlsplit
+
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import HTTPError
+
+from fsdm.errors import StoppedError, TransferError
+from fsdm.layout import DATA
+from fsdm.model import DataChunk, FileEntry, FileSource, Manifest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from fsdm.fs import FileSystem
+
+CONNECT_TIMEOUT_S: Final = 10.0
+IDLE_TIMEOUT_S: Final = 30.0
+BLOCK_BYTES: Final = 1 << 20
+TRANSIENT_STATUS: Final = frozenset({408, 425, 429})  # and 5xx (RFC 9110 §15.6)
+
+
+class Stop:
+    """Stops one transfer from another thread, at once: also one that waits for a byte that does not come."""
+
+    def __init__(self) -> None:
+        self._mutex = threading.Lock()
+        self._set = False
+        self._sockets: set[socket.socket] = set()
+
+    def set(self) -> None:
+        with self._mutex:
+            self._set = True
+            for sock in self._sockets:
+                _cut(sock)
+
+    def is_set(self) -> bool:
+        return self._set
+
+    def check(self) -> None:
+        """Raise StoppedError once it is set."""
+        if self._set:
+            raise StoppedError("the transfer was stopped")
+
+    def guard(self, sock: socket.socket) -> None:
+        """Cut `sock` when this is set."""
+        with self._mutex:
+            self._sockets.add(sock)
+            if self._set:
+                _cut(sock)
+
+    def done(self) -> None:
+        """The sockets are no longer this transfer's: they may serve another."""
+        with self._mutex:
+            self._sockets.clear()
+
+
+def _cut(sock: socket.socket) -> None:
+    with suppress(OSError):  # it is closed or not connected: then nothing waits for it
+        sock.shutdown(socket.SHUT_RDWR)
+
+
+class Fetcher(Protocol):
+    """Where files come from."""
+
+    def fetch(self, source: FileSource, path: str, fs: FileSystem, stop: Stop) -> FileEntry:
+        """Write the file to `path`, which does not exist, fsynced.
+
+        Raises:
+            TransferError: it could not be had, or is not what was asked for.
+            StoppedError: `stop` was set.
+            OSError: the disk refused.
+        """
+
+
+def fetch_chunk(
+    chunk: DataChunk,
+    directory: str,
+    fs: FileSystem,
+    fetcher: Fetcher,
+    stop: Stop,
+    on_file: Callable[[str, FileEntry], None],
+) -> Manifest:
+    """Fetch all files of a chunk into `directory/data`; the manifest that is to stand beside them."""
+    data = f"{directory}/{DATA}"
+    fs.mkdir(directory)
+    fs.mkdir(data)
+    entries = {}
+    for name, source in chunk.files.items():
+        stop.check()
+        entries[name] = fetcher.fetch(source, f"{data}/{name}", fs, stop)
+        on_file(name, entries[name])
+    fs.fsync_dir(data)
+    return Manifest.of(chunk, entries)
+
+
+# ---------------------------------------------------------------------------------------------------------------- HTTP
+
+_current_stop: ContextVar[Stop | None] = ContextVar("_current_stop", default=None)
+
+
+class _Guarded(HTTPConnection):
+    """A connection that a `Stop` can cut, from the moment it is connected."""
+
+    def connect(self) -> None:
+        super().connect()
+        self._guard()
+
+    def request(self, *args: Any, **kwargs: Any) -> None:
+        self._guard()
+        super().request(*args, **kwargs)
+
+    def _guard(self) -> None:
+        stop, sock = _current_stop.get(), self.sock
+        if stop is not None and isinstance(sock, socket.socket):
+            stop.guard(sock)
+
+
+class _GuardedTls(_Guarded, HTTPSConnection):
+    """The same over TLS."""
+
+
+class _Pool(HTTPConnectionPool):
+    ConnectionCls = _Guarded
+
+
+class _TlsPool(HTTPSConnectionPool):
+    ConnectionCls = _GuardedTls
+
+
+class _Adapter(HTTPAdapter):
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _TlsPool}
+
+    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
+        manager = super().proxy_manager_for(*args, **kwargs)
+        manager.pool_classes_by_scheme = {"http": _Pool, "https": _TlsPool}
+        return manager
+
+
+class HttpFetcher:
+    """Files over HTTP(S), by requests: TLS is verified, redirects, proxies and netrc are as requests has them."""
+
+    def __init__(self, *, connect_timeout_s: float = CONNECT_TIMEOUT_S, idle_timeout_s: float = IDLE_TIMEOUT_S) -> None:
+        self._timeout = (connect_timeout_s, idle_timeout_s)
+        self._threads = threading.local()  # a Session is not promised to be thread-safe
+
+    def fetch(self, source: FileSource, path: str, fs: FileSystem, stop: Stop) -> FileEntry:
+        """See `Fetcher.fetch`."""
+        token = _current_stop.set(stop)
+        try:
+            return self._fetch(source, path, fs, stop)
+        finally:
+            _current_stop.reset(token)
+            stop.done()
+
+    def _fetch(self, source: FileSource, path: str, fs: FileSystem, stop: Stop) -> FileEntry:
+        with (
+            _http_errors(source.url, stop, self._timeout),
+            self._session().get(source.url, stream=True, timeout=self._timeout) as response,
+        ):
+            _check_head(source, response)
+            fs.step("create", path)
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+            try:
+                entry = _receive(source, response, fd, stop)
+                fs.fsync_file(fd, path)
+            finally:
+                os.close(fd)
+        return entry
+
+    def _session(self) -> requests.Session:
+        session: requests.Session | None = getattr(self._threads, "session", None)
+        if session is None:
+            session = self._threads.session = requests.Session()
+            session.headers["Accept-Encoding"] = "identity"
+            session.headers["User-Agent"] = "fsdm"
+            for scheme in ("http://", "https://"):
+                session.mount(scheme, _Adapter())
+        return session
+
+
+def _check_head(source: FileSource, response: requests.Response) -> None:
+    url, status = shown(source.url), response.status_code
+    if status != 200:
+        transient = status in TRANSIENT_STATUS or status >= 500
+        hint = "" if transient else "check the URL in the want; `touch want/ID` tries again at once"
+        raise TransferError(f"{url}: HTTP {status} {response.reason}", transient=transient, hint=hint)
+    encoding = response.headers.get("Content-Encoding", "identity")
+    if encoding.strip().lower() not in {"", "identity"}:
+        raise TransferError(f"{url}: the body comes with Content-Encoding {encoding}, unasked", transient=False)
+    length = response.headers.get("Content-Length", "")
+    if source.size is not None and length.isdecimal() and int(length) != source.size:
+        raise TransferError(f"{url}: {length} bytes are offered, {source.size} are wanted", transient=False)
+
+
+def _receive(source: FileSource, response: requests.Response, fd: int, stop: Stop) -> FileEntry:
+    url, digest, received = shown(source.url), hashlib.sha256(), 0
+    for block in response.raw.stream(BLOCK_BYTES, decode_content=False):
+        stop.check()
+        received += len(block)
+        if source.size is not None and received > source.size:
+            raise TransferError(f"{url}: more than the {source.size} bytes that are wanted", transient=False)
+        digest.update(block)
+        view = memoryview(block)
+        while view:
+            view = view[os.write(fd, view) :]
+    stop.check()  # a cut connection may look like the end of a body without a length
+    if source.size is not None and received != source.size:
+        raise TransferError(f"{url}: {received} bytes came, {source.size} are wanted", transient=True)
+    if source.sha256 is not None and digest.hexdigest() != source.sha256:
+        raise TransferError(
+            f"{url}: the sha256 is {digest.hexdigest()}, wanted is {source.sha256}",
+            transient=False,
+            hint="the server has other bytes than the want describes",
+        )
+    return FileEntry(size=received, sha256=digest.hexdigest())
+
+
+@contextmanager
+def _http_errors(url: str, stop: Stop, timeout: tuple[float, float]) -> Iterator[None]:
+    """requests' and urllib3's errors as ours, without the secrets that a URL may carry."""
+    try:
+        yield
+    except (requests.RequestException, HTTPError) as e:
+        stop.check()
+        raise TransferError(f"{shown(url)}: {_reason(e, timeout)}", transient=_may_pass(e)) from e
+
+
+def _may_pass(error: Exception) -> bool:
+    return not isinstance(
+        error,
+        requests.exceptions.SSLError
+        | requests.exceptions.TooManyRedirects
+        | requests.exceptions.InvalidURL
+        | requests.exceptions.InvalidSchema,
+    )
+
+
+def _reason(error: Exception, timeout: tuple[float, float]) -> str:
+    match error:
+        case requests.exceptions.ConnectTimeout():
+            return f"no connection within {timeout[0]:g} s"
+        case requests.exceptions.ReadTimeout():
+            return f"not a byte for {timeout[1]:g} s"
+        case requests.exceptions.TooManyRedirects():
+            return "too many redirects"
+    seen: BaseException | None = error
+    cause = ""
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.strerror:
+            cause = seen.strerror
+        nested = getattr(seen, "reason", None) or next((a for a in seen.args if isinstance(a, BaseException)), None)
+        seen = nested if isinstance(nested, BaseException) else seen.__cause__ or seen.__context__
+    return cause or f"the connection broke ({type(error).__name__})"
+
+
+def shown(url: str) -> str:
+    """A URL as it may be shown: without user, password, query and fragment."""
+    parts = urlsplit(url)
+    port = f":{parts.port}" if parts.port else ""
+    return f"{parts.scheme}://{parts.hostname}{port}{parts.path}"

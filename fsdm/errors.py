@@ -1,0 +1,128 @@
+"""Everything that fsdm raises on purpose.
+
+    FsdmError
+    ├── InvalidInputError (ValueError)       a document, id, range, name or URL that cannot be taken
+    ├── DataDirectoryError                   the directory cannot be used
+    │   ├── NoDataDirectoryError             … it is not there, or is not one of ours
+    │   ├── UnknownFormatError               … it was made by a version that this one does not know
+    │   └── UnsafeFileSystemError            … its file system does not keep flock's promise
+    ├── ReconcilerRunsError                  another process holds LOCK
+    ├── NotAvailableError                    there is no such chunk to be held now
+    ├── WaitTimeoutError (TimeoutError)      it did not converge in the time given
+    ├── ForeignProcessError                  a manager or ref was used after a fork, in the child
+    ├── ClosedError                          a manager or ref was used after close()
+    ├── TransferError                        a file could not be fetched
+    ├── StoppedError                         a transfer was stopped on purpose
+    ├── StaleMarkerError                     a marker is no longer the one that was judged
+    └── DiskError                            the disk refused
+
+Each class says which exit code the command line ends with, and whether trying the same again can help.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+EXIT_OK = 0
+EXIT_FAILURE = 1
+EXIT_USAGE = 2
+EXIT_NOT_AVAILABLE = 3
+EXIT_NOT_CONVERGED = 4
+EXIT_RECONCILER_RUNS = 5
+EXIT_DATA_DIRECTORY = 6
+
+
+class FsdmError(Exception):
+    """The root of the tree; `str()` is a sentence that names what is wrong, `hint` says what to do about it."""
+
+    exit_code: ClassVar[int] = EXIT_FAILURE
+    transient: ClassVar[bool] = False
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class InvalidInputError(FsdmError, ValueError):
+    """A document, id, range, name or URL that cannot be taken; `field` names the part that is wrong."""
+
+    exit_code = EXIT_USAGE
+
+    def __init__(self, message: str, *, field: str = "", hint: str = "") -> None:
+        super().__init__(f"{field}: {message}" if field else message, hint=hint)
+        self.field = field
+
+
+class DataDirectoryError(FsdmError):
+    """The data directory cannot be used."""
+
+    exit_code = EXIT_DATA_DIRECTORY
+
+
+class NoDataDirectoryError(DataDirectoryError):
+    """The directory is missing, or holds something that is not fsdm's."""
+
+
+class UnknownFormatError(DataDirectoryError):
+    """`fsdm.json` has a format number (or a shape) that this version does not know."""
+
+
+class UnsafeFileSystemError(DataDirectoryError):
+    """flock(2) does not exclude on this file system, so a reference would protect nothing."""
+
+
+class ReconcilerRunsError(FsdmError):
+    """Another process holds `LOCK`; `owner` is the text of that file."""
+
+    exit_code = EXIT_RECONCILER_RUNS
+    transient = True
+
+    def __init__(self, message: str, *, owner: str, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.owner = owner
+
+
+class NotAvailableError(FsdmError):
+    """No available chunk answers to that id or block."""
+
+    exit_code = EXIT_NOT_AVAILABLE
+    transient = True
+
+
+class WaitTimeoutError(FsdmError, TimeoutError):
+    """What was waited for did not come in time."""
+
+    exit_code = EXIT_NOT_CONVERGED
+    transient = True
+
+
+class ForeignProcessError(FsdmError):
+    """A manager or ref was used in a forked child; it belongs to the parent."""
+
+
+class ClosedError(FsdmError):
+    """A manager or ref was used after it was closed."""
+
+
+class TransferError(FsdmError):
+    """A file could not be fetched. `transient` tells whether the same request may succeed later."""
+
+    def __init__(self, message: str, *, transient: bool, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.transient = transient  # type: ignore[misc]  # an instance may differ from its class
+
+
+class StoppedError(FsdmError):
+    """A transfer was stopped on purpose: its chunk is deleted or withdrawn, or the reconciler stops."""
+
+
+class StaleMarkerError(FsdmError):
+    """A marker is not the one that was judged: look again."""
+
+    transient = True
+
+
+class DiskError(FsdmError):
+    """The disk refused: full, read-only, failing, or not ours to write."""
+
+    transient = True

@@ -1,0 +1,105 @@
+"""The only durable writes. Every step that a crash could fall between goes through a `FileSystem`.
+
+The tests and the crash harness pass a subclass that stops, fails or records at a step; so nothing else in the package
+renames, removes or fsyncs below the data directory, except the markers that a client places (see `intents`).
+Invariant: after a method returns, what it did survives a crash of the process; it survives a power failure where the
+method says so.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import shutil
+
+
+class FileSystem:
+    """The steps that change a data directory. Paths are absolute strings; every method may raise OSError."""
+
+    def step(self, name: str, path: str) -> None:
+        """Called before each step; a harness overrides it. Here it does nothing."""
+
+    def mkdir(self, path: str) -> None:
+        """Make one directory; it may exist."""
+        self.step("mkdir", path)
+        try:
+            os.mkdir(path)
+        except FileExistsError:
+            if not os.path.isdir(path) or os.path.islink(path):
+                raise
+
+    def rename(self, source: str, target: str) -> None:
+        """rename(2): atomic; durable after `fsync_dir` of both parents."""
+        self.step("rename", source)
+        os.rename(source, target)
+
+    def unlink(self, path: str) -> None:
+        """Remove a file that may be gone already."""
+        self.step("unlink", path)
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            return
+
+    def fsync_dir(self, path: str) -> None:
+        """Make the entries of a directory survive a power failure."""
+        self.step("fsync_dir", path)
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def fsync_file(self, fd: int, path: str) -> None:
+        """Make the data of an open file survive a power failure."""
+        self.step("fsync_file", path)
+        os.fsync(fd)
+
+    def write(self, path: str, data: bytes, *, durable: bool) -> None:
+        """Put a small file in place at once, by a temporary file and a rename.
+
+        `durable`: its data is fsynced before the rename and its directory after it.
+        """
+        directory, name = os.path.split(path)
+        temporary = os.path.join(directory, f".{name[:64]}.{secrets.token_hex(4)}")
+        self.step("write", path)
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        try:
+            try:
+                view = memoryview(data)
+                while view:
+                    view = view[os.write(fd, view) :]
+                if durable:
+                    self.fsync_file(fd, temporary)
+            finally:
+                os.close(fd)
+            self.rename(temporary, path)
+        except OSError:
+            os.unlink(temporary)
+            raise
+        if durable:
+            self.fsync_dir(directory)
+
+    def discard(self, path: str, trash: str) -> str | None:
+        """Rename a file or directory out of sight; the new path, or None where it was gone. `erase` does the rest."""
+        target = os.path.join(trash, f"{os.path.basename(path)[:128]}.{secrets.token_hex(4)}")
+        try:
+            self.rename(path, target)
+        except FileNotFoundError:
+            if not os.path.isdir(trash):
+                raise
+            return None
+        return target
+
+    def erase(self, path: str) -> None:
+        """Remove a file, or a directory and all below it, without following a symlink. It may be gone already."""
+        self.step("erase", path)
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            return
+        except OSError as e:
+            if e.errno not in {errno.EISDIR, errno.EPERM}:  # a directory: Linux says the one, POSIX the other
+                raise
+            shutil.rmtree(path)

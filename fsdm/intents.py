@@ -1,0 +1,180 @@
+"""Placing, reading and removing markers: the files in `want/` and `delete/` whose names are chunk ids.
+
+Invariants: a marker appears whole, by a rename or as an empty file; placing one never loses the intent that stood
+before it, whatever the instant of a crash (the new one is there before the opposite one goes); a marker is removed only
+while it is the one that was judged.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import stat
+from typing import TYPE_CHECKING
+
+from fsdm.errors import DataDirectoryError, FsdmError, InvalidInputError, NoDataDirectoryError, StaleMarkerError
+from fsdm.layout import WANT_MAX_BYTES, Layout
+from fsdm.locks import intents_lock
+from fsdm.state import Marker
+
+if TYPE_CHECKING:
+    from fsdm.fs import FileSystem
+    from fsdm.model import DataChunk
+
+CLIENT_WAIT_S = 0.005  # a client's call must stay short: then it goes on without the lock
+RECONCILER_WAIT_S = 0.05
+
+_KINDS = {
+    stat.S_IFDIR: "a directory",
+    stat.S_IFLNK: "a symbolic link",
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+def look_at(path: str, *, limit: int | None = None) -> Marker | None:
+    """The entry at `path`, or None where there is none. `limit` is the greatest size in bytes of an intent."""
+    try:
+        return marker_of(os.lstat(path), limit=limit)
+    except FileNotFoundError:
+        return None
+    except NotADirectoryError:
+        return None
+
+
+def marker_of(found: os.stat_result, *, limit: int | None = None) -> Marker:
+    """The marker that an lstat found."""
+    fault = None
+    if not stat.S_ISREG(found.st_mode):
+        fault = f"is {_KINDS.get(stat.S_IFMT(found.st_mode), 'something else')}, not a file"
+    elif limit is not None and found.st_size > limit:
+        fault = f"has {found.st_size} bytes, more than the {limit} that are read"
+    return Marker(found.st_ino, found.st_ctime_ns, found.st_mtime_ns, found.st_size, fault)
+
+
+def place_want(layout: Layout, chunk: DataChunk) -> None:
+    """Ask for a chunk, and overrule a delete of it. Does not wait for the disk."""
+    marker = layout.want_marker(chunk.id)
+    temporary = f"{layout.want}/.{chunk.id}.{secrets.token_hex(4)}"
+    data = chunk.to_json()
+    if len(data) > WANT_MAX_BYTES:
+        raise InvalidInputError(f"the want has {len(data)} bytes, more than {WANT_MAX_BYTES}", field="files")
+    try:
+        with intents_lock(layout, CLIENT_WAIT_S):
+            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o664)
+            try:
+                os.write(fd, data)
+            finally:
+                os.close(fd)
+            os.rename(temporary, marker)
+            _unlink(layout.delete_marker(chunk.id))
+    except OSError as e:
+        _unlink(temporary)
+        raise _placing(e, marker) from e
+
+
+def place_delete(layout: Layout, chunk_id: str) -> None:
+    """Ask for a chunk to be deleted, and overrule a want of it. Does not wait for the disk."""
+    marker = layout.delete_marker(chunk_id)
+    try:
+        with intents_lock(layout, CLIENT_WAIT_S):
+            fd = os.open(marker, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o664)
+            try:
+                os.utime(fd)  # one that was there before is the later intent now
+            finally:
+                os.close(fd)
+            _unlink(layout.want_marker(chunk_id))
+    except OSError as e:
+        raise _placing(e, marker) from e
+
+
+def read_want(layout: Layout, chunk_id: str, judged: Marker) -> DataChunk:
+    """The chunk that the marker `want/ID` describes, read through one descriptor.
+
+    Raises:
+        InvalidInputError: it cannot be taken as it is (it may be half-written).
+        StaleMarkerError: it is not the one that was judged.
+    """
+    from fsdm.model import DataChunk
+
+    path = layout.want_marker(chunk_id)
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as e:
+        if e.errno in {errno.ENOENT, errno.ELOOP, errno.ENXIO}:
+            raise StaleMarkerError(path) from e
+        raise
+    try:
+        if not marker_of(os.fstat(fd), limit=WANT_MAX_BYTES).same_as(judged):
+            raise StaleMarkerError(path)
+        data = os.read(fd, WANT_MAX_BYTES + 1)
+    finally:
+        os.close(fd)
+    return DataChunk.parse_want(data, chunk_id)
+
+
+def remove_marker(layout: Layout, fs: FileSystem, path: str, judged: Marker, winner: tuple[str, Marker] | None) -> bool:
+    """Remove a marker whose intent holds, or that the marker `winner` (path, as judged) has overruled.
+
+    Whoever changes markers with care holds the same lock. For the others it is renamed aside first and looked at there:
+    if it is not the one that was judged, it goes back, unless a newer one has come; so a newer one is never lost.
+
+    Returns:
+        Whether it is gone; False where it, or the winner, is no longer what was judged.
+    """
+    directory, name = os.path.split(path)
+    aside = f"{directory}/{ASIDE}{name}"
+    with intents_lock(layout, RECONCILER_WAIT_S):
+        if winner is not None and not winner[1].same_as(look_at(winner[0])):
+            return False
+        if not judged.same_as(look_at(path)):
+            return False
+        try:
+            fs.rename(path, aside)
+        except FileNotFoundError:
+            return False
+        if not judged.same_as(look_at(aside)):
+            put_back(fs, aside, path)
+            return False
+        fs.unlink(aside)
+    fs.fsync_dir(directory)
+    return True
+
+
+ASIDE = ".judged-"  # a marker on its way out; after a crash it goes back
+
+
+def put_back(fs: FileSystem, aside: str, path: str) -> None:
+    """Undo a rename aside; where a newer marker stands at `path` by now, that one stays."""
+    fs.step("link", aside)
+    try:
+        os.link(aside, path, follow_symlinks=False)
+    except FileExistsError:
+        pass
+    except OSError:  # a directory has no second link: nothing else can stand at `path` unless it just came
+        if not os.path.lexists(path):
+            fs.rename(aside, path)
+        return
+    fs.unlink(aside)
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except (FileNotFoundError, IsADirectoryError):
+        return
+
+
+def _placing(error: OSError, marker: str) -> FsdmError:
+    if error.errno in {errno.ENOENT, errno.ENOTDIR}:
+        return NoDataDirectoryError(
+            f"{os.path.dirname(marker)} is not there", hint="start the reconciler there first: `fsdm run -d DIR`"
+        )
+    if error.errno in {errno.EISDIR, errno.ELOOP, errno.ENXIO}:
+        return DataDirectoryError(
+            f"{marker} is in the way: it is not a file", hint=f"remove it, then ask again: rm -ri {marker}"
+        )
+    return DataDirectoryError(f"cannot place {marker}: {error.strerror}", hint="check who may write there, and df")

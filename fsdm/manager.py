@@ -1,0 +1,155 @@
+"""`DataManager`: a client, and in the process that wins `LOCK` the reconciler beside it."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from typing import TYPE_CHECKING
+
+from fsdm.catalog import Catalog
+from fsdm.client import Client, check_format
+from fsdm.errors import NoDataDirectoryError, ReconcilerRunsError
+from fsdm.fs import FileSystem
+from fsdm.layout import CACHEDIR_TAG, CACHEDIR_TAG_TEXT, FORMAT, Layout
+from fsdm.locks import ReconcilerLock, check_flock
+from fsdm.reconciler import Limits, Reconciler
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fsdm.download import Fetcher
+    from fsdm.events import Event
+    from fsdm.model import DataChunk
+
+STANDBY_S = 0.2  # how often a client that is ready to take over asks for LOCK
+
+
+def make_layout(layout: Layout, fs: FileSystem) -> None:
+    """Make what is missing of a data directory; what is there is left alone.
+
+    Raises:
+        NoDataDirectoryError: it is in use for something else.
+        UnknownFormatError: it is of a format that this version does not know.
+    """
+    os.makedirs(layout.root, exist_ok=True)
+    if not os.path.lexists(layout.format_file):
+        _check_not_foreign(layout)
+        fs.write(os.path.join(layout.root, CACHEDIR_TAG), CACHEDIR_TAG_TEXT.encode(), durable=False)
+        fs.write(layout.format_file, json.dumps({"format": FORMAT}).encode() + b"\n", durable=True)
+    check_format(layout)
+    for name in layout.directories():
+        fs.mkdir(os.path.join(layout.root, name))
+    fs.fsync_dir(layout.root)
+
+
+def _check_not_foreign(layout: Layout) -> None:
+    """What stands in these would be erased or served; a want may well be there before the first start."""
+    for path in (layout.chunks, layout.partial, layout.trash):
+        if os.path.isdir(path) and os.listdir(path):
+            raise NoDataDirectoryError(
+                f"{path} is not empty, but {layout.root} has no fsdm.json: it is not a data directory of fsdm",
+                hint="choose another directory; or, if it is one, restore fsdm.json as: " + json.dumps({"format": 1}),
+            )
+
+
+class DataManager(Client):
+    """Keeps the wanted chunks in a data directory.
+
+    It makes the directory where it is missing, restores what is complete, and reconciles in the background if no other
+    process does; else it is a client of the one that does, and takes over when that one ends. `reconcile=False` makes
+    it a client only, of a directory that exists. `jobs` chunks are downloaded at once. `on_event` is called for what
+    happens to chunks, in some thread of the reconciler. A context manager.
+
+    Raises:
+        NoDataDirectoryError, UnknownFormatError, UnsafeFileSystemError: the directory cannot be used.
+    """
+
+    def __init__(
+        self,
+        data_dir: str | os.PathLike[str],
+        *,
+        reconcile: bool = True,
+        jobs: int = 8,
+        on_event: Callable[[Event], None] | None = None,
+        fetcher: Fetcher | None = None,
+        limits: Limits | None = None,
+        allow_unknown_fs: bool = False,
+    ) -> None:
+        self._limits = limits or Limits(jobs=jobs)
+        self._on_event = on_event
+        self._fetcher = fetcher
+        self._reconciler: Reconciler | None = None
+        self._lock: ReconcilerLock | None = None
+        self._standby: threading.Thread | None = None
+        if reconcile:
+            layout = Layout(data_dir)
+            make_layout(layout, FileSystem())
+            check_flock(layout, allow_unknown=allow_unknown_fs)
+        super().__init__(data_dir)
+        if reconcile:
+            self._take_over()
+            self._standby = threading.Thread(target=self._stand_by, name="fsdm-standby", daemon=True)
+            self._standby.start()
+
+    @property
+    def reconciling(self) -> bool:
+        """Whether this process is the one that reconciles."""
+        return self._reconciler is not None
+
+    @property
+    def reconciler(self) -> Reconciler | None:
+        """The reconciler of this process, if it is the one."""
+        return self._reconciler
+
+    def download_chunk(self, chunk: DataChunk) -> None:
+        """See `Client.download_chunk`."""
+        super().download_chunk(chunk)
+        self._ring(chunk.id)
+
+    def close(self) -> None:
+        """Stop reconciling (transfers are cut, nothing is lost) and let go of every ref. Takes seconds at most."""
+        super().close()
+        if os.getpid() != self._pid:
+            return
+        if self._standby is not None:
+            self._standby.join()
+            self._standby = None
+        self._step_down()
+
+    def _take_over(self) -> bool:
+        try:
+            lock = ReconcilerLock(self._layout)
+        except ReconcilerRunsError:
+            return False
+        reconciler = Reconciler(self._layout, limits=self._limits, fetcher=self._fetcher, on_event=self._on_event)
+        try:
+            reconciler.open()
+            reconciler.start()
+        except BaseException:
+            lock.close()
+            raise
+        self._lock, self._reconciler = lock, reconciler
+        self._catalog = reconciler.catalog
+        return True
+
+    def _step_down(self) -> None:
+        reconciler, self._reconciler = self._reconciler, None
+        self._catalog = Catalog(self._layout)
+        if reconciler is not None:
+            reconciler.stop()
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def _stand_by(self) -> None:
+        while not self._closed.wait(STANDBY_S):
+            if self._lock is None:
+                self._take_over()
+            elif not self._lock.is_ours():  # LOCK was removed by hand: another process may have taken a new one
+                self._step_down()
+
+    def _ring(self, chunk_id: str) -> None:
+        reconciler = self._reconciler
+        if reconciler is not None:
+            reconciler.ring(chunk_id)

@@ -1,0 +1,250 @@
+"""What is on disk, as documents: a want, a manifest (`READY`), a failure.
+
+pydantic stands here, at the border, and nowhere inside. Strict about what it knows, tolerant of the future: keys that
+it does not know are kept (a want's go on into its manifest) and ignored. A document that cannot be taken raises
+`InvalidInputError` that names the field.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    WithJsonSchema,
+    field_validator,
+)
+
+from fsdm.errors import InvalidInputError
+from fsdm.layout import U64_MAX, Place, as_id, file_name_fault
+
+SCHEMES = ("http", "https")
+
+
+def _id(value: object) -> str:
+    try:
+        return as_id(value, "")
+    except InvalidInputError as e:
+        raise ValueError(str(e)) from None
+
+
+def _range(value: object) -> range:
+    match value:
+        case range(step=1):
+            start, end = value.start, value.stop
+        case range():
+            raise ValueError(f"the step must be 1, not {value.step}")
+        case {"start": start, "end": end} | (start, end):
+            pass
+        case _:
+            raise ValueError('must be a range, a pair, or {"start", "end"}')
+    for name, block in (("start", start), ("end", end)):
+        if not isinstance(block, int) or isinstance(block, bool):
+            raise ValueError(f"{name} must be an integer, not {type(block).__name__}")  # noqa: TRY004 pydantic's protocol
+        if not 0 <= block <= U64_MAX:
+            raise ValueError(f"{name} must be within 0 … 2^64-1")
+    if start >= end:
+        raise ValueError(f"must not be empty or reversed, it is [{start}, {end})")
+    return range(start, end)
+
+
+def _url(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"must be a URL, not {type(value).__name__}")  # noqa: TRY004
+    parts = urlsplit(value)  # raises ValueError itself on malformed brackets
+    if parts.scheme.lower() not in SCHEMES:
+        raise ValueError(f"must begin with {' or '.join(s + '://' for s in SCHEMES)}")
+    if not parts.hostname or any(c.isspace() or not c.isprintable() for c in value):
+        raise ValueError("must have a host, and no spaces or control characters")
+    return value
+
+
+def _source(value: object) -> object:
+    return {"url": value} if isinstance(value, str) else value
+
+
+ID_SCHEMA = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
+BLOCK_SCHEMA = {"type": "integer", "minimum": 0, "maximum": U64_MAX}
+RANGE_SCHEMA = {
+    "type": "object",
+    "properties": {"start": BLOCK_SCHEMA, "end": BLOCK_SCHEMA},
+    "required": ["start", "end"],
+    "description": "half-open: start is in the chunk, end is the first block that is not",
+}
+
+Id = Annotated[str, BeforeValidator(_id), WithJsonSchema(ID_SCHEMA)]
+BlockRange = Annotated[
+    Any,  # a range; pydantic has no schema of its own for it
+    BeforeValidator(_range),
+    PlainSerializer(lambda r: {"start": r.start, "end": r.stop}),
+    WithJsonSchema(RANGE_SCHEMA),
+]
+Url = Annotated[str, BeforeValidator(_url), WithJsonSchema({"type": "string", "pattern": "^https?://"})]
+Size = Annotated[int, Field(ge=0, le=U64_MAX, strict=True)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class _Document(BaseModel):
+    """A frozen document that keeps what it does not know and names its errors."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", ser_json_inf_nan="null")
+
+    @classmethod
+    def parse(cls, text: bytes | str) -> Self:
+        """The document in a JSON text.
+
+        Raises:
+            InvalidInputError: naming the field that cannot be taken, or the place where it stops being JSON.
+        """
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as e:
+            raise _invalid(e) from None
+
+    def to_json(self) -> bytes:
+        """The document as UTF-8 JSON, one line, with a newline at its end."""
+        return self.model_dump_json(exclude_none=True).encode() + b"\n"
+
+
+def _invalid(error: ValidationError) -> InvalidInputError:
+    first = error.errors(include_url=False, include_input=False)[0]
+    field = ".".join(str(part) for part in first["loc"])
+    message = re.sub(r"^(Value error|Assertion failed), ", "", first["msg"])
+    return InvalidInputError(message, field=field)
+
+
+class FileSource(_Document):
+    """Where a file comes from, and what is known of it beforehand."""
+
+    url: Url
+    size: Size | None = None
+    sha256: Sha256 | None = None
+
+
+class FileEntry(_Document):
+    """A file that is here: its size in bytes and its digest."""
+
+    size: Size
+    sha256: Sha256
+
+
+def _check_names(names: object) -> object:
+    if not isinstance(names, dict):
+        return names
+    if not names:
+        raise ValueError("a chunk has at least one file")
+    for name in names:
+        fault = file_name_fault(name) if isinstance(name, str) else "is not a string"
+        if fault:
+            raise ValueError(f"the file name {name!r:.80} {fault}")
+    return names
+
+
+class _Chunk(_Document):
+    id: Id
+    dataset_id: Id
+    block_range: BlockRange
+
+    @property
+    def place(self) -> Place:
+        """Where in `chunks/` this chunk stands."""
+        return Place.of(self.dataset_id, self.block_range, self.id)
+
+
+class DataChunk(_Chunk):
+    """A chunk that is wanted: the document in `want/ID`.
+
+    `id` and `dataset_id` are 64 lower-case hex digits (32 bytes are taken too); `block_range` is a `range` of step 1, a
+    pair, or `{"start", "end"}`, half-open, in u64; `files` maps file names to URLs or to `{"url", "size", "sha256"}`.
+
+    Raises:
+        InvalidInputError: naming the field.
+    """
+
+    files: dict[str, Annotated[FileSource, BeforeValidator(_source)]]
+
+    def __init__(self, **data: Any) -> None:
+        try:
+            super().__init__(**data)
+        except ValidationError as e:
+            raise _invalid(e) from None
+
+    _names = field_validator("files", mode="before")(_check_names)
+
+    @classmethod
+    def parse_want(cls, text: bytes, name: str) -> DataChunk:
+        """The want in the marker called `name`; `id` may be left out, and must agree where it is there."""
+        chunk = _Want.parse(text)
+        if chunk.id not in {None, name}:
+            raise InvalidInputError(f"is {chunk.id}, but the marker is called {name}", field="id")
+        return cls(**{**dict(chunk), "id": name})
+
+
+class _Want(DataChunk):
+    id: Id | None = None  # type: ignore[assignment]  # the marker's name says it
+
+
+class Manifest(_Chunk):
+    """The document in `READY`: what is here. Every file in `data/` matches it."""
+
+    format: Literal[1] = 1
+    files: dict[str, FileEntry]
+
+    _names = field_validator("files", mode="before")(_check_names)
+
+    @classmethod
+    def of(cls, chunk: DataChunk, files: dict[str, FileEntry]) -> Manifest:
+        """The manifest of a chunk that has been fetched; what the want said beyond the protocol is kept in it."""
+        own = {"format": 1, "id": chunk.id, "dataset_id": chunk.dataset_id, "block_range": chunk.block_range}
+        return cls(**{**(chunk.model_extra or {}), **own, "files": files})
+
+    def satisfies(self, chunk: DataChunk) -> bool:
+        """Whether what is here is what is wanted: the same place and names, and no size or digest that disagrees.
+
+        URLs do not count: a signed URL differs each time it is written.
+        """
+        return (
+            self.place == chunk.place
+            and self.files.keys() == chunk.files.keys()
+            and all(_agrees(self.files[name], source) for name, source in chunk.files.items())
+        )
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(entry.size for entry in self.files.values())
+
+
+def _agrees(entry: FileEntry, source: FileSource) -> bool:
+    return source.size in {None, entry.size} and source.sha256 in {None, entry.sha256}
+
+
+class MarkerStamp(_Document):
+    """Which marker a failure speaks of: a marker that has changed since is a new request."""
+
+    ino: int
+    mtime_ns: int
+    size: int
+
+
+class Failure(_Document):
+    """The document in `failed/ID`: why an intent is not converging. Times are seconds since the epoch."""
+
+    id: Id
+    kind: Literal["transfer", "want", "marker", "damaged", "disk"]
+    error: str
+    hint: str = ""
+    attempts: int = 1
+    first_at: float
+    last_at: float
+    next_attempt_at: float | None = None
+    marker: MarkerStamp | None = None
+
+
+__all__ = ["DataChunk", "Failure", "FileEntry", "FileSource", "Manifest", "MarkerStamp"]

@@ -1,0 +1,375 @@
+"""State → action: what is to be done for one id, and in which order for all.
+
+Pure, total and deterministic: no clock, no disk, no network; `now` (seconds since the epoch) is an argument. A
+decision is for one id alone, so what is pending is not walked for every event; `Agenda` orders the decisions. Actions
+are data; `apply` carries them out and looks at each precondition again. Two properties carry the tests: from any state
+`decide` comes to rest, and where a decision waits, it says until when.
+"""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Literal
+
+from fsdm.model import Failure, MarkerStamp
+from fsdm.state import ChunkState, Marker, Partial
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from fsdm.errors import FsdmError
+    from fsdm.layout import Place
+
+SETTLE_S: Final = 3.0  # a want that cannot be read may be half-written: so long it must lie still
+BACKOFF_FIRST_S: Final = 1.0
+BACKOFF_LAST_S: Final = 300.0
+HELD_FIRST_S: Final = 0.002
+HELD_LAST_S: Final = 1.0
+
+
+# -------------------------------------------------------------------------------------------------------------- actions
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """Bring the wanted files into `partial/ID`, and write their manifest."""
+
+    id: str
+    want: Marker
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """Rename the complete `partial/ID` into `chunks/`, and remove the want."""
+
+    id: str
+    want: Marker
+
+
+@dataclass(frozen=True, slots=True)
+class Confirm:
+    """The wanted chunk is there: remove the want if the files are the same, else take the old ones out of service."""
+
+    id: str
+    want: Marker
+    place: Place
+
+
+@dataclass(frozen=True, slots=True)
+class Overrule:
+    """Both markers stand: remove the one that is not the later intent."""
+
+    id: str
+    loser: Literal["want", "delete"]
+    want: Marker
+    delete: Marker
+
+
+@dataclass(frozen=True, slots=True)
+class Retire:
+    """Take a deleted chunk out of `chunks/`, once nobody holds it."""
+
+    id: str
+    place: Place
+    delete: Marker
+
+
+@dataclass(frozen=True, slots=True)
+class Clear:
+    """Take a directory without READY out of `chunks/`, once nobody holds it."""
+
+    id: str
+    place: Place
+
+
+@dataclass(frozen=True, slots=True)
+class Discard:
+    """Throw away `partial/ID`: its chunk is deleted or withdrawn."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """The deleted chunk is gone: remove its marker."""
+
+    id: str
+    delete: Marker
+
+
+@dataclass(frozen=True, slots=True)
+class Condemn:
+    """Take a damaged chunk out of service: nobody new gets a ref, and it is cleared when nobody holds it."""
+
+    id: str
+    place: Place
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Write `failed/ID`."""
+
+    id: str
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Absolve:
+    """Remove `failed/ID`: nothing is wrong any more."""
+
+    id: str
+
+
+Action = Fetch | Publish | Confirm | Overrule | Retire | Clear | Discard | Forget | Condemn | Report | Absolve
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Nothing to do before `until`, seconds since the epoch."""
+
+    until: float
+
+
+# -------------------------------------------------------------------------------------------------------- what is known
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A want that could not be taken, and since when it has lain still."""
+
+    want: Marker
+    error: str
+    hint: str
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
+class Memo:
+    """What the reconciler remembers of one id between two looks.
+
+    `want_alone` is the last want that was seen while no delete stood: if it still stands beside a delete of the same
+    ctime, then that delete is the later one. `suspect` is a place whose files were seen not to match its READY.
+    `held_until` is when a directory that refs keep is tried again, after `held` refusals in a row.
+    """
+
+    want_alone: Marker | None = None
+    unreadable: Unreadable | None = None
+    failure: Failure | None = None
+    reported: bool = True
+    suspect: Place | None = None
+    held: int = 0
+    held_until: float = 0.0
+
+
+NO_MEMO: Final = Memo()
+
+
+# ------------------------------------------------------------------------------------------------------------- deciding
+
+
+def decide(state: ChunkState, memo: Memo, now: float) -> Action | Wait | None:
+    """The next step for one id, or until when to wait, or None where nothing is to be done before something changes."""
+    if memo.failure is not None and not memo.reported:
+        return Report(state.id, memo.failure)
+    if memo.suspect in state.ready and memo.suspect is not None and not _backing_off(memo, None, now):
+        return Condemn(state.id, memo.suspect)
+    want, delete = _intent(state.want), _intent(state.delete)
+    unreadable = memo.unreadable if want and memo.unreadable and memo.unreadable.want.same_as(want) else None
+    if want and delete and (unreadable is None or delete_is_later(want, delete, memo)):
+        loser: Literal["want", "delete"] = "want" if delete_is_later(want, delete, memo) else "delete"
+        return Overrule(state.id, loser, want, delete)
+    if unreadable and now < unreadable.since + SETTLE_S:
+        return Wait(unreadable.since + SETTLE_S)
+    if delete:
+        return _deleted(state, memo, delete, now)
+    fault = _fault(state, unreadable, now)
+    if fault is not None:
+        return None if _says(memo.failure, fault) else Report(state.id, fault)
+    if want:
+        return _wanted(state, memo, want, now)
+    return _unasked(state, memo, now)
+
+
+def delete_is_later(want: Marker, delete: Marker, memo: Memo) -> bool:
+    """Which of two markers is the later intent (PROTOCOL.md, "Asking"): by ctime, then by what has been seen."""
+    if delete.ctime_ns != want.ctime_ns:
+        return delete.ctime_ns > want.ctime_ns
+    return want.same_as(memo.want_alone)
+
+
+def _intent(marker: Marker | None) -> Marker | None:
+    return marker if marker is not None and marker.fault is None else None
+
+
+def _wanted(state: ChunkState, memo: Memo, want: Marker, now: float) -> Action | Wait | None:
+    if until := _backing_off(memo, want, now):
+        return Wait(until)
+    if state.ready:
+        return Confirm(state.id, want, state.ready[0])
+    if state.partial is Partial.READY:
+        return _clear(state, memo, now) if state.unready else Publish(state.id, want)
+    if state.unready and not memo.held:
+        return _clear(state, memo, now)
+    return Fetch(state.id, want)
+
+
+def _deleted(state: ChunkState, memo: Memo, delete: Marker, now: float) -> Action | Wait | None:
+    if until := _backing_off(memo, delete, now):
+        return Wait(until)
+    if state.partial is not Partial.NONE:
+        return Discard(state.id)
+    if state.unready or state.ready:
+        if now < memo.held_until:
+            return Wait(memo.held_until)
+        return Retire(state.id, (state.ready + state.unready)[0], delete)
+    return Forget(state.id, delete)
+
+
+def _unasked(state: ChunkState, memo: Memo, now: float) -> Action | Wait | None:
+    if until := _backing_off(memo, None, now):
+        return Wait(until)
+    if state.partial is not Partial.NONE:
+        return Discard(state.id)
+    if state.unready:
+        return _clear(state, memo, now)
+    damaged = memo.failure is not None and memo.failure.kind == "damaged"
+    if state.failed and not (damaged and not state.ready):
+        return Absolve(state.id)
+    return None
+
+
+def _clear(state: ChunkState, memo: Memo, now: float) -> Action | Wait:
+    return Wait(memo.held_until) if now < memo.held_until else Clear(state.id, state.unready[0])
+
+
+def _backing_off(memo: Memo, marker: Marker | None, now: float) -> float | None:
+    """Until when a failed attempt waits. A marker touched since is a new request, but not one that mends the disk."""
+    failure = memo.failure
+    if failure is None or failure.next_attempt_at is None or failure.next_attempt_at <= now:
+        return None
+    return failure.next_attempt_at if failure.kind == "disk" or failure.marker == stamp(marker) else None
+
+
+def _fault(state: ChunkState, unreadable: Unreadable | None, now: float) -> Failure | None:
+    """What keeps an entry of `want/` or `delete/` from being an intent, as the document that explains it."""
+    found: list[tuple[Literal["want", "marker"], str, str, Marker]] = []
+    if state.delete is not None and state.delete.fault:
+        found.append(("marker", f"delete/{state.id} {state.delete.fault}", "remove it by hand", state.delete))
+    if state.want is not None and state.want.fault:
+        found.append(("marker", f"want/{state.id} {state.want.fault}", "put a JSON file there", state.want))
+    if unreadable is not None:
+        found.append(("want", unreadable.error, unreadable.hint, unreadable.want))
+    if not found:
+        return None
+    kind, error, hint, marker = found[0]
+    return Failure(
+        id=state.id, kind=kind, error=error, hint=hint, attempts=0, first_at=now, last_at=now, marker=stamp(marker)
+    )
+
+
+def _says(there: Failure | None, failure: Failure) -> bool:
+    return there is not None and (there.kind, there.error, there.marker) == (
+        failure.kind,
+        failure.error,
+        failure.marker,
+    )
+
+
+def stamp(marker: Marker | None) -> MarkerStamp | None:
+    """Which marker a failure speaks of."""
+    return None if marker is None else MarkerStamp(ino=marker.ino, mtime_ns=marker.mtime_ns, size=marker.size)
+
+
+# ---------------------------------------------------------------------------------------- what an outcome leaves behind
+
+
+def next_failure(
+    action: Action, error: FsdmError, memo: Memo, now: float, jitter: float, kind: Literal["transfer", "disk"]
+) -> Failure:
+    """The failure after one more attempt: it waits twice as long as the last, times `jitter` (0.5 … 1)."""
+    marker = stamp(getattr(action, "delete", None) or getattr(action, "want", None))
+    last = memo.failure
+    again = last if last is not None and last.kind == kind and last.marker == marker else None
+    attempts = again.attempts + 1 if again else 1
+    delay = min(BACKOFF_FIRST_S * 2.0 ** min(attempts - 1, 30), BACKOFF_LAST_S) if error.transient else BACKOFF_LAST_S
+    return Failure(
+        id=action.id,
+        kind=kind,
+        error=str(error),
+        hint=error.hint,
+        attempts=attempts,
+        first_at=again.first_at if again else now,
+        last_at=now,
+        next_attempt_at=now + delay * jitter,
+        marker=marker,
+    )
+
+
+def held_delay(held: int) -> float:
+    """How long to leave a held directory alone after so many refusals, in seconds. The kernel tells of releases too."""
+    return min(HELD_FIRST_S * 2.0 ** min(held - 1, 30), HELD_LAST_S)
+
+
+# ---------------------------------------------------------------------------------------------------------------- order
+
+
+@dataclass(slots=True)
+class Agenda:
+    """The decisions that wait to be carried out: deletes before downloads, new wants before failing ones, by age."""
+
+    _soon: dict[str, Action] = field(default_factory=dict)
+    _fetches: dict[str, Fetch] = field(default_factory=dict)
+    _queue: list[tuple[int, int, str]] = field(default_factory=list)  # a heap; entries may be stale
+    _waits: dict[str, float] = field(default_factory=dict)
+    _clock: list[tuple[float, str]] = field(default_factory=list)  # a heap; entries may be stale
+
+    def put(self, chunk_id: str, decision: Action | Wait | None, attempts: int = 0) -> None:
+        """Replace what was decided for one id; `attempts` is how often its fetch has failed."""
+        self._soon.pop(chunk_id, None)
+        self._waits.pop(chunk_id, None)
+        fetch = self._fetches.pop(chunk_id, None)
+        if isinstance(decision, Fetch):
+            self._fetches[chunk_id] = decision
+            if fetch != decision:  # else its entry is still in the queue
+                heapq.heappush(self._queue, (attempts, decision.want.ctime_ns, chunk_id))
+        elif isinstance(decision, Wait):
+            self._waits[chunk_id] = decision.until
+            heapq.heappush(self._clock, (decision.until, chunk_id))
+        elif decision is not None:
+            self._soon[chunk_id] = decision
+
+    def take(self, slots: int) -> Iterator[Action]:
+        """What can be started now: everything but fetches, and at most `slots` of those."""
+        soon, self._soon = self._soon, {}
+        yield from sorted(soon.values(), key=_urgency)
+        while slots > 0 and self._fetches:
+            fetch = self._fetches.pop(heapq.heappop(self._queue)[2], None)
+            if fetch is not None:
+                slots -= 1
+                yield fetch
+
+    def due(self, now: float) -> list[str]:
+        """The ids whose wait is over."""
+        ids = []
+        while self._clock and self._clock[0][0] <= now:
+            until, chunk_id = heapq.heappop(self._clock)
+            if self._waits.get(chunk_id) == until:
+                del self._waits[chunk_id]
+                ids.append(chunk_id)
+        return ids
+
+    @property
+    def next_at(self) -> float | None:
+        """When the next wait is over."""
+        while self._clock and self._waits.get(self._clock[0][1]) != self._clock[0][0]:
+            heapq.heappop(self._clock)
+        return self._clock[0][0] if self._clock else None
+
+    @property
+    def waiting_fetches(self) -> int:
+        return len(self._fetches)
+
+
+def _urgency(action: Action) -> int:
+    return 0 if isinstance(action, Overrule | Retire | Clear | Discard | Forget) else 1

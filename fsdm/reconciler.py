@@ -1,0 +1,376 @@
+"""The loop: doorbell, scan, plan, apply. One thread looks and decides; crews carry out.
+
+Invariants: only one action runs for an id at a time; the loop itself never waits for the disk beyond looks, nor for a
+ref, nor for the network; what an event named is looked at, and whatever no event named is found by the next scan, at
+the latest after `Limits.poll_s` (or longer, where a scan costs more than a fiftieth of that).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from fsdm import apply as outcomes
+from fsdm.apply import Applier
+from fsdm.audit import Audit
+from fsdm.catalog import Catalog
+from fsdm.crew import Crew, ThreadCrew
+from fsdm.doorbell import Doorbell
+from fsdm.download import Fetcher, HttpFetcher, Stop
+from fsdm.errors import DiskError, FsdmError, InvalidInputError
+from fsdm.events import Event
+from fsdm.fs import FileSystem
+from fsdm.model import Failure
+from fsdm.plan import (
+    NO_MEMO,
+    Absolve,
+    Action,
+    Agenda,
+    Clear,
+    Condemn,
+    Fetch,
+    Forget,
+    Memo,
+    Report,
+    Retire,
+    Unreadable,
+    decide,
+    held_delay,
+    next_failure,
+)
+from fsdm.scan import look, put_back_judged, scan
+from fsdm.watch import Watch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fsdm.layout import Layout, Place
+    from fsdm.state import ChunkState
+
+logger = logging.getLogger("fsdm")
+
+SCAN_SHARE: Final = 50  # a scan is followed by so many times its own duration without one
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """`jobs` chunks are fetched at once; without any event, changes are found after `poll_s` seconds."""
+
+    jobs: int = 8
+    hands: int = 4
+    poll_s: float = 1.0
+
+
+class Reconciler:
+    """Makes one data directory into what its markers ask for. The caller holds `LOCK` while this lives."""
+
+    def __init__(
+        self,
+        layout: Layout,
+        *,
+        limits: Limits = Limits(),
+        fetcher: Fetcher | None = None,
+        fs: FileSystem | None = None,
+        on_event: Callable[[Event], None] | None = None,
+        crews: tuple[Crew, Crew, Crew] | None = None,
+        clock: Callable[[], float] = time.time,
+        jitter: Callable[[], float] = lambda: random.uniform(0.5, 1.0),  # noqa: S311 not a secret
+    ) -> None:
+        self.layout = layout
+        self.catalog = Catalog(layout, own=True)
+        self.limits = limits
+        self._fs = fs or FileSystem()
+        self._clock = clock
+        self._jitter = jitter
+        self._on_event = on_event
+        self._bell = Doorbell()
+        self._fetchers, self._hands, self._erasers = crews or (
+            ThreadCrew("fsdm-fetch", limits.jobs),
+            ThreadCrew("fsdm-hand", limits.hands),
+            ThreadCrew("fsdm-erase", 1),
+        )
+        self._applier = Applier(
+            layout,
+            fs=self._fs,
+            catalog=self.catalog,
+            fetcher=fetcher or HttpFetcher(),
+            tell=self._tell,
+            erase=self._erase,
+        )
+        self._watch = Watch(layout, self._bell.ring)
+        self._audit = Audit(layout, self.catalog, suspect=self._suspect, ring=self._bell.ring)
+        self._agenda = Agenda()
+        self._states: dict[str, ChunkState] = {}
+        self._memos: dict[str, Memo] = {}
+        self._busy: dict[str, tuple[Action, Stop]] = {}
+        self._fetching = 0
+        self._held: dict[str, Place] = {}
+        self._finished: deque[tuple[Action, outcomes.Outcome]] = deque()
+        self._suspects: deque[Place] = deque()
+        self._next_scan = 0.0  # monotonic
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    # ------------------------------------------------------------------------------------------------------- its life
+
+    def open(self) -> None:
+        """Restore what is complete and take up what a crash left: the first finds can be answered after this."""
+        self.catalog.refresh()
+        put_back_judged(self.layout, self._fs)
+        for name in os.listdir(self.layout.trash):
+            self._erase(f"{self.layout.trash}/{name}")
+
+    def start(self) -> None:
+        """Reconcile in a thread of its own, until `stop`."""
+        self._watch.start()
+        self._audit.start()
+        self._thread = threading.Thread(target=self._run, name="fsdm-reconciler", daemon=True)
+        self._thread.start()
+
+    def stop(self, timeout_s: float = 5.0) -> bool:
+        """Stop the transfers and end; what was not finished is taken up by the next. Whether all ended in time."""
+        self._stopping.set()
+        self._bell.wake()
+        if self._thread is not None:
+            self._thread.join(timeout_s)
+            self._audit.stop()
+            self._watch.stop()
+        for action, stop in list(self._busy.values()):
+            stop.set()
+            if isinstance(action, Fetch):
+                self._tell(Event("stopped", action.id, "the reconciler stops"))
+        crews = (self._fetchers, self._hands, self._erasers)
+        ended = all([crew.close(timeout_s) for crew in crews])  # noqa: C419 every crew is to be closed
+        self._applier.close()
+        return ended
+
+    def ring(self, chunk_id: str | None) -> None:
+        """Look at this id (or at everything) now rather than when an event or a scan would."""
+        self._bell.ring(chunk_id)
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self.step(self._pause())
+            except Exception:  # one pass failed: say so, and begin the next with a scan
+                logger.exception("a pass of the reconciler failed")
+                self._next_scan = 0.0
+                self._stopping.wait(self.limits.poll_s)
+
+    # -------------------------------------------------------------------------------------------------------- one pass
+
+    def step(self, timeout_s: float | None = 0.0) -> bool:
+        """One pass: wait for the bell, look, decide, dispatch. Whether anything was dispatched."""
+        rang, everything = self._bell.answer(timeout_s)
+        for chunk_id in rang & self._held.keys():  # a ref may have gone: try soon, and soon again
+            self._memos[chunk_id] = replace(self._memos[chunk_id], held=1, held_until=0.0)
+        ids = rang | self._settle_all() | set(self._agenda.due(self._clock()))
+        if everything or time.monotonic() >= self._next_scan:
+            ids |= self._scan()
+        for chunk_id in ids:
+            self._states[chunk_id] = look(self.layout, self.catalog, chunk_id)
+            self._decide(chunk_id)
+        return self._dispatch()
+
+    def converged(self) -> bool:
+        """Whether nothing runs, and nothing is left that could be done now or later."""
+        return not self._busy and not self._states
+
+    def troubles(self) -> dict[str, str]:
+        """Why what is not converged is not: the id and a sentence."""
+        found = {}
+        for chunk_id in self._states:
+            memo = self._memos.get(chunk_id, NO_MEMO)
+            if memo.failure is not None:
+                found[chunk_id] = memo.failure.error
+            elif memo.held:
+                found[chunk_id] = "refs hold it"
+        return found
+
+    def _pause(self) -> float:
+        pauses = [self._next_scan - time.monotonic()]
+        if (next_at := self._agenda.next_at) is not None:
+            pauses.append(next_at - self._clock())
+        return max(min(pauses), 0.0)
+
+    def _scan(self) -> set[str]:
+        """List what is pending; the ids to look at."""
+        began = time.monotonic()
+        for name in self.layout.directories():
+            self._fs.mkdir(os.path.join(self.layout.root, name))
+        self._watch.arm()
+        changed = self.catalog.refresh()
+        ids = changed | self._states.keys() | scan(self.layout, self.catalog).ids
+        took = time.monotonic() - began
+        self._next_scan = time.monotonic() + max(self.limits.poll_s, took * SCAN_SHARE)
+        return ids
+
+    def _decide(self, chunk_id: str) -> None:
+        state = self._states[chunk_id]
+        memo = self._remember(state)
+        if chunk_id in self._busy:
+            self._stop_if_unwanted(state)
+            return
+        now = self._clock()
+        if chunk_id in self._held and not (state.delete or state.unready):
+            self._let_go(chunk_id)
+        decision = decide(state, memo, now)
+        self._agenda.put(chunk_id, decision, memo.failure.attempts if memo.failure else 0)
+        if decision is None and state.at_rest:
+            del self._states[chunk_id]
+            self._memos.pop(chunk_id, None)
+
+    def _remember(self, state: ChunkState) -> Memo:
+        memo = self._memos.get(state.id)
+        if memo is None:
+            memo = Memo(failure=_read_failure(self.layout, state.id) if state.failed else None)
+        if state.want is not None and state.delete is None and not state.want.same_as(memo.want_alone):
+            memo = replace(memo, want_alone=state.want)
+        self._memos[state.id] = memo
+        return memo
+
+    def _stop_if_unwanted(self, state: ChunkState) -> None:
+        action, stop = self._busy[state.id]
+        if not isinstance(action, Fetch) or stop.is_set():
+            return
+        deleted = state.delete is not None and state.delete.fault is None
+        if (
+            deleted
+            or state.want is None
+            or not (action.want.same_as(state.want) or self._applier.is_fetching(state.id, state.want))
+        ):
+            stop.set()
+            self._tell(Event("stopped", state.id, "no longer wanted" if deleted or not state.want else "wanted anew"))
+
+    def _dispatch(self) -> bool:
+        dispatched = False
+        for action in self._agenda.take(self.limits.jobs - self._fetching):
+            dispatched = True
+            stop = Stop()
+            self._busy[action.id] = (action, stop)
+            self._fetching += isinstance(action, Fetch)
+            crew = self._fetchers if isinstance(action, Fetch) else self._hands
+            crew.submit(partial(self._carry_out, action, stop))
+        return dispatched
+
+    def _carry_out(self, action: Action, stop: Stop) -> None:
+        outcome: outcomes.Outcome
+        try:
+            outcome = self._applier.apply(action, stop)
+        except Exception as e:  # a defect of ours: it must not leave the id busy for ever
+            logger.exception("%s failed", action)
+            outcome = outcomes.Failed(DiskError(f"unexpected: {e!r}", hint="please report this"), disk=True)
+        self._finished.append((action, outcome))
+        self._bell.wake()
+
+    # -------------------------------------------------------------------------------------------------------- outcomes
+
+    def _settle_all(self) -> set[str]:
+        settled = set()
+        while self._finished:
+            action, outcome = self._finished.popleft()
+            del self._busy[action.id]
+            self._fetching -= isinstance(action, Fetch)
+            self._memos[action.id] = self._settle(action, outcome, self._memos.get(action.id, NO_MEMO))
+            settled.add(action.id)
+        while self._suspects:
+            place = self._suspects.popleft()
+            self._memos[place.chunk_id] = replace(self._memos.get(place.chunk_id, NO_MEMO), suspect=place)
+            settled.add(place.chunk_id)
+        return settled
+
+    def _settle(self, action: Action, outcome: outcomes.Outcome, memo: Memo) -> Memo:
+        now = self._clock()
+        match outcome:
+            case outcomes.Done():
+                return self._done(action, memo)
+            case outcomes.Condemned(failure):
+                return replace(memo, failure=failure, reported=True, suspect=None)
+            case outcomes.Held(place):
+                if not memo.held:
+                    self._tell(Event("retiring", action.id))
+                self._held[action.id] = place
+                # a ref may have gone between our attempt and the watch: the first time, try once more at once
+                again_at_once = self._watch.hold(place)
+                until = now if again_at_once else now + held_delay(memo.held + 1)
+                return replace(memo, held=memo.held + 1, held_until=until)
+            case outcomes.CannotRead(want, error):
+                last = memo.unreadable
+                since = last.since if last is not None and last.want.same_as(want) else now
+                return replace(memo, unreadable=Unreadable(want, str(error), error.hint, since))
+            case outcomes.Failed(error, disk):
+                return self._failed(action, error, memo, disk=disk)
+            case _:
+                return memo
+
+    def _done(self, action: Action, memo: Memo) -> Memo:
+        failure = memo.failure
+        match action:
+            case Report():
+                return replace(memo, reported=True, failure=action.failure)
+            case Absolve():
+                return replace(memo, failure=None)
+            case Condemn():
+                return replace(memo, suspect=None)
+            case Retire() | Clear():
+                self._let_go(action.id)
+                memo = replace(memo, held=0, held_until=0.0)
+            case Fetch() if failure is not None and failure.kind == "transfer":
+                failure = None
+            case Forget():
+                failure = None
+        if failure is not None and failure.kind == "disk":
+            failure = None
+        return replace(memo, failure=failure)
+
+    def _failed(self, action: Action, error: FsdmError, memo: Memo, *, disk: bool) -> Memo:
+        if isinstance(action, Report):  # failed/ID cannot be written: the log has it; with the next attempt it is tried
+            logger.warning("%s: %s; and %s", action.id, action.failure.error, error)
+            return replace(memo, failure=action.failure, reported=True)
+        failure = next_failure(action, error, memo, self._clock(), self._jitter(), "disk" if disk else "transfer")
+        self._tell(Event("failed", action.id, failure.error))
+        return replace(memo, failure=failure, reported=False)
+
+    def _let_go(self, chunk_id: str) -> None:
+        place = self._held.pop(chunk_id, None)
+        if place is not None:
+            self._watch.release(place)
+            self._applier.let_go(place)
+            memo = self._memos.get(chunk_id)
+            if memo is not None:
+                self._memos[chunk_id] = replace(memo, held=0, held_until=0.0)
+
+    # ---------------------------------------------------------------------------------------------------------- shared
+
+    def _suspect(self, place: Place) -> None:
+        self._suspects.append(place)
+        self._bell.wake()
+
+    def _erase(self, path: str) -> None:
+        def work() -> None:
+            try:
+                self._fs.erase(path)
+            except OSError as e:  # it stays in trash/, out of sight; the next start tries again
+                logger.warning("cannot erase %s: %s", path, e)
+
+        self._erasers.submit(work)
+
+    def _tell(self, event: Event) -> None:
+        logger.info("%s", event, extra={"event": event.kind, "chunk_id": event.chunk_id})
+        if self._on_event is not None:
+            self._on_event(event)
+
+
+def _read_failure(layout: Layout, chunk_id: str) -> Failure | None:
+    try:
+        with open(layout.failed_of(chunk_id), "rb") as file:
+            return Failure.parse(file.read(1 << 20))
+    except (OSError, InvalidInputError):
+        return None

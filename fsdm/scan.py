@@ -1,0 +1,77 @@
+"""disk → ChunkState and Snapshot.
+
+A look costs a few system calls for one id; a scan costs what is pending, not what is there. Neither opens a file, and
+neither raises for one bad entry: what cannot be read is an `Oddity` or a marker's `fault`. `want/` is looked at before
+`delete/`: so a delete that was not there together with a want is known to be the later one (see `plan.Memo`).
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from fsdm.intents import ASIDE, look_at, put_back
+from fsdm.layout import READY, WANT_MAX_BYTES, is_hidden, is_id
+from fsdm.locks import exists
+from fsdm.state import ChunkState, Oddity, Partial, Snapshot
+
+if TYPE_CHECKING:
+    from fsdm.catalog import Catalog
+    from fsdm.fs import FileSystem
+    from fsdm.layout import Layout, Place
+
+
+def look(layout: Layout, catalog: Catalog, chunk_id: str) -> ChunkState:
+    """What the disk says about one id now; where it stands in `chunks/` is as of the catalog's last refresh."""
+    want = look_at(layout.want_marker(chunk_id), limit=WANT_MAX_BYTES)
+    delete = look_at(layout.delete_marker(chunk_id))
+    partial = layout.partial_of(chunk_id)
+    ready: list[Place] = []
+    unready: list[Place] = []
+    for place in catalog.places(chunk_id):
+        (ready if exists(f"{layout.path(place)}/{READY}") else unready).append(place)
+    return ChunkState(
+        id=chunk_id,
+        want=want,
+        delete=delete,
+        partial=_partial(partial),
+        ready=tuple(ready),
+        unready=tuple(unready),
+        failed=exists(layout.failed_of(chunk_id)),
+    )
+
+
+def _partial(path: str) -> Partial:
+    if not exists(path):
+        return Partial.NONE
+    return Partial.READY if exists(f"{path}/{READY}") else Partial.BEGUN
+
+
+def scan(layout: Layout, catalog: Catalog) -> Snapshot:
+    """What is pending, by names alone."""
+    ids: set[str] = set()
+    oddities: list[Oddity] = []
+    for directory in (layout.want, layout.delete, layout.partial, layout.failed):
+        for name in _names(directory, oddities):
+            if is_id(name):
+                ids.add(name)
+            elif not is_hidden(name):
+                oddities.append(Oddity(f"{directory}/{name}", "its name is not a chunk id (64 lower-case hex digits)"))
+    oddities += (Oddity(path, "its name is not one that fsdm gives") for path in catalog.strange())
+    return Snapshot(frozenset(ids), tuple(oddities))
+
+
+def _names(directory: str, oddities: list[Oddity]) -> list[str]:
+    try:
+        return os.listdir(directory)
+    except OSError as e:
+        oddities.append(Oddity(directory, f"it cannot be listed: {e.strerror}"))
+        return []
+
+
+def put_back_judged(layout: Layout, fs: FileSystem) -> None:
+    """Put back the markers that a crash left aside while they were being removed."""
+    for directory in (layout.want, layout.delete):
+        for name in _names(directory, []):
+            if name.startswith(ASIDE):
+                put_back(fs, f"{directory}/{name}", f"{directory}/{name.removeprefix(ASIDE)}")

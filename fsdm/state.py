@@ -1,0 +1,81 @@
+"""What a look at the disk found out, as values: a marker, the state of one chunk, a snapshot of what is pending.
+
+Pure. A ref cannot be seen on disk, so "in use" is nowhere here: it is an outcome of trying.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fsdm.layout import Place
+
+
+@dataclass(frozen=True, slots=True)
+class Marker:
+    """An entry of `want/` or `delete/` as it was when somebody looked; `fault` says why it is no intent."""
+
+    ino: int
+    ctime_ns: int
+    mtime_ns: int
+    size: int
+    fault: str | None = None
+
+    @property
+    def identity(self) -> tuple[int, int, int]:
+        """What tells a marker from a newer one of the same name. ctime does not count: a rename changes it."""
+        return self.ino, self.mtime_ns, self.size
+
+    def same_as(self, other: Marker | None) -> bool:
+        """Whether both are one and the same marker, unchanged."""
+        return other is not None and self.identity == other.identity
+
+
+class Partial(Enum):
+    """What is in `partial/ID`."""
+
+    NONE = "none"
+    BEGUN = "begun"
+    READY = "ready"  # complete, with its manifest: only the publishing rename is missing
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkState:
+    """All that the disk says about one id. `ready` and `unready` are its directories in `chunks/`, by READY."""
+
+    id: str
+    want: Marker | None = None
+    delete: Marker | None = None
+    partial: Partial = Partial.NONE
+    ready: tuple[Place, ...] = ()
+    unready: tuple[Place, ...] = ()
+    failed: bool = False
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether there is nothing about it that could ask for anything."""
+        return (
+            self.want is None
+            and self.delete is None
+            and self.partial is Partial.NONE
+            and not self.unready
+            and not self.failed
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Oddity:
+    """An entry of the data directory that is not read: where it is, and why it is left alone."""
+
+    path: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What is pending: the ids that a marker, a partial or a failure names, and what is none of these."""
+
+    ids: frozenset[str]
+    oddities: tuple[Oddity, ...] = ()

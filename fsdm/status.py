@@ -1,0 +1,154 @@
+"""How things stand, read from the files alone: so any process can tell, whether a reconciler runs or not."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from fsdm.catalog import Catalog
+from fsdm.layout import DATA, READY, WANT_MAX_BYTES, Layout, Place, is_id
+from fsdm.locks import reconciler_owner
+from fsdm.scan import look, scan
+from fsdm.state import ChunkState, Oddity, Partial
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+State = Literal["wanted", "downloading", "available", "retiring", "deleting", "failed", "unready"]
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkStatus:
+    """How one chunk stands.
+
+    `state`: *wanted* (not begun), *downloading*, *available*, *retiring* (deleted, and kept by refs until the last one
+    goes), *deleting* (its marker is about to go), *failed* (`error` says why), *unready* (a directory without READY:
+    out of service). `size_bytes` is what is on disk of it; `total_bytes` what it will be, where that is known.
+    """
+
+    id: str
+    state: State
+    dataset_id: str | None = None
+    block_range: range | None = None
+    size_bytes: int = 0
+    total_bytes: int | None = None
+    error: str | None = None
+    hint: str | None = None
+    attempts: int = 0
+    next_attempt_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How a data directory stands. `reconciler` is what the holder of LOCK says of itself, None where there is none."""
+
+    chunks: dict[str, ChunkStatus]
+    oddities: tuple[Oddity, ...]
+    reconciler: str | None
+
+    def count(self, state: State) -> int:
+        """How many chunks are in this state."""
+        return sum(chunk.state == state for chunk in self.chunks.values())
+
+
+def read_status(layout: Layout) -> Status:
+    """Look at everything: the cost grows with the number of chunks, about 50 µs each."""
+    catalog = Catalog(layout)
+    catalog.refresh()
+    snapshot = scan(layout, catalog)
+    ids = dict.fromkeys([place.chunk_id for place in catalog.all_places()] + sorted(snapshot.ids))
+    chunks = {}
+    for chunk_id in ids:
+        status = _status(layout, look(layout, catalog, chunk_id))
+        if status is not None:
+            chunks[chunk_id] = status
+    return Status(chunks, snapshot.oddities, reconciler_owner(layout))
+
+
+def _status(layout: Layout, state: ChunkState) -> ChunkStatus | None:
+    name = _name(state)
+    if name is None:
+        return None  # it went while we looked
+    want = _document(layout.want_marker(state.id)) if state.want and not state.want.fault else {}
+    failure = _document(layout.failed_of(state.id)) if state.failed else {}
+    places = state.ready + state.unready
+    dataset_id, block_range = _where(places, want)
+    if places:
+        size = total = _total(_document(f"{layout.path(places[0])}/{READY}").get("files"))
+    else:
+        size, total = _received(f"{layout.partial_of(state.id)}/{DATA}"), _total(want.get("files"))
+    return ChunkStatus(
+        id=state.id,
+        state=name,
+        dataset_id=dataset_id,
+        block_range=block_range,
+        size_bytes=size or 0,
+        total_bytes=total,
+        error=_text(failure.get("error")),
+        hint=_text(failure.get("hint")),
+        attempts=failure["attempts"] if isinstance(failure.get("attempts"), int) else 0,
+        next_attempt_at=failure.get("next_attempt_at"),
+    )
+
+
+def _name(state: ChunkState) -> State | None:
+    deleted = state.delete is not None
+    if deleted and (state.ready or state.unready):
+        return "retiring"
+    if state.ready:
+        return "available"
+    if state.partial is not Partial.NONE and state.want is not None:
+        return "downloading" if not state.failed else "failed"
+    if state.failed:
+        return "failed"
+    if state.want is not None:
+        return "wanted"
+    if state.unready:
+        return "unready"
+    return "deleting" if deleted or state.partial is not Partial.NONE else None
+
+
+def _where(places: Iterable[Place], want: dict[str, Any]) -> tuple[str | None, range | None]:
+    for place in places:
+        return place.dataset_id, place.block_range
+    match want:
+        case {"dataset_id": str(dataset_id), "block_range": {"start": int(start), "end": int(end)}} if is_id(
+            dataset_id
+        ):
+            return dataset_id, range(start, end)
+    return None, None
+
+
+def _document(path: str) -> dict[str, Any]:
+    """What a JSON file says, or nothing: this is for showing, and what is wrong with it is told elsewhere."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(fd, "rb") as file:
+            document = json.loads(file.read(16 * WANT_MAX_BYTES))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def _total(files: object) -> int | None:
+    """The bytes of all files, where each one's size is given."""
+    if not isinstance(files, dict):
+        return None
+    sizes = [
+        entry["size"] for entry in files.values() if isinstance(entry, dict) and isinstance(entry.get("size"), int)
+    ]
+    return sum(sizes) if len(sizes) == len(files) else None
+
+
+def _received(directory: str) -> int:
+    try:
+        with os.scandir(directory) as entries:
+            return sum(entry.stat(follow_symlinks=False).st_size for entry in entries)
+    except OSError:  # it has just been published or thrown away
+        return 0
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None
