@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from fsdm import DataManager
+from fsdm.fs import FileSystem
+from fsdm.layout import Layout
+from fsdm.manager import make_layout
+from tests.kit import Source
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture
+def source() -> Iterator[Source]:
+    with Source() as source:
+        yield source
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path) -> Path:
+    """Where a data directory is to be; it is not there yet."""
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def layout(data_dir: Path) -> Layout:
+    """A data directory that nobody reconciles."""
+    layout = Layout(data_dir)
+    make_layout(layout, FileSystem())
+    return layout
+
+
+@pytest.fixture
+def dm(data_dir: Path) -> Iterator[DataManager]:
+    """A data directory that this process reconciles."""
+    with DataManager(data_dir) as dm:
+        yield dm

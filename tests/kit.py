@@ -1,0 +1,199 @@
+"""What the tests share: an HTTP source on loopback that can misbehave, chunks to want, and bounded waiting.
+
+A race is forced by an Event or a barrier. `eventually` is for what another process or thread brings about: it is
+bounded, and it fails with what it last saw.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import urlsplit
+
+from fsdm import DataChunk
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+PATIENCE_S = 20.0
+_numbers = itertools.count(1)
+
+
+def an_id(number: int | None = None) -> str:
+    """An id that has not been used before, or the one with this number."""
+    number = next(_numbers) if number is None else number
+    return hashlib.sha256(f"chunk {number}".encode()).hexdigest()
+
+
+def content(seed: str, size: int = 1000) -> bytes:
+    """Bytes that depend on the seed alone."""
+    return hashlib.shake_128(seed.encode()).digest(size)
+
+
+def eventually(check: Callable[[], Any], what: str = "", patience_s: float = PATIENCE_S) -> Any:
+    """What `check` returns once it is true; fails where it is not in time."""
+    deadline = time.monotonic() + patience_s
+    while True:
+        seen = check()
+        if seen:
+            return seen
+        assert time.monotonic() < deadline, f"not in time: {what or check}, last seen {seen!r}"
+        time.sleep(0.005)
+
+
+@dataclass
+class Fault:
+    """How a path misbehaves. `gate` holds the answer back until it is set, after `stall_at` bytes of the body."""
+
+    status: int = 200
+    stall_at: int | None = None
+    gate: threading.Event = field(default_factory=threading.Event)
+    stalled: threading.Event = field(default_factory=threading.Event)
+    cut_at: int | None = None  # the connection breaks after so many bytes
+    headers: dict[str, str] = field(default_factory=dict)
+    no_length: bool = False
+
+
+class Source:
+    """An HTTP/1.1 server on loopback: `files` maps paths to bytes, `faults` paths to faults, `asked` counts requests."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+        self.faults: dict[str, Fault] = {}
+        self.asked: Counter[str] = Counter()
+        source = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                try:
+                    source._answer(self)
+                except (BrokenPipeError, ConnectionResetError):
+                    self.close_connection = True
+
+            def log_message(self, *args: object) -> None:
+                return
+
+        class Server(ThreadingHTTPServer):
+            daemon_threads = True
+            request_queue_size = 128
+
+            def handle_error(self, request: object, client_address: object) -> None:
+                return
+
+        self._server = Server(("127.0.0.1", 0), Handler)
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for fault in self.faults.values():
+            fault.gate.set()
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_port}"
+
+    def put(self, path: str, data: bytes) -> str:
+        """Serve `data` at `path`; its URL."""
+        self.files[path] = data
+        return self.url + path
+
+    def fault(self, path: str, **how: Any) -> Fault:
+        """Make a path misbehave from the next request on."""
+        self.faults[path] = Fault(**how)
+        return self.faults[path]
+
+    def chunk(
+        self, *, start: int = 0, end: int = 10, dataset: str = "d" * 64, files: int = 2, size: int = 1000, **kw: Any
+    ) -> DataChunk:
+        """A new chunk whose files this source serves, as `/ID/NAME`, with their sizes and digests."""
+        chunk_id = kw.pop("id", None) or an_id()
+        names = ["blocks.parquet", "logs.parquet", "traces.parquet", "transactions.parquet"][:files]
+        sources = {}
+        for name in names:
+            data = content(f"{chunk_id}/{name}", size)
+            url = self.put(f"/{chunk_id}/{name}", data)
+            sources[name] = {"url": url, "size": size, "sha256": hashlib.sha256(data).hexdigest()}
+        return DataChunk(id=chunk_id, dataset_id=dataset, block_range=(start, end), files=sources, **kw)
+
+    def _answer(self, handler: BaseHTTPRequestHandler) -> None:
+        path = urlsplit(handler.path).path
+        self.asked[path] += 1
+        fault, data = self.faults.get(path, Fault()), self.files.get(path)
+        if data is None or fault.status != 200:
+            handler.send_error(404 if data is None else fault.status)
+            return
+        handler.send_response(200)
+        for name, value in fault.headers.items():
+            handler.send_header(name, value)
+        if fault.no_length:
+            handler.send_header("Connection", "close")
+            handler.close_connection = True
+        elif "Content-Length" not in fault.headers:
+            handler.send_header("Content-Length", str(len(data)))
+        handler.end_headers()
+        sent = 0
+        if fault.stall_at is not None:
+            handler.wfile.write(data[: fault.stall_at])
+            handler.wfile.flush()
+            sent = fault.stall_at
+            fault.stalled.set()
+            fault.gate.wait(PATIENCE_S)
+        end = len(data) if fault.cut_at is None else fault.cut_at
+        handler.wfile.write(data[sent:end])
+        if fault.cut_at is not None:
+            handler.close_connection = True
+
+
+def files_of(directory: Path) -> dict[str, bytes]:
+    """What stands in a directory: name → bytes."""
+    return {entry.name: entry.read_bytes() for entry in directory.iterdir()}
+
+
+def expected(chunk: DataChunk, source: Source) -> dict[str, bytes]:
+    """What the chunk's files are to be."""
+    return {name: source.files[urlsplit(file.url).path] for name, file in chunk.files.items()}
+
+
+def put_want(data_dir: Path, chunk: DataChunk) -> None:
+    """As `cp` does it: not by a rename, without a lock."""
+    (data_dir / "want" / chunk.id).write_bytes(chunk.to_json())
+
+
+def touch_delete(data_dir: Path, chunk_id: str) -> None:
+    """As `touch` does it."""
+    (data_dir / "delete" / chunk_id).touch()
+
+
+def chunk_dir(data_dir: Path, chunk: DataChunk) -> Path:
+    """Where the chunk stands once it is published."""
+    return data_dir / "chunks" / chunk.place.dataset_id / chunk.place.name
+
+
+def failure(data_dir: Path, chunk_id: str) -> dict[str, Any] | None:
+    """What `failed/ID` says, or None."""
+    try:
+        return json.loads((data_dir / "failed" / chunk_id).read_bytes())  # type: ignore[no-any-return]
+    except FileNotFoundError:
+        return None
+
+
+def entries(directory: Path) -> list[str]:
+    """The names in a directory, but for dotfiles."""
+    return sorted(name for name in os.listdir(directory) if not name.startswith("."))

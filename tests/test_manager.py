@@ -1,0 +1,53 @@
+"""The whole main job through the Python API, in one process, over a real HTTP server."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tests.kit import chunk_dir, entries, eventually, expected, files_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from fsdm import DataManager
+    from tests.kit import Source
+
+
+def test_a_wanted_chunk_becomes_available_with_the_bytes_of_its_source(dm: DataManager, source: Source) -> None:
+    chunk = source.chunk(start=0, end=35)
+    dm.download_chunk(chunk)
+    assert dm.wait(chunk.id, 10)
+    assert dm.list_chunks() == [chunk.id]
+    with dm.find_chunk(chunk.dataset_id, 34) as ref:
+        assert files_of(ref.path) == expected(chunk, source)
+    assert dm.find_chunk(chunk.dataset_id, 35) is None
+
+
+def test_a_delete_waits_for_the_last_ref(dm: DataManager, source: Source, data_dir: Path) -> None:
+    chunk = source.chunk()
+    dm.download_chunk(chunk)
+    dm.wait(chunk.id, 10)
+    ref = dm.find_chunk(chunk.dataset_id, 0)
+    twin = ref.clone()
+    dm.delete_chunk(chunk.id)
+    assert dm.find_chunk(chunk.dataset_id, 0) is None
+    ref.close()
+    assert files_of(twin.path) == expected(chunk, source)
+    twin.close()
+    assert not dm.wait(chunk.id, 10)
+    assert not chunk_dir(data_dir, chunk).exists()
+    eventually(lambda: not entries(data_dir / "trash"))
+
+
+def test_a_download_after_a_delete_that_waits_fetches_nothing_again(dm: DataManager, source: Source) -> None:
+    chunk = source.chunk()
+    dm.download_chunk(chunk)
+    dm.wait(chunk.id, 10)
+    asked = dict(source.asked)
+    with dm.find_chunk(chunk.dataset_id, 0):
+        dm.delete_chunk(chunk.id)
+        assert dm.list_chunks() == []
+        dm.download_chunk(chunk)
+        assert dm.wait(chunk.id, 10)
+        assert dm.list_chunks() == [chunk.id]
+    assert dict(source.asked) == asked
