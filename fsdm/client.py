@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
+    from fsdm.layout import Place
     from fsdm.model import DataChunk
     from fsdm.status import Status
 
@@ -105,15 +106,15 @@ class Client:
 
     def list_chunks(self) -> list[str]:
         """The ids of the chunks that are available now, by dataset and block."""
+        return list(dict.fromkeys(place.chunk_id for place in self.available_places()))
+
+    def available_places(self) -> list[Place]:
+        """Where the chunks stand that are available now, by dataset and block."""
         self._check()
         places = self._catalog.listing()
         deleted = set(os.listdir(self._layout.delete))
         path = self._layout.path
-        return list(
-            dict.fromkeys(
-                place.chunk_id for place in places if place.chunk_id not in deleted and exists(f"{path(place)}/{READY}")
-            )
-        )
+        return [place for place in places if place.chunk_id not in deleted and exists(f"{path(place)}/{READY}")]
 
     def find_chunk(self, dataset_id: str | bytes, block: int) -> ChunkRef | None:
         """A ref to the available chunk of the dataset that is responsible for the block, or None.
@@ -182,6 +183,11 @@ class Client:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    @property
+    def layout(self) -> Layout:
+        """The paths of the data directory."""
+        return self._layout
 
     # ---------------------------------------------------------------------------------------------------------- shared
 

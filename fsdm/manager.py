@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from fsdm.catalog import Catalog
 from fsdm.client import Client, check_format
-from fsdm.errors import NoDataDirectoryError, ReconcilerRunsError
+from fsdm.errors import DataDirectoryError, NoDataDirectoryError, ReconcilerRunsError
 from fsdm.fs import FileSystem
 from fsdm.layout import CACHEDIR_TAG, CACHEDIR_TAG_TEXT, FORMAT, Layout
 from fsdm.locks import ReconcilerLock, check_flock
@@ -53,6 +53,22 @@ def _check_not_foreign(layout: Layout) -> None:
             )
 
 
+def open_data_dir(data_dir: str | os.PathLike[str], *, allow_unknown_fs: bool = False) -> Layout:
+    """Make what is missing of a data directory that this process may reconcile, and see that it can be.
+
+    Raises:
+        NoDataDirectoryError, UnknownFormatError, UnsafeFileSystemError: it cannot.
+        DataDirectoryError: the disk refuses.
+    """
+    layout = Layout(data_dir)
+    try:
+        make_layout(layout, FileSystem())
+        check_flock(layout, allow_unknown=allow_unknown_fs)
+    except OSError as e:
+        raise DataDirectoryError(f"{layout.root} cannot be made or opened: {e}", hint="check its path and mode") from e
+    return layout
+
+
 class DataManager(Client):
     """Keeps the wanted chunks in a data directory.
 
@@ -83,9 +99,7 @@ class DataManager(Client):
         self._lock: ReconcilerLock | None = None
         self._standby: threading.Thread | None = None
         if reconcile:
-            layout = Layout(data_dir)
-            make_layout(layout, FileSystem())
-            check_flock(layout, allow_unknown=allow_unknown_fs)
+            open_data_dir(data_dir, allow_unknown_fs=allow_unknown_fs)
         super().__init__(data_dir)
         if reconcile:
             self._take_over()
@@ -153,3 +167,67 @@ class DataManager(Client):
         reconciler = self._reconciler
         if reconciler is not None:
             reconciler.ring(chunk_id)
+
+
+def run_forever(
+    data_dir: str,
+    stop: threading.Event,
+    limits: Limits,
+    on_event: Callable[[Event], None],
+    *,
+    wait: bool,
+    allow_unknown_fs: bool,
+) -> None:
+    """Reconcile until `stop` is set.
+
+    Raises:
+        ReconcilerRunsError: another process does, and `wait` is False.
+        DataDirectoryError: the directory cannot be used.
+    """
+    with DataManager(data_dir, limits=limits, on_event=on_event, allow_unknown_fs=allow_unknown_fs) as dm:
+        if not dm.reconciling and not wait:
+            ReconcilerLock(dm.layout).close()  # raises, and says who it is
+        stop.wait()
+
+
+def run_once(
+    data_dir: str,
+    stop: threading.Event,
+    limits: Limits,
+    on_event: Callable[[Event], None],
+    *,
+    wait: bool,
+    allow_unknown_fs: bool,
+) -> dict[str, str]:
+    """Converge, in this thread, and return why what did not converge cannot, by id or path; empty where all did.
+
+    Raises:
+        ReconcilerRunsError: another process reconciles, and `wait` is False.
+        DataDirectoryError: the directory cannot be used.
+    """
+    layout = open_data_dir(data_dir, allow_unknown_fs=allow_unknown_fs)
+    lock = _lock(layout, stop, wait=wait)
+    if lock is None:
+        return {layout.root: "stopped before another process let go of it"}
+    reconciler = Reconciler(layout, limits=limits, on_event=on_event)
+    try:
+        reconciler.open()
+        reconciler.audit()
+        while not stop.is_set() and not reconciler.at_its_end():
+            reconciler.step(min(reconciler.pause(), STANDBY_S))
+        troubles = reconciler.troubles()
+        return {layout.root: "stopped"} | troubles if stop.is_set() else troubles
+    finally:
+        reconciler.stop()
+        lock.close()
+
+
+def _lock(layout: Layout, stop: threading.Event, *, wait: bool) -> ReconcilerLock | None:
+    while True:
+        try:
+            return ReconcilerLock(layout)
+        except ReconcilerRunsError:
+            if not wait:
+                raise
+        if stop.wait(STANDBY_S):
+            return None

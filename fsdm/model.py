@@ -186,6 +186,13 @@ class DataChunk(_Chunk):
             raise InvalidInputError(f"is {chunk.id}, but the marker is called {name}", field="id")
         return cls(**{**dict(chunk), "id": name})
 
+    @classmethod
+    def want_schema(cls) -> dict[str, Any]:
+        """The JSON Schema of a want, in which `id` may be left out."""
+        schema = cls.model_json_schema()
+        schema["required"].remove("id")
+        return schema
+
 
 class _Want(DataChunk):
     id: Id | None = None  # type: ignore[assignment]  # the marker's name says it

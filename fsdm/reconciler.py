@@ -29,6 +29,7 @@ from fsdm.events import Event
 from fsdm.fs import FileSystem
 from fsdm.model import Failure
 from fsdm.plan import (
+    BACKOFF_LAST_S,
     NO_MEMO,
     Absolve,
     Action,
@@ -56,6 +57,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("fsdm")
 
+TRIES: Final = 3  # of a fetch, and …
+HELD_TRIES: Final = 8  # … of a held directory, in a run that is to end (about half a second)
 SCAN_SHARE: Final = 50  # a scan is followed by so many times its own duration without one
 
 
@@ -158,7 +161,7 @@ class Reconciler:
     def _run(self) -> None:
         while not self._stopping.is_set():
             try:
-                self.step(self._pause())
+                self.step(self.pause())
             except Exception:  # one pass failed: say so, and begin the next with a scan
                 logger.exception("a pass of the reconciler failed")
                 self._next_scan = 0.0
@@ -179,22 +182,38 @@ class Reconciler:
             self._decide(chunk_id)
         return self._dispatch()
 
-    def converged(self) -> bool:
-        """Whether nothing runs, and nothing is left that could be done now or later."""
-        return not self._busy and not self._states
+    def audit(self) -> None:
+        """Look at every chunk at once: for a caller that makes the passes itself."""
+        for place in self.catalog.all_places():
+            self._audit.look(place)
+
+    def at_its_end(self) -> bool:
+        """Whether nothing runs, and what is left has been tried as often as makes sense in one go."""
+        return (
+            self._next_scan > 0.0
+            and not self._busy
+            and not self._agenda.waiting_fetches
+            and all(self._is_stuck(self._memos.get(chunk_id, NO_MEMO)) for chunk_id in self._states)
+        )
 
     def troubles(self) -> dict[str, str]:
-        """Why what is not converged is not: the id and a sentence."""
-        found = {}
+        """Why what has not converged has not: a sentence by id or path."""
+        found = {oddity.path: oddity.why for oddity in scan(self.layout, self.catalog).oddities}
         for chunk_id in self._states:
             memo = self._memos.get(chunk_id, NO_MEMO)
-            if memo.failure is not None:
-                found[chunk_id] = memo.failure.error
-            elif memo.held:
-                found[chunk_id] = "refs hold it"
+            found[chunk_id] = memo.failure.error if memo.failure else "refs hold it" if memo.held else "not done"
         return found
 
-    def _pause(self) -> float:
+    @staticmethod
+    def _is_stuck(memo: Memo) -> bool:
+        failure = memo.failure
+        if failure is None:
+            return memo.held >= HELD_TRIES
+        permanent = failure.next_attempt_at is None or failure.next_attempt_at - failure.last_at > BACKOFF_LAST_S / 4
+        return memo.reported and (permanent or failure.attempts >= TRIES)
+
+    def pause(self) -> float:
+        """Seconds until the next pass has something to do by itself."""
         pauses = [self._next_scan - time.monotonic()]
         if (next_at := self._agenda.next_at) is not None:
             pauses.append(next_at - self._clock())

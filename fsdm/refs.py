@@ -78,6 +78,10 @@ class ChunkRef:
         """Another ref to the same chunk, also while a delete waits for this one."""
         return self._refs.again(self._open())
 
+    def keep_over_exec(self) -> None:
+        """Let the lock live on in the program that this process is about to become by exec, until that ends."""
+        os.set_inheritable(self._open().fd, True)
+
     def close(self) -> None:
         """Let go; a second time it does nothing. In a forked child it leaves the parent's ref alone."""
         held, self._held = self._held, None
