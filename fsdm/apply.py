@@ -8,6 +8,7 @@ rename → fsync of the parents. Only one action runs for an id at a time; that 
 from __future__ import annotations
 
 import os
+import threading
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -113,6 +114,7 @@ class Applier:
         self._tell = tell
         self._erase = erase  # what has been renamed into trash/
         self._fetching: dict[str, DataChunk] = {}
+        self._marker_mutex = threading.Lock()  # our own hands queue here, rather than asking for the flock in turns
         self._claims: dict[Place, Claim] = {}  # of directories that refs keep from us
 
     def apply(self, action: Action, stop: Stop) -> Outcome:
@@ -145,7 +147,7 @@ class Applier:
             case Clear():
                 return self._clear(action)
             case Discard():
-                self._discard_partial(action.id)
+                self._discard(self._layout.partial_of(action.id))
                 return Done()
             case Forget():
                 return self._forget(action)
@@ -173,7 +175,7 @@ class Applier:
     def _fetch(self, action: Fetch, stop: Stop) -> Outcome:
         chunk = self._read(action.id, action.want)
         partial = self._layout.partial_of(action.id)
-        self._discard_partial(action.id)
+        self._discard(self._layout.partial_of(action.id))
         self._tell(Event("started", action.id, f"{len(chunk.files)} files"))
         self._fetching[action.id] = chunk
         try:
@@ -196,7 +198,7 @@ class Applier:
         partial = layout.partial_of(action.id)
         manifest = read_manifest(partial)
         if manifest is None or not manifest.satisfies(chunk):
-            self._discard_partial(action.id)
+            self._discard(self._layout.partial_of(action.id))
             return Done()
         if exists(layout.delete_marker(action.id)):
             return Stale()
@@ -210,8 +212,7 @@ class Applier:
         fs.fsync_dir(dataset)
         fs.fsync_dir(layout.partial)
         self._tell(Event("available", action.id, f"{len(manifest.files)} files, {manifest.size_bytes} bytes"))
-        remove_marker(layout, fs, layout.want_marker(action.id), action.want, None)
-        return Done()
+        return self._removed(layout.want_marker(action.id), action.want, None)
 
     def _confirm(self, action: Confirm) -> Outcome:
         layout = self._layout
@@ -264,20 +265,22 @@ class Applier:
             except FileNotFoundError:
                 self._catalog.discard(place)
                 return Stale()
+            except NotADirectoryError:  # a stray file or symlink under the name of a chunk: no ref can be on it
+                self._discard(path)
+                self._catalog.discard(place)
+                return Done()
         if not claim.take():
             return Held(place)
         try:
             if not claim.is_at(path) or not still_due():
                 return Stale()
             self._fs.unlink(f"{path}/{READY}")
-            trashed = self._fs.discard(path, self._layout.trash)
+            self._discard(path)
             self._catalog.discard(place)
             self._fs.fsync_dir(os.path.dirname(path))
             self._fs.fsync_dir(self._layout.trash)
         finally:
             self.let_go(place)
-        if trashed:
-            self._erase(trashed)
         return Done()
 
     def _forget(self, action: Forget) -> Outcome:
@@ -314,10 +317,15 @@ class Applier:
     # ---------------------------------------------------------------------------------------------------------- shared
 
     def _removed(self, path: str, judged: Marker, winner: tuple[str, Marker] | None) -> Outcome:
-        return Done() if remove_marker(self._layout, self._fs, path, judged, winner) else Stale()
+        with self._marker_mutex:
+            gone = remove_marker(self._layout, self._fs, path, judged, winner)
+        if not gone:
+            return Stale()
+        self._fs.fsync_dir(os.path.dirname(path))
+        return Done()
 
-    def _discard_partial(self, chunk_id: str) -> None:
-        trashed = self._fs.discard(self._layout.partial_of(chunk_id), self._layout.trash)
+    def _discard(self, path: str) -> None:
+        trashed = self._fs.discard(path, self._layout.trash)
         if trashed:
             self._erase(trashed)
 

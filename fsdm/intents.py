@@ -122,6 +122,8 @@ def remove_marker(layout: Layout, fs: FileSystem, path: str, judged: Marker, win
     Whoever changes markers with care holds the same lock. For the others it is renamed aside first and looked at there:
     if it is not the one that was judged, it goes back, unless a newer one has come; so a newer one is never lost.
 
+    The caller fsyncs the directory before it acts on the id again: else a power failure may bring the marker back.
+
     Returns:
         Whether it is gone; False where it, or the winner, is no longer what was judged.
     """
@@ -140,7 +142,6 @@ def remove_marker(layout: Layout, fs: FileSystem, path: str, judged: Marker, win
             put_back(fs, aside, path)
             return False
         fs.unlink(aside)
-    fs.fsync_dir(directory)
     return True
 
 
