@@ -187,6 +187,9 @@ class Applier:
                 stop,
                 lambda name, entry: self._tell(Event("file", action.id, f"{name}, {entry.size} bytes")),
             )
+        except TransferError:
+            self._discard(partial)  # nothing is resumed, so it would only take up room while the want waits
+            raise
         finally:
             del self._fetching[action.id]
         self._fs.write(f"{partial}/{READY}", manifest.to_json(), durable=True)

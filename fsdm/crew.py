@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Protocol
 
@@ -23,7 +24,7 @@ class Crew(Protocol):
     def submit(self, work: Callable[[], None]) -> None:
         """Run `work` soon. It reports its own result."""
 
-    def close(self, timeout_s: float) -> bool:
+    def close(self, timeout_s: float | None) -> bool:
         """Take nothing more, and wait for what runs; whether all of it ended in time. What waits is dropped."""
 
 
@@ -52,15 +53,15 @@ class ThreadCrew:
                 self._threads.append(thread)
                 thread.start()
 
-    def close(self, timeout_s: float) -> bool:
+    def close(self, timeout_s: float | None) -> bool:
         """See `Crew.close`."""
         with self._mutex:
             self._closed = True
         for _ in self._threads:
             self._queue.put(None)
-        share = timeout_s / max(len(self._threads), 1)
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
         for thread in self._threads:
-            thread.join(share)
+            thread.join(None if deadline is None else max(deadline - time.monotonic(), 0.0))
         return not any(thread.is_alive() for thread in self._threads)
 
     def _run(self) -> None:
@@ -82,6 +83,6 @@ class InlineCrew:
         """See `Crew.submit`."""
         work()
 
-    def close(self, timeout_s: float) -> bool:  # noqa: ARG002 the protocol's signature
+    def close(self, timeout_s: float | None) -> bool:  # noqa: ARG002 the protocol's signature
         """See `Crew.close`."""
         return True

@@ -54,7 +54,7 @@ def try_flock(fd: int, flags: LockFlags) -> bool:
 
 
 def exists(path: str, dir_fd: int | None = None) -> bool:
-    """Whether anything has that name, be it a symlink that leads nowhere. An error other than "no" counts as yes."""
+    """Whether anything has that name, be it a symlink that leads nowhere. False also where one may not look."""
     return os.access(path, os.F_OK, dir_fd=dir_fd, follow_symlinks=False)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import threading
 from typing import TYPE_CHECKING
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from fsdm.download import Fetcher
     from fsdm.events import Event
     from fsdm.model import DataChunk
+
+logger = logging.getLogger("fsdm")
 
 STANDBY_S = 0.2  # how often a client that is ready to take over asks for LOCK
 
@@ -149,17 +152,22 @@ class DataManager(Client):
 
     def _step_down(self) -> None:
         reconciler, self._reconciler = self._reconciler, None
+        lock, self._lock = self._lock, None
         self._catalog = Catalog(self._layout)
-        if reconciler is not None:
-            reconciler.stop()
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+        if reconciler is None or lock is None:
+            return
+        if reconciler.stop():
+            lock.close()
+        else:  # a slow disk keeps a hand in the middle of a step: nobody else may write before it has ended
+            threading.Thread(target=_close_when_ended, args=(reconciler, lock), daemon=True).start()
 
     def _stand_by(self) -> None:
         while not self._closed.wait(STANDBY_S):
             if self._lock is None:
-                self._take_over()
+                try:
+                    self._take_over()
+                except OSError as e:
+                    logger.warning("cannot take over %s yet: %s", self._layout.root, e)
             elif not self._lock.is_ours():  # LOCK was removed by hand: another process may have taken a new one
                 self._step_down()
 
@@ -167,6 +175,11 @@ class DataManager(Client):
         reconciler = self._reconciler
         if reconciler is not None:
             reconciler.ring(chunk_id)
+
+
+def _close_when_ended(reconciler: Reconciler, lock: ReconcilerLock) -> None:
+    reconciler.stop(None)
+    lock.close()
 
 
 def run_forever(

@@ -137,8 +137,12 @@ class Reconciler:
         self._thread = threading.Thread(target=self._run, name="fsdm-reconciler", daemon=True)
         self._thread.start()
 
-    def stop(self, timeout_s: float = 5.0) -> bool:
-        """Stop the transfers and end; what was not finished is taken up by the next. Whether all ended in time."""
+    def stop(self, timeout_s: float | None = 5.0) -> bool:
+        """Stop the transfers and end; what was not finished is taken up by the next.
+
+        Returns:
+            Whether all ended in time. Until it has, LOCK must not be let go of: a hand may be in the middle of a step.
+        """
         self._stopping.set()
         self._bell.wake()
         if self._thread is not None:
@@ -151,7 +155,9 @@ class Reconciler:
                 self._tell(Event("stopped", action.id, "the reconciler stops"))
         crews = (self._fetchers, self._hands, self._erasers)
         ended = all([crew.close(timeout_s) for crew in crews])  # noqa: C419 every crew is to be closed
-        self._applier.close()
+        ended = ended and not (self._thread is not None and self._thread.is_alive())
+        if ended:
+            self._applier.close()
         return ended
 
     def ring(self, chunk_id: str | None) -> None:
