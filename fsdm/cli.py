@@ -12,7 +12,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from fsdm.errors import EXIT_FAILURE, EXIT_OK, EXIT_USAGE, FsdmError, InvalidInputError
+from fsdm.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, FsdmError, InvalidInputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,6 +26,7 @@ exit codes:
   4  not converged: in time (wait), or at all (run --once)
   5  another process reconciles this data directory
   6  the data directory cannot be used: missing, of an unknown format, no flock, or refused by the disk
+  130  interrupted
 `fsdm hold` ends with the exit code of CMD, 126 where that cannot be run, 127 where it is not found."""
 
 VERBS: dict[str, tuple[str, str]] = {
@@ -63,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OK
     except KeyboardInterrupt:
-        return EXIT_FAILURE
+        return EXIT_INTERRUPTED
     return code
 
 
@@ -85,7 +86,9 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         )
         parser.error(what)
     arguments.command = command
-    arguments.data_dir = getattr(arguments, "data_dir", None) or os.environ.get("FSDM_DATA_DIR")
+    # the demo plays in a directory of its own, unless one is named outright
+    default = None if arguments.verb == "demo" else os.environ.get("FSDM_DATA_DIR")
+    arguments.data_dir = getattr(arguments, "data_dir", None) or default
     arguments.json = getattr(arguments, "json", False)
     return arguments
 

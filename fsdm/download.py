@@ -21,9 +21,10 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, NameResolutionError, NewConnectionError
 
 from fsdm.errors import StoppedError, TransferError
+from fsdm.fs import write_all
 from fsdm.layout import DATA
 from fsdm.model import DataChunk, FileEntry, FileSource, Manifest
 
@@ -44,9 +45,10 @@ class Stop:
     def __init__(self) -> None:
         self._mutex = threading.Lock()
         self._set = False
-        self._sockets: set[socket.socket] = set()
+        self._sockets: list[socket.socket] = []
 
     def set(self) -> None:
+        """Stop it; a second time it does nothing."""
         with self._mutex:
             self._set = True
             for sock in self._sockets:
@@ -61,16 +63,18 @@ class Stop:
             raise StoppedError("the transfer was stopped")
 
     def guard(self, sock: socket.socket) -> None:
-        """Cut `sock` when this is set."""
+        """Cut `sock` when this is set; also while it connects, and while it is being wrapped for TLS."""
+        twin = socket.socket(fileno=os.dup(sock.fileno()))  # the wrapped one takes the descriptor from the first
         with self._mutex:
-            self._sockets.add(sock)
+            self._sockets.append(twin)
             if self._set:
-                _cut(sock)
+                _cut(twin)
 
     def done(self) -> None:
         """The sockets are no longer this transfer's: they may serve another."""
         with self._mutex:
-            self._sockets.clear()
+            while self._sockets:
+                self._sockets.pop().close()
 
 
 def _cut(sock: socket.socket) -> None:
@@ -118,20 +122,42 @@ _current_stop: ContextVar[Stop | None] = ContextVar("_current_stop", default=Non
 
 
 class _Guarded(HTTPConnection):
-    """A connection that a `Stop` can cut, from the moment it is connected."""
-
-    def connect(self) -> None:
-        super().connect()
-        self._guard()
+    """A connection that a `Stop` can cut at any moment, also while it connects or waits for the head of an answer."""
 
     def request(self, *args: Any, **kwargs: Any) -> None:
-        self._guard()
+        if self.sock is not None:
+            _guard(self.sock)
         super().request(*args, **kwargs)
 
-    def _guard(self) -> None:
-        stop, sock = _current_stop.get(), self.sock
-        if stop is not None and isinstance(sock, socket.socket):
-            stop.guard(sock)
+    def _new_conn(self) -> socket.socket:
+        # urllib3's own gives the socket out of hand only when it is connected
+        try:
+            found = socket.getaddrinfo(self._dns_host, self.port, type=socket.SOCK_STREAM)
+        except OSError as e:
+            raise NameResolutionError(self.host, self, e) from e  # type: ignore[arg-type]
+        error: OSError = OSError("no address")
+        for family, kind, protocol, _, address in found:
+            sock = socket.socket(family, kind, protocol)
+            try:
+                for option in self.socket_options or ():
+                    sock.setsockopt(*option)
+                sock.settimeout(self.timeout)
+                _guard(sock)
+                sock.connect(address)
+            except OSError as e:
+                sock.close()
+                error = e
+            else:
+                return sock
+        if isinstance(error, TimeoutError):
+            raise ConnectTimeoutError(self, f"no connection to {self.host} within {self.timeout} s") from error
+        raise NewConnectionError(self, f"no connection to {self.host}: {error}") from error
+
+
+def _guard(sock: socket.socket) -> None:
+    stop = _current_stop.get()
+    if stop is not None:
+        stop.guard(sock)
 
 
 class _GuardedTls(_Guarded, HTTPSConnection):
@@ -221,9 +247,7 @@ def _receive(source: FileSource, response: requests.Response, fd: int, stop: Sto
         if source.size is not None and received > source.size:
             raise TransferError(f"{url}: more than the {source.size} bytes that are wanted", transient=False)
         digest.update(block)
-        view = memoryview(block)
-        while view:
-            view = view[os.write(fd, view) :]
+        write_all(fd, block)
     stop.check()  # a cut connection may look like the end of a body without a length
     if source.size is not None and received != source.size:
         raise TransferError(f"{url}: {received} bytes came, {source.size} are wanted", transient=True)

@@ -14,6 +14,13 @@ import secrets
 import shutil
 
 
+def write_all(fd: int, data: bytes | memoryview) -> None:
+    """write(2) until all is written: it may take less than it is given."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
 class FileSystem:
     """The steps that change a data directory. Paths are absolute strings; every method may raise OSError."""
 
@@ -67,9 +74,7 @@ class FileSystem:
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         try:
             try:
-                view = memoryview(data)
-                while view:
-                    view = view[os.write(fd, view) :]
+                write_all(fd, data)
                 if durable:
                     self.fsync_file(fd, temporary)
             finally:

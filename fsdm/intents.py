@@ -14,6 +14,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from fsdm.errors import DataDirectoryError, FsdmError, InvalidInputError, NoDataDirectoryError, StaleMarkerError
+from fsdm.fs import write_all
 from fsdm.layout import WANT_MAX_BYTES, Layout
 from fsdm.locks import intents_lock
 from fsdm.state import Marker
@@ -66,7 +67,7 @@ def place_want(layout: Layout, chunk: DataChunk) -> None:
         with intents_lock(layout, CLIENT_WAIT_S):
             fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o664)
             try:
-                os.write(fd, data)
+                write_all(fd, data)
             finally:
                 os.close(fd)
             os.rename(temporary, marker)

@@ -246,6 +246,8 @@ class Reconciler:
         now = self._clock()
         if chunk_id in self._held and not (state.delete or state.unready):
             self._let_go(chunk_id)
+            if state.ready:
+                self._tell(Event("available", chunk_id, "the delete was withdrawn, nothing is fetched"))
         decision = decide(state, memo, now)
         self._agenda.put(chunk_id, decision, memo.failure.attempts if memo.failure else 0)
         if decision is None and state.at_rest:

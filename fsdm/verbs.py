@@ -292,5 +292,6 @@ def demo(arguments: argparse.Namespace) -> int:
     """Play the main job with nothing else running."""
     from fsdm.demo import demo as play
 
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # it cleans up on its way out
     data_dir = Path(arguments.data_dir) if arguments.data_dir else None
     return EXIT_OK if play(data_dir, scale=arguments.scale, as_json=arguments.json) else EXIT_NOT_CONVERGED

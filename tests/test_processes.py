@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
 import signal
+import socket
 import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 
-from fsdm import DataManager
+from fsdm import DataChunk, DataManager
+from fsdm.download import HttpFetcher
+from fsdm.reconciler import Limits
 from tests.kit import (
     PATIENCE_S,
     an_id,
@@ -317,3 +321,24 @@ def test_a_foreign_directory_is_refused_and_left_alone(tmp_path: Path) -> None:
     assert "not a data directory" in done.stderr
     assert (home / "trash" / "letter").read_text() == "dear"
     assert an_id() not in entries(home)
+
+
+def test_a_delete_stops_a_download_that_cannot_even_connect(data_dir: Path) -> None:
+    with socket.socket() as listener, contextlib.ExitStack() as crowd:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(8):  # a full backlog: who comes now is not answered
+            one = crowd.enter_context(socket.socket())
+            one.setblocking(False)
+            one.connect_ex(listener.getsockname())
+        chunk = DataChunk(
+            id=an_id(),
+            dataset_id="d" * 64,
+            block_range=(0, 1),
+            files={"x": f"http://127.0.0.1:{listener.getsockname()[1]}/x"},
+        )
+        with DataManager(data_dir, limits=Limits(jobs=1), fetcher=HttpFetcher(connect_timeout_s=600)) as dm:
+            dm.download_chunk(chunk)
+            eventually(lambda: dm.status().chunks[chunk.id].state == "downloading")
+            dm.delete_chunk(chunk.id)
+            assert not dm.wait(chunk.id, PATIENCE_S)
