@@ -78,7 +78,7 @@ class ReconcilerRunsError(FsdmError):
     exit_code = EXIT_RECONCILER_RUNS
     transient = True
 
-    def __init__(self, message: str, *, owner: str, hint: str = "") -> None:
+    def __init__(self, message: str, *, owner: str = "", hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.owner = owner
 
@@ -108,7 +108,7 @@ class ClosedError(FsdmError):
 class TransferError(FsdmError):
     """A file could not be fetched. `transient` tells whether the same request may succeed later."""
 
-    def __init__(self, message: str, *, transient: bool, hint: str = "") -> None:
+    def __init__(self, message: str, *, transient: bool = False, hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.transient = transient  # type: ignore[misc]  # an instance may differ from its class
 

@@ -47,7 +47,7 @@ def as_id(value: object, field: str) -> str:
         return value.hex()
     if isinstance(value, str) and is_id(value):
         return value
-    shown = repr(value) if len(repr(value)) <= 80 else repr(value)[:77] + "…"
+    shown = f"{value[:80]!r}" if isinstance(value, str | bytes | bytearray) else type(value).__name__
     raise InvalidInputError(f"must be 64 lower-case hex digits or 32 bytes, not {shown}", field=field)
 
 

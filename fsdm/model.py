@@ -16,11 +16,15 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    FiniteFloat,
     PlainSerializer,
+    SerializerFunctionWrapHandler,
     ValidationError,
     WithJsonSchema,
     field_validator,
+    model_serializer,
 )
+from pydantic_core import PydanticSerializationError
 
 from fsdm.errors import InvalidInputError
 from fsdm.layout import U64_MAX, Place, as_id, file_name_fault
@@ -61,6 +65,7 @@ def _url(value: object) -> str:
     parts = urlsplit(value)  # raises ValueError itself on malformed brackets
     if parts.scheme.lower() not in SCHEMES:
         raise ValueError(f"must begin with {' or '.join(s + '://' for s in SCHEMES)}")
+    _ = parts.port  # raises ValueError itself where it is none
     if not parts.hostname or any(c.isspace() or not c.isprintable() for c in value):
         raise ValueError("must have a host, and no spaces or control characters")
     return value
@@ -109,12 +114,28 @@ class _Document(BaseModel):
             raise _invalid(e) from None
 
     def to_json(self) -> bytes:
-        """The document as UTF-8 JSON, one line, with a newline at its end."""
-        return self.model_dump_json(exclude_none=True).encode() + b"\n"
+        """The document as UTF-8 JSON, one line, with a newline at its end.
+
+        Raises:
+            InvalidInputError: a key that is kept has a value that JSON cannot say.
+        """
+        try:
+            return self.model_dump_json().encode() + b"\n"
+        except PydanticSerializationError as e:
+            raise InvalidInputError(f"cannot be written as JSON: {e}") from None
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_given(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        document: dict[str, Any] = handler(self)
+        ours = type(self).model_fields
+        return {key: value for key, value in document.items() if value is not None or key not in ours}
 
 
 def _invalid(error: ValidationError) -> InvalidInputError:
     first = error.errors(include_url=False, include_input=False)[0]
+    cause = first.get("ctx", {}).get("error")
+    if isinstance(cause, InvalidInputError):
+        return cause
     field = ".".join(str(part) for part in first["loc"])
     message = re.sub(r"^(Value error|Assertion failed), ", "", first["msg"])
     return InvalidInputError(message, field=field)
@@ -170,7 +191,7 @@ class DataChunk(_Chunk):
 
     files: dict[str, Annotated[FileSource, BeforeValidator(_source)]]
 
-    def __init__(self, **data: Any) -> None:
+    def __init__(self, /, **data: Any) -> None:  # a document may well have a key called "self"
         try:
             super().__init__(**data)
         except ValidationError as e:
@@ -248,9 +269,9 @@ class Failure(_Document):
     error: str
     hint: str = ""
     attempts: int = 1
-    first_at: float
-    last_at: float
-    next_attempt_at: float | None = None
+    first_at: FiniteFloat
+    last_at: FiniteFloat
+    next_attempt_at: FiniteFloat | None = None
     marker: MarkerStamp | None = None
 
 

@@ -176,6 +176,8 @@ def decide(state: ChunkState, memo: Memo, now: float) -> Action | Wait | None:
         return Condemn(state.id, memo.suspect)
     want, delete = _intent(state.want), _intent(state.delete)
     unreadable = memo.unreadable if want and memo.unreadable and memo.unreadable.want.same_as(want) else None
+    if want and delete and (until := _backing_off(memo, delete, now)):
+        return Wait(until)
     if want and delete and (unreadable is None or delete_is_later(want, delete, memo)):
         loser: Literal["want", "delete"] = "want" if delete_is_later(want, delete, memo) else "delete"
         return Overrule(state.id, loser, want, delete)
@@ -184,8 +186,10 @@ def decide(state: ChunkState, memo: Memo, now: float) -> Action | Wait | None:
     if delete:
         return _deleted(state, memo, delete, now)
     fault = _fault(state, unreadable, now)
+    if fault is not None and not _says(memo.failure, fault):
+        return Report(state.id, fault)
     if fault is not None:
-        return None if _says(memo.failure, fault) else Report(state.id, fault)
+        return None if want and not unreadable else _leftovers(state, memo, now)
     if want:
         return _wanted(state, memo, want, now)
     return _unasked(state, memo, now)
@@ -227,16 +231,21 @@ def _deleted(state: ChunkState, memo: Memo, delete: Marker, now: float) -> Actio
 
 
 def _unasked(state: ChunkState, memo: Memo, now: float) -> Action | Wait | None:
-    if until := _backing_off(memo, None, now):
-        return Wait(until)
-    if state.partial is not Partial.NONE:
-        return Discard(state.id)
-    if state.unready:
-        return _clear(state, memo, now)
+    if (step := _leftovers(state, memo, now)) is not None:
+        return step
     damaged = memo.failure is not None and memo.failure.kind == "damaged"
     if state.failed and not (damaged and not state.ready):
         return Absolve(state.id)
     return None
+
+
+def _leftovers(state: ChunkState, memo: Memo, now: float) -> Action | Wait | None:
+    """What nobody asks for."""
+    if until := _backing_off(memo, None, now):
+        return Wait(until)
+    if state.partial is not Partial.NONE:
+        return Discard(state.id)
+    return _clear(state, memo, now) if state.unready else None
 
 
 def _clear(state: ChunkState, memo: Memo, now: float) -> Action | Wait:
@@ -246,7 +255,9 @@ def _clear(state: ChunkState, memo: Memo, now: float) -> Action | Wait:
 def _backing_off(memo: Memo, marker: Marker | None, now: float) -> float | None:
     """Until when a failed attempt waits. A marker touched since is a new request, but not one that mends the disk."""
     failure = memo.failure
-    if failure is None or failure.next_attempt_at is None or failure.next_attempt_at <= now:
+    if failure is None or failure.next_attempt_at is None:
+        return None
+    if not now < failure.next_attempt_at <= now + BACKOFF_LAST_S:  # it is over, or the clock was set back
         return None
     return failure.next_attempt_at if failure.kind == "disk" or failure.marker == stamp(marker) else None
 
@@ -314,28 +325,33 @@ def held_delay(held: int) -> float:
 # ---------------------------------------------------------------------------------------------------------------- order
 
 
+_Turn = tuple[int, int, str]  # failed attempts, the want's ctime, the id: the least comes first
+
+
 @dataclass(slots=True)
 class Agenda:
     """The decisions that wait to be carried out: deletes before downloads, new wants before failing ones, by age."""
 
     _soon: dict[str, Action] = field(default_factory=dict)
-    _fetches: dict[str, Fetch] = field(default_factory=dict)
-    _queue: list[tuple[int, int, str]] = field(default_factory=list)  # a heap; entries may be stale
+    _fetches: dict[str, tuple[_Turn, Fetch]] = field(default_factory=dict)
+    _queue: list[_Turn] = field(default_factory=list)  # a heap; entries that are in no _fetches are stale
     _waits: dict[str, float] = field(default_factory=dict)
     _clock: list[tuple[float, str]] = field(default_factory=list)  # a heap; entries may be stale
 
     def put(self, chunk_id: str, decision: Action | Wait | None, attempts: int = 0) -> None:
         """Replace what was decided for one id; `attempts` is how often its fetch has failed."""
         self._soon.pop(chunk_id, None)
-        self._waits.pop(chunk_id, None)
-        fetch = self._fetches.pop(chunk_id, None)
+        waited = self._waits.pop(chunk_id, None)
+        queued = self._fetches.pop(chunk_id, None)
         if isinstance(decision, Fetch):
-            self._fetches[chunk_id] = decision
-            if fetch != decision:  # else its entry is still in the queue
-                heapq.heappush(self._queue, (attempts, decision.want.ctime_ns, chunk_id))
+            turn = (attempts, decision.want.ctime_ns, chunk_id)
+            self._fetches[chunk_id] = (turn, decision)
+            if queued is None or queued[0] != turn:  # else its entry is in the queue
+                self._enqueue(turn)
         elif isinstance(decision, Wait):
             self._waits[chunk_id] = decision.until
-            heapq.heappush(self._clock, (decision.until, chunk_id))
+            if waited != decision.until:
+                heapq.heappush(self._clock, (decision.until, chunk_id))
         elif decision is not None:
             self._soon[chunk_id] = decision
 
@@ -344,10 +360,16 @@ class Agenda:
         soon, self._soon = self._soon, {}
         yield from sorted(soon.values(), key=_urgency)
         while slots > 0 and self._fetches:
-            fetch = self._fetches.pop(heapq.heappop(self._queue)[2], None)
-            if fetch is not None:
+            turn = heapq.heappop(self._queue)
+            if self._fetches.get(turn[2], (None,))[0] == turn:
                 slots -= 1
-                yield fetch
+                yield self._fetches.pop(turn[2])[1]
+
+    def _enqueue(self, turn: _Turn) -> None:
+        heapq.heappush(self._queue, turn)
+        if len(self._queue) > 2 * len(self._fetches) + 64:  # mostly stale
+            self._queue = [turn for turn, _ in self._fetches.values()]
+            heapq.heapify(self._queue)
 
     def due(self, now: float) -> list[str]:
         """The ids whose wait is over."""

@@ -1,0 +1,100 @@
+"""The exception tree: what its docstring draws is what there is, and each class says what the command line needs."""
+
+from __future__ import annotations
+
+import inspect
+import re
+
+import pytest
+
+from fsdm import errors
+from fsdm.errors import (
+    DataDirectoryError,
+    DiskError,
+    FsdmError,
+    InvalidInputError,
+    NotAvailableError,
+    ReconcilerRunsError,
+    TransferError,
+    WaitTimeoutError,
+)
+
+CLASSES = {name: cls for name, cls in inspect.getmembers(errors, inspect.isclass) if issubclass(cls, FsdmError)}
+EXIT_CODES = {name: value for name, value in vars(errors).items() if name.startswith("EXIT_")}
+
+
+def _drawn() -> dict[str, set[str]]:
+    """The tree in the module's docstring: each class → the names of its bases."""
+    bases: dict[str, set[str]] = {}
+    parents: list[tuple[int, str]] = []
+    for line in inspect.getdoc(errors).splitlines():  # type: ignore[union-attr]  # it is there
+        found = re.match(r"(\W*)(\w+Error)(?: \((\w+)\))?(?:\s{2,}|$)", line)
+        if found is None:
+            continue
+        depth, name, other = len(found[1]), found[2], found[3]
+        parents = [(at, parent) for at, parent in parents if at < depth]
+        bases[name] = {parents[-1][1] if parents else "Exception"} | ({other} if other else set())
+        parents.append((depth, name))
+    return bases
+
+
+def test_the_docstring_draws_the_tree_that_is_there() -> None:
+    assert _drawn() == {name: {base.__name__ for base in cls.__bases__} for name, cls in CLASSES.items()}
+
+
+def test_exit_codes_are_different_and_every_class_has_one_of_them() -> None:
+    assert len(set(EXIT_CODES.values())) == len(EXIT_CODES)
+    assert {cls.exit_code for cls in CLASSES.values()} <= set(EXIT_CODES.values()) - {errors.EXIT_OK}
+
+
+@pytest.mark.parametrize(
+    ("cls", "exit_code"),
+    [
+        (FsdmError, 1),
+        (DiskError, 1),
+        (InvalidInputError, 2),
+        (NotAvailableError, 3),
+        (WaitTimeoutError, 4),
+        (ReconcilerRunsError, 5),
+        (DataDirectoryError, 6),
+        (errors.NoDataDirectoryError, 6),
+        (errors.UnknownFormatError, 6),
+        (errors.UnsafeFileSystemError, 6),
+    ],
+)
+def test_exit_codes_are_a_promise_to_scripts(cls: type[FsdmError], exit_code: int) -> None:
+    assert cls.exit_code == exit_code
+
+
+def test_only_what_trying_again_can_help_is_transient() -> None:
+    assert {name for name, cls in CLASSES.items() if cls.transient} == {
+        "DiskError",
+        "NotAvailableError",
+        "ReconcilerRunsError",
+        "StaleMarkerError",
+        "WaitTimeoutError",
+    }
+
+
+@pytest.mark.parametrize("transient", [True, False])
+def test_each_transfer_error_says_for_itself_whether_it_is_transient(transient: bool) -> None:
+    error = TransferError("HTTP 503", transient=transient, hint="look at the source")
+    assert (error.transient, TransferError.transient) == (transient, False)
+    assert (str(error), error.hint) == ("HTTP 503", "look at the source")
+
+
+def test_invalid_input_names_the_field_in_its_text() -> None:
+    error = InvalidInputError("must not be empty", field="files", hint="name one")
+    assert (str(error), error.field, error.hint) == ("files: must not be empty", "files", "name one")
+    assert str(InvalidInputError("must not be empty")) == "must not be empty"
+
+
+def test_who_runs_is_an_attribute_of_the_error() -> None:
+    error = ReconcilerRunsError("another process reconciles", owner="pid 7 on a")
+    assert (error.owner, error.hint) == ("pid 7 on a", "")
+
+
+@pytest.mark.parametrize(("cls", "builtin"), [(InvalidInputError, ValueError), (WaitTimeoutError, TimeoutError)])
+def test_callers_who_know_only_the_builtin_exceptions_catch_them(cls: type[FsdmError], builtin: type) -> None:
+    with pytest.raises(builtin, match="no"):
+        raise cls("no")

@@ -1,0 +1,194 @@
+"""The index against a brute-force model: for any set of ranges, any order of adding and removing, any block."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+from unittest.mock import patch
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from fsdm import index as module
+from fsdm.index import BUCKET, BlockIndex
+from fsdm.layout import U64_MAX, Place
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+DATASET = "d" * 64
+IDS = [hashlib.sha256(str(number).encode()).hexdigest() for number in range(3)]
+
+
+def _place(start: int, end: int, chunk_id: str = IDS[0]) -> Place:
+    return Place.of(DATASET, range(start, end), chunk_id)
+
+
+def _holding(places: Iterable[Place], block: int) -> list[Place]:
+    """All that hold `block`, the responsible one first: greatest start, then smallest end, then smallest id."""
+    found = [place for place in places if block in place.block_range]
+    return sorted(found, key=lambda p: (-p.block_range.start, p.block_range.stop, p.chunk_id))
+
+
+def _in_order(places: Iterable[Place]) -> list[Place]:
+    by_responsibility = sorted(places, key=lambda p: (-p.block_range.start, p.block_range.stop, p.chunk_id))
+    return by_responsibility[::-1]
+
+
+def _agrees(index: BlockIndex, places: set[Place], blocks: Iterable[int]) -> None:
+    assert len(index) == len(places)
+    assert list(index) == _in_order(places)
+    for block in blocks:
+        expected = _holding(places, block)
+        assert list(index.candidates(block)) == expected
+        assert index.find(block) == (expected[0] if expected else None)
+
+
+@st.composite
+def _places(draw: st.DrawFn) -> Place:
+    """Few blocks, so that ranges overlap, nest and tie; lengths of all kinds, so that some reach over many others."""
+    start = draw(st.integers(0, 30))
+    return _place(start, start + draw(st.integers(1, 4) | st.integers(1, 40)), draw(st.sampled_from(IDS)))
+
+
+@given(st.sets(_places(), max_size=60), st.integers(2, 5))
+@settings(max_examples=250, deadline=None)
+def test_an_index_answers_as_a_walk_over_all_ranges_does(places: set[Place], bucket: int) -> None:
+    with patch.object(module, "BUCKET", bucket):  # so small that there are many
+        _agrees(BlockIndex.of(places), places, range(-1, 72))
+
+
+class Changes(RuleBasedStateMachine):
+    """Adds and discards in any order, with buckets so small that they split, empty and vanish."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.places: set[Place] = set()
+        self.index = BlockIndex()
+        self.patch = patch.object(module, "BUCKET", 3)
+        self.patch.start()
+
+    def teardown(self) -> None:
+        self.patch.stop()
+
+    @rule(places=st.lists(_places(), min_size=1, max_size=8))
+    def add(self, places: list[Place]) -> None:
+        for place in places:
+            self.index.add(place)
+            self.places.add(place)
+
+    @rule(place=_places())
+    def discard_any(self, place: Place) -> None:
+        self.index.discard(place)
+        self.places.discard(place)
+
+    @precondition(lambda self: self.places)
+    @rule(data=st.data())
+    def discard_some(self, data: st.DataObject) -> None:
+        for place in data.draw(st.lists(st.sampled_from(sorted(self.places)), min_size=1, max_size=8)):
+            self.index.discard(place)
+            self.places.discard(place)
+
+    @rule()
+    def begin_again(self) -> None:
+        self.index = BlockIndex.of(self.places)
+
+    @invariant()
+    def it_answers_as_the_model(self) -> None:
+        _agrees(self.index, self.places, range(0, 72, 3))
+        assert all(0 < len(bucket.keys) <= 3 for bucket in self.index._buckets)
+
+
+test_an_index_that_changes_answers_as_one_made_afresh = Changes.TestCase
+test_an_index_that_changes_answers_as_one_made_afresh.settings = settings(
+    max_examples=60, stateful_step_count=25, deadline=None
+)
+
+
+@pytest.mark.parametrize(
+    ("block", "start_of_found"),
+    [(0, 0), (9, 0), (10, 10), (19, 10), (20, None), (29, None), (30, 30), (-1, None), (10**30, None)],
+)
+def test_the_end_of_a_range_is_not_in_it(block: int, start_of_found: int | None) -> None:
+    index = BlockIndex.of([_place(0, 10), _place(10, 20), _place(30, 31)])
+    found = index.find(block)
+    assert (found and found.block_range.start) == start_of_found
+
+
+@pytest.mark.parametrize(
+    "in_order_of_responsibility",
+    [
+        [(5, 20, IDS[0]), (4, 8, IDS[0]), (0, 100, IDS[0])],  # greatest start
+        [(5, 8, IDS[2]), (5, 9, IDS[0]), (5, 100, IDS[1])],  # then smallest end
+        [(5, 8, min(IDS)), (5, 8, max(IDS))],  # then smallest id
+    ],
+)
+def test_ties_go_to_the_greatest_start_then_the_smallest_end_then_the_smallest_id(
+    in_order_of_responsibility: list[tuple[int, int, str]],
+) -> None:
+    expected = [_place(*args) for args in in_order_of_responsibility]
+    for places in (expected, expected[::-1]):
+        assert list(BlockIndex.of(places).candidates(6)) == expected
+
+
+def test_a_wide_chunk_is_found_where_a_narrow_one_inside_it_ends() -> None:
+    index = BlockIndex.of([_place(0, 100), _place(10, 20)])
+    assert [index.find(block) for block in (9, 10, 19, 20, 99)] == [
+        _place(0, 100),
+        _place(10, 20),
+        _place(10, 20),
+        _place(0, 100),
+        _place(0, 100),
+    ]
+
+
+def test_the_borders_of_u64_are_blocks_like_others() -> None:
+    first, last = _place(0, 1), _place(U64_MAX - 1, U64_MAX)
+    index = BlockIndex.of([first, last])
+    assert [index.find(block) for block in (0, 1, U64_MAX - 2, U64_MAX - 1, U64_MAX)] == [first, None, None, last, None]
+
+
+def test_what_reaches_over_many_buckets_of_the_real_size_is_found() -> None:
+    narrow = [_place(2 * n, 2 * n + 1) for n in range(3 * BUCKET)]
+    wide, wider = _place(1, 4 * BUCKET), _place(0, 6 * BUCKET, IDS[1])
+    index = BlockIndex.of(narrow)
+    assert len(index._buckets) == 3
+    assert index.find(2 * BUCKET + 1) is None
+    for place in (wide, wider):
+        index.add(place)
+    blocks = [0, 1, 2, 3, BUCKET, BUCKET + 1, 4 * BUCKET - 1, 4 * BUCKET, 4 * BUCKET + 1, 6 * BUCKET - 1, 6 * BUCKET]
+    _agrees(index, {*narrow, wide, wider}, blocks)
+    index.discard(wider)
+    _agrees(index, {*narrow, wide}, blocks)
+
+
+@pytest.mark.parametrize("end", [None, 30 * BUCKET])
+def test_a_lookup_steps_over_buckets_that_end_before_the_block(end: int | None) -> None:
+    places = [_place(0, 10**6), *(_place(n, end or n + 1) for n in range(1, 20 * BUCKET))]
+    index = BlockIndex.of(places)
+    seen: list[int] = []
+
+    class Seen(list):  # type: ignore[type-arg]
+        def __getitem__(self, at):  # type: ignore[no-untyped-def]
+            seen.append(at)
+            return super().__getitem__(at)
+
+    assert index.find(10**5) == places[0]  # what is nested is measured once
+    index._buckets = Seen(index._buckets)
+    assert index.find(10**5) == places[0]
+    assert len(seen) <= 5, "it walked through the buckets"
+
+
+def test_adding_twice_and_discarding_what_is_not_there_change_nothing() -> None:
+    index = BlockIndex()
+    index.discard(_place(0, 1))
+    assert (len(index), list(index), index.find(0), list(index.candidates(0))) == (0, [], None, [])
+    index.add(_place(5, 6))
+    index.add(_place(5, 6))
+    for absent in (_place(5, 6, IDS[1]), _place(4, 6), _place(5, 7), _place(9, 10)):
+        index.discard(absent)
+    _agrees(index, {_place(5, 6)}, range(8))
+    index.discard(_place(5, 6))
+    assert (len(index), index.find(5)) == (0, None)
