@@ -13,8 +13,6 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from portalocker.exceptions import LockException
-
 from fsdm.audit import damage, read_manifest
 from fsdm.download import Fetcher, Stop, fetch_chunk
 from fsdm.errors import DiskError, FsdmError, InvalidInputError, StaleMarkerError, StoppedError, TransferError
@@ -129,7 +127,7 @@ class Applier:
             return CannotRead(e.want, e.error)
         except TransferError as e:
             return Failed(e, disk=False)
-        except (OSError, LockException) as e:
+        except OSError as e:
             return Failed(_disk_error(e), disk=True)
 
     def _apply(self, action: Action, stop: Stop) -> Outcome:
@@ -223,6 +221,9 @@ class Applier:
         path = layout.path(action.place)
         manifest = read_manifest(path)
         if manifest is not None and manifest.place == action.place and manifest.satisfies(chunk):
+            # it may have been published by a process that was killed before it had synced that
+            for parent in (os.path.dirname(path), layout.chunks, layout.partial):
+                self._fs.fsync_dir(parent)
             return self._removed(layout.want_marker(action.id), action.want, None)
         # other files: nobody new may take a ref; the directory goes when nobody holds it
         self._fs.unlink(f"{path}/{READY}")
@@ -275,7 +276,10 @@ class Applier:
         if not claim.take():
             return Held(place)
         try:
-            if not claim.is_at(path) or not still_due():
+            if not claim.is_at(path):  # somebody has moved or removed it by hand
+                self._catalog.discard(place)
+                return Stale()
+            if not still_due():
                 return Stale()
             self._fs.unlink(f"{path}/{READY}")
             self._discard(path)

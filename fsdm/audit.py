@@ -8,14 +8,15 @@ while it is looked at, so that a delete does not look like damage.
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
+import stat
 import threading
 import time
 from typing import TYPE_CHECKING, Final
 
 from fsdm.errors import InvalidInputError
+from fsdm.fs import read_regular
 from fsdm.layout import DATA, READY, Layout, Place
 from fsdm.locks import exists
 from fsdm.model import Manifest
@@ -35,16 +36,9 @@ logger = logging.getLogger(__name__)
 
 def read_manifest(directory: str) -> Manifest | None:
     """The manifest in a chunk's directory, or None where it is missing or not one."""
+    read = read_regular(f"{directory}/{READY}", MANIFEST_MAX_BYTES)
     try:
-        fd = os.open(f"{directory}/{READY}", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as e:
-        if e.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO}:
-            return None
-        raise
-    with open(fd, "rb") as file:
-        data = file.read(MANIFEST_MAX_BYTES)
-    try:
-        return Manifest.parse(data)
+        return None if read is None else Manifest.parse(read[1])
     except InvalidInputError:
         return None
 
@@ -60,8 +54,10 @@ def damage(layout: Layout, place: Place) -> str | None:
     for name, entry in manifest.files.items():
         try:
             found = os.lstat(f"{path}/{DATA}/{name}")
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return f"{DATA}/{name} is missing"
+        if not stat.S_ISREG(found.st_mode):
+            return f"{DATA}/{name} is not a file"
         if found.st_size != entry.size:
             return f"{DATA}/{name} has {found.st_size} bytes, READY says {entry.size}"
     return None

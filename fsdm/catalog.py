@@ -12,6 +12,7 @@ Thread-safe. Invariant: a name is in its dataset's index if and only if its plac
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -20,6 +21,8 @@ from typing import Final
 
 from fsdm.index import BlockIndex
 from fsdm.layout import Layout, Place, is_chunk_dir, is_id
+
+logger = logging.getLogger(__name__)
 
 RACY_NS: Final = 20_000_000  # two ticks of a kernel with HZ=100
 NO_MTIME: Final = -1
@@ -128,8 +131,12 @@ class Catalog:
             with self._mutex:
                 gone = self._datasets.pop(dataset_id, None)
                 if gone is not None:
+                    gone.told.clear()
                     self._sync(dataset_id, gone, set(), changed)
             return None
+        except OSError as e:  # one that cannot be listed keeps no other from it; what was known of it stays
+            logger.warning("cannot list %s: %s", path, e)
+            return dataset
 
     def _list(self, dataset_id: str, path: str, changed: set[str]) -> _Dataset:
         with self._mutex:

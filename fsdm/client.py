@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Self
 from fsdm.catalog import Catalog
 from fsdm.errors import (
     ClosedError,
+    DataDirectoryError,
     ForeignProcessError,
     InvalidInputError,
     NoDataDirectoryError,
@@ -23,7 +24,7 @@ from fsdm.errors import (
     WaitTimeoutError,
 )
 from fsdm.intents import place_delete, place_want
-from fsdm.layout import FORMAT, READY, U64_MAX, Layout, as_id, is_hidden, is_id
+from fsdm.layout import FORMAT, READY, U64_MAX, Layout, as_id, is_id
 from fsdm.locks import exists
 from fsdm.refs import ChunkRef, Refs
 
@@ -75,9 +76,15 @@ class Client:
         Raises:
             NoDataDirectoryError: it does not.
             UnknownFormatError: it is of a format that this version does not know.
+            DataDirectoryError: this user may not look into `delete/`.
         """
         self._layout = Layout(data_dir)
         check_format(self._layout)
+        if os.path.isdir(self._layout.delete) and not os.access(self._layout.delete, os.X_OK):
+            raise DataDirectoryError(
+                f"{self._layout.delete} may not be searched by this user, who could not see that a chunk is deleted",
+                hint="give the user search permission (x) on delete/",
+            )
         self._catalog = Catalog(self._layout)
         self._refs = Refs(self._layout)
         self._pid = os.getpid()
@@ -112,7 +119,7 @@ class Client:
         """Where the chunks stand that are available now, by dataset and block."""
         self._check()
         places = self._catalog.listing()
-        deleted = set(os.listdir(self._layout.delete))
+        deleted = set(self._names(self._layout.delete))
         path = self._layout.path
         return [place for place in places if place.chunk_id not in deleted and exists(f"{path(place)}/{READY}")]
 
@@ -201,8 +208,15 @@ class Client:
             raise ClosedError(f"this {type(self).__name__} has been closed")
 
     def _pending(self) -> list[str]:
-        names = {*os.listdir(self._layout.want), *os.listdir(self._layout.delete)}
-        return sorted(name for name in names if is_id(name) and not is_hidden(name))
+        names = {*self._names(self._layout.want), *self._names(self._layout.delete)}
+        return sorted(filter(is_id, names))
+
+    def _names(self, directory: str) -> list[str]:
+        try:
+            return os.listdir(directory)
+        except FileNotFoundError:
+            check_format(self._layout)  # says so where the whole data directory has gone
+            return []
 
     def _is_available(self, chunk_id: str) -> bool:
         self._catalog.refresh()

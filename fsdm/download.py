@@ -8,8 +8,10 @@ connection and one for silence. Retrying is left to the reconciler, which backs 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import select
 import socket
 import threading
 from contextlib import contextmanager, suppress
@@ -21,7 +23,7 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.exceptions import ConnectTimeoutError, HTTPError, NameResolutionError, NewConnectionError
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, NameResolutionError, NewConnectionError, ReadTimeoutError
 
 from fsdm.errors import StoppedError, TransferError
 from fsdm.fs import write_all
@@ -141,9 +143,7 @@ class _Guarded(HTTPConnection):
             try:
                 for option in self.socket_options or ():
                     sock.setsockopt(*option)
-                sock.settimeout(self.timeout)
-                _guard(sock)
-                sock.connect(address)
+                _connect(sock, address, self.timeout)
             except OSError as e:
                 sock.close()
                 error = e
@@ -152,6 +152,22 @@ class _Guarded(HTTPConnection):
         if isinstance(error, TimeoutError):
             raise ConnectTimeoutError(self, f"no connection to {self.host} within {self.timeout} s") from error
         raise NewConnectionError(self, f"no connection to {self.host}: {error}") from error
+
+
+def _connect(sock: socket.socket, address: Any, timeout_s: float | None) -> None:
+    """connect(2) that a `Stop` can cut: it is guarded once it is under way, for before that there is nothing to cut."""
+    sock.setblocking(False)
+    code = sock.connect_ex(address)
+    _guard(sock)
+    if code == errno.EINPROGRESS:
+        poll = select.poll()
+        poll.register(sock, select.POLLOUT)
+        if not poll.poll(None if timeout_s is None else timeout_s * 1000):
+            raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+        code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if code:
+        raise OSError(code, os.strerror(code))
+    sock.settimeout(timeout_s)
 
 
 def _guard(sock: socket.socket) -> None:
@@ -284,7 +300,7 @@ def _reason(error: Exception, timeout: tuple[float, float]) -> str:
     match error:
         case requests.exceptions.ConnectTimeout():
             return f"no connection within {timeout[0]:g} s"
-        case requests.exceptions.ReadTimeout():
+        case requests.exceptions.ReadTimeout() | ReadTimeoutError():
             return f"not a byte for {timeout[1]:g} s"
         case requests.exceptions.TooManyRedirects():
             return "too many redirects"
@@ -301,5 +317,4 @@ def _reason(error: Exception, timeout: tuple[float, float]) -> str:
 def shown(url: str) -> str:
     """A URL as it may be shown: without user, password, query and fragment."""
     parts = urlsplit(url)
-    port = f":{parts.port}" if parts.port else ""
-    return f"{parts.scheme}://{parts.hostname}{port}{parts.path}"
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"

@@ -12,6 +12,7 @@ import errno
 import os
 import secrets
 import shutil
+import stat
 
 
 def write_all(fd: int, data: bytes | memoryview) -> None:
@@ -19,6 +20,30 @@ def write_all(fd: int, data: bytes | memoryview) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]
+
+
+def read_regular(path: str, limit: int) -> tuple[os.stat_result, bytes] | None:
+    """A regular file: what fstat says of it, and at most `limit` of its bytes. None where there is none of that kind.
+
+    Never follows a symlink and never waits for the other end of a FIFO. Raises OSError for anything but absence.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as e:
+        if e.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO}:
+            return None
+        raise
+    try:
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode):
+            return None
+        parts: list[bytes] = []
+        while limit > 0 and (part := os.read(fd, limit)):
+            parts.append(part)
+            limit -= len(part)
+        return found, b"".join(parts)
+    finally:
+        os.close(fd)
 
 
 class FileSystem:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 import stat
 from typing import TYPE_CHECKING
 
 from fsdm.errors import DataDirectoryError, FsdmError, InvalidInputError, NoDataDirectoryError, StaleMarkerError
-from fsdm.fs import write_all
+from fsdm.fs import read_regular, write_all
 from fsdm.layout import WANT_MAX_BYTES, Layout
 from fsdm.locks import intents_lock
 from fsdm.state import Marker
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 CLIENT_WAIT_S = 0.005  # a client's call must stay short: then it goes on without the lock
 RECONCILER_WAIT_S = 0.05
+
+TEMPORARY_MAX_AGE_S = 3600.0
+_TEMPORARY = re.compile(r"\.[0-9a-f]{64}\.[0-9a-f]{8}\Z")
 
 _KINDS = {
     stat.S_IFDIR: "a directory",
@@ -102,19 +106,10 @@ def read_want(layout: Layout, chunk_id: str, judged: Marker) -> DataChunk:
     from fsdm.model import DataChunk
 
     path = layout.want_marker(chunk_id)
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as e:
-        if e.errno in {errno.ENOENT, errno.ELOOP, errno.ENXIO}:
-            raise StaleMarkerError(path) from e
-        raise
-    try:
-        if not marker_of(os.fstat(fd), limit=WANT_MAX_BYTES).same_as(judged):
-            raise StaleMarkerError(path)
-        data = os.read(fd, WANT_MAX_BYTES + 1)
-    finally:
-        os.close(fd)
-    return DataChunk.parse_want(data, chunk_id)
+    read = read_regular(path, WANT_MAX_BYTES)
+    if read is None or not marker_of(read[0]).same_as(judged):
+        raise StaleMarkerError(path)
+    return DataChunk.parse_want(read[1], chunk_id)
 
 
 def remove_marker(layout: Layout, fs: FileSystem, path: str, judged: Marker, winner: tuple[str, Marker] | None) -> bool:
@@ -129,7 +124,7 @@ def remove_marker(layout: Layout, fs: FileSystem, path: str, judged: Marker, win
         Whether it is gone; False where it, or the winner, is no longer what was judged.
     """
     directory, name = os.path.split(path)
-    aside = f"{directory}/{ASIDE}{name}"
+    aside = f"{directory}/{ASIDE}{'_'.join(map(str, judged.identity))}_{name}"
     with intents_lock(layout, RECONCILER_WAIT_S):
         if winner is not None and not winner[1].same_as(look_at(winner[0])):
             return False
@@ -146,7 +141,33 @@ def remove_marker(layout: Layout, fs: FileSystem, path: str, judged: Marker, win
     return True
 
 
-ASIDE = ".judged-"  # a marker on its way out; after a crash it goes back
+ASIDE = ".judged-"  # … INODE_MTIME_SIZE_ID: a marker on its way out, and which one was judged
+
+
+def finish_removals(layout: Layout, fs: FileSystem) -> None:
+    """Finish what a crash left in the middle: a marker aside goes if it is the one that was judged, else back."""
+    for directory in (layout.want, layout.delete):
+        for name in os.listdir(directory):
+            if not name.startswith(ASIDE):
+                continue
+            aside = f"{directory}/{name}"
+            *identity, chunk_id = name.removeprefix(ASIDE).split("_")
+            found = look_at(aside)
+            if found is not None and identity == [str(part) for part in found.identity]:
+                fs.unlink(aside)
+            else:
+                put_back(fs, aside, f"{directory}/{chunk_id}")
+        fs.fsync_dir(directory)
+
+
+def clear_temporaries(layout: Layout, fs: FileSystem, now: float) -> None:
+    """Remove what killed processes left behind of markers and failures that were being written."""
+    for directory in (layout.want, layout.failed):
+        for name in os.listdir(directory):
+            path = f"{directory}/{name}"
+            found = look_at(path) if _TEMPORARY.match(name) else None
+            if found is not None and found.mtime_ns / 1e9 < now - TEMPORARY_MAX_AGE_S:
+                fs.unlink(path)
 
 
 def put_back(fs: FileSystem, aside: str, path: str) -> None:

@@ -47,7 +47,9 @@ def as_id(value: object, field: str) -> str:
         return value.hex()
     if isinstance(value, str) and is_id(value):
         return value
-    shown = f"{value[:80]!r}" if isinstance(value, str | bytes | bytearray) else type(value).__name__
+    shown = type(value).__name__
+    if isinstance(value, str | bytes | bytearray):
+        shown = f"{value[:70]!r}" + "…" * (len(value) > 70)
     raise InvalidInputError(f"must be 64 lower-case hex digits or 32 bytes, not {shown}", field=field)
 
 

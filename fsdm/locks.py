@@ -7,6 +7,7 @@ held. Invariant: a descriptor that carries a lock is in `_descriptors` from its 
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -44,12 +45,14 @@ def try_flock(fd: int, flags: LockFlags) -> bool:
     """Take a flock without waiting; False where somebody holds a conflicting one.
 
     Raises:
-        LockException: the file system refuses flock altogether.
+        OSError: the file system refuses flock altogether.
     """
     try:
         _FLOCK.lock(fd, flags)
     except AlreadyLocked:
         return False
+    except LockException as e:
+        raise OSError(errno.ENOLCK, f"flock is refused: {e}") from e
     return True
 
 
@@ -85,6 +88,13 @@ def _after_fork_in_child() -> None:
 os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
+def _same_file(fd: int, path: str) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), os.stat(path, follow_symlinks=False))
+    except FileNotFoundError:
+        return False
+
+
 class Claim:
     """The reconciler's own descriptor of a chunk's directory, to be locked exclusively before the directory leaves.
 
@@ -98,9 +108,7 @@ class Claim:
 
     def is_at(self, path: str) -> bool:
         """Whether the directory at `path` is the one that this claim is on."""
-        here = os.fstat(self.fd)
-        there = os.stat(path, follow_symlinks=False)
-        return (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)
+        return _same_file(self.fd, path)
 
     def take(self) -> bool:
         """Whether the exclusive lock is ours now; never waits."""
@@ -141,11 +149,7 @@ class ReconcilerLock:
 
     def is_ours(self) -> bool:
         """Whether the file called LOCK is still the one that we hold: somebody may have removed it."""
-        try:
-            there, here = os.stat(self._path), os.fstat(self.fd)
-        except OSError:
-            return False
-        return (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino)
+        return _same_file(self.fd, self._path)
 
     def close(self) -> None:
         """Let go. In a forked child it leaves the parent's lock alone."""
@@ -207,7 +211,7 @@ def check_flock(layout: Layout, *, allow_unknown: bool = False) -> None:
             return
         if try_flock(two, EXCLUSIVE):
             raise UnsafeFileSystemError(f"flock does not exclude on the file system of {layout.root}", hint=hint)
-    except LockException as e:
+    except OSError as e:
         raise UnsafeFileSystemError(f"flock does not work on the file system of {layout.root}: {e}", hint=hint) from e
     finally:
         close_fd(one)

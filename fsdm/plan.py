@@ -351,7 +351,7 @@ class Agenda:
         elif isinstance(decision, Wait):
             self._waits[chunk_id] = decision.until
             if waited != decision.until:
-                heapq.heappush(self._clock, (decision.until, chunk_id))
+                self._set_clock(decision.until, chunk_id)
         elif decision is not None:
             self._soon[chunk_id] = decision
 
@@ -370,6 +370,12 @@ class Agenda:
         if len(self._queue) > 2 * len(self._fetches) + 64:  # mostly stale
             self._queue = [turn for turn, _ in self._fetches.values()]
             heapq.heapify(self._queue)
+
+    def _set_clock(self, until: float, chunk_id: str) -> None:
+        heapq.heappush(self._clock, (until, chunk_id))
+        if len(self._clock) > 2 * len(self._waits) + 64:
+            self._clock = [(until, chunk_id) for chunk_id, until in self._waits.items()]
+            heapq.heapify(self._clock)
 
     def due(self, now: float) -> list[str]:
         """The ids whose wait is over."""

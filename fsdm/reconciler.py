@@ -26,7 +26,9 @@ from fsdm.doorbell import Doorbell
 from fsdm.download import Fetcher, HttpFetcher, Stop
 from fsdm.errors import DiskError, FsdmError, InvalidInputError
 from fsdm.events import Event
-from fsdm.fs import FileSystem
+from fsdm.fs import FileSystem, read_regular
+from fsdm.intents import clear_temporaries, finish_removals
+from fsdm.layout import WANT_MAX_BYTES
 from fsdm.model import Failure
 from fsdm.plan import (
     BACKOFF_LAST_S,
@@ -46,7 +48,7 @@ from fsdm.plan import (
     held_delay,
     next_failure,
 )
-from fsdm.scan import look, put_back_judged, scan
+from fsdm.scan import look, scan
 from fsdm.watch import Watch
 
 if TYPE_CHECKING:
@@ -126,7 +128,8 @@ class Reconciler:
     def open(self) -> None:
         """Restore what is complete and take up what a crash left: the first finds can be answered after this."""
         self.catalog.refresh()
-        put_back_judged(self.layout, self._fs)
+        finish_removals(self.layout, self._fs)
+        clear_temporaries(self.layout, self._fs, self._clock())
         for name in os.listdir(self.layout.trash):
             self._erase(f"{self.layout.trash}/{name}")
 
@@ -397,7 +400,7 @@ class Reconciler:
 
 def _read_failure(layout: Layout, chunk_id: str) -> Failure | None:
     try:
-        with open(layout.failed_of(chunk_id), "rb") as file:
-            return Failure.parse(file.read(1 << 20))
-    except (OSError, InvalidInputError):
+        read = read_regular(layout.failed_of(chunk_id), WANT_MAX_BYTES)
+        return None if read is None else Failure.parse(read[1])
+    except (OSError, InvalidInputError):  # then it is as if it had never been tried
         return None

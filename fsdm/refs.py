@@ -107,7 +107,7 @@ class ChunkRef:
     def __del__(self) -> None:
         held, self._held = getattr(self, "_held", None), None
         if held is not None:
-            self._refs.abandon(held)
+            self._refs.release(held)
 
     def __repr__(self) -> str:
         held = self._held
@@ -122,7 +122,7 @@ class Refs:
         self._pid = os.getpid()
         self._mutex = threading.Lock()
         self._held: dict[Place, _Held] = {}
-        self._abandoned: deque[_Held] = deque()  # by the garbage collector, which may run inside any of our own lines
+        self._dropped: deque[_Held] = deque()  # a finalizer may drop a ref inside any of our own lines
 
     def take(self, place: Place) -> ChunkRef | None:
         """A ref to the chunk at `place`, or None where it is not available now. Never waits for a lock."""
@@ -132,10 +132,12 @@ class Refs:
             return None
         with self._mutex:
             held = self._held.get(place)
-            if held is not None:
-                if not exists(READY, held.fd):
-                    return None
+            available = held is None or exists(READY, held.fd)
+            if held is not None and available:
                 held.count += 1
+        self._drain()
+        if not available:
+            return None
         if held is not None:
             return ChunkRef(self, held)
         fd = _open_ready(self._layout.path(place), marker)
@@ -147,20 +149,14 @@ class Refs:
             if held.closed:
                 raise _closed()
             held.count += 1
+        self._drain()
         return ChunkRef(self, held)
 
     def release(self, held: _Held) -> None:
-        """Drop one ref; the last one closes the descriptor, and with it the lock."""
-        if os.getpid() != self._pid:
-            return
-        self._abandoned.append(held)
-        self._drain()
-
-    def abandon(self, held: _Held) -> None:
-        """Drop one ref from inside the garbage collector: never waits."""
+        """Drop one ref; the last one closes the descriptor, and with it the lock. Never waits: also for a finalizer."""
         if os.getpid() == self._pid:
-            self._abandoned.append(held)
-            self._drain(wait=False)
+            self._dropped.append(held)
+            self._drain()
 
     def close(self) -> None:
         """Close every descriptor, and so every ref that is still open. In a forked child it does nothing."""
@@ -187,16 +183,18 @@ class Refs:
                 held = self._held[place] = _Held(fd, place, self._layout.path(place))
                 fd = -1
             held.count += 1
+        self._drain()
         if fd >= 0:  # another thread was faster
             close_fd(fd)
         return ChunkRef(self, held)
 
-    def _drain(self, *, wait: bool = True) -> None:
-        # A ref may be abandoned while the mutex is held, by this very thread: then whoever holds it drains.
-        while self._abandoned and self._mutex.acquire(blocking=wait):
+    def _drain(self) -> None:
+        # A ref may be dropped while the mutex is held, even by this very thread. So nobody waits for it here, and
+        # everybody who has held it drains afterwards.
+        while self._dropped and self._mutex.acquire(blocking=False):
             try:
-                while self._abandoned:
-                    held = self._abandoned.popleft()
+                while self._dropped:
+                    held = self._dropped.popleft()
                     held.count -= 1
                     if held.count == 0 and not held.closed:
                         held.closed = True

@@ -10,14 +10,13 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from fsdm.intents import ASIDE, look_at, put_back
+from fsdm.intents import look_at
 from fsdm.layout import READY, WANT_MAX_BYTES, is_hidden, is_id
 from fsdm.locks import exists
 from fsdm.state import ChunkState, Oddity, Partial, Snapshot
 
 if TYPE_CHECKING:
     from fsdm.catalog import Catalog
-    from fsdm.fs import FileSystem
     from fsdm.layout import Layout, Place
 
 
@@ -67,11 +66,3 @@ def _names(directory: str, oddities: list[Oddity]) -> list[str]:
     except OSError as e:
         oddities.append(Oddity(directory, f"it cannot be listed: {e.strerror}"))
         return []
-
-
-def put_back_judged(layout: Layout, fs: FileSystem) -> None:
-    """Put back the markers that a crash left aside while they were being removed."""
-    for directory in (layout.want, layout.delete):
-        for name in _names(directory, []):
-            if name.startswith(ASIDE):
-                put_back(fs, f"{directory}/{name}", f"{directory}/{name.removeprefix(ASIDE)}")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from fsdm.catalog import Catalog
+from fsdm.fs import read_regular
 from fsdm.layout import DATA, READY, WANT_MAX_BYTES, Layout, Place, is_id
 from fsdm.locks import reconciler_owner
 from fsdm.scan import look, scan
@@ -124,9 +125,8 @@ def _where(places: Iterable[Place], want: dict[str, Any]) -> tuple[str | None, r
 def _document(path: str) -> dict[str, Any]:
     """What a JSON file says, or nothing: this is for showing, and what is wrong with it is told elsewhere."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(fd, "rb") as file:
-            document = json.loads(file.read(16 * WANT_MAX_BYTES))
+        read = read_regular(path, 16 * WANT_MAX_BYTES)
+        document = json.loads(read[1]) if read is not None else {}
     except (OSError, ValueError, RecursionError):
         return {}
     return document if isinstance(document, dict) else {}

@@ -15,7 +15,6 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
@@ -23,6 +22,7 @@ from fsdm import DataChunk
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 PATIENCE_S = 20.0
 _numbers = itertools.count(1)
@@ -64,7 +64,7 @@ class Fault:
 
 
 class Source:
-    """An HTTP/1.1 server on loopback: `files` maps paths to bytes, `faults` paths to faults, `asked` counts requests."""
+    """An HTTP/1.1 server on loopback: `files` and `faults` are by path, and `asked` counts requests."""
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}

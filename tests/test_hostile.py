@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fsdm import DataManager
 from fsdm.errors import DataDirectoryError
 from fsdm.layout import WANT_MAX_BYTES
 from tests.kit import PATIENCE_S, an_id, chunk_dir, entries, eventually, failure, put_want, touch_delete
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from fsdm import DataManager
     from tests.kit import Source
 
 

@@ -183,7 +183,7 @@ def test_without_any_event_it_still_converges(data_dir: Path, source: Source, mo
         assert dm.wait(chunk.id, PATIENCE_S)
         with shell_holding(chunk_dir(data_dir, chunk)) as holder:
             touch_delete(data_dir, chunk.id)
-            eventually(lambda: dm.reconciler.troubles())
+            eventually(dm.reconciler.troubles)
             kill_group(holder)
             assert not dm.wait(chunk.id, PATIENCE_S)
 
@@ -255,7 +255,7 @@ def test_other_files_under_the_same_id_replace_the_old_when_nobody_holds_them(da
         before = files_of(ref.path)
         new = source.chunk(id=old.id, files=3)
         dm.download_chunk(new)
-        eventually(lambda: (data_dir / "partial" / new.id / "READY").exists())
+        eventually((data_dir / "partial" / new.id / "READY").exists)
         assert dm.find_chunk(old.dataset_id, 0) is None
         assert files_of(ref.path) == before
         ref.close()

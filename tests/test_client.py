@@ -1,0 +1,335 @@
+"""What any process may do with a data directory, and what each call says where it cannot."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from fsdm import Client, DataManager
+from fsdm.errors import (
+    ClosedError,
+    ForeignProcessError,
+    InvalidInputError,
+    NoDataDirectoryError,
+    UnknownFormatError,
+    WaitTimeoutError,
+)
+from fsdm.layout import U64_MAX, Layout, Place
+from tests.kit import PATIENCE_S, an_id, entries, put_want, touch_delete
+from tests.test_intents import a_want
+from tests.test_locks import can_lock, in_a_fork
+from tests.test_refs import put_chunk
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+DATASET = "d" * 64
+
+
+@pytest.fixture
+def client(layout: Layout) -> Iterator[Client]:
+    with Client(layout.root) as client:
+        yield client
+
+
+def calls(client: Client) -> list[Callable[[], object]]:
+    """Every call that a client has."""
+    return [
+        lambda: client.download_chunk(a_want()),
+        lambda: client.delete_chunk(an_id()),
+        client.list_chunks,
+        lambda: client.find_chunk(DATASET, 0),
+        client.status,
+        lambda: client.wait(an_id(), 0),
+        lambda: client.wait_converged(0),
+    ]
+
+
+def found(client: Client, block: int, dataset_id: str | bytes = DATASET) -> str | None:
+    """The id of the chunk that is found there."""
+    ref = client.find_chunk(dataset_id, block)
+    if ref is None:
+        return None
+    with ref:
+        return ref.id
+
+
+# -------------------------------------------------------------------------------------------------------------- opening
+
+
+@pytest.mark.parametrize("make", [lambda path: None, lambda path: path.mkdir(), lambda path: path.touch()])
+def test_what_is_no_data_directory_is_not_opened_and_left_alone(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    path = tmp_path / "data"
+    make(path)
+    before = sorted(tmp_path.rglob("*"))
+    for open_it in (Client, lambda path: DataManager(path, reconcile=False)):
+        with pytest.raises(NoDataDirectoryError, match="is not a data directory") as caught:
+            open_it(path)
+        assert "fsdm run" in caught.value.hint
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("text", ['{"format": 2}', '{"format": "1"}', "{}", "", "[1]", "null", "{", "\0\0"])
+@pytest.mark.parametrize("opens", [Client, DataManager])
+def test_a_format_that_is_not_known_is_not_opened_and_nothing_is_changed(
+    layout: Layout, data_dir: Path, text: str, opens: Callable[[Path], Client]
+) -> None:
+    (data_dir / "fsdm.json").write_text(text)
+    with pytest.raises(UnknownFormatError, match="this version knows 1"):
+        opens(data_dir)
+    assert (data_dir / "fsdm.json").read_text() == text
+    assert entries(data_dir) == sorted([*Layout.directories(), "CACHEDIR.TAG", "fsdm.json"])
+
+
+def test_a_format_file_may_say_more_than_this_version_knows(layout: Layout, data_dir: Path) -> None:
+    (data_dir / "fsdm.json").write_text('{"later": [], "format": 1}')
+    Client(data_dir).close()
+
+
+# --------------------------------------------------------------------------------------------------- asking and finding
+
+
+def test_asking_places_markers_and_waits_for_nobody(client: Client, data_dir: Path) -> None:
+    chunk, gone = a_want(), an_id()
+    client.download_chunk(chunk)
+    client.delete_chunk(bytes.fromhex(gone))
+    assert (entries(data_dir / "want"), entries(data_dir / "delete")) == ([chunk.id], [gone])
+    client.delete_chunk(chunk.id)
+    assert (entries(data_dir / "want"), entries(data_dir / "delete")) == ([], sorted([gone, chunk.id]))
+
+
+def test_a_chunk_is_found_by_every_block_of_its_half_open_range(client: Client, layout: Layout) -> None:
+    low, high = put_chunk(layout, start=0, end=35), put_chunk(layout, start=35, end=U64_MAX)
+    ends = [(0, low), (34, low), (35, high), (U64_MAX - 1, high)]
+    assert [found(client, block) for block, _ in ends] == [place.chunk_id for _, place in ends]
+    assert found(client, U64_MAX) is None
+    assert found(client, 0, bytes.fromhex(DATASET)) == low.chunk_id
+    assert found(client, 0, "e" * 64) is None
+    assert client.list_chunks() == [low.chunk_id, high.chunk_id]
+
+
+@pytest.mark.parametrize("block", [-1, U64_MAX + 1, "5", 5.0, None])
+def test_a_block_that_is_none_is_refused(client: Client, block: int) -> None:
+    with pytest.raises(InvalidInputError, match=r"^block: "):
+        client.find_chunk(DATASET, block)
+
+
+@pytest.mark.parametrize("name", ["", "../../etc", "D" * 64, "d" * 63, b"d" * 31, None])
+def test_an_id_that_is_none_is_refused_by_every_call(client: Client, name: str) -> None:
+    for call in (client.delete_chunk, client.wait, lambda name: client.find_chunk(name, 0)):
+        with pytest.raises(InvalidInputError):
+            call(name)
+
+
+def test_what_is_still_downloading_is_neither_listed_nor_found(client: Client, data_dir: Path) -> None:
+    chunk = a_want()
+    put_want(data_dir, chunk)
+    (data_dir / "partial" / chunk.id / "data").mkdir(parents=True)
+    assert client.list_chunks() == []
+    assert found(client, 0) is None
+
+
+def test_what_has_no_ready_is_neither_listed_nor_found(client: Client, layout: Layout) -> None:
+    place = put_chunk(layout)
+    os.unlink(f"{layout.path(place)}/READY")
+    assert client.list_chunks() == []
+    assert found(client, 0) is None
+
+
+def test_where_the_responsible_chunk_is_on_its_way_out_the_next_in_line_is_found(
+    client: Client, layout: Layout, data_dir: Path
+) -> None:
+    wide, narrow = put_chunk(layout, start=0, end=100), put_chunk(layout, start=10, end=20)
+    assert found(client, 15) == narrow.chunk_id
+    with client.find_chunk(DATASET, 15) as held:  # type: ignore[union-attr]
+        touch_delete(data_dir, narrow.chunk_id)
+        assert held.id == narrow.chunk_id
+        assert found(client, 15) == wide.chunk_id
+    os.unlink(data_dir / "delete" / narrow.chunk_id)
+    assert found(client, 15) == narrow.chunk_id
+
+
+def test_a_delete_that_another_process_has_just_touched_is_heeded_at_once(
+    client: Client, layout: Layout, data_dir: Path
+) -> None:
+    stays, goes = put_chunk(layout), put_chunk(layout, start=10, end=20)
+    assert client.list_chunks() == [stays.chunk_id, goes.chunk_id]
+    with client.find_chunk(DATASET, 15) as held:  # type: ignore[union-attr]
+        subprocess.run(["touch", data_dir / "delete" / goes.chunk_id], check=True)
+        assert client.list_chunks() == [stays.chunk_id]
+        assert client.find_chunk(DATASET, 15) is None
+        assert held.clone().id == goes.chunk_id
+    subprocess.run(["rm", data_dir / "delete" / goes.chunk_id], check=True)
+    assert client.list_chunks() == [stays.chunk_id, goes.chunk_id]
+
+
+def test_a_chunk_that_has_just_been_published_is_found_at_once(client: Client, layout: Layout) -> None:
+    for start in range(20):
+        assert found(client, start) is None
+        place = put_chunk(layout, start=start, end=start + 1)
+        assert found(client, start) == place.chunk_id
+
+
+def test_one_id_in_two_places_is_listed_once(client: Client, layout: Layout) -> None:
+    place = put_chunk(layout)
+    put_chunk(layout, chunk_id=place.chunk_id, dataset="e" * 64)
+    assert client.list_chunks() == [place.chunk_id]
+    assert len(client.available_places()) == 2
+
+
+def test_stray_names_disturb_no_call(client: Client, layout: Layout, data_dir: Path) -> None:
+    place = put_chunk(layout)
+    for directory in Layout.directories():
+        (data_dir / directory / "stray").touch()
+        (data_dir / directory / "\udcff").mkdir()
+    (data_dir / "chunks" / DATASET / "stray").mkdir()
+    assert client.list_chunks() == [place.chunk_id]
+    assert found(client, 0) == place.chunk_id
+    client.wait_converged(0)
+    assert len(client.status().oddities) == 2 * 5 + 1
+
+
+# -------------------------------------------------------------------------------------------------------------- waiting
+
+
+def test_what_nobody_asked_for_needs_no_waiting(client: Client, layout: Layout) -> None:
+    place = put_chunk(layout)
+    assert client.wait(place.chunk_id, 0) is True
+    assert client.wait(an_id(), 0) is False
+    client.wait_converged(0)
+
+
+def test_a_wait_ends_when_the_marker_goes(client: Client, layout: Layout, data_dir: Path) -> None:
+    chunk = a_want()
+    put_want(data_dir, chunk)
+    answers: list[bool] = []
+    waiting, asked = threading.Event(), client._pending
+
+    def pending() -> list[str]:
+        waiting.set()
+        return asked()
+
+    client._pending = pending  # type: ignore[method-assign]
+    threads = [
+        threading.Thread(target=lambda: answers.append(client.wait(chunk.id, PATIENCE_S))),
+        threading.Thread(target=lambda: answers.append(client.wait_converged(PATIENCE_S) is None)),
+    ]
+    for thread in threads:
+        thread.start()
+    assert waiting.wait(PATIENCE_S)
+    put_chunk(layout, chunk_id=chunk.id)
+    os.unlink(data_dir / "want" / chunk.id)
+    for thread in threads:
+        thread.join()
+    assert answers == [True, True]
+
+
+def test_a_wait_in_vain_says_how_the_chunk_stands(client: Client, layout: Layout, data_dir: Path) -> None:
+    chunk = a_want()
+    put_want(data_dir, chunk)
+    with pytest.raises(WaitTimeoutError, match=f"{chunk.id} has not converged: wanted"):
+        client.wait(chunk.id, 0)
+    (data_dir / "failed" / chunk.id).write_text('{"error": "HTTP 503 Service Unavailable"}')
+    with pytest.raises(TimeoutError, match="failed, HTTP 503 Service Unavailable"):
+        client.wait(chunk.id, 0.01)
+    place = put_chunk(layout)
+    touch_delete(data_dir, place.chunk_id)
+    with pytest.raises(WaitTimeoutError, match="retiring"):
+        client.wait(place.chunk_id, 0)
+
+
+def test_a_wait_for_everything_in_vain_says_what_is_pending(client: Client, data_dir: Path) -> None:
+    chunks = [a_want() for _ in range(5)]
+    for chunk in chunks:
+        put_want(data_dir, chunk)
+    with pytest.raises(WaitTimeoutError) as caught:
+        client.wait_converged(0)
+    first, *_, last = sorted(chunk.id for chunk in chunks)
+    assert str(caught.value).startswith(f"5 intents are pending: {first[:12]} (wanted), ")
+    assert str(caught.value).endswith(" …")
+    assert last[:12] not in str(caught.value)
+
+
+def test_what_was_available_and_is_deleted_is_not_there_after_the_wait(
+    client: Client, layout: Layout, data_dir: Path
+) -> None:
+    place = put_chunk(layout)
+    assert client.wait(place.chunk_id, 0)
+    os.unlink(f"{layout.path(place)}/READY")
+    assert not client.wait(place.chunk_id, 0)
+
+
+# -------------------------------------------------------------------------------------------------------------- its end
+
+
+@pytest.mark.parametrize("opens", [Client, DataManager])
+def test_after_its_close_every_call_says_so_and_every_ref_is_let_go(
+    layout: Layout, opens: Callable[[str], Client]
+) -> None:
+    place = put_chunk(layout)
+    client = opens(layout.root)
+    ref = client.find_chunk(DATASET, 0)
+    assert ref is not None
+    client.close()
+    client.close()
+    assert ref.closed
+    assert can_lock(layout.path(place))
+    for call in calls(client):
+        with pytest.raises(ClosedError, match="has been closed"):
+            call()
+    assert os.listdir(layout.want) == os.listdir(layout.delete) == []
+
+
+def test_a_close_ends_a_wait_in_another_thread(client: Client, data_dir: Path) -> None:
+    put_want(data_dir, a_want())
+    waiting, raised, asked = threading.Event(), [], client._pending
+
+    def pending() -> list[str]:
+        waiting.set()
+        return asked()
+
+    def wait() -> None:
+        try:
+            client.wait_converged()
+        except ClosedError as e:
+            raised.append(e)
+
+    client._pending = pending  # type: ignore[method-assign]
+    thread = threading.Thread(target=wait)
+    thread.start()
+    assert waiting.wait(PATIENCE_S)
+    client.close()
+    thread.join(PATIENCE_S)
+    assert not thread.is_alive()
+    assert len(raised) == 1
+
+
+@pytest.mark.parametrize("opens", [Client, DataManager])
+def test_a_fork_of_it_says_so_and_its_close_there_does_no_harm(layout: Layout, opens: Callable[[str], Client]) -> None:
+    place: Place = put_chunk(layout)
+    with opens(layout.root) as client, client.find_chunk(DATASET, 0) as ref:  # type: ignore[union-attr]
+        for call in calls(client):
+            assert in_a_fork(call) == ForeignProcessError.__name__
+        assert in_a_fork(client.close) == "None"
+        assert client.list_chunks() == [place.chunk_id]
+        assert not ref.closed
+        assert not can_lock(layout.path(place))
+        if isinstance(client, DataManager):
+            assert client.reconciling
+            assert client.status().reconciler is not None
+    assert os.listdir(layout.want) == os.listdir(layout.delete) == []
+
+
+def test_a_child_may_open_the_directory_for_itself(client: Client, layout: Layout) -> None:
+    place = put_chunk(layout)
+
+    def find() -> str | None:
+        with Client(layout.root) as mine:
+            return found(mine, 0)
+
+    assert in_a_fork(find) == place.chunk_id

@@ -1,0 +1,271 @@
+"""The kernel's events ring, with the id they name or with None for everything; and nothing breaks without them."""
+
+from __future__ import annotations
+
+import errno
+import os
+import queue
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+from watchdog.observers.inotify_c import InotifyConstants, InotifyEvent
+
+from fsdm import watch as watch_module
+from fsdm.layout import Layout, Place
+from fsdm.refs import Refs
+from fsdm.watch import Watch
+from tests.kit import PATIENCE_S, an_id, eventually
+from tests.test_locks import process, python
+from tests.test_refs import TAKE_REF, put_chunk
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class Rings:
+    """What rang, in order."""
+
+    def __init__(self) -> None:
+        self._queue: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self.ring = self._queue.put
+
+    def until(self, rung: str | None) -> list[str | None]:
+        """Wait until this rings; what rang before it."""
+        before = []
+        while (next_one := self._queue.get(timeout=PATIENCE_S)) != rung:
+            before.append(next_one)
+        return before
+
+
+@pytest.fixture
+def rings() -> Rings:
+    return Rings()
+
+
+@pytest.fixture
+def watch(layout: Layout, rings: Rings) -> Iterator[Watch]:
+    watch = Watch(layout, rings.ring)
+    watch.start()
+    yield watch
+    watch.stop()
+
+
+def touch(directory: str, name: str) -> str:
+    with open(f"{directory}/{name}", "a"):
+        pass
+    return name
+
+
+def mute(layout: Layout, rings: Rings) -> list[str | None]:
+    """What has rung by now: all that rings before a new marker does, which by a rename rings just once."""
+    chunk_id = touch(layout.trash, an_id())
+    os.rename(f"{layout.trash}/{chunk_id}", f"{layout.want}/{chunk_id}")
+    return rings.until(chunk_id)
+
+
+# -------------------------------------------------------------------------------------------------------------- markers
+
+
+def test_a_marker_that_is_made_renamed_touched_or_removed_rings_with_its_id(
+    layout: Layout, rings: Rings, watch: Watch
+) -> None:
+    for directory in (layout.want, layout.delete):
+        chunk_id, name = an_id(), f"{directory}/.new"
+        rings.until(touch(directory, chunk_id))
+        mute(layout, rings)
+        os.utime(f"{directory}/{chunk_id}")
+        rings.until(chunk_id)
+        mute(layout, rings)
+        os.unlink(f"{directory}/{chunk_id}")
+        rings.until(chunk_id)
+        mute(layout, rings)
+        touch(directory, ".new")
+        os.rename(name, f"{directory}/{chunk_id}")
+        rings.until(chunk_id)
+
+
+def test_a_marker_that_is_written_in_place_rings_when_it_is_closed(layout: Layout, rings: Rings, watch: Watch) -> None:
+    chunk_id = an_id()
+    with open(f"{layout.want}/{chunk_id}", "w") as file:
+        rings.until(chunk_id)
+        mute(layout, rings)
+        file.write("{")
+    rings.until(chunk_id)
+
+
+def test_what_is_no_id_does_not_ring(layout: Layout, rings: Rings, watch: Watch) -> None:
+    mute(layout, rings)
+    for name in (".hidden", "README", "x~", "\udcff"):
+        touch(layout.want, name)
+        touch(layout.delete, name)
+    touch(layout.root, "notes")
+    touch(layout.failed, an_id())
+    assert mute(layout, rings) == []
+
+
+# ----------------------------------------------------------------------------------------- directories that come and go
+
+
+@pytest.mark.parametrize("name", ["want", "delete"])
+def test_a_directory_that_is_removed_and_made_again_is_watched_again(
+    layout: Layout, rings: Rings, watch: Watch, name: str
+) -> None:
+    directory = f"{layout.root}/{name}"
+    shutil.rmtree(directory)
+    rings.until(None)
+    eventually(lambda: directory not in watch._armed, "it is known to be gone")
+    watch.arm()
+    os.mkdir(directory)
+    rings.until(None)
+    watch.arm()
+    rings.until(touch(directory, an_id()))
+
+
+def test_a_directory_that_another_takes_the_place_of_is_watched_instead(
+    layout: Layout, rings: Rings, watch: Watch
+) -> None:
+    os.rename(layout.want, f"{layout.root}/want.old")
+    rings.until(None)
+    os.mkdir(layout.want)
+    watch.arm()
+    rings.until(touch(layout.want, an_id()))
+
+
+def test_a_directory_that_was_replaced_unnoticed_is_watched_by_the_next_arming(
+    layout: Layout, rings: Rings, watch: Watch
+) -> None:
+    before = watch._armed[layout.want]
+    os.rename(layout.want, f"{layout.root}/want.old")
+    os.mkdir(layout.want)
+    eventually(lambda: layout.want not in watch._armed, "the event has come")
+    watch._armed[layout.want] = before  # as if it had not
+    watch.arm()
+    rings.until(touch(layout.want, an_id()))
+
+
+def test_arming_twice_does_not_ring_twice(layout: Layout, rings: Rings, watch: Watch) -> None:
+    watch.arm()
+    inotify = watch._inotify
+    assert inotify is not None
+    assert sorted(len(each.callbacks) for each in inotify._watch_for_wd.values()) == [1, 1, 1]
+
+
+def test_a_directory_that_cannot_be_watched_is_told_and_the_others_are_watched(
+    layout: Layout, rings: Rings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    add = watch_module.InotifyFD.add_callback
+
+    def refuse_delete(self: object, path: bytes, *rest: object) -> object:
+        if path.endswith(b"/delete"):
+            raise OSError(errno.ENOSPC, "inotify watch limit reached")
+        return add(self, path, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(watch_module.InotifyFD, "add_callback", refuse_delete)
+    watch = Watch(layout, rings.ring)
+    watch.start()
+    assert "watch limit reached" in caplog.text
+    assert layout.delete in caplog.text
+    rings.until(touch(layout.want, an_id()))
+    watch.stop()
+
+
+# ------------------------------------------------------------------------------------------------------------- overflow
+
+
+def test_an_overflow_of_the_kernels_queue_rings_for_everything(layout: Layout, rings: Rings, watch: Watch) -> None:
+    mute(layout, rings)
+    inotify = watch._inotify
+    assert inotify is not None
+    inotify.handle_event(InotifyEvent(-1, InotifyConstants.IN_Q_OVERFLOW, 0, b""))  # type: ignore[arg-type]
+    rings.until(None)
+
+
+def test_an_overflow_rings_for_everything_also_where_only_a_held_directory_is_watched(
+    layout: Layout, rings: Rings, watch: Watch
+) -> None:
+    place = put_chunk(layout)
+    watch.hold(place)
+    mute(layout, rings)
+    watch._held[place][1].on_queue_overflow()
+    assert rings.until(None) == []
+
+
+# ------------------------------------------------------------------------------------------------------ without inotify
+
+
+def test_without_inotify_it_says_so_once_and_does_nothing_from_then_on(
+    layout: Layout, rings: Rings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse() -> object:
+        raise OSError(errno.EMFILE, "inotify instance limit reached")
+
+    monkeypatch.setattr(watch_module, "InotifyFD", refuse)
+    watch, place = Watch(layout, rings.ring), put_chunk(layout)
+    watch.start()
+    watch.arm()
+    assert not watch.hold(place)
+    watch.release(place)
+    watch.stop()
+    assert len(caplog.records) == 1
+    assert "instance limit reached" in caplog.text
+
+
+def test_a_watch_can_be_stopped_twice_and_without_a_start(layout: Layout, rings: Rings, watch: Watch) -> None:
+    watch.stop()
+    watch.stop()
+    Watch(layout, rings.ring).stop()
+
+
+# ----------------------------------------------------------------------------------------------------- held directories
+
+
+def test_the_close_of_a_held_directory_rings_with_the_chunks_id(layout: Layout, rings: Rings, watch: Watch) -> None:
+    place = put_chunk(layout)
+    ref = Refs(layout).take(place)
+    assert ref is not None
+    assert watch.hold(place)
+    assert place.chunk_id not in mute(layout, rings)
+    ref.close()
+    rings.until(place.chunk_id)
+
+
+def test_the_death_of_a_process_that_holds_a_directory_rings_too(layout: Layout, rings: Rings, watch: Watch) -> None:
+    place = put_chunk(layout)
+    with process(*python(TAKE_REF, layout.root, *place)) as holder:
+        assert watch.hold(place)
+        assert place.chunk_id not in mute(layout, rings)
+        holder.kill()
+        rings.until(place.chunk_id)
+
+
+def test_holding_twice_watches_once(layout: Layout, watch: Watch) -> None:
+    place = put_chunk(layout)
+    assert watch.hold(place)
+    assert not watch.hold(place)
+
+
+def test_what_was_released_rings_no_more_and_can_be_held_again(layout: Layout, rings: Rings, watch: Watch) -> None:
+    place = put_chunk(layout)
+    watch.hold(place)
+    watch.release(place)
+    watch.release(place)
+    mute(layout, rings)
+    Refs(layout).take(place).close()  # type: ignore[union-attr]
+    assert place.chunk_id not in mute(layout, rings)
+    assert watch.hold(place)
+    Refs(layout).take(place).close()  # type: ignore[union-attr]
+    rings.until(place.chunk_id)
+
+
+def test_a_directory_that_has_just_gone_cannot_be_held(layout: Layout, watch: Watch) -> None:
+    assert not watch.hold(Place.of("d" * 64, range(10), an_id()))
+
+
+def test_a_held_directory_that_is_erased_rings_and_can_be_released(layout: Layout, rings: Rings, watch: Watch) -> None:
+    place = put_chunk(layout)
+    watch.hold(place)
+    mute(layout, rings)
+    shutil.rmtree(layout.path(place))
+    rings.until(place.chunk_id)
+    watch.release(place)
