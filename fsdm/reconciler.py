@@ -18,6 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from fsdm import apply as outcomes
+from fsdm.agenda import Agenda
 from fsdm.apply import Applier
 from fsdm.audit import Audit
 from fsdm.catalog import Catalog
@@ -35,7 +36,6 @@ from fsdm.plan import (
     NO_MEMO,
     Absolve,
     Action,
-    Agenda,
     Clear,
     Condemn,
     Fetch,

@@ -17,7 +17,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("layout",),
     ("model", "index", "state", "locks", "watch"),
     ("plan", "intents", "refs", "catalog", "download"),
-    ("scan", "audit"),
+    ("agenda", "scan", "audit"),
     ("apply", "status"),
     ("reconciler", "client"),
     ("manager",),
@@ -30,7 +30,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("cli",),
     ("__main__",),
 )
-PURE = ("errors", "events", "layout", "model", "index", "state", "plan")
+PURE = ("errors", "events", "layout", "model", "index", "state", "plan", "agenda")
 MAY_CHANGE_THE_DISK = ("fs", "intents", "locks")
 
 HOUSE = Path(fsdm.__file__).parent
