@@ -17,7 +17,7 @@ import os
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeGuard
 
 from fsdm.index import BlockIndex
 from fsdm.layout import Layout, Place, is_chunk_dir, is_id
@@ -32,6 +32,7 @@ NO_MTIME: Final = -1
 class _Dataset:
     index: BlockIndex = field(default_factory=BlockIndex)
     names: set[str] = field(default_factory=set)  # all that was listed
+    odd: set[str] = field(default_factory=set)  # those of them that are no chunk directories
     told: set[str] = field(default_factory=set)  # added or discarded while a listing was being taken
     mtime_ns: int = NO_MTIME  # of a listing that may be trusted
 
@@ -48,11 +49,15 @@ class Catalog:
         self._by_id: dict[str, tuple[Place, ...]] = {}
         self._strange: list[str] = []
 
+    def knows(self, value: object) -> TypeGuard[str]:
+        """Whether `value` is the id of a dataset that has been listed: so it is an id, in its one written form."""
+        return isinstance(value, str) and value in self._datasets
+
     def find(self, dataset_id: str, block: int) -> Place | None:
         """Where the chunk stands that is responsible for `block`, be it available or not."""
         dataset = self._datasets.get(dataset_id)
         if not self._own:
-            dataset = self._refresh_dataset(dataset_id, dataset, set())
+            dataset = self._refresh_dataset(dataset_id, dataset)
         with self._mutex:
             return None if dataset is None else dataset.index.find(block)
 
@@ -60,7 +65,7 @@ class Catalog:
         """Where all the chunks stand whose range holds `block`, the responsible one first."""
         dataset = self._datasets.get(dataset_id)
         if not self._own:
-            dataset = self._refresh_dataset(dataset_id, dataset, set())
+            dataset = self._refresh_dataset(dataset_id, dataset)
         with self._mutex:
             return [] if dataset is None else list(dataset.index.candidates(block))
 
@@ -82,12 +87,7 @@ class Catalog:
     def strange(self) -> list[str]:
         """The paths in `chunks/` whose names are not ours, as of the last refresh."""
         with self._mutex:
-            odd = [
-                self._layout.path(Place(key, name))
-                for key, dataset in self._datasets.items()
-                for name in dataset.names
-                if not is_chunk_dir(name)
-            ]
+            odd = [self._layout.path(Place(key, name)) for key, one in self._datasets.items() for name in one.odd]
             return sorted(self._strange + odd)
 
     def refresh(self) -> set[str]:
@@ -120,7 +120,9 @@ class Catalog:
             dataset.told.add(place.name)
             self._drop(place.dataset_id, dataset, place.name)
 
-    def _refresh_dataset(self, dataset_id: str, dataset: _Dataset | None, changed: set[str]) -> _Dataset | None:
+    def _refresh_dataset(
+        self, dataset_id: str, dataset: _Dataset | None, changed: set[str] | None = None
+    ) -> _Dataset | None:
         path = self._layout.dataset(dataset_id)
         try:
             if dataset is not None and os.stat(path).st_mtime_ns == dataset.mtime_ns:
@@ -138,7 +140,7 @@ class Catalog:
             logger.warning("cannot list %s: %s", path, e)
             return dataset
 
-    def _list(self, dataset_id: str, path: str, changed: set[str]) -> _Dataset:
+    def _list(self, dataset_id: str, path: str, changed: set[str] | None) -> _Dataset:
         with self._mutex:
             dataset = self._datasets.get(dataset_id)
             if dataset is not None:
@@ -155,7 +157,7 @@ class Catalog:
             dataset.mtime_ns = mtime_ns if before_ns - mtime_ns > RACY_NS else NO_MTIME
             return dataset
 
-    def _sync(self, dataset_id: str, dataset: _Dataset, listed: set[str], changed: set[str]) -> None:
+    def _sync(self, dataset_id: str, dataset: _Dataset, listed: set[str], changed: set[str] | None) -> None:
         came, gone = listed - dataset.names - dataset.told, dataset.names - listed - dataset.told
         for name in gone:
             self._drop(dataset_id, dataset, name)
@@ -166,10 +168,13 @@ class Catalog:
             for place in places:
                 dataset.index.add(place)
         dataset.names |= came
+        if len(places) < len(came):
+            dataset.odd.update(name for name in came if not is_chunk_dir(name))
         for place in places:
             self._remember(place)
-        changed.update(place.chunk_id for place in places)
-        changed.update(name[42:] for name in gone if is_chunk_dir(name))
+        if changed is not None:
+            changed.update(place.chunk_id for place in places)
+            changed.update(name[42:] for name in gone if is_chunk_dir(name))
 
     def _remember(self, place: Place) -> None:
         others = self._by_id.get(place.chunk_id)
@@ -177,6 +182,7 @@ class Catalog:
 
     def _drop(self, dataset_id: str, dataset: _Dataset, name: str) -> None:
         dataset.names.discard(name)
+        dataset.odd.discard(name)
         if is_chunk_dir(name):
             place = Place(dataset_id, name)
             dataset.index.discard(place)

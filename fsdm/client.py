@@ -132,7 +132,8 @@ class Client:
             InvalidInputError: `dataset_id` is not an id, or `block` not a number in u64.
         """
         self._check()
-        dataset_id = as_id(dataset_id, "dataset_id")
+        if not self._catalog.knows(dataset_id):
+            dataset_id = as_id(dataset_id, "dataset_id")
         if not isinstance(block, int) or not 0 <= block <= U64_MAX:
             raise InvalidInputError(f"must be an integer within 0 … 2^64-1, not {block!r:.80}", field="block")
         place = self._catalog.find(dataset_id, block)

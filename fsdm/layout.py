@@ -43,10 +43,10 @@ def as_id(value: object, field: str) -> str:
     Raises:
         InvalidInputError: naming `field`.
     """
-    if isinstance(value, bytes | bytearray) and len(value) == 32:
-        return value.hex()
     if isinstance(value, str) and is_id(value):
         return value
+    if isinstance(value, bytes | bytearray) and len(value) == 32:
+        return value.hex()
     shown = type(value).__name__
     if isinstance(value, str | bytes | bytearray):
         shown = f"{value[:70]!r}" + "…" * (len(value) > 70)

@@ -132,14 +132,14 @@ class Refs:
             return None
         with self._mutex:
             held = self._held.get(place)
-            available = held is None or exists(READY, held.fd)
-            if held is not None and available:
-                held.count += 1
+            if held is not None:
+                another = None
+                if exists(READY, held.fd):
+                    held.count += 1
+                    another = ChunkRef(self, held)
         self._drain()
-        if not available:
-            return None
         if held is not None:
-            return ChunkRef(self, held)
+            return another
         fd = _open_ready(self._layout.path(place), marker)
         return None if fd is None else self._adopt(fd, place)
 
