@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fsdm.audit import damage, read_manifest
-from fsdm.download import Fetcher, Stop, fetch_chunk
+from fsdm.download import Fetcher, fetch_chunk
 from fsdm.errors import DiskError, FsdmError, InvalidInputError, StaleMarkerError, StoppedError, TransferError
 from fsdm.events import Event
 from fsdm.intents import look_at, read_want, remove_marker
-from fsdm.layout import READY, WANT_MAX_BYTES, Layout, Place
+from fsdm.layout import DATA, READY, WANT_MAX_BYTES, Layout, Place
 from fsdm.locks import Claim, exists
-from fsdm.model import DataChunk, Failure
+from fsdm.model import DataChunk, Failure, Manifest
 from fsdm.plan import (
     Absolve,
     Action,
@@ -35,13 +35,16 @@ from fsdm.plan import (
     Report,
     Retire,
 )
+from fsdm.sink import digest_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fsdm.catalog import Catalog
     from fsdm.fs import FileSystem
+    from fsdm.lanes import Lanes
     from fsdm.state import Marker
+    from fsdm.stop import Stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +105,7 @@ class Applier:
         fs: FileSystem,
         catalog: Catalog,
         fetcher: Fetcher,
+        lanes: Lanes | None,
         tell: Callable[[Event], None],
         erase: Callable[[str], None],
     ) -> None:
@@ -109,6 +113,7 @@ class Applier:
         self._fs = fs
         self._catalog = catalog
         self._fetcher = fetcher
+        self._lanes = lanes
         self._tell = tell
         self._erase = erase  # what has been renamed into trash/
         self._fetching: dict[str, DataChunk] = {}
@@ -180,10 +185,11 @@ class Applier:
             manifest = fetch_chunk(
                 chunk,
                 partial,
-                self._fs,
-                self._fetcher,
-                stop,
-                lambda name, entry: self._tell(Event("file", action.id, f"{name}, {entry.size} bytes")),
+                fs=self._fs,
+                fetcher=self._fetcher,
+                lanes=self._lanes,
+                stop=stop,
+                on_file=lambda name, entry: self._tell(Event("file", action.id, f"{name}, {entry.size} bytes")),
             )
         except TransferError:
             self._discard(partial)  # nothing is resumed, so it would only take up room while the want waits
@@ -220,7 +226,11 @@ class Applier:
         chunk = self._read(action.id, action.want)
         path = layout.path(action.place)
         manifest = read_manifest(path)
-        if manifest is not None and manifest.place == action.place and manifest.satisfies(chunk):
+        if (
+            manifest is not None
+            and manifest.place == action.place
+            and _with_digests(manifest, chunk, path).satisfies(chunk)
+        ):
             # it may have been published by a process that was killed before it had synced that
             for parent in (os.path.dirname(path), layout.chunks, layout.partial):
                 self._fs.fsync_dir(parent)
@@ -348,6 +358,16 @@ class Applier:
         except InvalidInputError:
             return True
         return False
+
+
+def _with_digests(manifest: Manifest, chunk: DataChunk, path: str) -> Manifest:
+    """The manifest with the sha256 of the files for which this want gives one, and the one of then did not."""
+    entries = dict(manifest.files)
+    for name in entries.keys() & chunk.files.keys():
+        if chunk.files[name].sha256 is not None and entries[name].sha256 is None:
+            sha256 = digest_of(f"{path}/{DATA}/{name}", "sha256")
+            entries[name] = entries[name].model_copy(update={"sha256": sha256})
+    return manifest.model_copy(update={"files": entries})
 
 
 class _UnreadableWantError(Exception):

@@ -1,87 +1,27 @@
-"""One chunk's files → `partial/ID/data/`: the transfer, its checks, and how it is stopped.
+"""One chunk's files → `partial/ID/data/`: which are fetched beside each other, and the manifest that comes of it.
 
-Plain and correct: streamed, one file after the other, into a file that did not exist; the status, the length, and the
-size and sha256 that the want gives are checked; every file is fsynced. There is no total timeout, only one for the
-connection and one for silence. Retrying is left to the reconciler, which backs off per chunk. Invariant: what
-`fetch_chunk` returns is the manifest of bytes that are on the disk.
+Files are what runs in parallel, over all chunks, on a bounded number of connections; small ones do not wait behind
+large ones. Retrying is left to the reconciler, which backs off per chunk. Invariant: what `fetch_chunk` returns is the
+manifest of bytes that are on the disk.
 """
 
 from __future__ import annotations
 
-import errno
-import hashlib
-import os
-import select
-import socket
 import threading
-from contextlib import contextmanager, suppress
-from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Final, Protocol
-from urllib.parse import urlsplit
+from functools import partial
+from typing import TYPE_CHECKING, Final, Protocol
 
-import requests
-from requests.adapters import HTTPAdapter
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.exceptions import ConnectTimeoutError, HTTPError, NameResolutionError, NewConnectionError, ReadTimeoutError
-
-from fsdm.errors import StoppedError, TransferError
-from fsdm.fs import write_all
 from fsdm.layout import DATA
 from fsdm.model import DataChunk, FileEntry, FileSource, Manifest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from fsdm.fs import FileSystem
+    from fsdm.lanes import Lanes
+    from fsdm.stop import Stop
 
-CONNECT_TIMEOUT_S: Final = 10.0
-IDLE_TIMEOUT_S: Final = 30.0
-BLOCK_BYTES: Final = 1 << 20
-TRANSIENT_STATUS: Final = frozenset({408, 425, 429})  # and 5xx (RFC 9110 §15.6)
-
-
-class Stop:
-    """Stops one transfer from another thread, at once: also one that waits for a byte that does not come."""
-
-    def __init__(self) -> None:
-        self._mutex = threading.Lock()
-        self._set = False
-        self._sockets: list[socket.socket] = []
-
-    def set(self) -> None:
-        """Stop it; a second time it does nothing."""
-        with self._mutex:
-            self._set = True
-            for sock in self._sockets:
-                _cut(sock)
-
-    def is_set(self) -> bool:
-        return self._set
-
-    def check(self) -> None:
-        """Raise StoppedError once it is set."""
-        if self._set:
-            raise StoppedError("the transfer was stopped")
-
-    def guard(self, sock: socket.socket) -> None:
-        """Cut `sock` when this is set; also while it connects, and while it is being wrapped for TLS."""
-        twin = socket.socket(fileno=os.dup(sock.fileno()))  # the wrapped one takes the descriptor from the first
-        with self._mutex:
-            self._sockets.append(twin)
-            if self._set:
-                _cut(twin)
-
-    def done(self) -> None:
-        """The sockets are no longer this transfer's: they may serve another."""
-        with self._mutex:
-            while self._sockets:
-                self._sockets.pop().close()
-
-
-def _cut(sock: socket.socket) -> None:
-    with suppress(OSError):  # it is closed or not connected: then nothing waits for it
-        sock.shutdown(socket.SHUT_RDWR)
+SMALL_BYTES: Final = 4 << 20  # a want that declares no size counts as large
 
 
 class Fetcher(Protocol):
@@ -100,221 +40,65 @@ class Fetcher(Protocol):
 def fetch_chunk(
     chunk: DataChunk,
     directory: str,
+    *,
     fs: FileSystem,
     fetcher: Fetcher,
+    lanes: Lanes | None,
     stop: Stop,
     on_file: Callable[[str, FileEntry], None],
 ) -> Manifest:
-    """Fetch all files of a chunk into `directory/data`; the manifest that is to stand beside them."""
+    """Fetch all files of a chunk into `directory/data`, on `lanes` or one after the other in this thread.
+
+    Raises:
+        TransferError, StoppedError, OSError: the first that any of the files met; none is running any more then.
+    """
     data = f"{directory}/{DATA}"
     fs.mkdir(directory)
     fs.mkdir(data)
-    entries = {}
+    batch = _Batch(len(chunk.files), stop)
+
+    def fetch_one(name: str, source: FileSource) -> None:
+        entry = fetcher.fetch(source, f"{data}/{name}", fs, stop)
+        on_file(name, entry)
+        batch.entries[name] = entry
+
     for name, source in chunk.files.items():
-        stop.check()
-        entries[name] = fetcher.fetch(source, f"{data}/{name}", fs, stop)
-        on_file(name, entries[name])
+        work = partial(batch.run, partial(fetch_one, name, source))
+        if lanes is None:
+            work()
+        else:
+            lanes.submit(work, small=source.size is not None and source.size <= SMALL_BYTES)
+    batch.wait()
     fs.fsync_dir(data)
-    return Manifest.of(chunk, entries)
+    return Manifest.of(chunk, {name: batch.entries[name] for name in chunk.files})
 
 
-# ---------------------------------------------------------------------------------------------------------------- HTTP
+class _Batch:
+    """So many pieces of work, and what came of them. After the first error no further one is begun."""
 
-_current_stop: ContextVar[Stop | None] = ContextVar("_current_stop", default=None)
+    def __init__(self, count: int, stop: Stop) -> None:
+        self.entries: dict[str, FileEntry] = {}
+        self._left = count
+        self._stop = stop
+        self._error: BaseException | None = None
+        self._mutex = threading.Lock()
+        self._done = threading.Event()
 
-
-class _Guarded(HTTPConnection):
-    """A connection that a `Stop` can cut at any moment, also while it connects or waits for the head of an answer."""
-
-    def request(self, *args: Any, **kwargs: Any) -> None:
-        if self.sock is not None:
-            _guard(self.sock)
-        super().request(*args, **kwargs)
-
-    def _new_conn(self) -> socket.socket:
-        # urllib3's own gives the socket out of hand only when it is connected
+    def run(self, work: Callable[[], None]) -> None:
         try:
-            found = socket.getaddrinfo(self._dns_host, self.port, type=socket.SOCK_STREAM)
-        except OSError as e:
-            raise NameResolutionError(self.host, self, e) from e  # type: ignore[arg-type]
-        error: OSError = OSError("no address")
-        for family, kind, protocol, _, address in found:
-            sock = socket.socket(family, kind, protocol)
-            try:
-                for option in self.socket_options or ():
-                    sock.setsockopt(*option)
-                _connect(sock, address, self.timeout)
-            except OSError as e:
-                sock.close()
-                error = e
-            else:
-                return sock
-        if isinstance(error, TimeoutError):
-            raise ConnectTimeoutError(self, f"no connection to {self.host} within {self.timeout} s") from error
-        raise NewConnectionError(self, f"no connection to {self.host}: {error}") from error
+            self._stop.check()
+            if self._error is None:
+                work()
+        except BaseException as e:
+            with self._mutex:
+                self._error = self._error or e
+        with self._mutex:
+            self._left -= 1
+            if self._left == 0:
+                self._done.set()
 
-
-def _connect(sock: socket.socket, address: Any, timeout_s: float | None) -> None:
-    """connect(2) that a `Stop` can cut: it is guarded once it is under way, for before that there is nothing to cut."""
-    sock.setblocking(False)
-    code = sock.connect_ex(address)
-    _guard(sock)
-    if code == errno.EINPROGRESS:
-        poll = select.poll()
-        poll.register(sock, select.POLLOUT)
-        if not poll.poll(None if timeout_s is None else timeout_s * 1000):
-            raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
-        code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-    if code:
-        raise OSError(code, os.strerror(code))
-    sock.settimeout(timeout_s)
-
-
-def _guard(sock: socket.socket) -> None:
-    stop = _current_stop.get()
-    if stop is not None:
-        stop.guard(sock)
-
-
-class _GuardedTls(_Guarded, HTTPSConnection):
-    """The same over TLS."""
-
-
-class _Pool(HTTPConnectionPool):
-    ConnectionCls = _Guarded
-
-
-class _TlsPool(HTTPSConnectionPool):
-    ConnectionCls = _GuardedTls
-
-
-class _Adapter(HTTPAdapter):
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _TlsPool}
-
-    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
-        manager = super().proxy_manager_for(*args, **kwargs)
-        manager.pool_classes_by_scheme = {"http": _Pool, "https": _TlsPool}
-        return manager
-
-
-class HttpFetcher:
-    """Files over HTTP(S), by requests: TLS is verified, redirects, proxies and netrc are as requests has them."""
-
-    def __init__(self, *, connect_timeout_s: float = CONNECT_TIMEOUT_S, idle_timeout_s: float = IDLE_TIMEOUT_S) -> None:
-        self._timeout = (connect_timeout_s, idle_timeout_s)
-        self._threads = threading.local()  # a Session is not promised to be thread-safe
-
-    def fetch(self, source: FileSource, path: str, fs: FileSystem, stop: Stop) -> FileEntry:
-        """See `Fetcher.fetch`."""
-        token = _current_stop.set(stop)
-        try:
-            return self._fetch(source, path, fs, stop)
-        finally:
-            _current_stop.reset(token)
-            stop.done()
-
-    def _fetch(self, source: FileSource, path: str, fs: FileSystem, stop: Stop) -> FileEntry:
-        with (
-            _http_errors(source.url, stop, self._timeout),
-            self._session().get(source.url, stream=True, timeout=self._timeout) as response,
-        ):
-            _check_head(source, response)
-            fs.step("create", path)
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
-            try:
-                entry = _receive(source, response, fd, stop)
-                fs.fsync_file(fd, path)
-            finally:
-                os.close(fd)
-        return entry
-
-    def _session(self) -> requests.Session:
-        session: requests.Session | None = getattr(self._threads, "session", None)
-        if session is None:
-            session = self._threads.session = requests.Session()
-            session.headers["Accept-Encoding"] = "identity"
-            session.headers["User-Agent"] = "fsdm"
-            for scheme in ("http://", "https://"):
-                session.mount(scheme, _Adapter())
-        return session
-
-
-def _check_head(source: FileSource, response: requests.Response) -> None:
-    url, status = shown(source.url), response.status_code
-    if status != 200:
-        transient = status in TRANSIENT_STATUS or status >= 500
-        hint = "" if transient else "check the URL in the want; `touch want/ID` tries again at once"
-        raise TransferError(f"{url}: HTTP {status} {response.reason}", transient=transient, hint=hint)
-    encoding = response.headers.get("Content-Encoding", "identity")
-    if encoding.strip().lower() not in {"", "identity"}:
-        raise TransferError(f"{url}: the body comes with Content-Encoding {encoding}, unasked", transient=False)
-    length = response.headers.get("Content-Length", "")
-    if source.size is not None and length.isdecimal() and int(length) != source.size:
-        raise TransferError(f"{url}: {length} bytes are offered, {source.size} are wanted", transient=False)
-
-
-def _receive(source: FileSource, response: requests.Response, fd: int, stop: Stop) -> FileEntry:
-    url, digest, received = shown(source.url), hashlib.sha256(), 0
-    for block in response.raw.stream(BLOCK_BYTES, decode_content=False):
-        stop.check()
-        received += len(block)
-        if source.size is not None and received > source.size:
-            raise TransferError(f"{url}: more than the {source.size} bytes that are wanted", transient=False)
-        digest.update(block)
-        write_all(fd, block)
-    stop.check()  # a cut connection may look like the end of a body without a length
-    if source.size is not None and received != source.size:
-        raise TransferError(f"{url}: {received} bytes came, {source.size} are wanted", transient=True)
-    if source.sha256 is not None and digest.hexdigest() != source.sha256:
-        raise TransferError(
-            f"{url}: the sha256 is {digest.hexdigest()}, wanted is {source.sha256}",
-            transient=False,
-            hint="the server has other bytes than the want describes",
-        )
-    return FileEntry(size=received, sha256=digest.hexdigest())
-
-
-@contextmanager
-def _http_errors(url: str, stop: Stop, timeout: tuple[float, float]) -> Iterator[None]:
-    """requests' and urllib3's errors as ours, without the secrets that a URL may carry."""
-    try:
-        yield
-    except (requests.RequestException, HTTPError) as e:
-        stop.check()
-        raise TransferError(f"{shown(url)}: {_reason(e, timeout)}", transient=_may_pass(e)) from e
-
-
-def _may_pass(error: Exception) -> bool:
-    return not isinstance(
-        error,
-        requests.exceptions.SSLError
-        | requests.exceptions.TooManyRedirects
-        | requests.exceptions.InvalidURL
-        | requests.exceptions.InvalidSchema,
-    )
-
-
-def _reason(error: Exception, timeout: tuple[float, float]) -> str:
-    match error:
-        case requests.exceptions.ConnectTimeout():
-            return f"no connection within {timeout[0]:g} s"
-        case requests.exceptions.ReadTimeout() | ReadTimeoutError():
-            return f"not a byte for {timeout[1]:g} s"
-        case requests.exceptions.TooManyRedirects():
-            return "too many redirects"
-    seen: BaseException | None = error
-    cause = ""
-    while seen is not None:
-        if isinstance(seen, OSError) and seen.strerror:
-            cause = seen.strerror
-        nested = getattr(seen, "reason", None) or next((a for a in seen.args if isinstance(a, BaseException)), None)
-        seen = nested if isinstance(nested, BaseException) else seen.__cause__ or seen.__context__
-    return cause or f"the connection broke ({type(error).__name__})"
-
-
-def shown(url: str) -> str:
-    """A URL as it may be shown: without user, password, query and fragment."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    def wait(self) -> None:
+        """Wait for all of them; raise the first error."""
+        self._done.wait()
+        if self._error is not None:
+            raise self._error

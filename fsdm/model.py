@@ -93,7 +93,7 @@ BlockRange = Annotated[
 ]
 Url = Annotated[str, BeforeValidator(_url), WithJsonSchema({"type": "string", "pattern": "^https?://"})]
 Size = Annotated[int, Field(ge=0, le=U64_MAX, strict=True)]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]  # of 32 bytes: sha256, BLAKE3
 
 
 class _Document(BaseModel):
@@ -146,14 +146,16 @@ class FileSource(_Document):
 
     url: Url
     size: Size | None = None
-    sha256: Sha256 | None = None
+    sha256: Digest | None = None
+    blake3: Digest | None = None
 
 
 class FileEntry(_Document):
-    """A file that is here: its size in bytes and its digest."""
+    """A file that is here: its size in bytes, its BLAKE3, and its sha256 where the want gave one."""
 
     size: Size
-    sha256: Sha256
+    blake3: Digest
+    sha256: Digest | None = None
 
 
 def _check_names(names: object) -> object:
@@ -250,7 +252,11 @@ class Manifest(_Chunk):
 
 
 def _agrees(entry: FileEntry, source: FileSource) -> bool:
-    return source.size in {None, entry.size} and source.sha256 in {None, entry.sha256}
+    return (
+        source.size in {None, entry.size}
+        and source.blake3 in {None, entry.blake3}
+        and source.sha256 in {None, entry.sha256}
+    )
 
 
 class MarkerStamp(_Document):

@@ -24,11 +24,12 @@ from fsdm.audit import Audit
 from fsdm.catalog import Catalog
 from fsdm.crew import Crew, ThreadCrew
 from fsdm.doorbell import Doorbell
-from fsdm.download import Fetcher, HttpFetcher, Stop
 from fsdm.errors import DiskError, FsdmError, InvalidInputError
 from fsdm.events import Event
+from fsdm.fetcher import HttpFetcher
 from fsdm.fs import FileSystem, read_regular
 from fsdm.intents import clear_temporaries, finish_removals
+from fsdm.lanes import Lanes
 from fsdm.layout import WANT_MAX_BYTES
 from fsdm.model import Failure
 from fsdm.plan import (
@@ -49,11 +50,13 @@ from fsdm.plan import (
     next_failure,
 )
 from fsdm.scan import look, scan
+from fsdm.stop import Stop
 from fsdm.watch import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from fsdm.download import Fetcher
     from fsdm.layout import Layout, Place
     from fsdm.state import ChunkState
 
@@ -66,9 +69,10 @@ SCAN_SHARE: Final = 50  # a scan is followed by so many times its own duration w
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """`jobs` chunks are fetched at once; without any event, changes are found after `poll_s` seconds."""
+    """`jobs` chunks are fetched at once, over `connections`; without any event, changes are found after `poll_s`."""
 
     jobs: int = 8
+    connections: int = 8
     hands: int = 4
     poll_s: float = 1.0
 
@@ -101,11 +105,13 @@ class Reconciler:
             ThreadCrew("fsdm-hand", limits.hands),
             ThreadCrew("fsdm-erase", 1),
         )
+        self._lanes = None if crews else Lanes("fsdm-connection", limits.connections, limits.connections // 4)
         self._applier = Applier(
             layout,
             fs=self._fs,
             catalog=self.catalog,
             fetcher=fetcher or HttpFetcher(),
+            lanes=self._lanes,
             tell=self._tell,
             erase=self._erase,
         )
@@ -156,7 +162,7 @@ class Reconciler:
             stop.set()
             if isinstance(action, Fetch):
                 self._tell(Event("stopped", action.id, "the reconciler stops"))
-        crews = (self._fetchers, self._hands, self._erasers)
+        crews = [crew for crew in (self._lanes, self._fetchers, self._hands, self._erasers) if crew is not None]
         ended = all([crew.close(timeout_s) for crew in crews])  # noqa: C419 every crew is to be closed
         ended = ended and not (self._thread is not None and self._thread.is_alive())
         if ended:

@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     show = _show_json_event if arguments.json else _show_event
-    data_dir, limits = _data_dir(arguments), Limits(jobs=arguments.jobs)
+    data_dir, limits = _data_dir(arguments), Limits(jobs=arguments.jobs, connections=arguments.connections)
     if not arguments.once:
         run_forever(data_dir, stop, limits, show, wait=arguments.wait, allow_unknown_fs=arguments.allow_unknown_fs)
         return EXIT_OK

@@ -14,7 +14,8 @@ from fsdm import locks
 from fsdm.apply import Applier, CannotRead, Condemned, Done, Failed, Held, Stale, Stopped
 from fsdm.audit import read_manifest
 from fsdm.catalog import Catalog
-from fsdm.download import HttpFetcher, Stop
+from fsdm.fetcher import HttpFetcher
+from fsdm.stop import Stop
 from fsdm.errors import DiskError, TransferError
 from fsdm.fs import FileSystem
 from fsdm.intents import ASIDE, finish_removals, look_at, place_want
@@ -74,7 +75,7 @@ class MadeUp:
             fs.fsync_file(fd, path)
         finally:
             os.close(fd)
-        return FileEntry(size=len(data), sha256="0" * 64)
+        return FileEntry(size=len(data), blake3="0" * 64)
 
 
 class Bench:
@@ -93,6 +94,7 @@ class Bench:
             fs=self.fs,
             catalog=self.catalog,
             fetcher=self.fetcher,
+            lanes=None,
             tell=self.events.append,
             erase=self._erase,
         )

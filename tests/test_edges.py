@@ -17,7 +17,8 @@ from fsdm.apply import Stale
 from fsdm.audit import damage, read_manifest
 from fsdm.catalog import Catalog
 from fsdm.client import Client
-from fsdm.download import HttpFetcher, Stop, shown
+from fsdm.fetcher import HttpFetcher, shown
+from fsdm.stop import Stop
 from fsdm.errors import DataDirectoryError, FsdmError, StoppedError, TransferError
 from fsdm.fs import FileSystem
 from fsdm.intents import finish_removals, place_want, remove_marker

@@ -13,12 +13,12 @@ import fsdm
 
 # from the ground up; `__init__` stands above all that it offers
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "events", "doorbell", "crew", "fs"),
-    ("layout",),
+    ("errors", "events", "doorbell", "crew", "lanes", "fs"),
+    ("layout", "stop"),
     ("model", "index", "state", "locks", "watch"),
-    ("plan", "intents", "refs", "catalog", "download"),
-    ("agenda", "scan", "audit"),
-    ("apply", "status"),
+    ("plan", "intents", "refs", "catalog", "download", "sink"),
+    ("body", "agenda", "scan", "audit"),
+    ("apply", "status", "fetcher"),
     ("reconciler", "client"),
     ("manager",),
     ("__init__",),

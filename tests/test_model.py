@@ -148,7 +148,7 @@ def test_unknown_keys_are_kept_at_every_level_and_go_on_into_the_manifest() -> N
     written = json.loads(chunk.to_json())
     assert written["note"] == {"by": ["me", 1, True]}
     assert written["files"]["b"]["etag"] == '"7"'
-    manifest = Manifest.of(chunk, {"b": FileEntry(size=1, sha256=SHA)})
+    manifest = Manifest.of(chunk, {"b": FileEntry(size=1, blake3=SHA, sha256=SHA)})
     assert json.loads(manifest.to_json())["note"] == {"by": ["me", 1, True]}
     assert Manifest.parse(manifest.to_json()) == manifest
 
@@ -174,7 +174,7 @@ def test_no_unknown_key_is_mistaken_for_something_of_ours(key: str) -> None:
     chunk = _parse(**{key: 7})
     assert json.loads(chunk.to_json())[key] == 7
     assert chunk.place == Place.of(DATASET, range(35), ID)
-    manifest = Manifest.of(chunk, {"b.parquet": FileEntry(size=3, sha256=SHA)})
+    manifest = Manifest.of(chunk, {"b.parquet": FileEntry(size=3, blake3=SHA, sha256=SHA)})
     assert (manifest.format, manifest.size_bytes, manifest.satisfies(chunk)) == (1, 3, True)
 
 
@@ -188,7 +188,7 @@ def test_deep_json_is_taken_or_refused_but_never_more() -> None:
             continue
         taken.append(depth)
         assert DataChunk.parse_want(chunk.to_json(), ID) == chunk
-        manifest = Manifest.of(chunk, {"b.parquet": FileEntry(size=1, sha256=SHA)})
+        manifest = Manifest.of(chunk, {"b.parquet": FileEntry(size=1, blake3=SHA, sha256=SHA)})
         assert Manifest.parse(manifest.to_json()) == manifest
     assert taken[:2] == [10, 100]
     assert 100_000 not in taken
@@ -297,7 +297,7 @@ def test_what_is_no_json_object_is_refused(text: bytes) -> None:
 
 
 def _manifest(**changes: Any) -> Manifest:
-    document = {**_want(files={"b.parquet": {"size": 7, "sha256": SHA}}), "format": 1, **changes}
+    document = {**_want(files={"b.parquet": {"size": 7, "blake3": SHA, "sha256": SHA}}), "format": 1, **changes}
     return Manifest.parse(json.dumps(document))
 
 
@@ -311,6 +311,8 @@ def _manifest(**changes: Any) -> Manifest:
         ({"files": {"b.parquet": {"url": URL, "size": 8}}}, False),
         ({"files": {"b.parquet": {"url": URL, "size": 0}}}, False),
         ({"files": {"b.parquet": {"url": URL, "sha256": "6" * 64}}}, False),
+        ({"files": {"b.parquet": {"url": URL, "blake3": SHA}}}, True),
+        ({"files": {"b.parquet": {"url": URL, "blake3": "6" * 64}}}, False),
         ({"files": {"c.parquet": URL}}, False),
         ({"files": {"b.parquet": URL, "c.parquet": URL}}, False),
         ({"block_range": [0, 36]}, False),
@@ -322,7 +324,7 @@ def test_a_manifest_satisfies_a_want_of_the_same_place_and_files(changes: dict[s
 
 
 def test_a_want_of_fewer_files_than_there_are_is_not_satisfied() -> None:
-    more = _manifest(files={name: {"size": 7, "sha256": SHA} for name in ("b.parquet", "c.parquet")})
+    more = _manifest(files={name: {"size": 7, "blake3": SHA} for name in ("b.parquet", "c.parquet")})
     assert not more.satisfies(_parse())
     assert more.size_bytes == 14
 
@@ -332,9 +334,9 @@ def test_a_want_of_fewer_files_than_there_are_is_not_satisfied() -> None:
     [
         ({"format": 2}, "^format: "),
         ({"files": {}}, "^files: a chunk has at least one file$"),
-        ({"files": {"../READY": {"size": 7, "sha256": SHA}}}, "^files: the file name"),
-        ({"files": {"b": {"size": 7}}}, "^files.b.sha256: Field required$"),
-        ({"files": {"b": {"sha256": SHA}}}, "^files.b.size: Field required$"),
+        ({"files": {"../READY": {"size": 7, "blake3": SHA}}}, "^files: the file name"),
+        ({"files": {"b": {"size": 7}}}, "^files.b.blake3: Field required$"),
+        ({"files": {"b": {"blake3": SHA}}}, "^files.b.size: Field required$"),
         ({"id": None}, "^id: must be 64"),
     ],
 )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fsdm import DataChunk, DataManager
-from fsdm.download import HttpFetcher
+from fsdm.fetcher import HttpFetcher
 from fsdm.reconciler import Limits
 from tests.kit import (
     PATIENCE_S,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import gc
-import hashlib
 import os
 import threading
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from blake3 import blake3
 
 from fsdm import locks, refs
 from fsdm.errors import ClosedError, ForeignProcessError
@@ -51,7 +51,7 @@ def put_chunk(
     for name, data in (files or {"blocks.parquet": content(place.chunk_id, 100)}).items():
         with open(f"{path}/data/{name}", "wb") as file:
             file.write(data)
-        entries[name] = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        entries[name] = {"size": len(data), "blake3": blake3(data).hexdigest()}
     manifest = Manifest(id=place.chunk_id, dataset_id=dataset, block_range={"start": start, "end": end}, files=entries)
     with open(f"{path}/READY", "wb") as ready:
         ready.write(manifest.to_json())

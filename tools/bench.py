@@ -39,6 +39,8 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
+from blake3 import blake3
+
 import fsdm
 from fsdm import DataChunk, DataManager
 from fsdm.fs import FileSystem
@@ -154,7 +156,7 @@ def put_chunks(data_dir: str, numbers: range) -> None:
 
 def _write_chunks(data_dir: str, numbers: range) -> None:
     layout = Layout(data_dir)
-    files = {"blocks.parquet": FileEntry(size=len(CONTENT), sha256=hashlib.sha256(CONTENT).hexdigest())}
+    files = {"blocks.parquet": FileEntry(size=len(CONTENT), blake3=blake3(CONTENT).hexdigest())}
     for at, number in enumerate(numbers):
         if at % 10_000 == 0:  # a file has 65,000 links at most (ext4)
             tiny = f"{data_dir}/tiny-{time.monotonic_ns()}-{number}"

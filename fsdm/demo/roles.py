@@ -7,7 +7,6 @@ says.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import sys
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from fsdm.client import Client
 from fsdm.errors import FsdmError
 from fsdm.layout import READY
+from fsdm.sink import digest_of
 
 if TYPE_CHECKING:
     from fsdm.events import Event
@@ -111,10 +111,8 @@ class Reader:
             if names != manifest["files"].keys():
                 self._violation(ref, f"the files are {sorted(names)}, READY says {sorted(manifest['files'])}")
             for name, entry in manifest["files"].items():
-                with open(ref.path / name, "rb") as file:
-                    digest = hashlib.file_digest(file, "sha256").hexdigest()
-                    size = file.tell()
-                if (size, digest) != (entry["size"], entry["sha256"]):
+                digest, size = digest_of(str(ref.path / name), "blake3"), (ref.path / name).stat().st_size
+                if (size, digest) != (entry["size"], entry["blake3"]):
                     self._violation(ref, f"{name} is not what READY says: {size} bytes, sha256 {digest}")
                 seen += size
         except OSError as e:  # what is held stays where it is: that is the promise

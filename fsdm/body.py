@@ -1,0 +1,204 @@
+"""One response's body → one sink, by the fastest road that is open.
+
+- **splice**: socket → pipe → file, without the bytes ever being in user space. For a body of known length over plain
+  HTTP, as it is.
+- **readinto**: large blocks through one buffer a thread. For TLS, and for bodies of unknown length.
+- **stream**: urllib3's public road, slower; where the response is not what the two above know.
+
+requests has read the head, and with it perhaps the beginning of the body: what its buffer holds goes first. Where the
+whole body has been taken, the connection goes back to its pool clean; otherwise it is closed. Invariant: never a byte
+more than the head's Content-Length is taken from the socket, so what follows on the connection is untouched.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import http.client
+import os
+import socket
+import struct
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+from urllib3.exceptions import IncompleteRead, ProtocolError, ReadTimeoutError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from urllib3 import HTTPResponse
+
+    from fsdm.sink import Sink
+
+BLOCK_BYTES: Final = 512 << 10
+PIPE_BYTES: Final = 1 << 20
+SMALL_BYTES: Final = 128 << 10  # below this a pipe is not worth its system calls
+
+_threads = threading.local()  # a pipe and a buffer for each thread
+
+
+def pour(
+    raw: HTTPResponse, sink: Sink, *, at_most: int | None, idle_timeout_s: float, check: Callable[[], None]
+) -> None:
+    """Take the whole body into `sink`. `check` is called between blocks, and may raise to end it.
+
+    Of a body that does not say its length, no more than `at_most` bytes and one are taken before `check` is called.
+
+    Raises:
+        IncompleteRead, ReadTimeoutError, or another of urllib3's or http.client's errors: the body did not come whole.
+        OSError: the connection or the disk.
+    """
+    parser = getattr(raw, "_fp", None)
+    if not isinstance(parser, http.client.HTTPResponse) or parser.fp is None:
+        for block in raw.stream(BLOCK_BYTES, decode_content=False):
+            sink.put(block)
+            check()
+        return
+    length = None if parser.chunked else parser.length
+    sock = _plain_socket(parser)
+    if length is not None and sock is not None and length > SMALL_BYTES:
+        _splice(raw, parser, sock, sink, length, idle_timeout_s, check)
+    else:
+        _readinto(raw, parser, sink, length, at_most, check)
+    _hand_back(raw, parser)
+
+
+def _plain_socket(parser: http.client.HTTPResponse) -> socket.socket | None:
+    """The connection's socket, if bytes on it are the body's bytes: not TLS."""
+    sock = getattr(getattr(parser.fp, "raw", None), "_sock", None)
+    return sock if type(sock) is socket.socket and hasattr(os, "splice") else None
+
+
+def _readinto(
+    raw: HTTPResponse,
+    parser: http.client.HTTPResponse,
+    sink: Sink,
+    length: int | None,
+    at_most: int | None,
+    check: Callable[[], None],
+) -> None:
+    buffer = _buffer()
+    left = length
+    while left is None or left > 0:
+        with _connection_errors(raw):
+            count = parser.readinto(buffer if at_most is None else buffer[: at_most - sink.size + 1])
+        if count == 0:
+            break
+        sink.put(buffer[:count])
+        check()
+        left = None if left is None else left - count
+    check()
+    if left:
+        raise IncompleteRead(sink.size, left)
+
+
+def _splice(
+    raw: HTTPResponse,
+    parser: http.client.HTTPResponse,
+    sock: socket.socket,
+    sink: Sink,
+    length: int,
+    idle_timeout_s: float,
+    check: Callable[[], None],
+) -> None:
+    with _connection_errors(raw):
+        first = parser.read1(BLOCK_BYTES)  # what the buffer holds already, or else what comes: then it is empty
+    sink.put(first)
+    left = length - len(first)
+    timeout_s = sock.gettimeout()
+    _block_for(sock, idle_timeout_s)
+    try:
+        while left > 0 and (count := _move(raw, sock.fileno(), sink, left)) > 0:
+            left -= count
+            check()
+    finally:
+        sock.settimeout(timeout_s)
+    check()  # a connection that was cut looks like an end
+    if left:
+        raise IncompleteRead(length - left, left)
+    parser.length = 0
+
+
+def _move(raw: HTTPResponse, sock: int, sink: Sink, limit: int) -> int:
+    """Move what the socket has, up to `limit` bytes, into the file; how many, 0 at the end of the connection."""
+    reading, writing = _pipe()
+    with _connection_errors(raw):
+        count = os.splice(sock, writing, min(limit, PIPE_BYTES))
+    left = count
+    try:
+        while left > 0:
+            left -= os.splice(reading, sink.fd, left)
+    except OSError as e:
+        if e.errno != errno.EINVAL:  # this file system takes no splice: by hand then
+            drop_pipe()
+            raise
+        sink.took(count - left)
+        while left > 0:
+            block = os.read(reading, left)
+            sink.put(block)
+            left -= len(block)
+        return count
+    sink.took(count)
+    return count
+
+
+def _hand_back(raw: HTTPResponse, parser: http.client.HTTPResponse) -> None:
+    """Let urllib3 know that the body is at its end, so that the connection serves the next request."""
+    raw.length_remaining = 0
+    parser.length = 0 if parser.length is not None else None
+    raw.read(1)
+
+
+def _block_for(sock: socket.socket, timeout_s: float) -> None:
+    """A blocking socket whose reads (and splices) fail with EAGAIN after `timeout_s` of silence (socket(7))."""
+    sock.settimeout(None)
+    seconds = int(timeout_s)
+    sock.setsockopt(
+        socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", seconds, int((timeout_s - seconds) * 1_000_000))
+    )
+
+
+@contextmanager
+def _connection_errors(raw: HTTPResponse) -> Iterator[None]:
+    """The socket's errors as urllib3's, to tell them from the disk's."""
+    try:
+        yield
+    except (TimeoutError, BlockingIOError) as e:
+        raise ReadTimeoutError(raw._pool, raw.geturl() or "", "Read timed out.") from e  # type: ignore[arg-type]  # noqa: SLF001
+    except OSError as e:
+        raise ProtocolError(f"Connection broken: {e!r}", e) from e
+
+
+def _buffer() -> memoryview:
+    buffer: memoryview | None = getattr(_threads, "buffer", None)
+    if buffer is None:
+        buffer = _threads.buffer = memoryview(bytearray(BLOCK_BYTES))
+    return buffer
+
+
+class _Pipe:
+    """A pipe that is closed with its thread."""
+
+    def __init__(self) -> None:
+        self.ends = os.pipe()
+        try:
+            fcntl.fcntl(self.ends[1], fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+        except OSError:  # over the user's limit (pipe(7)): a small one works as well
+            return
+
+    def __del__(self) -> None:
+        for end in self.ends:
+            os.close(end)
+
+
+def _pipe() -> tuple[int, int]:
+    pipe: _Pipe | None = getattr(_threads, "pipe", None)
+    if pipe is None:
+        pipe = _threads.pipe = _Pipe()
+    return pipe.ends
+
+
+def drop_pipe() -> None:
+    """Forget this thread's pipe: there may be bytes in it."""
+    _threads.pipe = None
