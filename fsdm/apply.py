@@ -191,8 +191,12 @@ class Applier:
                 stop=stop,
                 on_file=lambda name, entry: self._tell(Event("file", action.id, f"{name}, {entry.size} bytes")),
             )
-        except TransferError:
-            self._discard(partial)  # nothing is resumed, so it would only take up room while the want waits
+        except (TransferError, OSError):
+            # nothing is resumed, so it would only take up room while the want waits; and on a full disk `failed/ID`
+            # needs that room: so it is erased before anything else is done
+            trashed = self._fs.discard(partial, self._layout.trash)
+            if trashed:
+                self._fs.erase(trashed)
             raise
         finally:
             del self._fetching[action.id]

@@ -31,6 +31,7 @@ from tests.kit import (
 from tests.processes import fsdm, kill_group, owner, reconciling, running, shell_holding
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.kit import Source
@@ -342,3 +343,32 @@ def test_a_delete_stops_a_download_that_cannot_even_connect(data_dir: Path) -> N
             eventually(lambda: dm.status().chunks[chunk.id].state == "downloading")
             dm.delete_chunk(chunk.id)
             assert not dm.wait(chunk.id, PATIENCE_S)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 3 MiB of its own."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", disk], capture_output=True, check=False)
+    if done.returncode:
+        pytest.skip("only root may mount a small disk")
+    yield disk
+    subprocess.run(["umount", disk], check=True)
+
+
+def test_on_a_full_disk_deletes_go_on_and_all_resumes_when_there_is_room(small_disk: Path, source: Source) -> None:
+    data_dir = small_disk / "data"
+    small, big = source.chunk(size=300_000), source.chunk(start=10, end=20, size=3_000_000)
+    with DataManager(data_dir) as dm:
+        dm.download_chunk(small)
+        assert dm.wait(small.id, PATIENCE_S)
+        dm.download_chunk(big)
+        told = eventually(lambda: failure(data_dir, big.id))
+        assert told["kind"] == "disk"
+        assert "No space left" in told["error"]
+        dm.delete_chunk(small.id)
+        assert not dm.wait(small.id, PATIENCE_S)
+        subprocess.run(["mount", "-o", "remount,size=50m", small_disk], check=True)
+        assert dm.wait(big.id, 3 * PATIENCE_S)
+        eventually(lambda: failure(data_dir, big.id) is None)
