@@ -1,0 +1,319 @@
+"""Known faults, put into the package on purpose: the state machine must find each of them.
+
+A machine that finds nothing may be blind. So each test here breaks one promise of the protocol (a look that is left
+out, two steps in the wrong order, a lock that is not taken), by replacing functions of the package, and sees that the
+machine of `test_stateful` fails then. The searches are the same every time, and end with the first failure.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+import fsdm.apply
+import fsdm.index
+import fsdm.intents
+import fsdm.plan
+import fsdm.reconciler
+import fsdm.refs
+from fsdm.apply import Applier, Done, Stale
+from fsdm.fs import FileSystem
+from fsdm.layout import READY
+from fsdm.locks import SHARED, close_fd
+from fsdm.model import FileEntry, Manifest
+from fsdm.refs import Refs
+from tests.test_stateful import SETTINGS, Asking, Bringing, Everything, Judging, Readers, Removing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from fsdm.layout import Layout, Place
+    from fsdm.model import DataChunk
+    from fsdm.plan import Fetch, Memo, Publish
+    from fsdm.state import Marker
+
+pytestmark = pytest.mark.timeout(600)  # a search is long where the machine is busy
+
+SEARCH = settings(
+    SETTINGS,
+    max_examples=2000,
+    stateful_step_count=15,
+    derandomize=True,
+    phases=[Phase.generate],
+    report_multiple_bugs=False,
+)
+
+Mutant = Callable[[pytest.MonkeyPatch], None]
+
+
+def ready_by_path(put: pytest.MonkeyPatch) -> None:
+    """READY is looked for by path, not through the locked descriptor."""
+
+    def open_ready(path: str, marker: str) -> int | None:
+        try:
+            fd = fsdm.refs.open_fd(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        if fsdm.refs.try_flock(fd, SHARED) and fsdm.refs.exists(f"{path}/{READY}") and not fsdm.refs.exists(marker):
+            return fd
+        close_fd(fd)
+        return None
+
+    put.setattr(fsdm.refs, "_open_ready", open_ready)
+
+
+def ready_before_the_lock(put: pytest.MonkeyPatch) -> None:
+    """READY and the marker are looked for before the lock is taken."""
+
+    def open_ready(path: str, marker: str) -> int | None:
+        try:
+            fd = fsdm.refs.open_fd(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        if fsdm.refs.exists(READY, fd) and not fsdm.refs.exists(marker) and fsdm.refs.try_flock(fd, SHARED):
+            return fd
+        close_fd(fd)
+        return None
+
+    put.setattr(fsdm.refs, "_open_ready", open_ready)
+
+
+def no_lock(put: pytest.MonkeyPatch) -> None:
+    """A ref takes no lock."""
+    put.setattr(fsdm.refs, "try_flock", lambda fd, flags: True)
+
+
+def no_look_at_the_delete(put: pytest.MonkeyPatch) -> None:
+    """A ref does not care for delete/ID."""
+    exists = fsdm.refs.exists
+    put.setattr(fsdm.refs, "exists", lambda path, dir_fd=None: dir_fd is not None and exists(path, dir_fd))
+
+
+def no_look_at_the_delete_after_the_lock(put: pytest.MonkeyPatch) -> None:
+    """delete/ID is looked for before the lock only."""
+
+    def open_ready(path: str, marker: str) -> int | None:
+        try:
+            fd = fsdm.refs.open_fd(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        if fsdm.refs.try_flock(fd, SHARED) and fsdm.refs.exists(READY, fd):
+            return fd
+        close_fd(fd)
+        return None
+
+    put.setattr(fsdm.refs, "_open_ready", open_ready)
+
+
+def clones_do_not_count(put: pytest.MonkeyPatch) -> None:
+    """A clone is let go with the ref that it was made of."""
+
+    def again(self: Refs, held: Any) -> fsdm.refs.ChunkRef:
+        return fsdm.refs.ChunkRef(self, held)
+
+    put.setattr(Refs, "again", again)
+
+
+def trash_before_the_lock(put: pytest.MonkeyPatch) -> None:
+    """A chunk's directory is renamed to the trash, and only then locked."""
+
+    def take_out(self: Applier, place: Place, still_due: Callable[[], bool]) -> Any:
+        path = self._layout.path(place)
+        if not still_due():
+            return Stale()
+        claim = fsdm.apply.Claim(path)
+        self._fs.unlink(f"{path}/{READY}")
+        self._discard(path)
+        self._catalog.discard(place)
+        claim.take()
+        claim.close()
+        return Done()
+
+    put.setattr(Applier, "_take_out", take_out)
+
+
+def retire_without_a_second_look(put: pytest.MonkeyPatch) -> None:
+    """Under the claim it is not looked whether the delete still stands."""
+    take_out = Applier._take_out
+    put.setattr(Applier, "_take_out", lambda self, place, still_due: take_out(self, place, lambda: True))
+
+
+def rename_and_unlink(fs: FileSystem, path: str) -> bool:
+    directory, name = os.path.split(path)
+    try:
+        fs.rename(path, f"{directory}/{fsdm.intents.ASIDE}0_0_0_{name}")
+    except FileNotFoundError:
+        return False
+    fs.unlink(f"{directory}/{fsdm.intents.ASIDE}0_0_0_{name}")
+    return True
+
+
+def marker_not_judged_again(put: pytest.MonkeyPatch) -> None:
+    """A marker is removed by its name, whichever it is by now."""
+
+    def remove(layout: Layout, fs: FileSystem, path: str, judged: Marker, winner: object) -> bool:
+        with fsdm.intents.intents_lock(layout, 0.0):
+            return rename_and_unlink(fs, path)
+
+    put.setattr(fsdm.apply, "remove_marker", remove)
+
+
+def marker_not_judged_aside(put: pytest.MonkeyPatch) -> None:
+    """A marker is looked at once more before it is removed, but not once it is out of others' reach."""
+
+    def remove(layout: Layout, fs: FileSystem, path: str, judged: Marker, winner: tuple[str, Marker] | None) -> bool:
+        with fsdm.intents.intents_lock(layout, 0.0):
+            if winner is not None and not winner[1].same_as(fsdm.intents.look_at(winner[0])):
+                return False
+            if not judged.same_as(fsdm.intents.look_at(path)):
+                return False
+            return rename_and_unlink(fs, path)
+
+    put.setattr(fsdm.apply, "remove_marker", remove)
+
+
+def winner_not_judged_again(put: pytest.MonkeyPatch) -> None:
+    """The marker that overrules the other is not looked at again."""
+    remove = fsdm.apply.remove_marker
+    put.setattr(
+        fsdm.apply, "remove_marker", lambda layout, fs, path, judged, winner: remove(layout, fs, path, judged, None)
+    )
+
+
+def asides_left(put: pytest.MonkeyPatch) -> None:
+    """A start does not care for the markers that a crash left aside."""
+    put.setattr(fsdm.reconciler, "finish_removals", lambda layout, fs: None)
+
+
+def want_before_publish(put: pytest.MonkeyPatch) -> None:
+    """The want is removed before the chunk is published."""
+    publish = Applier._publish
+
+    def removed_first(self: Applier, action: Publish) -> Any:
+        chunk = self._read(action.id, action.want)
+        self._fs.unlink(self._layout.want_marker(action.id))
+        with pytest.MonkeyPatch.context() as inner:
+            inner.setattr(fsdm.apply, "read_want", lambda *_: chunk)
+            return publish(self, action)
+
+    put.setattr(Applier, "_publish", removed_first)
+
+
+def ready_before_the_files(put: pytest.MonkeyPatch) -> None:
+    """READY is written first, from what the want says, and the files after it."""
+    fetch_chunk = fsdm.apply.fetch_chunk
+
+    def ready_first(chunk: DataChunk, directory: str, *rest: Any, **named: Any) -> Manifest:
+        entries = {
+            name: FileEntry(size=file.size, sha256=file.sha256, blake3=file.sha256)
+            for name, file in chunk.files.items()
+        }
+        FileSystem().mkdir(directory)
+        FileSystem().write(f"{directory}/{READY}", Manifest.of(chunk, entries).to_json(), durable=False)
+        return fetch_chunk(chunk, directory, *rest, **named)
+
+    put.setattr(fsdm.apply, "fetch_chunk", ready_first)
+
+
+def files_not_compared(put: pytest.MonkeyPatch) -> None:
+    """What is here, or lies in partial/, is taken for what is wanted whichever files it has."""
+    put.setattr(Manifest, "satisfies", lambda self, chunk: True)
+
+
+def end_inclusive(put: pytest.MonkeyPatch) -> None:
+    """The end of a range is taken to be in it."""
+    key = fsdm.index._key
+    put.setattr(fsdm.index, "_key", lambda place: (key(place)[0], key(place)[1] - 1, key(place)[2]))
+
+
+def widest_first(put: pytest.MonkeyPatch) -> None:
+    """Among equal starts the greatest end is responsible."""
+    key = fsdm.index._key
+    find = fsdm.index.BlockIndex.candidates
+
+    def candidates(self: Any, block: int) -> Iterator[Place]:
+        return iter(sorted(find(self, block), key=lambda place: (-key(place)[0], key(place)[1])))
+
+    put.setattr(fsdm.index.BlockIndex, "candidates", candidates)
+    put.setattr(fsdm.index.BlockIndex, "find", lambda self, block: next(self.candidates(block), None))
+
+
+def next_in_line_not_asked(put: pytest.MonkeyPatch) -> None:
+    """Where the responsible chunk is on its way out, the next in line is not asked."""
+    put.setattr(fsdm.catalog.Catalog, "candidates", lambda self, dataset_id, block: [])
+
+
+def tie_reversed(put: pytest.MonkeyPatch) -> None:
+    """Of two markers of one tick, the want is taken for the later one although it was seen before the delete."""
+
+    def is_later(want: Marker, delete: Marker, memo: Memo) -> bool:
+        if delete.ctime_ns != want.ctime_ns:
+            return delete.ctime_ns > want.ctime_ns
+        return not want.same_as(memo.want_alone)
+
+    put.setattr(fsdm.plan, "delete_is_later", is_later)
+
+
+def earlier_marker_wins(put: pytest.MonkeyPatch) -> None:
+    """The marker with the earlier ctime counts."""
+    put.setattr(fsdm.plan, "delete_is_later", lambda want, delete, memo: delete.ctime_ns < want.ctime_ns)
+
+
+def trash_left(put: pytest.MonkeyPatch) -> None:
+    """A start does not erase what a crash left in the trash."""
+
+    def open_without(self: fsdm.reconciler.Reconciler) -> None:
+        self.catalog.refresh()
+        fsdm.reconciler.finish_removals(self.layout, self._fs)
+
+    put.setattr(fsdm.reconciler.Reconciler, "open", open_without)
+
+
+def partial_not_begun_anew(put: pytest.MonkeyPatch) -> None:
+    """A fetch goes on in what a crash left of the last one."""
+    fetch = Applier._fetch
+
+    def fetch_into(self: Applier, action: Fetch, stop: Any) -> Any:
+        with pytest.MonkeyPatch.context() as inner:
+            inner.setattr(Applier, "_discard", lambda self, path: None)
+            return fetch(self, action, stop)
+
+    put.setattr(Applier, "_fetch", fetch_into)
+
+
+MUTANTS: dict[Mutant, type[Asking]] = {
+    ready_by_path: Readers,
+    ready_before_the_lock: Readers,
+    no_lock: Readers,
+    no_look_at_the_delete: Readers,
+    no_look_at_the_delete_after_the_lock: Readers,
+    clones_do_not_count: Readers,
+    trash_before_the_lock: Everything,
+    retire_without_a_second_look: Removing,
+    marker_not_judged_again: Judging,
+    marker_not_judged_aside: Judging,
+    winner_not_judged_again: Judging,
+    asides_left: Judging,
+    want_before_publish: Bringing,
+    ready_before_the_files: Bringing,
+    files_not_compared: Bringing,
+    partial_not_begun_anew: Bringing,
+    end_inclusive: Readers,
+    widest_first: Readers,
+    next_in_line_not_asked: Readers,
+    tie_reversed: Judging,
+    earlier_marker_wins: Judging,
+    trash_left: Removing,
+}
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.__name__)
+def test_the_machine_finds_this_fault(mutant: Mutant, monkeypatch: pytest.MonkeyPatch) -> None:
+    mutant(monkeypatch)
+    with pytest.raises(AssertionError):
+        run_state_machine_as_test(MUTANTS[mutant], settings=SEARCH)

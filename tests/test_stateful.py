@@ -1,0 +1,239 @@
+"""Random intents, refs, restarts, faults and races, held against a model of what was asked for.
+
+What `World` (tests/world.py) can do, Hypothesis strings together and, where something breaks, shortens to the few deeds
+that break it. `FSDM_STATEFUL=long` runs many more of them, and others each time.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+
+from tests.world import (
+    BRINGING_POINTS,
+    CHANGING_POINTS,
+    CLIENT_POINTS,
+    HERE,
+    MARKER_POINTS,
+    READER_POINTS,
+    REMOVING_POINTS,
+    Cut,
+    Deed,
+    World,
+)
+
+if TYPE_CHECKING:
+    from hypothesis.strategies import SearchStrategy
+
+LONG = os.environ.get("FSDM_STATEFUL") == "long"
+SETTINGS = settings(
+    max_examples=5_000 if LONG else 60,
+    stateful_step_count=30 if LONG else 15,
+    derandomize=not LONG,
+    database=None,
+    deadline=None,
+    print_blob=False,
+    suppress_health_check=list(HealthCheck),
+)
+
+
+def deeds(kind: str, *how: str, versions: int = 1, ties: bool = False) -> list[Deed]:
+    """All deeds of a kind; the plainest first, for that is what is shrunk to."""
+    tied = (False, False, True) if ties else (False,)
+    return [Deed(kind, HERE, v, h, t) for v, h, t in itertools.product(range(versions), how or ("",), tied)]
+
+
+WANTS = deeds("want", "client", "cp", "mv", versions=3, ties=True)
+DELETES = deeds("delete", "client", "touch", ties=True)
+WITHDRAWALS = deeds("rm_want") + deeds("rm_delete") + deeds("touch_want", ties=True)
+SPOILT = deeds("spoil", "half", "other", "directory", "symlink", ties=True)
+FINDS = deeds("find", "client", "neighbour", "passer-by", versions=5)
+LOOK, SETTLE, STOP, KILL, REFUSE = (Deed(kind) for kind in ("look", "settle", "stop", "kill", "refuse"))
+CARELESS = [*deeds("want", "mv", versions=3), *deeds("delete", "touch")]
+CARELESS_ALONE = [(deed,) for deed in (*WITHDRAWALS[:2], *CARELESS)]
+BOTH = [
+    *itertools.product(deeds("want", "mv", versions=3), deeds("delete", "touch", ties=True)),
+    *itertools.product(deeds("delete", "touch"), deeds("want", "mv", versions=3, ties=True)),
+]
+RECYCLE = (Deed("delete", how="touch"), SETTLE, Deed("want", how="mv"), SETTLE)
+REFS = deeds("clone", versions=3) + deeds("close_ref", versions=3)
+WEATHER = [*deeds("wait", "second", "while", "long"), *deeds("fault", "transient", "permanent"), STOP]
+
+chunks = st.sampled_from([0, 1, 0, 1, 2])
+both, wants, deletes, finds = (
+    st.sampled_from(BOTH),
+    st.sampled_from(WANTS),
+    st.sampled_from(DELETES),
+    st.sampled_from(FINDS),
+)
+intents = st.one_of(wants, deletes, st.sampled_from(WITHDRAWALS), deletes, wants, st.sampled_from(SPOILT))
+
+
+def cuts(points: tuple[str, ...], deeds: SearchStrategy[tuple[Deed, ...]]) -> SearchStrategy[Cut]:
+    return st.builds(Cut, st.sampled_from(points), st.sampled_from([0, 0, 0, 0, 1]), deeds)
+
+
+def while_it_works(*often: Deed) -> SearchStrategy[tuple[Deed, ...]]:
+    """What may happen in the midst of the reconciler's work; the deeds named are the most likely."""
+    a_deed = st.sampled_from([(deed,) for deed in often])
+    return st.one_of(
+        a_deed,
+        st.sampled_from([(KILL,), (KILL,), (REFUSE,)]),
+        a_deed,
+        a_deed,
+        st.tuples(st.one_of(intents, finds)),
+        st.tuples(intents, st.sampled_from([KILL, LOOK, REFUSE])),
+    )
+
+
+while_one_reads = st.one_of(
+    st.sampled_from([RECYCLE, (Deed("delete", how="client"),), RECYCLE, RECYCLE[:2]]),
+    st.tuples(st.one_of(intents, st.sampled_from(REFS)), st.just(SETTLE)),
+)
+while_one_asks = st.sampled_from([(SETTLE,), (KILL,), (LOOK,)])
+
+
+class Asking(RuleBasedStateMachine):
+    """Some chunks are there, somebody asks; all is checked after each rule, and at the end all must come to rest.
+
+    The other parts add rules to this one. A rule is one deed, or one with others in its midst.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = World(Path(tempfile.mkdtemp(prefix="fsdm-world-")))
+
+    @initialize(available=st.lists(st.tuples(wants, chunks), max_size=3))
+    def some_are_available(self, available: list[tuple[Deed, int]]) -> None:
+        for deed, chunk in available:
+            self.world.do(deed.on(chunk))
+        self.world.do(SETTLE)
+
+    @rule(deed=intents, chunk=chunks)
+    def somebody_asks(self, deed: Deed, chunk: int) -> None:
+        self.world.do(deed.on(chunk))
+
+    @invariant()
+    def all_is_as_it_must_be(self) -> None:
+        self.world.check()
+
+    def teardown(self) -> None:
+        try:
+            if not self.world.broken:  # else what broke first is to be told
+                self.world.finish()
+        finally:
+            self.world.close()
+
+
+class Clients(Asking):
+    """Clients are overtaken by the reconciler while they place a marker, or killed."""
+
+    @rule(deed=st.one_of(wants, deletes), chunk=chunks, cut=cuts(CLIENT_POINTS, while_one_asks))
+    def a_client_asks_and_is_overtaken_or_killed(self, deed: Deed, chunk: int, cut: Cut) -> None:
+        self.world.do(replace(deed, how="client").on(chunk), cut.on(chunk))
+
+
+class Readers(Asking):
+    """Readers find and keep refs, while others ask and the reconciler does all that was asked for."""
+
+    @rule(deed=st.one_of(finds, st.sampled_from(REFS)), chunk=chunks)
+    def a_ref_is_taken_cloned_or_closed(self, deed: Deed, chunk: int) -> None:
+        self.world.do(deed.on(self.world.one_that_is_here(chunk)))
+
+    @rule(deed=finds, chunk=chunks, cut=cuts(READER_POINTS, while_one_reads))
+    def a_reader_finds_while_others_act(self, deed: Deed, chunk: int, cut: Cut) -> None:
+        self.world.do(deed.on(self.world.one_that_is_here(chunk)), cut)
+
+    @rule()
+    def the_reconciler_settles(self) -> None:
+        self.world.do(SETTLE)
+
+
+class Bringing(Asking):
+    """The reconciler fetches and publishes, and others act in its midst; it is killed, or its disk is full."""
+
+    @rule(deed=wants, chunk=chunks, cut=cuts(BRINGING_POINTS, while_it_works(*WITHDRAWALS[:1], *CARELESS)))
+    def something_is_wanted_and_worked_on(self, deed: Deed, chunk: int, cut: Cut) -> None:
+        self.world.do(deed.on(chunk))
+        self.world.run(4, cut.on(chunk))
+
+
+class Removing(Asking):
+    """The reconciler retires what is deleted, and others act in its midst; it is killed, or its disk is full."""
+
+    @rule(
+        deed=deletes,
+        chunk=chunks,
+        cut=cuts(REMOVING_POINTS, while_it_works(WITHDRAWALS[1], WANTS[0], WITHDRAWALS[1], FINDS[0], KILL)),
+    )
+    def something_is_deleted_and_worked_on(self, deed: Deed, chunk: int, cut: Cut) -> None:
+        chunk = self.world.one_that_is_here(chunk)
+        self.world.do(deed.on(chunk))
+        self.world.run(4, cut.on(chunk))
+
+
+class Judging(Asking):
+    """The reconciler judges markers, and others place or remove some in its midst; it is killed."""
+
+    @rule(deed=intents, chunk=chunks, cut=cuts(MARKER_POINTS, while_it_works(*WITHDRAWALS[:2], *CARELESS)))
+    def a_marker_is_judged(self, deed: Deed, chunk: int, cut: Cut) -> None:
+        self.world.do(deed.on(chunk))
+        self.world.run(4, cut.on(chunk))
+
+    @rule(asked=st.sampled_from(BOTH), chunk=chunks, cut=cuts(CHANGING_POINTS, st.sampled_from(CARELESS_ALONE)))
+    def one_of_two_markers_is_overruled(self, asked: tuple[Deed, Deed], chunk: int, cut: Cut) -> None:
+        for deed in asked:
+            self.world.do(deed.on(chunk))
+        self.world.run(4, cut.on(chunk))
+
+    @rule()
+    def the_reconciler_looks(self) -> None:
+        self.world.start()
+        self.world.do(LOOK)
+
+
+class Everything(Clients, Readers, Bringing, Removing, Judging):
+    """All of that, and a source that fails, work that is left lying, restarts, and time that passes."""
+
+    @rule(how_many=st.integers(0, 2))
+    def not_all_work_is_done(self, how_many: int) -> None:
+        self.world.run(1, None, how_many)
+
+    @rule(deed=st.sampled_from(WEATHER), chunk=chunks)
+    def the_world_around_changes(self, deed: Deed, chunk: int) -> None:
+        self.world.do(deed.on(chunk))
+
+
+@pytest.mark.parametrize("machine", [Clients, Readers, Bringing, Removing, Judging, Everything])
+def test_whatever_happens_it_comes_to_what_was_asked_for_last(machine: type[Asking]) -> None:
+    """Intents, careful and careless; refs; crashes, full disks and failing sources; and races between all of them."""
+    run_state_machine_as_test(machine, settings=SETTINGS)
+
+
+def test_every_point_that_a_cut_can_name_is_reached(tmp_path: Path) -> None:
+    """Else the machine would look for races at places that are no longer there."""
+    world = World(tmp_path)
+    story = [
+        *(Deed("fault", how="transient"), Deed("want", how="client"), SETTLE, Deed("wait", how="while"), SETTLE),
+        *(Deed("want", version=1, how="mv"), SETTLE, Deed("find", how="client"), Deed("close_ref")),
+        *(Deed("delete", how="touch"), Deed("want", how="mv"), SETTLE, Deed("want", version=1, how="mv")),
+        *(Deed("delete", how="touch"), SETTLE, Deed("want", how="client"), Deed("delete", how="client"), SETTLE),
+    ]
+    try:
+        for deed in story:
+            world.do(deed.on(0))
+            world.check()
+        world.finish()
+        points = {*MARKER_POINTS, *BRINGING_POINTS, *REMOVING_POINTS, *CLIENT_POINTS, *READER_POINTS}
+        assert not points - world.reached.keys()
+    finally:
+        world.close()
