@@ -14,9 +14,8 @@ from fsdm import locks
 from fsdm.apply import Applier, CannotRead, Condemned, Done, Failed, Held, Stale, Stopped
 from fsdm.audit import read_manifest
 from fsdm.catalog import Catalog
-from fsdm.fetcher import HttpFetcher
-from fsdm.stop import Stop
 from fsdm.errors import DiskError, TransferError
+from fsdm.fetcher import HttpFetcher
 from fsdm.fs import FileSystem
 from fsdm.intents import ASIDE, finish_removals, look_at, place_want
 from fsdm.model import DataChunk, Failure, FileEntry, FileSource
@@ -39,6 +38,7 @@ from fsdm.plan import (
 )
 from fsdm.refs import Refs
 from fsdm.scan import look
+from fsdm.stop import Stop
 from tests.kit import an_id, content, entries, failure, files_of, put_want, touch_delete
 from tests.test_fs import CrashError, Recorder, crash_at_each_step
 from tests.test_locks import can_lock

@@ -17,9 +17,8 @@ from fsdm.apply import Stale
 from fsdm.audit import damage, read_manifest
 from fsdm.catalog import Catalog
 from fsdm.client import Client
-from fsdm.fetcher import HttpFetcher, shown
-from fsdm.stop import Stop
 from fsdm.errors import DataDirectoryError, FsdmError, StoppedError, TransferError
+from fsdm.fetcher import HttpFetcher, shown
 from fsdm.fs import FileSystem
 from fsdm.intents import finish_removals, place_want, remove_marker
 from fsdm.layout import Place
@@ -29,6 +28,7 @@ from fsdm.plan import NO_MEMO, Overrule, Retire, decide
 from fsdm.refs import Refs
 from fsdm.scan import look
 from fsdm.status import read_status
+from fsdm.stop import Stop
 from tests.kit import Source, an_id, put_want, touch_delete
 from tests.test_apply import Bench
 from tests.test_download import InThread, fetch, full_server
