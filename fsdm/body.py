@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 BLOCK_BYTES: Final = 512 << 10
 PIPE_BYTES: Final = 1 << 20
-SMALL_BYTES: Final = 128 << 10  # below this a pipe is not worth its system calls
+SMALL_BYTES: Final = 1 << 20  # below this a pipe is not worth its system calls
 
 _threads = threading.local()  # a pipe and a buffer for each thread
 

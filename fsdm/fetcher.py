@@ -12,6 +12,7 @@ import os
 import select
 import socket
 import threading
+import time
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
 
 CONNECT_TIMEOUT_S: Final = 10.0
 IDLE_TIMEOUT_S: Final = 30.0
+ENVIRONMENT_S: Final = 10.0
+MANY_ORIGINS: Final = 64
 TRANSIENT_STATUS: Final = frozenset({408, 425, 429})  # and 5xx (RFC 9110 §15.6)
 
 _current_stop: ContextVar[Stop | None] = ContextVar("_current_stop", default=None)
@@ -150,12 +153,13 @@ class HttpFetcher:
     def _fetch(self, source: FileSource, path: str, fs: FileSystem, stop: Stop) -> FileEntry:
         with (
             _http_errors(source.url, stop, self._timeout),
-            self._session().get(source.url, stream=True, timeout=self._timeout) as response,
+            self._get(source.url) as response,
         ):
             _check_head(source, response)
             fs.step("create", path)
             sink = open_sink(path, sha256=source.sha256 is not None, writeback=self._durable)
             try:
+                sink.expect(_length(response))
                 _receive(source, response, sink, stop, self._timeout[1])
                 entry = sink.entry()
                 _check_digests(source, entry)
@@ -165,15 +169,43 @@ class HttpFetcher:
                 os.close(sink.fd)
         return entry
 
+    def _get(self, url: str) -> requests.Response:
+        """`Session.get`, which asks the environment and netrc for each request; here they are asked for each origin."""
+        session = self._session()
+        settings, auth = self._environment(session, url)
+        request = requests.PreparedRequest()
+        request.prepare("GET", url, session.headers, auth=auth, cookies=session.cookies or None)
+        return session.send(request, timeout=self._timeout, **settings)
+
+    def _environment(self, session: requests.Session, url: str) -> tuple[dict[str, Any], Any]:
+        """Proxies, verification and credentials for a URL, as requests finds them; up to ENVIRONMENT_S old."""
+        parts = urlsplit(url)
+        origin, now = (parts.scheme, parts.netloc), time.monotonic()
+        known: dict[tuple[str, str], tuple[float, dict[str, Any], Any]] = self._threads.environments
+        found = known.get(origin)
+        if found is None or found[0] < now:
+            if len(known) >= MANY_ORIGINS:
+                known.clear()
+            settings = dict(session.merge_environment_settings(url, {}, True, None, None))
+            found = known[origin] = (now + ENVIRONMENT_S, settings, requests.utils.get_netrc_auth(url))
+        return found[1], found[2]
+
     def _session(self) -> requests.Session:
         session: requests.Session | None = getattr(self._threads, "session", None)
         if session is None:
             session = self._threads.session = requests.Session()
+            self._threads.environments = {}
             session.headers["Accept-Encoding"] = "identity"
             session.headers["User-Agent"] = "fsdm"
             for scheme in ("http://", "https://"):
                 session.mount(scheme, _Adapter())
         return session
+
+
+def _length(response: requests.Response) -> int | None:
+    """The Content-Length, where the head has one that can be taken."""
+    length = response.headers.get("Content-Length", "")
+    return int(length) if length.isdecimal() and length.isascii() and len(length) < 20 else None
 
 
 def _check_head(source: FileSource, response: requests.Response) -> None:
@@ -185,8 +217,8 @@ def _check_head(source: FileSource, response: requests.Response) -> None:
     encoding = response.headers.get("Content-Encoding", "identity")
     if encoding.strip().lower() not in {"", "identity"}:
         raise TransferError(f"{url}: the body comes with Content-Encoding {encoding}, unasked", transient=False)
-    length = response.headers.get("Content-Length", "")
-    if source.size is not None and length.isdecimal() and int(length) != source.size:
+    length = _length(response)
+    if None not in {source.size, length} and length != source.size:
         raise TransferError(f"{url}: {length} bytes are offered, {source.size} are wanted", transient=False)
 
 

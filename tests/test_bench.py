@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -64,7 +65,24 @@ def test_without_a_bench_named_the_base_is_measured_and_shown_as_a_table(tmp_pat
     assert json.loads(file.read_text())["bench"] == "base"
 
 
-@pytest.mark.parametrize("arguments", [("--only", "nothing"), ("nothing",)])
+@pytest.mark.skipif(shutil.which("nginx") is None, reason="nginx is missing: what the contenders load from")
+def test_the_transfers_are_measured_beside_others_and_nothing_is_left_behind(tmp_path: Path) -> None:
+    places = ["--dir", str(tmp_path), "--memory", str(tmp_path), "--json", "-"]
+    contenders = ["fsdm", "splice", "requests", "curl"]  # curl may be missing: then it is skipped
+    run = bench("transfers", "--quick", "--only", "small", "--contenders", *contenders, *places)
+    assert run.returncode == 0, run.stderr
+    assert list(tmp_path.iterdir()) == []
+    document = json.loads(run.stdout)
+    assert document["bench"] == "transfers"
+    assert document["errors"] == {}
+    assert named(document) == ["small"]
+    assert all(figure["value"] > 0 for figure in document["figures"])
+    for contender in ("fsdm", "splice", "requests"):
+        assert sum(f": {contender}: " in figure["what"] for figure in document["figures"]) == 3
+    assert ("curl is missing: skipped" in run.stderr) is (shutil.which("curl") is None)
+
+
+@pytest.mark.parametrize("arguments", [("--only", "nothing"), ("nothing",), ("transfers", "--only", "nothing")])
 def test_the_bench_refuses_what_it_does_not_know(arguments: tuple[str, ...]) -> None:
     run = bench(*arguments)
     assert run.returncode == 2

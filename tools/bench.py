@@ -1,6 +1,7 @@
 """Measures what fsdm promises about speed and size, beside the goals.
 
     python tools/bench.py [base] [--quick] [--only NAME …] [--chunks N] [--dir DIR] [--json FILE|-]
+    python tools/bench.py transfers …    see `bench_transfers`
 
 The data directories are made of chunks that are written directly; a figure is the median (or the percentile that is
 named) of many samples. Whatever is not the thing measured runs in another process: the source,
@@ -16,11 +17,9 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import math
 import multiprocessing
 import os
-import platform
 import random
 import shutil
 import socket
@@ -34,14 +33,15 @@ import time
 import zlib
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
+import bench_transfers
+from bench_report import Figure, table, tell
 from blake3 import blake3
 
-import fsdm
 from fsdm import DataChunk, DataManager
 from fsdm.fs import FileSystem
 from fsdm.index import BlockIndex
@@ -73,23 +73,6 @@ _processes.set_forkserver_preload(["fsdm.manager", "fsdm.model", "concurrent.fut
 
 
 # -------------------------------------------------------------------------------------------------------------- figures
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """One measured value, in `unit`, and the `goal` that it must not exceed, if there is one."""
-
-    name: str
-    what: str
-    value: float
-    unit: str
-    samples: int
-    goal: float | None = None
-
-    @property
-    def met(self) -> bool | None:
-        """Whether the goal is met; None where there is none."""
-        return None if self.goal is None else self.value <= self.goal
 
 
 @dataclass(frozen=True, slots=True)
@@ -699,49 +682,6 @@ def measure(benches: dict[str, Callable[[Site], Iterator[Figure]]], site: Site) 
     return figures, errors
 
 
-def table(figures: Sequence[Figure]) -> str:
-    """The figures as aligned lines: what, the goal, the measured value, met or missed, the number of samples."""
-    rows = [("what", "at most", "measured", "", "samples")]
-    for figure in figures:
-        goal = "" if figure.goal is None else f"{figure.goal:g} {figure.unit}"
-        verdict = {None: "", True: "met", False: "MISSED"}[figure.met]
-        rows.append((figure.what, goal, f"{figure.value:.3g} {figure.unit}", verdict, str(figure.samples)))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    aligns = "<>><>"
-    return "\n".join(
-        "  ".join(f"{cell:{align}{width}}" for cell, align, width in zip(row, aligns, widths, strict=True)).rstrip()
-        for row in rows
-    )
-
-
-def document(figures: Sequence[Figure], errors: dict[str, str], args: argparse.Namespace) -> str:
-    """The figures as JSON. Fields are only ever added."""
-    return json.dumps(
-        {
-            "bench": args.bench,
-            "quick": args.quick,
-            "version": fsdm.__version__,
-            "package": os.path.dirname(fsdm.__file__),
-            "python": platform.python_version(),
-            "system": platform.platform(),
-            "cpus": os.cpu_count(),
-            "figures": [{**asdict(figure), "met": figure.met} for figure in figures],
-            "errors": errors,
-        },
-        indent=2,
-        ensure_ascii=False,
-    )
-
-
-def tell(figures: Sequence[Figure], errors: dict[str, str], args: argparse.Namespace) -> None:
-    """Print the table, and write the JSON where it is wanted; where that is stdout, the table goes to stderr."""
-    print(table(figures), file=sys.stderr if args.json == "-" else sys.stdout, flush=True)
-    if args.json == "-":
-        print(document(figures, errors, args), flush=True)
-    elif args.json:
-        Path(args.json).write_text(document(figures, errors, args) + "\n")
-
-
 def arguments(argv: Sequence[str]) -> argparse.Namespace:
     """The command line; `base` is what is measured where nothing else is said."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -752,6 +692,8 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     base.add_argument("--chunks", type=int, metavar="N", help="so many on disk (default: 5000, or 1000 with --quick)")
     base.add_argument("--dir", type=Path, help="work below this directory (default: the system's temporary one)")
     base.add_argument("--json", metavar="FILE", help="write the figures there as JSON; - is stdout")
+    transfers = benches.add_parser("transfers", help="fsdm beside others that move the same bytes")
+    bench_transfers.add_arguments(transfers)
     named = argv and (not argv[0].startswith("-") or argv[0] in {"-h", "--help"})
     return parser.parse_args(argv if named else ["base", *argv])
 
@@ -760,11 +702,13 @@ def main(argv: Sequence[str]) -> int:
     """Measure, print. 0, or 1 where a figure could not be had; a missed goal is no error."""
     args = arguments(argv)
     os.environ["PYTHONSAFEPATH"] = "1"  # all processes import the fsdm that this one does, not one that lies in the cwd
+    if args.bench == "transfers":
+        return bench_transfers.main(args)
     with tempfile.TemporaryDirectory(dir=args.dir, prefix="fsdm-bench-") as base:
         site = Site(Path(base), args.chunks or (1000 if args.quick else 5000), args.quick)
         try:
             figures, errors = measure({name: BASE[name] for name in args.only}, site)
-            tell(figures, errors, args)
+            tell(table(figures), figures, errors, args)
         finally:
             remove_chunks(site.base)
     return 1 if errors else 0
