@@ -86,14 +86,26 @@ def place_delete(layout: Layout, chunk_id: str) -> None:
     marker = layout.delete_marker(chunk_id)
     try:
         with intents_lock(layout, CLIENT_WAIT_S):
-            fd = os.open(marker, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o664)
-            try:
-                os.utime(fd)  # one that was there before is the later intent now
-            finally:
-                os.close(fd)
+            while not _touch(marker):  # each round somebody has removed it between our open and our look
+                continue
             _unlink(layout.want_marker(chunk_id))
     except OSError as e:
         raise _placing(e, marker) from e
+
+
+def _touch(marker: str) -> bool:
+    """Create a marker, or make the one that is there the later intent; whether it is that one that stands there now.
+
+    Without the lock of intents, an old one may be on its way out just now: then its inode was touched in vain.
+    """
+    fd = os.open(marker, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o664)
+    try:
+        os.utime(fd)
+        return os.path.samestat(os.fstat(fd), os.lstat(marker))
+    except FileNotFoundError:
+        return False
+    finally:
+        os.close(fd)
 
 
 def read_want(layout: Layout, chunk_id: str, judged: Marker) -> DataChunk:

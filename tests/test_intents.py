@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,7 +21,6 @@ from tests.test_fs import CrashBefore, CrashError, Recorder, crash_at_each_step
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from fsdm.state import Marker
 
@@ -458,3 +458,24 @@ def test_a_crash_while_a_replaced_marker_is_put_back_does_not_lose_it(layout: La
 
 def test_the_name_of_a_marker_on_its_way_out_is_a_dotfile() -> None:
     assert ASIDE.startswith(".")
+
+
+def test_a_delete_over_an_old_one_is_not_lost_where_that_is_removed_meanwhile(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chunk = a_want()
+    want, delete = layout.want_marker(chunk.id), layout.delete_marker(chunk.id)
+    Path(delete).touch()
+    Path(want).write_bytes(chunk.to_json())
+    old, winner = look_at(delete), look_at(want)
+    assert old is not None
+    assert winner is not None
+    utime = os.utime
+
+    def late(fd: int) -> None:
+        remove_marker(layout, FileSystem(), delete, old, (want, winner))  # it goes on without the lock, after 50 ms
+        utime(fd)
+
+    monkeypatch.setattr("fsdm.intents.os.utime", late)
+    place_delete(layout, chunk.id)
+    assert os.path.exists(delete)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from fsdm.layout import Layout, Place
     from fsdm.model import DataChunk
-    from fsdm.plan import Fetch, Memo, Publish
+    from fsdm.plan import Memo, Publish
     from fsdm.state import Marker
 
 pytestmark = pytest.mark.timeout(600)  # a search is long where the machine is busy
@@ -274,18 +274,6 @@ def trash_left(put: pytest.MonkeyPatch) -> None:
     put.setattr(fsdm.reconciler.Reconciler, "open", open_without)
 
 
-def partial_not_begun_anew(put: pytest.MonkeyPatch) -> None:
-    """A fetch goes on in what a crash left of the last one."""
-    fetch = Applier._fetch
-
-    def fetch_into(self: Applier, action: Fetch, stop: Any) -> Any:
-        with pytest.MonkeyPatch.context() as inner:
-            inner.setattr(Applier, "_discard", lambda self, path: None)
-            return fetch(self, action, stop)
-
-    put.setattr(Applier, "_fetch", fetch_into)
-
-
 MUTANTS: dict[Mutant, type[Asking]] = {
     ready_by_path: Readers,
     ready_before_the_lock: Readers,
@@ -302,7 +290,6 @@ MUTANTS: dict[Mutant, type[Asking]] = {
     want_before_publish: Bringing,
     ready_before_the_files: Bringing,
     files_not_compared: Bringing,
-    partial_not_begun_anew: Bringing,
     end_inclusive: Readers,
     widest_first: Readers,
     next_in_line_not_asked: Readers,
