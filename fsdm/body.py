@@ -104,6 +104,9 @@ def _splice(
 ) -> None:
     with _connection_errors(raw):
         first = parser.read1(BLOCK_BYTES)  # what the buffer holds already, or else what comes: then it is empty
+    if not first:  # the connection has ended, and http.client has closed it
+        check()
+        raise IncompleteRead(0, length)
     sink.put(first)
     left = length - len(first)
     timeout_s = sock.gettimeout()
@@ -125,22 +128,28 @@ def _move(raw: HTTPResponse, sock: int, sink: Sink, limit: int) -> int:
     reading, writing = _pipe()
     with _connection_errors(raw):
         count = os.splice(sock, writing, min(limit, PIPE_BYTES))
+    try:
+        _empty(reading, sink, count)
+    except BaseException:
+        drop_pipe()  # what is left in it must not come into the next file
+        raise
+    return count
+
+
+def _empty(pipe: int, sink: Sink, count: int) -> None:
+    """Move `count` bytes from the pipe to the file."""
     left = count
     try:
         while left > 0:
-            left -= os.splice(reading, sink.fd, left)
+            left -= os.splice(pipe, sink.fd, left)
     except OSError as e:
         if e.errno != errno.EINVAL:  # this file system takes no splice: by hand then
-            drop_pipe()
             raise
-        sink.took(count - left)
-        while left > 0:
-            block = os.read(reading, left)
-            sink.put(block)
-            left -= len(block)
-        return count
-    sink.took(count)
-    return count
+    sink.took(count - left)
+    while left > 0:
+        block = os.read(pipe, left)
+        sink.put(block)
+        left -= len(block)
 
 
 def _hand_back(raw: HTTPResponse, parser: http.client.HTTPResponse) -> None:

@@ -135,7 +135,11 @@ def _add_arguments(name: str, verb: argparse.ArgumentParser) -> None:
                 "--jobs", type=_positive, default=8, metavar="N", help="chunks fetched at once (default 8)"
             )
             verb.add_argument(
-                "--connections", type=_positive, default=8, metavar="N", help="files fetched at once (default 8)"
+                "--connections",
+                type=_positive,
+                default=8,
+                metavar="N",
+                help="files fetched at once, and a quarter more of small ones (default 8)",
             )
             verb.add_argument(
                 "--allow-unknown-fs", action="store_true", help="trust flock on a file system not known to be safe"

@@ -67,7 +67,7 @@ def fetch_chunk(
         if lanes is None:
             work()
         else:
-            lanes.submit(work, small=source.size is not None and source.size <= SMALL_BYTES)
+            lanes.submit(chunk.id, work, small=source.size is not None and source.size <= SMALL_BYTES)
     batch.wait()
     fs.fsync_dir(data)
     return Manifest.of(chunk, {name: batch.entries[name] for name in chunk.files})

@@ -69,7 +69,10 @@ SCAN_SHARE: Final = 50  # a scan is followed by so many times its own duration w
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """`jobs` chunks are fetched at once, over `connections`; without any event, changes are found after `poll_s`."""
+    """How much at once: `jobs` chunks, over `connections` and a quarter more for small files alone.
+
+    Without any event, changes are found after `poll_s` seconds.
+    """
 
     jobs: int = 8
     connections: int = 8
@@ -105,7 +108,8 @@ class Reconciler:
             ThreadCrew("fsdm-hand", limits.hands),
             ThreadCrew("fsdm-erase", 1),
         )
-        self._lanes = None if crews else Lanes("fsdm-connection", limits.connections, limits.connections // 4)
+        reserved = -(-limits.connections // 4)
+        self._lanes = None if crews else Lanes("fsdm-connection", limits.connections + reserved, reserved)
         self._applier = Applier(
             layout,
             fs=self._fs,

@@ -31,7 +31,7 @@ from fsdm.status import read_status
 from fsdm.stop import Stop
 from tests.kit import Source, an_id, put_want, touch_delete
 from tests.test_apply import Bench
-from tests.test_download import InThread, fetch, full_server
+from tests.test_fetcher import InThread, fetch, full_server
 from tests.test_fs import CrashBefore, CrashError
 from tests.test_intents import a_want, judged, put
 from tests.test_locks import can_lock, in_a_fork

@@ -426,7 +426,7 @@ def _time_calls(
     layout = Layout(data_dir)
     times: tuple[list[int], list[int]] = ([], [])
     with DataManager(data_dir, reconcile=reconcile) as dm:
-        eight = [a_chunk(number, url, files=100, size=64 * MIB, rate=rate) for number in range(8)]
+        eight = [a_chunk(number, url, files=400, size=16 * MIB, rate=rate) for number in range(8)]
         for chunk in eight:
             dm.download_chunk(chunk)
         until(lambda: all(_receiving(layout, chunk) for chunk in eight), "eight downloads run")

@@ -1,0 +1,471 @@
+"""Transfers over a real HTTP server that misbehaves: nothing but the bytes that are wanted passes for a file."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import itertools
+import os
+import socket
+import threading
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from blake3 import blake3
+
+from fsdm.errors import StoppedError, TransferError
+from fsdm.fetcher import HttpFetcher, shown
+from fsdm.fs import FileSystem
+from fsdm.model import FileSource
+from fsdm.stop import Stop
+from tests.kit import PATIENCE_S, content, eventually
+from tests.test_fs import Recorder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
+
+    from fsdm.model import FileEntry
+    from tests.kit import Source
+
+DATA = content("a file", 300_000)
+SHA256 = hashlib.sha256(DATA).hexdigest()
+BLAKE3 = blake3(DATA).hexdigest()
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+REDIRECT = b"HTTP/1.1 302 Found\r\nLocation: %s\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+
+
+@pytest.fixture
+def url(source: Source) -> str:
+    return source.put("/file", DATA)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "file"
+
+
+def fetch(
+    url: str, path: Path, stop: Stop | None = None, *, fetcher: HttpFetcher | None = None, **known: Any
+) -> FileEntry:
+    """One file, by a fetcher of its own."""
+    return (fetcher or HttpFetcher()).fetch(FileSource(url=url, **known), str(path), FileSystem(), stop or Stop())
+
+
+class InThread:
+    """A call in a thread of its own, and what came of it."""
+
+    def __init__(self, work: Callable[[], object]) -> None:
+        self.result: object = None
+        self._work = work
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self.result = self._work()
+        except Exception as e:
+            self.result = e
+
+    def join(self) -> object:
+        self._thread.join(PATIENCE_S)
+        assert not self._thread.is_alive(), "it still waits"
+        return self.result
+
+
+@contextmanager
+def answering(answers: Iterable[bytes]) -> Iterator[tuple[str, list[bytes]]]:
+    """A server that gives these answers, one a connection, whatever it is asked; its URL, and what it was asked."""
+    asked: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            for answer in answers:
+                try:
+                    connection, _ = server.accept()
+                except OSError:
+                    return
+                with connection:
+                    asked.append(connection.recv(65536))
+                    connection.sendall(answer)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.getsockname()[1]}", asked
+        finally:
+            server.shutdown(socket.SHUT_RDWR)
+            thread.join(PATIENCE_S)
+
+
+def refused_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+@contextmanager
+def full_server() -> Iterator[int]:
+    """A port where a connection is neither made nor refused: nobody accepts those that wait already."""
+    with ExitStack() as stack:
+        server = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(4):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(server.getsockname())
+        yield int(server.getsockname()[1])
+
+
+def connecting_to(port: int) -> int:
+    """How many connections to a port of this machine have been asked for and not answered (proc(5), SYN_SENT)."""
+    with open("/proc/net/tcp") as file:
+        return sum(line.split()[2:4] == [f"0100007F:{port:04X}", "02"] for line in file)
+
+
+# ---------------------------------------------------------------------------------------------------------- what passes
+
+
+@pytest.mark.parametrize("known", [{}, {"size": len(DATA)}, {"sha256": SHA256}, {"size": len(DATA), "sha256": SHA256}])
+def test_a_file_arrives_as_it_is(url: str, path: Path, known: dict[str, Any]) -> None:
+    entry = fetch(url, path, **known)
+    assert (entry.size, entry.blake3) == (len(DATA), BLAKE3)
+    assert entry.sha256 == (SHA256 if "sha256" in known else None)
+    assert path.read_bytes() == DATA
+
+
+def test_an_empty_file_is_a_file(source: Source, path: Path) -> None:
+    assert fetch(source.put("/empty", b""), path, size=0).size == 0
+    assert path.read_bytes() == b""
+
+
+def test_a_body_without_a_length_ends_with_the_connection(source: Source, url: str, path: Path) -> None:
+    source.fault("/file", no_length=True)
+    assert fetch(url, path).blake3 == BLAKE3
+
+
+def test_a_chunked_body_is_put_together(path: Path) -> None:
+    answer = (
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"
+    )
+    with answering([answer]) as (url, _):
+        assert fetch(url, path, size=5).size == 5
+    assert path.read_bytes() == b"abcde"
+
+
+def test_a_redirect_is_followed(url: str, path: Path) -> None:
+    with answering([REDIRECT % url.encode()]) as (moved, _):
+        assert fetch(f"{moved}/old", path, size=len(DATA)).blake3 == BLAKE3
+
+
+def test_no_encoding_is_asked_for(path: Path) -> None:
+    with answering([b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"]) as (url, asked):
+        fetch(url, path)
+    assert b"\r\naccept-encoding: identity\r\n" in asked[0].lower()
+
+
+def test_a_file_that_is_gzip_by_itself_stays_as_it_is(source: Source, path: Path) -> None:
+    packed = gzip.compress(DATA)
+    fetch(source.put("/file.gz", packed), path)
+    assert path.read_bytes() == packed
+
+
+def test_the_data_is_synced_after_its_last_byte(source: Source, url: str, path: Path) -> None:
+    sizes: list[int] = []
+    fs = Recorder(fsync_file=lambda path: sizes.append(os.path.getsize(path)))
+    HttpFetcher().fetch(FileSource(url=url), str(path), fs, Stop())
+    assert fs.steps == [("create", str(path)), ("fsync_file", str(path))]
+    assert sizes == [len(DATA)]
+
+
+# -------------------------------------------------------------------------------------------------------- what does not
+
+
+@pytest.mark.parametrize(
+    ("status", "transient"),
+    [(404, False), (403, False), (410, False), (206, False), (429, True), (500, True), (503, True)],
+)
+def test_an_answer_that_is_not_200_is_no_file_whatever_its_page_says(
+    source: Source, url: str, path: Path, status: int, transient: bool
+) -> None:
+    source.fault("/file", status=status)
+    with pytest.raises(TransferError, match=f"HTTP {status}") as caught:
+        fetch(url, path)
+    assert caught.value.transient is transient
+    assert bool(caught.value.hint) is not transient
+    assert not path.exists()
+
+
+def test_an_error_page_that_says_200_is_not_taken_for_the_file(source: Source, path: Path) -> None:
+    url = source.put("/file", b"<html>Service Unavailable</html>")
+    with pytest.raises(TransferError, match=f"32 bytes are offered, {len(DATA)} are wanted") as caught:
+        fetch(url, path, size=len(DATA))
+    assert not caught.value.transient
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("known", [{}, {"size": len(DATA)}, {"sha256": SHA256}])
+def test_a_body_that_is_cut_short_is_no_file_and_may_come_next_time(
+    source: Source, url: str, path: Path, known: dict[str, Any]
+) -> None:
+    for cut_at in (0, 1, len(DATA) - 1):
+        source.fault("/file", cut_at=cut_at)
+        with pytest.raises(TransferError) as caught:
+            fetch(url, path, **known)
+        assert caught.value.transient
+        path.unlink(missing_ok=True)
+
+
+def test_a_body_without_a_length_that_is_too_short_or_too_long_is_no_file(source: Source, url: str, path: Path) -> None:
+    source.fault("/file", no_length=True)
+    with pytest.raises(TransferError, match=f"{len(DATA)} bytes came, {len(DATA) + 1} are wanted") as caught:
+        fetch(url, path, size=len(DATA) + 1)
+    assert caught.value.transient
+    path.unlink()
+    with pytest.raises(TransferError, match="more than the 1000 bytes") as caught:
+        fetch(url, path, size=1000)
+    assert not caught.value.transient
+    assert path.stat().st_size <= 1001, "it ends before it fills the disk"
+
+
+@pytest.mark.parametrize("off_by", [-1, 1])
+def test_a_size_other_than_the_declared_one_is_refused_before_a_byte_is_written(
+    url: str, path: Path, off_by: int
+) -> None:
+    with pytest.raises(TransferError, match="are offered"):
+        fetch(url, path, size=len(DATA) + off_by)
+    assert not path.exists()
+
+
+def test_bytes_with_another_digest_are_no_file(url: str, path: Path) -> None:
+    with pytest.raises(TransferError, match=f"sha256 is {SHA256}, wanted is {'0' * 64}") as caught:
+        fetch(url, path, sha256="0" * 64, size=len(DATA))
+    assert not caught.value.transient
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "GZIP", "br", "gzip, identity"])
+def test_an_encoding_that_was_not_asked_for_is_refused(source: Source, url: str, path: Path, encoding: str) -> None:
+    source.fault("/file", headers={"Content-Encoding": encoding})
+    with pytest.raises(TransferError, match="unasked") as caught:
+        fetch(url, path)
+    assert not caught.value.transient
+    assert not path.exists()
+
+
+def test_a_chunked_body_that_is_cut_is_no_file(path: Path) -> None:
+    with answering([CHUNKED + b"5\r\nabc"]) as (url, _), pytest.raises(TransferError) as caught:
+        fetch(url, path)
+    assert caught.value.transient
+
+
+def test_a_server_that_does_not_speak_http_is_an_error_that_may_pass(path: Path) -> None:
+    with answering([b"SSH-2.0-OpenSSH_9.6\r\n"]) as (url, _), pytest.raises(TransferError) as caught:
+        fetch(url, path)
+    assert caught.value.transient
+
+
+def test_a_connection_that_is_refused_may_come_next_time(path: Path) -> None:
+    with pytest.raises(TransferError, match="Connection refused") as caught:
+        fetch(f"http://127.0.0.1:{refused_port()}/file", path)
+    assert caught.value.transient
+
+
+def test_redirects_without_end_are_given_up(path: Path) -> None:
+    with (
+        answering(itertools.repeat(REDIRECT % b"/again")) as (url, _),
+        pytest.raises(TransferError, match="too many redirects") as caught,
+    ):
+        fetch(url, path)
+    assert not caught.value.transient
+
+
+def test_a_redirect_to_a_file_of_this_machine_is_not_followed(path: Path) -> None:
+    with answering([REDIRECT % b"file:///etc/passwd"]) as (url, _), pytest.raises(TransferError):
+        fetch(url, path)
+    assert not path.exists()
+
+
+def test_a_server_that_falls_silent_is_given_up_after_the_idle_timeout(source: Source, url: str, path: Path) -> None:
+    fault = source.fault("/file", stall_at=10)
+    with pytest.raises(TransferError) as caught:
+        fetch(url, path, fetcher=HttpFetcher(idle_timeout_s=0.05))
+    assert caught.value.transient
+    assert fault.stalled.is_set()
+    with socket.create_server(("127.0.0.1", 0)) as mute, pytest.raises(TransferError, match=r"not a byte for 0\.05 s"):
+        fetch(
+            f"http://127.0.0.1:{mute.getsockname()[1]}/", path, fetcher=HttpFetcher(idle_timeout_s=0.05)
+        )  # the kernel accepts
+
+
+@pytest.mark.parametrize(
+    "make", [lambda path, other: path.write_bytes(b"old"), lambda path, other: path.symlink_to(other)]
+)
+def test_a_file_or_symlink_that_is_there_already_is_refused_and_not_written_through(
+    url: str, path: Path, tmp_path: Path, make: Callable[[Path, Path], None]
+) -> None:
+    other = tmp_path / "outside"
+    other.write_bytes(b"untouched")
+    make(path, other)
+    with pytest.raises(FileExistsError):
+        fetch(url, path)
+    assert other.read_bytes() == b"untouched"
+    assert path.read_bytes() in {b"old", b"untouched"}
+
+
+def test_a_symlink_that_leads_nowhere_is_not_followed_either(url: str, path: Path, tmp_path: Path) -> None:
+    path.symlink_to(tmp_path / "outside")
+    with pytest.raises(FileExistsError):
+        fetch(url, path)
+    assert not (tmp_path / "outside").exists()
+
+
+def test_what_the_disk_refuses_is_no_fault_of_the_transfer(
+    url: str, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(fd: int, data: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "write", refuse)
+    with pytest.raises(OSError, match="No space left"):
+        fetch(url, path)
+
+
+# ------------------------------------------------------------------------------------------------------------- stopping
+
+
+def test_a_stop_ends_a_transfer_that_waits_for_a_byte(source: Source, url: str, path: Path) -> None:
+    fault, stop = source.fault("/file", stall_at=10), Stop()
+    transfer = InThread(lambda: fetch(url, path, stop))
+    assert fault.stalled.wait(PATIENCE_S)
+    stop.set()
+    assert isinstance(transfer.join(), StoppedError)
+    assert stop.is_set()
+
+
+@pytest.mark.parametrize("stall_at", [0, 10])
+def test_a_stop_ends_a_transfer_without_a_length_and_does_not_take_the_cut_for_its_end(
+    source: Source, url: str, path: Path, stall_at: int
+) -> None:
+    fault, stop = source.fault("/file", stall_at=stall_at, no_length=True), Stop()
+    transfer = InThread(lambda: fetch(url, path, stop))
+    assert fault.stalled.wait(PATIENCE_S)
+    eventually(path.exists, "the head of the answer has come")
+    stop.set()
+    assert isinstance(transfer.join(), StoppedError)
+
+
+def test_a_stop_ends_a_transfer_that_waits_for_an_answer(path: Path) -> None:
+    stop = Stop()
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        transfer = InThread(lambda: fetch(f"http://127.0.0.1:{mute.getsockname()[1]}/", path, stop))
+        connection, _ = mute.accept()
+        with connection:
+            assert connection.recv(10) == b"GET / HTTP"
+            stop.set()
+            assert isinstance(transfer.join(), StoppedError)
+    assert not path.exists()
+
+
+def test_a_stop_ends_a_transfer_that_waits_to_be_connected(path: Path) -> None:
+    stop, fetcher = Stop(), HttpFetcher(connect_timeout_s=10 * PATIENCE_S)
+    with full_server() as port:
+        before = connecting_to(port)
+        transfer = InThread(lambda: fetch(f"http://127.0.0.1:{port}/", path, stop, fetcher=fetcher))
+        eventually(lambda: connecting_to(port) > before, "it is connecting")
+        stop.set()
+        assert isinstance(transfer.join(), StoppedError)
+    assert not path.exists()
+
+
+def test_a_stop_that_came_before_the_connection_lets_nothing_begin(source: Source, url: str, path: Path) -> None:
+    stop = Stop()
+    stop.set()
+    with pytest.raises(StoppedError):
+        fetch(url, path, stop)
+    assert not path.exists()
+
+
+def test_a_stop_ends_a_transfer_over_a_connection_that_served_another_before(
+    source: Source, url: str, path: Path, tmp_path: Path
+) -> None:
+    fetcher, stop = HttpFetcher(), Stop()
+    stalling = source.put("/stalling", DATA)
+    fault = source.fault("/stalling", stall_at=10)
+
+    def both() -> object:
+        fetch(url, tmp_path / "first", fetcher=fetcher)
+        return fetch(stalling, path, stop, fetcher=fetcher)
+
+    transfer = InThread(both)
+    assert fault.stalled.wait(PATIENCE_S)
+    stop.set()
+    assert isinstance(transfer.join(), StoppedError)
+
+
+def test_a_stop_that_comes_late_does_not_cut_the_next_transfer_over_the_same_connection(
+    source: Source, url: str, path: Path, tmp_path: Path
+) -> None:
+    fetcher, late = HttpFetcher(), Stop()
+    stalling = source.put("/stalling", DATA)
+    fault = source.fault("/stalling", stall_at=10)
+
+    def both() -> object:
+        fetch(url, tmp_path / "first", late, fetcher=fetcher)
+        return fetch(stalling, path, fetcher=fetcher)
+
+    transfer = InThread(both)
+    assert fault.stalled.wait(PATIENCE_S)
+    late.set()
+    fault.gate.set()
+    assert getattr(transfer.join(), "blake3", None) == BLAKE3
+
+
+def test_a_stop_in_the_middle_of_a_body_that_flows_is_heeded(source: Source, path: Path) -> None:
+    url, stop = source.put("/big", bytes(8 << 20)), Stop()
+    with pytest.raises(StoppedError):
+        HttpFetcher().fetch(FileSource(url=url), str(path), Recorder(create=lambda _: stop.set()), stop)
+    assert path.stat().st_size < 8 << 20
+
+
+# -------------------------------------------------------------------------------------------------------------- secrets
+
+
+def test_no_error_shows_the_secrets_that_a_url_may_carry(source: Source, tmp_path: Path) -> None:
+    host = source.url.removeprefix("http://")
+    source.put("/file", DATA)
+    source.put("/cut", DATA)
+    source.fault("/cut", cut_at=5)
+    source.put("/packed", DATA)
+    source.fault("/packed", headers={"Content-Encoding": "gzip"})
+    with answering(REDIRECT % to for to in (b"file:///x?s3cret", b"http://s3cret.invalid:1/", b"/none?s3cret")) as (
+        redirecting,
+        _,
+    ):
+        cases: list[tuple[str, dict[str, Any]]] = [
+            (f"{host}/none", {}),
+            (f"{host}/file", {"size": 1}),
+            (f"{host}/file", {"sha256": "0" * 64}),
+            (f"{host}/cut", {}),
+            (f"{host}/packed", {}),
+            (f"127.0.0.1:{refused_port()}/file", {}),
+            (redirecting.removeprefix("http://") + "/moved", {}),
+        ]
+        for number, (where, known) in enumerate(cases):
+            with pytest.raises(TransferError) as caught:
+                fetch(f"http://user:s3cret@{where}?token=s3cret#s3cret", tmp_path / str(number), **known)
+            assert "s3cret" not in f"{caught.value} {caught.value.hint}"
+            assert where in str(caught.value)
+    assert "user" not in shown("https://user@example.org/a")
+
+
+@pytest.mark.parametrize(
+    ("url", "seen"),
+    [
+        ("https://user:pw@example.org:8443/a/b.parquet?sig=x#y", "https://example.org:8443/a/b.parquet"),
+        ("http://example.org", "http://example.org"),
+    ],
+)
+def test_a_url_is_shown_without_user_password_query_and_fragment(url: str, seen: str) -> None:
+    assert shown(url) == seen

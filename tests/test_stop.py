@@ -1,0 +1,136 @@
+"""A stop cuts what is guarded, at once and also later, and lets go of what is done with."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from fsdm.errors import StoppedError
+from fsdm.stop import Stop
+from tests.kit import PATIENCE_S
+from tests.test_fetcher import InThread
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@contextmanager
+def connected() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Two ends of one connection."""
+    here, there = socket.socketpair()
+    with here, there:
+        for end in (here, there):
+            end.settimeout(PATIENCE_S)
+        yield here, there
+
+
+def guarding(stop: Stop, sock: socket.socket, ready: threading.Barrier) -> bytes:
+    """What comes over `sock`, guarded; b"" once it is cut."""
+    stop.guard(sock)
+    ready.wait(PATIENCE_S)
+    try:
+        return sock.recv(10)
+    finally:
+        stop.done()
+
+
+def test_a_stop_is_heard_by_whoever_asks() -> None:
+    stop = Stop()
+    stop.check()
+    assert not stop.is_set()
+    stop.set()
+    stop.set()
+    assert stop.is_set()
+    with pytest.raises(StoppedError):
+        stop.check()
+
+
+def test_a_stop_wakes_every_thread_that_waits_for_a_byte() -> None:
+    stop, ready = Stop(), threading.Barrier(3)
+    with connected() as (one, _), connected() as (other, _):
+        threads = [InThread(lambda sock=sock: guarding(stop, sock, ready)) for sock in (one, other)]  # type: ignore[misc]
+        ready.wait(PATIENCE_S)
+        stop.set()
+        assert [thread.join() for thread in threads] == [b"", b""]
+
+
+def test_what_is_guarded_after_the_stop_is_cut_at_once() -> None:
+    stop = Stop()
+    stop.set()
+    with connected() as (here, _):
+        stop.guard(here)
+        assert here.recv(1) == b""
+        stop.done()
+
+
+def test_a_thread_that_guards_two_sockets_has_both_cut() -> None:
+    stop = Stop()
+    with connected() as (one, _), connected() as (other, _):
+        stop.guard(one)
+        stop.guard(other)
+        stop.set()
+        assert (one.recv(1), other.recv(1)) == (b"", b"")
+        stop.done()
+
+
+def test_a_socket_that_is_done_with_is_not_cut() -> None:
+    stop = Stop()
+    with connected() as (here, there):
+        stop.guard(here)
+        stop.done()
+        stop.set()
+        there.sendall(b"on")
+        assert here.recv(10) == b"on"
+
+
+def test_a_thread_that_is_done_lets_go_of_its_own_sockets_alone() -> None:
+    stop, ready = Stop(), threading.Barrier(2)
+    with connected() as (mine, peer), connected() as (others, _):
+        stop.guard(mine)
+        thread = InThread(lambda: guarding(stop, others, ready))
+        ready.wait(PATIENCE_S)
+        stop.done()
+        stop.set()
+        assert thread.join() == b""
+        peer.sendall(b"on")
+        assert mine.recv(10) == b"on"
+
+
+def test_a_socket_is_cut_though_its_descriptor_has_gone_on_to_another_object() -> None:
+    stop = Stop()
+    with connected() as (here, _):
+        stop.guard(here)
+        with socket.socket(fileno=here.detach()) as wrapped:  # as TLS does it
+            wrapped.settimeout(PATIENCE_S)
+            stop.set()
+            assert wrapped.recv(1) == b""
+        stop.done()
+
+
+def test_a_socket_that_is_closed_already_is_no_obstacle_to_the_others() -> None:
+    stop = Stop()
+    with connected() as (gone, there), connected() as (here, _):
+        stop.guard(gone)
+        stop.guard(here)
+        gone.close()
+        there.close()
+        stop.set()
+        assert here.recv(1) == b""
+        stop.done()
+
+
+def test_a_guard_leaves_no_descriptor_behind() -> None:
+    stop = Stop()
+    with connected() as (here, _):
+        before = len(os.listdir("/proc/self/fd"))
+        for _ in range(5):
+            stop.guard(here)
+        assert len(os.listdir("/proc/self/fd")) == before + 5
+        stop.done()
+        stop.done()
+        assert len(os.listdir("/proc/self/fd")) == before
