@@ -256,6 +256,7 @@ EVERY_ROAD: Final = pytest.mark.parametrize("road", ROADS, indirect=True)
 SAYS_ITS_END: Final = pytest.mark.parametrize(
     "road", [name for name, road in ROADS.items() if road.framing != "close"], indirect=True
 )
+TELLS_NO_CUT: Final = ("splice", "readinto", "readinto without a length", "readinto over TLS")
 SPLICE: Final = pytest.mark.parametrize("road", ["splice"], indirect=True)
 
 
@@ -424,6 +425,7 @@ def test_what_follows_a_spliced_body_stays_on_the_socket_and_is_no_answer_to_the
         assert_is(tmp_path / "file", POOL, take(road, pool, "/", tmp_path / "file"))
         connection = pool.pool.get_nowait()  # type: ignore[union-attr]
         assert connection.sock is not None, "it is kept"
+        assert connection.sock.gettimeout() == PATIENCE_S, "as it was"
         seen = eventually(lambda: (found := connection.sock.recv(100, socket.MSG_PEEK))[len(beyond) - 1 :] and found)
         assert seen == beyond
         pool.pool.put(connection)  # type: ignore[union-attr]
@@ -530,6 +532,23 @@ def test_a_body_without_a_length_is_checked_one_byte_beyond_what_is_wanted(
         origin.put("/whole", POOL[:at_most], framing=road.framing)
         take(road, pool, "/whole", tmp_path / "whole", at_most=at_most, check=check)
         assert_is(tmp_path / "whole", POOL[:at_most])
+
+
+@pytest.mark.parametrize("road", TELLS_NO_CUT, indirect=True)
+def test_a_check_tells_a_connection_that_was_cut_on_purpose_from_one_that_broke(road: Road, tmp_path: Path) -> None:
+    cut, path, at = threading.Event(), tmp_path / "file", 2 * BLOCK_BYTES
+
+    def check(sink: Sink) -> None:
+        if cut.is_set():
+            raise StoppedError("cut on purpose")
+
+    with road.origin() as origin, road.pool(origin) as pool:
+        answer = origin.put("/", POOL, framing=road.framing, stall_at=at, cut_at=at)
+        transfer = InThread(lambda: take(road, pool, "/", path, check=check))
+        eventually(lambda: path.exists() and path.stat().st_size == at, "all that has been sent is here")
+        cut.set()
+        answer.gate.set()
+        assert isinstance(transfer.join(), StoppedError)
 
 
 @EVERY_ROAD
