@@ -9,6 +9,7 @@ itself whether it has been stopped.
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter, deque
 from typing import TYPE_CHECKING
 
@@ -36,23 +37,31 @@ class Lanes:
     def submit(self, chunk_id: str, work: Work, *, small: bool) -> None:
         """Run `work`, which raises nothing, as soon as a thread is free for it."""
         with self._wake:
-            (self._small if small else self._large).setdefault(chunk_id, deque()).append(work)
-            if len(self._threads) < self._size:
-                # the reserved ones come last: until there is much to do, every thread takes everything
-                reserved = len(self._threads) >= self._size - self._reserved
-                name = f"{self._name}-{len(self._threads)}"
-                thread = threading.Thread(target=self._run, args=(reserved,), name=name, daemon=True)
-                self._threads.append(thread)
-                thread.start()
-            self._wake.notify_all()
+            closed = self._closed
+            if not closed:
+                (self._small if small else self._large).setdefault(chunk_id, deque()).append(work)
+                self._hire()
+                self._wake.notify_all()
+        if closed:  # no thread may be left that would
+            work()
+
+    def _hire(self) -> None:
+        if len(self._threads) < self._size:
+            # the reserved ones come last: until there is much to do, every thread takes everything
+            reserved = len(self._threads) >= self._size - self._reserved
+            name = f"{self._name}-{len(self._threads)}"
+            thread = threading.Thread(target=self._run, args=(reserved,), name=name, daemon=True)
+            thread.start()
+            self._threads.append(thread)
 
     def close(self, timeout_s: float | None) -> bool:
         """Run what is left and end; whether all of it ended in time."""
         with self._wake:
             self._closed = True
             self._wake.notify_all()
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
         for thread in self._threads:
-            thread.join(timeout_s)
+            thread.join(None if deadline is None else max(deadline - time.monotonic(), 0.0))
         return not any(thread.is_alive() for thread in self._threads)
 
     def _run(self, reserved: bool) -> None:

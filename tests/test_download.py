@@ -174,13 +174,21 @@ def test_the_first_error_is_raised_and_only_when_no_file_is_on_its_way_any_more(
         if name == "b":
             raise TransferError("the second", transient=True)
 
-    transfer = InThread(lambda: fetch_all(Scripted(script), tmp_path, lanes, fs=fs))
+    raised = threading.Event()
+
+    def work() -> object:
+        try:
+            return fetch_all(Scripted(script), tmp_path, lanes, fs=fs)
+        finally:
+            raised.set()
+
+    transfer = InThread(work)
     assert failed.wait(PATIENCE_S)
     # the lane of the one that failed is free for another now: so its error is noted
     noted = threading.Event()
     lanes.submit("another", noted.set, small=True)
     assert noted.wait(PATIENCE_S)
-    assert transfer.result is None, "it waits for the others"
+    assert not raised.wait(0.1), "it does not wait for the others"
     rest.set()
     assert str(transfer.join()) == "the first"
     assert "fsync_dir" not in fs.names
@@ -195,6 +203,14 @@ def test_no_file_is_begun_after_an_error(tmp_path: Path) -> None:
     with closing(_Closing(one_lane)), pytest.raises(OSError, match="No space left"):
         fetch_all(fetcher, tmp_path, one_lane)
     assert fetcher.begun == ["d", "a"]
+
+
+def test_a_stop_that_came_before_lets_no_file_begin(tmp_path: Path) -> None:
+    stop, fetcher = Stop(), Scripted(lambda name, stop: None)
+    stop.set()
+    with pytest.raises(StoppedError):
+        fetch_all(fetcher, tmp_path, None, stop)
+    assert fetcher.begun == []
 
 
 def test_an_error_of_whoever_is_told_of_a_file_is_an_error_of_the_chunk(lanes: Lanes, tmp_path: Path) -> None:
