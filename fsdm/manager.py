@@ -156,10 +156,7 @@ class DataManager(Client):
         self._catalog = Catalog(self._layout)
         if reconciler is None or lock is None:
             return
-        if reconciler.stop():
-            lock.close()
-        else:  # a slow disk keeps a hand in the middle of a step: nobody else may write before it has ended
-            threading.Thread(target=_close_when_ended, args=(reconciler, lock), daemon=True).start()
+        _end(reconciler, lock)
 
     def _stand_by(self) -> None:
         while not self._closed.wait(STANDBY_S):
@@ -175,6 +172,14 @@ class DataManager(Client):
         reconciler = self._reconciler
         if reconciler is not None:
             reconciler.ring(chunk_id)
+
+
+def _end(reconciler: Reconciler, lock: ReconcilerLock) -> None:
+    """Stop a reconciler, and let go of LOCK once its last hand has ended: nobody else may write before that."""
+    if reconciler.stop():
+        lock.close()
+    else:  # a slow disk keeps a hand in the middle of a step
+        threading.Thread(target=_close_when_ended, args=(reconciler, lock), daemon=True).start()
 
 
 def _close_when_ended(reconciler: Reconciler, lock: ReconcilerLock) -> None:
@@ -231,8 +236,7 @@ def run_once(
         troubles = reconciler.troubles()
         return {layout.root: "stopped"} | troubles if stop.is_set() else troubles
     finally:
-        reconciler.stop()
-        lock.close()
+        _end(reconciler, lock)
 
 
 def _lock(layout: Layout, stop: threading.Event, *, wait: bool) -> ReconcilerLock | None:
