@@ -18,7 +18,7 @@ from fsdm.audit import damage, read_manifest
 from fsdm.catalog import Catalog
 from fsdm.client import Client
 from fsdm.errors import DataDirectoryError, FsdmError, StoppedError, TransferError
-from fsdm.fetcher import HttpFetcher, shown
+from fsdm.fetcher import HttpFetcher
 from fsdm.fs import FileSystem
 from fsdm.intents import finish_removals, place_want, remove_marker
 from fsdm.layout import Place
@@ -27,6 +27,7 @@ from fsdm.model import DataChunk, FileSource
 from fsdm.plan import NO_MEMO, Overrule, Retire, decide
 from fsdm.refs import Refs
 from fsdm.scan import look
+from fsdm.session import shown
 from fsdm.status import read_status
 from fsdm.stop import Stop
 from tests.kit import Source, an_id, put_want, touch_delete

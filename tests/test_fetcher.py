@@ -15,9 +15,10 @@ import pytest
 from blake3 import blake3
 
 from fsdm.errors import StoppedError, TransferError
-from fsdm.fetcher import HttpFetcher, shown
+from fsdm.fetcher import HttpFetcher
 from fsdm.fs import FileSystem
 from fsdm.model import FileSource
+from fsdm.session import shown
 from fsdm.stop import Stop
 from tests.kit import PATIENCE_S, content, eventually
 from tests.test_fs import Recorder

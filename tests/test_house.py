@@ -15,7 +15,7 @@ import fsdm
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "events", "doorbell", "crew", "lanes", "fs"),
     ("layout", "stop"),
-    ("model", "index", "state", "locks", "watch"),
+    ("model", "index", "state", "locks", "watch", "session"),
     ("plan", "intents", "refs", "catalog", "download", "sink"),
     ("body", "agenda", "scan", "audit"),
     ("apply", "status", "fetcher"),
