@@ -18,7 +18,7 @@ from fsdm.download import Fetcher, fetch_chunk
 from fsdm.errors import DiskError, FsdmError, InvalidInputError, StaleMarkerError, StoppedError, TransferError
 from fsdm.events import Event
 from fsdm.intents import look_at, read_want, remove_marker
-from fsdm.layout import DATA, READY, WANT_MAX_BYTES, Layout, Place
+from fsdm.layout import DATA, PARTS, READY, WANT_MAX_BYTES, Layout, Place
 from fsdm.locks import Claim, exists
 from fsdm.model import DataChunk, Failure, Manifest
 from fsdm.plan import (
@@ -178,7 +178,6 @@ class Applier:
     def _fetch(self, action: Fetch, stop: Stop) -> Outcome:
         chunk = self._read(action.id, action.want)
         partial = self._layout.partial_of(action.id)
-        self._discard(self._layout.partial_of(action.id))
         self._tell(Event("started", action.id, f"{len(chunk.files)} files"))
         self._fetching[action.id] = chunk
         try:
@@ -191,9 +190,9 @@ class Applier:
                 stop=stop,
                 on_file=lambda name, entry: self._tell(Event("file", action.id, f"{name}, {entry.size} bytes")),
             )
-        except (TransferError, OSError):
-            # nothing is resumed, so it would only take up room while the want waits; and on a full disk `failed/ID`
-            # needs that room: so it is erased before anything else is done
+        except OSError:
+            # on a full disk `failed/ID`, and those that may go on, need its room: so it is erased before anything else
+            # is done; and after an fsync that failed nobody knows what is in it
             trashed = self._fs.discard(partial, self._layout.trash)
             if trashed:
                 self._fs.erase(trashed)
@@ -213,6 +212,7 @@ class Applier:
             return Done()
         if exists(layout.delete_marker(action.id)):
             return Stale()
+        fs.unlink(f"{partial}/{PARTS}")
         place = chunk.place
         dataset = layout.dataset(place.dataset_id)
         if not os.path.isdir(dataset):

@@ -7,18 +7,22 @@ manifest of bytes that are on the disk.
 
 from __future__ import annotations
 
+import os
 import threading
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
-from fsdm.layout import DATA
+from fsdm.errors import StoppedError, TransferError
+from fsdm.layout import DATA, PARTS
 from fsdm.model import DataChunk, FileEntry, FileSource, Manifest
+from fsdm.parts import Parts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Container
 
     from fsdm.fs import FileSystem
     from fsdm.lanes import Lanes
+    from fsdm.parts import Part
     from fsdm.stop import Stop
 
 SMALL_BYTES: Final = 4 << 20  # a want that declares no size counts as large
@@ -27,8 +31,8 @@ SMALL_BYTES: Final = 4 << 20  # a want that declares no size counts as large
 class Fetcher(Protocol):
     """Where files come from."""
 
-    def fetch(self, source: FileSource, path: str, fs: FileSystem, stop: Stop) -> FileEntry:
-        """Write the file to `path`, which does not exist, fsynced.
+    def fetch(self, source: FileSource, part: Part, fs: FileSystem, stop: Stop) -> FileEntry:
+        """Write the file to `part.path`, fsynced; what is there already may be taken over (see `parts`).
 
         Raises:
             TransferError: it could not be had, or is not what was asked for.
@@ -47,7 +51,9 @@ def fetch_chunk(
     stop: Stop,
     on_file: Callable[[str, FileEntry], None],
 ) -> Manifest:
-    """Fetch all files of a chunk into `directory/data`, on `lanes` or one after the other in this thread.
+    """Fetch what is missing of a chunk's files into `directory/data`, on `lanes` or one by one in this thread.
+
+    What has come of them by the time of an error or a stop is written down, for the next attempt.
 
     Raises:
         TransferError, StoppedError, OSError: the first that any of the files met; none is running any more then.
@@ -55,10 +61,12 @@ def fetch_chunk(
     data = f"{directory}/{DATA}"
     fs.mkdir(directory)
     fs.mkdir(data)
-    batch = _Batch(len(chunk.files), stop)
+    _clear(directory, (DATA, PARTS), fs)
+    _clear(data, chunk.files, fs)
+    batch, parts = _Batch(len(chunk.files), stop), Parts(directory, chunk.files, fs)
 
     def fetch_one(name: str, source: FileSource) -> None:
-        entry = fetcher.fetch(source, f"{data}/{name}", fs, stop)
+        entry = fetcher.fetch(source, parts.of(name), fs, stop)
         on_file(name, entry)
         batch.entries[name] = entry
 
@@ -68,9 +76,20 @@ def fetch_chunk(
             work()
         else:
             lanes.submit(chunk.id, work, small=source.size is not None and source.size <= SMALL_BYTES)
-    batch.wait()
+    try:
+        batch.wait()
+    except (TransferError, StoppedError):
+        parts.save()
+        raise
     fs.fsync_dir(data)
     return Manifest.of(chunk, {name: batch.entries[name] for name in chunk.files})
+
+
+def _clear(directory: str, names: Container[str], fs: FileSystem) -> None:
+    """Remove what an earlier attempt has left under other names: what is there will be published."""
+    for name in os.listdir(directory):
+        if name not in names:
+            fs.erase(f"{directory}/{name}")
 
 
 class _Batch:

@@ -27,6 +27,7 @@ CACHEDIR_TAG_TEXT: Final = (
 LOCK: Final = "LOCK"
 READY: Final = "READY"
 DATA: Final = "data"
+PARTS: Final = "PARTS"  # of a partial
 
 _ID = re.compile(r"[0-9a-f]{64}\Z")
 _CHUNK_DIR = re.compile(r"([0-9]{20})-([0-9]{20})-([0-9a-f]{64})\Z")

@@ -30,6 +30,7 @@ from fsdm.errors import InvalidInputError
 from fsdm.layout import U64_MAX, Place, as_id, file_name_fault
 
 SCHEMES = ("http", "https")
+MIRRORS_MAX = 16
 
 
 def _id(value: object) -> str:
@@ -72,7 +73,12 @@ def _url(value: object) -> str:
 
 
 def _source(value: object) -> object:
-    return {"url": value} if isinstance(value, str) else value
+    match value:
+        case str():
+            return {"url": value}
+        case [url, *mirrors]:
+            return {"url": url, "mirrors": mirrors or None}
+    return value
 
 
 ID_SCHEMA = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
@@ -142,20 +148,32 @@ def _invalid(error: ValidationError) -> InvalidInputError:
 
 
 class FileSource(_Document):
-    """Where a file comes from, and what is known of it beforehand."""
+    """Where a file comes from, in the order in which it is tried, and what is known of it beforehand."""
 
     url: Url
+    mirrors: Annotated[tuple[Url, ...], Field(max_length=MIRRORS_MAX)] | None = None
     size: Size | None = None
     sha256: Digest | None = None
     blake3: Digest | None = None
 
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """The URL and its mirrors."""
+        return (self.url, *(self.mirrors or ()))
+
+    @property
+    def has_digest(self) -> bool:
+        """Whether the want says which bytes these are."""
+        return self.sha256 is not None or self.blake3 is not None
+
 
 class FileEntry(_Document):
-    """A file that is here: its size in bytes, its BLAKE3, and its sha256 where the want gave one."""
+    """A file that is here: its size in bytes, its BLAKE3, sha256 where the want gave it, and the ETag of its answer."""
 
     size: Size
     blake3: Digest
     sha256: Digest | None = None
+    etag: str | None = None
 
 
 def _check_names(names: object) -> object:
@@ -185,7 +203,8 @@ class DataChunk(_Chunk):
     """A chunk that is wanted: the document in `want/ID`.
 
     `id` and `dataset_id` are 64 lower-case hex digits (32 bytes are taken too); `block_range` is a `range` of step 1, a
-    pair, or `{"start", "end"}`, half-open, in u64; `files` maps file names to URLs or to `{"url", "size", "sha256"}`.
+    pair, or `{"start", "end"}`, half-open, in u64; `files` maps file names to URLs, to lists of URLs (mirrors), or to
+    `{"url", "mirrors", "size", "sha256", "blake3"}`.
 
     Raises:
         InvalidInputError: naming the field.
@@ -259,6 +278,28 @@ def _agrees(entry: FileEntry, source: FileSource) -> bool:
     )
 
 
+class PartRecord(_Document):
+    """What `partial/ID/PARTS` says of one file: the version that it is of, and a BLAKE3 of the first `size` bytes.
+
+    `url` is the BLAKE3 of its URL, `total` the size of the whole where the server said it; `complete`: it is all there.
+    """
+
+    url: Digest
+    validator: str | None = None
+    etag: str | None = None
+    total: Size | None = None
+    size: Size = 0
+    blake3: Digest | None = None
+    complete: bool = False
+
+
+class PartsDocument(_Document):
+    """The document in `partial/ID/PARTS`: what an attempt that did not end has left. `boot_id`: since when."""
+
+    boot_id: str | None = None
+    files: dict[str, PartRecord]
+
+
 class MarkerStamp(_Document):
     """Which marker a failure speaks of: a marker that has changed since is a new request."""
 
@@ -274,6 +315,7 @@ class Failure(_Document):
     kind: Literal["transfer", "want", "marker", "damaged", "disk"]
     error: str
     hint: str = ""
+    transient: bool = True
     attempts: int = 1
     first_at: FiniteFloat
     last_at: FiniteFloat

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
+from fsdm.errors import TransferError
 from fsdm.model import Failure, MarkerStamp
 from fsdm.state import ChunkState, Marker, Partial
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 SETTLE_S: Final = 3.0  # a want that cannot be read may be half-written: so long it must lie still
 BACKOFF_FIRST_S: Final = 1.0
 BACKOFF_LAST_S: Final = 300.0
+PERMANENT_S: Final = 900.0  # what will not pass by itself is tried again seldom
+RETRY_AFTER_MAX_S: Final = 3600.0
 HELD_FIRST_S: Final = 0.002
 HELD_LAST_S: Final = 1.0
 
@@ -254,7 +257,7 @@ def _backing_off(memo: Memo, marker: Marker | None, now: float) -> float | None:
     failure = memo.failure
     if failure is None or failure.next_attempt_at is None:
         return None
-    if not now < failure.next_attempt_at <= now + BACKOFF_LAST_S:  # it is over, or the clock was set back
+    if not now < failure.next_attempt_at <= now + RETRY_AFTER_MAX_S:  # it is over, or the clock was set back
         return None
     return failure.next_attempt_at if failure.kind == "disk" or failure.marker == stamp(marker) else None
 
@@ -295,21 +298,26 @@ def stamp(marker: Marker | None) -> MarkerStamp | None:
 def next_failure(
     action: Action, error: FsdmError, memo: Memo, now: float, jitter: float, kind: Literal["transfer", "disk"]
 ) -> Failure:
-    """The failure after one more attempt: it waits twice as long as the last, times `jitter` (0.5 … 1)."""
+    """The failure after one more attempt: it waits twice as long as the last, times `jitter` (0.5 … 1).
+
+    At least as long as the server asks for, and long where trying again will not help.
+    """
     marker = stamp(getattr(action, "delete", None) or getattr(action, "want", None))
     last = memo.failure
     again = last if last is not None and last.kind == kind and last.marker == marker else None
     attempts = again.attempts + 1 if again else 1
-    delay = min(BACKOFF_FIRST_S * 2.0 ** min(attempts - 1, 30), BACKOFF_LAST_S) if error.transient else BACKOFF_LAST_S
+    delay = min(BACKOFF_FIRST_S * 2.0 ** min(attempts - 1, 30), BACKOFF_LAST_S) if error.transient else PERMANENT_S
+    asked = (error.retry_after_s if isinstance(error, TransferError) else None) or 0.0
     return Failure(
         id=action.id,
         kind=kind,
         error=str(error),
         hint=error.hint,
+        transient=error.transient,
         attempts=attempts,
         first_at=again.first_at if again else now,
         last_at=now,
-        next_attempt_at=now + delay * jitter,
+        next_attempt_at=now + max(delay * jitter, min(asked, RETRY_AFTER_MAX_S)),
         marker=marker,
     )
 

@@ -228,8 +228,8 @@ class Reconciler:
         failure = memo.failure
         if failure is None:
             return memo.held >= HELD_TRIES
-        permanent = failure.next_attempt_at is None or failure.next_attempt_at - failure.last_at > BACKOFF_LAST_S / 4
-        return memo.reported and (permanent or failure.attempts >= TRIES)
+        far = failure.next_attempt_at is None or failure.next_attempt_at - failure.last_at > BACKOFF_LAST_S / 4
+        return memo.reported and (far or failure.attempts >= TRIES)
 
     def pause(self) -> float:
         """Seconds until the next pass has something to do by itself."""

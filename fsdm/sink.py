@@ -43,17 +43,39 @@ class _Digest(Protocol):
 
 
 class Sink:
-    """An open file (for reading and writing) that is filled from its beginning."""
+    """An open file (for reading and writing) that is filled from its beginning, or from where it was left."""
 
     def __init__(self, fd: int, *, sha256: bool, writeback: bool) -> None:
         self.fd = fd
+        self._sha256 = sha256
+        self._writeback = _sync_file_range if writeback else None
+        self._begin()
+
+    def _begin(self) -> None:
         self.size = 0
         self._digests: dict[str, _Digest] = {"blake3": blake3()}
-        if sha256:
+        if self._sha256:
             self._digests["sha256"] = hashlib.sha256()
-        self._writeback = _sync_file_range if writeback else None
         self._written_back = 0
         self._hashed = 0
+
+    def restart(self) -> None:
+        """Throw away what is in the file."""
+        os.ftruncate(self.fd, 0)
+        os.lseek(self.fd, 0, os.SEEK_SET)
+        self._begin()
+
+    def take_over(self, size: int, check: Callable[[], None]) -> None:
+        """Count the bytes that are in the file already, up to `size`. `check` is called between pieces of them."""
+        while self.size < size:
+            check()
+            self.size = min(self.size + PIECE_BYTES, size)
+            self._catch_up()
+
+    def cut(self) -> None:
+        """Throw away what is behind the bytes that count; what is taken next goes there."""
+        os.ftruncate(self.fd, self.size)
+        os.lseek(self.fd, self.size, os.SEEK_SET)
 
     def expect(self, size: int | None) -> None:
         """Reserve room for what is announced: a full disk is met before the transfer, and the file lies in one piece.
@@ -80,11 +102,16 @@ class Sink:
             self._catch_up()
         self._push_out()
 
-    def entry(self) -> FileEntry:
+    def blake3(self) -> str:
+        """The BLAKE3 of the bytes that are here, in hex."""
+        self._catch_up()
+        return self._digests["blake3"].hexdigest()
+
+    def entry(self, etag: str | None = None) -> FileEntry:
         """What came, as READY records it."""
         self._catch_up()
         digests = {name: digest.hexdigest() for name, digest in self._digests.items()}
-        return FileEntry(size=self.size, blake3=digests["blake3"], sha256=digests.get("sha256"))
+        return FileEntry(size=self.size, blake3=digests["blake3"], sha256=digests.get("sha256"), etag=etag)
 
     def _catch_up(self) -> None:
         if self._hashed == self.size:
@@ -150,6 +177,6 @@ def digest_of(path: str, name: Literal["blake3", "sha256"]) -> str:
 
 
 def open_sink(path: str, *, sha256: bool, writeback: bool) -> Sink:
-    """A sink into a new file; the caller closes its descriptor."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    """A sink into a file, which may be there; the caller closes its descriptor."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     return Sink(os.open(path, flags, 0o644), sha256=sha256, writeback=writeback)

@@ -10,6 +10,7 @@ import hashlib
 import itertools
 import json
 import os
+import re
 import threading
 import time
 from collections import Counter
@@ -61,15 +62,21 @@ class Fault:
     cut_at: int | None = None  # the connection breaks after so many bytes
     headers: dict[str, str] = field(default_factory=dict)
     no_length: bool = False
+    no_ranges: bool = False  # a Range is ignored
+    ranged: tuple[int, dict[str, str]] | None = None  # what a request with a Range is answered with, and no body
 
 
 class Source:
-    """An HTTP/1.1 server on loopback: `files` and `faults` are by path, and `asked` counts requests."""
+    """An HTTP/1.1 server on loopback: `files` and `faults` are by path, and `asked` counts requests.
+
+    It gives strong ETags, and parts of files where it is asked for them; `heads` are the requests' headers, by path.
+    """
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
         self.faults: dict[str, Fault] = {}
         self.asked: Counter[str] = Counter()
+        self.heads: dict[str, list[dict[str, str]]] = {}
         source = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -135,12 +142,28 @@ class Source:
     def _answer(self, handler: BaseHTTPRequestHandler) -> None:
         path = urlsplit(handler.path).path
         self.asked[path] += 1
+        self.heads.setdefault(path, []).append(dict(handler.headers.items()))
         fault, data = self.faults.get(path, Fault()), self.files.get(path)
-        if data is None or fault.status != 200:
-            handler.send_error(404 if data is None else fault.status)
+        if data is None:
+            handler.send_error(404)
             return
-        handler.send_response(200)
-        for name, value in fault.headers.items():
+        if fault.status != 200:
+            _send_head(handler, fault.status, {"Content-Length": "0"} | fault.headers)
+            return
+        whole, start = len(data), 0
+        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", handler.headers.get("Range", ""))
+        if asked is not None and fault.ranged is not None:
+            _send_head(handler, fault.ranged[0], {"Content-Length": "0"} | fault.ranged[1])
+            return
+        tag = fault.headers.get("ETag", etag_of(data))
+        if asked is not None and not fault.no_ranges and handler.headers.get("If-Range", tag) == tag:
+            start, end = int(asked[1]), int(asked[2] or whole - 1) + 1
+            data = data[start:end]
+            handler.send_response(206)
+            handler.send_header("Content-Range", f"bytes {start}-{start + len(data) - 1}/{whole}")
+        else:
+            handler.send_response(200)
+        for name, value in ({"ETag": tag} | fault.headers).items():
             handler.send_header(name, value)
         if fault.no_length:
             handler.send_header("Connection", "close")
@@ -159,6 +182,18 @@ class Source:
         handler.wfile.write(data[sent:end])
         if fault.cut_at is not None:
             handler.close_connection = True
+
+
+def _send_head(handler: BaseHTTPRequestHandler, status: int, headers: dict[str, str]) -> None:
+    handler.send_response(status)
+    for name, value in headers.items():
+        handler.send_header(name, value)
+    handler.end_headers()
+
+
+def etag_of(data: bytes) -> str:
+    """The strong ETag that a source gives for these bytes."""
+    return f'"{hashlib.sha256(data).hexdigest()[:16]}"'
 
 
 def files_of(directory: Path) -> dict[str, bytes]:

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 
     from fsdm.events import Event
     from fsdm.layout import Layout, Place
+    from fsdm.parts import Part
     from fsdm.state import ChunkState, Marker
     from tests.kit import Source
 
@@ -63,16 +64,16 @@ class MadeUp:
         self.count = 0
         self.instead: Callable[[], object] = lambda: None
 
-    def fetch(self, source: FileSource, path: str, fs: FileSystem, stop: Stop) -> FileEntry:
+    def fetch(self, source: FileSource, part: Part, fs: FileSystem, stop: Stop) -> FileEntry:
         self.count += 1
         self.instead()
         stop.check()
         data = content(source.url, 100)
-        fs.step("create", path)
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        fs.step("create", part.path)
+        fd = os.open(part.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         try:
             os.write(fd, data)
-            fs.fsync_file(fd, path)
+            fs.fsync_file(fd, part.path)
         finally:
             os.close(fd)
         return FileEntry(size=len(data), blake3="0" * 64)
@@ -199,14 +200,17 @@ def test_a_fetch_leaves_a_complete_partial(bench: Bench, chunk: DataChunk, data_
     assert bench.told() == ["started", "file", "file"]
 
 
-def test_a_fetch_begins_anew_and_trusts_nothing_that_was_left(bench: Bench, chunk: DataChunk, data_dir: Path) -> None:
+def test_a_fetch_keeps_nothing_of_what_was_left_but_wanted_files(
+    bench: Bench, chunk: DataChunk, data_dir: Path
+) -> None:
     left = data_dir / "partial" / chunk.id / "data"
     left.mkdir(parents=True)
     (left / "blocks.parquet").write_bytes(b"half")
     (left / "stray").touch()
+    (left.parent / ".READY.0000").touch()
     assert bench.apply(Fetch(chunk.id, bench.want(chunk.id))) == Done()
     assert files_of(left).keys() == set(NAMES)
-    assert len(bench.erased) == 1
+    assert not os.path.exists(f"{left.parent}/.READY.0000")
 
 
 @pytest.mark.parametrize("action", [Fetch, Publish, lambda chunk_id, want: Confirm(chunk_id, want, a_chunk().place)])
@@ -246,7 +250,7 @@ def test_a_fetch_that_is_stopped_or_fails_says_whose_fault_it_is(bench: Bench, c
     outcome = bench.apply(fetch)
     assert isinstance(outcome, Failed)
     assert not outcome.disk
-    assert not os.path.exists(bench.layout.partial_of(chunk.id)), "it would only take up room"
+    assert os.path.exists(bench.layout.partial_of(chunk.id)), "the next attempt goes on with it"
 
     def refuse() -> None:
         raise OSError(28, "No space left on device")
@@ -257,7 +261,7 @@ def test_a_fetch_that_is_stopped_or_fails_says_whose_fault_it_is(bench: Bench, c
     assert outcome.disk
     assert isinstance(outcome.error, DiskError)
     assert "No space left" in str(outcome.error)
-    assert not os.path.exists(f"{bench.layout.partial_of(chunk.id)}/READY")
+    assert not os.path.exists(bench.layout.partial_of(chunk.id)), "others need its room"
 
 
 def test_a_running_fetch_knows_whether_it_brings_what_a_newer_want_asks_for(
@@ -309,7 +313,6 @@ def test_the_data_is_synced_before_ready_and_ready_before_the_rename_and_the_ren
     steps = relative(bench)
     temporary = next(path for name, path in steps if name == "rename" and "/.READY" in path)
     assert [step for step in steps if "/trash" not in step[1]] == [
-        ("rename", partial),  # there is none to discard
         ("mkdir", partial),
         ("mkdir", f"{partial}/data"),
         ("create", f"{partial}/data/blocks.parquet"),
@@ -321,6 +324,7 @@ def test_the_data_is_synced_before_ready_and_ready_before_the_rename_and_the_ren
         ("fsync_file", temporary),
         ("rename", temporary),
         ("fsync_dir", partial),
+        ("unlink", f"{partial}/PARTS"),
         ("mkdir", dataset),
         ("fsync_dir", "chunks"),
         ("rename", partial),

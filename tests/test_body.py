@@ -28,6 +28,7 @@ from fsdm.errors import StoppedError, TransferError
 from fsdm.fetcher import HttpFetcher
 from fsdm.fs import FileSystem
 from fsdm.model import FileSource
+from fsdm.parts import Part
 from fsdm.sink import Sink, open_sink
 from fsdm.stop import Stop
 from tests.kit import PATIENCE_S, content, eventually
@@ -563,7 +564,7 @@ def test_a_stop_ends_a_body_that_waits_for_a_byte(
     with road.origin() as origin:
         answer = origin.put("/", POOL, framing=road.framing, stall_at=at, closing=closing)
         fetch = HttpFetcher().fetch
-        transfer = InThread(lambda: fetch(FileSource(url=f"{origin.url}/"), str(path), FileSystem(), stop))
+        transfer = InThread(lambda: fetch(FileSource(url=f"{origin.url}/"), Part(str(path)), FileSystem(), stop))
         assert answer.stalled.wait(PATIENCE_S)
         eventually(path.exists, "the head has come")
         stop.set()
@@ -713,7 +714,7 @@ def test_threads_have_pipes_and_buffers_of_their_own_which_end_with_them(road: R
 
 
 def fetch(origin: Origin, path: Path) -> FileEntry:
-    return HttpFetcher().fetch(FileSource(url=f"{origin.url}/"), str(path), FileSystem(), Stop())
+    return HttpFetcher().fetch(FileSource(url=f"{origin.url}/"), Part(str(path)), FileSystem(), Stop())
 
 
 def test_a_file_comes_over_tls_from_whom_the_environment_trusts(

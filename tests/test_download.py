@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from fsdm.download import Fetcher
     from fsdm.model import Manifest
+    from fsdm.parts import Part
     from tests.kit import Source
 
 NAMES = ["d", "a", "c", "b"]
@@ -41,7 +42,7 @@ class Scripted:
         self.begun: list[str] = []
         self._script = script
 
-    def fetch(self, source: FileSource, path: str, fs: FileSystem, stop: Stop) -> FileEntry:
+    def fetch(self, source: FileSource, part: Part, fs: FileSystem, stop: Stop) -> FileEntry:
         name = source.url.rpartition("/")[2]
         self.begun.append(name)
         self._script(name, stop)

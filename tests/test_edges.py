@@ -24,6 +24,7 @@ from fsdm.intents import finish_removals, place_want, remove_marker
 from fsdm.layout import Place
 from fsdm.locks import exists
 from fsdm.model import DataChunk, FileSource
+from fsdm.parts import Part
 from fsdm.plan import NO_MEMO, Overrule, Retire, decide
 from fsdm.refs import Refs
 from fsdm.scan import look
@@ -150,7 +151,7 @@ def test_a_bad_port_is_a_transfer_error(tmp_path):
         except ValueError:
             continue
         with pytest.raises(TransferError):
-            HttpFetcher().fetch(src, str(tmp_path / "f"), FileSystem(), Stop())
+            HttpFetcher().fetch(src, Part(str(tmp_path / "f")), FileSystem(), Stop())
 
 
 def test_an_ipv6_host_keeps_its_brackets():
@@ -238,7 +239,7 @@ def test_silence_in_the_body_is_told_as_silence(tmp_path):
         url = s.put("/f", b"x" * 1000)
         s.fault("/f", stall_at=10)
         with pytest.raises(TransferError, match="not a byte for"):
-            HttpFetcher(idle_timeout_s=0.05).fetch(FileSource(url=url), str(tmp_path / "f"), FileSystem(), Stop())
+            HttpFetcher(idle_timeout_s=0.05).fetch(FileSource(url=url), Part(str(tmp_path / "f")), FileSystem(), Stop())
 
 
 def test_a_client_of_a_directory_that_went_says_so_in_our_words(layout):

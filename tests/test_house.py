@@ -13,11 +13,11 @@ import fsdm
 
 # from the ground up; `__init__` stands above all that it offers
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "events", "doorbell", "crew", "lanes", "fs"),
+    ("errors", "events", "doorbell", "crew", "lanes", "fs", "answer"),
     ("layout", "stop"),
     ("model", "index", "state", "locks", "watch", "session"),
-    ("plan", "intents", "refs", "catalog", "download", "sink"),
-    ("body", "agenda", "scan", "audit"),
+    ("plan", "intents", "refs", "catalog", "sink", "parts"),
+    ("body", "agenda", "scan", "audit", "download", "transfer"),
     ("apply", "status", "fetcher"),
     ("reconciler", "client"),
     ("manager",),
@@ -30,7 +30,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("cli",),
     ("__main__",),
 )
-PURE = ("errors", "events", "layout", "model", "index", "state", "plan", "agenda")
+PURE = ("errors", "events", "answer", "layout", "model", "index", "state", "plan", "agenda")
 MAY_CHANGE_THE_DISK = ("fs", "intents", "locks")
 
 HOUSE = Path(fsdm.__file__).parent
@@ -45,7 +45,7 @@ CHANGES = {
     "shutil": {"rmtree", "move"},
 }
 PURE_IMPORTS = re.compile(
-    r"__future__|bisect|collections(\.abc)?|dataclasses|enum|heapq|os|pydantic(_core)?|re|typing|urllib\.parse|"
+    r"__future__|bisect|collections(\.abc)?|dataclasses|enum|heapq|os|pydantic(_core)?|re|typing|datetime|email\.utils|urllib\.parse|"
     rf"fsdm\.({'|'.join(PURE)})"
 )
 

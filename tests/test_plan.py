@@ -22,6 +22,8 @@ from fsdm.plan import (
     HELD_FIRST_S,
     HELD_LAST_S,
     NO_MEMO,
+    PERMANENT_S,
+    RETRY_AFTER_MAX_S,
     SETTLE_S,
     Absolve,
     Action,
@@ -488,8 +490,21 @@ def test_jitter_shortens_every_wait() -> None:
 def test_what_trying_again_cannot_help_waits_longest_at_once() -> None:
     gone = TransferError("HTTP 404", transient=False, hint="is the URL right?")
     (failure,) = _attempts(1, error=gone)
-    assert _delays([failure]) == [BACKOFF_LAST_S]
+    assert _delays([failure]) == [PERMANENT_S]
+    assert not failure.transient
     assert (failure.id, failure.kind, failure.error, failure.hint) == (ID, "transfer", "HTTP 404", "is the URL right?")
+
+
+@pytest.mark.parametrize(
+    ("asked", "delay"), [(None, 1.0), (0.0, 1.0), (0.5, 1.0), (120.0, 120.0), (1e9, RETRY_AFTER_MAX_S)]
+)
+def test_an_attempt_waits_at_least_as_long_as_the_server_asks_for_within_reason(
+    asked: float | None, delay: float
+) -> None:
+    busy = TransferError("HTTP 503", transient=True, retry_after_s=asked)
+    (failure,) = _attempts(1, error=busy)
+    assert _delays([failure]) == [delay]
+    assert failure.transient
 
 
 @pytest.mark.parametrize(

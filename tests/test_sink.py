@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fsdm import sink as sink_module
+from fsdm.errors import StoppedError
 from fsdm.sink import PIECE_BYTES, Sink, digest_of, open_sink
 from tests.kit import content
 
@@ -251,7 +252,7 @@ def test_a_file_that_is_not_there_has_no_digest(tmp_path: Path) -> None:
         digest_of(f"{tmp_path}/file", "blake3")
 
 
-def test_a_sink_opens_a_new_file_that_can_be_read_back_and_is_not_inherited(tmp_path: Path) -> None:
+def test_a_sink_opens_a_file_that_can_be_read_back_and_is_not_inherited(tmp_path: Path) -> None:
     sink = open_sink(f"{tmp_path}/file", sha256=False, writeback=True)
     try:
         assert not os.get_inheritable(sink.fd)
@@ -263,19 +264,83 @@ def test_a_sink_opens_a_new_file_that_can_be_read_back_and_is_not_inherited(tmp_
     assert (tmp_path / "file").read_bytes() == POOL[:20]
 
 
-def test_a_sink_takes_no_file_and_no_symlink_that_is_there_already(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_sink_follows_no_symlink(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"old")
     (tmp_path / "link").symlink_to(tmp_path / "file")
     (tmp_path / "nowhere").symlink_to(tmp_path / "new")
-    for name in ("file", "link", "nowhere"):
-        with pytest.raises(FileExistsError):
+    for name in ("link", "nowhere"):
+        with pytest.raises(OSError, match="symbolic links"):
             open_sink(f"{tmp_path}/{name}", sha256=False, writeback=False)
     assert (tmp_path / "file").read_bytes() == b"old"
     assert not (tmp_path / "new").exists()
+
+
+# -------------------------------------------------------------------------------------------- what is there from before
+
+
+@pytest.mark.parametrize("there", [0, 1, 4095, 4096, 10_000])
+@pytest.mark.parametrize("sha256", [False, True])
+def test_what_is_taken_over_is_under_the_digests_and_what_is_beyond_it_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: int, sha256: bool
+) -> None:
+    monkeypatch.setattr(sink_module, "PIECE_BYTES", 4096)
+    (tmp_path / "file").write_bytes(POOL[:there] + b"beyond")
+    sink = open_sink(f"{tmp_path}/file", sha256=sha256, writeback=True)
+    try:
+        sink.take_over(there, lambda: None)
+        sink.cut()
+        assert sink.size == there == os.fstat(sink.fd).st_size
+        assert sink.blake3() == blake3(POOL[:there]).hexdigest()
+        os.write(sink.fd, POOL[there : there + 100])
+        sink.took(100)
+        sink.put(POOL[there + 100 : there + 200])
+        entry = sink.entry('"tag"')
+        assert (entry.size, entry.etag) == (there + 200, '"tag"')
+        assert entry.blake3 == blake3(POOL[: there + 200]).hexdigest()
+        assert entry.sha256 == (hashlib.sha256(POOL[: there + 200]).hexdigest() if sha256 else None)
+    finally:
+        os.close(sink.fd)
+    assert (tmp_path / "file").read_bytes() == POOL[: there + 200]
+
+
+def test_taking_over_can_be_stopped_between_two_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sink_module, "PIECE_BYTES", 4096)
+    (tmp_path / "file").write_bytes(POOL[:20_000])
     asked: list[int] = []
-    monkeypatch.setattr(os, "open", lambda path, flags, mode: asked.append(flags) or -1)
-    open_sink(f"{tmp_path}/other", sha256=False, writeback=False)
-    assert asked[0] & os.O_EXCL
-    assert asked[0] & os.O_NOFOLLOW
+
+    def check() -> None:
+        asked.append(sink.size)
+        if len(asked) == 3:
+            raise StoppedError("stopped")
+
+    sink = open_sink(f"{tmp_path}/file", sha256=False, writeback=False)
+    try:
+        with pytest.raises(StoppedError):
+            sink.take_over(20_000, check)
+        assert asked == [0, 4096, 8192]
+    finally:
+        os.close(sink.fd)
+
+
+def test_a_file_shorter_than_what_is_to_be_taken_over_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"short")
+    sink = open_sink(f"{tmp_path}/file", sha256=False, writeback=False)
+    try:
+        with pytest.raises(OSError, match="shorter"):
+            sink.take_over(6, lambda: None)
+    finally:
+        os.close(sink.fd)
+
+
+def test_a_sink_that_begins_again_is_like_a_new_one(tmp_path: Path) -> None:
+    sink = open_sink(f"{tmp_path}/file", sha256=True, writeback=True)
+    try:
+        arrive(sink, [(True, 5000), (False, 10)])
+        sink.restart()
+        assert sink.size == 0 == os.fstat(sink.fd).st_size
+        data = arrive(sink, [(True, 20), (False, 10)])
+        assert sink.entry().sha256 == hashlib.sha256(data).hexdigest()
+        assert sink.entry().blake3 == blake3(data).hexdigest()
+    finally:
+        os.close(sink.fd)
+    assert (tmp_path / "file").read_bytes() == data

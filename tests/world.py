@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from fsdm.model import FileSource
+    from fsdm.parts import Part
     from fsdm.refs import ChunkRef
     from fsdm.state import Marker
     from fsdm.stop import Stop
@@ -812,16 +813,16 @@ class World:
                 break
         self._cut, self._busy = cut, busy
 
-    def fetch(self, source: FileSource, path: str, fs: FileSystem, stop: Stop) -> FileEntry:
+    def fetch(self, source: FileSource, part: Part, fs: FileSystem, stop: Stop) -> FileEntry:
         """The source: see `fsdm.download.Fetcher`."""
-        data, i = self.served[source.url], int(source.url.split("/")[3])
+        data, i, path = self.served[source.url], int(source.url.split("/")[3]), part.path
         self.point("fetch", path)
         stop.check()
         fault = self.faults.pop(i, None)
         if fault == "permanent":
             raise TransferError("404", transient=False)
         fs.step("create", path)
-        with open(path, "xb") as file:
+        with open(path, "wb") as file:
             file.write(data[:10])
             file.flush()
             self.point("receive", path)

@@ -1,0 +1,229 @@
+"""What there is of one file, of which version it is, and what may be joined to it. Knows answers, not connections.
+
+Invariant: bytes are joined only where the server says that they are of one version (a strong validator, at one URL), or
+where the want has a digest, which then proves the whole. Bytes that were taken over from an earlier attempt are under
+the digests like any other.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING, Final
+
+from fsdm import answer as head
+from fsdm.errors import TransferError
+from fsdm.model import PartRecord
+from fsdm.parts import url_mark
+from fsdm.session import shown
+from fsdm.sink import Sink, open_sink
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from urllib3 import HTTPResponse
+
+    from fsdm.fs import FileSystem
+    from fsdm.model import FileEntry, FileSource
+    from fsdm.parts import Part
+
+RECORD_BYTES: Final = 1 << 20  # a file below this is fetched again rather than written down about, until it has ended
+CHECKPOINT_BYTES: Final = 64 << 20
+
+
+class Transfer:
+    """One file on its way; used by one thread."""
+
+    def __init__(self, source: FileSource, part: Part, fs: FileSystem, *, durable: bool) -> None:
+        self.source = source
+        self.joined = False  # bytes of more than one answer
+        self._part = part
+        self._fs = fs
+        self._durable = durable
+        self._sink: Sink | None = None
+        self._noted = 0
+        self._etag: str | None = None  # of the last answer
+
+    @property
+    def size(self) -> int:
+        """The bytes that are here."""
+        return 0 if self._sink is None else self._sink.size
+
+    @property
+    def total(self) -> int | None:
+        """The bytes that are to be here in the end, where the want or the server says so."""
+        record = self._part.record
+        return self.source.size if self.source.size is not None or record is None else record.total
+
+    def close(self) -> None:
+        """Close the file; how far it is is left to the next attempt."""
+        if self._sink is not None:
+            try:
+                self._note(save=False)
+            finally:
+                os.close(self._sink.fd)
+                self._sink = None
+
+    # ------------------------------------------------------------------------------------------ what is there already
+
+    def take_over(self, check: Callable[[], None]) -> bool:
+        """Take what an earlier attempt has left, as far as it can be relied on; whether it is all that is wanted."""
+        if not self._is_there():
+            return False
+        sink, record = self._open(), self._part.record
+        there = os.fstat(sink.fd).st_size
+        if self._can_be_relied_on(sink, there, check):
+            sink.take_over(there, check)
+        sink.cut()
+        self._noted = sink.size
+        self.joined = sink.size > 0
+        complete = record is not None and record.complete and record.size == sink.size
+        if (complete or sink.size == self.total) and self._is_of_a_source() and self.mismatch() is None:
+            return True
+        if sink.size == 0 or complete or (self.total is not None and sink.size >= self.total):
+            self.restart()
+        return False
+
+    def _can_be_relied_on(self, sink: Sink, there: int, check: Callable[[], None]) -> bool:
+        """Take over what the record's digest proves; whether what is beyond that may be taken over as well."""
+        record, provable = self._part.record, self.source.has_digest
+        if record is None or record.size > there:
+            return provable
+        sink.take_over(record.size, check)
+        if record.size and sink.blake3() != record.blake3:
+            sink.restart()
+            return False
+        return self._part.same_boot or provable
+
+    def _is_of_a_source(self) -> bool:
+        record = self._part.record
+        ours = record is not None and record.url in {url_mark(url) for url in self.source.urls}
+        return ours or self.source.has_digest
+
+    def restart(self) -> None:
+        """None of the bytes counts any more."""
+        if self._sink is not None:
+            self._sink.restart()
+        self.joined = False
+        self._noted = 0
+
+    # --------------------------------------------------------------------------------------------- what a server says
+
+    def range_headers(self, url: str) -> dict[str, str]:
+        """How to ask for what is missing alone; empty where this source's bytes may not be joined to those here."""
+        if self.size == 0:
+            return {}
+        record = self._part.record
+        asked = {"Range": f"bytes={self.size}-"}
+        if record is not None and record.validator is not None and record.url == url_mark(url):
+            return asked | {"If-Range": record.validator}
+        return asked if self.source.has_digest else {}
+
+    def accept(self, url: str, answer: HTTPResponse, *, ranged: bool) -> Sink | None:
+        """The sink that the body of an answer belongs into; None where the file is to be asked for afresh.
+
+        Raises:
+            TransferError: it is no answer that brings the file.
+        """
+        if ranged and answer.status in {206, 416}:
+            if answer.status == 206 and self._goes_on(url, answer):
+                self.joined = True
+                self._etag = head.etag(answer.headers)
+                return self._sink
+            self.restart()
+            return None
+        if answer.status != 200:
+            raise TransferError(f"{shown(url)}: HTTP 206, a part that nobody asked for", transient=False)
+        length = head.length(answer.headers)
+        if None not in {self.source.size, length} and length != self.source.size:
+            raise TransferError(
+                f"{shown(url)}: {length} bytes are offered, {self.source.size} are wanted", transient=False
+            )
+        self.restart()
+        sink = self._sink or self._open()
+        self._begin(url, answer, length)
+        sink.expect(length)
+        return sink
+
+    def _begin(self, url: str, answer: HTTPResponse, length: int | None) -> None:
+        self._etag = head.etag(answer.headers)
+        record = PartRecord(url=url_mark(url), validator=head.validator(answer.headers), etag=self._etag, total=length)
+        self._part.begin(record, lasting=length is None or length >= RECORD_BYTES)
+
+    def _goes_on(self, url: str, answer: HTTPResponse) -> bool:
+        """Whether a 206 goes on where the bytes here end, in the same version."""
+        record, span = self._part.record, head.content_range(answer.headers)
+        if span is None or span.start != self.size or self.total not in {None, span.total} or span.total is None:
+            return False
+        if head.length(answer.headers) not in {None, span.end - span.start}:
+            return False
+        known = record is not None and record.url == url_mark(url)
+        return not (known and record is not None and head.changed(record.validator, answer.headers))
+
+    # ------------------------------------------------------------------------------------------------ what has arrived
+
+    def moved(self, url: str) -> None:
+        """Some bytes have come: see that they are not too many, and write down now and then how far it is."""
+        if self.source.size is not None and self.size > self.source.size:
+            self.restart()
+            raise TransferError(
+                f"{shown(url)}: more than the {self.source.size} bytes that are wanted", transient=False
+            )
+        if self.size - self._noted >= CHECKPOINT_BYTES:
+            self._note(save=True)
+
+    def see_that_all_came(self, url: str) -> None:
+        """Raise TransferError where less came than there is to be."""
+        if self.total is not None and self.size != self.total:
+            raise TransferError(f"{shown(url)}: {self.size} bytes came, {self.total} are wanted", transient=True)
+
+    def mismatch(self) -> str | None:
+        """What of the want the bytes here contradict."""
+        entry = self._entry()
+        if self.source.size not in {None, entry.size}:
+            return f"{entry.size} bytes came, {self.source.size} are wanted"
+        for name in ("sha256", "blake3"):
+            wanted, came = getattr(self.source, name), getattr(entry, name)
+            if wanted is not None and wanted != came:
+                return f"the {name} is {came}, wanted is {wanted}"
+        return None
+
+    def finish(self) -> FileEntry:
+        """What is here now, on the disk."""
+        entry = self._entry()
+        if self._durable:
+            self._fs.fsync_file(self._opened.fd, self._part.path)
+        self._note(save=False, complete=True)
+        return entry
+
+    # ---------------------------------------------------------------------------------------------------------- shared
+
+    def _is_there(self) -> bool:
+        """Whether there is a file of an earlier attempt; what is there and is none goes."""
+        try:
+            regular = stat.S_ISREG(os.lstat(self._part.path).st_mode)
+        except FileNotFoundError:
+            return False
+        if not regular:
+            self._fs.erase(self._part.path)
+        return regular
+
+    def _open(self) -> Sink:
+        self._fs.step("create", self._part.path)
+        self._sink = open_sink(self._part.path, sha256=self.source.sha256 is not None, writeback=self._durable)
+        return self._sink
+
+    @property
+    def _opened(self) -> Sink:
+        if self._sink is None:
+            raise AssertionError("nothing has come yet")
+        return self._sink
+
+    def _entry(self) -> FileEntry:
+        record = self._part.record
+        return self._opened.entry(self._etag or (record.etag if record is not None else None))
+
+    def _note(self, *, save: bool, complete: bool = False) -> None:
+        sink = self._opened
+        self._part.reach(sink.size, sink.blake3(), complete=complete, save=save)
+        self._noted = sink.size
