@@ -19,8 +19,9 @@ import os
 import socket
 import struct
 import threading
+import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from urllib3.exceptions import IncompleteRead, ProtocolError, ReadTimeoutError
 
@@ -29,21 +30,44 @@ if TYPE_CHECKING:
 
     from urllib3 import HTTPResponse
 
-    from fsdm.sink import Sink
-
 BLOCK_BYTES: Final = 512 << 10
 PIPE_BYTES: Final = 1 << 20
+LOOK_S: Final = 0.1  # while a server is silent, `check` is called so often (by the first road alone)
 SMALL_BYTES: Final = 1 << 20  # below this a pipe is not worth its system calls
 
 _threads = threading.local()  # a pipe and a buffer for each thread
 
 
+class Vessel(Protocol):
+    """What a body is poured into: an open file, which is told what has been appended."""
+
+    fd: int
+    size: int
+
+    def put(self, data: bytes | memoryview) -> None:
+        """Append bytes that are in user space."""
+
+    def took(self, count: int) -> None:
+        """So many bytes have been appended by the kernel."""
+
+
+def _all(most: int) -> int:
+    return most
+
+
 def pour(
-    raw: HTTPResponse, sink: Sink, *, at_most: int | None, idle_timeout_s: float, check: Callable[[], None]
+    raw: HTTPResponse,
+    sink: Vessel,
+    *,
+    at_most: int | None,
+    idle_timeout_s: float,
+    check: Callable[[], None],
+    block: Callable[[int], int] = _all,
 ) -> None:
     """Take the whole body into `sink`. `check` is called between blocks, and may raise to end it.
 
-    Of a body that does not say its length, no more than `at_most` bytes and one are taken before `check` is called.
+    `block` says how many bytes to take at once, up to what it is given. Of a body that does not say its length, no more
+    than `at_most` bytes and one are taken before `check` is called.
 
     Raises:
         IncompleteRead, ReadTimeoutError, or another of urllib3's or http.client's errors: the body did not come whole.
@@ -51,16 +75,16 @@ def pour(
     """
     parser = getattr(raw, "_fp", None)
     if not isinstance(parser, http.client.HTTPResponse) or parser.fp is None:
-        for block in raw.stream(BLOCK_BYTES, decode_content=False):
-            sink.put(block)
+        for data in raw.stream(block(BLOCK_BYTES), decode_content=False):
+            sink.put(data)
             check()
         return
     length = None if parser.chunked else parser.length
     sock = _plain_socket(parser)
     if length is not None and sock is not None and length > SMALL_BYTES:
-        _splice(raw, parser, sock, sink, length, idle_timeout_s, check)
+        _splice(raw, parser, sock, sink, length, idle_timeout_s, check, block)
     else:
-        _readinto(raw, parser, sink, length, at_most, check)
+        _readinto(raw, parser, sink, length, at_most, check, block)
     _hand_back(raw, parser)
 
 
@@ -73,16 +97,18 @@ def _plain_socket(parser: http.client.HTTPResponse) -> socket.socket | None:
 def _readinto(
     raw: HTTPResponse,
     parser: http.client.HTTPResponse,
-    sink: Sink,
+    sink: Vessel,
     length: int | None,
     at_most: int | None,
     check: Callable[[], None],
+    block: Callable[[int], int],
 ) -> None:
     buffer = _buffer()
     left = length
     while left is None or left > 0:
         with _connection_errors(raw):
-            count = parser.readinto(buffer if at_most is None else buffer[: at_most - sink.size + 1])
+            room = BLOCK_BYTES if at_most is None else min(at_most - sink.size + 1, BLOCK_BYTES)
+            count = parser.readinto(buffer[: block(room)])
         if count == 0:
             break
         sink.put(buffer[:count])
@@ -97,24 +123,36 @@ def _splice(
     raw: HTTPResponse,
     parser: http.client.HTTPResponse,
     sock: socket.socket,
-    sink: Sink,
+    sink: Vessel,
     length: int,
     idle_timeout_s: float,
     check: Callable[[], None],
+    block: Callable[[int], int],
 ) -> None:
     with _connection_errors(raw):
-        first = parser.read1(BLOCK_BYTES)  # what the buffer holds already, or else what comes: then it is empty
+        first = parser.read1(block(BLOCK_BYTES))  # what the buffer holds already, or else what comes: then it is empty
     if not first:  # the connection has ended, and http.client has closed it
         check()
         raise IncompleteRead(0, length)
     sink.put(first)
     left = length - len(first)
     timeout_s = sock.gettimeout()
-    _block_for(sock, idle_timeout_s)
+    _block_for(sock, min(idle_timeout_s, LOOK_S))
+    silent_since = time.monotonic()
     try:
-        while left > 0 and (count := _move(raw, sock.fileno(), sink, left)) > 0:
+        while left > 0:
+            try:
+                count = _move(raw, sock.fileno(), sink, block(min(left, PIPE_BYTES)))
+            except ReadTimeoutError:
+                if time.monotonic() - silent_since >= idle_timeout_s:
+                    raise
+                check()
+                continue
+            if count == 0:
+                break
             left -= count
             check()
+            silent_since = time.monotonic()
     finally:
         sock.settimeout(timeout_s)
     check()  # a connection that was cut looks like an end
@@ -123,11 +161,11 @@ def _splice(
     parser.length = 0
 
 
-def _move(raw: HTTPResponse, sock: int, sink: Sink, limit: int) -> int:
+def _move(raw: HTTPResponse, sock: int, sink: Vessel, limit: int) -> int:
     """Move what the socket has, up to `limit` bytes, into the file; how many, 0 at the end of the connection."""
     reading, writing = _pipe()
     with _connection_errors(raw):
-        count = os.splice(sock, writing, min(limit, PIPE_BYTES))
+        count = os.splice(sock, writing, limit)
     try:
         _empty(reading, sink, count)
     except BaseException:
@@ -136,7 +174,7 @@ def _move(raw: HTTPResponse, sock: int, sink: Sink, limit: int) -> int:
     return count
 
 
-def _empty(pipe: int, sink: Sink, count: int) -> None:
+def _empty(pipe: int, sink: Vessel, count: int) -> None:
     """Move `count` bytes from the pipe to the file."""
     left = count
     try:

@@ -281,7 +281,8 @@ def _agrees(entry: FileEntry, source: FileSource) -> bool:
 class PartRecord(_Document):
     """What `partial/ID/PARTS` says of one file: the version that it is of, and a BLAKE3 of the first `size` bytes.
 
-    `url` is the BLAKE3 of its URL, `total` the size of the whole where the server said it; `complete`: it is all there.
+    `url` is the BLAKE3 of its URL, `total` the size of the whole where the server said it; `complete`: it is all there;
+    `holes`: behind `size` there may be holes.
     """
 
     url: Digest
@@ -291,6 +292,7 @@ class PartRecord(_Document):
     size: Size = 0
     blake3: Digest | None = None
     complete: bool = False
+    holes: bool = False
 
 
 class PartsDocument(_Document):

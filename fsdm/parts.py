@@ -47,11 +47,12 @@ class Part:
         if lasting or known is not None:
             self.save()
 
-    def reach(self, size: int, digest: str, *, complete: bool, save: bool) -> None:
+    def reach(self, size: int, digest: str, *, complete: bool, holes: bool, save: bool) -> None:
         """The first `size` bytes are there, and have this BLAKE3; `complete`: that is all of it."""
         if self.record is not None:
             complete = complete or (self.record.complete and self.record.size == size)
-            self.record = self.record.model_copy(update={"size": size, "blake3": digest, "complete": complete})
+            changes = {"size": size, "blake3": digest, "complete": complete, "holes": holes}
+            self.record = self.record.model_copy(update=changes)
             if save:
                 self.save()
 

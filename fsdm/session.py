@@ -249,3 +249,9 @@ def shown(url: str) -> str:
     """A URL as it may be shown: without user, password, query and fragment."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def origin_of(url: str) -> str:
+    """The server of a URL, as scheme://host:port, without what is secret."""
+    parts = urlsplit(url)
+    return f"{parts.scheme.lower()}://{parts.netloc.rpartition('@')[2].lower()}"

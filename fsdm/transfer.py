@@ -15,6 +15,7 @@ from fsdm import answer as head
 from fsdm.errors import TransferError
 from fsdm.model import PartRecord
 from fsdm.parts import url_mark
+from fsdm.ranges import Pieces, Slice
 from fsdm.session import shown
 from fsdm.sink import Sink, open_sink
 
@@ -26,9 +27,10 @@ if TYPE_CHECKING:
     from fsdm.fs import FileSystem
     from fsdm.model import FileEntry, FileSource
     from fsdm.parts import Part
+    from fsdm.ranges import Piece
 
 RECORD_BYTES: Final = 1 << 20  # a file below this is fetched again rather than written down about, until it has ended
-CHECKPOINT_BYTES: Final = 64 << 20
+CHECKPOINT_BYTES: Final = 32 << 20
 
 
 class Transfer:
@@ -42,6 +44,7 @@ class Transfer:
         self._durable = durable
         self._sink: Sink | None = None
         self._noted = 0
+        self._holes = False
         self._etag: str | None = None  # of the last answer
 
     @property
@@ -93,7 +96,7 @@ class Transfer:
         if record.size and sink.blake3() != record.blake3:
             sink.restart()
             return False
-        return self._part.same_boot or provable
+        return (self._part.same_boot or provable) and not record.holes
 
     def _is_of_a_source(self) -> bool:
         record = self._part.record
@@ -102,6 +105,7 @@ class Transfer:
 
     def restart(self) -> None:
         """None of the bytes counts any more."""
+        self._holes = False
         if self._sink is not None:
             self._sink.restart()
         self.joined = False
@@ -109,12 +113,12 @@ class Transfer:
 
     # --------------------------------------------------------------------------------------------- what a server says
 
-    def range_headers(self, url: str) -> dict[str, str]:
-        """How to ask for what is missing alone; empty where this source's bytes may not be joined to those here."""
-        if self.size == 0:
+    def range_headers(self, url: str, piece: Piece | None = None) -> dict[str, str]:
+        """How to ask for what is missing alone, or a piece of it; empty where that may not be joined to what is here."""
+        if self.size == 0 and piece is None:
             return {}
         record = self._part.record
-        asked = {"Range": f"bytes={self.size}-"}
+        asked = {"Range": f"bytes={piece[0]}-{piece[1] - 1}" if piece else f"bytes={self.size}-"}
         if record is not None and record.validator is not None and record.url == url_mark(url):
             return asked | {"If-Range": record.validator}
         return asked if self.source.has_digest else {}
@@ -172,6 +176,47 @@ class Transfer:
         if self.size - self._noted >= CHECKPOINT_BYTES:
             self._note(save=True)
 
+    # -------------------------------------------------------------------------------------- over several connections
+
+    def can_split(self, url: str) -> bool:
+        """Whether what is missing may be fetched in pieces: whether the joined bytes are known to be of one version."""
+        record = self._part.record
+        known = record is not None and record.validator is not None and record.url == url_mark(url)
+        return self.total is not None and (known or self.source.has_digest)
+
+    def split(self, workers: int) -> Pieces:
+        """What is missing, in pieces; from now on there may be holes in the file."""
+        self._holes = True
+        self._note(save=True)
+        return Pieces(self.size, self.total or self.size, workers)
+
+    def open_slice(self, piece: Piece) -> Slice:
+        """Where this piece of the file goes."""
+        return Slice(self._part.path, piece[0])
+
+    def fits(self, url: str, answer: HTTPResponse, piece: Piece) -> bool:
+        """Whether an answer brings just this piece, of the version that is here."""
+        record, (start, end) = self._part.record, piece
+        if head.content_range(answer.headers) != head.Span(start, end, self.total):
+            return False
+        known = record is not None and record.url == url_mark(url)
+        changed = known and record is not None and head.changed(record.validator, answer.headers)
+        return not changed and head.length(answer.headers) == end - start
+
+    def advance(self, url: str, pieces: Pieces) -> None:
+        """Count the pieces that are in line."""
+        self._opened.took(pieces.in_line() - self.size)
+        self.joined = True
+        self.moved(url)
+
+    def mend(self, url: str, pieces: Pieces) -> None:
+        """Count the pieces that are in line, and throw away what is behind a hole."""
+        self.advance(url, pieces)
+        self._opened.cut()
+        self._holes = False
+
+    # ------------------------------------------------------------------------------------------------- what it is like
+
     def see_that_all_came(self, url: str) -> None:
         """Raise TransferError where less came than there is to be."""
         if self.total is not None and self.size != self.total:
@@ -225,5 +270,5 @@ class Transfer:
 
     def _note(self, *, save: bool, complete: bool = False) -> None:
         sink = self._opened
-        self._part.reach(sink.size, sink.blake3(), complete=complete, save=save)
+        self._part.reach(sink.size, sink.blake3(), complete=complete, holes=self._holes, save=save)
         self._noted = sink.size
