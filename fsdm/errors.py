@@ -106,11 +106,17 @@ class ClosedError(FsdmError):
 
 
 class TransferError(FsdmError):
-    """A file could not be fetched. `transient` tells whether the same request may succeed later."""
+    """A file could not be fetched. `transient` tells whether the same request may succeed later.
 
-    def __init__(self, message: str, *, transient: bool = False, hint: str = "") -> None:
+    `retry_after_s`: not sooner than in so many seconds, where that is known.
+    """
+
+    def __init__(
+        self, message: str, *, transient: bool = False, hint: str = "", retry_after_s: float | None = None
+    ) -> None:
         super().__init__(message, hint=hint)
         self.transient = transient  # type: ignore[misc]  # an instance may differ from its class
+        self.retry_after_s = retry_after_s
 
 
 class StoppedError(FsdmError):
