@@ -14,7 +14,7 @@ import fsdm
 # from the ground up; `__init__` stands above all that it offers
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "events", "doorbell", "crew", "lanes", "fs"),
-    ("layout", "stop", "rate"),
+    ("layout", "stop", "rate", "hosts"),
     ("model", "index", "state", "locks", "watch"),
     ("plan", "intents", "refs", "catalog", "download", "sink"),
     ("body", "agenda", "scan", "audit"),
