@@ -12,6 +12,7 @@
     ├── ForeignProcessError                  a manager or ref was used after a fork, in the child
     ├── ClosedError                          a manager or ref was used after close()
     ├── TransferError                        a file could not be fetched
+    │   └── HostError                        … because of its server, or the way to it
     ├── StoppedError                         a transfer was stopped on purpose
     ├── StaleMarkerError                     a marker is no longer the one that was judged
     └── DiskError                            the disk refused
@@ -118,6 +119,14 @@ class TransferError(FsdmError):
         super().__init__(message, hint=hint)
         self.transient = transient  # type: ignore[misc]  # an instance may differ from its class
         self.retry_after_s = retry_after_s
+
+
+class HostError(TransferError):
+    """The server, or the way to it, failed, whatever file was asked for; `what` says how, without the URL."""
+
+    def __init__(self, message: str, *, what: str, transient: bool = True) -> None:
+        super().__init__(message, transient=transient)
+        self.what = what
 
 
 class StoppedError(FsdmError):

@@ -3,7 +3,7 @@
 A broken connection is followed by another one from where it broke, at once as long as that brings something; an attempt
 that ended, a stop, a crash or a reboot is followed so by the next one (see `parts`). Where bytes of several answers do
 not have the want's digest, the file is fetched afresh, once, before that is called an error. There is no total timeout,
-only one for the connection and one for silence.
+only one for the connection, one for silence, and a floor under the rate.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Final
 
 from fsdm import answer as head
 from fsdm.body import pour
-from fsdm.errors import TransferError
+from fsdm.errors import HostError, TransferError
+from fsdm.hosts import Hosts, Visit, origin_of
 from fsdm.ranges import LEAST_BYTES, Gains, Helpers, OtherVersionError, Pace
-from fsdm.session import Sessions, origin_of, shown
+from fsdm.rate import FLOOR_BYTES_PER_S, Floor, Rate
+from fsdm.session import Sessions, shown
 from fsdm.transfer import Transfer
 
 if TYPE_CHECKING:
@@ -24,10 +26,11 @@ if TYPE_CHECKING:
 
     from urllib3 import HTTPResponse
 
+    from fsdm.body import Vessel
     from fsdm.fs import FileSystem
     from fsdm.model import FileEntry, FileSource
     from fsdm.parts import Part
-    from fsdm.ranges import Piece
+    from fsdm.ranges import Pieces
     from fsdm.stop import Stop
 
 CONNECT_TIMEOUT_S: Final = 10.0
@@ -35,29 +38,39 @@ IDLE_TIMEOUT_S: Final = 30.0
 CONNECTIONS: Final = 8
 RANGES: Final = 4  # connections for one file at most
 WORTH_BYTES: Final = 64 << 10  # a connection that brought as much before it broke is followed by another one at once
+TELLING_BYTES: Final = 4 << 20  # a transfer of so much tells how fast its server is
 
 
 class HttpFetcher:
-    """Files over HTTP(S), by requests: TLS is verified, redirects, proxies and netrc are as requests has them."""
+    """Files over HTTP(S), by requests: TLS is verified, redirects, proxies and netrc are as requests has them.
+
+    `limit_rate` is in bytes a second, over all connections. A large file may be fetched over up to `ranges` connections
+    where that gains something; of those there are no more than `connections` times as many.
+    """
 
     def __init__(
         self,
         *,
         connect_timeout_s: float = CONNECT_TIMEOUT_S,
         idle_timeout_s: float = IDLE_TIMEOUT_S,
-        durable: bool = True,
+        floor_bytes_per_s: float = FLOOR_BYTES_PER_S,
+        limit_rate: float | None = None,
         ranges: int = RANGES,
         connections: int = CONNECTIONS,
+        durable: bool = True,
     ) -> None:
-        self._durable = durable
-        self._gains = Gains()
-        self._helpers = Helpers(ranges, (ranges - 1) * connections)
-        self._idle_timeout_s = idle_timeout_s
-        self._sessions = Sessions(connect_timeout_s=connect_timeout_s, idle_timeout_s=idle_timeout_s)
+        self.durable = durable
+        self.idle_timeout_s = idle_timeout_s
+        self.floor_bytes_per_s = floor_bytes_per_s
+        self.sessions = Sessions(connect_timeout_s=connect_timeout_s, idle_timeout_s=idle_timeout_s)
+        self.rate = Rate(limit_rate)
+        self.gains = Gains()
+        self.helpers = Helpers(1 if limit_rate else ranges, (ranges - 1) * connections)
+        self._hosts = Hosts()
 
     def fetch(self, source: FileSource, part: Part, fs: FileSystem, stop: Stop) -> FileEntry:
         """See `Fetcher.fetch`."""
-        transfer = Transfer(source, part, fs, durable=self._durable)
+        transfer = Transfer(source, part, fs, durable=self.durable)
         try:
             if not transfer.take_over(stop.check):
                 self._from_any(transfer, stop)
@@ -68,142 +81,185 @@ class HttpFetcher:
     def _from_any(self, transfer: Transfer, stop: Stop) -> None:
         """From the first source that has it."""
         errors = []
-        for url in transfer.source.urls:
+        for url in self._hosts.order(transfer.source.urls):
             try:
-                self._from(url, transfer, stop)
+                with self._hosts.enter(url, stop.wait) as visit:
+                    _Conversation(self, url, transfer, stop, visit).bring()
             except TransferError as e:
                 errors.append(e)
             else:
                 return
         raise _of_all(errors)
 
-    def _from(self, url: str, transfer: Transfer, stop: Stop) -> None:
-        """The whole file from one source, with the digest that is wanted."""
-        self._ask_until_whole(url, transfer, stop)
+
+class _Conversation:
+    """What is asked of one source, for one file, and what becomes of the answers."""
+
+    def __init__(self, fetcher: HttpFetcher, url: str, transfer: Transfer, stop: Stop, visit: Visit) -> None:
+        self._fetcher = fetcher
+        self._url = url
+        self._transfer = transfer
+        self._stop = stop
+        self._visit = visit
+        self._origin = origin_of(url)
+
+    def bring(self) -> None:
+        """The whole file, with the digest that is wanted."""
+        transfer = self._transfer
+        self._ask_until_whole()
         if transfer.joined and transfer.mismatch() is not None:
             transfer.restart()
-            self._ask_until_whole(url, transfer, stop)
+            self._ask_until_whole()
         wrong = transfer.mismatch()
         if wrong is not None:
             transfer.restart()  # another source's copy is another one
             raise TransferError(
-                f"{shown(url)}: {wrong}", transient=False, hint="the server has other bytes than the want describes"
+                f"{shown(self._url)}: {wrong}",
+                transient=False,
+                hint="the server has other bytes than the want describes",
             )
 
-    def _ask_until_whole(self, url: str, transfer: Transfer, stop: Stop) -> None:
-        furthest = transfer.size
+    def _ask_until_whole(self) -> None:
+        furthest = self._transfer.size
         while True:
             try:
-                if self._ask(url, transfer, stop):
+                if self._ask():
                     return
             except TransferError as e:
-                if not e.transient or transfer.size < furthest + WORTH_BYTES:
+                if isinstance(e, HostError):
+                    self._visit.failed(e.what)
+                if not e.transient or self._transfer.size < furthest + WORTH_BYTES:
                     raise
-            furthest = max(furthest, transfer.size)  # one that always begins afresh comes to an end
+            furthest = max(furthest, self._transfer.size)  # one that always begins afresh comes to an end
 
-    def _ask(self, url: str, transfer: Transfer, stop: Stop) -> bool:
+    def _ask(self) -> bool:
         """Ask for what is missing, and take it; False where the file is to be asked for afresh."""
-        headers = transfer.range_headers(url)
+        transfer = self._transfer
+        headers = transfer.range_headers(self._url)
+        began, size = time.monotonic(), transfer.size
         try:
-            with self._sessions.get(url, headers, stop) as answer:
-                _check_status(url, answer, ranged=bool(headers))
-                sink = transfer.accept(url, answer, ranged=bool(headers))
+            with self._fetcher.sessions.get(self._url, headers, self._stop) as answer:
+                self._check_head(answer, ranged=bool(headers))
+                sink = transfer.accept(self._url, answer, ranged=bool(headers))
                 if sink is None:
                     return False
-                check = self._watch(url, answer, transfer, stop)
-                pour(answer, sink, at_most=transfer.source.size, idle_timeout_s=self._idle_timeout_s, check=check)
-                check()  # a cut connection may look like the end of a body without a length
+                self._pour(answer, sink, transfer.source.size, self._on_its_own(answer))
         except _SlowError:
-            if not self._in_pieces(url, transfer, stop):
+            if not self._in_pieces():
                 return False
-        transfer.see_that_all_came(url)
+        transfer.see_that_all_came(self._url)
+        if transfer.size - size >= TELLING_BYTES:
+            self._visit.rate((transfer.size - size) / (time.monotonic() - began))
         return True
 
-    def _watch(self, url: str, answer: HTTPResponse, transfer: Transfer, stop: Stop) -> Callable[[], None]:
-        """What is called between blocks of an answer."""
-        origin, pace, seen = origin_of(url), Pace(), transfer.size
-        ranged = answer.status == 206 or head.takes_ranges(answer.headers)
-        may_split = self._helpers.per_file > 1 and ranged and transfer.can_split(url)
+    def _check_head(self, answer: HTTPResponse, *, ranged: bool) -> None:
+        """See that an answer brings (a part of) the file, as it is."""
+        status, headers, url = answer.status, answer.headers, shown(self._url)
+        transient = head.is_transient(status)
+        if not transient:
+            self._visit.proven()
+        if status not in {200, 206} and not (ranged and status == 416):
+            what = f"HTTP {status} {answer.reason}"
+            retry_after_s = head.retry_after_s(headers, time.time()) if transient else None
+            if retry_after_s is not None:
+                self._visit.failed(what, retry_after_s)
+            hint = "" if transient else "check the URL in the want; `touch want/ID` tries again at once"
+            raise TransferError(f"{url}: {what}", transient=transient, hint=hint, retry_after_s=retry_after_s)
+        encoding = headers.get("Content-Encoding", "identity")
+        if status != 416 and encoding.strip().lower() not in {"", "identity"}:
+            raise TransferError(f"{url}: the body comes with Content-Encoding {encoding}, unasked", transient=False)
+
+    def _pour(self, answer: HTTPResponse, vessel: Vessel, at_most: int | None, then: Callable[[], None]) -> None:
+        """Take a body; between blocks, count what came, keep to the cap, see that it goes on, and call `then`."""
+        fetcher, stop, seen = self._fetcher, self._stop, vessel.size
+        floor = Floor(fetcher.floor_bytes_per_s)
 
         def check() -> None:
             nonlocal seen
             stop.check()
-            transfer.moved(url)
-            count, seen = transfer.size - seen, transfer.size
-            if not may_split:
-                return
-            self._gains.took(origin, count)
-            worth = (transfer.total or 0) - seen >= LEAST_BYTES
-            if pace.is_slow(seen) and worth and self._gains.may_split(origin):
-                raise _SlowError
+            count, seen = vessel.size - seen, vessel.size
+            if count:
+                self._visit.proven()
+                fetcher.gains.took(self._origin, count)
+                floor.paused(fetcher.rate.took(count, stop.wait))
+            if not floor.took(count):
+                what = f"less than {fetcher.floor_bytes_per_s:g} bytes a second"
+                raise HostError(f"{shown(self._url)}: {what}", what=what)
+            then()
 
-        return check
+        pour(
+            answer,
+            vessel,
+            at_most=at_most,
+            idle_timeout_s=fetcher.idle_timeout_s,
+            check=check,
+            block=fetcher.rate.block,
+        )
+        check()  # a cut connection may look like the end of a body without a length
 
     # -------------------------------------------------------------------------------------- over several connections
 
-    def _in_pieces(self, url: str, transfer: Transfer, stop: Stop) -> bool:
-        """What is missing, over several connections; False where the file is to be asked for afresh."""
-        origin, pieces = origin_of(url), transfer.split(self._helpers.per_file)
+    def _on_its_own(self, answer: HTTPResponse) -> Callable[[], None]:
+        """What is looked at while one connection brings all: that it is not too much, and not too slow."""
+        fetcher, transfer, pace = self._fetcher, self._transfer, Pace()
+        ranged = answer.status == 206 or head.takes_ranges(answer.headers)
+        may_split = fetcher.helpers.per_file > 1 and ranged and transfer.can_split(self._url)
+
+        def look() -> None:
+            transfer.moved(self._url)
+            if may_split and pace.is_slow(transfer.size):
+                missing = (transfer.total or 0) - transfer.size
+                if missing >= LEAST_BYTES and fetcher.gains.may_split(self._origin):
+                    raise _SlowError
+
+        return look
+
+    def _in_pieces(self) -> bool:
+        """Bring what is missing over several connections; False where the file is to be asked for afresh."""
+        fetcher, transfer = self._fetcher, self._transfer
+        pieces = transfer.split(fetcher.helpers.per_file)
 
         def work() -> None:
-            while (piece := pieces.take()) is not None:
-                self._piece(url, piece, transfer, stop)
-                pieces.done(piece)
-                transfer.advance(url, pieces)
+            while self._bring_one(pieces):
+                transfer.advance(self._url, pieces)
 
         def help_out() -> None:
-            while self._gains.go_on(origin) and (piece := pieces.take()) is not None:
-                self._piece(url, piece, transfer, stop)
-                pieces.done(piece)
+            while fetcher.gains.go_on(self._origin) and self._bring_one(pieces):
+                pass
 
         try:
-            self._helpers.fetch_pieces(pieces, work, help_out)
+            fetcher.helpers.fetch_pieces(pieces, work, help_out)
         except OtherVersionError:
-            self._gains.do_not_fit(origin)
+            fetcher.gains.do_not_fit(self._origin)
             transfer.restart()
             return False
         except BaseException:
-            transfer.mend(url, pieces)
+            transfer.mend(self._url, pieces)
             raise
-        transfer.mend(url, pieces)
+        transfer.mend(self._url, pieces)
         return True
 
-    def _piece(self, url: str, piece: Piece, transfer: Transfer, stop: Stop) -> None:
-        with self._sessions.get(url, transfer.range_headers(url, piece), stop) as answer:
-            _check_status(url, answer, ranged=True)
-            if not transfer.fits(url, answer, piece):
+    def _bring_one(self, pieces: Pieces) -> bool:
+        """One piece, if there is one left."""
+        piece = pieces.take()
+        if piece is None:
+            return False
+        headers = self._transfer.range_headers(self._url, piece)
+        with self._fetcher.sessions.get(self._url, headers, self._stop) as answer:
+            self._check_head(answer, ranged=True)
+            if not self._transfer.fits(self._url, answer, piece):
                 raise OtherVersionError
-            origin, seen, place = origin_of(url), 0, transfer.open_slice(piece)
-
-            def check() -> None:
-                nonlocal seen
-                stop.check()
-                count, seen = place.size - seen, place.size
-                self._gains.took(origin, count)
-
+            place = self._transfer.open_slice(piece)
             try:
-                pour(answer, place, at_most=None, idle_timeout_s=self._idle_timeout_s, check=check)
+                self._pour(answer, place, None, lambda: None)
             finally:
                 os.close(place.fd)
+        pieces.done(piece)
+        return True
 
 
 class _SlowError(Exception):
     """One connection is slower than the disk, and there may be more of them."""
-
-
-def _check_status(url: str, answer: HTTPResponse, *, ranged: bool) -> None:
-    status, headers = answer.status, answer.headers
-    if status not in {200, 206} and not (ranged and status == 416):
-        transient = head.is_transient(status)
-        raise TransferError(
-            f"{shown(url)}: HTTP {status} {answer.reason}",
-            transient=transient,
-            hint="" if transient else "check the URL in the want; `touch want/ID` tries again at once",
-            retry_after_s=head.retry_after_s(headers, time.time()) if transient else None,
-        )
-    encoding = headers.get("Content-Encoding", "identity")
-    if status != 416 and encoding.strip().lower() not in {"", "identity"}:
-        raise TransferError(f"{shown(url)}: the body comes with Content-Encoding {encoding}, unasked", transient=False)
 
 
 def _of_all(errors: list[TransferError]) -> TransferError:

@@ -33,7 +33,7 @@ from urllib3.exceptions import (
     ReadTimeoutError,
 )
 
-from fsdm.errors import TransferError
+from fsdm.errors import HostError, TransferError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -44,6 +44,11 @@ if TYPE_CHECKING:
 
 ENVIRONMENT_S: Final = 10.0
 MANY_ORIGINS: Final = 64
+_OF_THE_FILE: Final = (
+    requests.exceptions.TooManyRedirects,
+    requests.exceptions.InvalidURL,
+    requests.exceptions.InvalidSchema,
+)
 DRAIN_BYTES: Final = 64 << 10
 
 _current_stop: ContextVar[Stop | None] = ContextVar("_current_stop", default=None)
@@ -214,17 +219,11 @@ def _http_errors(url: str, stop: Stop, timeout: tuple[float, float]) -> Iterator
         yield
     except (requests.RequestException, HTTPError, http.client.HTTPException) as e:
         stop.check()
-        raise TransferError(f"{shown(url)}: {_reason(e, timeout)}", transient=_may_pass(e)) from e
-
-
-def _may_pass(error: Exception) -> bool:
-    return not isinstance(
-        error,
-        requests.exceptions.SSLError
-        | requests.exceptions.TooManyRedirects
-        | requests.exceptions.InvalidURL
-        | requests.exceptions.InvalidSchema,
-    )
+        reason = _reason(e, timeout)
+        message = f"{shown(url)}: {reason}"
+        if isinstance(e, _OF_THE_FILE):
+            raise TransferError(message, transient=False) from e
+        raise HostError(message, what=reason, transient=not isinstance(e, requests.exceptions.SSLError)) from e
 
 
 def _reason(error: Exception, timeout: tuple[float, float]) -> str:
@@ -249,9 +248,3 @@ def shown(url: str) -> str:
     """A URL as it may be shown: without user, password, query and fragment."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
-
-
-def origin_of(url: str) -> str:
-    """The server of a URL, as scheme://host:port, without what is secret."""
-    parts = urlsplit(url)
-    return f"{parts.scheme.lower()}://{parts.netloc.rpartition('@')[2].lower()}"

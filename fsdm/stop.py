@@ -20,6 +20,7 @@ class Stop:
         self._mutex = threading.Lock()
         self._set = False
         self._sockets: dict[int, list[socket.socket]] = {}  # by thread
+        self._waits: set[threading.Event] = set()
 
     def set(self) -> None:
         """Stop it; a second time it does nothing."""
@@ -28,6 +29,8 @@ class Stop:
             for socks in self._sockets.values():
                 for sock in socks:
                     _cut(sock)
+            for event in self._waits:
+                event.set()
 
     def is_set(self) -> bool:
         return self._set
@@ -36,6 +39,22 @@ class Stop:
         """Raise StoppedError once it is set."""
         if self._set:
             raise StoppedError("the transfer was stopped")
+
+    def wait(self, seconds: float, event: threading.Event | None = None) -> None:
+        """Return after `seconds`, or as soon as `event` is set; raise StoppedError as soon as this is.
+
+        `event` is for this wait alone: a stop sets it.
+        """
+        event = event or threading.Event()
+        with self._mutex:
+            self._waits.add(event)
+        try:
+            if not self._set:  # looked at after the add: a set() from now on finds the event
+                event.wait(seconds)
+        finally:
+            with self._mutex:
+                self._waits.discard(event)
+        self.check()
 
     def guard(self, sock: socket.socket) -> None:
         """Cut `sock` when this is set; also while it connects, and while it is being wrapped for TLS."""

@@ -114,7 +114,7 @@ class Transfer:
     # --------------------------------------------------------------------------------------------- what a server says
 
     def range_headers(self, url: str, piece: Piece | None = None) -> dict[str, str]:
-        """How to ask for what is missing alone, or a piece of it; empty where that may not be joined to what is here."""
+        """How to ask for what is missing alone, or a piece of it; empty where it may not be joined to what is here."""
         if self.size == 0 and piece is None:
             return {}
         record = self._part.record

@@ -163,7 +163,9 @@ class Source:
             handler.send_header("Content-Range", f"bytes {start}-{start + len(data) - 1}/{whole}")
         else:
             handler.send_response(200)
-        for name, value in ({"ETag": tag} | fault.headers).items():
+        for name, value in (
+            {"ETag": tag, "Accept-Ranges": "none" if fault.no_ranges else "bytes"} | fault.headers
+        ).items():
             handler.send_header(name, value)
         if fault.no_length:
             handler.send_header("Connection", "close")

@@ -80,7 +80,11 @@ def test_only_what_trying_again_can_help_is_transient() -> None:
 def test_each_transfer_error_says_for_itself_whether_it_is_transient(transient: bool) -> None:
     error = TransferError("HTTP 503", transient=transient, hint="look at the source")
     assert (error.transient, TransferError.transient) == (transient, False)
-    assert (str(error), error.hint) == ("HTTP 503", "look at the source")
+    assert (str(error), error.hint, error.retry_after_s) == ("HTTP 503", "look at the source", None)
+
+
+def test_a_transfer_error_may_say_when_trying_again_makes_sense() -> None:
+    assert TransferError("HTTP 429", transient=True, retry_after_s=7.5).retry_after_s == 7.5
 
 
 def test_invalid_input_names_the_field_in_its_text() -> None:

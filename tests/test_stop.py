@@ -12,11 +12,25 @@ import pytest
 
 from fsdm.errors import StoppedError
 from fsdm.stop import Stop
-from tests.kit import PATIENCE_S
+from tests.kit import PATIENCE_S, eventually
 from tests.test_fetcher import InThread
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+class Watched(threading.Event):
+    """An event that tells when somebody waits for it, and for how long at most."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waited = threading.Event()
+        self.timeout_s: float | None = None
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.timeout_s = timeout
+        self.waited.set()
+        return super().wait(timeout)
 
 
 @contextmanager
@@ -134,3 +148,40 @@ def test_a_guard_leaves_no_descriptor_behind() -> None:
         stop.done()
         stop.done()
         assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_stop_ends_every_wait_at_once() -> None:
+    stop, events = Stop(), [Watched(), Watched()]
+    threads = [InThread(lambda event=event: stop.wait(1e6, event)) for event in events]  # type: ignore[misc]
+    assert all(event.waited.wait(PATIENCE_S) for event in events)
+    stop.set()
+    assert all(isinstance(thread.join(), StoppedError) for thread in threads)
+    assert stop._waits == set()
+
+
+def test_a_wait_without_an_event_ends_with_its_time_or_with_the_stop() -> None:
+    stop = Stop()
+    stop.wait(0.001)
+    thread = InThread(lambda: stop.wait(1e6))
+    eventually(lambda: stop._waits)
+    stop.set()
+    assert isinstance(thread.join(), StoppedError)
+
+
+def test_a_wait_that_comes_after_the_stop_does_not_wait() -> None:
+    stop, event = Stop(), Watched()
+    stop.set()
+    with pytest.raises(StoppedError):
+        stop.wait(1e6, event)
+    assert not event.waited.is_set()
+    assert stop._waits == set()
+
+
+def test_a_wait_ends_with_its_event_or_with_its_time() -> None:
+    stop, happened, never = Stop(), Watched(), Watched()
+    happened.set()
+    stop.wait(1e6, happened)
+    stop.wait(0.001, never)
+    assert (never.timeout_s, never.is_set(), stop._waits) == (0.001, False, set())
+    stop.set()
+    assert not never.is_set(), "it is nobody's any more"

@@ -17,14 +17,13 @@ from fsdm.fs import FileSystem
 from fsdm.model import FileSource, PartRecord
 from fsdm.parts import Part, url_mark
 from fsdm.stop import Stop
-from tests.kit import PATIENCE_S, content, etag_of
+from tests.kit import PATIENCE_S, Source, content, etag_of
 from tests.test_fetcher import InThread
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from fsdm.model import FileEntry
-    from tests.kit import Source
 
 SIZE = 300_000
 NEW, OLD = content("the new version", SIZE), content("the old version", SIZE)
@@ -362,12 +361,13 @@ def test_another_mirror_goes_on_where_one_broke_only_if_a_digest_proves_it(sourc
 
 
 def test_a_retry_after_is_the_soonest_of_all_mirrors(source: Source, part: Part) -> None:
-    for path, seconds in (("/a", "120"), ("/b", "60")):
-        source.put(path, b"")
-        source.fault(path, ranged=None, status=503, headers={"Retry-After": seconds})
-    with pytest.raises(TransferError) as caught:
-        fetch([source.url + "/a", source.url + "/b"], part)
-    assert caught.value.retry_after_s == 60
-    with pytest.raises(TransferError) as caught:
-        fetch([source.url + "/a", source.url + "/gone"], part)
-    assert caught.value.retry_after_s == 120
+    with Source() as other:
+        for server, seconds in ((source, "120"), (other, "60")):
+            server.put("/file", b"")
+            server.fault("/file", status=503, headers={"Retry-After": seconds})
+        with pytest.raises(TransferError) as caught:
+            fetch([source.url + "/file", other.url + "/file"], part)
+        assert caught.value.retry_after_s == 60
+        with pytest.raises(TransferError) as caught:
+            fetch([source.url + "/file", other.url + "/gone"], part)
+        assert caught.value.retry_after_s == 120
