@@ -39,7 +39,7 @@ def _no_descriptor_is_left() -> Iterator[None]:
     before, fds = set(locks._descriptors), len(os.listdir("/proc/self/fd"))
     yield
     assert locks._descriptors == before
-    assert len(os.listdir("/proc/self/fd")) == fds
+    assert len(os.listdir("/proc/self/fd")) <= fds  # the collector may close one of an earlier test
 
 
 def _truncate(path: str) -> None:
