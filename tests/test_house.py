@@ -13,12 +13,12 @@ import fsdm
 
 # from the ground up; `__init__` stands above all that it offers
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "events", "doorbell", "crew", "lanes", "fs"),
-    ("layout", "stop"),
+    ("errors", "events", "doorbell", "crew", "lanes", "fs", "ledger", "outage", "limits"),
+    ("layout", "stop", "size"),
     ("model", "index", "state", "locks", "watch"),
     ("plan", "intents", "refs", "catalog", "download", "sink"),
-    ("body", "agenda", "scan", "audit"),
-    ("apply", "status", "fetcher"),
+    ("body", "agenda", "scan", "audit", "room", "verdict"),
+    ("apply", "status", "fetcher", "disk"),
     ("reconciler", "client"),
     ("manager",),
     ("__init__",),
@@ -30,7 +30,10 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("cli",),
     ("__main__",),
 )
-PURE = ("errors", "events", "layout", "model", "index", "state", "plan", "agenda")
+PURE = (
+    "errors", "events", "layout", "model", "index", "state", "plan", "agenda",
+    "size", "ledger", "outage", "limits", "verdict",
+)  # fmt: skip
 MAY_CHANGE_THE_DISK = ("fs", "intents", "locks")
 
 HOUSE = Path(fsdm.__file__).parent
@@ -45,7 +48,7 @@ CHANGES = {
     "shutil": {"rmtree", "move"},
 }
 PURE_IMPORTS = re.compile(
-    r"__future__|bisect|collections(\.abc)?|dataclasses|enum|heapq|os|pydantic(_core)?|re|typing|urllib\.parse|"
+    r"__future__|bisect|collections(\.abc)?|dataclasses|enum|errno|heapq|os|pydantic(_core)?|re|types|typing|urllib\.parse|"
     rf"fsdm\.({'|'.join(PURE)})"
 )
 
