@@ -13,7 +13,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from fsdm.events import Event
-from fsdm.outage import REFUSALS, Outage
+from fsdm.outage import PROBE_LAST_S, REFUSALS, Outage
 from fsdm.verdict import TRIES
 
 if TYPE_CHECKING:
@@ -54,18 +54,18 @@ class Disk:
         return self._outage.why != "" and self._outage.tries > TRIES
 
     @property
-    def next_probe_at(self) -> float:
-        """When it is asked next, while it refuses."""
-        return self._outage.next_probe_at
+    def next_probe_at(self) -> float | None:
+        """When it is asked next; None while it refuses nothing, or has not answered yet: then the answer wakes."""
+        return self._outage.next_probe_at if self._outage.why and not self._probing else None
 
     def slots(self, jobs: int) -> int:
         """How many fetches may run, of `jobs`."""
         return self._outage.slots(jobs)
 
-    def hold_back(self, chunk_id: str) -> float:
+    def hold_back(self, chunk_id: str, now: float) -> float:
         """This id waits for the end of the outage; until when, at the longest, before it is decided again."""
         self._held_back.add(chunk_id)
-        return self._outage.next_probe_at
+        return now + PROBE_LAST_S
 
     def refused(self, error: DiskError, now: float) -> bool:
         """A download met this. Whether the download is to wait with all the others, rather than to back off by itself.

@@ -229,8 +229,8 @@ class Reconciler:
         pauses = [self._next_scan - time.monotonic()]
         if (next_at := self._agenda.next_at) is not None:
             pauses.append(next_at - self._clock())
-        if self._disk.refusal:
-            pauses.append(self._disk.next_probe_at - self._clock())
+        if (probe_at := self._disk.next_probe_at) is not None:
+            pauses.append(probe_at - self._clock())
         if self._agenda.parked_fetches:  # somebody may make room, and no event tells of that
             pauses.append(self.limits.poll_s)
         return max(min(pauses), 0.0)
@@ -265,7 +265,7 @@ class Reconciler:
                 self._tell(Event("available", chunk_id, "the delete was withdrawn, nothing is fetched"))
         decision = decide(state, memo, now)
         if self._disk.refusal and isinstance(decision, Publish):
-            decision = Wait(self._disk.hold_back(chunk_id))
+            decision = Wait(self._disk.hold_back(chunk_id, now))
         self._agenda.put(chunk_id, decision, memo.failure.attempts if memo.failure else 0)
         if decision is None and state.at_rest:
             del self._states[chunk_id]

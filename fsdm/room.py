@@ -120,17 +120,17 @@ class Room:
 
     def trashed(self, path: str) -> None:
         """This has been renamed into the trash. In any thread."""
-        if self._max_bytes is not None:
+        if self.is_limited:
             self._trash.append((path, _bytes_in(f"{path}/{DATA}")[0], True))
 
     def erased(self, path: str) -> None:
         """It takes up nothing any more. In any thread."""
-        if self._max_bytes is not None:
+        if self.is_limited:
             self._trash.append((path, 0, True))
 
     def stays(self, path: str) -> None:
         """It could not be erased: it is there for longer. In any thread."""
-        if self._max_bytes is not None:
+        if self.is_limited:
             self._trash.append((path, _bytes_in(f"{path}/{DATA}")[0], False))
 
     @property
@@ -147,6 +147,7 @@ class Room:
 
     def news(self) -> str | None:
         """The size now, where chunks have come or gone since this was asked last."""
+        self._take_in_trash()
         if self._max_bytes is None:
             return None
         here = self.taken_bytes - self._ledger.total("partial")

@@ -94,7 +94,7 @@ def test_an_error_of_one_path_is_none_of_the_disk(tmp_path: Path, code: int | No
     assert bench.disk.refusal == ""
 
 
-def test_one_probe_at_a_time(tmp_path: Path) -> None:
+def test_one_probe_at_a_time_and_nobody_waits_for_one_that_hangs(tmp_path: Path) -> None:
     class Stuck(InlineCrew):
         works = 0
 
@@ -104,9 +104,12 @@ def test_one_probe_at_a_time(tmp_path: Path) -> None:
     crew = Stuck()
     disk = Disk(str(tmp_path), fs=FileSystem(), hands=crew, tell=lambda _: None, wake=lambda: None)
     disk.refused(DiskError("no", code=errno.EIO), 0.0)
+    assert disk.next_probe_at == 1.0
     for now in (1.0, 100.0, 200.0):
         disk.freed()
         disk.ask(now)
+        assert disk.next_probe_at is None
+        assert disk.hold_back("a", now) > now
     assert crew.works == 1
 
 
