@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from fsdm.errors import InvalidInputError as InvalidInputError
     from fsdm.errors import WaitTimeoutError as WaitTimeoutError
     from fsdm.events import Event as Event
+    from fsdm.limits import Limits as Limits
     from fsdm.manager import DataManager as DataManager
     from fsdm.model import DataChunk as DataChunk
     from fsdm.refs import ChunkRef as ChunkRef
@@ -34,6 +35,7 @@ _HOMES = {
     "Event": "fsdm.events",
     "FsdmError": "fsdm.errors",
     "InvalidInputError": "fsdm.errors",
+    "Limits": "fsdm.limits",
     "Status": "fsdm.status",
     "WaitTimeoutError": "fsdm.errors",
 }

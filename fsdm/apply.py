@@ -381,5 +381,6 @@ class _UnreadableWantError(Exception):
         self.error = error
 
 
-def _disk_error(error: Exception) -> DiskError:
-    return DiskError(f"the disk refuses: {error}", hint="look at df, df -i, mount, and who may write there")
+def _disk_error(error: OSError) -> DiskError:
+    hint = "look at df, df -i, mount, and who may write there"
+    return DiskError(f"the disk refuses: {error}", code=error.errno, hint=hint)

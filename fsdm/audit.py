@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from fsdm.errors import InvalidInputError
 from fsdm.fs import read_regular
-from fsdm.layout import DATA, READY, Layout, Place
+from fsdm.layout import DATA, MANIFEST_MAX_BYTES, READY, Layout, Place
 from fsdm.locks import exists
 from fsdm.model import Manifest
 from fsdm.refs import Refs
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     from fsdm.catalog import Catalog
 
-MANIFEST_MAX_BYTES: Final = 16 << 20
 EVERY_S: Final = 3600.0
 REST: Final = 4.0  # so many times as long as a look took, it rests
 

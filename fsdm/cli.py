@@ -13,6 +13,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from fsdm.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, FsdmError, InvalidInputError
+from fsdm.size import parse_size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -142,6 +143,27 @@ def _add_arguments(name: str, verb: argparse.ArgumentParser) -> None:
                 help="files fetched at once, and a quarter more of small ones (default 8)",
             )
             verb.add_argument(
+                "--max-bytes",
+                type=_size,
+                metavar="SIZE",
+                help="all chunks together take at most so much, as 900G or 1.5Ti; a want over it waits until it fits",
+            )
+            verb.add_argument(
+                "--keep-free",
+                type=_size,
+                default=0,
+                metavar="SIZE",
+                help="no download begins that would leave less free on the disk",
+            )
+            verb.add_argument(
+                "--durability",
+                choices=["none", "chunk"],
+                default="chunk",
+                help="chunk (default): every file is fsynced before its chunk is available, and every step after it; "
+                "none: nothing is, and after a power failure an available chunk may have wrong or empty bytes, and "
+                "intents may be lost (a crash of the process alone loses nothing either way)",
+            )
+            verb.add_argument(
                 "--allow-unknown-fs", action="store_true", help="trust flock on a file system not known to be safe"
             )
         case "want":
@@ -173,6 +195,13 @@ def _positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError("must be at least 1")
     return value
+
+
+def _size(text: str) -> int:
+    try:
+        return parse_size(text)
+    except InvalidInputError as e:
+        raise argparse.ArgumentTypeError(f"{e}: {e.hint}") from None
 
 
 def _complain(error: FsdmError, *, as_json: bool) -> None:

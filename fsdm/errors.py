@@ -140,6 +140,10 @@ class StaleMarkerError(FsdmError):
 
 
 class DiskError(FsdmError):
-    """The disk refused: full, read-only, failing, or not ours to write."""
+    """The disk refused: full, read-only, failing, or not ours to write; `code` is its errno, where it said one."""
 
     transient = True
+
+    def __init__(self, message: str, *, code: int | None = None, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.code = code

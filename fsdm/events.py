@@ -8,7 +8,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
-Kind = Literal["started", "file", "available", "retiring", "deleted", "failed", "stopped", "damaged"]
+Kind = Literal[
+    "started",
+    "file",
+    "available",
+    "retiring",
+    "deleted",
+    "failed",
+    "stopped",
+    "damaged",
+    "over",
+    "size",
+    "paused",
+    "resumed",
+]
 
 SYMBOLS: Final[dict[Kind, str]] = {
     "started": "📡",
@@ -19,6 +32,10 @@ SYMBOLS: Final[dict[Kind, str]] = {
     "failed": "🔥",
     "stopped": "🛑",
     "damaged": "🩹",
+    "over": "🚫",
+    "size": "📏",
+    "paused": "🚧",
+    "resumed": "🟢",
 }
 
 PHRASES: Final[dict[Kind, str]] = {
@@ -30,12 +47,16 @@ PHRASES: Final[dict[Kind, str]] = {
     "failed": "failed",
     "stopped": "download stopped",
     "damaged": "taken out of service",
+    "over": "waits for room",
+    "size": "taken",
+    "paused": "downloads pause",
+    "resumed": "downloads go on",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened to one chunk; `text` is what there is to say beyond its kind."""
+    """Something that happened to one chunk, or to all (`chunk_id` is empty); `text` is what there is to say beyond."""
 
     kind: Kind
     chunk_id: str
@@ -43,4 +64,5 @@ class Event:
 
     def __str__(self) -> str:
         detail = f": {self.text}" if self.text else ""
-        return f"{SYMBOLS[self.kind]} {self.chunk_id[:12]} {PHRASES[self.kind]}{detail}"
+        words = filter(None, (SYMBOLS[self.kind], self.chunk_id[:12], PHRASES[self.kind]))
+        return f"{' '.join(words)}{detail}"

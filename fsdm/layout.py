@@ -16,6 +16,7 @@ from fsdm.errors import InvalidInputError
 FORMAT: Final = 1
 U64_MAX: Final = 2**64 - 1
 WANT_MAX_BYTES: Final = 1 << 20
+MANIFEST_MAX_BYTES: Final = 16 << 20
 NAME_MAX_BYTES: Final = 255
 
 FORMAT_FILE: Final = "fsdm.json"

@@ -13,8 +13,9 @@ from fsdm.client import Client, check_format
 from fsdm.errors import DataDirectoryError, NoDataDirectoryError, ReconcilerRunsError
 from fsdm.fs import FileSystem
 from fsdm.layout import CACHEDIR_TAG, CACHEDIR_TAG_TEXT, FORMAT, Layout
+from fsdm.limits import Limits
 from fsdm.locks import ReconcilerLock, check_flock
-from fsdm.reconciler import Limits, Reconciler
+from fsdm.reconciler import Reconciler
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,7 +57,7 @@ def _check_not_foreign(layout: Layout) -> None:
             )
 
 
-def open_data_dir(data_dir: str | os.PathLike[str], *, allow_unknown_fs: bool = False) -> Layout:
+def open_data_dir(data_dir: str | os.PathLike[str], *, durable: bool = True, allow_unknown_fs: bool = False) -> Layout:
     """Make what is missing of a data directory that this process may reconcile, and see that it can be.
 
     Raises:
@@ -65,7 +66,7 @@ def open_data_dir(data_dir: str | os.PathLike[str], *, allow_unknown_fs: bool = 
     """
     layout = Layout(data_dir)
     try:
-        make_layout(layout, FileSystem())
+        make_layout(layout, FileSystem(durable=durable))
         check_flock(layout, allow_unknown=allow_unknown_fs)
     except OSError as e:
         raise DataDirectoryError(f"{layout.root} cannot be made or opened: {e}", hint="check its path and mode") from e
@@ -77,8 +78,9 @@ class DataManager(Client):
 
     It makes the directory where it is missing, restores what is complete, and reconciles in the background if no other
     process does; else it is a client of the one that does, and takes over when that one ends. `reconcile=False` makes
-    it a client only, of a directory that exists. `jobs` chunks are downloaded at once. `on_event` is called for what
-    happens to chunks, in some thread of the reconciler. A context manager.
+    it a client only, of a directory that exists. `jobs` chunks are downloaded at once; `limits` (which say
+    that as well) are a budget, a reserve of free disk, and durability. `on_event` is called for what happens to chunks,
+    in some thread of the reconciler. A context manager.
 
     Raises:
         NoDataDirectoryError, UnknownFormatError, UnsafeFileSystemError: the directory cannot be used.
@@ -102,7 +104,7 @@ class DataManager(Client):
         self._lock: ReconcilerLock | None = None
         self._standby: threading.Thread | None = None
         if reconcile:
-            open_data_dir(data_dir, allow_unknown_fs=allow_unknown_fs)
+            open_data_dir(data_dir, durable=self._limits.durable, allow_unknown_fs=allow_unknown_fs)
         super().__init__(data_dir)
         if reconcile:
             self._take_over()
@@ -223,7 +225,7 @@ def run_once(
         ReconcilerRunsError: another process reconciles, and `wait` is False.
         DataDirectoryError: the directory cannot be used.
     """
-    layout = open_data_dir(data_dir, allow_unknown_fs=allow_unknown_fs)
+    layout = open_data_dir(data_dir, durable=limits.durable, allow_unknown_fs=allow_unknown_fs)
     lock = _lock(layout, stop, wait=wait)
     if lock is None:
         return {layout.root: "stopped before another process let go of it"}

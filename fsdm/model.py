@@ -314,7 +314,7 @@ class Failure(_Document):
     """The document in `failed/ID`: why an intent is not converging. Times are seconds since the epoch."""
 
     id: Id
-    kind: Literal["transfer", "want", "marker", "damaged", "disk"]
+    kind: Literal["transfer", "want", "marker", "damaged", "disk", "room"]
     error: str
     hint: str = ""
     transient: bool = True

@@ -150,6 +150,7 @@ class Memo:
 
     `want_alone` is the last want that was seen while no delete stood: if it still stands beside a delete of the same
     ctime, then that delete is the later one. `suspect` is a place whose files were seen not to match its READY.
+    `crowded`: a fetch waits for the room that this one's partial takes up; so it gives way.
     `held_until` is when a directory that refs keep is tried again, after `held` refusals in a row.
     """
 
@@ -158,6 +159,7 @@ class Memo:
     failure: Failure | None = None
     reported: bool = True
     suspect: Place | None = None
+    crowded: bool = False
     held: int = 0
     held_until: float = 0.0
 
@@ -207,7 +209,10 @@ def _intent(marker: Marker | None) -> Marker | None:
 
 
 def _wanted(state: ChunkState, memo: Memo, want: Marker, now: float) -> Action | Wait | None:
-    if until := _backing_off(memo, want, now):
+    until = _backing_off(memo, want, now)
+    if memo.crowded and state.partial is not Partial.NONE and not (until and _is_of_the_disk(memo)):
+        return Discard(state.id)
+    if until:
         return Wait(until)
     if state.ready:
         return Confirm(state.id, want, state.ready[0])
@@ -259,7 +264,24 @@ def _backing_off(memo: Memo, marker: Marker | None, now: float) -> float | None:
         return None
     if not now < failure.next_attempt_at <= now + RETRY_AFTER_MAX_S:  # it is over, or the clock was set back
         return None
-    return failure.next_attempt_at if failure.kind == "disk" or failure.marker == stamp(marker) else None
+    return failure.next_attempt_at if _is_of_the_disk(memo) or failure.marker == stamp(marker) else None
+
+
+def _is_of_the_disk(memo: Memo) -> bool:
+    return memo.failure is not None and memo.failure.kind == "disk"
+
+
+def waiting_for_room(fetch: Fetch, error: str, hint: str, now: float) -> Failure:
+    """What `failed/ID` says while there is no room for a want."""
+    marker = stamp(fetch.want)
+    return Failure(
+        id=fetch.id, kind="room", error=error, hint=hint, attempts=0, first_at=now, last_at=now, marker=marker
+    )
+
+
+def waits_for_room(memo: Memo, fetch: Fetch) -> bool:
+    """Whether it has been told that there is no room for this want."""
+    return memo.failure is not None and memo.failure.kind == "room" and memo.failure.marker == stamp(fetch.want)
 
 
 def _fault(state: ChunkState, unreadable: Unreadable | None, now: float) -> Failure | None:

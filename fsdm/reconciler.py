@@ -13,7 +13,7 @@ import random
 import threading
 import time
 from collections import deque
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -23,6 +23,7 @@ from fsdm.apply import Applier
 from fsdm.audit import Audit
 from fsdm.catalog import Catalog
 from fsdm.crew import Crew, ThreadCrew
+from fsdm.disk import Disk
 from fsdm.doorbell import Doorbell
 from fsdm.errors import DiskError, FsdmError, InvalidInputError
 from fsdm.events import Event
@@ -31,9 +32,10 @@ from fsdm.fs import FileSystem, read_regular
 from fsdm.intents import clear_temporaries, finish_removals
 from fsdm.lanes import Lanes
 from fsdm.layout import WANT_MAX_BYTES
+from fsdm.limits import Limits
 from fsdm.model import Failure
+from fsdm.outage import FULL
 from fsdm.plan import (
-    BACKOFF_LAST_S,
     NO_MEMO,
     Absolve,
     Action,
@@ -42,15 +44,22 @@ from fsdm.plan import (
     Fetch,
     Forget,
     Memo,
+    Publish,
     Report,
     Retire,
     Unreadable,
+    Wait,
     decide,
     held_delay,
     next_failure,
+    waiting_for_room,
+    waits_for_room,
 )
+from fsdm.room import Room
 from fsdm.scan import look, scan
+from fsdm.state import Partial
 from fsdm.stop import Stop
+from fsdm.verdict import is_stuck, trouble
 from fsdm.watch import Watch
 
 if TYPE_CHECKING:
@@ -62,22 +71,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("fsdm")
 
-TRIES: Final = 3  # of a fetch, and …
-HELD_TRIES: Final = 8  # … of a held directory, in a run that is to end (about half a second)
 SCAN_SHARE: Final = 50  # a scan is followed by so many times its own duration without one
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How much at once: `jobs` chunks, over `connections` and a quarter more for small files alone.
-
-    Without any event, changes are found after `poll_s` seconds.
-    """
-
-    jobs: int = 8
-    connections: int = 8
-    hands: int = 4
-    poll_s: float = 1.0
 
 
 class Reconciler:
@@ -87,7 +81,7 @@ class Reconciler:
         self,
         layout: Layout,
         *,
-        limits: Limits = Limits(),
+        limits: Limits | None = None,
         fetcher: Fetcher | None = None,
         fs: FileSystem | None = None,
         on_event: Callable[[Event], None] | None = None,
@@ -97,8 +91,8 @@ class Reconciler:
     ) -> None:
         self.layout = layout
         self.catalog = Catalog(layout, own=True)
-        self.limits = limits
-        self._fs = fs or FileSystem()
+        self.limits = limits = limits or Limits()
+        self._fs = fs or FileSystem(durable=limits.durable)
         self._clock = clock
         self._jitter = jitter
         self._on_event = on_event
@@ -114,13 +108,17 @@ class Reconciler:
             layout,
             fs=self._fs,
             catalog=self.catalog,
-            fetcher=fetcher or HttpFetcher(),
+            fetcher=fetcher or HttpFetcher(durable=limits.durable),
             lanes=self._lanes,
             tell=self._tell,
             erase=self._erase,
         )
         self._watch = Watch(layout, self._bell.ring)
         self._audit = Audit(layout, self.catalog, suspect=self._suspect, ring=self._bell.ring)
+        self._room = Room(
+            layout, self.catalog, max_bytes=limits.max_bytes, keep_free_bytes=limits.keep_free_bytes or None
+        )
+        self._disk = Disk(layout.trash, fs=self._fs, hands=self._hands, tell=self._tell, wake=self._bell.wake)
         self._agenda = Agenda()
         self._states: dict[str, ChunkState] = {}
         self._memos: dict[str, Memo] = {}
@@ -138,6 +136,7 @@ class Reconciler:
     def open(self) -> None:
         """Restore what is complete and take up what a crash left: the first finds can be answered after this."""
         self.catalog.refresh()
+        self._room.open()
         finish_removals(self.layout, self._fs)
         clear_temporaries(self.layout, self._fs, self._clock())
         for name in os.listdir(self.layout.trash):
@@ -193,12 +192,14 @@ class Reconciler:
         rang, everything = self._bell.answer(timeout_s)
         for chunk_id in rang & self._held.keys():  # a ref may have gone: try soon, and soon again
             self._memos[chunk_id] = replace(self._memos[chunk_id], held=1, held_until=0.0)
-        ids = rang | self._settle_all() | set(self._agenda.due(self._clock()))
+        ids = rang | self._settle_all() | self._disk.ask(self._clock()) | set(self._agenda.due(self._clock()))
         if everything or time.monotonic() >= self._next_scan:
             ids |= self._scan()
         for chunk_id in ids:
             self._states[chunk_id] = look(self.layout, self.catalog, chunk_id)
             self._decide(chunk_id)
+        if (size := self._room.news()) is not None:
+            self._tell(Event("size", "", size))
         return self._dispatch()
 
     def audit(self) -> None:
@@ -208,34 +209,30 @@ class Reconciler:
 
     def at_its_end(self) -> bool:
         """Whether nothing runs, and what is left has been tried as often as makes sense in one go."""
-        return (
-            self._next_scan > 0.0
-            and not self._busy
-            and not self._agenda.waiting_fetches
-            and all(self._is_stuck(self._memos.get(chunk_id, NO_MEMO)) for chunk_id in self._states)
+        if self._next_scan == 0.0 or self._busy or (self._agenda.parked_fetches and self._room.is_emptying):
+            return False
+        refused = self._disk.refuses_for_long
+        return (refused or not self._agenda.waiting_fetches) and all(
+            is_stuck(self._memos.get(chunk_id, NO_MEMO)) or (refused and state.want is not None)
+            for chunk_id, state in self._states.items()
         )
 
     def troubles(self) -> dict[str, str]:
         """Why what has not converged has not: a sentence by id or path."""
         found = {oddity.path: oddity.why for oddity in scan(self.layout, self.catalog).oddities}
         for chunk_id in self._states:
-            memo = self._memos.get(chunk_id, NO_MEMO)
-            found[chunk_id] = memo.failure.error if memo.failure else "refs hold it" if memo.held else "not done"
+            found[chunk_id] = trouble(self._memos.get(chunk_id, NO_MEMO), self._disk.refusal or "not done")
         return found
-
-    @staticmethod
-    def _is_stuck(memo: Memo) -> bool:
-        failure = memo.failure
-        if failure is None:
-            return memo.held >= HELD_TRIES
-        far = failure.next_attempt_at is None or failure.next_attempt_at - failure.last_at > BACKOFF_LAST_S / 4
-        return memo.reported and (far or failure.attempts >= TRIES)
 
     def pause(self) -> float:
         """Seconds until the next pass has something to do by itself."""
         pauses = [self._next_scan - time.monotonic()]
         if (next_at := self._agenda.next_at) is not None:
             pauses.append(next_at - self._clock())
+        if (probe_at := self._disk.next_probe_at) is not None:
+            pauses.append(probe_at - self._clock())
+        if self._agenda.parked_fetches:  # somebody may make room, and no event tells of that
+            pauses.append(self.limits.poll_s)
         return max(min(pauses), 0.0)
 
     def _scan(self) -> set[str]:
@@ -245,6 +242,11 @@ class Reconciler:
             self._fs.mkdir(os.path.join(self.layout.root, name))
         self._watch.arm()
         changed = self.catalog.refresh()
+        for chunk_id in changed:
+            self._room.count(chunk_id)
+        if self._room.is_limited and (fetch := self._room.too_much()) is not None:
+            self._busy[fetch.id][1].set()
+            self._tell(Event("stopped", fetch.id, "it brings more than there is room for"))
         ids = changed | self._states.keys() | scan(self.layout, self.catalog).ids
         took = time.monotonic() - began
         self._next_scan = time.monotonic() + max(self.limits.poll_s, took * SCAN_SHARE)
@@ -262,15 +264,20 @@ class Reconciler:
             if state.ready:
                 self._tell(Event("available", chunk_id, "the delete was withdrawn, nothing is fetched"))
         decision = decide(state, memo, now)
+        if self._disk.refusal and isinstance(decision, Publish):
+            decision = Wait(self._disk.hold_back(chunk_id, now))
         self._agenda.put(chunk_id, decision, memo.failure.attempts if memo.failure else 0)
         if decision is None and state.at_rest:
             del self._states[chunk_id]
             self._memos.pop(chunk_id, None)
+            self._room.forget(chunk_id)
 
     def _remember(self, state: ChunkState) -> Memo:
         memo = self._memos.get(state.id)
         if memo is None:
             memo = Memo(failure=_read_failure(self.layout, state.id) if state.failed else None)
+            if memo.failure is not None and memo.failure.kind == "room":  # said by another, perhaps of other limits
+                memo = NO_MEMO
         if state.want is not None and state.delete is None and not state.want.same_as(memo.want_alone):
             memo = replace(memo, want_alone=state.want)
         self._memos[state.id] = memo
@@ -291,18 +298,48 @@ class Reconciler:
 
     def _dispatch(self) -> bool:
         dispatched = False
-        for action in self._agenda.take(self.limits.jobs - self._fetching):
+        slots = self._disk.slots(self.limits.jobs) - self._fetching
+        if self._room.is_limited and slots > 0 and (self._agenda.waiting_fetches or self._agenda.parked_fetches):
+            self._agenda.unpark(self._room.look(), slots)
+        for action in self._agenda.take(slots, self._admit):
             dispatched = True
             stop = Stop()
             self._busy[action.id] = (action, stop)
             self._fetching += isinstance(action, Fetch)
             crew = self._fetchers if isinstance(action, Fetch) else self._hands
-            crew.submit(partial(self._carry_out, action, stop))
+            absolve = isinstance(action, Fetch) and self._memos[action.id].failure is None
+            absolve = absolve and self._states[action.id].failed  # what kept it from its start is over
+            crew.submit(partial(self._carry_out, action, stop, absolve=absolve))
         return dispatched
 
-    def _carry_out(self, action: Action, stop: Stop) -> None:
+    def _admit(self, fetch: Fetch) -> bool:
+        """Whether there is room for a fetch. Where there is none, that is told once, and then it is parked."""
+        memo = self._memos.get(fetch.id, NO_MEMO)
+        if not self._room.is_limited or self._room.begin(fetch):
+            failure = None if waits_for_room(memo, fetch) else memo.failure
+            self._memos[fetch.id] = replace(memo, failure=failure, crowded=False)
+            return True
+        self._bell.wake()
+        if waits_for_room(memo, fetch):
+            self._agenda.park(fetch, self._room.need_bytes(fetch))
+            return False
+        error, hint = self._room.why_not(fetch)
+        failure = waiting_for_room(fetch, error, hint, self._clock())
+        self._memos[fetch.id] = replace(memo, failure=failure, reported=False, crowded=True)
+        self._tell(Event("over", fetch.id, error))
+        self._decide(fetch.id)
+        for chunk_id in self._room.in_the_way(fetch):
+            state = self._states.get(chunk_id)
+            if state is not None and state.partial is Partial.BEGUN:
+                self._memos[chunk_id] = replace(self._memos.get(chunk_id, NO_MEMO), crowded=True)
+                self._decide(chunk_id)
+        return False
+
+    def _carry_out(self, action: Action, stop: Stop, *, absolve: bool) -> None:
         outcome: outcomes.Outcome
         try:
+            if absolve:
+                self._applier.apply(Absolve(action.id), stop)
             outcome = self._applier.apply(action, stop)
         except Exception as e:  # a defect of ours: it must not leave the id busy for ever
             logger.exception("%s failed", action)
@@ -317,8 +354,14 @@ class Reconciler:
         while self._finished:
             action, outcome = self._finished.popleft()
             del self._busy[action.id]
-            self._fetching -= isinstance(action, Fetch)
-            self._memos[action.id] = self._settle(action, outcome, self._memos.get(action.id, NO_MEMO))
+            memo = self._memos.get(action.id, NO_MEMO)
+            if isinstance(action, Fetch):
+                self._fetching -= 1
+                gives_way = self._agenda.parked_fetches > 0 and not isinstance(outcome, outcomes.Done)
+                memo = replace(memo, crowded=not self._room.end(action.id) or gives_way)
+            elif not isinstance(action, Report | Absolve):
+                self._room.count(action.id)
+            self._memos[action.id] = self._settle(action, outcome, memo)
             settled.add(action.id)
         while self._suspects:
             place = self._suspects.popleft()
@@ -362,8 +405,10 @@ class Reconciler:
             case Retire() | Clear():
                 self._let_go(action.id)
                 memo = replace(memo, held=0, held_until=0.0)
-            case Fetch() if failure is not None and failure.kind == "transfer":
-                failure = None
+            case Fetch():
+                self._disk.came_through()
+                if failure is not None and failure.kind == "transfer":
+                    failure = None
             case Forget():
                 failure = None
         if failure is not None and failure.kind == "disk":
@@ -376,6 +421,11 @@ class Reconciler:
             return replace(memo, failure=action.failure, reported=True)
         failure = next_failure(action, error, memo, self._clock(), self._jitter(), "disk" if disk else "transfer")
         self._tell(Event("failed", action.id, failure.error))
+        if isinstance(action, Fetch | Publish) and isinstance(error, DiskError):
+            if error.code in FULL:
+                self._room.guard()
+            if self._disk.refused(error, self._clock()):
+                failure = failure.model_copy(update={"next_attempt_at": None})
         return replace(memo, failure=failure, reported=False)
 
     def _let_go(self, chunk_id: str) -> None:
@@ -399,7 +449,12 @@ class Reconciler:
                 self._fs.erase(path)
             except OSError as e:  # it stays in trash/, out of sight; the next start tries again
                 logger.warning("cannot erase %s: %s", path, e)
+                self._room.stays(path)
+            else:
+                self._room.erased(path)
+            self._disk.freed()
 
+        self._room.trashed(path)
         self._erasers.submit(work)
 
     def _tell(self, event: Event) -> None:

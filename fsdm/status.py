@@ -11,13 +11,14 @@ from fsdm.catalog import Catalog
 from fsdm.fs import read_regular
 from fsdm.layout import DATA, READY, WANT_MAX_BYTES, Layout, Place, is_id
 from fsdm.locks import reconciler_owner
+from fsdm.room import free_bytes
 from fsdm.scan import look, scan
 from fsdm.state import ChunkState, Oddity, Partial
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-State = Literal["wanted", "downloading", "available", "retiring", "deleting", "failed", "unready"]
+State = Literal["wanted", "downloading", "available", "retiring", "deleting", "failed", "waiting", "unready"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +26,9 @@ class ChunkStatus:
     """How one chunk stands.
 
     `state`: *wanted* (not begun), *downloading*, *available*, *retiring* (deleted, and kept by refs until the last one
-    goes), *deleting* (its marker is about to go), *failed* (`error` says why), *unready* (a directory without READY:
-    out of service). `size_bytes` is what is on disk of it; `total_bytes` what it will be, where that is known.
+    goes), *deleting* (its marker is about to go), *failed* (`error` says why), *waiting* (for room: `error` says for
+    how much), *unready* (a directory without READY: out of service). `size_bytes` is what is on disk of it;
+    `total_bytes` what it will be, where that is known.
     """
 
     id: str
@@ -42,12 +44,22 @@ class ChunkStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class DiskStatus:
+    """How the file system stands that the data directory is on: where nothing is free, or all is read-only, downloads
+    pause, and `failed/ID` may not be there to say so."""
+
+    free_bytes: int
+    read_only: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """How a data directory stands. `reconciler` is what the holder of LOCK says of itself, None where there is none."""
 
     chunks: dict[str, ChunkStatus]
     oddities: tuple[Oddity, ...]
     reconciler: str | None
+    disk: DiskStatus
 
     def count(self, state: State) -> int:
         """How many chunks are in this state."""
@@ -65,15 +77,19 @@ def read_status(layout: Layout) -> Status:
         status = _status(layout, look(layout, catalog, chunk_id))
         if status is not None:
             chunks[chunk_id] = status
-    return Status(chunks, snapshot.oddities, reconciler_owner(layout))
+    return Status(chunks, snapshot.oddities, reconciler_owner(layout), _disk(layout))
+
+
+def _disk(layout: Layout) -> DiskStatus:
+    return DiskStatus(free_bytes(layout.root), bool(os.statvfs(layout.root).f_flag & os.ST_RDONLY))
 
 
 def _status(layout: Layout, state: ChunkState) -> ChunkStatus | None:
-    name = _name(state)
+    failure = _document(layout.failed_of(state.id)) if state.failed else {}
+    name = _name(state, failure)
     if name is None:
         return None  # it went while we looked
     want = _document(layout.want_marker(state.id)) if state.want and not state.want.fault else {}
-    failure = _document(layout.failed_of(state.id)) if state.failed else {}
     places = state.ready + state.unready
     dataset_id, block_range = _where(places, want)
     if places:
@@ -94,12 +110,14 @@ def _status(layout: Layout, state: ChunkState) -> ChunkStatus | None:
     )
 
 
-def _name(state: ChunkState) -> State | None:
+def _name(state: ChunkState, failure: dict[str, Any]) -> State | None:
     deleted = state.delete is not None
     if deleted and (state.ready or state.unready):
         return "retiring"
     if state.ready:
         return "available"
+    if state.failed and state.want is not None and failure.get("kind") == "room":
+        return "waiting"
     if state.partial is not Partial.NONE and state.want is not None:
         return "downloading" if not state.failed else "failed"
     if state.failed:

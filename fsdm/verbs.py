@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from fsdm.events import Event
     from fsdm.model import DataChunk
     from fsdm.refs import ChunkRef
-    from fsdm.status import ChunkStatus, Status
+    from fsdm.status import ChunkStatus, DiskStatus, Status
 
 
 def _data_dir(arguments: argparse.Namespace) -> str:
@@ -46,14 +46,21 @@ def _print_json(document: object) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Reconcile until SIGTERM or SIGINT, or (`--once`) until there is nothing left that can be done."""
+    from fsdm.limits import Limits
     from fsdm.manager import run_forever, run_once
-    from fsdm.reconciler import Limits
 
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     show = _show_json_event if arguments.json else _show_event
-    data_dir, limits = _data_dir(arguments), Limits(jobs=arguments.jobs, connections=arguments.connections)
+    data_dir = _data_dir(arguments)
+    limits = Limits(
+        jobs=arguments.jobs,
+        connections=arguments.connections,
+        max_bytes=arguments.max_bytes,
+        keep_free_bytes=arguments.keep_free,
+        durability=arguments.durability,
+    )
     if not arguments.once:
         run_forever(data_dir, stop, limits, show, wait=arguments.wait, allow_unknown_fs=arguments.allow_unknown_fs)
         return EXIT_OK
@@ -224,6 +231,7 @@ def _status_document(seen: Status, chunks: list[ChunkStatus]) -> dict[str, Any]:
         documents.append(document)
     return {
         "reconciler": seen.reconciler,
+        "disk": asdict(seen.disk),
         "chunks": documents,
         "oddities": [asdict(oddity) for oddity in seen.oddities],
     }
@@ -238,7 +246,14 @@ def _print_status(seen: Status, chunks: list[ChunkStatus]) -> None:
         print("-", "ignored", "-", "-", f"{oddity.path}: {oddity.why}", sep="\t")
     states = dict.fromkeys(chunk.state for chunk in chunks)
     counts = ", ".join(f"{sum(c.state == state for c in chunks)} {state}" for state in states) or "no chunks"
-    print(f"{counts}; reconciler: {seen.reconciler or 'none'}", file=sys.stderr)
+    print(f"{counts}; reconciler: {seen.reconciler or 'none'}; {_disk_in_words(seen.disk)}", file=sys.stderr)
+
+
+def _disk_in_words(disk: DiskStatus) -> str:
+    from fsdm.size import readable
+
+    free = f"{readable(disk.free_bytes)} free on the disk"
+    return f"{free}, WHICH IS READ-ONLY" if disk.read_only else free
 
 
 def wait(arguments: argparse.Namespace) -> int:

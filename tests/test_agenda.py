@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fsdm.agenda import Agenda
+from fsdm.agenda import MANY_REFUSALS, Agenda
 from fsdm.plan import (
     Absolve,
     Action,
@@ -141,3 +141,81 @@ def test_an_agenda_tells_each_decision_once_and_only_the_last_one_of_an_id(steps
         waits = [what.until for what in pending.values() if isinstance(what, Wait)]
         assert agenda.next_at == min(waits, default=None)
         assert agenda.waiting_fetches == sum(isinstance(what, Fetch) for what in pending.values())
+
+
+# ------------------------------------------------------------------------------------------------------------ room
+
+
+def test_a_fetch_that_is_not_let_in_holds_up_no_other() -> None:
+    agenda = Agenda()
+    for chunk_id, ctime_ns in [("a", 1), ("b", 2), ("c", 3)]:
+        agenda.put(chunk_id, _fetch(chunk_id, ctime_ns))
+
+    def admit(fetch: Fetch) -> bool:
+        if fetch.id == "a":
+            agenda.park(fetch, 100)
+        return fetch.id != "a"
+
+    assert [action.id for action in agenda.take(2, admit)] == ["b", "c"]
+    assert (agenda.waiting_fetches, agenda.parked_fetches) == (0, 1)
+
+
+def test_what_is_parked_comes_back_when_it_fits_the_oldest_first_and_no_more_than_fit_together() -> None:
+    agenda = Agenda()
+    for chunk_id, ctime_ns, need in [("a", 1, 90), ("b", 2, 40), ("c", 3, 70), ("d", 4, 50), ("e", 5, 5)]:
+        agenda.park(_fetch(chunk_id, ctime_ns), need)
+    for too_little, slots in [(4, 9), (-1, 9), (100, 0)]:
+        agenda.unpark(too_little, slots)
+        assert agenda.waiting_fetches == 0
+    agenda.unpark(94, 2)
+    assert [action.id for action in agenda.take(9)] == ["a"]  # the 4 that are left are too few for any
+    agenda.unpark(94, 2)
+    assert [action.id for action in agenda.take(9)] == ["b", "d"]
+    assert agenda.parked_fetches == 2
+
+
+def test_a_parked_fetch_stays_parked_while_the_same_want_is_decided_again_and_leaves_with_another_decision() -> None:
+    agenda = Agenda()
+    agenda.park(_fetch("a", 1), 10)
+    agenda.put("a", _fetch("a", 1))
+    assert (agenda.waiting_fetches, agenda.parked_fetches) == (0, 1)
+    agenda.put("a", Fetch("a", Marker(1, 1, 2, 1)))  # another want: what it needs is not known
+    assert (agenda.waiting_fetches, agenda.parked_fetches) == (1, 0)
+    agenda.park(_fetch("b", 1), 10)
+    agenda.put("b", None)
+    assert agenda.parked_fetches == 0
+
+
+def test_so_many_refusals_end_a_round_so_that_deletes_do_not_wait_for_all_of_them() -> None:
+    agenda, asked = Agenda(), list[str]()
+    for number in range(MANY_REFUSALS + 10):
+        agenda.put(str(number), _fetch(str(number), number))
+    assert list(agenda.take(1, lambda fetch: bool(asked.append(fetch.id)))) == []
+    assert len(asked) == MANY_REFUSALS
+    assert agenda.waiting_fetches == 10
+
+
+needs = st.dictionaries(st.sampled_from("abcdefgh"), st.tuples(st.integers(1, 5), st.integers(0, 100)), max_size=8)
+
+
+@given(needs, st.lists(st.tuples(st.integers(-10, 150), st.integers(0, 4)), max_size=6))
+@settings(max_examples=400, deadline=None)
+def test_what_comes_back_fits_together_and_nobody_who_would_fit_is_passed_over(
+    needs: dict[str, tuple[int, int]], rooms: list[tuple[int, int]]
+) -> None:
+    agenda = Agenda()
+    for chunk_id, (ctime_ns, need) in needs.items():
+        agenda.park(_fetch(chunk_id, ctime_ns), need)
+    parked = dict(needs)
+    for room, slots in rooms:
+        agenda.unpark(room, slots)
+        came = {action.id for action in agenda.take(9)}
+        expected, left = set(), room
+        for chunk_id in sorted(parked, key=lambda name: (parked[name][0], name)):
+            if len(expected) < slots and parked[chunk_id][1] <= left:
+                expected.add(chunk_id)
+                left -= parked[chunk_id][1]
+        assert came == expected
+        for chunk_id in came:
+            del parked[chunk_id]
+        assert agenda.parked_fetches == len(parked)

@@ -66,6 +66,9 @@ def test_the_data_directory_is_taken_before_and_after_the_verb_and_from_the_envi
         ["hold", "-d", ".", "a" * 64, "0"],
         ["ls", "-d", ".", "--", "true"],
         ["run", "-d", ".", "--jobs", "0"],
+        ["run", "-d", ".", "--max-bytes", "0"],
+        ["run", "-d", ".", "--keep-free", "10 G"],
+        ["run", "-d", ".", "--durability", "some"],
     ],
     ids=str,
 )

@@ -111,7 +111,7 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 def test_it_shows_what_happens_as_it_happens_and_ends_with_success(tmp_path: Path) -> None:
     done = run(tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    assert not [symbol for symbol in "📡💾✅⌛❌🛑🔥💀🔎📖" if symbol not in done.stdout]
+    assert not [symbol for symbol in "📡💾✅⌛❌🛑🔥💀🔎📖🚫📏" if symbol not in done.stdout]
     assert done.stdout.splitlines()[-1] == "✅ the end state is right"
     assert list(tmp_path.iterdir()) == []
 
@@ -119,7 +119,19 @@ def test_it_shows_what_happens_as_it_happens_and_ends_with_success(tmp_path: Pat
 def test_the_script_tells_its_scenes_in_this_order(played: tuple[Path, str]) -> None:
     scenes = [line.split("── ")[1] for line in played[1].splitlines() if "── " in line]
     cues = iter(
-        ["wanted", "found by block", "hold", "again while", "deleted again", "killed", "middle", "404", "killed"]
+        [
+            "wanted",
+            "found by block",
+            "hold",
+            "again while",
+            "deleted again",
+            "killed",
+            "middle",
+            "404",
+            "killed",
+            "budget",
+            "now there is room",
+        ]
     )
     cue = next(cues)
     for scene in scenes:
@@ -134,7 +146,7 @@ def test_every_line_of_its_json_form_is_an_event_and_the_last_one_the_summary(tm
     assert (done.returncode, done.stderr) == (0, "")
     assert all(event.keys() == {"at", "kind", "chunk_id", "text"} for event in events)
     kinds = {event["kind"] for event in events if re.fullmatch("[0-9a-f]{64}", event["chunk_id"] or "")}
-    assert kinds >= {"started", "file", "available", "retiring", "deleted", "failed", "stopped"}
+    assert kinds >= {"started", "file", "available", "retiring", "deleted", "failed", "stopped", "over"}
     assert (summary["ok"], summary["faults"], summary["violations"]) == (True, [], 0)
     assert summary["chunks"] == 8
     assert summary["checks"] > 0

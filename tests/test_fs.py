@@ -174,3 +174,19 @@ def test_a_sync_that_fails_is_told(tmp_path: Path) -> None:
     os.close(writing)
     with pytest.raises(FileNotFoundError):
         FileSystem().fsync_dir(f"{tmp_path}/gone")
+
+
+# ----------------------------------------------------------------------------------------------------- without fsync
+
+
+def test_where_nothing_is_to_be_durable_nothing_is_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", synced.append)
+    for durable in (True, False):
+        fs = FileSystem(durable=durable)
+        fs.write(str(tmp_path / "file"), b"x", durable=True)
+        with open(tmp_path / "file", "rb") as file:
+            fs.fsync_file(file.fileno(), "file")
+        fs.fsync_dir(str(tmp_path))
+        assert len(synced) == 4  # a write syncs its file and its directory
+    assert (tmp_path / "file").read_bytes() == b"x"

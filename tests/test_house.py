@@ -13,12 +13,12 @@ import fsdm
 
 # from the ground up; `__init__` stands above all that it offers
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "events", "doorbell", "crew", "lanes", "fs", "answer"),
-    ("layout", "stop", "ranges", "rate", "hosts"),
+    ("errors", "events", "doorbell", "crew", "lanes", "fs", "answer", "ledger", "outage", "limits"),
+    ("layout", "stop", "ranges", "rate", "hosts", "size"),
     ("model", "index", "state", "locks", "watch", "session"),
     ("plan", "intents", "refs", "catalog", "sink", "parts"),
-    ("body", "agenda", "scan", "audit", "download", "transfer"),
-    ("apply", "status", "fetcher"),
+    ("body", "agenda", "scan", "audit", "download", "transfer", "room", "verdict"),
+    ("apply", "status", "fetcher", "disk"),
     ("reconciler", "client"),
     ("manager",),
     ("__init__",),
@@ -30,7 +30,10 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("cli",),
     ("__main__",),
 )
-PURE = ("errors", "events", "answer", "layout", "model", "index", "state", "plan", "agenda")
+PURE = (
+    "errors", "events", "answer", "layout", "model", "index", "state", "plan", "agenda",
+    "size", "ledger", "outage", "limits", "verdict",
+)  # fmt: skip
 MAY_CHANGE_THE_DISK = ("fs", "intents", "locks")
 
 HOUSE = Path(fsdm.__file__).parent
@@ -45,7 +48,8 @@ CHANGES = {
     "shutil": {"rmtree", "move"},
 }
 PURE_IMPORTS = re.compile(
-    r"__future__|bisect|collections(\.abc)?|dataclasses|enum|heapq|os|pydantic(_core)?|re|typing|datetime|email\.utils|urllib\.parse|"
+    r"__future__|bisect|collections(\.abc)?|dataclasses|datetime|email\.utils|enum|errno|heapq|os|pydantic(_core)?|re|types|"
+    r"typing|urllib\.parse|"
     rf"fsdm\.({'|'.join(PURE)})"
 )
 

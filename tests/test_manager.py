@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+from typing import TYPE_CHECKING, Literal
 
+import pytest
+
+from fsdm import DataManager, Limits
 from tests.kit import chunk_dir, entries, eventually, expected, files_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from fsdm import DataManager
     from tests.kit import Source
 
 
@@ -51,3 +54,26 @@ def test_a_download_after_a_delete_that_waits_fetches_nothing_again(dm: DataMana
         assert dm.wait(chunk.id, 10)
         assert dm.list_chunks() == [chunk.id]
     assert dict(source.asked) == asked
+
+
+@pytest.mark.parametrize("durability", ["none", "chunk"])
+def test_durability_is_a_choice_and_without_it_nothing_below_the_directory_is_synced(
+    data_dir: Path, source: Source, durability: Literal["none", "chunk"], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    fsync = os.fsync
+
+    def note(fd: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{fd}"))
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", note)
+    chunk = source.chunk()
+    with DataManager(data_dir, limits=Limits(durability=durability)) as dm:
+        dm.download_chunk(chunk)
+        assert dm.wait(chunk.id, 10)
+        dm.delete_chunk(chunk.id)
+        assert not dm.wait(chunk.id, 10)
+    below = [path for path in synced if path.startswith(str(data_dir))]
+    assert bool(below) == (durability == "chunk")
+    assert durability == "none" or any(path.endswith("/data/blocks.parquet") for path in below)

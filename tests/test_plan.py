@@ -45,6 +45,8 @@ from fsdm.plan import (
     held_delay,
     next_failure,
     stamp,
+    waiting_for_room,
+    waits_for_room,
 )
 from fsdm.state import ChunkState, Marker, Partial
 
@@ -93,6 +95,7 @@ def _known(draw: st.DrawFn) -> tuple[ChunkState, Memo]:
         failure=draw(_failures(want, delete)),
         reported=draw(st.booleans()),
         suspect=draw(st.sampled_from([None, OLD, NEW])),
+        crowded=draw(st.booleans()),
         held=held,
         held_until=draw(times) if held else 0.0,
     )
@@ -101,11 +104,11 @@ def _known(draw: st.DrawFn) -> tuple[ChunkState, Memo]:
 
 @st.composite
 def _failures(draw: st.DrawFn, want: Marker | None, delete: Marker | None) -> Failure | None:
-    kind = draw(st.sampled_from([None, "transfer", "want", "marker", "damaged", "disk"]))
+    kind = draw(st.sampled_from([None, "transfer", "want", "marker", "damaged", "disk", "room"]))
     if kind is None:
         return None
     marker = draw(st.sampled_from([want, delete, None, MARKERS[0]]))
-    retried = kind == "disk" or marker is not None  # only the disk fails what no marker asks for
+    retried = kind == "disk" or (kind != "room" and marker is not None)  # only the disk fails what no marker asks for
     return _failure(
         kind,
         draw(st.none() | times) if retried else None,
@@ -150,7 +153,7 @@ def test_a_decision_is_total_deterministic_and_of_the_state_that_it_is_made_for(
             assert delete is None
         case Discard():
             assert state.partial is not Partial.NONE
-            assert delete or not want
+            assert delete or not want or memo.crowded
         case Forget(_, marker):
             assert (marker, state.ready, state.unready, state.partial) == (delete, (), (), Partial.NONE)
         case Condemn(_, place):
@@ -205,6 +208,8 @@ class World:
                 known = last is not None and last.want.same_as(action.want)
                 self._learn(unreadable=_unreadable(last.since if last and known else self.now, action.want))
             case Fetch():
+                waited = self.memo.failure is not None and self.memo.failure.kind == "room"
+                self._learn(crowded=False, failure=None if waited else self.memo.failure)  # as it is let in
                 self._becomes(partial=Partial.READY)
                 self.good_partial = True
                 self._succeeds("transfer")
@@ -563,3 +568,30 @@ def test_a_held_directory_is_tried_less_and_less_often_up_to_a_bound() -> None:
     assert delays[:3] == [HELD_FIRST_S, HELD_FIRST_S * 2, HELD_FIRST_S * 4]
     assert delays == sorted(delays)
     assert max(delays) == delays[20] == HELD_LAST_S
+
+
+# ------------------------------------------------------------------------------------------------------------ room
+
+
+def test_a_partial_gives_way_where_a_fetch_waits_for_its_room_and_its_want_stays() -> None:
+    memo = replace(NO_MEMO, failure=_failure(), crowded=True)
+    for partial in (Partial.BEGUN, Partial.READY):
+        assert decide(ChunkState(ID, WANT, partial=partial), memo, NOW) == Discard(ID)
+    assert decide(ChunkState(ID, WANT), memo, NOW) == Wait(NOW + 9)
+    assert decide(ChunkState(ID, WANT), replace(memo, failure=None), NOW) == Fetch(ID, WANT)
+
+
+def test_a_partial_that_the_disk_does_not_let_go_is_left_alone_for_a_while() -> None:
+    memo = replace(NO_MEMO, failure=_failure("disk"), crowded=True)
+    assert decide(ChunkState(ID, WANT, partial=Partial.BEGUN), memo, NOW) == Wait(NOW + 9)
+
+
+def test_that_a_want_waits_for_room_is_told_once_and_again_for_another_want() -> None:
+    fetch = Fetch(ID, WANT)
+    failure = waiting_for_room(fetch, "needs 2 bytes", "make room", NOW)
+    assert (failure.kind, failure.next_attempt_at) == ("room", None)
+    assert waits_for_room(replace(NO_MEMO, failure=failure), fetch)
+    assert not waits_for_room(replace(NO_MEMO, failure=failure), Fetch(ID, replace(WANT, mtime_ns=77)))
+    assert not waits_for_room(replace(NO_MEMO, failure=_failure()), fetch)
+    assert not waits_for_room(NO_MEMO, fetch)
+    assert decide(ChunkState(ID, WANT, failed=True), replace(NO_MEMO, failure=failure), NOW) == fetch

@@ -15,7 +15,7 @@ import pytest
 
 from fsdm import DataChunk, DataManager
 from fsdm.fetcher import HttpFetcher
-from fsdm.reconciler import Limits
+from fsdm.limits import Limits
 from tests.kit import (
     PATIENCE_S,
     an_id,

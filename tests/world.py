@@ -32,9 +32,10 @@ from fsdm.client import Client
 from fsdm.errors import DataDirectoryError, TransferError
 from fsdm.fs import FileSystem
 from fsdm.layout import Layout
+from fsdm.limits import Limits
 from fsdm.manager import make_layout
 from fsdm.model import DataChunk, FileEntry
-from fsdm.reconciler import Limits, Reconciler
+from fsdm.reconciler import Reconciler
 from tests.kit import an_id, content, files_of
 
 if TYPE_CHECKING:

@@ -44,7 +44,7 @@ def reconcile(data_dir: str, jobs: int, connections: int, durable: bool, chunks:
     """Say `ready`, and the moment at which the last of so many chunks is available; a failure ends it."""
     from fsdm import DataManager
     from fsdm.fetcher import HttpFetcher
-    from fsdm.reconciler import Limits
+    from fsdm.limits import Limits
 
     left, ended, failures, mutex = [chunks], threading.Event(), list[str](), threading.Lock()
 

@@ -30,8 +30,8 @@ class Cast:
 
     @property
     def kept(self) -> list[DataChunk]:
-        """What the script leaves: all but the first of ethereum and the first of hyperliquid."""
-        return [*self.ethereum[1:], *self.binance, *self.hyperliquid[1:]]
+        """What the script leaves: all but the second of ethereum and the first of hyperliquid."""
+        return [self.ethereum[0], *self.ethereum[2:], *self.binance, *self.hyperliquid[1:]]
 
     @property
     def roads(self) -> list[tuple[str, int]]:

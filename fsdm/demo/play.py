@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Final, TextIO
 from fsdm.client import Client
 from fsdm.demo.cast import Cast, size_of, url_of, with_wrong_url
 from fsdm.demo.check import end_state_faults, leftovers
-from fsdm.demo.show import Show, megabytes
+from fsdm.demo.show import Show
 from fsdm.demo.source import Source
 from fsdm.demo.stage import DemoError, Stage
 from fsdm.errors import FsdmError, InvalidInputError
 from fsdm.layout import Layout
 from fsdm.locks import exists
+from fsdm.size import readable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -111,6 +112,7 @@ class _Script:
                 self._a_stalled_download_is_deleted()
                 self._one_fails_and_the_others_go_on()
                 self._the_reconciler_is_killed()
+                self._a_budget_is_kept()
                 self._the_curtain_falls()
                 return self._stage.violations + end_state_faults(self._stage.data_dir, self._client, self._cast.kept)
         except (DemoError, FsdmError) as e:
@@ -244,6 +246,26 @@ class _Script:
         self._delete(cast.hyperliquid[0])
         self._want(cast.hyperliquid[3])
 
+    def _a_budget_is_kept(self) -> None:
+        stage, (chunk, other, *_) = self._stage, self._cast.ethereum
+        stage.until("nothing to be pending any more", lambda: not leftovers(self._layout))
+        taken = sum(seen.size_bytes for seen in self._client.status().chunks.values())
+        budget = taken + size_of(chunk) // 2
+        stage.step(f"the reconciler starts anew, with a budget of {readable(budget)}: too little for one more")
+        stage.end(self._reconciler)
+        self._reconciler = stage.start("reconcile", "the reconciler with a budget", str(budget))
+        requests = self._source.requests_for(chunk)
+        mark = self._want(chunk)
+        stage.expect("over", chunk.id, mark)
+        stage.until("`status` to show that it waits", lambda: self._state(chunk) == "waiting")
+        _must(self._source.requests_for(chunk) == requests, "a chunk that there is no room for was fetched")
+        stage.step("another is deleted: now there is room, and it starts by itself")
+        self._delete(other)
+        stage.expect("started", chunk.id, mark)
+        self._available(chunk)
+        self._gone(other)
+        stage.expect("size", "", mark)
+
     def _the_curtain_falls(self) -> None:
         stage = self._stage
         stage.step("everything has converged; readers and reconciler end, the end state is checked")
@@ -282,7 +304,7 @@ class _Script:
         status = self._client.status().chunks.get(chunk.id)
         if status is None or status.state != "downloading":
             raise DemoError(f"a chunk that is being downloaded is shown as {status}")
-        here, whole = megabytes(status.size_bytes), megabytes(status.total_bytes or 0)
+        here, whole = readable(status.size_bytes), readable(status.total_bytes or 0)
         self._stage.say("half-way", f"{here} of {whole} are here", chunk.id)
 
     def _is_available(self, chunk: DataChunk) -> bool:
@@ -291,6 +313,10 @@ class _Script:
     def _is_settled(self, chunk: DataChunk) -> bool:
         layout = self._layout
         return not exists(layout.want_marker(chunk.id)) and not exists(layout.delete_marker(chunk.id))
+
+    def _state(self, chunk: DataChunk) -> str:
+        status = self._client.status().chunks.get(chunk.id)
+        return status.state if status is not None else ""
 
     def _failure(self, chunk: DataChunk) -> str:
         status = self._client.status().chunks.get(chunk.id)
@@ -309,7 +335,7 @@ class _Script:
     def _reads_on(self, reader: Child, chunk: DataChunk) -> None:
         size = self._stage.ask(reader, "check", chunk_id=chunk.id)
         _must(size == size_of(chunk), f"{reader.name} reads {size} bytes of {self._name(chunk)}")
-        self._stage.say("read", f"{reader.name} reads on: {megabytes(size)}, all digests right", chunk.id)
+        self._stage.say("read", f"{reader.name} reads on: {readable(size)}, all digests right", chunk.id)
 
     def _drop(self, reader: Child, chunk: DataChunk) -> None:
         self._stage.ask(reader, "drop", chunk_id=chunk.id)
@@ -354,7 +380,7 @@ class _Script:
         rows = [("dataset", "chunks", "files", "bytes")]
         by_dataset = groupby(kept, lambda chunk: self._name(chunk).split()[0])
         rows += [_row(name, list(chunks)) for name, chunks in by_dataset]
-        checks = f"{self._checks['checks']} checks", megabytes(self._checks["bytes_checked"])
+        checks = f"{self._checks['checks']} checks", readable(self._checks["bytes_checked"])
         return [
             *rows,
             _row("in all", kept),
@@ -365,7 +391,7 @@ class _Script:
 
 def _row(name: str, chunks: Iterable[DataChunk]) -> tuple[str, str, str, str]:
     chunks = list(chunks)
-    return name, str(len(chunks)), str(sum(len(chunk.files) for chunk in chunks)), megabytes(sum(map(size_of, chunks)))
+    return name, str(len(chunks)), str(sum(len(chunk.files) for chunk in chunks)), readable(sum(map(size_of, chunks)))
 
 
 def _must(holds: bool, otherwise: str) -> None:

@@ -1,4 +1,4 @@
-"""What the demo's other processes do: `python -m fsdm.demo.roles reconcile DIR` and `… read DIR`.
+"""What the demo's other processes do: `python -m fsdm.demo.roles reconcile DIR [MAX_BYTES]` and `… read DIR`.
 
 Each writes JSON lines to stdout and takes JSON lines from stdin; where stdin ends, so does the process, so that nothing
 outlives the demo, however that ends. A reader hashes what it holds all the time, and reports whatever is not as READY
@@ -36,14 +36,16 @@ def tell(**document: object) -> None:
         os.write(STDOUT, json.dumps(document).encode() + b"\n")
 
 
-def reconcile(data_dir: str) -> None:
-    """Reconcile until stdin ends; tell every event."""
+def reconcile(data_dir: str, max_bytes: str = "") -> None:
+    """Reconcile until stdin ends, within a budget if there is one; tell every event."""
+    from fsdm.limits import Limits
     from fsdm.manager import DataManager
 
     def on_event(event: Event) -> None:
         tell(kind=event.kind, chunk_id=event.chunk_id, text=event.text)
 
-    with DataManager(data_dir, jobs=JOBS, on_event=on_event) as manager:
+    limits = Limits(jobs=JOBS, max_bytes=int(max_bytes) if max_bytes else None)
+    with DataManager(data_dir, limits=limits, on_event=on_event) as manager:
         tell(kind="ready", reconciling=manager.reconciling)
         sys.stdin.read()
 
@@ -154,10 +156,10 @@ def _next(commands: SimpleQueue[str | None]) -> str | None:
         return ""
 
 
-def main(role: str, data_dir: str) -> None:
+def main(role: str, data_dir: str, *arguments: str) -> None:
     """Play a role until stdin ends."""
     try:
-        {"reconcile": reconcile, "read": read}[role](data_dir)
+        {"reconcile": reconcile, "read": read}[role](data_dir, *arguments)
     except (FsdmError, OSError) as e:
         sys.exit(f"{e}\n{getattr(e, 'hint', '')}".strip())
 

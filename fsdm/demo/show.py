@@ -71,8 +71,3 @@ def _takes(text: str, encoding: str) -> bool:
     except (UnicodeEncodeError, LookupError):
         return False
     return True
-
-
-def megabytes(size_bytes: int) -> str:
-    """A size as people read it."""
-    return f"{size_bytes / 1e6:.1f} MB" if size_bytes >= 100_000 else f"{size_bytes} bytes"

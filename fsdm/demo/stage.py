@@ -132,10 +132,10 @@ class Stage:
 
     # ------------------------------------------------------------------------------------------------------- processes
 
-    def start(self, role: str, name: str) -> Child:
+    def start(self, role: str, name: str, *arguments: str) -> Child:
         """Start a process (see `roles`) and wait until it is ready."""
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "fsdm.demo.roles", role, self.data_dir],
+            [sys.executable, "-P", "-m", "fsdm.demo.roles", role, self.data_dir, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             encoding="utf-8",
@@ -230,7 +230,7 @@ class Stage:
                 child.ended = document
             case kind:
                 chunk_id, text = document["chunk_id"], document["text"]
-                self._show.line(told.at, kind, chunk_id, self._names.get(chunk_id, ""), text)
+                self._show.line(told.at, kind, chunk_id or None, self._names.get(chunk_id, ""), text)
                 if kind == "violation":
                     self.violations.append(f"{child.name}, {self._names.get(chunk_id, chunk_id)}: {text}")
                 else:

@@ -1,0 +1,28 @@
+"""How much at once, how much in all, and how sure. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much at once: `jobs` chunks, over `connections` and a quarter more for small files alone.
+
+    Without any event, changes are found after `poll_s` seconds. All that is here takes at most `max_bytes` (None: as
+    much as there is), and `keep_free_bytes` of the file system stay free. `durability` *none* fsyncs nothing: see
+    PROTOCOL.md, "Durability".
+    """
+
+    jobs: int = 8
+    connections: int = 8
+    hands: int = 4
+    poll_s: float = 1.0
+    max_bytes: int | None = None
+    keep_free_bytes: int = 0
+    durability: Literal["none", "chunk"] = "chunk"
+
+    @property
+    def durable(self) -> bool:
+        return self.durability == "chunk"

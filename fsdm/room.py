@@ -1,0 +1,295 @@
+"""Room on the disk: what the chunks take up, what running fetches will, and whether one more fits.
+
+Two limits, each of which may be off: a budget in bytes for all that is here (chunks, available or not, what is in
+`trash/`, partials), and a reserve of the file system that is to stay free. A running fetch counts with its whole
+expected size, so that no two start into the last gap; files that declare no size count as what has come of them. Sizes
+are read once for a chunk, and again when something was done to it; nothing is walked but at the start. What does not
+fit waits elsewhere (see `agenda`); nothing here is ever dropped, and nothing on disk is changed.
+
+Invariants: the headroom only shrinks between two looks, by what begins; a fetch begins only within it. What was
+stopped because it brought more than there was room for is expected to need more than the room that it gives back: so
+it does not begin again before somebody else has given some.
+
+The loop's alone, but for `trashed` and `erased`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from fsdm.errors import InvalidInputError, StaleMarkerError
+from fsdm.fs import read_regular
+from fsdm.intents import read_want
+from fsdm.layout import DATA, MANIFEST_MAX_BYTES, READY, is_id
+from fsdm.ledger import Ledger
+from fsdm.locks import exists
+from fsdm.size import readable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fsdm.catalog import Catalog
+    from fsdm.layout import Layout
+    from fsdm.plan import Fetch
+
+logger = logging.getLogger("fsdm")
+
+ID_LENGTH: Final = 64
+BLOCK_BYTES: Final = 512  # of st_blocks: stat(2)
+METADATA_BYTES: Final = 1 << 20  # what directories take up besides: for less than that no fetch is stopped
+
+
+def free_bytes(path: str) -> int:
+    """What an ordinary user may still write to the file system."""
+    found = os.statvfs(path)
+    return found.f_bavail * found.f_frsize
+
+
+@dataclass(slots=True)
+class _Running:
+    fetch: Fetch
+    need_bytes: int
+    came_bytes: int = 0
+    allocated_bytes: int = 0
+    stopped: bool = False
+
+
+class Room:
+    """The room of one data directory. `max_bytes` None: no budget. `keep_free_bytes` None: the disk is not asked."""
+
+    def __init__(
+        self,
+        layout: Layout,
+        catalog: Catalog,
+        *,
+        max_bytes: int | None,
+        keep_free_bytes: int | None,
+        free: Callable[[str], int] = free_bytes,
+    ) -> None:
+        self._layout = layout
+        self._catalog = catalog
+        self._max_bytes = max_bytes
+        self._keep_free_bytes = keep_free_bytes
+        self._free = free
+        self._ledger = Ledger()
+        self._running: dict[str, _Running] = {}
+        self._needs: dict[str, tuple[tuple[int, int, int], int]] = {}  # id → which want, and what it needs
+        self._trash: deque[tuple[str, int, bool]] = deque()  # path, bytes, whether they are the trash's
+        self._disk_bytes = 0
+        self._headroom_bytes = 0
+        self._short_bytes = 0
+        self._told_bytes = 0
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether any fetch has to ask."""
+        return self._max_bytes is not None or self._keep_free_bytes is not None
+
+    def open(self) -> None:
+        """Count what is there."""
+        if self._max_bytes is not None:
+            for place in self._catalog.all_places():
+                self.count(place.chunk_id)
+        if self.is_limited:
+            for name in os.listdir(self._layout.partial):
+                self.count(name)
+
+    def guard(self) -> None:
+        """The disk has been full: from now on nothing begins that does not fit into what is free."""
+        if self._keep_free_bytes is None:
+            self._keep_free_bytes = 0
+            for name in os.listdir(self._layout.partial):
+                self.count(name)
+
+    # -------------------------------------------------------------------------------------------------- what is there
+
+    def count(self, chunk_id: str) -> None:
+        """Something about this id has changed: count it anew."""
+        if self._max_bytes is not None:
+            size = sum(self._chunk_bytes(self._layout.path(place)) for place in self._catalog.places(chunk_id))
+            retires = size > 0 and exists(self._layout.delete_marker(chunk_id))
+            self._ledger.put("retiring", chunk_id, size if retires else 0)
+            self._ledger.put("here", chunk_id, 0 if retires else size)
+        if self.is_limited and chunk_id not in self._running:
+            self._ledger.put("partial", chunk_id, _bytes_in(self._partial(chunk_id))[0])
+
+    def trashed(self, path: str) -> None:
+        """This has been renamed into the trash. In any thread."""
+        if self.is_limited:
+            self._trash.append((path, _bytes_in(f"{path}/{DATA}")[0], True))
+
+    def erased(self, path: str) -> None:
+        """It takes up nothing any more. In any thread."""
+        if self.is_limited:
+            self._trash.append((path, 0, True))
+
+    def stays(self, path: str) -> None:
+        """It could not be erased: it is there for longer. In any thread."""
+        if self.is_limited:
+            self._trash.append((path, _bytes_in(f"{path}/{DATA}")[0], False))
+
+    @property
+    def is_emptying(self) -> bool:
+        """Whether something in the trash is still to be erased: then there will soon be more room."""
+        self._take_in_trash()
+        return self._ledger.total("trash") > 0
+
+    @property
+    def taken_bytes(self) -> int:
+        """What counts against the budget, running fetches with all that they are to bring."""
+        self._take_in_trash()
+        return self._ledger.taken_bytes
+
+    def news(self) -> str | None:
+        """The size now, where chunks have come or gone since this was asked last."""
+        self._take_in_trash()
+        if self._max_bytes is None:
+            return None
+        here = self.taken_bytes - self._ledger.total("partial")
+        if here == self._told_bytes:
+            return None
+        self._told_bytes = here
+        return str(self)
+
+    def __str__(self) -> str:
+        return f"{readable(self.taken_bytes)} of {readable(self._max_bytes or 0)}"
+
+    # ------------------------------------------------------------------------------------------------- what may begin
+
+    def look(self) -> int:
+        """Look how much more may come, in bytes; below zero where there is too much already."""
+        for chunk_id, run in self._running.items():
+            run.came_bytes, run.allocated_bytes = _bytes_in(self._partial(chunk_id))
+            self._ledger.put("partial", chunk_id, max(run.need_bytes, run.came_bytes))
+        unlimited = 1 << 64
+        budget = unlimited if self._max_bytes is None else self._max_bytes - self.taken_bytes
+        self._disk_bytes = unlimited
+        if self._keep_free_bytes is not None:
+            to_come = sum(max(run.need_bytes - run.allocated_bytes, 0) for run in self._running.values())
+            self._disk_bytes = self._free(self._layout.root) - to_come - self._keep_free_bytes
+        self._headroom_bytes = min(budget, self._disk_bytes)
+        self._short_bytes = -min(budget, self._disk_bytes + METADATA_BYTES)
+        return self._headroom_bytes
+
+    def need_bytes(self, fetch: Fetch) -> int:
+        """What a want is expected to need: the declared sizes, or what has been learned from an attempt."""
+        known = self._needs.get(fetch.id)
+        if known is not None and known[0] == fetch.want.identity:
+            return known[1]
+        try:
+            files = read_want(self._layout, fetch.id, fetch.want).files
+        except (InvalidInputError, StaleMarkerError, OSError):  # the fetch will meet it as well, and say so
+            return 0
+        need = sum(file.size or 0 for file in files.values())
+        self._needs[fetch.id] = fetch.want.identity, need
+        return need
+
+    def begin(self, fetch: Fetch) -> bool:
+        """Whether it fits into the headroom of the last look; then it counts as running."""
+        need, here = self.need_bytes(fetch), self._ledger.of("partial").get(fetch.id, 0)
+        if need - here > max(self._headroom_bytes, 0) or self._headroom_bytes < 0:
+            return False
+        self._headroom_bytes -= max(need - here, 0)
+        self._running[fetch.id] = _Running(fetch, need)
+        self._ledger.put("partial", fetch.id, max(need, here))
+        return True
+
+    def end(self, chunk_id: str) -> bool:
+        """A fetch has ended; whether what it has brought may stay."""
+        run = self._running.pop(chunk_id, None)
+        self.count(chunk_id)
+        if run is None or not self.is_limited:
+            return True
+        run.came_bytes, run.allocated_bytes = _bytes_in(self._partial(chunk_id))
+        self.look()
+        if run.came_bytes <= run.need_bytes or self._short_bytes <= 0:
+            return True
+        self._learn(run)
+        return False
+
+    def too_much(self) -> Fetch | None:
+        """The running fetch that is to be stopped: the youngest that has brought more than it declared, where there
+        is no room for that. One at a time. What keeps to what it declared is never stopped, whoever takes its room."""
+        self.look()
+        over = [run for run in self._running.values() if run.came_bytes > run.need_bytes]
+        if self._short_bytes <= 0 or not over or any(run.stopped for run in over):
+            return None
+        run = max(over, key=lambda run: (run.fetch.want.ctime_ns, run.fetch.id))
+        run.stopped = True
+        self._learn(run)
+        return run.fetch
+
+    def forget(self, chunk_id: str) -> None:
+        """Nothing is asked about this id any more."""
+        self._needs.pop(chunk_id, None)
+
+    def in_the_way(self, fetch: Fetch) -> list[str]:
+        """The ids of the partials that nobody is fetching, where the fetch would fit without them."""
+        idle = {name: size for name, size in self._ledger.of("partial").items() if name not in self._running}
+        return list(idle) if self.need_bytes(fetch) <= self._headroom_bytes + sum(idle.values()) else []
+
+    def why_not(self, fetch: Fetch) -> tuple[str, str]:
+        """Why it does not fit, and what to do about it."""
+        needs = f"needs {readable(self.need_bytes(fetch))}"
+        if self._max_bytes is None or self._disk_bytes < self._max_bytes - self.taken_bytes:
+            keep = self._keep_free_bytes or 0
+            free = max(self._disk_bytes + keep, 0)
+            reserve = f", and {readable(keep)} are to stay free" if keep else ""
+            error = f"{needs}, but {readable(free)} are free on the disk{reserve}"
+            return error, "free some room on the disk: it starts by itself then"
+        if self.need_bytes(fetch) > self._max_bytes:
+            error = f"{needs}, more than the {readable(self._max_bytes)} that all chunks together may take"
+            return error, "raise --max-bytes, or withdraw it: it can never fit"
+        retiring = self._ledger.total("retiring")
+        of_that = f" ({readable(retiring)} of that by chunks that are retiring)" if retiring else ""
+        return f"{needs}, but {self} are taken{of_that}", "delete what is not needed, or raise --max-bytes"
+
+    # --------------------------------------------------------------------------------------------------------- shared
+
+    def _learn(self, run: _Running) -> None:
+        need = max(run.came_bytes, run.allocated_bytes) + self._short_bytes
+        self._needs[run.fetch.id] = run.fetch.want.identity, need
+
+    def _take_in_trash(self) -> None:
+        while self._trash:
+            path, size, erasable = self._trash.popleft()
+            chunk_id = os.path.basename(path).rpartition(".")[0][-ID_LENGTH:]
+            if is_id(chunk_id):  # it no longer counts where it was
+                self.count(chunk_id)
+            self._ledger.put("trash", path, size if erasable else 0)
+            self._ledger.put("here", path, 0 if erasable else size)
+
+    def _partial(self, chunk_id: str) -> str:
+        return f"{self._layout.partial_of(chunk_id)}/{DATA}"
+
+    @staticmethod
+    def _chunk_bytes(path: str) -> int:
+        try:
+            read = read_regular(f"{path}/{READY}", MANIFEST_MAX_BYTES)
+            if read is not None:
+                return sum(int(entry["size"]) for entry in json.loads(read[1])["files"].values())
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            pass  # what READY cannot tell, the files do
+        return _bytes_in(f"{path}/{DATA}")[0]
+
+
+def _bytes_in(path: str) -> tuple[int, int]:
+    """The bytes of the files in one directory: as long as they are, and as the disk has set aside."""
+    size = allocated = 0
+    try:
+        with os.scandir(path) as entries:
+            for entry in entries:
+                if entry.is_file(follow_symlinks=False):
+                    found = entry.stat(follow_symlinks=False)
+                    size += found.st_size
+                    allocated += found.st_blocks * BLOCK_BYTES
+    except (FileNotFoundError, NotADirectoryError):  # it has just gone; or is a stray file, whose bytes do not count
+        pass
+    except OSError as e:
+        logger.warning("cannot look how much is in %s: %s", path, e)
+    return size, allocated
