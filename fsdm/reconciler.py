@@ -18,6 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from fsdm import apply as outcomes
+from fsdm.admission import Admission
 from fsdm.agenda import Agenda
 from fsdm.apply import Applier
 from fsdm.audit import Audit
@@ -25,18 +26,16 @@ from fsdm.catalog import Catalog
 from fsdm.crew import Crew, ThreadCrew
 from fsdm.disk import Disk
 from fsdm.doorbell import Doorbell
-from fsdm.errors import DiskError, FsdmError, InvalidInputError
+from fsdm.errors import DiskError, FsdmError
 from fsdm.events import Event
 from fsdm.fetcher import HttpFetcher
-from fsdm.fs import FileSystem, read_regular
+from fsdm.fs import FileSystem
 from fsdm.intents import clear_temporaries, finish_removals
 from fsdm.lanes import Lanes
-from fsdm.layout import WANT_MAX_BYTES
 from fsdm.limits import Limits
-from fsdm.model import Failure
+from fsdm.memory import Memory
 from fsdm.outage import FULL
 from fsdm.plan import (
-    NO_MEMO,
     Absolve,
     Action,
     Clear,
@@ -52,13 +51,11 @@ from fsdm.plan import (
     decide,
     held_delay,
     next_failure,
-    waiting_for_room,
-    waits_for_room,
 )
 from fsdm.room import Room
 from fsdm.scan import look, scan
-from fsdm.state import Partial
 from fsdm.stop import Stop
+from fsdm.trash import Trash
 from fsdm.verdict import is_stuck, trouble
 from fsdm.watch import Watch
 
@@ -104,6 +101,14 @@ class Reconciler:
         )
         reserved = -(-limits.connections // 4)
         self._lanes = None if crews else Lanes("fsdm-connection", limits.connections + reserved, reserved)
+        self._agenda = Agenda()
+        self._memory = Memory(layout)
+        self._room = Room(
+            layout, self.catalog, max_bytes=limits.max_bytes, keep_free_bytes=limits.keep_free_bytes or None
+        )
+        self._admission = Admission(self._room, self._agenda, self._memory, bell=self._bell, tell=self._tell)
+        self._disk = Disk(layout.trash, fs=self._fs, hands=self._hands, tell=self._tell, wake=self._bell.wake)
+        self._trash = Trash(layout.trash, fs=self._fs, erasers=self._erasers, room=self._room, freed=self._disk.freed)
         self._applier = Applier(
             layout,
             fs=self._fs,
@@ -111,17 +116,11 @@ class Reconciler:
             fetcher=fetcher or HttpFetcher(durable=limits.durable),
             lanes=self._lanes,
             tell=self._tell,
-            erase=self._erase,
+            erase=self._trash.erase,
         )
         self._watch = Watch(layout, self._bell.ring)
         self._audit = Audit(layout, self.catalog, suspect=self._suspect, ring=self._bell.ring)
-        self._room = Room(
-            layout, self.catalog, max_bytes=limits.max_bytes, keep_free_bytes=limits.keep_free_bytes or None
-        )
-        self._disk = Disk(layout.trash, fs=self._fs, hands=self._hands, tell=self._tell, wake=self._bell.wake)
-        self._agenda = Agenda()
         self._states: dict[str, ChunkState] = {}
-        self._memos: dict[str, Memo] = {}
         self._busy: dict[str, tuple[Action, Stop]] = {}
         self._fetching = 0
         self._held: dict[str, Place] = {}
@@ -139,8 +138,7 @@ class Reconciler:
         self._room.open()
         finish_removals(self.layout, self._fs)
         clear_temporaries(self.layout, self._fs, self._clock())
-        for name in os.listdir(self.layout.trash):
-            self._erase(f"{self.layout.trash}/{name}")
+        self._trash.empty()
 
     def start(self) -> None:
         """Reconcile in a thread of its own, until `stop`."""
@@ -191,7 +189,7 @@ class Reconciler:
         """One pass: wait for the bell, look, decide, dispatch. Whether anything was dispatched."""
         rang, everything = self._bell.answer(timeout_s)
         for chunk_id in rang & self._held.keys():  # a ref may have gone: try soon, and soon again
-            self._memos[chunk_id] = replace(self._memos[chunk_id], held=1, held_until=0.0)
+            self._memory.change(chunk_id, held=1, held_until=0.0)
         ids = rang | self._settle_all() | self._disk.ask(self._clock()) | set(self._agenda.due(self._clock()))
         if everything or time.monotonic() >= self._next_scan:
             ids |= self._scan()
@@ -213,7 +211,7 @@ class Reconciler:
             return False
         refused = self._disk.refuses_for_long
         return (refused or not self._agenda.waiting_fetches) and all(
-            is_stuck(self._memos.get(chunk_id, NO_MEMO)) or (refused and state.want is not None)
+            is_stuck(self._memory.of(chunk_id)) or (refused and state.want is not None)
             for chunk_id, state in self._states.items()
         )
 
@@ -221,7 +219,7 @@ class Reconciler:
         """Why what has not converged has not: a sentence by id or path."""
         found = {oddity.path: oddity.why for oddity in scan(self.layout, self.catalog).oddities}
         for chunk_id in self._states:
-            found[chunk_id] = trouble(self._memos.get(chunk_id, NO_MEMO), self._disk.refusal or "not done")
+            found[chunk_id] = trouble(self._memory.of(chunk_id), self._disk.refusal or "not done")
         return found
 
     def pause(self) -> float:
@@ -254,7 +252,7 @@ class Reconciler:
 
     def _decide(self, chunk_id: str) -> None:
         state = self._states[chunk_id]
-        memo = self._remember(state)
+        memo = self._memory.see(state)
         if chunk_id in self._busy:
             self._stop_if_unwanted(state)
             return
@@ -269,19 +267,8 @@ class Reconciler:
         self._agenda.put(chunk_id, decision, memo.failure.attempts if memo.failure else 0)
         if decision is None and state.at_rest:
             del self._states[chunk_id]
-            self._memos.pop(chunk_id, None)
+            self._memory.forget(chunk_id)
             self._room.forget(chunk_id)
-
-    def _remember(self, state: ChunkState) -> Memo:
-        memo = self._memos.get(state.id)
-        if memo is None:
-            memo = Memo(failure=_read_failure(self.layout, state.id) if state.failed else None)
-            if memo.failure is not None and memo.failure.kind == "room":  # said by another, perhaps of other limits
-                memo = NO_MEMO
-        if state.want is not None and state.delete is None and not state.want.same_as(memo.want_alone):
-            memo = replace(memo, want_alone=state.want)
-        self._memos[state.id] = memo
-        return memo
 
     def _stop_if_unwanted(self, state: ChunkState) -> None:
         action, stop = self._busy[state.id]
@@ -299,41 +286,17 @@ class Reconciler:
     def _dispatch(self) -> bool:
         dispatched = False
         slots = self._disk.slots(self.limits.jobs) - self._fetching
-        if self._room.is_limited and slots > 0 and (self._agenda.waiting_fetches or self._agenda.parked_fetches):
-            self._agenda.unpark(self._room.look(), slots)
-        for action in self._agenda.take(slots, self._admit):
+        self._admission.open(slots)
+        for action in self._agenda.take(slots, lambda fetch: self._admission.admit(fetch, self._clock())):
             dispatched = True
             stop = Stop()
             self._busy[action.id] = (action, stop)
             self._fetching += isinstance(action, Fetch)
             crew = self._fetchers if isinstance(action, Fetch) else self._hands
-            absolve = isinstance(action, Fetch) and self._memos[action.id].failure is None
+            absolve = isinstance(action, Fetch) and self._memory.of(action.id).failure is None
             absolve = absolve and self._states[action.id].failed  # what kept it from its start is over
             crew.submit(partial(self._carry_out, action, stop, absolve=absolve))
         return dispatched
-
-    def _admit(self, fetch: Fetch) -> bool:
-        """Whether there is room for a fetch. Where there is none, that is told once, and then it is parked."""
-        memo = self._memos.get(fetch.id, NO_MEMO)
-        if not self._room.is_limited or self._room.begin(fetch):
-            failure = None if waits_for_room(memo, fetch) else memo.failure
-            self._memos[fetch.id] = replace(memo, failure=failure, crowded=False)
-            return True
-        self._bell.wake()
-        if waits_for_room(memo, fetch):
-            self._agenda.park(fetch, self._room.need_bytes(fetch))
-            return False
-        error, hint = self._room.why_not(fetch)
-        failure = waiting_for_room(fetch, error, hint, self._clock())
-        self._memos[fetch.id] = replace(memo, failure=failure, reported=False, crowded=True)
-        self._tell(Event("over", fetch.id, error))
-        self._decide(fetch.id)
-        for chunk_id in self._room.in_the_way(fetch):
-            state = self._states.get(chunk_id)
-            if state is not None and state.partial is Partial.BEGUN:
-                self._memos[chunk_id] = replace(self._memos.get(chunk_id, NO_MEMO), crowded=True)
-                self._decide(chunk_id)
-        return False
 
     def _carry_out(self, action: Action, stop: Stop, *, absolve: bool) -> None:
         outcome: outcomes.Outcome
@@ -354,18 +317,18 @@ class Reconciler:
         while self._finished:
             action, outcome = self._finished.popleft()
             del self._busy[action.id]
-            memo = self._memos.get(action.id, NO_MEMO)
+            memo = self._memory.of(action.id)
             if isinstance(action, Fetch):
                 self._fetching -= 1
                 gives_way = self._agenda.parked_fetches > 0 and not isinstance(outcome, outcomes.Done)
                 memo = replace(memo, crowded=not self._room.end(action.id) or gives_way)
             elif not isinstance(action, Report | Absolve):
                 self._room.count(action.id)
-            self._memos[action.id] = self._settle(action, outcome, memo)
+            self._memory.put(action.id, self._settle(action, outcome, memo))
             settled.add(action.id)
         while self._suspects:
             place = self._suspects.popleft()
-            self._memos[place.chunk_id] = replace(self._memos.get(place.chunk_id, NO_MEMO), suspect=place)
+            self._memory.change(place.chunk_id, suspect=place)
             settled.add(place.chunk_id)
         return settled
 
@@ -433,9 +396,7 @@ class Reconciler:
         if place is not None:
             self._watch.release(place)
             self._applier.let_go(place)
-            memo = self._memos.get(chunk_id)
-            if memo is not None:
-                self._memos[chunk_id] = replace(memo, held=0, held_until=0.0)
+            self._memory.change(chunk_id, held=0, held_until=0.0)
 
     # ---------------------------------------------------------------------------------------------------------- shared
 
@@ -443,29 +404,7 @@ class Reconciler:
         self._suspects.append(place)
         self._bell.wake()
 
-    def _erase(self, path: str) -> None:
-        def work() -> None:
-            try:
-                self._fs.erase(path)
-            except OSError as e:  # it stays in trash/, out of sight; the next start tries again
-                logger.warning("cannot erase %s: %s", path, e)
-                self._room.stays(path)
-            else:
-                self._room.erased(path)
-            self._disk.freed()
-
-        self._room.trashed(path)
-        self._erasers.submit(work)
-
     def _tell(self, event: Event) -> None:
         logger.info("%s", event, extra={"event": event.kind, "chunk_id": event.chunk_id})
         if self._on_event is not None:
             self._on_event(event)
-
-
-def _read_failure(layout: Layout, chunk_id: str) -> Failure | None:
-    try:
-        read = read_regular(layout.failed_of(chunk_id), WANT_MAX_BYTES)
-        return None if read is None else Failure.parse(read[1])
-    except (OSError, InvalidInputError):  # then it is as if it had never been tried
-        return None

@@ -229,8 +229,13 @@ class Room:
         self._needs.pop(chunk_id, None)
 
     def in_the_way(self, fetch: Fetch) -> list[str]:
-        """The ids of the partials that nobody is fetching, where the fetch would fit without them."""
-        idle = {name: size for name, size in self._ledger.of("partial").items() if name not in self._running}
+        """The ids of the partials that nobody is fetching, where the fetch would fit without them. Not complete ones:
+        they are on their way to their place."""
+        idle = {
+            name: size
+            for name, size in self._ledger.of("partial").items()
+            if name not in self._running and not exists(f"{self._layout.partial_of(name)}/{READY}")
+        }
         return list(idle) if self.need_bytes(fetch) <= self._headroom_bytes + sum(idle.values()) else []
 
     def why_not(self, fetch: Fetch) -> tuple[str, str]:

@@ -1,0 +1,59 @@
+"""What the reconciler remembers of each id between two looks, and what it takes over from `failed/ID`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from fsdm.errors import InvalidInputError
+from fsdm.fs import read_regular
+from fsdm.layout import WANT_MAX_BYTES
+from fsdm.model import Failure
+from fsdm.plan import NO_MEMO, Memo
+
+if TYPE_CHECKING:
+    from fsdm.layout import Layout
+    from fsdm.state import ChunkState
+
+
+class Memory:
+    """A memo for each id that is pending."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._memos: dict[str, Memo] = {}
+
+    def of(self, chunk_id: str) -> Memo:
+        """What is remembered of an id."""
+        return self._memos.get(chunk_id, NO_MEMO)
+
+    def put(self, chunk_id: str, memo: Memo) -> None:
+        """Remember this."""
+        self._memos[chunk_id] = memo
+
+    def change(self, chunk_id: str, **changes: Any) -> None:
+        """Remember some of it anew."""
+        self._memos[chunk_id] = replace(self.of(chunk_id), **changes)
+
+    def forget(self, chunk_id: str) -> None:
+        """There is nothing about this id any more."""
+        self._memos.pop(chunk_id, None)
+
+    def see(self, state: ChunkState) -> Memo:
+        """What is to be remembered once this has been seen."""
+        memo = self._memos.get(state.id)
+        if memo is None:
+            memo = Memo(failure=self._read_failure(state.id) if state.failed else None)
+        if state.want is not None and state.delete is None and not state.want.same_as(memo.want_alone):
+            memo = replace(memo, want_alone=state.want)
+        self._memos[state.id] = memo
+        return memo
+
+    def _read_failure(self, chunk_id: str) -> Failure | None:
+        try:
+            read = read_regular(self._layout.failed_of(chunk_id), WANT_MAX_BYTES)
+            failure = None if read is None else Failure.parse(read[1])
+        except (OSError, InvalidInputError):  # then it is as if it had never been tried
+            return None
+        # that there was no room was said by another, of other limits and another disk
+        return failure if failure is None or failure.kind != "room" else None
