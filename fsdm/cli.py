@@ -143,6 +143,22 @@ def _add_arguments(name: str, verb: argparse.ArgumentParser) -> None:
                 help="files fetched at once, and a quarter more of small ones (default 8)",
             )
             verb.add_argument(
+                "--connections-per-host", type=_positive, metavar="N", help="files fetched at once from one server"
+            )
+            verb.add_argument(
+                "--connections-per-file",
+                type=_positive,
+                default=4,
+                metavar="N",
+                help="a large file may come over so many connections where one is slow and more bring more (default 4)",
+            )
+            verb.add_argument(
+                "--limit-rate",
+                type=_size,
+                metavar="SIZE",
+                help="all connections together bring at most so much a second, as 10M",
+            )
+            verb.add_argument(
                 "--max-bytes",
                 type=_size,
                 metavar="SIZE",

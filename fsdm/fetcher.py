@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from fsdm.body import Vessel
     from fsdm.fs import FileSystem
+    from fsdm.limits import Limits
     from fsdm.model import FileEntry, FileSource
     from fsdm.parts import Part
     from fsdm.ranges import Pieces
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
 
 CONNECT_TIMEOUT_S: Final = 10.0
 IDLE_TIMEOUT_S: Final = 30.0
-CONNECTIONS: Final = 8
-RANGES: Final = 4  # connections for one file at most
 WORTH_BYTES: Final = 64 << 10  # a connection that brought as much before it broke is followed by another one at once
 TELLING_BYTES: Final = 4 << 20  # a transfer of so much tells how fast its server is
 
@@ -44,8 +43,8 @@ TELLING_BYTES: Final = 4 << 20  # a transfer of so much tells how fast its serve
 class HttpFetcher:
     """Files over HTTP(S), by requests: TLS is verified, redirects, proxies and netrc are as requests has them.
 
-    `limit_rate` is in bytes a second, over all connections. A large file may be fetched over up to `ranges` connections
-    where that gains something; of those there are no more than `connections` times as many.
+    All connections together bring at most `bytes_per_s`. A large file may come over up to `per_file` of them, where
+    that gains something; of those there are at most `connections` times as many.
     """
 
     def __init__(
@@ -54,19 +53,29 @@ class HttpFetcher:
         connect_timeout_s: float = CONNECT_TIMEOUT_S,
         idle_timeout_s: float = IDLE_TIMEOUT_S,
         floor_bytes_per_s: float = FLOOR_BYTES_PER_S,
-        limit_rate: float | None = None,
-        ranges: int = RANGES,
-        connections: int = CONNECTIONS,
+        bytes_per_s: float | None = None,
+        per_file: int = 1,
+        connections: int = 1,
         durable: bool = True,
     ) -> None:
         self.durable = durable
         self.idle_timeout_s = idle_timeout_s
         self.floor_bytes_per_s = floor_bytes_per_s
         self.sessions = Sessions(connect_timeout_s=connect_timeout_s, idle_timeout_s=idle_timeout_s)
-        self.rate = Rate(limit_rate)
+        self.rate = Rate(bytes_per_s)
         self.gains = Gains()
-        self.helpers = Helpers(1 if limit_rate else ranges, (ranges - 1) * connections)
+        self.helpers = Helpers(1 if bytes_per_s else per_file, (per_file - 1) * connections)
         self._hosts = Hosts()
+
+    @classmethod
+    def within(cls, limits: Limits) -> HttpFetcher:
+        """A fetcher that keeps to these limits."""
+        return cls(
+            bytes_per_s=limits.bytes_per_s,
+            per_file=limits.per_file,
+            connections=limits.connections,
+            durable=limits.durable,
+        )
 
     def fetch(self, source: FileSource, part: Part, fs: FileSystem, stop: Stop) -> FileEntry:
         """See `Fetcher.fetch`."""

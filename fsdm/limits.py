@@ -10,6 +10,9 @@ from typing import Literal
 class Limits:
     """How much at once: `jobs` chunks, over `connections` and a quarter more for small files alone.
 
+    No more than `per_host` files come from one server at once (None: no bound of its own), and a large file over up to
+    `per_file` connections, where that gains something. All together bring at most `bytes_per_s` (None: no cap).
+
     Without any event, changes are found after `poll_s` seconds. All that is here takes at most `max_bytes` (None: as
     much as there is), and `keep_free_bytes` of the file system stay free. `durability` *none* fsyncs nothing: see
     PROTOCOL.md, "Durability".
@@ -17,6 +20,9 @@ class Limits:
 
     jobs: int = 8
     connections: int = 8
+    per_host: int | None = None
+    per_file: int = 4
+    bytes_per_s: float | None = None
     hands: int = 4
     poll_s: float = 1.0
     max_bytes: int | None = None

@@ -113,7 +113,7 @@ class Reconciler:
             layout,
             fs=self._fs,
             catalog=self.catalog,
-            fetcher=fetcher or HttpFetcher(durable=limits.durable),
+            fetcher=fetcher or HttpFetcher.within(limits),
             lanes=self._lanes,
             tell=self._tell,
             erase=self._trash.erase,

@@ -57,6 +57,9 @@ def run(arguments: argparse.Namespace) -> int:
     limits = Limits(
         jobs=arguments.jobs,
         connections=arguments.connections,
+        per_host=arguments.connections_per_host,
+        per_file=arguments.connections_per_file,
+        bytes_per_s=arguments.limit_rate,
         max_bytes=arguments.max_bytes,
         keep_free_bytes=arguments.keep_free,
         durability=arguments.durability,
