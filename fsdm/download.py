@@ -11,6 +11,7 @@ import threading
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
+from fsdm.hosts import origin_of
 from fsdm.layout import DATA
 from fsdm.model import DataChunk, FileEntry, FileSource, Manifest
 
@@ -67,7 +68,8 @@ def fetch_chunk(
         if lanes is None:
             work()
         else:
-            lanes.submit(chunk.id, work, small=source.size is not None and source.size <= SMALL_BYTES)
+            small = source.size is not None and source.size <= SMALL_BYTES
+            lanes.submit(chunk.id, work, small=small, host=origin_of(source.url))
     batch.wait()
     fs.fsync_dir(data)
     return Manifest.of(chunk, {name: batch.entries[name] for name in chunk.files})

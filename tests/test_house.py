@@ -13,8 +13,8 @@ import fsdm
 
 # from the ground up; `__init__` stands above all that it offers
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "events", "doorbell", "crew", "lanes", "fs"),
-    ("layout", "stop", "rate", "hosts"),
+    ("errors", "events", "doorbell", "crew", "fs"),
+    ("layout", "stop", "rate", "hosts", "lanes"),
     ("model", "index", "state", "locks", "watch"),
     ("plan", "intents", "refs", "catalog", "download", "sink"),
     ("body", "agenda", "scan", "audit"),
