@@ -13,6 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
 from fsdm.errors import StoppedError, TransferError
+from fsdm.hosts import origin_of
 from fsdm.layout import DATA, PARTS
 from fsdm.model import DataChunk, FileEntry, FileSource, Manifest
 from fsdm.parts import Parts
@@ -75,7 +76,8 @@ def fetch_chunk(
         if lanes is None:
             work()
         else:
-            lanes.submit(chunk.id, work, small=source.size is not None and source.size <= SMALL_BYTES)
+            small = source.size is not None and source.size <= SMALL_BYTES
+            lanes.submit(chunk.id, work, small=small, host=origin_of(source.url))
     try:
         batch.wait()
     except (TransferError, StoppedError):

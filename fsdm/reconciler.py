@@ -100,7 +100,8 @@ class Reconciler:
             ThreadCrew("fsdm-erase", 1),
         )
         reserved = -(-limits.connections // 4)
-        self._lanes = None if crews else Lanes("fsdm-connection", limits.connections + reserved, reserved)
+        size = limits.connections + reserved
+        self._lanes = None if crews else Lanes("fsdm-connection", size, reserved, limits.per_host)
         self._agenda = Agenda()
         self._memory = Memory(layout)
         self._room = Room(

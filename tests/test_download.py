@@ -255,19 +255,21 @@ def test_two_chunks_under_two_stops_share_the_lanes_and_are_stopped_by_themselve
 
 
 @pytest.mark.parametrize(("size", "small"), [(None, False), (0, True), (SMALL_BYTES, True), (SMALL_BYTES + 1, False)])
-def test_a_file_is_small_where_its_want_says_so(tmp_path: Path, size: int | None, small: bool) -> None:
-    told: list[bool] = []
+def test_a_file_is_small_where_its_want_says_so_and_its_host_is_told(
+    tmp_path: Path, size: int | None, small: bool
+) -> None:
+    told: list[tuple[bool, str]] = []
 
     class Told(Lanes):
-        def submit(self, chunk_id: str, work: Callable[[], None], *, small: bool) -> None:
-            told.append(small)
-            super().submit(chunk_id, work, small=small)
+        def submit(self, chunk_id: str, work: Callable[[], None], *, small: bool, host: str = "") -> None:
+            told.append((small, host))
+            super().submit(chunk_id, work, small=small, host=host)
 
-    chunk = CHUNK.model_copy(update={"files": {"a": FileSource(url="http://example.org/a", size=size)}})
+    chunk = CHUNK.model_copy(update={"files": {"a": FileSource(url="http://user:pw@Example.org:80/a", size=size)}})
     lanes = Told("test", 1, 0)
     with closing(_Closing(lanes)):
         fetch_all(Scripted(lambda name, stop: None), tmp_path, lanes, chunk=chunk)
-    assert told == [small]
+    assert told == [(small, "http://example.org")]
 
 
 def test_a_small_file_does_not_wait_for_the_large_ones_of_another_chunk(tmp_path: Path) -> None:

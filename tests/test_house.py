@@ -13,8 +13,8 @@ import fsdm
 
 # from the ground up; `__init__` stands above all that it offers
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "events", "doorbell", "crew", "lanes", "fs", "answer", "ledger", "outage", "limits"),
-    ("layout", "stop", "ranges", "rate", "hosts", "size"),
+    ("errors", "events", "doorbell", "crew", "fs", "answer", "ledger", "outage", "limits"),
+    ("layout", "stop", "ranges", "rate", "hosts", "size", "lanes"),
     ("model", "index", "state", "locks", "watch", "session"),
     ("plan", "intents", "refs", "catalog", "sink", "parts"),
     ("body", "agenda", "scan", "audit", "download", "transfer", "room", "verdict", "memory"),
