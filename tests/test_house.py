@@ -14,7 +14,7 @@ import fsdm
 # from the ground up; `__init__` stands above all that it offers
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "events", "doorbell", "crew", "lanes", "fs"),
-    ("layout", "stop"),
+    ("layout", "stop", "connection"),
     ("model", "index", "state", "locks", "watch", "session"),
     ("plan", "intents", "refs", "catalog", "download", "sink"),
     ("body", "agenda", "scan", "audit"),
