@@ -90,7 +90,7 @@ class Guarded(HTTPConnection):
 
     def request(self, *args: Any, **kwargs: Any) -> None:
         if self.sock is not None:
-            _guard(self.sock)
+            _guard(self.sock, connected=True)
         super().request(*args, **kwargs)
 
     def send(self, data: Any) -> None:
@@ -102,7 +102,7 @@ class Guarded(HTTPConnection):
         """The answer to a GET of `target`; `rest` is what follows the target in the head of the request."""
         sock = self.sock
         assert sock is not None
-        _guard(sock)
+        _guard(sock, connected=True)
         if sock.gettimeout() != timeout_s:
             sock.settimeout(timeout_s)
         sock.sendall(b"GET " + target.encode() + rest)
@@ -170,10 +170,10 @@ def _connect(sock: socket.socket, address: Any, timeout_s: float | None) -> None
     sock.settimeout(timeout_s)
 
 
-def _guard(sock: socket.socket) -> None:
+def _guard(sock: socket.socket, *, connected: bool = False) -> None:
     stop = _current_stop.get()
     if stop is not None:
-        stop.guard(sock)
+        stop.guard(sock, connected=connected)
 
 
 class _GuardedTls(Guarded, HTTPSConnection):
