@@ -88,7 +88,9 @@ class BlockIndex:
             self._buckets.insert(at + 1, _Bucket(bucket.keys[half:], bucket.places[half:]))
             del bucket.keys[half:], bucket.places[half:]
             self._firsts.insert(at + 1, self._buckets[at + 1].keys[0])
-        self._settle(at)
+            bucket.measure()
+        bucket.reach = max(bucket.reach, -key[1])
+        self._keep_up(at)
 
     def discard(self, place: Place) -> None:
         """Take `place` out; nothing happens where it is not there."""
@@ -101,7 +103,12 @@ class BlockIndex:
         if i == len(bucket.keys) or bucket.keys[i] != key:
             return
         del bucket.keys[i], bucket.places[i]
-        self._settle(at)
+        if bucket.keys:
+            bucket.measure()
+            self._keep_up(at)
+        else:
+            del self._buckets[at], self._firsts[at]
+            self._wider = None
 
     def find(self, block: int) -> Place | None:
         """The place of the chunk that is responsible for `block`."""
@@ -132,13 +139,8 @@ class BlockIndex:
                 at -= 1
             i = None
 
-    def _settle(self, at: int) -> None:
-        bucket = self._buckets[at]
-        if bucket.keys:
-            bucket.measure()
-            self._firsts[at : at + 1] = [bucket.keys[0]]
-        else:
-            del self._buckets[at], self._firsts[at]
+    def _keep_up(self, at: int) -> None:
+        self._firsts[at : at + 1] = [self._buckets[at].keys[0]]
         self._wider = None
 
     def _wider_than(self, at: int) -> int:

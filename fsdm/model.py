@@ -67,7 +67,7 @@ def _url(value: object) -> str:
     if parts.scheme.lower() not in SCHEMES:
         raise ValueError(f"must begin with {' or '.join(s + '://' for s in SCHEMES)}")
     _ = parts.port  # raises ValueError itself where it is none
-    if not parts.hostname or any(c.isspace() or not c.isprintable() for c in value):
+    if not parts.hostname or " " in value or not value.isprintable():  # of what is printable, only " " is a space
         raise ValueError("must have a host, and no spaces or control characters")
     return value
 

@@ -1,5 +1,9 @@
 """The HTTP layer: requests' sessions, one a thread, whose connections a `Stop` can cut at any moment.
 
+requests' whole way to an answer costs more than a small file's bytes. So the first file of an origin goes that way, and
+what it has found out (proxies, verification, credentials, the head of the request) serves the others for some seconds:
+they ask the connection that was kept, with the same bytes. Any other URL, and any answer that redirects, is requests'.
+
 TLS is verified; proxies, netrc and CA bundles are as requests finds them. Redirects are followed as requests does it:
 credentials do not go on to another host. One from https to http is refused. Nothing is retried here, no encoding is
 asked for, and no cookie is kept: a file does not depend on what was fetched before it. What an error says never shows
@@ -8,31 +12,22 @@ the secrets of a URL.
 
 from __future__ import annotations
 
-import errno
 import http.client
 import http.cookiejar
-import os
-import select
-import socket
+import re
 import threading
 import time
 from contextlib import contextmanager
-from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.exceptions import (
-    ConnectTimeoutError,
-    HTTPError,
-    NameResolutionError,
-    NewConnectionError,
-    ReadTimeoutError,
-)
+from requests.models import REDIRECT_STATI
+from urllib3.exceptions import HTTPError, ReadTimeoutError
 
+from fsdm.connection import Guarded, Pool, TlsPool, cut_by
 from fsdm.errors import HostError, TransferError
 
 if TYPE_CHECKING:
@@ -51,82 +46,23 @@ _OF_THE_FILE: Final = (
 )
 DRAIN_BYTES: Final = 64 << 10
 
-_current_stop: ContextVar[Stop | None] = ContextVar("_current_stop", default=None)
-
-
-class _Guarded(HTTPConnection):
-    """A connection that a `Stop` can cut at any moment, also while it connects or waits for the head of an answer."""
-
-    def request(self, *args: Any, **kwargs: Any) -> None:
-        if self.sock is not None:
-            _guard(self.sock)
-        super().request(*args, **kwargs)
-
-    def _new_conn(self) -> socket.socket:
-        # urllib3's own gives the socket out of hand only when it is connected
-        try:
-            found = socket.getaddrinfo(self._dns_host, self.port, type=socket.SOCK_STREAM)
-        except OSError as e:
-            raise NameResolutionError(self.host, self, e) from e  # type: ignore[arg-type]
-        error: OSError = OSError("no address")
-        for family, kind, protocol, _, address in found:
-            sock = socket.socket(family, kind, protocol)
-            try:
-                for option in self.socket_options or ():
-                    sock.setsockopt(*option)
-                _connect(sock, address, self.timeout)
-            except OSError as e:
-                sock.close()
-                error = e
-            else:
-                return sock
-        if isinstance(error, TimeoutError):
-            raise ConnectTimeoutError(self, f"no connection to {self.host} within {self.timeout} s") from error
-        raise NewConnectionError(self, f"no connection to {self.host}: {error}") from error
-
-
-def _connect(sock: socket.socket, address: Any, timeout_s: float | None) -> None:
-    """connect(2) that a `Stop` can cut: it is guarded once it is under way, for before that there is nothing to cut."""
-    sock.setblocking(False)
-    code = sock.connect_ex(address)
-    _guard(sock)
-    if code == errno.EINPROGRESS:
-        poll = select.poll()
-        poll.register(sock, select.POLLOUT)
-        if not poll.poll(None if timeout_s is None else timeout_s * 1000):
-            raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
-        code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-    if code:
-        raise OSError(code, os.strerror(code))
-    sock.settimeout(timeout_s)
-
-
-def _guard(sock: socket.socket) -> None:
-    stop = _current_stop.get()
-    if stop is not None:
-        stop.guard(sock)
-
-
-class _GuardedTls(_Guarded, HTTPSConnection):
-    """The same over TLS."""
-
-
-class _Pool(HTTPConnectionPool):
-    ConnectionCls = _Guarded
-
-
-class _TlsPool(HTTPSConnectionPool):
-    ConnectionCls = _GuardedTls
+# a URL of which requests and urllib3 send the path and the query as they stand: no dot segments, nothing to be quoted,
+# and escapes (RFC 3986 §2.1) only of what needs one, in capitals; nothing here backtracks
+_ESCAPE: Final = r"%(?:[0189A-F][0-9A-F]|2[0-9A-CF]|3[A-F]|40|5[B-E]|60|7[BCDF])"
+_CHARS: Final = r"A-Za-z0-9._~!$&'()*+,;=:@\-"
+_PLAIN_URL: Final = re.compile(
+    rf"https?://[^/?#]++(/(?![/.])(?:[{_CHARS}]++|/(?!\.)|{_ESCAPE})*+(?:\?(?:[{_CHARS}/?]++|{_ESCAPE})++)?+)"
+)
 
 
 class _Adapter(HTTPAdapter):
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _TlsPool}
+        self.poolmanager.pool_classes_by_scheme = {"http": Pool, "https": TlsPool}
 
     def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
         manager = super().proxy_manager_for(*args, **kwargs)
-        manager.pool_classes_by_scheme = {"http": _Pool, "https": _TlsPool}
+        manager.pool_classes_by_scheme = {"http": Pool, "https": TlsPool}
         return manager
 
 
@@ -148,6 +84,7 @@ class Session(requests.Session):
         if target and (left is None or left > DRAIN_BYTES):
             resp.raw.close()  # requests would read the body of it to its end, and it may have none
         if target and urlsplit(resp.url or "").scheme == "https" and urlsplit(target).scheme == "http":
+            resp.close()
             raise TransferError(
                 f"{shown(resp.url or '')}: redirected from https to {shown(target)}, which is refused", transient=False
             )
@@ -169,47 +106,81 @@ class Sessions:
             TransferError: requests, urllib3 or http.client failed, here or while the body was taken.
             StoppedError: `stop` was set.
         """
-        token = _current_stop.set(stop)
-        try:
-            with _http_errors(url, stop, self._timeout):
-                raw = self._send(url, headers)
-                try:
-                    yield raw
-                finally:
-                    raw.close()
-                    raw.release_conn()
-        finally:
-            _current_stop.reset(token)
-            stop.done()
+        with cut_by(stop), _http_errors(url, stop, self._timeout):
+            raw = self._send(url, headers)
+            try:
+                yield raw
+            finally:
+                raw.close()
+                raw.release_conn()
 
     def _send(self, url: str, headers: Mapping[str, str]) -> HTTPResponse:
-        """`Session.get`, which asks the environment and netrc for each request; here they are asked for each origin."""
+        """`Session.get`, but what is alike for all files of one origin is prepared once."""
         session = self._session()
-        settings, auth = self._environment(session, url)
+        origin = self._origin(session, url)
+        plain = None if headers else _PLAIN_URL.fullmatch(url)
+        answer = origin.ask(plain[1], self._timeout[1]) if plain else None
+        if answer is not None and answer.status not in REDIRECT_STATI:
+            return answer
         request = requests.PreparedRequest()
-        request.prepare("GET", url, {**session.headers, **headers}, auth=auth)
-        response: HTTPResponse = session.send(request, timeout=self._timeout, **settings).raw
-        return response
+        request.prepare("GET", url, {**session.headers, **headers}, auth=origin.auth)
+        if answer is not None:
+            adapter = session.get_adapter(url)
+            assert isinstance(adapter, HTTPAdapter)
+            first = adapter.build_response(request, answer)
+            settings = {"timeout": self._timeout, **origin.settings}
+            response = [first, *session.resolve_redirects(first, request, **settings)][-1]
+        else:
+            response = session.send(request, timeout=self._timeout, **origin.settings)
+            if plain and not response.history:
+                origin.learn(plain[1], response.raw)
+        raw: HTTPResponse = response.raw
+        return raw
 
-    def _environment(self, session: Session, url: str) -> tuple[dict[str, Any], Any]:
-        """Proxies, verification and credentials for a URL, as requests finds them; up to ENVIRONMENT_S old."""
+    def _origin(self, session: Session, url: str) -> _Origin:
+        """What requests finds in the environment and in netrc for a URL's origin; up to ENVIRONMENT_S old."""
         parts = urlsplit(url)
-        origin, now = (parts.scheme, parts.netloc), time.monotonic()
-        known: dict[tuple[str, str], tuple[float, dict[str, Any], Any]] = self._threads.environments
-        found = known.get(origin)
-        if found is None or found[0] < now:
+        key, now = (parts.scheme, parts.netloc), time.monotonic()
+        known: dict[tuple[str, str], _Origin] = self._threads.origins
+        found = known.get(key)
+        if found is None or found.until < now:
             if len(known) >= MANY_ORIGINS:
                 known.clear()
             settings = dict(session.merge_environment_settings(url, {}, True, None, None))
-            found = known[origin] = (now + ENVIRONMENT_S, settings, requests.utils.get_netrc_auth(url))
-        return found[1], found[2]
+            found = known[key] = _Origin(now + ENVIRONMENT_S, settings, requests.utils.get_netrc_auth(url))
+        return found
 
     def _session(self) -> Session:
         session: Session | None = getattr(self._threads, "session", None)
         if session is None:
             session = self._threads.session = Session()
-            self._threads.environments = {}
+            self._threads.origins = {}
         return session
+
+
+@dataclass(slots=True)
+class _Origin:
+    """What a thread knows of one scheme, host, port and userinfo: proxies, verification, credentials.
+
+    Once a file has come from it, also where its connections are kept, and the bytes that one was asked with.
+    """
+
+    until: float  # monotonic
+    settings: dict[str, Any]
+    auth: Any
+    pool: Pool | None = None
+    rest: bytes = b""  # of a request's head, after the target
+
+    def learn(self, target: str, answer: HTTPResponse) -> None:
+        """Take from the first answer how a kept connection is to be asked, unless it is by way of a proxy."""
+        conn, pool = answer.connection, answer._pool  # noqa: SLF001
+        start = f"GET {target}".encode()
+        if isinstance(conn, Guarded) and isinstance(pool, Pool) and conn.asked.startswith(start + b" HTTP/1.1\r\n"):
+            self.pool, self.rest = pool, conn.asked.removeprefix(start)
+
+    def ask(self, target: str, timeout_s: float) -> HTTPResponse | None:
+        """The answer over a kept connection, if there is one."""
+        return None if self.pool is None else self.pool.ask(target, self.rest, timeout_s)
 
 
 @contextmanager

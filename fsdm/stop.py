@@ -19,15 +19,15 @@ class Stop:
     def __init__(self) -> None:
         self._mutex = threading.Lock()
         self._set = False
-        self._sockets: dict[int, list[socket.socket]] = {}  # by thread
+        self._sockets: dict[int, list[tuple[socket.socket, bool]]] = {}  # by thread; whether we close it
         self._waits: set[threading.Event] = set()
 
     def set(self) -> None:
         """Stop it; a second time it does nothing."""
         with self._mutex:
             self._set = True
-            for socks in self._sockets.values():
-                for sock in socks:
+            for guarded in self._sockets.values():
+                for sock, _ in guarded:
                     _cut(sock)
             for event in self._waits:
                 event.set()
@@ -56,21 +56,26 @@ class Stop:
                 self._waits.discard(event)
         self.check()
 
-    def guard(self, sock: socket.socket) -> None:
-        """Cut `sock` when this is set; also while it connects, and while it is being wrapped for TLS."""
-        twin = socket.socket(fileno=os.dup(sock.fileno()))  # the wrapped one takes the descriptor from the first
+    def guard(self, sock: socket.socket, *, connected: bool = False) -> None:
+        """Cut `sock` when this is set; also while it connects, and while it is being wrapped for TLS.
+
+        One that is `connected`, and stays the object that it is, needs no descriptor of its own for that.
+        """
+        # TLS takes the descriptor from the one that it wraps
+        guarded = sock if connected else socket.socket(fileno=os.dup(sock.fileno()))
         with self._mutex:
-            self._sockets.setdefault(threading.get_ident(), []).append(twin)
+            self._sockets.setdefault(threading.get_ident(), []).append((guarded, not connected))
             if self._set:
-                _cut(twin)
+                _cut(guarded)
 
     def done(self) -> None:
         """The sockets that this thread has guarded are no longer this transfer's: they may serve another."""
         with self._mutex:
-            for sock in self._sockets.pop(threading.get_ident(), ()):
-                sock.close()
+            for sock, ours in self._sockets.pop(threading.get_ident(), ()):
+                if ours:
+                    sock.close()
 
 
 def _cut(sock: socket.socket) -> None:
     with suppress(OSError):  # it is closed or not connected: then nothing waits for it
-        sock.shutdown(socket.SHUT_RDWR)
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)  # not TLS's own, which forgets in mid-transfer that it is TLS

@@ -301,8 +301,8 @@ def test_a_plain_file_in_the_place_of_a_chunk_keeps_no_want_and_no_delete_from_i
 @pytest.mark.parametrize("when", ["before", "between"])
 def test_a_stop_that_comes_just_before_the_connect_ends_it_too(tmp_path, when):
     class Told(Stop):
-        def guard(self, sock):
-            super().guard(sock)
+        def guard(self, sock, **how):
+            super().guard(sock, **how)
             self.set()
 
     stop = Told() if when == "between" else Stop()

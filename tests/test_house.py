@@ -14,7 +14,7 @@ import fsdm
 # from the ground up; `__init__` stands above all that it offers
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "events", "doorbell", "crew", "fs", "answer", "ledger", "outage", "limits"),
-    ("layout", "stop", "ranges", "rate", "hosts", "size", "lanes"),
+    ("layout", "stop", "ranges", "rate", "hosts", "size", "lanes", "connection"),
     ("model", "index", "state", "locks", "watch", "session"),
     ("plan", "intents", "refs", "catalog", "sink", "parts"),
     ("body", "agenda", "scan", "audit", "download", "transfer", "room", "verdict", "memory"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import ssl
 import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -135,6 +136,34 @@ def test_a_socket_that_is_closed_already_is_no_obstacle_to_the_others() -> None:
         there.close()
         stop.set()
         assert here.recv(1) == b""
+        stop.done()
+
+
+def test_a_connected_socket_is_cut_and_let_go_of_as_it_is() -> None:
+    stop = Stop()
+    with connected() as (mine, peer), connected() as (others, _):
+        before = len(os.listdir("/proc/self/fd"))
+        stop.guard(mine, connected=True)
+        stop.done()
+        stop.guard(others, connected=True)
+        assert len(os.listdir("/proc/self/fd")) == before
+        stop.set()
+        assert others.recv(1) == b""
+        peer.sendall(b"on")
+        assert mine.recv(10) == b"on"
+        stop.done()
+
+
+def test_a_tls_connection_that_is_cut_fails_as_a_connection_does_and_not_as_one_that_was_never_wrapped() -> None:
+    stop, context = Stop(), ssl.create_default_context()
+    with (
+        connected() as (here, _),
+        context.wrap_socket(here, server_hostname="localhost", do_handshake_on_connect=False) as wrapped,
+    ):
+        stop.guard(wrapped, connected=True)
+        stop.set()
+        with pytest.raises(OSError):  # noqa: PT011 which one depends on OpenSSL
+            wrapped.do_handshake()
         stop.done()
 
 

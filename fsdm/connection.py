@@ -1,0 +1,213 @@
+"""Connections that a `Stop` can cut at any moment, and the pools that keep them.
+
+urllib3 makes them, with the TLS and the proxies that requests asks for. One that has been kept is asked again here,
+with the very bytes that requests had it asked with before, but for the target; and a head that is plain is taken by one
+regular expression: without these two, a small file costs three times as much. What is not plain is left to http.client,
+untouched. Invariant: a connection goes back to its pool with nothing of an answer left on it, or closed.
+"""
+
+from __future__ import annotations
+
+import errno
+import http.client
+import os
+import re
+import select
+import socket
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Final
+
+from urllib3 import HTTPHeaderDict, HTTPResponse
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    NameResolutionError,
+    NewConnectionError,
+    ProtocolError,
+    ReadTimeoutError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from fsdm.stop import Stop
+
+# RFC 9112 §4, §5; nothing that http.client and urllib3 do not read in the same way, and nothing that backtracks
+_PLAIN_HEAD: Final = re.compile(
+    rb"HTTP/1\.1 (200|206) ([\x20-\x7e]*+)\r\n"
+    rb"((?:[!#$%&'*+.^_`|~0-9A-Za-z-]++:[\t\x20-\x7e\x80-\xff]*+\r\n){1,99}+)\r\n"
+)
+_LENGTH: Final = re.compile(r"[0-9]{1,19}")
+
+_current_stop: ContextVar[Stop | None] = ContextVar("_current_stop", default=None)
+
+
+@contextmanager
+def cut_by(stop: Stop) -> Iterator[None]:
+    """What this thread does over any connection meanwhile, `stop` cuts."""
+    token = _current_stop.set(stop)
+    try:
+        yield
+    finally:
+        _current_stop.reset(token)
+        stop.done()
+
+
+class _Answer(http.client.HTTPResponse):
+    """http.client's, which takes a plain head at once."""
+
+    def begin(self) -> None:
+        head = _PLAIN_HEAD.match(self.fp.peek()) if self._method == "GET" else None  # type: ignore[attr-defined]
+        if head is None or not self._take(head):
+            super().begin()
+
+    def _take(self, head: re.Match[bytes]) -> bool:
+        """Whether the head could be taken; of one that could not, nothing has been read."""
+        lines = head[3].decode("iso-8859-1").split("\r\n")[:-1]
+        fields = [(name, value.lstrip(" \t")) for name, _, value in (line.partition(":") for line in lines)]
+        known = {name.lower(): value for name, value in fields}
+        length = known.get("content-length", "")
+        if len(known) < len(fields) or "transfer-encoding" in known or not _LENGTH.fullmatch(length):
+            return False
+        self.fp.read(head.end())
+        self.version, self.chunked, self.length = 11, False, int(length)
+        self.code = self.status = int(head[1])
+        self.reason = head[2].decode().strip()
+        self.will_close = "close" in known.get("connection", "").lower()
+        self.headers = self.msg = http.client.HTTPMessage()
+        for name, value in fields:
+            self.headers.set_raw(name, value)
+        return True
+
+
+class Guarded(HTTPConnection):
+    """A connection that a `Stop` can cut at any moment, also while it connects or waits for the head of an answer."""
+
+    response_class = _Answer
+    asked = b""  # the head of the last request
+
+    def request(self, *args: Any, **kwargs: Any) -> None:
+        if self.sock is not None:
+            _guard(self.sock, connected=True)
+        super().request(*args, **kwargs)
+
+    def send(self, data: Any) -> None:
+        if isinstance(data, bytes):
+            self.asked = data
+        super().send(data)
+
+    def ask(self, pool: HTTPConnectionPool, target: str, rest: bytes, timeout_s: float) -> HTTPResponse:
+        """The answer to a GET of `target`; `rest` is what follows the target in the head of the request."""
+        sock = self.sock
+        assert sock is not None
+        _guard(sock, connected=True)
+        if sock.gettimeout() != timeout_s:
+            sock.settimeout(timeout_s)
+        sock.sendall(b"GET " + target.encode() + rest)
+        answer = _Answer(sock, method="GET")
+        try:
+            answer.begin()
+            if answer.will_close:
+                self.close()
+            return HTTPResponse(
+                answer,
+                HTTPHeaderDict(answer.headers.raw_items()),
+                answer.status,
+                version=answer.version,
+                version_string="HTTP/1.1" if answer.version == 11 else "HTTP/1.0",
+                reason=answer.reason,
+                preload_content=False,
+                decode_content=False,
+                original_response=answer,
+                pool=pool,
+                connection=self,
+                request_method="GET",
+                request_url=target,
+                sock_shutdown=sock.shutdown,
+            )
+        except BaseException:
+            answer.close()
+            raise
+
+    def _new_conn(self) -> socket.socket:
+        # urllib3's own gives the socket out of hand only when it is connected
+        try:
+            found = socket.getaddrinfo(self._dns_host, self.port, type=socket.SOCK_STREAM)
+        except OSError as e:
+            raise NameResolutionError(self.host, self, e) from e  # type: ignore[arg-type]
+        error: OSError = OSError("no address")
+        for family, kind, protocol, _, address in found:
+            sock = socket.socket(family, kind, protocol)
+            try:
+                for option in self.socket_options or ():
+                    sock.setsockopt(*option)
+                _connect(sock, address, self.timeout)
+            except OSError as e:
+                sock.close()
+                error = e
+            else:
+                return sock
+        if isinstance(error, TimeoutError):
+            raise ConnectTimeoutError(self, f"no connection to {self.host} within {self.timeout} s") from error
+        raise NewConnectionError(self, f"no connection to {self.host}: {error}") from error
+
+
+def _connect(sock: socket.socket, address: Any, timeout_s: float | None) -> None:
+    """connect(2) that a `Stop` can cut: it is guarded once it is under way, for before that there is nothing to cut."""
+    sock.setblocking(False)
+    code = sock.connect_ex(address)
+    _guard(sock)
+    if code == errno.EINPROGRESS:
+        poll = select.poll()
+        poll.register(sock, select.POLLOUT)
+        if not poll.poll(None if timeout_s is None else timeout_s * 1000):
+            raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+        code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if code:
+        raise OSError(code, os.strerror(code))
+    sock.settimeout(timeout_s)
+
+
+def _guard(sock: socket.socket, *, connected: bool = False) -> None:
+    stop = _current_stop.get()
+    if stop is not None:
+        stop.guard(sock, connected=connected)
+
+
+class _GuardedTls(Guarded, HTTPSConnection):
+    """The same over TLS."""
+
+
+class Pool(HTTPConnectionPool):
+    """Connections to one host."""
+
+    ConnectionCls = Guarded
+
+    def ask(self, target: str, rest: bytes, timeout_s: float) -> HTTPResponse | None:
+        """The answer to a GET over a kept connection (see `Guarded.ask`); None where none is there to be asked.
+
+        Raises:
+            ReadTimeoutError, ProtocolError: no answer came.
+        """
+        conn = self._get_conn()
+        if not isinstance(conn, Guarded) or conn.sock is None:
+            self._put_conn(conn)
+            return None
+        try:
+            return conn.ask(self, target, rest, timeout_s)
+        except BaseException as e:
+            conn.close()
+            self._put_conn(None)
+            if isinstance(e, TimeoutError):
+                raise ReadTimeoutError(self, target, "Read timed out.") from e
+            if isinstance(e, OSError | http.client.HTTPException):
+                raise ProtocolError("Connection aborted.", e) from e
+            raise
+
+
+class TlsPool(Pool, HTTPSConnectionPool):
+    """The same over TLS."""
+
+    ConnectionCls = _GuardedTls

@@ -1,0 +1,236 @@
+"""A plain head is read as http.client reads it, and a kept connection is asked, cut and given back as a new one is."""
+
+from __future__ import annotations
+
+import http.client
+import io
+import socket
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from urllib3 import HTTPHeaderDict
+from urllib3.exceptions import ProtocolError, ReadTimeoutError
+
+from fsdm.connection import Pool, _Answer, cut_by
+from fsdm.errors import StoppedError
+from fsdm.stop import Stop
+from tests.kit import PATIENCE_S, eventually
+from tests.test_fetcher import InThread
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+REST = b" HTTP/1.1\r\nHost: here\r\n\r\n"
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nbody"
+
+
+class Wire:
+    """A socket that gives these bytes."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def makefile(self, mode: str) -> io.BufferedReader:
+        return io.BufferedReader(io.BytesIO(self._data))  # type: ignore[arg-type]
+
+
+def read(kind: type[http.client.HTTPResponse], data: bytes) -> tuple[object, ...] | str:
+    """All that a response says of itself, and its body; or what it fails with."""
+    answer = kind(Wire(data), method="GET")  # type: ignore[arg-type]
+    try:
+        answer.begin()
+        fields = list(HTTPHeaderDict(answer.headers.items()).items())
+        known = (answer.status, answer.code, answer.reason, answer.version, answer.length, answer.chunked)
+        return (*known, answer.will_close, fields, answer.read(100))
+    except (http.client.HTTPException, ValueError) as e:
+        return type(e).__name__
+
+
+# ----------------------------------------------------------------------------------------------------------- the head
+
+NAMES = st.sampled_from(
+    [
+        "Content-Length",
+        "content-length",
+        "Content-Type",
+        "Connection",
+        "Transfer-Encoding",
+        "ETag",
+        "X-A",
+        "Bad Name",
+        "",
+    ]
+)
+VALUES = st.sampled_from(
+    [
+        "4",
+        "0",
+        " 4",
+        "04",
+        "-1",
+        "+4",
+        "4, 4",
+        "4 4",
+        "\u0664",
+        "9" * 30,
+        "close",
+        "Keep-Alive",
+        "chunked",
+        "é",
+        "a\x0bb",
+    ]
+) | st.text(st.characters(max_codepoint=255, exclude_characters="\n"), max_size=8)
+FIELDS = st.lists(st.tuples(NAMES, st.sampled_from([":", ": ", ":\t ", " : ", ""]), VALUES), max_size=5)
+LINES = st.sampled_from(
+    [
+        *("HTTP/1.1 200 OK", "HTTP/1.1 206 Partial Content", "HTTP/1.1 200 ", "HTTP/1.1 200", "HTTP/1.0 200 OK"),
+        *("HTTP/1.1 204 None", "HTTP/1.1 404 Not  Found", "HTTP/1.1 2000 OK", "HTTP/2 200", "SSH-2.0", ""),
+    ]
+)
+
+
+@given(line=LINES, fields=FIELDS, end=st.sampled_from(["\r\n", "\n"]), last=st.sampled_from(["\r\n", "\n", ""]))
+@example(line="HTTP/1.1 200 OK", fields=[("Content-Length", ": ", "4"), ("X", ":", "é \t")], end="\r\n", last="\r\n")
+@example(
+    line="HTTP/1.1 200 OK", fields=[("Content-Length", ":", "4"), ("content-length", ":", "2")], end="\r\n", last="\r\n"
+)
+def test_whatever_comes_is_read_as_http_client_reads_it(
+    line: str, fields: list[tuple[str, str, str]], end: str, last: str
+) -> None:
+    head = f"{line}{end}" + "".join(f"{name}{colon}{value}{end}" for name, colon, value in fields) + last
+    data = head.encode("latin-1", "replace") + b"body and more"
+    assert read(_Answer, data) == read(http.client.HTTPResponse, data)
+
+
+@pytest.mark.parametrize(
+    ("head", "plain"),
+    [
+        (b"HTTP/1.1 200 OK\r\nServer: a\r\nContent-Length: 4\r\nConnection: keep-alive\r\n\r\n", True),
+        (b"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 1-4/5\r\nContent-Length: 4\r\n\r\n", True),
+        (b"HTTP/1.1 200 OK\r\nServer: a\r\n folded\r\nContent-Length: 4\r\n\r\n", False),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", False),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n", False),
+        (b"HTTP/1.1 200 OK\r\nServer: a\r\n\r\n", False),
+        (b"HTTP/1.1 302 Found\r\nLocation: /\r\nContent-Length: 4\r\n\r\n", False),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nX: " + b"x" * 9000 + b"\r\n\r\n", False),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n" + b"X: x\r\n" * 101 + b"\r\n", False),
+    ],
+)
+def test_only_a_plain_head_is_taken_at_once(head: bytes, plain: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    left: list[object] = []
+
+    def begin(answer: http.client.HTTPResponse) -> None:
+        left.append(answer)
+
+    monkeypatch.setattr(http.client.HTTPResponse, "begin", begin)
+    _Answer(Wire(head + b"body"), method="GET").begin()  # type: ignore[arg-type]
+    assert (left == []) is plain
+
+
+# -------------------------------------------------------------------------------------------------- a kept connection
+
+
+@contextmanager
+def serving(*answers: bytes) -> Iterator[tuple[Pool, list[bytes]]]:
+    """A pool for a server that gives these answers to one request each, b"" closes; and what it was asked."""
+    asked: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            left = list(answers)
+            while left:
+                connection, _ = server.accept()
+                with connection:
+                    while request := connection.recv(65536):
+                        asked.append(request)
+                        if not left or not (answer := left.pop(0)):
+                            break
+                        connection.sendall(answer)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        with Pool("127.0.0.1", server.getsockname()[1]) as pool:
+            yield pool, asked
+            pool.close()
+        thread.join(PATIENCE_S)
+        assert not thread.is_alive()
+
+
+def opened(pool: Pool) -> Any:
+    """The connection of a first request, which has been taken whole and given back."""
+    answer = pool.urlopen("GET", "/first", preload_content=False)
+    conn = answer.connection
+    assert answer.read() == b"body"
+    return conn
+
+
+def test_a_kept_connection_is_asked_with_the_bytes_that_it_is_given() -> None:
+    with serving(OK, OK) as (pool, asked):
+        conn = opened(pool)
+        assert conn.asked == asked[0]
+        answer = pool.ask("/second", REST, PATIENCE_S)
+        assert answer is not None
+        assert (answer.status, answer.reason, answer.headers["content-length"], answer.read()) == (
+            200,
+            "OK",
+            "4",
+            b"body",
+        )
+        assert asked[1] == b"GET /second" + REST
+        assert pool.num_connections == 1
+
+
+def test_where_no_connection_is_kept_nothing_is_asked() -> None:
+    with serving() as (pool, asked):
+        assert pool.ask("/", REST, PATIENCE_S) is None
+        assert (asked, pool.num_connections) == ([], 1)
+
+
+def test_a_connection_that_the_server_closes_after_its_answer_is_not_asked_again() -> None:
+    closing = OK.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+    with serving(OK, closing) as (pool, _):
+        opened(pool)
+        answer = pool.ask("/second", REST, PATIENCE_S)
+        assert answer is not None
+        assert answer.read() == b"body"
+        assert pool.ask("/third", REST, PATIENCE_S) is None
+
+
+@pytest.mark.parametrize("answer", [b"", b"SSH-2.0\r\n"])
+def test_an_answer_that_is_none_is_an_error_of_the_connection_which_is_closed(answer: bytes) -> None:
+    with serving(OK, answer) as (pool, _):
+        conn = opened(pool)
+        with pytest.raises(ProtocolError):
+            pool.ask("/second", REST, PATIENCE_S)
+        assert conn.sock is None
+        assert pool.pool is not None
+        assert pool.pool.qsize() == 1, "its place is given back"
+
+
+def test_silence_is_an_error_of_its_own() -> None:
+    with serving(OK, b"HTTP") as (pool, _):
+        opened(pool)
+        with pytest.raises(ReadTimeoutError):
+            pool.ask("/second", REST, 0.05)
+
+
+def test_a_stop_cuts_a_kept_connection_that_waits_for_an_answer() -> None:
+    stop = Stop()
+
+    def wait() -> None:
+        with cut_by(stop):
+            try:
+                pool.ask("/second", REST, 10 * PATIENCE_S)
+            except ProtocolError:
+                stop.check()
+
+    with serving(OK, b"HTTP/1.1") as (pool, asked):
+        opened(pool)
+        waiting = InThread(wait)
+        eventually(lambda: len(asked) == 2, "it waits")
+        stop.set()
+        assert isinstance(waiting.join(), StoppedError)
