@@ -17,6 +17,7 @@ import http.cookiejar
 import re
 import threading
 import time
+import weakref
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -168,7 +169,7 @@ class _Origin:
     until: float  # monotonic
     settings: dict[str, Any]
     auth: Any
-    pool: Pool | None = None
+    pool: weakref.ref[Pool] | None = None  # requests keeps ten of them open, and lets the others go
     rest: bytes = b""  # of a request's head, after the target
 
     def learn(self, target: str, answer: HTTPResponse) -> None:
@@ -176,11 +177,12 @@ class _Origin:
         conn, pool = answer.connection, answer._pool  # noqa: SLF001
         start = f"GET {target}".encode()
         if isinstance(conn, Guarded) and isinstance(pool, Pool) and conn.asked.startswith(start + b" HTTP/1.1\r\n"):
-            self.pool, self.rest = pool, conn.asked.removeprefix(start)
+            self.pool, self.rest = weakref.ref(pool), conn.asked.removeprefix(start)
 
     def ask(self, target: str, timeout_s: float) -> HTTPResponse | None:
         """The answer over a kept connection, if there is one."""
-        return None if self.pool is None else self.pool.ask(target, self.rest, timeout_s)
+        pool = None if self.pool is None else self.pool()
+        return None if pool is None else pool.ask(target, self.rest, timeout_s)
 
 
 @contextmanager
