@@ -205,6 +205,8 @@ class Room:
         self.count(chunk_id)
         if run is None or not self.is_limited:
             return True
+        if run.stopped:
+            return False
         run.came_bytes, run.allocated_bytes = _bytes_in(self._partial(chunk_id))
         self.look()
         if run.came_bytes <= run.need_bytes or self._short_bytes <= 0:
