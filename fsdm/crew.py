@@ -50,8 +50,12 @@ class ThreadCrew:
                 self._idle -= 1
             elif len(self._threads) < self._size:
                 thread = threading.Thread(target=self._run, name=f"{self._name}-{len(self._threads)}", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError as e:  # can't start new thread: what there are take it, or the next one that starts
+                    logger.warning("%s goes on with %d threads: %s", self._name, len(self._threads), e)
+                    return
                 self._threads.append(thread)
-                thread.start()
 
     def close(self, timeout_s: float | None) -> bool:
         """See `Crew.close`."""

@@ -189,7 +189,8 @@ class _Conversation:
             count, seen = vessel.size - seen, vessel.size
             if count:
                 self._visit.proven()
-                fetcher.gains.took(self._origin, count)
+                if fetcher.helpers.per_file > 1:
+                    fetcher.gains.took(self._origin, count)
                 floor.paused(fetcher.rate.took(count, stop.wait))
             if not floor.took(count):
                 what = f"less than {fetcher.floor_bytes_per_s:g} bytes a second"
@@ -211,14 +212,14 @@ class _Conversation:
     def _on_its_own(self, answer: HTTPResponse) -> Callable[[], None]:
         """What is looked at while one connection brings all: that it is not too much, and not too slow."""
         fetcher, transfer, pace = self._fetcher, self._transfer, Pace()
-        ranged = answer.status == 206 or head.takes_ranges(answer.headers)
-        may_split = fetcher.helpers.per_file > 1 and ranged and transfer.can_split(self._url)
 
         def look() -> None:
             transfer.moved(self._url)
-            if may_split and pace.is_slow(transfer.size):
+            if fetcher.helpers.per_file > 1 and pace.is_slow(transfer.size):
                 missing = (transfer.total or 0) - transfer.size
-                if missing >= LEAST_BYTES and fetcher.gains.may_split(self._origin):
+                ranged = answer.status == 206 or head.takes_ranges(answer.headers)
+                may_split = missing >= LEAST_BYTES and ranged and transfer.can_split(self._url)
+                if may_split and fetcher.gains.may_split(self._origin):
                     raise _SlowError
 
         return look

@@ -10,7 +10,7 @@ proves them: the record's, or the want's. A record that is lost or cannot be rea
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
@@ -51,8 +51,7 @@ class Part:
         """The first `size` bytes are there, and have this BLAKE3; `complete`: that is all of it."""
         if self.record is not None:
             complete = complete or (self.record.complete and self.record.size == size)
-            changes = {"size": size, "blake3": digest, "complete": complete, "holes": holes}
-            self.record = self.record.model_copy(update=changes)
+            self.record = replace(self.record, size=size, blake3=digest, complete=complete, holes=holes)
             if save:
                 self.save()
 

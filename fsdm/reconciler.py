@@ -260,6 +260,7 @@ class Reconciler:
         now = self._clock()
         if chunk_id in self._held and not (state.delete or state.unready):
             self._let_go(chunk_id)
+            memo = self._memory.of(chunk_id)
             if state.ready:
                 self._tell(Event("available", chunk_id, "the delete was withdrawn, nothing is fetched"))
         decision = decide(state, memo, now)

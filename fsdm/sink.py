@@ -107,11 +107,15 @@ class Sink:
         self._catch_up()
         return self._digests["blake3"].hexdigest()
 
+    def sha256(self) -> str | None:
+        """Their sha256, in hex, where it is computed."""
+        self._catch_up()
+        digest = self._digests.get("sha256")
+        return digest.hexdigest() if digest is not None else None
+
     def entry(self, etag: str | None = None) -> FileEntry:
         """What came, as READY records it."""
-        self._catch_up()
-        digests = {name: digest.hexdigest() for name, digest in self._digests.items()}
-        return FileEntry(size=self.size, blake3=digests["blake3"], sha256=digests.get("sha256"), etag=etag)
+        return FileEntry(size=self.size, blake3=self.blake3(), sha256=self.sha256(), etag=etag)
 
     def _catch_up(self) -> None:
         if self._hashed == self.size:

@@ -45,6 +45,7 @@ class Transfer:
         self._sink: Sink | None = None
         self._noted = 0
         self._holes = False
+        self._complete = False
         self._etag: str | None = None  # of the last answer
 
     @property
@@ -224,21 +225,22 @@ class Transfer:
 
     def mismatch(self) -> str | None:
         """What of the want the bytes here contradict."""
-        entry = self._entry()
-        if self.source.size not in {None, entry.size}:
-            return f"{entry.size} bytes came, {self.source.size} are wanted"
-        for name in ("sha256", "blake3"):
-            wanted, came = getattr(self.source, name), getattr(entry, name)
-            if wanted is not None and wanted != came:
-                return f"the {name} is {came}, wanted is {wanted}"
+        source = self.source
+        if source.size not in {None, self.size}:
+            return f"{self.size} bytes came, {source.size} are wanted"
+        if source.sha256 is not None and source.sha256 != (came := self._opened.sha256()):
+            return f"the sha256 is {came}, wanted is {source.sha256}"
+        if source.blake3 is not None and source.blake3 != (came := self._opened.blake3()):
+            return f"the blake3 is {came}, wanted is {source.blake3}"
         return None
 
     def finish(self) -> FileEntry:
         """What is here now, on the disk."""
-        entry = self._entry()
+        sink, record = self._opened, self._part.record
+        entry = sink.entry(self._etag or (record.etag if record is not None else None))
         if self._durable:
-            self._fs.fsync_file(self._opened.fd, self._part.path)
-        self._note(save=False, complete=True)
+            self._fs.fsync_file(sink.fd, self._part.path)
+        self._complete = True
         return entry
 
     # ---------------------------------------------------------------------------------------------------------- shared
@@ -264,11 +266,7 @@ class Transfer:
             raise AssertionError("nothing has come yet")
         return self._sink
 
-    def _entry(self) -> FileEntry:
-        record = self._part.record
-        return self._opened.entry(self._etag or (record.etag if record is not None else None))
-
-    def _note(self, *, save: bool, complete: bool = False) -> None:
+    def _note(self, *, save: bool) -> None:
         sink = self._opened
-        self._part.reach(sink.size, sink.blake3(), complete=complete, holes=self._holes, save=save)
+        self._part.reach(sink.size, sink.blake3(), complete=self._complete, holes=self._holes, save=save)
         self._noted = sink.size

@@ -48,7 +48,7 @@ CHANGES = {
     "shutil": {"rmtree", "move"},
 }
 PURE_IMPORTS = re.compile(
-    r"__future__|bisect|collections(\.abc)?|dataclasses|datetime|email\.utils|enum|errno|heapq|os|pydantic(_core)?|re|types|"
+    r"__future__|bisect|collections(\.abc)?|dataclasses|datetime|email\.utils|enum|errno|functools|heapq|os|pydantic(_core)?|re|types|"
     r"typing|urllib\.parse|"
     rf"fsdm\.({'|'.join(PURE)})"
 )

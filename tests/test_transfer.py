@@ -316,7 +316,7 @@ def test_a_record_shows_no_secret_of_a_url(source: Source, part: Part) -> None:
     url = source.put("/file", NEW).replace("http://", "http://user:hush@") + "?signature=hush"
     fetch(url, part)
     assert part.record is not None
-    assert b"hush" not in part.record.to_json()
+    assert "hush" not in repr(part.record)
 
 
 # ------------------------------------------------------------------------------------------------------------ mirrors
