@@ -8,6 +8,7 @@ only one for the connection, one for silence, and a floor under the rate.
 
 from __future__ import annotations
 
+import http.client
 import os
 import time
 from typing import TYPE_CHECKING, Final
@@ -102,12 +103,14 @@ class _Conversation:
         self._stop = stop
         self._visit = visit
         self._origin = origin_of(url)
+        self._may_split = fetcher.helpers.per_file > 1
 
     def bring(self) -> None:
         """The whole file, with the digest that is wanted."""
         transfer = self._transfer
         self._ask_until_whole()
         if transfer.joined and transfer.mismatch() is not None:
+            self._may_split = False
             transfer.restart()
             self._ask_until_whole()
         wrong = transfer.mismatch()
@@ -128,7 +131,7 @@ class _Conversation:
             except TransferError as e:
                 if isinstance(e, HostError):
                     self._visit.failed(e.what)
-                if not e.transient or self._transfer.size < furthest + WORTH_BYTES:
+                if not e.transient or e.retry_after_s is not None or self._transfer.size < furthest + WORTH_BYTES:
                     raise
             furthest = max(furthest, self._transfer.size)  # one that always begins afresh comes to an end
 
@@ -136,14 +139,15 @@ class _Conversation:
         """Ask for what is missing, and take it; False where the file is to be asked for afresh."""
         transfer = self._transfer
         headers = transfer.range_headers(self._url)
-        began, size = time.monotonic(), transfer.size
+        began = time.monotonic()
         try:
             with self._fetcher.sessions.get(self._url, headers, self._stop) as answer:
                 self._check_head(answer, ranged=bool(headers))
                 sink = transfer.accept(self._url, answer, ranged=bool(headers))
                 if sink is None:
                     return False
-                self._pour(answer, sink, transfer.source.size, self._on_its_own(answer))
+                size = sink.size
+                self._pour(answer, sink, transfer.total, self._on_its_own(answer))
         except _SlowError:
             if not self._in_pieces():
                 return False
@@ -159,7 +163,7 @@ class _Conversation:
         if not transient:
             self._visit.proven()
         if status not in {200, 206} and not (ranged and status == 416):
-            what = f"HTTP {status} {answer.reason}"
+            what = f"HTTP {status} {http.client.responses.get(status, '')}".rstrip()  # the server's words may be any
             retry_after_s = head.retry_after_s(headers, time.time()) if transient else None
             if retry_after_s is not None:
                 self._visit.failed(what, retry_after_s)
@@ -167,7 +171,8 @@ class _Conversation:
             raise TransferError(f"{url}: {what}", transient=transient, hint=hint, retry_after_s=retry_after_s)
         encoding = headers.get("Content-Encoding", "identity")
         if status != 416 and encoding.strip().lower() not in {"", "identity"}:
-            raise TransferError(f"{url}: the body comes with Content-Encoding {encoding}, unasked", transient=False)
+            what = f"the body comes with Content-Encoding {encoding[:40]!r}, unasked"
+            raise TransferError(f"{url}: {what}", transient=False)
 
     def _pour(self, answer: HTTPResponse, vessel: Vessel, at_most: int | None, then: Callable[[], None]) -> None:
         """Take a body; between blocks, count what came, keep to the cap, see that it goes on, and call `then`."""
@@ -203,7 +208,7 @@ class _Conversation:
         """What is looked at while one connection brings all: that it is not too much, and not too slow."""
         fetcher, transfer, pace = self._fetcher, self._transfer, Pace()
         ranged = answer.status == 206 or head.takes_ranges(answer.headers)
-        may_split = fetcher.helpers.per_file > 1 and ranged and transfer.can_split(self._url)
+        may_split = self._may_split and ranged and transfer.can_split(self._url)
 
         def look() -> None:
             transfer.moved(self._url)
@@ -224,16 +229,19 @@ class _Conversation:
                 transfer.advance(self._url, pieces)
 
         def help_out() -> None:
-            while fetcher.gains.go_on(self._origin) and self._bring_one(pieces):
+            while self._bring_one(pieces) and fetcher.gains.go_on(self._origin):
                 pass
 
         try:
             fetcher.helpers.fetch_pieces(pieces, work, help_out)
         except OtherVersionError:
             fetcher.gains.do_not_fit(self._origin)
+            self._may_split = False  # also when that is forgotten: or it would begin afresh again and again
             transfer.restart()
             return False
-        except BaseException:
+        except BaseException as e:
+            if isinstance(e, TransferError):
+                fetcher.gains.broke(self._origin)
             transfer.mend(self._url, pieces)
             raise
         transfer.mend(self._url, pieces)
@@ -244,16 +252,18 @@ class _Conversation:
         piece = pieces.take()
         if piece is None:
             return False
-        headers = self._transfer.range_headers(self._url, piece)
+        headers, size = self._transfer.range_headers(self._url, piece), piece[1] - piece[0]
         with self._fetcher.sessions.get(self._url, headers, self._stop) as answer:
             self._check_head(answer, ranged=True)
             if not self._transfer.fits(self._url, answer, piece):
                 raise OtherVersionError
             place = self._transfer.open_slice(piece)
             try:
-                self._pour(answer, place, None, lambda: None)
+                self._pour(answer, place, size, lambda: None)
             finally:
                 os.close(place.fd)
+            if place.size != size:  # a chunked body may have any length
+                raise OtherVersionError
         pieces.done(piece)
         return True
 
