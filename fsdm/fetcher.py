@@ -131,7 +131,8 @@ class _Conversation:
             except TransferError as e:
                 if isinstance(e, HostError):
                     self._visit.failed(e.what)
-                if not e.transient or e.retry_after_s is not None or self._transfer.size < furthest + WORTH_BYTES:
+                is_over = not e.transient or e.retry_after_s is not None or isinstance(e, _DripError)
+                if is_over or self._transfer.size < furthest + WORTH_BYTES:
                     raise
             furthest = max(furthest, self._transfer.size)  # one that always begins afresh comes to an end
 
@@ -189,7 +190,7 @@ class _Conversation:
                 floor.paused(fetcher.rate.took(count, stop.wait))
             if not floor.took(count):
                 what = f"less than {fetcher.floor_bytes_per_s:g} bytes a second"
-                raise HostError(f"{shown(self._url)}: {what}", what=what)
+                raise _DripError(f"{shown(self._url)}: {what}", what=what)
             then()
 
         pour(
@@ -266,6 +267,10 @@ class _Conversation:
                 raise OtherVersionError
         pieces.done(piece)
         return True
+
+
+class _DripError(HostError):
+    """What comes is below the floor."""
 
 
 class _SlowError(Exception):

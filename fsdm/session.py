@@ -1,9 +1,9 @@
 """The HTTP layer: requests' sessions, one a thread, whose connections a `Stop` can cut at any moment.
 
 TLS is verified; proxies, netrc and CA bundles are as requests finds them. Redirects are followed as requests does it:
-credentials do not go on to another host. One from https to http is refused. Nothing is retried here, no encoding is
-asked for, and no cookie is kept: a file does not depend on what was fetched before it. What an error says never shows
-the secrets of a URL.
+credentials do not go on to another host. One from https to http is refused. Nothing is retried here but what met a kept
+connection that its server had ended; no encoding is asked for, and no cookie is kept: a file does not depend on what
+was fetched before it. What an error says never shows the secrets of a URL.
 """
 
 from __future__ import annotations
@@ -54,19 +54,34 @@ DRAIN_BYTES: Final = 64 << 10
 _current_stop: ContextVar[Stop | None] = ContextVar("_current_stop", default=None)
 
 
+class _StaleError(http.client.RemoteDisconnected):
+    """A connection that was kept has ended before any byte of an answer."""
+
+
 class _Guarded(HTTPConnection):
     """A connection that a `Stop` can cut at any moment, also while it connects or waits for the head of an answer."""
 
+    _kept = False
+
     def request(self, *args: Any, **kwargs: Any) -> None:
+        self._kept = self.sock is not None
         if self.sock is not None:
             _guard(self.sock)
         super().request(*args, **kwargs)
+
+    def getresponse(self) -> Any:
+        try:
+            return super().getresponse()
+        except (ConnectionResetError, BrokenPipeError) as e:  # RemoteDisconnected is one
+            if self._kept:
+                raise _StaleError(*e.args) from e
+            raise
 
     def _new_conn(self) -> socket.socket:
         # urllib3's own gives the socket out of hand only when it is connected
         try:
             found = socket.getaddrinfo(self._dns_host, self.port, type=socket.SOCK_STREAM)
-        except OSError as e:
+        except (OSError, UnicodeError) as e:  # a label of a name may be too long, or empty
             raise NameResolutionError(self.host, self, e) from e  # type: ignore[arg-type]
         error: OSError = OSError("no address")
         for family, kind, protocol, _, address in found:
@@ -143,11 +158,18 @@ class Session(requests.Session):
 
     def get_redirect_target(self, resp: requests.Response) -> str | None:
         """Where an answer redirects to, if it does."""
-        target: str | None = super().get_redirect_target(resp)
+        try:
+            target: str | None = super().get_redirect_target(resp)
+            to = urlsplit(target or "")
+            _ = to.port
+        except ValueError as e:
+            resp.close()
+            raise TransferError(f"{shown(resp.url or '')}: redirected to what is no URL", transient=False) from e
         left = resp.raw.length_remaining
         if target and (left is None or left > DRAIN_BYTES):
             resp.raw.close()  # requests would read the body of it to its end, and it may have none
-        if target and urlsplit(resp.url or "").scheme == "https" and urlsplit(target).scheme == "http":
+        if target and urlsplit(resp.url or "").scheme == "https" and to.scheme == "http":
+            resp.close()
             raise TransferError(
                 f"{shown(resp.url or '')}: redirected from https to {shown(target)}, which is refused", transient=False
             )
@@ -172,7 +194,7 @@ class Sessions:
         token = _current_stop.set(stop)
         try:
             with _http_errors(url, stop, self._timeout):
-                raw = self._send(url, headers)
+                raw = self._send(url, headers, stop)
                 try:
                     yield raw
                 finally:
@@ -182,14 +204,21 @@ class Sessions:
             _current_stop.reset(token)
             stop.done()
 
-    def _send(self, url: str, headers: Mapping[str, str]) -> HTTPResponse:
+    def _send(self, url: str, headers: Mapping[str, str], stop: Stop) -> HTTPResponse:
         """`Session.get`, which asks the environment and netrc for each request; here they are asked for each origin."""
         session = self._session()
         settings, auth = self._environment(session, url)
         request = requests.PreparedRequest()
         request.prepare("GET", url, {**session.headers, **headers}, auth=auth)
-        response: HTTPResponse = session.send(request, timeout=self._timeout, **settings).raw
-        return response
+        try:
+            response = session.send(request, timeout=self._timeout, **settings)
+        except requests.ConnectionError as e:
+            if not any(isinstance(cause, _StaleError) for cause in _causes(e)):
+                raise
+            stop.check()
+            response = session.send(request, timeout=self._timeout, **settings)  # RFC 9112 §9.3.1, once
+        raw: HTTPResponse = response.raw
+        return raw
 
     def _environment(self, session: Session, url: str) -> tuple[dict[str, Any], Any]:
         """Proxies, verification and credentials for a URL, as requests finds them; up to ENVIRONMENT_S old."""
@@ -234,14 +263,17 @@ def _reason(error: Exception, timeout: tuple[float, float]) -> str:
             return f"not a byte for {timeout[1]:g} s"
         case requests.exceptions.TooManyRedirects():
             return "too many redirects"
+    said = [cause.strerror for cause in _causes(error) if isinstance(cause, OSError) and cause.strerror]
+    return said[-1] if said else f"the connection broke ({type(error).__name__})"
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """An error, and what requests and urllib3 have wrapped in it, the innermost last."""
     seen: BaseException | None = error
-    cause = ""
     while seen is not None:
-        if isinstance(seen, OSError) and seen.strerror:
-            cause = seen.strerror
+        yield seen
         nested = getattr(seen, "reason", None) or next((a for a in seen.args if isinstance(a, BaseException)), None)
         seen = nested if isinstance(nested, BaseException) else seen.__cause__ or seen.__context__
-    return cause or f"the connection broke ({type(error).__name__})"
 
 
 def shown(url: str) -> str:
