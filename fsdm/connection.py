@@ -44,6 +44,10 @@ _LENGTH: Final = re.compile(r"[0-9]{1,19}")
 _current_stop: ContextVar[Stop | None] = ContextVar("_current_stop", default=None)
 
 
+class StaleError(http.client.RemoteDisconnected):
+    """A connection that was kept has ended before an answer: its server had closed it meanwhile."""
+
+
 @contextmanager
 def cut_by(stop: Stop) -> Iterator[None]:
     """What this thread does over any connection meanwhile, `stop` cuts."""
@@ -87,8 +91,10 @@ class Guarded(HTTPConnection):
 
     response_class = _Answer
     asked = b""  # the head of the last request
+    _kept = False
 
     def request(self, *args: Any, **kwargs: Any) -> None:
+        self._kept = self.sock is not None
         if self.sock is not None:
             _guard(self.sock, connected=True)
         super().request(*args, **kwargs)
@@ -97,6 +103,14 @@ class Guarded(HTTPConnection):
         if isinstance(data, bytes):
             self.asked = data
         super().send(data)
+
+    def getresponse(self) -> Any:
+        try:
+            return super().getresponse()
+        except (ConnectionResetError, BrokenPipeError) as e:  # RemoteDisconnected is one
+            if self._kept:
+                raise StaleError(*e.args) from e
+            raise
 
     def ask(self, pool: HTTPConnectionPool, target: str, rest: bytes, timeout_s: float) -> HTTPResponse:
         """The answer to a GET of `target`; `rest` is what follows the target in the head of the request."""
@@ -135,7 +149,7 @@ class Guarded(HTTPConnection):
         # urllib3's own gives the socket out of hand only when it is connected
         try:
             found = socket.getaddrinfo(self._dns_host, self.port, type=socket.SOCK_STREAM)
-        except OSError as e:
+        except (OSError, UnicodeError) as e:  # a label of a name may be too long, or empty
             raise NameResolutionError(self.host, self, e) from e  # type: ignore[arg-type]
         error: OSError = OSError("no address")
         for family, kind, protocol, _, address in found:
@@ -200,6 +214,8 @@ class Pool(HTTPConnectionPool):
         except BaseException as e:
             conn.close()
             self._put_conn(None)
+            if isinstance(e, ConnectionResetError | BrokenPipeError):  # its server had ended it: ask over another one
+                return None
             if isinstance(e, TimeoutError):
                 raise ReadTimeoutError(self, target, "Read timed out.") from e
             if isinstance(e, OSError | http.client.HTTPException):

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
+
+CONNECTIONS: Final = 8
+PER_FILE: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,9 +22,9 @@ class Limits:
     """
 
     jobs: int = 8
-    connections: int = 8
+    connections: int = CONNECTIONS
     per_host: int | None = None
-    per_file: int = 4
+    per_file: int = PER_FILE
     bytes_per_s: float | None = None
     hands: int = 4
     poll_s: float = 1.0

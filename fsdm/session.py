@@ -5,9 +5,9 @@ what it has found out (proxies, verification, credentials, the head of the reque
 they ask the connection that was kept, with the same bytes. Any other URL, and any answer that redirects, is requests'.
 
 TLS is verified; proxies, netrc and CA bundles are as requests finds them. Redirects are followed as requests does it:
-credentials do not go on to another host. One from https to http is refused. Nothing is retried here, no encoding is
-asked for, and no cookie is kept: a file does not depend on what was fetched before it. What an error says never shows
-the secrets of a URL.
+credentials do not go on to another host. One from https to http is refused. Nothing is retried here but what met a kept
+connection that its server had ended; no encoding is asked for, and no cookie is kept: a file does not depend on what
+was fetched before it. What an error says never shows the secrets of a URL.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from requests.adapters import HTTPAdapter
 from requests.models import REDIRECT_STATI
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 
-from fsdm.connection import Guarded, Pool, TlsPool, cut_by
+from fsdm.connection import Guarded, Pool, StaleError, TlsPool, cut_by
 from fsdm.errors import HostError, TransferError
 
 if TYPE_CHECKING:
@@ -80,11 +80,17 @@ class Session(requests.Session):
 
     def get_redirect_target(self, resp: requests.Response) -> str | None:
         """Where an answer redirects to, if it does."""
-        target: str | None = super().get_redirect_target(resp)
+        try:
+            target: str | None = super().get_redirect_target(resp)
+            to = urlsplit(target or "")
+            _ = to.port
+        except ValueError as e:
+            resp.close()
+            raise TransferError(f"{shown(resp.url or '')}: redirected to what is no URL", transient=False) from e
         left = resp.raw.length_remaining
         if target and (left is None or left > DRAIN_BYTES):
             resp.raw.close()  # requests would read the body of it to its end, and it may have none
-        if target and urlsplit(resp.url or "").scheme == "https" and urlsplit(target).scheme == "http":
+        if target and urlsplit(resp.url or "").scheme == "https" and to.scheme == "http":
             resp.close()
             raise TransferError(
                 f"{shown(resp.url or '')}: redirected from https to {shown(target)}, which is refused", transient=False
@@ -108,14 +114,14 @@ class Sessions:
             StoppedError: `stop` was set.
         """
         with cut_by(stop), _http_errors(url, stop, self._timeout):
-            raw = self._send(url, headers)
+            raw = self._send(url, headers, stop)
             try:
                 yield raw
             finally:
                 raw.close()
                 raw.release_conn()
 
-    def _send(self, url: str, headers: Mapping[str, str]) -> HTTPResponse:
+    def _send(self, url: str, headers: Mapping[str, str], stop: Stop) -> HTTPResponse:
         """`Session.get`, but what is alike for all files of one origin is prepared once."""
         session = self._session()
         origin = self._origin(session, url)
@@ -132,11 +138,23 @@ class Sessions:
             settings = {"timeout": self._timeout, **origin.settings}
             response = [first, *session.resolve_redirects(first, request, **settings)][-1]
         else:
-            response = session.send(request, timeout=self._timeout, **origin.settings)
+            response = self._through(session, request, origin, stop)
             if plain and not response.history:
                 origin.learn(plain[1], response.raw)
         raw: HTTPResponse = response.raw
         return raw
+
+    def _through(
+        self, session: Session, request: requests.PreparedRequest, origin: _Origin, stop: Stop
+    ) -> requests.Response:
+        """By requests; once more where it met a kept connection that its server had ended (RFC 9112 §9.3.1)."""
+        try:
+            return session.send(request, timeout=self._timeout, **origin.settings)
+        except requests.ConnectionError as e:
+            if not any(isinstance(cause, StaleError) for cause in _causes(e)):
+                raise
+        stop.check()
+        return session.send(request, timeout=self._timeout, **origin.settings)
 
     def _origin(self, session: Session, url: str) -> _Origin:
         """What requests finds in the environment and in netrc for a URL's origin; up to ENVIRONMENT_S old."""
@@ -207,14 +225,17 @@ def _reason(error: Exception, timeout: tuple[float, float]) -> str:
             return f"not a byte for {timeout[1]:g} s"
         case requests.exceptions.TooManyRedirects():
             return "too many redirects"
+    said = [cause.strerror for cause in _causes(error) if isinstance(cause, OSError) and cause.strerror]
+    return said[-1] if said else f"the connection broke ({type(error).__name__})"
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """An error, and what requests and urllib3 have wrapped in it, the innermost last."""
     seen: BaseException | None = error
-    cause = ""
     while seen is not None:
-        if isinstance(seen, OSError) and seen.strerror:
-            cause = seen.strerror
+        yield seen
         nested = getattr(seen, "reason", None) or next((a for a in seen.args if isinstance(a, BaseException)), None)
         seen = nested if isinstance(nested, BaseException) else seen.__cause__ or seen.__context__
-    return cause or f"the connection broke ({type(error).__name__})"
 
 
 def shown(url: str) -> str:

@@ -83,7 +83,11 @@ class Sink:
         The file's size stays what has been written: so anybody can see how far it is.
         """
         if size is not None and size >= PIECE_BYTES and _fallocate is not None:
-            _fallocate(self.fd, size)
+            try:
+                _fallocate(self.fd, size)
+            except OSError:
+                os.ftruncate(self.fd, self.size)  # ext4 and xfs have reserved all that there was, and keep it
+                raise
 
     def put(self, data: bytes | memoryview) -> None:
         """Append bytes that are in user space."""

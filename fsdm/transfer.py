@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from fsdm import answer as head
@@ -132,6 +133,7 @@ class Transfer:
         """
         if ranged and answer.status in {206, 416}:
             if answer.status == 206 and self._goes_on(url, answer):
+                self._learn_total(answer)
                 self.joined = True
                 self._etag = head.etag(answer.headers)
                 return self._sink
@@ -165,15 +167,20 @@ class Transfer:
         known = record is not None and record.url == url_mark(url)
         return not (known and record is not None and head.changed(record.validator, answer.headers))
 
+    def _learn_total(self, answer: HTTPResponse) -> None:
+        """What was begun without a length has one now: this answer may bring less than all that is missing."""
+        record, span = self._part.record, head.content_range(answer.headers)
+        if record is not None and span is not None:
+            self._part.record = replace(record, total=span.total)
+
     # ------------------------------------------------------------------------------------------------ what has arrived
 
     def moved(self, url: str) -> None:
         """Some bytes have come: see that they are not too many, and write down now and then how far it is."""
-        if self.source.size is not None and self.size > self.source.size:
+        total = self.total
+        if total is not None and self.size > total:
             self.restart()
-            raise TransferError(
-                f"{shown(url)}: more than the {self.source.size} bytes that are wanted", transient=False
-            )
+            raise TransferError(f"{shown(url)}: more than the {total} bytes that are wanted", transient=False)
         if self.size - self._noted >= CHECKPOINT_BYTES:
             self._note(save=True)
 
