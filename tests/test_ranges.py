@@ -670,7 +670,9 @@ def test_where_a_piece_breaks_after_some_have_come_the_rest_is_asked_for_at_once
     monkeypatch.setattr(fetcher_module, "WORTH_BYTES", 1000)
     source.fault("/file", drip_at=SLOW_AT, drips=60, piece=breaking("cut"))
     assert is_new(part, fetch(fetcher, url, part))
-    assert without_an_end(source) == ["", f"bytes={line_ends(source)}-"], "over one connection: a failed trial"
+    goes_on = f"bytes={line_ends(source)}-"
+    assert without_an_end(source) == ["", goes_on]
+    assert asked(source)[-1] == goes_on, "over one connection: the trial has failed"
 
 
 def test_a_piece_that_is_refused_until_later_is_not_asked_for_at_once(
