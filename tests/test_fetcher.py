@@ -383,9 +383,9 @@ def test_all_transfers_together_keep_to_the_cap(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bytes_per_s: float, small_bytes: int
 ) -> None:
     monkeypatch.setattr(body_module, "SMALL_BYTES", small_bytes)
-    fetcher, pace, count = HttpFetcher(limit_rate=bytes_per_s), Paced(), 5
+    fetcher, pace, count = HttpFetcher(limit_rate=bytes_per_s, floor_bytes_per_s=10 * bytes_per_s), Paced(), 5
     fetcher.rate = Rate(bytes_per_s, clock=lambda: pace.now)
-    monkeypatch.setattr(fetcher_module, "Floor", partial(Floor, 10 * bytes_per_s, 0.1, clock=lambda: pace.now))
+    monkeypatch.setattr(fetcher_module, "Floor", partial(Floor, window_s=0.1, clock=lambda: pace.now))
     for number in range(count):
         assert fetch(url, tmp_path / str(number), pace, fetcher=fetcher).blake3 == BLAKE3
     assert pace.now == pytest.approx(count * len(DATA) / bytes_per_s, rel=0.01, abs=0.11), "and the floor waits as well"
@@ -453,7 +453,7 @@ def test_a_failure_is_the_hosts_or_the_files(path: Path, answer: bytes, of_the_h
 
 
 def test_a_redirect_with_credentials_to_what_is_no_url_is_the_files_failure(path: Path) -> None:
-    with answering([REDIRECT % b"http://h:99999/"]) as (url, _), pytest.raises(TransferError) as caught:
+    with answering([REDIRECT % b"http://127.0.0.1:99999/"]) as (url, _), pytest.raises(TransferError) as caught:
         fetch(url.replace("//", "//user:hush@"), path)
     assert not caught.value.transient
     assert "hush" not in str(caught.value)

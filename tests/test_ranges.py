@@ -556,8 +556,8 @@ def test_a_server_that_gives_no_more_over_several_connections_gets_no_helpers_an
 # ----------------------------------------------------------------------------------------------- pieces that do not fit
 
 MISFITS: dict[str, dict[str, Any]] = {
-    "of another version": {"headers": {"ETag": '"other"'}},
-    "of no version": {"headers": {"ETag": ""}},
+    "all of another version": {"headers": {"ETag": '"other"'}},
+    "a part of another version": {"headers": {"etag": '"other"'}},  # beside the right one
     "of another total": {"headers": {"Content-Range": f"bytes {{start}}-{{last}}/{SIZE + 1}"}},
     "of an unknown total": {"headers": {"Content-Range": "bytes {start}-{last}/*"}},
     "from elsewhere": {"headers": {"Content-Range": f"bytes 0-{PIECE - 1}/{SIZE}"}},
