@@ -152,6 +152,7 @@ def _splice(
         check()
         raise IncompleteRead(0, length)
     sink.put(first)
+    check()
     left = length - len(first)
     timeout_s = sock.gettimeout()
     _block_for(sock, min(idle_timeout_s, LOOK_S))

@@ -47,6 +47,7 @@ class Transfer:
         self._noted = 0
         self._holes = False
         self._complete = False
+        self._open_ended = False  # the end of the connection is all that tells the end of the file
         self._etag: str | None = None  # of the last answer
 
     @property
@@ -154,6 +155,7 @@ class Transfer:
 
     def _begin(self, url: str, answer: HTTPResponse, length: int | None) -> None:
         self._etag = head.etag(answer.headers)
+        self._open_ended = self.source.size is None and length is None and not head.is_chunked(answer.headers)
         record = PartRecord(url=url_mark(url), validator=head.validator(answer.headers), etag=self._etag, total=length)
         self._part.begin(record, lasting=length is None or length >= RECORD_BYTES)
 
@@ -229,6 +231,8 @@ class Transfer:
         """Raise TransferError where less came than there is to be."""
         if self.total is not None and self.size != self.total:
             raise TransferError(f"{shown(url)}: {self.size} bytes came, {self.total} are wanted", transient=True)
+        if self.size == 0 and self._open_ended:  # a head that was cut off looks like this
+            raise TransferError(f"{shown(url)}: nothing came, and no word of how much there is", transient=True)
 
     def mismatch(self) -> str | None:
         """What of the want the bytes here contradict."""

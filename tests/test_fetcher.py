@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import itertools
 import os
 import socket
@@ -149,6 +150,15 @@ def test_an_empty_file_is_a_file(source: Source, path: Path) -> None:
 def test_a_body_without_a_length_ends_with_the_connection(source: Source, url: str, path: Path) -> None:
     source.fault("/file", no_length=True)
     assert fetch(url, path).blake3 == BLAKE3
+
+
+@pytest.mark.parametrize("head", [b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nContent-Ty", b"HTTP/1.1 200 OK\r\n\r\n"])
+def test_an_answer_that_is_cut_off_in_its_head_is_no_empty_file(path: Path, head: bytes) -> None:
+    with answering([head]) as (url, _), pytest.raises(TransferError, match="nothing came") as caught:
+        fetch(url, path)
+    assert caught.value.transient
+    with answering([CHUNKED + b"0\r\n\r\n"]) as (url, _):
+        assert fetch(url, path).size == 0, "an empty file says so"
 
 
 def test_a_chunked_body_is_put_together(path: Path) -> None:
@@ -369,9 +379,11 @@ class Paced(Stop):
     def __init__(self) -> None:
         super().__init__()
         self.now = 0.0
+        self.longest_s = 0.0
 
     def wait(self, seconds: float, event: threading.Event | None = None) -> None:
         self.now += seconds
+        self.longest_s = max(self.longest_s, seconds)
 
 
 @pytest.mark.parametrize("bytes_per_s", [20_000, 1_000_000])
@@ -380,12 +392,13 @@ def test_all_transfers_together_keep_to_the_cap(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bytes_per_s: float, small_bytes: int
 ) -> None:
     monkeypatch.setattr(body_module, "SMALL_BYTES", small_bytes)
-    fetcher, pace, count = HttpFetcher(bytes_per_s=bytes_per_s), Paced(), 5
+    fetcher, pace, count = HttpFetcher(bytes_per_s=bytes_per_s, floor_bytes_per_s=10 * bytes_per_s), Paced(), 5
     fetcher.rate = Rate(bytes_per_s, clock=lambda: pace.now)
-    monkeypatch.setattr(fetcher_module, "Floor", partial(Floor, bytes_per_s, clock=lambda: pace.now))
+    monkeypatch.setattr(fetcher_module, "Floor", partial(Floor, window_s=0.1, clock=lambda: pace.now))
     for number in range(count):
         assert fetch(url, tmp_path / str(number), pace, fetcher=fetcher).blake3 == BLAKE3
     assert pace.now == pytest.approx(count * len(DATA) / bytes_per_s, rel=0.01, abs=0.11), "and the floor waits as well"
+    assert pace.longest_s <= max(0.051, io.DEFAULT_BUFFER_SIZE / bytes_per_s), "and they come evenly"
 
 
 # -------------------------------------------------------------------------------------------------- whose failure it is
@@ -446,6 +459,20 @@ def test_a_failure_is_the_hosts_or_the_files(path: Path, answer: bytes, of_the_h
     assert str(caught.value).isprintable()
     if isinstance(caught.value, HostError):
         assert str(caught.value) == f"{url}/file: {caught.value.what}", "which shows no URL"
+
+
+def test_a_redirect_with_credentials_to_what_is_no_url_is_the_files_failure(path: Path) -> None:
+    with answering([REDIRECT % b"http://127.0.0.1:99999/"]) as (url, _), pytest.raises(TransferError) as caught:
+        fetch(url.replace("//", "//user:hush@"), path)
+    assert not caught.value.transient
+    assert "hush" not in str(caught.value)
+
+
+def test_a_host_that_has_failed_is_not_asked_again_at_once(path: Path) -> None:
+    fetcher, host = HttpFetcher(), f"http://127.0.0.1:{refused_port()}"
+    for what in ("Connection refused", "Connection refused; it is tried again in"):
+        with pytest.raises(TransferError, match=what):
+            fetch(f"{host}/file", path, fetcher=fetcher)
 
 
 def test_a_host_that_does_not_answer_holds_up_nobody_elses_files(source: Source, data_dir: Path) -> None:
