@@ -29,6 +29,8 @@ from urllib3.exceptions import (
     ReadTimeoutError,
 )
 
+from fsdm.lookup import look_up
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -148,7 +150,7 @@ class Guarded(HTTPConnection):
     def _new_conn(self) -> socket.socket:
         # urllib3's own gives the socket out of hand only when it is connected
         try:
-            found = socket.getaddrinfo(self._dns_host, self.port, type=socket.SOCK_STREAM)
+            found = look_up(self._dns_host, self.port or 0, _current_stop.get(), self.timeout)
         except (OSError, UnicodeError) as e:  # a label of a name may be too long, or empty
             raise NameResolutionError(self.host, self, e) from e  # type: ignore[arg-type]
         error: OSError = OSError("no address")
