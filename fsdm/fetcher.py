@@ -65,6 +65,7 @@ class HttpFetcher:
         self.floor_bytes_per_s = floor_bytes_per_s
         self.sessions = Sessions(connect_timeout_s=connect_timeout_s, idle_timeout_s=idle_timeout_s)
         self.rate = Rate(bytes_per_s)
+        self.is_capped = bytes_per_s is not None
         self.gains = Gains()
         self.helpers = Helpers(1 if bytes_per_s else per_file, (per_file - 1) * connections)
         self._hosts = Hosts()
@@ -163,7 +164,7 @@ class _Conversation:
             if not self._in_pieces():
                 return False
         transfer.see_that_all_came(self._url)
-        if transfer.size - size >= TELLING_BYTES:
+        if transfer.size - size >= TELLING_BYTES and not self._fetcher.is_capped:
             self._visit.rate((transfer.size - size) / (time.monotonic() - began))
         return True
 

@@ -46,6 +46,12 @@ def read_regular(path: str, limit: int) -> tuple[os.stat_result, bytes] | None:
         os.close(fd)
 
 
+def free_bytes(path: str) -> int:
+    """What an ordinary user may still write to the file system."""
+    found = os.statvfs(path)
+    return found.f_bavail * found.f_frsize
+
+
 class FileSystem:
     """The steps that change a data directory. Paths are absolute strings; every method may raise OSError.
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from fsdm.errors import InvalidInputError
+
 CONNECTIONS: Final = 8
 PER_FILE: Final = 4
 
@@ -19,6 +21,9 @@ class Limits:
     Without any event, changes are found after `poll_s` seconds. All that is here takes at most `max_bytes` (None: as
     much as there is), and `keep_free_bytes` of the file system stay free. `durability` *none* fsyncs nothing: see
     PROTOCOL.md, "Durability".
+
+    Raises:
+        InvalidInputError: a number that is too small.
     """
 
     jobs: int = 8
@@ -31,6 +36,18 @@ class Limits:
     max_bytes: int | None = None
     keep_free_bytes: int = 0
     durability: Literal["none", "chunk"] = "chunk"
+
+    def __post_init__(self) -> None:
+        for name in ("jobs", "connections", "per_host", "per_file", "hands", "max_bytes"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InvalidInputError(f"must be at least 1, it is {value}", field=name)
+        if self.keep_free_bytes < 0:
+            raise InvalidInputError(f"must not be below 0, it is {self.keep_free_bytes}", field="keep_free_bytes")
+        for name in ("poll_s", "bytes_per_s"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise InvalidInputError(f"must be above 0, it is {value}", field=name)
 
     @property
     def durable(self) -> bool:

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from fsdm.catalog import Catalog
-from fsdm.fs import read_regular
+from fsdm.fs import free_bytes, read_regular
 from fsdm.layout import DATA, READY, WANT_MAX_BYTES, Layout, Place, is_id
 from fsdm.locks import reconciler_owner
-from fsdm.room import free_bytes
 from fsdm.scan import look, scan
 from fsdm.state import ChunkState, Oddity, Partial
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from fsdm import answer as head
 from fsdm.errors import TransferError
+from fsdm.fs import free_bytes
 from fsdm.model import PartRecord
 from fsdm.parts import url_mark
 from fsdm.ranges import Pieces, Slice
@@ -146,6 +147,11 @@ class Transfer:
         if None not in {self.source.size, length} and length != self.source.size:
             raise TransferError(
                 f"{shown(url)}: {length} bytes are offered, {self.source.size} are wanted", transient=False
+            )
+        if self.source.size is None and length is not None and length > free_bytes(os.path.dirname(self._part.path)):
+            # anybody's server may say so: that is no reason to hold up all other downloads
+            raise TransferError(
+                f"{shown(url)}: {length} bytes are offered, more than the disk has free", transient=True
             )
         self.restart()
         sink = self._sink or self._open()

@@ -398,7 +398,7 @@ def test_all_transfers_together_keep_to_the_cap(
     for number in range(count):
         assert fetch(url, tmp_path / str(number), pace, fetcher=fetcher).blake3 == BLAKE3
     assert pace.now == pytest.approx(count * len(DATA) / bytes_per_s, rel=0.01, abs=0.11), "and the floor waits as well"
-    assert pace.longest_s <= max(0.051, io.DEFAULT_BUFFER_SIZE / bytes_per_s) + 1e-9, "and they come evenly"
+    assert pace.longest_s <= 1.02 * max(0.05, io.DEFAULT_BUFFER_SIZE / bytes_per_s), "and they come evenly"
 
 
 # -------------------------------------------------------------------------------------------------- whose failure it is

@@ -13,8 +13,8 @@ import fsdm
 
 # from the ground up; `__init__` stands above all that it offers
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "events", "doorbell", "crew", "fs", "answer", "ledger", "outage", "limits"),
-    ("layout", "stop", "ranges", "rate", "hosts", "size", "lanes", "lookup"),
+    ("errors", "events", "doorbell", "crew", "fs", "answer", "ledger", "outage"),
+    ("layout", "stop", "limits", "ranges", "rate", "hosts", "size", "lanes", "lookup"),
     ("model", "index", "state", "locks", "watch", "connection"),
     ("plan", "intents", "refs", "catalog", "sink", "parts", "session"),
     ("body", "agenda", "scan", "audit", "download", "transfer", "room", "verdict", "memory"),

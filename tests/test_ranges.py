@@ -662,7 +662,7 @@ def test_where_a_piece_breaks_what_is_in_line_is_kept_and_gone_on_with(
     assert (part.record.size, part.record.blake3, part.record.holes) == (here, blake3(NEW[:here]).hexdigest(), False)
     del source.faults["/file"]
     assert is_new(part, fetch(HttpFetcher(), url, part, **known))
-    assert asked(source)[-1] == f"bytes={here}-"
+    assert without_an_end(source)[-1] == f"bytes={here}-"
 
 
 def test_where_a_piece_breaks_after_some_have_come_the_rest_is_asked_for_at_once(
@@ -733,7 +733,7 @@ def test_a_stop_ends_all_connections_of_a_file_at_once(
     assert fetcher.gains.may_split(origin_of(url)), "it says nothing of the server"
     del source.faults["/file"]
     assert is_new(part, fetch(fetcher, url, part))
-    assert asked(source)[-1] == f"bytes={here}-"
+    assert without_an_end(source)[-1] == f"bytes={here}-"
 
 
 @pytest.mark.parametrize("checkpoint", [PIECE, 1 << 40])

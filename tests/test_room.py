@@ -15,14 +15,14 @@ from fsdm.catalog import Catalog
 from fsdm.crew import InlineCrew
 from fsdm.errors import TransferError
 from fsdm.events import Event
-from fsdm.fs import FileSystem
+from fsdm.fs import FileSystem, free_bytes
 from fsdm.intents import look_at
 from fsdm.layout import Layout
 from fsdm.manager import make_layout
 from fsdm.model import FileEntry
 from fsdm.plan import Fetch
 from fsdm.reconciler import Reconciler
-from fsdm.room import Room, free_bytes
+from fsdm.room import Room
 from fsdm.state import Marker
 from tests.kit import PATIENCE_S, an_id, chunk_dir, content, eventually, failure, put_want, touch_delete
 from tests.processes import fsdm, fsdm_json
