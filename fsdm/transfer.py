@@ -150,9 +150,7 @@ class Transfer:
             )
         if self.source.size is None and length is not None and length > free_bytes(os.path.dirname(self._part.path)):
             # anybody's server may say so: that is no reason to hold up all other downloads
-            raise TransferError(
-                f"{shown(url)}: {length} bytes are offered, more than the disk has free", transient=True
-            )
+            raise TransferError(f"{shown(url)}: {length} bytes are offered, more than are free here", transient=True)
         self.restart()
         sink = self._sink or self._open()
         self._begin(url, answer, length)

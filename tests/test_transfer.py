@@ -410,3 +410,11 @@ def test_a_retry_after_is_the_soonest_of_all_mirrors(source: Source, part: Part)
         with pytest.raises(TransferError) as caught:
             fetch([source.url + "/file", other.url + "/gone"], part)
         assert caught.value.retry_after_s == 120
+
+
+def test_what_is_larger_than_the_disk_is_no_failure_of_the_disk(source: Source, url: str, part: Part) -> None:
+    source.fault("/file", headers={"Content-Length": str(10**18)})
+    with pytest.raises(TransferError, match="more than are free here") as caught:
+        fetch(url, part)
+    assert caught.value.transient
+    assert not os.path.exists(part.path)
