@@ -47,6 +47,12 @@ class Part:
         if lasting or known is not None:
             self.save()
 
+    def doubt(self) -> None:
+        """What comes now may be of another version: from now on nothing but a digest tells of which the bytes are."""
+        if self.record is not None and self.record.validator is not None:
+            self.record = replace(self.record, validator=None)
+            self.save()
+
     def reach(self, size: int, digest: str, *, complete: bool, holes: bool, save: bool) -> None:
         """The first `size` bytes are there, and have this BLAKE3; `complete`: that is all of it."""
         if self.record is not None:

@@ -136,6 +136,8 @@ class Transfer:
         if ranged and answer.status in {206, 416}:
             if answer.status == 206 and self._goes_on(url, answer):
                 self._learn_total(answer)
+                if "If-Range" not in self.range_headers(url):  # the want's digest is all that will tell
+                    self._part.doubt()
                 self.joined = True
                 self._etag = head.etag(answer.headers)
                 return self._sink

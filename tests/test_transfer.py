@@ -216,6 +216,18 @@ def test_bytes_without_a_validator_are_joined_only_where_a_digest_proves_it(
     assert ranges(source) == [None, f"bytes={HALF}-"]
 
 
+def test_what_a_digest_let_be_joined_is_of_no_version_for_a_want_without_one(source: Source, part: Part) -> None:
+    first, second = source.put("/file", NEW), source.put("/mirror", OLD)
+    source.fault("/mirror", cut_at=1000)
+    saved: list[str | None] = []
+    left(part, NEW[:HALF], first).save = lambda: saved.append(part.record and part.record.validator)
+    with pytest.raises(TransferError):
+        fetch(second, part, **PROOF)
+    assert saved == [None], "before the first byte of it"
+    assert is_new(part, fetch(first, part)), "a later want has no digest that would find it out"
+    assert ranges(source) == [None]
+
+
 def test_joined_bytes_with_another_digest_are_fetched_afresh_before_it_is_called_an_error(
     source: Source, url: str, part: Part
 ) -> None:
