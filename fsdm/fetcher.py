@@ -16,6 +16,7 @@ from fsdm import answer as head
 from fsdm.body import pour
 from fsdm.errors import HostError, TransferError
 from fsdm.hosts import Hosts, Visit, origin_of
+from fsdm.policy import ANY, Policy
 from fsdm.ranges import LEAST_BYTES, Gains, Helpers, OtherVersionError, Pace
 from fsdm.rate import FLOOR_BYTES_PER_S, Floor, Rate
 from fsdm.session import Sessions, shown
@@ -57,11 +58,12 @@ class HttpFetcher:
         per_file: int = 1,
         connections: int = 1,
         durable: bool = True,
+        policy: Policy = ANY,
     ) -> None:
         self.durable = durable
         self.idle_timeout_s = idle_timeout_s
         self.floor_bytes_per_s = floor_bytes_per_s
-        self.sessions = Sessions(connect_timeout_s=connect_timeout_s, idle_timeout_s=idle_timeout_s)
+        self.sessions = Sessions(connect_timeout_s=connect_timeout_s, idle_timeout_s=idle_timeout_s, policy=policy)
         self.rate = Rate(bytes_per_s)
         self.gains = Gains()
         self.helpers = Helpers(1 if bytes_per_s else per_file, (per_file - 1) * connections)
@@ -75,6 +77,7 @@ class HttpFetcher:
             per_file=limits.per_file,
             connections=limits.connections,
             durable=limits.durable,
+            policy=Policy(limits.allow_hosts, limits.deny_private),
         )
 
     def fetch(self, source: FileSource, part: Part, fs: FileSystem, stop: Stop) -> FileEntry:

@@ -1,4 +1,4 @@
-"""How much at once, how much in all, and how sure. Pure."""
+"""How much at once, how much in all, how sure, and from where. Pure."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ class Limits:
     Without any event, changes are found after `poll_s` seconds. All that is here takes at most `max_bytes` (None: as
     much as there is), and `keep_free_bytes` of the file system stay free. `durability` *none* fsyncs nothing: see
     PROTOCOL.md, "Durability".
+
+    Files come from the hosts that one of `allow_hosts` names (none: from any), and with `deny_private` only from public
+    addresses: see PROTOCOL.md, "Where files may come from".
     """
 
     jobs: int = 8
@@ -28,6 +31,8 @@ class Limits:
     max_bytes: int | None = None
     keep_free_bytes: int = 0
     durability: Literal["none", "chunk"] = "chunk"
+    allow_hosts: tuple[str, ...] = ()
+    deny_private: bool = False
 
     @property
     def durable(self) -> bool:

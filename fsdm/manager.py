@@ -141,8 +141,8 @@ class DataManager(Client):
             lock = ReconcilerLock(self._layout)
         except ReconcilerRunsError:
             return False
-        reconciler = Reconciler(self._layout, limits=self._limits, fetcher=self._fetcher, on_event=self._on_event)
         try:
+            reconciler = Reconciler(self._layout, limits=self._limits, fetcher=self._fetcher, on_event=self._on_event)
             reconciler.open()
             reconciler.start()
         except BaseException:

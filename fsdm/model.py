@@ -28,8 +28,8 @@ from pydantic_core import PydanticSerializationError
 
 from fsdm.errors import InvalidInputError
 from fsdm.layout import U64_MAX, Place, as_id, file_name_fault
+from fsdm.policy import SCHEMES
 
-SCHEMES = ("http", "https")
 MIRRORS_MAX = 16
 
 

@@ -63,6 +63,8 @@ def run(arguments: argparse.Namespace) -> int:
         max_bytes=arguments.max_bytes,
         keep_free_bytes=arguments.keep_free,
         durability=arguments.durability,
+        allow_hosts=tuple(arguments.allow_host),
+        deny_private=arguments.deny_private,
     )
     if not arguments.once:
         run_forever(data_dir, stop, limits, show, wait=arguments.wait, allow_unknown_fs=arguments.allow_unknown_fs)

@@ -14,8 +14,8 @@ import fsdm
 # from the ground up; `__init__` stands above all that it offers
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "events", "doorbell", "crew", "fs", "answer", "ledger", "outage", "limits"),
-    ("layout", "stop", "ranges", "rate", "hosts", "size", "lanes", "connection"),
-    ("model", "index", "state", "locks", "watch", "session"),
+    ("layout", "stop", "ranges", "rate", "size", "lanes", "connection", "policy"),
+    ("model", "index", "state", "locks", "watch", "session", "hosts"),
     ("plan", "intents", "refs", "catalog", "sink", "parts"),
     ("body", "agenda", "scan", "audit", "download", "transfer", "room", "verdict", "memory"),
     ("apply", "status", "fetcher", "disk", "admission", "trash"),
@@ -32,7 +32,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 )
 PURE = (
     "errors", "events", "answer", "layout", "model", "index", "state", "plan", "agenda",
-    "size", "ledger", "outage", "limits", "verdict",
+    "size", "ledger", "outage", "limits", "verdict", "policy",
 )  # fmt: skip
 MAY_CHANGE_THE_DISK = ("fs", "intents", "locks")
 
@@ -48,7 +48,7 @@ CHANGES = {
     "shutil": {"rmtree", "move"},
 }
 PURE_IMPORTS = re.compile(
-    r"__future__|bisect|collections(\.abc)?|dataclasses|datetime|email\.utils|enum|errno|heapq|os|pydantic(_core)?|re|types|"
+    r"__future__|bisect|collections(\.abc)?|dataclasses|datetime|email\.utils|enum|errno|heapq|ipaddress|os|pydantic(_core)?|re|types|"
     r"typing|urllib\.parse|"
     rf"fsdm\.({'|'.join(PURE)})"
 )
