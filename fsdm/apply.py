@@ -13,10 +13,11 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fsdm.audit import damage, read_manifest
+from fsdm.audit import damage, missing, read_manifest
 from fsdm.download import Fetcher, fetch_chunk
 from fsdm.errors import DiskError, FsdmError, InvalidInputError, StaleMarkerError, StoppedError, TransferError
 from fsdm.events import Event
+from fsdm.fs import is_directory
 from fsdm.intents import look_at, read_want, remove_marker
 from fsdm.layout import DATA, PARTS, READY, WANT_MAX_BYTES, Layout, Place
 from fsdm.locks import Claim, exists
@@ -207,15 +208,15 @@ class Applier:
         chunk = self._read(action.id, action.want)
         partial = layout.partial_of(action.id)
         manifest = read_manifest(partial)
-        if manifest is None or not manifest.satisfies(chunk):
-            self._discard(self._layout.partial_of(action.id))
+        if manifest is None or not manifest.satisfies(chunk) or missing(partial, manifest) is not None:
+            self._discard(partial)
             return Done()
         if exists(layout.delete_marker(action.id)):
             return Stale()
         fs.unlink(f"{partial}/{PARTS}")
         place = chunk.place
         dataset = layout.dataset(place.dataset_id)
-        if not os.path.isdir(dataset):
+        if not is_directory(dataset):
             fs.mkdir(dataset)
             fs.fsync_dir(layout.chunks)
         fs.rename(partial, layout.path(place))
@@ -233,6 +234,7 @@ class Applier:
         if (
             manifest is not None
             and manifest.place == action.place
+            and missing(path, manifest) is None
             and _with_digests(manifest, chunk, path).satisfies(chunk)
         ):
             # it may have been published by a process that was killed before it had synced that

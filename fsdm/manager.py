@@ -165,7 +165,7 @@ class DataManager(Client):
             if self._lock is None:
                 try:
                     self._take_over()
-                except OSError as e:
+                except (OSError, DataDirectoryError) as e:
                     logger.warning("cannot take over %s yet: %s", self._layout.root, e)
             elif not self._lock.is_ours():  # LOCK was removed by hand: another process may have taken a new one
                 self._step_down()
