@@ -19,7 +19,7 @@ from fsdm.errors import DiskError, FsdmError, InvalidInputError, StaleMarkerErro
 from fsdm.events import Event
 from fsdm.fs import is_directory
 from fsdm.intents import look_at, read_want, remove_marker
-from fsdm.layout import DATA, PARTS, READY, WANT_MAX_BYTES, Layout, Place
+from fsdm.layout import DATA, MANIFEST_MAX_BYTES, PARTS, READY, WANT_MAX_BYTES, Layout, Place
 from fsdm.locks import Claim, exists
 from fsdm.model import DataChunk, Failure, Manifest
 from fsdm.plan import (
@@ -200,7 +200,10 @@ class Applier:
             raise
         finally:
             del self._fetching[action.id]
-        self._fs.write(f"{partial}/{READY}", manifest.to_json(), durable=True)
+        ready = manifest.to_json()
+        if len(ready) > MANIFEST_MAX_BYTES:  # nobody would read it, and the chunk would come again and again
+            raise TransferError(f"READY would have {len(ready)} bytes, and {MANIFEST_MAX_BYTES} are read of one")
+        self._fs.write(f"{partial}/{READY}", ready, durable=True)
         return Done()
 
     def _publish(self, action: Publish) -> Outcome:

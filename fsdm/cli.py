@@ -245,12 +245,14 @@ def _host(text: str) -> str:
 
 
 def _complain(error: FsdmError, *, as_json: bool) -> None:
+    from fsdm.verbs import encodable, plain
+
     if as_json:
         document: dict[str, Any] = {"type": type(error).__name__, "message": str(error), "hint": error.hint}
         if isinstance(error, InvalidInputError):
             document["field"] = error.field
-        print(json.dumps({"error": document}, ensure_ascii=False), file=sys.stderr)
+        print(encodable(json.dumps({"error": document}, ensure_ascii=False)), file=sys.stderr)
         return
-    print(f"fsdm: {error}", file=sys.stderr)
+    print(f"fsdm: {plain(str(error))}", file=sys.stderr)
     if error.hint:
         print(f"      {error.hint}", file=sys.stderr)

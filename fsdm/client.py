@@ -47,8 +47,14 @@ def check_format(layout: Layout) -> None:
     Raises:
         NoDataDirectoryError: there is no `fsdm.json`.
         UnknownFormatError: it has another format number, or is not what it should be.
+        DataDirectoryError: this user may not look.
     """
-    read = read_regular(layout.format_file, 4096)
+    try:
+        read = read_regular(layout.format_file, 4096)
+    except PermissionError as e:
+        raise DataDirectoryError(
+            f"{layout.format_file} may not be read by this user", hint='see "Threats" in `fsdm protocol`'
+        ) from e
     if read is None:
         raise NoDataDirectoryError(
             f"{layout.root} is not a data directory: it has no fsdm.json that is a file",
@@ -74,7 +80,7 @@ class Client:
         Raises:
             NoDataDirectoryError: it does not.
             UnknownFormatError: it is of a format that this version does not know.
-            DataDirectoryError: this user may not look into `delete/`.
+            DataDirectoryError: this user may not look into it, or into `delete/`.
         """
         self._layout = Layout(data_dir)
         check_format(self._layout)
