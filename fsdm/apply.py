@@ -13,12 +13,13 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fsdm.audit import damage, read_manifest
+from fsdm.audit import damage, missing, read_manifest
 from fsdm.download import Fetcher, fetch_chunk
 from fsdm.errors import DiskError, FsdmError, InvalidInputError, StaleMarkerError, StoppedError, TransferError
 from fsdm.events import Event
+from fsdm.fs import is_directory
 from fsdm.intents import look_at, read_want, remove_marker
-from fsdm.layout import DATA, PARTS, READY, WANT_MAX_BYTES, Layout, Place
+from fsdm.layout import DATA, MANIFEST_MAX_BYTES, PARTS, READY, WANT_MAX_BYTES, Layout, Place
 from fsdm.locks import Claim, exists
 from fsdm.model import DataChunk, Failure, Manifest
 from fsdm.plan import (
@@ -199,7 +200,10 @@ class Applier:
             raise
         finally:
             del self._fetching[action.id]
-        self._fs.write(f"{partial}/{READY}", manifest.to_json(), durable=True)
+        ready = manifest.to_json()
+        if len(ready) > MANIFEST_MAX_BYTES:  # nobody would read it, and the chunk would come again and again
+            raise TransferError(f"READY would have {len(ready)} bytes, and {MANIFEST_MAX_BYTES} are read of one")
+        self._fs.write(f"{partial}/{READY}", ready, durable=True)
         return Done()
 
     def _publish(self, action: Publish) -> Outcome:
@@ -207,15 +211,15 @@ class Applier:
         chunk = self._read(action.id, action.want)
         partial = layout.partial_of(action.id)
         manifest = read_manifest(partial)
-        if manifest is None or not manifest.satisfies(chunk):
-            self._discard(self._layout.partial_of(action.id))
+        if manifest is None or not manifest.satisfies(chunk) or missing(partial, manifest) is not None:
+            self._discard(partial)
             return Done()
         if exists(layout.delete_marker(action.id)):
             return Stale()
         fs.unlink(f"{partial}/{PARTS}")
         place = chunk.place
         dataset = layout.dataset(place.dataset_id)
-        if not os.path.isdir(dataset):
+        if not is_directory(dataset):
             fs.mkdir(dataset)
             fs.fsync_dir(layout.chunks)
         fs.rename(partial, layout.path(place))
@@ -233,6 +237,7 @@ class Applier:
         if (
             manifest is not None
             and manifest.place == action.place
+            and missing(path, manifest) is None
             and _with_digests(manifest, chunk, path).satisfies(chunk)
         ):
             # it may have been published by a process that was killed before it had synced that

@@ -16,7 +16,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from fsdm.errors import InvalidInputError
-from fsdm.fs import read_regular
+from fsdm.fs import is_directory, read_regular
 from fsdm.layout import DATA, MANIFEST_MAX_BYTES, READY, Layout, Place
 from fsdm.locks import exists
 from fsdm.model import Manifest
@@ -50,6 +50,13 @@ def damage(layout: Layout, place: Place) -> str | None:
         return "READY is not a manifest"
     if manifest.place != place:
         return f"READY speaks of {manifest.place.dataset_id}/{manifest.place.name}"
+    return missing(path, manifest)
+
+
+def missing(path: str, manifest: Manifest) -> str | None:
+    """What the manifest says that is not in the directory at `path`, by names and sizes; None where all is."""
+    if not is_directory(f"{path}/{DATA}"):
+        return f"{DATA}/ is missing, or is no directory"
     for name, entry in manifest.files.items():
         try:
             found = os.lstat(f"{path}/{DATA}/{name}")
@@ -88,7 +95,7 @@ class Audit:
         """Look at one chunk."""
         ref = self._refs.take(place)
         if ref is None:
-            if not exists(f"{self._layout.path(place)}/{READY}"):
+            if self._catalog.is_stray(place) or not exists(f"{self._layout.path(place)}/{READY}"):
                 self._ring(place.chunk_id)
             return
         with ref:

@@ -1,6 +1,8 @@
 """What a listing of `chunks/` shows: which chunk directories there are, by dataset and block, and by id.
 
-It knows names, not states: whether a chunk is available is asked of its directory, at the moment it is taken.
+It knows names, not states: whether a chunk is available is asked of its directory, at the moment it is taken. Only
+directories are looked into, no symlinks to them: where something else stands under a chunk's name it is *stray*, and
+never available; under a dataset's name it is strange.
 
 A directory's mtime changes when a chunk is published or leaves, so a listing is good until it does. A listing taken
 within a clock tick or two of that mtime is not trusted twice (git's "racily clean" rule). A changed listing costs one
@@ -14,13 +16,17 @@ from __future__ import annotations
 
 import logging
 import os
+import stat
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import Final, TypeGuard
+from typing import TYPE_CHECKING, Final, TypeGuard
 
 from fsdm.index import BlockIndex
 from fsdm.layout import Layout, Place, is_chunk_dir, is_id
+
+if TYPE_CHECKING:
+    from collections.abc import Set as AbstractSet
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +39,7 @@ class _Dataset:
     index: BlockIndex = field(default_factory=BlockIndex)
     names: set[str] = field(default_factory=set)  # all that was listed
     odd: set[str] = field(default_factory=set)  # those of them that are no chunk directories
+    stray: set[str] = field(default_factory=set)  # those that are no directories at all
     told: set[str] = field(default_factory=set)  # added or discarded while a listing was being taken
     mtime_ns: int = NO_MTIME  # of a listing that may be trusted
 
@@ -73,19 +80,24 @@ class Catalog:
         """Where the chunk stands, as of the last refresh: nowhere, in one place, or (being replaced) in several."""
         return self._by_id.get(chunk_id, ())
 
+    def is_stray(self, place: Place) -> bool:
+        """Whether something else than a directory stands there, as of the last refresh."""
+        dataset = self._datasets.get(place.dataset_id)
+        return dataset is not None and place.name in dataset.stray
+
     def all_places(self) -> list[Place]:
-        """Every chunk directory, by dataset and block, as of the last refresh."""
+        """Every chunk directory, and what is stray, by dataset and block, as of the last refresh."""
         with self._mutex:
             return [place for _, dataset in sorted(self._datasets.items()) for place in dataset.index]
 
     def listing(self) -> list[Place]:
-        """Every chunk directory as of now."""
+        """Every chunk directory as of now, by dataset and block."""
         if not self._own:
             self.refresh()
-        return self.all_places()
+        return [place for place in self.all_places() if not self.is_stray(place)]
 
     def strange(self) -> list[str]:
-        """The paths in `chunks/` whose names are not ours, as of the last refresh."""
+        """The paths in `chunks/` that are not ours, by their names or kinds, as of the last refresh."""
         with self._mutex:
             odd = [self._layout.path(Place(key, name)) for key, one in self._datasets.items() for name in one.odd]
             return sorted(self._strange + odd)
@@ -93,14 +105,15 @@ class Catalog:
     def refresh(self) -> set[str]:
         """List again what has changed on disk; the ids of the chunks that came or went."""
         try:
-            listed = os.listdir(self._layout.chunks)
+            listed = _entries(self._layout.chunks)
         except FileNotFoundError:
-            listed = []
+            listed = {}
+        ours = {name for name, directory in listed.items() if directory and is_id(name)}
         with self._mutex:
             known = list(self._datasets)
-            self._strange = [self._layout.dataset(name) for name in listed if not is_id(name)]
+            self._strange = [self._layout.dataset(name) for name in listed if name not in ours]
         changed: set[str] = set()
-        for dataset_id in {*known, *filter(is_id, listed)}:
+        for dataset_id in {*known, *ours}:
             self._refresh_dataset(dataset_id, self._datasets.get(dataset_id), changed)
         return changed
 
@@ -110,6 +123,7 @@ class Catalog:
             dataset = self._datasets.setdefault(place.dataset_id, _Dataset())
             dataset.told.add(place.name)
             dataset.names.add(place.name)
+            dataset.stray.discard(place.name)
             dataset.index.add(place)
             self._remember(place)
 
@@ -125,7 +139,7 @@ class Catalog:
     ) -> _Dataset | None:
         path = self._layout.dataset(dataset_id)
         try:
-            if dataset is not None and os.stat(path).st_mtime_ns == dataset.mtime_ns:
+            if dataset is not None and _mtime_ns(path) == dataset.mtime_ns:
                 return dataset
             with self._listing:
                 return self._list(dataset_id, path, changed)
@@ -146,18 +160,19 @@ class Catalog:
             if dataset is not None:
                 dataset.told.clear()
         before_ns = time.time_ns()
-        mtime_ns = os.stat(path).st_mtime_ns
+        mtime_ns = _mtime_ns(path)
         if dataset is not None and mtime_ns == dataset.mtime_ns:
             return dataset  # another thread has just listed it
-        listed = set(os.listdir(path))
+        entries = _entries(path)
         with self._mutex:
             dataset = self._datasets.setdefault(dataset_id, _Dataset())
-            self._sync(dataset_id, dataset, listed, changed)
+            dataset.stray = {name for name, directory in entries.items() if not directory} - dataset.told
+            self._sync(dataset_id, dataset, entries.keys(), changed)
             # a change that comes after this listing may still get an mtime as young as this one
             dataset.mtime_ns = mtime_ns if before_ns - mtime_ns > RACY_NS else NO_MTIME
             return dataset
 
-    def _sync(self, dataset_id: str, dataset: _Dataset, listed: set[str], changed: set[str] | None) -> None:
+    def _sync(self, dataset_id: str, dataset: _Dataset, listed: AbstractSet[str], changed: set[str] | None) -> None:
         came, gone = listed - dataset.names - dataset.told, dataset.names - listed - dataset.told
         for name in gone:
             self._drop(dataset_id, dataset, name)
@@ -191,3 +206,17 @@ class Catalog:
                 self._by_id[place.chunk_id] = left
             else:
                 self._by_id.pop(place.chunk_id, None)
+
+
+def _entries(path: str) -> dict[str, bool]:
+    """What is listed there: name → whether it is a directory."""
+    with os.scandir(path) as entries:
+        return {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
+
+
+def _mtime_ns(path: str) -> int:
+    """A directory's mtime; raises NotADirectoryError also for a symlink to one."""
+    found = os.lstat(path)
+    if not stat.S_ISDIR(found.st_mode):
+        raise NotADirectoryError(path)
+    return found.st_mtime_ns

@@ -180,6 +180,21 @@ def _add_arguments(name: str, verb: argparse.ArgumentParser) -> None:
                 "intents may be lost (a crash of the process alone loses nothing either way)",
             )
             verb.add_argument(
+                "--allow-host",
+                type=_host,
+                action="append",
+                default=[],
+                metavar="HOST",
+                help="fetch from this host alone, also where an answer redirects; *.DOMAIN is every host below a "
+                "domain, and :PORT may follow; may be given several times",
+            )
+            verb.add_argument(
+                "--deny-private",
+                action="store_true",
+                help="connect to public addresses alone: not to loopback, private or link-local ones, whatever a name "
+                "leads to; and ask no proxy, which could",
+            )
+            verb.add_argument(
                 "--allow-unknown-fs", action="store_true", help="trust flock on a file system not known to be safe"
             )
         case "want":
@@ -220,13 +235,24 @@ def _size(text: str) -> int:
         raise argparse.ArgumentTypeError(f"{e}: {e.hint}") from None
 
 
+def _host(text: str) -> str:
+    from fsdm.policy import check_pattern
+
+    try:
+        return check_pattern(text)
+    except InvalidInputError as e:
+        raise argparse.ArgumentTypeError(f"{e}: {e.hint}") from None
+
+
 def _complain(error: FsdmError, *, as_json: bool) -> None:
+    from fsdm.verbs import encodable, plain
+
     if as_json:
         document: dict[str, Any] = {"type": type(error).__name__, "message": str(error), "hint": error.hint}
         if isinstance(error, InvalidInputError):
             document["field"] = error.field
-        print(json.dumps({"error": document}, ensure_ascii=False), file=sys.stderr)
+        print(encodable(json.dumps({"error": document}, ensure_ascii=False)), file=sys.stderr)
         return
-    print(f"fsdm: {error}", file=sys.stderr)
+    print(f"fsdm: {plain(str(error))}", file=sys.stderr)
     if error.hint:
         print(f"      {error.hint}", file=sys.stderr)

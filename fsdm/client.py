@@ -23,6 +23,7 @@ from fsdm.errors import (
     UnknownFormatError,
     WaitTimeoutError,
 )
+from fsdm.fs import read_regular
 from fsdm.intents import place_delete, place_want
 from fsdm.layout import FORMAT, READY, U64_MAX, Layout, as_id, is_id
 from fsdm.locks import exists
@@ -46,23 +47,26 @@ def check_format(layout: Layout) -> None:
     Raises:
         NoDataDirectoryError: there is no `fsdm.json`.
         UnknownFormatError: it has another format number, or is not what it should be.
+        DataDirectoryError: this user may not look.
     """
     try:
-        with open(layout.format_file, "rb") as file:
-            text = file.read(4096)
-    except (FileNotFoundError, NotADirectoryError):
+        read = read_regular(layout.format_file, 4096)
+    except PermissionError as e:
+        raise DataDirectoryError(
+            f"{layout.format_file} may not be read by this user", hint='see "Threats" in `fsdm protocol`'
+        ) from e
+    if read is None:
         raise NoDataDirectoryError(
-            f"{layout.root} is not a data directory: it has no fsdm.json",
+            f"{layout.root} is not a data directory: it has no fsdm.json that is a file",
             hint="check the path; `fsdm run -d DIR` or DataManager(DIR) makes a new one",
-        ) from None
+        )
     try:
-        document = json.loads(text)
-        number = document["format"]
-    except (ValueError, TypeError, KeyError):
-        number = text[:80]
-    if number != FORMAT:
+        number = json.loads(read[1])["format"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        number = read[1][:80]
+    if type(number) is not int or number != FORMAT:  # in Python, True and 1.0 are 1 as well
         raise UnknownFormatError(
-            f"{layout.format_file} has format {number!r}, this version knows {FORMAT}",
+            f"{layout.format_file} has format {number!r:.100}, this version knows {FORMAT}",
             hint="use the version of fsdm that made the directory, or a newer one; nothing was changed",
         )
 
@@ -76,7 +80,7 @@ class Client:
         Raises:
             NoDataDirectoryError: it does not.
             UnknownFormatError: it is of a format that this version does not know.
-            DataDirectoryError: this user may not look into `delete/`.
+            DataDirectoryError: this user may not look into it, or into `delete/`.
         """
         self._layout = Layout(data_dir)
         check_format(self._layout)
@@ -222,7 +226,8 @@ class Client:
     def _is_available(self, chunk_id: str) -> bool:
         self._catalog.refresh()
         return not exists(self._layout.delete_marker(chunk_id)) and any(
-            exists(f"{self._layout.path(place)}/{READY}") for place in self._catalog.places(chunk_id)
+            exists(f"{self._layout.path(place)}/{READY}") and not self._catalog.is_stray(place)
+            for place in self._catalog.places(chunk_id)
         )
 
     def _standing(self, chunk_id: str) -> str:

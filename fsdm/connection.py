@@ -34,6 +34,7 @@ from fsdm.lookup import look_up
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from fsdm.policy import Policy
     from fsdm.stop import Stop
 
 # RFC 9112 §4, §5; nothing that http.client and urllib3 do not read in the same way, and nothing that backtracks
@@ -44,6 +45,17 @@ _PLAIN_HEAD: Final = re.compile(
 _LENGTH: Final = re.compile(r"[0-9]{1,19}")
 
 _current_stop: ContextVar[Stop | None] = ContextVar("_current_stop", default=None)
+_current_policy: ContextVar[Policy | None] = ContextVar("_current_policy", default=None)
+
+
+@contextmanager
+def kept_to(policy: Policy) -> Iterator[None]:
+    """No connection of this thread is made meanwhile to an address that `policy` refuses."""
+    token = _current_policy.set(policy)
+    try:
+        yield
+    finally:
+        _current_policy.reset(token)
 
 
 class StaleError(http.client.RemoteDisconnected):
@@ -153,8 +165,12 @@ class Guarded(HTTPConnection):
             found = look_up(self._dns_host, self.port or 0, _current_stop.get(), self.timeout)
         except (OSError, UnicodeError) as e:  # a label of a name may be too long, or empty
             raise NameResolutionError(self.host, self, e) from e  # type: ignore[arg-type]
+        policy, addresses = _current_policy.get(), [str(address[0]) for *_, address in found]
+        allowed = addresses if policy is None else policy.addresses(self.host, addresses)
         error: OSError = OSError("no address")
         for family, kind, protocol, _, address in found:
+            if str(address[0]) not in allowed:
+                continue
             sock = socket.socket(family, kind, protocol)
             try:
                 for option in self.socket_options or ():

@@ -12,7 +12,8 @@
     ├── ForeignProcessError                  a manager or ref was used after a fork, in the child
     ├── ClosedError                          a manager or ref was used after close()
     ├── TransferError                        a file could not be fetched
-    │   └── HostError                        … because of its server, or the way to it
+    │   ├── HostError                        … because of its server, or the way to it
+    │   └── PolicyError                      … because the one who runs the reconciler does not want it
     ├── StoppedError                         a transfer was stopped on purpose
     ├── StaleMarkerError                     a marker is no longer the one that was judged
     └── DiskError                            the disk refused
@@ -127,6 +128,10 @@ class HostError(TransferError):
     def __init__(self, message: str, *, what: str, transient: bool = True) -> None:
         super().__init__(message, transient=transient)
         self.what = what
+
+
+class PolicyError(TransferError):
+    """A URL, an address or a proxy that the policy of the reconciler refuses: asking again changes nothing."""
 
 
 class StoppedError(FsdmError):

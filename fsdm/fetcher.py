@@ -18,6 +18,7 @@ from fsdm.body import pour
 from fsdm.errors import HostError, TransferError
 from fsdm.hosts import Hosts, Visit, origin_of
 from fsdm.limits import CONNECTIONS, PER_FILE
+from fsdm.policy import ANY, Policy
 from fsdm.ranges import LEAST_BYTES, Gains, Helpers, OtherVersionError, Pace
 from fsdm.rate import FLOOR_BYTES_PER_S, Floor, Rate
 from fsdm.session import Sessions, shown
@@ -59,11 +60,12 @@ class HttpFetcher:
         per_file: int = PER_FILE,
         connections: int = CONNECTIONS,
         durable: bool = True,
+        policy: Policy = ANY,
     ) -> None:
         self.durable = durable
         self.idle_timeout_s = idle_timeout_s
         self.floor_bytes_per_s = floor_bytes_per_s
-        self.sessions = Sessions(connect_timeout_s=connect_timeout_s, idle_timeout_s=idle_timeout_s)
+        self.sessions = Sessions(connect_timeout_s=connect_timeout_s, idle_timeout_s=idle_timeout_s, policy=policy)
         self.rate = Rate(bytes_per_s)
         self.is_capped = bytes_per_s is not None
         self.gains = Gains()
@@ -78,6 +80,7 @@ class HttpFetcher:
             per_file=limits.per_file,
             connections=limits.connections,
             durable=limits.durable,
+            policy=Policy(limits.allow_hosts, limits.deny_private),
         )
 
     def fetch(self, source: FileSource, part: Part, fs: FileSystem, stop: Stop) -> FileEntry:

@@ -52,6 +52,14 @@ def free_bytes(path: str) -> int:
     return found.f_bavail * found.f_frsize
 
 
+def is_directory(path: str) -> bool:
+    """Whether that is a directory, and not a symlink to one. False also where one may not look."""
+    try:
+        return stat.S_ISDIR(os.lstat(path).st_mode)
+    except OSError:
+        return False
+
+
 class FileSystem:
     """The steps that change a data directory. Paths are absolute strings; every method may raise OSError.
 

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Final, Self
 from urllib.parse import SplitResult, urlsplit
 
 from fsdm.errors import TransferError
+from fsdm.policy import PORTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -38,7 +39,6 @@ SLOWER: Final = 4.0  # so many times slower is clearly slow
 HALF_LIFE_S: Final = 300.0  # in this time half of that is forgiven
 WEIGHT: Final = 0.3  # of the newest measurement
 ASKED_LAST_S: Final = 3600.0
-PORTS: Final = {"http": 80, "https": 443}
 
 
 def origin_of(url: str) -> str:

@@ -12,6 +12,7 @@ import os
 import re
 import secrets
 import stat
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from fsdm.errors import DataDirectoryError, FsdmError, InvalidInputError, NoDataDirectoryError, StaleMarkerError
@@ -63,21 +64,14 @@ def marker_of(found: os.stat_result, *, limit: int | None = None) -> Marker:
 def place_want(layout: Layout, chunk: DataChunk) -> None:
     """Ask for a chunk, and overrule a delete of it. Does not wait for the disk."""
     marker = layout.want_marker(chunk.id)
-    temporary = f"{layout.want}/.{chunk.id}.{secrets.token_hex(4)}"
     data = chunk.to_json()
     if len(data) > WANT_MAX_BYTES:
         raise InvalidInputError(f"the want has {len(data)} bytes, more than {WANT_MAX_BYTES}", field="files")
     try:
         with intents_lock(layout, CLIENT_WAIT_S):
-            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o664)
-            try:
-                write_all(fd, data)
-            finally:
-                os.close(fd)
-            os.rename(temporary, marker)
-            _unlink(layout.delete_marker(chunk.id))
+            _put(marker, data)
+            _overrule(layout.delete_marker(chunk.id))
     except OSError as e:
-        _unlink(temporary)
         raise _placing(e, marker) from e
 
 
@@ -88,9 +82,31 @@ def place_delete(layout: Layout, chunk_id: str) -> None:
         with intents_lock(layout, CLIENT_WAIT_S):
             while not _touch(marker):  # each round somebody has removed it between our open and our look
                 continue
-            _unlink(layout.want_marker(chunk_id))
+            _overrule(layout.want_marker(chunk_id))
     except OSError as e:
         raise _placing(e, marker) from e
+
+
+def _put(marker: str, data: bytes) -> None:
+    """Write a marker aside, and put it in place by a rename."""
+    directory, name = os.path.split(marker)
+    temporary = f"{directory}/.{name}.{secrets.token_hex(4)}"
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o664)
+    try:
+        try:
+            write_all(fd, data)
+        finally:
+            os.close(fd)
+        os.rename(temporary, marker)
+    except OSError:
+        _unlink(temporary)
+        raise
+
+
+def _overrule(marker: str) -> None:
+    """Remove the opposite marker. Where this user may not, it is the earlier one of two, and goes all the same."""
+    with suppress(PermissionError):
+        _unlink(marker)
 
 
 def _touch(marker: str) -> bool:
@@ -98,7 +114,11 @@ def _touch(marker: str) -> bool:
 
     Without the lock of intents, an old one may be on its way out just now: then its inode was touched in vain.
     """
-    fd = os.open(marker, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o664)
+    try:
+        fd = os.open(marker, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o664)
+    except PermissionError:  # it is another user's: one of our own takes its place
+        _put(marker, b"")
+        return True
     try:
         os.utime(fd)
         return os.path.samestat(os.fstat(fd), os.lstat(marker))
@@ -112,13 +132,17 @@ def read_want(layout: Layout, chunk_id: str, judged: Marker) -> DataChunk:
     """The chunk that the marker `want/ID` describes, read through one descriptor.
 
     Raises:
-        InvalidInputError: it cannot be taken as it is (it may be half-written).
+        InvalidInputError: it cannot be taken as it is (it may be half-written, or this user may not read it).
         StaleMarkerError: it is not the one that was judged.
     """
     from fsdm.model import DataChunk
 
     path = layout.want_marker(chunk_id)
-    read = read_regular(path, WANT_MAX_BYTES)
+    try:
+        read = read_regular(path, WANT_MAX_BYTES)
+    except PermissionError as e:
+        hint = f"let the reconciler's user read it, then touch it: chmod a+r {path}"
+        raise InvalidInputError("the reconciler may not read it", hint=hint) from e
     if read is None or not marker_of(read[0]).same_as(judged):
         raise StaleMarkerError(path)
     return DataChunk.parse_want(read[1], chunk_id)
@@ -165,7 +189,7 @@ def finish_removals(layout: Layout, fs: FileSystem) -> None:
             aside = f"{directory}/{name}"
             *identity, chunk_id = name.removeprefix(ASIDE).split("_")
             found = look_at(aside)
-            if found is not None and identity == [str(part) for part in found.identity]:
+            if found is not None and not found.fault and identity == [str(part) for part in found.identity]:
                 fs.unlink(aside)
             else:
                 put_back(fs, aside, f"{directory}/{chunk_id}")
@@ -174,11 +198,11 @@ def finish_removals(layout: Layout, fs: FileSystem) -> None:
 
 def clear_temporaries(layout: Layout, fs: FileSystem, now: float) -> None:
     """Remove what killed processes left behind of markers and failures that were being written."""
-    for directory in (layout.want, layout.failed):
+    for directory in (layout.want, layout.delete, layout.failed):
         for name in os.listdir(directory):
             path = f"{directory}/{name}"
             found = look_at(path) if _TEMPORARY.match(name) else None
-            if found is not None and found.mtime_ns / 1e9 < now - TEMPORARY_MAX_AGE_S:
+            if found is not None and not found.fault and found.mtime_ns / 1e9 < now - TEMPORARY_MAX_AGE_S:
                 fs.unlink(path)
 
 

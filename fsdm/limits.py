@@ -1,4 +1,4 @@
-"""How much at once, how much in all, and how sure. Pure."""
+"""How much at once, how much in all, how sure, and from where. Pure."""
 
 from __future__ import annotations
 
@@ -22,6 +22,9 @@ class Limits:
     much as there is), and `keep_free_bytes` of the file system stay free. `durability` *none* fsyncs nothing: see
     PROTOCOL.md, "Durability".
 
+    Files come from the hosts that one of `allow_hosts` names (none: from any), and with `deny_private` only from public
+    addresses: see PROTOCOL.md, "Where files may come from".
+
     Raises:
         InvalidInputError: a number that is too small.
     """
@@ -36,6 +39,8 @@ class Limits:
     max_bytes: int | None = None
     keep_free_bytes: int = 0
     durability: Literal["none", "chunk"] = "chunk"
+    allow_hosts: tuple[str, ...] = ()
+    deny_private: bool = False
 
     def __post_init__(self) -> None:
         for name in ("jobs", "connections", "per_host", "per_file", "hands", "max_bytes"):

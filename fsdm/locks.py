@@ -11,6 +11,7 @@ import errno
 import json
 import os
 import socket
+import stat
 import threading
 import time
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ from portalocker import LockFlags
 from portalocker.exceptions import AlreadyLocked, LockException
 from portalocker.portalocker import FlockLocker
 
-from fsdm.errors import ReconcilerRunsError, UnsafeFileSystemError
+from fsdm.errors import DataDirectoryError, ReconcilerRunsError, UnsafeFileSystemError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -126,11 +127,12 @@ class ReconcilerLock:
 
         Raises:
             ReconcilerRunsError: another process has it.
+            DataDirectoryError: it cannot be opened for writing, or is not a file.
         """
         self._path = layout.lock
         deadline = time.monotonic() + 0.05
         while True:
-            self.fd = open_fd(layout.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW)
+            self.fd = _open_lock(layout, os.O_RDWR | os.O_CREAT)
             try:
                 got = try_flock(self.fd, EXCLUSIVE)
                 if got and self.is_ours():
@@ -156,6 +158,21 @@ class ReconcilerLock:
         close_fd(self.fd)
 
 
+def _open_lock(layout: Layout, flags: int) -> int:
+    """LOCK, opened; FileNotFoundError passes. Whatever stands there, nothing is waited for and no symlink followed."""
+    try:
+        fd = open_fd(layout.lock, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        raise
+    except OSError as e:
+        hint = "only who owns the data directory reconciles; to be a client: DataManager(…, reconcile=False)"
+        raise DataDirectoryError(f"{layout.lock} cannot be opened: {e.strerror}", hint=hint) from e
+    if stat.S_ISREG(os.fstat(fd).st_mode):
+        return fd
+    close_fd(fd)
+    raise DataDirectoryError(f"{layout.lock} is not a file", hint="remove it, and start again")
+
+
 def _runs_already(layout: Layout, owner: str) -> ReconcilerRunsError:
     return ReconcilerRunsError(
         f"{layout.root} is reconciled by another process: {owner or 'it has not said who it is yet'}",
@@ -165,9 +182,13 @@ def _runs_already(layout: Layout, owner: str) -> ReconcilerRunsError:
 
 
 def reconciler_owner(layout: Layout) -> str | None:
-    """What the process that reconciles says of itself (a line of JSON), or None where nobody does."""
+    """What the process that reconciles says of itself (a line of JSON), or None where nobody does.
+
+    Raises:
+        DataDirectoryError: this user may not read LOCK, or it is not a file.
+    """
     try:
-        fd = open_fd(layout.lock, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        fd = _open_lock(layout, os.O_RDONLY)
     except FileNotFoundError:
         return None
     try:

@@ -141,8 +141,8 @@ class DataManager(Client):
             lock = ReconcilerLock(self._layout)
         except ReconcilerRunsError:
             return False
-        reconciler = Reconciler(self._layout, limits=self._limits, fetcher=self._fetcher, on_event=self._on_event)
         try:
+            reconciler = Reconciler(self._layout, limits=self._limits, fetcher=self._fetcher, on_event=self._on_event)
             reconciler.open()
             reconciler.start()
         except BaseException:
@@ -165,7 +165,7 @@ class DataManager(Client):
             if self._lock is None:
                 try:
                     self._take_over()
-                except OSError as e:
+                except (OSError, DataDirectoryError) as e:
                     logger.warning("cannot take over %s yet: %s", self._layout.root, e)
             elif not self._lock.is_ours():  # LOCK was removed by hand: another process may have taken a new one
                 self._step_down()

@@ -29,9 +29,9 @@ from pydantic import (
 from pydantic_core import PydanticSerializationError
 
 from fsdm.errors import InvalidInputError
-from fsdm.layout import U64_MAX, Place, as_id, file_name_fault
+from fsdm.layout import FILES_MAX, U64_MAX, Place, as_id, file_name_fault
+from fsdm.policy import SCHEMES
 
-SCHEMES = ("http", "https")
 MIRRORS_MAX = 16
 
 
@@ -191,6 +191,8 @@ def _check_names(names: object) -> object:
         return names
     if not names:
         raise ValueError("a chunk has at least one file")
+    if len(names) > FILES_MAX:
+        raise ValueError(f"a chunk has at most {FILES_MAX} files, not {len(names)}")
     for name in names:
         fault = file_name_fault(name) if isinstance(name, str) else "is not a string"
         if fault:

@@ -19,6 +19,7 @@ import json
 import logging
 import os
 from collections import deque
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -31,7 +32,7 @@ from fsdm.locks import exists
 from fsdm.size import readable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from fsdm.catalog import Catalog
     from fsdm.layout import Layout
@@ -105,17 +106,18 @@ class Room:
     def count(self, chunk_id: str) -> None:
         """Something about this id has changed: count it anew."""
         if self._max_bytes is not None:
-            size = sum(self._chunk_bytes(self._layout.path(place)) for place in self._catalog.places(chunk_id))
+            places = [place for place in self._catalog.places(chunk_id) if not self._catalog.is_stray(place)]
+            size = sum(self._chunk_bytes(self._layout.path(place)) for place in places)
             retires = size > 0 and exists(self._layout.delete_marker(chunk_id))
             self._ledger.put("retiring", chunk_id, size if retires else 0)
             self._ledger.put("here", chunk_id, 0 if retires else size)
         if self.is_limited and chunk_id not in self._running:
-            self._ledger.put("partial", chunk_id, _bytes_in(self._partial(chunk_id))[0])
+            self._ledger.put("partial", chunk_id, bytes_in(self._layout.partial_of(chunk_id))[0])
 
     def trashed(self, path: str) -> None:
         """This has been renamed into the trash. In any thread."""
         if self.is_limited:
-            self._trash.append((path, _bytes_in(f"{path}/{DATA}")[0], True))
+            self._trash.append((path, bytes_in(path)[0], True))
 
     def erased(self, path: str) -> None:
         """It takes up nothing any more. In any thread."""
@@ -125,7 +127,7 @@ class Room:
     def stays(self, path: str) -> None:
         """It could not be erased: it is there for longer. In any thread."""
         if self.is_limited:
-            self._trash.append((path, _bytes_in(f"{path}/{DATA}")[0], False))
+            self._trash.append((path, bytes_in(path)[0], False))
 
     @property
     def is_emptying(self) -> bool:
@@ -158,7 +160,7 @@ class Room:
     def look(self) -> int:
         """Look how much more may come, in bytes; below zero where there is too much already."""
         for chunk_id, run in self._running.items():
-            run.came_bytes, run.allocated_bytes = _bytes_in(self._partial(chunk_id))
+            run.came_bytes, run.allocated_bytes = bytes_in(self._layout.partial_of(chunk_id))
             self._ledger.put("partial", chunk_id, max(run.need_bytes, run.came_bytes))
         unlimited = 1 << 64
         budget = unlimited if self._max_bytes is None else self._max_bytes - self.taken_bytes
@@ -201,7 +203,7 @@ class Room:
             return True
         if run.stopped:
             return False
-        run.came_bytes, run.allocated_bytes = _bytes_in(self._partial(chunk_id))
+        run.came_bytes, run.allocated_bytes = bytes_in(self._layout.partial_of(chunk_id))
         self.look()
         if run.came_bytes <= run.need_bytes or self._short_bytes <= 0:
             return True
@@ -265,9 +267,6 @@ class Room:
             self._ledger.put("trash", path, size if erasable else 0)
             self._ledger.put("here", path, 0 if erasable else size)
 
-    def _partial(self, chunk_id: str) -> str:
-        return f"{self._layout.partial_of(chunk_id)}/{DATA}"
-
     @staticmethod
     def _chunk_bytes(path: str) -> int:
         try:
@@ -276,21 +275,33 @@ class Room:
                 return sum(int(entry["size"]) for entry in json.loads(read[1])["files"].values())
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
             pass  # what READY cannot tell, the files do
-        return _bytes_in(f"{path}/{DATA}")[0]
+        return bytes_in(path)[0]
 
 
-def _bytes_in(path: str) -> tuple[int, int]:
-    """The bytes of the files in one directory: as long as they are, and as the disk has set aside."""
+def bytes_in(directory: str) -> tuple[int, int]:
+    """The bytes of the files of a chunk or a partial: as long as they are, and as the disk has set aside.
+
+    No symlink is followed, be it in the place of the directory, of its `data/`, or of a file.
+    """
     size = allocated = 0
     try:
-        with os.scandir(path) as entries:
+        with _opened(directory) as parent, _opened(DATA, parent) as data, os.scandir(data) as entries:
             for entry in entries:
                 if entry.is_file(follow_symlinks=False):
                     found = entry.stat(follow_symlinks=False)
                     size += found.st_size
                     allocated += found.st_blocks * BLOCK_BYTES
-    except (FileNotFoundError, NotADirectoryError):  # it has just gone; or is a stray file, whose bytes do not count
+    except (FileNotFoundError, NotADirectoryError):  # it has just gone; or is none, whose bytes do not count
         pass
     except OSError as e:
-        logger.warning("cannot look how much is in %s: %s", path, e)
+        logger.warning("cannot look how much is in %s: %s", directory, e)
     return size, allocated
+
+
+@contextmanager
+def _opened(path: str, parent: int | None = None) -> Iterator[int]:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+    try:
+        yield fd
+    finally:
+        os.close(fd)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from fsdm.fs import is_directory
 from fsdm.intents import look_at
 from fsdm.layout import READY, WANT_MAX_BYTES, is_hidden, is_id
 from fsdm.locks import exists
@@ -28,7 +29,8 @@ def look(layout: Layout, catalog: Catalog, chunk_id: str) -> ChunkState:
     ready: list[Place] = []
     unready: list[Place] = []
     for place in catalog.places(chunk_id):
-        (ready if exists(f"{layout.path(place)}/{READY}") else unready).append(place)
+        is_ready = exists(f"{layout.path(place)}/{READY}") and not catalog.is_stray(place)
+        (ready if is_ready else unready).append(place)
     return ChunkState(
         id=chunk_id,
         want=want,
@@ -43,7 +45,7 @@ def look(layout: Layout, catalog: Catalog, chunk_id: str) -> ChunkState:
 def _partial(path: str) -> Partial:
     if not exists(path):
         return Partial.NONE
-    return Partial.READY if exists(f"{path}/{READY}") else Partial.BEGUN
+    return Partial.READY if is_directory(path) and exists(f"{path}/{READY}") else Partial.BEGUN
 
 
 def scan(layout: Layout, catalog: Catalog) -> Snapshot:
@@ -56,7 +58,7 @@ def scan(layout: Layout, catalog: Catalog) -> Snapshot:
                 ids.add(name)
             elif not is_hidden(name):
                 oddities.append(Oddity(f"{directory}/{name}", "its name is not a chunk id (64 lower-case hex digits)"))
-    oddities += (Oddity(path, "its name is not one that fsdm gives") for path in catalog.strange())
+    oddities += (Oddity(path, "it is not what fsdm puts there") for path in catalog.strange())
     return Snapshot(frozenset(ids), tuple(oddities))
 
 

@@ -26,10 +26,12 @@ from urllib.parse import urlsplit
 import requests
 from requests.adapters import HTTPAdapter
 from requests.models import REDIRECT_STATI
+from requests.utils import select_proxy
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 
-from fsdm.connection import Guarded, Pool, StaleError, TlsPool, cut_by
-from fsdm.errors import HostError, TransferError
+from fsdm.connection import Guarded, Pool, StaleError, TlsPool, cut_by, kept_to
+from fsdm.errors import HostError, PolicyError, TransferError
+from fsdm.policy import ANY, Policy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -68,15 +70,25 @@ class _Adapter(HTTPAdapter):
 
 
 class Session(requests.Session):
-    """requests' session, which refuses what a redirect may not do."""
+    """requests' session, which refuses what a redirect may not do, and what `policy` refuses."""
 
-    def __init__(self) -> None:
+    def __init__(self, policy: Policy = ANY) -> None:
         super().__init__()
+        self._policy = policy
         self.headers.clear()
         self.headers.update({"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": "fsdm"})
         self.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
         for scheme in ("http://", "https://"):
             self.mount(scheme, _Adapter())
+
+    def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
+        """The answer to a request: to the first one, and to each that a redirect leads to."""
+        url = request.url or ""
+        self._policy.check_url(url)
+        proxy = select_proxy(url, kwargs.get("proxies"))
+        if proxy:
+            self._policy.check_proxy(shown(proxy))
+        return super().send(request, **kwargs)
 
     def get_redirect_target(self, resp: requests.Response) -> str | None:
         """Where an answer redirects to, if it does."""
@@ -101,8 +113,9 @@ class Session(requests.Session):
 class Sessions:
     """A session for each thread, for one is not promised to be thread-safe."""
 
-    def __init__(self, *, connect_timeout_s: float, idle_timeout_s: float) -> None:
+    def __init__(self, *, connect_timeout_s: float, idle_timeout_s: float, policy: Policy = ANY) -> None:
         self._timeout = (connect_timeout_s, idle_timeout_s)
+        self._policy = policy
         self._threads = threading.local()
 
     @contextmanager
@@ -111,9 +124,10 @@ class Sessions:
 
         Raises:
             TransferError: requests, urllib3 or http.client failed, here or while the body was taken.
+            PolicyError: the policy refuses the URL, what it redirects to, or the address.
             StoppedError: `stop` was set.
         """
-        with cut_by(stop), _http_errors(url, stop, self._timeout):
+        with cut_by(stop), kept_to(self._policy), _http_errors(url, stop, self._timeout):
             raw = self._send(url, headers, stop)
             try:
                 yield raw
@@ -172,7 +186,7 @@ class Sessions:
     def _session(self) -> Session:
         session: Session | None = getattr(self._threads, "session", None)
         if session is None:
-            session = self._threads.session = Session()
+            session = self._threads.session = Session(self._policy)
             self._threads.origins = {}
         return session
 
@@ -208,6 +222,8 @@ def _http_errors(url: str, stop: Stop, timeout: tuple[float, float]) -> Iterator
     """requests' and urllib3's errors as ours, without the secrets that a URL may carry."""
     try:
         yield
+    except PolicyError as e:
+        raise PolicyError(f"{shown(url)}: {e}", hint=e.hint) from e
     except (requests.RequestException, HTTPError, http.client.HTTPException) as e:
         stop.check()
         reason = _reason(e, timeout)

@@ -176,8 +176,8 @@ _fallocate: Final = _find_fallocate()
 
 
 def digest_of(path: str, name: Literal["blake3", "sha256"]) -> str:
-    """The digest of a file that is here, in hex."""
-    with open(path, "rb") as file:
+    """The digest of a file that is here, in hex; raises OSError where it is a symlink."""
+    with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
         digest: _Digest = blake3() if name == "blake3" else hashlib.sha256()
         while block := file.read(PIECE_BYTES):
             digest.update(block)

@@ -10,7 +10,7 @@ from fsdm.errors import InvalidInputError
 _UNITS: Final = {unit: 1000**power for power, unit in enumerate(("", "K", "M", "G", "T"))} | {
     f"{unit}i": 1024**power for power, unit in enumerate(("K", "M", "G", "T"), 1)
 }
-_SIZE: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)([KMGT]i?)?B?\Z")
+_SIZE: Final = re.compile(r"([0-9]{1,20}(?:\.[0-9]{1,20})?)([KMGT]i?)?B?\Z")
 
 
 def parse_size(text: str) -> int:

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from fsdm.catalog import Catalog
+from fsdm.errors import DataDirectoryError
 from fsdm.fs import free_bytes, read_regular
-from fsdm.layout import DATA, READY, WANT_MAX_BYTES, Layout, Place, is_id
+from fsdm.layout import READY, WANT_MAX_BYTES, Layout, Place, is_id
 from fsdm.locks import reconciler_owner
+from fsdm.room import bytes_in
 from fsdm.scan import look, scan
 from fsdm.state import ChunkState, Oddity, Partial
 
@@ -76,7 +78,14 @@ def read_status(layout: Layout) -> Status:
         status = _status(layout, look(layout, catalog, chunk_id))
         if status is not None:
             chunks[chunk_id] = status
-    return Status(chunks, snapshot.oddities, reconciler_owner(layout), _disk(layout))
+    return Status(chunks, snapshot.oddities, _reconciler(layout), _disk(layout))
+
+
+def _reconciler(layout: Layout) -> str | None:
+    try:
+        return reconciler_owner(layout)
+    except DataDirectoryError as e:
+        return f"not known: {e}"
 
 
 def _disk(layout: Layout) -> DiskStatus:
@@ -92,9 +101,10 @@ def _status(layout: Layout, state: ChunkState) -> ChunkStatus | None:
     places = state.ready + state.unready
     dataset_id, block_range = _where(places, want)
     if places:
-        size = total = _total(_document(f"{layout.path(places[0])}/{READY}").get("files"))
+        manifest = _document(f"{layout.path(places[0])}/{READY}") if state.ready else {}
+        size = total = _total(manifest.get("files"))
     else:
-        size, total = _received(f"{layout.partial_of(state.id)}/{DATA}"), _total(want.get("files"))
+        size, total = bytes_in(layout.partial_of(state.id))[0], _total(want.get("files"))
     return ChunkStatus(
         id=state.id,
         state=name,
@@ -157,14 +167,6 @@ def _total(files: object) -> int | None:
         entry["size"] for entry in files.values() if isinstance(entry, dict) and isinstance(entry.get("size"), int)
     ]
     return sum(sizes) if len(sizes) == len(files) else None
-
-
-def _received(directory: str) -> int:
-    try:
-        with os.scandir(directory) as entries:
-            return sum(entry.stat(follow_symlinks=False).st_size for entry in entries)
-    except OSError:  # it has just been published or thrown away
-        return 0
 
 
 def _text(value: object) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
 import threading
@@ -38,7 +39,17 @@ def _client(arguments: argparse.Namespace) -> Client:
 
 
 def _print_json(document: object) -> None:
-    print(json.dumps(document, ensure_ascii=False))
+    print(encodable(json.dumps(document, ensure_ascii=False)))
+
+
+def encodable(text: str) -> str:
+    """JSON in which every character can be written: names on disk may be no Unicode at all."""
+    return re.sub("[\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def plain(text: str) -> str:
+    """Text that moves no cursor and hides nothing: names and errors may come from anywhere."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 # ---------------------------------------------------------------------------------------------------------- reconciling
@@ -63,24 +74,26 @@ def run(arguments: argparse.Namespace) -> int:
         max_bytes=arguments.max_bytes,
         keep_free_bytes=arguments.keep_free,
         durability=arguments.durability,
+        allow_hosts=tuple(arguments.allow_host),
+        deny_private=arguments.deny_private,
     )
     if not arguments.once:
         run_forever(data_dir, stop, limits, show, wait=arguments.wait, allow_unknown_fs=arguments.allow_unknown_fs)
         return EXIT_OK
     troubles = run_once(data_dir, stop, limits, show, wait=arguments.wait, allow_unknown_fs=arguments.allow_unknown_fs)
     for name, why in troubles.items():
-        print(f"fsdm: {name}: {why}", file=sys.stderr)
+        print(f"fsdm: {plain(name)}: {plain(why)}", file=sys.stderr)
     return EXIT_NOT_CONVERGED if troubles else EXIT_OK
 
 
 def _show_event(event: Event) -> None:
     text = str(event)
     encoding = sys.stderr.encoding or "ascii"
-    print(text.encode(encoding, "replace").decode(encoding), file=sys.stderr, flush=True)
+    print(plain(text).encode(encoding, "replace").decode(encoding), file=sys.stderr, flush=True)
 
 
 def _show_json_event(event: Event) -> None:
-    print(json.dumps(asdict(event), ensure_ascii=False), flush=True)
+    print(encodable(json.dumps(asdict(event), ensure_ascii=False)), flush=True)
 
 
 # -------------------------------------------------------------------------------------------------------------- intents
@@ -94,7 +107,7 @@ def want(arguments: argparse.Namespace) -> int:
             try:
                 chunk = _parse_want(text, marker)
             except InvalidInputError as e:
-                print(f"fsdm: {name}: {e}", file=sys.stderr)
+                print(f"fsdm: {name}: {plain(str(e))}", file=sys.stderr)
                 code = EXIT_USAGE
                 continue
             client.download_chunk(chunk)
@@ -244,12 +257,12 @@ def _print_status(seen: Status, chunks: list[ChunkStatus]) -> None:
     for chunk in chunks:
         blocks = f"[{chunk.block_range.start}, {chunk.block_range.stop})" if chunk.block_range else "-"
         total = "" if chunk.total_bytes in {None, chunk.size_bytes} else f"/{chunk.total_bytes}"
-        print(chunk.id, chunk.state, blocks, f"{chunk.size_bytes}{total}", chunk.error or "", sep="\t")
+        print(chunk.id, chunk.state, blocks, f"{chunk.size_bytes}{total}", plain(chunk.error or ""), sep="\t")
     for oddity in seen.oddities:
-        print("-", "ignored", "-", "-", f"{oddity.path}: {oddity.why}", sep="\t")
+        print("-", "ignored", "-", "-", plain(f"{oddity.path}: {oddity.why}"), sep="\t")
     states = dict.fromkeys(chunk.state for chunk in chunks)
     counts = ", ".join(f"{sum(c.state == state for c in chunks)} {state}" for state in states) or "no chunks"
-    print(f"{counts}; reconciler: {seen.reconciler or 'none'}; {_disk_in_words(seen.disk)}", file=sys.stderr)
+    print(f"{counts}; reconciler: {plain(seen.reconciler or 'none')}; {_disk_in_words(seen.disk)}", file=sys.stderr)
 
 
 def _disk_in_words(disk: DiskStatus) -> str:

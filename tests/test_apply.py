@@ -200,6 +200,17 @@ def test_a_fetch_leaves_a_complete_partial(bench: Bench, chunk: DataChunk, data_
     assert bench.told() == ["started", "file", "file"]
 
 
+def test_a_ready_that_nobody_would_read_is_a_failure_for_good_and_is_not_written(
+    bench: Bench, chunk: DataChunk, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fsdm.apply.MANIFEST_MAX_BYTES", 100)
+    outcome = bench.apply(Fetch(chunk.id, bench.want(chunk.id)))
+    assert isinstance(outcome, Failed)
+    assert not outcome.error.transient
+    assert "READY would have" in str(outcome.error)
+    assert "READY" not in os.listdir(data_dir / "partial" / chunk.id)
+
+
 def test_a_fetch_keeps_nothing_of_what_was_left_but_wanted_files(
     bench: Bench, chunk: DataChunk, data_dir: Path
 ) -> None:

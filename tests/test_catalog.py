@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from fsdm import catalog as catalog_module
 from fsdm.catalog import RACY_NS, Catalog
 from fsdm.layout import Layout, Place
 from tests.kit import PATIENCE_S, an_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 DATASET = "d" * 64
 LONG_AGO_NS = 10**18
@@ -40,11 +42,11 @@ class Listings:
         self.count = 0
         self.during: Callable[[], object] = lambda: None
         self._chunks = layout.chunks
-        self._listdir = os.listdir
-        monkeypatch.setattr(os, "listdir", self._list)
+        self._entries = catalog_module._entries
+        monkeypatch.setattr(catalog_module, "_entries", self._list)
 
-    def _list(self, path: str) -> list[str]:
-        names = self._listdir(path)
+    def _list(self, path: str) -> dict[str, bool]:
+        names = self._entries(path)
         if os.path.dirname(path) == self._chunks:
             self.count += 1
             during, self.during = self.during, lambda: None
@@ -136,6 +138,48 @@ def test_a_file_in_the_place_of_a_dataset_holds_no_chunks(layout: Layout) -> Non
     catalog = Catalog(layout)
     assert catalog.listing() == [place]
     assert catalog.find(DATASET, 0) is None
+
+
+def test_a_symlink_in_the_place_of_a_dataset_is_strange_and_not_looked_into(layout: Layout, tmp_path: Path) -> None:
+    place = make(layout)
+    outside = tmp_path / "outside"
+    os.rename(layout.dataset(DATASET), outside)
+    catalog = Catalog(layout)
+    os.symlink(outside, layout.dataset(DATASET))
+    assert catalog.refresh() == set()
+    assert (catalog.find(DATASET, 0), catalog.listing(), catalog.places(place.chunk_id)) == (None, [], ())
+    assert catalog.strange() == [layout.dataset(DATASET)]
+    os.unlink(layout.dataset(DATASET))
+    os.rename(outside, layout.dataset(DATASET))
+    assert catalog.refresh() == {place.chunk_id}
+    assert catalog.strange() == []
+    os.rename(layout.dataset(DATASET), outside)
+    os.symlink(outside, layout.dataset(DATASET))
+    assert catalog.refresh() == {place.chunk_id}, "also one that was known before"
+    assert (catalog.find(DATASET, 0), catalog.listing()) == (None, [])
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_what_is_no_directory_under_a_chunks_name_is_stray_and_not_listed(layout: Layout, own: bool) -> None:
+    place, link, file = make(layout), make(layout, 20, 30), make(layout, 30, 40)
+    outside = f"{layout.root}/outside"
+    os.rename(layout.path(link), outside)
+    os.symlink(outside, layout.path(link))
+    os.rmdir(layout.path(file))
+    with open(layout.path(file), "w"):
+        pass
+    catalog = Catalog(layout, own=own)
+    catalog.refresh()
+    assert catalog.listing() == [place]
+    assert [catalog.is_stray(one) for one in (place, link, file)] == [False, True, True]
+    assert catalog.places(link.chunk_id) == (link,), "it is there, and is to be cleared away"
+    os.unlink(layout.path(link))
+    os.rename(outside, layout.path(link))
+    if own:
+        catalog.add(link)
+    else:
+        catalog.refresh()
+    assert catalog.listing() == [place, link]
 
 
 # --------------------------------------------------------------------------------------------------- when it is trusted

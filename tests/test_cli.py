@@ -15,6 +15,7 @@ from fsdm import DataManager
 from fsdm.cli import VERBS, build_parser
 from tests.kit import PATIENCE_S, an_id, chunk_dir, entries, eventually, put_want, touch_delete
 from tests.processes import FSDM, fsdm, fsdm_json, kill_group, owner, reconciling, running, shell_holding
+from tests.test_session import Host
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -281,6 +282,33 @@ def test_reading_verbs_load_neither_pydantic_nor_requests_nor_watchdog(data_dir:
             [sys.executable, "-c", code, *verb, "-d", str(data_dir)], capture_output=True, text=True, check=True
         )
         assert done.stderr.splitlines()[-1] == "set()", verb
+
+
+def test_what_is_shown_moves_no_cursor_and_is_no_error_whatever_it_is_called(data_dir: Path, source: Source) -> None:
+    names = [b"\xff\xfe", b"\x1b[2J\x1b]0;owned\x07", "\u202egnp.exe\u200b".encode(), b"a\nb\tc"]
+    with reconciling(data_dir):
+        for name in names:
+            (data_dir / "want" / os.fsdecode(name)).touch()
+    shown = fsdm("status", "-d", data_dir)
+    assert shown.returncode == 0, shown.stderr
+    lines = shown.stdout.splitlines()
+    assert len(lines) == len(names)
+    assert all(character.isprintable() for line in lines for character in line.replace("\t", ""))
+    paths = {oddity["path"] for oddity in fsdm_json("status", "-d", data_dir)["oddities"]}
+    assert paths == {f"{data_dir}/want/{os.fsdecode(name)}" for name in names}
+    done = fsdm("run", "-d", data_dir, "--once")
+    assert (done.returncode, "\x1b" in done.stderr) == (4, False)
+
+
+def test_what_a_server_says_moves_no_cursor(data_dir: Path) -> None:
+    with Host() as host:
+        host.default = b"HTTP/1.1 404 \x1b[2Jgone\r\nContent-Length: 0\r\n\r\n"
+        document = {"dataset_id": "d" * 64, "block_range": [0, 1], "files": {"x": f"{host.url}/x"}}
+        (data_dir / "want").mkdir(parents=True)
+        (data_dir / "want" / an_id()).write_text(json.dumps(document))
+        done = fsdm("run", "-d", data_dir, "--once")
+    assert "404" in done.stderr
+    assert "\x1b" not in done.stderr + fsdm("status", "-d", data_dir).stdout
 
 
 def test_every_verb_of_the_parser_is_carried_out_somewhere() -> None:

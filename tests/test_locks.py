@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fsdm import locks
-from fsdm.errors import ReconcilerRunsError, UnsafeFileSystemError
+from fsdm.errors import DataDirectoryError, ReconcilerRunsError, UnsafeFileSystemError
 from fsdm.locks import (
     EXCLUSIVE,
     SHARED,
@@ -220,9 +220,23 @@ def test_a_lock_that_is_replaced_between_open_and_flock_is_not_mistaken_for_lock
 def test_lock_is_not_taken_through_a_symlink(layout: Layout, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").write_text("untouched")
     os.symlink(tmp_path / "elsewhere", layout.lock)
-    with pytest.raises(OSError, match="symbolic links"):
+    with pytest.raises(DataDirectoryError, match="symbolic links"):
         ReconcilerLock(layout)
+    with pytest.raises(DataDirectoryError, match="symbolic links"):
+        reconciler_owner(layout)
     assert (tmp_path / "elsewhere").read_text() == "untouched"
+
+
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])
+def test_what_stands_in_the_place_of_lock_and_is_no_file_is_an_error_and_nothing_waits_for_it(
+    layout: Layout, make: Callable[[str], None]
+) -> None:
+    make(layout.lock)
+    fds = len(os.listdir("/proc/self/fd"))
+    for ask in (ReconcilerLock, reconciler_owner):
+        with pytest.raises(DataDirectoryError, match="LOCK"):
+            ask(layout)
+    assert len(os.listdir("/proc/self/fd")) == fds
 
 
 # --------------------------------------------------------------------------------------------------------------- claims

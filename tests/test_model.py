@@ -226,6 +226,7 @@ def test_documents_are_frozen() -> None:
         ({"block_range": ["0", "3"]}, "^block_range: start must be an integer, not str$"),
         ({"files": ...}, "^files: Field required$"),
         ({"files": {}}, "^files: a chunk has at least one file$"),
+        ({"files": dict.fromkeys(map(str, range(10_001)), URL)}, "^files: a chunk has at most 10000 files, not 10001$"),
         ({"files": [URL]}, "^files: Input should be a valid dictionary$"),
         ({"files": {"a/b": URL}}, "^files: the file name 'a/b' contains '/' or NUL$"),
         ({"files": {"..": URL}}, r"^files: the file name '\.\.' is a name of a directory$"),

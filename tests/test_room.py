@@ -73,7 +73,7 @@ def test_without_a_limit_nothing_is_counted_and_nothing_is_read(
 ) -> None:
     put_chunk(layout)
     comes(layout, a_fetch(layout, 1), 1)
-    monkeypatch.setattr(os, "scandir", None)
+    monkeypatch.setattr("fsdm.room.bytes_in", None)
     room = a_room(layout)
     assert not room.is_limited
     assert (room.taken_bytes, room.news()) == (0, None)
