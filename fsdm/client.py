@@ -120,8 +120,7 @@ class Client:
         self._check()
         places = self._catalog.listing()
         deleted = set(self._names(self._layout.delete))
-        path = self._layout.path
-        return [place for place in places if place.chunk_id not in deleted and exists(f"{path(place)}/{READY}")]
+        return [place for place in places if place.chunk_id not in deleted and self._has_ready(place)]
 
     def find_chunk(self, dataset_id: str | bytes, block: int) -> ChunkRef | None:
         """A ref to the available chunk of the dataset that is responsible for the block, or None.
@@ -208,6 +207,10 @@ class Client:
         if self._closed.is_set():
             raise ClosedError(f"this {type(self).__name__} has been closed")
 
+    def _has_ready(self, place: Place) -> bool:
+        path = self._layout.path(place)
+        return exists(f"{path}/{READY}") and not os.path.islink(path)  # nobody can take a ref through a symlink
+
     def _pending(self) -> list[str]:
         names = {*self._names(self._layout.want), *self._names(self._layout.delete)}
         return sorted(filter(is_id, names))
@@ -222,7 +225,7 @@ class Client:
     def _is_available(self, chunk_id: str) -> bool:
         self._catalog.refresh()
         return not exists(self._layout.delete_marker(chunk_id)) and any(
-            exists(f"{self._layout.path(place)}/{READY}") for place in self._catalog.places(chunk_id)
+            self._has_ready(place) for place in self._catalog.places(chunk_id)
         )
 
     def _standing(self, chunk_id: str) -> str:
