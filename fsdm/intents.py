@@ -174,7 +174,7 @@ def finish_removals(layout: Layout, fs: FileSystem) -> None:
 
 def clear_temporaries(layout: Layout, fs: FileSystem, now: float) -> None:
     """Remove what killed processes left behind of markers and failures that were being written."""
-    for directory in (layout.want, layout.failed):
+    for directory in (layout.want, layout.delete, layout.failed):
         for name in os.listdir(directory):
             path = f"{directory}/{name}"
             found = look_at(path) if _TEMPORARY.match(name) else None
