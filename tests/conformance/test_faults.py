@@ -59,6 +59,12 @@ FAULTS = [
     fault("READY before the lock", f"{LOCK} && {READY}", f"{READY} && {LOCK}", HOLDING, happens=test_holding.leaves),
     fault("READY by path", READY, 'stands "$data/chunks/$1/READY"', HOLDING, happens=test_holding.leaves_for_another),
     fault("no READY", READY, "true", HIDDEN, hide=test_finding.no_ready),
+    fault(
+        "delete may not be searched",
+        'stands "$data/delete/." ||',
+        "true ||",
+        test_finding.test_who_may_not_look_into_delete_is_told_so,
+    ),
     fault("no lock", LOCK, "true", test_holding.test_the_chunk_is_held_while_cmd_runs_and_free_when_it_has_ended),
     fault("no look at the delete after the lock", LAST_LOOK, "true; then", HOLDING, happens=test_holding.is_deleted),
     fault(

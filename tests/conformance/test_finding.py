@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -222,6 +223,19 @@ def test_wrong_usage_ends_with_2(client: Client) -> None:
     for words in ([], ["no-such-verb"], ["want"], ["find", DATASET], ["hold", DATASET, "0", "--"]):
         done = client.run(*words)
         assert done.returncode == 2, words
+
+
+def test_who_may_not_look_into_delete_is_told_so(client: Client, layout: Layout, data_dir: Path) -> None:
+    place = put_chunk(layout)
+    delete_file(layout, place)
+    (data_dir / "delete").chmod(0o600)
+    if os.geteuid() == 0:  # root may look everywhere, as long as it has its capabilities
+        if shutil.which("setpriv") is None:
+            pytest.skip("setpriv is not on this machine")
+        client = Client(["setpriv", "--inh-caps=-all", "--bounding-set=-all", *client.command], data_dir)
+    for words in (["list"], ["find", DATASET, 5], ["hold", DATASET, 5, "--", "echo", "held"]):
+        done = client.run(*words)
+        assert (done.returncode, done.stdout) == (6, "")
 
 
 def test_a_directory_that_is_missing_or_of_another_format_ends_with_6(client: Client, data_dir: Path) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 INTENTS = 12
 HOLDERS = 2
-LOOKS = 5
+LOOKS = 10
 READ = f'for n in {" ".join(map(str, range(LOOKS)))}; do cat "$FSDM_CHUNK_PATH"/* | sha256sum || exit 9; done'
 
 

@@ -73,11 +73,13 @@ public final class Fsdm {
         if (root == null || root.isEmpty()) throw new Failure(2, "which data directory? Set FSDM_DATA_DIR");
         try {
             data = Path.of(root).toRealPath();
-            if ("1".equals(member(Files.readString(data.resolve("fsdm.json")), "format"))) return;
+            if (!"1".equals(member(Files.readString(data.resolve("fsdm.json")), "format")))
+                throw new Failure(6, root + " is not a data directory of format 1");
         } catch (IOException e) {
             throw new Failure(6, "not a data directory: " + e);
         }
-        throw new Failure(6, root + " is not a data directory of format 1");
+        if (!stands(data.resolve("delete/.")))
+            throw new Failure(6, data + "/delete may not be searched: nobody could see there that a chunk is deleted");
     }
 
     static boolean stands(Path path) {
@@ -88,7 +90,7 @@ public final class Fsdm {
         return text != null && ID.matcher(text).matches();
     }
 
-    /** The value of a key of the outermost object of a JSON text, a string in its quotes, or null; of several, the last. */
+    /** The value of a key of the outermost object of a JSON text, a string in its quotes; of several, the last. */
     static String member(String text, String key) {
         String found = null, last = "", before = "";
         int depth = 0;
@@ -100,7 +102,7 @@ public final class Fsdm {
         return found;
     }
 
-    // ----------------------------------------------------------------------------------------------------------- asking
+    // --------------------------------------------------------------------------------------------------------- asking
 
     void place(String kind, String opposite, String id, byte[] text) throws Failure, IOException, InterruptedException {
         String number = String.format("%08x", ThreadLocalRandom.current().nextInt());
@@ -125,7 +127,7 @@ public final class Fsdm {
         place("want", "delete", id.replace("\"", ""), text);
     }
 
-    // ---------------------------------------------------------------------------------------------------------- reading
+    // -------------------------------------------------------------------------------------------------------- reading
 
     static List<String> names(Path directory) {
         String[] found = directory.toFile().list();
@@ -159,7 +161,7 @@ public final class Fsdm {
         }
     }
 
-    /** Those that hold the block, the responsible one first: the greatest start, then the smallest end, then the smallest
+    /** Those that hold the block, the responsible one first: the greatest start, then the smallest end, the smallest
      * id. */
     List<String> candidates(String dataset, BigInteger block) {
         List<String> found = new ArrayList<>(names(data.resolve("chunks/" + dataset)));
@@ -198,7 +200,7 @@ public final class Fsdm {
         return new ProcessBuilder(command).inheritIO();
     }
 
-    // -------------------------------------------------------------------------------------------------------- the verbs
+    // ------------------------------------------------------------------------------------------------------ the verbs
 
     int call(List<String> words) throws Failure, IOException, InterruptedException {
         String verb = words.isEmpty() ? "" : words.get(0);

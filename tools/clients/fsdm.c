@@ -83,10 +83,10 @@ static char *text_of(FILE *file, size_t limit) {
     return text;
 }
 
-/* ------------------------------------------------------------------------------------------------------------ asking */
+/* ---------------------------------------------------------------------------------------------------------- asking */
 
-/* The marker appears whole, by a rename, under the lock of intents. Then the opposite one goes: in this order, so that a
- * crash in between never leaves neither. */
+/* The marker appears whole, by a rename, under the lock of intents. Then the opposite one goes: in this order, so that
+ * a crash in between never leaves neither. */
 static void place(const char *kind, const char *opposite, const char *id, const char *text) {
     char marker[PATH_MAX], other[PATH_MAX], temporary[PATH_MAX], name[ID + 16];
     unsigned number = 0;
@@ -126,7 +126,7 @@ static void want(const char *name) {
     place("want", "delete", id, text);
 }
 
-/* ----------------------------------------------------------------------------------------------------------- reading */
+/* --------------------------------------------------------------------------------------------------------- reading */
 
 static int is_dataset(const struct dirent *entry) { return is_id(entry->d_name); }
 
@@ -182,7 +182,7 @@ static void hold(const char *dataset, const char *number, char **command) {
     errno = 0;
     uint64_t value = strtoull(number, &end, 10);
     if (!is_id(dataset) || strspn(number, "0123456789") == 0 || *end || errno)
-        fail(2, "not an id of 64 lower-case hex digits, or not a block number within 0 … 2^64-1: %s %s", dataset, number);
+        fail(2, "not an id, or not a block number within 0 … 2^64-1: %s %s", dataset, number);
     snprintf(block, sizeof block, "%020" PRIu64, value);
 
     struct dirent **found;
@@ -221,6 +221,8 @@ int main(int count, char **arguments) {
     const char *format = text ? member(text, "format") : NULL;
     if (!format || strcspn(format, ",} \t\r\n") != 1 || *format != '1')
         fail(6, "%s is not a data directory of format 1", data);
+    if (!stands(AT_FDCWD, path(buffer, "delete", ".", "")))
+        fail(6, "%s/delete may not be searched: nobody could see there that a chunk is deleted", data);
 
     if (count == 3 && !strcmp(verb, "want"))
         want(arguments[2]);

@@ -48,8 +48,8 @@ func deleted(id string) bool { return stands(data + "/delete/" + id) }
 
 // ------------------------------------------------------------------------------------------------------------- asking
 
-// The marker appears whole, by a rename, under the lock of intents. Then the opposite one goes: in this order, so that a
-// crash in between never leaves neither.
+// The marker appears whole, by a rename, under the lock of intents. Then the opposite one goes: in this order, so that
+// a crash in between never leaves neither.
 func place(kind, opposite, id string, text []byte) {
 	random := make([]byte, 4)
 	if _, err := rand.Read(random); err != nil {
@@ -151,7 +151,7 @@ func list() {
 	}
 }
 
-// Those that hold the block, the responsible one first: the greatest start, then the smallest end, then the smallest id.
+// Those that hold the block, the responsible one first: the greatest start, then the smallest end, the smallest id.
 func candidates(dataset string, block uint64) (found []string) {
 	for _, name := range names(data + "/chunks/" + dataset) { // sorted: so by end and id already
 		if start, end, ok := rangeOf(name); ok && start <= block && block < end {
@@ -227,6 +227,9 @@ func main() {
 	text, err := os.ReadFile(data + "/fsdm.json")
 	if err != nil || string(member(text, "format")) != "1" {
 		fail(6, "%s is not a data directory of format 1", data)
+	}
+	if !stands(data + "/delete/.") {
+		fail(6, "%s/delete may not be searched: nobody could see there that a chunk is deleted", data)
 	}
 	arguments := os.Args[1:]
 	switch verb := append(arguments, "")[0]; {

@@ -163,6 +163,7 @@ function opened() {
   const root = process.env.FSDM_DATA_DIR;
   if (!root) throw new Failure(2, "which data directory? Set FSDM_DATA_DIR");
   try {
+    lstatSync(`${root}/delete/.`); // who may not search it could not see that a chunk is deleted
     if (JSON.parse(readFileSync(`${root}/fsdm.json`)).format === 1) return realpathSync(root);
   } catch (error) {
     throw new Failure(6, `${root} is not a data directory: ${error.message}`);

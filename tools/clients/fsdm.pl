@@ -131,6 +131,7 @@ my $format = eval {
 };
 ($format // '') eq '1' && JSON::PP->new->allow_nonref->encode($format) eq '1' # a number, not "1"
     or fail(6, "$data is not a data directory of format 1");
+stands("$data/delete/.") or fail(6, "$data/delete may not be searched: nobody could see there that a chunk is deleted");
 
 my ($verb, @rest) = @ARGV;
 if (@ARGV == 2 && $verb eq 'want') { want(@rest) }

@@ -89,7 +89,8 @@ impl Data {
         let data = usable(fs::canonicalize(&root), &root);
         let text = usable(fs::read_to_string(data.join("fsdm.json")), &root);
         match member(&text, "format").and_then(|value| value.split([',', '}', ' ', '\t', '\r', '\n']).next()) {
-            Some("1") => Data(data),
+            Some("1") if stands(data.join("delete/.")) => Data(data),
+            Some("1") => fail(6, "delete/ may not be searched: nobody could see there that a chunk is deleted"),
             _ => fail(6, format!("{} is not a data directory of format 1", root.display())),
         }
     }
@@ -199,7 +200,8 @@ impl Data {
             unsafe { dup(found.as_raw_fd()) }; // the same lock, on a descriptor that stays open over exec
             let error =
                 Command::new(program).args(rest).env("FSDM_CHUNK_PATH", data).env("FSDM_CHUNK_ID", id).exec();
-            fail(if error.kind() == ErrorKind::NotFound { 127 } else { 126 }, format!("{}: {error}", program.to_string_lossy()));
+            let code = if error.kind() == ErrorKind::NotFound { 127 } else { 126 };
+            fail(code, format!("{}: {error}", program.to_string_lossy()));
         }
         fail(3, format!("no available chunk of {dataset} holds block {number}"));
     }
@@ -225,7 +227,7 @@ fn range_of(name: &str) -> Option<std::ops::Range<u64>> {
     (is_id(id) && !range.is_empty()).then_some(range)
 }
 
-/// Those that hold the block, the responsible one first: the greatest start, then the smallest end, then the smallest id.
+/// Those that hold the block, the responsible one first: the greatest start, then the smallest end, the smallest id.
 fn candidates(directory: &Path, block: u64) -> Vec<String> {
     let mut found = names(directory); // sorted: so by end and id already
     found.retain(|name| range_of(name).is_some_and(|range| range.contains(&block)));

@@ -44,7 +44,7 @@ place() {
 }
 
 want() {
-    [ "$1" = - ] || exec <"$1" || fail 2 "$1 cannot be read"
+    [ "$1" = - ] || { command exec <"$1"; } 2>/dev/null || fail 2 "$1 cannot be read"
     document=$(head -c 1048577)
     [ "$(printf %s "$document" | wc -c)" -le 1048576 ] || fail 2 "the want has more than 1 MiB"
     id=$(printf %s "$document" | member id)
@@ -125,6 +125,7 @@ usage() { fail 2 "want FILE|-, delete ID, list, find DATASET BLOCK, or hold DATA
 data=$(CDPATH='' cd -P -- "$FSDM_DATA_DIR" 2>/dev/null && pwd) || fail 6 "$FSDM_DATA_DIR is not a directory"
 [ -f "$data/fsdm.json" ] || fail 6 "$data is not a data directory"
 [ "$(member format <"$data/fsdm.json")" = 1 ] || fail 6 "$data is not of format 1"
+stands "$data/delete/." || fail 6 "$data/delete may not be searched: nobody could see there that a chunk is deleted"
 
 case ${1:-} in
 want)
