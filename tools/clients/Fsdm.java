@@ -1,4 +1,4 @@
-// fsdm for Java, with nothing but its own library, sh and flock(1):  javac Fsdm.java && java Fsdm …
+// fsdm for Java 15 and later, with nothing but its own library, sh and flock(1):  javac Fsdm.java && java Fsdm …
 //
 //   FSDM_DATA_DIR=data java Fsdm want FILE|-
 //   FSDM_DATA_DIR=data java Fsdm delete ID
@@ -13,22 +13,23 @@
 //   java Fsdm hold DATASET BLOCK -- java MyReader
 //
 // Exit codes: 2 wrong usage or input, 3 no such chunk is available, 6 the data directory cannot be used; that of CMD.
-import java.io.File;
 import java.io.IOException;
 import java.io.InputStream;
 import java.math.BigInteger;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.LinkOption;
+import java.nio.file.NoSuchFileException;
 import java.nio.file.Path;
 import java.nio.file.StandardOpenOption;
 import java.util.ArrayList;
-import java.util.Arrays;
 import java.util.Comparator;
 import java.util.List;
 import java.util.concurrent.ThreadLocalRandom;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
+import java.util.stream.Collectors;
+import java.util.stream.Stream;
 
 public final class Fsdm {
     static final int WANT_MAX_BYTES = 1 << 20;
@@ -129,11 +130,14 @@ public final class Fsdm {
 
     // -------------------------------------------------------------------------------------------------------- reading
 
-    static List<String> names(Path directory) {
-        String[] found = directory.toFile().list();
-        if (found == null) return List.of();
-        Arrays.sort(found);
-        return List.of(found);
+    /** The names in a directory, sorted; none where there is no directory. */
+    static List<String> names(Path directory) throws IOException {
+        if (!Files.isDirectory(directory)) return List.of();
+        try (Stream<Path> entries = Files.list(directory)) {
+            return entries.map(entry -> entry.getFileName().toString()).sorted().collect(Collectors.toList());
+        } catch (NoSuchFileException e) { // gone since
+            return List.of();
+        }
     }
 
     /** START and END of a chunk directory's name, or null. */
@@ -148,7 +152,7 @@ public final class Fsdm {
         return stands(data.resolve("delete/" + id));
     }
 
-    void list() {
+    void list() throws IOException {
         for (String dataset : names(data.resolve("chunks"))) {
             if (!isId(dataset)) continue;
             for (String name : names(data.resolve("chunks/" + dataset))) {
@@ -163,7 +167,7 @@ public final class Fsdm {
 
     /** Those that hold the block, the responsible one first: the greatest start, then the smallest end, the smallest
      * id. */
-    List<String> candidates(String dataset, BigInteger block) {
+    List<String> candidates(String dataset, BigInteger block) throws IOException {
         List<String> found = new ArrayList<>(names(data.resolve("chunks/" + dataset)));
         found.removeIf(name -> {
             BigInteger[] range = rangeOf(name);

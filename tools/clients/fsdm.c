@@ -138,12 +138,22 @@ static int is_chunk_dir(const struct dirent *entry) {
            memcmp(end, U64_MAX, 20) <= 0;
 }
 
+typedef int Order(const struct dirent **, const struct dirent **);
+
+/* How many entries of a directory `pass`, and those, in order; none where there is no directory. */
+static int entries(const char *directory, struct dirent ***found, int (*pass)(const struct dirent *), Order *order) {
+    int count = scandir(directory, found, pass, order);
+    if (count < 0 && errno != ENOENT && errno != ENOTDIR)
+        fail(6, "%s: %s", directory, strerror(errno));
+    return count;
+}
+
 static void list(void) {
     char buffer[PATH_MAX];
     struct dirent **datasets, **chunks;
-    int many = scandir(path(buffer, "chunks", "", ""), &datasets, is_dataset, alphasort);
+    int many = entries(path(buffer, "chunks", "", ""), &datasets, is_dataset, alphasort);
     for (int i = 0; i < many; i++) {
-        int count = scandir(path(buffer, "chunks", datasets[i]->d_name, ""), &chunks, is_chunk_dir, alphasort);
+        int count = entries(path(buffer, "chunks", datasets[i]->d_name, ""), &chunks, is_chunk_dir, alphasort);
         for (int j = 0; j < count; j++) {
             const char *name = chunks[j]->d_name;
             int fd = open(path(buffer, "chunks", datasets[i]->d_name, name), O_PATH | O_DIRECTORY | O_NOFOLLOW);
@@ -186,8 +196,7 @@ static void hold(const char *dataset, const char *number, char **command) {
     snprintf(block, sizeof block, "%020" PRIu64, value);
 
     struct dirent **found;
-    int count = scandir(path(directory, "chunks", dataset, ""), &found, is_chunk_dir,
-                        (int (*)(const struct dirent **, const struct dirent **))by_responsibility);
+    int count = entries(path(directory, "chunks", dataset, ""), &found, is_chunk_dir, by_responsibility);
     for (int i = 0; i < count; i++) {
         const char *name = found[i]->d_name, *id = name + 42;
         if (memcmp(name, block, 20) > 0 || memcmp(block, name + 21, 20) >= 0)

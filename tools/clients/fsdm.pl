@@ -12,7 +12,7 @@
 use strict;
 use warnings;
 use Cwd qw(realpath);
-use Errno qw(EACCES EISDIR ENOENT EWOULDBLOCK);
+use Errno;
 use Fcntl qw(:flock :mode F_SETFD O_CREAT O_DIRECTORY O_EXCL O_NOFOLLOW O_RDONLY O_WRONLY);
 use JSON::PP ();
 use Time::HiRes qw(sleep);
@@ -65,7 +65,9 @@ sub want {
 
 sub names {
     my ($path) = @_;
-    opendir my $directory, $path or return;
+    my $found = opendir(my $directory, $path);
+    $found or $!{ENOENT} or $!{ENOTDIR} or fail(6, "$path: $!");
+    return if !$found;
     return sort { $a cmp $b } readdir $directory;
 }
 

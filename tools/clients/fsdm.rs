@@ -1,4 +1,4 @@
-//! fsdm for Rust, with nothing but std and three functions of libc:  rustc -O --edition 2021 fsdm.rs
+//! fsdm for Rust 1.70 and later, with nothing but std and two functions of libc:  rustc -O --edition 2021 fsdm.rs
 //! (From Rust 1.89 on, `File::try_lock_shared` is the same flock(2).)
 //!
 //!     FSDM_DATA_DIR=data fsdm want FILE|-
@@ -26,6 +26,8 @@ extern "C" {
 const LOCK_SH: i32 = 1;
 const LOCK_EX: i32 = 2;
 const LOCK_NB: i32 = 4;
+const ENOENT: i32 = 2;
+const ENOTDIR: i32 = 20;
 const EISDIR: i32 = 21;
 #[cfg(not(any(target_arch = "arm", target_arch = "aarch64", target_arch = "powerpc64")))]
 const DIRECTORY_NOFOLLOW: i32 = 0o200000 | 0o400000;
@@ -209,8 +211,12 @@ impl Data {
 
 /// The names in a directory, sorted; none where there is no directory. What is not UTF-8 is no name of ours.
 fn names(path: &Path) -> Vec<String> {
-    let entries = fs::read_dir(path).into_iter().flatten().flatten();
-    let mut found: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    let entries = match fs::read_dir(path) {
+        Err(e) if matches!(e.raw_os_error(), Some(ENOENT | ENOTDIR)) => return Vec::new(),
+        entries => usable(entries, path),
+    };
+    let name = |entry: io::Result<fs::DirEntry>| usable(entry, path).file_name().into_string().ok();
+    let mut found: Vec<String> = entries.filter_map(name).collect();
     found.sort();
     found
 }

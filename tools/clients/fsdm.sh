@@ -88,7 +88,7 @@ block() {
 # Those that hold the block, the responsible one first: the greatest start, then the smallest end, the smallest id.
 candidates() {
     # shellcheck disable=SC2012  # what is no chunk directory's name is left out by `places`
-    ls -f -- "$data/chunks/$1" 2>/dev/null | sed "s|^|$1/|" | places "$2" | LC_ALL=C sort -t - -k 1,1r -k 2
+    ls -f -- "$data/chunks/$1" | sed "s|^|$1/|" | places "$2" | LC_ALL=C sort -t - -k 1,1r -k 2
 }
 
 # take DATASET/START-END-ID: a ref, on descriptor 9. Whatever runs from now on inherits it.
@@ -109,6 +109,8 @@ take() {
 hold() {
     is_id "$1" || fail 2 "$1 is not an id of 64 lower-case hex digits"
     padded=$(block "$2") || fail 2 "$2 is not a block number within 0 … 2^64-1"
+    [ -d "$data/chunks/$1" ] || fail 3 "there is no dataset $1"
+    [ -r "$data/chunks/$1" ] || fail 6 "$data/chunks/$1 cannot be read"
     for place in $(candidates "$1" "$padded"); do
         if take "$place"; then
             export FSDM_CHUNK_PATH="$data/chunks/$place/data" FSDM_CHUNK_ID="${place##*-}"
