@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import shlex
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -9,8 +10,6 @@ import pytest
 from tests.conformance.clients import CLIENTS, Client, make
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from fsdm.layout import Layout
 
 
@@ -23,7 +22,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Where a client is given, the tests of the suite itself are left out."""
     if config.getoption("--client", default=None):
-        others = [item for item in items if "client" not in getattr(item, "fixturenames", ())]
+        ours = [item for item in items if item.path.parent == Path(__file__).parent]
+        others = [item for item in ours if "client" not in getattr(item, "fixturenames", ())]
         config.hook.pytest_deselected(items=others)
         items[:] = [item for item in items if item not in others]
 

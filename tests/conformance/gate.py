@@ -47,7 +47,8 @@ _PR_SET_NO_NEW_PRIVS = 38
 _RECEIVE, _SEND = 0xC0502100, 0xC0182101
 _NOTIFICATION = struct.Struct("QIIiIQ6Q")  # id, pid, flags, number, architecture, instruction, arguments
 _CONTINUE = 1
-_AT_FDCWD = -100 & 0xFFFFFFFF
+_INT = 0xFFFFFFFF  # the kernel looks at so much of a register that holds an int
+_AT_FDCWD = -100 & _INT
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,7 @@ def stops(listener: int) -> Iterator[Stop]:
 def _stop(number: int, pid: int, arguments: list[int]) -> Stop:
     call = next(name for name, known in NUMBERS.items() if known == number)
     if call == "flock":
-        return Stop(call, pid, os.readlink(f"/proc/{pid}/fd/{arguments[0]}"), arguments[1])
+        return Stop(call, pid, os.readlink(f"/proc/{pid}/fd/{arguments[0] & _INT}"), arguments[1] & _INT)
     match call:
         case "rename":
             at, address = _AT_FDCWD, arguments[1]
@@ -104,7 +105,7 @@ def _stop(number: int, pid: int, arguments: list[int]) -> Stop:
             at, address = arguments[0], arguments[1]
         case _:
             at, address = arguments[2], arguments[3]
-    return Stop(call, pid, _path(pid, at & 0xFFFFFFFF, address))
+    return Stop(call, pid, _path(pid, at & _INT, address))
 
 
 def _path(pid: int, at: int, address: int) -> str:
