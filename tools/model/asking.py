@@ -15,17 +15,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Asking:
-    """`deeds`: what each writer may do, and `intents` how often; `crashes` of the reconciler; `ticks` of the clock."""
+    """`deeds`: what each writer may do, and `intents` how often; `crashes` of the reconciler; `ticks` of the clock.
+
+    `chunks`: what there may be to begin with.
+    """
 
     wrong: Wrong = Wrong.NOTHING
     deeds: tuple[frozenset[str], frozenset[str]] = (writers.CAREFUL, writers.CARELESS)
     intents: tuple[int, int] = (1, 1)
     crashes: int = 1
     ticks: int = 1
+    chunks: tuple[str, ...] = (NONE, "a")
 
     def starts(self) -> Iterator[World]:
         one, two = (Writer(left=left) for left in self.intents)
-        for chunk, last in ((NONE, GONE), ("a", "a")):
+        for chunk in self.chunks:
+            last = chunk or GONE
             yield World(0, None, None, None, "", chunk, NONE, (one, two), Reconciler(), self.crashes, last)
 
     def steps(self, world: World) -> Iterator[Step[World]]:

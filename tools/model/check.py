@@ -67,7 +67,7 @@ WRONG: dict[str, Case] = dict(
         _asking(A.FORGET_REGARDLESS, MV, TOUCH),
         _asking(A.WANT_BEFORE_PUBLISH, WANT, TOUCH, crashes=1),
         _asking(A.OPPOSITE_FIRST, DELETE, MV),
-        _asking(A.NO_LOCK, DELETE, WANT),
+        _asking(A.NO_LOCK, DELETE, WANT, chunks=("a",)),  # in the end "a" is there: right after neither order
         _asking(A.TIE_TO_DELETE, MV, TOUCH),
         _asking(A.TIE_TO_WANT, MV, TOUCH),
         _asking(A.INODES_AGAIN, MV, MV, intents=(2, 1)),

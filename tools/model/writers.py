@@ -99,11 +99,15 @@ def _asked(world: World, last: str) -> World:
 
 
 def _done(world: World, number: int, files: str) -> World:
-    """A careful call is over. What came without the lock while it ran counts as earlier, or stands in its place."""
+    """A careful call is over. What came without the lock while it ran counts as earlier, unless it is out of reach."""
     lock = "" if world.lock == NAMES[number] else world.lock
     own = world.delete if files == GONE else world.want
     world = _with(world._replace(lock=lock), number, Writer(left=world.writers[number].left))
-    return world._replace(last=own.files, firm=own.files == files) if own is not None else world
+    if own is not None and own.files != files:  # replaced
+        return _asked(world, own.files)
+    if own is not None and world.aside is not None and world.aside.marker.serial > own.serial:
+        return world  # a cp has written to what is aside
+    return world._replace(last=files, firm=True)
 
 
 def _wanted(world: World, number: int, wrong: Wrong) -> World:
