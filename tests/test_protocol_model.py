@@ -15,6 +15,7 @@ from tools.model.search import Step, TooManyStatesError, search
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+GIVEN = "a ref was given, and the chunk was not available at any time since its lock"
 LEFT = "a directory has left while a ref is held"
 REMOVED = "a marker that is newer than the judged one was removed"
 STUCK = "it never settles"
@@ -35,9 +36,9 @@ FOUND = {
     "TIE_TO_WANT": STUCK,
     "INODES_AGAIN": REMOVED,
     "DELETE_SEEN_FIRST": STUCK,
-    "READY_BEFORE_LOCK": LEFT,
+    "READY_BEFORE_LOCK": GIVEN,
     "READY_BY_PATH": LEFT,
-    "NO_DELETE_AFTER_LOCK": "a ref was given though the delete stood before its lock, and stands",
+    "NO_DELETE_AFTER_LOCK": GIVEN,
     "NO_STEP_0": STUCK,
     "NO_READY_AT_STEP_0": STUCK,
     "LOCK_UN": LEFT,

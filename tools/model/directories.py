@@ -4,7 +4,7 @@ The directories have numbers, as inodes do; who has opened one has it, whatever 
 their minds in one step here, so one marker stands at a time (see `asking` for what lies in between). A want asks for
 the files "a" or for the files "b".
 
-What no process can see (ghosts): `Reader.deleted`; `World.last`, the later intent; `World.fault`, what has gone wrong.
+What no process can see (ghosts): `Reader.available`; `World.last`, the later intent; `World.fault`, what went wrong.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Reader(NamedTuple):
     directory: int = NOWHERE
     locked: bool = False
     child: int = NOWHERE
-    deleted: bool = False  # ghost: the delete that stands stood when the lock was got
+    available: bool = False  # ghost: whether the chunk was, at some moment since the lock was got
 
 
 class Reconciler(NamedTuple):
@@ -80,11 +80,6 @@ def put_directory(world: World, number: int, directory: Directory) -> World:
     directories = list(world.directories)
     directories[number - 1] = directory
     return world._replace(directories=tuple(directories))
-
-
-def undeleted(world: World) -> World:
-    one, two = (reader._replace(deleted=False) for reader in world.readers)
-    return world._replace(delete=False, readers=(one, two))
 
 
 def there(world: World) -> Directory | None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .directories import GONE, NOWHERE, Directory, Reader, Reconciler, World, Wrong, put_directory, there, undeleted
+from .directories import GONE, NOWHERE, Directory, Reader, Reconciler, World, Wrong, put_directory, there
 from .keeping import Keeping
 from .search import Step
 
@@ -46,6 +46,9 @@ class Holding:
         yield FIRST._replace(asks=self.asks, crashes=self.crashes)
 
     def steps(self, world: World) -> Iterator[Step[World]]:
+        return (step._replace(state=_noticed(step.state)) for step in self._steps(world))
+
+    def _steps(self, world: World) -> Iterator[Step[World]]:
         reconciling = Keeping(world, self.wrong)
         if self.eager and world.reconciler.held and not reconciling.is_refused():
             yield from reconciling.steps()
@@ -108,7 +111,7 @@ class Holding:
                 yield Step("a client", "deletes", asked._replace(want="", delete=True, last=GONE), must=False)
             for files in "ab":
                 if world.want != files:
-                    wanted = undeleted(asked)._replace(want=files, last=files)
+                    wanted = asked._replace(want=files, delete=False, last=files)
                     yield Step("a client", f"wants {files}", wanted, must=False)
 
     # -------------------------------------------------------------------------------------------------------- readers
@@ -159,7 +162,7 @@ class Holding:
                 return "step 2: is refused, closes", closed
             case "opened" | "sure":
                 at = "saw READY" if reader.at == "sure" else "locked"
-                return "step 2: LOCK_SH", reader._replace(at=at, locked=True, deleted=world.delete)
+                return "step 2: LOCK_SH", reader._replace(at=at, locked=True)
             case "locked" if not ready:
                 return "step 3: no READY, closes", closed
             case "locked" if self.wrong is Wrong.NO_DELETE_AFTER_LOCK:
@@ -173,9 +176,20 @@ class Holding:
         return "closes", closed
 
     def _checked(self, world: World, then: Reader) -> World:
-        if then.at == "holding" and then.deleted:
-            return world._replace(fault="a ref was given though the delete stood before its lock, and stands")
+        if then.at == "holding" and not then.available:
+            return world._replace(fault="a ref was given, and the chunk was not available at any time since its lock")
         return world
+
+
+def _noticed(world: World) -> World:
+    place = there(world)
+    if place is None or not place.ready or world.delete:
+        return world
+    one, two = (
+        reader._replace(available=reader.available or (reader.locked and reader.directory == world.here))
+        for reader in world.readers
+    )
+    return world._replace(readers=(one, two))
 
 
 def _closed(reader: Reader) -> Reader:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from fsdm.plan import Clear, Confirm, Discard, Fetch, Forget, Memo, Publish, Retire, decide
 from fsdm.state import ChunkState, Marker, Partial
 
-from .directories import NOWHERE, Directory, Reconciler, World, Wrong, put_directory, there, undeleted
+from .directories import NOWHERE, Directory, Reconciler, World, Wrong, put_directory, there
 from .judging import ID, PLACE
 from .search import Step
 
@@ -63,7 +63,7 @@ class Keeping:
             case "Discard":
                 return "discards the partial", self._at("look", partial="", whole=False)
             case "Forget":
-                return "removes the delete", undeleted(self._at("look"))
+                return "removes the delete", self._at("look", delete=False)
             case "unwant":
                 same = world.want == r.want
                 return "removes the want" if same else "another want stands", self._at(
