@@ -121,7 +121,8 @@ class Holding:
         if reader.at == "idle":
             if self._may_begin(world):
                 begun = reader._replace(at="begun")
-                yield Step(who, "step 0: not deleted", _reads(world, number, begun), must=False)
+                looked = "has not looked" if self.wrong is Wrong.NO_STEP_0 else "it may be available"
+                yield Step(who, f"step 0: {looked}", _reads(world, number, begun), must=False)
         else:
             what, then = self._go_on(world, reader)
             yield Step(who, what, self._checked(_reads(world, number, then), then))
