@@ -3,8 +3,8 @@
 An event only rings: with the id that it names, or with None for "look at everything". Nothing is decided from it, and
 none is relied on: the reconciler scans by itself as well. What watchdog's observer does not deliver is taken from its
 inotify thread directly: the close of a directory (a ref has gone), an overflow of the kernel's queue, a watched
-directory that was removed or replaced. Where inotify, or a watch, is not to be had, it says so once, and the scans carry
-on alone; each of them asks for it again.
+directory that was removed or replaced. Where inotify, or a watch, is not to be had, it says so once, and the scans
+carry on alone; each of them asks for it again.
 
 Invariant: a directory that is watched has one watch, and what is no longer at its path has none.
 """

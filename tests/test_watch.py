@@ -274,7 +274,7 @@ def test_a_held_directory_that_is_erased_rings_and_can_be_released(layout: Layou
     watch.release(place)
 
 
-# ------------------------------------------------------------------------------------- what is not to be had for a while
+# ------------------------------------------------------------------------------------ what is not to be had for a while
 
 
 def descriptors() -> list[str]:
