@@ -146,7 +146,7 @@ class DataManager(Client):
             reconciler.open()
             reconciler.start()
         except BaseException:
-            lock.close()
+            _end(reconciler, lock)
             raise
         self._lock, self._reconciler = lock, reconciler
         self._catalog = reconciler.catalog
@@ -165,7 +165,7 @@ class DataManager(Client):
             if self._lock is None:
                 try:
                     self._take_over()
-                except (OSError, DataDirectoryError) as e:
+                except (OSError, RuntimeError, DataDirectoryError) as e:  # also: no descriptors or threads, for now
                     logger.warning("cannot take over %s yet: %s", self._layout.root, e)
             elif not self._lock.is_ours():  # LOCK was removed by hand: another process may have taken a new one
                 self._step_down()

@@ -207,7 +207,7 @@ def test_wanting_again_what_is_being_fetched_does_not_start_it_over(data_dir: Pa
 
 
 def test_without_any_event_it_still_converges(data_dir: Path, source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fsdm.watch.InotifyFD", _no_inotify)
+    monkeypatch.setattr("fsdm.watch.Inotify", _no_inotify)
     chunk = source.chunk()
     with DataManager(data_dir) as dm:
         put_want(data_dir, chunk)
