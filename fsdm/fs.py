@@ -107,6 +107,14 @@ class FileSystem:
         finally:
             os.close(fd)
 
+    def fsync_path(self, path: str) -> None:
+        """Make the data of a file that is here survive a power failure."""
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            self.fsync_file(fd, path)
+        finally:
+            os.close(fd)
+
     def fsync_file(self, fd: int, path: str) -> None:
         """Make the data of an open file survive a power failure."""
         if not self.durable:
