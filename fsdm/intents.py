@@ -16,8 +16,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from fsdm.errors import DataDirectoryError, FsdmError, InvalidInputError, NoDataDirectoryError, StaleMarkerError
-from fsdm.fs import read_regular, write_all
-from fsdm.layout import WANT_MAX_BYTES, Layout
+from fsdm.fs import is_directory, read_regular, write_all
+from fsdm.layout import WANT_MAX_BYTES, Layout, is_id
 from fsdm.locks import intents_lock
 from fsdm.state import Marker
 
@@ -188,6 +188,8 @@ def finish_removals(layout: Layout, fs: FileSystem) -> None:
                 continue
             aside = f"{directory}/{name}"
             *identity, chunk_id = name.removeprefix(ASIDE).split("_")
+            if not is_id(chunk_id):  # not one of ours
+                continue
             found = look_at(aside)
             if found is not None and not found.fault and identity == [str(part) for part in found.identity]:
                 fs.unlink(aside)
@@ -212,7 +214,8 @@ def put_back(fs: FileSystem, aside: str, path: str) -> None:
     try:
         os.link(aside, path, follow_symlinks=False)
     except FileExistsError:
-        pass
+        if is_directory(aside):  # no marker of ours, and not to be erased: it stays there, and is ignored
+            return
     except OSError:  # a directory has no second link: nothing else can stand at `path` unless it just came
         if not os.path.lexists(path):
             fs.rename(aside, path)

@@ -305,12 +305,17 @@ def test_what_looks_like_a_leftover_and_is_no_file_does_not_keep_the_reconciler_
     aside.mkdir()
     found = aside.stat()
     aside.rename(here / f".judged-{found.st_ino}_{found.st_mtime_ns}_{found.st_size}_{'c' * 64}")
-    for name in ("", ".", "..", "_", "x", "_" * 9, "1_2_3_" + "d" * 64, "é" * 100):
+    (here / ("f" * 64)).touch()
+    (here / f".judged-1_2_3_{'f' * 64}").mkdir()
+    (here / ".judged-e").mkdir()
+    (here / ".judged-").mkdir()
+    for name in (".", "..", "_", "x", "_" * 9, "1_2_3_" + "d" * 64, "é" * 100):
         (here / f".judged-{name}").symlink_to(outside / "precious")
     untouched()
     chunk = source.chunk()
     with DataManager(data_dir) as dm:
         assert dm.reconciling
+        assert os.path.islink(here / ".judged-x"), "what is not of ours is left alone"
         dm.download_chunk(chunk)
         assert dm.wait(chunk.id, PATIENCE_S)
 
