@@ -57,6 +57,14 @@ def test_a_want_stands_under_the_id_that_its_document_names(client: Client, data
         )
 
 
+def test_a_want_of_almost_1_mib_is_taken(client: Client, data_dir: Path) -> None:
+    text = {"more": "\n\\" * 150_000, "deep": [[[{"id": []}]]], **json.loads(a_want().to_json())}
+    document = json.dumps(text | {"rest": "x" * 440_000}).encode()
+    assert (1 << 20) - 10_000 < len(document) < 1 << 20
+    client.want(document)
+    assert markers(data_dir) == ([text["id"]], [])
+
+
 def test_what_is_wanted_comes_and_what_is_deleted_goes(client: Client, data_dir: Path, source: Source) -> None:
     chunk = source.chunk()
     with DataManager(data_dir) as dm:
