@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 from urllib.parse import SplitResult, urlsplit
 
 from pydantic import (
@@ -297,6 +297,8 @@ class PartRecord:
     `url` is the BLAKE3 of its URL, `total` the size of the whole where the server said it; `complete`: it is all there;
     `holes`: behind `size` there may be holes.
     """
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="ignore")  # nobody else writes it
 
     url: Digest
     validator: str | None = None
