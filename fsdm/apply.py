@@ -18,8 +18,8 @@ from fsdm.download import Fetcher, fetch_chunk
 from fsdm.errors import DiskError, FsdmError, InvalidInputError, StaleMarkerError, StoppedError, TransferError
 from fsdm.events import Event
 from fsdm.fs import is_directory
-from fsdm.intents import look_at, read_want, remove_marker
-from fsdm.layout import DATA, MANIFEST_MAX_BYTES, PARTS, READY, WANT_MAX_BYTES, Layout, Place
+from fsdm.intents import is_wanted, look_at, read_want, remove_marker
+from fsdm.layout import DATA, MANIFEST_MAX_BYTES, PARTS, READY, Layout, Place
 from fsdm.locks import Claim, exists
 from fsdm.model import DataChunk, Failure, Manifest
 from fsdm.plan import (
@@ -266,10 +266,7 @@ class Applier:
 
         def still_deleted() -> bool:
             # want before delete: a want that came since is looked at again
-            want = look_at(self._layout.want_marker(action.id), limit=WANT_MAX_BYTES)
-            return (want is None or want.fault is not None or self._cannot_be_read(action.id, want)) and (
-                action.delete.same_as(look_at(marker))
-            )
+            return not is_wanted(self._layout, action.id) and action.delete.same_as(look_at(marker))
 
         outcome = self._take_out(action.place, still_deleted)
         if isinstance(outcome, Done):
@@ -379,13 +376,6 @@ class Applier:
             return read_want(self._layout, chunk_id, want)
         except InvalidInputError as e:
             raise _UnreadableWantError(want, e) from e
-
-    def _cannot_be_read(self, chunk_id: str, want: Marker) -> bool:
-        try:
-            read_want(self._layout, chunk_id, want)
-        except InvalidInputError:
-            return True
-        return False
 
 
 def _with_digests(manifest: Manifest, chunk: DataChunk, path: str) -> Manifest:

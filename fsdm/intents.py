@@ -148,8 +148,24 @@ def read_want(layout: Layout, chunk_id: str, judged: Marker) -> DataChunk:
     return DataChunk.parse_want(read[1], chunk_id)
 
 
+def is_wanted(layout: Layout, chunk_id: str) -> bool:
+    """Whether a want stands that can be read: one that cannot overrules nothing."""
+    path = layout.want_marker(chunk_id)
+    while (want := look_at(path, limit=WANT_MAX_BYTES)) is not None and want.fault is None:
+        try:
+            read_want(layout, chunk_id, want)
+        except InvalidInputError:
+            return False
+        except StaleMarkerError:  # each round somebody has changed it between our look and our read
+            continue
+        return True
+    return False
+
+
 def remove_marker(layout: Layout, fs: FileSystem, path: str, judged: Marker, winner: tuple[str, Marker] | None) -> bool:
     """Remove a marker whose intent holds, or that the marker `winner` (path, as judged) has overruled.
+
+    A delete goes without a winner only while nobody wants its chunk: which of the two is later is not judged here.
 
     Whoever changes markers with care holds the same lock. For the others it is renamed aside first and looked at there:
     if it is not the one that was judged, it goes back, unless a newer one has come; so a newer one is never lost.
@@ -164,6 +180,8 @@ def remove_marker(layout: Layout, fs: FileSystem, path: str, judged: Marker, win
     with intents_lock(layout, RECONCILER_WAIT_S):
         if winner is not None and not winner[1].same_as(look_at(winner[0])):
             return False
+        if winner is None and directory == layout.delete and is_wanted(layout, name):
+            return False
         if not judged.same_as(look_at(path)):
             return False
         try:
@@ -171,7 +189,7 @@ def remove_marker(layout: Layout, fs: FileSystem, path: str, judged: Marker, win
         except FileNotFoundError:
             return False
         if not judged.same_as(look_at(aside)):
-            put_back(fs, aside, path)
+            put_back(layout, fs, aside, path)
             return False
         fs.unlink(aside)
     return True
@@ -184,18 +202,22 @@ def finish_removals(layout: Layout, fs: FileSystem) -> None:
     """Finish what a crash left in the middle: a marker aside goes if it is the one that was judged, else back."""
     for directory in (layout.want, layout.delete):
         for name in os.listdir(directory):
-            if not name.startswith(ASIDE):
-                continue
-            aside = f"{directory}/{name}"
-            *identity, chunk_id = name.removeprefix(ASIDE).split("_")
-            if not is_id(chunk_id):  # not one of ours
-                continue
-            found = look_at(aside)
-            if found is not None and not found.fault and identity == [str(part) for part in found.identity]:
-                fs.unlink(aside)
-            else:
-                put_back(fs, aside, f"{directory}/{chunk_id}")
+            if name.startswith(ASIDE):
+                with intents_lock(layout, RECONCILER_WAIT_S):
+                    _finish_removal(layout, fs, directory, name)
         fs.fsync_dir(directory)
+
+
+def _finish_removal(layout: Layout, fs: FileSystem, directory: str, name: str) -> None:
+    aside = f"{directory}/{name}"
+    *identity, chunk_id = name.removeprefix(ASIDE).split("_")
+    if not is_id(chunk_id):  # not one of ours
+        return
+    found = look_at(aside)
+    if found is not None and not found.fault and identity == [str(part) for part in found.identity]:
+        fs.unlink(aside)
+    else:
+        put_back(layout, fs, aside, f"{directory}/{chunk_id}")
 
 
 def clear_temporaries(layout: Layout, fs: FileSystem, now: float) -> None:
@@ -208,8 +230,11 @@ def clear_temporaries(layout: Layout, fs: FileSystem, now: float) -> None:
                 fs.unlink(path)
 
 
-def put_back(fs: FileSystem, aside: str, path: str) -> None:
-    """Undo a rename aside; where a newer marker stands at `path` by now, that one stays."""
+def put_back(layout: Layout, fs: FileSystem, aside: str, path: str) -> None:
+    """Undo a rename aside; where a newer marker stands at `path` by now, or opposite to it, that one stays alone."""
+    if _is_overruled(layout, aside, path):
+        fs.unlink(aside)
+        return
     fs.step("link", aside)
     try:
         os.link(aside, path, follow_symlinks=False)
@@ -221,6 +246,20 @@ def put_back(fs: FileSystem, aside: str, path: str) -> None:
             fs.rename(aside, path)
         return
     fs.unlink(aside)
+
+
+def _is_overruled(layout: Layout, aside: str, path: str) -> bool:
+    """Whether an opposite marker came since the rename aside: that was the last to change the ctime of what is aside.
+
+    It must not be judged by its ctime later: the link that puts it back makes it the younger one.
+    """
+    directory, chunk_id = os.path.split(path)
+    deleted = directory == layout.delete
+    found = look_at(aside)
+    other = look_at(layout.want_marker(chunk_id) if deleted else layout.delete_marker(chunk_id))
+    if found is None or found.fault or other is None or other.fault or other.ctime_ns < found.ctime_ns:
+        return False
+    return not deleted or is_wanted(layout, chunk_id)
 
 
 def _unlink(path: str) -> None:

@@ -214,8 +214,9 @@ def _open_ready(path: str, marker: str) -> int | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     try:
-        # The order is the whole safety argument: lock, then READY through the descriptor, then the marker.
-        if try_flock(fd, SHARED) and exists(READY, fd) and not exists(marker):
+        # READY before the lock as well: who keeps asking must not keep a directory without it from its claim.
+        # Then the order is the whole safety argument: lock, then READY through the descriptor, then the marker.
+        if exists(READY, fd) and try_flock(fd, SHARED) and exists(READY, fd) and not exists(marker):
             return fd
     except BaseException:
         close_fd(fd)

@@ -502,3 +502,66 @@ def test_a_delete_over_an_old_one_is_not_lost_where_that_is_removed_meanwhile(
     monkeypatch.setattr("fsdm.intents.os.utime", late)
     place_delete(layout, chunk.id)
     assert os.path.exists(delete)
+
+
+def _cut_off_after_a_newer_one_came(layout: Layout, path: str, text: str) -> None:
+    """A newer marker takes the place of the judged one just before that is renamed aside; then the reconciler dies."""
+    put(path, text)
+    before = judged(path)
+
+    def crash(_: str) -> None:
+        raise CrashError
+
+    with pytest.raises(CrashError):
+        remove_marker(layout, Recorder(rename=lambda _: put(path, f"{text} "), link=crash), path, before, None)
+
+
+def test_a_want_that_was_aside_does_not_overrule_a_delete_that_came_since(layout: Layout) -> None:
+    chunk = a_want()
+    _cut_off_after_a_newer_one_came(layout, layout.want_marker(chunk.id), chunk.to_json().decode())
+    place_delete(layout, chunk.id)
+    finish_removals(layout, FileSystem())
+    assert markers(layout) == ([], [chunk.id])
+
+
+def test_a_delete_that_was_aside_does_not_overrule_a_want_that_came_since(layout: Layout) -> None:
+    chunk = a_want()
+    _cut_off_after_a_newer_one_came(layout, layout.delete_marker(chunk.id), "")
+    place_want(layout, chunk)
+    finish_removals(layout, FileSystem())
+    assert markers(layout) == ([chunk.id], [])
+
+
+def test_a_want_that_cannot_be_read_overrules_nothing_that_was_aside(layout: Layout) -> None:
+    chunk_id = an_id()
+    _cut_off_after_a_newer_one_came(layout, layout.delete_marker(chunk_id), "")
+    put(layout.want_marker(chunk_id), "{")
+    finish_removals(layout, FileSystem())
+    assert markers(layout) == ([chunk_id], [chunk_id])
+
+
+def test_what_was_aside_is_put_back_over_no_careful_call(layout: Layout) -> None:
+    chunk = a_want()
+    _cut_off_after_a_newer_one_came(layout, layout.want_marker(chunk.id), chunk.to_json().decode())
+    free = []
+
+    def look(_: str) -> None:
+        fd = open_fd(layout.want)
+        free.append(try_flock(fd, EXCLUSIVE))
+        close_fd(fd)
+
+    finish_removals(layout, Recorder(link=look, unlink=look))
+    assert free == [False, False]
+
+
+def test_a_delete_is_not_forgotten_beside_a_want(layout: Layout) -> None:
+    chunk = a_want()
+    delete, want = layout.delete_marker(chunk.id), layout.want_marker(chunk.id)
+    put(want, chunk.to_json().decode())
+    put(delete)
+    assert not remove_marker(layout, FileSystem(), delete, judged(delete), None)
+    assert markers(layout) == ([chunk.id], [chunk.id])
+    put(want, "{")
+    assert remove_marker(layout, FileSystem(), delete, judged(delete), None), (
+        "one that cannot be read overrules nothing"
+    )

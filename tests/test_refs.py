@@ -119,6 +119,18 @@ def test_there_is_no_ref_to_what_is_not_available(
     assert held.take(place) is None
 
 
+def test_what_is_not_available_is_not_even_locked(
+    layout: Layout, held: Refs, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    locked: list[int] = []
+    monkeypatch.setattr(refs, "try_flock", lambda fd, flags: locked.append(fd))
+    _remove_ready(layout, place)
+    assert held.take(place) is None
+    _delete(layout, place)
+    assert held.take(place) is None
+    assert locked == []
+
+
 @pytest.mark.parametrize("harm", [_remove_ready, _delete])
 def test_there_is_no_second_ref_to_what_is_no_longer_available(
     layout: Layout, held: Refs, place: Place, harm: Callable[[Layout, Place], None]

@@ -16,9 +16,6 @@ What is shown, for one id, with crashes between any two steps and a clock that t
   ran. Where a want and a delete of the same time are met together for the first time, the want counts as the later.
   Of a careless want and a careless delete that both come while a marker is being removed, either may count as it.
 
-Ahead of PROTOCOL.md and of the code are four rules, whose variants are what the code does so far: BACK_REGARDLESS,
-FINISH_UNLOCKED, FORGET_REGARDLESS, NO_READY_AT_STEP_0.
-
 The bounds, in `check`, are on intents for each writer, crashes of the reconciler, ticks of the clock, and changes of
 mind. Writers and readers are killed at will, and readers go on for ever.
 
