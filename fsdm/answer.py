@@ -75,6 +75,11 @@ def changed(given: str | None, headers: Mapping[str, str]) -> bool:
     return now is None or now.strip() != given
 
 
+def is_chunked(headers: Mapping[str, str]) -> bool:
+    """Whether the body tells its own end (RFC 9112 §7.1)."""
+    return "chunked" in headers.get("Transfer-Encoding", "").lower()
+
+
 def takes_ranges(headers: Mapping[str, str]) -> bool:
     """Whether the server offers ranges of bytes (§14.3)."""
     return "bytes" in (unit.strip().lower() for unit in headers.get("Accept-Ranges", "").split(","))

@@ -245,6 +245,8 @@ class Applier:
                 self._fs.fsync_dir(parent)
             return self._removed(layout.want_marker(action.id), action.want, None)
         # other files: nobody new may take a ref; the directory goes when nobody holds it
+        self._keep_want(action.id)
+        self._fs.fsync_dir(layout.want)
         self._fs.unlink(f"{path}/{READY}")
         self._fs.fsync_dir(path)
         return Done()
@@ -279,7 +281,7 @@ class Applier:
         return self._take_out(action.place, lambda: not exists(ready))
 
     def _take_out(self, place: Place, still_due: Callable[[], bool]) -> Outcome:
-        """Under a claim: remove READY, rename the directory into the trash, fsync its parent."""
+        """Under a claim: remove READY, then discard the directory."""
         path = self._layout.path(place)
         claim = self._claims.get(place)
         if claim is None:
@@ -303,8 +305,6 @@ class Applier:
             self._fs.unlink(f"{path}/{READY}")
             self._discard(path)
             self._catalog.discard(place)
-            self._fs.fsync_dir(os.path.dirname(path))
-            self._fs.fsync_dir(self._layout.trash)
         finally:
             self.let_go(place)
         return Done()
@@ -318,6 +318,7 @@ class Applier:
         if action.loser == "want":
             return self._removed(want, action.want, (delete, action.delete))
         self._read(action.id, action.want)  # only a want that can be read overrules a delete
+        self._keep_want(action.id)
         return self._removed(delete, action.delete, (want, action.want))
 
     def _condemn(self, action: Condemn) -> Outcome:
@@ -343,6 +344,13 @@ class Applier:
     # ---------------------------------------------------------------------------------------------------------- shared
 
     def _removed(self, path: str, judged: Marker, winner: tuple[str, Marker] | None) -> Outcome:
+        """Remove a marker, for good.
+
+        Before that the directory of its opposite is fsynced, for no client does that: else a power failure may take the
+        later marker that has overruled this one, or bring back an earlier one that a client has removed for it.
+        """
+        layout = self._layout
+        self._fs.fsync_dir(layout.delete if os.path.dirname(path) == layout.want else layout.want)
         with self._marker_mutex:
             gone = remove_marker(self._layout, self._fs, path, judged, winner)
         if not gone:
@@ -350,9 +358,20 @@ class Applier:
         self._fs.fsync_dir(os.path.dirname(path))
         return Done()
 
+    def _keep_want(self, chunk_id: str) -> None:
+        """A want that takes something away is to survive a power failure: no client fsyncs what it writes."""
+        path = self._layout.want_marker(chunk_id)
+        try:
+            self._fs.fsync_path(path)
+        except FileNotFoundError:  # withdrawn since it was read
+            raise StaleMarkerError(path) from None
+
     def _discard(self, path: str) -> None:
+        """Out of sight for good, and only then erased: else a power failure may bring back READY without its files."""
         trashed = self._fs.discard(path, self._layout.trash)
         if trashed:
+            self._fs.fsync_dir(os.path.dirname(path))
+            self._fs.fsync_dir(self._layout.trash)
             self._erase(trashed)
 
     def _read(self, chunk_id: str, want: Marker) -> DataChunk:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import http.client
+import io
 import os
 import socket
 import struct
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
 
 BLOCK_BYTES: Final = 512 << 10
 PIPE_BYTES: Final = 1 << 20
-LOOK_S: Final = 0.1  # while a server is silent, `check` is called so often (by the first road alone)
+READ_BYTES: Final = 64 << 10  # at once into user space: more than a TLS record has
+LOOK_S: Final = 0.1  # while bytes drip, `check` is called so often; on the first road also while a server is silent
 SMALL_BYTES: Final = 1 << 20  # below this a pipe is not worth its system calls
 
 _threads = threading.local()  # a pipe and a buffer for each thread
@@ -103,20 +105,34 @@ def _readinto(
     check: Callable[[], None],
     block: Callable[[int], int],
 ) -> None:
-    buffer = _buffer()
     left = length
     while left is None or left > 0:
+        room = BLOCK_BYTES if at_most is None else min(at_most - sink.size + 1, BLOCK_BYTES)
         with _connection_errors(raw):
-            room = BLOCK_BYTES if at_most is None else min(at_most - sink.size + 1, BLOCK_BYTES)
-            count = parser.readinto(buffer[: block(room)])
+            data = _fill(parser, block(room if left is None else min(room, left)))
+        count = len(data)
         if count == 0:
             break
-        sink.put(buffer[:count])
+        sink.put(data)
         check()
         left = None if left is None else left - count
     check()
     if left:
         raise IncompleteRead(sink.size, left)
+
+
+def _fill(parser: http.client.HTTPResponse, most: int) -> memoryview:
+    """What comes of a body, up to `most` bytes; no more is waited for once LOOK_S have passed. Empty at its end."""
+    buffer, count, until = _buffer(), 0, time.monotonic() + LOOK_S
+    while count < most:
+        data = parser.read1(min(most - count, READ_BYTES))  # it gives what is there; readinto waits for all of it
+        if not data:
+            break
+        buffer[count : count + len(data)] = data
+        count += len(data)
+        if time.monotonic() >= until:
+            break
+    return buffer[:count]
 
 
 def _splice(
@@ -130,11 +146,13 @@ def _splice(
     block: Callable[[int], int],
 ) -> None:
     with _connection_errors(raw):
-        first = parser.read1(block(BLOCK_BYTES))  # what the buffer holds already, or else what comes: then it is empty
+        # what the buffer holds already, all of it, or else what comes: then it is empty
+        first = parser.read1(max(block(BLOCK_BYTES), io.DEFAULT_BUFFER_SIZE))
     if not first:  # the connection has ended, and http.client has closed it
         check()
         raise IncompleteRead(0, length)
     sink.put(first)
+    check()
     left = length - len(first)
     timeout_s = sock.gettimeout()
     _block_for(sock, min(idle_timeout_s, LOOK_S))

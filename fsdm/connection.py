@@ -30,6 +30,8 @@ from urllib3.exceptions import (
     ReadTimeoutError,
 )
 
+from fsdm.lookup import look_up
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -56,6 +58,10 @@ def kept_to(policy: Policy) -> Iterator[None]:
         yield
     finally:
         _current_policy.reset(token)
+
+
+class StaleError(http.client.RemoteDisconnected):
+    """A connection that was kept has ended before an answer: its server had closed it meanwhile."""
 
 
 @contextmanager
@@ -143,8 +149,10 @@ class Guarded(HTTPConnection):
 
     response_class = _Answer
     asked = b""  # the head of the last request
+    _kept = False
 
     def request(self, *args: Any, **kwargs: Any) -> None:
+        self._kept = self.sock is not None
         if self.sock is not None:
             _guard(self.sock, connected=True)
         super().request(*args, **kwargs)
@@ -153,6 +161,14 @@ class Guarded(HTTPConnection):
         if isinstance(data, bytes):
             self.asked = data
         super().send(data)
+
+    def getresponse(self) -> Any:
+        try:
+            return super().getresponse()
+        except (ConnectionResetError, BrokenPipeError) as e:  # RemoteDisconnected is one
+            if self._kept:
+                raise StaleError(*e.args) from e
+            raise
 
     def ask(self, pool: HTTPConnectionPool, target: str, rest: bytes, timeout_s: float) -> HTTPResponse:
         """The answer to a GET of `target`; `rest` is what follows the target in the head of the request."""
@@ -190,8 +206,8 @@ class Guarded(HTTPConnection):
     def _new_conn(self) -> socket.socket:
         # urllib3's own gives the socket out of hand only when it is connected
         try:
-            found = socket.getaddrinfo(self._dns_host, self.port, type=socket.SOCK_STREAM)
-        except OSError as e:
+            found = look_up(self._dns_host, self.port or 0, _current_stop.get(), self.timeout)
+        except (OSError, UnicodeError) as e:  # a label of a name may be too long, or empty
             raise NameResolutionError(self.host, self, e) from e  # type: ignore[arg-type]
         policy, addresses = _current_policy.get(), [str(address[0]) for *_, address in found]
         allowed = addresses if policy is None else policy.addresses(self.host, addresses)
@@ -260,6 +276,8 @@ class Pool(HTTPConnectionPool):
         except BaseException as e:
             conn.close()
             self._put_conn(None)
+            if isinstance(e, ConnectionResetError | BrokenPipeError):  # its server had ended it: ask over another one
+                return None
             if isinstance(e, TimeoutError):
                 raise ReadTimeoutError(self, target, "Read timed out.") from e
             if isinstance(e, OSError | http.client.HTTPException):

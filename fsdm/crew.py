@@ -24,6 +24,9 @@ class Crew(Protocol):
     def submit(self, work: Callable[[], None]) -> None:
         """Run `work` soon. It reports its own result."""
 
+    def hire(self) -> None:
+        """Start the threads for what waits that the system has refused before."""
+
     def close(self, timeout_s: float | None) -> bool:
         """Take nothing more, and wait for what runs; whether all of it ended in time. What waits is dropped."""
 
@@ -37,7 +40,8 @@ class ThreadCrew:
         self._queue: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._mutex = threading.Lock()
         self._threads: list[threading.Thread] = []
-        self._idle = 0
+        self._pending = 0  # what waits and what runs
+        self._short = False  # of threads: the system gives no more
         self._closed = False
 
     def submit(self, work: Callable[[], None]) -> None:
@@ -45,13 +49,29 @@ class ThreadCrew:
         with self._mutex:
             if self._closed:
                 return
+            self._pending += 1
             self._queue.put(work)
-            if self._idle > 0:
-                self._idle -= 1
-            elif len(self._threads) < self._size:
-                thread = threading.Thread(target=self._run, name=f"{self._name}-{len(self._threads)}", daemon=True)
-                self._threads.append(thread)
+            self._hire()
+
+    def hire(self) -> None:
+        """See `Crew.hire`."""
+        with self._mutex:
+            self._hire()
+
+    def _hire(self) -> None:
+        while not self._closed and len(self._threads) < min(self._pending, self._size):
+            thread = threading.Thread(target=self._run, name=f"{self._name}-{len(self._threads)}", daemon=True)
+            try:
                 thread.start()
+            except RuntimeError as e:  # can't start new thread: those that there are take it, or one that `hire` starts
+                if not self._short:
+                    logger.warning(
+                        "%s goes on with %d threads of %d: %s", self._name, len(self._threads), self._size, e
+                    )
+                self._short = True
+                return
+            self._short = False
+            self._threads.append(thread)
 
     def close(self, timeout_s: float | None) -> bool:
         """See `Crew.close`."""
@@ -73,7 +93,7 @@ class ThreadCrew:
             except Exception:  # a defect of ours: one piece of work must not take the others' thread with it
                 logger.exception("a piece of work of %s failed", self._name)
             with self._mutex:
-                self._idle += 1
+                self._pending -= 1
 
 
 class InlineCrew:
@@ -82,6 +102,9 @@ class InlineCrew:
     def submit(self, work: Callable[[], None]) -> None:
         """See `Crew.submit`."""
         work()
+
+    def hire(self) -> None:
+        """See `Crew.hire`."""
 
     def close(self, timeout_s: float | None) -> bool:  # noqa: ARG002 the protocol's signature
         """See `Crew.close`."""

@@ -84,6 +84,7 @@ def fetch_chunk(
         parts.save()
         raise
     fs.fsync_dir(data)
+    fs.fsync_dir(directory)  # READY must not be there before `data` is
     return Manifest.of(chunk, {name: batch.entries[name] for name in chunk.files})
 
 

@@ -8,6 +8,7 @@ only one for the connection, one for silence, and a floor under the rate.
 
 from __future__ import annotations
 
+import http.client
 import os
 import time
 from typing import TYPE_CHECKING, Final
@@ -16,6 +17,7 @@ from fsdm import answer as head
 from fsdm.body import pour
 from fsdm.errors import HostError, TransferError
 from fsdm.hosts import Hosts, Visit, origin_of
+from fsdm.limits import CONNECTIONS, PER_FILE
 from fsdm.policy import ANY, Policy
 from fsdm.ranges import LEAST_BYTES, Gains, Helpers, OtherVersionError, Pace
 from fsdm.rate import FLOOR_BYTES_PER_S, Floor, Rate
@@ -55,8 +57,8 @@ class HttpFetcher:
         idle_timeout_s: float = IDLE_TIMEOUT_S,
         floor_bytes_per_s: float = FLOOR_BYTES_PER_S,
         bytes_per_s: float | None = None,
-        per_file: int = 1,
-        connections: int = 1,
+        per_file: int = PER_FILE,
+        connections: int = CONNECTIONS,
         durable: bool = True,
         policy: Policy = ANY,
     ) -> None:
@@ -65,6 +67,7 @@ class HttpFetcher:
         self.floor_bytes_per_s = floor_bytes_per_s
         self.sessions = Sessions(connect_timeout_s=connect_timeout_s, idle_timeout_s=idle_timeout_s, policy=policy)
         self.rate = Rate(bytes_per_s)
+        self.is_capped = bytes_per_s is not None
         self.gains = Gains()
         self.helpers = Helpers(1 if bytes_per_s else per_file, (per_file - 1) * connections)
         self._hosts = Hosts()
@@ -114,12 +117,14 @@ class _Conversation:
         self._stop = stop
         self._visit = visit
         self._origin = origin_of(url)
+        self._may_split = fetcher.helpers.per_file > 1
 
     def bring(self) -> None:
         """The whole file, with the digest that is wanted."""
         transfer = self._transfer
         self._ask_until_whole()
         if transfer.joined and transfer.mismatch() is not None:
+            self._may_split = False
             transfer.restart()
             self._ask_until_whole()
         wrong = transfer.mismatch()
@@ -140,7 +145,8 @@ class _Conversation:
             except TransferError as e:
                 if isinstance(e, HostError):
                     self._visit.failed(e.what)
-                if not e.transient or self._transfer.size < furthest + WORTH_BYTES:
+                is_over = not e.transient or e.retry_after_s is not None or isinstance(e, _DripError)
+                if is_over or self._transfer.size < furthest + WORTH_BYTES:
                     raise
             furthest = max(furthest, self._transfer.size)  # one that always begins afresh comes to an end
 
@@ -148,19 +154,20 @@ class _Conversation:
         """Ask for what is missing, and take it; False where the file is to be asked for afresh."""
         transfer = self._transfer
         headers = transfer.range_headers(self._url)
-        began, size = time.monotonic(), transfer.size
+        began = time.monotonic()
         try:
             with self._fetcher.sessions.get(self._url, headers, self._stop) as answer:
                 self._check_head(answer, ranged=bool(headers))
                 sink = transfer.accept(self._url, answer, ranged=bool(headers))
                 if sink is None:
                     return False
-                self._pour(answer, sink, transfer.source.size, self._on_its_own(answer))
+                size = sink.size
+                self._pour(answer, sink, transfer.total, self._on_its_own(answer))
         except _SlowError:
             if not self._in_pieces():
                 return False
         transfer.see_that_all_came(self._url)
-        if transfer.size - size >= TELLING_BYTES:
+        if transfer.size - size >= TELLING_BYTES and not self._fetcher.is_capped:
             self._visit.rate((transfer.size - size) / (time.monotonic() - began))
         return True
 
@@ -171,7 +178,7 @@ class _Conversation:
         if not transient:
             self._visit.proven()
         if status not in {200, 206} and not (ranged and status == 416):
-            what = f"HTTP {status} {answer.reason}"
+            what = f"HTTP {status} {http.client.responses.get(status, '')}".rstrip()  # the server's words may be any
             retry_after_s = head.retry_after_s(headers, time.time()) if transient else None
             if retry_after_s is not None:
                 self._visit.failed(what, retry_after_s)
@@ -179,7 +186,8 @@ class _Conversation:
             raise TransferError(f"{url}: {what}", transient=transient, hint=hint, retry_after_s=retry_after_s)
         encoding = headers.get("Content-Encoding", "identity")
         if status != 416 and encoding.strip().lower() not in {"", "identity"}:
-            raise TransferError(f"{url}: the body comes with Content-Encoding {encoding}, unasked", transient=False)
+            what = f"the body comes with Content-Encoding {encoding[:40]!r}, unasked"
+            raise TransferError(f"{url}: {what}", transient=False)
 
     def _pour(self, answer: HTTPResponse, vessel: Vessel, at_most: int | None, then: Callable[[], None]) -> None:
         """Take a body; between blocks, count what came, keep to the cap, see that it goes on, and call `then`."""
@@ -192,11 +200,12 @@ class _Conversation:
             count, seen = vessel.size - seen, vessel.size
             if count:
                 self._visit.proven()
-                fetcher.gains.took(self._origin, count)
+                if fetcher.helpers.per_file > 1:
+                    fetcher.gains.took(self._origin, count)
                 floor.paused(fetcher.rate.took(count, stop.wait))
             if not floor.took(count):
                 what = f"less than {fetcher.floor_bytes_per_s:g} bytes a second"
-                raise HostError(f"{shown(self._url)}: {what}", what=what)
+                raise _DripError(f"{shown(self._url)}: {what}", what=what)
             then()
 
         pour(
@@ -214,14 +223,14 @@ class _Conversation:
     def _on_its_own(self, answer: HTTPResponse) -> Callable[[], None]:
         """What is looked at while one connection brings all: that it is not too much, and not too slow."""
         fetcher, transfer, pace = self._fetcher, self._transfer, Pace()
-        ranged = answer.status == 206 or head.takes_ranges(answer.headers)
-        may_split = fetcher.helpers.per_file > 1 and ranged and transfer.can_split(self._url)
 
         def look() -> None:
             transfer.moved(self._url)
-            if may_split and pace.is_slow(transfer.size):
-                missing = (transfer.total or 0) - transfer.size
-                if missing >= LEAST_BYTES and fetcher.gains.may_split(self._origin):
+            if self._may_split and pace.is_slow(transfer.size):
+                enough = (transfer.total or 0) - transfer.size >= LEAST_BYTES
+                ranged = answer.status == 206 or head.takes_ranges(answer.headers)
+                fits = enough and ranged and transfer.can_split(self._url)
+                if fits and fetcher.gains.may_split(self._origin):
                     raise _SlowError
 
         return look
@@ -236,16 +245,19 @@ class _Conversation:
                 transfer.advance(self._url, pieces)
 
         def help_out() -> None:
-            while fetcher.gains.go_on(self._origin) and self._bring_one(pieces):
+            while self._bring_one(pieces) and fetcher.gains.go_on(self._origin):
                 pass
 
         try:
             fetcher.helpers.fetch_pieces(pieces, work, help_out)
         except OtherVersionError:
             fetcher.gains.do_not_fit(self._origin)
+            self._may_split = False  # also when that is forgotten: or it would begin afresh again and again
             transfer.restart()
             return False
-        except BaseException:
+        except BaseException as e:
+            if isinstance(e, TransferError):
+                fetcher.gains.broke(self._origin)
             transfer.mend(self._url, pieces)
             raise
         transfer.mend(self._url, pieces)
@@ -256,18 +268,24 @@ class _Conversation:
         piece = pieces.take()
         if piece is None:
             return False
-        headers = self._transfer.range_headers(self._url, piece)
+        headers, size = self._transfer.range_headers(self._url, piece), piece[1] - piece[0]
         with self._fetcher.sessions.get(self._url, headers, self._stop) as answer:
             self._check_head(answer, ranged=True)
             if not self._transfer.fits(self._url, answer, piece):
                 raise OtherVersionError
             place = self._transfer.open_slice(piece)
             try:
-                self._pour(answer, place, None, lambda: None)
+                self._pour(answer, place, size, lambda: None)
             finally:
                 os.close(place.fd)
+            if place.size != size:  # a chunked body may have any length
+                raise OtherVersionError
         pieces.done(piece)
         return True
+
+
+class _DripError(HostError):
+    """What comes is below the floor."""
 
 
 class _SlowError(Exception):

@@ -46,6 +46,12 @@ def read_regular(path: str, limit: int) -> tuple[os.stat_result, bytes] | None:
         os.close(fd)
 
 
+def free_bytes(path: str) -> int:
+    """What an ordinary user may still write to the file system."""
+    found = os.statvfs(path)
+    return found.f_bavail * found.f_frsize
+
+
 def is_directory(path: str) -> bool:
     """Whether that is a directory, and not a symlink to one. False also where one may not look."""
     try:
@@ -98,6 +104,14 @@ class FileSystem:
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def fsync_path(self, path: str) -> None:
+        """Make the data of a file that is here survive a power failure."""
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            self.fsync_file(fd, path)
         finally:
             os.close(fd)
 

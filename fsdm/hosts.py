@@ -19,9 +19,10 @@ import math
 import threading
 import time
 from dataclasses import dataclass
+from functools import lru_cache
 from operator import itemgetter
 from typing import TYPE_CHECKING, Final, Self
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from fsdm.errors import TransferError
 from fsdm.policy import PORTS
@@ -43,9 +44,15 @@ ASKED_LAST_S: Final = 3600.0
 def origin_of(url: str) -> str:
     """scheme://host:port of a URL (or of an origin), in lower case, without the default port; raises ValueError."""
     parts = urlsplit(url)
+    return _origin(parts.scheme, parts.netloc)
+
+
+@lru_cache(MANY)
+def _origin(scheme: str, netloc: str) -> str:
+    parts = SplitResult(scheme, netloc, "", "", "")
     host = parts.hostname or ""
     host = f"[{host}]" if ":" in host else host
-    return f"{parts.scheme}://{host}" + ("" if parts.port in {None, PORTS.get(parts.scheme)} else f":{parts.port}")
+    return f"{scheme}://{host}" + ("" if parts.port in {None, PORTS.get(scheme)} else f":{parts.port}")
 
 
 class Hosts:

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
+
+from fsdm.errors import InvalidInputError
+
+CONNECTIONS: Final = 8
+PER_FILE: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,12 +24,15 @@ class Limits:
 
     Files come from the hosts that one of `allow_hosts` names (none: from any), and with `deny_private` only from public
     addresses: see PROTOCOL.md, "Where files may come from".
+
+    Raises:
+        InvalidInputError: a number that is too small.
     """
 
     jobs: int = 8
-    connections: int = 8
+    connections: int = CONNECTIONS
     per_host: int | None = None
-    per_file: int = 4
+    per_file: int = PER_FILE
     bytes_per_s: float | None = None
     hands: int = 4
     poll_s: float = 1.0
@@ -33,6 +41,18 @@ class Limits:
     durability: Literal["none", "chunk"] = "chunk"
     allow_hosts: tuple[str, ...] = ()
     deny_private: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("jobs", "connections", "per_host", "per_file", "hands", "max_bytes"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InvalidInputError(f"must be at least 1, it is {value}", field=name)
+        if self.keep_free_bytes < 0:
+            raise InvalidInputError(f"must not be below 0, it is {self.keep_free_bytes}", field="keep_free_bytes")
+        for name in ("poll_s", "bytes_per_s"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise InvalidInputError(f"must be above 0, it is {value}", field=name)
 
     @property
     def durable(self) -> bool:

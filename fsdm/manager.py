@@ -36,7 +36,7 @@ def make_layout(layout: Layout, fs: FileSystem) -> None:
         NoDataDirectoryError: it is in use for something else.
         UnknownFormatError: it is of a format that this version does not know.
     """
-    os.makedirs(layout.root, exist_ok=True)
+    _make_root(layout.root, fs)
     if not os.path.lexists(layout.format_file):
         _check_not_foreign(layout)
         fs.write(os.path.join(layout.root, CACHEDIR_TAG), CACHEDIR_TAG_TEXT.encode(), durable=False)
@@ -45,6 +45,16 @@ def make_layout(layout: Layout, fs: FileSystem) -> None:
     for name in layout.directories():
         fs.mkdir(os.path.join(layout.root, name))
     fs.fsync_dir(layout.root)
+
+
+def _make_root(path: str, fs: FileSystem) -> None:
+    """Make a directory, and what is missing above it, for good: what is fsynced below it is lost with its name."""
+    if os.path.isdir(path):
+        return
+    parent = os.path.dirname(path)
+    _make_root(parent, fs)
+    fs.mkdir(path)
+    fs.fsync_dir(parent)
 
 
 def _check_not_foreign(layout: Layout) -> None:
@@ -146,7 +156,7 @@ class DataManager(Client):
             reconciler.open()
             reconciler.start()
         except BaseException:
-            lock.close()
+            _end(reconciler, lock)
             raise
         self._lock, self._reconciler = lock, reconciler
         self._catalog = reconciler.catalog
@@ -165,7 +175,7 @@ class DataManager(Client):
             if self._lock is None:
                 try:
                     self._take_over()
-                except (OSError, DataDirectoryError) as e:
+                except (OSError, RuntimeError, DataDirectoryError) as e:  # also: no descriptors or threads, for now
                     logger.warning("cannot take over %s yet: %s", self._layout.root, e)
             elif not self._lock.is_ours():  # LOCK was removed by hand: another process may have taken a new one
                 self._step_down()

@@ -8,8 +8,10 @@ it does not know are kept (a want's go on into its manifest) and ignored. A docu
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Annotated, Any, ClassVar, Literal, Self
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import (
     BaseModel,
@@ -60,14 +62,22 @@ def _range(value: object) -> range:
     return range(start, end)
 
 
+@lru_cache(1024)  # most files come from few hosts
+def _has_host(netloc: str) -> bool:
+    parts = SplitResult("", netloc, "", "", "")
+    _ = parts.port  # raises ValueError itself where it is none
+    return bool(parts.hostname)
+
+
 def _url(value: object) -> str:
     if not isinstance(value, str):
         raise ValueError(f"must be a URL, not {type(value).__name__}")  # noqa: TRY004
     parts = urlsplit(value)  # raises ValueError itself on malformed brackets
-    if parts.scheme.lower() not in SCHEMES:
+    if parts.scheme not in SCHEMES:
         raise ValueError(f"must begin with {' or '.join(s + '://' for s in SCHEMES)}")
-    _ = parts.port  # raises ValueError itself where it is none
-    if not parts.hostname or " " in value or not value.isprintable():  # of what is printable, only " " is a space
+    if (
+        not _has_host(parts.netloc) or " " in value or not value.isprintable()
+    ):  # of what is printable, only " " is a space
         raise ValueError("must have a host, and no spaces or control characters")
     return value
 
@@ -280,12 +290,15 @@ def _agrees(entry: FileEntry, source: FileSource) -> bool:
     )
 
 
-class PartRecord(_Document):
+@dataclass(frozen=True, slots=True)
+class PartRecord:
     """What `partial/ID/PARTS` says of one file: the version that it is of, and a BLAKE3 of the first `size` bytes.
 
     `url` is the BLAKE3 of its URL, `total` the size of the whole where the server said it; `complete`: it is all there;
     `holes`: behind `size` there may be holes.
     """
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="ignore")  # nobody else writes it
 
     url: Digest
     validator: str | None = None

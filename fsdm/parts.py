@@ -10,7 +10,7 @@ proves them: the record's, or the want's. A record that is lost or cannot be rea
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
@@ -47,12 +47,17 @@ class Part:
         if lasting or known is not None:
             self.save()
 
+    def doubt(self) -> None:
+        """What comes now may be of another version: from now on nothing but a digest tells of which the bytes are."""
+        if self.record is not None and self.record.validator is not None:
+            self.record = replace(self.record, validator=None)
+            self.save()
+
     def reach(self, size: int, digest: str, *, complete: bool, holes: bool, save: bool) -> None:
         """The first `size` bytes are there, and have this BLAKE3; `complete`: that is all of it."""
         if self.record is not None:
             complete = complete or (self.record.complete and self.record.size == size)
-            changes = {"size": size, "blake3": digest, "complete": complete, "holes": holes}
-            self.record = self.record.model_copy(update=changes)
+            self.record = replace(self.record, size=size, blake3=digest, complete=complete, holes=holes)
             if save:
                 self.save()
 

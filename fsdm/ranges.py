@@ -54,12 +54,12 @@ class _Origin:
             self.marks.append((now, self.total))
 
     def rate(self, span_s: float, now: float) -> float:
-        """Bytes a second in the last `span_s` seconds."""
+        """Bytes a second in the last `span_s` seconds, or since bytes have come in them."""
         if not self.marks:
             return 0.0
         at = bisect_left(self.marks, now - span_s, key=lambda mark: mark[0])
         since, bytes_by_then = self.marks[min(at, len(self.marks) - 1)]
-        return (self.total - bytes_by_then) / max(now - since, span_s)
+        return (self.total - bytes_by_then) / max(now - since, LOOK_S / 2)
 
 
 class Gains:
@@ -101,6 +101,13 @@ class Gains:
         with self._mutex:
             known = self._origin(origin)
             known.gains, known.until, known.tried_at = False, self._clock() + REMEMBERED_S, None
+
+    def broke(self, origin: str) -> None:
+        """A piece from there did not come: a trial that ends so has gained nothing."""
+        with self._mutex:
+            known = self._origin(origin)
+            if known.gains is None:
+                known.gains, known.until, known.tried_at = False, self._clock() + REMEMBERED_S, None
 
     def _origin(self, origin: str) -> _Origin:
         if origin not in self._origins and len(self._origins) >= MANY_ORIGINS:
@@ -159,7 +166,7 @@ class Pieces:
         self._waiting: deque[Piece] = deque((at, min(at + size, total)) for at in range(start, total, size))
         self._done: dict[int, int] = {}
         self._in_line = start
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
 
     def take(self) -> Piece | None:
         """The first that nobody has, or None where there is none or another thread has failed."""
@@ -171,7 +178,7 @@ class Pieces:
         with self._mutex:
             self._done[piece[0]] = piece[1]
 
-    def failed(self, error: Exception) -> None:
+    def failed(self, error: BaseException) -> None:
         """A piece did not come: no further one is begun."""
         with self._mutex:
             self.error = self.error or error
@@ -225,5 +232,5 @@ class Helpers:
 def _guarded(pieces: Pieces, work: Callable[[], None]) -> None:
     try:
         work()
-    except Exception as e:  # whatever it is, the thread that joins them raises it
+    except BaseException as e:  # whatever it is, the thread that joins them raises it
         pieces.failed(e)

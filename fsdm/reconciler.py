@@ -142,11 +142,16 @@ class Reconciler:
         self._trash.empty()
 
     def start(self) -> None:
-        """Reconcile in a thread of its own, until `stop`."""
+        """Reconcile in a thread of its own, until `stop`.
+
+        Raises:
+            RuntimeError: the system gives no thread; `stop` ends what has begun.
+        """
         self._watch.start()
         self._audit.start()
-        self._thread = threading.Thread(target=self._run, name="fsdm-reconciler", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._run, name="fsdm-reconciler", daemon=True)
+        thread.start()
+        self._thread = thread
 
     def stop(self, timeout_s: float | None = 5.0) -> bool:
         """Stop the transfers and end; what was not finished is taken up by the next.
@@ -158,8 +163,8 @@ class Reconciler:
         self._bell.wake()
         if self._thread is not None:
             self._thread.join(timeout_s)
-            self._audit.stop()
-            self._watch.stop()
+        self._audit.stop()
+        self._watch.stop()
         for action, stop in list(self._busy.values()):
             stop.set()
             if isinstance(action, Fetch):
@@ -240,6 +245,8 @@ class Reconciler:
         for name in self.layout.directories():
             self._fs.mkdir(os.path.join(self.layout.root, name))
         self._watch.arm()
+        for crew in (self._fetchers, self._hands, self._erasers):
+            crew.hire()
         changed = self.catalog.refresh()
         for chunk_id in changed:
             self._room.count(chunk_id)
@@ -260,6 +267,7 @@ class Reconciler:
         now = self._clock()
         if chunk_id in self._held and not (state.delete or state.unready):
             self._let_go(chunk_id)
+            memo = self._memory.of(chunk_id)
             if state.ready:
                 self._tell(Event("available", chunk_id, "the delete was withdrawn, nothing is fetched"))
         decision = decide(state, memo, now)

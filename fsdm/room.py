@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from fsdm.errors import InvalidInputError, StaleMarkerError
-from fsdm.fs import read_regular
+from fsdm.fs import free_bytes, read_regular
 from fsdm.intents import read_want
 from fsdm.layout import DATA, MANIFEST_MAX_BYTES, READY, is_id
 from fsdm.ledger import Ledger
@@ -43,12 +43,6 @@ logger = logging.getLogger("fsdm")
 ID_LENGTH: Final = 64
 BLOCK_BYTES: Final = 512  # of st_blocks: stat(2)
 METADATA_BYTES: Final = 1 << 20  # what directories take up besides: for less than that no fetch is stopped
-
-
-def free_bytes(path: str) -> int:
-    """What an ordinary user may still write to the file system."""
-    found = os.statvfs(path)
-    return found.f_bavail * found.f_frsize
 
 
 @dataclass(slots=True)
@@ -207,6 +201,8 @@ class Room:
         self.count(chunk_id)
         if run is None or not self.is_limited:
             return True
+        if run.stopped:
+            return False
         run.came_bytes, run.allocated_bytes = bytes_in(self._layout.partial_of(chunk_id))
         self.look()
         if run.came_bytes <= run.need_bytes or self._short_bytes <= 0:

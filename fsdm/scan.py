@@ -14,7 +14,7 @@ from fsdm.fs import is_directory
 from fsdm.intents import look_at
 from fsdm.layout import READY, WANT_MAX_BYTES, is_hidden, is_id
 from fsdm.locks import exists
-from fsdm.state import ChunkState, Oddity, Partial, Snapshot
+from fsdm.state import ChunkState, Marker, Oddity, Partial, Snapshot
 
 if TYPE_CHECKING:
     from fsdm.catalog import Catalog
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 def look(layout: Layout, catalog: Catalog, chunk_id: str) -> ChunkState:
     """What the disk says about one id now; where it stands in `chunks/` is as of the catalog's last refresh."""
-    want = look_at(layout.want_marker(chunk_id), limit=WANT_MAX_BYTES)
-    delete = look_at(layout.delete_marker(chunk_id))
+    want = _marker(layout.want_marker(chunk_id), limit=WANT_MAX_BYTES)
+    delete = _marker(layout.delete_marker(chunk_id))
     partial = layout.partial_of(chunk_id)
     ready: list[Place] = []
     unready: list[Place] = []
@@ -40,6 +40,13 @@ def look(layout: Layout, catalog: Catalog, chunk_id: str) -> ChunkState:
         unready=tuple(unready),
         failed=exists(layout.failed_of(chunk_id)),
     )
+
+
+def _marker(path: str, *, limit: int | None = None) -> Marker | None:
+    try:
+        return look_at(path, limit=limit)
+    except OSError as e:  # nothing is done about it, and no other marker waits for it
+        return Marker(0, 0, 0, 0, f"cannot be looked at: {e.strerror}")
 
 
 def _partial(path: str) -> Partial:

@@ -5,9 +5,9 @@ what it has found out (proxies, verification, credentials, the head of the reque
 they ask the connection that was kept, with the same bytes. Any other URL, and any answer that redirects, is requests'.
 
 TLS is verified; proxies, netrc and CA bundles are as requests finds them. Redirects are followed as requests does it:
-credentials do not go on to another host. One from https to http is refused. Nothing is retried here, no encoding is
-asked for, and no cookie is kept: a file does not depend on what was fetched before it. What an error says never shows
-the secrets of a URL.
+credentials do not go on to another host. One from https to http is refused. Nothing is retried here but what met a kept
+connection that its server had ended; no encoding is asked for, and no cookie is kept: a file does not depend on what
+was fetched before it. What an error says never shows the secrets of a URL.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import http.cookiejar
 import re
 import threading
 import time
+import weakref
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -28,7 +29,7 @@ from requests.models import REDIRECT_STATI
 from requests.utils import select_proxy
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 
-from fsdm.connection import Guarded, Pool, TlsPool, cut_by, kept_to
+from fsdm.connection import Guarded, Pool, StaleError, TlsPool, cut_by, kept_to
 from fsdm.errors import HostError, PolicyError, TransferError
 from fsdm.policy import ANY, Policy
 
@@ -91,11 +92,17 @@ class Session(requests.Session):
 
     def get_redirect_target(self, resp: requests.Response) -> str | None:
         """Where an answer redirects to, if it does."""
-        target: str | None = super().get_redirect_target(resp)
+        try:
+            target: str | None = super().get_redirect_target(resp)
+            to = urlsplit(target or "")
+            _ = to.port
+        except ValueError as e:
+            resp.close()
+            raise TransferError(f"{shown(resp.url or '')}: redirected to what is no URL", transient=False) from e
         left = resp.raw.length_remaining
         if target and (left is None or left > DRAIN_BYTES):
             resp.raw.close()  # requests would read the body of it to its end, and it may have none
-        if target and urlsplit(resp.url or "").scheme == "https" and urlsplit(target).scheme == "http":
+        if target and urlsplit(resp.url or "").scheme == "https" and to.scheme == "http":
             resp.close()
             raise TransferError(
                 f"{shown(resp.url or '')}: redirected from https to {shown(target)}, which is refused", transient=False
@@ -121,14 +128,14 @@ class Sessions:
             StoppedError: `stop` was set.
         """
         with cut_by(stop), kept_to(self._policy), _http_errors(url, stop, self._timeout):
-            raw = self._send(url, headers)
+            raw = self._send(url, headers, stop)
             try:
                 yield raw
             finally:
                 raw.close()
                 raw.release_conn()
 
-    def _send(self, url: str, headers: Mapping[str, str]) -> HTTPResponse:
+    def _send(self, url: str, headers: Mapping[str, str], stop: Stop) -> HTTPResponse:
         """`Session.get`, but what is alike for all files of one origin is prepared once."""
         session = self._session()
         origin = self._origin(session, url)
@@ -145,11 +152,23 @@ class Sessions:
             settings = {"timeout": self._timeout, **origin.settings}
             response = [first, *session.resolve_redirects(first, request, **settings)][-1]
         else:
-            response = session.send(request, timeout=self._timeout, **origin.settings)
+            response = self._through(session, request, origin, stop)
             if plain and not response.history:
                 origin.learn(plain[1], response.raw)
         raw: HTTPResponse = response.raw
         return raw
+
+    def _through(
+        self, session: Session, request: requests.PreparedRequest, origin: _Origin, stop: Stop
+    ) -> requests.Response:
+        """By requests; once more where it met a kept connection that its server had ended (RFC 9112 §9.3.1)."""
+        try:
+            return session.send(request, timeout=self._timeout, **origin.settings)
+        except requests.ConnectionError as e:
+            if not any(isinstance(cause, StaleError) for cause in _causes(e)):
+                raise
+        stop.check()
+        return session.send(request, timeout=self._timeout, **origin.settings)
 
     def _origin(self, session: Session, url: str) -> _Origin:
         """What requests finds in the environment and in netrc for a URL's origin; up to ENVIRONMENT_S old."""
@@ -182,7 +201,7 @@ class _Origin:
     until: float  # monotonic
     settings: dict[str, Any]
     auth: Any
-    pool: Pool | None = None
+    pool: weakref.ref[Pool] | None = None  # requests keeps ten of them open, and lets the others go
     rest: bytes = b""  # of a request's head, after the target
 
     def learn(self, target: str, answer: HTTPResponse) -> None:
@@ -190,11 +209,12 @@ class _Origin:
         conn, pool = answer.connection, answer._pool  # noqa: SLF001
         start = f"GET {target}".encode()
         if isinstance(conn, Guarded) and isinstance(pool, Pool) and conn.asked.startswith(start + b" HTTP/1.1\r\n"):
-            self.pool, self.rest = pool, conn.asked.removeprefix(start)
+            self.pool, self.rest = weakref.ref(pool), conn.asked.removeprefix(start)
 
     def ask(self, target: str, timeout_s: float) -> HTTPResponse | None:
         """The answer over a kept connection, if there is one."""
-        return None if self.pool is None else self.pool.ask(target, self.rest, timeout_s)
+        pool = None if self.pool is None else self.pool()
+        return None if pool is None else pool.ask(target, self.rest, timeout_s)
 
 
 @contextmanager
@@ -221,14 +241,17 @@ def _reason(error: Exception, timeout: tuple[float, float]) -> str:
             return f"not a byte for {timeout[1]:g} s"
         case requests.exceptions.TooManyRedirects():
             return "too many redirects"
+    said = [cause.strerror for cause in _causes(error) if isinstance(cause, OSError) and cause.strerror]
+    return said[-1] if said else f"the connection broke ({type(error).__name__})"
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """An error, and what requests and urllib3 have wrapped in it, the innermost last."""
     seen: BaseException | None = error
-    cause = ""
     while seen is not None:
-        if isinstance(seen, OSError) and seen.strerror:
-            cause = seen.strerror
+        yield seen
         nested = getattr(seen, "reason", None) or next((a for a in seen.args if isinstance(a, BaseException)), None)
         seen = nested if isinstance(nested, BaseException) else seen.__cause__ or seen.__context__
-    return cause or f"the connection broke ({type(error).__name__})"
 
 
 def shown(url: str) -> str:

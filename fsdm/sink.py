@@ -83,7 +83,11 @@ class Sink:
         The file's size stays what has been written: so anybody can see how far it is.
         """
         if size is not None and size >= PIECE_BYTES and _fallocate is not None:
-            _fallocate(self.fd, size)
+            try:
+                _fallocate(self.fd, size)
+            except OSError:
+                os.ftruncate(self.fd, self.size)  # ext4 and xfs have reserved all that there was, and keep it
+                raise
 
     def put(self, data: bytes | memoryview) -> None:
         """Append bytes that are in user space."""
@@ -107,11 +111,15 @@ class Sink:
         self._catch_up()
         return self._digests["blake3"].hexdigest()
 
+    def sha256(self) -> str | None:
+        """Their sha256, in hex, where it is computed."""
+        self._catch_up()
+        digest = self._digests.get("sha256")
+        return digest.hexdigest() if digest is not None else None
+
     def entry(self, etag: str | None = None) -> FileEntry:
         """What came, as READY records it."""
-        self._catch_up()
-        digests = {name: digest.hexdigest() for name, digest in self._digests.items()}
-        return FileEntry(size=self.size, blake3=digests["blake3"], sha256=digests.get("sha256"), etag=etag)
+        return FileEntry(size=self.size, blake3=self.blake3(), sha256=self.sha256(), etag=etag)
 
     def _catch_up(self) -> None:
         if self._hashed == self.size:

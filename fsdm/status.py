@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from fsdm.catalog import Catalog
 from fsdm.errors import DataDirectoryError
-from fsdm.fs import read_regular
+from fsdm.fs import free_bytes, read_regular
 from fsdm.layout import READY, WANT_MAX_BYTES, Layout, Place, is_id
 from fsdm.locks import reconciler_owner
-from fsdm.room import bytes_in, free_bytes
+from fsdm.room import bytes_in
 from fsdm.scan import look, scan
 from fsdm.state import ChunkState, Oddity, Partial
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import os
 import stat
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from fsdm import answer as head
 from fsdm.errors import TransferError
+from fsdm.fs import free_bytes
 from fsdm.model import PartRecord
 from fsdm.parts import url_mark
 from fsdm.ranges import Pieces, Slice
@@ -45,6 +47,8 @@ class Transfer:
         self._sink: Sink | None = None
         self._noted = 0
         self._holes = False
+        self._complete = False
+        self._open_ended = False  # the end of the connection is all that tells the end of the file
         self._etag: str | None = None  # of the last answer
 
     @property
@@ -131,6 +135,9 @@ class Transfer:
         """
         if ranged and answer.status in {206, 416}:
             if answer.status == 206 and self._goes_on(url, answer):
+                self._learn_total(answer)
+                if "If-Range" not in self.range_headers(url):  # the want's digest is all that will tell
+                    self._part.doubt()
                 self.joined = True
                 self._etag = head.etag(answer.headers)
                 return self._sink
@@ -143,6 +150,9 @@ class Transfer:
             raise TransferError(
                 f"{shown(url)}: {length} bytes are offered, {self.source.size} are wanted", transient=False
             )
+        if self.source.size is None and length is not None and length > free_bytes(os.path.dirname(self._part.path)):
+            # anybody's server may say so: that is no reason to hold up all other downloads
+            raise TransferError(f"{shown(url)}: {length} bytes are offered, more than are free here", transient=True)
         self.restart()
         sink = self._sink or self._open()
         self._begin(url, answer, length)
@@ -151,6 +161,7 @@ class Transfer:
 
     def _begin(self, url: str, answer: HTTPResponse, length: int | None) -> None:
         self._etag = head.etag(answer.headers)
+        self._open_ended = self.source.size is None and length is None and not head.is_chunked(answer.headers)
         record = PartRecord(url=url_mark(url), validator=head.validator(answer.headers), etag=self._etag, total=length)
         self._part.begin(record, lasting=length is None or length >= RECORD_BYTES)
 
@@ -164,15 +175,20 @@ class Transfer:
         known = record is not None and record.url == url_mark(url)
         return not (known and record is not None and head.changed(record.validator, answer.headers))
 
+    def _learn_total(self, answer: HTTPResponse) -> None:
+        """What was begun without a length has one now: this answer may bring less than all that is missing."""
+        record, span = self._part.record, head.content_range(answer.headers)
+        if record is not None and span is not None:
+            self._part.record = replace(record, total=span.total)
+
     # ------------------------------------------------------------------------------------------------ what has arrived
 
     def moved(self, url: str) -> None:
         """Some bytes have come: see that they are not too many, and write down now and then how far it is."""
-        if self.source.size is not None and self.size > self.source.size:
+        total = self.total
+        if total is not None and self.size > total:
             self.restart()
-            raise TransferError(
-                f"{shown(url)}: more than the {self.source.size} bytes that are wanted", transient=False
-            )
+            raise TransferError(f"{shown(url)}: more than the {total} bytes that are wanted", transient=False)
         if self.size - self._noted >= CHECKPOINT_BYTES:
             self._note(save=True)
 
@@ -221,24 +237,27 @@ class Transfer:
         """Raise TransferError where less came than there is to be."""
         if self.total is not None and self.size != self.total:
             raise TransferError(f"{shown(url)}: {self.size} bytes came, {self.total} are wanted", transient=True)
+        if self.size == 0 and self._open_ended:  # a head that was cut off looks like this
+            raise TransferError(f"{shown(url)}: nothing came, and no word of how much there is", transient=True)
 
     def mismatch(self) -> str | None:
         """What of the want the bytes here contradict."""
-        entry = self._entry()
-        if self.source.size not in {None, entry.size}:
-            return f"{entry.size} bytes came, {self.source.size} are wanted"
-        for name in ("sha256", "blake3"):
-            wanted, came = getattr(self.source, name), getattr(entry, name)
-            if wanted is not None and wanted != came:
-                return f"the {name} is {came}, wanted is {wanted}"
+        source = self.source
+        if source.size not in {None, self.size}:
+            return f"{self.size} bytes came, {source.size} are wanted"
+        if source.sha256 is not None and source.sha256 != (came := self._opened.sha256()):
+            return f"the sha256 is {came}, wanted is {source.sha256}"
+        if source.blake3 is not None and source.blake3 != (came := self._opened.blake3()):
+            return f"the blake3 is {came}, wanted is {source.blake3}"
         return None
 
     def finish(self) -> FileEntry:
         """What is here now, on the disk."""
-        entry = self._entry()
+        sink, record = self._opened, self._part.record
+        entry = sink.entry(self._etag or (record.etag if record is not None else None))
         if self._durable:
-            self._fs.fsync_file(self._opened.fd, self._part.path)
-        self._note(save=False, complete=True)
+            self._fs.fsync_file(sink.fd, self._part.path)
+        self._complete = True
         return entry
 
     # ---------------------------------------------------------------------------------------------------------- shared
@@ -264,11 +283,7 @@ class Transfer:
             raise AssertionError("nothing has come yet")
         return self._sink
 
-    def _entry(self) -> FileEntry:
-        record = self._part.record
-        return self._opened.entry(self._etag or (record.etag if record is not None else None))
-
-    def _note(self, *, save: bool, complete: bool = False) -> None:
+    def _note(self, *, save: bool) -> None:
         sink = self._opened
-        self._part.reach(sink.size, sink.blake3(), complete=complete, holes=self._holes, save=save)
+        self._part.reach(sink.size, sink.blake3(), complete=self._complete, holes=self._holes, save=save)
         self._noted = sink.size

@@ -14,7 +14,7 @@ import re
 import threading
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
@@ -22,10 +22,12 @@ from urllib.parse import urlsplit
 from fsdm import DataChunk
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable
     from pathlib import Path
 
 PATIENCE_S = 20.0
+DRIP_BYTES, DRIP_S = 1000, 0.01
 _numbers = itertools.count(1)
 
 
@@ -64,6 +66,10 @@ class Fault:
     no_length: bool = False
     no_ranges: bool = False  # a Range is ignored
     ranged: tuple[int, dict[str, str]] | None = None  # what a request with a Range is answered with, and no body
+    drip_at: int | None = None  # an answer without an end is slow after so many bytes; a range with one comes at once
+    drips: int = 10_000  # so many times DRIP_BYTES, every DRIP_S; then the rest, at once (or once the gate is open)
+    piece: Callable[[int, int], Fault | None] | None = None  # how a range with an end misbehaves, in place of all this
+    chunked: bytes | None = None  # sent as a chunked body, whatever the Content-Length says
 
 
 class Source:
@@ -72,7 +78,7 @@ class Source:
     It gives strong ETags, and parts of files where it is asked for them; `heads` are the requests' headers, by path.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.files: dict[str, bytes] = {}
         self.faults: dict[str, Fault] = {}
         self.asked: Counter[str] = Counter()
@@ -99,6 +105,9 @@ class Source:
                 return
 
         self._server = Server(("127.0.0.1", 0), Handler)
+        self._scheme = "http" if tls is None else "https"
+        if tls is not None:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
 
     def __enter__(self) -> Self:
@@ -114,7 +123,7 @@ class Source:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_port}"
+        return f"{self._scheme}://127.0.0.1:{self._server.server_port}"
 
     def put(self, path: str, data: bytes) -> str:
         """Serve `data` at `path`; its URL."""
@@ -147,14 +156,14 @@ class Source:
         if data is None:
             handler.send_error(404)
             return
-        if fault.status != 200:
-            _send_head(handler, fault.status, {"Content-Length": "0"} | fault.headers)
+        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", handler.headers.get("Range", ""))
+        if asked is not None and asked[2]:
+            fault = (fault.piece and fault.piece(int(asked[1]), int(asked[2]) + 1)) or replace(fault, drip_at=None)
+        empty = (fault.status, fault.headers) if fault.status != 200 else fault.ranged if asked is not None else None
+        if empty is not None:
+            _send_head(handler, empty[0], {"Content-Length": "0"} | empty[1])
             return
         whole, start = len(data), 0
-        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", handler.headers.get("Range", ""))
-        if asked is not None and fault.ranged is not None:
-            _send_head(handler, fault.ranged[0], {"Content-Length": "0"} | fault.ranged[1])
-            return
         tag = fault.headers.get("ETag", etag_of(data))
         if asked is not None and not fault.no_ranges and handler.headers.get("If-Range", tag) == tag:
             start, end = int(asked[1]), int(asked[2] or whole - 1) + 1
@@ -172,18 +181,32 @@ class Source:
             handler.close_connection = True
         elif "Content-Length" not in fault.headers:
             handler.send_header("Content-Length", str(len(data)))
+        if fault.chunked is not None:
+            handler.send_header("Transfer-Encoding", "chunked")
+            data = (b"%x\r\n%b\r\n" % (len(fault.chunked), fault.chunked) if fault.chunked else b"") + b"0\r\n\r\n"
         handler.end_headers()
-        sent = 0
-        if fault.stall_at is not None:
-            handler.wfile.write(data[: fault.stall_at])
-            handler.wfile.flush()
-            sent = fault.stall_at
-            fault.stalled.set()
-            fault.gate.wait(PATIENCE_S)
-        end = len(data) if fault.cut_at is None else fault.cut_at
-        handler.wfile.write(data[sent:end])
+        _send_body(handler, data, fault)
         if fault.cut_at is not None:
             handler.close_connection = True
+
+
+def _send_body(handler: BaseHTTPRequestHandler, data: bytes, fault: Fault) -> None:
+    sent = 0
+    if fault.drip_at is not None:
+        handler.wfile.write(data[: fault.drip_at])
+        sent = fault.drip_at
+        for _ in range(fault.drips):
+            if sent >= len(data) or fault.gate.wait(DRIP_S):
+                break
+            handler.wfile.write(data[sent : sent + DRIP_BYTES])
+            sent += DRIP_BYTES
+    if fault.stall_at is not None:
+        handler.wfile.write(data[: fault.stall_at])
+        handler.wfile.flush()
+        sent = fault.stall_at
+        fault.stalled.set()
+        fault.gate.wait(PATIENCE_S)
+    handler.wfile.write(data[sent : fault.cut_at])
 
 
 def _send_head(handler: BaseHTTPRequestHandler, status: int, headers: dict[str, str]) -> None:

@@ -52,6 +52,7 @@ def test_one_that_does_not_fit_is_told_of_first_and_parked_then(layout: Layout) 
     assert bench.agenda.parked_fetches == 0
     assert not bench.it.admit(fetch, NOW + 1)
     assert bench.agenda.parked_fetches == 1
+    assert bench.bell._event.is_set()  # others may still have to be asked
     assert bench.memory.of(fetch.id).failure == memo.failure
     assert [event.kind for event in bench.events] == ["over"]
 

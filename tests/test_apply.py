@@ -331,6 +331,7 @@ def test_the_data_is_synced_before_ready_and_ready_before_the_rename_and_the_ren
         ("create", f"{partial}/data/logs.parquet"),
         ("fsync_file", f"{partial}/data/logs.parquet"),
         ("fsync_dir", f"{partial}/data"),
+        ("fsync_dir", partial),
         ("write", f"{partial}/READY"),
         ("fsync_file", temporary),
         ("rename", temporary),
@@ -341,6 +342,7 @@ def test_the_data_is_synced_before_ready_and_ready_before_the_rename_and_the_ren
         ("rename", partial),
         ("fsync_dir", dataset),
         ("fsync_dir", "partial"),
+        ("fsync_dir", "delete"),
         ("rename", f"want/{chunk.id}"),
         ("unlink", "want/(aside)"),
         ("fsync_dir", "want"),
@@ -405,7 +407,50 @@ def test_a_want_of_what_is_there_is_removed_and_a_want_of_other_files_takes_it_o
     assert entries(data_dir / "want") == [chunk.id]
 
 
+def test_a_want_is_made_durable_before_it_takes_the_old_files_out_of_service(
+    layout: Layout, chunk: DataChunk, data_dir: Path
+) -> None:
+    bench = Bench(layout, fs=Recorder())
+    place = put_chunk(layout, chunk_id=chunk.id)
+    put_want(data_dir, other_files(chunk).model_copy(update={"dataset_id": place.dataset_id}))
+    assert bench.apply(Confirm(chunk.id, bench.want(chunk.id), place)) == Done()
+    path = f"chunks/{place.dataset_id}/{place.name}"
+    assert relative(bench) == [
+        ("fsync_file", f"want/{chunk.id}"),
+        ("fsync_dir", "want"),
+        ("unlink", f"{path}/READY"),
+        ("fsync_dir", path),
+    ]
+
+
+def test_a_want_that_is_withdrawn_at_that_moment_takes_nothing_away(
+    layout: Layout, chunk: DataChunk, data_dir: Path
+) -> None:
+    bench = Bench(layout)
+    place = put_chunk(layout, chunk_id=chunk.id)
+    put_want(data_dir, other_files(chunk).model_copy(update={"dataset_id": place.dataset_id}))
+    want = bench.want(chunk.id)
+    bench.fs.fsync_path = lambda path: os.stat(f"{path}.gone")  # type: ignore[assignment, method-assign]
+    assert bench.apply(Confirm(chunk.id, want, place)) == Stale()
+    assert os.path.exists(f"{layout.path(place)}/READY")
+
+
 # ------------------------------------------------------------------------------------------------------------- overrule
+
+
+def test_a_want_is_made_durable_before_it_overrules_a_delete(layout: Layout, chunk: DataChunk, data_dir: Path) -> None:
+    bench = Bench(layout, fs=Recorder())
+    touch_delete(data_dir, chunk.id)
+    put_want(data_dir, chunk)
+    action = Overrule(chunk.id, "delete", bench.want(chunk.id), bench.delete(chunk.id))
+    assert bench.apply(action) == Done()
+    assert relative(bench) == [
+        ("fsync_file", f"want/{chunk.id}"),
+        ("fsync_dir", "want"),
+        ("rename", f"delete/{chunk.id}"),
+        ("unlink", "delete/(aside)"),
+        ("fsync_dir", "delete"),
+    ]
 
 
 @pytest.mark.parametrize("loser", ["want", "delete"])
@@ -471,13 +516,15 @@ def test_a_chunk_is_claimed_before_its_ready_goes_and_that_before_the_rename_and
     bench.apply(retire(bench, deleted))
     bench.apply(Forget(deleted.chunk_id, bench.delete(deleted.chunk_id)))
     assert isinstance(bench.fs, Recorder)
-    steps = [step for step in relative(bench) if step[0] != "erase"]
+    steps = [(name, "(trashed)" if name == "erase" else path) for name, path in relative(bench)]
     dataset = f"chunks/{deleted.dataset_id}"
     assert steps == [
         ("unlink", f"{dataset}/{deleted.name}/READY"),
         ("rename", f"{dataset}/{deleted.name}"),
         ("fsync_dir", dataset),
         ("fsync_dir", "trash"),
+        ("erase", "(trashed)"),
+        ("fsync_dir", "want"),
         ("rename", f"delete/{deleted.chunk_id}"),
         ("unlink", "delete/(aside)"),
         ("fsync_dir", "delete"),

@@ -535,6 +535,41 @@ def test_a_body_without_a_length_is_checked_one_byte_beyond_what_is_wanted(
         assert_is(tmp_path / "whole", POOL[:at_most])
 
 
+@pytest.mark.parametrize("road", [name for name in ROADS if "stream" not in name], indirect=True)
+def test_bytes_that_drip_are_looked_at_as_they_come(
+    road: Road, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(body, "LOOK_S", 0.01 if road.kind == "splice" else 0.0)
+    sizes = set()
+    with road.origin() as origin, road.pool(origin) as pool:
+        answer = origin.put("/", POOL[:1000], framing=road.framing, stall_at=100)
+
+        def check(sink: Sink) -> None:
+            sizes.add(sink.size)
+            if 0 < sink.size < 1000:
+                answer.gate.set()
+
+        entry = take(road, pool, "/", tmp_path / "file", check=check, idle_timeout_s=PATIENCE_S)
+    assert len(sizes - {0, 1000}) == 1, "a part of it was seen alone"
+    assert_is(tmp_path / "file", POOL[:1000], entry)
+
+
+@EVERY_ROAD
+@pytest.mark.parametrize("most", [1, 1000, 5000, 100_000])
+def test_blocks_as_small_as_a_cap_has_them_lose_no_byte(road: Road, tmp_path: Path, most: int) -> None:
+    size = min(LARGE, 20_000 * most)
+    with road.origin() as origin, road.pool(origin) as pool:
+        origin.put("/", POOL[:size], framing=road.framing)
+        sink = open_sink(str(tmp_path / "file"), sha256=True, writeback=False)
+        try:
+            raw = pool.urlopen("GET", "/", preload_content=False)
+            how: dict[str, Any] = {"at_most": None, "idle_timeout_s": IDLE_S, "check": lambda: None}
+            road.pour(raw, sink, **how, block=lambda room: min(room, most))
+            assert_is(tmp_path / "file", POOL[:size], sink.entry())
+        finally:
+            os.close(sink.fd)
+
+
 @pytest.mark.parametrize("road", TELLS_NO_CUT, indirect=True)
 def test_a_check_tells_a_connection_that_was_cut_on_purpose_from_one_that_broke(road: Road, tmp_path: Path) -> None:
     cut, path, at = threading.Event(), tmp_path / "file", 2 * BLOCK_BYTES

@@ -141,6 +141,15 @@ def test_what_has_no_ready_is_neither_listed_nor_found(client: Client, layout: L
     assert found(client, 0) is None
 
 
+def test_a_symlink_in_place_of_a_chunk_is_neither_listed_nor_found(client: Client, layout: Layout) -> None:
+    place = put_chunk(layout)
+    os.rename(layout.path(place), f"{layout.root}/aside")
+    os.symlink(f"{layout.root}/aside", layout.path(place))
+    assert client.list_chunks() == []
+    assert found(client, 0) is None
+    assert not client.wait(place.chunk_id, 0)
+
+
 def test_where_the_responsible_chunk_is_on_its_way_out_the_next_in_line_is_found(
     client: Client, layout: Layout, data_dir: Path
 ) -> None:

@@ -250,9 +250,17 @@ def test_a_connection_that_the_server_closes_after_its_answer_is_not_asked_again
         assert pool.ask("/third", REST, PATIENCE_S) is None
 
 
-@pytest.mark.parametrize("answer", [b"", b"SSH-2.0\r\n"])
-def test_an_answer_that_is_none_is_an_error_of_the_connection_which_is_closed(answer: bytes) -> None:
-    with serving(OK, answer) as (pool, _):
+def test_a_kept_connection_that_its_server_has_ended_is_none_that_can_be_asked() -> None:
+    with serving(OK, b"") as (pool, _):
+        conn = opened(pool)
+        assert pool.ask("/second", REST, PATIENCE_S) is None
+        assert conn.sock is None
+        assert pool.pool is not None
+        assert pool.pool.qsize() == 1, "its place is given back"
+
+
+def test_an_answer_that_is_none_is_an_error_of_the_connection_which_is_closed() -> None:
+    with serving(OK, b"SSH-2.0\r\n") as (pool, _):
         conn = opened(pool)
         with pytest.raises(ProtocolError):
             pool.ask("/second", REST, PATIENCE_S)

@@ -79,7 +79,7 @@ def test_threads_are_daemons_started_only_as_they_are_needed(gates: list[Gate]) 
         gate.open.set()
         crew.submit(gate)
         with idle:
-            assert idle.wait_for(lambda: crew._idle == 1, PATIENCE_S)
+            assert idle.wait_for(lambda: crew._pending == 0, PATIENCE_S)
     assert [thread.name for thread in crew._threads] == ["hand-0"]
     assert crew._threads[0].daemon
     assert crew.close(PATIENCE_S)

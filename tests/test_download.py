@@ -99,8 +99,8 @@ def test_all_files_of_a_chunk_arrive_and_its_manifest_says_what_they_are(source:
     assert files_of(tmp_path / "partial" / "data") == expected(chunk, source)
     assert manifest.satisfies(chunk)
     assert told == list(chunk.files)
-    assert fs.names == ["mkdir", "mkdir"] + ["create", "fsync_file"] * 4 + ["fsync_dir"]
-    assert fs.steps[-1] == ("fsync_dir", f"{tmp_path}/partial/data")
+    assert fs.names == ["mkdir", "mkdir"] + ["create", "fsync_file"] * 4 + ["fsync_dir"] * 2
+    assert fs.steps[-2:] == [("fsync_dir", f"{tmp_path}/partial/data"), ("fsync_dir", f"{tmp_path}/partial")]
 
 
 def test_one_file_that_fails_fails_the_chunk(source: Source, tmp_path: Path) -> None:

@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import itertools
 import os
 import socket
 import threading
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from blake3 import blake3
 
-from fsdm.errors import StoppedError, TransferError
+from fsdm import DataManager
+from fsdm import body as body_module
+from fsdm import fetcher as fetcher_module
+from fsdm.errors import HostError, StoppedError, TransferError
 from fsdm.fetcher import HttpFetcher
 from fsdm.fs import FileSystem
 from fsdm.model import FileSource
 from fsdm.parts import Part
+from fsdm.rate import Floor, Rate
 from fsdm.session import shown
 from fsdm.stop import Stop
-from tests.kit import PATIENCE_S, content, eventually
+from tests.kit import PATIENCE_S, Source, content, eventually
 from tests.test_fs import Recorder
 
 if TYPE_CHECKING:
@@ -29,7 +35,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fsdm.model import FileEntry
-    from tests.kit import Source
 
 DATA = content("a file", 300_000)
 SHA256 = hashlib.sha256(DATA).hexdigest()
@@ -145,6 +150,15 @@ def test_an_empty_file_is_a_file(source: Source, path: Path) -> None:
 def test_a_body_without_a_length_ends_with_the_connection(source: Source, url: str, path: Path) -> None:
     source.fault("/file", no_length=True)
     assert fetch(url, path).blake3 == BLAKE3
+
+
+@pytest.mark.parametrize("head", [b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nContent-Ty", b"HTTP/1.1 200 OK\r\n\r\n"])
+def test_an_answer_that_is_cut_off_in_its_head_is_no_empty_file(path: Path, head: bytes) -> None:
+    with answering([head]) as (url, _), pytest.raises(TransferError, match="nothing came") as caught:
+        fetch(url, path)
+    assert caught.value.transient
+    with answering([CHUNKED + b"0\r\n\r\n"]) as (url, _):
+        assert fetch(url, path).size == 0, "an empty file says so"
 
 
 def test_a_chunked_body_is_put_together(path: Path) -> None:
@@ -331,6 +345,215 @@ def test_what_the_disk_refuses_is_no_fault_of_the_transfer(
     monkeypatch.setattr(os, "write", refuse)
     with pytest.raises(OSError, match="No space left"):
         fetch(url, path)
+
+
+# ------------------------------------------------------------------------------------------------------ cap and floor
+
+
+@pytest.mark.parametrize("small_bytes", [0, 1 << 40])  # both roads of a plain body
+@pytest.mark.parametrize(("bytes_per_s", "given_up"), [(500, True), (1000, True), (1100, False), (250_000, False)])
+def test_a_transfer_is_given_up_below_the_floor_and_not_above_it(
+    url: str, path: Path, monkeypatch: pytest.MonkeyPatch, small_bytes: int, bytes_per_s: float, given_up: bool
+) -> None:
+    monkeypatch.setattr(body_module, "SMALL_BYTES", small_bytes)
+    monkeypatch.setattr(body_module, "READ_BYTES", 8192)
+    monkeypatch.setattr(body_module, "BLOCK_BYTES", 8192)
+    monkeypatch.setattr(body_module, "PIPE_BYTES", 8192)
+
+    def clock() -> float:
+        return (path.stat().st_size if path.exists() else 0) / bytes_per_s
+
+    monkeypatch.setattr(fetcher_module, "Floor", partial(Floor, clock=clock))
+    if given_up:
+        with pytest.raises(HostError, match="less than 1024 bytes a second") as caught:
+            fetch(url, path)
+        assert caught.value.transient
+        assert path.stat().st_size < len(DATA), "it does not wait for all of it"
+    else:
+        assert fetch(url, path).blake3 == BLAKE3
+
+
+class Paced(Stop):
+    """A Stop whose waits move a clock instead of taking time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+        self.longest_s = 0.0
+
+    def wait(self, seconds: float, event: threading.Event | None = None) -> None:
+        self.now += seconds
+        self.longest_s = max(self.longest_s, seconds)
+
+
+@pytest.mark.parametrize("bytes_per_s", [20_000, 1_000_000])
+@pytest.mark.parametrize("small_bytes", [0, 1 << 40])
+def test_all_transfers_together_keep_to_the_cap(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bytes_per_s: float, small_bytes: int
+) -> None:
+    monkeypatch.setattr(body_module, "SMALL_BYTES", small_bytes)
+    fetcher, pace, count = HttpFetcher(bytes_per_s=bytes_per_s, floor_bytes_per_s=10 * bytes_per_s), Paced(), 5
+    fetcher.rate = Rate(bytes_per_s, clock=lambda: pace.now)
+    monkeypatch.setattr(fetcher_module, "Floor", partial(Floor, window_s=0.1, clock=lambda: pace.now))
+    for number in range(count):
+        assert fetch(url, tmp_path / str(number), pace, fetcher=fetcher).blake3 == BLAKE3
+    assert pace.now == pytest.approx(count * len(DATA) / bytes_per_s, rel=0.01, abs=0.11), "and the floor waits as well"
+    assert pace.longest_s <= 1.02 * max(0.05, io.DEFAULT_BUFFER_SIZE / bytes_per_s), "and they come evenly"
+
+
+# -------------------------------------------------------------------------------------------------- whose failure it is
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_server_that_asks_for_time_gets_it_for_all_its_files(
+    source: Source, url: str, path: Path, status: int
+) -> None:
+    fetcher = HttpFetcher()
+    source.fault("/file", status=status, headers={"Retry-After": "120"})
+    with pytest.raises(TransferError, match=f"HTTP {status}") as caught:
+        fetch(url, path, fetcher=fetcher)
+    assert caught.value.retry_after_s == 120
+    source.put("/other", DATA)
+    with pytest.raises(TransferError, match=f"{source.url}: HTTP {status} .*; it is tried again in") as caught:
+        fetch(source.url + "/other", path, fetcher=fetcher)
+    assert caught.value.retry_after_s == pytest.approx(120, abs=PATIENCE_S)
+    assert source.asked == {"/file": 1}
+
+
+@pytest.mark.parametrize("status", [404, 500])
+def test_an_answer_about_one_file_says_nothing_of_the_others(source: Source, url: str, path: Path, status: int) -> None:
+    fetcher = HttpFetcher()
+    source.fault("/file", status=status)
+    with pytest.raises(TransferError) as caught:
+        fetch(url, path, fetcher=fetcher)
+    assert not isinstance(caught.value, HostError)
+    assert fetch(source.put("/other", DATA), path, fetcher=fetcher).blake3 == BLAKE3
+
+
+@pytest.mark.parametrize(
+    ("answer", "of_the_host", "transient"),
+    [
+        (b"", True, True),  # it ends at once
+        (b"SSH-2.0-OpenSSH_9.6\r\n", True, True),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n12345", True, True),
+        (b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 200 + b"\r\n", True, True),
+        (b"HTTP/1.1 200 OK\r\nETag: " + b"x" * 100_000 + b"\r\n\r\n", True, True),
+        (REDIRECT % b"http://name.invalid/", True, True),
+        (REDIRECT % b"http://a..b/", True, True),
+        (REDIRECT % b"http://%b/" % (b"a" * 70), True, True),
+        (REDIRECT % b"ftp://h/", False, False),
+        (REDIRECT % b"http://[::1/", False, False),
+        (REDIRECT % b"http://h:99999/", False, False),
+        (REDIRECT % b"/\xff", False, False),
+        (b"HTTP/1.1 404 \x1b[2J\r\nContent-Length: 0\r\n\r\n", False, False),
+        (b"HTTP/1.1 599 \r\nContent-Length: 0\r\n\r\n", False, True),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Encoding: \x1b[2J\r\n\r\nx", False, False),
+    ],
+)
+def test_a_failure_is_the_hosts_or_the_files(path: Path, answer: bytes, of_the_host: bool, transient: bool) -> None:
+    with answering([answer]) as (url, _), pytest.raises(TransferError) as caught:
+        fetch(f"{url}/file", path)
+    assert isinstance(caught.value, HostError) is of_the_host
+    assert caught.value.transient is transient
+    assert str(caught.value).startswith(f"{url}/file: ")
+    assert str(caught.value).isprintable()
+    if isinstance(caught.value, HostError):
+        assert str(caught.value) == f"{url}/file: {caught.value.what}", "which shows no URL"
+
+
+def test_a_redirect_with_credentials_to_what_is_no_url_is_the_files_failure(path: Path) -> None:
+    with answering([REDIRECT % b"http://127.0.0.1:99999/"]) as (url, _), pytest.raises(TransferError) as caught:
+        fetch(url.replace("//", "//user:hush@"), path)
+    assert not caught.value.transient
+    assert "hush" not in str(caught.value)
+
+
+def test_a_host_that_has_failed_is_not_asked_again_at_once(path: Path) -> None:
+    fetcher, host = HttpFetcher(), f"http://127.0.0.1:{refused_port()}"
+    for what in ("Connection refused", "Connection refused; it is tried again in"):
+        with pytest.raises(TransferError, match=what):
+            fetch(f"{host}/file", path, fetcher=fetcher)
+
+
+def test_a_host_that_does_not_answer_holds_up_nobody_elses_files(source: Source, data_dir: Path) -> None:
+    fetcher = HttpFetcher(connect_timeout_s=10 * PATIENCE_S)
+    with full_server() as port, DataManager(data_dir, fetcher=fetcher) as dm:
+        before = connecting_to(port)
+        for number in range(20):
+            dead = source.chunk(start=number, end=number + 1, files=1)
+            where = {name: FileSource(url=f"http://127.0.0.1:{port}/{number}") for name in dead.files}
+            dm.download_chunk(dead.model_copy(update={"files": where}))
+        eventually(lambda: connecting_to(port) > before, "they are tried")
+        good = source.chunk(start=100, end=101)
+        dm.download_chunk(good)
+        dm.wait(good.id, timeout_s=PATIENCE_S)
+        assert dm.list_chunks() == [good.id]
+
+
+# ----------------------------------------------------------------------------------------------------- kept connections
+
+
+@contextmanager
+def ending(kept: bytes, fresh: bytes) -> Iterator[tuple[str, list[int]]]:
+    """A server that answers one request; what it says then, on that connection and on others, before it ends them.
+
+    Its URL, and the numbers of the connections that requests came over.
+    """
+    asked: list[int] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            with suppress(OSError):
+                for number in itertools.count():
+                    connection, _ = server.accept()
+                    with connection:
+                        while connection.recv(65536):
+                            asked.append(number)
+                            connection.sendall(FIRST if len(asked) == 1 else kept if number == 0 else fresh)
+                            if len(asked) > 1:
+                                break
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.getsockname()[1]}", asked
+        finally:
+            server.shutdown(socket.SHUT_RDWR)
+            thread.join(PATIENCE_S)
+
+
+FIRST = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nfirst"
+SECOND = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\nConnection: close\r\n\r\nsecond"
+
+
+def test_a_kept_connection_that_its_server_ends_when_it_is_asked_again_is_no_failure(path: Path) -> None:
+    fetcher = HttpFetcher()
+    with ending(b"", SECOND) as (url, asked):
+        fetch(url, path, fetcher=fetcher)
+        fetch(url, path.with_name("second"), fetcher=fetcher)
+    assert path.with_name("second").read_bytes() == b"second"
+    assert asked == [0, 0, 1]
+
+
+def test_a_new_connection_that_ends_without_an_answer_is_a_failure(path: Path) -> None:
+    fetcher = HttpFetcher()
+    with ending(b"", b"") as (url, asked):
+        fetch(url, path, fetcher=fetcher)
+        with pytest.raises(HostError):
+            fetch(url, path.with_name("second"), fetcher=fetcher)
+        assert asked == [0, 0, 1], "once"
+        with pytest.raises(HostError):
+            fetch(url, path.with_name("second"))
+        assert asked == [0, 0, 1, 2], "it was not a kept one"
+
+
+def test_a_kept_connection_that_ends_amid_an_answer_is_a_failure(path: Path) -> None:
+    fetcher = HttpFetcher()
+    with ending(SECOND[:-2], SECOND) as (url, asked):
+        fetch(url, path, fetcher=fetcher)
+        with pytest.raises(HostError):
+            fetch(url, path.with_name("second"), fetcher=fetcher)
+    assert asked == [0, 0]
 
 
 # ------------------------------------------------------------------------------------------------------------- stopping

@@ -13,10 +13,10 @@ import fsdm
 
 # from the ground up; `__init__` stands above all that it offers
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "events", "doorbell", "crew", "fs", "answer", "ledger", "outage", "limits"),
-    ("layout", "stop", "ranges", "rate", "size", "lanes", "connection", "policy"),
-    ("model", "index", "state", "locks", "watch", "session", "hosts"),
-    ("plan", "intents", "refs", "catalog", "sink", "parts"),
+    ("errors", "events", "doorbell", "crew", "fs", "answer", "ledger", "outage"),
+    ("layout", "stop", "limits", "ranges", "rate", "size", "policy", "lookup"),
+    ("model", "index", "state", "locks", "watch", "connection", "hosts"),
+    ("plan", "intents", "refs", "catalog", "sink", "parts", "session", "lanes"),
     ("body", "agenda", "scan", "audit", "download", "transfer", "room", "verdict", "memory"),
     ("apply", "status", "fetcher", "disk", "admission", "trash"),
     ("reconciler", "client"),
@@ -48,7 +48,8 @@ CHANGES = {
     "shutil": {"rmtree", "move"},
 }
 PURE_IMPORTS = re.compile(
-    r"__future__|bisect|collections(\.abc)?|dataclasses|datetime|email\.utils|enum|errno|heapq|ipaddress|os|pydantic(_core)?|re|types|"
+    r"__future__|bisect|collections(\.abc)?|dataclasses|datetime|email\.utils|enum|errno|functools|heapq|ipaddress|os|"
+    r"pydantic(_core)?|re|types|"
     r"typing|urllib\.parse|"
     rf"fsdm\.({'|'.join(PURE)})"
 )

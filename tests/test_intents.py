@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,17 @@ import pytest
 from fsdm import intents
 from fsdm.errors import DataDirectoryError, InvalidInputError, NoDataDirectoryError, StaleMarkerError
 from fsdm.fs import FileSystem
-from fsdm.intents import ASIDE, finish_removals, look_at, place_delete, place_want, read_want, remove_marker
+from fsdm.intents import (
+    ASIDE,
+    TEMPORARY_MAX_AGE_S,
+    clear_temporaries,
+    finish_removals,
+    look_at,
+    place_delete,
+    place_want,
+    read_want,
+    remove_marker,
+)
 from fsdm.layout import WANT_MAX_BYTES, Layout
 from fsdm.locks import EXCLUSIVE, close_fd, open_fd, try_flock
 from fsdm.model import DataChunk
@@ -181,6 +192,18 @@ def test_a_delete_cannot_be_placed_where_something_else_stands_and_leaves_it_alo
     assert markers(layout) == ([chunk.id], [chunk.id]), "the want still stands"
     if what == "a symbolic link":
         assert os.stat(marker).st_mtime == 1
+
+
+def test_what_killed_clients_left_of_markers_goes_after_an_hour_and_nothing_else_does(layout: Layout) -> None:
+    left = [f"{where}/.{an_id(1)}.0123abcd" for where in (layout.want, layout.delete, layout.failed)]
+    others = [f"{layout.want}/.{an_id(1)}", f"{layout.delete}/.swp", f"{layout.delete}/{an_id(1)}"]
+    for path in [*left, *others]:
+        os.close(os.open(path, os.O_CREAT))
+    clear_temporaries(layout, FileSystem(), time.time() + TEMPORARY_MAX_AGE_S - 60)
+    assert all(map(os.path.exists, left))
+    clear_temporaries(layout, FileSystem(), time.time() + TEMPORARY_MAX_AGE_S + 60)
+    assert not any(map(os.path.exists, left))
+    assert all(map(os.path.exists, others))
 
 
 def test_a_want_cannot_be_placed_where_a_directory_stands_and_leaves_no_temporary_file(layout: Layout) -> None:

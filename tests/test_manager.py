@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Literal
 import pytest
 
 from fsdm import DataManager, Limits
+from fsdm.layout import Layout
+from fsdm.manager import make_layout
 from tests.kit import chunk_dir, entries, eventually, expected, files_of
+from tests.test_fs import Recorder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,6 +27,17 @@ def test_a_wanted_chunk_becomes_available_with_the_bytes_of_its_source(dm: DataM
     with dm.find_chunk(chunk.dataset_id, 34) as ref:
         assert files_of(ref.path) == expected(chunk, source)
     assert dm.find_chunk(chunk.dataset_id, 35) is None
+
+
+def test_a_data_directory_that_is_made_is_there_for_good_with_all_that_is_above_it(tmp_path: Path) -> None:
+    fs = Recorder()
+    make_layout(Layout(tmp_path / "above" / "data"), fs)
+    assert [(name, os.path.relpath(path, tmp_path)) for name, path in fs.steps[:4]] == [
+        ("mkdir", "above"),
+        ("fsync_dir", "."),
+        ("mkdir", "above/data"),
+        ("fsync_dir", "above"),
+    ]
 
 
 def test_a_delete_waits_for_the_last_ref(dm: DataManager, source: Source, data_dir: Path) -> None:

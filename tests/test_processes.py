@@ -16,6 +16,7 @@ import pytest
 from fsdm import DataChunk, DataManager
 from fsdm.fetcher import HttpFetcher
 from fsdm.limits import Limits
+from fsdm.model import FileSource
 from tests.kit import (
     PATIENCE_S,
     an_id,
@@ -86,6 +87,35 @@ def test_a_killed_reconciler_loses_nothing_and_its_partial_is_not_shown(data_dir
         assert dm.wait(begun.id, PATIENCE_S)
         with dm.find_chunk(begun.dataset_id, 19) as ref:
             assert files_of(ref.path) == expected(begun, source)
+
+
+@pytest.mark.parametrize("how", ["SIGKILL", "SIGTERM"])
+def test_what_a_download_had_when_its_process_ended_is_not_fetched_again(
+    data_dir: Path, source: Source, how: str
+) -> None:
+    chunk = source.chunk(files=3, size=3_000_000)
+    bare = {name: FileSource(url=file.url) for name, file in chunk.files.items()}  # no digest proves anything
+    chunk = chunk.model_copy(update={"files": bare})
+    here, cut, _ = (f"/{chunk.id}/{name}" for name in chunk.files)
+    stall = source.fault(cut, stall_at=2_000_000)
+    with reconciling(data_dir) as process:
+        put_want(data_dir, chunk)
+        assert stall.stalled.wait(PATIENCE_S)
+        data = data_dir / "partial" / chunk.id / "data"
+        eventually(lambda: [entry.stat().st_size for entry in data.iterdir()].count(3_000_000) == 2, "two are here")
+        eventually(lambda: (data / "logs.parquet").stat().st_size > 1_000_000, "most of the third is here")
+        process.send_signal(getattr(signal, how))
+        process.wait(PATIENCE_S)
+    size = (data / "logs.parquet").stat().st_size
+    del source.faults[cut]
+    stall.gate.set()
+    with DataManager(data_dir) as dm:
+        assert dm.wait(chunk.id, PATIENCE_S)
+        with dm.find_chunk(chunk.dataset_id, 0) as ref:
+            assert files_of(ref.path) == expected(chunk, source)
+            assert entries(ref.path.parent) == ["READY", "data"]
+    assert [head.get("Range") for head in source.heads[cut]] == [None, f"bytes={size}-"]
+    assert source.asked[here] == 1
 
 
 def test_the_next_process_takes_over_after_sigkill(data_dir: Path, source: Source) -> None:
@@ -177,7 +207,7 @@ def test_wanting_again_what_is_being_fetched_does_not_start_it_over(data_dir: Pa
 
 
 def test_without_any_event_it_still_converges(data_dir: Path, source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fsdm.watch.InotifyFD", _no_inotify)
+    monkeypatch.setattr("fsdm.watch.Inotify", _no_inotify)
     chunk = source.chunk()
     with DataManager(data_dir) as dm:
         put_want(data_dir, chunk)

@@ -10,12 +10,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
+
 from fsdm.cli import VERBS
 from tests.kit import an_id, content, entries
 
 if TYPE_CHECKING:
-    import pytest
-
     from tests.kit import Source
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
@@ -63,6 +63,13 @@ def test_the_shell_example_runs(source: Source, tmp_path: Path) -> None:
     assert f"{environment['ID']}\tavailable" in done.stdout
     assert "deleted" in done.stderr
     assert "no chunks; reconciler: " in done.stderr
+
+
+@pytest.mark.parametrize(("language", "client"), [("c", "fsdm.c"), ("js", "fsdm.mjs")])
+def test_the_examples_in_other_languages_are_from_clients_that_are_tested(language: str, client: str) -> None:
+    text = (Path(__file__).parent.parent / "tools" / "clients" / client).read_text()
+    parts = re.split(r"\n\n(?=/\*\*)", _block(language).strip())
+    assert [part for part in parts if part not in text] == []
 
 
 def test_the_readme_names_every_verb_and_the_two_commands() -> None:

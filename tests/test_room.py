@@ -15,14 +15,14 @@ from fsdm.catalog import Catalog
 from fsdm.crew import InlineCrew
 from fsdm.errors import TransferError
 from fsdm.events import Event
-from fsdm.fs import FileSystem
+from fsdm.fs import FileSystem, free_bytes
 from fsdm.intents import look_at
 from fsdm.layout import Layout
 from fsdm.manager import make_layout
 from fsdm.model import FileEntry
 from fsdm.plan import Fetch
 from fsdm.reconciler import Reconciler
-from fsdm.room import Room, free_bytes
+from fsdm.room import Room
 from fsdm.state import Marker
 from tests.kit import PATIENCE_S, an_id, chunk_dir, content, eventually, failure, put_want, touch_delete
 from tests.processes import fsdm, fsdm_json
@@ -529,3 +529,25 @@ def test_a_failed_fetch_keeps_no_partial_while_others_wait_for_its_room(layout: 
     assert os.listdir(layout.partial) == [failing.id]
     inline.passes()
     assert inline.told("available") == [waiting.id]
+
+
+def test_what_is_told_of_a_want_that_waits_goes_when_it_begins(layout: Layout) -> None:
+    place, fetch = put_chunk(layout, files={"a": bytes(600)}), a_fetch(layout, 700)
+    inline = Inline(layout, Limits(max_bytes=1000))
+    inline.passes()
+    assert os.listdir(layout.failed) == [fetch.id]
+    seen: list[list[str]] = []
+    inline.instead = lambda _: seen.append(os.listdir(layout.failed))
+    touch_delete(Path(layout.root), place.chunk_id)
+    inline.passes()
+    assert seen == [[]]
+
+
+def test_a_chunk_that_is_removed_by_hand_makes_room(layout: Layout) -> None:
+    place, fetch = put_chunk(layout, files={"a": bytes(600)}), a_fetch(layout, 700)
+    inline = Inline(layout, Limits(max_bytes=1000))
+    inline.passes()
+    assert inline.told("over") == [fetch.id]
+    shutil.rmtree(layout.path(place))
+    inline.passes()
+    assert inline.told("available") == [fetch.id]

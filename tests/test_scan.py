@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from typing import TYPE_CHECKING
@@ -184,3 +185,24 @@ def test_a_strange_name_among_the_chunks_of_a_dataset_is_odd(layout: Layout) -> 
     strange = Place(place.dataset_id, "notes.txt")
     touch(layout.path(strange))
     assert [oddity.path for oddity in scan_anew(layout).oddities] == [layout.path(strange)]
+
+
+def test_a_marker_that_cannot_be_looked_at_has_a_fault_and_holds_up_no_other(
+    layout: Layout, catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad, good, lstat = an_id(), an_id(), os.lstat
+    for chunk_id in (bad, good):
+        touch(layout.delete, chunk_id)
+
+    def refuse(path: str) -> os.stat_result:
+        if path == layout.delete_marker(bad):
+            raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+        return lstat(path)
+
+    monkeypatch.setattr(os, "lstat", refuse)
+    told = look(layout, catalog, bad).delete
+    assert told is not None
+    assert told.fault == "cannot be looked at: Input/output error"
+    found = look(layout, catalog, good).delete
+    assert found is not None
+    assert found.fault is None

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import base64
+import os
 import socket
 import threading
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 import requests
 from hypothesis import given
 from hypothesis import strategies as st
+from requests.adapters import DEFAULT_POOLSIZE
 from urllib3.util import parse_url
 
 from fsdm import session
@@ -19,7 +21,7 @@ from fsdm.connection import Pool
 from fsdm.errors import TransferError
 from fsdm.session import DRAIN_BYTES, ENVIRONMENT_S, Session, Sessions
 from fsdm.stop import Stop
-from tests.kit import PATIENCE_S
+from tests.kit import PATIENCE_S, eventually
 from tests.test_body import a_certificate, serving_with
 
 if TYPE_CHECKING:
@@ -241,6 +243,16 @@ def test_what_the_environment_said_is_not_believed_for_ever(
             get(sessions, f"{host.url}/{name}")
         assert [request.split()[1] for request in proxy.asked] == [f"{host.url}/{name}".encode() for name in "de"]
     assert kept == ["/b", "/c"]
+
+
+def test_no_more_connections_are_kept_for_it_than_requests_keeps(sessions: Sessions) -> None:
+    with ExitStack() as stack:
+        hosts = [stack.enter_context(Host()) for _ in range(DEFAULT_POOLSIZE + 3)]
+        before = len(os.listdir("/proc/self/fd"))
+        for name in "ab":
+            for host in hosts:
+                assert get(sessions, f"{host.url}/{name}") == (200, b"body")
+        eventually(lambda: len(os.listdir("/proc/self/fd")) <= before + 2 * DEFAULT_POOLSIZE, "the others are closed")
 
 
 def test_a_thread_has_connections_of_its_own(host: Host, sessions: Sessions) -> None:

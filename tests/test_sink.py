@@ -217,6 +217,25 @@ def test_a_full_disk_is_met_before_the_first_byte(monkeypatch: pytest.MonkeyPatc
     assert caught.value.errno == code
 
 
+def test_a_file_that_does_not_fit_takes_no_room_from_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    reserve = sink_module._fallocate
+    if reserve is None:
+        pytest.skip("this system reserves nothing")
+
+    def reserve_some(fd: int, size: int) -> None:
+        reserve(fd, size)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(sink_module, "_fallocate", reserve_some)
+    with a_sink() as sink:
+        sink.put(b"abc")
+        before = os.fstat(sink.fd).st_blocks
+        with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
+            sink.expect(4 * PIECE_BYTES)
+        assert os.fstat(sink.fd).st_blocks < before + PIECE_BYTES // 512
+        assert sink.entry().size == 3
+
+
 @pytest.mark.parametrize("libc", [Libc(errno.EOPNOTSUPP), Libc(errno.ENOSYS), Libc(errno.EFBIG), object()])
 def test_a_file_system_that_reserves_nothing_is_as_good(monkeypatch: pytest.MonkeyPatch, libc: object) -> None:
     monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: libc)

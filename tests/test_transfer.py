@@ -18,7 +18,7 @@ from fsdm.model import FileSource, PartRecord
 from fsdm.parts import Part, url_mark
 from fsdm.stop import Stop
 from tests.kit import PATIENCE_S, Source, content, etag_of
-from tests.test_fetcher import InThread
+from tests.test_fetcher import InThread, answering
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -216,6 +216,18 @@ def test_bytes_without_a_validator_are_joined_only_where_a_digest_proves_it(
     assert ranges(source) == [None, f"bytes={HALF}-"]
 
 
+def test_what_a_digest_let_be_joined_is_of_no_version_for_a_want_without_one(source: Source, part: Part) -> None:
+    first, second = source.put("/file", NEW), source.put("/mirror", OLD)
+    source.fault("/mirror", cut_at=1000)
+    saved: list[str | None] = []
+    left(part, NEW[:HALF], first).save = lambda: saved.append(part.record and part.record.validator)
+    with pytest.raises(TransferError):
+        fetch(second, part, **PROOF)
+    assert saved == [None], "before the first byte of it"
+    assert is_new(part, fetch(first, part)), "a later want has no digest that would find it out"
+    assert ranges(source) == [None]
+
+
 def test_joined_bytes_with_another_digest_are_fetched_afresh_before_it_is_called_an_error(
     source: Source, url: str, part: Part
 ) -> None:
@@ -236,6 +248,45 @@ def test_more_than_the_file_has_is_fetched_afresh(source: Source, url: str, part
     assert is_new(part, fetch(url, left(part, NEW + b"more", url)))
     assert is_new(part, fetch(url, left(part, NEW + b"more", url, total=SIZE + 4), size=SIZE))
     assert ranges(source) == [None, None]
+
+
+PART = b'HTTP/1.1 206 Partial Content\r\nETag: "v"\r\nConnection: close\r\nContent-Range: bytes %d-%d/%d\r\n'
+CHUNK = b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n"
+
+
+def test_a_part_that_ends_before_the_file_does_is_not_taken_for_its_end_where_no_length_was_known(part: Part) -> None:
+    lengths = b"Content-Length: %d\r\n\r\n%b"
+    answers = [PART % (5, 6, 10) + lengths % (2, b"56"), PART % (7, 9, 10) + lengths % (3, b"789")]
+    with answering(answers) as (url, asked):
+        left(part, b"01234", url, validator='"v"', total=None)
+        with pytest.raises(TransferError, match="7 bytes came, 10 are wanted") as caught:
+            fetch(url, part)
+        assert caught.value.transient
+        assert fetch(url, part).size == 10
+    assert [b"bytes=5-" in asked[0], b"bytes=7-" in asked[1]] == [True, True]
+    with open(part.path, "rb") as file:
+        assert file.read() == b"0123456789"
+
+
+def test_a_part_that_is_longer_than_it_says_is_no_file(part: Part) -> None:
+    more = b"x" * 1000
+    with answering([PART % (5, 9, 10) + CHUNK % (len(more), more)]) as (url, _):
+        left(part, b"01234", url, validator='"v"', total=10)
+        with pytest.raises(TransferError, match="more than the 10 bytes"):
+            fetch(url, part)
+    assert os.path.getsize(part.path) == 0
+
+
+def test_a_mirror_is_as_fast_as_what_it_brought_though_it_was_asked_for_less(
+    source: Source, url: str, part: Part, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetcher_module, "TELLING_BYTES", SIZE)
+    source.fault("/file", no_ranges=True)
+    fetcher = HttpFetcher()
+    known = FileSource(url=url)
+    assert is_new(part, fetcher.fetch(known, left(part, NEW[:HALF], url), FileSystem(), Stop()))
+    (host,) = fetcher._hosts._hosts.values()
+    assert host.bytes_per_s is not None, "all of it has come, not half"
 
 
 # ----------------------------------------------------------------------------------------------------- after a reboot
@@ -316,7 +367,7 @@ def test_a_record_shows_no_secret_of_a_url(source: Source, part: Part) -> None:
     url = source.put("/file", NEW).replace("http://", "http://user:hush@") + "?signature=hush"
     fetch(url, part)
     assert part.record is not None
-    assert b"hush" not in part.record.to_json()
+    assert "hush" not in repr(part.record)
 
 
 # ------------------------------------------------------------------------------------------------------------ mirrors
@@ -371,3 +422,11 @@ def test_a_retry_after_is_the_soonest_of_all_mirrors(source: Source, part: Part)
         with pytest.raises(TransferError) as caught:
             fetch([source.url + "/file", other.url + "/gone"], part)
         assert caught.value.retry_after_s == 120
+
+
+def test_what_is_larger_than_the_disk_is_no_failure_of_the_disk(source: Source, url: str, part: Part) -> None:
+    source.fault("/file", headers={"Content-Length": str(10**18)})
+    with pytest.raises(TransferError, match="more than are free here") as caught:
+        fetch(url, part)
+    assert caught.value.transient
+    assert not os.path.exists(part.path)

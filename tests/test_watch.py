@@ -6,6 +6,8 @@ import errno
 import os
 import queue
 import shutil
+import subprocess
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,6 +23,7 @@ from tests.test_refs import TAKE_REF, put_chunk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 class Rings:
@@ -154,14 +157,14 @@ def test_arming_twice_does_not_ring_twice(layout: Layout, rings: Rings, watch: W
 def test_a_directory_that_cannot_be_watched_is_told_and_the_others_are_watched(
     layout: Layout, rings: Rings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    add = watch_module.InotifyFD.add_callback
+    add = watch_module.Inotify.add_callback
 
     def refuse_delete(self: object, path: bytes, *rest: object) -> object:
         if path.endswith(b"/delete"):
             raise OSError(errno.ENOSPC, "inotify watch limit reached")
         return add(self, path, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(watch_module.InotifyFD, "add_callback", refuse_delete)
+    monkeypatch.setattr(watch_module.Inotify, "add_callback", refuse_delete)
     watch = Watch(layout, rings.ring)
     watch.start()
     assert "watch limit reached" in caplog.text
@@ -200,7 +203,7 @@ def test_without_inotify_it_says_so_once_and_does_nothing_from_then_on(
     def refuse() -> object:
         raise OSError(errno.EMFILE, "inotify instance limit reached")
 
-    monkeypatch.setattr(watch_module, "InotifyFD", refuse)
+    monkeypatch.setattr(watch_module, "Inotify", refuse)
     watch, place = Watch(layout, rings.ring), put_chunk(layout)
     watch.start()
     watch.arm()
@@ -269,3 +272,155 @@ def test_a_held_directory_that_is_erased_rings_and_can_be_released(layout: Layou
     shutil.rmtree(layout.path(place))
     rings.until(place.chunk_id)
     watch.release(place)
+
+
+# ------------------------------------------------------------------------------------ what is not to be had for a while
+
+
+def descriptors() -> list[str]:
+    return os.listdir("/proc/self/fd")
+
+
+def test_what_was_not_to_be_had_is_told_once_and_asked_for_again(
+    layout: Layout, rings: Rings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "fsdm.watch")
+
+    def refuse() -> object:
+        raise OSError(errno.EMFILE, "inotify instance limit reached")
+
+    watch, place = Watch(layout, rings.ring), put_chunk(layout)
+    with monkeypatch.context() as put:
+        put.setattr(watch_module, "Inotify", refuse)
+        watch.start()
+        watch.arm()
+        watch.arm()
+        assert [record.levelname for record in caplog.records] == ["WARNING"]
+    watch.arm()
+    watch.arm()
+    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
+    assert "there is inotify again" in caplog.text
+    rings.until(touch(layout.want, an_id()))
+    assert watch.hold(place)
+    watch.stop()
+    watch.arm()
+    assert watch._inotify is None, "what was stopped does not begin again"
+
+
+def test_a_directory_that_cannot_be_watched_is_told_once_and_watched_when_it_can_be(
+    layout: Layout, rings: Rings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "fsdm.watch")
+    watch = Watch(layout, rings.ring)
+    with monkeypatch.context() as put:
+        put.setattr("watchdog.observers.inotify_c.inotify_add_watch", lambda *_: -1)
+        put.setattr("watchdog.observers.inotify_c.ctypes.get_errno", lambda: errno.ENOSPC)
+        watch.start()
+        watch.arm()
+        assert sorted(record.levelname for record in caplog.records) == ["WARNING"] * 3
+        assert not watch.hold(put_chunk(layout))
+    watch.arm()
+    assert sum("is watched again" in record.getMessage() for record in caplog.records) == 3
+    rings.until(touch(layout.delete, an_id()))
+    watch.stop()
+
+
+def test_a_directory_that_may_not_be_read_is_none_that_is_watched(
+    layout: Layout, rings: Rings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    watch = Watch(layout, rings.ring)
+    with monkeypatch.context() as put:  # watchdog passes over this one
+        put.setattr("watchdog.observers.inotify_c.inotify_add_watch", lambda *_: -1)
+        put.setattr("watchdog.observers.inotify_c.ctypes.get_errno", lambda: errno.EACCES)
+        watch.start()
+        watch.arm()
+        assert watch._inotify is not None
+        assert watch._inotify._watch_for_wd == {}
+    assert caplog.text.count("Permission denied") == 3
+    watch.arm()
+    rings.until(touch(layout.want, an_id()))
+    watch.stop()
+
+
+@pytest.mark.parametrize("what", ["os.pipe", "threading.Thread.start"])
+def test_asking_in_vain_leaves_no_descriptor_open(
+    layout: Layout, rings: Rings, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    def refuse(*_: object) -> object:
+        raise RuntimeError("can't start new thread") if "Thread" in what else OSError(errno.EMFILE, "too many")
+
+    watch, before = Watch(layout, rings.ring), descriptors()
+    with monkeypatch.context() as put:
+        put.setattr(what, refuse)
+        watch.start()
+        for _ in range(3):
+            watch.arm()
+    assert descriptors() == before
+    watch.arm()
+    rings.until(touch(layout.want, an_id()))
+    watch.stop()
+    assert descriptors() == before
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_where_watchdogs_thread_has_died_there_is_another(layout: Layout, rings: Rings, watch: Watch) -> None:
+    inotify, place = watch._inotify, put_chunk(layout)
+    assert inotify is not None
+    assert watch.hold(place)
+    inotify.handle_event = lambda _event: 1 / 0  # type: ignore[method-assign, assignment]
+    touch(layout.want, an_id())
+    inotify.join(PATIENCE_S)
+    watch.arm()
+    assert watch._inotify is not inotify
+    rings.until(touch(layout.want, an_id()))
+    assert watch.hold(place), "it is to be held anew"
+
+
+def test_a_real_overflow_of_the_kernels_queue_rings_for_everything(layout: Layout) -> None:
+    with open("/proc/sys/fs/inotify/max_queued_events") as file:
+        most = int(file.read())
+    if most > 100_000:
+        pytest.skip("the kernel's queue is too long here")
+    begun, gate, everything = threading.Event(), threading.Event(), threading.Event()
+
+    def ring(chunk_id: str | None) -> None:
+        begun.set()
+        gate.wait(PATIENCE_S)
+        if chunk_id is None:
+            everything.set()
+
+    watch = Watch(layout, ring)
+    watch.start()
+    try:
+        touch(layout.want, an_id(0))
+        assert begun.wait(PATIENCE_S)
+        for number in range(most):
+            touch(layout.want, an_id(number % 2))  # each makes two events that differ from the last
+        gate.set()
+        assert everything.wait(PATIENCE_S)
+    finally:
+        gate.set()
+        watch.stop()
+
+
+def test_a_directory_that_another_is_mounted_over_is_watched_there_and_here_again_after_that(
+    layout: Layout, rings: Rings, watch: Watch, tmp_path: Path
+) -> None:
+    def callbacks() -> list[int]:
+        assert watch._inotify is not None
+        return [len(each.callbacks) for each in watch._inotify._watch_for_wd.values()]
+
+    other = tmp_path / "other"
+    other.mkdir()
+    for _ in range(2):
+        if subprocess.run(["mount", "--bind", other, layout.want], capture_output=True, check=False).returncode:
+            pytest.skip("only root may mount")
+        try:
+            watch.arm()
+            rings.until(touch(layout.want, an_id()))
+            assert callbacks() == [1, 1, 1]
+        finally:
+            subprocess.run(["umount", layout.want], check=True)
+        watch.arm()
+        rings.until(touch(layout.want, an_id()))
+        assert callbacks() == [1, 1, 1]

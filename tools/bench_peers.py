@@ -239,15 +239,16 @@ def wants(job: Job) -> list[DataChunk]:
     return chunks
 
 
-def fsdm(job: Job) -> Sample:
+def fsdm(job: Job, digest: str = "digest") -> Sample:
     """From the first want's rename to the last chunk's publishing, by a reconciler that is up."""
     layout, chunks = Layout(job.target), wants(job)
     make_layout(layout, FileSystem())
     for chunk in chunks:
         Path(f"{layout.want}/.{chunk.id}").write_bytes(chunk.to_json())
-    durable = "durable" if job.durable else "relaxed"
-    numbers = [str(job.connections), str(job.connections), durable, str(len(chunks))]
-    command = [sys.executable, str(WORKERS), "fsdm", str(job.target), *numbers]
+    durability = "chunk" if job.durable else "none"
+    connections = str(job.connections)
+    how = [connections, connections, durability, digest, str(len(chunks))]
+    command = [sys.executable, str(WORKERS), "fsdm", str(job.target), *how]
     with (
         (job.scratch / "log").open("ab") as log,
         subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log) as child,
@@ -276,6 +277,7 @@ def _end_gently(child: subprocess.Popen[bytes]) -> None:
 
 CONTENDERS: Final[dict[str, Callable[[Job], Sample]]] = {
     "fsdm": fsdm,
+    "fsdm bare": lambda job: fsdm(job, "bare"),
     "splice": peer(splice),
     "wget2": peer(wget2),
     "curl": peer(curl),

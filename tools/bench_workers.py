@@ -1,6 +1,6 @@
 """The contenders of `bench.py transfers` that are Python, each a process of its own: fsdm, requests, a splice loop.
 
-    python tools/bench_workers.py fsdm DIR JOBS CONNECTIONS DURABLE CHUNKS
+    python tools/bench_workers.py fsdm DIR JOBS CONNECTIONS (chunk|none) (digest|bare) CHUNKS
     python tools/bench_workers.py (requests|splice) PORT DIR THREADS LIST
 
 They print one JSON object: the wall time within (for fsdm the moment of the last READY), the CPU time, the peak memory.
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fsdm.events import Event
+    from fsdm.limits import Limits
 
 BLOCK: Final = 1 << 20
 PATIENCE_S: Final = 120.0
@@ -40,11 +41,9 @@ def peak_mib() -> float:
     return int(line.split()[1]) / 1024
 
 
-def reconcile(data_dir: str, jobs: int, connections: int, durable: bool, chunks: int) -> None:
+def reconcile(data_dir: str, limits: Limits, chunks: int) -> None:
     """Say `ready`, and the moment at which the last of so many chunks is available; a failure ends it."""
     from fsdm import DataManager
-    from fsdm.fetcher import HttpFetcher
-    from fsdm.limits import Limits
 
     left, ended, failures, mutex = [chunks], threading.Event(), list[str](), threading.Lock()
 
@@ -56,8 +55,7 @@ def reconcile(data_dir: str, jobs: int, connections: int, durable: bool, chunks:
             if failures or left[0] == 0:
                 ended.set()
 
-    limits, fetcher = Limits(jobs=jobs, connections=connections), HttpFetcher(durable=durable)
-    with DataManager(data_dir, limits=limits, fetcher=fetcher, on_event=on_event):
+    with DataManager(data_dir, limits=limits, on_event=on_event):
         time.sleep(0.3)  # the first scan and the audit have passed then
         before = cpu_s()
         print("ready", flush=True)
@@ -66,6 +64,16 @@ def reconcile(data_dir: str, jobs: int, connections: int, durable: bool, chunks:
         if failures or not in_time:
             sys.exit(f"fsdm did not bring the chunks: {failures or f'not within {PATIENCE_S:g} s'}")
         print(json.dumps({"ended": now, "cpu_s": used, "peak_mib": peak_mib()}), flush=True)
+
+
+def take_out_the_digest() -> None:
+    """fsdm has no mode without a digest; for the comparison with those that compute none, there is none from now on."""
+    from fsdm.sink import Sink
+
+    def catch_up(self: Sink) -> None:
+        self._hashed = self.size
+
+    setattr(Sink, "_catch_up", catch_up)  # noqa: B010 its name is private
 
 
 def race(threads: int, paths: list[str], make: Callable[[], Callable[[str], None]]) -> None:
@@ -145,8 +153,13 @@ def splice(port: int, directory: str) -> Callable[[], Callable[[str], None]]:
 def main(argv: list[str]) -> None:
     """Be the contender that is named."""
     match argv:
-        case ["fsdm", data_dir, jobs, connections, durable, chunks]:
-            reconcile(data_dir, int(jobs), int(connections), durable == "durable", int(chunks))
+        case ["fsdm", data_dir, jobs, connections, ("none" | "chunk") as durability, digest, chunks]:
+            from fsdm.limits import Limits
+
+            if digest == "bare":
+                take_out_the_digest()
+            limits = Limits(jobs=int(jobs), connections=int(connections), durability=durability)
+            reconcile(data_dir, limits, int(chunks))
         case [("requests" | "splice") as name, port, directory, threads, file]:
             make = plain_requests if name == "requests" else splice
             race(int(threads), Path(file).read_text().split(), make(int(port), directory))

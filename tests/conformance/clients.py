@@ -1,0 +1,246 @@
+"""Clients as commands: how those of tools/clients are built, and how a test calls one."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.conformance import gate
+from tests.kit import PATIENCE_S
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+HERE = Path(__file__).parent.parent.parent / "tools" / "clients"
+
+# fsdm's own command line is a client as it is, but that it says `ls`
+FSDM = 'verb=$1; shift; [ "$verb" != list ] || verb=ls; exec "$0" -m fsdm "$verb" "$@"'
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How a client is run, and built before; `{here}` is tools/clients, `{out}` a directory to build in."""
+
+    run: tuple[str, ...]
+    build: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()  # beyond what build and run call
+
+
+CLIENTS: dict[str, Recipe] = {
+    "fsdm": Recipe(("sh", "-c", FSDM, sys.executable)),
+    "sh": Recipe(("sh", "{here}/fsdm.sh"), needs=("flock",)),
+    "c": Recipe(("{out}/fsdm-c",), ("cc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", "{out}/fsdm-c", "{here}/fsdm.c")),
+    "rust": Recipe(
+        ("{out}/fsdm-rust",), ("rustc", "--edition=2021", "-Dwarnings", "-o", "{out}/fsdm-rust", "{here}/fsdm.rs")
+    ),
+    "go": Recipe(("{out}/fsdm-go",), ("go", "build", "-o", "{out}/fsdm-go", "{here}/fsdm.go")),
+    "java": Recipe(
+        ("java", "-Xshare:auto", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", "{out}", "Fsdm"),
+        ("javac", "-Xlint:all", "-Werror", "-d", "{out}", "{here}/Fsdm.java"),
+        ("flock",),
+    ),
+    "node": Recipe(("node", "{here}/fsdm.mjs"), needs=("flock",)),
+    "perl": Recipe(("perl", "{here}/fsdm.pl")),
+}
+
+
+def make(name: str, out: Path) -> list[str]:
+    """The command of a client of tools/clients, built in `out` where it is not yet; skips where a tool is missing."""
+    recipe = CLIENTS[name]
+    for tool in (*recipe.build[:1], *recipe.needs, *(recipe.run[:1] if "{" not in recipe.run[0] else ())):
+        if shutil.which(tool) is None:
+            pytest.skip(f"{tool} is not on this machine")
+    # several workers of one test run share what is built
+    with open(out / f"{name}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if recipe.build and not (out / f"{name}.built").exists():
+            done = subprocess.run(_filled(recipe.build, out), capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stderr
+            (out / f"{name}.built").touch()
+    return _filled(recipe.run, out)
+
+
+def _filled(words: tuple[str, ...], out: Path) -> list[str]:
+    return [word.replace("{here}", str(HERE)).replace("{out}", str(out)) for word in words]
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A client that holds a chunk: CMD is a shell that reads lines, and runs each."""
+
+    process: subprocess.Popen[str]
+    pid: int  # of CMD
+    path: str  # as CMD was told it
+
+    def ask(self, line: str) -> str:
+        """Have CMD run a line of shell; the one line that it prints."""
+        self._tell(line)
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().rstrip("\n")
+
+    def end(self) -> int:
+        """Let CMD end; the client's exit code."""
+        self._tell("exit")
+        return self.process.wait(PATIENCE_S)
+
+    def _tell(self, line: str) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+
+
+SHELL = 'echo "$$ $FSDM_CHUNK_PATH"; while read -r line; do eval "$line"; done'
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """A client of one data directory."""
+
+    command: list[str]
+    data_dir: Path
+    patience_s: float = 60.0  # for one call
+
+    def run(self, *arguments: object, stdin: bytes = b"", **how: Any) -> subprocess.CompletedProcess[str]:
+        """Call it, to its end; it runs with a umask that lets others read."""
+        return subprocess.run(
+            self.words(*arguments),
+            input=stdin.decode(),
+            capture_output=True,
+            text=True,
+            timeout=self.patience_s,
+            check=False,
+            umask=0o022,
+            **{"env": self.environment, **how},
+        )
+
+    def words(self, *arguments: object) -> list[str]:
+        return [*self.command, *map(str, arguments)]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, "FSDM_DATA_DIR": str(self.data_dir)}
+
+    def want(self, document: bytes) -> None:
+        self._must("want", "-", stdin=document)
+
+    def delete(self, chunk_id: str) -> None:
+        self._must("delete", chunk_id)
+
+    def list(self) -> list[str]:
+        return self._must("list").splitlines()
+
+    def find(self, dataset: str, block: int) -> str | None:
+        """The path that it prints, or None where it says that there is none."""
+        done = self.run("find", dataset, block)
+        if done.returncode == 3:
+            assert done.stdout == ""
+            return None
+        assert done.returncode == 0, done.stderr
+        return done.stdout.removesuffix("\n")
+
+    def _must(self, *arguments: object, stdin: bytes = b"") -> str:
+        done = self.run(*arguments, stdin=stdin)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    @contextmanager
+    def holding(self, dataset: str, block: int) -> Iterator[Holder]:
+        """A client that holds the chunk; whatever is left of it is killed at the end."""
+        process = subprocess.Popen(
+            self.words("hold", dataset, block, "--", "sh", "-c", SHELL),
+            env=self.environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        assert process.stdout is not None
+        try:
+            pid, _, path = process.stdout.readline().rstrip("\n").partition(" ")
+            assert path, f"it holds nothing, and ends with {process.wait(PATIENCE_S)}"
+            yield Holder(process, int(pid), path)
+        finally:
+            _end(process)
+
+    @contextmanager
+    def gated(self, calls: tuple[str, ...], *arguments: object) -> Iterator[Gated]:
+        """Call it, stopped at each of these system calls; skips where nothing can be stopped."""
+        ours, theirs = socket.socketpair()
+        with ours:
+            with theirs:
+                process = subprocess.Popen(
+                    gate.command(theirs.fileno(), calls, self.words(*arguments)),
+                    env=self.environment,
+                    pass_fds=[theirs.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                    start_new_session=True,
+                )
+            listener = None
+            try:
+                listener = gate.receive(ours)
+                if listener is None:
+                    pytest.skip("this machine lets no process be stopped at its system calls (seccomp_unotify)")
+                yield Gated(process, listener)
+            finally:
+                _end(process)
+                if listener is not None:
+                    os.close(listener)
+
+
+@dataclass(frozen=True, slots=True)
+class Gated:
+    """A client behind a gate."""
+
+    process: subprocess.Popen[str]
+    listener: int
+
+    def stops(self) -> Iterator[gate.Stop]:
+        """See `gate.stops`."""
+        return gate.stops(self.listener)
+
+    def result(self) -> tuple[int, str]:
+        """Its exit code and output, once all stops have been gone through; it can be had once."""
+        out, _ = self.process.communicate(timeout=PATIENCE_S)
+        return self.process.returncode, out
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+def is_free(directory: str | Path) -> bool:
+    """Whether nobody holds a lock on a directory, so that the reconciler could have its claim."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(fd)
+    return True
+
+
+@contextmanager
+def claimed(directory: str | Path) -> Iterator[None]:
+    """An exclusive lock, as the reconciler takes it."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(fd)

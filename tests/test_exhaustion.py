@@ -1,0 +1,338 @@
+"""What a machine may run out of, or take away for a while: one bad thing stops no other, and all recovers alone."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from fsdm import DataManager
+from fsdm.fetcher import HttpFetcher
+from fsdm.layout import Layout
+from fsdm.locks import reconciler_owner
+from tests.kit import PATIENCE_S, chunk_dir, entries, eventually, expected, failure, files_of, put_want, touch_delete
+from tests.processes import FSDM, owner
+from tests.test_processes import small_disk
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from fsdm.model import FileEntry, FileSource
+    from tests.kit import Source
+
+__all__ = ["small_disk"]  # a fixture
+
+NOBODY = 65534
+
+
+def available(data_dir: Path, chunk: Any) -> bool:
+    return (chunk_dir(data_dir, chunk) / "READY").exists() and chunk.id not in entries(data_dir / "want")
+
+
+@contextmanager
+def child(program: str, data_dir: Path) -> Iterator[Callable[[str], None]]:
+    """A program that does what it is told, line by line, and answers each."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, str(data_dir)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+
+    def tell(what: str) -> None:
+        print(what, file=process.stdin, flush=True)
+        assert process.stdout is not None
+        assert process.stdout.readline().strip() == what
+
+    try:
+        tell("begin")
+        yield tell
+    finally:
+        process.kill()
+        process.communicate()
+
+
+# ------------------------------------------------------------------------------------------------ descriptors, threads
+
+WITHOUT_DESCRIPTORS = """
+import os, resource, sys
+from fsdm import DataManager
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+taken = []
+with DataManager(sys.argv[1]) as dm:
+    for line in sys.stdin:
+        if line == "exhaust\\n":
+            while True:
+                try:
+                    taken.append(os.open("/dev/null", os.O_RDONLY))
+                except OSError:
+                    break
+        while line == "release\\n" and taken:
+            os.close(taken.pop())
+        print(line, end="", flush=True)
+"""
+
+
+def test_a_process_without_descriptors_goes_on_once_there_are_some(data_dir: Path, source: Source) -> None:
+    here, then, last = (source.chunk(start=n, end=n + 1) for n in range(3))
+    with child(WITHOUT_DESCRIPTORS, data_dir) as tell:
+        put_want(data_dir, here)
+        eventually(lambda: available(data_dir, here))
+        tell("exhaust")
+        put_want(data_dir, then)
+        touch_delete(data_dir, here.id)
+        tell("still alive")
+        tell("release")
+        put_want(data_dir, last)
+        for chunk in (then, last):
+            eventually(lambda chunk=chunk: available(data_dir, chunk))
+            assert files_of(chunk_dir(data_dir, chunk) / "data") == expected(chunk, source)
+        eventually(lambda: not chunk_dir(data_dir, here).exists() and not entries(data_dir / "delete"))
+
+
+class NoThreads:
+    """The system gives no threads to those whose names begin so, until it does again."""
+
+    def __init__(self, put: pytest.MonkeyPatch, prefix: str) -> None:
+        start = threading.Thread.start
+        self.refused = threading.Event()
+        self.over = threading.Event()
+
+        def refuse(thread: threading.Thread) -> None:
+            if not self.over.is_set() and thread.name.startswith(prefix):
+                self.refused.set()
+                raise RuntimeError("can't start new thread")
+            start(thread)
+
+        put.setattr(threading.Thread, "start", refuse)
+
+
+@pytest.mark.parametrize("crew", ["fsdm-fetch", "fsdm-hand", "fsdm-erase", "fsdm-connection", "fsdm-"])
+def test_what_was_to_be_done_without_a_thread_is_done_once_there_is_one(
+    data_dir: Path, source: Source, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, crew: str
+) -> None:
+    chunk = source.chunk()
+    with DataManager(data_dir) as dm:
+        none = NoThreads(monkeypatch, crew)
+        dm.download_chunk(chunk)
+        if crew == "fsdm-erase":
+            assert dm.wait(chunk.id, PATIENCE_S)
+            dm.delete_chunk(chunk.id)
+        assert none.refused.wait(PATIENCE_S)
+        none.over.set()  # and nothing else is asked for that would start one
+        if crew != "fsdm-erase":
+            assert dm.wait(chunk.id, PATIENCE_S)
+            assert files_of(chunk_dir(data_dir, chunk) / "data") == expected(chunk, source)
+            dm.delete_chunk(chunk.id)
+        assert not dm.wait(chunk.id, PATIENCE_S)
+        eventually(lambda: not entries(data_dir / "trash"))
+    assert all(caplog.text.count(f"{name} goes on") <= 1 for name in ("fsdm-fetch", "fsdm-hand", "fsdm-erase"))
+
+
+def test_a_reconciler_that_gets_no_thread_leaves_lock_and_the_next_takes_over(
+    data_dir: Path, source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chunk = source.chunk()
+    with DataManager(data_dir) as first, DataManager(data_dir) as second:
+        none = NoThreads(monkeypatch, "fsdm-reconciler")
+        first.close()
+        assert none.refused.wait(PATIENCE_S)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            DataManager(eventually(lambda: reconciler_owner(Layout(data_dir)) is None and data_dir))
+        second.download_chunk(chunk)
+        none.over.set()
+        assert second.wait(chunk.id, PATIENCE_S)
+        assert second.reconciling
+
+
+# -------------------------------------------------------------------------------------------------------------- memory
+
+
+class Failing(HttpFetcher):
+    """Raises for the files of one chunk, until it does no more."""
+
+    def __init__(self, where: str, error: BaseException) -> None:
+        super().__init__()
+        self.where = where
+        self.error = error
+        self.raised = 0
+
+    def fetch(self, source: FileSource, *rest: Any) -> FileEntry:
+        if self.where in source.url and self.raised < 2:
+            self.raised += 1
+            raise self.error
+        return super().fetch(source, *rest)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))])
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_worker_without_memory_holds_up_no_other_and_tries_again(
+    data_dir: Path, source: Source, error: BaseException
+) -> None:
+    bad, *good = [source.chunk(start=n, end=n + 1, files=1) for n in range(4)]
+    with DataManager(data_dir, fetcher=Failing(bad.id, error)) as dm:
+        dm.download_chunk(bad)
+        told = eventually(lambda: failure(data_dir, bad.id))
+        assert "Memory" in told["error"] or "memory" in told["error"]
+        for chunk in good:
+            dm.download_chunk(chunk)
+        for chunk in (*good, bad):
+            assert dm.wait(chunk.id, PATIENCE_S)
+            assert files_of(chunk_dir(data_dir, chunk) / "data") == expected(chunk, source)
+
+
+# ---------------------------------------------------------------------------------------------------------------- disk
+
+
+@pytest.fixture
+def remountable(small_disk: Path, tmp_path: Path) -> Iterator[Path]:
+    """A data directory on a file system that can be made read-only: its LOCK, which is open, stands on another one."""
+    data_dir, lock = small_disk / "data", tmp_path / "LOCK"
+    with DataManager(data_dir):
+        pass
+    lock.touch()
+    subprocess.run(["mount", "--bind", lock, data_dir / "LOCK"], check=True)
+    yield data_dir
+    subprocess.run(["umount", data_dir / "LOCK"], check=True)
+
+
+def test_a_disk_that_turns_read_only_keeps_what_is_here_in_service_and_all_resumes_by_itself(
+    remountable: Path, source: Source
+) -> None:
+    data_dir, disk = remountable, remountable.parent
+    here, gone, then = (source.chunk(start=n, end=n + 1) for n in range(3))
+    with DataManager(data_dir) as dm:
+        for chunk in (here, gone):
+            dm.download_chunk(chunk)
+            assert dm.wait(chunk.id, PATIENCE_S)
+        faults = [source.fault(f"/{then.id}/{name}", status=503) for name in then.files]
+        dm.download_chunk(then)
+        with dm.find_chunk(gone.dataset_id, 1) as ref:
+            dm.delete_chunk(gone.id)
+            eventually(lambda: dm.reconciler.troubles().get(gone.id) == "refs hold it" and failure(data_dir, then.id))
+            eventually(
+                lambda: (
+                    not subprocess.run(["mount", "-o", "remount,ro", disk], capture_output=True, check=False).returncode
+                )
+            )
+            for fault in faults:
+                fault.status = 200
+            ref.close()
+        eventually(lambda: "Read-only" in dm.reconciler.troubles().get(then.id, ""))
+        assert dm.list_chunks() == [here.id]
+        with dm.find_chunk(here.dataset_id, 0) as ref:
+            assert files_of(ref.path) == expected(here, source)
+        assert chunk_dir(data_dir, gone).exists()
+        subprocess.run(["mount", "-o", "remount,rw", disk], check=True)
+        assert dm.wait(then.id, 3 * PATIENCE_S)
+        dm.wait_converged(3 * PATIENCE_S)
+        assert dm.list_chunks() == [here.id, then.id]
+        eventually(lambda: not entries(data_dir / "failed"))
+
+
+AS_NOBODY = f"""
+import encodings.idna, os, sys
+from fsdm import DataManager
+from fsdm import manager, status, verbs
+os.setgroups([])
+os.setgid({NOBODY})
+os.setuid({NOBODY})
+with DataManager(sys.argv[1]):
+    for line in sys.stdin:
+        print(line, end="", flush=True)
+"""
+
+
+@pytest.fixture
+def nobodys() -> Iterator[Path]:
+    """A data directory of a user who is not root, where that user may go, reconciled by that user."""
+    if os.geteuid() != 0:
+        pytest.skip("only root may become somebody else")
+    base = Path(tempfile.mkdtemp(prefix="fsdm-nobody-"))
+    try:
+        base.chmod(0o755)
+        (base / "data").mkdir()
+        os.chown(base / "data", NOBODY, NOBODY)
+        with child(AS_NOBODY, base / "data"):
+            yield base / "data"
+    finally:
+        shutil.rmtree(base)
+
+
+def test_a_chunk_that_may_not_be_looked_into_is_kept_and_holds_up_no_other(nobodys: Path, source: Source) -> None:
+    data_dir = nobodys
+    shut, stuck, good, last = (source.chunk(start=n, end=n + 1) for n in range(4))
+    put_want(data_dir, shut)
+    eventually(lambda: available(data_dir, shut))
+    there = chunk_dir(data_dir, shut)
+    there.chmod(0o600)  # its owner may list it, rename it, and look at nothing in it
+    (data_dir / "partial" / stuck.id).mkdir(mode=0o700)  # root's
+    put_want(data_dir, stuck)
+    put_want(data_dir, shut)
+    put_want(data_dir, good)
+    eventually(lambda: available(data_dir, good))
+    for chunk in (stuck, shut):
+        told = eventually(lambda chunk=chunk: failure(data_dir, chunk.id))
+        assert (told["kind"], "Permission denied" in told["error"]) == ("disk", True)
+    assert files_of(there / "data") == expected(shut, source)
+    touch_delete(data_dir, good.id)
+    put_want(data_dir, last)
+    eventually(lambda: available(data_dir, last) and not chunk_dir(data_dir, good).exists())
+    there.chmod(0o755)
+    os.chown(data_dir / "partial" / stuck.id, NOBODY, NOBODY)
+    eventually(lambda: available(data_dir, shut) and available(data_dir, stuck))
+    assert source.asked[f"/{shut.id}/blocks.parquet"] == 1, "nothing was fetched again"
+    eventually(lambda: not entries(data_dir / "failed"))
+
+
+# ------------------------------------------------------------------------------------------------------------- inotify
+
+
+@pytest.mark.parametrize("what", ["watches", "instances"])
+def test_a_user_without_inotify_is_served_by_scans_and_by_events_once_there_is_some(
+    data_dir: Path, source: Source, tmp_path: Path, what: str
+) -> None:
+    most = f"/proc/sys/user/max_inotify_{what}"
+    script = f'echo 0 > {most} && exec "$@"'
+    with DataManager(data_dir):
+        pass
+    errors = tmp_path / "stderr"
+    with errors.open("w") as file:
+        process = subprocess.Popen(
+            ["unshare", "--user", "--map-root-user", "sh", "-c", script, "sh", *FSDM, "run", "-d", data_dir],
+            stderr=file,
+        )
+    try:
+        eventually(lambda: owner(data_dir) == process.pid or process.poll() is not None)
+        if process.poll() is not None:
+            pytest.skip(f"no user namespace with a limit of its own: {errors.read_text()}")
+        for number in range(2):
+            chunk = source.chunk(start=number, end=number + 1)
+            put_want(data_dir, chunk)
+            eventually(lambda chunk=chunk: available(data_dir, chunk))
+        lines = errors.read_text().splitlines()
+        assert len([line for line in lines if "limit reached" in line]) == (3 if what == "watches" else 1)
+        subprocess.run(["nsenter", "-t", str(process.pid), "-U", "sh", "-c", f"echo 1000 > {most}"], check=True)
+        eventually(lambda: watches(process.pid) == 3, "it watches again")
+    finally:
+        process.kill()
+        process.wait()
+
+
+def watches(pid: int) -> int:
+    """How many a process has: proc(5), fdinfo."""
+    count = 0
+    for fd in Path(f"/proc/{pid}/fdinfo").iterdir():
+        try:
+            count += fd.read_text().count("inotify wd:")
+        except FileNotFoundError:
+            continue
+    return count

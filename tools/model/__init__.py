@@ -1,0 +1,29 @@
+"""The protocol (fsdm/PROTOCOL.md) as two small models, each searched to the last state.
+
+| module | what |
+|---|---|
+| `search` | visits every state; safety in each, and that every fair run settles |
+| `asking` | two writers, careful and careless, and the reconciler: `markers`, `writers`, `judging`, `removing` |
+| `holding` | two readers, their forks, and the reconciler: `directories`, `keeping` |
+| `check` | the bounds; the protocol must hold in them, and each wrong variant must fail |
+
+What is shown, for one id, with crashes between any two steps and a clock that ties:
+- a directory does not leave while a ref, or a fork of its process, holds it; what is available is complete; a ref is
+  given only of a chunk that was available at some moment since its lock;
+- no marker that is newer than the judged one is removed, unless what it asks for is so;
+- once the writers rest and refs are let go of, what the later intent asks for is so, and stays so. The later intent is
+  the one that was placed last. A careful call counts from its end, and overrules what came without the lock while it
+  ran. Where a want and a delete of the same time are met together for the first time, the want counts as the later.
+  Of a careless want and a careless delete that both come while a marker is being removed, either may count as it.
+
+Ahead of PROTOCOL.md and of the code are four rules, whose variants are what the code does so far: BACK_REGARDLESS,
+FINISH_UNLOCKED, FORGET_REGARDLESS, NO_READY_AT_STEP_0.
+
+The bounds, in `check`, are on intents for each writer, crashes of the reconciler, ticks of the clock, and changes of
+mind. Writers and readers are killed at will, and readers go on for ever.
+
+Left out: power failures and two reconcilers at once, more than one id, fetches that fail or are cut, room, a want that
+is withdrawn, markers that are no files, rewriting in place at the one instant that PROTOCOL.md names, time limits on
+the lock of intents. Assumed of the file system: the number of an inode is not given away again within the tick of the
+clock in which its file was written (`INODES_AGAIN` shows what comes of it else).
+"""

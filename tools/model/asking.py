@@ -1,0 +1,60 @@
+"""Asking: two writers, careful and careless, and the reconciler that carries out what they ask for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from . import judging, writers
+from .markers import GONE, NONE, Reconciler, World, Writer, Wrong, show
+from .search import Step
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@dataclass(frozen=True)
+class Asking:
+    """`deeds`: what each writer may do, and `intents` how often; `crashes` of the reconciler; `ticks` of the clock.
+
+    `chunks`: what there may be to begin with.
+    """
+
+    wrong: Wrong = Wrong.NOTHING
+    deeds: tuple[frozenset[str], frozenset[str]] = (writers.CAREFUL, writers.CARELESS)
+    intents: tuple[int, int] = (1, 1)
+    crashes: int = 1
+    ticks: int = 1
+    chunks: tuple[str, ...] = (NONE, "a")
+
+    def starts(self) -> Iterator[World]:
+        one, two = (Writer(left=left) for left in self.intents)
+        for chunk in self.chunks:
+            last = chunk or GONE
+            yield World(0, None, None, None, "", chunk, NONE, (one, two), Reconciler(), self.crashes, last)
+
+    def steps(self, world: World) -> Iterator[Step[World]]:
+        yield from judging.steps(world, self.wrong)
+        for number in (0, 1):
+            yield from writers.steps(world, number, self.deeds[number], self.wrong)
+        if world.tick < self.ticks:
+            yield Step("the clock", "ticks", world._replace(tick=world.tick + 1), must=False)
+
+    def wrong_with(self, world: World) -> str:
+        return world.fault
+
+    def settled(self, world: World) -> bool:
+        """What a killed `cp` has left half-written stays, to be mended; it may have replaced a want that was whole."""
+        half_written = world.want is not None and world.want.files == NONE
+        return (
+            world.reconciler.at == "look"
+            and all(writer.at == "idle" for writer in world.writers)
+            and world.delete is None
+            and (world.want is None or half_written)
+            and world.aside is None
+            and world.partial == NONE
+            and (world.chunk == (NONE if world.last == GONE else world.last) or (half_written and world.last != GONE))
+        )
+
+    def show(self, world: World) -> str:
+        return show(world)

@@ -1,0 +1,87 @@
+"""What there is while chunks are held: directories, readers, the reconciler, the markers of one id.
+
+The directories have numbers, as inodes do; who has opened one has it, whatever becomes of its name. Clients change
+their minds in one step here, so one marker stands at a time (see `asking` for what lies in between). A want asks for
+the files "a" or for the files "b".
+
+What no process can see (ghosts): `Reader.available`; `World.last`, the later intent; `World.fault`, what went wrong.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import NamedTuple
+
+NOWHERE = 0  # the number of no directory
+GONE = "-"  # what a delete asks for, in place of files
+
+
+class Wrong(Enum):
+    """A rule of the protocol that is left out or turned round; its value says what is done instead."""
+
+    NOTHING = "the protocol as it is"
+    READY_BEFORE_LOCK = "READY is looked for before the lock"
+    READY_BY_PATH = "READY is looked for by path, not through the descriptor"
+    NO_DELETE_AFTER_LOCK = "a reader does not look for the delete after its lock"
+    NO_STEP_0 = "a reader does not look for anything before its lock"
+    NO_READY_AT_STEP_0 = "before its lock, a reader looks for the delete only"
+    LOCK_UN = "a forked child lets go by LOCK_UN"
+    NO_CLAIM = "the reconciler takes no lock on what it removes"
+    PUBLISHED_EARLY = "a chunk is published before all of its files are there"
+
+
+class Directory(NamedTuple):
+    """A chunk's directory, wherever it stands by now."""
+
+    files: str
+    ready: bool
+    place: str  # chunks, trash or erased
+    complete: bool
+
+
+class Reader(NamedTuple):
+    """A process that takes refs, what it has open and locked; `child` is what a fork of it shares."""
+
+    at: str = "idle"
+    directory: int = NOWHERE
+    locked: bool = False
+    child: int = NOWHERE
+    available: bool = False  # ghost: whether the chunk was, at some moment since the lock was got
+
+
+class Reconciler(NamedTuple):
+    """What it does next, the claim that it has open, and whether that is locked; `held`: it was refused (Memo.held)."""
+
+    at: str = "look"
+    claim: int = NOWHERE
+    locked: bool = False
+    held: bool = False
+    want: str = ""
+
+
+class World(NamedTuple):
+    """Everything about one id."""
+
+    want: str
+    delete: bool
+    partial: str
+    whole: bool  # whether the partial is
+    here: int  # the directory that has the chunk's name
+    directories: tuple[Directory, ...]
+    readers: tuple[Reader, Reader]
+    reconciler: Reconciler
+    asks: int  # that may still come
+    crashes: int
+    last: str
+    fault: str = ""
+
+
+def put_directory(world: World, number: int, directory: Directory) -> World:
+    directories = list(world.directories)
+    directories[number - 1] = directory
+    return world._replace(directories=tuple(directories))
+
+
+def there(world: World) -> Directory | None:
+    """The directory that has the chunk's name."""
+    return world.directories[world.here - 1] if world.here else None

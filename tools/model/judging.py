@@ -1,0 +1,235 @@
+"""What the reconciler looks at, decides, and does to its chunk, step by step; it can be killed between any two steps.
+
+What it decides is not copied here: fsdm.plan.decide itself is asked. What it does then:
+
+| here | stands for |
+|---|---|
+| `look`, `look on` | fsdm.scan.look, fsdm.memory.Memory.see, fsdm.plan.decide |
+| `read, then …` | fsdm.intents.read_want in fsdm.apply.Applier: `_fetch`, `_publish`, `_confirm`, `_overrule` |
+| `publish …` | fsdm.apply.Applier._publish: the look at the delete; the rename; then the want goes |
+| `retire …`, `clear` | fsdm.apply.Applier._retire: `still_deleted` looks at the want, then at the delete; `_take_out` |
+| (see `removing`) | fsdm.intents.remove_marker, put_back, finish_removals |
+
+Left out here: refs (see `holding`: a claim is always granted here), a fetch that fails or is cut (it is one step, done
+when it begins), the fsyncs.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING
+
+from fsdm.layout import Place
+from fsdm.plan import (
+    Action,
+    Clear,
+    Confirm,
+    Discard,
+    Fetch,
+    Forget,
+    Memo,
+    Overrule,
+    Publish,
+    Retire,
+    Unreadable,
+    Wait,
+    decide,
+)
+from fsdm.state import ChunkState, Partial
+from fsdm.state import Marker as Seen
+
+from . import removing as removals
+from .markers import NONE, RECONCILER, UNREADY, Marker, Reconciler, Removal, World, Wrong, same
+from .removing import look_anew, met, removing, step_at
+from .search import Step
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+ID = "1" * 64
+PLACE = Place("d" * 64, f"{0:020}-{35:020}-{ID}")
+SETTLED_S = 100.0  # later than any SETTLE_S after 0
+
+
+def steps(world: World, wrong: Wrong) -> Iterator[Step[World]]:
+    """What the reconciler can do next."""
+    step = STEPS[world.reconciler.at](world, wrong)
+    if step is not None:  # else it waits for the lock of intents
+        yield Step(RECONCILER, *step)
+    if world.crashes and world.reconciler.at != "start":
+        lock = "" if world.lock == RECONCILER else world.lock
+        killed = world._replace(reconciler=Reconciler(), crashes=world.crashes - 1, lock=lock)
+        yield Step(RECONCILER, "is killed", killed, must=False)
+
+
+# ---------------------------------------------------------------------------------------------------- looking, deciding
+
+
+def _look(world: World, wrong: Wrong) -> tuple[str, World]:
+    if wrong is Wrong.DELETE_SEEN_FIRST:
+        return "looks at delete/ID", step_at(world, "look on", delete=world.delete)
+    return "looks at want/ID", step_at(world, "look on", want=world.want)
+
+
+def _look_on(world: World, wrong: Wrong) -> tuple[str, World]:
+    r = world.reconciler
+    r = r._replace(want=world.want) if wrong is Wrong.DELETE_SEEN_FIRST else r._replace(delete=world.delete)
+    if r.want is not None and r.delete is None:
+        r = r._replace(alone=r.want._replace(ctime=0))
+    world = met(world._replace(reconciler=r), r.want, r.delete)
+    action = _decided(world, wrong)
+    return _SAID.get(type(action), "has nothing to do now"), _begun(world, action)
+
+
+def _decided(world: World, wrong: Wrong) -> Action | Wait | None:
+    r = world.reconciler
+    writing = r.want is not None and any(w.at == "cp" and w.new and w.new.ino == r.want.ino for w in world.writers)
+    action = _decide(
+        _seen(r.want), _seen(r.delete), world.partial, world.chunk, _seen(r.alone), _seen(r.unreadable), not writing
+    )
+    if isinstance(action, Overrule) and action.want.ctime_ns == action.delete.ctime_ns:
+        if wrong is Wrong.TIE_TO_DELETE:
+            return Overrule(ID, "want", action.want, action.delete)
+        if wrong is Wrong.TIE_TO_WANT:
+            return Overrule(ID, "delete", action.want, action.delete)
+    return action
+
+
+def _seen(marker: Marker | None) -> Seen | None:
+    return marker and Seen(marker.ino, marker.ctime, marker.mtime, int(marker.files != NONE))
+
+
+@cache
+def _decide(
+    want: Seen | None,
+    delete: Seen | None,
+    partial: str,
+    chunk: str,
+    alone: Seen | None,
+    unreadable: Seen | None,
+    settled: bool,
+) -> Action | Wait | None:
+    state = ChunkState(
+        ID,
+        want,
+        delete,
+        Partial.READY if partial else Partial.NONE,
+        ready=(PLACE,) if chunk not in {NONE, UNREADY} else (),
+        unready=(PLACE,) if chunk == UNREADY else (),
+    )
+    memo = Memo(
+        want_alone=alone, unreadable=None if unreadable is None else Unreadable(unreadable, "half-written", "", 0.0)
+    )
+    return decide(state, memo, SETTLED_S if settled else 0.0)
+
+
+def _begun(world: World, action: Action | Wait | None) -> World:
+    r = world.reconciler
+    match action:
+        case Overrule(loser="want"):
+            assert r.want is not None
+            return removing(world, Removal("want", r.want, r.delete))
+        case Forget():
+            assert r.delete is not None
+            return removing(world, Removal("delete", r.delete, None))
+        case Overrule() | Fetch() | Publish() | Confirm():
+            return step_at(world, f"read, then {type(action).__name__}", delete=r.delete, want=r.want)
+        case Retire():
+            return step_at(world, "retire: look for a want", delete=r.delete)
+        case Clear():
+            return step_at(world, "clear")
+        case Discard():
+            return step_at(world, "discard")
+    at_rest = r.want is None and r.delete is None and not world.partial and world.chunk != UNREADY
+    return look_anew(world._replace(reconciler=Reconciler()) if at_rest else world)
+
+
+_SAID: dict[type[object], str] = {
+    action: f"looks at the other, decides: {action.__name__}"
+    for action in (Overrule, Fetch, Publish, Confirm, Retire, Clear, Discard, Forget)
+}
+
+
+# ----------------------------------------------------------------------------------------------------- the chunk itself
+
+
+def _read(world: World, wrong: Wrong) -> tuple[str, World]:
+    r = world.reconciler
+    if not same(r.want, world.want):
+        return "reads a want that is not the one that was judged", look_anew(world)
+    assert r.want is not None
+    if r.want.files == NONE:
+        return "cannot read the want", look_anew(world._replace(reconciler=r._replace(unreadable=r.want)))
+    # with the same identity it may still be another: what is read is what stands
+    assert world.want is not None
+    files = world.want.files
+    match r.at:
+        case "read, then Fetch":
+            return f"fetches {files}", look_anew(world._replace(partial=files))
+        case "read, then Publish" if world.partial != files:
+            return "discards another partial", look_anew(world._replace(partial=NONE))
+        case "read, then Publish":
+            return "reads the want", step_at(world, "publish: look for a delete", want=r.want)
+        case "read, then Confirm" if world.chunk != files:
+            return "removes READY of other files", look_anew(world._replace(chunk=UNREADY))
+        case "read, then Confirm":
+            return "reads the want: it is there", removing(world, Removal("want", r.want, None))
+    assert r.delete is not None
+    return "reads the want", removing(world, Removal("delete", r.delete, r.want))
+
+
+def _publish_look(world: World, wrong: Wrong) -> tuple[str, World]:
+    if world.delete is not None:
+        return "sees a delete", look_anew(world)
+    if wrong is Wrong.WANT_BEFORE_PUBLISH:
+        return "removes the want", step_at(world._replace(want=None), "publish", want=world.reconciler.want)
+    return "sees no delete", step_at(world, "publish", want=world.reconciler.want)
+
+
+def _publish(world: World, wrong: Wrong) -> tuple[str, World]:
+    want = world.reconciler.want
+    assert want is not None
+    world = world._replace(chunk=world.partial, partial=NONE)
+    return "publishes", removing(world, Removal("want", want, None))
+
+
+def _retire_look(world: World, wrong: Wrong) -> tuple[str, World]:
+    if world.want is not None and world.want.files != NONE:
+        return "claims the chunk, sees a want", look_anew(world)
+    return "claims the chunk, sees no want", step_at(world, "retire: look again", delete=world.reconciler.delete)
+
+
+def _retire_look_again(world: World, wrong: Wrong) -> tuple[str, World]:
+    if not same(world.reconciler.delete, world.delete):
+        return "sees that the delete is not the judged one", look_anew(world)
+    return "sees the delete", step_at(world, "retire: remove READY")
+
+
+def _retire_ready(world: World, wrong: Wrong) -> tuple[str, World]:
+    return "removes READY", step_at(world._replace(chunk=UNREADY), "clear")
+
+
+def _clear(world: World, wrong: Wrong) -> tuple[str, World]:
+    return "renames the directory into trash/", look_anew(world._replace(chunk=NONE))
+
+
+def _discard(world: World, wrong: Wrong) -> tuple[str, World]:
+    return "renames the partial into trash/", look_anew(world._replace(partial=NONE))
+
+
+STEPS: dict[str, Callable[[World, Wrong], tuple[str, World] | None]] = {
+    **removals.STEPS,
+    "look": _look,
+    "look on": _look_on,
+    "read, then Overrule": _read,
+    "read, then Fetch": _read,
+    "read, then Publish": _read,
+    "read, then Confirm": _read,
+    "publish: look for a delete": _publish_look,
+    "publish": _publish,
+    "retire: look for a want": _retire_look,
+    "retire: look again": _retire_look_again,
+    "retire: remove READY": _retire_ready,
+    "clear": _clear,
+    "discard": _discard,
+}

@@ -1,0 +1,182 @@
+"""The reconciler that keeps a chunk: it fetches, publishes, replaces and retires, step by step.
+
+What it decides is asked of fsdm.plan.decide. What it does then:
+
+| here | stands for |
+|---|---|
+| `look` | fsdm.scan.look, fsdm.plan.decide, and the letting go of a claim in fsdm.reconciler.Reconciler._decide |
+| `Fetch`, `Publish`, `Confirm`, `Discard`, `Forget` | the methods of fsdm.apply.Applier with these names |
+| `Retire: …`, `Clear: …` | Applier._take_out, with the looks of `_retire` and `_clear`; a refused claim stays open |
+
+Left out: a fetch that is cut, somebody who moves directories by hand, the audit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
+
+from fsdm.plan import Clear, Confirm, Discard, Fetch, Forget, Memo, Publish, Retire, decide
+from fsdm.state import ChunkState, Marker, Partial
+
+from .directories import NOWHERE, Directory, Reconciler, World, Wrong, put_directory, there
+from .judging import ID, PLACE
+from .search import Step
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@dataclass(frozen=True)
+class Keeping:
+    """What the reconciler can do next in one state."""
+
+    world: World
+    wrong: Wrong
+
+    def steps(self) -> Iterator[Step[World]]:
+        what, then = self._next()
+        yield Step("reconciler", what, then)
+        if self.world.crashes:
+            killed = self.world._replace(reconciler=Reconciler(), crashes=self.world.crashes - 1)
+            yield Step("reconciler", "is killed, the next one starts", killed, must=False)
+
+    def is_refused(self) -> bool:
+        """Whether somebody holds a lock on what the reconciler is to claim."""
+        claim = self.world.reconciler.claim or self.world.here
+        return any(claim in {reader.child, reader.locked and reader.directory} for reader in self.world.readers)
+
+    def _next(self) -> tuple[str, World]:
+        world, r = self.world, self.world.reconciler
+        match r.at:
+            case "look":
+                return self._look()
+            case "Fetch":
+                return self._fetch()
+            case "fetching":
+                return "fetch: all is there", self._at("look", whole=True)
+            case "Publish" | "publishing":
+                return self._publish()
+            case "Confirm":
+                return self._confirm()
+            case "Discard":
+                return "discards the partial", self._at("look", partial="", whole=False)
+            case "Forget":
+                return "removes the delete", self._at("look", delete=False)
+            case "unwant":
+                same = world.want == r.want
+                return "removes the want" if same else "another want stands", self._at(
+                    "look", want="" if same else world.want
+                )
+            case "filling":
+                directory = world.directories[world.here - 1]
+                return "brings the rest", put_directory(
+                    self._at("unwant"), world.here, directory._replace(complete=True)
+                )
+        return self._take_out()
+
+    def _at(self, at: str, **changes: object) -> World:
+        r = self.world.reconciler
+        kept = r if at in {"unwant", "publishing", "filling"} else r._replace(want="")
+        return self.world._replace(reconciler=kept._replace(at=at), **changes)  # type: ignore[arg-type]
+
+    def _look(self) -> tuple[str, World]:
+        world, r = self.world, self.world.reconciler
+        place = there(world)
+        if r.held and not (world.delete or (place is not None and not place.ready)):
+            r = r._replace(claim=NOWHERE, held=False)  # Reconciler._decide lets go
+        partial = Partial.NONE if not world.partial else Partial.READY if world.whole else Partial.BEGUN
+        decided = _decide(world.want, world.delete, partial, None if place is None else place.ready, r.held)
+        at = decided if decided in _ACTIONS else "look"
+        said = f"looks, decides: {decided}" if decided in _ACTIONS else "has nothing to do now"
+        return said, world._replace(reconciler=r._replace(at=at, want=world.want))
+
+    def _fetch(self) -> tuple[str, World]:
+        if self.world.want != self.world.reconciler.want:
+            return "another want stands", self._at("look")
+        return f"fetch: begins with {self.world.want}", self._at("fetching", partial=self.world.want, whole=False)
+
+    def _publish(self) -> tuple[str, World]:
+        world, r = self.world, self.world.reconciler
+        if r.at == "Publish":
+            if world.want != r.want or world.delete:
+                return "another want, or a delete, stands", self._at("look")
+            if world.partial != r.want:
+                return "discards the partial of another want", self._at("look", partial="", whole=False)
+            return "publish: the want stands, no delete does", self._at("publishing")
+        early = self.wrong is Wrong.PUBLISHED_EARLY
+        new = Directory(world.partial, ready=True, place="chunks", complete=not early)
+        if world.here:
+            return "publish: in the way is a directory", world._replace(fault="a chunk was published over another")
+        world = self._at(
+            "filling" if early else "unwant",
+            partial="",
+            whole=False,
+            here=len(world.directories) + 1,
+            directories=(*world.directories, new),
+        )
+        return "publishes", world
+
+    def _confirm(self) -> tuple[str, World]:
+        world, r = self.world, self.world.reconciler
+        place = world.directories[world.here - 1]
+        if world.want != r.want:
+            return "another want stands", self._at("look")
+        if place.ready and place.files == world.want:
+            return "confirm: it is there", self._at("unwant")
+        return "confirm: removes READY of other files", put_directory(
+            self._at("look"), world.here, place._replace(ready=False)
+        )
+
+    def _take_out(self) -> tuple[str, World]:
+        """`at` says whether it is for a delete (Retire) or because READY is missing (Clear)."""
+        world, r = self.world, self.world.reconciler
+        action, _, step = r.at.partition(": ")
+        place = world.directories[world.here - 1]
+        let_go = world._replace(reconciler=Reconciler())
+        match step:
+            case "":
+                claim = r.claim or world.here
+                if self.is_refused() and self.wrong is not Wrong.NO_CLAIM:
+                    return "claim: is refused", world._replace(reconciler=Reconciler(claim=claim, held=True))
+                locked = self.wrong is not Wrong.NO_CLAIM
+                return "claim: LOCK_EX", self._claimed(f"{action}: look", claim, locked=locked)
+            case "look" if action == "Clear":
+                if place.ready:
+                    return "sees READY, lets go", let_go
+                return "sees that READY is not there", self._claimed("Clear: rename", r.claim)
+            case "look" if world.want:
+                return "sees a want, lets go", let_go
+            case "look":
+                return "sees no want", self._claimed("Retire: look again", r.claim)
+            case "look again" if not world.delete:
+                return "sees no delete, lets go", let_go
+            case "look again":
+                return "sees the delete", self._claimed("Retire: unlink", r.claim)
+            case "unlink":
+                then = put_directory(self._claimed("Retire: rename", r.claim), r.claim, place._replace(ready=False))
+                return "removes READY", then
+        trashed = put_directory(let_go._replace(here=NOWHERE), world.here, place._replace(place="trash"))
+        return "renames it into trash/, lets go", trashed
+
+    def _claimed(self, at: str, claim: int, *, locked: bool | None = None) -> World:
+        r = self.world.reconciler
+        locked = r.locked if locked is None else locked
+        return self.world._replace(reconciler=Reconciler(at, claim, locked, r.held))
+
+
+_ACTIONS = {action.__name__ for action in (Fetch, Publish, Confirm, Retire, Clear, Discard, Forget)}
+
+
+@cache
+def _decide(want: str, delete: bool, partial: Partial, ready: bool | None, held: bool) -> str:
+    state = ChunkState(
+        ID,
+        Marker(ord(want), 0, 0, 1) if want else None,
+        Marker(1, 0, 0, 0) if delete else None,
+        partial,
+        ready=(PLACE,) if ready else (),
+        unready=(PLACE,) if ready is False else (),
+    )
+    return type(decide(state, Memo(held=int(held)), 0.0)).__name__

@@ -1,0 +1,189 @@
+"""What there is while intents are asked for and carried out: markers, writers, the reconciler, one chunk.
+
+The files that a want asks for are "a" where writer A asks, and "b" where B does. Both kinds of want have the same size.
+The clock is coarse: everything between two ticks has the same time. The number of an inode is given away again, but not
+within the tick in which its file was last written (see `Wrong.INODES_AGAIN`).
+
+What no process can see, and the properties speak of (ghosts): `Marker.serial`, the order in which markers were placed;
+`World.last`, the later intent, that is what is to be true in the end; `World.firm`, whether it was asked for with care;
+`World.fault`, what has gone wrong.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Literal, NamedTuple
+
+Kind = Literal["want", "delete"]
+
+GONE = "-"  # what a delete asks for, in place of files
+NONE = ""
+UNREADY = "unready"  # a directory without READY
+RECONCILER = "reconciler"
+
+
+class Wrong(Enum):
+    """A rule of the protocol that is left out or turned round; its value says what is done instead."""
+
+    NOTHING = "the protocol as it is"
+    UNLINK_AT_ONCE = "a marker is unlinked where it stands, without renaming it aside"
+    NO_SECOND_LOOK = "a marker that was renamed aside is unlinked without looking again"
+    NO_LOOK_AT_WINNER = "an overruled marker is removed without looking whether what overruled it still stands"
+    BACK_OVER = "a marker is put back over whatever stands there by then"
+    BACK_REGARDLESS = "a marker is put back without looking at the opposite one, and is the later intent then"
+    FINISH_UNLOCKED = "what a crash left aside is finished without the lock of intents"
+    NO_FINISH = "what a crash left aside is left where it is"
+    FORGET_REGARDLESS = "the delete of a chunk that is gone is removed without looking for the want once more"
+    WANT_BEFORE_PUBLISH = "the want is removed before its chunk is published"
+    OPPOSITE_FIRST = "a careful writer removes the opposite marker before its own is in place"
+    NO_LOCK = "careful writers take no lock"
+    TIE_TO_DELETE = "of two markers of the same time the delete wins"
+    TIE_TO_WANT = "of two markers of the same time the want wins, whatever has been seen"
+    INODES_AGAIN = "a file can have the number of one that was removed within the same tick of the clock"
+    DELETE_SEEN_FIRST = "the reconciler looks at the delete before it looks at the want"
+
+
+class Marker(NamedTuple):
+    """A marker; `files` is NONE while a `cp` has only created it."""
+
+    ino: int
+    ctime: int
+    mtime: int
+    files: str
+    serial: int
+
+    @property
+    def identity(self) -> tuple[int, int, bool]:
+        """fsdm.state.Marker.identity."""
+        return self.ino, self.mtime, self.files != NONE
+
+
+def same(one: Marker | None, other: Marker | None) -> bool:
+    """fsdm.state.Marker.same_as: what a process can tell."""
+    return one is not None and other is not None and one.identity == other.identity
+
+
+class Removal(NamedTuple):
+    """A marker that is to go: which one was judged, and the one that has overruled it, if any."""
+
+    kind: Kind
+    judged: Marker
+    winner: Marker | None
+
+
+class Aside(NamedTuple):
+    """`.judged-INODE_MTIME_SIZE_ID`: what stands under that name, and which marker was judged."""
+
+    kind: Kind
+    judged: Marker
+    marker: Marker
+
+
+class Writer(NamedTuple):
+    """A client: what it does next, how many intents it may still begin, and the file that it has in hand."""
+
+    at: str = "idle"
+    left: int = 0
+    new: Marker | None = None
+
+
+class Reconciler(NamedTuple):
+    """What it does next, what it saw at its last look, what it is removing, and what it remembers (fsdm.plan.Memo)."""
+
+    at: str = "start"
+    want: Marker | None = None
+    delete: Marker | None = None
+    removal: Removal | None = None
+    opposite: int = 0  # the serial of the marker that was seen opposite to one that is to be put back
+    alone: Marker | None = None
+    unreadable: Marker | None = None
+
+
+class World(NamedTuple):
+    """Everything about one id."""
+
+    tick: int
+    want: Marker | None
+    delete: Marker | None
+    aside: Aside | None
+    lock: str  # who holds the flock on want/
+    chunk: str
+    partial: str
+    writers: tuple[Writer, Writer]
+    reconciler: Reconciler
+    crashes: int  # that may still come
+    last: str
+    firm: bool = False
+    fault: str = ""
+
+
+def standing(world: World, kind: Kind) -> Marker | None:
+    """What stands at `want/ID` or `delete/ID`."""
+    return world.want if kind == "want" else world.delete
+
+
+def put(world: World, kind: Kind, marker: Marker | None) -> World:
+    """Let that stand at `want/ID` or `delete/ID`."""
+    return world._replace(want=marker) if kind == "want" else world._replace(delete=marker)
+
+
+def opposite(kind: Kind) -> Kind:
+    return "delete" if kind == "want" else "want"
+
+
+def holds(world: World, marker: Marker) -> bool:
+    """Whether what a marker asks for is so."""
+    return world.chunk == (NONE if marker.files == GONE else marker.files)
+
+
+def remembered(world: World) -> list[Marker]:
+    """All markers that the reconciler could still compare with one that it finds."""
+    r, aside = world.reconciler, world.aside
+    known = [r.want, r.delete, r.alone, r.unreadable]
+    if aside is not None:
+        known.append(aside.judged)
+    if r.removal is not None:
+        known += [r.removal.judged, r.removal.winner]
+    return [marker for marker in known if marker is not None]
+
+
+def files(world: World) -> list[Marker]:
+    """All files that are there."""
+    found = [world.want, world.delete, world.aside and world.aside.marker, *(writer.new for writer in world.writers)]
+    return [file for file in found if file is not None]
+
+
+def free_inode(world: World, wrong: Wrong) -> int:
+    """The lowest number that no file has, and none had that was removed within this tick."""
+    used = {file.ino for file in files(world)}
+    if wrong is not Wrong.INODES_AGAIN:
+        used |= {marker.ino for marker in remembered(world) if marker.mtime == world.tick}
+    return next(number for number in range(len(used) + 1) if number not in used)
+
+
+def next_serial(world: World) -> int:
+    """A number that is greater than those of all markers that anything here could still be compared with."""
+    known = [*files(world), *remembered(world)]
+    return 1 + max([world.reconciler.opposite, *(marker.serial for marker in known)])
+
+
+def show(world: World) -> str:
+    """In one line: `want b@1` stands for a want of the files b, its ctime 1."""
+    parts = [f"tick {world.tick}"]
+    for kind in ("want", "delete"):
+        marker = standing(world, kind)
+        if marker is not None:
+            parts.append(_shown(kind, marker))
+    if world.aside is not None:
+        parts.append(f"aside: {_shown(world.aside.kind, world.aside.marker)}")
+    if world.partial:
+        parts.append(f"partial {world.partial}")
+    parts.append(f"chunk {world.chunk}" if world.chunk else "no chunk")
+    later = "gone" if world.last == GONE else world.last
+    return f"| {', '.join(parts)}; the later intent: {later}{', with care' if world.firm else ''}"
+
+
+def _shown(kind: str, marker: Marker) -> str:
+    if kind == "delete":
+        return f"delete@{marker.ctime}"
+    return f"want {marker.files or 'half-written'}@{marker.ctime}"

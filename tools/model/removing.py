@@ -1,0 +1,232 @@
+"""How the reconciler removes a marker, and finishes what a crash left of that, step by step.
+
+| here | stands for |
+|---|---|
+| `start`, `finish` | fsdm.intents.finish_removals, from fsdm.reconciler.Reconciler.open |
+| `flock` … `unlink the judged` | fsdm.intents.remove_marker |
+| `look at its opposite` … `unlink what was aside` | fsdm.intents.put_back |
+
+The time limit of 50 ms on the lock of intents is left out: here it is always got in the end. So are the fsyncs.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .markers import (
+    GONE,
+    NONE,
+    RECONCILER,
+    Aside,
+    Marker,
+    Reconciler,
+    Removal,
+    World,
+    Wrong,
+    holds,
+    opposite,
+    put,
+    same,
+    standing,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def removing(world: World, removal: Removal) -> World:
+    return step_at(world, "flock", removal=removal)
+
+
+def step_at(
+    world: World,
+    at: str,
+    *,
+    want: Marker | None = None,
+    delete: Marker | None = None,
+    removal: Removal | None = None,
+    opposite: int = 0,
+) -> World:
+    r = world.reconciler
+    return world._replace(reconciler=Reconciler(at, want, delete, removal, opposite, r.alone, r.unreadable))
+
+
+def look_anew(world: World) -> World:
+    lock = "" if world.lock == RECONCILER else world.lock
+    return step_at(world._replace(lock=lock), "look")
+
+
+# ---------------------------------------------------------------------------------------------- what a crash left aside
+
+
+def _start(world: World, wrong: Wrong) -> tuple[str, World]:
+    at = "look" if world.aside is None or wrong is Wrong.NO_FINISH else "finish"
+    return "starts", step_at(world, at)
+
+
+def _finish(world: World, wrong: Wrong) -> tuple[str, World] | None:
+    if wrong is Wrong.FINISH_UNLOCKED:
+        return "finds a marker aside", step_at(world, "look at what was aside")
+    if world.lock:
+        return None
+    return "finds a marker aside, flock want/", step_at(world._replace(lock=RECONCILER), "look at what was aside")
+
+
+def _look_aside(world: World, wrong: Wrong) -> tuple[str, World]:
+    assert world.aside is not None
+    if same(world.aside.judged, world.aside.marker):
+        return "what is aside was judged", step_at(world, "unlink the judged")
+    return "what is aside is another than was judged", step_at(world, _first_of_put_back(wrong))
+
+
+def _first_of_put_back(wrong: Wrong) -> str:
+    return "link it back" if wrong in {Wrong.BACK_REGARDLESS, Wrong.BACK_OVER} else "look at its opposite"
+
+
+def _look_opposite(world: World, wrong: Wrong) -> tuple[str, World]:
+    """Its own ctime is that of its rename aside by now. An opposite marker that is younger came after it.
+
+    Where both came between the last look at the judged one and that rename, nobody can tell which was later, and
+    neither was asked for with care: then either may count as the later.
+    """
+    aside = world.aside
+    assert aside is not None
+    other = standing(world, opposite(aside.kind))
+    either = not world.firm and standing(world, aside.kind) is None
+    if other is None or other.ctime < aside.marker.ctime or other.files == NONE:
+        if other is not None and world.last == other.files and either:
+            world = world._replace(last=aside.marker.files)
+        return "no later opposite marker stands", step_at(world, "link it back", opposite=other.serial if other else 0)
+    if other.ctime == aside.marker.ctime and world.last == aside.marker.files and either:
+        world = world._replace(last=other.files)
+    return "an opposite marker has overruled it", step_at(world, "unlink what was aside")
+
+
+def _link_back(world: World, wrong: Wrong) -> tuple[str, World]:
+    aside = world.aside
+    assert aside is not None
+    back = aside.marker._replace(ctime=world.tick)
+    if wrong is Wrong.BACK_OVER:
+        return "renames it back", look_anew(put(world, aside.kind, back)._replace(aside=None))
+    if standing(world, aside.kind) is not None:
+        return "cannot link it back: a newer one stands there", step_at(world, "unlink what was aside")
+    other = standing(world, opposite(aside.kind))
+    came = other is not None and other.files == world.last and other.serial != world.reconciler.opposite
+    if came and not world.firm and wrong is not Wrong.BACK_REGARDLESS:
+        world = world._replace(last=back.files)  # a careless one that comes in this very instant is as if tied
+    world = put(world, aside.kind, back)._replace(aside=aside._replace(marker=back))
+    return "links it back", step_at(world, "unlink what was aside")
+
+
+def _unlink_aside(world: World, wrong: Wrong) -> tuple[str, World]:
+    return "unlinks what is aside, and lets go", look_anew(world._replace(aside=None))
+
+
+# ---------------------------------------------------------------------------------------------------- removing a marker
+
+
+def _flock(world: World, wrong: Wrong) -> tuple[str, World] | None:
+    """The lock, and the first look under it: careless writers do not care which of them comes first."""
+    if world.lock:
+        return None
+    removal = world.reconciler.removal
+    assert removal is not None
+    if removal.winner is not None and wrong is not Wrong.NO_LOOK_AT_WINNER:
+        look = _look_winner
+    elif removal.winner is None and removal.kind == "delete" and wrong is not Wrong.FORGET_REGARDLESS:
+        look = _look_for_want
+    else:
+        look = _look_judged
+    what, then = look(world._replace(lock=RECONCILER), wrong)
+    return f"flock want/, {what}", then
+
+
+def _look_for_want(world: World, wrong: Wrong) -> tuple[str, World]:
+    if world.want is not None and world.want.files != NONE:
+        return "sees a want, lets go", look_anew(world)
+    return "sees no want", step_at(world, "look at the judged", removal=world.reconciler.removal)
+
+
+def _look_winner(world: World, wrong: Wrong) -> tuple[str, World]:
+    removal = world.reconciler.removal
+    assert removal is not None
+    if not same(removal.winner, standing(world, opposite(removal.kind))):
+        return "the winner does not stand any more, lets go", look_anew(world)
+    return "the winner stands", step_at(world, "look at the judged", removal=removal)
+
+
+def _look_judged(world: World, wrong: Wrong) -> tuple[str, World]:
+    removal = world.reconciler.removal
+    assert removal is not None
+    if not same(removal.judged, standing(world, removal.kind)):
+        return "the judged does not stand any more, lets go", look_anew(world)
+    if removal.kind == "delete":
+        world = met(world, removal.winner, world.delete)
+    at = "unlink at once" if wrong is Wrong.UNLINK_AT_ONCE else "rename aside"
+    return f"the judged {removal.kind} stands", step_at(world, at, removal=removal)
+
+
+def met(world: World, want: Marker | None, delete: Marker | None) -> World:
+    """Both were seen, tied, and this want was never seen without this delete: then the want is the later intent."""
+    alone = world.reconciler.alone
+    if (
+        want is not None
+        and delete is not None
+        and (want, delete) == (world.want, world.delete)
+        and want.ctime == delete.ctime
+        and want.files != NONE
+        and world.last == GONE
+        and not world.firm
+        and (alone is None or alone.serial != want.serial)
+    ):
+        return world._replace(last=want.files)
+    return world
+
+
+def _rename_aside(world: World, wrong: Wrong) -> tuple[str, World]:
+    removal = world.reconciler.removal
+    assert removal is not None
+    there = standing(world, removal.kind)
+    if there is None:
+        return "nothing is there any more, lets go", look_anew(world)
+    aside = Aside(removal.kind, removal.judged, there._replace(ctime=world.tick))
+    at = "unlink the judged" if wrong is Wrong.NO_SECOND_LOOK else "look again"
+    return f"renames {removal.kind}/ID aside", step_at(put(world, removal.kind, None)._replace(aside=aside), at)
+
+
+def _unlink_judged(world: World, wrong: Wrong) -> tuple[str, World]:
+    aside = world.aside
+    assert aside is not None
+    world = _lost(world, aside.judged, aside.marker)._replace(aside=None)
+    return f"unlinks the {aside.kind} that is aside, lets go", look_anew(world)
+
+
+def _unlink_at_once(world: World, wrong: Wrong) -> tuple[str, World]:
+    removal = world.reconciler.removal
+    assert removal is not None
+    there = standing(world, removal.kind)
+    if there is not None:
+        world = put(_lost(world, removal.judged, there), removal.kind, None)
+    return f"unlinks {removal.kind}/ID, lets go", look_anew(world)
+
+
+def _lost(world: World, judged: Marker, gone: Marker) -> World:
+    if gone.serial > judged.serial and world.last == gone.files and not holds(world, gone):
+        return world._replace(fault="a marker that is newer than the judged one was removed")
+    return world
+
+
+STEPS: dict[str, Callable[[World, Wrong], tuple[str, World] | None]] = {
+    "start": _start,
+    "finish": _finish,
+    "look at what was aside": _look_aside,
+    "look again": _look_aside,
+    "look at its opposite": _look_opposite,
+    "link it back": _link_back,
+    "unlink what was aside": _unlink_aside,
+    "flock": _flock,
+    "look at the judged": _look_judged,
+    "rename aside": _rename_aside,
+    "unlink the judged": _unlink_judged,
+    "unlink at once": _unlink_at_once,
+}

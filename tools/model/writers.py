@@ -1,0 +1,146 @@
+"""What clients do to markers, careful ones and careless ones, step by step; each can be killed between any two steps.
+
+| here | stands for |
+|---|---|
+| `careful want` | fsdm.intents.place_want: the lock, the temporary file and its rename; then the unlink and the close |
+| `careful delete` | fsdm.intents.place_delete: the lock and `_touch`; then the unlink and the close |
+| `mv` | `cat > want/.new; mv want/.new want/ID` of the README, or any program that renames without the lock |
+| `cp` | `cp x want/ID`: the file is there, empty, before its text is; only where none stands, so not in place |
+| `touch` | `touch delete/ID`: makes a marker, or makes the one that stands the later intent |
+
+A step may be several system calls where nobody can see what lies between them, or where nobody minds.
+
+The time limit of a client on the lock (fsdm.intents.CLIENT_WAIT_S) is left out: here a lock is always free in time.
+A client that goes on without it is as exact as a careless one, and those are here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .markers import GONE, NONE, Marker, World, Writer, Wrong, free_inode, next_serial
+from .search import Step
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+NAMES = ("A", "B")
+FILES = ("a", "b")
+IDLE = Writer()
+CAREFUL = frozenset({"careful want", "careful delete"})
+CARELESS = frozenset({"mv", "cp", "touch"})
+
+
+def steps(world: World, number: int, deeds: frozenset[str], wrong: Wrong) -> Iterator[Step[World]]:
+    """What writer `number` can do next; to begin with, one of `deeds`."""
+    writer = world.writers[number]
+    who = f"writer {NAMES[number]}"
+    if writer.at != "idle":
+        what, then = _go_on(world, number, wrong)
+        yield Step(who, what, then)
+        yield Step(who, "is killed", _killed(world, number), must=False)
+    elif writer.left:
+        begun = _with(world, number, writer._replace(left=writer.left - 1))
+        for what, then in _begin(begun, number, deeds, wrong):
+            yield Step(who, what, then, must=False)
+
+
+def _begin(world: World, number: int, deeds: frozenset[str], wrong: Wrong) -> Iterator[tuple[str, World]]:
+    writer = world.writers[number]
+    locked = world._replace(lock=NAMES[number]) if wrong is not Wrong.NO_LOCK else world
+    first = "place" if wrong is not Wrong.OPPOSITE_FIRST else "overrule"
+    for kind in ("want", "delete"):
+        if f"careful {kind}" in deeds and (not world.lock or wrong is Wrong.NO_LOCK):
+            what, then = _care(locked, number, f"{first} {kind}", wrong)
+            yield f"flock want/, {what}", then
+    if "mv" in deeds:
+        yield "mv want/.new want/ID", _wanted(world, number, wrong)
+    if "cp" in deeds and world.want is None:
+        empty = Marker(free_inode(world, wrong), world.tick, world.tick, NONE, next_serial(world))
+        yield "cp: create want/ID", _with(world._replace(want=empty), number, writer._replace(at="cp", new=empty))
+    if "touch" in deeds:
+        yield "touch delete/ID", _deleted(world, wrong)
+
+
+def _go_on(world: World, number: int, wrong: Wrong) -> tuple[str, World]:
+    writer = world.writers[number]
+    if writer.at == "cp":
+        return "cp: write the text", _with(_written(world, number), number, writer._replace(at="idle", new=None))
+    what, then = _care(world, number, writer.at, wrong)
+    return f"{what}, let go", _done(then, number, FILES[number] if writer.at.endswith("want") else GONE)
+
+
+def _care(world: World, number: int, deed: str, wrong: Wrong) -> tuple[str, World]:
+    """One of the two steps of a careful call; the other one is next."""
+    step, kind = deed.split()
+    next_at = world.writers[number]._replace(at=f"{'overrule' if step == 'place' else 'place'} {kind}")
+    match deed:
+        case "place want":
+            return "rename to want/ID", _with(_wanted(world, number, wrong), number, next_at)
+        case "place delete":
+            return "touch delete/ID", _with(_deleted(world, wrong), number, next_at)
+        case "overrule want":
+            return "unlink delete/ID", _with(world._replace(delete=None), number, next_at)
+    return "unlink want/ID", _with(world._replace(want=None), number, next_at)
+
+
+def _with(world: World, number: int, writer: Writer) -> World:
+    one, two = world.writers
+    return world._replace(writers=(writer, two) if number == 0 else (one, writer))
+
+
+def _killed(world: World, number: int) -> World:
+    lock = "" if world.lock == NAMES[number] else world.lock
+    return _with(world._replace(lock=lock), number, IDLE)
+
+
+def _asked(world: World, last: str) -> World:
+    return world._replace(last=last, firm=False)
+
+
+def _done(world: World, number: int, files: str) -> World:
+    """A careful call is over. What came without the lock while it ran counts as earlier, unless it is out of reach."""
+    lock = "" if world.lock == NAMES[number] else world.lock
+    own = world.delete if files == GONE else world.want
+    world = _with(world._replace(lock=lock), number, Writer(left=world.writers[number].left))
+    if own is not None and own.files != files:  # replaced
+        return _asked(world, own.files)
+    if own is not None and world.aside is not None and world.aside.marker.serial > own.serial:
+        return world  # a cp has written to what is aside
+    return world._replace(last=files, firm=True)
+
+
+def _wanted(world: World, number: int, wrong: Wrong) -> World:
+    """The temporary file is nobody else's: it may as well be written in the instant of the rename."""
+    marker = Marker(free_inode(world, wrong), world.tick, world.tick, FILES[number], next_serial(world))
+    return _asked(world._replace(want=marker), marker.files)
+
+
+def _deleted(world: World, wrong: Wrong) -> World:
+    """open(O_CREAT) and utime, at once: where the reconciler comes between, see fsdm.intents._touch."""
+    there, serial = world.delete, next_serial(world)
+    if there is None:
+        return _asked(
+            world._replace(delete=Marker(free_inode(world, wrong), world.tick, world.tick, GONE, serial)), GONE
+        )
+    if there.ctime == there.mtime == world.tick:
+        return world  # nothing has changed that anybody could see
+    touched = there._replace(ctime=world.tick, mtime=world.tick, serial=serial)
+    if world.aside is not None and world.aside.marker.ino == there.ino:  # it is just being put back
+        world = world._replace(aside=world.aside._replace(marker=touched))
+    return _asked(world._replace(delete=touched), GONE)
+
+
+def _written(world: World, number: int) -> World:
+    """The text comes into whatever has become of the file that was created: it may be on its way out, or gone."""
+    created = world.writers[number].new
+    assert created is not None
+    written = created._replace(ctime=world.tick, mtime=world.tick, files=FILES[number], serial=next_serial(world))
+    want, aside = world.want, world.aside
+    if want is not None and want.ino == written.ino:
+        world = _asked(world._replace(want=written), written.files)
+    # between the second look and the unlink is the one gap (PROTOCOL.md, "Removing a marker")
+    if aside is not None and aside.marker.ino == written.ino and world.reconciler.at != "unlink the judged":
+        world = world._replace(aside=aside._replace(marker=written))
+        return _asked(world, written.files) if want is None else world
+    return world
