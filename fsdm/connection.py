@@ -14,6 +14,7 @@ import os
 import re
 import select
 import socket
+import time
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
@@ -43,6 +44,7 @@ _PLAIN_HEAD: Final = re.compile(
     rb"((?:[!#$%&'*+.^_`|~0-9A-Za-z-]++:[\t\x20-\x7e\x80-\xff]*+\r\n){1,99}+)\r\n"
 )
 _LENGTH: Final = re.compile(r"[0-9]{1,19}")
+HEAD_S: Final = 60.0  # a head, or the end of a chunked body, that takes longer does not end: silence alone is not all
 
 _current_stop: ContextVar[Stop | None] = ContextVar("_current_stop", default=None)
 _current_policy: ContextVar[Policy | None] = ContextVar("_current_policy", default=None)
@@ -73,13 +75,55 @@ def cut_by(stop: Stop) -> Iterator[None]:
         stop.done()
 
 
+class _Lines:
+    """What http.client reads lines from; each is to have come by `until` (monotonic), however slowly it comes."""
+
+    def __init__(self, whole: Any, until: float) -> None:
+        self._whole = whole
+        self._until = until
+
+    def readline(self, limit: int) -> bytes:
+        line = b""
+        while len(line) < limit and not line.endswith(b"\n"):
+            if time.monotonic() > self._until:
+                raise ConnectionAbortedError(errno.ECONNABORTED, "the head of the answer does not end")
+            there = self._whole.peek()  # it waits for some bytes, not for all of a line
+            if not there:
+                break
+            line += self._whole.read(min(there.find(b"\n") + 1 or len(there), limit - len(line)))
+        return line
+
+    def close(self) -> None:
+        self._whole.close()
+
+
 class _Answer(http.client.HTTPResponse):
-    """http.client's, which takes a plain head at once."""
+    """http.client's, which takes a plain head at once, and waits for the end of no line, nor of all lines, for ever."""
 
     def begin(self) -> None:
         head = _PLAIN_HEAD.match(self.fp.peek()) if self._method == "GET" else None  # type: ignore[attr-defined]
         if head is None or not self._take(head):
-            super().begin()
+            with self._in_time():
+                super().begin()
+
+    def _read_next_chunk_size(self) -> int:
+        with self._in_time():
+            size: int = super()._read_next_chunk_size()  # type: ignore[misc]
+            return size
+
+    def _read_and_discard_trailer(self) -> None:
+        with self._in_time():
+            super()._read_and_discard_trailer()  # type: ignore[misc]
+
+    @contextmanager
+    def _in_time(self) -> Iterator[None]:
+        whole: Any = self.fp
+        self.fp: Any = _Lines(whole, time.monotonic() + HEAD_S)
+        try:
+            yield
+        finally:
+            if self.fp is not None:  # http.client has not closed it
+                self.fp = whole
 
     def _take(self, head: re.Match[bytes]) -> bool:
         """Whether the head could be taken; of one that could not, nothing has been read."""

@@ -153,7 +153,7 @@ class DataManager(Client):
             return False
         try:
             reconciler = Reconciler(self._layout, limits=self._limits, fetcher=self._fetcher, on_event=self._on_event)
-        except BaseException:
+        except BaseException:  # the limits make none
             lock.close()
             raise
         try:

@@ -6,7 +6,7 @@ import http.client
 import io
 import socket
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,13 +16,18 @@ from urllib3 import HTTPHeaderDict
 from urllib3.exceptions import ProtocolError, ReadTimeoutError
 
 from fsdm.connection import Pool, _Answer, cut_by
-from fsdm.errors import StoppedError
+from fsdm.errors import HostError, StoppedError
+from fsdm.fetcher import HttpFetcher
+from fsdm.fs import FileSystem
+from fsdm.model import FileSource
+from fsdm.parts import Part
 from fsdm.stop import Stop
 from tests.kit import PATIENCE_S, eventually
 from tests.test_fetcher import InThread
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 REST = b" HTTP/1.1\r\nHost: here\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nbody"
@@ -129,6 +134,51 @@ def test_only_a_plain_head_is_taken_at_once(head: bytes, plain: bool, monkeypatc
     monkeypatch.setattr(http.client.HTTPResponse, "begin", begin)
     _Answer(Wire(head + b"body"), method="GET").begin()  # type: ignore[arg-type]
     assert (left == []) is plain
+
+
+class Endless:
+    """A server that begins an answer and goes on with it for ever, a little at a time."""
+
+    def __init__(self, first: bytes, more: bytes) -> None:
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self._first, self._more = first, more
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+
+    def __enter__(self) -> str:
+        self._thread.start()
+        return f"http://127.0.0.1:{self._server.getsockname()[1]}/"
+
+    def __exit__(self, *exc: object) -> None:
+        self._over.set()
+        self._server.close()
+        self._thread.join(PATIENCE_S)
+
+    def _serve(self) -> None:
+        connection, _ = self._server.accept()
+        with connection, suppress(OSError):
+            connection.recv(65536)
+            connection.sendall(self._first)
+            while not self._over.wait(0.005):
+                connection.sendall(self._more)
+
+
+@pytest.mark.parametrize(
+    ("first", "more"),
+    [
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+        (b"", b"H"),
+        (b"HTTP/1.1 200 OK\r\nX: ", b"x"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1;x=", b"y"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n", b"X: x\r\n"),
+    ],
+)
+def test_what_goes_on_for_ever_around_a_body_is_an_error(
+    first: bytes, more: bytes, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("fsdm.connection.HEAD_S", 0.1)
+    with Endless(first, more) as url, pytest.raises(HostError, match="the head of the answer does not end"):
+        HttpFetcher().fetch(FileSource(url=url), Part(str(tmp_path / "f")), FileSystem(), Stop())
 
 
 # -------------------------------------------------------------------------------------------------- a kept connection

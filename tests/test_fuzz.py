@@ -544,8 +544,10 @@ class Closing(Host):
 
     def _serve(self, connection: socket.socket) -> None:
         with suppress(OSError), connection:
-            path = connection.recv(65536).split(b" ")[1].decode()
-            connection.sendall(self.answers.get(path, self.default))
+            request = connection.recv(65536)
+            if not request:  # the client has gone before it asked
+                return
+            connection.sendall(self.answers.get(request.split(b" ")[1].decode(), self.default))
             connection.shutdown(socket.SHUT_WR)
             while connection.recv(65536):
                 pass

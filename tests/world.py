@@ -274,6 +274,7 @@ class World:
         self._cut: Cut | None = None
         self._reached_in_cut = 0
         self._busy: str | None = None  # in whose midst a cut's deeds are done: "loop", "work", "client", "reader"
+        self._looking = False
         self._subject = ""  # the id that a work or a client is about
         self._at = ""  # the point that a cut is at
         self._locked = False  # in the midst of a change of markers
@@ -774,13 +775,18 @@ class World:
         """One round of the loop: what is found is decided and dispatched, but not yet carried out."""
         if self.reconciler is None:
             return
-        armed = self._cut
         self.reconciler._next_scan = 0.0
+        if self._looking:  # the loop is one thread: amid a round it can only be rung
+            return
+        armed = self._cut
+        self._looking = True
         with self._in_midst("loop"):
             try:
                 self.reconciler.step(0.0)
             except OSError as e:
                 assert e.errno == errno.ENOSPC  # noqa: PT017 any other is a defect
+            finally:
+                self._looking = False
         for i, model in enumerate(self.models):
             if self._busy is not None or (armed is not None and self._cut is None):
                 model.seen = model.seen or None
