@@ -52,6 +52,13 @@ def scratch() -> Iterator[str]:
         yield path
 
 
+def skip_without(kind: str, scratch: str) -> None:
+    """Skip the test where no image of such a file system can be mounted."""
+    reason = why_not(kind, scratch)
+    if reason is not None:
+        pytest.skip(reason)
+
+
 # ------------------------------------------------------------------------------------------------------ nothing is lost
 
 
@@ -72,9 +79,7 @@ def test_a_power_failure_at_any_call_loses_nothing_that_is_there_for_good(life: 
 def test_a_real_file_system_that_is_shut_down_loses_nothing_that_is_there_for_good(
     kind: str, life: str, scratch: str
 ) -> None:
-    reason = why_not(kind, scratch)
-    if reason is not None:
-        pytest.skip(reason)
+    skip_without(kind, scratch)
     assert shut_down_everywhere(life, scratch, kind, print, every=1 if LONG else 7) > 5
 
 
@@ -312,3 +317,14 @@ def test_a_power_failure_finds_this_fault(mutant: Mutant, monkeypatch: pytest.Mo
     mutant(monkeypatch)
     with pytest.raises(ViolationError):
         fail_everywhere(POWERLESS[mutant], scratch, BOUND)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("mutant", [want_is_not_kept, ready_is_not_durable], ids=name_of)
+def test_a_real_file_system_finds_this_fault(
+    mutant: Mutant, kind: str, monkeypatch: pytest.MonkeyPatch, scratch: str
+) -> None:
+    skip_without(kind, scratch)
+    mutant(monkeypatch)
+    with pytest.raises(ViolationError):
+        shut_down_everywhere(POWERLESS[mutant], scratch, kind, print)

@@ -1,8 +1,8 @@
 """The chunks of the lives that `crash_life` tells, and where their files come from: no network, and always alike.
 
 What a fetch writes is written by the package's own `Transfer`, `Sink` and `Parts`; only the conversation with a server
-is played. Files are small, so the bounds that make a file worth a record or a checkpoint are small as well, while a
-life is lived (`small_bounds`).
+is played (so the bytes come by write(2), in one thread, where the network would splice them). Files are small, so the
+bounds that make a file worth a record or a checkpoint are small as well, while a life is lived (`small_bounds`).
 """
 
 from __future__ import annotations

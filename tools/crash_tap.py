@@ -3,7 +3,8 @@
 The calls of this process are seen, by whatever road they come: the steps of a `FileSystem`, the bytes that a `Sink`
 writes, the markers that a client places, LOCK, the layout. It stands in for the functions of `os`; what goes past those
 (C code that is not under `os`) is not seen, and `crash_disk` finds that out: what it makes of the calls must be what is
-on the disk. Invariant: while the tap is open, one call at a time is made (one thread).
+on the disk. (fallocate(2) and sync_file_range(2) change nothing that anybody relies on.) Invariant: while the tap is
+open, one call at a time is made (one thread).
 """
 
 from __future__ import annotations
