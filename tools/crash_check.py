@@ -12,7 +12,7 @@ from crash_source import VERSIONS, Version
 
 from fsdm.audit import read_manifest
 from fsdm.errors import FsdmError
-from fsdm.layout import DATA, READY, Layout, is_chunk_dir, is_hidden, is_id
+from fsdm.layout import CACHEDIR_TAG, CACHEDIR_TAG_TEXT, DATA, READY, Layout, is_chunk_dir, is_hidden, is_id
 from fsdm.locks import EXCLUSIVE, try_flock
 
 if TYPE_CHECKING:
@@ -107,6 +107,8 @@ def _check_held(ref: ChunkRef) -> None:
 
 def _check_rest(layout: Layout) -> None:
     """Nothing is left over, but for wants that a power failure has torn: they are told of."""
+    tag = Path(layout.root, CACHEDIR_TAG).read_text()
+    demand(tag == CACHEDIR_TAG_TEXT, f"CACHEDIR.TAG says {tag!r}: backup tools would not skip the directory")
     torn_ids = torn(layout)
     for directory in (layout.want, layout.delete, layout.partial, layout.trash, layout.failed):
         for name in os.listdir(directory):
