@@ -39,7 +39,7 @@ def make_layout(layout: Layout, fs: FileSystem) -> None:
     _make_root(layout.root, fs)
     if not os.path.lexists(layout.format_file):
         _check_not_foreign(layout)
-        fs.write(os.path.join(layout.root, CACHEDIR_TAG), CACHEDIR_TAG_TEXT.encode(), durable=False)
+        fs.write(os.path.join(layout.root, CACHEDIR_TAG), CACHEDIR_TAG_TEXT.encode(), durable=True)
         fs.write(layout.format_file, json.dumps({"format": FORMAT}).encode() + b"\n", durable=True)
     check_format(layout)
     for name in layout.directories():
