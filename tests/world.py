@@ -157,6 +157,9 @@ class QueueCrew:
     def submit(self, work: Callable[[], None]) -> None:
         self.works.append(work)
 
+    def hire(self) -> None:
+        """See `Crew.hire`."""
+
     def close(self, timeout_s: float) -> bool:
         return True
 
