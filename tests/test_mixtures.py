@@ -11,6 +11,7 @@ parameter. `FSDM_MIXTURES=500` runs so many lives, `FSDM_MIXTURES_SEED=7` begins
 from __future__ import annotations
 
 import contextlib
+import gc
 import gzip
 import hashlib
 import os
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 pytestmark = pytest.mark.filterwarnings(
-    # CPython's ssl leaves a socket that was reset before its handshake to the garbage collector
+    # a connection that a stop cuts before its TLS handshake is left to the garbage collector
     r"ignore:Exception ignored in. <ssl\.SSLSocket:pytest.PytestUnraisableExceptionWarning"
 )
 
@@ -345,6 +346,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[
         yield [f"https://127.0.0.1:{tls}", f"http://{NOWHERE}", f"http://127.0.0.1:{nobody}"]
         listener.shutdown(socket.SHUT_RDWR)
         server.join()
+    gc.collect()  # see pytestmark
 
 
 def _shake_hands(listener: socket.socket, context: ssl.SSLContext) -> None:
