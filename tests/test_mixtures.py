@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 pytestmark = pytest.mark.filterwarnings(
-    # a connection that a stop cuts before its TLS handshake is left to the garbage collector
+    # CPython's ssl leaves a connection that was reset before its handshake to the garbage collector (_create, recv)
     r"ignore:Exception ignored in. <ssl\.SSLSocket:pytest.PytestUnraisableExceptionWarning"
 )
 
