@@ -158,7 +158,7 @@ class QueueCrew:
         self.works.append(work)
 
     def hire(self) -> None:
-        return
+        """See `Crew.hire`."""
 
     def close(self, timeout_s: float) -> bool:
         return True
