@@ -344,6 +344,23 @@ def test_what_waits_for_its_host_is_run_before_the_end_too(small: bool) -> None:
     assert gate.begun == [str(number) for number in range(6)]
 
 
+def test_a_thread_does_not_end_while_something_waits_that_only_it_may_take() -> None:
+    lanes, large, small, late = Lanes("t", 2, 1), Gate(), Gate(), threading.Event()
+    lanes.submit("other", partial(large.work, "large"), small=False)
+    eventually(lambda: large.begun)
+    lanes.submit("a", partial(small.work, "small"), small=True)
+    eventually(lambda: small.begun)  # in the reserved thread
+    large.open.set()
+    eventually(lambda: lanes._running.keys() == {"a"})
+    lanes.submit("a", late.set, small=False)  # its chunk has its share
+    assert not lanes.close(0.0)
+    lanes._threads[0].join(0.05)
+    assert lanes._threads[0].is_alive()
+    small.open.set()
+    assert lanes.close(PATIENCE_S)
+    assert late.is_set()
+
+
 @pytest.mark.parametrize("per_host", [0, -1])
 def test_a_bound_that_lets_nothing_through_is_refused(per_host: int) -> None:
     with pytest.raises(InvalidInputError, match=rf"per_host: must be at least 1, it is {per_host}"):
