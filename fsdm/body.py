@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 BLOCK_BYTES: Final = 512 << 10
 PIPE_BYTES: Final = 1 << 20
 READ_BYTES: Final = 64 << 10  # at once into user space: more than a TLS record has
-LOOK_S: Final = 0.1  # while bytes drip, `check` is called so often; on the first road also while a server is silent
+LOOK_S: Final = 0.04  # while bytes drip, `check` is called so often; on the first road also while a server is silent
 SMALL_BYTES: Final = 1 << 20  # below this a pipe is not worth its system calls
 
 _threads = threading.local()  # a pipe and a buffer for each thread

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 SLOW_BYTES_PER_S: Final = 48e6  # a disk takes more than that
-LOOK_S: Final = 0.1
+LOOK_S: Final = 0.04
 LEAST_BYTES: Final = 2 << 20  # less is not worth it
 PIECE_MIN_BYTES: Final = 512 << 10
 PIECE_MAX_BYTES: Final = 16 << 20
