@@ -79,10 +79,7 @@ class ThreadCrew:
             self._closed = True
         for _ in self._threads:
             self._queue.put(None)
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        for thread in self._threads:
-            thread.join(None if deadline is None else max(deadline - time.monotonic(), 0.0))
-        return not any(thread.is_alive() for thread in self._threads)
+        return join_all(self._threads, timeout_s)
 
     def _run(self) -> None:
         while (work := self._queue.get()) is not None:
@@ -94,6 +91,14 @@ class ThreadCrew:
                 logger.exception("a piece of work of %s failed", self._name)
             with self._mutex:
                 self._pending -= 1
+
+
+def join_all(threads: list[threading.Thread], timeout_s: float | None) -> bool:
+    """Wait for all of them, `timeout_s` seconds together; whether all have ended."""
+    deadline = None if timeout_s is None else time.monotonic() + timeout_s
+    for thread in threads:
+        thread.join(None if deadline is None else max(deadline - time.monotonic(), 0.0))
+    return not any(thread.is_alive() for thread in threads)
 
 
 class InlineCrew:

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from bisect import bisect_left, insort
 from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from fsdm.crew import join_all
 from fsdm.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -92,10 +92,7 @@ class Lanes:
         with self._mutex:
             self._closed = True
             self._call()
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        for thread in self._threads:
-            thread.join(None if deadline is None else max(deadline - time.monotonic(), 0.0))
-        return not any(thread.is_alive() for thread in self._threads)
+        return join_all(self._threads, timeout_s)
 
     def _run(self, reserved: bool) -> None:
         piece = None
