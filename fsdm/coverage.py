@@ -46,8 +46,8 @@ KIND_OF: Final[Mapping[State, Kind]] = {
     "unready": "retiring",  # out of service, and wanted by nobody
 }
 
-# what decided, and how often that has changed: equal marks of two looks mean the same kind by the same chunks
-Mark = tuple[Kind, int]
+# what decided, and how often that has changed: equal sights mean the same kind by the same chunks
+_Sight = tuple[Kind, int]
 
 NAMED: Final = 8  # a segment names so many of its chunks: what all name together must not grow with the square
 
@@ -156,7 +156,7 @@ def _sweep(chunks: Sequence[ChunkStatus]) -> Iterator[Segment]:
         yield replace(same[0], end=same[-1].end)
 
 
-def _looks(chunks: Sequence[ChunkStatus]) -> Iterator[tuple[Mark, Segment]]:
+def _looks(chunks: Sequence[ChunkStatus]) -> Iterator[tuple[_Sight, Segment]]:
     """What is seen between any two blocks where a chunk begins or ends: nothing changes in between."""
     line, since = _Line(), None
     for block, edges in groupby(sorted(_edges(chunks)), key=itemgetter(0)):
@@ -190,8 +190,8 @@ class _Line:
         else:
             del self._over[kind][chunk.id]
 
-    def look(self, start: int, end: int) -> tuple[Mark, Segment]:
-        """The mark, and the segment as far as it is known: what has the same mark goes on with it."""
+    def look(self, start: int, end: int) -> tuple[_Sight, Segment]:
+        """What is seen, and the segment as far as it is known: while the same is seen, it goes on."""
         by: Kind = next((kind for kind in ("here", "coming", "failing", "retiring") if self._over[kind]), "missing")
         over = self._over[by]
         kind: Kind = "doubled" if by == "here" and len(over) > 1 else by

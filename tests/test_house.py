@@ -17,7 +17,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "events", "doorbell", "crew", "fs", "answer", "ledger", "outage"),
     ("layout", "stop", "limits", "ranges", "rate", "size", "policy", "lookup"),
     ("model", "index", "coverage", "state", "locks", "watch", "connection", "hosts"),
-    ("plan", "intents", "refs", "catalog", "sink", "parts", "session", "lanes"),
+    ("band", "plan", "intents", "refs", "catalog", "sink", "parts", "session", "lanes"),
     ("body", "agenda", "scan", "audit", "download", "transfer", "room", "verdict", "memory"),
     ("apply", "status", "fetcher", "disk", "admission", "trash"),
     ("reconciler", "client"),
@@ -28,6 +28,9 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("demo.play",),
     ("demo",),
     ("console", "arguments"),
+    ("map.words",),
+    ("map.text", "map.drawing", "map.page"),
+    ("map",),
     tuple(f"verbs.{name}" for name in VERBS),
     ("verbs",),
     ("cli",),
@@ -35,7 +38,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 )
 PURE = (
     "errors", "events", "answer", "layout", "model", "index", "state", "plan", "agenda",
-    "size", "ledger", "outage", "limits", "verdict", "policy", "coverage",
+    "size", "ledger", "outage", "limits", "verdict", "policy", "coverage", "band",
 )  # fmt: skip
 MAY_CHANGE_THE_DISK = ("fs", "intents", "locks")
 
