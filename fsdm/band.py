@@ -40,12 +40,10 @@ def cells(coverage: Coverage, width: int) -> list[Kind]:
     start, blocks, segments = coverage.start, coverage.end - coverage.start, coverage.segments
     found, at = [], 0
     for cell in range(width):
-        first = start + cell * blocks // width
-        last = max(start + (cell + 1) * blocks // width, first + 1) - 1
-        while segments[at].end <= first:
+        while segments[at].end <= start + cell * blocks // width:
             at += 1
         to = at
-        while segments[to].end <= last:
+        while segments[to].end < start + (cell + 1) * blocks // width:
             to += 1
         found.append(leading(segments[at : to + 1]))
         at = to

@@ -122,6 +122,8 @@ def test_details_stay_within_the_window_at_every_mark(opened: Any) -> None:
         browser.point(*centre(browser, kind))
         assert browser.value(TIP).startswith(kind)
         assert browser.value(inside), kind
+        lines = browser.value("document.getElementById('tip').getBoundingClientRect().height") // 18
+        assert lines <= (30 if kind == "failing" else 4), kind  # not squeezed against the edge
 
 
 def test_a_thin_gap_is_found_by_its_flag_over_the_band(opened: Any) -> None:
