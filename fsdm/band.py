@@ -29,6 +29,11 @@ class Mark:
     width: float
     segments: tuple[Segment, ...]
 
+    @property
+    def bulk(self) -> Kind:
+        """The kind of most of its blocks: it may be another than what matters most."""
+        return max(KINDS, key=lambda kind: sum(segment.blocks for segment in self.segments if segment.kind == kind))
+
 
 def leading(segments: Iterable[Segment]) -> Kind:
     """The kind that matters most of these."""

@@ -100,10 +100,14 @@ def test_a_summary_counts_all_datasets_together() -> None:
     assert summary(found) == "2 datasets, 8 chunks, 2000 bytes on disk, 1 gap, 1 double cover, 1 failing"
 
 
-def test_ticks_stand_at_quarters_and_at_the_ends_of_u64_exactly() -> None:
-    whole = survey([a_chunk(0, U64_MAX)]).coverages[0]
-    assert ticks(whole) == [(U64_MAX - 1) * quarter // 4 for quarter in range(5)]
-    assert ticks(survey([a_chunk(7, 8)]).coverages[0]) == [7, 7]
+def test_ticks_stand_at_quarters_where_there_is_room_and_at_both_ends_in_any_case() -> None:
+    for blocks, expected in (
+        (range(100, 501), [100, 200, 300, 400, 500]),
+        (range(U64_MAX), [0, U64_MAX - 1]),
+        (range(7, 20), [7, 19]),
+        (range(7, 8), [7, 7]),
+    ):
+        assert ticks(survey([a_chunk(blocks.start, blocks.stop)]).coverages[0]) == expected
 
 
 def test_a_failing_chunk_is_told_also_where_another_covers_its_blocks() -> None:
@@ -278,10 +282,12 @@ def test_a_page_of_thousands_of_chunks_is_small_and_lists_every_gap() -> None:
 
 
 def test_a_mark_that_joins_many_says_what_matters_of_them() -> None:
-    title = next(m["title"] for m in marks_of(page.html(thousands(), CAPTION)) if m["class"] == "missing")
+    title = next(
+        m["title"] for m in marks_of(page.html(thousands(), CAPTION)) if m["class"] == "missing over here-below"
+    )
     assert title is not None
     first, *others = title.splitlines()
-    assert re.fullmatch(r"blocks \[\d+, \d+\): \d+ pieces, too narrow to draw", first)
+    assert re.fullmatch(r"missing, here: blocks \[\d+, \d+\), \d+ pieces too narrow to draw", first)
     assert "missing: 1 block in 1 piece" in others
 
 

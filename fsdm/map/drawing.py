@@ -170,13 +170,15 @@ def _tallies(sheet: _Sheet, coverage: Coverage) -> None:
 def _mark(coverage: Coverage, mark: Mark, y: int) -> str:
     """A rectangle, never thinner than can be seen; where it may be thin, a flag over it shows where.
 
-    It is half a pixel wider than it is, or the seams between neighbours would look like gaps.
+    It is half a pixel wider than it is, or the seams between neighbours would look like gaps. What joins many shows
+    most of what it is below what matters most of it.
     """
     width = max(BAND * mark.width + 0.5, 2)
     x = min(LEFT + BAND * mark.left, LEFT + BAND - width)
     flag = f'<path d="M{x + width / 2 - 5:.2f} {y - 9}h10l-5 7z" class="{mark.kind}"/>' if mark.kind in _FLAGGED else ""
-    wide = " wide" if width > 8 and not flag else ""
+    how = " thin" if width < 6 else "" if flag else " wide"
+    below = f'<path d="M{x:.2f} {y + 14}h{width:.2f}v20h-{width:.2f}z" class="{mark.bulk}-below"/>'
     return (
         f'<g><title>{escape(details(coverage, mark))}</title><rect x="{x:.2f}" y="{y}" width="{width:.2f}" '
-        f'height="{_HEIGHT}" class="{mark.kind}{wide}"/>{flag}</g>'
+        f'height="{_HEIGHT}" class="{mark.kind}{how}"/>{below if mark.bulk != mark.kind else ""}{flag}</g>'
     )

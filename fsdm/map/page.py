@@ -92,7 +92,7 @@ def _body(found: Survey, caption: Caption) -> Iterator[str]:
     if not found.coverages:
         yield '<section><p class="faint">No chunk is here, and none is wanted.</p></section>'
     if found.unplaced:
-        yield f"<section><h2>{count(len(found.unplaced), 'chunk')} on no band</h2>"
+        yield f'<section><h2 class="words">{count(len(found.unplaced), "chunk")} on no band</h2>'
         yield '<p class="faint">What blocks they cover is not known.</p><ul class="unplaced">'
         yield from (f"<li>{escape(unplaced_line(chunk))}</li>" for chunk in found.unplaced)
         yield "</ul></section>"
@@ -104,10 +104,10 @@ def _dataset(coverage: Coverage) -> Iterator[str]:
     yield f'<section aria-labelledby="d{name}"><h2 id="d{name}">{name}</h2>\n<p class="faint">{extent(coverage)}</p>'
     yield f'<div class="band" role="group" aria-label="Blocks of dataset {name[:12]}; arrow keys go along">'
     for number, mark in enumerate(marks(coverage, PARTS)):
-        wide = " wide" if mark.width > _WIDE else ""
+        more = " wide" if mark.width > _WIDE else f" over {mark.bulk}-below" if mark.bulk != mark.kind else ""
         where = f"--x:{100 * mark.left:.5f};--w:{100 * mark.width:.5f}"
         yield (
-            f'<i class="{mark.kind}{wide}" role="img" tabindex="{0 if number == 0 else -1}" style="{where}" '
+            f'<i class="{mark.kind}{more}" role="img" tabindex="{0 if number == 0 else -1}" style="{where}" '
             f'title="{escape(details(coverage, mark))}"></i>'
         )
     yield "</div>"

@@ -114,9 +114,9 @@ def summary(found: Survey) -> str:
 
 
 def ticks(coverage: Coverage) -> list[int]:
-    """Blocks at even distances under a band: the first and the last one, and three between where there are many."""
+    """Blocks at even distances under a band: the first, the last, and three between where there is room for them."""
     first, last = coverage.start, coverage.end - 1
-    quarters = range(5) if last - first >= 40 else (0, 4)
+    quarters = range(5) if last - first >= 40 and last < 10**12 else (0, 4)
     return [first + (last - first) * quarter // 4 for quarter in quarters]
 
 
@@ -173,7 +173,8 @@ def details(coverage: Coverage, mark: Mark) -> str:
         segment = mark.segments[0]
         return "\n".join([_title(segment), *_chunk_lines(coverage, segment)])
     where = span(mark.segments[0].start, mark.segments[-1].end)
-    lines = [f"blocks {where}: {len(mark.segments):,} pieces, too narrow to draw"]
+    kinds = ", ".join(kind for kind in KINDS if any(segment.kind == kind for segment in mark.segments))
+    lines = [f"{kinds}: blocks {where}, {len(mark.segments):,} pieces too narrow to draw"]
     for kind in KINDS:
         same = [segment for segment in mark.segments if segment.kind == kind]
         if same:
