@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import fsdm
+from fsdm.verbs import VERBS
 
 # from the ground up; `__init__` stands above all that it offers
 FLOORS: tuple[tuple[str, ...], ...] = (
@@ -19,6 +20,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("plan", "intents", "refs", "catalog", "sink", "parts", "session", "lanes"),
     ("body", "agenda", "scan", "audit", "download", "transfer", "room", "verdict", "memory"),
     ("apply", "status", "fetcher", "disk", "admission", "trash"),
+    ("aftermath",),
     ("reconciler", "client"),
     ("manager",),
     ("__init__",),
@@ -26,6 +28,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("demo.cast", "demo.check", "demo.stage"),
     ("demo.play",),
     ("demo",),
+    ("console", "arguments"),
+    tuple(f"verbs.{name}" for name in VERBS),
     ("verbs",),
     ("cli",),
     ("__main__",),
