@@ -152,6 +152,7 @@ class DataManager(Client):
         except ReconcilerRunsError:
             return False
         try:
+            make_layout(self._layout, FileSystem(durable=self._limits.durable))  # somebody may have removed some of it
             reconciler = Reconciler(self._layout, limits=self._limits, fetcher=self._fetcher, on_event=self._on_event)
         except BaseException:  # the limits make none
             lock.close()
@@ -175,12 +176,16 @@ class DataManager(Client):
         _end(reconciler, lock)
 
     def _stand_by(self) -> None:
+        said = ""
         while not self._closed.wait(STANDBY_S):
             if self._lock is None:
                 try:
                     self._take_over()
+                    said = ""
                 except (OSError, RuntimeError, DataDirectoryError) as e:  # also: no descriptors or threads, for now
-                    logger.warning("cannot take over %s yet: %s", self._layout.root, e)
+                    if str(e) != said:  # once, and not with every try
+                        logger.warning("cannot take over %s yet: %s", self._layout.root, e)
+                    said = str(e)
             elif not self._lock.is_ours():  # LOCK was removed by hand: another process may have taken a new one
                 self._step_down()
 
