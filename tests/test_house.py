@@ -16,8 +16,8 @@ from fsdm.verbs import VERBS
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "events", "doorbell", "crew", "fs", "answer", "ledger", "outage"),
     ("layout", "stop", "limits", "ranges", "rate", "size", "policy", "lookup"),
-    ("model", "index", "state", "locks", "watch", "connection", "hosts"),
-    ("plan", "intents", "refs", "catalog", "sink", "parts", "session", "lanes"),
+    ("model", "index", "coverage", "state", "locks", "watch", "connection", "hosts"),
+    ("band", "plan", "intents", "refs", "catalog", "sink", "parts", "session", "lanes"),
     ("body", "agenda", "scan", "audit", "download", "transfer", "room", "verdict", "memory"),
     ("apply", "status", "fetcher", "disk", "admission", "trash"),
     ("aftermath",),
@@ -29,6 +29,9 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("demo.play",),
     ("demo",),
     ("console", "arguments"),
+    ("map.words",),
+    ("map.text", "map.drawing", "map.page"),
+    ("map",),
     tuple(f"verbs.{name}" for name in VERBS),
     ("verbs",),
     ("cli",),
@@ -36,7 +39,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 )
 PURE = (
     "errors", "events", "answer", "layout", "model", "index", "state", "plan", "agenda",
-    "size", "ledger", "outage", "limits", "verdict", "policy",
+    "size", "ledger", "outage", "limits", "verdict", "policy", "coverage", "band",
 )  # fmt: skip
 MAY_CHANGE_THE_DISK = ("fs", "intents", "locks")
 
@@ -52,7 +55,7 @@ CHANGES = {
     "shutil": {"rmtree", "move"},
 }
 PURE_IMPORTS = re.compile(
-    r"__future__|bisect|collections(\.abc)?|dataclasses|datetime|email\.utils|enum|errno|functools|heapq|ipaddress|os|"
+    r"__future__|bisect|collections(\.abc)?|dataclasses|datetime|email\.utils|enum|errno|functools|heapq|ipaddress|itertools|operator|os|"
     r"pydantic(_core)?|re|types|"
     r"typing|urllib\.parse|"
     rf"fsdm\.({'|'.join(PURE)})"
