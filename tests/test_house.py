@@ -13,7 +13,7 @@ import fsdm
 
 # from the ground up; `__init__` stands above all that it offers
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "events", "doorbell", "crew", "fs", "answer", "ledger", "outage"),
+    ("errors", "events", "doorbell", "crew", "fs", "answer", "ledger", "outage", "waits"),
     ("layout", "stop", "limits", "ranges", "rate", "size", "policy", "lookup"),
     ("model", "index", "state", "locks", "watch", "connection", "hosts"),
     ("plan", "intents", "refs", "catalog", "sink", "parts", "session", "lanes"),
