@@ -7,12 +7,14 @@ import os
 import signal
 import subprocess
 import sys
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 import pytest
 
 from fsdm import DataManager
-from fsdm.cli import VERBS, build_parser
+from fsdm.cli import build_parser
+from fsdm.verbs import VERBS
 from tests.kit import PATIENCE_S, an_id, chunk_dir, entries, eventually, put_want, touch_delete
 from tests.processes import FSDM, fsdm, fsdm_json, kill_group, owner, reconciling, running, shell_holding
 from tests.test_session import Host
@@ -312,7 +314,15 @@ def test_what_a_server_says_moves_no_cursor(data_dir: Path) -> None:
 
 
 def test_every_verb_of_the_parser_is_carried_out_somewhere() -> None:
-    from fsdm import verbs
-
-    assert all(callable(getattr(verbs, name)) for name in VERBS)
+    for name in VERBS:
+        verb = import_module(f"fsdm.verbs.{name}")
+        assert callable(verb.run)
+        assert verb.EXAMPLES.endswith("\n")
+        assert all(line.startswith("fsdm ") or "| fsdm " in line for line in verb.EXAMPLES.splitlines())
     assert build_parser().prog == "fsdm"
+
+
+def test_a_verb_loads_no_other_verb() -> None:
+    code = "import sys; from fsdm.cli import build_parser; build_parser({'ls'}); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert {name for name in done.stdout.split() if name.startswith("fsdm.verbs.")} == {"fsdm.verbs.ls"}

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import fsdm
+from fsdm.verbs import VERBS
 
 # from the ground up; `__init__` stands above all that it offers
 FLOORS: tuple[tuple[str, ...], ...] = (
@@ -26,6 +27,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("demo.cast", "demo.check", "demo.stage"),
     ("demo.play",),
     ("demo",),
+    ("console", "arguments"),
+    tuple(f"verbs.{name}" for name in VERBS),
     ("verbs",),
     ("cli",),
     ("__main__",),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fsdm.cli import VERBS
+from fsdm.verbs import VERBS
 from tests.kit import an_id, content, entries
 
 if TYPE_CHECKING:

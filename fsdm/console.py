@@ -1,0 +1,44 @@
+"""What the command line prints: text that moves no cursor, JSON that can be encoded, errors with their hints.
+
+stdout is data, stderr is talk.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from typing import TYPE_CHECKING, Any
+
+from fsdm.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from fsdm.errors import FsdmError
+
+
+def print_json(document: object) -> None:
+    """Print it in one line on stdout."""
+    print(encodable(json.dumps(document, ensure_ascii=False)), flush=True)
+
+
+def encodable(text: str) -> str:
+    """JSON in which every character can be written: names on disk may be no Unicode at all."""
+    return re.sub("[\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def plain(text: str) -> str:
+    """Text that moves no cursor and hides nothing: names and errors may come from anywhere."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def complain(error: FsdmError, *, as_json: bool) -> None:
+    """Say on stderr what is wrong, and what to do."""
+    if as_json:
+        document: dict[str, Any] = {"type": type(error).__name__, "message": str(error), "hint": error.hint}
+        if isinstance(error, InvalidInputError):
+            document["field"] = error.field
+        print(encodable(json.dumps({"error": document}, ensure_ascii=False)), file=sys.stderr)
+        return
+    print(f"fsdm: {plain(str(error))}", file=sys.stderr)
+    if error.hint:
+        print(f"      {error.hint}", file=sys.stderr)
