@@ -341,4 +341,7 @@ class Reconciler:
     def _tell(self, event: Event) -> None:
         logger.info("%s", event, extra={"event": event.kind, "chunk_id": event.chunk_id})
         if self._on_event is not None:
-            self._on_event(event)
+            try:
+                self._on_event(event)
+            except Exception:  # somebody else's code: what it was told of has happened, and goes on
+                logger.exception("on_event failed at: %s", event)

@@ -75,10 +75,15 @@ def read_status(layout: Layout) -> Status:
     ids = dict.fromkeys([place.chunk_id for place in catalog.all_places()] + sorted(snapshot.ids))
     chunks = {}
     for chunk_id in ids:
-        status = _status(layout, look(layout, catalog, chunk_id))
+        status = read_chunk_status(layout, catalog, chunk_id)
         if status is not None:
             chunks[chunk_id] = status
     return Status(chunks, snapshot.oddities, _reconciler(layout), _disk(layout))
+
+
+def read_chunk_status(layout: Layout, catalog: Catalog, chunk_id: str) -> ChunkStatus | None:
+    """Look at one chunk alone; None where nothing of it is here."""
+    return _status(layout, look(layout, catalog, chunk_id))
 
 
 def _reconciler(layout: Layout) -> str | None:

@@ -14,7 +14,7 @@ from fsdm.verbs import VERBS
 
 # from the ground up; `__init__` stands above all that it offers
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "events", "doorbell", "crew", "fs", "answer", "ledger", "outage"),
+    ("errors", "events", "doorbell", "crew", "fs", "answer", "ledger", "outage", "waits"),
     ("layout", "stop", "limits", "ranges", "rate", "size", "policy", "lookup"),
     ("model", "index", "coverage", "state", "locks", "watch", "connection", "hosts"),
     ("band", "plan", "intents", "refs", "catalog", "sink", "parts", "session", "lanes"),
