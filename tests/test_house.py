@@ -15,12 +15,12 @@ from fsdm.verbs import VERBS
 # from the ground up; `__init__` stands above all that it offers
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "events", "doorbell", "crew", "fs", "answer", "ledger", "outage"),
-    ("layout", "stop", "limits", "ranges", "rate", "size", "policy", "lookup"),
+    ("layout", "stop", "limits", "ranges", "rate", "size", "clock", "policy", "lookup"),
     ("model", "index", "state", "locks", "watch", "connection", "hosts"),
     ("plan", "intents", "refs", "catalog", "sink", "parts", "session", "lanes", "holders"),
-    ("body", "agenda", "scan", "audit", "download", "transfer", "room", "verdict", "memory"),
+    ("body", "agenda", "scan", "audit", "download", "transfer", "room", "verdict", "memory", "reasons"),
     ("apply", "status", "fetcher", "disk", "admission", "trash"),
-    ("reconciler", "client"),
+    ("reconciler", "client", "explain"),
     ("manager",),
     ("__init__",),
     ("demo.source", "demo.show", "demo.roles"),
@@ -35,7 +35,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 )
 PURE = (
     "errors", "events", "answer", "layout", "model", "index", "state", "plan", "agenda",
-    "size", "ledger", "outage", "limits", "verdict", "policy",
+    "size", "ledger", "outage", "limits", "verdict", "policy", "clock", "reasons",
 )  # fmt: skip
 MAY_CHANGE_THE_DISK = ("fs", "intents", "locks")
 

@@ -12,6 +12,7 @@ VERBS: Final = {
     "find": "print the path of the chunk that holds a block",
     "hold": "run a command while holding the chunk",
     "status": "show how each chunk stands, and why",
+    "explain": "say why a chunk stands as it does, and what to do",
     "holders": "show which processes hold a chunk",
     "wait": "wait until what is asked for is so",
     "protocol": "print the on-disk protocol",
