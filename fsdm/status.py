@@ -75,29 +75,14 @@ def read_status(layout: Layout) -> Status:
     ids = dict.fromkeys([place.chunk_id for place in catalog.all_places()] + sorted(snapshot.ids))
     chunks = {}
     for chunk_id in ids:
-        status = read_chunk_status(layout, catalog, chunk_id)
+        status = read_chunk_status(layout, look(layout, catalog, chunk_id))
         if status is not None:
             chunks[chunk_id] = status
-    return Status(chunks, snapshot.oddities, _reconciler(layout), _disk(layout))
+    return Status(chunks, snapshot.oddities, _reconciler(layout), read_disk_status(layout))
 
 
-def read_chunk_status(layout: Layout, catalog: Catalog, chunk_id: str) -> ChunkStatus | None:
-    """Look at one chunk alone; None where nothing of it is here."""
-    return _status(layout, look(layout, catalog, chunk_id))
-
-
-def _reconciler(layout: Layout) -> str | None:
-    try:
-        return reconciler_owner(layout)
-    except DataDirectoryError as e:
-        return f"not known: {e}"
-
-
-def _disk(layout: Layout) -> DiskStatus:
-    return DiskStatus(free_bytes(layout.root), bool(os.statvfs(layout.root).f_flag & os.ST_RDONLY))
-
-
-def _status(layout: Layout, state: ChunkState) -> ChunkStatus | None:
+def read_chunk_status(layout: Layout, state: ChunkState) -> ChunkStatus | None:
+    """How one chunk stands that was just looked at; None where nothing of it is there."""
     failure = _document(layout.failed_of(state.id)) if state.failed else {}
     name = _name(state, failure)
     if name is None:
@@ -122,6 +107,18 @@ def _status(layout: Layout, state: ChunkState) -> ChunkStatus | None:
         attempts=failure["attempts"] if isinstance(failure.get("attempts"), int) else 0,
         next_attempt_at=failure.get("next_attempt_at"),
     )
+
+
+def _reconciler(layout: Layout) -> str | None:
+    try:
+        return reconciler_owner(layout)
+    except DataDirectoryError as e:
+        return f"not known: {e}"
+
+
+def read_disk_status(layout: Layout) -> DiskStatus:
+    """How the file system stands, by a look of our own."""
+    return DiskStatus(free_bytes(layout.root), bool(os.statvfs(layout.root).f_flag & os.ST_RDONLY))
 
 
 def _name(state: ChunkState, failure: dict[str, Any]) -> State | None:

@@ -15,13 +15,13 @@ from fsdm.verbs import VERBS
 # from the ground up; `__init__` stands above all that it offers
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "events", "doorbell", "crew", "fs", "answer", "ledger", "outage", "waits"),
-    ("layout", "stop", "limits", "ranges", "rate", "size", "policy", "lookup"),
+    ("layout", "stop", "limits", "ranges", "rate", "size", "policy", "lookup", "clock"),
     ("model", "index", "coverage", "state", "locks", "watch", "connection", "hosts"),
-    ("band", "plan", "intents", "refs", "catalog", "sink", "parts", "session", "lanes"),
-    ("body", "agenda", "scan", "audit", "download", "transfer", "room", "verdict", "memory"),
+    ("band", "plan", "intents", "refs", "catalog", "sink", "parts", "session", "lanes", "holders"),
+    ("body", "agenda", "scan", "audit", "download", "transfer", "room", "verdict", "memory", "reasons"),
     ("apply", "status", "fetcher", "disk", "admission", "trash"),
     ("aftermath",),
-    ("reconciler", "client"),
+    ("reconciler", "client", "explain"),
     ("manager",),
     ("__init__",),
     ("demo.source", "demo.show", "demo.roles"),
@@ -39,7 +39,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 )
 PURE = (
     "errors", "events", "answer", "layout", "model", "index", "state", "plan", "agenda",
-    "size", "ledger", "outage", "limits", "verdict", "policy", "coverage", "band",
+    "size", "ledger", "outage", "limits", "verdict", "policy", "coverage", "band", "clock", "reasons",
 )  # fmt: skip
 MAY_CHANGE_THE_DISK = ("fs", "intents", "locks")
 

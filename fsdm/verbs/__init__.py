@@ -13,6 +13,8 @@ VERBS: Final = {
     "hold": "run a command while holding the chunk",
     "status": "show how each chunk stands, and why",
     "map": "draw which blocks are here, coming, retiring, missing or doubly covered",
+    "explain": "say why a chunk stands as it does, and what to do",
+    "holders": "show which processes hold a chunk",
     "wait": "wait until what is asked for is so",
     "protocol": "print the on-disk protocol",
     "schema": "print the JSON Schema of a want and of READY",
