@@ -36,14 +36,18 @@ def exceeds(going: int, here: int, share: float | None) -> bool:
     return share is not None and going > share * here
 
 
+def too_much(going: int, here: int, share: float | None) -> str:
+    """What is too much about it, or nothing where no more than the share is to go."""
+    if not exceeds(going, here, share):
+        return ""
+    return f"{going} of the {here} chunks that are here would go, which is more than {share:.0%}"
+
+
 def check(going: int, here: int, share: float | None) -> None:
     """See that no more than the share is to go.
 
     Raises:
         BrakedError: it is more.
     """
-    if exceeds(going, here, share):
-        raise BrakedError(
-            f"{going} of the {here} chunks that are here would go, which is more than {share:.0%}",
-            hint="nothing was changed; where that is meant, say so: --yes",
-        )
+    if why := too_much(going, here, share):
+        raise BrakedError(why, hint="nothing was changed; where that is meant, say so: --yes")

@@ -239,3 +239,34 @@ def test_a_list_is_taken_from_standard_input(layout: Layout, tmp_path: Path) -> 
     chunk = of_place(put_chunk(Layout(layout.root + "2")))
     assert fsdm("sync", "-d", layout.root, "-", stdin=chunk.to_json()).returncode == 0
     assert markers(layout) == ([chunk.id], [])
+
+
+# -------------------------------------------------------------------------------------------------------- fsdm delete
+
+
+def test_a_few_deletes_are_meant_and_many_are_braked(layout: Layout) -> None:
+    ids = [put_chunk(layout).chunk_id for _ in range(20)]
+    assert fsdm("delete", "-d", layout.root, *ids[:9]).returncode == 0
+    done = fsdm("delete", "-d", layout.root, *ids[9:19])
+    assert (done.returncode, "10 of the 11 chunks" in done.stderr) == (8, True)
+    assert markers(layout) == ([], sorted(ids[:9]))
+    for argument in (["--yes"], ["--brake", "off"]):
+        assert fsdm("delete", "-d", layout.root, *ids[9:19], *argument).returncode == 0
+        assert markers(layout) == ([], sorted(ids[:19]))
+        for one in ids[9:19]:
+            os.unlink(layout.delete_marker(one))
+
+
+def test_deletes_of_what_is_not_here_are_not_braked_whatever_their_number(layout: Layout) -> None:
+    put_chunk(layout)
+    assert fsdm("delete", "-d", layout.root, *(an_id() for _ in range(30))).returncode == 0
+
+
+def test_a_dry_run_of_a_delete_tells_what_would_go_and_who_is_unknown(layout: Layout) -> None:
+    here, unknown = put_chunk(layout).chunk_id, an_id()
+    done = fsdm("delete", "-d", layout.root, here, unknown, "--dry-run")
+    assert done.stdout == f"{here}\twould be deleted\n{unknown}\tunknown\n"
+    assert done.stderr == "1 of 1 chunks would go (100 bytes)\n"
+    told = fsdm_json("delete", "-d", layout.root, here, unknown, "--dry-run")
+    assert (told["going"], told["freed_bytes"], told["unknown"]) == (1, 100, [unknown])
+    assert markers(layout) == ([], [])

@@ -61,7 +61,7 @@ def _show(difference: Difference, arguments: argparse.Namespace) -> None:
     print(f"{len(found.deleted)} {would}deleted ({readable(found.freed_bytes)})")
     print(f"{found.unchanged} unchanged")
     if arguments.dry_run and (said := _braked(difference, arguments)):
-        print(f"fsdm: {said}", file=sys.stderr)
+        print(f"fsdm: it would be braked: {said}", file=sys.stderr)
 
 
 def _document(found: Difference, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -82,11 +82,6 @@ def _document(found: Difference, arguments: argparse.Namespace) -> dict[str, Any
 
 def _braked(found: Difference, arguments: argparse.Namespace) -> str:
     """What the brake would say."""
-    from fsdm.brake import check
-    from fsdm.errors import BrakedError
+    from fsdm.brake import too_much
 
-    try:
-        check(found.going + found.replaced, found.here, None if arguments.yes else arguments.brake)
-    except BrakedError as e:
-        return f"it would be braked: {e}"
-    return ""
+    return too_much(found.going + found.replaced, found.here, None if arguments.yes else arguments.brake)
