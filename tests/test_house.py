@@ -15,11 +15,11 @@ from fsdm.verbs import VERBS
 # from the ground up; `__init__` stands above all that it offers
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "events", "doorbell", "crew", "fs", "answer", "ledger", "outage", "waits"),
-    ("layout", "stop", "limits", "ranges", "rate", "size", "policy", "lookup", "clock"),
+    ("layout", "stop", "limits", "ranges", "rate", "size", "policy", "lookup", "clock", "brake"),
     ("model", "index", "coverage", "state", "locks", "watch", "connection", "hosts"),
     ("band", "plan", "intents", "refs", "catalog", "sink", "parts", "session", "lanes", "holders"),
-    ("body", "agenda", "scan", "audit", "download", "transfer", "room", "verdict", "memory", "reasons"),
-    ("apply", "status", "fetcher", "disk", "admission", "trash"),
+    ("body", "agenda", "scan", "audit", "download", "transfer", "room", "verdict", "memory", "reasons", "assignment"),
+    ("apply", "status", "fetcher", "disk", "admission", "trash", "difference"),
     ("aftermath",),
     ("reconciler", "client", "explain"),
     ("manager",),
@@ -39,7 +39,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 )
 PURE = (
     "errors", "events", "answer", "layout", "model", "index", "state", "plan", "agenda",
-    "size", "ledger", "outage", "limits", "verdict", "policy", "coverage", "band", "clock", "reasons",
+    "size", "ledger", "outage", "limits", "verdict", "policy", "coverage", "band", "clock", "reasons", "brake",
 )  # fmt: skip
 MAY_CHANGE_THE_DISK = ("fs", "intents", "locks")
 

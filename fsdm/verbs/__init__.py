@@ -8,6 +8,7 @@ VERBS: Final = {
     "run": "reconcile in the foreground",
     "want": "ask for chunks",
     "delete": "ask for chunks to be deleted",
+    "sync": "make what is wanted equal to a list",
     "ls": "list the available chunks",
     "find": "print the path of the chunk that holds a block",
     "hold": "run a command while holding the chunk",
