@@ -55,7 +55,7 @@ class Admission:
         error, hint = self._room.why_not(fetch)
         failure = waiting_for_room(fetch, error, hint, now)
         self._memory.put(fetch.id, replace(memo, failure=failure, reported=False, crowded=True))
-        self._tell(Event("over", fetch.id, error))
+        self._tell(Event("over", fetch.id, error, cause="room"))
         self._bell.ring(fetch.id)
         for chunk_id in self._room.in_the_way(fetch):
             self._memory.change(chunk_id, crowded=True)

@@ -14,11 +14,11 @@ from fsdm.verbs import VERBS
 
 # from the ground up; `__init__` stands above all that it offers
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "events", "doorbell", "crew", "fs", "answer", "ledger", "outage"),
-    ("layout", "stop", "limits", "ranges", "rate", "size", "policy", "lookup"),
+    ("errors", "events", "heart", "doorbell", "crew", "fs", "answer", "ledger", "outage"),
+    ("tally", "layout", "stop", "limits", "ranges", "rate", "size", "policy", "lookup"),
     ("model", "index", "state", "locks", "watch", "connection", "hosts"),
     ("plan", "intents", "refs", "catalog", "sink", "parts", "session", "lanes"),
-    ("body", "agenda", "scan", "audit", "download", "transfer", "room", "verdict", "memory"),
+    ("body", "agenda", "scan", "audit", "download", "transfer", "room", "verdict", "memory", "gauges"),
     ("apply", "status", "fetcher", "disk", "admission", "trash"),
     ("reconciler", "client"),
     ("manager",),
@@ -35,7 +35,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 )
 PURE = (
     "errors", "events", "answer", "layout", "model", "index", "state", "plan", "agenda",
-    "size", "ledger", "outage", "limits", "verdict", "policy",
+    "size", "ledger", "heart", "outage", "limits", "verdict", "policy",
 )  # fmt: skip
 MAY_CHANGE_THE_DISK = ("fs", "intents", "locks")
 
