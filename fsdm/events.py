@@ -5,7 +5,7 @@ An event is told after what it names has happened. Nothing is ever decided from 
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 if TYPE_CHECKING:
@@ -82,5 +82,8 @@ class Event:
 
     def fields(self) -> dict[str, Any]:
         """What a log record carries besides its message: the fields that say something."""
-        said = {name: value for name, value in asdict(self).items() if value not in {None, ""}}
-        return {"event": said.pop("kind"), "chunk_id": self.chunk_id, **said}
+        said = {name: value for name in _FIELDS if (value := getattr(self, name)) not in {None, ""}}
+        return {"event": self.kind, "chunk_id": self.chunk_id, **said}
+
+
+_FIELDS: Final = tuple(field.name for field in fields(Event) if field.name not in {"kind", "chunk_id"})

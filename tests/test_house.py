@@ -20,6 +20,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("plan", "intents", "refs", "catalog", "sink", "parts", "session", "lanes"),
     ("body", "agenda", "scan", "audit", "download", "transfer", "room", "verdict", "memory", "gauges"),
     ("apply", "status", "fetcher", "disk", "admission", "trash"),
+    ("aftermath",),
     ("reconciler", "client"),
     ("manager",),
     ("__init__",),
