@@ -14,11 +14,24 @@ from fsdm.verbs import VERBS
 
 # from the ground up; `__init__` stands above all that it offers
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "events", "doorbell", "crew", "fs", "answer", "ledger", "outage", "waits"),
-    ("layout", "stop", "limits", "ranges", "rate", "size", "policy", "lookup", "clock", "brake"),
+    ("errors", "events", "doorbell", "crew", "fs", "answer", "ledger", "outage", "waits", "heart"),
+    ("layout", "stop", "limits", "ranges", "rate", "size", "policy", "lookup", "clock", "brake", "tally"),
     ("model", "index", "coverage", "state", "locks", "watch", "connection", "hosts"),
     ("band", "plan", "intents", "refs", "catalog", "sink", "parts", "session", "lanes", "holders"),
-    ("body", "agenda", "scan", "audit", "download", "transfer", "room", "verdict", "memory", "reasons", "assignment"),
+    (
+        "body",
+        "agenda",
+        "scan",
+        "audit",
+        "download",
+        "transfer",
+        "room",
+        "verdict",
+        "memory",
+        "reasons",
+        "assignment",
+        "gauges",
+    ),
     ("apply", "status", "fetcher", "disk", "admission", "trash", "difference"),
     ("aftermath",),
     ("reconciler", "client", "explain"),
@@ -39,7 +52,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 )
 PURE = (
     "errors", "events", "answer", "layout", "model", "index", "state", "plan", "agenda",
-    "size", "ledger", "outage", "limits", "verdict", "policy", "coverage", "band", "clock", "reasons", "brake",
+    "size", "ledger", "outage", "limits", "verdict", "policy", "coverage", "band", "clock", "reasons", "brake", "heart",
 )  # fmt: skip
 MAY_CHANGE_THE_DISK = ("fs", "intents", "locks")
 
