@@ -71,6 +71,7 @@ class ChunkRef:
 
     @property
     def closed(self) -> bool:
+        """Whether it has been let go, by its own `close()` or its manager's."""
         held = self._held
         return held is None or held.closed
 
