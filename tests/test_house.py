@@ -28,7 +28,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("demo.cast", "demo.check", "demo.stage"),
     ("demo.play",),
     ("demo",),
-    ("console", "arguments"),
+    ("console", "arguments", "manpage"),
     tuple(f"verbs.{name}" for name in VERBS),
     ("verbs",),
     ("cli",),
