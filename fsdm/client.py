@@ -262,10 +262,11 @@ class Client:
         )
 
     def _standing(self, chunk_id: str) -> str:
+        from fsdm.scan import look
         from fsdm.status import read_chunk_status
 
         self._catalog.refresh()
-        chunk = read_chunk_status(self._layout, self._catalog, chunk_id)
+        chunk = read_chunk_status(self._layout, look(self._layout, self._catalog, chunk_id))
         if chunk is None:
             return "it has just changed"
         return f"{chunk.state}, {chunk.error}" if chunk.error else chunk.state

@@ -358,6 +358,8 @@ class Failure(_Document):
     last_at: FiniteFloat
     next_attempt_at: FiniteFloat | None = None
     marker: MarkerStamp | None = None
+    needs_bytes: int | None = None  # of kind *room*: what it is expected to take in all, …
+    lacks_bytes: int | None = None  # … and how much less there was when it began to wait
 
 
 __all__ = ["DataChunk", "Failure", "FileEntry", "FileSource", "Manifest", "MarkerStamp"]
