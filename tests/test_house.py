@@ -41,7 +41,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("demo.cast", "demo.check", "demo.stage"),
     ("demo.play",),
     ("demo",),
-    ("console", "arguments"),
+    ("console", "arguments", "manpage"),
     ("map.words",),
     ("map.text", "map.drawing", "map.page"),
     ("map",),
