@@ -17,10 +17,11 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "events", "doorbell", "crew", "fs", "answer", "ledger", "outage"),
     ("layout", "stop", "limits", "ranges", "rate", "size", "clock", "policy", "lookup"),
     ("model", "index", "state", "locks", "watch", "connection", "hosts"),
-    ("plan", "intents", "refs", "catalog", "sink", "parts", "session", "lanes", "holders"),
+    ("plan", "intents", "refs", "catalog", "sink", "parts", "session", "lanes", "holders", "progress", "pieces"),
     ("body", "agenda", "scan", "audit", "download", "transfer", "room", "verdict", "memory", "reasons"),
     ("apply", "status", "fetcher", "disk", "admission", "trash"),
-    ("reconciler", "client", "explain"),
+    ("aftermath", "explain", "survey"),
+    ("reconciler", "client"),
     ("manager",),
     ("__init__",),
     ("demo.source", "demo.show", "demo.roles"),
@@ -35,7 +36,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 )
 PURE = (
     "errors", "events", "answer", "layout", "model", "index", "state", "plan", "agenda",
-    "size", "ledger", "outage", "limits", "verdict", "policy", "clock", "reasons",
+    "size", "ledger", "outage", "limits", "verdict", "policy", "clock", "reasons", "progress",
 )  # fmt: skip
 MAY_CHANGE_THE_DISK = ("fs", "intents", "locks")
 
