@@ -65,6 +65,7 @@ class Survey:
     free_bytes: int
     read_only: bool
     paused: bool = False
+    braked: bool = False
     here: int = 0
     here_bytes: int = 0
     uncounted: int = 0

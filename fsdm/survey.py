@@ -3,7 +3,7 @@ pending, not with what is here.
 
 Each look lists names. A document (a want's sizes, a failure, READY of a chunk that has come) is read once, and again
 where its file has changed; what there are many of is read by and by, as much at a look as `READ_S` allows, and is not
-known until then. Only of what is being fetched the bytes are looked at each time (`pieces`).
+known until then. Only of what is being fetched the bytes are looked at each time (`extents`).
 
 Nothing is changed, and nothing is waited for. Belongs to one thread.
 """
@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fsdm.catalog import Catalog
 from fsdm.errors import DataDirectoryError
+from fsdm.extents import came_in
 from fsdm.holders import Holders, look_for_holders
-from fsdm.layout import PARTS, PAUSE, READY, is_id
+from fsdm.layout import BRAKE, PARTS, PAUSE, READY, is_id
 from fsdm.locks import exists, reconciler_owner
-from fsdm.pieces import came_in
 from fsdm.progress import Failing, Retiring, Running, Survey
 from fsdm.status import declared_bytes, read_disk_status, read_document
 
@@ -85,6 +85,7 @@ class Surveyor:
             free_bytes=disk.free_bytes,
             read_only=disk.read_only,
             paused=exists(f"{layout.root}/{PAUSE}"),
+            braked=exists(f"{layout.root}/{BRAKE}"),
             here=len(self._standing) - len(retiring) - len(unready),
             here_bytes=self._here_bytes,
             uncounted=len(self._uncounted),
@@ -137,7 +138,7 @@ class Surveyor:
     def _is_ready(self, chunk_id: str) -> bool:
         return any(exists(f"{self._layout.path(place)}/{READY}") for place in self._catalog.places(chunk_id))
 
-    # ------------------------------------------------------------------------------------------------- what is on its way
+    # ----------------------------------------------------------------------------------------------- what is on its way
 
     def _may_run(self, chunk_id: str, now: float) -> bool:
         """Whether a partial is probably being fetched: it is not known to wait."""
@@ -208,7 +209,7 @@ class Surveyor:
                 left += total
         return left, unknown
 
-    # -------------------------------------------------------------------------------------------------- what does not go
+    # ------------------------------------------------------------------------------------------------- what does not go
 
     def _read_failures(self, failed: set[str], until: float) -> None:
         for chunk_id in self._failures.keys() - failed:

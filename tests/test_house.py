@@ -14,14 +14,40 @@ from fsdm.verbs import VERBS
 
 # from the ground up; `__init__` stands above all that it offers
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "events", "doorbell", "crew", "fs", "answer", "ledger", "outage"),
-    ("layout", "stop", "limits", "ranges", "rate", "size", "clock", "policy", "lookup"),
-    ("model", "index", "state", "locks", "watch", "connection", "hosts"),
-    ("plan", "intents", "refs", "catalog", "sink", "parts", "session", "lanes", "holders", "progress", "pieces"),
-    ("body", "agenda", "scan", "audit", "download", "transfer", "room", "verdict", "memory", "reasons"),
-    ("apply", "status", "fetcher", "disk", "admission", "trash"),
-    ("aftermath", "explain", "survey"),
-    ("reconciler", "client"),
+    ("errors", "events", "doorbell", "crew", "fs", "answer", "ledger", "outage", "waits", "heart"),
+    ("layout", "stop", "limits", "ranges", "rate", "size", "policy", "lookup", "clock", "brake", "tally"),
+    ("model", "index", "coverage", "state", "locks", "watch", "connection", "hosts", "progress", "extents"),
+    (
+        "band",
+        "plan",
+        "intents",
+        "refs",
+        "catalog",
+        "sink",
+        "parts",
+        "session",
+        "lanes",
+        "holders",
+        "progress",
+        "extents",
+    ),
+    (
+        "body",
+        "agenda",
+        "scan",
+        "audit",
+        "download",
+        "transfer",
+        "room",
+        "verdict",
+        "memory",
+        "reasons",
+        "assignment",
+        "gauges",
+    ),
+    ("apply", "status", "fetcher", "disk", "admission", "trash", "difference"),
+    ("aftermath", "survey"),
+    ("reconciler", "client", "explain"),
     ("manager",),
     ("__init__",),
     ("demo.source", "demo.show", "demo.roles"),
@@ -29,6 +55,9 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("demo.play",),
     ("demo",),
     ("console", "arguments"),
+    ("map.words", "talk", "view"),
+    ("map.text", "map.drawing", "map.page", "live"),
+    ("map",),
     tuple(f"verbs.{name}" for name in VERBS),
     ("verbs",),
     ("cli",),
@@ -36,7 +65,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 )
 PURE = (
     "errors", "events", "answer", "layout", "model", "index", "state", "plan", "agenda",
-    "size", "ledger", "outage", "limits", "verdict", "policy", "clock", "reasons", "progress",
+    "size", "ledger", "outage", "limits", "verdict", "policy", "coverage", "band", "clock", "reasons", "brake", "heart",
+    "progress",
 )  # fmt: skip
 MAY_CHANGE_THE_DISK = ("fs", "intents", "locks")
 
@@ -52,7 +82,7 @@ CHANGES = {
     "shutil": {"rmtree", "move"},
 }
 PURE_IMPORTS = re.compile(
-    r"__future__|bisect|collections(\.abc)?|dataclasses|datetime|email\.utils|enum|errno|functools|heapq|ipaddress|os|"
+    r"__future__|bisect|collections(\.abc)?|dataclasses|datetime|email\.utils|enum|errno|functools|heapq|ipaddress|itertools|operator|os|"
     r"pydantic(_core)?|re|types|"
     r"typing|urllib\.parse|"
     rf"fsdm\.({'|'.join(PURE)})"
