@@ -47,7 +47,7 @@ class Surveyor:
         self._catalog = Catalog(layout)
         self._standing: set[str] = set()  # in chunks/
         self._sizes: dict[str, int] = {}  # of those of them that have READY and were counted
-        self._uncounted: dict[str, None] = {}  # the others
+        self._uncounted: dict[str, bool] = {}  # the others; whether READY was looked for, in vain
         self._here_bytes = 0
         self._totals: dict[str, int | None] = {}  # what wants declare, of those that were read
         self._failures: dict[str, tuple[_Stamp, Failing, _Stamp | None]] = {}  # of which file, and of which marker
@@ -72,7 +72,8 @@ class Surveyor:
         self._read_totals(wanted, partials, until)
         begun = {one for one in (wanted & partials) - deleted if self._may_run(one, now)}
         running = self._measure(begun, partials)
-        unready = {one for one in self._standing & (wanted | failed) - deleted if not self._is_ready(one)}
+        suspect = (self._standing & (wanted | failed)) | {one for one, in_vain in self._uncounted.items() if in_vain}
+        unready = {one for one in suspect - deleted if not self._is_ready(one)}
         settled = self._standing - unready - wanted - deleted  # available: what failed/ID says of it is left over
         stuck = [self._failures[one][1] for one in failed - begun - settled if one in self._failures]
         queued = wanted - begun - deleted - failed
@@ -108,7 +109,7 @@ class Surveyor:
             self._here_bytes -= self._sizes.pop(chunk_id, 0)
             if self._catalog.places(chunk_id):
                 self._standing.add(chunk_id)
-                self._uncounted[chunk_id] = None
+                self._uncounted[chunk_id] = False
                 if self._looked and self._count_one(chunk_id):
                     self._came_bytes += self._not_counted_yet(chunk_id)
             else:
@@ -127,6 +128,7 @@ class Surveyor:
                 self._sizes[chunk_id] = size
                 self._here_bytes += size
                 return True
+        self._uncounted[chunk_id] = True
         return False
 
     def _not_counted_yet(self, chunk_id: str) -> int:

@@ -199,7 +199,7 @@ def _pace(sight: Sight, survey: Survey, glyphs: Glyphs) -> list[_Item]:
     rate, eta = sight.progress.rate(), sight.progress.eta(survey)
     items = []
     if survey.running or survey.wanted:
-        items.append((f"{readable(round(rate))}/s" if rate is not None else "rate not known yet", "bold"))
+        items.append((_rate(rate) if rate is not None else "rate not known yet", "bold"))
         more = glyphs.at_least * (survey.unknown > 0)
         items.append((f"{more}{readable(survey.left_bytes)} to come", ""))
         items.append((_eta_in_words(eta.seconds, rate, survey, at_least=glyphs.at_least * eta.at_least), ""))
@@ -242,13 +242,17 @@ def _bar(one: Running, sight: Sight, width: int, glyphs: Glyphs) -> Text:
     if width >= WIDE:
         rate = sight.progress.rate_of(one.id)
         of = "" if total is None else f" of {readable(total)}"
-        pace = "" if rate is None else f"{readable(round(rate))}/s"
+        pace = "" if rate is None else _rate(rate)
         name, numbers = one.id[:12], f"  {readable(one.size_bytes)}{of:<14} {pace:>12}"
     bar = min(max(width - len(name) - len(percent) - len(numbers) - 2, 0), BAR_MAX)
     done = int((share or 0.0) * bar)
     line = Text(f"{name} ", "cyan")
     line.append(glyphs.done * done, "bold cyan").append(glyphs.rest * (bar - done), "dim")
     return line.append(f" {percent}{numbers}")
+
+
+def _rate(bytes_per_s: float) -> str:
+    return f"{readable(round(bytes_per_s))}/s" if bytes_per_s >= 100_000 else f"{bytes_per_s / 1000:.1f} kB/s"
 
 
 def _row(tag: str, chunk_id: str, said: str, style: str, glyphs: Glyphs) -> Text:

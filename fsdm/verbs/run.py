@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import sys
 import threading
@@ -12,7 +11,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
 from fsdm.arguments import data_dir_of, host, positive, size
-from fsdm.console import plain, print_json
+from fsdm.console import is_screen, plain, print_json
 from fsdm.errors import EXIT_NOT_CONVERGED, EXIT_OK
 
 if TYPE_CHECKING:
@@ -148,7 +147,7 @@ def _shown(arguments: argparse.Namespace) -> Iterator[Callable[[Event], None]]:
     if form == "auto" and arguments.json:
         yield _show_json_event
         return
-    with _live_view(arguments) if form == "auto" and _is_screen() else nullcontext(write_line) as write:
+    with _live_view(arguments) if form == "auto" and is_screen(sys.stderr) else nullcontext(write_line) as write:
         talk = Talk(as_json=form == "json", write=write)
 
         def show(event: Event) -> None:
@@ -162,11 +161,6 @@ def _shown(arguments: argparse.Namespace) -> Iterator[Callable[[Event], None]]:
             yield show
         finally:
             logger.removeHandler(talk)
-
-
-def _is_screen() -> bool:
-    """Whether stderr is a terminal on which something can be drawn anew."""
-    return sys.stderr.isatty() and os.environ.get("TERM", "dumb") not in {"dumb", "unknown", ""}
 
 
 @contextmanager
