@@ -30,6 +30,8 @@ LOCK: Final = "LOCK"
 READY: Final = "READY"
 DATA: Final = "data"
 PARTS: Final = "PARTS"  # of a partial
+PAUSE: Final = "PAUSE"
+BRAKE: Final = "BRAKE"
 
 _ID = re.compile(r"[0-9a-f]{64}\Z")
 _CHUNK_DIR = re.compile(r"([0-9]{20})-([0-9]{20})-([0-9a-f]{64})\Z")

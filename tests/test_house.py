@@ -16,8 +16,21 @@ from fsdm.verbs import VERBS
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "events", "doorbell", "crew", "fs", "answer", "ledger", "outage", "waits", "heart"),
     ("layout", "stop", "limits", "ranges", "rate", "size", "policy", "lookup", "clock", "brake", "tally"),
-    ("model", "index", "coverage", "state", "locks", "watch", "connection", "hosts"),
-    ("band", "plan", "intents", "refs", "catalog", "sink", "parts", "session", "lanes", "holders"),
+    ("model", "index", "coverage", "state", "locks", "watch", "connection", "hosts", "progress", "extents"),
+    (
+        "band",
+        "plan",
+        "intents",
+        "refs",
+        "catalog",
+        "sink",
+        "parts",
+        "session",
+        "lanes",
+        "holders",
+        "progress",
+        "extents",
+    ),
     (
         "body",
         "agenda",
@@ -33,7 +46,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "gauges",
     ),
     ("apply", "status", "fetcher", "disk", "admission", "trash", "difference"),
-    ("aftermath",),
+    ("aftermath", "survey"),
     ("reconciler", "client", "explain"),
     ("manager",),
     ("__init__",),
@@ -42,8 +55,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("demo.play",),
     ("demo",),
     ("console", "arguments", "manpage"),
-    ("map.words",),
-    ("map.text", "map.drawing", "map.page"),
+    ("map.words", "talk", "view"),
+    ("map.text", "map.drawing", "map.page", "live"),
     ("map",),
     tuple(f"verbs.{name}" for name in VERBS),
     ("verbs",),
@@ -53,6 +66,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 PURE = (
     "errors", "events", "answer", "layout", "model", "index", "state", "plan", "agenda",
     "size", "ledger", "outage", "limits", "verdict", "policy", "coverage", "band", "clock", "reasons", "brake", "heart",
+    "progress",
 )  # fmt: skip
 MAY_CHANGE_THE_DISK = ("fs", "intents", "locks")
 
