@@ -24,7 +24,7 @@ from fsdm.errors import (
     WaitTimeoutError,
 )
 from fsdm.fs import read_regular
-from fsdm.intents import place_delete, place_want
+from fsdm.intents import place_delete, place_want, release_deletes
 from fsdm.layout import FORMAT, READY, U64_MAX, Layout, as_id, is_id
 from fsdm.locks import exists
 from fsdm.refs import ChunkRef, Refs
@@ -114,6 +114,15 @@ class Client:
         """
         self._check()
         place_delete(self._layout, as_id(chunk_id, "chunk_id"))
+
+    def release_deletes(self) -> None:
+        """Say that all deletes that stand now are meant, however many they are: the reconciler's brake lets them go.
+
+        Raises:
+            DataDirectoryError: the release cannot be placed.
+        """
+        self._check()
+        release_deletes(self._layout)
 
     def list_chunks(self) -> list[str]:
         """The ids of the chunks that are available now, by dataset and block."""

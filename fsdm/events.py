@@ -21,6 +21,8 @@ Kind = Literal[
     "size",
     "paused",
     "resumed",
+    "braked",
+    "released",
 ]
 
 SYMBOLS: Final[dict[Kind, str]] = {
@@ -36,6 +38,8 @@ SYMBOLS: Final[dict[Kind, str]] = {
     "size": "📏",
     "paused": "🚧",
     "resumed": "🟢",
+    "braked": "🧱",
+    "released": "🔓",
 }
 
 PHRASES: Final[dict[Kind, str]] = {
@@ -51,6 +55,8 @@ PHRASES: Final[dict[Kind, str]] = {
     "size": "taken",
     "paused": "downloads pause",
     "resumed": "downloads go on",
+    "braked": "deletes are held back",
+    "released": "deletes go on",
 }
 
 

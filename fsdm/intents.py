@@ -15,6 +15,7 @@ import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from fsdm.brake import MANY_CHUNKS
 from fsdm.errors import DataDirectoryError, FsdmError, InvalidInputError, NoDataDirectoryError, StaleMarkerError
 from fsdm.fs import is_directory, read_regular, write_all
 from fsdm.layout import WANT_MAX_BYTES, Layout, is_id
@@ -22,6 +23,8 @@ from fsdm.locks import intents_lock
 from fsdm.state import Marker
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from fsdm.fs import FileSystem
     from fsdm.model import DataChunk
 
@@ -85,6 +88,25 @@ def place_delete(layout: Layout, chunk_id: str) -> None:
             _overrule(layout.want_marker(chunk_id))
     except OSError as e:
         raise _placing(e, marker) from e
+
+
+def place_deletes(layout: Layout, ids: Iterable[str], *, meant: bool) -> None:
+    """Ask for chunks to be deleted. `meant`: however many they are; and all that others have asked for before."""
+    for number, chunk_id in enumerate(ids, 1):
+        place_delete(layout, chunk_id)
+        if meant and number % (MANY_CHUNKS // 2) == 0:  # before so many stand that the reconciler's brake takes them up
+            release_deletes(layout)
+    if meant:
+        release_deletes(layout)
+
+
+def release_deletes(layout: Layout) -> None:
+    """Say that all deletes that stand now are meant: see PROTOCOL.md, "The brake"."""
+    try:
+        while not _touch(layout.release):
+            continue
+    except OSError as e:
+        raise _placing(e, layout.release) from e
 
 
 def _put(marker: str, data: bytes) -> None:

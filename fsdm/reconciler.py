@@ -19,14 +19,16 @@ from typing import TYPE_CHECKING, Final
 
 from fsdm import apply as outcomes
 from fsdm.admission import Admission
+from fsdm.aftermath import Aftermath
 from fsdm.agenda import Agenda
 from fsdm.apply import Applier
 from fsdm.audit import Audit
 from fsdm.catalog import Catalog
 from fsdm.crew import Crew, ThreadCrew
+from fsdm.deletes import Deletes
 from fsdm.disk import Disk
 from fsdm.doorbell import Doorbell
-from fsdm.errors import DiskError, FsdmError
+from fsdm.errors import DiskError
 from fsdm.events import Event
 from fsdm.fetcher import HttpFetcher
 from fsdm.fs import FileSystem
@@ -34,24 +36,7 @@ from fsdm.intents import clear_temporaries, finish_removals
 from fsdm.lanes import Lanes
 from fsdm.limits import Limits
 from fsdm.memory import Memory
-from fsdm.outage import FULL
-from fsdm.plan import (
-    Absolve,
-    Action,
-    Clear,
-    Condemn,
-    Fetch,
-    Forget,
-    Memo,
-    Publish,
-    Report,
-    Retire,
-    Unreadable,
-    Wait,
-    decide,
-    held_delay,
-    next_failure,
-)
+from fsdm.plan import Absolve, Action, Fetch, Publish, Report, Retire, Wait, decide
 from fsdm.room import Room
 from fsdm.scan import look, scan
 from fsdm.stop import Stop
@@ -91,7 +76,6 @@ class Reconciler:
         self.limits = limits = limits or Limits()
         self._fs = fs or FileSystem(durable=limits.durable)
         self._clock = clock
-        self._jitter = jitter
         self._on_event = on_event
         self._bell = Doorbell()
         self._fetchers, self._hands, self._erasers = crews or (
@@ -109,6 +93,9 @@ class Reconciler:
         )
         self._admission = Admission(self._room, self._agenda, self._memory, bell=self._bell, tell=self._tell)
         self._disk = Disk(layout.trash, fs=self._fs, hands=self._hands, tell=self._tell, wake=self._bell.wake)
+        self._deletes = Deletes(
+            layout, self.catalog, share=limits.brake_share, fs=self._fs, hands=self._hands, tell=self._tell
+        )
         self._trash = Trash(layout.trash, fs=self._fs, erasers=self._erasers, room=self._room, freed=self._disk.freed)
         self._applier = Applier(
             layout,
@@ -120,11 +107,20 @@ class Reconciler:
             erase=self._trash.erase,
         )
         self._watch = Watch(layout, self._bell.ring)
+        self._aftermath = Aftermath(
+            self._applier,
+            self._watch,
+            memory=self._memory,
+            room=self._room,
+            disk=self._disk,
+            tell=self._tell,
+            clock=clock,
+            jitter=jitter,
+        )
         self._audit = Audit(layout, self.catalog, suspect=self._suspect, ring=self._bell.ring)
         self._states: dict[str, ChunkState] = {}
         self._busy: dict[str, tuple[Action, Stop]] = {}
         self._fetching = 0
-        self._held: dict[str, Place] = {}
         self._finished: deque[tuple[Action, outcomes.Outcome]] = deque()
         self._suspects: deque[Place] = deque()
         self._next_scan = 0.0  # monotonic
@@ -137,6 +133,7 @@ class Reconciler:
         """Restore what is complete and take up what a crash left: the first finds can be answered after this."""
         self.catalog.refresh()
         self._room.open()
+        self._deletes.open()
         finish_removals(self.layout, self._fs)
         clear_temporaries(self.layout, self._fs, self._clock())
         self._trash.empty()
@@ -194,13 +191,14 @@ class Reconciler:
     def step(self, timeout_s: float | None = 0.0) -> bool:
         """One pass: wait for the bell, look, decide, dispatch. Whether anything was dispatched."""
         rang, everything = self._bell.answer(timeout_s)
-        for chunk_id in rang & self._held.keys():  # a ref may have gone: try soon, and soon again
-            self._memory.change(chunk_id, held=1, held_until=0.0)
+        self._aftermath.ask_again(rang)
         ids = rang | self._settle_all() | self._disk.ask(self._clock()) | set(self._agenda.due(self._clock()))
         if everything or time.monotonic() >= self._next_scan:
             ids |= self._scan()
         for chunk_id in ids:
-            self._states[chunk_id] = look(self.layout, self.catalog, chunk_id)
+            state = self._states[chunk_id] = look(self.layout, self.catalog, chunk_id)
+            self._deletes.see(state, self._memory.see(state))
+        for chunk_id in ids | self._deletes.judge(self._clock()):  # all have been seen: so many at once may be too many
             self._decide(chunk_id)
         if (size := self._room.news()) is not None:
             self._tell(Event("size", "", size))
@@ -217,7 +215,9 @@ class Reconciler:
             return False
         refused = self._disk.refuses_for_long
         return (refused or not self._agenda.waiting_fetches) and all(
-            is_stuck(self._memory.of(chunk_id)) or (refused and state.want is not None)
+            is_stuck(self._memory.of(chunk_id))
+            or self._deletes.holds_back(chunk_id)
+            or (refused and state.want is not None)
             for chunk_id, state in self._states.items()
         )
 
@@ -225,7 +225,8 @@ class Reconciler:
         """Why what has not converged has not: a sentence by id or path."""
         found = {oddity.path: oddity.why for oddity in scan(self.layout, self.catalog).oddities}
         for chunk_id in self._states:
-            found[chunk_id] = trouble(self._memory.of(chunk_id), self._disk.refusal or "not done")
+            braked = self._deletes.holds_back(chunk_id) and f"its delete is held back: {self._deletes.refusal}"
+            found[chunk_id] = braked or trouble(self._memory.of(chunk_id), self._disk.refusal or "not done")
         return found
 
     def pause(self) -> float:
@@ -260,19 +261,21 @@ class Reconciler:
 
     def _decide(self, chunk_id: str) -> None:
         state = self._states[chunk_id]
-        memo = self._memory.see(state)
+        memo = self._memory.of(chunk_id)
         if chunk_id in self._busy:
             self._stop_if_unwanted(state)
             return
         now = self._clock()
-        if chunk_id in self._held and not (state.delete or state.unready):
-            self._let_go(chunk_id)
+        if self._aftermath.is_held(chunk_id) and not (state.delete or state.unready):
+            self._aftermath.let_go(chunk_id)
             memo = self._memory.of(chunk_id)
             if state.ready:
                 self._tell(Event("available", chunk_id, "the delete was withdrawn, nothing is fetched"))
         decision = decide(state, memo, now)
         if self._disk.refusal and isinstance(decision, Publish):
             decision = Wait(self._disk.hold_back(chunk_id, now))
+        if isinstance(decision, Retire) and self._deletes.holds_back(chunk_id):
+            decision = None
         self._agenda.put(chunk_id, decision, memo.failure.attempts if memo.failure else 0)
         if decision is None and state.at_rest:
             del self._states[chunk_id]
@@ -333,79 +336,13 @@ class Reconciler:
                 memo = replace(memo, crowded=not self._room.end(action.id) or gives_way)
             elif not isinstance(action, Report | Absolve):
                 self._room.count(action.id)
-            self._memory.put(action.id, self._settle(action, outcome, memo))
+            self._memory.put(action.id, self._aftermath.take_in(action, outcome, memo))
             settled.add(action.id)
         while self._suspects:
             place = self._suspects.popleft()
             self._memory.change(place.chunk_id, suspect=place)
             settled.add(place.chunk_id)
         return settled
-
-    def _settle(self, action: Action, outcome: outcomes.Outcome, memo: Memo) -> Memo:
-        now = self._clock()
-        match outcome:
-            case outcomes.Done():
-                return self._done(action, memo)
-            case outcomes.Condemned(failure):
-                return replace(memo, failure=failure, reported=True, suspect=None)
-            case outcomes.Held(place):
-                if not memo.held:
-                    self._tell(Event("retiring", action.id))
-                self._held[action.id] = place
-                # a ref may have gone between our attempt and the watch: the first time, try once more at once
-                again_at_once = self._watch.hold(place)
-                until = now if again_at_once else now + held_delay(memo.held + 1)
-                return replace(memo, held=memo.held + 1, held_until=until)
-            case outcomes.CannotRead(want, error):
-                last = memo.unreadable
-                since = last.since if last is not None and last.want.same_as(want) else now
-                return replace(memo, unreadable=Unreadable(want, str(error), error.hint, since))
-            case outcomes.Failed(error, disk):
-                return self._failed(action, error, memo, disk=disk)
-            case _:
-                return memo
-
-    def _done(self, action: Action, memo: Memo) -> Memo:
-        failure = memo.failure
-        match action:
-            case Report():
-                return replace(memo, reported=True, failure=action.failure)
-            case Absolve():
-                return replace(memo, failure=None)
-            case Condemn():
-                return replace(memo, suspect=None)
-            case Retire() | Clear():
-                self._let_go(action.id)
-                memo = replace(memo, held=0, held_until=0.0)
-            case Fetch():
-                self._disk.came_through()
-                if failure is not None and failure.kind == "transfer":
-                    failure = None
-            case Forget():
-                failure = None
-        if failure is not None and failure.kind == "disk":
-            failure = None
-        return replace(memo, failure=failure)
-
-    def _failed(self, action: Action, error: FsdmError, memo: Memo, *, disk: bool) -> Memo:
-        if isinstance(action, Report):  # failed/ID cannot be written: the log has it; with the next attempt it is tried
-            logger.warning("%s: %s; and %s", action.id, action.failure.error, error)
-            return replace(memo, failure=action.failure, reported=True)
-        failure = next_failure(action, error, memo, self._clock(), self._jitter(), "disk" if disk else "transfer")
-        self._tell(Event("failed", action.id, failure.error))
-        if isinstance(action, Fetch | Publish) and isinstance(error, DiskError):
-            if error.code in FULL:
-                self._room.guard()
-            if self._disk.refused(error, self._clock()):
-                failure = failure.model_copy(update={"next_attempt_at": None})
-        return replace(memo, failure=failure, reported=False)
-
-    def _let_go(self, chunk_id: str) -> None:
-        place = self._held.pop(chunk_id, None)
-        if place is not None:
-            self._watch.release(place)
-            self._applier.let_go(place)
-            self._memory.change(chunk_id, held=0, held_until=0.0)
 
     # ---------------------------------------------------------------------------------------------------------- shared
 

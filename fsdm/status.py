@@ -11,7 +11,7 @@ from fsdm.catalog import Catalog
 from fsdm.errors import DataDirectoryError
 from fsdm.fs import free_bytes, read_regular
 from fsdm.layout import READY, WANT_MAX_BYTES, Layout, Place, is_id
-from fsdm.locks import reconciler_owner
+from fsdm.locks import exists, reconciler_owner
 from fsdm.room import bytes_in
 from fsdm.scan import look, scan
 from fsdm.state import ChunkState, Oddity, Partial
@@ -55,12 +55,16 @@ class DiskStatus:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How a data directory stands. `reconciler` is what the holder of LOCK says of itself, None where there is none."""
+    """How a data directory stands. `reconciler` is what the holder of LOCK says of itself, None where there is none.
+
+    `braked` is what BRAKE says while deletes are held back, None where none are.
+    """
 
     chunks: dict[str, ChunkStatus]
     oddities: tuple[Oddity, ...]
     reconciler: str | None
     disk: DiskStatus
+    braked: dict[str, Any] | None = None
 
     def count(self, state: State) -> int:
         """How many chunks are in this state."""
@@ -78,7 +82,7 @@ def read_status(layout: Layout) -> Status:
         status = _status(layout, look(layout, catalog, chunk_id))
         if status is not None:
             chunks[chunk_id] = status
-    return Status(chunks, snapshot.oddities, _reconciler(layout), _disk(layout))
+    return Status(chunks, snapshot.oddities, _reconciler(layout), _disk(layout), _note(layout.brake))
 
 
 def _reconciler(layout: Layout) -> str | None:
@@ -167,6 +171,11 @@ def _total(files: object) -> int | None:
         entry["size"] for entry in files.values() if isinstance(entry, dict) and isinstance(entry.get("size"), int)
     ]
     return sum(sizes) if len(sizes) == len(files) else None
+
+
+def _note(path: str) -> dict[str, Any] | None:
+    """What a file beside the layout's directories says, be it nothing; None where there is none."""
+    return _document(path) if exists(path) else None
 
 
 def _text(value: object) -> str | None:

@@ -9,6 +9,7 @@ VERBS: Final = {
     "want": "ask for chunks",
     "delete": "ask for chunks to be deleted",
     "sync": "make what is wanted equal to a list",
+    "release": "let go the deletes that the brake holds back",
     "ls": "list the available chunks",
     "find": "print the path of the chunk that holds a block",
     "hold": "run a command while holding the chunk",

@@ -8,7 +8,7 @@ import threading
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
-from fsdm.arguments import data_dir_of, host, positive, size
+from fsdm.arguments import data_dir_of, host, positive, share, size
 from fsdm.console import plain, print_json
 from fsdm.errors import EXIT_NOT_CONVERGED, EXIT_OK
 
@@ -65,6 +65,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="no download begins that would leave less free on the disk",
     )
     parser.add_argument(
+        "--brake",
+        type=share,
+        default="0.25",
+        metavar="SHARE",
+        help="hold deletes back where more than this part of what is here, and 100 chunks, would go within 10 minutes, "
+        "until they are released (fsdm release); off: never (default 25%%)",
+    )
+    parser.add_argument(
         "--durability",
         choices=["none", "chunk"],
         default="chunk",
@@ -110,6 +118,7 @@ def run(arguments: argparse.Namespace) -> int:
         bytes_per_s=arguments.limit_rate,
         max_bytes=arguments.max_bytes,
         keep_free_bytes=arguments.keep_free,
+        brake_share=arguments.brake,
         durability=arguments.durability,
         allow_hosts=tuple(arguments.allow_host),
         deny_private=arguments.deny_private,
@@ -126,7 +135,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _show_event(event: Event) -> None:
     text = str(event)
     encoding = sys.stderr.encoding or "ascii"
-    print(plain(text).encode(encoding, "replace").decode(encoding), file=sys.stderr, flush=True)
+    print(plain(text).encode(encoding, "replace").decode(encoding) + "\n", end="", file=sys.stderr, flush=True)
 
 
 def _show_json_event(event: Event) -> None:
