@@ -27,6 +27,7 @@ from fsdm.fs import read_regular
 from fsdm.intents import place_delete, place_want, release_deletes
 from fsdm.layout import FORMAT, READY, U64_MAX, Layout, as_id, is_id
 from fsdm.locks import exists
+from fsdm.pause import place_pause, remove_pause
 from fsdm.refs import ChunkRef, Refs
 
 if TYPE_CHECKING:
@@ -123,6 +124,24 @@ class Client:
         """
         self._check()
         release_deletes(self._layout)
+
+    def pause(self, reason: str = "") -> None:
+        """Have nothing downloaded, by whoever reconciles, until `resume`; what has come of running downloads stays.
+
+        Raises:
+            DataDirectoryError: this user may not write in the data directory itself.
+        """
+        self._check()
+        place_pause(self._layout, reason)
+
+    def resume(self) -> bool:
+        """Let downloads go on; whether they were paused.
+
+        Raises:
+            DataDirectoryError: this user may not write in the data directory itself.
+        """
+        self._check()
+        return remove_pause(self._layout)
 
     def list_chunks(self) -> list[str]:
         """The ids of the chunks that are available now, by dataset and block."""

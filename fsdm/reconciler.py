@@ -36,6 +36,7 @@ from fsdm.intents import clear_temporaries, finish_removals
 from fsdm.lanes import Lanes
 from fsdm.limits import Limits
 from fsdm.memory import Memory
+from fsdm.pause import Pause
 from fsdm.plan import Absolve, Action, Fetch, Publish, Report, Retire, Wait, decide
 from fsdm.room import Room
 from fsdm.scan import look, scan
@@ -93,6 +94,7 @@ class Reconciler:
         )
         self._admission = Admission(self._room, self._agenda, self._memory, bell=self._bell, tell=self._tell)
         self._disk = Disk(layout.trash, fs=self._fs, hands=self._hands, tell=self._tell, wake=self._bell.wake)
+        self._paused = Pause(layout, self._tell)
         self._deletes = Deletes(
             layout, self.catalog, share=limits.brake_share, fs=self._fs, hands=self._hands, tell=self._tell
         )
@@ -162,10 +164,7 @@ class Reconciler:
             self._thread.join(timeout_s)
         self._audit.stop()
         self._watch.stop()
-        for action, stop in list(self._busy.values()):
-            stop.set()
-            if isinstance(action, Fetch):
-                self._tell(Event("stopped", action.id, "the reconciler stops"))
+        self._stop_fetches("the reconciler stops")
         crews = [crew for crew in (self._lanes, self._fetchers, self._hands, self._erasers) if crew is not None]
         ended = all([crew.close(timeout_s) for crew in crews])  # noqa: C419 every crew is to be closed
         ended = ended and not (self._thread is not None and self._thread.is_alive())
@@ -213,7 +212,7 @@ class Reconciler:
         """Whether nothing runs, and what is left has been tried as often as makes sense in one go."""
         if self._next_scan == 0.0 or self._busy or (self._agenda.parked_fetches and self._room.is_emptying):
             return False
-        refused = self._disk.refuses_for_long
+        refused = self._disk.refuses_for_long or self._paused.why != ""
         return (refused or not self._agenda.waiting_fetches) and all(
             is_stuck(self._memory.of(chunk_id))
             or self._deletes.holds_back(chunk_id)
@@ -226,7 +225,9 @@ class Reconciler:
         found = {oddity.path: oddity.why for oddity in scan(self.layout, self.catalog).oddities}
         for chunk_id in self._states:
             braked = self._deletes.holds_back(chunk_id) and f"its delete is held back: {self._deletes.refusal}"
-            found[chunk_id] = braked or trouble(self._memory.of(chunk_id), self._disk.refusal or "not done")
+            found[chunk_id] = braked or trouble(
+                self._memory.of(chunk_id), self._disk.refusal or self._paused.why or "not done"
+            )
         return found
 
     def pause(self) -> float:
@@ -248,6 +249,8 @@ class Reconciler:
         self._watch.arm()
         for crew in (self._fetchers, self._hands, self._erasers):
             crew.hire()
+        if self._paused.look():
+            self._stop_fetches(self._paused.why)
         changed = self.catalog.refresh()
         for chunk_id in changed:
             self._room.count(chunk_id)
@@ -295,9 +298,16 @@ class Reconciler:
             stop.set()
             self._tell(Event("stopped", state.id, "no longer wanted" if deleted or not state.want else "wanted anew"))
 
+    def _stop_fetches(self, why: str) -> None:
+        """Stop all that run; what has come of them stays."""
+        for action, stop in list(self._busy.values()):
+            if isinstance(action, Fetch) and not stop.is_set():
+                stop.set()
+                self._tell(Event("stopped", action.id, why))
+
     def _dispatch(self) -> bool:
         dispatched = False
-        slots = self._disk.slots(self.limits.jobs) - self._fetching
+        slots = 0 if self._paused.why else self._disk.slots(self.limits.jobs) - self._fetching
         self._admission.open(slots)
         for action in self._agenda.take(slots, lambda fetch: self._admission.admit(fetch, self._clock())):
             dispatched = True
@@ -332,7 +342,7 @@ class Reconciler:
             memo = self._memory.of(action.id)
             if isinstance(action, Fetch):
                 self._fetching -= 1
-                gives_way = self._agenda.parked_fetches > 0 and not isinstance(outcome, outcomes.Done)
+                gives_way = self._agenda.parked_fetches > 0 and not (outcome == outcomes.Done() or self._paused.why)
                 memo = replace(memo, crowded=not self._room.end(action.id) or gives_way)
             elif not isinstance(action, Report | Absolve):
                 self._room.count(action.id)

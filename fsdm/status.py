@@ -57,13 +57,15 @@ class DiskStatus:
 class Status:
     """How a data directory stands. `reconciler` is what the holder of LOCK says of itself, None where there is none.
 
-    `braked` is what BRAKE says while deletes are held back, None where none are.
+    `paused` is what PAUSE says while downloads are paused, `braked` what BRAKE says while deletes are held back; each
+    is None where nothing of it is so.
     """
 
     chunks: dict[str, ChunkStatus]
     oddities: tuple[Oddity, ...]
     reconciler: str | None
     disk: DiskStatus
+    paused: dict[str, Any] | None = None
     braked: dict[str, Any] | None = None
 
     def count(self, state: State) -> int:
@@ -82,7 +84,9 @@ def read_status(layout: Layout) -> Status:
         status = _status(layout, look(layout, catalog, chunk_id))
         if status is not None:
             chunks[chunk_id] = status
-    return Status(chunks, snapshot.oddities, _reconciler(layout), _disk(layout), _note(layout.brake))
+    return Status(
+        chunks, snapshot.oddities, _reconciler(layout), _disk(layout), _note(layout.pause), _note(layout.brake)
+    )
 
 
 def _reconciler(layout: Layout) -> str | None:

@@ -17,7 +17,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "events", "doorbell", "crew", "fs", "answer", "ledger", "outage"),
     ("brake", "layout", "stop", "limits", "ranges", "rate", "size", "policy", "lookup"),
     ("model", "index", "state", "locks", "watch", "connection", "hosts"),
-    ("plan", "intents", "refs", "catalog", "sink", "parts", "session", "lanes"),
+    ("plan", "intents", "refs", "catalog", "sink", "parts", "session", "lanes", "pause"),
     ("body", "agenda", "scan", "audit", "download", "transfer", "room", "verdict", "memory", "assignment"),
     ("apply", "status", "fetcher", "disk", "admission", "trash", "difference", "deletes"),
     ("aftermath",),

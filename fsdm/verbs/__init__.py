@@ -10,6 +10,8 @@ VERBS: Final = {
     "delete": "ask for chunks to be deleted",
     "sync": "make what is wanted equal to a list",
     "release": "let go the deletes that the brake holds back",
+    "pause": "download nothing, until it is resumed",
+    "resume": "let downloads go on",
     "ls": "list the available chunks",
     "find": "print the path of the chunk that holds a block",
     "hold": "run a command while holding the chunk",
