@@ -24,7 +24,7 @@ from fsdm.errors import (
     WaitTimeoutError,
 )
 from fsdm.fs import read_regular
-from fsdm.intents import place_delete, place_want, release_deletes
+from fsdm.intents import place_delete, place_want, release_deletes, retry
 from fsdm.layout import FORMAT, READY, U64_MAX, Layout, as_id, is_id
 from fsdm.locks import exists
 from fsdm.pause import place_pause, remove_pause
@@ -124,6 +124,16 @@ class Client:
         """
         self._check()
         release_deletes(self._layout)
+
+    def retry_chunk(self, chunk_id: str | bytes) -> bool:
+        """Have what is asked for this chunk tried again now, where it failed; whether anything is asked for it.
+
+        Raises:
+            InvalidInputError: `chunk_id` is not an id.
+            DataDirectoryError: its marker is no file, or may not be touched.
+        """
+        self._check()
+        return retry(self._layout, as_id(chunk_id, "chunk_id"))
 
     def pause(self, reason: str = "") -> None:
         """Have nothing downloaded, by whoever reconciles, until `resume`; what has come of running downloads stays.

@@ -109,6 +109,48 @@ def release_deletes(layout: Layout) -> None:
         raise _placing(e, layout.release) from e
 
 
+def retry(layout: Layout, chunk_id: str) -> bool:
+    """Make what is asked for this id a new request, as `touch` does; whether anything is. No marker is ever made.
+
+    Where both markers stand, only the later one: so it stays the later. (Where nobody can tell, neither: both are about
+    to be judged.)
+
+    Raises:
+        DataDirectoryError: what stands there is no file, or may not be touched.
+    """
+    later: list[str] = []
+    try:
+        with intents_lock(layout, CLIENT_WAIT_S):
+            paths = (layout.want_marker(chunk_id), layout.delete_marker(chunk_id))
+            found = {path: marker for path in paths if (marker := look_at(path)) is not None}
+            latest = max((marker.ctime_ns for marker in found.values()), default=0)
+            later = [path for path, marker in found.items() if marker.ctime_ns == latest]
+            if len(later) == 1:
+                _renew(later[0])
+    except FileNotFoundError:  # the reconciler has just removed it: it is done
+        return False
+    except OSError as e:
+        raise _placing(e, later[0] if later else layout.want) from e
+    return bool(later)
+
+
+def _renew(marker: str) -> None:
+    """Give a regular file that is there a new mtime; what may not be touched has a copy of itself take its place."""
+    try:
+        fd = os.open(marker, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except PermissionError:
+        read = read_regular(marker, WANT_MAX_BYTES)
+        if read is not None:
+            _put(marker, read[1])
+        return
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(errno.ENXIO, "is no file")
+        os.utime(fd)
+    finally:
+        os.close(fd)
+
+
 def _put(marker: str, data: bytes) -> None:
     """Write a marker aside, and put it in place by a rename."""
     directory, name = os.path.split(marker)

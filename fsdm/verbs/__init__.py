@@ -9,6 +9,7 @@ VERBS: Final = {
     "want": "ask for chunks",
     "delete": "ask for chunks to be deleted",
     "sync": "make what is wanted equal to a list",
+    "retry": "try again now what has failed",
     "release": "let go the deletes that the brake holds back",
     "pause": "download nothing, until it is resumed",
     "resume": "let downloads go on",
