@@ -24,6 +24,8 @@ Kind = Literal[
     "size",
     "paused",
     "resumed",
+    "braked",
+    "released",
 ]
 
 SYMBOLS: Final[dict[Kind, str]] = {
@@ -39,6 +41,8 @@ SYMBOLS: Final[dict[Kind, str]] = {
     "size": "📏",
     "paused": "🚧",
     "resumed": "🟢",
+    "braked": "🧱",
+    "released": "🔓",
 }
 
 PHRASES: Final[dict[Kind, str]] = {
@@ -54,6 +58,8 @@ PHRASES: Final[dict[Kind, str]] = {
     "size": "taken",
     "paused": "downloads pause",
     "resumed": "downloads go on",
+    "braked": "deletes are held back",
+    "released": "deletes go on",
 }
 
 

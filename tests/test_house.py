@@ -20,6 +20,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     (
         "band",
         "plan",
+        "pause",
         "intents",
         "refs",
         "catalog",
@@ -45,7 +46,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "assignment",
         "gauges",
     ),
-    ("apply", "status", "fetcher", "disk", "admission", "trash", "difference"),
+    ("apply", "status", "fetcher", "disk", "admission", "trash", "difference", "deletes"),
     ("aftermath", "survey"),
     ("reconciler", "client", "explain"),
     ("manager",),

@@ -10,7 +10,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
-from fsdm.arguments import data_dir_of, host, positive, size
+from fsdm.arguments import data_dir_of, host, positive, share, size
 from fsdm.console import is_screen, plain, print_json
 from fsdm.errors import EXIT_NOT_CONVERGED, EXIT_OK
 
@@ -69,6 +69,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="no download begins that would leave less free on the disk",
     )
     parser.add_argument(
+        "--brake",
+        type=share,
+        default="0.25",
+        metavar="SHARE",
+        help="hold deletes back where more than this part of what is here, and 100 chunks, would go within 10 minutes, "
+        "until they are released (fsdm release); off: never (default 25%%)",
+    )
+    parser.add_argument(
         "--durability",
         choices=["none", "chunk"],
         default="chunk",
@@ -125,6 +133,7 @@ def _reconcile(arguments: argparse.Namespace, show: Callable[[Event], None]) -> 
         bytes_per_s=arguments.limit_rate,
         max_bytes=arguments.max_bytes,
         keep_free_bytes=arguments.keep_free,
+        brake_share=arguments.brake,
         durability=arguments.durability,
         allow_hosts=tuple(arguments.allow_host),
         deny_private=arguments.deny_private,
