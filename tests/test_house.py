@@ -14,7 +14,7 @@ from fsdm.verbs import VERBS
 
 # from the ground up; `__init__` stands above all that it offers
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "events", "heart", "doorbell", "crew", "fs", "answer", "ledger", "outage"),
+    ("errors", "events", "heart", "probe", "doorbell", "crew", "fs", "answer", "ledger", "outage"),
     ("tally", "layout", "stop", "limits", "ranges", "rate", "size", "policy", "lookup"),
     ("model", "index", "state", "locks", "watch", "connection", "hosts"),
     ("plan", "intents", "refs", "catalog", "sink", "parts", "session", "lanes"),
@@ -22,7 +22,9 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("apply", "status", "fetcher", "disk", "admission", "trash"),
     ("aftermath",),
     ("reconciler", "client"),
-    ("manager",),
+    ("manager", "health"),
+    ("metrics", "notify", "endpoint", "textfile"),
+    ("service",),
     ("__init__",),
     ("demo.source", "demo.show", "demo.roles"),
     ("demo.cast", "demo.check", "demo.stage"),
