@@ -30,6 +30,7 @@ logger = logging.getLogger("fsdm")
 
 MANY: Final = 16
 DEADLINE_S: Final = 10.0
+BACKLOG: Final = 128
 INDEX: Final = "/metrics\n/healthz\n/readyz\n"
 
 
@@ -104,9 +105,9 @@ class Endpoint:
 
 def _listen(host: str, port: int) -> socket.socket:
     if not host and socket.has_dualstack_ipv6():
-        return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=MANY)
+        return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=BACKLOG)
     found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    return socket.create_server(found[0][4][:2], family=found[0][0], backlog=MANY)
+    return socket.create_server(found[0][4][:2], family=found[0][0], backlog=BACKLOG)
 
 
 class _Handler(WSGIRequestHandler):
