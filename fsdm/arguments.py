@@ -62,6 +62,30 @@ def size(text: str) -> int:
         raise ArgumentTypeError(f"{e}: {e.hint}") from None
 
 
+def share(text: str) -> float | None:
+    """A part of what is here, as 0.25 or 25%, or off."""
+    from fsdm.brake import parse_share
+
+    try:
+        return parse_share(text)
+    except InvalidInputError as e:
+        raise ArgumentTypeError(f"{e}: {e.hint}") from None
+
+
+def add_brake(parser: argparse.ArgumentParser) -> None:
+    """`--brake`, `--yes` and `--dry-run`, of the verbs that may remove much at once."""
+    parser.add_argument(
+        "--brake",
+        type=share,
+        default="0.25",
+        metavar="SHARE",
+        help="stop, with code 8 and nothing changed, where more than this part of what is here would go; off: never "
+        "(default 25%%)",
+    )
+    parser.add_argument("--yes", action="store_true", help="it is meant: no brake, neither here nor in the reconciler")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be done, and change nothing")
+
+
 def host(text: str) -> str:
     """A pattern of hosts, as `policy` takes it."""
     from fsdm.policy import check_pattern

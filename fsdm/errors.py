@@ -8,6 +8,7 @@
     │   └── UnsafeFileSystemError            … its file system does not keep flock's promise
     ├── ReconcilerRunsError                  another process holds LOCK
     ├── NotAvailableError                    there is no such chunk to be held now
+    ├── BrakedError                          it would remove more than a given share of what is here
     ├── WaitTimeoutError (TimeoutError)      it did not converge in the time given
     ├── ForeignProcessError                  a manager or ref was used after a fork, in the child
     ├── ClosedError                          a manager or ref was used after close()
@@ -62,6 +63,7 @@ EXIT_NOT_AVAILABLE = 3
 EXIT_NOT_CONVERGED = 4
 EXIT_RECONCILER_RUNS = 5
 EXIT_DATA_DIRECTORY = 6
+EXIT_BRAKED = 8
 EXIT_INTERRUPTED = 130  # as shells have it: 128 + SIGINT
 
 
@@ -122,6 +124,12 @@ class NotAvailableError(FsdmError):
 
     exit_code = EXIT_NOT_AVAILABLE
     transient = True
+
+
+class BrakedError(FsdmError):
+    """What was asked for would remove more than a given share of what is here; nothing was changed."""
+
+    exit_code = EXIT_BRAKED
 
 
 class WaitTimeoutError(FsdmError, TimeoutError):

@@ -59,4 +59,5 @@ class Limits:
 
     @property
     def durable(self) -> bool:
+        """Whether what is written is fsynced."""
         return self.durability == "chunk"

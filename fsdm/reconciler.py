@@ -395,4 +395,7 @@ class Reconciler:
             logger.info("%s", event, extra=event.fields())
         self._tally.tell(event)
         if self._on_event is not None:
-            self._on_event(event)
+            try:
+                self._on_event(event)
+            except Exception:  # somebody else's code: what it was told of has happened, and goes on
+                logger.exception("on_event failed at: %s", event)

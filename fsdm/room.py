@@ -270,6 +270,11 @@ class Room:
         }
         return list(idle) if self.need_bytes(fetch) <= self._headroom_bytes + sum(idle.values()) else []
 
+    def lacks_bytes(self, fetch: Fetch) -> int:
+        """How much more room it would take for it to begin."""
+        here = self._ledger.of("partial").get(fetch.id, 0)
+        return max(max(self.need_bytes(fetch) - here, 0) - self._headroom_bytes, 0)
+
     def why_not(self, fetch: Fetch) -> tuple[str, str]:
         """Why it does not fit, and what to do about it."""
         needs = f"needs {readable(self.need_bytes(fetch))}"

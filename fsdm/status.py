@@ -73,24 +73,14 @@ def read_status(layout: Layout) -> Status:
     ids = dict.fromkeys([place.chunk_id for place in catalog.all_places()] + sorted(snapshot.ids))
     chunks = {}
     for chunk_id in ids:
-        status = _status(layout, look(layout, catalog, chunk_id))
+        status = read_chunk_status(layout, look(layout, catalog, chunk_id))
         if status is not None:
             chunks[chunk_id] = status
-    return Status(chunks, snapshot.oddities, _reconciler(layout), _disk(layout))
+    return Status(chunks, snapshot.oddities, _reconciler(layout), read_disk_status(layout))
 
 
-def _reconciler(layout: Layout) -> str | None:
-    try:
-        return reconciler_owner(layout)
-    except DataDirectoryError as e:
-        return f"not known: {e}"
-
-
-def _disk(layout: Layout) -> DiskStatus:
-    return DiskStatus(free_bytes(layout.root), bool(os.statvfs(layout.root).f_flag & os.ST_RDONLY))
-
-
-def _status(layout: Layout, state: ChunkState) -> ChunkStatus | None:
+def read_chunk_status(layout: Layout, state: ChunkState) -> ChunkStatus | None:
+    """How one chunk stands that was just looked at; None where nothing of it is there."""
     failure = _document(layout.failed_of(state.id)) if state.failed else {}
     name = name_of(state, waits_for_room=failure.get("kind") == "room")
     if name is None:
@@ -115,6 +105,18 @@ def _status(layout: Layout, state: ChunkState) -> ChunkStatus | None:
         attempts=failure["attempts"] if isinstance(failure.get("attempts"), int) else 0,
         next_attempt_at=failure.get("next_attempt_at"),
     )
+
+
+def _reconciler(layout: Layout) -> str | None:
+    try:
+        return reconciler_owner(layout)
+    except DataDirectoryError as e:
+        return f"not known: {e}"
+
+
+def read_disk_status(layout: Layout) -> DiskStatus:
+    """How the file system stands, by a look of our own."""
+    return DiskStatus(free_bytes(layout.root), bool(os.statvfs(layout.root).f_flag & os.ST_RDONLY))
 
 
 def _where(places: Iterable[Place], want: dict[str, Any]) -> tuple[str | None, range | None]:
