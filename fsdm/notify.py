@@ -29,6 +29,7 @@ class Notifier:
     def __init__(self, address: str, watchdog_s: float | None = None) -> None:
         self._address = "\0" + address[1:] if address.startswith("@") else address
         self.watchdog_s = watchdog_s
+        self._refused = False
 
     @classmethod
     def of(cls, environment: Mapping[str, str]) -> Notifier | None:
@@ -38,7 +39,7 @@ class Notifier:
             return None
         is_ours = environment.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
         microseconds = environment.get("WATCHDOG_USEC", "")
-        asked = is_ours and microseconds.isdecimal() and int(microseconds) > 0
+        asked = is_ours and microseconds.isascii() and microseconds.isdecimal() and int(microseconds) > 0
         return cls(address, int(microseconds) / 1e6 if asked else None)
 
     def send(self, *states: str) -> None:
@@ -49,7 +50,11 @@ class Notifier:
                 channel.setblocking(False)
                 channel.sendto(message, self._address)
         except OSError as e:
-            logger.warning("systemd was not told %s: %s", states[0], e)
+            if not self._refused:
+                logger.warning("systemd was not told %s: %s", states[0], e)
+            self._refused = True
+        else:
+            self._refused = False
 
     @contextmanager
     def serving(self, health: Callable[[], Verdict]) -> Iterator[None]:
