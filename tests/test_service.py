@@ -154,7 +154,7 @@ def test_fsdm_run_serves_writes_and_tells_and_takes_all_of_it_back(
     told = [json.loads(line) for line in out.splitlines()]
     [came] = [one for one in told if one["kind"] == "available"]
     assert (came["dataset_id"], came["size_bytes"]) == (chunk.dataset_id, 2000)
-    assert 0 < came["fetch_seconds"] <= came["seconds"] + 0.1
+    assert 0 < came["fetch_s"] <= came["after_s"] + 0.1
     assert {one["cause"] for one in told if one["kind"] == "failed"} == {"http_404"}
     assert not file.exists()
 
