@@ -22,7 +22,8 @@ from fsdm.layout import U64_MAX
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from fsdm.status import ChunkStatus, State
+    from fsdm.state import State
+    from fsdm.status import ChunkStatus
 
 Kind = Literal["missing", "doubled", "failing", "coming", "retiring", "here"]
 
