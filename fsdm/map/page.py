@@ -31,7 +31,7 @@ from fsdm.map.words import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from fsdm.coverage import Coverage, Survey
+    from fsdm.coverage import Atlas, Coverage
     from fsdm.map.words import Caption, Trouble
 
 PARTS: Final = 400  # what is narrower than that is drawn with its neighbours: about 3 px of a screen
@@ -45,12 +45,12 @@ _ICON: Final = (
 )
 
 
-def html(found: Survey, caption: Caption) -> str:
+def html(atlas: Atlas, caption: Caption) -> str:
     """The whole page."""
     script = _resource("page.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
-    body = "\n".join(_body(found, caption))
+    body = "\n".join(_body(atlas, caption))
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -76,25 +76,25 @@ def _resource(name: str) -> str:
     return files("fsdm.map").joinpath(name).read_text(encoding="utf-8")
 
 
-def _body(found: Survey, caption: Caption) -> Iterator[str]:
+def _body(atlas: Atlas, caption: Caption) -> Iterator[str]:
     yield f"<header><h1>fsdm map <span>{escape(caption.data_dir)}</span></h1>"
     yield f'<p class="faint">{escape(caption.line)}</p>'
     yield "</header>\n<main>"
-    yield f'<dl class="tiles" aria-label="{escape(summary(found))}">'
-    for number, noun, bad in tiles(found):
+    yield f'<dl class="tiles" aria-label="{escape(summary(atlas))}">'
+    for number, noun, bad in tiles(atlas):
         yield f"<div{' class=bad' if bad else ''}><dt>{noun}</dt><dd>{number}</dd></div>"
     yield '</dl>\n<ul class="legend" aria-label="What the colours and patterns mean">'
     for kind in LEGEND:
         yield f'<li><b class="swatch {kind}"></b>{kind} <span>{MEANINGS[kind]}</span></li>'
     yield "</ul>"
-    for coverage in found.coverages:
+    for coverage in atlas.coverages:
         yield from _dataset(coverage)
-    if not found.coverages:
+    if not atlas.coverages:
         yield '<section><p class="faint">No chunk is here, and none is wanted.</p></section>'
-    if found.unplaced:
-        yield f'<section><h2 class="words">{count(len(found.unplaced), "chunk")} on no band</h2>'
+    if atlas.unplaced:
+        yield f'<section><h2 class="words">{count(len(atlas.unplaced), "chunk")} on no band</h2>'
         yield '<p class="faint">What blocks they cover is not known.</p><ul class="unplaced">'
-        yield from (f"<li>{escape(unplaced_line(chunk))}</li>" for chunk in found.unplaced)
+        yield from (f"<li>{escape(unplaced_line(chunk))}</li>" for chunk in atlas.unplaced)
         yield "</ul></section>"
     yield "</main>"
 
