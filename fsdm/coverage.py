@@ -154,7 +154,7 @@ def _sweep(chunks: Sequence[ChunkStatus]) -> Iterator[Segment]:
     """The segments: what looks the same from one look to the next is one."""
     for _, looks in groupby(_looks(chunks), key=itemgetter(0)):
         same = [segment for _, segment in looks]
-        yield replace(same[0], end=same[-1].end)
+        yield same[0] if len(same) == 1 else replace(same[0], end=same[-1].end)
 
 
 def _looks(chunks: Sequence[ChunkStatus]) -> Iterator[tuple[_Sight, Segment]]:

@@ -291,6 +291,13 @@ def test_a_page_of_thousands_of_chunks_is_small_and_lists_every_gap() -> None:
         assert f"[{1000 * n + 999}, {1000 * n + 1000})" in shown
 
 
+def test_a_page_ends_also_where_gaps_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page, "LISTED", 10)
+    html = page.html(thousands(), CAPTION)
+    assert "… and 39 more: fsdm map --json tells all" in html
+    assert html.count("<tr><td>") == 10
+
+
 def test_a_mark_that_joins_many_says_what_matters_of_them() -> None:
     title = next(
         m["title"] for m in marks_of(page.html(thousands(), CAPTION)) if m["class"] == "missing over here-below"

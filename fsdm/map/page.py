@@ -1,7 +1,7 @@
 """The map as one HTML file that needs nothing else: no script, font or picture is loaded, and its policy lets none be.
 
-Each mark is an element with its details as a title; a script shows them by pointer, focus and arrow keys. All gaps,
-double covers and failing chunks stand in lists beneath, however little of a band they take.
+Each mark is an element with its details as a title; a script shows them by pointer, focus and arrow keys. Gaps,
+double covers and failing chunks stand in lists beneath, however little of a band they take: all, up to thousands.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 PARTS: Final = 400  # what is narrower than that is drawn with its neighbours: about 3 px of a screen
 _WIDE: Final = 1 / 120  # from here on there is room for a line between neighbours
 _OPEN: Final = 12  # a list of so many is shown at once
+LISTED: Final = 5000  # … and no more than so many are in the page, which a browser is to open at once
 
 _ICON: Final = (
     "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E"
@@ -132,5 +133,6 @@ def _axis(coverage: Coverage) -> str:
 def _list(noun: str, told: list[Trouble]) -> Iterable[str]:
     yield f"<details{' open' if len(told) <= _OPEN else ''}><summary>{count(len(told), noun)}</summary>"
     yield '<div class="scroll"><table>'
-    yield from (f"<tr><td>{trouble.where}</td><td>{escape(trouble.what)}</td></tr>" for trouble in told)
-    yield "</table></div></details>"
+    yield from (f"<tr><td>{trouble.where}</td><td>{escape(trouble.what)}</td></tr>" for trouble in told[:LISTED])
+    more = f"<p>… and {len(told) - LISTED:,} more: fsdm map --json tells all</p>" if len(told) > LISTED else ""
+    yield f"</table></div>{more}</details>"

@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=5,
         metavar="N",
-        help="list so many gaps, double covers and failing chunks of a dataset (default 5; the HTML lists all)",
+        help="list so many gaps, double covers and failing chunks of a dataset (default 5; a page lists thousands)",
     )
 
 
