@@ -28,8 +28,6 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "session",
         "lanes",
         "holders",
-        "progress",
-        "extents",
     ),
     (
         "body",
