@@ -133,7 +133,7 @@ def test_run_shows_a_bar_for_what_comes_and_events_above_it(layout: Layout, data
     assert above < next(number for number, line in enumerate(rows) if "here, " in line)
 
 
-def test_run_once_ends_with_its_troubles_below_the_last_view(layout: Layout, data_dir: Path, source: Source) -> None:
+def test_run_once_shows_its_troubles_and_ends(layout: Layout, data_dir: Path, source: Source) -> None:
     missing = a_want(files={"a": f"{source.url}/missing"})
     with terminal("run", "-d", data_dir, "--once") as screen:
         screen.process.wait(PATIENCE_S)

@@ -13,7 +13,7 @@ import pytest
 from fsdm.events import Event
 from fsdm.talk import Talk
 from tests.kit import eventually, put_want
-from tests.processes import reconciling
+from tests.processes import fsdm, reconciling
 from tests.test_intents import a_want
 
 if TYPE_CHECKING:
@@ -86,6 +86,20 @@ def test_what_is_only_informative_is_not_repeated(as_json: bool) -> None:
     logger.setLevel(logging.DEBUG)
     logger.info("an event is logged as well")
     logger.removeHandler(talk)
+
+
+def test_troubles_and_errors_are_json_where_the_log_is(data_dir: Path, source: Source) -> None:
+    missing = a_want(files={"a": f"{source.url}/missing"})
+    assert fsdm("run", "-d", data_dir, "--once").returncode == 0
+    put_want(data_dir, missing)
+    done = fsdm("run", "-d", data_dir, "--once", "--log-format", "json")
+    assert done.returncode == 4
+    last = json.loads(done.stderr.splitlines()[-1])
+    assert (last["level"], last["message"][:64]) == ("warning", missing.id)
+    with reconciling(data_dir):
+        done = fsdm("run", "-d", data_dir, "--log-format", "json")
+    assert done.returncode == 5
+    assert json.loads(done.stderr)["error"]["type"] == "ReconcilerRunsError"
 
 
 @pytest.mark.parametrize("form", ["json", "text"])
