@@ -11,7 +11,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
 from fsdm.arguments import data_dir_of, host, positive, share, size
-from fsdm.console import is_screen, plain, print_json
+from fsdm.console import is_screen, print_json
 from fsdm.errors import EXIT_NOT_CONVERGED, EXIT_OK, InvalidInputError
 
 if TYPE_CHECKING:
@@ -132,7 +132,9 @@ def _reconcile(arguments: argparse.Namespace, show: Callable[[Event], None]) -> 
     from fsdm.limits import Limits
     from fsdm.manager import run_forever, run_once
     from fsdm.service import Service
+    from fsdm.talk import say
 
+    as_json = arguments.log_format == "json"
     watched = bool(arguments.metrics_addr or arguments.metrics_file)
     if arguments.once and watched:
         what = "--metrics-addr and --metrics-file are of a reconciler that goes on"
@@ -158,7 +160,7 @@ def _reconcile(arguments: argparse.Namespace, show: Callable[[Event], None]) -> 
     if not arguments.once:
         service = Service(address=arguments.metrics_addr, file=arguments.metrics_file)
         if service.url is not None:
-            print(f"fsdm: metrics are at {service.url}/metrics", file=sys.stderr, flush=True)
+            say(f"metrics are at {service.url}/metrics", as_json=as_json, level="info")
         with service:
             run_forever(
                 data_dir,
@@ -172,7 +174,7 @@ def _reconcile(arguments: argparse.Namespace, show: Callable[[Event], None]) -> 
         return EXIT_OK
     troubles = run_once(data_dir, stop, limits, show, wait=arguments.wait, allow_unknown_fs=arguments.allow_unknown_fs)
     for name, why in troubles.items():
-        print(f"fsdm: {plain(name)}: {plain(why)}", file=sys.stderr)
+        say(f"{name}: {why}", as_json=as_json)
     return EXIT_NOT_CONVERGED if troubles else EXIT_OK
 
 
