@@ -24,9 +24,10 @@ from fsdm.errors import (
     WaitTimeoutError,
 )
 from fsdm.fs import read_regular
-from fsdm.intents import place_delete, place_want
+from fsdm.intents import place_delete, place_want, release_deletes, retry
 from fsdm.layout import FORMAT, READY, U64_MAX, Layout, as_id, is_id
 from fsdm.locks import exists
+from fsdm.pause import place_pause, remove_pause
 from fsdm.refs import ChunkRef, Refs
 from fsdm.waits import Waits, in_thread, on_loop
 
@@ -113,6 +114,43 @@ class Client:
         """
         self._check()
         place_delete(self._layout, as_id(chunk_id, "chunk_id"))
+
+    def release_deletes(self) -> None:
+        """Say that all deletes that stand now are meant, however many they are: the reconciler's brake lets them go.
+
+        Raises:
+            DataDirectoryError: the release cannot be placed.
+        """
+        self._check()
+        release_deletes(self._layout)
+
+    def retry_chunk(self, chunk_id: str | bytes) -> bool:
+        """Have what is asked for this chunk tried again now, where it failed; whether anything is asked for it.
+
+        Raises:
+            InvalidInputError: `chunk_id` is not an id.
+            DataDirectoryError: its marker is no file, or may not be touched.
+        """
+        self._check()
+        return retry(self._layout, as_id(chunk_id, "chunk_id"))
+
+    def pause(self, reason: str = "") -> None:
+        """Have nothing downloaded, by whoever reconciles, until `resume`; what has come of running downloads stays.
+
+        Raises:
+            DataDirectoryError: this user may not write in the data directory itself.
+        """
+        self._check()
+        place_pause(self._layout, reason)
+
+    def resume(self) -> bool:
+        """Let downloads go on; whether they were paused.
+
+        Raises:
+            DataDirectoryError: this user may not write in the data directory itself.
+        """
+        self._check()
+        return remove_pause(self._layout)
 
     def list_chunks(self) -> list[str]:
         """The ids of the chunks that are available now, by dataset and block."""

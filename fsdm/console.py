@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 
 def print_json(document: object) -> None:
-    """Print it in one line on stdout."""
-    print(encodable(json.dumps(document, ensure_ascii=False)), flush=True)
+    """Print it in one line on stdout, in one piece: several threads may tell at once."""
+    print(encodable(json.dumps(document, ensure_ascii=False)) + "\n", end="", flush=True)
 
 
 def encodable(text: str) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from fsdm.audit import read_manifest
 from fsdm.catalog import Catalog
 from fsdm.errors import DataDirectoryError, InvalidInputError, StaleMarkerError
-from fsdm.intents import look_at, place_delete, place_want, read_want
+from fsdm.intents import look_at, place_deletes, place_want, read_want
 from fsdm.layout import READY, WANT_MAX_BYTES, is_id
 from fsdm.locks import exists
 
@@ -131,9 +131,11 @@ def _may_satisfy(manifest: Manifest, chunk: DataChunk) -> bool:
     return manifest.satisfies(chunk.model_copy(update={"files": files}))
 
 
-def place(layout: Layout, difference: Difference, assignment: Assignment) -> None:
-    """Place what is to be changed: the wants first, for to keep data is the safer half of it."""
+def place(layout: Layout, difference: Difference, assignment: Assignment, *, meant: bool) -> None:
+    """Place what is to be changed: the wants first, for to keep data is the safer half of it.
+
+    `meant`: no brake is to hold the deletes back, however many they are.
+    """
     for chunk_id in difference.wanted:
         place_want(layout, assignment.chunk(chunk_id))
-    for chunk_id in difference.deleted:
-        place_delete(layout, chunk_id)
+    place_deletes(layout, difference.deleted, meant=meant)

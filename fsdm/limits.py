@@ -22,6 +22,9 @@ class Limits:
     much as there is), and `keep_free_bytes` of the file system stay free. `durability` *none* fsyncs nothing: see
     PROTOCOL.md, "Durability".
 
+    Deletes that would remove more than `brake_share` of what is here within some minutes, and not only a few chunks,
+    are held back until they are released (None: never): see PROTOCOL.md, "The brake".
+
     Files come from the hosts that one of `allow_hosts` names (none: from any), and with `deny_private` only from public
     addresses: see PROTOCOL.md, "Where files may come from".
 
@@ -40,6 +43,7 @@ class Limits:
     poll_s: float = 1.0
     max_bytes: int | None = None
     keep_free_bytes: int = 0
+    brake_share: float | None = None
     durability: Literal["none", "chunk"] = "chunk"
     allow_hosts: tuple[str, ...] = ()
     deny_private: bool = False
@@ -52,6 +56,8 @@ class Limits:
                 raise InvalidInputError(f"must be at least 1, it is {value}", field=name)
         if self.keep_free_bytes < 0:
             raise InvalidInputError(f"must not be below 0, it is {self.keep_free_bytes}", field="keep_free_bytes")
+        if self.brake_share is not None and not 0 <= self.brake_share <= 1:
+            raise InvalidInputError(f"must be from 0 to 1, it is {self.brake_share}", field="brake_share")
         for name in ("poll_s", "bytes_per_s"):
             value = getattr(self, name)
             if value is not None and not value > 0:

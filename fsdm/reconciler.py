@@ -26,6 +26,7 @@ from fsdm.apply import Applier
 from fsdm.audit import Audit
 from fsdm.catalog import Catalog
 from fsdm.crew import Crew, ThreadCrew
+from fsdm.deletes import Deletes
 from fsdm.disk import Disk
 from fsdm.doorbell import Doorbell
 from fsdm.errors import DiskError
@@ -38,7 +39,8 @@ from fsdm.intents import clear_temporaries, finish_removals
 from fsdm.lanes import Lanes
 from fsdm.limits import Limits
 from fsdm.memory import Memory
-from fsdm.plan import Absolve, Action, Fetch, Publish, Report, Wait, decide
+from fsdm.pause import Pause
+from fsdm.plan import Absolve, Action, Fetch, Publish, Report, Retire, Wait, decide
 from fsdm.room import Room
 from fsdm.scan import look, scan
 from fsdm.stop import Stop
@@ -104,6 +106,10 @@ class Reconciler:
         )
         self._admission = Admission(self._room, self._agenda, self._memory, bell=self._bell, tell=self._tell)
         self._disk = Disk(layout.trash, fs=self._fs, hands=self._hands, tell=self._tell, wake=self._bell.wake)
+        self._paused = Pause(layout, self._tell)
+        self._deletes = Deletes(
+            layout, self.catalog, share=limits.brake_share, fs=self._fs, hands=self._hands, tell=self._tell
+        )
         self._trash = Trash(layout.trash, fs=self._fs, erasers=self._erasers, room=self._room, freed=self._disk.freed)
         self._fetcher = fetcher or HttpFetcher.within(limits)
         self._applier = Applier(
@@ -142,6 +148,7 @@ class Reconciler:
         """Restore what is complete and take up what a crash left: the first finds can be answered after this."""
         self.catalog.refresh()
         self._room.open()
+        self._deletes.open()
         finish_removals(self.layout, self._fs)
         clear_temporaries(self.layout, self._fs, self._clock())
         self._trash.empty()
@@ -170,10 +177,7 @@ class Reconciler:
             self._thread.join(timeout_s)
         self._audit.stop()
         self._watch.stop()
-        for action, stop in list(self._busy.values()):
-            stop.set()
-            if isinstance(action, Fetch):
-                self._tell(Event("stopped", action.id, "the reconciler stops"))
+        self._stop_fetches("the reconciler stops")
         crews = [crew for crew in (self._lanes, self._fetchers, self._hands, self._erasers) if crew is not None]
         ended = all([crew.close(timeout_s) for crew in crews])  # noqa: C419 every crew is to be closed
         ended = ended and not (self._thread is not None and self._thread.is_alive())
@@ -210,7 +214,9 @@ class Reconciler:
         if everything or time.monotonic() >= self._next_scan:
             ids |= self._scan()
         for chunk_id in ids:
-            self._states[chunk_id] = look(self.layout, self.catalog, chunk_id)
+            state = self._states[chunk_id] = look(self.layout, self.catalog, chunk_id)
+            self._deletes.see(state, self._memory.see(state))
+        for chunk_id in ids | self._deletes.judge(self._clock()):  # all have been seen: so many at once may be too many
             self._decide(chunk_id)
             self.heart.beat()
         if (size := self._room.news()) is not None:
@@ -229,9 +235,11 @@ class Reconciler:
         """Whether nothing runs, and what is left has been tried as often as makes sense in one go."""
         if self._next_scan == 0.0 or self._busy or (self._agenda.parked_fetches and self._room.is_emptying):
             return False
-        refused = self._disk.refuses_for_long
+        refused = self._disk.refuses_for_long or self._paused.why != ""
         return (refused or not self._agenda.waiting_fetches) and all(
-            is_stuck(self._memory.of(chunk_id)) or (refused and state.want is not None)
+            is_stuck(self._memory.of(chunk_id))
+            or self._deletes.holds_back(chunk_id)
+            or (refused and state.want is not None)
             for chunk_id, state in self._states.items()
         )
 
@@ -239,7 +247,10 @@ class Reconciler:
         """Why what has not converged has not: a sentence by id or path."""
         found = {oddity.path: oddity.why for oddity in scan(self.layout, self.catalog).oddities}
         for chunk_id in self._states:
-            found[chunk_id] = trouble(self._memory.of(chunk_id), self._disk.refusal or "not done")
+            braked = self._deletes.holds_back(chunk_id) and f"its delete is held back: {self._deletes.refusal}"
+            found[chunk_id] = braked or trouble(
+                self._memory.of(chunk_id), self._disk.refusal or self._paused.why or "not done"
+            )
         return found
 
     @property
@@ -288,6 +299,8 @@ class Reconciler:
         self._watch.arm()
         for crew in (self._fetchers, self._hands, self._erasers):
             crew.hire()
+        if self._paused.look():
+            self._stop_fetches(self._paused.why)
         changed = self.catalog.refresh()
         for chunk_id in changed:
             self._room.count(chunk_id)
@@ -301,7 +314,7 @@ class Reconciler:
 
     def _decide(self, chunk_id: str) -> None:
         state = self._states[chunk_id]
-        memo = self._memory.see(state)
+        memo = self._memory.of(chunk_id)
         if chunk_id in self._busy:
             self._stop_if_unwanted(state)
             return
@@ -315,6 +328,8 @@ class Reconciler:
         decision = decide(state, memo, now)
         if self._disk.refusal and isinstance(decision, Publish):
             decision = Wait(self._disk.hold_back(chunk_id, now))
+        if isinstance(decision, Retire) and self._deletes.holds_back(chunk_id):
+            decision = None
         self._agenda.put(chunk_id, decision, memo.failure.attempts if memo.failure else 0)
         if decision is None and state.at_rest:
             del self._states[chunk_id]
@@ -334,9 +349,16 @@ class Reconciler:
             stop.set()
             self._tell(Event("stopped", state.id, "no longer wanted" if deleted or not state.want else "wanted anew"))
 
+    def _stop_fetches(self, why: str) -> None:
+        """Stop all that run; what has come of them stays."""
+        for action, stop in list(self._busy.values()):
+            if isinstance(action, Fetch) and not stop.is_set():
+                stop.set()
+                self._tell(Event("stopped", action.id, why))
+
     def _dispatch(self) -> bool:
         dispatched = False
-        slots = self._disk.slots(self.limits.jobs) - self._fetching
+        slots = 0 if self._paused.why else self._disk.slots(self.limits.jobs) - self._fetching
         self._admission.open(slots)
         for action in self._agenda.take(slots, lambda fetch: self._admission.admit(fetch, self._clock())):
             dispatched = True
@@ -372,7 +394,7 @@ class Reconciler:
             memo = self._memory.of(action.id)
             if isinstance(action, Fetch):
                 self._fetching -= 1
-                gives_way = self._agenda.parked_fetches > 0 and not isinstance(outcome, outcomes.Done)
+                gives_way = self._agenda.parked_fetches > 0 and not (outcome == outcomes.Done() or self._paused.why)
                 memo = replace(memo, crowded=not self._room.end(action.id) or gives_way)
             elif not isinstance(action, Report | Absolve):
                 self._room.count(action.id)

@@ -11,7 +11,7 @@ from fsdm.catalog import Catalog
 from fsdm.errors import DataDirectoryError
 from fsdm.fs import free_bytes, read_regular
 from fsdm.layout import READY, WANT_MAX_BYTES, Layout, Place, is_id
-from fsdm.locks import reconciler_owner
+from fsdm.locks import exists, reconciler_owner
 from fsdm.room import bytes_in
 from fsdm.scan import look, scan
 from fsdm.state import ChunkState, Oddity, State, name_of
@@ -53,12 +53,18 @@ class DiskStatus:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How a data directory stands. `reconciler` is what the holder of LOCK says of itself, None where there is none."""
+    """How a data directory stands. `reconciler` is what the holder of LOCK says of itself, None where there is none.
+
+    `paused` is what PAUSE says while downloads are paused, `braked` what BRAKE says while deletes are held back; each
+    is None where nothing of it is so.
+    """
 
     chunks: dict[str, ChunkStatus]
     oddities: tuple[Oddity, ...]
     reconciler: str | None
     disk: DiskStatus
+    paused: dict[str, Any] | None = None
+    braked: dict[str, Any] | None = None
 
     def count(self, state: State) -> int:
         """How many chunks are in this state."""
@@ -76,7 +82,14 @@ def read_status(layout: Layout) -> Status:
         status = read_chunk_status(layout, look(layout, catalog, chunk_id))
         if status is not None:
             chunks[chunk_id] = status
-    return Status(chunks, snapshot.oddities, _reconciler(layout), read_disk_status(layout))
+    return Status(
+        chunks,
+        snapshot.oddities,
+        _reconciler(layout),
+        read_disk_status(layout),
+        _note(layout.pause),
+        _note(layout.brake),
+    )
 
 
 def read_chunk_status(layout: Layout, state: ChunkState) -> ChunkStatus | None:
@@ -148,6 +161,11 @@ def declared_bytes(files: object) -> int | None:
         entry["size"] for entry in files.values() if isinstance(entry, dict) and isinstance(entry.get("size"), int)
     ]
     return sum(sizes) if len(sizes) == len(files) else None
+
+
+def _note(path: str) -> dict[str, Any] | None:
+    """What a file beside the layout's directories says, be it nothing; None where there is none."""
+    return read_document(path) if exists(path) else None
 
 
 def _text(value: object) -> str | None:

@@ -53,7 +53,7 @@ def compared(layout: Layout, *chunks: DataChunk) -> Difference:
 
 def synced(layout: Layout, *chunks: DataChunk) -> None:
     with assigned(*chunks) as assignment:
-        place(layout, Comparison(layout).with_assignment(assignment), assignment)
+        place(layout, Comparison(layout).with_assignment(assignment), assignment, meant=False)
 
 
 def test_what_is_here_with_the_same_files_gets_no_marker_whatever_its_url(layout: Layout) -> None:

@@ -14,12 +14,13 @@ from fsdm.verbs import VERBS
 
 # from the ground up; `__init__` stands above all that it offers
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "events", "doorbell", "crew", "fs", "answer", "ledger", "outage", "waits", "heart"),
+    ("errors", "events", "doorbell", "crew", "fs", "answer", "ledger", "outage", "waits", "heart", "probe"),
     ("layout", "stop", "limits", "ranges", "rate", "size", "policy", "lookup", "clock", "brake", "tally"),
     ("model", "index", "coverage", "state", "locks", "watch", "connection", "hosts", "progress", "extents"),
     (
         "band",
         "plan",
+        "pause",
         "intents",
         "refs",
         "catalog",
@@ -28,8 +29,6 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "session",
         "lanes",
         "holders",
-        "progress",
-        "extents",
     ),
     (
         "body",
@@ -45,10 +44,12 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "assignment",
         "gauges",
     ),
-    ("apply", "status", "fetcher", "disk", "admission", "trash", "difference"),
+    ("apply", "status", "fetcher", "disk", "admission", "trash", "difference", "deletes"),
     ("aftermath", "survey"),
     ("reconciler", "client", "explain"),
-    ("manager",),
+    ("manager", "health"),
+    ("metrics", "notify", "endpoint", "textfile"),
+    ("service",),
     ("__init__",),
     ("demo.source", "demo.show", "demo.roles"),
     ("demo.cast", "demo.check", "demo.stage"),

@@ -31,7 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Place a delete marker for each id."""
+    from fsdm.intents import place_deletes
     from fsdm.layout import as_id
+    from fsdm.locks import exists
 
     ids = list(dict.fromkeys(as_id(one, "ID") for one in arguments.ids))
     share = arguments.brake if len(ids) >= FEW_DELETES and not arguments.yes else None
@@ -46,8 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
                 _show(found, unknown, too_much(found.going, found.here, share), as_json=arguments.json)
                 return EXIT_OK
             check(found.going, found.here, share)
-        for chunk_id in ids:
-            client.delete_chunk(chunk_id)
+        place_deletes(client.layout, ids, meant=arguments.yes and not exists(client.layout.brake))
     if arguments.json:
         print_json({"deleted": ids})
     return EXIT_OK

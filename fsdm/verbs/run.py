@@ -10,9 +10,9 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
-from fsdm.arguments import data_dir_of, host, positive, size
+from fsdm.arguments import data_dir_of, host, positive, share, size
 from fsdm.console import is_screen, plain, print_json
-from fsdm.errors import EXIT_NOT_CONVERGED, EXIT_OK
+from fsdm.errors import EXIT_NOT_CONVERGED, EXIT_OK, InvalidInputError
 
 if TYPE_CHECKING:
     import argparse
@@ -24,6 +24,7 @@ EXAMPLES: Final = """\
 fsdm run -d data
 fsdm run -d data --once    # converge and exit
 fsdm run -d data --log-format json 2>> fsdm.log
+fsdm run -d data --metrics-addr 127.0.0.1:9464
 """
 
 
@@ -69,6 +70,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="no download begins that would leave less free on the disk",
     )
     parser.add_argument(
+        "--brake",
+        type=share,
+        default="0.25",
+        metavar="SHARE",
+        help="hold deletes back where more than this part of what is here, and 100 chunks, would go within 10 minutes, "
+        "until they are released (fsdm release); off: never (default 25%%)",
+    )
+    parser.add_argument(
         "--durability",
         choices=["none", "chunk"],
         default="chunk",
@@ -101,6 +110,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what stderr shows: text, a line for each event; json, the same as JSON Lines; auto (default), a live "
         "view on a terminal, else text (nothing with --json, which prints events on stdout)",
     )
+    parser.add_argument(
+        "--metrics-addr",
+        metavar="HOST:PORT",
+        help="serve /metrics (for Prometheus), /healthz and /readyz there, as 127.0.0.1:9464",
+    )
+    parser.add_argument(
+        "--metrics-file",
+        metavar="FILE.prom",
+        help="write the metrics there every 15 seconds, for the node exporter's textfile collector",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -112,7 +131,12 @@ def run(arguments: argparse.Namespace) -> int:
 def _reconcile(arguments: argparse.Namespace, show: Callable[[Event], None]) -> int:
     from fsdm.limits import Limits
     from fsdm.manager import run_forever, run_once
+    from fsdm.service import Service
 
+    watched = bool(arguments.metrics_addr or arguments.metrics_file)
+    if arguments.once and watched:
+        what = "--metrics-addr and --metrics-file are of a reconciler that goes on"
+        raise InvalidInputError(what, field="--once", hint="leave out --once, or them")
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -125,12 +149,26 @@ def _reconcile(arguments: argparse.Namespace, show: Callable[[Event], None]) -> 
         bytes_per_s=arguments.limit_rate,
         max_bytes=arguments.max_bytes,
         keep_free_bytes=arguments.keep_free,
+        brake_share=arguments.brake,
         durability=arguments.durability,
         allow_hosts=tuple(arguments.allow_host),
         deny_private=arguments.deny_private,
+        count_bytes=watched,
     )
     if not arguments.once:
-        run_forever(data_dir, stop, limits, show, wait=arguments.wait, allow_unknown_fs=arguments.allow_unknown_fs)
+        service = Service(address=arguments.metrics_addr, file=arguments.metrics_file)
+        if service.url is not None:
+            print(f"fsdm: metrics are at {service.url}/metrics", file=sys.stderr, flush=True)
+        with service:
+            run_forever(
+                data_dir,
+                stop,
+                limits,
+                show,
+                wait=arguments.wait,
+                allow_unknown_fs=arguments.allow_unknown_fs,
+                attend=service.attend,
+            )
         return EXIT_OK
     troubles = run_once(data_dir, stop, limits, show, wait=arguments.wait, allow_unknown_fs=arguments.allow_unknown_fs)
     for name, why in troubles.items():

@@ -118,6 +118,8 @@ def _status_document(seen: Status, chunks: list[ChunkStatus]) -> dict[str, Any]:
     return {
         "reconciler": seen.reconciler,
         "disk": asdict(seen.disk),
+        "paused": seen.paused,
+        "braked": seen.braked,
         "chunks": documents,
         "oddities": [asdict(oddity) for oddity in seen.oddities],
     }
@@ -132,6 +134,15 @@ def _print_status(seen: Status, chunks: list[ChunkStatus]) -> None:
         print("-", "ignored", "-", "-", plain(f"{oddity.path}: {oddity.why}"), sep="\t")
     states = dict.fromkeys(chunk.state for chunk in chunks)
     counts = ", ".join(f"{sum(c.state == state for c in chunks)} {state}" for state in states) or "no chunks"
+    if seen.paused is not None:
+        how = (
+            ": ".join(str(seen.paused[key]) for key in ("by", "reason") if seen.paused.get(key))
+            or "fsdm resume ends it"
+        )
+        print(f"PAUSED: nothing is downloaded, {plain(how)}", file=sys.stderr)
+    if seen.braked is not None:
+        how = f"{seen.braked.get('held_back')} of {seen.braked.get('of')} chunks: {seen.braked.get('what_to_do')}"
+        print(f"BRAKED: deletes are held back, {plain(how)}", file=sys.stderr)
     print(f"{counts}; reconciler: {plain(seen.reconciler or 'none')}; {_disk_in_words(seen.disk)}", file=sys.stderr)
 
 

@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
         if not arguments.dry_run:
             if not arguments.yes:
                 check(difference.going + difference.replaced, difference.here, arguments.brake)
-            place(client.layout, difference, assignment)
+            place(client.layout, difference, assignment, meant=arguments.yes)
     _show(difference, arguments)
     return EXIT_OK
 
