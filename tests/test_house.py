@@ -29,8 +29,6 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "session",
         "lanes",
         "holders",
-        "progress",
-        "extents",
     ),
     (
         "body",
