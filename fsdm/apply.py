@@ -118,6 +118,7 @@ class Applier:
         self._tell = tell
         self._erase = erase  # what has been renamed into trash/
         self._fetching: dict[str, DataChunk] = {}
+        self._fetch_s: dict[str, float] = {}  # how long the download took of what is complete in partial/
         self._marker_mutex = threading.Lock()  # our own hands queue here, rather than asking for the flock in turns
         self._claims: dict[Place, Claim] = {}  # of directories that refs keep from us
 
@@ -151,6 +152,7 @@ class Applier:
             case Clear():
                 return self._clear(action)
             case Discard():
+                self._fetch_s.pop(action.id, None)
                 self._discard(self._layout.partial_of(action.id))
                 return Done()
             case Forget():
@@ -179,7 +181,10 @@ class Applier:
     def _fetch(self, action: Fetch, stop: Stop) -> Outcome:
         chunk = self._read(action.id, action.want)
         partial = self._layout.partial_of(action.id)
-        self._tell(Event("started", action.id, f"{len(chunk.files)} files"))
+        began = time.monotonic()
+        sizes = [file.size for file in chunk.files.values() if file.size is not None]
+        size = sum(sizes) if len(sizes) == len(chunk.files) else None
+        self._tell(Event("started", action.id, f"{len(chunk.files)} files", chunk.dataset_id, size))
         self._fetching[action.id] = chunk
         try:
             manifest = fetch_chunk(
@@ -189,7 +194,9 @@ class Applier:
                 fetcher=self._fetcher,
                 lanes=self._lanes,
                 stop=stop,
-                on_file=lambda name, entry: self._tell(Event("file", action.id, f"{name}, {entry.size} bytes")),
+                on_file=lambda name, entry: self._tell(
+                    Event("file", action.id, f"{name}, {entry.size} bytes", chunk.dataset_id, entry.size)
+                ),
             )
         except OSError:
             # on a full disk `failed/ID`, and those that may go on, need its room: so it is erased before anything else
@@ -204,13 +211,14 @@ class Applier:
         if len(ready) > MANIFEST_MAX_BYTES:  # nobody would read it, and the chunk would come again and again
             raise TransferError(f"READY would have {len(ready)} bytes, and {MANIFEST_MAX_BYTES} are read of one")
         self._fs.write(f"{partial}/{READY}", ready, durable=True)
+        self._fetch_s[action.id] = time.monotonic() - began
         return Done()
 
     def _publish(self, action: Publish) -> Outcome:
         layout, fs = self._layout, self._fs
         chunk = self._read(action.id, action.want)
         partial = layout.partial_of(action.id)
-        manifest = read_manifest(partial)
+        manifest, fetch_s = read_manifest(partial), self._fetch_s.pop(action.id, None)
         if manifest is None or not manifest.satisfies(chunk) or missing(partial, manifest) is not None:
             self._discard(partial)
             return Done()
@@ -226,7 +234,9 @@ class Applier:
         self._catalog.add(place)
         fs.fsync_dir(dataset)
         fs.fsync_dir(layout.partial)
-        self._tell(Event("available", action.id, f"{len(manifest.files)} files, {manifest.size_bytes} bytes"))
+        told = f"{len(manifest.files)} files, {manifest.size_bytes} bytes"
+        since_s = _age_s(action.want)
+        self._tell(Event("available", action.id, told, place.dataset_id, manifest.size_bytes, since_s, fetch_s))
         return self._removed(layout.want_marker(action.id), action.want, None)
 
     def _confirm(self, action: Confirm) -> Outcome:
@@ -270,7 +280,8 @@ class Applier:
 
         outcome = self._take_out(action.place, still_deleted)
         if isinstance(outcome, Done):
-            self._tell(Event("deleted", action.id))
+            dataset_id = action.place.dataset_id
+            self._tell(Event("deleted", action.id, dataset_id=dataset_id, seconds=_age_s(action.delete)))
         return outcome
 
     def _clear(self, action: Clear) -> Outcome:
@@ -335,7 +346,7 @@ class Applier:
         self._fs.write(self._layout.failed_of(action.id), failure.to_json(), durable=True)
         self._fs.unlink(f"{path}/{READY}")
         self._fs.fsync_dir(path)
-        self._tell(Event("damaged", action.id, failure.error))
+        self._tell(Event("damaged", action.id, failure.error, action.place.dataset_id, cause="damaged"))
         return Condemned(failure)
 
     # ---------------------------------------------------------------------------------------------------------- shared
@@ -376,6 +387,11 @@ class Applier:
             return read_want(self._layout, chunk_id, want)
         except InvalidInputError as e:
             raise _UnreadableWantError(want, e) from e
+
+
+def _age_s(marker: Marker) -> float:
+    """How long ago a marker was placed; 0 where the clock was set back since."""
+    return max(time.time() - marker.ctime_ns / 1e9, 0.0)
 
 
 def _with_digests(manifest: Manifest, chunk: DataChunk, path: str) -> Manifest:

@@ -28,6 +28,8 @@ class Limits:
     Files come from the hosts that one of `allow_hosts` names (none: from any), and with `deny_private` only from public
     addresses: see PROTOCOL.md, "Where files may come from".
 
+    `count_bytes` has what is here counted also without a budget, for metrics: each READY is read once, at the start.
+
     Raises:
         InvalidInputError: a number that is too small.
     """
@@ -45,6 +47,7 @@ class Limits:
     durability: Literal["none", "chunk"] = "chunk"
     allow_hosts: tuple[str, ...] = ()
     deny_private: bool = False
+    count_bytes: bool = False
 
     def __post_init__(self) -> None:
         for name in ("jobs", "connections", "per_host", "per_file", "hands", "max_bytes"):
@@ -62,4 +65,5 @@ class Limits:
 
     @property
     def durable(self) -> bool:
+        """Whether what is written is fsynced."""
         return self.durability == "chunk"

@@ -8,6 +8,7 @@ the latest after `Limits.poll_s` (or longer, where a scan costs more than a fift
 from __future__ import annotations
 
 import logging
+import math
 import os
 import random
 import threading
@@ -32,6 +33,8 @@ from fsdm.errors import DiskError
 from fsdm.events import Event
 from fsdm.fetcher import HttpFetcher
 from fsdm.fs import FileSystem
+from fsdm.gauges import Gauges, read_gauges
+from fsdm.heart import Heart
 from fsdm.intents import clear_temporaries, finish_removals
 from fsdm.lanes import Lanes
 from fsdm.limits import Limits
@@ -41,6 +44,7 @@ from fsdm.plan import Absolve, Action, Fetch, Publish, Report, Retire, Wait, dec
 from fsdm.room import Room
 from fsdm.scan import look, scan
 from fsdm.stop import Stop
+from fsdm.tally import Tally
 from fsdm.trash import Trash
 from fsdm.verdict import is_stuck, trouble
 from fsdm.watch import Watch
@@ -50,6 +54,7 @@ if TYPE_CHECKING:
 
     from fsdm.download import Fetcher
     from fsdm.layout import Layout, Place
+    from fsdm.ledger import Part
     from fsdm.state import ChunkState
 
 logger = logging.getLogger("fsdm")
@@ -68,6 +73,7 @@ class Reconciler:
         fetcher: Fetcher | None = None,
         fs: FileSystem | None = None,
         on_event: Callable[[Event], None] | None = None,
+        tally: Tally | None = None,
         crews: tuple[Crew, Crew, Crew] | None = None,
         clock: Callable[[], float] = time.time,
         jitter: Callable[[], float] = lambda: random.uniform(0.5, 1.0),  # noqa: S311 not a secret
@@ -78,6 +84,8 @@ class Reconciler:
         self._fs = fs or FileSystem(durable=limits.durable)
         self._clock = clock
         self._on_event = on_event
+        self._tally = tally or Tally()
+        self.heart = Heart(time.monotonic)
         self._bell = Doorbell()
         self._fetchers, self._hands, self._erasers = crews or (
             ThreadCrew("fsdm-fetch", limits.jobs),
@@ -90,7 +98,11 @@ class Reconciler:
         self._agenda = Agenda()
         self._memory = Memory(layout)
         self._room = Room(
-            layout, self.catalog, max_bytes=limits.max_bytes, keep_free_bytes=limits.keep_free_bytes or None
+            layout,
+            self.catalog,
+            max_bytes=limits.max_bytes,
+            keep_free_bytes=limits.keep_free_bytes or None,
+            counts=limits.count_bytes,
         )
         self._admission = Admission(self._room, self._agenda, self._memory, bell=self._bell, tell=self._tell)
         self._disk = Disk(layout.trash, fs=self._fs, hands=self._hands, tell=self._tell, wake=self._bell.wake)
@@ -99,11 +111,12 @@ class Reconciler:
             layout, self.catalog, share=limits.brake_share, fs=self._fs, hands=self._hands, tell=self._tell
         )
         self._trash = Trash(layout.trash, fs=self._fs, erasers=self._erasers, room=self._room, freed=self._disk.freed)
+        self._fetcher = fetcher or HttpFetcher.within(limits)
         self._applier = Applier(
             layout,
             fs=self._fs,
             catalog=self.catalog,
-            fetcher=fetcher or HttpFetcher.within(limits),
+            fetcher=self._fetcher,
             lanes=self._lanes,
             tell=self._tell,
             erase=self._trash.erase,
@@ -182,6 +195,9 @@ class Reconciler:
                 self.step(self.pause())
             except Exception:  # one pass failed: say so, and begin the next with a scan
                 logger.exception("a pass of the reconciler failed")
+                self.heart.failed()
+                self._tally.pass_failed()
+                self.heart.beat(self.limits.poll_s)
                 self._next_scan = 0.0
                 self._stopping.wait(self.limits.poll_s)
 
@@ -189,7 +205,10 @@ class Reconciler:
 
     def step(self, timeout_s: float | None = 0.0) -> bool:
         """One pass: wait for the bell, look, decide, dispatch. Whether anything was dispatched."""
+        self.heart.beat(math.inf if timeout_s is None else timeout_s)
         rang, everything = self._bell.answer(timeout_s)
+        began = time.monotonic()
+        self.heart.beat()
         self._aftermath.ask_again(rang)
         ids = rang | self._settle_all() | self._disk.ask(self._clock()) | set(self._agenda.due(self._clock()))
         if everything or time.monotonic() >= self._next_scan:
@@ -197,11 +216,16 @@ class Reconciler:
         for chunk_id in ids:
             state = self._states[chunk_id] = look(self.layout, self.catalog, chunk_id)
             self._deletes.see(state, self._memory.see(state))
+            self.heart.beat()
         for chunk_id in ids | self._deletes.judge(self._clock()):  # all have been seen: so many at once may be too many
             self._decide(chunk_id)
+            self.heart.beat()
         if (size := self._room.news()) is not None:
             self._tell(Event("size", "", size))
-        return self._dispatch()
+        dispatched = self._dispatch()
+        self.heart.passed()
+        self._tally.passed(time.monotonic() - began)
+        return dispatched
 
     def audit(self) -> None:
         """Look at every chunk at once: for a caller that makes the passes itself."""
@@ -229,6 +253,33 @@ class Reconciler:
                 self._memory.of(chunk_id), self._disk.refusal or self._paused.why or "not done"
             )
         return found
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the thread that reconciles is alive."""
+        return self._thread is not None and self._thread.is_alive()
+
+    @property
+    def received_bytes(self) -> int | None:
+        """What has come of files so far, also of those that failed; None where the fetcher does not count it."""
+        return getattr(self._fetcher, "received_bytes", None)
+
+    def gauges(self) -> Gauges:
+        """How it stands, in numbers. In any thread."""
+        return read_gauges(
+            list(self._states.values()),
+            [action for action, _ in list(self._busy.values())],
+            held=self._aftermath.held_chunks,
+            catalog=self.catalog,
+            memory=self._memory,
+            agenda=self._agenda,
+            room=self._room,
+            disk=self._disk,
+        )
+
+    def bytes_by_part(self) -> dict[Part, int] | None:
+        """What there is on the disk, as far as it is counted. In any thread; it looks at what is being fetched."""
+        return self._room.bytes_by_part(self.gauges().fetching)
 
     def pause(self) -> float:
         """Seconds until the next pass has something to do by itself."""
@@ -273,7 +324,8 @@ class Reconciler:
             self._aftermath.let_go(chunk_id)
             memo = self._memory.of(chunk_id)
             if state.ready:
-                self._tell(Event("available", chunk_id, "the delete was withdrawn, nothing is fetched"))
+                told = "the delete was withdrawn, nothing is fetched"
+                self._tell(Event("available", chunk_id, told, state.ready[0].dataset_id))
         decision = decide(state, memo, now)
         if self._disk.refusal and isinstance(decision, Publish):
             decision = Wait(self._disk.hold_back(chunk_id, now))
@@ -328,7 +380,8 @@ class Reconciler:
             outcome = self._applier.apply(action, stop)
         except Exception as e:  # a defect of ours: it must not leave the id busy for ever
             logger.exception("%s failed", action)
-            outcome = outcomes.Failed(DiskError(f"unexpected: {e!r}", hint="please report this"), disk=True)
+            error = DiskError(f"unexpected: {e!r}", hint="please report this", cause="defect")
+            outcome = outcomes.Failed(error, disk=True)
         self._finished.append((action, outcome))
         self._bell.wake()
 
@@ -361,6 +414,11 @@ class Reconciler:
         self._bell.wake()
 
     def _tell(self, event: Event) -> None:
-        logger.info("%s", event, extra={"event": event.kind, "chunk_id": event.chunk_id})
+        if logger.isEnabledFor(logging.INFO):
+            logger.info("%s", event, extra=event.fields())
+        self._tally.tell(event)
         if self._on_event is not None:
-            self._on_event(event)
+            try:
+                self._on_event(event)
+            except Exception:  # somebody else's code: what it was told of has happened, and goes on
+                logger.exception("on_event failed at: %s", event)

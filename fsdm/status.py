@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from fsdm.catalog import Catalog
 from fsdm.errors import DataDirectoryError
@@ -14,12 +14,10 @@ from fsdm.layout import READY, WANT_MAX_BYTES, Layout, Place, is_id
 from fsdm.locks import exists, reconciler_owner
 from fsdm.room import bytes_in
 from fsdm.scan import look, scan
-from fsdm.state import ChunkState, Oddity, Partial
+from fsdm.state import ChunkState, Oddity, State, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-State = Literal["wanted", "downloading", "available", "retiring", "deleting", "failed", "waiting", "unready"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,28 +79,23 @@ def read_status(layout: Layout) -> Status:
     ids = dict.fromkeys([place.chunk_id for place in catalog.all_places()] + sorted(snapshot.ids))
     chunks = {}
     for chunk_id in ids:
-        status = _status(layout, look(layout, catalog, chunk_id))
+        status = read_chunk_status(layout, look(layout, catalog, chunk_id))
         if status is not None:
             chunks[chunk_id] = status
     return Status(
-        chunks, snapshot.oddities, _reconciler(layout), _disk(layout), _note(layout.pause), _note(layout.brake)
+        chunks,
+        snapshot.oddities,
+        _reconciler(layout),
+        read_disk_status(layout),
+        _note(layout.pause),
+        _note(layout.brake),
     )
 
 
-def _reconciler(layout: Layout) -> str | None:
-    try:
-        return reconciler_owner(layout)
-    except DataDirectoryError as e:
-        return f"not known: {e}"
-
-
-def _disk(layout: Layout) -> DiskStatus:
-    return DiskStatus(free_bytes(layout.root), bool(os.statvfs(layout.root).f_flag & os.ST_RDONLY))
-
-
-def _status(layout: Layout, state: ChunkState) -> ChunkStatus | None:
+def read_chunk_status(layout: Layout, state: ChunkState) -> ChunkStatus | None:
+    """How one chunk stands that was just looked at; None where nothing of it is there."""
     failure = _document(layout.failed_of(state.id)) if state.failed else {}
-    name = _name(state, failure)
+    name = name_of(state, waits_for_room=failure.get("kind") == "room")
     if name is None:
         return None  # it went while we looked
     want = _document(layout.want_marker(state.id)) if state.want and not state.want.fault else {}
@@ -127,23 +120,16 @@ def _status(layout: Layout, state: ChunkState) -> ChunkStatus | None:
     )
 
 
-def _name(state: ChunkState, failure: dict[str, Any]) -> State | None:
-    deleted = state.delete is not None
-    if deleted and (state.ready or state.unready):
-        return "retiring"
-    if state.ready:
-        return "available"
-    if state.failed and state.want is not None and failure.get("kind") == "room":
-        return "waiting"
-    if state.partial is not Partial.NONE and state.want is not None:
-        return "downloading" if not state.failed else "failed"
-    if state.failed:
-        return "failed"
-    if state.want is not None:
-        return "wanted"
-    if state.unready:
-        return "unready"
-    return "deleting" if deleted or state.partial is not Partial.NONE else None
+def _reconciler(layout: Layout) -> str | None:
+    try:
+        return reconciler_owner(layout)
+    except DataDirectoryError as e:
+        return f"not known: {e}"
+
+
+def read_disk_status(layout: Layout) -> DiskStatus:
+    """How the file system stands, by a look of our own."""
+    return DiskStatus(free_bytes(layout.root), bool(os.statvfs(layout.root).f_flag & os.ST_RDONLY))
 
 
 def _where(places: Iterable[Place], want: dict[str, Any]) -> tuple[str | None, range | None]:

@@ -14,14 +14,27 @@ from fsdm.verbs import VERBS
 
 # from the ground up; `__init__` stands above all that it offers
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "events", "doorbell", "crew", "fs", "answer", "ledger", "outage"),
-    ("brake", "layout", "stop", "limits", "ranges", "rate", "size", "policy", "lookup"),
-    ("model", "index", "state", "locks", "watch", "connection", "hosts"),
-    ("plan", "intents", "refs", "catalog", "sink", "parts", "session", "lanes", "pause"),
-    ("body", "agenda", "scan", "audit", "download", "transfer", "room", "verdict", "memory", "assignment"),
+    ("errors", "events", "doorbell", "crew", "fs", "answer", "ledger", "outage", "waits", "heart"),
+    ("layout", "stop", "limits", "ranges", "rate", "size", "policy", "lookup", "clock", "brake", "tally"),
+    ("model", "index", "coverage", "state", "locks", "watch", "connection", "hosts"),
+    ("band", "plan", "intents", "refs", "catalog", "sink", "parts", "session", "lanes", "holders", "pause"),
+    (
+        "body",
+        "agenda",
+        "scan",
+        "audit",
+        "download",
+        "transfer",
+        "room",
+        "verdict",
+        "memory",
+        "reasons",
+        "assignment",
+        "gauges",
+    ),
     ("apply", "status", "fetcher", "disk", "admission", "trash", "difference", "deletes"),
     ("aftermath",),
-    ("reconciler", "client"),
+    ("reconciler", "client", "explain"),
     ("manager",),
     ("__init__",),
     ("demo.source", "demo.show", "demo.roles"),
@@ -29,6 +42,9 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("demo.play",),
     ("demo",),
     ("console", "arguments"),
+    ("map.words",),
+    ("map.text", "map.drawing", "map.page"),
+    ("map",),
     tuple(f"verbs.{name}" for name in VERBS),
     ("verbs",),
     ("cli",),
@@ -36,7 +52,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 )
 PURE = (
     "errors", "events", "answer", "layout", "model", "index", "state", "plan", "agenda",
-    "brake", "size", "ledger", "outage", "limits", "verdict", "policy",
+    "size", "ledger", "outage", "limits", "verdict", "policy", "coverage", "band", "clock", "reasons", "brake", "heart",
 )  # fmt: skip
 MAY_CHANGE_THE_DISK = ("fs", "intents", "locks")
 
@@ -52,7 +68,7 @@ CHANGES = {
     "shutil": {"rmtree", "move"},
 }
 PURE_IMPORTS = re.compile(
-    r"__future__|bisect|collections(\.abc)?|dataclasses|datetime|email\.utils|enum|errno|functools|heapq|ipaddress|os|"
+    r"__future__|bisect|collections(\.abc)?|dataclasses|datetime|email\.utils|enum|errno|functools|heapq|ipaddress|itertools|operator|os|"
     r"pydantic(_core)?|re|types|"
     r"typing|urllib\.parse|"
     rf"fsdm\.({'|'.join(PURE)})"

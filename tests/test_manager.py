@@ -16,6 +16,7 @@ from tests.test_fs import Recorder
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from fsdm import Event
     from tests.kit import Source
 
 
@@ -68,6 +69,29 @@ def test_a_download_after_a_delete_that_waits_fetches_nothing_again(dm: DataMana
         assert dm.wait(chunk.id, 10)
         assert dm.list_chunks() == [chunk.id]
     assert dict(source.asked) == asked
+
+
+def test_a_callback_that_raises_is_logged_and_holds_nothing_up(
+    data_dir: Path, source: Source, caplog: pytest.LogCaptureFixture
+) -> None:
+    told: list[str] = []
+
+    def hear(event: Event) -> None:
+        told.append(event.kind)
+        raise RuntimeError(f"not {event.kind}")
+
+    chunk, late = source.chunk(), source.chunk(start=10, end=20)
+    with DataManager(data_dir, on_event=hear) as dm:
+        dm.download_chunk(chunk)
+        assert dm.wait(chunk.id, 10)
+        with dm.find_chunk(chunk.dataset_id, 0):
+            dm.delete_chunk(chunk.id)
+            eventually(lambda: "retiring" in told, "it was told that the chunk waits")
+            dm.download_chunk(late)
+            assert dm.wait(late.id, 10)
+        assert not dm.wait(chunk.id, 10)
+    assert {"started", "file", "available", "retiring", "deleted"} <= set(told)
+    assert {record.getMessage().split(":")[0] for record in caplog.records if record.exc_info} == {"on_event failed at"}
 
 
 @pytest.mark.parametrize("durability", ["none", "chunk"])
