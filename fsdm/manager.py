@@ -136,6 +136,14 @@ class DataManager(Client):
         super().download_chunk(chunk)
         self._ring(chunk.id)
 
+    def change(self, limits: Limits) -> None:
+        """Keep to these limits from now on: what runs goes on, and what cannot be changed at run time is logged."""
+        self._check()
+        self._limits = limits
+        reconciler = self._reconciler
+        if reconciler is not None:
+            reconciler.change(limits)
+
     def close(self) -> None:
         """Stop reconciling (transfers are cut, nothing is lost) and let go of every ref. Takes seconds at most."""
         super().close()
@@ -151,8 +159,9 @@ class DataManager(Client):
             lock = ReconcilerLock(self._layout)
         except ReconcilerRunsError:
             return False
+        limits = self._limits
         try:
-            reconciler = Reconciler(self._layout, limits=self._limits, fetcher=self._fetcher, on_event=self._on_event)
+            reconciler = Reconciler(self._layout, limits=limits, fetcher=self._fetcher, on_event=self._on_event)
         except BaseException:  # the limits make none
             lock.close()
             raise
@@ -164,6 +173,8 @@ class DataManager(Client):
             raise
         self._lock, self._reconciler = lock, reconciler
         self._catalog = reconciler.catalog
+        if self._limits is not limits:  # they were changed meanwhile
+            reconciler.change(self._limits)
         return True
 
     def _step_down(self) -> None:
@@ -205,14 +216,14 @@ def _close_when_ended(reconciler: Reconciler, lock: ReconcilerLock) -> None:
 
 def run_forever(
     data_dir: str,
-    stop: threading.Event,
+    until: Callable[[DataManager], None],
     limits: Limits,
     on_event: Callable[[Event], None],
     *,
     wait: bool,
     allow_unknown_fs: bool,
 ) -> None:
-    """Reconcile until `stop` is set.
+    """Reconcile until `until` returns, which is called with the manager that does.
 
     Raises:
         ReconcilerRunsError: another process does, and `wait` is False.
@@ -221,7 +232,7 @@ def run_forever(
     with DataManager(data_dir, limits=limits, on_event=on_event, allow_unknown_fs=allow_unknown_fs) as dm:
         if not dm.reconciling and not wait:
             ReconcilerLock(dm.layout).close()  # raises, and says who it is
-        stop.wait()
+        until(dm)
 
 
 def run_once(

@@ -14,10 +14,10 @@ from fsdm.verbs import VERBS
 
 # from the ground up; `__init__` stands above all that it offers
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "events", "doorbell", "crew", "fs", "answer", "ledger", "outage", "waits", "heart"),
+    ("errors", "events", "doorbell", "crew", "fs", "answer", "ledger", "outage", "waits", "heart", "signals"),
     ("layout", "stop", "limits", "ranges", "rate", "size", "policy", "lookup", "clock", "brake", "tally"),
     ("model", "index", "coverage", "state", "locks", "watch", "connection", "hosts"),
-    ("band", "plan", "intents", "refs", "catalog", "sink", "parts", "session", "lanes", "holders", "pause"),
+    ("band", "plan", "intents", "refs", "catalog", "sink", "parts", "session", "lanes", "holders", "pause", "config"),
     (
         "body",
         "agenda",
