@@ -281,7 +281,7 @@ class Applier:
         outcome = self._take_out(action.place, still_deleted)
         if isinstance(outcome, Done):
             dataset_id = action.place.dataset_id
-            self._tell(Event("deleted", action.id, dataset_id=dataset_id, seconds=_age_s(action.delete)))
+            self._tell(Event("deleted", action.id, dataset_id=dataset_id, after_s=_age_s(action.delete)))
         return outcome
 
     def _clear(self, action: Clear) -> Outcome:

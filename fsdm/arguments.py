@@ -52,6 +52,14 @@ def positive(text: str) -> int:
     return value
 
 
+def seconds(text: str) -> float:
+    """A time in seconds, from a hundredth to a day."""
+    value = float(text)
+    if not 0.01 <= value <= 86_400:
+        raise ArgumentTypeError("must be from 0.01 to 86400 seconds")
+    return value
+
+
 def size(text: str) -> int:
     """A number of bytes, as 900G or 1.5Ti."""
     from fsdm.size import parse_size

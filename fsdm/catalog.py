@@ -80,9 +80,8 @@ class Catalog:
         """Where the chunk stands, as of the last refresh: nowhere, in one place, or (being replaced) in several."""
         return self._by_id.get(chunk_id, ())
 
-    @property
-    def count(self) -> int:
-        """How many chunks stand somewhere, as of the last refresh."""
+    def __len__(self) -> int:
+        """How many chunks have a directory, as of the last refresh."""
         return len(self._by_id)
 
     def is_stray(self, place: Place) -> bool:

@@ -70,6 +70,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         )
         parser.error(what)
     arguments.command = command
+    arguments.build_parser = build_parser  # for the verbs that describe the whole command line
     # the demo plays in a directory of its own, unless one is named outright
     default = None if arguments.verb == "demo" else os.environ.get("FSDM_DATA_DIR")
     arguments.data_dir = getattr(arguments, "data_dir", None) or default

@@ -6,9 +6,10 @@ stdout is data, stderr is talk.
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from fsdm.errors import InvalidInputError
 
@@ -29,6 +30,11 @@ def encodable(text: str) -> str:
 def plain(text: str) -> str:
     """Text that moves no cursor and hides nothing: names and errors may come from anywhere."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def is_screen(stream: TextIO) -> bool:
+    """Whether it is a terminal on which something can be drawn anew."""
+    return stream.isatty() and os.environ.get("TERM", "dumb") not in {"dumb", "unknown", ""}
 
 
 def complain(error: FsdmError, *, as_json: bool) -> None:

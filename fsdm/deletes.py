@@ -84,11 +84,11 @@ class Deletes:
     def judge(self, now: float) -> set[str]:
         """Once all have been seen that are to be decided: the ids that may go on now."""
         brake, was_braked, free = self._brake, self._brake.since is not None, set[str]()
-        if brake.held_back and (was_braked or brake.is_too_much(self._catalog.count)):
+        if brake.held_back and (was_braked or brake.is_too_much(len(self._catalog))):
             released = look_at(self._layout.release)
             if released is not None and released.fault is None:
                 free = brake.release(released.ctime_ns)
-        free |= brake.judge(self._catalog.count, now)
+        free |= brake.judge(len(self._catalog), now)
         if self.refusal and not was_braked:
             self._tell(Event("braked", "", self.refusal))
         elif was_braked and not self.refusal:
@@ -107,7 +107,7 @@ class Deletes:
         if brake.since is None:
             return ""
         gone = f", beside {brake.let_go} just before" if brake.let_go else ""
-        return f"{brake.held_back} of {brake.before(self._catalog.count)} chunks{gone}; {WHAT_TO_DO}"
+        return f"{brake.held_back} of {brake.before(len(self._catalog))} chunks{gone}; {WHAT_TO_DO}"
 
     def _note(self, now: float) -> None:
         """Have BRAKE say how it stands: once it begins or ends, and now and then where it changes meanwhile."""
@@ -118,7 +118,7 @@ class Deletes:
             "since": brake.since,
             "held_back": brake.held_back,
             "let_go": brake.let_go,
-            "of": brake.before(self._catalog.count),
+            "of": brake.before(len(self._catalog)),
             "what_to_do": WHAT_TO_DO,
         }
         text = None if brake.since is None else json.dumps(document).encode() + b"\n"

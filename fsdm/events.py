@@ -67,8 +67,8 @@ PHRASES: Final[dict[Kind, str]] = {
 class Event:
     """Something that happened to one chunk, or to all (`chunk_id` is empty); `text` is what there is to say beyond.
 
-    Where it is known: `dataset_id`; `size_bytes` of the chunk, or of the file; `seconds` from the want to *available*,
-    or from the delete to *deleted* (a marker that is touched counts from then on); `fetch_seconds` that the download
+    Where it is known: `dataset_id`; `size_bytes` of the chunk, or of the file; `after_s` from the want to *available*,
+    or from the delete to *deleted* (a marker that is touched counts from then on); `fetch_s` that the download
     took of what is *available*, in its last attempt; `cause`, where something failed.
     """
 
@@ -77,8 +77,8 @@ class Event:
     text: str = ""
     dataset_id: str | None = None
     size_bytes: int | None = None
-    seconds: float | None = None
-    fetch_seconds: float | None = None
+    after_s: float | None = None
+    fetch_s: float | None = None
     cause: Cause | None = None
 
     def __str__(self) -> str:

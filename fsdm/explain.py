@@ -9,14 +9,14 @@ from __future__ import annotations
 import json
 import os
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from fsdm.catalog import Catalog
 from fsdm.errors import DataDirectoryError, InvalidInputError, StaleMarkerError
 from fsdm.fs import read_regular
 from fsdm.holders import Holders, look_for_holders
 from fsdm.intents import read_want
-from fsdm.layout import WANT_MAX_BYTES, is_id
+from fsdm.layout import BRAKE, PAUSE, WANT_MAX_BYTES, is_id
 from fsdm.locks import exists, reconciler_owner
 from fsdm.model import Failure
 from fsdm.reasons import Explanation, Facts, Others, Owner, explain
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
     from fsdm.layout import Layout, Place
     from fsdm.state import ChunkState
-
-PAUSE: Final = "PAUSE"  # in the data directory: no download begins while it stands
 
 
 def explain_chunks(layout: Layout, ids: Iterable[str]) -> list[Explanation]:
@@ -64,6 +62,7 @@ def gather(layout: Layout, catalog: Catalog, chunk_id: str, now: float) -> Facts
         free_bytes=disk.free_bytes,
         read_only=disk.read_only,
         paused=exists(f"{layout.root}/{PAUSE}"),
+        braked=exists(f"{layout.root}/{BRAKE}"),
         others=_others(layout, catalog, state, retiring=waits_for_room) if state.want else Others(),
     )
 

@@ -85,7 +85,7 @@ def _by_state(states: list[ChunkState], catalog: Catalog, memory: Memory) -> dic
         if name is not None:
             found[name] += 1
         pending += bool(state.ready or state.unready)
-    found["available"] += max(catalog.count - pending, 0)  # nothing is asked of these
+    found["available"] += max(len(catalog) - pending, 0)  # nothing is asked of these
     return dict(found)
 
 

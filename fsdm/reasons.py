@@ -64,6 +64,7 @@ class Facts:
     free_bytes: int = 0
     read_only: bool = False
     paused: bool = False
+    braked: bool = False
     others: Others = field(default_factory=Others)
 
 
@@ -173,6 +174,8 @@ def _of_the_directory(facts: Facts) -> list[tuple[str, str]]:
         if facts.free_bytes < max(missing, 1):
             reason = f"the disk is full: {readable(facts.free_bytes)} are free, and {readable(missing)} are missing"
             found.append((reason, "make room on the disk: it goes on by itself then"))
+    if facts.braked and _intent(facts.state.delete):
+        found.append(("deletes are held back, for so many were asked for at once: BRAKE", "let them go: fsdm release"))
     if facts.paused and facts.state.want:
         found.append(("downloads are paused: PAUSE stands in the data directory", "let them go on: fsdm resume"))
     return found

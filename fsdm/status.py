@@ -94,18 +94,18 @@ def read_status(layout: Layout) -> Status:
 
 def read_chunk_status(layout: Layout, state: ChunkState) -> ChunkStatus | None:
     """How one chunk stands that was just looked at; None where nothing of it is there."""
-    failure = _document(layout.failed_of(state.id)) if state.failed else {}
+    failure = read_document(layout.failed_of(state.id)) if state.failed else {}
     name = name_of(state, waits_for_room=failure.get("kind") == "room")
     if name is None:
         return None  # it went while we looked
-    want = _document(layout.want_marker(state.id)) if state.want and not state.want.fault else {}
+    want = read_document(layout.want_marker(state.id)) if state.want and not state.want.fault else {}
     places = state.ready + state.unready
     dataset_id, block_range = _where(places, want)
     if places:
-        manifest = _document(f"{layout.path(places[0])}/{READY}") if state.ready else {}
-        size = total = _total(manifest.get("files"))
+        manifest = read_document(f"{layout.path(places[0])}/{READY}") if state.ready else {}
+        size = total = declared_bytes(manifest.get("files"))
     else:
-        size, total = bytes_in(layout.partial_of(state.id))[0], _total(want.get("files"))
+        size, total = bytes_in(layout.partial_of(state.id))[0], declared_bytes(want.get("files"))
     return ChunkStatus(
         id=state.id,
         state=name,
@@ -143,7 +143,7 @@ def _where(places: Iterable[Place], want: dict[str, Any]) -> tuple[str | None, r
     return None, None
 
 
-def _document(path: str) -> dict[str, Any]:
+def read_document(path: str) -> dict[str, Any]:
     """What a JSON file says, or nothing: this is for showing, and what is wrong with it is told elsewhere."""
     try:
         read = read_regular(path, 16 * WANT_MAX_BYTES)
@@ -153,8 +153,8 @@ def _document(path: str) -> dict[str, Any]:
     return document if isinstance(document, dict) else {}
 
 
-def _total(files: object) -> int | None:
-    """The bytes of all files, where each one's size is given."""
+def declared_bytes(files: object) -> int | None:
+    """The bytes of all files of a want or of READY, where each one's size is given."""
     if not isinstance(files, dict):
         return None
     sizes = [
@@ -165,7 +165,7 @@ def _total(files: object) -> int | None:
 
 def _note(path: str) -> dict[str, Any] | None:
     """What a file beside the layout's directories says, be it nothing; None where there is none."""
-    return _document(path) if exists(path) else None
+    return read_document(path) if exists(path) else None
 
 
 def _text(value: object) -> str | None:

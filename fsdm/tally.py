@@ -75,12 +75,12 @@ class Tally:
                 counts.failures[event.cause] += 1
             if event.kind == "available" and event.size_bytes is not None:
                 counts.published_bytes += event.size_bytes
-            if event.kind == "available" and event.seconds is not None:
-                counts.want_to_available.took(event.seconds)
-            if event.kind == "deleted" and event.seconds is not None:
-                counts.delete_to_gone.took(event.seconds)
-            if event.fetch_seconds is not None:
-                counts.fetches.took(event.fetch_seconds)
+            if event.kind == "available" and event.after_s is not None:
+                counts.want_to_available.took(event.after_s)
+            if event.kind == "deleted" and event.after_s is not None:
+                counts.delete_to_gone.took(event.after_s)
+            if event.fetch_s is not None:
+                counts.fetches.took(event.fetch_s)
 
     def passed(self, seconds: float) -> None:
         """The loop has made a pass, which took so long without its rest."""

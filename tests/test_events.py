@@ -37,8 +37,8 @@ def test_a_log_record_carries_what_an_event_says_and_nothing_that_it_does_not() 
         "text": "2 files",
         "dataset_id": "d" * 64,
         "size_bytes": 20,
-        "seconds": 0.0,
-        "fetch_seconds": 0.25,
+        "after_s": 0.0,
+        "fetch_s": 0.25,
     }
     assert Event("failed", ID, cause="http_404").fields() == {"event": "failed", "chunk_id": ID, "cause": "http_404"}
     record = logging.makeLogRecord({})

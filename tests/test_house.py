@@ -14,10 +14,23 @@ from fsdm.verbs import VERBS
 
 # from the ground up; `__init__` stands above all that it offers
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "events", "doorbell", "crew", "fs", "answer", "ledger", "outage", "waits", "heart", "signals"),
+    ("errors", "events", "doorbell", "crew", "fs", "answer", "ledger", "outage", "waits", "heart", "probe", "signals"),
     ("layout", "stop", "limits", "ranges", "rate", "size", "policy", "lookup", "clock", "brake", "tally"),
-    ("model", "index", "coverage", "state", "locks", "watch", "connection", "hosts"),
-    ("band", "plan", "intents", "refs", "catalog", "sink", "parts", "session", "lanes", "holders", "pause", "config"),
+    ("model", "index", "coverage", "state", "locks", "watch", "connection", "hosts", "progress", "extents"),
+    (
+        "band",
+        "plan",
+        "pause",
+        "config",
+        "intents",
+        "refs",
+        "catalog",
+        "sink",
+        "parts",
+        "session",
+        "lanes",
+        "holders",
+    ),
     (
         "body",
         "agenda",
@@ -33,17 +46,20 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "gauges",
     ),
     ("apply", "status", "fetcher", "disk", "admission", "trash", "difference", "deletes"),
-    ("aftermath",),
+    ("aftermath", "survey"),
     ("reconciler", "client", "explain"),
-    ("manager",),
+    ("manager", "health"),
+    ("metrics", "notify", "endpoint", "textfile"),
+    ("service",),
     ("__init__",),
     ("demo.source", "demo.show", "demo.roles"),
     ("demo.cast", "demo.check", "demo.stage"),
     ("demo.play",),
     ("demo",),
-    ("console", "arguments"),
-    ("map.words",),
-    ("map.text", "map.drawing", "map.page"),
+    ("console", "arguments", "manpage"),
+    ("settings",),
+    ("map.words", "talk", "view"),
+    ("map.text", "map.drawing", "map.page", "live"),
     ("map",),
     tuple(f"verbs.{name}" for name in VERBS),
     ("verbs",),
@@ -53,6 +69,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 PURE = (
     "errors", "events", "answer", "layout", "model", "index", "state", "plan", "agenda",
     "size", "ledger", "outage", "limits", "verdict", "policy", "coverage", "band", "clock", "reasons", "brake", "heart",
+    "progress",
 )  # fmt: skip
 MAY_CHANGE_THE_DISK = ("fs", "intents", "locks")
 

@@ -219,6 +219,11 @@ CASES = {
     "read-only": Case(
         facts("retiring", state=RETIRING, holders=Holders(), read_only=True), why=["read-only"], todo="writable",
     ),
+    "braked": Case(
+        facts("retiring", state=RETIRING, holders=Holders(), braked=True), why=["deletes are held back"],
+        todo="fsdm release",
+    ),
+    "braked, which wants do not mind": Case(facts("wanted", state=WANTED, braked=True), silent=("held back",)),
     "paused": Case(
         facts("wanted", state=WANTED, paused=True), why=["downloads are paused"], todo="fsdm resume",
         silent=("its turn",),

@@ -30,9 +30,9 @@ def test_every_event_counts_as_its_kind(kind: Kind) -> None:
 def test_what_comes_counts_with_its_bytes_and_with_how_long_it_took() -> None:
     tally = Tally()
     tally.tell(Event("file", ID, size_bytes=1000))  # the chunk counts, not its files
-    tally.tell(Event("available", ID, size_bytes=1000, seconds=3.0, fetch_seconds=2.0))
+    tally.tell(Event("available", ID, size_bytes=1000, after_s=3.0, fetch_s=2.0))
     tally.tell(Event("available", ID, "the delete was withdrawn, nothing is fetched"))
-    tally.tell(Event("deleted", ID, seconds=0.2))
+    tally.tell(Event("deleted", ID, after_s=0.2))
     counts = tally.counts()
     assert counts.published_bytes == 1000
     assert (sum(counts.want_to_available.counts), counts.want_to_available.total) == (1, 3.0)
@@ -58,7 +58,7 @@ def test_a_bound_belongs_to_what_is_below_it() -> None:
 def test_what_was_read_changes_no_more() -> None:
     tally = Tally()
     before = tally.counts()
-    tally.tell(Event("available", ID, size_bytes=1, seconds=1.0, fetch_seconds=1.0))
+    tally.tell(Event("available", ID, size_bytes=1, after_s=1.0, fetch_s=1.0))
     tally.passed(0.1)
     tally.pass_failed()
     assert before == Tally().counts() != tally.counts()
@@ -71,7 +71,7 @@ def test_nothing_is_lost_between_threads() -> None:
     def tell() -> None:
         barrier.wait()
         for _ in range(500):
-            tally.tell(Event("deleted", ID, seconds=1.0))
+            tally.tell(Event("deleted", ID, after_s=1.0))
             tally.passed(1.0)
 
     threads = [threading.Thread(target=tell) for _ in range(8)]

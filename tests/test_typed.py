@@ -210,4 +210,6 @@ def test_a_number_of_a_public_name_has_its_unit_in_its_name(name: str) -> None:
         for parameter in inspect.signature(member).parameters.values()
         if re.search(r"\bfloat\b", str(parameter.annotation))
     }
-    assert {number for number in floats | parameters if not re.search(r"_(s|at|bytes|ns)$", number)} == set()
+    assert {
+        number for number in floats | parameters if not re.search(r"(^|_)(s|at|bytes|ns|seconds|share)$", number)
+    } == set()

@@ -22,6 +22,9 @@ VERBS: Final = {
     "holders": "show which processes hold a chunk",
     "wait": "wait until what is asked for is so",
     "protocol": "print the on-disk protocol",
+    "docs": "print a page of the documentation",
+    "man": "print the manual page",
+    "completion": "print what makes a shell complete",
     "schema": "print the JSON Schema of a want and of READY",
     "demo": "see it work, with nothing else running",
 }
