@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from fsdm.brake import WINDOW_S
 from fsdm.crew import InlineCrew
 from fsdm.intents import place_deletes, place_want
 from fsdm.reconciler import Reconciler
-from tests.kit import an_id, entries, eventually, put_want, touch_delete
+from tests.kit import PATIENCE_S, an_id, entries, eventually, put_want, touch_delete
 from tests.processes import fsdm, fsdm_json, reconciling, running, shell_holding
 from tests.test_difference import of_place
 from tests.test_refs import put_chunk
@@ -294,10 +295,15 @@ def test_the_command_that_asks_is_asked_once_and_the_reconciler_asks_no_more(lay
     with running("run", "-d", layout.root, "--json") as process:
         assert fsdm("delete", "-d", layout.root, *ids).returncode == 8
         assert fsdm("delete", "-d", layout.root, *ids, "--yes").returncode == 0
+        assert process.stdout is not None
+        lines: list[str] = []
+        reader = threading.Thread(target=lines.extend, args=(process.stdout,))  # a pipe takes 64 KiB, and then no more
+        reader.start()
         eventually(lambda: here(layout) == 100)
         process.terminate()
-        assert process.stdout is not None
-        kinds = [json.loads(line)["kind"] for line in process.stdout]
+        reader.join(PATIENCE_S)
+    kinds = [json.loads(line)["kind"] for line in lines]
+    assert "deleted" in kinds
     assert "braked" not in kinds
 
 

@@ -7,7 +7,6 @@ import signal
 import sys
 import threading
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
 from fsdm.arguments import data_dir_of, host, positive, share, size
@@ -215,4 +214,4 @@ def _live_view(arguments: argparse.Namespace) -> Iterator[Callable[[str], None]]
 
 
 def _show_json_event(event: Event) -> None:
-    print_json(asdict(event))
+    print_json(event.document())
