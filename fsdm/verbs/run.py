@@ -7,7 +7,6 @@ import signal
 import sys
 import threading
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -165,4 +164,4 @@ def _live_view(arguments: argparse.Namespace, limits: Limits) -> Iterator[Callab
 
 
 def _show_json_event(event: Event) -> None:
-    print_json(asdict(event))
+    print_json(event.document())
