@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 HEAVY = {
-    "asyncio", "blake3", "prometheus_client", "pydantic", "requests", "rich", "shtab", "ssl", "urllib3", "watchdog",
-}
     "asyncio",
     "blake3",
     "prometheus_client",
