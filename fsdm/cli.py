@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         code: int = _verb(arguments.verb).run(arguments)
         sys.stdout.flush()
     except FsdmError as e:
-        complain(e, as_json=arguments.json)
+        complain(e, as_json=arguments.json or getattr(arguments, "log_format", None) == "json")
         return e.exit_code
     except BrokenPipeError:
         # whoever read our output has gone: end quietly, also when Python flushes stdout at its exit

@@ -265,6 +265,24 @@ def test_a_process_without_a_command_line_is_called_by_its_name(layout: Layout, 
     assert [(holder.pid, holder.command) for holder in of(layout, place, str(proc.path)).found] == [(53, "[worker]")]
 
 
+def test_nothing_is_looked_at_that_is_not_locked(
+    layout: Layout, place: Place, proc: Proc, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file on a server that is away: to stat it waits for ever."""
+    directory = proc.process(58, "other")
+    proc.lock(layout, place, 58)
+    (directory / "fd" / "5").symlink_to("/far/away")
+    (directory / "fdinfo" / "5").write_text("pos:\t0\n")
+    really = os.stat
+
+    def stat(path: str, **how: bool) -> os.stat_result:
+        assert not str(path).endswith("/58/fd/5")
+        return really(path, **how)
+
+    monkeypatch.setattr(os, "stat", stat)
+    assert of(layout, place, str(proc.path)).found == ()
+
+
 def test_processes_that_end_while_one_looks_spoil_nothing(layout: Layout, place: Place, proc: Proc) -> None:
     half_gone = proc.process(54, "gone")
     (half_gone / "fd" / "3").symlink_to(layout.path(place))  # and its fdinfo has gone

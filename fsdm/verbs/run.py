@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from fsdm.arguments import data_dir_of, host
-from fsdm.console import is_screen, plain, print_json
+from fsdm.console import is_screen, print_json
 from fsdm.errors import EXIT_NOT_CONVERGED, EXIT_OK, InvalidInputError
 from fsdm.settings import add_limits, limits_of, reload
 
@@ -136,7 +136,9 @@ def _reconcile(arguments: argparse.Namespace, limits: Limits, show: Callable[[Ev
     from fsdm.manager import run_forever, run_once
     from fsdm.service import Service
     from fsdm.signals import Signals
+    from fsdm.talk import say
 
+    as_json = arguments.log_format == "json"
     if arguments.once and limits.count_bytes:
         what = "--metrics-addr and --metrics-file are of a reconciler that goes on"
         raise InvalidInputError(what, field="--once", hint="leave out --once, or them")
@@ -145,7 +147,7 @@ def _reconcile(arguments: argparse.Namespace, limits: Limits, show: Callable[[Ev
         signals = Signals()
         service = Service(address=arguments.metrics_addr, file=arguments.metrics_file)
         if service.url is not None:
-            print(f"fsdm: metrics are at {service.url}/metrics", file=sys.stderr, flush=True)
+            say(f"metrics are at {service.url}/metrics", as_json=as_json, level="info")
         with service:
             run_forever(
                 data_dir,
@@ -162,7 +164,7 @@ def _reconcile(arguments: argparse.Namespace, limits: Limits, show: Callable[[Ev
         signal.signal(number, lambda *_: stop.set())
     troubles = run_once(data_dir, stop, limits, show, wait=arguments.wait, allow_unknown_fs=arguments.allow_unknown_fs)
     for name, why in troubles.items():
-        print(f"fsdm: {plain(name)}: {plain(why)}", file=sys.stderr)
+        say(f"{name}: {why}", as_json=as_json)
     return EXIT_NOT_CONVERGED if troubles else EXIT_OK
 
 
