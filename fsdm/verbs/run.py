@@ -8,11 +8,12 @@ import sys
 import threading
 import time
 from contextlib import contextmanager, nullcontext
+from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from fsdm.arguments import data_dir_of, host
-from fsdm.console import is_screen, print_json
+from fsdm.console import is_screen, plain, print_json
 from fsdm.errors import EXIT_NOT_CONVERGED, EXIT_OK, InvalidInputError
 from fsdm.settings import add_limits, limits_of, reload
 
