@@ -375,6 +375,21 @@ def test_a_dataset_that_may_not_be_listed_holds_up_no_other_and_loses_no_delete(
         eventually(lambda: not chunk_dir(nobodys, shut).exists() and not entries(nobodys / "delete"))
 
 
+def test_a_failure_that_may_not_be_read_is_as_if_it_had_never_been(nobodys: Path, source: Source) -> None:
+    failing, other = (source.chunk(start=n, end=n + 1) for n in range(2))
+    source.fault(f"/{failing.id}/blocks.parquet", status=404)
+    with child(AS_NOBODY, nobodys):
+        put_want(nobodys, failing)
+        eventually(lambda: failure(nobodys, failing.id))
+    (nobodys / "failed" / failing.id).chmod(0o000)
+    source.faults.clear()
+    with child(AS_NOBODY, nobodys):
+        put_want(nobodys, other)
+        for chunk in (other, failing):
+            eventually(lambda chunk=chunk: available(nobodys, chunk))
+        eventually(lambda: not entries(nobodys / "failed"))
+
+
 def test_a_chunk_that_may_not_be_read_keeps_no_other_from_the_audit(nobodys: Path, source: Source) -> None:
     shut, damaged = (source.chunk(start=n, end=n + 1) for n in range(2))
     with child(AS_NOBODY, nobodys):
@@ -477,6 +492,11 @@ FAULTS = [
         "a dataset that cannot be listed ends the refresh",
         Slip("fsdm.catalog:Catalog._refresh_dataset", "except OSError as e:", "except FileExistsError as e:"),
         test_a_dataset_that_may_not_be_listed_holds_up_no_other_and_loses_no_delete,
+    ),
+    Fault(
+        "a failure that cannot be read ends the pass",
+        Slip("fsdm.memory:Memory._read_failure", "(OSError, InvalidInputError)", "InvalidInputError"),
+        test_a_failure_that_may_not_be_read_is_as_if_it_had_never_been,
     ),
     Fault(
         "a delete goes though nobody knows",
