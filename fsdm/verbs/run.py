@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager, nullcontext
+from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
