@@ -1,4 +1,4 @@
-"""Placing, reading and removing markers: the files in `want/` and `delete/` whose names are chunk ids.
+"""Placing, reading and removing markers: the files in `want/`, `delete/` and `verify/` whose names are chunk ids.
 
 Invariants: a marker appears whole, by a rename or as an empty file; placing one never loses the intent that stood
 before it, whatever the instant of a crash (the new one is there before the opposite one goes); a marker is removed only
@@ -87,6 +87,16 @@ def place_delete(layout: Layout, chunk_id: str) -> None:
         raise _placing(e, marker) from e
 
 
+def place_verify(layout: Layout, chunk_id: str) -> None:
+    """Ask for a chunk's bytes to be compared with READY. Does not wait for the disk."""
+    marker = layout.verify_marker(chunk_id)
+    try:
+        while not _touch(marker):
+            continue
+    except OSError as e:
+        raise _placing(e, marker) from e
+
+
 def _put(marker: str, data: bytes) -> None:
     """Write a marker aside, and put it in place by a rename."""
     directory, name = os.path.split(marker)
@@ -137,6 +147,11 @@ def read_want(layout: Layout, chunk_id: str, judged: Marker) -> DataChunk:
     """
     from fsdm.model import DataChunk
 
+    return DataChunk.parse_want(read_want_text(layout, chunk_id, judged), chunk_id)
+
+
+def read_want_text(layout: Layout, chunk_id: str, judged: Marker) -> bytes:
+    """What stands in the marker `want/ID`, read through one descriptor; raises as `read_want` does."""
     path = layout.want_marker(chunk_id)
     try:
         read = read_regular(path, WANT_MAX_BYTES)
@@ -145,7 +160,7 @@ def read_want(layout: Layout, chunk_id: str, judged: Marker) -> DataChunk:
         raise InvalidInputError("the reconciler may not read it", hint=hint) from e
     if read is None or not marker_of(read[0]).same_as(judged):
         raise StaleMarkerError(path)
-    return DataChunk.parse_want(read[1], chunk_id)
+    return read[1]
 
 
 def is_wanted(layout: Layout, chunk_id: str) -> bool:
@@ -165,7 +180,8 @@ def is_wanted(layout: Layout, chunk_id: str) -> bool:
 def remove_marker(layout: Layout, fs: FileSystem, path: str, judged: Marker, winner: tuple[str, Marker] | None) -> bool:
     """Remove a marker whose intent holds, or that the marker `winner` (path, as judged) has overruled.
 
-    A delete goes without a winner only while nobody wants its chunk: which of the two is later is not judged here.
+    A delete goes without a winner only while nobody wants its chunk: which of the two is later is not judged here. A
+    marker in `verify/` has no opposite.
 
     Whoever changes markers with care holds the same lock. For the others it is renamed aside first and looked at there:
     if it is not the one that was judged, it goes back, unless a newer one has come; so a newer one is never lost.
@@ -200,7 +216,7 @@ ASIDE = ".judged-"  # … INODE_MTIME_SIZE_ID: a marker on its way out, and whic
 
 def finish_removals(layout: Layout, fs: FileSystem) -> None:
     """Finish what a crash left in the middle: a marker aside goes if it is the one that was judged, else back."""
-    for directory in (layout.want, layout.delete):
+    for directory in (layout.want, layout.delete, layout.verify):
         for name in os.listdir(directory):
             if name.startswith(ASIDE):
                 with intents_lock(layout, RECONCILER_WAIT_S):
@@ -222,7 +238,7 @@ def _finish_removal(layout: Layout, fs: FileSystem, directory: str, name: str) -
 
 def clear_temporaries(layout: Layout, fs: FileSystem, now: float) -> None:
     """Remove what killed processes left behind of markers and failures that were being written."""
-    for directory in (layout.want, layout.delete, layout.failed):
+    for directory in (layout.want, layout.delete, layout.verify, layout.failed):
         for name in os.listdir(directory):
             path = f"{directory}/{name}"
             found = look_at(path) if _TEMPORARY.match(name) else None
@@ -248,12 +264,42 @@ def put_back(layout: Layout, fs: FileSystem, aside: str, path: str) -> None:
     fs.unlink(aside)
 
 
+def put_want_back(layout: Layout, fs: FileSystem, kept: str, chunk_id: str) -> None:
+    """Ask again, by what stands at `kept`, for a chunk that nobody has asked to go; any other marker stays alone.
+
+    `kept` is to be removed after that. Until it is, a delete is the later intent whatever the ctimes say: the link
+    makes what is put back the younger one of two. So it is looked for behind the link as well, also after a crash.
+    """
+    want, delete = layout.want_marker(chunk_id), layout.delete_marker(chunk_id)
+    with intents_lock(layout, RECONCILER_WAIT_S):
+        if not _is_intent(delete) and not os.path.lexists(want):
+            fs.step("link", kept)
+            with suppress(FileExistsError):
+                os.link(kept, want, follow_symlinks=False)
+        if _is_intent(delete) and _is_one_file(kept, want):
+            fs.unlink(want)
+
+
+def _is_intent(path: str) -> bool:
+    found = look_at(path)
+    return found is not None and found.fault is None
+
+
+def _is_one_file(one: str, other: str) -> bool:
+    try:
+        return os.path.samestat(os.lstat(one), os.lstat(other))
+    except FileNotFoundError:
+        return False
+
+
 def _is_overruled(layout: Layout, aside: str, path: str) -> bool:
     """Whether an opposite marker came since the rename aside: that was the last to change the ctime of what is aside.
 
     It must not be judged by its ctime later: the link that puts it back makes it the younger one.
     """
     directory, chunk_id = os.path.split(path)
+    if directory == layout.verify:
+        return False
     deleted = directory == layout.delete
     found = look_at(aside)
     other = look_at(layout.want_marker(chunk_id) if deleted else layout.delete_marker(chunk_id))

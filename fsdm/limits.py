@@ -25,6 +25,8 @@ class Limits:
     Files come from the hosts that one of `allow_hosts` names (none: from any), and with `deny_private` only from public
     addresses: see PROTOCOL.md, "Where files may come from".
 
+    The bytes of each chunk are compared with READY about once in `scrub_days` (None: when somebody asks for it).
+
     Raises:
         InvalidInputError: a number that is too small.
     """
@@ -41,6 +43,7 @@ class Limits:
     durability: Literal["none", "chunk"] = "chunk"
     allow_hosts: tuple[str, ...] = ()
     deny_private: bool = False
+    scrub_days: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("jobs", "connections", "per_host", "per_file", "hands", "max_bytes"):
@@ -49,7 +52,7 @@ class Limits:
                 raise InvalidInputError(f"must be at least 1, it is {value}", field=name)
         if self.keep_free_bytes < 0:
             raise InvalidInputError(f"must not be below 0, it is {self.keep_free_bytes}", field="keep_free_bytes")
-        for name in ("poll_s", "bytes_per_s"):
+        for name in ("poll_s", "bytes_per_s", "scrub_days"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise InvalidInputError(f"must be above 0, it is {value}", field=name)

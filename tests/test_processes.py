@@ -113,7 +113,7 @@ def test_what_a_download_had_when_its_process_ended_is_not_fetched_again(
         assert dm.wait(chunk.id, PATIENCE_S)
         with dm.find_chunk(chunk.dataset_id, 0) as ref:
             assert files_of(ref.path) == expected(chunk, source)
-            assert entries(ref.path.parent) == ["READY", "data"]
+            assert entries(ref.path.parent) == ["READY", "WANT", "data"]
     assert [head.get("Range") for head in source.heads[cut]] == [None, f"bytes={size}-"]
     assert source.asked[here] == 1
 

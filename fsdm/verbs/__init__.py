@@ -13,6 +13,7 @@ VERBS: Final = {
     "hold": "run a command while holding the chunk",
     "status": "show how each chunk stands, and why",
     "wait": "wait until what is asked for is so",
+    "verify": "read every byte again, and compare it with READY",
     "protocol": "print the on-disk protocol",
     "schema": "print the JSON Schema of a want and of READY",
     "demo": "see it work, with nothing else running",

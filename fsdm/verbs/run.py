@@ -88,6 +88,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "leads to; and ask no proxy, which could",
     )
     parser.add_argument(
+        "--scrub-days",
+        type=float,
+        metavar="N",
+        help="read every byte that is here about once in N days, slowly, and fetch again what is damaged",
+    )
+    parser.add_argument(
         "--allow-unknown-fs", action="store_true", help="trust flock on a file system not known to be safe"
     )
 
@@ -113,6 +119,7 @@ def run(arguments: argparse.Namespace) -> int:
         durability=arguments.durability,
         allow_hosts=tuple(arguments.allow_host),
         deny_private=arguments.deny_private,
+        scrub_days=arguments.scrub_days,
     )
     if not arguments.once:
         run_forever(data_dir, stop, limits, show, wait=arguments.wait, allow_unknown_fs=arguments.allow_unknown_fs)
