@@ -13,15 +13,24 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from fsdm.client import Client as Client
+    from fsdm.errors import ClosedError as ClosedError
+    from fsdm.errors import DataDirectoryError as DataDirectoryError
+    from fsdm.errors import ForeignProcessError as ForeignProcessError
     from fsdm.errors import FsdmError as FsdmError
     from fsdm.errors import InvalidInputError as InvalidInputError
+    from fsdm.errors import NoDataDirectoryError as NoDataDirectoryError
+    from fsdm.errors import UnknownFormatError as UnknownFormatError
+    from fsdm.errors import UnsafeFileSystemError as UnsafeFileSystemError
     from fsdm.errors import WaitTimeoutError as WaitTimeoutError
     from fsdm.events import Event as Event
     from fsdm.limits import Limits as Limits
     from fsdm.manager import DataManager as DataManager
     from fsdm.model import DataChunk as DataChunk
+    from fsdm.model import FileSource as FileSource
     from fsdm.refs import ChunkRef as ChunkRef
+    from fsdm.state import Oddity as Oddity
     from fsdm.status import ChunkStatus as ChunkStatus
+    from fsdm.status import DiskStatus as DiskStatus
     from fsdm.status import Status as Status
 
 __version__ = "0.1.0"
@@ -30,13 +39,22 @@ _HOMES = {
     "ChunkRef": "fsdm.refs",
     "ChunkStatus": "fsdm.status",
     "Client": "fsdm.client",
+    "ClosedError": "fsdm.errors",
     "DataChunk": "fsdm.model",
+    "DataDirectoryError": "fsdm.errors",
     "DataManager": "fsdm.manager",
+    "DiskStatus": "fsdm.status",
     "Event": "fsdm.events",
+    "FileSource": "fsdm.model",
+    "ForeignProcessError": "fsdm.errors",
     "FsdmError": "fsdm.errors",
     "InvalidInputError": "fsdm.errors",
     "Limits": "fsdm.limits",
+    "NoDataDirectoryError": "fsdm.errors",
+    "Oddity": "fsdm.state",
     "Status": "fsdm.status",
+    "UnknownFormatError": "fsdm.errors",
+    "UnsafeFileSystemError": "fsdm.errors",
     "WaitTimeoutError": "fsdm.errors",
 }
 

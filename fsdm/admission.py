@@ -53,9 +53,10 @@ class Admission:
             self._bell.wake()  # so many may have been refused that others are still to be asked
             return False
         error, hint = self._room.why_not(fetch)
-        failure = waiting_for_room(fetch, error, hint, now)
+        needs, lacks = self._room.need_bytes(fetch), self._room.lacks_bytes(fetch)
+        failure = waiting_for_room(fetch, error, hint, now, needs_bytes=needs, lacks_bytes=lacks)
         self._memory.put(fetch.id, replace(memo, failure=failure, reported=False, crowded=True))
-        self._tell(Event("over", fetch.id, error))
+        self._tell(Event("over", fetch.id, error, cause="room"))
         self._bell.ring(fetch.id)
         for chunk_id in self._room.in_the_way(fetch):
             self._memory.change(chunk_id, crowded=True)

@@ -80,6 +80,11 @@ class Aftermath:
         """Whether refs kept a directory of this id when it was to go."""
         return chunk_id in self._held
 
+    @property
+    def held_chunks(self) -> int:
+        """How many ids that is so of."""
+        return len(self._held)
+
     def ask_again(self, ids: set[str]) -> None:
         """A ref of these may have gone: try soon, and soon again."""
         for chunk_id in ids & self._held.keys():
@@ -103,7 +108,7 @@ class Aftermath:
                 return replace(memo, failure=failure, reported=True, suspect=None, found=None)
             case outcomes.Held(place):
                 if not memo.held:
-                    self._tell(Event("retiring", action.id))
+                    self._tell(Event("retiring", action.id, dataset_id=place.dataset_id))
                 self._held[action.id] = place
                 # a ref may have gone between our attempt and the watch: the first time, try once more at once
                 again_at_once = self._watch.hold(place)
@@ -133,6 +138,8 @@ class Aftermath:
         failure = memo.failure
         match action:
             case Report():
+                if action.failure.kind in {"want", "marker"}:  # the others were told of when they were met
+                    self._tell(Event("failed", action.id, action.failure.error, cause=action.failure.kind))
                 return replace(memo, reported=True, failure=action.failure)
             case Absolve():
                 return replace(memo, failure=None)
@@ -158,7 +165,7 @@ class Aftermath:
             logger.warning("%s: %s; and %s", action.id, action.failure.error, error)
             return replace(memo, failure=action.failure, reported=True)
         failure = next_failure(action, error, memo, self._clock(), self._jitter(), "disk" if disk else "transfer")
-        self._tell(Event("failed", action.id, failure.error))
+        self._tell(Event("failed", action.id, failure.error, cause=error.cause))
         if isinstance(action, Fetch | Publish) and isinstance(error, DiskError):
             if error.code in FULL:
                 self._room.guard()

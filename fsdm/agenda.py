@@ -127,6 +127,11 @@ class Agenda:
         return len(self._fetches)
 
     @property
+    def waits(self) -> int:
+        """How many wait for a time."""
+        return len(self._waits)
+
+    @property
     def parked_fetches(self) -> int:
         """How many wait for room."""
         return len(self._parked)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -122,6 +123,7 @@ class Applier:
         self._tell = tell
         self._erase = erase  # what has been renamed into trash/
         self._fetching: dict[str, DataChunk] = {}
+        self._fetch_s: dict[str, float] = {}  # how long the download took of what is complete in partial/
         self._marker_mutex = threading.Lock()  # our own hands queue here, rather than asking for the flock in turns
         self._claims: dict[Place, Claim] = {}  # of directories that refs keep from us
 
@@ -155,6 +157,7 @@ class Applier:
             case Clear():
                 return self._clear(action)
             case Discard():
+                self._fetch_s.pop(action.id, None)
                 self._discard(self._layout.partial_of(action.id))
                 return Done()
             case Forget():
@@ -194,7 +197,10 @@ class Applier:
     def _fetch(self, action: Fetch, stop: Stop) -> Outcome:
         chunk = self._read(action.id, action.want)
         partial, text = self._layout.partial_of(action.id), self._text(action)
-        self._tell(Event("started", action.id, f"{len(chunk.files)} files"))
+        began = time.monotonic()
+        sizes = [file.size for file in chunk.files.values() if file.size is not None]
+        size = sum(sizes) if len(sizes) == len(chunk.files) else None
+        self._tell(Event("started", action.id, f"{len(chunk.files)} files", chunk.dataset_id, size))
         self._fetching[action.id] = chunk
         try:
             manifest = fetch_chunk(
@@ -204,7 +210,9 @@ class Applier:
                 fetcher=self._fetcher,
                 lanes=self._lanes,
                 stop=stop,
-                on_file=lambda name, entry: self._tell(Event("file", action.id, f"{name}, {entry.size} bytes")),
+                on_file=lambda name, entry: self._tell(
+                    Event("file", action.id, f"{name}, {entry.size} bytes", chunk.dataset_id, entry.size)
+                ),
                 meanwhile=lambda: kept.keep_in_partial(self._fs, partial, text),
             )
         except OSError:
@@ -220,13 +228,14 @@ class Applier:
         if len(ready) > MANIFEST_MAX_BYTES:  # nobody would read it, and the chunk would come again and again
             raise TransferError(f"READY would have {len(ready)} bytes, and {MANIFEST_MAX_BYTES} are read of one")
         self._fs.write(f"{partial}/{READY}", ready, durable=True)
+        self._fetch_s[action.id] = time.monotonic() - began
         return Done()
 
     def _publish(self, action: Publish) -> Outcome:
         layout, fs = self._layout, self._fs
         chunk = self._read(action.id, action.want)
         partial, text = layout.partial_of(action.id), self._text(action)
-        manifest = read_manifest(partial)
+        manifest, fetch_s = read_manifest(partial), self._fetch_s.pop(action.id, None)
         if manifest is None or not manifest.satisfies(chunk) or missing(partial, manifest) is not None:
             self._discard(partial)
             return Done()
@@ -243,7 +252,9 @@ class Applier:
         self._catalog.add(place)
         fs.fsync_dir(dataset)
         fs.fsync_dir(layout.partial)
-        self._tell(Event("available", action.id, f"{len(manifest.files)} files, {manifest.size_bytes} bytes"))
+        told = f"{len(manifest.files)} files, {manifest.size_bytes} bytes"
+        since_s = _age_s(action.want)
+        self._tell(Event("available", action.id, told, place.dataset_id, manifest.size_bytes, since_s, fetch_s))
         return self._removed(layout.want_marker(action.id), action.want, None)
 
     def _confirm(self, action: Confirm) -> Outcome:
@@ -289,7 +300,8 @@ class Applier:
 
         outcome = self._take_out(action.place, still_deleted)
         if isinstance(outcome, Done):
-            self._tell(Event("deleted", action.id))
+            dataset_id = action.place.dataset_id
+            self._tell(Event("deleted", action.id, dataset_id=dataset_id, after_s=_age_s(action.delete)))
         return outcome
 
     def _clear(self, action: Clear) -> Outcome:
@@ -346,7 +358,7 @@ class Applier:
         failure = condemn(self._layout, self._fs, action)
         if failure is None:
             return Done()
-        self._tell(Event("damaged", action.id, failure.error))
+        self._tell(Event("damaged", action.id, failure.error, action.place.dataset_id, cause="damaged"))
         return Condemned(failure)
 
     def _renew(self, action: Renew) -> Outcome:
@@ -400,6 +412,11 @@ class Applier:
             return read_want(self._layout, chunk_id, want)
         except InvalidInputError as e:
             raise _UnreadableWantError(want, e) from e
+
+
+def _age_s(marker: Marker) -> float:
+    """How long ago a marker was placed; 0 where the clock was set back since."""
+    return max(time.time() - marker.ctime_ns / 1e9, 0.0)
 
 
 def _with_digests(manifest: Manifest, chunk: DataChunk, path: str) -> Manifest:

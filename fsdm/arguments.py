@@ -52,6 +52,14 @@ def positive(text: str) -> int:
     return value
 
 
+def seconds(text: str) -> float:
+    """A time in seconds, from a hundredth to a day."""
+    value = float(text)
+    if not 0.01 <= value <= 86_400:
+        raise ArgumentTypeError("must be from 0.01 to 86400 seconds")
+    return value
+
+
 def size(text: str) -> int:
     """A number of bytes, as 900G or 1.5Ti."""
     from fsdm.size import parse_size
@@ -60,6 +68,30 @@ def size(text: str) -> int:
         return parse_size(text)
     except InvalidInputError as e:
         raise ArgumentTypeError(f"{e}: {e.hint}") from None
+
+
+def share(text: str) -> float | None:
+    """A part of what is here, as 0.25 or 25%, or off."""
+    from fsdm.brake import parse_share
+
+    try:
+        return parse_share(text)
+    except InvalidInputError as e:
+        raise ArgumentTypeError(f"{e}: {e.hint}") from None
+
+
+def add_brake(parser: argparse.ArgumentParser) -> None:
+    """`--brake`, `--yes` and `--dry-run`, of the verbs that may remove much at once."""
+    parser.add_argument(
+        "--brake",
+        type=share,
+        default="0.25",
+        metavar="SHARE",
+        help="stop, with code 8 and nothing changed, where more than this part of what is here would go; off: never "
+        "(default 25%%)",
+    )
+    parser.add_argument("--yes", action="store_true", help="it is meant: no brake, neither here nor in the reconciler")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be done, and change nothing")
 
 
 def host(text: str) -> str:

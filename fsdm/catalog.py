@@ -80,6 +80,10 @@ class Catalog:
         """Where the chunk stands, as of the last refresh: nowhere, in one place, or (being replaced) in several."""
         return self._by_id.get(chunk_id, ())
 
+    def __len__(self) -> int:
+        """How many chunks have a directory, as of the last refresh."""
+        return len(self._by_id)
+
     def is_stray(self, place: Place) -> bool:
         """Whether something else than a directory stands there, as of the last refresh."""
         dataset = self._datasets.get(place.dataset_id)

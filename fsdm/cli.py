@@ -30,6 +30,7 @@ exit codes:
   5  another process reconciles this data directory
   6  the data directory cannot be used: missing, of an unknown format, no flock, or refused by the disk
   7  damaged chunks were found (verify)
+  8  braked: it would remove more of what is here than --brake allows; nothing was changed (--yes goes on)
   130  interrupted
 `fsdm hold` ends with the exit code of CMD, 126 where that cannot be run, 127 where it is not found."""
 
@@ -70,6 +71,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         )
         parser.error(what)
     arguments.command = command
+    arguments.build_parser = build_parser  # for the verbs that describe the whole command line
     # the demo plays in a directory of its own, unless one is named outright
     default = None if arguments.verb == "demo" else os.environ.get("FSDM_DATA_DIR")
     arguments.data_dir = getattr(arguments, "data_dir", None) or default

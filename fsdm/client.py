@@ -1,8 +1,9 @@
 """What any process may do: place intents, list, find, hold refs, wait, ask how things stand.
 
 It has only the power that a shell script has: everything here is done through the files that PROTOCOL.md describes, so
-a client needs no connection to the reconciler, and none to be running. No call but the two that say so (`wait`,
-`wait_converged`) waits for anything.
+a client needs no connection to the reconciler, and none to be running. No call but those that say so (`wait`,
+`wait_converged`, and the same for asyncio) waits for anything; each of the others is some system calls on local files,
+so it is called directly on an event loop as well.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import threading
-import time
 from typing import TYPE_CHECKING, Self
 
 from fsdm.catalog import Catalog
@@ -24,21 +24,20 @@ from fsdm.errors import (
     WaitTimeoutError,
 )
 from fsdm.fs import read_regular
-from fsdm.intents import place_delete, place_verify, place_want
+from fsdm.intents import place_delete, place_verify, place_want, release_deletes, retry
 from fsdm.layout import FORMAT, READY, U64_MAX, Layout, as_id, is_id
 from fsdm.locks import exists
+from fsdm.pause import place_pause, remove_pause
 from fsdm.refs import ChunkRef, Refs
+from fsdm.waits import Waits, in_thread, on_loop
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Generator
     from types import TracebackType
 
     from fsdm.layout import Place
     from fsdm.model import DataChunk
     from fsdm.status import Status
-
-POLL_FIRST_S = 0.001
-POLL_LAST_S = 0.05
 
 
 def check_format(layout: Layout) -> None:
@@ -93,6 +92,7 @@ class Client:
         self._refs = Refs(self._layout)
         self._pid = os.getpid()
         self._closed = threading.Event()
+        self._waits = Waits()
 
     # -------------------------------------------------------------------------------------------------------- the calls
 
@@ -124,6 +124,43 @@ class Client:
         """
         self._check()
         place_verify(self._layout, as_id(chunk_id, "chunk_id"))
+
+    def release_deletes(self) -> None:
+        """Say that all deletes that stand now are meant, however many they are: the reconciler's brake lets them go.
+
+        Raises:
+            DataDirectoryError: the release cannot be placed.
+        """
+        self._check()
+        release_deletes(self._layout)
+
+    def retry_chunk(self, chunk_id: str | bytes) -> bool:
+        """Have what is asked for this chunk tried again now, where it failed; whether anything is asked for it.
+
+        Raises:
+            InvalidInputError: `chunk_id` is not an id.
+            DataDirectoryError: its marker is no file, or may not be touched.
+        """
+        self._check()
+        return retry(self._layout, as_id(chunk_id, "chunk_id"))
+
+    def pause(self, reason: str = "") -> None:
+        """Have nothing downloaded, by whoever reconciles, until `resume`; what has come of running downloads stays.
+
+        Raises:
+            DataDirectoryError: this user may not write in the data directory itself.
+        """
+        self._check()
+        place_pause(self._layout, reason)
+
+    def resume(self) -> bool:
+        """Let downloads go on; whether they were paused.
+
+        Raises:
+            DataDirectoryError: this user may not write in the data directory itself.
+        """
+        self._check()
+        return remove_pause(self._layout)
 
     def list_chunks(self) -> list[str]:
         """The ids of the chunks that are available now, by dataset and block."""
@@ -178,26 +215,28 @@ class Client:
         """Wait until what is asked for this chunk is so. True where it is available then, False where it is gone.
 
         Raises:
+            InvalidInputError: `chunk_id` is not an id.
             WaitTimeoutError: it is not so after `timeout_s` seconds; the message says how it stands.
+            ClosedError: this was closed meanwhile.
         """
-        chunk_id = as_id(chunk_id, "chunk_id")
-        layout = self._layout
-        # in this order: a verify marker goes only after a want has come for what was damaged
-        markers = (layout.verify_marker(chunk_id), layout.want_marker(chunk_id), layout.delete_marker(chunk_id))
-        if not self._wait_until(lambda: not any(map(exists, markers)), timeout_s):
-            raise WaitTimeoutError(f"chunk {chunk_id} has not converged: {self._standing(chunk_id)}")
-        return self._is_available(chunk_id)
+        return in_thread(self._until_so(as_id(chunk_id, "chunk_id"), timeout_s), self._closed.wait)
+
+    async def wait_async(self, chunk_id: str | bytes, timeout_s: float | None = None) -> bool:
+        """As `wait`, for asyncio: the loop goes on meanwhile, no thread is held, and it may be cancelled."""
+        return await on_loop(self._until_so(as_id(chunk_id, "chunk_id"), timeout_s))
 
     def wait_converged(self, timeout_s: float | None = None) -> None:
         """Wait until no intent is pending: everything wanted is available, everything deleted is gone.
 
         Raises:
             WaitTimeoutError: some are pending after `timeout_s` seconds; the message says which.
+            ClosedError: this was closed meanwhile.
         """
-        if not self._wait_until(lambda: not self._pending(), timeout_s):
-            pending = self._pending()
-            first = ", ".join(f"{chunk_id[:12]} ({self._standing(chunk_id)})" for chunk_id in pending[:3])
-            raise WaitTimeoutError(f"{len(pending)} intents are pending: {first}{' …' * (len(pending) > 3)}")
+        in_thread(self._until_converged(timeout_s), self._closed.wait)
+
+    async def wait_converged_async(self, timeout_s: float | None = None) -> None:
+        """As `wait_converged`, for asyncio: the loop goes on meanwhile, no thread is held, and it may be cancelled."""
+        await on_loop(self._until_converged(timeout_s))
 
     def close(self) -> None:
         """Let go of every ref. A second time, and in a forked child, it does nothing."""
@@ -241,28 +280,49 @@ class Client:
             check_format(self._layout)  # says so where the whole data directory has gone
             return []
 
+    def _until_so(self, chunk_id: str, timeout_s: float | None) -> Generator[float, None, bool]:
+        layout = self._layout
+        # in this order: a verify marker goes only after a want has come for what was damaged
+        markers = (layout.verify_marker(chunk_id), layout.want_marker(chunk_id), layout.delete_marker(chunk_id))
+
+        def done() -> bool:
+            self._check()
+            return not any(map(exists, markers))
+
+        if not (yield from self._waits.until(done, timeout_s)):
+            raise WaitTimeoutError(f"chunk {chunk_id} has not converged: {self._standing(chunk_id)}")
+        return self._is_available(chunk_id)
+
+    def _until_converged(self, timeout_s: float | None) -> Generator[float, None, None]:
+        def done() -> bool:
+            self._check()
+            return not self._pending()
+
+        if not (yield from self._waits.until(done, timeout_s)):
+            pending = self._pending()
+            first = ", ".join(f"{chunk_id[:12]} ({self._standing(chunk_id)})" for chunk_id in pending[:3])
+            raise WaitTimeoutError(f"{len(pending)} intents are pending: {first}{' …' * (len(pending) > 3)}")
+
     def _is_available(self, chunk_id: str) -> bool:
-        self._catalog.refresh()
-        return not exists(self._layout.delete_marker(chunk_id)) and any(
+        if exists(self._layout.delete_marker(chunk_id)):
+            return False
+        if self._is_published(chunk_id):
+            return True
+        self._catalog.refresh()  # only then: where thousands are waited for, not for each of them
+        return self._is_published(chunk_id)
+
+    def _is_published(self, chunk_id: str) -> bool:
+        return any(
             exists(f"{self._layout.path(place)}/{READY}") and not self._catalog.is_stray(place)
             for place in self._catalog.places(chunk_id)
         )
 
     def _standing(self, chunk_id: str) -> str:
-        chunk = self.status().chunks.get(chunk_id)
+        from fsdm.scan import look
+        from fsdm.status import read_chunk_status
+
+        self._catalog.refresh()
+        chunk = read_chunk_status(self._layout, look(self._layout, self._catalog, chunk_id))
         if chunk is None:
             return "it has just changed"
         return f"{chunk.state}, {chunk.error}" if chunk.error else chunk.state
-
-    def _wait_until(self, done: Callable[[], bool], timeout_s: float | None) -> bool:
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        pause = POLL_FIRST_S
-        while True:
-            self._check()
-            if done():
-                return True
-            left = POLL_LAST_S if deadline is None else deadline - time.monotonic()
-            if left <= 0:
-                return False
-            self._closed.wait(min(pause, left))
-            pause = min(pause * 1.5, POLL_LAST_S)

@@ -14,9 +14,11 @@ import os
 import re
 import select
 import socket
+import ssl
 import time
 from contextlib import contextmanager
 from contextvars import ContextVar
+from traceback import walk_tb
 from typing import TYPE_CHECKING, Any, Final
 
 from urllib3 import HTTPHeaderDict, HTTPResponse
@@ -254,6 +256,17 @@ def _guard(sock: socket.socket, *, connected: bool = False) -> None:
 
 class _GuardedTls(Guarded, HTTPSConnection):
     """The same over TLS."""
+
+    def connect(self) -> None:
+        try:
+            super().connect()
+        except BaseException as e:
+            # CPython's ssl leaves a connection that is reset before the handshake to the garbage collector (`_create`)
+            for frame, _ in walk_tb(e.__traceback__):
+                sock = frame.f_locals.get("self")
+                if isinstance(sock, ssl.SSLSocket):
+                    sock.close()
+            raise
 
 
 class Pool(HTTPConnectionPool):

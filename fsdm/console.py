@@ -6,9 +6,10 @@ stdout is data, stderr is talk.
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from fsdm.errors import InvalidInputError
 
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 
 
 def print_json(document: object) -> None:
-    """Print it in one line on stdout."""
-    print(encodable(json.dumps(document, ensure_ascii=False)), flush=True)
+    """Print it in one line on stdout, in one piece: several threads may tell at once."""
+    print(encodable(json.dumps(document, ensure_ascii=False)) + "\n", end="", flush=True)
 
 
 def encodable(text: str) -> str:
@@ -29,6 +30,11 @@ def encodable(text: str) -> str:
 def plain(text: str) -> str:
     """Text that moves no cursor and hides nothing: names and errors may come from anywhere."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def is_screen(stream: TextIO) -> bool:
+    """Whether it is a terminal on which something can be drawn anew."""
+    return stream.isatty() and os.environ.get("TERM", "dumb") not in {"dumb", "unknown", ""}
 
 
 def complain(error: FsdmError, *, as_json: bool) -> None:

@@ -75,7 +75,7 @@ class Disk:
         if error.code not in REFUSALS:
             return False
         if self._outage.refused(str(error), now):
-            self._tell(Event("paused", "", str(error)))
+            self._tell(Event("paused", "", str(error), cause=error.cause))
         return error.code != errno.EIO
 
     def came_through(self) -> None:

@@ -8,6 +8,7 @@
     │   └── UnsafeFileSystemError            … its file system does not keep flock's promise
     ├── ReconcilerRunsError                  another process holds LOCK
     ├── NotAvailableError                    there is no such chunk to be held now
+    ├── BrakedError                          it would remove more than a given share of what is here
     ├── WaitTimeoutError (TimeoutError)      it did not converge in the time given
     ├── ForeignProcessError                  a manager or ref was used after a fork, in the child
     ├── ClosedError                          a manager or ref was used after close()
@@ -18,12 +19,42 @@
     ├── StaleMarkerError                     a marker is no longer the one that was judged
     └── DiskError                            the disk refused
 
-Each class says which exit code the command line ends with, and whether trying the same again can help.
+Each class says which exit code the command line ends with, and whether trying the same again can help. What keeps a
+chunk from coming or going has a `Cause` besides: one of few words, to be counted, where the text names hosts and files.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar
+import errno
+from typing import ClassVar, Final, Literal
+
+Cause = Literal[
+    "http_403",
+    "http_404",
+    "http_429",
+    "http_4xx",
+    "http_5xx",
+    "http_other",
+    "connection",  # refused, broken, no such name
+    "timeout",
+    "tls",
+    "slow",  # below the floor under the rate
+    "host_down",  # not even asked: its server has just failed others
+    "redirect",
+    "policy",
+    "answer",  # it does not bring what was asked for
+    "size",
+    "digest",
+    "disk_full",
+    "disk_read_only",
+    "disk_io",
+    "disk",
+    "want",  # a document that cannot be taken
+    "marker",  # an entry that is no file
+    "damaged",
+    "room",
+    "defect",  # of fsdm's own
+]
 
 EXIT_OK = 0
 EXIT_FAILURE = 1
@@ -33,6 +64,7 @@ EXIT_NOT_CONVERGED = 4
 EXIT_RECONCILER_RUNS = 5
 EXIT_DATA_DIRECTORY = 6
 EXIT_DAMAGED = 7
+EXIT_BRAKED = 8
 EXIT_INTERRUPTED = 130  # as shells have it: 128 + SIGINT
 
 
@@ -41,6 +73,7 @@ class FsdmError(Exception):
 
     exit_code: ClassVar[int] = EXIT_FAILURE
     transient: ClassVar[bool] = False
+    cause: Cause = "defect"
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
@@ -51,6 +84,7 @@ class InvalidInputError(FsdmError, ValueError):
     """A document, id, range, name or URL that cannot be taken; `field` names the part that is wrong."""
 
     exit_code = EXIT_USAGE
+    cause = "want"
 
     def __init__(self, message: str, *, field: str = "", hint: str = "") -> None:
         super().__init__(f"{field}: {message}" if field else message, hint=hint)
@@ -93,6 +127,12 @@ class NotAvailableError(FsdmError):
     transient = True
 
 
+class BrakedError(FsdmError):
+    """What was asked for would remove more than a given share of what is here; nothing was changed."""
+
+    exit_code = EXIT_BRAKED
+
+
 class WaitTimeoutError(FsdmError, TimeoutError):
     """What was waited for did not come in time."""
 
@@ -116,23 +156,33 @@ class TransferError(FsdmError):
     """
 
     def __init__(
-        self, message: str, *, transient: bool = False, hint: str = "", retry_after_s: float | None = None
+        self,
+        message: str,
+        *,
+        transient: bool = False,
+        hint: str = "",
+        retry_after_s: float | None = None,
+        cause: Cause = "answer",
     ) -> None:
         super().__init__(message, hint=hint)
         self.transient = transient  # type: ignore[misc]  # an instance may differ from its class
         self.retry_after_s = retry_after_s
+        self.cause = cause
 
 
 class HostError(TransferError):
     """The server, or the way to it, failed, whatever file was asked for; `what` says how, without the URL."""
 
-    def __init__(self, message: str, *, what: str, transient: bool = True) -> None:
-        super().__init__(message, transient=transient)
+    def __init__(self, message: str, *, what: str, transient: bool = True, cause: Cause = "connection") -> None:
+        super().__init__(message, transient=transient, cause=cause)
         self.what = what
 
 
 class PolicyError(TransferError):
     """A URL, an address or a proxy that the policy of the reconciler refuses: asking again changes nothing."""
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message, hint=hint, cause="policy")
 
 
 class StoppedError(FsdmError):
@@ -150,6 +200,27 @@ class DiskError(FsdmError):
 
     transient = True
 
-    def __init__(self, message: str, *, code: int | None = None, hint: str = "") -> None:
+    def __init__(self, message: str, *, code: int | None = None, hint: str = "", cause: Cause | None = None) -> None:
         super().__init__(message, hint=hint)
         self.code = code
+        self.cause = cause or _OF_THE_DISK.get(code, "disk")
+
+
+_OF_THE_DISK: Final[dict[int | None, Cause]] = {
+    errno.ENOSPC: "disk_full",
+    errno.EDQUOT: "disk_full",
+    errno.EROFS: "disk_read_only",
+    errno.EIO: "disk_io",
+}
+
+
+def cause_of_status(status: int) -> Cause:
+    """The cause of a failure that an HTTP status tells."""
+    match status:
+        case 403:
+            return "http_403"
+        case 404 | 410:
+            return "http_404"
+        case 429:
+            return "http_429"
+    return "http_4xx" if 400 <= status < 500 else "http_5xx" if 500 <= status < 600 else "http_other"

@@ -1,12 +1,15 @@
-"""What happens to chunks, as values: for the log, for `fsdm run`, for the demo, for a callback.
+"""What happens to chunks, as values: for the log, for `fsdm run`, for the demo, for metrics, for a callback.
 
-An event is told after what it names has happened. Nothing is ever decided from one.
+An event is told after what it names has happened. Nothing is ever decided from one. Its fields are only ever added to.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final, Literal
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+if TYPE_CHECKING:
+    from fsdm.errors import Cause
 
 Kind = Literal[
     "started",
@@ -22,6 +25,8 @@ Kind = Literal[
     "size",
     "paused",
     "resumed",
+    "braked",
+    "released",
 ]
 
 SYMBOLS: Final[dict[Kind, str]] = {
@@ -38,6 +43,8 @@ SYMBOLS: Final[dict[Kind, str]] = {
     "size": "📏",
     "paused": "🚧",
     "resumed": "🟢",
+    "braked": "🧱",
+    "released": "🔓",
 }
 
 PHRASES: Final[dict[Kind, str]] = {
@@ -54,18 +61,38 @@ PHRASES: Final[dict[Kind, str]] = {
     "size": "taken",
     "paused": "downloads pause",
     "resumed": "downloads go on",
+    "braked": "deletes are held back",
+    "released": "deletes go on",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened to one chunk, or to all (`chunk_id` is empty); `text` is what there is to say beyond."""
+    """Something that happened to one chunk, or to all (`chunk_id` is empty); `text` is what there is to say beyond.
+
+    Where it is known: `dataset_id`; `size_bytes` of the chunk, or of the file; `after_s` from the want to *available*,
+    or from the delete to *deleted* (a marker that is touched counts from then on); `fetch_s` that the download
+    took of what is *available*, in its last attempt; `cause`, where something failed.
+    """
 
     kind: Kind
     chunk_id: str
     text: str = ""
+    dataset_id: str | None = None
+    size_bytes: int | None = None
+    after_s: float | None = None
+    fetch_s: float | None = None
+    cause: Cause | None = None
 
     def __str__(self) -> str:
         detail = f": {self.text}" if self.text else ""
         words = filter(None, (SYMBOLS[self.kind], self.chunk_id[:12], PHRASES[self.kind]))
         return f"{' '.join(words)}{detail}"
+
+    def fields(self) -> dict[str, Any]:
+        """What a log record carries besides its message: the fields that say something."""
+        said = {name: value for name in _FIELDS if (value := getattr(self, name)) not in {None, ""}}
+        return {"event": self.kind, "chunk_id": self.chunk_id, **said}
+
+
+_FIELDS: Final = tuple(field.name for field in fields(Event) if field.name not in {"kind", "chunk_id"})

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Final
 
 from fsdm import answer as head
 from fsdm.body import pour
-from fsdm.errors import HostError, TransferError
+from fsdm.errors import HostError, TransferError, cause_of_status
 from fsdm.hosts import Hosts, Visit, origin_of
 from fsdm.limits import CONNECTIONS, PER_FILE
 from fsdm.policy import ANY, Policy
 from fsdm.ranges import LEAST_BYTES, Gains, Helpers, OtherVersionError, Pace
-from fsdm.rate import FLOOR_BYTES_PER_S, Floor, Rate
+from fsdm.rate import FLOOR_BYTES_PER_S, Floor, Meter, Rate
 from fsdm.session import Sessions, shown
 from fsdm.transfer import Transfer
 
@@ -67,6 +67,7 @@ class HttpFetcher:
         self.floor_bytes_per_s = floor_bytes_per_s
         self.sessions = Sessions(connect_timeout_s=connect_timeout_s, idle_timeout_s=idle_timeout_s, policy=policy)
         self.rate = Rate(bytes_per_s)
+        self.meter = Meter()
         self.is_capped = bytes_per_s is not None
         self.gains = Gains()
         self.helpers = Helpers(1 if bytes_per_s else per_file, (per_file - 1) * connections)
@@ -82,6 +83,11 @@ class HttpFetcher:
             durable=limits.durable,
             policy=Policy(limits.allow_hosts, limits.deny_private),
         )
+
+    @property
+    def received_bytes(self) -> int:
+        """What has come of files so far, also of attempts that failed."""
+        return self.meter.bytes
 
     def fetch(self, source: FileSource, part: Part, fs: FileSystem, stop: Stop) -> FileEntry:
         """See `Fetcher.fetch`."""
@@ -134,6 +140,7 @@ class _Conversation:
                 f"{shown(self._url)}: {wrong}",
                 transient=False,
                 hint="the server has other bytes than the want describes",
+                cause="digest",
             )
 
     def _ask_until_whole(self) -> None:
@@ -183,7 +190,13 @@ class _Conversation:
             if retry_after_s is not None:
                 self._visit.failed(what, retry_after_s)
             hint = "" if transient else "check the URL in the want; `touch want/ID` tries again at once"
-            raise TransferError(f"{url}: {what}", transient=transient, hint=hint, retry_after_s=retry_after_s)
+            raise TransferError(
+                f"{url}: {what}",
+                transient=transient,
+                hint=hint,
+                retry_after_s=retry_after_s,
+                cause=cause_of_status(status),
+            )
         encoding = headers.get("Content-Encoding", "identity")
         if status != 416 and encoding.strip().lower() not in {"", "identity"}:
             what = f"the body comes with Content-Encoding {encoding[:40]!r}, unasked"
@@ -200,12 +213,13 @@ class _Conversation:
             count, seen = vessel.size - seen, vessel.size
             if count:
                 self._visit.proven()
+                fetcher.meter.took(count)
                 if fetcher.helpers.per_file > 1:
                     fetcher.gains.took(self._origin, count)
                 floor.paused(fetcher.rate.took(count, stop.wait))
             if not floor.took(count):
                 what = f"less than {fetcher.floor_bytes_per_s:g} bytes a second"
-                raise _DripError(f"{shown(self._url)}: {what}", what=what)
+                raise _DripError(f"{shown(self._url)}: {what}", what=what, cause="slow")
             then()
 
         pour(
@@ -302,4 +316,5 @@ def _of_all(errors: list[TransferError]) -> TransferError:
         transient=any(e.transient for e in errors),
         hint=next((e.hint for e in errors if e.hint), ""),
         retry_after_s=None if None in waits else min((s for s in waits if s is not None), default=None),
+        cause=errors[0].cause,
     )

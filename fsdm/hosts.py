@@ -155,6 +155,7 @@ class _Host:
                     f"{self.origin}: {self._error}; it is tried again in {math.ceil(closed_s)} s",
                     transient=True,
                     retry_after_s=closed_s,
+                    cause="host_down",
                 )
             if self.proven or self._trying < (1 if self._downs else self._terms.trials):
                 self._waiting.discard(verdict)
@@ -162,7 +163,8 @@ class _Host:
                 return Visit(self, self._era, self._terms.clock)
             if now >= deadline:
                 others = "another one waits" if self._trying == 1 else f"{self._trying} others wait"
-                raise TransferError(f"{self.origin} has not answered yet: {others} for it", transient=True)
+                what = f"{self.origin} has not answered yet: {others} for it"
+                raise TransferError(what, transient=True, cause="timeout")
             verdict.clear()
             self._waiting.add(verdict)
             return deadline - now

@@ -15,6 +15,7 @@ import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from fsdm.brake import MANY_CHUNKS
 from fsdm.errors import DataDirectoryError, FsdmError, InvalidInputError, NoDataDirectoryError, StaleMarkerError
 from fsdm.fs import is_directory, read_regular, write_all
 from fsdm.layout import WANT_MAX_BYTES, Layout, is_id
@@ -22,6 +23,8 @@ from fsdm.locks import intents_lock
 from fsdm.state import Marker
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from fsdm.fs import FileSystem
     from fsdm.model import DataChunk
 
@@ -95,6 +98,67 @@ def place_verify(layout: Layout, chunk_id: str) -> None:
             continue
     except OSError as e:
         raise _placing(e, marker) from e
+
+
+def place_deletes(layout: Layout, ids: Iterable[str], *, meant: bool) -> None:
+    """Ask for chunks to be deleted. `meant`: however many they are; and all that others have asked for before."""
+    for number, chunk_id in enumerate(ids, 1):
+        place_delete(layout, chunk_id)
+        if meant and number % (MANY_CHUNKS // 2) == 0:  # before so many stand that the reconciler's brake takes them up
+            release_deletes(layout)
+    if meant:
+        release_deletes(layout)
+
+
+def release_deletes(layout: Layout) -> None:
+    """Say that all deletes that stand now are meant: see PROTOCOL.md, "The brake"."""
+    try:
+        while not _touch(layout.release):
+            continue
+    except OSError as e:
+        raise _placing(e, layout.release) from e
+
+
+def retry(layout: Layout, chunk_id: str) -> bool:
+    """Make what is asked for this id a new request, as `touch` does; whether anything is. No marker is ever made.
+
+    Where both markers stand, only the later one: so it stays the later. (Where nobody can tell, neither: both are about
+    to be judged.)
+
+    Raises:
+        DataDirectoryError: what stands there is no file, or may not be touched.
+    """
+    later: list[str] = []
+    try:
+        with intents_lock(layout, CLIENT_WAIT_S):
+            paths = (layout.want_marker(chunk_id), layout.delete_marker(chunk_id))
+            found = {path: marker for path in paths if (marker := look_at(path)) is not None}
+            latest = max((marker.ctime_ns for marker in found.values()), default=0)
+            later = [path for path, marker in found.items() if marker.ctime_ns == latest]
+            if len(later) == 1:
+                _renew(later[0])
+    except FileNotFoundError:  # the reconciler has just removed it: it is done
+        return False
+    except OSError as e:
+        raise _placing(e, later[0] if later else layout.want) from e
+    return bool(later)
+
+
+def _renew(marker: str) -> None:
+    """Give a regular file that is there a new mtime; what may not be touched has a copy of itself take its place."""
+    try:
+        fd = os.open(marker, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except PermissionError:
+        read = read_regular(marker, WANT_MAX_BYTES)
+        if read is not None:
+            _put(marker, read[1])
+        return
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(errno.ENXIO, "is no file")
+        os.utime(fd)
+    finally:
+        os.close(fd)
 
 
 def _put(marker: str, data: bytes) -> None:

@@ -32,6 +32,9 @@ DATA: Final = "data"
 PARTS: Final = "PARTS"  # of a partial
 WANT: Final = "WANT"  # beside READY: what was asked for, so that it can be asked for again
 VERIFIED: Final = "VERIFIED"  # beside READY: its mtime is when the bytes were last compared with READY
+PAUSE: Final = "PAUSE"
+BRAKE: Final = "BRAKE"
+RELEASE: Final = ".release"  # in delete/
 
 _ID = re.compile(r"[0-9a-f]{64}\Z")
 _CHUNK_DIR = re.compile(r"([0-9]{20})-([0-9]{20})-([0-9a-f]{64})\Z")
@@ -134,6 +137,18 @@ class Layout:
     @property
     def format_file(self) -> str:
         return os.path.join(self.root, FORMAT_FILE)
+
+    @property
+    def pause(self) -> str:
+        return os.path.join(self.root, PAUSE)
+
+    @property
+    def brake(self) -> str:
+        return os.path.join(self.root, BRAKE)
+
+    @property
+    def release(self) -> str:
+        return os.path.join(self.delete, RELEASE)
 
     def want_marker(self, chunk_id: str) -> str:
         return f"{self.want}/{chunk_id}"

@@ -22,10 +22,15 @@ class Limits:
     much as there is), and `keep_free_bytes` of the file system stay free. `durability` *none* fsyncs nothing: see
     PROTOCOL.md, "Durability".
 
+    Deletes that would remove more than `brake_share` of what is here within some minutes, and not only a few chunks,
+    are held back until they are released (None: never): see PROTOCOL.md, "The brake".
+
     Files come from the hosts that one of `allow_hosts` names (none: from any), and with `deny_private` only from public
     addresses: see PROTOCOL.md, "Where files may come from".
 
     The bytes of each chunk are compared with READY about once in `scrub_days` (None: when somebody asks for it).
+
+    `count_bytes` has what is here counted also without a budget, for metrics: each READY is read once, at the start.
 
     Raises:
         InvalidInputError: a number that is too small.
@@ -40,10 +45,12 @@ class Limits:
     poll_s: float = 1.0
     max_bytes: int | None = None
     keep_free_bytes: int = 0
+    brake_share: float | None = None
     durability: Literal["none", "chunk"] = "chunk"
     allow_hosts: tuple[str, ...] = ()
     deny_private: bool = False
     scrub_days: float | None = None
+    count_bytes: bool = False
 
     def __post_init__(self) -> None:
         for name in ("jobs", "connections", "per_host", "per_file", "hands", "max_bytes"):
@@ -52,6 +59,8 @@ class Limits:
                 raise InvalidInputError(f"must be at least 1, it is {value}", field=name)
         if self.keep_free_bytes < 0:
             raise InvalidInputError(f"must not be below 0, it is {self.keep_free_bytes}", field="keep_free_bytes")
+        if self.brake_share is not None and not 0 <= self.brake_share <= 1:
+            raise InvalidInputError(f"must be from 0 to 1, it is {self.brake_share}", field="brake_share")
         for name in ("poll_s", "bytes_per_s", "scrub_days"):
             value = getattr(self, name)
             if value is not None and not value > 0:
@@ -59,4 +68,5 @@ class Limits:
 
     @property
     def durable(self) -> bool:
+        """Whether what is written is fsynced."""
         return self.durability == "chunk"

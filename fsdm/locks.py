@@ -14,7 +14,7 @@ import socket
 import stat
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -120,7 +120,11 @@ class Claim:
 
 
 class ReconcilerLock:
-    """`LOCK`, held: this process is the one that writes outside `want/` and `delete/`."""
+    """`LOCK`, held: this process is the one that writes outside `want/` and `delete/`.
+
+    LOCK may be removed by hand, and then it can be taken anew while its old holder is still in the middle of a step. So
+    `trash/`, which is nobody else's, is locked with it, and for as long.
+    """
 
     def __init__(self, layout: Layout) -> None:
         """Take it.
@@ -132,10 +136,9 @@ class ReconcilerLock:
         self._path = layout.lock
         deadline = time.monotonic() + 0.05
         while True:
-            self.fd = _open_lock(layout, os.O_RDWR | os.O_CREAT)
+            self.fd, self._trash_fd = _open_lock(layout, os.O_RDWR | os.O_CREAT), -1
             try:
-                got = try_flock(self.fd, EXCLUSIVE)
-                if got and self.is_ours():
+                if try_flock(self.fd, EXCLUSIVE) and self.is_ours() and self._lock_trash(layout):
                     break
                 # somebody asked who reconciles, or LOCK was removed and made again since we opened it: try once more
                 if time.monotonic() > deadline:
@@ -156,6 +159,13 @@ class ReconcilerLock:
     def close(self) -> None:
         """Let go. In a forked child it leaves the parent's lock alone."""
         close_fd(self.fd)
+        close_fd(self._trash_fd)
+
+    def _lock_trash(self, layout: Layout) -> bool:
+        with suppress(FileExistsError):
+            os.mkdir(layout.trash)
+        self._trash_fd = open_fd(layout.trash)
+        return try_flock(self._trash_fd, EXCLUSIVE)
 
 
 def _open_lock(layout: Layout, flags: int) -> int:

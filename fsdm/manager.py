@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import threading
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from fsdm.catalog import Catalog
@@ -16,9 +17,11 @@ from fsdm.layout import CACHEDIR_TAG, CACHEDIR_TAG_TEXT, FORMAT, Layout
 from fsdm.limits import Limits
 from fsdm.locks import ReconcilerLock, check_flock
 from fsdm.reconciler import Reconciler
+from fsdm.tally import Tally
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
     from fsdm.download import Fetcher
     from fsdm.events import Event
@@ -107,6 +110,7 @@ class DataManager(Client):
         limits: Limits | None = None,
         allow_unknown_fs: bool = False,
     ) -> None:
+        self.tally = Tally()
         self._limits = limits or Limits(jobs=jobs)
         self._on_event = on_event
         self._fetcher = fetcher
@@ -131,6 +135,17 @@ class DataManager(Client):
         """The reconciler of this process, if it is the one."""
         return self._reconciler
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed.is_set()
+
+    @property
+    def has_lost_its_thread(self) -> bool:
+        """Whether the thread that takes over, and sees that LOCK is still ours, has ended of itself."""
+        standby = self._standby
+        return standby is not None and not standby.is_alive() and not self._closed.is_set()
+
     def download_chunk(self, chunk: DataChunk) -> None:
         """See `Client.download_chunk`."""
         super().download_chunk(chunk)
@@ -152,7 +167,10 @@ class DataManager(Client):
         except ReconcilerRunsError:
             return False
         try:
-            reconciler = Reconciler(self._layout, limits=self._limits, fetcher=self._fetcher, on_event=self._on_event)
+            make_layout(self._layout, FileSystem(durable=self._limits.durable))  # somebody may have removed some of it
+            reconciler = Reconciler(
+                self._layout, limits=self._limits, fetcher=self._fetcher, on_event=self._on_event, tally=self.tally
+            )
         except BaseException:  # the limits make none
             lock.close()
             raise
@@ -175,12 +193,16 @@ class DataManager(Client):
         _end(reconciler, lock)
 
     def _stand_by(self) -> None:
+        said = ""
         while not self._closed.wait(STANDBY_S):
             if self._lock is None:
                 try:
                     self._take_over()
+                    said = ""
                 except (OSError, RuntimeError, DataDirectoryError) as e:  # also: no descriptors or threads, for now
-                    logger.warning("cannot take over %s yet: %s", self._layout.root, e)
+                    if str(e) != said:  # once, and not with every try
+                        logger.warning("cannot take over %s yet: %s", self._layout.root, e)
+                    said = str(e)
             elif not self._lock.is_ours():  # LOCK was removed by hand: another process may have taken a new one
                 self._step_down()
 
@@ -211,8 +233,9 @@ def run_forever(
     *,
     wait: bool,
     allow_unknown_fs: bool,
+    attend: Callable[[DataManager], AbstractContextManager[object]] = nullcontext,
 ) -> None:
-    """Reconcile until `stop` is set.
+    """Reconcile until `stop` is set; `attend(manager)` is entered once the directory is open, until then.
 
     Raises:
         ReconcilerRunsError: another process does, and `wait` is False.
@@ -221,7 +244,8 @@ def run_forever(
     with DataManager(data_dir, limits=limits, on_event=on_event, allow_unknown_fs=allow_unknown_fs) as dm:
         if not dm.reconciling and not wait:
             ReconcilerLock(dm.layout).close()  # raises, and says who it is
-        stop.wait()
+        with attend(dm):
+            stop.wait()
 
 
 def run_once(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 from urllib.parse import SplitResult, urlsplit
 
 from pydantic import (
@@ -19,6 +19,7 @@ from pydantic import (
     ConfigDict,
     Field,
     FiniteFloat,
+    GetPydanticSchema,
     PlainSerializer,
     SerializerFunctionWrapHandler,
     ValidationError,
@@ -31,6 +32,9 @@ from pydantic_core import PydanticSerializationError
 from fsdm.errors import InvalidInputError
 from fsdm.layout import FILES_MAX, U64_MAX, Place, as_id, file_name_fault
 from fsdm.policy import SCHEMES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 MIRRORS_MAX = 16
 
@@ -102,7 +106,8 @@ RANGE_SCHEMA = {
 
 Id = Annotated[str, BeforeValidator(_id), WithJsonSchema(ID_SCHEMA)]
 BlockRange = Annotated[
-    Any,  # a range; pydantic has no schema of its own for it
+    range,
+    GetPydanticSchema(lambda _, handler: handler(Any)),  # pydantic has no schema of its own for a range
     BeforeValidator(_range),
     PlainSerializer(lambda r: {"start": r.start, "end": r.stop}),
     WithJsonSchema(RANGE_SCHEMA),
@@ -224,11 +229,26 @@ class DataChunk(_Chunk):
 
     files: dict[str, Annotated[FileSource, BeforeValidator(_source)]]
 
-    def __init__(self, /, **data: Any) -> None:  # a document may well have a key called "self"
-        try:
-            super().__init__(**data)
-        except ValidationError as e:
-            raise _invalid(e) from None
+    if TYPE_CHECKING:  # what may be given; what is kept has one form of each
+
+        def __init__(
+            self,
+            /,
+            *,
+            id: str | bytes,  # noqa: A002 the document's word
+            dataset_id: str | bytes,
+            block_range: range | tuple[int, int] | Mapping[str, int],
+            files: Mapping[str, str | Sequence[str] | Mapping[str, object] | FileSource],
+            **more: object,
+        ) -> None: ...
+
+    else:
+
+        def __init__(self, /, **data: Any) -> None:  # a document may well have a key called "self"
+            try:
+                super().__init__(**data)
+            except ValidationError as e:
+                raise _invalid(e) from None
 
     _names = field_validator("files", mode="before")(_check_names)
 
@@ -338,6 +358,8 @@ class Failure(_Document):
     last_at: FiniteFloat
     next_attempt_at: FiniteFloat | None = None
     marker: MarkerStamp | None = None
+    needs_bytes: int | None = None  # of kind *room*: what it is expected to take in all, …
+    lacks_bytes: int | None = None  # … and how much less there was when it began to wait
 
 
 __all__ = ["DataChunk", "Failure", "FileEntry", "FileSource", "Manifest", "MarkerStamp"]

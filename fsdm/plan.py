@@ -364,11 +364,21 @@ def _is_of_the_disk(memo: Memo) -> bool:
     return memo.failure is not None and memo.failure.kind == "disk"
 
 
-def waiting_for_room(fetch: Fetch, error: str, hint: str, now: float) -> Failure:
+def waiting_for_room(
+    fetch: Fetch, error: str, hint: str, now: float, *, needs_bytes: int | None = None, lacks_bytes: int | None = None
+) -> Failure:
     """What `failed/ID` says while there is no room for a want."""
-    marker = stamp(fetch.want)
     return Failure(
-        id=fetch.id, kind="room", error=error, hint=hint, attempts=0, first_at=now, last_at=now, marker=marker
+        id=fetch.id,
+        kind="room",
+        error=error,
+        hint=hint,
+        attempts=0,
+        first_at=now,
+        last_at=now,
+        marker=stamp(fetch.want),
+        needs_bytes=needs_bytes,
+        lacks_bytes=lacks_bytes,
     )
 
 

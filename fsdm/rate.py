@@ -1,4 +1,4 @@
-"""How fast bytes may come, and how slow: a cap for all connections together, a floor for each transfer.
+"""How fast bytes may come, and how slow: a cap for all connections together, a floor for each transfer; and a count.
 
 The cap is a schedule (a virtual one, as in GCRA, ITU-T I.371): each block that has come is paid for at the cap's rate,
 after all that came before it, and its connection takes nothing until then. So connections take turns. Invariant: in any
@@ -70,6 +70,23 @@ class Rate:
         while (now := self._clock()) < due:
             wait(due - now)
         return now - began
+
+
+class Meter:
+    """How many bytes came, over all threads. It takes no lock: each thread adds to a count of its own."""
+
+    def __init__(self) -> None:
+        self._counts: dict[int, int] = {}  # by thread; one that begins when another has ended may go on with its count
+
+    def took(self, count: int) -> None:
+        """So many more, in this thread."""
+        thread = threading.get_ident()
+        self._counts[thread] = self._counts.get(thread, 0) + count
+
+    @property
+    def bytes(self) -> int:
+        """How many it were."""
+        return sum(list(self._counts.values()))
 
 
 class Floor:

@@ -8,6 +8,7 @@ the latest after `Limits.poll_s` (or longer, where a scan costs more than a fift
 from __future__ import annotations
 
 import logging
+import math
 import os
 import random
 import threading
@@ -25,22 +26,27 @@ from fsdm.apply import Applier
 from fsdm.audit import Audit
 from fsdm.catalog import Catalog
 from fsdm.crew import Crew, ThreadCrew
+from fsdm.deletes import Deletes
 from fsdm.disk import Disk
 from fsdm.doorbell import Doorbell
 from fsdm.errors import DiskError
 from fsdm.events import Event
 from fsdm.fetcher import HttpFetcher
 from fsdm.fs import FileSystem
+from fsdm.gauges import Gauges, read_gauges
+from fsdm.heart import Heart
 from fsdm.inspector import Answer, Inspector
 from fsdm.intents import clear_temporaries, finish_removals
 from fsdm.lanes import Lanes
 from fsdm.limits import Limits
 from fsdm.memory import Memory
-from fsdm.plan import Absolve, Action, Asked, Fetch, Publish, Report, Verify, Wait, decide
+from fsdm.pause import Pause
+from fsdm.plan import Absolve, Action, Asked, Fetch, Publish, Report, Retire, Verify, Wait, decide
 from fsdm.room import Room
 from fsdm.scan import look, scan
 from fsdm.scrub import Scrub
 from fsdm.stop import Stop
+from fsdm.tally import Tally
 from fsdm.trash import Trash
 from fsdm.verdict import is_stuck, trouble
 from fsdm.watch import Watch
@@ -50,6 +56,7 @@ if TYPE_CHECKING:
 
     from fsdm.download import Fetcher
     from fsdm.layout import Layout, Place
+    from fsdm.ledger import Part
     from fsdm.state import ChunkState
 
 logger = logging.getLogger("fsdm")
@@ -68,6 +75,7 @@ class Reconciler:
         fetcher: Fetcher | None = None,
         fs: FileSystem | None = None,
         on_event: Callable[[Event], None] | None = None,
+        tally: Tally | None = None,
         crews: tuple[Crew, Crew, Crew] | None = None,
         clock: Callable[[], float] = time.time,
         jitter: Callable[[], float] = lambda: random.uniform(0.5, 1.0),  # noqa: S311 not a secret
@@ -78,6 +86,8 @@ class Reconciler:
         self._fs = fs or FileSystem(durable=limits.durable)
         self._clock = clock
         self._on_event = on_event
+        self._tally = tally or Tally()
+        self.heart = Heart(time.monotonic)
         self._bell = Doorbell()
         self._fetchers, self._hands, self._erasers = crews or (
             ThreadCrew("fsdm-fetch", limits.jobs),
@@ -91,16 +101,25 @@ class Reconciler:
         self._agenda = Agenda()
         self._memory = Memory(layout)
         self._room = Room(
-            layout, self.catalog, max_bytes=limits.max_bytes, keep_free_bytes=limits.keep_free_bytes or None
+            layout,
+            self.catalog,
+            max_bytes=limits.max_bytes,
+            keep_free_bytes=limits.keep_free_bytes or None,
+            counts=limits.count_bytes,
         )
         self._admission = Admission(self._room, self._agenda, self._memory, bell=self._bell, tell=self._tell)
         self._disk = Disk(layout.trash, fs=self._fs, hands=self._hands, tell=self._tell, wake=self._bell.wake)
+        self._paused = Pause(layout, self._tell)
+        self._deletes = Deletes(
+            layout, self.catalog, share=limits.brake_share, fs=self._fs, hands=self._hands, tell=self._tell
+        )
         self._trash = Trash(layout.trash, fs=self._fs, erasers=self._erasers, room=self._room, freed=self._disk.freed)
+        self._fetcher = fetcher or HttpFetcher.within(limits)
         self._applier = Applier(
             layout,
             fs=self._fs,
             catalog=self.catalog,
-            fetcher=fetcher or HttpFetcher.within(limits),
+            fetcher=self._fetcher,
             lanes=self._lanes,
             tell=self._tell,
             erase=self._trash.erase,
@@ -139,6 +158,7 @@ class Reconciler:
         """Restore what is complete and take up what a crash left: the first finds can be answered after this."""
         self.catalog.refresh()
         self._room.open()
+        self._deletes.open()
         finish_removals(self.layout, self._fs)
         clear_temporaries(self.layout, self._fs, self._clock())
         self._trash.empty()
@@ -171,10 +191,7 @@ class Reconciler:
         self._inspector.stop()
         scrubbed = self._scrub is None or self._scrub.stop(timeout_s)
         self._watch.stop()
-        for action, stop in list(self._busy.values()):
-            stop.set()
-            if isinstance(action, Fetch):
-                self._tell(Event("stopped", action.id, "the reconciler stops"))
+        self._stop_fetches("the reconciler stops")
         crews = [crew for crew in (self._lanes, self._fetchers, self._hands, self._erasers) if crew is not None]
         crews.append(self._readers)
         ended = scrubbed & all([crew.close(timeout_s) for crew in crews])  # noqa: C419 every crew is to be closed
@@ -193,6 +210,9 @@ class Reconciler:
                 self.step(self.pause())
             except Exception:  # one pass failed: say so, and begin the next with a scan
                 logger.exception("a pass of the reconciler failed")
+                self.heart.failed()
+                self._tally.pass_failed()
+                self.heart.beat(self.limits.poll_s)
                 self._next_scan = 0.0
                 self._stopping.wait(self.limits.poll_s)
 
@@ -200,17 +220,26 @@ class Reconciler:
 
     def step(self, timeout_s: float | None = 0.0) -> bool:
         """One pass: wait for the bell, look, decide, dispatch. Whether anything was dispatched."""
+        self.heart.beat(math.inf if timeout_s is None else timeout_s)
         rang, everything = self._bell.answer(timeout_s)
+        began = time.monotonic()
+        self.heart.beat()
         self._aftermath.ask_again(rang)
         ids = rang | self._settle_all() | self._disk.ask(self._clock()) | set(self._agenda.due(self._clock()))
         if everything or time.monotonic() >= self._next_scan:
             ids |= self._scan()
         for chunk_id in ids:
-            self._states[chunk_id] = look(self.layout, self.catalog, chunk_id)
+            state = self._states[chunk_id] = look(self.layout, self.catalog, chunk_id)
+            self._deletes.see(state, self._memory.see(state))
+        for chunk_id in ids | self._deletes.judge(self._clock()):  # all have been seen: so many at once may be too many
             self._decide(chunk_id)
+            self.heart.beat()
         if (size := self._room.news()) is not None:
             self._tell(Event("size", "", size))
-        return self._dispatch()
+        dispatched = self._dispatch()
+        self.heart.passed()
+        self._tally.passed(time.monotonic() - began)
+        return dispatched
 
     def audit(self) -> None:
         """Look at every chunk at once: for a caller that makes the passes itself."""
@@ -221,9 +250,11 @@ class Reconciler:
         """Whether nothing runs, and what is left has been tried as often as makes sense in one go."""
         if self._next_scan == 0.0 or self._busy or (self._agenda.parked_fetches and self._room.is_emptying):
             return False
-        refused = self._disk.refuses_for_long
+        refused = self._disk.refuses_for_long or self._paused.why != ""
         return (refused or not self._agenda.waiting_fetches) and all(
-            is_stuck(self._memory.of(chunk_id)) or (refused and state.want is not None)
+            is_stuck(self._memory.of(chunk_id))
+            or self._deletes.holds_back(chunk_id)
+            or (refused and state.want is not None)
             for chunk_id, state in self._states.items()
         )
 
@@ -231,8 +262,38 @@ class Reconciler:
         """Why what has not converged has not: a sentence by id or path."""
         found = {oddity.path: oddity.why for oddity in scan(self.layout, self.catalog).oddities}
         for chunk_id in self._states:
-            found[chunk_id] = trouble(self._memory.of(chunk_id), self._disk.refusal or "not done")
+            braked = self._deletes.holds_back(chunk_id) and f"its delete is held back: {self._deletes.refusal}"
+            found[chunk_id] = braked or trouble(
+                self._memory.of(chunk_id), self._disk.refusal or self._paused.why or "not done"
+            )
         return found
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the thread that reconciles is alive."""
+        return self._thread is not None and self._thread.is_alive()
+
+    @property
+    def received_bytes(self) -> int | None:
+        """What has come of files so far, also of those that failed; None where the fetcher does not count it."""
+        return getattr(self._fetcher, "received_bytes", None)
+
+    def gauges(self) -> Gauges:
+        """How it stands, in numbers. In any thread."""
+        return read_gauges(
+            list(self._states.values()),
+            [action for action, _ in list(self._busy.values())],
+            held=self._aftermath.held_chunks,
+            catalog=self.catalog,
+            memory=self._memory,
+            agenda=self._agenda,
+            room=self._room,
+            disk=self._disk,
+        )
+
+    def bytes_by_part(self) -> dict[Part, int] | None:
+        """What there is on the disk, as far as it is counted. In any thread; it looks at what is being fetched."""
+        return self._room.bytes_by_part(self.gauges().fetching)
 
     def pause(self) -> float:
         """Seconds until the next pass has something to do by itself."""
@@ -253,6 +314,8 @@ class Reconciler:
         self._watch.arm()
         for crew in (self._fetchers, self._hands, self._erasers, self._readers):
             crew.hire()
+        if self._paused.look():
+            self._stop_fetches(self._paused.why)
         changed = self.catalog.refresh()
         for chunk_id in changed:
             self._room.count(chunk_id)
@@ -266,7 +329,7 @@ class Reconciler:
 
     def _decide(self, chunk_id: str) -> None:
         state = self._states[chunk_id]
-        memo = self._memory.see(state)
+        memo = self._memory.of(chunk_id)
         if chunk_id in self._busy:
             self._stop_if_unwanted(state)
             return
@@ -275,10 +338,13 @@ class Reconciler:
             self._aftermath.let_go(chunk_id)
             memo = self._memory.of(chunk_id)
             if state.ready:
-                self._tell(Event("available", chunk_id, "the delete was withdrawn, nothing is fetched"))
+                told = "the delete was withdrawn, nothing is fetched"
+                self._tell(Event("available", chunk_id, told, state.ready[0].dataset_id))
         decision = decide(state, memo, now)
         if self._disk.refusal and isinstance(decision, Publish):
             decision = Wait(self._disk.hold_back(chunk_id, now))
+        if isinstance(decision, Retire) and self._deletes.holds_back(chunk_id):
+            decision = None
         self._agenda.put(chunk_id, decision, memo.failure.attempts if memo.failure else 0)
         if decision is None and state.at_rest:
             del self._states[chunk_id]
@@ -298,9 +364,16 @@ class Reconciler:
             stop.set()
             self._tell(Event("stopped", state.id, "no longer wanted" if deleted or not state.want else "wanted anew"))
 
+    def _stop_fetches(self, why: str) -> None:
+        """Stop all that run; what has come of them stays."""
+        for action, stop in list(self._busy.values()):
+            if isinstance(action, Fetch) and not stop.is_set():
+                stop.set()
+                self._tell(Event("stopped", action.id, why))
+
     def _dispatch(self) -> bool:
         dispatched = False
-        slots = self._disk.slots(self.limits.jobs) - self._fetching
+        slots = 0 if self._paused.why else self._disk.slots(self.limits.jobs) - self._fetching
         self._admission.open(slots)
         for action in self._agenda.take(slots, lambda fetch: self._admission.admit(fetch, self._clock())):
             dispatched = True
@@ -325,7 +398,8 @@ class Reconciler:
             outcome = self._applier.apply(action, stop)
         except Exception as e:  # a defect of ours: it must not leave the id busy for ever
             logger.exception("%s failed", action)
-            outcome = outcomes.Failed(DiskError(f"unexpected: {e!r}", hint="please report this"), disk=True)
+            error = DiskError(f"unexpected: {e!r}", hint="please report this", cause="defect")
+            outcome = outcomes.Failed(error, disk=True)
         self._finished.append((action, outcome))
         self._bell.wake()
 
@@ -339,7 +413,7 @@ class Reconciler:
             memo = self._memory.of(action.id)
             if isinstance(action, Fetch):
                 self._fetching -= 1
-                gives_way = self._agenda.parked_fetches > 0 and not isinstance(outcome, outcomes.Done)
+                gives_way = self._agenda.parked_fetches > 0 and not (outcome == outcomes.Done() or self._paused.why)
                 memo = replace(memo, crowded=not self._room.end(action.id) or gives_way)
             elif not isinstance(action, Report | Absolve):
                 self._room.count(action.id)
@@ -366,6 +440,11 @@ class Reconciler:
         self._bell.wake()
 
     def _tell(self, event: Event) -> None:
-        logger.info("%s", event, extra={"event": event.kind, "chunk_id": event.chunk_id})
+        if logger.isEnabledFor(logging.INFO):
+            logger.info("%s", event, extra=event.fields())
+        self._tally.tell(event)
         if self._on_event is not None:
-            self._on_event(event)
+            try:
+                self._on_event(event)
+            except Exception:  # somebody else's code: what it was told of has happened, and goes on
+                logger.exception("on_event failed at: %s", event)

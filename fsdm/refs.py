@@ -71,6 +71,7 @@ class ChunkRef:
 
     @property
     def closed(self) -> bool:
+        """Whether it has been let go, by its own `close()` or its manager's."""
         held = self._held
         return held is None or held.closed
 
@@ -209,14 +210,16 @@ def _closed() -> ClosedError:
 
 
 def _open_ready(path: str, marker: str) -> int | None:
+    # Before the lock as well: who keeps asking must not keep a directory without READY from its claim.
+    if not exists(f"{path}/{READY}"):
+        return None
     try:
         fd = open_fd(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
     try:
-        # READY before the lock as well: who keeps asking must not keep a directory without it from its claim.
-        # Then the order is the whole safety argument: lock, then READY through the descriptor, then the marker.
-        if exists(READY, fd) and try_flock(fd, SHARED) and exists(READY, fd) and not exists(marker):
+        # The order is the whole safety argument: lock, then READY through the descriptor, then the marker.
+        if try_flock(fd, SHARED) and exists(READY, fd) and not exists(marker):
             return fd
     except BaseException:
         close_fd(fd)

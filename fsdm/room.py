@@ -1,7 +1,8 @@
 """Room on the disk: what the chunks take up, what running fetches will, and whether one more fits.
 
 Two limits, each of which may be off: a budget in bytes for all that is here (chunks, available or not, what is in
-`trash/`, partials), and a reserve of the file system that is to stay free. A running fetch counts with its whole
+`trash/`, partials), and a reserve of the file system that is to stay free. `counts` has all of it counted without
+either, for who wants to know. A running fetch counts with its whole
 expected size, so that no two start into the last gap; files that declare no size count as what has come of them. Sizes
 are read once for a chunk, and again when something was done to it; nothing is walked but at the start. What does not
 fit waits elsewhere (see `agenda`); nothing here is ever dropped, and nothing on disk is changed.
@@ -27,15 +28,16 @@ from fsdm.errors import InvalidInputError, StaleMarkerError
 from fsdm.fs import free_bytes, read_regular
 from fsdm.intents import read_want
 from fsdm.layout import DATA, MANIFEST_MAX_BYTES, READY, is_id
-from fsdm.ledger import Ledger
+from fsdm.ledger import PARTS, Ledger
 from fsdm.locks import exists
 from fsdm.size import readable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
 
     from fsdm.catalog import Catalog
     from fsdm.layout import Layout
+    from fsdm.ledger import Part
     from fsdm.plan import Fetch
 
 logger = logging.getLogger("fsdm")
@@ -64,6 +66,7 @@ class Room:
         *,
         max_bytes: int | None,
         keep_free_bytes: int | None,
+        counts: bool = False,
         free: Callable[[str], int] = free_bytes,
     ) -> None:
         self._layout = layout
@@ -71,6 +74,7 @@ class Room:
         self._max_bytes = max_bytes
         self._keep_free_bytes = keep_free_bytes
         self._free = free
+        self._counts = counts
         self._ledger = Ledger()
         self._running: dict[str, _Running] = {}
         self._needs: dict[str, tuple[tuple[int, int, int], int]] = {}  # id → which want, and what it needs
@@ -85,12 +89,42 @@ class Room:
         """Whether any fetch has to ask."""
         return self._max_bytes is not None or self._keep_free_bytes is not None
 
+    @property
+    def _counts_chunks(self) -> bool:
+        return self._counts or self._max_bytes is not None
+
+    @property
+    def _counts_partials(self) -> bool:
+        return self._counts or self.is_limited
+
+    @property
+    def limits(self) -> tuple[int | None, int | None]:
+        """The budget, and the reserve: bytes, None where there is none."""
+        return self._max_bytes, self._keep_free_bytes
+
+    def bytes_by_part(self, running: Collection[str]) -> dict[Part, int] | None:
+        """What there is on the disk; None where chunks are not counted. In any thread.
+
+        Of the fetches that run, by their ids, it is what has come; not what they will need.
+        """
+        if not self._counts_chunks:
+            return None
+        found = {part: self._ledger.total(part) for part in PARTS}
+        idle = [size for name, size in list(self._ledger.of("partial").items()) if name not in running]
+        found["partial"] = sum(idle) + sum(bytes_in(self._layout.partial_of(name))[0] for name in running)
+        return found
+
+    @property
+    def budgeted_bytes(self) -> int:
+        """What counts against the budget, as of the last pass. In any thread."""
+        return self._ledger.taken_bytes
+
     def open(self) -> None:
         """Count what is there."""
-        if self._max_bytes is not None:
+        if self._counts_chunks:
             for place in self._catalog.all_places():
                 self.count(place.chunk_id)
-        if self.is_limited:
+        if self._counts_partials:
             for name in os.listdir(self._layout.partial):
                 self.count(name)
 
@@ -105,28 +139,28 @@ class Room:
 
     def count(self, chunk_id: str) -> None:
         """Something about this id has changed: count it anew."""
-        if self._max_bytes is not None:
+        if self._counts_chunks:
             places = [place for place in self._catalog.places(chunk_id) if not self._catalog.is_stray(place)]
             size = sum(self._chunk_bytes(self._layout.path(place)) for place in places)
             retires = size > 0 and exists(self._layout.delete_marker(chunk_id))
             self._ledger.put("retiring", chunk_id, size if retires else 0)
             self._ledger.put("here", chunk_id, 0 if retires else size)
-        if self.is_limited and chunk_id not in self._running:
+        if self._counts_partials and chunk_id not in self._running:
             self._ledger.put("partial", chunk_id, bytes_in(self._layout.partial_of(chunk_id))[0])
 
     def trashed(self, path: str) -> None:
         """This has been renamed into the trash. In any thread."""
-        if self.is_limited:
+        if self._counts_partials:
             self._trash.append((path, bytes_in(path)[0], True))
 
     def erased(self, path: str) -> None:
         """It takes up nothing any more. In any thread."""
-        if self.is_limited:
+        if self._counts_partials:
             self._trash.append((path, 0, True))
 
     def stays(self, path: str) -> None:
         """It could not be erased: it is there for longer. In any thread."""
-        if self.is_limited:
+        if self._counts_partials:
             self._trash.append((path, bytes_in(path)[0], False))
 
     @property
@@ -235,6 +269,11 @@ class Room:
             if name not in self._running and not exists(f"{self._layout.partial_of(name)}/{READY}")
         }
         return list(idle) if self.need_bytes(fetch) <= self._headroom_bytes + sum(idle.values()) else []
+
+    def lacks_bytes(self, fetch: Fetch) -> int:
+        """How much more room it would take for it to begin."""
+        here = self._ledger.of("partial").get(fetch.id, 0)
+        return max(max(self.need_bytes(fetch) - here, 0) - self._headroom_bytes, 0)
 
     def why_not(self, fetch: Fetch) -> tuple[str, str]:
         """Why it does not fit, and what to do about it."""

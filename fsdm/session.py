@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from urllib3 import HTTPResponse
 
+    from fsdm.errors import Cause
     from fsdm.stop import Stop
 
 ENVIRONMENT_S: Final = 10.0
@@ -98,14 +99,17 @@ class Session(requests.Session):
             _ = to.port
         except ValueError as e:
             resp.close()
-            raise TransferError(f"{shown(resp.url or '')}: redirected to what is no URL", transient=False) from e
+            what = f"{shown(resp.url or '')}: redirected to what is no URL"
+            raise TransferError(what, transient=False, cause="redirect") from e
         left = resp.raw.length_remaining
         if target and (left is None or left > DRAIN_BYTES):
             resp.raw.close()  # requests would read the body of it to its end, and it may have none
         if target and urlsplit(resp.url or "").scheme == "https" and to.scheme == "http":
             resp.close()
             raise TransferError(
-                f"{shown(resp.url or '')}: redirected from https to {shown(target)}, which is refused", transient=False
+                f"{shown(resp.url or '')}: redirected from https to {shown(target)}, which is refused",
+                transient=False,
+                cause="redirect",
             )
         return target
 
@@ -229,8 +233,18 @@ def _http_errors(url: str, stop: Stop, timeout: tuple[float, float]) -> Iterator
         reason = _reason(e, timeout)
         message = f"{shown(url)}: {reason}"
         if isinstance(e, _OF_THE_FILE):
-            raise TransferError(message, transient=False) from e
-        raise HostError(message, what=reason, transient=not isinstance(e, requests.exceptions.SSLError)) from e
+            raise TransferError(message, transient=False, cause="redirect") from e
+        cause = _cause(e)
+        raise HostError(message, what=reason, transient=cause != "tls", cause=cause) from e
+
+
+def _cause(error: Exception) -> Cause:
+    match error:
+        case requests.exceptions.SSLError():
+            return "tls"
+        case requests.exceptions.Timeout() | ReadTimeoutError():
+            return "timeout"
+    return "connection"
 
 
 def _reason(error: Exception, timeout: tuple[float, float]) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from fsdm.layout import Place
@@ -69,6 +69,33 @@ class ChunkState:
             and not self.unready
             and not self.failed
         )
+
+
+State = Literal["wanted", "downloading", "available", "retiring", "deleting", "failed", "waiting", "unready"]
+
+
+def name_of(state: ChunkState, failure_kind: str | None) -> State | None:
+    """How a chunk stands, in a word (see `ChunkStatus`); None where there is nothing of it.
+
+    `failure_kind` is the kind that `failed/ID` says, where it can be read.
+    """
+    deleted = state.delete is not None
+    if deleted and (state.ready or state.unready):
+        return "retiring"
+    if state.ready:
+        return "available"
+    if state.failed and state.want is not None and failure_kind == "room":
+        return "waiting"
+    failed = state.failed and not (state.want is not None and failure_kind == "damaged")  # then it is fetched again
+    if state.partial is not Partial.NONE and state.want is not None:
+        return "downloading" if not failed else "failed"
+    if failed:
+        return "failed"
+    if state.want is not None:
+        return "wanted"
+    if state.unready:
+        return "unready"
+    return "deleting" if deleted or state.partial is not Partial.NONE else None
 
 
 @dataclass(frozen=True, slots=True)

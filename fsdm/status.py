@@ -5,21 +5,19 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from fsdm.catalog import Catalog
 from fsdm.errors import DataDirectoryError
 from fsdm.fs import free_bytes, read_regular
 from fsdm.layout import READY, WANT_MAX_BYTES, Layout, Place, is_id
-from fsdm.locks import reconciler_owner
+from fsdm.locks import exists, reconciler_owner
 from fsdm.room import bytes_in
 from fsdm.scan import look, scan
-from fsdm.state import ChunkState, Oddity, Partial
+from fsdm.state import ChunkState, Oddity, State, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-State = Literal["wanted", "downloading", "available", "retiring", "deleting", "failed", "waiting", "unready"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +27,8 @@ class ChunkStatus:
     `state`: *wanted* (not begun), *downloading*, *available*, *retiring* (deleted, and kept by refs until the last one
     goes), *deleting* (its marker is about to go), *failed* (`error` says why), *waiting* (for room: `error` says for
     how much), *unready* (a directory without READY: out of service). `size_bytes` is what is on disk of it;
-    `total_bytes` what it will be, where that is known.
+    `total_bytes` what it will be, where that is known. `verifying`: somebody has asked for its bytes to be compared
+    with READY, and they have not been yet.
     """
 
     id: str
@@ -42,6 +41,7 @@ class ChunkStatus:
     hint: str | None = None
     attempts: int = 0
     next_attempt_at: float | None = None
+    verifying: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +55,18 @@ class DiskStatus:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How a data directory stands. `reconciler` is what the holder of LOCK says of itself, None where there is none."""
+    """How a data directory stands. `reconciler` is what the holder of LOCK says of itself, None where there is none.
+
+    `paused` is what PAUSE says while downloads are paused, `braked` what BRAKE says while deletes are held back; each
+    is None where nothing of it is so.
+    """
 
     chunks: dict[str, ChunkStatus]
     oddities: tuple[Oddity, ...]
     reconciler: str | None
     disk: DiskStatus
+    paused: dict[str, Any] | None = None
+    braked: dict[str, Any] | None = None
 
     def count(self, state: State) -> int:
         """How many chunks are in this state."""
@@ -73,38 +79,38 @@ def read_status(layout: Layout) -> Status:
     catalog.refresh()
     snapshot = scan(layout, catalog)
     ids = dict.fromkeys([place.chunk_id for place in catalog.all_places()] + sorted(snapshot.ids))
-    chunks = {}
+    chunks, oddities = {}, list(snapshot.oddities)
     for chunk_id in ids:
-        status = _status(layout, look(layout, catalog, chunk_id))
+        state = look(layout, catalog, chunk_id)
+        if state.verify is not None and state.verify.fault is not None:
+            oddities.append(Oddity(layout.verify_marker(chunk_id), f"it {state.verify.fault}"))
+        status = read_chunk_status(layout, state)
         if status is not None:
             chunks[chunk_id] = status
-    return Status(chunks, snapshot.oddities, _reconciler(layout), _disk(layout))
+    return Status(
+        chunks,
+        tuple(oddities),
+        _reconciler(layout),
+        read_disk_status(layout),
+        _note(layout.pause),
+        _note(layout.brake),
+    )
 
 
-def _reconciler(layout: Layout) -> str | None:
-    try:
-        return reconciler_owner(layout)
-    except DataDirectoryError as e:
-        return f"not known: {e}"
-
-
-def _disk(layout: Layout) -> DiskStatus:
-    return DiskStatus(free_bytes(layout.root), bool(os.statvfs(layout.root).f_flag & os.ST_RDONLY))
-
-
-def _status(layout: Layout, state: ChunkState) -> ChunkStatus | None:
-    failure = _document(layout.failed_of(state.id)) if state.failed else {}
-    name = _name(state, failure)
+def read_chunk_status(layout: Layout, state: ChunkState) -> ChunkStatus | None:
+    """How one chunk stands that was just looked at; None where nothing of it is there."""
+    failure = read_document(layout.failed_of(state.id)) if state.failed else {}
+    name = name_of(state, failure.get("kind"))
     if name is None:
         return None  # it went while we looked
-    want = _document(layout.want_marker(state.id)) if state.want and not state.want.fault else {}
+    want = read_document(layout.want_marker(state.id)) if state.want and not state.want.fault else {}
     places = state.ready + state.unready
     dataset_id, block_range = _where(places, want)
     if places:
-        manifest = _document(f"{layout.path(places[0])}/{READY}") if state.ready else {}
-        size = total = _total(manifest.get("files"))
+        manifest = read_document(f"{layout.path(places[0])}/{READY}") if state.ready else {}
+        size = total = declared_bytes(manifest.get("files"))
     else:
-        size, total = bytes_in(layout.partial_of(state.id))[0], _total(want.get("files"))
+        size, total = bytes_in(layout.partial_of(state.id))[0], declared_bytes(want.get("files"))
     return ChunkStatus(
         id=state.id,
         state=name,
@@ -116,26 +122,20 @@ def _status(layout: Layout, state: ChunkState) -> ChunkStatus | None:
         hint=_text(failure.get("hint")),
         attempts=failure["attempts"] if isinstance(failure.get("attempts"), int) else 0,
         next_attempt_at=failure.get("next_attempt_at"),
+        verifying=state.verify is not None and state.verify.fault is None,
     )
 
 
-def _name(state: ChunkState, failure: dict[str, Any]) -> State | None:
-    deleted = state.delete is not None
-    if deleted and (state.ready or state.unready):
-        return "retiring"
-    if state.ready:
-        return "available"
-    if state.failed and state.want is not None and failure.get("kind") == "room":
-        return "waiting"
-    if state.partial is not Partial.NONE and state.want is not None:
-        return "downloading" if not state.failed else "failed"
-    if state.failed:
-        return "failed"
-    if state.want is not None:
-        return "wanted"
-    if state.unready:
-        return "unready"
-    return "deleting" if deleted or state.partial is not Partial.NONE else None
+def _reconciler(layout: Layout) -> str | None:
+    try:
+        return reconciler_owner(layout)
+    except DataDirectoryError as e:
+        return f"not known: {e}"
+
+
+def read_disk_status(layout: Layout) -> DiskStatus:
+    """How the file system stands, by a look of our own."""
+    return DiskStatus(free_bytes(layout.root), bool(os.statvfs(layout.root).f_flag & os.ST_RDONLY))
 
 
 def _where(places: Iterable[Place], want: dict[str, Any]) -> tuple[str | None, range | None]:
@@ -149,7 +149,7 @@ def _where(places: Iterable[Place], want: dict[str, Any]) -> tuple[str | None, r
     return None, None
 
 
-def _document(path: str) -> dict[str, Any]:
+def read_document(path: str) -> dict[str, Any]:
     """What a JSON file says, or nothing: this is for showing, and what is wrong with it is told elsewhere."""
     try:
         read = read_regular(path, 16 * WANT_MAX_BYTES)
@@ -159,14 +159,19 @@ def _document(path: str) -> dict[str, Any]:
     return document if isinstance(document, dict) else {}
 
 
-def _total(files: object) -> int | None:
-    """The bytes of all files, where each one's size is given."""
+def declared_bytes(files: object) -> int | None:
+    """The bytes of all files of a want or of READY, where each one's size is given."""
     if not isinstance(files, dict):
         return None
     sizes = [
         entry["size"] for entry in files.values() if isinstance(entry, dict) and isinstance(entry.get("size"), int)
     ]
     return sum(sizes) if len(sizes) == len(files) else None
+
+
+def _note(path: str) -> dict[str, Any] | None:
+    """What a file beside the layout's directories says, be it nothing; None where there is none."""
+    return read_document(path) if exists(path) else None
 
 
 def _text(value: object) -> str | None:

@@ -148,11 +148,14 @@ class Transfer:
         length = head.length(answer.headers)
         if None not in {self.source.size, length} and length != self.source.size:
             raise TransferError(
-                f"{shown(url)}: {length} bytes are offered, {self.source.size} are wanted", transient=False
+                f"{shown(url)}: {length} bytes are offered, {self.source.size} are wanted",
+                transient=False,
+                cause="size",
             )
         if self.source.size is None and length is not None and length > free_bytes(os.path.dirname(self._part.path)):
             # anybody's server may say so: that is no reason to hold up all other downloads
-            raise TransferError(f"{shown(url)}: {length} bytes are offered, more than are free here", transient=True)
+            what = f"{length} bytes are offered, more than are free here"
+            raise TransferError(f"{shown(url)}: {what}", transient=True, cause="disk_full")
         self.restart()
         sink = self._sink or self._open()
         self._begin(url, answer, length)
@@ -188,7 +191,8 @@ class Transfer:
         total = self.total
         if total is not None and self.size > total:
             self.restart()
-            raise TransferError(f"{shown(url)}: more than the {total} bytes that are wanted", transient=False)
+            what = f"more than the {total} bytes that are wanted"
+            raise TransferError(f"{shown(url)}: {what}", transient=False, cause="size")
         if self.size - self._noted >= CHECKPOINT_BYTES:
             self._note(save=True)
 
@@ -236,7 +240,8 @@ class Transfer:
     def see_that_all_came(self, url: str) -> None:
         """Raise TransferError where less came than there is to be."""
         if self.total is not None and self.size != self.total:
-            raise TransferError(f"{shown(url)}: {self.size} bytes came, {self.total} are wanted", transient=True)
+            what = f"{self.size} bytes came, {self.total} are wanted"
+            raise TransferError(f"{shown(url)}: {what}", transient=True, cause="size")
         if self.size == 0 and self._open_ended:  # a head that was cut off looks like this
             raise TransferError(f"{shown(url)}: nothing came, and no word of how much there is", transient=True)
 

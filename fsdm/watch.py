@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 
 from watchdog.observers.inotify_c import CallbackId, InotifyConstants, InotifyFD, Mask
 
-from fsdm.layout import is_id
+from fsdm.layout import PAUSE, RELEASE, is_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -183,11 +183,13 @@ class Watch:
         name = os.fsdecode(event.name)
         if is_id(name):
             self._ring(name)
+        elif name == RELEASE:
+            self._ring(None)
         elif not name:  # the directory itself was moved or removed
             self._lost(path)
 
     def _in_root(self, event: InotifyEvent) -> None:
-        if event.name in {b"want", b"delete", b"verify", b""}:
+        if event.name in {b"want", b"delete", b"verify", PAUSE.encode(), b""}:
             self._ring(None)
 
     def _lost(self, path: str) -> None:

@@ -326,3 +326,21 @@ def test_a_verb_loads_no_other_verb() -> None:
     code = "import sys; from fsdm.cli import build_parser; build_parser({'ls'}); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert {name for name in done.stdout.split() if name.startswith("fsdm.verbs.")} == {"fsdm.verbs.ls"}
+
+
+def test_retry_tries_again_at_once_what_fails_and_nothing_else(data_dir: Path, source: Source) -> None:
+    failing, waiting = source.chunk(files=1), source.chunk(files=1, size=10_000)
+    lost = source.files.pop(f"/{failing.id}/blocks.parquet")
+    with reconciling(data_dir, "--max-bytes", "5K"):
+        put_want(data_dir, waiting)
+        put_want(data_dir, failing)
+        eventually(lambda: entries(data_dir / "failed") == sorted([failing.id, waiting.id]))
+        place = (data_dir / "want" / waiting.id).stat().st_mtime_ns
+        source.files[f"/{failing.id}/blocks.parquet"] = lost
+        assert fsdm_json("retry", "-d", data_dir) == {"retried": [failing.id]}
+        assert fsdm("wait", "-d", data_dir, failing.id, "--timeout", PATIENCE_S).returncode == 0
+        assert (data_dir / "want" / waiting.id).stat().st_mtime_ns == place
+        done = fsdm("retry", "-d", data_dir, waiting.id, failing.id)
+        assert (done.returncode, done.stdout) == (3, f"{waiting.id}\n")
+        assert f"nothing is asked for {failing.id}" in done.stderr
+    assert fsdm("retry", "-d", data_dir, "x").returncode == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import threading
@@ -47,6 +48,8 @@ def calls(client: Client) -> list[Callable[[], object]]:
         client.status,
         lambda: client.wait(an_id(), 0),
         lambda: client.wait_converged(0),
+        lambda: asyncio.run(client.wait_async(an_id(), 0)),
+        lambda: asyncio.run(client.wait_converged_async(0)),
     ]
 
 

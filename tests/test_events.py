@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from dataclasses import asdict
 from typing import get_args
 
 import pytest
@@ -25,3 +27,23 @@ def test_an_event_shows_its_symbol_the_short_id_and_what_there_is_to_say(kind: K
 
 def test_events_are_values() -> None:
     assert {Event("deleted", ID), Event("deleted", ID)} == {Event("deleted", ID, "")}
+
+
+def test_a_log_record_carries_what_an_event_says_and_nothing_that_it_does_not() -> None:
+    told = Event("available", ID, "2 files", "d" * 64, 20, 0.0, 0.25)
+    assert told.fields() == {
+        "event": "available",
+        "chunk_id": ID,
+        "text": "2 files",
+        "dataset_id": "d" * 64,
+        "size_bytes": 20,
+        "after_s": 0.0,
+        "fetch_s": 0.25,
+    }
+    assert Event("failed", ID, cause="http_404").fields() == {"event": "failed", "chunk_id": ID, "cause": "http_404"}
+    record = logging.makeLogRecord({})
+    assert not set(vars(record)) & {"event", *asdict(told)}  # `logger.info(…, extra=…)` would refuse them
+
+
+def test_zero_bytes_are_said() -> None:
+    assert Event("file", ID, size_bytes=0).fields()["size_bytes"] == 0

@@ -14,23 +14,54 @@ from fsdm.verbs import VERBS
 
 # from the ground up; `__init__` stands above all that it offers
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "events", "doorbell", "crew", "fs", "answer", "ledger", "outage"),
-    ("layout", "stop", "limits", "ranges", "rate", "size", "policy", "lookup"),
-    ("model", "index", "state", "locks", "watch", "connection", "hosts"),
-    ("plan", "intents", "kept", "refs", "catalog", "sink", "parts", "session", "lanes"),
-    ("body", "agenda", "scan", "audit", "download", "transfer", "room", "verdict", "memory"),
-    ("repair", "status", "fetcher", "disk", "admission", "trash", "rehash"),
+    ("errors", "events", "doorbell", "crew", "fs", "answer", "ledger", "outage", "waits", "heart", "probe"),
+    ("layout", "stop", "limits", "ranges", "rate", "size", "policy", "lookup", "clock", "brake", "tally"),
+    ("model", "index", "coverage", "state", "locks", "watch", "connection", "hosts", "progress", "extents"),
+    (
+        "band",
+        "plan",
+        "pause",
+        "intents",
+        "kept",
+        "refs",
+        "catalog",
+        "sink",
+        "parts",
+        "session",
+        "lanes",
+        "holders",
+    ),
+    (
+        "body",
+        "agenda",
+        "scan",
+        "audit",
+        "download",
+        "transfer",
+        "room",
+        "verdict",
+        "memory",
+        "reasons",
+        "assignment",
+        "gauges",
+    ),
+    ("repair", "status", "fetcher", "disk", "admission", "trash", "difference", "deletes", "rehash"),
     ("apply",),
     ("inspector", "verification"),
-    ("aftermath", "scrub"),
-    ("reconciler", "client"),
-    ("manager",),
+    ("aftermath", "survey", "scrub"),
+    ("reconciler", "client", "explain"),
+    ("manager", "health"),
+    ("metrics", "notify", "endpoint", "textfile"),
+    ("service",),
     ("__init__",),
     ("demo.source", "demo.show", "demo.roles"),
     ("demo.cast", "demo.check", "demo.stage"),
     ("demo.play",),
     ("demo",),
-    ("console", "arguments"),
+    ("console", "arguments", "manpage"),
+    ("map.words", "talk", "view"),
+    ("map.text", "map.drawing", "map.page", "live"),
+    ("map",),
     tuple(f"verbs.{name}" for name in VERBS),
     ("verbs",),
     ("cli",),
@@ -38,7 +69,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 )
 PURE = (
     "errors", "events", "answer", "layout", "model", "index", "state", "plan", "agenda",
-    "size", "ledger", "outage", "limits", "verdict", "policy",
+    "size", "ledger", "outage", "limits", "verdict", "policy", "coverage", "band", "clock", "reasons", "brake", "heart",
+    "progress",
 )  # fmt: skip
 MAY_CHANGE_THE_DISK = ("fs", "intents", "locks")
 
@@ -54,7 +86,7 @@ CHANGES = {
     "shutil": {"rmtree", "move"},
 }
 PURE_IMPORTS = re.compile(
-    r"__future__|bisect|collections(\.abc)?|dataclasses|datetime|email\.utils|enum|errno|functools|heapq|ipaddress|os|"
+    r"__future__|bisect|collections(\.abc)?|dataclasses|datetime|email\.utils|enum|errno|functools|heapq|ipaddress|itertools|operator|os|"
     r"pydantic(_core)?|re|types|"
     r"typing|urllib\.parse|"
     rf"fsdm\.({'|'.join(PURE)})"

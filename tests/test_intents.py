@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -23,17 +24,17 @@ from fsdm.intents import (
     place_want,
     read_want,
     remove_marker,
+    retry,
 )
 from fsdm.layout import WANT_MAX_BYTES, Layout
 from fsdm.locks import EXCLUSIVE, close_fd, open_fd, try_flock
 from fsdm.model import DataChunk
-from tests.kit import an_id
+from fsdm.state import Marker
+from tests.kit import an_id, eventually
 from tests.test_fs import CrashBefore, CrashError, Recorder, crash_at_each_step
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from fsdm.state import Marker
 
 
 def a_want(**kw: object) -> DataChunk:
@@ -565,3 +566,91 @@ def test_a_delete_is_not_forgotten_beside_a_want(layout: Layout) -> None:
     assert remove_marker(layout, FileSystem(), delete, judged(delete), None), (
         "one that cannot be read overrules nothing"
     )
+
+
+# --------------------------------------------------------------------------------------------------------- trying again
+
+
+@pytest.mark.parametrize("which", ["want", "delete"])
+def test_a_retry_renews_the_marker_that_stands_and_changes_nothing_of_it(layout: Layout, which: str) -> None:
+    chunk = a_want()
+    if which == "want":
+        place_want(layout, chunk)
+    else:
+        place_delete(layout, chunk.id)
+    path = f"{layout.root}/{which}/{chunk.id}"
+    os.utime(path, ns=(1, 1))
+    before, text = judged(path), Path(path).read_bytes()
+    assert retry(layout, chunk.id)
+    after = judged(path)
+    assert not after.same_as(before)
+    assert (after.ino, after.size, Path(path).read_bytes()) == (before.ino, before.size, text)
+    assert sum(map(len, markers(layout))) == 1
+
+
+def test_a_retry_makes_no_marker(layout: Layout) -> None:
+    assert not retry(layout, an_id())
+    assert markers(layout) == ([], [])
+
+
+@pytest.mark.parametrize("order", [("want", "delete"), ("delete", "want")])
+def test_a_retry_of_two_markers_leaves_the_later_one_the_later(layout: Layout, order: tuple[str, str]) -> None:
+    chunk_id = an_id()
+    first, second = (f"{layout.root}/{which}/{chunk_id}" for which in order)
+    for path in (first, second):
+        put(path, "{}")
+    eventually(lambda: renewed(second, first))
+    assert retry(layout, chunk_id)
+    assert judged(second).ctime_ns > judged(first).ctime_ns
+
+
+def renewed(path: str, before: str) -> bool:
+    """Touch a file until its ctime is later than another's: the kernel's clock ticks."""
+    os.utime(path)
+    return os.lstat(path).st_ctime_ns > os.lstat(before).st_ctime_ns
+
+
+def test_a_retry_of_two_markers_of_which_nobody_can_tell_the_later_touches_neither(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chunk = a_want()
+    put(layout.want_marker(chunk.id), "{}")
+    put(layout.delete_marker(chunk.id))
+    monkeypatch.setattr(intents, "look_at", lambda path: Marker(1, 1, 1, 1))
+    monkeypatch.setattr(intents, "_renew", None)
+    assert retry(layout, chunk.id)
+
+
+def test_a_retry_touches_no_file_beyond_a_symlink_and_waits_for_no_fifo(layout: Layout, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.write_text("x")
+    os.utime(target, ns=(1, 1))
+    link, fifo, directory = an_id(), an_id(), an_id()
+    os.symlink(target, layout.want_marker(link))
+    os.mkfifo(layout.want_marker(fifo))
+    os.mkdir(layout.delete_marker(directory))
+    for chunk_id in (link, fifo, directory):
+        with pytest.raises(DataDirectoryError, match=f"{chunk_id} is in the way: it is not a file"):
+            retry(layout, chunk_id)
+    assert target.stat().st_mtime_ns == 1
+
+
+def test_a_retry_of_another_user_s_marker_puts_a_copy_in_its_place(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chunk = a_want()
+    place_want(layout, chunk)
+    before = judged(layout.want_marker(chunk.id))
+    opened = os.open
+
+    def refuse(path: str, flags: int, *rest: Any, **more: Any) -> int:
+        if flags & os.O_WRONLY and not flags & os.O_CREAT:
+            raise PermissionError(errno.EACCES, "refused", path)
+        return opened(path, flags, *rest, **more)
+
+    monkeypatch.setattr(os, "open", refuse)
+    assert retry(layout, chunk.id)
+    after = judged(layout.want_marker(chunk.id))
+    assert after.ino != before.ino
+    assert read_want(layout, chunk.id, after) == chunk
+    assert markers(layout) == ([chunk.id], [])

@@ -185,15 +185,19 @@ def test_somebody_who_asks_who_reconciles_does_not_keep_lock_from_its_taker(
     ReconcilerLock(layout).close()
 
 
-def test_a_lock_that_was_removed_is_no_longer_ours_and_can_be_taken_anew(layout: Layout) -> None:
+def test_a_lock_that_was_removed_is_no_longer_ours_and_can_be_taken_anew_once_we_have_let_go(layout: Layout) -> None:
     lock = ReconcilerLock(layout)
     assert lock.is_ours()
     os.unlink(layout.lock)
     assert not lock.is_ours()
+    before = set(locks._descriptors)
+    with pytest.raises(ReconcilerRunsError):
+        ReconcilerLock(layout)
+    assert not lock.is_ours()
+    assert locks._descriptors == before
+    lock.close()
     anew = ReconcilerLock(layout)
     assert anew.is_ours()
-    assert not lock.is_ours()
-    lock.close()
     with pytest.raises(ReconcilerRunsError):
         ReconcilerLock(layout)
     anew.close()

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import threading
 from typing import TYPE_CHECKING, Literal
 
 import pytest
 
+import fsdm.manager
 from fsdm import DataManager, Limits
 from fsdm.layout import Layout
 from fsdm.manager import make_layout
-from tests.kit import chunk_dir, entries, eventually, expected, files_of
+from tests.kit import PATIENCE_S, chunk_dir, entries, eventually, expected, files_of
 from tests.test_fs import Recorder
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from fsdm import Event
     from tests.kit import Source
 
 
@@ -70,6 +74,29 @@ def test_a_download_after_a_delete_that_waits_fetches_nothing_again(dm: DataMana
     assert dict(source.asked) == asked
 
 
+def test_a_callback_that_raises_is_logged_and_holds_nothing_up(
+    data_dir: Path, source: Source, caplog: pytest.LogCaptureFixture
+) -> None:
+    told: list[str] = []
+
+    def hear(event: Event) -> None:
+        told.append(event.kind)
+        raise RuntimeError(f"not {event.kind}")
+
+    chunk, late = source.chunk(), source.chunk(start=10, end=20)
+    with DataManager(data_dir, on_event=hear) as dm:
+        dm.download_chunk(chunk)
+        assert dm.wait(chunk.id, 10)
+        with dm.find_chunk(chunk.dataset_id, 0):
+            dm.delete_chunk(chunk.id)
+            eventually(lambda: "retiring" in told, "it was told that the chunk waits")
+            dm.download_chunk(late)
+            assert dm.wait(late.id, 10)
+        assert not dm.wait(chunk.id, 10)
+    assert {"started", "file", "available", "retiring", "deleted"} <= set(told)
+    assert {record.getMessage().split(":")[0] for record in caplog.records if record.exc_info} == {"on_event failed at"}
+
+
 @pytest.mark.parametrize("durability", ["none", "chunk"])
 def test_durability_is_a_choice_and_without_it_nothing_below_the_directory_is_synced(
     data_dir: Path, source: Source, durability: Literal["none", "chunk"], monkeypatch: pytest.MonkeyPatch
@@ -91,3 +118,45 @@ def test_durability_is_a_choice_and_without_it_nothing_below_the_directory_is_sy
     below = [path for path in synced if path.startswith(str(data_dir))]
     assert bool(below) == (durability == "chunk")
     assert durability == "none" or any(path.endswith("/data/blocks.parquet") for path in below)
+
+
+def test_who_takes_over_makes_what_was_removed_while_nobody_reconciled(
+    data_dir: Path, source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chunk = source.chunk()
+    with DataManager(data_dir) as first, DataManager(data_dir) as second:
+        going = threading.Event()
+        take_over = second._take_over
+        monkeypatch.setattr(second, "_take_over", lambda: going.is_set() and take_over())
+        first.close()
+        for name in Layout(data_dir).directories():
+            (data_dir / name).rmdir()
+        going.set()
+        eventually(lambda: second.reconciling)
+        second.download_chunk(chunk)
+        assert second.wait(chunk.id, 10)
+
+
+def test_a_standby_that_cannot_take_over_says_so_once_until_it_is_another_reason(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tries, reasons = itertools.count(1), {1: "one", 2: "one", 3: "two", 4: "two", 6: "two"}
+    done = threading.Event()
+
+    def take_over() -> bool:
+        number = next(tries)
+        if number > max(reasons):
+            done.set()
+        elif number in reasons:
+            raise OSError(reasons[number])
+        return False
+
+    monkeypatch.setattr(fsdm.manager, "STANDBY_S", 0.001)
+    with DataManager(data_dir), DataManager(data_dir) as second:
+        monkeypatch.setattr(second, "_take_over", take_over)
+        assert done.wait(PATIENCE_S)
+    assert [record.args[1].args[0] for record in caplog.records if "cannot take over" in record.msg] == [
+        "one",
+        "two",
+        "two",  # by then, it was another one that reconciled
+    ]

@@ -11,7 +11,6 @@ parameter. `FSDM_MIXTURES=500` runs so many lives, `FSDM_MIXTURES_SEED=7` begins
 from __future__ import annotations
 
 import contextlib
-import gc
 import gzip
 import hashlib
 import os
@@ -39,11 +38,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from http.server import BaseHTTPRequestHandler
     from pathlib import Path
-
-pytestmark = pytest.mark.filterwarnings(
-    # CPython's ssl leaves a connection that was reset before its handshake to the garbage collector (_create, recv)
-    r"ignore:Exception ignored in. <ssl\.SSLSocket:pytest.PytestUnraisableExceptionWarning"
-)
 
 LIVES = int(os.environ.get("FSDM_MIXTURES", "6"))
 FIRST_SEED = int(os.environ.get("FSDM_MIXTURES_SEED", "1"))
@@ -348,7 +342,6 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[
         yield [f"https://127.0.0.1:{tls}", f"http://{NOWHERE}", f"http://127.0.0.1:{nobody}"]
         listener.shutdown(socket.SHUT_RDWR)
         server.join()
-    gc.collect()  # see pytestmark
 
 
 def _shake_hands(listener: socket.socket, context: ssl.SSLContext) -> None:

@@ -339,7 +339,7 @@ def test_a_want_that_waits_holds_up_none_that_fits_and_a_retiring_chunk_keeps_it
         assert dm.wait(small.id, PATIENCE_S)
         with dm.find_chunk(first.dataset_id, 0):  # type: ignore[union-attr]
             dm.delete_chunk(first.id)
-            eventually(lambda: Event("retiring", first.id) in events)
+            eventually(lambda: any(event.kind == "retiring" and event.chunk_id == first.id for event in events))
             anew = source.chunk(start=30, end=40, size=450_000)
             dm.download_chunk(anew)
             assert "(800.0 kB of that by chunks that are retiring)" in waits(dm, anew)

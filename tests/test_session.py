@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import os
+import select
 import socket
+import struct
 import threading
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Self
@@ -17,8 +19,8 @@ from requests.adapters import DEFAULT_POOLSIZE
 from urllib3.util import parse_url
 
 from fsdm import session
-from fsdm.connection import Pool
-from fsdm.errors import TransferError
+from fsdm.connection import Guarded, Pool
+from fsdm.errors import HostError, TransferError
 from fsdm.session import DRAIN_BYTES, ENVIRONMENT_S, Session, Sessions
 from fsdm.stop import Stop
 from tests.kit import PATIENCE_S, eventually
@@ -378,3 +380,30 @@ def test_a_server_that_falls_silent_on_a_kept_connection_is_given_up(host: Host)
     with kept_asked(), pytest.raises(TransferError, match=r"not a byte for 0\.05 s") as caught:
         get(sessions, f"{host.url}/silent")
     assert caught.value.transient
+
+
+def test_a_connection_that_is_reset_before_its_handshake_is_closed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    connect = Guarded._new_conn
+    reset: list[socket.socket] = []
+
+    def resetting(conn: Guarded) -> socket.socket:
+        sock = connect(conn)
+        theirs, _ = listener.accept()
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        theirs.close()
+        poll = select.poll()
+        poll.register(sock, 0)
+        assert poll.poll(PATIENCE_S * 1000)
+        reset.append(sock)
+        return sock
+
+    monkeypatch.setattr(Guarded, "_new_conn", resetting)
+    sessions = Sessions(connect_timeout_s=5, idle_timeout_s=5)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        fds = os.listdir("/proc/self/fd")
+        url = f"https://127.0.0.1:{listener.getsockname()[1]}/x"
+        with pytest.raises(HostError) as caught, sessions.get(url, {}, Stop()):
+            pass
+        assert len(reset) == 1
+        assert os.listdir("/proc/self/fd") == fds, "though the error, which knows all of it, still lives"
+        assert caught.value.transient

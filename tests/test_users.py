@@ -375,23 +375,26 @@ def test_somebody_who_sits_on_the_lock_of_intents_delays_and_stops_nobody(root: 
         assert all(settled(root, chunk) for chunk in chunks)
 
 
-def test_a_reader_with_lock_can_keep_the_next_reconciler_from_it_and_without_it_cannot(root: Path) -> None:
+@pytest.mark.parametrize(("name", "mode"), [("LOCK", 0o600), ("trash", 0o700)])
+def test_a_reader_with_lock_or_trash_can_keep_the_next_reconciler_from_it_and_without_it_cannot(
+    root: Path, name: str, mode: int
+) -> None:
     descriptors: list[int] = []
 
     def sit() -> None:
-        descriptors.append(os.open(root / "LOCK", os.O_RDONLY))
+        descriptors.append(os.open(root / name, os.O_RDONLY))
         fcntl.flock(descriptors[0], fcntl.LOCK_EX)
 
     with reconciling(root):
         assert json.loads(as_user(READER, lambda: client(root).status().reconciler))["pid"]
     with acting(READER, sit):
         assert as_user(OWNER, lambda: DataManager(root).reconciling) is False
-    (root / "LOCK").chmod(0o600)
+    (root / name).chmod(mode)
     with pytest.raises(PermissionError):
         as_user(READER, sit)
     with reconciling(root):
-        assert "not known" in as_user(READER, lambda: client(root).status().reconciler)
-    assert stat.S_IMODE((root / "LOCK").stat().st_mode) == 0o600
+        assert ("not known" in as_user(READER, lambda: client(root).status().reconciler)) == (name == "LOCK")
+    assert stat.S_IMODE((root / name).stat().st_mode) == mode
 
 
 # ----------------------------------------------------------------------------------------------- an asker that floods

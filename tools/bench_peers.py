@@ -28,7 +28,7 @@ from fsdm.layout import Layout
 from fsdm.manager import make_layout
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 RUN_MAX_S: Final = 150.0
 LOOK_EVERY_MS: Final = 5  # at a running child's memory
@@ -230,7 +230,7 @@ def wants(job: Job) -> list[DataChunk]:
     """The job's files, as chunks."""
     chunks = []
     for first in range(0, len(job.names), job.files):
-        files: dict[str, object] = {}
+        files: dict[str, Mapping[str, object]] = {}
         for at in range(first, min(first + job.files, len(job.names))):
             digest = {"sha256": job.sha256[at]} if job.sha256 else {}
             files[job.names[at]] = {"url": f"{job.url}/{job.names[at]}", "size": job.size_bytes, **digest}

@@ -174,7 +174,9 @@ def begin(role: str, *arguments: object) -> subprocess.Popen[str]:
 
 def reconciler(data_dir: str) -> subprocess.Popen[bytes]:
     """`fsdm run`."""
-    return subprocess.Popen([sys.executable, "-m", "fsdm", "run", "--wait", "-d", data_dir], stderr=subprocess.DEVNULL)
+    return subprocess.Popen(
+        [sys.executable, "-m", "fsdm", "run", "--wait", "--brake", "off", "-d", data_dir], stderr=subprocess.DEVNULL
+    )
 
 
 # --------------------------------------------------------------------------------------------------------- measurements

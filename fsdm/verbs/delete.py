@@ -2,35 +2,75 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Final
 
-from fsdm.arguments import open_client
+from fsdm.arguments import add_brake, open_client
+from fsdm.brake import FEW_DELETES, check, too_much
 from fsdm.console import print_json
 from fsdm.errors import EXIT_OK
 
 if TYPE_CHECKING:
     import argparse
 
+    from fsdm.difference import Difference
+
 
 EXAMPLES: Final = """\
 fsdm delete -d data ID
-fsdm ls -d data | xargs fsdm delete -d data
+fsdm delete -d data ID --dry-run
+fsdm ls -d data | xargs fsdm delete -d data --yes    # more than a quarter of what is here: it asks whether it is meant
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What it takes."""
     parser.add_argument("ids", nargs="+", metavar="ID", help="64 lower-case hex digits")
+    add_brake(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Place a delete marker for each id."""
+    from fsdm.intents import place_deletes
     from fsdm.layout import as_id
+    from fsdm.locks import exists
 
-    ids = [as_id(one, "ID") for one in arguments.ids]
+    ids = list(dict.fromkeys(as_id(one, "ID") for one in arguments.ids))
+    share = arguments.brake if len(ids) >= FEW_DELETES and not arguments.yes else None
     with open_client(arguments) as client:
-        for chunk_id in ids:
-            client.delete_chunk(chunk_id)
+        if arguments.dry_run or share is not None:
+            from fsdm.difference import Comparison
+
+            comparison = Comparison(client.layout)
+            found = comparison.with_deletes(ids)
+            if arguments.dry_run:
+                unknown = [one for one in ids if not comparison.knows(one)]
+                _show(found, unknown, too_much(found.going, found.here, share), as_json=arguments.json)
+                return EXIT_OK
+            check(found.going, found.here, share)
+        place_deletes(client.layout, ids, meant=arguments.yes and not exists(client.layout.brake))
     if arguments.json:
         print_json({"deleted": ids})
     return EXIT_OK
+
+
+def _show(found: Difference, unknown: list[str], braked: str, *, as_json: bool) -> None:
+    from fsdm.size import readable
+
+    if as_json:
+        document = {
+            "dry_run": True,
+            "deleted": found.deleted,
+            "unknown": unknown,
+            "here": found.here,
+            "going": found.going,
+            "freed_bytes": found.freed_bytes,
+            "braked": bool(braked),
+        }
+        print_json(document)
+        return
+    for chunk_id in found.deleted:
+        print(chunk_id, "unknown" if chunk_id in unknown else "would be deleted", sep="\t")
+    print(f"{found.going} of {found.here} chunks would go ({readable(found.freed_bytes)})", file=sys.stderr)
+    if braked:
+        print(f"fsdm: it would be braked: {braked}", file=sys.stderr)

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
 import threading
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
-from fsdm.arguments import data_dir_of, host, positive, size
-from fsdm.console import plain, print_json
-from fsdm.errors import EXIT_NOT_CONVERGED, EXIT_OK
+from fsdm.arguments import data_dir_of, host, positive, share, size
+from fsdm.console import is_screen, plain, print_json
+from fsdm.errors import EXIT_NOT_CONVERGED, EXIT_OK, InvalidInputError
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Callable, Iterator
 
     from fsdm.events import Event
 
 EXAMPLES: Final = """\
 fsdm run -d data
 fsdm run -d data --once    # converge and exit
+fsdm run -d data --log-format json 2>> fsdm.log
+fsdm run -d data --metrics-addr 127.0.0.1:9464
 """
 
 
@@ -65,6 +70,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="no download begins that would leave less free on the disk",
     )
     parser.add_argument(
+        "--brake",
+        type=share,
+        default="0.25",
+        metavar="SHARE",
+        help="hold deletes back where more than this part of what is here, and 100 chunks, would go within 10 minutes, "
+        "until they are released (fsdm release); off: never (default 25%%)",
+    )
+    parser.add_argument(
         "--durability",
         choices=["none", "chunk"],
         default="chunk",
@@ -96,17 +109,43 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--allow-unknown-fs", action="store_true", help="trust flock on a file system not known to be safe"
     )
+    parser.add_argument(
+        "--log-format",
+        choices=["auto", "text", "json"],
+        default="auto",
+        help="what stderr shows: text, a line for each event; json, the same as JSON Lines; auto (default), a live "
+        "view on a terminal, else text (nothing with --json, which prints events on stdout)",
+    )
+    parser.add_argument(
+        "--metrics-addr",
+        metavar="HOST:PORT",
+        help="serve /metrics (for Prometheus), /healthz and /readyz there, as 127.0.0.1:9464",
+    )
+    parser.add_argument(
+        "--metrics-file",
+        metavar="FILE.prom",
+        help="write the metrics there every 15 seconds, for the node exporter's textfile collector",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Reconcile until SIGTERM or SIGINT, or (`--once`) until there is nothing left that can be done."""
+    with _shown(arguments) as show:
+        return _reconcile(arguments, show)
+
+
+def _reconcile(arguments: argparse.Namespace, show: Callable[[Event], None]) -> int:
     from fsdm.limits import Limits
     from fsdm.manager import run_forever, run_once
+    from fsdm.service import Service
 
+    watched = bool(arguments.metrics_addr or arguments.metrics_file)
+    if arguments.once and watched:
+        what = "--metrics-addr and --metrics-file are of a reconciler that goes on"
+        raise InvalidInputError(what, field="--once", hint="leave out --once, or them")
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    show = _show_json_event if arguments.json else _show_event
     data_dir = data_dir_of(arguments)
     limits = Limits(
         jobs=arguments.jobs,
@@ -116,13 +155,27 @@ def run(arguments: argparse.Namespace) -> int:
         bytes_per_s=arguments.limit_rate,
         max_bytes=arguments.max_bytes,
         keep_free_bytes=arguments.keep_free,
+        brake_share=arguments.brake,
         durability=arguments.durability,
         allow_hosts=tuple(arguments.allow_host),
         deny_private=arguments.deny_private,
         scrub_days=arguments.scrub_days,
+        count_bytes=watched,
     )
     if not arguments.once:
-        run_forever(data_dir, stop, limits, show, wait=arguments.wait, allow_unknown_fs=arguments.allow_unknown_fs)
+        service = Service(address=arguments.metrics_addr, file=arguments.metrics_file)
+        if service.url is not None:
+            print(f"fsdm: metrics are at {service.url}/metrics", file=sys.stderr, flush=True)
+        with service:
+            run_forever(
+                data_dir,
+                stop,
+                limits,
+                show,
+                wait=arguments.wait,
+                allow_unknown_fs=arguments.allow_unknown_fs,
+                attend=service.attend,
+            )
         return EXIT_OK
     troubles = run_once(data_dir, stop, limits, show, wait=arguments.wait, allow_unknown_fs=arguments.allow_unknown_fs)
     for name, why in troubles.items():
@@ -130,10 +183,42 @@ def run(arguments: argparse.Namespace) -> int:
     return EXIT_NOT_CONVERGED if troubles else EXIT_OK
 
 
-def _show_event(event: Event) -> None:
-    text = str(event)
-    encoding = sys.stderr.encoding or "ascii"
-    print(plain(text).encode(encoding, "replace").decode(encoding), file=sys.stderr, flush=True)
+@contextmanager
+def _shown(arguments: argparse.Namespace) -> Iterator[Callable[[Event], None]]:
+    """How events are shown: on stdout where `--json` asks for that, and else, or besides, as `--log-format` says."""
+    from fsdm.talk import Talk, write_line
+
+    form = arguments.log_format
+    if form == "auto" and arguments.json:
+        yield _show_json_event
+        return
+    with _live_view(arguments) if form == "auto" and is_screen(sys.stderr) else nullcontext(write_line) as write:
+        talk = Talk(as_json=form == "json", write=write)
+
+        def show(event: Event) -> None:
+            if arguments.json:
+                _show_json_event(event)
+            talk.event(event)
+
+        logger = logging.getLogger("fsdm")
+        logger.addHandler(talk)
+        try:
+            yield show
+        finally:
+            logger.removeHandler(talk)
+
+
+@contextmanager
+def _live_view(arguments: argparse.Namespace) -> Iterator[Callable[[str], None]]:
+    from rich.console import Console
+
+    from fsdm.layout import Layout
+    from fsdm.live import LiveView
+    from fsdm.view import glyphs_for
+
+    layout = Layout(data_dir_of(arguments))
+    with LiveView(layout, Console(stderr=True), glyphs_for(sys.stderr.encoding), max_bytes=arguments.max_bytes) as view:
+        yield view.say
 
 
 def _show_json_event(event: Event) -> None:

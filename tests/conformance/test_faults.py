@@ -46,19 +46,23 @@ def fault(what: str, sound: str, faulty: str, test: Callable[..., None], **given
 LOCK, READY = "flock -s -n 9", "stands /proc/self/fd/9/READY"
 LAST_LOOK = '! stands "$data/delete/${1##*-}"; then'
 FIRST_LOOK = '! stands "$data/delete/${1##*-}" || return 1'
+FIRST_READY = 'stands "$data/chunks/$1/READY" || return 1'
 NO_SYMLINK = '[ "$(readlink /proc/self/fd/9)" = "$data/chunks/$1" ] &&'
 EXEC = '            exec "$@"'
 ORDER = "sort -t - -k 1,1r -k 2"
 MOVE = 'mv -fT -- "$temporary" "$data/$1/$2"'
 REMOVE = '    [ -d "$data/$opposite/$2" ] || rm -f -- "$data/$opposite/$2"\n'
 HOLDING = test_holding.test_what_happens_before_the_lock_is_seen_after_it
+UNLOCKED = test_holding.test_who_asks_for_what_is_to_leave_does_not_even_lock_it
 HIDDEN = test_finding.test_what_is_not_available_is_neither_listed_nor_found_and_the_next_in_line_is
 WANTED = test_asking.test_a_want_appears_whole_by_a_rename_under_the_lock_of_intents_and_then_the_delete_goes
 
 FAULTS = [
     fault("READY before the lock", f"{LOCK} && {READY}", f"{READY} && {LOCK}", HOLDING, happens=test_holding.leaves),
     fault("READY by path", READY, 'stands "$data/chunks/$1/READY"', HOLDING, happens=test_holding.leaves_for_another),
-    fault("no READY", READY, "true", HIDDEN, hide=test_finding.no_ready),
+    fault("no READY", "stands() {", 'stands() { [ "${1##*/}" = READY ] ||', HIDDEN, hide=test_finding.no_ready),
+    fault("no READY after the lock", READY, "true", HOLDING, happens=test_holding.is_to_be_replaced),
+    fault("no READY before the lock", FIRST_READY, "true", UNLOCKED, happened=test_holding.is_to_be_replaced),
     fault(
         "delete may not be searched",
         'stands "$data/delete/." ||',
@@ -67,12 +71,7 @@ FAULTS = [
     ),
     fault("no lock", LOCK, "true", test_holding.test_the_chunk_is_held_while_cmd_runs_and_free_when_it_has_ended),
     fault("no look at the delete after the lock", LAST_LOOK, "true; then", HOLDING, happens=test_holding.is_deleted),
-    fault(
-        "no look at the delete before the lock",
-        FIRST_LOOK,
-        "true",
-        test_holding.test_who_asks_for_a_deleted_chunk_does_not_even_lock_it,
-    ),
+    fault("no look at the delete before the lock", FIRST_LOOK, "true", UNLOCKED, happened=test_holding.is_deleted),
     fault(
         "a symlink to nowhere is no delete",
         ' || [ -L "$1" ]; }',

@@ -192,10 +192,13 @@ def test_the_lock_is_shared_never_waited_for_never_unlocked_and_never_converted(
     assert locks == [fcntl.LOCK_SH | fcntl.LOCK_NB]
 
 
-def test_who_asks_for_a_deleted_chunk_does_not_even_lock_it(client: Client, layout: Layout) -> None:
+@pytest.mark.parametrize("happened", [is_deleted, is_to_be_replaced], ids=lambda happened: happened.__name__)
+def test_who_asks_for_what_is_to_leave_does_not_even_lock_it(
+    client: Client, layout: Layout, happened: Callable[[Layout, Place], None]
+) -> None:
     """flock has no fairness: readers that keep asking would keep the reconciler from its claim for ever."""
     place = put_chunk(layout)
-    is_deleted(layout, place)
+    happened(layout, place)
     with client.gated(("flock",), "hold", DATASET, 5, "--", "true") as gated:
         assert [stop for stop in gated.stops() if stop.path == layout.path(place)] == []
         assert gated.result()[0] == 3

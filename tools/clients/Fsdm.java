@@ -186,7 +186,8 @@ public final class Fsdm {
         for (String name : candidates(dataset, new BigInteger(number))) {
             Path directory = data.resolve("chunks/" + dataset + "/" + name);
             String id = name.substring(42);
-            if (deleted(id) || !Files.isDirectory(directory, LinkOption.NOFOLLOW_LINKS)) continue;
+            // Before the lock as well, for fairness: who keeps asking must not keep the reconciler from its claim.
+            if (deleted(id) || !stands(directory.resolve("READY"))) continue;
             Path held = Files.createTempFile("fsdm", null);
             ProcessBuilder process = run(HOLD, held, directory, data.resolve("delete/" + id));
             process.command().addAll(command);

@@ -53,6 +53,11 @@ static bool deleted(const char *id) {
     return stands(AT_FDCWD, path(buffer, "delete", id, ""));
 }
 
+static bool ready(const char *directory) {
+    char buffer[PATH_MAX];
+    return snprintf(buffer, PATH_MAX, "%s/READY", directory) < PATH_MAX && stands(AT_FDCWD, buffer);
+}
+
 static bool is_id(const char *text) { return strlen(text) == ID && strspn(text, "0123456789abcdef") == ID; }
 
 /* Where the value of a key of the outermost object of a JSON text begins, or NULL; of several, the last. */
@@ -173,7 +178,8 @@ static int by_responsibility(const struct dirent **a, const struct dirent **b) {
 
 /* A ref: a descriptor of the chunk's directory, with a shared lock on it until it is closed; or -1. */
 static int take(const char *directory, const char *id) {
-    if (deleted(id))
+    /* Before the lock as well, for fairness: who keeps asking must not keep the reconciler from its claim. */
+    if (deleted(id) || !ready(directory))
         return -1;
     int fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
     if (fd < 0)

@@ -164,7 +164,8 @@ func candidates(dataset string, block uint64) (found []string) {
 
 // A ref: a descriptor of the chunk's directory, with a shared lock on it until it is closed.
 func take(path, id string) (ref int, ok bool) {
-	if deleted(id) {
+	// Before the lock as well, for fairness: who keeps asking must not keep the reconciler from its claim.
+	if deleted(id) || !stands(path+"/READY") {
 		return -1, false
 	}
 	ref, err := syscall.Open(path, syscall.O_RDONLY|syscall.O_DIRECTORY|syscall.O_CLOEXEC|syscall.O_NOFOLLOW, 0)

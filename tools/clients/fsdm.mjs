@@ -124,6 +124,8 @@ function take(data, path, id) {
   if (stands(deleted)) return null;
   let fd;
   try {
+    // Before the lock as well, for fairness: who keeps asking must not keep the reconciler from its claim.
+    if (!stands(`${path}/READY`)) return null;
     fd = openSync(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
   } catch {
     return null;

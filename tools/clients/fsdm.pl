@@ -97,7 +97,8 @@ sub candidates {
 # A ref: the handle of the chunk's directory, with a shared lock on it until it is closed; or nothing.
 sub take {
     my ($path, $id) = @_;
-    return if stands("$data/delete/$id");
+    # Before the lock as well, for fairness: who keeps asking must not keep the reconciler from its claim.
+    return if stands("$data/delete/$id") || !stands("$path/READY");
     sysopen my $ref, $path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW or return;
     # The order is the whole safety argument: lock, then READY through the descriptor, then the marker.
     return if !flock $ref, LOCK_SH | LOCK_NB;

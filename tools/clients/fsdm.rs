@@ -174,7 +174,8 @@ impl Data {
 
     /// A ref: the chunk's directory, with a shared lock on it until it is closed.
     fn take(&self, path: &Path, id: &str) -> Option<File> {
-        if self.deleted(id) {
+        // Before the lock as well, for fairness: who keeps asking must not keep the reconciler from its claim.
+        if self.deleted(id) || !stands(path.join("READY")) {
             return None;
         }
         let directory = OpenOptions::new().read(true).custom_flags(DIRECTORY_NOFOLLOW).open(path).ok()?;

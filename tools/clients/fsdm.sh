@@ -93,8 +93,9 @@ candidates() {
 
 # take DATASET/START-END-ID: a ref, on descriptor 9. Whatever runs from now on inherits it.
 take() {
+    # Before the lock as well, for fairness: who keeps asking must not keep the reconciler from its claim.
     ! stands "$data/delete/${1##*-}" || return 1
-    [ -d "$data/chunks/$1" ] || return 1
+    stands "$data/chunks/$1/READY" || return 1 # so it is no FIFO either, whose other end the shell would wait for
     { command exec 9<"$data/chunks/$1"; } 2>/dev/null || return 1
     # The order is the whole safety argument: lock, then READY through the descriptor, then the marker.
     if [ "$(readlink /proc/self/fd/9)" = "$data/chunks/$1" ] && # not through a symlink

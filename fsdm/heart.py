@@ -1,0 +1,56 @@
+"""The beat of a loop: by it others tell a loop that rests from one that is stuck. Pure; thread-safe by single stores.
+
+Each beat says when the next one will come at the latest. A loop that works beats as it gets on; one that is kept by a
+disk that hangs, by a lock, or by a defect does not, and is late. A pass that failed is no rest: passes that fail one
+after the other get nothing done, however regular they are.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+GRACE_S: Final = 30.0  # a single look at a busy disk may take seconds; nothing that is well takes this
+
+
+class Heart:
+    """When a loop beats next, and since when its passes fail."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._due = clock()
+        self._failing_since: float | None = None
+
+    def beat(self, next_in_s: float = 0.0) -> None:
+        """It goes on; the next beat comes within `next_in_s` seconds."""
+        self._due = self._clock() + next_in_s
+
+    def passed(self) -> None:
+        """A pass came to its end."""
+        self._failing_since = None
+
+    def failed(self) -> None:
+        """A pass did not."""
+        if self._failing_since is None:
+            self._failing_since = self._clock()
+
+    @property
+    def late_s(self) -> float:
+        """By how much the next beat is overdue."""
+        return max(self._clock() - self._due, 0.0)
+
+    @property
+    def failing_s(self) -> float:
+        """For how long each pass has failed; 0 where the last one did not."""
+        since = self._failing_since
+        return 0.0 if since is None else max(self._clock() - since, 0.0)
+
+    def trouble(self, grace_s: float = GRACE_S) -> str:
+        """What is wrong with it, as a sentence; empty where it is well."""
+        if (late_s := self.late_s) > grace_s:
+            return f"the reconciler is stuck: it should have gone on {late_s:.0f} s ago"
+        if (failing_s := self.failing_s) > grace_s:
+            return f"every pass of the reconciler has failed for {failing_s:.0f} s: see its log"
+        return ""

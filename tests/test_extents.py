@@ -1,0 +1,92 @@
+"""What has come of a partial, though a file's size counts its holes, and its blocks what is only set aside."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from fsdm.extents import came_in
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MIB = 1 << 20
+KEEP_SIZE = 1
+
+
+@pytest.fixture
+def partial(tmp_path: Path) -> Path:
+    (tmp_path / "data").mkdir()
+    return tmp_path
+
+
+def test_all_bytes_of_all_files_count(partial: Path) -> None:
+    (partial / "data" / "a").write_bytes(b"x" * 5000)
+    (partial / "data" / "b").write_bytes(b"x" * 3)
+    (partial / "data" / "c").touch()
+    assert came_in(str(partial)) == 5003
+
+
+def test_holes_between_pieces_do_not_count(partial: Path) -> None:
+    with (partial / "data" / "a").open("wb") as file:
+        file.write(b"x" * MIB)
+        file.seek(9 * MIB)
+        file.write(b"x" * MIB)
+    assert os.stat(partial / "data" / "a").st_size == 10 * MIB
+    assert came_in(str(partial)) == 2 * MIB
+
+
+def test_what_is_set_aside_does_not_count(partial: Path) -> None:
+    with (partial / "data" / "a").open("wb") as file:
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.fallocate(file.fileno(), KEEP_SIZE, ctypes.c_int64(0), ctypes.c_int64(10 * MIB)):
+            pytest.skip("this file system sets nothing aside")
+        os.pwrite(file.fileno(), b"x" * MIB, 0)
+        os.pwrite(file.fileno(), b"x" * MIB, 9 * MIB)  # a later piece, as `ranges` writes it
+        assert os.fstat(file.fileno()).st_blocks * 512 >= 10 * MIB
+    assert came_in(str(partial)) == 2 * MIB
+
+
+def test_a_file_in_very_many_pieces_is_bounded(partial: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fsdm.extents.EXTENTS_MAX", 2)
+    with (partial / "data" / "a").open("wb") as file:
+        for number in range(5):
+            os.pwrite(file.fileno(), b"x" * 4096, number * 64 * 1024)
+    assert came_in(str(partial)) == os.stat(partial / "data" / "a").st_blocks * 512
+
+
+def test_nothing_has_come_where_there_is_no_data_yet_and_none_where_there_is_no_partial(tmp_path: Path) -> None:
+    assert came_in(str(tmp_path)) == 0
+    assert came_in(str(tmp_path / "gone")) is None
+
+
+def test_no_symlink_is_followed(partial: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    outside = tmp_path_factory.mktemp("outside")
+    (outside / "data").mkdir()
+    (outside / "data" / "big").write_bytes(b"x" * 999)
+    (partial / "data" / "link").symlink_to(outside / "data" / "big")
+    os.mkfifo(partial / "data" / "fifo")
+    assert came_in(str(partial)) == 0
+    link = partial / "other"
+    link.symlink_to(outside)
+    assert came_in(str(link)) is None
+    (partial / "data" / "link").unlink()
+    os.rename(partial / "data", partial / "moved")
+    (partial / "data").symlink_to(outside / "data")
+    assert came_in(str(partial)) == 0
+
+
+def test_what_may_not_be_opened_is_told_by_its_size(partial: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (partial / "data" / "a").write_bytes(b"x" * 5000)
+    really = os.open
+
+    def refuse(path: str, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        if path == "a":
+            raise PermissionError(13, "may not", path)
+        return really(path, flags, mode, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "open", refuse)
+    assert came_in(str(partial)) == 5000

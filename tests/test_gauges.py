@@ -1,0 +1,105 @@
+"""How a reconciler stands, in numbers: from what it has in memory, while it works."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, get_args
+
+from fsdm import DataManager, Limits
+from fsdm.state import State
+from fsdm.status import read_status
+from tests.kit import PATIENCE_S, an_id, eventually, touch_delete
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from fsdm.gauges import Gauges
+    from tests.kit import Source
+
+
+def gauges(dm: DataManager) -> Gauges:
+    assert dm.reconciler is not None
+    return dm.reconciler.gauges()
+
+
+def by_status(dm: DataManager) -> dict[State, int]:
+    """The same numbers from the files alone."""
+    chunks = read_status(dm.layout).chunks.values()
+    return {state: sum(chunk.state == state for chunk in chunks) for state in get_args(State)}
+
+
+def test_an_empty_directory_has_a_zero_for_every_state(dm: DataManager) -> None:
+    eventually(lambda: dm.tally.counts().passes.total > 0)
+    found = gauges(dm)
+    assert found.chunks == dict.fromkeys(get_args(State), 0)
+    assert (found.oldest_want_at, found.oldest_delete_at, found.paused, found.fetching) == (None, None, False, ())
+
+
+def test_chunks_of_every_kind_are_counted_as_status_counts_them(data_dir: Path, source: Source) -> None:
+    here, held, failing = (source.chunk(start=n, end=n + 1) for n in range(3))
+    large = source.chunk(start=4, end=5, size=2 << 20)
+    slow = source.chunk(start=5, end=6, files=1)
+    source.fault(f"/{failing.id}/blocks.parquet", status=404)
+    stall = source.fault(f"/{slow.id}/blocks.parquet", stall_at=10)
+    with DataManager(data_dir, limits=Limits(max_bytes=1 << 20)) as dm:
+        for chunk in (here, held):
+            dm.download_chunk(chunk)
+            dm.wait(chunk.id, PATIENCE_S)
+        with dm.find_chunk(held.dataset_id, 1):
+            dm.delete_chunk(held.id)
+            for chunk in (failing, large, slow):
+                dm.download_chunk(chunk)
+            assert stall.stalled.wait(PATIENCE_S)
+            expected = {"available": 1, "retiring": 1, "failed": 1, "waiting": 1, "downloading": 1}
+            eventually(lambda: {state: n for state, n in gauges(dm).chunks.items() if n} == expected)
+            eventually(lambda: gauges(dm).held_chunks == 1)
+            eventually(lambda: gauges(dm).waits >= 1)  # the failing one backs off
+            eventually(lambda: gauges(dm).parked_fetches == 1)
+            found = gauges(dm)
+            assert found.chunks == by_status(dm)
+            assert (found.fetching, found.parked_fetches, found.max_bytes) == ((slow.id,), 1, 1 << 20)
+            assert found.oldest_want_at is not None
+            assert found.oldest_delete_at is not None
+            stored = dm.reconciler.bytes_by_part()  # type: ignore[union-attr]  # it reconciles
+            assert stored is not None
+            assert (stored["here"], stored["retiring"]) == (2000, 2000)
+            assert 10 <= stored["partial"] <= 2 * 1000  # what has come, not what is to come
+            stall.gate.set()
+            dm.wait(slow.id, PATIENCE_S)
+        eventually(lambda: gauges(dm).chunks["retiring"] == 0)
+        assert gauges(dm).chunks["available"] == 2
+        assert gauges(dm).held_chunks == 0
+
+
+def test_the_oldest_intent_is_the_one_that_was_placed_first(dm: DataManager, source: Source, data_dir: Path) -> None:
+    first, second = source.chunk(files=1), source.chunk(files=1)
+    for chunk in (first, second):
+        source.fault(f"/{chunk.id}/blocks.parquet", status=404)
+        dm.download_chunk(chunk)
+        eventually(lambda chunk=chunk: dm.status().chunks[chunk.id].state == "failed")
+    placed_at = (data_dir / "want" / first.id).stat().st_ctime
+    eventually(lambda: gauges(dm).oldest_want_at == placed_at)
+    dm.delete_chunk(first.id)
+    eventually(lambda: gauges(dm).oldest_want_at == (data_dir / "want" / second.id).stat().st_ctime)
+
+
+def test_an_entry_that_is_no_intent_has_no_age(dm: DataManager, data_dir: Path) -> None:
+    (data_dir / "delete" / an_id()).mkdir()
+    eventually(lambda: gauges(dm).chunks["failed"] == 1)
+    assert gauges(dm).oldest_delete_at is None
+    assert dm.tally.counts().failures["marker"] == 1
+
+
+def test_bytes_are_counted_without_a_budget_where_that_is_asked_for(data_dir: Path, source: Source) -> None:
+    chunk = source.chunk()
+    with DataManager(data_dir, limits=Limits(count_bytes=True)) as dm:
+        dm.download_chunk(chunk)
+        dm.wait(chunk.id, PATIENCE_S)
+    with DataManager(data_dir, limits=Limits(count_bytes=True)) as dm:  # counted at the start
+        assert dm.reconciler is not None
+        assert dm.reconciler.bytes_by_part() == {"here": 2000, "retiring": 0, "partial": 0, "trash": 0}
+        touch_delete(data_dir, chunk.id)
+        eventually(lambda: dm.reconciler and set(dm.reconciler.bytes_by_part().values()) == {0})  # type: ignore[union-attr]
+        assert gauges(dm).max_bytes is None
+    with DataManager(data_dir) as dm:
+        assert dm.reconciler is not None
+        assert dm.reconciler.bytes_by_part() is None

@@ -1,0 +1,56 @@
+"""A loop that rests is told from one that is stuck, and from one whose passes all fail."""
+
+from __future__ import annotations
+
+from fsdm.heart import GRACE_S, Heart
+
+
+class Clock:
+    """A clock that only goes when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_loop_is_late_once_the_beat_that_it_promised_has_not_come() -> None:
+    heart = Heart(clock := Clock())
+    heart.beat(5.0)
+    clock.now += 5.0
+    assert (heart.late_s, heart.trouble()) == (0.0, "")
+    clock.now += GRACE_S
+    assert heart.trouble() == ""
+    clock.now += 1.0
+    assert (heart.late_s, heart.trouble()) == (31.0, "the reconciler is stuck: it should have gone on 31 s ago")
+    heart.beat()
+    assert heart.trouble() == ""
+
+
+def test_a_long_rest_that_was_promised_is_no_lateness() -> None:
+    heart = Heart(clock := Clock())
+    heart.beat(float("inf"))
+    clock.now += 1e9
+    assert heart.trouble() == ""
+
+
+def test_passes_that_fail_one_after_the_other_are_trouble_though_the_loop_beats() -> None:
+    heart = Heart(clock := Clock())
+    for _ in range(4):
+        heart.failed()
+        clock.now += 10.0
+        heart.beat(10.0)
+    assert heart.trouble() == "every pass of the reconciler has failed for 40 s: see its log"
+    heart.passed()
+    assert (heart.failing_s, heart.trouble()) == (0.0, "")
+
+
+def test_one_pass_that_failed_is_none() -> None:
+    heart = Heart(clock := Clock())
+    heart.failed()
+    heart.passed()
+    clock.now += 100.0
+    heart.beat()
+    heart.failed()
+    assert heart.failing_s == 0.0

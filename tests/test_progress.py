@@ -1,0 +1,122 @@
+"""How fast and how long: rates that do not flatter, ETAs that do not invent."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fsdm.progress import Eta, Failing, Meter, Progress, Retiring, Running, Survey, allot
+
+EMPTY = Survey(at=1000.0, reconciler="pid 1", free_bytes=10**9, read_only=False)
+
+
+def metered(*marks: tuple[float, int]) -> Meter:
+    meter = Meter()
+    for now, count in marks:
+        meter.take(now, count)
+    return meter
+
+
+def seen(*surveys: tuple[float, Survey]) -> Progress:
+    progress = Progress()
+    for now, survey in surveys:
+        progress.take(survey, now)
+    return progress
+
+
+def test_no_rate_is_told_before_it_was_watched_for_a_while() -> None:
+    assert Meter().rate() is None
+    assert metered((0, 5)).rate() is None
+    assert metered((0, 5), (0.5, 900)).rate() is None
+    assert metered((0, 0), (2, 900)).rate() == 450
+
+
+def test_a_rate_is_of_the_last_ten_seconds() -> None:
+    meter = metered(*((float(at), at * 100) for at in range(20)), *((float(at), 1900) for at in range(20, 25)))
+    assert meter.rate() == pytest.approx(50)  # in ten seconds, of which five were quiet
+
+
+def test_a_stall_shows_as_no_rate_after_the_window() -> None:
+    marks = [(float(at), at * 100) for at in range(10)]
+    meter = metered(*marks, *((float(at), 900) for at in range(10, 21)))
+    assert meter.rate() == 0.0
+
+
+def test_looks_that_come_seldom_still_tell_a_rate() -> None:
+    assert metered((0, 0), (60, 600), (120, 1200)).rate() == 10
+
+
+def test_a_meter_forgets_what_is_long_ago() -> None:
+    meter = metered(*((float(at), at) for at in range(1000)))
+    assert len(meter._marks) < 70
+
+
+def test_an_eta_is_what_is_left_over_what_comes() -> None:
+    running = replace(EMPTY, running=(Running("a" * 64, 0, 900),), left_bytes=900)
+    later = replace(running, came_bytes=300, left_bytes=600)
+    assert seen((0, running), (3, later)).eta(later) == Eta(6.0)
+
+
+def test_an_eta_is_a_lower_bound_where_a_size_is_not_known_and_none_where_no_size_is() -> None:
+    begun = replace(EMPTY, running=(Running("a" * 64, 0),), wanted=1, unknown=1)
+    some = replace(begun, came_bytes=300, left_bytes=600)
+    assert seen((0, begun), (3, some)).eta(some) == Eta(6.0, at_least=True)
+    none = replace(some, left_bytes=0)
+    assert seen((0, begun), (3, none)).eta(none) == Eta(None)
+
+
+def test_there_is_no_eta_while_nothing_comes() -> None:
+    survey = replace(EMPTY, running=(Running("a" * 64, 5, 900),), left_bytes=895)
+    assert seen((0, survey)).eta(survey) == Eta(None)
+    assert seen((0, survey), (5, survey)).eta(survey) == Eta(None)
+    fast = replace(survey, came_bytes=10**6)
+    stalled = seen((0, survey), (1, fast), *((float(at), fast) for at in range(2, 20)))
+    assert stalled.rate() == 0.0
+    assert stalled.eta(fast) == Eta(None)
+
+
+def test_nothing_is_to_come_where_nothing_can_go_on_by_itself() -> None:
+    assert seen((0, EMPTY)).eta(EMPTY) == Eta(0.0)
+
+
+def test_what_brings_most_comes_first() -> None:
+    first = replace(EMPTY, running=(Running("a", 0), Running("b", 500), Running("c", 0), Running("d", 9)))
+    then = replace(EMPTY, running=(Running("a", 10), Running("b", 500), Running("c", 90), Running("d", 0)))
+    progress = seen((0, first), (2, then))
+    assert [one.id for one in progress.by_activity(then.running)] == ["c", "a", "b", "d"]
+    assert progress.rate_of("c") == 45
+    assert progress.rate_of("d") == 0.0, "a partial that is begun anew"
+    assert progress.rate_of("x") is None
+
+
+def test_a_chunk_that_no_longer_runs_is_forgotten() -> None:
+    progress = seen((0, replace(EMPTY, running=(Running("a", 0),))), (5, EMPTY))
+    assert progress.rate_of("a") is None
+
+
+@pytest.mark.parametrize(
+    "pending",
+    [
+        {"wanted": 1}, {"deleting": 1}, {"unready": 1}, {"running": (Running("a", 0),)},
+        {"retiring": (Retiring("a", 0.0),)}, {"failing": (Failing("a", "", ""),)},
+        {"waiting": (Failing("a", "room", ""),)},
+    ],
+    ids=lambda one: next(iter(one)),
+)  # fmt: skip
+def test_what_is_pending_is_not_converged(pending: dict[str, object]) -> None:
+    assert EMPTY.is_converged
+    assert not replace(EMPTY, **pending).is_converged  # type: ignore[arg-type]
+
+
+@given(st.lists(st.integers(0, 50), max_size=5), st.integers(-3, 60))
+def test_rows_are_given_to_all_that_need_some_and_none_are_wasted(needs: list[int], rows: int) -> None:
+    wanted = {str(number): need for number, need in enumerate(needs)}
+    given_rows = allot(wanted, rows)
+    assert given_rows.keys() == wanted.keys()
+    assert all(given_rows[name] <= wanted[name] for name in wanted)
+    assert sum(given_rows.values()) == max(min(rows, sum(needs)), 0)
+    if rows >= len([need for need in needs if need]):
+        assert all(given_rows[name] > 0 for name in wanted if wanted[name])

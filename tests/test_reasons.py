@@ -1,0 +1,259 @@
+"""Why not? Every state, as sentences: a table."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+
+from fsdm.holders import Holder, Holders
+from fsdm.layout import Place
+from fsdm.model import Failure, MarkerStamp
+from fsdm.reasons import Explanation, Facts, Others, Owner, explain
+from fsdm.state import ChunkState, Marker, Partial
+
+NOW = time.mktime((2026, 5, 17, 12, 0, 0, 0, 0, -1))
+ID, DATASET = "1" * 64, "d" * 64
+PLACE = Place.of(DATASET, range(35), ID)
+MB = 10**6
+
+
+def marker(age_s: float = 180.0, fault: str | None = None) -> Marker:
+    at = int((NOW - age_s) * 1e9)
+    return Marker(7, at, at, 100, fault)
+
+
+def failure(kind: Any = "transfer", **says: Any) -> Failure:
+    same = marker()
+    stamp = MarkerStamp(ino=same.ino, mtime_ns=same.mtime_ns, size=same.size)
+    default: dict[str, Any] = {
+        "error": "http://host/a: HTTP 503", "first_at": NOW - 900, "last_at": NOW - 60, "attempts": 5,
+        "next_attempt_at": NOW + 120, "marker": stamp,
+    }  # fmt: skip
+    return Failure(**{"id": ID, "kind": kind, **default, **says})
+
+
+def facts(name: str | None, *, state: dict[str, Any] | None = None, **known: Any) -> Facts:
+    default: dict[str, Any] = {"reconciler": Owner(4242, NOW - 999), "free_bytes": 10**12}
+    return Facts(now=NOW, root="/data", state=ChunkState(id=ID, **(state or {})), name=name, **default | known)
+
+
+DUCK = Holder(4711, "duckdb -c 'select 1'", "ann", NOW - 720, "shared")
+WANTED = {"want": marker()}
+FAILED = {"want": marker(), "failed": True}
+RETIRING = {"delete": marker(), "ready": (PLACE,)}
+
+
+@dataclass
+class Case:
+    """Facts, and what must be said; `silent`: words that must not occur."""
+
+    facts: Facts
+    asked: str = ""
+    here: str = ""
+    why: list[str] = field(default_factory=list)
+    todo: str = ""
+    silent: tuple[str, ...] = ()
+
+
+CASES = {
+    "unknown": Case(
+        facts(None), asked="neither want/ID nor delete/ID", here="nothing of it", why=["nothing is known of it"],
+        todo="fsdm want",
+    ),
+    "wanted, and nobody reconciles": Case(
+        facts("wanted", state=WANTED, reconciler=None),
+        asked="it is wanted: want/ID is of 11:57:00 (3 min ago)", here="nothing of it",
+        why=["nobody reconciles this data directory"], todo="fsdm run -d /data", silent=("its turn",),
+    ),
+    "wanted, and queued": Case(
+        facts("wanted", state=WANTED, others=Others(running=8, older_wants=30)),
+        why=["waits for its turn: 8 downloads run, and 30 older wants wait"], todo="nothing: it goes on by itself",
+    ),
+    "downloading, of a known size": Case(
+        facts("downloading", state=WANTED | {"partial": Partial.BEGUN}, size_bytes=3 * MB, total_bytes=9 * MB),
+        here="3.0 MB of 9.0 MB have come", why=["being downloaded by pid 4242"], todo="nothing: it goes on by itself",
+    ),
+    "downloading, of a size that nobody has said": Case(
+        facts("downloading", state=WANTED | {"partial": Partial.BEGUN}, size_bytes=3 * MB),
+        here="3.0 MB have come", why=["being downloaded"],
+    ),
+    "all has come": Case(facts("downloading", state=WANTED | {"partial": Partial.READY}), here="about to be put"),
+    "failed, and may pass": Case(
+        facts("failed", state=FAILED, failure=failure()),
+        why=["http://host/a: HTTP 503: since 11:45, 15 min ago; tried 5 times, the last time at 11:59:00 (60 s ago); n",
+             "; next at 12:02:00 (in 2 min)"],
+        todo="to have it tried now, touch want/ID", silent=("will not pass",),
+    ),
+    "failed once": Case(
+        facts("failed", state=FAILED, failure=failure(attempts=1)), why=["HTTP 503: tried once, the last time"],
+    ),
+    "failed for good": Case(
+        facts("failed", state=FAILED, failure=failure(error="HTTP 404", transient=False)),
+        why=["it will not pass by itself"], todo="mend want/ID in place",
+    ),
+    "failed, with what the server's error asks for": Case(
+        facts("failed", state=FAILED, failure=failure(hint="renew the token")), todo="renew the token",
+    ),
+    "failed, and due": Case(
+        facts("failed", state=FAILED, failure=failure(next_attempt_at=NOW - 1)), why=["it is being tried again"],
+    ),
+    "failed, and due, and nobody reconciles": Case(
+        facts("failed", state=FAILED, failure=failure(next_attempt_at=NOW - 1), reconciler=None),
+        why=["nobody reconciles", "was to be tried again at 11:59:59"], todo="fsdm run",
+        silent=("touch",),
+    ),
+    "failed, and touched since": Case(
+        facts("failed", state=FAILED | {"want": marker(1)}, failure=failure()),
+        why=["HTTP 503; but its marker has changed since, so it is tried anew"], silent=("next at",),
+    ),
+    "failed, and failed/ID says nothing": Case(
+        facts("failed", state=FAILED), why=["failed/ID cannot be read"], todo="who may read it",
+    ),
+    "the disk refused": Case(
+        facts("failed", state=FAILED, failure=failure("disk", error="No space left", next_attempt_at=None, hint="df")),
+        why=["it goes on once the disk takes what is written"], todo="df",
+    ),
+    "no room, and nothing retires": Case(
+        facts("waiting", state=FAILED,
+              failure=failure("room", error="needs 2 GB, but 9 of 10 GB are taken", hint="raise --max-bytes",
+                              lacks_bytes=1_200 * MB, next_attempt_at=None)),
+        why=["no room for it since 11:45 (15 min ago): 1200.0 MB were lacking; it needs 2 GB"],
+        todo="raise --max-bytes", silent=("will free",),
+    ),
+    "no room, and some retire": Case(
+        facts("waiting", state=FAILED, failure=failure("room", error="needs 2 GB, but …"),
+              others=Others(retiring=3, retiring_bytes=600 * MB, retiring_held_by=(DUCK,))),
+        why=["no room", "3 retiring chunks will free 600.0 MB once pid 4711 `duckdb -c 'select 1'` let go"],
+    ),
+    "retiring, and held": Case(
+        facts("retiring", state=RETIRING, holders=Holders((DUCK,)), size_bytes=5 * MB, block_range=range(35)),
+        asked="it is to be deleted: delete/ID is of", here="it is complete, but nobody finds it any more: 5.0 MB",
+        why=["it is held by pid 4711 `duckdb -c 'select 1'` (ann, running for 12 min); it was deleted 3 min ago"],
+        todo="wait until they let go, or end them",
+    ),
+    "retiring, and nobody holds it": Case(
+        facts("retiring", state=RETIRING, holders=Holders()), why=["nobody holds it; it was deleted 3 min ago"],
+        todo="nothing: it goes on by itself", silent=("end them",),
+    ),
+    "retiring, and its holder cannot be seen": Case(
+        facts("retiring", state=RETIRING, holders=Holders((), ("processes outside this container …",))),
+        why=["held by who cannot be seen", "processes outside this container"],
+    ),
+    "retiring, held by many": Case(
+        facts("retiring", state=RETIRING, holders=Holders(tuple(replace(DUCK, pid=pid) for pid in range(1, 9)))),
+        why=["pid 5 ", ], silent=("pid 6 ",),
+    ),
+    "retiring, its holder since nobody knows when": Case(
+        facts("retiring", state=RETIRING, holders=Holders((replace(DUCK, started_at=None),))), why=["` (ann)"],
+    ),
+    "replaced, and the old one is held": Case(
+        facts("downloading", state=WANTED | {"unready": (PLACE,), "partial": Partial.BEGUN}, holders=Holders((DUCK,))),
+        here="its directory has no READY", why=["it is held by pid 4711"], silent=("it was deleted",),
+    ),
+    "deleting": Case(
+        facts("deleting", state={"delete": marker()}), why=["it is being deleted by pid 4242"],
+    ),
+    "withdrawn": Case(
+        facts("deleting", state={"partial": Partial.BEGUN}, size_bytes=5), here="5 bytes have come",
+        why=["withdrawn, and is cleared away"],
+    ),
+    "available": Case(
+        facts("available", state={"ready": (PLACE,)}, size_bytes=5 * MB, dataset_id=DATASET, block_range=range(35)),
+        here=f"it is available: 5.0 MB, blocks [0, 35) of dataset {DATASET}", why=["nothing"], todo="nothing",
+        asked="nothing", silent=("by itself", "reconciles"),
+    ),
+    "available, and read": Case(
+        facts("available", state={"ready": (PLACE,)}, holders=Holders((DUCK,))), why=["it is read by pid 4711"],
+        todo="nothing", silent=("end them",),
+    ),
+    "available, though nobody reconciles": Case(
+        facts("available", state={"ready": (PLACE,)}, reconciler=None), why=["nothing"], silent=("fsdm run",),
+    ),
+    "available, and wanted again": Case(
+        facts("available", state={"ready": (PLACE,), **WANTED}), why=["it is here already"],
+    ),
+    "unready": Case(
+        facts("unready", state={"unready": (PLACE,)}, holders=Holders((DUCK,))), here="has no READY",
+        why=["it is held by pid 4711"],
+    ),
+    "damaged": Case(
+        facts("failed", state={"unready": (PLACE,), "failed": True}, holders=Holders(),
+              failure=failure("damaged", error="a.parquet is missing", hint="want it again", marker=None)),
+        why=["taken out of service at 11:59:00 (60 s ago): a.parquet is missing", "nobody holds it"],
+        todo="want it again",
+    ),
+    "both markers": Case(
+        facts("wanted", state={"want": marker(), "delete": marker(10)}), asked="both stand: the later one",
+    ),
+    "a want that is a directory": Case(
+        facts("failed", state={"want": marker(fault="is not a regular file"), "failed": True},
+              failure=failure("marker", error="want/… is not a regular file")),
+        asked="want/ID asks for nothing: it is not a regular file", why=["want/ID is not a regular file"],
+        todo="put a JSON file there", silent=("tried", "want/…"),
+    ),
+    "a delete that is a directory": Case(
+        facts("retiring", state={"delete": marker(fault="is not a regular file"), "ready": (PLACE,)}),
+        asked="delete/ID asks for nothing", why=["the chunk is not available"], todo="remove it by hand",
+        silent=("held",),
+    ),
+    "a want that may be half-written": Case(
+        facts("wanted", state={"want": marker(1)}, want_fault="line 1: EOF"),
+        why=["want/ID cannot be taken: line 1: EOF; it may be half-written"], todo="mend it in place",
+    ),
+    "a want that cannot be taken": Case(
+        facts("failed", state=FAILED, want_fault="files: is missing", failure=failure("want", error="files: …")),
+        why=["want/ID cannot be taken: files: is missing"], silent=("half-written", "tried"),
+    ),
+    "a want that has just been mended": Case(
+        facts("failed", state=FAILED, failure=failure("want", error="files: is missing", hint="mend it")),
+        why=["files: is missing"], todo="mend it",
+    ),
+    "the disk is full": Case(
+        facts("wanted", state=WANTED, total_bytes=9 * MB, free_bytes=4 * MB),
+        why=["the disk is full: 4.0 MB are free, and 9.0 MB are missing"], todo="make room",
+    ),
+    "the disk is full to the brim": Case(facts("wanted", state=WANTED, free_bytes=0), why=["the disk is full"]),
+    "read-only": Case(
+        facts("retiring", state=RETIRING, holders=Holders(), read_only=True), why=["read-only"], todo="writable",
+    ),
+    "braked": Case(
+        facts("retiring", state=RETIRING, holders=Holders(), braked=True), why=["deletes are held back"],
+        todo="fsdm release",
+    ),
+    "braked, which wants do not mind": Case(facts("wanted", state=WANTED, braked=True), silent=("held back",)),
+    "paused": Case(
+        facts("wanted", state=WANTED, paused=True), why=["downloads are paused"], todo="fsdm resume",
+        silent=("its turn",),
+    ),
+    "paused, which deletes do not mind": Case(
+        facts("deleting", state={"delete": marker()}, paused=True), why=["being deleted"], silent=("paused",),
+    ),
+    "a failure that is left over": Case(facts("failed", state={"failed": True}, failure=failure("transfer"))),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_state_is_explained(name: str) -> None:
+    case = CASES[name]
+    told = explain(case.facts)
+    for words, said in ((case.asked, told.asked), (case.here, told.here), (case.todo, told.todo)):
+        assert words in "\n".join(said)
+    for words in case.why:
+        assert words in "\n".join(told.why)
+    for words in case.silent:
+        assert words not in "\n".join((*told.asked, *told.here, *told.why, *told.todo))
+    assert all(all(answers) for answers in (told.asked, told.here, told.why, told.todo)), "each has a sentence"
+    assert told.state == (case.facts.name or "unknown")
+
+
+def test_what_matters_first_is_said_first() -> None:
+    told: Explanation = explain(facts("failed", state=FAILED, failure=failure(), reconciler=None, paused=True))
+    assert [sentence.split()[0] for sentence in told.why] == ["nobody", "downloads", "http://host/a:"]
+
+
+def test_a_remedy_is_named_once() -> None:
+    told = explain(facts("retiring", state=RETIRING | {"unready": (PLACE,)}, holders=Holders((DUCK, DUCK))))
+    assert len(told.todo) == len(set(told.todo)) == 1
