@@ -12,6 +12,7 @@ import os
 import re
 import secrets
 import stat
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 
 CLIENT_WAIT_S = 0.005  # a client's call must stay short: then it goes on without the lock
 RECONCILER_WAIT_S = 0.05
+
+CLOCK_REALTIME_COARSE = 5  # clock_gettime(2)
+SET_BACK_NS = 1_000_000_000  # a ctime so far ahead is of before the clock was set back
 
 TEMPORARY_MAX_AGE_S = 3600.0
 _TEMPORARY = re.compile(r"\.[0-9a-f]{64}\.[0-9a-f]{8}\Z")
@@ -329,31 +333,48 @@ def put_back(layout: Layout, fs: FileSystem, aside: str, path: str) -> None:
 
 
 def put_want_back(layout: Layout, fs: FileSystem, kept: str, chunk_id: str) -> None:
-    """Ask again, by what stands at `kept`, for a chunk that nobody has asked to go; any other marker stays alone.
+    """Ask again, by a copy of what stands at `kept`, for a chunk that nobody has asked to go.
 
-    `kept` is to be removed after that. Until it is, a delete is the later intent whatever the ctimes say: the link
-    makes what is put back the younger one of two. So it is looked for behind the link as well, also after a crash.
+    Any other marker stays alone. To be followed by `settle_want`, also after a crash; then `kept` may go.
     """
     want, delete = layout.want_marker(chunk_id), layout.delete_marker(chunk_id)
     with intents_lock(layout, RECONCILER_WAIT_S):
-        if not _is_intent(delete) and not os.path.lexists(want):
-            fs.step("link", kept)
-            with suppress(FileExistsError):
-                os.link(kept, want, follow_symlinks=False)
-        if _is_intent(delete) and _is_one_file(kept, want):
-            fs.unlink(want)
+        read = read_regular(kept, WANT_MAX_BYTES)
+        if read is None or _is_intent(delete) or os.path.lexists(want):
+            return
+        temporary = f"{layout.want}/.{chunk_id}.{secrets.token_hex(4)}"
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            write_all(fd, read[1])
+            os.utime(fd, ns=(read[0].st_mtime_ns, read[0].st_mtime_ns))  # by which it is known
+            fs.fsync_file(fd, temporary)
+        finally:
+            os.close(fd)
+        fs.step("link", temporary)
+        with suppress(FileExistsError):
+            os.link(temporary, want, follow_symlinks=False)
+        fs.unlink(temporary)
+
+
+def settle_want(layout: Layout, fs: FileSystem, kept: str, chunk_id: str) -> None:
+    """Withdraw what was put back of `kept`, where a delete stands: that is somebody's intent, and this is not.
+
+    Whatever the ctimes say. It waits (milliseconds) for the next tick of the clock that ctimes are taken from: so a
+    delete that comes after this look is the later one by its ctime as well.
+    """
+    want, original = look_at(layout.want_marker(chunk_id)), look_at(kept)
+    if want is None or original is None or (want.mtime_ns, want.size) != (original.mtime_ns, original.size):
+        return
+    while 0 <= want.ctime_ns - time.clock_gettime_ns(CLOCK_REALTIME_COARSE) < SET_BACK_NS:
+        time.sleep(0.001)
+    with intents_lock(layout, RECONCILER_WAIT_S):
+        if _is_intent(layout.delete_marker(chunk_id)) and want.same_as(look_at(layout.want_marker(chunk_id))):
+            fs.unlink(layout.want_marker(chunk_id))
 
 
 def _is_intent(path: str) -> bool:
     found = look_at(path)
     return found is not None and found.fault is None
-
-
-def _is_one_file(one: str, other: str) -> bool:
-    try:
-        return os.path.samestat(os.lstat(one), os.lstat(other))
-    except FileNotFoundError:
-        return False
 
 
 def _is_overruled(layout: Layout, aside: str, path: str) -> bool:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from fsdm import kept
 from fsdm.audit import damage
 from fsdm.fs import is_directory
-from fsdm.intents import look_at, put_want_back
+from fsdm.intents import look_at, put_want_back, settle_want
 from fsdm.layout import READY, WANT
 from fsdm.locks import exists
 from fsdm.model import Failure
@@ -55,6 +55,7 @@ def renew(layout: Layout, fs: FileSystem, action: Renew) -> bool:
         return False
     if kept.is_kept(path, action.id):
         put_want_back(layout, fs, f"{path}/{WANT}", action.id)
+        settle_want(layout, fs, f"{path}/{WANT}", action.id)
         _make_durable(layout, fs, action.id)
     kept.let_go(fs, path)
     fs.fsync_dir(path)

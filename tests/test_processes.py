@@ -298,12 +298,14 @@ def test_other_files_under_the_same_id_replace_the_old_when_nobody_holds_them(da
 def test_a_chunk_damaged_from_outside_is_taken_out_of_service_and_can_be_had_again(
     data_dir: Path, source: Source
 ) -> None:
+    """One of before the want was kept: it does not come by itself."""
     chunk, sound = source.chunk(), source.chunk(start=10, end=20)
     with DataManager(data_dir) as dm:
         for one in (chunk, sound):
             dm.download_chunk(one)
             dm.wait(one.id, PATIENCE_S)
     os.truncate(chunk_dir(data_dir, chunk) / "data" / "logs.parquet", 3)
+    os.unlink(chunk_dir(data_dir, chunk) / "WANT")
     with DataManager(data_dir) as dm:
         told = eventually(lambda: failure(data_dir, chunk.id))
         assert told["kind"] == "damaged"
