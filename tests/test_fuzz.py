@@ -394,7 +394,7 @@ def odd_names() -> st.SearchStrategy[bytes]:
 @given(
     st.lists(
         st.tuples(
-            st.sampled_from(["want", "delete", "partial", "failed", "trash", "chunks", f"chunks/{DATASET}"]),
+            st.sampled_from(["want", "delete", "verify", "partial", "failed", "trash", "chunks", f"chunks/{DATASET}"]),
             odd_names(),
             st.sampled_from(["file", "directory", "symlink"]),
         ),
