@@ -133,7 +133,14 @@ def _print_status(seen: Status, chunks: list[ChunkStatus]) -> None:
     for chunk in chunks:
         blocks = f"[{chunk.block_range.start}, {chunk.block_range.stop})" if chunk.block_range else "-"
         total = "" if chunk.total_bytes in {None, chunk.size_bytes} else f"/{chunk.total_bytes}"
-        print(chunk.id, chunk.state, blocks, f"{chunk.size_bytes}{total}", plain(chunk.error or ""), sep="\t")
+        print(
+            chunk.id,
+            chunk.state,
+            blocks,
+            f"{chunk.size_bytes}{total}",
+            plain(chunk.error or ("to be verified" if chunk.verifying else "")),
+            sep="\t",
+        )
     for oddity in seen.oddities:
         print("-", "ignored", "-", "-", plain(f"{oddity.path}: {oddity.why}"), sep="\t")
     states = dict.fromkeys(chunk.state for chunk in chunks)
