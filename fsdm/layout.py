@@ -32,6 +32,7 @@ DATA: Final = "data"
 PARTS: Final = "PARTS"  # of a partial
 PAUSE: Final = "PAUSE"
 BRAKE: Final = "BRAKE"
+CONFIG: Final = "config.toml"
 RELEASE: Final = ".release"  # in delete/
 
 _ID = re.compile(r"[0-9a-f]{64}\Z")
@@ -142,6 +143,10 @@ class Layout:
     @property
     def brake(self) -> str:
         return os.path.join(self.root, BRAKE)
+
+    @property
+    def config(self) -> str:
+        return os.path.join(self.root, CONFIG)
 
     @property
     def release(self) -> str:

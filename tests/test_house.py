@@ -14,13 +14,14 @@ from fsdm.verbs import VERBS
 
 # from the ground up; `__init__` stands above all that it offers
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "events", "doorbell", "crew", "fs", "answer", "ledger", "outage", "waits", "heart", "probe"),
+    ("errors", "events", "doorbell", "crew", "fs", "answer", "ledger", "outage", "waits", "heart", "probe", "signals"),
     ("layout", "stop", "limits", "ranges", "rate", "size", "policy", "lookup", "clock", "brake", "tally"),
     ("model", "index", "coverage", "state", "locks", "watch", "connection", "hosts", "progress", "extents"),
     (
         "band",
         "plan",
         "pause",
+        "config",
         "intents",
         "refs",
         "catalog",
@@ -56,6 +57,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("demo.play",),
     ("demo",),
     ("console", "arguments", "manpage"),
+    ("settings",),
     ("map.words", "talk", "view"),
     ("map.text", "map.drawing", "map.page", "live"),
     ("map",),

@@ -23,6 +23,7 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -30,6 +31,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fsdm import DataChunk, DataManager
 from fsdm.client import Client
+from fsdm.errors import WaitTimeoutError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,7 +39,9 @@ if TYPE_CHECKING:
 DATASET: Final = hashlib.sha256(b"soak").hexdigest()
 FILES: Final = ("blocks", "logs")
 LEAST_BYTES, MOST_BYTES = 200, 60_000
-PATIENCE_S: Final = 120.0
+PATIENCE_S: Final = 120.0  # with a process that is to end; and at the end, without any intent converging
+BACKLOG: Final = 500  # intents that are pending: clients ask for no more, so that what is asked for is also done
+REST_S: Final = 0.02
 KILLED_UNTIL, MEASURED_FROM = 0.3, 0.55  # of the time; what lies between is for a start to come to rest
 MAY_GROW: Final = {"memory_mib": 16.0, "descriptors": 12.0, "threads": 4.0}  # while it is measured: what is noise
 
@@ -120,6 +124,7 @@ def read(data_dir: str, chunks: int, seed: int) -> None:
             number = choice.randrange(chunks)
             ref = client.find_chunk(DATASET, number)
             if ref is None:
+                time.sleep(REST_S)
                 continue
             with ref:
                 try:
@@ -143,6 +148,8 @@ def churn(data_dir: str, chunks: int, seed: int, url: str, share: tuple[int, int
     mine = range(share[0], chunks, share[1])
     with Client(data_dir) as client:
         while not over.wait(choice.random() * 0.02):
+            if len(pending(client)) > BACKLOG:
+                continue
             number = choice.choice(mine)
             if choice.random() < 0.35:
                 client.delete_chunk(id_of(number))
@@ -151,6 +158,11 @@ def churn(data_dir: str, chunks: int, seed: int, url: str, share: tuple[int, int
                 last[number] = choice.randrange(3)
                 client.download_chunk(chunk_of(number, last[number] or 0, url))
     print(json.dumps(last), flush=True)
+
+
+def pending(client: Client) -> list[str]:
+    """The names of the intents that have not converged."""
+    return [name for path in (client.layout.want, client.layout.delete) for name in os.listdir(path)]
 
 
 @dataclass
@@ -300,7 +312,7 @@ def _end_clients(clients: list[subprocess.Popen[str]], data_dir: str, figures: F
         last |= json.loads(said)
     figures.intents = len(last)
     with Client(data_dir) as client:
-        client.wait_converged(PATIENCE_S)
+        _wait_for_rest(client)
         for number, version in last.items():
             ref = client.find_chunk(DATASET, int(number))
             found = None
@@ -309,6 +321,15 @@ def _end_clients(clients: list[subprocess.Popen[str]], data_dir: str, figures: F
                     found = version_in(ref.path, int(number))
             if found != version:
                 figures.not_as_asked.append(f"chunk {number} is {found}, asked for was {version}")
+
+
+def _wait_for_rest(client: Client) -> None:
+    """Wait as long as any intent converges; what is left then is not as asked."""
+    left = None
+    while (now_left := set(pending(client))) != left and now_left:
+        left = now_left
+        with suppress(WaitTimeoutError):
+            client.wait_converged(PATIENCE_S)
 
 
 def show(figures: Figures) -> None:

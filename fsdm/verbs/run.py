@@ -8,17 +8,20 @@ import sys
 import threading
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from fsdm.arguments import data_dir_of, host, positive, share, size
+from fsdm.arguments import data_dir_of, host
 from fsdm.console import is_screen, print_json
 from fsdm.errors import EXIT_NOT_CONVERGED, EXIT_OK, InvalidInputError
+from fsdm.settings import add_limits, limits_of, reload
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterator
 
     from fsdm.events import Event
+    from fsdm.limits import Limits
 
 EXAMPLES: Final = """\
 fsdm run -d data
@@ -32,51 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What it takes."""
     parser.add_argument("--once", action="store_true", help="converge and exit; code 4 if something cannot")
     parser.add_argument("--wait", action="store_true", help="where another process reconciles, take over when it ends")
-    parser.add_argument("--jobs", type=positive, default=8, metavar="N", help="chunks fetched at once (default 8)")
-    parser.add_argument(
-        "--connections",
-        type=positive,
-        default=8,
-        metavar="N",
-        help="files fetched at once, and a quarter more of small ones (default 8)",
-    )
-    parser.add_argument(
-        "--connections-per-host", type=positive, metavar="N", help="files fetched at once from one server"
-    )
-    parser.add_argument(
-        "--connections-per-file",
-        type=positive,
-        default=4,
-        metavar="N",
-        help="a large file may come over so many connections where one is slow and more bring more (default 4)",
-    )
-    parser.add_argument(
-        "--limit-rate",
-        type=size,
-        metavar="SIZE",
-        help="all connections together bring at most so much a second, as 10M",
-    )
-    parser.add_argument(
-        "--max-bytes",
-        type=size,
-        metavar="SIZE",
-        help="all chunks together take at most so much, as 900G or 1.5Ti; a want over it waits until it fits",
-    )
-    parser.add_argument(
-        "--keep-free",
-        type=size,
-        default=0,
-        metavar="SIZE",
-        help="no download begins that would leave less free on the disk",
-    )
-    parser.add_argument(
-        "--brake",
-        type=share,
-        default="0.25",
-        metavar="SHARE",
-        help="hold deletes back where more than this part of what is here, and 100 chunks, would go within 10 minutes, "
-        "until they are released (fsdm release); off: never (default 25%%)",
-    )
+    add_limits(parser)
     parser.add_argument(
         "--durability",
         choices=["none", "chunk"],
@@ -124,47 +83,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Reconcile until SIGTERM or SIGINT, or (`--once`) until there is nothing left that can be done."""
-    with _shown(arguments) as show:
-        return _reconcile(arguments, show)
+    limits = limits_of(arguments, data_dir_of(arguments))
+    with _shown(arguments, limits) as show:
+        return _reconcile(arguments, limits, show)
 
 
-def _reconcile(arguments: argparse.Namespace, show: Callable[[Event], None]) -> int:
-    from fsdm.limits import Limits
+def _reconcile(arguments: argparse.Namespace, limits: Limits, show: Callable[[Event], None]) -> int:
     from fsdm.manager import run_forever, run_once
     from fsdm.service import Service
+    from fsdm.signals import Signals
     from fsdm.talk import say
 
     as_json = arguments.log_format == "json"
-    watched = bool(arguments.metrics_addr or arguments.metrics_file)
-    if arguments.once and watched:
+    if arguments.once and limits.count_bytes:
         what = "--metrics-addr and --metrics-file are of a reconciler that goes on"
         raise InvalidInputError(what, field="--once", hint="leave out --once, or them")
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
     data_dir = data_dir_of(arguments)
-    limits = Limits(
-        jobs=arguments.jobs,
-        connections=arguments.connections,
-        per_host=arguments.connections_per_host,
-        per_file=arguments.connections_per_file,
-        bytes_per_s=arguments.limit_rate,
-        max_bytes=arguments.max_bytes,
-        keep_free_bytes=arguments.keep_free,
-        brake_share=arguments.brake,
-        durability=arguments.durability,
-        allow_hosts=tuple(arguments.allow_host),
-        deny_private=arguments.deny_private,
-        count_bytes=watched,
-    )
     if not arguments.once:
+        signals = Signals()
         service = Service(address=arguments.metrics_addr, file=arguments.metrics_file)
         if service.url is not None:
             say(f"metrics are at {service.url}/metrics", as_json=as_json, level="info")
         with service:
             run_forever(
                 data_dir,
-                stop,
+                lambda dm: signals.serve(partial(reload, dm, arguments)),
                 limits,
                 show,
                 wait=arguments.wait,
@@ -172,6 +115,9 @@ def _reconcile(arguments: argparse.Namespace, show: Callable[[Event], None]) -> 
                 attend=service.attend,
             )
         return EXIT_OK
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
     troubles = run_once(data_dir, stop, limits, show, wait=arguments.wait, allow_unknown_fs=arguments.allow_unknown_fs)
     for name, why in troubles.items():
         say(f"{name}: {why}", as_json=as_json)
@@ -179,7 +125,7 @@ def _reconcile(arguments: argparse.Namespace, show: Callable[[Event], None]) -> 
 
 
 @contextmanager
-def _shown(arguments: argparse.Namespace) -> Iterator[Callable[[Event], None]]:
+def _shown(arguments: argparse.Namespace, limits: Limits) -> Iterator[Callable[[Event], None]]:
     """How events are shown: on stdout where `--json` asks for that, and else, or besides, as `--log-format` says."""
     from fsdm.talk import Talk, write_line
 
@@ -187,7 +133,9 @@ def _shown(arguments: argparse.Namespace) -> Iterator[Callable[[Event], None]]:
     if form == "auto" and arguments.json:
         yield _show_json_event
         return
-    with _live_view(arguments) if form == "auto" and is_screen(sys.stderr) else nullcontext(write_line) as write:
+    with (
+        _live_view(arguments, limits) if form == "auto" and is_screen(sys.stderr) else nullcontext(write_line) as write
+    ):
         talk = Talk(as_json=form == "json", write=write)
 
         def show(event: Event) -> None:
@@ -204,7 +152,7 @@ def _shown(arguments: argparse.Namespace) -> Iterator[Callable[[Event], None]]:
 
 
 @contextmanager
-def _live_view(arguments: argparse.Namespace) -> Iterator[Callable[[str], None]]:
+def _live_view(arguments: argparse.Namespace, limits: Limits) -> Iterator[Callable[[str], None]]:
     from rich.console import Console
 
     from fsdm.layout import Layout
@@ -212,7 +160,7 @@ def _live_view(arguments: argparse.Namespace) -> Iterator[Callable[[str], None]]
     from fsdm.view import glyphs_for
 
     layout = Layout(data_dir_of(arguments))
-    with LiveView(layout, Console(stderr=True), glyphs_for(sys.stderr.encoding), max_bytes=arguments.max_bytes) as view:
+    with LiveView(layout, Console(stderr=True), glyphs_for(sys.stderr.encoding), max_bytes=limits.max_bytes) as view:
         yield view.say
 
 
