@@ -46,7 +46,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "gauges",
     ),
     ("apply", "status", "fetcher", "disk", "admission", "trash", "difference", "deletes"),
-    ("aftermath", "survey"),
+    ("aftermath", "survey", "forecast"),
     ("reconciler", "client", "explain"),
     ("manager", "health"),
     ("metrics", "notify", "endpoint", "textfile"),

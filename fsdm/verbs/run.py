@@ -6,8 +6,8 @@ import logging
 import signal
 import sys
 import threading
+import time
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -23,9 +23,11 @@ if TYPE_CHECKING:
     from fsdm.events import Event
     from fsdm.limits import Limits
 
+ASSUMED_BYTES_PER_S: Final = 50e6
 EXAMPLES: Final = """\
 fsdm run -d data
 fsdm run -d data --once    # converge and exit
+fsdm run -d data --once --dry-run
 fsdm run -d data --log-format json 2>> fsdm.log
 fsdm run -d data --metrics-addr 127.0.0.1:9464
 """
@@ -34,6 +36,9 @@ fsdm run -d data --metrics-addr 127.0.0.1:9464
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What it takes."""
     parser.add_argument("--once", action="store_true", help="converge and exit; code 4 if something cannot")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="say what --once would do, as far as a look can tell; change nothing"
+    )
     parser.add_argument("--wait", action="store_true", help="where another process reconciles, take over when it ends")
     add_limits(parser)
     parser.add_argument(
@@ -84,8 +89,46 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Reconcile until SIGTERM or SIGINT, or (`--once`) until there is nothing left that can be done."""
     limits = limits_of(arguments, data_dir_of(arguments))
+    if arguments.dry_run:
+        return _foresee(arguments, limits)
     with _shown(arguments, limits) as show:
         return _reconcile(arguments, limits, show)
+
+
+def _foresee(arguments: argparse.Namespace, limits: Limits) -> int:
+    from fsdm.client import Client
+    from fsdm.clock import lasting
+    from fsdm.forecast import foresee
+    from fsdm.locks import reconciler_owner
+    from fsdm.size import readable
+
+    with Client(data_dir_of(arguments)) as client:
+        forecast, owner = foresee(client.layout, limits, time.time()), reconciler_owner(client.layout)
+    fetched, freed = forecast.total_bytes("fetch"), forecast.total_bytes("delete", "discard")
+    bytes_per_s = limits.bytes_per_s or ASSUMED_BYTES_PER_S
+    if arguments.json:
+        document = {
+            "dry_run": True,
+            "steps": [asdict(step) for step in forecast.steps],
+            "fetch_bytes": fetched,
+            "undeclared": forecast.undeclared,
+            "freed_bytes": freed,
+            "bytes_per_s": bytes_per_s,
+            "is_rate_assumed": limits.bytes_per_s is None,
+            "seconds": fetched / bytes_per_s,
+            "reconciler": owner,
+        }
+        print_json(document)
+        return EXIT_OK
+    for step in forecast.steps:
+        print(step.what, step.id, step.size_bytes, plain(step.why), sep="\t")
+    undeclared = f", and {forecast.undeclared} files that declare no size" if forecast.undeclared else ""
+    rate = f"{readable(int(bytes_per_s))} a second{'' if limits.bytes_per_s else ', which is assumed'}"
+    print(f"{readable(fetched)} to fetch{undeclared}; {readable(freed)} freed", file=sys.stderr)
+    print(f"at least {lasting(fetched / bytes_per_s)}, at {rate}", file=sys.stderr)
+    if owner is not None:
+        print(f"another process reconciles, and may be doing it by now: {plain(owner)}", file=sys.stderr)
+    return EXIT_OK
 
 
 def _reconcile(arguments: argparse.Namespace, limits: Limits, show: Callable[[Event], None]) -> int:
@@ -165,4 +208,4 @@ def _live_view(arguments: argparse.Namespace, limits: Limits) -> Iterator[Callab
 
 
 def _show_json_event(event: Event) -> None:
-    print_json(asdict(event))
+    print_json(event.document())
