@@ -445,7 +445,7 @@ def test_what_cannot_be_written_is_an_error_and_leaves_nothing(filled: Path, tmp
     before = entries(tmp_path)
     for name in ("no/such/map.html", "directory", "pipe"):
         done = fsdm("map", "-d", filled, "--html", tmp_path / name)
-        assert done.returncode != 0, name
+        assert done.returncode == 2, name
         assert "Traceback" not in done.stderr
         assert str(tmp_path / name) in done.stderr
     assert entries(tmp_path) == before

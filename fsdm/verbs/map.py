@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fsdm.arguments import data_dir_of, open_client
 from fsdm.console import plain, print_json
-from fsdm.errors import EXIT_OK, DiskError, InvalidInputError, NotAvailableError
+from fsdm.errors import EXIT_OK, InvalidInputError, NotAvailableError
 
 if TYPE_CHECKING:
     import argparse
@@ -112,7 +112,7 @@ def _write(name: str, text: str) -> None:
     try:
         FileSystem().write(path, text.encode(), durable=False)
     except OSError as e:
-        raise DiskError(f"{plain(name)} cannot be written: {e.strerror}", code=e.errno, hint="check the path") from e
+        raise InvalidInputError(f"{plain(name)} cannot be written: {e.strerror}", hint="check the path") from e
 
 
 def _print(atlas: Atlas, caption: Caption, listed: int) -> None:
