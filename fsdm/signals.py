@@ -1,7 +1,7 @@
 """What signals ask of `fsdm run`: to end (SIGTERM, SIGINT), or to read its configuration again (SIGHUP).
 
 A handler only puts the number into a queue, which is safe at any instant; who serves takes it from there. A SIGHUP
-because the terminal has gone away is one to end, as it is for every command.
+because the terminal has gone away is one to end, as it is for every command; unless it was started by nohup(1).
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ class Signals:
 
     def __init__(self) -> None:
         self._numbers: SimpleQueue[int] = SimpleQueue()
-        self._had_terminal = _has_terminal()
+        ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        self._ends_with_terminal = _has_terminal() and not ignored
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda number, _: self._numbers.put(number))
 
     def serve(self, reload: Callable[[], None]) -> None:
         """Call `reload` for each SIGHUP; return when it is to end."""
-        while self._numbers.get() == signal.SIGHUP and _has_terminal() == self._had_terminal:
+        while self._numbers.get() == signal.SIGHUP and not (self._ends_with_terminal and not _has_terminal()):
             reload()
 
 

@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 
+import pytest
+
 from tests.kit import PATIENCE_S
 
 SERVE = """
@@ -19,9 +21,11 @@ os.write(int(sys.argv[1]), b"end\\n")
 """
 # in a session of its own, whose terminal is standard input
 IN_A_TERMINAL = """
-import fcntl, os, sys, termios
+import fcntl, os, signal, sys, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-os.execv(sys.executable, [sys.executable, "-c", *sys.argv[1:]])
+if sys.argv[1] == "1":
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+os.execv(sys.executable, [sys.executable, "-c", *sys.argv[2:]])
 """
 
 
@@ -47,11 +51,12 @@ def test_each_sighup_is_served_and_sigterm_and_sigint_end_it() -> None:
             assert process.wait(PATIENCE_S) == 0
 
 
-def test_a_terminal_that_goes_away_ends_it_and_one_that_stays_does_not() -> None:
+@pytest.mark.parametrize("is_nohup", [False, True])
+def test_a_terminal_that_goes_away_ends_it_unless_that_was_not_to_be(is_nohup: bool) -> None:
     ours, theirs = os.openpty()
     reader, writer = os.pipe()
     with subprocess.Popen(
-        [sys.executable, "-c", IN_A_TERMINAL, SERVE, str(writer)],
+        [sys.executable, "-c", IN_A_TERMINAL, str(int(is_nohup)), SERVE, str(writer)],
         stdin=theirs,
         stdout=subprocess.PIPE,
         pass_fds=[writer],
@@ -65,5 +70,8 @@ def test_a_terminal_that_goes_away_ends_it_and_one_that_stays_does_not() -> None
             process.send_signal(signal.SIGHUP)
             assert told.readline() == b"again\n"
             os.close(ours)
+            if is_nohup:
+                assert told.readline() == b"again\n"
+                process.send_signal(signal.SIGTERM)
             assert told.read() == b"end\n"
         assert process.wait(PATIENCE_S) == 0
