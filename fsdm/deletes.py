@@ -92,6 +92,11 @@ class Deletes:
         return self._brake.holds_back(chunk_id)
 
     @property
+    def held_back(self) -> int:
+        """How many are held back. In any thread."""
+        return self._brake.held_back if self._brake.since is not None else 0
+
+    @property
     def refusal(self) -> str:
         """Why deletes are held back; empty where none is."""
         brake = self._brake

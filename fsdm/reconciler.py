@@ -286,6 +286,8 @@ class Reconciler:
             agenda=self._agenda,
             room=self._room,
             disk=self._disk,
+            pause=self._paused,
+            deletes=self._deletes,
         )
 
     def bytes_by_part(self) -> dict[Part, int] | None:

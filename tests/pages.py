@@ -72,8 +72,12 @@ def parsed(text: str) -> list[Section]:
 
 
 def like(shown: str) -> re.Pattern[str]:
-    """What may stand where a page shows this output: `…` is any text within a line."""
-    return re.compile(".*?".join(re.escape(part) for part in shown.split("…")))
+    """What may stand where a page shows this output: `…` is any text within a line, alone in its line any lines."""
+    lines = [
+        r"(?:.*\n)*?" if line.strip() == "…" else ".*?".join(re.escape(part) for part in line.split("…"))
+        for line in shown.splitlines(keepends=True)
+    ]
+    return re.compile("".join(lines))
 
 
 def commands(page: list[Section]) -> list[list[str]]:
@@ -89,3 +93,21 @@ def commands(page: list[Section]) -> list[list[str]]:
         for command in re.findall(r"(?:^\s*|[(|&;] *|(?:exec|xargs|until|if) )(fsdm [^#|&;)<>]+)", line)
     ]
     return [re.split(r"\s--\s", command)[0].replace("'", "").split() for command in found]
+
+
+def transcript(blocks: list[Block]) -> list[tuple[str, str]]:
+    """The commands of console blocks, each with the output that is shown: `$` begins one, `>` goes on with it."""
+    found: list[tuple[str, str]] = []
+    for line in "".join(block.text for block in blocks).splitlines(keepends=True):
+        if line.startswith("$ "):
+            found.append((line[2:], ""))
+        elif line.startswith("> ") and not found[-1][1]:
+            found[-1] = (found[-1][0] + line[2:], "")
+        else:
+            found[-1] = (found[-1][0], found[-1][1] + line)
+    return found
+
+
+def played(steps: list[tuple[str, str]]) -> str:
+    """A script that runs these commands in one shell; after each, `\x1e` ends what it has printed."""
+    return "set -m\nexec 2>&1\n" + "".join(f"{command}printf '\\x1e'\n" for command, _ in steps)

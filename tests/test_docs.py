@@ -127,6 +127,9 @@ def test_what_a_page_shows_is_compared() -> None:
     assert like("a … c\n[1]\n").fullmatch("a long way to c\n[1]\n")
     assert not like("a … c\n").fullmatch("a\nb c\n")
     assert not like("[1]\n").fullmatch("1\n")
+    assert like("a\n  …\nd\n").fullmatch("a\nb\nc\nd\n")
+    assert like("a\n  …\nd\n").fullmatch("a\nd\n")
+    assert not like("a\n  …\nd\n").fullmatch("a\nb\n")
 
 
 # --------------------------------------------------------------------------------------------- what the pages speak of

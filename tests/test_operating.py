@@ -17,7 +17,7 @@ import pytest
 from fsdm import Client, DataChunk, DataManager, Limits
 from fsdm.cli import EXIT_CODES
 from fsdm.locks import SAFE_FILE_SYSTEMS
-from tests.kit import PATIENCE_S, chunk_dir, eventually, expected, failure, files_of
+from tests.kit import PATIENCE_S, chunk_dir, eventually, expected, failure, files_of, touch_delete
 from tests.pages import PAGES, sections
 from tests.processes import owner, reconciling, shell_holding
 
@@ -183,9 +183,11 @@ def format_unknown(site: Site) -> Callable[[], None]:
 def damaged(site: Site) -> Callable[[], None]:
     with (chunk_dir(site.data, site.chunk) / "data" / "blocks.parquet").open("ab") as file:
         file.write(b"more")
+    files = dict(site.source.files)
+    site.source.files.clear()
     site.reconcile()
-    eventually(lambda: (failure(site.data, site.chunk.id) or {}).get("kind") == "damaged")
-    assert site.here() == {}
+    eventually(lambda: failure(site.data, site.chunk.id) and site.here() == {})
+    site.source.files.update(files)
 
     def check() -> None:
         assert site.here() == site.bytes_of(site.chunk)
@@ -220,6 +222,24 @@ def held(site: Site) -> Callable[[], None]:
     def check() -> None:
         assert site.here() == {}
         holder.wait(PATIENCE_S)
+
+    return check
+
+
+def held_back(site: Site) -> Callable[[], None]:
+    many = [site.source.chunk(start=start, end=start + 1, files=1, size=10) for start in range(100, 260)]
+    with DataManager(site.data, limits=Limits(durability="none")) as dm:
+        for chunk in many:
+            dm.download_chunk(chunk)
+        dm.wait_converged(PATIENCE_S)
+    site.reconcile()
+    for chunk in many:
+        touch_delete(site.data, chunk.id)
+    with Client(site.data) as client:
+        eventually(lambda: client.status().braked)
+
+    def check() -> None:
+        assert site.here() == site.bytes_of(site.chunk)
 
     return check
 
@@ -306,6 +326,7 @@ STATES: dict[str, Callable[[Site], Callable[[], None]]] = {
     "A want does not converge": not_converging,
     "A deleted chunk does not go": held,
     "A delete that was not meant": not_meant,
+    "Deletes are held back": held_back,
     "Strange files in the data directory": strange,
     "The clock jumped": clock,
     "Restored from a backup": backup,

@@ -209,4 +209,4 @@ def _live_view(arguments: argparse.Namespace, limits: Limits) -> Iterator[Callab
 
 
 def _show_json_event(event: Event) -> None:
-    print_json(asdict(event))
+    print_json(event.document())
