@@ -20,6 +20,16 @@ from fsdm.verbs import VERBS
 if TYPE_CHECKING:
     from collections.abc import Container, Sequence
 
+EXAMPLES = """\
+fsdm demo                                       # see it work
+fsdm run -d data                                # reconcile; then, in another shell:
+fsdm want -d data chunk.json                    # `fsdm schema want` says what stands in it
+fsdm wait -d data && fsdm ls -d data --long
+fsdm hold -d data DATASET 17000000 -- sh -c 'ls $FSDM_CHUNK_PATH'
+fsdm delete -d data ID                          # it goes when nobody holds it
+fsdm docs recipes                               # in Python; `fsdm docs` lists the pages
+"""
+
 EXIT_CODES = """\
 exit codes:
   0  done, or stopped by SIGINT or SIGTERM
@@ -29,6 +39,7 @@ exit codes:
   4  not converged: in time (wait), or at all (run --once)
   5  another process reconciles this data directory
   6  the data directory cannot be used: missing, of an unknown format, no flock, or refused by the disk
+  7  damaged chunks were found (verify)
   8  braked: it would remove more of what is here than --brake allows; nothing was changed (--yes goes on)
   130  interrupted
 `fsdm hold` ends with the exit code of CMD, 126 where that cannot be run, 127 where it is not found."""
@@ -90,7 +101,7 @@ def build_parser(names: Container[str] = VERBS) -> argparse.ArgumentParser:
         prog="fsdm",
         parents=[common],
         description="Keeps a changing set of data chunks on a disk. The layout on disk is the source of truth.",
-        epilog=EXIT_CODES,
+        epilog=f"examples:\n{indent(EXAMPLES, '  ')}\n{EXIT_CODES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"fsdm {__version__}")

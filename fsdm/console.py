@@ -39,6 +39,14 @@ def is_screen(stream: TextIO) -> bool:
     return stream.isatty() and os.environ.get("TERM", "dumb") not in {"dumb", "unknown", ""}
 
 
+def is_in_front(stream: TextIO) -> bool:
+    """Whether nobody else has the terminal now, as a shell has that has put us into the background (tcgetpgrp(3))."""
+    try:
+        return os.tcgetpgrp(stream.fileno()) == os.getpgrp()
+    except OSError:  # it controls no processes: so nobody types there
+        return True
+
+
 def takes_utf8(encoding: str | None, environ: Mapping[str, str] = os.environ) -> bool:
     """Whether more than ASCII may be written there: the stream, and the locale that was asked for, are UTF-8.
 

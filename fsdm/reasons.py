@@ -108,7 +108,9 @@ def _asked(facts: Facts) -> tuple[str, ...]:
         if marker is not None and marker.fault:
             said.append(f"{name}/ID asks for nothing: it {marker.fault}")
         elif marker is not None:
-            said.append(f"{phrase}: {name}/ID is of {ago(marker.ctime_ns / 1e9, now)}")
+            said.append(f"{phrase}, as asked for at {ago(marker.ctime_ns / 1e9, now)}")
+    if _intent(facts.state.verify):
+        said.append("its bytes are to be compared with READY: verify/ID stands")
     if _intent(want) and _intent(delete):
         said.append("both stand: the later one is carried out, and the other is about to go")
     return tuple(said) or ("nothing: there is neither want/ID nor delete/ID",)

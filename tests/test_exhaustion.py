@@ -278,12 +278,12 @@ def test_a_disk_that_turns_read_only_keeps_what_is_here_in_service_and_all_resum
 
 AS_NOBODY = f"""
 import encodings.idna, os
-from fsdm import DataManager
+from fsdm import DataManager, Limits
 from fsdm import manager, status, verbs
 os.setgroups([])
 os.setgid({NOBODY})
 os.setuid({NOBODY})
-with DataManager(sys.argv[1]):
+with DataManager(sys.argv[1], limits=Limits(max_bytes=1 << 40)):
     for line in sys.stdin:
         print(line, end="", flush=True)
 """
@@ -356,6 +356,40 @@ def test_a_directory_that_may_not_be_listed_holds_up_nothing(reconciled: Path, s
     eventually(lambda: available(data_dir, chunks[2]))
 
 
+def test_a_dataset_that_may_not_be_listed_holds_up_no_other_and_loses_no_delete(nobodys: Path, source: Source) -> None:
+    shut, other = (source.chunk(dataset=letter * 64) for letter in "de")
+    with child(AS_NOBODY, nobodys):
+        put_want(nobodys, shut)
+        eventually(lambda: available(nobodys, shut))
+    dataset = chunk_dir(nobodys, shut).parent
+    dataset.chmod(0o300)
+    with child(AS_NOBODY, nobodys):
+        put_want(nobodys, other)
+        eventually(lambda: available(nobodys, other))
+        touch_delete(nobodys, shut.id)
+        touch_delete(nobodys, other.id)
+        told = eventually(lambda: failure(nobodys, shut.id))
+        assert (told["kind"], f"Permission denied: '{dataset}'" in told["error"]) == ("disk", True)
+        eventually(lambda: not chunk_dir(nobodys, other).exists() and entries(nobodys / "delete") == [shut.id])
+        dataset.chmod(0o755)
+        eventually(lambda: not chunk_dir(nobodys, shut).exists() and not entries(nobodys / "delete"))
+
+
+def test_a_failure_that_may_not_be_read_is_as_if_it_had_never_been(nobodys: Path, source: Source) -> None:
+    failing, other = (source.chunk(start=n, end=n + 1) for n in range(2))
+    source.fault(f"/{failing.id}/blocks.parquet", status=404)
+    with child(AS_NOBODY, nobodys):
+        put_want(nobodys, failing)
+        eventually(lambda: failure(nobodys, failing.id))
+    (nobodys / "failed" / failing.id).chmod(0o000)
+    source.faults.clear()
+    with child(AS_NOBODY, nobodys):
+        put_want(nobodys, other)
+        for chunk in (other, failing):
+            eventually(lambda chunk=chunk: available(nobodys, chunk))
+        eventually(lambda: not entries(nobodys / "failed"))
+
+
 def test_a_chunk_that_may_not_be_read_keeps_no_other_from_the_audit(nobodys: Path, source: Source) -> None:
     shut, damaged = (source.chunk(start=n, end=n + 1) for n in range(2))
     with child(AS_NOBODY, nobodys):
@@ -403,9 +437,9 @@ def test_a_user_without_inotify_is_served_by_scans_and_by_events_once_there_is_s
             put_want(data_dir, chunk)
             eventually(lambda chunk=chunk: available(data_dir, chunk))
         lines = errors.read_text().splitlines()
-        assert len([line for line in lines if "limit reached" in line]) == (3 if what == "watches" else 1)
+        assert len([line for line in lines if "limit reached" in line]) == (4 if what == "watches" else 1)
         subprocess.run(["nsenter", "-t", str(process.pid), "-U", "sh", "-c", f"echo 1000 > {most}"], check=True)
-        eventually(lambda: watches(process.pid) == 3, "it watches again")
+        eventually(lambda: watches(process.pid) == 4, "it watches again")
     finally:
         process.kill()
         process.wait()
@@ -453,6 +487,31 @@ FAULTS = [
         "a directory that cannot be listed ends the scan",
         Slip("fsdm.scan:_names", "except OSError as e:", "except FileNotFoundError as e:"),
         test_a_directory_that_may_not_be_listed_holds_up_nothing,
+    ),
+    Fault(
+        "a dataset that cannot be listed ends the refresh",
+        Slip("fsdm.catalog:Catalog._refresh_dataset", "except OSError as e:", "except FileExistsError as e:"),
+        test_a_dataset_that_may_not_be_listed_holds_up_no_other_and_loses_no_delete,
+    ),
+    Fault(
+        "a failure that cannot be read ends the pass",
+        Slip("fsdm.memory:Memory._read_failure", "(OSError, InvalidInputError)", "InvalidInputError"),
+        test_a_failure_that_may_not_be_read_is_as_if_it_had_never_been,
+    ),
+    Fault(
+        "a delete goes though nobody knows",
+        Slip("fsdm.apply:Applier._forget", "refused is not None", "False"),
+        test_a_dataset_that_may_not_be_listed_holds_up_no_other_and_loses_no_delete,
+    ),
+    Fault(
+        "a delete waits for what is none of its business",
+        Slip("fsdm.apply:Applier._forget", "action.id not in self._retired", "True"),
+        test_a_dataset_that_may_not_be_listed_holds_up_no_other_and_loses_no_delete,
+    ),
+    Fault(
+        "a chunk that cannot be measured ends the pass",
+        Slip("fsdm.room:bytes_in", "except OSError as e:", "except FileExistsError as e:"),
+        test_a_chunk_that_may_not_be_looked_into_is_kept_and_holds_up_no_other,
     ),
     Fault(
         "a chunk that cannot be read ends the audit",

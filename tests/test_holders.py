@@ -226,7 +226,7 @@ def test_the_holder_of_another_user_is_known_by_the_kernels_table(layout: Layout
     seen = of(layout, place, str(proc.path))
     assert [(holder.pid, holder.command, holder.user) for holder in seen.found] == [(50, "query --all", "4000000000")]
     assert seen.found[0].started_at == 1000 + 700 / os.sysconf("SC_CLK_TCK")
-    assert seen.unseen == ("1 processes of other users may not be looked at: they may have inherited a lock",)
+    assert seen.unseen == ("1 process may not be looked at by this user, and may have inherited a lock",)
 
 
 def test_a_lock_whose_taker_is_gone_is_told_though_nobody_can_be_named(

@@ -36,7 +36,13 @@ class Terminal:
     """A process on a terminal that is read, or (`deaf`) is not."""
 
     def __init__(
-        self, *command: object, columns: int = 100, rows: int = 24, deaf: bool = False, **environ: str
+        self,
+        *command: object,
+        columns: int = 100,
+        rows: int = 24,
+        deaf: bool = False,
+        shell: str | None = None,
+        **environ: str,
     ) -> None:
         self._master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
@@ -45,7 +51,13 @@ class Terminal:
             name: value for name, value in os.environ.items() if name not in {"COLUMNS", "LINES", "NO_COLOR"}
         } | given
         self.process = subprocess.Popen(
-            [*FSDM, *map(str, command)], stdin=slave, stdout=slave, stderr=slave, env=env, start_new_session=True
+            ["bash", "-mc", shell, "sh", *FSDM, *map(str, command)] if shell else [*FSDM, *map(str, command)],
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            env=env,
+            start_new_session=True,
+            preexec_fn=(lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0)) if shell else None,  # noqa: PLW1509
         )
         os.close(slave)
         self.raw = b""
@@ -84,6 +96,10 @@ class Terminal:
             eventually(lambda: all(word in self.text for word in words))
         except AssertionError:
             pytest.fail(f"{[word for word in words if word not in self.text]} are not on the screen:\n{self.text}")
+
+    def types(self, text: str) -> None:
+        """What somebody types there."""
+        os.write(self._master, text.encode())
 
     def ends(self, number: int = signal.SIGINT) -> int:
         """Send a signal; its exit code."""
@@ -200,6 +216,39 @@ def test_a_terminal_that_cannot_draw_gets_lines(layout: Layout, data_dir: Path, 
         screen.shows("1 here, 2000 bytes; converged; ")
         assert b"\x1b" not in screen.raw
         assert screen.ends(signal.SIGTERM) == 0
+
+
+def test_in_the_background_of_a_shell_lines_are_said_and_nothing_is_drawn(
+    layout: Layout, data_dir: Path, source: Source
+) -> None:
+    chunk = source.chunk()
+    with terminal("run", "-d", data_dir, shell='"$@" & wait; kill %1') as screen:
+        put_want(data_dir, chunk)
+        screen.shows(f"✅ {chunk.id[:12]} available")
+        assert b"\x1b" not in screen.raw
+        os.kill(owner(data_dir) or 0, signal.SIGTERM)
+        screen.process.wait(PATIENCE_S)
+
+
+def test_a_view_that_is_put_into_the_background_draws_no_more_until_it_is_back(
+    layout: Layout, data_dir: Path, source: Source
+) -> None:
+    first, second = source.chunk(), source.chunk(start=20, end=30)
+    with terminal("run", "-d", data_dir, shell='"$@"; bg; read line; fg') as screen:
+        screen.shows("converged")
+        pid = eventually(lambda: owner(data_dir))
+        os.kill(pid, signal.SIGSTOP)
+        screen.shows("Stopped")
+        put_want(data_dir, first)
+        eventually(lambda: not os.listdir(data_dir / "want"), "it goes on in the background")
+        drawn = len(screen.raw)
+        put_want(data_dir, second)
+        eventually(lambda: not os.listdir(data_dir / "want"))
+        assert len(screen.raw) == drawn
+        screen.types("\n")
+        screen.shows(f"✅ {first.id[:12]} available", f"✅ {second.id[:12]} available", "2 here")
+        os.kill(pid, signal.SIGTERM)
+        screen.process.wait(PATIENCE_S)
 
 
 def test_text_and_json_are_taken_on_a_terminal_too(layout: Layout, data_dir: Path, source: Source) -> None:

@@ -65,7 +65,7 @@ CASES = {
     ),
     "wanted, and nobody reconciles": Case(
         facts("wanted", state=WANTED, reconciler=None),
-        asked="it is wanted: want/ID is of 11:57:00 (3 min ago)", here="nothing of it",
+        asked="it is wanted, as asked for at 11:57:00 (3 min ago)", here="nothing of it",
         why=["nobody reconciles this data directory"], todo="fsdm run -d /data", silent=("its turn",),
     ),
     "wanted, and queued": Case(
@@ -130,7 +130,7 @@ CASES = {
     ),
     "retiring, and held": Case(
         facts("retiring", state=RETIRING, holders=Holders((DUCK,)), size_bytes=5 * MB, block_range=range(35)),
-        asked="it is to be deleted: delete/ID is of", here="it is complete, but nobody finds it any more: 5.0 MB",
+        asked="it is to be deleted, as asked for at", here="it is complete, but nobody finds it any more: 5.0 MB",
         why=["it is held by pid 4711 `duckdb -c 'select 1'` (ann, running for 12 min); it was deleted 3 min ago"],
         todo="wait until they let go, or end them",
     ),

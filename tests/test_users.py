@@ -136,7 +136,7 @@ def root() -> Iterator[Path]:
     os.chown(root, OWNER.uid, READ)
     root.chmod(0o2750)
     as_user(OWNER, lambda: open_data_dir(root).root)
-    for name in ("want", "delete"):
+    for name in ("want", "delete", "verify"):
         os.chown(root / name, -1, ASK)
         (root / name).chmod(0o2775)
     yield root

@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from fsdm.arguments import data_dir_of, host
-from fsdm.console import is_screen, plain, print_json
+from fsdm.console import is_in_front, is_screen, plain, print_json
 from fsdm.errors import EXIT_NOT_CONVERGED, EXIT_OK, InvalidInputError
 from fsdm.settings import add_limits, limits_of, reload
 
@@ -177,9 +177,8 @@ def _shown(arguments: argparse.Namespace, limits: Limits) -> Iterator[Callable[[
     if form == "auto" and arguments.json:
         yield _show_json_event
         return
-    with (
-        _live_view(arguments, limits) if form == "auto" and is_screen(sys.stderr) else nullcontext(write_line) as write
-    ):
+    draws = form == "auto" and is_screen(sys.stderr) and is_in_front(sys.stderr)
+    with _live_view(arguments, limits) if draws else nullcontext(write_line) as write:
         talk = Talk(as_json=form == "json", write=write)
 
         def show(event: Event) -> None:

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
 from fsdm.arguments import open_client, seconds
-from fsdm.console import is_screen, plain, print_json
+from fsdm.console import is_in_front, is_screen, plain, print_json
 from fsdm.errors import EXIT_OK, InvalidInputError, NotAvailableError
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def _watch(arguments: argparse.Namespace) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     with open_client(arguments) as client:
-        if is_screen(sys.stdout) and not arguments.json:
+        if is_screen(sys.stdout) and is_in_front(sys.stdout) and not arguments.json:
             _watch_on_screen(client.layout, stop, arguments.interval)
         else:
             _watch_in_lines(client.layout, stop, arguments.interval or 1.0, as_json=arguments.json)
@@ -129,7 +129,14 @@ def _print_status(seen: Status, chunks: list[ChunkStatus]) -> None:
     for chunk in chunks:
         blocks = f"[{chunk.block_range.start}, {chunk.block_range.stop})" if chunk.block_range else "-"
         total = "" if chunk.total_bytes in {None, chunk.size_bytes} else f"/{chunk.total_bytes}"
-        print(chunk.id, chunk.state, blocks, f"{chunk.size_bytes}{total}", plain(chunk.error or ""), sep="\t")
+        print(
+            chunk.id,
+            chunk.state,
+            blocks,
+            f"{chunk.size_bytes}{total}",
+            plain(chunk.error or ("to be verified" if chunk.verifying else "")),
+            sep="\t",
+        )
     for oddity in seen.oddities:
         print("-", "ignored", "-", "-", plain(f"{oddity.path}: {oddity.why}"), sep="\t")
     states = dict.fromkeys(chunk.state for chunk in chunks)
