@@ -38,7 +38,7 @@ class Admission:
     def open(self, slots: int) -> None:
         """Look how much room there is, where anybody asks; who was waiting and fits now is to ask again."""
         asked = self._agenda.waiting_fetches or self._agenda.parked_fetches
-        if asked and slots > 0 and self._room.is_limited:
+        if asked and slots > 0 and (self._room.is_limited or self._agenda.parked_fetches):
             self._agenda.unpark(self._room.look(), slots)
 
     def admit(self, fetch: Fetch, now: float) -> bool:

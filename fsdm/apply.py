@@ -126,6 +126,7 @@ class Applier:
         self._fetch_s: dict[str, float] = {}  # how long the download took of what is complete in partial/
         self._marker_mutex = threading.Lock()  # our own hands queue here, rather than asking for the flock in turns
         self._claims: dict[Place, Claim] = {}  # of directories that refs keep from us
+        self._retired: set[str] = set()  # what we have taken out while there was a dataset that cannot be listed
 
     def apply(self, action: Action, stop: Stop) -> Outcome:
         """Carry out one action. Never raises for what the disk, the network or another process does."""
@@ -300,6 +301,8 @@ class Applier:
 
         outcome = self._take_out(action.place, still_deleted)
         if isinstance(outcome, Done):
+            if self._catalog.refused() is not None:
+                self._retired.add(action.id)
             dataset_id = action.place.dataset_id
             self._tell(Event("deleted", action.id, dataset_id=dataset_id, after_s=_age_s(action.delete)))
         return outcome
@@ -339,11 +342,17 @@ class Applier:
         return Done()
 
     def _forget(self, action: Forget) -> Outcome:
+        refused = self._catalog.refused()
+        if refused is not None and action.id not in self._retired:  # it may well be where nobody can look
+            return Failed(_disk_error(refused), disk=True)
         failed = self._layout.failed_of(action.id)
         if exists(failed):  # once the marker has gone, nobody would know that it is of no interest any more
             self._fs.unlink(failed)
             self._fs.fsync_dir(self._layout.failed)
-        return self._removed(self._layout.delete_marker(action.id), action.delete, None)
+        outcome = self._removed(self._layout.delete_marker(action.id), action.delete, None)
+        if isinstance(outcome, Done):
+            self._retired.discard(action.id)
+        return outcome
 
     def _overrule(self, action: Overrule) -> Outcome:
         layout = self._layout

@@ -29,6 +29,11 @@ class Mark:
     width: float
     segments: tuple[Segment, ...]
 
+    @property
+    def bulk(self) -> Kind:
+        """The kind of most of its blocks: it may be another than what matters most."""
+        return max(KINDS, key=lambda kind: sum(segment.blocks for segment in self.segments if segment.kind == kind))
+
 
 def leading(segments: Iterable[Segment]) -> Kind:
     """The kind that matters most of these."""
@@ -40,12 +45,10 @@ def cells(coverage: Coverage, width: int) -> list[Kind]:
     start, blocks, segments = coverage.start, coverage.end - coverage.start, coverage.segments
     found, at = [], 0
     for cell in range(width):
-        first = start + cell * blocks // width
-        last = max(start + (cell + 1) * blocks // width, first + 1) - 1
-        while segments[at].end <= first:
+        while segments[at].end <= start + cell * blocks // width:
             at += 1
         to = at
-        while segments[to].end <= last:
+        while segments[to].end < start + (cell + 1) * blocks // width:
             to += 1
         found.append(leading(segments[at : to + 1]))
         at = to

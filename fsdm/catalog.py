@@ -55,6 +55,7 @@ class Catalog:
         self._datasets: dict[str, _Dataset] = {}
         self._by_id: dict[str, tuple[Place, ...]] = {}
         self._strange: list[str] = []
+        self._refused: dict[str, OSError] = {}  # datasets of which nothing is known, for they cannot be listed
 
     def knows(self, value: object) -> TypeGuard[str]:
         """Whether `value` is the id of a dataset that has been listed: so it is an id, in its one written form."""
@@ -106,6 +107,11 @@ class Catalog:
             odd = [self._layout.path(Place(key, name)) for key, one in self._datasets.items() for name in one.odd]
             return sorted(self._strange + odd)
 
+    def refused(self) -> OSError | None:
+        """Why there may be chunks that are not known here: a dataset has never been listed, for this. None: all has."""
+        with self._mutex:
+            return next(iter(self._refused.values()), None)
+
     def refresh(self) -> set[str]:
         """List again what has changed on disk; the ids of the chunks that came or went."""
         try:
@@ -146,9 +152,13 @@ class Catalog:
             if dataset is not None and _mtime_ns(path) == dataset.mtime_ns:
                 return dataset
             with self._listing:
-                return self._list(dataset_id, path, changed)
+                listed = self._list(dataset_id, path, changed)
+            with self._mutex:
+                self._refused.pop(dataset_id, None)
+            return listed
         except (FileNotFoundError, NotADirectoryError):
             with self._mutex:
+                self._refused.pop(dataset_id, None)
                 gone = self._datasets.pop(dataset_id, None)
                 if gone is not None:
                     gone.told.clear()
@@ -156,6 +166,9 @@ class Catalog:
             return None
         except OSError as e:  # one that cannot be listed keeps no other from it; what was known of it stays
             logger.warning("cannot list %s: %s", path, e)
+            if dataset is None:
+                with self._mutex:
+                    self._refused[dataset_id] = e
             return dataset
 
     def _list(self, dataset_id: str, path: str, changed: set[str] | None) -> _Dataset:

@@ -20,6 +20,16 @@ from fsdm.verbs import VERBS
 if TYPE_CHECKING:
     from collections.abc import Container, Sequence
 
+EXAMPLES = """\
+fsdm demo                                       # see it work
+fsdm run -d data                                # reconcile; then, in another shell:
+fsdm want -d data chunk.json                    # `fsdm schema want` says what stands in it
+fsdm wait -d data && fsdm ls -d data --long
+fsdm hold -d data DATASET 17000000 -- sh -c 'ls $FSDM_CHUNK_PATH'
+fsdm delete -d data ID                          # it goes when nobody holds it
+fsdm docs recipes                               # in Python; `fsdm docs` lists the pages
+"""
+
 EXIT_CODES = """\
 exit codes:
   0  done, or stopped by SIGINT or SIGTERM
@@ -42,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         code: int = _verb(arguments.verb).run(arguments)
         sys.stdout.flush()
     except FsdmError as e:
-        complain(e, as_json=arguments.json)
+        complain(e, as_json=arguments.json or getattr(arguments, "log_format", None) == "json")
         return e.exit_code
     except BrokenPipeError:
         # whoever read our output has gone: end quietly, also when Python flushes stdout at its exit
@@ -91,7 +101,7 @@ def build_parser(names: Container[str] = VERBS) -> argparse.ArgumentParser:
         prog="fsdm",
         parents=[common],
         description="Keeps a changing set of data chunks on a disk. The layout on disk is the source of truth.",
-        epilog=EXIT_CODES,
+        epilog=f"examples:\n{indent(EXAMPLES, '  ')}\n{EXIT_CODES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"fsdm {__version__}")

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 from fsdm.errors import InvalidInputError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from fsdm.errors import FsdmError
 
 
@@ -35,6 +37,23 @@ def plain(text: str) -> str:
 def is_screen(stream: TextIO) -> bool:
     """Whether it is a terminal on which something can be drawn anew."""
     return stream.isatty() and os.environ.get("TERM", "dumb") not in {"dumb", "unknown", ""}
+
+
+def is_in_front(stream: TextIO) -> bool:
+    """Whether nobody else has the terminal now, as a shell has that has put us into the background (tcgetpgrp(3))."""
+    try:
+        return os.tcgetpgrp(stream.fileno()) == os.getpgrp()
+    except OSError:  # it controls no processes: so nobody types there
+        return True
+
+
+def takes_utf8(encoding: str | None, environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether more than ASCII may be written there: the stream, and the locale that was asked for, are UTF-8.
+
+    Python writes UTF-8 in the locales C and POSIX too; but whoever asks for these asks for ASCII.
+    """
+    asked = next((environ[name] for name in ("LC_ALL", "LC_CTYPE", "LANG") if environ.get(name)), "utf-8")
+    return all("utf8" in name.lower().replace("-", "") for name in (encoding or "ascii", asked))
 
 
 def complain(error: FsdmError, *, as_json: bool) -> None:

@@ -109,23 +109,23 @@ class Coverage:
 
 
 @dataclass(frozen=True, slots=True)
-class Survey:
+class Atlas:
     """All datasets, by id, and the chunks that stand in none: of which it is not known what blocks they cover."""
 
     coverages: tuple[Coverage, ...]
     unplaced: tuple[ChunkStatus, ...]
 
-
-def survey(chunks: Iterable[ChunkStatus]) -> Survey:
-    """Every dataset's coverage."""
-    datasets: dict[str, list[ChunkStatus]] = {}
-    unplaced = []
-    for chunk in chunks:
-        if chunk.dataset_id is None or not _is_placed(chunk.block_range):
-            unplaced.append(chunk)
-        else:
-            datasets.setdefault(chunk.dataset_id, []).append(chunk)
-    return Survey(tuple(cover(name, found) for name, found in sorted(datasets.items())), tuple(unplaced))
+    @classmethod
+    def of(cls, chunks: Iterable[ChunkStatus]) -> Atlas:
+        """Every dataset's coverage by these chunks."""
+        datasets: dict[str, list[ChunkStatus]] = {}
+        unplaced = []
+        for chunk in chunks:
+            if chunk.dataset_id is None or not _is_placed(chunk.block_range):
+                unplaced.append(chunk)
+            else:
+                datasets.setdefault(chunk.dataset_id, []).append(chunk)
+        return cls(tuple(cover(name, found) for name, found in sorted(datasets.items())), tuple(unplaced))
 
 
 def cover(dataset_id: str, chunks: Iterable[ChunkStatus]) -> Coverage:
@@ -154,7 +154,7 @@ def _sweep(chunks: Sequence[ChunkStatus]) -> Iterator[Segment]:
     """The segments: what looks the same from one look to the next is one."""
     for _, looks in groupby(_looks(chunks), key=itemgetter(0)):
         same = [segment for _, segment in looks]
-        yield replace(same[0], end=same[-1].end)
+        yield same[0] if len(same) == 1 else replace(same[0], end=same[-1].end)
 
 
 def _looks(chunks: Sequence[ChunkStatus]) -> Iterator[tuple[_Sight, Segment]]:

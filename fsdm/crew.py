@@ -27,6 +27,9 @@ class Crew(Protocol):
     def hire(self) -> None:
         """Start the threads for what waits that the system has refused before."""
 
+    def resize(self, size: int) -> None:
+        """Run so much at once from now on; what runs is run to its end."""
+
     def close(self, timeout_s: float | None) -> bool:
         """Take nothing more, and wait for what runs; whether all of it ended in time. What waits is dropped."""
 
@@ -58,6 +61,14 @@ class ThreadCrew:
         with self._mutex:
             self._hire()
 
+    def resize(self, size: int) -> None:
+        """See `Crew.resize`."""
+        with self._mutex:
+            self._size = size
+            self._hire()
+            for _ in range(len(self._threads) - size):
+                self._queue.put(None)
+
     def _hire(self) -> None:
         while not self._closed and len(self._threads) < min(self._pending, self._size):
             thread = threading.Thread(target=self._run, name=f"{self._name}-{len(self._threads)}", daemon=True)
@@ -82,7 +93,12 @@ class ThreadCrew:
         return join_all(self._threads, timeout_s)
 
     def _run(self) -> None:
-        while (work := self._queue.get()) is not None:
+        while True:
+            work = self._queue.get()
+            if work is None:
+                if self._is_to_end():
+                    return
+                continue
             if self._closed:
                 continue
             try:
@@ -91,6 +107,14 @@ class ThreadCrew:
                 logger.exception("a piece of work of %s failed", self._name)
             with self._mutex:
                 self._pending -= 1
+
+    def _is_to_end(self) -> bool:
+        """Whether this thread is one too many, or all are."""
+        with self._mutex:
+            if not self._closed and len(self._threads) > self._size:
+                self._threads.remove(threading.current_thread())
+                return True
+            return self._closed
 
 
 def join_all(threads: list[threading.Thread], timeout_s: float | None) -> bool:
@@ -110,6 +134,9 @@ class InlineCrew:
 
     def hire(self) -> None:
         """See `Crew.hire`."""
+
+    def resize(self, size: int) -> None:
+        """See `Crew.resize`."""
 
     def close(self, timeout_s: float | None) -> bool:  # noqa: ARG002 the protocol's signature
         """See `Crew.close`."""

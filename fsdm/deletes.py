@@ -62,13 +62,7 @@ class Deletes:
 
     def open(self) -> None:
         """Go on from where an earlier process was braked."""
-        try:
-            read = read_regular(self._layout.brake, BRAKE_MAX_BYTES)
-            said = None if read is None else json.loads(read[1])
-            if said is not None and self._brake.share is not None:
-                self._brake.since, self._brake.let_go_before = float(said["since"]), max(int(said["let_go"]), 0)
-        except (OSError, ValueError, TypeError, KeyError, RecursionError, OverflowError) as e:
-            logger.warning("%s says nothing that can be gone on from: %s", self._layout.brake, e)
+        self._brake = brake_of(self._layout, self._brake.share)
         if exists(self._layout.brake):
             self._noted = b""  # whatever it says: it is written anew, or removed
 
@@ -78,16 +72,13 @@ class Deletes:
 
     def see(self, state: ChunkState, memo: Memo) -> None:
         """How one id stands now."""
-        delete_ns = state.delete.ctime_ns if state.delete is not None and _is_going(state, memo) else None
-        self._brake.see(state.id, delete_ns, is_here=bool(state.ready or state.unready))
+        see(self._brake, state, memo)
 
     def judge(self, now: float) -> set[str]:
         """Once all have been seen that are to be decided: the ids that may go on now."""
         brake, was_braked, free = self._brake, self._brake.since is not None, set[str]()
         if brake.held_back and (was_braked or brake.is_too_much(len(self._catalog))):
-            released = look_at(self._layout.release)
-            if released is not None and released.fault is None:
-                free = brake.release(released.ctime_ns)
+            free = release(brake, self._layout)
         free |= brake.judge(len(self._catalog), now)
         if self.refusal and not was_braked:
             self._tell(Event("braked", "", self.refusal))
@@ -99,6 +90,11 @@ class Deletes:
     def holds_back(self, chunk_id: str) -> bool:
         """Whether the delete of this id is not to be carried out now."""
         return self._brake.holds_back(chunk_id)
+
+    @property
+    def held_back(self) -> int:
+        """How many are held back. In any thread."""
+        return self._brake.held_back if self._brake.since is not None else 0
 
     @property
     def refusal(self) -> str:
@@ -135,6 +131,31 @@ class Deletes:
                     self._fs.write(self._layout.brake, self._to_note, durable=False)
             except OSError as e:  # the log and the event have it, and what is held back stays so
                 logger.warning("%s: %s", self._layout.brake, e)
+
+
+def brake_of(layout: Layout, share: float | None) -> Brake:
+    """The brake of a data directory, as an earlier process has left it."""
+    brake = Brake(share)
+    try:
+        read = read_regular(layout.brake, BRAKE_MAX_BYTES)
+        said = None if read is None else json.loads(read[1])
+        if said is not None and share is not None:
+            brake.since, brake.let_go_before = float(said["since"]), max(int(said["let_go"]), 0)
+    except (OSError, ValueError, TypeError, KeyError, RecursionError, OverflowError) as e:
+        logger.warning("%s says nothing that can be gone on from: %s", layout.brake, e)
+    return brake
+
+
+def see(brake: Brake, state: ChunkState, memo: Memo) -> None:
+    """Tell a brake how one id stands."""
+    delete_ns = state.delete.ctime_ns if state.delete is not None and _is_going(state, memo) else None
+    brake.see(state.id, delete_ns, is_here=bool(state.ready or state.unready))
+
+
+def release(brake: Brake, layout: Layout) -> set[str]:
+    """Let go what `delete/.release` says is meant; the ids that were held back."""
+    released = look_at(layout.release)
+    return set() if released is None or released.fault is not None else brake.release(released.ctime_ns)
 
 
 def _is_going(state: ChunkState, memo: Memo) -> bool:

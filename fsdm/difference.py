@@ -79,7 +79,7 @@ class Comparison:
 
     def _add(self, found: Difference, chunk: DataChunk) -> None:
         manifests = self._manifests(chunk.id)
-        is_here = any(_may_satisfy(manifest, chunk) for manifest in manifests)
+        is_here = any(may_satisfy(manifest, chunk) for manifest in manifests)
         is_sure = any(manifest.satisfies(chunk) for manifest in manifests)
         if chunk.id not in self._deleted and (self._is_wanted_so(chunk) if chunk.id in self._wanted else is_sure):
             found.unchanged += 1
@@ -120,7 +120,7 @@ def _ids(directory: str) -> set[str]:
         ) from e
 
 
-def _may_satisfy(manifest: Manifest, chunk: DataChunk) -> bool:
+def may_satisfy(manifest: Manifest, chunk: DataChunk) -> bool:
     """Whether what is here may be what is wanted: a sha256 that READY does not have yet is still to be computed."""
     entries = manifest.files
     unknown = {name for name in chunk.files.keys() & entries.keys() if entries[name].sha256 is None}

@@ -89,10 +89,17 @@ class Event:
         words = filter(None, (SYMBOLS[self.kind], self.chunk_id[:12], PHRASES[self.kind]))
         return f"{' '.join(words)}{detail}"
 
+    def document(self) -> dict[str, Any]:
+        """What `fsdm run --json` prints: kind, id and text always, all else where it is known."""
+        return {"kind": self.kind, "chunk_id": self.chunk_id, "text": self.text, **self._known()}
+
     def fields(self) -> dict[str, Any]:
         """What a log record carries besides its message: the fields that say something."""
-        said = {name: value for name in _FIELDS if (value := getattr(self, name)) not in {None, ""}}
-        return {"event": self.kind, "chunk_id": self.chunk_id, **said}
+        text = {"text": self.text} if self.text else {}
+        return {"event": self.kind, "chunk_id": self.chunk_id, **text, **self._known()}
+
+    def _known(self) -> dict[str, Any]:
+        return {name: value for name in _LATER if (value := getattr(self, name)) is not None}
 
 
-_FIELDS: Final = tuple(field.name for field in fields(Event) if field.name not in {"kind", "chunk_id"})
+_LATER: Final = tuple(field.name for field in fields(Event) if field.default is None)

@@ -16,12 +16,12 @@ from fsdm.errors import DataDirectoryError, InvalidInputError, StaleMarkerError
 from fsdm.fs import read_regular
 from fsdm.holders import Holders, look_for_holders
 from fsdm.intents import read_want
-from fsdm.layout import BRAKE, PAUSE, WANT_MAX_BYTES, is_id
-from fsdm.locks import exists, reconciler_owner
+from fsdm.layout import WANT_MAX_BYTES, is_id
+from fsdm.locks import reconciler_owner
 from fsdm.model import Failure
 from fsdm.reasons import Explanation, Facts, Others, Owner, explain
 from fsdm.scan import look
-from fsdm.status import read_chunk_status, read_disk_status
+from fsdm.status import read_chunk_status, read_disk_status, read_note
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -61,8 +61,8 @@ def gather(layout: Layout, catalog: Catalog, chunk_id: str, now: float) -> Facts
         reconciler=_owner(layout),
         free_bytes=disk.free_bytes,
         read_only=disk.read_only,
-        paused=exists(f"{layout.root}/{PAUSE}"),
-        braked=exists(f"{layout.root}/{BRAKE}"),
+        paused=read_note(layout.pause),
+        braked=read_note(layout.brake),
         others=_others(layout, catalog, state, retiring=waits_for_room) if state.want else Others(),
     )
 

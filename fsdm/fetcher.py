@@ -68,7 +68,7 @@ class HttpFetcher:
         self.sessions = Sessions(connect_timeout_s=connect_timeout_s, idle_timeout_s=idle_timeout_s, policy=policy)
         self.rate = Rate(bytes_per_s)
         self.meter = Meter()
-        self.is_capped = bytes_per_s is not None
+        self._per_file = per_file
         self.gains = Gains()
         self.helpers = Helpers(1 if bytes_per_s else per_file, (per_file - 1) * connections)
         self._hosts = Hosts()
@@ -88,6 +88,11 @@ class HttpFetcher:
     def received_bytes(self) -> int:
         """What has come of files so far, also of attempts that failed."""
         return self.meter.bytes
+
+    def change(self, bytes_per_s: float | None) -> None:
+        """From now on this is the cap. Under one, no file comes over several connections."""
+        self.rate.change(bytes_per_s)
+        self.helpers.per_file = 1 if bytes_per_s else self._per_file
 
     def fetch(self, source: FileSource, part: Part, fs: FileSystem, stop: Stop) -> FileEntry:
         """See `Fetcher.fetch`."""
@@ -174,7 +179,7 @@ class _Conversation:
             if not self._in_pieces():
                 return False
         transfer.see_that_all_came(self._url)
-        if transfer.size - size >= TELLING_BYTES and not self._fetcher.is_capped:
+        if transfer.size - size >= TELLING_BYTES and not self._fetcher.rate.is_capped:
             self._visit.rate((transfer.size - size) / (time.monotonic() - began))
         return True
 

@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 
     from fsdm.agenda import Agenda
     from fsdm.catalog import Catalog
+    from fsdm.deletes import Deletes
     from fsdm.disk import Disk
     from fsdm.memory import Memory
+    from fsdm.pause import Pause
     from fsdm.plan import Action
     from fsdm.room import Room
     from fsdm.state import ChunkState, Marker
@@ -38,7 +40,9 @@ class Gauges:
     held_chunks: int
     oldest_want_at: float | None
     oldest_delete_at: float | None
-    paused: bool  # the disk refuses what downloads write
+    paused_by_disk: bool  # it refuses what downloads write
+    paused_by_hand: bool
+    held_back_deletes: int  # by the brake, until somebody says that they are meant
     max_bytes: int | None
     keep_free_bytes: int | None
     budgeted_bytes: int
@@ -54,6 +58,8 @@ def read_gauges(
     agenda: Agenda,
     room: Room,
     disk: Disk,
+    pause: Pause,
+    deletes: Deletes,
 ) -> Gauges:
     """The numbers, from copies of what the loop is changing."""
     states, running = list(states), list(running)
@@ -69,7 +75,9 @@ def read_gauges(
         held_chunks=held,
         oldest_want_at=_oldest(state.want for state in states),
         oldest_delete_at=_oldest(state.delete for state in states),
-        paused=bool(disk.refusal),
+        paused_by_disk=bool(disk.refusal),
+        paused_by_hand=bool(pause.why),
+        held_back_deletes=deletes.held_back,
         max_bytes=max_bytes,
         keep_free_bytes=keep_free_bytes,
         budgeted_bytes=room.budgeted_bytes,

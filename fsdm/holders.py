@@ -96,7 +96,8 @@ def look_for_holders(layout: Layout, places: Iterable[Place], *, proc: str = PRO
         if not all_visible:
             unseen.append("processes outside this container (its pid namespace) cannot be seen from here")
         if denied and (target.owners or not all_visible):
-            unseen.append(f"{denied} processes of other users may not be looked at: they may have inherited a lock")
+            who = "1 process" if denied == 1 else f"{denied} processes"
+            unseen.append(f"{who} may not be looked at by this user, and may have inherited a lock")
         found[target.place] = _holders(target, unseen, reconciler_pid, proc, boot_at)
     return found
 

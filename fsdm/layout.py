@@ -34,6 +34,7 @@ WANT: Final = "WANT"  # beside READY: what was asked for, so that it can be aske
 VERIFIED: Final = "VERIFIED"  # beside READY: its mtime is when the bytes were last compared with READY
 PAUSE: Final = "PAUSE"
 BRAKE: Final = "BRAKE"
+CONFIG: Final = "config.toml"
 RELEASE: Final = ".release"  # in delete/
 
 _ID = re.compile(r"[0-9a-f]{64}\Z")
@@ -145,6 +146,10 @@ class Layout:
     @property
     def brake(self) -> str:
         return os.path.join(self.root, BRAKE)
+
+    @property
+    def config(self) -> str:
+        return os.path.join(self.root, CONFIG)
 
     @property
     def release(self) -> str:

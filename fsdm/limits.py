@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Final, Literal
 
 from fsdm.errors import InvalidInputError
 
 CONNECTIONS: Final = 8
 PER_FILE: Final = 4
+AT_RUN_TIME: Final = ("jobs", "bytes_per_s", "poll_s", "max_bytes", "keep_free_bytes", "brake_share")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,12 @@ class Limits:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise InvalidInputError(f"must be above 0, it is {value}", field=name)
+
+    def changed_to(self, other: Limits) -> tuple[Limits, list[str]]:
+        """What a running reconciler keeps to once it is told to keep to `other`, and what of that has to wait."""
+        holds = replace(self, **{name: getattr(other, name) for name in AT_RUN_TIME})
+        waits = [one.name for one in fields(self) if getattr(holds, one.name) != getattr(other, one.name)]
+        return holds, waits
 
     @property
     def durable(self) -> bool:

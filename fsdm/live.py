@@ -6,6 +6,7 @@ and their number is told. Invariant: looking and drawing take no more than a `SH
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections import deque
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Final, Self
 from rich.live import Live
 from rich.text import Text
 
+from fsdm.console import is_in_front
 from fsdm.locks import exists
 from fsdm.survey import Surveyor
 from fsdm.view import Glyphs, Sight, View
@@ -48,6 +50,7 @@ class LiveView:
         self._sight = Sight(max_bytes)
         self._glyphs = glyphs
         self._console = console
+        self._terminal = sys.stderr if console.stderr else sys.stdout  # as it is now: rich puts its own in its place
         self._interval_s = interval_s
         self._mutex = threading.Lock()  # of the two below; never held over a system call
         self._lines: deque[str] = deque()
@@ -84,6 +87,8 @@ class LiveView:
             self._draw(live)
 
     def _draw(self, live: Live) -> None:
+        if not is_in_front(self._terminal):  # somebody types there: what is to be said waits
+            return
         if exists(self._layout.format_file):  # else there is nothing yet
             try:
                 self._sight.take(self._surveyor.look(), time.monotonic())

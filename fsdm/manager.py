@@ -151,6 +151,14 @@ class DataManager(Client):
         super().download_chunk(chunk)
         self._ring(chunk.id)
 
+    def change(self, limits: Limits) -> None:
+        """Keep to these limits from now on: what runs goes on, and what cannot be changed at run time is logged."""
+        self._check()
+        self._limits = limits
+        reconciler = self._reconciler
+        if reconciler is not None:
+            reconciler.change(limits)
+
     def close(self) -> None:
         """Stop reconciling (transfers are cut, nothing is lost) and let go of every ref. Takes seconds at most."""
         super().close()
@@ -166,10 +174,11 @@ class DataManager(Client):
             lock = ReconcilerLock(self._layout)
         except ReconcilerRunsError:
             return False
+        limits = self._limits
         try:
-            make_layout(self._layout, FileSystem(durable=self._limits.durable))  # somebody may have removed some of it
+            make_layout(self._layout, FileSystem(durable=limits.durable))  # somebody may have removed some of it
             reconciler = Reconciler(
-                self._layout, limits=self._limits, fetcher=self._fetcher, on_event=self._on_event, tally=self.tally
+                self._layout, limits=limits, fetcher=self._fetcher, on_event=self._on_event, tally=self.tally
             )
         except BaseException:  # the limits make none
             lock.close()
@@ -182,6 +191,8 @@ class DataManager(Client):
             raise
         self._lock, self._reconciler = lock, reconciler
         self._catalog = reconciler.catalog
+        if self._limits is not limits:  # they were changed meanwhile
+            reconciler.change(self._limits)
         return True
 
     def _step_down(self) -> None:
@@ -227,7 +238,7 @@ def _close_when_ended(reconciler: Reconciler, lock: ReconcilerLock) -> None:
 
 def run_forever(
     data_dir: str,
-    stop: threading.Event,
+    until: Callable[[DataManager], None],
     limits: Limits,
     on_event: Callable[[Event], None],
     *,
@@ -235,7 +246,7 @@ def run_forever(
     allow_unknown_fs: bool,
     attend: Callable[[DataManager], AbstractContextManager[object]] = nullcontext,
 ) -> None:
-    """Reconcile until `stop` is set; `attend(manager)` is entered once the directory is open, until then.
+    """Reconcile until `until(manager)` returns; `attend(manager)` is entered once the directory is open, until then.
 
     Raises:
         ReconcilerRunsError: another process does, and `wait` is False.
@@ -245,7 +256,7 @@ def run_forever(
         if not dm.reconciling and not wait:
             ReconcilerLock(dm.layout).close()  # raises, and says who it is
         with attend(dm):
-            stop.wait()
+            until(dm)
 
 
 def run_once(

@@ -57,9 +57,9 @@ def manual(parser: argparse.ArgumentParser, version: str) -> str:
     for name, verb in verbs_of(parser).items():
         parts += [f".SS {parser.prog} {name}", _text(verb.description or ""), ".PP", _text(_usage(verb))]
         parts += _options(verb, common)
-        examples = (verb.epilog or "").partition("examples:\n")[2].partition("\n\n")[0]
-        parts += [".PP", "Examples:", ".PP", ".EX", *map(_text, examples.rstrip().splitlines()), ".EE"]
-    parts += [".SH EXIT STATUS", *_codes(parser.epilog or "")]
+        parts += [".PP", "Examples:", ".PP", *_examples(verb)]
+    parts += [".SH EXAMPLES", *_examples(parser)]
+    parts += [".SH EXIT STATUS", *_codes((parser.epilog or "").partition("exit codes:\n")[2])]
     return "\n".join(parts) + "\n" + FILES
 
 
@@ -95,12 +95,17 @@ def _options(parser: argparse.ArgumentParser, said: Collection[str] = ()) -> Ite
         yield _text(action.help or "")
 
 
+def _examples(parser: argparse.ArgumentParser) -> list[str]:
+    lines = (parser.epilog or "").partition("examples:\n")[2].partition("\n\n")[0].splitlines()
+    return [".EX", *map(_text, lines), ".EE"]
+
+
 def _codes(epilog: str) -> Iterator[str]:
     for line in epilog.splitlines():
         found = re.fullmatch(r"  (\d+)  (.*)", line)
         if found:
             yield from (".TP", f".B {found[1]}", _text(found[2]))
-        elif not line.endswith(":"):
+        else:
             yield from (".PP", _text(line.replace("`", "")))
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 BURST_S: Final = 0.1  # what is saved up while nothing comes
 BLOCK_S: Final = 0.05
 LEAST_BYTES: Final = 4 << 10
+LOOK_S: Final = 1.0  # so often, who waits looks whether the cap has been changed
 TAKER_S: Final = 5.0  # a thread that has asked for no block for so long takes no part any more
 FLOOR_BYTES_PER_S: Final = 1024.0
 FLOOR_WINDOW_S: Final = 60.0
@@ -29,21 +30,33 @@ class Rate:
     """At most `bytes_per_s` over all threads that share it; None is no cap, and costs nothing."""
 
     def __init__(self, bytes_per_s: float | None, *, clock: Callable[[], float] = time.monotonic) -> None:
-        if bytes_per_s is not None and not bytes_per_s > 0:
-            raise InvalidInputError(f"must be more than 0, it is {bytes_per_s}", field="bytes_per_s")
-        self._bytes_per_s = bytes_per_s
+        self._bytes_per_s = _checked(bytes_per_s)
         self._clock = clock
         self._mutex = threading.Lock()
         self._paid_at = clock()  # when all that has come will have been paid for
         self._takers: dict[int, float] = {}  # thread → when it asked last, the longest ago first
 
+    @property
+    def is_capped(self) -> bool:
+        """Whether there is a cap."""
+        return self._bytes_per_s is not None
+
+    def change(self, bytes_per_s: float | None) -> None:
+        """From now on this is the cap; what is still to be paid for at another one is let go."""
+        _checked(bytes_per_s)
+        with self._mutex:
+            if bytes_per_s != self._bytes_per_s:
+                self._bytes_per_s = bytes_per_s
+                self._paid_at = self._clock()
+
     def block(self, most: int) -> int:
         """How many bytes this thread is to take at once, up to `most`."""
-        if self._bytes_per_s is None:
+        cap = self._bytes_per_s
+        if cap is None:
             return most
         with self._mutex:
             share_s = BLOCK_S / len(self._takers) if self._seen() else 0.0
-        return min(max(int(self._bytes_per_s * share_s), LEAST_BYTES), most)
+        return min(max(int(cap * share_s), LEAST_BYTES), most)
 
     def _seen(self) -> bool:
         """Whether this thread takes part already; from now on it does.
@@ -62,14 +75,21 @@ class Rate:
 
         `wait(seconds)` may return early, and may raise: that ends it, and what came stays accounted for.
         """
-        if self._bytes_per_s is None:
+        cap = self._bytes_per_s
+        if cap is None:
             return 0.0
         began = self._clock()
         with self._mutex:
-            due = self._paid_at = max(self._paid_at, began - BURST_S) + count / self._bytes_per_s
-        while (now := self._clock()) < due:
-            wait(due - now)
+            due = self._paid_at = max(self._paid_at, began - BURST_S) + count / cap
+        while (now := self._clock()) < due and self._bytes_per_s == cap:
+            wait(min(due - now, LOOK_S))
         return now - began
+
+
+def _checked(bytes_per_s: float | None) -> float | None:
+    if bytes_per_s is not None and not bytes_per_s > 0:
+        raise InvalidInputError(f"must be more than 0, it is {bytes_per_s}", field="bytes_per_s")
+    return bytes_per_s
 
 
 class Meter:

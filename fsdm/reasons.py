@@ -7,7 +7,7 @@ something could not be seen, that is the sentence. Invariant: each of the four a
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from fsdm.clock import ago, lasting, moment
 from fsdm.size import readable
@@ -46,6 +46,7 @@ class Facts:
     """What is known of one chunk. `name` is its state as `status` names it, None where nothing of it is there.
 
     `want_fault`: why what is in want/ID cannot be taken. `reconciler` None: nobody reconciles.
+    `paused`, `braked`: what PAUSE and BRAKE say, None where they do not stand.
     """
 
     now: float
@@ -63,8 +64,8 @@ class Facts:
     reconciler: Owner | None = None
     free_bytes: int = 0
     read_only: bool = False
-    paused: bool = False
-    braked: bool = False
+    paused: dict[str, Any] | None = None
+    braked: dict[str, Any] | None = None
     others: Others = field(default_factory=Others)
 
 
@@ -107,7 +108,7 @@ def _asked(facts: Facts) -> tuple[str, ...]:
         if marker is not None and marker.fault:
             said.append(f"{name}/ID asks for nothing: it {marker.fault}")
         elif marker is not None:
-            said.append(f"{phrase}: {name}/ID is of {ago(marker.ctime_ns / 1e9, now)}")
+            said.append(f"{phrase}, as asked for at {ago(marker.ctime_ns / 1e9, now)}")
     if _intent(facts.state.verify):
         said.append("its bytes are to be compared with READY: verify/ID stands")
     if _intent(want) and _intent(delete):
@@ -176,11 +177,19 @@ def _of_the_directory(facts: Facts) -> list[tuple[str, str]]:
         if facts.free_bytes < max(missing, 1):
             reason = f"the disk is full: {readable(facts.free_bytes)} are free, and {readable(missing)} are missing"
             found.append((reason, "make room on the disk: it goes on by itself then"))
-    if facts.braked and _intent(facts.state.delete):
-        found.append(("deletes are held back, for so many were asked for at once: BRAKE", "let them go: fsdm release"))
-    if facts.paused and facts.state.want:
-        found.append(("downloads are paused: PAUSE stands in the data directory", "let them go on: fsdm resume"))
+    if facts.braked is not None and _held_up_by_refs(facts) and _intent(facts.state.delete):
+        told = "deletes are held back, for so many were asked for that it may be a mistake (BRAKE)"
+        found.append((told, "where they are meant, let them go: fsdm release"))
+    if facts.paused is not None and facts.state.want and not facts.state.ready:
+        found.append((_pause(facts.paused, facts.now), "let them go on: fsdm resume"))
     return found
+
+
+def _pause(note: dict[str, Any], now: float) -> str:
+    since, by, reason = note.get("since"), note.get("by"), note.get("reason")
+    when = f" since {ago(since, now)}" if isinstance(since, int | float) else ""
+    who = f", by {by}" if isinstance(by, str) and by else ""
+    return f"downloads are paused{when}{who}" + (f": {reason}" if isinstance(reason, str) and reason else "")
 
 
 def _of_the_markers(facts: Facts) -> list[tuple[str, str]]:
@@ -245,8 +254,8 @@ def _try_now(facts: Facts, failure: Failure) -> str:
     if not facts.state.want or failure.kind == "disk" or (failure.transient and facts.reconciler is None):
         return ""
     if failure.transient:
-        return "to have it tried now, touch want/ID; else it goes on by itself"
-    return "mend want/ID in place; or, where the source has been mended, touch want/ID to have it tried now"
+        return "to have it tried now: fsdm retry; else it goes on by itself"
+    return "mend want/ID in place; or, where the source has been mended, have it tried now: fsdm retry"
 
 
 def _of_room(facts: Facts, failure: Failure) -> list[tuple[str, str]]:

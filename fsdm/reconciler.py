@@ -148,6 +148,7 @@ class Reconciler:
         self._finished: deque[tuple[Action, outcomes.Outcome]] = deque()
         self._suspects: deque[Place] = deque()
         self._answers: deque[Answer] = deque()
+        self._changes: deque[Limits] = deque()
         self._next_scan = 0.0  # monotonic
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
@@ -204,6 +205,14 @@ class Reconciler:
         """Look at this id (or at everything) now rather than when an event or a scan would."""
         self._bell.ring(chunk_id)
 
+    def change(self, limits: Limits) -> None:
+        """Keep to these limits from the next pass on: what runs goes on. In any thread.
+
+        What cannot be changed at run time (see `limits.AT_RUN_TIME`) is logged, and stays as it is.
+        """
+        self._changes.append(limits)
+        self._bell.wake()
+
     def _run(self) -> None:
         while not self._stopping.is_set():
             try:
@@ -224,6 +233,8 @@ class Reconciler:
         rang, everything = self._bell.answer(timeout_s)
         began = time.monotonic()
         self.heart.beat()
+        while self._changes:
+            self._keep_to(self._changes.popleft())
         self._aftermath.ask_again(rang)
         ids = rang | self._settle_all() | self._disk.ask(self._clock()) | set(self._agenda.due(self._clock()))
         if everything or time.monotonic() >= self._next_scan:
@@ -231,6 +242,7 @@ class Reconciler:
         for chunk_id in ids:
             state = self._states[chunk_id] = look(self.layout, self.catalog, chunk_id)
             self._deletes.see(state, self._memory.see(state))
+            self.heart.beat()
         for chunk_id in ids | self._deletes.judge(self._clock()):  # all have been seen: so many at once may be too many
             self._decide(chunk_id)
             self.heart.beat()
@@ -289,6 +301,8 @@ class Reconciler:
             agenda=self._agenda,
             room=self._room,
             disk=self._disk,
+            pause=self._paused,
+            deletes=self._deletes,
         )
 
     def bytes_by_part(self) -> dict[Part, int] | None:
@@ -305,6 +319,20 @@ class Reconciler:
         if self._agenda.parked_fetches:  # somebody may make room, and no event tells of that
             pauses.append(self.limits.poll_s)
         return max(min(pauses), 0.0)
+
+    def _keep_to(self, limits: Limits) -> None:
+        self.limits, waits = self.limits.changed_to(limits)
+        if waits:
+            logger.warning("not before the next start: %s", ", ".join(waits))
+        self._fetchers.resize(self.limits.jobs)
+        if isinstance(self._fetcher, HttpFetcher):
+            self._fetcher.change(self.limits.bytes_per_s)
+        self._room.change(
+            max_bytes=self.limits.max_bytes,
+            keep_free_bytes=self.limits.keep_free_bytes or None,
+            running=[action for action, _ in self._busy.values() if isinstance(action, Fetch)],
+        )
+        self._deletes.change(self.limits.brake_share)
 
     def _scan(self) -> set[str]:
         """List what is pending; the ids to look at."""

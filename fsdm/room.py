@@ -33,7 +33,7 @@ from fsdm.locks import exists
 from fsdm.size import readable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
 
     from fsdm.catalog import Catalog
     from fsdm.layout import Layout
@@ -127,6 +127,22 @@ class Room:
         if self._counts_partials:
             for name in os.listdir(self._layout.partial):
                 self.count(name)
+
+    def change(self, *, max_bytes: int | None, keep_free_bytes: int | None, running: Iterable[Fetch]) -> None:
+        """From now on, these are the limits; what runs was let in, and counts with all that it is to bring.
+
+        A disk that has been full is asked from then on, whatever the reserve.
+        """
+        counted_chunks, counted_partials = self._counts_chunks, self._counts_partials
+        was_full = self._keep_free_bytes is not None
+        self._max_bytes = max_bytes
+        self._keep_free_bytes = 0 if keep_free_bytes is None and was_full else keep_free_bytes
+        if (self._counts_chunks, self._counts_partials) != (counted_chunks, counted_partials):
+            self._ledger = Ledger()  # what was counted once may have gone since
+            self.open()
+        for fetch in running if self.is_limited else ():
+            if fetch.id not in self._running:
+                self._running[fetch.id] = _Running(fetch, self.need_bytes(fetch))
 
     def guard(self) -> None:
         """The disk has been full: from now on nothing begins that does not fit into what is free."""

@@ -92,8 +92,8 @@ def read_status(layout: Layout) -> Status:
         tuple(oddities),
         _reconciler(layout),
         read_disk_status(layout),
-        _note(layout.pause),
-        _note(layout.brake),
+        read_note(layout.pause),
+        read_note(layout.brake),
     )
 
 
@@ -169,7 +169,7 @@ def declared_bytes(files: object) -> int | None:
     return sum(sizes) if len(sizes) == len(files) else None
 
 
-def _note(path: str) -> dict[str, Any] | None:
+def read_note(path: str) -> dict[str, Any] | None:
     """What a file beside the layout's directories says, be it nothing; None where there is none."""
     return read_document(path) if exists(path) else None
 

@@ -19,7 +19,7 @@ from fsdm.catalog import Catalog
 from fsdm.errors import DataDirectoryError
 from fsdm.extents import came_in
 from fsdm.holders import Holders, look_for_holders
-from fsdm.layout import BRAKE, PARTS, PAUSE, READY, is_id
+from fsdm.layout import PARTS, READY, is_id
 from fsdm.locks import exists, reconciler_owner
 from fsdm.progress import Failing, Retiring, Running, Survey
 from fsdm.status import declared_bytes, read_disk_status, read_document
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from fsdm.layout import Layout, Place
 
-READ_S: Final = 0.05  # of each look, for documents that were not read before
+READ_S: Final = 0.05  # of each look, for each kind of documents that were not read before
 HOLDERS_S: Final = 2.0  # who holds what is looked for so often; or, where that costs more, …
 HOLDERS_SHARE: Final = 20  # … after so many times its own duration
 HELD_MAX: Final = 100  # of so many retiring chunks, the oldest
@@ -63,14 +63,16 @@ class Surveyor:
         Raises:
             OSError: the data directory itself has gone.
         """
-        layout, now, until = self._layout, self._clock(), time.monotonic() + self._read_s
+        layout, now = self._layout, self._clock()
         disk = read_disk_status(layout)
         wanted, deleted = _ids(layout.want), _ids(layout.delete)
         partials, failed = _ids(layout.partial), _ids(layout.failed)
-        self._count(self._catalog.refresh(), until)
-        self._read_failures(failed, until)
-        self._read_totals(wanted, partials, until)
-        begun = {one for one in (wanted & partials) - deleted if self._may_run(one, now)}
+        self._see(self._catalog.refresh())
+        self._count()
+        self._read_failures(failed)
+        self._read_totals(wanted, partials)
+        paused = exists(layout.pause)
+        begun = set() if paused else {one for one in (wanted & partials) - deleted if self._may_run(one, now)}
         running = self._measure(begun, partials)
         suspect = (self._standing & (wanted | failed)) | {one for one, in_vain in self._uncounted.items() if in_vain}
         unready = {one for one in suspect - deleted if not self._is_ready(one)}
@@ -85,8 +87,8 @@ class Surveyor:
             reconciler=_reconciler(layout),
             free_bytes=disk.free_bytes,
             read_only=disk.read_only,
-            paused=exists(f"{layout.root}/{PAUSE}"),
-            braked=exists(f"{layout.root}/{BRAKE}"),
+            paused=paused,
+            braked=exists(layout.brake),
             here=len(self._standing) - len(retiring) - len(unready),
             here_bytes=self._here_bytes,
             uncounted=len(self._uncounted),
@@ -102,9 +104,14 @@ class Surveyor:
             unknown=unknown,
         )
 
+    def _until(self) -> float:
+        """Until when one kind of documents may be read from now on: each has its time, whatever the others take."""
+        return time.monotonic() + self._read_s
+
     # --------------------------------------------------------------------------------------------------- what is here
 
-    def _count(self, changed: set[str], until: float) -> None:
+    def _see(self, changed: set[str]) -> None:
+        """These have come to `chunks/`, or have left it."""
         for chunk_id in changed:
             self._here_bytes -= self._sizes.pop(chunk_id, 0)
             if self._catalog.places(chunk_id):
@@ -115,6 +122,9 @@ class Surveyor:
             else:
                 self._standing.discard(chunk_id)
                 self._uncounted.pop(chunk_id, None)
+
+    def _count(self) -> None:
+        until = self._until()
         for chunk_id in list(self._uncounted):
             if time.monotonic() > until:
                 break
@@ -184,7 +194,8 @@ class Surveyor:
         known = [size for size in sizes if size is not None]
         return sum(known) if len(known) == len(sizes) else None
 
-    def _read_totals(self, wanted: set[str], partials: set[str], until: float) -> None:
+    def _read_totals(self, wanted: set[str], partials: set[str]) -> None:
+        until = self._until()
         for chunk_id in self._totals.keys() - wanted:
             del self._totals[chunk_id]
         for chunk_id in partials - self._partials.keys():
@@ -208,12 +219,13 @@ class Surveyor:
             if total is None:
                 unknown += 1
             else:
-                left += total
+                left += max(total - (self._partials.get(chunk_id) or 0), 0)
         return left, unknown
 
     # ------------------------------------------------------------------------------------------------- what does not go
 
-    def _read_failures(self, failed: set[str], until: float) -> None:
+    def _read_failures(self, failed: set[str]) -> None:
+        until = self._until()
         for chunk_id in self._failures.keys() - failed:
             del self._failures[chunk_id]
         for chunk_id in failed:

@@ -32,6 +32,14 @@ def write_line(line: str) -> None:
     sys.stderr.flush()
 
 
+def say(message: str, *, as_json: bool, level: str = "warning", event: str = "log") -> None:
+    """Say something that is no event and no record of the log."""
+    if as_json:
+        write_line(_line(level, datetime.now(UTC), event=event, message=message))
+    else:
+        write_line(f"fsdm: {plain(message)}")
+
+
 class Talk(logging.Handler):
     """Turns events and log records into lines. Any thread."""
 

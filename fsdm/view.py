@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from rich.text import Text
 
 from fsdm.clock import ago, lasting, moment
-from fsdm.console import plain
+from fsdm.console import plain, takes_utf8
 from fsdm.progress import Progress, Survey, allot
 from fsdm.size import readable
 
@@ -52,13 +52,8 @@ ASCII: Final = Glyphs("#", ".", " | ", "...", ">= ", "ascii")
 
 
 def glyphs_for(encoding: str | None, environ: Mapping[str, str] = os.environ) -> Glyphs:
-    """What the terminal shows: ASCII where the stream, or the locale that was asked for, is not UTF-8.
-
-    Python writes UTF-8 in the locales C and POSIX too; but whoever asks for these asks for ASCII.
-    """
-    asked = next((environ[name] for name in ("LC_ALL", "LC_CTYPE", "LANG") if environ.get(name)), "utf-8")
-    shown = [name.lower().replace("-", "") for name in (encoding or "ascii", asked)]
-    return Glyphs() if all("utf8" in name for name in shown) else ASCII
+    """What the terminal shows: ASCII where it takes no more."""
+    return Glyphs() if takes_utf8(encoding, environ) else ASCII
 
 
 @dataclass(slots=True)

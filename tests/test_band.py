@@ -68,6 +68,12 @@ def test_every_gap_of_thousands_is_in_some_mark_that_shows_one() -> None:
     assert sum(s.kind == "missing" for mark in found if mark.kind == "missing" for s in mark.segments) == 4999
 
 
+def test_what_is_drawn_as_one_knows_what_most_of_it_is() -> None:
+    few_gaps, many_gaps = (cover(DATASET, [a_chunk(10 * n, 10 * n + blocks) for n in range(100)]) for blocks in (9, 1))
+    assert {(mark.kind, mark.bulk) for mark in marks(few_gaps, 5)} == {("missing", "here")}
+    assert {(mark.kind, mark.bulk) for mark in marks(many_gaps, 5)} == {("missing", "missing")}
+
+
 def test_wide_segments_are_drawn_each_by_itself_where_they_are() -> None:
     coverage = cover(DATASET, [a_chunk(100, 125), a_chunk(125, 150, "wanted"), a_chunk(175, 200)])
     assert [(m.kind, m.left, m.width) for m in marks(coverage, 4)] == [

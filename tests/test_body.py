@@ -768,7 +768,7 @@ def test_a_certificate_that_nobody_vouches_for_is_refused_for_good(certificate: 
         origin.put("/", POOL)
         with pytest.raises(TransferError, match=r"(?i)certificate") as caught:
             fetch(origin, tmp_path / "file")
-    assert not caught.value.transient
+    assert (caught.value.transient, caught.value.cause) == (False, "tls")
     assert not (tmp_path / "file").exists()
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fsdm import coverage as module
-from fsdm.coverage import KIND_OF, KINDS, NAMED, Coverage, Kind, Segment, Tally, cover, survey
+from fsdm.coverage import KIND_OF, KINDS, NAMED, Atlas, Coverage, Kind, Segment, Tally, cover
 from fsdm.layout import U64_MAX
 from fsdm.status import ChunkStatus, State
 from tests.kit import an_id
@@ -153,13 +153,13 @@ def test_ranges_up_to_the_end_of_u64_are_exact() -> None:
     assert coverage.tallies["here"] == Tally(segments=1, blocks=1, chunks=1, size_bytes=7)
 
 
-def test_datasets_are_surveyed_each_by_itself_in_the_order_of_their_ids() -> None:
+def test_datasets_are_covered_each_by_itself_in_the_order_of_their_ids() -> None:
     chunks = [
         a_chunk(5, 9, dataset_id="b" * 64),
         a_chunk(0, 2, dataset_id="a" * 64),
         a_chunk(0, 1, dataset_id="b" * 64),
     ]
-    found = survey(chunks)
+    found = Atlas.of(chunks)
     assert [(c.dataset_id, c.start, c.end) for c in found.coverages] == [("a" * 64, 0, 2), ("b" * 64, 0, 9)]
     assert found.unplaced == ()
 
@@ -168,14 +168,14 @@ def test_datasets_are_surveyed_each_by_itself_in_the_order_of_their_ids() -> Non
 def test_a_chunk_without_a_range_that_can_be_is_left_aside_and_told(blocks: range | None) -> None:
     chunk = ChunkStatus(an_id(), "failed", DATASET, blocks)
     here = a_chunk(0, 5)
-    found = survey([chunk, here])
+    found = Atlas.of([chunk, here])
     assert found.unplaced == (chunk,)
     assert list(found.coverages[0].chunks) == [here.id]
 
 
 def test_a_chunk_of_no_known_dataset_is_left_aside_and_told() -> None:
     chunk = ChunkStatus(an_id(), "deleting")
-    assert survey([chunk]) == module.Survey((), (chunk,))
+    assert Atlas.of([chunk]) == Atlas((), (chunk,))
 
 
 def test_thousands_of_chunks_over_each_other_are_named_by_a_few() -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fsdm.crew import Crew, InlineCrew, ThreadCrew
-from tests.kit import PATIENCE_S
+from tests.kit import PATIENCE_S, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -143,3 +143,54 @@ def test_an_inline_crew_runs_in_the_callers_thread_before_submit_returns() -> No
     ran: list[threading.Thread] = []
     InlineCrew().submit(lambda: ran.append(threading.current_thread()))
     assert ran == [threading.current_thread()]
+
+
+def test_a_crew_grows_at_once_and_shrinks_as_its_work_ends_and_cuts_none() -> None:
+    crew, gate, ended = ThreadCrew("hand", 1), threading.Event(), threading.Semaphore(0)
+    running = threading.Semaphore(0)
+
+    def work() -> None:
+        running.release()
+        gate.wait(PATIENCE_S)
+        ended.release()
+
+    for _ in range(6):
+        crew.submit(work)
+    assert running.acquire(timeout=PATIENCE_S)
+    assert len(crew._threads) == 1
+    crew.resize(4)
+    for _ in range(3):
+        assert running.acquire(timeout=PATIENCE_S)
+    assert len(crew._threads) == 4
+    crew.resize(2)
+    gate.set()
+    for _ in range(6):
+        assert ended.acquire(timeout=PATIENCE_S)
+    eventually(lambda: len(crew._threads) == 2)
+    crew.submit(work)
+    assert ended.acquire(timeout=PATIENCE_S)
+    assert crew.close(PATIENCE_S)
+
+
+def test_a_crew_that_shrinks_and_grows_again_has_as_many_as_it_is_to_have() -> None:
+    crew, ran = ThreadCrew("hand", 4), threading.Semaphore(0)
+    for size in (1, 4, 2, 4, 1, 3):
+        crew.resize(size)
+        barrier = threading.Barrier(size + 1)
+        for _ in range(size):
+            crew.submit(lambda barrier=barrier: (barrier.wait(PATIENCE_S), ran.release()))  # type: ignore[misc]
+        barrier.wait(PATIENCE_S)  # all of them run at once
+        for _ in range(size):
+            assert ran.acquire(timeout=PATIENCE_S)
+        eventually(lambda size=size: len(crew._threads) <= size)  # type: ignore[misc]
+    assert crew.close(PATIENCE_S)
+
+
+def test_a_crew_that_shrank_closes_like_any_other() -> None:
+    crew, gate = ThreadCrew("hand", 3), threading.Event()
+    for _ in range(3):
+        crew.submit(lambda: gate.wait(PATIENCE_S) and None)
+    crew.resize(1)
+    assert not crew.close(0.0)
+    gate.set()
+    assert crew.close(PATIENCE_S)

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from fsdm.cli import build_parser
+from fsdm.manpage import actions_of, verbs_of
 from tests.kit import content
-from tests.pages import like, sections
+from tests.pages import PAGES, commands, like, parsed, sections
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.kit import Source
     from tests.pages import Section
 
@@ -125,3 +127,49 @@ def test_what_a_page_shows_is_compared() -> None:
     assert like("a … c\n[1]\n").fullmatch("a long way to c\n[1]\n")
     assert not like("a … c\n").fullmatch("a\nb c\n")
     assert not like("[1]\n").fullmatch("1\n")
+    assert like("a\n  …\nd\n").fullmatch("a\nb\nc\nd\n")
+    assert like("a\n  …\nd\n").fullmatch("a\nd\n")
+    assert not like("a\n  …\nd\n").fullmatch("a\nb\n")
+
+
+# --------------------------------------------------------------------------------------------- what the pages speak of
+
+PARSER = build_parser()
+OPTIONS = {
+    name: {option for action in actions_of(verb) for option in action.option_strings}
+    for name, verb in {"": PARSER, **verbs_of(PARSER)}.items()
+}
+
+
+def _wrong(words: list[str]) -> str | None:
+    """What of a command does not exist: its verb, or an option."""
+    verb = next((word for word in words[1:] if word in OPTIONS), "")
+    if not verb and not set(words[1:]) <= OPTIONS[""]:
+        return f"no verb in {words}"
+    asked = {word.partition("=")[0].rstrip(",") for word in words if re.match(r"--?[a-z]", word)}
+    missing = asked - OPTIONS[verb] - OPTIONS[""]
+    return f"no {missing} in {words}" if missing else None
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_verb_and_option_that_a_page_speaks_of_exists(page: str) -> None:
+    assert list(filter(None, map(_wrong, commands(sections(page))))) == []
+
+
+def test_a_verb_or_an_option_that_does_not_exist_would_be_found() -> None:
+    said = (
+        "`fsdm nothing`, `fsdm ls --no-such` and\n`fsdm run -d data --once`\n    x | fsdm want -d data --also - # why\n"
+    )
+    fenced = "```sh\nfsdm nothing\nfsdm hold D 1 -- ls --long\n```\n"
+    found = commands(parsed(said + fenced))
+    assert [bool(_wrong(words)) for words in found] == [True, True, False, True, True, False]
+
+
+@pytest.mark.parametrize("page", sorted(set(PAGES) - {"PROTOCOL.md"}))
+def test_no_command_of_a_page_goes_unrun(page: str) -> None:
+    blocks = [block for section in sections(page) for block in section.blocks if block.language != "text"]
+    indented = [line for section in sections(page) for line in section.text.splitlines() if line.startswith("    ")]
+    here = Path(__file__).parent
+    by = {path.name for path in here.glob("test_*.py") if page in path.read_text(encoding="utf-8")}
+    assert not blocks or by, f"no test runs the blocks of {page}"
+    assert page == "README.md" or not [line for line in indented if "fsdm " in line], "only what is fenced is run"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
 import re
+from typing import get_args
 
 import pytest
 
@@ -102,3 +104,31 @@ def test_who_runs_is_an_attribute_of_the_error() -> None:
 def test_callers_who_know_only_the_builtin_exceptions_catch_them(cls: type[FsdmError], builtin: type) -> None:
     with pytest.raises(builtin, match="no"):
         raise cls("no")
+
+
+@pytest.mark.parametrize(
+    ("code", "cause"),
+    [(errno.ENOSPC, "disk_full"), (errno.EDQUOT, "disk_full"), (errno.EROFS, "disk_read_only"), (errno.EIO, "disk_io"),
+     (errno.EACCES, "disk"), (None, "disk")],
+)  # fmt: skip
+def test_the_cause_of_what_a_disk_refuses_is_its_errno(code: int | None, cause: str) -> None:
+    assert DiskError("no", code=code).cause == cause
+
+
+@pytest.mark.parametrize(
+    ("status", "cause"),
+    [(403, "http_403"), (404, "http_404"), (410, "http_404"), (429, "http_429"), (400, "http_4xx"), (499, "http_4xx"),
+     (500, "http_5xx"), (599, "http_5xx"), (204, "http_other"), (304, "http_other"), (999, "http_other")],
+)  # fmt: skip
+def test_every_status_has_a_cause(status: int, cause: str) -> None:
+    assert errors.cause_of_status(status) == cause
+
+
+def test_each_class_has_a_cause_out_of_the_closed_set() -> None:
+    assert {errors.FsdmError("x").cause, InvalidInputError("x").cause, TransferError("x").cause} == {
+        "defect",
+        "want",
+        "answer",
+    }
+    assert (errors.HostError("x", what="x").cause, errors.PolicyError("x").cause) == ("connection", "policy")
+    assert all(cls.cause in get_args(errors.Cause) for cls in CLASSES.values())

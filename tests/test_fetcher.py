@@ -307,7 +307,7 @@ def test_a_server_that_falls_silent_is_given_up_after_the_idle_timeout(source: S
     fault = source.fault("/file", stall_at=10)
     with pytest.raises(TransferError) as caught:
         fetch(url, path, fetcher=HttpFetcher(idle_timeout_s=0.05))
-    assert caught.value.transient
+    assert (caught.value.transient, caught.value.cause) == (True, "timeout")
     assert fault.stalled.is_set()
     with socket.create_server(("127.0.0.1", 0)) as mute, pytest.raises(TransferError, match=r"not a byte for 0\.05 s"):
         fetch(
@@ -367,7 +367,7 @@ def test_a_transfer_is_given_up_below_the_floor_and_not_above_it(
     if given_up:
         with pytest.raises(HostError, match="less than 1024 bytes a second") as caught:
             fetch(url, path)
-        assert caught.value.transient
+        assert (caught.value.transient, caught.value.cause) == (True, "slow")
         assert path.stat().st_size < len(DATA), "it does not wait for all of it"
     else:
         assert fetch(url, path).blake3 == BLAKE3

@@ -226,7 +226,7 @@ def test_the_holder_of_another_user_is_known_by_the_kernels_table(layout: Layout
     seen = of(layout, place, str(proc.path))
     assert [(holder.pid, holder.command, holder.user) for holder in seen.found] == [(50, "query --all", "4000000000")]
     assert seen.found[0].started_at == 1000 + 700 / os.sysconf("SC_CLK_TCK")
-    assert seen.unseen == ("1 processes of other users may not be looked at: they may have inherited a lock",)
+    assert seen.unseen == ("1 process may not be looked at by this user, and may have inherited a lock",)
 
 
 def test_a_lock_whose_taker_is_gone_is_told_though_nobody_can_be_named(
@@ -263,6 +263,24 @@ def test_a_process_without_a_command_line_is_called_by_its_name(layout: Layout, 
     (directory / "fd" / "4").symlink_to(layout.path(place))
     (directory / "fdinfo" / "4").write_text(f"pos:\t0\nlock:\t1: {line}\n")
     assert [(holder.pid, holder.command) for holder in of(layout, place, str(proc.path)).found] == [(53, "[worker]")]
+
+
+def test_nothing_is_looked_at_that_is_not_locked(
+    layout: Layout, place: Place, proc: Proc, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file on a server that is away: to stat it waits for ever."""
+    directory = proc.process(58, "other")
+    proc.lock(layout, place, 58)
+    (directory / "fd" / "5").symlink_to("/far/away")
+    (directory / "fdinfo" / "5").write_text("pos:\t0\n")
+    really = os.stat
+
+    def stat(path: str, **how: bool) -> os.stat_result:
+        assert not str(path).endswith("/58/fd/5")
+        return really(path, **how)
+
+    monkeypatch.setattr(os, "stat", stat)
+    assert of(layout, place, str(proc.path)).found == ()
 
 
 def test_processes_that_end_while_one_looks_spoil_nothing(layout: Layout, place: Place, proc: Proc) -> None:

@@ -14,13 +14,14 @@ from fsdm.verbs import VERBS
 
 # from the ground up; `__init__` stands above all that it offers
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "events", "doorbell", "crew", "fs", "answer", "ledger", "outage", "waits", "heart", "probe"),
+    ("errors", "events", "doorbell", "crew", "fs", "answer", "ledger", "outage", "waits", "heart", "probe", "signals"),
     ("layout", "stop", "limits", "ranges", "rate", "size", "policy", "lookup", "clock", "brake", "tally"),
     ("model", "index", "coverage", "state", "locks", "watch", "connection", "hosts", "progress", "extents"),
     (
         "band",
         "plan",
         "pause",
+        "config",
         "intents",
         "kept",
         "refs",
@@ -48,7 +49,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("repair", "status", "fetcher", "disk", "admission", "trash", "difference", "deletes", "rehash"),
     ("apply",),
     ("inspector", "verification"),
-    ("aftermath", "survey", "scrub"),
+    ("aftermath", "survey", "scrub", "forecast"),
     ("reconciler", "client", "explain"),
     ("manager", "health"),
     ("metrics", "notify", "endpoint", "textfile"),
@@ -59,6 +60,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("demo.play",),
     ("demo",),
     ("console", "arguments", "manpage"),
+    ("settings",),
     ("map.words", "talk", "view"),
     ("map.text", "map.drawing", "map.page", "live"),
     ("map",),

@@ -36,3 +36,15 @@ def test_a_number_that_is_too_small_is_named(numbers: dict[str, Any]) -> None:
     (name,) = numbers
     with pytest.raises(InvalidInputError, match=f"^{name}: must "):
         Limits(**numbers)
+
+
+def test_what_may_change_at_run_time_holds_and_the_rest_waits() -> None:
+    now, then = Limits(jobs=1, connections=2), Limits(jobs=9, connections=3, max_bytes=7, deny_private=True)
+    assert now.changed_to(then) == (Limits(jobs=9, connections=2, max_bytes=7), ["connections", "deny_private"])
+    assert now.changed_to(now) == (now, [])
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
+def test_a_share_is_from_0_to_1(share: float) -> None:
+    with pytest.raises(InvalidInputError, match="brake_share"):
+        Limits(brake_share=share)

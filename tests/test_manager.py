@@ -137,6 +137,18 @@ def test_who_takes_over_makes_what_was_removed_while_nobody_reconciled(
         assert second.wait(chunk.id, 10)
 
 
+def test_a_reconciler_that_cannot_be_made_lets_go_of_lock(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise ValueError("limits that make none")
+
+    with monkeypatch.context() as put:
+        put.setattr(fsdm.manager, "Reconciler", refuse)
+        with pytest.raises(ValueError, match="limits that make none"):
+            DataManager(data_dir)
+    with DataManager(data_dir) as dm:
+        assert dm.reconciling
+
+
 def test_a_standby_that_cannot_take_over_says_so_once_until_it_is_another_reason(
     data_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -9,16 +9,16 @@ import re
 import stat
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fsdm.coverage import KINDS, survey
+from fsdm.coverage import KINDS, Atlas
 from fsdm.layout import U64_MAX
 from fsdm.map import drawing, page
 from fsdm.map.text import ASCII_GLYPHS, COLOURS, GLYPHS, Style, lines
 from fsdm.map.words import LEGEND, MEANINGS, Caption, share, summary, ticks, troubles
-from fsdm.status import ChunkStatus
+from fsdm.status import ChunkStatus, DiskStatus, Status
 from tests.kit import an_id, entries, put_want, touch_delete
 from tests.processes import fsdm, fsdm_json
 from tests.test_coverage import DATASET, a_chunk
@@ -28,17 +28,16 @@ from tests.test_refs import put_chunk
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from fsdm.coverage import Survey
     from fsdm.layout import Layout
 
-CAPTION = Caption("data", 0.0, None, "1 GB free")
+CAPTION = Caption("data", 0.0, ("reconciler: none",))
 EVIL = "\x1b[31m</title></style><script>alert(1)</script>\"'&\n\udc80"
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-def of_each_kind(**of_failing: str) -> Survey:
+def of_each_kind(**of_failing: str) -> Atlas:
     """A dataset of 60 blocks, ten of each kind, in the legend's order."""
-    return survey([
+    return Atlas.of([
         a_chunk(0, 10, size=2000, id="1" * 64),
         a_chunk(10, 20, "downloading", id="2" * 64),
         a_chunk(20, 30, "failed", **({"error": "HTTP 404", "id": "3" * 64} | of_failing)),
@@ -49,13 +48,13 @@ def of_each_kind(**of_failing: str) -> Survey:
     ])  # fmt: skip
 
 
-def told(found: Survey, width: int = 65, listed: int = 5, **style: bool) -> str:
-    return "\n".join(lines(found, Style(width, **style), listed))
+def told(atlas: Atlas, width: int = 65, listed: int = 5, **style: bool) -> str:
+    return "\n".join(lines(atlas, Style(width, **style), listed))
 
 
-def thousands() -> Survey:
+def thousands() -> Atlas:
     """5,000 chunks with a gap of one block after each hundredth."""
-    return survey([a_chunk(1000 * n, 1000 * n + 1000 - (n % 100 == 99), id=f"{n:064x}") for n in range(5000)])
+    return Atlas.of([a_chunk(1000 * n, 1000 * n + 1000 - (n % 100 == 99), id=f"{n:064x}") for n in range(5000)])
 
 
 class _Page(HTMLParser):
@@ -96,18 +95,22 @@ def test_only_all_is_100_percent_and_only_nothing_is_0(part: int, whole: int, ex
 
 
 def test_a_summary_counts_all_datasets_together() -> None:
-    found = survey([*of_each_kind().coverages[0].chunks.values(), a_chunk(0, 1, dataset_id="e" * 64)])
+    found = Atlas.of([*of_each_kind().coverages[0].chunks.values(), a_chunk(0, 1, dataset_id="e" * 64)])
     assert summary(found) == "2 datasets, 8 chunks, 2000 bytes on disk, 1 gap, 1 double cover, 1 failing"
 
 
-def test_ticks_stand_at_quarters_and_at_the_ends_of_u64_exactly() -> None:
-    whole = survey([a_chunk(0, U64_MAX)]).coverages[0]
-    assert ticks(whole) == [(U64_MAX - 1) * quarter // 4 for quarter in range(5)]
-    assert ticks(survey([a_chunk(7, 8)]).coverages[0]) == [7, 7]
+def test_ticks_stand_at_quarters_where_there_is_room_and_at_both_ends_in_any_case() -> None:
+    for blocks, expected in (
+        (range(100, 501), [100, 200, 300, 400, 500]),
+        (range(U64_MAX), [0, U64_MAX - 1]),
+        (range(7, 20), [7, 19]),
+        (range(7, 8), [7, 7]),
+    ):
+        assert ticks(Atlas.of([a_chunk(blocks.start, blocks.stop)]).coverages[0]) == expected
 
 
 def test_a_failing_chunk_is_told_also_where_another_covers_its_blocks() -> None:
-    found = survey([a_chunk(0, 10), a_chunk(0, 10, "failed", error="HTTP 500")])
+    found = Atlas.of([a_chunk(0, 10), a_chunk(0, 10, "failed", error="HTTP 500")])
     assert ["HTTP 500" in trouble.what for trouble in troubles(found.coverages[0])] == [True]
 
 
@@ -140,13 +143,13 @@ def test_a_band_shows_every_kind_and_says_how_much_of_each_there_is() -> None:
 def test_a_gap_of_one_block_among_thousands_of_chunks_is_seen_and_listed_exactly() -> None:
     chunks = [a_chunk(1000 * n, 1000 * n + 1000) for n in range(3000)]
     chunks[1234] = a_chunk(1_234_000, 1_234_999)
-    shown = told(survey(chunks), width=44).splitlines()
+    shown = told(Atlas.of(chunks), width=44).splitlines()
     assert shown[2] == "  " + "█" * 16 + "·" + "█" * 23
     assert "    · [1234999, 1235000)  1 block" in shown
 
 
 def test_lists_end_after_the_first_ones_and_say_how_many_more_there_are() -> None:
-    found = survey([a_chunk(2 * n, 2 * n + 1) for n in range(1501)])
+    found = Atlas.of([a_chunk(2 * n, 2 * n + 1) for n in range(1501)])
     shown = told(found, listed=2).splitlines()
     assert shown[-3:] == ["    · [1, 2)  1 block", "    · [3, 4)  1 block", "    · … and 1,498 more"]
     assert told(found, listed=0).splitlines()[-1] == "    · … and 1,500 more"
@@ -179,20 +182,24 @@ class _Terminal(io.TextIOWrapper):
 
 
 @pytest.mark.parametrize(
-    ("encoding", "environment", "colour", "ascii_only"),
+    ("encoding", "environ", "colour", "ascii_only"),
     [
         ("utf-8", {}, True, False),
         ("utf-8", {"NO_COLOR": "1"}, False, False),
         ("utf-8", {"NO_COLOR": ""}, True, False),
-        ("utf-8", {"TERM": "dumb"}, False, False),
+        ("utf-8", {"LC_ALL": "C"}, True, True),
+        ("utf-8", {"LANG": "de_DE.UTF-8"}, True, False),
         ("latin-1", {}, True, True),
         ("ascii", {"NO_COLOR": "1"}, False, True),
     ],
 )
 def test_a_terminal_gets_what_it_can_show(
-    encoding: str, environment: dict[str, str], colour: bool, ascii_only: bool
+    monkeypatch: pytest.MonkeyPatch, encoding: str, environ: dict[str, str], colour: bool, ascii_only: bool
 ) -> None:
-    assert Style.of(_Terminal(io.BytesIO(), encoding), environment, 80) == Style(80, colour, ascii_only)
+    monkeypatch.setenv("TERM", "xterm")
+    assert Style.of(_Terminal(io.BytesIO(), encoding), environ, 80) == Style(80, colour, ascii_only)
+    monkeypatch.setenv("TERM", "dumb")
+    assert not Style.of(_Terminal(io.BytesIO(), encoding), environ, 80).colour
 
 
 def test_what_is_no_terminal_gets_no_colour() -> None:
@@ -201,18 +208,18 @@ def test_what_is_no_terminal_gets_no_colour() -> None:
 
 def test_a_chunk_of_no_known_blocks_is_told_beneath() -> None:
     lost = ChunkStatus("8" * 64, "failed", error="no JSON")
-    assert told(survey([lost])).splitlines() == [
+    assert told(Atlas.of([lost])).splitlines() == [
         "1 chunk on no band: what blocks they cover is not known",
         "  888888888888… failed: no JSON",
     ]
-    assert told(survey([])) == ""
+    assert told(Atlas.of([])) == ""
 
 
 # ------------------------------------------------------------------------------------------------------ what is hostile
 
 
 def test_errors_move_no_cursor_and_are_no_markup() -> None:
-    found = survey([
+    found = Atlas.of([
         *of_each_kind(error=EVIL).coverages[0].chunks.values(), ChunkStatus("8" * 64, "failed", error=EVIL * 9),
     ])  # fmt: skip
     caption = Caption.of(EVIL, 0.0, _status(EVIL))
@@ -230,10 +237,17 @@ def test_errors_move_no_cursor_and_are_no_markup() -> None:
     }  # fmt: skip
 
 
-def _status(reconciler: str) -> object:
-    from fsdm.status import DiskStatus, Status
+def _status(reconciler: str | None, **says: Any) -> Status:
+    return Status({}, (), reconciler, DiskStatus(2 * 10**9, read_only=says.pop("read_only", False)), **says)
 
-    return Status({}, (), reconciler, DiskStatus(10**9, read_only=True))
+
+def test_a_caption_tells_what_keeps_things_as_they_are() -> None:
+    stuck = Caption.of("data", 86400.0, _status("pid 7", read_only=True, paused={}, braked={}))
+    assert stuck.line == (
+        "1970-01-02 00:00:00 UTC · reconciler: pid 7 · 2000.0 MB free on the disk, WHICH IS READ-ONLY"
+        " · DOWNLOADS ARE PAUSED · DELETES ARE HELD BACK"
+    )
+    assert Caption.of("data", 0.0, _status(None)).facts == ("reconciler: none", "2000.0 MB free on the disk")
 
 
 def test_errors_are_not_shown_without_end() -> None:
@@ -277,11 +291,20 @@ def test_a_page_of_thousands_of_chunks_is_small_and_lists_every_gap() -> None:
         assert f"[{1000 * n + 999}, {1000 * n + 1000})" in shown
 
 
+def test_a_page_ends_also_where_gaps_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page, "LISTED", 10)
+    html = page.html(thousands(), CAPTION)
+    assert "… and 39 more: fsdm map --json tells all" in html
+    assert html.count("<tr><td>") == 10
+
+
 def test_a_mark_that_joins_many_says_what_matters_of_them() -> None:
-    title = next(m["title"] for m in marks_of(page.html(thousands(), CAPTION)) if m["class"] == "missing")
+    title = next(
+        m["title"] for m in marks_of(page.html(thousands(), CAPTION)) if m["class"] == "missing over here-below"
+    )
     assert title is not None
     first, *others = title.splitlines()
-    assert re.fullmatch(r"blocks \[\d+, \d+\): \d+ pieces, too narrow to draw", first)
+    assert re.fullmatch(r"missing, here: blocks \[\d+, \d+\), \d+ pieces too narrow to draw", first)
     assert "missing: 1 block in 1 piece" in others
 
 
@@ -305,8 +328,8 @@ def _rectangle(group: ET.Element) -> ET.Element:
 
 
 def test_nothing_at_all_is_a_page_and_a_drawing_too() -> None:
-    assert "none is wanted" in page.html(survey([]), CAPTION)
-    assert "none is wanted" in "".join(ET.fromstring(drawing.svg(survey([]), CAPTION, 5)).itertext())
+    assert "none is wanted" in page.html(Atlas.of([]), CAPTION)
+    assert "none is wanted" in "".join(ET.fromstring(drawing.svg(Atlas.of([]), CAPTION, 5)).itertext())
 
 
 # ------------------------------------------------------------------------------------------------------------- the verb
@@ -400,8 +423,8 @@ def test_a_link_to_a_file_stays_and_the_file_is_written(filled: Path, tmp_path: 
 def test_a_dash_is_standard_output_for_one_of_them(filled: Path) -> None:
     assert fsdm("map", "-d", filled, "--html", "-", PYTHONIOENCODING="ascii").stdout.startswith("<!DOCTYPE html>")
     assert ET.fromstring(fsdm("map", "-d", filled, "--svg", "-").stdout).tag == f"{SVG}svg"
-    for two in (["--html", "-", "--svg", "-"], ["--html", "-", "--json"]):
-        assert fsdm("map", "-d", filled, *two).returncode == 2
+    for both in (["--html", "-", "--svg", "-"], ["--html", "-", "--json"]):
+        assert fsdm("map", "-d", filled, *both).returncode == 2
 
 
 def test_json_goes_with_a_file(filled: Path, tmp_path: Path) -> None:

@@ -19,8 +19,9 @@ from fsdm.errors import Cause
 from fsdm.events import Kind
 from fsdm.ledger import PARTS
 from fsdm.metrics import METRICS, Metrics
+from fsdm.pause import place_pause, remove_pause
 from fsdm.state import State
-from tests.kit import PATIENCE_S, an_id, eventually
+from tests.kit import PATIENCE_S, an_id, eventually, touch_delete
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -171,6 +172,24 @@ def test_a_want_that_cannot_be_taken_is_a_failure_of_the_want(dm: DataManager, d
     eventually(lambda: value(dm, "fsdm_failures_total", cause="want") == 1)
 
 
+def test_who_pauses_downloads_and_what_the_brake_holds_back_is_told(data_dir: Path, source: Source) -> None:
+    chunks = [source.chunk(start=n, end=n + 1, files=1, size=10) for n in range(101)]
+    with DataManager(data_dir, limits=Limits(brake_share=0.25)) as dm:
+        for chunk in chunks:
+            dm.download_chunk(chunk)
+        dm.wait_converged(PATIENCE_S)
+        place_pause(dm.layout, "a test")
+        for chunk in chunks:
+            touch_delete(data_dir, chunk.id)
+        eventually(lambda: value(dm, "fsdm_downloads_paused", by="hand") == 1)
+        eventually(lambda: value(dm, "fsdm_held_back_deletes"))
+        assert value(dm, "fsdm_downloads_paused", by="disk") == 0
+        (data_dir / "delete" / ".release").touch()
+        remove_pause(dm.layout)
+        eventually(lambda: value(dm, "fsdm_downloads_paused", by="hand") == 0)
+        eventually(lambda: value(dm, "fsdm_held_back_deletes") == 0)
+
+
 def test_two_managers_of_one_process_do_not_mix(dm: DataManager, source: Source, tmp_path: Path) -> None:
     get(dm, source.chunk())
     with DataManager(tmp_path / "other") as other:
@@ -247,6 +266,7 @@ def test_no_label_comes_from_outside(dm: DataManager, source: Source) -> None:
         "state": {*get_args(State), "running", "queued", "parked"},
         "part": set(PARTS),
         "intent": {"want", "delete"},
+        "by": {"disk", "hand"},
         "version": {fsdm.__version__},
     }
     for family in text_string_to_metric_families(text):

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fsdm.errors import InvalidInputError, StoppedError
-from fsdm.rate import BLOCK_S, BURST_S, FLOOR_BYTES_PER_S, FLOOR_WINDOW_S, LEAST_BYTES, TAKER_S, Floor, Rate
+from fsdm.rate import BLOCK_S, BURST_S, FLOOR_BYTES_PER_S, FLOOR_WINDOW_S, LEAST_BYTES, LOOK_S, TAKER_S, Floor, Rate
 from fsdm.stop import Stop
 from tests.kit import PATIENCE_S, eventually
 from tests.test_fetcher import InThread
@@ -190,15 +190,15 @@ def test_what_two_take_at_the_same_instant_is_paid_for_by_both() -> None:
 
     class Bytes(int):
         def __truediv__(self, bytes_per_s: float) -> float:  # in the middle of this account comes another
-            self.other = InThread(lambda: rate.took(1_000_000, note))
+            self.other = InThread(lambda: rate.took(500_000, note))
             self.other._thread.join(0.1)
             return int(self) / bytes_per_s
 
-    count = Bytes(1_000_000)
+    count = Bytes(500_000)
     with pytest.raises(StoppedError):
         rate.took(count, note)
     assert isinstance(count.other.join(), StoppedError)
-    assert sorted(left) == [1.0, 2.0]
+    assert sorted(left) == [0.5, 1.0]
 
 
 def test_one_that_comes_later_is_not_starved_and_starves_nobody() -> None:
@@ -261,7 +261,7 @@ def test_a_stop_during_the_wait_raises_at_once_and_the_bytes_stay_accounted_for(
         clock.now += seconds
 
     rate.took(1_000_000, wait)
-    assert rest == [3.0]
+    assert sum(rest) == 3.0
 
 
 def test_no_cap_asks_no_clock_takes_no_lock_and_never_waits() -> None:
@@ -371,3 +371,62 @@ def test_the_time_that_the_cap_takes_does_not_count() -> None:
         assert floor.took(1)
     clock.now += 10
     assert not floor.took(1), "what is slow beside that is"
+
+
+# ------------------------------------------------------------------------------------------- a cap that is changed
+
+
+@pytest.mark.parametrize("cap", [None, 2e6])
+def test_who_waits_at_a_cap_that_is_changed_waits_no_longer_than_a_look(cap: float | None) -> None:
+    clock, waits = Clock(), list[float]()
+    rate = Rate(10, clock=clock)
+
+    def wait(seconds: float) -> None:
+        waits.append(seconds)
+        clock.now += seconds
+        rate.change(cap)
+
+    rate.took(1_000_000, wait)
+    assert waits == [LOOK_S]
+    assert rate.is_capped == (cap is not None)
+
+
+def test_what_was_to_be_paid_at_another_cap_is_let_go_and_the_new_one_holds_from_now_on() -> None:
+    clock, waits = Clock(), list[float]()
+    rate = Rate(10, clock=clock)
+    with pytest.raises(StoppedError):
+        rate.took(1000, raising)
+    rate.change(1e6)
+
+    def wait(seconds: float) -> None:
+        waits.append(seconds)
+        clock.now += seconds
+
+    rate.took(500_000, wait)
+    assert waits == [0.5]
+
+
+def raising(seconds: float) -> None:
+    raise StoppedError("that is enough")
+
+
+def test_the_same_cap_once_more_lets_nothing_go() -> None:
+    clock, waits = Clock(), list[float]()
+    rate = Rate(1e6, clock=clock)
+    with pytest.raises(StoppedError):
+        rate.took(500_000, raising)
+    rate.change(1e6)
+
+    def wait(seconds: float) -> None:
+        waits.append(seconds)
+        clock.now += seconds
+
+    rate.took(250_000, wait)
+    assert waits == [0.75]
+
+
+def test_a_cap_that_is_none_is_refused_and_changes_nothing() -> None:
+    rate = Rate(1e6)
+    with pytest.raises(InvalidInputError):
+        rate.change(0)
+    assert rate.is_capped

@@ -14,17 +14,21 @@ import pytest
 
 from fsdm.verbs import VERBS
 from tests.kit import an_id, content, entries
+from tests.pages import PAGES, ROOT, like, played, sections, transcript
 
 if TYPE_CHECKING:
     from tests.kit import Source
+    from tests.pages import Section
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
+README = PAGES["README.md"].read_text(encoding="utf-8")
 
 
-def _block(language: str) -> str:
-    found = re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
-    assert len(found) == 1
-    return str(found[0])
+PAGE = sections("README.md")
+
+
+def _block(language: str, page: list[Section] = PAGE) -> str:
+    [found] = [block for section in page for block in section.of(language)]
+    return found.text
 
 
 def test_the_python_example_runs_and_leaves_nothing(
@@ -67,15 +71,49 @@ def test_the_shell_example_runs(source: Source, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("language", "client"), [("c", "fsdm.c"), ("js", "fsdm.mjs")])
 def test_the_examples_in_other_languages_are_from_clients_that_are_tested(language: str, client: str) -> None:
-    text = (Path(__file__).parent.parent / "tools" / "clients" / client).read_text()
-    parts = re.split(r"\n\n(?=/\*\*)", _block(language).strip())
+    text = (ROOT / "tools" / "clients" / client).read_text()
+    parts = re.split(r"\n\n(?=/\*\*)", _block(language, sections("languages.md")).strip())
     assert [part for part in parts if part not in text] == []
 
 
-def test_the_readme_names_every_verb_and_the_two_commands() -> None:
-    verbs = re.search(r"`fsdm ((?:[a-z]+ \| )+[a-z]+)`", README)
-    assert verbs is not None
-    assert set(verbs[1].split(" | ")) == set(VERBS)
-    ci = (Path(__file__).parent.parent / ".ci" / "run").read_text()
+def test_the_five_minutes_show_what_is_printed(source: Source, tmp_path: Path) -> None:
+    for name in ("block", "log"):
+        source.put(f"/{name}.parquet", content(name, 3000))
+    [tour] = [section for section in PAGE if section.title == "Five minutes"]
+    steps = transcript(tour.of("console"))
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "ID": "1" * 64,
+        "DATASET": "d" * 64,
+        "SOURCE": source.url,
+        "PYTHONUTF8": "1",
+        "COLUMNS": "80",
+    }
+    done = subprocess.run(
+        ["bash", "-c", played(steps)],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=110, check=False,
+    )  # fmt: skip
+    *printed, rest = done.stdout.split("\x1e")
+    assert done.stderr + rest == ""
+    assert len(printed) == len(steps)
+    for (command, shown), text in zip(steps, printed, strict=True):
+        assert like(shown).fullmatch(text), f"$ {command}{text}"
+    assert len(steps) > 8
+
+
+def test_the_readme_names_every_verb_with_its_purpose() -> None:
+    assert re.findall(r"^\| `fsdm (\w+)` \| (.+) \|$", README, re.MULTILINE)[: len(VERBS)] == list(VERBS.items())
+
+
+def test_the_two_commands_are_those_that_ci_runs() -> None:
+    ci = (ROOT / ".ci" / "run").read_text()
     assert "python -m pytest -n auto" in README
     assert "python -m pytest -n auto" in ci
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_link_to_another_page_leads_there(page: str) -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", PAGES[page].read_text(encoding="utf-8"))
+    assert [link for link in links if not (PAGES[page].parent / link).exists()] == []
+    assert page != "README.md" or {Path(link).name for link in links} == set(PAGES) - {"README.md"}

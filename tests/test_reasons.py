@@ -65,7 +65,7 @@ CASES = {
     ),
     "wanted, and nobody reconciles": Case(
         facts("wanted", state=WANTED, reconciler=None),
-        asked="it is wanted: want/ID is of 11:57:00 (3 min ago)", here="nothing of it",
+        asked="it is wanted, as asked for at 11:57:00 (3 min ago)", here="nothing of it",
         why=["nobody reconciles this data directory"], todo="fsdm run -d /data", silent=("its turn",),
     ),
     "wanted, and queued": Case(
@@ -85,7 +85,7 @@ CASES = {
         facts("failed", state=FAILED, failure=failure()),
         why=["http://host/a: HTTP 503: since 11:45, 15 min ago; tried 5 times, the last time at 11:59:00 (60 s ago); n",
              "; next at 12:02:00 (in 2 min)"],
-        todo="to have it tried now, touch want/ID", silent=("will not pass",),
+        todo="have it tried now: fsdm retry", silent=("will not pass",),
     ),
     "failed once": Case(
         facts("failed", state=FAILED, failure=failure(attempts=1)), why=["HTTP 503: tried once, the last time"],
@@ -103,7 +103,7 @@ CASES = {
     "failed, and due, and nobody reconciles": Case(
         facts("failed", state=FAILED, failure=failure(next_attempt_at=NOW - 1), reconciler=None),
         why=["nobody reconciles", "was to be tried again at 11:59:59"], todo="fsdm run",
-        silent=("touch",),
+        silent=("retry",),
     ),
     "failed, and touched since": Case(
         facts("failed", state=FAILED | {"want": marker(1)}, failure=failure()),
@@ -130,7 +130,7 @@ CASES = {
     ),
     "retiring, and held": Case(
         facts("retiring", state=RETIRING, holders=Holders((DUCK,)), size_bytes=5 * MB, block_range=range(35)),
-        asked="it is to be deleted: delete/ID is of", here="it is complete, but nobody finds it any more: 5.0 MB",
+        asked="it is to be deleted, as asked for at", here="it is complete, but nobody finds it any more: 5.0 MB",
         why=["it is held by pid 4711 `duckdb -c 'select 1'` (ann, running for 12 min); it was deleted 3 min ago"],
         todo="wait until they let go, or end them",
     ),
@@ -220,16 +220,24 @@ CASES = {
         facts("retiring", state=RETIRING, holders=Holders(), read_only=True), why=["read-only"], todo="writable",
     ),
     "braked": Case(
-        facts("retiring", state=RETIRING, holders=Holders(), braked=True), why=["deletes are held back"],
+        facts("retiring", state=RETIRING, holders=Holders(), braked={}), why=["deletes are held back"],
         todo="fsdm release",
     ),
-    "braked, which wants do not mind": Case(facts("wanted", state=WANTED, braked=True), silent=("held back",)),
+    "braked, which wants do not mind": Case(facts("wanted", state=WANTED, braked={}), silent=("held back",)),
     "paused": Case(
-        facts("wanted", state=WANTED, paused=True), why=["downloads are paused"], todo="fsdm resume",
+        facts("wanted", state=WANTED, paused={"since": NOW - 90, "by": "ann", "reason": "a backup"}),
+        why=["downloads are paused since 11:58:30 (90 s ago), by ann: a backup"], todo="fsdm resume",
         silent=("its turn",),
     ),
+    "paused, and nobody says why": Case(
+        facts("wanted", state=WANTED, paused={"since": "x", "by": 5, "reason": ""}), why=["downloads are paused"],
+        silent=("by", "since"),
+    ),
+    "braked, of which nothing is here": Case(
+        facts("deleting", state={"delete": marker()}, braked={}), why=["being deleted"], silent=("held back",),
+    ),
     "paused, which deletes do not mind": Case(
-        facts("deleting", state={"delete": marker()}, paused=True), why=["being deleted"], silent=("paused",),
+        facts("deleting", state={"delete": marker()}, paused={}), why=["being deleted"], silent=("paused",),
     ),
     "a failure that is left over": Case(facts("failed", state={"failed": True}, failure=failure("transfer"))),
 }  # fmt: skip
@@ -250,7 +258,7 @@ def test_every_state_is_explained(name: str) -> None:
 
 
 def test_what_matters_first_is_said_first() -> None:
-    told: Explanation = explain(facts("failed", state=FAILED, failure=failure(), reconciler=None, paused=True))
+    told: Explanation = explain(facts("failed", state=FAILED, failure=failure(), reconciler=None, paused={}))
     assert [sentence.split()[0] for sentence in told.why] == ["nobody", "downloads", "http://host/a:"]
 
 

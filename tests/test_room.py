@@ -551,3 +551,36 @@ def test_a_chunk_that_is_removed_by_hand_makes_room(layout: Layout) -> None:
     shutil.rmtree(layout.path(place))
     inline.passes()
     assert inline.told("available") == [fetch.id]
+
+
+def test_a_budget_that_is_lifted_and_set_again_counts_afresh_what_is_here(layout: Layout) -> None:
+    one, _ = (put_chunk(layout, files={"a": bytes(100)}) for _ in range(2))
+    room = a_room(layout, max_bytes=1000)
+    assert room.taken_bytes == 200
+    room.change(max_bytes=None, keep_free_bytes=None, running=())
+    assert not room.is_limited
+    shutil.rmtree(layout.path(one))
+    room._catalog.refresh()
+    room.count(one.chunk_id)
+    room.change(max_bytes=1000, keep_free_bytes=None, running=())
+    assert room.taken_bytes == 100
+
+
+def test_a_disk_that_has_been_full_is_asked_whatever_the_reserve_becomes(layout: Layout) -> None:
+    room = a_room(layout, free=500)
+    room.guard()
+    room.change(max_bytes=None, keep_free_bytes=None, running=())
+    assert room.look() == 500
+    room.change(max_bytes=None, keep_free_bytes=100, running=())
+    assert room.look() == 400
+
+
+def test_what_runs_when_a_limit_comes_counts_with_all_that_it_is_to_bring(layout: Layout) -> None:
+    room = a_room(layout)
+    running = a_fetch(layout, 700)
+    room.change(max_bytes=1000, keep_free_bytes=None, running=[running])
+    assert room.look() == 300
+    assert not room.begin(a_fetch(layout, 301))
+    assert room.end(running.id)
+    room.look()
+    assert room.begin(a_fetch(layout, 1000))

@@ -114,6 +114,16 @@ def test_a_directory_without_ready_that_nobody_asks_for_is_not_here(layout: Layo
     assert (survey.here, survey.unready, survey.uncounted, survey.here_bytes) == (1, 0, 0, 100)
 
 
+def test_while_downloads_are_paused_none_runs_and_what_has_come_is_not_to_come(
+    layout: Layout, data_dir: Path, surveyor: Surveyor
+) -> None:
+    begin(data_dir, a=40)
+    surveyor.look()
+    (data_dir / "PAUSE").touch()
+    survey = surveyor.look()
+    assert (survey.running, survey.wanted, survey.left_bytes) == ((), 1, 83)
+
+
 def test_what_failed_before_and_is_here_now_is_not_failing(layout: Layout, data_dir: Path, surveyor: Surveyor) -> None:
     place = put_chunk(layout)
     fails(data_dir, place.chunk_id)

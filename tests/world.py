@@ -162,6 +162,9 @@ class QueueCrew:
     def hire(self) -> None:
         """See `Crew.hire`."""
 
+    def resize(self, size: int) -> None:
+        """See `Crew.resize`."""
+
     def close(self, timeout_s: float) -> bool:
         return True
 

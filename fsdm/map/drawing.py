@@ -27,7 +27,7 @@ from fsdm.map.words import (
 
 if TYPE_CHECKING:
     from fsdm.band import Mark
-    from fsdm.coverage import Coverage, Kind, Survey
+    from fsdm.coverage import Atlas, Coverage, Kind
     from fsdm.map.words import Caption
 
 WIDTH: Final = 1040
@@ -51,18 +51,18 @@ _PATTERNS: Final = """\
 <path d="M0 0l8 8M8 0l-8 8"/></pattern>"""
 
 
-def svg(found: Survey, caption: Caption, listed: int) -> str:
+def svg(atlas: Atlas, caption: Caption, listed: int) -> str:
     """The whole drawing, with so many of each dataset's gaps, double covers and failing chunks listed."""
     sheet = _Sheet()
-    _head(sheet, found, caption)
-    for coverage in found.coverages:
+    _head(sheet, atlas, caption)
+    for coverage in atlas.coverages:
         _dataset(sheet, coverage, listed)
-    if not found.coverages:
+    if not atlas.coverages:
         sheet.text("No chunk is here, and none is wanted.", "faint")
-    if found.unplaced:
+    if atlas.unplaced:
         sheet.down(_LINE)
         sheet.text("On no band, for what blocks they cover is not known:", "faint")
-        for line in first([unplaced_line(chunk) for chunk in found.unplaced], listed):
+        for line in first([unplaced_line(chunk) for chunk in atlas.unplaced], listed):
             sheet.cut(line)
     sheet.down(_LINE)
     style = "".join(
@@ -72,7 +72,7 @@ def svg(found: Survey, caption: Caption, listed: int) -> str:
     size = f'viewBox="0 0 {WIDTH} {sheet.y}" width="{WIDTH}" height="{sheet.y}"'
     return f"""<svg xmlns="http://www.w3.org/2000/svg" {size} role="img" aria-labelledby="title desc">
 <title id="title">fsdm map: {escape(caption.data_dir)}</title>
-<desc id="desc">{escape(f"{summary(found)}. {caption.line}")}</desc>
+<desc id="desc">{escape(f"{summary(atlas)}. {caption.line}")}</desc>
 <style>{style}</style>
 <defs>
 {_PATTERNS}
@@ -115,10 +115,10 @@ class _Sheet:
         self.parts.append(f'<rect x="{x}" y="{self.y - 10}" width="13" height="11" rx="2" class="{kind}"/>')
 
 
-def _head(sheet: _Sheet, found: Survey, caption: Caption) -> None:
+def _head(sheet: _Sheet, atlas: Atlas, caption: Caption) -> None:
     sheet.down(_LINE)
     sheet.text(f"fsdm map {caption.data_dir}", "title")
-    sheet.text(summary(found), "")
+    sheet.text(summary(atlas), "")
     sheet.text(caption.line, "faint small")
     sheet.down(8)
     for number, kind in enumerate(LEGEND):
@@ -139,8 +139,10 @@ def _dataset(sheet: _Sheet, coverage: Coverage, listed: int) -> None:
     sheet.text(coverage.dataset_id, "id")
     sheet.text(extent(coverage), "faint")
     sheet.down(18)
-    found = sorted(marks(coverage, PARTS), key=lambda mark: -KINDS.index(mark.kind))  # what matters most is drawn last
-    sheet.parts += [_mark(coverage, mark, sheet.y) for mark in found]
+    drawn = sorted(
+        marks(coverage, PARTS), key=lambda mark: -KINDS.index(mark.kind)
+    )  # what matters most is last, on top
+    sheet.parts += [_mark(coverage, mark, sheet.y) for mark in drawn]
     sheet.down(_HEIGHT + 14)
     blocks = ticks(coverage)
     for number, block in enumerate(blocks):
@@ -170,13 +172,15 @@ def _tallies(sheet: _Sheet, coverage: Coverage) -> None:
 def _mark(coverage: Coverage, mark: Mark, y: int) -> str:
     """A rectangle, never thinner than can be seen; where it may be thin, a flag over it shows where.
 
-    It is half a pixel wider than it is, or the seams between neighbours would look like gaps.
+    It is half a pixel wider than it is, or the seams between neighbours would look like gaps. What joins many shows
+    most of what it is below what matters most of it.
     """
     width = max(BAND * mark.width + 0.5, 2)
     x = min(LEFT + BAND * mark.left, LEFT + BAND - width)
     flag = f'<path d="M{x + width / 2 - 5:.2f} {y - 9}h10l-5 7z" class="{mark.kind}"/>' if mark.kind in _FLAGGED else ""
-    wide = " wide" if width > 8 and not flag else ""
+    how = " thin" if width < 6 else "" if flag else " wide"
+    below = f'<path d="M{x:.2f} {y + 14}h{width:.2f}v20h-{width:.2f}z" class="{mark.bulk}-below"/>'
     return (
         f'<g><title>{escape(details(coverage, mark))}</title><rect x="{x:.2f}" y="{y}" width="{width:.2f}" '
-        f'height="{_HEIGHT}" class="{mark.kind}{wide}"/>{flag}</g>'
+        f'height="{_HEIGHT}" class="{mark.kind}{how}"/>{below if mark.bulk != mark.kind else ""}{flag}</g>'
     )

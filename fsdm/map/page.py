@@ -1,7 +1,7 @@
 """The map as one HTML file that needs nothing else: no script, font or picture is loaded, and its policy lets none be.
 
-Each mark is an element with its details as a title; a script shows them by pointer, focus and arrow keys. All gaps,
-double covers and failing chunks stand in lists beneath, however little of a band they take.
+Each mark is an element with its details as a title; a script shows them by pointer, focus and arrow keys. Gaps,
+double covers and failing chunks stand in lists beneath, however little of a band they take: all, up to thousands.
 """
 
 from __future__ import annotations
@@ -31,12 +31,13 @@ from fsdm.map.words import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from fsdm.coverage import Coverage, Survey
+    from fsdm.coverage import Atlas, Coverage
     from fsdm.map.words import Caption, Trouble
 
 PARTS: Final = 400  # what is narrower than that is drawn with its neighbours: about 3 px of a screen
 _WIDE: Final = 1 / 120  # from here on there is room for a line between neighbours
 _OPEN: Final = 12  # a list of so many is shown at once
+LISTED: Final = 5000  # … and no more than so many are in the page, which a browser is to open at once
 
 _ICON: Final = (
     "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E"
@@ -45,12 +46,12 @@ _ICON: Final = (
 )
 
 
-def html(found: Survey, caption: Caption) -> str:
+def html(atlas: Atlas, caption: Caption) -> str:
     """The whole page."""
     script = _resource("page.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
-    body = "\n".join(_body(found, caption))
+    body = "\n".join(_body(atlas, caption))
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -76,25 +77,25 @@ def _resource(name: str) -> str:
     return files("fsdm.map").joinpath(name).read_text(encoding="utf-8")
 
 
-def _body(found: Survey, caption: Caption) -> Iterator[str]:
+def _body(atlas: Atlas, caption: Caption) -> Iterator[str]:
     yield f"<header><h1>fsdm map <span>{escape(caption.data_dir)}</span></h1>"
     yield f'<p class="faint">{escape(caption.line)}</p>'
     yield "</header>\n<main>"
-    yield f'<dl class="tiles" aria-label="{escape(summary(found))}">'
-    for number, noun, bad in tiles(found):
+    yield f'<dl class="tiles" aria-label="{escape(summary(atlas))}">'
+    for number, noun, bad in tiles(atlas):
         yield f"<div{' class=bad' if bad else ''}><dt>{noun}</dt><dd>{number}</dd></div>"
     yield '</dl>\n<ul class="legend" aria-label="What the colours and patterns mean">'
     for kind in LEGEND:
         yield f'<li><b class="swatch {kind}"></b>{kind} <span>{MEANINGS[kind]}</span></li>'
     yield "</ul>"
-    for coverage in found.coverages:
+    for coverage in atlas.coverages:
         yield from _dataset(coverage)
-    if not found.coverages:
+    if not atlas.coverages:
         yield '<section><p class="faint">No chunk is here, and none is wanted.</p></section>'
-    if found.unplaced:
-        yield f"<section><h2>{count(len(found.unplaced), 'chunk')} on no band</h2>"
+    if atlas.unplaced:
+        yield f'<section><h2 class="words">{count(len(atlas.unplaced), "chunk")} on no band</h2>'
         yield '<p class="faint">What blocks they cover is not known.</p><ul class="unplaced">'
-        yield from (f"<li>{escape(unplaced_line(chunk))}</li>" for chunk in found.unplaced)
+        yield from (f"<li>{escape(unplaced_line(chunk))}</li>" for chunk in atlas.unplaced)
         yield "</ul></section>"
     yield "</main>"
 
@@ -104,10 +105,10 @@ def _dataset(coverage: Coverage) -> Iterator[str]:
     yield f'<section aria-labelledby="d{name}"><h2 id="d{name}">{name}</h2>\n<p class="faint">{extent(coverage)}</p>'
     yield f'<div class="band" role="group" aria-label="Blocks of dataset {name[:12]}; arrow keys go along">'
     for number, mark in enumerate(marks(coverage, PARTS)):
-        wide = " wide" if mark.width > _WIDE else ""
+        more = " wide" if mark.width > _WIDE else f" over {mark.bulk}-below" if mark.bulk != mark.kind else ""
         where = f"--x:{100 * mark.left:.5f};--w:{100 * mark.width:.5f}"
         yield (
-            f'<i class="{mark.kind}{wide}" role="img" tabindex="{0 if number == 0 else -1}" style="{where}" '
+            f'<i class="{mark.kind}{more}" role="img" tabindex="{0 if number == 0 else -1}" style="{where}" '
             f'title="{escape(details(coverage, mark))}"></i>'
         )
     yield "</div>"
@@ -132,5 +133,6 @@ def _axis(coverage: Coverage) -> str:
 def _list(noun: str, told: list[Trouble]) -> Iterable[str]:
     yield f"<details{' open' if len(told) <= _OPEN else ''}><summary>{count(len(told), noun)}</summary>"
     yield '<div class="scroll"><table>'
-    yield from (f"<tr><td>{trouble.where}</td><td>{escape(trouble.what)}</td></tr>" for trouble in told)
-    yield "</table></div></details>"
+    yield from (f"<tr><td>{trouble.where}</td><td>{escape(trouble.what)}</td></tr>" for trouble in told[:LISTED])
+    more = f"<p>… and {len(told) - LISTED:,} more: fsdm map --json tells all</p>" if len(told) > LISTED else ""
+    yield f"</table></div>{more}</details>"

@@ -10,12 +10,13 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Final, TextIO
 
 from fsdm.band import cells
+from fsdm.console import is_screen, takes_utf8
 from fsdm.map.words import count, extent, first, tally_rows, troubles, unplaced_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from fsdm.coverage import Coverage, Kind, Survey
+    from fsdm.coverage import Atlas, Coverage, Kind
 
 GLYPHS: Final[Mapping[Kind, str]] = {
     "here": "█", "coming": "▄", "failing": "!", "retiring": "░", "doubled": "╬", "missing": "·",
@@ -42,24 +43,20 @@ class Style:
     ascii: bool = False
 
     @classmethod
-    def of(cls, stream: TextIO, environment: Mapping[str, str], width: int) -> Style:
-        """Colour for a terminal that knows it, but for NO_COLOR (https://no-color.org); ASCII where no more goes."""
-        colour = stream.isatty() and not environment.get("NO_COLOR") and environment.get("TERM") != "dumb"
-        try:
-            "".join([*GLYPHS.values(), "…"]).encode(stream.encoding or "ascii")
-        except (UnicodeEncodeError, LookupError):
-            return cls(width, colour, ascii=True)
-        return cls(width, colour)
+    def of(cls, stream: TextIO, environ: Mapping[str, str], width: int) -> Style:
+        """Colour for a terminal, but for NO_COLOR (https://no-color.org); ASCII where it takes no more."""
+        colour = is_screen(stream) and not environ.get("NO_COLOR")
+        return cls(width, colour, ascii=not takes_utf8(stream.encoding, environ))
 
 
-def lines(found: Survey, style: Style, listed: int) -> Iterator[str]:
+def lines(atlas: Atlas, style: Style, listed: int) -> Iterator[str]:
     """The map, a line at a time, with so many of each dataset's gaps, double covers and failing chunks listed."""
-    for line in _lines(found, style, listed):
+    for line in _lines(atlas, style, listed):
         yield line.translate(_ASCII).encode("ascii", "backslashreplace").decode() if style.ascii else line
 
 
-def _lines(found: Survey, style: Style, listed: int) -> Iterator[str]:
-    for number, coverage in enumerate(found.coverages):
+def _lines(atlas: Atlas, style: Style, listed: int) -> Iterator[str]:
+    for number, coverage in enumerate(atlas.coverages):
         yield from ("",) if number else ()
         yield from _dataset(coverage, style)
         for kind, same in groupby(troubles(coverage), key=lambda trouble: trouble.kind):
@@ -67,10 +64,10 @@ def _lines(found: Survey, style: Style, listed: int) -> Iterator[str]:
             yield from (
                 f"{_INDENT * 2}{glyph} {line}" for line in first([f"{t.where}  {t.what}" for t in same], listed)
             )
-    if found.unplaced:
-        yield from ("",) if found.coverages else ()
-        yield f"{count(len(found.unplaced), 'chunk')} on no band: what blocks they cover is not known"
-        yield from (_INDENT + line for line in first([unplaced_line(chunk) for chunk in found.unplaced], listed))
+    if atlas.unplaced:
+        yield from ("",) if atlas.coverages else ()
+        yield f"{count(len(atlas.unplaced), 'chunk')} on no band: what blocks they cover is not known"
+        yield from (_INDENT + line for line in first([unplaced_line(chunk) for chunk in atlas.unplaced], listed))
 
 
 def _dataset(coverage: Coverage, style: Style) -> Iterator[str]:

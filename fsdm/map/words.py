@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from fsdm.band import Mark
-    from fsdm.coverage import Coverage, Kind, Segment, Survey
+    from fsdm.coverage import Atlas, Coverage, Kind, Segment
     from fsdm.status import ChunkStatus, Status
 
 MEANINGS: Final[Mapping[Kind, str]] = {
@@ -34,24 +34,27 @@ _SEGMENTS_SHOWN: Final = 3  # of each kind, where many are drawn as one
 
 @dataclass(frozen=True, slots=True)
 class Caption:
-    """What the map is of: the directory, when it was looked at (seconds since the epoch), and who reconciles."""
+    """What the map is of: the directory, when it was looked at (seconds since the epoch), and what else to know."""
 
     data_dir: str
     at: float
-    reconciler: str | None
-    free: str
+    facts: tuple[str, ...]
 
     @classmethod
     def of(cls, data_dir: str, at: float, seen: Status) -> Caption:
         """The caption of a status that was read at `at`."""
-        free = f"{readable(seen.disk.free_bytes)} free on the disk" + ", which is read-only" * seen.disk.read_only
-        return cls(plain(data_dir), at, seen.reconciler and plain(seen.reconciler), free)
+        facts = [
+            f"reconciler: {plain(seen.reconciler or 'none')}",
+            f"{readable(seen.disk.free_bytes)} free on the disk{', WHICH IS READ-ONLY' * seen.disk.read_only}",
+            "DOWNLOADS ARE PAUSED" if seen.paused is not None else "",
+            "DELETES ARE HELD BACK" if seen.braked is not None else "",
+        ]
+        return cls(plain(data_dir), at, tuple(filter(None, facts)))
 
     @property
     def line(self) -> str:
         """All but the directory, in one line."""
-        when = f"{datetime.fromtimestamp(self.at, UTC):%Y-%m-%d %H:%M:%S} UTC"
-        return f"{when} · reconciler: {self.reconciler or 'none'} · {self.free}"
+        return " · ".join([f"{datetime.fromtimestamp(self.at, UTC):%Y-%m-%d %H:%M:%S} UTC", *self.facts])
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,17 +89,17 @@ def share(part: int, whole: int) -> str:
     return f"{'<' if part * 1000 < whole else ''}{percent / 10:.1f}%"
 
 
-def tiles(found: Survey) -> list[tuple[str, str, bool]]:
+def tiles(atlas: Atlas) -> list[tuple[str, str, bool]]:
     """(how many, of what, whether that is bad) of all datasets together."""
-    tallies = [coverage.tallies for coverage in found.coverages]
+    tallies = [coverage.tallies for coverage in atlas.coverages]
     gaps = sum(tally["missing"].segments for tally in tallies)
     doubles = sum(tally["doubled"].segments for tally in tallies)
     failing = sum(tally["failing"].chunks for tally in tallies)
-    chunks = sum(len(coverage.chunks) for coverage in found.coverages)
+    chunks = sum(len(coverage.chunks) for coverage in atlas.coverages)
     return [
-        _tile(len(found.coverages), "dataset"),
+        _tile(len(atlas.coverages), "dataset"),
         _tile(chunks, "chunk"),
-        (readable(sum(coverage.size_bytes for coverage in found.coverages)), "on disk", False),
+        (readable(sum(coverage.size_bytes for coverage in atlas.coverages)), "on disk", False),
         _tile(gaps, "gap", bad=gaps > 0),
         _tile(doubles, "double cover", bad=doubles > 0),
         (f"{failing:,}", "failing", failing > 0),
@@ -108,15 +111,15 @@ def _tile(number: int, noun: str, *, bad: bool = False) -> tuple[str, str, bool]
     return many, what, bad
 
 
-def summary(found: Survey) -> str:
+def summary(atlas: Atlas) -> str:
     """The same in one line."""
-    return ", ".join(f"{many} {what}" for many, what, _ in tiles(found))
+    return ", ".join(f"{many} {what}" for many, what, _ in tiles(atlas))
 
 
 def ticks(coverage: Coverage) -> list[int]:
-    """Blocks at even distances under a band: the first and the last one, and three between where there are many."""
+    """Blocks at even distances under a band: the first, the last, and three between where there is room for them."""
     first, last = coverage.start, coverage.end - 1
-    quarters = range(5) if last - first >= 40 else (0, 4)
+    quarters = range(5) if last - first >= 40 and last < 10**12 else (0, 4)
     return [first + (last - first) * quarter // 4 for quarter in quarters]
 
 
@@ -173,7 +176,8 @@ def details(coverage: Coverage, mark: Mark) -> str:
         segment = mark.segments[0]
         return "\n".join([_title(segment), *_chunk_lines(coverage, segment)])
     where = span(mark.segments[0].start, mark.segments[-1].end)
-    lines = [f"blocks {where}: {len(mark.segments):,} pieces, too narrow to draw"]
+    kinds = ", ".join(kind for kind in KINDS if any(segment.kind == kind for segment in mark.segments))
+    lines = [f"{kinds}: blocks {where}, {len(mark.segments):,} pieces too narrow to draw"]
     for kind in KINDS:
         same = [segment for segment in mark.segments if segment.kind == kind]
         if same:

@@ -16,7 +16,7 @@ from fsdm.errors import EXIT_OK, DiskError, InvalidInputError, NotAvailableError
 if TYPE_CHECKING:
     import argparse
 
-    from fsdm.coverage import Coverage, Survey
+    from fsdm.coverage import Atlas, Coverage
     from fsdm.map.words import Caption
 
 EXAMPLES: Final = """\
@@ -41,38 +41,38 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=5,
         metavar="N",
-        help="list so many gaps, double covers and failing chunks of a dataset (default 5; the HTML lists all)",
+        help="list so many gaps, double covers and failing chunks of a dataset (default 5; a page lists thousands)",
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Draw it, from the files alone: on the terminal, or into files, or as JSON."""
-    from fsdm.coverage import Survey, survey
+    from fsdm.coverage import Atlas
     from fsdm.map.words import Caption
 
     if [arguments.html, arguments.svg, "-" if arguments.json else None].count("-") > 1:
         raise InvalidInputError("only one thing can be written to standard output", hint="give the others a FILE")
     with open_client(arguments) as client:
         seen = client.status()
-    found = survey(seen.chunks.values())
+    atlas = Atlas.of(seen.chunks.values())
     if arguments.dataset is not None:
-        found = Survey((_the_one(found, arguments.dataset),), ())
+        atlas = Atlas((_the_one(atlas, arguments.dataset),), ())
     caption = Caption.of(data_dir_of(arguments), time.time(), seen)
-    _write_files(arguments, found, caption)
+    _write_files(arguments, atlas, caption)
     if arguments.json:
-        print_json(_document(found))
+        print_json(_document(atlas))
     elif arguments.html is None and arguments.svg is None:
-        _print(found, caption, max(arguments.list, 0))
+        _print(atlas, caption, max(arguments.list, 0))
     return EXIT_OK
 
 
-def _the_one(found: Survey, given: str) -> Coverage:
+def _the_one(atlas: Atlas, given: str) -> Coverage:
     """The dataset whose id begins so."""
     if len(given) < _PREFIX_LEAST or set(given) - set("0123456789abcdef"):
         raise InvalidInputError(
             f"{plain(given)!r} is no id of a dataset", field="DATASET", hint="give 4 to 64 lower-case hex digits"
         )
-    fitting = [coverage for coverage in found.coverages if coverage.dataset_id.startswith(given)]
+    fitting = [coverage for coverage in atlas.coverages if coverage.dataset_id.startswith(given)]
     if not fitting:
         raise NotAvailableError(f"nothing is known of a dataset {given}", hint="fsdm map, without it, shows all")
     if len(fitting) > 1:
@@ -84,15 +84,15 @@ def _the_one(found: Survey, given: str) -> Coverage:
     return fitting[0]
 
 
-def _write_files(arguments: argparse.Namespace, found: Survey, caption: Caption) -> None:
+def _write_files(arguments: argparse.Namespace, atlas: Atlas, caption: Caption) -> None:
     if arguments.html is not None:
         from fsdm.map.page import html
 
-        _write(arguments.html, html(found, caption))
+        _write(arguments.html, html(atlas, caption))
     if arguments.svg is not None:
         from fsdm.map.drawing import svg
 
-        _write(arguments.svg, svg(found, caption, max(arguments.list, 0)))
+        _write(arguments.svg, svg(atlas, caption, max(arguments.list, 0)))
 
 
 def _write(name: str, text: str) -> None:
@@ -113,18 +113,18 @@ def _write(name: str, text: str) -> None:
         raise DiskError(f"{plain(name)} cannot be written: {e.strerror}", code=e.errno, hint="check the path") from e
 
 
-def _print(found: Survey, caption: Caption, listed: int) -> None:
+def _print(atlas: Atlas, caption: Caption, listed: int) -> None:
     from fsdm.map.text import Style, lines
     from fsdm.map.words import summary
 
     style = Style.of(sys.stdout, os.environ, shutil.get_terminal_size().columns)
-    for line in lines(found, style, listed):
+    for line in lines(atlas, style, listed):
         print(line)
     sys.stdout.flush()
-    print(f"{summary(found)}; reconciler: {caption.reconciler or 'none'}; {caption.free}", file=sys.stderr)
+    print("; ".join([summary(atlas), *caption.facts]), file=sys.stderr)
 
 
-def _document(found: Survey) -> dict[str, Any]:
+def _document(atlas: Atlas) -> dict[str, Any]:
     return {
         "datasets": [
             {
@@ -135,7 +135,7 @@ def _document(found: Survey) -> dict[str, Any]:
                 "kinds": {kind: asdict(tally) for kind, tally in coverage.tallies.items()},
                 "segments": [asdict(segment) for segment in coverage.segments],
             }
-            for coverage in found.coverages
+            for coverage in atlas.coverages
         ],
-        "unplaced": [{"id": c.id, "state": c.state, "error": c.error} for c in found.unplaced],
+        "unplaced": [{"id": c.id, "state": c.state, "error": c.error} for c in atlas.unplaced],
     }

@@ -6,23 +6,29 @@ import logging
 import signal
 import sys
 import threading
+import time
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from fsdm.arguments import data_dir_of, host, positive, share, size
-from fsdm.console import is_screen, plain, print_json
+from fsdm.arguments import data_dir_of, host
+from fsdm.console import is_in_front, is_screen, plain, print_json
 from fsdm.errors import EXIT_NOT_CONVERGED, EXIT_OK, InvalidInputError
+from fsdm.settings import add_limits, limits_of, reload
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterator
 
     from fsdm.events import Event
+    from fsdm.limits import Limits
 
+ASSUMED_BYTES_PER_S: Final = 50e6
 EXAMPLES: Final = """\
 fsdm run -d data
 fsdm run -d data --once    # converge and exit
+fsdm run -d data --once --dry-run
 fsdm run -d data --log-format json 2>> fsdm.log
 fsdm run -d data --metrics-addr 127.0.0.1:9464
 """
@@ -31,52 +37,11 @@ fsdm run -d data --metrics-addr 127.0.0.1:9464
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What it takes."""
     parser.add_argument("--once", action="store_true", help="converge and exit; code 4 if something cannot")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="say what --once would do, as far as a look can tell; change nothing"
+    )
     parser.add_argument("--wait", action="store_true", help="where another process reconciles, take over when it ends")
-    parser.add_argument("--jobs", type=positive, default=8, metavar="N", help="chunks fetched at once (default 8)")
-    parser.add_argument(
-        "--connections",
-        type=positive,
-        default=8,
-        metavar="N",
-        help="files fetched at once, and a quarter more of small ones (default 8)",
-    )
-    parser.add_argument(
-        "--connections-per-host", type=positive, metavar="N", help="files fetched at once from one server"
-    )
-    parser.add_argument(
-        "--connections-per-file",
-        type=positive,
-        default=4,
-        metavar="N",
-        help="a large file may come over so many connections where one is slow and more bring more (default 4)",
-    )
-    parser.add_argument(
-        "--limit-rate",
-        type=size,
-        metavar="SIZE",
-        help="all connections together bring at most so much a second, as 10M",
-    )
-    parser.add_argument(
-        "--max-bytes",
-        type=size,
-        metavar="SIZE",
-        help="all chunks together take at most so much, as 900G or 1.5Ti; a want over it waits until it fits",
-    )
-    parser.add_argument(
-        "--keep-free",
-        type=size,
-        default=0,
-        metavar="SIZE",
-        help="no download begins that would leave less free on the disk",
-    )
-    parser.add_argument(
-        "--brake",
-        type=share,
-        default="0.25",
-        metavar="SHARE",
-        help="hold deletes back where more than this part of what is here, and 100 chunks, would go within 10 minutes, "
-        "until they are released (fsdm release); off: never (default 25%%)",
-    )
+    add_limits(parser)
     parser.add_argument(
         "--durability",
         choices=["none", "chunk"],
@@ -130,46 +95,69 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Reconcile until SIGTERM or SIGINT, or (`--once`) until there is nothing left that can be done."""
-    with _shown(arguments) as show:
-        return _reconcile(arguments, show)
+    limits = limits_of(arguments, data_dir_of(arguments))
+    if arguments.dry_run:
+        return _foresee(arguments, limits)
+    with _shown(arguments, limits) as show:
+        return _reconcile(arguments, limits, show)
 
 
-def _reconcile(arguments: argparse.Namespace, show: Callable[[Event], None]) -> int:
-    from fsdm.limits import Limits
+def _foresee(arguments: argparse.Namespace, limits: Limits) -> int:
+    from fsdm.client import Client
+    from fsdm.clock import lasting
+    from fsdm.forecast import foresee
+    from fsdm.locks import reconciler_owner
+    from fsdm.size import readable
+
+    with Client(data_dir_of(arguments)) as client:
+        forecast, owner = foresee(client.layout, limits, time.time()), reconciler_owner(client.layout)
+    fetched, freed = forecast.total_bytes("fetch"), forecast.total_bytes("delete", "discard")
+    bytes_per_s = limits.bytes_per_s or ASSUMED_BYTES_PER_S
+    if arguments.json:
+        document = {
+            "dry_run": True,
+            "steps": [asdict(step) for step in forecast.steps],
+            "fetch_bytes": fetched,
+            "undeclared": forecast.undeclared,
+            "freed_bytes": freed,
+            "bytes_per_s": bytes_per_s,
+            "is_rate_assumed": limits.bytes_per_s is None,
+            "seconds": fetched / bytes_per_s,
+            "reconciler": owner,
+        }
+        print_json(document)
+        return EXIT_OK
+    for step in forecast.steps:
+        print(step.what, step.id, step.size_bytes, plain(step.why), sep="\t")
+    undeclared = f", and {forecast.undeclared} files that declare no size" if forecast.undeclared else ""
+    rate = f"{readable(int(bytes_per_s))} a second{'' if limits.bytes_per_s else ', which is assumed'}"
+    print(f"{readable(fetched)} to fetch{undeclared}; {readable(freed)} freed", file=sys.stderr)
+    print(f"at least {lasting(fetched / bytes_per_s)}, at {rate}", file=sys.stderr)
+    if owner is not None:
+        print(f"another process reconciles, and may be doing it by now: {plain(owner)}", file=sys.stderr)
+    return EXIT_OK
+
+
+def _reconcile(arguments: argparse.Namespace, limits: Limits, show: Callable[[Event], None]) -> int:
     from fsdm.manager import run_forever, run_once
     from fsdm.service import Service
+    from fsdm.signals import Signals
+    from fsdm.talk import say
 
-    watched = bool(arguments.metrics_addr or arguments.metrics_file)
-    if arguments.once and watched:
+    as_json = arguments.log_format == "json"
+    if arguments.once and limits.count_bytes:
         what = "--metrics-addr and --metrics-file are of a reconciler that goes on"
         raise InvalidInputError(what, field="--once", hint="leave out --once, or them")
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
     data_dir = data_dir_of(arguments)
-    limits = Limits(
-        jobs=arguments.jobs,
-        connections=arguments.connections,
-        per_host=arguments.connections_per_host,
-        per_file=arguments.connections_per_file,
-        bytes_per_s=arguments.limit_rate,
-        max_bytes=arguments.max_bytes,
-        keep_free_bytes=arguments.keep_free,
-        brake_share=arguments.brake,
-        durability=arguments.durability,
-        allow_hosts=tuple(arguments.allow_host),
-        deny_private=arguments.deny_private,
-        scrub_days=arguments.scrub_days,
-        count_bytes=watched,
-    )
     if not arguments.once:
+        signals = Signals()
         service = Service(address=arguments.metrics_addr, file=arguments.metrics_file)
         if service.url is not None:
-            print(f"fsdm: metrics are at {service.url}/metrics", file=sys.stderr, flush=True)
+            say(f"metrics are at {service.url}/metrics", as_json=as_json, level="info")
         with service:
             run_forever(
                 data_dir,
-                stop,
+                lambda dm: signals.serve(partial(reload, dm, arguments)),
                 limits,
                 show,
                 wait=arguments.wait,
@@ -177,14 +165,17 @@ def _reconcile(arguments: argparse.Namespace, show: Callable[[Event], None]) -> 
                 attend=service.attend,
             )
         return EXIT_OK
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
     troubles = run_once(data_dir, stop, limits, show, wait=arguments.wait, allow_unknown_fs=arguments.allow_unknown_fs)
     for name, why in troubles.items():
-        print(f"fsdm: {plain(name)}: {plain(why)}", file=sys.stderr)
+        say(f"{name}: {why}", as_json=as_json)
     return EXIT_NOT_CONVERGED if troubles else EXIT_OK
 
 
 @contextmanager
-def _shown(arguments: argparse.Namespace) -> Iterator[Callable[[Event], None]]:
+def _shown(arguments: argparse.Namespace, limits: Limits) -> Iterator[Callable[[Event], None]]:
     """How events are shown: on stdout where `--json` asks for that, and else, or besides, as `--log-format` says."""
     from fsdm.talk import Talk, write_line
 
@@ -192,7 +183,8 @@ def _shown(arguments: argparse.Namespace) -> Iterator[Callable[[Event], None]]:
     if form == "auto" and arguments.json:
         yield _show_json_event
         return
-    with _live_view(arguments) if form == "auto" and is_screen(sys.stderr) else nullcontext(write_line) as write:
+    draws = form == "auto" and is_screen(sys.stderr) and is_in_front(sys.stderr)
+    with _live_view(arguments, limits) if draws else nullcontext(write_line) as write:
         talk = Talk(as_json=form == "json", write=write)
 
         def show(event: Event) -> None:
@@ -209,7 +201,7 @@ def _shown(arguments: argparse.Namespace) -> Iterator[Callable[[Event], None]]:
 
 
 @contextmanager
-def _live_view(arguments: argparse.Namespace) -> Iterator[Callable[[str], None]]:
+def _live_view(arguments: argparse.Namespace, limits: Limits) -> Iterator[Callable[[str], None]]:
     from rich.console import Console
 
     from fsdm.layout import Layout
@@ -217,9 +209,9 @@ def _live_view(arguments: argparse.Namespace) -> Iterator[Callable[[str], None]]
     from fsdm.view import glyphs_for
 
     layout = Layout(data_dir_of(arguments))
-    with LiveView(layout, Console(stderr=True), glyphs_for(sys.stderr.encoding), max_bytes=arguments.max_bytes) as view:
+    with LiveView(layout, Console(stderr=True), glyphs_for(sys.stderr.encoding), max_bytes=limits.max_bytes) as view:
         yield view.say
 
 
 def _show_json_event(event: Event) -> None:
-    print_json(asdict(event))
+    print_json(event.document())

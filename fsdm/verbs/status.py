@@ -10,7 +10,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
 from fsdm.arguments import open_client, seconds
-from fsdm.console import is_screen, plain, print_json
+from fsdm.console import is_in_front, is_screen, plain, print_json
 from fsdm.errors import EXIT_OK, InvalidInputError, NotAvailableError
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def _watch(arguments: argparse.Namespace) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     with open_client(arguments) as client:
-        if is_screen(sys.stdout) and not arguments.json:
+        if is_screen(sys.stdout) and is_in_front(sys.stdout) and not arguments.json:
             _watch_on_screen(client.layout, stop, arguments.interval)
         else:
             _watch_in_lines(client.layout, stop, arguments.interval or 1.0, as_json=arguments.json)

@@ -1,0 +1,125 @@
+"""The limits of `fsdm run`: what its flags say, then `config.toml`, then the defaults; and what a SIGHUP changes."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from typing import TYPE_CHECKING
+
+from fsdm.arguments import positive, share, size
+from fsdm.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Mapping
+    from typing import Any
+
+    from fsdm.limits import Limits
+    from fsdm.manager import DataManager
+
+logger = logging.getLogger("fsdm")
+
+
+def add_limits(parser: argparse.ArgumentParser) -> None:
+    """What `config.toml` may say as well. No flag has a default: it would win over the file."""
+    group = parser.add_argument_group(
+        "limits",
+        "config.toml in the data directory may say them as well: jobs, connections, connections-per-host, "
+        "connections-per-file, rate, max-bytes, keep-free, brake. A flag wins over it. SIGHUP has it read again.",
+        argument_default=argparse.SUPPRESS,
+    )
+    group.add_argument("--jobs", dest="jobs", type=positive, metavar="N", help="chunks fetched at once (default 8)")
+    group.add_argument(
+        "--connections",
+        dest="connections",
+        type=positive,
+        metavar="N",
+        help="files fetched at once, and a quarter more of small ones (default 8)",
+    )
+    group.add_argument(
+        "--connections-per-host",
+        dest="per_host",
+        type=positive,
+        metavar="N",
+        help="files fetched at once from one server",
+    )
+    group.add_argument(
+        "--connections-per-file",
+        dest="per_file",
+        type=positive,
+        metavar="N",
+        help="a large file may come over so many connections where one is slow and more bring more (default 4)",
+    )
+    group.add_argument(
+        "--limit-rate",
+        dest="bytes_per_s",
+        type=size,
+        metavar="SIZE",
+        help="all connections together bring at most so much a second, as 10M",
+    )
+    group.add_argument(
+        "--max-bytes",
+        dest="max_bytes",
+        type=size,
+        metavar="SIZE",
+        help="all chunks together take at most so much, as 900G or 1.5Ti; a want over it waits until it fits",
+    )
+    group.add_argument(
+        "--keep-free",
+        dest="keep_free_bytes",
+        type=size,
+        metavar="SIZE",
+        help="no download begins that would leave less free on the disk",
+    )
+    group.add_argument(
+        "--brake",
+        dest="brake_share",
+        type=share,
+        metavar="SHARE",
+        help="hold deletes back where more than this part of what is here, and 100 chunks, would go within 10 minutes, "
+        "until they are released (fsdm release); off: never (default 25%%)",
+    )
+
+
+def limits_of(arguments: argparse.Namespace, data_dir: str | os.PathLike[str]) -> Limits:
+    """The limits to begin with.
+
+    Raises:
+        InvalidInputError: `config.toml` cannot be taken.
+    """
+    from fsdm.config import read_config
+    from fsdm.layout import Layout
+
+    return _limits(arguments, read_config(Layout(data_dir)))
+
+
+def reload(dm: DataManager, arguments: argparse.Namespace) -> None:
+    """Read the file again, and say what it says; where it cannot be taken, all stays as it was."""
+    from fsdm.config import in_words, read_config
+
+    try:
+        config = read_config(dm.layout)
+        dm.change(_limits(arguments, config))
+    except InvalidInputError as e:
+        logger.warning("%s; all stays as it was. %s", e, e.hint)
+        return
+    outdone = {name: value for name, value in config.items() if name in arguments}
+    words = in_words({name: value for name, value in config.items() if name not in outdone}) or "nothing"
+    won = f"; a flag wins over {in_words(outdone)}" if outdone else ""
+    logger.warning("%s says %s%s", dm.layout.config, words, won)
+
+
+def _limits(arguments: argparse.Namespace, config: Mapping[str, Any]) -> Limits:
+    from fsdm.brake import SHARE
+    from fsdm.config import LIMITS
+    from fsdm.limits import Limits
+
+    said = {"brake_share": SHARE, **config, **{name: getattr(arguments, name) for name in LIMITS if name in arguments}}
+    return Limits(
+        **said,
+        durability=arguments.durability,
+        allow_hosts=tuple(arguments.allow_host),
+        deny_private=arguments.deny_private,
+        scrub_days=arguments.scrub_days,
+        count_bytes=bool(arguments.metrics_addr or arguments.metrics_file),
+    )
