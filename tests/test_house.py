@@ -50,6 +50,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("apply",),
     ("inspector", "verification"),
     ("aftermath", "survey", "scrub", "forecast"),
+    ("inspection",),
     ("reconciler", "client", "explain"),
     ("manager", "health"),
     ("metrics", "notify", "endpoint", "textfile"),
