@@ -35,7 +35,7 @@ from fsdm.fetcher import HttpFetcher
 from fsdm.fs import FileSystem
 from fsdm.gauges import Gauges, read_gauges
 from fsdm.heart import Heart
-from fsdm.inspector import Answer, Inspector
+from fsdm.inspection import Inspection
 from fsdm.intents import clear_temporaries, finish_removals
 from fsdm.lanes import Lanes
 from fsdm.limits import Limits
@@ -44,7 +44,6 @@ from fsdm.pause import Pause
 from fsdm.plan import Absolve, Action, Asked, Fetch, Publish, Report, Retire, Verify, Wait, decide
 from fsdm.room import Room
 from fsdm.scan import look, scan
-from fsdm.scrub import Scrub
 from fsdm.stop import Stop
 from fsdm.tally import Tally
 from fsdm.trash import Trash
@@ -94,7 +93,6 @@ class Reconciler:
             ThreadCrew("fsdm-hand", limits.hands),
             ThreadCrew("fsdm-erase", 1),
         )
-        self._readers: Crew = crews[1] if crews else ThreadCrew("fsdm-verify", 1)
         reserved = -(-limits.connections // 4)
         size = limits.connections + reserved
         self._lanes = None if crews else Lanes("fsdm-connection", size, reserved, limits.per_host)
@@ -136,19 +134,21 @@ class Reconciler:
             jitter=jitter,
         )
         self._audit = Audit(layout, self.catalog, suspect=self._suspect, ring=self._bell.ring)
-        self._inspector = Inspector(layout, fs=self._fs, answer=self._answer)
-        self._scrub: Scrub | None = None
-        if limits.scrub_days is not None:
-            self._scrub = Scrub(
-                layout, self.catalog, days=limits.scrub_days, inspect=self._inspector.inspect, clock=clock
-            )
+        self._inspection = Inspection(
+            layout,
+            self.catalog,
+            fs=self._fs,
+            crew=crews[1] if crews else None,
+            days=limits.scrub_days,
+            clock=clock,
+            wake=self._bell.wake,
+        )
         self._states: dict[str, ChunkState] = {}
         self._busy: dict[str, tuple[Action, Stop]] = {}
         self._fetching = 0
         self._finished: deque[tuple[Action, outcomes.Outcome]] = deque()
         self._suspects: deque[Place] = deque()
         self._changes: deque[Limits] = deque()
-        self._answers: deque[Answer] = deque()
         self._next_scan = 0.0  # monotonic
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
@@ -172,8 +172,7 @@ class Reconciler:
         """
         self._watch.start()
         self._audit.start()
-        if self._scrub is not None:
-            self._scrub.start()
+        self._inspection.start()
         thread = threading.Thread(target=self._run, name="fsdm-reconciler", daemon=True)
         thread.start()
         self._thread = thread
@@ -189,13 +188,11 @@ class Reconciler:
         if self._thread is not None:
             self._thread.join(timeout_s)
         self._audit.stop()
-        self._inspector.stop()
-        scrubbed = self._scrub is None or self._scrub.stop(timeout_s)
+        inspected = self._inspection.stop(timeout_s)
         self._watch.stop()
         self._stop_fetches("the reconciler stops")
         crews = [crew for crew in (self._lanes, self._fetchers, self._hands, self._erasers) if crew is not None]
-        crews.append(self._readers)
-        ended = scrubbed & all([crew.close(timeout_s) for crew in crews])  # noqa: C419 every crew is to be closed
+        ended = inspected & all([crew.close(timeout_s) for crew in crews])  # noqa: C419 every crew is to be closed
         ended = ended and not (self._thread is not None and self._thread.is_alive())
         if ended:
             self._applier.close()
@@ -341,7 +338,7 @@ class Reconciler:
         for name in self.layout.directories():
             self._fs.mkdir(os.path.join(self.layout.root, name))
         self._watch.arm()
-        for crew in (self._fetchers, self._hands, self._erasers, self._readers):
+        for crew in (self._fetchers, self._hands, self._erasers, self._inspection):
             crew.hire()
         if self._paused.look():
             self._stop_fetches(self._paused.why)
@@ -408,7 +405,7 @@ class Reconciler:
             dispatched = True
             if isinstance(action, Verify):
                 self._memory.change(action.id, asked=Asked(action.verify))
-                self._readers.submit(partial(self._inspector.inspect, action.place, verify=action.verify))
+                self._inspection.ask(action)
                 continue
             stop = Stop()
             self._busy[action.id] = (action, stop)
@@ -452,8 +449,7 @@ class Reconciler:
             place = self._suspects.popleft()
             self._memory.change(place.chunk_id, suspect=place)
             settled.add(place.chunk_id)
-        while self._answers:
-            answer = self._answers.popleft()
+        for answer in self._inspection.answers():
             self._aftermath.answered(answer)
             settled.add(answer.place.chunk_id)
         return settled
@@ -462,10 +458,6 @@ class Reconciler:
 
     def _suspect(self, place: Place) -> None:
         self._suspects.append(place)
-        self._bell.wake()
-
-    def _answer(self, answer: Answer) -> None:
-        self._answers.append(answer)
         self._bell.wake()
 
     def _tell(self, event: Event) -> None:

@@ -201,7 +201,7 @@ def test_a_scrub_in_the_middle_of_a_large_chunk_ends_with_its_reconciler(data_di
     os.utime(chunk_dir(data_dir, chunk) / READY, (0, 0))
     dm = DataManager(data_dir, limits=Limits(scrub_days=30))
     assert dm.reconciler is not None
-    scrub = dm.reconciler._scrub
+    scrub = dm.reconciler._inspection.scrub
     assert scrub is not None
     eventually(lambda: not scrub._turns and scrub._surveyed)
     dm.close()
