@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from fsdm import apply as outcomes
 from fsdm.errors import DiskError
@@ -19,8 +19,10 @@ from fsdm.outage import FULL
 from fsdm.plan import (
     Absolve,
     Action,
+    Asked,
     Clear,
     Condemn,
+    Dismiss,
     Fetch,
     Forget,
     Memo,
@@ -38,10 +40,13 @@ if TYPE_CHECKING:
     from fsdm.apply import Applier
     from fsdm.disk import Disk
     from fsdm.errors import FsdmError
+    from fsdm.inspector import Answer
     from fsdm.layout import Place
     from fsdm.memory import Memory
     from fsdm.room import Room
     from fsdm.watch import Watch
+
+VERIFY_AGAIN_S: Final = 10.0  # where a chunk could not be read to its end
 
 logger = logging.getLogger("fsdm")
 
@@ -100,7 +105,7 @@ class Aftermath:
             case outcomes.Done():
                 return self._done(action, memo)
             case outcomes.Condemned(failure):
-                return replace(memo, failure=failure, reported=True, suspect=None)
+                return replace(memo, failure=failure, reported=True, suspect=None, found=None)
             case outcomes.Held(place):
                 if not memo.held:
                     self._tell(Event("retiring", action.id, dataset_id=place.dataset_id))
@@ -118,6 +123,17 @@ class Aftermath:
             case _:
                 return memo
 
+    def answered(self, answer: Answer) -> None:
+        """The inspector has read a chunk, or could not."""
+        chunk_id = answer.place.chunk_id
+        if answer.found is not None:
+            self._memory.change(chunk_id, suspect=answer.place, found=answer.found)
+        if answer.verify is not None:
+            again_at = None if answer.read else self._clock() + VERIFY_AGAIN_S
+            self._memory.change(chunk_id, asked=Asked(answer.verify, answered=answer.read, again_at=again_at))
+            if answer.read and answer.found is None:
+                self._tell(Event("verified", chunk_id))
+
     def _done(self, action: Action, memo: Memo) -> Memo:
         failure = memo.failure
         match action:
@@ -128,7 +144,9 @@ class Aftermath:
             case Absolve():
                 return replace(memo, failure=None)
             case Condemn():
-                return replace(memo, suspect=None)
+                return replace(memo, suspect=None, found=None)
+            case Dismiss():
+                return replace(memo, asked=None)
             case Retire() | Clear():
                 self.let_go(action.id)
                 memo = replace(memo, held=0, held_until=0.0)

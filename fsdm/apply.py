@@ -13,15 +13,15 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fsdm.audit import damage, missing, read_manifest
+from fsdm import kept
+from fsdm.audit import missing, read_manifest
 from fsdm.download import Fetcher, fetch_chunk
 from fsdm.errors import DiskError, FsdmError, InvalidInputError, StaleMarkerError, StoppedError, TransferError
 from fsdm.events import Event
 from fsdm.fs import is_directory
-from fsdm.intents import is_wanted, look_at, read_want, remove_marker
-from fsdm.layout import DATA, MANIFEST_MAX_BYTES, PARTS, READY, Layout, Place
+from fsdm.intents import is_wanted, look_at, read_want, read_want_text, remove_marker
+from fsdm.layout import DATA, MANIFEST_MAX_BYTES, PARTS, READY, WANT, Layout, Place
 from fsdm.locks import Claim, exists
-from fsdm.model import DataChunk, Failure, Manifest
 from fsdm.plan import (
     Absolve,
     Action,
@@ -29,13 +29,17 @@ from fsdm.plan import (
     Condemn,
     Confirm,
     Discard,
+    Dismiss,
     Fetch,
     Forget,
     Overrule,
     Publish,
+    Renew,
     Report,
     Retire,
+    Verify,
 )
+from fsdm.repair import condemn, renew
 from fsdm.sink import digest_of
 
 if TYPE_CHECKING:
@@ -44,6 +48,7 @@ if TYPE_CHECKING:
     from fsdm.catalog import Catalog
     from fsdm.fs import FileSystem
     from fsdm.lanes import Lanes
+    from fsdm.model import DataChunk, Failure, Manifest
     from fsdm.state import Marker
     from fsdm.stop import Stop
 
@@ -158,8 +163,19 @@ class Applier:
                 return Done()
             case Forget():
                 return self._forget(action)
+            case _:
+                return self._apply_to_service(action)
+
+    def _apply_to_service(self, action: Condemn | Renew | Verify | Dismiss | Report | Absolve) -> Outcome:
+        match action:
             case Condemn():
                 return self._condemn(action)
+            case Renew():
+                return self._renew(action)
+            case Verify():
+                return Stale()  # who dispatches it has it begun, for it may take hours
+            case Dismiss():
+                return self._dismiss(action)
             case Report():
                 self._fs.write(self._layout.failed_of(action.id), action.failure.to_json(), durable=False)
                 return Done()
@@ -181,7 +197,7 @@ class Applier:
 
     def _fetch(self, action: Fetch, stop: Stop) -> Outcome:
         chunk = self._read(action.id, action.want)
-        partial = self._layout.partial_of(action.id)
+        partial, text = self._layout.partial_of(action.id), self._text(action)
         began = time.monotonic()
         sizes = [file.size for file in chunk.files.values() if file.size is not None]
         size = sum(sizes) if len(sizes) == len(chunk.files) else None
@@ -198,6 +214,7 @@ class Applier:
                 on_file=lambda name, entry: self._tell(
                     Event("file", action.id, f"{name}, {entry.size} bytes", chunk.dataset_id, entry.size)
                 ),
+                meanwhile=lambda: kept.keep_in_partial(self._fs, partial, text),
             )
         except OSError:
             # on a full disk `failed/ID`, and those that may go on, need its room: so it is erased before anything else
@@ -218,13 +235,14 @@ class Applier:
     def _publish(self, action: Publish) -> Outcome:
         layout, fs = self._layout, self._fs
         chunk = self._read(action.id, action.want)
-        partial = layout.partial_of(action.id)
+        partial, text = layout.partial_of(action.id), self._text(action)
         manifest, fetch_s = read_manifest(partial), self._fetch_s.pop(action.id, None)
         if manifest is None or not manifest.satisfies(chunk) or missing(partial, manifest) is not None:
             self._discard(partial)
             return Done()
         if exists(layout.delete_marker(action.id)):
             return Stale()
+        kept.keep(fs, partial, text, layout.trash)
         fs.unlink(f"{partial}/{PARTS}")
         place = chunk.place
         dataset = layout.dataset(place.dataset_id)
@@ -243,7 +261,7 @@ class Applier:
     def _confirm(self, action: Confirm) -> Outcome:
         layout = self._layout
         chunk = self._read(action.id, action.want)
-        path = layout.path(action.place)
+        path, text = layout.path(action.place), self._text(action)
         manifest = read_manifest(path)
         if (
             manifest is not None
@@ -251,6 +269,7 @@ class Applier:
             and missing(path, manifest) is None
             and _with_digests(manifest, chunk, path).satisfies(chunk)
         ):
+            kept.keep(self._fs, path, text, layout.trash)
             # it may have been published by a process that was killed before it had synced that
             for parent in (os.path.dirname(path), layout.chunks, layout.partial):
                 self._fs.fsync_dir(parent)
@@ -258,6 +277,7 @@ class Applier:
         # other files: nobody new may take a ref; the directory goes when nobody holds it
         self._keep_want(action.id)
         self._fs.fsync_dir(layout.want)
+        kept.let_go(self._fs, path)
         self._fs.unlink(f"{path}/{READY}")
         self._fs.fsync_dir(path)
         return Done()
@@ -288,11 +308,11 @@ class Applier:
         return outcome
 
     def _clear(self, action: Clear) -> Outcome:
-        ready = f"{self._layout.path(action.place)}/{READY}"
-        return self._take_out(action.place, lambda: not exists(ready))
+        path = self._layout.path(action.place)
+        return self._take_out(action.place, lambda: not exists(f"{path}/{READY}") and not exists(f"{path}/{WANT}"))
 
     def _take_out(self, place: Place, still_due: Callable[[], bool]) -> Outcome:
-        """Under a claim: remove READY, then discard the directory."""
+        """Under a claim: remove WANT and READY, then discard the directory."""
         path = self._layout.path(place)
         claim = self._claims.get(place)
         if claim is None:
@@ -313,6 +333,7 @@ class Applier:
                 return Stale()
             if not still_due():
                 return Stale()
+            kept.let_go(self._fs, path)
             self._fs.unlink(f"{path}/{READY}")
             self._discard(path)
             self._catalog.discard(place)
@@ -324,6 +345,10 @@ class Applier:
         refused = self._catalog.refused()
         if refused is not None and action.id not in self._retired:  # it may well be where nobody can look
             return Failed(_disk_error(refused), disk=True)
+        failed = self._layout.failed_of(action.id)
+        if exists(failed):  # once the marker has gone, nobody would know that it is of no interest any more
+            self._fs.unlink(failed)
+            self._fs.fsync_dir(self._layout.failed)
         outcome = self._removed(self._layout.delete_marker(action.id), action.delete, None)
         if isinstance(outcome, Done):
             self._retired.discard(action.id)
@@ -339,24 +364,20 @@ class Applier:
         return self._removed(delete, action.delete, (want, action.want))
 
     def _condemn(self, action: Condemn) -> Outcome:
-        path = self._layout.path(action.place)
-        why = damage(self._layout, action.place)
-        if why is None or not exists(f"{path}/{READY}"):
+        failure = condemn(self._layout, self._fs, action)
+        if failure is None:
             return Done()
-        now = time.time()
-        failure = Failure(
-            id=action.id,
-            kind="damaged",
-            error=f"{path}: {why}",
-            hint="want it again to have it fetched again",
-            first_at=now,
-            last_at=now,
-        )
-        self._fs.write(self._layout.failed_of(action.id), failure.to_json(), durable=True)
-        self._fs.unlink(f"{path}/{READY}")
-        self._fs.fsync_dir(path)
         self._tell(Event("damaged", action.id, failure.error, action.place.dataset_id, cause="damaged"))
         return Condemned(failure)
+
+    def _renew(self, action: Renew) -> Outcome:
+        with self._marker_mutex:
+            return Done() if renew(self._layout, self._fs, action) else Stale()
+
+    def _dismiss(self, action: Dismiss) -> Outcome:
+        with self._marker_mutex:
+            gone = remove_marker(self._layout, self._fs, self._layout.verify_marker(action.id), action.verify, None)
+        return Done() if gone else Stale()
 
     # ---------------------------------------------------------------------------------------------------------- shared
 
@@ -390,6 +411,10 @@ class Applier:
             self._fs.fsync_dir(os.path.dirname(path))
             self._fs.fsync_dir(self._layout.trash)
             self._erase(trashed)
+
+    def _text(self, action: Fetch | Publish | Confirm) -> bytes:
+        """The want that has just been read, as it stands there."""
+        return read_want_text(self._layout, action.id, action.want)
 
     def _read(self, chunk_id: str, want: Marker) -> DataChunk:
         try:

@@ -39,6 +39,7 @@ exit codes:
   4  not converged: in time (wait), or at all (run --once)
   5  another process reconciles this data directory
   6  the data directory cannot be used: missing, of an unknown format, no flock, or refused by the disk
+  7  damaged chunks were found (verify)
   8  braked: it would remove more of what is here than --brake allows; nothing was changed (--yes goes on)
   130  interrupted
 `fsdm hold` ends with the exit code of CMD, 126 where that cannot be run, 127 where it is not found."""

@@ -24,7 +24,7 @@ from fsdm.errors import (
     WaitTimeoutError,
 )
 from fsdm.fs import read_regular
-from fsdm.intents import place_delete, place_want, release_deletes, retry
+from fsdm.intents import place_delete, place_verify, place_want, release_deletes, retry
 from fsdm.layout import FORMAT, READY, U64_MAX, Layout, as_id, is_id
 from fsdm.locks import exists
 from fsdm.pause import place_pause, remove_pause
@@ -115,6 +115,16 @@ class Client:
         self._check()
         place_delete(self._layout, as_id(chunk_id, "chunk_id"))
 
+    def verify_chunk(self, chunk_id: str | bytes) -> None:
+        """Ask for a chunk's bytes to be compared with READY; returns at once. Damaged, it is fetched again.
+
+        Raises:
+            InvalidInputError: `chunk_id` is not an id.
+            DataDirectoryError: the marker cannot be placed.
+        """
+        self._check()
+        place_verify(self._layout, as_id(chunk_id, "chunk_id"))
+
     def release_deletes(self) -> None:
         """Say that all deletes that stand now are meant, however many they are: the reconciler's brake lets them go.
 
@@ -189,6 +199,11 @@ class Client:
                 return ref
         return None
 
+    def ref_at(self, place: Place) -> ChunkRef | None:
+        """A ref to the chunk that stands there, or None where it is not available."""
+        self._check()
+        return self._refs.take(place)
+
     def status(self) -> Status:
         """How each chunk stands: its state, bytes and error; and what else there is to say."""
         from fsdm.status import read_status
@@ -254,7 +269,8 @@ class Client:
             raise ClosedError(f"this {type(self).__name__} has been closed")
 
     def _pending(self) -> list[str]:
-        names = {*self._names(self._layout.want), *self._names(self._layout.delete)}
+        layout = self._layout
+        names = {name for path in (layout.verify, layout.want, layout.delete) for name in self._names(path)}
         return sorted(filter(is_id, names))
 
     def _names(self, directory: str) -> list[str]:
@@ -265,11 +281,13 @@ class Client:
             return []
 
     def _until_so(self, chunk_id: str, timeout_s: float | None) -> Generator[float, None, bool]:
-        want, delete = self._layout.want_marker(chunk_id), self._layout.delete_marker(chunk_id)
+        layout = self._layout
+        # in this order: a verify marker goes only after a want has come for what was damaged
+        markers = (layout.verify_marker(chunk_id), layout.want_marker(chunk_id), layout.delete_marker(chunk_id))
 
         def done() -> bool:
             self._check()
-            return not exists(want) and not exists(delete)
+            return not any(map(exists, markers))
 
         if not (yield from self._waits.until(done, timeout_s)):
             raise WaitTimeoutError(f"chunk {chunk_id} has not converged: {self._standing(chunk_id)}")

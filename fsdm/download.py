@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from fsdm.errors import StoppedError, TransferError
 from fsdm.hosts import origin_of
-from fsdm.layout import DATA, PARTS
+from fsdm.layout import DATA, PARTS, WANT
 from fsdm.model import DataChunk, FileEntry, FileSource, Manifest
 from fsdm.parts import Parts
 
@@ -51,8 +51,11 @@ def fetch_chunk(
     lanes: Lanes | None,
     stop: Stop,
     on_file: Callable[[str, FileEntry], None],
+    meanwhile: Callable[[], None] = lambda: None,
 ) -> Manifest:
     """Fetch what is missing of a chunk's files into `directory/data`, on `lanes` or one by one in this thread.
+
+    `meanwhile` is done in this thread while the lanes are at work, as one more piece of it.
 
     What has come of them by the time of an error or a stop is written down, for the next attempt.
 
@@ -62,9 +65,9 @@ def fetch_chunk(
     data = f"{directory}/{DATA}"
     fs.mkdir(directory)
     fs.mkdir(data)
-    _clear(directory, (DATA, PARTS), fs)
+    _clear(directory, (DATA, PARTS, WANT), fs)
     _clear(data, chunk.files, fs)
-    batch, parts = _Batch(len(chunk.files), stop), Parts(directory, chunk.files, fs)
+    batch, parts = _Batch(len(chunk.files) + 1, stop), Parts(directory, chunk.files, fs)
 
     def fetch_one(name: str, source: FileSource) -> None:
         entry = fetcher.fetch(source, parts.of(name), fs, stop)
@@ -78,6 +81,7 @@ def fetch_chunk(
         else:
             small = source.size is not None and source.size <= SMALL_BYTES
             lanes.submit(chunk.id, work, small=small, host=origin_of(source.url))
+    batch.run(meanwhile)
     try:
         batch.wait()
     except (TransferError, StoppedError):

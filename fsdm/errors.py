@@ -15,7 +15,7 @@
     ├── TransferError                        a file could not be fetched
     │   ├── HostError                        … because of its server, or the way to it
     │   └── PolicyError                      … because the one who runs the reconciler does not want it
-    ├── StoppedError                         a transfer was stopped on purpose
+    ├── StoppedError                         a transfer or a verification was stopped
     ├── StaleMarkerError                     a marker is no longer the one that was judged
     └── DiskError                            the disk refused
 
@@ -63,6 +63,7 @@ EXIT_NOT_AVAILABLE = 3
 EXIT_NOT_CONVERGED = 4
 EXIT_RECONCILER_RUNS = 5
 EXIT_DATA_DIRECTORY = 6
+EXIT_DAMAGED = 7
 EXIT_BRAKED = 8
 EXIT_INTERRUPTED = 130  # as shells have it: 128 + SIGINT
 
@@ -185,7 +186,7 @@ class PolicyError(TransferError):
 
 
 class StoppedError(FsdmError):
-    """A transfer was stopped on purpose: its chunk is deleted or withdrawn, or the reconciler stops."""
+    """A transfer, or a verification, was stopped on purpose: its chunk is deleted or withdrawn, or all ends."""
 
 
 class StaleMarkerError(FsdmError):

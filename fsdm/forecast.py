@@ -23,13 +23,16 @@ from fsdm.plan import (
     Clear,
     Confirm,
     Discard,
+    Dismiss,
     Fetch,
     Forget,
     Overrule,
     Publish,
+    Renew,
     Report,
     Retire,
     Unreadable,
+    Verify,
     Wait,
     decide,
 )
@@ -146,6 +149,10 @@ class _Foreseer:
                     self._steps.append(
                         Step("delete", state.id, self._chunk_bytes(place), why="replaced by other files")
                     )
+                case Dismiss():
+                    state = replace(state, verify=None)
+                case Renew() if state.want is not None or state.delete is not None:
+                    state = replace(state, condemned=())
                 case _:
                     self._end(decision, state, memo, chunk)
                     return
@@ -167,6 +174,10 @@ class _Foreseer:
                 self._steps.append(self._leaving(state.id, place))
             case Forget():
                 self._steps.append(Step("delete", state.id, why="it is not here"))
+            case Verify():
+                self._steps.append(Step("keep", state.id, why="its bytes are compared with READY"))
+            case Renew():
+                self._steps.append(Step("wait", state.id, why="it was damaged: it is wanted again, and fetched"))
             case Report(failure=failure):
                 self._steps.append(Step("fail", state.id, why=failure.error))
             case None if memo.failure is not None and state.want is not None:

@@ -122,15 +122,17 @@ class FileSystem:
         self.step("fsync_file", path)
         os.fsync(fd)
 
-    def write(self, path: str, data: bytes, *, durable: bool) -> None:
-        """Put a small file in place at once, by a temporary file and a rename.
+    def write(
+        self, path: str, data: bytes, *, durable: bool, mode: int = 0o644, temporary_in: str | None = None
+    ) -> None:
+        """Put a small file in place at once, by a temporary file (beside it, or in `temporary_in`) and a rename.
 
         `durable`: its data is fsynced before the rename and its directory after it.
         """
         directory, name = os.path.split(path)
-        temporary = os.path.join(directory, f".{name[:64]}.{secrets.token_hex(4)}")
+        temporary = os.path.join(temporary_in or directory, f".{name[:64]}.{secrets.token_hex(4)}")
         self.step("write", path)
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
         try:
             try:
                 write_all(fd, data)
@@ -144,6 +146,17 @@ class FileSystem:
             raise
         if durable:
             self.fsync_dir(directory)
+        if durable and temporary_in is not None:
+            self.fsync_dir(temporary_in)
+
+    def touch(self, path: str) -> None:
+        """Make a file there is to have an mtime of now, and an empty one where there is none."""
+        self.step("touch", path)
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
+        try:
+            os.utime(fd)
+        finally:
+            os.close(fd)
 
     def discard(self, path: str, trash: str) -> str | None:
         """Rename a file or directory out of sight; the new path, or None where it was gone. `erase` does the rest."""

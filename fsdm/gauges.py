@@ -89,7 +89,7 @@ def _by_state(states: list[ChunkState], catalog: Catalog, memory: Memory) -> dic
     pending = 0
     for state in states:
         failure = memory.of(state.id).failure
-        name = name_of(state, waits_for_room=failure is not None and failure.kind == "room")
+        name = name_of(state, None if failure is None else failure.kind)
         if name is not None:
             found[name] += 1
         pending += bool(state.ready or state.unready)

@@ -1,4 +1,4 @@
-"""Placing, reading and removing markers: the files in `want/` and `delete/` whose names are chunk ids.
+"""Placing, reading and removing markers: the files in `want/`, `delete/` and `verify/` whose names are chunk ids.
 
 Invariants: a marker appears whole, by a rename or as an empty file; placing one never loses the intent that stood
 before it, whatever the instant of a crash (the new one is there before the opposite one goes); a marker is removed only
@@ -12,6 +12,7 @@ import os
 import re
 import secrets
 import stat
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 
 CLIENT_WAIT_S = 0.005  # a client's call must stay short: then it goes on without the lock
 RECONCILER_WAIT_S = 0.05
+
+CLOCK_REALTIME_COARSE = 5  # clock_gettime(2)
+SET_BACK_NS = 1_000_000_000  # a ctime so far ahead is of before the clock was set back
 
 TEMPORARY_MAX_AGE_S = 3600.0
 _TEMPORARY = re.compile(r"\.[0-9a-f]{64}\.[0-9a-f]{8}\Z")
@@ -86,6 +90,16 @@ def place_delete(layout: Layout, chunk_id: str) -> None:
             while not _touch(marker):  # each round somebody has removed it between our open and our look
                 continue
             _overrule(layout.want_marker(chunk_id))
+    except OSError as e:
+        raise _placing(e, marker) from e
+
+
+def place_verify(layout: Layout, chunk_id: str) -> None:
+    """Ask for a chunk's bytes to be compared with READY. Does not wait for the disk."""
+    marker = layout.verify_marker(chunk_id)
+    try:
+        while not _touch(marker):
+            continue
     except OSError as e:
         raise _placing(e, marker) from e
 
@@ -201,6 +215,11 @@ def read_want(layout: Layout, chunk_id: str, judged: Marker) -> DataChunk:
     """
     from fsdm.model import DataChunk
 
+    return DataChunk.parse_want(read_want_text(layout, chunk_id, judged), chunk_id)
+
+
+def read_want_text(layout: Layout, chunk_id: str, judged: Marker) -> bytes:
+    """What stands in the marker `want/ID`, read through one descriptor; raises as `read_want` does."""
     path = layout.want_marker(chunk_id)
     try:
         read = read_regular(path, WANT_MAX_BYTES)
@@ -209,7 +228,7 @@ def read_want(layout: Layout, chunk_id: str, judged: Marker) -> DataChunk:
         raise InvalidInputError("the reconciler may not read it", hint=hint) from e
     if read is None or not marker_of(read[0]).same_as(judged):
         raise StaleMarkerError(path)
-    return DataChunk.parse_want(read[1], chunk_id)
+    return read[1]
 
 
 def is_wanted(layout: Layout, chunk_id: str) -> bool:
@@ -229,7 +248,8 @@ def is_wanted(layout: Layout, chunk_id: str) -> bool:
 def remove_marker(layout: Layout, fs: FileSystem, path: str, judged: Marker, winner: tuple[str, Marker] | None) -> bool:
     """Remove a marker whose intent holds, or that the marker `winner` (path, as judged) has overruled.
 
-    A delete goes without a winner only while nobody wants its chunk: which of the two is later is not judged here.
+    A delete goes without a winner only while nobody wants its chunk: which of the two is later is not judged here. A
+    marker in `verify/` has no opposite.
 
     Whoever changes markers with care holds the same lock. For the others it is renamed aside first and looked at there:
     if it is not the one that was judged, it goes back, unless a newer one has come; so a newer one is never lost.
@@ -264,7 +284,7 @@ ASIDE = ".judged-"  # … INODE_MTIME_SIZE_ID: a marker on its way out, and whic
 
 def finish_removals(layout: Layout, fs: FileSystem) -> None:
     """Finish what a crash left in the middle: a marker aside goes if it is the one that was judged, else back."""
-    for directory in (layout.want, layout.delete):
+    for directory in (layout.want, layout.delete, layout.verify):
         for name in os.listdir(directory):
             if name.startswith(ASIDE):
                 with intents_lock(layout, RECONCILER_WAIT_S):
@@ -286,7 +306,7 @@ def _finish_removal(layout: Layout, fs: FileSystem, directory: str, name: str) -
 
 def clear_temporaries(layout: Layout, fs: FileSystem, now: float) -> None:
     """Remove what killed processes left behind of markers and failures that were being written."""
-    for directory in (layout.want, layout.delete, layout.failed):
+    for directory in (layout.want, layout.delete, layout.verify, layout.failed):
         for name in os.listdir(directory):
             path = f"{directory}/{name}"
             found = look_at(path) if _TEMPORARY.match(name) else None
@@ -312,12 +332,59 @@ def put_back(layout: Layout, fs: FileSystem, aside: str, path: str) -> None:
     fs.unlink(aside)
 
 
+def put_want_back(layout: Layout, fs: FileSystem, kept: str, chunk_id: str) -> None:
+    """Ask again, by a copy of what stands at `kept`, for a chunk that nobody has asked to go.
+
+    Any other marker stays alone. To be followed by `settle_want`, also after a crash; then `kept` may go.
+    """
+    want, delete = layout.want_marker(chunk_id), layout.delete_marker(chunk_id)
+    with intents_lock(layout, RECONCILER_WAIT_S):
+        read = read_regular(kept, WANT_MAX_BYTES)
+        if read is None or _is_intent(delete) or os.path.lexists(want):
+            return
+        temporary = f"{layout.want}/.{chunk_id}.{secrets.token_hex(4)}"
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            write_all(fd, read[1])
+            os.utime(fd, ns=(read[0].st_mtime_ns, read[0].st_mtime_ns))  # by which it is known
+            fs.fsync_file(fd, temporary)
+        finally:
+            os.close(fd)
+        fs.step("link", temporary)
+        with suppress(FileExistsError):
+            os.link(temporary, want, follow_symlinks=False)
+        fs.unlink(temporary)
+
+
+def settle_want(layout: Layout, fs: FileSystem, kept: str, chunk_id: str) -> None:
+    """Withdraw what was put back of `kept`, where a delete stands: that is somebody's intent, and this is not.
+
+    Whatever the ctimes say. It waits (milliseconds) for the next tick of the clock that ctimes are taken from: so a
+    delete that comes after this look is the later one by its ctime as well.
+    """
+    want, original = look_at(layout.want_marker(chunk_id)), look_at(kept)
+    if want is None or original is None or (want.mtime_ns, want.size) != (original.mtime_ns, original.size):
+        return
+    while 0 <= want.ctime_ns - time.clock_gettime_ns(CLOCK_REALTIME_COARSE) < SET_BACK_NS:
+        time.sleep(0.001)
+    with intents_lock(layout, RECONCILER_WAIT_S):
+        if _is_intent(layout.delete_marker(chunk_id)) and want.same_as(look_at(layout.want_marker(chunk_id))):
+            fs.unlink(layout.want_marker(chunk_id))
+
+
+def _is_intent(path: str) -> bool:
+    found = look_at(path)
+    return found is not None and found.fault is None
+
+
 def _is_overruled(layout: Layout, aside: str, path: str) -> bool:
     """Whether an opposite marker came since the rename aside: that was the last to change the ctime of what is aside.
 
     It must not be judged by its ctime later: the link that puts it back makes it the younger one.
     """
     directory, chunk_id = os.path.split(path)
+    if directory == layout.verify:
+        return False
     deleted = directory == layout.delete
     found = look_at(aside)
     other = look_at(layout.want_marker(chunk_id) if deleted else layout.delete_marker(chunk_id))

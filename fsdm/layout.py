@@ -30,6 +30,8 @@ LOCK: Final = "LOCK"
 READY: Final = "READY"
 DATA: Final = "data"
 PARTS: Final = "PARTS"  # of a partial
+WANT: Final = "WANT"  # beside READY: what was asked for, so that it can be asked for again
+VERIFIED: Final = "VERIFIED"  # beside READY: its mtime is when the bytes were last compared with READY
 PAUSE: Final = "PAUSE"
 BRAKE: Final = "BRAKE"
 CONFIG: Final = "config.toml"
@@ -76,7 +78,7 @@ def file_name_fault(name: str) -> str | None:
 
 
 def is_hidden(name: str) -> bool:
-    """Whether an entry of `want/` or `delete/` is to be ignored: a dotfile, or an editor's backup."""
+    """Whether an entry of `want/`, `delete/` or `verify/` is to be ignored: a dotfile, or an editor's backup."""
     return name.startswith(".") or name.endswith("~")
 
 
@@ -112,6 +114,7 @@ class Layout:
     root: str
     want: str
     delete: str
+    verify: str
     partial: str
     chunks: str
     failed: str
@@ -126,7 +129,7 @@ class Layout:
     @staticmethod
     def directories() -> tuple[str, ...]:
         """The names of the directories that make up the layout."""
-        return ("want", "delete", "partial", "chunks", "failed", "trash")
+        return ("want", "delete", "verify", "partial", "chunks", "failed", "trash")
 
     @property
     def lock(self) -> str:
@@ -157,6 +160,9 @@ class Layout:
 
     def delete_marker(self, chunk_id: str) -> str:
         return f"{self.delete}/{chunk_id}"
+
+    def verify_marker(self, chunk_id: str) -> str:
+        return f"{self.verify}/{chunk_id}"
 
     def partial_of(self, chunk_id: str) -> str:
         return f"{self.partial}/{chunk_id}"

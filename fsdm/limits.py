@@ -29,6 +29,8 @@ class Limits:
     Files come from the hosts that one of `allow_hosts` names (none: from any), and with `deny_private` only from public
     addresses: see PROTOCOL.md, "Where files may come from".
 
+    The bytes of each chunk are compared with READY about once in `scrub_days` (None: when somebody asks for it).
+
     `count_bytes` has what is here counted also without a budget, for metrics: each READY is read once, at the start.
 
     Raises:
@@ -48,6 +50,7 @@ class Limits:
     durability: Literal["none", "chunk"] = "chunk"
     allow_hosts: tuple[str, ...] = ()
     deny_private: bool = False
+    scrub_days: float | None = None
     count_bytes: bool = False
 
     def __post_init__(self) -> None:
@@ -59,7 +62,7 @@ class Limits:
             raise InvalidInputError(f"must not be below 0, it is {self.keep_free_bytes}", field="keep_free_bytes")
         if self.brake_share is not None and not 0 <= self.brake_share <= 1:
             raise InvalidInputError(f"must be from 0 to 1, it is {self.brake_share}", field="brake_share")
-        for name in ("poll_s", "bytes_per_s"):
+        for name in ("poll_s", "bytes_per_s", "scrub_days"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise InvalidInputError(f"must be above 0, it is {value}", field=name)

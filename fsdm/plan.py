@@ -100,10 +100,39 @@ class Forget:
 
 @dataclass(frozen=True, slots=True)
 class Condemn:
-    """Take a damaged chunk out of service: nobody new gets a ref, and it is cleared when nobody holds it."""
+    """Take a damaged chunk out of service: nobody new gets a ref, and it is cleared when nobody holds it.
+
+    What is `found` was read byte by byte; else it is a suspicion, and names and sizes are looked at once more.
+    """
 
     id: str
     place: Place
+    found: Found | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Renew:
+    """Ask again for a chunk that was condemned, by the want that it came of."""
+
+    id: str
+    place: Place
+
+
+@dataclass(frozen=True, slots=True)
+class Verify:
+    """Begin to compare a chunk's bytes with its READY: somebody has asked for that."""
+
+    id: str
+    place: Place
+    verify: Marker
+
+
+@dataclass(frozen=True, slots=True)
+class Dismiss:
+    """The bytes have been compared, or there are none: remove the marker that asks for it."""
+
+    id: str
+    verify: Marker
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +150,22 @@ class Absolve:
     id: str
 
 
-Action = Fetch | Publish | Confirm | Overrule | Retire | Clear | Discard | Forget | Condemn | Report | Absolve
+Action = (
+    Fetch
+    | Publish
+    | Confirm
+    | Overrule
+    | Retire
+    | Clear
+    | Discard
+    | Forget
+    | Condemn
+    | Renew
+    | Verify
+    | Dismiss
+    | Report
+    | Absolve
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,11 +189,29 @@ class Unreadable:
 
 
 @dataclass(frozen=True, slots=True)
+class Found:
+    """What was found wrong with the bytes of a chunk, and as what its READY stood there meanwhile."""
+
+    why: str
+    ready: Marker
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """How far it is with a marker in `verify/`: `answered`, or still being read, or (`again_at`) to be tried again."""
+
+    verify: Marker
+    answered: bool = False
+    again_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Memo:
     """What the reconciler remembers of one id between two looks.
 
     `want_alone` is the last want that was seen while no delete stood: if it still stands beside a delete of the same
-    ctime, then that delete is the later one. `suspect` is a place whose files were seen not to match its READY.
+    ctime, then that delete is the later one. `suspect` is a place whose files were seen not to match its READY, or
+    whose bytes do not, as was `found`. `asked` is what has become of a request to compare them.
     `crowded`: a fetch waits for the room that this one's partial takes up; so it gives way.
     `held_until` is when a directory that refs keep is tried again, after `held` refusals in a row.
     """
@@ -159,6 +221,8 @@ class Memo:
     failure: Failure | None = None
     reported: bool = True
     suspect: Place | None = None
+    found: Found | None = None
+    asked: Asked | None = None
     crowded: bool = False
     held: int = 0
     held_until: float = 0.0
@@ -175,7 +239,36 @@ def decide(state: ChunkState, memo: Memo, now: float) -> Action | Wait | None:
     if memo.failure is not None and not memo.reported:
         return Report(state.id, memo.failure)
     if memo.suspect in state.ready and memo.suspect is not None and not _backing_off(memo, None, now):
-        return Condemn(state.id, memo.suspect)
+        return Condemn(state.id, memo.suspect, memo.found)
+    verify, asked = _intent(state.verify), memo.asked
+    if not _backing_off(memo, None, now):
+        if state.condemned:  # before anything is decided of the markers: it may be in the middle of placing one
+            return Renew(state.id, state.condemned[0])
+        if verify and asked and asked.answered and asked.verify.same_as(verify):
+            return Dismiss(state.id, verify)
+    step = _converge(state, memo, now)
+    if verify is None or not (step is None or isinstance(step, Wait)):
+        return step
+    compare = _compare(state, memo, verify, now) or step
+    if isinstance(compare, Wait) and isinstance(step, Wait):
+        return min(compare, step, key=lambda wait: wait.until)
+    return compare
+
+
+def _compare(state: ChunkState, memo: Memo, verify: Marker, now: float) -> Action | Wait | None:
+    """What is to be done for somebody who asks for a chunk's bytes to be compared with READY."""
+    if state.delete is not None or not state.ready:
+        return None if _backing_off(memo, None, now) else Dismiss(state.id, verify)
+    asked = memo.asked if memo.asked and memo.asked.verify.same_as(verify) else None
+    if asked and asked.again_at is not None and now < asked.again_at:
+        return Wait(asked.again_at)
+    if asked and asked.again_at is None:
+        return None
+    return Verify(state.id, state.ready[0], verify)
+
+
+def _converge(state: ChunkState, memo: Memo, now: float) -> Action | Wait | None:
+    """The next step towards what the markers in `want/` and `delete/` ask for."""
     want, delete = _intent(state.want), _intent(state.delete)
     unreadable = memo.unreadable if want and memo.unreadable and memo.unreadable.want.same_as(want) else None
     if want and delete and (until := _backing_off(memo, delete, now)):

@@ -109,6 +109,8 @@ def _asked(facts: Facts) -> tuple[str, ...]:
             said.append(f"{name}/ID asks for nothing: it {marker.fault}")
         elif marker is not None:
             said.append(f"{phrase}, as asked for at {ago(marker.ctime_ns / 1e9, now)}")
+    if _intent(facts.state.verify):
+        said.append("its bytes are to be compared with READY: verify/ID stands")
     if _intent(want) and _intent(delete):
         said.append("both stand: the later one is carried out, and the other is about to go")
     return tuple(said) or ("nothing: there is neither want/ID nor delete/ID",)

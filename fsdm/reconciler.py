@@ -35,12 +35,13 @@ from fsdm.fetcher import HttpFetcher
 from fsdm.fs import FileSystem
 from fsdm.gauges import Gauges, read_gauges
 from fsdm.heart import Heart
+from fsdm.inspection import Inspection
 from fsdm.intents import clear_temporaries, finish_removals
 from fsdm.lanes import Lanes
 from fsdm.limits import Limits
 from fsdm.memory import Memory
 from fsdm.pause import Pause
-from fsdm.plan import Absolve, Action, Fetch, Publish, Report, Retire, Wait, decide
+from fsdm.plan import Absolve, Action, Asked, Fetch, Publish, Report, Retire, Verify, Wait, decide
 from fsdm.room import Room
 from fsdm.scan import look, scan
 from fsdm.stop import Stop
@@ -133,6 +134,15 @@ class Reconciler:
             jitter=jitter,
         )
         self._audit = Audit(layout, self.catalog, suspect=self._suspect, ring=self._bell.ring)
+        self._inspection = Inspection(
+            layout,
+            self.catalog,
+            fs=self._fs,
+            crew=crews[1] if crews else None,
+            days=limits.scrub_days,
+            clock=clock,
+            wake=self._bell.wake,
+        )
         self._states: dict[str, ChunkState] = {}
         self._busy: dict[str, tuple[Action, Stop]] = {}
         self._fetching = 0
@@ -162,6 +172,7 @@ class Reconciler:
         """
         self._watch.start()
         self._audit.start()
+        self._inspection.start()
         thread = threading.Thread(target=self._run, name="fsdm-reconciler", daemon=True)
         thread.start()
         self._thread = thread
@@ -177,10 +188,11 @@ class Reconciler:
         if self._thread is not None:
             self._thread.join(timeout_s)
         self._audit.stop()
+        inspected = self._inspection.stop(timeout_s)
         self._watch.stop()
         self._stop_fetches("the reconciler stops")
         crews = [crew for crew in (self._lanes, self._fetchers, self._hands, self._erasers) if crew is not None]
-        ended = all([crew.close(timeout_s) for crew in crews])  # noqa: C419 every crew is to be closed
+        ended = inspected & all([crew.close(timeout_s) for crew in crews])  # noqa: C419 every crew is to be closed
         ended = ended and not (self._thread is not None and self._thread.is_alive())
         if ended:
             self._applier.close()
@@ -292,7 +304,8 @@ class Reconciler:
 
     def bytes_by_part(self) -> dict[Part, int] | None:
         """What there is on the disk, as far as it is counted. In any thread; it looks at what is being fetched."""
-        return self._room.bytes_by_part(self.gauges().fetching)
+        running = [action.id for action, _ in list(self._busy.values()) if isinstance(action, Fetch)]
+        return self._room.bytes_by_part(running)
 
     def pause(self) -> float:
         """Seconds until the next pass has something to do by itself."""
@@ -325,7 +338,7 @@ class Reconciler:
         for name in self.layout.directories():
             self._fs.mkdir(os.path.join(self.layout.root, name))
         self._watch.arm()
-        for crew in (self._fetchers, self._hands, self._erasers):
+        for crew in (self._fetchers, self._hands, self._erasers, self._inspection):
             crew.hire()
         if self._paused.look():
             self._stop_fetches(self._paused.why)
@@ -390,6 +403,10 @@ class Reconciler:
         self._admission.open(slots)
         for action in self._agenda.take(slots, lambda fetch: self._admission.admit(fetch, self._clock())):
             dispatched = True
+            if isinstance(action, Verify):
+                self._memory.change(action.id, asked=Asked(action.verify))
+                self._inspection.ask(action)
+                continue
             stop = Stop()
             self._busy[action.id] = (action, stop)
             self._fetching += isinstance(action, Fetch)
@@ -432,6 +449,9 @@ class Reconciler:
             place = self._suspects.popleft()
             self._memory.change(place.chunk_id, suspect=place)
             settled.add(place.chunk_id)
+        for answer in self._inspection.answers():
+            self._aftermath.answered(answer)
+            settled.add(answer.place.chunk_id)
         return settled
 
     # ---------------------------------------------------------------------------------------------------------- shared

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from fsdm.fs import is_directory
 from fsdm.intents import look_at
-from fsdm.layout import READY, WANT_MAX_BYTES, is_hidden, is_id
+from fsdm.layout import READY, WANT, WANT_MAX_BYTES, is_hidden, is_id
 from fsdm.locks import exists
 from fsdm.state import ChunkState, Marker, Oddity, Partial, Snapshot
 
@@ -25,6 +25,7 @@ def look(layout: Layout, catalog: Catalog, chunk_id: str) -> ChunkState:
     """What the disk says about one id now; where it stands in `chunks/` is as of the catalog's last refresh."""
     want = _marker(layout.want_marker(chunk_id), limit=WANT_MAX_BYTES)
     delete = _marker(layout.delete_marker(chunk_id))
+    verify = _marker(layout.verify_marker(chunk_id))
     partial = layout.partial_of(chunk_id)
     ready: list[Place] = []
     unready: list[Place] = []
@@ -35,11 +36,17 @@ def look(layout: Layout, catalog: Catalog, chunk_id: str) -> ChunkState:
         id=chunk_id,
         want=want,
         delete=delete,
+        verify=verify,
         partial=_partial(partial),
         ready=tuple(ready),
         unready=tuple(unready),
+        condemned=tuple(place for place in unready if _is_condemned(layout.path(place))),
         failed=exists(layout.failed_of(chunk_id)),
     )
+
+
+def _is_condemned(path: str) -> bool:
+    return exists(f"{path}/{WANT}") and is_directory(path)
 
 
 def _marker(path: str, *, limit: int | None = None) -> Marker | None:
@@ -59,7 +66,7 @@ def scan(layout: Layout, catalog: Catalog) -> Snapshot:
     """What is pending, by names alone."""
     ids: set[str] = set()
     oddities: list[Oddity] = []
-    for directory in (layout.want, layout.delete, layout.partial, layout.failed):
+    for directory in (layout.want, layout.delete, layout.verify, layout.partial, layout.failed):
         for name in _names(directory, oddities):
             if is_id(name):
                 ids.add(name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from fsdm.arguments import positive, share, size
 from fsdm.errors import InvalidInputError
@@ -20,12 +20,26 @@ if TYPE_CHECKING:
 logger = logging.getLogger("fsdm")
 
 
+ASSUMED_BYTES_PER_S: Final = 50e6
+
+
+def estimate(size_bytes: int, bytes_per_s: float | None) -> str:
+    """How long so much takes, in words: a guess where there is no cap, and it says so."""
+    from fsdm.clock import lasting
+    from fsdm.size import readable
+
+    rate = bytes_per_s or ASSUMED_BYTES_PER_S
+    assumed = "" if bytes_per_s else ", which is assumed"
+    return f"at least {lasting(size_bytes / rate)}, at {readable(int(rate))} a second{assumed}"
+
+
 def add_limits(parser: argparse.ArgumentParser) -> None:
     """What `config.toml` may say as well. No flag has a default: it would win over the file."""
     group = parser.add_argument_group(
         "limits",
         "config.toml in the data directory may say them as well: jobs, connections, connections-per-host, "
-        "connections-per-file, rate, max-bytes, keep-free, brake. A flag wins over it. SIGHUP has it read again.",
+        "connections-per-file, rate, max-bytes, keep-free, brake, scrub-days. A flag wins over it. SIGHUP has it read "
+        "again.",
         argument_default=argparse.SUPPRESS,
     )
     group.add_argument("--jobs", dest="jobs", type=positive, metavar="N", help="chunks fetched at once (default 8)")
@@ -79,6 +93,13 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
         help="hold deletes back where more than this part of what is here, and 100 chunks, would go within 10 minutes, "
         "until they are released (fsdm release); off: never (default 25%%)",
     )
+    group.add_argument(
+        "--scrub-days",
+        dest="scrub_days",
+        type=float,
+        metavar="N",
+        help="read every byte that is here about once in N days, slowly, and fetch again what is damaged",
+    )
 
 
 def limits_of(arguments: argparse.Namespace, data_dir: str | os.PathLike[str]) -> Limits:
@@ -120,5 +141,6 @@ def _limits(arguments: argparse.Namespace, config: Mapping[str, Any]) -> Limits:
         durability=arguments.durability,
         allow_hosts=tuple(arguments.allow_host),
         deny_private=arguments.deny_private,
+        scrub_days=arguments.scrub_days,
         count_bytes=bool(arguments.metrics_addr or arguments.metrics_file),
     )

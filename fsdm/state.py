@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Marker:
-    """An entry of `want/` or `delete/` as it was when somebody looked; `fault` says why it is no intent."""
+    """An entry of `want/`, `delete/` or `verify/` as it was when somebody looked; `fault` says why it is no intent."""
 
     ino: int
     ctime_ns: int
@@ -43,14 +43,19 @@ class Partial(Enum):
 
 @dataclass(frozen=True, slots=True)
 class ChunkState:
-    """All that the disk says about one id. `ready` and `unready` are its directories in `chunks/`, by READY."""
+    """All that the disk says about one id. `ready` and `unready` are its directories in `chunks/`, by READY.
+
+    Of the unready ones, the `condemned` still have the want that they came of: nobody has asked for them to go.
+    """
 
     id: str
     want: Marker | None = None
     delete: Marker | None = None
+    verify: Marker | None = None
     partial: Partial = Partial.NONE
     ready: tuple[Place, ...] = ()
     unready: tuple[Place, ...] = ()
+    condemned: tuple[Place, ...] = ()
     failed: bool = False
 
     @property
@@ -59,6 +64,7 @@ class ChunkState:
         return (
             self.want is None
             and self.delete is None
+            and (self.verify is None or self.verify.fault is not None)
             and self.partial is Partial.NONE
             and not self.unready
             and not self.failed
@@ -68,18 +74,22 @@ class ChunkState:
 State = Literal["wanted", "downloading", "available", "retiring", "deleting", "failed", "waiting", "unready"]
 
 
-def name_of(state: ChunkState, *, waits_for_room: bool) -> State | None:
-    """How a chunk stands, in a word (see `ChunkStatus`); None where there is nothing of it."""
+def name_of(state: ChunkState, failure_kind: str | None) -> State | None:
+    """How a chunk stands, in a word (see `ChunkStatus`); None where there is nothing of it.
+
+    `failure_kind` is the kind that `failed/ID` says, where it can be read.
+    """
     deleted = state.delete is not None
     if deleted and (state.ready or state.unready):
         return "retiring"
     if state.ready:
         return "available"
-    if state.failed and state.want is not None and waits_for_room:
+    if state.failed and state.want is not None and failure_kind == "room":
         return "waiting"
+    failed = state.failed and not (state.want is not None and failure_kind == "damaged")  # then it is fetched again
     if state.partial is not Partial.NONE and state.want is not None:
-        return "downloading" if not state.failed else "failed"
-    if state.failed:
+        return "downloading" if not failed else "failed"
+    if failed:
         return "failed"
     if state.want is not None:
         return "wanted"

@@ -27,7 +27,8 @@ class ChunkStatus:
     `state`: *wanted* (not begun), *downloading*, *available*, *retiring* (deleted, and kept by refs until the last one
     goes), *deleting* (its marker is about to go), *failed* (`error` says why), *waiting* (for room: `error` says for
     how much), *unready* (a directory without READY: out of service). `size_bytes` is what is on disk of it;
-    `total_bytes` what it will be, where that is known.
+    `total_bytes` what it will be, where that is known. `verifying`: somebody has asked for its bytes to be compared
+    with READY, and they have not been yet.
     """
 
     id: str
@@ -40,6 +41,7 @@ class ChunkStatus:
     hint: str | None = None
     attempts: int = 0
     next_attempt_at: float | None = None
+    verifying: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +79,17 @@ def read_status(layout: Layout) -> Status:
     catalog.refresh()
     snapshot = scan(layout, catalog)
     ids = dict.fromkeys([place.chunk_id for place in catalog.all_places()] + sorted(snapshot.ids))
-    chunks = {}
+    chunks, oddities = {}, list(snapshot.oddities)
     for chunk_id in ids:
-        status = read_chunk_status(layout, look(layout, catalog, chunk_id))
+        state = look(layout, catalog, chunk_id)
+        if state.verify is not None and state.verify.fault is not None:
+            oddities.append(Oddity(layout.verify_marker(chunk_id), f"it {state.verify.fault}"))
+        status = read_chunk_status(layout, state)
         if status is not None:
             chunks[chunk_id] = status
     return Status(
         chunks,
-        snapshot.oddities,
+        tuple(oddities),
         _reconciler(layout),
         read_disk_status(layout),
         read_note(layout.pause),
@@ -95,7 +100,7 @@ def read_status(layout: Layout) -> Status:
 def read_chunk_status(layout: Layout, state: ChunkState) -> ChunkStatus | None:
     """How one chunk stands that was just looked at; None where nothing of it is there."""
     failure = read_document(layout.failed_of(state.id)) if state.failed else {}
-    name = name_of(state, waits_for_room=failure.get("kind") == "room")
+    name = name_of(state, failure.get("kind"))
     if name is None:
         return None  # it went while we looked
     want = read_document(layout.want_marker(state.id)) if state.want and not state.want.fault else {}
@@ -117,6 +122,7 @@ def read_chunk_status(layout: Layout, state: ChunkState) -> ChunkStatus | None:
         hint=_text(failure.get("hint")),
         attempts=failure["attempts"] if isinstance(failure.get("attempts"), int) else 0,
         next_attempt_at=failure.get("next_attempt_at"),
+        verifying=state.verify is not None and state.verify.fault is None,
     )
 
 

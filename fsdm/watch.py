@@ -67,7 +67,7 @@ class Inotify(InotifyFD):
 
 
 class Watch:
-    """The kernel's events of `want/`, `delete/`, and of directories that refs hold."""
+    """The kernel's events of `want/`, `delete/`, `verify/`, and of directories that refs hold."""
 
     def __init__(self, layout: Layout, ring: Callable[[str | None], None]) -> None:
         self._layout = layout
@@ -92,7 +92,7 @@ class Watch:
         again what was not to be had."""
         if not self._is_on or not self._begin():
             return
-        for path in (self._layout.root, self._layout.want, self._layout.delete):
+        for path in (self._layout.root, self._layout.want, self._layout.delete, self._layout.verify):
             try:
                 self._arm(path)
             except OSError as e:
@@ -189,7 +189,7 @@ class Watch:
             self._lost(path)
 
     def _in_root(self, event: InotifyEvent) -> None:
-        if event.name in {b"want", b"delete", PAUSE.encode(), b""}:
+        if event.name in {b"want", b"delete", b"verify", PAUSE.encode(), b""}:
             self._ring(None)
 
     def _lost(self, path: str) -> None:

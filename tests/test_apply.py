@@ -322,7 +322,9 @@ def test_the_data_is_synced_before_ready_and_ready_before_the_rename_and_the_ren
         assert bench.apply(action) == Done()
     partial, dataset = f"partial/{chunk.id}", f"chunks/{chunk.dataset_id}"
     steps = relative(bench)
-    temporary = next(path for name, path in steps if name == "rename" and "/.READY" in path)
+    temporary, kept = (
+        next(path for step, path in steps if step == "rename" and f"/.{name}" in path) for name in ("READY", "WANT")
+    )
     assert [step for step in steps if "/trash" not in step[1]] == [
         ("mkdir", partial),
         ("mkdir", f"{partial}/data"),
@@ -330,6 +332,9 @@ def test_the_data_is_synced_before_ready_and_ready_before_the_rename_and_the_ren
         ("fsync_file", f"{partial}/data/blocks.parquet"),
         ("create", f"{partial}/data/logs.parquet"),
         ("fsync_file", f"{partial}/data/logs.parquet"),
+        ("write", f"{partial}/WANT"),
+        ("rename", kept),
+        ("fsync_file", f"{partial}/WANT"),
         ("fsync_dir", f"{partial}/data"),
         ("fsync_dir", partial),
         ("write", f"{partial}/READY"),
@@ -418,6 +423,7 @@ def test_a_want_is_made_durable_before_it_takes_the_old_files_out_of_service(
     assert relative(bench) == [
         ("fsync_file", f"want/{chunk.id}"),
         ("fsync_dir", "want"),
+        ("unlink", f"{path}/WANT"),
         ("unlink", f"{path}/READY"),
         ("fsync_dir", path),
     ]
@@ -519,6 +525,7 @@ def test_a_chunk_is_claimed_before_its_ready_goes_and_that_before_the_rename_and
     steps = [(name, "(trashed)" if name == "erase" else path) for name, path in relative(bench)]
     dataset = f"chunks/{deleted.dataset_id}"
     assert steps == [
+        ("unlink", f"{dataset}/{deleted.name}/WANT"),
         ("unlink", f"{dataset}/{deleted.name}/READY"),
         ("rename", f"{dataset}/{deleted.name}"),
         ("fsync_dir", dataset),
@@ -529,7 +536,7 @@ def test_a_chunk_is_claimed_before_its_ready_goes_and_that_before_the_rename_and
         ("unlink", "delete/(aside)"),
         ("fsync_dir", "delete"),
     ]
-    assert locked == [True, True]
+    assert locked == [True, True, True]
 
 
 def test_a_chunk_that_refs_hold_stays_until_the_last_one_goes(bench: Bench, layout: Layout, data_dir: Path) -> None:

@@ -22,6 +22,7 @@ from crash_tap import Tap
 
 import fsdm.apply
 import fsdm.manager
+import fsdm.repair
 from fsdm.apply import Applier, Done, Stale
 from fsdm.fs import FileSystem
 from fsdm.layout import READY
@@ -279,7 +280,30 @@ def want_is_not_kept(put: pytest.MonkeyPatch) -> None:
     put.setattr(Applier, "_keep_want", lambda self, chunk_id: None)
 
 
+def want_goes_before_it_comes_back(put: pytest.MonkeyPatch) -> None:
+    """What was asked for is taken from beside the files before it stands as a want."""
+    back = fsdm.repair.put_want_back
+
+    def late(layout: Any, fs: FileSystem, kept: str, chunk_id: str) -> None:
+        fs.rename(kept, f"{layout.trash}/kept")
+        back(layout, fs, f"{layout.trash}/kept", chunk_id)
+
+    put.setattr(fsdm.repair, "put_want_back", late)
+
+
+def a_want_that_came_back_stays_beside_a_delete(put: pytest.MonkeyPatch) -> None:
+    """A want that came back is taken for a later intent than the delete that has come before it stood."""
+    put.setattr(fsdm.repair, "settle_want", lambda *_: None)
+
+
+def a_want_that_came_back_is_not_durable(put: pytest.MonkeyPatch) -> None:
+    """What was asked for goes before the want that came of it is there for good."""
+    put.setattr(fsdm.repair, "_make_durable", lambda *_: None)
+
+
 KILLED: dict[Mutant, str] = {
+    want_goes_before_it_comes_back: "damaged",
+    a_want_that_came_back_stays_beside_a_delete: "condemned_twice",
     ready_before_the_files: "first_start",
     marker_not_judged_aside: "overtaken",
     asides_left: "failover",
@@ -298,6 +322,7 @@ POWERLESS: dict[Mutant, str] = {
     erased_before_it_is_out_of_sight: "retiring",
     opposite_may_come_back: "retire",
     want_is_not_kept: "replace",
+    a_want_that_came_back_is_not_durable: "damaged",
 }
 
 

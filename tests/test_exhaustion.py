@@ -437,9 +437,9 @@ def test_a_user_without_inotify_is_served_by_scans_and_by_events_once_there_is_s
             put_want(data_dir, chunk)
             eventually(lambda chunk=chunk: available(data_dir, chunk))
         lines = errors.read_text().splitlines()
-        assert len([line for line in lines if "limit reached" in line]) == (3 if what == "watches" else 1)
+        assert len([line for line in lines if "limit reached" in line]) == (4 if what == "watches" else 1)
         subprocess.run(["nsenter", "-t", str(process.pid), "-U", "sh", "-c", f"echo 1000 > {most}"], check=True)
-        eventually(lambda: watches(process.pid) == 3, "it watches again")
+        eventually(lambda: watches(process.pid) == 4, "it watches again")
     finally:
         process.kill()
         process.wait()

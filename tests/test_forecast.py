@@ -12,7 +12,7 @@ import pytest
 
 from fsdm import DataChunk, Limits
 from fsdm.forecast import Forecast, Step, foresee
-from fsdm.intents import place_delete, place_want
+from fsdm.intents import place_delete, place_verify, place_want
 from fsdm.model import Failure
 from fsdm.plan import stamp
 from tests.kit import an_id, failure, put_want, touch_delete
@@ -227,3 +227,20 @@ def test_a_dry_run_takes_no_lock_and_says_who_has_it(data_dir: Path) -> None:
 def test_a_dry_run_makes_no_directory(tmp_path: Path) -> None:
     assert fsdm("run", "-d", tmp_path / "missing", "--once", "--dry-run").returncode == 6
     assert not (tmp_path / "missing").exists()
+
+
+def test_what_is_to_be_verified_stays_and_what_was_condemned_comes_back(layout: Layout, source: Source) -> None:
+    place, gone, deleted = (put_chunk(layout, start=n, end=n + 1) for n in range(3))
+    chunk = source.chunk()
+    for one in (place, deleted):
+        place_verify(layout, one.chunk_id)
+    place_delete(layout, deleted.chunk_id)
+    place_verify(layout, an_id())
+    os.unlink(f"{layout.path(gone)}/READY")
+    Path(layout.path(gone), "WANT").write_bytes(chunk.to_json())
+    Path(layout.failed_of(gone.chunk_id)).touch()
+    steps = {step.id: (step.what, step.why) for step in foreseen(layout)}
+    assert steps[place.chunk_id] == ("keep", "its bytes are compared with READY")
+    assert steps[gone.chunk_id] == ("wait", "it was damaged: it is wanted again, and fetched")
+    assert steps[deleted.chunk_id][0] == "delete"
+    assert len(steps) == 3

@@ -394,7 +394,7 @@ def odd_names() -> st.SearchStrategy[bytes]:
 @given(
     st.lists(
         st.tuples(
-            st.sampled_from(["want", "delete", "partial", "failed", "trash", "chunks", f"chunks/{DATASET}"]),
+            st.sampled_from(["want", "delete", "verify", "partial", "failed", "trash", "chunks", f"chunks/{DATASET}"]),
             odd_names(),
             st.sampled_from(["file", "directory", "symlink"]),
         ),
@@ -456,7 +456,7 @@ def test_names_in_every_form_of_unicode_are_taken_as_they_are_and_stay_as_many(d
     with DataManager(data_dir) as dm:
         dm.download_chunk(chunk)
         assert dm.wait(chunk.id, PATIENCE_S)
-        assert sorted(os.listdir(chunk_dir(data_dir, chunk))) == ["READY", "data"]
+        assert sorted(os.listdir(chunk_dir(data_dir, chunk))) == ["READY", "WANT", "data"]
         found = {path.name: path.read_bytes() for path in (chunk_dir(data_dir, chunk) / "data").iterdir()}
         assert found == {name: content(name) for name in ODD_FILES}
         dm.delete_chunk(chunk.id)

@@ -28,6 +28,7 @@ def test_there_is_no_budget_and_everything_is_durable_unless_it_is_said() -> Non
         {"keep_free_bytes": -1},
         {"poll_s": 0.0},
         {"bytes_per_s": 0.0},
+        {"scrub_days": 0.0},
         {"bytes_per_s": float("nan")},
     ],
 )

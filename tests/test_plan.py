@@ -27,18 +27,23 @@ from fsdm.plan import (
     SETTLE_S,
     Absolve,
     Action,
+    Asked,
     Clear,
     Condemn,
     Confirm,
     Discard,
+    Dismiss,
     Fetch,
     Forget,
+    Found,
     Memo,
     Overrule,
     Publish,
+    Renew,
     Report,
     Retire,
     Unreadable,
+    Verify,
     Wait,
     decide,
     delete_is_later,
@@ -55,6 +60,8 @@ OLD, NEW = Place.of("d" * 64, range(10), ID), Place.of("d" * 64, range(20), ID)
 WANT, DELETE = Marker(1, 100, 1, 50), Marker(2, 200, 2, 0)
 EARLY_DELETE, TIED_DELETE = replace(DELETE, ctime_ns=50), replace(DELETE, ctime_ns=100)
 A_FAULT = replace(DELETE, fault="is a directory, not a file")
+VERIFY = Marker(30, 30, 30, 0)
+FOUND = Found("data/blocks.parquet has other bytes", Marker(40, 40, 40, 400))
 
 
 def _failure(kind: Any = "transfer", until: float | None = NOW + 9, marker: Marker | None = WANT, **kw: Any) -> Failure:
@@ -73,6 +80,7 @@ MARKERS = [Marker(ino, ctime, mtime, 9) for ino in (1, 2) for ctime in (1, 2, 3)
 FAULTS = [replace(marker, fault="is a FIFO, not a file") for marker in MARKERS[:3]]
 wants = st.sampled_from([None, *MARKERS, *FAULTS])
 deletes = st.sampled_from([None, *(replace(marker, ino=marker.ino + 10) for marker in MARKERS + FAULTS)])
+verifies = st.sampled_from([None, *(replace(marker, ino=marker.ino + 20) for marker in MARKERS[:3] + FAULTS[:1])])
 times = st.sampled_from([NOW + far for far in (-500, -SETTLE_S, -1e-9, 0, 1e-9, 1, SETTLE_S, 500)])
 standing = st.sampled_from(
     [((OLD, NEW)[:n], (OLD, NEW)[n:m]) for m in range(3) for n in range(m + 1)] + [((NEW,), (OLD,))]
@@ -84,8 +92,18 @@ sets_of_places = st.sampled_from([frozenset(places) for places in ((), (OLD,), (
 def _known(draw: st.DrawFn) -> tuple[ChunkState, Memo]:
     """Any state, and what might be remembered of it."""
     ready, unready = draw(standing)
-    want, delete = draw(wants), draw(deletes)
-    state = ChunkState(ID, want, delete, draw(st.sampled_from(Partial)), ready, unready, draw(st.booleans()))
+    want, delete, verify = draw(wants), draw(deletes), draw(verifies)
+    state = ChunkState(
+        ID,
+        want,
+        delete,
+        verify=verify,
+        partial=draw(st.sampled_from(Partial)),
+        ready=ready,
+        unready=unready,
+        condemned=tuple(place for place in unready if draw(st.booleans())),
+        failed=draw(st.booleans()),
+    )
     held = draw(st.sampled_from([0, 0, 1, 2, 40]))
     memo = Memo(
         want_alone=draw(st.sampled_from([None, want]) | wants),
@@ -95,11 +113,26 @@ def _known(draw: st.DrawFn) -> tuple[ChunkState, Memo]:
         failure=draw(_failures(want, delete)),
         reported=draw(st.booleans()),
         suspect=draw(st.sampled_from([None, OLD, NEW])),
+        found=draw(st.sampled_from([None, FOUND])),
+        asked=draw(_asked(verify)),
         crowded=draw(st.booleans()),
         held=held,
         held_until=draw(times) if held else 0.0,
     )
     return state, memo
+
+
+@st.composite
+def _asked(draw: st.DrawFn, verify: Marker | None) -> Asked | None:
+    """Nothing, being read, answered, or to be tried again; of this marker or another one."""
+    marker = draw(st.sampled_from([verify, MARKERS[0]]))
+    return draw(
+        st.sampled_from(
+            [None]
+            if marker is None
+            else [None, Asked(marker), Asked(marker, answered=True), Asked(marker, again_at=draw(times))]
+        )
+    )
 
 
 @st.composite
@@ -156,8 +189,17 @@ def test_a_decision_is_total_deterministic_and_of_the_state_that_it_is_made_for(
             assert delete or not want or memo.crowded
         case Forget(_, marker):
             assert (marker, state.ready, state.unready, state.partial) == (delete, (), (), Partial.NONE)
-        case Condemn(_, place):
+        case Condemn(_, place, found):
             assert place in state.ready
+            assert found == memo.found
+        case Renew(_, place):
+            assert place in state.condemned
+        case Verify(_, place, marker):
+            assert (marker, state.delete) == (state.verify, None)
+            assert place in state.ready
+        case Dismiss(_, marker):
+            assert marker == state.verify
+            assert not marker.fault
         case Absolve():
             assert state.failed
             assert (want, delete) == (None, None)
@@ -172,7 +214,7 @@ def test_a_decision_is_total_deterministic_and_of_the_state_that_it_is_made_for(
 
 @dataclass
 class World:
-    """One chunk's disk, ideal; `readable`, `good` and `damaged` are what only opening the files tells."""
+    """One chunk's disk, ideal; `readable`, `good`, `damaged` and `kept` are what only opening the files tells."""
 
     state: ChunkState
     memo: Memo
@@ -180,6 +222,8 @@ class World:
     good: frozenset[Place] = frozenset({OLD, NEW})  # where the files are the wanted ones
     good_partial: bool = True
     damaged: frozenset[Place] = frozenset({OLD, NEW})  # where a suspicion would be right
+    kept: bool = True  # the want that a chunk came of can be had again
+    renewed: bool = False
     refusals: int = 0  # so many times a ref is in the way
     now: float = NOW
     steps: int = 0
@@ -220,10 +264,12 @@ class World:
                     self._becomes(ready=(*self.state.ready, NEW), want=None)
                     self.good |= {NEW}
                     self.damaged -= {NEW}
+                    self.kept = True
                 self._succeeds()
             case Confirm(_, _, place):
                 if place in self.good:
                     self._becomes(want=None)
+                    self.kept = True
                 else:
                     self._takes_out_of_service(place)
                 self._succeeds()
@@ -241,9 +287,24 @@ class World:
             case Condemn(_, place):
                 if place in self.damaged:
                     self._takes_out_of_service(place)
-                    self._becomes(failed=True)
+                    self._becomes(failed=True, condemned=(*self.state.condemned, place))
                     self._learn(failure=_failure("damaged", None, None), reported=True)
-                self._learn(suspect=None)
+                self._learn(suspect=None, found=None)
+            case Renew(_, place):
+                deleted = self.state.delete is not None and not self.state.delete.fault
+                if self.kept and self.state.want is None and not deleted:
+                    self._becomes(want=replace(WANT, ino=77))
+                    self.renewed = self.readable = True
+                self._becomes(condemned=tuple(other for other in self.state.condemned if other != place))
+                self._succeeds()
+            case Verify(_, place, verify):
+                self._learn(asked=Asked(verify, answered=True))
+                if place in self.damaged:
+                    self._learn(suspect=place, found=FOUND)
+            case Dismiss():
+                self._becomes(verify=None)
+                self._learn(asked=None)
+                self._succeeds()
             case Report(_, failure):
                 self._becomes(failed=True)
                 self._learn(failure=failure, reported=True)
@@ -260,6 +321,7 @@ class World:
         self._becomes(
             ready=tuple(other for other in self.state.ready if other != place),
             unready=tuple(other for other in self.state.unready if other != place),
+            condemned=tuple(other for other in self.state.condemned if other != place),
         )
         self._learn(held=0, held_until=0.0)
         self._succeeds()
@@ -285,6 +347,8 @@ def _worlds(draw: st.DrawFn) -> World:
     readable = draw(st.booleans()) and memo.unreadable is None
     if readable or memo.unreadable is None or state.want is None:
         memo = replace(memo, unreadable=None)
+    if memo.asked and not memo.asked.answered and memo.asked.again_at is None:  # nobody reads, so nobody will answer
+        memo = replace(memo, asked=None)
     return World(
         state,
         memo,
@@ -292,6 +356,7 @@ def _worlds(draw: st.DrawFn) -> World:
         good=draw(sets_of_places),
         good_partial=draw(st.booleans()),
         damaged=draw(sets_of_places),
+        kept=draw(st.booleans()),
         refusals=draw(st.integers(0, 4)),
     )
 
@@ -317,8 +382,13 @@ def _later_intent(world: World) -> Literal["want", "delete"] | None:
 @example(World(ChunkState(ID, want=WANT, ready=(OLD,)), Memo(suspect=OLD), good=frozenset({OLD})))
 def test_from_any_state_it_comes_to_rest_where_the_later_intent_asks_for(world: World) -> None:
     before, asked = world.state, _later_intent(world)
+    verify = before.verify if before.verify and before.verify.fault else None
     want_stays = before.want is not None and (bool(before.want.fault) or not world.readable)
     end = world.comes_to_rest()
+    assert end.verify == verify
+    if world.renewed:
+        assert asked != "delete"
+        asked = "want" if before.delete is None else None
     if asked == "delete":
         assert (end.ready, end.unready, end.partial, end.delete) == ((), (), Partial.NONE, None)
         overruled = before.want and not before.want.fault and end.want is None
@@ -326,9 +396,10 @@ def test_from_any_state_it_comes_to_rest_where_the_later_intent_asks_for(world: 
     elif asked == "want":
         assert end.ready
         assert set(end.ready) & world.good
-        assert end == ChunkState(ID, ready=end.ready)
+        assert end == ChunkState(ID, ready=end.ready, verify=verify)
     else:
-        assert (end.want, end.delete) == (before.want, before.delete), "an entry that is no intent is left alone"
+        assert end.want == before.want or world.renewed
+        assert end.delete == before.delete, "an entry that is no intent is left alone"
         assert not set(end.ready) - set(before.ready)
         if before.want is before.delete is None:
             assert (end.partial, end.unready) == (Partial.NONE, ())
@@ -396,6 +467,24 @@ def _state(**found: Any) -> ChunkState:
         (_state(ready=(OLD,)), Memo(suspect=OLD), Condemn(ID, OLD)),
         (_state(ready=(OLD,), want=WANT, delete=DELETE), Memo(suspect=OLD), Condemn(ID, OLD)),
         (_state(ready=(OLD,)), Memo(suspect=NEW), None),
+        (_state(ready=(OLD,)), Memo(suspect=OLD, found=FOUND), Condemn(ID, OLD, FOUND)),
+        # out of service, and nobody has asked for that: before anything is decided of the markers
+        (_state(unready=(OLD,), condemned=(OLD,)), NO_MEMO, Renew(ID, OLD)),
+        (_state(unready=(OLD,), condemned=(OLD,), want=WANT, delete=DELETE), NO_MEMO, Renew(ID, OLD)),
+        (_state(unready=(OLD,), condemned=(OLD,)), Memo(failure=_failure("disk", marker=None)), Wait(NOW + 9)),
+        # somebody asks for the bytes to be compared
+        (_state(ready=(OLD,), verify=VERIFY), NO_MEMO, Verify(ID, OLD, VERIFY)),
+        (_state(ready=(OLD,), verify=VERIFY), Memo(asked=Asked(VERIFY)), None),
+        (_state(ready=(OLD,), verify=VERIFY), Memo(asked=Asked(VERIFY, answered=True)), Dismiss(ID, VERIFY)),
+        (_state(ready=(OLD,), verify=VERIFY), Memo(asked=Asked(VERIFY, again_at=NOW + 1)), Wait(NOW + 1)),
+        (_state(ready=(OLD,), verify=VERIFY), Memo(asked=Asked(VERIFY, again_at=NOW)), Verify(ID, OLD, VERIFY)),
+        (_state(ready=(OLD,), verify=VERIFY), Memo(asked=Asked(WANT, answered=True)), Verify(ID, OLD, VERIFY)),
+        (_state(verify=VERIFY), NO_MEMO, Dismiss(ID, VERIFY)),
+        (_state(verify=VERIFY, want=WANT), NO_MEMO, Fetch(ID, WANT)),
+        (_state(verify=VERIFY, want=WANT), Memo(asked=Asked(VERIFY, answered=True)), Dismiss(ID, VERIFY)),
+        (_state(verify=VERIFY, delete=DELETE, ready=(OLD,)), NO_MEMO, Retire(ID, OLD, DELETE)),
+        (_state(verify=VERIFY, delete=DELETE, ready=(OLD,)), Memo(held=1, held_until=NOW + 1), Dismiss(ID, VERIFY)),
+        (_state(verify=replace(VERIFY, fault="is a FIFO"), ready=(OLD,)), NO_MEMO, None),
         # after a failure
         (_state(want=WANT), Memo(failure=_failure(), reported=False), Report(ID, _failure())),
         (_state(want=WANT), Memo(failure=_failure()), Wait(NOW + 9)),
@@ -540,6 +629,7 @@ def test_only_the_same_trouble_with_the_same_marker_counts_on(
         (Discard(ID), None),
         (Clear(ID, OLD), None),
         (Condemn(ID, OLD), None),
+        (Renew(ID, OLD), None),
     ],
 )
 def test_a_failure_speaks_of_the_marker_that_was_acted_on_and_holds_the_action_back(
@@ -556,7 +646,8 @@ def test_a_failure_speaks_of_the_marker_that_was_acted_on_and_holds_the_action_b
         delete=getattr(action, "delete", None),
         partial=partial,
         ready=(OLD,) if isinstance(action, Retire | Confirm | Condemn) else (),
-        unready=(OLD,) if isinstance(action, Clear) else (),
+        unready=(OLD,) if isinstance(action, Clear | Renew) else (),
+        condemned=(OLD,) if isinstance(action, Renew) else (),
     )
     memo = Memo(suspect=OLD if isinstance(action, Condemn) else None)
     assert decide(state, memo, NOW) == action

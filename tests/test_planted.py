@@ -12,7 +12,7 @@ import pytest
 from fsdm import DataManager, Limits
 from fsdm.audit import read_manifest
 from fsdm.errors import DataDirectoryError, NoDataDirectoryError, UnknownFormatError
-from fsdm.layout import CACHEDIR_TAG, DATA, FORMAT_FILE, LOCK, PARTS, READY, Layout
+from fsdm.layout import CACHEDIR_TAG, DATA, FORMAT_FILE, LOCK, PARTS, READY, VERIFIED, WANT, Layout
 from tests.kit import PATIENCE_S, chunk_dir, entries, eventually, expected, failure, files_of, put_want, touch_delete
 
 if TYPE_CHECKING:
@@ -196,6 +196,7 @@ def test_a_symlink_in_the_place_of_a_dataset_is_not_followed(
 def test_a_chunk_whose_data_or_ready_is_a_symlink_is_taken_out_of_service(
     data_dir: Path, outside: Path, chunk: DataChunk, name: str, untouched: Callable[[], None]
 ) -> None:
+    (chunk_dir(data_dir, chunk) / WANT).unlink()  # so that it does not come again
     path = chunk_dir(data_dir, chunk) / name
     shutil.rmtree(outside / DATA)
     path.rename(outside / name)
@@ -206,6 +207,55 @@ def test_a_chunk_whose_data_or_ready_is_a_symlink_is_taken_out_of_service(
         assert told["kind"] == "damaged"
         eventually(lambda: not chunk_dir(data_dir, chunk).exists())
         assert dm.find_chunk(chunk.dataset_id, 0) is None
+
+
+def test_a_want_that_is_kept_as_a_symlink_is_not_read_and_a_chunk_does_not_come_back_by_it(
+    data_dir: Path, outside: Path, chunk: DataChunk, untouched: Callable[[], None]
+) -> None:
+    kept = chunk_dir(data_dir, chunk) / WANT
+    kept.rename(outside / WANT)
+    kept.symlink_to(outside / WANT)
+    (chunk_dir(data_dir, chunk) / DATA / "blocks.parquet").write_text("damaged")
+    untouched()
+    with DataManager(data_dir) as dm:
+        assert "want it again" in eventually(lambda: failure(data_dir, chunk.id))["hint"]
+        eventually(lambda: not chunk_dir(data_dir, chunk).exists())
+        dm.wait_converged(PATIENCE_S)
+        assert dm.list_chunks() == []
+
+
+def test_a_note_of_when_it_was_verified_that_is_a_symlink_is_not_written_through(
+    data_dir: Path, outside: Path, chunk: DataChunk, untouched: Callable[[], None]
+) -> None:
+    (chunk_dir(data_dir, chunk) / VERIFIED).symlink_to(outside / "precious")
+    untouched()
+    with DataManager(data_dir) as dm:
+        dm.verify_chunk(chunk.id)
+        assert dm.wait(chunk.id, PATIENCE_S), "and its bytes are right all the same"
+
+
+@pytest.mark.parametrize("kind", ["symlink", "directory", "fifo"])
+def test_what_is_no_file_in_verify_is_no_intent_and_is_shown(
+    data_dir: Path, outside: Path, chunk: DataChunk, source: Source, kind: str, untouched: Callable[[], None]
+) -> None:
+    planted = data_dir / "verify" / chunk.id
+    match kind:
+        case "symlink":
+            planted.symlink_to(outside / "precious")
+        case "directory":
+            planted.mkdir()
+        case _:
+            os.mkfifo(planted)
+    untouched()
+    other = source.chunk(start=20, end=30)
+    with DataManager(data_dir) as dm:
+        dm.download_chunk(other)
+        eventually(lambda: sorted(dm.list_chunks()) == sorted([chunk.id, other.id]))
+        assert [oddity.path for oddity in dm.status().oddities] == [str(planted)]
+        assert not (chunk_dir(data_dir, chunk) / VERIFIED).exists()
+        dm.delete_chunk(chunk.id)
+        eventually(lambda: not chunk_dir(data_dir, chunk).exists())
+    assert os.path.lexists(planted)
 
 
 def test_a_want_is_not_satisfied_by_data_that_is_a_symlink(
@@ -221,7 +271,7 @@ def test_a_want_is_not_satisfied_by_data_that_is_a_symlink(
             assert files_of(ref.path) == expected(chunk, source)
 
 
-@pytest.mark.parametrize("where", ["", DATA, "data/blocks.parquet", READY, PARTS])
+@pytest.mark.parametrize("where", ["", DATA, "data/blocks.parquet", READY, PARTS, WANT])
 def test_a_symlink_in_a_partial_is_not_followed_and_the_chunk_comes_all_the_same(
     data_dir: Path, outside: Path, source: Source, where: str, untouched: Callable[[], None]
 ) -> None:

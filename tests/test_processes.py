@@ -113,7 +113,7 @@ def test_what_a_download_had_when_its_process_ended_is_not_fetched_again(
         assert dm.wait(chunk.id, PATIENCE_S)
         with dm.find_chunk(chunk.dataset_id, 0) as ref:
             assert files_of(ref.path) == expected(chunk, source)
-            assert entries(ref.path.parent) == ["READY", "data"]
+            assert entries(ref.path.parent) == ["READY", "WANT", "data"]
     assert [head.get("Range") for head in source.heads[cut]] == [None, f"bytes={size}-"]
     assert source.asked[here] == 1
 
@@ -298,12 +298,14 @@ def test_other_files_under_the_same_id_replace_the_old_when_nobody_holds_them(da
 def test_a_chunk_damaged_from_outside_is_taken_out_of_service_and_can_be_had_again(
     data_dir: Path, source: Source
 ) -> None:
+    """One of before the want was kept: it does not come by itself."""
     chunk, sound = source.chunk(), source.chunk(start=10, end=20)
     with DataManager(data_dir) as dm:
         for one in (chunk, sound):
             dm.download_chunk(one)
             dm.wait(one.id, PATIENCE_S)
     os.truncate(chunk_dir(data_dir, chunk) / "data" / "logs.parquet", 3)
+    os.unlink(chunk_dir(data_dir, chunk) / "WANT")
     with DataManager(data_dir) as dm:
         told = eventually(lambda: failure(data_dir, chunk.id))
         assert told["kind"] == "damaged"

@@ -95,7 +95,7 @@ def test_the_want_is_looked_at_before_the_delete(
     chunk_id, looked, lstat = an_id(), [], os.lstat
     monkeypatch.setattr(os, "lstat", lambda path: (looked.append(path), lstat(path))[1])
     look(layout, catalog, chunk_id)
-    assert looked == [layout.want_marker(chunk_id), layout.delete_marker(chunk_id)]
+    assert looked[:2] == [layout.want_marker(chunk_id), layout.delete_marker(chunk_id)]
 
 
 def test_a_want_over_the_limit_has_a_fault_and_a_delete_of_that_size_has_none(layout: Layout, catalog: Catalog) -> None:

@@ -32,7 +32,10 @@ from fsdm.intents import place_delete, place_want
 from fsdm.layout import DATA, Layout
 from fsdm.locks import intents_lock
 from fsdm.manager import open_data_dir
+from fsdm.rate import Rate
+from fsdm.verification import Verification
 from tests.kit import PATIENCE_S, an_id, chunk_dir, entries, eventually, expected, failure, files_of
+from tests.test_rehash import flip
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -136,7 +139,7 @@ def root() -> Iterator[Path]:
     os.chown(root, OWNER.uid, READ)
     root.chmod(0o2750)
     as_user(OWNER, lambda: open_data_dir(root).root)
-    for name in ("want", "delete"):
+    for name in ("want", "delete", "verify"):
         os.chown(root / name, -1, ASK)
         (root / name).chmod(0o2775)
     yield root
@@ -227,6 +230,8 @@ def test_whoever_does_not_own_it_changes_nothing_but_intents(root: Path, source:
         assert settled(root, chunk)
     place = chunk_dir(root, chunk)
     name = next(iter(chunk.files))
+    secret: list[Callable[[], object]] = [(place / "WANT").read_bytes, (place / "WANT").unlink]
+    assert refused(ALICE, *secret) == refused(READER, *secret) == [True, True], "its URLs may carry a secret"
     attempts: list[Callable[[], object]] = [
         *(lambda path=root / one / "planted": written(path) for one in (".", "chunks", "partial", "failed", "trash")),
         *(lambda path=root / one: written(path) for one in ("LOCK", "fsdm.json", "CACHEDIR.TAG")),
@@ -245,6 +250,7 @@ def test_whoever_does_not_own_it_changes_nothing_but_intents(root: Path, source:
     marks: list[Callable[[], object]] = [
         lambda: written(root / "want" / an_id()),
         lambda: written(root / "delete" / an_id()),
+        lambda: written(root / "verify" / an_id()),
         lambda: os.mkdir(root / "want" / "x"),
     ]
     assert refused(READER, *marks) == [True] * len(marks)
@@ -253,6 +259,26 @@ def test_whoever_does_not_own_it_changes_nothing_but_intents(root: Path, source:
         as_user(READER, download(root, chunk))
     with pytest.raises(DataDirectoryError, match="cannot place"):
         as_user(READER, delete(root, chunk.id))
+
+
+def test_an_asker_has_a_damaged_chunk_mended_and_a_reader_finds_it(root: Path, source: Source) -> None:
+    chunk = source.chunk(files=1)
+    with reconciling(root):
+        as_user(ALICE, download(root, chunk))
+        assert settled(root, chunk)
+        flip(str(chunk_dir(root, chunk) / DATA / next(iter(chunk.files))))
+
+        def find() -> list[str]:
+            with client(root) as mine:
+                run = Verification(mine.layout, mine.ref_at, rate=Rate(None), jobs=1).run(mine.available_places())
+                return [str(wrong) for one in run for wrong in one.wrong]
+
+        assert len(as_user(READER, find)) == 1
+        with pytest.raises(DataDirectoryError, match="cannot place"):
+            as_user(READER, lambda: client(root).verify_chunk(chunk.id))
+        as_user(BOB, lambda: client(root).verify_chunk(chunk.id))
+        assert as_user(BOB, lambda: client(root).wait(chunk.id, PATIENCE_S))
+        assert as_user(READER, find) == []
 
 
 def test_a_stranger_does_not_get_in(root: Path) -> None:

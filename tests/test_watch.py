@@ -107,6 +107,20 @@ def test_what_is_no_id_does_not_ring(layout: Layout, rings: Rings, watch: Watch)
     assert mute(layout, rings) == []
 
 
+def test_a_pause_and_a_release_ring_for_everything_at_once(layout: Layout, rings: Rings, watch: Watch) -> None:
+    mute(layout, rings)
+    touch(layout.root, "PAUSE")
+    rings.until(None)
+    os.unlink(layout.pause)
+    rings.until(None)
+    mute(layout, rings)
+    touch(layout.delete, ".release")
+    rings.until(None)
+    mute(layout, rings)
+    os.utime(layout.release)
+    rings.until(None)
+
+
 # ----------------------------------------------------------------------------------------- directories that come and go
 
 
@@ -151,7 +165,7 @@ def test_arming_twice_does_not_ring_twice(layout: Layout, rings: Rings, watch: W
     watch.arm()
     inotify = watch._inotify
     assert inotify is not None
-    assert sorted(len(each.callbacks) for each in inotify._watch_for_wd.values()) == [1, 1, 1]
+    assert sorted(len(each.callbacks) for each in inotify._watch_for_wd.values()) == [1, 1, 1, 1]
 
 
 def test_a_directory_that_cannot_be_watched_is_told_and_the_others_are_watched(
@@ -317,10 +331,10 @@ def test_a_directory_that_cannot_be_watched_is_told_once_and_watched_when_it_can
         put.setattr("watchdog.observers.inotify_c.ctypes.get_errno", lambda: errno.ENOSPC)
         watch.start()
         watch.arm()
-        assert sorted(record.levelname for record in caplog.records) == ["WARNING"] * 3
+        assert sorted(record.levelname for record in caplog.records) == ["WARNING"] * 4
         assert not watch.hold(put_chunk(layout))
     watch.arm()
-    assert sum("is watched again" in record.getMessage() for record in caplog.records) == 3
+    assert sum("is watched again" in record.getMessage() for record in caplog.records) == 4
     rings.until(touch(layout.delete, an_id()))
     watch.stop()
 
@@ -336,7 +350,7 @@ def test_a_directory_that_may_not_be_read_is_none_that_is_watched(
         watch.arm()
         assert watch._inotify is not None
         assert watch._inotify._watch_for_wd == {}
-    assert caplog.text.count("Permission denied") == 3
+    assert caplog.text.count("Permission denied") == 4
     watch.arm()
     rings.until(touch(layout.want, an_id()))
     watch.stop()
@@ -418,9 +432,9 @@ def test_a_directory_that_another_is_mounted_over_is_watched_there_and_here_agai
         try:
             watch.arm()
             rings.until(touch(layout.want, an_id()))
-            assert callbacks() == [1, 1, 1]
+            assert callbacks() == [1, 1, 1, 1]
         finally:
             subprocess.run(["umount", layout.want], check=True)
         watch.arm()
         rings.until(touch(layout.want, an_id()))
-        assert callbacks() == [1, 1, 1]
+        assert callbacks() == [1, 1, 1, 1]

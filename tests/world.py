@@ -25,6 +25,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from unittest import mock
 
+from blake3 import blake3
+
 import fsdm.intents
 import fsdm.locks
 import fsdm.refs
@@ -649,7 +651,7 @@ class World:
         found = {}
         for directory in Path(self.layout.chunks).glob("*/*"):
             if (directory / "READY").exists():
-                assert {entry.name for entry in directory.iterdir()} == {"READY", "data"}
+                assert {entry.name for entry in directory.iterdir()} - {"WANT", "VERIFIED"} == {"READY", "data"}
                 found[directory] = self._version_of(directory, files_of(directory / "data"))
         return found
 
@@ -845,7 +847,7 @@ class World:
             file.write(data[10:])
         assert len(data) == source.size
         fs.step("fsync_file", path)
-        return FileEntry(size=len(data), blake3="0" * 64, sha256=hashlib.sha256(data).hexdigest())
+        return FileEntry(size=len(data), blake3=blake3(data).hexdigest(), sha256=hashlib.sha256(data).hexdigest())
 
     # ---------------------------------------------------------------------------------------------------------- checks
 

@@ -8,11 +8,23 @@ from typing import TYPE_CHECKING, Final
 
 from blake3 import blake3
 from crash_life import LATER_S, Life
-from crash_source import VERSIONS, Version
+from crash_source import SPOILT, VERSIONS, Version
 
 from fsdm.audit import read_manifest
 from fsdm.errors import FsdmError
-from fsdm.layout import CACHEDIR_TAG, CACHEDIR_TAG_TEXT, DATA, READY, Layout, is_chunk_dir, is_hidden, is_id
+from fsdm.layout import (
+    CACHEDIR_TAG,
+    CACHEDIR_TAG_TEXT,
+    DATA,
+    PARTS,
+    READY,
+    VERIFIED,
+    WANT,
+    Layout,
+    is_chunk_dir,
+    is_hidden,
+    is_id,
+)
 from fsdm.locks import EXCLUSIVE, try_flock
 
 if TYPE_CHECKING:
@@ -33,32 +45,35 @@ def demand(condition: object, what: str) -> None:
         raise ViolationError(what)
 
 
-def check(layout: Layout) -> dict[str, Version]:
+def check(layout: Layout, *, mended: bool = False) -> dict[str, Version]:
     """What holds at every instant, before anybody recovers anything; the chunks with READY, by their letters.
 
-    A partial with READY counts as well: it needs only a rename to be available.
+    A partial with READY counts as well: it needs only a rename to be available. Until it is `mended`, the one chunk
+    that is spoilt in some lives may have other bytes.
     """
     ready: dict[str, Version] = {}
     for directory in Path(layout.chunks).glob("*/*"):
         demand(is_id(directory.parent.name) and is_chunk_dir(directory.name), f"{directory}: whose name is that?")
         if (directory / READY).exists():
-            version = _version_of(directory)
+            version = _version_of(directory, mended=mended)
             demand((directory.parent.name, directory.name) == version.chunk.place, f"{directory} is {version.name}")
             demand(version.letter not in ready, f"{version.letter} is ready in two places")
             ready[version.letter] = version
     for directory in Path(layout.partial).glob("*"):
         if (directory / READY).exists():
-            _version_of(directory)
+            _version_of(directory, mended=True)
     return ready
 
 
-def _version_of(directory: Path) -> Version:
+def _version_of(directory: Path, *, mended: bool) -> Version:
     """Which version is here: its very bytes, no file more and none less, and a manifest that says so."""
-    extra = {entry.name for entry in directory.iterdir()} - {READY, DATA, "PARTS"}
+    extra = {entry.name for entry in directory.iterdir()} - {READY, DATA, PARTS, WANT, VERIFIED}
     demand(not extra or not is_chunk_dir(directory.name), f"{directory} has {extra}")
     manifest = read_manifest(str(directory))
     demand(manifest is not None, f"{directory}: READY is no manifest: {(directory / READY).read_bytes()[:80]!r}")
     assert manifest is not None
+    if manifest.id == SPOILT.id and not mended:
+        return VERSIONS["s1"]
     data = directory / DATA
     files = {entry.name: entry.read_bytes() for entry in data.iterdir()} if data.is_dir() else {}
     said = {name: (entry.size, entry.blake3) for name, entry in manifest.files.items()}
@@ -79,6 +94,7 @@ def converge(life: Life, refs: Sequence[ChunkRef] = ()) -> dict[str, Version]:
     assert life.reconciler is not None
     life.reconciler.audit()
     check(life.layout)
+    life.verify()
     if refs:
         life.run(HELD_PASSES)
         check(life.layout)
@@ -91,13 +107,14 @@ def converge(life: Life, refs: Sequence[ChunkRef] = ()) -> dict[str, Version]:
         life.wait(LATER_S)
         demand(life.run(), "it does not come to rest")
     _check_rest(life.layout)
-    return check(life.layout)
+    return check(life.layout, mended=True)
 
 
 def _check_held(ref: ChunkRef) -> None:
     """A ref's directory is where it was, untouched, and nobody else can take it away."""
     files = {entry.name: entry.read_bytes() for entry in ref.path.iterdir()} if ref.path.is_dir() else {}
-    demand(any(files == version.files for version in VERSIONS.values()), f"{ref.path} is held, and has changed")
+    known = ref.id == SPOILT.id or any(files == version.files for version in VERSIONS.values())
+    demand(known, f"{ref.path} is held, and has changed")
     fd = os.open(ref.path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
         demand(not try_flock(fd, EXCLUSIVE), f"{ref.path} is held, and may be claimed")
@@ -106,18 +123,28 @@ def _check_held(ref: ChunkRef) -> None:
 
 
 def _check_rest(layout: Layout) -> None:
-    """Nothing is left over, but for wants that a power failure has torn: they are told of."""
+    """Nothing is left over, but for wants that a power failure has torn: they are told of.
+
+    So is a chunk that was damaged, and whose delete has removed its want before it was lost itself.
+    """
     tag = Path(layout.root, CACHEDIR_TAG).read_text()
     demand(tag == CACHEDIR_TAG_TEXT, f"CACHEDIR.TAG says {tag!r}: backup tools would not skip the directory")
     torn_ids = torn(layout)
-    for directory in (layout.want, layout.delete, layout.partial, layout.trash, layout.failed):
+    for directory in (layout.want, layout.delete, layout.verify, layout.partial, layout.trash, layout.failed):
         for name in os.listdir(directory):
             is_told = directory in {layout.want, layout.failed} and name in torn_ids
+            is_told |= f"{directory}/{name}" == layout.failed_of(SPOILT.id) and not _is_here(layout)
             demand(is_told or (is_hidden(name) and not name.startswith(".judged-")), f"{directory}/{name} is left over")
     for chunk_id in torn_ids:
         demand(os.path.exists(layout.failed_of(chunk_id)), f"want/{chunk_id} cannot be read, and nothing says so")
     for chunk in Path(layout.chunks).glob("*/*"):
         demand((chunk / READY).exists(), f"{chunk} has no READY, and stays")
+        kept = _content(str(chunk / WANT)) if (chunk / WANT).exists() else b""
+        demand(any(kept == version.chunk.to_json() for version in VERSIONS.values()), f"{chunk} has no WANT")
+
+
+def _is_here(layout: Layout) -> bool:
+    return os.path.exists(layout.path(SPOILT.place))
 
 
 def torn(layout: Layout) -> set[str]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 from unittest import mock
 
-from crash_source import VERSIONS, Source, small_bounds
+from crash_source import SPOILT, VERSIONS, Source, small_bounds
 
 import fsdm.parts
 from fsdm.client import Client
@@ -245,6 +245,21 @@ class Life:
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o644))
         self.journal.end()
         self._next_tick()
+
+    def spoil(self) -> None:
+        """Bytes of a chunk that is here change by themselves."""
+        path = f"{self.layout.path(SPOILT.place)}/data/blocks"
+        fd = os.open(path, os.O_RDWR)
+        try:
+            flipped = bytes(byte ^ 255 for byte in os.pread(fd, 2, 0))
+            os.pwrite(fd, flipped, 0)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def verify(self) -> None:
+        """Somebody wants that chunk's bytes to be looked at."""
+        self.client.verify_chunk(SPOILT.id)
 
     def withdraw(self, letter: str) -> None:
         """Somebody removes the want of a chunk that is not available yet."""

@@ -217,6 +217,40 @@ def failover(life: Life) -> None:
     life.run()
 
 
+def damaged(life: Life) -> None:
+    """A held chunk's bytes change, and somebody asks for a look: it is fetched again. Next time it is deleted then."""
+    life.start()
+    life.hold("s")
+    life.spoil()
+    life.verify()
+    life.run(8)
+    life.let_go()
+    life.wait(10)
+    life.run()
+    life.spoil()
+    life.verify()
+    life.meanwhile("unlink", "/WANT", lambda: life.delete("s"))
+    life.run()
+
+
+def condemned_twice(life: Life) -> None:
+    """Processes die while a damaged chunk goes out of service and its want comes back, and the next ones go on."""
+    life.start()
+    life.spoil()
+    life.verify()
+    life.dies_at("unlink", "READY")
+    life.dies_at("link", "want/")
+    life.dies_at("unlink", "/WANT")
+    life.start()
+    life.run()
+    life.spoil()
+    life.verify()
+    life.meanwhile("link", "want/", lambda: life.touch_delete("s"))
+    life.run()
+    life.want("s1")
+    life.run()
+
+
 @dataclass(frozen=True, slots=True)
 class Story:
     """A life, and what is there at its beginning: the `before` that are available, `held` ones by another process."""
@@ -245,5 +279,7 @@ LIVES: Final = {
         Story(durable_delete, before=("a1", "z1")),
         Story(overtaken),
         Story(failover, before=("a1", "z1")),
+        Story(damaged, before=("s1",)),
+        Story(condemned_twice, before=("s1",)),
     )
 }

@@ -135,14 +135,15 @@ class Promises:
             for path in self._gone if call.kind == "sync" else {call.path} & self._gone.keys():
                 for letter, intent in self._gone[path].items():
                     self._keep(letter, intent)
-        elif name.startswith(JUDGED):
+        elif name.startswith(JUDGED) and not directory.endswith("/verify"):
             self._removes(number, call, directory, LETTER_OF[name[-64:]])
 
     def _removes(self, number: int, call: Call, directory: str, letter: str) -> None:
         match call.kind:
             case "rename":
                 asked = self._begun(letter, number)
-                overruled = (asked[-1] is None) is directory.endswith("/want")
+                # what comes back by itself was asked for before this life
+                overruled = not asked or (asked[-1] is None) is directory.endswith("/want")
                 if not overruled:
                     self._leaving[call.target] = len(asked) - 1
             case "link":  # a newer one was there: it is put back

@@ -75,9 +75,11 @@ VERSIONS: Final = {
         _version("b1", "e", (0, 4), {"blocks": 16}, digests=True),
         _version("l1", "d", (8, 9), {"large": 4500, "logs": 16}, digests=False),
         _version("l2", "d", (8, 9), {"large": 3500}, digests=True),
+        _version("s1", "e", (4, 8), {"blocks": 24, "logs": 16}, digests=True),
         _version("z1", "d", (4, 8), {"blocks": 20}, digests=True),
     )
 }
+SPOILT: Final = VERSIONS["s1"].chunk  # in some lives somebody changes its bytes, past the reconciler
 
 
 @dataclass

@@ -21,6 +21,7 @@ VERBS: Final = {
     "explain": "say why a chunk stands as it does, and what to do",
     "holders": "show which processes hold a chunk",
     "wait": "wait until what is asked for is so",
+    "verify": "read every byte again, and compare it with READY",
     "protocol": "print the on-disk protocol",
     "docs": "print a page of the documentation",
     "man": "print the manual page",

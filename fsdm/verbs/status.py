@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fsdm.arguments import open_client, seconds
 from fsdm.console import is_in_front, is_screen, plain, print_json
-from fsdm.errors import EXIT_OK, InvalidInputError, NotAvailableError
+from fsdm.errors import EXIT_OK, DataDirectoryError, InvalidInputError, NotAvailableError
 
 if TYPE_CHECKING:
     import argparse
@@ -100,7 +100,11 @@ def _watch_in_lines(layout: Layout, stop: threading.Event, interval_s: float, *,
     while not stop.is_set():
         began = time.monotonic()
         check_format(layout)
-        sight.take(surveyor.look(), time.monotonic())
+        try:
+            sight.take(surveyor.look(), time.monotonic())
+        except OSError as e:
+            hint = "check who may look into it, and whether it is still there"
+            raise DataDirectoryError(f"{layout.root} cannot be looked at: {e}", hint=hint) from e
         if as_json:
             print_json(document(sight))
         else:
@@ -129,7 +133,14 @@ def _print_status(seen: Status, chunks: list[ChunkStatus]) -> None:
     for chunk in chunks:
         blocks = f"[{chunk.block_range.start}, {chunk.block_range.stop})" if chunk.block_range else "-"
         total = "" if chunk.total_bytes in {None, chunk.size_bytes} else f"/{chunk.total_bytes}"
-        print(chunk.id, chunk.state, blocks, f"{chunk.size_bytes}{total}", plain(chunk.error or ""), sep="\t")
+        print(
+            chunk.id,
+            chunk.state,
+            blocks,
+            f"{chunk.size_bytes}{total}",
+            plain(chunk.error or ("to be verified" if chunk.verifying else "")),
+            sep="\t",
+        )
     for oddity in seen.oddities:
         print("-", "ignored", "-", "-", plain(f"{oddity.path}: {oddity.why}"), sep="\t")
     states = dict.fromkeys(chunk.state for chunk in chunks)

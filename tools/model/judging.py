@@ -113,7 +113,7 @@ def _decide(
         ID,
         want,
         delete,
-        Partial.READY if partial else Partial.NONE,
+        partial=Partial.READY if partial else Partial.NONE,
         ready=(PLACE,) if chunk not in {NONE, UNREADY} else (),
         unready=(PLACE,) if chunk == UNREADY else (),
     )

@@ -175,7 +175,7 @@ def _decide(want: str, delete: bool, partial: Partial, ready: bool | None, held:
         ID,
         Marker(ord(want), 0, 0, 1) if want else None,
         Marker(1, 0, 0, 0) if delete else None,
-        partial,
+        partial=partial,
         ready=(PLACE,) if ready else (),
         unready=(PLACE,) if ready is False else (),
     )
