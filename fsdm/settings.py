@@ -141,6 +141,5 @@ def _limits(arguments: argparse.Namespace, config: Mapping[str, Any]) -> Limits:
         durability=arguments.durability,
         allow_hosts=tuple(arguments.allow_host),
         deny_private=arguments.deny_private,
-        scrub_days=arguments.scrub_days,
         count_bytes=bool(arguments.metrics_addr or arguments.metrics_file),
     )
