@@ -107,6 +107,12 @@ def _share(value: object) -> float | None:
     return float(value)
 
 
+def _days(value: object) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise InvalidInputError(f"must be a number of days, not {value!r:.80}")
+    return float(value)
+
+
 KEYS: Final[dict[str, tuple[str, Callable[[object], Any]]]] = {
     "jobs": ("jobs", _number),
     "connections": ("connections", _number),
@@ -116,5 +122,6 @@ KEYS: Final[dict[str, tuple[str, Callable[[object], Any]]]] = {
     "max-bytes": ("max_bytes", _size),
     "keep-free": ("keep_free_bytes", _size),
     "brake": ("brake_share", _share),
+    "scrub-days": ("scrub_days", _days),
 }
 LIMITS: Final = tuple(name for name, _ in KEYS.values())

@@ -25,7 +25,8 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group(
         "limits",
         "config.toml in the data directory may say them as well: jobs, connections, connections-per-host, "
-        "connections-per-file, rate, max-bytes, keep-free, brake. A flag wins over it. SIGHUP has it read again.",
+        "connections-per-file, rate, max-bytes, keep-free, brake, scrub-days. A flag wins over it. SIGHUP has it read "
+        "again.",
         argument_default=argparse.SUPPRESS,
     )
     group.add_argument("--jobs", dest="jobs", type=positive, metavar="N", help="chunks fetched at once (default 8)")
@@ -78,6 +79,13 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
         metavar="SHARE",
         help="hold deletes back where more than this part of what is here, and 100 chunks, would go within 10 minutes, "
         "until they are released (fsdm release); off: never (default 25%%)",
+    )
+    group.add_argument(
+        "--scrub-days",
+        dest="scrub_days",
+        type=float,
+        metavar="N",
+        help="read every byte that is here about once in N days, slowly, and fetch again what is damaged",
     )
 
 

@@ -66,12 +66,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "leads to; and ask no proxy, which could",
     )
     parser.add_argument(
-        "--scrub-days",
-        type=float,
-        metavar="N",
-        help="read every byte that is here about once in N days, slowly, and fetch again what is damaged",
-    )
-    parser.add_argument(
         "--allow-unknown-fs", action="store_true", help="trust flock on a file system not known to be safe"
     )
     parser.add_argument(
