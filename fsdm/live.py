@@ -55,6 +55,7 @@ class LiveView:
         self._mutex = threading.Lock()  # of the two below; never held over a system call
         self._lines: deque[str] = deque()
         self._left_out = 0
+        self._trouble = ""
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="fsdm-view", daemon=True)
 
@@ -92,8 +93,11 @@ class LiveView:
         if exists(self._layout.format_file):  # else there is nothing yet
             try:
                 self._sight.take(self._surveyor.look(), time.monotonic())
+                self._trouble = ""
             except OSError as e:
-                self.say(f"fsdm: {self._layout.root} cannot be looked at: {e}")
+                if self._trouble != str(e):  # once, not at every look
+                    self._trouble = str(e)
+                    self.say(f"fsdm: {self._layout.root} cannot be looked at: {e}")
         with self._mutex:
             lines, self._lines = self._lines, deque()
             left_out, self._left_out = self._left_out, 0

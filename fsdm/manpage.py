@@ -72,9 +72,11 @@ def verbs_of(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentPars
     return found
 
 
-def actions_of(parser: argparse.ArgumentParser) -> list[argparse.Action]:
-    """What a parser takes: its options and arguments."""
-    return parser._actions  # noqa: SLF001 argparse has no other way to ask
+def actions_of(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> list[argparse.Action]:
+    """What a parser takes: its options and arguments; or those of one of its groups."""
+    if isinstance(parser, argparse.ArgumentParser):
+        return parser._actions  # noqa: SLF001 argparse has no other way to ask
+    return parser._group_actions  # noqa: SLF001
 
 
 def _usage(parser: argparse.ArgumentParser) -> str:
@@ -82,17 +84,18 @@ def _usage(parser: argparse.ArgumentParser) -> str:
 
 
 def _options(parser: argparse.ArgumentParser, said: Collection[str] = ()) -> Iterator[str]:
-    for action in actions_of(parser):
-        if isinstance(action, argparse._SubParsersAction) or action.help == argparse.SUPPRESS:  # noqa: SLF001
-            continue
-        if said and action.option_strings and set(action.option_strings) <= set(said):
-            continue
-        metavar = action.metavar if isinstance(action.metavar, str) else "|".join(action.choices or ())
-        shown = f"\\fI{_text(metavar)}\\fR" if metavar else ""
-        names = ", ".join(f"\\fB{_text(name)}\\fR" for name in action.option_strings)
-        yield ".TP"
-        yield f"{names} {shown}".strip()
-        yield _text(action.help or "")
+    for group in parser._action_groups:  # noqa: SLF001
+        if group.description:
+            yield from (".PP", f"{_text(str(group.title))}: {_text(group.description)}")
+        for action in actions_of(group):
+            if isinstance(action, argparse._SubParsersAction) or action.help == argparse.SUPPRESS:  # noqa: SLF001
+                continue
+            if said and action.option_strings and set(action.option_strings) <= set(said):
+                continue
+            metavar = action.metavar if isinstance(action.metavar, str) else "|".join(action.choices or ())
+            shown = f"\\fI{_text(metavar)}\\fR" if metavar else ""
+            names = ", ".join(f"\\fB{_text(name)}\\fR" for name in action.option_strings)
+            yield from (".TP", f"{names} {shown}".strip(), _text(action.help or ""))
 
 
 def _examples(parser: argparse.ArgumentParser) -> list[str]:

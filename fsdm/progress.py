@@ -57,7 +57,8 @@ class Survey:
 
     `here_bytes` is of the chunks that have been counted; `uncounted` are still to be. `came_bytes` grows with all that
     has come since the surveyor's first look. `left_bytes` are still to come for what can go on by itself (`wanted` and
-    `running`); `unknown` of these do not say their size, or have not been read yet.
+    `running`); `unknown` of these do not say their size, or have not been read yet. `unlisted` are the directories that
+    this user may not list: what is in them is not counted.
     """
 
     at: float
@@ -79,12 +80,13 @@ class Survey:
     came_bytes: int = 0
     left_bytes: int = 0
     unknown: int = 0
+    unlisted: tuple[str, ...] = ()
 
     @property
     def is_converged(self) -> bool:
-        """Whether nothing is pending."""
+        """Whether nothing is pending, as far as can be known."""
         pending = self.wanted or self.running or self.retiring or self.deleting or self.unready
-        return not (pending or self.failing or self.waiting)
+        return not (pending or self.failing or self.waiting or self.unlisted)
 
 
 @dataclass(frozen=True, slots=True)

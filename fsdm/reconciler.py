@@ -304,7 +304,8 @@ class Reconciler:
 
     def bytes_by_part(self) -> dict[Part, int] | None:
         """What there is on the disk, as far as it is counted. In any thread; it looks at what is being fetched."""
-        return self._room.bytes_by_part(self.gauges().fetching)
+        running = [action.id for action, _ in list(self._busy.values()) if isinstance(action, Fetch)]
+        return self._room.bytes_by_part(running)
 
     def pause(self) -> float:
         """Seconds until the next pass has something to do by itself."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from fsdm.arguments import positive, share, size
 from fsdm.errors import InvalidInputError
@@ -18,6 +18,19 @@ if TYPE_CHECKING:
     from fsdm.manager import DataManager
 
 logger = logging.getLogger("fsdm")
+
+
+ASSUMED_BYTES_PER_S: Final = 50e6
+
+
+def estimate(size_bytes: int, bytes_per_s: float | None) -> str:
+    """How long so much takes, in words: a guess where there is no cap, and it says so."""
+    from fsdm.clock import lasting
+    from fsdm.size import readable
+
+    rate = bytes_per_s or ASSUMED_BYTES_PER_S
+    assumed = "" if bytes_per_s else ", which is assumed"
+    return f"at least {lasting(size_bytes / rate)}, at {readable(int(rate))} a second{assumed}"
 
 
 def add_limits(parser: argparse.ArgumentParser) -> None:
@@ -128,6 +141,5 @@ def _limits(arguments: argparse.Namespace, config: Mapping[str, Any]) -> Limits:
         durability=arguments.durability,
         allow_hosts=tuple(arguments.allow_host),
         deny_private=arguments.deny_private,
-        scrub_days=arguments.scrub_days,
         count_bytes=bool(arguments.metrics_addr or arguments.metrics_file),
     )

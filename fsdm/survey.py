@@ -61,12 +61,13 @@ class Surveyor:
         """How it stands now.
 
         Raises:
-            OSError: the data directory itself has gone.
+            OSError: the data directory itself has gone, or `chunks/` may not be listed.
         """
         layout, now = self._layout, self._clock()
         disk = read_disk_status(layout)
-        wanted, deleted = _ids(layout.want), _ids(layout.delete)
-        partials, failed = _ids(layout.partial), _ids(layout.failed)
+        unlisted: list[str] = []
+        directories = (layout.want, layout.delete, layout.partial, layout.failed)
+        wanted, deleted, partials, failed = (_ids(directory, unlisted) for directory in directories)
         self._see(self._catalog.refresh())
         self._count()
         self._read_failures(failed)
@@ -102,6 +103,7 @@ class Surveyor:
             came_bytes=self._came_bytes,
             left_bytes=left,
             unknown=unknown,
+            unlisted=tuple(unlisted),
         )
 
     def _until(self) -> float:
@@ -258,10 +260,13 @@ class Surveyor:
         self._holders_due = began + max(HOLDERS_S, took * HOLDERS_SHARE)
 
 
-def _ids(directory: str) -> set[str]:
+def _ids(directory: str, unlisted: list[str]) -> set[str]:
     try:
         return {name for name in os.listdir(directory) if is_id(name)}
-    except OSError:  # as long as it is not there, it holds nothing
+    except FileNotFoundError:  # as long as it is not there, it holds nothing
+        return set()
+    except OSError:
+        unlisted.append(os.path.basename(directory))
         return set()
 
 

@@ -1,8 +1,8 @@
 """What has happened, counted: events by kind, failures by cause, bytes, and how long things took. Thread-safe.
 
 Counts only grow, for as long as the process lives: who reads them takes the difference. Nothing in here comes from
-outside: kinds and causes are closed sets, so the number of counts is fixed however many chunks there are. It costs well
-under a microsecond an event, and knows nothing of who reads it.
+outside: kinds and causes are closed sets, so the number of counts is fixed however many chunks there are. It costs
+about a microsecond an event, and knows nothing of who reads it.
 """
 
 from __future__ import annotations

@@ -219,6 +219,8 @@ def _ground(sight: Sight, survey: Survey, glyphs: Glyphs) -> list[_Item]:
         items.append(("PAUSED", "bold yellow"))
     if survey.braked:
         items.append(("DELETES ARE HELD BACK", "bold yellow"))
+    if survey.unlisted:
+        items.append((f"MAY NOT LIST {', '.join(survey.unlisted)}", "bold red"))
     if survey.reconciler is None:
         items.append(("NOBODY RECONCILES", "bold red"))
     else:

@@ -41,6 +41,7 @@ class Browser:
         self._process = subprocess.Popen(
             ["bash", "-c", script, "bash", CHROMIUM, *OPTIONS, f"--user-data-dir={profile}", "about:blank"],
             pass_fds=ends,
+            env={**os.environ, "TMPDIR": str(profile)},  # it is killed in the end, and what it leaves is to be there
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,

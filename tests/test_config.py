@@ -28,10 +28,18 @@ def test_each_key_says_one_limit_in_the_words_of_the_flags() -> None:
     max-bytes = "1.5Ti"
     keep-free = 0
     brake = "10%"
+    scrub-days = 30
     """
     limits = parse_config(text)
     assert Limits(**limits) == Limits(
-        jobs=3, connections=4, per_host=5, per_file=6, bytes_per_s=50_000_000, max_bytes=3 << 39, brake_share=0.1
+        jobs=3,
+        connections=4,
+        per_host=5,
+        per_file=6,
+        bytes_per_s=50_000_000,
+        max_bytes=3 << 39,
+        brake_share=0.1,
+        scrub_days=30,
     )
     assert len(limits) == len(KEYS)
     assert parse_config(b"") == {}
@@ -57,6 +65,8 @@ def test_each_key_says_one_limit_in_the_words_of_the_flags() -> None:
         (b"brake = false", "brake: must be a number"),
         (b"brake = nan", "brake: must be from 0 to 1"),
         (b"brake = [1]", "brake: must be a number"),
+        (b"scrub-days = 0", "scrub-days: must be above 0"),
+        (b'scrub-days = "30"', "scrub-days: must be a number of days"),
         (b"jobs", "is no TOML"),
         (b"jobs = 1\njobs = 2", "is no TOML"),
         (b"\xff", "is no TOML"),

@@ -189,6 +189,7 @@ def test_a_dry_run_says_what_a_sync_would_do_and_changes_nothing(layout: Layout,
     done = fsdm("sync", "-d", layout.root, path, "--dry-run")
     assert done.stdout == "1 would be wanted (100 bytes to fetch)\n2 would be deleted (200 bytes)\n2 unchanged\n"
     assert "would be braked: 2 of the 4 chunks" in done.stderr
+    assert "at least 0 s, at 50.0 MB a second, which is assumed\n" in done.stderr
     assert done.returncode == 0
     assert fsdm_json("sync", "-d", layout.root, path, "--dry-run")["braked"]
     assert markers(layout) == ([], [])

@@ -320,6 +320,22 @@ def test_watch_ends_with_6_where_the_directory_goes(data_dir: Path, layout: Layo
         assert "no fsdm.json" in err
 
 
+def test_a_directory_that_cannot_be_looked_at_is_told_once_by_the_view_and_ends_the_lines(
+    layout: Layout, data_dir: Path
+) -> None:
+    with terminal("status", "-d", data_dir, "--watch", "--interval", "0.05", columns=200) as screen:
+        screen.shows("converged")
+        os.rename(data_dir / "chunks", data_dir / "aside")
+        (data_dir / "chunks").touch()
+        screen.shows("cannot be looked at: [Errno 20] Not a directory")
+        eventually(lambda: screen.raw.count(b"0 here") > 20)
+        assert screen.text.count("cannot be looked at") == 1
+        assert screen.ends() == 0
+    done = fsdm("status", "-d", data_dir, "--watch")
+    assert done.returncode == 6
+    assert "cannot be looked at" in done.stderr
+
+
 @pytest.mark.parametrize(
     "arguments",
     [["--interval", "1"], ["--watch", "a" * 64], ["--watch", "--interval", "0"], ["--watch", "--interval", "nan"]],

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 PAGE = PAGES["operating.md"].read_text(encoding="utf-8")
 SECTIONS = {section.title: section for section in sections("operating.md")}
-OTHERS = {"Limits of the system", "Room", "Upgrades"}
+OTHERS = {"Limits of the system", "Room", "Settings", "Upgrades"}
 RECOVERIES = {title: one for title, one in SECTIONS.items() if one.level == 3 and title not in OTHERS}
 
 
@@ -359,8 +359,8 @@ def test_a_recovery_ends_the_bad_state_that_it_is_for(title: str, source: Source
 @pytest.mark.parametrize("title", sorted(OTHERS))
 def test_the_other_commands_of_the_page_run(title: str, site: Site) -> None:
     site.want(site.more)
-    if title == "Upgrades":
-        site.names["OLD"] = str(site.reconcile().pid)
+    if title in {"Upgrades", "Settings"}:
+        site.names["OLD"] = site.names["RECONCILER"] = str(site.reconcile().pid)
     [block] = SECTIONS[title].of("sh")
     done = site.run(block.text)
     assert done.returncode == 0, done.stderr

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fsdm import Client, DataManager
+from fsdm import Client, DataManager, Limits
 from fsdm.errors import DataDirectoryError
 from fsdm.pause import PAUSE_MAX_BYTES, Pause, place_pause, remove_pause
-from tests.kit import PATIENCE_S, eventually, put_want, touch_delete
+from tests.kit import PATIENCE_S, eventually, failure, put_want, touch_delete
 from tests.processes import fsdm, fsdm_json, reconciling
 from tests.test_refs import put_chunk
 
@@ -44,6 +44,25 @@ def test_a_running_download_is_stopped_and_goes_on_from_there(data_dir: Path, so
     told = [event for event in events if event.kind in {"paused", "resumed"}]
     assert [event.kind for event in told] == ["paused", "resumed"]
     assert told[0].text.endswith(": maintenance); fsdm resume ends it")
+
+
+def test_what_is_stopped_keeps_what_has_come_also_while_others_wait_for_room(data_dir: Path, source: Source) -> None:
+    chunk, large = source.chunk(files=1, size=1 << 20), source.chunk(files=1, size=1 << 20)
+    path = f"/{chunk.id}/blocks.parquet"
+    fault = source.fault(path, stall_at=1 << 19)
+    with DataManager(data_dir, limits=Limits(max_bytes=(1 << 21) - 1)) as dm:
+        dm.download_chunk(chunk)
+        assert fault.stalled.wait(PATIENCE_S)
+        dm.download_chunk(large)
+        eventually(lambda: failure(data_dir, large.id))
+        partial = data_dir / "partial" / chunk.id / "data" / "blocks.parquet"
+        eventually(lambda: partial.exists() and partial.stat().st_size == 1 << 19)
+        dm.pause()
+        eventually(lambda: dm.reconciler and not dm.reconciler._busy)
+        del source.faults[path]
+        dm.resume()
+        assert dm.wait(chunk.id, PATIENCE_S)
+    assert f"bytes={1 << 19}-" in [head.get("Range") for head in source.heads[path]]
 
 
 def test_nothing_begins_while_it_stands_and_deletes_go_on(data_dir: Path, layout: Layout, source: Source) -> None:

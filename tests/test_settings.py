@@ -6,6 +6,7 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fsdm.settings import estimate
 from tests.kit import PATIENCE_S, eventually, failure, put_want
 from tests.processes import fsdm, reconciling
 
@@ -69,3 +70,9 @@ def test_sighup_has_it_read_again_and_what_is_wrong_changes_nothing(
         eventually(lambda: not (data_dir / "want" / later.id).exists())
         process.send_signal(signal.SIGTERM)
         assert process.wait(PATIENCE_S) == 0
+
+
+def test_an_estimate_says_where_its_rate_is_assumed() -> None:
+    assert estimate(10**10, None) == "at least 3 min, at 50.0 MB a second, which is assumed"
+    assert estimate(10**10, 1e7) == "at least 17 min, at 10.0 MB a second"
+    assert estimate(0, 1e7) == "at least 0 s, at 10.0 MB a second"

@@ -205,6 +205,22 @@ def test_a_layout_that_is_not_all_there_is_looked_at_and_one_that_has_gone_is_no
         surveyor.look()
 
 
+def test_what_may_not_be_listed_is_told_and_not_taken_for_nothing(
+    layout: Layout, data_dir: Path, surveyor: Surveyor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_want(data_dir, a_want(files=FILES))
+    really = os.listdir
+
+    def listdir(path: str) -> list[str]:
+        if path == layout.want:
+            raise PermissionError(13, "may not", path)
+        return really(path)
+
+    monkeypatch.setattr(os, "listdir", listdir)
+    survey = surveyor.look()
+    assert (survey.unlisted, survey.wanted, survey.is_converged) == (("want",), 0, False)
+
+
 # -------------------------------------------------------------------------------------------------- what has come since
 
 

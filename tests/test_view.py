@@ -103,6 +103,7 @@ def test_a_stall_is_told() -> None:
         ({"read_only": True}, "THE DISK IS READ-ONLY"),
         ({"paused": True}, "PAUSED"),
         ({"braked": True}, "DELETES ARE HELD BACK"),
+        ({"unlisted": ("want", "failed")}, "MAY NOT LIST want, failed"),
     ],
 )
 def test_what_stands_in_the_way_of_all_stands_out(change: dict[str, Any], words: str) -> None:

@@ -107,6 +107,20 @@ def test_what_is_no_id_does_not_ring(layout: Layout, rings: Rings, watch: Watch)
     assert mute(layout, rings) == []
 
 
+def test_a_pause_and_a_release_ring_for_everything_at_once(layout: Layout, rings: Rings, watch: Watch) -> None:
+    mute(layout, rings)
+    touch(layout.root, "PAUSE")
+    rings.until(None)
+    os.unlink(layout.pause)
+    rings.until(None)
+    mute(layout, rings)
+    touch(layout.delete, ".release")
+    rings.until(None)
+    mute(layout, rings)
+    os.utime(layout.release)
+    rings.until(None)
+
+
 # ----------------------------------------------------------------------------------------- directories that come and go
 
 

@@ -1,7 +1,7 @@
 """The map as one SVG file: without scripts, fonts or pictures from elsewhere; details are titles, shown on hover.
 
 It is drawn for a fixed width and scales as a picture does. Text cannot flow in it, so lines are cut, and whole in
-their titles; of each dataset's gaps, double covers and failing chunks the first are listed (the HTML lists all).
+their titles; of each dataset's gaps, double covers and failing chunks the first are listed.
 """
 
 from __future__ import annotations
@@ -139,10 +139,8 @@ def _dataset(sheet: _Sheet, coverage: Coverage, listed: int) -> None:
     sheet.text(coverage.dataset_id, "id")
     sheet.text(extent(coverage), "faint")
     sheet.down(18)
-    drawn = sorted(
-        marks(coverage, PARTS), key=lambda mark: -KINDS.index(mark.kind)
-    )  # what matters most is last, on top
-    sheet.parts += [_mark(coverage, mark, sheet.y) for mark in drawn]
+    on_top_last = sorted(marks(coverage, PARTS), key=lambda mark: -KINDS.index(mark.kind))
+    sheet.parts += [_mark(coverage, mark, sheet.y) for mark in on_top_last]
     sheet.down(_HEIGHT + 14)
     blocks = ticks(coverage)
     for number, block in enumerate(blocks):

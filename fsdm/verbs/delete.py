@@ -48,7 +48,10 @@ def run(arguments: argparse.Namespace) -> int:
                 _show(found, unknown, too_much(found.going, found.here, share), as_json=arguments.json)
                 return EXIT_OK
             check(found.going, found.here, share)
-        place_deletes(client.layout, ids, meant=arguments.yes and not exists(client.layout.brake))
+        is_braked = exists(client.layout.brake)  # by others' deletes: they are not ours to release
+        place_deletes(client.layout, ids, meant=arguments.yes and not is_braked)
+    if is_braked:
+        print("fsdm: the reconciler holds deletes back: fsdm status says why", file=sys.stderr)
     if arguments.json:
         print_json({"deleted": ids})
     return EXIT_OK

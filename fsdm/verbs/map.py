@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fsdm.arguments import data_dir_of, open_client
 from fsdm.console import plain, print_json
-from fsdm.errors import EXIT_OK, DiskError, InvalidInputError, NotAvailableError
+from fsdm.errors import EXIT_OK, InvalidInputError, NotAvailableError
 
 if TYPE_CHECKING:
     import argparse
@@ -50,6 +50,8 @@ def run(arguments: argparse.Namespace) -> int:
     from fsdm.coverage import Atlas
     from fsdm.map.words import Caption
 
+    if arguments.list < 0:
+        raise InvalidInputError("must not be negative", field="--list")
     if [arguments.html, arguments.svg, "-" if arguments.json else None].count("-") > 1:
         raise InvalidInputError("only one thing can be written to standard output", hint="give the others a FILE")
     with open_client(arguments) as client:
@@ -62,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json(_document(atlas))
     elif arguments.html is None and arguments.svg is None:
-        _print(atlas, caption, max(arguments.list, 0))
+        _print(atlas, caption, arguments.list)
     return EXIT_OK
 
 
@@ -92,7 +94,7 @@ def _write_files(arguments: argparse.Namespace, atlas: Atlas, caption: Caption) 
     if arguments.svg is not None:
         from fsdm.map.drawing import svg
 
-        _write(arguments.svg, svg(atlas, caption, max(arguments.list, 0)))
+        _write(arguments.svg, svg(atlas, caption, arguments.list))
 
 
 def _write(name: str, text: str) -> None:
@@ -110,7 +112,7 @@ def _write(name: str, text: str) -> None:
     try:
         FileSystem().write(path, text.encode(), durable=False)
     except OSError as e:
-        raise DiskError(f"{plain(name)} cannot be written: {e.strerror}", code=e.errno, hint="check the path") from e
+        raise InvalidInputError(f"{plain(name)} cannot be written: {e.strerror}", hint="check the path") from e
 
 
 def _print(atlas: Atlas, caption: Caption, listed: int) -> None:

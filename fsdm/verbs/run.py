@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from fsdm.arguments import data_dir_of, host
 from fsdm.console import is_in_front, is_screen, plain, print_json
 from fsdm.errors import EXIT_NOT_CONVERGED, EXIT_OK, InvalidInputError
-from fsdm.settings import add_limits, limits_of, reload
+from fsdm.settings import ASSUMED_BYTES_PER_S, add_limits, estimate, limits_of, reload
 
 if TYPE_CHECKING:
     import argparse
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from fsdm.events import Event
     from fsdm.limits import Limits
 
-ASSUMED_BYTES_PER_S: Final = 50e6
 EXAMPLES: Final = """\
 fsdm run -d data
 fsdm run -d data --once    # converge and exit
@@ -98,7 +97,6 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _foresee(arguments: argparse.Namespace, limits: Limits) -> int:
     from fsdm.client import Client
-    from fsdm.clock import lasting
     from fsdm.forecast import foresee
     from fsdm.locks import reconciler_owner
     from fsdm.size import readable
@@ -124,9 +122,8 @@ def _foresee(arguments: argparse.Namespace, limits: Limits) -> int:
     for step in forecast.steps:
         print(step.what, step.id, step.size_bytes, plain(step.why), sep="\t")
     undeclared = f", and {forecast.undeclared} files that declare no size" if forecast.undeclared else ""
-    rate = f"{readable(int(bytes_per_s))} a second{'' if limits.bytes_per_s else ', which is assumed'}"
     print(f"{readable(fetched)} to fetch{undeclared}; {readable(freed)} freed", file=sys.stderr)
-    print(f"at least {lasting(fetched / bytes_per_s)}, at {rate}", file=sys.stderr)
+    print(estimate(fetched, limits.bytes_per_s), file=sys.stderr)
     if owner is not None:
         print(f"another process reconciles, and may be doing it by now: {plain(owner)}", file=sys.stderr)
     return EXIT_OK

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fsdm.arguments import open_client, seconds
 from fsdm.console import is_in_front, is_screen, plain, print_json
-from fsdm.errors import EXIT_OK, InvalidInputError, NotAvailableError
+from fsdm.errors import EXIT_OK, DataDirectoryError, InvalidInputError, NotAvailableError
 
 if TYPE_CHECKING:
     import argparse
@@ -100,7 +100,11 @@ def _watch_in_lines(layout: Layout, stop: threading.Event, interval_s: float, *,
     while not stop.is_set():
         began = time.monotonic()
         check_format(layout)
-        sight.take(surveyor.look(), time.monotonic())
+        try:
+            sight.take(surveyor.look(), time.monotonic())
+        except OSError as e:
+            hint = "check who may look into it, and whether it is still there"
+            raise DataDirectoryError(f"{layout.root} cannot be looked at: {e}", hint=hint) from e
         if as_json:
             print_json(document(sight))
         else:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from fsdm.arguments import add_brake, open_client
 from fsdm.console import print_json
 from fsdm.errors import EXIT_OK, InvalidInputError
+from fsdm.settings import ASSUMED_BYTES_PER_S, estimate
 
 if TYPE_CHECKING:
     import argparse
@@ -60,6 +61,8 @@ def _show(difference: Difference, arguments: argparse.Namespace) -> None:
     print(f"{len(found.wanted)} {would}wanted ({readable(found.fetch_bytes)} to fetch{undeclared})")
     print(f"{len(found.deleted)} {would}deleted ({readable(found.freed_bytes)})")
     print(f"{found.unchanged} unchanged")
+    if arguments.dry_run:
+        print(estimate(found.fetch_bytes, None), file=sys.stderr)
     if arguments.dry_run and (said := _braked(difference, arguments)):
         print(f"fsdm: it would be braked: {said}", file=sys.stderr)
 
@@ -75,6 +78,7 @@ def _document(found: Difference, arguments: argparse.Namespace) -> dict[str, Any
         "replaced": found.replaced,
         "fetch_bytes": found.fetch_bytes,
         "undeclared": found.undeclared,
+        "seconds": found.fetch_bytes / ASSUMED_BYTES_PER_S,
         "freed_bytes": found.freed_bytes,
         "braked": bool(_braked(found, arguments)),
     }
