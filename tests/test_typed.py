@@ -211,5 +211,5 @@ def test_a_number_of_a_public_name_has_its_unit_in_its_name(name: str) -> None:
         if re.search(r"\bfloat\b", str(parameter.annotation))
     }
     assert {
-        number for number in floats | parameters if not re.search(r"(^|_)(s|at|bytes|ns|seconds|share)$", number)
+        number for number in floats | parameters if not re.search(r"(^|_)(s|at|bytes|ns|seconds|days|share)$", number)
     } == set()
