@@ -17,12 +17,15 @@ from fsdm.plan import (
     Condemn,
     Confirm,
     Discard,
+    Dismiss,
     Fetch,
     Forget,
     Overrule,
     Publish,
+    Renew,
     Report,
     Retire,
+    Verify,
     Wait,
 )
 from fsdm.state import Marker
@@ -43,11 +46,12 @@ def test_deletes_go_before_the_rest_and_all_of_them_before_downloads() -> None:
         Forget("5", DELETE),
     ]
     rest = [Publish("6", WANT), Confirm("7", WANT, OLD), Condemn("8", OLD), Report("9", _failure()), Absolve("10")]
+    rest += [Renew("11", OLD), Verify("12", OLD, WANT), Dismiss("13", WANT)]
     for action in [_fetch("0", 1), *rest, *first]:
         agenda.put(action.id, action)
     taken = list(agenda.take(1))
     assert {type(action) for action in taken} == set(get_args(Action))
-    assert (taken[:5], taken[5:10], taken[10:]) == (first, rest, [_fetch("0", 1)])
+    assert (taken[:5], taken[5:13], taken[13:]) == (first, rest, [_fetch("0", 1)])
     assert list(agenda.take(1)) == []
 
 

@@ -14,6 +14,7 @@ from fsdm.inspector import RATE_MAX
 from fsdm.layout import READY, VERIFIED
 from fsdm.scrub import DAY_S, LOOK_AGAIN_S, RATE_MIN, SURVEY_S, Scrub
 from tests.kit import PATIENCE_S, chunk_dir, eventually, expected, files_of
+from tests.processes import fsdm
 from tests.test_refs import put_chunk
 from tests.test_rehash import flip
 
@@ -207,3 +208,9 @@ def test_a_scrub_in_the_middle_of_a_large_chunk_ends_with_its_reconciler(data_di
     dm.close()
     assert not scrub._thread.is_alive()
     assert not (chunk_dir(data_dir, chunk) / VERIFIED).exists(), "8 MB at 4 MB/s were not read yet"
+
+
+def test_fsdm_run_takes_the_days_and_no_number_below(data_dir: Path) -> None:
+    assert fsdm("run", "-d", data_dir, "--once", "--scrub-days", "30").returncode == 0
+    for days in ("0", "-1", "nan", "often"):
+        assert fsdm("run", "-d", data_dir, "--once", "--scrub-days", days).returncode == 2
