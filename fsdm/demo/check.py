@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from fsdm.demo.source import sha256_of
-from fsdm.layout import DATA, READY, Layout
+from fsdm.layout import DATA, READY, WANT, Layout
 from fsdm.sink import digest_of
 
 if TYPE_CHECKING:
@@ -70,8 +70,8 @@ def _files(layout: Layout, chunk: DataChunk) -> Iterator[str]:
         with open(f"{directory}/{READY}", "rb") as file:
             manifest = json.load(file)["files"]
         names = set(os.listdir(f"{directory}/{DATA}"))
-        if {READY, DATA} != set(os.listdir(directory)):
-            yield f"{directory} holds more than {READY} and {DATA}: {sorted(os.listdir(directory))}"
+        if {READY, WANT, DATA} != set(os.listdir(directory)):
+            yield f"{directory} holds other than {READY}, {WANT} and {DATA}: {sorted(os.listdir(directory))}"
         if not names == set(manifest) == set(chunk.files):
             yield f"{directory} has the files {sorted(names)}, READY {sorted(manifest)}"
             return
