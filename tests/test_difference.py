@@ -14,7 +14,7 @@ from fsdm.assignment import Assignment
 from fsdm.difference import Comparison, Difference, place
 from fsdm.errors import DataDirectoryError
 from fsdm.intents import place_delete, place_want
-from fsdm.layout import Layout
+from fsdm.layout import RELEASE, Layout
 from tests.kit import PATIENCE_S, an_id, content, put_want, touch_delete
 from tests.processes import fsdm, fsdm_json
 from tests.test_intents import markers
@@ -159,6 +159,12 @@ def test_a_directory_without_want_is_refused_with_a_hint(layout: Layout) -> None
 # ---------------------------------------------------------------------------------------------------------- fsdm sync
 
 
+def asked(layout: Layout) -> tuple[list[str], list[str]]:
+    """The markers that stand; a release beside them is none."""
+    wants, deletes = markers(layout)
+    return wants, [name for name in deletes if name != RELEASE]
+
+
 def listed(tmp_path: Path, chunks: Iterable[DataChunk]) -> Path:
     path = tmp_path / "list.jsonl"
     path.write_bytes(b"".join(chunk.to_json() for chunk in chunks))
@@ -202,10 +208,10 @@ def test_a_sync_that_would_remove_too_much_is_braked_until_it_is_meant(layout: L
     assert done.returncode == 8
     assert "3 of the 8 chunks that are here would go, which is more than 25%" in done.stderr
     assert "--yes" in done.stderr
-    assert markers(layout) == ([], [])
+    assert asked(layout) == ([], [])
     for argument in (["--yes"], ["--brake", "off"], ["--brake", "38%"]):
         assert fsdm("sync", "-d", layout.root, path, *argument).returncode == 0
-        assert markers(layout) == ([], sorted(one.chunk_id for one in there[:3]))
+        assert asked(layout) == ([], sorted(one.chunk_id for one in there[:3]))
         for one in there[:3]:
             os.unlink(layout.delete_marker(one.chunk_id))
 
@@ -213,7 +219,7 @@ def test_a_sync_that_would_remove_too_much_is_braked_until_it_is_meant(layout: L
 def test_what_would_be_replaced_is_braked_as_what_would_be_deleted(layout: Layout, tmp_path: Path) -> None:
     path = listed(tmp_path, [of_place(put_chunk(layout), size=7) for _ in range(3)])
     assert fsdm("sync", "-d", layout.root, path).returncode == 8
-    assert markers(layout) == ([], [])
+    assert asked(layout) == ([], [])
 
 
 def test_a_list_with_a_broken_line_changes_nothing(layout: Layout, tmp_path: Path) -> None:
@@ -224,22 +230,22 @@ def test_a_list_with_a_broken_line_changes_nothing(layout: Layout, tmp_path: Pat
     assert done.returncode == 2
     assert f"{path}:2: " in done.stderr
     assert "nothing was changed" in done.stderr
-    assert markers(layout) == ([], [])
+    assert asked(layout) == ([], [])
 
 
 def test_an_empty_list_is_an_error_unless_all_is_to_go(layout: Layout, tmp_path: Path) -> None:
     there = put_chunk(layout)
     done = fsdm("sync", "-d", layout.root, "-", "--brake", "off")
     assert (done.returncode, "the list is empty" in done.stderr) == (2, True)
-    assert markers(layout) == ([], [])
+    assert asked(layout) == ([], [])
     assert fsdm("sync", "-d", layout.root, "-", "--yes").returncode == 0
-    assert markers(layout) == ([], [there.chunk_id])
+    assert asked(layout) == ([], [there.chunk_id])
 
 
 def test_a_list_is_taken_from_standard_input(layout: Layout, tmp_path: Path) -> None:
     chunk = of_place(put_chunk(Layout(layout.root + "2")))
     assert fsdm("sync", "-d", layout.root, "-", stdin=chunk.to_json()).returncode == 0
-    assert markers(layout) == ([chunk.id], [])
+    assert asked(layout) == ([chunk.id], [])
 
 
 # -------------------------------------------------------------------------------------------------------- fsdm delete
@@ -250,10 +256,10 @@ def test_a_few_deletes_are_meant_and_many_are_braked(layout: Layout) -> None:
     assert fsdm("delete", "-d", layout.root, *ids[:9]).returncode == 0
     done = fsdm("delete", "-d", layout.root, *ids[9:19])
     assert (done.returncode, "10 of the 11 chunks" in done.stderr) == (8, True)
-    assert markers(layout) == ([], sorted(ids[:9]))
+    assert asked(layout) == ([], sorted(ids[:9]))
     for argument in (["--yes"], ["--brake", "off"]):
         assert fsdm("delete", "-d", layout.root, *ids[9:19], *argument).returncode == 0
-        assert markers(layout) == ([], sorted(ids[:19]))
+        assert asked(layout) == ([], sorted(ids[:19]))
         for one in ids[9:19]:
             os.unlink(layout.delete_marker(one))
 
@@ -270,4 +276,4 @@ def test_a_dry_run_of_a_delete_tells_what_would_go_and_who_is_unknown(layout: La
     assert done.stderr == "1 of 1 chunks would go (100 bytes)\n"
     told = fsdm_json("delete", "-d", layout.root, here, unknown, "--dry-run")
     assert (told["going"], told["freed_bytes"], told["unknown"]) == (1, 100, [unknown])
-    assert markers(layout) == ([], [])
+    assert asked(layout) == ([], [])

@@ -287,9 +287,10 @@ def backup(site: Site) -> Callable[[], None]:
         dm.download_chunk(site.more)
         assert dm.wait(site.more.id, PATIENCE_S)
     (chunk_dir(site.data, site.chunk) / "data" / "logs.parquet").unlink()  # it was copied while it was erased
+    assert site.here() != site.bytes_of(site.chunk, site.more)
 
     def check() -> None:
-        assert site.here("restored") == site.bytes_of(site.more)
+        assert site.here("restored") == site.bytes_of(site.chunk, site.more)
 
     return check
 

@@ -103,7 +103,8 @@ def test_the_five_minutes_show_what_is_printed(source: Source, tmp_path: Path) -
 
 
 def test_the_readme_names_every_verb_with_its_purpose() -> None:
-    assert re.findall(r"^\| `fsdm (\w+)` \| (.+) \|$", README, re.MULTILINE)[: len(VERBS)] == list(VERBS.items())
+    rows = re.findall(r"^\| `fsdm (\w+)` \| (.+) \|$", README, re.MULTILINE)
+    assert sorted(row for row in rows if row[0] != "protocol" or "](" not in row[1]) == sorted(VERBS.items())
 
 
 def test_the_two_commands_are_those_that_ci_runs() -> None:
