@@ -312,7 +312,7 @@ class Applier:
         return self._take_out(action.place, lambda: not exists(f"{path}/{READY}") and not exists(f"{path}/{WANT}"))
 
     def _take_out(self, place: Place, still_due: Callable[[], bool]) -> Outcome:
-        """Under a claim: remove WANT and READY, then discard the directory."""
+        """Under a claim: remove READY, then discard the directory."""
         path = self._layout.path(place)
         claim = self._claims.get(place)
         if claim is None:
@@ -333,7 +333,6 @@ class Applier:
                 return Stale()
             if not still_due():
                 return Stale()
-            kept.let_go(self._fs, path)
             self._fs.unlink(f"{path}/{READY}")
             self._discard(path)
             self._catalog.discard(place)

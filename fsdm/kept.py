@@ -1,8 +1,8 @@
 """WANT: the want that a chunk came of, kept beside its READY, so that the chunk can be asked for again.
 
 It has the URLs, which READY has not: they may carry secrets, so it is the owner's alone (mode 0600). It stands wherever
-READY stands, but for chunks of before it was kept, and goes before READY where somebody has asked for that. So a
-directory that has it, and no READY, is of a chunk that was condemned, and that nobody has asked to go.
+READY stands, but for chunks of before it was kept, and goes before READY where another want takes its place. So a
+directory that has it, and no READY, is of a chunk that nobody has asked to go, unless a delete stands.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def keep(fs: FileSystem, directory: str, want: bytes, trash: str) -> None:
 
 
 def let_go(fs: FileSystem, directory: str) -> None:
-    """Somebody has asked for this chunk to go, or it has been asked for again."""
+    """Another want has taken its place, or it has been asked for again."""
     path = f"{directory}/{WANT}"
     try:
         fs.unlink(path)

@@ -45,7 +45,7 @@ class Partial(Enum):
 class ChunkState:
     """All that the disk says about one id. `ready` and `unready` are its directories in `chunks/`, by READY.
 
-    Of the unready ones, the `condemned` still have the want that they came of: nobody has asked for them to go.
+    Of the unready ones, the `condemned` still have the want that they came of: they come back, unless a delete stands.
     """
 
     id: str
