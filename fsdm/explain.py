@@ -6,10 +6,9 @@ What a want that waits for room, or for its turn, is compared with costs a look 
 
 from __future__ import annotations
 
-import json
 import os
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fsdm.catalog import Catalog
 from fsdm.errors import DataDirectoryError, InvalidInputError, StaleMarkerError
@@ -19,7 +18,8 @@ from fsdm.intents import read_want
 from fsdm.layout import WANT_MAX_BYTES, is_id
 from fsdm.locks import reconciler_owner
 from fsdm.model import Failure
-from fsdm.reasons import Explanation, Facts, Others, Owner, explain
+from fsdm.owner import Owner
+from fsdm.reasons import Explanation, Facts, Others, explain
 from fsdm.scan import look
 from fsdm.status import read_chunk_status, read_disk_status, read_note
 
@@ -110,14 +110,7 @@ def _owner(layout: Layout) -> Owner | None:
         says = reconciler_owner(layout)
     except DataDirectoryError:
         return Owner()  # this user may not ask
-    if says is None:
-        return None
-    try:
-        document: Any = json.loads(says)
-        pid, since = document.get("pid"), document.get("since")
-    except (ValueError, AttributeError, RecursionError):
-        return Owner()
-    return Owner(pid if isinstance(pid, int) else None, since if isinstance(since, int | float) else None)
+    return None if says is None else Owner.parse(says)
 
 
 def _others(layout: Layout, catalog: Catalog, state: ChunkState, *, retiring: bool) -> Others:

@@ -16,17 +16,10 @@ from fsdm.state import ChunkState, Marker, Partial
 if TYPE_CHECKING:
     from fsdm.holders import Holder, Holders
     from fsdm.model import Failure
+    from fsdm.owner import Owner
 
 HOLDERS_MAX: Final = 5  # shown by name
 SETTLED_S: Final = 3.0  # after which a want that cannot be read is no longer taken for half-written
-
-
-@dataclass(frozen=True, slots=True)
-class Owner:
-    """The process that reconciles, as LOCK says; None where that is not known."""
-
-    pid: int | None = None
-    since: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,6 @@ Nothing is changed, and nothing is waited for. Belongs to one thread.
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from typing import TYPE_CHECKING, Any, Final
@@ -21,6 +20,7 @@ from fsdm.extents import came_in
 from fsdm.holders import Holders, look_for_holders
 from fsdm.layout import PARTS, READY, is_id
 from fsdm.locks import exists, reconciler_owner
+from fsdm.owner import Owner
 from fsdm.progress import Failing, Retiring, Running, Survey
 from fsdm.status import declared_bytes, read_disk_status, read_document
 
@@ -307,9 +307,4 @@ def _reconciler(layout: Layout) -> str | None:
         says = reconciler_owner(layout)
     except DataDirectoryError:
         return "not known"
-    if says is None:
-        return None
-    try:
-        return f"pid {int(json.loads(says)['pid'])}"
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return "not known"
+    return None if says is None else str(Owner.parse(says))

@@ -11,7 +11,8 @@ import pytest
 from fsdm.holders import Holder, Holders
 from fsdm.layout import Place
 from fsdm.model import Failure, MarkerStamp
-from fsdm.reasons import Explanation, Facts, Others, Owner, explain
+from fsdm.owner import Owner
+from fsdm.reasons import Explanation, Facts, Others, explain
 from fsdm.state import ChunkState, Marker, Partial
 
 NOW = time.mktime((2026, 5, 17, 12, 0, 0, 0, 0, -1))

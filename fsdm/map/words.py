@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from fsdm.console import plain
 from fsdm.coverage import KIND_OF, KINDS
+from fsdm.owner import in_words
 from fsdm.size import readable
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class Caption:
     def of(cls, data_dir: str, at: float, seen: Status) -> Caption:
         """The caption of a status that was read at `at`."""
         facts = [
-            f"reconciler: {plain(seen.reconciler or 'none')}",
+            f"reconciler: {plain(in_words(seen.reconciler))}",
             f"{readable(seen.disk.free_bytes)} free on the disk{', WHICH IS READ-ONLY' * seen.disk.read_only}",
             "DOWNLOADS ARE PAUSED" if seen.paused is not None else "",
             "DELETES ARE HELD BACK" if seen.braked is not None else "",

@@ -99,6 +99,7 @@ def _foresee(arguments: argparse.Namespace, limits: Limits) -> int:
     from fsdm.client import Client
     from fsdm.forecast import foresee
     from fsdm.locks import reconciler_owner
+    from fsdm.owner import in_words
     from fsdm.size import readable
 
     with Client(data_dir_of(arguments)) as client:
@@ -125,7 +126,7 @@ def _foresee(arguments: argparse.Namespace, limits: Limits) -> int:
     print(f"{readable(fetched)} to fetch{undeclared}; {readable(freed)} freed", file=sys.stderr)
     print(estimate(fetched, limits.bytes_per_s), file=sys.stderr)
     if owner is not None:
-        print(f"another process reconciles, and may be doing it by now: {plain(owner)}", file=sys.stderr)
+        print(f"another process reconciles, and may be doing it by now: {plain(in_words(owner))}", file=sys.stderr)
     return EXIT_OK
 
 

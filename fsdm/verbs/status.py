@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from fsdm.arguments import open_client, seconds
 from fsdm.console import is_in_front, is_screen, plain, print_json
 from fsdm.errors import EXIT_OK, DataDirectoryError, InvalidInputError, NotAvailableError
+from fsdm.owner import in_words
 
 if TYPE_CHECKING:
     import argparse
@@ -154,7 +155,7 @@ def _print_status(seen: Status, chunks: list[ChunkStatus]) -> None:
     if seen.braked is not None:
         how = f"{seen.braked.get('held_back')} of {seen.braked.get('of')} chunks: {seen.braked.get('what_to_do')}"
         print(f"BRAKED: deletes are held back, {plain(how)}", file=sys.stderr)
-    print(f"{counts}; reconciler: {plain(seen.reconciler or 'none')}; {_disk_in_words(seen.disk)}", file=sys.stderr)
+    print(f"{counts}; reconciler: {plain(in_words(seen.reconciler))}; {_disk_in_words(seen.disk)}", file=sys.stderr)
 
 
 def _disk_in_words(disk: DiskStatus) -> str:

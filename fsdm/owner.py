@@ -1,0 +1,43 @@
+"""Who reconciles, as LOCK says: a line of JSON, which may be of another version, or of nobody that we know."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """The process that reconciles; None where that is not known. `since` is in seconds since the epoch."""
+
+    pid: int | None = None
+    host: str | None = None
+    since: float | None = None
+
+    @classmethod
+    def parse(cls, says: str) -> Owner:
+        """What can be understood of what LOCK says."""
+        try:
+            document: Any = json.loads(says)
+            pid, host, since = (document.get(name) for name in ("pid", "host", "since"))
+        except (ValueError, AttributeError, RecursionError):
+            return cls()
+        return cls(
+            pid if isinstance(pid, int) else None,
+            host if isinstance(host, str) else None,
+            since if isinstance(since, int | float) else None,
+        )
+
+    def __str__(self) -> str:
+        if self.pid is None:
+            return "not known"
+        return f"pid {self.pid} on {self.host}" if self.host else f"pid {self.pid}"
+
+
+def in_words(says: str | None) -> str:
+    """Who reconciles, for people; what is no JSON is a sentence already."""
+    if says is None:
+        return "none"
+    owner = Owner.parse(says)
+    return str(owner) if owner.pid is not None else says
