@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -73,7 +74,11 @@ def test_who_reconciles_is_told_and_what_stands_in_the_way(layout: Layout, data_
     (data_dir / "PAUSE").touch()
     (data_dir / "BRAKE").touch()
     survey = surveyor.look()
-    assert (survey.reconciler, survey.paused, survey.braked) == (f"pid {os.getpid()}", True, True)
+    assert (survey.reconciler, survey.paused, survey.braked) == (
+        f"pid {os.getpid()} on {socket.gethostname()}",
+        True,
+        True,
+    )
     (data_dir / "LOCK").write_text("nonsense")
     assert surveyor.look().reconciler == "not known"
     lock.close()
