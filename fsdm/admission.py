@@ -16,10 +16,10 @@ from fsdm.plan import waiting_for_room, waits_for_room
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from fsdm.action import Fetch
     from fsdm.agenda import Agenda
     from fsdm.doorbell import Doorbell
     from fsdm.memory import Memory
-    from fsdm.plan import Fetch
     from fsdm.room import Room
 
 

@@ -12,27 +12,12 @@ import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from fsdm import apply as outcomes
+from fsdm import outcome as outcomes
+from fsdm.action import Absolve, Action, Clear, Condemn, Dismiss, Fetch, Forget, Publish, Report, Retire
 from fsdm.errors import DiskError
 from fsdm.events import Event
 from fsdm.outage import FULL
-from fsdm.plan import (
-    Absolve,
-    Action,
-    Asked,
-    Clear,
-    Condemn,
-    Dismiss,
-    Fetch,
-    Forget,
-    Memo,
-    Publish,
-    Report,
-    Retire,
-    Unreadable,
-    held_delay,
-    next_failure,
-)
+from fsdm.plan import Asked, Memo, Unreadable, held_delay, next_failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,7 +12,7 @@ import heapq
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from fsdm.plan import Action, Clear, Discard, Fetch, Forget, Overrule, Retire, Wait
+from fsdm.action import Action, Clear, Discard, Fetch, Forget, Overrule, Retire, Wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -10,19 +10,10 @@ from __future__ import annotations
 import os
 import threading
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fsdm import kept
-from fsdm.audit import missing, read_manifest
-from fsdm.download import Fetcher, fetch_chunk
-from fsdm.errors import DiskError, FsdmError, InvalidInputError, StaleMarkerError, StoppedError, TransferError
-from fsdm.events import Event
-from fsdm.fs import is_directory
-from fsdm.intents import is_wanted, look_at, read_want, read_want_text, remove_marker
-from fsdm.layout import DATA, MANIFEST_MAX_BYTES, PARTS, READY, WANT, Layout, Place
-from fsdm.locks import Claim, exists
-from fsdm.plan import (
+from fsdm.action import (
     Absolve,
     Action,
     Clear,
@@ -39,6 +30,15 @@ from fsdm.plan import (
     Retire,
     Verify,
 )
+from fsdm.audit import missing, read_manifest
+from fsdm.download import Fetcher, fetch_chunk
+from fsdm.errors import DiskError, InvalidInputError, StaleMarkerError, StoppedError, TransferError
+from fsdm.events import Event
+from fsdm.fs import is_directory
+from fsdm.intents import is_wanted, look_at, read_want, read_want_text, remove_marker
+from fsdm.layout import DATA, MANIFEST_MAX_BYTES, PARTS, READY, WANT, Layout, Place
+from fsdm.locks import Claim, exists
+from fsdm.outcome import CannotRead, Condemned, Done, Failed, Held, Outcome, Stale, Stopped
 from fsdm.repair import condemn, renew
 from fsdm.sink import digest_of
 
@@ -48,57 +48,9 @@ if TYPE_CHECKING:
     from fsdm.catalog import Catalog
     from fsdm.fs import FileSystem
     from fsdm.lanes import Lanes
-    from fsdm.model import DataChunk, Failure, Manifest
+    from fsdm.model import DataChunk, Manifest
     from fsdm.state import Marker
     from fsdm.stop import Stop
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """The effect is there."""
-
-
-@dataclass(frozen=True, slots=True)
-class Stale:
-    """The precondition no longer holds: look again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """Refs keep the directory at `place` where it is."""
-
-    place: Place
-
-
-@dataclass(frozen=True, slots=True)
-class Stopped:
-    """The transfer was stopped."""
-
-
-@dataclass(frozen=True, slots=True)
-class CannotRead:
-    """The want cannot be taken as it is; it may be half-written."""
-
-    want: Marker
-    error: InvalidInputError
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """It could not be done; `disk` tells whose fault it is."""
-
-    error: FsdmError
-    disk: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Condemned:
-    """The chunk is out of service, and `failed/ID` says why."""
-
-    failure: Failure
-
-
-Outcome = Done | Stale | Held | Stopped | CannotRead | Failed | Condemned
 
 
 class Applier:

@@ -10,16 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from fsdm.audit import read_manifest
-from fsdm.catalog import Catalog
-from fsdm.deletes import brake_of, release, see
-from fsdm.difference import may_satisfy
-from fsdm.errors import InvalidInputError, StaleMarkerError
-from fsdm.holders import look_for_holders
-from fsdm.intents import read_want
-from fsdm.locks import exists
-from fsdm.memory import Memory
-from fsdm.plan import (
+from fsdm.action import (
     Clear,
     Confirm,
     Discard,
@@ -31,21 +22,30 @@ from fsdm.plan import (
     Renew,
     Report,
     Retire,
-    Unreadable,
     Verify,
     Wait,
-    decide,
 )
+from fsdm.audit import read_manifest
+from fsdm.catalog import Catalog
+from fsdm.deletes import brake_of, release, see
+from fsdm.difference import may_satisfy
+from fsdm.errors import InvalidInputError, StaleMarkerError
+from fsdm.holders import look_for_holders
+from fsdm.intents import read_want
+from fsdm.locks import exists
+from fsdm.memory import Memory
+from fsdm.plan import Unreadable, decide
 from fsdm.room import Room, bytes_in
 from fsdm.scan import look, scan
 from fsdm.size import readable
 from fsdm.state import Partial
 
 if TYPE_CHECKING:
+    from fsdm.action import Action
     from fsdm.layout import Layout, Place
     from fsdm.limits import Limits
     from fsdm.model import DataChunk
-    from fsdm.plan import Action, Memo
+    from fsdm.plan import Memo
     from fsdm.state import ChunkState, Marker
 
 What = Literal["fetch", "publish", "keep", "delete", "discard", "wait", "fail"]

@@ -10,19 +10,19 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, get_args
 
-from fsdm.plan import Fetch
+from fsdm.action import Fetch
 from fsdm.state import State, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from fsdm.action import Action
     from fsdm.agenda import Agenda
     from fsdm.catalog import Catalog
     from fsdm.deletes import Deletes
     from fsdm.disk import Disk
     from fsdm.memory import Memory
     from fsdm.pause import Pause
-    from fsdm.plan import Action
     from fsdm.room import Room
     from fsdm.state import ChunkState, Marker
 

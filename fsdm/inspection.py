@@ -16,11 +16,11 @@ from fsdm.scrub import Scrub
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from fsdm.action import Verify
     from fsdm.catalog import Catalog
     from fsdm.crew import Crew
     from fsdm.fs import FileSystem
     from fsdm.layout import Layout
-    from fsdm.plan import Verify
 
 
 class Inspection:

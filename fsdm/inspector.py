@@ -13,10 +13,10 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from fsdm.action import Found
 from fsdm.errors import StoppedError
 from fsdm.intents import look_at
 from fsdm.layout import READY, VERIFIED
-from fsdm.plan import Found
 from fsdm.rate import Rate
 from fsdm.refs import Refs
 from fsdm.rehash import Pace, is_leaving, rehash

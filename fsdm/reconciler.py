@@ -18,7 +18,8 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from fsdm import apply as outcomes
+from fsdm import outcome as outcomes
+from fsdm.action import Absolve, Action, Fetch, Publish, Report, Retire, Verify, Wait
 from fsdm.admission import Admission
 from fsdm.aftermath import Aftermath
 from fsdm.agenda import Agenda
@@ -41,7 +42,7 @@ from fsdm.lanes import Lanes
 from fsdm.limits import Limits
 from fsdm.memory import Memory
 from fsdm.pause import Pause
-from fsdm.plan import Absolve, Action, Asked, Fetch, Publish, Report, Retire, Verify, Wait, decide
+from fsdm.plan import Asked, decide
 from fsdm.room import Room
 from fsdm.scan import look, scan
 from fsdm.stop import Stop

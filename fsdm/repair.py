@@ -21,9 +21,9 @@ from fsdm.locks import exists
 from fsdm.model import Failure
 
 if TYPE_CHECKING:
+    from fsdm.action import Condemn, Renew
     from fsdm.fs import FileSystem
     from fsdm.layout import Layout
-    from fsdm.plan import Condemn, Renew
 
 
 def condemn(layout: Layout, fs: FileSystem, action: Condemn) -> Failure | None:

@@ -35,10 +35,10 @@ from fsdm.size import readable
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
 
+    from fsdm.action import Fetch
     from fsdm.catalog import Catalog
     from fsdm.layout import Layout
     from fsdm.ledger import Part
-    from fsdm.plan import Fetch
 
 logger = logging.getLogger("fsdm")
 

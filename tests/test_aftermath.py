@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from fsdm import apply as outcomes
+from fsdm import outcome as outcomes
+from fsdm.action import Absolve, Condemn, Fetch, Forget, Publish, Report, Retire
 from fsdm.aftermath import Aftermath
 from fsdm.errors import DiskError, InvalidInputError, TransferError
 from fsdm.memory import Memory
-from fsdm.plan import NO_MEMO, Absolve, Condemn, Fetch, Forget, Memo, Publish, Report, Retire, held_delay
+from fsdm.plan import NO_MEMO, Memo, held_delay
 from tests.kit import an_id
 from tests.test_plan import DELETE, ID, NEW, NOW, WANT, _failure
 

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fsdm.agenda import MANY_REFUSALS, Agenda
-from fsdm.plan import (
+from fsdm.action import (
     Absolve,
     Action,
     Clear,
@@ -28,6 +27,7 @@ from fsdm.plan import (
     Verify,
     Wait,
 )
+from fsdm.agenda import MANY_REFUSALS, Agenda
 from fsdm.state import Marker
 from tests.test_plan import DELETE, NOW, OLD, WANT, _failure
 

@@ -11,16 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fsdm import locks
-from fsdm.apply import Applier, CannotRead, Condemned, Done, Failed, Held, Stale, Stopped
-from fsdm.audit import read_manifest
-from fsdm.catalog import Catalog
-from fsdm.errors import DiskError, TransferError
-from fsdm.fetcher import HttpFetcher
-from fsdm.fs import FileSystem
-from fsdm.intents import ASIDE, finish_removals, look_at, place_want
-from fsdm.model import DataChunk, Failure, FileEntry, FileSource
-from fsdm.plan import (
-    NO_MEMO,
+from fsdm.action import (
     Absolve,
     Action,
     Clear,
@@ -34,8 +25,17 @@ from fsdm.plan import (
     Report,
     Retire,
     Wait,
-    decide,
 )
+from fsdm.apply import Applier
+from fsdm.audit import read_manifest
+from fsdm.catalog import Catalog
+from fsdm.errors import DiskError, TransferError
+from fsdm.fetcher import HttpFetcher
+from fsdm.fs import FileSystem
+from fsdm.intents import ASIDE, finish_removals, look_at, place_want
+from fsdm.model import DataChunk, Failure, FileEntry, FileSource
+from fsdm.outcome import CannotRead, Condemned, Done, Failed, Held, Stale, Stopped
+from fsdm.plan import NO_MEMO, decide
 from fsdm.refs import Refs
 from fsdm.scan import look
 from fsdm.stop import Stop

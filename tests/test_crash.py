@@ -23,9 +23,10 @@ from crash_tap import Tap
 import fsdm.apply
 import fsdm.manager
 import fsdm.repair
-from fsdm.apply import Applier, Done, Stale
+from fsdm.apply import Applier
 from fsdm.fs import FileSystem
 from fsdm.layout import READY
+from fsdm.outcome import Done, Stale
 from fsdm.transfer import Transfer
 from tests.test_mutations import Mutant, asides_left, marker_not_judged_aside, ready_before_the_files
 
@@ -34,8 +35,8 @@ if TYPE_CHECKING:
 
     from crash_life import Life
 
-    from fsdm.apply import Outcome
-    from fsdm.plan import Publish
+    from fsdm.action import Publish
+    from fsdm.outcome import Outcome
     from fsdm.state import Marker
 
 pytestmark = pytest.mark.timeout(600)  # the machine may be busy

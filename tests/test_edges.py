@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from fsdm import refs as refs_module
-from fsdm.apply import Stale
+from fsdm.action import Overrule, Retire
 from fsdm.audit import damage, read_manifest
 from fsdm.catalog import Catalog
 from fsdm.client import Client
@@ -24,8 +24,9 @@ from fsdm.intents import finish_removals, place_want, remove_marker
 from fsdm.layout import Place
 from fsdm.locks import exists
 from fsdm.model import DataChunk, FileSource
+from fsdm.outcome import Stale
 from fsdm.parts import Part
-from fsdm.plan import NO_MEMO, Overrule, Retire, decide
+from fsdm.plan import NO_MEMO, decide
 from fsdm.refs import Refs
 from fsdm.scan import look
 from fsdm.session import shown
@@ -257,7 +258,7 @@ def test_a_want_with_a_key_self_is_a_want():
 
 
 def test_confirm_syncs_the_rename_that_a_crash_cut_off(layout):
-    from fsdm.plan import Confirm, Fetch, Publish
+    from fsdm.action import Confirm, Fetch, Publish
     from tests.test_apply import a_chunk
     from tests.test_fs import Recorder
 

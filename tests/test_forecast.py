@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from pathlib import Path
@@ -221,7 +220,7 @@ def test_a_dry_run_takes_no_lock_and_says_who_has_it(data_dir: Path) -> None:
     with reconciling(data_dir) as process:
         done = fsdm("run", "-d", data_dir, "--once", "--dry-run")
         assert done.returncode == 0
-        assert json.loads(done.stderr.splitlines()[-1].partition(": ")[2])["pid"] == process.pid
+        assert f": pid {process.pid} on " in done.stderr.splitlines()[-1]
 
 
 def test_a_dry_run_makes_no_directory(tmp_path: Path) -> None:

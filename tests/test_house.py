@@ -17,7 +17,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     *(tuple(floor.split()) for floor in (
         "errors events doorbell crew fs answer ledger outage waits heart probe signals owner",
         "layout stop limits ranges rate size policy lookup clock brake tally",
-        "model index coverage state locks watch connection hosts progress extents",
+        "model index action outcome coverage state locks watch connection hosts progress extents",
         "band plan pause config intents kept refs catalog sink parts session lanes holders",
         "body agenda scan audit download transfer room verdict memory reasons assignment gauges",
         "repair status fetcher disk admission trash difference deletes rehash",
@@ -46,8 +46,9 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
 )  # fmt: skip
 PURE = (
-    "errors", "events", "answer", "layout", "model", "index", "state", "plan", "agenda", "size", "ledger",
-    "outage", "limits", "verdict", "policy", "coverage", "band", "clock", "reasons", "brake", "heart", "progress",
+    "errors", "events", "answer", "layout", "model", "index", "action", "outcome", "state", "plan", "agenda",
+    "size", "ledger", "outage", "limits", "verdict", "policy", "coverage", "band", "clock", "reasons", "brake",
+    "heart", "progress",
 )  # fmt: skip
 MAY_CHANGE_THE_DISK = ("fs", "intents", "locks")
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+from fsdm.action import Verify
 from fsdm.catalog import Catalog
 from fsdm.crew import InlineCrew
 from fsdm.fs import FileSystem
 from fsdm.inspection import Inspection
-from fsdm.plan import Verify
 from fsdm.state import Marker
 from tests.kit import PATIENCE_S
 from tests.test_refs import put_chunk

@@ -11,11 +11,11 @@ import pytest
 
 from fsdm import inspector as module
 from fsdm import locks
+from fsdm.action import Found
 from fsdm.fs import FileSystem
 from fsdm.inspector import Answer, Inspector, checked_at, verified_at
 from fsdm.intents import look_at
 from fsdm.layout import READY, VERIFIED
-from fsdm.plan import Found
 from fsdm.rate import Rate
 from fsdm.refs import Refs
 from tests.kit import PATIENCE_S, touch_delete

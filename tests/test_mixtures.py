@@ -23,12 +23,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fsdm import DataChunk, DataManager
-from fsdm.apply import Applier, Done
+from fsdm.action import Report
+from fsdm.apply import Applier
 from fsdm.client import Client
 from fsdm.errors import WaitTimeoutError
 from fsdm.fetcher import HttpFetcher
 from fsdm.hosts import Hosts
-from fsdm.plan import Report
+from fsdm.outcome import Done
 from fsdm.transfer import Transfer
 from tests.kit import PATIENCE_S, Fault, Source, an_id, content, eventually, failure, put_want, touch_delete
 from tests.test_body import a_certificate, serving_with

@@ -21,20 +21,22 @@ import fsdm.intents
 import fsdm.plan
 import fsdm.reconciler
 import fsdm.refs
-from fsdm.apply import Applier, Done, Stale
+from fsdm.apply import Applier
 from fsdm.fs import FileSystem
 from fsdm.layout import READY
 from fsdm.locks import SHARED, close_fd
 from fsdm.model import FileEntry, Manifest
+from fsdm.outcome import Done, Stale
 from fsdm.refs import Refs
 from tests.test_stateful import SETTINGS, Asking, Bringing, Everything, Judging, Readers, Removing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from fsdm.action import Publish
     from fsdm.layout import Layout, Place
     from fsdm.model import DataChunk
-    from fsdm.plan import Memo, Publish
+    from fsdm.plan import Memo
     from fsdm.state import Marker
 
 pytestmark = pytest.mark.timeout(600)  # a search is long where the machine is busy

@@ -13,6 +13,25 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from fsdm.action import (
+    Absolve,
+    Action,
+    Clear,
+    Condemn,
+    Confirm,
+    Discard,
+    Dismiss,
+    Fetch,
+    Forget,
+    Found,
+    Overrule,
+    Publish,
+    Renew,
+    Report,
+    Retire,
+    Verify,
+    Wait,
+)
 from fsdm.errors import DiskError, TransferError
 from fsdm.layout import Place
 from fsdm.model import Failure, MarkerStamp
@@ -25,26 +44,9 @@ from fsdm.plan import (
     PERMANENT_S,
     RETRY_AFTER_MAX_S,
     SETTLE_S,
-    Absolve,
-    Action,
     Asked,
-    Clear,
-    Condemn,
-    Confirm,
-    Discard,
-    Dismiss,
-    Fetch,
-    Forget,
-    Found,
     Memo,
-    Overrule,
-    Publish,
-    Renew,
-    Report,
-    Retire,
     Unreadable,
-    Verify,
-    Wait,
     decide,
     delete_is_later,
     held_delay,
@@ -380,6 +382,14 @@ def _later_intent(world: World) -> Literal["want", "delete"] | None:
 @example(World(ChunkState(ID, want=WANT, delete=EARLY_DELETE, ready=(OLD,)), NO_MEMO, readable=False))
 @example(World(ChunkState(ID, want=WANT, ready=(OLD, NEW)), NO_MEMO, good=frozenset({NEW})))
 @example(World(ChunkState(ID, want=WANT, ready=(OLD,)), Memo(suspect=OLD), good=frozenset({OLD})))
+@example(
+    World(
+        ChunkState(ID, want=WANT, delete=TIED_DELETE, verify=DELETE, ready=(OLD,)),
+        NO_MEMO,
+        good=frozenset({OLD}),
+        damaged=frozenset({OLD}),
+    )
+)
 def test_from_any_state_it_comes_to_rest_where_the_later_intent_asks_for(world: World) -> None:
     before, asked = world.state, _later_intent(world)
     verify = before.verify if before.verify and before.verify.fault else None
@@ -388,7 +398,7 @@ def test_from_any_state_it_comes_to_rest_where_the_later_intent_asks_for(world: 
     assert end.verify == verify
     if world.renewed:
         assert asked != "delete"
-        asked = "want" if before.delete is None else None
+        asked = asked or ("want" if before.delete is None else None)
     if asked == "delete":
         assert (end.ready, end.unready, end.partial, end.delete) == ((), (), Partial.NONE, None)
         overruled = before.want and not before.want.fault and end.want is None

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fsdm import DataManager
+from fsdm.action import Condemn, Found, Renew
 from fsdm.client import Client
 from fsdm.fs import FileSystem
 from fsdm.intents import look_at
 from fsdm.kept import is_kept
 from fsdm.layout import READY, WANT, Layout
-from fsdm.plan import Condemn, Found, Renew
 from fsdm.repair import condemn, renew
 from tests.kit import PATIENCE_S, chunk_dir, eventually, expected, failure, files_of, put_want, touch_delete
 from tests.processes import fsdm

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fsdm import DataChunk, DataManager, Limits
+from fsdm.action import Fetch
 from fsdm.catalog import Catalog
 from fsdm.crew import InlineCrew
 from fsdm.errors import TransferError
@@ -20,7 +21,6 @@ from fsdm.intents import look_at
 from fsdm.layout import Layout
 from fsdm.manager import make_layout
 from fsdm.model import FileEntry
-from fsdm.plan import Fetch
 from fsdm.reconciler import Reconciler
 from fsdm.room import Room
 from fsdm.state import Marker

@@ -19,22 +19,9 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING
 
+from fsdm.action import Action, Clear, Confirm, Discard, Fetch, Forget, Overrule, Publish, Retire, Wait
 from fsdm.layout import Place
-from fsdm.plan import (
-    Action,
-    Clear,
-    Confirm,
-    Discard,
-    Fetch,
-    Forget,
-    Memo,
-    Overrule,
-    Publish,
-    Retire,
-    Unreadable,
-    Wait,
-    decide,
-)
+from fsdm.plan import Memo, Unreadable, decide
 from fsdm.state import ChunkState, Partial
 from fsdm.state import Marker as Seen
 

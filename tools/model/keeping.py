@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
-from fsdm.plan import Clear, Confirm, Discard, Fetch, Forget, Memo, Publish, Retire, decide
+from fsdm.action import Clear, Confirm, Discard, Fetch, Forget, Publish, Retire
+from fsdm.plan import Memo, decide
 from fsdm.state import ChunkState, Marker, Partial
 
 from .directories import NOWHERE, Directory, Reconciler, World, Wrong, put_directory, there
