@@ -235,8 +235,8 @@ def ready_is_not_durable(put: pytest.MonkeyPatch) -> None:
     """A partial is renamed before its READY is durable."""
     write = FileSystem.write
 
-    def careless(self: FileSystem, path: str, data: bytes, *, durable: bool) -> None:
-        write(self, path, data, durable=durable and not path.endswith(READY))
+    def careless(self: FileSystem, path: str, data: bytes, *, durable: bool, **how: Any) -> None:
+        write(self, path, data, durable=durable and not path.endswith(READY), **how)
 
     put.setattr(FileSystem, "write", careless)
 
