@@ -220,7 +220,7 @@ def test_status_leaks_no_descriptor_on_a_directory(layout):
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(3):
         read_status(layout)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before
 
 
 def test_a_held_directory_that_was_removed_is_stale(layout):

@@ -54,7 +54,7 @@ def test_what_was_never_started_can_be_stopped_and_no_thread_is_there_before_it_
     before = threading.active_count()
     one = inspection(layout, days=30.0)
     one.hire()
-    assert threading.active_count() == before
+    assert threading.active_count() <= before
     assert one.stop(PATIENCE_S)
 
 

@@ -83,7 +83,7 @@ def test_who_stops_early_leaves_nothing_held_and_no_thread(layout: Layout, place
     first.join(PATIENCE_S)
     run.close()
     assert len(os.listdir("/proc/self/fd")) <= fds
-    assert threading.active_count() == threads
+    assert threading.active_count() <= threads  # others may have ended meanwhile
     assert all(can_lock(layout.path(place)) for place in places)
 
 

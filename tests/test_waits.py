@@ -136,7 +136,7 @@ def test_a_thousand_waits_on_one_loop_end_when_their_markers_go(client: Client, 
         waits = asyncio.gather(*(client.wait_async(one, PATIENCE_S) for one in ids))
         whole = asyncio.create_task(client.wait_converged_async(PATIENCE_S))
         await looked(client, 2 * len(ids))
-        assert threading.active_count() == threads
+        assert threading.active_count() <= threads
         assert not waits.done()
         for start, chunk in enumerate(comes):
             put_chunk(layout, chunk_id=chunk.id, start=start, end=start + 1)
