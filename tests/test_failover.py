@@ -180,7 +180,7 @@ HANDS = {
 
 
 def befalls(deed: Deed, hand: str, data_dir: Path, source: Source, mutant: str) -> None:
-    """A process is in the middle of a step when this befalls it, and another one is ready to take over.
+    """A process is in the middle of a step, another one is ready to take over, and this befalls the first.
 
     Raises:
         TwoWriteError: that one did not wait.
@@ -190,11 +190,11 @@ def befalls(deed: Deed, hand: str, data_dir: Path, source: Source, mutant: str) 
     with Writer(data_dir, log, mutant) as first:
         put_want(data_dir, here)
         eventually(lambda: chunk_dir(data_dir, here).exists() and not entries(data_dir / "want"))
-        with Writer(data_dir, log, mutant) as second:
-            first.tell(f"block {HANDS[hand]}")
-            put_want(data_dir, then)
-            touch_delete(data_dir, here.id)
-            first.hears("blocked")
+        first.tell(f"block {HANDS[hand]}")
+        put_want(data_dir, then)
+        touch_delete(data_dir, here.id)
+        first.hears("blocked")
+        with Writer(data_dir, log, mutant) as second:  # only now: one that shares LOCK might do all of it alone
             deed(data_dir, log, first)
             eventually(lambda: not entries(data_dir / "want") and not entries(data_dir / "delete"), "it goes on")
             first.kill()
