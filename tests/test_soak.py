@@ -50,6 +50,15 @@ def test_readers_that_take_no_lock_are_found(tmp_path: Path) -> None:
     assert figures["violations"] != []
 
 
+def test_a_chunk_that_is_found_damaged_though_nothing_damaged_it_is_told(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import fsdm.rehash\nfsdm.rehash.Rehash._compare = lambda self, fd, entry: 'has other bytes'\n"
+    )
+    code, figures = soaked(tmp_path, 0.3, PYTHONPATH=str(tmp_path))
+    assert code == 1
+    assert any(soak.DAMAGED in violation for violation in figures["violations"])
+
+
 def test_what_rises_is_found_and_what_only_swings_is_not() -> None:
     figures = soak.Figures(growth=dict.fromkeys(soak.MAY_GROW, 0.0))
     assert figures.problems == []
