@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fsdm.catalog import Catalog
+from fsdm.document import declared_bytes, read_document
 from fsdm.errors import DataDirectoryError
-from fsdm.fs import free_bytes, read_regular
-from fsdm.layout import READY, WANT_MAX_BYTES, Layout, Place, is_id
+from fsdm.fs import free_bytes
+from fsdm.layout import READY, Layout, Place, is_id
 from fsdm.locks import exists, reconciler_owner
 from fsdm.room import bytes_in
 from fsdm.scan import look, scan
@@ -147,26 +147,6 @@ def _where(places: Iterable[Place], want: dict[str, Any]) -> tuple[str | None, r
         ):
             return dataset_id, range(start, end)
     return None, None
-
-
-def read_document(path: str) -> dict[str, Any]:
-    """What a JSON file says, or nothing: this is for showing, and what is wrong with it is told elsewhere."""
-    try:
-        read = read_regular(path, 16 * WANT_MAX_BYTES)
-        document = json.loads(read[1]) if read is not None else {}
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return document if isinstance(document, dict) else {}
-
-
-def declared_bytes(files: object) -> int | None:
-    """The bytes of all files of a want or of READY, where each one's size is given."""
-    if not isinstance(files, dict):
-        return None
-    sizes = [
-        entry["size"] for entry in files.values() if isinstance(entry, dict) and isinstance(entry.get("size"), int)
-    ]
-    return sum(sizes) if len(sizes) == len(files) else None
 
 
 def read_note(path: str) -> dict[str, Any] | None:

@@ -15,6 +15,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from fsdm.catalog import Catalog
+from fsdm.document import declared_bytes, read_document
 from fsdm.errors import DataDirectoryError
 from fsdm.extents import came_in
 from fsdm.holders import Holders, look_for_holders
@@ -22,7 +23,7 @@ from fsdm.layout import PARTS, READY, is_id
 from fsdm.locks import exists, reconciler_owner
 from fsdm.owner import Owner
 from fsdm.progress import Failing, Retiring, Running, Survey
-from fsdm.status import declared_bytes, read_disk_status, read_document
+from fsdm.status import read_disk_status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
