@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from fsdm.catalog import Catalog
 from fsdm.document import declared_bytes, read_document
-from fsdm.errors import DataDirectoryError
 from fsdm.fs import free_bytes
 from fsdm.layout import READY, Layout, Place, is_id
-from fsdm.locks import exists, reconciler_owner
+from fsdm.locks import exists, who_reconciles
 from fsdm.room import bytes_in
 from fsdm.scan import look, scan
 from fsdm.state import ChunkState, Oddity, State, name_of
@@ -87,10 +86,11 @@ def read_status(layout: Layout) -> Status:
         status = read_chunk_status(layout, state)
         if status is not None:
             chunks[chunk_id] = status
+    owner = who_reconciles(layout)
     return Status(
         chunks,
         tuple(oddities),
-        _reconciler(layout),
+        None if owner is None else owner.says,
         read_disk_status(layout),
         read_note(layout.pause),
         read_note(layout.brake),
@@ -124,13 +124,6 @@ def read_chunk_status(layout: Layout, state: ChunkState) -> ChunkStatus | None:
         next_attempt_at=failure.get("next_attempt_at"),
         verifying=state.verify is not None and state.verify.fault is None,
     )
-
-
-def _reconciler(layout: Layout) -> str | None:
-    try:
-        return reconciler_owner(layout)
-    except DataDirectoryError as e:
-        return f"not known: {e}"
 
 
 def read_disk_status(layout: Layout) -> DiskStatus:
