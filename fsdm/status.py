@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fsdm.catalog import Catalog
 from fsdm.document import declared_bytes, read_document
-from fsdm.fs import free_bytes
+from fsdm.fs import read_space
 from fsdm.layout import READY, Layout, Place, is_id
 from fsdm.locks import exists, who_reconciles
 from fsdm.room import bytes_in
@@ -128,7 +127,8 @@ def read_chunk_status(layout: Layout, state: ChunkState) -> ChunkStatus | None:
 
 def read_disk_status(layout: Layout) -> DiskStatus:
     """How the file system stands, by a look of our own."""
-    return DiskStatus(free_bytes(layout.root), bool(os.statvfs(layout.root).f_flag & os.ST_RDONLY))
+    space = read_space(layout.root)
+    return DiskStatus(space.free_bytes, space.read_only)
 
 
 def _where(places: Iterable[Place], want: dict[str, Any]) -> tuple[str | None, range | None]:
