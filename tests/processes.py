@@ -26,7 +26,7 @@ def fsdm(*arguments: object, stdin: bytes = b"", **environment: str) -> subproce
         input=stdin.decode(),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         env={**os.environ, **environment},
         check=False,
     )

@@ -77,7 +77,7 @@ def test_the_data_directory_is_taken_before_and_after_the_verb_and_from_the_envi
 )
 def test_wrong_usage_ends_with_2(arguments: list[str], layout: object, data_dir: Path) -> None:
     done = subprocess.run(
-        [*FSDM, *arguments], cwd=data_dir, capture_output=True, text=True, timeout=60, check=False,
+        [*FSDM, *arguments], cwd=data_dir, capture_output=True, text=True, timeout=120, check=False,
         env={key: value for key, value in os.environ.items() if key != "FSDM_DATA_DIR"},
     )  # fmt: skip
     assert done.returncode == 2
@@ -270,7 +270,7 @@ def test_protocol_and_schema_print_what_is_shipped(source: Source) -> None:
 
 def test_a_reader_that_has_gone_is_no_error(data_dir: Path, chunk: DataChunk) -> None:
     script = f"{sys.executable} -m fsdm ls -d {data_dir}; echo $? >&2"
-    done = subprocess.run(["sh", "-c", f"({script}) | true"], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(["sh", "-c", f"({script}) | true"], capture_output=True, text=True, timeout=120, check=False)
     assert done.stderr == "0\n"
 
 

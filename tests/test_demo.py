@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from fsdm import DataChunk
 
 SCALE = 0.001
-PATIENCE_S = 60
+PATIENCE_S = 120
 
 
 class Meddler(io.StringIO):

@@ -48,7 +48,7 @@ _slip: tuple[str, ...] = ()  # what is put into the programs that are started
 PRELUDE = """
 import sys
 from tests.slips import Slip
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 if sys.argv[2:]:
     Slip(*sys.argv[2:]).put_for_good()
     PATIENCE_S = 4.0
