@@ -1,4 +1,4 @@
-"""What signals ask of `fsdm run`."""
+"""What signals ask of a command that runs on."""
 
 from __future__ import annotations
 
@@ -19,6 +19,14 @@ signals = Signals()
 print("ready", flush=True)
 signals.serve(lambda: os.write(int(sys.argv[1]), b"again\\n"))
 os.write(int(sys.argv[1]), b"end\\n")
+"""
+LOOK = """
+import signal, sys
+from fsdm.signals import asked_to_end
+asked = asked_to_end()
+print(asked.is_set())
+signal.raise_signal(int(sys.argv[1]))
+print(asked.is_set())
 """
 # in a session of its own, whose terminal is standard input
 IN_A_TERMINAL = """
@@ -49,6 +57,14 @@ def test_each_sighup_is_served_and_sigterm_and_sigint_end_it() -> None:
                 process.send_signal(number)
                 assert told.read() == b"end\n"
             assert process.wait(PATIENCE_S) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_what_looks_again_and_again_sees_that_it_is_asked_to_end(number: int) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LOOK, str(int(number))], capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "False\nTrue\n")
 
 
 @pytest.mark.parametrize("is_nohup", [False, True])
