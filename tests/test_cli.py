@@ -274,6 +274,41 @@ def test_a_reader_that_has_gone_is_no_error(data_dir: Path, chunk: DataChunk) ->
     assert done.stderr == "0\n"
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_streams_that_are_closed_are_no_error_and_nobody_writes_into_what_is_opened_next(
+    data_dir: Path, chunk: DataChunk, closed: str
+) -> None:
+    verbs = (f"hold {chunk.dataset_id} 0 -- cat /dev/null", "map", "run --once")
+    for verb in verbs:
+        directory = data_dir.parent / "another" if verb.startswith("run") else data_dir
+        script = f"FSDM_DATA_DIR={directory} exec {sys.executable} -m fsdm {verb} {closed}"
+        done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, timeout=60, check=False)
+        assert (done.returncode, "Traceback" in done.stderr) == (0, False), (verb, done.stderr)
+
+
+def test_a_stdout_that_is_full_is_told_in_a_line(data_dir: Path, chunk: DataChunk) -> None:
+    with open("/dev/full", "w") as full:
+        for verb in ("ls", "protocol"):
+            command = [*FSDM, verb, "-d", str(data_dir)]
+            done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+            told = done.stderr.splitlines()[-2:]
+            assert told[0] == "fsdm: stdout cannot be written: No space left on device", done.stderr
+            assert (done.returncode, told[1].strip()) == (1, "make room where the output goes, and run it again")
+
+
+def test_what_a_stream_has_no_characters_for_is_an_escape_and_a_path_keeps_its_bytes(
+    data_dir: Path, chunk: DataChunk
+) -> None:
+    assert "\\u2026" in fsdm("protocol", PYTHONIOENCODING="ascii").stdout
+    odd = data_dir.parent / os.fsdecode(b"n\xff")
+    odd.symlink_to(data_dir)
+    command = [*FSDM, "find", "-d", os.fsencode(odd), chunk.dataset_id, "0"]
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
+    done = subprocess.run(command, capture_output=True, env=environment, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert os.path.isdir(done.stdout.removesuffix(b"\n"))
+
+
 def test_reading_verbs_load_neither_pydantic_nor_requests_nor_watchdog(data_dir: Path, chunk: DataChunk) -> None:
     code = (
         "import sys; from fsdm.cli import main; main(sys.argv[1:]); "
