@@ -11,9 +11,10 @@ import socket
 import time
 from typing import TYPE_CHECKING, Final
 
+from fsdm.document import read_document
 from fsdm.errors import DataDirectoryError
 from fsdm.events import Event
-from fsdm.fs import FileSystem, read_regular
+from fsdm.fs import FileSystem
 from fsdm.locks import exists
 
 if TYPE_CHECKING:
@@ -76,11 +77,6 @@ class Pause:
 
     def _said(self) -> str:
         """What the file says of who, and why: anybody may have written anything there, or nothing."""
-        try:
-            read = read_regular(self._layout.pause, PAUSE_MAX_BYTES)
-            said = json.loads(read[1]) if read is not None else None
-        except (OSError, ValueError, RecursionError):
-            said = None
-        words = [said.get("by"), said.get("reason")] if isinstance(said, dict) else []
-        shown = ": ".join(word for word in words if isinstance(word, str) and word)
+        said = read_document(self._layout.pause, PAUSE_MAX_BYTES)
+        shown = ": ".join(word for word in (said.get("by"), said.get("reason")) if isinstance(word, str) and word)
         return f" ({shown})" if shown else ""

@@ -356,17 +356,16 @@ class Reconciler:
 
     def _decide(self, chunk_id: str) -> None:
         state = self._states[chunk_id]
-        memo = self._memory.of(chunk_id)
         if chunk_id in self._busy:
             self._stop_if_unwanted(state)
             return
         now = self._clock()
         if self._aftermath.is_held(chunk_id) and not (state.delete or state.unready):
             self._aftermath.let_go(chunk_id)
-            memo = self._memory.of(chunk_id)
             if state.ready:
                 told = "the delete was withdrawn, nothing is fetched"
                 self._tell(Event("available", chunk_id, told, state.ready[0].dataset_id))
+        memo = self._memory.of(chunk_id)
         decision = decide(state, memo, now)
         if self._disk.refusal and isinstance(decision, Publish):
             decision = Wait(self._disk.hold_back(chunk_id, now))

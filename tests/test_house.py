@@ -17,7 +17,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     *(tuple(floor.split()) for floor in (
         "errors events doorbell crew fs answer ledger outage waits heart probe signals owner",
         "layout stop limits ranges rate size policy lookup clock brake tally",
-        "model index action outcome coverage state locks watch connection hosts progress extents",
+        "model index action outcome coverage state locks watch connection hosts progress extents document",
         "band plan pause config intents kept refs catalog sink parts session lanes holders",
         "body agenda scan audit download transfer room verdict memory reasons assignment gauges",
         "repair status fetcher disk admission trash difference deletes rehash",

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import signal
 import sys
-import threading
 import time
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
@@ -133,7 +131,7 @@ def _foresee(arguments: argparse.Namespace, limits: Limits) -> int:
 def _reconcile(arguments: argparse.Namespace, limits: Limits, show: Callable[[Event], None]) -> int:
     from fsdm.manager import run_forever, run_once
     from fsdm.service import Service
-    from fsdm.signals import Signals
+    from fsdm.signals import Signals, asked_to_end
     from fsdm.talk import say
 
     as_json = arguments.log_format == "json"
@@ -157,9 +155,7 @@ def _reconcile(arguments: argparse.Namespace, limits: Limits, show: Callable[[Ev
                 attend=service.attend,
             )
         return EXIT_OK
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    stop = asked_to_end()
     troubles = run_once(data_dir, stop, limits, show, wait=arguments.wait, allow_unknown_fs=arguments.allow_unknown_fs)
     for name, why in troubles.items():
         say(f"{name}: {why}", as_json=as_json)
