@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import threading
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from fsdm.catalog import Catalog
 from fsdm.errors import (
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from fsdm.layout import Place
     from fsdm.model import DataChunk
     from fsdm.status import Status
+
+LOOK: Final = "`fsdm status` tells why"
 
 
 def check_format(layout: Layout) -> None:
@@ -279,6 +281,10 @@ class Client:
         except FileNotFoundError:
             check_format(self._layout)  # says so where the whole data directory has gone
             return []
+        except PermissionError as e:
+            raise DataDirectoryError(
+                f"{directory} may not be listed by this user", hint='see "Threats" in `fsdm protocol`'
+            ) from e
 
     def _until_so(self, chunk_id: str, timeout_s: float | None) -> Generator[float, None, bool]:
         layout = self._layout
@@ -290,7 +296,7 @@ class Client:
             return not any(map(exists, markers))
 
         if not (yield from self._waits.until(done, timeout_s)):
-            raise WaitTimeoutError(f"chunk {chunk_id} has not converged: {self._standing(chunk_id)}")
+            raise WaitTimeoutError(f"chunk {chunk_id} has not converged: {self._standing(chunk_id)}", hint=LOOK)
         return self._is_available(chunk_id)
 
     def _until_converged(self, timeout_s: float | None) -> Generator[float, None, None]:
@@ -301,7 +307,10 @@ class Client:
         if not (yield from self._waits.until(done, timeout_s)):
             pending = self._pending()
             first = ", ".join(f"{chunk_id[:12]} ({self._standing(chunk_id)})" for chunk_id in pending[:3])
-            raise WaitTimeoutError(f"{len(pending)} intents are pending: {first}{' …' * (len(pending) > 3)}")
+            raise WaitTimeoutError(
+                f"{len(pending)} intents are pending: {first}{' …' * (len(pending) > 3)}",
+                hint=LOOK,
+            )
 
     def _is_available(self, chunk_id: str) -> bool:
         if exists(self._layout.delete_marker(chunk_id)):

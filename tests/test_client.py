@@ -13,6 +13,7 @@ import pytest
 from fsdm import Client, DataManager
 from fsdm.errors import (
     ClosedError,
+    DataDirectoryError,
     ForeignProcessError,
     InvalidInputError,
     NoDataDirectoryError,
@@ -345,3 +346,14 @@ def test_a_child_may_open_the_directory_for_itself(client: Client, layout: Layou
             return found(mine, 0)
 
     assert in_a_fork(find) == place.chunk_id
+
+
+def test_a_directory_of_markers_that_may_not_be_listed_is_an_error_of_the_data_directory(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: str) -> list[str]:
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(os, "listdir", refuse)
+    with pytest.raises(DataDirectoryError, match="may not be listed by this user"):
+        client.wait_converged(0)
