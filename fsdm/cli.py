@@ -84,12 +84,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         parser.print_help()
         sys.exit(EXIT_USAGE)
     if (arguments.verb == "hold") != bool(command):
-        what = (
-            "which command? fsdm hold DATASET BLOCK -- CMD…"
-            if arguments.verb == "hold"
-            else "nothing follows `--` here"
-        )
-        parser.error(what)
+        arguments.refuse("which command?" if arguments.verb == "hold" else "nothing follows `--` here")
     arguments.command = command
     arguments.build_parser = build_parser  # for the verbs that describe the whole command line
     # the demo plays in a directory of its own, unless one is named outright
@@ -124,6 +119,7 @@ def build_parser(names: Container[str] = VERBS) -> argparse.ArgumentParser:
             description=f"{purpose[0].upper()}{purpose[1:]}.",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
+        verb.set_defaults(refuse=verb.error)
         if name in names:
             module = _verb(name)
             verb.epilog = f"examples:\n{indent(module.EXAMPLES, '  ')}\n{EXIT_CODES}"

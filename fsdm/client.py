@@ -29,6 +29,7 @@ from fsdm.layout import FORMAT, READY, U64_MAX, Layout, as_id, is_id
 from fsdm.locks import exists
 from fsdm.pause import place_pause, remove_pause
 from fsdm.refs import ChunkRef, Refs
+from fsdm.size import count
 from fsdm.waits import Waits, in_thread, on_loop
 
 if TYPE_CHECKING:
@@ -40,6 +41,12 @@ if TYPE_CHECKING:
     from fsdm.status import Status
 
 LOOK: Final = "`fsdm status` tells why"
+
+
+def _lack(root: str) -> str:
+    if not exists(root):
+        return "there is nothing"
+    return "it has no fsdm.json that is a file" if os.path.isdir(root) else "it is no directory"
 
 
 def check_format(layout: Layout) -> None:
@@ -58,7 +65,7 @@ def check_format(layout: Layout) -> None:
         ) from e
     if read is None:
         raise NoDataDirectoryError(
-            f"{layout.root} is not a data directory: it has no fsdm.json that is a file",
+            f"{layout.root} is not a data directory: {_lack(layout.root)}",
             hint="check the path; `fsdm run -d DIR` or DataManager(DIR) makes a new one",
         )
     try:
@@ -308,7 +315,8 @@ class Client:
             pending = self._pending()
             first = ", ".join(f"{chunk_id[:12]} ({self._standing(chunk_id)})" for chunk_id in pending[:3])
             raise WaitTimeoutError(
-                f"{len(pending)} intents are pending: {first}{' …' * (len(pending) > 3)}",
+                f"{count(len(pending), 'intent')} {'is' if len(pending) == 1 else 'are'} pending: "
+                f"{first}{' …' * (len(pending) > 3)}",
                 hint=LOOK,
             )
 

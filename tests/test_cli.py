@@ -256,7 +256,7 @@ def test_wait_for_everything_and_for_one(data_dir: Path, chunk: DataChunk, sourc
     put_want(data_dir, stalled)
     done = fsdm("wait", "-d", data_dir, "--timeout", "0.1")
     assert done.returncode == 4
-    assert "1 intents are pending" in done.stderr
+    assert "1 intent is pending" in done.stderr
 
 
 def test_protocol_and_schema_print_what_is_shipped(source: Source) -> None:
@@ -272,6 +272,16 @@ def test_a_reader_that_has_gone_is_no_error(data_dir: Path, chunk: DataChunk) ->
     script = f"{sys.executable} -m fsdm ls -d {data_dir}; echo $? >&2"
     done = subprocess.run(["sh", "-c", f"({script}) | true"], capture_output=True, text=True, timeout=120, check=False)
     assert done.stderr == "0\n"
+
+
+def test_a_hold_without_a_command_is_shown_where_the_command_stands() -> None:
+    done = fsdm("hold", "-d", ".", "a" * 64, "0")
+    assert done.stderr == (
+        "usage: fsdm hold [-h] [-d DIR] [--json] DATASET BLOCK -- CMD [ARG ...]\nfsdm hold: error: which command?\n"
+    )
+    told = fsdm("hold", "--help").stdout
+    assert "FSDM_CHUNK_PATH" in told.partition("examples:")[0]
+    assert fsdm("ls", "-d", ".", "--", "true").stderr.endswith("fsdm ls: error: nothing follows `--` here\n")
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])

@@ -65,7 +65,7 @@ CHANGES = {
 }
 PURE_IMPORTS = re.compile(
     r"__future__|bisect|collections(\.abc)?|dataclasses|datetime|email\.utils|enum|errno|functools|heapq|ipaddress|itertools|operator|os|"
-    r"pydantic(_core)?|re|types|"
+    r"pydantic(_core)?|re|shlex|types|"
     r"typing|urllib\.parse|"
     rf"fsdm\.({'|'.join(PURE)})"
 )

@@ -204,7 +204,7 @@ def test_a_wait_on_a_loop_in_vain_says_how_it_stands(client: Client, data_dir: P
     put_want(data_dir, chunk)
     with pytest.raises(WaitTimeoutError, match=f"{chunk.id} has not converged: wanted"):
         asyncio.run(client.wait_async(chunk.id, 0))
-    with pytest.raises(WaitTimeoutError, match=r"1 intents are pending: .* \(wanted\)"):
+    with pytest.raises(WaitTimeoutError, match=r"1 intent is pending: .* \(wanted\)"):
         asyncio.run(client.wait_converged_async(0.01))
     with pytest.raises(InvalidInputError, match="chunk_id"):
         asyncio.run(client.wait_async("no id"))
