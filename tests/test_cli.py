@@ -319,6 +319,22 @@ def test_what_a_stream_has_no_characters_for_is_an_escape_and_a_path_keeps_its_b
     assert os.path.isdir(done.stdout.removesuffix(b"\n"))
 
 
+def test_a_reconciler_whose_events_nobody_reads_any_more_says_so_once_and_goes_on(
+    data_dir: Path, source: Source
+) -> None:
+    chunks = [source.chunk(start=start, end=start + 1) for start in range(2)]
+    with reconciling(data_dir, "--json") as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        for chunk in chunks:
+            put_want(data_dir, chunk)
+        assert fsdm("wait", "-d", data_dir, "--timeout", PATIENCE_S).returncode == 0
+        process.terminate()
+        assert process.stderr is not None
+        assert process.stderr.read() == "nobody reads stdout any more: events are told there no longer\n"
+        assert process.wait(PATIENCE_S) == 0
+
+
 def test_reading_verbs_load_neither_pydantic_nor_requests_nor_watchdog(data_dir: Path, chunk: DataChunk) -> None:
     code = (
         "import sys; from fsdm.cli import main; main(sys.argv[1:]); "
