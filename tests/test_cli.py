@@ -16,7 +16,7 @@ from fsdm import DataManager
 from fsdm.cli import build_parser
 from fsdm.verbs import VERBS
 from tests.kit import PATIENCE_S, an_id, chunk_dir, entries, eventually, put_want, touch_delete
-from tests.processes import FSDM, fsdm, fsdm_json, kill_group, owner, reconciling, running, shell_holding
+from tests.processes import FSDM, begun, fsdm, fsdm_json, kill_group, owner, reconciling, running, shell_holding
 from tests.test_session import Host
 
 if TYPE_CHECKING:
@@ -129,15 +129,15 @@ def test_hold_runs_a_command_that_holds_the_chunk_for_as_long_as_it_runs(data_di
         "-c",
         "echo $FSDM_CHUNK_PATH; read x; ls $FSDM_CHUNK_PATH; exit 7",
     ]
-    holder = subprocess.Popen([*FSDM, *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert holder.stdout is not None
-    assert holder.stdout.readline() == f"{chunk_dir(data_dir, chunk)}/data\n"
-    touch_delete(data_dir, chunk.id)
-    eventually(lambda: fsdm_json("status", "-d", data_dir)["chunks"][0]["state"] == "retiring")
-    assert fsdm("wait", "-d", data_dir, chunk.id, "--timeout", "0.2").returncode == 4
-    out, _ = holder.communicate("\n", timeout=PATIENCE_S)
-    assert out.split() == sorted(chunk.files)
-    assert holder.returncode == 7
+    with begun([*FSDM, *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == f"{chunk_dir(data_dir, chunk)}/data\n"
+        touch_delete(data_dir, chunk.id)
+        eventually(lambda: fsdm_json("status", "-d", data_dir)["chunks"][0]["state"] == "retiring")
+        assert fsdm("wait", "-d", data_dir, chunk.id, "--timeout", "0.2").returncode == 4
+        out, _ = holder.communicate("\n", timeout=PATIENCE_S)
+        assert out.split() == sorted(chunk.files)
+        assert holder.returncode == 7
     assert fsdm("wait", "-d", data_dir, chunk.id, "--timeout", "20").stdout == f"{chunk.id}\tgone\n"
 
 
