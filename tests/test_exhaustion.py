@@ -479,7 +479,7 @@ FAULTS = [
     ),
     Fault(
         "what nobody thought of leaves its id busy",
-        Slip("fsdm.reconciler:Reconciler._carry_out", "except Exception as e:", "except OSError as e:"),
+        Slip("fsdm.errands:Errands._carry_out", "except Exception as e:", "except OSError as e:"),
         test_a_worker_without_memory_holds_up_no_other_and_tries_again,
         {"error": MemoryError()},
     ),

@@ -22,7 +22,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "body agenda scan audit download transfer room verdict memory reasons assignment gauges",
         "repair status fetcher disk admission trash difference deletes rehash",
         "apply",
-        "inspector verification",
+        "inspector verification errands",
         "aftermath survey scrub forecast",
         "inspection",
         "reconciler client explain",

@@ -824,7 +824,7 @@ class World:
         busy, self._busy = self._busy, None
         for _ in range(PASSES):
             self.run()
-            if not self.works and not self.reconciler._busy and not self.reconciler._agenda._soon:  # type: ignore[union-attr]
+            if not self.works and not self.reconciler._errands and not self.reconciler._agenda._soon:  # type: ignore[union-attr]
                 break
         self._cut, self._busy = cut, busy
 
@@ -923,7 +923,7 @@ class World:
 
     def _rests(self) -> bool:
         it = self.reconciler
-        return not self._left() and not self.works and it is not None and not it._states and not it._busy
+        return not self._left() and not self.works and it is not None and not it._states and not it._errands
 
     def _left(self) -> list[str]:
         directories = (self.layout.want, self.layout.delete, self.layout.partial, self.layout.trash)
