@@ -167,6 +167,18 @@ def test_want_takes_files_standard_input_and_json_lines_and_one_bad_one_does_not
     assert sorted(fsdm("ls", "-d", data_dir).stdout.split()) == sorted([three.id, four.id])
 
 
+def test_a_want_that_cannot_be_taken_is_named_and_does_not_keep_the_others(data_dir: Path, source: Source) -> None:
+    fsdm("run", "--once", "-d", data_dir)
+    good = source.chunk()
+    large = source.chunk().to_json().rstrip().removesuffix(b"}") + b',"x":"' + b"y" * 2**20 + b'"}'
+    done = fsdm("want", "-d", data_dir, "-", stdin=large + b'\n{"id":1}\n' + good.to_json())
+    assert done.returncode == 2
+    first, second = done.stderr.splitlines()
+    assert first.startswith("fsdm: -:1: files: the want has ")
+    assert second.startswith("fsdm: -:2: id: ")
+    assert entries(data_dir / "want") == [good.id]
+
+
 def test_run_once_converges_and_ends_with_4_if_something_cannot(data_dir: Path, source: Source) -> None:
     good, missing, damaged = source.chunk(), source.chunk(start=10, end=20), source.chunk(start=20, end=30)
     source.fault(f"/{missing.id}/blocks.parquet", status=404)
