@@ -469,7 +469,7 @@ class Inline:
     def passes(self, count: int = 8, *, scan: bool = True) -> None:
         for _ in range(count):
             if scan:
-                self.it._next_scan = 0.0
+                self.it.passes.next_scan = 0.0
             self.it.step()
 
     def told(self, kind: str) -> list[str]:

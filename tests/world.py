@@ -780,7 +780,7 @@ class World:
         """One round of the loop: what is found is decided and dispatched, but not yet carried out."""
         if self.reconciler is None:
             return
-        self.reconciler._next_scan = 0.0
+        self.reconciler.passes.next_scan = 0.0
         if self._looking:  # the loop is one thread: amid a round it can only be rung
             return
         armed = self._cut
@@ -824,7 +824,7 @@ class World:
         busy, self._busy = self._busy, None
         for _ in range(PASSES):
             self.run()
-            if not self.works and not self.reconciler._errands and not self.reconciler._agenda._soon:  # type: ignore[union-attr]
+            if not self.works and not self.reconciler.passes.errands and not self.reconciler.passes.agenda._soon:  # type: ignore[union-attr]
                 break
         self._cut, self._busy = cut, busy
 
@@ -906,7 +906,9 @@ class World:
             self.check()
             if self._rests():
                 break
-        assert self._rests(), f"it does not come to rest: {self._left()}, {self.reconciler and self.reconciler._states}"
+        assert self._rests(), (
+            f"it does not come to rest: {self._left()}, {self.reconciler and self.reconciler.passes.states}"
+        )
         assert not any(name for name in os.listdir(self.layout.failed) if not name.startswith("."))
         for i, model in enumerate(self.models):
             assert self._on_disk(i) in model.outcomes, f"{self.ids[i]} is {self._on_disk(i)}, not {model.outcomes}"
@@ -923,7 +925,7 @@ class World:
 
     def _rests(self) -> bool:
         it = self.reconciler
-        return not self._left() and not self.works and it is not None and not it._states and not it._errands
+        return not self._left() and not self.works and it is not None and not it.passes.states and not it.passes.errands
 
     def _left(self) -> list[str]:
         directories = (self.layout.want, self.layout.delete, self.layout.partial, self.layout.trash)
