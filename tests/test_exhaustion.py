@@ -497,7 +497,7 @@ FAULTS = [
     ),
     Fault(
         "a failure that cannot be read ends the pass",
-        Slip("fsdm.memory:Memory._read_failure", "(OSError, InvalidInputError)", "InvalidInputError"),
+        Slip("fsdm.memory:read_failure", "(OSError, InvalidInputError)", "InvalidInputError"),
         test_a_failure_that_may_not_be_read_is_as_if_it_had_never_been,
     ),
     Fault(
