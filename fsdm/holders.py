@@ -163,7 +163,9 @@ def _look_at(targets: dict[tuple[int, int], _Target], pid: int, fd: str, proc: s
         if "FLOCK" not in says:
             return
         found = os.stat(path)  # only of what is locked: to stat a file of a server that is away would hang
-    except (FileNotFoundError, ProcessLookupError):
+    except PermissionError:
+        raise
+    except OSError:  # it has ended; or the file is on another disk, which fails
         return
     target = targets.get((found.st_dev, found.st_ino))
     if target is not None:

@@ -362,14 +362,15 @@ def settle_want(layout: Layout, fs: FileSystem, kept: str, chunk_id: str) -> Non
     Whatever the ctimes say. It waits (milliseconds) for the next tick of the clock that ctimes are taken from: so a
     delete that comes after this look is the later one by its ctime as well.
     """
-    want, original = look_at(layout.want_marker(chunk_id)), look_at(kept)
+    path, marker = layout.want_marker(chunk_id), layout.delete_marker(chunk_id)
+    want, original = look_at(path), look_at(kept)
     if want is None or original is None or (want.mtime_ns, want.size) != (original.mtime_ns, original.size):
         return
     while 0 <= want.ctime_ns - time.clock_gettime_ns(CLOCK_REALTIME_COARSE) < SET_BACK_NS:
         time.sleep(0.001)
-    with intents_lock(layout, RECONCILER_WAIT_S):
-        if _is_intent(layout.delete_marker(chunk_id)) and want.same_as(look_at(layout.want_marker(chunk_id))):
-            fs.unlink(layout.want_marker(chunk_id))
+    delete = look_at(marker)
+    if delete is not None and delete.fault is None:
+        remove_marker(layout, fs, path, want, (marker, delete))
 
 
 def _is_intent(path: str) -> bool:

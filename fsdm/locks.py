@@ -23,7 +23,7 @@ from portalocker.exceptions import AlreadyLocked, LockException
 from portalocker.portalocker import FlockLocker
 
 from fsdm.errors import DataDirectoryError, ReconcilerRunsError, UnsafeFileSystemError
-from fsdm.owner import Owner
+from fsdm.owner import Owner, in_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -186,7 +186,7 @@ def _open_lock(layout: Layout, flags: int) -> int:
 
 def _runs_already(layout: Layout, owner: str) -> ReconcilerRunsError:
     return ReconcilerRunsError(
-        f"{layout.root} is reconciled by another process: {owner or 'it has not said who it is yet'}",
+        f"{layout.root} is reconciled by another process: {in_words(owner) or 'it has not said who it is yet'}",
         owner=owner,
         hint="use `fsdm run --wait` or DataManager(…) to take over when it ends; no file needs to be removed",
     )

@@ -241,8 +241,9 @@ class Reconciler:
         while not self._stopping.is_set():
             try:
                 self.step(self.passes.pause())
-            except Exception:  # one pass failed: say so, and begin the next with a scan
-                logger.exception("a pass of the reconciler failed")
+            except Exception as e:  # one pass failed: say so, and begin the next with a scan
+                is_defect = not isinstance(e, OSError)  # what the disk says needs no more than a line
+                logger.log(logging.ERROR, "a pass of the reconciler failed: %s", e, exc_info=is_defect)
                 self.heart.failed()
                 self._tally.pass_failed()
                 self.heart.beat(self.passes.limits.poll_s)

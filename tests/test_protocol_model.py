@@ -36,6 +36,14 @@ FOUND = {
     "TIE_TO_WANT": STUCK,
     "INODES_AGAIN": REMOVED,
     "DELETE_SEEN_FIRST": STUCK,
+    "CLEARED_FIRST": STUCK,
+    "WANT_GONE_FIRST": STUCK,
+    "BACK_AGAIN": STUCK,
+    "BACK_OVER_WANT": STUCK,
+    "NOT_SETTLED": STUCK,
+    "SETTLED_SOON": STUCK,
+    "SETTLED_AT_ONCE": REMOVED,
+    "READY_BEFORE_WANT": STUCK,
     "READY_BEFORE_LOCK": GIVEN,
     "READY_BY_PATH": LEFT,
     "NO_DELETE_AFTER_LOCK": GIVEN,
@@ -44,6 +52,10 @@ FOUND = {
     "LOCK_UN": LEFT,
     "NO_CLAIM": LEFT,
     "PUBLISHED_EARLY": "a chunk is available and not complete",
+    "CONDEMNED_AWAY": LEFT,
+    "CONDEMNED_UNSEEN": "a chunk that is right was condemned",
+    "ANSWERED_FIRST": STUCK,
+    "ANSWERED_ANY": STUCK,
 }
 
 

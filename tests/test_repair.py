@@ -11,7 +11,7 @@ from fsdm import DataManager
 from fsdm.action import Condemn, Found, Renew
 from fsdm.client import Client
 from fsdm.fs import FileSystem
-from fsdm.intents import look_at
+from fsdm.intents import look_at, put_want_back, settle_want
 from fsdm.kept import is_kept
 from fsdm.layout import READY, WANT, Layout
 from fsdm.repair import condemn, renew
@@ -250,6 +250,18 @@ def test_a_want_that_comes_at_any_moment_is_never_lost(
     with DataManager(data_dir) as dm:
         assert dm.wait(condemned.id, PATIENCE_S)
         assert files_of(chunk_dir(data_dir, other) / "data") == expected(other, source)
+
+
+@pytest.mark.parametrize("step", ["rename", "unlink"])
+def test_a_want_that_comes_just_when_the_one_that_came_back_is_withdrawn_is_never_lost(
+    layout: Layout, data_dir: Path, source: Source, condemned: DataChunk, step: str
+) -> None:
+    other, kept = source.chunk(id=condemned.id, files=3), str(chunk_dir(data_dir, condemned) / WANT)
+    put_want_back(layout, FileSystem(), kept, condemned.id)
+    touch_delete(data_dir, condemned.id)
+    settle_want(layout, Amid(step, lambda: put_want(data_dir, other)), kept, condemned.id)
+    assert (data_dir / "want" / condemned.id).read_bytes() == other.to_json()
+    assert len(os.listdir(data_dir / "want")) == 1, "nothing is left aside"
 
 
 @pytest.mark.parametrize("deleted", [False, True])

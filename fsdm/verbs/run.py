@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from fsdm.arguments import data_dir_of, host
-from fsdm.console import is_in_front, is_screen, plain, print_json
+from fsdm.console import abandon_stdout, is_in_front, is_screen, plain, print_json
 from fsdm.errors import EXIT_NOT_CONVERGED, EXIT_OK, InvalidInputError
 from fsdm.settings import ASSUMED_BYTES_PER_S, add_limits, estimate, limits_of, reload
 
@@ -202,4 +202,8 @@ def _live_view(arguments: argparse.Namespace, limits: Limits) -> Iterator[Callab
 
 
 def _show_json_event(event: Event) -> None:
-    print_json(event.document())
+    try:
+        print_json(event.document())
+    except BrokenPipeError:
+        abandon_stdout()
+        logging.getLogger("fsdm").warning("nobody reads stdout any more: events are told there no longer")

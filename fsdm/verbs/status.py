@@ -146,11 +146,9 @@ def _print_status(seen: Status, chunks: list[ChunkStatus]) -> None:
     states = dict.fromkeys(chunk.state for chunk in chunks)
     counts = ", ".join(f"{sum(c.state == state for c in chunks)} {state}" for state in states) or "no chunks"
     if seen.paused is not None:
-        how = (
-            ": ".join(str(seen.paused[key]) for key in ("by", "reason") if seen.paused.get(key))
-            or "fsdm resume ends it"
-        )
-        print(f"PAUSED: nothing is downloaded, {plain(how)}", file=sys.stderr)
+        by, reason = (str(seen.paused.get(key) or "") for key in ("by", "reason"))
+        why = (f", by {by}" if by else "") + (f": {reason}" if reason else "")
+        print(f"PAUSED: nothing is downloaded{plain(why)}; fsdm resume ends it", file=sys.stderr)
     if seen.braked is not None:
         how = f"{seen.braked.get('held_back')} of {seen.braked.get('of')} chunks: {seen.braked.get('what_to_do')}"
         print(f"BRAKED: deletes are held back, {plain(how)}", file=sys.stderr)

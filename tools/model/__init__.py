@@ -4,7 +4,9 @@
 |---|---|
 | `search` | visits every state; safety in each, and that every fair run settles |
 | `asking` | two writers, careful and careless, and the reconciler: `markers`, `writers`, `judging`, `removing` |
+| | and how a want is withdrawn, and that of a condemned chunk comes back: `withdrawing`, `renewing` |
 | `holding` | two readers, their forks, and the reconciler: `directories`, `keeping` |
+| | and how bytes change, are read for who asks for that, and go out of service: `inspecting` |
 | `check` | the bounds; the protocol must hold in them, and each wrong variant must fail |
 
 What is shown, for one id, with crashes between any two steps and a clock that ties:
@@ -14,13 +16,19 @@ What is shown, for one id, with crashes between any two steps and a clock that t
 - once the writers rest and refs are let go of, what the later intent asks for is so, and stays so. The later intent is
   the one that was placed last. A careful call counts from its end, and overrules what came without the lock while it
   ran. Where a want and a delete of the same time are met together for the first time, the want counts as the later.
-  Of a careless want and a careless delete that both come while a marker is being removed, either may count as it.
+  Of a careless want and a careless delete that both come while a marker is being removed, either may count as it;
+- what is damaged when somebody asks for it to be verified is not there in the end: it goes out of service where it
+  stands, and leaves as any directory does. What is right is never condemned. No request goes without an answer;
+- the want of a condemned chunk comes back. That loses no marker of anybody, and wins over none: no other want, no
+  delete that comes before it, at the same time or later, and no withdrawal that comes after it. (What is withdrawn
+  before it, or before the next reconciler has finished what a crash cut off, comes back.)
 
-The bounds, in `check`, are on intents for each writer, crashes of the reconciler, ticks of the clock, and changes of
-mind. Writers and readers are killed at will, and readers go on for ever.
+The bounds, in `check`, are on intents for each writer, crashes of the reconciler, ticks of the clock, changes of mind,
+damages and requests to verify. Writers and readers are killed at will, and readers go on for ever.
 
-Left out: power failures and two reconcilers at once, more than one id, fetches that fail or are cut, room, a want that
-is withdrawn, markers that are no files, rewriting in place at the one instant that PROTOCOL.md names, time limits on
-the lock of intents. Assumed of the file system: the number of an inode is not given away again within the tick of the
-clock in which its file was written (`INODES_AGAIN` shows what comes of it else).
+Left out: power failures and two reconcilers at once, more than one id, fetches that fail or are cut, room, a delete
+that is withdrawn, a want that is while another marker is on its way out, the audit and the scrub (they ask as somebody
+does), a chunk that never had a WANT, markers that are no files, rewriting in place at the one instant that PROTOCOL.md
+names, time limits on the lock of intents. Assumed of the file system: the number of an inode is not given away again
+within the tick of the clock in which its file was written (`INODES_AGAIN` shows what comes of it else).
 """

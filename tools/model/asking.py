@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from . import judging, writers
-from .markers import GONE, NONE, Reconciler, World, Writer, Wrong, show
+from .markers import GONE, NONE, Damage, Reconciler, World, Writer, Wrong, show
+from .renewing import is_waiting_for_the_clock
 from .search import Step
 
 if TYPE_CHECKING:
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 class Asking:
     """`deeds`: what each writer may do, and `intents` how often; `crashes` of the reconciler; `ticks` of the clock.
 
-    `chunks`: what there may be to begin with.
+    `chunks`: what there may be to begin with. `damaged`: its bytes are, and somebody has asked for them to be verified:
+    so they are read, sooner or later, as often as a crash has them forgotten.
     """
 
     wrong: Wrong = Wrong.NOTHING
@@ -26,19 +28,26 @@ class Asking:
     crashes: int = 1
     ticks: int = 1
     chunks: tuple[str, ...] = (NONE, "a")
+    damaged: bool = False
 
     def starts(self) -> Iterator[World]:
         one, two = (Writer(left=left) for left in self.intents)
         for chunk in self.chunks:
             last = chunk or GONE
-            yield World(0, None, None, None, "", chunk, NONE, (one, two), Reconciler(), self.crashes, last)
+            damage: Damage = "done" if self.damaged else ""
+            yield World(
+                0, None, None, None, "", chunk, NONE, (one, two), Reconciler(), self.crashes, last, chunk, damage
+            )
 
     def steps(self, world: World) -> Iterator[Step[World]]:
         yield from judging.steps(world, self.wrong)
         for number in (0, 1):
             yield from writers.steps(world, number, self.deeds[number], self.wrong)
-        if world.tick < self.ticks:
-            yield Step("the clock", "ticks", world._replace(tick=world.tick + 1), must=False)
+        is_waited_for = is_waiting_for_the_clock(world)
+        if world.tick < self.ticks or is_waited_for:
+            yield Step("the clock", "ticks", world._replace(tick=world.tick + 1), must=is_waited_for)
+        if world.damage == "done" and world.delete is None:
+            yield Step("the inspector", "finds that bytes have changed", world._replace(damage="found"))
 
     def wrong_with(self, world: World) -> str:
         return world.fault
@@ -53,6 +62,7 @@ class Asking:
             and (world.want is None or half_written)
             and world.aside is None
             and world.partial == NONE
+            and not world.damage
             and (world.chunk == (NONE if world.last == GONE else world.last) or (half_written and world.last != GONE))
         )
 

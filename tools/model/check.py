@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import gc
 import sys
 import time
@@ -25,16 +26,29 @@ if TYPE_CHECKING:
 Case = Asking | Holding
 
 DELETE, WANT = frozenset({"careful delete"}), frozenset({"careful want"})
-MV, TOUCH = frozenset({"mv"}), frozenset({"touch"})
+MV, TOUCH, RM = frozenset({"mv"}), frozenset({"touch"}), frozenset({"rm"})
 ANY = WANT | DELETE | CARELESS
+
+
+def _asking_damaged(one: frozenset[str], two: frozenset[str], **bounds: Any) -> Asking:
+    return Asking(**{"deeds": (one, two), "crashes": 0, "ticks": 0, "chunks": ("a",), "damaged": True, **bounds})
+
+
+def _holding_damaged(**bounds: Any) -> Holding:
+    few: dict[str, Any] = {"asks": 0, "crashes": 0, "forks": False, "readers": 1, "damages": 1, "verifies": 1}
+    return Holding(**{**few, **bounds})
+
 
 RIGHT: dict[str, Case] = {
     "asking": Asking(),
     "asking, each writer in every way": Asking(deeds=(ANY, ANY), crashes=0),
     "asking, a careful delete and two renames": Asking(deeds=(DELETE, MV), intents=(1, 2)),
     "asking, three renames": Asking(deeds=(MV, MV), intents=(2, 1)),
+    "asking, damaged": _asking_damaged(DELETE | RM, MV | TOUCH, crashes=1),
     "holding": Holding(asks=1),
     "holding, without crashes": Holding(crashes=0),
+    "holding, damaged": _holding_damaged(asks=1),
+    "holding, damaged, two requests": _holding_damaged(crashes=1, verifies=2),
 }
 
 LONG: dict[str, Case] = {
@@ -42,7 +56,12 @@ LONG: dict[str, Case] = {
     "asking, two careful intents": Asking(intents=(2, 1), crashes=2, ticks=2),
     "asking, each writer in every way, three intents": Asking(deeds=(ANY, ANY), intents=(2, 1)),
     "asking, both with care": Asking(deeds=(WANT | DELETE, WANT | DELETE), intents=(2, 2), ticks=2),
+    "asking, damaged, each writer in every way": _asking_damaged(ANY | RM, ANY | RM, crashes=1, ticks=1),
+    "asking, damaged, three intents": _asking_damaged(TOUCH | RM, MV | RM | TOUCH, intents=(1, 2), crashes=1),
+    "asking, damaged, crash after crash": _asking_damaged(ANY | RM, RM, intents=(2, 1), crashes=3, ticks=1),
     "holding, three changes of mind": Holding(asks=3),
+    "holding, damaged, two readers": _holding_damaged(asks=1, readers=2, crashes=1),
+    "holding, damaged twice": _holding_damaged(asks=1, damages=2, verifies=2, crashes=1, forks=True),
 }
 
 
@@ -50,8 +69,16 @@ def _asking(wrong: markers.Wrong, one: frozenset[str], two: frozenset[str], **bo
     return wrong.name, Asking(wrong, (one, two), **{"crashes": 0, "ticks": 0, **bounds})
 
 
+def _renewing(wrong: markers.Wrong, one: frozenset[str], two: frozenset[str], **bounds: Any) -> tuple[str, Case]:
+    return wrong.name, dataclasses.replace(_asking_damaged(one, two, **bounds), wrong=wrong)
+
+
 def _holding(wrong: directories.Wrong, **bounds: Any) -> tuple[str, Case]:
     return wrong.name, Holding(wrong, **{"asks": 1, "crashes": 0, "forks": False, **bounds})
+
+
+def _inspecting(wrong: directories.Wrong, **bounds: Any) -> tuple[str, Case]:
+    return wrong.name, dataclasses.replace(_holding_damaged(**bounds), wrong=wrong)
 
 
 A, H = markers.Wrong, directories.Wrong
@@ -72,6 +99,14 @@ WRONG: dict[str, Case] = dict(
         _asking(A.TIE_TO_WANT, MV, TOUCH),
         _asking(A.INODES_AGAIN, MV, MV, intents=(2, 1)),
         _asking(A.DELETE_SEEN_FIRST, MV, TOUCH),
+        _renewing(A.CLEARED_FIRST, RM, RM),
+        _renewing(A.WANT_GONE_FIRST, RM, RM, crashes=1),
+        _renewing(A.BACK_AGAIN, RM, RM),
+        _renewing(A.BACK_OVER_WANT, RM, MV),
+        _renewing(A.NOT_SETTLED, RM, TOUCH),
+        _renewing(A.SETTLED_SOON, RM, TOUCH),
+        _renewing(A.SETTLED_AT_ONCE, TOUCH, MV),
+        _renewing(A.READY_BEFORE_WANT, RM, MV, crashes=1),
         _holding(H.READY_BEFORE_LOCK),
         _holding(H.READY_BY_PATH),
         _holding(H.NO_DELETE_AFTER_LOCK),
@@ -80,6 +115,10 @@ WRONG: dict[str, Case] = dict(
         _holding(H.LOCK_UN, forks=True),
         _holding(H.NO_CLAIM),
         _holding(H.PUBLISHED_EARLY),
+        _inspecting(H.CONDEMNED_AWAY),
+        _inspecting(H.CONDEMNED_UNSEEN, asks=1, readers=0),
+        _inspecting(H.ANSWERED_FIRST, crashes=1),
+        _inspecting(H.ANSWERED_ANY, verifies=2),
     ]
 )
 

@@ -4,16 +4,19 @@ The directories have numbers, as inodes do; who has opened one has it, whatever 
 their minds in one step here, so one marker stands at a time (see `asking` for what lies in between). A want asks for
 the files "a" or for the files "b".
 
-What no process can see (ghosts): `Reader.available`; `World.last`, the later intent; `World.fault`, what went wrong.
+What no process can see (ghosts): `Reader.available`; `Directory.damage`, but for the inspector; `World.last`, the later
+intent; `World.fault`, what went wrong.
 """
 
 from __future__ import annotations
 
 from enum import Enum
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 NOWHERE = 0  # the number of no directory
 GONE = "-"  # what a delete asks for, in place of files
+
+Damage = Literal["", "done", "asked"]  # of a directory's bytes, and whether somebody has asked since
 
 
 class Wrong(Enum):
@@ -28,6 +31,10 @@ class Wrong(Enum):
     LOCK_UN = "a forked child lets go by LOCK_UN"
     NO_CLAIM = "the reconciler takes no lock on what it removes"
     PUBLISHED_EARLY = "a chunk is published before all of its files are there"
+    CONDEMNED_AWAY = "a damaged chunk is renamed into trash/ at once, without a claim"
+    CONDEMNED_UNSEEN = "what was found of one READY counts for whichever stands there by then"
+    ANSWERED_FIRST = "a request to verify goes before what was found is taken out of service"
+    ANSWERED_ANY = "a request to verify goes with the one before it, whose bytes were read"
 
 
 class Directory(NamedTuple):
@@ -37,6 +44,8 @@ class Directory(NamedTuple):
     ready: bool
     place: str  # chunks, trash or erased
     complete: bool
+    kept: bool = True  # whether WANT is there
+    damage: Damage = ""
 
 
 class Reader(NamedTuple):
@@ -57,10 +66,28 @@ class Reconciler(NamedTuple):
     locked: bool = False
     held: bool = False
     want: str = ""
+    verify: int = 0
+
+
+class Inspector(NamedTuple):
+    """What it does next, for which request, the directory that it holds, and the one that it found damaged."""
+
+    at: str = "idle"
+    verify: int = 0
+    directory: int = NOWHERE
+    found: int = NOWHERE
+
+
+class Asked(NamedTuple):
+    """What the reconciler remembers of requests (Memo.asked), and which directory's READY was `found` to be wrong."""
+
+    verify: int = 0
+    answered: bool = False
+    found: int = NOWHERE
 
 
 class World(NamedTuple):
-    """Everything about one id."""
+    """Everything about one id. `verify`: the number of the request that stands, 0 where none does."""
 
     want: str
     delete: bool
@@ -73,6 +100,11 @@ class World(NamedTuple):
     asks: int  # that may still come
     crashes: int
     last: str
+    verify: int = 0
+    verifies: int = 0  # that may still come
+    damages: int = 0
+    inspector: Inspector = Inspector()
+    asked: Asked = Asked()
     fault: str = ""
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from . import inspecting
 from .directories import GONE, NOWHERE, Directory, Reader, Reconciler, World, Wrong, put_directory, there
 from .keeping import Keeping
 from .search import Step
@@ -33,7 +34,8 @@ FIRST = World(
 class Holding:
     """`asks`: how often clients change their minds; `crashes` of the reconciler; `forks`: whether readers fork.
 
-    `eager`: the reconciler, once refused, misses no moment in which it would be granted its claim.
+    `eager`: the reconciler, once refused, misses no moment in which it would be granted its claim. `damages`: how often
+    a chunk's bytes change, and `verifies`, how often somebody asks for them to be verified.
     """
 
     wrong: Wrong = Wrong.NOTHING
@@ -41,9 +43,12 @@ class Holding:
     crashes: int = 1
     forks: bool = True
     eager: bool = False
+    readers: int = 2
+    damages: int = 0
+    verifies: int = 0
 
     def starts(self) -> Iterator[World]:
-        yield FIRST._replace(asks=self.asks, crashes=self.crashes)
+        yield FIRST._replace(asks=self.asks, crashes=self.crashes, damages=self.damages, verifies=self.verifies)
 
     def steps(self, world: World) -> Iterator[Step[World]]:
         return (step._replace(state=_noticed(step.state)) for step in self._steps(world))
@@ -54,8 +59,9 @@ class Holding:
             yield from reconciling.steps()
             return
         yield from self._ask(world)
-        for number in (0, 1):
+        for number in range(self.readers):
             yield from self._read(world, number)
+        yield from inspecting.steps(world)
         yield from reconciling.steps()
         for number, directory in enumerate(world.directories, 1):
             if directory.place == "trash":
@@ -64,6 +70,9 @@ class Holding:
                 )
 
     def wrong_with(self, world: World) -> str:
+        inspected = world.inspector.directory
+        if inspected and (world.here != inspected or world.directories[inspected - 1].place != "chunks"):
+            return "a directory has left while a ref is held"
         for reader in world.readers:
             for number in ((reader.directory,) if reader.at == "holding" else ()) + (reader.child,):
                 if number and (world.here != number or world.directories[number - 1].place != "chunks"):
@@ -79,6 +88,9 @@ class Holding:
             and not world.want
             and not world.delete
             and not world.partial
+            and not world.verify
+            and world.inspector.at == "idle"
+            and (place is None or place.damage != "asked")
             and (place is None if world.last == GONE else place is not None and place.ready)
             and (place is None or place.files == world.last)
             and all(directory.place != "trash" for directory in world.directories)
@@ -88,11 +100,13 @@ class Holding:
         place = there(world)
         parts = [f"want {world.want}"] if world.want else []
         parts += ["delete"] if world.delete else []
+        parts += [f"verify {world.verify}"] if world.verify else []
         parts += [f"partial {world.partial}"] if world.partial else []
         if place is None:
             parts.append("nothing here")
         else:
-            parts.append(f"directory {world.here}, files {place.files}{', READY' if place.ready else ''}")
+            ready = ", READY" if place.ready else ", WANT" if place.kept else ""
+            parts.append(f"directory {world.here}, files {place.files}{ready}{', damaged' if place.damage else ''}")
         for reader, name in zip(world.readers, READERS, strict=True):
             if reader.directory:
                 parts.append(f"{name} {reader.at} {reader.directory}")

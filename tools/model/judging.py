@@ -8,7 +8,9 @@ What it decides is not copied here: fsdm.plan.decide itself is asked. What it do
 | `read, then …` | fsdm.intents.read_want in fsdm.apply.Applier: `_fetch`, `_publish`, `_confirm`, `_overrule` |
 | `publish …` | fsdm.apply.Applier._publish: the look at the delete; the rename; then the want goes |
 | `retire …`, `clear` | fsdm.apply.Applier._retire: `still_deleted` looks at the want, then at the delete; `_take_out` |
+| `replace …` | fsdm.apply.Applier._confirm, where the files are others |
 | (see `removing`) | fsdm.intents.remove_marker, put_back, finish_removals |
+| (see `renewing`) | fsdm.repair |
 
 Left out here: refs (see `holding`: a claim is always granted here), a fetch that fails or is cut (it is one step, done
 when it begins), the fsyncs.
@@ -16,17 +18,33 @@ when it begins), the fsyncs.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING
 
-from fsdm.action import Action, Clear, Confirm, Discard, Fetch, Forget, Overrule, Publish, Retire, Wait
+from fsdm.action import (
+    Action,
+    Clear,
+    Condemn,
+    Confirm,
+    Discard,
+    Fetch,
+    Forget,
+    Overrule,
+    Publish,
+    Renew,
+    Report,
+    Retire,
+    Wait,
+)
 from fsdm.layout import Place
 from fsdm.plan import Memo, Unreadable, decide
 from fsdm.state import ChunkState, Partial
 from fsdm.state import Marker as Seen
 
 from . import removing as removals
-from .markers import NONE, RECONCILER, UNREADY, Marker, Reconciler, Removal, World, Wrong, same
+from . import renewing, withdrawing
+from .markers import NONE, RECONCILER, UNREADY, Damage, Marker, Reconciler, Removal, World, Wrong, same
 from .removing import look_anew, met, removing, step_at
 from .search import Step
 
@@ -45,8 +63,9 @@ def steps(world: World, wrong: Wrong) -> Iterator[Step[World]]:
         yield Step(RECONCILER, *step)
     if world.crashes and world.reconciler.at != "start":
         lock = "" if world.lock == RECONCILER else world.lock
-        killed = world._replace(reconciler=Reconciler(), crashes=world.crashes - 1, lock=lock)
-        yield Step(RECONCILER, "is killed", killed, must=False)
+        damage: Damage = "done" if world.damage else ""
+        killed = world._replace(reconciler=Reconciler(), crashes=world.crashes - 1, lock=lock, damage=damage)
+        yield Step(RECONCILER, "is killed", withdrawing.killed(killed, world.reconciler.at), must=False)
 
 
 # ---------------------------------------------------------------------------------------------------- looking, deciding
@@ -71,8 +90,17 @@ def _look_on(world: World, wrong: Wrong) -> tuple[str, World]:
 def _decided(world: World, wrong: Wrong) -> Action | Wait | None:
     r = world.reconciler
     writing = r.want is not None and any(w.at == "cp" and w.new and w.new.ino == r.want.ino for w in world.writers)
+    condemned = world.chunk == UNREADY and world.kept != NONE and wrong is not Wrong.CLEARED_FIRST
     action = _decide(
-        _seen(r.want), _seen(r.delete), world.partial, world.chunk, _seen(r.alone), _seen(r.unreadable), not writing
+        _seen(r.want),
+        _seen(r.delete),
+        world.partial,
+        world.chunk,
+        _seen(r.alone),
+        _seen(r.unreadable),
+        settled=not writing,
+        condemned=condemned,
+        found=world.damage == "found",
     )
     if isinstance(action, Overrule) and action.want.ctime_ns == action.delete.ctime_ns:
         if wrong is Wrong.TIE_TO_DELETE:
@@ -94,7 +122,10 @@ def _decide(
     chunk: str,
     alone: Seen | None,
     unreadable: Seen | None,
+    *,
     settled: bool,
+    condemned: bool,
+    found: bool,
 ) -> Action | Wait | None:
     state = ChunkState(
         ID,
@@ -103,11 +134,16 @@ def _decide(
         partial=Partial.READY if partial else Partial.NONE,
         ready=(PLACE,) if chunk not in {NONE, UNREADY} else (),
         unready=(PLACE,) if chunk == UNREADY else (),
+        condemned=(PLACE,) if condemned else (),
     )
     memo = Memo(
-        want_alone=alone, unreadable=None if unreadable is None else Unreadable(unreadable, "half-written", "", 0.0)
+        want_alone=alone,
+        unreadable=None if unreadable is None else Unreadable(unreadable, "half-written", "", 0.0),
+        suspect=PLACE if found else None,
     )
-    return decide(state, memo, SETTLED_S if settled else 0.0)
+    now = SETTLED_S if settled else 0.0
+    action = decide(state, memo, now)
+    return decide(state, replace(memo, failure=action.failure), now) if isinstance(action, Report) else action
 
 
 def _begun(world: World, action: Action | Wait | None) -> World:
@@ -127,13 +163,17 @@ def _begun(world: World, action: Action | Wait | None) -> World:
             return step_at(world, "clear")
         case Discard():
             return step_at(world, "discard")
+        case Condemn():
+            return step_at(world, "condemn")
+        case Renew():
+            return step_at(world, "renew")
     at_rest = r.want is None and r.delete is None and not world.partial and world.chunk != UNREADY
     return look_anew(world._replace(reconciler=Reconciler()) if at_rest else world)
 
 
 _SAID: dict[type[object], str] = {
     action: f"looks at the other, decides: {action.__name__}"
-    for action in (Overrule, Fetch, Publish, Confirm, Retire, Clear, Discard, Forget)
+    for action in (Overrule, Fetch, Publish, Confirm, Retire, Clear, Discard, Forget, Condemn, Renew)
 }
 
 
@@ -158,11 +198,24 @@ def _read(world: World, wrong: Wrong) -> tuple[str, World]:
         case "read, then Publish":
             return "reads the want", step_at(world, "publish: look for a delete", want=r.want)
         case "read, then Confirm" if world.chunk != files:
-            return "removes READY of other files", look_anew(world._replace(chunk=UNREADY))
+            at = "replace: remove READY" if wrong is Wrong.READY_BEFORE_WANT else "replace: remove WANT"
+            return "reads the want: it is for other files", step_at(world, at)
         case "read, then Confirm":
-            return "reads the want: it is there", removing(world, Removal("want", r.want, None))
+            return "reads the want: it is there", removing(world._replace(kept=files), Removal("want", r.want, None))
     assert r.delete is not None
     return "reads the want", removing(world, Removal("delete", r.delete, r.want))
+
+
+def _replace_want(world: World, wrong: Wrong) -> tuple[str, World]:
+    world = world._replace(kept=NONE)
+    then = look_anew(world) if wrong is Wrong.READY_BEFORE_WANT else step_at(world, "replace: remove READY")
+    return "removes WANT of other files", then
+
+
+def _replace_ready(world: World, wrong: Wrong) -> tuple[str, World]:
+    world = world._replace(chunk=UNREADY, damage="")
+    then = step_at(world, "replace: remove WANT") if wrong is Wrong.READY_BEFORE_WANT else look_anew(world)
+    return "removes READY of other files", then
 
 
 def _publish_look(world: World, wrong: Wrong) -> tuple[str, World]:
@@ -176,7 +229,7 @@ def _publish_look(world: World, wrong: Wrong) -> tuple[str, World]:
 def _publish(world: World, wrong: Wrong) -> tuple[str, World]:
     want = world.reconciler.want
     assert want is not None
-    world = world._replace(chunk=world.partial, partial=NONE)
+    world = world._replace(chunk=world.partial, kept=world.partial, partial=NONE)
     return "publishes", removing(world, Removal("want", want, None))
 
 
@@ -193,11 +246,11 @@ def _retire_look_again(world: World, wrong: Wrong) -> tuple[str, World]:
 
 
 def _retire_ready(world: World, wrong: Wrong) -> tuple[str, World]:
-    return "removes READY", step_at(world._replace(chunk=UNREADY), "clear")
+    return "removes READY", step_at(world._replace(chunk=UNREADY, damage=""), "clear")
 
 
 def _clear(world: World, wrong: Wrong) -> tuple[str, World]:
-    return "renames the directory into trash/", look_anew(world._replace(chunk=NONE))
+    return "renames the directory into trash/", look_anew(world._replace(chunk=NONE, kept=NONE))
 
 
 def _discard(world: World, wrong: Wrong) -> tuple[str, World]:
@@ -206,12 +259,15 @@ def _discard(world: World, wrong: Wrong) -> tuple[str, World]:
 
 STEPS: dict[str, Callable[[World, Wrong], tuple[str, World] | None]] = {
     **removals.STEPS,
+    **renewing.STEPS,
     "look": _look,
     "look on": _look_on,
     "read, then Overrule": _read,
     "read, then Fetch": _read,
     "read, then Publish": _read,
     "read, then Confirm": _read,
+    "replace: remove WANT": _replace_want,
+    "replace: remove READY": _replace_ready,
     "publish: look for a delete": _publish_look,
     "publish": _publish,
     "retire: look for a want": _retire_look,

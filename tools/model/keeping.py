@@ -6,6 +6,8 @@ What it decides is asked of fsdm.plan.decide. What it does then:
 |---|---|
 | `look` | fsdm.scan.look, fsdm.plan.decide, and the letting go of a claim in fsdm.passes.Passes._decide |
 | `Fetch`, `Publish`, `Confirm`, `Discard`, `Forget` | the methods of fsdm.apply.Applier with these names |
+| `Condemn`, `Renew`, `Dismiss` | fsdm.repair, fsdm.intents.remove_marker; what lies between is in `renewing` |
+| `Verify` | fsdm.inspection.Inspection.ask: see `inspecting` |
 | `Retire: …`, `Clear: …` | Applier._take_out, with the looks of `_retire` and `_clear`; a refused claim stays open |
 
 Left out: a fetch that is cut, somebody who moves directories by hand, the audit.
@@ -17,11 +19,13 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
-from fsdm.action import Clear, Confirm, Discard, Fetch, Forget, Publish, Retire
+from fsdm.action import Clear, Condemn, Confirm, Discard, Dismiss, Fetch, Forget, Publish, Renew, Retire
+from fsdm.plan import Asked as MemoAsked
 from fsdm.plan import Memo, decide
 from fsdm.state import ChunkState, Marker, Partial
 
-from .directories import NOWHERE, Directory, Reconciler, World, Wrong, put_directory, there
+from .directories import NOWHERE, Asked, Directory, Inspector, Reconciler, World, Wrong, put_directory, there
+from .inspecting import begun
 from .judging import ID, PLACE
 from .search import Step
 
@@ -40,13 +44,17 @@ class Keeping:
         what, then = self._next()
         yield Step("reconciler", what, then)
         if self.world.crashes:
-            killed = self.world._replace(reconciler=Reconciler(), crashes=self.world.crashes - 1)
+            crashes = self.world.crashes - 1
+            killed = self.world._replace(reconciler=Reconciler(), inspector=Inspector(), asked=Asked(), crashes=crashes)
             yield Step("reconciler", "is killed, the next one starts", killed, must=False)
 
     def is_refused(self) -> bool:
         """Whether somebody holds a lock on what the reconciler is to claim."""
         claim = self.world.reconciler.claim or self.world.here
-        return any(claim in {reader.child, reader.locked and reader.directory} for reader in self.world.readers)
+        inspected = self.world.inspector.directory
+        return claim == inspected or any(
+            claim in {reader.child, reader.locked and reader.directory} for reader in self.world.readers
+        )
 
     def _next(self) -> tuple[str, World]:
         world, r = self.world, self.world.reconciler
@@ -65,6 +73,8 @@ class Keeping:
                 return "discards the partial", self._at("look", partial="", whole=False)
             case "Forget":
                 return "removes the delete", self._at("look", delete=False)
+            case "Condemn" | "Renew" | "Dismiss":
+                return {"Condemn": self._condemn, "Renew": self._renew, "Dismiss": self._dismiss}[r.at]()
             case "unwant":
                 same = world.want == r.want
                 return "removes the want" if same else "another want stands", self._at(
@@ -79,7 +89,7 @@ class Keeping:
 
     def _at(self, at: str, **changes: object) -> World:
         r = self.world.reconciler
-        kept = r if at in {"unwant", "publishing", "filling"} else r._replace(want="")
+        kept = r if at in {"unwant", "publishing", "filling"} else r._replace(want="", verify=0)
         return self.world._replace(reconciler=kept._replace(at=at), **changes)  # type: ignore[arg-type]
 
     def _look(self) -> tuple[str, World]:
@@ -88,10 +98,24 @@ class Keeping:
         if r.held and not (world.delete or (place is not None and not place.ready)):
             r = r._replace(claim=NOWHERE, held=False)  # Passes._decide lets go
         partial = Partial.NONE if not world.partial else Partial.READY if world.whole else Partial.BEGUN
-        decided = _decide(world.want, world.delete, partial, None if place is None else place.ready, r.held)
+        decided = _decide(
+            world.want,
+            world.delete,
+            partial,
+            None if place is None else place.ready,
+            r.held,
+            world.verify,
+            world.asked._replace(found=NOWHERE) if self.wrong is Wrong.ANSWERED_FIRST and world.verify else world.asked,
+            condemned=place is not None and not place.ready and place.kept,
+        )
+        if decided == "Verify" and world.inspector.at == "idle":
+            return "looks, decides: Verify", begun(world)._replace(reconciler=r)
         at = decided if decided in _ACTIONS else "look"
         said = f"looks, decides: {decided}" if decided in _ACTIONS else "has nothing to do now"
-        return said, world._replace(reconciler=r._replace(at=at, want=world.want))
+        is_unready = place is not None and not place.ready
+        at_rest = not (at != "look" or world.want or world.delete or world.verify or world.partial or is_unready)
+        world = world._replace(asked=Asked() if at_rest else world.asked)
+        return said, world._replace(reconciler=r._replace(at=at, want=world.want, verify=world.verify))
 
     def _fetch(self) -> tuple[str, World]:
         if self.world.want != self.world.reconciler.want:
@@ -126,9 +150,39 @@ class Keeping:
             return "another want stands", self._at("look")
         if place.ready and place.files == world.want:
             return "confirm: it is there", self._at("unwant")
-        return "confirm: removes READY of other files", put_directory(
-            self._at("look"), world.here, place._replace(ready=False)
+        return "confirm: removes WANT and READY of other files", put_directory(
+            self._at("look"), world.here, place._replace(ready=False, kept=False)
         )
+
+    def _condemn(self) -> tuple[str, World]:
+        world, found = self.world, self.world.asked.found
+        then = self._at("look", asked=world.asked._replace(found=NOWHERE))
+        place = there(world)
+        if place is None or not place.ready or (found != world.here and self.wrong is not Wrong.CONDEMNED_UNSEEN):
+            return "READY is not the one that was found wrong", then
+        if not place.damage:
+            return "condemns it: removes READY", then._replace(fault="a chunk that is right was condemned")
+        if self.wrong is Wrong.CONDEMNED_AWAY:
+            trashed = place._replace(ready=False, place="trash")
+            return "condemns it: renames it into trash/", put_directory(
+                then._replace(here=NOWHERE, want=world.want or place.files), world.here, trashed
+            )
+        return "condemns it: removes READY", put_directory(then, world.here, place._replace(ready=False))
+
+    def _renew(self) -> tuple[str, World]:
+        world = self.world
+        place = world.directories[world.here - 1]
+        want = world.want if world.want or world.delete else place.files
+        return "lets WANT be the want, if no marker stands", put_directory(
+            self._at("look", want=want), world.here, place._replace(kept=False)
+        )
+
+    def _dismiss(self) -> tuple[str, World]:
+        world = self.world
+        if world.verify != world.reconciler.verify and self.wrong is not Wrong.ANSWERED_ANY:
+            return "another request stands", self._at("look")
+        asked = Asked(found=world.asked.found)
+        return "removes the request to verify", self._at("look", verify=0, asked=asked)
 
     def _take_out(self) -> tuple[str, World]:
         """`at` says whether it is for a delete (Retire) or because READY is missing (Clear)."""
@@ -144,8 +198,8 @@ class Keeping:
                 locked = self.wrong is not Wrong.NO_CLAIM
                 return "claim: LOCK_EX", self._claimed(f"{action}: look", claim, locked=locked)
             case "look" if action == "Clear":
-                if place.ready:
-                    return "sees READY, lets go", let_go
+                if place.ready or place.kept:
+                    return "sees READY or WANT, lets go", let_go
                 return "sees that READY is not there", self._claimed("Clear: rename", r.claim)
             case "look" if world.want:
                 return "sees a want, lets go", let_go
@@ -167,11 +221,23 @@ class Keeping:
         return self.world._replace(reconciler=Reconciler(at, claim, locked, r.held))
 
 
-_ACTIONS = {action.__name__ for action in (Fetch, Publish, Confirm, Retire, Clear, Discard, Forget)}
+_ACTIONS = {
+    action.__name__ for action in (Fetch, Publish, Confirm, Retire, Clear, Discard, Forget, Condemn, Renew, Dismiss)
+}
 
 
 @cache
-def _decide(want: str, delete: bool, partial: Partial, ready: bool | None, held: bool) -> str:
+def _decide(
+    want: str,
+    delete: bool,
+    partial: Partial,
+    ready: bool | None,
+    held: bool,
+    verify: int,
+    asked: Asked,
+    *,
+    condemned: bool,
+) -> str:
     state = ChunkState(
         ID,
         Marker(ord(want), 0, 0, 1) if want else None,
@@ -179,5 +245,12 @@ def _decide(want: str, delete: bool, partial: Partial, ready: bool | None, held:
         partial=partial,
         ready=(PLACE,) if ready else (),
         unready=(PLACE,) if ready is False else (),
+        verify=Marker(verify, 0, 0, 0) if verify else None,
+        condemned=(PLACE,) if condemned else (),
     )
-    return type(decide(state, Memo(held=int(held)), 0.0)).__name__
+    memo = Memo(
+        held=int(held),
+        suspect=PLACE if asked.found else None,
+        asked=MemoAsked(Marker(asked.verify, 0, 0, 0), answered=asked.answered) if asked.verify else None,
+    )
+    return type(decide(state, memo, 0.0)).__name__

@@ -1,12 +1,13 @@
 """What there is while intents are asked for and carried out: markers, writers, the reconciler, one chunk.
 
 The files that a want asks for are "a" where writer A asks, and "b" where B does. Both kinds of want have the same size.
-The clock is coarse: everything between two ticks has the same time. The number of an inode is given away again, but not
+The clock is coarse: everything between two ticks has the same time. A want that comes back of a condemned chunk has the
+mtime of the WANT that it is a copy of. The number of an inode is given away again, but not
 within the tick in which its file was last written (see `Wrong.INODES_AGAIN`).
 
 What no process can see, and the properties speak of (ghosts): `Marker.serial`, the order in which markers were placed;
 `World.last`, the later intent, that is what is to be true in the end; `World.firm`, whether it was asked for with care;
-`World.fault`, what has gone wrong.
+`World.withdrawn`, whether it is what came of a withdrawal; `World.fault`, what has gone wrong.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ from enum import Enum
 from typing import Literal, NamedTuple
 
 Kind = Literal["want", "delete"]
+Damage = Literal["", "done", "found"]  # of the chunk's bytes, and whether the reconciler has read them
 
 GONE = "-"  # what a delete asks for, in place of files
 NONE = ""
 UNREADY = "unready"  # a directory without READY
+OF_WANT = -1  # an mtime
 RECONCILER = "reconciler"
 
 
@@ -41,6 +44,14 @@ class Wrong(Enum):
     TIE_TO_WANT = "of two markers of the same time the want wins, whatever has been seen"
     INODES_AGAIN = "a file can have the number of one that was removed within the same tick of the clock"
     DELETE_SEEN_FIRST = "the reconciler looks at the delete before it looks at the want"
+    CLEARED_FIRST = "a condemned chunk is cleared before its want has come back"
+    WANT_GONE_FIRST = "WANT goes before the want of a condemned chunk has come back"
+    BACK_AGAIN = "WANT goes only while a marker stands: else the want of a condemned chunk comes back once more"
+    BACK_OVER_WANT = "the want of a condemned chunk comes back over whatever stands there by then"
+    NOT_SETTLED = "a want that came back stays where a delete came before it"
+    SETTLED_SOON = "whether a delete came before a want that came back is looked for within the same tick"
+    SETTLED_AT_ONCE = "a want that came back is unlinked where it stands, without renaming it aside"
+    READY_BEFORE_WANT = "where other files are wanted, READY goes before WANT"
 
 
 class Marker(NamedTuple):
@@ -97,10 +108,11 @@ class Reconciler(NamedTuple):
     opposite: int = 0  # the serial of the marker that was seen opposite to one that is to be put back
     alone: Marker | None = None
     unreadable: Marker | None = None
+    renewing: bool = False  # what it removes is a want that has come back
 
 
 class World(NamedTuple):
-    """Everything about one id."""
+    """Everything about one id. `kept`: the files that WANT beside the chunk asks for."""
 
     tick: int
     want: Marker | None
@@ -113,7 +125,10 @@ class World(NamedTuple):
     reconciler: Reconciler
     crashes: int  # that may still come
     last: str
+    kept: str = NONE
+    damage: Damage = ""
     firm: bool = False
+    withdrawn: bool = False
     fault: str = ""
 
 
@@ -178,7 +193,8 @@ def show(world: World) -> str:
         parts.append(f"aside: {_shown(world.aside.kind, world.aside.marker)}")
     if world.partial:
         parts.append(f"partial {world.partial}")
-    parts.append(f"chunk {world.chunk}" if world.chunk else "no chunk")
+    parts.append(f"chunk {world.chunk}{', damaged' if world.damage else ''}" if world.chunk else "no chunk")
+    parts += [f"WANT {world.kept}"] if world.kept and world.chunk == UNREADY else []
     later = "gone" if world.last == GONE else world.last
     return f"| {', '.join(parts)}; the later intent: {later}{', with care' if world.firm else ''}"
 

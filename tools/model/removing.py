@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from .markers import (
     GONE,
     NONE,
+    OF_WANT,
     RECONCILER,
     Aside,
     Marker,
@@ -48,12 +49,14 @@ def step_at(
     opposite: int = 0,
 ) -> World:
     r = world.reconciler
-    return world._replace(reconciler=Reconciler(at, want, delete, removal, opposite, r.alone, r.unreadable))
+    return world._replace(reconciler=Reconciler(at, want, delete, removal, opposite, r.alone, r.unreadable, r.renewing))
 
 
 def look_anew(world: World) -> World:
-    lock = "" if world.lock == RECONCILER else world.lock
-    return step_at(world._replace(lock=lock), "look")
+    """Let go of the lock, and begin again; or go on with what the removal was a step of."""
+    lock, r = "" if world.lock == RECONCILER else world.lock, world.reconciler
+    world = world._replace(lock=lock, reconciler=r._replace(renewing=False))
+    return step_at(world, "let go of WANT" if r.renewing else "look")
 
 
 # ---------------------------------------------------------------------------------------------- what a crash left aside
@@ -175,6 +178,7 @@ def met(world: World, want: Marker | None, delete: Marker | None) -> World:
         and (want, delete) == (world.want, world.delete)
         and want.ctime == delete.ctime
         and want.files != NONE
+        and want.mtime != OF_WANT  # it is nobody's new intent
         and world.last == GONE
         and not world.firm
         and (alone is None or alone.serial != want.serial)
@@ -197,7 +201,7 @@ def _rename_aside(world: World, wrong: Wrong) -> tuple[str, World]:
 def _unlink_judged(world: World, wrong: Wrong) -> tuple[str, World]:
     aside = world.aside
     assert aside is not None
-    world = _lost(world, aside.judged, aside.marker)._replace(aside=None)
+    world = lost(world, aside.judged, aside.marker)._replace(aside=None)
     return f"unlinks the {aside.kind} that is aside, lets go", look_anew(world)
 
 
@@ -206,11 +210,11 @@ def _unlink_at_once(world: World, wrong: Wrong) -> tuple[str, World]:
     assert removal is not None
     there = standing(world, removal.kind)
     if there is not None:
-        world = put(_lost(world, removal.judged, there), removal.kind, None)
+        world = put(lost(world, removal.judged, there), removal.kind, None)
     return f"unlinks {removal.kind}/ID, lets go", look_anew(world)
 
 
-def _lost(world: World, judged: Marker, gone: Marker) -> World:
+def lost(world: World, judged: Marker, gone: Marker) -> World:
     if gone.serial > judged.serial and world.last == gone.files and not holds(world, gone):
         return world._replace(fault="a marker that is newer than the judged one was removed")
     return world

@@ -7,6 +7,7 @@
 | `mv` | `cat > want/.new; mv want/.new want/ID` of the README, or any program that renames without the lock |
 | `cp` | `cp x want/ID`: the file is there, empty, before its text is; only where none stands, so not in place |
 | `touch` | `touch delete/ID`: makes a marker, or makes the one that stands the later intent |
+| `rm` | `rm want/ID`: see `withdrawing` |
 
 A step may be several system calls where nobody can see what lies between them, or where nobody minds.
 
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from .markers import GONE, NONE, Marker, World, Writer, Wrong, free_inode, next_serial
 from .search import Step
+from .withdrawing import can_withdraw, withdrawn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,6 +60,8 @@ def _begin(world: World, number: int, deeds: frozenset[str], wrong: Wrong) -> It
     if "cp" in deeds and world.want is None:
         empty = Marker(free_inode(world, wrong), world.tick, world.tick, NONE, next_serial(world))
         yield "cp: create want/ID", _with(world._replace(want=empty), number, writer._replace(at="cp", new=empty))
+    if "rm" in deeds and can_withdraw(world):
+        yield "rm want/ID", withdrawn(world)
     if "touch" in deeds:
         yield "touch delete/ID", _deleted(world, wrong)
 
@@ -95,7 +99,7 @@ def _killed(world: World, number: int) -> World:
 
 
 def _asked(world: World, last: str) -> World:
-    return world._replace(last=last, firm=False)
+    return world._replace(last=last, firm=False, withdrawn=False)
 
 
 def _done(world: World, number: int, files: str) -> World:
@@ -107,7 +111,7 @@ def _done(world: World, number: int, files: str) -> World:
         return _asked(world, own.files)
     if own is not None and world.aside is not None and world.aside.marker.serial > own.serial:
         return world  # a cp has written to what is aside
-    return world._replace(last=files, firm=True)
+    return world._replace(last=files, firm=True, withdrawn=False)
 
 
 def _wanted(world: World, number: int, wrong: Wrong) -> World:
