@@ -41,6 +41,7 @@ from fsdm.locks import Claim, exists
 from fsdm.outcome import CannotRead, Condemned, Done, Failed, Held, Outcome, Stale, Stopped
 from fsdm.repair import condemn, renew
 from fsdm.sink import digest_of
+from fsdm.size import count
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -153,7 +154,7 @@ class Applier:
         began = time.monotonic()
         sizes = [file.size for file in chunk.files.values() if file.size is not None]
         size = sum(sizes) if len(sizes) == len(chunk.files) else None
-        self._tell(Event("started", action.id, f"{len(chunk.files)} files", chunk.dataset_id, size))
+        self._tell(Event("started", action.id, count(len(chunk.files), "file"), chunk.dataset_id, size))
         self._fetching[action.id] = chunk
         try:
             manifest = fetch_chunk(
@@ -205,7 +206,7 @@ class Applier:
         self._catalog.add(place)
         fs.fsync_dir(dataset)
         fs.fsync_dir(layout.partial)
-        told = f"{len(manifest.files)} files, {manifest.size_bytes} bytes"
+        told = f"{count(len(manifest.files), 'file')}, {manifest.size_bytes} bytes"
         since_s = _age_s(action.want)
         self._tell(Event("available", action.id, told, place.dataset_id, manifest.size_bytes, since_s, fetch_s))
         return self._removed(layout.want_marker(action.id), action.want, None)

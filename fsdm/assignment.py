@@ -93,6 +93,10 @@ def read_assignment(where: str) -> Assignment:
     try:
         with _opened(where) as (stream, name, tells_its_end):
             _read(stream, name, assignment, tells_its_end=tells_its_end)
+    except TransferError as e:
+        assignment.close()
+        e.hint = e.hint or "nothing was changed: ask again when it answers"
+        raise
     except BaseException:
         assignment.close()
         raise
@@ -142,6 +146,10 @@ def _opened(where: str) -> Iterator[tuple[io.BufferedReader, str, bool]]:
     elif where.startswith(("http://", "https://")):
         with _fetched(where) as fetched:
             yield fetched
+    elif "://" in where:
+        raise InvalidInputError(
+            f"{where}: a list is fetched by http:// or https:// alone", hint="fetch it to a file first"
+        )
     else:
         try:
             file = open(where, "rb")  # noqa: SIM115 closed below; here only its opening is guarded

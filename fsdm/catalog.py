@@ -22,6 +22,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, TypeGuard
 
+from fsdm.errors import DataDirectoryError
 from fsdm.index import BlockIndex
 from fsdm.layout import Layout, Place, is_chunk_dir, is_id
 
@@ -118,6 +119,11 @@ class Catalog:
             listed = _entries(self._layout.chunks)
         except FileNotFoundError:
             listed = {}
+        except OSError as e:
+            if self._own:
+                raise
+            hint = 'see "Threats" in `fsdm protocol`' if isinstance(e, PermissionError) else "see what stands there"
+            raise DataDirectoryError(f"{self._layout.chunks} cannot be listed: {e.strerror}", hint=hint) from e
         ours = {name for name, directory in listed.items() if directory and is_id(name)}
         with self._mutex:
             known = list(self._datasets)

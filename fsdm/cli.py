@@ -7,18 +7,21 @@ they are used, so that `fsdm ls` does not pay for requests and pydantic.
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 from importlib import import_module
 from textwrap import indent
 from typing import TYPE_CHECKING, Any
 
-from fsdm.console import complain
-from fsdm.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, FsdmError
+from fsdm.console import abandon_stdout, complain, open_streams
+from fsdm.errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, FsdmError
 from fsdm.verbs import VERBS
 
 if TYPE_CHECKING:
     from collections.abc import Container, Sequence
+
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 EXAMPLES = """\
 fsdm demo                                       # see it work
@@ -47,6 +50,7 @@ exit codes:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; its exit code."""
+    open_streams()
     arguments = _parse(list(sys.argv[1:] if argv is None else argv))
     try:
         code: int = _verb(arguments.verb).run(arguments)
@@ -55,9 +59,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         complain(e, as_json=arguments.json or getattr(arguments, "log_format", None) == "json")
         return e.exit_code
     except BrokenPipeError:
-        # whoever read our output has gone: end quietly, also when Python flushes stdout at its exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        abandon_stdout()  # whoever read our output has gone: end quietly
         return EXIT_OK
+    except OSError as e:
+        if e.filename is not None or e.errno not in NO_ROOM:
+            raise
+        abandon_stdout()
+        hint = "make room where the output goes, and run it again"
+        complain(FsdmError(f"stdout cannot be written: {e.strerror}", hint=hint), as_json=arguments.json)
+        return EXIT_FAILURE
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     return code
@@ -74,12 +84,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         parser.print_help()
         sys.exit(EXIT_USAGE)
     if (arguments.verb == "hold") != bool(command):
-        what = (
-            "which command? fsdm hold DATASET BLOCK -- CMD…"
-            if arguments.verb == "hold"
-            else "nothing follows `--` here"
-        )
-        parser.error(what)
+        arguments.refuse("which command?" if arguments.verb == "hold" else "nothing follows `--` here")
     arguments.command = command
     arguments.build_parser = build_parser  # for the verbs that describe the whole command line
     # the demo plays in a directory of its own, unless one is named outright
@@ -114,6 +119,7 @@ def build_parser(names: Container[str] = VERBS) -> argparse.ArgumentParser:
             description=f"{purpose[0].upper()}{purpose[1:]}.",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
+        verb.set_defaults(refuse=verb.error)
         if name in names:
             module = _verb(name)
             verb.epilog = f"examples:\n{indent(module.EXAMPLES, '  ')}\n{EXIT_CODES}"

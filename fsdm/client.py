@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import threading
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from fsdm.catalog import Catalog
 from fsdm.errors import (
@@ -29,6 +29,7 @@ from fsdm.layout import FORMAT, READY, U64_MAX, Layout, as_id, is_id
 from fsdm.locks import exists
 from fsdm.pause import place_pause, remove_pause
 from fsdm.refs import ChunkRef, Refs
+from fsdm.size import count
 from fsdm.waits import Waits, in_thread, on_loop
 
 if TYPE_CHECKING:
@@ -38,6 +39,14 @@ if TYPE_CHECKING:
     from fsdm.layout import Place
     from fsdm.model import DataChunk
     from fsdm.status import Status
+
+LOOK: Final = "`fsdm status` tells why"
+
+
+def _lack(root: str) -> str:
+    if not exists(root):
+        return "there is nothing"
+    return "it has no fsdm.json that is a file" if os.path.isdir(root) else "it is no directory"
 
 
 def check_format(layout: Layout) -> None:
@@ -56,7 +65,7 @@ def check_format(layout: Layout) -> None:
         ) from e
     if read is None:
         raise NoDataDirectoryError(
-            f"{layout.root} is not a data directory: it has no fsdm.json that is a file",
+            f"{layout.root} is not a data directory: {_lack(layout.root)}",
             hint="check the path; `fsdm run -d DIR` or DataManager(DIR) makes a new one",
         )
     try:
@@ -279,6 +288,10 @@ class Client:
         except FileNotFoundError:
             check_format(self._layout)  # says so where the whole data directory has gone
             return []
+        except PermissionError as e:
+            raise DataDirectoryError(
+                f"{directory} may not be listed by this user", hint='see "Threats" in `fsdm protocol`'
+            ) from e
 
     def _until_so(self, chunk_id: str, timeout_s: float | None) -> Generator[float, None, bool]:
         layout = self._layout
@@ -290,7 +303,7 @@ class Client:
             return not any(map(exists, markers))
 
         if not (yield from self._waits.until(done, timeout_s)):
-            raise WaitTimeoutError(f"chunk {chunk_id} has not converged: {self._standing(chunk_id)}")
+            raise WaitTimeoutError(f"chunk {chunk_id} has not converged: {self._standing(chunk_id)}", hint=LOOK)
         return self._is_available(chunk_id)
 
     def _until_converged(self, timeout_s: float | None) -> Generator[float, None, None]:
@@ -301,7 +314,11 @@ class Client:
         if not (yield from self._waits.until(done, timeout_s)):
             pending = self._pending()
             first = ", ".join(f"{chunk_id[:12]} ({self._standing(chunk_id)})" for chunk_id in pending[:3])
-            raise WaitTimeoutError(f"{len(pending)} intents are pending: {first}{' …' * (len(pending) > 3)}")
+            raise WaitTimeoutError(
+                f"{count(len(pending), 'intent')} {'is' if len(pending) == 1 else 'are'} pending: "
+                f"{first}{' …' * (len(pending) > 3)}",
+                hint=LOOK,
+            )
 
     def _is_available(self, chunk_id: str) -> bool:
         if exists(self._layout.delete_marker(chunk_id)):

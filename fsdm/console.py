@@ -5,6 +5,8 @@ stdout is data, stderr is talk.
 
 from __future__ import annotations
 
+import codecs
+import io
 import json
 import os
 import re
@@ -17,6 +19,45 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from fsdm.errors import FsdmError
+
+
+def open_streams() -> None:
+    """Have stdin, stdout and stderr be there, and take any text.
+
+    One that whoever began us has closed is `/dev/null`: else the first file that is opened would have its number. What
+    its encoding has no character for is written as an escape, and the bytes of a name are written as they are.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            _to_null(number)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115 until the end
+    codecs.register_error("fsdm", _anyhow)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="fsdm")
+
+
+def abandon_stdout() -> None:
+    """Nobody takes what is printed any more: print it nowhere, also when Python flushes stdout at its exit."""
+    _to_null(sys.stdout.fileno())
+
+
+def _to_null(number: int) -> None:
+    null = os.open(os.devnull, os.O_RDWR)
+    if null == number:
+        os.set_inheritable(null, True)
+        return
+    os.dup2(null, number)
+    os.close(null)
+
+
+def _anyhow(error: UnicodeError) -> tuple[str | bytes, int]:
+    try:
+        return codecs.lookup_error("surrogateescape")(error)
+    except UnicodeError:
+        return codecs.backslashreplace_errors(error)
 
 
 def print_json(document: object) -> None:

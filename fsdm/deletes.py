@@ -13,8 +13,8 @@ import threading
 from typing import TYPE_CHECKING, Final
 
 from fsdm.brake import Brake
+from fsdm.document import read_object
 from fsdm.events import Event
-from fsdm.fs import read_regular
 from fsdm.intents import look_at
 from fsdm.locks import exists
 from fsdm.plan import delete_is_later
@@ -137,11 +137,10 @@ def brake_of(layout: Layout, share: float | None) -> Brake:
     """The brake of a data directory, as an earlier process has left it."""
     brake = Brake(share)
     try:
-        read = read_regular(layout.brake, BRAKE_MAX_BYTES)
-        said = None if read is None else json.loads(read[1])
+        said = read_object(layout.brake, BRAKE_MAX_BYTES)
         if said is not None and share is not None:
             brake.since, brake.let_go_before = float(said["since"]), max(int(said["let_go"]), 0)
-    except (OSError, ValueError, TypeError, KeyError, RecursionError, OverflowError) as e:
+    except (OSError, ValueError, TypeError, KeyError, OverflowError) as e:
         logger.warning("%s says nothing that can be gone on from: %s", layout.brake, e)
     return brake
 

@@ -11,14 +11,13 @@ import time
 from typing import TYPE_CHECKING
 
 from fsdm.catalog import Catalog
-from fsdm.errors import DataDirectoryError, InvalidInputError, StaleMarkerError
+from fsdm.errors import InvalidInputError, StaleMarkerError
 from fsdm.fs import read_regular
 from fsdm.holders import Holders, look_for_holders
 from fsdm.intents import read_want
 from fsdm.layout import WANT_MAX_BYTES, is_id
-from fsdm.locks import reconciler_owner
+from fsdm.locks import who_reconciles
 from fsdm.model import Failure
-from fsdm.owner import Owner
 from fsdm.reasons import Explanation, Facts, Others, explain
 from fsdm.scan import look
 from fsdm.status import read_chunk_status, read_disk_status, read_note
@@ -58,7 +57,7 @@ def gather(layout: Layout, catalog: Catalog, chunk_id: str, now: float) -> Facts
         want_fault=fault,
         want_hint=hint,
         holders=_holders(layout, state.ready + state.unready),
-        reconciler=_owner(layout),
+        reconciler=who_reconciles(layout),
         free_bytes=disk.free_bytes,
         read_only=disk.read_only,
         paused=read_note(layout.pause),
@@ -103,14 +102,6 @@ def _look_for_holders(layout: Layout, places: Iterable[Place]) -> list[Holders]:
         return list(look_for_holders(layout, places).values())
     except OSError as e:
         return [Holders((), (f"who holds a chunk cannot be seen here: {e}",))]
-
-
-def _owner(layout: Layout) -> Owner | None:
-    try:
-        says = reconciler_owner(layout)
-    except DataDirectoryError:
-        return Owner()  # this user may not ask
-    return None if says is None else Owner.parse(says)
 
 
 def _others(layout: Layout, catalog: Catalog, state: ChunkState, *, retiring: bool) -> Others:

@@ -13,6 +13,7 @@ import os
 import secrets
 import shutil
 import stat
+from dataclasses import dataclass
 
 
 def write_all(fd: int, data: bytes | memoryview) -> None:
@@ -46,10 +47,30 @@ def read_regular(path: str, limit: int) -> tuple[os.stat_result, bytes] | None:
         os.close(fd)
 
 
+@dataclass(frozen=True, slots=True)
+class Space:
+    """What a file system has, for an ordinary user: statvfs(3)."""
+
+    free_bytes: int
+    size_bytes: int
+    free_inodes: int
+    read_only: bool
+
+
+def read_space(path: str) -> Space:
+    """What the file system has that this path is on."""
+    found = os.statvfs(path)
+    return Space(
+        free_bytes=found.f_bavail * found.f_frsize,
+        size_bytes=found.f_blocks * found.f_frsize,
+        free_inodes=found.f_favail,
+        read_only=bool(found.f_flag & os.ST_RDONLY),
+    )
+
+
 def free_bytes(path: str) -> int:
     """What an ordinary user may still write to the file system."""
-    found = os.statvfs(path)
-    return found.f_bavail * found.f_frsize
+    return read_space(path).free_bytes
 
 
 def is_directory(path: str) -> bool:

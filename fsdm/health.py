@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from fsdm.client import check_format
 from fsdm.errors import FsdmError
+from fsdm.fs import read_space
 
 if TYPE_CHECKING:
     from fsdm.layout import Layout
@@ -83,15 +84,15 @@ def look_at_disk(layout: Layout) -> DiskLook:
     try:
         check_format(layout)
         trouble = "" if os.access(layout.delete, os.X_OK) else "delete/ cannot be searched"
-        found = os.statvfs(layout.root)
+        space = read_space(layout.root)
     except FsdmError:
         return DiskLook("the data directory is gone, or is none any more", 0, 0, 0, False)
     except OSError as e:
         return DiskLook(f"the disk refuses: {e.strerror}", 0, 0, 0, False)
     return DiskLook(
         trouble,
-        free_bytes=found.f_bavail * found.f_frsize,
-        size_bytes=found.f_blocks * found.f_frsize,
-        free_inodes=found.f_favail,
-        read_only=bool(found.f_flag & os.ST_RDONLY),
+        free_bytes=space.free_bytes,
+        size_bytes=space.size_bytes,
+        free_inodes=space.free_inodes,
+        read_only=space.read_only,
     )

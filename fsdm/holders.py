@@ -12,14 +12,12 @@ and go meanwhile. The reconciler's claim is not a holder, and neither is a proce
 
 from __future__ import annotations
 
-import json
 import os
 import pwd
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
-from fsdm.errors import DataDirectoryError
-from fsdm.locks import reconciler_owner
+from fsdm.locks import who_reconciles
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -79,7 +77,8 @@ def look_for_holders(layout: Layout, places: Iterable[Place], *, proc: str = PRO
     Raises:
         OSError: there is no proc(5) here.
     """
-    reconciler_pid = _reconciler_pid(layout)
+    owner = who_reconciles(layout)
+    reconciler_pid = None if owner is None else owner.pid
     targets = _targets(layout, places, proc)
     by_inode = {target.inode: target for target in targets.values()}
     for lock in _locks(_read(f"{proc}/locks").splitlines()):
@@ -100,14 +99,6 @@ def look_for_holders(layout: Layout, places: Iterable[Place], *, proc: str = PRO
             unseen.append(f"{who} may not be looked at by this user, and may have inherited a lock")
         found[target.place] = _holders(target, unseen, reconciler_pid, proc, boot_at)
     return found
-
-
-def _reconciler_pid(layout: Layout) -> int | None:
-    try:
-        pid = json.loads(reconciler_owner(layout) or "{}").get("pid")
-    except (DataDirectoryError, ValueError, AttributeError, RecursionError):
-        return None
-    return pid if isinstance(pid, int) else None
 
 
 def _targets(layout: Layout, places: Iterable[Place], proc: str) -> dict[tuple[int, int], _Target]:
@@ -172,7 +163,9 @@ def _look_at(targets: dict[tuple[int, int], _Target], pid: int, fd: str, proc: s
         if "FLOCK" not in says:
             return
         found = os.stat(path)  # only of what is locked: to stat a file of a server that is away would hang
-    except (FileNotFoundError, ProcessLookupError):
+    except PermissionError:
+        raise
+    except OSError:  # it has ended; or the file is on another disk, which fails
         return
     target = targets.get((found.st_dev, found.st_ino))
     if target is not None:

@@ -152,7 +152,7 @@ class _Host:
             closed_s = max(self._down_until, self._asked_until) - now
             if closed_s > 0:
                 raise TransferError(
-                    f"{self.origin}: {self._error}; it is tried again in {math.ceil(closed_s)} s",
+                    f"{self.origin}: {self._error}; it is left alone for a while",
                     transient=True,
                     retry_after_s=closed_s,
                     cause="host_down",

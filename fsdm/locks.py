@@ -23,6 +23,7 @@ from portalocker.exceptions import AlreadyLocked, LockException
 from portalocker.portalocker import FlockLocker
 
 from fsdm.errors import DataDirectoryError, ReconcilerRunsError, UnsafeFileSystemError
+from fsdm.owner import Owner, in_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -185,7 +186,7 @@ def _open_lock(layout: Layout, flags: int) -> int:
 
 def _runs_already(layout: Layout, owner: str) -> ReconcilerRunsError:
     return ReconcilerRunsError(
-        f"{layout.root} is reconciled by another process: {owner or 'it has not said who it is yet'}",
+        f"{layout.root} is reconciled by another process: {in_words(owner) or 'it has not said who it is yet'}",
         owner=owner,
         hint="use `fsdm run --wait` or DataManager(…) to take over when it ends; no file needs to be removed",
     )
@@ -207,6 +208,15 @@ def reconciler_owner(layout: Layout) -> str | None:
         return os.pread(fd, 4096, 0).decode(errors="replace").strip() or "unknown"
     finally:
         close_fd(fd)
+
+
+def who_reconciles(layout: Layout) -> Owner | None:
+    """The process that reconciles, as far as this user may know; None where nobody does."""
+    try:
+        says = reconciler_owner(layout)
+    except DataDirectoryError as e:
+        return Owner(says=f"not known: {e}")
+    return None if says is None else Owner.parse(says)
 
 
 @contextmanager

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """The process that reconciles; None where that is not known. `since` is in seconds since the epoch."""
+    """The process that reconciles; None where that is not known. `since` is in seconds since the epoch.
+
+    `says` is what LOCK says, as it stands there; or a sentence, where this user may not read it.
+    """
 
     pid: int | None = None
     host: str | None = None
     since: float | None = None
+    says: str = field(default="", compare=False)
 
     @classmethod
     def parse(cls, says: str) -> Owner:
@@ -22,11 +26,12 @@ class Owner:
             document: Any = json.loads(says)
             pid, host, since = (document.get(name) for name in ("pid", "host", "since"))
         except (ValueError, AttributeError, RecursionError):
-            return cls()
+            return cls(says=says)
         return cls(
             pid if isinstance(pid, int) else None,
             host if isinstance(host, str) else None,
             since if isinstance(since, int | float) else None,
+            says,
         )
 
     def __str__(self) -> str:

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import socket
 import time
 from typing import TYPE_CHECKING, Final
 
+from fsdm.document import read_document
 from fsdm.errors import DataDirectoryError
 from fsdm.events import Event
-from fsdm.fs import FileSystem, read_regular
+from fsdm.fs import FileSystem
 from fsdm.locks import exists
 
 if TYPE_CHECKING:
@@ -30,8 +32,7 @@ def place_pause(layout: Layout, reason: str) -> None:
     Raises:
         DataDirectoryError: this user may not write there, or the disk refuses.
     """
-    who = f"{os.environ.get('USER') or os.geteuid()}@{socket.gethostname()}"
-    document = {"since": round(time.time(), 3), "by": who, "reason": reason}
+    document = {"since": round(time.time(), 3), "by": f"{_user()}@{socket.gethostname()}", "reason": reason}
     try:
         FileSystem().write(layout.pause, json.dumps(document).encode() + b"\n", durable=True)
     except OSError as e:
@@ -50,6 +51,16 @@ def remove_pause(layout: Layout) -> bool:
     except OSError as e:
         raise _refused(layout, e) from e
     return was_there
+
+
+def _user() -> str:
+    """Who that is: services and containers often have no USER, and not every uid has a name."""
+    if name := os.environ.get("USER"):
+        return name
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
 
 
 def _refused(layout: Layout, error: OSError) -> DataDirectoryError:
@@ -76,11 +87,6 @@ class Pause:
 
     def _said(self) -> str:
         """What the file says of who, and why: anybody may have written anything there, or nothing."""
-        try:
-            read = read_regular(self._layout.pause, PAUSE_MAX_BYTES)
-            said = json.loads(read[1]) if read is not None else None
-        except (OSError, ValueError, RecursionError):
-            said = None
-        words = [said.get("by"), said.get("reason")] if isinstance(said, dict) else []
-        shown = ": ".join(word for word in words if isinstance(word, str) and word)
+        said = read_document(self._layout.pause, PAUSE_MAX_BYTES)
+        shown = ": ".join(word for word in (said.get("by"), said.get("reason")) if isinstance(word, str) and word)
         return f" ({shown})" if shown else ""

@@ -6,6 +6,7 @@ something could not be seen, that is the sentence. Invariant: each of the four a
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -161,7 +162,7 @@ def _of_the_directory(facts: Facts) -> list[tuple[str, str]]:
         return []
     found = []
     if facts.reconciler is None:
-        remedy = f"start a reconciler: fsdm run -d {facts.root}"
+        remedy = f"start a reconciler: fsdm run -d {shlex.quote(facts.root)}"
         found.append(("nobody reconciles this data directory, so nothing is carried out", remedy))
     if facts.read_only:
         found.append(("the file system is read-only: nothing can be downloaded or deleted", "mount it writable again"))
@@ -191,7 +192,9 @@ def _of_the_markers(facts: Facts) -> list[tuple[str, str]]:
     if delete is not None and delete.fault:
         found.append((f"delete/ID {delete.fault}: while it stands, the chunk is not available", "remove it by hand"))
     if want is not None and want.fault:
-        found.append((f"want/ID {want.fault}", "remove it, and put a JSON file there"))
+        # what could not be looked at has no inode
+        remedy = "remove it, and put a JSON file there" if want.ino else "look as a user who may (dmesg, if nobody can)"
+        found.append((f"want/ID {want.fault}", remedy))
     elif want is not None and facts.want_fault:
         still_s = facts.now - want.mtime_ns / 1e9
         half = "; it may be half-written, and is read again when it changes" if still_s < SETTLED_S else ""

@@ -15,11 +15,9 @@ import threading
 import time
 from collections import deque
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from fsdm import outcome as outcomes
-from fsdm.action import Absolve, Action, Fetch, Publish, Report, Retire, Verify, Wait
+from fsdm.action import Absolve, Fetch, Publish, Report, Retire, Verify, Wait
 from fsdm.admission import Admission
 from fsdm.aftermath import Aftermath
 from fsdm.agenda import Agenda
@@ -30,7 +28,7 @@ from fsdm.crew import Crew, ThreadCrew
 from fsdm.deletes import Deletes
 from fsdm.disk import Disk
 from fsdm.doorbell import Doorbell
-from fsdm.errors import DiskError
+from fsdm.errands import Errands
 from fsdm.events import Event
 from fsdm.fetcher import HttpFetcher
 from fsdm.fs import FileSystem
@@ -41,11 +39,11 @@ from fsdm.intents import clear_temporaries, finish_removals
 from fsdm.lanes import Lanes
 from fsdm.limits import Limits
 from fsdm.memory import Memory
+from fsdm.outcome import Done
 from fsdm.pause import Pause
 from fsdm.plan import Asked, decide
 from fsdm.room import Room
 from fsdm.scan import look, scan
-from fsdm.stop import Stop
 from fsdm.tally import Tally
 from fsdm.trash import Trash
 from fsdm.verdict import is_stuck, trouble
@@ -123,6 +121,9 @@ class Reconciler:
             tell=self._tell,
             erase=self._trash.erase,
         )
+        self._errands = Errands(
+            self._applier, fetchers=self._fetchers, hands=self._hands, tell=self._tell, wake=self._bell.wake
+        )
         self._watch = Watch(layout, self._bell.ring)
         self._aftermath = Aftermath(
             self._applier,
@@ -145,9 +146,6 @@ class Reconciler:
             wake=self._bell.wake,
         )
         self._states: dict[str, ChunkState] = {}
-        self._busy: dict[str, tuple[Action, Stop]] = {}
-        self._fetching = 0
-        self._finished: deque[tuple[Action, outcomes.Outcome]] = deque()
         self._suspects: deque[Place] = deque()
         self._changes: deque[Limits] = deque()
         self._next_scan = 0.0  # monotonic
@@ -191,7 +189,7 @@ class Reconciler:
         self._audit.stop()
         inspected = self._inspection.stop(timeout_s)
         self._watch.stop()
-        self._stop_fetches("the reconciler stops")
+        self._errands.stop_fetches("the reconciler stops")
         crews = [crew for crew in (self._lanes, self._fetchers, self._hands, self._erasers) if crew is not None]
         ended = inspected & all([crew.close(timeout_s) for crew in crews])  # noqa: C419 every crew is to be closed
         ended = ended and not (self._thread is not None and self._thread.is_alive())
@@ -215,8 +213,9 @@ class Reconciler:
         while not self._stopping.is_set():
             try:
                 self.step(self.pause())
-            except Exception:  # one pass failed: say so, and begin the next with a scan
-                logger.exception("a pass of the reconciler failed")
+            except Exception as e:  # one pass failed: say so, and begin the next with a scan
+                is_defect = not isinstance(e, OSError)  # what the disk says needs no more than a line
+                logger.log(logging.ERROR, "a pass of the reconciler failed: %s", e, exc_info=is_defect)
                 self.heart.failed()
                 self._tally.pass_failed()
                 self.heart.beat(self.limits.poll_s)
@@ -258,7 +257,7 @@ class Reconciler:
 
     def at_its_end(self) -> bool:
         """Whether nothing runs, and what is left has been tried as often as makes sense in one go."""
-        if self._next_scan == 0.0 or self._busy or (self._agenda.parked_fetches and self._room.is_emptying):
+        if self._next_scan == 0.0 or self._errands or (self._agenda.parked_fetches and self._room.is_emptying):
             return False
         refused = self._disk.refuses_for_long or self._paused.why != ""
         return (refused or not self._agenda.waiting_fetches) and all(
@@ -292,7 +291,7 @@ class Reconciler:
         """How it stands, in numbers. In any thread."""
         return read_gauges(
             list(self._states.values()),
-            [action for action, _ in list(self._busy.values())],
+            self._errands.actions,
             held=self._aftermath.held_chunks,
             catalog=self.catalog,
             memory=self._memory,
@@ -305,8 +304,7 @@ class Reconciler:
 
     def bytes_by_part(self) -> dict[Part, int] | None:
         """What there is on the disk, as far as it is counted. In any thread; it looks at what is being fetched."""
-        running = [action.id for action, _ in list(self._busy.values()) if isinstance(action, Fetch)]
-        return self._room.bytes_by_part(running)
+        return self._room.bytes_by_part([fetch.id for fetch in self._errands.fetches])
 
     def pause(self) -> float:
         """Seconds until the next pass has something to do by itself."""
@@ -329,7 +327,7 @@ class Reconciler:
         self._room.change(
             max_bytes=self.limits.max_bytes,
             keep_free_bytes=self.limits.keep_free_bytes or None,
-            running=[action for action, _ in self._busy.values() if isinstance(action, Fetch)],
+            running=self._errands.fetches,
         )
         self._deletes.change(self.limits.brake_share)
 
@@ -342,13 +340,12 @@ class Reconciler:
         for crew in (self._fetchers, self._hands, self._erasers, self._inspection):
             crew.hire()
         if self._paused.look():
-            self._stop_fetches(self._paused.why)
+            self._errands.stop_fetches(self._paused.why)
         changed = self.catalog.refresh()
         for chunk_id in changed:
             self._room.count(chunk_id)
         if self._room.is_limited and (fetch := self._room.too_much()) is not None:
-            self._busy[fetch.id][1].set()
-            self._tell(Event("stopped", fetch.id, "it brings more than there is room for"))
+            self._errands.stop(fetch, "it brings more than there is room for")
         ids = changed | self._states.keys() | scan(self.layout, self.catalog).ids
         took = time.monotonic() - began
         self._next_scan = time.monotonic() + max(self.limits.poll_s, took * SCAN_SHARE)
@@ -356,17 +353,16 @@ class Reconciler:
 
     def _decide(self, chunk_id: str) -> None:
         state = self._states[chunk_id]
-        memo = self._memory.of(chunk_id)
-        if chunk_id in self._busy:
-            self._stop_if_unwanted(state)
+        if chunk_id in self._errands:
+            self._errands.stop_if_unwanted(state)
             return
         now = self._clock()
         if self._aftermath.is_held(chunk_id) and not (state.delete or state.unready):
             self._aftermath.let_go(chunk_id)
-            memo = self._memory.of(chunk_id)
             if state.ready:
                 told = "the delete was withdrawn, nothing is fetched"
                 self._tell(Event("available", chunk_id, told, state.ready[0].dataset_id))
+        memo = self._memory.of(chunk_id)
         decision = decide(state, memo, now)
         if self._disk.refusal and isinstance(decision, Publish):
             decision = Wait(self._disk.hold_back(chunk_id, now))
@@ -378,29 +374,9 @@ class Reconciler:
             self._memory.forget(chunk_id)
             self._room.forget(chunk_id)
 
-    def _stop_if_unwanted(self, state: ChunkState) -> None:
-        action, stop = self._busy[state.id]
-        if not isinstance(action, Fetch) or stop.is_set():
-            return
-        deleted = state.delete is not None and state.delete.fault is None
-        if (
-            deleted
-            or state.want is None
-            or not (action.want.same_as(state.want) or self._applier.is_fetching(state.id, state.want))
-        ):
-            stop.set()
-            self._tell(Event("stopped", state.id, "no longer wanted" if deleted or not state.want else "wanted anew"))
-
-    def _stop_fetches(self, why: str) -> None:
-        """Stop all that run; what has come of them stays."""
-        for action, stop in list(self._busy.values()):
-            if isinstance(action, Fetch) and not stop.is_set():
-                stop.set()
-                self._tell(Event("stopped", action.id, why))
-
     def _dispatch(self) -> bool:
         dispatched = False
-        slots = 0 if self._paused.why else self._disk.slots(self.limits.jobs) - self._fetching
+        slots = 0 if self._paused.why else self._disk.slots(self.limits.jobs) - self._errands.fetching
         self._admission.open(slots)
         for action in self._agenda.take(slots, lambda fetch: self._admission.admit(fetch, self._clock())):
             dispatched = True
@@ -408,39 +384,19 @@ class Reconciler:
                 self._memory.change(action.id, asked=Asked(action.verify))
                 self._inspection.ask(action)
                 continue
-            stop = Stop()
-            self._busy[action.id] = (action, stop)
-            self._fetching += isinstance(action, Fetch)
-            crew = self._fetchers if isinstance(action, Fetch) else self._hands
             absolve = isinstance(action, Fetch) and self._memory.of(action.id).failure is None
             absolve = absolve and self._states[action.id].failed  # what kept it from its start is over
-            crew.submit(partial(self._carry_out, action, stop, absolve=absolve))
+            self._errands.begin(action, absolve=absolve)
         return dispatched
-
-    def _carry_out(self, action: Action, stop: Stop, *, absolve: bool) -> None:
-        outcome: outcomes.Outcome
-        try:
-            if absolve:
-                self._applier.apply(Absolve(action.id), stop)
-            outcome = self._applier.apply(action, stop)
-        except Exception as e:  # a defect of ours: it must not leave the id busy for ever
-            logger.exception("%s failed", action)
-            error = DiskError(f"unexpected: {e!r}", hint="please report this", cause="defect")
-            outcome = outcomes.Failed(error, disk=True)
-        self._finished.append((action, outcome))
-        self._bell.wake()
 
     # -------------------------------------------------------------------------------------------------------- outcomes
 
     def _settle_all(self) -> set[str]:
         settled = set()
-        while self._finished:
-            action, outcome = self._finished.popleft()
-            del self._busy[action.id]
+        for action, outcome in self._errands.outcomes():
             memo = self._memory.of(action.id)
             if isinstance(action, Fetch):
-                self._fetching -= 1
-                gives_way = self._agenda.parked_fetches > 0 and not (outcome == outcomes.Done() or self._paused.why)
+                gives_way = self._agenda.parked_fetches > 0 and not (outcome == Done() or self._paused.why)
                 memo = replace(memo, crowded=not self._room.end(action.id) or gives_way)
             elif not isinstance(action, Report | Absolve):
                 self._room.count(action.id)

@@ -2,10 +2,10 @@
 
 Two limits, each of which may be off: a budget in bytes for all that is here (chunks, available or not, what is in
 `trash/`, partials), and a reserve of the file system that is to stay free. `counts` has all of it counted without
-either, for who wants to know. A running fetch counts with its whole
-expected size, so that no two start into the last gap; files that declare no size count as what has come of them. Sizes
-are read once for a chunk, and again when something was done to it; nothing is walked but at the start. What does not
-fit waits elsewhere (see `agenda`); nothing here is ever dropped, and nothing on disk is changed.
+either, for who wants to know. A running fetch counts with its whole expected size, so that no two start into the last
+gap; files that declare no size count as what has come of them. Sizes are read once for a chunk, and again when
+something was done to it; nothing is walked but at the start. What does not fit waits elsewhere (see `agenda`); nothing
+here is ever dropped, and nothing on disk is changed.
 
 Invariants: the headroom only shrinks between two looks, by what begins; a fetch begins only within it. What was
 stopped because it brought more than there was room for is expected to need more than the room that it gives back: so
@@ -16,7 +16,6 @@ The loop's alone, but for `trashed` and `erased`.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections import deque
@@ -24,10 +23,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from fsdm.document import declared_bytes, read_document
 from fsdm.errors import InvalidInputError, StaleMarkerError
-from fsdm.fs import free_bytes, read_regular
+from fsdm.fs import free_bytes
 from fsdm.intents import read_want
-from fsdm.layout import DATA, MANIFEST_MAX_BYTES, READY, is_id
+from fsdm.layout import DATA, READY, is_id
 from fsdm.ledger import PARTS, Ledger
 from fsdm.locks import exists
 from fsdm.size import readable
@@ -324,13 +324,8 @@ class Room:
 
     @staticmethod
     def _chunk_bytes(path: str) -> int:
-        try:
-            read = read_regular(f"{path}/{READY}", MANIFEST_MAX_BYTES)
-            if read is not None:
-                return sum(int(entry["size"]) for entry in json.loads(read[1])["files"].values())
-        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
-            pass  # what READY cannot tell, the files do
-        return bytes_in(path)[0]
+        size = declared_bytes(read_document(f"{path}/{READY}").get("files"))
+        return bytes_in(path)[0] if size is None else size  # what READY cannot tell, the files do
 
 
 def bytes_in(directory: str) -> tuple[int, int]:

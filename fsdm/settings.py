@@ -122,7 +122,7 @@ def reload(dm: DataManager, arguments: argparse.Namespace) -> None:
         config = read_config(dm.layout)
         dm.change(_limits(arguments, config))
     except InvalidInputError as e:
-        logger.warning("%s; all stays as it was. %s", e, e.hint)
+        logger.warning("%s; all stays as it was%s", e, f" ({e.hint})" if e.hint else "")
         return
     outdone = {name: value for name, value in config.items() if name in arguments}
     words = in_words({name: value for name, value in config.items() if name not in outdone}) or "nothing"

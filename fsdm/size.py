@@ -1,4 +1,4 @@
-"""Sizes as people write and read them: `900G` on a command line, `950.0 MB` in a message. Pure."""
+"""Sizes and numbers as people have them: `900G` on a command line, `950.0 MB` or `1 gap` in a message. Pure."""
 
 from __future__ import annotations
 
@@ -40,3 +40,8 @@ def readable(size_bytes: int) -> str:
         if size_bytes < 10_000 * bytes_each:
             return f"{size_bytes / bytes_each:.1f} {unit}"
     return f"{size_bytes / 1e12:.1f} TB"
+
+
+def count(number: int, noun: str) -> str:
+    """`1 gap`, `1,200 gaps`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fsdm.catalog import Catalog
-from fsdm.errors import DataDirectoryError
-from fsdm.fs import free_bytes, read_regular
-from fsdm.layout import READY, WANT_MAX_BYTES, Layout, Place, is_id
-from fsdm.locks import exists, reconciler_owner
+from fsdm.document import declared_bytes, read_document
+from fsdm.fs import read_space
+from fsdm.layout import READY, Layout, Place, is_id
+from fsdm.locks import exists, who_reconciles
 from fsdm.room import bytes_in
 from fsdm.scan import look, scan
 from fsdm.state import ChunkState, Oddity, State, name_of
@@ -87,10 +85,11 @@ def read_status(layout: Layout) -> Status:
         status = read_chunk_status(layout, state)
         if status is not None:
             chunks[chunk_id] = status
+    owner = who_reconciles(layout)
     return Status(
         chunks,
         tuple(oddities),
-        _reconciler(layout),
+        None if owner is None else owner.says,
         read_disk_status(layout),
         read_note(layout.pause),
         read_note(layout.brake),
@@ -126,16 +125,10 @@ def read_chunk_status(layout: Layout, state: ChunkState) -> ChunkStatus | None:
     )
 
 
-def _reconciler(layout: Layout) -> str | None:
-    try:
-        return reconciler_owner(layout)
-    except DataDirectoryError as e:
-        return f"not known: {e}"
-
-
 def read_disk_status(layout: Layout) -> DiskStatus:
     """How the file system stands, by a look of our own."""
-    return DiskStatus(free_bytes(layout.root), bool(os.statvfs(layout.root).f_flag & os.ST_RDONLY))
+    space = read_space(layout.root)
+    return DiskStatus(space.free_bytes, space.read_only)
 
 
 def _where(places: Iterable[Place], want: dict[str, Any]) -> tuple[str | None, range | None]:
@@ -147,26 +140,6 @@ def _where(places: Iterable[Place], want: dict[str, Any]) -> tuple[str | None, r
         ):
             return dataset_id, range(start, end)
     return None, None
-
-
-def read_document(path: str) -> dict[str, Any]:
-    """What a JSON file says, or nothing: this is for showing, and what is wrong with it is told elsewhere."""
-    try:
-        read = read_regular(path, 16 * WANT_MAX_BYTES)
-        document = json.loads(read[1]) if read is not None else {}
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return document if isinstance(document, dict) else {}
-
-
-def declared_bytes(files: object) -> int | None:
-    """The bytes of all files of a want or of READY, where each one's size is given."""
-    if not isinstance(files, dict):
-        return None
-    sizes = [
-        entry["size"] for entry in files.values() if isinstance(entry, dict) and isinstance(entry.get("size"), int)
-    ]
-    return sum(sizes) if len(sizes) == len(files) else None
 
 
 def read_note(path: str) -> dict[str, Any] | None:

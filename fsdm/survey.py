@@ -15,14 +15,13 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from fsdm.catalog import Catalog
-from fsdm.errors import DataDirectoryError
+from fsdm.document import declared_bytes, read_document
 from fsdm.extents import came_in
 from fsdm.holders import Holders, look_for_holders
 from fsdm.layout import PARTS, READY, is_id
-from fsdm.locks import exists, reconciler_owner
-from fsdm.owner import Owner
+from fsdm.locks import exists, who_reconciles
 from fsdm.progress import Failing, Retiring, Running, Survey
-from fsdm.status import declared_bytes, read_disk_status, read_document
+from fsdm.status import read_disk_status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -64,7 +63,7 @@ class Surveyor:
             OSError: the data directory itself has gone, or `chunks/` may not be listed.
         """
         layout, now = self._layout, self._clock()
-        disk = read_disk_status(layout)
+        disk, owner = read_disk_status(layout), who_reconciles(layout)
         unlisted: list[str] = []
         directories = (layout.want, layout.delete, layout.partial, layout.failed)
         wanted, deleted, partials, failed = (_ids(directory, unlisted) for directory in directories)
@@ -85,7 +84,7 @@ class Surveyor:
         self._looked = True
         return Survey(
             at=now,
-            reconciler=_reconciler(layout),
+            reconciler=None if owner is None else str(owner),
             free_bytes=disk.free_bytes,
             read_only=disk.read_only,
             paused=paused,
@@ -300,11 +299,3 @@ def _size(source: object, part: object) -> int | None:
         if isinstance(document, dict) and isinstance(size := document.get(key), int):
             return size
     return None
-
-
-def _reconciler(layout: Layout) -> str | None:
-    try:
-        says = reconciler_owner(layout)
-    except DataDirectoryError:
-        return "not known"
-    return None if says is None else str(Owner.parse(says))

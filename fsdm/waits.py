@@ -13,6 +13,8 @@ import time
 from contextlib import closing
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from fsdm.errors import InvalidInputError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
@@ -32,7 +34,13 @@ class Waits:
         self._count = 0
 
     def until(self, done: Callable[[], bool], timeout_s: float | None) -> Generator[float, None, bool]:
-        """Look until `done()`, or for `timeout_s` seconds and once more at their end; whether it was done."""
+        """Look until `done()`, or for `timeout_s` seconds and once more at their end; whether it was done.
+
+        Raises:
+            InvalidInputError: `timeout_s` is no number (NaN): no time would ever be up.
+        """
+        if timeout_s is not None and math.isnan(timeout_s):
+            raise InvalidInputError("must be a number of seconds", field="timeout_s")
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         rest = FIRST_REST_S
         self._add(1)

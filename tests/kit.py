@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0  # longer than anything takes on a busy machine
 DRIP_BYTES, DRIP_S = 1000, 0.01
 _numbers = itertools.count(1)
 

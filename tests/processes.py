@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tests.kit import PATIENCE_S, eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 FSDM = [sys.executable, "-m", "fsdm"]
@@ -26,7 +26,7 @@ def fsdm(*arguments: object, stdin: bytes = b"", **environment: str) -> subproce
         input=stdin.decode(),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         env={**os.environ, **environment},
         check=False,
     )
@@ -40,14 +40,21 @@ def fsdm_json(*arguments: object) -> Any:
 
 
 @contextmanager
+def begun(command: Sequence[str], **options: Any) -> Iterator[subprocess.Popen[Any]]:
+    """A process; it is killed at the end of the block if it still runs, so that no failure waits for its end."""
+    with subprocess.Popen(command, **options) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@contextmanager
 def running(*arguments: object) -> Iterator[subprocess.Popen[str]]:
     """A verb that keeps running; it is killed at the end of the block if it still does."""
-    process = subprocess.Popen([*FSDM, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    try:
+    command = [*FSDM, *map(str, arguments)]
+    with begun(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         yield process
-    finally:
-        process.kill()
-        process.communicate()
 
 
 @contextmanager

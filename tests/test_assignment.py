@@ -141,8 +141,14 @@ def test_a_transfer_that_breaks_is_an_error_also_between_two_lines(source: Sourc
     first = lines(a_chunk())
     url = source.put("/list", first + lines(a_chunk()))
     source.fault("/list", cut_at=len(first))
-    with pytest.raises(TransferError):
+    with pytest.raises(TransferError) as e:
         read_assignment(url)
+    assert e.value.hint == "nothing was changed: ask again when it answers"
+
+
+def test_a_list_is_asked_for_by_http_alone(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match=r"ftp://h/list: a list is fetched by http:// or https:// alone"):
+        read_assignment("ftp://h/list")
 
 
 def test_an_answer_whose_end_nobody_can_tell_is_refused_unless_it_is_compressed(source: Source) -> None:

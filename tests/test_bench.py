@@ -19,7 +19,7 @@ BENCH = Path(__file__).parents[1] / "tools" / "bench.py"
 
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, str(BENCH), *arguments], capture_output=True, text=True, timeout=100, check=False
+        [sys.executable, str(BENCH), *arguments], capture_output=True, text=True, timeout=280, check=False
     )
 
 

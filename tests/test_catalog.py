@@ -12,6 +12,7 @@ import pytest
 
 from fsdm import catalog as catalog_module
 from fsdm.catalog import RACY_NS, Catalog
+from fsdm.errors import DataDirectoryError
 from fsdm.layout import Layout, Place
 from tests.kit import PATIENCE_S, an_id
 
@@ -129,6 +130,16 @@ def test_without_any_chunks_there_is_nothing(layout: Layout) -> None:
     os.rmdir(layout.chunks)
     assert catalog.refresh() == set()
     assert catalog.listing() == []
+
+
+def test_where_the_chunks_cannot_be_listed_a_client_says_so_and_the_reconciler_may_try_again(layout: Layout) -> None:
+    os.rmdir(layout.chunks)
+    with open(layout.chunks, "x"):
+        pass
+    with pytest.raises(DataDirectoryError, match="chunks cannot be listed: Not a directory"):
+        Catalog(layout).listing()
+    with pytest.raises(NotADirectoryError):
+        Catalog(layout, own=True).refresh()
 
 
 def test_a_file_in_the_place_of_a_dataset_holds_no_chunks(layout: Layout) -> None:

@@ -16,7 +16,7 @@ from fsdm import DataManager
 from fsdm.cli import build_parser
 from fsdm.verbs import VERBS
 from tests.kit import PATIENCE_S, an_id, chunk_dir, entries, eventually, put_want, touch_delete
-from tests.processes import FSDM, fsdm, fsdm_json, kill_group, owner, reconciling, running, shell_holding
+from tests.processes import FSDM, begun, fsdm, fsdm_json, kill_group, owner, reconciling, running, shell_holding
 from tests.test_session import Host
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def test_the_data_directory_is_taken_before_and_after_the_verb_and_from_the_envi
 )
 def test_wrong_usage_ends_with_2(arguments: list[str], layout: object, data_dir: Path) -> None:
     done = subprocess.run(
-        [*FSDM, *arguments], cwd=data_dir, capture_output=True, text=True, timeout=60, check=False,
+        [*FSDM, *arguments], cwd=data_dir, capture_output=True, text=True, timeout=120, check=False,
         env={key: value for key, value in os.environ.items() if key != "FSDM_DATA_DIR"},
     )  # fmt: skip
     assert done.returncode == 2
@@ -129,15 +129,15 @@ def test_hold_runs_a_command_that_holds_the_chunk_for_as_long_as_it_runs(data_di
         "-c",
         "echo $FSDM_CHUNK_PATH; read x; ls $FSDM_CHUNK_PATH; exit 7",
     ]
-    holder = subprocess.Popen([*FSDM, *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert holder.stdout is not None
-    assert holder.stdout.readline() == f"{chunk_dir(data_dir, chunk)}/data\n"
-    touch_delete(data_dir, chunk.id)
-    eventually(lambda: fsdm_json("status", "-d", data_dir)["chunks"][0]["state"] == "retiring")
-    assert fsdm("wait", "-d", data_dir, chunk.id, "--timeout", "0.2").returncode == 4
-    out, _ = holder.communicate("\n", timeout=PATIENCE_S)
-    assert out.split() == sorted(chunk.files)
-    assert holder.returncode == 7
+    with begun([*FSDM, *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == f"{chunk_dir(data_dir, chunk)}/data\n"
+        touch_delete(data_dir, chunk.id)
+        eventually(lambda: fsdm_json("status", "-d", data_dir)["chunks"][0]["state"] == "retiring")
+        assert fsdm("wait", "-d", data_dir, chunk.id, "--timeout", "0.2").returncode == 4
+        out, _ = holder.communicate("\n", timeout=PATIENCE_S)
+        assert out.split() == sorted(chunk.files)
+        assert holder.returncode == 7
     assert fsdm("wait", "-d", data_dir, chunk.id, "--timeout", "20").stdout == f"{chunk.id}\tgone\n"
 
 
@@ -256,7 +256,7 @@ def test_wait_for_everything_and_for_one(data_dir: Path, chunk: DataChunk, sourc
     put_want(data_dir, stalled)
     done = fsdm("wait", "-d", data_dir, "--timeout", "0.1")
     assert done.returncode == 4
-    assert "1 intents are pending" in done.stderr
+    assert "1 intent is pending" in done.stderr
 
 
 def test_protocol_and_schema_print_what_is_shipped(source: Source) -> None:
@@ -270,8 +270,69 @@ def test_protocol_and_schema_print_what_is_shipped(source: Source) -> None:
 
 def test_a_reader_that_has_gone_is_no_error(data_dir: Path, chunk: DataChunk) -> None:
     script = f"{sys.executable} -m fsdm ls -d {data_dir}; echo $? >&2"
-    done = subprocess.run(["sh", "-c", f"({script}) | true"], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(["sh", "-c", f"({script}) | true"], capture_output=True, text=True, timeout=120, check=False)
     assert done.stderr == "0\n"
+
+
+def test_a_hold_without_a_command_is_shown_where_the_command_stands() -> None:
+    done = fsdm("hold", "-d", ".", "a" * 64, "0")
+    assert done.stderr == (
+        "usage: fsdm hold [-h] [-d DIR] [--json] DATASET BLOCK -- CMD [ARG ...]\nfsdm hold: error: which command?\n"
+    )
+    told = fsdm("hold", "--help").stdout
+    assert "FSDM_CHUNK_PATH" in told.partition("examples:")[0]
+    assert fsdm("ls", "-d", ".", "--", "true").stderr.endswith("fsdm ls: error: nothing follows `--` here\n")
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_streams_that_are_closed_are_no_error_and_nobody_writes_into_what_is_opened_next(
+    data_dir: Path, chunk: DataChunk, closed: str
+) -> None:
+    verbs = (f"hold {chunk.dataset_id} 0 -- cat /dev/null", "map", "run --once")
+    for verb in verbs:
+        directory = data_dir.parent / "another" if verb.startswith("run") else data_dir
+        script = f"FSDM_DATA_DIR={directory} exec {sys.executable} -m fsdm {verb} {closed}"
+        done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, timeout=60, check=False)
+        assert (done.returncode, "Traceback" in done.stderr) == (0, False), (verb, done.stderr)
+
+
+def test_a_stdout_that_is_full_is_told_in_a_line(data_dir: Path, chunk: DataChunk) -> None:
+    with open("/dev/full", "w") as full:
+        for verb in ("ls", "protocol"):
+            command = [*FSDM, verb, "-d", str(data_dir)]
+            done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+            told = done.stderr.splitlines()[-2:]
+            assert told[0] == "fsdm: stdout cannot be written: No space left on device", done.stderr
+            assert (done.returncode, told[1].strip()) == (1, "make room where the output goes, and run it again")
+
+
+def test_what_a_stream_has_no_characters_for_is_an_escape_and_a_path_keeps_its_bytes(
+    data_dir: Path, chunk: DataChunk
+) -> None:
+    assert "\\u2026" in fsdm("protocol", PYTHONIOENCODING="ascii").stdout
+    odd = data_dir.parent / os.fsdecode(b"n\xff")
+    odd.symlink_to(data_dir)
+    command = [*FSDM, "find", "-d", os.fsencode(odd), chunk.dataset_id, "0"]
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
+    done = subprocess.run(command, capture_output=True, env=environment, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert os.path.isdir(done.stdout.removesuffix(b"\n"))
+
+
+def test_a_reconciler_whose_events_nobody_reads_any_more_says_so_once_and_goes_on(
+    data_dir: Path, source: Source
+) -> None:
+    chunks = [source.chunk(start=start, end=start + 1) for start in range(2)]
+    with reconciling(data_dir, "--json") as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        for chunk in chunks:
+            put_want(data_dir, chunk)
+        assert fsdm("wait", "-d", data_dir, "--timeout", PATIENCE_S).returncode == 0
+        process.terminate()
+        assert process.stderr is not None
+        assert process.stderr.read() == "nobody reads stdout any more: events are told there no longer\n"
+        assert process.wait(PATIENCE_S) == 0
 
 
 def test_reading_verbs_load_neither_pydantic_nor_requests_nor_watchdog(data_dir: Path, chunk: DataChunk) -> None:

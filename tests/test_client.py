@@ -13,6 +13,7 @@ import pytest
 from fsdm import Client, DataManager
 from fsdm.errors import (
     ClosedError,
+    DataDirectoryError,
     ForeignProcessError,
     InvalidInputError,
     NoDataDirectoryError,
@@ -65,13 +66,22 @@ def found(client: Client, block: int, dataset_id: str | bytes = DATASET) -> str 
 # -------------------------------------------------------------------------------------------------------------- opening
 
 
-@pytest.mark.parametrize("make", [lambda path: None, lambda path: path.mkdir(), lambda path: path.touch()])
-def test_what_is_no_data_directory_is_not_opened_and_left_alone(tmp_path: Path, make: Callable[[Path], None]) -> None:
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (lambda path: None, "there is nothing"),
+        (lambda path: path.mkdir(), "it has no fsdm.json that is a file"),
+        (lambda path: path.touch(), "it is no directory"),
+    ],
+)
+def test_what_is_no_data_directory_is_not_opened_and_left_alone(
+    tmp_path: Path, make: Callable[[Path], None], why: str
+) -> None:
     path = tmp_path / "data"
     make(path)
     before = sorted(tmp_path.rglob("*"))
     for open_it in (Client, lambda path: DataManager(path, reconcile=False)):
-        with pytest.raises(NoDataDirectoryError, match="is not a data directory") as caught:
+        with pytest.raises(NoDataDirectoryError, match=f"is not a data directory: {why}$") as caught:
             open_it(path)
         assert "fsdm run" in caught.value.hint
     assert sorted(tmp_path.rglob("*")) == before
@@ -345,3 +355,14 @@ def test_a_child_may_open_the_directory_for_itself(client: Client, layout: Layou
             return found(mine, 0)
 
     assert in_a_fork(find) == place.chunk_id
+
+
+def test_a_directory_of_markers_that_may_not_be_listed_is_an_error_of_the_data_directory(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: str) -> list[str]:
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(os, "listdir", refuse)
+    with pytest.raises(DataDirectoryError, match="may not be listed by this user"):
+        client.wait_converged(0)

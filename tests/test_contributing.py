@@ -24,7 +24,7 @@ SUITES = re.findall(r"^\| .*? \| `(.*?)` \|", PAGE["The suites"].text, re.MULTIL
 
 def _python(at: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, *arguments], cwd=at, capture_output=True, text=True, timeout=110, check=False
+        [sys.executable, *arguments], cwd=at, capture_output=True, text=True, timeout=280, check=False
     )
 
 
@@ -63,7 +63,7 @@ def test_the_floors_are_printed_with_what_each_room_owns() -> None:
     [block] = [block for block in PAGE["The house"].of("sh") if not block.how]
     done = subprocess.run(
         ["bash", "-ec", f'python() {{ "{sys.executable}" "$@"; }}\n{block.text}'],
-        cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+        cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == len(list((ROOT / "fsdm").rglob("*.py")))
@@ -76,7 +76,8 @@ def test_what_is_to_be_run_before_a_commit_is_what_ci_runs() -> None:
         assert block.how == ("once",)
     [_, before] = PAGE["Beginning"].of("sh")
     for command in before.text.strip().split(" && "):
-        assert re.search(rf"^{re.escape(command).replace('format', 'format --check')}$", ci, re.MULTILINE), command
+        as_in_ci = re.escape(command).replace("format", "format --check")
+        assert re.search(rf"^{as_in_ci}( \|\| \{{)?$", ci, re.MULTILINE), command
     assert "'.[dev]'" in ci
 
 

@@ -22,6 +22,7 @@ from fsdm.demo.cast import Cast
 from fsdm.demo.check import end_state_faults
 from fsdm.demo.source import Source, content, sha256_of
 from tests.kit import chunk_dir, eventually
+from tests.processes import begun
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from fsdm import DataChunk
 
 SCALE = 0.001
-PATIENCE_S = 60
+PATIENCE_S = 120
 
 
 class Meddler(io.StringIO):
@@ -286,7 +287,7 @@ def test_an_interrupt_leaves_neither_processes_nor_directories_behind(tmp_path: 
     code = (
         "import signal, sys; signal.signal(2, signal.default_int_handler); from fsdm.cli import main; sys.exit(main())"
     )
-    with subprocess.Popen(
+    with begun(
         command(code=code), env=environment(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8"
     ) as process:
         assert process.stdout is not None
@@ -301,7 +302,7 @@ def test_an_interrupt_leaves_neither_processes_nor_directories_behind(tmp_path: 
 
 
 def test_when_it_is_killed_its_processes_end_by_themselves(tmp_path: Path) -> None:
-    with subprocess.Popen(command(), env=environment(tmp_path), stdout=subprocess.PIPE, encoding="utf-8") as process:
+    with begun(command(), env=environment(tmp_path), stdout=subprocess.PIPE, encoding="utf-8") as process:
         assert process.stdout is not None
         while "the reconciler is process" not in process.stdout.readline():
             assert process.poll() is None

@@ -31,7 +31,7 @@ import nbformat
 from nbclient import NotebookClient
 
 book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(sys.stdin.read())])
-NotebookClient(book, timeout=60).execute()
+NotebookClient(book, timeout=120).execute()
 print("".join(output["text"] for output in book.cells[0].outputs if output.output_type == "stream"), end="")
 """
 
@@ -93,7 +93,7 @@ def _run(program: str, source: Source, tmp_path: Path, **kw: Any) -> str:
         env={**os.environ, "SOURCE": source.url, "DATASET": DATASET, "IPYTHONDIR": str(tmp_path)},
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=280,
         check=False,
         **kw,
     )

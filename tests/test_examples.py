@@ -109,7 +109,7 @@ def test_an_example_of_help_does_what_it_says(line: str, place: tuple[Path, dict
         if endless:
             eventually(lambda: has_begun(command, shell, at), "it has begun")
             os.killpg(shell.pid, signal.SIGTERM)
-        _, said = shell.communicate(timeout=60)
+        _, said = shell.communicate(timeout=120)
         assert shell.returncode == 0, said
 
 

@@ -48,7 +48,7 @@ _slip: tuple[str, ...] = ()  # what is put into the programs that are started
 PRELUDE = """
 import sys
 from tests.slips import Slip
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 if sys.argv[2:]:
     Slip(*sys.argv[2:]).put_for_good()
     PATIENCE_S = 4.0
@@ -479,7 +479,7 @@ FAULTS = [
     ),
     Fault(
         "what nobody thought of leaves its id busy",
-        Slip("fsdm.reconciler:Reconciler._carry_out", "except Exception as e:", "except OSError as e:"),
+        Slip("fsdm.errands:Errands._carry_out", "except Exception as e:", "except OSError as e:"),
         test_a_worker_without_memory_holds_up_no_other_and_tries_again,
         {"error": MemoryError()},
     ),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fsdm.explain import explain_chunks
+from fsdm.layout import Layout
 from fsdm.limits import Limits
 from fsdm.manager import DataManager
 from tests.kit import an_id, eventually, put_want, touch_delete
@@ -20,7 +21,6 @@ from tests.test_status import FILES, put_failure, put_partial
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from fsdm.layout import Layout
     from fsdm.reasons import Explanation
     from tests.kit import Source
 
@@ -35,6 +35,15 @@ def test_a_want_without_a_reconciler_names_the_command_that_starts_one(layout: L
     told = why(layout, chunk.id)
     assert told.state == "wanted"
     assert told.todo == (f"start a reconciler: fsdm run -d {layout.root}",)
+
+
+def test_the_command_that_it_names_can_be_pasted_into_a_shell(tmp_path: Path) -> None:
+    data_dir = tmp_path / "of two words"
+    with DataManager(data_dir):
+        pass
+    chunk = a_want(files=FILES)
+    put_want(data_dir, chunk)
+    assert why(Layout(data_dir), chunk.id).todo == (f"start a reconciler: fsdm run -d '{data_dir}'",)
 
 
 def test_a_server_that_says_404_is_named_with_its_attempts_and_no_secret(data_dir: Path, source: Source) -> None:

@@ -247,7 +247,6 @@ ROUNDS = 12
 STANDING_BY = 2
 
 
-@pytest.mark.timeout(300)  # the machine may be busy
 def test_however_often_the_one_that_writes_is_killed_another_goes_on_and_no_two_write_at_once(
     data_dir: Path, source: Source
 ) -> None:

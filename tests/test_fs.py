@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fsdm.fs import FileSystem
+from fsdm.fs import FileSystem, Space, read_space
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -174,6 +174,15 @@ def test_a_sync_that_fails_is_told(tmp_path: Path) -> None:
     os.close(writing)
     with pytest.raises(FileNotFoundError):
         FileSystem().fsync_dir(f"{tmp_path}/gone")
+
+
+@pytest.mark.parametrize("flags", [0, os.ST_RDONLY | os.ST_NOSUID])
+def test_the_space_of_a_file_system_is_what_an_ordinary_user_has_of_it(
+    monkeypatch: pytest.MonkeyPatch, flags: int
+) -> None:
+    # bsize, frsize, blocks, bfree, bavail, files, ffree, favail, flag, namemax
+    monkeypatch.setattr(os, "statvfs", lambda _: os.statvfs_result((4096, 512, 100, 60, 50, 9, 8, 7, flags, 255)))
+    assert read_space("anywhere") == Space(25_600, 51_200, 7, read_only=flags != 0)
 
 
 # ----------------------------------------------------------------------------------------------------- without fsync

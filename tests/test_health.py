@@ -70,7 +70,7 @@ def test_a_loop_that_is_kept_is_well_until_the_grace_is_over_and_again_once_it_g
 
 
 def test_a_loop_whose_passes_all_fail_is_not_well_until_one_does_not(
-    dm: DataManager, monkeypatch: pytest.MonkeyPatch
+    dm: DataManager, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     reconciler, ahead_s, looks = dm.reconciler, 0.0, fsdm.reconciler.look
     assert reconciler is not None
@@ -83,6 +83,8 @@ def test_a_loop_whose_passes_all_fail_is_not_well_until_one_does_not(
     dm.delete_chunk(an_id())
     eventually(lambda: dm.tally.counts().failed_passes > 0)
     assert health(dm).is_well  # one is none
+    eventually(lambda: "a pass of the reconciler failed: injected" in caplog.text)
+    assert "Traceback" not in caplog.text, "what the disk says is no defect of ours"
     ahead_s = GRACE_S + 5
     eventually(lambda: "has failed for" in health(dm).why)
     assert not health(dm).is_well

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -93,6 +94,23 @@ def test_who_has_the_directory_open_without_a_lock_holds_nothing(layout: Layout,
     with process(*python(HOLD, layout.path(place))) as looker, process(*python(HOLD, layout.path(place), "lock")) as it:
         assert [holder.pid for holder in of(layout, place).found] == [it.pid]
         assert looker.pid != it.pid
+
+
+def test_a_lock_on_another_disk_that_fails_hides_no_holder(
+    layout: Layout, place: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    real = os.stat
+
+    def stat(path: Any, **options: Any) -> os.stat_result:
+        if isinstance(path, str) and path.startswith("/proc/") and os.readlink(path) == str(elsewhere):
+            raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+        return real(path, **options)
+
+    monkeypatch.setattr(os, "stat", stat)
+    with process(*python(HOLD, elsewhere, "lock")), process(*python(HOLD, layout.path(place), "lock")) as it:
+        assert [holder.pid for holder in of(layout, place).found] == [it.pid]
 
 
 def test_who_waits_for_a_lock_holds_nothing(layout: Layout, place: Place) -> None:

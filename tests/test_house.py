@@ -15,14 +15,14 @@ from fsdm.verbs import VERBS
 # from the ground up, in no order on a floor; `__init__` stands above all that it offers
 FLOORS: tuple[tuple[str, ...], ...] = (
     *(tuple(floor.split()) for floor in (
-        "errors events doorbell crew fs answer ledger outage waits heart probe signals owner",
-        "layout stop limits ranges rate size policy lookup clock brake tally",
-        "model index action outcome coverage state locks watch connection hosts progress extents",
+        "errors events doorbell crew fs answer ledger outage heart probe signals owner",
+        "layout stop limits ranges rate size policy lookup clock brake tally waits",
+        "model index action outcome coverage state locks watch connection hosts progress extents document",
         "band plan pause config intents kept refs catalog sink parts session lanes holders",
         "body agenda scan audit download transfer room verdict memory reasons assignment gauges",
         "repair status fetcher disk admission trash difference deletes rehash",
         "apply",
-        "inspector verification",
+        "inspector verification errands",
         "aftermath survey scrub forecast",
         "inspection",
         "reconciler client explain",
@@ -65,7 +65,7 @@ CHANGES = {
 }
 PURE_IMPORTS = re.compile(
     r"__future__|bisect|collections(\.abc)?|dataclasses|datetime|email\.utils|enum|errno|functools|heapq|ipaddress|itertools|operator|os|"
-    r"pydantic(_core)?|re|types|"
+    r"pydantic(_core)?|re|shlex|types|"
     r"typing|urllib\.parse|"
     rf"fsdm\.({'|'.join(PURE)})"
 )

@@ -29,7 +29,9 @@ from fsdm.locks import (
     open_fd,
     reconciler_owner,
     try_flock,
+    who_reconciles,
 )
+from fsdm.owner import Owner
 from tests.kit import eventually
 
 if TYPE_CHECKING:
@@ -131,6 +133,9 @@ def test_lock_is_refused_to_a_second_process_and_sigkill_frees_it(layout: Layout
         assert json.loads(caught.value.owner)["pid"] == other.pid
         assert str(other.pid) in str(caught.value)
         assert json.loads(reconciler_owner(layout) or "")["pid"] == other.pid
+        owner = who_reconciles(layout)
+        assert owner is not None
+        assert (owner.pid, owner.says) == (other.pid, reconciler_owner(layout))
         other.kill()
         other.wait()
         lock = ReconcilerLock(layout)
@@ -151,6 +156,7 @@ def test_nobody_owns_a_lock_that_is_missing_or_only_lies_there(layout: Layout) -
     ReconcilerLock(layout).close()
     assert os.path.exists(layout.lock)
     assert reconciler_owner(layout) is None
+    assert who_reconciles(layout) is None
 
 
 def test_an_owner_that_has_not_said_who_it_is_is_unknown(layout: Layout) -> None:
@@ -240,6 +246,9 @@ def test_what_stands_in_the_place_of_lock_and_is_no_file_is_an_error_and_nothing
     for ask in (ReconcilerLock, reconciler_owner):
         with pytest.raises(DataDirectoryError, match="LOCK"):
             ask(layout)
+    owner = who_reconciles(layout)  # for who only looks it is no error
+    assert owner == Owner()
+    assert owner.says.startswith(f"not known: {layout.lock}")
     assert len(os.listdir("/proc/self/fd")) <= fds
 
 

@@ -52,14 +52,14 @@ def test_the_page_names_every_verb_every_option_and_every_exit_code(page: str) -
 def test_the_page_is_taken_by_man(page: str) -> None:
     program = needs("mandoc", "groff")
     check = ["mandoc", "-Tlint", "-Wwarning"] if program == "mandoc" else ["groff", "-man", "-Tutf8", "-ww", "-z"]
-    done = subprocess.run(check, input=page, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(check, input=page, capture_output=True, text=True, timeout=120, check=False)
     complaints = [line for line in (done.stdout + done.stderr).splitlines() if "missing date" not in line]
     assert complaints == []  # it has no date: it is the same whenever it is made
 
 
 def test_what_is_special_to_roff_is_shown_as_it_is(page: str) -> None:
     reader = ["man", "-l", "-Tutf8", "-"] if needs("man", "mandoc") == "man" else ["mandoc", "-Tutf8"]
-    shown = subprocess.run(reader, input=page, capture_output=True, text=True, timeout=60, check=False)
+    shown = subprocess.run(reader, input=page, capture_output=True, text=True, timeout=120, check=False)
     text = re.sub(".\x08", "", shown.stdout)  # bold is overstruck
     text = re.sub("\x1b\\[[0-9;]*m", "", text)
     assert "fsdm hold -d data DATASET 17000000 -- sh -c 'ls $FSDM_CHUNK_PATH'" in " ".join(text.split())
@@ -79,7 +79,7 @@ def test_a_shell_can_read_its_completion(shell: str, tmp_path: Path) -> None:
     needs(shell)
     script = tmp_path / "script"
     script.write_text(fsdm("completion", shell).stdout)
-    done = subprocess.run([shell, "-n", script], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([shell, "-n", script], capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert all(verb in script.read_text() for verb in VERBS)
 
@@ -101,7 +101,7 @@ def _tab(cwd: Path, *words: str) -> set[str]:
         env={"PATH": f"{BIN}:/usr/bin:/bin"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=True,
     )
     return set(done.stdout.split())

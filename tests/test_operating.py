@@ -73,7 +73,7 @@ class Site:
         end = "trap 'for job in $(jobs -p); do kill $job; done; wait' EXIT\n"
         return subprocess.run(
             ["bash", "-emc", end + script],
-            cwd=self.at, env=environment, capture_output=True, text=True, timeout=110, check=False,
+            cwd=self.at, env=environment, capture_output=True, text=True, timeout=280, check=False,
         )  # fmt: skip
 
     def here(self, data: str = "data") -> dict[str, dict[str, bytes]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,7 +35,7 @@ def test_a_running_download_is_stopped_and_goes_on_from_there(data_dir: Path, so
         eventually(lambda: partial.exists() and partial.stat().st_size == 1 << 19)
         dm.pause("maintenance")
         eventually(lambda: [event for event in events if event.kind == "stopped"])
-        eventually(lambda: not dm.reconciler or not dm.reconciler._busy)
+        eventually(lambda: not dm.reconciler or not dm.reconciler._errands)
         assert partial.stat().st_size == 1 << 19
         assert source.asked[path] == 1
         del source.faults[path]
@@ -58,7 +59,7 @@ def test_what_is_stopped_keeps_what_has_come_also_while_others_wait_for_room(dat
         partial = data_dir / "partial" / chunk.id / "data" / "blocks.parquet"
         eventually(lambda: partial.exists() and partial.stat().st_size == 1 << 19)
         dm.pause()
-        eventually(lambda: dm.reconciler and not dm.reconciler._busy)
+        eventually(lambda: dm.reconciler and not dm.reconciler._errands)
         del source.faults[path]
         dm.resume()
         assert dm.wait(chunk.id, PATIENCE_S)
@@ -103,7 +104,6 @@ def test_it_says_who_has_paused_and_why(layout: Layout) -> None:
     said = json.loads(Path(layout.pause).read_bytes())
     assert said["reason"] == "backup"
     assert said["since"] > 0
-    assert "@" in said["by"]
     pause = Pause(layout, lambda _: None)
     pause.look()
     assert pause.why == f"downloads are paused ({said['by']}: backup)"
@@ -111,6 +111,17 @@ def test_it_says_who_has_paused_and_why(layout: Layout) -> None:
     assert [remove_pause(layout), remove_pause(layout)] == [True, False]
     assert not pause.look()
     assert pause.why == ""
+
+
+@pytest.mark.parametrize(("name", "uid"), [("", 0), ("", 2**31 - 7), ("me", 0)])
+def test_who_has_paused_has_a_name_where_there_is_one(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch, name: str, uid: int
+) -> None:
+    monkeypatch.setenv("USER", name)  # services and containers often have none
+    monkeypatch.setattr(os, "geteuid", lambda: uid)
+    place_pause(layout, "")
+    by = json.loads(Path(layout.pause).read_bytes())["by"]
+    assert by == f"{name or {0: 'root'}.get(uid, uid)}@{socket.gethostname()}"
 
 
 def test_what_stands_in_the_way_of_a_resume_is_named(layout: Layout) -> None:
@@ -128,8 +139,8 @@ def test_a_pause_of_another_process_is_seen_at_once_and_outlasts_the_reconciler(
         assert fsdm("pause", "-d", data_dir, "--reason", "\x1b[2J link").returncode == 0
         put_want(data_dir, chunk)
         shown = fsdm("status", "-d", data_dir).stderr
-        assert "PAUSED: nothing is downloaded" in shown
-        assert "\\x1b[2J link" in shown
+        by = json.loads((data_dir / "PAUSE").read_bytes())["by"]
+        assert f"PAUSED: nothing is downloaded, by {by}: \\x1b[2J link; fsdm resume ends it" in shown
     with reconciling(data_dir) as process:
         touch_delete(data_dir, "0" * 64)
         eventually(lambda: not (data_dir / "delete" / ("0" * 64)).exists(), "it has looked")

@@ -233,7 +233,6 @@ def test_want_removed_and_made_again_is_watched_again(data_dir: Path, source: So
             assert dm.wait(chunk.id, PATIENCE_S)
 
 
-@pytest.mark.timeout(300)
 def test_fifty_thousand_markers_at_once_lose_nothing(data_dir: Path, source: Source) -> None:
     wanted = [source.chunk(start=n, end=n + 1, files=1) for n in range(20)]
     gone = [hashlib.sha256(b"%d" % n).hexdigest() for n in range(50_000)]

@@ -60,7 +60,7 @@ def test_the_shell_example_runs(source: Source, tmp_path: Path) -> None:
     }
     script = "set -em\n" + _block("sh") + "wait\n"
     done = subprocess.run(
-        ["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
+        ["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("blocks.parquet") == 3  # in READY, under flock(1), and under `fsdm hold`
@@ -92,7 +92,7 @@ def test_the_five_minutes_show_what_is_printed(source: Source, tmp_path: Path) -
     }
     done = subprocess.run(
         ["bash", "-c", played(steps)],
-        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=110, check=False,
+        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=280, check=False,
     )  # fmt: skip
     *printed, rest = done.stdout.split("\x1e")
     assert done.stderr + rest == ""

@@ -195,6 +195,11 @@ CASES = {
         asked="want/ID asks for nothing: it is not a regular file", why=["want/ID is not a regular file"],
         todo="put a JSON file there", silent=("tried", "want/…"),
     ),
+    "a want that may not be looked at": Case(
+        facts("wanted", state={"want": Marker(0, 0, 0, 0, "cannot be looked at: Permission denied")}),
+        asked="want/ID asks for nothing", why=["want/ID cannot be looked at: Permission denied"],
+        todo="look as a user who may", silent=("remove", "JSON"),
+    ),
     "a delete that is a directory": Case(
         facts("retiring", state={"delete": marker(fault="is not a regular file"), "ready": (PLACE,)}),
         asked="delete/ID asks for nothing", why=["the chunk is not available"], todo="remove it by hand",

@@ -181,5 +181,5 @@ def test_who_does_not_ask_for_it_does_not_pay_for_it(data_dir: Path) -> None:
         f"code = fsdm.cli.main(['run', '-d', {str(data_dir)!r}, '--once'])\n"
         "print(code, *[name for name in ('prometheus_client', 'wsgiref', 'http.server') if name in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
     assert done.stdout == "0\n", done.stderr

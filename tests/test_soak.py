@@ -25,7 +25,7 @@ def soaked(tmp_path: Path, minutes: float, chunks: int = 60, **environment: str)
         ["nice", "-n", "15", sys.executable, SOAK, *map(str, options)],  # not to take the machine from other tests
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=900,
         check=False,
         env={**os.environ, **environment},
     )
@@ -34,7 +34,7 @@ def soaked(tmp_path: Path, minutes: float, chunks: int = 60, **environment: str)
     return run.returncode, json.loads(run.stdout)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1000)  # it goes on until all is as asked
 def test_under_churn_and_kills_no_reader_sees_a_wrong_byte_and_all_ends_as_asked(tmp_path: Path) -> None:
     _, figures = soaked(tmp_path, 2.0, chunks=500)
     assert figures["violations"] == figures["not_as_asked"] == []
@@ -42,12 +42,21 @@ def test_under_churn_and_kills_no_reader_sees_a_wrong_byte_and_all_ends_as_asked
     assert all(figures[name] > 0 for name in ("reads", "reader_kills", "reconciler_kills", "intents"))
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1000)  # it goes on until all is as asked
 def test_readers_that_take_no_lock_are_found(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text("import fsdm.refs\nfsdm.refs.try_flock = lambda fd, flags: True\n")
     code, figures = soaked(tmp_path, 3.0, PYTHONPATH=str(tmp_path))  # it ends at the first violation
     assert code == 1
     assert figures["violations"] != []
+
+
+def test_a_chunk_that_is_found_damaged_though_nothing_damaged_it_is_told(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import fsdm.rehash\nfsdm.rehash.Rehash._compare = lambda self, fd, entry: 'has other bytes'\n"
+    )
+    code, figures = soaked(tmp_path, 0.3, PYTHONPATH=str(tmp_path))
+    assert code == 1
+    assert any(soak.DAMAGED in violation for violation in figures["violations"])
 
 
 def test_what_rises_is_found_and_what_only_swings_is_not() -> None:

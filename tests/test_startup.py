@@ -33,7 +33,7 @@ HEAVY = {
 def _loaded(code: str) -> set[str]:
     done = subprocess.run(
         [sys.executable, "-c", f"import sys; {code}; print(*sys.modules, file=sys.stderr)"],
-        capture_output=True, text=True, timeout=60, check=True,
+        capture_output=True, text=True, timeout=120, check=True,
     )  # fmt: skip
     return set(done.stderr.splitlines()[-1].split())
 

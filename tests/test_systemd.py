@@ -45,7 +45,7 @@ def unit(tmp_path: Path) -> Path:
 
 def analyze(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        ["systemd-analyze", *map(str, arguments)], capture_output=True, text=True, timeout=60, check=False
+        ["systemd-analyze", *map(str, arguments)], capture_output=True, text=True, timeout=120, check=False
     )
 
 
@@ -109,7 +109,7 @@ def test_no_system_call_is_needed_that_the_unit_forbids(data_dir: Path, source: 
             ["strace", "-f", "-qq", "-o", trace, *FSDM, "run", "--once", "-d", data_dir],
             capture_output=True,
             text=True,
-            timeout=100,
+            timeout=280,
             check=False,
         )
         if "ptrace" in done.stderr:
@@ -145,7 +145,7 @@ def test_it_works_without_memory_that_is_writable_and_executable(data_dir: Path,
         "from fsdm.cli import main\n"
         f"sys.exit(main(['run', '--once', '-d', {str(data_dir)!r}]))"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
     if done.returncode == 77:
         pytest.skip("this kernel has no PR_SET_MDWE")
     assert done.returncode == 0, done.stderr
@@ -161,7 +161,7 @@ def test_users_groups_and_directories_are_made_as_the_unit_and_the_protocol_have
         create = ["--create"] if program == "systemd-tmpfiles" else []
         subprocess.run(
             [program, *create, f"--root={tmp_path}", "-"], input=(SERVICE / name).read_text(), text=True, check=True,
-            capture_output=True, timeout=60,
+            capture_output=True, timeout=120,
         )  # fmt: skip
     groups = dict(re.findall(r"^([\w-]+):[^:]*:(\d+):", (tmp_path / "etc" / "group").read_text(), re.MULTILINE))
     members = dict(re.findall(r"^([\w-]+):[^:]*:\d+:(.*)$", (tmp_path / "etc" / "group").read_text(), re.MULTILINE))

@@ -111,7 +111,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = tmp_path_factory.mktemp("installed")
     steps = ["egg_info", "--egg-base", base, "build", "--build-base", base / "build", "--build-lib", base / "site"]
     script = f"import setuptools; setuptools.setup(script_args={['-q', *map(str, steps)]!r})"
-    subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True, capture_output=True, timeout=60)
+    subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True, capture_output=True, timeout=120)
     return base / "site"
 
 
@@ -123,7 +123,7 @@ def _mypy(installed: Path, program: str, tmp_path: Path) -> str:
         env={**os.environ, "PYTHONPATH": str(installed)},
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=280,
         check=False,
     )
     return done.stdout + done.stderr

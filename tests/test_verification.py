@@ -199,7 +199,7 @@ def test_on_a_terminal_it_shows_how_far_it_is(data_dir: Path, places: list[Place
 
     ours, theirs = pty.openpty()
     done = subprocess.run(
-        [*FSDM, "verify", "-d", str(data_dir)], stdout=subprocess.PIPE, stderr=theirs, timeout=60, check=False
+        [*FSDM, "verify", "-d", str(data_dir)], stdout=subprocess.PIPE, stderr=theirs, timeout=120, check=False
     )
     os.close(theirs)
     shown = b""

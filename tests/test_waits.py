@@ -204,10 +204,17 @@ def test_a_wait_on_a_loop_in_vain_says_how_it_stands(client: Client, data_dir: P
     put_want(data_dir, chunk)
     with pytest.raises(WaitTimeoutError, match=f"{chunk.id} has not converged: wanted"):
         asyncio.run(client.wait_async(chunk.id, 0))
-    with pytest.raises(WaitTimeoutError, match=r"1 intents are pending: .* \(wanted\)"):
+    with pytest.raises(WaitTimeoutError, match=r"1 intent is pending: .* \(wanted\)"):
         asyncio.run(client.wait_converged_async(0.01))
     with pytest.raises(InvalidInputError, match="chunk_id"):
         asyncio.run(client.wait_async("no id"))
+
+
+def test_a_time_that_is_no_number_is_refused_since_it_would_never_be_up(client: Client, data_dir: Path) -> None:
+    put_want(data_dir, a_want())
+    with pytest.raises(InvalidInputError, match="timeout_s: must be a number of seconds"):
+        client.wait_converged(float("nan"))
+    assert client._waits._count == 0
 
 
 def test_a_close_ends_the_waits_on_a_loop(client: Client, data_dir: Path) -> None:

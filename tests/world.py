@@ -983,7 +983,7 @@ class World:
         busy, self._busy = self._busy, None
         for _ in range(PASSES):
             self.run()
-            if not self.works and not self.reconciler._busy and not self.reconciler._agenda._soon:  # type: ignore[union-attr]
+            if not self.works and not self.reconciler._errands and not self.reconciler._agenda._soon:  # type: ignore[union-attr]
                 break
         self._cut, self._busy = cut, busy
 
@@ -1084,7 +1084,7 @@ class World:
 
     def _rests(self) -> bool:
         it = self.reconciler
-        if it is None or it._busy or self.works or self._left():
+        if it is None or it._errands or self.works or self._left():
             return False
         return it._states.keys() == self._lost()
 

@@ -2,7 +2,8 @@
 
     python tools/soak.py [--minutes 60] [--chunks 5000] [--readers 24] [--clients 4] [--seed N] [--dir DIR] [--json]
 
-Clients want, delete, want again and replace chunks, each its own share of them. Readers find chunks at random, and hold
+Clients want, delete, want again and replace chunks, each its own share of them, and have some verified: nothing is ever
+found damaged, for nothing is. Readers find chunks at random, and hold
 what they read against what a file of that name, chunk and version must be; while they hold it, nothing of it may go.
 Readers are killed all the time; the reconciler at the beginning, at random, and started again. In the second half it is
 left alone, and its memory, descriptors and threads are measured: a line laid through them must not rise. At the end all
@@ -37,12 +38,14 @@ from fsdm.errors import WaitTimeoutError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+DAMAGED: Final = '"event": "damaged"'  # in a line of the log
 DATASET: Final = hashlib.sha256(b"soak").hexdigest()
 FILES: Final = ("blocks", "logs")
 LEAST_BYTES, MOST_BYTES = 200, 60_000
 PATIENCE_S: Final = 120.0  # with a process that is to end; and at the end, without any intent converging
 BACKLOG: Final = 500  # intents that are pending: clients ask for no more, so that what is asked for is also done
 REST_S: Final = 0.002
+VERIFIES, DELETES = 0.05, 0.35  # of what is asked for
 KILLED_UNTIL, MEASURED_FROM = 0.3, 0.55  # of the time; what lies between is for a start to come to rest
 MAY_GROW: Final = {"memory_mib": 16.0, "descriptors": 12.0, "threads": 4.0}  # while it is measured: what is noise
 
@@ -151,8 +154,10 @@ def churn(data_dir: str, chunks: int, seed: int, url: str, share: tuple[int, int
         while not over.wait(choice.random() * 0.02):
             if len(pending(client)) > BACKLOG:
                 continue
-            number = choice.choice(mine)
-            if choice.random() < 0.35:
+            number, what = choice.choice(mine), choice.random()
+            if what < VERIFIES:
+                client.verify_chunk(id_of(number))
+            elif what < VERIFIES + DELETES:
                 client.delete_chunk(id_of(number))
                 last[number] = None
             else:
@@ -163,7 +168,8 @@ def churn(data_dir: str, chunks: int, seed: int, url: str, share: tuple[int, int
 
 def pending(client: Client) -> list[str]:
     """The names of the intents that have not converged."""
-    return [name for path in (client.layout.want, client.layout.delete) for name in os.listdir(path)]
+    layout = client.layout
+    return [name for path in (layout.want, layout.delete, layout.verify) for name in os.listdir(path)]
 
 
 @dataclass
@@ -191,10 +197,21 @@ def begin(role: str, *arguments: object) -> subprocess.Popen[str]:
 
 
 def reconciler(data_dir: str) -> subprocess.Popen[bytes]:
-    """`fsdm run`."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "fsdm", "run", "--wait", "--brake", "off", "-d", data_dir], stderr=subprocess.DEVNULL
-    )
+    """`fsdm run`; what it logs is added to a file beside the data directory."""
+    with log_of(data_dir).open("ab") as log:
+        options = ["--wait", "--brake", "off", "--log-format", "json"]
+        return subprocess.Popen([sys.executable, "-m", "fsdm", "run", *options, "-d", data_dir], stderr=log)
+
+
+def log_of(data_dir: str) -> Path:
+    """Where the reconcilers of a data directory log."""
+    return Path(f"{data_dir}.log")
+
+
+def found_damaged(data_dir: str) -> list[str]:
+    """What has been logged of chunks that were found damaged."""
+    with log_of(data_dir).open() as log:
+        return [line.strip() for line in log if DAMAGED in line]
 
 
 # --------------------------------------------------------------------------------------------------------- measurements
@@ -286,6 +303,7 @@ def soak(options: argparse.Namespace, data_dir: str) -> Figures:
             process.communicate() if process in clients else process.wait()
         server.shutdown()
         server.server_close()
+    figures.violations += found_damaged(data_dir)
     for reader in readers:
         if reader.thread is not None:
             reader.thread.join()

@@ -17,7 +17,6 @@ from fsdm.band import marks
 from fsdm.map.words import (
     LEGEND,
     MEANINGS,
-    count,
     details,
     extent,
     summary,
@@ -27,6 +26,7 @@ from fsdm.map.words import (
     troubles,
     unplaced_line,
 )
+from fsdm.size import count
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

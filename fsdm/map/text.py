@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Final, TextIO
 
 from fsdm.band import cells
 from fsdm.console import is_screen, takes_utf8
-from fsdm.map.words import count, extent, first, tally_rows, troubles, unplaced_line
+from fsdm.map.words import extent, first, tally_rows, troubles, unplaced_line
+from fsdm.size import count
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from fsdm.console import plain
 from fsdm.coverage import KIND_OF, KINDS
 from fsdm.owner import in_words
-from fsdm.size import readable
+from fsdm.size import count, readable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -70,11 +70,6 @@ class Trouble:
 def short(chunk_id: str) -> str:
     """An id as far as one needs it to tell it from others."""
     return f"{chunk_id[:_ID_SHOWN]}…"
-
-
-def count(number: int, noun: str) -> str:
-    """`1 gap`, `1,200 gaps`."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def span(start: int, end: int) -> str:

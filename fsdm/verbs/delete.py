@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 EXAMPLES: Final = """\
 fsdm delete -d data ID
 fsdm delete -d data ID --dry-run
-fsdm ls -d data | xargs fsdm delete -d data --yes    # more than a quarter of what is here: it asks whether it is meant
+fsdm ls -d data | xargs fsdm delete -d data --yes    # all: without --yes it stops
 """
 
 

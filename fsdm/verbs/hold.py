@@ -19,6 +19,12 @@ fsdm hold -d data DATASET 17000000 -- sh -c 'ls $FSDM_CHUNK_PATH'
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What it takes."""
+    parser.usage = "%(prog)s [-h] [-d DIR] [--json] DATASET BLOCK -- CMD [ARG ...]"
+    parser.add_argument_group(
+        "the command",
+        "CMD finds the files in $FSDM_CHUNK_PATH, and the id in $FSDM_CHUNK_ID. The chunk is held until CMD, "
+        "and all that it has started and left behind, has ended.",
+    )
     parser.add_argument("dataset", metavar="DATASET", help="the dataset's id")
     parser.add_argument("block", type=int, metavar="BLOCK", help="a block number")
 

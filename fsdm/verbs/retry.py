@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from typing import TYPE_CHECKING, Final
 
@@ -53,10 +52,10 @@ def _failing(layout: Layout) -> list[str]:
 
 
 def _kind(layout: Layout, chunk_id: str) -> object:
-    from fsdm.fs import read_regular
+    from fsdm.document import read_object
 
     try:
-        read = read_regular(layout.failed_of(chunk_id), FAILURE_MAX_BYTES)
-        return json.loads(read[1]).get("kind") if read is not None else "damaged"
-    except (OSError, ValueError, AttributeError, RecursionError):
+        failure = read_object(layout.failed_of(chunk_id), FAILURE_MAX_BYTES)
+    except (OSError, ValueError):
         return None
+    return "damaged" if failure is None else failure.get("kind")

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import signal
 import sys
-import threading
 import time
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
@@ -13,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from fsdm.arguments import data_dir_of, host
-from fsdm.console import is_in_front, is_screen, plain, print_json
+from fsdm.console import abandon_stdout, is_in_front, is_screen, plain, print_json
 from fsdm.errors import EXIT_NOT_CONVERGED, EXIT_OK, InvalidInputError
 from fsdm.settings import ASSUMED_BYTES_PER_S, add_limits, estimate, limits_of, reload
 
@@ -133,7 +131,7 @@ def _foresee(arguments: argparse.Namespace, limits: Limits) -> int:
 def _reconcile(arguments: argparse.Namespace, limits: Limits, show: Callable[[Event], None]) -> int:
     from fsdm.manager import run_forever, run_once
     from fsdm.service import Service
-    from fsdm.signals import Signals
+    from fsdm.signals import Signals, asked_to_end
     from fsdm.talk import say
 
     as_json = arguments.log_format == "json"
@@ -157,9 +155,7 @@ def _reconcile(arguments: argparse.Namespace, limits: Limits, show: Callable[[Ev
                 attend=service.attend,
             )
         return EXIT_OK
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    stop = asked_to_end()
     troubles = run_once(data_dir, stop, limits, show, wait=arguments.wait, allow_unknown_fs=arguments.allow_unknown_fs)
     for name, why in troubles.items():
         say(f"{name}: {why}", as_json=as_json)
@@ -206,4 +202,8 @@ def _live_view(arguments: argparse.Namespace, limits: Limits) -> Iterator[Callab
 
 
 def _show_json_event(event: Event) -> None:
-    print_json(event.document())
+    try:
+        print_json(event.document())
+    except BrokenPipeError:
+        abandon_stdout()
+        logging.getLogger("fsdm").warning("nobody reads stdout any more: events are told there no longer")

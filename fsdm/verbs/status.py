@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-import threading
 import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
@@ -16,6 +14,7 @@ from fsdm.owner import in_words
 
 if TYPE_CHECKING:
     import argparse
+    import threading
 
     from fsdm.layout import Layout
     from fsdm.status import ChunkStatus, DiskStatus, Status
@@ -65,11 +64,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _watch(arguments: argparse.Namespace) -> int:
+    from fsdm.signals import asked_to_end
+
     if arguments.ids:
         raise InvalidInputError("shows the whole data directory", field="--watch", hint="leave out the ids")
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    stop = asked_to_end()
     with open_client(arguments) as client:
         if is_screen(sys.stdout) and is_in_front(sys.stdout) and not arguments.json:
             _watch_on_screen(client.layout, stop, arguments.interval)
@@ -147,11 +146,9 @@ def _print_status(seen: Status, chunks: list[ChunkStatus]) -> None:
     states = dict.fromkeys(chunk.state for chunk in chunks)
     counts = ", ".join(f"{sum(c.state == state for c in chunks)} {state}" for state in states) or "no chunks"
     if seen.paused is not None:
-        how = (
-            ": ".join(str(seen.paused[key]) for key in ("by", "reason") if seen.paused.get(key))
-            or "fsdm resume ends it"
-        )
-        print(f"PAUSED: nothing is downloaded, {plain(how)}", file=sys.stderr)
+        by, reason = (str(seen.paused.get(key) or "") for key in ("by", "reason"))
+        why = (f", by {by}" if by else "") + (f": {reason}" if reason else "")
+        print(f"PAUSED: nothing is downloaded{plain(why)}; fsdm resume ends it", file=sys.stderr)
     if seen.braked is not None:
         how = f"{seen.braked.get('held_back')} of {seen.braked.get('of')} chunks: {seen.braked.get('what_to_do')}"
         print(f"BRAKED: deletes are held back, {plain(how)}", file=sys.stderr)

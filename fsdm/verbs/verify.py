@@ -156,14 +156,15 @@ def _document(client: Client, seen: list[Verified], seconds: float, *, repair: b
 
 
 def _summarize(seen: list[Verified], seconds: float, *, repair: bool) -> None:
-    from fsdm.size import readable
+    from fsdm.size import count, readable
 
     read, damaged = sum(verified.size_bytes for verified in seen), sum(bool(verified.wrong) for verified in seen)
     gone = sum(verified.gone for verified in seen)
     went = f", {gone} went meanwhile" if gone else ""
     speed = readable(int(read / seconds)) if seconds > 0 else "-"
     print(
-        f"{len(seen) - gone} chunks verified, {damaged} damaged{went}; {readable(read)} in {seconds:.1f} s, {speed}/s",
+        f"{count(len(seen) - gone, 'chunk')} verified, {damaged} damaged{went}; "
+        f"{readable(read)} in {seconds:.1f} s, {speed}/s",
         file=sys.stderr,
     )
     if damaged and repair:

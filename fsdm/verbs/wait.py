@@ -21,7 +21,9 @@ fsdm wait -d data ID
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What it takes."""
     parser.add_argument("ids", nargs="*", metavar="ID", help="only these; else all that is asked for")
-    parser.add_argument("--timeout", type=float, metavar="S", help="seconds; then exit with code 4")
+    parser.add_argument(
+        "--timeout", type=float, metavar="S", help="seconds; then exit with code 4 (default: as long as it takes)"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:

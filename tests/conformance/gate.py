@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 # asm/unistd.h of each machine: the calls that a test may stop, and seccomp itself
 CALLS: dict[str, dict[str, int]] = {

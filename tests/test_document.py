@@ -1,0 +1,62 @@
+"""JSON documents on the disk: what they say, and what of them is nothing."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from fsdm.document import declared_bytes, read_document, read_object
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    return str(tmp_path / "document")
+
+
+def test_an_object_is_read_as_it_stands(path: str) -> None:
+    Path(path).write_text('{"since": 1, "later": [null]}')
+    assert read_object(path, 100) == read_document(path) == {"since": 1, "later": [None]}
+
+
+@pytest.mark.parametrize("text", [b"", b"[1]", b"null", b"x", b"\xff", b"[" * 100_000, b'{"a": "' + b"b" * 100 + b'"}'])
+def test_what_is_no_object_is_an_error_or_nothing(path: str, text: bytes) -> None:
+    Path(path).write_bytes(text)
+    assert read_document(path, 100) == {}
+    with pytest.raises(ValueError):  # noqa: PT011 each has its own words
+        read_object(path, 100)
+
+
+@pytest.mark.parametrize("kind", ["nothing", "a directory", "a symbolic link", "a FIFO"])
+def test_what_is_no_regular_file_is_none(path: str, kind: str) -> None:
+    match kind:
+        case "a directory":
+            os.mkdir(path)
+        case "a symbolic link":
+            Path(f"{path}.there").write_text("{}")
+            os.symlink(f"{path}.there", path)
+        case "a FIFO":
+            os.mkfifo(path)
+    assert read_object(path, 100) is None
+    assert read_document(path) == {}
+
+
+def test_what_cannot_be_read_is_an_error_or_nothing(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object) -> None:
+        raise PermissionError(path)
+
+    monkeypatch.setattr("fsdm.document.read_regular", refuse)
+    assert read_document(path) == {}
+    with pytest.raises(PermissionError):
+        read_object(path, 100)
+
+
+def test_bytes_are_declared_where_every_file_says_them() -> None:
+    assert declared_bytes({"a": {"size": 5}, "b": {"size": 6}}) == 11
+    assert declared_bytes({}) == 0
+
+
+@pytest.mark.parametrize("files", [None, [], {"a": 5}, {"a": {}}, {"a": {"size": 5}, "b": {"size": "6"}}])
+def test_bytes_are_not_known_where_one_does_not_say_them(files: object) -> None:
+    assert declared_bytes(files) is None
