@@ -474,7 +474,7 @@ THREADLESS = test_what_was_to_be_done_without_a_thread_is_done_once_there_is_one
 FAULTS = [
     Fault(
         "a pass that fails is the last one",
-        Slip("fsdm.reconciler:Reconciler._run", "except Exception:", "except ZeroDivisionError:"),
+        Slip("fsdm.reconciler:Reconciler._run", "except Exception as e:", "except ZeroDivisionError as e:"),
         STARVED,
     ),
     Fault(
