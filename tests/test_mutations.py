@@ -16,11 +16,14 @@ from hypothesis import Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 import fsdm.apply
+import fsdm.audit
 import fsdm.index
+import fsdm.inspector
 import fsdm.intents
 import fsdm.plan
 import fsdm.reconciler
 import fsdm.refs
+import fsdm.repair
 from fsdm.apply import Applier
 from fsdm.fs import FileSystem
 from fsdm.layout import READY
@@ -28,12 +31,12 @@ from fsdm.locks import SHARED, close_fd
 from fsdm.model import FileEntry, Manifest
 from fsdm.outcome import Done, Stale
 from fsdm.refs import Refs
-from tests.test_stateful import SETTINGS, Asking, Bringing, Everything, Judging, Readers, Removing
+from tests.test_stateful import SETTINGS, Asking, Bringing, Everything, Judging, Readers, Removing, Verifying
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from fsdm.action import Publish
+    from fsdm.action import Clear, Publish
     from fsdm.layout import Layout, Place
     from fsdm.model import DataChunk
     from fsdm.plan import Memo
@@ -277,6 +280,38 @@ def trash_left(put: pytest.MonkeyPatch) -> None:
     put.setattr(fsdm.reconciler.Reconciler, "open", open_without)
 
 
+def cleared_while_held(put: pytest.MonkeyPatch) -> None:
+    """What was condemned, and has been asked for again, is renamed to the trash, held or not."""
+
+    def clear(self: Applier, action: Clear) -> Any:
+        self._discard(self._layout.path(action.place))
+        self._catalog.discard(action.place)
+        return Done()
+
+    put.setattr(Applier, "_clear", clear)
+
+
+def want_not_asked_again(put: pytest.MonkeyPatch) -> None:
+    """What was condemned is cleared, and nobody asks for it."""
+    put.setattr(fsdm.repair, "put_want_back", lambda layout, fs, kept, chunk_id: None)
+
+
+def want_back_in_spite_of_a_delete(put: pytest.MonkeyPatch) -> None:
+    """Whether a delete came before the want that came back is not looked at."""
+    put.setattr(fsdm.repair, "settle_want", lambda layout, fs, kept, chunk_id: None)
+
+
+def sizes_compared_only(put: pytest.MonkeyPatch) -> None:
+    """Who is asked to compare the bytes with READY looks at names and sizes."""
+
+    def by_size(path: str, place: Place, pace: object) -> list[str]:
+        manifest = fsdm.audit.read_manifest(path)
+        why = None if manifest is None else fsdm.audit.missing(path, manifest)
+        return [] if why is None else [why]
+
+    put.setattr(fsdm.inspector, "rehash", by_size)
+
+
 MUTANTS: dict[Mutant, type[Asking]] = {
     ready_by_path: Readers,
     ready_before_the_lock: Readers,
@@ -299,6 +334,10 @@ MUTANTS: dict[Mutant, type[Asking]] = {
     tie_reversed: Judging,
     earlier_marker_wins: Judging,
     trash_left: Removing,
+    cleared_while_held: Verifying,
+    want_not_asked_again: Verifying,
+    want_back_in_spite_of_a_delete: Verifying,
+    sizes_compared_only: Verifying,
 }
 
 

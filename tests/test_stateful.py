@@ -26,6 +26,8 @@ from tests.world import (
     MARKER_POINTS,
     READER_POINTS,
     REMOVING_POINTS,
+    RENEWING_POINTS,
+    VERIFYING_POINTS,
     Cut,
     Deed,
     World,
@@ -56,6 +58,8 @@ WANTS = deeds("want", "client", "cp", "mv", versions=3, ties=True)
 DELETES = deeds("delete", "client", "touch", ties=True)
 WITHDRAWALS = deeds("rm_want") + deeds("rm_delete") + deeds("touch_want", ties=True)
 SPOILT = deeds("spoil", "half", "other", "directory", "symlink", ties=True)
+DAMAGES = deeds("damage", "byte", "short", "gone", versions=2)
+VERIFIES = deeds("verify", "touch", "client")
 FINDS = deeds("find", "client", "neighbour", "passer-by", versions=5)
 LOOK, SETTLE, STOP, KILL, REFUSE = (Deed(kind) for kind in ("look", "settle", "stop", "kill", "refuse"))
 CARELESS = [*deeds("want", "mv", versions=3), *deeds("delete", "touch")]
@@ -69,6 +73,7 @@ REFS = deeds("clone", versions=3) + deeds("close_ref", versions=3)
 WEATHER = [*deeds("wait", "second", "while", "long"), *deeds("fault", "transient", "permanent"), STOP]
 
 chunks = st.sampled_from([0, 1, 0, 1, 2])
+damages, verifies = st.sampled_from(DAMAGES), st.sampled_from(VERIFIES)
 both, wants, deletes, finds = (
     st.sampled_from(BOTH),
     st.sampled_from(WANTS),
@@ -201,7 +206,42 @@ class Judging(Asking):
         self.world.do(LOOK)
 
 
-class Everything(Clients, Readers, Bringing, Removing, Judging):
+class Verifying(Asking):
+    """Bytes change, and somebody asks for them to be verified; refs are held, and others act in the midst of it."""
+
+    @rule(
+        damage=damages,
+        verify=verifies,
+        chunk=chunks,
+        cut=cuts(VERIFYING_POINTS, while_it_works(*CARELESS, VERIFIES[0], DAMAGES[0])),
+    )
+    def what_is_damaged_is_verified(self, damage: Deed, verify: Deed, chunk: int, cut: Cut) -> None:
+        self._damage_and_verify(damage, verify, chunk, cut)
+
+    @rule(chunk=chunks, cut=cuts(RENEWING_POINTS, while_it_works(*WITHDRAWALS[:2], *CARELESS)))
+    def what_is_damaged_comes_back(self, chunk: int, cut: Cut) -> None:
+        self._damage_and_verify(DAMAGES[0], VERIFIES[0], chunk, cut)
+
+    def _damage_and_verify(self, damage: Deed, verify: Deed, chunk: int, cut: Cut) -> None:
+        chunk = self.world.one_that_is_here(chunk)
+        for deed in (damage, verify):
+            self.world.do(deed.on(chunk))
+        self.world.run(5, cut.on(chunk))
+
+    @rule(deed=st.one_of(verifies, damages), chunk=chunks)
+    def bytes_change_or_are_verified(self, deed: Deed, chunk: int) -> None:
+        self.world.do(deed.on(self.world.one_that_is_here(chunk)))
+
+    @rule(deed=st.one_of(st.sampled_from(FINDS[:2]), st.sampled_from(REFS[3:])), chunk=chunks)
+    def a_ref_is_taken_or_closed(self, deed: Deed, chunk: int) -> None:
+        self.world.do(deed.on(chunk))
+
+    @rule(deed=st.sampled_from([SETTLE, Deed("wait", how="long"), STOP]))
+    def the_reconciler_goes_on(self, deed: Deed) -> None:
+        self.world.do(deed)
+
+
+class Everything(Clients, Readers, Bringing, Removing, Judging, Verifying):
     """All of that, and a source that fails, work that is left lying, restarts, and time that passes."""
 
     @rule(how_many=st.integers(0, 2))
@@ -213,7 +253,7 @@ class Everything(Clients, Readers, Bringing, Removing, Judging):
         self.world.do(deed.on(chunk))
 
 
-@pytest.mark.parametrize("machine", [Clients, Readers, Bringing, Removing, Judging, Everything])
+@pytest.mark.parametrize("machine", [Clients, Readers, Bringing, Removing, Judging, Verifying, Everything])
 def test_whatever_happens_it_comes_to_what_was_asked_for_last(machine: type[Asking]) -> None:
     """Intents, careful and careless; refs; crashes, full disks and failing sources; and races between all of them."""
     run_state_machine_as_test(machine, settings=SETTINGS)
@@ -227,13 +267,22 @@ def test_every_point_that_a_cut_can_name_is_reached(tmp_path: Path) -> None:
         *(Deed("want", version=1, how="mv"), SETTLE, Deed("find", how="client"), Deed("close_ref")),
         *(Deed("delete", how="touch"), Deed("want", how="mv"), SETTLE, Deed("want", version=1, how="mv")),
         *(Deed("delete", how="touch"), SETTLE, Deed("want", how="client"), Deed("delete", how="client"), SETTLE),
+        *(Deed("want", how="mv"), SETTLE, Deed("verify", how="touch"), SETTLE),
+        *(Deed("damage"), Deed("verify", how="client"), SETTLE),
     ]
     try:
         for deed in story:
             world.do(deed.on(0))
             world.check()
         world.finish()
+        world.do(Deed("want", 0, how="mv"))
+        world.do(SETTLE)
+        for deed in (Deed("damage", 0), Deed("verify", 0, how="touch")):
+            world.do(deed)
+        world.run(4, Cut("link want temporary", 0, (Deed("delete", 0, how="touch"),)))
+        world.finish()
         points = {*MARKER_POINTS, *BRINGING_POINTS, *REMOVING_POINTS, *CLIENT_POINTS, *READER_POINTS}
+        points |= {*VERIFYING_POINTS, *RENEWING_POINTS}
         assert not points - world.reached.keys()
     finally:
         world.close()

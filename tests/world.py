@@ -15,6 +15,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
+import json
 import logging
 import os
 import shutil
@@ -76,6 +77,15 @@ CLIENT_POINTS: Final = (
     "lock", "open want temporary", "rename want temporary", "unlink delete",
     "open delete", "utime delete", "unlink want",
 )  # fmt: skip
+VERIFYING_POINTS: Final = (
+    "ref-lock chunks", "lstat chunks READY", "touch chunks", "write failed", "rename failed", "unlink chunks READY",
+    "fsync_dir chunks", "lock", "lstat verify", "rename verify", "lstat verify aside", "unlink verify aside",
+    "claim chunks", "rename chunks", "fetch partial", "rename partial",
+)  # fmt: skip
+RENEWING_POINTS: Final = (
+    "lstat delete", "open want temporary", "fsync_file want temporary", "link want temporary", "unlink want temporary",
+    "lstat want", "sleep want", "fsync_file want", "unlink chunks", "claim chunks",
+)  # fmt: skip
 READER_POINTS: Final = ("ref-lock chunks", "ref-open chunks", "ref-look delete", "ref-look chunks READY")
 REFUSED: Final = ("mkdir", "create", "write", "rename", "fsync_file", "fsync_dir", "fetch", "receive")
 
@@ -130,6 +140,16 @@ class Held:
     ref: ChunkRef
     version: Version
     path: Path
+    files: dict[str, bytes]
+
+
+@dataclass
+class Damage:
+    """What has become of a version in one directory; `asked`: it is to be verified, and was asked for after that."""
+
+    version: Version
+    files: dict[str, bytes]
+    asked: bool
 
 
 @dataclass
@@ -174,13 +194,21 @@ class WorldFileSystem(FileSystem):
 
     def __init__(self, world: World) -> None:
         self._world = world
+        self._writes = False
 
     def step(self, name: str, path: str) -> None:
         self._world.point(name, path)
 
     def rename(self, source: str, target: str) -> None:
         super().rename(source, target)
-        self._world.stamp(target)
+        self._world.stamp(target, changed=self._writes)
+
+    def write(self, path: str, data: bytes, **how: Any) -> None:
+        self._writes = True
+        try:
+            super().write(path, data, **how)
+        finally:
+            self._writes = False
 
     def fsync_dir(self, path: str) -> None:
         self.step("fsync_dir", path)
@@ -217,10 +245,12 @@ class _HookedOs:
         self._world.point("lstat", path)
         return os.lstat(path)
 
-    def utime(self, fd: int) -> None:
+    def utime(self, fd: int, ns: tuple[int, int] | None = None) -> None:
         self._world.point("utime", self._paths[fd])
         os.utime(fd)
         self._world.stamp(fd, changed=True)
+        if ns is not None:
+            self._world.has_mtime_of_what_was_read(fd)
 
     def rename(self, source: str, target: str) -> None:
         self._world.point("rename", source)
@@ -230,10 +260,26 @@ class _HookedOs:
     def link(self, source: str, target: str, *, follow_symlinks: bool) -> None:
         os.link(source, target, follow_symlinks=follow_symlinks)
         self._world.stamp(target)
+        if not os.path.basename(source).startswith(fsdm.intents.ASIDE):
+            self._world.came_back(target)
 
     def unlink(self, path: str) -> None:
         self._world.point("unlink", path)
         os.unlink(path)
+
+
+class _HookedTime:
+    """`time` as `fsdm.intents` sees it: the clock that ctimes are taken from is the world's tick."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def clock_gettime_ns(self, clock: int) -> int:
+        assert clock == fsdm.intents.CLOCK_REALTIME_COARSE
+        return self._world.tick
+
+    def sleep(self, seconds: float) -> None:
+        self._world.passes_a_tick()
 
 
 @dataclass
@@ -276,6 +322,9 @@ class World:
             Path(path).write_text("nobody's business")
         self._changes = 0
         self._stamps: dict[int, tuple[int, int]] = {}  # inode → (ctime, mtime)
+        self._read = 0  # the inode that was read last
+        self._back: set[tuple[int, int]] = set()  # wants that came back by themselves
+        self._damages: dict[int, Damage] = {}  # by the inode of a directory
         self._cut: Cut | None = None
         self._reached_in_cut = 0
         self._busy: str | None = None  # in whose midst a cut's deeds are done: "loop", "work", "client", "reader"
@@ -315,6 +364,7 @@ class World:
     def _patch(self) -> None:
         enter = self._patches.enter_context
         enter(mock.patch.object(fsdm.intents, "os", _HookedOs(self)))
+        enter(mock.patch.object(fsdm.intents, "time", _HookedTime(self)))
         enter(mock.patch.object(fsdm.intents, "CLIENT_WAIT_S", 0.0))
         enter(mock.patch.object(fsdm.intents, "RECONCILER_WAIT_S", 0.0))
         read_regular = fsdm.intents.read_regular
@@ -331,12 +381,15 @@ class World:
                     self._locked = before
 
         def stamped(found: os.stat_result, *, limit: int | None = None) -> Marker:
-            ctime_ns, mtime_ns = self._stamps[found.st_ino]
+            now = self.tick, int(self.clock * 1e9)  # of what somebody was killed over, before it had its name
+            ctime_ns, mtime_ns = self._stamps.setdefault(found.st_ino, now)
             return replace(marker_of(found, limit=limit), ctime_ns=ctime_ns, mtime_ns=mtime_ns)
 
         def read(path: str, limit: int) -> Any:
             self.point("read", path)
-            return read_regular(path, limit)
+            found = read_regular(path, limit)
+            self._read = 0 if found is None else found[0].st_ino
+            return found
 
         def claim(it: fsdm.locks.Claim) -> bool:
             self.point("claim", it.path)
@@ -413,7 +466,7 @@ class World:
         elif "READY" in base or (name == "fsync_dir" and os.path.lexists(f"{path}/READY")):
             what = " READY"
         else:
-            what = " temporary" if where in {"want", "delete"} and base.startswith(".") else ""
+            what = " temporary" if where in {"want", "delete", "verify"} and base.startswith(".") else ""
         return "lock" if name == "lock" else f"{name} {where}{what}"
 
     @contextmanager
@@ -444,6 +497,16 @@ class World:
             else self._stamps[found.st_ino][1]
         )
         self._stamps[found.st_ino] = self.tick, mtime
+
+    def has_mtime_of_what_was_read(self, fd: int) -> None:
+        """A copy was given the mtime of its original."""
+        found = os.fstat(fd)
+        self._stamps[found.st_ino] = self.tick, self._stamps[self._read][1]
+
+    def passes_a_tick(self) -> None:
+        """Somebody waits for the next tick of the clock."""
+        self.point("sleep", f"{self.layout.want}/{self._subject}")
+        self.tick += 1
 
     # ------------------------------------------------------------------------------------------------- what others do
 
@@ -514,8 +577,8 @@ class World:
                 self._is_deleted(deed.chunk, path, is_new=before is None)
             return
         model = self.models[deed.chunk]
+        self._is_to_go(deed.chunk)
         model.is_to_be(None)
-        model.arrived = None
         model.spoilt = os.path.isdir(self._want_path(deed.chunk))
 
     def rm_want(self, deed: Deed) -> None:
@@ -563,6 +626,45 @@ class World:
             self.stamp(path, changed=True)
         self._is_withdrawn(deed.chunk)
         self.models[deed.chunk].spoilt = True
+        self._may_be_lost(deed.chunk)
+
+    def damage(self, deed: Deed) -> None:
+        """The disk, or somebody, changes what is available: a byte is another, a file is shorter, or gone."""
+        directory = self._directory_of(deed.chunk)
+        version = self._on_disk(deed.chunk)
+        names = sorted(os.listdir(directory / "data")) if directory else []
+        if directory is None or version is None or not names:
+            return
+        was = self._damage_of(deed.chunk)
+        path = directory / "data" / names[deed.version % len(names)]
+        data = path.read_bytes()
+        if deed.how == "gone":
+            path.unlink()
+        elif deed.how == "short" or not data:
+            path.write_bytes(data[:-1])
+        else:
+            path.write_bytes(bytes([(data[0] + 1) % 256]) + data[1:])
+        files = files_of(directory / "data")
+        self._damages[directory.stat().st_ino] = Damage(version, files, asked=was is not None and was.asked)
+        for held in self.held:
+            if held.path.parent == directory:
+                held.files = files
+        self.models[deed.chunk].arrived = None
+        self._may_be_lost(deed.chunk)
+
+    def verify(self, deed: Deed) -> None:
+        """Ask for a chunk's bytes to be compared with READY."""
+        path = self.layout.verify_marker(self.ids[deed.chunk])
+        if deed.how == "client":
+            with self._in_midst(self._busy or "client", self.ids[deed.chunk]):
+                self._client.verify_chunk(self.ids[deed.chunk])
+        else:
+            Path(path).touch()
+            self.stamp(path, changed=True)
+        damage = self._damage_of(deed.chunk)
+        if damage is not None and not os.path.lexists(self._delete_path(deed.chunk)):
+            damage.asked = True
+            self._may_be_lost(deed.chunk)
 
     def fault(self, deed: Deed) -> None:
         """The source of a chunk fails the next time it is asked."""
@@ -605,8 +707,8 @@ class World:
     def _is_deleted(self, i: int, path: str, *, is_new: bool) -> None:
         """A delete was placed without a look at the want: the later one counts, then what the reconciler has seen."""
         model, want = self.models[i], self._want_path(i)
-        model.arrived = None
-        tied = self._is_intent(want) and self._ctime(want) == self._ctime(path)
+        self._is_to_go(i)
+        tied = self._is_tied(want, path)
         if not tied or model.spoilt:
             model.is_to_be(None)
         elif self._busy in {"loop", "work"} or model.seen is None or not is_new:
@@ -616,11 +718,17 @@ class World:
         else:
             model.is_to_be(model.placed)
 
+    def _is_to_go(self, i: int) -> None:
+        """A delete has come: it need not be available, and a request to verify it goes unanswered."""
+        self.models[i].arrived = None
+        for damage in self._damages.values():
+            damage.asked = damage.asked and damage.version not in self.versions[i]
+
     def _is_withdrawn(self, i: int) -> None:
         """A marker has gone (or is spoilt): the other one counts; where there is none, things stay as they are."""
         model = self.models[i]
         want, delete = self._want_path(i), self._delete_path(i)
-        found: set[Version | None] = {self._on_disk(i)}
+        found: set[Version | None] = {self._on_disk(i), *self._kept(i)}
         if self._is_intent(want) and not model.spoilt and not os.path.lexists(delete):
             found = {model.placed}
         elif os.path.lexists(delete) and not (self._is_intent(want) and not model.spoilt):
@@ -633,14 +741,60 @@ class World:
         if found != {model.arrived}:
             model.arrived = None
         model.outcomes = frozenset(found)
+        self._may_be_lost(i)
+
+    def came_back(self, path: str) -> None:
+        """A want that was kept stands again: it is the one that `want/ID` held last, but nobody's new intent."""
+        identity, text = self._identity(path), Path(path).read_bytes()
+        assert identity is not None
+        self._back.add(identity)
+        i = self.ids.index(os.path.basename(path))
+        (version,) = (version for version in self.versions[i] if version.chunk.to_json() == text)
+        model = self.models[i]
+        model.placed, model.seen, model.spoilt = version, False, False
+
+    def _kept(self, i: int) -> set[Version | None]:
+        """What comes back where no marker stands, or goes: a directory that has WANT, and no READY."""
+        kept = Path(self.layout.chunks).glob(f"*/*-{self.ids[i]}/WANT")
+        texts = [path.read_bytes() for path in kept if not (path.parent / "READY").exists()]
+        found = [version for version in self.versions[i] if version.chunk.to_json() in texts]
+        return {None, *found} if found else set()
+
+    def _may_be_lost(self, i: int) -> None:
+        """What is damaged does not come back by itself where its WANT has gone, or something stands at `want/ID`."""
+        directory, model = self._directory_of(i), self.models[i]
+        if directory is None or self._damage_of(i) is None:
+            return
+        if model.spoilt or not (directory / "WANT").exists():
+            model.is_to_be(None, *model.outcomes)
+
+    def _is_tied(self, want: str, delete: str) -> bool:
+        """Whether nobody can tell which of two intents is the later one."""
+        return (
+            self._is_intent(want)
+            and self._ctime(want) == self._ctime(delete)
+            and self._identity(want) not in self._back
+        )
 
     def _restarted(self) -> None:
         """What the reconciler had seen is forgotten: where two markers are tied, the want may win now."""
         for i, model in enumerate(self.models):
             want, delete = self._want_path(i), self._delete_path(i)
             model.seen = False
-            if self._is_intent(want) and os.path.lexists(delete) and self._ctime(want) == self._ctime(delete):
+            if os.path.lexists(delete) and self._is_tied(want, delete):
                 model.is_to_be(*model.outcomes, model.placed)
+
+    def _directory_of(self, i: int) -> Path | None:
+        """Where a chunk is ready."""
+        return next((path for path, version in self._ready().items() if version in self.versions[i]), None)
+
+    def _damage_of(self, i: int) -> Damage | None:
+        """What is wrong with the bytes of a chunk that is ready."""
+        directory = self._directory_of(i)
+        damage = None if directory is None else self._damages.get(directory.stat().st_ino)
+        if directory is None or damage is None:
+            return None
+        return damage if files_of(directory / "data") == damage.files else None
 
     def _on_disk(self, i: int) -> Version | None:
         ready = [version for version in self._ready().values() if version in self.versions[i]]
@@ -660,6 +814,9 @@ class World:
             place = version.chunk.place
             if (place.dataset_id, place.name) == (directory.parent.name, directory.name) and version.files == files:
                 return version
+        damage = self._damages.get(directory.stat().st_ino)
+        if damage is not None and damage.files == files:
+            return damage.version
         raise AssertionError(f"{directory.name} has {files}")
 
     def _available(self) -> dict[Path, Version]:
@@ -730,9 +887,10 @@ class World:
         assert block in ref.block_range
         assert (disturbed and was_held) or not os.path.lexists(self.layout.delete_marker(ref.id)), "deleted, but found"
         assert (directory / "READY").exists() or (disturbed and directory.exists()), "found, but not there"
-        version = self._version_of(directory, files_of(ref.path))
+        files = files_of(ref.path)
+        version = self._version_of(directory, files)
         assert disturbed or version is expected, f"{version} is found at {block}, {expected} is responsible"
-        self.held.append(Held(ref, version, ref.path))
+        self.held.append(Held(ref, version, ref.path, files))
         self._check_refs()
         if deed.how == "passer-by":
             self.held.pop().ref.close()
@@ -741,7 +899,7 @@ class World:
         """Take another ref to what is held (in the midst of a find of that client, another thread would wait)."""
         held = self.held[deed.version % len(self.held)] if self.held else None
         if held is not None and not held.ref._refs._mutex.locked():
-            self.held.append(Held(held.ref.clone(), held.version, held.path))
+            self.held.append(Held(held.ref.clone(), held.version, held.path, held.files))
 
     def close_ref(self, deed: Deed) -> None:
         """Let go of a ref."""
@@ -780,7 +938,7 @@ class World:
         """One round of the loop: what is found is decided and dispatched, but not yet carried out."""
         if self.reconciler is None:
             return
-        self.reconciler._next_scan = 0.0
+        self.reconciler.passes.next_scan = 0.0
         if self._looking:  # the loop is one thread: amid a round it can only be rung
             return
         armed = self._cut
@@ -803,7 +961,8 @@ class World:
         while self.works and how_many:
             how_many -= 1
             work = self.works.popleft()
-            with self._in_midst("work", getattr(getattr(work, "args", (None,))[0], "id", "")):
+            subject = getattr(work, "args", (None,))[0]
+            with self._in_midst("work", getattr(subject, "id", getattr(subject, "chunk_id", ""))):
                 work()
 
     def run(self, passes: int = 1, cut: Cut | None = None, how_many: int = 1000) -> None:
@@ -824,7 +983,7 @@ class World:
         busy, self._busy = self._busy, None
         for _ in range(PASSES):
             self.run()
-            if not self.works and not self.reconciler._errands and not self.reconciler._agenda._soon:  # type: ignore[union-attr]
+            if not self.works and not self.reconciler.passes.errands and not self.reconciler.passes.agenda._soon:  # type: ignore[union-attr]
                 break
         self._cut, self._busy = cut, busy
 
@@ -864,11 +1023,11 @@ class World:
         ready = self._ready()
         assert len({version.chunk.id for version in ready.values()}) == len(ready), "one id is ready in two places"
         available = {v for v in ready.values() if not os.path.lexists(self.layout.delete_marker(v.chunk.id))}
-        for model in self.models:
+        for i, model in enumerate(self.models):
             if model.arrived is not None:
                 assert model.arrived in available, f"{model.arrived} is gone, though nobody asked for that"
             (outcome,) = model.outcomes if len(model.outcomes) == 1 else (None,)
-            if outcome in available:
+            if outcome in available and self._damage_of(i) is None:
                 model.arrived = outcome
         assert sorted(self._client.list_chunks()) == sorted(version.chunk.id for version in available)
         self._check_all_blocks(ready, available)
@@ -881,7 +1040,7 @@ class World:
             assert not held.ref.closed, "a ref was closed by another's closing"
             assert held.ref.path == held.path
             assert held.path.exists(), f"{held.version} has left its place under a ref"
-            assert files_of(held.path) == held.version.files
+            assert files_of(held.path) == held.files
             fd = os.open(held.path.parent, os.O_RDONLY | os.O_DIRECTORY)
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -906,10 +1065,14 @@ class World:
             self.check()
             if self._rests():
                 break
-        assert self._rests(), f"it does not come to rest: {self._left()}, {self.reconciler and self.reconciler._states}"
-        assert not any(name for name in os.listdir(self.layout.failed) if not name.startswith("."))
+        assert self._rests(), (
+            f"it does not come to rest: {self._left()}, {self.reconciler and self.reconciler.passes.states}"
+        )
+        assert {name for name in os.listdir(self.layout.failed) if not name.startswith(".")} == self._lost()
         for i, model in enumerate(self.models):
             assert self._on_disk(i) in model.outcomes, f"{self.ids[i]} is {self._on_disk(i)}, not {model.outcomes}"
+            damage = self._damage_of(i)
+            assert damage is None or not damage.asked, f"{damage} stays, though it was to be verified"
 
     def _check_all_blocks(self, ready: dict[Path, Version], available: set[Version]) -> None:
         for dataset_id in DATASETS:
@@ -923,10 +1086,22 @@ class World:
 
     def _rests(self) -> bool:
         it = self.reconciler
-        return not self._left() and not self.works and it is not None and not it._states and not it._errands
+        if it is None or it.passes.errands or self.works or self._left():
+            return False
+        return it.passes.states.keys() == self._lost()
+
+    def _lost(self) -> set[str]:
+        """What was damaged, and has to be wanted again: its `failed/ID` stays to say so."""
+        lost = set()
+        for path in Path(self.layout.failed).glob("[!.]*"):
+            is_damaged = json.loads(path.read_text())["kind"] == "damaged"
+            if is_damaged and self._on_disk(self.ids.index(path.name)) is None:
+                lost.add(path.name)
+        return lost
 
     def _left(self) -> list[str]:
-        directories = (self.layout.want, self.layout.delete, self.layout.partial, self.layout.trash)
+        layout = self.layout
+        directories = (layout.want, layout.delete, layout.verify, layout.partial, layout.trash)
         paths = {f"{directory}/{name}" for directory in directories for name in os.listdir(directory)}
         return sorted(path for path in paths - self._decoys if not self._is_temporary(path))
 

@@ -17,8 +17,9 @@ What is shown, for one id, with crashes between any two steps and a clock that t
   the one that was placed last. A careful call counts from its end, and overrules what came without the lock while it
   ran. Where a want and a delete of the same time are met together for the first time, the want counts as the later.
   Of a careless want and a careless delete that both come while a marker is being removed, either may count as it;
-- what is damaged when somebody asks for it to be verified is not there in the end: it goes out of service where it
-  stands, and leaves as any directory does. What is right is never condemned. No request goes without an answer;
+- what is damaged when somebody asks for it to be verified is not there in the end, unless a delete came in between and
+  was overruled: it goes out of service where it stands, and leaves as any directory does. What is right is never
+  condemned;
 - the want of a condemned chunk comes back. That loses no marker of anybody, and wins over none: no other want, no
   delete that comes before it, at the same time or later, and no withdrawal that comes after it. (What is withdrawn
   before it, or before the next reconciler has finished what a crash cut off, comes back.)

@@ -122,7 +122,8 @@ class Holding:
         if world.asks:
             asked = world._replace(asks=world.asks - 1)
             if not world.delete:
-                yield Step("a client", "deletes", asked._replace(want="", delete=True, last=GONE), must=False)
+                deleted = inspecting.unasked(asked)._replace(want="", delete=True, last=GONE)
+                yield Step("a client", "deletes", deleted, must=False)
             for files in "ab":
                 if world.want != files:
                     wanted = asked._replace(want=files, delete=False, last=files)

@@ -7,8 +7,9 @@
 | `the inspector` | fsdm.inspector.Inspector, in a thread of the reconciler's process; fsdm.aftermath: `answered` |
 
 What is damaged before somebody asks must not be there in the end; what is damaged after that waits for the next one
-who asks. The inspector's ref is taken in one step here (see `holding` for the steps of a ref). Left out: the scrub, the
-audit, bytes that cannot be read at all.
+who asks. So does what is to be deleted: then the request goes, also where the delete is overruled after that. The
+inspector's ref is taken in one step here (see `holding` for the steps of a ref). Left out: the scrub, the audit, bytes
+that cannot be read at all.
 """
 
 from __future__ import annotations
@@ -30,11 +31,19 @@ def steps(world: World) -> Iterator[Step[World]]:
         yield Step("the disk", "changes a byte", damaged._replace(damages=world.damages - 1), must=False)
     if world.verifies:
         asked = world._replace(verify=world.verifies, verifies=world.verifies - 1)
-        if place is not None and place.damage:
+        if place is not None and place.damage and not world.delete:
             asked = put_directory(asked, world.here, place._replace(damage="asked"))
         yield Step("somebody", "touches verify/ID", asked, must=False)
     if world.inspector.at != "idle":
         yield Step("the inspector", *_inspect(world))
+
+
+def unasked(world: World) -> World:
+    """A delete has come: whoever asked before it is not answered."""
+    place = there(world)
+    if place is None or place.damage != "asked":
+        return world
+    return put_directory(world, world.here, place._replace(damage="done"))
 
 
 def begun(world: World) -> World:

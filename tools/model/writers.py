@@ -143,8 +143,9 @@ def _written(world: World, number: int) -> World:
     want, aside = world.want, world.aside
     if want is not None and want.ino == written.ino:
         world = _asked(world._replace(want=written), written.files)
-    # between the second look and the unlink is the one gap (PROTOCOL.md, "Removing a marker")
-    if aside is not None and aside.marker.ino == written.ino and world.reconciler.at != "unlink the judged":
+    # between the last look and the unlink is the one gap (PROTOCOL.md, "Removing a marker")
+    at = world.reconciler.at
+    if aside is not None and aside.marker.ino == written.ino and at != "unlink the judged":
         world = world._replace(aside=aside._replace(marker=written))
-        return _asked(world, written.files) if want is None else world
+        return _asked(world, written.files) if want is None and at != "unlink what was aside" else world
     return world
