@@ -167,8 +167,9 @@ class Guarded(HTTPConnection):
     def getresponse(self) -> Any:
         try:
             return super().getresponse()
-        except (ConnectionResetError, BrokenPipeError) as e:  # RemoteDisconnected is one
-            if self._kept:
+        except BaseException as e:
+            _close_left_open(_Answer, e)  # urllib3 leaves one with a Content-Length that it refuses to the collector
+            if self._kept and isinstance(e, ConnectionResetError | BrokenPipeError):  # RemoteDisconnected is one
                 raise StaleError(*e.args) from e
             raise
 
@@ -261,12 +262,16 @@ class _GuardedTls(Guarded, HTTPSConnection):
         try:
             super().connect()
         except BaseException as e:
-            # CPython's ssl leaves a connection that is reset before the handshake to the garbage collector (`_create`)
-            for frame, _ in walk_tb(e.__traceback__):
-                sock = frame.f_locals.get("self")
-                if isinstance(sock, ssl.SSLSocket):
-                    sock.close()
+            _close_left_open(ssl.SSLSocket, e)  # CPython leaves one that is reset before the handshake (`_create`)
             raise
+
+
+def _close_left_open(kind: type[Any], error: BaseException) -> None:
+    """Close what was made of this kind, on the way to an error, by those who have left it to the garbage collector."""
+    for frame, _ in walk_tb(error.__traceback__):
+        for value in list(frame.f_locals.values()):
+            if isinstance(value, kind):
+                value.close()
 
 
 class Pool(HTTPConnectionPool):

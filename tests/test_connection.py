@@ -24,6 +24,7 @@ from fsdm.parts import Part
 from fsdm.stop import Stop
 from tests.kit import PATIENCE_S, eventually
 from tests.test_fetcher import InThread
+from tests.test_session import Host
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,6 +57,27 @@ def read(kind: type[http.client.HTTPResponse], data: bytes) -> tuple[object, ...
 
 
 # ----------------------------------------------------------------------------------------------------------- the head
+
+
+@pytest.mark.parametrize("more", [b"", b"Connection: close\r\n"])
+def test_an_answer_that_urllib3_refuses_does_not_stay_open(
+    more: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[_Answer] = []
+
+    class Seen(_Answer):
+        def begin(self) -> None:
+            made.append(self)
+            super().begin()
+
+    monkeypatch.setattr("fsdm.connection.Guarded.response_class", Seen)
+    with Host() as host:
+        host.default = b"HTTP/1.1 200 OK\r\n" + more + b"Content-Length: 4, 5\r\n\r\nbody"
+        part = Part(str(tmp_path / "file"))
+        with pytest.raises(HostError, match="InvalidHeader"):
+            HttpFetcher().fetch(FileSource(url=f"{host.url}/"), part, FileSystem(), Stop())
+        assert [answer.isclosed() for answer in made] == [True]
+
 
 NAMES = st.sampled_from(
     [
