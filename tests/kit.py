@@ -14,6 +14,7 @@ import re
 import threading
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, Self
@@ -51,6 +52,15 @@ def eventually(check: Callable[[], Any], what: str = "", patience_s: float = PAT
             return seen
         assert time.monotonic() < deadline, f"not in time: {what or check}, last seen {seen!r}"
         time.sleep(0.005)
+
+
+def descriptors() -> Counter[int]:
+    """How many descriptors this process has of each inode; other threads may open and close theirs meanwhile."""
+    found = Counter[int]()
+    for fd in os.listdir("/proc/self/fd"):
+        with suppress(OSError):
+            found[os.stat(f"/proc/self/fd/{fd}").st_ino] += 1
+    return found
 
 
 @dataclass

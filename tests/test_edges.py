@@ -193,7 +193,8 @@ def test_ready_that_is_a_directory_is_no_manifest_and_leaks_nothing(layout):
         m = read_manifest(p)
     except OSError:
         m = "raised"
-    assert (m, len(os.listdir("/proc/self/fd"))) == (None, before)
+    assert m is None
+    assert len(os.listdir("/proc/self/fd")) <= before  # another thread may have closed one
 
 
 def test_a_directory_of_the_right_size_in_the_place_of_a_file_is_damage(layout):

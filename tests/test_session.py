@@ -23,7 +23,7 @@ from fsdm.connection import Guarded, Pool
 from fsdm.errors import HostError, TransferError
 from fsdm.session import DRAIN_BYTES, ENVIRONMENT_S, Session, Sessions
 from fsdm.stop import Stop
-from tests.kit import PATIENCE_S, eventually
+from tests.kit import PATIENCE_S, descriptors, eventually
 from tests.test_body import a_certificate, serving_with
 
 if TYPE_CHECKING:
@@ -384,7 +384,7 @@ def test_a_server_that_falls_silent_on_a_kept_connection_is_given_up(host: Host)
 
 def test_a_connection_that_is_reset_before_its_handshake_is_closed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     connect = Guarded._new_conn
-    reset: list[socket.socket] = []
+    reset: set[int] = set()
 
     def resetting(conn: Guarded) -> socket.socket:
         sock = connect(conn)
@@ -394,16 +394,15 @@ def test_a_connection_that_is_reset_before_its_handshake_is_closed_at_once(monke
         poll = select.poll()
         poll.register(sock, 0)
         assert poll.poll(PATIENCE_S * 1000)
-        reset.append(sock)
+        reset.add(os.fstat(sock.fileno()).st_ino)
         return sock
 
     monkeypatch.setattr(Guarded, "_new_conn", resetting)
     sessions = Sessions(connect_timeout_s=5, idle_timeout_s=5)
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        fds = os.listdir("/proc/self/fd")
         url = f"https://127.0.0.1:{listener.getsockname()[1]}/x"
         with pytest.raises(HostError) as caught, sessions.get(url, {}, Stop()):
             pass
         assert len(reset) == 1
-        assert os.listdir("/proc/self/fd") == fds, "though the error, which knows all of it, still lives"
+        assert not reset & descriptors().keys(), "though the error, which knows all of it, still lives"
         assert caught.value.transient

@@ -13,7 +13,7 @@ import pytest
 
 from fsdm.errors import StoppedError
 from fsdm.stop import Stop
-from tests.kit import PATIENCE_S, eventually
+from tests.kit import PATIENCE_S, descriptors, eventually
 from tests.test_fetcher import InThread
 
 if TYPE_CHECKING:
@@ -142,11 +142,10 @@ def test_a_socket_that_is_closed_already_is_no_obstacle_to_the_others() -> None:
 def test_a_connected_socket_is_cut_and_let_go_of_as_it_is() -> None:
     stop = Stop()
     with connected() as (mine, peer), connected() as (others, _):
-        before = len(os.listdir("/proc/self/fd"))
         stop.guard(mine, connected=True)
         stop.done()
         stop.guard(others, connected=True)
-        assert len(os.listdir("/proc/self/fd")) == before
+        assert [descriptors()[os.fstat(sock.fileno()).st_ino] for sock in (mine, others)] == [1, 1]
         stop.set()
         assert others.recv(1) == b""
         peer.sendall(b"on")
@@ -170,13 +169,13 @@ def test_a_tls_connection_that_is_cut_fails_as_a_connection_does_and_not_as_one_
 def test_a_guard_leaves_no_descriptor_behind() -> None:
     stop = Stop()
     with connected() as (here, _):
-        before = len(os.listdir("/proc/self/fd"))
+        inode = os.fstat(here.fileno()).st_ino
         for _ in range(5):
             stop.guard(here)
-        assert len(os.listdir("/proc/self/fd")) == before + 5
+        assert descriptors()[inode] == 1 + 5
         stop.done()
         stop.done()
-        assert len(os.listdir("/proc/self/fd")) == before
+        assert descriptors()[inode] == 1
 
 
 def test_a_stop_ends_every_wait_at_once() -> None:

@@ -291,8 +291,8 @@ def test_a_held_directory_that_is_erased_rings_and_can_be_released(layout: Layou
 # ------------------------------------------------------------------------------------ what is not to be had for a while
 
 
-def descriptors() -> list[str]:
-    return os.listdir("/proc/self/fd")
+def descriptors() -> set[str]:
+    return set(os.listdir("/proc/self/fd"))
 
 
 def test_what_was_not_to_be_had_is_told_once_and_asked_for_again(
@@ -369,11 +369,11 @@ def test_asking_in_vain_leaves_no_descriptor_open(
         watch.start()
         for _ in range(3):
             watch.arm()
-    assert descriptors() == before
+    assert descriptors() <= before  # another thread may have closed one
     watch.arm()
     rings.until(touch(layout.want, an_id()))
     watch.stop()
-    assert descriptors() == before
+    assert descriptors() <= before  # another thread may have closed one
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
