@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING
 
 from fsdm.catalog import Catalog
 from fsdm.errors import InvalidInputError, StaleMarkerError
-from fsdm.fs import read_regular
 from fsdm.holders import Holders, look_for_holders
 from fsdm.intents import read_want
-from fsdm.layout import WANT_MAX_BYTES, is_id
+from fsdm.layout import is_id
 from fsdm.locks import who_reconciles
-from fsdm.model import Failure
+from fsdm.memory import read_failure
 from fsdm.reasons import Explanation, Facts, Others, explain
 from fsdm.scan import look
 from fsdm.status import read_chunk_status, read_disk_status, read_note
@@ -39,7 +38,7 @@ def explain_chunks(layout: Layout, ids: Iterable[str]) -> list[Explanation]:
 def gather(layout: Layout, catalog: Catalog, chunk_id: str, now: float) -> Facts:
     """What is known of one chunk."""
     state = look(layout, catalog, chunk_id)
-    status, failure = read_chunk_status(layout, state), _failure(layout, state)
+    status, failure = read_chunk_status(layout, state), read_failure(layout, state)
     name = status.state if status is not None else None
     fault, hint = _want_fault(layout, state)
     disk = read_disk_status(layout)
@@ -64,14 +63,6 @@ def gather(layout: Layout, catalog: Catalog, chunk_id: str, now: float) -> Facts
         braked=read_note(layout.brake),
         others=_others(layout, catalog, state, retiring=waits_for_room) if state.want else Others(),
     )
-
-
-def _failure(layout: Layout, state: ChunkState) -> Failure | None:
-    try:
-        read = read_regular(layout.failed_of(state.id), WANT_MAX_BYTES) if state.failed else None
-        return None if read is None else Failure.parse(read[1])
-    except (OSError, InvalidInputError):
-        return None
 
 
 def _want_fault(layout: Layout, state: ChunkState) -> tuple[str, str]:

@@ -121,6 +121,8 @@ class Layout:
     trash: str
 
     def __init__(self, data_dir: str | os.PathLike[str]) -> None:
+        if not data_dir:  # as of a variable that is not set: nobody means the current directory
+            raise InvalidInputError("must not be empty", field="data_dir")
         root = os.path.abspath(os.fspath(data_dir))
         object.__setattr__(self, "root", root)
         for name in self.directories():

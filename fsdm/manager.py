@@ -282,9 +282,9 @@ def run_once(
     try:
         reconciler.open()
         reconciler.audit()
-        while not stop.is_set() and not reconciler.at_its_end():
-            reconciler.step(min(reconciler.pause(), STANDBY_S))
-        troubles = reconciler.troubles()
+        while not stop.is_set() and not reconciler.passes.at_its_end():
+            reconciler.step(min(reconciler.passes.pause(), STANDBY_S))
+        troubles = reconciler.passes.troubles()
         return {layout.root: "stopped"} | troubles if stop.is_set() else troubles
     finally:
         _end(reconciler, lock)

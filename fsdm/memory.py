@@ -43,17 +43,22 @@ class Memory:
         """What is to be remembered once this has been seen."""
         memo = self._memos.get(state.id)
         if memo is None:
-            memo = Memo(failure=self._read_failure(state.id) if state.failed else None)
+            memo = Memo(failure=self._last_failure(state))
         if state.want is not None and state.delete is None and not state.want.same_as(memo.want_alone):
             memo = replace(memo, want_alone=state.want)
         self._memos[state.id] = memo
         return memo
 
-    def _read_failure(self, chunk_id: str) -> Failure | None:
-        try:
-            read = read_regular(self._layout.failed_of(chunk_id), WANT_MAX_BYTES)
-            failure = None if read is None else Failure.parse(read[1])
-        except (OSError, InvalidInputError):  # then it is as if it had never been tried
-            return None
+    def _last_failure(self, state: ChunkState) -> Failure | None:
+        failure = read_failure(self._layout, state)
         # that there was no room was said by another, of other limits and another disk
         return failure if failure is None or failure.kind != "room" else None
+
+
+def read_failure(layout: Layout, state: ChunkState) -> Failure | None:
+    """What `failed/ID` says; where it says nothing, it is as if nothing had ever been tried."""
+    try:
+        read = read_regular(layout.failed_of(state.id), WANT_MAX_BYTES) if state.failed else None
+        return None if read is None else Failure.parse(read[1])
+    except (OSError, InvalidInputError):
+        return None

@@ -155,7 +155,7 @@ def _of_the_process(dm: DataManager, reconciler: Reconciler | None) -> dict[str,
 
 
 def _of_the_reconciler(reconciler: Reconciler, now: float) -> dict[str, Value | None]:
-    gauges = reconciler.gauges()
+    gauges = reconciler.passes.gauges()
     oldest = {"want": gauges.oldest_want_at, "delete": gauges.oldest_delete_at}
     return {
         "fsdm_loop_late_seconds": reconciler.heart.late_s,
@@ -191,7 +191,7 @@ def _of_the_disk(disk: DiskLook) -> dict[str, Value | None]:
 
 def _stored_bytes(dm: DataManager) -> dict[str, float] | None:
     reconciler = dm.reconciler
-    stored = None if reconciler is None else reconciler.bytes_by_part()
+    stored = None if reconciler is None else reconciler.passes.bytes_by_part()
     return None if stored is None else {str(part): float(size) for part, size in stored.items()}
 
 

@@ -1,8 +1,7 @@
 """The loop: doorbell, scan, plan, apply. One thread looks and decides; crews carry out.
 
-Invariants: only one action runs for an id at a time; the loop itself never waits for the disk beyond looks, nor for a
-ref, nor for the network; what an event named is looked at, and whatever no event named is found by the next scan, at
-the latest after `Limits.poll_s` (or longer, where a scan costs more than a fiftieth of that).
+Here it is put together, begins and ends; what a pass of it does stands in `passes`. The loop waits for the doorbell
+alone. A pass that fails is no end: the next one begins with a scan.
 """
 
 from __future__ import annotations
@@ -14,10 +13,8 @@ import random
 import threading
 import time
 from collections import deque
-from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from fsdm.action import Absolve, Fetch, Publish, Report, Retire, Verify, Wait
 from fsdm.admission import Admission
 from fsdm.aftermath import Aftermath
 from fsdm.agenda import Agenda
@@ -29,37 +26,29 @@ from fsdm.deletes import Deletes
 from fsdm.disk import Disk
 from fsdm.doorbell import Doorbell
 from fsdm.errands import Errands
-from fsdm.events import Event
 from fsdm.fetcher import HttpFetcher
 from fsdm.fs import FileSystem
-from fsdm.gauges import Gauges, read_gauges
 from fsdm.heart import Heart
 from fsdm.inspection import Inspection
 from fsdm.intents import clear_temporaries, finish_removals
 from fsdm.lanes import Lanes
 from fsdm.limits import Limits
 from fsdm.memory import Memory
-from fsdm.outcome import Done
+from fsdm.passes import Passes
 from fsdm.pause import Pause
-from fsdm.plan import Asked, decide
 from fsdm.room import Room
-from fsdm.scan import look, scan
 from fsdm.tally import Tally
 from fsdm.trash import Trash
-from fsdm.verdict import is_stuck, trouble
 from fsdm.watch import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fsdm.download import Fetcher
+    from fsdm.events import Event
     from fsdm.layout import Layout, Place
-    from fsdm.ledger import Part
-    from fsdm.state import ChunkState
 
 logger = logging.getLogger("fsdm")
-
-SCAN_SHARE: Final = 50  # a scan is followed by so many times its own duration without one
 
 
 class Reconciler:
@@ -80,7 +69,7 @@ class Reconciler:
     ) -> None:
         self.layout = layout
         self.catalog = Catalog(layout, own=True)
-        self.limits = limits = limits or Limits()
+        limits = limits or Limits()
         self._fs = fs or FileSystem(durable=limits.durable)
         self._clock = clock
         self._on_event = on_event
@@ -95,8 +84,7 @@ class Reconciler:
         reserved = -(-limits.connections // 4)
         size = limits.connections + reserved
         self._lanes = None if crews else Lanes("fsdm-connection", size, reserved, limits.per_host)
-        self._agenda = Agenda()
-        self._memory = Memory(layout)
+        agenda, memory = Agenda(), Memory(layout)
         self._room = Room(
             layout,
             self.catalog,
@@ -104,13 +92,11 @@ class Reconciler:
             keep_free_bytes=limits.keep_free_bytes or None,
             counts=limits.count_bytes,
         )
-        self._admission = Admission(self._room, self._agenda, self._memory, bell=self._bell, tell=self._tell)
-        self._disk = Disk(layout.trash, fs=self._fs, hands=self._hands, tell=self._tell, wake=self._bell.wake)
-        self._paused = Pause(layout, self._tell)
+        disk = Disk(layout.trash, fs=self._fs, hands=self._hands, tell=self._tell, wake=self._bell.wake)
         self._deletes = Deletes(
             layout, self.catalog, share=limits.brake_share, fs=self._fs, hands=self._hands, tell=self._tell
         )
-        self._trash = Trash(layout.trash, fs=self._fs, erasers=self._erasers, room=self._room, freed=self._disk.freed)
+        self._trash = Trash(layout.trash, fs=self._fs, erasers=self._erasers, room=self._room, freed=disk.freed)
         self._fetcher = fetcher or HttpFetcher.within(limits)
         self._applier = Applier(
             layout,
@@ -125,12 +111,12 @@ class Reconciler:
             self._applier, fetchers=self._fetchers, hands=self._hands, tell=self._tell, wake=self._bell.wake
         )
         self._watch = Watch(layout, self._bell.ring)
-        self._aftermath = Aftermath(
+        aftermath = Aftermath(
             self._applier,
             self._watch,
-            memory=self._memory,
+            memory=memory,
             room=self._room,
-            disk=self._disk,
+            disk=disk,
             tell=self._tell,
             clock=clock,
             jitter=jitter,
@@ -145,14 +131,28 @@ class Reconciler:
             clock=clock,
             wake=self._bell.wake,
         )
-        self._states: dict[str, ChunkState] = {}
-        self._suspects: deque[Place] = deque()
+        self.passes = Passes(
+            layout=layout,
+            catalog=self.catalog,
+            limits=limits,
+            agenda=agenda,
+            memory=memory,
+            room=self._room,
+            admission=Admission(self._room, agenda, memory, bell=self._bell, tell=self._tell),
+            disk=disk,
+            paused=Pause(layout, self._tell),
+            deletes=self._deletes,
+            errands=self._errands,
+            aftermath=aftermath,
+            inspection=self._inspection,
+            heart=self.heart,
+            clock=clock,
+            tell=self._tell,
+            keep_up=self._keep_up,
+        )
         self._changes: deque[Limits] = deque()
-        self._next_scan = 0.0  # monotonic
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
-
-    # ------------------------------------------------------------------------------------------------------- its life
 
     def open(self) -> None:
         """Restore what is complete and take up what a crash left: the first finds can be answered after this."""
@@ -209,73 +209,23 @@ class Reconciler:
         self._changes.append(limits)
         self._bell.wake()
 
-    def _run(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                self.step(self.pause())
-            except Exception as e:  # one pass failed: say so, and begin the next with a scan
-                is_defect = not isinstance(e, OSError)  # what the disk says needs no more than a line
-                logger.log(logging.ERROR, "a pass of the reconciler failed: %s", e, exc_info=is_defect)
-                self.heart.failed()
-                self._tally.pass_failed()
-                self.heart.beat(self.limits.poll_s)
-                self._next_scan = 0.0
-                self._stopping.wait(self.limits.poll_s)
-
-    # -------------------------------------------------------------------------------------------------------- one pass
+    def audit(self) -> None:
+        """Look at every chunk at once: for a caller that makes the passes itself."""
+        for place in self.catalog.all_places():
+            self._audit.look(place)
 
     def step(self, timeout_s: float | None = 0.0) -> bool:
-        """One pass: wait for the bell, look, decide, dispatch. Whether anything was dispatched."""
+        """Wait for the bell, and make one pass. Whether anything was dispatched."""
         self.heart.beat(math.inf if timeout_s is None else timeout_s)
         rang, everything = self._bell.answer(timeout_s)
         began = time.monotonic()
         self.heart.beat()
         while self._changes:
             self._keep_to(self._changes.popleft())
-        self._aftermath.ask_again(rang)
-        ids = rang | self._settle_all() | self._disk.ask(self._clock()) | set(self._agenda.due(self._clock()))
-        if everything or time.monotonic() >= self._next_scan:
-            ids |= self._scan()
-        for chunk_id in ids:
-            state = self._states[chunk_id] = look(self.layout, self.catalog, chunk_id)
-            self._deletes.see(state, self._memory.see(state))
-            self.heart.beat()
-        for chunk_id in ids | self._deletes.judge(self._clock()):  # all have been seen: so many at once may be too many
-            self._decide(chunk_id)
-            self.heart.beat()
-        if (size := self._room.news()) is not None:
-            self._tell(Event("size", "", size))
-        dispatched = self._dispatch()
+        dispatched = self.passes.make(rang, everything=everything)
         self.heart.passed()
         self._tally.passed(time.monotonic() - began)
         return dispatched
-
-    def audit(self) -> None:
-        """Look at every chunk at once: for a caller that makes the passes itself."""
-        for place in self.catalog.all_places():
-            self._audit.look(place)
-
-    def at_its_end(self) -> bool:
-        """Whether nothing runs, and what is left has been tried as often as makes sense in one go."""
-        if self._next_scan == 0.0 or self._errands or (self._agenda.parked_fetches and self._room.is_emptying):
-            return False
-        refused = self._disk.refuses_for_long or self._paused.why != ""
-        return (refused or not self._agenda.waiting_fetches) and all(
-            is_stuck(self._memory.of(chunk_id))
-            or self._deletes.holds_back(chunk_id)
-            or (refused and state.want is not None)
-            for chunk_id, state in self._states.items()
-        )
-
-    def troubles(self) -> dict[str, str]:
-        """Why what has not converged has not: a sentence by id or path."""
-        found = {oddity.path: oddity.why for oddity in scan(self.layout, self.catalog).oddities}
-        for chunk_id in self._states:
-            braked = self._deletes.holds_back(chunk_id) and f"its delete is held back: {self._deletes.refusal}"
-            found[chunk_id] = braked or trouble(
-                self._memory.of(chunk_id), self._disk.refusal or self._paused.why or "not done"
-            )
-        return found
 
     @property
     def is_running(self) -> bool:
@@ -287,134 +237,44 @@ class Reconciler:
         """What has come of files so far, also of those that failed; None where the fetcher does not count it."""
         return getattr(self._fetcher, "received_bytes", None)
 
-    def gauges(self) -> Gauges:
-        """How it stands, in numbers. In any thread."""
-        return read_gauges(
-            list(self._states.values()),
-            self._errands.actions,
-            held=self._aftermath.held_chunks,
-            catalog=self.catalog,
-            memory=self._memory,
-            agenda=self._agenda,
-            room=self._room,
-            disk=self._disk,
-            pause=self._paused,
-            deletes=self._deletes,
-        )
-
-    def bytes_by_part(self) -> dict[Part, int] | None:
-        """What there is on the disk, as far as it is counted. In any thread; it looks at what is being fetched."""
-        return self._room.bytes_by_part([fetch.id for fetch in self._errands.fetches])
-
-    def pause(self) -> float:
-        """Seconds until the next pass has something to do by itself."""
-        pauses = [self._next_scan - time.monotonic()]
-        if (next_at := self._agenda.next_at) is not None:
-            pauses.append(next_at - self._clock())
-        if (probe_at := self._disk.next_probe_at) is not None:
-            pauses.append(probe_at - self._clock())
-        if self._agenda.parked_fetches:  # somebody may make room, and no event tells of that
-            pauses.append(self.limits.poll_s)
-        return max(min(pauses), 0.0)
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self.step(self.passes.pause())
+            except Exception as e:  # one pass failed: say so, and begin the next with a scan
+                is_defect = not isinstance(e, OSError)  # what the disk says needs no more than a line
+                logger.log(logging.ERROR, "a pass of the reconciler failed: %s", e, exc_info=is_defect)
+                self.heart.failed()
+                self._tally.pass_failed()
+                self.heart.beat(self.passes.limits.poll_s)
+                self.passes.next_scan = 0.0
+                self._stopping.wait(self.passes.limits.poll_s)
 
     def _keep_to(self, limits: Limits) -> None:
-        self.limits, waits = self.limits.changed_to(limits)
+        limits, waits = self.passes.limits.changed_to(limits)
+        self.passes.limits = limits
         if waits:
             logger.warning("not before the next start: %s", ", ".join(waits))
-        self._fetchers.resize(self.limits.jobs)
+        self._fetchers.resize(limits.jobs)
         if isinstance(self._fetcher, HttpFetcher):
-            self._fetcher.change(self.limits.bytes_per_s)
+            self._fetcher.change(limits.bytes_per_s)
         self._room.change(
-            max_bytes=self.limits.max_bytes,
-            keep_free_bytes=self.limits.keep_free_bytes or None,
+            max_bytes=limits.max_bytes,
+            keep_free_bytes=limits.keep_free_bytes or None,
             running=self._errands.fetches,
         )
-        self._deletes.change(self.limits.brake_share)
+        self._deletes.change(limits.brake_share)
 
-    def _scan(self) -> set[str]:
-        """List what is pending; the ids to look at."""
-        began = time.monotonic()
+    def _keep_up(self) -> None:
+        """What may have gone since the last scan is there again: directories, watches, threads."""
         for name in self.layout.directories():
             self._fs.mkdir(os.path.join(self.layout.root, name))
         self._watch.arm()
         for crew in (self._fetchers, self._hands, self._erasers, self._inspection):
             crew.hire()
-        if self._paused.look():
-            self._errands.stop_fetches(self._paused.why)
-        changed = self.catalog.refresh()
-        for chunk_id in changed:
-            self._room.count(chunk_id)
-        if self._room.is_limited and (fetch := self._room.too_much()) is not None:
-            self._errands.stop(fetch, "it brings more than there is room for")
-        ids = changed | self._states.keys() | scan(self.layout, self.catalog).ids
-        took = time.monotonic() - began
-        self._next_scan = time.monotonic() + max(self.limits.poll_s, took * SCAN_SHARE)
-        return ids
-
-    def _decide(self, chunk_id: str) -> None:
-        state = self._states[chunk_id]
-        if chunk_id in self._errands:
-            self._errands.stop_if_unwanted(state)
-            return
-        now = self._clock()
-        if self._aftermath.is_held(chunk_id) and not (state.delete or state.unready):
-            self._aftermath.let_go(chunk_id)
-            if state.ready:
-                told = "the delete was withdrawn, nothing is fetched"
-                self._tell(Event("available", chunk_id, told, state.ready[0].dataset_id))
-        memo = self._memory.of(chunk_id)
-        decision = decide(state, memo, now)
-        if self._disk.refusal and isinstance(decision, Publish):
-            decision = Wait(self._disk.hold_back(chunk_id, now))
-        if isinstance(decision, Retire) and self._deletes.holds_back(chunk_id):
-            decision = None
-        self._agenda.put(chunk_id, decision, memo.failure.attempts if memo.failure else 0)
-        if decision is None and state.at_rest:
-            del self._states[chunk_id]
-            self._memory.forget(chunk_id)
-            self._room.forget(chunk_id)
-
-    def _dispatch(self) -> bool:
-        dispatched = False
-        slots = 0 if self._paused.why else self._disk.slots(self.limits.jobs) - self._errands.fetching
-        self._admission.open(slots)
-        for action in self._agenda.take(slots, lambda fetch: self._admission.admit(fetch, self._clock())):
-            dispatched = True
-            if isinstance(action, Verify):
-                self._memory.change(action.id, asked=Asked(action.verify))
-                self._inspection.ask(action)
-                continue
-            absolve = isinstance(action, Fetch) and self._memory.of(action.id).failure is None
-            absolve = absolve and self._states[action.id].failed  # what kept it from its start is over
-            self._errands.begin(action, absolve=absolve)
-        return dispatched
-
-    # -------------------------------------------------------------------------------------------------------- outcomes
-
-    def _settle_all(self) -> set[str]:
-        settled = set()
-        for action, outcome in self._errands.outcomes():
-            memo = self._memory.of(action.id)
-            if isinstance(action, Fetch):
-                gives_way = self._agenda.parked_fetches > 0 and not (outcome == Done() or self._paused.why)
-                memo = replace(memo, crowded=not self._room.end(action.id) or gives_way)
-            elif not isinstance(action, Report | Absolve):
-                self._room.count(action.id)
-            self._memory.put(action.id, self._aftermath.take_in(action, outcome, memo))
-            settled.add(action.id)
-        while self._suspects:
-            place = self._suspects.popleft()
-            self._memory.change(place.chunk_id, suspect=place)
-            settled.add(place.chunk_id)
-        for answer in self._inspection.answers():
-            self._aftermath.answered(answer)
-            settled.add(answer.place.chunk_id)
-        return settled
-
-    # ---------------------------------------------------------------------------------------------------------- shared
 
     def _suspect(self, place: Place) -> None:
-        self._suspects.append(place)
+        self.passes.suspect(place)
         self._bell.wake()
 
     def _tell(self, event: Event) -> None:

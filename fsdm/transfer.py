@@ -155,7 +155,8 @@ class Transfer:
         if self.source.size is None and length is not None and length > free_bytes(os.path.dirname(self._part.path)):
             # anybody's server may say so: that is no reason to hold up all other downloads
             what = f"{length} bytes are offered, more than are free here"
-            raise TransferError(f"{shown(url)}: {what}", transient=True, cause="disk_full")
+            hint = "make room on the disk, and it goes on by itself; or see whether the server is right"
+            raise TransferError(f"{shown(url)}: {what}", transient=True, hint=hint, cause="disk_full")
         self.restart()
         sink = self._sink or self._open()
         self._begin(url, answer, length)

@@ -89,7 +89,7 @@ def test_a_directory_that_is_missing_foreign_or_too_new_ends_with_6(tmp_path: Pa
     for verb in (["ls"], ["status"], ["delete", an_id()], ["wait"], ["find", "a" * 64, "0"]):
         done = fsdm("-d", tmp_path / "missing", *verb)
         assert done.returncode == 6, verb
-        assert "no fsdm.json" in done.stderr
+        assert "is not a data directory: there is nothing" in done.stderr
     assert not (tmp_path / "missing").exists()
     (tmp_path / "fsdm.json").write_text('{"format": 2}')
     for verb in ("ls", "run"):
@@ -165,6 +165,18 @@ def test_want_takes_files_standard_input_and_json_lines_and_one_bad_one_does_not
     assert sorted(fsdm("ls", "-d", data_dir).stdout.split()) == sorted([one.id, two.id, three.id, four.id])
     assert fsdm("delete", "-d", data_dir, one.id, two.id).returncode == 0
     assert sorted(fsdm("ls", "-d", data_dir).stdout.split()) == sorted([three.id, four.id])
+
+
+def test_a_want_that_cannot_be_taken_is_named_and_does_not_keep_the_others(data_dir: Path, source: Source) -> None:
+    fsdm("run", "--once", "-d", data_dir)
+    good = source.chunk()
+    large = source.chunk().to_json().rstrip().removesuffix(b"}") + b',"x":"' + b"y" * 2**20 + b'"}'
+    done = fsdm("want", "-d", data_dir, "-", stdin=large + b'\n{"id":1}\n' + good.to_json())
+    assert done.returncode == 2
+    first, second = done.stderr.splitlines()
+    assert first.startswith("fsdm: -:1: files: the want has ")
+    assert second.startswith("fsdm: -:2: id: ")
+    assert entries(data_dir / "want") == [good.id]
 
 
 def test_run_once_converges_and_ends_with_4_if_something_cannot(data_dir: Path, source: Source) -> None:

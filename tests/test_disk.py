@@ -241,13 +241,13 @@ def test_a_run_that_is_to_end_asks_the_disk_a_few_times_and_then_says_what_is_wr
     fetches = [a_fetch(layout, 100) for _ in range(3)]
     inline = Inline(layout, Limits(jobs=1), Refusing(errno.EROFS, "create", "fsync_file"))
     asked = 0
-    while not inline.it.at_its_end():
+    while not inline.it.passes.at_its_end():
         asked += 1
         inline.passes(3)
         inline.now += PROBE_LAST_S
         assert asked < 10
     assert asked >= TRIES
-    troubles = inline.it.troubles()
+    troubles = inline.it.passes.troubles()
     assert troubles.keys() == {fetch.id for fetch in fetches}
     assert all("Read-only file system" in why for why in troubles.values())
 

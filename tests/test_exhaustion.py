@@ -254,7 +254,9 @@ def test_a_disk_that_turns_read_only_keeps_what_is_here_in_service_and_all_resum
         dm.download_chunk(then)
         with dm.find_chunk(gone.dataset_id, 1) as ref:
             dm.delete_chunk(gone.id)
-            eventually(lambda: dm.reconciler.troubles().get(gone.id) == "refs hold it" and failure(data_dir, then.id))
+            eventually(
+                lambda: dm.reconciler.passes.troubles().get(gone.id) == "refs hold it" and failure(data_dir, then.id)
+            )
             eventually(
                 lambda: (
                     not subprocess.run(["mount", "-o", "remount,ro", disk], capture_output=True, check=False).returncode
@@ -263,12 +265,12 @@ def test_a_disk_that_turns_read_only_keeps_what_is_here_in_service_and_all_resum
             for fault in faults:
                 fault.status = 200
             ref.close()
-        eventually(lambda: "Read-only" in dm.reconciler.troubles().get(then.id, ""))
+        eventually(lambda: "Read-only" in dm.reconciler.passes.troubles().get(then.id, ""))
         assert dm.list_chunks() == [here.id]
         with dm.find_chunk(here.dataset_id, 0) as ref:
             assert files_of(ref.path) == expected(here, source)
         assert chunk_dir(data_dir, gone).exists()
-        eventually(lambda: dm.reconciler._disk._outage.tries > 1, "a probe has been refused as well")
+        eventually(lambda: dm.reconciler.passes.disk._outage.tries > 1, "a probe has been refused as well")
         subprocess.run(["mount", "-o", "remount,rw", disk], check=True)
         assert dm.wait(then.id, 3 * PATIENCE_S)
         dm.wait_converged(3 * PATIENCE_S)
@@ -474,7 +476,7 @@ THREADLESS = test_what_was_to_be_done_without_a_thread_is_done_once_there_is_one
 FAULTS = [
     Fault(
         "a pass that fails is the last one",
-        Slip("fsdm.reconciler:Reconciler._run", "except Exception:", "except ZeroDivisionError:"),
+        Slip("fsdm.reconciler:Reconciler._run", "except Exception as e:", "except ZeroDivisionError as e:"),
         STARVED,
     ),
     Fault(
@@ -495,7 +497,7 @@ FAULTS = [
     ),
     Fault(
         "a failure that cannot be read ends the pass",
-        Slip("fsdm.memory:Memory._read_failure", "(OSError, InvalidInputError)", "InvalidInputError"),
+        Slip("fsdm.memory:read_failure", "(OSError, InvalidInputError)", "InvalidInputError"),
         test_a_failure_that_may_not_be_read_is_as_if_it_had_never_been,
     ),
     Fault(

@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 def gauges(dm: DataManager) -> Gauges:
     assert dm.reconciler is not None
-    return dm.reconciler.gauges()
+    return dm.reconciler.passes.gauges()
 
 
 def stored_bytes(dm: DataManager) -> dict[Part, int]:
     assert dm.reconciler is not None
-    found = dm.reconciler.bytes_by_part()
+    found = dm.reconciler.passes.bytes_by_part()
     assert found is not None
     return found
 
@@ -107,10 +107,10 @@ def test_bytes_are_counted_without_a_budget_where_that_is_asked_for(data_dir: Pa
         dm.wait(chunk.id, PATIENCE_S)
     with DataManager(data_dir, limits=Limits(count_bytes=True)) as dm:  # counted at the start
         assert dm.reconciler is not None
-        assert dm.reconciler.bytes_by_part() == {"here": 2000, "retiring": 0, "partial": 0, "trash": 0}
+        assert dm.reconciler.passes.bytes_by_part() == {"here": 2000, "retiring": 0, "partial": 0, "trash": 0}
         touch_delete(data_dir, chunk.id)
-        eventually(lambda: dm.reconciler and set(dm.reconciler.bytes_by_part().values()) == {0})  # type: ignore[union-attr]
+        eventually(lambda: dm.reconciler and set(dm.reconciler.passes.bytes_by_part().values()) == {0})  # type: ignore[union-attr]
         assert gauges(dm).max_bytes is None
     with DataManager(data_dir) as dm:
         assert dm.reconciler is not None
-        assert dm.reconciler.bytes_by_part() is None
+        assert dm.reconciler.passes.bytes_by_part() is None

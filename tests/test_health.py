@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import fsdm.reconciler
+import fsdm.passes
 from fsdm import DataManager
 from fsdm.health import DiskLook, health, look_at_disk, readiness
 from fsdm.heart import GRACE_S
@@ -33,14 +33,14 @@ class Stuck:
         self.reached, self.gate, self.ahead_s = threading.Event(), threading.Event(), 0.0
         assert dm.reconciler is not None
         monkeypatch.setattr(dm.reconciler.heart, "_clock", lambda: time.monotonic() + self.ahead_s)
-        looks = fsdm.reconciler.look
+        looks = fsdm.passes.look
 
         def look(*args: Any) -> Any:
             self.reached.set()
             assert self.gate.wait(PATIENCE_S)
             return looks(*args)
 
-        monkeypatch.setattr(fsdm.reconciler, "look", look)
+        monkeypatch.setattr(fsdm.passes, "look", look)
         dm.delete_chunk(an_id())
         assert self.reached.wait(PATIENCE_S)
 
@@ -72,14 +72,14 @@ def test_a_loop_that_is_kept_is_well_until_the_grace_is_over_and_again_once_it_g
 def test_a_loop_whose_passes_all_fail_is_not_well_until_one_does_not(
     dm: DataManager, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    reconciler, ahead_s, looks = dm.reconciler, 0.0, fsdm.reconciler.look
+    reconciler, ahead_s, looks = dm.reconciler, 0.0, fsdm.passes.look
     assert reconciler is not None
     monkeypatch.setattr(reconciler.heart, "_clock", lambda: time.monotonic() + ahead_s)
 
     def look(*args: Any) -> Any:
         raise OSError("injected")
 
-    monkeypatch.setattr(fsdm.reconciler, "look", look)
+    monkeypatch.setattr(fsdm.passes, "look", look)
     dm.delete_chunk(an_id())
     eventually(lambda: dm.tally.counts().failed_passes > 0)
     assert health(dm).is_well  # one is none
@@ -88,7 +88,7 @@ def test_a_loop_whose_passes_all_fail_is_not_well_until_one_does_not(
     ahead_s = GRACE_S + 5
     eventually(lambda: "has failed for" in health(dm).why)
     assert not health(dm).is_well
-    monkeypatch.setattr(fsdm.reconciler, "look", looks)
+    monkeypatch.setattr(fsdm.passes, "look", looks)
     eventually(lambda: health(dm).is_well)
 
 
@@ -97,7 +97,7 @@ def test_a_reconciler_whose_thread_has_ended_is_not_well(dm: DataManager, monkey
     def look(*args: Any) -> Any:
         raise SystemExit  # no `Exception`: nobody catches it
 
-    monkeypatch.setattr(fsdm.reconciler, "look", look)
+    monkeypatch.setattr(fsdm.passes, "look", look)
     dm.delete_chunk(an_id())
     eventually(lambda: not health(dm).is_well)
     assert health(dm).why == "the reconciler's thread has ended: see the log"

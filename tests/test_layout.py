@@ -100,6 +100,12 @@ def test_no_name_without_a_fault_leaves_its_directory(name: str) -> None:
         assert len(os.fsencode(name)) <= NAME_MAX_BYTES
 
 
+def test_a_data_directory_without_a_name_is_not_the_current_one() -> None:
+    with pytest.raises(InvalidInputError, match="data_dir: must not be empty"):
+        Layout("")
+    assert Layout(".").root == os.getcwd()
+
+
 @pytest.mark.parametrize(
     ("name", "hidden"),
     [(".x", True), (f".{ID}.tmp", True), (f"{ID}~", True), (ID, False), ("x.tmp", False), ("~x", False)],

@@ -63,7 +63,7 @@ def of_churn(data_dir: Path, here: int, looks: Counter[str]) -> int:
     a_fetch(layout, 100)
     touch_delete(data_dir, places[0].chunk_id)
     for _ in range(SCANS):
-        inline.it._next_scan = 0.0
+        inline.it.passes.next_scan = 0.0
         inline.it.step()
     assert len(inline.told("available")) == len(inline.told("deleted")) == 1
     return looks.total()

@@ -429,4 +429,5 @@ def test_what_is_larger_than_the_disk_is_no_failure_of_the_disk(source: Source, 
     with pytest.raises(TransferError, match="more than are free here") as caught:
         fetch(url, part)
     assert caught.value.transient
+    assert caught.value.hint.startswith("make room on the disk")
     assert not os.path.exists(part.path)

@@ -938,7 +938,7 @@ class World:
         """One round of the loop: what is found is decided and dispatched, but not yet carried out."""
         if self.reconciler is None:
             return
-        self.reconciler._next_scan = 0.0
+        self.reconciler.passes.next_scan = 0.0
         if self._looking:  # the loop is one thread: amid a round it can only be rung
             return
         armed = self._cut
@@ -983,7 +983,7 @@ class World:
         busy, self._busy = self._busy, None
         for _ in range(PASSES):
             self.run()
-            if not self.works and not self.reconciler._errands and not self.reconciler._agenda._soon:  # type: ignore[union-attr]
+            if not self.works and not self.reconciler.passes.errands and not self.reconciler.passes.agenda._soon:  # type: ignore[union-attr]
                 break
         self._cut, self._busy = cut, busy
 
@@ -1065,7 +1065,9 @@ class World:
             self.check()
             if self._rests():
                 break
-        assert self._rests(), f"it does not come to rest: {self._left()}, {self.reconciler and self.reconciler._states}"
+        assert self._rests(), (
+            f"it does not come to rest: {self._left()}, {self.reconciler and self.reconciler.passes.states}"
+        )
         assert {name for name in os.listdir(self.layout.failed) if not name.startswith(".")} == self._lost()
         for i, model in enumerate(self.models):
             assert self._on_disk(i) in model.outcomes, f"{self.ids[i]} is {self._on_disk(i)}, not {model.outcomes}"
@@ -1084,9 +1086,9 @@ class World:
 
     def _rests(self) -> bool:
         it = self.reconciler
-        if it is None or it._errands or self.works or self._left():
+        if it is None or it.passes.errands or self.works or self._left():
             return False
-        return it._states.keys() == self._lost()
+        return it.passes.states.keys() == self._lost()
 
     def _lost(self) -> set[str]:
         """What was damaged, and has to be wanted again: its `failed/ID` stays to say so."""

@@ -22,8 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = "%(prog)s [-h] [-d DIR] [--json] DATASET BLOCK -- CMD [ARG ...]"
     parser.add_argument_group(
         "the command",
-        "CMD finds the files in $FSDM_CHUNK_PATH, and the id in $FSDM_CHUNK_ID. The chunk is held until CMD, "
-        "and all that it has started and left behind, has ended.",
+        "CMD finds the files in $FSDM_CHUNK_PATH, and the id in $FSDM_CHUNK_ID. The chunk is\n"
+        "held until CMD, and all that it has started and left behind, has ended.",
     )
     parser.add_argument("dataset", metavar="DATASET", help="the dataset's id")
     parser.add_argument("block", type=int, metavar="BLOCK", help="a block number")

@@ -26,7 +26,12 @@ make-wants | fsdm want -d data -    # JSON Lines
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What it takes."""
-    parser.add_argument("files", nargs="+", metavar="FILE", help="a want as JSON, or JSON Lines; - is standard input")
+    parser.add_argument(
+        "files",
+        nargs="+",
+        metavar="FILE",
+        help="a want as JSON, or JSON Lines; - is standard input; one that cannot be taken does not keep the others",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -36,11 +41,11 @@ def run(arguments: argparse.Namespace) -> int:
         for name, text, marker in _documents(arguments.files):
             try:
                 chunk = _parse_want(text, marker)
+                client.download_chunk(chunk)
             except InvalidInputError as e:
                 print(f"fsdm: {name}: {plain(str(e))}", file=sys.stderr)
                 code = EXIT_USAGE
                 continue
-            client.download_chunk(chunk)
             placed.append(chunk.id)
     if arguments.json:
         print_json({"wanted": placed})

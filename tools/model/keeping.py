@@ -4,7 +4,7 @@ What it decides is asked of fsdm.plan.decide. What it does then:
 
 | here | stands for |
 |---|---|
-| `look` | fsdm.scan.look, fsdm.plan.decide, and the letting go of a claim in fsdm.reconciler.Reconciler._decide |
+| `look` | fsdm.scan.look, fsdm.plan.decide, and the letting go of a claim in fsdm.passes.Passes._decide |
 | `Fetch`, `Publish`, `Confirm`, `Discard`, `Forget` | the methods of fsdm.apply.Applier with these names |
 | `Condemn`, `Renew`, `Dismiss` | fsdm.repair, fsdm.intents.remove_marker; what lies between is in `renewing` |
 | `Verify` | fsdm.inspection.Inspection.ask: see `inspecting` |
@@ -96,7 +96,7 @@ class Keeping:
         world, r = self.world, self.world.reconciler
         place = there(world)
         if r.held and not (world.delete or (place is not None and not place.ready)):
-            r = r._replace(claim=NOWHERE, held=False)  # Reconciler._decide lets go
+            r = r._replace(claim=NOWHERE, held=False)  # Passes._decide lets go
         partial = Partial.NONE if not world.partial else Partial.READY if world.whole else Partial.BEGUN
         decided = _decide(
             world.want,
