@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -177,6 +178,18 @@ def test_a_want_that_cannot_be_taken_is_named_and_does_not_keep_the_others(data_
     assert first.startswith("fsdm: -:1: files: the want has ")
     assert second.startswith("fsdm: -:2: id: ")
     assert entries(data_dir / "want") == [good.id]
+
+
+def test_a_line_that_is_no_json_is_named_once_and_as_an_editor_counts_it(
+    data_dir: Path, source: Source, tmp_path: Path
+) -> None:
+    fsdm("run", "--once", "-d", data_dir)
+    lines, document = tmp_path / "lines", tmp_path / "document"
+    lines.write_bytes(source.chunk().to_json() + b'\n{"id": }\n')
+    document.write_text('{\n"id": }')
+    told = fsdm("want", "-d", data_dir, lines, document).stderr.splitlines()
+    assert re.fullmatch(rf"fsdm: {lines}:3: Invalid JSON: .* at column 8", told[0])
+    assert re.fullmatch(rf"fsdm: {document}: Invalid JSON: .* at line 2 column 7", told[1])
 
 
 def test_run_once_converges_and_ends_with_4_if_something_cannot(data_dir: Path, source: Source) -> None:
