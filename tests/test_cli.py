@@ -360,6 +360,18 @@ def test_a_reconciler_whose_events_nobody_reads_any_more_says_so_once_and_goes_o
         assert process.wait(PATIENCE_S) == 0
 
 
+def test_a_reconciler_whose_events_find_no_room_says_so_once_and_goes_on(data_dir: Path, source: Source) -> None:
+    fsdm("run", "--once", "-d", data_dir)
+    for start in range(4):
+        put_want(data_dir, source.chunk(start=start, end=start + 1))
+    command = [*FSDM, "run", "--once", "--json", "-d", str(data_dir)]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    said = "stdout cannot be written: No space left on device: events are told there no longer\n"
+    assert (done.returncode, done.stderr) == (0, said)
+    assert entries(data_dir / "want") == []
+
+
 def test_reading_verbs_load_neither_pydantic_nor_requests_nor_watchdog(data_dir: Path, chunk: DataChunk) -> None:
     code = (
         "import sys; from fsdm.cli import main; main(sys.argv[1:]); "
