@@ -197,8 +197,8 @@ def _live_view(arguments: argparse.Namespace, limits: Limits) -> Iterator[Callab
     from fsdm.live import LiveView
     from fsdm.view import glyphs_for
 
-    layout = Layout(data_dir_of(arguments))
-    with LiveView(layout, Console(stderr=True), glyphs_for(sys.stderr.encoding), max_bytes=limits.max_bytes) as view:
+    layout, glyphs = Layout(data_dir_of(arguments)), glyphs_for(sys.stderr.encoding)
+    with LiveView(layout, Console(stderr=True), glyphs, max_bytes=limits.max_bytes, is_own=True) as view:
         yield view.say
 
 
