@@ -43,7 +43,7 @@ class Surveyor:
         self._layout = layout
         self._clock = clock
         self._read_s = read_s
-        self._catalog = Catalog(layout)
+        self._catalog = Catalog(layout, own=True)  # refreshed by each look alone
         self._standing: set[str] = set()  # in chunks/
         self._sizes: dict[str, int] = {}  # of those of them that have READY and were counted
         self._uncounted: dict[str, bool] = {}  # the others; whether READY was looked for, in vain

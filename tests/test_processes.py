@@ -134,7 +134,7 @@ def test_a_second_reconciler_is_refused_with_the_name_of_the_first(data_dir: Pat
     with reconciling(data_dir) as first:
         second = fsdm("run", "-d", data_dir)
         assert second.returncode == 5
-        assert f"by another process: pid {first.pid} on " in second.stderr
+        assert f": pid {first.pid} on " in second.stderr
         assert "--wait" in second.stderr
         with running("run", "-d", data_dir, "--wait") as waiting:
             first.terminate()
