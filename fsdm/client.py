@@ -109,9 +109,15 @@ class Client:
         """Ask for a chunk to be here; returns at once. A delete of the same id that still waits is withdrawn.
 
         Raises:
+            InvalidInputError: it is no DataChunk, or has too many files for a want.
             DataDirectoryError: the marker cannot be placed.
         """
+        from fsdm.model import DataChunk
+
         self._check()
+        if not isinstance(chunk, DataChunk):
+            hint = "make one: DataChunk(id=…, dataset_id=…, block_range=…, files=…), or DataChunk.parse(JSON)"
+            raise InvalidInputError(f"must be a DataChunk, not {type(chunk).__name__}", field="chunk", hint=hint)
         place_want(self._layout, chunk)
 
     def delete_chunk(self, chunk_id: str | bytes) -> None:

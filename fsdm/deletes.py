@@ -55,6 +55,7 @@ class Deletes:
         self._fs = fs
         self._hands = hands
         self._tell = tell
+        self._told = False  # by this process
         self._noted: bytes | None = None  # what BRAKE says, as far as this process knows
         self._noted_at = 0.0
         self._to_note: bytes | None = None
@@ -80,10 +81,12 @@ class Deletes:
         if brake.held_back and (was_braked or brake.is_too_much(len(self._catalog))):
             free = release(brake, self._layout)
         free |= brake.judge(len(self._catalog), now)
-        if self.refusal and not was_braked:
-            self._tell(Event("braked", "", self.refusal))
-        elif was_braked and not self.refusal:
+        refusal = self.refusal
+        if refusal and not self._told:
+            self._tell(Event("braked", "", refusal))
+        elif was_braked and not refusal:
             self._tell(Event("released", ""))
+        self._told = bool(refusal)
         self._note(now)
         return free
 

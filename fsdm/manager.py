@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from fsdm.catalog import Catalog
 from fsdm.client import Client, check_format
-from fsdm.errors import DataDirectoryError, NoDataDirectoryError, ReconcilerRunsError
+from fsdm.errors import DataDirectoryError, InvalidInputError, NoDataDirectoryError, ReconcilerRunsError
 from fsdm.fs import FileSystem
 from fsdm.layout import CACHEDIR_TAG, CACHEDIR_TAG_TEXT, FORMAT, Layout
 from fsdm.limits import Limits
@@ -152,8 +152,15 @@ class DataManager(Client):
         self._ring(chunk.id)
 
     def change(self, limits: Limits) -> None:
-        """Keep to these limits from now on: what runs goes on, and what cannot be changed at run time is logged."""
+        """Keep to these limits from now on: what runs goes on, and what cannot be changed at run time is logged.
+
+        Raises:
+            InvalidInputError: they are no Limits.
+        """
         self._check()
+        if not isinstance(limits, Limits):
+            hint = "make some: Limits(bytes_per_s=…, jobs=…)"
+            raise InvalidInputError(f"must be Limits, not {type(limits).__name__}", field="limits", hint=hint)
         self._limits = limits
         reconciler = self._reconciler
         if reconciler is not None:

@@ -6,7 +6,7 @@ import asyncio
 import os
 import subprocess
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -130,6 +130,14 @@ def test_a_chunk_is_found_by_every_block_of_its_half_open_range(client: Client, 
 def test_a_block_that_is_none_is_refused(client: Client, block: int) -> None:
     with pytest.raises(InvalidInputError, match=r"^block: "):
         client.find_chunk(DATASET, block)
+
+
+@pytest.mark.parametrize("chunk", [{"id": "d" * 64}, "d" * 64, None])
+def test_what_is_no_chunk_is_refused(client: Client, chunk: Any) -> None:
+    with pytest.raises(InvalidInputError, match=r"^chunk: must be a DataChunk, not ") as e:
+        client.download_chunk(chunk)
+    assert "DataChunk(" in e.value.hint
+    assert os.listdir(client.layout.want) == []
 
 
 @pytest.mark.parametrize("name", ["", "../../etc", "D" * 64, "d" * 63, b"d" * 31, None])

@@ -212,3 +212,11 @@ def test_what_cannot_be_changed_at_run_time_is_said_and_stays(data_dir: Path, ca
         assert dm.reconciler
         assert dm.reconciler.passes.limits == Limits(jobs=2)
     assert "not before the next start: connections, durability" in caplog.text
+
+
+@pytest.mark.parametrize("limits", [5, None, {"jobs": 2}])
+def test_what_are_no_limits_is_refused_and_those_that_were_stay(dm: DataManager, limits: Limits) -> None:
+    with pytest.raises(InvalidInputError, match=r"^limits: must be Limits, not "):
+        dm.change(limits)
+    assert dm.reconciler is not None
+    assert dm.reconciler.passes.limits == Limits()
