@@ -44,7 +44,9 @@ exit codes:
   6  the data directory cannot be used: missing, of an unknown format, no flock, or refused by the disk
   7  damaged chunks were found (verify)
   8  braked: it would remove more of what is here than --brake allows; nothing was changed (--yes goes on)
+  129  ended by SIGHUP (demo)
   130  interrupted
+  143  ended by SIGTERM (demo)
 `fsdm hold` ends with the exit code of CMD, 126 where that cannot be run, 127 where it is not found."""
 
 

@@ -65,7 +65,9 @@ EXIT_RECONCILER_RUNS = 5
 EXIT_DATA_DIRECTORY = 6
 EXIT_DAMAGED = 7
 EXIT_BRAKED = 8
-EXIT_INTERRUPTED = 130  # as shells have it: 128 + SIGINT
+EXIT_HUNG_UP = 129  # this and the next ones as shells have it: 128 + SIGHUP
+EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143
 
 
 class FsdmError(Exception):

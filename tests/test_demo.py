@@ -301,6 +301,43 @@ def test_an_interrupt_leaves_neither_processes_nor_directories_behind(tmp_path: 
     assert list(tmp_path.iterdir()) == []
 
 
+def with_handler(number: int, handler: str) -> list[str]:
+    """The demo, whatever we have inherited: a shell may have started us with this signal ignored."""
+    handled = f"import signal, sys; signal.signal({int(number)}, signal.{handler})"
+    return command(code=f"{handled}; from fsdm.cli import main; sys.exit(main())")
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
+def test_a_signal_to_end_leaves_nothing_behind_however_often_it_comes(tmp_path: Path, number: signal.Signals) -> None:
+    with begun(
+        with_handler(number, "SIG_DFL"),
+        env=environment(tmp_path),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+    ) as process:
+        assert process.stdout is not None
+        while "the reconciler is process" not in process.stdout.readline():
+            assert process.poll() is None
+        eventually(lambda: process.send_signal(number) or process.poll() is not None, "it ends", PATIENCE_S)
+        said = process.communicate(timeout=PATIENCE_S)
+    assert (process.returncode, said[1]) == (128 + number, "")
+    assert processes_that_name(tmp_path) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nohup_keeps_it_from_ending_with_its_terminal(tmp_path: Path) -> None:
+    with begun(
+        with_handler(signal.SIGHUP, "SIG_IGN"), env=environment(tmp_path), stdout=subprocess.PIPE, encoding="utf-8"
+    ) as process:
+        assert process.stdout is not None
+        while "the reconciler is process" not in process.stdout.readline():
+            assert process.poll() is None
+        process.send_signal(signal.SIGHUP)
+        said = process.communicate(timeout=PATIENCE_S)[0]
+    assert (process.returncode, "the end state is right" in said) == (0, True)
+
+
 def test_when_it_is_killed_its_processes_end_by_themselves(tmp_path: Path) -> None:
     with begun(command(), env=environment(tmp_path), stdout=subprocess.PIPE, encoding="utf-8") as process:
         assert process.stdout is not None

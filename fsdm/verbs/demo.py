@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from fsdm.errors import EXIT_NOT_CONVERGED, EXIT_OK
+from fsdm.errors import EXIT_HUNG_UP, EXIT_NOT_CONVERGED, EXIT_OK, EXIT_TERMINATED
 
 if TYPE_CHECKING:
     import argparse
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 EXAMPLES: Final = """\
 fsdm demo
 """
+
+ENDS: Final = {signal.SIGHUP: EXIT_HUNG_UP, signal.SIGTERM: EXIT_TERMINATED}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,6 +29,15 @@ def run(arguments: argparse.Namespace) -> int:
     """Play the main job with nothing else running."""
     from fsdm.demo import demo as play
 
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # it cleans up on its way out
+    for number in ENDS:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup(1) has it
+            signal.signal(number, _leave)
     data_dir = Path(arguments.data_dir) if arguments.data_dir else None
     return EXIT_OK if play(data_dir, scale=arguments.scale, as_json=arguments.json) else EXIT_NOT_CONVERGED
+
+
+def _leave(number: int, _: object) -> None:
+    """It cleans up on its way out; one more signal, which often follows, does not cut that short."""
+    for one in ENDS:
+        signal.signal(one, signal.SIG_IGN)
+    sys.exit(ENDS[signal.Signals(number)])
