@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING, Final, Self, cast
 
 from fsdm.errors import FsdmError, InvalidInputError, TransferError
 from fsdm.layout import WANT_MAX_BYTES
-from fsdm.model import DataChunk
+from fsdm.model import DataChunk, in_its_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -132,7 +132,7 @@ def _take(document: bytes, where: str, assignment: Assignment) -> None:
             raise InvalidInputError(f"the want has more than {WANT_MAX_BYTES} bytes")
         assignment.add(chunk, document)
     except InvalidInputError as e:
-        raise InvalidInputError(f"{where}: {e}", hint=UNCHANGED) from None
+        raise InvalidInputError(f"{where}: {in_its_line(e)}", hint=UNCHANGED) from None
     except OSError as e:
         hint = "set TMPDIR to a directory with room for the list; nothing was changed"
         raise FsdmError(f"{where}: the temporary file refuses: {e.strerror}", hint=hint) from e

@@ -14,7 +14,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Final
 
 from fsdm.brake import parse_share
-from fsdm.errors import InvalidInputError
+from fsdm.errors import DataDirectoryError, InvalidInputError
 from fsdm.fs import read_regular
 from fsdm.limits import Limits
 from fsdm.locks import exists
@@ -34,11 +34,16 @@ def read_config(layout: Layout) -> dict[str, Any]:
 
     Raises:
         InvalidInputError: it cannot be read, is not the owner's alone, or says what cannot be taken.
+        DataDirectoryError: it may not even be looked for.
     """
     path = layout.config
     try:
         read = read_regular(path, CONFIG_MAX_BYTES + 1)
     except OSError as e:
+        if not exists(path):
+            raise DataDirectoryError(
+                f"{layout.root} cannot be looked into: {e.strerror}", hint="check the path, and who may enter it"
+            ) from e
         raise InvalidInputError(f"{path} cannot be read: {e.strerror}") from e
     if read is None:
         if exists(path):

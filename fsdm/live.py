@@ -43,11 +43,12 @@ class LiveView:
         glyphs: Glyphs,
         *,
         max_bytes: int | None = None,
+        is_own: bool = False,
         interval_s: float = INTERVAL_S,
     ) -> None:
         self._layout = layout
         self._surveyor = Surveyor(layout)
-        self._sight = Sight(max_bytes)
+        self._sight = Sight(max_bytes, is_own)
         self._glyphs = glyphs
         self._console = console
         self._terminal = sys.stderr if console.stderr else sys.stdout  # as it is now: rich puts its own in its place

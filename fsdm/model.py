@@ -162,6 +162,11 @@ def _invalid(error: ValidationError) -> InvalidInputError:
     return InvalidInputError(message, field=field)
 
 
+def in_its_line(error: InvalidInputError) -> str:
+    """What is wrong with a document that is one line of many: the number of that line is said before."""
+    return re.sub(r" at line 1 (column [0-9]+)$", r" at \1", str(error))
+
+
 class FileSource(_Document):
     """Where a file comes from, in the order in which it is tried, and what is known of it beforehand."""
 

@@ -162,7 +162,7 @@ def _of_the_directory(facts: Facts) -> list[tuple[str, str]]:
         return []
     found = []
     if facts.reconciler is None:
-        remedy = f"start a reconciler: fsdm run -d {shlex.quote(facts.root)}"
+        remedy = f"start a reconciler: {_command('run', facts)}"
         found.append(("nobody reconciles this data directory, so nothing is carried out", remedy))
     if facts.read_only:
         found.append(("the file system is read-only: nothing can be downloaded or deleted", "mount it writable again"))
@@ -173,10 +173,15 @@ def _of_the_directory(facts: Facts) -> list[tuple[str, str]]:
             found.append((reason, "make room on the disk: it goes on by itself then"))
     if facts.braked is not None and _held_up_by_refs(facts) and _intent(facts.state.delete):
         told = "deletes are held back, for so many were asked for that it may be a mistake (BRAKE)"
-        found.append((told, "where they are meant, let them go: fsdm release"))
+        found.append((told, f"where they are meant, let them go: {_command('release', facts)}"))
     if facts.paused is not None and facts.state.want and not facts.state.ready:
-        found.append((_pause(facts.paused, facts.now), "let them go on: fsdm resume"))
+        found.append((_pause(facts.paused, facts.now), f"let them go on: {_command('resume', facts)}"))
     return found
+
+
+def _command(verb: str, facts: Facts) -> str:
+    """As it can be pasted into a shell."""
+    return f"fsdm {verb} -d {shlex.quote(facts.root)}"
 
 
 def _pause(note: dict[str, Any], now: float) -> str:
@@ -250,8 +255,8 @@ def _try_now(facts: Facts, failure: Failure) -> str:
     if not facts.state.want or failure.kind == "disk" or (failure.transient and facts.reconciler is None):
         return ""
     if failure.transient:
-        return "to have it tried now: fsdm retry; else it goes on by itself"
-    return "mend want/ID in place; or, where the source has been mended, have it tried now: fsdm retry"
+        return f"to have it tried now: {_command('retry', facts)}; else it goes on by itself"
+    return f"mend want/ID in place; or, where the source has been mended, have it tried now: {_command('retry', facts)}"
 
 
 def _of_room(facts: Facts, failure: Failure) -> list[tuple[str, str]]:

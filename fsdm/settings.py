@@ -7,7 +7,7 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from fsdm.arguments import positive, share, size
-from fsdm.errors import InvalidInputError
+from fsdm.errors import DataDirectoryError, InvalidInputError
 
 if TYPE_CHECKING:
     import os
@@ -107,6 +107,7 @@ def limits_of(arguments: argparse.Namespace, data_dir: str | os.PathLike[str]) -
 
     Raises:
         InvalidInputError: `config.toml` cannot be taken.
+        DataDirectoryError: nor even be looked for.
     """
     from fsdm.config import read_config
     from fsdm.layout import Layout
@@ -121,7 +122,7 @@ def reload(dm: DataManager, arguments: argparse.Namespace) -> None:
     try:
         config = read_config(dm.layout)
         dm.change(_limits(arguments, config))
-    except InvalidInputError as e:
+    except (InvalidInputError, DataDirectoryError) as e:
         logger.warning("%s; all stays as it was%s", e, f" ({e.hint})" if e.hint else "")
         return
     outdone = {name: value for name, value in config.items() if name in arguments}

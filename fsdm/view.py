@@ -58,9 +58,11 @@ def glyphs_for(encoding: str | None, environ: Mapping[str, str] = os.environ) ->
 
 @dataclass(slots=True)
 class Sight:
-    """What is shown: the last survey, and what came before it. `max_bytes`: the budget, where it is known."""
+    """What is shown: the last survey, and what came before it. `max_bytes`: the budget, where it is known. `is_own`: it
+    is the reconciler that shows it, and need not say so before it has LOCK and after."""
 
     max_bytes: int | None = None
+    is_own: bool = False
     survey: Survey | None = None
     progress: Progress = field(default_factory=Progress)
 
@@ -221,10 +223,10 @@ def _ground(sight: Sight, survey: Survey, glyphs: Glyphs) -> list[_Item]:
         items.append(("DELETES ARE HELD BACK", "bold yellow"))
     if survey.unlisted:
         items.append((f"MAY NOT LIST {', '.join(survey.unlisted)}", "bold red"))
-    if survey.reconciler is None:
-        items.append(("NOBODY RECONCILES", "bold red"))
-    else:
+    if survey.reconciler is not None:
         items.append((f"reconciler {glyphs.fit(survey.reconciler)}", "dim"))
+    elif not sight.is_own:
+        items.append(("NOBODY RECONCILES", "bold red"))
     return items
 
 

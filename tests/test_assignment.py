@@ -86,6 +86,11 @@ def test_a_line_that_is_no_want_is_named_and_nothing_is_taken(tmp_path: Path, li
     assert why.lower() in str(e.value).lower()
 
 
+def test_the_line_is_named_once(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match=r"list:2: Invalid JSON: .* at column 8$"):
+        read_assignment(listed(tmp_path / "list", lines(a_chunk()) + b'{"id": }\n'))
+
+
 def test_a_list_cut_within_any_byte_of_its_last_line_is_refused(tmp_path: Path) -> None:
     text = lines(a_chunk(), a_chunk())
     second = text.index(b"\n") + 1

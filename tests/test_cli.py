@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -179,6 +180,18 @@ def test_a_want_that_cannot_be_taken_is_named_and_does_not_keep_the_others(data_
     assert entries(data_dir / "want") == [good.id]
 
 
+def test_a_line_that_is_no_json_is_named_once_and_as_an_editor_counts_it(
+    data_dir: Path, source: Source, tmp_path: Path
+) -> None:
+    fsdm("run", "--once", "-d", data_dir)
+    lines, document = tmp_path / "lines", tmp_path / "document"
+    lines.write_bytes(source.chunk().to_json() + b'\n{"id": }\n')
+    document.write_text('{\n"id": }')
+    told = fsdm("want", "-d", data_dir, lines, document).stderr.splitlines()
+    assert re.fullmatch(rf"fsdm: {lines}:3: Invalid JSON: .* at column 8", told[0])
+    assert re.fullmatch(rf"fsdm: {document}: Invalid JSON: .* at line 2 column 7", told[1])
+
+
 def test_run_once_converges_and_ends_with_4_if_something_cannot(data_dir: Path, source: Source) -> None:
     good, missing, damaged = source.chunk(), source.chunk(start=10, end=20), source.chunk(start=20, end=30)
     source.fault(f"/{missing.id}/blocks.parquet", status=404)
@@ -345,6 +358,18 @@ def test_a_reconciler_whose_events_nobody_reads_any_more_says_so_once_and_goes_o
         assert process.stderr is not None
         assert process.stderr.read() == "nobody reads stdout any more: events are told there no longer\n"
         assert process.wait(PATIENCE_S) == 0
+
+
+def test_a_reconciler_whose_events_find_no_room_says_so_once_and_goes_on(data_dir: Path, source: Source) -> None:
+    fsdm("run", "--once", "-d", data_dir)
+    for start in range(4):
+        put_want(data_dir, source.chunk(start=start, end=start + 1))
+    command = [*FSDM, "run", "--once", "--json", "-d", str(data_dir)]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    said = "stdout cannot be written: No space left on device: events are told there no longer\n"
+    assert (done.returncode, done.stderr) == (0, said)
+    assert entries(data_dir / "want") == []
 
 
 def test_reading_verbs_load_neither_pydantic_nor_requests_nor_watchdog(data_dir: Path, chunk: DataChunk) -> None:

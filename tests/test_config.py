@@ -10,11 +10,11 @@ import pytest
 
 from fsdm import DataManager, Limits
 from fsdm.config import CONFIG_MAX_BYTES, KEYS, in_words, parse_config, read_config
-from fsdm.errors import InvalidInputError
+from fsdm.errors import DataDirectoryError, InvalidInputError
+from fsdm.layout import Layout
 from tests.kit import PATIENCE_S, eventually, failure
 
 if TYPE_CHECKING:
-    from fsdm.layout import Layout
     from tests.kit import Source
 
 
@@ -122,6 +122,12 @@ def test_what_is_no_file_or_too_long_is_refused(layout: Layout, tmp_path: Path) 
     path.write_bytes(b"#" * (CONFIG_MAX_BYTES + 1))
     with pytest.raises(InvalidInputError, match="has more than"):
         read_config(layout)
+
+
+def test_where_it_may_not_even_be_looked_for_the_directory_is_named(tmp_path: Path) -> None:
+    root = tmp_path / ("x" * 300)
+    with pytest.raises(DataDirectoryError, match="x cannot be looked into: File name too long"):
+        read_config(Layout(root))
 
 
 # ------------------------------------------------------------------------------------------------------ a running one

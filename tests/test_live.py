@@ -158,6 +158,7 @@ def test_run_once_shows_its_troubles_and_ends(layout: Layout, data_dir: Path, so
     with terminal("run", "-d", data_dir, "--once") as screen:
         assert screen.process.wait(PATIENCE_S) == 4
         screen.shows("1 failed", f"fsdm: {missing.id[:12]}")
+    assert b"NOBODY" not in screen.raw, "also in the last view, when it has let go of LOCK"
 
 
 def test_another_process_that_reconciles_is_told_below_the_view(data_dir: Path) -> None:

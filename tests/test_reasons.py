@@ -86,7 +86,7 @@ CASES = {
         facts("failed", state=FAILED, failure=failure()),
         why=["http://host/a: HTTP 503: since 11:45, 15 min ago; tried 5 times, the last time at 11:59:00 (60 s ago); n",
              "; next at 12:02:00 (in 2 min)"],
-        todo="have it tried now: fsdm retry", silent=("will not pass",),
+        todo="have it tried now: fsdm retry -d /data; else", silent=("will not pass",),
     ),
     "failed once": Case(
         facts("failed", state=FAILED, failure=failure(attempts=1)), why=["HTTP 503: tried once, the last time"],
@@ -227,12 +227,12 @@ CASES = {
     ),
     "braked": Case(
         facts("retiring", state=RETIRING, holders=Holders(), braked={}), why=["deletes are held back"],
-        todo="fsdm release",
+        todo="fsdm release -d /data",
     ),
     "braked, which wants do not mind": Case(facts("wanted", state=WANTED, braked={}), silent=("held back",)),
     "paused": Case(
         facts("wanted", state=WANTED, paused={"since": NOW - 90, "by": "ann", "reason": "a backup"}),
-        why=["downloads are paused since 11:58:30 (90 s ago), by ann: a backup"], todo="fsdm resume",
+        why=["downloads are paused since 11:58:30 (90 s ago), by ann: a backup"], todo="fsdm resume -d /data",
         silent=("its turn",),
     ),
     "paused, and nobody says why": Case(
@@ -261,6 +261,21 @@ def test_every_state_is_explained(name: str) -> None:
         assert words not in "\n".join((*told.asked, *told.here, *told.why, *told.todo))
     assert all(all(answers) for answers in (told.asked, told.here, told.why, told.todo)), "each has a sentence"
     assert told.state == (case.facts.name or "unknown")
+
+
+@pytest.mark.parametrize(
+    ("verb", "known"),
+    [
+        ("run", facts("wanted", state=WANTED, reconciler=None)),
+        ("resume", facts("wanted", state=WANTED, paused={})),
+        ("release", facts("retiring", state=RETIRING, holders=Holders(), braked={})),
+        ("retry", facts("failed", state=FAILED, failure=failure())),
+        ("retry", facts("failed", state=FAILED, failure=failure(transient=False))),
+    ],
+)
+def test_every_command_that_is_advised_names_the_directory_and_can_be_pasted(verb: str, known: Facts) -> None:
+    told = explain(replace(known, root="/of two words"))
+    assert f": fsdm {verb} -d '/of two words'" in told.todo[0]
 
 
 def test_what_matters_first_is_said_first() -> None:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import signal
+from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fsdm.settings import estimate
+from fsdm import DataManager
+from fsdm.layout import Layout
+from fsdm.settings import estimate, reload
 from tests.kit import PATIENCE_S, eventually, failure, put_want
 from tests.processes import fsdm, reconciling
 
 if TYPE_CHECKING:
     import subprocess
 
-    from fsdm.layout import Layout
+    import pytest
+
     from tests.kit import Source
 
 
@@ -70,6 +74,21 @@ def test_sighup_has_it_read_again_and_what_is_wrong_changes_nothing(
         eventually(lambda: not (data_dir / "want" / later.id).exists())
         process.send_signal(signal.SIGTERM)
         assert process.wait(PATIENCE_S) == 0
+
+
+def test_a_directory_that_may_not_be_looked_into_stops_the_command_with_6(tmp_path: Path) -> None:
+    for more in ([], ["--once"], ["--dry-run"]):
+        done = fsdm("run", "-d", tmp_path / ("x" * 300), *more)
+        assert (done.returncode, "cannot be looked into" in done.stderr) == (6, True), done.stderr
+
+
+def test_sighup_changes_nothing_where_it_may_not_be_looked_for(
+    layout: Layout, data_dir: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with DataManager(data_dir) as dm:
+        monkeypatch.setattr(Layout, "config", f"{data_dir}/{'x' * 300}")
+        reload(dm, Namespace())
+    assert "cannot be looked into: File name too long; all stays as it was" in caplog.text
 
 
 def test_an_estimate_says_where_its_rate_is_assumed() -> None:

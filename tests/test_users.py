@@ -27,7 +27,8 @@ import pytest
 import fsdm.status  # a child may not be able to read our modules
 from fsdm import DataManager
 from fsdm.client import Client
-from fsdm.errors import DataDirectoryError
+from fsdm.config import read_config
+from fsdm.errors import DataDirectoryError, InvalidInputError
 from fsdm.intents import place_delete, place_want
 from fsdm.layout import DATA, Layout
 from fsdm.locks import intents_lock
@@ -289,6 +290,14 @@ def test_a_stranger_does_not_get_in(root: Path) -> None:
     ]
     with pytest.raises(DataDirectoryError, match="may not be read"):
         as_user(STRANGER, lambda: client(root))
+    with pytest.raises(DataDirectoryError, match=f"{root} cannot be looked into: Permission denied"):
+        as_user(STRANGER, lambda: read_config(Layout(root)))
+
+
+def test_a_configuration_that_may_not_be_read_is_named_where_the_directory_may_be_entered(root: Path) -> None:
+    (root / "config.toml").touch(mode=0o600)
+    with pytest.raises(InvalidInputError, match=r"config\.toml cannot be read: Permission denied"):
+        as_user(READER, lambda: read_config(Layout(root)))
 
 
 @pytest.mark.parametrize("user", [ALICE, READER])

@@ -111,6 +111,13 @@ def test_what_stands_in_the_way_of_all_stands_out(change: dict[str, Any], words:
     assert words not in shown(EMPTY)
 
 
+def test_the_view_of_a_reconciler_does_not_say_of_itself_that_nobody_reconciles() -> None:
+    before_it_has_lock = shown(replace(EMPTY, reconciler=None), is_own=True)
+    assert "NOBODY" not in before_it_has_lock
+    assert "300.0 GB free" in before_it_has_lock
+    assert "reconciler pid 42" in shown(EMPTY, is_own=True)
+
+
 def test_the_budget_is_shown_where_it_is_known() -> None:
     assert "1200.2 GB" not in shown(BUSY)
     assert "1200.2 GB of 1300.0 GB taken" in shown(BUSY, max_bytes=1300 * GB)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 import time
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
@@ -167,9 +168,9 @@ def _shown(arguments: argparse.Namespace, limits: Limits) -> Iterator[Callable[[
     """How events are shown: on stdout where `--json` asks for that, and else, or besides, as `--log-format` says."""
     from fsdm.talk import Talk, write_line
 
-    form = arguments.log_format
+    form, tell = arguments.log_format, _json_events()
     if form == "auto" and arguments.json:
-        yield _show_json_event
+        yield tell
         return
     draws = form == "auto" and is_screen(sys.stderr) and is_in_front(sys.stderr)
     with _live_view(arguments, limits) if draws else nullcontext(write_line) as write:
@@ -177,7 +178,7 @@ def _shown(arguments: argparse.Namespace, limits: Limits) -> Iterator[Callable[[
 
         def show(event: Event) -> None:
             if arguments.json:
-                _show_json_event(event)
+                tell(event)
             talk.event(event)
 
         logger = logging.getLogger("fsdm")
@@ -196,14 +197,23 @@ def _live_view(arguments: argparse.Namespace, limits: Limits) -> Iterator[Callab
     from fsdm.live import LiveView
     from fsdm.view import glyphs_for
 
-    layout = Layout(data_dir_of(arguments))
-    with LiveView(layout, Console(stderr=True), glyphs_for(sys.stderr.encoding), max_bytes=limits.max_bytes) as view:
+    layout, glyphs = Layout(data_dir_of(arguments)), glyphs_for(sys.stderr.encoding)
+    with LiveView(layout, Console(stderr=True), glyphs, max_bytes=limits.max_bytes, is_own=True) as view:
         yield view.say
 
 
-def _show_json_event(event: Event) -> None:
-    try:
-        print_json(event.document())
-    except BrokenPipeError:
-        abandon_stdout()
-        logging.getLogger("fsdm").warning("nobody reads stdout any more: events are told there no longer")
+def _json_events() -> Callable[[Event], None]:
+    """Prints events on stdout, until it cannot be written any more, which is told once."""
+    mutex = threading.Lock()  # several threads tell, and may find out at once
+
+    def show(event: Event) -> None:
+        with mutex:
+            try:
+                print_json(event.document())
+            except OSError as e:
+                abandon_stdout()
+                is_unread = isinstance(e, BrokenPipeError)
+                why = "nobody reads stdout any more" if is_unread else f"stdout cannot be written: {e.strerror}"
+                logging.getLogger("fsdm").warning("%s: events are told there no longer", why)
+
+    return show

@@ -36,6 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Place a want for each document; those that cannot be taken do not keep the others."""
+    from fsdm.model import in_its_line
+
     code, placed = EXIT_OK, []
     with open_client(arguments) as client:
         for name, text, marker in _documents(arguments.files):
@@ -43,7 +45,8 @@ def run(arguments: argparse.Namespace) -> int:
                 chunk = _parse_want(text, marker)
                 client.download_chunk(chunk)
             except InvalidInputError as e:
-                print(f"fsdm: {name}: {plain(str(e))}", file=sys.stderr)
+                said = str(e) if marker else in_its_line(e)
+                print(f"fsdm: {name}: {plain(said)}", file=sys.stderr)
                 code = EXIT_USAGE
                 continue
             placed.append(chunk.id)
@@ -60,15 +63,16 @@ def _parse_want(text: bytes, marker: str) -> DataChunk:
 
 
 def _documents(names: list[str]) -> Iterator[tuple[str, bytes, str]]:
-    """(what to call it, its text, the name of its file) of each document; a file has one, or one a line."""
+    """(what to call it, its text, the name of its file) of each document; a file has one, or, without that name, one a
+    line."""
     for name in names:
         try:
             text = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
         except OSError as e:
             raise InvalidInputError(f"{name} cannot be read: {e.strerror}", hint="check the path") from e
-        lines = [line for line in text.splitlines() if line.strip()]
-        if not _is_json(text) and any(_is_json(line) for line in lines):
-            for number, line in enumerate(lines, 1):
+        lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+        if not _is_json(text) and any(_is_json(line) for _, line in lines):
+            for number, line in lines:
                 yield f"{name}:{number}", line, ""
         else:
             yield name, text, os.path.basename(name)
