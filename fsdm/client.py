@@ -55,7 +55,7 @@ def check_format(layout: Layout) -> None:
     Raises:
         NoDataDirectoryError: there is no `fsdm.json`.
         UnknownFormatError: it has another format number, or is not what it should be.
-        DataDirectoryError: this user may not look.
+        DataDirectoryError: this user may not look, or the disk refuses.
     """
     try:
         read = read_regular(layout.format_file, 4096)
@@ -63,6 +63,8 @@ def check_format(layout: Layout) -> None:
         raise DataDirectoryError(
             f"{layout.format_file} may not be read by this user", hint='see "Threats" in `fsdm protocol`'
         ) from e
+    except OSError as e:
+        raise DataDirectoryError(f"{layout.format_file} cannot be read: {e.strerror}", hint="check the path") from e
     if read is None:
         raise NoDataDirectoryError(
             f"{layout.root} is not a data directory: {_lack(layout.root)}",

@@ -132,6 +132,11 @@ def test_a_block_that_is_none_is_refused(client: Client, block: int) -> None:
         client.find_chunk(DATASET, block)
 
 
+def test_a_path_that_no_file_system_takes_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataDirectoryError, match="cannot be read: File name too long"):
+        Client(tmp_path / ("x" * 300))
+
+
 @pytest.mark.parametrize("chunk", [{"id": "d" * 64}, "d" * 64, None])
 def test_what_is_no_chunk_is_refused(client: Client, chunk: Any) -> None:
     with pytest.raises(InvalidInputError, match=r"^chunk: must be a DataChunk, not ") as e:

@@ -27,7 +27,7 @@ def test_every_file_of_tools_clients_is_tested() -> None:
 def test_every_client_says_how_it_is_called() -> None:
     for path in HERE.iterdir():
         head = "\n".join(path.read_text().splitlines()[:16])
-        for verb in ("want FILE|-", "delete ID", "list", "find DATASET BLOCK", "hold DATASET BLOCK -- CMD…"):
+        for verb in ("want FILE|-", "delete ID", "list", "find DATASET BLOCK", "hold DATASET BLOCK -- CMD"):
             assert verb in head, path.name
 
 

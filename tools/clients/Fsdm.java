@@ -1,10 +1,10 @@
-// fsdm for Java 15 and later, with nothing but its own library, sh and flock(1):  javac Fsdm.java && java Fsdm …
+// fsdm for Java 15 and later, with nothing but its own library, sh and flock(1):  javac Fsdm.java && java Fsdm ...
 //
 //   FSDM_DATA_DIR=data java Fsdm want FILE|-
 //   FSDM_DATA_DIR=data java Fsdm delete ID
 //   FSDM_DATA_DIR=data java Fsdm list
 //   FSDM_DATA_DIR=data java Fsdm find DATASET BLOCK
-//   FSDM_DATA_DIR=data java Fsdm hold DATASET BLOCK -- CMD…
+//   FSDM_DATA_DIR=data java Fsdm hold DATASET BLOCK -- CMD...
 //
 // Java's FileChannel.lock() is an fcntl lock: it excludes no flock, so it protects NOTHING here; and no descriptor of a
 // JVM's reaches a child. So the lock is taken in front of the program that reads: a shell opens the directory, has
@@ -182,7 +182,7 @@ public final class Fsdm {
     int hold(String dataset, String number, List<String> command) throws Failure, IOException, InterruptedException {
         if (!isId(dataset)) throw new Failure(2, dataset + " is not an id of 64 lower-case hex digits");
         if (!number.matches("[0-9]+") || new BigInteger(number).compareTo(U64_MAX) > 0)
-            throw new Failure(2, number + " is not a block number within 0 … 2^64-1");
+            throw new Failure(2, number + " is not a block number within 0 ... 2^64-1");
         for (String name : candidates(dataset, new BigInteger(number))) {
             Path directory = data.resolve("chunks/" + dataset + "/" + name);
             String id = name.substring(42);
@@ -218,7 +218,7 @@ public final class Fsdm {
         else if (verb.equals("hold") && words.size() > 4 && words.get(3).equals("--"))
             return hold(words.get(1), words.get(2), words.subList(4, words.size()));
         else
-            throw new Failure(2, "want FILE|-, delete ID, list, find DATASET BLOCK, or hold DATASET BLOCK -- CMD…");
+            throw new Failure(2, "want FILE|-, delete ID, list, find DATASET BLOCK, or hold DATASET BLOCK -- CMD...");
         return 0;
     }
 
