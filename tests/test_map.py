@@ -347,7 +347,7 @@ def filled(layout: Layout, data_dir: Path) -> Path:
 
 
 def test_the_verb_draws_what_the_files_say(filled: Path) -> None:
-    done = fsdm("map", "-d", filled, COLUMNS="44", PYTHONIOENCODING="utf-8")
+    done = fsdm("map", "-d", filled, COLUMNS="44", PYTHONIOENCODING="utf-8", LC_ALL="C.UTF-8")
     assert done.returncode == 0
     assert "  ██████████·█████████░░░░░▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄" in done.stdout.splitlines()
     assert "\x1b" not in done.stdout

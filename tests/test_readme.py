@@ -87,7 +87,7 @@ def test_the_five_minutes_show_what_is_printed(source: Source, tmp_path: Path) -
         "ID": "1" * 64,
         "DATASET": "d" * 64,
         "SOURCE": source.url,
-        "PYTHONUTF8": "1",
+        "LC_ALL": "C.UTF-8",
         "COLUMNS": "80",
     }
     done = subprocess.run(

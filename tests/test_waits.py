@@ -62,6 +62,13 @@ def test_what_is_done_already_needs_no_rest() -> None:
     assert ended.value.value is True
 
 
+@pytest.fixture
+def free_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look costs nothing, be the machine as busy as it may."""
+    monkeypatch.setattr(time, "thread_time", lambda: 0.0)
+
+
+@pytest.mark.usefixtures("free_looks")
 def test_rests_grow_from_a_millisecond_to_fifty() -> None:
     looks = Waits().until(no, None)
     rests = [next(looks) for _ in range(20)]
@@ -79,6 +86,7 @@ def test_no_rest_is_longer_than_what_is_left_and_the_end_is_looked_at() -> None:
     assert next(Waits().until(no, FIRST_REST_S / 2)) <= FIRST_REST_S / 2
 
 
+@pytest.mark.usefixtures("free_looks")
 def test_a_thousand_waits_look_less_often_each_and_more_often_again_when_they_have_ended() -> None:
     waits, many = Waits(), 2 * int(LOOKS_PER_S * REST_S)
     others = [waits.until(no, None) for _ in range(many - 1)]
@@ -101,6 +109,7 @@ def test_a_look_that_costs_much_is_followed_by_a_longer_rest() -> None:
     assert next(Waits().until(slow, None)) >= 2 * REST_S
 
 
+@pytest.mark.usefixtures("free_looks")
 def test_the_thread_rests_as_the_plan_says_and_gets_what_it_found() -> None:
     rests: list[float] = []
     assert in_thread(Waits().until(lambda: len(rests) == 3, None), rests.append) is True
