@@ -223,6 +223,13 @@ def test_a_dry_run_takes_no_lock_and_says_who_has_it(data_dir: Path) -> None:
         assert f": pid {process.pid} on " in done.stderr.splitlines()[-1]
 
 
+def test_a_dry_run_does_without_knowing_who_reconciles(data_dir: Path, layout: Layout) -> None:
+    os.mkdir(layout.lock)
+    done = fsdm("run", "-d", data_dir, "--once", "--dry-run")
+    assert done.returncode == 0
+    assert f"not known: {layout.lock} is not a file" in done.stderr
+
+
 def test_a_dry_run_makes_no_directory(tmp_path: Path) -> None:
     assert fsdm("run", "-d", tmp_path / "missing", "--once", "--dry-run").returncode == 6
     assert not (tmp_path / "missing").exists()

@@ -97,12 +97,12 @@ def run(arguments: argparse.Namespace) -> int:
 def _foresee(arguments: argparse.Namespace, limits: Limits) -> int:
     from fsdm.client import Client
     from fsdm.forecast import foresee
-    from fsdm.locks import reconciler_owner
+    from fsdm.locks import who_reconciles
     from fsdm.owner import in_words
     from fsdm.size import readable
 
     with Client(data_dir_of(arguments)) as client:
-        forecast, owner = foresee(client.layout, limits, time.time()), reconciler_owner(client.layout)
+        forecast, owner = foresee(client.layout, limits, time.time()), who_reconciles(client.layout)
     fetched, freed = forecast.total_bytes("fetch"), forecast.total_bytes("delete", "discard")
     bytes_per_s = limits.bytes_per_s or ASSUMED_BYTES_PER_S
     if arguments.json:
@@ -115,7 +115,7 @@ def _foresee(arguments: argparse.Namespace, limits: Limits) -> int:
             "bytes_per_s": bytes_per_s,
             "is_rate_assumed": limits.bytes_per_s is None,
             "seconds": fetched / bytes_per_s,
-            "reconciler": owner,
+            "reconciler": owner and owner.says,
         }
         print_json(document)
         return EXIT_OK
@@ -125,7 +125,7 @@ def _foresee(arguments: argparse.Namespace, limits: Limits) -> int:
     print(f"{readable(fetched)} to fetch{undeclared}; {readable(freed)} freed", file=sys.stderr)
     print(estimate(fetched, limits.bytes_per_s), file=sys.stderr)
     if owner is not None:
-        print(f"another process reconciles, and may be doing it by now: {plain(in_words(owner))}", file=sys.stderr)
+        print(f"another process reconciles, and may be doing it by now: {plain(in_words(owner.says))}", file=sys.stderr)
     return EXIT_OK
 
 
