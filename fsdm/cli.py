@@ -21,8 +21,6 @@ from fsdm.verbs import VERBS
 if TYPE_CHECKING:
     from collections.abc import Container, Sequence
 
-NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-
 EXAMPLES = """\
 fsdm demo                                       # see it work
 fsdm run -d data                                # reconcile; then, in another shell:
@@ -64,7 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         abandon_stdout()  # whoever read our output has gone: end quietly
         return EXIT_OK
     except OSError as e:
-        if e.filename is not None or e.errno not in NO_ROOM:
+        from fsdm.outage import FULL
+
+        if e.filename is not None or e.errno not in FULL | {errno.EFBIG}:
             raise
         abandon_stdout()
         hint = "make room where the output goes, and run it again"

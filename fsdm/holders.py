@@ -13,11 +13,11 @@ and go meanwhile. The reconciler's claim is not a holder, and neither is a proce
 from __future__ import annotations
 
 import os
-import pwd
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from fsdm.locks import who_reconciles
+from fsdm.owner import user_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -228,10 +228,7 @@ def _user(pid: int, proc: str) -> str:
         uid = int(_read(f"{proc}/{pid}/status").partition("\nUid:")[2].split()[1])
     except (OSError, ValueError, IndexError):
         return "not known"
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)
+    return user_name(uid)
 
 
 def _started_at(pid: int, proc: str, boot_at: float | None) -> float | None:

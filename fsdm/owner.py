@@ -1,8 +1,9 @@
-"""Who reconciles, as LOCK says: a line of JSON, which may be of another version, or of nobody that we know."""
+"""Who that is: the process that reconciles, as LOCK says (JSON, perhaps of another version, or none), and a user."""
 
 from __future__ import annotations
 
 import json
+import pwd
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,6 +39,14 @@ class Owner:
         if self.pid is None:
             return "not known"
         return f"pid {self.pid} on {self.host}" if self.host else f"pid {self.pid}"
+
+
+def user_name(uid: int) -> str:
+    """The name of a user, or the number: not every uid has a name."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
 
 
 def in_words(says: str | None) -> str:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import pwd
 import socket
 import time
 from typing import TYPE_CHECKING, Final
@@ -17,6 +16,7 @@ from fsdm.errors import DataDirectoryError
 from fsdm.events import Event
 from fsdm.fs import FileSystem
 from fsdm.locks import exists
+from fsdm.owner import user_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,7 +32,8 @@ def place_pause(layout: Layout, reason: str) -> None:
     Raises:
         DataDirectoryError: this user may not write there, or the disk refuses.
     """
-    document = {"since": round(time.time(), 3), "by": f"{_user()}@{socket.gethostname()}", "reason": reason}
+    user = os.environ.get("USER") or user_name(os.geteuid())  # services and containers often have no USER
+    document = {"since": round(time.time(), 3), "by": f"{user}@{socket.gethostname()}", "reason": reason}
     try:
         FileSystem().write(layout.pause, json.dumps(document).encode() + b"\n", durable=True)
     except OSError as e:
@@ -51,16 +52,6 @@ def remove_pause(layout: Layout) -> bool:
     except OSError as e:
         raise _refused(layout, e) from e
     return was_there
-
-
-def _user() -> str:
-    """Who that is: services and containers often have no USER, and not every uid has a name."""
-    if name := os.environ.get("USER"):
-        return name
-    try:
-        return pwd.getpwuid(os.geteuid()).pw_name
-    except KeyError:
-        return str(os.geteuid())
 
 
 def _refused(layout: Layout, error: OSError) -> DataDirectoryError:
