@@ -11,15 +11,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from fsdm.layout import Place
     from fsdm.model import Failure
-    from fsdm.state import Marker
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What was found wrong with the bytes of a chunk, and as what its READY stood there meanwhile."""
-
-    why: str
-    ready: Marker
+    from fsdm.state import Found, Marker
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,14 +30,16 @@ from fsdm.action import (
     Retire,
     Verify,
 )
-from fsdm.audit import missing, read_manifest
+from fsdm.audit import missing
+from fsdm.document import read_manifest
 from fsdm.download import Fetcher, fetch_chunk
 from fsdm.errors import DiskError, InvalidInputError, StaleMarkerError, StoppedError, TransferError
 from fsdm.events import Event
-from fsdm.fs import is_directory
-from fsdm.intents import is_wanted, look_at, read_want, read_want_text, remove_marker
+from fsdm.fs import exists, is_directory
+from fsdm.intents import is_wanted, look_at, read_want, read_want_text
 from fsdm.layout import DATA, MANIFEST_MAX_BYTES, PARTS, READY, WANT, Layout, Place
-from fsdm.locks import Claim, exists
+from fsdm.locks import Claim
+from fsdm.marker_removal import remove_marker
 from fsdm.outcome import CannotRead, Condemned, Done, Failed, Held, Outcome, Stale, Stopped
 from fsdm.repair import condemn, renew
 from fsdm.sink import digest_of

@@ -15,31 +15,21 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final
 
-from fsdm.errors import InvalidInputError
-from fsdm.fs import is_directory, read_regular
-from fsdm.layout import DATA, MANIFEST_MAX_BYTES, READY, Layout, Place
-from fsdm.locks import exists
-from fsdm.model import Manifest
+from fsdm.document import read_manifest
+from fsdm.fs import exists, is_directory
+from fsdm.layout import DATA, READY, Layout, Place
 from fsdm.refs import Refs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fsdm.catalog import Catalog
+    from fsdm.model import Manifest
 
 EVERY_S: Final = 3600.0
 REST: Final = 4.0  # so many times as long as a look took, it rests
 
 logger = logging.getLogger(__name__)
-
-
-def read_manifest(directory: str) -> Manifest | None:
-    """The manifest in a chunk's directory, or None where it is missing or not one."""
-    read = read_regular(f"{directory}/{READY}", MANIFEST_MAX_BYTES)
-    try:
-        return None if read is None else Manifest.parse(read[1])
-    except InvalidInputError:
-        return None
 
 
 def damage(layout: Layout, place: Place) -> str | None:

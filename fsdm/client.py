@@ -8,25 +8,22 @@ so it is called directly on an event loop as well.
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 from typing import TYPE_CHECKING, Final, Self
 
 from fsdm.catalog import Catalog
+from fsdm.data_dir import check_format
 from fsdm.errors import (
     ClosedError,
     DataDirectoryError,
     ForeignProcessError,
     InvalidInputError,
-    NoDataDirectoryError,
-    UnknownFormatError,
     WaitTimeoutError,
 )
-from fsdm.fs import read_regular
+from fsdm.fs import exists
 from fsdm.intents import place_delete, place_verify, place_want, release_deletes, retry
-from fsdm.layout import FORMAT, READY, U64_MAX, Layout, as_id, is_id
-from fsdm.locks import exists
+from fsdm.layout import READY, U64_MAX, Layout, as_id, is_id
 from fsdm.pause import place_pause, remove_pause
 from fsdm.refs import ChunkRef, Refs
 from fsdm.size import count
@@ -41,44 +38,6 @@ if TYPE_CHECKING:
     from fsdm.status import Status
 
 LOOK: Final = "`fsdm status` tells why"
-
-
-def _lack(root: str) -> str:
-    if not exists(root):
-        return "there is nothing"
-    return "it has no fsdm.json that is a file" if os.path.isdir(root) else "it is no directory"
-
-
-def check_format(layout: Layout) -> None:
-    """See that this is a data directory, of a format that this version knows.
-
-    Raises:
-        NoDataDirectoryError: there is no `fsdm.json`.
-        UnknownFormatError: it has another format number, or is not what it should be.
-        DataDirectoryError: this user may not look, or the disk refuses.
-    """
-    try:
-        read = read_regular(layout.format_file, 4096)
-    except PermissionError as e:
-        raise DataDirectoryError(
-            f"{layout.format_file} may not be read by this user", hint='see "Threats" in `fsdm protocol`'
-        ) from e
-    except OSError as e:
-        raise DataDirectoryError(f"{layout.format_file} cannot be read: {e.strerror}", hint="check the path") from e
-    if read is None:
-        raise NoDataDirectoryError(
-            f"{layout.root} is not a data directory: {_lack(layout.root)}",
-            hint="check the path; `fsdm run -d DIR` or DataManager(DIR) makes a new one",
-        )
-    try:
-        number = json.loads(read[1])["format"]
-    except (ValueError, TypeError, KeyError, RecursionError):
-        number = read[1][:80]
-    if type(number) is not int or number != FORMAT:  # in Python, True and 1.0 are 1 as well
-        raise UnknownFormatError(
-            f"{layout.format_file} has format {number!r:.100}, this version knows {FORMAT}",
-            hint="use the version of fsdm that made the directory, or a newer one; nothing was changed",
-        )
 
 
 class Client:

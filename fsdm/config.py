@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fsdm.brake import parse_share
 from fsdm.errors import DataDirectoryError, InvalidInputError
-from fsdm.fs import read_regular
+from fsdm.fs import exists, read_regular
 from fsdm.limits import Limits
-from fsdm.locks import exists
 from fsdm.size import parse_size
 
 if TYPE_CHECKING:

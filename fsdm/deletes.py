@@ -12,15 +12,15 @@ import logging
 import threading
 from typing import TYPE_CHECKING, Final
 
-from fsdm.brake import Brake
+from fsdm.brake import MANY_CHUNKS, Brake
 from fsdm.document import read_object
 from fsdm.events import Event
-from fsdm.intents import look_at
-from fsdm.locks import exists
+from fsdm.fs import exists
+from fsdm.intents import look_at, place_delete, release_deletes
 from fsdm.plan import delete_is_later
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from fsdm.catalog import Catalog
     from fsdm.crew import Crew
@@ -169,3 +169,13 @@ def _is_going(state: ChunkState, memo: Memo) -> bool:
         return True
     unreadable = memo.unreadable is not None and memo.unreadable.want.same_as(want)
     return unreadable or delete_is_later(want, delete, memo)
+
+
+def place_deletes(layout: Layout, ids: Iterable[str], *, meant: bool) -> None:
+    """Ask for chunks to be deleted. `meant`: however many they are; and all that others have asked for before."""
+    for number, chunk_id in enumerate(ids, 1):
+        place_delete(layout, chunk_id)
+        if meant and number % (MANY_CHUNKS // 2) == 0:  # before so many stand that the reconciler's brake takes them up
+            release_deletes(layout)
+    if meant:
+        release_deletes(layout)

@@ -10,12 +10,14 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from fsdm.audit import read_manifest
 from fsdm.catalog import Catalog
+from fsdm.deletes import place_deletes
+from fsdm.document import read_manifest
 from fsdm.errors import DataDirectoryError, InvalidInputError, StaleMarkerError
-from fsdm.intents import look_at, place_deletes, place_want, read_want
+from fsdm.fs import exists
+from fsdm.intents import look_at, place_want, read_want
 from fsdm.layout import READY, WANT_MAX_BYTES, is_id
-from fsdm.locks import exists
+from fsdm.model import may_satisfy
 
 if TYPE_CHECKING:
     from fsdm.assignment import Assignment
@@ -118,17 +120,6 @@ def _ids(directory: str) -> set[str]:
         raise DataDirectoryError(
             f"{directory} cannot be listed: {e.strerror}", hint="start the reconciler there first: `fsdm run -d DIR`"
         ) from e
-
-
-def may_satisfy(manifest: Manifest, chunk: DataChunk) -> bool:
-    """Whether what is here may be what is wanted: a sha256 that READY does not have yet is still to be computed."""
-    entries = manifest.files
-    unknown = {name for name in chunk.files.keys() & entries.keys() if entries[name].sha256 is None}
-    files = {
-        name: source.model_copy(update={"sha256": None}) if name in unknown else source
-        for name, source in chunk.files.items()
-    }
-    return manifest.satisfies(chunk.model_copy(update={"files": files}))
 
 
 def place(layout: Layout, difference: Difference, assignment: Assignment, *, meant: bool) -> None:

@@ -7,10 +7,16 @@ where something is done by it stands in `model`.
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from fsdm.errors import InvalidInputError
 from fsdm.fs import read_regular
-from fsdm.layout import MANIFEST_MAX_BYTES
+from fsdm.layout import MANIFEST_MAX_BYTES, READY, WANT_MAX_BYTES
+
+if TYPE_CHECKING:
+    from fsdm.layout import Layout
+    from fsdm.model import Failure, Manifest
+    from fsdm.state import ChunkState
 
 
 def read_object(path: str, limit: int) -> dict[str, Any] | None:
@@ -48,3 +54,25 @@ def declared_bytes(files: object) -> int | None:
         entry["size"] for entry in files.values() if isinstance(entry, dict) and isinstance(entry.get("size"), int)
     ]
     return sum(sizes) if len(sizes) == len(files) else None
+
+
+def read_manifest(directory: str) -> Manifest | None:
+    """The manifest in a chunk's directory, or None where it is missing or not one."""
+    from fsdm.model import Manifest
+
+    read = read_regular(f"{directory}/{READY}", MANIFEST_MAX_BYTES)
+    try:
+        return None if read is None else Manifest.parse(read[1])
+    except InvalidInputError:
+        return None
+
+
+def read_failure(layout: Layout, state: ChunkState) -> Failure | None:
+    """What `failed/ID` says; where it says nothing, it is as if nothing had ever been tried."""
+    from fsdm.model import Failure
+
+    try:
+        read = read_regular(layout.failed_of(state.id), WANT_MAX_BYTES) if state.failed else None
+        return None if read is None else Failure.parse(read[1])
+    except (OSError, InvalidInputError):
+        return None

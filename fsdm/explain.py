@@ -11,12 +11,12 @@ import time
 from typing import TYPE_CHECKING
 
 from fsdm.catalog import Catalog
+from fsdm.document import read_failure
 from fsdm.errors import InvalidInputError, StaleMarkerError
 from fsdm.holders import Holders, look_for_holders
 from fsdm.intents import read_want
 from fsdm.layout import is_id
-from fsdm.locks import who_reconciles
-from fsdm.memory import read_failure
+from fsdm.leader_lock import who_reconciles
 from fsdm.reasons import Explanation, Facts, Others, explain
 from fsdm.scan import look
 from fsdm.status import read_chunk_status, read_disk_status, read_note

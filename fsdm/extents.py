@@ -6,10 +6,18 @@ A file system that cannot tell says that all is data; then it is the lesser of s
 
 from __future__ import annotations
 
+import logging
 import os
-from typing import Final
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
 
 from fsdm.layout import DATA
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+logger = logging.getLogger("fsdm")
 
 BLOCK_BYTES: Final = 512  # of st_blocks: stat(2)
 EXTENTS_MAX: Final = 1000  # of one file: what is scattered more is counted by its blocks
@@ -71,3 +79,32 @@ def _extents(fd: int, size: int) -> int:
             return came
         came += min(at, size) - start
     return size
+
+
+def bytes_in(directory: str) -> tuple[int, int]:
+    """The bytes of the files of a chunk or a partial: as long as they are, and as the disk has set aside.
+
+    No symlink is followed, be it in the place of the directory, of its `data/`, or of a file.
+    """
+    size = allocated = 0
+    try:
+        with _opened(directory) as parent, _opened(DATA, parent) as data, os.scandir(data) as entries:
+            for entry in entries:
+                if entry.is_file(follow_symlinks=False):
+                    found = entry.stat(follow_symlinks=False)
+                    size += found.st_size
+                    allocated += found.st_blocks * BLOCK_BYTES
+    except (FileNotFoundError, NotADirectoryError):  # it has just gone; or is none, whose bytes do not count
+        pass
+    except OSError as e:
+        logger.warning("cannot look how much is in %s: %s", directory, e)
+    return size, allocated
+
+
+@contextmanager
+def _opened(path: str, parent: int | None = None) -> Iterator[int]:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+    try:
+        yield fd
+    finally:
+        os.close(fd)

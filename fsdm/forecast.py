@@ -25,17 +25,18 @@ from fsdm.action import (
     Verify,
     Wait,
 )
-from fsdm.audit import read_manifest
 from fsdm.catalog import Catalog
 from fsdm.deletes import brake_of, release, see
-from fsdm.difference import may_satisfy
+from fsdm.document import read_manifest
 from fsdm.errors import InvalidInputError, StaleMarkerError
+from fsdm.extents import bytes_in
+from fsdm.fs import exists
 from fsdm.holders import look_for_holders
 from fsdm.intents import read_want
-from fsdm.locks import exists
 from fsdm.memory import Memory
+from fsdm.model import may_satisfy
 from fsdm.plan import Unreadable, decide
-from fsdm.room import Room, bytes_in
+from fsdm.room import Room
 from fsdm.scan import look, scan
 from fsdm.size import readable
 from fsdm.state import Partial

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
+import pwd
 import secrets
 import shutil
 import stat
@@ -201,3 +202,16 @@ class FileSystem:
             if e.errno not in {errno.EISDIR, errno.EPERM}:  # a directory: Linux says the one, POSIX the other
                 raise
             shutil.rmtree(path)
+
+
+def exists(path: str, dir_fd: int | None = None) -> bool:
+    """Whether anything has that name, be it a symlink that leads nowhere. False also where one may not look."""
+    return os.access(path, os.F_OK, dir_fd=dir_fd, follow_symlinks=False)
+
+
+def user_name(uid: int) -> str:
+    """The name of a user, or the number: not every uid has a name."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)

@@ -16,14 +16,9 @@ from fsdm.state import State, name_of
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from fsdm.action import Action
-    from fsdm.agenda import Agenda
     from fsdm.catalog import Catalog
-    from fsdm.deletes import Deletes
-    from fsdm.disk import Disk
     from fsdm.memory import Memory
-    from fsdm.pause import Pause
-    from fsdm.room import Room
+    from fsdm.passes import Passes
     from fsdm.state import ChunkState, Marker
 
 
@@ -48,39 +43,27 @@ class Gauges:
     budgeted_bytes: int
 
 
-def read_gauges(
-    states: Iterable[ChunkState],
-    running: Iterable[Action],
-    *,
-    held: int,
-    catalog: Catalog,
-    memory: Memory,
-    agenda: Agenda,
-    room: Room,
-    disk: Disk,
-    pause: Pause,
-    deletes: Deletes,
-) -> Gauges:
+def read_gauges(passes: Passes) -> Gauges:
     """The numbers, from copies of what the loop is changing."""
-    states, running = list(states), list(running)
+    states, running = list(passes.states.values()), list(passes.errands.actions)
     fetching = tuple(action.id for action in running if isinstance(action, Fetch))
-    max_bytes, keep_free_bytes = room.limits
+    max_bytes, keep_free_bytes = passes.room.limits
     return Gauges(
-        chunks=_by_state(states, catalog, memory),
+        chunks=_by_state(states, passes.catalog, passes.memory),
         fetching=fetching,
-        queued_fetches=agenda.waiting_fetches,
-        parked_fetches=agenda.parked_fetches,
+        queued_fetches=passes.agenda.waiting_fetches,
+        parked_fetches=passes.agenda.parked_fetches,
         running_actions=len(running) - len(fetching),
-        waits=agenda.waits,
-        held_chunks=held,
+        waits=passes.agenda.waits,
+        held_chunks=passes.aftermath.held_chunks,
         oldest_want_at=_oldest(state.want for state in states),
         oldest_delete_at=_oldest(state.delete for state in states),
-        paused_by_disk=bool(disk.refusal),
-        paused_by_hand=bool(pause.why),
-        held_back_deletes=deletes.held_back,
+        paused_by_disk=bool(passes.disk.refusal),
+        paused_by_hand=bool(passes.paused.why),
+        held_back_deletes=passes.deletes.held_back,
         max_bytes=max_bytes,
         keep_free_bytes=keep_free_bytes,
-        budgeted_bytes=room.budgeted_bytes,
+        budgeted_bytes=passes.room.budgeted_bytes,
     )
 
 

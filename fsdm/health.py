@@ -14,7 +14,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from fsdm.client import check_format
+from fsdm.data_dir import check_format
 from fsdm.errors import FsdmError
 from fsdm.fs import read_space
 

@@ -16,8 +16,8 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
-from fsdm.locks import who_reconciles
-from fsdm.owner import user_name
+from fsdm.fs import user_name
+from fsdm.leader_lock import who_reconciles
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -13,13 +13,13 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from fsdm.action import Found
 from fsdm.errors import StoppedError
 from fsdm.intents import look_at
 from fsdm.layout import READY, VERIFIED
 from fsdm.rate import Rate
 from fsdm.refs import Refs
 from fsdm.rehash import Pace, is_leaving, rehash
+from fsdm.state import Found
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -16,7 +16,7 @@ from rich.live import Live
 from rich.text import Text
 
 from fsdm.console import is_in_front
-from fsdm.locks import exists
+from fsdm.fs import exists
 from fsdm.survey import Surveyor
 from fsdm.view import Glyphs, Sight, View
 

@@ -8,13 +8,10 @@ held. Invariant: a descriptor that carries a lock is in `_descriptors` from its 
 from __future__ import annotations
 
 import errno
-import json
 import os
-import socket
-import stat
 import threading
 import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -22,8 +19,7 @@ from portalocker import LockFlags
 from portalocker.exceptions import AlreadyLocked, LockException
 from portalocker.portalocker import FlockLocker
 
-from fsdm.errors import DataDirectoryError, ReconcilerRunsError, UnsafeFileSystemError
-from fsdm.owner import Owner, in_words
+from fsdm.errors import UnsafeFileSystemError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,11 +54,6 @@ def try_flock(fd: int, flags: LockFlags) -> bool:
     return True
 
 
-def exists(path: str, dir_fd: int | None = None) -> bool:
-    """Whether anything has that name, be it a symlink that leads nowhere. False also where one may not look."""
-    return os.access(path, os.F_OK, dir_fd=dir_fd, follow_symlinks=False)
-
-
 # Every descriptor that carries a lock. A forked child closes its copies at once, so that it prolongs no lock of its
 # parent's; from then on `close_fd` knows none of them, and cannot close a number that the child has used again.
 _descriptors: set[int] = set()
@@ -90,7 +81,7 @@ def _after_fork_in_child() -> None:
 os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
-def _same_file(fd: int, path: str) -> bool:
+def same_file(fd: int, path: str) -> bool:
     try:
         return os.path.samestat(os.fstat(fd), os.stat(path, follow_symlinks=False))
     except FileNotFoundError:
@@ -110,7 +101,7 @@ class Claim:
 
     def is_at(self, path: str) -> bool:
         """Whether the directory at `path` is the one that this claim is on."""
-        return _same_file(self.fd, path)
+        return same_file(self.fd, path)
 
     def take(self) -> bool:
         """Whether the exclusive lock is ours now; never waits."""
@@ -118,105 +109,6 @@ class Claim:
 
     def close(self) -> None:
         close_fd(self.fd)
-
-
-class ReconcilerLock:
-    """`LOCK`, held: this process is the one that writes outside `want/` and `delete/`.
-
-    LOCK may be removed by hand, and then it can be taken anew while its old holder is still in the middle of a step. So
-    `trash/`, which is nobody else's, is locked with it, and for as long.
-    """
-
-    def __init__(self, layout: Layout) -> None:
-        """Take it.
-
-        Raises:
-            ReconcilerRunsError: another process has it.
-            DataDirectoryError: it cannot be opened for writing, or is not a file.
-        """
-        self._path = layout.lock
-        deadline = time.monotonic() + 0.05
-        while True:
-            self.fd, self._trash_fd = _open_lock(layout, os.O_RDWR | os.O_CREAT), -1
-            try:
-                if try_flock(self.fd, EXCLUSIVE) and self.is_ours() and self._lock_trash(layout):
-                    break
-                # somebody asked who reconciles, or LOCK was removed and made again since we opened it: try once more
-                if time.monotonic() > deadline:
-                    raise _runs_already(layout, os.pread(self.fd, 4096, 0).decode(errors="replace").strip())
-            except BaseException:
-                self.close()
-                raise
-            self.close()
-            _PAUSE.wait(0.005)
-        owner = {"pid": os.getpid(), "host": socket.gethostname(), "since": round(time.time(), 3)}
-        os.ftruncate(self.fd, 0)
-        os.pwrite(self.fd, json.dumps(owner).encode() + b"\n", 0)
-
-    def is_ours(self) -> bool:
-        """Whether the file called LOCK is still the one that we hold: somebody may have removed it."""
-        return _same_file(self.fd, self._path)
-
-    def close(self) -> None:
-        """Let go. In a forked child it leaves the parent's lock alone."""
-        close_fd(self.fd)
-        close_fd(self._trash_fd)
-
-    def _lock_trash(self, layout: Layout) -> bool:
-        with suppress(FileExistsError):
-            os.mkdir(layout.trash)
-        self._trash_fd = open_fd(layout.trash)
-        return try_flock(self._trash_fd, EXCLUSIVE)
-
-
-def _open_lock(layout: Layout, flags: int) -> int:
-    """LOCK, opened; FileNotFoundError passes. Whatever stands there, nothing is waited for and no symlink followed."""
-    try:
-        fd = open_fd(layout.lock, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except FileNotFoundError:
-        raise
-    except OSError as e:
-        hint = "only who owns the data directory reconciles; to be a client: DataManager(…, reconcile=False)"
-        raise DataDirectoryError(f"{layout.lock} cannot be opened: {e.strerror}", hint=hint) from e
-    if stat.S_ISREG(os.fstat(fd).st_mode):
-        return fd
-    close_fd(fd)
-    raise DataDirectoryError(f"{layout.lock} is not a file", hint="remove it, and start again")
-
-
-def _runs_already(layout: Layout, owner: str) -> ReconcilerRunsError:
-    return ReconcilerRunsError(
-        f"{layout.root} is reconciled by another process: {in_words(owner) or 'it has not said who it is yet'}",
-        owner=owner,
-        hint="use `fsdm run --wait` or DataManager(…) to take over when it ends; no file needs to be removed",
-    )
-
-
-def reconciler_owner(layout: Layout) -> str | None:
-    """What the process that reconciles says of itself (a line of JSON), or None where nobody does.
-
-    Raises:
-        DataDirectoryError: this user may not read LOCK, or it is not a file.
-    """
-    try:
-        fd = _open_lock(layout, os.O_RDONLY)
-    except FileNotFoundError:
-        return None
-    try:
-        if try_flock(fd, SHARED):
-            return None
-        return os.pread(fd, 4096, 0).decode(errors="replace").strip() or "unknown"
-    finally:
-        close_fd(fd)
-
-
-def who_reconciles(layout: Layout) -> Owner | None:
-    """The process that reconciles, as far as this user may know; None where nobody does."""
-    try:
-        says = reconciler_owner(layout)
-    except DataDirectoryError as e:
-        return Owner(says=f"not known: {e}")
-    return None if says is None else Owner.parse(says)
 
 
 @contextmanager

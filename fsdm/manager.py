@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import threading
@@ -10,12 +9,12 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from fsdm.catalog import Catalog
-from fsdm.client import Client, check_format
-from fsdm.errors import DataDirectoryError, InvalidInputError, NoDataDirectoryError, ReconcilerRunsError
+from fsdm.client import Client
+from fsdm.data_dir import make_layout, open_data_dir
+from fsdm.errors import DataDirectoryError, InvalidInputError, ReconcilerRunsError
 from fsdm.fs import FileSystem
-from fsdm.layout import CACHEDIR_TAG, CACHEDIR_TAG_TEXT, FORMAT, Layout
+from fsdm.leader_lock import ReconcilerLock
 from fsdm.limits import Limits
-from fsdm.locks import ReconcilerLock, check_flock
 from fsdm.reconciler import Reconciler
 from fsdm.tally import Tally
 
@@ -25,65 +24,12 @@ if TYPE_CHECKING:
 
     from fsdm.download import Fetcher
     from fsdm.events import Event
+    from fsdm.layout import Layout
     from fsdm.model import DataChunk
 
 logger = logging.getLogger("fsdm")
 
 STANDBY_S = 0.2  # how often a client that is ready to take over asks for LOCK
-
-
-def make_layout(layout: Layout, fs: FileSystem) -> None:
-    """Make what is missing of a data directory; what is there is left alone.
-
-    Raises:
-        NoDataDirectoryError: it is in use for something else.
-        UnknownFormatError: it is of a format that this version does not know.
-    """
-    _make_root(layout.root, fs)
-    if not os.path.lexists(layout.format_file):
-        _check_not_foreign(layout)
-        fs.write(os.path.join(layout.root, CACHEDIR_TAG), CACHEDIR_TAG_TEXT.encode(), durable=True)
-        fs.write(layout.format_file, json.dumps({"format": FORMAT}).encode() + b"\n", durable=True)
-    check_format(layout)
-    for name in layout.directories():
-        fs.mkdir(os.path.join(layout.root, name))
-    fs.fsync_dir(layout.root)
-
-
-def _make_root(path: str, fs: FileSystem) -> None:
-    """Make a directory, and what is missing above it, for good: what is fsynced below it is lost with its name."""
-    if os.path.isdir(path):
-        return
-    parent = os.path.dirname(path)
-    _make_root(parent, fs)
-    fs.mkdir(path)
-    fs.fsync_dir(parent)
-
-
-def _check_not_foreign(layout: Layout) -> None:
-    """What stands in these would be erased or served; a want may well be there before the first start."""
-    for path in (layout.chunks, layout.partial, layout.trash):
-        if os.path.isdir(path) and os.listdir(path):
-            raise NoDataDirectoryError(
-                f"{path} is not empty, but {layout.root} has no fsdm.json: it is not a data directory of fsdm",
-                hint="choose another directory; or, if it is one, restore fsdm.json as: " + json.dumps({"format": 1}),
-            )
-
-
-def open_data_dir(data_dir: str | os.PathLike[str], *, durable: bool = True, allow_unknown_fs: bool = False) -> Layout:
-    """Make what is missing of a data directory that this process may reconcile, and see that it can be.
-
-    Raises:
-        NoDataDirectoryError, UnknownFormatError, UnsafeFileSystemError: it cannot.
-        DataDirectoryError: the disk refuses.
-    """
-    layout = Layout(data_dir)
-    try:
-        make_layout(layout, FileSystem(durable=durable))
-        check_flock(layout, allow_unknown=allow_unknown_fs)
-    except OSError as e:
-        raise DataDirectoryError(f"{layout.root} cannot be made or opened: {e}", hint="check its path and mode") from e
-    return layout
 
 
 class DataManager(Client):

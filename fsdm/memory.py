@@ -5,14 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from fsdm.errors import InvalidInputError
-from fsdm.fs import read_regular
-from fsdm.layout import WANT_MAX_BYTES
-from fsdm.model import Failure
+from fsdm.document import read_failure
 from fsdm.plan import NO_MEMO, Memo
 
 if TYPE_CHECKING:
     from fsdm.layout import Layout
+    from fsdm.model import Failure
     from fsdm.state import ChunkState
 
 
@@ -53,12 +51,3 @@ class Memory:
         failure = read_failure(self._layout, state)
         # that there was no room was said by another, of other limits and another disk
         return failure if failure is None or failure.kind != "room" else None
-
-
-def read_failure(layout: Layout, state: ChunkState) -> Failure | None:
-    """What `failed/ID` says; where it says nothing, it is as if nothing had ever been tried."""
-    try:
-        read = read_regular(layout.failed_of(state.id), WANT_MAX_BYTES) if state.failed else None
-        return None if read is None else Failure.parse(read[1])
-    except (OSError, InvalidInputError):
-        return None

@@ -21,6 +21,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
+from fsdm.gauges import read_gauges
 from fsdm.health import LOOK_S, DiskLook, health, look_at_disk
 from fsdm.probe import Probe
 from fsdm.tally import Histogram
@@ -155,7 +156,7 @@ def _of_the_process(dm: DataManager, reconciler: Reconciler | None) -> dict[str,
 
 
 def _of_the_reconciler(reconciler: Reconciler, now: float) -> dict[str, Value | None]:
-    gauges = reconciler.passes.gauges()
+    gauges = read_gauges(reconciler.passes)
     oldest = {"want": gauges.oldest_want_at, "delete": gauges.oldest_delete_at}
     return {
         "fsdm_loop_late_seconds": reconciler.heart.late_s,

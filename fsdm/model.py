@@ -368,3 +368,14 @@ class Failure(_Document):
 
 
 __all__ = ["DataChunk", "Failure", "FileEntry", "FileSource", "Manifest", "MarkerStamp"]
+
+
+def may_satisfy(manifest: Manifest, chunk: DataChunk) -> bool:
+    """Whether what is here may be what is wanted: a sha256 that READY does not have yet is still to be computed."""
+    entries = manifest.files
+    unknown = {name for name in chunk.files.keys() & entries.keys() if entries[name].sha256 is None}
+    files = {
+        name: source.model_copy(update={"sha256": None}) if name in unknown else source
+        for name, source in chunk.files.items()
+    }
+    return manifest.satisfies(chunk.model_copy(update={"files": files}))

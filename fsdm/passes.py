@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Final
 
 from fsdm.action import Absolve, Fetch, Publish, Report, Retire, Verify, Wait
 from fsdm.events import Event
-from fsdm.gauges import Gauges, read_gauges
 from fsdm.outcome import Done
 from fsdm.plan import Asked, decide
 from fsdm.scan import look, scan
@@ -205,21 +204,6 @@ class Passes:
                 self.memory.of(chunk_id), self.disk.refusal or self.paused.why or "not done"
             )
         return found
-
-    def gauges(self) -> Gauges:
-        """How it stands, in numbers. In any thread."""
-        return read_gauges(
-            list(self.states.values()),
-            self.errands.actions,
-            held=self.aftermath.held_chunks,
-            catalog=self.catalog,
-            memory=self.memory,
-            agenda=self.agenda,
-            room=self.room,
-            disk=self.disk,
-            pause=self.paused,
-            deletes=self.deletes,
-        )
 
     def bytes_by_part(self) -> dict[Part, int] | None:
         """What there is on the disk, as far as it is counted. In any thread; it looks at what is being fetched."""

@@ -14,9 +14,7 @@ from typing import TYPE_CHECKING, Final
 from fsdm.document import read_document
 from fsdm.errors import DataDirectoryError
 from fsdm.events import Event
-from fsdm.fs import FileSystem
-from fsdm.locks import exists
-from fsdm.owner import user_name
+from fsdm.fs import FileSystem, exists, user_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -21,7 +21,6 @@ from fsdm.action import (
     Dismiss,
     Fetch,
     Forget,
-    Found,
     Overrule,
     Publish,
     Renew,
@@ -32,7 +31,7 @@ from fsdm.action import (
 )
 from fsdm.errors import TransferError
 from fsdm.model import Failure, MarkerStamp
-from fsdm.state import ChunkState, Marker, Partial
+from fsdm.state import ChunkState, Found, Marker, Partial
 
 if TYPE_CHECKING:
     from fsdm.errors import FsdmError

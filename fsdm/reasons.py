@@ -16,8 +16,8 @@ from fsdm.state import ChunkState, Marker, Partial
 
 if TYPE_CHECKING:
     from fsdm.holders import Holder, Holders
+    from fsdm.leader_lock import Owner
     from fsdm.model import Failure
-    from fsdm.owner import Owner
 
 HOLDERS_MAX: Final = 5  # shown by name
 SETTLED_S: Final = 3.0  # after which a want that cannot be read is no longer taken for half-written

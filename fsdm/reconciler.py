@@ -30,9 +30,9 @@ from fsdm.fetcher import HttpFetcher
 from fsdm.fs import FileSystem
 from fsdm.heart import Heart
 from fsdm.inspection import Inspection
-from fsdm.intents import clear_temporaries, finish_removals
 from fsdm.lanes import Lanes
 from fsdm.limits import Limits
+from fsdm.marker_removal import clear_temporaries, finish_removals
 from fsdm.memory import Memory
 from fsdm.passes import Passes
 from fsdm.pause import Pause

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from fsdm.errors import ClosedError, ForeignProcessError
+from fsdm.fs import exists
 from fsdm.layout import DATA, READY
-from fsdm.locks import SHARED, close_fd, exists, open_fd, try_flock
+from fsdm.locks import SHARED, close_fd, open_fd, try_flock
 
 if TYPE_CHECKING:
     from types import TracebackType

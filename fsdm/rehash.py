@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
 from blake3 import blake3
 
-from fsdm.audit import read_manifest
+from fsdm.document import read_manifest
+from fsdm.fs import exists
 from fsdm.layout import DATA, READY
-from fsdm.locks import exists
 
 if TYPE_CHECKING:
     from collections.abc import Callable

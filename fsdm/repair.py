@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 
 from fsdm import kept
 from fsdm.audit import damage
-from fsdm.fs import is_directory
-from fsdm.intents import look_at, put_want_back, settle_want
+from fsdm.fs import exists, is_directory
+from fsdm.intents import look_at
 from fsdm.layout import READY, WANT
-from fsdm.locks import exists
+from fsdm.marker_removal import put_want_back, settle_want
 from fsdm.model import Failure
 
 if TYPE_CHECKING:

@@ -19,21 +19,20 @@ from __future__ import annotations
 import logging
 import os
 from collections import deque
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from fsdm.document import declared_bytes, read_document
 from fsdm.errors import InvalidInputError, StaleMarkerError
-from fsdm.fs import free_bytes
+from fsdm.extents import bytes_in
+from fsdm.fs import exists, free_bytes
 from fsdm.intents import read_want
-from fsdm.layout import DATA, READY, is_id
+from fsdm.layout import READY, is_id
 from fsdm.ledger import PARTS, Ledger
-from fsdm.locks import exists
 from fsdm.size import readable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable
 
     from fsdm.action import Fetch
     from fsdm.catalog import Catalog
@@ -43,7 +42,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("fsdm")
 
 ID_LENGTH: Final = 64
-BLOCK_BYTES: Final = 512  # of st_blocks: stat(2)
 METADATA_BYTES: Final = 1 << 20  # what directories take up besides: for less than that no fetch is stopped
 
 
@@ -326,32 +324,3 @@ class Room:
     def _chunk_bytes(path: str) -> int:
         size = declared_bytes(read_document(f"{path}/{READY}").get("files"))
         return bytes_in(path)[0] if size is None else size  # what READY cannot tell, the files do
-
-
-def bytes_in(directory: str) -> tuple[int, int]:
-    """The bytes of the files of a chunk or a partial: as long as they are, and as the disk has set aside.
-
-    No symlink is followed, be it in the place of the directory, of its `data/`, or of a file.
-    """
-    size = allocated = 0
-    try:
-        with _opened(directory) as parent, _opened(DATA, parent) as data, os.scandir(data) as entries:
-            for entry in entries:
-                if entry.is_file(follow_symlinks=False):
-                    found = entry.stat(follow_symlinks=False)
-                    size += found.st_size
-                    allocated += found.st_blocks * BLOCK_BYTES
-    except (FileNotFoundError, NotADirectoryError):  # it has just gone; or is none, whose bytes do not count
-        pass
-    except OSError as e:
-        logger.warning("cannot look how much is in %s: %s", directory, e)
-    return size, allocated
-
-
-@contextmanager
-def _opened(path: str, parent: int | None = None) -> Iterator[int]:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
-    try:
-        yield fd
-    finally:
-        os.close(fd)

@@ -10,10 +10,9 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from fsdm.fs import is_directory
+from fsdm.fs import exists, is_directory
 from fsdm.intents import look_at
 from fsdm.layout import READY, WANT, WANT_MAX_BYTES, is_hidden, is_id
-from fsdm.locks import exists
 from fsdm.state import ChunkState, Marker, Oddity, Partial, Snapshot
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final
 
+from fsdm.extents import bytes_in
 from fsdm.inspector import RATE_MAX, checked_at, verified_at
 from fsdm.rate import Rate
-from fsdm.room import bytes_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -112,3 +112,11 @@ class Snapshot:
 
     ids: frozenset[str]
     oddities: tuple[Oddity, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What was found wrong with the bytes of a chunk, and as what its READY stood there meanwhile."""
+
+    why: str
+    ready: Marker

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from fsdm.catalog import Catalog
 from fsdm.document import declared_bytes, read_document
-from fsdm.fs import read_space
+from fsdm.extents import bytes_in
+from fsdm.fs import exists, read_space
 from fsdm.layout import READY, Layout, Place, is_id
-from fsdm.locks import exists, who_reconciles
-from fsdm.room import bytes_in
+from fsdm.leader_lock import who_reconciles
 from fsdm.scan import look, scan
 from fsdm.state import ChunkState, Oddity, State, name_of
 

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any, Final
 from fsdm.catalog import Catalog
 from fsdm.document import declared_bytes, read_document
 from fsdm.extents import came_in
+from fsdm.fs import exists
 from fsdm.holders import Holders, look_for_holders
 from fsdm.layout import PARTS, READY, is_id
-from fsdm.locks import exists, who_reconciles
+from fsdm.leader_lock import who_reconciles
 from fsdm.progress import Failing, Retiring, Running, Survey
 from fsdm.status import read_disk_status
 

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fsdm import DataManager
+from fsdm.data_dir import make_layout
 from fsdm.fs import FileSystem
 from fsdm.layout import Layout
-from fsdm.manager import make_layout
 from tests.kit import Source
 
 if TYPE_CHECKING:

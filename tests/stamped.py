@@ -28,7 +28,7 @@ import fsdm.reconciler
 from fsdm import DataManager
 from fsdm.fetcher import HttpFetcher
 from fsdm.fs import FileSystem
-from fsdm.locks import ReconcilerLock
+from fsdm.leader_lock import ReconcilerLock
 from fsdm.reconciler import Reconciler
 
 if TYPE_CHECKING:

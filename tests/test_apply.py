@@ -27,12 +27,13 @@ from fsdm.action import (
     Wait,
 )
 from fsdm.apply import Applier
-from fsdm.audit import read_manifest
 from fsdm.catalog import Catalog
+from fsdm.document import read_manifest
 from fsdm.errors import DiskError, TransferError
 from fsdm.fetcher import HttpFetcher
 from fsdm.fs import FileSystem
-from fsdm.intents import ASIDE, finish_removals, look_at, place_want
+from fsdm.intents import look_at, place_want
+from fsdm.marker_removal import ASIDE, finish_removals
 from fsdm.model import DataChunk, Failure, FileEntry, FileSource
 from fsdm.outcome import CannotRead, Condemned, Done, Failed, Held, Stale, Stopped
 from fsdm.plan import NO_MEMO, decide

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fsdm import audit, locks
-from fsdm.audit import Audit, damage, read_manifest
+from fsdm.audit import Audit, damage
 from fsdm.catalog import Catalog
+from fsdm.document import read_manifest
 from fsdm.layout import Layout, Place
 from fsdm.refs import Refs
 from tests.kit import PATIENCE_S, an_id, touch_delete

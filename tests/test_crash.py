@@ -21,6 +21,7 @@ from crash_power import fail_everywhere
 from crash_tap import Tap
 
 import fsdm.apply
+import fsdm.data_dir
 import fsdm.manager
 import fsdm.repair
 from fsdm.apply import Applier
@@ -208,7 +209,7 @@ def no_fsync_of_chunks(put: pytest.MonkeyPatch) -> None:
 
 def no_fsync_above_the_data_directory(put: pytest.MonkeyPatch) -> None:
     """The data directory itself may be lost."""
-    put.setattr(fsdm.manager, "_make_root", lambda path, fs: os.makedirs(path, exist_ok=True))
+    put.setattr(fsdm.data_dir, "_make_root", lambda path, fs: os.makedirs(path, exist_ok=True))
 
 
 def want_goes_before_the_dataset_is_fsynced(put: pytest.MonkeyPatch) -> None:

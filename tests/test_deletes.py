@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fsdm import Client, DataManager, Limits, brake, intents
+from fsdm import Client, DataManager, Limits, brake, deletes
 from fsdm.brake import WINDOW_S
 from fsdm.crew import InlineCrew
-from fsdm.intents import place_deletes, place_want
+from fsdm.deletes import place_deletes
+from fsdm.intents import place_want
 from fsdm.reconciler import Reconciler
 from tests.kit import an_id, entries, eventually, put_want, touch_delete
 from tests.processes import fsdm, fsdm_json, reconciling, running, shell_holding
@@ -71,7 +72,7 @@ def here(layout: Layout) -> int:
 @pytest.fixture
 def places(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> list[Place]:
     """40 chunks that are here, of which ten are many."""
-    for room in (brake, intents):
+    for room in (brake, deletes):
         monkeypatch.setattr(room, "MANY_CHUNKS", 10)
     return [put_chunk(layout) for _ in range(40)]
 

@@ -14,15 +14,16 @@ import pytest
 
 from fsdm import refs as refs_module
 from fsdm.action import Overrule, Retire
-from fsdm.audit import damage, read_manifest
+from fsdm.audit import damage
 from fsdm.catalog import Catalog
 from fsdm.client import Client
+from fsdm.document import read_manifest
 from fsdm.errors import DataDirectoryError, FsdmError, StoppedError, TransferError
 from fsdm.fetcher import HttpFetcher
-from fsdm.fs import FileSystem
-from fsdm.intents import finish_removals, place_want, remove_marker
+from fsdm.fs import FileSystem, exists
+from fsdm.intents import place_want
 from fsdm.layout import Place
-from fsdm.locks import exists
+from fsdm.marker_removal import finish_removals, remove_marker
 from fsdm.model import DataChunk, FileSource
 from fsdm.outcome import Stale
 from fsdm.parts import Part

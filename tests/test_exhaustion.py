@@ -22,7 +22,7 @@ from fsdm import DataManager
 from fsdm.errors import WaitTimeoutError
 from fsdm.fetcher import HttpFetcher
 from fsdm.layout import Layout
-from fsdm.locks import reconciler_owner
+from fsdm.leader_lock import reconciler_owner
 from tests.kit import PATIENCE_S, chunk_dir, entries, eventually, expected, failure, files_of, put_want, touch_delete
 from tests.processes import owner
 from tests.slips import Slip
@@ -497,7 +497,7 @@ FAULTS = [
     ),
     Fault(
         "a failure that cannot be read ends the pass",
-        Slip("fsdm.memory:read_failure", "(OSError, InvalidInputError)", "InvalidInputError"),
+        Slip("fsdm.document:read_failure", "(OSError, InvalidInputError)", "InvalidInputError"),
         test_a_failure_that_may_not_be_read_is_as_if_it_had_never_been,
     ),
     Fault(
@@ -512,7 +512,7 @@ FAULTS = [
     ),
     Fault(
         "a chunk that cannot be measured ends the pass",
-        Slip("fsdm.room:bytes_in", "except OSError as e:", "except FileExistsError as e:"),
+        Slip("fsdm.extents:bytes_in", "except OSError as e:", "except FileExistsError as e:"),
         test_a_chunk_that_may_not_be_looked_into_is_kept_and_holds_up_no_other,
     ),
     Fault(

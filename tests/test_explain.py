@@ -95,7 +95,7 @@ def test_how_many_are_ahead_is_counted(layout: Layout, data_dir: Path) -> None:
         eventually(lambda later=later: _tick(data_dir) > later)  # type: ignore[misc]
     put_partial(data_dir, running.id, **{"a.parquet": 3})
     with DataManager(data_dir, reconcile=False) as dm:
-        from fsdm.locks import ReconcilerLock
+        from fsdm.leader_lock import ReconcilerLock
 
         lock = ReconcilerLock(dm.layout)
         assert why(layout, mine.id).why == ("it waits for its turn: 1 downloads run, and 1 older wants wait",)
@@ -135,7 +135,7 @@ def test_a_failure_that_says_nonsense_is_told_as_such(layout: Layout, data_dir: 
 
 @pytest.mark.parametrize("text", ["", "[1]", "nobody", '{"pid": "x"}'])
 def test_a_lock_that_says_nonsense_is_still_a_reconciler(layout: Layout, data_dir: Path, text: str) -> None:
-    from fsdm.locks import ReconcilerLock
+    from fsdm.leader_lock import ReconcilerLock
 
     lock = ReconcilerLock(layout)
     (data_dir / "LOCK").write_text(text)

@@ -219,7 +219,9 @@ def test_whatever_befalls_the_one_that_writes_the_next_one_waits_for_it(
 MUTANTS = {
     "lets go at once": "fsdm.manager._end = lambda reconciler, lock: (lock.close(), reconciler.stop())",
     "lets go after a while": "fsdm.manager._close_when_ended = lambda reconciler, lock: lock.close()",
-    "shares LOCK": "fsdm.manager.check_flock = lambda *_, **__: None; fsdm.locks.EXCLUSIVE = fsdm.locks.SHARED",
+    "shares LOCK": (
+        "fsdm.data_dir.check_flock = lambda *_, **__: None; fsdm.leader_lock.EXCLUSIVE = fsdm.leader_lock.SHARED"
+    ),
     "LOCK alone": "ReconcilerLock._lock_trash = lambda self, layout: True",
 }
 

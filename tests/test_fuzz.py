@@ -28,16 +28,16 @@ from hypothesis import strategies as st
 from requests.structures import CaseInsensitiveDict
 
 from fsdm import DataManager, answer, cli
-from fsdm.audit import damage, read_manifest
+from fsdm.audit import damage
 from fsdm.catalog import Catalog
-from fsdm.client import check_format
+from fsdm.data_dir import check_format, make_layout
+from fsdm.document import read_manifest
 from fsdm.errors import DataDirectoryError, InvalidInputError, PolicyError, TransferError
 from fsdm.fetcher import HttpFetcher
 from fsdm.fs import FileSystem, is_directory
-from fsdm.intents import clear_temporaries, finish_removals
 from fsdm.layout import FILES_MAX, MANIFEST_MAX_BYTES, U64_MAX, WANT_MAX_BYTES, Layout, Place, is_chunk_dir
-from fsdm.locks import reconciler_owner
-from fsdm.manager import make_layout
+from fsdm.leader_lock import reconciler_owner
+from fsdm.marker_removal import clear_temporaries, finish_removals
 from fsdm.model import DataChunk, Failure, FileSource, Manifest, PartsDocument
 from fsdm.parts import Part, Parts
 from fsdm.policy import Policy

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, get_args
 
 from fsdm import DataManager, Limits
+from fsdm.gauges import read_gauges
 from fsdm.state import State
 from fsdm.status import read_status
 from tests.kit import PATIENCE_S, an_id, eventually, touch_delete
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 def gauges(dm: DataManager) -> Gauges:
     assert dm.reconciler is not None
-    return dm.reconciler.passes.gauges()
+    return read_gauges(dm.reconciler.passes)
 
 
 def stored_bytes(dm: DataManager) -> dict[Part, int]:

@@ -15,7 +15,8 @@ import pytest
 from fsdm import holders
 from fsdm.client import Client
 from fsdm.holders import COMMAND_MAX, look_for_holders
-from fsdm.locks import Claim, ReconcilerLock
+from fsdm.leader_lock import ReconcilerLock
+from fsdm.locks import Claim
 from fsdm.watch import Watch
 from tests.kit import PATIENCE_S, an_id, eventually, touch_delete
 from tests.processes import fsdm, fsdm_json, shell_holding

@@ -11,13 +11,13 @@ import pytest
 
 from fsdm import inspector as module
 from fsdm import locks
-from fsdm.action import Found
 from fsdm.fs import FileSystem
 from fsdm.inspector import Answer, Inspector, checked_at, verified_at
 from fsdm.intents import look_at
 from fsdm.layout import READY, VERIFIED
 from fsdm.rate import Rate
 from fsdm.refs import Refs
+from fsdm.state import Found
 from tests.kit import PATIENCE_S, touch_delete
 from tests.test_locks import can_lock
 from tests.test_refs import put_chunk

@@ -14,20 +14,10 @@ import pytest
 from fsdm import intents
 from fsdm.errors import DataDirectoryError, InvalidInputError, NoDataDirectoryError, StaleMarkerError
 from fsdm.fs import FileSystem
-from fsdm.intents import (
-    ASIDE,
-    TEMPORARY_MAX_AGE_S,
-    clear_temporaries,
-    finish_removals,
-    look_at,
-    place_delete,
-    place_want,
-    read_want,
-    remove_marker,
-    retry,
-)
+from fsdm.intents import look_at, place_delete, place_want, read_want, retry
 from fsdm.layout import WANT_MAX_BYTES, Layout
 from fsdm.locks import EXCLUSIVE, close_fd, open_fd, try_flock
+from fsdm.marker_removal import ASIDE, TEMPORARY_MAX_AGE_S, clear_temporaries, finish_removals, remove_marker
 from fsdm.model import DataChunk
 from fsdm.state import Marker
 from tests.kit import an_id, eventually

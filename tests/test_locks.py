@@ -14,24 +14,21 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fsdm import locks
+from fsdm import leader_lock, locks
 from fsdm.errors import DataDirectoryError, ReconcilerRunsError, UnsafeFileSystemError
+from fsdm.fs import exists
+from fsdm.leader_lock import Owner, ReconcilerLock, reconciler_owner, who_reconciles
 from fsdm.locks import (
     EXCLUSIVE,
     SHARED,
     Claim,
-    ReconcilerLock,
     check_flock,
     close_fd,
-    exists,
     file_system_type,
     intents_lock,
     open_fd,
-    reconciler_owner,
     try_flock,
-    who_reconciles,
 )
-from fsdm.owner import Owner
 from tests.kit import eventually
 
 if TYPE_CHECKING:
@@ -43,7 +40,7 @@ if TYPE_CHECKING:
 HOLD_LOCK = """
 import sys
 from fsdm.layout import Layout
-from fsdm.locks import ReconcilerLock
+from fsdm.leader_lock import ReconcilerLock
 lock = ReconcilerLock(Layout(sys.argv[1]))
 print("held", flush=True)
 sys.stdin.read()
@@ -187,7 +184,7 @@ def test_somebody_who_asks_who_reconciles_does_not_keep_lock_from_its_taker(
         def wait(self, timeout_s: float) -> None:
             close_fd(asking)
 
-    monkeypatch.setattr(locks, "_PAUSE", Pause())
+    monkeypatch.setattr(leader_lock, "_PAUSE", Pause())
     ReconcilerLock(layout).close()
 
 
@@ -221,7 +218,7 @@ def test_a_lock_that_is_replaced_between_open_and_flock_is_not_mistaken_for_lock
             os.close(os.open(layout.lock, os.O_CREAT | os.O_WRONLY))
         return try_flock(fd, flags)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(locks, "try_flock", replace_first)
+    monkeypatch.setattr(leader_lock, "try_flock", replace_first)
     lock = ReconcilerLock(layout)
     assert lock.is_ours()
     lock.close()

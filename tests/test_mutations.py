@@ -151,10 +151,10 @@ def retire_without_a_second_look(put: pytest.MonkeyPatch) -> None:
 def rename_and_unlink(fs: FileSystem, path: str) -> bool:
     directory, name = os.path.split(path)
     try:
-        fs.rename(path, f"{directory}/{fsdm.intents.ASIDE}0_0_0_{name}")
+        fs.rename(path, f"{directory}/{fsdm.marker_removal.ASIDE}0_0_0_{name}")
     except FileNotFoundError:
         return False
-    fs.unlink(f"{directory}/{fsdm.intents.ASIDE}0_0_0_{name}")
+    fs.unlink(f"{directory}/{fsdm.marker_removal.ASIDE}0_0_0_{name}")
     return True
 
 
@@ -305,7 +305,7 @@ def sizes_compared_only(put: pytest.MonkeyPatch) -> None:
     """Who is asked to compare the bytes with READY looks at names and sizes."""
 
     def by_size(path: str, place: Place, pace: object) -> list[str]:
-        manifest = fsdm.audit.read_manifest(path)
+        manifest = fsdm.document.read_manifest(path)
         why = None if manifest is None else fsdm.audit.missing(path, manifest)
         return [] if why is None else [why]
 

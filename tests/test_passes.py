@@ -12,6 +12,7 @@ import pytest
 
 from fsdm import Limits
 from fsdm.crew import InlineCrew
+from fsdm.gauges import read_gauges
 from fsdm.reconciler import Reconciler
 from tests.kit import an_id, touch_delete
 from tests.test_refs import put_chunk
@@ -104,6 +105,6 @@ def test_what_waits_for_a_ref_is_told_of(bench: Bench, layout: Layout, data_dir:
         assert bench.make(place.chunk_id)
         bench.make()
         assert bench.it.troubles() == {place.chunk_id: "refs hold it"}
-        assert bench.it.gauges().held_chunks == 1
+        assert read_gauges(bench.it).held_chunks == 1
     finally:
         os.close(fd)

@@ -23,7 +23,6 @@ from fsdm.action import (
     Dismiss,
     Fetch,
     Forget,
-    Found,
     Overrule,
     Publish,
     Renew,
@@ -55,7 +54,7 @@ from fsdm.plan import (
     waiting_for_room,
     waits_for_room,
 )
-from fsdm.state import ChunkState, Marker, Partial
+from fsdm.state import ChunkState, Found, Marker, Partial
 
 ID, NOW = "a" * 64, 1000.0
 OLD, NEW = Place.of("d" * 64, range(10), ID), Place.of("d" * 64, range(20), ID)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fsdm import DataManager, Limits
-from fsdm.audit import read_manifest
+from fsdm.document import read_manifest
 from fsdm.errors import DataDirectoryError, NoDataDirectoryError, UnknownFormatError
 from fsdm.layout import CACHEDIR_TAG, DATA, FORMAT_FILE, LOCK, PARTS, READY, VERIFIED, WANT, Layout
 from tests.kit import PATIENCE_S, chunk_dir, entries, eventually, expected, failure, files_of, put_want, touch_delete

@@ -10,8 +10,8 @@ import pytest
 
 from fsdm.holders import Holder, Holders
 from fsdm.layout import Place
+from fsdm.leader_lock import Owner
 from fsdm.model import Failure, MarkerStamp
-from fsdm.owner import Owner
 from fsdm.reasons import Explanation, Facts, Others, explain
 from fsdm.state import ChunkState, Marker, Partial
 

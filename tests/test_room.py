@@ -14,12 +14,12 @@ from fsdm import DataChunk, DataManager, Limits
 from fsdm.action import Fetch
 from fsdm.catalog import Catalog
 from fsdm.crew import InlineCrew
+from fsdm.data_dir import make_layout
 from fsdm.errors import TransferError
 from fsdm.events import Event
 from fsdm.fs import FileSystem, free_bytes
 from fsdm.intents import look_at
 from fsdm.layout import Layout
-from fsdm.manager import make_layout
 from fsdm.model import FileEntry
 from fsdm.reconciler import Reconciler
 from fsdm.room import Room
@@ -73,7 +73,7 @@ def test_without_a_limit_nothing_is_counted_and_nothing_is_read(
 ) -> None:
     put_chunk(layout)
     comes(layout, a_fetch(layout, 1), 1)
-    monkeypatch.setattr("fsdm.room.bytes_in", None)
+    monkeypatch.setattr("fsdm.extents.bytes_in", None)
     room = a_room(layout)
     assert not room.is_limited
     assert (room.taken_bytes, room.news()) == (0, None)

@@ -11,9 +11,9 @@ import pytest
 from fsdm import Limits
 from fsdm.catalog import Catalog
 from fsdm.client import Client
+from fsdm.data_dir import make_layout
 from fsdm.fs import FileSystem
 from fsdm.layout import Layout
-from fsdm.manager import make_layout
 from fsdm.reconciler import Reconciler
 from tests.kit import touch_delete
 from tests.test_refs import put_chunk

@@ -11,8 +11,8 @@ import pytest
 
 from fsdm.catalog import Catalog
 from fsdm.fs import FileSystem
-from fsdm.intents import ASIDE, finish_removals
 from fsdm.layout import WANT_MAX_BYTES, Layout, Place
+from fsdm.marker_removal import ASIDE, finish_removals
 from fsdm.scan import look, scan
 from fsdm.state import ChunkState, Partial
 from tests.kit import an_id

@@ -13,7 +13,7 @@ import pytest
 
 from fsdm import survey as module
 from fsdm.layout import READY
-from fsdm.locks import ReconcilerLock
+from fsdm.leader_lock import ReconcilerLock
 from fsdm.survey import Surveyor
 from tests.kit import an_id, put_want, touch_delete
 from tests.processes import shell_holding

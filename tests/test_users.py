@@ -28,11 +28,11 @@ import fsdm.status  # a child may not be able to read our modules
 from fsdm import DataManager
 from fsdm.client import Client
 from fsdm.config import read_config
+from fsdm.data_dir import open_data_dir
 from fsdm.errors import DataDirectoryError, InvalidInputError
 from fsdm.intents import place_delete, place_want
 from fsdm.layout import DATA, Layout
 from fsdm.locks import intents_lock
-from fsdm.manager import open_data_dir
 from fsdm.rate import Rate
 from fsdm.verification import Verification
 from tests.kit import PATIENCE_S, an_id, chunk_dir, entries, eventually, expected, failure, files_of

@@ -12,10 +12,10 @@ import pytest
 from fsdm import DataManager
 from fsdm import rehash as rehash_module
 from fsdm.client import Client
+from fsdm.data_dir import make_layout
 from fsdm.errors import DataDirectoryError
 from fsdm.fs import FileSystem
 from fsdm.layout import READY
-from fsdm.manager import make_layout
 from fsdm.rate import Rate
 from fsdm.refs import Refs
 from fsdm.rehash import Wrong

@@ -30,13 +30,14 @@ from blake3 import blake3
 
 import fsdm.intents
 import fsdm.locks
+import fsdm.marker_removal
 import fsdm.refs
 from fsdm.client import Client
+from fsdm.data_dir import make_layout
 from fsdm.errors import DataDirectoryError, TransferError
 from fsdm.fs import FileSystem
 from fsdm.layout import Layout
 from fsdm.limits import Limits
-from fsdm.manager import make_layout
 from fsdm.model import DataChunk, FileEntry
 from fsdm.reconciler import Reconciler
 from tests.kit import an_id, content, files_of
@@ -260,7 +261,7 @@ class _HookedOs:
     def link(self, source: str, target: str, *, follow_symlinks: bool) -> None:
         os.link(source, target, follow_symlinks=follow_symlinks)
         self._world.stamp(target)
-        if not os.path.basename(source).startswith(fsdm.intents.ASIDE):
+        if not os.path.basename(source).startswith(fsdm.marker_removal.ASIDE):
             self._world.came_back(target)
 
     def unlink(self, path: str) -> None:
@@ -275,7 +276,7 @@ class _HookedTime:
         self._world = world
 
     def clock_gettime_ns(self, clock: int) -> int:
-        assert clock == fsdm.intents.CLOCK_REALTIME_COARSE
+        assert clock == fsdm.marker_removal.CLOCK_REALTIME_COARSE
         return self._world.tick
 
     def sleep(self, seconds: float) -> None:
@@ -363,10 +364,11 @@ class World:
 
     def _patch(self) -> None:
         enter = self._patches.enter_context
-        enter(mock.patch.object(fsdm.intents, "os", _HookedOs(self)))
-        enter(mock.patch.object(fsdm.intents, "time", _HookedTime(self)))
+        for module in (fsdm.intents, fsdm.marker_removal):
+            enter(mock.patch.object(module, "os", _HookedOs(self)))
+        enter(mock.patch.object(fsdm.marker_removal, "time", _HookedTime(self)))
         enter(mock.patch.object(fsdm.intents, "CLIENT_WAIT_S", 0.0))
-        enter(mock.patch.object(fsdm.intents, "RECONCILER_WAIT_S", 0.0))
+        enter(mock.patch.object(fsdm.marker_removal, "RECONCILER_WAIT_S", 0.0))
         read_regular = fsdm.intents.read_regular
         lock, marker_of, take = fsdm.intents.intents_lock, fsdm.intents.marker_of, fsdm.locks.Claim.take
 
@@ -395,9 +397,10 @@ class World:
             self.point("claim", it.path)
             return take(it)
 
-        enter(mock.patch.object(fsdm.intents, "intents_lock", intents_lock))
+        for module in (fsdm.intents, fsdm.marker_removal):
+            enter(mock.patch.object(module, "intents_lock", intents_lock))
+            enter(mock.patch.object(module, "read_regular", read))
         enter(mock.patch.object(fsdm.intents, "marker_of", stamped))
-        enter(mock.patch.object(fsdm.intents, "read_regular", read))
         enter(mock.patch.object(fsdm.locks.Claim, "take", claim))
         self._patch_refs()
         handler = _Errors(self.logged)
@@ -461,7 +464,7 @@ class World:
     def _label(self, name: str, path: str) -> str:
         where, _, rest = path.removeprefix(self.layout.root + "/").partition("/")
         base = rest.rpartition("/")[2]
-        if base.startswith(fsdm.intents.ASIDE):
+        if base.startswith(fsdm.marker_removal.ASIDE):
             what = " aside"
         elif "READY" in base or (name == "fsync_dir" and os.path.lexists(f"{path}/READY")):
             what = " READY"

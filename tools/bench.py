@@ -43,11 +43,11 @@ from bench_report import Figure, table, tell
 from blake3 import blake3
 
 from fsdm import DataChunk, DataManager
+from fsdm.data_dir import make_layout
 from fsdm.fs import FileSystem
 from fsdm.index import BlockIndex
 from fsdm.layout import DATA, READY, Layout, Place
-from fsdm.locks import reconciler_owner
-from fsdm.manager import make_layout
+from fsdm.leader_lock import reconciler_owner
 from fsdm.model import FileEntry, Manifest
 
 if TYPE_CHECKING:

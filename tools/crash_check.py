@@ -10,7 +10,7 @@ from blake3 import blake3
 from crash_life import LATER_S, Life
 from crash_source import SPOILT, VERSIONS, Version
 
-from fsdm.audit import read_manifest
+from fsdm.document import read_manifest
 from fsdm.errors import FsdmError
 from fsdm.layout import (
     CACHEDIR_TAG,

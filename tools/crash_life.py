@@ -17,10 +17,10 @@ from crash_source import SPOILT, VERSIONS, Source, small_bounds
 import fsdm.parts
 from fsdm.client import Client
 from fsdm.crew import InlineCrew
+from fsdm.data_dir import make_layout
 from fsdm.fs import FileSystem, write_all
 from fsdm.layout import Layout
-from fsdm.locks import ReconcilerLock
-from fsdm.manager import make_layout
+from fsdm.leader_lock import ReconcilerLock
 from fsdm.reconciler import Reconciler
 
 if TYPE_CHECKING:

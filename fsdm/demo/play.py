@@ -21,8 +21,8 @@ from fsdm.demo.show import Show
 from fsdm.demo.source import Source
 from fsdm.demo.stage import DemoError, Stage
 from fsdm.errors import FsdmError, InvalidInputError
+from fsdm.fs import exists
 from fsdm.layout import Layout
-from fsdm.locks import exists
 from fsdm.size import readable
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from fsdm.console import plain
 from fsdm.coverage import KIND_OF, KINDS
-from fsdm.owner import in_words
+from fsdm.leader_lock import in_words
 from fsdm.size import count, readable
 
 if TYPE_CHECKING:

@@ -31,9 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Place a delete marker for each id."""
-    from fsdm.intents import place_deletes
+    from fsdm.deletes import place_deletes
+    from fsdm.fs import exists
     from fsdm.layout import as_id
-    from fsdm.locks import exists
 
     ids = list(dict.fromkeys(as_id(one, "ID") for one in arguments.ids))
     share = arguments.brake if len(ids) >= FEW_DELETES and not arguments.yes else None

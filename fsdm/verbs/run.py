@@ -97,8 +97,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _foresee(arguments: argparse.Namespace, limits: Limits) -> int:
     from fsdm.client import Client
     from fsdm.forecast import foresee
-    from fsdm.locks import who_reconciles
-    from fsdm.owner import in_words
+    from fsdm.leader_lock import in_words, who_reconciles
     from fsdm.size import readable
 
     with Client(data_dir_of(arguments)) as client:

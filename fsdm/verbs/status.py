@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from fsdm.arguments import open_client, seconds
 from fsdm.console import is_in_front, is_screen, plain, print_json
 from fsdm.errors import EXIT_OK, DataDirectoryError, InvalidInputError, NotAvailableError
-from fsdm.owner import in_words
+from fsdm.leader_lock import in_words
 
 if TYPE_CHECKING:
     import argparse
@@ -80,7 +80,7 @@ def _watch(arguments: argparse.Namespace) -> int:
 def _watch_on_screen(layout: Layout, stop: threading.Event, interval_s: float | None) -> None:
     from rich.console import Console
 
-    from fsdm.client import check_format
+    from fsdm.data_dir import check_format
     from fsdm.live import INTERVAL_S, LiveView
     from fsdm.view import glyphs_for
 
@@ -91,7 +91,7 @@ def _watch_on_screen(layout: Layout, stop: threading.Event, interval_s: float | 
 
 
 def _watch_in_lines(layout: Layout, stop: threading.Event, interval_s: float, *, as_json: bool) -> None:
-    from fsdm.client import check_format
+    from fsdm.data_dir import check_format
     from fsdm.live import SHARE
     from fsdm.survey import Surveyor
     from fsdm.view import Sight, document, glyphs_for, one_line

@@ -9,7 +9,7 @@ What it decides is not copied here: fsdm.plan.decide itself is asked. What it do
 | `publish …` | fsdm.apply.Applier._publish: the look at the delete; the rename; then the want goes |
 | `retire …`, `clear` | fsdm.apply.Applier._retire: `still_deleted` looks at the want, then at the delete; `_take_out` |
 | `replace …` | fsdm.apply.Applier._confirm, where the files are others |
-| (see `removing`) | fsdm.intents.remove_marker, put_back, finish_removals |
+| (see `removing`) | fsdm.marker_removal.remove_marker, put_back, finish_removals |
 | (see `renewing`) | fsdm.repair |
 
 Left out here: refs (see `holding`: a claim is always granted here), a fetch that fails or is cut (it is one step, done

@@ -6,7 +6,7 @@ What it decides is asked of fsdm.plan.decide. What it does then:
 |---|---|
 | `look` | fsdm.scan.look, fsdm.plan.decide, and the letting go of a claim in fsdm.passes.Passes._decide |
 | `Fetch`, `Publish`, `Confirm`, `Discard`, `Forget` | the methods of fsdm.apply.Applier with these names |
-| `Condemn`, `Renew`, `Dismiss` | fsdm.repair, fsdm.intents.remove_marker; what lies between is in `renewing` |
+| `Condemn`, `Renew`, `Dismiss` | fsdm.repair, fsdm.marker_removal.remove_marker; what lies between is in `renewing` |
 | `Verify` | fsdm.inspection.Inspection.ask: see `inspecting` |
 | `Retire: …`, `Clear: …` | Applier._take_out, with the looks of `_retire` and `_clear`; a refused claim stays open |
 

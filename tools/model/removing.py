@@ -2,9 +2,9 @@
 
 | here | stands for |
 |---|---|
-| `start`, `finish` | fsdm.intents.finish_removals, from fsdm.reconciler.Reconciler.open |
-| `flock` … `unlink the judged` | fsdm.intents.remove_marker |
-| `look at its opposite` … `unlink what was aside` | fsdm.intents.put_back |
+| `start`, `finish` | fsdm.marker_removal.finish_removals, from fsdm.reconciler.Reconciler.open |
+| `flock` … `unlink the judged` | fsdm.marker_removal.remove_marker |
+| `look at its opposite` … `unlink what was aside` | fsdm.marker_removal.put_back |
 
 The time limit of 50 ms on the lock of intents is left out: here it is always got in the end. So are the fsyncs.
 """

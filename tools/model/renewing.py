@@ -3,8 +3,8 @@
 | here | stands for |
 |---|---|
 | `condemn` | fsdm.repair.condemn: the bytes have been read (see `asking`), now READY goes |
-| `renew`, `link` | fsdm.repair.renew and fsdm.intents.put_want_back |
-| `settle …` | fsdm.intents.settle_want; the removal itself is in `removing` |
+| `renew`, `link` | fsdm.repair.renew and fsdm.marker_removal.put_want_back |
+| `settle …` | fsdm.marker_removal.settle_want; the removal itself is in `removing` |
 | `let go of WANT` | fsdm.kept.let_go |
 
 Left out: the fsyncs, the time limit on the lock of intents, a chunk that has no WANT, `failed/ID`.
