@@ -13,49 +13,49 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from fsdm.client import Client as Client
-    from fsdm.errors import ClosedError as ClosedError
-    from fsdm.errors import DataDirectoryError as DataDirectoryError
-    from fsdm.errors import ForeignProcessError as ForeignProcessError
-    from fsdm.errors import FsdmError as FsdmError
-    from fsdm.errors import InvalidInputError as InvalidInputError
-    from fsdm.errors import NoDataDirectoryError as NoDataDirectoryError
-    from fsdm.errors import UnknownFormatError as UnknownFormatError
-    from fsdm.errors import UnsafeFileSystemError as UnsafeFileSystemError
-    from fsdm.errors import WaitTimeoutError as WaitTimeoutError
-    from fsdm.events import Event as Event
-    from fsdm.limits import Limits as Limits
     from fsdm.manager import DataManager as DataManager
-    from fsdm.model import DataChunk as DataChunk
-    from fsdm.model import FileSource as FileSource
-    from fsdm.refs import ChunkRef as ChunkRef
-    from fsdm.state import Oddity as Oddity
-    from fsdm.status import ChunkStatus as ChunkStatus
-    from fsdm.status import DiskStatus as DiskStatus
-    from fsdm.status import Status as Status
+    from fsdm.model.documents import DataChunk as DataChunk
+    from fsdm.model.documents import FileSource as FileSource
+    from fsdm.model.errors import ClosedError as ClosedError
+    from fsdm.model.errors import DataDirectoryError as DataDirectoryError
+    from fsdm.model.errors import ForeignProcessError as ForeignProcessError
+    from fsdm.model.errors import FsdmError as FsdmError
+    from fsdm.model.errors import InvalidInputError as InvalidInputError
+    from fsdm.model.errors import NoDataDirectoryError as NoDataDirectoryError
+    from fsdm.model.errors import UnknownFormatError as UnknownFormatError
+    from fsdm.model.errors import UnsafeFileSystemError as UnsafeFileSystemError
+    from fsdm.model.errors import WaitTimeoutError as WaitTimeoutError
+    from fsdm.model.events import Event as Event
+    from fsdm.model.limits import Limits as Limits
+    from fsdm.model.state import Oddity as Oddity
+    from fsdm.status.chunk_status import ChunkStatus as ChunkStatus
+    from fsdm.status.chunk_status import DiskStatus as DiskStatus
+    from fsdm.status.chunk_status import Status as Status
+    from fsdm.store.refs import ChunkRef as ChunkRef
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "ChunkRef": "fsdm.refs",
-    "ChunkStatus": "fsdm.status",
+    "ChunkRef": "fsdm.store.refs",
+    "ChunkStatus": "fsdm.status.chunk_status",
     "Client": "fsdm.client",
-    "ClosedError": "fsdm.errors",
-    "DataChunk": "fsdm.model",
-    "DataDirectoryError": "fsdm.errors",
+    "ClosedError": "fsdm.model.errors",
+    "DataChunk": "fsdm.model.documents",
+    "DataDirectoryError": "fsdm.model.errors",
     "DataManager": "fsdm.manager",
-    "DiskStatus": "fsdm.status",
-    "Event": "fsdm.events",
-    "FileSource": "fsdm.model",
-    "ForeignProcessError": "fsdm.errors",
-    "FsdmError": "fsdm.errors",
-    "InvalidInputError": "fsdm.errors",
-    "Limits": "fsdm.limits",
-    "NoDataDirectoryError": "fsdm.errors",
-    "Oddity": "fsdm.state",
-    "Status": "fsdm.status",
-    "UnknownFormatError": "fsdm.errors",
-    "UnsafeFileSystemError": "fsdm.errors",
-    "WaitTimeoutError": "fsdm.errors",
+    "DiskStatus": "fsdm.status.chunk_status",
+    "Event": "fsdm.model.events",
+    "FileSource": "fsdm.model.documents",
+    "ForeignProcessError": "fsdm.model.errors",
+    "FsdmError": "fsdm.model.errors",
+    "InvalidInputError": "fsdm.model.errors",
+    "Limits": "fsdm.model.limits",
+    "NoDataDirectoryError": "fsdm.model.errors",
+    "Oddity": "fsdm.model.state",
+    "Status": "fsdm.status.chunk_status",
+    "UnknownFormatError": "fsdm.model.errors",
+    "UnsafeFileSystemError": "fsdm.model.errors",
+    "WaitTimeoutError": "fsdm.model.errors",
 }
 
 __all__ = [*_HOMES, "__version__"]  # noqa: PLE0604 all of them are strings

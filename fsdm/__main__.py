@@ -4,6 +4,6 @@ from __future__ import annotations
 
 import sys
 
-from fsdm.cli import main
+from fsdm.cli.main import main
 
 sys.exit(main())

@@ -12,30 +12,30 @@ import os
 import threading
 from typing import TYPE_CHECKING, Final, Self
 
-from fsdm.catalog import Catalog
-from fsdm.data_dir import check_format
-from fsdm.errors import (
+from fsdm.concurrency.polling import Waits, in_thread, on_loop
+from fsdm.model.errors import (
     ClosedError,
     DataDirectoryError,
     ForeignProcessError,
     InvalidInputError,
     WaitTimeoutError,
 )
-from fsdm.fs import exists
-from fsdm.intents import place_delete, place_verify, place_want, release_deletes, retry
-from fsdm.layout import READY, U64_MAX, Layout, as_id, is_id
-from fsdm.pause import place_pause, remove_pause
-from fsdm.refs import ChunkRef, Refs
-from fsdm.size import count
-from fsdm.waits import Waits, in_thread, on_loop
+from fsdm.model.layout import READY, U64_MAX, Layout, as_id, is_id
+from fsdm.model.units import count
+from fsdm.store.catalog import Catalog
+from fsdm.store.data_dir import check_format
+from fsdm.store.filesystem import exists
+from fsdm.store.markers import place_delete, place_verify, place_want, release_deletes, retry
+from fsdm.store.pause import place_pause, remove_pause
+from fsdm.store.refs import ChunkRef, Refs
 
 if TYPE_CHECKING:
     from collections.abc import Generator
     from types import TracebackType
 
-    from fsdm.layout import Place
-    from fsdm.model import DataChunk
-    from fsdm.status import Status
+    from fsdm.model.documents import DataChunk
+    from fsdm.model.layout import Place
+    from fsdm.status.chunk_status import Status
 
 LOOK: Final = "`fsdm status` tells why"
 
@@ -73,7 +73,7 @@ class Client:
             InvalidInputError: it is no DataChunk, or has too many files for a want.
             DataDirectoryError: the marker cannot be placed.
         """
-        from fsdm.model import DataChunk
+        from fsdm.model.documents import DataChunk
 
         self._check()
         if not isinstance(chunk, DataChunk):
@@ -182,7 +182,7 @@ class Client:
 
     def status(self) -> Status:
         """How each chunk stands: its state, bytes and error; and what else there is to say."""
-        from fsdm.status import read_status
+        from fsdm.status.chunk_status import read_status
 
         self._check()
         return read_status(self._layout)
@@ -302,8 +302,8 @@ class Client:
         )
 
     def _standing(self, chunk_id: str) -> str:
-        from fsdm.scan import look
-        from fsdm.status import read_chunk_status
+        from fsdm.status.chunk_status import read_chunk_status
+        from fsdm.store.scan import look
 
         self._catalog.refresh()
         chunk = read_chunk_status(self._layout, look(self._layout, self._catalog, chunk_id))

@@ -8,24 +8,24 @@ import threading
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
-from fsdm.catalog import Catalog
 from fsdm.client import Client
-from fsdm.data_dir import make_layout, open_data_dir
-from fsdm.errors import DataDirectoryError, InvalidInputError, ReconcilerRunsError
-from fsdm.fs import FileSystem
-from fsdm.leader_lock import ReconcilerLock
-from fsdm.limits import Limits
-from fsdm.reconciler import Reconciler
-from fsdm.tally import Tally
+from fsdm.model.errors import DataDirectoryError, InvalidInputError, ReconcilerRunsError
+from fsdm.model.limits import Limits
+from fsdm.reconcile.counters import Tally
+from fsdm.reconcile.reconciler import Reconciler
+from fsdm.store.catalog import Catalog
+from fsdm.store.data_dir import make_layout, open_data_dir
+from fsdm.store.filesystem import FileSystem
+from fsdm.store.leader_lock import ReconcilerLock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
 
-    from fsdm.download import Fetcher
-    from fsdm.events import Event
-    from fsdm.layout import Layout
-    from fsdm.model import DataChunk
+    from fsdm.model.documents import DataChunk
+    from fsdm.model.events import Event
+    from fsdm.model.layout import Layout
+    from fsdm.transfer.chunk_download import Fetcher
 
 logger = logging.getLogger("fsdm")
 

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fsdm import DataManager
-from fsdm.data_dir import make_layout
-from fsdm.fs import FileSystem
-from fsdm.layout import Layout
+from fsdm.model.layout import Layout
+from fsdm.store.data_dir import make_layout
+from fsdm.store.filesystem import FileSystem
 from tests.kit import Source
 
 if TYPE_CHECKING:

@@ -22,22 +22,22 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import fsdm.fetcher
 import fsdm.manager
-import fsdm.reconciler
+import fsdm.reconcile.reconciler
+import fsdm.transfer.fetcher
 from fsdm import DataManager
-from fsdm.fetcher import HttpFetcher
-from fsdm.fs import FileSystem
-from fsdm.leader_lock import ReconcilerLock
-from fsdm.reconciler import Reconciler
+from fsdm.reconcile.reconciler import Reconciler
+from fsdm.store.filesystem import FileSystem
+from fsdm.store.leader_lock import ReconcilerLock
+from fsdm.transfer.fetcher import HttpFetcher
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from fsdm.layout import Layout
-    from fsdm.model import FileEntry, FileSource
-    from fsdm.parts import Part
-    from fsdm.stop import Stop
+    from fsdm.concurrency.cancellation import Stop
+    from fsdm.model.documents import FileEntry, FileSource
+    from fsdm.model.layout import Layout
+    from fsdm.transfer.resume_record import Part
 
 STANDBY_S = 0.02
 STOP_S = 0.2  # so long a process waits for a hand that is in the middle of a step, before it goes on without
@@ -104,8 +104,8 @@ def stamp(stamps: Stamps) -> None:
                 stamps.tell("refused")
                 raise
 
-    fsdm.reconciler.FileSystem = StampedFileSystem  # type: ignore[misc]
-    fsdm.reconciler.HttpFetcher = StampedFetcher  # type: ignore[misc]
+    fsdm.reconcile.reconciler.FileSystem = StampedFileSystem  # type: ignore[misc]
+    fsdm.reconcile.reconciler.HttpFetcher = StampedFetcher  # type: ignore[misc]
     fsdm.manager.ReconcilerLock = StampedLock  # type: ignore[misc]
     fsdm.manager.STANDBY_S = STANDBY_S  # type: ignore[misc]
     Reconciler.stop.__defaults__ = (STOP_S,)

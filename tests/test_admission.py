@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fsdm.admission import Admission
-from fsdm.agenda import Agenda
-from fsdm.catalog import Catalog
-from fsdm.doorbell import Doorbell
-from fsdm.memory import Memory
-from fsdm.room import Room
+from fsdm.reconcile.admission import Admission
+from fsdm.reconcile.doorbell import Doorbell
+from fsdm.reconcile.memo import Memory
+from fsdm.reconcile.space_budget import Room
+from fsdm.reconcile.work_queue import Agenda
+from fsdm.store.catalog import Catalog
 from tests.test_plan import NOW, _failure
 from tests.test_room import a_fetch, comes
 
 if TYPE_CHECKING:
-    from fsdm.events import Event
-    from fsdm.layout import Layout
+    from fsdm.model.events import Event
+    from fsdm.model.layout import Layout
 
 
 class Bench:

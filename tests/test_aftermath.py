@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from fsdm import outcome as outcomes
-from fsdm.action import Absolve, Condemn, Fetch, Forget, Publish, Report, Retire
-from fsdm.aftermath import Aftermath
-from fsdm.errors import DiskError, InvalidInputError, TransferError
-from fsdm.memory import Memory
-from fsdm.plan import NO_MEMO, Memo, held_delay
+from fsdm.model.errors import DiskError, InvalidInputError, TransferError
+from fsdm.reconcile import outcome as outcomes
+from fsdm.reconcile.actions import Absolve, Condemn, Fetch, Forget, Publish, Report, Retire
+from fsdm.reconcile.memo import Memory
+from fsdm.reconcile.plan import NO_MEMO, Memo, held_delay
+from fsdm.reconcile.results import Aftermath
 from tests.kit import an_id
 from tests.test_plan import DELETE, ID, NEW, NOW, WANT, _failure
 
 if TYPE_CHECKING:
-    from fsdm.events import Event
-    from fsdm.layout import Layout
+    from fsdm.model.events import Event
+    from fsdm.model.layout import Layout
 
 RETIRE = Retire(ID, NEW, DELETE)
 

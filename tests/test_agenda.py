@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fsdm.action import (
+from fsdm.model.state import Marker
+from fsdm.reconcile.actions import (
     Absolve,
     Action,
     Clear,
@@ -27,8 +28,7 @@ from fsdm.action import (
     Verify,
     Wait,
 )
-from fsdm.agenda import MANY_REFUSALS, Agenda
-from fsdm.state import Marker
+from fsdm.reconcile.work_queue import MANY_REFUSALS, Agenda
 from tests.test_plan import DELETE, NOW, OLD, WANT, _failure
 
 

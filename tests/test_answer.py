@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from urllib3 import HTTPHeaderDict
 
-from fsdm import answer
-from fsdm.answer import Span
+from fsdm.transfer.http import answer
+from fsdm.transfer.http.answer import Span
 
 NOW = 1_700_000_000.0
 MODIFIED = formatdate(NOW - 5000, usegmt=True)

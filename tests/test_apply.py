@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fsdm import locks
-from fsdm.action import (
+from fsdm.concurrency.cancellation import Stop
+from fsdm.model.documents import DataChunk, Failure, FileEntry, FileSource
+from fsdm.model.errors import DiskError, TransferError
+from fsdm.reconcile.actions import (
     Absolve,
     Action,
     Clear,
@@ -26,20 +28,18 @@ from fsdm.action import (
     Retire,
     Wait,
 )
-from fsdm.apply import Applier
-from fsdm.catalog import Catalog
-from fsdm.document import read_manifest
-from fsdm.errors import DiskError, TransferError
-from fsdm.fetcher import HttpFetcher
-from fsdm.fs import FileSystem
-from fsdm.intents import look_at, place_want
-from fsdm.marker_removal import ASIDE, finish_removals
-from fsdm.model import DataChunk, Failure, FileEntry, FileSource
-from fsdm.outcome import CannotRead, Condemned, Done, Failed, Held, Stale, Stopped
-from fsdm.plan import NO_MEMO, decide
-from fsdm.refs import Refs
-from fsdm.scan import look
-from fsdm.stop import Stop
+from fsdm.reconcile.apply import Applier
+from fsdm.reconcile.outcome import CannotRead, Condemned, Done, Failed, Held, Stale, Stopped
+from fsdm.reconcile.plan import NO_MEMO, decide
+from fsdm.store import flock as locks
+from fsdm.store.catalog import Catalog
+from fsdm.store.filesystem import FileSystem
+from fsdm.store.json_files import read_manifest
+from fsdm.store.marker_removal import ASIDE, finish_removals
+from fsdm.store.markers import look_at, place_want
+from fsdm.store.refs import Refs
+from fsdm.store.scan import look
+from fsdm.transfer.fetcher import HttpFetcher
 from tests.kit import an_id, content, entries, failure, files_of, put_want, touch_delete
 from tests.test_fs import CrashError, Recorder, crash_at_each_step
 from tests.test_locks import can_lock
@@ -49,10 +49,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from fsdm.events import Event
-    from fsdm.layout import Layout, Place
-    from fsdm.parts import Part
-    from fsdm.state import ChunkState, Marker
+    from fsdm.model.events import Event
+    from fsdm.model.layout import Layout, Place
+    from fsdm.model.state import ChunkState, Marker
+    from fsdm.transfer.resume_record import Part
     from tests.kit import Source
 
 NAMES = ("blocks.parquet", "logs.parquet")
@@ -204,7 +204,7 @@ def test_a_fetch_leaves_a_complete_partial(bench: Bench, chunk: DataChunk, data_
 def test_a_ready_that_nobody_would_read_is_a_failure_for_good_and_is_not_written(
     bench: Bench, chunk: DataChunk, data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fsdm.apply.MANIFEST_MAX_BYTES", 100)
+    monkeypatch.setattr("fsdm.reconcile.apply.MANIFEST_MAX_BYTES", 100)
     outcome = bench.apply(Fetch(chunk.id, bench.want(chunk.id)))
     assert isinstance(outcome, Failed)
     assert not outcome.error.transient

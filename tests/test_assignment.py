@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fsdm import DataChunk
-from fsdm.assignment import Assignment, read_assignment
-from fsdm.errors import InvalidInputError, TransferError
-from fsdm.layout import WANT_MAX_BYTES
+from fsdm.cli.assignment import Assignment, read_assignment
+from fsdm.model.errors import InvalidInputError, TransferError
+from fsdm.model.layout import WANT_MAX_BYTES
 from tests.kit import an_id
 
 if TYPE_CHECKING:

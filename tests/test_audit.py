@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fsdm import audit, locks
-from fsdm.audit import Audit, damage
-from fsdm.catalog import Catalog
-from fsdm.document import read_manifest
-from fsdm.layout import Layout, Place
-from fsdm.refs import Refs
+from fsdm.model.layout import Layout, Place
+from fsdm.store import flock as locks
+from fsdm.store.catalog import Catalog
+from fsdm.store.json_files import read_manifest
+from fsdm.store.refs import Refs
+from fsdm.verify import manifest_check as audit
+from fsdm.verify.manifest_check import Audit, damage
 from tests.kit import PATIENCE_S, an_id, touch_delete
 from tests.test_locks import can_lock
 from tests.test_refs import put_chunk

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fsdm.band import cells, leading, marks
-from fsdm.coverage import KINDS, Coverage, cover
-from fsdm.layout import U64_MAX
+from fsdm.model.layout import U64_MAX
+from fsdm.status.band import cells, leading, marks
+from fsdm.status.coverage import KINDS, Coverage, cover
 from tests.test_coverage import DATASET, _chunks, a_chunk, of_block
 
 if TYPE_CHECKING:
-    from fsdm.status import ChunkStatus
+    from fsdm.status.chunk_status import ChunkStatus
 
 
 @given(_chunks(), st.integers(1, 90))

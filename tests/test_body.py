@@ -22,15 +22,15 @@ import pytest
 import urllib3
 from urllib3.exceptions import HTTPError, IncompleteRead, ProtocolError, ReadTimeoutError
 
-from fsdm import body
-from fsdm.body import BLOCK_BYTES, PIPE_BYTES, SMALL_BYTES
-from fsdm.errors import StoppedError, TransferError
-from fsdm.fetcher import HttpFetcher
-from fsdm.fs import FileSystem
-from fsdm.model import FileSource
-from fsdm.parts import Part
-from fsdm.sink import Sink, open_sink
-from fsdm.stop import Stop
+from fsdm.concurrency.cancellation import Stop
+from fsdm.model.documents import FileSource
+from fsdm.model.errors import StoppedError, TransferError
+from fsdm.store.filesystem import FileSystem
+from fsdm.transfer.fetcher import HttpFetcher
+from fsdm.transfer.http import body
+from fsdm.transfer.http.body import BLOCK_BYTES, PIPE_BYTES, SMALL_BYTES
+from fsdm.transfer.resume_record import Part
+from fsdm.transfer.sink import Sink, open_sink
 from tests.kit import PATIENCE_S, content, eventually
 from tests.test_fetcher import InThread
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from fsdm.model import FileEntry
+    from fsdm.model.documents import FileEntry
 
 IDLE_S: Final = 0.1
 WIRE_CHUNK: Final = 100_000
@@ -271,7 +271,7 @@ def road(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
     monkeypatch.setattr(body, "SMALL_BYTES", 0 if road.kind == "splice" else 1 << 40)
     for name in ("_splice", "_readinto"):
         monkeypatch.setattr(body, name, _noting(road.used, name, getattr(body, name)))
-    monkeypatch.setattr("fsdm.fetcher.pour", road.pour)
+    monkeypatch.setattr("fsdm.transfer.fetcher.pour", road.pour)
     yield road
     body.drop_pipe()  # a test that fails is not to fail the next one
 
@@ -698,7 +698,7 @@ def test_a_disk_that_refuses_to_be_written_is_no_error_of_the_connection(
         origin.put("/", POOL, framing=road.framing)
         origin.put("/next", OTHER)
         with monkeypatch.context() as m:
-            m.setattr("fsdm.sink.write_all", refuse)
+            m.setattr("fsdm.transfer.sink.write_all", refuse)
             with pytest.raises(OSError, match="No space left"):
                 take(road, pool, "/", tmp_path / "file")
         assert_is(tmp_path / "next", OTHER, take(road, pool, "/next", tmp_path / "next"))

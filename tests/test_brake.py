@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fsdm.brake import MANY_CHUNKS, WINDOW_S, Brake, check, exceeds, parse_share
-from fsdm.errors import BrakedError, InvalidInputError
+from fsdm.model.errors import BrakedError, InvalidInputError
+from fsdm.reconcile.brake import MANY_CHUNKS, WINDOW_S, Brake, check, exceeds, parse_share
 
 
 @pytest.mark.parametrize(

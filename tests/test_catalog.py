@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fsdm import catalog as catalog_module
-from fsdm.catalog import RACY_NS, Catalog
-from fsdm.errors import DataDirectoryError
-from fsdm.layout import Layout, Place
+from fsdm.model.errors import DataDirectoryError
+from fsdm.model.layout import Layout, Place
+from fsdm.store import catalog as catalog_module
+from fsdm.store.catalog import RACY_NS, Catalog
 from tests.kit import PATIENCE_S, an_id
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fsdm import DataManager
-from fsdm.cli import build_parser
-from fsdm.verbs import VERBS
+from fsdm.cli.commands import VERBS
+from fsdm.cli.main import build_parser
 from tests.kit import PATIENCE_S, an_id, chunk_dir, entries, eventually, put_want, touch_delete
 from tests.processes import FSDM, begun, fsdm, fsdm_json, kill_group, owner, reconciling, running, shell_holding
 from tests.test_session import Host
@@ -374,7 +374,7 @@ def test_a_reconciler_whose_events_find_no_room_says_so_once_and_goes_on(data_di
 
 def test_reading_verbs_load_neither_pydantic_nor_requests_nor_watchdog(data_dir: Path, chunk: DataChunk) -> None:
     code = (
-        "import sys; from fsdm.cli import main; main(sys.argv[1:]); "
+        "import sys; from fsdm.cli.main import main; main(sys.argv[1:]); "
         "print({'pydantic', 'requests', 'watchdog'} & set(sys.modules), file=sys.stderr)"
     )
     for verb in (["ls"], ["find", chunk.dataset_id, "0"], ["delete", an_id()], ["wait", chunk.id], ["status"]):
@@ -413,7 +413,7 @@ def test_what_a_server_says_moves_no_cursor(data_dir: Path) -> None:
 
 def test_every_verb_of_the_parser_is_carried_out_somewhere() -> None:
     for name in VERBS:
-        verb = import_module(f"fsdm.verbs.{name}")
+        verb = import_module(f"fsdm.cli.commands.{name}")
         assert callable(verb.run)
         assert verb.EXAMPLES.endswith("\n")
         assert all(line.startswith("fsdm ") or "| fsdm " in line for line in verb.EXAMPLES.splitlines())
@@ -421,9 +421,9 @@ def test_every_verb_of_the_parser_is_carried_out_somewhere() -> None:
 
 
 def test_a_verb_loads_no_other_verb() -> None:
-    code = "import sys; from fsdm.cli import build_parser; build_parser({'ls'}); print(*sys.modules)"
+    code = "import sys; from fsdm.cli.main import build_parser; build_parser({'ls'}); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert {name for name in done.stdout.split() if name.startswith("fsdm.verbs.")} == {"fsdm.verbs.ls"}
+    assert {name for name in done.stdout.split() if name.startswith("fsdm.cli.commands.")} == {"fsdm.cli.commands.ls"}
 
 
 def test_retry_tries_again_at_once_what_fails_and_nothing_else(data_dir: Path, source: Source) -> None:

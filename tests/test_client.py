@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fsdm import Client, DataManager
-from fsdm.errors import (
+from fsdm.model.errors import (
     ClosedError,
     DataDirectoryError,
     ForeignProcessError,
@@ -20,7 +20,7 @@ from fsdm.errors import (
     UnknownFormatError,
     WaitTimeoutError,
 )
-from fsdm.layout import U64_MAX, Layout, Place
+from fsdm.model.layout import U64_MAX, Layout, Place
 from tests.kit import PATIENCE_S, an_id, entries, put_want, touch_delete
 from tests.test_intents import a_want
 from tests.test_locks import can_lock, in_a_fork

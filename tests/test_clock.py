@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from fsdm.clock import ago, lasting, moment
+from fsdm.model.clock import ago, lasting, moment
 
 NOON = time.mktime((2026, 5, 17, 12, 0, 0, 0, 0, -1))
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fsdm import DataManager, Limits
-from fsdm.config import CONFIG_MAX_BYTES, KEYS, in_words, parse_config, read_config
-from fsdm.errors import DataDirectoryError, InvalidInputError
-from fsdm.layout import Layout
+from fsdm.cli.config import CONFIG_MAX_BYTES, KEYS, in_words, parse_config, read_config
+from fsdm.model.errors import DataDirectoryError, InvalidInputError
+from fsdm.model.layout import Layout
 from tests.kit import PATIENCE_S, eventually, failure
 
 if TYPE_CHECKING:

@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from urllib3 import HTTPHeaderDict
 from urllib3.exceptions import ProtocolError, ReadTimeoutError
 
-from fsdm.connection import Pool, _Answer, cut_by
-from fsdm.errors import HostError, StoppedError
-from fsdm.fetcher import HttpFetcher
-from fsdm.fs import FileSystem
-from fsdm.model import FileSource
-from fsdm.parts import Part
-from fsdm.stop import Stop
+from fsdm.concurrency.cancellation import Stop
+from fsdm.model.documents import FileSource
+from fsdm.model.errors import HostError, StoppedError
+from fsdm.store.filesystem import FileSystem
+from fsdm.transfer.fetcher import HttpFetcher
+from fsdm.transfer.http.connection import Pool, _Answer, cut_by
+from fsdm.transfer.resume_record import Part
 from tests.kit import PATIENCE_S, eventually
 from tests.test_fetcher import InThread
 from tests.test_session import Host
@@ -70,7 +70,7 @@ def test_an_answer_that_urllib3_refuses_does_not_stay_open(
             made.append(self)
             super().begin()
 
-    monkeypatch.setattr("fsdm.connection.Guarded.response_class", Seen)
+    monkeypatch.setattr("fsdm.transfer.http.connection.Guarded.response_class", Seen)
     with Host() as host:
         host.default = b"HTTP/1.1 200 OK\r\n" + more + b"Content-Length: 4, 5\r\n\r\nbody"
         part = Part(str(tmp_path / "file"))
@@ -198,7 +198,7 @@ class Endless:
 def test_what_goes_on_for_ever_around_a_body_is_an_error(
     first: bytes, more: bytes, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("fsdm.connection.HEAD_S", 0.1)
+    monkeypatch.setattr("fsdm.transfer.http.connection.HEAD_S", 0.1)
     with Endless(first, more) as url, pytest.raises(HostError, match="the head of the answer does not end"):
         HttpFetcher().fetch(FileSource(url=url), Part(str(tmp_path / "f")), FileSystem(), Stop())
 

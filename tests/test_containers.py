@@ -20,9 +20,9 @@ import pytest
 import yaml
 
 from fsdm import DataManager, Limits
-from fsdm.cli import build_parser
-from fsdm.gauges import read_gauges
-from fsdm.size import parse_size
+from fsdm.cli.main import build_parser
+from fsdm.model.units import parse_size
+from fsdm.monitoring.gauges import read_gauges
 from tests.kit import PATIENCE_S, chunk_dir, eventually
 
 if TYPE_CHECKING:

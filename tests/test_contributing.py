@@ -51,23 +51,12 @@ def test_the_verb_of_the_page_is_added_by_what_the_page_says_and_passes_the_test
     assert "--at-least N" in shown
     assert "fsdm count -d data" in shown
     assert ".SS fsdm count" in _python(fork, "-m", "fsdm", "man").stdout
-    house = _python(fork, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_house.py", "-k", "count or floor")
+    house = _python(fork, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_architecture.py", "-k", "count or layers")
     assert house.returncode == 0, house.stdout
     for check in (["ruff", "check"], ["ruff", "format", "--check"]):
         pytest.importorskip("ruff", reason="ruff is in the extra `dev`")
-        done = _python(fork, "-m", *check, "fsdm/verbs/count.py", "tests/test_count.py")
+        done = _python(fork, "-m", *check, "fsdm/cli/commands/count.py", "tests/test_count.py")
         assert done.returncode == 0, done.stdout
-
-
-def test_the_floors_are_printed_with_what_each_room_owns() -> None:
-    [block] = [block for block in PAGE["The house"].of("sh") if not block.how]
-    done = subprocess.run(
-        ["bash", "-ec", f'python() {{ "{sys.executable}" "$@"; }}\n{block.text}'],
-        cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert len(done.stdout.splitlines()) == len(list((ROOT / "fsdm").rglob("*.py")))
-    assert re.search(r"^ 0, pure +errors +Everything that fsdm raises on purpose\.$", done.stdout, re.MULTILINE)
 
 
 def test_what_is_to_be_run_before_a_commit_is_what_ci_runs() -> None:

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fsdm import coverage as module
-from fsdm.coverage import KIND_OF, KINDS, NAMED, Atlas, Coverage, Kind, Segment, Tally, cover
-from fsdm.layout import U64_MAX
-from fsdm.status import ChunkStatus, State
+from fsdm.model.layout import U64_MAX
+from fsdm.status import coverage as module
+from fsdm.status.chunk_status import ChunkStatus, State
+from fsdm.status.coverage import KIND_OF, KINDS, NAMED, Atlas, Coverage, Kind, Segment, Tally, cover
 from tests.kit import an_id
 
 if TYPE_CHECKING:

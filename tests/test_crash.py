@@ -20,15 +20,15 @@ from crash_lives import LIVES, Story
 from crash_power import fail_everywhere
 from crash_tap import Tap
 
-import fsdm.apply
-import fsdm.data_dir
 import fsdm.manager
-import fsdm.repair
-from fsdm.apply import Applier
-from fsdm.fs import FileSystem
-from fsdm.layout import READY
-from fsdm.outcome import Done, Stale
-from fsdm.transfer import Transfer
+import fsdm.reconcile.apply
+import fsdm.reconcile.repair
+import fsdm.store.data_dir
+from fsdm.model.layout import READY
+from fsdm.reconcile.apply import Applier
+from fsdm.reconcile.outcome import Done, Stale
+from fsdm.store.filesystem import FileSystem
+from fsdm.transfer.file_transfer import Transfer
 from tests.test_mutations import Mutant, asides_left, marker_not_judged_aside, ready_before_the_files
 
 if TYPE_CHECKING:
@@ -36,9 +36,9 @@ if TYPE_CHECKING:
 
     from crash_life import Life
 
-    from fsdm.action import Publish
-    from fsdm.outcome import Outcome
-    from fsdm.state import Marker
+    from fsdm.model.state import Marker
+    from fsdm.reconcile.actions import Publish
+    from fsdm.reconcile.outcome import Outcome
 
 pytestmark = pytest.mark.timeout(600)  # the machine may be busy
 
@@ -209,7 +209,7 @@ def no_fsync_of_chunks(put: pytest.MonkeyPatch) -> None:
 
 def no_fsync_above_the_data_directory(put: pytest.MonkeyPatch) -> None:
     """The data directory itself may be lost."""
-    put.setattr(fsdm.data_dir, "_make_root", lambda path, fs: os.makedirs(path, exist_ok=True))
+    put.setattr(fsdm.store.data_dir, "_make_root", lambda path, fs: os.makedirs(path, exist_ok=True))
 
 
 def want_goes_before_the_dataset_is_fsynced(put: pytest.MonkeyPatch) -> None:
@@ -269,7 +269,7 @@ def opposite_may_come_back(put: pytest.MonkeyPatch) -> None:
     """A marker is removed for good before what has become of its opposite is durable."""
 
     def removed(self: Applier, path: str, judged: Marker, winner: tuple[str, Marker] | None) -> Outcome:
-        if not fsdm.apply.remove_marker(self._layout, self._fs, path, judged, winner):
+        if not fsdm.reconcile.apply.remove_marker(self._layout, self._fs, path, judged, winner):
             return Stale()
         self._fs.fsync_dir(os.path.dirname(path))
         return Done()
@@ -284,23 +284,23 @@ def want_is_not_kept(put: pytest.MonkeyPatch) -> None:
 
 def want_goes_before_it_comes_back(put: pytest.MonkeyPatch) -> None:
     """What was asked for is taken from beside the files before it stands as a want."""
-    back = fsdm.repair.put_want_back
+    back = fsdm.reconcile.repair.put_want_back
 
     def late(layout: Any, fs: FileSystem, kept: str, chunk_id: str) -> None:
         fs.rename(kept, f"{layout.trash}/kept")
         back(layout, fs, f"{layout.trash}/kept", chunk_id)
 
-    put.setattr(fsdm.repair, "put_want_back", late)
+    put.setattr(fsdm.reconcile.repair, "put_want_back", late)
 
 
 def a_want_that_came_back_stays_beside_a_delete(put: pytest.MonkeyPatch) -> None:
     """A want that came back is taken for a later intent than the delete that has come before it stood."""
-    put.setattr(fsdm.repair, "settle_want", lambda *_: None)
+    put.setattr(fsdm.reconcile.repair, "settle_want", lambda *_: None)
 
 
 def a_want_that_came_back_is_not_durable(put: pytest.MonkeyPatch) -> None:
     """What was asked for goes before the want that came of it is there for good."""
-    put.setattr(fsdm.repair, "_make_durable", lambda *_: None)
+    put.setattr(fsdm.reconcile.repair, "_make_durable", lambda *_: None)
 
 
 KILLED: dict[Mutant, str] = {

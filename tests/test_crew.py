@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fsdm.crew import Crew, InlineCrew, ThreadCrew
+from fsdm.concurrency.workers import Crew, InlineCrew, ThreadCrew
 from tests.kit import PATIENCE_S, eventually
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def test_work_that_raises_is_logged_and_takes_no_thread_with_it(caplog: pytest.L
     crew.submit(done.set)
     assert done.wait(PATIENCE_S)
     assert [(record.name, record.exc_text and "a defect of ours" in record.exc_text) for record in caplog.records] == [
-        ("fsdm.crew", True)
+        ("fsdm.concurrency.workers", True)
     ]
 
 

@@ -9,20 +9,22 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fsdm import Client, DataManager, Limits, brake, deletes
-from fsdm.brake import WINDOW_S
-from fsdm.crew import InlineCrew
-from fsdm.deletes import place_deletes
-from fsdm.intents import place_want
-from fsdm.reconciler import Reconciler
+from fsdm import Client, DataManager, Limits
+from fsdm.concurrency.workers import InlineCrew
+from fsdm.reconcile import brake
+from fsdm.reconcile import delete_brake as deletes
+from fsdm.reconcile.brake import WINDOW_S
+from fsdm.reconcile.delete_brake import place_deletes
+from fsdm.reconcile.reconciler import Reconciler
+from fsdm.store.markers import place_want
 from tests.kit import an_id, entries, eventually, put_want, touch_delete
 from tests.processes import fsdm, fsdm_json, reconciling, running, shell_holding
 from tests.test_difference import of_place
 from tests.test_refs import put_chunk
 
 if TYPE_CHECKING:
-    from fsdm.events import Event
-    from fsdm.layout import Layout, Place
+    from fsdm.model.events import Event
+    from fsdm.model.layout import Layout, Place
 
 BRAKED = Limits(brake_share=0.25, durability="none")
 UNBRAKED = Limits(durability="none")

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fsdm import InvalidInputError, cli
+from fsdm import InvalidInputError
+from fsdm.cli import main as cli
+from fsdm.cli.demo import demo
+from fsdm.cli.demo.cast import Cast
+from fsdm.cli.demo.check import end_state_faults
+from fsdm.cli.demo.source import Source, content, sha256_of
 from fsdm.client import Client
-from fsdm.demo import demo
-from fsdm.demo.cast import Cast
-from fsdm.demo.check import end_state_faults
-from fsdm.demo.source import Source, content, sha256_of
 from tests.kit import chunk_dir, eventually
 from tests.processes import begun
 
@@ -285,7 +286,8 @@ def test_a_scale_that_is_no_size_is_refused(scale: float) -> None:
 def test_an_interrupt_leaves_neither_processes_nor_directories_behind(tmp_path: Path) -> None:
     # a shell may have started us with SIGINT ignored, which a new process would inherit
     code = (
-        "import signal, sys; signal.signal(2, signal.default_int_handler); from fsdm.cli import main; sys.exit(main())"
+        "import signal, sys; signal.signal(2, signal.default_int_handler); "
+        "from fsdm.cli.main import main; sys.exit(main())"
     )
     with begun(
         command(code=code), env=environment(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8"
@@ -304,7 +306,7 @@ def test_an_interrupt_leaves_neither_processes_nor_directories_behind(tmp_path: 
 def with_handler(number: int, handler: str) -> list[str]:
     """The demo, whatever we have inherited: a shell may have started us with this signal ignored."""
     handled = f"import signal, sys; signal.signal({int(number)}, signal.{handler})"
-    return command(code=f"{handled}; from fsdm.cli import main; sys.exit(main())")
+    return command(code=f"{handled}; from fsdm.cli.main import main; sys.exit(main())")
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])

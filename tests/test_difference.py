@@ -10,11 +10,11 @@ import pytest
 from blake3 import blake3
 
 from fsdm import DataChunk, DataManager
-from fsdm.assignment import Assignment
-from fsdm.difference import Comparison, Difference, place
-from fsdm.errors import DataDirectoryError
-from fsdm.intents import place_delete, place_want
-from fsdm.layout import RELEASE, Layout
+from fsdm.cli.assignment import Assignment
+from fsdm.cli.difference import Comparison, Difference, place
+from fsdm.model.errors import DataDirectoryError
+from fsdm.model.layout import RELEASE, Layout
+from fsdm.store.markers import place_delete, place_want
 from tests.kit import PATIENCE_S, an_id, content, put_want, touch_delete
 from tests.processes import fsdm, fsdm_json
 from tests.test_intents import markers
@@ -23,7 +23,7 @@ from tests.test_refs import put_chunk
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from fsdm.layout import Place
+    from fsdm.model.layout import Place
     from tests.kit import Source
 
 

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fsdm import DataManager, Limits
-from fsdm.crew import InlineCrew
-from fsdm.disk import Disk
-from fsdm.errors import DiskError
-from fsdm.fs import FileSystem
-from fsdm.outage import PROBE_LAST_S
-from fsdm.verdict import TRIES
+from fsdm.concurrency.workers import InlineCrew
+from fsdm.model.errors import DiskError
+from fsdm.reconcile.disk_outage import Disk
+from fsdm.reconcile.outage import PROBE_LAST_S
+from fsdm.reconcile.verdict import TRIES
+from fsdm.store.filesystem import FileSystem
 from tests.kit import PATIENCE_S, eventually, failure, put_want, touch_delete
 from tests.processes import fsdm, fsdm_json
 from tests.test_fs import Recorder
@@ -25,8 +25,8 @@ from tests.test_refs import put_chunk
 from tests.test_room import Inline, a_fetch
 
 if TYPE_CHECKING:
-    from fsdm.events import Event
-    from fsdm.layout import Layout
+    from fsdm.model.events import Event
+    from fsdm.model.layout import Layout
     from tests.kit import Source
 
 __all__ = ["small_disk"]  # a fixture

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fsdm.cli import build_parser
-from fsdm.manpage import actions_of, verbs_of
+from fsdm.cli.main import build_parser
+from fsdm.cli.manpage import actions_of, verbs_of
 from tests.kit import content
 from tests.pages import PAGES, commands, like, parsed, sections
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fsdm.document import declared_bytes, read_document, read_object
+from fsdm.store.json_files import declared_bytes, read_document, read_object
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_what_cannot_be_read_is_an_error_or_nothing(path: str, monkeypatch: pyte
     def refuse(*args: object) -> None:
         raise PermissionError(path)
 
-    monkeypatch.setattr("fsdm.document.read_regular", refuse)
+    monkeypatch.setattr("fsdm.store.json_files.read_regular", refuse)
     assert read_document(path) == {}
     with pytest.raises(PermissionError):
         read_object(path, 100)

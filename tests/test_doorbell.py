@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from fsdm.doorbell import MANY_RINGS, Doorbell
+from fsdm.reconcile.doorbell import MANY_RINGS, Doorbell
 from tests.kit import PATIENCE_S
 
 

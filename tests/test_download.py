@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import pytest
 from blake3 import blake3
 
-from fsdm.download import SMALL_BYTES, fetch_chunk
-from fsdm.errors import StoppedError, TransferError
-from fsdm.fetcher import HttpFetcher
-from fsdm.fs import FileSystem
-from fsdm.lanes import Lanes
-from fsdm.model import DataChunk, FileEntry, FileSource
-from fsdm.stop import Stop
+from fsdm.concurrency.cancellation import Stop
+from fsdm.model.documents import DataChunk, FileEntry, FileSource
+from fsdm.model.errors import StoppedError, TransferError
+from fsdm.store.filesystem import FileSystem
+from fsdm.transfer.chunk_download import SMALL_BYTES, fetch_chunk
+from fsdm.transfer.fetcher import HttpFetcher
+from fsdm.transfer.scheduler import Lanes
 from tests.kit import PATIENCE_S, an_id, content, expected, files_of
 from tests.test_fetcher import InThread
 from tests.test_fs import Recorder
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from fsdm.download import Fetcher
-    from fsdm.model import Manifest
-    from fsdm.parts import Part
+    from fsdm.model.documents import Manifest
+    from fsdm.transfer.chunk_download import Fetcher
+    from fsdm.transfer.resume_record import Part
     from tests.kit import Source
 
 NAMES = ["d", "a", "c", "b"]

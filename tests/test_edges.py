@@ -12,27 +12,27 @@ from pathlib import Path
 
 import pytest
 
-from fsdm import refs as refs_module
-from fsdm.action import Overrule, Retire
-from fsdm.audit import damage
-from fsdm.catalog import Catalog
 from fsdm.client import Client
-from fsdm.document import read_manifest
-from fsdm.errors import DataDirectoryError, FsdmError, StoppedError, TransferError
-from fsdm.fetcher import HttpFetcher
-from fsdm.fs import FileSystem, exists
-from fsdm.intents import place_want
-from fsdm.layout import Place
-from fsdm.marker_removal import finish_removals, remove_marker
-from fsdm.model import DataChunk, FileSource
-from fsdm.outcome import Stale
-from fsdm.parts import Part
-from fsdm.plan import NO_MEMO, decide
-from fsdm.refs import Refs
-from fsdm.scan import look
-from fsdm.session import shown
-from fsdm.status import read_status
-from fsdm.stop import Stop
+from fsdm.concurrency.cancellation import Stop
+from fsdm.model.documents import DataChunk, FileSource
+from fsdm.model.errors import DataDirectoryError, FsdmError, StoppedError, TransferError
+from fsdm.model.layout import Place
+from fsdm.reconcile.actions import Overrule, Retire
+from fsdm.reconcile.outcome import Stale
+from fsdm.reconcile.plan import NO_MEMO, decide
+from fsdm.status.chunk_status import read_status
+from fsdm.store import refs as refs_module
+from fsdm.store.catalog import Catalog
+from fsdm.store.filesystem import FileSystem, exists
+from fsdm.store.json_files import read_manifest
+from fsdm.store.marker_removal import finish_removals, remove_marker
+from fsdm.store.markers import place_want
+from fsdm.store.refs import Refs
+from fsdm.store.scan import look
+from fsdm.transfer.fetcher import HttpFetcher
+from fsdm.transfer.http.session import shown
+from fsdm.transfer.resume_record import Part
+from fsdm.verify.manifest_check import damage
 from tests.kit import Source, an_id, put_want, touch_delete
 from tests.test_apply import Bench
 from tests.test_fetcher import InThread, fetch, full_server
@@ -131,9 +131,9 @@ def test_a_finalizer_that_closes_a_ref_inside_take_does_not_hang(layout, monkeyp
 def test_a_want_on_a_full_disk_is_refused_and_not_cut(layout):
     script = """
 import resource, sys
-from fsdm.layout import Layout
-from fsdm.intents import place_want
-from fsdm.errors import FsdmError
+from fsdm.model.layout import Layout
+from fsdm.store.markers import place_want
+from fsdm.model.errors import FsdmError
 from tests.test_intents import a_want
 c = a_want(id=sys.argv[2])
 resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
@@ -260,7 +260,7 @@ def test_a_want_with_a_key_self_is_a_want():
 
 
 def test_confirm_syncs_the_rename_that_a_crash_cut_off(layout):
-    from fsdm.action import Confirm, Fetch, Publish
+    from fsdm.reconcile.actions import Confirm, Fetch, Publish
     from tests.test_apply import a_chunk
     from tests.test_fs import Recorder
 
@@ -286,7 +286,7 @@ def test_a_lock_exception_is_ours(layout, monkeypatch):
     def refuse(fd, flags):
         raise OSError(errno.ENOLCK, "no locks")
 
-    monkeypatch.setattr("fsdm.locks.try_flock", refuse)
+    monkeypatch.setattr("fsdm.store.flock.try_flock", refuse)
     with pytest.raises(FsdmError):
         place_want(layout, a_want())
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fsdm import endpoint
-from fsdm.endpoint import MANY, Endpoint, parse_address
-from fsdm.errors import InvalidInputError
-from fsdm.health import Verdict
+from fsdm.model.errors import InvalidInputError
+from fsdm.monitoring import http_endpoint as endpoint
+from fsdm.monitoring.health import Verdict
+from fsdm.monitoring.http_endpoint import MANY, Endpoint, parse_address
 from tests.kit import PATIENCE_S, eventually
 
 if TYPE_CHECKING:

@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from fsdm.action import Absolve, Action, Clear, Fetch
-from fsdm.crew import InlineCrew
-from fsdm.errands import Errands
-from fsdm.outcome import Done, Failed, Stopped
-from fsdm.state import ChunkState, Marker
+from fsdm.concurrency.workers import InlineCrew
+from fsdm.model.state import ChunkState, Marker
+from fsdm.reconcile.actions import Absolve, Action, Clear, Fetch
+from fsdm.reconcile.executor import Errands
+from fsdm.reconcile.outcome import Done, Failed, Stopped
 from tests.kit import an_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fsdm.events import Event
-    from fsdm.outcome import Outcome
-    from fsdm.stop import Stop
+    from fsdm.concurrency.cancellation import Stop
+    from fsdm.model.events import Event
+    from fsdm.reconcile.outcome import Outcome
 
 ID = an_id()
 WANT = Marker(1, 1, 2, 3)

@@ -9,8 +9,8 @@ from typing import get_args
 
 import pytest
 
-from fsdm import errors
-from fsdm.errors import (
+from fsdm.model import errors
+from fsdm.model.errors import (
     DataDirectoryError,
     DiskError,
     FsdmError,

@@ -8,7 +8,7 @@ from typing import get_args
 
 import pytest
 
-from fsdm.events import PHRASES, SYMBOLS, Event, Kind
+from fsdm.model.events import PHRASES, SYMBOLS, Event, Kind
 
 ID = "0123456789abcdef" * 4
 

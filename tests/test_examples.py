@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fsdm import DataManager, cli
-from fsdm.verbs import VERBS
+from fsdm import DataManager
+from fsdm.cli import main as cli
+from fsdm.cli.commands import VERBS
 from tests.kit import PATIENCE_S, an_id, entries, eventually
 from tests.processes import kill_group, owner, reconciling, shell_holding
 
@@ -32,7 +33,7 @@ EXAMPLES = [
     *(
         pytest.param(line, id=line.partition("#")[0].strip())
         for verb in VERBS
-        for line in import_module(f"fsdm.verbs.{verb}").EXAMPLES.splitlines()
+        for line in import_module(f"fsdm.cli.commands.{verb}").EXAMPLES.splitlines()
     ),
 ]
 # it goes on until it is told to stop
@@ -125,6 +126,6 @@ def has_begun(command: str, shell: subprocess.Popen[str], at: Path) -> bool:
 
 def test_every_example_speaks_of_its_verb() -> None:
     for verb in VERBS:
-        lines = import_module(f"fsdm.verbs.{verb}").EXAMPLES.splitlines()
+        lines = import_module(f"fsdm.cli.commands.{verb}").EXAMPLES.splitlines()
         assert lines
         assert all(re.search(rf"\bfsdm (.* )?{verb}\b", line) for line in lines)

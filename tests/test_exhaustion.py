@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fsdm import DataManager
-from fsdm.errors import WaitTimeoutError
-from fsdm.fetcher import HttpFetcher
-from fsdm.layout import Layout
-from fsdm.leader_lock import reconciler_owner
+from fsdm.model.errors import WaitTimeoutError
+from fsdm.model.layout import Layout
+from fsdm.store.leader_lock import reconciler_owner
+from fsdm.transfer.fetcher import HttpFetcher
 from tests.kit import PATIENCE_S, chunk_dir, entries, eventually, expected, failure, files_of, put_want, touch_delete
 from tests.processes import owner
 from tests.slips import Slip
@@ -31,7 +31,7 @@ from tests.test_processes import small_disk
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from fsdm.model import FileEntry, FileSource
+    from fsdm.model.documents import FileEntry, FileSource
     from tests.kit import Source
 
 __all__ = ["small_disk"]  # a fixture
@@ -85,7 +85,7 @@ def child(program: str, data_dir: Path) -> Iterator[Callable[[str], None]]:
 WITHOUT_DESCRIPTORS = """
 import os, resource, threading
 from fsdm import DataManager
-from fsdm.reconciler import Reconciler
+from fsdm.reconcile.reconciler import Reconciler
 resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
 taken, step, failed = [], Reconciler.step, threading.Semaphore(0)
 
@@ -281,7 +281,9 @@ def test_a_disk_that_turns_read_only_keeps_what_is_here_in_service_and_all_resum
 AS_NOBODY = f"""
 import encodings.idna, os
 from fsdm import DataManager, Limits
-from fsdm import manager, status, verbs
+from fsdm import manager
+from fsdm.status import chunk_status as status
+from fsdm.cli import commands as verbs
 os.setgroups([])
 os.setgid({NOBODY})
 os.setuid({NOBODY})
@@ -411,7 +413,7 @@ def test_a_chunk_that_may_not_be_read_keeps_no_other_from_the_audit(nobodys: Pat
 
 
 RUN = """
-from fsdm.cli import main
+from fsdm.cli.main import main
 main(["run", "-d", sys.argv[1]])
 """
 
@@ -476,81 +478,83 @@ THREADLESS = test_what_was_to_be_done_without_a_thread_is_done_once_there_is_one
 FAULTS = [
     Fault(
         "a pass that fails is the last one",
-        Slip("fsdm.reconciler:Reconciler._run", "except Exception as e:", "except ZeroDivisionError as e:"),
+        Slip("fsdm.reconcile.reconciler:Reconciler._run", "except Exception as e:", "except ZeroDivisionError as e:"),
         STARVED,
     ),
     Fault(
         "what nobody thought of leaves its id busy",
-        Slip("fsdm.errands:Errands._carry_out", "except Exception as e:", "except OSError as e:"),
+        Slip("fsdm.reconcile.executor:Errands._carry_out", "except Exception as e:", "except OSError as e:"),
         test_a_worker_without_memory_holds_up_no_other_and_tries_again,
         {"error": MemoryError()},
     ),
     Fault(
         "a directory that cannot be listed ends the scan",
-        Slip("fsdm.scan:_names", "except OSError as e:", "except FileNotFoundError as e:"),
+        Slip("fsdm.store.scan:_names", "except OSError as e:", "except FileNotFoundError as e:"),
         test_a_directory_that_may_not_be_listed_holds_up_nothing,
     ),
     Fault(
         "a dataset that cannot be listed ends the refresh",
-        Slip("fsdm.catalog:Catalog._refresh_dataset", "except OSError as e:", "except FileExistsError as e:"),
+        Slip("fsdm.store.catalog:Catalog._refresh_dataset", "except OSError as e:", "except FileExistsError as e:"),
         test_a_dataset_that_may_not_be_listed_holds_up_no_other_and_loses_no_delete,
     ),
     Fault(
         "a failure that cannot be read ends the pass",
-        Slip("fsdm.document:read_failure", "(OSError, InvalidInputError)", "InvalidInputError"),
+        Slip("fsdm.store.json_files:read_failure", "(OSError, InvalidInputError)", "InvalidInputError"),
         test_a_failure_that_may_not_be_read_is_as_if_it_had_never_been,
     ),
     Fault(
         "a delete goes though nobody knows",
-        Slip("fsdm.apply:Applier._forget", "refused is not None", "False"),
+        Slip("fsdm.reconcile.apply:Applier._forget", "refused is not None", "False"),
         test_a_dataset_that_may_not_be_listed_holds_up_no_other_and_loses_no_delete,
     ),
     Fault(
         "a delete waits for what is none of its business",
-        Slip("fsdm.apply:Applier._forget", "action.id not in self._retired", "True"),
+        Slip("fsdm.reconcile.apply:Applier._forget", "action.id not in self._retired", "True"),
         test_a_dataset_that_may_not_be_listed_holds_up_no_other_and_loses_no_delete,
     ),
     Fault(
         "a chunk that cannot be measured ends the pass",
-        Slip("fsdm.extents:bytes_in", "except OSError as e:", "except FileExistsError as e:"),
+        Slip("fsdm.store.disk_usage:bytes_in", "except OSError as e:", "except FileExistsError as e:"),
         test_a_chunk_that_may_not_be_looked_into_is_kept_and_holds_up_no_other,
     ),
     Fault(
         "a chunk that cannot be read ends the audit",
-        Slip("fsdm.audit:Audit._run", "except OSError as e:", "except FileNotFoundError as e:"),
+        Slip("fsdm.verify.manifest_check:Audit._run", "except OSError as e:", "except FileNotFoundError as e:"),
         test_a_chunk_that_may_not_be_read_keeps_no_other_from_the_audit,
     ),
     Fault(
         "what the disk refuses is a defect of ours",
-        Slip("fsdm.apply:Applier.apply", "except OSError as e:", "except FileNotFoundError as e:"),
+        Slip("fsdm.reconcile.apply:Applier.apply", "except OSError as e:", "except FileNotFoundError as e:"),
         test_a_chunk_that_may_not_be_looked_into_is_kept_and_holds_up_no_other,
     ),
     Fault(
         "a probe that fails is the last one",
-        Slip("fsdm.disk:Disk._probe", "except OSError as e:", "except FileNotFoundError as e:"),
+        Slip("fsdm.reconcile.disk_outage:Disk._probe", "except OSError as e:", "except FileNotFoundError as e:"),
         test_a_disk_that_turns_read_only_keeps_what_is_here_in_service_and_all_resumes_by_itself,
     ),
     Fault(
         "a thread that is refused ends the pass",
-        Slip("fsdm.crew:ThreadCrew._hire", "except RuntimeError as e:", "except ZeroDivisionError as e:"),
+        Slip(
+            "fsdm.concurrency.workers:ThreadCrew._hire", "except RuntimeError as e:", "except ZeroDivisionError as e:"
+        ),
         THREADLESS,
         {"crew": "fsdm-fetch"},
     ),
     Fault(
         "a thread that is refused is told of again and again",
-        Slip("fsdm.crew:ThreadCrew._hire", "if not self._short:", "if True:"),
+        Slip("fsdm.concurrency.workers:ThreadCrew._hire", "if not self._short:", "if True:"),
         THREADLESS,
         {"crew": "fsdm-fetch"},
     ),
     Fault(
         "nobody starts the threads that were refused",
-        Slip("fsdm.crew:ThreadCrew.hire", "self._hire()", "pass"),
+        Slip("fsdm.concurrency.workers:ThreadCrew.hire", "self._hire()", "pass"),
         THREADLESS,
         {"crew": "fsdm-hand"},
     ),
     Fault(
         "a lane without threads fails what it is given",
-        Slip("fsdm.lanes:Lanes._hire", "except RuntimeError as e:", "except ZeroDivisionError as e:"),
+        Slip("fsdm.transfer.scheduler:Lanes._hire", "except RuntimeError as e:", "except ZeroDivisionError as e:"),
         THREADLESS,
         {"crew": "fsdm-connection"},
     ),
@@ -561,13 +565,15 @@ FAULTS = [
     ),
     Fault(
         "without inotify there is no reconciler",
-        Slip("fsdm.watch:Watch._begin", "except (OSError, RuntimeError) as e:", "except RuntimeError as e:"),
+        Slip(
+            "fsdm.reconcile.watcher:Watch._begin", "except (OSError, RuntimeError) as e:", "except RuntimeError as e:"
+        ),
         test_a_user_without_inotify_is_served_by_scans_and_by_events_once_there_is_some,
         {"what": "instances"},
     ),
     Fault(
         "inotify is asked for once",
-        Slip("fsdm.watch:Watch.arm", "if not self._is_on", "if self._told or not self._is_on"),
+        Slip("fsdm.reconcile.watcher:Watch.arm", "if not self._is_on", "if self._told or not self._is_on"),
         test_a_user_without_inotify_is_served_by_scans_and_by_events_once_there_is_some,
         {"what": "watches"},
     ),

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fsdm.explain import explain_chunks
-from fsdm.layout import Layout
-from fsdm.limits import Limits
 from fsdm.manager import DataManager
+from fsdm.model.layout import Layout
+from fsdm.model.limits import Limits
+from fsdm.status.explain import explain_chunks
 from tests.kit import an_id, eventually, put_want, touch_delete
 from tests.processes import fsdm, fsdm_json, reconciling, shell_holding
 from tests.test_intents import a_want
@@ -21,7 +21,7 @@ from tests.test_status import FILES, put_failure, put_partial
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from fsdm.reasons import Explanation
+    from fsdm.status.explain_text import Explanation
     from tests.kit import Source
 
 
@@ -95,7 +95,7 @@ def test_how_many_are_ahead_is_counted(layout: Layout, data_dir: Path) -> None:
         eventually(lambda later=later: _tick(data_dir) > later)  # type: ignore[misc]
     put_partial(data_dir, running.id, **{"a.parquet": 3})
     with DataManager(data_dir, reconcile=False) as dm:
-        from fsdm.leader_lock import ReconcilerLock
+        from fsdm.store.leader_lock import ReconcilerLock
 
         lock = ReconcilerLock(dm.layout)
         assert why(layout, mine.id).why == ("it waits for its turn: 1 downloads run, and 1 older wants wait",)
@@ -135,7 +135,7 @@ def test_a_failure_that_says_nonsense_is_told_as_such(layout: Layout, data_dir: 
 
 @pytest.mark.parametrize("text", ["", "[1]", "nobody", '{"pid": "x"}'])
 def test_a_lock_that_says_nonsense_is_still_a_reconciler(layout: Layout, data_dir: Path, text: str) -> None:
-    from fsdm.leader_lock import ReconcilerLock
+    from fsdm.store.leader_lock import ReconcilerLock
 
     lock = ReconcilerLock(layout)
     (data_dir / "LOCK").write_text(text)

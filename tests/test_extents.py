@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fsdm.extents import came_in
+from fsdm.store.disk_usage import came_in
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,7 +51,7 @@ def test_what_is_set_aside_does_not_count(partial: Path) -> None:
 
 
 def test_a_file_in_very_many_pieces_is_bounded(partial: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fsdm.extents.EXTENTS_MAX", 2)
+    monkeypatch.setattr("fsdm.store.disk_usage.EXTENTS_MAX", 2)
     with (partial / "data" / "a").open("wb") as file:
         for number in range(5):
             os.pwrite(file.fileno(), b"x" * 4096, number * 64 * 1024)

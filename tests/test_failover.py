@@ -220,7 +220,8 @@ MUTANTS = {
     "lets go at once": "fsdm.manager._end = lambda reconciler, lock: (lock.close(), reconciler.stop())",
     "lets go after a while": "fsdm.manager._close_when_ended = lambda reconciler, lock: lock.close()",
     "shares LOCK": (
-        "fsdm.data_dir.check_flock = lambda *_, **__: None; fsdm.leader_lock.EXCLUSIVE = fsdm.leader_lock.SHARED"
+        "fsdm.store.data_dir.check_flock = lambda *_, **__: None; "
+        "fsdm.store.leader_lock.EXCLUSIVE = fsdm.store.leader_lock.SHARED"
     ),
     "LOCK alone": "ReconcilerLock._lock_trash = lambda self, layout: True",
 }

@@ -17,16 +17,16 @@ import pytest
 from blake3 import blake3
 
 from fsdm import DataManager
-from fsdm import body as body_module
-from fsdm import fetcher as fetcher_module
-from fsdm.errors import HostError, StoppedError, TransferError
-from fsdm.fetcher import HttpFetcher
-from fsdm.fs import FileSystem
-from fsdm.model import FileSource
-from fsdm.parts import Part
-from fsdm.rate import Floor, Rate
-from fsdm.session import shown
-from fsdm.stop import Stop
+from fsdm.concurrency.cancellation import Stop
+from fsdm.concurrency.rate_limit import Floor, Rate
+from fsdm.model.documents import FileSource
+from fsdm.model.errors import HostError, StoppedError, TransferError
+from fsdm.store.filesystem import FileSystem
+from fsdm.transfer import fetcher as fetcher_module
+from fsdm.transfer.fetcher import HttpFetcher
+from fsdm.transfer.http import body as body_module
+from fsdm.transfer.http.session import shown
+from fsdm.transfer.resume_record import Part
 from tests.kit import PATIENCE_S, Source, content, eventually
 from tests.test_fs import Recorder
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-    from fsdm.model import FileEntry
+    from fsdm.model.documents import FileEntry
 
 DATA = content("a file", 300_000)
 SHA256 = hashlib.sha256(DATA).hexdigest()

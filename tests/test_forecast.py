@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fsdm import DataChunk, Limits
-from fsdm.forecast import Forecast, Step, foresee
-from fsdm.intents import place_delete, place_verify, place_want
-from fsdm.model import Failure
-from fsdm.plan import stamp
+from fsdm.model.documents import Failure
+from fsdm.reconcile.dry_run import Forecast, Step, foresee
+from fsdm.reconcile.plan import stamp
+from fsdm.store.markers import place_delete, place_verify, place_want
 from tests.kit import an_id, failure, put_want, touch_delete
 from tests.processes import fsdm, fsdm_json, reconciling, shell_holding
 from tests.test_difference import of_place
@@ -21,7 +21,7 @@ from tests.test_intents import judged
 from tests.test_refs import put_chunk
 
 if TYPE_CHECKING:
-    from fsdm.layout import Layout
+    from fsdm.model.layout import Layout
     from tests.kit import Source
 
 FREE = Limits()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fsdm.fs import FileSystem, Space, read_space
+from fsdm.store.filesystem import FileSystem, Space, read_space
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -27,24 +27,26 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from requests.structures import CaseInsensitiveDict
 
-from fsdm import DataManager, answer, cli
-from fsdm.audit import damage
-from fsdm.catalog import Catalog
-from fsdm.data_dir import check_format, make_layout
-from fsdm.document import read_manifest
-from fsdm.errors import DataDirectoryError, InvalidInputError, PolicyError, TransferError
-from fsdm.fetcher import HttpFetcher
-from fsdm.fs import FileSystem, is_directory
-from fsdm.layout import FILES_MAX, MANIFEST_MAX_BYTES, U64_MAX, WANT_MAX_BYTES, Layout, Place, is_chunk_dir
-from fsdm.leader_lock import reconciler_owner
-from fsdm.marker_removal import clear_temporaries, finish_removals
-from fsdm.model import DataChunk, Failure, FileSource, Manifest, PartsDocument
-from fsdm.parts import Part, Parts
-from fsdm.policy import Policy
-from fsdm.scan import look, scan
-from fsdm.size import parse_size
-from fsdm.status import read_status
-from fsdm.stop import Stop
+from fsdm import DataManager
+from fsdm.cli import main as cli
+from fsdm.concurrency.cancellation import Stop
+from fsdm.model.documents import DataChunk, Failure, FileSource, Manifest, PartsDocument
+from fsdm.model.errors import DataDirectoryError, InvalidInputError, PolicyError, TransferError
+from fsdm.model.layout import FILES_MAX, MANIFEST_MAX_BYTES, U64_MAX, WANT_MAX_BYTES, Layout, Place, is_chunk_dir
+from fsdm.model.source_policy import Policy
+from fsdm.model.units import parse_size
+from fsdm.status.chunk_status import read_status
+from fsdm.store.catalog import Catalog
+from fsdm.store.data_dir import check_format, make_layout
+from fsdm.store.filesystem import FileSystem, is_directory
+from fsdm.store.json_files import read_manifest
+from fsdm.store.leader_lock import reconciler_owner
+from fsdm.store.marker_removal import clear_temporaries, finish_removals
+from fsdm.store.scan import look, scan
+from fsdm.transfer.fetcher import HttpFetcher
+from fsdm.transfer.http import answer
+from fsdm.transfer.resume_record import Part, Parts
+from fsdm.verify.manifest_check import damage
 from tests.kit import PATIENCE_S, Source, an_id, chunk_dir, content
 from tests.test_connection import _Answer, read
 from tests.test_session import Host
@@ -325,7 +327,8 @@ def test_no_want_of_a_mebibyte_takes_much_memory_or_time(name: str, tmp_path: Pa
     (tmp_path / "want").write_bytes(bombs()[name])
     assert (tmp_path / "want").stat().st_size <= WANT_MAX_BYTES
     code = (
-        "from fsdm.model import DataChunk; from fsdm.errors import InvalidInputError; import sys, resource, time\n"
+        "from fsdm.model.documents import DataChunk; from fsdm.model.errors import InvalidInputError\n"
+        "import sys, resource, time\n"
         "text, before = open(sys.argv[1], 'rb').read(), resource.getrusage(resource.RUSAGE_SELF)\n"
         "try: DataChunk.parse_want(text, 'a' * 64)\n"
         "except InvalidInputError as e: print('refused', str(e)[:100], file=sys.stderr)\n"
@@ -348,7 +351,7 @@ def test_a_ready_with_ten_million_entries_is_not_read_beyond_its_bound(tmp_path:
             file.write(entry % number)
         file.truncate(10_000_000 * len(entry))  # the rest is a hole: what is beyond the bound is not looked at
     code = (
-        "from fsdm.audit import read_manifest; import sys, resource\n"
+        "from fsdm.verify.manifest_check import read_manifest; import sys, resource\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "print(read_manifest(sys.argv[1]), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
     )

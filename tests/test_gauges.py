@@ -5,17 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, get_args
 
 from fsdm import DataManager, Limits
-from fsdm.gauges import read_gauges
-from fsdm.state import State
-from fsdm.status import read_status
+from fsdm.model.state import State
+from fsdm.monitoring.gauges import read_gauges
+from fsdm.status.chunk_status import read_status
 from tests.kit import PATIENCE_S, an_id, eventually, touch_delete
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from fsdm import DataChunk
-    from fsdm.gauges import Gauges
-    from fsdm.ledger import Part
+    from fsdm.monitoring.gauges import Gauges
+    from fsdm.reconcile.ledger import Part
     from tests.kit import Source
 
 

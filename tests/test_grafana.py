@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from fsdm.metrics import METRICS
+from fsdm.monitoring.metrics import METRICS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

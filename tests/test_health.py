@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import fsdm.passes
+import fsdm.reconcile.loop
 from fsdm import DataManager
-from fsdm.health import DiskLook, health, look_at_disk, readiness
-from fsdm.heart import GRACE_S
+from fsdm.monitoring.health import DiskLook, health, look_at_disk, readiness
+from fsdm.reconcile.heartbeat import GRACE_S
 from tests.kit import PATIENCE_S, an_id, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from fsdm.layout import Layout
+    from fsdm.model.layout import Layout
 
 DISK = DiskLook("", free_bytes=1, size_bytes=2, free_inodes=3, read_only=False)
 
@@ -33,14 +33,14 @@ class Stuck:
         self.reached, self.gate, self.ahead_s = threading.Event(), threading.Event(), 0.0
         assert dm.reconciler is not None
         monkeypatch.setattr(dm.reconciler.heart, "_clock", lambda: time.monotonic() + self.ahead_s)
-        looks = fsdm.passes.look
+        looks = fsdm.reconcile.loop.look
 
         def look(*args: Any) -> Any:
             self.reached.set()
             assert self.gate.wait(PATIENCE_S)
             return looks(*args)
 
-        monkeypatch.setattr(fsdm.passes, "look", look)
+        monkeypatch.setattr(fsdm.reconcile.loop, "look", look)
         dm.delete_chunk(an_id())
         assert self.reached.wait(PATIENCE_S)
 
@@ -72,14 +72,14 @@ def test_a_loop_that_is_kept_is_well_until_the_grace_is_over_and_again_once_it_g
 def test_a_loop_whose_passes_all_fail_is_not_well_until_one_does_not(
     dm: DataManager, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    reconciler, ahead_s, looks = dm.reconciler, 0.0, fsdm.passes.look
+    reconciler, ahead_s, looks = dm.reconciler, 0.0, fsdm.reconcile.loop.look
     assert reconciler is not None
     monkeypatch.setattr(reconciler.heart, "_clock", lambda: time.monotonic() + ahead_s)
 
     def look(*args: Any) -> Any:
         raise OSError("injected")
 
-    monkeypatch.setattr(fsdm.passes, "look", look)
+    monkeypatch.setattr(fsdm.reconcile.loop, "look", look)
     dm.delete_chunk(an_id())
     eventually(lambda: dm.tally.counts().failed_passes > 0)
     assert health(dm).is_well  # one is none
@@ -88,7 +88,7 @@ def test_a_loop_whose_passes_all_fail_is_not_well_until_one_does_not(
     ahead_s = GRACE_S + 5
     eventually(lambda: "has failed for" in health(dm).why)
     assert not health(dm).is_well
-    monkeypatch.setattr(fsdm.passes, "look", looks)
+    monkeypatch.setattr(fsdm.reconcile.loop, "look", looks)
     eventually(lambda: health(dm).is_well)
 
 
@@ -97,7 +97,7 @@ def test_a_reconciler_whose_thread_has_ended_is_not_well(dm: DataManager, monkey
     def look(*args: Any) -> Any:
         raise SystemExit  # no `Exception`: nobody catches it
 
-    monkeypatch.setattr(fsdm.passes, "look", look)
+    monkeypatch.setattr(fsdm.reconcile.loop, "look", look)
     dm.delete_chunk(an_id())
     eventually(lambda: not health(dm).is_well)
     assert health(dm).why == "the reconciler's thread has ended: see the log"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fsdm.heart import GRACE_S, Heart
+from fsdm.reconcile.heartbeat import GRACE_S, Heart
 
 
 class Clock:

@@ -12,20 +12,20 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fsdm import holders
 from fsdm.client import Client
-from fsdm.holders import COMMAND_MAX, look_for_holders
-from fsdm.leader_lock import ReconcilerLock
-from fsdm.locks import Claim
-from fsdm.watch import Watch
+from fsdm.reconcile.watcher import Watch
+from fsdm.store import holders
+from fsdm.store.flock import Claim
+from fsdm.store.holders import COMMAND_MAX, look_for_holders
+from fsdm.store.leader_lock import ReconcilerLock
 from tests.kit import PATIENCE_S, an_id, eventually, touch_delete
 from tests.processes import fsdm, fsdm_json, shell_holding
 from tests.test_locks import process, python
 from tests.test_refs import put_chunk
 
 if TYPE_CHECKING:
-    from fsdm.holders import Holders
-    from fsdm.layout import Layout, Place
+    from fsdm.model.layout import Layout, Place
+    from fsdm.store.holders import Holders
 
 HOLD = """
 import fcntl, os, sys

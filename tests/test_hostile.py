@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fsdm.errors import DataDirectoryError
-from fsdm.layout import WANT_MAX_BYTES
+from fsdm.model.errors import DataDirectoryError
+from fsdm.model.layout import WANT_MAX_BYTES
 from tests.kit import PATIENCE_S, an_id, chunk_dir, entries, eventually, failure, put_want, touch_delete
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from fsdm.errors import StoppedError, TransferError
-from fsdm.hosts import ASKED_LAST_S, FRESH_S, HALF_LIFE_S, LATELY_S, MANY, Hosts, Visit, origin_of
-from fsdm.stop import Stop
+from fsdm.concurrency.cancellation import Stop
+from fsdm.model.errors import StoppedError, TransferError
+from fsdm.transfer.host_health import ASKED_LAST_S, FRESH_S, HALF_LIFE_S, LATELY_S, MANY, Hosts, Visit, origin_of
 from tests.kit import PATIENCE_S, eventually
 from tests.test_fetcher import InThread
 

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from fsdm import index as module
-from fsdm.index import BUCKET, BlockIndex
-from fsdm.layout import U64_MAX, Place
+from fsdm.model.layout import U64_MAX, Place
+from fsdm.store import block_index as module
+from fsdm.store.block_index import BUCKET, BlockIndex
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

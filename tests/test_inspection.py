@@ -5,20 +5,20 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from fsdm.action import Verify
-from fsdm.catalog import Catalog
-from fsdm.crew import InlineCrew
-from fsdm.fs import FileSystem
-from fsdm.inspection import Inspection
-from fsdm.state import Marker
+from fsdm.concurrency.workers import InlineCrew
+from fsdm.model.state import Marker
+from fsdm.reconcile.actions import Verify
+from fsdm.store.catalog import Catalog
+from fsdm.store.filesystem import FileSystem
+from fsdm.verify.inspection import Inspection
 from tests.kit import PATIENCE_S
 from tests.test_refs import put_chunk
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fsdm.crew import Crew
-    from fsdm.layout import Layout
+    from fsdm.concurrency.workers import Crew
+    from fsdm.model.layout import Layout
 
 MARKER = Marker(1, 2, 3, 0)
 

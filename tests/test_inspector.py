@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fsdm import inspector as module
-from fsdm import locks
-from fsdm.fs import FileSystem
-from fsdm.inspector import Answer, Inspector, checked_at, verified_at
-from fsdm.intents import look_at
-from fsdm.layout import READY, VERIFIED
-from fsdm.rate import Rate
-from fsdm.refs import Refs
-from fsdm.state import Found
+from fsdm.concurrency.rate_limit import Rate
+from fsdm.model.layout import READY, VERIFIED
+from fsdm.model.state import Found
+from fsdm.store import flock as locks
+from fsdm.store.filesystem import FileSystem
+from fsdm.store.markers import look_at
+from fsdm.store.refs import Refs
+from fsdm.verify import background as module
+from fsdm.verify.background import Answer, Inspector, checked_at, verified_at
 from tests.kit import PATIENCE_S, touch_delete
 from tests.test_locks import can_lock
 from tests.test_refs import put_chunk
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from fsdm.layout import Layout, Place
-    from fsdm.state import Marker
+    from fsdm.model.layout import Layout, Place
+    from fsdm.model.state import Marker
 
 
 @pytest.fixture(autouse=True)

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fsdm import intents
-from fsdm.errors import DataDirectoryError, InvalidInputError, NoDataDirectoryError, StaleMarkerError
-from fsdm.fs import FileSystem
-from fsdm.intents import look_at, place_delete, place_want, read_want, retry
-from fsdm.layout import WANT_MAX_BYTES, Layout
-from fsdm.locks import EXCLUSIVE, close_fd, open_fd, try_flock
-from fsdm.marker_removal import ASIDE, TEMPORARY_MAX_AGE_S, clear_temporaries, finish_removals, remove_marker
-from fsdm.model import DataChunk
-from fsdm.state import Marker
+from fsdm.model.documents import DataChunk
+from fsdm.model.errors import DataDirectoryError, InvalidInputError, NoDataDirectoryError, StaleMarkerError
+from fsdm.model.layout import WANT_MAX_BYTES, Layout
+from fsdm.model.state import Marker
+from fsdm.store import markers as intents
+from fsdm.store.filesystem import FileSystem
+from fsdm.store.flock import EXCLUSIVE, close_fd, open_fd, try_flock
+from fsdm.store.marker_removal import ASIDE, TEMPORARY_MAX_AGE_S, clear_temporaries, finish_removals, remove_marker
+from fsdm.store.markers import look_at, place_delete, place_want, read_want, retry
 from tests.kit import an_id, eventually
 from tests.test_fs import CrashBefore, CrashError, Recorder, crash_at_each_step
 
@@ -490,7 +490,7 @@ def test_a_delete_over_an_old_one_is_not_lost_where_that_is_removed_meanwhile(
         remove_marker(layout, FileSystem(), delete, old, (want, winner))  # it goes on without the lock, after 50 ms
         utime(fd)
 
-    monkeypatch.setattr("fsdm.intents.os.utime", late)
+    monkeypatch.setattr("fsdm.store.markers.os.utime", late)
     place_delete(layout, chunk.id)
     assert os.path.exists(delete)
 

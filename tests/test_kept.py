@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fsdm import DataManager
-from fsdm.fs import FileSystem
-from fsdm.kept import is_kept, keep, keep_in_partial, let_go
-from fsdm.layout import WANT, WANT_MAX_BYTES
+from fsdm.model.layout import WANT, WANT_MAX_BYTES
+from fsdm.store.filesystem import FileSystem
+from fsdm.store.stored_want import is_kept, keep, keep_in_partial, let_go
 from tests.kit import PATIENCE_S, an_id, chunk_dir, eventually, put_want
 from tests.test_fs import Recorder
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fsdm import DataChunk
-    from fsdm.layout import Layout
+    from fsdm.model.layout import Layout
     from tests.kit import Source
 
 

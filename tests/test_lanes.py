@@ -12,15 +12,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fsdm.errors import InvalidInputError
-from fsdm.lanes import Lanes
+from fsdm.model.errors import InvalidInputError
+from fsdm.transfer.scheduler import Lanes
 from tests.kit import PATIENCE_S, eventually
 from tests.test_fetcher import InThread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from fsdm.lanes import _Piece
+    from fsdm.transfer.scheduler import _Piece
 
 
 class Gate:

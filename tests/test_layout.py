@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fsdm.errors import InvalidInputError
-from fsdm.layout import (
+from fsdm.model.errors import InvalidInputError
+from fsdm.model.layout import (
     CACHEDIR_TAG_TEXT,
     NAME_MAX_BYTES,
     U64_MAX,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fsdm.leader_lock import Owner, in_words
+from fsdm.store.leader_lock import Owner, in_words
 
 
 def test_what_lock_says_is_understood_and_told_in_words() -> None:

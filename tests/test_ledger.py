@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fsdm.ledger import PARTS, Ledger, Part
+from fsdm.reconcile.ledger import PARTS, Ledger, Part
 
 puts = st.lists(st.tuples(st.sampled_from(PARTS), st.sampled_from("abc"), st.integers(0, 100)), max_size=30)
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from fsdm import Limits
-from fsdm.errors import InvalidInputError
+from fsdm.model.errors import InvalidInputError
 
 
 def test_there_is_no_budget_and_everything_is_durable_unless_it_is_said() -> None:

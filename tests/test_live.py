@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from fsdm.layout import Layout
+    from fsdm.model.layout import Layout
     from tests.kit import Source
 
 

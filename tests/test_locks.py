@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fsdm import leader_lock, locks
-from fsdm.errors import DataDirectoryError, ReconcilerRunsError, UnsafeFileSystemError
-from fsdm.fs import exists
-from fsdm.leader_lock import Owner, ReconcilerLock, reconciler_owner, who_reconciles
-from fsdm.locks import (
+from fsdm.model.errors import DataDirectoryError, ReconcilerRunsError, UnsafeFileSystemError
+from fsdm.store import flock as locks
+from fsdm.store import leader_lock
+from fsdm.store.filesystem import exists
+from fsdm.store.flock import (
     EXCLUSIVE,
     SHARED,
     Claim,
@@ -29,18 +29,19 @@ from fsdm.locks import (
     open_fd,
     try_flock,
 )
+from fsdm.store.leader_lock import Owner, ReconcilerLock, reconciler_owner, who_reconciles
 from tests.kit import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from fsdm.layout import Layout
+    from fsdm.model.layout import Layout
 
 HOLD_LOCK = """
 import sys
-from fsdm.layout import Layout
-from fsdm.leader_lock import ReconcilerLock
+from fsdm.model.layout import Layout
+from fsdm.store.leader_lock import ReconcilerLock
 lock = ReconcilerLock(Layout(sys.argv[1]))
 print("held", flush=True)
 sys.stdin.read()

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fsdm.errors import StoppedError
-from fsdm.lookup import look_up
-from fsdm.stop import Stop
+from fsdm.concurrency.cancellation import Stop
+from fsdm.model.errors import StoppedError
+from fsdm.transfer.http.lookup import look_up
 from tests.kit import PATIENCE_S, eventually
 from tests.test_fetcher import InThread
 

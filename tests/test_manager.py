@@ -11,8 +11,8 @@ import pytest
 
 import fsdm.manager
 from fsdm import DataManager, Limits
-from fsdm.data_dir import make_layout
-from fsdm.layout import Layout
+from fsdm.model.layout import Layout
+from fsdm.store.data_dir import make_layout
 from tests.kit import PATIENCE_S, chunk_dir, entries, eventually, expected, files_of
 from tests.test_fs import Recorder
 

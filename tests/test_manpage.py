@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from fsdm import DataManager, __version__
-from fsdm.cli import build_parser
-from fsdm.manpage import actions_of, manual, verbs_of
-from fsdm.verbs import VERBS
+from fsdm.cli.commands import VERBS
+from fsdm.cli.main import build_parser
+from fsdm.cli.manpage import actions_of, manual, verbs_of
 from tests.kit import PATIENCE_S, Source
 from tests.processes import fsdm, fsdm_json
 

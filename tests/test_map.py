@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fsdm.coverage import KINDS, Atlas
-from fsdm.layout import U64_MAX
-from fsdm.map import drawing, page
-from fsdm.map.text import ASCII_GLYPHS, COLOURS, GLYPHS, Style, lines
-from fsdm.map.words import LEGEND, MEANINGS, Caption, share, summary, ticks, troubles
-from fsdm.status import ChunkStatus, DiskStatus, Status
+from fsdm.model.layout import U64_MAX
+from fsdm.status.chunk_status import ChunkStatus, DiskStatus, Status
+from fsdm.status.coverage import KINDS, Atlas
+from fsdm.status.map import drawing, page
+from fsdm.status.map.text import ASCII_GLYPHS, COLOURS, GLYPHS, Style, lines
+from fsdm.status.map.words import LEGEND, MEANINGS, Caption, share, summary, ticks, troubles
 from tests.kit import an_id, entries, put_want, touch_delete
 from tests.processes import fsdm, fsdm_json
 from tests.test_coverage import DATASET, a_chunk
@@ -28,7 +28,7 @@ from tests.test_refs import put_chunk
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from fsdm.layout import Layout
+    from fsdm.model.layout import Layout
 
 CAPTION = Caption("data", 0.0, ("reconciler: none",))
 EVIL = "\x1b[31m</title></style><script>alert(1)</script>\"'&\n\udc80"

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fsdm.coverage import KINDS
-from fsdm.map.drawing import WIDTH, svg
-from fsdm.map.page import PARTS, html
-from fsdm.map.words import LEGEND
+from fsdm.status.coverage import KINDS
+from fsdm.status.map.drawing import WIDTH, svg
+from fsdm.status.map.page import PARTS, html
+from fsdm.status.map.words import LEGEND
 from tests.browser import CHROMIUM, Browser
 from tests.test_map import CAPTION, EVIL, of_each_kind, thousands
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from fsdm.coverage import Atlas
+    from fsdm.status.coverage import Atlas
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here (Debian: chromium)")
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fsdm.memory import Memory
-from fsdm.plan import NO_MEMO
-from fsdm.state import ChunkState
+from fsdm.model.state import ChunkState
+from fsdm.reconcile.memo import Memory
+from fsdm.reconcile.plan import NO_MEMO
 from tests.test_plan import DELETE, ID, WANT, _failure
 
 if TYPE_CHECKING:
-    from fsdm.layout import Layout
+    from fsdm.model.layout import Layout
 
 
 def test_what_was_never_seen_is_not_remembered_and_what_is_forgotten_neither(layout: Layout) -> None:

@@ -15,18 +15,18 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import fsdm
 from fsdm import DataChunk, DataManager, Limits
-from fsdm.errors import Cause
-from fsdm.events import Kind
-from fsdm.ledger import PARTS
-from fsdm.metrics import METRICS, Metrics
-from fsdm.pause import place_pause, remove_pause
-from fsdm.state import State
+from fsdm.model.errors import Cause
+from fsdm.model.events import Kind
+from fsdm.model.state import State
+from fsdm.monitoring.metrics import METRICS, Metrics
+from fsdm.reconcile.ledger import PARTS
+from fsdm.store.pause import place_pause, remove_pause
 from tests.kit import PATIENCE_S, an_id, eventually, touch_delete
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fsdm.health import DiskLook
+    from fsdm.monitoring.health import DiskLook
     from tests.kit import Source
 
 DOCS = Path(fsdm.__file__).parent / "docs"
@@ -227,8 +227,8 @@ def test_a_disk_that_hangs_takes_its_own_numbers_and_no_others(
         assert gate.wait(PATIENCE_S)
         raise OSError("injected")
 
-    monkeypatch.setattr("fsdm.metrics.look_at_disk", look)
-    monkeypatch.setattr("fsdm.metrics.LOOK_S", 0.01)
+    monkeypatch.setattr("fsdm.monitoring.metrics.look_at_disk", look)
+    monkeypatch.setattr("fsdm.monitoring.metrics.LOOK_S", 0.01)
     metrics = Metrics(dm)
     for _ in range(3):
         assert metrics.registry.get_sample_value("fsdm_disk_free_bytes") is None

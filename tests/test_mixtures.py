@@ -23,14 +23,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fsdm import DataChunk, DataManager
-from fsdm.action import Report
-from fsdm.apply import Applier
 from fsdm.client import Client
-from fsdm.errors import WaitTimeoutError
-from fsdm.fetcher import HttpFetcher
-from fsdm.hosts import Hosts
-from fsdm.outcome import Done
-from fsdm.transfer import Transfer
+from fsdm.model.errors import WaitTimeoutError
+from fsdm.reconcile.actions import Report
+from fsdm.reconcile.apply import Applier
+from fsdm.reconcile.outcome import Done
+from fsdm.transfer.fetcher import HttpFetcher
+from fsdm.transfer.file_transfer import Transfer
+from fsdm.transfer.host_health import Hosts
 from tests.kit import PATIENCE_S, Fault, Source, an_id, content, eventually, failure, put_want, touch_delete
 from tests.test_body import a_certificate, serving_with
 

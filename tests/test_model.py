@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from fsdm.errors import InvalidInputError
-from fsdm.layout import NAME_MAX_BYTES, U64_MAX, Place, file_name_fault
-from fsdm.model import DataChunk, Failure, FileEntry, FileSource, Manifest, MarkerStamp
+from fsdm.model.documents import DataChunk, Failure, FileEntry, FileSource, Manifest, MarkerStamp
+from fsdm.model.errors import InvalidInputError
+from fsdm.model.layout import NAME_MAX_BYTES, U64_MAX, Place, file_name_fault
 
 ID, DATASET, SHA = "a" * 64, "d" * 64, "5" * 64
 URL = "https://host/blocks.parquet"

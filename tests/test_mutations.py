@@ -15,32 +15,32 @@ import pytest
 from hypothesis import Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-import fsdm.apply
-import fsdm.audit
-import fsdm.index
-import fsdm.inspector
-import fsdm.intents
-import fsdm.plan
-import fsdm.reconciler
-import fsdm.refs
-import fsdm.repair
-from fsdm.apply import Applier
-from fsdm.fs import FileSystem
-from fsdm.layout import READY
-from fsdm.locks import SHARED, close_fd
-from fsdm.model import FileEntry, Manifest
-from fsdm.outcome import Done, Stale
-from fsdm.refs import Refs
+import fsdm.reconcile.apply
+import fsdm.reconcile.plan
+import fsdm.reconcile.reconciler
+import fsdm.reconcile.repair
+import fsdm.store.block_index
+import fsdm.store.markers
+import fsdm.store.refs
+import fsdm.verify.background
+import fsdm.verify.manifest_check
+from fsdm.model.documents import FileEntry, Manifest
+from fsdm.model.layout import READY
+from fsdm.reconcile.apply import Applier
+from fsdm.reconcile.outcome import Done, Stale
+from fsdm.store.filesystem import FileSystem
+from fsdm.store.flock import SHARED, close_fd
+from fsdm.store.refs import Refs
 from tests.test_stateful import SETTINGS, Asking, Bringing, Everything, Judging, Readers, Removing, Verifying
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from fsdm.action import Clear, Publish
-    from fsdm.layout import Layout, Place
-    from fsdm.model import DataChunk
-    from fsdm.plan import Memo
-    from fsdm.state import Marker
+    from fsdm.model.documents import DataChunk
+    from fsdm.model.layout import Layout, Place
+    from fsdm.model.state import Marker
+    from fsdm.reconcile.actions import Clear, Publish
+    from fsdm.reconcile.plan import Memo
 
 pytestmark = pytest.mark.timeout(600)  # a search is long where the machine is busy
 
@@ -61,15 +61,19 @@ def ready_by_path(put: pytest.MonkeyPatch) -> None:
 
     def open_ready(path: str, marker: str) -> int | None:
         try:
-            fd = fsdm.refs.open_fd(path)
+            fd = fsdm.store.refs.open_fd(path)
         except (FileNotFoundError, NotADirectoryError):
             return None
-        if fsdm.refs.try_flock(fd, SHARED) and fsdm.refs.exists(f"{path}/{READY}") and not fsdm.refs.exists(marker):
+        if (
+            fsdm.store.refs.try_flock(fd, SHARED)
+            and fsdm.store.refs.exists(f"{path}/{READY}")
+            and not fsdm.store.refs.exists(marker)
+        ):
             return fd
         close_fd(fd)
         return None
 
-    put.setattr(fsdm.refs, "_open_ready", open_ready)
+    put.setattr(fsdm.store.refs, "_open_ready", open_ready)
 
 
 def ready_before_the_lock(put: pytest.MonkeyPatch) -> None:
@@ -77,26 +81,30 @@ def ready_before_the_lock(put: pytest.MonkeyPatch) -> None:
 
     def open_ready(path: str, marker: str) -> int | None:
         try:
-            fd = fsdm.refs.open_fd(path)
+            fd = fsdm.store.refs.open_fd(path)
         except (FileNotFoundError, NotADirectoryError):
             return None
-        if fsdm.refs.exists(READY, fd) and not fsdm.refs.exists(marker) and fsdm.refs.try_flock(fd, SHARED):
+        if (
+            fsdm.store.refs.exists(READY, fd)
+            and not fsdm.store.refs.exists(marker)
+            and fsdm.store.refs.try_flock(fd, SHARED)
+        ):
             return fd
         close_fd(fd)
         return None
 
-    put.setattr(fsdm.refs, "_open_ready", open_ready)
+    put.setattr(fsdm.store.refs, "_open_ready", open_ready)
 
 
 def no_lock(put: pytest.MonkeyPatch) -> None:
     """A ref takes no lock."""
-    put.setattr(fsdm.refs, "try_flock", lambda fd, flags: True)
+    put.setattr(fsdm.store.refs, "try_flock", lambda fd, flags: True)
 
 
 def no_look_at_the_delete(put: pytest.MonkeyPatch) -> None:
     """A ref does not care for delete/ID."""
-    exists = fsdm.refs.exists
-    put.setattr(fsdm.refs, "exists", lambda path, dir_fd=None: dir_fd is not None and exists(path, dir_fd))
+    exists = fsdm.store.refs.exists
+    put.setattr(fsdm.store.refs, "exists", lambda path, dir_fd=None: dir_fd is not None and exists(path, dir_fd))
 
 
 def no_look_at_the_delete_after_the_lock(put: pytest.MonkeyPatch) -> None:
@@ -104,22 +112,22 @@ def no_look_at_the_delete_after_the_lock(put: pytest.MonkeyPatch) -> None:
 
     def open_ready(path: str, marker: str) -> int | None:
         try:
-            fd = fsdm.refs.open_fd(path)
+            fd = fsdm.store.refs.open_fd(path)
         except (FileNotFoundError, NotADirectoryError):
             return None
-        if fsdm.refs.try_flock(fd, SHARED) and fsdm.refs.exists(READY, fd):
+        if fsdm.store.refs.try_flock(fd, SHARED) and fsdm.store.refs.exists(READY, fd):
             return fd
         close_fd(fd)
         return None
 
-    put.setattr(fsdm.refs, "_open_ready", open_ready)
+    put.setattr(fsdm.store.refs, "_open_ready", open_ready)
 
 
 def clones_do_not_count(put: pytest.MonkeyPatch) -> None:
     """A clone is let go with the ref that it was made of."""
 
-    def again(self: Refs, held: Any) -> fsdm.refs.ChunkRef:
-        return fsdm.refs.ChunkRef(self, held)
+    def again(self: Refs, held: Any) -> fsdm.store.refs.ChunkRef:
+        return fsdm.store.refs.ChunkRef(self, held)
 
     put.setattr(Refs, "again", again)
 
@@ -131,7 +139,7 @@ def trash_before_the_lock(put: pytest.MonkeyPatch) -> None:
         path = self._layout.path(place)
         if not still_due():
             return Stale()
-        claim = fsdm.apply.Claim(path)
+        claim = fsdm.reconcile.apply.Claim(path)
         self._fs.unlink(f"{path}/{READY}")
         self._discard(path)
         self._catalog.discard(place)
@@ -151,10 +159,10 @@ def retire_without_a_second_look(put: pytest.MonkeyPatch) -> None:
 def rename_and_unlink(fs: FileSystem, path: str) -> bool:
     directory, name = os.path.split(path)
     try:
-        fs.rename(path, f"{directory}/{fsdm.marker_removal.ASIDE}0_0_0_{name}")
+        fs.rename(path, f"{directory}/{fsdm.store.marker_removal.ASIDE}0_0_0_{name}")
     except FileNotFoundError:
         return False
-    fs.unlink(f"{directory}/{fsdm.marker_removal.ASIDE}0_0_0_{name}")
+    fs.unlink(f"{directory}/{fsdm.store.marker_removal.ASIDE}0_0_0_{name}")
     return True
 
 
@@ -162,37 +170,39 @@ def marker_not_judged_again(put: pytest.MonkeyPatch) -> None:
     """A marker is removed by its name, whichever it is by now."""
 
     def remove(layout: Layout, fs: FileSystem, path: str, judged: Marker, winner: object) -> bool:
-        with fsdm.intents.intents_lock(layout, 0.0):
+        with fsdm.store.markers.intents_lock(layout, 0.0):
             return rename_and_unlink(fs, path)
 
-    put.setattr(fsdm.apply, "remove_marker", remove)
+    put.setattr(fsdm.reconcile.apply, "remove_marker", remove)
 
 
 def marker_not_judged_aside(put: pytest.MonkeyPatch) -> None:
     """A marker is looked at once more before it is removed, but not once it is out of others' reach."""
 
     def remove(layout: Layout, fs: FileSystem, path: str, judged: Marker, winner: tuple[str, Marker] | None) -> bool:
-        with fsdm.intents.intents_lock(layout, 0.0):
-            if winner is not None and not winner[1].same_as(fsdm.intents.look_at(winner[0])):
+        with fsdm.store.markers.intents_lock(layout, 0.0):
+            if winner is not None and not winner[1].same_as(fsdm.store.markers.look_at(winner[0])):
                 return False
-            if not judged.same_as(fsdm.intents.look_at(path)):
+            if not judged.same_as(fsdm.store.markers.look_at(path)):
                 return False
             return rename_and_unlink(fs, path)
 
-    put.setattr(fsdm.apply, "remove_marker", remove)
+    put.setattr(fsdm.reconcile.apply, "remove_marker", remove)
 
 
 def winner_not_judged_again(put: pytest.MonkeyPatch) -> None:
     """The marker that overrules the other is not looked at again."""
-    remove = fsdm.apply.remove_marker
+    remove = fsdm.reconcile.apply.remove_marker
     put.setattr(
-        fsdm.apply, "remove_marker", lambda layout, fs, path, judged, winner: remove(layout, fs, path, judged, None)
+        fsdm.reconcile.apply,
+        "remove_marker",
+        lambda layout, fs, path, judged, winner: remove(layout, fs, path, judged, None),
     )
 
 
 def asides_left(put: pytest.MonkeyPatch) -> None:
     """A start does not care for the markers that a crash left aside."""
-    put.setattr(fsdm.reconciler, "finish_removals", lambda layout, fs: None)
+    put.setattr(fsdm.reconcile.reconciler, "finish_removals", lambda layout, fs: None)
 
 
 def want_before_publish(put: pytest.MonkeyPatch) -> None:
@@ -203,7 +213,7 @@ def want_before_publish(put: pytest.MonkeyPatch) -> None:
         chunk = self._read(action.id, action.want)
         self._fs.unlink(self._layout.want_marker(action.id))
         with pytest.MonkeyPatch.context() as inner:
-            inner.setattr(fsdm.apply, "read_want", lambda *_: chunk)
+            inner.setattr(fsdm.reconcile.apply, "read_want", lambda *_: chunk)
             return publish(self, action)
 
     put.setattr(Applier, "_publish", removed_first)
@@ -211,7 +221,7 @@ def want_before_publish(put: pytest.MonkeyPatch) -> None:
 
 def ready_before_the_files(put: pytest.MonkeyPatch) -> None:
     """READY is written first, from what the want says, and the files after it; nobody looks whether they are there."""
-    fetch_chunk = fsdm.apply.fetch_chunk
+    fetch_chunk = fsdm.reconcile.apply.fetch_chunk
 
     def ready_first(chunk: DataChunk, directory: str, *rest: Any, **named: Any) -> Manifest:
         entries = {
@@ -222,8 +232,8 @@ def ready_before_the_files(put: pytest.MonkeyPatch) -> None:
         FileSystem().write(f"{directory}/{READY}", Manifest.of(chunk, entries).to_json(), durable=False)
         return fetch_chunk(chunk, directory, *rest, **named)
 
-    put.setattr(fsdm.apply, "fetch_chunk", ready_first)
-    put.setattr(fsdm.apply, "missing", lambda *_: None)
+    put.setattr(fsdm.reconcile.apply, "fetch_chunk", ready_first)
+    put.setattr(fsdm.reconcile.apply, "missing", lambda *_: None)
 
 
 def files_not_compared(put: pytest.MonkeyPatch) -> None:
@@ -233,25 +243,25 @@ def files_not_compared(put: pytest.MonkeyPatch) -> None:
 
 def end_inclusive(put: pytest.MonkeyPatch) -> None:
     """The end of a range is taken to be in it."""
-    key = fsdm.index._key
-    put.setattr(fsdm.index, "_key", lambda place: (key(place)[0], key(place)[1] - 1, key(place)[2]))
+    key = fsdm.store.block_index._key
+    put.setattr(fsdm.store.block_index, "_key", lambda place: (key(place)[0], key(place)[1] - 1, key(place)[2]))
 
 
 def widest_first(put: pytest.MonkeyPatch) -> None:
     """Among equal starts the greatest end is responsible."""
-    key = fsdm.index._key
-    find = fsdm.index.BlockIndex.candidates
+    key = fsdm.store.block_index._key
+    find = fsdm.store.block_index.BlockIndex.candidates
 
     def candidates(self: Any, block: int) -> Iterator[Place]:
         return iter(sorted(find(self, block), key=lambda place: (-key(place)[0], key(place)[1])))
 
-    put.setattr(fsdm.index.BlockIndex, "candidates", candidates)
-    put.setattr(fsdm.index.BlockIndex, "find", lambda self, block: next(self.candidates(block), None))
+    put.setattr(fsdm.store.block_index.BlockIndex, "candidates", candidates)
+    put.setattr(fsdm.store.block_index.BlockIndex, "find", lambda self, block: next(self.candidates(block), None))
 
 
 def next_in_line_not_asked(put: pytest.MonkeyPatch) -> None:
     """Where the responsible chunk is on its way out, the next in line is not asked."""
-    put.setattr(fsdm.catalog.Catalog, "candidates", lambda self, dataset_id, block: [])
+    put.setattr(fsdm.store.catalog.Catalog, "candidates", lambda self, dataset_id, block: [])
 
 
 def tie_reversed(put: pytest.MonkeyPatch) -> None:
@@ -262,22 +272,22 @@ def tie_reversed(put: pytest.MonkeyPatch) -> None:
             return delete.ctime_ns > want.ctime_ns
         return not want.same_as(memo.want_alone)
 
-    put.setattr(fsdm.plan, "delete_is_later", is_later)
+    put.setattr(fsdm.reconcile.plan, "delete_is_later", is_later)
 
 
 def earlier_marker_wins(put: pytest.MonkeyPatch) -> None:
     """The marker with the earlier ctime counts."""
-    put.setattr(fsdm.plan, "delete_is_later", lambda want, delete, memo: delete.ctime_ns < want.ctime_ns)
+    put.setattr(fsdm.reconcile.plan, "delete_is_later", lambda want, delete, memo: delete.ctime_ns < want.ctime_ns)
 
 
 def trash_left(put: pytest.MonkeyPatch) -> None:
     """A start does not erase what a crash left in the trash."""
 
-    def open_without(self: fsdm.reconciler.Reconciler) -> None:
+    def open_without(self: fsdm.reconcile.reconciler.Reconciler) -> None:
         self.catalog.refresh()
-        fsdm.reconciler.finish_removals(self.layout, self._fs)
+        fsdm.reconcile.reconciler.finish_removals(self.layout, self._fs)
 
-    put.setattr(fsdm.reconciler.Reconciler, "open", open_without)
+    put.setattr(fsdm.reconcile.reconciler.Reconciler, "open", open_without)
 
 
 def cleared_while_held(put: pytest.MonkeyPatch) -> None:
@@ -293,23 +303,23 @@ def cleared_while_held(put: pytest.MonkeyPatch) -> None:
 
 def want_not_asked_again(put: pytest.MonkeyPatch) -> None:
     """What was condemned is cleared, and nobody asks for it."""
-    put.setattr(fsdm.repair, "put_want_back", lambda layout, fs, kept, chunk_id: None)
+    put.setattr(fsdm.reconcile.repair, "put_want_back", lambda layout, fs, kept, chunk_id: None)
 
 
 def want_back_in_spite_of_a_delete(put: pytest.MonkeyPatch) -> None:
     """Whether a delete came before the want that came back is not looked at."""
-    put.setattr(fsdm.repair, "settle_want", lambda layout, fs, kept, chunk_id: None)
+    put.setattr(fsdm.reconcile.repair, "settle_want", lambda layout, fs, kept, chunk_id: None)
 
 
 def sizes_compared_only(put: pytest.MonkeyPatch) -> None:
     """Who is asked to compare the bytes with READY looks at names and sizes."""
 
     def by_size(path: str, place: Place, pace: object) -> list[str]:
-        manifest = fsdm.document.read_manifest(path)
-        why = None if manifest is None else fsdm.audit.missing(path, manifest)
+        manifest = fsdm.store.json_files.read_manifest(path)
+        why = None if manifest is None else fsdm.verify.manifest_check.missing(path, manifest)
         return [] if why is None else [why]
 
-    put.setattr(fsdm.inspector, "rehash", by_size)
+    put.setattr(fsdm.verify.background, "rehash", by_size)
 
 
 MUTANTS: dict[Mutant, type[Asking]] = {

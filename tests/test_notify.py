@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fsdm import notify
-from fsdm.health import Verdict
-from fsdm.notify import Notifier
+from fsdm.monitoring import systemd as notify
+from fsdm.monitoring.health import Verdict
+from fsdm.monitoring.systemd import Notifier
 from tests.kit import PATIENCE_S
 
 if TYPE_CHECKING:

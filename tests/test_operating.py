@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fsdm import Client, DataChunk, DataManager, Limits
-from fsdm.cli import EXIT_CODES
-from fsdm.locks import SAFE_FILE_SYSTEMS
+from fsdm.cli.main import EXIT_CODES
+from fsdm.store.flock import SAFE_FILE_SYSTEMS
 from tests.kit import PATIENCE_S, chunk_dir, eventually, expected, failure, files_of, touch_delete
 from tests.pages import PAGES, sections
 from tests.processes import owner, reconciling, shell_holding

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fsdm.outage import PROBE_FIRST_S, PROBE_LAST_S, Outage
+from fsdm.reconcile.outage import PROBE_FIRST_S, PROBE_LAST_S, Outage
 
 NOW = 1_000_000.0
 

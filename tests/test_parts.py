@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from blake3 import blake3
 
-from fsdm import parts as parts_module
-from fsdm.errors import TransferError
-from fsdm.fetcher import HttpFetcher
-from fsdm.fs import FileSystem
-from fsdm.model import FileSource, PartRecord
-from fsdm.parts import Parts, boot_id, url_mark
+from fsdm.model.documents import FileSource, PartRecord
+from fsdm.model.errors import TransferError
+from fsdm.store.filesystem import FileSystem
+from fsdm.transfer import resume_record as parts_module
+from fsdm.transfer.fetcher import HttpFetcher
+from fsdm.transfer.resume_record import Parts, boot_id, url_mark
 from tests.kit import expected, files_of
 from tests.test_download import fetch_all
 

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fsdm import Limits
-from fsdm.crew import InlineCrew
-from fsdm.gauges import read_gauges
-from fsdm.reconciler import Reconciler
+from fsdm.concurrency.workers import InlineCrew
+from fsdm.monitoring.gauges import read_gauges
+from fsdm.reconcile.reconciler import Reconciler
 from tests.kit import an_id, touch_delete
 from tests.test_refs import put_chunk
 
 if TYPE_CHECKING:
-    from fsdm.events import Event
-    from fsdm.layout import Layout
-    from fsdm.passes import Passes
+    from fsdm.model.events import Event
+    from fsdm.model.layout import Layout
+    from fsdm.reconcile.loop import Passes
 
 
 class Bench:

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fsdm import Client, DataManager, Limits
-from fsdm.errors import DataDirectoryError
-from fsdm.pause import PAUSE_MAX_BYTES, Pause, place_pause, remove_pause
+from fsdm.model.errors import DataDirectoryError
+from fsdm.store.pause import PAUSE_MAX_BYTES, Pause, place_pause, remove_pause
 from tests.kit import PATIENCE_S, eventually, failure, put_want, touch_delete
 from tests.processes import fsdm, fsdm_json, reconciling
 from tests.test_refs import put_chunk
 
 if TYPE_CHECKING:
-    from fsdm.events import Event
-    from fsdm.layout import Layout
+    from fsdm.model.events import Event
+    from fsdm.model.layout import Layout
     from tests.kit import Source
 
 

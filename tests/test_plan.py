@@ -13,7 +13,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from fsdm.action import (
+from fsdm.model.documents import Failure, MarkerStamp
+from fsdm.model.errors import DiskError, TransferError
+from fsdm.model.layout import Place
+from fsdm.model.state import ChunkState, Found, Marker, Partial
+from fsdm.reconcile.actions import (
     Absolve,
     Action,
     Clear,
@@ -31,10 +35,7 @@ from fsdm.action import (
     Verify,
     Wait,
 )
-from fsdm.errors import DiskError, TransferError
-from fsdm.layout import Place
-from fsdm.model import Failure, MarkerStamp
-from fsdm.plan import (
+from fsdm.reconcile.plan import (
     BACKOFF_FIRST_S,
     BACKOFF_LAST_S,
     HELD_FIRST_S,
@@ -54,7 +55,6 @@ from fsdm.plan import (
     waiting_for_room,
     waits_for_room,
 )
-from fsdm.state import ChunkState, Found, Marker, Partial
 
 ID, NOW = "a" * 64, 1000.0
 OLD, NEW = Place.of("d" * 64, range(10), ID), Place.of("d" * 64, range(20), ID)

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fsdm import DataManager, Limits
-from fsdm.document import read_manifest
-from fsdm.errors import DataDirectoryError, NoDataDirectoryError, UnknownFormatError
-from fsdm.layout import CACHEDIR_TAG, DATA, FORMAT_FILE, LOCK, PARTS, READY, VERIFIED, WANT, Layout
+from fsdm.model.errors import DataDirectoryError, NoDataDirectoryError, UnknownFormatError
+from fsdm.model.layout import CACHEDIR_TAG, DATA, FORMAT_FILE, LOCK, PARTS, READY, VERIFIED, WANT, Layout
+from fsdm.store.json_files import read_manifest
 from tests.kit import PATIENCE_S, chunk_dir, entries, eventually, expected, failure, files_of, put_want, touch_delete
 
 if TYPE_CHECKING:

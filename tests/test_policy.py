@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fsdm import DataManager, Limits
-from fsdm.errors import InvalidInputError, PolicyError, TransferError
-from fsdm.policy import Policy, check_pattern, is_public
-from fsdm.session import Sessions
-from fsdm.stop import Stop
+from fsdm.concurrency.cancellation import Stop
+from fsdm.model.errors import InvalidInputError, PolicyError, TransferError
+from fsdm.model.source_policy import Policy, check_pattern, is_public
+from fsdm.transfer.http.session import Sessions
 from tests.kit import PATIENCE_S, Source, eventually, failure
 from tests.processes import fsdm
 from tests.test_session import Host, kept_asked, no_environment, reply
@@ -183,7 +183,7 @@ def connected(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         tried.append(address[0])
         raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
 
-    monkeypatch.setattr("fsdm.connection._connect", connect)
+    monkeypatch.setattr("fsdm.transfer.http.connection._connect", connect)
     return tried
 
 
@@ -259,7 +259,9 @@ def test_a_redirect_to_another_scheme_is_refused(host: Host, target: str) -> Non
 def test_a_redirect_to_a_private_address_is_refused(
     host: Host, resolves: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fsdm.policy.is_public", lambda address: address == "127.0.0.1")  # the first host is public
+    monkeypatch.setattr(
+        "fsdm.model.source_policy.is_public", lambda address: address == "127.0.0.1"
+    )  # the first host is public
     port = host.where.partition(":")[2]
     host.answers["/x"] = reply(b"", "302 Found", Location=f"http://inner.example:{port}/latest/meta-data")
     asked = resolves(inner=[["127.0.0.2"]])

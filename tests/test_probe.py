@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from fsdm.probe import Probe
+from fsdm.concurrency.single_flight import Probe
 from tests.kit import PATIENCE_S, eventually
 
 if TYPE_CHECKING:

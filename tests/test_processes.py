@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fsdm import DataChunk, DataManager
-from fsdm.fetcher import HttpFetcher
-from fsdm.limits import Limits
-from fsdm.model import FileSource
+from fsdm.model.documents import FileSource
+from fsdm.model.limits import Limits
+from fsdm.transfer.fetcher import HttpFetcher
 from tests.kit import (
     PATIENCE_S,
     an_id,
@@ -207,7 +207,7 @@ def test_wanting_again_what_is_being_fetched_does_not_start_it_over(data_dir: Pa
 
 
 def test_without_any_event_it_still_converges(data_dir: Path, source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fsdm.watch.Inotify", _no_inotify)
+    monkeypatch.setattr("fsdm.reconcile.watcher.Inotify", _no_inotify)
     chunk = source.chunk()
     with DataManager(data_dir) as dm:
         put_want(data_dir, chunk)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fsdm.progress import Eta, Failing, Meter, Progress, Retiring, Running, Survey, allot
+from fsdm.status.progress import Eta, Failing, Meter, Progress, Retiring, Running, Survey, allot
 
 EMPTY = Survey(at=1000.0, reconciler="pid 1", free_bytes=10**9, read_only=False)
 

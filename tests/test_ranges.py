@@ -14,17 +14,19 @@ from blake3 import blake3
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fsdm import body, ranges, transfer
-from fsdm import fetcher as fetcher_module
-from fsdm.errors import HostError, StoppedError, TransferError
-from fsdm.fetcher import HttpFetcher
-from fsdm.fs import FileSystem
-from fsdm.hosts import origin_of
-from fsdm.limits import PER_FILE
-from fsdm.model import FileSource, PartRecord
-from fsdm.parts import Part
-from fsdm.ranges import LEAST_BYTES, PIECE_MAX_BYTES, PIECE_MIN_BYTES, Gains, Helpers, Pace, Pieces, Slice
-from fsdm.stop import Stop
+from fsdm.concurrency.cancellation import Stop
+from fsdm.model.documents import FileSource, PartRecord
+from fsdm.model.errors import HostError, StoppedError, TransferError
+from fsdm.model.limits import PER_FILE
+from fsdm.store.filesystem import FileSystem
+from fsdm.transfer import fetcher as fetcher_module
+from fsdm.transfer import file_transfer as transfer
+from fsdm.transfer import segments as ranges
+from fsdm.transfer.fetcher import HttpFetcher
+from fsdm.transfer.host_health import origin_of
+from fsdm.transfer.http import body
+from fsdm.transfer.resume_record import Part
+from fsdm.transfer.segments import LEAST_BYTES, PIECE_MAX_BYTES, PIECE_MIN_BYTES, Gains, Helpers, Pace, Pieces, Slice
 from tests.kit import PATIENCE_S, Fault, Source, content, eventually
 from tests.test_body import Opaque, a_certificate, serving_with
 from tests.test_fetcher import InThread
@@ -34,8 +36,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from fsdm.model import FileEntry
-    from fsdm.ranges import Piece
+    from fsdm.model.documents import FileEntry
+    from fsdm.transfer.segments import Piece
 
 MB = 1_000_000
 HOST = "http://h"
@@ -441,7 +443,7 @@ def on_a_road(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(body, "SMALL_BYTES", 0 if request.param == "splice" else 1 << 40)
     if request.param == "stream":  # which looks once a block has come
         monkeypatch.setattr(body, "BLOCK_BYTES", 4096)
-        monkeypatch.setattr("fsdm.fetcher.pour", lambda raw, *args, **kw: body.pour(Opaque(raw), *args, **kw))  # type: ignore[arg-type]
+        monkeypatch.setattr("fsdm.transfer.fetcher.pour", lambda raw, *args, **kw: body.pour(Opaque(raw), *args, **kw))  # type: ignore[arg-type]
     with Source(tls) as source:
         yield source
 

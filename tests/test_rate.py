@@ -15,9 +15,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fsdm.errors import InvalidInputError, StoppedError
-from fsdm.rate import BLOCK_S, BURST_S, FLOOR_BYTES_PER_S, FLOOR_WINDOW_S, LEAST_BYTES, LOOK_S, TAKER_S, Floor, Rate
-from fsdm.stop import Stop
+from fsdm.concurrency.cancellation import Stop
+from fsdm.concurrency.rate_limit import (
+    BLOCK_S,
+    BURST_S,
+    FLOOR_BYTES_PER_S,
+    FLOOR_WINDOW_S,
+    LEAST_BYTES,
+    LOOK_S,
+    TAKER_S,
+    Floor,
+    Rate,
+)
+from fsdm.model.errors import InvalidInputError, StoppedError
 from tests.kit import PATIENCE_S, eventually
 from tests.test_fetcher import InThread
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fsdm.verbs import VERBS
+from fsdm.cli.commands import VERBS
 from tests.kit import an_id, content, entries
 from tests.pages import PAGES, ROOT, like, played, sections, transcript
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from fsdm.holders import Holder, Holders
-from fsdm.layout import Place
-from fsdm.leader_lock import Owner
-from fsdm.model import Failure, MarkerStamp
-from fsdm.reasons import Explanation, Facts, Others, explain
-from fsdm.state import ChunkState, Marker, Partial
+from fsdm.model.documents import Failure, MarkerStamp
+from fsdm.model.layout import Place
+from fsdm.model.state import ChunkState, Marker, Partial
+from fsdm.status.explain_text import Explanation, Facts, Others, explain
+from fsdm.store.holders import Holder, Holders
+from fsdm.store.leader_lock import Owner
 
 NOW = time.mktime((2026, 5, 17, 12, 0, 0, 0, 0, -1))
 ID, DATASET = "1" * 64, "d" * 64

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from blake3 import blake3
 
-from fsdm import locks, refs
-from fsdm.errors import ClosedError, ForeignProcessError
-from fsdm.layout import Layout, Place
-from fsdm.locks import Claim, close_fd
-from fsdm.model import Manifest
-from fsdm.refs import ChunkRef, Refs
+from fsdm.model.documents import Manifest
+from fsdm.model.errors import ClosedError, ForeignProcessError
+from fsdm.model.layout import Layout, Place
+from fsdm.store import flock as locks
+from fsdm.store import refs
+from fsdm.store.flock import Claim, close_fd
+from fsdm.store.refs import ChunkRef, Refs
 from tests.kit import PATIENCE_S, an_id, content, eventually, touch_delete
 from tests.test_locks import can_lock, forked, in_a_fork, process, python
 
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
 
 TAKE_REF = """
 import sys
-from fsdm.layout import Layout, Place
-from fsdm.refs import Refs
+from fsdm.model.layout import Layout, Place
+from fsdm.store.refs import Refs
 ref = Refs(Layout(sys.argv[1])).take(Place(sys.argv[2], sys.argv[3]))
 print("none" if ref is None else "held", flush=True)
 sys.stdin.read()

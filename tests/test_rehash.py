@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fsdm import rehash as module
-from fsdm.errors import StoppedError
-from fsdm.rate import BURST_S, Rate
-from fsdm.rehash import BLOCK_BYTES, Pace, Rehash, Wrong, is_leaving, rehash
+from fsdm.concurrency.rate_limit import BURST_S, Rate
+from fsdm.model.errors import StoppedError
+from fsdm.verify import rehash as module
+from fsdm.verify.rehash import BLOCK_BYTES, Pace, Rehash, Wrong, is_leaving, rehash
 from tests.kit import content
 from tests.test_refs import put_chunk
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fsdm.layout import Layout, Place
+    from fsdm.model.layout import Layout, Place
 
 NO_CAP = Rate(None)
 

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fsdm import DataManager
-from fsdm.action import Condemn, Renew
 from fsdm.client import Client
-from fsdm.fs import FileSystem
-from fsdm.intents import look_at
-from fsdm.kept import is_kept
-from fsdm.layout import READY, WANT, Layout
-from fsdm.marker_removal import put_want_back, settle_want
-from fsdm.repair import condemn, renew
-from fsdm.state import Found
+from fsdm.model.layout import READY, WANT, Layout
+from fsdm.model.state import Found
+from fsdm.reconcile.actions import Condemn, Renew
+from fsdm.reconcile.repair import condemn, renew
+from fsdm.store.filesystem import FileSystem
+from fsdm.store.marker_removal import put_want_back, settle_want
+from fsdm.store.markers import look_at
+from fsdm.store.stored_want import is_kept
 from tests.kit import PATIENCE_S, chunk_dir, eventually, expected, failure, files_of, put_want, touch_delete
 from tests.processes import fsdm
 from tests.test_fs import crash_at_each_step

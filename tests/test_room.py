@@ -11,19 +11,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fsdm import DataChunk, DataManager, Limits
-from fsdm.action import Fetch
-from fsdm.catalog import Catalog
-from fsdm.crew import InlineCrew
-from fsdm.data_dir import make_layout
-from fsdm.errors import TransferError
-from fsdm.events import Event
-from fsdm.fs import FileSystem, free_bytes
-from fsdm.intents import look_at
-from fsdm.layout import Layout
-from fsdm.model import FileEntry
-from fsdm.reconciler import Reconciler
-from fsdm.room import Room
-from fsdm.state import Marker
+from fsdm.concurrency.workers import InlineCrew
+from fsdm.model.documents import FileEntry
+from fsdm.model.errors import TransferError
+from fsdm.model.events import Event
+from fsdm.model.layout import Layout
+from fsdm.model.state import Marker
+from fsdm.reconcile.actions import Fetch
+from fsdm.reconcile.reconciler import Reconciler
+from fsdm.reconcile.space_budget import Room
+from fsdm.store.catalog import Catalog
+from fsdm.store.data_dir import make_layout
+from fsdm.store.filesystem import FileSystem, free_bytes
+from fsdm.store.markers import look_at
 from tests.kit import PATIENCE_S, an_id, chunk_dir, content, eventually, failure, put_want, touch_delete
 from tests.processes import fsdm, fsdm_json
 from tests.test_refs import put_chunk
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from fsdm.model import FileSource
-    from fsdm.parts import Part
-    from fsdm.stop import Stop
+    from fsdm.concurrency.cancellation import Stop
+    from fsdm.model.documents import FileSource
+    from fsdm.transfer.resume_record import Part
     from tests.kit import Source
 
 
@@ -73,7 +73,7 @@ def test_without_a_limit_nothing_is_counted_and_nothing_is_read(
 ) -> None:
     put_chunk(layout)
     comes(layout, a_fetch(layout, 1), 1)
-    monkeypatch.setattr("fsdm.extents.bytes_in", None)
+    monkeypatch.setattr("fsdm.store.disk_usage.bytes_in", None)
     room = a_room(layout)
     assert not room.is_limited
     assert (room.taken_bytes, room.news()) == (0, None)
@@ -376,7 +376,9 @@ def test_a_want_that_waits_is_withdrawn_or_deleted_like_any_other(data_dir: Path
 def test_a_download_of_unknown_size_is_stopped_where_the_room_ends_and_waits(
     data_dir: Path, source: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fsdm.passes.SCAN_SHARE", 0)  # however long one takes on a busy machine: the next one is soon
+    monkeypatch.setattr(
+        "fsdm.reconcile.loop.SCAN_SHARE", 0
+    )  # however long one takes on a busy machine: the next one is soon
     here = source.chunk(size=300_000)
     data = content("unknown", 700_000)
     url = source.put("/unknown", data)

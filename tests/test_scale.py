@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fsdm import Limits
-from fsdm.catalog import Catalog
 from fsdm.client import Client
-from fsdm.data_dir import make_layout
-from fsdm.fs import FileSystem
-from fsdm.layout import Layout
-from fsdm.reconciler import Reconciler
+from fsdm.model.layout import Layout
+from fsdm.reconcile.reconciler import Reconciler
+from fsdm.store.catalog import Catalog
+from fsdm.store.data_dir import make_layout
+from fsdm.store.filesystem import FileSystem
 from tests.kit import touch_delete
 from tests.test_refs import put_chunk
 from tests.test_room import Inline, a_fetch
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from fsdm.layout import Place
+    from fsdm.model.layout import Place
 
 LOOKS = ("lstat", "stat", "access", "open", "listdir", "scandir")
 FEW, MANY = 20, 400

@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fsdm.catalog import Catalog
-from fsdm.fs import FileSystem
-from fsdm.layout import WANT_MAX_BYTES, Layout, Place
-from fsdm.marker_removal import ASIDE, finish_removals
-from fsdm.scan import look, scan
-from fsdm.state import ChunkState, Partial
+from fsdm.model.layout import WANT_MAX_BYTES, Layout, Place
+from fsdm.model.state import ChunkState, Partial
+from fsdm.store.catalog import Catalog
+from fsdm.store.filesystem import FileSystem
+from fsdm.store.marker_removal import ASIDE, finish_removals
+from fsdm.store.scan import look, scan
 from tests.kit import an_id
 from tests.test_refs import put_chunk
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from fsdm.state import Snapshot
+    from fsdm.model.state import Snapshot
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fsdm import DataManager, Limits
-from fsdm.catalog import Catalog
-from fsdm.inspector import RATE_MAX
-from fsdm.layout import READY, VERIFIED
-from fsdm.scrub import DAY_S, LOOK_AGAIN_S, RATE_MIN, SURVEY_S, Scrub
+from fsdm.model.layout import READY, VERIFIED
+from fsdm.store.catalog import Catalog
+from fsdm.verify.background import RATE_MAX
+from fsdm.verify.scrub import DAY_S, LOOK_AGAIN_S, RATE_MIN, SURVEY_S, Scrub
 from tests.kit import PATIENCE_S, chunk_dir, eventually, expected, files_of
 from tests.processes import fsdm
 from tests.test_refs import put_chunk
@@ -21,8 +21,8 @@ from tests.test_rehash import flip
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from fsdm.layout import Layout, Place
-    from fsdm.rate import Rate
+    from fsdm.concurrency.rate_limit import Rate
+    from fsdm.model.layout import Layout, Place
     from tests.kit import Source
 
 NOW = 1_000_000_000.0
@@ -171,7 +171,7 @@ def test_a_clock_that_is_set_back_makes_it_neither_rush_nor_stop(layout: Layout)
 def test_each_is_read_slowly_but_in_its_turn(
     layout: Layout, monkeypatch: pytest.MonkeyPatch, size: int, rate: float
 ) -> None:
-    monkeypatch.setattr("fsdm.scrub.bytes_in", lambda path: (size, size))
+    monkeypatch.setattr("fsdm.verify.scrub.bytes_in", lambda path: (size, size))
     chunks(layout, 1, 0.0)
     scrubbed = Scrubbed(layout)
     scrubbed.scrub.step()

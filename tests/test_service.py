@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fsdm import DataManager
-from fsdm.errors import InvalidInputError
-from fsdm.heart import GRACE_S
-from fsdm.service import Service
+from fsdm.model.errors import InvalidInputError
+from fsdm.monitoring.service import Service
+from fsdm.reconcile.heartbeat import GRACE_S
 from tests.kit import PATIENCE_S, eventually, put_want
 from tests.processes import FSDM, fsdm, owner
 from tests.test_health import Stuck
@@ -177,8 +177,8 @@ def test_wishes_that_cannot_be_met_end_with_2_before_anything_is_made(data_dir: 
 
 def test_who_does_not_ask_for_it_does_not_pay_for_it(data_dir: Path) -> None:
     program = (
-        "import sys, fsdm.cli\n"
-        f"code = fsdm.cli.main(['run', '-d', {str(data_dir)!r}, '--once'])\n"
+        "import sys, fsdm.cli.main\n"
+        f"code = fsdm.cli.main.main(['run', '-d', {str(data_dir)!r}, '--once'])\n"
         "print(code, *[name for name in ('prometheus_client', 'wsgiref', 'http.server') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)

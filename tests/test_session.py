@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 from requests.adapters import DEFAULT_POOLSIZE
 from urllib3.util import parse_url
 
-from fsdm import session
-from fsdm.connection import Guarded, Pool
-from fsdm.errors import HostError, TransferError
-from fsdm.session import DRAIN_BYTES, ENVIRONMENT_S, Session, Sessions
-from fsdm.stop import Stop
+from fsdm.concurrency.cancellation import Stop
+from fsdm.model.errors import HostError, TransferError
+from fsdm.transfer.http import session
+from fsdm.transfer.http.connection import Guarded, Pool
+from fsdm.transfer.http.session import DRAIN_BYTES, ENVIRONMENT_S, Session, Sessions
 from tests.kit import PATIENCE_S, descriptors, eventually
 from tests.test_body import a_certificate, serving_with
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fsdm import DataManager
-from fsdm.layout import Layout
-from fsdm.settings import estimate, reload
+from fsdm.cli.settings import estimate, reload
+from fsdm.model.layout import Layout
 from tests.kit import PATIENCE_S, eventually, failure, put_want
 from tests.processes import fsdm, reconciling
 

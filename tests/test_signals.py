@@ -14,7 +14,7 @@ from tests.processes import begun
 
 SERVE = """
 import os, sys
-from fsdm.signals import Signals
+from fsdm.cli.signals import Signals
 signals = Signals()
 print("ready", flush=True)
 signals.serve(lambda: os.write(int(sys.argv[1]), b"again\\n"))
@@ -22,7 +22,7 @@ os.write(int(sys.argv[1]), b"end\\n")
 """
 LOOK = """
 import signal, sys
-from fsdm.signals import asked_to_end
+from fsdm.cli.signals import asked_to_end
 asked = asked_to_end()
 print(asked.is_set())
 signal.raise_signal(int(sys.argv[1]))

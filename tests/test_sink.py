@@ -15,9 +15,9 @@ from blake3 import blake3
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fsdm import sink as sink_module
-from fsdm.errors import StoppedError
-from fsdm.sink import PIECE_BYTES, Sink, digest_of, open_sink
+from fsdm.model.errors import StoppedError
+from fsdm.transfer import sink as sink_module
+from fsdm.transfer.sink import PIECE_BYTES, Sink, digest_of, open_sink
 from tests.kit import content
 
 if TYPE_CHECKING:

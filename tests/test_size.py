@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from fsdm.errors import InvalidInputError
-from fsdm.size import parse_size, readable
+from fsdm.model.errors import InvalidInputError
+from fsdm.model.units import parse_size, readable
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fsdm.layout import Layout, Place
-from fsdm.verbs import VERBS
+from fsdm.cli.commands import VERBS
+from fsdm.model.layout import Layout, Place
 from tests.kit import an_id
 
 if TYPE_CHECKING:
@@ -39,8 +39,8 @@ def _loaded(code: str) -> set[str]:
 
 
 def test_the_help_of_no_verb_loads_what_is_heavy() -> None:
-    loaded = _loaded("from fsdm.cli import build_parser; build_parser().format_help()")
-    assert {f"fsdm.verbs.{name}" for name in VERBS} <= loaded
+    loaded = _loaded("from fsdm.cli.main import build_parser; build_parser().format_help()")
+    assert {f"fsdm.cli.commands.{name}" for name in VERBS} <= loaded
     assert loaded & HEAVY == set()
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from fsdm.layout import Place
-from fsdm.state import ChunkState, Marker, Partial
+from fsdm.model.layout import Place
+from fsdm.model.state import ChunkState, Marker, Partial
 
 ID = "a" * 64
 PLACE = Place.of("d" * 64, range(5), ID)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fsdm.status import ChunkStatus, read_status
+from fsdm.status.chunk_status import ChunkStatus, read_status
 from tests.kit import an_id, put_want, touch_delete
 from tests.test_intents import a_want
 from tests.test_locks import HOLD_LOCK, process, python
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from fsdm.layout import Layout
+    from fsdm.model.layout import Layout
 
 FILES = {
     "a.parquet": {"url": "http://example.org/a", "size": 100},

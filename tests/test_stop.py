@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fsdm.errors import StoppedError
-from fsdm.stop import Stop
+from fsdm.concurrency.cancellation import Stop
+from fsdm.model.errors import StoppedError
 from tests.kit import PATIENCE_S, descriptors, eventually
 from tests.test_fetcher import InThread
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fsdm import survey as module
-from fsdm.layout import READY
-from fsdm.leader_lock import ReconcilerLock
-from fsdm.survey import Surveyor
+from fsdm.model.layout import READY
+from fsdm.status import survey as module
+from fsdm.status.survey import Surveyor
+from fsdm.store.leader_lock import ReconcilerLock
 from tests.kit import an_id, put_want, touch_delete
 from tests.processes import shell_holding
 from tests.test_intents import a_want
@@ -24,8 +24,8 @@ from tests.test_status import FILES, put_failure, put_partial
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from fsdm.layout import Layout, Place
-    from fsdm.model import DataChunk
+    from fsdm.model.documents import DataChunk
+    from fsdm.model.layout import Layout, Place
 
 HOUR = 3600.0
 

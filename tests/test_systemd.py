@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fsdm.cli import build_parser
+from fsdm.cli.main import build_parser
 from tests.kit import put_want
 from tests.processes import FSDM, reconciling
 
@@ -142,7 +142,7 @@ def test_it_works_without_memory_that_is_writable_and_executable(data_dir: Path,
     program = (
         "import ctypes, sys\n"
         "if ctypes.CDLL(None).prctl(65, 1, 0, 0, 0): sys.exit(77)\n"
-        "from fsdm.cli import main\n"
+        "from fsdm.cli.main import main\n"
         f"sys.exit(main(['run', '--once', '-d', {str(data_dir)!r}]))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)

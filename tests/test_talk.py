@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fsdm.events import Event
-from fsdm.talk import Talk
+from fsdm.cli.event_log import Talk
+from fsdm.model.events import Event
 from tests.kit import eventually, put_want
 from tests.processes import fsdm, reconciling
 from tests.test_intents import a_want

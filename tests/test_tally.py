@@ -7,9 +7,9 @@ from typing import get_args
 
 import pytest
 
-from fsdm.errors import Cause
-from fsdm.events import Event, Kind
-from fsdm.tally import LATENCIES, Histogram, Tally
+from fsdm.model.errors import Cause
+from fsdm.model.events import Event, Kind
+from fsdm.reconcile.counters import LATENCIES, Histogram, Tally
 
 ID = "a" * 64
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 from prometheus_client import CollectorRegistry, Gauge
 
-from fsdm import textfile
-from fsdm.errors import InvalidInputError
-from fsdm.textfile import Textfile, check_name
+from fsdm.model.errors import InvalidInputError
+from fsdm.monitoring import textfile
+from fsdm.monitoring.textfile import Textfile, check_name
 from tests.kit import PATIENCE_S, eventually
 
 if TYPE_CHECKING:

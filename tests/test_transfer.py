@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from blake3 import blake3
 
-from fsdm import fetcher as fetcher_module
-from fsdm import transfer as transfer_module
-from fsdm.errors import StoppedError, TransferError
-from fsdm.fetcher import HttpFetcher
-from fsdm.fs import FileSystem
-from fsdm.model import FileSource, PartRecord
-from fsdm.parts import Part, url_mark
-from fsdm.stop import Stop
+from fsdm.concurrency.cancellation import Stop
+from fsdm.model.documents import FileSource, PartRecord
+from fsdm.model.errors import StoppedError, TransferError
+from fsdm.store.filesystem import FileSystem
+from fsdm.transfer import fetcher as fetcher_module
+from fsdm.transfer import file_transfer as transfer_module
+from fsdm.transfer.fetcher import HttpFetcher
+from fsdm.transfer.resume_record import Part, url_mark
 from tests.kit import PATIENCE_S, Source, content, etag_of
 from tests.test_fetcher import InThread, answering
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from fsdm.model import FileEntry
+    from fsdm.model.documents import FileEntry
 
 SIZE = 300_000
 NEW, OLD = content("the new version", SIZE), content("the old version", SIZE)
@@ -327,8 +327,8 @@ def test_a_record_is_written_before_the_first_byte_of_a_version_and_now_and_then
 ) -> None:
     monkeypatch.setattr(transfer_module, "RECORD_BYTES", SIZE)
     monkeypatch.setattr(transfer_module, "CHECKPOINT_BYTES", 100_000)
-    monkeypatch.setattr("fsdm.body.BLOCK_BYTES", 50_000)
-    monkeypatch.setattr("fsdm.body._threads.buffer", memoryview(bytearray(50_000)), raising=False)
+    monkeypatch.setattr("fsdm.transfer.http.body.BLOCK_BYTES", 50_000)
+    monkeypatch.setattr("fsdm.transfer.http.body._threads.buffer", memoryview(bytearray(50_000)), raising=False)
     saved: list[tuple[int, int]] = []
 
     def save() -> None:

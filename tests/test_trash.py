@@ -6,17 +6,17 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fsdm.catalog import Catalog
-from fsdm.crew import InlineCrew
-from fsdm.room import Room
-from fsdm.trash import Trash
+from fsdm.concurrency.workers import InlineCrew
+from fsdm.reconcile.space_budget import Room
+from fsdm.reconcile.trash import Trash
+from fsdm.store.catalog import Catalog
 from tests.test_fs import Recorder
 
 if TYPE_CHECKING:
     import pytest
 
-    from fsdm.fs import FileSystem
-    from fsdm.layout import Layout
+    from fsdm.model.layout import Layout
+    from fsdm.store.filesystem import FileSystem
 
 
 def a_trash(layout: Layout, fs: FileSystem) -> tuple[Trash, Room, list[int]]:

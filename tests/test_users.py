@@ -24,17 +24,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import fsdm.status  # a child may not be able to read our modules
+import fsdm.status.chunk_status  # a child may not be able to read our modules
 from fsdm import DataManager
+from fsdm.cli.config import read_config
 from fsdm.client import Client
-from fsdm.config import read_config
-from fsdm.data_dir import open_data_dir
-from fsdm.errors import DataDirectoryError, InvalidInputError
-from fsdm.intents import place_delete, place_want
-from fsdm.layout import DATA, Layout
-from fsdm.locks import intents_lock
-from fsdm.rate import Rate
-from fsdm.verification import Verification
+from fsdm.concurrency.rate_limit import Rate
+from fsdm.model.errors import DataDirectoryError, InvalidInputError
+from fsdm.model.layout import DATA, Layout
+from fsdm.store.data_dir import open_data_dir
+from fsdm.store.flock import intents_lock
+from fsdm.store.markers import place_delete, place_want
+from fsdm.verify.bulk import Verification
 from tests.kit import PATIENCE_S, an_id, chunk_dir, entries, eventually, expected, failure, files_of
 from tests.test_rehash import flip
 
@@ -485,4 +485,4 @@ def test_a_want_that_is_rewritten_all_the_time_holds_up_no_other_and_comes_once_
         assert settled(root, restless)
 
 
-assert fsdm.status
+assert fsdm.status.chunk_status

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from fsdm.plan import NO_MEMO
-from fsdm.verdict import HELD_TRIES, TRIES, is_stuck, trouble
+from fsdm.reconcile.plan import NO_MEMO
+from fsdm.reconcile.verdict import HELD_TRIES, TRIES, is_stuck, trouble
 from tests.test_plan import NOW, _failure
 
 

@@ -9,17 +9,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fsdm import DataManager
-from fsdm import rehash as rehash_module
 from fsdm.client import Client
-from fsdm.data_dir import make_layout
-from fsdm.errors import DataDirectoryError
-from fsdm.fs import FileSystem
-from fsdm.layout import READY
-from fsdm.rate import Rate
-from fsdm.refs import Refs
-from fsdm.rehash import Wrong
-from fsdm.verification import Verification, Verified
+from fsdm.concurrency.rate_limit import Rate
+from fsdm.model.errors import DataDirectoryError
+from fsdm.model.layout import READY
+from fsdm.store.data_dir import make_layout
+from fsdm.store.filesystem import FileSystem
+from fsdm.store.refs import Refs
+from fsdm.verify import rehash as rehash_module
+from fsdm.verify.bulk import Verification, Verified
+from fsdm.verify.rehash import Wrong
 from tests.kit import PATIENCE_S, an_id, chunk_dir, eventually, expected, files_of, touch_delete
 from tests.processes import fsdm, fsdm_json
 from tests.test_locks import can_lock
@@ -29,7 +28,8 @@ from tests.test_rehash import flip
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from fsdm.layout import Layout, Place
+    from fsdm import DataManager
+    from fsdm.model.layout import Layout, Place
     from tests.kit import Source
 
 

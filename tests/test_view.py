@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from fsdm.holders import Holder, Holders
-from fsdm.progress import Failing, Retiring, Running, Survey
-from fsdm.view import ASCII, Glyphs, Sight, View, document, glyphs_for, lines, one_line
+from fsdm.status.progress import Failing, Retiring, Running, Survey
+from fsdm.status.progress_view import ASCII, Glyphs, Sight, View, document, glyphs_for, lines, one_line
+from fsdm.store.holders import Holder, Holders
 from tests.kit import an_id
 
 NOW = time.mktime((2026, 5, 17, 12, 0, 0, 0, 0, -1))

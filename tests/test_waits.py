@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fsdm import Client
-from fsdm.errors import ClosedError, InvalidInputError, WaitTimeoutError
-from fsdm.waits import FIRST_REST_S, LOOKS_PER_S, REST_S, SHARE, Waits, in_thread, on_loop
+from fsdm.concurrency.polling import FIRST_REST_S, LOOKS_PER_S, REST_S, SHARE, Waits, in_thread, on_loop
+from fsdm.model.errors import ClosedError, InvalidInputError, WaitTimeoutError
 from tests.kit import PATIENCE_S, an_id, put_want
 from tests.test_intents import a_want
 from tests.test_refs import put_chunk
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from fsdm.layout import Layout
+    from fsdm.model.layout import Layout
 
 
 @pytest.fixture

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 import pytest
 from watchdog.observers.inotify_c import InotifyConstants, InotifyEvent
 
-from fsdm import watch as watch_module
-from fsdm.layout import Layout, Place
-from fsdm.refs import Refs
-from fsdm.watch import Watch
+from fsdm.model.layout import Layout, Place
+from fsdm.reconcile import watcher as watch_module
+from fsdm.reconcile.watcher import Watch
+from fsdm.store.refs import Refs
 from tests.kit import PATIENCE_S, an_id, eventually
 from tests.test_locks import process, python
 from tests.test_refs import TAKE_REF, put_chunk
@@ -298,7 +298,7 @@ def descriptors() -> set[str]:
 def test_what_was_not_to_be_had_is_told_once_and_asked_for_again(
     layout: Layout, rings: Rings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level("INFO", "fsdm.watch")
+    caplog.set_level("INFO", "fsdm.reconcile.watcher")
 
     def refuse() -> object:
         raise OSError(errno.EMFILE, "inotify instance limit reached")
@@ -324,7 +324,7 @@ def test_what_was_not_to_be_had_is_told_once_and_asked_for_again(
 def test_a_directory_that_cannot_be_watched_is_told_once_and_watched_when_it_can_be(
     layout: Layout, rings: Rings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level("INFO", "fsdm.watch")
+    caplog.set_level("INFO", "fsdm.reconcile.watcher")
     watch = Watch(layout, rings.ring)
     with monkeypatch.context() as put:
         put.setattr("watchdog.observers.inotify_c.inotify_add_watch", lambda *_: -1)

@@ -28,28 +28,28 @@ from unittest import mock
 
 from blake3 import blake3
 
-import fsdm.intents
-import fsdm.locks
-import fsdm.marker_removal
-import fsdm.refs
+import fsdm.store.flock
+import fsdm.store.marker_removal
+import fsdm.store.markers
+import fsdm.store.refs
 from fsdm.client import Client
-from fsdm.data_dir import make_layout
-from fsdm.errors import DataDirectoryError, TransferError
-from fsdm.fs import FileSystem
-from fsdm.layout import Layout
-from fsdm.limits import Limits
-from fsdm.model import DataChunk, FileEntry
-from fsdm.reconciler import Reconciler
+from fsdm.model.documents import DataChunk, FileEntry
+from fsdm.model.errors import DataDirectoryError, TransferError
+from fsdm.model.layout import Layout
+from fsdm.model.limits import Limits
+from fsdm.reconcile.reconciler import Reconciler
+from fsdm.store.data_dir import make_layout
+from fsdm.store.filesystem import FileSystem
 from tests.kit import an_id, content, files_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from fsdm.model import FileSource
-    from fsdm.parts import Part
-    from fsdm.refs import ChunkRef
-    from fsdm.state import Marker
-    from fsdm.stop import Stop
+    from fsdm.concurrency.cancellation import Stop
+    from fsdm.model.documents import FileSource
+    from fsdm.model.state import Marker
+    from fsdm.store.refs import ChunkRef
+    from fsdm.transfer.resume_record import Part
 
 DATASETS: Final = ("d" * 64, "e" * 64)
 BLOCKS: Final = range(10)
@@ -220,7 +220,7 @@ class WorldFileSystem(FileSystem):
 
 
 class _HookedOs:
-    """`os` as `fsdm.intents` sees it: each call that names a path is a point, and stamps what it changes."""
+    """`os` as `fsdm.store.markers` sees it: each call that names a path is a point, and stamps what it changes."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -261,7 +261,7 @@ class _HookedOs:
     def link(self, source: str, target: str, *, follow_symlinks: bool) -> None:
         os.link(source, target, follow_symlinks=follow_symlinks)
         self._world.stamp(target)
-        if not os.path.basename(source).startswith(fsdm.marker_removal.ASIDE):
+        if not os.path.basename(source).startswith(fsdm.store.marker_removal.ASIDE):
             self._world.came_back(target)
 
     def unlink(self, path: str) -> None:
@@ -270,13 +270,13 @@ class _HookedOs:
 
 
 class _HookedTime:
-    """`time` as `fsdm.intents` sees it: the clock that ctimes are taken from is the world's tick."""
+    """`time` as `fsdm.store.markers` sees it: the clock that ctimes are taken from is the world's tick."""
 
     def __init__(self, world: World) -> None:
         self._world = world
 
     def clock_gettime_ns(self, clock: int) -> int:
-        assert clock == fsdm.marker_removal.CLOCK_REALTIME_COARSE
+        assert clock == fsdm.store.marker_removal.CLOCK_REALTIME_COARSE
         return self._world.tick
 
     def sleep(self, seconds: float) -> None:
@@ -364,13 +364,17 @@ class World:
 
     def _patch(self) -> None:
         enter = self._patches.enter_context
-        for module in (fsdm.intents, fsdm.marker_removal):
+        for module in (fsdm.store.markers, fsdm.store.marker_removal):
             enter(mock.patch.object(module, "os", _HookedOs(self)))
-        enter(mock.patch.object(fsdm.marker_removal, "time", _HookedTime(self)))
-        enter(mock.patch.object(fsdm.intents, "CLIENT_WAIT_S", 0.0))
-        enter(mock.patch.object(fsdm.marker_removal, "RECONCILER_WAIT_S", 0.0))
-        read_regular = fsdm.intents.read_regular
-        lock, marker_of, take = fsdm.intents.intents_lock, fsdm.intents.marker_of, fsdm.locks.Claim.take
+        enter(mock.patch.object(fsdm.store.marker_removal, "time", _HookedTime(self)))
+        enter(mock.patch.object(fsdm.store.markers, "CLIENT_WAIT_S", 0.0))
+        enter(mock.patch.object(fsdm.store.marker_removal, "RECONCILER_WAIT_S", 0.0))
+        read_regular = fsdm.store.markers.read_regular
+        lock, marker_of, take = (
+            fsdm.store.markers.intents_lock,
+            fsdm.store.markers.marker_of,
+            fsdm.store.flock.Claim.take,
+        )
 
         @contextmanager
         def intents_lock(layout: Layout, wait_s: float) -> Iterator[bool]:
@@ -393,22 +397,22 @@ class World:
             self._read = 0 if found is None else found[0].st_ino
             return found
 
-        def claim(it: fsdm.locks.Claim) -> bool:
+        def claim(it: fsdm.store.flock.Claim) -> bool:
             self.point("claim", it.path)
             return take(it)
 
-        for module in (fsdm.intents, fsdm.marker_removal):
+        for module in (fsdm.store.markers, fsdm.store.marker_removal):
             enter(mock.patch.object(module, "intents_lock", intents_lock))
             enter(mock.patch.object(module, "read_regular", read))
-        enter(mock.patch.object(fsdm.intents, "marker_of", stamped))
-        enter(mock.patch.object(fsdm.locks.Claim, "take", claim))
+        enter(mock.patch.object(fsdm.store.markers, "marker_of", stamped))
+        enter(mock.patch.object(fsdm.store.flock.Claim, "take", claim))
         self._patch_refs()
         handler = _Errors(self.logged)
         logging.getLogger("fsdm").addHandler(handler)
         self._patches.callback(logging.getLogger("fsdm").removeHandler, handler)
 
     def _patch_refs(self) -> None:
-        open_fd, try_flock, exists = fsdm.refs.open_fd, fsdm.refs.try_flock, fsdm.refs.exists
+        open_fd, try_flock, exists = fsdm.store.refs.open_fd, fsdm.store.refs.try_flock, fsdm.store.refs.exists
         opened: dict[int, str] = {}
 
         def hooked_open(path: str) -> int:
@@ -426,9 +430,9 @@ class World:
             return exists(path, dir_fd)
 
         enter = self._patches.enter_context
-        enter(mock.patch.object(fsdm.refs, "open_fd", hooked_open))
-        enter(mock.patch.object(fsdm.refs, "try_flock", hooked_lock))
-        enter(mock.patch.object(fsdm.refs, "exists", hooked_look))
+        enter(mock.patch.object(fsdm.store.refs, "open_fd", hooked_open))
+        enter(mock.patch.object(fsdm.store.refs, "try_flock", hooked_lock))
+        enter(mock.patch.object(fsdm.store.refs, "exists", hooked_look))
 
     def point(self, name: str, path: str) -> None:
         """Something is about to happen: the cut may be here."""
@@ -464,7 +468,7 @@ class World:
     def _label(self, name: str, path: str) -> str:
         where, _, rest = path.removeprefix(self.layout.root + "/").partition("/")
         base = rest.rpartition("/")[2]
-        if base.startswith(fsdm.marker_removal.ASIDE):
+        if base.startswith(fsdm.store.marker_removal.ASIDE):
             what = " aside"
         elif "READY" in base or (name == "fsync_dir" and os.path.lexists(f"{path}/READY")):
             what = " READY"
@@ -991,7 +995,7 @@ class World:
         self._cut, self._busy = cut, busy
 
     def fetch(self, source: FileSource, part: Part, fs: FileSystem, stop: Stop) -> FileEntry:
-        """The source: see `fsdm.download.Fetcher`."""
+        """The source: see `fsdm.transfer.chunk_download.Fetcher`."""
         data, i, path = self.served[source.url], int(source.url.split("/")[3]), part.path
         self.point("fetch", path)
         stop.check()

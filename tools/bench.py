@@ -43,12 +43,12 @@ from bench_report import Figure, table, tell
 from blake3 import blake3
 
 from fsdm import DataChunk, DataManager
-from fsdm.data_dir import make_layout
-from fsdm.fs import FileSystem
-from fsdm.index import BlockIndex
-from fsdm.layout import DATA, READY, Layout, Place
-from fsdm.leader_lock import reconciler_owner
-from fsdm.model import FileEntry, Manifest
+from fsdm.model.documents import FileEntry, Manifest
+from fsdm.model.layout import DATA, READY, Layout, Place
+from fsdm.store.block_index import BlockIndex
+from fsdm.store.data_dir import make_layout
+from fsdm.store.filesystem import FileSystem
+from fsdm.store.leader_lock import reconciler_owner
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -69,7 +69,9 @@ FULL_SPEED: Final = 0
 
 # forked from a process that has imported fsdm and has no threads: a new process costs milliseconds
 _processes = multiprocessing.get_context("forkserver")
-_processes.set_forkserver_preload(["fsdm.manager", "fsdm.model", "concurrent.futures.process", "socketserver"])
+_processes.set_forkserver_preload(
+    ["fsdm.manager", "fsdm.model.documents", "concurrent.futures.process", "socketserver"]
+)
 
 
 # -------------------------------------------------------------------------------------------------------------- figures

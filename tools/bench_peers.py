@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from fsdm import DataChunk
-from fsdm.data_dir import make_layout
-from fsdm.fs import FileSystem
-from fsdm.layout import Layout
+from fsdm.model.layout import Layout
+from fsdm.store.data_dir import make_layout
+from fsdm.store.filesystem import FileSystem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fsdm.events import Event
-    from fsdm.limits import Limits
+    from fsdm.model.events import Event
+    from fsdm.model.limits import Limits
 
 BLOCK: Final = 1 << 20
 PATIENCE_S: Final = 120.0
@@ -68,7 +68,7 @@ def reconcile(data_dir: str, limits: Limits, chunks: int) -> None:
 
 def take_out_the_digest() -> None:
     """fsdm has no mode without a digest; for the comparison with those that compute none, there is none from now on."""
-    from fsdm.sink import Sink
+    from fsdm.transfer.sink import Sink
 
     def catch_up(self: Sink) -> None:
         self._hashed = self.size
@@ -154,7 +154,7 @@ def main(argv: list[str]) -> None:
     """Be the contender that is named."""
     match argv:
         case ["fsdm", data_dir, jobs, connections, ("none" | "chunk") as durability, digest, chunks]:
-            from fsdm.limits import Limits
+            from fsdm.model.limits import Limits
 
             if digest == "bare":
                 take_out_the_digest()

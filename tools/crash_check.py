@@ -10,9 +10,8 @@ from blake3 import blake3
 from crash_life import LATER_S, Life
 from crash_source import SPOILT, VERSIONS, Version
 
-from fsdm.document import read_manifest
-from fsdm.errors import FsdmError
-from fsdm.layout import (
+from fsdm.model.errors import FsdmError
+from fsdm.model.layout import (
     CACHEDIR_TAG,
     CACHEDIR_TAG_TEXT,
     DATA,
@@ -25,12 +24,13 @@ from fsdm.layout import (
     is_hidden,
     is_id,
 )
-from fsdm.locks import EXCLUSIVE, try_flock
+from fsdm.store.flock import EXCLUSIVE, try_flock
+from fsdm.store.json_files import read_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from fsdm.refs import ChunkRef
+    from fsdm.store.refs import ChunkRef
 
 HELD_PASSES: Final = 6
 

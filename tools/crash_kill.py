@@ -25,14 +25,14 @@ from crash_source import VERSIONS
 from crash_tap import Call, Tap
 
 from fsdm.client import Client
-from fsdm.layout import Layout
+from fsdm.model.layout import Layout
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from crash_lives import Story
 
-    from fsdm.refs import ChunkRef
+    from fsdm.store.refs import ChunkRef
 
 ENDED: Final = "its end"
 

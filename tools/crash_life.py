@@ -14,14 +14,14 @@ from unittest import mock
 
 from crash_source import SPOILT, VERSIONS, Source, small_bounds
 
-import fsdm.parts
+import fsdm.transfer.resume_record
 from fsdm.client import Client
-from fsdm.crew import InlineCrew
-from fsdm.data_dir import make_layout
-from fsdm.fs import FileSystem, write_all
-from fsdm.layout import Layout
-from fsdm.leader_lock import ReconcilerLock
-from fsdm.reconciler import Reconciler
+from fsdm.concurrency.workers import InlineCrew
+from fsdm.model.layout import Layout
+from fsdm.reconcile.reconciler import Reconciler
+from fsdm.store.data_dir import make_layout
+from fsdm.store.filesystem import FileSystem, write_all
+from fsdm.store.leader_lock import ReconcilerLock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from crash_tap import Call
 
-    from fsdm.refs import ChunkRef
+    from fsdm.store.refs import ChunkRef
 
 PASSES: Final = 60  # so many are more than enough to converge
 PASS_S: Final = 0.01
@@ -109,7 +109,7 @@ class Life:
         self._lock: ReconcilerLock | None = None
         self._durable = durable
         self._bounds = small_bounds()
-        self._booted = mock.patch.object(fsdm.parts, "boot_id", return_value=boot)
+        self._booted = mock.patch.object(fsdm.transfer.resume_record, "boot_id", return_value=boot)
         self._client: Client | None = None
         self._refs: list[ChunkRef] = []
         self._cut: Cut | None = None

@@ -22,15 +22,15 @@ from crash_lives import LIVES
 from crash_source import VERSIONS, Version
 from crash_tap import Call, Tap
 
-import fsdm.intents
-from fsdm.layout import Layout
+import fsdm.store.markers
+from fsdm.model.layout import Layout
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from crash_lives import Story
 
-    from fsdm.state import Marker
+    from fsdm.model.state import Marker
 
 BOUND: Final = 256  # combinations of one instant that are all tried; see `crash_disk`
 Results = list[str | None]
@@ -202,7 +202,7 @@ def judge_all(came: Came, allowed: Allowed) -> None:
 @contextmanager
 def _ctimes(above: str, changed: dict[int, int]) -> Iterator[None]:
     """What was built has its ctimes in the order of the calls; what is changed from now on is later than all of it."""
-    marker_of = fsdm.intents.marker_of
+    marker_of = fsdm.store.markers.marker_of
     built = {
         os.lstat(f"{directory}/{name}").st_ino: os.lstat(f"{directory}/{name}").st_ctime_ns
         for directory, _, names in os.walk(above)
@@ -215,5 +215,5 @@ def _ctimes(above: str, changed: dict[int, int]) -> Iterator[None]:
             return marker
         return replace(marker, ctime_ns=changed[found.st_ino])
 
-    with mock.patch.object(fsdm.intents, "marker_of", ordered):
+    with mock.patch.object(fsdm.store.markers, "marker_of", ordered):
         yield

@@ -16,21 +16,21 @@ from unittest import mock
 
 from urllib3 import HTTPResponse
 
-import fsdm.ranges
-import fsdm.transfer
-from fsdm.errors import TransferError
-from fsdm.model import DataChunk
-from fsdm.transfer import Transfer
+import fsdm.transfer.file_transfer
+import fsdm.transfer.segments
+from fsdm.model.documents import DataChunk
+from fsdm.model.errors import TransferError
+from fsdm.transfer.file_transfer import Transfer
 
 if TYPE_CHECKING:
     from collections import deque
     from collections.abc import Iterator
 
-    from fsdm.fs import FileSystem
-    from fsdm.model import FileEntry, FileSource
-    from fsdm.parts import Part
-    from fsdm.ranges import Pieces
-    from fsdm.stop import Stop
+    from fsdm.concurrency.cancellation import Stop
+    from fsdm.model.documents import FileEntry, FileSource
+    from fsdm.store.filesystem import FileSystem
+    from fsdm.transfer.resume_record import Part
+    from fsdm.transfer.segments import Pieces
 
 BLOCK_BYTES: Final = 1000  # comes at once; a record, a checkpoint and a piece are as large
 
@@ -95,7 +95,7 @@ class Source:
     in_pieces: set[str] = field(default_factory=set)
 
     def fetch(self, source: FileSource, part: Part, fs: FileSystem, stop: Stop) -> FileEntry:
-        """See `fsdm.download.Fetcher`."""
+        """See `fsdm.transfer.chunk_download.Fetcher`."""
         transfer = Transfer(source, part, fs, durable=True)
         try:
             if not transfer.take_over(stop.check):
@@ -161,7 +161,7 @@ def _head(data: bytes, start: int) -> dict[str, str]:
 def small_bounds() -> Iterator[None]:
     """What is done for large files is done for those of a few blocks."""
     with ExitStack() as patches:
-        patches.enter_context(mock.patch.object(fsdm.transfer, "RECORD_BYTES", BLOCK_BYTES))
-        patches.enter_context(mock.patch.object(fsdm.transfer, "CHECKPOINT_BYTES", 2 * BLOCK_BYTES))
-        patches.enter_context(mock.patch.object(fsdm.ranges, "PIECE_MIN_BYTES", BLOCK_BYTES))
+        patches.enter_context(mock.patch.object(fsdm.transfer.file_transfer, "RECORD_BYTES", BLOCK_BYTES))
+        patches.enter_context(mock.patch.object(fsdm.transfer.file_transfer, "CHECKPOINT_BYTES", 2 * BLOCK_BYTES))
+        patches.enter_context(mock.patch.object(fsdm.transfer.segments, "PIECE_MIN_BYTES", BLOCK_BYTES))
         yield

@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fsdm import DataChunk, DataManager
 from fsdm.client import Client
-from fsdm.errors import WaitTimeoutError
+from fsdm.model.errors import WaitTimeoutError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,7 +10,7 @@ import pytest
 from tests.conformance.clients import CLIENTS, Client, make
 
 if TYPE_CHECKING:
-    from fsdm.layout import Layout
+    from fsdm.model.layout import Layout
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from fsdm.layout import Layout
+    from fsdm.model.layout import Layout
 
 SOUND = (HERE / "fsdm.sh").read_text()
 

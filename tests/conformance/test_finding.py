@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import fsdm
-from fsdm.layout import U64_MAX, Place
+from fsdm.model.layout import U64_MAX, Place
 from tests.conformance.clients import Client, claimed
 from tests.kit import an_id, touch_delete
 from tests.test_refs import put_chunk
@@ -19,7 +19,7 @@ from tests.test_refs import put_chunk
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fsdm.layout import Layout
+    from fsdm.model.layout import Layout
 
 DATASET = "d" * 64
 OTHER = "e" * 64

@@ -19,7 +19,7 @@ from tests.test_refs import put_chunk
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fsdm.layout import Layout, Place
+    from fsdm.model.layout import Layout, Place
     from tests.kit import Source
 
 DATASET = "d" * 64

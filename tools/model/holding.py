@@ -2,10 +2,10 @@
 
 | here | stands for |
 |---|---|
-| `step 0` … `step 3` | PROTOCOL.md, "Reading"; fsdm.refs.Refs.take and `_open_ready` |
-| `closes` | fsdm.refs.Refs.release; SIGKILL does the same, at any step |
-| `forks` | a descriptor that is shared: fsdm.refs.ChunkRef.keep_over_exec, `flock -s DIR cmd`, fork in any language |
-| `the eraser` | fsdm.trash.Trash, in a thread of its own |
+| `step 0` … `step 3` | PROTOCOL.md, "Reading"; store.refs.Refs.take and `_open_ready` |
+| `closes` | store.refs.Refs.release; SIGKILL does the same, at any step |
+| `forks` | a descriptor that is shared: store.refs.ChunkRef.keep_over_exec, `flock -s DIR cmd`, fork in any language |
+| `the eraser` | reconcile.trash.Trash, in a thread of its own |
 
 Fair is the strictest reading: the reconciler may happen to try for its claim only in moments when it is refused, unless
 it is `eager`. Left out: clones (they share one descriptor, and so one lock).

@@ -3,8 +3,8 @@
 | here | stands for |
 |---|---|
 | `changes a byte` | whatever damages the files of a chunk in its place |
-| `touches verify/ID` | fsdm.intents.place_verify |
-| `the inspector` | fsdm.inspector.Inspector, in a thread of the reconciler's process; fsdm.aftermath: `answered` |
+| `touches verify/ID` | store.markers.place_verify |
+| `the inspector` | verify.background.Inspector, in a thread of its own; reconcile.results: `answered` |
 
 What is damaged before somebody asks must not be there in the end; what is damaged after that waits for the next one
 who asks. So does what is to be deleted: then the request goes, also where the delete is overruled after that. The

@@ -1,16 +1,16 @@
 """What the reconciler looks at, decides, and does to its chunk, step by step; it can be killed between any two steps.
 
-What it decides is not copied here: fsdm.plan.decide itself is asked. What it does then:
+What it decides is not copied here: reconcile.plan.decide itself is asked. What it does then:
 
 | here | stands for |
 |---|---|
-| `look`, `look on` | fsdm.scan.look, fsdm.memory.Memory.see, fsdm.plan.decide |
-| `read, then …` | fsdm.intents.read_want in fsdm.apply.Applier: `_fetch`, `_publish`, `_confirm`, `_overrule` |
-| `publish …` | fsdm.apply.Applier._publish: the look at the delete; the rename; then the want goes |
-| `retire …`, `clear` | fsdm.apply.Applier._retire: `still_deleted` looks at the want, then at the delete; `_take_out` |
-| `replace …` | fsdm.apply.Applier._confirm, where the files are others |
-| (see `removing`) | fsdm.marker_removal.remove_marker, put_back, finish_removals |
-| (see `renewing`) | fsdm.repair |
+| `look`, `look on` | store.scan.look, reconcile.memo.Memory.see, reconcile.plan.decide |
+| `read, then …` | store.markers.read_want in reconcile.apply.Applier: `_fetch`, `_publish`, `_confirm`, `_overrule` |
+| `publish …` | reconcile.apply.Applier._publish: the look at the delete; the rename; then the want goes |
+| `retire …`, `clear` | reconcile.apply.Applier._retire: `still_deleted` looks at want, then delete; `_take_out` |
+| `replace …` | reconcile.apply.Applier._confirm, where the files are others |
+| (see `removing`) | store.marker_removal.remove_marker, put_back, finish_removals |
+| (see `renewing`) | reconcile.repair |
 
 Left out here: refs (see `holding`: a claim is always granted here), a fetch that fails or is cut (it is one step, done
 when it begins), the fsyncs.
@@ -22,7 +22,10 @@ from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING
 
-from fsdm.action import (
+from fsdm.model.layout import Place
+from fsdm.model.state import ChunkState, Partial
+from fsdm.model.state import Marker as Seen
+from fsdm.reconcile.actions import (
     Action,
     Clear,
     Condemn,
@@ -37,10 +40,7 @@ from fsdm.action import (
     Retire,
     Wait,
 )
-from fsdm.layout import Place
-from fsdm.plan import Memo, Unreadable, decide
-from fsdm.state import ChunkState, Partial
-from fsdm.state import Marker as Seen
+from fsdm.reconcile.plan import Memo, Unreadable, decide
 
 from . import removing as removals
 from . import renewing, withdrawing

@@ -1,13 +1,13 @@
 """The reconciler that keeps a chunk: it fetches, publishes, replaces and retires, step by step.
 
-What it decides is asked of fsdm.plan.decide. What it does then:
+What it decides is asked of reconcile.plan.decide. What it does then:
 
 | here | stands for |
 |---|---|
-| `look` | fsdm.scan.look, fsdm.plan.decide, and the letting go of a claim in fsdm.passes.Passes._decide |
-| `Fetch`, `Publish`, `Confirm`, `Discard`, `Forget` | the methods of fsdm.apply.Applier with these names |
-| `Condemn`, `Renew`, `Dismiss` | fsdm.repair, fsdm.marker_removal.remove_marker; what lies between is in `renewing` |
-| `Verify` | fsdm.inspection.Inspection.ask: see `inspecting` |
+| `look` | store.scan.look, reconcile.plan.decide, and the letting go of a claim in reconcile.loop.Passes._decide |
+| `Fetch`, `Publish`, `Confirm`, `Discard`, `Forget` | the methods of reconcile.apply.Applier with these names |
+| `Condemn`, `Renew`, `Dismiss` | reconcile.repair, store.marker_removal.remove_marker; between: `renewing` |
+| `Verify` | verify.inspection.Inspection.ask: see `inspecting` |
 | `Retire: …`, `Clear: …` | Applier._take_out, with the looks of `_retire` and `_clear`; a refused claim stays open |
 
 Left out: a fetch that is cut, somebody who moves directories by hand, the audit.
@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
-from fsdm.action import Clear, Condemn, Confirm, Discard, Dismiss, Fetch, Forget, Publish, Renew, Retire
-from fsdm.plan import Asked as MemoAsked
-from fsdm.plan import Memo, decide
-from fsdm.state import ChunkState, Marker, Partial
+from fsdm.model.state import ChunkState, Marker, Partial
+from fsdm.reconcile.actions import Clear, Condemn, Confirm, Discard, Dismiss, Fetch, Forget, Publish, Renew, Retire
+from fsdm.reconcile.plan import Asked as MemoAsked
+from fsdm.reconcile.plan import Memo, decide
 
 from .directories import NOWHERE, Asked, Directory, Inspector, Reconciler, World, Wrong, put_directory, there
 from .inspecting import begun

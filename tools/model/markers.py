@@ -65,12 +65,12 @@ class Marker(NamedTuple):
 
     @property
     def identity(self) -> tuple[int, int, bool]:
-        """fsdm.state.Marker.identity."""
+        """fsdm.model.state.Marker.identity."""
         return self.ino, self.mtime, self.files != NONE
 
 
 def same(one: Marker | None, other: Marker | None) -> bool:
-    """fsdm.state.Marker.same_as: what a process can tell."""
+    """fsdm.model.state.Marker.same_as: what a process can tell."""
     return one is not None and other is not None and one.identity == other.identity
 
 
@@ -99,7 +99,7 @@ class Writer(NamedTuple):
 
 
 class Reconciler(NamedTuple):
-    """What it does next, what it saw at its last look, what it is removing, and what it remembers (fsdm.plan.Memo)."""
+    """What it does next, what it saw at its last look, what it is removing, and what it remembers."""
 
     at: str = "start"
     want: Marker | None = None

@@ -2,9 +2,9 @@
 
 | here | stands for |
 |---|---|
-| `start`, `finish` | fsdm.marker_removal.finish_removals, from fsdm.reconciler.Reconciler.open |
-| `flock` … `unlink the judged` | fsdm.marker_removal.remove_marker |
-| `look at its opposite` … `unlink what was aside` | fsdm.marker_removal.put_back |
+| `start`, `finish` | store.marker_removal.finish_removals, from reconcile.reconciler.Reconciler.open |
+| `flock` … `unlink the judged` | store.marker_removal.remove_marker |
+| `look at its opposite` … `unlink what was aside` | store.marker_removal.put_back |
 
 The time limit of 50 ms on the lock of intents is left out: here it is always got in the end. So are the fsyncs.
 """

@@ -2,10 +2,10 @@
 
 | here | stands for |
 |---|---|
-| `condemn` | fsdm.repair.condemn: the bytes have been read (see `asking`), now READY goes |
-| `renew`, `link` | fsdm.repair.renew and fsdm.marker_removal.put_want_back |
-| `settle …` | fsdm.marker_removal.settle_want; the removal itself is in `removing` |
-| `let go of WANT` | fsdm.kept.let_go |
+| `condemn` | reconcile.repair.condemn: the bytes have been read (see `asking`), now READY goes |
+| `renew`, `link` | reconcile.repair.renew and store.marker_removal.put_want_back |
+| `settle …` | store.marker_removal.settle_want; the removal itself is in `removing` |
+| `let go of WANT` | store.stored_want.let_go |
 
 Left out: the fsyncs, the time limit on the lock of intents, a chunk that has no WANT, `failed/ID`.
 """

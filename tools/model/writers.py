@@ -2,8 +2,8 @@
 
 | here | stands for |
 |---|---|
-| `careful want` | fsdm.intents.place_want: the lock, the temporary file and its rename; then the unlink and the close |
-| `careful delete` | fsdm.intents.place_delete: the lock and `_touch`; then the unlink and the close |
+| `careful want` | store.markers.place_want: the lock, the temporary file and its rename; the unlink and the close |
+| `careful delete` | store.markers.place_delete: the lock and `_touch`; then the unlink and the close |
 | `mv` | `cat > want/.new; mv want/.new want/ID` of the README, or any program that renames without the lock |
 | `cp` | `cp x want/ID`: the file is there, empty, before its text is; only where none stands, so not in place |
 | `touch` | `touch delete/ID`: makes a marker, or makes the one that stands the later intent |
@@ -11,7 +11,7 @@
 
 A step may be several system calls where nobody can see what lies between them, or where nobody minds.
 
-The time limit of a client on the lock (fsdm.intents.CLIENT_WAIT_S) is left out: here a lock is always free in time.
+The time limit of a client on the lock (store.markers.CLIENT_WAIT_S) is left out: here a lock is always free in time.
 A client that goes on without it is as exact as a careless one, and those are here.
 """
 
@@ -121,7 +121,7 @@ def _wanted(world: World, number: int, wrong: Wrong) -> World:
 
 
 def _deleted(world: World, wrong: Wrong) -> World:
-    """open(O_CREAT) and utime, at once: where the reconciler comes between, see fsdm.intents._touch."""
+    """open(O_CREAT) and utime, at once: where the reconciler comes between, see store.markers._touch."""
     there, serial = world.delete, next_serial(world)
     if there is None:
         return _asked(

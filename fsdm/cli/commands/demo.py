@@ -1,0 +1,43 @@
+"""`fsdm demo`: see it work, with nothing else running."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from fsdm.model.errors import EXIT_HUNG_UP, EXIT_NOT_CONVERGED, EXIT_OK, EXIT_TERMINATED
+
+if TYPE_CHECKING:
+    import argparse
+
+
+EXAMPLES: Final = """\
+fsdm demo
+"""
+
+ENDS: Final = {signal.SIGHUP: EXIT_HUNG_UP, signal.SIGTERM: EXIT_TERMINATED}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What it takes."""
+    parser.add_argument("--scale", type=float, default=1.0, metavar="X", help="make the files so many times as large")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Play the main job with nothing else running."""
+    from fsdm.cli.demo import demo as play
+
+    for number in ENDS:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup(1) has it
+            signal.signal(number, _leave)
+    data_dir = Path(arguments.data_dir) if arguments.data_dir else None
+    return EXIT_OK if play(data_dir, scale=arguments.scale, as_json=arguments.json) else EXIT_NOT_CONVERGED
+
+
+def _leave(number: int, _: object) -> None:
+    """It cleans up on its way out; one more signal, which often follows, does not cut that short."""
+    for one in ENDS:
+        signal.signal(one, signal.SIG_IGN)
+    sys.exit(ENDS[signal.Signals(number)])

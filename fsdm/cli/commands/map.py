@@ -1,0 +1,143 @@
+"""`fsdm map`: draw which blocks are here, coming, retiring, missing or doubly covered."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Final
+
+from fsdm.cli.arguments import data_dir_of, open_client
+from fsdm.model.errors import EXIT_OK, InvalidInputError, NotAvailableError
+from fsdm.status.terminal import plain, print_json
+
+if TYPE_CHECKING:
+    import argparse
+
+    from fsdm.status.coverage import Atlas, Coverage
+    from fsdm.status.map.words import Caption
+
+EXAMPLES: Final = """\
+fsdm map -d data
+fsdm map -d data 17ab                    # the one dataset whose id begins so
+fsdm map -d data --html map.html         # the same as a page that needs nothing else; --svg as a drawing
+fsdm map -d data --json | jq '.datasets[].segments[] | select(.kind == "missing")'
+"""
+
+_PREFIX_LEAST: Final = 4
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What it takes."""
+    parser.add_argument(
+        "dataset", nargs="?", metavar="DATASET", help="only this one: its id, or 4 or more digits of it"
+    )
+    parser.add_argument("--html", metavar="FILE", help="write it as one HTML file instead; - is standard output")
+    parser.add_argument("--svg", metavar="FILE", help="write it as one SVG file instead; - is standard output")
+    parser.add_argument(
+        "--list",
+        type=int,
+        default=5,
+        metavar="N",
+        help="list so many gaps, double covers and failing chunks of a dataset (default 5; a page lists thousands)",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Draw it, from the files alone: on the terminal, or into files, or as JSON."""
+    from fsdm.status.coverage import Atlas
+    from fsdm.status.map.words import Caption
+
+    if arguments.list < 0:
+        raise InvalidInputError("must not be negative", field="--list")
+    if [arguments.html, arguments.svg, "-" if arguments.json else None].count("-") > 1:
+        raise InvalidInputError("only one thing can be written to standard output", hint="give the others a FILE")
+    with open_client(arguments) as client:
+        seen = client.status()
+    atlas = Atlas.of(seen.chunks.values())
+    if arguments.dataset is not None:
+        atlas = Atlas((_the_one(atlas, arguments.dataset),), ())
+    caption = Caption.of(data_dir_of(arguments), time.time(), seen)
+    _write_files(arguments, atlas, caption)
+    if arguments.json:
+        print_json(_document(atlas))
+    elif arguments.html is None and arguments.svg is None:
+        _print(atlas, caption, arguments.list)
+    return EXIT_OK
+
+
+def _the_one(atlas: Atlas, given: str) -> Coverage:
+    """The dataset whose id begins so."""
+    if len(given) < _PREFIX_LEAST or set(given) - set("0123456789abcdef"):
+        raise InvalidInputError(
+            f"{plain(given)!r} is no id of a dataset", field="DATASET", hint="give 4 to 64 lower-case hex digits"
+        )
+    fitting = [coverage for coverage in atlas.coverages if coverage.dataset_id.startswith(given)]
+    if not fitting:
+        raise NotAvailableError(f"nothing is known of a dataset {given}", hint="fsdm map, without it, shows all")
+    if len(fitting) > 1:
+        raise InvalidInputError(
+            f"{len(fitting)} datasets begin with {given}",
+            field="DATASET",
+            hint=f"one of {', '.join(coverage.dataset_id for coverage in fitting[:4])}",
+        )
+    return fitting[0]
+
+
+def _write_files(arguments: argparse.Namespace, atlas: Atlas, caption: Caption) -> None:
+    if arguments.html is not None:
+        from fsdm.status.map.page import html
+
+        _write(arguments.html, html(atlas, caption))
+    if arguments.svg is not None:
+        from fsdm.status.map.drawing import svg
+
+        _write(arguments.svg, svg(atlas, caption, arguments.list))
+
+
+def _write(name: str, text: str) -> None:
+    """Put it in place at once: whoever looks at FILE sees the one before or this one, whole."""
+    from fsdm.store.filesystem import FileSystem
+
+    if name == "-":
+        sys.stdout.flush()
+        sys.stdout.buffer.write(text.encode())
+        sys.stdout.buffer.flush()
+        return
+    path = os.path.realpath(name)
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise InvalidInputError(f"{plain(name)} is not a file", hint="name a file to be written, or - for stdout")
+    try:
+        FileSystem().write(path, text.encode(), durable=False)
+    except OSError as e:
+        raise InvalidInputError(f"{plain(name)} cannot be written: {e.strerror}", hint="check the path") from e
+
+
+def _print(atlas: Atlas, caption: Caption, listed: int) -> None:
+    from fsdm.status.map.text import Style, lines
+    from fsdm.status.map.words import summary
+
+    style = Style.of(sys.stdout, os.environ, shutil.get_terminal_size().columns)
+    for line in lines(atlas, style, listed):
+        print(line)
+    sys.stdout.flush()
+    print("; ".join([summary(atlas), *caption.facts]), file=sys.stderr)
+
+
+def _document(atlas: Atlas) -> dict[str, Any]:
+    return {
+        "datasets": [
+            {
+                "dataset_id": coverage.dataset_id,
+                "start": coverage.start,
+                "end": coverage.end,
+                "size_bytes": coverage.size_bytes,
+                "kinds": {kind: asdict(tally) for kind, tally in coverage.tallies.items()},
+                "segments": [asdict(segment) for segment in coverage.segments],
+            }
+            for coverage in atlas.coverages
+        ],
+        "unplaced": [{"id": c.id, "state": c.state, "error": c.error} for c in atlas.unplaced],
+    }

@@ -1,0 +1,162 @@
+"""`fsdm status`: show how each chunk stands, and why."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Final
+
+from fsdm.cli.arguments import open_client, seconds
+from fsdm.model.errors import EXIT_OK, DataDirectoryError, InvalidInputError, NotAvailableError
+from fsdm.status.terminal import is_in_front, is_screen, plain, print_json
+from fsdm.store.leader_lock import in_words
+
+if TYPE_CHECKING:
+    import argparse
+    import threading
+
+    from fsdm.model.layout import Layout
+    from fsdm.status.chunk_status import ChunkStatus, DiskStatus, Status
+
+EXAMPLES: Final = """\
+fsdm status -d data
+fsdm status -d data ID
+fsdm status -d data --watch                       # until Ctrl-C, with the exit code 0
+fsdm status -d data --watch --interval 60 >> log  # not on a terminal: a line each time
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What it takes."""
+    parser.add_argument("ids", nargs="*", metavar="ID", help="only these")
+    parser.add_argument(
+        "--watch",
+        action="store_true",
+        help="show the progress, again and again, until SIGINT or SIGTERM: on a terminal a live view, else a line "
+        "(with --json a document) each time",
+    )
+    parser.add_argument(
+        "--interval", type=seconds, metavar="S", help="seconds between two looks of --watch (default 1, live 0.5)"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Show how each chunk stands, what is left aside, and who reconciles."""
+    from fsdm.model.layout import as_id
+
+    if arguments.watch:
+        return _watch(arguments)
+    if arguments.interval is not None:
+        raise InvalidInputError("goes with --watch alone", field="--interval")
+    ids = [as_id(one, "ID") for one in arguments.ids]
+    with open_client(arguments) as client:
+        seen = client.status()
+    chunks = [chunk for chunk in seen.chunks.values() if not ids or chunk.id in ids]
+    missing = [one for one in ids if one not in seen.chunks]
+    if arguments.json:
+        print_json(_status_document(seen, chunks))
+    else:
+        _print_status(seen, chunks)
+    if missing:
+        raise NotAvailableError(f"nothing is known of {', '.join(missing)}")
+    return EXIT_OK
+
+
+def _watch(arguments: argparse.Namespace) -> int:
+    from fsdm.cli.signals import asked_to_end
+
+    if arguments.ids:
+        raise InvalidInputError("shows the whole data directory", field="--watch", hint="leave out the ids")
+    stop = asked_to_end()
+    with open_client(arguments) as client:
+        if is_screen(sys.stdout) and is_in_front(sys.stdout) and not arguments.json:
+            _watch_on_screen(client.layout, stop, arguments.interval)
+        else:
+            _watch_in_lines(client.layout, stop, arguments.interval or 1.0, as_json=arguments.json)
+    return EXIT_OK
+
+
+def _watch_on_screen(layout: Layout, stop: threading.Event, interval_s: float | None) -> None:
+    from rich.console import Console
+
+    from fsdm.status.live_view import INTERVAL_S, LiveView
+    from fsdm.status.progress_view import glyphs_for
+    from fsdm.store.data_dir import check_format
+
+    glyphs = glyphs_for(sys.stdout.encoding)
+    with LiveView(layout, Console(), glyphs, interval_s=interval_s or INTERVAL_S):
+        while not stop.wait(1.0):
+            check_format(layout)  # raises where the whole directory has gone
+
+
+def _watch_in_lines(layout: Layout, stop: threading.Event, interval_s: float, *, as_json: bool) -> None:
+    from fsdm.status.live_view import SHARE
+    from fsdm.status.progress_view import Sight, document, glyphs_for, one_line
+    from fsdm.status.survey import Surveyor
+    from fsdm.store.data_dir import check_format
+
+    surveyor, sight, glyphs = Surveyor(layout), Sight(), glyphs_for(sys.stdout.encoding)
+    while not stop.is_set():
+        began = time.monotonic()
+        check_format(layout)
+        try:
+            sight.take(surveyor.look(), time.monotonic())
+        except OSError as e:
+            hint = "check who may look into it, and whether it is still there"
+            raise DataDirectoryError(f"{layout.root} cannot be looked at: {e}", hint=hint) from e
+        if as_json:
+            print_json(document(sight))
+        else:
+            print(one_line(sight, glyphs), flush=True)
+        took = time.monotonic() - began
+        stop.wait(max(interval_s - took, took * SHARE))
+
+
+def _status_document(seen: Status, chunks: list[ChunkStatus]) -> dict[str, Any]:
+    documents = []
+    for chunk in chunks:
+        blocks = chunk.block_range
+        document = asdict(chunk) | {"block_range": blocks and {"start": blocks.start, "end": blocks.stop}}
+        documents.append(document)
+    return {
+        "reconciler": seen.reconciler,
+        "disk": asdict(seen.disk),
+        "paused": seen.paused,
+        "braked": seen.braked,
+        "chunks": documents,
+        "oddities": [asdict(oddity) for oddity in seen.oddities],
+    }
+
+
+def _print_status(seen: Status, chunks: list[ChunkStatus]) -> None:
+    for chunk in chunks:
+        blocks = f"[{chunk.block_range.start}, {chunk.block_range.stop})" if chunk.block_range else "-"
+        total = "" if chunk.total_bytes in {None, chunk.size_bytes} else f"/{chunk.total_bytes}"
+        print(
+            chunk.id,
+            chunk.state,
+            blocks,
+            f"{chunk.size_bytes}{total}",
+            plain(chunk.error or ("to be verified" if chunk.verifying else "")),
+            sep="\t",
+        )
+    for oddity in seen.oddities:
+        print("-", "ignored", "-", "-", plain(f"{oddity.path}: {oddity.why}"), sep="\t")
+    states = dict.fromkeys(chunk.state for chunk in chunks)
+    counts = ", ".join(f"{sum(c.state == state for c in chunks)} {state}" for state in states) or "no chunks"
+    if seen.paused is not None:
+        by, reason = (str(seen.paused.get(key) or "") for key in ("by", "reason"))
+        why = (f", by {by}" if by else "") + (f": {reason}" if reason else "")
+        print(f"PAUSED: nothing is downloaded{plain(why)}; fsdm resume ends it", file=sys.stderr)
+    if seen.braked is not None:
+        how = f"{seen.braked.get('held_back')} of {seen.braked.get('of')} chunks: {seen.braked.get('what_to_do')}"
+        print(f"BRAKED: deletes are held back, {plain(how)}", file=sys.stderr)
+    print(f"{counts}; reconciler: {plain(in_words(seen.reconciler))}; {_disk_in_words(seen.disk)}", file=sys.stderr)
+
+
+def _disk_in_words(disk: DiskStatus) -> str:
+    from fsdm.model.units import readable
+
+    free = f"{readable(disk.free_bytes)} free on the disk"
+    return f"{free}, WHICH IS READ-ONLY" if disk.read_only else free

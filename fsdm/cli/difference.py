@@ -1,0 +1,132 @@
+"""What an assignment asks to be changed: which wants and deletes make the desired state equal to it.
+
+Told from the files alone, by a look at each chunk; nothing is changed here but by `place`, which places markers as any
+client does. What is here with the same files, and what is wanted so already, is left alone.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from fsdm.model.documents import may_satisfy
+from fsdm.model.errors import DataDirectoryError, InvalidInputError, StaleMarkerError
+from fsdm.model.layout import READY, WANT_MAX_BYTES, is_id
+from fsdm.reconcile.delete_brake import place_deletes
+from fsdm.store.catalog import Catalog
+from fsdm.store.filesystem import exists
+from fsdm.store.json_files import read_manifest
+from fsdm.store.markers import look_at, place_want, read_want
+
+if TYPE_CHECKING:
+    from fsdm.cli.assignment import Assignment
+    from fsdm.model.documents import DataChunk, Manifest
+    from fsdm.model.layout import Layout
+
+
+@dataclass(slots=True)
+class Difference:
+    """`wanted` and `deleted` are the ids that get a marker. Of those that are here now (`here` of them are available)
+    `going` are deleted, and `replaced` are wanted with other files.
+
+    `fetch_bytes` is what the wants declare that is not here, where they do: `undeclared` files do not.
+    """
+
+    wanted: list[str] = field(default_factory=list)
+    deleted: list[str] = field(default_factory=list)
+    unchanged: int = 0
+    here: int = 0
+    going: int = 0
+    replaced: int = 0
+    fetch_bytes: int = 0
+    undeclared: int = 0
+    freed_bytes: int = 0
+
+
+class Comparison:
+    """A data directory as it stands now, to be compared with what is to be."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        catalog = Catalog(layout)
+        self._paths: dict[str, list[str]] = {}
+        for place in catalog.listing():
+            path = layout.path(place)
+            if exists(f"{path}/{READY}"):
+                self._paths.setdefault(place.chunk_id, []).append(path)
+        self._wanted = _ids(layout.want)
+        self._deleted = _ids(layout.delete)
+
+    def with_assignment(self, assignment: Assignment) -> Difference:
+        """What makes the desired state equal to the assignment."""
+        found = Difference(here=sum(chunk_id not in self._deleted for chunk_id in self._paths))
+        for chunk in assignment:
+            self._add(found, chunk)
+        for chunk_id in sorted({*self._paths, *self._wanted}):
+            if chunk_id not in assignment:
+                self._remove(found, chunk_id)
+        return found
+
+    def with_deletes(self, ids: list[str]) -> Difference:
+        """What the deletes of these ids would do."""
+        found = Difference(here=sum(chunk_id not in self._deleted for chunk_id in self._paths))
+        for chunk_id in dict.fromkeys(ids):
+            self._remove(found, chunk_id)
+        return found
+
+    def knows(self, chunk_id: str) -> bool:
+        """Whether anything is here of this id, or asked for it."""
+        return chunk_id in self._paths or chunk_id in self._wanted or chunk_id in self._deleted
+
+    def _add(self, found: Difference, chunk: DataChunk) -> None:
+        manifests = self._manifests(chunk.id)
+        is_here = any(may_satisfy(manifest, chunk) for manifest in manifests)
+        is_sure = any(manifest.satisfies(chunk) for manifest in manifests)
+        if chunk.id not in self._deleted and (self._is_wanted_so(chunk) if chunk.id in self._wanted else is_sure):
+            found.unchanged += 1
+            return
+        found.wanted.append(chunk.id)
+        if is_here:
+            return
+        found.replaced += bool(manifests) and chunk.id not in self._deleted
+        found.fetch_bytes += sum(file.size or 0 for file in chunk.files.values())
+        found.undeclared += sum(file.size is None for file in chunk.files.values())
+
+    def _remove(self, found: Difference, chunk_id: str) -> None:
+        if chunk_id in self._deleted and chunk_id not in self._wanted:
+            found.unchanged += 1
+            return
+        found.deleted.append(chunk_id)
+        found.going += chunk_id in self._paths and chunk_id not in self._deleted
+        found.freed_bytes += sum(manifest.size_bytes for manifest in self._manifests(chunk_id))
+
+    def _manifests(self, chunk_id: str) -> list[Manifest]:
+        found = map(read_manifest, self._paths.get(chunk_id, ()))
+        return [manifest for manifest in found if manifest is not None]
+
+    def _is_wanted_so(self, chunk: DataChunk) -> bool:
+        want = look_at(self._layout.want_marker(chunk.id), limit=WANT_MAX_BYTES)
+        try:
+            return want is not None and want.fault is None and read_want(self._layout, chunk.id, want) == chunk
+        except (InvalidInputError, StaleMarkerError, OSError):  # whatever stands there is to be replaced
+            return False
+
+
+def _ids(directory: str) -> set[str]:
+    try:
+        return set(filter(is_id, os.listdir(directory)))
+    except OSError as e:
+        raise DataDirectoryError(
+            f"{directory} cannot be listed: {e.strerror}", hint="start the reconciler there first: `fsdm run -d DIR`"
+        ) from e
+
+
+def place(layout: Layout, difference: Difference, assignment: Assignment, *, meant: bool) -> None:
+    """Place what is to be changed: the wants first, for to keep data is the safer half of it.
+
+    `meant`: no brake is to hold the deletes back, however many they are.
+    """
+    for chunk_id in difference.wanted:
+        place_want(layout, assignment.chunk(chunk_id))
+    place_deletes(layout, difference.deleted, meant=meant)

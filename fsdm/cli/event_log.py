@@ -1,0 +1,74 @@
+"""What `fsdm run` says on stderr: a line an event, as text or as JSON, and the warnings of the log in the same form.
+
+Nothing of it is data for a program to act on but the JSON; its fields are only ever added to.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from fsdm.model.events import PHRASES
+from fsdm.status.terminal import encodable, plain
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fsdm.model.events import Event
+
+WARNINGS: Final = frozenset(
+    {"failed", "damaged", "over", "paused", "braked"}
+)  # events that somebody may have to act on
+
+
+def write_line(line: str) -> None:
+    """Write it on stderr, at once and in one piece."""
+    encoding = sys.stderr.encoding or "ascii"
+    sys.stderr.write(line.encode(encoding, "replace").decode(encoding) + "\n")
+    sys.stderr.flush()
+
+
+def say(message: str, *, as_json: bool, level: str = "warning", event: str = "log") -> None:
+    """Say something that is no event and no record of the log."""
+    if as_json:
+        write_line(_line(level, datetime.now(UTC), event=event, message=message))
+    else:
+        write_line(f"fsdm: {plain(message)}")
+
+
+class Talk(logging.Handler):
+    """Turns events and log records into lines. Any thread."""
+
+    def __init__(self, *, as_json: bool, write: Callable[[str], None] = write_line) -> None:
+        super().__init__(logging.WARNING)
+        self._as_json = as_json
+        self._write = write
+
+    def event(self, event: Event) -> None:
+        """Something has happened to a chunk."""
+        if not self._as_json:
+            self._write(plain(str(event)))
+            return
+        said = {name: value for name, value in asdict(event).items() if value not in {None, ""} and name != "kind"}
+        level = "warning" if event.kind in WARNINGS else "info"
+        self._write(_line(level, datetime.now(UTC), event=event.kind, message=PHRASES[event.kind], **said))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Something was logged that is no event."""
+        text = (self.formatter or logging.Formatter()).format(record)
+        if not self._as_json:
+            for line in text.splitlines():
+                self._write(plain(line))
+            return
+        at = datetime.fromtimestamp(record.created, UTC)
+        said = {"error": text} if record.exc_info else {}
+        self._write(_line(record.levelname.lower(), at, event="log", message=record.getMessage(), **said))
+
+
+def _line(level: str, at: datetime, **said: Any) -> str:
+    time = at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return encodable(json.dumps({"time": time, "level": level, **said}, ensure_ascii=False, default=str))

@@ -1,0 +1,133 @@
+"""The command line: verbs, their arguments, and exit codes. Each verb is a module of `verbs`.
+
+`-d/--data-dir` and `--json` are taken before and after the verb. stdout is data, stderr is talk. Imports stand where
+they are used, so that `fsdm ls` does not pay for requests and pydantic.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+import sys
+from importlib import import_module
+from textwrap import indent
+from typing import TYPE_CHECKING, Any
+
+from fsdm.cli.commands import VERBS
+from fsdm.model.errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, FsdmError
+from fsdm.status.terminal import abandon_stdout, complain, open_streams
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Sequence
+
+EXAMPLES = """\
+fsdm demo                                       # see it work
+fsdm run -d data                                # reconcile; then, in another shell:
+fsdm want -d data chunk.json                    # `fsdm schema want` says what stands in it
+fsdm wait -d data && fsdm ls -d data --long
+fsdm hold -d data DATASET 17000000 -- sh -c 'ls $FSDM_CHUNK_PATH'
+fsdm delete -d data ID                          # it goes when nobody holds it
+fsdm docs recipes                               # in Python; `fsdm docs` lists the pages
+"""
+
+EXIT_CODES = """\
+exit codes:
+  0  done, or stopped by SIGINT or SIGTERM
+  1  an unexpected error
+  2  wrong usage, or input that cannot be taken
+  3  no such chunk is available
+  4  not converged: in time (wait), or at all (run --once)
+  5  another process reconciles this data directory
+  6  the data directory cannot be used: missing, of an unknown format, no flock, or refused by the disk
+  7  damaged chunks were found (verify)
+  8  braked: it would remove more of what is here than --brake allows; nothing was changed (--yes goes on)
+  129  ended by SIGHUP (demo)
+  130  interrupted
+  143  ended by SIGTERM (demo)
+`fsdm hold` ends with the exit code of CMD, 126 where that cannot be run, 127 where it is not found."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; its exit code."""
+    open_streams()
+    arguments = _parse(list(sys.argv[1:] if argv is None else argv))
+    try:
+        code: int = _verb(arguments.verb).run(arguments)
+        sys.stdout.flush()
+    except FsdmError as e:
+        complain(e, as_json=arguments.json or getattr(arguments, "log_format", None) == "json")
+        return e.exit_code
+    except BrokenPipeError:
+        abandon_stdout()  # whoever read our output has gone: end quietly
+        return EXIT_OK
+    except OSError as e:
+        from fsdm.reconcile.outage import FULL
+
+        if e.filename is not None or e.errno not in FULL | {errno.EFBIG}:
+            raise
+        abandon_stdout()
+        hint = "make room where the output goes, and run it again"
+        complain(FsdmError(f"stdout cannot be written: {e.strerror}", hint=hint), as_json=arguments.json)
+        return EXIT_FAILURE
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    return code
+
+
+def _parse(argv: list[str]) -> argparse.Namespace:
+    command: list[str] = []
+    if "--" in argv:
+        at = argv.index("--")
+        argv, command = argv[:at], argv[at + 1 :]
+    parser = build_parser({name for name in VERBS if name in argv})
+    arguments = parser.parse_args(argv)
+    if arguments.verb is None:
+        parser.print_help()
+        sys.exit(EXIT_USAGE)
+    if (arguments.verb == "hold") != bool(command):
+        arguments.refuse("which command?" if arguments.verb == "hold" else "nothing follows `--` here")
+    arguments.command = command
+    arguments.build_parser = build_parser  # for the verbs that describe the whole command line
+    # the demo plays in a directory of its own, unless one is named outright
+    default = None if arguments.verb == "demo" else os.environ.get("FSDM_DATA_DIR")
+    arguments.data_dir = getattr(arguments, "data_dir", None) or default
+    arguments.json = getattr(arguments, "json", False)
+    return arguments
+
+
+def build_parser(names: Container[str] = VERBS) -> argparse.ArgumentParser:
+    """The parser of the command line, with all that these verbs take: no other verb is loaded."""
+    from fsdm import __version__
+
+    # SUPPRESS: an option that is not given after the verb must not undo the one given before it
+    common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    common.add_argument("-d", "--data-dir", metavar="DIR", help="the data directory (or FSDM_DATA_DIR)")
+    common.add_argument("--json", action="store_true", help="print JSON; fields are only ever added")
+    parser = argparse.ArgumentParser(
+        prog="fsdm",
+        parents=[common],
+        description="Keeps a changing set of data chunks on a disk. The layout on disk is the source of truth.",
+        epilog=f"examples:\n{indent(EXAMPLES, '  ')}\n{EXIT_CODES}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"fsdm {__version__}")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB")
+    for name, purpose in VERBS.items():
+        verb = verbs.add_parser(
+            name,
+            parents=[common],
+            help=purpose,
+            description=f"{purpose[0].upper()}{purpose[1:]}.",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        verb.set_defaults(refuse=verb.error)
+        if name in names:
+            module = _verb(name)
+            verb.epilog = f"examples:\n{indent(module.EXAMPLES, '  ')}\n{EXIT_CODES}"
+            module.add_arguments(verb)
+    return parser
+
+
+def _verb(name: str) -> Any:
+    return import_module(f"fsdm.cli.commands.{name}")

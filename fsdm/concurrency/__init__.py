@@ -1,0 +1,1 @@
+"""Worker threads, cancellation, rate limits and polling; it knows nothing of chunks."""

@@ -1,0 +1,381 @@
+"""What is on disk, as documents: a want, a manifest (`READY`), a failure.
+
+pydantic stands here, at the border, and nowhere inside. Strict about what it knows, tolerant of the future: keys that
+it does not know are kept (a want's go on into its manifest) and ignored. A document that cannot be taken raises
+`InvalidInputError` that names the field.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+from urllib.parse import SplitResult, urlsplit
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    GetPydanticSchema,
+    PlainSerializer,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    WithJsonSchema,
+    field_validator,
+    model_serializer,
+)
+from pydantic_core import PydanticSerializationError
+
+from fsdm.model.errors import InvalidInputError
+from fsdm.model.layout import FILES_MAX, U64_MAX, Place, as_id, file_name_fault
+from fsdm.model.source_policy import SCHEMES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+MIRRORS_MAX = 16
+
+
+def _id(value: object) -> str:
+    try:
+        return as_id(value, "")
+    except InvalidInputError as e:
+        raise ValueError(str(e)) from None
+
+
+def _range(value: object) -> range:
+    match value:
+        case range(step=1):
+            start, end = value.start, value.stop
+        case range():
+            raise ValueError(f"the step must be 1, not {value.step}")
+        case {"start": start, "end": end} | (start, end):
+            pass
+        case _:
+            raise ValueError('must be a range, a pair, or {"start", "end"}')
+    for name, block in (("start", start), ("end", end)):
+        if not isinstance(block, int) or isinstance(block, bool):
+            raise ValueError(f"{name} must be an integer, not {type(block).__name__}")  # noqa: TRY004 pydantic's protocol
+        if not 0 <= block <= U64_MAX:
+            raise ValueError(f"{name} must be within 0 … 2^64-1")
+    if start >= end:
+        raise ValueError(f"must not be empty or reversed, it is [{start}, {end})")
+    return range(start, end)
+
+
+@lru_cache(1024)  # most files come from few hosts
+def _has_host(netloc: str) -> bool:
+    parts = SplitResult("", netloc, "", "", "")
+    _ = parts.port  # raises ValueError itself where it is none
+    return bool(parts.hostname)
+
+
+def _url(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"must be a URL, not {type(value).__name__}")  # noqa: TRY004
+    parts = urlsplit(value)  # raises ValueError itself on malformed brackets
+    if parts.scheme not in SCHEMES:
+        raise ValueError(f"must begin with {' or '.join(s + '://' for s in SCHEMES)}")
+    if (
+        not _has_host(parts.netloc) or " " in value or not value.isprintable()
+    ):  # of what is printable, only " " is a space
+        raise ValueError("must have a host, and no spaces or control characters")
+    return value
+
+
+def _source(value: object) -> object:
+    match value:
+        case str():
+            return {"url": value}
+        case [url, *mirrors]:
+            return {"url": url, "mirrors": mirrors or None}
+    return value
+
+
+ID_SCHEMA = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
+BLOCK_SCHEMA = {"type": "integer", "minimum": 0, "maximum": U64_MAX}
+RANGE_SCHEMA = {
+    "type": "object",
+    "properties": {"start": BLOCK_SCHEMA, "end": BLOCK_SCHEMA},
+    "required": ["start", "end"],
+    "description": "half-open: start is in the chunk, end is the first block that is not",
+}
+
+Id = Annotated[str, BeforeValidator(_id), WithJsonSchema(ID_SCHEMA)]
+BlockRange = Annotated[
+    range,
+    GetPydanticSchema(lambda _, handler: handler(Any)),  # pydantic has no schema of its own for a range
+    BeforeValidator(_range),
+    PlainSerializer(lambda r: {"start": r.start, "end": r.stop}),
+    WithJsonSchema(RANGE_SCHEMA),
+]
+Url = Annotated[str, BeforeValidator(_url), WithJsonSchema({"type": "string", "pattern": "^https?://"})]
+Size = Annotated[int, Field(ge=0, le=U64_MAX, strict=True)]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]  # of 32 bytes: sha256, BLAKE3
+
+
+class _Document(BaseModel):
+    """A frozen document that keeps what it does not know and names its errors."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", ser_json_inf_nan="null")
+
+    @classmethod
+    def parse(cls, text: bytes | str) -> Self:
+        """The document in a JSON text.
+
+        Raises:
+            InvalidInputError: naming the field that cannot be taken, or the place where it stops being JSON.
+        """
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as e:
+            raise _invalid(e) from None
+
+    def to_json(self) -> bytes:
+        """The document as UTF-8 JSON, one line, with a newline at its end.
+
+        Raises:
+            InvalidInputError: a key that is kept has a value that JSON cannot say.
+        """
+        try:
+            return self.model_dump_json().encode() + b"\n"
+        except PydanticSerializationError as e:
+            raise InvalidInputError(f"cannot be written as JSON: {e}") from None
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_given(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        document: dict[str, Any] = handler(self)
+        ours = type(self).model_fields
+        return {key: value for key, value in document.items() if value is not None or key not in ours}
+
+
+def _invalid(error: ValidationError) -> InvalidInputError:
+    first = error.errors(include_url=False, include_input=False)[0]
+    cause = first.get("ctx", {}).get("error")
+    if isinstance(cause, InvalidInputError):
+        return cause
+    field = ".".join(str(part) for part in first["loc"])
+    message = re.sub(r"^(Value error|Assertion failed), ", "", first["msg"])
+    return InvalidInputError(message, field=field)
+
+
+def in_its_line(error: InvalidInputError) -> str:
+    """What is wrong with a document that is one line of many: the number of that line is said before."""
+    return re.sub(r" at line 1 (column [0-9]+)$", r" at \1", str(error))
+
+
+class FileSource(_Document):
+    """Where a file comes from, in the order in which it is tried, and what is known of it beforehand."""
+
+    url: Url
+    mirrors: Annotated[tuple[Url, ...], Field(max_length=MIRRORS_MAX)] | None = None
+    size: Size | None = None
+    sha256: Digest | None = None
+    blake3: Digest | None = None
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """The URL and its mirrors."""
+        return (self.url, *(self.mirrors or ()))
+
+    @property
+    def has_digest(self) -> bool:
+        """Whether the want says which bytes these are."""
+        return self.sha256 is not None or self.blake3 is not None
+
+
+class FileEntry(_Document):
+    """A file that is here: its size in bytes, its BLAKE3, sha256 where the want gave it, and the ETag of its answer."""
+
+    size: Size
+    blake3: Digest
+    sha256: Digest | None = None
+    etag: str | None = None
+
+
+def _check_names(names: object) -> object:
+    if not isinstance(names, dict):
+        return names
+    if not names:
+        raise ValueError("a chunk has at least one file")
+    if len(names) > FILES_MAX:
+        raise ValueError(f"a chunk has at most {FILES_MAX} files, not {len(names)}")
+    for name in names:
+        fault = file_name_fault(name) if isinstance(name, str) else "is not a string"
+        if fault:
+            raise ValueError(f"the file name {name!r:.80} {fault}")
+    return names
+
+
+class _Chunk(_Document):
+    id: Id
+    dataset_id: Id
+    block_range: BlockRange
+
+    @property
+    def place(self) -> Place:
+        """Where in `chunks/` this chunk stands."""
+        return Place.of(self.dataset_id, self.block_range, self.id)
+
+
+class DataChunk(_Chunk):
+    """A chunk that is wanted: the document in `want/ID`.
+
+    `id` and `dataset_id` are 64 lower-case hex digits (32 bytes are taken too); `block_range` is a `range` of step 1, a
+    pair, or `{"start", "end"}`, half-open, in u64; `files` maps file names to URLs, to lists of URLs (mirrors), or to
+    `{"url", "mirrors", "size", "sha256", "blake3"}`.
+
+    Raises:
+        InvalidInputError: naming the field.
+    """
+
+    files: dict[str, Annotated[FileSource, BeforeValidator(_source)]]
+
+    if TYPE_CHECKING:  # what may be given; what is kept has one form of each
+
+        def __init__(
+            self,
+            /,
+            *,
+            id: str | bytes,  # noqa: A002 the document's word
+            dataset_id: str | bytes,
+            block_range: range | tuple[int, int] | Mapping[str, int],
+            files: Mapping[str, str | Sequence[str] | Mapping[str, object] | FileSource],
+            **more: object,
+        ) -> None: ...
+
+    else:
+
+        def __init__(self, /, **data: Any) -> None:  # a document may well have a key called "self"
+            try:
+                super().__init__(**data)
+            except ValidationError as e:
+                raise _invalid(e) from None
+
+    _names = field_validator("files", mode="before")(_check_names)
+
+    @classmethod
+    def parse_want(cls, text: bytes, name: str) -> DataChunk:
+        """The want in the marker called `name`; `id` may be left out, and must agree where it is there."""
+        chunk = _Want.parse(text)
+        if chunk.id not in {None, name}:
+            raise InvalidInputError(f"is {chunk.id}, but the marker is called {name}", field="id")
+        return cls(**{**dict(chunk), "id": name})
+
+    @classmethod
+    def want_schema(cls) -> dict[str, Any]:
+        """The JSON Schema of a want, in which `id` may be left out."""
+        schema = cls.model_json_schema()
+        schema["required"].remove("id")
+        return schema
+
+
+class _Want(DataChunk):
+    id: Id | None = None  # type: ignore[assignment]  # the marker's name says it
+
+
+class Manifest(_Chunk):
+    """The document in `READY`: what is here. Every file in `data/` matches it."""
+
+    format: Literal[1] = 1
+    files: dict[str, FileEntry]
+
+    _names = field_validator("files", mode="before")(_check_names)
+
+    @classmethod
+    def of(cls, chunk: DataChunk, files: dict[str, FileEntry]) -> Manifest:
+        """The manifest of a chunk that has been fetched; what the want said beyond the protocol is kept in it."""
+        own = {"format": 1, "id": chunk.id, "dataset_id": chunk.dataset_id, "block_range": chunk.block_range}
+        return cls(**{**(chunk.model_extra or {}), **own, "files": files})
+
+    def satisfies(self, chunk: DataChunk) -> bool:
+        """Whether what is here is what is wanted: the same place and names, and no size or digest that disagrees.
+
+        URLs do not count: a signed URL differs each time it is written.
+        """
+        return (
+            self.place == chunk.place
+            and self.files.keys() == chunk.files.keys()
+            and all(_agrees(self.files[name], source) for name, source in chunk.files.items())
+        )
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(entry.size for entry in self.files.values())
+
+
+def _agrees(entry: FileEntry, source: FileSource) -> bool:
+    return (
+        source.size in {None, entry.size}
+        and source.blake3 in {None, entry.blake3}
+        and source.sha256 in {None, entry.sha256}
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class PartRecord:
+    """What `partial/ID/PARTS` says of one file: the version that it is of, and a BLAKE3 of the first `size` bytes.
+
+    `url` is the BLAKE3 of its URL, `total` the size of the whole where the server said it; `complete`: it is all there;
+    `holes`: behind `size` there may be holes.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="ignore")  # nobody else writes it
+
+    url: Digest
+    validator: str | None = None
+    etag: str | None = None
+    total: Size | None = None
+    size: Size = 0
+    blake3: Digest | None = None
+    complete: bool = False
+    holes: bool = False
+
+
+class PartsDocument(_Document):
+    """The document in `partial/ID/PARTS`: what an attempt that did not end has left. `boot_id`: since when."""
+
+    boot_id: str | None = None
+    files: dict[str, PartRecord]
+
+
+class MarkerStamp(_Document):
+    """Which marker a failure speaks of: a marker that has changed since is a new request."""
+
+    ino: int
+    mtime_ns: int
+    size: int
+
+
+class Failure(_Document):
+    """The document in `failed/ID`: why an intent is not converging. Times are seconds since the epoch."""
+
+    id: Id
+    kind: Literal["transfer", "want", "marker", "damaged", "disk", "room"]
+    error: str
+    hint: str = ""
+    transient: bool = True
+    attempts: int = 1
+    first_at: FiniteFloat
+    last_at: FiniteFloat
+    next_attempt_at: FiniteFloat | None = None
+    marker: MarkerStamp | None = None
+    needs_bytes: int | None = None  # of kind *room*: what it is expected to take in all, …
+    lacks_bytes: int | None = None  # … and how much less there was when it began to wait
+
+
+__all__ = ["DataChunk", "Failure", "FileEntry", "FileSource", "Manifest", "MarkerStamp"]
+
+
+def may_satisfy(manifest: Manifest, chunk: DataChunk) -> bool:
+    """Whether what is here may be what is wanted: a sha256 that READY does not have yet is still to be computed."""
+    entries = manifest.files
+    unknown = {name for name in chunk.files.keys() & entries.keys() if entries[name].sha256 is None}
+    files = {
+        name: source.model_copy(update={"sha256": None}) if name in unknown else source
+        for name, source in chunk.files.items()
+    }
+    return manifest.satisfies(chunk.model_copy(update={"files": files}))

@@ -1,0 +1,180 @@
+"""The id grammar and every name on disk (PROTOCOL.md, "Layout").
+
+Pure: no disk is touched here. Invariant: no name that passes `file_name_fault` leaves the directory it is put in,
+and `parse_chunk_dir(chunk_dir(…))` is the identity.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from fsdm.model.errors import InvalidInputError
+
+FORMAT: Final = 1
+U64_MAX: Final = 2**64 - 1
+WANT_MAX_BYTES: Final = 1 << 20
+MANIFEST_MAX_BYTES: Final = 16 << 20
+NAME_MAX_BYTES: Final = 255
+FILES_MAX: Final = 10_000  # of a chunk: each costs some 30 µs wherever a want is read, and a name in every list
+
+FORMAT_FILE: Final = "fsdm.json"
+CACHEDIR_TAG: Final = "CACHEDIR.TAG"
+# https://bford.info/cachedir/: backup tools skip a directory with this first line
+CACHEDIR_TAG_TEXT: Final = (
+    "Signature: 8a477f597d28d172789f06886806bc55\n# What is here can be fetched again: see `fsdm protocol`.\n"
+)
+LOCK: Final = "LOCK"
+READY: Final = "READY"
+DATA: Final = "data"
+PARTS: Final = "PARTS"  # of a partial
+WANT: Final = "WANT"  # beside READY: what was asked for, so that it can be asked for again
+VERIFIED: Final = "VERIFIED"  # beside READY: its mtime is when the bytes were last compared with READY
+PAUSE: Final = "PAUSE"
+BRAKE: Final = "BRAKE"
+CONFIG: Final = "config.toml"
+RELEASE: Final = ".release"  # in delete/
+
+_ID = re.compile(r"[0-9a-f]{64}\Z")
+_CHUNK_DIR = re.compile(r"([0-9]{20})-([0-9]{20})-([0-9a-f]{64})\Z")
+
+
+def is_id(name: str) -> bool:
+    """Whether `name` is 64 lower-case hex digits."""
+    return _ID.match(name) is not None
+
+
+def as_id(value: object, field: str) -> str:
+    """The id in its one written form: 64 lower-case hex digits; 32 bytes are taken too.
+
+    Raises:
+        InvalidInputError: naming `field`.
+    """
+    if isinstance(value, str) and is_id(value):
+        return value
+    if isinstance(value, bytes | bytearray) and len(value) == 32:
+        return value.hex()
+    shown = type(value).__name__
+    if isinstance(value, str | bytes | bytearray):
+        shown = f"{value[:70]!r}" + "…" * (len(value) > 70)
+    raise InvalidInputError(f"must be 64 lower-case hex digits or 32 bytes, not {shown}", field=field)
+
+
+def file_name_fault(name: str) -> str | None:
+    """Why `name` cannot be a file in a chunk's directory, or None where it can."""
+    if not name:
+        return "is empty"
+    if name in {".", ".."}:
+        return "is a name of a directory"
+    if "/" in name or "\0" in name:
+        return "contains '/' or NUL"
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:
+        return "is not valid Unicode"
+    return f"is longer than {NAME_MAX_BYTES} bytes" if size > NAME_MAX_BYTES else None
+
+
+def is_hidden(name: str) -> bool:
+    """Whether an entry of `want/`, `delete/` or `verify/` is to be ignored: a dotfile, or an editor's backup."""
+    return name.startswith(".") or name.endswith("~")
+
+
+class Place(NamedTuple):
+    """Where a chunk stands: `chunks/DATASET/START-END-ID`, with START and END as 20 decimal digits."""
+
+    dataset_id: str
+    name: str
+
+    @classmethod
+    def of(cls, dataset_id: str, block_range: range, chunk_id: str) -> Place:
+        """The place of the chunk that covers the half-open `block_range`."""
+        return cls(dataset_id, f"{block_range.start:020d}-{block_range.stop:020d}-{chunk_id}")
+
+    @property
+    def chunk_id(self) -> str:
+        return self.name[42:]
+
+    @property
+    def block_range(self) -> range:
+        return range(int(self.name[:20]), int(self.name[21:41]))
+
+
+def is_chunk_dir(name: str) -> bool:
+    """Whether `name` is START-END-ID with a range that is not empty and within u64."""
+    return _CHUNK_DIR.match(name) is not None and name[:20] < name[21:41] <= f"{U64_MAX:020d}"
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class Layout:
+    """The absolute paths of one data directory, as strings: they stand on the hot paths."""
+
+    root: str
+    want: str
+    delete: str
+    verify: str
+    partial: str
+    chunks: str
+    failed: str
+    trash: str
+
+    def __init__(self, data_dir: str | os.PathLike[str]) -> None:
+        if not data_dir:  # as of a variable that is not set: nobody means the current directory
+            raise InvalidInputError("must not be empty", field="data_dir")
+        root = os.path.abspath(os.fspath(data_dir))
+        object.__setattr__(self, "root", root)
+        for name in self.directories():
+            object.__setattr__(self, name, os.path.join(root, name))
+
+    @staticmethod
+    def directories() -> tuple[str, ...]:
+        """The names of the directories that make up the layout."""
+        return ("want", "delete", "verify", "partial", "chunks", "failed", "trash")
+
+    @property
+    def lock(self) -> str:
+        return os.path.join(self.root, LOCK)
+
+    @property
+    def format_file(self) -> str:
+        return os.path.join(self.root, FORMAT_FILE)
+
+    @property
+    def pause(self) -> str:
+        return os.path.join(self.root, PAUSE)
+
+    @property
+    def brake(self) -> str:
+        return os.path.join(self.root, BRAKE)
+
+    @property
+    def config(self) -> str:
+        return os.path.join(self.root, CONFIG)
+
+    @property
+    def release(self) -> str:
+        return os.path.join(self.delete, RELEASE)
+
+    def want_marker(self, chunk_id: str) -> str:
+        return f"{self.want}/{chunk_id}"
+
+    def delete_marker(self, chunk_id: str) -> str:
+        return f"{self.delete}/{chunk_id}"
+
+    def verify_marker(self, chunk_id: str) -> str:
+        return f"{self.verify}/{chunk_id}"
+
+    def partial_of(self, chunk_id: str) -> str:
+        return f"{self.partial}/{chunk_id}"
+
+    def failed_of(self, chunk_id: str) -> str:
+        return f"{self.failed}/{chunk_id}"
+
+    def dataset(self, dataset_id: str) -> str:
+        return f"{self.chunks}/{dataset_id}"
+
+    def path(self, place: Place) -> str:
+        """The directory of the chunk that stands at `place`."""
+        return f"{self.chunks}/{place.dataset_id}/{place.name}"

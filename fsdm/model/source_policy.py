@@ -1,0 +1,141 @@
+"""Where files may come from: schemes, hosts, and addresses. Pure: who is connected to is told, not looked up.
+
+A URL is checked before it is asked, and so is each one that an answer redirects to; an address is checked where it is
+connected to, after the name has been resolved: so a name that leads elsewhere the next time (DNS rebinding), and a host
+in decimal or octal, win nothing. Invariant: what cannot be told to be public is private.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+from fsdm.model.errors import InvalidInputError, PolicyError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+SCHEMES: Final = ("http", "https")
+PORTS: Final = {"http": 80, "https": 443}
+
+_PATTERN: Final = re.compile(r"(\*\.)?([0-9a-z_.-]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?\Z")
+_GLOBAL_UNICAST: Final = ip_network("2000::/3")  # all that is assigned of IPv6 (RFC 4291 §2.4)
+_NAT64: Final = ip_network("64:ff9b::/96")  # RFC 6052 §2.1
+_NOT_PUBLIC: Final = (ip_network("192.0.0.0/24"), ip_network("3fff::/20"))  # not all versions of ipaddress know these
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """`hosts`: the patterns of those that may be asked (none: any). `deny_private`: only public addresses.
+
+    A pattern is a host, or `*.` and a domain, which any host below it matches; a port may follow, else any port does.
+
+    Raises:
+        InvalidInputError: a pattern is none.
+    """
+
+    hosts: tuple[str, ...] = ()
+    deny_private: bool = False
+
+    def __post_init__(self) -> None:
+        for pattern in self.hosts:
+            check_pattern(pattern)
+
+    def check_url(self, url: str) -> None:
+        """See that this URL may be asked, as far as it tells.
+
+        Raises:
+            PolicyError: it may not.
+        """
+        parts = urlsplit(url)
+        if parts.scheme not in SCHEMES:
+            raise _refused(f"its scheme is {parts.scheme!r:.80}, which is neither http nor https")
+        host = _host(parts.hostname or "")
+        port = PORTS[parts.scheme] if parts.port is None else parts.port
+        if self.hosts and not any(_matches(pattern.lower(), host, port) for pattern in self.hosts):
+            raise _refused(f"{host}:{port} is no host that is allowed (--allow-host)")
+
+    def addresses(self, host: str, found: Sequence[str]) -> Sequence[str]:
+        """Those of the addresses of `host`, as getaddrinfo(3) writes them, that may be connected to.
+
+        Raises:
+            PolicyError: none may.
+        """
+        public = list(filter(is_public, found)) if self.deny_private else found
+        if found and not public:
+            raise _refused(f"{host} is at {found[0]}, which is not a public address (--deny-private)")
+        return public
+
+    def check_proxy(self, proxy: str) -> None:
+        """See that a proxy may be asked: it connects by itself, and nobody here sees to which address.
+
+        Raises:
+            PolicyError: it may not.
+        """
+        if self.deny_private:
+            raise _refused(f"by way of the proxy {proxy} nobody can tell that an address is public (--deny-private)")
+
+
+ANY: Final = Policy()
+
+
+def check_pattern(pattern: str) -> str:
+    """The pattern, if it is one; see `Policy`.
+
+    Raises:
+        InvalidInputError: it is none.
+    """
+    found = _PATTERN.match(pattern.lower())
+    if found is None or (found[1] and found[2].startswith("[")) or int(found[3] or 1) not in range(1, 1 << 16):
+        raise InvalidInputError(
+            f"{pattern!r:.80} is no pattern of hosts",
+            hint="a host, or *. and a domain, in ASCII, and perhaps a port: files.example.org, *.example.org:8080",
+        )
+    return pattern
+
+
+def _matches(pattern: str, host: str, port: int) -> bool:
+    found = _PATTERN.match(pattern)
+    if found is None or int(found[3] or port) != port:
+        return False
+    name = _host(found[2].strip("[]"))
+    return host.endswith(f".{name}") if found[1] else host == name
+
+
+def _host(host: str) -> str:
+    """A host in one written form: a name that ends in a dot is the name without it."""
+    try:
+        return str(ip_address(host))
+    except ValueError:
+        return host.lower().removesuffix(".")
+
+
+def is_public(address: str) -> bool:
+    """Whether an address is one of the public network, also where it is an IPv4 address in IPv6's clothes."""
+    try:
+        ip = _unwrapped(ip_address(address))
+    except ValueError:
+        return False
+    if isinstance(ip, IPv6Address) and (ip.scope_id is not None or ip not in _GLOBAL_UNICAST):
+        return False
+    special = ip.is_multicast or ip.is_reserved or not ip.is_global
+    return not special and not any(ip in network for network in _NOT_PUBLIC if network.version == ip.version)
+
+
+def _unwrapped(ip: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
+    """The IPv4 address that an IPv6 address leads to: mapped (RFC 4291 §2.5.5.2), by NAT64, by 6to4 (RFC 3056)."""
+    if isinstance(ip, IPv4Address):
+        return ip
+    if ip in _NAT64:
+        return IPv4Address(int(ip) & 0xFFFFFFFF)
+    return ip.ipv4_mapped or ip.sixtofour or ip
+
+
+def _refused(why: str) -> PolicyError:
+    return PolicyError(
+        f"refused by the policy: {why}",
+        hint="the one who runs the reconciler says where files may come from (fsdm run --help)",
+    )

@@ -1,0 +1,1 @@
+"""What operators watch: metrics, health and systemd; it reads the loop and changes nothing."""

@@ -1,0 +1,200 @@
+"""The numbers of one `DataManager` for Prometheus: what they are called, what they say, and where they come from.
+
+Nothing is counted here: counts come from the manager's tally, all else is read when somebody asks. So a process may
+make this at any time, also several, each with a registry of its own, and mount it into an endpoint that it has:
+
+    from prometheus_client import make_wsgi_app
+    app = make_wsgi_app(Metrics(dm).registry)
+
+No label comes from outside: their values are closed sets. `docs/metrics.md` explains each; a test holds it to this.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from importlib.metadata import version
+from itertools import accumulate
+from typing import TYPE_CHECKING, Final, Literal
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.registry import Collector
+
+from fsdm.concurrency.single_flight import Probe
+from fsdm.monitoring.gauges import read_gauges
+from fsdm.monitoring.health import LOOK_S, DiskLook, health, look_at_disk
+from fsdm.reconcile.counters import Histogram
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from prometheus_client.core import Metric as Family
+
+    from fsdm.manager import DataManager
+    from fsdm.reconcile.reconciler import Reconciler
+
+Value = float | Histogram | dict[str, float]  # one of a metric with a label: by its value
+_VERSION: Final = version("fsdm")
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One metric. `label` is the name of its label, or empty."""
+
+    name: str
+    kind: Literal["gauge", "counter", "histogram"]
+    help: str
+    label: str = ""
+
+    def family(self, value: Value | None) -> Family:
+        """It with its samples; with none where nothing is known."""
+        labels = [self.label] if self.label else []
+        if self.kind == "histogram":
+            histogram = HistogramMetricFamily(self.name, self.help)
+            if isinstance(value, Histogram):
+                bounds = [*map(_bound, value.bounds), "+Inf"]
+                histogram.add_metric([], list(zip(bounds, accumulate(value.counts), strict=True)), value.total)
+            return histogram
+        family: GaugeMetricFamily | CounterMetricFamily
+        family = (GaugeMetricFamily if self.kind == "gauge" else CounterMetricFamily)(
+            self.name, self.help, labels=labels
+        )
+        if isinstance(value, dict):
+            for label, one in value.items():
+                family.add_metric([label], one)
+        elif isinstance(value, int | float):
+            family.add_metric([], value)
+        return family
+
+
+METRICS: Final = (
+    Metric("fsdm_build_info", "gauge", "1, for the version of fsdm that runs.", "version"),
+    Metric("fsdm_healthy", "gauge", "Whether /healthz would say so."),
+    Metric("fsdm_reconciling", "gauge", "Whether this process reconciles (1), or stands by or is a client (0)."),
+    Metric("fsdm_loop_late_seconds", "gauge", "By how much the loop is overdue: beyond 30 it counts as stuck."),
+    Metric("fsdm_pass_seconds", "histogram", "How long the passes of the loop took, without their rest."),
+    Metric("fsdm_failed_passes_total", "counter", "Passes of the loop that ended with an error."),
+    Metric("fsdm_chunks", "gauge", "Chunks by state, in the words of `fsdm status`.", "state"),
+    Metric("fsdm_held_chunks", "gauge", "Chunks that are to leave, and are kept by refs."),
+    Metric("fsdm_oldest_intent_age_seconds", "gauge", "Age of the oldest marker that has not converged.", "intent"),
+    Metric("fsdm_want_to_available_seconds", "histogram", "From a want to its chunk being available."),
+    Metric("fsdm_delete_to_gone_seconds", "histogram", "From a delete to its chunk having left, refs included."),
+    Metric("fsdm_fetch_seconds", "histogram", "How long the downloads took of the chunks that came."),
+    Metric(
+        "fsdm_fetches", "gauge", "Downloads by state: running, queued for a slot, parked until there is room.", "state"
+    ),
+    Metric("fsdm_running_actions", "gauge", "Steps being carried out that are no downloads."),
+    Metric("fsdm_waiting_chunks", "gauge", "Chunks that are left alone for a time: failed attempts, refs."),
+    Metric("fsdm_downloads_paused", "gauge", "Whether downloads pause: the disk refuses them, or `fsdm pause`.", "by"),
+    Metric("fsdm_held_back_deletes", "gauge", "Deletes that the brake holds back until `fsdm release`."),
+    Metric("fsdm_received_bytes_total", "counter", "Bytes of files that came, also in attempts that failed."),
+    Metric("fsdm_published_bytes_total", "counter", "Bytes of the chunks that became available."),
+    Metric("fsdm_events_total", "counter", "What happened, by kind, in the words of `fsdm run --json`.", "kind"),
+    Metric("fsdm_failures_total", "counter", "Attempts that failed, by cause.", "cause"),
+    Metric("fsdm_stored_bytes", "gauge", "Bytes on the disk: here, retiring, partial, trash.", "part"),
+    Metric("fsdm_budget_bytes", "gauge", "What all chunks together may take (--max-bytes)."),
+    Metric("fsdm_budgeted_bytes", "gauge", "What counts against that: running downloads count as what they will need."),
+    Metric("fsdm_reserve_bytes", "gauge", "What is to stay free on the disk (--keep-free)."),
+    Metric("fsdm_disk_free_bytes", "gauge", "Bytes free on the file system of the data directory."),
+    Metric("fsdm_disk_size_bytes", "gauge", "Size of that file system."),
+    Metric("fsdm_disk_free_inodes", "gauge", "Inodes free on it; 0 also where it has no fixed number of them."),
+    Metric("fsdm_disk_read_only", "gauge", "Whether it is read-only."),
+)
+
+
+class Metrics(Collector):
+    """The metrics of one manager, in a registry of their own. What is not known has no sample.
+
+    That is so of all that only who reconciles knows; of the bytes on the disk where they are not counted (no budget,
+    and not `Limits.count_bytes`); and of the disk while it does not answer within a second.
+    """
+
+    def __init__(self, dm: DataManager) -> None:
+        self._dm = dm
+        self._disk = Probe(lambda: (look_at_disk(dm.layout), _stored_bytes(dm)))
+        self.registry = CollectorRegistry()
+        self.registry.register(self)
+
+    def describe(self) -> Iterator[Family]:
+        """The names alone."""
+        return (metric.family(None) for metric in METRICS)
+
+    def collect(self) -> Iterator[Family]:
+        """All of them, as they are now."""
+        values = self._values()
+        return (metric.family(values.get(metric.name)) for metric in METRICS)
+
+    def _values(self) -> Mapping[str, Value | None]:
+        dm, reconciler = self._dm, self._dm.reconciler
+        values = _of_the_process(dm, reconciler)
+        if reconciler is not None:
+            values |= _of_the_reconciler(reconciler, time.time())
+        looked = self._disk.ask(LOOK_S)
+        if looked is not None:
+            disk, stored = looked
+            values["fsdm_stored_bytes"] = stored
+            values |= {} if disk.trouble else _of_the_disk(disk)
+        return values
+
+
+def _of_the_process(dm: DataManager, reconciler: Reconciler | None) -> dict[str, Value | None]:
+    counts = dm.tally.counts()
+    return {
+        "fsdm_build_info": {_VERSION: 1.0},
+        "fsdm_healthy": float(health(dm).is_well),
+        "fsdm_reconciling": float(reconciler is not None),
+        "fsdm_pass_seconds": counts.passes,
+        "fsdm_failed_passes_total": counts.failed_passes,
+        "fsdm_want_to_available_seconds": counts.want_to_available,
+        "fsdm_delete_to_gone_seconds": counts.delete_to_gone,
+        "fsdm_fetch_seconds": counts.fetches,
+        "fsdm_published_bytes_total": counts.published_bytes,
+        "fsdm_events_total": {str(kind): float(count) for kind, count in counts.events.items()},
+        "fsdm_failures_total": {str(cause): float(count) for cause, count in counts.failures.items()},
+    }
+
+
+def _of_the_reconciler(reconciler: Reconciler, now: float) -> dict[str, Value | None]:
+    gauges = read_gauges(reconciler.passes)
+    oldest = {"want": gauges.oldest_want_at, "delete": gauges.oldest_delete_at}
+    return {
+        "fsdm_loop_late_seconds": reconciler.heart.late_s,
+        "fsdm_chunks": {str(state): float(count) for state, count in gauges.chunks.items()},
+        "fsdm_held_chunks": gauges.held_chunks,
+        "fsdm_oldest_intent_age_seconds": {
+            intent: 0.0 if at is None else max(now - at, 0.0) for intent, at in oldest.items()
+        },
+        "fsdm_fetches": {
+            "running": len(gauges.fetching),
+            "queued": gauges.queued_fetches,
+            "parked": gauges.parked_fetches,
+        },
+        "fsdm_running_actions": gauges.running_actions,
+        "fsdm_waiting_chunks": gauges.waits,
+        "fsdm_downloads_paused": {"disk": float(gauges.paused_by_disk), "hand": float(gauges.paused_by_hand)},
+        "fsdm_held_back_deletes": gauges.held_back_deletes,
+        "fsdm_received_bytes_total": reconciler.received_bytes,
+        "fsdm_budget_bytes": gauges.max_bytes,
+        "fsdm_budgeted_bytes": None if gauges.max_bytes is None else gauges.budgeted_bytes,
+        "fsdm_reserve_bytes": gauges.keep_free_bytes,
+    }
+
+
+def _of_the_disk(disk: DiskLook) -> dict[str, Value | None]:
+    return {
+        "fsdm_disk_free_bytes": disk.free_bytes,
+        "fsdm_disk_size_bytes": disk.size_bytes,
+        "fsdm_disk_free_inodes": disk.free_inodes,
+        "fsdm_disk_read_only": float(disk.read_only),
+    }
+
+
+def _stored_bytes(dm: DataManager) -> dict[str, float] | None:
+    reconciler = dm.reconciler
+    stored = None if reconciler is None else reconciler.passes.bytes_by_part()
+    return None if stored is None else {str(part): float(size) for part, size in stored.items()}
+
+
+def _bound(seconds: float) -> str:
+    return repr(float(seconds))

@@ -1,0 +1,97 @@
+"""What stands beside a reconciler for those who look after it: the endpoint, the textfile, the word to systemd.
+
+It is there before the data directory is open, which may take its time: a probe is answered meanwhile. Nothing is
+imported, bound or begun that was not asked for.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Self
+
+from fsdm.concurrency.single_flight import Probe
+from fsdm.monitoring.health import LOOK_S, Verdict, health, look_at_disk, readiness
+from fsdm.monitoring.systemd import Notifier
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from types import TracebackType
+
+    from fsdm.manager import DataManager
+    from fsdm.monitoring.health import DiskLook
+
+
+class Service:
+    """Answers for a manager, once there is one. A context manager."""
+
+    def __init__(
+        self, *, address: str | None = None, file: str | None = None, environment: Mapping[str, str] = os.environ
+    ) -> None:
+        """Listen at `address`, where one is given.
+
+        Raises:
+            InvalidInputError: the address cannot be had, or the node exporter would not read `file`.
+        """
+        self._dm: DataManager | None = None
+        self._file = file
+        self._notifier = Notifier.of(environment)
+        self._disk: Probe[DiskLook] | None = None
+        self._open = ExitStack()
+        self.url: str | None = None
+        if file is not None:
+            from fsdm.monitoring.textfile import check_name
+
+            check_name(file)
+        if address is not None:
+            from fsdm.monitoring.http_endpoint import Endpoint
+
+            self._endpoint = Endpoint(address, health=self._health, readiness=self._readiness)
+            self.url = self._endpoint.url
+
+    def __enter__(self) -> Self:
+        if self.url is not None:
+            self._open.enter_context(self._endpoint.serving())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._open.close()
+
+    @contextmanager
+    def attend(self, dm: DataManager) -> Iterator[None]:
+        """The data directory is open: serve its numbers, and say so, until the end of the block.
+
+        Raises:
+            InvalidInputError: the textfile cannot be written.
+        """
+        self._disk = Probe(lambda: look_at_disk(dm.layout))
+        self._dm = dm
+        with ExitStack() as stack:
+            if self.url is not None or self._file is not None:
+                self._expose(dm, stack)
+            if self._notifier is not None:
+                stack.enter_context(self._notifier.serving(self._health))
+            yield
+
+    def _expose(self, dm: DataManager, stack: ExitStack) -> None:
+        from prometheus_client import ProcessCollector, make_wsgi_app
+
+        from fsdm.monitoring.metrics import Metrics
+        from fsdm.monitoring.textfile import Textfile
+
+        if self._file is not None:
+            stack.enter_context(Textfile(self._file, Metrics(dm).registry).kept())
+        if self.url is not None:
+            registry = Metrics(dm).registry
+            ProcessCollector(
+                registry=registry
+            )  # not in the textfile: the node exporter has names like these of its own
+            self._endpoint.metrics = make_wsgi_app(registry)
+
+    def _health(self) -> Verdict:
+        return health(self._dm)
+
+    def _readiness(self) -> Verdict:
+        return readiness(self._dm, None if self._disk is None else self._disk.ask(LOOK_S))

@@ -1,0 +1,1 @@
+"""Scan, plan, apply: the loop that makes a data directory what its markers ask for."""

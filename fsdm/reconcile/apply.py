@@ -1,0 +1,404 @@
+"""One action → one effect → an outcome.
+
+Every effect is idempotent, and looks at its own precondition again, under the lock that guards it: what was planned may
+have been overtaken. Nothing here waits for a ref, and nothing decides what comes next. Writes go data → fsync → READY →
+rename → fsync of the parents. Only one action runs for an id at a time; that is the caller's promise.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from fsdm.model.errors import DiskError, InvalidInputError, StaleMarkerError, StoppedError, TransferError
+from fsdm.model.events import Event
+from fsdm.model.layout import DATA, MANIFEST_MAX_BYTES, PARTS, READY, WANT, Layout, Place
+from fsdm.model.units import count
+from fsdm.reconcile.actions import (
+    Absolve,
+    Action,
+    Clear,
+    Condemn,
+    Confirm,
+    Discard,
+    Dismiss,
+    Fetch,
+    Forget,
+    Overrule,
+    Publish,
+    Renew,
+    Report,
+    Retire,
+    Verify,
+)
+from fsdm.reconcile.outcome import CannotRead, Condemned, Done, Failed, Held, Outcome, Stale, Stopped
+from fsdm.reconcile.repair import condemn, renew
+from fsdm.store import stored_want as kept
+from fsdm.store.filesystem import exists, is_directory
+from fsdm.store.flock import Claim
+from fsdm.store.json_files import read_manifest
+from fsdm.store.marker_removal import remove_marker
+from fsdm.store.markers import is_wanted, look_at, read_want, read_want_text
+from fsdm.transfer.chunk_download import Fetcher, fetch_chunk
+from fsdm.transfer.sink import digest_of
+from fsdm.verify.manifest_check import missing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fsdm.concurrency.cancellation import Stop
+    from fsdm.model.documents import DataChunk, Manifest
+    from fsdm.model.state import Marker
+    from fsdm.store.catalog import Catalog
+    from fsdm.store.filesystem import FileSystem
+    from fsdm.transfer.scheduler import Lanes
+
+
+class Applier:
+    """Carries out actions on one data directory."""
+
+    def __init__(
+        self,
+        layout: Layout,
+        *,
+        fs: FileSystem,
+        catalog: Catalog,
+        fetcher: Fetcher,
+        lanes: Lanes | None,
+        tell: Callable[[Event], None],
+        erase: Callable[[str], None],
+    ) -> None:
+        self._layout = layout
+        self._fs = fs
+        self._catalog = catalog
+        self._fetcher = fetcher
+        self._lanes = lanes
+        self._tell = tell
+        self._erase = erase  # what has been renamed into trash/
+        self._fetching: dict[str, DataChunk] = {}
+        self._fetch_s: dict[str, float] = {}  # how long the download took of what is complete in partial/
+        self._marker_mutex = threading.Lock()  # our own hands queue here, rather than asking for the flock in turns
+        self._claims: dict[Place, Claim] = {}  # of directories that refs keep from us
+        self._retired: set[str] = set()  # what we have taken out while there was a dataset that cannot be listed
+
+    def apply(self, action: Action, stop: Stop) -> Outcome:
+        """Carry out one action. Never raises for what the disk, the network or another process does."""
+        try:
+            return self._apply(action, stop)
+        except StaleMarkerError:
+            return Stale()
+        except StoppedError:
+            return Stopped()
+        except _UnreadableWantError as e:
+            return CannotRead(e.want, e.error)
+        except TransferError as e:
+            return Failed(e, disk=False)
+        except OSError as e:
+            return Failed(_disk_error(e), disk=True)
+
+    def _apply(self, action: Action, stop: Stop) -> Outcome:
+        match action:
+            case Fetch():
+                return self._fetch(action, stop)
+            case Publish():
+                return self._publish(action)
+            case Confirm():
+                return self._confirm(action)
+            case Overrule():
+                return self._overrule(action)
+            case Retire():
+                return self._retire(action)
+            case Clear():
+                return self._clear(action)
+            case Discard():
+                self._fetch_s.pop(action.id, None)
+                self._discard(self._layout.partial_of(action.id))
+                return Done()
+            case Forget():
+                return self._forget(action)
+            case _:
+                return self._apply_to_service(action)
+
+    def _apply_to_service(self, action: Condemn | Renew | Verify | Dismiss | Report | Absolve) -> Outcome:
+        match action:
+            case Condemn():
+                return self._condemn(action)
+            case Renew():
+                return self._renew(action)
+            case Verify():
+                return Stale()  # who dispatches it has it begun, for it may take hours
+            case Dismiss():
+                return self._dismiss(action)
+            case Report():
+                self._fs.write(self._layout.failed_of(action.id), action.failure.to_json(), durable=False)
+                return Done()
+            case Absolve():
+                self._fs.unlink(self._layout.failed_of(action.id))
+                return Done()
+
+    def let_go(self, place: Place) -> None:
+        """The directory is no longer to be taken: forget the claim on it."""
+        claim = self._claims.pop(place, None)
+        if claim is not None:
+            claim.close()
+
+    def close(self) -> None:
+        for place in list(self._claims):
+            self.let_go(place)
+
+    # ------------------------------------------------------------------------------------------------------- downloads
+
+    def _fetch(self, action: Fetch, stop: Stop) -> Outcome:
+        chunk = self._read(action.id, action.want)
+        partial, text = self._layout.partial_of(action.id), self._text(action)
+        began = time.monotonic()
+        sizes = [file.size for file in chunk.files.values() if file.size is not None]
+        size = sum(sizes) if len(sizes) == len(chunk.files) else None
+        self._tell(Event("started", action.id, count(len(chunk.files), "file"), chunk.dataset_id, size))
+        self._fetching[action.id] = chunk
+        try:
+            manifest = fetch_chunk(
+                chunk,
+                partial,
+                fs=self._fs,
+                fetcher=self._fetcher,
+                lanes=self._lanes,
+                stop=stop,
+                on_file=lambda name, entry: self._tell(
+                    Event("file", action.id, f"{name}, {entry.size} bytes", chunk.dataset_id, entry.size)
+                ),
+                meanwhile=lambda: kept.keep_in_partial(self._fs, partial, text),
+            )
+        except OSError:
+            # on a full disk `failed/ID`, and those that may go on, need its room: so it is erased before anything else
+            # is done; and after an fsync that failed nobody knows what is in it
+            trashed = self._fs.discard(partial, self._layout.trash)
+            if trashed:
+                self._fs.erase(trashed)
+            raise
+        finally:
+            del self._fetching[action.id]
+        ready = manifest.to_json()
+        if len(ready) > MANIFEST_MAX_BYTES:  # nobody would read it, and the chunk would come again and again
+            raise TransferError(f"READY would have {len(ready)} bytes, and {MANIFEST_MAX_BYTES} are read of one")
+        self._fs.write(f"{partial}/{READY}", ready, durable=True)
+        self._fetch_s[action.id] = time.monotonic() - began
+        return Done()
+
+    def _publish(self, action: Publish) -> Outcome:
+        layout, fs = self._layout, self._fs
+        chunk = self._read(action.id, action.want)
+        partial, text = layout.partial_of(action.id), self._text(action)
+        manifest, fetch_s = read_manifest(partial), self._fetch_s.pop(action.id, None)
+        if manifest is None or not manifest.satisfies(chunk) or missing(partial, manifest) is not None:
+            self._discard(partial)
+            return Done()
+        if exists(layout.delete_marker(action.id)):
+            return Stale()
+        kept.keep(fs, partial, text, layout.trash)
+        fs.unlink(f"{partial}/{PARTS}")
+        place = chunk.place
+        dataset = layout.dataset(place.dataset_id)
+        if not is_directory(dataset):
+            fs.mkdir(dataset)
+            fs.fsync_dir(layout.chunks)
+        fs.rename(partial, layout.path(place))
+        self._catalog.add(place)
+        fs.fsync_dir(dataset)
+        fs.fsync_dir(layout.partial)
+        told = f"{count(len(manifest.files), 'file')}, {manifest.size_bytes} bytes"
+        since_s = _age_s(action.want)
+        self._tell(Event("available", action.id, told, place.dataset_id, manifest.size_bytes, since_s, fetch_s))
+        return self._removed(layout.want_marker(action.id), action.want, None)
+
+    def _confirm(self, action: Confirm) -> Outcome:
+        layout = self._layout
+        chunk = self._read(action.id, action.want)
+        path, text = layout.path(action.place), self._text(action)
+        manifest = read_manifest(path)
+        if (
+            manifest is not None
+            and manifest.place == action.place
+            and missing(path, manifest) is None
+            and _with_digests(manifest, chunk, path).satisfies(chunk)
+        ):
+            kept.keep(self._fs, path, text, layout.trash)
+            # it may have been published by a process that was killed before it had synced that
+            for parent in (os.path.dirname(path), layout.chunks, layout.partial):
+                self._fs.fsync_dir(parent)
+            return self._removed(layout.want_marker(action.id), action.want, None)
+        # other files: nobody new may take a ref; the directory goes when nobody holds it
+        self._keep_want(action.id)
+        self._fs.fsync_dir(layout.want)
+        kept.let_go(self._fs, path)
+        self._fs.unlink(f"{path}/{READY}")
+        self._fs.fsync_dir(path)
+        return Done()
+
+    def is_fetching(self, chunk_id: str, want: Marker) -> bool:
+        """Whether the running fetch brings what this marker asks for; also while the marker cannot be read."""
+        running = self._fetching.get(chunk_id)
+        try:
+            return running is None or running == read_want(self._layout, chunk_id, want)
+        except (InvalidInputError, StaleMarkerError, OSError):
+            return True
+
+    # --------------------------------------------------------------------------------------------------------- deletes
+
+    def _retire(self, action: Retire) -> Outcome:
+        marker = self._layout.delete_marker(action.id)
+
+        def still_deleted() -> bool:
+            # want before delete: a want that came since is looked at again
+            return not is_wanted(self._layout, action.id) and action.delete.same_as(look_at(marker))
+
+        outcome = self._take_out(action.place, still_deleted)
+        if isinstance(outcome, Done):
+            if self._catalog.refused() is not None:
+                self._retired.add(action.id)
+            dataset_id = action.place.dataset_id
+            self._tell(Event("deleted", action.id, dataset_id=dataset_id, after_s=_age_s(action.delete)))
+        return outcome
+
+    def _clear(self, action: Clear) -> Outcome:
+        path = self._layout.path(action.place)
+        return self._take_out(action.place, lambda: not exists(f"{path}/{READY}") and not exists(f"{path}/{WANT}"))
+
+    def _take_out(self, place: Place, still_due: Callable[[], bool]) -> Outcome:
+        """Under a claim: remove READY, then discard the directory."""
+        path = self._layout.path(place)
+        claim = self._claims.get(place)
+        if claim is None:
+            try:
+                claim = self._claims[place] = Claim(path)
+            except FileNotFoundError:
+                self._catalog.discard(place)
+                return Stale()
+            except NotADirectoryError:  # a stray file or symlink under the name of a chunk: no ref can be on it
+                self._discard(path)
+                self._catalog.discard(place)
+                return Done()
+        if not claim.take():
+            return Held(place)
+        try:
+            if not claim.is_at(path):  # somebody has moved or removed it by hand
+                self._catalog.discard(place)
+                return Stale()
+            if not still_due():
+                return Stale()
+            self._fs.unlink(f"{path}/{READY}")
+            self._discard(path)
+            self._catalog.discard(place)
+        finally:
+            self.let_go(place)
+        return Done()
+
+    def _forget(self, action: Forget) -> Outcome:
+        refused = self._catalog.refused()
+        if refused is not None and action.id not in self._retired:  # it may well be where nobody can look
+            return Failed(_disk_error(refused), disk=True)
+        failed = self._layout.failed_of(action.id)
+        if exists(failed):  # once the marker has gone, nobody would know that it is of no interest any more
+            self._fs.unlink(failed)
+            self._fs.fsync_dir(self._layout.failed)
+        outcome = self._removed(self._layout.delete_marker(action.id), action.delete, None)
+        if isinstance(outcome, Done):
+            self._retired.discard(action.id)
+        return outcome
+
+    def _overrule(self, action: Overrule) -> Outcome:
+        layout = self._layout
+        want, delete = layout.want_marker(action.id), layout.delete_marker(action.id)
+        if action.loser == "want":
+            return self._removed(want, action.want, (delete, action.delete))
+        self._read(action.id, action.want)  # only a want that can be read overrules a delete
+        self._keep_want(action.id)
+        return self._removed(delete, action.delete, (want, action.want))
+
+    def _condemn(self, action: Condemn) -> Outcome:
+        failure = condemn(self._layout, self._fs, action)
+        if failure is None:
+            return Done()
+        self._tell(Event("damaged", action.id, failure.error, action.place.dataset_id, cause="damaged"))
+        return Condemned(failure)
+
+    def _renew(self, action: Renew) -> Outcome:
+        with self._marker_mutex:
+            return Done() if renew(self._layout, self._fs, action) else Stale()
+
+    def _dismiss(self, action: Dismiss) -> Outcome:
+        with self._marker_mutex:
+            gone = remove_marker(self._layout, self._fs, self._layout.verify_marker(action.id), action.verify, None)
+        return Done() if gone else Stale()
+
+    # ---------------------------------------------------------------------------------------------------------- shared
+
+    def _removed(self, path: str, judged: Marker, winner: tuple[str, Marker] | None) -> Outcome:
+        """Remove a marker, for good.
+
+        Before that the directory of its opposite is fsynced, for no client does that: else a power failure may take the
+        later marker that has overruled this one, or bring back an earlier one that a client has removed for it.
+        """
+        layout = self._layout
+        self._fs.fsync_dir(layout.delete if os.path.dirname(path) == layout.want else layout.want)
+        with self._marker_mutex:
+            gone = remove_marker(self._layout, self._fs, path, judged, winner)
+        if not gone:
+            return Stale()
+        self._fs.fsync_dir(os.path.dirname(path))
+        return Done()
+
+    def _keep_want(self, chunk_id: str) -> None:
+        """A want that takes something away is to survive a power failure: no client fsyncs what it writes."""
+        path = self._layout.want_marker(chunk_id)
+        try:
+            self._fs.fsync_path(path)
+        except FileNotFoundError:  # withdrawn since it was read
+            raise StaleMarkerError(path) from None
+
+    def _discard(self, path: str) -> None:
+        """Out of sight for good, and only then erased: else a power failure may bring back READY without its files."""
+        trashed = self._fs.discard(path, self._layout.trash)
+        if trashed:
+            self._fs.fsync_dir(os.path.dirname(path))
+            self._fs.fsync_dir(self._layout.trash)
+            self._erase(trashed)
+
+    def _text(self, action: Fetch | Publish | Confirm) -> bytes:
+        """The want that has just been read, as it stands there."""
+        return read_want_text(self._layout, action.id, action.want)
+
+    def _read(self, chunk_id: str, want: Marker) -> DataChunk:
+        try:
+            return read_want(self._layout, chunk_id, want)
+        except InvalidInputError as e:
+            raise _UnreadableWantError(want, e) from e
+
+
+def _age_s(marker: Marker) -> float:
+    """How long ago a marker was placed; 0 where the clock was set back since."""
+    return max(time.time() - marker.ctime_ns / 1e9, 0.0)
+
+
+def _with_digests(manifest: Manifest, chunk: DataChunk, path: str) -> Manifest:
+    """The manifest with the sha256 of the files for which this want gives one, and the one of then did not."""
+    entries = dict(manifest.files)
+    for name in entries.keys() & chunk.files.keys():
+        if chunk.files[name].sha256 is not None and entries[name].sha256 is None:
+            sha256 = digest_of(f"{path}/{DATA}/{name}", "sha256")
+            entries[name] = entries[name].model_copy(update={"sha256": sha256})
+    return manifest.model_copy(update={"files": entries})
+
+
+class _UnreadableWantError(Exception):
+    def __init__(self, want: Marker, error: InvalidInputError) -> None:
+        super().__init__(str(error))
+        self.want = want
+        self.error = error
+
+
+def _disk_error(error: OSError) -> DiskError:
+    hint = "look at df, df -i, mount, and who may write there"
+    return DiskError(f"the disk refuses: {error}", code=error.errno, hint=hint)

@@ -1,0 +1,231 @@
+"""What `fsdm run --once` would do: scan → decide, and nothing is carried out. No LOCK is taken, and nothing is changed.
+
+It is what follows from a look, not a promise: what others ask for meanwhile, what a server says, and what the audit
+finds is not in it. For each id the decisions are followed to the one that takes time or room: of two markers the later
+one counts, a partial that nobody wants is thrown away, and so on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+from fsdm.model.documents import may_satisfy
+from fsdm.model.errors import InvalidInputError, StaleMarkerError
+from fsdm.model.state import Partial
+from fsdm.model.units import readable
+from fsdm.reconcile.actions import (
+    Clear,
+    Confirm,
+    Discard,
+    Dismiss,
+    Fetch,
+    Forget,
+    Overrule,
+    Publish,
+    Renew,
+    Report,
+    Retire,
+    Verify,
+    Wait,
+)
+from fsdm.reconcile.delete_brake import brake_of, release, see
+from fsdm.reconcile.memo import Memory
+from fsdm.reconcile.plan import Unreadable, decide
+from fsdm.reconcile.space_budget import Room
+from fsdm.store.catalog import Catalog
+from fsdm.store.disk_usage import bytes_in
+from fsdm.store.filesystem import exists
+from fsdm.store.holders import look_for_holders
+from fsdm.store.json_files import read_manifest
+from fsdm.store.markers import read_want
+from fsdm.store.scan import look, scan
+
+if TYPE_CHECKING:
+    from fsdm.model.documents import DataChunk
+    from fsdm.model.layout import Layout, Place
+    from fsdm.model.limits import Limits
+    from fsdm.model.state import ChunkState, Marker
+    from fsdm.reconcile.actions import Action
+    from fsdm.reconcile.plan import Memo
+
+What = Literal["fetch", "publish", "keep", "delete", "discard", "wait", "fail"]
+
+LONG_AGO: float = float("-inf")
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What becomes of one id: *fetch* (`size_bytes` are still to come), *publish*, *keep* (it is here already),
+    *delete* and *discard* (`size_bytes` are freed), *wait* and *fail* (`why` says for what, and why).
+
+    `undeclared` files declare no size: what they bring is in no sum.
+    """
+
+    what: What
+    id: str
+    size_bytes: int = 0
+    undeclared: int = 0
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """The steps, deletes first, then downloads in the order in which they begin; and what can be told of them all."""
+
+    steps: tuple[Step, ...]
+
+    def total_bytes(self, *what: What) -> int:
+        """The bytes of all steps of these kinds."""
+        return sum(step.size_bytes for step in self.steps if step.what in what)
+
+    @property
+    def undeclared(self) -> int:
+        """How many files are to be fetched of which nobody knows how large they are."""
+        return sum(step.undeclared for step in self.steps if step.what == "fetch")
+
+
+def foresee(layout: Layout, limits: Limits, now: float) -> Forecast:
+    """What would be done within these limits."""
+    return _Foreseer(layout, limits, now).foresee()
+
+
+class _Foreseer:
+    def __init__(self, layout: Layout, limits: Limits, now: float) -> None:
+        self._layout = layout
+        self._limits = limits
+        self._now = now
+        self._catalog = Catalog(layout)
+        self._catalog.refresh()
+        self._memory = Memory(layout)
+        self._fetches: list[tuple[int, int, str, Step, Fetch]] = []  # in the order of their turns
+        self._steps: list[Step] = []
+
+    def foresee(self) -> Forecast:
+        looks = [look(self._layout, self._catalog, one) for one in sorted(scan(self._layout, self._catalog).ids)]
+        states = {state.id: state for state in looks}
+        self._held_back = self._judge(states)
+        self._held = self._holders(states)
+        for state in states.values():
+            self._follow(state)
+        return Forecast((*self._steps, *self._in_turn()))
+
+    def _judge(self, states: dict[str, ChunkState]) -> set[str]:
+        brake = brake_of(self._layout, self._limits.brake_share)
+        for state in states.values():
+            see(brake, state, self._memory.see(state))
+        release(brake, self._layout)
+        brake.judge(len(self._catalog), self._now)
+        return {chunk_id for chunk_id in states if brake.holds_back(chunk_id)}
+
+    def _holders(self, states: dict[str, ChunkState]) -> set[Place]:
+        places = [place for state in states.values() if state.delete for place in state.ready + state.unready]
+        try:
+            return {place for place, holders in look_for_holders(self._layout, places).items() if holders.found}
+        except OSError:  # no proc(5): it is found out when it is tried
+            return set()
+
+    def _follow(self, state: ChunkState) -> None:
+        """Follow the decisions about one id, as if each were carried out."""
+        memo = replace(self._memory.see(state), reported=True)
+        while True:
+            decision = decide(state, memo, self._now)
+            want = getattr(decision, "want", None)
+            chunk = error = None
+            if want is not None and not (isinstance(decision, Overrule) and decision.loser == "want"):
+                chunk, error = self._read(state.id, want)
+            if error is not None and want is not None:
+                memo = replace(memo, unreadable=Unreadable(want, str(error), error.hint, LONG_AGO))
+                continue
+            match decision:
+                case Overrule(loser="want"):
+                    state = replace(state, want=None)
+                case Overrule():
+                    state = replace(state, delete=None)
+                case Discard():
+                    self._steps.append(Step("discard", state.id, self._partial_bytes(state.id)))
+                    state = replace(state, partial=Partial.NONE)
+                case Confirm(place=place) if chunk is not None and not self._is_here(place, chunk):
+                    state = replace(state, ready=state.ready[1:])
+                    self._steps.append(
+                        Step("delete", state.id, self._chunk_bytes(place), why="replaced by other files")
+                    )
+                case Dismiss():
+                    state = replace(state, verify=None)
+                case Renew() if state.want is not None or state.delete is not None:
+                    state = replace(state, condemned=())
+                case _:
+                    self._end(decision, state, memo, chunk)
+                    return
+
+    def _end(self, decision: Action | Wait | None, state: ChunkState, memo: Memo, chunk: DataChunk | None) -> None:
+        """What the decisions about one id end with."""
+        match decision:
+            case Fetch(want=want) if chunk is not None:
+                sizes = [file.size for file in chunk.files.values()]
+                to_come = max(sum(size or 0 for size in sizes) - self._partial_bytes(state.id), 0)
+                step = Step("fetch", state.id, to_come, sizes.count(None))
+                attempts = memo.failure.attempts if memo.failure is not None else 0
+                self._fetches.append((attempts, want.ctime_ns, state.id, step, decision))
+            case Publish():
+                self._steps.append(Step("publish", state.id, why="it has come as a whole"))
+            case Confirm():
+                self._steps.append(Step("keep", state.id, why="it is here already"))
+            case Retire(place=place) | Clear(place=place):
+                self._steps.append(self._leaving(state.id, place))
+            case Forget():
+                self._steps.append(Step("delete", state.id, why="it is not here"))
+            case Verify():
+                self._steps.append(Step("keep", state.id, why="its bytes are compared with READY"))
+            case Renew():
+                self._steps.append(Step("wait", state.id, why="it was damaged: it is wanted again, and fetched"))
+            case Report(failure=failure):
+                self._steps.append(Step("fail", state.id, why=failure.error))
+            case None if memo.failure is not None and state.want is not None:
+                self._steps.append(Step("fail", state.id, why=memo.failure.error))
+            case Wait(until=until):
+                why = memo.failure.error if memo.failure is not None else "it may be half-written"
+                self._steps.append(Step("wait", state.id, why=f"{why}; tried again in {until - self._now:.0f} s"))
+
+    def _leaving(self, chunk_id: str, place: Place) -> Step:
+        if chunk_id in self._held_back:
+            return Step("wait", chunk_id, why="its delete is held back by the brake: fsdm release")
+        if place in self._held:
+            return Step("wait", chunk_id, why="refs hold it (fsdm holders)")
+        return Step("delete", chunk_id, self._chunk_bytes(place))
+
+    def _in_turn(self) -> list[Step]:
+        """The fetches in the order in which they begin: as far as there is room, and downloads are not paused."""
+        if exists(self._layout.pause):
+            return [Step("wait", one, why="downloads are paused: fsdm resume") for *_, one, _, _ in self._fetches]
+        keep_free = self._limits.keep_free_bytes or None
+        room = Room(self._layout, self._catalog, max_bytes=self._limits.max_bytes, keep_free_bytes=keep_free)
+        room.open()
+        left = room.look() + sum(step.size_bytes for step in self._steps if step.what in {"delete", "discard"})
+        steps = []
+        for *_, step, fetch in sorted(self._fetches, key=lambda turn: turn[:3]):
+            if room.is_limited and (left < 0 or step.size_bytes > left):
+                needs = f"needs {readable(room.need_bytes(fetch))}, and there is room for {readable(max(left, 0))}"
+                steps.append(Step("wait", step.id, why=needs))
+            else:
+                left -= step.size_bytes
+                steps.append(step)
+        return steps
+
+    def _read(self, chunk_id: str, want: Marker) -> tuple[DataChunk | None, InvalidInputError | None]:
+        try:
+            return read_want(self._layout, chunk_id, want), None
+        except InvalidInputError as e:
+            return None, e
+        except (StaleMarkerError, OSError):  # it has just changed
+            return None, InvalidInputError("it is being changed")
+
+    def _is_here(self, place: Place, chunk: DataChunk) -> bool:
+        manifest = read_manifest(self._layout.path(place))
+        return manifest is not None and manifest.place == place and may_satisfy(manifest, chunk)
+
+    def _partial_bytes(self, chunk_id: str) -> int:
+        return bytes_in(self._layout.partial_of(chunk_id))[0]
+
+    def _chunk_bytes(self, place: Place) -> int:
+        return bytes_in(self._layout.path(place))[0]

@@ -1,0 +1,121 @@
+"""The actions that are under way: dispatched, and carried out by a crew, one for an id at a time.
+
+Each ends with an outcome, whatever happens on its way: an id that stayed busy would be looked after no more. Fetches
+can be stopped; what has come of them stays. The loop's alone, but for what says otherwise.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from functools import partial
+from typing import TYPE_CHECKING
+
+from fsdm.concurrency.cancellation import Stop
+from fsdm.model.errors import DiskError
+from fsdm.model.events import Event
+from fsdm.reconcile.actions import Absolve, Fetch
+from fsdm.reconcile.outcome import Failed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from fsdm.concurrency.workers import Crew
+    from fsdm.model.state import ChunkState
+    from fsdm.reconcile.actions import Action
+    from fsdm.reconcile.apply import Applier
+    from fsdm.reconcile.outcome import Outcome
+
+logger = logging.getLogger("fsdm")
+
+
+class Errands:
+    """What one reconciler has under way. `wake` is called when something has ended."""
+
+    def __init__(
+        self,
+        applier: Applier,
+        *,
+        fetchers: Crew,
+        hands: Crew,
+        tell: Callable[[Event], None],
+        wake: Callable[[], None],
+    ) -> None:
+        self._applier = applier
+        self._fetchers = fetchers
+        self._hands = hands
+        self._tell = tell
+        self._wake = wake
+        self._busy: dict[str, tuple[Action, Stop]] = {}
+        self._ended: deque[tuple[Action, Outcome]] = deque()
+        self.fetching = 0  # so many of them are fetches
+
+    def __len__(self) -> int:
+        return len(self._busy)
+
+    def __contains__(self, chunk_id: str) -> bool:
+        return chunk_id in self._busy
+
+    @property
+    def actions(self) -> list[Action]:
+        """What is under way. In any thread."""
+        return [action for action, _ in list(self._busy.values())]
+
+    @property
+    def fetches(self) -> list[Fetch]:
+        """The fetches among them. In any thread."""
+        return [action for action in self.actions if isinstance(action, Fetch)]
+
+    def begin(self, action: Action, *, absolve: bool) -> None:
+        """Have it carried out. `absolve`: `failed/ID` says what is over, and goes first."""
+        stop = Stop()
+        self._busy[action.id] = (action, stop)
+        self.fetching += isinstance(action, Fetch)
+        crew = self._fetchers if isinstance(action, Fetch) else self._hands
+        crew.submit(partial(self._carry_out, action, stop, absolve=absolve))
+
+    def outcomes(self) -> Iterator[tuple[Action, Outcome]]:
+        """What has ended since they were last asked for: its id is free again."""
+        while self._ended:
+            action, outcome = self._ended.popleft()
+            del self._busy[action.id]
+            self.fetching -= isinstance(action, Fetch)
+            yield action, outcome
+
+    def stop(self, fetch: Fetch, why: str) -> None:
+        """Stop one that is under way; it is told of once."""
+        self._stop(*self._busy[fetch.id], why)
+
+    def stop_fetches(self, why: str) -> None:
+        """Stop all of them. In any thread."""
+        for action, stop in list(self._busy.values()):
+            if isinstance(action, Fetch):
+                self._stop(action, stop, why)
+
+    def stop_if_unwanted(self, state: ChunkState) -> None:
+        """Stop the fetch of an id that stands like this now, where it is not what is asked for any more."""
+        action, stop = self._busy[state.id]
+        if not isinstance(action, Fetch) or stop.is_set():
+            return
+        if state.want is None or (state.delete is not None and state.delete.fault is None):
+            self._stop(action, stop, "no longer wanted")
+        elif not (action.want.same_as(state.want) or self._applier.is_fetching(state.id, state.want)):
+            self._stop(action, stop, "wanted anew")
+
+    def _stop(self, action: Action, stop: Stop, why: str) -> None:
+        if not stop.is_set():
+            stop.set()
+            self._tell(Event("stopped", action.id, why))
+
+    def _carry_out(self, action: Action, stop: Stop, *, absolve: bool) -> None:
+        outcome: Outcome
+        try:
+            if absolve:
+                self._applier.apply(Absolve(action.id), stop)
+            outcome = self._applier.apply(action, stop)
+        except Exception as e:  # a defect of ours: it must not leave the id busy for ever
+            logger.exception("%s failed", action)
+            error = DiskError(f"unexpected: {e!r}", hint="please report this", cause="defect")
+            outcome = Failed(error, disk=True)
+        self._ended.append((action, outcome))
+        self._wake()

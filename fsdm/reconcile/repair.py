@@ -1,0 +1,72 @@
+"""How a damaged chunk goes out of service, and is asked for again.
+
+READY goes: so nobody new takes a ref, and whoever has one keeps the directory as it is. Then the want that it came of
+comes back as `want/ID`, unless somebody has asked for something else; and what is fetched is published once the old
+directory has gone. Invariant: a crash at any step neither loses that the chunk is wanted, nor brings back what was
+deleted: WANT without READY says that the want has not come back yet.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from fsdm.model.documents import Failure
+from fsdm.model.layout import READY, WANT
+from fsdm.store import stored_want as kept
+from fsdm.store.filesystem import exists, is_directory
+from fsdm.store.marker_removal import put_want_back, settle_want
+from fsdm.store.markers import look_at
+from fsdm.verify.manifest_check import damage
+
+if TYPE_CHECKING:
+    from fsdm.model.layout import Layout
+    from fsdm.reconcile.actions import Condemn, Renew
+    from fsdm.store.filesystem import FileSystem
+
+
+def condemn(layout: Layout, fs: FileSystem, action: Condemn) -> Failure | None:
+    """Take a chunk out of service, if it is damaged; what `failed/ID` says then."""
+    path, found = layout.path(action.place), action.found
+    ready = look_at(f"{path}/{READY}")
+    why = damage(layout, action.place) if found is None else found.why
+    if why is None or ready is None or (found is not None and not found.ready.same_as(ready)):
+        return None
+    now, again = time.time(), kept.is_kept(path, action.id)
+    failure = Failure(
+        id=action.id,
+        kind="damaged",
+        error=f"{path}: {why}",
+        hint="it is fetched again by itself" if again else "want it again to have it fetched again",
+        first_at=now,
+        last_at=now,
+    )
+    fs.write(layout.failed_of(action.id), failure.to_json(), durable=True)
+    fs.unlink(f"{path}/{READY}")
+    fs.fsync_dir(path)
+    return failure
+
+
+def renew(layout: Layout, fs: FileSystem, action: Renew) -> bool:
+    """Ask again for what was condemned; whether it is still to be asked for. One at a time."""
+    path = layout.path(action.place)
+    if exists(f"{path}/{READY}") or not is_directory(path):
+        return False
+    if kept.is_kept(path, action.id):
+        put_want_back(layout, fs, f"{path}/{WANT}", action.id)
+        settle_want(layout, fs, f"{path}/{WANT}", action.id)
+        _make_durable(layout, fs, action.id)
+    kept.let_go(fs, path)
+    fs.fsync_dir(path)
+    return True
+
+
+def _make_durable(layout: Layout, fs: FileSystem, chunk_id: str) -> None:
+    """Whatever stands in `want/` or `delete/` by now is to survive a power failure: no client fsyncs what it writes."""
+    want = look_at(layout.want_marker(chunk_id))
+    if want is not None and want.fault is None:
+        with suppress(FileNotFoundError):  # withdrawn since
+            fs.fsync_path(layout.want_marker(chunk_id))
+    fs.fsync_dir(layout.want)
+    fs.fsync_dir(layout.delete)

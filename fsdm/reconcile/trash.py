@@ -1,0 +1,48 @@
+"""What has been renamed out of sight, and is erased by somebody who has the time."""
+
+from __future__ import annotations
+
+import logging
+import os
+from functools import partial
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fsdm.concurrency.workers import Crew
+    from fsdm.reconcile.space_budget import Room
+    from fsdm.store.filesystem import FileSystem
+
+logger = logging.getLogger("fsdm")
+
+
+class Trash:
+    """Has what is in `trash/` erased. It takes up room until it is; `freed` is called after each. Thread-safe."""
+
+    def __init__(self, path: str, *, fs: FileSystem, erasers: Crew, room: Room, freed: Callable[[], None]) -> None:
+        self._path = path
+        self._fs = fs
+        self._erasers = erasers
+        self._room = room
+        self._freed = freed
+
+    def empty(self) -> None:
+        """Have all that is there erased."""
+        for name in os.listdir(self._path):
+            self.erase(f"{self._path}/{name}")
+
+    def erase(self, path: str) -> None:
+        """Have one entry erased, soon."""
+        self._room.trashed(path)
+        self._erasers.submit(partial(self._erase, path))
+
+    def _erase(self, path: str) -> None:
+        try:
+            self._fs.erase(path)
+        except OSError as e:  # it stays in trash/, out of sight; the next start tries again
+            logger.warning("cannot erase %s: %s", path, e)
+            self._room.stays(path)
+        else:
+            self._room.erased(path)
+        self._freed()

@@ -1,0 +1,229 @@
+"""watchdog → "look again".
+
+An event only rings: with the id that it names, or with None for "look at everything". Nothing is decided from it, and
+none is relied on: the reconciler scans by itself as well. What watchdog's observer does not deliver is taken from its
+inotify thread directly: the close of a directory (a ref has gone), an overflow of the kernel's queue, a watched
+directory that was removed or replaced. Where inotify, or a watch, is not to be had, it says so once, and the scans
+carry on alone; each of them asks for it again.
+
+Invariant: a directory that is watched has one watch, and what is no longer at its path has none.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from watchdog.observers.inotify_c import CallbackId, InotifyConstants, InotifyFD, Mask
+
+from fsdm.model.layout import PAUSE, RELEASE, is_id
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from watchdog.observers.inotify_c import InotifyEvent, WatchDescriptor
+
+    from fsdm.model.layout import Layout, Place
+
+logger = logging.getLogger(__name__)
+
+_SELF: Final = (
+    InotifyConstants.IN_DELETE_SELF
+    | InotifyConstants.IN_MOVE_SELF
+    | InotifyConstants.IN_ONLYDIR
+    | InotifyConstants.IN_DONT_FOLLOW
+)
+_ENTRIES: Final = InotifyConstants.IN_CREATE | InotifyConstants.IN_MOVE | InotifyConstants.IN_DELETE
+MARKERS_MASK: Final = Mask(_SELF | _ENTRIES | InotifyConstants.IN_CLOSE_WRITE | InotifyConstants.IN_ATTRIB)
+ROOT_MASK: Final = Mask(_SELF | _ENTRIES)
+NO_DESCRIPTOR: Final = -1
+NO_WATCH: Final = -1
+_ALL: Final = ""
+RELEASE_MASK: Final = Mask(InotifyConstants.IN_CLOSE_NOWRITE | InotifyConstants.IN_ONLYDIR)
+
+
+class Inotify(InotifyFD):
+    """watchdog's, which leaves no descriptor open where it cannot begin: it is begun again and again."""
+
+    def __init__(self) -> None:
+        self._inotify_fd = NO_DESCRIPTOR
+        try:
+            super().__init__()
+        except OSError:  # there was one for inotify, and none for the pipe that ends it
+            if self._inotify_fd != NO_DESCRIPTOR:
+                os.close(self._inotify_fd)
+            raise
+
+    def start(self) -> None:
+        try:
+            super().start()
+        except RuntimeError:  # can't start new thread
+            self._close_resources()
+            raise
+
+
+class Watch:
+    """The kernel's events of `want/`, `delete/`, `verify/`, and of directories that refs hold."""
+
+    def __init__(self, layout: Layout, ring: Callable[[str | None], None]) -> None:
+        self._layout = layout
+        self._ring = ring
+        self._armed: dict[str, _Armed] = {}
+        self._held: dict[Place, tuple[WatchDescriptor, _Callback]] = {}
+        self._inotify: Inotify | None = None
+        self._is_on = False
+        self._told: set[str] = set()  # what is known not to be had: a directory, or _ALL
+
+    def start(self) -> None:
+        """Begin; where inotify is not to be had, log why, and ask again with each `arm`."""
+        self._is_on = True
+        self.arm()
+
+    def stop(self) -> None:
+        self._is_on = False
+        self._end()
+
+    def arm(self) -> None:
+        """Watch what is not watched yet: at the start, after a directory was removed or replaced, and once there is
+        again what was not to be had."""
+        if not self._is_on or not self._begin():
+            return
+        for path in (self._layout.root, self._layout.want, self._layout.delete, self._layout.verify):
+            try:
+                self._arm(path)
+            except OSError as e:
+                if self._armed.pop(path, None) is not None or not isinstance(e, FileNotFoundError):
+                    self._tell(path, f"{path} is not watched: {e}; it is scanned instead")
+            else:
+                self._untell(path, f"{path} is watched again")
+
+    def _begin(self) -> bool:
+        """Whether there is an inotify that works."""
+        if self._inotify is not None and self._inotify.is_alive():
+            return True
+        self._end()  # its thread has died
+        try:
+            inotify = Inotify()
+            inotify.start()
+        except (OSError, RuntimeError) as e:  # no instances or descriptors left, or no threads
+            self._tell(_ALL, f"no inotify ({e}): changes are found by scanning, which takes up to a second or so")
+            return False
+        self._untell(_ALL, "there is inotify again")
+        self._inotify = inotify
+        return True
+
+    def _end(self) -> None:
+        inotify, self._inotify = self._inotify, None
+        if inotify is not None:
+            inotify.stop()
+            inotify.join()
+        self._armed.clear()
+        self._held.clear()
+
+    def _arm(self, path: str) -> None:
+        found, armed = os.stat(path), self._armed.get(path)
+        if armed is not None and armed.identity == (found.st_dev, found.st_ino):
+            return
+        callback = self._callback(path)
+        self._armed[path] = _Armed((found.st_dev, found.st_ino), self._add(path, callback), callback)
+        if armed is not None and self._inotify is not None:  # it was replaced, or mounted over, unnoticed
+            self._inotify.remove_callbacks([(armed.wd, armed.callback.id)])
+
+    def _add(self, path: str, callback: _Callback) -> WatchDescriptor:
+        assert self._inotify is not None
+        wd = self._inotify.add_callback(os.fsencode(path), callback.mask, callback, callback.id)
+        if wd == NO_WATCH:  # watchdog does not tell of EACCES
+            self._inotify.remove_callbacks([(wd, callback.id)])
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return wd
+
+    def _tell(self, what: str, text: str) -> None:
+        if what not in self._told:
+            self._told.add(what)
+            logger.warning(text)
+
+    def _untell(self, what: str, text: str) -> None:
+        if what in self._told:
+            self._told.discard(what)
+            logger.info(text)
+
+    def hold(self, place: Place) -> bool:
+        """Ring with the chunk's id whenever a descriptor of its directory is closed. True where this is new."""
+        if self._inotify is None or place in self._held:
+            return False
+        ring = partial(self._ring, place.chunk_id)
+        callback = _Callback(RELEASE_MASK, lambda _event: ring(), ring, partial(self._ring, None))
+        try:
+            self._held[place] = (self._add(self._layout.path(place), callback), callback)
+        except OSError as e:  # no watches left, or it has just gone: the timer remains
+            logger.debug("%s is not watched: %s", place, e)
+            return False
+        return True
+
+    def release(self, place: Place) -> None:
+        """The directory is no longer of interest."""
+        held = self._held.pop(place, None)
+        if held is not None and self._inotify is not None:
+            self._inotify.remove_callbacks([(held[0], held[1].id)])
+
+    def _callback(self, path: str) -> _Callback:
+        is_root = path == self._layout.root
+        return _Callback(
+            mask=ROOT_MASK if is_root else MARKERS_MASK,
+            seen=self._in_root if is_root else partial(self._in_markers, path),
+            lost=partial(self._lost, path),
+            overflow=partial(self._ring, None),
+        )
+
+    def _in_markers(self, path: str, event: InotifyEvent) -> None:
+        name = os.fsdecode(event.name)
+        if is_id(name):
+            self._ring(name)
+        elif name == RELEASE:
+            self._ring(None)
+        elif not name:  # the directory itself was moved or removed
+            self._lost(path)
+
+    def _in_root(self, event: InotifyEvent) -> None:
+        if event.name in {b"want", b"delete", b"verify", PAUSE.encode(), b""}:
+            self._ring(None)
+
+    def _lost(self, path: str) -> None:
+        self._armed.pop(path, None)
+        self._ring(None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Armed:
+    """A directory that is watched, and as which (device, inode)."""
+
+    identity: tuple[int, int]
+    wd: WatchDescriptor
+    callback: _Callback
+
+
+@dataclass(frozen=True, eq=False)
+class _Callback:
+    """watchdog's WatchCallback. It runs in watchdog's thread, where an exception would end all watching."""
+
+    mask: Mask
+    seen: Callable[[InotifyEvent], None]
+    lost: Callable[[], None]
+    overflow: Callable[[], None]
+
+    @property
+    def id(self) -> CallbackId:
+        return CallbackId(id(self))
+
+    def on_event(self, event: InotifyEvent) -> None:
+        self.seen(event)
+
+    def on_watch_deleted(self, wd: WatchDescriptor) -> None:  # noqa: ARG002 watchdog's signature
+        self.lost()
+
+    def on_queue_overflow(self) -> None:
+        self.overflow()

@@ -1,0 +1,138 @@
+"""The map as one HTML file that needs nothing else: no script, font or picture is loaded, and its policy lets none be.
+
+Each mark is an element with its details as a title; a script shows them by pointer, focus and arrow keys. Gaps,
+double covers and failing chunks stand in lists beneath, however little of a band they take: all, up to thousands.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from html import escape
+from importlib.resources import files
+from itertools import groupby
+from typing import TYPE_CHECKING, Final
+
+from fsdm.model.units import count
+from fsdm.status.band import marks
+from fsdm.status.map.words import (
+    LEGEND,
+    MEANINGS,
+    details,
+    extent,
+    summary,
+    tally_rows,
+    ticks,
+    tiles,
+    troubles,
+    unplaced_line,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from fsdm.status.coverage import Atlas, Coverage
+    from fsdm.status.map.words import Caption, Trouble
+
+PARTS: Final = 400  # what is narrower than that is drawn with its neighbours: about 3 px of a screen
+_WIDE: Final = 1 / 120  # from here on there is room for a line between neighbours
+_OPEN: Final = 12  # a list of so many is shown at once
+LISTED: Final = 5000  # … and no more than so many are in the page, which a browser is to open at once
+
+_ICON: Final = (
+    "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E"
+    "%3Cpath fill='%23009e73' d='M0 4h7v8H0z'/%3E%3Cpath fill='%23cc4400' d='M8 4h2v8H8z'/%3E"
+    "%3Cpath fill='%230072b2' d='M11 4h5v8h-5z'/%3E%3C/svg%3E"
+)
+
+
+def html(atlas: Atlas, caption: Caption) -> str:
+    """The whole page."""
+    script = _resource("page.js")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+    body = "\n".join(_body(atlas, caption))
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>fsdm map: {escape(caption.data_dir)}</title>
+<link rel="icon" href="{_ICON}">
+<style>
+{_resource("palette.css")}{_resource("page.css")}</style>
+</head>
+<body>
+{body}
+<div id="tip" role="tooltip" hidden></div>
+<script>{script}</script>
+</body>
+</html>
+"""
+
+
+def _resource(name: str) -> str:
+    return files("fsdm.status.map").joinpath(name).read_text(encoding="utf-8")
+
+
+def _body(atlas: Atlas, caption: Caption) -> Iterator[str]:
+    yield f"<header><h1>fsdm map <span>{escape(caption.data_dir)}</span></h1>"
+    yield f'<p class="faint">{escape(caption.line)}</p>'
+    yield "</header>\n<main>"
+    yield f'<dl class="tiles" aria-label="{escape(summary(atlas))}">'
+    for number, noun, bad in tiles(atlas):
+        yield f"<div{' class=bad' if bad else ''}><dt>{noun}</dt><dd>{number}</dd></div>"
+    yield '</dl>\n<ul class="legend" aria-label="What the colours and patterns mean">'
+    for kind in LEGEND:
+        yield f'<li><b class="swatch {kind}"></b>{kind} <span>{MEANINGS[kind]}</span></li>'
+    yield "</ul>"
+    for coverage in atlas.coverages:
+        yield from _dataset(coverage)
+    if not atlas.coverages:
+        yield '<section><p class="faint">No chunk is here, and none is wanted.</p></section>'
+    if atlas.unplaced:
+        yield f'<section><h2 class="words">{count(len(atlas.unplaced), "chunk")} on no band</h2>'
+        yield '<p class="faint">What blocks they cover is not known.</p><ul class="unplaced">'
+        yield from (f"<li>{escape(unplaced_line(chunk))}</li>" for chunk in atlas.unplaced)
+        yield "</ul></section>"
+    yield "</main>"
+
+
+def _dataset(coverage: Coverage) -> Iterator[str]:
+    name = coverage.dataset_id
+    yield f'<section aria-labelledby="d{name}"><h2 id="d{name}">{name}</h2>\n<p class="faint">{extent(coverage)}</p>'
+    yield f'<div class="band" role="group" aria-label="Blocks of dataset {name[:12]}; arrow keys go along">'
+    for number, mark in enumerate(marks(coverage, PARTS)):
+        more = " wide" if mark.width > _WIDE else f" over {mark.bulk}-below" if mark.bulk != mark.kind else ""
+        where = f"--x:{100 * mark.left:.5f};--w:{100 * mark.width:.5f}"
+        yield (
+            f'<i class="{mark.kind}{more}" role="img" tabindex="{0 if number == 0 else -1}" style="{where}" '
+            f'title="{escape(details(coverage, mark))}"></i>'
+        )
+    yield "</div>"
+    yield _axis(coverage)
+    yield '<div class="below"><div class="scroll"><table class="kinds">'
+    for kind, *cells in tally_rows(coverage):
+        row = "".join(f"<td>{cell}</td>" for cell in cells)
+        yield f'<tr><th scope="row"><b class="swatch {kind}"></b>{kind}</th>{row}</tr>'
+    yield "</table></div><div>"
+    for kind, same in groupby(troubles(coverage), key=lambda trouble: trouble.kind):
+        noun = {"missing": "gap", "doubled": "double cover"}.get(kind, "failing chunk")
+        yield from _list(noun, list(same))
+    yield "</div></div></section>"
+
+
+def _axis(coverage: Coverage) -> str:
+    blocks = ticks(coverage)
+    between = "".join(f'<span class="between">{block:,}</span>' for block in blocks[1:-1])
+    return f'<div class="axis"><span>{blocks[0]:,}</span>{between}<span>{blocks[-1]:,}</span></div>'
+
+
+def _list(noun: str, told: list[Trouble]) -> Iterable[str]:
+    yield f"<details{' open' if len(told) <= _OPEN else ''}><summary>{count(len(told), noun)}</summary>"
+    yield '<div class="scroll"><table>'
+    yield from (f"<tr><td>{trouble.where}</td><td>{escape(trouble.what)}</td></tr>" for trouble in told[:LISTED])
+    more = f"<p>… and {len(told) - LISTED:,} more: fsdm map --json tells all</p>" if len(told) > LISTED else ""
+    yield f"</table></div>{more}</details>"

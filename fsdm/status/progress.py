@@ -1,0 +1,171 @@
+"""How far it is, how fast, and how long it will take: what a survey of the files tells over time. Pure.
+
+A rate is what has come within a window, over its time: so a stall shows within seconds, and a burst does not promise an
+hour. An ETA counts what can come by itself, and says where it is only a lower bound; there is none while nothing comes.
+Invariant: no number here is made up: what is not known is None.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from fsdm.store.holders import Holders
+
+RATE_WINDOW_S: Final = 10.0
+ETA_WINDOW_S: Final = 60.0
+LEAST_SPAN_S: Final = 0.8  # a shorter time tells no rate
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A chunk that is being fetched: what has come of it, and what it will be, where that is known."""
+
+    id: str
+    size_bytes: int
+    total_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Retiring:
+    """A deleted chunk whose directory still stands; `holders` None: not looked for yet."""
+
+    id: str
+    since: float
+    size_bytes: int | None = None
+    holders: Holders | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failing:
+    """An intent that does not converge, as `failed/ID` says; of kind *room* it waits."""
+
+    id: str
+    kind: str
+    error: str
+    attempts: int = 0
+    next_attempt_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """How a data directory stands, by what is pending. Times are seconds since the epoch.
+
+    `here_bytes` is of the chunks that have been counted; `uncounted` are still to be. `came_bytes` grows with all that
+    has come since the surveyor's first look. `left_bytes` are still to come for what can go on by itself (`wanted` and
+    `running`); `unknown` of these do not say their size, or have not been read yet. `unlisted` are the directories that
+    this user may not list: what is in them is not counted.
+    """
+
+    at: float
+    reconciler: str | None
+    free_bytes: int
+    read_only: bool
+    paused: bool = False
+    braked: bool = False
+    here: int = 0
+    here_bytes: int = 0
+    uncounted: int = 0
+    unready: int = 0
+    wanted: int = 0
+    deleting: int = 0
+    running: tuple[Running, ...] = ()
+    retiring: tuple[Retiring, ...] = ()
+    failing: tuple[Failing, ...] = ()
+    waiting: tuple[Failing, ...] = ()
+    came_bytes: int = 0
+    left_bytes: int = 0
+    unknown: int = 0
+    unlisted: tuple[str, ...] = ()
+
+    @property
+    def is_converged(self) -> bool:
+        """Whether nothing is pending, as far as can be known."""
+        pending = self.wanted or self.running or self.retiring or self.deleting or self.unready
+        return not (pending or self.failing or self.waiting or self.unlisted)
+
+
+@dataclass(frozen=True, slots=True)
+class Eta:
+    """When what can come by itself will have come: in `seconds`, or later where `at_least`; None where nobody knows."""
+
+    seconds: float | None
+    at_least: bool = False
+
+
+class Meter:
+    """A rate, from a counter that is read now and then."""
+
+    def __init__(self) -> None:
+        self._marks: deque[tuple[float, int]] = deque()
+
+    def take(self, now: float, count: int) -> None:
+        """The counter stands at `count`. `now`: in seconds, of a clock that is not set."""
+        self._marks.append((now, count))
+        # the last one before the window stays: the window begins within its span
+        while len(self._marks) > 2 and self._marks[1][0] <= now - ETA_WINDOW_S:
+            self._marks.popleft()
+
+    def rate(self, window_s: float = RATE_WINDOW_S) -> float | None:
+        """What came a second in the window that ends with the last mark; None where it was not watched long enough."""
+        if not self._marks:
+            return None
+        now, count = self._marks[-1]
+        since, before = self._marks[0]
+        for at, value in self._marks:
+            if at > now - window_s:
+                break
+            since, before = at, value
+        return (count - before) / (now - since) if now - since >= LEAST_SPAN_S else None
+
+
+@dataclass(slots=True)
+class Progress:
+    """What surveys tell over time: the rate of all, of each running chunk, and the ETA."""
+
+    _all: Meter = field(default_factory=Meter)
+    _each: dict[str, Meter] = field(default_factory=dict)
+
+    def take(self, survey: Survey, now: float) -> None:
+        """One more survey. `now`: in seconds, of a clock that is not set."""
+        self._all.take(now, survey.came_bytes)
+        self._each = {one.id: self._each.get(one.id) or Meter() for one in survey.running}
+        for one in survey.running:
+            self._each[one.id].take(now, one.size_bytes)
+
+    def rate(self) -> float | None:
+        """Bytes a second over the last ten seconds; None where it was not watched long enough."""
+        return self._all.rate()
+
+    def rate_of(self, chunk_id: str) -> float | None:
+        """The same for one running chunk. A partial that is begun anew does not count below zero."""
+        meter = self._each.get(chunk_id)
+        rate = None if meter is None else meter.rate()
+        return None if rate is None else max(rate, 0.0)
+
+    def eta(self, survey: Survey) -> Eta:
+        """How long it takes until all has come that can come by itself."""
+        if not survey.wanted and not survey.running:
+            return Eta(0.0)
+        now, longer = self._all.rate(), self._all.rate(ETA_WINDOW_S)
+        if not now or not longer or (survey.unknown and not survey.left_bytes):
+            return Eta(None)
+        return Eta(survey.left_bytes / longer, at_least=survey.unknown > 0)
+
+    def by_activity(self, running: Sequence[Running]) -> list[Running]:
+        """Those that bring most come first; of equals, those that have most."""
+        return sorted(running, key=lambda one: (-(self.rate_of(one.id) or 0.0), -one.size_bytes, one.id))
+
+
+def allot(needs: Mapping[str, int], rows: int) -> dict[str, int]:
+    """How many rows each part of a view gets, of so many: what it needs, or an even share and what others leave."""
+    given = dict.fromkeys(needs, 0)
+    while rows > 0 and (hungry := [name for name in needs if given[name] < needs[name]]):
+        for name in hungry[:rows]:
+            given[name] += 1
+        rows -= len(hungry[:rows])
+    return given

@@ -1,0 +1,110 @@
+"""What the command line prints: text that moves no cursor, JSON that can be encoded, errors with their hints.
+
+stdout is data, stderr is talk.
+"""
+
+from __future__ import annotations
+
+import codecs
+import io
+import json
+import os
+import re
+import sys
+from typing import TYPE_CHECKING, Any, TextIO
+
+from fsdm.model.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from fsdm.model.errors import FsdmError
+
+
+def open_streams() -> None:
+    """Have stdin, stdout and stderr be there, and take any text.
+
+    One that whoever began us has closed is `/dev/null`: else the first file that is opened would have its number. What
+    its encoding has no character for is written as an escape, and the bytes of a name are written as they are.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            _to_null(number)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115 until the end
+    codecs.register_error("fsdm", _anyhow)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="fsdm")
+
+
+def abandon_stdout() -> None:
+    """Nobody takes what is printed any more: print it nowhere, also when Python flushes stdout at its exit."""
+    _to_null(sys.stdout.fileno())
+
+
+def _to_null(number: int) -> None:
+    null = os.open(os.devnull, os.O_RDWR)
+    if null == number:
+        os.set_inheritable(null, True)
+        return
+    os.dup2(null, number)
+    os.close(null)
+
+
+def _anyhow(error: UnicodeError) -> tuple[str | bytes, int]:
+    try:
+        return codecs.lookup_error("surrogateescape")(error)
+    except UnicodeError:
+        return codecs.backslashreplace_errors(error)
+
+
+def print_json(document: object) -> None:
+    """Print it in one line on stdout, in one piece: several threads may tell at once."""
+    print(encodable(json.dumps(document, ensure_ascii=False)) + "\n", end="", flush=True)
+
+
+def encodable(text: str) -> str:
+    """JSON in which every character can be written: names on disk may be no Unicode at all."""
+    return re.sub("[\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def plain(text: str) -> str:
+    """Text that moves no cursor and hides nothing: names and errors may come from anywhere."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def is_screen(stream: TextIO) -> bool:
+    """Whether it is a terminal on which something can be drawn anew."""
+    return stream.isatty() and os.environ.get("TERM", "dumb") not in {"dumb", "unknown", ""}
+
+
+def is_in_front(stream: TextIO) -> bool:
+    """Whether nobody else has the terminal now, as a shell has that has put us into the background (tcgetpgrp(3))."""
+    try:
+        return os.tcgetpgrp(stream.fileno()) == os.getpgrp()
+    except OSError:  # it controls no processes: so nobody types there
+        return True
+
+
+def takes_utf8(encoding: str | None, environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether more than ASCII may be written there: the stream, and the locale that was asked for, are UTF-8.
+
+    Python writes UTF-8 in the locales C and POSIX too; but whoever asks for these asks for ASCII.
+    """
+    asked = next((environ[name] for name in ("LC_ALL", "LC_CTYPE", "LANG") if environ.get(name)), "utf-8")
+    return all("utf8" in name.lower().replace("-", "") for name in (encoding or "ascii", asked))
+
+
+def complain(error: FsdmError, *, as_json: bool) -> None:
+    """Say on stderr what is wrong, and what to do."""
+    if as_json:
+        document: dict[str, Any] = {"type": type(error).__name__, "message": str(error), "hint": error.hint}
+        if isinstance(error, InvalidInputError):
+            document["field"] = error.field
+        print(encodable(json.dumps({"error": document}, ensure_ascii=False)), file=sys.stderr)
+        return
+    print(f"fsdm: {plain(str(error))}", file=sys.stderr)
+    if error.hint:
+        print(f"      {error.hint}", file=sys.stderr)

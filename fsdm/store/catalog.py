@@ -1,0 +1,245 @@
+"""What a listing of `chunks/` shows: which chunk directories there are, by dataset and block, and by id.
+
+It knows names, not states: whether a chunk is available is asked of its directory, at the moment it is taken. Only
+directories are looked into, no symlinks to them: where something else stands under a chunk's name it is *stray*, and
+never available; under a dataset's name it is strange.
+
+A directory's mtime changes when a chunk is published or leaves, so a listing is good until it does. A listing taken
+within a clock tick or two of that mtime is not trusted twice (git's "racily clean" rule). A changed listing costs one
+readdir and a set difference; the index is kept, not rebuilt. The reconciler is the only writer of `chunks/`, so its
+own catalog (`own=True`) is told of each change and looks at the disk only in `refresh`.
+
+Thread-safe. Invariant: a name is in its dataset's index if and only if its place is in `_by_id`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, TypeGuard
+
+from fsdm.model.errors import DataDirectoryError
+from fsdm.model.layout import Layout, Place, is_chunk_dir, is_id
+from fsdm.store.block_index import BlockIndex
+
+if TYPE_CHECKING:
+    from collections.abc import Set as AbstractSet
+
+logger = logging.getLogger(__name__)
+
+RACY_NS: Final = 20_000_000  # two ticks of a kernel with HZ=100
+NO_MTIME: Final = -1
+
+
+@dataclass(slots=True)
+class _Dataset:
+    index: BlockIndex = field(default_factory=BlockIndex)
+    names: set[str] = field(default_factory=set)  # all that was listed
+    odd: set[str] = field(default_factory=set)  # those of them that are no chunk directories
+    stray: set[str] = field(default_factory=set)  # those that are no directories at all
+    told: set[str] = field(default_factory=set)  # added or discarded while a listing was being taken
+    mtime_ns: int = NO_MTIME  # of a listing that may be trusted
+
+
+class Catalog:
+    """The chunk directories of one data directory."""
+
+    def __init__(self, layout: Layout, *, own: bool = False) -> None:
+        self._layout = layout
+        self._own = own
+        self._listing = threading.Lock()  # one listing at a time; taken before _mutex
+        self._mutex = threading.Lock()  # the structures below; never held over a system call
+        self._datasets: dict[str, _Dataset] = {}
+        self._by_id: dict[str, tuple[Place, ...]] = {}
+        self._strange: list[str] = []
+        self._refused: dict[str, OSError] = {}  # datasets of which nothing is known, for they cannot be listed
+
+    def knows(self, value: object) -> TypeGuard[str]:
+        """Whether `value` is the id of a dataset that has been listed: so it is an id, in its one written form."""
+        return isinstance(value, str) and value in self._datasets
+
+    def find(self, dataset_id: str, block: int) -> Place | None:
+        """Where the chunk stands that is responsible for `block`, be it available or not."""
+        dataset = self._datasets.get(dataset_id)
+        if not self._own:
+            dataset = self._refresh_dataset(dataset_id, dataset)
+        with self._mutex:
+            return None if dataset is None else dataset.index.find(block)
+
+    def candidates(self, dataset_id: str, block: int) -> list[Place]:
+        """Where all the chunks stand whose range holds `block`, the responsible one first."""
+        dataset = self._datasets.get(dataset_id)
+        if not self._own:
+            dataset = self._refresh_dataset(dataset_id, dataset)
+        with self._mutex:
+            return [] if dataset is None else list(dataset.index.candidates(block))
+
+    def places(self, chunk_id: str) -> tuple[Place, ...]:
+        """Where the chunk stands, as of the last refresh: nowhere, in one place, or (being replaced) in several."""
+        return self._by_id.get(chunk_id, ())
+
+    def __len__(self) -> int:
+        """How many chunks have a directory, as of the last refresh."""
+        return len(self._by_id)
+
+    def is_stray(self, place: Place) -> bool:
+        """Whether something else than a directory stands there, as of the last refresh."""
+        dataset = self._datasets.get(place.dataset_id)
+        return dataset is not None and place.name in dataset.stray
+
+    def all_places(self) -> list[Place]:
+        """Every chunk directory, and what is stray, by dataset and block, as of the last refresh."""
+        with self._mutex:
+            return [place for _, dataset in sorted(self._datasets.items()) for place in dataset.index]
+
+    def listing(self) -> list[Place]:
+        """Every chunk directory as of now, by dataset and block."""
+        if not self._own:
+            self.refresh()
+        return [place for place in self.all_places() if not self.is_stray(place)]
+
+    def strange(self) -> list[str]:
+        """The paths in `chunks/` that are not ours, by their names or kinds, as of the last refresh."""
+        with self._mutex:
+            odd = [self._layout.path(Place(key, name)) for key, one in self._datasets.items() for name in one.odd]
+            return sorted(self._strange + odd)
+
+    def refused(self) -> OSError | None:
+        """Why there may be chunks that are not known here: a dataset has never been listed, for this. None: all has."""
+        with self._mutex:
+            return next(iter(self._refused.values()), None)
+
+    def refresh(self) -> set[str]:
+        """List again what has changed on disk; the ids of the chunks that came or went."""
+        try:
+            listed = _entries(self._layout.chunks)
+        except FileNotFoundError:
+            listed = {}
+        except OSError as e:
+            if self._own:
+                raise
+            hint = 'see "Threats" in `fsdm protocol`' if isinstance(e, PermissionError) else "see what stands there"
+            raise DataDirectoryError(f"{self._layout.chunks} cannot be listed: {e.strerror}", hint=hint) from e
+        ours = {name for name, directory in listed.items() if directory and is_id(name)}
+        with self._mutex:
+            known = list(self._datasets)
+            self._strange = [self._layout.dataset(name) for name in listed if name not in ours]
+        changed: set[str] = set()
+        for dataset_id in {*known, *ours}:
+            self._refresh_dataset(dataset_id, self._datasets.get(dataset_id), changed)
+        return changed
+
+    def add(self, place: Place) -> None:
+        """The reconciler has put a chunk there."""
+        with self._mutex:
+            dataset = self._datasets.setdefault(place.dataset_id, _Dataset())
+            dataset.told.add(place.name)
+            dataset.names.add(place.name)
+            dataset.stray.discard(place.name)
+            dataset.index.add(place)
+            self._remember(place)
+
+    def discard(self, place: Place) -> None:
+        """The reconciler has taken a chunk away."""
+        with self._mutex:
+            dataset = self._datasets.setdefault(place.dataset_id, _Dataset())
+            dataset.told.add(place.name)
+            self._drop(place.dataset_id, dataset, place.name)
+
+    def _refresh_dataset(
+        self, dataset_id: str, dataset: _Dataset | None, changed: set[str] | None = None
+    ) -> _Dataset | None:
+        path = self._layout.dataset(dataset_id)
+        try:
+            if dataset is not None and _mtime_ns(path) == dataset.mtime_ns:
+                return dataset
+            with self._listing:
+                listed = self._list(dataset_id, path, changed)
+            with self._mutex:
+                self._refused.pop(dataset_id, None)
+            return listed
+        except (FileNotFoundError, NotADirectoryError):
+            with self._mutex:
+                self._refused.pop(dataset_id, None)
+                gone = self._datasets.pop(dataset_id, None)
+                if gone is not None:
+                    gone.told.clear()
+                    self._sync(dataset_id, gone, set(), changed)
+            return None
+        except OSError as e:  # one that cannot be listed keeps no other from it; what was known of it stays
+            logger.warning("cannot list %s: %s", path, e)
+            if dataset is None:
+                with self._mutex:
+                    self._refused[dataset_id] = e
+            return dataset
+
+    def _list(self, dataset_id: str, path: str, changed: set[str] | None) -> _Dataset:
+        with self._mutex:
+            dataset = self._datasets.get(dataset_id)
+            if dataset is not None:
+                dataset.told.clear()
+        before_ns = time.time_ns()
+        mtime_ns = _mtime_ns(path)
+        if dataset is not None and mtime_ns == dataset.mtime_ns:
+            return dataset  # another thread has just listed it
+        entries = _entries(path)
+        with self._mutex:
+            dataset = self._datasets.setdefault(dataset_id, _Dataset())
+            dataset.stray = {name for name, directory in entries.items() if not directory} - dataset.told
+            self._sync(dataset_id, dataset, entries.keys(), changed)
+            # a change that comes after this listing may still get an mtime as young as this one
+            dataset.mtime_ns = mtime_ns if before_ns - mtime_ns > RACY_NS else NO_MTIME
+            return dataset
+
+    def _sync(self, dataset_id: str, dataset: _Dataset, listed: AbstractSet[str], changed: set[str] | None) -> None:
+        came, gone = listed - dataset.names - dataset.told, dataset.names - listed - dataset.told
+        for name in gone:
+            self._drop(dataset_id, dataset, name)
+        places = [Place(dataset_id, name) for name in came if is_chunk_dir(name)]
+        if len(places) > len(dataset.index):  # the first listing, mostly
+            dataset.index = BlockIndex.of([*dataset.index, *places])
+        else:
+            for place in places:
+                dataset.index.add(place)
+        dataset.names |= came
+        if len(places) < len(came):
+            dataset.odd.update(name for name in came if not is_chunk_dir(name))
+        for place in places:
+            self._remember(place)
+        if changed is not None:
+            changed.update(place.chunk_id for place in places)
+            changed.update(name[42:] for name in gone if is_chunk_dir(name))
+
+    def _remember(self, place: Place) -> None:
+        others = self._by_id.get(place.chunk_id)
+        self._by_id[place.chunk_id] = (place,) if others is None else tuple(sorted({*others, place}))
+
+    def _drop(self, dataset_id: str, dataset: _Dataset, name: str) -> None:
+        dataset.names.discard(name)
+        dataset.odd.discard(name)
+        if is_chunk_dir(name):
+            place = Place(dataset_id, name)
+            dataset.index.discard(place)
+            left = tuple(other for other in self._by_id.get(place.chunk_id, ()) if other != place)
+            if left:
+                self._by_id[place.chunk_id] = left
+            else:
+                self._by_id.pop(place.chunk_id, None)
+
+
+def _entries(path: str) -> dict[str, bool]:
+    """What is listed there: name → whether it is a directory."""
+    with os.scandir(path) as entries:
+        return {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
+
+
+def _mtime_ns(path: str) -> int:
+    """A directory's mtime; raises NotADirectoryError also for a symlink to one."""
+    found = os.lstat(path)
+    if not stat.S_ISDIR(found.st_mode):
+        raise NotADirectoryError(path)
+    return found.st_mtime_ns

@@ -1,0 +1,78 @@
+"""JSON documents on the disk, as they stand there: objects, whatever they say.
+
+Nothing is promised of a value: who uses one looks first whether it is what it should be. What a document has to be
+where something is done by it stands in `model`.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from fsdm.model.errors import InvalidInputError
+from fsdm.model.layout import MANIFEST_MAX_BYTES, READY, WANT_MAX_BYTES
+from fsdm.store.filesystem import read_regular
+
+if TYPE_CHECKING:
+    from fsdm.model.documents import Failure, Manifest
+    from fsdm.model.layout import Layout
+    from fsdm.model.state import ChunkState
+
+
+def read_object(path: str, limit: int) -> dict[str, Any] | None:
+    """The JSON object that a regular file of at most `limit` bytes is; None where there is no such file.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no JSON object.
+    """
+    read = read_regular(path, limit)
+    if read is None:
+        return None
+    try:
+        document = json.loads(read[1])
+    except RecursionError as e:
+        raise ValueError("it is nested too deeply") from e
+    if not isinstance(document, dict):
+        raise ValueError("it is no JSON object")  # noqa: TRY004 what a file says, not what a caller passes
+    return document
+
+
+def read_document(path: str, limit: int = MANIFEST_MAX_BYTES) -> dict[str, Any]:
+    """What a JSON file says, or nothing: this is for showing, and what is wrong with it is told elsewhere."""
+    try:
+        return read_object(path, limit) or {}
+    except (OSError, ValueError):
+        return {}
+
+
+def declared_bytes(files: object) -> int | None:
+    """The bytes of all files of a want or of READY, where each one's size is given."""
+    if not isinstance(files, dict):
+        return None
+    sizes = [
+        entry["size"] for entry in files.values() if isinstance(entry, dict) and isinstance(entry.get("size"), int)
+    ]
+    return sum(sizes) if len(sizes) == len(files) else None
+
+
+def read_manifest(directory: str) -> Manifest | None:
+    """The manifest in a chunk's directory, or None where it is missing or not one."""
+    from fsdm.model.documents import Manifest
+
+    read = read_regular(f"{directory}/{READY}", MANIFEST_MAX_BYTES)
+    try:
+        return None if read is None else Manifest.parse(read[1])
+    except InvalidInputError:
+        return None
+
+
+def read_failure(layout: Layout, state: ChunkState) -> Failure | None:
+    """What `failed/ID` says; where it says nothing, it is as if nothing had ever been tried."""
+    from fsdm.model.documents import Failure
+
+    try:
+        read = read_regular(layout.failed_of(state.id), WANT_MAX_BYTES) if state.failed else None
+        return None if read is None else Failure.parse(read[1])
+    except (OSError, InvalidInputError):
+        return None

@@ -1,0 +1,161 @@
+"""`LOCK`: which process reconciles a data directory, taken, looked at and named."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import stat
+import threading
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from fsdm.model.errors import DataDirectoryError, ReconcilerRunsError
+from fsdm.store.flock import EXCLUSIVE, SHARED, close_fd, open_fd, same_file, try_flock
+
+if TYPE_CHECKING:
+    from fsdm.model.layout import Layout
+
+_PAUSE: Final = threading.Event()  # never set
+
+
+class ReconcilerLock:
+    """`LOCK`, held: this process is the one that writes outside `want/` and `delete/`.
+
+    LOCK may be removed by hand, and then it can be taken anew while its old holder is still in the middle of a step. So
+    `trash/`, which is nobody else's, is locked with it, and for as long.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        """Take it.
+
+        Raises:
+            ReconcilerRunsError: another process has it.
+            DataDirectoryError: it cannot be opened for writing, or is not a file.
+        """
+        self._path = layout.lock
+        deadline = time.monotonic() + 0.05
+        while True:
+            self.fd, self._trash_fd = _open_lock(layout, os.O_RDWR | os.O_CREAT), -1
+            try:
+                if try_flock(self.fd, EXCLUSIVE) and self.is_ours() and self._lock_trash(layout):
+                    break
+                # somebody asked who reconciles, or LOCK was removed and made again since we opened it: try once more
+                if time.monotonic() > deadline:
+                    raise _runs_already(layout, os.pread(self.fd, 4096, 0).decode(errors="replace").strip())
+            except BaseException:
+                self.close()
+                raise
+            self.close()
+            _PAUSE.wait(0.005)
+        owner = {"pid": os.getpid(), "host": socket.gethostname(), "since": round(time.time(), 3)}
+        os.ftruncate(self.fd, 0)
+        os.pwrite(self.fd, json.dumps(owner).encode() + b"\n", 0)
+
+    def is_ours(self) -> bool:
+        """Whether the file called LOCK is still the one that we hold: somebody may have removed it."""
+        return same_file(self.fd, self._path)
+
+    def close(self) -> None:
+        """Let go. In a forked child it leaves the parent's lock alone."""
+        close_fd(self.fd)
+        close_fd(self._trash_fd)
+
+    def _lock_trash(self, layout: Layout) -> bool:
+        with suppress(FileExistsError):
+            os.mkdir(layout.trash)
+        self._trash_fd = open_fd(layout.trash)
+        return try_flock(self._trash_fd, EXCLUSIVE)
+
+
+def _open_lock(layout: Layout, flags: int) -> int:
+    """LOCK, opened; FileNotFoundError passes. Whatever stands there, nothing is waited for and no symlink followed."""
+    try:
+        fd = open_fd(layout.lock, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        raise
+    except OSError as e:
+        hint = "only who owns the data directory reconciles; to be a client: DataManager(…, reconcile=False)"
+        raise DataDirectoryError(f"{layout.lock} cannot be opened: {e.strerror}", hint=hint) from e
+    if stat.S_ISREG(os.fstat(fd).st_mode):
+        return fd
+    close_fd(fd)
+    raise DataDirectoryError(f"{layout.lock} is not a file", hint="remove it, and start again")
+
+
+def _runs_already(layout: Layout, owner: str) -> ReconcilerRunsError:
+    return ReconcilerRunsError(
+        f"{layout.root} is reconciled by another process: {in_words(owner) or 'it has not said who it is yet'}",
+        owner=owner,
+        hint="use `fsdm run --wait` or DataManager(…) to take over when it ends; no file needs to be removed",
+    )
+
+
+def reconciler_owner(layout: Layout) -> str | None:
+    """What the process that reconciles says of itself (a line of JSON), or None where nobody does.
+
+    Raises:
+        DataDirectoryError: this user may not read LOCK, or it is not a file.
+    """
+    try:
+        fd = _open_lock(layout, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    try:
+        if try_flock(fd, SHARED):
+            return None
+        return os.pread(fd, 4096, 0).decode(errors="replace").strip() or "unknown"
+    finally:
+        close_fd(fd)
+
+
+def who_reconciles(layout: Layout) -> Owner | None:
+    """The process that reconciles, as far as this user may know; None where nobody does."""
+    try:
+        says = reconciler_owner(layout)
+    except DataDirectoryError as e:
+        return Owner(says=f"not known: {e}")
+    return None if says is None else Owner.parse(says)
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """The process that reconciles; None where that is not known. `since` is in seconds since the epoch.
+
+    `says` is what LOCK says, as it stands there; or a sentence, where this user may not read it.
+    """
+
+    pid: int | None = None
+    host: str | None = None
+    since: float | None = None
+    says: str = field(default="", compare=False)
+
+    @classmethod
+    def parse(cls, says: str) -> Owner:
+        """What can be understood of what LOCK says."""
+        try:
+            document: Any = json.loads(says)
+            pid, host, since = (document.get(name) for name in ("pid", "host", "since"))
+        except (ValueError, AttributeError, RecursionError):
+            return cls(says=says)
+        return cls(
+            pid if isinstance(pid, int) else None,
+            host if isinstance(host, str) else None,
+            since if isinstance(since, int | float) else None,
+            says,
+        )
+
+    def __str__(self) -> str:
+        if self.pid is None:
+            return "not known"
+        return f"pid {self.pid} on {self.host}" if self.host else f"pid {self.pid}"
+
+
+def in_words(says: str | None) -> str:
+    """Who reconciles, for people; what is no JSON is a sentence already."""
+    if says is None:
+        return "none"
+    owner = Owner.parse(says)
+    return str(owner) if owner.pid is not None else says

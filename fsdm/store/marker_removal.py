@@ -1,0 +1,175 @@
+"""Removing markers, and putting them back: only the one that was judged goes, whatever the instant of a crash."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from fsdm.model.layout import WANT_MAX_BYTES, Layout, is_id
+from fsdm.store.filesystem import is_directory, read_regular, write_all
+from fsdm.store.flock import intents_lock
+from fsdm.store.markers import is_wanted, look_at
+
+if TYPE_CHECKING:
+    from fsdm.model.state import Marker
+    from fsdm.store.filesystem import FileSystem
+
+
+RECONCILER_WAIT_S = 0.05
+CLOCK_REALTIME_COARSE = 5  # clock_gettime(2)
+SET_BACK_NS = 1_000_000_000  # a ctime so far ahead is of before the clock was set back
+TEMPORARY_MAX_AGE_S = 3600.0
+_TEMPORARY = re.compile(r"\.[0-9a-f]{64}\.[0-9a-f]{8}\Z")
+
+
+def remove_marker(layout: Layout, fs: FileSystem, path: str, judged: Marker, winner: tuple[str, Marker] | None) -> bool:
+    """Remove a marker whose intent holds, or that the marker `winner` (path, as judged) has overruled.
+
+    A delete goes without a winner only while nobody wants its chunk: which of the two is later is not judged here. A
+    marker in `verify/` has no opposite.
+
+    Whoever changes markers with care holds the same lock. For the others it is renamed aside first and looked at there:
+    if it is not the one that was judged, it goes back, unless a newer one has come; so a newer one is never lost.
+
+    The caller fsyncs the directory before it acts on the id again: else a power failure may bring the marker back.
+
+    Returns:
+        Whether it is gone; False where it, or the winner, is no longer what was judged.
+    """
+    directory, name = os.path.split(path)
+    aside = f"{directory}/{ASIDE}{'_'.join(map(str, judged.identity))}_{name}"
+    with intents_lock(layout, RECONCILER_WAIT_S):
+        if winner is not None and not winner[1].same_as(look_at(winner[0])):
+            return False
+        if winner is None and directory == layout.delete and is_wanted(layout, name):
+            return False
+        if not judged.same_as(look_at(path)):
+            return False
+        try:
+            fs.rename(path, aside)
+        except FileNotFoundError:
+            return False
+        if not judged.same_as(look_at(aside)):
+            put_back(layout, fs, aside, path)
+            return False
+        fs.unlink(aside)
+    return True
+
+
+ASIDE = ".judged-"  # … INODE_MTIME_SIZE_ID: a marker on its way out, and which one was judged
+
+
+def finish_removals(layout: Layout, fs: FileSystem) -> None:
+    """Finish what a crash left in the middle: a marker aside goes if it is the one that was judged, else back."""
+    for directory in (layout.want, layout.delete, layout.verify):
+        for name in os.listdir(directory):
+            if name.startswith(ASIDE):
+                with intents_lock(layout, RECONCILER_WAIT_S):
+                    _finish_removal(layout, fs, directory, name)
+        fs.fsync_dir(directory)
+
+
+def _finish_removal(layout: Layout, fs: FileSystem, directory: str, name: str) -> None:
+    aside = f"{directory}/{name}"
+    *identity, chunk_id = name.removeprefix(ASIDE).split("_")
+    if not is_id(chunk_id):  # not one of ours
+        return
+    found = look_at(aside)
+    if found is not None and not found.fault and identity == [str(part) for part in found.identity]:
+        fs.unlink(aside)
+    else:
+        put_back(layout, fs, aside, f"{directory}/{chunk_id}")
+
+
+def clear_temporaries(layout: Layout, fs: FileSystem, now: float) -> None:
+    """Remove what killed processes left behind of markers and failures that were being written."""
+    for directory in (layout.want, layout.delete, layout.verify, layout.failed):
+        for name in os.listdir(directory):
+            path = f"{directory}/{name}"
+            found = look_at(path) if _TEMPORARY.match(name) else None
+            if found is not None and not found.fault and found.mtime_ns / 1e9 < now - TEMPORARY_MAX_AGE_S:
+                fs.unlink(path)
+
+
+def put_back(layout: Layout, fs: FileSystem, aside: str, path: str) -> None:
+    """Undo a rename aside; where a newer marker stands at `path` by now, or opposite to it, that one stays alone."""
+    if _is_overruled(layout, aside, path):
+        fs.unlink(aside)
+        return
+    fs.step("link", aside)
+    try:
+        os.link(aside, path, follow_symlinks=False)
+    except FileExistsError:
+        if is_directory(aside):  # no marker of ours, and not to be erased: it stays there, and is ignored
+            return
+    except OSError:  # a directory has no second link: nothing else can stand at `path` unless it just came
+        if not os.path.lexists(path):
+            fs.rename(aside, path)
+        return
+    fs.unlink(aside)
+
+
+def put_want_back(layout: Layout, fs: FileSystem, kept: str, chunk_id: str) -> None:
+    """Ask again, by a copy of what stands at `kept`, for a chunk that nobody has asked to go.
+
+    Any other marker stays alone. To be followed by `settle_want`, also after a crash; then `kept` may go.
+    """
+    want, delete = layout.want_marker(chunk_id), layout.delete_marker(chunk_id)
+    with intents_lock(layout, RECONCILER_WAIT_S):
+        read = read_regular(kept, WANT_MAX_BYTES)
+        if read is None or _is_intent(delete) or os.path.lexists(want):
+            return
+        temporary = f"{layout.want}/.{chunk_id}.{secrets.token_hex(4)}"
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            write_all(fd, read[1])
+            os.utime(fd, ns=(read[0].st_mtime_ns, read[0].st_mtime_ns))  # by which it is known
+            fs.fsync_file(fd, temporary)
+        finally:
+            os.close(fd)
+        fs.step("link", temporary)
+        with suppress(FileExistsError):
+            os.link(temporary, want, follow_symlinks=False)
+        fs.unlink(temporary)
+
+
+def settle_want(layout: Layout, fs: FileSystem, kept: str, chunk_id: str) -> None:
+    """Withdraw what was put back of `kept`, where a delete stands: that is somebody's intent, and this is not.
+
+    Whatever the ctimes say. It waits (milliseconds) for the next tick of the clock that ctimes are taken from: so a
+    delete that comes after this look is the later one by its ctime as well.
+    """
+    path, marker = layout.want_marker(chunk_id), layout.delete_marker(chunk_id)
+    want, original = look_at(path), look_at(kept)
+    if want is None or original is None or (want.mtime_ns, want.size) != (original.mtime_ns, original.size):
+        return
+    while 0 <= want.ctime_ns - time.clock_gettime_ns(CLOCK_REALTIME_COARSE) < SET_BACK_NS:
+        time.sleep(0.001)
+    delete = look_at(marker)
+    if delete is not None and delete.fault is None:
+        remove_marker(layout, fs, path, want, (marker, delete))
+
+
+def _is_intent(path: str) -> bool:
+    found = look_at(path)
+    return found is not None and found.fault is None
+
+
+def _is_overruled(layout: Layout, aside: str, path: str) -> bool:
+    """Whether an opposite marker came since the rename aside: that was the last to change the ctime of what is aside.
+
+    It must not be judged by its ctime later: the link that puts it back makes it the younger one.
+    """
+    directory, chunk_id = os.path.split(path)
+    if directory == layout.verify:
+        return False
+    deleted = directory == layout.delete
+    found = look_at(aside)
+    other = look_at(layout.want_marker(chunk_id) if deleted else layout.delete_marker(chunk_id))
+    if found is None or found.fault or other is None or other.fault or other.ctime_ns < found.ctime_ns:
+        return False
+    return not deleted or is_wanted(layout, chunk_id)

@@ -1,0 +1,242 @@
+"""Placing, reading and removing markers: the files in `want/`, `delete/` and `verify/` whose names are chunk ids.
+
+Invariants: a marker appears whole, by a rename or as an empty file; placing one never loses the intent that stood
+before it, whatever the instant of a crash (the new one is there before the opposite one goes); a marker is removed only
+while it is the one that was judged.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import stat
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from fsdm.model.errors import DataDirectoryError, FsdmError, InvalidInputError, NoDataDirectoryError, StaleMarkerError
+from fsdm.model.layout import WANT_MAX_BYTES, Layout
+from fsdm.model.state import Marker
+from fsdm.store.filesystem import read_regular, write_all
+from fsdm.store.flock import intents_lock
+
+if TYPE_CHECKING:
+    from fsdm.model.documents import DataChunk
+
+CLIENT_WAIT_S = 0.005  # a client's call must stay short: then it goes on without the lock
+
+
+_KINDS = {
+    stat.S_IFDIR: "a directory",
+    stat.S_IFLNK: "a symbolic link",
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+def look_at(path: str, *, limit: int | None = None) -> Marker | None:
+    """The entry at `path`, or None where there is none. `limit` is the greatest size in bytes of an intent."""
+    try:
+        return marker_of(os.lstat(path), limit=limit)
+    except FileNotFoundError:
+        return None
+    except NotADirectoryError:
+        return None
+
+
+def marker_of(found: os.stat_result, *, limit: int | None = None) -> Marker:
+    """The marker that an lstat found."""
+    fault = None
+    if not stat.S_ISREG(found.st_mode):
+        fault = f"is {_KINDS.get(stat.S_IFMT(found.st_mode), 'something else')}, not a file"
+    elif limit is not None and found.st_size > limit:
+        fault = f"has {found.st_size} bytes, more than the {limit} that are read"
+    return Marker(found.st_ino, found.st_ctime_ns, found.st_mtime_ns, found.st_size, fault)
+
+
+def place_want(layout: Layout, chunk: DataChunk) -> None:
+    """Ask for a chunk, and overrule a delete of it. Does not wait for the disk."""
+    marker = layout.want_marker(chunk.id)
+    data = chunk.to_json()
+    if len(data) > WANT_MAX_BYTES:
+        raise InvalidInputError(f"the want has {len(data)} bytes, more than {WANT_MAX_BYTES}", field="files")
+    try:
+        with intents_lock(layout, CLIENT_WAIT_S):
+            _put(marker, data)
+            _overrule(layout.delete_marker(chunk.id))
+    except OSError as e:
+        raise _placing(e, marker) from e
+
+
+def place_delete(layout: Layout, chunk_id: str) -> None:
+    """Ask for a chunk to be deleted, and overrule a want of it. Does not wait for the disk."""
+    marker = layout.delete_marker(chunk_id)
+    try:
+        with intents_lock(layout, CLIENT_WAIT_S):
+            while not _touch(marker):  # each round somebody has removed it between our open and our look
+                continue
+            _overrule(layout.want_marker(chunk_id))
+    except OSError as e:
+        raise _placing(e, marker) from e
+
+
+def place_verify(layout: Layout, chunk_id: str) -> None:
+    """Ask for a chunk's bytes to be compared with READY. Does not wait for the disk."""
+    marker = layout.verify_marker(chunk_id)
+    try:
+        while not _touch(marker):
+            continue
+    except OSError as e:
+        raise _placing(e, marker) from e
+
+
+def release_deletes(layout: Layout) -> None:
+    """Say that all deletes that stand now are meant: see PROTOCOL.md, "The brake"."""
+    try:
+        while not _touch(layout.release):
+            continue
+    except OSError as e:
+        raise _placing(e, layout.release) from e
+
+
+def retry(layout: Layout, chunk_id: str) -> bool:
+    """Make what is asked for this id a new request, as `touch` does; whether anything is. No marker is ever made.
+
+    Where both markers stand, only the later one: so it stays the later. (Where nobody can tell, neither: both are about
+    to be judged.)
+
+    Raises:
+        DataDirectoryError: what stands there is no file, or may not be touched.
+    """
+    later: list[str] = []
+    try:
+        with intents_lock(layout, CLIENT_WAIT_S):
+            paths = (layout.want_marker(chunk_id), layout.delete_marker(chunk_id))
+            found = {path: marker for path in paths if (marker := look_at(path)) is not None}
+            latest = max((marker.ctime_ns for marker in found.values()), default=0)
+            later = [path for path, marker in found.items() if marker.ctime_ns == latest]
+            if len(later) == 1:
+                _renew(later[0])
+    except FileNotFoundError:  # the reconciler has just removed it: it is done
+        return False
+    except OSError as e:
+        raise _placing(e, later[0] if later else layout.want) from e
+    return bool(later)
+
+
+def _renew(marker: str) -> None:
+    """Give a regular file that is there a new mtime; what may not be touched has a copy of itself take its place."""
+    try:
+        fd = os.open(marker, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except PermissionError:
+        read = read_regular(marker, WANT_MAX_BYTES)
+        if read is not None:
+            _put(marker, read[1])
+        return
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(errno.ENXIO, "is no file")
+        os.utime(fd)
+    finally:
+        os.close(fd)
+
+
+def _put(marker: str, data: bytes) -> None:
+    """Write a marker aside, and put it in place by a rename."""
+    directory, name = os.path.split(marker)
+    temporary = f"{directory}/.{name}.{secrets.token_hex(4)}"
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o664)
+    try:
+        try:
+            write_all(fd, data)
+        finally:
+            os.close(fd)
+        os.rename(temporary, marker)
+    except OSError:
+        _unlink(temporary)
+        raise
+
+
+def _overrule(marker: str) -> None:
+    """Remove the opposite marker. Where this user may not, it is the earlier one of two, and goes all the same."""
+    with suppress(PermissionError):
+        _unlink(marker)
+
+
+def _touch(marker: str) -> bool:
+    """Create a marker, or make the one that is there the later intent; whether it is that one that stands there now.
+
+    Without the lock of intents, an old one may be on its way out just now: then its inode was touched in vain.
+    """
+    try:
+        fd = os.open(marker, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o664)
+    except PermissionError:  # it is another user's: one of our own takes its place
+        _put(marker, b"")
+        return True
+    try:
+        os.utime(fd)
+        return os.path.samestat(os.fstat(fd), os.lstat(marker))
+    except FileNotFoundError:
+        return False
+    finally:
+        os.close(fd)
+
+
+def read_want(layout: Layout, chunk_id: str, judged: Marker) -> DataChunk:
+    """The chunk that the marker `want/ID` describes, read through one descriptor.
+
+    Raises:
+        InvalidInputError: it cannot be taken as it is (it may be half-written, or this user may not read it).
+        StaleMarkerError: it is not the one that was judged.
+    """
+    from fsdm.model.documents import DataChunk
+
+    return DataChunk.parse_want(read_want_text(layout, chunk_id, judged), chunk_id)
+
+
+def read_want_text(layout: Layout, chunk_id: str, judged: Marker) -> bytes:
+    """What stands in the marker `want/ID`, read through one descriptor; raises as `read_want` does."""
+    path = layout.want_marker(chunk_id)
+    try:
+        read = read_regular(path, WANT_MAX_BYTES)
+    except PermissionError as e:
+        hint = f"let the reconciler's user read it, then touch it: chmod a+r {path}"
+        raise InvalidInputError("the reconciler may not read it", hint=hint) from e
+    if read is None or not marker_of(read[0]).same_as(judged):
+        raise StaleMarkerError(path)
+    return read[1]
+
+
+def is_wanted(layout: Layout, chunk_id: str) -> bool:
+    """Whether a want stands that can be read: one that cannot overrules nothing."""
+    path = layout.want_marker(chunk_id)
+    while (want := look_at(path, limit=WANT_MAX_BYTES)) is not None and want.fault is None:
+        try:
+            read_want(layout, chunk_id, want)
+        except InvalidInputError:
+            return False
+        except StaleMarkerError:  # each round somebody has changed it between our look and our read
+            continue
+        return True
+    return False
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except (FileNotFoundError, IsADirectoryError):
+        return
+
+
+def _placing(error: OSError, marker: str) -> FsdmError:
+    if error.errno in {errno.ENOENT, errno.ENOTDIR}:
+        return NoDataDirectoryError(
+            f"{os.path.dirname(marker)} is not there", hint="start the reconciler there first: `fsdm run -d DIR`"
+        )
+    if error.errno in {errno.EISDIR, errno.ELOOP, errno.ENXIO}:
+        return DataDirectoryError(
+            f"{marker} is in the way: it is not a file", hint=f"remove it, then ask again: rm -ri {marker}"
+        )
+    return DataDirectoryError(f"cannot place {marker}: {error.strerror}", hint="check who may write there, and df")

@@ -1,0 +1,229 @@
+"""References: what keeps a chunk where it is.
+
+The safety argument (PROTOCOL.md, "Reading"): a ref first takes the shared lock on the chunk's directory, and only then
+looks for READY *through the locked descriptor*, and for the absence of `delete/ID`. A directory leaves its place only
+under an exclusive lock. So whoever sees READY through a locked descriptor holds a directory that stays where it is.
+A process needs one descriptor for each chunk that it holds, however many refs it hands out.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from fsdm.model.errors import ClosedError, ForeignProcessError
+from fsdm.model.layout import DATA, READY
+from fsdm.store.filesystem import exists
+from fsdm.store.flock import SHARED, close_fd, open_fd, try_flock
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from fsdm.model.layout import Layout, Place
+
+
+@dataclass(slots=True, eq=False)
+class _Held:
+    """A directory that this process holds: one descriptor, however many refs."""
+
+    fd: int
+    place: Place
+    path: str
+    count: int = 0
+    closed: bool = False
+
+
+class ChunkRef:
+    """A reference to an available chunk: while it is open, the chunk's files stay where they are, untouched.
+
+    May be used from any thread, and as a context manager. Closing the last ref to a chunk lets a waiting delete go
+    through. A ref belongs to the process that took it: in a forked child it can be neither used nor harmed.
+    """
+
+    __slots__ = ("__weakref__", "_held", "_refs")
+
+    def __init__(self, refs: Refs, held: _Held) -> None:
+        self._refs = refs
+        self._held: _Held | None = held
+
+    @property
+    def id(self) -> str:
+        """The chunk's id."""
+        return self._open().place.chunk_id
+
+    @property
+    def dataset_id(self) -> str:
+        """The id of the chunk's dataset."""
+        return self._open().place.dataset_id
+
+    @property
+    def block_range(self) -> range:
+        """The half-open range of blocks that the chunk covers."""
+        return self._open().place.block_range
+
+    @property
+    def path(self) -> Path:
+        """The directory with the chunk's files, and nothing else in it."""
+        return Path(self._open().path, DATA)
+
+    @property
+    def closed(self) -> bool:
+        """Whether it has been let go, by its own `close()` or its manager's."""
+        held = self._held
+        return held is None or held.closed
+
+    def clone(self) -> ChunkRef:
+        """Another ref to the same chunk, also while a delete waits for this one."""
+        return self._refs.again(self._open())
+
+    def keep_over_exec(self) -> None:
+        """Let the lock live on in the program that this process is about to become by exec, until that ends."""
+        os.set_inheritable(self._open().fd, True)
+
+    def close(self) -> None:
+        """Let go; a second time it does nothing. In a forked child it leaves the parent's ref alone."""
+        held, self._held = self._held, None
+        if held is not None:
+            self._refs.release(held)
+
+    def _open(self) -> _Held:
+        held = self._held
+        self._refs.check_process()
+        if held is None or held.closed:
+            raise _closed()
+        return held
+
+    def __enter__(self) -> Self:
+        self._open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        held, self._held = getattr(self, "_held", None), None
+        if held is not None:
+            self._refs.release(held)
+
+    def __repr__(self) -> str:
+        held = self._held
+        return f"<ChunkRef {'closed' if held is None else held.path}>"
+
+
+class Refs:
+    """The refs that one manager of one process has handed out."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._pid = os.getpid()
+        self._mutex = threading.Lock()
+        self._held: dict[Place, _Held] = {}
+        self._dropped: deque[_Held] = deque()  # a finalizer may drop a ref inside any of our own lines
+
+    def take(self, place: Place) -> ChunkRef | None:
+        """A ref to the chunk at `place`, or None where it is not available now. Never waits for a lock."""
+        marker = f"{self._layout.delete}/{place.chunk_id}"
+        # Before the lock as well: readers that keep asking must not keep a waiting delete from its claim.
+        if exists(marker):
+            return None
+        with self._mutex:
+            held = self._held.get(place)
+            if held is not None:
+                another = None
+                if exists(READY, held.fd):
+                    held.count += 1
+                    another = ChunkRef(self, held)
+        self._drain()
+        if held is not None:
+            return another
+        fd = _open_ready(self._layout.path(place), marker)
+        return None if fd is None else self._adopt(fd, place)
+
+    def again(self, held: _Held) -> ChunkRef:
+        """Another ref to a directory that is held already."""
+        with self._mutex:
+            if held.closed:
+                raise _closed()
+            held.count += 1
+        self._drain()
+        return ChunkRef(self, held)
+
+    def release(self, held: _Held) -> None:
+        """Drop one ref; the last one closes the descriptor, and with it the lock. Never waits: also for a finalizer."""
+        if os.getpid() == self._pid:
+            self._dropped.append(held)
+            self._drain()
+
+    def close(self) -> None:
+        """Close every descriptor, and so every ref that is still open. In a forked child it does nothing."""
+        if os.getpid() != self._pid:
+            return
+        with self._mutex:
+            for held in self._held.values():
+                held.closed = True
+                close_fd(held.fd)
+            self._held.clear()
+
+    def check_process(self) -> None:
+        """Raise ForeignProcessError in a forked child."""
+        if os.getpid() != self._pid:
+            raise ForeignProcessError(
+                f"this belongs to process {self._pid}, and a fork of it cannot use it",
+                hint="make a DataManager in the child and find the chunk there",
+            )
+
+    def _adopt(self, fd: int, place: Place) -> ChunkRef:
+        with self._mutex:
+            held = self._held.get(place)
+            if held is None:
+                held = self._held[place] = _Held(fd, place, self._layout.path(place))
+                fd = -1
+            held.count += 1
+        self._drain()
+        if fd >= 0:  # another thread was faster
+            close_fd(fd)
+        return ChunkRef(self, held)
+
+    def _drain(self) -> None:
+        # A ref may be dropped while the mutex is held, even by this very thread. So nobody waits for it here, and
+        # everybody who has held it drains afterwards.
+        while self._dropped and self._mutex.acquire(blocking=False):
+            try:
+                while self._dropped:
+                    held = self._dropped.popleft()
+                    held.count -= 1
+                    if held.count == 0 and not held.closed:
+                        held.closed = True
+                        del self._held[held.place]
+                        close_fd(held.fd)
+            finally:
+                self._mutex.release()
+
+
+def _closed() -> ClosedError:
+    return ClosedError("this ref has been closed", hint="clone() it before, or find the chunk again")
+
+
+def _open_ready(path: str, marker: str) -> int | None:
+    # Before the lock as well: who keeps asking must not keep a directory without READY from its claim.
+    if not exists(f"{path}/{READY}"):
+        return None
+    try:
+        fd = open_fd(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    try:
+        # The order is the whole safety argument: lock, then READY through the descriptor, then the marker.
+        if try_flock(fd, SHARED) and exists(READY, fd) and not exists(marker):
+            return fd
+    except BaseException:
+        close_fd(fd)
+        raise
+    close_fd(fd)
+    return None

@@ -1,0 +1,83 @@
+"""disk → ChunkState and Snapshot.
+
+A look costs a few system calls for one id; a scan costs what is pending, not what is there. Neither opens a file, and
+neither raises for one bad entry: what cannot be read is an `Oddity` or a marker's `fault`. `want/` is looked at before
+`delete/`: so a delete that was not there together with a want is known to be the later one (see `plan.Memo`).
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from fsdm.model.layout import READY, WANT, WANT_MAX_BYTES, is_hidden, is_id
+from fsdm.model.state import ChunkState, Marker, Oddity, Partial, Snapshot
+from fsdm.store.filesystem import exists, is_directory
+from fsdm.store.markers import look_at
+
+if TYPE_CHECKING:
+    from fsdm.model.layout import Layout, Place
+    from fsdm.store.catalog import Catalog
+
+
+def look(layout: Layout, catalog: Catalog, chunk_id: str) -> ChunkState:
+    """What the disk says about one id now; where it stands in `chunks/` is as of the catalog's last refresh."""
+    want = _marker(layout.want_marker(chunk_id), limit=WANT_MAX_BYTES)
+    delete = _marker(layout.delete_marker(chunk_id))
+    verify = _marker(layout.verify_marker(chunk_id))
+    partial = layout.partial_of(chunk_id)
+    ready: list[Place] = []
+    unready: list[Place] = []
+    for place in catalog.places(chunk_id):
+        is_ready = exists(f"{layout.path(place)}/{READY}") and not catalog.is_stray(place)
+        (ready if is_ready else unready).append(place)
+    return ChunkState(
+        id=chunk_id,
+        want=want,
+        delete=delete,
+        verify=verify,
+        partial=_partial(partial),
+        ready=tuple(ready),
+        unready=tuple(unready),
+        condemned=tuple(place for place in unready if _is_condemned(layout.path(place))),
+        failed=exists(layout.failed_of(chunk_id)),
+    )
+
+
+def _is_condemned(path: str) -> bool:
+    return exists(f"{path}/{WANT}") and is_directory(path)
+
+
+def _marker(path: str, *, limit: int | None = None) -> Marker | None:
+    try:
+        return look_at(path, limit=limit)
+    except OSError as e:  # nothing is done about it, and no other marker waits for it
+        return Marker(0, 0, 0, 0, f"cannot be looked at: {e.strerror}")
+
+
+def _partial(path: str) -> Partial:
+    if not exists(path):
+        return Partial.NONE
+    return Partial.READY if is_directory(path) and exists(f"{path}/{READY}") else Partial.BEGUN
+
+
+def scan(layout: Layout, catalog: Catalog) -> Snapshot:
+    """What is pending, by names alone."""
+    ids: set[str] = set()
+    oddities: list[Oddity] = []
+    for directory in (layout.want, layout.delete, layout.verify, layout.partial, layout.failed):
+        for name in _names(directory, oddities):
+            if is_id(name):
+                ids.add(name)
+            elif not is_hidden(name):
+                oddities.append(Oddity(f"{directory}/{name}", "its name is not a chunk id (64 lower-case hex digits)"))
+    oddities += (Oddity(path, "it is not what fsdm puts there") for path in catalog.strange())
+    return Snapshot(frozenset(ids), tuple(oddities))
+
+
+def _names(directory: str, oddities: list[Oddity]) -> list[str]:
+    try:
+        return os.listdir(directory)
+    except OSError as e:
+        oddities.append(Oddity(directory, f"it cannot be listed: {e.strerror}"))
+        return []

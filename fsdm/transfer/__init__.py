@@ -1,0 +1,1 @@
+"""A chunk's files, fetched from their sources into `partial/`; it publishes nothing."""

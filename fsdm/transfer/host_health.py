@@ -1,0 +1,275 @@
+"""What is known of the servers: which one answers, which is down and until when, which is the faster one.
+
+So one dead host holds up nothing else, and of several mirrors the better comes first. An origin is scheme://host:port
+as a URL has it, without secrets. Shared by all threads of a process; nothing of it outlives the process.
+
+    on trial ── a good byte ──→ proven: all may enter        a failure ──→ on trial again
+        └────── a failure ───→ down: nobody may enter        its time is over ──→ on trial, for one visit at a time
+
+Invariants: to a host on trial go no more than `trials` visits at once, and one if it was down. A good byte proves it,
+whoever it came to; until FRESH_S after one it does not go down, for a broken connection is no dead host. A failure
+begins a new era: what was begun before it counts no longer, neither as a trial nor, should it fail too, as a failure
+(sixteen connections that break together are one outage). Only what the server itself asks for (Retry-After) holds
+against everything. What a failure *is* decides the caller.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from dataclasses import dataclass
+from functools import lru_cache
+from operator import itemgetter
+from typing import TYPE_CHECKING, Final, Self
+from urllib.parse import SplitResult, urlsplit
+
+from fsdm.model.errors import TransferError
+from fsdm.model.source_policy import PORTS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    Wait = Callable[[float, threading.Event], object]  # see Stop.wait
+
+MANY: Final = 1024
+FRESH_S: Final = 1.0
+LATELY_S: Final = 300.0  # so long after a failure a mirror goes behind the others
+SLOWER: Final = 4.0  # so many times slower is clearly slow
+HALF_LIFE_S: Final = 300.0  # in this time half of that is forgiven
+WEIGHT: Final = 0.3  # of the newest measurement
+ASKED_LAST_S: Final = 3600.0
+
+
+def origin_of(url: str) -> str:
+    """scheme://host:port of a URL (or of an origin), in lower case, without the default port; raises ValueError."""
+    parts = urlsplit(url)
+    return _origin(parts.scheme, parts.netloc)
+
+
+@lru_cache(MANY)
+def _origin(scheme: str, netloc: str) -> str:
+    parts = SplitResult(scheme, netloc, "", "", "")
+    host = parts.hostname or ""
+    host = f"[{host}]" if ":" in host else host
+    return f"{scheme}://{host}" + ("" if parts.port in {None, PORTS.get(scheme)} else f":{parts.port}")
+
+
+class Hosts:
+    """The servers that this process has to do with; of more than MANY the one that is longest unused is forgotten."""
+
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        trials: int = 2,
+        trial_wait_s: float = 1.0,
+        first_s: float = 1.0,
+        last_s: float = 60.0,
+    ) -> None:
+        self._terms = _Terms(clock, trials, first_s, last_s)
+        self._trial_wait_s = trial_wait_s
+        self._mutex = threading.Lock()
+        self._hosts: dict[str, _Host] = {}  # the longest unused first
+
+    def enter(self, origin: str, wait: Wait) -> Visit:
+        """Begin a visit to the server of a URL; use it in a `with`. It waits for a host that is on trial.
+
+        `wait(seconds, event)` returns after that time or once the event is set, or earlier; it may raise to end it.
+
+        Raises:
+            TransferError: transient; the host is down, or those who try it have not heard from it yet.
+        """
+        verdict = threading.Event()
+        deadline = self._terms.clock() + self._trial_wait_s
+        with self._mutex:
+            host = self._use(origin_of(origin))
+        try:
+            while not isinstance(found := host.admit(verdict, deadline), Visit):
+                wait(found, verdict)
+        except BaseException:
+            host.turn_away(verdict)
+            raise
+        return found
+
+    def _use(self, origin: str) -> _Host:
+        host = self._hosts.pop(origin, None) or _Host(origin, self._terms, self._mutex)
+        if len(self._hosts) >= MANY:
+            unused = next((name for name, other in self._hosts.items() if not other.inside), None)
+            if unused is not None:
+                del self._hosts[unused]
+        self._hosts[origin] = host
+        host.inside += 1
+        return host
+
+    def order(self, urls: Sequence[str]) -> list[str]:
+        """Mirrors, the best first: as given, but behind them the slow, then those that failed, then the down."""
+        if len(urls) < 2:
+            return list(urls)
+        now = self._terms.clock()
+        with self._mutex:
+            hosts = [self._hosts.get(origin_of(url)) for url in urls]
+            fastest = max((host.bytes_per_s or 0.0 for host in hosts if host is not None), default=0.0)
+            ranks = [0 if host is None else host.rank(fastest, now) for host in hosts]
+        return [url for _, url in sorted(zip(ranks, urls, strict=True), key=itemgetter(0))]
+
+
+@dataclass(frozen=True, slots=True)
+class _Terms:
+    clock: Callable[[], float]
+    trials: int
+    first_s: float
+    last_s: float
+
+
+class _Host:
+    """One server; `mutex` is that of all, and guards everything here but `good_at`."""
+
+    def __init__(self, origin: str, terms: _Terms, mutex: threading.Lock) -> None:
+        self.origin = origin
+        self.inside = 0  # visits, and who waits to begin one: so long it is not forgotten
+        self.proven = False
+        self.good_at = -math.inf
+        self.bytes_per_s: float | None = None
+        self._terms = terms
+        self._mutex = mutex
+        self._era = 0
+        self._trying = 0  # visits of this era
+        self._waiting: set[threading.Event] = set()
+        self._failed_at = -math.inf  # … and nothing good has come since
+        self._error = ""
+        self._downs = 0  # in a row
+        self._down_until = -math.inf
+        self._asked_until = -math.inf  # by the server
+        self._rated_at = 0.0
+
+    # ------------------------------------------------------------------------------------------------- in and out
+
+    def admit(self, verdict: threading.Event, deadline: float) -> Visit | float:
+        """A visit; or for how many seconds the verdict may be waited for."""
+        with self._mutex:
+            now = self._terms.clock()
+            closed_s = max(self._down_until, self._asked_until) - now
+            if closed_s > 0:
+                raise TransferError(
+                    f"{self.origin}: {self._error}; it is left alone for a while",
+                    transient=True,
+                    retry_after_s=closed_s,
+                    cause="host_down",
+                )
+            if self.proven or self._trying < (1 if self._downs else self._terms.trials):
+                self._waiting.discard(verdict)
+                self._trying += 1
+                return Visit(self, self._era, self._terms.clock)
+            if now >= deadline:
+                others = "another one waits" if self._trying == 1 else f"{self._trying} others wait"
+                what = f"{self.origin} has not answered yet: {others} for it"
+                raise TransferError(what, transient=True, cause="timeout")
+            verdict.clear()
+            self._waiting.add(verdict)
+            return deadline - now
+
+    def turn_away(self, verdict: threading.Event) -> None:
+        """Who waited with this event does not any more."""
+        with self._mutex:
+            self.inside -= 1
+            self._waiting.discard(verdict)
+
+    def leave(self, era: int) -> None:
+        """A visit ends, perhaps without a verdict: then the next one may try."""
+        with self._mutex:
+            self.inside -= 1
+            if era == self._era:
+                self._trying -= 1
+                self._wake()
+
+    def _wake(self) -> None:
+        for event in self._waiting:
+            event.set()
+
+    # ------------------------------------------------------------------------------------------------- the verdict
+
+    def prove(self) -> None:
+        with self._mutex:
+            self.proven = True
+            self._downs = 0
+            self._failed_at = self._down_until = -math.inf
+            self._wake()
+
+    def fail(self, era: int, error: str, retry_after_s: float | None) -> None:
+        with self._mutex:
+            now = self._terms.clock()
+            if retry_after_s is not None:
+                asked_s = min(max(self._terms.first_s, retry_after_s), ASKED_LAST_S)
+                self._asked_until = max(self._asked_until, now + asked_s)
+                self._error = error
+            if era == self._era:
+                self._error = error
+                self._judge(now)
+            self._wake()
+
+    def _judge(self, now: float) -> None:
+        """What a failure in this era does."""
+        was_proven, self.proven = self.proven, False
+        self._failed_at = now
+        if now < self._asked_until:
+            self._downs += 1
+        elif not was_proven:
+            if now - self.good_at < FRESH_S:
+                return
+            self._down_until = now + min(self._terms.first_s * 2.0 ** min(self._downs, 60), self._terms.last_s)
+            self._downs += 1
+        self._era += 1
+        self._trying = 0
+
+    # ------------------------------------------------------------------------------------------------- which is better
+
+    def rate(self, bytes_per_s: float) -> None:
+        with self._mutex:
+            now = self._terms.clock()
+            old = 0.0 if self.bytes_per_s is None else (1 - WEIGHT) * _forgiven(now - self._rated_at)
+            self.bytes_per_s = old * (self.bytes_per_s or 0.0) + (1 - old) * bytes_per_s
+            self._rated_at = now
+
+    def rank(self, fastest: float, now: float) -> int:
+        """Under the mutex: 0 as given, 1 slow, 2 failed lately, 3 down."""
+        if now < max(self._down_until, self._asked_until):
+            return 3
+        if now - self._failed_at < LATELY_S:
+            return 2
+        slow = self.bytes_per_s is not None and (self.bytes_per_s * SLOWER < fastest * _forgiven(now - self._rated_at))
+        return int(slow)
+
+
+class Visit:
+    """One transfer from a host, from before it connects to its end; it says what it finds."""
+
+    def __init__(self, host: _Host, era: int, clock: Callable[[], float]) -> None:
+        self._host = host
+        self._era = era
+        self._clock = clock
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._host.leave(self._era)
+
+    def proven(self) -> None:
+        """Bytes of a good answer have come. To be said of each block: it costs next to nothing."""
+        self._host.good_at = self._clock()
+        if not self._host.proven:
+            self._host.prove()
+
+    def failed(self, error: str, retry_after_s: float | None = None) -> None:
+        """The host has failed; `error` says how, and is shown: no URL. `retry_after_s` is what its answer asks for."""
+        self._host.fail(self._era, error, retry_after_s)
+
+    def rate(self, bytes_per_s: float) -> None:
+        """How fast a transfer was that was large enough to tell, and whole."""
+        self._host.rate(bytes_per_s)
+
+
+def _forgiven(age_s: float) -> float:
+    """What is left of 1 after so long."""
+    return math.exp2(-age_s / HALF_LIFE_S)

@@ -1,0 +1,229 @@
+"""The connections' threads: a bounded number, shared fairly between chunks, some of them kept for what is small.
+
+Small work is taken first, and a few threads take nothing else: so a small file never waits for a large one to end. Of
+what waits, the chunk with the fewest running comes first, then the one that has waited longest; none has more than half
+of the threads: so a chunk whose server has gone silent leaves room for the others. Work for a host that has `per_host`
+running is passed over until one of them ends. What has been submitted is always run, also at the end: it looks for
+itself whether it has been stopped.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from bisect import bisect_left, insort
+from collections import Counter, deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from fsdm.concurrency.workers import join_all
+from fsdm.model.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Container
+
+    Work = Callable[[], None]
+
+logger = logging.getLogger(__name__)
+
+
+class Lanes:
+    """`size` daemon threads (see `crew` for why), `reserved` of them for small work; started as they are needed.
+
+    At most `per_host` pieces of work for one host run at once; None is no bound.
+    """
+
+    def __init__(self, name: str, size: int, reserved: int, per_host: int | None = None) -> None:
+        if per_host is not None and per_host < 1:
+            raise InvalidInputError(f"must be at least 1, it is {per_host}", field="per_host")
+        self._name = name
+        self._size = size
+        self._reserved = min(reserved, size - 1)
+        self._per_host = per_host
+        self._share = max(1, size // 2)  # of large work, for one chunk
+        self._submitted = 0
+        self._small = _Waiting()
+        self._large = _Waiting()
+        self._running: Counter[str] = Counter()  # by chunk
+        self._busy: Counter[str] = Counter()  # by host
+        self._full: set[str] = set()  # hosts
+        self._mutex = threading.Lock()
+        self._idle = {reserved: threading.Condition(self._mutex) for reserved in (False, True)}
+        self._threads: list[threading.Thread] = []
+        self._short = False  # of threads: the system gives no more
+        self._closed = False
+
+    def submit(self, chunk_id: str, work: Work, *, small: bool, host: str = "") -> None:
+        """Run `work`, which raises nothing, as soon as a thread is free for it; "" is a host without a bound.
+
+        Where there can be no thread for it, after the close or because the system gives none, it runs in this one.
+        """
+        with self._mutex:
+            if not self._closed:
+                self._hire()
+            run_here = self._closed or not self._threads
+            if not run_here:
+                self._submitted += 1
+                piece = _Piece(self._submitted, chunk_id, host if self._per_host is not None else "", work)
+                (self._small if small else self._large).put(piece, self._running[chunk_id])
+                self._call()
+        if run_here:
+            work()
+
+    def _hire(self) -> None:
+        if len(self._threads) >= self._size:
+            return
+        # the reserved ones come last: until there is much to do, every thread takes everything
+        reserved = len(self._threads) >= self._size - self._reserved
+        name = f"{self._name}-{len(self._threads)}"
+        thread = threading.Thread(target=self._run, args=(reserved,), name=name, daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as e:  # can't start new thread: a limit of the system, which may pass
+            if not self._short:
+                logger.warning("%s goes on with %d threads of %d: %s", self._name, len(self._threads), self._size, e)
+            self._short = True
+            return
+        self._short = False
+        self._threads.append(thread)
+
+    def close(self, timeout_s: float | None) -> bool:
+        """Run what is left and end; whether all of it ended in time."""
+        with self._mutex:
+            self._closed = True
+            self._call()
+        return join_all(self._threads, timeout_s)
+
+    def _run(self, reserved: bool) -> None:
+        piece = None
+        while (piece := self._next(reserved, piece)) is not None:
+            piece.work()
+
+    def _next(self, reserved: bool, ended: _Piece | None) -> _Piece | None:
+        with self._mutex:
+            if ended is not None:
+                self._count(ended, -1)
+            piece = self._take(reserved)
+            self._call()  # what this one's end has made possible may be more than it takes itself
+            while piece is None and not (self._closed and not self._small and not self._large):
+                self._idle[reserved].wait()
+                piece = self._take(reserved)
+                if piece is not None:
+                    self._call()
+            return piece
+
+    def _take(self, reserved: bool) -> _Piece | None:
+        piece = self._small.take(self._size, self._full)
+        if piece is None and not reserved:
+            piece = self._large.take(self._share, self._full)
+        if piece is not None:
+            self._count(piece, 1)
+        return piece
+
+    def _call(self) -> None:
+        """Wake one thread of each kind that may find something; it calls the next if it does, so one is enough."""
+        if self._closed:
+            for idle in self._idle.values():
+                idle.notify_all()
+        elif self._small:
+            self._idle[False].notify()
+            self._idle[True].notify()
+        elif self._large:
+            self._idle[False].notify()
+
+    def _count(self, piece: _Piece, step: int) -> None:
+        """One more, or one less, that runs."""
+        chunk_id, host = piece.chunk_id, piece.host
+        running = self._running[chunk_id] = self._running[chunk_id] + step
+        if not running:
+            del self._running[chunk_id]
+        self._small.moved(chunk_id, running)
+        self._large.moved(chunk_id, running)
+        if not host:
+            return
+        busy = self._busy[host] = self._busy[host] + step
+        if not busy:
+            del self._busy[host]
+        if busy == self._per_host:
+            self._full.add(host)
+        else:
+            self._full.discard(host)
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    number: int
+    chunk_id: str
+    host: str
+    work: Work
+
+
+_Turn = tuple[int, int, int, _Piece]  # how many of its chunk run, since when the chunk waits, the number, and its piece
+
+
+@dataclass(slots=True)
+class _Chunk:
+    """A chunk of which something waits: `since` is the number of its first piece, and `running` that of its turns."""
+
+    since: int
+    running: int
+    queues: dict[str, deque[_Piece]] = field(default_factory=dict)  # by host
+
+    def turn(self, host: str) -> _Turn:
+        first = self.queues[host][0]
+        return self.running, self.since, first.number, first
+
+
+class _Waiting:
+    """The pieces of work that wait; for each host the chunks in the order of their turns.
+
+    A take costs what there are hosts, not what waits (a sorted list of 10,000 is searched and moved in microseconds).
+    """
+
+    def __init__(self) -> None:
+        self._chunks: dict[str, _Chunk] = {}
+        self._turns: dict[str, list[_Turn]] = {}  # by host; sorted, none empty
+
+    def __bool__(self) -> bool:
+        return bool(self._chunks)
+
+    def put(self, piece: _Piece, running: int) -> None:
+        """Add a piece, of whose chunk so many run."""
+        chunk = self._chunks.get(piece.chunk_id)
+        if chunk is None:
+            chunk = self._chunks[piece.chunk_id] = _Chunk(piece.number, running)
+        queue = chunk.queues.setdefault(piece.host, deque())
+        queue.append(piece)
+        if len(queue) == 1:
+            insort(self._turns.setdefault(piece.host, []), chunk.turn(piece.host))
+
+    def take(self, share: int, full: Container[str]) -> _Piece | None:
+        """The piece whose turn it is, for a host that is not full, if of its chunk fewer than `share` run."""
+        turn = min((turns[0] for host, turns in self._turns.items() if host not in full), default=None)
+        if turn is None or turn[0] >= share:
+            return None
+        piece = turn[-1]
+        chunk, turns = self._chunks[piece.chunk_id], self._turns[piece.host]
+        del turns[0]
+        queue = chunk.queues[piece.host]
+        queue.popleft()
+        if queue:
+            insort(turns, chunk.turn(piece.host))
+        else:
+            del chunk.queues[piece.host]
+        if not turns:
+            del self._turns[piece.host]
+        if not chunk.queues:
+            del self._chunks[piece.chunk_id]
+        return piece
+
+    def moved(self, chunk_id: str, running: int) -> None:
+        """Of a chunk so many run now."""
+        chunk = self._chunks.get(chunk_id)
+        if chunk is None:
+            return
+        old = [(self._turns[host], chunk.turn(host)) for host in chunk.queues]
+        chunk.running = running
+        for (turns, turn), host in zip(old, chunk.queues, strict=True):
+            del turns[bisect_left(turns, turn)]
+            insort(turns, chunk.turn(host))

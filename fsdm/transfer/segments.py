@@ -1,0 +1,236 @@
+"""One large file over several connections, where a server gives each of them less than the disk takes, and only there.
+
+A transfer that is found to be slow hands what is missing to several connections, in pieces, taken in their order: so
+what is here stays nearly in one piece, and only that counts (for the digests, and for going on after a crash). Whether
+more connections bring more is tried out for each server, and remembered for a while.
+Invariants: a piece is taken for good only where its answer is of the same version and of just these bytes; whatever
+happens, no piece's thread outlives `fetch_pieces`.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from bisect import bisect_left
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from fsdm.store.filesystem import write_all
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SLOW_BYTES_PER_S: Final = 48e6  # a disk takes more than that
+LOOK_S: Final = 0.04
+LEAST_BYTES: Final = 2 << 20  # less is not worth it
+PIECE_MIN_BYTES: Final = 512 << 10
+PIECE_MAX_BYTES: Final = 16 << 20
+TRIAL_S: Final = 0.5
+GAIN: Final = 1.25  # several connections are to bring so many times as much, or else it is left at one
+REMEMBERED_S: Final = 300.0
+MANY_ORIGINS: Final = 1024
+
+
+class OtherVersionError(Exception):
+    """A piece did not come as it was asked for: the file is to be fetched over one connection."""
+
+
+@dataclass(slots=True)
+class _Origin:
+    """How fast a server was lately, over all connections to it, and whether several of them brought more."""
+
+    marks: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=64))  # when, and bytes by then
+    total: int = 0
+    gains: bool | None = None
+    until: float = 0.0  # that is remembered
+    tried_at: float | None = None
+    before: float = 0.0
+
+    def took(self, count: int, now: float) -> None:
+        self.total += count
+        if not self.marks or now - self.marks[-1][0] >= LOOK_S / 2:
+            self.marks.append((now, self.total))
+
+    def rate(self, span_s: float, now: float) -> float:
+        """Bytes a second in the last `span_s` seconds, or since bytes have come in them."""
+        if not self.marks:
+            return 0.0
+        at = bisect_left(self.marks, now - span_s, key=lambda mark: mark[0])
+        since, bytes_by_then = self.marks[min(at, len(self.marks) - 1)]
+        return (self.total - bytes_by_then) / max(now - since, LOOK_S / 2)
+
+
+class Gains:
+    """Which servers give more over several connections; shared by all threads."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._mutex = threading.Lock()
+        self._origins: dict[str, _Origin] = {}
+
+    def took(self, origin: str, count: int) -> None:
+        """So many bytes have come from there."""
+        with self._mutex:
+            self._origin(origin).took(count, self._clock())
+
+    def may_split(self, origin: str) -> bool:
+        """Whether a slow file from there is to be fetched over several connections: where they gain, or to try it."""
+        now = self._clock()
+        with self._mutex:
+            known = self._origin(origin)
+            if known.gains is not None and now < known.until:
+                return known.gains
+            if known.tried_at is None or now - known.tried_at > 4 * TRIAL_S:
+                known.gains, known.tried_at, known.before = None, now, known.rate(2 * LOOK_S, now)
+            return True
+
+    def go_on(self, origin: str) -> bool:
+        """Whether several connections are still to be used: until it is found that they gain nothing."""
+        now = self._clock()
+        with self._mutex:
+            known = self._origin(origin)
+            if known.tried_at is not None and now - known.tried_at >= TRIAL_S:
+                known.gains = known.rate(TRIAL_S, now) >= GAIN * known.before
+                known.until, known.tried_at = now + REMEMBERED_S, None
+            return known.gains is not False
+
+    def do_not_fit(self, origin: str) -> None:
+        """Its pieces are not what was asked for: one connection it is, for a while."""
+        with self._mutex:
+            known = self._origin(origin)
+            known.gains, known.until, known.tried_at = False, self._clock() + REMEMBERED_S, None
+
+    def broke(self, origin: str) -> None:
+        """A piece from there did not come: a trial that ends so has gained nothing."""
+        with self._mutex:
+            known = self._origin(origin)
+            if known.gains is None:
+                known.gains, known.until, known.tried_at = False, self._clock() + REMEMBERED_S, None
+
+    def _origin(self, origin: str) -> _Origin:
+        if origin not in self._origins and len(self._origins) >= MANY_ORIGINS:
+            self._origins.pop(next(iter(self._origins)))
+        return self._origins.setdefault(origin, _Origin())
+
+
+class Pace:
+    """Tells whether one connection has just been slow."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._since, self._bytes = clock(), 0
+
+    def is_slow(self, size: int) -> bool:
+        """Whether less came than a disk takes, since it was last looked; `size` is what is here by now."""
+        now = self._clock()
+        if not self._bytes:
+            self._since, self._bytes = now, size  # the first bytes: what came before was the server's thinking
+            return False
+        elapsed_s = now - self._since
+        if elapsed_s < LOOK_S:
+            return False
+        slow = size - self._bytes < SLOW_BYTES_PER_S * elapsed_s
+        self._since, self._bytes = now, size
+        return slow
+
+
+class Slice:
+    """A piece of a file, from `start` on, that is filled beside others; its bytes are hashed when they are in line."""
+
+    def __init__(self, path: str, start: int) -> None:
+        self.fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        self.size = 0
+        os.lseek(self.fd, start, os.SEEK_SET)
+
+    def put(self, data: bytes | memoryview) -> None:
+        """See `Sink.put`."""
+        write_all(self.fd, data)
+        self.size += len(data)
+
+    def took(self, count: int) -> None:
+        """See `Sink.took`."""
+        self.size += count
+
+
+Piece = tuple[int, int]  # from, and to before
+
+
+class Pieces:
+    """What is missing of one file, from `start` to before `total`; shared by the threads that fetch it."""
+
+    def __init__(self, start: int, total: int, workers: int) -> None:
+        size = min(max((total - start) // (4 * workers), PIECE_MIN_BYTES), PIECE_MAX_BYTES)
+        self._mutex = threading.Lock()
+        self._waiting: deque[Piece] = deque((at, min(at + size, total)) for at in range(start, total, size))
+        self._done: dict[int, int] = {}
+        self._in_line = start
+        self.error: BaseException | None = None
+
+    def take(self) -> Piece | None:
+        """The first that nobody has, or None where there is none or another thread has failed."""
+        with self._mutex:
+            return self._waiting.popleft() if self._waiting and self.error is None else None
+
+    def done(self, piece: Piece) -> None:
+        """All of this piece is in the file."""
+        with self._mutex:
+            self._done[piece[0]] = piece[1]
+
+    def failed(self, error: BaseException) -> None:
+        """A piece did not come: no further one is begun."""
+        with self._mutex:
+            self.error = self.error or error
+
+    def in_line(self) -> int:
+        """Up to where the file is without a hole."""
+        with self._mutex:
+            while (end := self._done.pop(self._in_line, None)) is not None:
+                self._in_line = end
+            return self._in_line
+
+
+class Helpers:
+    """How many connections beside the first ones there may be, over all files."""
+
+    def __init__(self, per_file: int, in_all: int) -> None:
+        self.per_file = per_file
+        self._free = threading.Semaphore(in_all)
+
+    def fetch_pieces(self, pieces: Pieces, work: Callable[[], None], help_out: Callable[[], None]) -> None:
+        """Let this thread `work`, and up to `per_file` less one others `help_out`, until all of them return.
+
+        Raises:
+            What the first that failed has raised.
+        """
+
+        def helper() -> None:
+            try:
+                _guarded(pieces, help_out)
+            finally:
+                self._free.release()
+
+        threads: list[threading.Thread] = []
+        try:
+            while len(threads) < self.per_file - 1 and self._free.acquire(blocking=False):
+                try:
+                    thread = threading.Thread(target=helper, name="fsdm-range", daemon=True)
+                    thread.start()
+                except RuntimeError:  # no more threads: those that are there will do
+                    self._free.release()
+                    break
+                threads.append(thread)
+            _guarded(pieces, work)
+        finally:
+            for thread in threads:
+                thread.join()
+        if pieces.error is not None:
+            raise pieces.error
+
+
+def _guarded(pieces: Pieces, work: Callable[[], None]) -> None:
+    try:
+        work()
+    except BaseException as e:  # whatever it is, the thread that joins them raises it
+        pieces.failed(e)

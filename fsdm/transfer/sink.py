@@ -1,0 +1,190 @@
+"""Where a body goes: a file, its digests, and its way to the disk.
+
+BLAKE3 is computed over every byte and recorded in READY: it costs about 0.3 CPU seconds a GB (sha256 2.6 and more
+without SHA extensions, xxh3 0.1) and, unlike xxh3, protects against more than accidents. sha256 is computed where a
+want gives one. What a body's bytes passed through user space for is hashed on the way; what the kernel moved is hashed
+from the page cache, piece by piece while the next is arriving, through one small buffer (measured against a populated
+mapping: no slower on a disk, a fifth faster in memory, and 27 MiB less of it).
+
+Early writeback starts the disk while bytes are still arriving, so that the fsync at the end finds little to do.
+Invariant: `size` bytes are in the file, and all of them are under the digests.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import hashlib
+import os
+import threading
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
+
+from blake3 import blake3
+
+from fsdm.model.documents import FileEntry
+from fsdm.store.filesystem import write_all
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+PIECE_BYTES: Final = 4 << 20  # hashed at once from the page cache
+WRITEBACK_BYTES: Final = 8 << 20
+PREAD_BYTES: Final = 256 << 10  # it stays in the processor's cache
+_FALLOC_FL_KEEP_SIZE: Final = 1  # fallocate(2)
+_SYNC_FILE_RANGE_WRITE: Final = 2  # sync_file_range(2)
+
+
+_threads = threading.local()
+
+
+class _Digest(Protocol):
+    def update(self, data: Any, /) -> object: ...
+    def hexdigest(self) -> str: ...
+
+
+class Sink:
+    """An open file (for reading and writing) that is filled from its beginning, or from where it was left."""
+
+    def __init__(self, fd: int, *, sha256: bool, writeback: bool) -> None:
+        self.fd = fd
+        self._sha256 = sha256
+        self._writeback = _sync_file_range if writeback else None
+        self._begin()
+
+    def _begin(self) -> None:
+        self.size = 0
+        self._digests: dict[str, _Digest] = {"blake3": blake3()}
+        if self._sha256:
+            self._digests["sha256"] = hashlib.sha256()
+        self._written_back = 0
+        self._hashed = 0
+
+    def restart(self) -> None:
+        """Throw away what is in the file."""
+        os.ftruncate(self.fd, 0)
+        os.lseek(self.fd, 0, os.SEEK_SET)
+        self._begin()
+
+    def take_over(self, size: int, check: Callable[[], None]) -> None:
+        """Count the bytes that are in the file already, up to `size`. `check` is called between pieces of them."""
+        while self.size < size:
+            check()
+            self.size = min(self.size + PIECE_BYTES, size)
+            self._catch_up()
+
+    def cut(self) -> None:
+        """Throw away what is behind the bytes that count; what is taken next goes there."""
+        os.ftruncate(self.fd, self.size)
+        os.lseek(self.fd, self.size, os.SEEK_SET)
+
+    def expect(self, size: int | None) -> None:
+        """Reserve room for what is announced: a full disk is met before the transfer, and the file lies in one piece.
+
+        The file's size stays what has been written: so anybody can see how far it is.
+        """
+        if size is not None and size >= PIECE_BYTES and _fallocate is not None:
+            try:
+                _fallocate(self.fd, size)
+            except OSError:
+                os.ftruncate(self.fd, self.size)  # ext4 and xfs have reserved all that there was, and keep it
+                raise
+
+    def put(self, data: bytes | memoryview) -> None:
+        """Append bytes that are in user space."""
+        self._catch_up()
+        write_all(self.fd, data)
+        for digest in self._digests.values():
+            digest.update(data)
+        self.size += len(data)
+        self._hashed = self.size
+        self._push_out()
+
+    def took(self, count: int) -> None:
+        """So many bytes have been appended by the kernel."""
+        self.size += count
+        if self.size - self._hashed >= PIECE_BYTES:
+            self._catch_up()
+        self._push_out()
+
+    def blake3(self) -> str:
+        """The BLAKE3 of the bytes that are here, in hex."""
+        self._catch_up()
+        return self._digests["blake3"].hexdigest()
+
+    def sha256(self) -> str | None:
+        """Their sha256, in hex, where it is computed."""
+        self._catch_up()
+        digest = self._digests.get("sha256")
+        return digest.hexdigest() if digest is not None else None
+
+    def entry(self, etag: str | None = None) -> FileEntry:
+        """What came, as READY records it."""
+        return FileEntry(size=self.size, blake3=self.blake3(), sha256=self.sha256(), etag=etag)
+
+    def _catch_up(self) -> None:
+        if self._hashed == self.size:
+            return
+        buffer = _buffer()
+        while self._hashed < self.size:
+            count = os.preadv(self.fd, [buffer[: self.size - self._hashed]], self._hashed)
+            if count == 0:
+                raise OSError(errno.EIO, "the file became shorter while it was written")
+            for digest in self._digests.values():
+                digest.update(buffer[:count])
+            self._hashed += count
+
+    def _push_out(self) -> None:
+        if self._writeback is not None and self.size - self._written_back >= WRITEBACK_BYTES:
+            self._writeback(self.fd, self._written_back, self.size - self._written_back)
+            self._written_back = self.size
+
+
+def _buffer() -> memoryview:
+    buffer: memoryview | None = getattr(_threads, "buffer", None)
+    if buffer is None:
+        buffer = _threads.buffer = memoryview(bytearray(PREAD_BYTES))
+    return buffer
+
+
+def _find_fallocate() -> Callable[[int, int], None] | None:
+    function = getattr(ctypes.CDLL(None, use_errno=True), "fallocate", None)
+    if function is None:
+        return None
+    function.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+
+    def reserve(fd: int, size: int) -> None:
+        if function(fd, _FALLOC_FL_KEEP_SIZE, 0, size) and (code := ctypes.get_errno()) in {errno.ENOSPC, errno.EDQUOT}:
+            raise OSError(code, os.strerror(code))  # any other: the file system has no such call, and needs none
+
+    return reserve
+
+
+def _find_sync_file_range() -> Callable[[int, int, int], None] | None:
+    function = getattr(ctypes.CDLL(None), "sync_file_range", None)
+    if function is None:  # not Linux's libc: the fsync at the end does it all
+        return None
+    function.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
+
+    def start_writing(fd: int, offset: int, count: int) -> None:
+        function(fd, offset, count, _SYNC_FILE_RANGE_WRITE)  # a hint: what it cannot start, the fsync does
+
+    return start_writing
+
+
+_sync_file_range: Final = _find_sync_file_range()
+_fallocate: Final = _find_fallocate()
+
+
+def digest_of(path: str, name: Literal["blake3", "sha256"]) -> str:
+    """The digest of a file that is here, in hex; raises OSError where it is a symlink."""
+    with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
+        digest: _Digest = blake3() if name == "blake3" else hashlib.sha256()
+        while block := file.read(PIECE_BYTES):
+            digest.update(block)
+        return digest.hexdigest()
+
+
+def open_sink(path: str, *, sha256: bool, writeback: bool) -> Sink:
+    """A sink into a file, which may be there; the caller closes its descriptor."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    return Sink(os.open(path, flags, 0o644), sha256=sha256, writeback=writeback)

@@ -1,0 +1,140 @@
+"""Many chunks, re-hashed on several cores: what any process may do that may read them, also while nobody reconciles.
+
+Files are what runs in parallel, over all chunks. Each chunk is held by a ref while it is read, and let go of at once
+when it is to be deleted, or is taken out of service: so nobody waits for a verification. Nothing is changed.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from fsdm.model.errors import DataDirectoryError, StoppedError
+from fsdm.verify.rehash import Pace, Rehash, Wrong, is_leaving
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable
+
+    from fsdm.concurrency.rate_limit import Rate
+    from fsdm.model.layout import Layout, Place
+    from fsdm.store.refs import ChunkRef
+
+AHEAD: Final = 2  # so many files for each thread wait to be read: the next chunk begins before the last one has ended
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What was found of one chunk: `wrong` is empty where all is well, or where it has `gone` meanwhile."""
+
+    place: Place
+    wrong: tuple[Wrong, ...] = ()
+    gone: bool = False
+    size_bytes: int = 0
+
+
+class Verification:
+    """Re-hashes chunks.
+
+    `take` gives a ref to the chunk at a place, or None; `progress` is told of bytes, in several threads.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        take: Callable[[Place], ChunkRef | None],
+        *,
+        rate: Rate,
+        jobs: int,
+        progress: Callable[[int], None] = lambda _count: None,
+    ) -> None:
+        self._layout = layout
+        self._take = take
+        self._rate = rate
+        self._jobs = jobs
+        self._progress = progress
+        self._stop = threading.Event()
+
+    def run(self, places: Iterable[Place]) -> Generator[Verified]:
+        """What was found of each, in their order. To be closed early, or read to its end.
+
+        Raises:
+            DataDirectoryError: this user may not read a chunk.
+        """
+        pool = ThreadPoolExecutor(self._jobs, thread_name_prefix="fsdm-verify")
+        begun: deque[_Begun] = deque()
+        try:
+            for place in places:
+                begun.append(self._begin(place, pool))
+                while sum(len(each.left) for each in begun) > self._jobs * AHEAD:
+                    yield begun.popleft().result()
+            while begun:
+                yield begun.popleft().result()
+        finally:
+            self._stop.set()
+            pool.shutdown(cancel_futures=True)
+            for each in begun:
+                each.close()
+
+    def _begin(self, place: Place, pool: ThreadPoolExecutor) -> _Begun:
+        begun = _Begun(self._layout.path(place), place)
+        ref = self._take(place)
+        if ref is None:
+            return begun
+        begun.opened.enter_context(ref)
+        try:
+            pace = Pace(self._rate, lambda: self._check(place), self._progress, self._stop.wait)
+            begun.files = begun.opened.enter_context(Rehash(begun.path, place, pace))
+            begun.left = [pool.submit(begun.files.file, name) for name in begun.files.names]
+        except OSError as e:
+            begun.close()
+            raise _not_to_be_read(begun.path, e) from e
+        return begun
+
+    def _check(self, place: Place) -> None:
+        if self._stop.is_set():
+            raise StoppedError("the verification was stopped")
+        if is_leaving(self._layout, place):
+            raise StoppedError(f"{place.chunk_id} is leaving")
+
+
+class _Begun:
+    """One chunk that is being read."""
+
+    def __init__(self, path: str, place: Place) -> None:
+        self.path = path
+        self.place = place
+        self.opened = ExitStack()
+        self.files: Rehash | None = None
+        self.left: list[Future[Wrong | None]] = []
+
+    def result(self) -> Verified:
+        try:
+            if self.files is None:
+                return Verified(self.place, gone=True)
+            found = [future.result() for future in self.left]
+            wrong = (*self.files.wrong, *(each for each in found if each is not None))
+            return Verified(self.place, wrong, size_bytes=self.files.size_bytes)
+        except StoppedError:
+            return Verified(self.place, gone=True)
+        except OSError as e:
+            raise _not_to_be_read(self.path, e) from e
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        for future in self.left:
+            future.cancel()
+        for future in self.left:
+            if not future.cancelled():
+                future.exception()  # it reads below the descriptor that is closed now
+        self.opened.close()
+
+
+def _not_to_be_read(path: str, error: OSError) -> DataDirectoryError:
+    where = error.filename if isinstance(error.filename, str) and os.path.isabs(error.filename) else path
+    return DataDirectoryError(f"{where} cannot be read by this user: {error.strerror}", hint="check who may read it")

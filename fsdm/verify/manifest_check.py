@@ -1,0 +1,106 @@
+"""Whether the chunks that are here are what their manifests say: by names and sizes, not by digests.
+
+`READY` is trusted by readers, so a chunk that was damaged from outside (or by a power failure on a disk that lies) has
+to be found. `Audit` walks all of `chunks/` when the reconciler starts and slowly from then on, in a thread of its own,
+and only rings; what is done about it is decided and done elsewhere, after another look. Each chunk is held by a ref
+while it is looked at, so that a delete does not look like damage.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+import threading
+import time
+from typing import TYPE_CHECKING, Final
+
+from fsdm.model.layout import DATA, READY, Layout, Place
+from fsdm.store.filesystem import exists, is_directory
+from fsdm.store.json_files import read_manifest
+from fsdm.store.refs import Refs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fsdm.model.documents import Manifest
+    from fsdm.store.catalog import Catalog
+
+EVERY_S: Final = 3600.0
+REST: Final = 4.0  # so many times as long as a look took, it rests
+
+logger = logging.getLogger(__name__)
+
+
+def damage(layout: Layout, place: Place) -> str | None:
+    """Why the chunk at `place` is not what its READY says, by names and sizes; None where it agrees."""
+    path = layout.path(place)
+    manifest = read_manifest(path)
+    if manifest is None:
+        return "READY is not a manifest"
+    if manifest.place != place:
+        return f"READY speaks of {manifest.place.dataset_id}/{manifest.place.name}"
+    return missing(path, manifest)
+
+
+def missing(path: str, manifest: Manifest) -> str | None:
+    """What the manifest says that is not in the directory at `path`, by names and sizes; None where all is."""
+    if not is_directory(f"{path}/{DATA}"):
+        return f"{DATA}/ is missing, or is no directory"
+    for name, entry in manifest.files.items():
+        try:
+            found = os.lstat(f"{path}/{DATA}/{name}")
+        except (FileNotFoundError, NotADirectoryError):
+            return f"{DATA}/{name} is missing"
+        if not stat.S_ISREG(found.st_mode):
+            return f"{DATA}/{name} is not a file"
+        if found.st_size != entry.size:
+            return f"{DATA}/{name} has {found.st_size} bytes, READY says {entry.size}"
+    return None
+
+
+class Audit:
+    """Walks `chunks/` and tells of what it finds: `suspect(place)` for damage, `ring(id)` for a missing READY."""
+
+    def __init__(
+        self, layout: Layout, catalog: Catalog, *, suspect: Callable[[Place], None], ring: Callable[[str], None]
+    ) -> None:
+        self._layout = layout
+        self._catalog = catalog
+        self._suspect = suspect
+        self._ring = ring
+        self._refs = Refs(layout)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="fsdm-audit", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def look(self, place: Place) -> None:
+        """Look at one chunk."""
+        ref = self._refs.take(place)
+        if ref is None:
+            if self._catalog.is_stray(place) or not exists(f"{self._layout.path(place)}/{READY}"):
+                self._ring(place.chunk_id)
+            return
+        with ref:
+            if damage(self._layout, place) is not None:
+                self._suspect(place)
+
+    def _run(self) -> None:
+        while True:
+            for place in self._catalog.all_places():
+                began = time.monotonic()
+                try:
+                    self.look(place)
+                except OSError as e:  # one that cannot be read now is looked at in the next round
+                    logger.warning("cannot look at %s: %s", self._layout.path(place), e)
+                if self._stop.wait((time.monotonic() - began) * REST):
+                    return
+            if self._stop.wait(EVERY_S):
+                return

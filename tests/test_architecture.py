@@ -1,0 +1,140 @@
+"""The architecture: which modules are pure, which change the disk, and that each says what it owns.
+
+The layers are a contract in pyproject.toml, which import-linter holds.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+from importlinter.cli import lint_imports
+
+import fsdm
+
+PACKAGE = Path(fsdm.__file__).parent
+MODULES = {
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): ast.parse(path.read_bytes())
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
+FOLDERS = sorted(path.parent for path in PACKAGE.rglob("__init__.py"))
+PURE = [
+    *(module for module in MODULES if module.startswith("model.")),
+    *("reconcile.plan", "reconcile.actions", "reconcile.work_queue", "store.block_index", "status.coverage"),
+]
+MAY_CHANGE_THE_DISK = ("store.filesystem", "store.markers", "store.marker_removal", "store.leader_lock")
+
+IMPURE = {"os", "time", "threading", "socket", "subprocess", "requests", "watchdog", "portalocker", "pycurl"}
+CHANGES = {
+    "os": {"rename", "renames", "replace", "unlink", "remove", "rmdir", "removedirs", "fsync", "fdatasync", "sync"},
+    "shutil": {"rmtree", "move"},
+}
+MACHINE_PATH = re.compile(r"(?<![\w.}])/(?:" + "home|root|work|Users|tmp|private|mnt" + r")/[\w.{-]")
+
+
+def _impure(tree: ast.AST) -> set[str]:
+    """The names in `tree` by which a clock, a disk, a network or a thread is reached."""
+    found = set()
+    for node in ast.walk(tree):
+        match node:
+            case ast.Import(names=names):
+                found |= {alias.name for alias in names if alias.name.split(".")[0] in IMPURE - {"os"}}
+            case ast.ImportFrom(module=str(module)) if module.split(".")[0] in IMPURE:
+                found.add(module)
+            case ast.Attribute(value=ast.Name(id="os"), attr=attr) if attr not in {"path", "fspath", "PathLike"}:
+                found.add(f"os.{attr}")
+            case ast.Call(func=ast.Name(id=("open" | "print" | "input" | "exec" | "eval") as name)):
+                found.add(name)
+    return found
+
+
+def _changes(tree: ast.AST) -> set[str]:
+    """The calls in `tree` that change the disk."""
+    found = set()
+    for node in ast.walk(tree):
+        match node:
+            case ast.Attribute(value=ast.Name(id=module), attr=name):
+                used = [(module, name)]
+            case ast.ImportFrom(module=module, names=names):
+                used = [(module or "", alias.name) for alias in names]
+            case _:
+                continue
+        found |= {f"{module}.{name}" for module, name in used if name in CHANGES.get(module, ())}
+    return found
+
+
+def test_imports_keep_the_layers_contract() -> None:
+    assert lint_imports(config_filename=str(PACKAGE.parent / "pyproject.toml"), no_cache=True, no_logo=True) == 0
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_folder_says_in_one_sentence_what_it_owns(folder: Path) -> None:
+    said = ast.get_docstring(ast.parse((folder / "__init__.py").read_bytes()))
+    assert said is not None
+    assert said.splitlines()[0].endswith(".")
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_module_says_what_it_owns(module: str) -> None:
+    assert ast.get_docstring(MODULES[module])
+
+
+@pytest.mark.parametrize("module", PURE)
+def test_pure_module_reaches_no_clock_disk_network_or_thread(module: str) -> None:
+    assert _impure(MODULES[module]) == set()
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("import time", {"time"}),
+        ("from threading import Lock", {"threading"}),
+        ("def f():\n    return os.stat('x')", {"os.stat"}),
+        ("open('x')", {"open"}),
+        ("import os, json\nos.path.join(a, b)\nos.fspath(p)", set()),
+    ],
+)
+def test_impure_name_is_found(source: str, found: set[str]) -> None:
+    assert _impure(ast.parse(source)) == found
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if module not in MAY_CHANGE_THE_DISK])
+def test_only_the_store_renames_removes_and_fsyncs(module: str) -> None:
+    assert _changes(MODULES[module]) == set()
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("def f():\n    os.rename(a, b)", {"os.rename"}),
+        ("g = os.unlink", {"os.unlink"}),
+        ("from os import fsync as f", {"os.fsync"}),
+        ("shutil.rmtree(path)", {"shutil.rmtree"}),
+        ("self._fs.rename(a, b)\nfs.unlink(a)\nos.path.join(a)", set()),
+    ],
+)
+def test_call_that_changes_the_disk_is_found(source: str, found: set[str]) -> None:
+    assert _changes(ast.parse(source)) == found
+    assert all(_changes(MODULES[module]) for module in ("store.filesystem", "store.markers"))
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted(
+        path
+        for where in (PACKAGE, PACKAGE.parent / "tests")
+        for path in where.rglob("*")
+        if path.suffix in {".py", ".md"}
+    ),
+    ids=lambda path: f"{path.parent.name}/{path.name}",
+)
+def test_no_source_names_a_path_of_one_machine(path: Path) -> None:
+    assert MACHINE_PATH.findall(path.read_text(encoding="utf-8")) == []
+
+
+def test_path_of_one_machine_is_found() -> None:
+    for top in ("home", "tmp", "Users"):
+        assert MACHINE_PATH.search(f"open('/{top}/somebody')")
+        assert not MACHINE_PATH.search(f"https://host/{top}/file")
