@@ -21,10 +21,9 @@ from fsdm.model.errors import (
     WaitTimeoutError,
 )
 from fsdm.model.layout import U64_MAX, Layout, Place
-from tests.kit import PATIENCE_S, an_id, entries, put_want, touch_delete
-from tests.test_intents import a_want
-from tests.test_locks import can_lock, in_a_fork
-from tests.test_refs import put_chunk
+from tests.support.chunks import a_want, an_id, entries, put_chunk, put_want, touch_delete
+from tests.support.locks import can_lock, in_a_fork
+from tests.support.waiting import PATIENCE_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -13,14 +13,16 @@ import fsdm.manager
 from fsdm import DataManager, Limits
 from fsdm.model.layout import Layout
 from fsdm.store.data_dir import make_layout
-from tests.kit import PATIENCE_S, chunk_dir, entries, eventually, expected, files_of
-from tests.test_fs import Recorder
+from tests.support.chunks import chunk_dir, entries, files_of
+from tests.support.filesystems import Recorder
+from tests.support.source import expected
+from tests.support.waiting import PATIENCE_S, eventually
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from fsdm import Event
-    from tests.kit import Source
+    from tests.support.source import Source
 
 
 def test_a_wanted_chunk_becomes_available_with_the_bytes_of_its_source(dm: DataManager, source: Source) -> None:

@@ -1,6 +1,6 @@
 """Chunks that churn for a long time, under readers that check all the bytes they hold, and that are killed at random.
 
-    python tools/soak.py [--minutes 60] [--chunks 5000] [--readers 24] [--clients 4] [--seed N] [--dir DIR] [--json]
+    python -m tools.soak [--minutes 60] [--chunks 5000] [--readers 24] [--clients 4] [--seed N] [--dir DIR] [--json]
 
 Clients want, delete, want again and replace chunks, each its own share of them, and have some verified: nothing is ever
 found damaged, for nothing is. Readers find chunks at random, and hold

@@ -13,14 +13,14 @@ import pytest
 from fsdm import DataManager
 from tests.conformance.clients import Client, is_free
 from tests.conformance.gate import RENAMES, UNLINKS
-from tests.kit import PATIENCE_S, an_id, entries, eventually, put_want, touch_delete
-from tests.test_intents import a_want
+from tests.support.chunks import a_want, an_id, entries, put_want, touch_delete
+from tests.support.waiting import PATIENCE_S, eventually
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from fsdm import DataChunk
-    from tests.kit import Source
+    from tests.support.source import Source
 
 
 def markers(data_dir: Path) -> tuple[list[str], list[str]]:

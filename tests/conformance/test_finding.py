@@ -13,8 +13,7 @@ import pytest
 import fsdm
 from fsdm.model.layout import U64_MAX, Place
 from tests.conformance.clients import Client, claimed
-from tests.kit import an_id, touch_delete
-from tests.test_refs import put_chunk
+from tests.support.chunks import an_id, put_chunk, touch_delete
 
 if TYPE_CHECKING:
     from collections.abc import Callable

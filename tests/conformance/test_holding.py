@@ -13,14 +13,15 @@ import pytest
 
 from fsdm import DataManager
 from tests.conformance.clients import Client, is_free
-from tests.kit import PATIENCE_S, chunk_dir, eventually, expected, files_of, touch_delete
-from tests.test_refs import put_chunk
+from tests.support.chunks import chunk_dir, files_of, put_chunk, touch_delete
+from tests.support.source import expected
+from tests.support.waiting import PATIENCE_S, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fsdm.model.layout import Layout, Place
-    from tests.kit import Source
+    from tests.support.source import Source
 
 DATASET = "d" * 64
 SCRIPT = 'echo "$FSDM_CHUNK_PATH"; echo "$FSDM_CHUNK_ID"; pwd; for word; do printf "<%s>" "$word"; done; cat; exit 7'

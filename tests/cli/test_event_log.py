@@ -1,0 +1,135 @@
+"""What `fsdm run` says on stderr, a line at a time."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from fsdm.cli.event_log import Talk
+from fsdm.model.events import Event
+from tests.support.chunks import a_want, put_want
+from tests.support.processes import fsdm, reconciling
+from tests.support.waiting import eventually
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.support.source import Source
+
+ID = "a" * 64
+
+
+def said(*, as_json: bool, record: logging.LogRecord | None = None, event: Event | None = None) -> list[str]:
+    lines: list[str] = []
+    talk = Talk(as_json=as_json, write=lines.append)
+    if event is not None:
+        talk.event(event)
+    if record is not None:
+        talk.handle(record)
+    return lines
+
+
+def record(level: int, message: str, *args: object, exc_info: Any = None) -> logging.LogRecord:
+    return logging.LogRecord("fsdm", level, __file__, 1, message, args, exc_info)
+
+
+def test_an_event_is_a_line_of_text_that_moves_no_cursor() -> None:
+    (line,) = said(as_json=False, event=Event("failed", ID, "HTTP 500\x1b[2J\n"))
+    assert line == "🔥 aaaaaaaaaaaa failed: HTTP 500\\x1b[2J\\n"
+
+
+def test_an_event_is_a_json_object_with_time_level_and_what_it_knows() -> None:
+    (line,) = said(as_json=True, event=Event("failed", ID, "HTTP 500 \udcff"))
+    document = json.loads(line)
+    at = datetime.fromisoformat(document.pop("time"))
+    assert abs((datetime.now(UTC) - at).total_seconds()) < 60
+    assert line.isprintable()
+    assert document == {
+        "level": "warning", "event": "failed", "message": "failed", "chunk_id": ID, "text": "HTTP 500 \udcff",
+    }  # fmt: skip
+    (line,) = said(as_json=True, event=Event("size", "", "1 of 2"))
+    assert json.loads(line)["level"] == "info"
+    assert "chunk_id" not in json.loads(line)
+
+
+def test_a_warning_of_the_log_has_the_form_of_the_events() -> None:
+    warning = record(logging.WARNING, "cannot list %s", "/data/\x1b")
+    assert said(as_json=False, record=warning) == ["cannot list /data/\\x1b"]
+    (line,) = said(as_json=True, record=warning)
+    document = json.loads(line)
+    assert document["time"].endswith("Z")
+    assert (document["level"], document["event"], document["message"]) == ("warning", "log", "cannot list /data/\x1b")
+
+
+def test_a_defect_is_told_with_its_trace() -> None:
+    try:
+        raise KeyError("boo")
+    except KeyError as e:
+        defect = record(logging.ERROR, "a pass failed", exc_info=(type(e), e, e.__traceback__))
+    lines = said(as_json=False, record=defect)
+    assert lines[0] == "a pass failed"
+    assert lines[-1] == "KeyError: 'boo'"
+    (line,) = said(as_json=True, record=defect)
+    assert "KeyError: 'boo'" in json.loads(line)["error"]
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_what_is_only_informative_is_not_repeated(as_json: bool) -> None:
+    talk = Talk(as_json=as_json, write=lambda _: pytest.fail("it was said"))
+    logger = logging.getLogger("test_talk")
+    logger.addHandler(talk)
+    logger.setLevel(logging.DEBUG)
+    logger.info("an event is logged as well")
+    logger.removeHandler(talk)
+
+
+def test_troubles_and_errors_are_json_where_the_log_is(data_dir: Path, source: Source) -> None:
+    missing = a_want(files={"a": f"{source.url}/missing"})
+    assert fsdm("run", "-d", data_dir, "--once").returncode == 0
+    put_want(data_dir, missing)
+    done = fsdm("run", "-d", data_dir, "--once", "--log-format", "json")
+    assert done.returncode == 4
+    last = json.loads(done.stderr.splitlines()[-1])
+    assert (last["level"], last["message"][:64]) == ("warning", missing.id)
+    with reconciling(data_dir):
+        done = fsdm("run", "-d", data_dir, "--log-format", "json")
+    assert done.returncode == 5
+    assert json.loads(done.stderr)["error"]["type"] == "ReconcilerRunsError"
+
+
+@pytest.mark.parametrize("form", ["json", "text"])
+def test_run_says_an_event_a_line(data_dir: Path, source: Source, form: str) -> None:
+    good, bad = source.chunk(), a_want(files={"a": f"{source.url}/missing"})
+    with reconciling(data_dir, "--log-format", form) as process:
+        for chunk in (good, bad):
+            put_want(data_dir, chunk)
+        eventually(lambda: (data_dir / "failed" / bad.id).exists() and not (data_dir / "want" / good.id).exists())
+        process.terminate()
+        out, err = process.communicate()
+    assert process.returncode == 0
+    assert out == ""
+    if form == "text":
+        assert f"✅ {good.id[:12]} available" in err
+        assert f"🔥 {bad.id[:12]} failed: {source.url}/missing: HTTP 404" in err
+        return
+    lines = [json.loads(line) for line in err.splitlines()]
+    assert [line["level"] for line in lines if line.get("chunk_id") == bad.id] == ["info", "warning"]
+    assert "available" in {line["event"] for line in lines if line.get("chunk_id") == good.id}
+
+
+def test_events_on_stdout_go_with_lines_on_stderr_only_where_both_are_asked_for(data_dir: Path, source: Source) -> None:
+    chunk = source.chunk()
+    for arguments, talks in (((), False), (("--log-format", "json"), True)):
+        with reconciling(data_dir, "--json", *arguments) as process:
+            put_want(data_dir, chunk)
+            eventually(lambda: not os.listdir(data_dir / "want"))
+            process.terminate()
+            out, err = process.communicate()
+        assert all(json.loads(line)["kind"] for line in out.splitlines())
+        assert bool(err) == (talks and bool(out))
+        chunk = source.chunk(start=20, end=30)

@@ -1,0 +1,132 @@
+"""The examples of `--help`: each is run, by copy and paste, where it has what it speaks of."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import re
+import select
+import shutil
+import signal
+import subprocess
+import sys
+from contextlib import ExitStack, contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from fsdm import DataManager
+from fsdm.cli import main as cli
+from fsdm.cli.commands import VERBS
+from tests.support.chunks import an_id, entries
+from tests.support.processes import kill_group, owner, reconciling, shell_holding
+from tests.support.waiting import PATIENCE_S, eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.support.source import Source
+
+EXAMPLES = [
+    *(pytest.param(line, id=f"fsdm --help: {line.partition('#')[0].strip()}") for line in cli.EXAMPLES.splitlines()),
+    *(
+        pytest.param(line, id=line.partition("#")[0].strip())
+        for verb in VERBS
+        for line in import_module(f"fsdm.cli.commands.{verb}").EXAMPLES.splitlines()
+    ),
+]
+# it goes on until it is told to stop
+ENDLESS = re.compile(r"fsdm (run\b(?!.*--once)|.*--watch)")
+# elsewhere it is run with all that it takes: half a minute
+ELSEWHERE = {"fsdm demo": "test_demo.py"}
+
+
+@pytest.fixture
+def place(tmp_path: Path, source: Source) -> tuple[Path, dict[str, str]]:
+    """A directory with `data`, and what the examples speak of beside it; and what their words stand for there."""
+    chunk = source.chunk(start=17_000_000, end=17_000_100, dataset="17ab" + "d" * 60)
+    with DataManager(tmp_path / "data") as dm:
+        dm.download_chunk(chunk)
+        assert dm.wait(chunk.id, PATIENCE_S)
+    (tmp_path / "chunk.json").write_bytes(chunk.to_json())
+    (tmp_path / "assignment.jsonl").write_bytes(chunk.to_json())
+    source.put("/assignment.jsonl.gz", gzip.compress(chunk.to_json()))
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "make-wants").write_text("#!/bin/sh\ncat chunk.json\n")
+    (programs / "less").write_text("#!/bin/sh\nexec cat\n")
+    for program in programs.iterdir():
+        program.chmod(0o755)
+    for directory in (".local/share/bash-completion/completions", ".local/share/man/man1", ".zfunc"):
+        (tmp_path / directory).mkdir(parents=True)
+    (tmp_path / ".config/fish/completions").mkdir(parents=True)
+    stand_for = {r"\bID\b": chunk.id, r"\bDATASET\b": chunk.dataset_id, "https://example.org": source.url}
+    return tmp_path, stand_for
+
+
+@contextmanager
+def in_the_shell(line: str, at: Path) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        ["bash", "-o", "pipefail", "-c", line],
+        cwd=at,
+        env={**os.environ, "HOME": str(at), "PATH": f"{at}/bin:{Path(sys.executable).parent}:{os.environ['PATH']}"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        kill_group(process)
+        process.communicate()
+
+
+@pytest.mark.parametrize("line", EXAMPLES)
+def test_an_example_of_help_does_what_it_says(line: str, place: tuple[Path, dict[str, str]]) -> None:
+    at, stand_for = place
+    command = line.partition(" #")[0].strip()
+    if command in ELSEWHERE:
+        pytest.skip(f"{ELSEWHERE[command]} runs it")
+    for program in re.findall(r"\| (\w+)", re.sub(r"'.*?'", "", command)):
+        if program != "fsdm" and not (shutil.which(program) or (at / "bin" / program).exists()):
+            pytest.skip(f"there is no {program} here")
+    failing = an_id() if re.search("failed|retry", command) else None
+    for word, value in (stand_for | ({r"\bID\b": failing} if failing else {})).items():
+        command = re.sub(word, value, command)
+    with ExitStack() as stack:
+        if "fsdm run" not in command:
+            stack.enter_context(reconciling(at / "data"))
+        if failing:
+            (at / "data" / "want" / failing).write_text("{")
+            eventually(lambda: entries(at / "data" / "failed"))
+        if "holders" in command:
+            [directory] = (at / "data" / "chunks").glob("*/*")
+            stack.enter_context(shell_holding(directory))
+        endless = ENDLESS.search(command)
+        shell = stack.enter_context(in_the_shell(f"exec {command}" if endless else command, at))
+        if endless:
+            eventually(lambda: has_begun(command, shell, at), "it has begun")
+            os.killpg(shell.pid, signal.SIGTERM)
+        _, said = shell.communicate(timeout=120)
+        assert shell.returncode == 0, said
+
+
+def has_begun(command: str, shell: subprocess.Popen[str], at: Path) -> bool:
+    """Whether a command that goes on has shown that it does: it reconciles, or has printed something."""
+    if "fsdm run" in command:
+        return owner(at / "data") == shell.pid
+    into = re.search(r"> *(\S+)$", command)
+    if into is not None:
+        return (at / into[1]).exists() and (at / into[1]).stat().st_size > 0
+    return bool(select.select([shell.stdout], [], [], 0)[0])
+
+
+def test_every_example_speaks_of_its_verb() -> None:
+    for verb in VERBS:
+        lines = import_module(f"fsdm.cli.commands.{verb}").EXAMPLES.splitlines()
+        assert lines
+        assert all(re.search(rf"\bfsdm (.* )?{verb}\b", line) for line in lines)

@@ -1,0 +1,445 @@
+"""The command line, from outside: arguments, output, exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+import pytest
+
+from fsdm import DataManager
+from fsdm.cli.commands import VERBS
+from fsdm.cli.main import build_parser
+from tests.support.chunks import an_id, chunk_dir, entries, put_want, touch_delete
+from tests.support.processes import FSDM, begun, fsdm, fsdm_json, kill_group, owner, reconciling, running, shell_holding
+from tests.support.servers import Host
+from tests.support.waiting import PATIENCE_S, eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from fsdm import DataChunk
+    from tests.support.source import Source
+
+
+@pytest.fixture
+def chunk(data_dir: Path, source: Source) -> Iterator[DataChunk]:
+    """A chunk that is available, in a directory that is reconciled."""
+    chunk = source.chunk(start=0, end=35)
+    with DataManager(data_dir) as dm:
+        dm.download_chunk(chunk)
+        dm.wait(chunk.id, PATIENCE_S)
+        yield chunk
+
+
+def test_every_verb_has_help_with_examples_and_exit_codes() -> None:
+    for verb in VERBS:
+        done = fsdm(verb, "--help")
+        assert done.returncode == 0
+        assert "examples:" in done.stdout
+        assert "exit codes:" in done.stdout
+
+
+def test_the_data_directory_is_taken_before_and_after_the_verb_and_from_the_environment(
+    data_dir: Path, chunk: DataChunk
+) -> None:
+    expected = chunk.id + "\n"
+    assert fsdm("-d", data_dir, "ls").stdout == expected
+    assert fsdm("ls", "-d", data_dir).stdout == expected
+    assert fsdm("ls", FSDM_DATA_DIR=str(data_dir)).stdout == expected
+    assert fsdm("ls", "-d", data_dir, FSDM_DATA_DIR="/nowhere").stdout == expected
+    assert json.loads(fsdm("--json", "ls", "-d", data_dir).stdout)[0]["id"] == chunk.id
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["ls"],
+        ["no-such-verb"],
+        ["find", "-d", ".", "x", "0"],
+        ["find", "-d", ".", "a" * 64, "zero"],
+        ["find", "-d", ".", "a" * 64, "-1"],
+        ["delete", "-d", ".", "../x"],
+        ["hold", "-d", ".", "a" * 64, "0"],
+        ["ls", "-d", ".", "--", "true"],
+        ["run", "-d", ".", "--jobs", "0"],
+        ["run", "-d", ".", "--max-bytes", "0"],
+        ["run", "-d", ".", "--keep-free", "10 G"],
+        ["run", "-d", ".", "--durability", "some"],
+    ],
+    ids=str,
+)
+def test_wrong_usage_ends_with_2(arguments: list[str], layout: object, data_dir: Path) -> None:
+    done = subprocess.run(
+        [*FSDM, *arguments], cwd=data_dir, capture_output=True, text=True, timeout=120, check=False,
+        env={key: value for key, value in os.environ.items() if key != "FSDM_DATA_DIR"},
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr or not arguments
+    assert "Traceback" not in done.stderr
+
+
+def test_a_directory_that_is_missing_foreign_or_too_new_ends_with_6(tmp_path: Path) -> None:
+    for verb in (["ls"], ["status"], ["delete", an_id()], ["wait"], ["find", "a" * 64, "0"]):
+        done = fsdm("-d", tmp_path / "missing", *verb)
+        assert done.returncode == 6, verb
+        assert "is not a data directory: there is nothing" in done.stderr
+    assert not (tmp_path / "missing").exists()
+    (tmp_path / "fsdm.json").write_text('{"format": 2}')
+    for verb in ("ls", "run"):
+        done = fsdm("-d", tmp_path, verb)
+        assert done.returncode == 6
+        assert "format 2, this version knows 1" in done.stderr
+    assert entries(tmp_path) == ["fsdm.json"]
+
+
+def test_errors_are_json_where_json_is_asked_for(tmp_path: Path) -> None:
+    error = json.loads(fsdm("ls", "--json", "-d", tmp_path / "x").stderr)["error"]
+    assert error["type"] == "NoDataDirectoryError"
+    assert error["hint"]
+
+
+def test_find_prints_the_path_and_ends_with_3_beyond_the_end(data_dir: Path, chunk: DataChunk) -> None:
+    assert fsdm("find", "-d", data_dir, chunk.dataset_id, 34).stdout == f"{chunk_dir(data_dir, chunk)}/data\n"
+    assert fsdm_json("find", "-d", data_dir, chunk.dataset_id, 0)["id"] == chunk.id
+    done = fsdm("find", "-d", data_dir, chunk.dataset_id, 35)
+    assert (done.returncode, done.stdout) == (3, "")
+
+
+def test_ls_long_and_json_tell_where_chunks_stand(data_dir: Path, chunk: DataChunk) -> None:
+    assert fsdm("ls", "--long", "-d", data_dir).stdout == f"{chunk.dataset_id}\t0\t35\t{chunk.id}\n"
+    assert fsdm_json("ls", "-d", data_dir) == [{"id": chunk.id, "dataset_id": chunk.dataset_id, "start": 0, "end": 35}]
+
+
+def test_hold_runs_a_command_that_holds_the_chunk_for_as_long_as_it_runs(data_dir: Path, chunk: DataChunk) -> None:
+    command = [
+        "hold",
+        "-d",
+        str(data_dir),
+        chunk.dataset_id,
+        "0",
+        "--",
+        "sh",
+        "-c",
+        "echo $FSDM_CHUNK_PATH; read x; ls $FSDM_CHUNK_PATH; exit 7",
+    ]
+    with begun([*FSDM, *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == f"{chunk_dir(data_dir, chunk)}/data\n"
+        touch_delete(data_dir, chunk.id)
+        eventually(lambda: fsdm_json("status", "-d", data_dir)["chunks"][0]["state"] == "retiring")
+        assert fsdm("wait", "-d", data_dir, chunk.id, "--timeout", "0.2").returncode == 4
+        out, _ = holder.communicate("\n", timeout=PATIENCE_S)
+        assert out.split() == sorted(chunk.files)
+        assert holder.returncode == 7
+    assert fsdm("wait", "-d", data_dir, chunk.id, "--timeout", "20").stdout == f"{chunk.id}\tgone\n"
+
+
+def test_hold_ends_like_a_shell_where_the_command_cannot_be_run(data_dir: Path, chunk: DataChunk) -> None:
+    hold = ["hold", "-d", data_dir, chunk.dataset_id, 0, "--"]
+    assert fsdm(*hold, "no-such-command").returncode == 127
+    assert fsdm(*hold, data_dir).returncode == 126
+    assert fsdm("hold", "-d", data_dir, chunk.dataset_id, 99, "--", "true").returncode == 3
+
+
+def test_want_takes_files_standard_input_and_json_lines_and_one_bad_one_does_not_keep_the_others(
+    data_dir: Path, source: Source, tmp_path: Path, layout: object
+) -> None:
+    one, two, three, four = (source.chunk(start=n, end=n + 1) for n in range(4))
+    lines = two.to_json() + b'{"id": "bad"}\n' + three.to_json()
+    nameless = {key: value for key, value in json.loads(four.to_json()).items() if key != "id"}
+    (tmp_path / "one.json").write_text(json.dumps(json.loads(one.to_json()), indent=2))
+    (tmp_path / four.id).write_text(json.dumps(nameless))
+    done = fsdm("want", "-d", data_dir, "--json", tmp_path / "one.json", "-", tmp_path / four.id, stdin=lines)
+    assert done.returncode == 2
+    assert "-:2: id: must be 64 lower-case hex digits" in done.stderr
+    assert json.loads(done.stdout) == {"wanted": [one.id, two.id, three.id, four.id]}
+    assert fsdm("want", "-d", data_dir, tmp_path / "none").returncode == 2
+    assert fsdm("run", "--once", "-d", data_dir).returncode == 0
+    assert sorted(fsdm("ls", "-d", data_dir).stdout.split()) == sorted([one.id, two.id, three.id, four.id])
+    assert fsdm("delete", "-d", data_dir, one.id, two.id).returncode == 0
+    assert sorted(fsdm("ls", "-d", data_dir).stdout.split()) == sorted([three.id, four.id])
+
+
+def test_a_want_that_cannot_be_taken_is_named_and_does_not_keep_the_others(data_dir: Path, source: Source) -> None:
+    fsdm("run", "--once", "-d", data_dir)
+    good = source.chunk()
+    large = source.chunk().to_json().rstrip().removesuffix(b"}") + b',"x":"' + b"y" * 2**20 + b'"}'
+    done = fsdm("want", "-d", data_dir, "-", stdin=large + b'\n{"id":1}\n' + good.to_json())
+    assert done.returncode == 2
+    first, second = done.stderr.splitlines()
+    assert first.startswith("fsdm: -:1: files: the want has ")
+    assert second.startswith("fsdm: -:2: id: ")
+    assert entries(data_dir / "want") == [good.id]
+
+
+def test_a_line_that_is_no_json_is_named_once_and_as_an_editor_counts_it(
+    data_dir: Path, source: Source, tmp_path: Path
+) -> None:
+    fsdm("run", "--once", "-d", data_dir)
+    lines, document = tmp_path / "lines", tmp_path / "document"
+    lines.write_bytes(source.chunk().to_json() + b'\n{"id": }\n')
+    document.write_text('{\n"id": }')
+    told = fsdm("want", "-d", data_dir, lines, document).stderr.splitlines()
+    assert re.fullmatch(rf"fsdm: {lines}:3: Invalid JSON: .* at column 8", told[0])
+    assert re.fullmatch(rf"fsdm: {document}: Invalid JSON: .* at line 2 column 7", told[1])
+
+
+def test_run_once_converges_and_ends_with_4_if_something_cannot(data_dir: Path, source: Source) -> None:
+    good, missing, damaged = source.chunk(), source.chunk(start=10, end=20), source.chunk(start=20, end=30)
+    source.fault(f"/{missing.id}/blocks.parquet", status=404)
+    assert fsdm("run", "--once", "-d", data_dir).returncode == 0
+    put_want(data_dir, good)
+    put_want(data_dir, missing)
+    put_want(data_dir, damaged)
+    (data_dir / "want" / damaged.id).write_bytes(damaged.to_json()[:-20])
+    (data_dir / "want" / "stray").mkdir()
+    done = fsdm("run", "--once", "-d", data_dir)
+    assert done.returncode == 4
+    assert f"{missing.id}: " in done.stderr
+    assert "HTTP 404" in done.stderr
+    assert f"{damaged.id}: Invalid JSON" in done.stderr
+    assert f"{data_dir}/want/stray: " in done.stderr
+    assert fsdm("ls", "-d", data_dir).stdout.split() == [good.id]
+    assert entries(data_dir / "want") == sorted([missing.id, damaged.id, "stray"])
+
+
+def test_run_once_says_what_refs_hold(data_dir: Path, source: Source) -> None:
+    chunk = source.chunk()
+    fsdm("run", "--once", "-d", data_dir)
+    put_want(data_dir, chunk)
+    assert fsdm("run", "--once", "-d", data_dir).returncode == 0
+    touch_delete(data_dir, chunk.id)
+    with shell_holding(chunk_dir(data_dir, chunk)) as holder:
+        done = fsdm("run", "--once", "-d", data_dir)
+        assert done.returncode == 4
+        assert f"{chunk.id}: refs hold it" in done.stderr
+        kill_group(holder)
+    assert fsdm("run", "--once", "-d", data_dir).returncode == 0
+    assert not chunk_dir(data_dir, chunk).exists()
+
+
+def test_run_once_is_stopped_by_a_signal(data_dir: Path, source: Source) -> None:
+    chunk = source.chunk()
+    stall = source.fault(f"/{chunk.id}/blocks.parquet", stall_at=5)
+    fsdm("run", "--once", "-d", data_dir)
+    put_want(data_dir, chunk)
+    with running("run", "--once", "-d", data_dir) as process:
+        assert stall.stalled.wait(PATIENCE_S)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE_S) == 4
+    assert entries(data_dir / "want") == [chunk.id]
+
+
+def test_run_tells_what_happens_a_line_an_event(data_dir: Path, source: Source) -> None:
+    chunk = source.chunk()
+    with reconciling(data_dir, "--json") as process:
+        put_want(data_dir, chunk)
+        eventually(lambda: chunk_dir(data_dir, chunk).exists() and not entries(data_dir / "want"))
+        process.terminate()
+        out, _ = process.communicate(timeout=PATIENCE_S)
+    kinds = [json.loads(line)["kind"] for line in out.splitlines()]
+    assert kinds == ["started", "file", "file", "available"]
+
+
+def test_an_output_that_knows_no_emoji_does_not_stop_the_reconciler(data_dir: Path, source: Source) -> None:
+    chunk = source.chunk()
+    fsdm("run", "--once", "-d", data_dir)
+    put_want(data_dir, chunk)
+    done = fsdm("run", "--once", "-d", data_dir, PYTHONIOENCODING="ascii", PYTHONUTF8="0")
+    assert done.returncode == 0, done.stderr
+    assert "available" in done.stderr
+
+
+def test_status_shows_every_state_and_who_reconciles(data_dir: Path, chunk: DataChunk, source: Source) -> None:
+    missing = source.chunk(start=50, end=60)
+    source.fault(f"/{missing.id}/blocks.parquet", status=410)
+    put_want(data_dir, missing)
+    eventually(lambda: entries(data_dir / "failed"))
+    seen = fsdm_json("status", "-d", data_dir)
+    states = {one["id"]: one["state"] for one in seen["chunks"]}
+    assert states == {chunk.id: "available", missing.id: "failed"}
+    assert json.loads(seen["reconciler"])["pid"] == os.getpid() == owner(data_dir)
+    done = fsdm("status", "-d", data_dir, missing.id)
+    assert "HTTP 410" in done.stdout
+    assert chunk.id not in done.stdout
+    assert fsdm("status", "-d", data_dir, an_id()).returncode == 3
+
+
+def test_wait_for_everything_and_for_one(data_dir: Path, chunk: DataChunk, source: Source) -> None:
+    assert fsdm_json("wait", "-d", data_dir) == {"converged": True, "chunks": {}}
+    assert fsdm_json("wait", "-d", data_dir, chunk.id) == {"converged": True, "chunks": {chunk.id: "available"}}
+    stalled = source.chunk(start=50, end=60)
+    source.fault(f"/{stalled.id}/blocks.parquet", stall_at=5)
+    put_want(data_dir, stalled)
+    done = fsdm("wait", "-d", data_dir, "--timeout", "0.1")
+    assert done.returncode == 4
+    assert "1 intent is pending" in done.stderr
+
+
+def test_protocol_and_schema_print_what_is_shipped(source: Source) -> None:
+    assert fsdm("protocol").stdout.startswith("# The on-disk protocol of fsdm, format 1")
+    assert "## Invariants" in fsdm_json("protocol")["protocol"]
+    schemas = fsdm_json("schema")
+    assert "id" not in schemas["want"]["required"]
+    assert {"dataset_id", "block_range", "files"} <= set(schemas["want"]["required"])
+    assert json.loads(fsdm("schema", "ready").stdout) == schemas["ready"]
+
+
+def test_a_reader_that_has_gone_is_no_error(data_dir: Path, chunk: DataChunk) -> None:
+    script = f"{sys.executable} -m fsdm ls -d {data_dir}; echo $? >&2"
+    done = subprocess.run(["sh", "-c", f"({script}) | true"], capture_output=True, text=True, timeout=120, check=False)
+    assert done.stderr == "0\n"
+
+
+def test_a_hold_without_a_command_is_shown_where_the_command_stands() -> None:
+    done = fsdm("hold", "-d", ".", "a" * 64, "0")
+    assert done.stderr == (
+        "usage: fsdm hold [-h] [-d DIR] [--json] DATASET BLOCK -- CMD [ARG ...]\nfsdm hold: error: which command?\n"
+    )
+    told = fsdm("hold", "--help").stdout
+    assert "FSDM_CHUNK_PATH" in told.partition("examples:")[0]
+    assert fsdm("ls", "-d", ".", "--", "true").stderr.endswith("fsdm ls: error: nothing follows `--` here\n")
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_streams_that_are_closed_are_no_error_and_nobody_writes_into_what_is_opened_next(
+    data_dir: Path, chunk: DataChunk, closed: str
+) -> None:
+    verbs = (f"hold {chunk.dataset_id} 0 -- cat /dev/null", "map", "run --once")
+    for verb in verbs:
+        directory = data_dir.parent / "another" if verb.startswith("run") else data_dir
+        script = f"FSDM_DATA_DIR={directory} exec {sys.executable} -m fsdm {verb} {closed}"
+        done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, timeout=60, check=False)
+        assert (done.returncode, "Traceback" in done.stderr) == (0, False), (verb, done.stderr)
+
+
+def test_a_stdout_that_is_full_is_told_in_a_line(data_dir: Path, chunk: DataChunk) -> None:
+    with open("/dev/full", "w") as full:
+        for verb in ("ls", "protocol"):
+            command = [*FSDM, verb, "-d", str(data_dir)]
+            done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+            told = done.stderr.splitlines()[-2:]
+            assert told[0] == "fsdm: stdout cannot be written: No space left on device", done.stderr
+            assert (done.returncode, told[1].strip()) == (1, "make room where the output goes, and run it again")
+
+
+def test_what_a_stream_has_no_characters_for_is_an_escape_and_a_path_keeps_its_bytes(
+    data_dir: Path, chunk: DataChunk
+) -> None:
+    assert "\\u2026" in fsdm("protocol", PYTHONIOENCODING="ascii").stdout
+    odd = data_dir.parent / os.fsdecode(b"n\xff")
+    odd.symlink_to(data_dir)
+    command = [*FSDM, "find", "-d", os.fsencode(odd), chunk.dataset_id, "0"]
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
+    done = subprocess.run(command, capture_output=True, env=environment, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert os.path.isdir(done.stdout.removesuffix(b"\n"))
+
+
+def test_a_reconciler_whose_events_nobody_reads_any_more_says_so_once_and_goes_on(
+    data_dir: Path, source: Source
+) -> None:
+    chunks = [source.chunk(start=start, end=start + 1) for start in range(2)]
+    with reconciling(data_dir, "--json") as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        for chunk in chunks:
+            put_want(data_dir, chunk)
+        assert fsdm("wait", "-d", data_dir, "--timeout", PATIENCE_S).returncode == 0
+        process.terminate()
+        assert process.stderr is not None
+        assert process.stderr.read() == "nobody reads stdout any more: events are told there no longer\n"
+        assert process.wait(PATIENCE_S) == 0
+
+
+def test_a_reconciler_whose_events_find_no_room_says_so_once_and_goes_on(data_dir: Path, source: Source) -> None:
+    fsdm("run", "--once", "-d", data_dir)
+    for start in range(4):
+        put_want(data_dir, source.chunk(start=start, end=start + 1))
+    command = [*FSDM, "run", "--once", "--json", "-d", str(data_dir)]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    said = "stdout cannot be written: No space left on device: events are told there no longer\n"
+    assert (done.returncode, done.stderr) == (0, said)
+    assert entries(data_dir / "want") == []
+
+
+def test_reading_verbs_load_neither_pydantic_nor_requests_nor_watchdog(data_dir: Path, chunk: DataChunk) -> None:
+    code = (
+        "import sys; from fsdm.cli.main import main; main(sys.argv[1:]); "
+        "print({'pydantic', 'requests', 'watchdog'} & set(sys.modules), file=sys.stderr)"
+    )
+    for verb in (["ls"], ["find", chunk.dataset_id, "0"], ["delete", an_id()], ["wait", chunk.id], ["status"]):
+        done = subprocess.run(
+            [sys.executable, "-c", code, *verb, "-d", str(data_dir)], capture_output=True, text=True, check=True
+        )
+        assert done.stderr.splitlines()[-1] == "set()", verb
+
+
+def test_what_is_shown_moves_no_cursor_and_is_no_error_whatever_it_is_called(data_dir: Path, source: Source) -> None:
+    names = [b"\xff\xfe", b"\x1b[2J\x1b]0;owned\x07", "\u202egnp.exe\u200b".encode(), b"a\nb\tc"]
+    with reconciling(data_dir):
+        for name in names:
+            (data_dir / "want" / os.fsdecode(name)).touch()
+    shown = fsdm("status", "-d", data_dir)
+    assert shown.returncode == 0, shown.stderr
+    lines = shown.stdout.splitlines()
+    assert len(lines) == len(names)
+    assert all(character.isprintable() for line in lines for character in line.replace("\t", ""))
+    paths = {oddity["path"] for oddity in fsdm_json("status", "-d", data_dir)["oddities"]}
+    assert paths == {f"{data_dir}/want/{os.fsdecode(name)}" for name in names}
+    done = fsdm("run", "-d", data_dir, "--once")
+    assert (done.returncode, "\x1b" in done.stderr) == (4, False)
+
+
+def test_what_a_server_says_moves_no_cursor(data_dir: Path) -> None:
+    with Host() as host:
+        host.default = b"HTTP/1.1 404 \x1b[2Jgone\r\nContent-Length: 0\r\n\r\n"
+        document = {"dataset_id": "d" * 64, "block_range": [0, 1], "files": {"x": f"{host.url}/x"}}
+        (data_dir / "want").mkdir(parents=True)
+        (data_dir / "want" / an_id()).write_text(json.dumps(document))
+        done = fsdm("run", "-d", data_dir, "--once")
+    assert "404" in done.stderr
+    assert "\x1b" not in done.stderr + fsdm("status", "-d", data_dir).stdout
+
+
+def test_every_verb_of_the_parser_is_carried_out_somewhere() -> None:
+    for name in VERBS:
+        verb = import_module(f"fsdm.cli.commands.{name}")
+        assert callable(verb.run)
+        assert verb.EXAMPLES.endswith("\n")
+        assert all(line.startswith("fsdm ") or "| fsdm " in line for line in verb.EXAMPLES.splitlines())
+    assert build_parser().prog == "fsdm"
+
+
+def test_a_verb_loads_no_other_verb() -> None:
+    code = "import sys; from fsdm.cli.main import build_parser; build_parser({'ls'}); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert {name for name in done.stdout.split() if name.startswith("fsdm.cli.commands.")} == {"fsdm.cli.commands.ls"}
+
+
+def test_retry_tries_again_at_once_what_fails_and_nothing_else(data_dir: Path, source: Source) -> None:
+    failing, waiting = source.chunk(files=1), source.chunk(files=1, size=10_000)
+    lost = source.files.pop(f"/{failing.id}/blocks.parquet")
+    with reconciling(data_dir, "--max-bytes", "5K"):
+        put_want(data_dir, waiting)
+        put_want(data_dir, failing)
+        eventually(lambda: entries(data_dir / "failed") == sorted([failing.id, waiting.id]))
+        place = (data_dir / "want" / waiting.id).stat().st_mtime_ns
+        source.files[f"/{failing.id}/blocks.parquet"] = lost
+        assert fsdm_json("retry", "-d", data_dir) == {"retried": [failing.id]}
+        assert fsdm("wait", "-d", data_dir, failing.id, "--timeout", PATIENCE_S).returncode == 0
+        assert (data_dir / "want" / waiting.id).stat().st_mtime_ns == place
+        done = fsdm("retry", "-d", data_dir, waiting.id, failing.id)
+        assert (done.returncode, done.stdout) == (3, f"{waiting.id}\n")
+        assert f"nothing is asked for {failing.id}" in done.stderr
+    assert fsdm("retry", "-d", data_dir, "x").returncode == 2

@@ -1,0 +1,93 @@
+"""What signals ask of a command that runs on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from tests.support.processes import begun
+from tests.support.waiting import PATIENCE_S
+
+SERVE = """
+import os, sys
+from fsdm.cli.signals import Signals
+signals = Signals()
+print("ready", flush=True)
+signals.serve(lambda: os.write(int(sys.argv[1]), b"again\\n"))
+os.write(int(sys.argv[1]), b"end\\n")
+"""
+LOOK = """
+import signal, sys
+from fsdm.cli.signals import asked_to_end
+asked = asked_to_end()
+print(asked.is_set())
+signal.raise_signal(int(sys.argv[1]))
+print(asked.is_set())
+"""
+# in a session of its own, whose terminal is standard input
+IN_A_TERMINAL = """
+import fcntl, os, signal, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+signal.signal(signal.SIGHUP, signal.SIG_IGN if sys.argv[1] == "1" else signal.SIG_DFL)  # whatever the tests inherit
+os.execv(sys.executable, [sys.executable, "-c", *sys.argv[2:]])
+"""
+
+
+def test_each_sighup_is_served_and_sigterm_and_sigint_end_it() -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        reader, writer = os.pipe()
+        with begun(
+            [sys.executable, "-c", SERVE, str(writer)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            pass_fds=[writer],
+            start_new_session=True,
+        ) as process:
+            os.close(writer)
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"ready\n"
+            with os.fdopen(reader, "rb") as told:
+                for _ in range(3):
+                    process.send_signal(signal.SIGHUP)
+                    assert told.readline() == b"again\n"
+                process.send_signal(number)
+                assert told.read() == b"end\n"
+            assert process.wait(PATIENCE_S) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_what_looks_again_and_again_sees_that_it_is_asked_to_end(number: int) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LOOK, str(int(number))], capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "False\nTrue\n")
+
+
+@pytest.mark.parametrize("is_nohup", [False, True])
+def test_a_terminal_that_goes_away_ends_it_unless_that_was_not_to_be(is_nohup: bool) -> None:
+    ours, theirs = os.openpty()
+    reader, writer = os.pipe()
+    with begun(
+        [sys.executable, "-c", IN_A_TERMINAL, str(int(is_nohup)), SERVE, str(writer)],
+        stdin=theirs,
+        stdout=subprocess.PIPE,
+        pass_fds=[writer],
+        start_new_session=True,
+    ) as process:
+        os.close(writer)
+        os.close(theirs)
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        with os.fdopen(reader, "rb") as told:
+            process.send_signal(signal.SIGHUP)
+            assert told.readline() == b"again\n"
+            os.close(ours)
+            if is_nohup:
+                assert told.readline() == b"again\n"
+                process.send_signal(signal.SIGTERM)
+            assert told.read() == b"end\n"
+        assert process.wait(PATIENCE_S) == 0

@@ -1,0 +1,97 @@
+"""The page for contributors: its verb is added and tested, its commands are run, and its suites are there."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tomllib
+from typing import TYPE_CHECKING
+
+import pytest
+
+import fsdm
+from tests.support.pages import PAGES, ROOT, sections
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PAGE = {section.title: section for section in sections("contributing.md")}
+SUITES = re.findall(r"^\| .*? \| `(.*?)` \|", PAGE["The suites"].text, re.MULTILINE)
+
+
+def _python(at: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=at, capture_output=True, text=True, timeout=280, check=False
+    )
+
+
+@pytest.fixture
+def fork(tmp_path: Path) -> Path:
+    """A copy of the sources, to change."""
+    for name in ("fsdm", "tests"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    return tmp_path
+
+
+def test_the_verb_of_the_page_is_added_by_what_the_page_says_and_passes_the_test_of_the_page(fork: Path) -> None:
+    for block in PAGE["Adding a verb"].of("python"):
+        if file := block.says("file"):
+            (fork / file).write_text(block.text)
+        else:
+            table = fork / str(block.says("line"))
+            head, brace, tail = table.read_text().rpartition("}\n")
+            table.write_text(head + block.text + brace + tail)
+    done = _python(fork, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_count.py")
+    assert done.returncode == 0, done.stdout + done.stderr
+    shown = _python(fork, "-m", "fsdm", "count", "--help").stdout
+    assert "--at-least N" in shown
+    assert "fsdm count -d data" in shown
+    assert ".SS fsdm count" in _python(fork, "-m", "fsdm", "man").stdout
+    rules = ("tests/system/test_architecture.py", "-k", "count or layers")
+    done = _python(fork, "-m", "pytest", "-q", "-p", "no:cacheprovider", *rules)
+    assert done.returncode == 0, done.stdout
+    for check in (["ruff", "check"], ["ruff", "format", "--check"]):
+        pytest.importorskip("ruff", reason="ruff is in the extra `dev`")
+        done = _python(fork, "-m", *check, "fsdm/cli/commands/count.py", "tests/test_count.py")
+        assert done.returncode == 0, done.stdout
+
+
+def test_what_is_to_be_run_before_a_commit_is_what_ci_runs() -> None:
+    ci = (ROOT / ".ci" / "run").read_text()
+    for block in PAGE["Beginning"].of("sh"):
+        assert block.how == ("once",)
+    [_, before] = PAGE["Beginning"].of("sh")
+    for command in before.text.strip().split(" && "):
+        as_in_ci = re.escape(command).replace("format", "format --check")
+        assert re.search(rf"^{as_in_ci}( \|\| \{{)?$", ci, re.MULTILINE), command
+    assert "'.[dev]'" in ci
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_a_suite_of_the_page_is_there(suite: str) -> None:
+    words = [word for word in shlex.split(suite) if "=" not in word]
+    assert words.pop(0) == "python"
+    if words[:2] == ["-m", "pytest"]:
+        assert all((ROOT / word).exists() for word in words if word.startswith("tests/"))
+        return
+    done = _python(ROOT, *words, "--help")
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_python_tool_that_has_a_command_of_its_own_is_on_the_page() -> None:
+    tools = {path.parent.name for path in (ROOT / "tools").glob("*/__main__.py")}
+    tools |= {path.stem for path in (ROOT / "tools").glob("*.py") if path.stem != "__init__"}
+    text = PAGES["contributing.md"].read_text()
+    assert len(tools) >= 4
+    assert {tool for tool in tools if f"python -m tools.{tool}" not in text} == set()
+
+
+def test_the_changelog_has_the_version_that_this_is() -> None:
+    titles = [section.title for section in sections("CHANGELOG.md") if section.level == 2]
+    assert titles[0] == "[Unreleased]"
+    assert f"[{fsdm.__version__}]" in titles[1]
+    assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"] == fsdm.__version__

@@ -1,0 +1,132 @@
+"""The dashboard and the alert rules: they ask for metrics that there are, and the rules fire when they should."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+from fsdm.monitoring.metrics import METRICS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+GRAFANA = Path(__file__).parents[2] / "tools" / "grafana"
+LABELS = {metric.name: metric.label for metric in METRICS}
+SERIES = {
+    series
+    for metric in METRICS
+    for series in (
+        [f"{metric.name}_{part}" for part in ("bucket", "sum", "count")]
+        if metric.kind == "histogram"
+        else [metric.name]
+    )
+}
+promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
+
+
+def dashboard() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((GRAFANA / "dashboard.json").read_text())
+    return found
+
+
+def rules() -> list[dict[str, Any]]:
+    [group] = yaml.safe_load((GRAFANA / "alerts.yml").read_text())["groups"]
+    found: list[dict[str, Any]] = group["rules"]
+    return found
+
+
+def expressions() -> Iterator[str]:
+    for panel in dashboard()["panels"]:
+        for target in panel.get("targets", ()):
+            yield target["expr"]
+    for rule in rules():
+        yield rule["expr"]
+
+
+def named(expression: str) -> set[str]:
+    return set(re.findall(r"\bfsdm_\w+", re.sub(r'"[^"]*"', '""', expression)))
+
+
+@pytest.mark.parametrize("expression", list(expressions()))
+def test_what_is_asked_for_is_there(expression: str) -> None:
+    assert named(expression) <= SERIES
+    for name, selector in re.findall(r"\b(fsdm_\w+?)(?:_bucket|_sum|_count)?\{([^}]*)\}", expression):
+        labels = set(re.findall(r"(\w+)\s*(?:=|!=|=~|!~)", selector))
+        assert labels <= {"instance", LABELS[name]}
+
+
+def test_a_metric_that_is_not_there_would_be_found() -> None:
+    assert named('rate(fsdm_chunks_total{state="failed"}[5m])') - SERIES == {"fsdm_chunks_total"}
+    assert named('up{job="fsdm_x"}') == set()
+
+
+def test_every_metric_is_on_the_dashboard() -> None:
+    shown = set().union(*map(named, (target["expr"] for p in dashboard()["panels"] for target in p.get("targets", ()))))
+    asked = {re.sub(r"_(bucket|sum|count)$", "", name) for name in shown}
+    assert {metric.name for metric in METRICS} - asked == set()
+
+
+def test_the_panels_are_beside_each_other() -> None:
+    taken: dict[tuple[int, int], str] = {}
+    panels = dashboard()["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    for panel in panels:
+        at = panel["gridPos"]
+        assert at["x"] + at["w"] <= 24
+        for x in range(at["x"], at["x"] + at["w"]):
+            for y in range(at["y"], at["y"] + at["h"]):
+                assert taken.setdefault((x, y), panel["title"]) == panel["title"]
+
+
+def test_the_dashboard_is_of_no_one_s_prometheus() -> None:
+    assert {panel["datasource"]["uid"] for panel in dashboard()["panels"] if panel["type"] != "row"} == {
+        "${datasource}"
+    }
+
+
+def test_each_rule_says_what_is_wrong_and_how_bad_it_is() -> None:
+    names = [rule["alert"] for rule in rules()]
+    assert len(set(names)) == len(names)
+    for rule in rules():
+        assert rule["labels"]["severity"] in {"critical", "warning", "info"}
+        assert "{{ $labels.instance }}" in rule["annotations"]["summary"]
+
+
+def test_each_rule_is_tested_to_fire() -> None:
+    text = (GRAFANA / "alerts_test.yml").read_text()
+    assert [rule["alert"] for rule in rules() if rule["alert"] not in text] == []
+
+
+@promtool
+def test_promtool_takes_the_rules() -> None:
+    done = subprocess.run(
+        ["promtool", "check", "rules", GRAFANA / "alerts.yml"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@promtool
+def test_the_rules_fire_when_they_should_and_else_do_not() -> None:
+    done = subprocess.run(
+        ["promtool", "test", "rules", "alerts_test.yml"], cwd=GRAFANA, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@promtool
+def test_a_rule_that_does_not_fire_would_be_found(tmp_path: Path) -> None:
+    rules_text = (GRAFANA / "alerts.yml").read_text()
+    assert "fsdm_healthy == 0" in rules_text
+    (tmp_path / "alerts.yml").write_text(rules_text.replace("fsdm_healthy == 0", "fsdm_healthy == 2"))
+    shutil.copy(GRAFANA / "alerts_test.yml", tmp_path)
+    done = subprocess.run(
+        ["promtool", "test", "rules", "alerts_test.yml"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode != 0

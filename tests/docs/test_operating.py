@@ -1,0 +1,411 @@
+"""The page for operators: each recovery is run on the bad state that it is for, and its numbers are compared."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from fsdm import Client, DataChunk, DataManager, Limits
+from fsdm.cli.main import EXIT_CODES
+from fsdm.store.flock import SAFE_FILE_SYSTEMS
+from tests.support.chunks import chunk_dir, failure, files_of, touch_delete
+from tests.support.pages import PAGES, sections
+from tests.support.processes import owner, reconciling, shell_holding
+from tests.support.source import expected
+from tests.support.waiting import PATIENCE_S, eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.support.source import Source
+
+PAGE = PAGES["operating.md"].read_text(encoding="utf-8")
+SECTIONS = {section.title: section for section in sections("operating.md")}
+OTHERS = {"Limits of the system", "Room", "Settings", "Upgrades"}
+RECOVERIES = {title: one for title, one in SECTIONS.items() if one.level == 3 and title not in OTHERS}
+
+
+@dataclass
+class Site:
+    """A place with a data directory, in which one chunk is here, and what a page's commands are to do there."""
+
+    at: Path
+    source: Source
+    chunk: DataChunk
+    more: DataChunk
+    stack: ExitStack
+    names: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def data(self) -> Path:
+        return self.at / "data"
+
+    def reconcile(self) -> subprocess.Popen[str]:
+        """`fsdm run`, beside the page's commands."""
+        return self.stack.enter_context(reconciling(self.data))
+
+    def want(self, chunk: DataChunk) -> None:
+        """Ask for it."""
+        with Client(self.data) as client:
+            client.download_chunk(chunk)
+
+    def delete(self, chunk: DataChunk) -> None:
+        """Ask for it to be gone."""
+        with Client(self.data) as client:
+            client.delete_chunk(chunk.id)
+
+    def run(self, script: str) -> subprocess.CompletedProcess[str]:
+        """The page's commands, by copy and paste; what they leave running is stopped."""
+        environment = {
+            **os.environ,
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "ID": self.chunk.id,
+            "DATASET": self.chunk.dataset_id,
+            **self.names,
+        }
+        end = "trap 'for job in $(jobs -p); do kill $job; done; wait' EXIT\n"
+        return subprocess.run(
+            ["bash", "-emc", end + script],
+            cwd=self.at, env=environment, capture_output=True, text=True, timeout=280, check=False,
+        )  # fmt: skip
+
+    def here(self, data: str = "data") -> dict[str, dict[str, bytes]]:
+        """What is available: the files of each chunk."""
+        found = {}
+        with Client(self.at / data) as client:
+            for place in client.available_places():
+                ref = client.find_chunk(place.dataset_id, place.block_range.start)
+                assert ref is not None
+                with ref:
+                    found[ref.id] = files_of(ref.path)
+        return found
+
+    def bytes_of(self, *chunks: DataChunk) -> dict[str, dict[str, bytes]]:
+        """What is to be available."""
+        return {chunk.id: expected(chunk, self.source) for chunk in chunks}
+
+
+@pytest.fixture
+def site(tmp_path: Path, source: Source) -> Iterator[Site]:
+    with ExitStack() as stack:
+        yield make_site(tmp_path, source, stack)
+
+
+def make_site(at: Path, source: Source, stack: ExitStack, size: int = 1000) -> Site:
+    chunk, more = source.chunk(size=size), source.chunk(start=10, end=20, size=size)
+    with DataManager(at / "data") as dm:
+        dm.download_chunk(chunk)
+        assert dm.wait(chunk.id, PATIENCE_S)
+    (at / "chunk.json").write_bytes(chunk.to_json())
+    return Site(at, source, chunk, more, stack)
+
+
+# --------------------------------------------------------------------------------------- the bad states, and their ends
+# Each makes the state, and gives what is to hold after the page's commands have been run.
+
+
+def all_is_here(site: Site) -> Callable[[], None]:
+    def check() -> None:
+        assert site.here() == site.bytes_of(site.chunk, site.more)
+
+    return check
+
+
+def killed(site: Site) -> Callable[[], None]:
+    process = site.reconcile()
+    fault = site.source.fault(f"/{site.more.id}/blocks.parquet", stall_at=100)
+    site.want(site.more)
+    assert fault.stalled.wait(PATIENCE_S)
+    process.kill()
+    process.wait(PATIENCE_S)
+    fault.gate.set()
+    del site.source.faults[f"/{site.more.id}/blocks.parquet"]
+    assert owner(site.data) == process.pid  # LOCK still names the dead one
+    return all_is_here(site)
+
+
+def full(site: Site) -> Callable[[], None]:
+    site.reconcile()
+    site.want(site.more)
+    told = eventually(lambda: failure(site.data, site.more.id))
+    assert told["kind"] in {"disk", "room"}
+    site.names["OLD"] = site.chunk.id
+
+    def check() -> None:
+        assert site.here() == site.bytes_of(site.more)
+
+    return check
+
+
+def read_only(site: Site) -> Callable[[], None]:
+    site.want(site.more)
+    subprocess.run(["mount", "-o", "remount,ro", site.at], check=True)
+    site.names["DISK"] = str(site.at)
+    assert site.run("fsdm run -d data").returncode == 6
+    return all_is_here(site)
+
+
+def lock_removed(site: Site) -> Callable[[], None]:
+    site.reconcile()
+    (site.data / "LOCK").unlink()
+    site.want(site.more)
+    return all_is_here(site)
+
+
+def format_lost(site: Site) -> Callable[[], None]:
+    site.want(site.more)
+    (site.data / "fsdm.json").unlink()
+    done = site.run("fsdm run -d data")
+    assert (done.returncode, '{"format": 1}' in done.stderr) == (6, True)
+    return all_is_here(site)
+
+
+def format_unknown(site: Site) -> Callable[[], None]:
+    site.want(site.more)
+    (site.data / "fsdm.json").write_text('{"format": 2}')
+    before = sorted(path for path in site.data.rglob("*"))
+
+    def check() -> None:
+        assert sorted(path for path in site.data.rglob("*")) == before
+        (site.data / "fsdm.json").write_text('{"format": 1}')
+        assert site.here() == site.bytes_of(site.chunk)
+
+    return check
+
+
+def damaged(site: Site) -> Callable[[], None]:
+    with (chunk_dir(site.data, site.chunk) / "data" / "blocks.parquet").open("ab") as file:
+        file.write(b"more")
+    files = dict(site.source.files)
+    site.source.files.clear()
+    site.reconcile()
+    eventually(lambda: failure(site.data, site.chunk.id) and site.here() == {})
+    site.source.files.update(files)
+
+    def check() -> None:
+        assert site.here() == site.bytes_of(site.chunk)
+
+    return check
+
+
+def not_converging(site: Site) -> Callable[[], None]:
+    site.reconcile()
+    files = site.source.files
+    good = {path: files.pop(path) for path in list(files) if site.more.id in path}
+    site.want(site.more)
+    eventually(lambda: failure(site.data, site.more.id))
+    site.names["ID"] = site.more.id
+    urls = {name: f"{site.source.url}/moved/{name}" for name in site.more.files}
+    files |= {f"/moved/{Path(path).name}": content for path, content in good.items()}
+    mended = DataChunk(id=site.more.id, dataset_id=site.more.dataset_id, block_range=(10, 20), files=urls)
+    (site.at / "mended.json").write_bytes(mended.to_json())
+
+    def check() -> None:
+        files.update(good)
+        assert site.here() == site.bytes_of(site.chunk, site.more)
+
+    return check
+
+
+def held(site: Site) -> Callable[[], None]:
+    site.reconcile()
+    holder = site.stack.enter_context(shell_holding(chunk_dir(site.data, site.chunk)))
+    site.delete(site.chunk)
+
+    def check() -> None:
+        assert site.here() == {}
+        holder.wait(PATIENCE_S)
+
+    return check
+
+
+def held_back(site: Site) -> Callable[[], None]:
+    many = [site.source.chunk(start=start, end=start + 1, files=1, size=10) for start in range(100, 260)]
+    with DataManager(site.data, limits=Limits(durability="none")) as dm:
+        for chunk in many:
+            dm.download_chunk(chunk)
+        dm.wait_converged(PATIENCE_S)
+    site.reconcile()
+    for chunk in many:
+        touch_delete(site.data, chunk.id)
+    with Client(site.data) as client:
+        eventually(lambda: client.status().braked)
+
+    def check() -> None:
+        assert site.here() == site.bytes_of(site.chunk)
+
+    return check
+
+
+def not_meant(site: Site) -> Callable[[], None]:
+    site.reconcile()
+    asked = site.source.asked.total()
+    site.stack.enter_context(shell_holding(chunk_dir(site.data, site.chunk)))
+    site.delete(site.chunk)
+    assert site.here() == {}
+
+    def check() -> None:
+        assert site.here() == site.bytes_of(site.chunk)
+        assert site.source.asked.total() == asked
+
+    return check
+
+
+def strange(site: Site) -> Callable[[], None]:
+    (site.data / "want" / "strange name").mkdir()
+    (site.data / "chunks" / "strange").touch()
+
+    def check() -> None:
+        with Client(site.data) as client:
+            assert client.status().oddities == ()
+        assert site.here() == site.bytes_of(site.chunk)
+
+    return check
+
+
+def clock(site: Site) -> Callable[[], None]:
+    site.names["ID"] = site.more.id
+    site.reconcile()
+    for name in site.more.files:
+        site.source.fault(f"/{site.more.id}/{name}", status=404)
+    site.want(site.more)
+    told = eventually(lambda: failure(site.data, site.more.id))
+    assert told["next_attempt_at"] - told["last_at"] > 60
+    site.source.faults.clear()
+    return all_is_here(site)
+
+
+def backup(site: Site) -> Callable[[], None]:
+    with DataManager(site.data) as dm:
+        dm.download_chunk(site.more)
+        assert dm.wait(site.more.id, PATIENCE_S)
+    (chunk_dir(site.data, site.chunk) / "data" / "logs.parquet").unlink()  # it was copied while it was erased
+    assert site.here() != site.bytes_of(site.chunk, site.more)
+
+    def check() -> None:
+        assert site.here("restored") == site.bytes_of(site.chunk, site.more)
+
+    return check
+
+
+def moved(site: Site) -> Callable[[], None]:
+    site.want(site.more)
+
+    def check() -> None:
+        assert site.here("elsewhere") == site.bytes_of(site.chunk, site.more)
+        assert not site.data.exists()
+
+    return check
+
+
+def started_over(site: Site) -> Callable[[], None]:
+    shutil.rmtree(chunk_dir(site.data, site.chunk))
+    (site.data / "delete").rmdir()
+    (site.data / "delete").touch()
+
+    def check() -> None:
+        assert site.here() == site.bytes_of(site.chunk)
+
+    return check
+
+
+STATES: dict[str, Callable[[Site], Callable[[], None]]] = {
+    "The reconciler was killed, or the machine went down": killed,
+    "The disk is full": full,
+    "The disk is read-only": read_only,
+    "LOCK was removed": lock_removed,
+    "fsdm.json is lost": format_lost,
+    "The format is not known": format_unknown,
+    "A chunk is damaged": damaged,
+    "A want does not converge": not_converging,
+    "A deleted chunk does not go": held,
+    "A delete that was not meant": not_meant,
+    "Deletes are held back": held_back,
+    "Strange files in the data directory": strange,
+    "The clock jumped": clock,
+    "Restored from a backup": backup,
+    "Moved to another place": moved,
+    "Started over": started_over,
+}
+ON_A_SMALL_DISK = {"The disk is full", "The disk is read-only"}
+
+
+def test_every_recovery_has_its_bad_state() -> None:
+    assert set(RECOVERIES) == set(STATES)
+
+
+@pytest.mark.parametrize("title", STATES)
+def test_a_recovery_ends_the_bad_state_that_it_is_for(title: str, source: Source, tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        if title in ON_A_SMALL_DISK:
+            mount = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", tmp_path]
+            if subprocess.run(mount, capture_output=True, check=False).returncode:
+                pytest.skip("only root may mount a small disk")
+            stack.callback(subprocess.run, ["umount", tmp_path], check=True)
+        site = make_site(tmp_path, source, stack, size=900_000 if title == "The disk is full" else 1000)
+        check = STATES[title](site)
+        [block] = RECOVERIES[title].of("sh")
+        done = site.run(block.text)
+        assert done.returncode == 0, done.stderr
+        check()
+
+
+@pytest.mark.parametrize("title", sorted(OTHERS))
+def test_the_other_commands_of_the_page_run(title: str, site: Site) -> None:
+    site.want(site.more)
+    if title in {"Upgrades", "Settings"}:
+        site.names["OLD"] = site.names["RECONCILER"] = str(site.reconcile().pid)
+    [block] = SECTIONS[title].of("sh")
+    done = site.run(block.text)
+    assert done.returncode == 0, done.stderr
+    assert title == "Limits of the system" or site.here() == site.bytes_of(site.chunk, site.more)
+
+
+def test_every_block_of_the_page_is_run() -> None:
+    with_blocks = {title for title, section in SECTIONS.items() if section.blocks}
+    assert with_blocks == {*STATES, *OTHERS}
+    assert all(block.language == "sh" for section in SECTIONS.values() for block in section.blocks)
+
+
+# ------------------------------------------------------------------------------------------------------ what it says
+
+
+def test_the_page_names_the_exit_codes_and_the_file_systems_that_there_are() -> None:
+    assert re.findall(r"^\| (\d+) \|", PAGE, re.MULTILINE) == re.findall(r"^  (\d+)  ", EXIT_CODES, re.MULTILINE)
+    named = re.search(r"Known to be safe, on one machine: ([^.]+)\.", PAGE)
+    assert named is not None
+    assert set(re.split(r",\s+", named[1])) == SAFE_FILE_SYSTEMS
+
+
+def _bound(what: str) -> int:
+    found = re.search(rf"^\| {what} of the reconciler \|.*\bunder (\d+)", PAGE, re.MULTILINE)
+    assert found is not None
+    return int(found[1])
+
+
+def test_a_reconciler_under_load_keeps_to_the_sizes_that_the_page_says(data_dir: Path, source: Source) -> None:
+    limits = Limits()
+    chunks = [source.chunk(start=start, end=start + 1, files=4, size=300_000) for start in range(2 * limits.jobs)]
+    faults = {path: source.fault(path, stall_at=150_000) for path in source.files}
+    with reconciling(data_dir) as process:
+        with Client(data_dir) as client:
+            for chunk in chunks:
+                client.download_chunk(chunk)
+        running = limits.connections
+        eventually(lambda: sum(fault.stalled.is_set() for fault in faults.values()) >= running)
+        proc = Path(f"/proc/{process.pid}")
+        status = (proc / "status").read_text()
+        assert len(list((proc / "fd").iterdir())) < _bound("descriptors")
+        assert int(re.findall(r"Threads:\s+(\d+)", status)[0]) < _bound("threads")
+        assert int(re.findall(r"VmHWM:\s+(\d+)", status)[0]) < _bound("memory") * 1000
+        for fault in faults.values():
+            fault.gate.set()

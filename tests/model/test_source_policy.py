@@ -1,0 +1,331 @@
+"""What may be asked and connected to: by scheme, host and address; and that no road leads around it."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import os
+import socket
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fsdm import DataManager, Limits
+from fsdm.concurrency.cancellation import Stop
+from fsdm.model.errors import InvalidInputError, PolicyError, TransferError
+from fsdm.model.source_policy import Policy, check_pattern, is_public
+from fsdm.transfer.http.session import Sessions
+from tests.support.chunks import failure
+from tests.support.processes import fsdm
+from tests.support.servers import Host, kept_asked, no_environment, reply
+from tests.support.source import Source
+from tests.support.waiting import PATIENCE_S, eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+__all__ = ["no_environment"]  # a fixture of all that is here
+
+PRIVATE = [
+    *("0.0.0.0", "0.1.2.3", "10.1.2.3", "100.64.0.1", "127.0.0.1", "127.255.0.1", "169.254.169.254", "172.31.0.1"),
+    *("192.168.0.1", "192.0.0.8", "192.0.2.1", "198.18.0.1", "224.0.0.1", "239.1.1.1", "240.0.0.1", "255.255.255.255"),
+    *("::", "::1", "::7f00:1", "::8.8.8.8", "fe80::1", "fe80::1%1", "fec0::1", "fd00:ec2::254", "ff02::1", "100::1"),
+    *("::ffff:127.0.0.1", "::ffff:a9fe:a9fe", "64:ff9b::10.0.0.1", "64:ff9b:1::808:808", "2002:7f00:1::1"),
+    *("2001:db8::1", "3fff::1", "2001::1", "2606:4700::1111%1", "no address", "", "2130706433", "0177.0.0.1"),
+]
+PUBLIC = [
+    *("8.8.8.8", "1.1.1.1", "172.32.0.1", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808", "2002:808:808::1"),
+]
+
+
+# ---------------------------------------------------------------------------------------------------------- addresses
+
+
+@pytest.mark.parametrize("address", PRIVATE)
+def test_what_is_not_known_to_be_public_is_private(address: str) -> None:
+    assert not is_public(address)
+
+
+@pytest.mark.parametrize("address", PUBLIC)
+def test_public_addresses_are_public_whatever_they_wear(address: str) -> None:
+    assert is_public(address)
+
+
+@given(st.ip_addresses(v=4))
+def test_an_address_is_the_same_in_ipv6s_clothes(address: ipaddress.IPv4Address) -> None:
+    number = int(address)
+    dressed = [f"::ffff:{address}", f"64:ff9b::{address}", str(ipaddress.IPv6Address((0x2002 << 112) | (number << 80)))]
+    assert {is_public(one) for one in dressed} == {is_public(str(address))}
+
+
+@given(st.text(max_size=40) | st.ip_addresses().map(str))
+def test_no_text_is_too_odd_to_be_judged(text: str) -> None:
+    public = is_public(text)
+    assert Policy(deny_private=False).addresses("h", [text]) == [text]
+    if public:
+        assert Policy(deny_private=True).addresses("h", [text]) == [text]
+    else:
+        with pytest.raises(PolicyError, match="--deny-private"):
+            Policy(deny_private=True).addresses("h", [text])
+
+
+def test_of_a_name_with_several_addresses_only_the_public_ones_are_asked() -> None:
+    assert Policy(deny_private=True).addresses("h", ["10.0.0.1", "8.8.8.8"]) == ["8.8.8.8"]
+    assert Policy(deny_private=True).addresses("h", []) == []
+
+
+# -------------------------------------------------------------------------------------------------------------- hosts
+
+
+@pytest.mark.parametrize(
+    ("pattern", "url", "allowed"),
+    [
+        ("files.example.org", "https://files.example.org/x", True),
+        ("files.example.org", "https://FILES.example.org./x", True),
+        ("Files.Example.org", "http://files.example.org:8080/", True),
+        ("files.example.org", "https://user:word@files.example.org/", True),
+        ("files.example.org", "https://files.example.org@evil.net/", False),
+        ("files.example.org", "https://files.example.org.evil.net/", False),
+        ("files.example.org", "https://a.files.example.org/", False),
+        ("*.example.org", "https://a.b.example.org/", True),
+        ("*.example.org", "https://example.org/", False),
+        ("*.example.org", "https://badexample.org/", False),
+        ("files.example.org:8080", "http://files.example.org:8080/", True),
+        ("files.example.org:8080", "http://files.example.org/", False),
+        ("files.example.org:443", "https://files.example.org/", True),
+        ("files.example.org:80", "https://files.example.org/", False),
+        ("files.example.org:80", "http://files.example.org:0/", False),
+        ("127.0.0.1", "http://127.0.0.1:99/", True),
+        ("127.0.0.1", "http://2130706433/", False),
+        ("127.0.0.1", "http://0177.0.0.1/", False),
+        ("[::1]:80", "http://[0:0::1]/", True),
+        ("[::1]", "http://[::2]/", False),
+    ],
+)
+def test_a_pattern_is_a_host_or_all_below_a_domain_and_perhaps_a_port(pattern: str, url: str, allowed: bool) -> None:
+    policy = Policy(hosts=("other.example", pattern))
+    if allowed:
+        policy.check_url(url)
+    else:
+        with pytest.raises(PolicyError, match="--allow-host"):
+            policy.check_url(url)
+
+
+@pytest.mark.parametrize("url", ["ftp://h/", "file:///etc/passwd", "gopher://h/", "//h/", "", "h", "javascript:0"])
+def test_only_http_and_https_are_asked_for_whatever_else_is_allowed(url: str) -> None:
+    with pytest.raises(PolicyError, match="neither http nor https"):
+        Policy().check_url(url)
+
+
+@pytest.mark.parametrize(
+    "pattern", ["", "*", "*.", "http://h", "h/", "h:", "h:0", "h:65536", "a b", "*.[::1]", "a.*.b", "é.org", "h\n"]
+)
+def test_what_is_no_pattern_is_refused_at_once(pattern: str) -> None:
+    with pytest.raises(InvalidInputError, match="no pattern of hosts"):
+        check_pattern(pattern)
+    with pytest.raises(InvalidInputError):
+        Policy(hosts=(pattern,))
+
+
+def test_a_pattern_that_is_none_ends_the_manager_and_the_command_line_and_leaves_no_lock(data_dir: Path) -> None:
+    with pytest.raises(InvalidInputError, match="no pattern of hosts"):
+        DataManager(data_dir, limits=Limits(allow_hosts=("*",)))
+    with DataManager(data_dir) as dm:
+        assert dm.reconciling
+    done = fsdm("run", "-d", data_dir, "--once", "--allow-host", "http://h/")
+    assert (done.returncode, "no pattern of hosts" in done.stderr) == (2, True)
+
+
+# ------------------------------------------------------------------------------------------------------ on the network
+
+
+@pytest.fixture
+def host() -> Iterator[Host]:
+    with Host() as host:
+        yield host
+
+
+def ask(policy: Policy, url: str, sessions: Sessions | None = None) -> bytes:
+    sessions = sessions or Sessions(connect_timeout_s=PATIENCE_S, idle_timeout_s=PATIENCE_S, policy=policy)
+    with sessions.get(url, {}, Stop()) as answer:
+        return answer.read()
+
+
+@pytest.fixture
+def resolves(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
+    """Let names resolve to what is said, one answer after the other; what was asked for."""
+
+    def names(**answers: list[list[str]]) -> list[str]:
+        asked: list[str] = []
+        real = socket.getaddrinfo
+
+        def lookup(name: str, port: int, *args: Any, **kwargs: Any) -> list[Any]:
+            label = name.partition(".")[0]
+            if label not in answers:
+                return real(name, port, *args, **kwargs)
+            asked.append(name)
+            found = answers[label].pop(0) if len(answers[label]) > 1 else answers[label][0]
+            return [row for address in found for row in real(address, port, *args, **kwargs)]
+
+        monkeypatch.setattr(socket, "getaddrinfo", lookup)
+        return asked
+
+    return names
+
+
+@pytest.fixture
+def connected(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The addresses that anything was about to connect to; none is reached."""
+    tried: list[str] = []
+
+    def connect(sock: object, address: tuple[str, int], timeout_s: float | None) -> None:
+        tried.append(address[0])
+        raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
+
+    monkeypatch.setattr("fsdm.transfer.http.connection._connect", connect)
+    return tried
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "localhost",
+        "127.0.0.1",
+        "127.1",
+        "2130706433",
+        "0x7f000001",
+        "0177.0.0.1",
+        "0.0.0.0",
+        "[::1]",
+        "[::ffff:7f00:1]",
+    ],
+)
+def test_loopback_is_refused_however_it_is_written(name: str, host: Host) -> None:
+    url = f"http://{name}:{host.where.partition(':')[2]}/"
+    with pytest.raises(PolicyError, match="not a public address") as e:
+        ask(Policy(deny_private=True), url)
+    assert not e.value.transient
+    assert host.asked == []
+
+
+def test_a_name_is_judged_by_the_address_that_is_connected_to_each_time(
+    resolves: Callable[..., list[str]], connected: list[str]
+) -> None:
+    asked = resolves(rebind=[["8.8.8.8"], ["127.0.0.1"], ["10.0.0.1", "9.9.9.9"]])
+    sessions = Sessions(connect_timeout_s=1, idle_timeout_s=1, policy=Policy(deny_private=True))
+    with pytest.raises(TransferError, match="refused") as first:
+        ask(Policy(), "http://rebind.example/", sessions)
+    assert not isinstance(first.value, PolicyError)
+    with pytest.raises(PolicyError, match=r"rebind.example is at 127.0.0.1"):
+        ask(Policy(), "http://rebind.example/", sessions)
+    with pytest.raises(TransferError):
+        ask(Policy(), "http://rebind.example/", sessions)
+    assert len(asked) == 3, "each connection asks once, and connects to what it was told"
+    assert connected == ["8.8.8.8", "9.9.9.9"]
+
+
+def test_a_redirect_is_under_the_same_policy(host: Host) -> None:
+    with Host() as other:
+        host.answers["/x"] = reply(b"", "302 Found", Location=f"{other.url}/secret")
+        assert ask(Policy(), f"{host.url}/x") == b"body"
+        other.asked.clear()
+        policy = Policy(hosts=(host.where,))
+        assert ask(policy, f"{host.url}/y") == b"body"
+        with pytest.raises(PolicyError, match=rf"^{host.url}/x: .*{other.where} is no host"):
+            ask(policy, f"{host.url}/x")
+        assert other.asked == []
+
+
+def test_a_redirect_over_a_kept_connection_is_under_the_same_policy(host: Host) -> None:
+    with Host() as other, kept_asked() as kept:
+        host.answers["/x"] = reply(b"", "302 Found", Location=f"{other.url}/secret")
+        policy = Policy(hosts=(host.where,))
+        sessions = Sessions(connect_timeout_s=PATIENCE_S, idle_timeout_s=PATIENCE_S, policy=policy)
+        assert ask(policy, f"{host.url}/y", sessions) == b"body"
+        with pytest.raises(PolicyError):
+            ask(policy, f"{host.url}/x", sessions)
+        assert (kept, other.asked) == (["/x"], [])
+
+
+@pytest.mark.parametrize("target", ["file:///etc/passwd", "ftp://h/x", "gopher://h:70/x", "data:text/plain,x"])
+def test_a_redirect_to_another_scheme_is_refused(host: Host, target: str) -> None:
+    host.answers["/x"] = reply(b"", "302 Found", Location=target)
+    with pytest.raises(TransferError) as e:
+        ask(Policy(), f"{host.url}/x")
+    assert not e.value.transient
+
+
+def test_a_redirect_to_a_private_address_is_refused(
+    host: Host, resolves: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "fsdm.model.source_policy.is_public", lambda address: address == "127.0.0.1"
+    )  # the first host is public
+    port = host.where.partition(":")[2]
+    host.answers["/x"] = reply(b"", "302 Found", Location=f"http://inner.example:{port}/latest/meta-data")
+    asked = resolves(inner=[["127.0.0.2"]])
+    with pytest.raises(PolicyError, match=r"inner.example is at 127.0.0.2"):
+        ask(Policy(deny_private=True), f"{host.url}/x")
+    assert len(host.asked) == len(asked) == 1
+
+
+def test_a_proxy_is_asked_for_allowed_hosts_only_and_never_where_addresses_are_to_be_public(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", f"http://user:secret@{host.where}")
+    policy = Policy(hosts=("files.example",))
+    assert ask(policy, "http://files.example/x") == b"body"
+    assert host.asked[0].startswith(b"GET http://files.example/x HTTP/1.1")
+    with pytest.raises(PolicyError, match="--allow-host"):
+        ask(policy, "http://evil.example/x")
+    with pytest.raises(PolicyError, match=f"by way of the proxy http://{host.where}") as e:
+        ask(Policy(deny_private=True), "http://files.example/x")
+    assert "secret" not in str(e.value)
+    assert len(host.asked) == 1
+
+
+# ------------------------------------------------------------------------------------------------------------ the whole
+
+
+def test_a_refused_want_is_a_failure_for_good_that_names_the_policy_and_holds_up_no_other(
+    data_dir: Path, source: Source
+) -> None:
+    with Source() as other:
+        good, refused = source.chunk(files=1), other.chunk(start=10, end=20, files=1)
+        allowed = source.url.removeprefix("http://")
+        with DataManager(data_dir, limits=Limits(allow_hosts=(allowed,))) as dm:
+            dm.download_chunk(refused)
+            dm.download_chunk(good)
+            assert dm.wait(good.id, PATIENCE_S)
+            told = eventually(lambda: failure(data_dir, refused.id))
+            assert "refused by the policy" in told["error"]
+            assert "--allow-host" in told["error"]
+            assert (told["kind"], told["transient"]) == ("transfer", False)
+        assert not other.asked
+        with DataManager(data_dir) as dm:
+            dm.download_chunk(refused)
+            assert dm.wait(refused.id, PATIENCE_S), "without the policy it is taken"
+
+
+def test_a_mirror_that_is_allowed_serves_where_the_first_source_is_refused(data_dir: Path, source: Source) -> None:
+    chunk = source.chunk(files=1)
+    name, file = next(iter(chunk.files.items()))
+    mirrored = file.model_copy(update={"url": "http://refused.example/x", "mirrors": (file.url,)})
+    chunk = chunk.model_copy(update={"files": {name: mirrored}})
+    with DataManager(data_dir, limits=Limits(allow_hosts=("127.0.0.1",))) as dm:
+        dm.download_chunk(chunk)
+        assert dm.wait(chunk.id, PATIENCE_S)
+
+
+def test_the_command_line_takes_the_policy(data_dir: Path, source: Source) -> None:
+    chunk = source.chunk(files=1)
+    (data_dir / "want").mkdir(parents=True)
+    (data_dir / "want" / chunk.id).write_bytes(chunk.to_json())
+    done = fsdm("run", "-d", data_dir, "--once", "--deny-private")
+    assert (done.returncode, "127.0.0.1, which is not a public address" in done.stderr) == (4, True)
+    (data_dir / "want" / chunk.id).touch()
+    done = fsdm("run", "-d", data_dir, "--once", "--allow-host", "files.example", "--allow-host", "127.0.0.1")
+    assert done.returncode == 0, done.stderr

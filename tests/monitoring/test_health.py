@@ -1,0 +1,145 @@
+"""Health that tells the truth: of a loop that rests, is stuck, fails, has ended; of a disk that is gone or hangs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import fsdm.reconcile.loop
+from fsdm import DataManager
+from fsdm.monitoring.health import DiskLook, health, look_at_disk, readiness
+from fsdm.reconcile.heartbeat import GRACE_S
+from tests.support.chunks import an_id
+from tests.support.monitoring import Stuck
+from tests.support.waiting import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from fsdm.model.layout import Layout
+
+DISK = DiskLook("", free_bytes=1, size_bytes=2, free_inodes=3, read_only=False)
+
+
+@pytest.fixture
+def stuck(dm: DataManager, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stuck]:
+    """A manager whose loop is kept at a look."""
+    stuck = Stuck(dm, monkeypatch)
+    yield stuck
+    stuck.gate.set()
+
+
+def test_a_loop_that_rests_is_well(dm: DataManager) -> None:
+    assert (health(dm).is_well, health(dm).why) == (True, "reconciling")
+
+
+def test_a_loop_that_is_kept_is_well_until_the_grace_is_over_and_again_once_it_goes_on(
+    dm: DataManager, stuck: Stuck
+) -> None:
+    assert health(dm).is_well
+    stuck.ahead_s = GRACE_S + 1
+    verdict = health(dm)
+    assert not verdict.is_well
+    assert verdict.why.startswith("the reconciler is stuck: it should have gone on 3")
+    stuck.gate.set()
+    eventually(lambda: health(dm).is_well)
+
+
+def test_a_loop_whose_passes_all_fail_is_not_well_until_one_does_not(
+    dm: DataManager, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    reconciler, ahead_s, looks = dm.reconciler, 0.0, fsdm.reconcile.loop.look
+    assert reconciler is not None
+    monkeypatch.setattr(reconciler.heart, "_clock", lambda: time.monotonic() + ahead_s)
+
+    def look(*args: Any) -> Any:
+        raise OSError("injected")
+
+    monkeypatch.setattr(fsdm.reconcile.loop, "look", look)
+    dm.delete_chunk(an_id())
+    eventually(lambda: dm.tally.counts().failed_passes > 0)
+    assert health(dm).is_well  # one is none
+    eventually(lambda: "a pass of the reconciler failed: injected" in caplog.text)
+    assert "Traceback" not in caplog.text, "what the disk says is no defect of ours"
+    ahead_s = GRACE_S + 5
+    eventually(lambda: "has failed for" in health(dm).why)
+    assert not health(dm).is_well
+    monkeypatch.setattr(fsdm.reconcile.loop, "look", looks)
+    eventually(lambda: health(dm).is_well)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_reconciler_whose_thread_has_ended_is_not_well(dm: DataManager, monkeypatch: pytest.MonkeyPatch) -> None:
+    def look(*args: Any) -> Any:
+        raise SystemExit  # no `Exception`: nobody catches it
+
+    monkeypatch.setattr(fsdm.reconcile.loop, "look", look)
+    dm.delete_chunk(an_id())
+    eventually(lambda: not health(dm).is_well)
+    assert health(dm).why == "the reconciler's thread has ended: see the log"
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_process_that_can_no_longer_tell_whether_lock_is_its_own_is_not_well(
+    dm: DataManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def is_ours() -> bool:
+        raise SystemExit
+
+    monkeypatch.setattr(dm._lock, "is_ours", is_ours)
+    eventually(lambda: not health(dm).is_well)
+    assert "LOCK" in health(dm).why
+
+
+def test_a_process_that_stands_by_a_client_and_one_that_is_closed_are_well(dm: DataManager, data_dir: Path) -> None:
+    with DataManager(data_dir) as standby, DataManager(data_dir, reconcile=False) as client:
+        assert health(standby).is_well
+        assert "standing by" in health(standby).why
+        assert health(client).is_well
+    assert health(standby).why == "stopping"
+    assert health(None).is_well  # the directory is being opened, which takes as long as it takes
+
+
+def test_ready_means_that_what_is_asked_for_can_be_done(dm: DataManager, data_dir: Path) -> None:
+    assert readiness(dm, look_at_disk(dm.layout)).is_well
+    with DataManager(data_dir) as standby:
+        assert readiness(standby, DISK).is_well
+    assert not readiness(standby, DISK).is_well
+    assert not readiness(None, DISK).is_well
+    assert readiness(dm, None).why == "the disk has not answered within 1 s"
+    assert not readiness(dm, None).is_well
+    read_only = readiness(dm, replace(DISK, read_only=True))
+    assert (read_only.is_well, "read-only" in read_only.why) == (False, True)
+
+
+def test_a_directory_that_is_gone_is_not_ready(layout: Layout) -> None:
+    shutil.rmtree(layout.root)
+    assert look_at_disk(layout).trouble == "the data directory is gone, or is none any more"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may search any directory")
+def test_markers_that_cannot_be_seen_are_not_ready(layout: Layout) -> None:
+    os.chmod(layout.delete, 0)
+    try:
+        assert look_at_disk(layout).trouble
+    finally:
+        os.chmod(layout.delete, 0o755)
+
+
+def test_the_disk_says_how_large_it_is(layout: Layout) -> None:
+    looked = look_at_disk(layout)
+    assert (looked.trouble, looked.read_only) == ("", False)
+    assert 0 < looked.free_bytes <= looked.size_bytes
+
+
+def test_no_verdict_names_a_path(data_dir: Path) -> None:
+    with DataManager(data_dir) as dm:
+        data_dir.rename(data_dir.with_name("aside"))
+        assert str(data_dir) not in readiness(dm, look_at_disk(dm.layout)).why
+        assert str(data_dir) not in health(dm).why

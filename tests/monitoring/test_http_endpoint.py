@@ -1,0 +1,241 @@
+"""The endpoint: what it answers, where it listens, and that nobody keeps it from answering others."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import threading
+import time
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from fsdm.model.errors import InvalidInputError
+from fsdm.monitoring import http_endpoint as endpoint
+from fsdm.monitoring.health import Verdict
+from fsdm.monitoring.http_endpoint import MANY, Endpoint, parse_address
+from tests.support.waiting import PATIENCE_S, eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from wsgiref.types import StartResponse, WSGIEnvironment
+
+
+class World:
+    """An endpoint whose verdicts are set by hand."""
+
+    def __init__(self, address: str = "127.0.0.1:0") -> None:
+        self.health, self.ready = Verdict(True, "reconciling"), Verdict(False, "starting")
+        self.it = Endpoint(address, health=lambda: self.health, readiness=lambda: self.ready)
+        self.host, _, port = self.it.url.removeprefix("http://").rpartition(":")
+        self.port = int(port)
+
+    def ask(self, path: str, method: str = "GET") -> tuple[int, str]:
+        with closing(http.client.HTTPConnection(self.host.strip("[]"), self.port, timeout=PATIENCE_S)) as connection:
+            connection.request(method, path)
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode()
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection((self.host.strip("[]"), self.port), timeout=PATIENCE_S)
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    world = World()
+    with world.it.serving():
+        yield world
+
+
+def test_each_path_says_what_it_is_asked_for(world: World) -> None:
+    assert world.ask("/healthz") == (200, "reconciling\n")
+    assert world.ask("/readyz") == (503, "starting\n")
+    assert world.ask("/") == (200, "/metrics\n/healthz\n/readyz\n")
+    assert world.ask("/else")[0] == 404
+    assert world.ask("/healthz", "HEAD") == (200, "")
+    assert world.ask("/healthz", "POST")[0] == 405
+
+
+def test_a_verdict_is_of_the_moment(world: World) -> None:
+    world.health = Verdict(False, "the reconciler is stuck")
+    assert world.ask("/healthz") == (503, "the reconciler is stuck\n")
+    world.health = Verdict(True, "reconciling")
+    assert world.ask("/healthz")[0] == 200
+
+
+def test_metrics_are_served_once_there_are_any(world: World) -> None:
+    assert world.ask("/metrics") == (503, "starting\n")
+
+    def metrics(environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
+        start("200 OK", [("Content-Type", "text/plain")])
+        return [b"fsdm_x 1\n"]
+
+    world.it.metrics = metrics
+    assert world.ask("/metrics") == (200, "fsdm_x 1\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("127.0.0.1:9464", ("127.0.0.1", 9464)),
+        ("localhost:0", ("localhost", 0)),
+        ("[::1]:9464", ("::1", 9464)),
+        (":9464", ("", 9464)),
+    ],
+)
+def test_addresses_are_taken(text: str, address: tuple[str, int]) -> None:
+    assert parse_address(text) == address
+
+
+@pytest.mark.parametrize("text", ["", "9464", "127.0.0.1", "::1:9464", "[::1]", "h:", "h:x", "h:65536", "h:-1", "h:٣"])
+def test_what_is_no_address_is_said_to_be_none(text: str) -> None:
+    with pytest.raises(InvalidInputError, match=r"--metrics-addr: .* is no address"):
+        parse_address(text)
+
+
+def test_an_address_that_is_taken_is_a_clear_error(world: World) -> None:
+    with pytest.raises(InvalidInputError, match=f"--metrics-addr: 127.0.0.1:{world.port}: Address already in use"):
+        World(f"127.0.0.1:{world.port}")
+
+
+def test_a_host_that_is_not_ours_is_a_clear_error() -> None:
+    with pytest.raises(InvalidInputError, match="--metrics-addr"):
+        World("192.0.2.1:0")
+    with pytest.raises(InvalidInputError, match="--metrics-addr"):
+        World("no-such-host.invalid:0")
+
+
+def test_it_listens_on_the_address_that_was_given_and_on_no_other(world: World) -> None:
+    assert world.it._server.socket.getsockname()[0] == "127.0.0.1"
+    with pytest.raises(OSError, match="refused"):
+        socket.create_connection(("127.0.0.2", world.port), timeout=PATIENCE_S)
+
+
+@pytest.mark.skipif(not socket.has_ipv6, reason="there is no IPv6 here")
+def test_it_listens_on_ipv6_and_without_a_host_on_every_address() -> None:
+    try:
+        world = World("[::1]:0")
+    except InvalidInputError:
+        pytest.skip("there is no IPv6 loopback here")
+    with world.it.serving():
+        assert world.host == "[::1]"
+        assert world.ask("/healthz")[0] == 200
+    everywhere = World(":0")
+    with everywhere.it.serving():
+        everywhere.host = "127.0.0.1"
+        assert everywhere.ask("/healthz")[0] == 200
+
+
+def _busy() -> int:
+    return sum("process_request_thread" in thread.name for thread in threading.enumerate())
+
+
+@contextmanager
+def _slow_clients(world: World, count: int) -> Iterator[list[socket.socket]]:
+    clients = [world.connect() for _ in range(count)]
+    try:
+        for client in clients:
+            with closing_errors():
+                client.sendall(b"GET /heal")
+        yield clients
+    finally:
+        for client in clients:
+            client.close()
+
+
+@contextmanager
+def closing_errors() -> Iterator[None]:
+    try:
+        yield
+    except OSError:  # it was ended already: that is what is being tested
+        return
+
+
+def test_a_hundred_slow_clients_keep_no_thread_and_no_probe(world: World) -> None:
+    before = _busy()  # other tests' servers may still have some
+    with _slow_clients(world, 100) as clients:
+        for _ in range(5):
+            eventually(lambda: _is_answered(world), "who asks in one go is answered")
+        assert _busy() <= before + 2 * MANY
+        assert eventually(lambda: sum(map(_is_ended, clients)) >= 100 - MANY)
+    eventually(lambda: _busy() <= before, "every thread has ended")
+    eventually(lambda: world.it._server._threads_count == 0)
+
+
+def _is_answered(world: World) -> bool:
+    try:
+        return world.ask("/healthz") == (200, "reconciling\n")
+    except (OSError, http.client.HTTPException):  # those that were ended have not all gone yet: one asks again
+        return False
+
+
+def _is_ended(client: socket.socket) -> bool:
+    client.setblocking(False)
+    try:
+        return client.recv(1) == b""
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
+def test_a_client_that_drips_has_a_deadline_all_the_same(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoint, "DEADLINE_S", 0.2)
+    with closing(world.connect()) as client:
+        deadline = time.monotonic() + PATIENCE_S
+        while not _has_been_cut(client):
+            assert time.monotonic() < deadline
+
+
+def _has_been_cut(client: socket.socket) -> bool:
+    client.settimeout(0.05)
+    try:
+        client.sendall(b"x")
+        return client.recv(1) == b""
+    except TimeoutError:
+        return False
+    except OSError:
+        return True
+
+
+def test_what_is_no_http_is_answered_or_dropped_and_nothing_is_printed(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for junk in (
+        b"\r\n\r\n",
+        b"\x16\x03\x01 tls\r\n\r\n",
+        b"GET " + b"x" * 100_000 + b"\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+    ):
+        with closing(world.connect()) as client, closing_errors():
+            client.sendall(junk)
+            client.shutdown(socket.SHUT_WR)
+            while client.recv(4096):
+                pass
+    assert world.ask("/healthz")[0] == 200
+    assert capsys.readouterr() == ("", "")
+
+
+def test_without_threads_to_be_had_a_connection_is_closed_and_the_next_is_answered(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(endpoint.socketserver.threading.Thread, "start", _no_thread)
+        with closing(world.connect()) as client:
+            assert client.recv(1) == b""
+    assert world.ask("/healthz")[0] == 200
+    assert eventually(lambda: world.it._server._threads_count == 0) is True
+
+
+def _no_thread(self: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+def test_it_ends_at_once_whoever_is_connected() -> None:
+    world = World()
+    with world.it.serving(), closing(world.connect()):
+        began = time.monotonic()
+    assert time.monotonic() - began < 5
+    with pytest.raises(OSError, match="refused"):
+        world.connect()

@@ -1,0 +1,326 @@
+"""The numbers that Prometheus reads: after real downloads, failures and deletes, and told as it wants them."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+import fsdm
+from fsdm import DataChunk, DataManager, Limits
+from fsdm.model.errors import Cause
+from fsdm.model.events import Kind
+from fsdm.model.state import State
+from fsdm.monitoring.metrics import METRICS, Metrics
+from fsdm.reconcile.ledger import PARTS
+from fsdm.store.pause import place_pause, remove_pause
+from tests.support.chunks import an_id, touch_delete
+from tests.support.waiting import PATIENCE_S, eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fsdm.monitoring.health import DiskLook
+    from tests.support.source import Source
+
+DOCS = Path(fsdm.__file__).parent / "docs"
+
+
+def value(dm: DataManager, name: str, **labels: str) -> float | None:
+    return Metrics(dm).registry.get_sample_value(name, labels)
+
+
+def get(dm: DataManager, chunk: DataChunk) -> None:
+    dm.download_chunk(chunk)
+    dm.wait(chunk.id, PATIENCE_S)
+
+
+def drop(dm: DataManager, chunk: DataChunk) -> None:
+    dm.delete_chunk(chunk.id)
+    eventually(lambda: dm.tally.counts().events["deleted"] > 0)
+    dm.wait_converged(PATIENCE_S)
+
+
+def test_what_came_and_went_is_in_the_histograms_once_each(dm: DataManager, source: Source) -> None:
+    chunks = [source.chunk(start=n, end=n + 1) for n in range(3)]
+    for chunk in chunks:
+        get(dm, chunk)
+    drop(dm, chunks[0])
+    assert value(dm, "fsdm_want_to_available_seconds_count") == 3
+    assert value(dm, "fsdm_fetch_seconds_count") == 3
+    assert value(dm, "fsdm_delete_to_gone_seconds_count") == 1
+    for name in ("fsdm_want_to_available_seconds", "fsdm_fetch_seconds", "fsdm_delete_to_gone_seconds"):
+        count = value(dm, f"{name}_count")
+        assert count is not None
+        assert value(dm, f"{name}_bucket", le="+Inf") == value(dm, f"{name}_bucket", le="86400.0") == count
+        assert 0 < (value(dm, f"{name}_sum") or 0) < PATIENCE_S * count
+    assert value(dm, "fsdm_published_bytes_total") == 6000
+    assert value(dm, "fsdm_received_bytes_total") == 6000
+    assert value(dm, "fsdm_events_total", kind="available") == 3
+    assert value(dm, "fsdm_chunks", state="available") == 2
+
+
+def test_a_delete_that_waited_for_a_ref_took_as_long(dm: DataManager, source: Source) -> None:
+    chunk = source.chunk()
+    get(dm, chunk)
+    with dm.find_chunk(chunk.dataset_id, 0):  # type: ignore[union-attr]  # it is there
+        dm.delete_chunk(chunk.id)
+        eventually(lambda: value(dm, "fsdm_held_chunks") == 1)
+        eventually(lambda: (value(dm, "fsdm_oldest_intent_age_seconds", intent="delete") or 0) > 0.1)
+        assert value(dm, "fsdm_delete_to_gone_seconds_count") == 0
+    eventually(lambda: value(dm, "fsdm_delete_to_gone_seconds_count") == 1)
+    assert (value(dm, "fsdm_delete_to_gone_seconds_sum") or 0) > 0.1
+    eventually(lambda: value(dm, "fsdm_oldest_intent_age_seconds", intent="delete") == 0)
+
+
+def test_bytes_that_came_for_nothing_are_received_and_not_published(dm: DataManager, source: Source) -> None:
+    chunk = source.chunk(files=1)
+    source.fault(f"/{chunk.id}/blocks.parquet", cut_at=600, no_ranges=True)
+    dm.download_chunk(chunk)
+    eventually(lambda: dm.tally.counts().events["failed"] > 0)
+    assert (value(dm, "fsdm_received_bytes_total") or 0) >= 600
+    assert value(dm, "fsdm_published_bytes_total") == 0
+
+
+def _refused(source: Source) -> DataChunk:
+    files = {"a": {"url": "http://127.0.0.1:1/a"}}  # nobody listens there
+    return DataChunk(id=an_id(), dataset_id="d" * 64, block_range=(0, 1), files=files)
+
+
+def _with(**how: Any) -> Callable[[Source], DataChunk]:
+    def make(source: Source) -> DataChunk:
+        chunk = source.chunk(files=1)
+        source.fault(f"/{chunk.id}/blocks.parquet", **how)
+        return chunk
+
+    return make
+
+
+def _in_circles(source: Source) -> DataChunk:
+    chunk = source.chunk(files=1)
+    path = f"/{chunk.id}/blocks.parquet"
+    source.fault(path, status=302, headers={"Location": path})
+    return chunk
+
+
+def _other_bytes(source: Source) -> DataChunk:
+    chunk = source.chunk(files=1)
+    source.put(f"/{chunk.id}/blocks.parquet", bytes(1000))
+    return chunk
+
+
+def _other_size(source: Source) -> DataChunk:
+    chunk = source.chunk(files=1)
+    source.put(f"/{chunk.id}/blocks.parquet", bytes(999))
+    return chunk
+
+
+@pytest.mark.parametrize(
+    ("make", "cause"),
+    [
+        (_with(status=403), "http_403"),
+        (_with(status=404), "http_404"),
+        (_with(status=410), "http_404"),
+        (_with(status=418), "http_4xx"),
+        (_with(status=429), "http_429"),
+        (_with(status=503), "http_5xx"),
+        (_with(cut_at=10), "connection"),
+        (_with(headers={"Content-Encoding": "gzip"}), "answer"),
+        (_with(status=302, headers={"Location": "ftp://127.0.0.1/"}), "policy"),
+        (_in_circles, "redirect"),
+        (_refused, "connection"),
+        (_other_bytes, "digest"),
+        (_other_size, "size"),
+    ],
+    ids=lambda one: one if isinstance(one, str) else "",
+)
+def test_failures_are_counted_by_what_caused_them(
+    make: Callable[[Source], DataChunk], cause: str, dm: DataManager, source: Source
+) -> None:
+    dm.download_chunk(make(source))
+    eventually(lambda: dm.tally.counts().events["failed"] > 0)
+    assert (value(dm, "fsdm_failures_total", cause=cause) or 0) >= 1
+    others = {one: value(dm, "fsdm_failures_total", cause=one) for one in get_args(Cause) if one != cause}
+    assert set(others.values()) == {0.0}, others
+
+
+def test_a_server_that_is_not_asked_any_more_is_another_cause(dm: DataManager, source: Source) -> None:
+    for _ in range(6):
+        dm.download_chunk(_refused(source))
+    eventually(lambda: value(dm, "fsdm_failures_total", cause="host_down"))
+
+
+def test_what_the_policy_and_the_budget_refuse_is_counted(data_dir: Path, source: Source) -> None:
+    with DataManager(data_dir, limits=Limits(allow_hosts=("files.example.org",))) as dm:
+        dm.download_chunk(source.chunk())
+        eventually(lambda: value(dm, "fsdm_failures_total", cause="policy") == 1)
+    with DataManager(data_dir, limits=Limits(max_bytes=100)) as dm:
+        dm.download_chunk(source.chunk())
+        eventually(lambda: value(dm, "fsdm_failures_total", cause="room"))
+        assert value(dm, "fsdm_budget_bytes") == 100
+        assert value(dm, "fsdm_budgeted_bytes") == 0
+
+
+def test_a_want_that_cannot_be_taken_is_a_failure_of_the_want(dm: DataManager, data_dir: Path) -> None:
+    (data_dir / "want" / an_id()).write_text("{no json")
+    eventually(lambda: value(dm, "fsdm_failures_total", cause="want") == 1)
+
+
+def test_who_pauses_downloads_and_what_the_brake_holds_back_is_told(data_dir: Path, source: Source) -> None:
+    chunks = [source.chunk(start=n, end=n + 1, files=1, size=10) for n in range(101)]
+    with DataManager(data_dir, limits=Limits(brake_share=0.25)) as dm:
+        for chunk in chunks:
+            dm.download_chunk(chunk)
+        dm.wait_converged(PATIENCE_S)
+        place_pause(dm.layout, "a test")
+        for chunk in chunks:
+            touch_delete(data_dir, chunk.id)
+        eventually(lambda: value(dm, "fsdm_downloads_paused", by="hand") == 1)
+        eventually(lambda: value(dm, "fsdm_held_back_deletes"))
+        assert value(dm, "fsdm_downloads_paused", by="disk") == 0
+        (data_dir / "delete" / ".release").touch()
+        remove_pause(dm.layout)
+        eventually(lambda: value(dm, "fsdm_downloads_paused", by="hand") == 0)
+        eventually(lambda: value(dm, "fsdm_held_back_deletes") == 0)
+
+
+def test_two_managers_of_one_process_do_not_mix(dm: DataManager, source: Source, tmp_path: Path) -> None:
+    get(dm, source.chunk())
+    with DataManager(tmp_path / "other") as other:
+        assert value(other, "fsdm_events_total", kind="available") == 0
+        assert value(dm, "fsdm_events_total", kind="available") == 1
+
+
+def test_several_may_read_one_manager_and_late_ones_see_what_was_before(dm: DataManager, source: Source) -> None:
+    early = Metrics(dm).registry
+    get(dm, source.chunk())
+    late = Metrics(dm).registry
+    for registry in (early, late):
+        assert registry.get_sample_value("fsdm_events_total", {"kind": "available"}) == 1
+
+
+def test_who_stands_by_tells_what_it_knows_and_nothing_else(dm: DataManager, data_dir: Path) -> None:
+    with DataManager(data_dir) as standby:
+        assert value(standby, "fsdm_reconciling") == 0
+        assert value(standby, "fsdm_healthy") == 1
+        assert value(standby, "fsdm_disk_size_bytes")
+        for name in ("fsdm_held_chunks", "fsdm_received_bytes_total", "fsdm_loop_late_seconds"):
+            assert value(standby, name) is None
+        assert value(standby, "fsdm_chunks", state="available") is None
+        dm.close()
+        eventually(lambda: value(standby, "fsdm_reconciling") == 1)
+        assert value(standby, "fsdm_chunks", state="available") == 0
+
+
+def test_a_disk_that_hangs_takes_its_own_numbers_and_no_others(
+    dm: DataManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = threading.Event()
+
+    def look(*args: object) -> DiskLook:
+        assert gate.wait(PATIENCE_S)
+        raise OSError("injected")
+
+    monkeypatch.setattr("fsdm.monitoring.metrics.look_at_disk", look)
+    monkeypatch.setattr("fsdm.monitoring.metrics.LOOK_S", 0.01)
+    metrics = Metrics(dm)
+    for _ in range(3):
+        assert metrics.registry.get_sample_value("fsdm_disk_free_bytes") is None
+        assert metrics.registry.get_sample_value("fsdm_reconciling") == 1
+    assert sum(thread.name == "fsdm-probe" for thread in threading.enumerate()) == 1
+    gate.set()
+
+
+def test_the_registry_of_the_whole_process_is_left_alone(dm: DataManager) -> None:
+    from prometheus_client import REGISTRY
+
+    Metrics(dm)
+    assert not [name for name in REGISTRY._names_to_collectors if name.startswith("fsdm_")]
+
+
+# ------------------------------------------------------------------------------------------------------ how it is told
+
+
+def exposition(dm: DataManager) -> str:
+    return generate_latest(Metrics(dm).registry).decode()
+
+
+def test_no_label_comes_from_outside(dm: DataManager, source: Source) -> None:
+    chunk, failing = source.chunk(), source.chunk()
+    source.fault(f"/{failing.id}/blocks.parquet", status=404)
+    get(dm, chunk)
+    dm.download_chunk(failing)
+    eventually(lambda: dm.tally.counts().events["failed"] > 0)
+    text = exposition(dm)
+    for secret in (chunk.id[:12], failing.id[:12], chunk.dataset_id[:12], "127.0.0.1", "parquet", str(dm.layout.root)):
+        assert secret not in text
+    closed: dict[str, set[str]] = {
+        "kind": set(get_args(Kind)),
+        "cause": set(get_args(Cause)),
+        "state": {*get_args(State), "running", "queued", "parked"},
+        "part": set(PARTS),
+        "intent": {"want", "delete"},
+        "by": {"disk", "hand"},
+        "version": {fsdm.__version__},
+    }
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            for label, one in sample.labels.items():
+                assert label == "le" or one in closed[label]
+
+
+def test_the_number_of_series_does_not_grow_with_what_is_here(dm: DataManager, source: Source) -> None:
+    before = len(exposition(dm).splitlines())
+    for n in range(5):
+        get(dm, source.chunk(start=n, end=n + 1, dataset=an_id()))
+    assert len(exposition(dm).splitlines()) == before
+
+
+def test_names_have_base_units_and_counters_say_that_they_are_totals() -> None:
+    assert len({metric.name for metric in METRICS}) == len(METRICS)
+    for metric in METRICS:
+        assert re.fullmatch(r"fsdm(_[a-z]+)+", metric.name)
+        assert metric.name.endswith("_total") == (metric.kind == "counter")
+        assert metric.kind != "histogram" or metric.name.endswith("_seconds")
+        assert metric.help.endswith(".")
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
+def test_promtool_has_nothing_to_say(data_dir: Path, source: Source) -> None:
+    with DataManager(data_dir, limits=Limits(max_bytes=1 << 20, keep_free_bytes=1)) as dm:
+        get(dm, source.chunk())
+        done = subprocess.run(
+            ["promtool", "check", "metrics"], input=exposition(dm), capture_output=True, text=True, check=False
+        )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_every_metric_has_samples_where_all_is_known(data_dir: Path) -> None:
+    with DataManager(data_dir, limits=Limits(max_bytes=1 << 20, keep_free_bytes=1)) as dm:
+        families = {family.name: family for family in Metrics(dm).collect()}
+    for metric in METRICS:
+        assert families[metric.name.removesuffix("_total")].samples, metric.name
+
+
+def test_a_part_can_be_asked_for_by_name(dm: DataManager) -> None:
+    registry = Metrics(dm).registry.restricted_registry(["fsdm_chunks"])
+    assert isinstance(Metrics(dm).registry, CollectorRegistry)
+    assert {family.name for family in registry.collect()} == {"fsdm_chunks"}
+
+
+def test_the_page_explains_each_metric_in_the_words_of_the_endpoint() -> None:
+    page = (DOCS / "metrics.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `(fsdm_\w+)(?:\{\w+\})?` \| (.*) \|$", page, re.MULTILINE))
+    assert rows.keys() == {metric.name for metric in METRICS}
+    for metric in METRICS:
+        shown = f"{metric.name}{{{metric.label}}}" if metric.label else metric.name
+        assert f"| `{shown}` | {metric.kind} | {metric.help}" in page
+    causes = re.findall(r"^\| `(\w+)` \| (?!gauge|counter|histogram)", page, re.MULTILINE)
+    assert causes == list(get_args(Cause))

@@ -1,0 +1,89 @@
+"""The textfile of the node exporter: whole at every moment, and gone with the process that wrote it."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+from prometheus_client import CollectorRegistry, Gauge
+
+from fsdm.model.errors import InvalidInputError
+from fsdm.monitoring import textfile
+from fsdm.monitoring.textfile import Textfile, check_name
+from tests.support.waiting import PATIENCE_S, eventually
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def registry() -> CollectorRegistry:
+    registry = CollectorRegistry()
+    Gauge("fsdm_x", "X.", registry=registry).set(1)
+    return registry
+
+
+def test_it_is_written_at_once_again_and_again_and_removed_at_the_end(
+    tmp_path: Path, registry: CollectorRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(textfile, "EACH_S", 0.01)
+    path = tmp_path / "fsdm.prom"
+    with Textfile(str(path), registry).kept():
+        assert "fsdm_x 1.0" in path.read_text()
+        path.write_text("")
+        eventually(lambda: "fsdm_x 1.0" in path.read_text())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_whoever_reads_it_sees_all_of_it_or_what_was_before(
+    tmp_path: Path, registry: CollectorRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(textfile, "EACH_S", 0.0001)
+    path = tmp_path / "fsdm.prom"
+    with Textfile(str(path), registry).kept():
+        inodes = set()
+        for _ in range(200):
+            with path.open() as file:
+                inodes.add(path.stat().st_ino)
+                assert file.read().endswith("fsdm_x 1.0\n")
+            assert {one.name for one in tmp_path.glob("*.prom")} == {"fsdm.prom"}
+        eventually(lambda: path.stat().st_ino not in inodes or len(inodes) > 1)
+
+
+def test_a_directory_that_is_not_there_is_a_clear_error(tmp_path: Path, registry: CollectorRegistry) -> None:
+    with pytest.raises(InvalidInputError, match=r"--metrics-file: .*No such file"):  # noqa: SIM117
+        with Textfile(str(tmp_path / "none" / "fsdm.prom"), registry).kept():
+            pass
+
+
+def test_a_disk_that_refuses_is_said_once_and_asked_again(
+    tmp_path: Path, registry: CollectorRegistry, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(textfile, "EACH_S", 0.001)
+    writes, write = threading.Semaphore(0), textfile.write_to_textfile
+    fails = True
+
+    def refuse(path: str, registry: CollectorRegistry) -> None:
+        writes.release()
+        if fails:
+            raise OSError(28, "No space left on device")
+        write(path, registry)
+
+    path = tmp_path / "fsdm.prom"
+    with Textfile(str(path), registry).kept():
+        monkeypatch.setattr(textfile, "write_to_textfile", refuse)
+        for _ in range(3):
+            assert writes.acquire(timeout=PATIENCE_S)
+        assert [record.getMessage() for record in caplog.records].count(
+            f"{path} cannot be written: [Errno 28] No space left on device"
+        ) == 1
+        path.write_text("")
+        fails = False
+        eventually(lambda: "fsdm_x 1.0" in path.read_text())
+
+
+def test_a_name_that_the_exporter_would_not_read_is_refused() -> None:
+    assert check_name("a/fsdm.prom") == "a/fsdm.prom"
+    with pytest.raises(InvalidInputError, match=r"does not end in \.prom"):
+        check_name("fsdm.txt")

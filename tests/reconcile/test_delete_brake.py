@@ -1,0 +1,323 @@
+"""Deletes that are held back: by a reconciler as others see it, over restarts, until they are meant or withdrawn."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from fsdm import Client, DataManager, Limits
+from fsdm.concurrency.workers import InlineCrew
+from fsdm.reconcile import brake
+from fsdm.reconcile import delete_brake as deletes
+from fsdm.reconcile.brake import WINDOW_S
+from fsdm.reconcile.delete_brake import place_deletes
+from fsdm.reconcile.reconciler import Reconciler
+from fsdm.store.markers import place_want
+from tests.support.chunks import an_id, entries, of_place, put_chunk, put_want, touch_delete
+from tests.support.processes import fsdm, fsdm_json, reconciling, running, shell_holding
+from tests.support.waiting import eventually
+
+if TYPE_CHECKING:
+    from fsdm.model.events import Event
+    from fsdm.model.layout import Layout, Place
+
+BRAKED = Limits(brake_share=0.25, durability="none")
+UNBRAKED = Limits(durability="none")
+
+
+class Passes:
+    """A reconciler that makes a pass when it is told to, in this thread."""
+
+    def __init__(self, layout: Layout, limits: Limits = BRAKED) -> None:
+        self.layout = layout
+        self.now = 1e9
+        self.events: list[Event] = []
+        crews = (InlineCrew(), InlineCrew(), InlineCrew())
+        self.it = Reconciler(
+            layout, limits=limits, crews=crews, clock=lambda: self.now, jitter=lambda: 1.0, on_event=self.events.append
+        )
+        self.it.open()
+
+    def rest(self) -> None:
+        """Look at everything, and do what is to be done."""
+        self.now += 2.0
+        self.it.ring(None)
+        while self.it.step():
+            pass
+
+    @property
+    def kinds(self) -> list[str]:
+        """What was told about the deletes as a whole."""
+        return [event.kind for event in self.events if event.kind in {"braked", "released"}]
+
+    @property
+    def brake(self) -> dict[str, Any] | None:
+        return brake_of(Path(self.layout.root))
+
+
+def brake_of(data_dir: Path) -> dict[str, Any] | None:
+    try:
+        return json.loads((data_dir / "BRAKE").read_bytes())  # type: ignore[no-any-return]
+    except FileNotFoundError:
+        return None
+
+
+def here(layout: Layout) -> int:
+    return sum(len(os.listdir(dataset)) for dataset in Path(layout.chunks).iterdir())
+
+
+@pytest.fixture
+def places(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> list[Place]:
+    """40 chunks that are here, of which ten are many."""
+    for room in (brake, deletes):
+        monkeypatch.setattr(room, "MANY_CHUNKS", 10)
+    return [put_chunk(layout) for _ in range(40)]
+
+
+@pytest.fixture
+def many(layout: Layout) -> list[Place]:
+    """400 chunks that are here."""
+    return [put_chunk(layout) for _ in range(400)]
+
+
+def delete(layout: Layout, places: list[Place]) -> None:
+    """As a loop of `touch` does it."""
+    for place in places:
+        touch_delete(Path(layout.root), place.chunk_id)
+
+
+def test_a_burst_of_deletes_is_held_back_and_tells_why(layout: Layout, places: list[Place]) -> None:
+    passes = Passes(layout)
+    passes.rest()
+    delete(layout, places[:15])
+    passes.rest()
+    assert here(layout) == 40
+    assert passes.kinds == ["braked"]
+    said = passes.brake
+    assert said is not None
+    assert (said["held_back"], said["of"], said["let_go"], said["since"]) == (15, 40, 0, passes.now)
+    assert "fsdm release" in said["what_to_do"]
+    passes.rest()
+    assert (here(layout), passes.kinds) == (40, ["braked"])
+    assert set(Client(layout.root).list_chunks()) == {place.chunk_id for place in places[15:]}
+
+
+def test_without_a_share_or_below_it_deletes_go(layout: Layout, places: list[Place]) -> None:
+    for limits, count in ((UNBRAKED, 15), (BRAKED, 6)):
+        passes = Passes(layout, limits)
+        left = here(layout)
+        delete(layout, places[:count])
+        places = places[count:]
+        passes.rest()
+        assert here(layout) == left - count
+        assert (passes.kinds, passes.brake) == ([], None)
+
+
+def test_a_burst_that_comes_in_drops_is_held_back_from_where_it_is_too_much(
+    layout: Layout, places: list[Place]
+) -> None:
+    passes = Passes(layout)
+    for place in places[:12]:
+        delete(layout, [place])
+        passes.rest()
+    assert here(layout) == 30
+    assert passes.brake is not None
+    assert (passes.brake["let_go"], passes.brake["held_back"], passes.brake["of"]) == (10, 2, 40)
+
+
+def test_downloads_and_markers_of_what_is_not_here_go_on_meanwhile(layout: Layout, places: list[Place]) -> None:
+    passes = Passes(layout)
+    delete(layout, places[:15])
+    unknown = an_id()
+    touch_delete(Path(layout.root), unknown)
+    place_want(layout, of_place(places[39]))
+    passes.rest()
+    assert not os.path.exists(layout.delete_marker(unknown))
+    assert not os.path.exists(layout.want_marker(places[39].chunk_id))
+    assert here(layout) == 40
+
+
+def test_a_release_lets_go_all_that_stand_and_none_that_come_later(layout: Layout, places: list[Place]) -> None:
+    passes = Passes(layout)
+    delete(layout, places[:15])
+    passes.rest()
+    Path(layout.release).touch()
+    delete(layout, places[15:25])
+    os.utime(layout.release, ns=(1, 1))  # mtimes say nothing; the ctime is what counts
+    passes.rest()
+    assert here(layout) == 15
+    assert (passes.kinds, passes.brake) == (["braked", "released"], None)
+    eventually(lambda: later_than_release(layout, places[25]))
+    delete(layout, places[25:])
+    passes.rest()
+    assert here(layout) == 15
+    assert passes.kinds == ["braked", "released", "braked"]
+
+
+def later_than_release(layout: Layout, place: Place) -> bool:
+    """Whether a marker that is placed now gets a later ctime: the kernel's clock ticks."""
+    touch_delete(Path(layout.root), place.chunk_id)
+    marker = layout.delete_marker(place.chunk_id)
+    later = os.lstat(marker).st_ctime_ns > os.lstat(layout.release).st_ctime_ns
+    os.unlink(marker)
+    return later
+
+
+@pytest.mark.parametrize("kind", ["a symbolic link", "a directory"])
+def test_a_release_is_a_regular_file(layout: Layout, places: list[Place], kind: str) -> None:
+    passes = Passes(layout)
+    delete(layout, places[:15])
+    if kind == "a directory":
+        os.mkdir(layout.release)
+    else:
+        os.symlink(layout.format_file, layout.release)
+    passes.rest()
+    assert here(layout) == 40
+
+
+@pytest.mark.parametrize("how", ["rm", "want", "careless want"])
+def test_withdrawn_deletes_end_it_and_nothing_is_lost(layout: Layout, places: list[Place], how: str) -> None:
+    passes = Passes(layout)
+    delete(layout, places[:15])
+    passes.rest()
+    for place in places[:15]:
+        if how == "rm":
+            os.unlink(layout.delete_marker(place.chunk_id))
+        elif how == "want":
+            place_want(layout, of_place(place))
+        else:
+            put_want(Path(layout.root), of_place(place))
+    passes.rest()
+    assert (here(layout), passes.brake) == (40, None)
+    assert passes.kinds == ["braked", "released"]
+    assert entries(Path(layout.delete)) == entries(Path(layout.want)) == []
+
+
+def test_a_restart_goes_on_from_the_brake_though_what_is_left_alone_is_little(
+    layout: Layout, places: list[Place]
+) -> None:
+    passes = Passes(layout)
+    for place in places[:12]:
+        delete(layout, [place])
+        passes.rest()
+    since = passes.brake and passes.brake["since"]
+    again = Passes(layout)
+    again.now = passes.now + 10 * WINDOW_S
+    again.rest()
+    assert here(layout) == 30
+    assert again.brake is not None
+    assert (again.brake["since"], again.brake["let_go"], again.brake["held_back"]) == (since, 10, 2)
+    assert again.kinds == ["braked"]  # who reads what this process tells has not read it before
+    Path(layout.release).touch()
+    again.rest()
+    assert (here(layout), again.brake) == (28, None)
+
+
+def test_a_burst_that_came_while_nobody_reconciled_is_held_back(layout: Layout, places: list[Place]) -> None:
+    delete(layout, places[:15])
+    passes = Passes(layout)
+    passes.rest()
+    assert (here(layout), passes.kinds) == (40, ["braked"])
+
+
+@pytest.mark.parametrize("text", [b"", b"[]", b'{"since": "x"}', b'{"since": 1, "let_go": null}', b"\xff"])
+def test_a_brake_file_that_says_nothing_is_written_anew_or_removed(
+    layout: Layout, places: list[Place], text: bytes
+) -> None:
+    Path(layout.brake).write_bytes(text)
+    passes = Passes(layout)
+    passes.rest()
+    assert passes.brake is None
+    Path(layout.brake).write_bytes(text)
+    delete(layout, places[:15])
+    passes = Passes(layout)
+    passes.rest()
+    assert passes.brake is not None
+    assert (here(layout), passes.brake["held_back"]) == (40, 15)
+
+
+def test_a_brake_file_goes_where_the_next_reconciler_has_no_brake(layout: Layout, places: list[Place]) -> None:
+    delete(layout, places[:15])
+    Passes(layout).rest()
+    passes = Passes(layout, UNBRAKED)
+    passes.rest()
+    assert (here(layout), passes.brake) == (25, None)
+
+
+def test_deletes_that_are_meant_are_never_held_back_however_many(layout: Layout, places: list[Place]) -> None:
+    passes = Passes(layout)
+
+    def ids() -> Any:  # after each marker the reconciler makes a pass
+        for place in places[:30]:
+            passes.rest()
+            yield place.chunk_id
+
+    place_deletes(layout, ids(), meant=True)
+    passes.rest()
+    assert here(layout) == 10
+    assert passes.kinds == []
+
+
+def test_a_run_that_is_to_end_ends_braked_and_says_so(layout: Layout, many: list[Place]) -> None:
+    delete(layout, many[:150])
+    done = fsdm("run", "-d", layout.root, "--once")
+    assert done.returncode == 4
+    assert done.stderr.count("its delete is held back: 150 of 400 chunks") == 150
+    assert fsdm("run", "-d", layout.root, "--once", "--brake", "off").returncode == 0
+    assert here(layout) == 250
+
+
+# ------------------------------------------------------------------------------------------------------ two processes
+
+
+def test_a_real_burst_of_touch_is_held_back_until_fsdm_release(layout: Layout, many: list[Place]) -> None:
+    data_dir, ids = Path(layout.root), [place.chunk_id for place in many[:300]]
+    with reconciling(data_dir):
+        os.spawnvp(os.P_WAIT, "touch", ["touch", *(layout.delete_marker(one) for one in ids)])
+        said = eventually(lambda: brake_of(data_dir))
+        assert said["held_back"] >= 1
+        assert here(layout) >= 300
+        shown = fsdm("status", "-d", data_dir)
+        assert "BRAKED: deletes are held back" in shown.stderr
+        # what was on its way out is counted as well
+        eventually(lambda: fsdm_json("status", "-d", data_dir)["braked"]["of"] == 400)
+        assert fsdm("release", "-d", data_dir).returncode == 0
+        eventually(lambda: here(layout) == 100, "the deletes are carried out")
+        eventually(lambda: brake_of(data_dir) is None)
+    assert "braked" not in fsdm("status", "-d", data_dir).stderr.lower()
+
+
+def test_the_command_that_asks_is_asked_once_and_the_reconciler_asks_no_more(layout: Layout, many: list[Place]) -> None:
+    ids = [place.chunk_id for place in many[:150]]
+    with running("run", "-d", layout.root, "--json") as process:
+        assert fsdm("delete", "-d", layout.root, *ids).returncode == 8
+        assert fsdm("delete", "-d", layout.root, *ids, "--yes").returncode == 0
+        eventually(lambda: here(layout) == 250)
+        process.terminate()
+        assert process.stdout is not None
+        kinds = [json.loads(line)["kind"] for line in process.stdout]
+    assert "braked" not in kinds
+
+
+def test_a_delete_that_is_meant_releases_nobody_else_s_that_are_held_back(layout: Layout, many: list[Place]) -> None:
+    data_dir = Path(layout.root)
+    with reconciling(data_dir):
+        os.spawnvp(os.P_WAIT, "touch", ["touch", *(layout.delete_marker(one.chunk_id) for one in many[:300])])
+        eventually(lambda: brake_of(data_dir))
+        done = fsdm("delete", "-d", data_dir, many[300].chunk_id, "--yes")
+        assert (done.returncode, "holds deletes back" in done.stderr) == (0, True)
+        assert not os.path.exists(layout.release)
+
+
+def test_held_chunks_that_are_deleted_count_once(layout: Layout, many: list[Place]) -> None:
+    data_dir = Path(layout.root)
+    with shell_holding(Path(layout.path(many[0]))), DataManager(data_dir, limits=BRAKED) as dm:
+        dm.delete_chunk(many[0].chunk_id)
+        for place in many[1:100]:
+            dm.delete_chunk(place.chunk_id)
+        eventually(lambda: here(layout) == 301)
+        assert brake_of(data_dir) is None

@@ -1,0 +1,249 @@
+"""What a run would do: the same as it does then, and nothing of it done."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from fsdm import DataChunk, Limits
+from fsdm.model.documents import Failure
+from fsdm.reconcile.dry_run import Forecast, Step, foresee
+from fsdm.reconcile.plan import stamp
+from fsdm.store.markers import place_delete, place_verify, place_want
+from tests.support.chunks import an_id, failure, judged, of_place, put_chunk, put_want, touch_delete
+from tests.support.processes import fsdm, fsdm_json, reconciling, shell_holding
+
+if TYPE_CHECKING:
+    from fsdm.model.layout import Layout
+    from tests.support.source import Source
+
+FREE = Limits()
+
+
+def foreseen(layout: Layout, limits: Limits = FREE) -> list[Step]:
+    return list(foresee(layout, limits, time.time()).steps)
+
+
+def a_want(layout: Layout, *sizes: int | None, chunk_id: str | None = None) -> DataChunk:
+    """A want of files of these sizes, placed."""
+    files = {str(n): {"url": "http://h/x", **({} if size is None else {"size": size})} for n, size in enumerate(sizes)}
+    chunk = DataChunk(id=chunk_id or an_id(), dataset_id="d" * 64, block_range=(0, 1), files=files)
+    place_want(layout, chunk)
+    return chunk
+
+
+def everything(layout: Layout) -> dict[str, tuple[int, int, int]]:
+    """All that stands in a data directory: inode, ctime, size."""
+    found = {}
+    for path in Path(layout.root).rglob("*"):
+        seen = path.lstat()
+        found[str(path)] = seen.st_ino, seen.st_ctime_ns, seen.st_size
+    return found
+
+
+def test_a_want_is_fetched_as_far_as_it_has_not_come_and_files_of_no_size_are_counted(layout: Layout) -> None:
+    chunk = a_want(layout, 1000, 500, None)
+    data = Path(layout.partial_of(chunk.id), "data")
+    data.mkdir(parents=True)
+    (data / "0").write_bytes(bytes(300))
+    assert foreseen(layout) == [Step("fetch", chunk.id, 1200, 1)]
+    assert foresee(layout, FREE, 0.0).undeclared == 1
+
+
+def test_downloads_come_in_their_turns_after_deletes(layout: Layout) -> None:
+    wants = [a_want(layout, size) for size in (3, 2, 1)]
+    gone = put_chunk(layout)
+    place_delete(layout, gone.chunk_id)
+    steps = foreseen(layout)
+    assert steps[0] == Step("delete", gone.chunk_id, 100)
+    ctimes = {want.id: (judged(layout.want_marker(want.id)).ctime_ns, want.id) for want in wants}
+    assert [step.id for step in steps[1:]] == sorted(ctimes, key=ctimes.__getitem__)
+
+
+def test_a_want_that_is_here_is_kept_and_one_with_other_files_replaces_it(layout: Layout) -> None:
+    same, other = put_chunk(layout), put_chunk(layout)
+    place_want(layout, of_place(same))
+    place_want(layout, of_place(other, size=70))
+    steps = {step.id + step.what: step for step in foreseen(layout)}
+    assert set(steps) == {f"{same.chunk_id}keep", f"{other.chunk_id}delete", f"{other.chunk_id}fetch"}
+    assert steps[f"{other.chunk_id}fetch"].size_bytes == 70
+
+
+def test_of_two_markers_the_later_one_is_followed(layout: Layout) -> None:
+    one, two = put_chunk(layout), put_chunk(layout)
+    put_want(Path(layout.root), of_place(one))
+    touch_delete(Path(layout.root), two.chunk_id)
+    until_later(layout.want_marker(one.chunk_id), layout.delete_marker(two.chunk_id))
+    touch_delete(Path(layout.root), one.chunk_id)
+    put_want(Path(layout.root), of_place(two))
+    assert {(step.what, step.id) for step in foreseen(layout)} == {("delete", one.chunk_id), ("keep", two.chunk_id)}
+
+
+def until_later(*paths: str) -> None:
+    """Return once a file that is made now gets a later ctime than these."""
+    scratch = f"{paths[0]}.tick~"
+    latest = max(os.lstat(path).st_ctime_ns for path in paths)
+    deadline = time.monotonic() + 10
+    while True:
+        Path(scratch).touch()
+        if os.lstat(scratch).st_ctime_ns > latest:
+            os.unlink(scratch)
+            return
+        assert time.monotonic() < deadline
+
+
+def test_a_want_that_cannot_be_read_fails_and_overrules_no_delete(layout: Layout) -> None:
+    broken, gone = an_id(), put_chunk(layout)
+    Path(layout.want_marker(broken)).write_text("{")
+    touch_delete(Path(layout.root), gone.chunk_id)
+    until_later(layout.delete_marker(gone.chunk_id))
+    Path(layout.want_marker(gone.chunk_id)).write_text("{")
+    steps = {step.id: step for step in foreseen(layout)}
+    assert steps[broken].what == "fail"
+    assert "EOF" in steps[broken].why
+    assert steps[gone.chunk_id].what == "delete"
+
+
+def test_what_is_no_file_fails_also_where_that_was_told_before(layout: Layout) -> None:
+    chunk_id = an_id()
+    os.mkdir(layout.want_marker(chunk_id))
+    assert [step.what for step in foreseen(layout)] == ["fail"]
+    done = fsdm("run", "-d", layout.root, "--once")
+    assert done.returncode == 4
+    assert [(step.what, "is a directory" in step.why) for step in foreseen(layout)] == [("fail", True)]
+
+
+def test_a_want_that_has_failed_waits_and_says_why_and_how_long(layout: Layout) -> None:
+    chunk = a_want(layout, 1)
+    now = time.time()
+    Path(layout.failed_of(chunk.id)).write_bytes(
+        Failure(
+            id=chunk.id,
+            kind="transfer",
+            error="HTTP 404",
+            first_at=now,
+            last_at=now,
+            next_attempt_at=now + 100,
+            marker=stamp(judged(layout.want_marker(chunk.id))),
+        ).to_json()
+    )
+    steps = list(foresee(layout, FREE, now).steps)
+    assert steps == [Step("wait", chunk.id, why="HTTP 404; tried again in 100 s")]
+
+
+def test_what_has_no_room_waits_and_what_a_delete_frees_is_room(layout: Layout) -> None:
+    gone, large, small = put_chunk(layout), a_want(layout, 901), a_want(layout, 900)
+    limits = Limits(max_bytes=900)
+    steps = {step.id: step for step in foreseen(layout, limits)}
+    assert {steps[large.id].what, steps[small.id].what} == {"wait"}
+    assert steps[small.id].why == "needs 900 bytes, and there is room for 800 bytes"
+    place_delete(layout, gone.chunk_id)
+    steps = {step.id: step for step in foreseen(layout, limits)}
+    assert (steps[large.id].what, steps[small.id].what) == ("wait", "fetch")
+
+
+def test_what_refs_hold_waits_and_nobody_is_kept_from_it_by_the_look(layout: Layout) -> None:
+    gone = put_chunk(layout)
+    place_delete(layout, gone.chunk_id)
+    with shell_holding(Path(layout.path(gone))):
+        (step,) = foreseen(layout)
+    assert (step.what, "refs hold it" in step.why) == ("wait", True)
+
+
+def test_what_a_brake_would_hold_back_waits_until_it_is_released(layout: Layout) -> None:
+    places = [put_chunk(layout) for _ in range(120)]
+    for place in places:
+        touch_delete(Path(layout.root), place.chunk_id)
+    braked = Limits(brake_share=0.25)
+    assert {step.what for step in foreseen(layout, braked)} == {"wait"}
+    assert {step.what for step in foreseen(layout)} == {"delete"}
+    Path(layout.release).touch()
+    assert {step.what for step in foreseen(layout, braked)} == {"delete"}
+
+
+def test_while_downloads_are_paused_they_wait(layout: Layout) -> None:
+    chunk = a_want(layout, 1)
+    Path(layout.pause).touch()
+    assert foreseen(layout) == [Step("wait", chunk.id, why="downloads are paused: fsdm resume")]
+
+
+@pytest.mark.parametrize("marker", ["delete", "nothing"])
+def test_a_partial_that_nobody_wants_is_thrown_away(layout: Layout, marker: str) -> None:
+    chunk_id = an_id()
+    data = Path(layout.partial_of(chunk_id), "data")
+    data.mkdir(parents=True)
+    (data / "x").write_bytes(bytes(10))
+    if marker == "delete":
+        place_delete(layout, chunk_id)
+    steps = foreseen(layout)
+    assert steps[0] == Step("discard", chunk_id, 10)
+    assert Forecast(tuple(steps)).total_bytes("delete", "discard") == 10
+
+
+# ------------------------------------------------------------------------------------------------------- the command
+
+
+def test_a_dry_run_changes_nothing_and_the_run_does_what_it_said(
+    data_dir: Path, layout: Layout, source: Source
+) -> None:
+    wanted, broken = source.chunk(files=1, size=3000), an_id()
+    gone, held = put_chunk(layout), put_chunk(layout)
+    put_want(data_dir, wanted)
+    (data_dir / "want" / broken).write_text("{")
+    for place in (gone, held):
+        touch_delete(data_dir, place.chunk_id)
+    before = everything(layout)
+    with shell_holding(Path(layout.path(held))):
+        said = fsdm_json("run", "-d", data_dir, "--once", "--dry-run", "--limit-rate", "1K")
+        shown = fsdm("run", "-d", data_dir, "--once", "--dry-run")
+        assert everything(layout) == before
+        done = fsdm("run", "-d", data_dir, "--once")
+    whats = {step["id"]: step["what"] for step in said["steps"]}
+    assert whats == {wanted.id: "fetch", gone.chunk_id: "delete", held.chunk_id: "wait", broken: "fail"}
+    assert (said["fetch_bytes"], said["freed_bytes"], said["seconds"], said["reconciler"]) == (3000, 100, 3.0, None)
+    assert not said["is_rate_assumed"]
+    assert f"fetch\t{wanted.id}\t3000\t\n" in shown.stdout
+    assert shown.stderr == "3000 bytes to fetch; 100 bytes freed\nat least 0 s, at 50.0 MB a second, which is assumed\n"
+    assert done.returncode == 4
+    assert failure(data_dir, broken)
+    assert sorted(os.listdir(f"{layout.chunks}/{'d' * 64}")) == sorted([wanted.place.name, held.name])
+
+
+def test_a_dry_run_takes_no_lock_and_says_who_has_it(data_dir: Path) -> None:
+    with reconciling(data_dir) as process:
+        done = fsdm("run", "-d", data_dir, "--once", "--dry-run")
+        assert done.returncode == 0
+        assert f": pid {process.pid} on " in done.stderr.splitlines()[-1]
+
+
+def test_a_dry_run_does_without_knowing_who_reconciles(data_dir: Path, layout: Layout) -> None:
+    os.mkdir(layout.lock)
+    done = fsdm("run", "-d", data_dir, "--once", "--dry-run")
+    assert done.returncode == 0
+    assert f"not known: {layout.lock} is not a file" in done.stderr
+
+
+def test_a_dry_run_makes_no_directory(tmp_path: Path) -> None:
+    assert fsdm("run", "-d", tmp_path / "missing", "--once", "--dry-run").returncode == 6
+    assert not (tmp_path / "missing").exists()
+
+
+def test_what_is_to_be_verified_stays_and_what_was_condemned_comes_back(layout: Layout, source: Source) -> None:
+    place, gone, deleted = (put_chunk(layout, start=n, end=n + 1) for n in range(3))
+    chunk = source.chunk()
+    for one in (place, deleted):
+        place_verify(layout, one.chunk_id)
+    place_delete(layout, deleted.chunk_id)
+    place_verify(layout, an_id())
+    os.unlink(f"{layout.path(gone)}/READY")
+    Path(layout.path(gone), "WANT").write_bytes(chunk.to_json())
+    Path(layout.failed_of(gone.chunk_id)).touch()
+    steps = {step.id: (step.what, step.why) for step in foreseen(layout)}
+    assert steps[place.chunk_id] == ("keep", "its bytes are compared with READY")
+    assert steps[gone.chunk_id] == ("wait", "it was damaged: it is wanted again, and fetched")
+    assert steps[deleted.chunk_id][0] == "delete"
+    assert len(steps) == 3

@@ -1,0 +1,146 @@
+"""What is under way: how it begins, how it is stopped, and that it always ends."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+
+from fsdm.concurrency.workers import InlineCrew
+from fsdm.model.state import ChunkState, Marker
+from fsdm.reconcile.actions import Absolve, Action, Clear, Fetch
+from fsdm.reconcile.executor import Errands
+from fsdm.reconcile.outcome import Done, Failed, Stopped
+from tests.support.chunks import an_id
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fsdm.concurrency.cancellation import Stop
+    from fsdm.model.events import Event
+    from fsdm.reconcile.outcome import Outcome
+
+ID = an_id()
+WANT = Marker(1, 1, 2, 3)
+ANOTHER = Marker(4, 4, 5, 6)
+FETCH, CLEAR = Fetch(ID, WANT), Clear(ID, Marker(7, 7, 8, 9))
+
+
+class Later(InlineCrew):
+    """Carries out what was submitted when it is told to."""
+
+    def __init__(self) -> None:
+        self.works: list[Callable[[], None]] = []
+
+    def submit(self, work: Callable[[], None]) -> None:
+        self.works.append(work)
+
+    def work(self) -> None:
+        while self.works:
+            self.works.pop(0)()
+
+
+class Bench:
+    """Errands, whose actions are written down, and come out as `outcome` says."""
+
+    def __init__(self, outcome: Outcome | Exception = Done(), *, brings_it: bool = False) -> None:  # noqa: B008 a value
+        self.fetchers, self.hands = Later(), Later()
+        self.applied: list[Action] = []
+        self.events: list[Event] = []
+        self.woken = 0
+        self._outcome = outcome
+        applier = SimpleNamespace(apply=self._apply, is_fetching=lambda chunk_id, want: brings_it)
+        self.it = Errands(
+            cast("Any", applier),
+            fetchers=self.fetchers,
+            hands=self.hands,
+            tell=self.events.append,
+            wake=self._wake,
+        )
+
+    def _apply(self, action: Action, stop: Stop) -> Outcome:
+        self.applied.append(action)
+        if stop.is_set():
+            return Stopped()
+        if isinstance(self._outcome, Exception):
+            raise self._outcome
+        return self._outcome
+
+    def _wake(self) -> None:
+        self.woken += 1
+
+    @property
+    def told(self) -> list[tuple[str, str]]:
+        return [(event.kind, event.text) for event in self.events]
+
+
+@pytest.mark.parametrize(("action", "fetches"), [(FETCH, [FETCH]), (CLEAR, [])])
+def test_an_id_is_busy_until_its_outcome_is_taken(action: Action, fetches: list[Fetch]) -> None:
+    bench = Bench()
+    bench.it.begin(action, absolve=False)
+    assert (ID in bench.it, len(bench.it), bench.it.actions) == (True, 1, [action])
+    assert (bench.it.fetches, bench.it.fetching) == (fetches, len(fetches))
+    assert (len(bench.fetchers.works), len(bench.hands.works)) == (len(fetches), 1 - len(fetches))
+    assert list(bench.it.outcomes()) == []
+    bench.fetchers.work()
+    bench.hands.work()
+    assert (bench.applied, bench.woken) == ([action], 1)
+    assert ID in bench.it, "nobody has heard how it ended"
+    for ended in bench.it.outcomes():
+        assert ended == (action, Done())
+        assert ID not in bench.it
+    assert (len(bench.it), bench.it.fetching) == (0, 0)
+
+
+def test_what_is_over_is_absolved_before_its_fetch_begins() -> None:
+    bench = Bench()
+    bench.it.begin(FETCH, absolve=True)
+    bench.fetchers.work()
+    assert bench.applied == [Absolve(ID), FETCH]
+    assert [action for action, _ in bench.it.outcomes()] == [FETCH]
+
+
+@pytest.mark.parametrize("absolve", [True, False])
+def test_a_defect_is_an_outcome_as_well(absolve: bool) -> None:
+    bench = Bench(ZeroDivisionError("a defect"))
+    bench.it.begin(FETCH, absolve=absolve)
+    bench.fetchers.work()
+    [(action, outcome)] = bench.it.outcomes()
+    assert isinstance(outcome, Failed)
+    assert (action, outcome.disk, outcome.error.cause, bench.woken) == (FETCH, True, "defect", 1)
+    assert "ZeroDivisionError" in str(outcome.error)
+
+
+def test_fetches_are_stopped_and_told_of_once_and_nothing_else_is() -> None:
+    bench, other = Bench(), Clear(an_id(), Marker(7, 7, 8, 9))
+    bench.it.begin(FETCH, absolve=False)
+    bench.it.begin(other, absolve=False)
+    bench.it.stop_fetches("paused")
+    bench.it.stop(FETCH, "no room")
+    bench.it.stop_if_unwanted(ChunkState(ID))
+    bench.it.stop_if_unwanted(ChunkState(other.id))
+    assert bench.told == [("stopped", "paused")]
+    bench.fetchers.work()
+    bench.hands.work()
+    assert list(bench.it.outcomes()) == [(FETCH, Stopped()), (other, Done())]
+
+
+@pytest.mark.parametrize(
+    ("state", "brings_it", "told"),
+    [
+        (ChunkState(ID, want=WANT), False, []),
+        (ChunkState(ID, want=ANOTHER), True, []),
+        (ChunkState(ID, want=ANOTHER), False, [("stopped", "wanted anew")]),
+        (ChunkState(ID), True, [("stopped", "no longer wanted")]),
+        (ChunkState(ID, want=WANT, delete=ANOTHER), True, [("stopped", "no longer wanted")]),
+        (ChunkState(ID, want=WANT, delete=Marker(4, 4, 5, 6, fault="is a directory")), True, []),
+    ],
+)
+def test_a_fetch_goes_on_while_it_brings_what_is_asked_for(
+    state: ChunkState, brings_it: bool, told: list[tuple[str, str]]
+) -> None:
+    bench = Bench(brings_it=brings_it)
+    bench.it.begin(FETCH, absolve=False)
+    bench.it.stop_if_unwanted(state)
+    assert bench.told == told

@@ -1,0 +1,109 @@
+"""One pass: what is looked at in it, and what is left for the next one. How passes converge stands in other tests."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from fsdm import Limits
+from fsdm.concurrency.workers import InlineCrew
+from fsdm.monitoring.gauges import read_gauges
+from fsdm.reconcile.reconciler import Reconciler
+from tests.support.chunks import an_id, put_chunk, touch_delete
+
+if TYPE_CHECKING:
+    from fsdm.model.events import Event
+    from fsdm.model.layout import Layout
+    from fsdm.reconcile.loop import Passes
+
+
+class Bench:
+    """A reconciler of this thread, whose wall clock stands still, and that scans no second time by itself."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.events: list[Event] = []
+        crews = (InlineCrew(), InlineCrew(), InlineCrew())
+        limits = Limits(poll_s=1e6, durability="none")
+        self.reconciler = Reconciler(
+            layout, limits=limits, crews=crews, clock=lambda: 1e9, jitter=lambda: 1.0, on_event=self.events.append
+        )
+        self.reconciler.open()
+        self.it: Passes = self.reconciler.passes
+
+    def make(self, *rang: str, everything: bool = False) -> bool:
+        return self.it.make(set(rang), everything=everything)
+
+
+@pytest.fixture
+def bench(layout: Layout) -> Bench:
+    """After its first pass, which scans."""
+    bench = Bench(layout)
+    assert not bench.it.at_its_end(), "nothing has been looked at yet"
+    assert not bench.make()
+    assert bench.it.at_its_end()
+    return bench
+
+
+def test_what_rang_is_looked_at_and_what_nobody_named_waits_for_the_scan(
+    bench: Bench, layout: Layout, data_dir: Path
+) -> None:
+    named, unnamed = put_chunk(layout), put_chunk(layout, start=20, end=30)
+    bench.make(everything=True)
+    for place in (named, unnamed):
+        touch_delete(data_dir, place.chunk_id)
+    assert bench.make(named.chunk_id)
+    while bench.make():  # what has ended is taken in, and gone on with
+        pass
+    assert (os.path.exists(layout.path(named)), os.path.exists(layout.path(unnamed))) == (False, True)
+    assert bench.make(everything=True)
+    assert not os.path.exists(layout.path(unnamed))
+
+
+def test_a_scan_is_due_after_a_time_and_comes_with_the_upkeep(bench: Bench, layout: Layout) -> None:
+    os.rmdir(layout.verify)
+    bench.make()
+    assert not os.path.exists(layout.verify)
+    assert 0.0 < bench.it.pause() <= 1e6
+    bench.it.next_scan = time.monotonic()
+    assert bench.it.pause() == 0.0
+    bench.make()
+    assert os.path.isdir(layout.verify)
+    assert bench.it.pause() > 0.0
+
+
+def test_what_is_suspected_is_looked_at_in_the_next_pass(bench: Bench, layout: Layout) -> None:
+    place = put_chunk(layout)
+    bench.make(everything=True)
+    Path(layout.path(place), "data", "blocks.parquet").write_bytes(b"")
+    assert not bench.make()
+    bench.it.suspect(place)
+    assert bench.make()
+    assert not os.path.exists(f"{layout.path(place)}/READY")
+
+
+def test_an_id_about_which_there_is_nothing_is_forgotten(bench: Bench) -> None:
+    chunk_id = an_id()
+    assert not bench.make(chunk_id)
+    assert bench.it.states == {}
+    assert bench.it.troubles() == {}
+    assert bench.it.memory._memos == {}
+
+
+def test_what_waits_for_a_ref_is_told_of(bench: Bench, layout: Layout, data_dir: Path) -> None:
+    place = put_chunk(layout)
+    bench.make(everything=True)
+    touch_delete(data_dir, place.chunk_id)
+    fd = os.open(layout.path(place), os.O_RDONLY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH)
+        assert bench.make(place.chunk_id)
+        bench.make()
+        assert bench.it.troubles() == {place.chunk_id: "refs hold it"}
+        assert read_gauges(bench.it).held_chunks == 1
+    finally:
+        os.close(fd)

@@ -1,0 +1,296 @@
+"""A damaged chunk: it goes out of service without breaking its holders, comes back, and nothing else ever does."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from fsdm import DataManager
+from fsdm.client import Client
+from fsdm.model.layout import READY, WANT, Layout
+from fsdm.model.state import Found
+from fsdm.reconcile.actions import Condemn, Renew
+from fsdm.reconcile.repair import condemn, renew
+from fsdm.store.filesystem import FileSystem
+from fsdm.store.marker_removal import put_want_back, settle_want
+from fsdm.store.markers import look_at
+from fsdm.store.stored_want import is_kept
+from tests.support.chunks import chunk_dir, failure, files_of, flip, put_want, touch_delete
+from tests.support.filesystems import crash_at_each_step
+from tests.support.processes import fsdm
+from tests.support.source import expected
+from tests.support.waiting import PATIENCE_S, eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from fsdm import DataChunk
+    from tests.support.source import Source
+
+
+@pytest.fixture
+def chunk(data_dir: Path, source: Source) -> DataChunk:
+    """A chunk that is available, in a data directory that nobody reconciles any more."""
+    chunk = source.chunk(files=2)
+    with DataManager(data_dir) as dm:
+        dm.download_chunk(chunk)
+        assert dm.wait(chunk.id, PATIENCE_S)
+    return chunk
+
+
+def damage(data_dir: Path, chunk: DataChunk) -> None:
+    flip(str(chunk_dir(data_dir, chunk) / "data" / "logs.parquet"))
+
+
+def asked(source: Source, chunk: DataChunk) -> int:
+    return source.asked[f"/{chunk.id}/logs.parquet"]
+
+
+# ---------------------------------------------------------------------------------------------------- from end to end
+
+
+def test_a_flipped_bit_is_repaired_and_who_holds_the_chunk_is_not_disturbed(
+    data_dir: Path, source: Source, chunk: DataChunk
+) -> None:
+    damage(data_dir, chunk)
+    path = chunk_dir(data_dir, chunk)
+    with DataManager(data_dir) as dm, Client(data_dir) as reader:
+        ref = reader.find_chunk(chunk.dataset_id, 0)
+        assert ref is not None
+        before, inode = files_of(ref.path), os.stat(ref.path).st_ino
+        dm.verify_chunk(chunk.id)
+        eventually((data_dir / "partial" / chunk.id / READY).exists, "it is fetched while the old one is held")
+        told = failure(data_dir, chunk.id)
+        assert told is not None
+        assert told["kind"] == "damaged"
+        assert "data/logs.parquet" in told["error"]
+        assert "by itself" in told["hint"]
+        assert dm.find_chunk(chunk.dataset_id, 0) is None, "nobody new gets what is damaged"
+        assert dm.status().chunks[chunk.id].state == "downloading"
+        assert (files_of(ref.path), os.stat(ref.path).st_ino) == (before, inode)
+        ref.close()
+        assert dm.wait(chunk.id, PATIENCE_S)
+        assert files_of(path / "data") == expected(chunk, source)
+        eventually(lambda: failure(data_dir, chunk.id) is None)
+    assert asked(source, chunk) == 2
+
+
+def test_a_chunk_that_is_right_stays_as_it_is_whoever_asks(data_dir: Path, source: Source, chunk: DataChunk) -> None:
+    before = (chunk_dir(data_dir, chunk) / READY).stat()
+    with DataManager(data_dir) as dm:
+        (data_dir / "verify" / chunk.id).touch()
+        assert dm.wait(chunk.id, PATIENCE_S)
+    assert (chunk_dir(data_dir, chunk) / READY).stat() == before
+    assert os.listdir(data_dir / "verify") == []
+    assert asked(source, chunk) == 1
+
+
+def test_a_request_to_verify_what_is_not_here_goes_and_asks_for_nothing(data_dir: Path, chunk: DataChunk) -> None:
+    with DataManager(data_dir) as dm:
+        dm.delete_chunk(chunk.id)
+        assert not dm.wait(chunk.id, PATIENCE_S)
+        dm.verify_chunk(chunk.id)
+        assert not dm.wait(chunk.id, PATIENCE_S)
+        assert dm.status().chunks == {}
+
+
+def test_a_chunk_without_its_want_is_condemned_and_says_that_it_has_to_be_asked_for(
+    data_dir: Path, source: Source, chunk: DataChunk
+) -> None:
+    damage(data_dir, chunk)
+    os.unlink(chunk_dir(data_dir, chunk) / WANT)
+    with DataManager(data_dir) as dm:
+        dm.verify_chunk(chunk.id)
+        assert not dm.wait(chunk.id, PATIENCE_S)
+        told = failure(data_dir, chunk.id)
+        assert told is not None
+        assert "want it again" in told["hint"]
+        dm.download_chunk(chunk)
+        assert dm.wait(chunk.id, PATIENCE_S)
+        eventually(lambda: failure(data_dir, chunk.id) is None)
+
+
+def test_what_the_audit_finds_is_fetched_again_by_itself(data_dir: Path, source: Source, chunk: DataChunk) -> None:
+    os.unlink(chunk_dir(data_dir, chunk) / "data" / "blocks.parquet")
+    with DataManager(data_dir) as dm:
+        eventually(lambda: asked(source, chunk) == 2)
+        dm.wait(chunk.id, PATIENCE_S)
+        eventually(lambda: dm.list_chunks() == [chunk.id])
+        assert files_of(chunk_dir(data_dir, chunk) / "data") == expected(chunk, source)
+
+
+def test_a_delete_that_comes_while_what_is_damaged_is_held_wins(
+    data_dir: Path, source: Source, chunk: DataChunk
+) -> None:
+    damage(data_dir, chunk)
+    with DataManager(data_dir) as dm, Client(data_dir) as reader:
+        ref = reader.find_chunk(chunk.dataset_id, 0)
+        assert ref is not None
+        dm.verify_chunk(chunk.id)
+        eventually((data_dir / "partial" / chunk.id / READY).exists)
+        dm.delete_chunk(chunk.id)
+        eventually(lambda: not (data_dir / "partial" / chunk.id).exists())
+        ref.close()
+        assert not dm.wait(chunk.id, PATIENCE_S)
+        assert dm.list_chunks() == []
+        eventually(lambda: failure(data_dir, chunk.id) is None)
+
+
+def test_what_was_wanted_again_can_be_withdrawn(data_dir: Path, source: Source, chunk: DataChunk) -> None:
+    damage(data_dir, chunk)
+    fault = source.fault(f"/{chunk.id}/logs.parquet", stall_at=10)
+    with DataManager(data_dir) as dm:
+        dm.verify_chunk(chunk.id)
+        assert fault.stalled.wait(PATIENCE_S)
+        (data_dir / "want" / chunk.id).unlink()
+        eventually(lambda: not (data_dir / "partial" / chunk.id).exists())
+        fault.gate.set()
+        assert not dm.wait(chunk.id, PATIENCE_S)
+
+
+def test_it_is_done_without_a_manager_by_fsdm_run_once(data_dir: Path, source: Source, chunk: DataChunk) -> None:
+    damage(data_dir, chunk)
+    done = fsdm("verify", "-d", data_dir, "--repair")
+    assert done.returncode == 7
+    assert os.listdir(data_dir / "verify") == [chunk.id]
+    assert fsdm("run", "-d", data_dir, "--once").returncode == 0
+    assert files_of(chunk_dir(data_dir, chunk) / "data") == expected(chunk, source)
+    assert fsdm("verify", "-d", data_dir).returncode == 0
+
+
+# ------------------------------------------------------------------------------------------------------- step by step
+
+
+@pytest.fixture
+def condemned(layout: Layout, data_dir: Path, chunk: DataChunk) -> DataChunk:
+    (chunk_dir(data_dir, chunk) / READY).unlink()
+    return chunk
+
+
+def test_what_was_found_counts_only_for_the_ready_that_it_was_found_of(
+    layout: Layout, data_dir: Path, chunk: DataChunk
+) -> None:
+    path = chunk_dir(data_dir, chunk)
+    ready = look_at(str(path / READY))
+    assert ready is not None
+    os.utime(path / READY)
+    assert condemn(layout, FileSystem(), Condemn(chunk.id, chunk.place, Found("other bytes", ready))) is None
+    assert (path / READY).exists()
+    ready = look_at(str(path / READY))
+    assert ready is not None
+    told = condemn(layout, FileSystem(), Condemn(chunk.id, chunk.place, Found("other bytes", ready)))
+    assert told is not None
+    assert "other bytes" in told.error
+    assert not (path / READY).exists()
+    assert is_kept(str(path), chunk.id)
+
+
+def test_the_want_comes_back_byte_for_byte_and_only_once(layout: Layout, data_dir: Path, condemned: DataChunk) -> None:
+    action = Renew(condemned.id, condemned.place)
+    assert renew(layout, FileSystem(), action)
+    assert (data_dir / "want" / condemned.id).read_bytes() == condemned.to_json()
+    (data_dir / "want" / condemned.id).unlink()
+    renew(layout, FileSystem(), action)
+    assert os.listdir(data_dir / "want") == [], "what was withdrawn does not come back"
+
+
+def test_a_chunk_that_is_ready_or_gone_is_not_asked_for(layout: Layout, data_dir: Path, chunk: DataChunk) -> None:
+    assert not renew(layout, FileSystem(), Renew(chunk.id, chunk.place))
+    assert os.listdir(data_dir / "want") == []
+    assert is_kept(layout.path(chunk.place), chunk.id)
+    chunk_dir(data_dir, chunk).rename(data_dir / "elsewhere")
+    assert not renew(layout, FileSystem(), Renew(chunk.id, chunk.place))
+
+
+def test_a_want_that_stands_stays_alone(layout: Layout, data_dir: Path, condemned: DataChunk) -> None:
+    other = condemned.model_copy(update={"note": "newer"})
+    put_want(data_dir, other)
+    renew(layout, FileSystem(), Renew(condemned.id, condemned.place))
+    assert (data_dir / "want" / condemned.id).read_bytes() == other.to_json()
+    assert not is_kept(layout.path(condemned.place), condemned.id)
+
+
+class Amid(FileSystem):
+    """Something happens before a step of this kind."""
+
+    def __init__(self, kind: str, deed: Callable[[], object]) -> None:
+        super().__init__()
+        self._kind, self._deed = kind, deed
+
+    def step(self, name: str, path: str) -> None:
+        if name == self._kind:
+            self._kind = ""
+            self._deed()
+
+
+@pytest.mark.parametrize("step", ["link", "fsync_file", "unlink"])
+@pytest.mark.parametrize("careful", [True, False])
+def test_a_delete_that_comes_at_any_moment_is_the_later_intent(
+    layout: Layout, data_dir: Path, condemned: DataChunk, step: str, careful: bool
+) -> None:
+    def delete() -> None:
+        if careful:
+            with Client(data_dir) as client:
+                client.delete_chunk(condemned.id)
+        else:
+            touch_delete(data_dir, condemned.id)
+
+    renew(layout, Amid(step, delete), Renew(condemned.id, condemned.place))
+    with DataManager(data_dir) as dm:
+        assert not dm.wait(condemned.id, PATIENCE_S)
+        assert dm.list_chunks() == []
+
+
+@pytest.mark.parametrize("step", ["link", "unlink"])
+def test_a_want_that_comes_at_any_moment_is_never_lost(
+    layout: Layout, data_dir: Path, source: Source, condemned: DataChunk, step: str
+) -> None:
+    other = source.chunk(id=condemned.id, files=3)
+    renew(layout, Amid(step, lambda: put_want(data_dir, other)), Renew(condemned.id, condemned.place))
+    with DataManager(data_dir) as dm:
+        assert dm.wait(condemned.id, PATIENCE_S)
+        assert files_of(chunk_dir(data_dir, other) / "data") == expected(other, source)
+
+
+@pytest.mark.parametrize("step", ["rename", "unlink"])
+def test_a_want_that_comes_just_when_the_one_that_came_back_is_withdrawn_is_never_lost(
+    layout: Layout, data_dir: Path, source: Source, condemned: DataChunk, step: str
+) -> None:
+    other, kept = source.chunk(id=condemned.id, files=3), str(chunk_dir(data_dir, condemned) / WANT)
+    put_want_back(layout, FileSystem(), kept, condemned.id)
+    touch_delete(data_dir, condemned.id)
+    settle_want(layout, Amid(step, lambda: put_want(data_dir, other)), kept, condemned.id)
+    assert (data_dir / "want" / condemned.id).read_bytes() == other.to_json()
+    assert len(os.listdir(data_dir / "want")) == 1, "nothing is left aside"
+
+
+@pytest.mark.parametrize("deleted", [False, True])
+def test_after_a_crash_at_any_step_it_is_wanted_unless_somebody_has_deleted_it_meanwhile(
+    layout: Layout, data_dir: Path, condemned: DataChunk, deleted: bool
+) -> None:
+    action, want = Renew(condemned.id, condemned.place), data_dir / "want" / condemned.id
+    kept = chunk_dir(data_dir, condemned) / WANT
+    text = kept.read_bytes()
+
+    def work(fs: FileSystem) -> None:
+        for path in (want, data_dir / "delete" / condemned.id):
+            path.unlink(missing_ok=True)
+        kept.unlink(missing_ok=True)
+        kept.write_bytes(text)
+        try:
+            renew(layout, fs, action)
+        finally:
+            unfinished = kept.exists()
+            if deleted:
+                touch_delete(data_dir, condemned.id)
+            renew(layout, FileSystem(), action)
+            assert not kept.exists()
+            if deleted:  # where it had finished, two markers stand, and the delete is the later one
+                assert want.exists() != unfinished
+            else:
+                assert want.read_bytes() == text
+
+    assert crash_at_each_step(work) > 5

@@ -1,0 +1,56 @@
+"""What is out of sight is erased, and what cannot be stays without holding up the rest."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fsdm.concurrency.workers import InlineCrew
+from fsdm.reconcile.space_budget import Room
+from fsdm.reconcile.trash import Trash
+from fsdm.store.catalog import Catalog
+from tests.support.filesystems import Recorder
+
+if TYPE_CHECKING:
+    import pytest
+
+    from fsdm.model.layout import Layout
+    from fsdm.store.filesystem import FileSystem
+
+
+def a_trash(layout: Layout, fs: FileSystem) -> tuple[Trash, Room, list[int]]:
+    freed: list[int] = []
+    room = Room(layout, Catalog(layout, own=True), max_bytes=1000, keep_free_bytes=None)
+    trash = Trash(layout.trash, fs=fs, erasers=InlineCrew(), room=room, freed=lambda: freed.append(room.taken_bytes))
+    return trash, room, freed
+
+
+def put(layout: Layout, name: str, size: int) -> None:
+    data = Path(layout.trash, name, "data")
+    data.mkdir(parents=True)
+    (data / "file").write_bytes(bytes(size))
+
+
+def test_all_that_is_there_is_erased_and_takes_up_room_until_then(layout: Layout) -> None:
+    for name in "abc":
+        put(layout, name, 100)
+    seen: list[int] = []
+    trash, room, freed = a_trash(layout, Recorder(erase=lambda _: seen.append(room.taken_bytes)))
+    trash.empty()
+    assert os.listdir(layout.trash) == []
+    assert (seen, freed) == ([100] * 3, [0] * 3)
+
+
+def test_what_cannot_be_erased_stays_counts_and_is_logged(layout: Layout, caplog: pytest.LogCaptureFixture) -> None:
+    def refuse(path: str) -> None:
+        if path.endswith("/bad"):
+            raise OSError(5, "Input/output error", path)
+
+    for name in ("bad", "good"):
+        put(layout, name, 100)
+    trash, room, _ = a_trash(layout, Recorder(erase=refuse))
+    trash.empty()
+    assert os.listdir(layout.trash) == ["bad"]
+    assert (room.taken_bytes, room.is_emptying) == (100, False)
+    assert "cannot erase" in caplog.text

@@ -1,0 +1,440 @@
+"""The kernel's events ring, with the id they name or with None for everything; and nothing breaks without them."""
+
+from __future__ import annotations
+
+import errno
+import os
+import queue
+import shutil
+import subprocess
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+from watchdog.observers.inotify_c import InotifyConstants, InotifyEvent
+
+from fsdm.model.layout import Layout, Place
+from fsdm.reconcile import watcher as watch_module
+from fsdm.reconcile.watcher import Watch
+from fsdm.store.refs import Refs
+from tests.support.chunks import TAKE_REF, an_id, put_chunk
+from tests.support.locks import process, python
+from tests.support.waiting import PATIENCE_S, eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+class Rings:
+    """What rang, in order."""
+
+    def __init__(self) -> None:
+        self._queue: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self.ring = self._queue.put
+
+    def until(self, rung: str | None) -> list[str | None]:
+        """Wait until this rings; what rang before it."""
+        before = []
+        while (next_one := self._queue.get(timeout=PATIENCE_S)) != rung:
+            before.append(next_one)
+        return before
+
+
+@pytest.fixture
+def rings() -> Rings:
+    return Rings()
+
+
+@pytest.fixture
+def watch(layout: Layout, rings: Rings) -> Iterator[Watch]:
+    watch = Watch(layout, rings.ring)
+    watch.start()
+    yield watch
+    watch.stop()
+
+
+def touch(directory: str, name: str) -> str:
+    with open(f"{directory}/{name}", "a"):
+        pass
+    return name
+
+
+def mute(layout: Layout, rings: Rings) -> list[str | None]:
+    """What has rung by now: all that rings before a new marker does, which by a rename rings just once."""
+    chunk_id = touch(layout.trash, an_id())
+    os.rename(f"{layout.trash}/{chunk_id}", f"{layout.want}/{chunk_id}")
+    return rings.until(chunk_id)
+
+
+# -------------------------------------------------------------------------------------------------------------- markers
+
+
+def test_a_marker_that_is_made_renamed_touched_or_removed_rings_with_its_id(
+    layout: Layout, rings: Rings, watch: Watch
+) -> None:
+    for directory in (layout.want, layout.delete):
+        chunk_id, name = an_id(), f"{directory}/.new"
+        rings.until(touch(directory, chunk_id))
+        mute(layout, rings)
+        os.utime(f"{directory}/{chunk_id}")
+        rings.until(chunk_id)
+        mute(layout, rings)
+        os.unlink(f"{directory}/{chunk_id}")
+        rings.until(chunk_id)
+        mute(layout, rings)
+        touch(directory, ".new")
+        os.rename(name, f"{directory}/{chunk_id}")
+        rings.until(chunk_id)
+
+
+def test_a_marker_that_is_written_in_place_rings_when_it_is_closed(layout: Layout, rings: Rings, watch: Watch) -> None:
+    chunk_id = an_id()
+    with open(f"{layout.want}/{chunk_id}", "w") as file:
+        rings.until(chunk_id)
+        mute(layout, rings)
+        file.write("{")
+    rings.until(chunk_id)
+
+
+def test_what_is_no_id_does_not_ring(layout: Layout, rings: Rings, watch: Watch) -> None:
+    mute(layout, rings)
+    for name in (".hidden", "README", "x~", "\udcff"):
+        touch(layout.want, name)
+        touch(layout.delete, name)
+    touch(layout.root, "notes")
+    touch(layout.failed, an_id())
+    assert mute(layout, rings) == []
+
+
+def test_a_pause_and_a_release_ring_for_everything_at_once(layout: Layout, rings: Rings, watch: Watch) -> None:
+    mute(layout, rings)
+    touch(layout.root, "PAUSE")
+    rings.until(None)
+    os.unlink(layout.pause)
+    rings.until(None)
+    mute(layout, rings)
+    touch(layout.delete, ".release")
+    rings.until(None)
+    mute(layout, rings)
+    os.utime(layout.release)
+    rings.until(None)
+
+
+# ----------------------------------------------------------------------------------------- directories that come and go
+
+
+@pytest.mark.parametrize("name", ["want", "delete"])
+def test_a_directory_that_is_removed_and_made_again_is_watched_again(
+    layout: Layout, rings: Rings, watch: Watch, name: str
+) -> None:
+    directory = f"{layout.root}/{name}"
+    shutil.rmtree(directory)
+    rings.until(None)
+    eventually(lambda: directory not in watch._armed, "it is known to be gone")
+    watch.arm()
+    os.mkdir(directory)
+    rings.until(None)
+    watch.arm()
+    rings.until(touch(directory, an_id()))
+
+
+def test_a_directory_that_another_takes_the_place_of_is_watched_instead(
+    layout: Layout, rings: Rings, watch: Watch
+) -> None:
+    os.rename(layout.want, f"{layout.root}/want.old")
+    rings.until(None)
+    os.mkdir(layout.want)
+    watch.arm()
+    rings.until(touch(layout.want, an_id()))
+
+
+def test_a_directory_that_was_replaced_unnoticed_is_watched_by_the_next_arming(
+    layout: Layout, rings: Rings, watch: Watch
+) -> None:
+    before = watch._armed[layout.want]
+    os.rename(layout.want, f"{layout.root}/want.old")
+    os.mkdir(layout.want)
+    eventually(lambda: layout.want not in watch._armed, "the event has come")
+    watch._armed[layout.want] = before  # as if it had not
+    watch.arm()
+    rings.until(touch(layout.want, an_id()))
+
+
+def test_arming_twice_does_not_ring_twice(layout: Layout, rings: Rings, watch: Watch) -> None:
+    watch.arm()
+    inotify = watch._inotify
+    assert inotify is not None
+    assert sorted(len(each.callbacks) for each in inotify._watch_for_wd.values()) == [1, 1, 1, 1]
+
+
+def test_a_directory_that_cannot_be_watched_is_told_and_the_others_are_watched(
+    layout: Layout, rings: Rings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    add = watch_module.Inotify.add_callback
+
+    def refuse_delete(self: object, path: bytes, *rest: object) -> object:
+        if path.endswith(b"/delete"):
+            raise OSError(errno.ENOSPC, "inotify watch limit reached")
+        return add(self, path, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(watch_module.Inotify, "add_callback", refuse_delete)
+    watch = Watch(layout, rings.ring)
+    watch.start()
+    assert "watch limit reached" in caplog.text
+    assert layout.delete in caplog.text
+    rings.until(touch(layout.want, an_id()))
+    watch.stop()
+
+
+# ------------------------------------------------------------------------------------------------------------- overflow
+
+
+def test_an_overflow_of_the_kernels_queue_rings_for_everything(layout: Layout, rings: Rings, watch: Watch) -> None:
+    mute(layout, rings)
+    inotify = watch._inotify
+    assert inotify is not None
+    inotify.handle_event(InotifyEvent(-1, InotifyConstants.IN_Q_OVERFLOW, 0, b""))  # type: ignore[arg-type]
+    rings.until(None)
+
+
+def test_an_overflow_rings_for_everything_also_where_only_a_held_directory_is_watched(
+    layout: Layout, rings: Rings, watch: Watch
+) -> None:
+    place = put_chunk(layout)
+    watch.hold(place)
+    mute(layout, rings)
+    watch._held[place][1].on_queue_overflow()
+    assert rings.until(None) == []
+
+
+# ------------------------------------------------------------------------------------------------------ without inotify
+
+
+def test_without_inotify_it_says_so_once_and_does_nothing_from_then_on(
+    layout: Layout, rings: Rings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse() -> object:
+        raise OSError(errno.EMFILE, "inotify instance limit reached")
+
+    monkeypatch.setattr(watch_module, "Inotify", refuse)
+    watch, place = Watch(layout, rings.ring), put_chunk(layout)
+    watch.start()
+    watch.arm()
+    assert not watch.hold(place)
+    watch.release(place)
+    watch.stop()
+    assert len(caplog.records) == 1
+    assert "instance limit reached" in caplog.text
+
+
+def test_a_watch_can_be_stopped_twice_and_without_a_start(layout: Layout, rings: Rings, watch: Watch) -> None:
+    watch.stop()
+    watch.stop()
+    Watch(layout, rings.ring).stop()
+
+
+# ----------------------------------------------------------------------------------------------------- held directories
+
+
+def test_the_close_of_a_held_directory_rings_with_the_chunks_id(layout: Layout, rings: Rings, watch: Watch) -> None:
+    place = put_chunk(layout)
+    ref = Refs(layout).take(place)
+    assert ref is not None
+    assert watch.hold(place)
+    assert place.chunk_id not in mute(layout, rings)
+    ref.close()
+    rings.until(place.chunk_id)
+
+
+def test_the_death_of_a_process_that_holds_a_directory_rings_too(layout: Layout, rings: Rings, watch: Watch) -> None:
+    place = put_chunk(layout)
+    with process(*python(TAKE_REF, layout.root, *place)) as holder:
+        assert watch.hold(place)
+        assert place.chunk_id not in mute(layout, rings)
+        holder.kill()
+        rings.until(place.chunk_id)
+
+
+def test_holding_twice_watches_once(layout: Layout, watch: Watch) -> None:
+    place = put_chunk(layout)
+    assert watch.hold(place)
+    assert not watch.hold(place)
+
+
+def test_what_was_released_rings_no_more_and_can_be_held_again(layout: Layout, rings: Rings, watch: Watch) -> None:
+    place = put_chunk(layout)
+    watch.hold(place)
+    watch.release(place)
+    watch.release(place)
+    mute(layout, rings)
+    Refs(layout).take(place).close()  # type: ignore[union-attr]
+    assert place.chunk_id not in mute(layout, rings)
+    assert watch.hold(place)
+    Refs(layout).take(place).close()  # type: ignore[union-attr]
+    rings.until(place.chunk_id)
+
+
+def test_a_directory_that_has_just_gone_cannot_be_held(layout: Layout, watch: Watch) -> None:
+    assert not watch.hold(Place.of("d" * 64, range(10), an_id()))
+
+
+def test_a_held_directory_that_is_erased_rings_and_can_be_released(layout: Layout, rings: Rings, watch: Watch) -> None:
+    place = put_chunk(layout)
+    watch.hold(place)
+    mute(layout, rings)
+    shutil.rmtree(layout.path(place))
+    rings.until(place.chunk_id)
+    watch.release(place)
+
+
+# ------------------------------------------------------------------------------------ what is not to be had for a while
+
+
+def descriptors() -> set[str]:
+    return set(os.listdir("/proc/self/fd"))
+
+
+def test_what_was_not_to_be_had_is_told_once_and_asked_for_again(
+    layout: Layout, rings: Rings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "fsdm.reconcile.watcher")
+
+    def refuse() -> object:
+        raise OSError(errno.EMFILE, "inotify instance limit reached")
+
+    watch, place = Watch(layout, rings.ring), put_chunk(layout)
+    with monkeypatch.context() as put:
+        put.setattr(watch_module, "Inotify", refuse)
+        watch.start()
+        watch.arm()
+        watch.arm()
+        assert [record.levelname for record in caplog.records] == ["WARNING"]
+    watch.arm()
+    watch.arm()
+    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
+    assert "there is inotify again" in caplog.text
+    rings.until(touch(layout.want, an_id()))
+    assert watch.hold(place)
+    watch.stop()
+    watch.arm()
+    assert watch._inotify is None, "what was stopped does not begin again"
+
+
+def test_a_directory_that_cannot_be_watched_is_told_once_and_watched_when_it_can_be(
+    layout: Layout, rings: Rings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "fsdm.reconcile.watcher")
+    watch = Watch(layout, rings.ring)
+    with monkeypatch.context() as put:
+        put.setattr("watchdog.observers.inotify_c.inotify_add_watch", lambda *_: -1)
+        put.setattr("watchdog.observers.inotify_c.ctypes.get_errno", lambda: errno.ENOSPC)
+        watch.start()
+        watch.arm()
+        assert sorted(record.levelname for record in caplog.records) == ["WARNING"] * 4
+        assert not watch.hold(put_chunk(layout))
+    watch.arm()
+    assert sum("is watched again" in record.getMessage() for record in caplog.records) == 4
+    rings.until(touch(layout.delete, an_id()))
+    watch.stop()
+
+
+def test_a_directory_that_may_not_be_read_is_none_that_is_watched(
+    layout: Layout, rings: Rings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    watch = Watch(layout, rings.ring)
+    with monkeypatch.context() as put:  # watchdog passes over this one
+        put.setattr("watchdog.observers.inotify_c.inotify_add_watch", lambda *_: -1)
+        put.setattr("watchdog.observers.inotify_c.ctypes.get_errno", lambda: errno.EACCES)
+        watch.start()
+        watch.arm()
+        assert watch._inotify is not None
+        assert watch._inotify._watch_for_wd == {}
+    assert caplog.text.count("Permission denied") == 4
+    watch.arm()
+    rings.until(touch(layout.want, an_id()))
+    watch.stop()
+
+
+@pytest.mark.parametrize("what", ["os.pipe", "threading.Thread.start"])
+def test_asking_in_vain_leaves_no_descriptor_open(
+    layout: Layout, rings: Rings, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    def refuse(*_: object) -> object:
+        raise RuntimeError("can't start new thread") if "Thread" in what else OSError(errno.EMFILE, "too many")
+
+    watch, before = Watch(layout, rings.ring), descriptors()
+    with monkeypatch.context() as put:
+        put.setattr(what, refuse)
+        watch.start()
+        for _ in range(3):
+            watch.arm()
+    assert descriptors() <= before  # another thread may have closed one
+    watch.arm()
+    rings.until(touch(layout.want, an_id()))
+    watch.stop()
+    assert descriptors() <= before  # another thread may have closed one
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_where_watchdogs_thread_has_died_there_is_another(layout: Layout, rings: Rings, watch: Watch) -> None:
+    inotify, place = watch._inotify, put_chunk(layout)
+    assert inotify is not None
+    assert watch.hold(place)
+    inotify.handle_event = lambda _event: 1 / 0  # type: ignore[method-assign, assignment]
+    touch(layout.want, an_id())
+    inotify.join(PATIENCE_S)
+    watch.arm()
+    assert watch._inotify is not inotify
+    rings.until(touch(layout.want, an_id()))
+    assert watch.hold(place), "it is to be held anew"
+
+
+def test_a_real_overflow_of_the_kernels_queue_rings_for_everything(layout: Layout) -> None:
+    with open("/proc/sys/fs/inotify/max_queued_events") as file:
+        most = int(file.read())
+    if most > 100_000:
+        pytest.skip("the kernel's queue is too long here")
+    begun, gate, everything = threading.Event(), threading.Event(), threading.Event()
+
+    def ring(chunk_id: str | None) -> None:
+        begun.set()
+        gate.wait(PATIENCE_S)
+        if chunk_id is None:
+            everything.set()
+
+    watch = Watch(layout, ring)
+    watch.start()
+    try:
+        touch(layout.want, an_id(0))
+        assert begun.wait(PATIENCE_S)
+        for number in range(most):
+            touch(layout.want, an_id(number % 2))  # each makes two events that differ from the last
+        gate.set()
+        assert everything.wait(PATIENCE_S)
+    finally:
+        gate.set()
+        watch.stop()
+
+
+def test_a_directory_that_another_is_mounted_over_is_watched_there_and_here_again_after_that(
+    layout: Layout, rings: Rings, watch: Watch, tmp_path: Path
+) -> None:
+    def callbacks() -> list[int]:
+        assert watch._inotify is not None
+        return [len(each.callbacks) for each in watch._inotify._watch_for_wd.values()]
+
+    other = tmp_path / "other"
+    other.mkdir()
+    for _ in range(2):
+        if subprocess.run(["mount", "--bind", other, layout.want], capture_output=True, check=False).returncode:
+            pytest.skip("only root may mount")
+        try:
+            watch.arm()
+            rings.until(touch(layout.want, an_id()))
+            assert callbacks() == [1, 1, 1, 1]
+        finally:
+            subprocess.run(["umount", layout.want], check=True)
+        watch.arm()
+        rings.until(touch(layout.want, an_id()))
+        assert callbacks() == [1, 1, 1, 1]

@@ -1,0 +1,209 @@
+"""How things stand, from the files alone: every state, every oddity, and documents that say nonsense."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+
+from fsdm.status.chunk_status import ChunkStatus, read_status
+from tests.support.chunks import FILES, a_want, an_id, put_chunk, put_failure, put_partial, put_want, touch_delete
+from tests.support.locks import HOLD_LOCK, process, python
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from fsdm.model.layout import Layout
+
+
+def of(layout: Layout, chunk_id: str) -> ChunkStatus:
+    return read_status(layout).chunks[chunk_id]
+
+
+# --------------------------------------------------------------------------------------------------------------- states
+
+
+def test_an_empty_directory_has_nothing_to_tell(layout: Layout) -> None:
+    status = read_status(layout)
+    assert (status.chunks, status.oddities, status.reconciler) == ({}, (), None)
+
+
+def test_a_want_that_has_not_begun_is_wanted(layout: Layout, data_dir: Path) -> None:
+    chunk = a_want(files=FILES, block_range=(5, 9))
+    put_want(data_dir, chunk)
+    assert of(layout, chunk.id) == ChunkStatus(
+        chunk.id, "wanted", chunk.dataset_id, range(5, 9), size_bytes=0, total_bytes=123
+    )
+
+
+def test_what_a_want_weighs_is_unknown_unless_it_says_every_size(layout: Layout, data_dir: Path) -> None:
+    chunk = a_want(files={**FILES, "c.parquet": "http://example.org/c"})
+    put_want(data_dir, chunk)
+    assert of(layout, chunk.id).total_bytes is None
+
+
+def test_a_partial_of_a_want_is_downloading_and_tells_how_much_is_there(layout: Layout, data_dir: Path) -> None:
+    chunk = a_want(files=FILES)
+    put_want(data_dir, chunk)
+    put_partial(data_dir, chunk.id, **{"a.parquet": 100, "b.parquet": 3})
+    status = of(layout, chunk.id)
+    assert (status.state, status.size_bytes, status.total_bytes) == ("downloading", 103, 123)
+
+
+def test_a_published_chunk_is_available_with_its_size(layout: Layout) -> None:
+    place = put_chunk(layout, start=3, end=7, files={"a": bytes(5), "b": bytes(6)})
+    assert of(layout, place.chunk_id) == ChunkStatus(
+        place.chunk_id, "available", place.dataset_id, range(3, 7), size_bytes=11, total_bytes=11
+    )
+
+
+def test_a_chunk_that_is_wanted_again_is_still_available(layout: Layout, data_dir: Path) -> None:
+    place = put_chunk(layout)
+    put_want(data_dir, a_want(id=place.chunk_id))
+    assert of(layout, place.chunk_id).state == "available"
+
+
+def test_a_deleted_chunk_retires_while_its_directory_stands_and_is_deleting_after_that(
+    layout: Layout, data_dir: Path
+) -> None:
+    place = put_chunk(layout)
+    touch_delete(data_dir, place.chunk_id)
+    assert of(layout, place.chunk_id).state == "retiring"
+    os.unlink(f"{layout.path(place)}/READY")
+    assert of(layout, place.chunk_id).state == "retiring"
+    shutil.rmtree(layout.path(place))
+    assert of(layout, place.chunk_id).state == "deleting"
+
+
+def test_a_partial_that_nobody_wants_is_being_deleted(layout: Layout, data_dir: Path) -> None:
+    chunk_id = an_id()
+    put_partial(data_dir, chunk_id, a=7)
+    status = of(layout, chunk_id)
+    assert (status.state, status.size_bytes) == ("deleting", 7)
+
+
+def test_a_directory_without_ready_is_unready(layout: Layout) -> None:
+    place = put_chunk(layout)
+    os.unlink(f"{layout.path(place)}/READY")
+    status = of(layout, place.chunk_id)
+    assert (status.state, status.size_bytes, status.block_range) == ("unready", 0, range(10))
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_a_failure_is_told_with_its_reason_and_when_it_is_tried_again(
+    layout: Layout, data_dir: Path, begun: bool
+) -> None:
+    chunk = a_want(files=FILES)
+    put_want(data_dir, chunk)
+    if begun:
+        put_partial(data_dir, chunk.id, **{"a.parquet": 4})
+    put_failure(data_dir, chunk.id, error="HTTP 503", hint="wait", attempts=3, next_attempt_at=99.5)
+    status = of(layout, chunk.id)
+    assert (status.state, status.error, status.hint) == ("failed", "HTTP 503", "wait")
+    assert (status.attempts, status.next_attempt_at) == (3, 99.5)
+    assert status.size_bytes == 4 * begun
+
+
+def test_a_chunk_that_is_available_keeps_its_state_beside_an_old_failure(layout: Layout, data_dir: Path) -> None:
+    place = put_chunk(layout)
+    put_failure(data_dir, place.chunk_id, error="old")
+    status = of(layout, place.chunk_id)
+    assert (status.state, status.error) == ("available", "old")
+
+
+def test_states_are_counted_and_chunks_stand_by_dataset_and_block(layout: Layout, data_dir: Path) -> None:
+    last = put_chunk(layout, dataset="e" * 64)
+    second, first = put_chunk(layout, start=20, end=30), put_chunk(layout, start=3, end=30)
+    wanted = a_want()
+    put_want(data_dir, wanted)
+    touch_delete(data_dir, second.chunk_id)
+    status = read_status(layout)
+    assert list(status.chunks) == [first.chunk_id, second.chunk_id, last.chunk_id, wanted.id]
+    assert [status.count(state) for state in ("available", "retiring", "wanted", "failed")] == [2, 1, 1, 0]
+
+
+# --------------------------------------------------------------------------------------------------- oddities, nonsense
+
+
+def test_what_is_not_read_is_told_with_its_path(layout: Layout, data_dir: Path) -> None:
+    (data_dir / "want" / "README").touch()
+    (data_dir / "delete" / "x.json").touch()
+    (data_dir / "chunks" / "lost+found").mkdir()
+    shutil.rmtree(data_dir / "partial")
+    status = read_status(layout)
+    assert {os.path.relpath(oddity.path, layout.root) for oddity in status.oddities} == {
+        "want/README",
+        "delete/x.json",
+        "chunks/lost+found",
+        "partial",
+    }
+    assert status.chunks == {}
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda path: path.write_text(""),
+        lambda path: path.write_text('{"dataset_id": 5, "block_range": [], "files": {"a": 3, "b": {"size": "x"}}}'),
+        lambda path: path.write_text('{"block_range": {"start": "0", "end": 5}, "dataset_id": "../.."}'),
+        lambda path: path.write_text("[" * 100_000),
+        lambda path: path.write_bytes(b"\xff\xfe"),
+        os.mkfifo,
+        lambda path: path.symlink_to("/dev/zero"),
+        lambda path: path.mkdir(),
+    ],
+    ids=["empty", "wrong types", "wrong shapes", "too deep", "not UTF-8", "fifo", "symlink", "directory"],
+)
+def test_a_document_that_says_nonsense_spoils_nothing(
+    layout: Layout, data_dir: Path, make: Callable[[Path], None]
+) -> None:
+    chunk_id, place = an_id(), put_chunk(layout)
+    make(data_dir / "want" / chunk_id)
+    status = of(layout, chunk_id)
+    assert (status.state, status.dataset_id, status.block_range, status.total_bytes) == ("wanted", None, None, None)
+    assert of(layout, place.chunk_id).state == "available"
+
+
+@pytest.mark.parametrize("text", ["", "[1]", '{"error": 5, "attempts": "many", "hint": null}'])
+def test_a_failure_that_says_nonsense_is_still_a_failure(layout: Layout, data_dir: Path, text: str) -> None:
+    chunk_id = an_id()
+    (data_dir / "failed" / chunk_id).write_text(text)
+    assert of(layout, chunk_id) == ChunkStatus(chunk_id, "failed")
+
+
+def test_no_document_is_read_through_a_symlink(layout: Layout, data_dir: Path, tmp_path: Path) -> None:
+    chunk_id = an_id()
+    (tmp_path / "outside").write_text('{"error": "not ours"}')
+    (data_dir / "failed" / chunk_id).symlink_to(tmp_path / "outside")
+    assert of(layout, chunk_id) == ChunkStatus(chunk_id, "failed")
+
+
+def test_a_ready_that_says_nonsense_is_shown_without_a_size(layout: Layout) -> None:
+    place = put_chunk(layout)
+    with open(f"{layout.path(place)}/READY", "w") as file:
+        file.write("{")
+    status = of(layout, place.chunk_id)
+    assert (status.state, status.size_bytes, status.total_bytes) == ("available", 0, None)
+
+
+# ------------------------------------------------------------------------------------------------------- who reconciles
+
+
+def test_who_reconciles_is_told_while_it_does(layout: Layout) -> None:
+    with process(*python(HOLD_LOCK, layout.root)) as other:
+        assert json.loads(read_status(layout).reconciler or "{}")["pid"] == other.pid
+    assert read_status(layout).reconciler is None
+    assert os.path.exists(layout.lock)
+
+
+def test_asking_changes_nothing_on_disk(layout: Layout, data_dir: Path) -> None:
+    put_chunk(layout)
+    put_want(data_dir, a_want())
+    before = sorted((str(path), path.lstat().st_mtime_ns) for path in data_dir.rglob("*"))
+    for _ in range(2):
+        read_status(layout)
+    assert sorted((str(path), path.lstat().st_mtime_ns) for path in data_dir.rglob("*")) == before

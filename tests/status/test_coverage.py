@@ -1,0 +1,160 @@
+"""Coverage against a model that looks at every block by itself, and at the ends of u64."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fsdm.model.layout import U64_MAX
+from fsdm.status import coverage as module
+from fsdm.status.chunk_status import ChunkStatus, State
+from fsdm.status.coverage import KIND_OF, KINDS, NAMED, Atlas, Coverage, Kind, Segment, Tally, cover
+from tests.support.chunks import an_id
+from tests.support.maps import DATASET, _chunks, a_chunk, of_block
+
+
+def spans(coverage: Coverage) -> list[tuple[Kind, int, int]]:
+    return [(segment.kind, segment.start, segment.end) for segment in coverage.segments]
+
+
+@given(_chunks(), st.integers(1, 3))
+@settings(max_examples=400, deadline=None)
+def test_every_block_is_of_the_kind_that_a_look_at_it_alone_says(chunks: list[ChunkStatus], named: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "NAMED", named)
+        coverage = cover(DATASET, chunks)
+    blocks = [chunk.block_range for chunk in chunks if chunk.block_range is not None]
+    assert (coverage.start, coverage.end) == (min(b.start for b in blocks), max(b.stop for b in blocks))
+    at = coverage.start
+    for segment in coverage.segments:
+        assert segment.start == at < segment.end
+        at = segment.end
+        for block in range(segment.start, segment.end):
+            kind, ids = of_block(chunks, block)
+            assert (segment.kind, segment.depth) == (kind, len(ids))
+            assert set(segment.chunk_ids) <= set(ids)
+            assert len(segment.chunk_ids) == min(named, len(ids))
+    assert at == coverage.end
+
+
+@given(_chunks())
+@settings(max_examples=400, deadline=None)
+def test_a_segment_ends_only_where_its_kind_or_its_chunks_do(chunks: list[ChunkStatus]) -> None:
+    coverage = cover(DATASET, chunks)
+    assert len(coverage.segments) < 2 * len(chunks)
+    for segment in coverage.segments[:-1]:
+        kind, ids = of_block(chunks, segment.end - 1)
+        next_kind, next_ids = of_block(chunks, segment.end)
+        assert (kind, set(ids)) != (next_kind, set(next_ids))
+
+
+@given(_chunks())
+@settings(max_examples=200, deadline=None)
+def test_tallies_add_up_to_what_is_there(chunks: list[ChunkStatus]) -> None:
+    coverage = cover(DATASET, chunks)
+    tallies = coverage.tallies
+    assert list(tallies) == list(KINDS)
+    assert sum(tally.segments for tally in tallies.values()) == len(coverage.segments)
+    assert sum(tally.blocks for tally in tallies.values()) == coverage.end - coverage.start
+    assert sum(tally.chunks for tally in tallies.values()) == len(chunks)
+    assert coverage.size_bytes == sum(chunk.size_bytes for chunk in chunks)
+    for kind in KINDS:
+        found = coverage.of_kind(kind)
+        assert (tallies[kind].segments, tallies[kind].blocks) == (len(found), sum(s.blocks for s in found))
+
+
+@given(_chunks(), st.randoms())
+@settings(max_examples=100, deadline=None)
+def test_the_order_in_which_chunks_are_told_makes_no_difference(chunks: list[ChunkStatus], random: object) -> None:
+    shuffled = list(chunks)
+    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    assert cover(DATASET, shuffled) == cover(DATASET, chunks)
+
+
+def test_every_state_has_a_kind() -> None:
+    assert set(KIND_OF) == set(get_args(State))
+    assert set(KINDS) == set(get_args(Kind))
+
+
+def test_a_gap_of_one_block_is_found_between_two_chunks_that_nearly_touch() -> None:
+    assert spans(cover(DATASET, [a_chunk(0, 10), a_chunk(11, 20)])) == [
+        ("here", 0, 10), ("missing", 10, 11), ("here", 11, 20),
+    ]  # fmt: skip
+
+
+def test_chunks_that_touch_are_two_segments_without_a_gap() -> None:
+    first, second = a_chunk(0, 10), a_chunk(10, 20)
+    assert cover(DATASET, [second, first]).segments == (
+        Segment("here", 0, 10, 1, (first.id,)),
+        Segment("here", 10, 20, 1, (second.id,)),
+    )
+
+
+def test_what_is_here_is_not_cut_up_by_what_comes_over_it() -> None:
+    assert spans(cover(DATASET, [a_chunk(0, 30), a_chunk(10, 20, "downloading")])) == [("here", 0, 30)]
+
+
+def test_an_available_chunk_in_place_of_another_of_the_same_range_is_a_double_cover_until_that_is_deleted() -> None:
+    old, new = a_chunk(0, 30), a_chunk(0, 30, "downloading")
+    states: list[tuple[State, State, Kind]] = [
+        ("available", "downloading", "here"),
+        ("available", "available", "doubled"),
+        ("retiring", "available", "here"),
+        ("retiring", "downloading", "coming"),
+        ("retiring", "failed", "failing"),
+        ("unready", "retiring", "retiring"),
+    ]
+    for of_old, of_new, kind in states:
+        chunks = [a_chunk(0, 30, of_old, id=old.id), a_chunk(0, 30, of_new, id=new.id)]
+        assert spans(cover(DATASET, chunks)) == [(kind, 0, 30)]
+
+
+def test_ranges_up_to_the_end_of_u64_are_exact() -> None:
+    last = U64_MAX - 1
+    coverage = cover(DATASET, [a_chunk(0, 1, size=7), a_chunk(last, U64_MAX, "wanted")])
+    assert spans(coverage) == [("here", 0, 1), ("missing", 1, last), ("coming", last, U64_MAX)]
+    assert coverage.tallies["missing"] == Tally(segments=1, blocks=last - 1)
+    assert coverage.tallies["here"] == Tally(segments=1, blocks=1, chunks=1, size_bytes=7)
+
+
+def test_datasets_are_covered_each_by_itself_in_the_order_of_their_ids() -> None:
+    chunks = [
+        a_chunk(5, 9, dataset_id="b" * 64),
+        a_chunk(0, 2, dataset_id="a" * 64),
+        a_chunk(0, 1, dataset_id="b" * 64),
+    ]
+    found = Atlas.of(chunks)
+    assert [(c.dataset_id, c.start, c.end) for c in found.coverages] == [("a" * 64, 0, 2), ("b" * 64, 0, 9)]
+    assert found.unplaced == ()
+
+
+@pytest.mark.parametrize("blocks", [None, range(5, 5), range(9, 5), range(-1, 5), range(U64_MAX, U64_MAX + 1)])
+def test_a_chunk_without_a_range_that_can_be_is_left_aside_and_told(blocks: range | None) -> None:
+    chunk = ChunkStatus(an_id(), "failed", DATASET, blocks)
+    here = a_chunk(0, 5)
+    found = Atlas.of([chunk, here])
+    assert found.unplaced == (chunk,)
+    assert list(found.coverages[0].chunks) == [here.id]
+
+
+def test_a_chunk_of_no_known_dataset_is_left_aside_and_told() -> None:
+    chunk = ChunkStatus(an_id(), "deleting")
+    assert Atlas.of([chunk]) == Atlas((), (chunk,))
+
+
+def test_thousands_of_chunks_over_each_other_are_named_by_a_few() -> None:
+    count = 5000
+    nested = [a_chunk(n, 2 * count - n) for n in range(count)]
+    coverage = cover(DATASET, nested)
+    assert len(coverage.segments) == 2 * count - 1
+    assert max(segment.depth for segment in coverage.segments) == count
+    assert sum(len(segment.chunk_ids) for segment in coverage.segments) <= NAMED * len(coverage.segments)
+
+
+def test_the_chunks_named_are_those_that_begin_first() -> None:
+    chunks = [a_chunk(n, 100 - n) for n in range(NAMED + 5)]
+    middle = next(s for s in cover(DATASET, chunks).segments if s.depth == NAMED + 5)
+    assert middle.chunk_ids == tuple(chunk.id for chunk in chunks[:NAMED])

@@ -1,0 +1,179 @@
+"""Why not? From real files and processes, by the verb."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from fsdm.manager import DataManager
+from fsdm.model.layout import Layout
+from fsdm.model.limits import Limits
+from fsdm.status.explain import explain_chunks
+from tests.support.chunks import FILES, a_want, an_id, put_chunk, put_failure, put_partial, put_want, touch_delete
+from tests.support.processes import fsdm, fsdm_json, reconciling, shell_holding
+from tests.support.waiting import eventually
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from fsdm.status.explain_text import Explanation
+    from tests.support.source import Source
+
+
+def why(layout: Layout, chunk_id: str) -> Explanation:
+    return explain_chunks(layout, [chunk_id])[0]
+
+
+def test_a_want_without_a_reconciler_names_the_command_that_starts_one(layout: Layout, data_dir: Path) -> None:
+    chunk = a_want(files=FILES)
+    put_want(data_dir, chunk)
+    told = why(layout, chunk.id)
+    assert told.state == "wanted"
+    assert told.todo == (f"start a reconciler: fsdm run -d {layout.root}",)
+
+
+def test_the_command_that_it_names_can_be_pasted_into_a_shell(tmp_path: Path) -> None:
+    data_dir = tmp_path / "of two words"
+    with DataManager(data_dir):
+        pass
+    chunk = a_want(files=FILES)
+    put_want(data_dir, chunk)
+    assert why(Layout(data_dir), chunk.id).todo == (f"start a reconciler: fsdm run -d '{data_dir}'",)
+
+
+def test_a_server_that_says_404_is_named_with_its_attempts_and_no_secret(data_dir: Path, source: Source) -> None:
+    chunk = source.chunk(files=1)
+    secret = a_want(files={"a": f"{source.url}/missing?token=hush".replace("://", "://ann:hush@")})
+    with reconciling(data_dir):
+        put_want(data_dir, secret)
+        eventually((data_dir / "failed" / secret.id).exists)
+        done = fsdm("explain", "-d", data_dir, secret.id)
+    assert done.returncode == 0
+    assert "HTTP 404" in done.stdout
+    assert "tried once" in done.stdout
+    assert "it will not pass by itself" in done.stdout
+    assert "hush" not in done.stdout
+    assert chunk.id not in done.stdout
+
+
+def test_a_chunk_that_a_process_keeps_names_it(layout: Layout, data_dir: Path) -> None:
+    place = put_chunk(layout)
+    touch_delete(data_dir, place.chunk_id)
+    with shell_holding(layout.path(place)) as shell, reconciling(data_dir):  # type: ignore[arg-type]
+        (told,) = fsdm_json("explain", "-d", data_dir, place.chunk_id)
+        assert told["state"] == "retiring"
+        assert f"it is held by pid {shell.pid} `flock -s " in told["why"][0]
+
+
+def test_a_want_over_the_budget_tells_what_is_lacking_and_who_keeps_it(
+    layout: Layout, data_dir: Path, source: Source
+) -> None:
+    place = put_chunk(layout, files={"a": bytes(700_000)})
+    big = source.chunk(files=1, size=600_000)
+    with shell_holding(layout.path(place)) as shell:  # type: ignore[arg-type]
+        touch_delete(data_dir, place.chunk_id)
+        with DataManager(data_dir, limits=Limits(max_bytes=1_000_000)) as dm:
+            dm.download_chunk(big)
+            failed = eventually(lambda: (data_dir / "failed" / big.id).exists() and why(layout, big.id))
+            said = json.loads((data_dir / "failed" / big.id).read_bytes())
+            assert (said["needs_bytes"], said["lacks_bytes"]) == (600_000, 300_000)
+            assert failed.state == "waiting"
+            assert "300.0 kB were lacking" in failed.why[0]
+            assert f"1 retiring chunk will free 700.0 kB once pid {shell.pid} `flock" in failed.why[1]
+
+
+def test_how_many_are_ahead_is_counted(layout: Layout, data_dir: Path) -> None:
+    running, older, mine = a_want(files=FILES), a_want(files=FILES), a_want(files=FILES)
+    for chunk in (running, older, mine):
+        put_want(data_dir, chunk)
+        later = os.stat(data_dir / "want" / chunk.id).st_ctime_ns
+        eventually(lambda later=later: _tick(data_dir) > later)  # type: ignore[misc]
+    put_partial(data_dir, running.id, **{"a.parquet": 3})
+    with DataManager(data_dir, reconcile=False) as dm:
+        from fsdm.store.leader_lock import ReconcilerLock
+
+        lock = ReconcilerLock(dm.layout)
+        assert why(layout, mine.id).why == ("it waits for its turn: 1 downloads run, and 1 older wants wait",)
+        lock.close()
+
+
+def _tick(data_dir: Path) -> int:
+    probe = data_dir / "probe"
+    probe.touch()
+    return os.stat(probe).st_ctime_ns
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda path: path.mkdir(), "want/ID is a"),
+        (lambda path: path.symlink_to("/dev/zero"), "want/ID is a"),
+        (lambda path: path.write_text("{"), "want/ID cannot be taken: Invalid JSON"),
+        (lambda path: path.write_text("[" * 100_000), "want/ID cannot be taken"),
+        (lambda path: path.write_bytes(b"\xff\xfe"), "want/ID cannot be taken"),
+    ],
+    ids=["directory", "symlink", "half-written", "too deep", "not UTF-8"],
+)
+def test_a_want_that_is_none_is_explained(layout: Layout, data_dir: Path, make: Any, sentence: str) -> None:
+    chunk_id = an_id()
+    make(data_dir / "want" / chunk_id)
+    assert any(one.startswith(sentence) for one in why(layout, chunk_id).why)
+
+
+@pytest.mark.parametrize("text", ["", "[1]", '{"error": 5, "attempts": "many"}'])
+def test_a_failure_that_says_nonsense_is_told_as_such(layout: Layout, data_dir: Path, text: str) -> None:
+    chunk = a_want(files=FILES)
+    put_want(data_dir, chunk)
+    (data_dir / "failed" / chunk.id).write_text(text)
+    assert "it has failed, but failed/ID cannot be read" in why(layout, chunk.id).why
+
+
+@pytest.mark.parametrize("text", ["", "[1]", "nobody", '{"pid": "x"}'])
+def test_a_lock_that_says_nonsense_is_still_a_reconciler(layout: Layout, data_dir: Path, text: str) -> None:
+    from fsdm.store.leader_lock import ReconcilerLock
+
+    lock = ReconcilerLock(layout)
+    (data_dir / "LOCK").write_text(text)
+    put_partial(data_dir, chunk_id := an_id(), a=1)
+    assert why(layout, chunk_id).why == ("it was withdrawn, and is cleared away",)
+    lock.close()
+
+
+def test_a_pause_is_told(layout: Layout, data_dir: Path) -> None:
+    chunk = a_want(files=FILES)
+    put_want(data_dir, chunk)
+    (data_dir / "PAUSE").touch()
+    assert any("downloads are paused" in sentence for sentence in why(layout, chunk.id).why)
+
+
+def test_an_id_that_nobody_knows_ends_with_3_after_the_others_were_explained(layout: Layout, data_dir: Path) -> None:
+    place = put_chunk(layout)
+    done = fsdm("explain", "-d", data_dir, place.chunk_id, "e" * 64)
+    assert done.returncode == 3
+    assert f"{place.chunk_id} is available" in done.stdout
+    assert f"{'e' * 64} is unknown" in done.stdout
+    assert "nothing is known of" in done.stderr
+    assert fsdm("explain", "-d", data_dir, "../x").returncode == 2
+
+
+def test_what_others_wrote_moves_no_cursor(layout: Layout, data_dir: Path) -> None:
+    chunk = a_want(files=FILES)
+    put_want(data_dir, chunk)
+    put_failure(
+        data_dir, chunk.id, id=chunk.id, kind="transfer", error="\x1b[2J\rboo", first_at=1, last_at=1e300, hint="\x07"
+    )
+    done = fsdm("explain", "-d", data_dir, chunk.id)
+    assert "boo" in done.stdout
+    assert not {"\x1b", "\r", "\x07"} & set(done.stdout)
+
+
+def test_asking_why_changes_nothing_on_disk(layout: Layout, data_dir: Path) -> None:
+    place = put_chunk(layout)
+    put_want(data_dir, a_want())
+    touch_delete(data_dir, place.chunk_id)
+    before = sorted((str(path), path.lstat().st_mtime_ns) for path in data_dir.rglob("*"))
+    why(layout, place.chunk_id)
+    assert sorted((str(path), path.lstat().st_mtime_ns) for path in data_dir.rglob("*")) == before

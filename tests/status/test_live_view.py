@@ -1,0 +1,347 @@
+"""The live view on a real terminal: a pty, and the real commands."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pty
+import select
+import signal
+import struct
+import subprocess
+import termios
+import threading
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pyte
+import pytest
+
+from tests.support.chunks import a_want, put_chunk, put_want, touch_delete
+from tests.support.processes import FSDM, fsdm, owner, running, shell_holding
+from tests.support.waiting import PATIENCE_S, eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from fsdm.model.layout import Layout
+    from tests.support.source import Source
+
+
+class Terminal:
+    """A process on a terminal that is read, or (`deaf`) is not."""
+
+    def __init__(
+        self,
+        *command: object,
+        columns: int = 100,
+        rows: int = 24,
+        deaf: bool = False,
+        shell: str | None = None,
+        **environ: str,
+    ) -> None:
+        self._master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+        given = {"TERM": "xterm-256color", "LC_ALL": "C.UTF-8"} | environ
+        env = {
+            name: value for name, value in os.environ.items() if name not in {"COLUMNS", "LINES", "NO_COLOR"}
+        } | given
+        self.process = subprocess.Popen(
+            ["bash", "-mc", shell, "sh", *FSDM, *map(str, command)] if shell else [*FSDM, *map(str, command)],
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            env=env,
+            start_new_session=True,
+            preexec_fn=(lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0)) if shell else None,  # noqa: PLW1509
+        )
+        os.close(slave)
+        self.raw = b""
+        self._screen = pyte.Screen(columns, rows)
+        self._stream = pyte.ByteStream(self._screen)
+        self._mutex = threading.Lock()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        if not deaf:
+            self._reader.start()
+
+    def _read(self) -> None:
+        while True:
+            try:
+                data = os.read(self._master, 65536)
+            except OSError:  # EIO: the other end has gone
+                return
+            if not data:
+                return
+            with self._mutex:
+                self.raw += data
+                self._stream.feed(data)
+
+    @property
+    def lines(self) -> list[str]:
+        """What stands on the screen."""
+        with self._mutex:
+            return [line.rstrip() for line in self._screen.display]
+
+    @property
+    def text(self) -> str:
+        return "\n".join(self.lines)
+
+    def shows(self, *words: str) -> None:
+        """Wait until the screen shows all of these."""
+        try:
+            eventually(lambda: all(word in self.text for word in words))
+        except AssertionError:
+            pytest.fail(f"{[word for word in words if word not in self.text]} are not on the screen:\n{self.text}")
+
+    def types(self, text: str) -> None:
+        """What somebody types there."""
+        os.write(self._master, text.encode())
+
+    def ends(self, number: int = signal.SIGINT) -> int:
+        """Send a signal; its exit code."""
+        self.process.send_signal(number)
+        return self.process.wait(PATIENCE_S)
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        if self._reader.is_alive():
+            self._reader.join(PATIENCE_S)
+        os.close(self._master)
+
+
+@contextmanager
+def terminal(*command: object, **how: object) -> Iterator[Terminal]:
+    it = Terminal(*command, **how)  # type: ignore[arg-type]
+    try:
+        yield it
+    finally:
+        it.close()
+
+
+def test_run_shows_a_bar_for_what_comes_and_events_above_it(layout: Layout, data_dir: Path, source: Source) -> None:
+    chunk = source.chunk(files=1, size=3_000_000)
+    fault = source.fault(f"/{chunk.id}/blocks.parquet", stall_at=1_500_000)
+    missing = a_want(files={"a": f"{source.url}/missing"})
+    with terminal("run", "-d", data_dir, "--max-bytes", "10M") as screen:
+        screen.shows("converged", "0 bytes of 10.0 MB taken")
+        for one in (chunk, missing):
+            put_want(data_dir, one)
+        screen.shows(
+            f"📡 {chunk.id[:12]} download starts",
+            f"{chunk.id[:12]} ━━━",
+            "50%  1.5 MB of 3.0 MB",
+            "1 downloading · 1 failed",
+            f"failed   {missing.id[:12]} next ",
+            f"/{'missing'}: HTTP 404",
+            f"reconciler pid {screen.process.pid}",
+        )
+        fault.gate.set()
+        screen.shows("1 here, 3.0 MB", f"✅ {chunk.id[:12]} available")
+        assert screen.ends(signal.SIGTERM) == 0
+        assert screen.raw.endswith(b"\x1b[?25h") or b"\x1b[?25h" in screen.raw, "the cursor is shown again"
+    rows = screen.lines
+    above = max(number for number, line in enumerate(rows) if "📡" in line or "✅" in line)
+    assert above < next(number for number, line in enumerate(rows) if "here, " in line)
+
+
+def test_run_once_shows_its_troubles_and_ends(layout: Layout, data_dir: Path, source: Source) -> None:
+    missing = a_want(files={"a": f"{source.url}/missing"})
+    with terminal("run", "-d", data_dir, "--once") as screen:
+        screen.process.wait(PATIENCE_S)
+    assert screen.process.returncode == 0
+    put_want(data_dir, missing)
+    with terminal("run", "-d", data_dir, "--once") as screen:
+        assert screen.process.wait(PATIENCE_S) == 4
+        screen.shows("1 failed", f"fsdm: {missing.id[:12]}")
+    assert b"NOBODY" not in screen.raw, "also in the last view, when it has let go of LOCK"
+
+
+def test_another_process_that_reconciles_is_told_below_the_view(data_dir: Path) -> None:
+    with running("run", "-d", data_dir) as first:
+        eventually(lambda: owner(data_dir) == first.pid)
+        with terminal("run", "-d", data_dir, columns=200) as screen:
+            assert screen.process.wait(PATIENCE_S) == 5
+            screen.shows("is reconciled by another process")
+
+
+def test_watch_shows_the_same_from_outside_and_ends_with_0(layout: Layout, data_dir: Path, source: Source) -> None:
+    place = put_chunk(layout)
+    touch_delete(data_dir, place.chunk_id)
+    chunk = source.chunk(files=1, size=3_000_000, start=50, end=60)
+    source.fault(f"/{chunk.id}/blocks.parquet", stall_at=1_500_000)
+    put_want(data_dir, chunk)
+    with (
+        shell_holding(layout.path(place)) as shell,  # type: ignore[arg-type]
+        terminal("status", "-d", data_dir, "--watch", "--interval", "0.05") as screen,
+    ):
+        screen.shows("NOBODY RECONCILES", "1 wanted")
+        with running("run", "-d", data_dir) as reconciler:
+            screen.shows(
+                f"reconciler pid {reconciler.pid}",
+                f"{chunk.id[:12]} ━━━",
+                f"retiring {place.chunk_id[:12]} 100 bytes, deleted ",
+                f"held by pid {shell.pid} flock -s",
+            )
+        screen.shows("NOBODY RECONCILES")
+        assert screen.ends(signal.SIGINT) == 0
+
+
+def test_a_narrow_terminal_without_colour_and_without_utf_8_is_respected(
+    layout: Layout, data_dir: Path, source: Source
+) -> None:
+    chunk = source.chunk(files=1, size=3_000_000)
+    source.fault(f"/{chunk.id}/blocks.parquet", stall_at=1_500_000)
+    with terminal("run", "-d", data_dir, columns=40, rows=12, NO_COLOR="1", LC_ALL="C") as screen:
+        put_want(data_dir, chunk)
+        screen.shows(f"{chunk.id[:8]} #############............", " 50%")
+        assert screen.raw.isascii()
+        assert b"\x1b[32m" not in screen.raw
+        assert b";32m" not in screen.raw
+        assert screen.ends() == 0
+
+
+@pytest.mark.parametrize("term", ["dumb", ""])
+def test_a_terminal_that_cannot_draw_gets_lines(layout: Layout, data_dir: Path, source: Source, term: str) -> None:
+    chunk = source.chunk()
+    with terminal("run", "-d", data_dir, TERM=term) as screen:
+        put_want(data_dir, chunk)
+        screen.shows(f"✅ {chunk.id[:12]} available")
+        assert b"\x1b" not in screen.raw
+        assert screen.ends() == 0
+    with terminal("status", "-d", data_dir, "--watch", "--interval", "0.05", TERM=term) as screen:
+        screen.shows("1 here, 2000 bytes; converged; ")
+        assert b"\x1b" not in screen.raw
+        assert screen.ends(signal.SIGTERM) == 0
+
+
+def test_in_the_background_of_a_shell_lines_are_said_and_nothing_is_drawn(
+    layout: Layout, data_dir: Path, source: Source
+) -> None:
+    chunk = source.chunk()
+    with terminal("run", "-d", data_dir, shell='"$@" & wait; kill %1') as screen:
+        put_want(data_dir, chunk)
+        screen.shows(f"✅ {chunk.id[:12]} available")
+        assert b"\x1b" not in screen.raw
+        os.kill(owner(data_dir) or 0, signal.SIGTERM)
+        screen.process.wait(PATIENCE_S)
+
+
+def test_a_view_that_is_put_into_the_background_draws_no_more_until_it_is_back(
+    layout: Layout, data_dir: Path, source: Source
+) -> None:
+    first, second = source.chunk(), source.chunk(start=20, end=30)
+    with terminal("run", "-d", data_dir, shell='"$@"; bg; read line; fg') as screen:
+        screen.shows("converged")
+        pid = eventually(lambda: owner(data_dir))
+        os.kill(pid, signal.SIGSTOP)
+        screen.shows("Stopped")
+        put_want(data_dir, first)
+        eventually(lambda: not os.listdir(data_dir / "want"), "it goes on in the background")
+        drawn = len(screen.raw)
+        put_want(data_dir, second)
+        eventually(lambda: not os.listdir(data_dir / "want"))
+        assert len(screen.raw) == drawn
+        screen.types("\n")
+        screen.shows(f"✅ {first.id[:12]} available", f"✅ {second.id[:12]} available", "2 here")
+        os.kill(pid, signal.SIGTERM)
+        screen.process.wait(PATIENCE_S)
+
+
+def test_text_and_json_are_taken_on_a_terminal_too(layout: Layout, data_dir: Path, source: Source) -> None:
+    chunk = source.chunk()
+    with terminal("run", "-d", data_dir, "--log-format", "json", columns=400) as screen:
+        put_want(data_dir, chunk)
+        screen.shows('"event": "available"')
+        assert b"\x1b" not in screen.raw
+        assert screen.ends() == 0
+
+
+def test_a_terminal_that_takes_nothing_holds_up_no_reconciler(layout: Layout, data_dir: Path, source: Source) -> None:
+    """Somebody has pressed Ctrl-S, or has gone: the kernel's buffer is full, and whoever writes waits for ever."""
+    with terminal("run", "-d", data_dir, deaf=True) as screen:
+        for number in range(60):
+            put_want(data_dir, source.chunk(start=number, end=number + 1))
+            eventually(lambda: not os.listdir(data_dir / "want"), "all are available, though nobody reads")
+        assert _is_full(screen._master)
+        chunk = source.chunk(start=900, end=901)
+        put_want(data_dir, chunk)
+        eventually(lambda: not (data_dir / "want" / chunk.id).exists())
+        began = time.monotonic()
+        screen.process.send_signal(signal.SIGTERM)
+        assert screen.process.wait(PATIENCE_S) == 0
+        assert time.monotonic() - began < 10
+
+
+def _is_full(master: int) -> bool:
+    """Whether there is something that nobody has read."""
+    return bool(select.select([master], [], [], 0)[0])
+
+
+# --------------------------------------------------------------------------------------------- --watch, and no terminal
+
+
+def test_watch_prints_a_line_or_a_document_each_time_and_ends_cleanly(layout: Layout, data_dir: Path) -> None:
+    put_chunk(layout)
+    for arguments, number in (((), signal.SIGTERM), (("--json",), signal.SIGINT)):
+        with running("status", "-d", data_dir, "--watch", "--interval", "0.02", *arguments) as process:
+            assert process.stdout is not None
+            printed = [process.stdout.readline() for _ in range(3)]
+            process.send_signal(number)
+            _, err = process.communicate(timeout=PATIENCE_S)
+        assert (process.returncode, err) == (0, "")
+        if arguments:
+            assert [json.loads(line)["here"] for line in printed] == [1, 1, 1]
+        else:
+            assert all("1 here, 100 bytes; converged; " in line for line in printed)
+
+
+def test_watch_ends_quietly_where_nobody_reads_any_more(data_dir: Path, layout: Layout) -> None:
+    with running("status", "-d", data_dir, "--watch", "--interval", "0.02") as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.wait(PATIENCE_S) == 0
+        assert process.stderr.read() == ""
+        process.stdout = open(os.devnull)  # noqa: SIM115  for `communicate` at the end
+
+
+def test_watch_ends_with_6_where_the_directory_goes(data_dir: Path, layout: Layout) -> None:
+    with running("status", "-d", data_dir, "--watch", "--interval", "0.02") as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        os.rename(data_dir, f"{data_dir}.gone")
+        _, err = process.communicate(timeout=PATIENCE_S)
+        assert process.returncode == 6
+        assert "is not a data directory: there is nothing" in err
+
+
+def test_a_directory_that_cannot_be_looked_at_is_told_once_by_the_view_and_ends_the_lines(
+    layout: Layout, data_dir: Path
+) -> None:
+    with terminal("status", "-d", data_dir, "--watch", "--interval", "0.05", columns=200) as screen:
+        screen.shows("converged")
+        os.rename(data_dir / "chunks", data_dir / "aside")
+        (data_dir / "chunks").touch()
+        screen.shows("cannot be looked at: [Errno 20] Not a directory")
+        eventually(lambda: screen.raw.count(b"0 here") > 20)
+        assert screen.text.count("cannot be looked at") == 1
+        assert screen.ends() == 0
+    done = fsdm("status", "-d", data_dir, "--watch")
+    assert done.returncode == 6
+    assert "cannot be looked at" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--interval", "1"], ["--watch", "a" * 64], ["--watch", "--interval", "0"], ["--watch", "--interval", "nan"]],
+    ids=str,
+)
+def test_watch_takes_no_nonsense(layout: Layout, data_dir: Path, arguments: list[str]) -> None:
+    done = fsdm("status", "-d", data_dir, *arguments)
+    assert done.returncode == 2
+    assert done.stderr

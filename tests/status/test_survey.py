@@ -1,0 +1,362 @@
+"""Surveys from the files alone: every state, what has come since, and at what cost."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from fsdm.model.layout import READY
+from fsdm.status import survey as module
+from fsdm.status.survey import Surveyor
+from fsdm.store.leader_lock import ReconcilerLock
+from tests.support.chunks import FILES, a_want, an_id, put_chunk, put_failure, put_partial, put_want, touch_delete
+from tests.support.processes import shell_holding
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from fsdm.model.documents import DataChunk
+    from fsdm.model.layout import Layout, Place
+
+HOUR = 3600.0
+
+
+@pytest.fixture
+def surveyor(layout: Layout) -> Surveyor:
+    return Surveyor(layout)
+
+
+def begin(data_dir: Path, **files: int) -> DataChunk:
+    """A want (of 123 bytes in two files) that is being fetched."""
+    chunk = a_want(files=FILES)
+    put_want(data_dir, chunk)
+    put_partial(data_dir, chunk.id, **{f"{name}.parquet": size for name, size in files.items()})
+    return chunk
+
+
+def fails(data_dir: Path, chunk_id: str, **says: Any) -> None:
+    put_failure(data_dir, chunk_id, **{"kind": "transfer", "error": "HTTP 503", "attempts": 2, **says})
+
+
+def grow(data_dir: Path, chunk: DataChunk, name: str, size: int) -> None:
+    (data_dir / "partial" / chunk.id / "data" / f"{name}.parquet").write_bytes(b"x" * size)
+
+
+def publish(layout: Layout, chunk: DataChunk, size: int) -> Place:
+    """As the reconciler does: into its place, then the want goes."""
+    shutil.rmtree(layout.partial_of(chunk.id), ignore_errors=True)
+    place = put_chunk(layout, chunk_id=chunk.id, files={"a": bytes(size)})
+    os.unlink(layout.want_marker(chunk.id))
+    return place
+
+
+# --------------------------------------------------------------------------------------------------------------- states
+
+
+def test_an_empty_directory_is_converged_and_nobody_reconciles(surveyor: Surveyor) -> None:
+    survey = surveyor.look()
+    assert survey.is_converged
+    assert (survey.reconciler, survey.here, survey.here_bytes, survey.read_only) == (None, 0, 0, False)
+    assert survey.free_bytes > 0
+
+
+def test_who_reconciles_is_told_and_what_stands_in_the_way(layout: Layout, data_dir: Path, surveyor: Surveyor) -> None:
+    lock = ReconcilerLock(layout)
+    (data_dir / "PAUSE").touch()
+    (data_dir / "BRAKE").touch()
+    survey = surveyor.look()
+    assert (survey.reconciler, survey.paused, survey.braked) == (
+        f"pid {os.getpid()} on {socket.gethostname()}",
+        True,
+        True,
+    )
+    (data_dir / "LOCK").write_text("nonsense")
+    assert surveyor.look().reconciler == "not known"
+    lock.close()
+
+
+def test_each_state_is_counted_once(layout: Layout, data_dir: Path, surveyor: Surveyor) -> None:
+    put_want(data_dir, a_want(files=FILES))
+    running = begin(data_dir, a=40)
+    failed, room = begin(data_dir, a=1), begin(data_dir)
+    fails(data_dir, failed.id, next_attempt_at=time.time() + HOUR)
+    fails(data_dir, room.id, kind="room", error="needs 5 bytes")
+    put_chunk(layout, files={"a": bytes(7)})
+    retiring = put_chunk(layout, start=20, end=30, files={"a": bytes(5)})
+    touch_delete(data_dir, retiring.chunk_id)
+    touch_delete(data_dir, an_id())
+    put_partial(data_dir, an_id(), a=3)
+    broken = put_chunk(layout, start=40, end=50)
+    os.unlink(f"{layout.path(broken)}/{READY}")
+    fails(data_dir, broken.chunk_id, kind="damaged", error="a is missing")
+    survey = surveyor.look()
+    assert (survey.wanted, survey.deleting, survey.here, survey.unready) == (1, 2, 1, 1)
+    assert [(one.id, one.size_bytes, one.total_bytes) for one in survey.running] == [(running.id, 40, 123)]
+    assert {one.id: one.error for one in survey.failing} == {failed.id: "HTTP 503", broken.chunk_id: "a is missing"}
+    assert [(one.id, one.error) for one in survey.waiting] == [(room.id, "needs 5 bytes")]
+    assert [(one.id, one.size_bytes) for one in survey.retiring] == [(retiring.chunk_id, 5)]
+    assert (survey.left_bytes, survey.unknown) == (123 + 83, 0)
+    assert survey.here_bytes == 12
+    assert not survey.is_converged
+
+
+def test_a_directory_without_ready_that_nobody_asks_for_is_not_here(layout: Layout, surveyor: Surveyor) -> None:
+    place = put_chunk(layout)
+    os.rename(f"{layout.path(place)}/{READY}", f"{layout.path(place)}/aside")
+    survey = surveyor.look()
+    assert (survey.here, survey.unready, survey.is_converged) == (0, 1, False)
+    os.rename(f"{layout.path(place)}/aside", f"{layout.path(place)}/{READY}")
+    survey = surveyor.look()
+    assert (survey.here, survey.unready, survey.uncounted, survey.here_bytes) == (1, 0, 0, 100)
+
+
+def test_while_downloads_are_paused_none_runs_and_what_has_come_is_not_to_come(
+    layout: Layout, data_dir: Path, surveyor: Surveyor
+) -> None:
+    begin(data_dir, a=40)
+    surveyor.look()
+    (data_dir / "PAUSE").touch()
+    survey = surveyor.look()
+    assert (survey.running, survey.wanted, survey.left_bytes) == ((), 1, 83)
+
+
+def test_what_failed_before_and_is_here_now_is_not_failing(layout: Layout, data_dir: Path, surveyor: Surveyor) -> None:
+    place = put_chunk(layout)
+    fails(data_dir, place.chunk_id)
+    assert surveyor.look().is_converged
+
+
+def test_a_failed_chunk_runs_again_once_it_is_due_or_its_want_was_touched(
+    layout: Layout, data_dir: Path, surveyor: Surveyor
+) -> None:
+    due, touched, refused = begin(data_dir), begin(data_dir), begin(data_dir)
+    fails(data_dir, due.id, next_attempt_at=time.time() - 1)
+    found = os.stat(layout.want_marker(touched.id))
+    stamp = {"ino": found.st_ino, "mtime_ns": found.st_mtime_ns, "size": found.st_size}
+    fails(data_dir, touched.id, next_attempt_at=time.time() + HOUR, marker=stamp)
+    fails(data_dir, refused.id, kind="disk")
+    survey = surveyor.look()
+    assert {one.id for one in survey.running} == {due.id, refused.id}
+    assert [one.id for one in survey.failing] == [touched.id]
+    os.utime(layout.want_marker(touched.id), ns=(1, 1))
+    assert {one.id for one in surveyor.look().running} == {due.id, touched.id, refused.id}
+
+
+def test_a_size_that_the_want_does_not_say_is_taken_from_what_the_server_said(
+    layout: Layout, data_dir: Path, surveyor: Surveyor
+) -> None:
+    files = {"a": "http://example.org/a", "b": {"url": "http://example.org/b", "size": 20}}
+    waits, running = a_want(files=files), a_want(files=files)
+    for chunk in (waits, running):
+        put_want(data_dir, chunk)
+    put_partial(data_dir, running.id, a=4)
+    survey = surveyor.look()
+    assert (survey.running[0].total_bytes, survey.left_bytes, survey.unknown) == (None, 0, 2)
+    parts = {"files": {"a": {"url": "0" * 64, "total": 100, "size": 0}}}
+    (data_dir / "partial" / running.id / "PARTS").write_text(json.dumps(parts))
+    survey = surveyor.look()
+    assert (survey.running[0].total_bytes, survey.left_bytes, survey.unknown) == (120, 116, 1)
+
+
+def test_who_keeps_a_retiring_chunk_is_told_the_oldest_first(
+    layout: Layout, data_dir: Path, surveyor: Surveyor
+) -> None:
+    one, other = put_chunk(layout), put_chunk(layout, start=20, end=30)
+    for place in (other, one):
+        touch_delete(data_dir, place.chunk_id)
+    os.utime(layout.delete_marker(one.chunk_id), (5, 5))
+    with shell_holding(layout.path(other)) as shell:  # type: ignore[arg-type]
+        first, second = surveyor.look().retiring
+    assert (first.id, first.since, second.id) == (one.chunk_id, 5.0, other.chunk_id)
+    assert first.holders is not None
+    assert second.holders is not None
+    assert first.holders.found == ()
+    assert shell.pid in {holder.pid for holder in second.holders.found}
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[1]", '{"error": 5, "attempts": "x", "next_attempt_at": [], "marker": {"ino": 1}}']
+)
+def test_nonsense_spoils_nothing(layout: Layout, data_dir: Path, surveyor: Surveyor, text: str) -> None:
+    chunk, place = begin(data_dir), put_chunk(layout)
+    (data_dir / "failed" / chunk.id).write_text(text)
+    (data_dir / "want" / an_id()).write_text(text)
+    (data_dir / "want" / an_id()).mkdir()
+    (data_dir / "want" / "README").touch()
+    with open(f"{layout.path(place)}/{READY}", "w") as file:
+        file.write(text)
+    survey = surveyor.look()
+    assert (survey.here, survey.uncounted, survey.wanted, survey.unknown) == (1, 1, 2, 2)
+    assert [one.id for one in survey.failing] == [chunk.id]
+
+
+def test_a_layout_that_is_not_all_there_is_looked_at_and_one_that_has_gone_is_not(
+    layout: Layout, data_dir: Path, surveyor: Surveyor
+) -> None:
+    for name in ("want", "failed", "chunks"):
+        shutil.rmtree(data_dir / name)
+    assert surveyor.look().is_converged
+    shutil.rmtree(data_dir)
+    with pytest.raises(FileNotFoundError):
+        surveyor.look()
+
+
+def test_what_may_not_be_listed_is_told_and_not_taken_for_nothing(
+    layout: Layout, data_dir: Path, surveyor: Surveyor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_want(data_dir, a_want(files=FILES))
+    really = os.listdir
+
+    def listdir(path: str) -> list[str]:
+        if path == layout.want:
+            raise PermissionError(13, "may not", path)
+        return really(path)
+
+    monkeypatch.setattr(os, "listdir", listdir)
+    survey = surveyor.look()
+    assert (survey.unlisted, survey.wanted, survey.is_converged) == (("want",), 0, False)
+
+
+# -------------------------------------------------------------------------------------------------- what has come since
+
+
+def test_what_was_there_at_the_first_look_has_not_come_since(data_dir: Path, surveyor: Surveyor) -> None:
+    chunk = begin(data_dir, a=40)
+    assert surveyor.look().came_bytes == 0
+    grow(data_dir, chunk, "a", 90)
+    assert surveyor.look().came_bytes == 50
+    assert surveyor.look().came_bytes == 50
+
+
+def test_a_chunk_counts_to_its_end_and_once(layout: Layout, data_dir: Path, surveyor: Surveyor) -> None:
+    chunk = begin(data_dir, a=40)
+    surveyor.look()
+    grow(data_dir, chunk, "a", 90)
+    surveyor.look()
+    publish(layout, chunk, 123)
+    survey = surveyor.look()
+    assert (survey.came_bytes, survey.here, survey.here_bytes, survey.running) == (83, 1, 123, ())
+    assert surveyor.look().came_bytes == 83
+
+
+def test_a_chunk_that_comes_between_two_looks_counts_as_a_whole(
+    layout: Layout, data_dir: Path, surveyor: Surveyor
+) -> None:
+    put_chunk(layout, files={"a": bytes(1000)})
+    surveyor.look()
+    chunk = begin(data_dir)
+    publish(layout, chunk, 77)
+    assert surveyor.look().came_bytes == 77
+
+
+def test_what_waited_in_a_partial_does_not_come_a_second_time(data_dir: Path, surveyor: Surveyor) -> None:
+    chunk = begin(data_dir, a=90)
+    fails(data_dir, chunk.id, next_attempt_at=time.time() + HOUR)
+    assert surveyor.look().running == ()
+    fails(data_dir, chunk.id, next_attempt_at=time.time() - 1)
+    assert surveyor.look().came_bytes == 0
+    grow(data_dir, chunk, "a", 95)
+    assert surveyor.look().came_bytes == 5
+
+
+def test_a_partial_that_is_begun_anew_takes_nothing_back(data_dir: Path, surveyor: Surveyor) -> None:
+    chunk = begin(data_dir, a=10)
+    surveyor.look()
+    grow(data_dir, chunk, "a", 90)
+    surveyor.look()
+    grow(data_dir, chunk, "a", 5)
+    assert surveyor.look().came_bytes == 80
+    grow(data_dir, chunk, "a", 25)
+    assert surveyor.look().came_bytes == 100
+
+
+def test_what_leaves_is_no_longer_counted_as_here(layout: Layout, surveyor: Surveyor) -> None:
+    place = put_chunk(layout, files={"a": bytes(10)})
+    assert surveyor.look().here_bytes == 10
+    shutil.rmtree(layout.path(place))
+    survey = surveyor.look()
+    assert (survey.here, survey.here_bytes, survey.came_bytes) == (0, 0, 0)
+
+
+# -------------------------------------------------------------------------------------------------------- what it costs
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The paths of the documents that are read."""
+    read: list[str] = []
+    really = module.read_document
+
+    def counted(path: str) -> dict[str, Any]:
+        read.append(path)
+        return really(path)
+
+    monkeypatch.setattr(module, "read_document", counted)
+    return read
+
+
+def test_a_document_is_read_once_whatever_is_here(
+    layout: Layout, data_dir: Path, surveyor: Surveyor, reads: list[str]
+) -> None:
+    for number in range(10):
+        put_chunk(layout, start=number, end=number + 1)
+        put_want(data_dir, a_want(files=FILES))
+    failed = begin(data_dir, a=4)
+    fails(data_dir, failed.id, next_attempt_at=time.time() + HOUR)
+    surveyor.look()
+    assert len(reads) == 22
+    reads.clear()
+    surveyor.look()
+    assert reads == []
+    fails(data_dir, failed.id, error="another", next_attempt_at=time.time() + HOUR)
+    assert surveyor.look().failing[0].error == "another"
+    assert reads == [layout.failed_of(failed.id)]
+
+
+def test_many_documents_are_read_by_and_by_and_are_not_known_until_then(
+    layout: Layout, data_dir: Path, reads: list[str]
+) -> None:
+    surveyor = Surveyor(layout, read_s=-1.0)
+    put_chunk(layout, files={"a": bytes(10)})
+    put_want(data_dir, a_want(files=FILES))
+    failed = a_want(files=FILES)
+    put_want(data_dir, failed)
+    fails(data_dir, failed.id)
+    survey = surveyor.look()
+    assert reads == []
+    assert (survey.here, survey.here_bytes, survey.uncounted, survey.wanted, survey.unknown) == (1, 0, 1, 1, 1)
+    assert [(one.id, one.error) for one in survey.failing] == [(failed.id, "")]
+    surveyor._read_s = 1.0
+    survey = surveyor.look()
+    assert (survey.here_bytes, survey.uncounted, survey.left_bytes, survey.unknown) == (10, 0, 123, 0)
+    assert survey.failing[0].error == "HTTP 503"
+
+
+def test_what_was_read_of_what_is_gone_is_forgotten(layout: Layout, data_dir: Path, surveyor: Surveyor) -> None:
+    chunk = begin(data_dir, a=4)
+    fails(data_dir, chunk.id)
+    place = put_chunk(layout)
+    surveyor.look()
+    for path in (layout.want_marker(chunk.id), layout.failed_of(chunk.id)):
+        os.unlink(path)
+    shutil.rmtree(layout.partial_of(chunk.id))
+    shutil.rmtree(layout.path(place))
+    surveyor.look()
+    kept = (surveyor._sizes, surveyor._uncounted, surveyor._totals, surveyor._failures, surveyor._partials)
+    assert not any(kept)
+    assert not surveyor._standing
+
+
+def test_looking_changes_nothing_on_disk(layout: Layout, data_dir: Path, surveyor: Surveyor) -> None:
+    begin(data_dir, a=4)
+    put_chunk(layout)
+    before = sorted((str(path), path.lstat().st_mtime_ns) for path in data_dir.rglob("*"))
+    for _ in range(3):
+        surveyor.look()
+    assert sorted((str(path), path.lstat().st_mtime_ns) for path in data_dir.rglob("*")) == before

@@ -1,0 +1,451 @@
+"""The listing of `chunks/`: when it is trusted, when it is taken again, and what is told while it is being taken."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from fsdm.model.errors import DataDirectoryError
+from fsdm.model.layout import Layout, Place
+from fsdm.store import catalog as catalog_module
+from fsdm.store.catalog import RACY_NS, Catalog
+from tests.support.chunks import an_id
+from tests.support.waiting import PATIENCE_S
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+DATASET = "d" * 64
+LONG_AGO_NS = 10**18
+
+
+def make(layout: Layout, start: int = 0, end: int = 10, *, dataset: str = DATASET, chunk_id: str = "") -> Place:
+    """A chunk's directory: the catalog knows names only."""
+    place = Place.of(dataset, range(start, end), chunk_id or an_id())
+    os.makedirs(layout.path(place))
+    return place
+
+
+def settle(layout: Layout, mtime_ns: int = LONG_AGO_NS, dataset: str = DATASET) -> None:
+    """As if the dataset had last changed then."""
+    os.utime(layout.dataset(dataset), ns=(mtime_ns, mtime_ns))
+
+
+class Listings:
+    """Counts the listings of datasets, and calls `during` between a listing and its return."""
+
+    def __init__(self, layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.count = 0
+        self.during: Callable[[], object] = lambda: None
+        self._chunks = layout.chunks
+        self._entries = catalog_module._entries
+        monkeypatch.setattr(catalog_module, "_entries", self._list)
+
+    def _list(self, path: str) -> dict[str, bool]:
+        names = self._entries(path)
+        if os.path.dirname(path) == self._chunks:
+            self.count += 1
+            during, self.during = self.during, lambda: None
+            during()
+        return names
+
+
+@pytest.fixture
+def listings(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> Listings:
+    return Listings(layout, monkeypatch)
+
+
+def agrees(catalog: Catalog, *places: Place) -> bool:
+    """Whether the catalog knows these places and no others, by dataset and by id alike."""
+    known = catalog.all_places()
+    by_id = {place for places in catalog._by_id.values() for place in places}
+    return set(known) == by_id == set(places) and len(known) == len(places)
+
+
+# -------------------------------------------------------------------------------------------------------------- finding
+
+
+def test_a_chunk_is_found_by_block_and_by_id(layout: Layout) -> None:
+    low, high = make(layout, 0, 35), make(layout, 35, 70)
+    catalog = Catalog(layout)
+    assert catalog.find(DATASET, 34) == low
+    assert catalog.find(DATASET, 35) == high
+    assert catalog.find(DATASET, 70) is None
+    assert catalog.find("e" * 64, 0) is None
+    assert catalog.places(high.chunk_id) == (high,)
+    assert catalog.places(an_id()) == ()
+
+
+def test_where_ranges_overlap_the_responsible_one_comes_first_and_a_wide_one_is_found_past_a_narrow_one(
+    layout: Layout,
+) -> None:
+    wide, narrow = make(layout, 0, 100), make(layout, 10, 20)
+    catalog = Catalog(layout)
+    assert catalog.candidates(DATASET, 15) == [narrow, wide]
+    assert catalog.find(DATASET, 20) == wide
+    assert catalog.candidates("e" * 64, 15) == []
+
+
+def test_one_id_may_stand_in_several_places(layout: Layout) -> None:
+    chunk_id = an_id()
+    places = [make(layout, dataset=dataset, chunk_id=chunk_id) for dataset in ("a" * 64, DATASET)]
+    catalog = Catalog(layout)
+    assert catalog.refresh() == {chunk_id}
+    assert catalog.places(chunk_id) == tuple(places)
+    shutil.rmtree(layout.path(places[0]))
+    assert catalog.refresh() == {chunk_id}
+    assert catalog.places(chunk_id) == (places[1],)
+
+
+def test_a_listing_is_by_dataset_and_block(layout: Layout) -> None:
+    last = make(layout, 5, 6, dataset="e" * 64)
+    second, first = make(layout, 20, 30), make(layout, 3, 30)
+    assert Catalog(layout).listing() == [first, second, last]
+
+
+def test_strange_names_are_told_and_are_no_chunks(layout: Layout) -> None:
+    good = make(layout, 0, 10)
+    empty_range = Place.of(DATASET, range(10), an_id())._replace(name=f"{10:020d}-{10:020d}-{an_id()}")
+    os.mkdir(layout.path(empty_range))
+    for path in (f"{layout.chunks}/tmp", f"{layout.dataset(DATASET)}/READY", f"{layout.dataset(DATASET)}/\udcff"):
+        with open(path, "w"):
+            pass
+    catalog = Catalog(layout)
+    assert catalog.refresh() == {good.chunk_id}
+    assert agrees(catalog, good)
+    assert {os.path.basename(path) for path in catalog.strange()} == {"tmp", "READY", "\udcff", empty_range.name}
+    os.unlink(f"{layout.chunks}/tmp")
+    catalog.refresh()
+    assert f"{layout.chunks}/tmp" not in catalog.strange()
+
+
+def test_without_any_chunks_there_is_nothing(layout: Layout) -> None:
+    catalog = Catalog(layout)
+    assert catalog.refresh() == set()
+    os.rmdir(layout.chunks)
+    assert catalog.refresh() == set()
+    assert catalog.listing() == []
+
+
+def test_where_the_chunks_cannot_be_listed_a_client_says_so_and_the_reconciler_may_try_again(layout: Layout) -> None:
+    os.rmdir(layout.chunks)
+    with open(layout.chunks, "x"):
+        pass
+    with pytest.raises(DataDirectoryError, match="chunks cannot be listed: Not a directory"):
+        Catalog(layout).listing()
+    with pytest.raises(NotADirectoryError):
+        Catalog(layout, own=True).refresh()
+
+
+def test_a_file_in_the_place_of_a_dataset_holds_no_chunks(layout: Layout) -> None:
+    place = make(layout, dataset="e" * 64)
+    with open(layout.dataset(DATASET), "w"):
+        pass
+    catalog = Catalog(layout)
+    assert catalog.listing() == [place]
+    assert catalog.find(DATASET, 0) is None
+
+
+def test_a_symlink_in_the_place_of_a_dataset_is_strange_and_not_looked_into(layout: Layout, tmp_path: Path) -> None:
+    place = make(layout)
+    outside = tmp_path / "outside"
+    os.rename(layout.dataset(DATASET), outside)
+    catalog = Catalog(layout)
+    os.symlink(outside, layout.dataset(DATASET))
+    assert catalog.refresh() == set()
+    assert (catalog.find(DATASET, 0), catalog.listing(), catalog.places(place.chunk_id)) == (None, [], ())
+    assert catalog.strange() == [layout.dataset(DATASET)]
+    os.unlink(layout.dataset(DATASET))
+    os.rename(outside, layout.dataset(DATASET))
+    assert catalog.refresh() == {place.chunk_id}
+    assert catalog.strange() == []
+    os.rename(layout.dataset(DATASET), outside)
+    os.symlink(outside, layout.dataset(DATASET))
+    assert catalog.refresh() == {place.chunk_id}, "also one that was known before"
+    assert (catalog.find(DATASET, 0), catalog.listing()) == (None, [])
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_what_is_no_directory_under_a_chunks_name_is_stray_and_not_listed(layout: Layout, own: bool) -> None:
+    place, link, file = make(layout), make(layout, 20, 30), make(layout, 30, 40)
+    outside = f"{layout.root}/outside"
+    os.rename(layout.path(link), outside)
+    os.symlink(outside, layout.path(link))
+    os.rmdir(layout.path(file))
+    with open(layout.path(file), "w"):
+        pass
+    catalog = Catalog(layout, own=own)
+    catalog.refresh()
+    assert catalog.listing() == [place]
+    assert [catalog.is_stray(one) for one in (place, link, file)] == [False, True, True]
+    assert catalog.places(link.chunk_id) == (link,), "it is there, and is to be cleared away"
+    os.unlink(layout.path(link))
+    os.rename(outside, layout.path(link))
+    if own:
+        catalog.add(link)
+    else:
+        catalog.refresh()
+    assert catalog.listing() == [place, link]
+
+
+# --------------------------------------------------------------------------------------------------- when it is trusted
+
+
+def test_a_listing_is_kept_until_the_directorys_mtime_changes(layout: Layout, listings: Listings) -> None:
+    place = make(layout)
+    settle(layout)
+    catalog = Catalog(layout)
+    for _ in range(3):
+        assert catalog.find(DATASET, 0) == place
+    assert listings.count == 1
+    later = make(layout, 50, 60)
+    assert catalog.find(DATASET, 50) == later
+    assert listings.count == 2
+
+
+def test_any_other_mtime_is_a_change_also_an_older_one(layout: Layout, listings: Listings) -> None:
+    make(layout)
+    settle(layout)
+    catalog = Catalog(layout)
+    catalog.refresh()
+    settle(layout, LONG_AGO_NS - 1)
+    catalog.refresh()
+    assert listings.count == 2
+
+
+def test_a_listing_as_young_as_its_directory_is_not_trusted_twice(layout: Layout, listings: Listings) -> None:
+    make(layout)
+    catalog = Catalog(layout)
+    now_ns = time.time_ns()
+    settle(layout, now_ns)
+    catalog.refresh()
+    later = make(layout, 50, 60)
+    settle(layout, now_ns)  # as if both had happened within one tick of the clock
+    assert catalog.find(DATASET, 50) == later
+
+
+def test_a_listing_is_racy_for_two_ticks_of_the_clock_and_no_longer(
+    layout: Layout, listings: Listings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(layout)
+    settle(layout)
+    for age_ns, listed in ((RACY_NS, 2), (RACY_NS + 1, 1), (-RACY_NS, 2)):
+        monkeypatch.setattr(time, "time_ns", lambda age_ns=age_ns: LONG_AGO_NS + age_ns)
+        listings.count = 0
+        catalog = Catalog(layout)
+        catalog.refresh()
+        catalog.refresh()
+        assert listings.count == listed
+
+
+def test_a_change_during_the_listing_is_found_by_the_next(layout: Layout, listings: Listings) -> None:
+    first = make(layout)
+    settle(layout)
+    late: list[Place] = []
+    listings.during = lambda: late.append(make(layout, 50, 60))
+    catalog = Catalog(layout)
+    assert catalog.listing() == [first]
+    assert catalog.listing() == [first, *late]
+
+
+def test_a_refresh_tells_what_came_and_what_went(layout: Layout) -> None:
+    stays, goes = make(layout, 0, 10), make(layout, 10, 20)
+    catalog = Catalog(layout)
+    assert catalog.refresh() == {stays.chunk_id, goes.chunk_id}
+    comes = make(layout, 20, 30)
+    os.rmdir(layout.path(goes))
+    assert catalog.refresh() == {comes.chunk_id, goes.chunk_id}
+    assert catalog.refresh() == set()
+    assert agrees(catalog, stays, comes)
+
+
+def test_a_dataset_that_is_removed_takes_its_chunks_along_and_may_come_back(layout: Layout) -> None:
+    place, other = make(layout), make(layout, dataset="e" * 64)
+    catalog = Catalog(layout)
+    catalog.refresh()
+    shutil.rmtree(layout.dataset(DATASET))
+    assert catalog.find(DATASET, 0) is None
+    assert agrees(catalog, other)
+    os.makedirs(layout.path(place))
+    assert catalog.refresh() == {place.chunk_id}
+    shutil.rmtree(layout.dataset(DATASET))
+    assert catalog.refresh() == {place.chunk_id}
+    assert agrees(catalog, other)
+
+
+def test_many_chunks_at_once_and_then_one_by_one_make_the_same_catalog(layout: Layout) -> None:
+    places = [make(layout, start * 10, start * 10 + 10) for start in range(300)]
+    catalog = Catalog(layout)
+    catalog.refresh()
+    for start in range(300, 310):
+        places.append(make(layout, start * 10, start * 10 + 10))
+        catalog.refresh()
+    for gone in (places.pop(0), places.pop(150)):
+        os.rmdir(layout.path(gone))
+        catalog.refresh()
+    assert agrees(catalog, *places)
+    assert catalog.all_places() == places
+
+
+# ------------------------------------------------------------------------------------------------- the reconciler's own
+
+
+def test_the_reconcilers_catalog_answers_without_looking_at_the_disk(layout: Layout, listings: Listings) -> None:
+    catalog = Catalog(layout, own=True)
+    place = make(layout)
+    assert catalog.find(DATASET, 0) is None
+    catalog.add(place)
+    assert catalog.find(DATASET, 0) == place
+    assert catalog.candidates(DATASET, 0) == [place]
+    assert catalog.listing() == [place]
+    catalog.discard(place)
+    assert catalog.find(DATASET, 0) is None
+    assert agrees(catalog)
+    assert listings.count == 0
+
+
+def test_adding_and_discarding_twice_is_the_same_as_once(layout: Layout) -> None:
+    catalog = Catalog(layout, own=True)
+    place = Place.of(DATASET, range(10), an_id())
+    catalog.discard(place)
+    catalog.add(place)
+    catalog.add(place)
+    assert agrees(catalog, place)
+    catalog.discard(place)
+    catalog.discard(place)
+    assert agrees(catalog)
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["of a dataset that is known", "of a new dataset"])
+def test_a_chunk_that_is_added_while_a_listing_without_it_is_taken_stays(
+    layout: Layout, listings: Listings, known: bool
+) -> None:
+    first, late = make(layout), Place.of(DATASET, range(50, 60), an_id())
+    catalog = Catalog(layout, own=True)
+    if known:
+        catalog.refresh()
+
+    def publish() -> None:
+        os.mkdir(layout.path(late))
+        catalog.add(late)
+
+    listings.during = publish
+    assert late.chunk_id not in catalog.refresh()
+    assert agrees(catalog, first, late)
+    catalog.refresh()
+    assert agrees(catalog, first, late)
+
+
+def test_a_chunk_that_is_discarded_while_a_listing_with_it_is_taken_stays_away(
+    layout: Layout, listings: Listings
+) -> None:
+    stays, goes = make(layout, 0, 10), make(layout, 10, 20)
+    catalog = Catalog(layout, own=True)
+    catalog.refresh()
+
+    def retire() -> None:
+        os.rmdir(layout.path(goes))
+        catalog.discard(goes)
+
+    listings.during = retire
+    assert catalog.refresh() == set()
+    assert agrees(catalog, stays)
+    catalog.refresh()
+    assert agrees(catalog, stays)
+
+
+def test_what_was_told_once_does_not_hide_a_later_change(layout: Layout) -> None:
+    catalog = Catalog(layout, own=True)
+    place = make(layout)
+    catalog.add(place)
+    catalog.refresh()
+    os.rmdir(layout.path(place))
+    assert catalog.refresh() == {place.chunk_id}
+    assert agrees(catalog)
+
+
+# -------------------------------------------------------------------------------------------------------------- threads
+
+
+def test_two_threads_that_find_at_once_list_once(layout: Layout, listings: Listings) -> None:
+    place = make(layout)
+    settle(layout)
+    catalog, found, arrived = Catalog(layout), [], threading.Event()
+
+    class Listing:
+        """The lock, and word of the second thread that asks for it."""
+
+        lock = catalog._listing
+
+        def __enter__(self) -> None:
+            if threading.current_thread() is second:
+                arrived.set()
+            self.lock.acquire()
+
+        def __exit__(self, *exc: object) -> None:
+            self.lock.release()
+
+    def find() -> None:
+        found.append(catalog.find(DATASET, 0))
+
+    def start_second() -> None:
+        second.start()
+        assert arrived.wait(PATIENCE_S)
+
+    second = threading.Thread(target=find)
+    catalog._listing = Listing()  # type: ignore[assignment]
+    listings.during = start_second
+    find()
+    second.join(PATIENCE_S)
+    assert found == [place, place]
+    assert listings.count == 1
+
+
+def test_a_find_in_an_unchanged_listing_waits_for_no_listing_of_another_dataset(
+    layout: Layout, listings: Listings
+) -> None:
+    place = make(layout)
+    settle(layout)
+    catalog, found = Catalog(layout), []
+    catalog.refresh()
+    make(layout, dataset="e" * 64)
+    finding = threading.Thread(target=lambda: found.append(catalog.find(DATASET, 0)), daemon=True)
+
+    def find_meanwhile() -> None:
+        finding.start()
+        finding.join(PATIENCE_S)
+        assert found == [place]
+
+    listings.during = find_meanwhile
+    catalog.refresh()
+    assert found == [place]
+
+
+def test_threads_that_find_while_chunks_come_and_go_see_none_that_never_were(layout: Layout) -> None:
+    steady = make(layout, 1000, 2000)
+    settle(layout)
+    catalog, done, wrong = Catalog(layout), threading.Event(), []
+
+    def find() -> None:
+        while not done.is_set():
+            if catalog.find(DATASET, 1500) != steady or not set(catalog.listing()) >= {steady}:
+                wrong.append("the steady one was missing")
+
+    readers = [threading.Thread(target=find) for _ in range(2)]
+    for reader in readers:
+        reader.start()
+    for start in range(60):
+        place = make(layout, start, start + 1)
+        os.rmdir(layout.path(place))
+    done.set()
+    for reader in readers:
+        reader.join()
+    assert not wrong
+    assert catalog.listing() == [steady]
+    assert agrees(catalog, steady)

@@ -1,0 +1,157 @@
+"""The durable writes: what is left after an error, and after a crash before any step."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from fsdm.store.filesystem import FileSystem, Space, read_space
+from tests.support.filesystems import Recorder, crash_at_each_step
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def _refuse(path: str) -> None:
+    raise OSError(28, "No space left on device", path)
+
+
+def test_a_durable_write_syncs_the_data_before_the_rename_and_the_directory_after_it(tmp_path: Path) -> None:
+    fs = Recorder()
+    fs.write(f"{tmp_path}/READY", b"new", durable=True)
+    assert fs.names == ["write", "fsync_file", "rename", "fsync_dir"]
+    assert fs.steps[1][1] == fs.steps[2][1] != f"{tmp_path}/READY", "the temporary file is synced, then renamed"
+    assert (tmp_path / "READY").read_bytes() == b"new"
+
+
+def test_a_write_that_need_not_last_syncs_nothing(tmp_path: Path) -> None:
+    fs = Recorder()
+    fs.write(f"{tmp_path}/note", b"x", durable=False)
+    assert fs.names == ["write", "rename"]
+
+
+@pytest.mark.parametrize("step", ["write", "fsync_file", "rename"])
+def test_a_write_that_the_disk_refuses_leaves_the_old_file_and_no_temporary_one(tmp_path: Path, step: str) -> None:
+    (tmp_path / "READY").write_bytes(b"old")
+    with pytest.raises(OSError, match="No space left"):
+        Recorder(**{step: _refuse}).write(f"{tmp_path}/READY", b"new", durable=True)
+    assert os.listdir(tmp_path) == ["READY"]
+    assert (tmp_path / "READY").read_bytes() == b"old"
+
+
+def test_a_write_that_a_crash_cuts_leaves_the_old_file_or_the_whole_new_one(tmp_path: Path) -> None:
+    path, seen = tmp_path / "READY", []
+
+    def work(fs: FileSystem) -> None:
+        path.write_bytes(b"old")
+        try:
+            fs.write(str(path), b"new", durable=True)
+        finally:
+            seen.append(path.read_bytes())
+
+    assert crash_at_each_step(work) == 4
+    assert seen == [b"old", b"old", b"old", b"new", b"new"]
+
+
+def test_a_write_goes_on_where_the_kernel_takes_only_a_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda fd, data: write(fd, data[:3]))
+    FileSystem().write(f"{tmp_path}/READY", b"0123456789", durable=False)
+    assert (tmp_path / "READY").read_bytes() == b"0123456789"
+
+
+def test_a_write_replaces_a_symlink_and_does_not_write_through_it(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").write_bytes(b"untouched")
+    (tmp_path / "READY").symlink_to("elsewhere")
+    FileSystem().write(f"{tmp_path}/READY", b"new", durable=True)
+    assert (tmp_path / "elsewhere").read_bytes() == b"untouched"
+    assert not (tmp_path / "READY").is_symlink()
+
+
+def test_a_directory_may_be_there_already_but_not_a_file_or_a_symlink(tmp_path: Path) -> None:
+    fs = FileSystem()
+    fs.mkdir(f"{tmp_path}/a")
+    fs.mkdir(f"{tmp_path}/a")
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("a")
+    for name in ("file", "link"):
+        with pytest.raises(FileExistsError):
+            fs.mkdir(f"{tmp_path}/{name}")
+
+
+def test_what_is_to_be_unlinked_may_be_gone_already(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    FileSystem().unlink(f"{tmp_path}/file")
+    FileSystem().unlink(f"{tmp_path}/file")
+    assert not os.listdir(tmp_path)
+
+
+def test_discarding_the_same_name_twice_keeps_both_apart(tmp_path: Path) -> None:
+    (tmp_path / "trash").mkdir()
+    targets = set()
+    for _ in range(2):
+        (tmp_path / "chunk").mkdir()
+        (tmp_path / "chunk" / "file").touch()
+        targets.add(FileSystem().discard(f"{tmp_path}/chunk", f"{tmp_path}/trash"))
+    assert {os.path.basename(str(target)) for target in targets} == set(os.listdir(tmp_path / "trash"))
+    assert len(targets) == 2
+
+
+def test_discarding_what_is_gone_is_no_error_but_a_missing_trash_is(tmp_path: Path) -> None:
+    (tmp_path / "trash").mkdir()
+    assert FileSystem().discard(f"{tmp_path}/gone", f"{tmp_path}/trash") is None
+    (tmp_path / "chunk").mkdir()
+    with pytest.raises(FileNotFoundError):
+        FileSystem().discard(f"{tmp_path}/chunk", f"{tmp_path}/no-trash")
+    assert (tmp_path / "chunk").is_dir()
+
+
+def test_erasing_takes_files_trees_and_links_but_not_what_a_link_leads_to(tmp_path: Path) -> None:
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "file").touch()
+    tree = tmp_path / "tree"
+    (tree / "deep").mkdir(parents=True)
+    (tree / "deep" / "link").symlink_to(tmp_path / "kept")
+    (tmp_path / "link").symlink_to(tmp_path / "kept")
+    (tmp_path / "file").touch()
+    for name in ("tree", "link", "file", "gone"):
+        FileSystem().erase(f"{tmp_path}/{name}")
+    assert os.listdir(tmp_path) == ["kept"]
+    assert os.listdir(tmp_path / "kept") == ["file"]
+
+
+def test_a_sync_that_fails_is_told(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    with pytest.raises(OSError, match="Invalid argument"):
+        FileSystem().fsync_file(writing, "a pipe")
+    os.close(reading)
+    os.close(writing)
+    with pytest.raises(FileNotFoundError):
+        FileSystem().fsync_dir(f"{tmp_path}/gone")
+
+
+@pytest.mark.parametrize("flags", [0, os.ST_RDONLY | os.ST_NOSUID])
+def test_the_space_of_a_file_system_is_what_an_ordinary_user_has_of_it(
+    monkeypatch: pytest.MonkeyPatch, flags: int
+) -> None:
+    # bsize, frsize, blocks, bfree, bavail, files, ffree, favail, flag, namemax
+    monkeypatch.setattr(os, "statvfs", lambda _: os.statvfs_result((4096, 512, 100, 60, 50, 9, 8, 7, flags, 255)))
+    assert read_space("anywhere") == Space(25_600, 51_200, 7, read_only=flags != 0)
+
+
+# ----------------------------------------------------------------------------------------------------- without fsync
+
+
+def test_where_nothing_is_to_be_durable_nothing_is_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", synced.append)
+    for durable in (True, False):
+        fs = FileSystem(durable=durable)
+        fs.write(str(tmp_path / "file"), b"x", durable=True)
+        with open(tmp_path / "file", "rb") as file:
+            fs.fsync_file(file.fileno(), "file")
+        fs.fsync_dir(str(tmp_path))
+        assert len(synced) == 4  # a write syncs its file and its directory
+    assert (tmp_path / "file").read_bytes() == b"x"

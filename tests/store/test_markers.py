@@ -1,0 +1,624 @@
+"""Markers: how they are placed and read, and that none is lost on its way out."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from fsdm.model.errors import DataDirectoryError, InvalidInputError, NoDataDirectoryError, StaleMarkerError
+from fsdm.model.layout import WANT_MAX_BYTES, Layout
+from fsdm.model.state import Marker
+from fsdm.store import markers as intents
+from fsdm.store.filesystem import FileSystem
+from fsdm.store.flock import EXCLUSIVE, close_fd, open_fd, try_flock
+from fsdm.store.marker_removal import ASIDE, TEMPORARY_MAX_AGE_S, clear_temporaries, finish_removals, remove_marker
+from fsdm.store.markers import look_at, place_delete, place_want, read_want, retry
+from tests.support.chunks import a_want, an_id, judged, markers, put
+from tests.support.filesystems import CrashBefore, CrashError, Recorder, crash_at_each_step
+from tests.support.waiting import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fsdm.model.documents import DataChunk
+
+
+# -------------------------------------------------------------------------------------------------------------- placing
+
+
+def test_a_want_is_placed_whole_and_can_be_read(layout: Layout) -> None:
+    chunk = a_want()
+    place_want(layout, chunk)
+    assert markers(layout) == ([chunk.id], [])
+    assert read_want(layout, chunk.id, judged(layout.want_marker(chunk.id))) == chunk
+
+
+def test_each_intent_withdraws_the_opposite_one(layout: Layout) -> None:
+    chunk = a_want()
+    place_want(layout, chunk)
+    place_delete(layout, chunk.id)
+    assert markers(layout) == ([], [chunk.id])
+    place_want(layout, chunk)
+    assert markers(layout) == ([chunk.id], [])
+
+
+@pytest.mark.parametrize("asks", [place_want, lambda layout, chunk: place_delete(layout, chunk.id)])
+def test_the_new_intent_is_there_before_the_opposite_one_goes(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch, asks: Callable[[Layout, DataChunk], None]
+) -> None:
+    chunk, seen = a_want(), []
+    paths = {layout.want_marker(chunk.id), layout.delete_marker(chunk.id)}
+    (place_delete(layout, chunk.id) if asks is place_want else place_want(layout, chunk))
+
+    unlink = os.unlink
+
+    def look_then_unlink(path: str) -> None:
+        if path in paths:
+            seen.append(all(os.path.exists(path) for path in paths))
+        unlink(path)
+
+    monkeypatch.setattr(os, "unlink", look_then_unlink)
+    asks(layout, chunk)
+    assert seen == [True]
+
+
+def test_a_repeated_delete_becomes_the_later_intent(layout: Layout) -> None:
+    chunk_id = an_id()
+    place_delete(layout, chunk_id)
+    os.utime(layout.delete_marker(chunk_id), (1, 1))
+    place_delete(layout, chunk_id)
+    assert judged(layout.delete_marker(chunk_id)).mtime_ns > 10**18
+
+
+def test_a_client_goes_on_where_somebody_sits_on_the_lock_of_intents(layout: Layout) -> None:
+    chunk, sitting = a_want(), open_fd(layout.want)
+    assert try_flock(sitting, EXCLUSIVE)
+    place_want(layout, chunk)
+    assert markers(layout) == ([chunk.id], [])
+    place_delete(layout, chunk.id)
+    assert markers(layout) == ([], [chunk.id])
+    assert remove_marker(
+        layout, FileSystem(), layout.delete_marker(chunk.id), judged(layout.delete_marker(chunk.id)), None
+    )
+    close_fd(sitting)
+    assert 0 < intents.CLIENT_WAIT_S < 0.1
+
+
+def test_intents_are_changed_under_the_lock_of_intents(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    chunk, locked = a_want(), []
+
+    def step(path: str) -> None:
+        fd = open_fd(layout.want)
+        locked.append(not try_flock(fd, EXCLUSIVE))
+        close_fd(fd)
+
+    rename, utime = os.rename, os.utime
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", lambda old, new: (step(old), rename(old, new)))
+        place_want(layout, chunk)
+        patch.setattr(os, "utime", lambda fd: (step(""), utime(fd)))
+        place_delete(layout, chunk.id)
+    marker = layout.delete_marker(chunk.id)
+    remove_marker(layout, Recorder(rename=step, unlink=step), marker, judged(marker), None)
+    assert locked == [True] * 4
+
+
+def test_a_want_replaces_a_symlink_or_a_fifo_and_writes_through_neither(layout: Layout, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.write_text("untouched")
+    for make in (lambda path: os.symlink(outside, path), os.mkfifo):
+        chunk = a_want()
+        make(layout.want_marker(chunk.id))
+        place_want(layout, chunk)
+        assert look_at(layout.want_marker(chunk.id), limit=WANT_MAX_BYTES).fault is None  # type: ignore[union-attr]
+    assert outside.read_text() == "untouched"
+
+
+def _socket(path: str) -> None:
+    with socket.socket(socket.AF_UNIX) as sock:
+        here = os.getcwd()
+        os.chdir(os.path.dirname(path))  # the path of a socket must be short
+        try:
+            sock.bind(os.path.basename(path))
+        finally:
+            os.chdir(here)
+
+
+def _symlink(path: str) -> None:
+    outside = os.path.join(os.path.dirname(path), "..", "outside")
+    with open(outside, "w") as file:
+        file.write("{}")
+    os.utime(outside, (1, 1))
+    os.symlink(outside, path)
+
+
+KINDS = [
+    pytest.param(os.mkdir, "a directory", id="directory"),
+    pytest.param(_symlink, "a symbolic link", id="symlink"),
+    pytest.param(os.mkfifo, "a FIFO", id="fifo"),
+    pytest.param(_socket, "a socket", id="socket"),
+]
+
+
+@pytest.mark.parametrize(("make", "what"), KINDS)
+def test_a_delete_cannot_be_placed_where_something_else_stands_and_leaves_it_alone(
+    layout: Layout, make: Callable[[str], None], what: str
+) -> None:
+    chunk = a_want()
+    place_want(layout, chunk)
+    marker = layout.delete_marker(chunk.id)
+    make(marker)
+    with pytest.raises(DataDirectoryError, match="in the way") as caught:
+        place_delete(layout, chunk.id)
+    assert "rm -ri" in caught.value.hint
+    assert what in str(judged(marker).fault)
+    assert markers(layout) == ([chunk.id], [chunk.id]), "the want still stands"
+    if what == "a symbolic link":
+        assert os.stat(marker).st_mtime == 1
+
+
+def test_what_killed_clients_left_of_markers_goes_after_an_hour_and_nothing_else_does(layout: Layout) -> None:
+    left = [f"{where}/.{an_id(1)}.0123abcd" for where in (layout.want, layout.delete, layout.failed)]
+    others = [f"{layout.want}/.{an_id(1)}", f"{layout.delete}/.swp", f"{layout.delete}/{an_id(1)}"]
+    for path in [*left, *others]:
+        os.close(os.open(path, os.O_CREAT))
+    clear_temporaries(layout, FileSystem(), time.time() + TEMPORARY_MAX_AGE_S - 60)
+    assert all(map(os.path.exists, left))
+    clear_temporaries(layout, FileSystem(), time.time() + TEMPORARY_MAX_AGE_S + 60)
+    assert not any(map(os.path.exists, left))
+    assert all(map(os.path.exists, others))
+
+
+def test_a_want_cannot_be_placed_where_a_directory_stands_and_leaves_no_temporary_file(layout: Layout) -> None:
+    chunk = a_want()
+    os.mkdir(layout.want_marker(chunk.id))
+    place_delete(layout, an_id())
+    with pytest.raises(DataDirectoryError, match="in the way"):
+        place_want(layout, chunk)
+    assert os.listdir(layout.want) == [chunk.id]
+
+
+def test_a_delete_leaves_a_directory_in_the_place_of_a_want_alone(layout: Layout) -> None:
+    chunk_id = an_id()
+    os.mkdir(layout.want_marker(chunk_id))
+    place_delete(layout, chunk_id)
+    assert markers(layout) == ([chunk_id], [chunk_id])
+
+
+def test_where_there_is_no_data_directory_placing_says_so(tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "none")
+    for place in (lambda: place_want(layout, a_want()), lambda: place_delete(layout, an_id())):
+        with pytest.raises(NoDataDirectoryError, match="is not there"):
+            place()
+
+
+def test_a_want_that_nobody_would_read_is_refused(layout: Layout) -> None:
+    with pytest.raises(InvalidInputError, match="more than"):
+        place_want(layout, a_want(note="x" * WANT_MAX_BYTES))
+    assert markers(layout) == ([], [])
+
+
+def test_a_want_is_placed_whole_where_the_kernel_takes_only_a_part_at_a_time(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chunk, write = a_want(), os.write
+    monkeypatch.setattr(os, "write", lambda fd, data: write(fd, data[:50]))
+    place_want(layout, chunk)
+    assert read_want(layout, chunk.id, judged(layout.want_marker(chunk.id))) == chunk
+
+
+def test_a_want_that_finds_no_room_leaves_everything_as_it_was(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    chunk = a_want()
+    place_delete(layout, chunk.id)
+
+    def refuse(fd: int, data: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "write", refuse)
+    with pytest.raises(DataDirectoryError, match="No space left"):
+        place_want(layout, chunk)
+    assert markers(layout) == ([], [chunk.id])
+
+
+# -------------------------------------------------------------------------------------------------------------- looking
+
+
+@pytest.mark.parametrize(("make", "what"), KINDS)
+def test_what_is_not_a_file_is_no_intent_and_is_never_read(
+    layout: Layout, make: Callable[[str], None], what: str
+) -> None:
+    chunk_id = an_id()
+    path = layout.want_marker(chunk_id)
+    make(path)
+    marker = judged(path)
+    assert marker.fault == f"is {what}, not a file"
+    with pytest.raises((StaleMarkerError, InvalidInputError, OSError)):
+        read_want(layout, chunk_id, marker)
+
+
+def test_a_want_over_the_limit_is_no_intent_and_one_at_the_limit_is(layout: Layout) -> None:
+    path = layout.want_marker(an_id())
+    with open(path, "wb") as file:
+        file.truncate(WANT_MAX_BYTES)
+    assert look_at(path, limit=WANT_MAX_BYTES).fault is None  # type: ignore[union-attr]
+    os.truncate(path, WANT_MAX_BYTES + 1)
+    assert f"{WANT_MAX_BYTES + 1} bytes" in look_at(path, limit=WANT_MAX_BYTES).fault  # type: ignore[operator, union-attr]
+    assert look_at(path).fault is None, "a delete's content is ignored"  # type: ignore[union-attr]
+
+
+def test_nothing_is_no_marker(layout: Layout) -> None:
+    assert look_at(layout.want_marker(an_id())) is None
+    assert look_at(f"{layout.format_file}/{an_id()}") is None
+
+
+def test_a_want_is_read_only_while_it_is_the_one_that_was_judged(layout: Layout) -> None:
+    chunk = a_want()
+    path = layout.want_marker(chunk.id)
+    place_want(layout, chunk)
+    before = judged(path)
+    place_want(layout, chunk)
+    with pytest.raises(StaleMarkerError):
+        read_want(layout, chunk.id, before)
+    before = judged(path)
+    os.unlink(path)
+    with pytest.raises(StaleMarkerError):
+        read_want(layout, chunk.id, before)
+    os.symlink(layout.format_file, path)
+    with pytest.raises(StaleMarkerError):
+        read_want(layout, chunk.id, before)
+
+
+def test_every_beginning_of_a_want_is_refused_as_it_may_be_half_written(layout: Layout) -> None:
+    chunk = a_want()
+    path = layout.want_marker(chunk.id)
+    text = chunk.to_json().strip()
+    for size in range(len(text)):
+        with open(path, "wb") as file:
+            file.write(text[:size])
+        with pytest.raises(InvalidInputError):
+            read_want(layout, chunk.id, judged(path))
+
+
+def test_the_id_in_a_want_may_be_left_out_but_must_agree(layout: Layout) -> None:
+    chunk = a_want()
+    path = layout.want_marker(chunk.id)
+    put(path, chunk.to_json().decode().replace(f'"id":"{chunk.id}",', ""))
+    assert read_want(layout, chunk.id, judged(path)) == chunk
+    put(path, chunk.to_json().decode().replace(chunk.id, "e" * 64))
+    with pytest.raises(InvalidInputError, match=r"^id: "):
+        read_want(layout, chunk.id, judged(path))
+
+
+# ------------------------------------------------------------------------------------------------------------- removing
+
+
+def test_a_marker_that_was_judged_is_renamed_aside_and_removed(layout: Layout) -> None:
+    chunk_id = an_id()
+    place_delete(layout, chunk_id)
+    path, fs = layout.delete_marker(chunk_id), Recorder()
+    assert remove_marker(layout, fs, path, judged(path), None)
+    assert fs.names == ["rename", "unlink"]
+    assert markers(layout) == ([], [])
+
+
+def test_a_marker_that_is_not_the_one_judged_stays(layout: Layout) -> None:
+    path, fs = layout.delete_marker(an_id()), Recorder()
+    put(path)
+    before = judged(path)
+    put(path)
+    assert not remove_marker(layout, fs, path, before, None)
+    before = judged(path)
+    os.utime(path, (1, 1))
+    assert not remove_marker(layout, fs, path, before, None), "touched again: a new request"
+    assert os.path.exists(path)
+    before = judged(path)
+    os.unlink(path)
+    assert not remove_marker(layout, fs, path, before, None)
+    assert fs.steps == [], "nothing was moved: a rename would make it look younger than it is"
+
+
+def test_a_marker_that_goes_just_before_it_is_removed_is_no_error(layout: Layout) -> None:
+    path = layout.delete_marker(an_id())
+    put(path)
+    assert not remove_marker(layout, Recorder(rename=lambda _: os.unlink(path)), path, judged(path), None)
+
+
+def test_a_loser_stays_where_its_winner_has_changed_or_gone(layout: Layout) -> None:
+    chunk = a_want()
+    want, delete = layout.want_marker(chunk.id), layout.delete_marker(chunk.id)
+    put(want, "{}")
+    put(delete)
+    winner = judged(delete)
+    put(delete)
+    assert not remove_marker(layout, FileSystem(), want, judged(want), (delete, winner))
+    os.unlink(delete)
+    assert not remove_marker(layout, FileSystem(), want, judged(want), (delete, winner))
+    put(delete)
+    assert remove_marker(layout, FileSystem(), want, judged(want), (delete, judged(delete)))
+    assert (os.path.exists(want), os.path.exists(delete)) == (False, True)
+
+
+def test_a_marker_replaced_between_judgement_and_removal_is_never_lost(layout: Layout) -> None:
+    path = layout.want_marker(an_id())
+    put(path, "old")
+    fs = Recorder(rename=lambda source: put(path, "newer") if source == path else None)
+    assert not remove_marker(layout, fs, path, judged(path), None)
+    with open(path) as file:
+        assert file.read() == "newer"
+    assert len(os.listdir(layout.want)) == 1
+
+
+def test_a_marker_that_comes_while_the_judged_one_is_aside_is_never_lost(layout: Layout) -> None:
+    path = layout.want_marker(an_id())
+    put(path, "old")
+    fs = Recorder(unlink=lambda _: put(path, "newer"))
+    assert remove_marker(layout, fs, path, judged(path), None)
+    with open(path) as file:
+        assert file.read() == "newer"
+
+
+def test_of_two_newer_markers_the_newest_stays(layout: Layout) -> None:
+    path = layout.want_marker(an_id())
+    put(path, "old")
+    fs = Recorder(rename=lambda _: put(path, "newer"), link=lambda _: put(path, "newest"))
+    assert not remove_marker(layout, fs, path, judged(path), None)
+    with open(path) as file:
+        assert file.read() == "newest"
+    assert len(os.listdir(layout.want)) == 1
+
+
+@pytest.mark.parametrize(("make", "what"), KINDS)
+def test_what_is_no_file_and_takes_a_markers_place_is_put_back(
+    layout: Layout, make: Callable[[str], None], what: str
+) -> None:
+    path = layout.delete_marker(an_id())
+    put(path)
+
+    def replace(source: str) -> None:
+        if source == path:
+            os.unlink(path)
+            make(path)
+
+    assert not remove_marker(layout, Recorder(rename=replace), path, judged(path), None)
+    assert what in str(judged(path).fault)
+    assert os.listdir(layout.delete) == [os.path.basename(path)]
+
+
+def test_after_a_crash_at_any_step_of_a_removal_the_marker_is_there_or_gone_and_nothing_is_aside(
+    layout: Layout,
+) -> None:
+    path, left = layout.delete_marker(an_id()), []
+
+    def work(fs: FileSystem) -> None:
+        put(path, "judged")
+        try:
+            remove_marker(layout, fs, path, judged(path), None)
+        finally:
+            finish_removals(layout, FileSystem())
+            left.append(os.listdir(layout.delete))
+
+    assert crash_at_each_step(work) == 2
+    there = [os.path.basename(path)]
+    assert left[0] == there
+    assert left[-1] == []
+    assert all(names in ([], there) for names in left)
+
+
+def test_after_a_crash_a_newer_marker_is_not_overwritten_by_the_one_that_was_aside(layout: Layout) -> None:
+    path = layout.want_marker(an_id())
+    put(path, "judged")
+    with pytest.raises(CrashError):
+        remove_marker(layout, CrashBefore(1), path, judged(path), None)
+    put(path, "newer")
+    finish_removals(layout, FileSystem())
+    with open(path) as file:
+        assert file.read() == "newer"
+    assert os.listdir(layout.want) == [os.path.basename(path)]
+
+
+def test_a_crash_while_a_replaced_marker_is_put_back_does_not_lose_it(layout: Layout) -> None:
+    path, left = layout.want_marker(an_id()), []
+
+    def work(fs: FileSystem) -> None:
+        class Blind(FileSystem):
+            """Replaces the marker just before the rename, and crashes as `fs` does."""
+
+            def step(self, name: str, step_path: str) -> None:
+                if name == "rename" and step_path == path:
+                    put(path, "newer")
+                fs.step(name, step_path)
+
+        put(path, "old")
+        before = judged(path)
+        try:
+            remove_marker(layout, Blind(), path, before, None)
+        finally:
+            finish_removals(layout, FileSystem())
+            with open(path) as file:
+                left.append(file.read())
+            assert os.listdir(layout.want) == [os.path.basename(path)]
+
+    assert crash_at_each_step(work) == 3
+    assert left == ["newer"] * 4
+
+
+def test_the_name_of_a_marker_on_its_way_out_is_a_dotfile() -> None:
+    assert ASIDE.startswith(".")
+
+
+def test_a_delete_over_an_old_one_is_not_lost_where_that_is_removed_meanwhile(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chunk = a_want()
+    want, delete = layout.want_marker(chunk.id), layout.delete_marker(chunk.id)
+    Path(delete).touch()
+    Path(want).write_bytes(chunk.to_json())
+    old, winner = look_at(delete), look_at(want)
+    assert old is not None
+    assert winner is not None
+    utime = os.utime
+
+    def late(fd: int) -> None:
+        remove_marker(layout, FileSystem(), delete, old, (want, winner))  # it goes on without the lock, after 50 ms
+        utime(fd)
+
+    monkeypatch.setattr("fsdm.store.markers.os.utime", late)
+    place_delete(layout, chunk.id)
+    assert os.path.exists(delete)
+
+
+def _cut_off_after_a_newer_one_came(layout: Layout, path: str, text: str) -> None:
+    """A newer marker takes the place of the judged one just before that is renamed aside; then the reconciler dies."""
+    put(path, text)
+    before = judged(path)
+
+    def crash(_: str) -> None:
+        raise CrashError
+
+    with pytest.raises(CrashError):
+        remove_marker(layout, Recorder(rename=lambda _: put(path, f"{text} "), link=crash), path, before, None)
+
+
+def test_a_want_that_was_aside_does_not_overrule_a_delete_that_came_since(layout: Layout) -> None:
+    chunk = a_want()
+    _cut_off_after_a_newer_one_came(layout, layout.want_marker(chunk.id), chunk.to_json().decode())
+    place_delete(layout, chunk.id)
+    finish_removals(layout, FileSystem())
+    assert markers(layout) == ([], [chunk.id])
+
+
+def test_a_delete_that_was_aside_does_not_overrule_a_want_that_came_since(layout: Layout) -> None:
+    chunk = a_want()
+    _cut_off_after_a_newer_one_came(layout, layout.delete_marker(chunk.id), "")
+    place_want(layout, chunk)
+    finish_removals(layout, FileSystem())
+    assert markers(layout) == ([chunk.id], [])
+
+
+def test_a_want_that_cannot_be_read_overrules_nothing_that_was_aside(layout: Layout) -> None:
+    chunk_id = an_id()
+    _cut_off_after_a_newer_one_came(layout, layout.delete_marker(chunk_id), "")
+    put(layout.want_marker(chunk_id), "{")
+    finish_removals(layout, FileSystem())
+    assert markers(layout) == ([chunk_id], [chunk_id])
+
+
+def test_what_was_aside_is_put_back_over_no_careful_call(layout: Layout) -> None:
+    chunk = a_want()
+    _cut_off_after_a_newer_one_came(layout, layout.want_marker(chunk.id), chunk.to_json().decode())
+    free = []
+
+    def look(_: str) -> None:
+        fd = open_fd(layout.want)
+        free.append(try_flock(fd, EXCLUSIVE))
+        close_fd(fd)
+
+    finish_removals(layout, Recorder(link=look, unlink=look))
+    assert free == [False, False]
+
+
+def test_a_delete_is_not_forgotten_beside_a_want(layout: Layout) -> None:
+    chunk = a_want()
+    delete, want = layout.delete_marker(chunk.id), layout.want_marker(chunk.id)
+    put(want, chunk.to_json().decode())
+    put(delete)
+    assert not remove_marker(layout, FileSystem(), delete, judged(delete), None)
+    assert markers(layout) == ([chunk.id], [chunk.id])
+    put(want, "{")
+    assert remove_marker(layout, FileSystem(), delete, judged(delete), None), (
+        "one that cannot be read overrules nothing"
+    )
+
+
+# --------------------------------------------------------------------------------------------------------- trying again
+
+
+@pytest.mark.parametrize("which", ["want", "delete"])
+def test_a_retry_renews_the_marker_that_stands_and_changes_nothing_of_it(layout: Layout, which: str) -> None:
+    chunk = a_want()
+    if which == "want":
+        place_want(layout, chunk)
+    else:
+        place_delete(layout, chunk.id)
+    path = f"{layout.root}/{which}/{chunk.id}"
+    os.utime(path, ns=(1, 1))
+    before, text = judged(path), Path(path).read_bytes()
+    assert retry(layout, chunk.id)
+    after = judged(path)
+    assert not after.same_as(before)
+    assert (after.ino, after.size, Path(path).read_bytes()) == (before.ino, before.size, text)
+    assert sum(map(len, markers(layout))) == 1
+
+
+def test_a_retry_makes_no_marker(layout: Layout) -> None:
+    assert not retry(layout, an_id())
+    assert markers(layout) == ([], [])
+
+
+@pytest.mark.parametrize("order", [("want", "delete"), ("delete", "want")])
+def test_a_retry_of_two_markers_leaves_the_later_one_the_later(layout: Layout, order: tuple[str, str]) -> None:
+    chunk_id = an_id()
+    first, second = (f"{layout.root}/{which}/{chunk_id}" for which in order)
+    for path in (first, second):
+        put(path, "{}")
+    eventually(lambda: renewed(second, first))
+    assert retry(layout, chunk_id)
+    assert judged(second).ctime_ns > judged(first).ctime_ns
+
+
+def renewed(path: str, before: str) -> bool:
+    """Touch a file until its ctime is later than another's: the kernel's clock ticks."""
+    os.utime(path)
+    return os.lstat(path).st_ctime_ns > os.lstat(before).st_ctime_ns
+
+
+def test_a_retry_of_two_markers_of_which_nobody_can_tell_the_later_touches_neither(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chunk = a_want()
+    put(layout.want_marker(chunk.id), "{}")
+    put(layout.delete_marker(chunk.id))
+    monkeypatch.setattr(intents, "look_at", lambda path: Marker(1, 1, 1, 1))
+    monkeypatch.setattr(intents, "_renew", None)
+    assert retry(layout, chunk.id)
+
+
+def test_a_retry_touches_no_file_beyond_a_symlink_and_waits_for_no_fifo(layout: Layout, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.write_text("x")
+    os.utime(target, ns=(1, 1))
+    link, fifo, directory = an_id(), an_id(), an_id()
+    os.symlink(target, layout.want_marker(link))
+    os.mkfifo(layout.want_marker(fifo))
+    os.mkdir(layout.delete_marker(directory))
+    for chunk_id in (link, fifo, directory):
+        with pytest.raises(DataDirectoryError, match=f"{chunk_id} is in the way: it is not a file"):
+            retry(layout, chunk_id)
+    assert target.stat().st_mtime_ns == 1
+
+
+def test_a_retry_of_another_user_s_marker_puts_a_copy_in_its_place(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chunk = a_want()
+    place_want(layout, chunk)
+    before = judged(layout.want_marker(chunk.id))
+    opened = os.open
+
+    def refuse(path: str, flags: int, *rest: Any, **more: Any) -> int:
+        if flags & os.O_WRONLY and not flags & os.O_CREAT:
+            raise PermissionError(errno.EACCES, "refused", path)
+        return opened(path, flags, *rest, **more)
+
+    monkeypatch.setattr(os, "open", refuse)
+    assert retry(layout, chunk.id)
+    after = judged(layout.want_marker(chunk.id))
+    assert after.ino != before.ino
+    assert read_want(layout, chunk.id, after) == chunk
+    assert markers(layout) == ([chunk.id], [])

@@ -1,0 +1,379 @@
+"""Refs: who gets one, what they share, and how they go: by hand, by threads, by the garbage collector, by a fork."""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from fsdm.model.errors import ClosedError, ForeignProcessError
+from fsdm.store import flock as locks
+from fsdm.store import refs
+from fsdm.store.flock import Claim, close_fd
+from fsdm.store.refs import ChunkRef, Refs
+from tests.support.chunks import TAKE_REF, put_chunk, touch_delete
+from tests.support.locks import can_lock, forked, in_a_fork, process, python
+from tests.support.waiting import PATIENCE_S, eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from fsdm.model.layout import Layout, Place
+
+
+@pytest.fixture
+def held(layout: Layout) -> Iterator[Refs]:
+    """Refs that hold no descriptor once the test is over."""
+    before = set(locks._descriptors)
+    held = Refs(layout)
+    yield held
+    held.close()
+    assert locks._descriptors == before
+
+
+def taken(held: Refs, place: Place) -> ChunkRef:
+    ref = held.take(place)
+    assert ref is not None
+    return ref
+
+
+# --------------------------------------------------------------------------------------------------------- who gets one
+
+
+def test_a_ref_says_what_it_holds_and_keeps_it_where_it_is(layout: Layout, held: Refs, place: Place) -> None:
+    with taken(held, place) as ref:
+        assert (ref.id, ref.dataset_id, ref.block_range) == (place.chunk_id, place.dataset_id, range(35))
+        assert str(ref.path) == f"{layout.path(place)}/data"
+        assert not can_lock(layout.path(place))
+        assert place.name in repr(ref)
+        assert not ref.closed
+    assert ref.closed
+    assert can_lock(layout.path(place))
+    assert "closed" in repr(ref)
+
+
+def _remove_ready(layout: Layout, place: Place) -> None:
+    os.unlink(f"{layout.path(place)}/READY")
+
+
+def _delete(layout: Layout, place: Place) -> None:
+    open(layout.delete_marker(place.chunk_id), "w").close()
+
+
+def _move_away(layout: Layout, place: Place) -> None:
+    os.rename(layout.path(place), f"{layout.trash}/{place.name}")
+
+
+def _replace_by_a_file(layout: Layout, place: Place) -> None:
+    _move_away(layout, place)
+    open(layout.path(place), "w").close()
+
+
+@pytest.mark.parametrize("harm", [_remove_ready, _delete, _move_away, _replace_by_a_file])
+def test_there_is_no_ref_to_what_is_not_available(
+    layout: Layout, held: Refs, place: Place, harm: Callable[[Layout, Place], None]
+) -> None:
+    harm(layout, place)
+    assert held.take(place) is None
+
+
+def test_what_is_not_available_is_not_even_locked(
+    layout: Layout, held: Refs, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    locked: list[int] = []
+    monkeypatch.setattr(refs, "try_flock", lambda fd, flags: locked.append(fd))
+    _remove_ready(layout, place)
+    assert held.take(place) is None
+    _delete(layout, place)
+    assert held.take(place) is None
+    assert locked == []
+
+
+@pytest.mark.parametrize("harm", [_remove_ready, _delete])
+def test_there_is_no_second_ref_to_what_is_no_longer_available(
+    layout: Layout, held: Refs, place: Place, harm: Callable[[Layout, Place], None]
+) -> None:
+    with taken(held, place) as ref:
+        harm(layout, place)
+        assert held.take(place) is None
+        assert ref.path.is_dir()
+
+
+def test_there_is_no_ref_while_somebody_has_the_exclusive_lock(layout: Layout, held: Refs, place: Place) -> None:
+    claim = Claim(layout.path(place))
+    assert claim.take()
+    assert held.take(place) is None
+    claim.close()
+    taken(held, place).close()
+
+
+@pytest.mark.parametrize("harm", [_remove_ready, _delete])
+def test_what_happens_while_a_ref_waits_for_its_lock_is_seen_after_it(
+    layout: Layout, held: Refs, place: Place, monkeypatch: pytest.MonkeyPatch, harm: Callable[[Layout, Place], None]
+) -> None:
+    def lock_late(fd: int, flags: Any) -> bool:
+        harm(layout, place)
+        return locks.try_flock(fd, flags)
+
+    monkeypatch.setattr(refs, "try_flock", lock_late)
+    assert held.take(place) is None
+
+
+def test_ready_is_looked_for_in_the_directory_that_is_locked_and_not_in_one_that_took_its_place(
+    layout: Layout, held: Refs, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lock_late(fd: int, flags: Any) -> bool:
+        _remove_ready(layout, place)
+        _move_away(layout, place)
+        put_chunk(layout, chunk_id=place.chunk_id, end=35)
+        return locks.try_flock(fd, flags)
+
+    monkeypatch.setattr(refs, "try_flock", lock_late)
+    assert held.take(place) is None
+
+
+def test_a_lock_that_fails_leaves_no_descriptor(held: Refs, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(fd: int, flags: Any) -> bool:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(refs, "try_flock", fail)
+    with pytest.raises(OSError, match="Input/output"):
+        held.take(place)
+
+
+# ------------------------------------------------------------------------------------------------------ what they share
+
+
+def test_all_refs_to_a_chunk_share_one_descriptor(layout: Layout, held: Refs, place: Place) -> None:
+    before = len(locks._descriptors)
+    several = [taken(held, place) for _ in range(5)]
+    several += [ref.clone() for ref in several]
+    assert len(locks._descriptors) == before + 1
+    for ref in several[1:]:
+        ref.close()
+    assert not can_lock(layout.path(place)), "one is left"
+    several[0].close()
+    assert can_lock(layout.path(place))
+
+
+def test_two_threads_that_take_at_once_share_one_descriptor(
+    layout: Layout, held: Refs, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both_locked = threading.Barrier(2, timeout=PATIENCE_S)
+
+    def lock_together(fd: int, flags: Any) -> bool:
+        got = locks.try_flock(fd, flags)
+        both_locked.wait()
+        return got
+
+    monkeypatch.setattr(refs, "try_flock", lock_together)
+    before, got = len(locks._descriptors), []
+    _together(2, lambda: got.append(taken(held, place)))
+    assert len(locks._descriptors) == before + 1
+    got.pop().close()
+    assert not can_lock(layout.path(place))
+    got.pop().close()
+    assert can_lock(layout.path(place))
+
+
+def test_a_clone_can_be_had_while_a_delete_waits(layout: Layout, held: Refs, place: Place) -> None:
+    ref = taken(held, place)
+    _delete(layout, place)
+    twin = ref.clone()
+    ref.close()
+    assert not can_lock(layout.path(place))
+    twin.close()
+    assert can_lock(layout.path(place))
+
+
+def test_closing_twice_drops_one_ref_only(layout: Layout, held: Refs, place: Place) -> None:
+    ref, other = taken(held, place), taken(held, place)
+    ref.close()
+    ref.close()
+    assert not other.closed
+    assert not can_lock(layout.path(place))
+
+
+def test_a_closed_ref_says_so(held: Refs, place: Place) -> None:
+    ref = taken(held, place)
+    ref.close()
+    for use in (lambda: ref.path, lambda: ref.id, ref.clone, ref.__enter__):
+        with pytest.raises(ClosedError):
+            use()
+
+
+def test_closing_them_all_closes_every_ref_and_later_closes_do_no_harm(
+    layout: Layout, held: Refs, place: Place
+) -> None:
+    ref = taken(held, place)
+    held.close()
+    assert ref.closed
+    assert can_lock(layout.path(place))
+    anew = taken(held, place)
+    ref.close()
+    assert not can_lock(layout.path(place)), "the old ref's close is not the new one's"
+    anew.close()
+
+
+# ---------------------------------------------------------------------------------------------------------- how they go
+
+
+def test_a_ref_that_nobody_keeps_is_let_go(layout: Layout, held: Refs, place: Place) -> None:
+    taken(held, place)
+    gc.collect()
+    assert can_lock(layout.path(place))
+
+
+def test_a_ref_that_the_garbage_collector_finds_while_the_mutex_is_held_goes_with_the_next_release(
+    layout: Layout, held: Refs, place: Place
+) -> None:
+    other = put_chunk(layout)
+    ref, another = taken(held, place), taken(held, other)
+    with held._mutex:
+        del ref  # would wait for ever if it took the mutex
+        gc.collect()
+        assert not can_lock(layout.path(place))
+    another.close()
+    assert can_lock(layout.path(place))
+
+
+def test_two_last_refs_dropped_at_once_close_the_descriptor_exactly_once(
+    layout: Layout, held: Refs, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: Counter[int] = Counter()
+
+    def count(fd: int) -> None:
+        closed[fd] += 1
+        close_fd(fd)
+
+    monkeypatch.setattr(refs, "close_fd", count)
+    rounds = 300
+    pairs = [(taken(held, place), taken(held, place))]
+    gate = threading.Barrier(2, timeout=PATIENCE_S)
+
+    def drop(which: int) -> None:
+        for number in range(rounds):
+            gate.wait()
+            pairs[number][which].close()
+            if gate.wait() == 0:
+                assert not held._held
+                assert sum(closed.values()) == number + 1
+                pairs.append((taken(held, place), taken(held, place)))
+            gate.wait()
+
+    _together_each([lambda: drop(0), lambda: drop(1)])
+    assert sum(closed.values()) == rounds
+
+
+def test_threads_that_take_clone_and_drop_leave_nothing_behind(layout: Layout, held: Refs, place: Place) -> None:
+    def churn() -> None:
+        for _ in range(300):
+            with taken(held, place) as ref, ref.clone() as twin:
+                assert twin.path == ref.path
+
+    _together(4, churn)
+    assert not held._held
+    assert can_lock(layout.path(place))
+
+
+def test_readers_that_keep_asking_cannot_starve_a_claim_once_the_marker_stands(
+    layout: Layout, data_dir: Path, place: Place
+) -> None:
+    stop, turns = threading.Event(), Counter[int]()
+
+    def hammer(number: int) -> None:
+        mine = Refs(layout)
+        before: ChunkRef | None = None
+        while not stop.is_set():
+            ref = mine.take(place)
+            if before is not None:
+                before.close()
+            before = ref  # the next is taken before this one goes: at every moment somebody holds it
+            turns[number] += ref is not None
+        mine.close()
+
+    readers = [threading.Thread(target=hammer, args=(number,)) for number in range(3)]
+    for reader in readers:
+        reader.start()
+    try:
+        eventually(lambda: all(turns[number] > 20 for number in range(3)), "the readers overlap")
+        touch_delete(data_dir, place.chunk_id)
+        claim = Claim(layout.path(place))
+        eventually(claim.take, "the claim comes through, though they keep asking")
+        claim.close()
+    finally:
+        stop.set()
+        for reader in readers:
+            reader.join()
+
+
+# ------------------------------------------------------------------------------------------------------ other processes
+
+
+def test_a_ref_of_another_process_keeps_the_chunk_until_that_process_is_killed(layout: Layout, place: Place) -> None:
+    with process(*python(TAKE_REF, layout.root, *place)) as other:
+        assert not can_lock(layout.path(place))
+        other.kill()
+        other.wait()
+        assert can_lock(layout.path(place))
+
+
+def test_a_forked_child_can_neither_use_nor_clone_its_parents_ref(held: Refs, place: Place) -> None:
+    with taken(held, place) as ref:
+        for use in (lambda: ref.path, lambda: ref.id, ref.clone, ref.__enter__):
+            assert in_a_fork(use) == ForeignProcessError.__name__
+
+
+def test_a_forked_child_does_its_parents_ref_no_harm(layout: Layout, held: Refs, place: Place) -> None:
+    ref = taken(held, place)
+
+    def harm() -> int:
+        twin = object.__new__(ChunkRef)
+        twin._refs, twin._held = held, ref._held
+        del twin  # as the garbage collector would
+        ref.close()
+        held.close()
+        return len(locks._descriptors)
+
+    with held._mutex:  # as another thread may hold it at that moment: in the child nobody ever gives it back
+        assert in_a_fork(harm) == "0"
+    assert not ref.closed
+    assert not can_lock(layout.path(place))
+    ref.close()
+    assert can_lock(layout.path(place))
+
+
+def test_a_forked_child_does_not_keep_a_chunk_that_its_parent_lets_go(layout: Layout, held: Refs, place: Place) -> None:
+    ref = taken(held, place)
+    with forked(lambda: ref.closed) as told:
+        assert told() == "False"
+        ref.close()
+        assert can_lock(layout.path(place))
+
+
+def _together(count: int, work: Callable[[], object]) -> None:
+    _together_each([work] * count)
+
+
+def _together_each(works: list[Callable[[], object]]) -> None:
+    """Run each in a thread of its own; what one raises is raised here."""
+    errors: list[BaseException] = []
+
+    def run(work: Callable[[], object]) -> None:
+        try:
+            work()
+        except BaseException as e:
+            errors.append(e)
+
+    threads = [threading.Thread(target=run, args=(work,)) for work in works]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]

@@ -1,0 +1,1 @@
+"""What the tests share: sources, chunks, processes, and bounded waiting."""

@@ -1,0 +1,92 @@
+"""Locks held by other processes and by forks."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import warnings
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from fsdm.store.flock import Claim
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+HOLD_LOCK = """
+import sys
+from fsdm.model.layout import Layout
+from fsdm.store.leader_lock import ReconcilerLock
+lock = ReconcilerLock(Layout(sys.argv[1]))
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def process(*command: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Another process, once it has said its first line; it ends when its stdin is closed, or is killed."""
+    running = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert running.stdin is not None
+    assert running.stdout is not None
+    try:
+        assert running.stdout.readline(), "it ended without a word"
+        yield running
+    finally:
+        running.kill()
+        running.wait()
+        running.stdin.close()
+        running.stdout.close()
+
+
+def python(script: str, *args: object) -> tuple[str, ...]:
+    """The command that runs a script in another Python."""
+    return (sys.executable, "-c", script, *map(str, args))
+
+
+def in_a_fork(work: Callable[[], object]) -> str:
+    """What `work` returns, or the name of what it raises, in a forked child."""
+    with forked(work) as told:
+        return told()
+
+
+@contextmanager
+def forked(work: Callable[[], object]) -> Iterator[Callable[[], str]]:
+    """A forked child that does `work` and then lives until the end of the block; the call tells what came of it."""
+    out, say = os.pipe()
+    wait, let_go = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # 3.12 warns where a test runner has threads
+        pid = os.fork()
+    if pid == 0:
+        try:
+            signal.alarm(10)  # a child that hangs says nothing
+            os.close(let_go)
+            try:
+                text = str(work())
+            except BaseException as e:
+                text = type(e).__name__
+            os.write(say, text.encode() or b" ")
+            os.read(wait, 1)
+        finally:
+            os._exit(0)
+    os.close(say)
+    os.close(wait)
+    try:
+        yield lambda: os.read(out, 4096).decode()
+    finally:
+        os.close(let_go)
+        os.waitpid(pid, 0)
+        os.close(out)
+
+
+def can_lock(path: str) -> bool:
+    """Whether the exclusive lock on a directory is free."""
+    claim = Claim(path)
+    try:
+        return claim.take()
+    finally:
+        claim.close()

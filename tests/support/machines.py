@@ -1,0 +1,286 @@
+"""The state machines of random lives."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from tests.support.world import (
+    BRINGING_POINTS,
+    CHANGING_POINTS,
+    CLIENT_POINTS,
+    HERE,
+    MARKER_POINTS,
+    READER_POINTS,
+    REMOVING_POINTS,
+    RENEWING_POINTS,
+    VERIFYING_POINTS,
+    Cut,
+    Deed,
+    World,
+)
+
+if TYPE_CHECKING:
+    from hypothesis.strategies import SearchStrategy
+
+
+LONG = os.environ.get("FSDM_STATEFUL") == "long"
+
+
+SETTINGS = settings(
+    max_examples=5_000 if LONG else 60,
+    stateful_step_count=30 if LONG else 15,
+    derandomize=not LONG,
+    database=None,
+    deadline=None,
+    print_blob=False,
+    suppress_health_check=list(HealthCheck),
+)
+
+
+def deeds(kind: str, *how: str, versions: int = 1, ties: bool = False) -> list[Deed]:
+    """All deeds of a kind; the plainest first, for that is what is shrunk to."""
+    tied = (False, False, True) if ties else (False,)
+    return [Deed(kind, HERE, v, h, t) for v, h, t in itertools.product(range(versions), how or ("",), tied)]
+
+
+WANTS = deeds("want", "client", "cp", "mv", versions=3, ties=True)
+
+
+DELETES = deeds("delete", "client", "touch", ties=True)
+
+
+WITHDRAWALS = deeds("rm_want") + deeds("rm_delete") + deeds("touch_want", ties=True)
+
+
+SPOILT = deeds("spoil", "half", "other", "directory", "symlink", ties=True)
+
+
+DAMAGES = deeds("damage", "byte", "short", "gone", versions=2)
+
+
+VERIFIES = deeds("verify", "touch", "client")
+
+
+FINDS = deeds("find", "client", "neighbour", "passer-by", versions=5)
+
+
+LOOK, SETTLE, STOP, KILL, REFUSE = (Deed(kind) for kind in ("look", "settle", "stop", "kill", "refuse"))
+
+
+CARELESS = [*deeds("want", "mv", versions=3), *deeds("delete", "touch")]
+
+
+CARELESS_ALONE = [(deed,) for deed in (*WITHDRAWALS[:2], *CARELESS)]
+
+
+BOTH = [
+    *itertools.product(deeds("want", "mv", versions=3), deeds("delete", "touch", ties=True)),
+    *itertools.product(deeds("delete", "touch"), deeds("want", "mv", versions=3, ties=True)),
+]
+
+
+RECYCLE = (Deed("delete", how="touch"), SETTLE, Deed("want", how="mv"), SETTLE)
+
+
+REFS = deeds("clone", versions=3) + deeds("close_ref", versions=3)
+
+
+WEATHER = [*deeds("wait", "second", "while", "long"), *deeds("fault", "transient", "permanent"), STOP]
+
+
+chunks = st.sampled_from([0, 1, 0, 1, 2])
+
+
+damages, verifies = st.sampled_from(DAMAGES), st.sampled_from(VERIFIES)
+
+
+both, wants, deletes, finds = (
+    st.sampled_from(BOTH),
+    st.sampled_from(WANTS),
+    st.sampled_from(DELETES),
+    st.sampled_from(FINDS),
+)
+
+
+intents = st.one_of(wants, deletes, st.sampled_from(WITHDRAWALS), deletes, wants, st.sampled_from(SPOILT))
+
+
+def cuts(points: tuple[str, ...], deeds: SearchStrategy[tuple[Deed, ...]]) -> SearchStrategy[Cut]:
+    return st.builds(Cut, st.sampled_from(points), st.sampled_from([0, 0, 0, 0, 1]), deeds)
+
+
+def while_it_works(*often: Deed) -> SearchStrategy[tuple[Deed, ...]]:
+    """What may happen in the midst of the reconciler's work; the deeds named are the most likely."""
+    a_deed = st.sampled_from([(deed,) for deed in often])
+    return st.one_of(
+        a_deed,
+        st.sampled_from([(KILL,), (KILL,), (REFUSE,)]),
+        a_deed,
+        a_deed,
+        st.tuples(st.one_of(intents, finds)),
+        st.tuples(intents, st.sampled_from([KILL, LOOK, REFUSE])),
+    )
+
+
+while_one_reads = st.one_of(
+    st.sampled_from([RECYCLE, (Deed("delete", how="client"),), RECYCLE, RECYCLE[:2]]),
+    st.tuples(st.one_of(intents, st.sampled_from(REFS)), st.just(SETTLE)),
+)
+
+
+while_one_asks = st.sampled_from([(SETTLE,), (KILL,), (LOOK,)])
+
+
+class Asking(RuleBasedStateMachine):
+    """Some chunks are there, somebody asks; all is checked after each rule, and at the end all must come to rest.
+
+    The other parts add rules to this one. A rule is one deed, or one with others in its midst.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = World(Path(tempfile.mkdtemp(prefix="fsdm-world-")))
+
+    @initialize(available=st.lists(st.tuples(wants, chunks), max_size=3))
+    def some_are_available(self, available: list[tuple[Deed, int]]) -> None:
+        for deed, chunk in available:
+            self.world.do(deed.on(chunk))
+        self.world.do(SETTLE)
+
+    @rule(deed=intents, chunk=chunks)
+    def somebody_asks(self, deed: Deed, chunk: int) -> None:
+        self.world.do(deed.on(chunk))
+
+    @invariant()
+    def all_is_as_it_must_be(self) -> None:
+        self.world.check()
+
+    def teardown(self) -> None:
+        try:
+            if not self.world.broken:  # else what broke first is to be told
+                self.world.finish()
+        finally:
+            self.world.close()
+
+
+class Clients(Asking):
+    """Clients are overtaken by the reconciler while they place a marker, or killed."""
+
+    @rule(deed=st.one_of(wants, deletes), chunk=chunks, cut=cuts(CLIENT_POINTS, while_one_asks))
+    def a_client_asks_and_is_overtaken_or_killed(self, deed: Deed, chunk: int, cut: Cut) -> None:
+        self.world.do(replace(deed, how="client").on(chunk), cut.on(chunk))
+
+
+class Readers(Asking):
+    """Readers find and keep refs, while others ask and the reconciler does all that was asked for."""
+
+    @rule(deed=st.one_of(finds, st.sampled_from(REFS)), chunk=chunks)
+    def a_ref_is_taken_cloned_or_closed(self, deed: Deed, chunk: int) -> None:
+        self.world.do(deed.on(self.world.one_that_is_here(chunk)))
+
+    @rule(deed=finds, chunk=chunks, cut=cuts(READER_POINTS, while_one_reads))
+    def a_reader_finds_while_others_act(self, deed: Deed, chunk: int, cut: Cut) -> None:
+        self.world.do(deed.on(self.world.one_that_is_here(chunk)), cut)
+
+    @rule()
+    def the_reconciler_settles(self) -> None:
+        self.world.do(SETTLE)
+
+
+class Bringing(Asking):
+    """The reconciler fetches and publishes, and others act in its midst; it is killed, or its disk is full."""
+
+    @rule(deed=wants, chunk=chunks, cut=cuts(BRINGING_POINTS, while_it_works(*WITHDRAWALS[:1], *CARELESS)))
+    def something_is_wanted_and_worked_on(self, deed: Deed, chunk: int, cut: Cut) -> None:
+        self.world.do(deed.on(chunk))
+        self.world.run(4, cut.on(chunk))
+
+
+class Removing(Asking):
+    """The reconciler retires what is deleted, and others act in its midst; it is killed, or its disk is full."""
+
+    @rule(
+        deed=deletes,
+        chunk=chunks,
+        cut=cuts(REMOVING_POINTS, while_it_works(WITHDRAWALS[1], WANTS[0], WITHDRAWALS[1], FINDS[0], KILL)),
+    )
+    def something_is_deleted_and_worked_on(self, deed: Deed, chunk: int, cut: Cut) -> None:
+        chunk = self.world.one_that_is_here(chunk)
+        self.world.do(deed.on(chunk))
+        self.world.run(4, cut.on(chunk))
+
+
+class Judging(Asking):
+    """The reconciler judges markers, and others place or remove some in its midst; it is killed."""
+
+    @rule(deed=intents, chunk=chunks, cut=cuts(MARKER_POINTS, while_it_works(*WITHDRAWALS[:2], *CARELESS)))
+    def a_marker_is_judged(self, deed: Deed, chunk: int, cut: Cut) -> None:
+        self.world.do(deed.on(chunk))
+        self.world.run(4, cut.on(chunk))
+
+    @rule(asked=st.sampled_from(BOTH), chunk=chunks, cut=cuts(CHANGING_POINTS, st.sampled_from(CARELESS_ALONE)))
+    def one_of_two_markers_is_overruled(self, asked: tuple[Deed, Deed], chunk: int, cut: Cut) -> None:
+        for deed in asked:
+            self.world.do(deed.on(chunk))
+        self.world.run(4, cut.on(chunk))
+
+    @rule()
+    def the_reconciler_looks(self) -> None:
+        self.world.start()
+        self.world.do(LOOK)
+
+
+class Verifying(Asking):
+    """Bytes change, and somebody asks for them to be verified; refs are held, and others act in the midst of it."""
+
+    @rule(
+        damage=damages,
+        verify=verifies,
+        chunk=chunks,
+        cut=cuts(VERIFYING_POINTS, while_it_works(*CARELESS, VERIFIES[0], DAMAGES[0])),
+    )
+    def what_is_damaged_is_verified(self, damage: Deed, verify: Deed, chunk: int, cut: Cut) -> None:
+        self._damage_and_verify(damage, verify, chunk, cut)
+
+    @rule(chunk=chunks, cut=cuts(RENEWING_POINTS, while_it_works(*WITHDRAWALS[:2], *CARELESS)))
+    def what_is_damaged_comes_back(self, chunk: int, cut: Cut) -> None:
+        self._damage_and_verify(DAMAGES[0], VERIFIES[0], chunk, cut)
+
+    def _damage_and_verify(self, damage: Deed, verify: Deed, chunk: int, cut: Cut) -> None:
+        chunk = self.world.one_that_is_here(chunk)
+        for deed in (damage, verify):
+            self.world.do(deed.on(chunk))
+        self.world.run(5, cut.on(chunk))
+
+    @rule(deed=st.one_of(verifies, damages), chunk=chunks)
+    def bytes_change_or_are_verified(self, deed: Deed, chunk: int) -> None:
+        self.world.do(deed.on(self.world.one_that_is_here(chunk)))
+
+    @rule(deed=st.one_of(st.sampled_from(FINDS[:2]), st.sampled_from(REFS[3:])), chunk=chunks)
+    def a_ref_is_taken_or_closed(self, deed: Deed, chunk: int) -> None:
+        self.world.do(deed.on(chunk))
+
+    @rule(deed=st.sampled_from([SETTLE, Deed("wait", how="long"), STOP]))
+    def the_reconciler_goes_on(self, deed: Deed) -> None:
+        self.world.do(deed)
+
+
+class Everything(Clients, Readers, Bringing, Removing, Judging, Verifying):
+    """All of that, and a source that fails, work that is left lying, restarts, and time that passes."""
+
+    @rule(how_many=st.integers(0, 2))
+    def not_all_work_is_done(self, how_many: int) -> None:
+        self.world.run(1, None, how_many)
+
+    @rule(deed=st.sampled_from(WEATHER), chunk=chunks)
+    def the_world_around_changes(self, deed: Deed, chunk: int) -> None:
+        self.world.do(deed.on(chunk))

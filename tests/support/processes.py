@@ -1,0 +1,101 @@
+"""Real processes for the tests: `fsdm` as a user runs it, and holders of a chunk in other languages."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from tests.support.waiting import PATIENCE_S, eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+FSDM = [sys.executable, "-m", "fsdm"]
+
+
+def fsdm(*arguments: object, stdin: bytes = b"", **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run one verb to its end."""
+    return subprocess.run(
+        [*FSDM, *map(str, arguments)],
+        input=stdin.decode(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, **environment},
+        check=False,
+    )
+
+
+def fsdm_json(*arguments: object) -> Any:
+    """What a verb prints with `--json`; it must succeed."""
+    done = fsdm(*arguments, "--json")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@contextmanager
+def begun(command: Sequence[str], **options: Any) -> Iterator[subprocess.Popen[Any]]:
+    """A process; it is killed at the end of the block if it still runs, so that no failure waits for its end."""
+    with subprocess.Popen(command, **options) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@contextmanager
+def running(*arguments: object) -> Iterator[subprocess.Popen[str]]:
+    """A verb that keeps running; it is killed at the end of the block if it still does."""
+    command = [*FSDM, *map(str, arguments)]
+    with begun(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        yield process
+
+
+@contextmanager
+def reconciling(data_dir: Path, *arguments: object) -> Iterator[subprocess.Popen[str]]:
+    """`fsdm run`, once it has LOCK."""
+    with running("run", "-d", data_dir, *arguments) as process:
+        eventually(lambda: owner(data_dir) == process.pid, "the reconciler has LOCK")
+        yield process
+
+
+def owner(data_dir: Path) -> int | None:
+    """The pid that LOCK names."""
+    try:
+        return int(json.loads((data_dir / "LOCK").read_bytes())["pid"])
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+@contextmanager
+def shell_holding(directory: Path) -> Iterator[subprocess.Popen[str]]:
+    """flock(1) with a shared lock on a chunk's directory, as any program may hold one."""
+    process = subprocess.Popen(
+        ["flock", "-s", str(directory), "-c", "echo held; read line"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    try:
+        assert process.stdout.readline() == "held\n"
+        yield process
+    finally:
+        kill_group(process)
+        process.communicate()
+
+
+def kill_group(process: subprocess.Popen[str]) -> None:
+    """SIGKILL, also to the command that flock(1) started: it has inherited the lock."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+    process.wait(PATIENCE_S)

@@ -1,0 +1,291 @@
+"""Servers for one answer: raw sockets, TLS, and what fetches from them."""
+
+from __future__ import annotations
+
+import http.client
+import io
+import shutil
+import socket
+import ssl
+import subprocess
+import threading
+from contextlib import ExitStack, closing, contextmanager, suppress
+from typing import TYPE_CHECKING, Any, Self
+
+import pytest
+from urllib3 import HTTPHeaderDict
+
+from fsdm.concurrency.cancellation import Stop
+from fsdm.model.documents import DataChunk, FileSource
+from fsdm.store.filesystem import FileSystem
+from fsdm.transfer.chunk_download import fetch_chunk
+from fsdm.transfer.fetcher import HttpFetcher
+from fsdm.transfer.http.connection import Pool
+from fsdm.transfer.resume_record import Part
+from fsdm.transfer.scheduler import Lanes
+from tests.support.chunks import an_id, content
+from tests.support.waiting import PATIENCE_S
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
+
+    import urllib3
+
+    from fsdm.model.documents import FileEntry, Manifest
+    from fsdm.transfer.chunk_download import Fetcher
+    from tests.support.source import Source
+
+
+def a_certificate(directory: Path, name: str = "IP:127.0.0.1") -> Path:
+    """A certificate that vouches for itself, with its key, for this name."""
+    if shutil.which("openssl") is None:
+        pytest.skip("there is no openssl(1) to make a certificate with")
+    path = directory / f"{name.replace(':', '-')}.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    where = ["-keyout", f"{path}.key", "-out", f"{path}.crt"]
+    subject = ["-days", "2", "-subj", "/CN=fsdm test", "-addext", f"subjectAltName={name}"]
+    subprocess.run([*command, *where, *subject], check=True, capture_output=True)
+    path.write_bytes(b"".join(path.with_name(path.name + end).read_bytes() for end in (".key", ".crt")))
+    return path
+
+
+def serving_with(certificate: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    return context
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return a_certificate(tmp_path_factory.mktemp("tls"))
+
+
+class Opaque:
+    """A response of which only the public road is known."""
+
+    def __init__(self, raw: urllib3.HTTPResponse) -> None:
+        self._raw = raw
+
+    def stream(self, amount: int, *, decode_content: bool) -> Iterator[bytes]:
+        return self._raw.stream(amount, decode_content=decode_content)
+
+
+def reply(body: bytes = b"body", status: str = "200 OK", **fields: str) -> bytes:
+    lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}"]
+    lines += [f"{name.replace('_', '-')}: {value}" for name, value in fields.items()]
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+class Host:
+    """A server that keeps its connections, answers by path (`default` for others), and remembers what it was asked."""
+
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self.asked: list[bytes] = []
+        self.answers: dict[str, bytes] = {}
+        self.default = reply()
+        self._tls = tls
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self._threads = [threading.Thread(target=self._accept, daemon=True)]
+
+    def __enter__(self) -> Self:
+        self._threads[0].start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._server.shutdown(socket.SHUT_RDWR)
+        self._server.close()
+
+    @property
+    def where(self) -> str:
+        return f"127.0.0.1:{self._server.getsockname()[1]}"
+
+    @property
+    def url(self) -> str:
+        return f"{'https' if self._tls else 'http'}://{self.where}"
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = self._server.accept()
+                threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        with suppress(OSError):
+            if self._tls is not None:
+                connection = self._tls.wrap_socket(connection, server_side=True)
+            while request := connection.recv(65536):
+                self.asked.append(request)
+                path = request.split(b" ")[1].decode()
+                connection.sendall(self.answers.get(path, self.default))
+        connection.close()
+
+
+@pytest.fixture(autouse=True)
+def no_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "no netrc"))
+
+
+@contextmanager
+def kept_asked() -> Iterator[list[str]]:
+    """The targets for which a kept connection was asked."""
+    targets: list[str] = []
+    known = Pool.ask
+
+    def ask(pool: Pool, target: str, rest: bytes, timeout_s: float) -> Any:
+        answer = known(pool, target, rest, timeout_s)
+        targets.extend([target] * (answer is not None))
+        return answer
+
+    with pytest.MonkeyPatch.context() as m:
+        m.setattr(Pool, "ask", ask)
+        yield targets
+
+
+DATA = content("a file", 300_000)
+
+
+@pytest.fixture
+def url(source: Source) -> str:
+    return source.put("/file", DATA)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "file"
+
+
+def fetch(
+    url: str, path: Path, stop: Stop | None = None, *, fetcher: HttpFetcher | None = None, **known: Any
+) -> FileEntry:
+    """One file, by a fetcher of its own."""
+    return (fetcher or HttpFetcher()).fetch(FileSource(url=url, **known), Part(str(path)), FileSystem(), stop or Stop())
+
+
+class InThread:
+    """A call in a thread of its own, and what came of it."""
+
+    def __init__(self, work: Callable[[], object]) -> None:
+        self.result: object = None
+        self._work = work
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self.result = self._work()
+        except Exception as e:
+            self.result = e
+
+    def join(self) -> object:
+        self._thread.join(PATIENCE_S)
+        assert not self._thread.is_alive(), "it still waits"
+        return self.result
+
+
+@contextmanager
+def answering(answers: Iterable[bytes]) -> Iterator[tuple[str, list[bytes]]]:
+    """A server that gives these answers, one a connection, whatever it is asked; its URL, and what it was asked."""
+    asked: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            for answer in answers:
+                try:
+                    connection, _ = server.accept()
+                except OSError:
+                    return
+                with connection:
+                    asked.append(connection.recv(65536))
+                    connection.sendall(answer)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.getsockname()[1]}", asked
+        finally:
+            server.shutdown(socket.SHUT_RDWR)
+            thread.join(PATIENCE_S)
+
+
+@contextmanager
+def full_server() -> Iterator[int]:
+    """A port where a connection is neither made nor refused: nobody accepts those that wait already."""
+    with ExitStack() as stack:
+        server = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(4):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(server.getsockname())
+        yield int(server.getsockname()[1])
+
+
+NAMES = ["d", "a", "c", "b"]
+
+
+CHUNK = DataChunk(
+    id=an_id(), dataset_id=an_id(), block_range=(0, 9), files={name: f"http://example.org/{name}" for name in NAMES}
+)
+
+
+@pytest.fixture
+def lanes() -> Iterator[Lanes]:
+    """A thread for each file."""
+    lanes = Lanes("test", len(NAMES), 0)
+    lanes._share = len(NAMES)  # all of them for one chunk
+    with closing(_Closing(lanes)):
+        yield lanes
+
+
+class _Closing:
+    def __init__(self, lanes: Lanes) -> None:
+        self._lanes = lanes
+
+    def close(self) -> None:
+        assert self._lanes.close(PATIENCE_S), "a thread still runs"
+
+
+def fetch_all(
+    fetcher: Fetcher,
+    directory: Path,
+    lanes: Lanes | None,
+    stop: Stop | None = None,
+    *,
+    chunk: DataChunk = CHUNK,
+    fs: FileSystem | None = None,
+    on_file: Callable[[str, FileEntry], None] = lambda name, entry: None,
+) -> Manifest:
+    return fetch_chunk(
+        chunk,
+        f"{directory}/partial",
+        fs=fs or FileSystem(),
+        fetcher=fetcher,
+        lanes=lanes,
+        stop=stop or Stop(),
+        on_file=on_file,
+    )
+
+
+class Wire:
+    """A socket that gives these bytes."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def makefile(self, mode: str) -> io.BufferedReader:
+        return io.BufferedReader(io.BytesIO(self._data))  # type: ignore[arg-type]
+
+
+def read(kind: type[http.client.HTTPResponse], data: bytes) -> tuple[object, ...] | str:
+    """All that a response says of itself, and its body; or what it fails with."""
+    answer = kind(Wire(data), method="GET")  # type: ignore[arg-type]
+    try:
+        answer.begin()
+        fields = list(HTTPHeaderDict(answer.headers.items()).items())
+        known = (answer.status, answer.code, answer.reason, answer.version, answer.length, answer.chunked)
+        return (*known, answer.will_close, fields, answer.read(100))
+    except (http.client.HTTPException, ValueError) as e:
+        return type(e).__name__

@@ -1,0 +1,35 @@
+"""Bounded waiting for what another process or thread brings about."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+PATIENCE_S = 60.0  # longer than anything takes on a busy machine
+
+
+def eventually(check: Callable[[], Any], what: str = "", patience_s: float = PATIENCE_S) -> Any:
+    """What `check` returns once it is true; fails where it is not in time."""
+    deadline = time.monotonic() + patience_s
+    while True:
+        seen = check()
+        if seen:
+            return seen
+        assert time.monotonic() < deadline, f"not in time: {what or check}, last seen {seen!r}"
+        time.sleep(0.005)
+
+
+def descriptors() -> Counter[int]:
+    """How many descriptors this process has of each inode; other threads may open and close theirs meanwhile."""
+    found = Counter[int]()
+    for fd in os.listdir("/proc/self/fd"):
+        with suppress(OSError):
+            found[os.stat(f"/proc/self/fd/{fd}").st_ino] += 1
+    return found

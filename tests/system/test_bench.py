@@ -1,0 +1,94 @@
+"""The bench runs and says what it measured: its shape, not its times."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+ROOT = Path(__file__).parents[2]
+
+
+def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "tools.bench", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+
+
+def measured(tmp_path: Path, *names: str) -> dict[str, Any]:
+    """The JSON of a small run, which left nothing behind."""
+    run = bench("base", "--quick", "--chunks", "30", "--dir", str(tmp_path), "--json", "-", "--only", *names)
+    assert run.returncode == 0, run.stderr
+    assert list(tmp_path.iterdir()) == []
+    return json.loads(run.stdout)  # type: ignore[no-any-return]
+
+
+def named(document: dict[str, Any]) -> Sequence[str]:
+    return sorted({figure["name"] for figure in document["figures"]})
+
+
+def test_the_bench_measures_what_it_is_asked_for_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    document = measured(tmp_path, "disk", "find", "ls")
+    assert document["bench"] == "base"
+    assert document["quick"] is True
+    assert document["errors"] == {}
+    assert named(document) == ["disk", "find", "ls"]
+    for figure in document["figures"]:
+        assert figure["value"] > 0
+        assert figure["samples"] > 0
+        assert figure["met"] is (None if figure["goal"] is None else figure["value"] <= figure["goal"])
+
+
+def test_the_bench_measures_across_processes(tmp_path: Path) -> None:
+    document = measured(tmp_path, "want", "delete")
+    assert named(document) == ["delete", "want"]
+    assert {figure["unit"] for figure in document["figures"]} == {"ms"}
+    # milliseconds, and not another unit or two clocks: a figure below 0 or above a minute is neither
+    assert all(0 < figure["value"] < 60_000 for figure in document["figures"])
+
+
+def test_without_a_bench_named_the_base_is_measured_and_shown_as_a_table(tmp_path: Path) -> None:
+    file = tmp_path / "figures.json"
+    run = bench("--quick", "--only", "disk", "--dir", str(tmp_path), "--json", str(file))
+    assert run.returncode == 0, run.stderr
+    header, row = run.stdout.splitlines()
+    assert header.split() == ["what", "at", "most", "measured", "samples"]
+    assert row.startswith("this disk")
+    assert json.loads(file.read_text())["bench"] == "base"
+
+
+@pytest.mark.skipif(shutil.which("nginx") is None, reason="nginx is missing: what the contenders load from")
+def test_the_transfers_are_measured_beside_others_and_nothing_is_left_behind(tmp_path: Path) -> None:
+    places = ["--dir", str(tmp_path), "--memory", str(tmp_path), "--json", "-"]
+    contenders = ["fsdm", "splice", "requests", "curl"]  # curl may be missing: then it is skipped
+    run = bench("transfers", "--quick", "--only", "small", "--contenders", *contenders, *places)
+    assert run.returncode == 0, run.stderr
+    assert list(tmp_path.iterdir()) == []
+    document = json.loads(run.stdout)
+    assert document["bench"] == "transfers"
+    assert document["errors"] == {}
+    assert named(document) == ["small"]
+    assert all(figure["value"] > 0 for figure in document["figures"])
+    for contender in ("fsdm", "splice", "requests"):
+        assert sum(f": {contender}: " in figure["what"] for figure in document["figures"]) == 3
+    assert ("curl is missing: skipped" in run.stderr) is (shutil.which("curl") is None)
+
+
+@pytest.mark.parametrize("arguments", [("--only", "nothing"), ("nothing",), ("transfers", "--only", "nothing")])
+def test_the_bench_refuses_what_it_does_not_know(arguments: tuple[str, ...]) -> None:
+    run = bench(*arguments)
+    assert run.returncode == 2
+    assert "nothing" in run.stderr

@@ -1,0 +1,595 @@
+"""What a machine may run out of, or take away for a while: one bad thing stops no other, and all recovers alone."""
+
+from __future__ import annotations
+
+import errno
+import inspect
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from fsdm import DataManager
+from fsdm.model.errors import WaitTimeoutError
+from fsdm.model.layout import Layout
+from fsdm.store.leader_lock import reconciler_owner
+from fsdm.transfer.fetcher import HttpFetcher
+from tests.support.chunks import chunk_dir, entries, failure, files_of, put_want, touch_delete
+from tests.support.disks import small_disk
+from tests.support.processes import owner
+from tests.support.slips import Slip
+from tests.support.source import expected
+from tests.support.waiting import PATIENCE_S, eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from fsdm.model.documents import FileEntry, FileSource
+    from tests.support.source import Source
+
+__all__ = ["small_disk"]  # a fixture
+
+NOBODY = 65534
+IMPATIENCE_S = 4.0  # where what is waited for is not to come
+
+
+def available(data_dir: Path, chunk: Any) -> bool:
+    return (chunk_dir(data_dir, chunk) / "READY").exists() and chunk.id not in entries(data_dir / "want")
+
+
+_slip: tuple[str, ...] = ()  # what is put into the programs that are started
+PRELUDE = """
+import sys
+from tests.support.slips import Slip
+PATIENCE_S = 60.0
+if sys.argv[2:]:
+    Slip(*sys.argv[2:]).put_for_good()
+    PATIENCE_S = 4.0
+"""
+
+
+@contextmanager
+def child(program: str, data_dir: Path) -> Iterator[Callable[[str], None]]:
+    """A program that does what it is told, line by line, and answers each."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", PRELUDE + program, str(data_dir), *_slip],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+
+    def tell(what: str) -> None:
+        print(what, file=process.stdin, flush=True)
+        assert process.stdout is not None
+        assert process.stdout.readline().strip() == what
+
+    try:
+        tell("begin")
+        yield tell
+    finally:
+        process.kill()
+        process.communicate()
+
+
+# ------------------------------------------------------------------------------------------------ descriptors, threads
+
+WITHOUT_DESCRIPTORS = """
+import os, resource, threading
+from fsdm import DataManager
+from fsdm.reconcile.reconciler import Reconciler
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+taken, step, failed = [], Reconciler.step, threading.Semaphore(0)
+
+def counted(self, timeout_s):
+    try:
+        return step(self, timeout_s)
+    except OSError:
+        failed.release()
+        raise
+
+Reconciler.step = counted
+with DataManager(sys.argv[1]) as dm:
+    for line in sys.stdin:
+        if line == "suffer\\n" and not all(failed.acquire(timeout=PATIENCE_S) for _ in range(2)):
+            break
+        if line == "exhaust\\n":
+            while True:
+                try:
+                    taken.append(os.open("/dev/null", os.O_RDONLY))
+                except OSError:
+                    break
+        while line == "release\\n" and taken:
+            os.close(taken.pop())
+        print(line, end="", flush=True)
+"""
+
+
+def test_a_process_without_descriptors_goes_on_once_there_are_some(data_dir: Path, source: Source) -> None:
+    here, then, last = (source.chunk(start=n, end=n + 1) for n in range(3))
+    with child(WITHOUT_DESCRIPTORS, data_dir) as tell:
+        put_want(data_dir, here)
+        eventually(lambda: available(data_dir, here))
+        tell("exhaust")
+        put_want(data_dir, then)
+        touch_delete(data_dir, here.id)
+        tell("suffer")
+        tell("release")
+        put_want(data_dir, last)
+        for chunk in (then, last):
+            eventually(lambda chunk=chunk: available(data_dir, chunk))
+            assert files_of(chunk_dir(data_dir, chunk) / "data") == expected(chunk, source)
+        eventually(lambda: not chunk_dir(data_dir, here).exists() and not entries(data_dir / "delete"))
+
+
+class NoThreads:
+    """The system gives no threads to those whose names begin so, until it does again."""
+
+    def __init__(self, put: pytest.MonkeyPatch, prefix: str) -> None:
+        start = threading.Thread.start
+        self._refused = threading.Semaphore(0)
+        self.over = threading.Event()
+
+        def refuse(thread: threading.Thread) -> None:
+            if not self.over.is_set() and thread.name.startswith(prefix):
+                self._refused.release()
+                raise RuntimeError("can't start new thread")
+            start(thread)
+
+        put.setattr(threading.Thread, "start", refuse)
+
+    def refuse_twice(self) -> bool:
+        """Wait until somebody has asked in vain, and then once more."""
+        return all(self._refused.acquire(timeout=PATIENCE_S) for _ in range(2))
+
+
+@pytest.mark.parametrize("crew", ["fsdm-fetch", "fsdm-hand", "fsdm-erase", "fsdm-connection", "fsdm-"])
+def test_what_was_to_be_done_without_a_thread_is_done_once_there_is_one(
+    data_dir: Path, source: Source, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, crew: str
+) -> None:
+    chunk = source.chunk()
+    with DataManager(data_dir) as dm:
+        none = NoThreads(monkeypatch, crew)
+        dm.download_chunk(chunk)
+        if crew == "fsdm-erase":
+            assert dm.wait(chunk.id, PATIENCE_S)
+            dm.delete_chunk(chunk.id)
+        assert none.refuse_twice()
+        none.over.set()  # and nothing else is asked for that would start one
+        if crew != "fsdm-erase":
+            assert dm.wait(chunk.id, PATIENCE_S)
+            assert files_of(chunk_dir(data_dir, chunk) / "data") == expected(chunk, source)
+            dm.delete_chunk(chunk.id)
+        assert not dm.wait(chunk.id, PATIENCE_S)
+        eventually(lambda: not entries(data_dir / "trash"))
+    assert all(caplog.text.count(f"{name} goes on") <= 1 for name in ("fsdm-fetch", "fsdm-hand", "fsdm-erase"))
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
+def test_a_reconciler_that_gets_no_thread_leaves_lock_and_the_next_takes_over(
+    data_dir: Path, source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chunk = source.chunk()
+    with DataManager(data_dir) as first, DataManager(data_dir) as second:
+        none = NoThreads(monkeypatch, "fsdm-reconciler")
+        first.close()
+        assert none.refuse_twice()
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            DataManager(eventually(lambda: reconciler_owner(Layout(data_dir)) is None and data_dir))
+        second.download_chunk(chunk)
+        none.over.set()
+        assert second.wait(chunk.id, PATIENCE_S)
+        assert second.reconciling
+
+
+# -------------------------------------------------------------------------------------------------------------- memory
+
+
+class Failing(HttpFetcher):
+    """Raises for the files of one chunk, until it does no more."""
+
+    def __init__(self, where: str, error: BaseException) -> None:
+        super().__init__()
+        self.where = where
+        self.error = error
+        self.raised = 0
+
+    def fetch(self, source: FileSource, *rest: Any) -> FileEntry:
+        if self.where in source.url and self.raised < 2:
+            self.raised += 1
+            raise self.error
+        return super().fetch(source, *rest)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))])
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_worker_without_memory_holds_up_no_other_and_tries_again(
+    data_dir: Path, source: Source, error: BaseException
+) -> None:
+    bad, *good = [source.chunk(start=n, end=n + 1, files=1) for n in range(4)]
+    with DataManager(data_dir, fetcher=Failing(bad.id, error)) as dm:
+        dm.download_chunk(bad)
+        told = eventually(lambda: failure(data_dir, bad.id))
+        assert "Memory" in told["error"] or "memory" in told["error"]
+        for chunk in good:
+            dm.download_chunk(chunk)
+        for chunk in (*good, bad):
+            assert dm.wait(chunk.id, PATIENCE_S)
+            assert files_of(chunk_dir(data_dir, chunk) / "data") == expected(chunk, source)
+
+
+# ---------------------------------------------------------------------------------------------------------------- disk
+
+
+@pytest.fixture
+def remountable(small_disk: Path, tmp_path: Path) -> Iterator[Path]:
+    """A data directory on a file system that can be made read-only: its LOCK, which is open, stands on another one."""
+    data_dir, lock = small_disk / "data", tmp_path / "LOCK"
+    with DataManager(data_dir):
+        pass
+    lock.touch()
+    subprocess.run(["mount", "--bind", lock, data_dir / "LOCK"], check=True)
+    yield data_dir
+    subprocess.run(["umount", data_dir / "LOCK"], check=True)
+
+
+def test_a_disk_that_turns_read_only_keeps_what_is_here_in_service_and_all_resumes_by_itself(
+    remountable: Path, source: Source
+) -> None:
+    data_dir, disk = remountable, remountable.parent
+    here, gone, then = (source.chunk(start=n, end=n + 1) for n in range(3))
+    with DataManager(data_dir) as dm:
+        for chunk in (here, gone):
+            dm.download_chunk(chunk)
+            assert dm.wait(chunk.id, PATIENCE_S)
+        faults = [source.fault(f"/{then.id}/{name}", status=503) for name in then.files]
+        dm.download_chunk(then)
+        with dm.find_chunk(gone.dataset_id, 1) as ref:
+            dm.delete_chunk(gone.id)
+            eventually(
+                lambda: dm.reconciler.passes.troubles().get(gone.id) == "refs hold it" and failure(data_dir, then.id)
+            )
+            eventually(
+                lambda: (
+                    not subprocess.run(["mount", "-o", "remount,ro", disk], capture_output=True, check=False).returncode
+                )
+            )
+            for fault in faults:
+                fault.status = 200
+            ref.close()
+        eventually(lambda: "Read-only" in dm.reconciler.passes.troubles().get(then.id, ""))
+        assert dm.list_chunks() == [here.id]
+        with dm.find_chunk(here.dataset_id, 0) as ref:
+            assert files_of(ref.path) == expected(here, source)
+        assert chunk_dir(data_dir, gone).exists()
+        eventually(lambda: dm.reconciler.passes.disk._outage.tries > 1, "a probe has been refused as well")
+        subprocess.run(["mount", "-o", "remount,rw", disk], check=True)
+        assert dm.wait(then.id, 3 * PATIENCE_S)
+        dm.wait_converged(3 * PATIENCE_S)
+        assert dm.list_chunks() == [here.id, then.id]
+        eventually(lambda: not entries(data_dir / "failed"))
+
+
+AS_NOBODY = f"""
+import encodings.idna, os
+from fsdm import DataManager, Limits
+from fsdm import manager
+from fsdm.status import chunk_status as status
+from fsdm.cli import commands as verbs
+os.setgroups([])
+os.setgid({NOBODY})
+os.setuid({NOBODY})
+with DataManager(sys.argv[1], limits=Limits(max_bytes=1 << 40)):
+    for line in sys.stdin:
+        print(line, end="", flush=True)
+"""
+
+
+@pytest.fixture
+def nobodys() -> Iterator[Path]:
+    """Where a user who is not root may go, and may have a data directory."""
+    if os.geteuid() != 0:
+        pytest.skip("only root may become somebody else")
+    base = Path(tempfile.mkdtemp(prefix="fsdm-nobody-"))
+    try:
+        base.chmod(0o755)
+        (base / "data").mkdir()
+        os.chown(base / "data", NOBODY, NOBODY)
+        yield base / "data"
+    finally:
+        shutil.rmtree(base)
+
+
+@pytest.fixture
+def reconciled(nobodys: Path) -> Iterator[Path]:
+    """A data directory that is reconciled by a user who is not root."""
+    with child(AS_NOBODY, nobodys):
+        yield nobodys
+
+
+def test_a_chunk_that_may_not_be_looked_into_is_kept_and_holds_up_no_other(reconciled: Path, source: Source) -> None:
+    data_dir = reconciled
+    shut, stuck, good, last = (source.chunk(start=n, end=n + 1) for n in range(4))
+    put_want(data_dir, shut)
+    eventually(lambda: available(data_dir, shut))
+    there = chunk_dir(data_dir, shut)
+    there.chmod(0o600)  # its owner may list it, rename it, and look at nothing in it
+    (data_dir / "partial" / stuck.id).mkdir(mode=0o700)  # root's
+    put_want(data_dir, stuck)
+    put_want(data_dir, shut)
+    put_want(data_dir, good)
+    eventually(lambda: available(data_dir, good))
+    for chunk in (stuck, shut):
+        told = eventually(lambda chunk=chunk: failure(data_dir, chunk.id))
+        assert (told["kind"], "Permission denied" in told["error"]) == ("disk", True)
+        assert "unexpected" not in told["error"]
+    assert files_of(there / "data") == expected(shut, source)
+    touch_delete(data_dir, good.id)
+    put_want(data_dir, last)
+    eventually(lambda: available(data_dir, last) and not chunk_dir(data_dir, good).exists())
+    there.chmod(0o755)
+    os.chown(data_dir / "partial" / stuck.id, NOBODY, NOBODY)
+    eventually(lambda: available(data_dir, shut) and available(data_dir, stuck))
+    assert source.asked[f"/{shut.id}/blocks.parquet"] == 1, "nothing was fetched again"
+    eventually(lambda: not entries(data_dir / "failed"))
+
+
+def test_a_directory_that_may_not_be_listed_holds_up_nothing(reconciled: Path, source: Source) -> None:
+    data_dir = reconciled
+    chunks = [source.chunk(start=n, end=n + 1) for n in range(3)]
+    put_want(data_dir, chunks[0])
+    eventually(lambda: available(data_dir, chunks[0]))
+    (data_dir / "failed").chmod(0o300)
+    eventually(lambda: not entries(data_dir / "partial"))
+    (data_dir / "partial").rmdir()
+    eventually((data_dir / "partial").exists, "a scan makes it, and comes to the other one")
+    put_want(data_dir, chunks[1])
+    eventually(lambda: available(data_dir, chunks[1]))
+    touch_delete(data_dir, chunks[0].id)
+    eventually(lambda: not chunk_dir(data_dir, chunks[0]).exists() and not entries(data_dir / "delete"))
+    (data_dir / "failed").chmod(0o755)
+    put_want(data_dir, chunks[2])
+    eventually(lambda: available(data_dir, chunks[2]))
+
+
+def test_a_dataset_that_may_not_be_listed_holds_up_no_other_and_loses_no_delete(nobodys: Path, source: Source) -> None:
+    shut, other = (source.chunk(dataset=letter * 64) for letter in "de")
+    with child(AS_NOBODY, nobodys):
+        put_want(nobodys, shut)
+        eventually(lambda: available(nobodys, shut))
+    dataset = chunk_dir(nobodys, shut).parent
+    dataset.chmod(0o300)
+    with child(AS_NOBODY, nobodys):
+        put_want(nobodys, other)
+        eventually(lambda: available(nobodys, other))
+        touch_delete(nobodys, shut.id)
+        touch_delete(nobodys, other.id)
+        told = eventually(lambda: failure(nobodys, shut.id))
+        assert (told["kind"], f"Permission denied: '{dataset}'" in told["error"]) == ("disk", True)
+        eventually(lambda: not chunk_dir(nobodys, other).exists() and entries(nobodys / "delete") == [shut.id])
+        dataset.chmod(0o755)
+        eventually(lambda: not chunk_dir(nobodys, shut).exists() and not entries(nobodys / "delete"))
+
+
+def test_a_failure_that_may_not_be_read_is_as_if_it_had_never_been(nobodys: Path, source: Source) -> None:
+    failing, other = (source.chunk(start=n, end=n + 1) for n in range(2))
+    source.fault(f"/{failing.id}/blocks.parquet", status=404)
+    with child(AS_NOBODY, nobodys):
+        put_want(nobodys, failing)
+        eventually(lambda: failure(nobodys, failing.id))
+    (nobodys / "failed" / failing.id).chmod(0o000)
+    source.faults.clear()
+    with child(AS_NOBODY, nobodys):
+        put_want(nobodys, other)
+        for chunk in (other, failing):
+            eventually(lambda chunk=chunk: available(nobodys, chunk))
+        eventually(lambda: not entries(nobodys / "failed"))
+
+
+def test_a_chunk_that_may_not_be_read_keeps_no_other_from_the_audit(nobodys: Path, source: Source) -> None:
+    shut, damaged = (source.chunk(start=n, end=n + 1) for n in range(2))
+    with child(AS_NOBODY, nobodys):
+        for chunk in (shut, damaged):
+            put_want(nobodys, chunk)
+            eventually(lambda chunk=chunk: available(nobodys, chunk))
+    chunk_dir(nobodys, shut).chmod(0o300)
+    os.truncate(chunk_dir(nobodys, damaged) / "data" / "logs.parquet", 3)
+    with child(AS_NOBODY, nobodys):
+        assert eventually(lambda: failure(nobodys, damaged.id))["kind"] == "damaged"
+        assert failure(nobodys, shut.id) is None
+        chunk_dir(nobodys, shut).chmod(0o755)
+        assert available(nobodys, shut)
+
+
+# ------------------------------------------------------------------------------------------------------------- inotify
+
+
+RUN = """
+from fsdm.cli.main import main
+main(["run", "-d", sys.argv[1]])
+"""
+
+
+@pytest.mark.parametrize("what", ["watches", "instances"])
+def test_a_user_without_inotify_is_served_by_scans_and_by_events_once_there_is_some(
+    data_dir: Path, source: Source, tmp_path: Path, what: str
+) -> None:
+    most = f"/proc/sys/user/max_inotify_{what}"
+    run = [sys.executable, "-c", PRELUDE + RUN, data_dir, *_slip]
+    script = f'echo 0 > {most} && exec "$@"'
+    with DataManager(data_dir):
+        pass
+    errors = tmp_path / "stderr"
+    with errors.open("w") as file:
+        process = subprocess.Popen(
+            ["unshare", "--user", "--map-root-user", "sh", "-c", script, "sh", *run], stderr=file
+        )
+    try:
+        eventually(lambda: owner(data_dir) == process.pid or process.poll() is not None)
+        if process.poll() is not None:
+            pytest.skip(f"no user namespace with a limit of its own: {errors.read_text()}")
+        for number in range(2):
+            chunk = source.chunk(start=number, end=number + 1)
+            put_want(data_dir, chunk)
+            eventually(lambda chunk=chunk: available(data_dir, chunk))
+        lines = errors.read_text().splitlines()
+        assert len([line for line in lines if "limit reached" in line]) == (4 if what == "watches" else 1)
+        subprocess.run(["nsenter", "-t", str(process.pid), "-U", "sh", "-c", f"echo 1000 > {most}"], check=True)
+        eventually(lambda: watches(process.pid) == 4, "it watches again")
+    finally:
+        process.kill()
+        process.wait()
+
+
+def watches(pid: int) -> int:
+    """How many a process has: proc(5), fdinfo."""
+    count = 0
+    for fd in Path(f"/proc/{pid}/fdinfo").iterdir():
+        try:
+            count += fd.read_text().count("inotify wd:")
+        except FileNotFoundError:
+            continue
+    return count
+
+
+# -------------------------------------------------------------------------------------------- known faults, to be found
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """`test`, called with `given` and its fixtures, must find the slip."""
+
+    name: str
+    slip: Slip
+    test: Callable[..., None]
+    given: dict[str, Any] = field(default_factory=dict)
+
+
+STARVED = test_a_process_without_descriptors_goes_on_once_there_are_some
+THREADLESS = test_what_was_to_be_done_without_a_thread_is_done_once_there_is_one
+FAULTS = [
+    Fault(
+        "a pass that fails is the last one",
+        Slip("fsdm.reconcile.reconciler:Reconciler._run", "except Exception as e:", "except ZeroDivisionError as e:"),
+        STARVED,
+    ),
+    Fault(
+        "what nobody thought of leaves its id busy",
+        Slip("fsdm.reconcile.executor:Errands._carry_out", "except Exception as e:", "except OSError as e:"),
+        test_a_worker_without_memory_holds_up_no_other_and_tries_again,
+        {"error": MemoryError()},
+    ),
+    Fault(
+        "a directory that cannot be listed ends the scan",
+        Slip("fsdm.store.scan:_names", "except OSError as e:", "except FileNotFoundError as e:"),
+        test_a_directory_that_may_not_be_listed_holds_up_nothing,
+    ),
+    Fault(
+        "a dataset that cannot be listed ends the refresh",
+        Slip("fsdm.store.catalog:Catalog._refresh_dataset", "except OSError as e:", "except FileExistsError as e:"),
+        test_a_dataset_that_may_not_be_listed_holds_up_no_other_and_loses_no_delete,
+    ),
+    Fault(
+        "a failure that cannot be read ends the pass",
+        Slip("fsdm.store.json_files:read_failure", "(OSError, InvalidInputError)", "InvalidInputError"),
+        test_a_failure_that_may_not_be_read_is_as_if_it_had_never_been,
+    ),
+    Fault(
+        "a delete goes though nobody knows",
+        Slip("fsdm.reconcile.apply:Applier._forget", "refused is not None", "False"),
+        test_a_dataset_that_may_not_be_listed_holds_up_no_other_and_loses_no_delete,
+    ),
+    Fault(
+        "a delete waits for what is none of its business",
+        Slip("fsdm.reconcile.apply:Applier._forget", "action.id not in self._retired", "True"),
+        test_a_dataset_that_may_not_be_listed_holds_up_no_other_and_loses_no_delete,
+    ),
+    Fault(
+        "a chunk that cannot be measured ends the pass",
+        Slip("fsdm.store.disk_usage:bytes_in", "except OSError as e:", "except FileExistsError as e:"),
+        test_a_chunk_that_may_not_be_looked_into_is_kept_and_holds_up_no_other,
+    ),
+    Fault(
+        "a chunk that cannot be read ends the audit",
+        Slip("fsdm.verify.manifest_check:Audit._run", "except OSError as e:", "except FileNotFoundError as e:"),
+        test_a_chunk_that_may_not_be_read_keeps_no_other_from_the_audit,
+    ),
+    Fault(
+        "what the disk refuses is a defect of ours",
+        Slip("fsdm.reconcile.apply:Applier.apply", "except OSError as e:", "except FileNotFoundError as e:"),
+        test_a_chunk_that_may_not_be_looked_into_is_kept_and_holds_up_no_other,
+    ),
+    Fault(
+        "a probe that fails is the last one",
+        Slip("fsdm.reconcile.disk_outage:Disk._probe", "except OSError as e:", "except FileNotFoundError as e:"),
+        test_a_disk_that_turns_read_only_keeps_what_is_here_in_service_and_all_resumes_by_itself,
+    ),
+    Fault(
+        "a thread that is refused ends the pass",
+        Slip(
+            "fsdm.concurrency.workers:ThreadCrew._hire", "except RuntimeError as e:", "except ZeroDivisionError as e:"
+        ),
+        THREADLESS,
+        {"crew": "fsdm-fetch"},
+    ),
+    Fault(
+        "a thread that is refused is told of again and again",
+        Slip("fsdm.concurrency.workers:ThreadCrew._hire", "if not self._short:", "if True:"),
+        THREADLESS,
+        {"crew": "fsdm-fetch"},
+    ),
+    Fault(
+        "nobody starts the threads that were refused",
+        Slip("fsdm.concurrency.workers:ThreadCrew.hire", "self._hire()", "pass"),
+        THREADLESS,
+        {"crew": "fsdm-hand"},
+    ),
+    Fault(
+        "a lane without threads fails what it is given",
+        Slip("fsdm.transfer.scheduler:Lanes._hire", "except RuntimeError as e:", "except ZeroDivisionError as e:"),
+        THREADLESS,
+        {"crew": "fsdm-connection"},
+    ),
+    Fault(
+        "who cannot take over keeps LOCK",
+        Slip("fsdm.manager:DataManager._take_over", "_end(reconciler, lock)", "pass"),
+        test_a_reconciler_that_gets_no_thread_leaves_lock_and_the_next_takes_over,
+    ),
+    Fault(
+        "without inotify there is no reconciler",
+        Slip(
+            "fsdm.reconcile.watcher:Watch._begin", "except (OSError, RuntimeError) as e:", "except RuntimeError as e:"
+        ),
+        test_a_user_without_inotify_is_served_by_scans_and_by_events_once_there_is_some,
+        {"what": "instances"},
+    ),
+    Fault(
+        "inotify is asked for once",
+        Slip("fsdm.reconcile.watcher:Watch.arm", "if not self._is_on", "if self._told or not self._is_on"),
+        test_a_user_without_inotify_is_served_by_scans_and_by_events_once_there_is_some,
+        {"what": "watches"},
+    ),
+]
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name.replace(" ", "_"))
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_this_fault_is_found(fault: Fault, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    fault.slip.put(monkeypatch)
+    monkeypatch.setattr(sys.modules[__name__], "_slip", (fault.slip.where, fault.slip.sound, fault.slip.faulty))
+    monkeypatch.setattr(sys.modules[__name__], "PATIENCE_S", IMPATIENCE_S)
+    monkeypatch.setattr(eventually, "__defaults__", ("", IMPATIENCE_S))
+    fixtures = [name for name in inspect.signature(fault.test).parameters if name not in fault.given]
+    given = {name: request.getfixturevalue(name) for name in fixtures}
+    with pytest.raises((AssertionError, WaitTimeoutError, RuntimeError)):
+        fault.test(**given, **fault.given)

@@ -1,0 +1,299 @@
+"""Several processes with the same data directory: whatever becomes of the one that reconciles, at no time do two write.
+
+Each process stamps its steps (see `stamped`), and what they have stamped is compared when all is over.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import pytest
+
+from fsdm import DataManager
+from tests.support.chunks import chunk_dir, entries, files_of, put_want, touch_delete
+from tests.support.processes import owner
+from tests.support.source import expected
+from tests.support.waiting import PATIENCE_S, eventually
+
+if TYPE_CHECKING:
+    from tests.support.source import Source
+
+ENOUGH = 3  # so many times somebody has asked for LOCK in vain: it would have got it
+
+
+class TwoWriteError(AssertionError):
+    """Two processes were in the middle of a step at the same time."""
+
+
+@dataclass
+class Log:
+    """What the processes of a test have stamped, and when some of them were killed (not before that instant)."""
+
+    path: Path
+    killed_at: dict[int, int] = field(default_factory=dict)
+
+    def records(self) -> list[dict[str, Any]]:
+        if not self.path.exists():
+            return []
+        return [json.loads(line) for line in self.path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+
+    def count(self, what: str, *, but: int = -1) -> int:
+        """How many records tell this, but for those of one process."""
+        return sum(record["what"] == what and record["pid"] != but for record in self.records())
+
+    def writers(self) -> set[int]:
+        return {record["pid"] for record in self.records() if record["what"] == "begins"}
+
+    def check(self) -> None:
+        """See that no step of a process begins before those of all others have ended.
+
+        Raises:
+            TwoWriteError: naming both.
+        """
+        steps: dict[tuple[int, int], list[Any]] = {}
+        for record in self.records():
+            key, told = (record["pid"], record["step"]), f"{record['pid']}: {record['name']} {record['path']}"
+            if record["what"] == "begins":  # one that was cut off goes on until its process is killed
+                steps[key] = [record["at"], max(record["at"], self.killed_at.get(record["pid"], 0)), told]
+            elif record["what"] == "ends":
+                steps[key][1] = record["at"]
+        last: dict[int, list[Any]] = {}  # of each process, the step that ends last of those that have begun
+        for (pid, _), step in sorted(steps.items(), key=lambda item: item[1]):
+            for other, theirs in last.items():
+                if other != pid and theirs[1] > step[0]:
+                    raise TwoWriteError(f"{step[2]} begins while {theirs[2]} is not over")
+            last[pid] = max(last.get(pid, step), step, key=lambda one: one[1])
+
+
+class Writer:
+    """A process that may reconcile, told what to do. A context manager that kills it."""
+
+    def __init__(self, data_dir: Path, log: Log, mutant: str = "") -> None:
+        self._log = log
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.support.stamped", data_dir, log.path, mutant],
+            cwd=Path(__file__).parents[2],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.pid = self._process.pid
+        try:
+            self.hears("ready")
+        except BaseException:
+            self.kill()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.kill()
+
+    def tell(self, what: str) -> None:
+        """Have it do something, and wait until it has."""
+        assert self._process.stdin is not None
+        print(what, file=self._process.stdin, flush=True)
+        self.hears(what)
+
+    def hears(self, what: str) -> None:
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline().strip() == what
+
+    def stop(self) -> None:
+        """Freeze it where it is."""
+        os.kill(self.pid, signal.SIGSTOP)
+        eventually(lambda: Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0] in "Tt")
+
+    def go_on(self) -> None:
+        os.kill(self.pid, signal.SIGCONT)
+
+    def kill(self) -> None:
+        if self._process.returncode is None:
+            self._log.killed_at[self.pid] = time.monotonic_ns()
+            self._process.kill()
+            self._process.communicate()
+
+
+def others_have_tried(log: Log, this: Writer, before: int) -> bool:
+    """Whether others have asked for LOCK in vain often enough; or have got it, which is to be found out."""
+    return log.count("refused", but=this.pid) >= before + ENOUGH or bool(log.writers() - {this.pid})
+
+
+def wait_for_the_others(log: Log, this: Writer) -> None:
+    before = log.count("refused", but=this.pid)
+    eventually(lambda: others_have_tried(log, this, before), "the others have asked for LOCK")
+
+
+# ------------------------------------------------------------------------------------------- in the middle of one step
+
+
+def is_closed(data_dir: Path, log: Log, first: Writer) -> None:
+    """It is told to end, and one hand does not."""
+    first.tell("close")
+    wait_for_the_others(log, first)
+    first.tell("go on")
+
+
+def is_killed(data_dir: Path, log: Log, first: Writer) -> None:
+    """It is frozen in the middle, for a while, and then killed."""
+    first.stop()
+    wait_for_the_others(log, first)
+    first.kill()
+
+
+def loses_lock(data_dir: Path, log: Log, first: Writer) -> None:
+    """Somebody removes LOCK, so that another one can be made; the hand ends long after."""
+    os.unlink(data_dir / "LOCK")
+    wait_for_the_others(log, first)
+    first.tell("go on")
+
+
+def loses_lock_while_it_is_frozen(data_dir: Path, log: Log, first: Writer) -> None:
+    """… and it cannot even see that, until somebody thaws it."""
+    first.stop()
+    os.unlink(data_dir / "LOCK")
+    wait_for_the_others(log, first)
+    first.go_on()
+    first.tell("go on")
+
+
+Deed = Callable[[Path, Log, Writer], None]
+
+# a hand of each crew, by what it is in the middle of; and the loop itself
+HANDS = {
+    "lane": "fetch /",
+    "fetcher": "write /READY",
+    "hand": "unlink /.judged-",
+    "eraser": "erase /trash/",
+    "loop": "mkdir /failed",
+}
+
+
+def befalls(deed: Deed, hand: str, data_dir: Path, source: Source, mutant: str) -> None:
+    """A process is in the middle of a step, another one is ready to take over, and this befalls the first.
+
+    Raises:
+        TwoWriteError: that one did not wait.
+    """
+    here, then = source.chunk(), source.chunk(start=10, end=20)
+    log = Log(data_dir.parent / "log")
+    with Writer(data_dir, log, mutant) as first:
+        put_want(data_dir, here)
+        eventually(lambda: chunk_dir(data_dir, here).exists() and not entries(data_dir / "want"))
+        first.tell(f"block {HANDS[hand]}")
+        put_want(data_dir, then)
+        touch_delete(data_dir, here.id)
+        first.hears("blocked")
+        with Writer(data_dir, log, mutant) as second:  # only now: one that shares LOCK might do all of it alone
+            deed(data_dir, log, first)
+            eventually(lambda: not entries(data_dir / "want") and not entries(data_dir / "delete"), "it goes on")
+            first.kill()
+            eventually(lambda: owner(data_dir) == second.pid and second.pid in log.writers())
+            assert files_of(chunk_dir(data_dir, then) / "data") == expected(then, source)
+            assert not chunk_dir(data_dir, here).exists()
+    log.check()
+
+
+@pytest.mark.parametrize("hand", HANDS)
+def test_whoever_ends_keeps_lock_until_its_last_hand_has_ended(data_dir: Path, source: Source, hand: str) -> None:
+    befalls(is_closed, hand, data_dir, source, "")
+
+
+@pytest.mark.parametrize("deed", [is_killed, loses_lock, loses_lock_while_it_is_frozen], ids=lambda deed: deed.__name__)
+def test_whatever_befalls_the_one_that_writes_the_next_one_waits_for_it(
+    data_dir: Path, source: Source, deed: Deed
+) -> None:
+    befalls(deed, "hand", data_dir, source, "")
+
+
+MUTANTS = {
+    "lets go at once": "fsdm.manager._end = lambda reconciler, lock: (lock.close(), reconciler.stop())",
+    "lets go after a while": "fsdm.manager._close_when_ended = lambda reconciler, lock: lock.close()",
+    "shares LOCK": (
+        "fsdm.store.data_dir.check_flock = lambda *_, **__: None; "
+        "fsdm.store.leader_lock.EXCLUSIVE = fsdm.store.leader_lock.SHARED"
+    ),
+    "LOCK alone": "ReconcilerLock._lock_trash = lambda self, layout: True",
+}
+
+
+@pytest.mark.parametrize(
+    ("deed", "mutant"),
+    [
+        (is_closed, "lets go at once"),
+        (is_closed, "lets go after a while"),
+        (is_killed, "shares LOCK"),
+        (loses_lock, "lets go at once"),
+        (loses_lock, "LOCK alone"),
+        (loses_lock_while_it_is_frozen, "LOCK alone"),
+    ],
+    ids=lambda one: one if isinstance(one, str) else one.__name__,
+)
+def test_one_that_does_not_wait_is_found(data_dir: Path, source: Source, deed: Deed, mutant: str) -> None:
+    with pytest.raises(TwoWriteError):
+        befalls(deed, "hand", data_dir, source, MUTANTS[mutant])
+
+
+# --------------------------------------------------------------------------------------------------- again and again
+
+ROUNDS = 12
+STANDING_BY = 2
+
+
+def test_however_often_the_one_that_writes_is_killed_another_goes_on_and_no_two_write_at_once(
+    data_dir: Path, source: Source
+) -> None:
+    throw, log = random.Random(3), Log(data_dir.parent / "log")
+    chunks = [source.chunk(start=n, end=n + 1) for n in range(6)]
+    with ExitStack() as stack:
+        writers: dict[int, Writer] = {}
+
+        def hire() -> None:
+            writer = stack.enter_context(Writer(data_dir, log))
+            writers[writer.pid] = writer
+
+        for _ in range(1 + STANDING_BY):
+            hire()
+        for number in range(ROUNDS):
+            first = writers[eventually(lambda: owner(data_dir) in writers and owner(data_dir))]
+            steps = log.count("begins")
+            for chunk in throw.sample(chunks, 3):
+                put_want(data_dir, chunk) if throw.random() < 0.7 else touch_delete(data_dir, chunk.id)
+            some = throw.randrange(1, 40)
+            eventually(lambda steps=steps, some=some: log.count("begins") >= steps + some, "it writes")
+            ends(number, throw, data_dir, log, first)
+            del writers[first.pid]
+            hire()
+        for chunk in chunks:
+            put_want(data_dir, chunk)
+        with DataManager(data_dir, reconcile=False) as client:
+            client.wait_converged(3 * PATIENCE_S)
+            assert client.list_chunks() == [chunk.id for chunk in chunks]
+        assert all(files_of(chunk_dir(data_dir, chunk) / "data") == expected(chunk, source) for chunk in chunks)
+    log.check()
+    assert len(log.writers()) > ROUNDS // 2
+
+
+def ends(number: int, throw: random.Random, data_dir: Path, log: Log, first: Writer) -> None:
+    """The one that writes is told to end, killed, or frozen and then killed; now and then, LOCK is removed before."""
+    if number % 3 == 2:
+        (data_dir / "LOCK").unlink(missing_ok=True)
+    if number % 4 == 3:
+        first.tell("close")
+    elif throw.random() < 0.5:
+        first.stop()
+        before = log.count("refused", but=first.pid)
+        eventually(lambda: log.count("refused", but=first.pid) > before, "the others have asked for LOCK")
+    first.kill()

@@ -1,0 +1,395 @@
+"""All faults of a network at once, under a random script of intents, and what is to hold whatever comes of it.
+
+One life: some chunks are wanted, deleted, wanted again, replaced, by careful and by careless clients, while their
+servers do at random whatever a server may do wrong. All the time a reader compares what is available with the digests
+that were asked for. What has not come is explained in `failed/ID`. Then the faults end, and it converges to the bytes.
+
+How the n-th request for a path is answered depends on the seed alone, and so does the script; the seed is the test's
+parameter. `FSDM_MIXTURES=500` runs so many lives, `FSDM_MIXTURES_SEED=7` begins with that one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import hashlib
+import os
+import socket
+import struct
+import threading
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from fsdm import DataChunk, DataManager
+from fsdm.client import Client
+from fsdm.model.errors import WaitTimeoutError
+from fsdm.reconcile.actions import Report
+from fsdm.reconcile.apply import Applier
+from fsdm.reconcile.outcome import Done
+from fsdm.transfer.fetcher import HttpFetcher
+from fsdm.transfer.file_transfer import Transfer
+from fsdm.transfer.host_health import Hosts
+from tests.support.chunks import an_id, content, failure, put_want, touch_delete
+from tests.support.servers import a_certificate, serving_with
+from tests.support.source import Fault, Source
+from tests.support.waiting import PATIENCE_S, eventually
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable, Iterator
+    from http.server import BaseHTTPRequestHandler
+    from pathlib import Path
+
+LIVES = int(os.environ.get("FSDM_MIXTURES", "6"))
+FIRST_SEED = int(os.environ.get("FSDM_MIXTURES_SEED", "1"))
+CHUNKS, VERSIONS, DEEDS = 4, 3, 24
+TICK_S = 0.02
+KINDS = {"transfer", "want", "marker", "disk", "room", "damaged"}
+NOWHERE = "nowhere.invalid"
+
+
+class Storm(Source):
+    """A source that answers each request in one of the ways of `FAULTS`, until `over` is set: then as it should."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self.seed = seed
+        self.over = threading.Event()
+        self.met: set[str] = set()
+
+    def __exit__(self, *exc: object) -> None:
+        self.over.set()
+        super().__exit__(*exc)
+
+    def _answer(self, handler: BaseHTTPRequestHandler) -> None:
+        path = handler.path
+        random = Random(f"{self.seed} {path} {self.asked[path]}")
+        name = random.choice(sorted(FAULTS))
+        if self.over.is_set() or path not in self.files:
+            super()._answer(handler)
+            return
+        self.met.add(name)
+        fault = FAULTS[name](self, handler, random)
+        if fault is None:
+            self.asked[path] += 1
+            handler.close_connection = True
+        else:
+            one = _Once(self, path, fault)
+            one._answer(handler)
+
+
+class _Once(Source):
+    """The same source, with one fault of its own for one answer."""
+
+    def __init__(self, storm: Storm, path: str, fault: Fault) -> None:
+        self.files = {path: storm.files[path]}
+        self.asked = storm.asked
+        self.heads = {}
+        self.faults = {path: fault}
+        if isinstance(fault, _Other):
+            self.files[path] = fault.data
+
+
+class _Other(Fault):
+    """An answer with other bytes."""
+
+    data = b""
+
+    @classmethod
+    def of(cls, data: bytes, **how: Any) -> _Other:
+        other = cls(**how)
+        other.data = data
+        return other
+
+
+def _somewhere(storm: Storm, handler: BaseHTTPRequestHandler, random: Random) -> int:
+    return random.randrange(len(storm.files[handler.path]) + 1)
+
+
+def stalls(storm: Storm, handler: BaseHTTPRequestHandler, random: Random) -> Fault:
+    return Fault(stall_at=_somewhere(storm, handler, random), gate=storm.over)
+
+
+def cuts(storm: Storm, handler: BaseHTTPRequestHandler, random: Random) -> Fault:
+    return Fault(cut_at=_somewhere(storm, handler, random))
+
+
+def resets(storm: Storm, handler: BaseHTTPRequestHandler, random: Random) -> None:
+    data = storm.files[handler.path]
+    handler.send_response(200)
+    handler.send_header("Content-Length", str(len(data)))
+    handler.end_headers()
+    handler.wfile.write(data[: _somewhere(storm, handler, random)])
+    handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    handler.connection.close()
+
+
+def drips(storm: Storm, handler: BaseHTTPRequestHandler, random: Random) -> Fault:
+    return Fault(drip_at=_somewhere(storm, handler, random), drips=20, gate=storm.over)
+
+
+def lies_about_its_length(storm: Storm, handler: BaseHTTPRequestHandler, random: Random) -> Fault:
+    length = max(len(storm.files[handler.path]) + random.choice([-1, 1, 1000]), 0)
+    return Fault(headers={"Content-Length": str(length)}, cut_at=length)
+
+
+def sends_another_range(storm: Storm, handler: BaseHTTPRequestHandler, random: Random) -> None:
+    data = storm.files[handler.path]
+    start = random.randrange(len(data) + 1)
+    handler.send_response(206)
+    handler.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
+    handler.send_header("Content-Length", str(len(data) - start))
+    handler.end_headers()
+    handler.wfile.write(data[start:])
+
+
+def sends_all_for_a_range(storm: Storm, handler: BaseHTTPRequestHandler, random: Random) -> Fault:
+    return Fault(no_ranges=True)
+
+
+def refuses_the_range(storm: Storm, handler: BaseHTTPRequestHandler, random: Random) -> Fault:
+    return Fault(status=416, headers={"Content-Range": f"bytes */{len(storm.files[handler.path])}"})
+
+
+def has_another_etag(storm: Storm, handler: BaseHTTPRequestHandler, random: Random) -> Fault:
+    return Fault(headers={"ETag": f'"{random.random()}"'}, cut_at=_somewhere(storm, handler, random))
+
+
+def has_another_version(storm: Storm, handler: BaseHTTPRequestHandler, random: Random) -> Fault:
+    return _Other.of(content(str(random.random()), len(storm.files[handler.path])))
+
+
+def redirects_to_itself(storm: Storm, handler: BaseHTTPRequestHandler, random: Random) -> Fault:
+    return Fault(status=random.choice([301, 302, 307]), headers={"Location": handler.path})
+
+
+def is_out_of_order(storm: Storm, handler: BaseHTTPRequestHandler, random: Random) -> Fault:
+    asked = random.choice([{}, {"Retry-After": "0"}, {"Retry-After": "1"}])
+    return Fault(status=random.choice([500, 502, 503, 504]), headers=asked)
+
+
+def sends_gzip(storm: Storm, handler: BaseHTTPRequestHandler, random: Random) -> Fault:
+    return _Other.of(gzip.compress(storm.files[handler.path]), headers={"Content-Encoding": "gzip"})
+
+
+def sends_an_error_page(storm: Storm, handler: BaseHTTPRequestHandler, random: Random) -> Fault:
+    return _Other.of(b"<html>It is not here.</html>", headers={"Content-Type": "text/html"})
+
+
+def has_no_end(storm: Storm, handler: BaseHTTPRequestHandler, random: Random) -> None:
+    handler.send_response(200)
+    handler.send_header("Connection", "close")
+    handler.end_headers()
+    handler.wfile.write(storm.files[handler.path])
+    for _ in range(100):  # no life waits longer for an end: one that is still coming is neither here nor explained
+        if storm.over.wait(0.01):
+            return
+        handler.wfile.write(bytes(10_000))
+
+
+def hangs_up(storm: Storm, handler: BaseHTTPRequestHandler, random: Random) -> None:
+    return
+
+
+def speaks_no_http(storm: Storm, handler: BaseHTTPRequestHandler, random: Random) -> None:
+    handler.wfile.write(random.randbytes(200))
+
+
+def does_as_it_should(storm: Storm, handler: BaseHTTPRequestHandler, random: Random) -> Fault:
+    return Fault()
+
+
+FAULTS = {
+    fault.__name__: fault
+    for fault in (
+        *(stalls, cuts, resets, drips, lies_about_its_length, sends_another_range, sends_all_for_a_range),
+        *(refuses_the_range, has_another_etag, has_another_version, redirects_to_itself, is_out_of_order, sends_gzip),
+        *(sends_an_error_page, has_no_end, hangs_up, speaks_no_http, does_as_it_should),
+    )
+}
+
+
+class Life:
+    """One life of a data directory: what was asked for last, and what may be seen meanwhile."""
+
+    def __init__(self, seed: int, data_dir: Path, storms: tuple[Storm, Storm], elsewhere: list[str]) -> None:
+        self.random = Random(seed)
+        self.seed = seed
+        self.data_dir = data_dir
+        self.storms = storms
+        self.elsewhere = elsewhere
+        self.ids = [an_id() for _ in range(CHUNKS)]
+        self.last: dict[str, int | None] = dict.fromkeys(self.ids)  # the version that is wanted, or None
+        self.wrong: list[str] = []
+        self._ended = threading.Event()
+
+    def sizes(self, chunk_id: str, version: int) -> list[int]:
+        random = Random(f"{self.seed} {self.ids.index(chunk_id)} {version}")
+        return [random.choice([0, 1, 999, 70_000, 300_000]) for _ in range(1 + version % 2)]
+
+    def files(self, chunk_id: str, version: int) -> dict[str, bytes]:
+        """What the files of this version are to be."""
+        name = f"{self.seed} {self.ids.index(chunk_id)} {version}"
+        return {str(n): content(f"{name} {n}", size) for n, size in enumerate(self.sizes(chunk_id, version))}
+
+    def chunk(self, chunk_id: str, version: int) -> DataChunk:
+        sources = {}
+        number = self.ids.index(chunk_id)
+        for name, data in self.files(chunk_id, version).items():
+            path = f"/{number}/{version}/{name}"
+            urls = [storm.put(path, data) for storm in self.storms] + [f"{url}{path}" for url in self.elsewhere]
+            self.random.shuffle(urls)
+            sources[name] = {"url": urls[0], "mirrors": urls[1:], "sha256": hashlib.sha256(data).hexdigest()}
+            if self.random.random() < 0.7:
+                sources[name]["size"] = len(data)
+        return DataChunk(id=chunk_id, dataset_id="d" * 64, block_range=(number, number + 1), files=sources)
+
+    def ask(self, client: Client) -> None:
+        """One intent, by a client or by hand."""
+        chunk_id, careful = self.random.choice(self.ids), self.random.random() < 0.7
+        if not careful:
+            self._ended.wait(TICK_S)  # of two careless intents within one tick of the clock either may be the later
+        if self.random.random() < 0.3:
+            self.last[chunk_id] = None
+            client.delete_chunk(chunk_id) if careful else touch_delete(self.data_dir, chunk_id)
+        else:
+            version = self.last[chunk_id] = self.random.randrange(VERSIONS)
+            chunk = self.chunk(chunk_id, version)
+            client.download_chunk(chunk) if careful else put_want(self.data_dir, chunk)
+
+    def read(self) -> None:
+        """Until the end: what is available is one of the versions, whole."""
+        digests = {c: [self.files(c, version) for version in range(VERSIONS)] for c in self.ids}
+        with Client(self.data_dir) as client:
+            while not self._ended.is_set():
+                for number, chunk_id in enumerate(self.ids):
+                    ref = client.find_chunk("d" * 64, number)
+                    if ref is None:
+                        continue
+                    with ref:
+                        found = {entry.name: entry.read_bytes() for entry in ref.path.iterdir()}
+                    if found not in digests[chunk_id]:
+                        self.wrong.append(chunk_id)
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[None]:
+        reader = threading.Thread(target=self.read)
+        reader.start()
+        try:
+            yield
+        finally:
+            self._ended.set()
+            reader.join()
+
+    def is_explained(self, chunk_id: str) -> bool:
+        """Whether nothing is pending for it, or it is said why."""
+        if not any((self.data_dir / kind / chunk_id).exists() for kind in ("want", "delete")):
+            return True
+        told = failure(self.data_dir, chunk_id)
+        return told is not None and told["kind"] in KINDS and told["error"] != ""
+
+    def live(self, dm: DataManager) -> None:
+        with self.reading():
+            for _ in range(DEEDS):
+                self.ask(dm)
+                self._ended.wait(self.random.choice([TICK_S, 0.05]))
+            for chunk_id in self.ids:
+                eventually(lambda chunk_id=chunk_id: self.is_explained(chunk_id), f"failed/{chunk_id}", PATIENCE_S)
+            for storm in self.storms:
+                storm.over.set()
+            for chunk_id in self.ids:  # what will not pass by itself is asked for again
+                with contextlib.suppress(FileNotFoundError):
+                    if self.last[chunk_id] is not None:
+                        os.utime(self.data_dir / "want" / chunk_id)
+            dm.wait_converged(PATIENCE_S)
+        assert self.wrong == []
+        for number, (chunk_id, version) in enumerate(self.last.items()):
+            ref = dm.find_chunk("d" * 64, number)
+            assert (ref is None) == (version is None)
+            if ref is not None and version is not None:
+                with ref:
+                    found = {entry.name: entry.read_bytes() for entry in ref.path.iterdir()}
+                    assert found == self.files(chunk_id, version)
+        eventually(lambda: not os.listdir(self.data_dir / "failed"), "nothing is left to be explained")
+        eventually(lambda: not os.listdir(self.data_dir / "partial"), "nothing is left of a download")
+
+
+def live(seed: int, data_dir: Path, elsewhere: list[str]) -> set[str]:
+    """One life; the faults that were met in it."""
+    fetcher = HttpFetcher(idle_timeout_s=0.3, connect_timeout_s=1.0)
+    fetcher._hosts = Hosts(first_s=0.05, last_s=0.2, trial_wait_s=0.2)
+    with Storm(seed) as one, Storm(-seed) as other, DataManager(data_dir, fetcher=fetcher) as dm:
+        Life(seed, data_dir, (one, other), elsewhere).live(dm)
+        return one.met | other.met
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Mirrors that never work: a certificate for another name, a name that nobody knows, a port that nobody is at."""
+    lookup = socket.getaddrinfo
+
+    def resolve(host: Any, *rest: Any, **named: Any) -> Any:
+        if host == NOWHERE:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return lookup(host, *rest, **named)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    with socket.socket() as closed, socket.create_server(("127.0.0.1", 0)) as listener:
+        closed.bind(("127.0.0.1", 0))  # and it does not listen
+        context = serving_with(a_certificate(tmp_path, "DNS:example.org"))
+        server = threading.Thread(target=_shake_hands, args=(listener, context))
+        server.start()
+        tls, nobody = listener.getsockname()[1], closed.getsockname()[1]
+        yield [f"https://127.0.0.1:{tls}", f"http://{NOWHERE}", f"http://127.0.0.1:{nobody}"]
+        listener.shutdown(socket.SHUT_RDWR)
+        server.join()
+
+
+def _shake_hands(listener: socket.socket, context: ssl.SSLContext) -> None:
+    while True:
+        try:
+            connection, _ = listener.accept()
+        except OSError:  # the end
+            return
+        with connection, contextlib.suppress(OSError):
+            connection.settimeout(PATIENCE_S)
+            context.wrap_socket(connection, server_side=True).close()
+
+
+@pytest.mark.parametrize("seed", range(FIRST_SEED, FIRST_SEED + LIVES))
+def test_whatever_the_network_does_it_converges_to_exact_bytes(seed: int, data_dir: Path, elsewhere: list[str]) -> None:
+    assert len(live(seed, data_dir, elsewhere)) >= len(FAULTS) / 3
+
+
+def digests_not_checked(put: pytest.MonkeyPatch) -> None:
+    """What came is taken for what was wanted, and READY says so."""
+    finish = Transfer.finish
+    put.setattr(Transfer, "mismatch", lambda self: None)
+    put.setattr(Transfer, "finish", lambda self: finish(self).model_copy(update={"sha256": self.source.sha256}))
+
+
+def failures_not_told(put: pytest.MonkeyPatch) -> None:
+    """failed/ID is never written."""
+    carry_out = Applier._apply
+    put.setattr(
+        Applier,
+        "_apply",
+        lambda self, action, stop: Done() if isinstance(action, Report) else carry_out(self, action, stop),
+    )
+
+
+@pytest.mark.parametrize("mutant", [digests_not_checked, failures_not_told], ids=lambda mutant: mutant.__name__)
+def test_a_life_finds_this_fault(
+    mutant: Callable[[pytest.MonkeyPatch], None], tmp_path: Path, elsewhere: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mutant(monkeypatch)
+    monkeypatch.setattr("tests.system.test_mixtures.PATIENCE_S", 3.0)
+
+    def some_lives() -> None:
+        for seed in range(1, 6):
+            live(seed, tmp_path / str(seed), elsewhere)
+
+    with pytest.raises((AssertionError, WaitTimeoutError)):
+        some_lives()

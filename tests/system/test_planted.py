@@ -1,0 +1,390 @@
+"""What somebody plants in a data directory: nothing outside of it is read, written or deleted, and nothing stops."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from typing import TYPE_CHECKING
+
+import pytest
+
+from fsdm import DataManager, Limits
+from fsdm.model.errors import DataDirectoryError, NoDataDirectoryError, UnknownFormatError
+from fsdm.model.layout import CACHEDIR_TAG, DATA, FORMAT_FILE, LOCK, PARTS, READY, VERIFIED, WANT, Layout
+from fsdm.store.json_files import read_manifest
+from tests.support.chunks import chunk_dir, entries, failure, files_of, put_want, touch_delete
+from tests.support.source import expected
+from tests.support.waiting import PATIENCE_S, eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from fsdm import DataChunk
+    from tests.support.source import Source
+
+LONG_AGO_S = 10**9
+
+
+def picture(directory: Path) -> dict[str, tuple[object, ...]]:
+    """All that can be told of what is below a directory, but for when it was read."""
+    seen: dict[str, tuple[object, ...]] = {}
+    for path in [directory, *sorted(directory.rglob("*"))]:
+        found = path.lstat()
+        data = path.read_bytes() if stat.S_ISREG(found.st_mode) else None
+        name = str(path.relative_to(directory))
+        seen[name] = (found.st_ino, found.st_mode, found.st_uid, found.st_mtime_ns, found.st_ctime_ns, data)
+    return seen
+
+
+@pytest.fixture
+def outside(tmp_path: Path) -> Path:
+    """A directory that is none of ours."""
+    directory = tmp_path / "outside"
+    (directory / DATA).mkdir(parents=True)
+    (directory / "precious").write_text("precious")
+    (directory / DATA / "blocks.parquet").write_text("precious")
+    return directory
+
+
+@pytest.fixture
+def untouched(outside: Path) -> Iterator[Callable[[], None]]:
+    """Takes the picture of what is outside; after the test it is still the same."""
+    taken: list[dict[str, tuple[object, ...]]] = []
+    yield lambda: taken.append(picture(outside))
+    assert taken
+    assert picture(outside) == taken[0]
+
+
+@pytest.fixture
+def chunk(data_dir: Path, source: Source) -> DataChunk:
+    """A chunk that is available, in a data directory that nobody reconciles any more."""
+    chunk = source.chunk(files=1)
+    with DataManager(data_dir) as dm:
+        dm.download_chunk(chunk)
+        assert dm.wait(chunk.id, PATIENCE_S)
+    return chunk
+
+
+def moved_out(path: Path, outside: Path) -> None:
+    """What stands there is outside from now on, and a symlink leads to it."""
+    shutil.rmtree(outside)
+    path.rename(outside)
+    path.symlink_to(outside)
+
+
+# --------------------------------------------------------------------------------------------- what makes up the layout
+
+
+@pytest.mark.parametrize("name", Layout.directories())
+def test_a_directory_of_the_layout_that_is_a_symlink_is_refused(
+    data_dir: Path, outside: Path, chunk: DataChunk, name: str, untouched: Callable[[], None]
+) -> None:
+    moved_out(data_dir / name, outside)
+    untouched()
+    with pytest.raises(DataDirectoryError, match=name):
+        DataManager(data_dir)
+
+
+def test_a_directory_of_the_layout_that_becomes_a_symlink_stops_what_would_follow_it(
+    data_dir: Path, outside: Path, source: Source, untouched: Callable[[], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    with DataManager(data_dir, limits=Limits(poll_s=0.05)) as dm:
+        moved_out(data_dir / "trash", outside)
+        (outside / "precious").write_text("precious")
+        untouched()
+        eventually(lambda: "a pass of the reconciler failed" in caplog.text)
+        (data_dir / "trash").unlink()
+        chunk = source.chunk()
+        dm.download_chunk(chunk)
+        assert dm.wait(chunk.id, PATIENCE_S), "it goes on once the symlink is gone"
+
+
+@pytest.mark.parametrize("name", [FORMAT_FILE, LOCK])
+def test_a_file_of_the_layout_that_is_a_symlink_is_refused_and_not_read(
+    data_dir: Path, outside: Path, chunk: DataChunk, name: str, untouched: Callable[[], None]
+) -> None:
+    (data_dir / name).replace(outside / "precious")
+    (data_dir / name).symlink_to(outside / "precious")
+    untouched()
+    with pytest.raises(DataDirectoryError, match=name):
+        DataManager(data_dir)
+
+
+def test_a_cachedir_tag_that_is_a_symlink_is_not_written_through(
+    data_dir: Path, outside: Path, untouched: Callable[[], None]
+) -> None:
+    data_dir.mkdir()
+    (data_dir / CACHEDIR_TAG).symlink_to(outside / "precious")
+    untouched()
+    with DataManager(data_dir):
+        assert not (data_dir / CACHEDIR_TAG).is_symlink()
+
+
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])
+def test_what_is_no_file_in_the_place_of_fsdm_json_is_an_error_and_nothing_waits_for_it(
+    data_dir: Path, make: Callable[[Path], None]
+) -> None:
+    data_dir.mkdir()
+    make(data_dir / FORMAT_FILE)
+    with pytest.raises(NoDataDirectoryError, match="that is a file"):
+        DataManager(data_dir)
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 4096, '{"format": true}', '{"format": 1.0}', '{"format": ' + "1" * 4000 + "}", '{"format": NaN}']
+)
+def test_a_format_that_is_not_the_number_one_is_unknown(data_dir: Path, text: str) -> None:
+    data_dir.mkdir()
+    (data_dir / FORMAT_FILE).write_text(text)
+    with pytest.raises(UnknownFormatError) as e:
+        DataManager(data_dir)
+    assert len(str(e.value)) < 400 + len(str(data_dir))
+
+
+# -------------------------------------------------------------------------------------------------- chunks and partials
+
+
+def test_a_symlink_under_a_chunks_name_is_neither_listed_nor_found_nor_followed_and_goes(
+    data_dir: Path, outside: Path, chunk: DataChunk, untouched: Callable[[], None]
+) -> None:
+    moved_out(chunk_dir(data_dir, chunk), outside)
+    untouched()
+    with DataManager(data_dir, reconcile=False) as client:
+        assert client.list_chunks() == []
+        assert client.find_chunk(chunk.dataset_id, 0) is None
+        assert client.wait(chunk.id, PATIENCE_S) is False
+        seen = client.status().chunks[chunk.id]
+        assert (seen.state, seen.size_bytes) == ("unready", 0)
+    with DataManager(data_dir, limits=Limits(max_bytes=10**6)) as dm:
+        eventually(lambda: not os.path.lexists(chunk_dir(data_dir, chunk)))
+        assert dm.list_chunks() == []
+        assert dm.reconciler is not None
+        assert dm.reconciler._room.taken_bytes == 0
+
+
+def test_a_want_is_not_satisfied_by_a_symlink_to_the_very_chunk(
+    data_dir: Path, outside: Path, chunk: DataChunk, source: Source, untouched: Callable[[], None]
+) -> None:
+    moved_out(chunk_dir(data_dir, chunk), outside)
+    untouched()
+    put_want(data_dir, chunk)
+    with DataManager(data_dir) as dm:
+        eventually(lambda: dm.find_chunk(chunk.dataset_id, 0))
+        assert files_of(chunk_dir(data_dir, chunk) / DATA) == expected(chunk, source)
+        assert not chunk_dir(data_dir, chunk).is_symlink()
+
+
+def test_a_symlink_in_the_place_of_a_dataset_is_not_followed(
+    data_dir: Path, outside: Path, chunk: DataChunk, source: Source, untouched: Callable[[], None]
+) -> None:
+    dataset = chunk_dir(data_dir, chunk).parent
+    moved_out(dataset, outside)
+    untouched()
+    other = source.chunk(files=1, start=20, end=30)
+    touch_delete(data_dir, chunk.id)
+    with DataManager(data_dir) as dm:
+        assert dm.wait(chunk.id, PATIENCE_S) is False
+        assert [oddity.path for oddity in dm.status().oddities] == [str(dataset)]
+        dm.download_chunk(other)
+        assert str(dataset) in eventually(lambda: failure(data_dir, other.id))["error"]
+        dataset.unlink()
+        put_want(data_dir, other.model_copy(update={"note": "a new want is tried at once"}))
+        assert dm.wait(other.id, PATIENCE_S)
+
+
+@pytest.mark.parametrize("name", [DATA, READY])
+def test_a_chunk_whose_data_or_ready_is_a_symlink_is_taken_out_of_service(
+    data_dir: Path, outside: Path, chunk: DataChunk, name: str, untouched: Callable[[], None]
+) -> None:
+    (chunk_dir(data_dir, chunk) / WANT).unlink()  # so that it does not come again
+    path = chunk_dir(data_dir, chunk) / name
+    shutil.rmtree(outside / DATA)
+    path.rename(outside / name)
+    path.symlink_to(outside / name)
+    untouched()
+    with DataManager(data_dir, limits=Limits(max_bytes=10**6)) as dm:
+        told = eventually(lambda: failure(data_dir, chunk.id))
+        assert told["kind"] == "damaged"
+        eventually(lambda: not chunk_dir(data_dir, chunk).exists())
+        assert dm.find_chunk(chunk.dataset_id, 0) is None
+
+
+def test_a_want_that_is_kept_as_a_symlink_is_not_read_and_a_chunk_does_not_come_back_by_it(
+    data_dir: Path, outside: Path, chunk: DataChunk, untouched: Callable[[], None]
+) -> None:
+    kept = chunk_dir(data_dir, chunk) / WANT
+    kept.rename(outside / WANT)
+    kept.symlink_to(outside / WANT)
+    (chunk_dir(data_dir, chunk) / DATA / "blocks.parquet").write_text("damaged")
+    untouched()
+    with DataManager(data_dir) as dm:
+        assert "want it again" in eventually(lambda: failure(data_dir, chunk.id))["hint"]
+        eventually(lambda: not chunk_dir(data_dir, chunk).exists())
+        dm.wait_converged(PATIENCE_S)
+        assert dm.list_chunks() == []
+
+
+def test_a_note_of_when_it_was_verified_that_is_a_symlink_is_not_written_through(
+    data_dir: Path, outside: Path, chunk: DataChunk, untouched: Callable[[], None]
+) -> None:
+    (chunk_dir(data_dir, chunk) / VERIFIED).symlink_to(outside / "precious")
+    untouched()
+    with DataManager(data_dir) as dm:
+        dm.verify_chunk(chunk.id)
+        assert dm.wait(chunk.id, PATIENCE_S), "and its bytes are right all the same"
+
+
+@pytest.mark.parametrize("kind", ["symlink", "directory", "fifo"])
+def test_what_is_no_file_in_verify_is_no_intent_and_is_shown(
+    data_dir: Path, outside: Path, chunk: DataChunk, source: Source, kind: str, untouched: Callable[[], None]
+) -> None:
+    planted = data_dir / "verify" / chunk.id
+    match kind:
+        case "symlink":
+            planted.symlink_to(outside / "precious")
+        case "directory":
+            planted.mkdir()
+        case _:
+            os.mkfifo(planted)
+    untouched()
+    other = source.chunk(start=20, end=30)
+    with DataManager(data_dir) as dm:
+        dm.download_chunk(other)
+        eventually(lambda: sorted(dm.list_chunks()) == sorted([chunk.id, other.id]))
+        assert [oddity.path for oddity in dm.status().oddities] == [str(planted)]
+        assert not (chunk_dir(data_dir, chunk) / VERIFIED).exists()
+        dm.delete_chunk(chunk.id)
+        eventually(lambda: not chunk_dir(data_dir, chunk).exists())
+    assert os.path.lexists(planted)
+
+
+def test_a_want_is_not_satisfied_by_data_that_is_a_symlink(
+    data_dir: Path, outside: Path, chunk: DataChunk, source: Source, untouched: Callable[[], None]
+) -> None:
+    moved_out(chunk_dir(data_dir, chunk) / DATA, outside)
+    untouched()
+    put_want(data_dir, chunk)
+    with DataManager(data_dir) as dm:
+        eventually(lambda: not (data_dir / "want" / chunk.id).exists())
+        with eventually(lambda: dm.find_chunk(chunk.dataset_id, 0)) as ref:
+            assert not ref.path.is_symlink()
+            assert files_of(ref.path) == expected(chunk, source)
+
+
+@pytest.mark.parametrize("where", ["", DATA, "data/blocks.parquet", READY, PARTS, WANT])
+def test_a_symlink_in_a_partial_is_not_followed_and_the_chunk_comes_all_the_same(
+    data_dir: Path, outside: Path, source: Source, where: str, untouched: Callable[[], None]
+) -> None:
+    with DataManager(data_dir):
+        pass
+    chunk = source.chunk(files=1)
+    planted = data_dir / "partial" / chunk.id / where
+    planted.parent.mkdir(parents=True, exist_ok=True)
+    planted.symlink_to(outside if where in {"", DATA} else outside / "precious")
+    put_want(data_dir, chunk)
+    untouched()
+    with DataManager(data_dir, limits=Limits(max_bytes=10**6)) as dm:
+        assert dm.wait(chunk.id, PATIENCE_S)
+        assert files_of(chunk_dir(data_dir, chunk) / DATA) == expected(chunk, source)
+
+
+@pytest.mark.parametrize("linked", ["the partial", "its data"])
+def test_a_complete_partial_that_is_outside_is_not_published(
+    data_dir: Path, outside: Path, chunk: DataChunk, source: Source, linked: str, untouched: Callable[[], None]
+) -> None:
+    partial = data_dir / "partial" / chunk.id
+    chunk_dir(data_dir, chunk).rename(partial)
+    moved_out(partial if linked == "the partial" else partial / DATA, outside)
+    untouched()
+    put_want(data_dir, chunk)
+    with DataManager(data_dir) as dm:
+        assert dm.wait(chunk.id, PATIENCE_S)
+        place = chunk_dir(data_dir, chunk)
+        assert not place.is_symlink()
+        assert not (place / DATA).is_symlink()
+        assert files_of(place / DATA) == expected(chunk, source)
+
+
+def test_a_partial_that_has_gone_out_with_no_want_is_erased_but_not_what_it_leads_to(
+    data_dir: Path, outside: Path, chunk: DataChunk, untouched: Callable[[], None]
+) -> None:
+    (data_dir / "partial" / ("a" * 64)).symlink_to(outside)
+    (data_dir / "trash" / "old").symlink_to(outside)
+    (data_dir / "trash" / "older").mkdir()
+    (data_dir / "trash" / "older" / "link").symlink_to(outside)
+    (data_dir / "failed" / ("b" * 64)).symlink_to(outside / "precious")
+    untouched()
+    with DataManager(data_dir):
+        for name in ("partial", "trash", "failed"):
+            eventually(lambda name=name: not entries(data_dir / name), name)
+
+
+def test_a_failure_is_not_written_through_a_symlink(
+    data_dir: Path, outside: Path, source: Source, untouched: Callable[[], None]
+) -> None:
+    with DataManager(data_dir):
+        pass
+    chunk = source.chunk(files=1)
+    source.files.clear()
+    (data_dir / "failed" / chunk.id).symlink_to(outside / "precious")
+    untouched()
+    put_want(data_dir, chunk)
+    with DataManager(data_dir) as dm:
+        eventually(lambda: dm.status().chunks[chunk.id].state == "failed")
+        eventually(lambda: not (data_dir / "failed" / chunk.id).is_symlink())
+        assert "404" in eventually(lambda: failure(data_dir, chunk.id))["error"]
+
+
+# ----------------------------------------------------------------------------------- by who may write in want/, delete/
+
+
+@pytest.mark.parametrize("directory", ["want", "delete"])
+def test_what_looks_like_a_leftover_and_is_no_file_does_not_keep_the_reconciler_from_starting(
+    data_dir: Path, outside: Path, source: Source, directory: str, untouched: Callable[[], None]
+) -> None:
+    with DataManager(data_dir):
+        pass
+    here = data_dir / directory
+    temporary = here / f".{'a' * 64}.{'0' * 8}"
+    temporary.mkdir()
+    os.utime(temporary, (LONG_AGO_S, LONG_AGO_S))
+    linked = here / f".{'b' * 64}.{'0' * 8}"
+    linked.symlink_to(outside)
+    os.utime(linked, (LONG_AGO_S, LONG_AGO_S), follow_symlinks=False)
+    aside = here / "aside"
+    aside.mkdir()
+    found = aside.stat()
+    aside.rename(here / f".judged-{found.st_ino}_{found.st_mtime_ns}_{found.st_size}_{'c' * 64}")
+    (here / ("f" * 64)).touch()
+    (here / f".judged-1_2_3_{'f' * 64}").mkdir()
+    (here / ".judged-e").mkdir()
+    (here / ".judged-").mkdir()
+    for name in (".", "..", "_", "x", "_" * 9, "1_2_3_" + "d" * 64, "é" * 100):
+        (here / f".judged-{name}").symlink_to(outside / "precious")
+    untouched()
+    chunk = source.chunk()
+    with DataManager(data_dir) as dm:
+        assert dm.reconciling
+        assert os.path.islink(here / ".judged-x"), "what is not of ours is left alone"
+        dm.download_chunk(chunk)
+        assert dm.wait(chunk.id, PATIENCE_S)
+
+
+def test_symlinks_that_lead_to_markers_and_wants_are_neither_read_nor_touched(
+    data_dir: Path, outside: Path, source: Source, untouched: Callable[[], None]
+) -> None:
+    chunk = source.chunk()
+    (outside / "want").write_bytes(chunk.to_json())
+    untouched()
+    with DataManager(data_dir) as dm:
+        (data_dir / "want" / chunk.id).symlink_to(outside / "want")
+        assert "symbolic link" in eventually(lambda: failure(data_dir, chunk.id))["error"]
+        (data_dir / "want" / chunk.id).unlink()
+        (data_dir / "delete" / chunk.id).symlink_to(outside / "precious")
+        with pytest.raises(DataDirectoryError, match="in the way"):
+            dm.delete_chunk(chunk.id)
+        dm.download_chunk(chunk)
+        assert dm.wait(chunk.id, PATIENCE_S), "a want takes the place of a symlink"
+    assert read_manifest(str(chunk_dir(data_dir, chunk))) is not None

@@ -1,0 +1,383 @@
+"""The main job from outside: real processes, a real server, flock(1), `kill -9`, and nothing but files."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from fsdm import DataChunk, DataManager
+from fsdm.model.documents import FileSource
+from fsdm.model.limits import Limits
+from fsdm.transfer.fetcher import HttpFetcher
+from tests.support.chunks import an_id, chunk_dir, entries, failure, files_of, put_want, touch_delete
+from tests.support.processes import fsdm, kill_group, owner, reconciling, running, shell_holding
+from tests.support.source import expected
+from tests.support.waiting import PATIENCE_S, eventually
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.support.source import Source
+
+
+def test_the_main_job_with_nothing_but_files(data_dir: Path, source: Source, tmp_path: Path) -> None:
+    chunk = source.chunk()
+    want = tmp_path / "want.json"
+    want.write_bytes(chunk.to_json())
+    there = chunk_dir(data_dir, chunk)
+    with reconciling(data_dir):
+        subprocess.run(["cp", want, data_dir / "want" / chunk.id], check=True)
+        eventually(lambda: (there / "READY").exists() and not entries(data_dir / "want"))
+        assert files_of(there / "data") == expected(chunk, source)
+        with shell_holding(there) as holder:
+            subprocess.run(["touch", data_dir / "delete" / chunk.id], check=True)
+            eventually(lambda: fsdm("find", "-d", data_dir, chunk.dataset_id, 0).returncode == 3)
+            assert files_of(there / "data") == expected(chunk, source)
+            kill_group(holder)
+            eventually(lambda: not there.exists() and not entries(data_dir / "delete"))
+
+
+def test_a_delete_waits_for_a_lock_that_another_language_holds(data_dir: Path, source: Source) -> None:
+    chunk = source.chunk()
+    there = chunk_dir(data_dir, chunk)
+    with DataManager(data_dir) as dm:
+        dm.download_chunk(chunk)
+        dm.wait(chunk.id, PATIENCE_S)
+        with shell_holding(there) as holder:
+            dm.delete_chunk(chunk.id)
+            eventually(lambda: dm.reconciler.passes.troubles() == {chunk.id: "refs hold it"})
+            assert files_of(there / "data") == expected(chunk, source)
+            kill_group(holder)
+            assert not dm.wait(chunk.id, PATIENCE_S)
+
+
+def test_a_killed_reconciler_loses_nothing_and_its_partial_is_not_shown(data_dir: Path, source: Source) -> None:
+    done, begun = source.chunk(), source.chunk(start=10, end=20)
+    stall = source.fault(f"/{begun.id}/logs.parquet", stall_at=10)
+    with reconciling(data_dir) as process:
+        put_want(data_dir, done)
+        put_want(data_dir, begun)
+        assert stall.stalled.wait(PATIENCE_S)
+        eventually(lambda: not (data_dir / "want" / done.id).exists())
+        process.kill()
+        process.wait()
+    assert entries(data_dir / "partial") == [begun.id]
+    del source.faults[f"/{begun.id}/logs.parquet"]
+    stall.gate.set()
+    with DataManager(data_dir) as dm:
+        assert done.id in dm.list_chunks()
+        assert dm.wait(begun.id, PATIENCE_S)
+        with dm.find_chunk(begun.dataset_id, 19) as ref:
+            assert files_of(ref.path) == expected(begun, source)
+
+
+@pytest.mark.parametrize("how", ["SIGKILL", "SIGTERM"])
+def test_what_a_download_had_when_its_process_ended_is_not_fetched_again(
+    data_dir: Path, source: Source, how: str
+) -> None:
+    chunk = source.chunk(files=3, size=3_000_000)
+    bare = {name: FileSource(url=file.url) for name, file in chunk.files.items()}  # no digest proves anything
+    chunk = chunk.model_copy(update={"files": bare})
+    here, cut, _ = (f"/{chunk.id}/{name}" for name in chunk.files)
+    stall = source.fault(cut, stall_at=2_000_000)
+    with reconciling(data_dir) as process:
+        put_want(data_dir, chunk)
+        assert stall.stalled.wait(PATIENCE_S)
+        data = data_dir / "partial" / chunk.id / "data"
+        eventually(lambda: [entry.stat().st_size for entry in data.iterdir()].count(3_000_000) == 2, "two are here")
+        eventually(lambda: (data / "logs.parquet").stat().st_size > 1_000_000, "most of the third is here")
+        process.send_signal(getattr(signal, how))
+        process.wait(PATIENCE_S)
+    size = (data / "logs.parquet").stat().st_size
+    del source.faults[cut]
+    stall.gate.set()
+    with DataManager(data_dir) as dm:
+        assert dm.wait(chunk.id, PATIENCE_S)
+        with dm.find_chunk(chunk.dataset_id, 0) as ref:
+            assert files_of(ref.path) == expected(chunk, source)
+            assert entries(ref.path.parent) == ["READY", "WANT", "data"]
+    assert [head.get("Range") for head in source.heads[cut]] == [None, f"bytes={size}-"]
+    assert source.asked[here] == 1
+
+
+def test_the_next_process_takes_over_after_sigkill(data_dir: Path, source: Source) -> None:
+    chunk = source.chunk()
+    with reconciling(data_dir) as first, DataManager(data_dir) as dm:
+        assert not dm.reconciling
+        first.kill()
+        first.wait()
+        dm.download_chunk(chunk)
+        assert dm.wait(chunk.id, PATIENCE_S)
+        assert dm.reconciling
+        assert owner(data_dir) == os.getpid()
+
+
+def test_a_second_reconciler_is_refused_with_the_name_of_the_first(data_dir: Path) -> None:
+    with reconciling(data_dir) as first:
+        second = fsdm("run", "-d", data_dir)
+        assert second.returncode == 5
+        assert f": pid {first.pid} on " in second.stderr
+        assert "--wait" in second.stderr
+        with running("run", "-d", data_dir, "--wait") as waiting:
+            first.terminate()
+            assert first.wait(PATIENCE_S) == 0
+            eventually(lambda: owner(data_dir) == waiting.pid)
+
+
+def test_two_processes_that_start_at_once_agree_on_one(data_dir: Path) -> None:
+    with running("run", "-d", data_dir, "--wait") as one, running("run", "-d", data_dir, "--wait") as two:
+        first = eventually(lambda: owner(data_dir))
+        assert first in {one.pid, two.pid}
+        loser = two if first == one.pid else one
+        os.kill(first, signal.SIGKILL)
+        eventually(lambda: owner(data_dir) == loser.pid)
+
+
+def test_sigterm_in_mid_download_ends_within_seconds_and_keeps_the_want(data_dir: Path, source: Source) -> None:
+    chunk = source.chunk()
+    stall = source.fault(f"/{chunk.id}/blocks.parquet", stall_at=0)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        stall.stalled.clear()
+        with reconciling(data_dir) as process:
+            put_want(data_dir, chunk)
+            assert stall.stalled.wait(PATIENCE_S)
+            process.send_signal(number)
+            assert process.wait(PATIENCE_S) == 0
+        assert entries(data_dir / "want") == [chunk.id]
+
+
+def test_a_delete_stops_a_stalled_download_and_frees_its_slot(data_dir: Path, source: Source) -> None:
+    stalled, other = source.chunk(), source.chunk(start=10, end=20)
+    stall = source.fault(f"/{stalled.id}/blocks.parquet", stall_at=5)
+    with DataManager(data_dir, jobs=1) as dm:
+        dm.download_chunk(stalled)
+        assert stall.stalled.wait(PATIENCE_S)
+        dm.download_chunk(other)
+        dm.delete_chunk(stalled.id)
+        assert not dm.wait(stalled.id, PATIENCE_S)
+        assert dm.wait(other.id, PATIENCE_S)
+        eventually(lambda: not entries(data_dir / "partial") and not entries(data_dir / "trash"))
+    assert not stall.gate.is_set()
+
+
+def test_a_withdrawn_want_stops_its_download(data_dir: Path, source: Source) -> None:
+    chunk = source.chunk()
+    stall = source.fault(f"/{chunk.id}/blocks.parquet", stall_at=5)
+    with DataManager(data_dir) as dm:
+        put_want(data_dir, chunk)
+        assert stall.stalled.wait(PATIENCE_S)
+        os.unlink(data_dir / "want" / chunk.id)
+        eventually(lambda: not entries(data_dir / "partial"))
+        assert dm.list_chunks() == []
+
+
+def test_wanting_again_what_is_being_fetched_does_not_start_it_over(data_dir: Path, source: Source) -> None:
+    chunk = source.chunk()
+    path = f"/{chunk.id}/logs.parquet"
+    stall = source.fault(path, stall_at=5)
+    with DataManager(data_dir) as dm:
+        dm.download_chunk(chunk)
+        assert stall.stalled.wait(PATIENCE_S)
+        dm.download_chunk(chunk)
+        put_want(data_dir, chunk)
+        other = source.chunk(start=10, end=20)  # by the time that it is here, both have been looked at
+        dm.download_chunk(other)
+        assert dm.wait(other.id, PATIENCE_S)
+        stall.gate.set()
+        assert dm.wait(chunk.id, PATIENCE_S)
+    assert source.asked[path] == 1
+
+
+def test_without_any_event_it_still_converges(data_dir: Path, source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fsdm.reconcile.watcher.Inotify", _no_inotify)
+    chunk = source.chunk()
+    with DataManager(data_dir) as dm:
+        put_want(data_dir, chunk)
+        assert dm.wait(chunk.id, PATIENCE_S)
+        with shell_holding(chunk_dir(data_dir, chunk)) as holder:
+            touch_delete(data_dir, chunk.id)
+            eventually(dm.reconciler.passes.troubles)
+            kill_group(holder)
+            assert not dm.wait(chunk.id, PATIENCE_S)
+
+
+def _no_inotify() -> None:
+    raise OSError(24, "inotify instance limit reached")
+
+
+def test_want_removed_and_made_again_is_watched_again(data_dir: Path, source: Source) -> None:
+    with DataManager(data_dir) as dm:
+        for round_ in range(3):
+            chunk = source.chunk(start=round_, end=round_ + 1)
+            shutil.rmtree(data_dir / "want")
+            (data_dir / "want").mkdir(exist_ok=True)  # the reconciler may have been faster
+            put_want(data_dir, chunk)
+            assert dm.wait(chunk.id, PATIENCE_S)
+
+
+def test_fifty_thousand_markers_at_once_lose_nothing(data_dir: Path, source: Source) -> None:
+    wanted = [source.chunk(start=n, end=n + 1, files=1) for n in range(20)]
+    gone = [hashlib.sha256(b"%d" % n).hexdigest() for n in range(50_000)]
+    with DataManager(data_dir) as dm:
+        touching = subprocess.Popen(["xargs", "touch"], stdin=subprocess.PIPE, cwd=data_dir / "delete", text=True)
+        for chunk in wanted:
+            put_want(data_dir, chunk)
+        touching.communicate("\n".join(gone))
+        dm.wait_converged(250)
+        assert sorted(dm.list_chunks()) == sorted(chunk.id for chunk in wanted)
+
+
+def test_any_sequence_of_careless_intents_ends_as_the_last_one_says(data_dir: Path, source: Source) -> None:
+    chunk = source.chunk()
+    with DataManager(data_dir) as dm:
+        for _ in range(10):
+            put_want(data_dir, chunk)
+            assert dm.wait(chunk.id, PATIENCE_S)
+            touch_delete(data_dir, chunk.id)
+            assert not dm.wait(chunk.id, PATIENCE_S)
+        put_want(data_dir, chunk)
+        dm.wait_converged(PATIENCE_S)
+        assert dm.list_chunks() == [chunk.id]
+
+
+def test_a_failing_source_holds_no_slot_and_is_tried_again_when_touched(data_dir: Path, source: Source) -> None:
+    bad = [source.chunk(start=n, end=n + 1) for n in range(3)]
+    good = source.chunk(start=50, end=51)
+    for chunk in bad:
+        source.fault(f"/{chunk.id}/blocks.parquet", status=404)
+    with DataManager(data_dir, jobs=1) as dm:
+        for chunk in [*bad, good]:
+            dm.download_chunk(chunk)
+        assert dm.wait(good.id, PATIENCE_S)
+        for chunk in bad:
+            assert "HTTP 404" in eventually(lambda chunk=chunk: failure(data_dir, chunk.id))["error"]
+        source.faults.clear()
+        os.utime(data_dir / "want" / bad[0].id)
+        assert dm.wait(bad[0].id, PATIENCE_S)
+        eventually(lambda: failure(data_dir, bad[0].id) is None)
+        assert dm.status().chunks[bad[1].id].state == "failed"
+
+
+def test_other_files_under_the_same_id_replace_the_old_when_nobody_holds_them(data_dir: Path, source: Source) -> None:
+    old = source.chunk()
+    with DataManager(data_dir) as dm:
+        dm.download_chunk(old)
+        dm.wait(old.id, PATIENCE_S)
+        ref = dm.find_chunk(old.dataset_id, 0)
+        before = files_of(ref.path)
+        new = source.chunk(id=old.id, files=3)
+        dm.download_chunk(new)
+        eventually((data_dir / "partial" / new.id / "READY").exists)
+        assert dm.find_chunk(old.dataset_id, 0) is None
+        assert files_of(ref.path) == before
+        ref.close()
+        assert dm.wait(new.id, PATIENCE_S)
+        with dm.find_chunk(old.dataset_id, 0) as ref:
+            assert files_of(ref.path) == expected(new, source)
+
+
+def test_a_chunk_damaged_from_outside_is_taken_out_of_service_and_can_be_had_again(
+    data_dir: Path, source: Source
+) -> None:
+    """One of before the want was kept: it does not come by itself."""
+    chunk, sound = source.chunk(), source.chunk(start=10, end=20)
+    with DataManager(data_dir) as dm:
+        for one in (chunk, sound):
+            dm.download_chunk(one)
+            dm.wait(one.id, PATIENCE_S)
+    os.truncate(chunk_dir(data_dir, chunk) / "data" / "logs.parquet", 3)
+    os.unlink(chunk_dir(data_dir, chunk) / "WANT")
+    with DataManager(data_dir) as dm:
+        told = eventually(lambda: failure(data_dir, chunk.id))
+        assert told["kind"] == "damaged"
+        assert "logs.parquet has 3 bytes, READY says 1000" in told["error"]
+        eventually(lambda: dm.list_chunks() == [sound.id])
+        dm.download_chunk(chunk)
+        assert dm.wait(chunk.id, PATIENCE_S)
+        eventually(lambda: failure(data_dir, chunk.id) is None)
+
+
+def test_a_deleted_chunk_does_not_come_back_after_a_restart(data_dir: Path, source: Source) -> None:
+    chunk = source.chunk()
+    with DataManager(data_dir) as dm:
+        dm.download_chunk(chunk)
+        dm.wait(chunk.id, PATIENCE_S)
+    with DataManager(data_dir, reconcile=False) as client:
+        client.delete_chunk(chunk.id)  # nobody reconciles: the intent stays
+        assert client.list_chunks() == []
+    with DataManager(data_dir) as dm:
+        assert not dm.wait(chunk.id, PATIENCE_S)
+        assert dm.list_chunks() == []
+
+
+def test_stray_names_hold_up_nothing(data_dir: Path, source: Source) -> None:
+    chunk = source.chunk()
+    with DataManager(data_dir) as dm:
+        for directory in ("want", "delete", "partial", "chunks", "failed", "trash", f"chunks/{chunk.dataset_id}"):
+            (data_dir / directory / "stray").mkdir(parents=True)
+            os.close(os.open(os.fsencode(data_dir / directory) + b"/\xff\xfe", os.O_CREAT))
+        dm.download_chunk(chunk)
+        assert dm.wait(chunk.id, PATIENCE_S)
+        assert dm.list_chunks() == [chunk.id]
+    with DataManager(data_dir) as dm:
+        assert dm.list_chunks() == [chunk.id]
+        paths = {oddity.path for oddity in dm.status().oddities}
+        assert f"{data_dir}/want/stray" in paths
+        assert f"{data_dir}/chunks/{chunk.dataset_id}/stray" in paths
+
+
+def test_a_foreign_directory_is_refused_and_left_alone(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    (home / "trash").mkdir(parents=True)
+    (home / "trash" / "letter").write_text("dear")
+    done = fsdm("run", "--once", "-d", home)
+    assert done.returncode == 6
+    assert "not a data directory" in done.stderr
+    assert (home / "trash" / "letter").read_text() == "dear"
+    assert an_id() not in entries(home)
+
+
+def test_a_delete_stops_a_download_that_cannot_even_connect(data_dir: Path) -> None:
+    with socket.socket() as listener, contextlib.ExitStack() as crowd:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(8):  # a full backlog: who comes now is not answered
+            one = crowd.enter_context(socket.socket())
+            one.setblocking(False)
+            one.connect_ex(listener.getsockname())
+        chunk = DataChunk(
+            id=an_id(),
+            dataset_id="d" * 64,
+            block_range=(0, 1),
+            files={"x": f"http://127.0.0.1:{listener.getsockname()[1]}/x"},
+        )
+        with DataManager(data_dir, limits=Limits(jobs=1), fetcher=HttpFetcher(connect_timeout_s=600)) as dm:
+            dm.download_chunk(chunk)
+            eventually(lambda: dm.status().chunks[chunk.id].state == "downloading")
+            dm.delete_chunk(chunk.id)
+            assert not dm.wait(chunk.id, PATIENCE_S)
+
+
+def test_on_a_full_disk_deletes_go_on_and_all_resumes_when_there_is_room(small_disk: Path, source: Source) -> None:
+    data_dir = small_disk / "data"
+    small, big = source.chunk(size=300_000), source.chunk(start=10, end=20, size=3_000_000)
+    with DataManager(data_dir) as dm:
+        dm.download_chunk(small)
+        assert dm.wait(small.id, PATIENCE_S)
+        dm.download_chunk(big)
+        told = eventually(lambda: failure(data_dir, big.id))
+        assert told["kind"] == "disk"
+        assert "No space left" in told["error"]
+        dm.delete_chunk(small.id)
+        assert not dm.wait(small.id, PATIENCE_S)
+        subprocess.run(["mount", "-o", "remount,size=50m", small_disk], check=True)
+        assert dm.wait(big.id, 3 * PATIENCE_S)
+        eventually(lambda: failure(data_dir, big.id) is None)

@@ -1,0 +1,156 @@
+"""The protocol holds in every state of its model, and a model of it with a rule left out does not (tools/model)."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tools.protocol_model import directories, markers
+from tools.protocol_model.check import LONG, RIGHT, WRONG, main, result
+from tools.protocol_model.search import Step, TooManyStatesError, search
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+GIVEN = "a ref was given, and the chunk was not available at any time since its lock"
+LEFT = "a directory has left while a ref is held"
+REMOVED = "a marker that is newer than the judged one was removed"
+STUCK = "it never settles"
+
+FOUND = {
+    "UNLINK_AT_ONCE": REMOVED,
+    "NO_SECOND_LOOK": REMOVED,
+    "NO_LOOK_AT_WINNER": STUCK,
+    "BACK_OVER": STUCK,
+    "BACK_REGARDLESS": STUCK,
+    "FINISH_UNLOCKED": STUCK,
+    "NO_FINISH": STUCK,
+    "FORGET_REGARDLESS": STUCK,
+    "WANT_BEFORE_PUBLISH": STUCK,
+    "OPPOSITE_FIRST": STUCK,
+    "NO_LOCK": STUCK,
+    "TIE_TO_DELETE": STUCK,
+    "TIE_TO_WANT": STUCK,
+    "INODES_AGAIN": REMOVED,
+    "DELETE_SEEN_FIRST": STUCK,
+    "CLEARED_FIRST": STUCK,
+    "WANT_GONE_FIRST": STUCK,
+    "BACK_AGAIN": STUCK,
+    "BACK_OVER_WANT": STUCK,
+    "NOT_SETTLED": STUCK,
+    "SETTLED_SOON": STUCK,
+    "SETTLED_AT_ONCE": REMOVED,
+    "READY_BEFORE_WANT": STUCK,
+    "READY_BEFORE_LOCK": GIVEN,
+    "READY_BY_PATH": LEFT,
+    "NO_DELETE_AFTER_LOCK": GIVEN,
+    "NO_STEP_0": STUCK,
+    "NO_READY_AT_STEP_0": STUCK,
+    "LOCK_UN": LEFT,
+    "NO_CLAIM": LEFT,
+    "PUBLISHED_EARLY": "a chunk is available and not complete",
+    "CONDEMNED_AWAY": LEFT,
+    "CONDEMNED_UNSEEN": "a chunk that is right was condemned",
+    "ANSWERED_FIRST": STUCK,
+    "ANSWERED_ANY": STUCK,
+}
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_the_protocol_holds_in_every_state(name: str) -> None:
+    found = result(RIGHT[name])
+    assert found.counterexample is None, str(found.counterexample)
+    assert found.states > 500
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_with_a_rule_left_out_it_does_not_hold(name: str) -> None:
+    found = result(WRONG[name]).counterexample
+    assert found is not None
+    assert found.wrong == FOUND[name], str(found)
+    assert bool(found.again) == (found.wrong == STUCK)
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_in_the_same_bounds_the_protocol_itself_holds(name: str) -> None:
+    case = WRONG[name]
+    right = markers.Wrong.NOTHING if isinstance(case.wrong, markers.Wrong) else directories.Wrong.NOTHING
+    found = result(dataclasses.replace(case, wrong=right))  # type: ignore[arg-type]
+    assert found.counterexample is None, str(found.counterexample)
+
+
+def test_every_rule_that_can_be_left_out_is() -> None:
+    rules = [*markers.Wrong, *directories.Wrong]
+    assert {rule.name for rule in rules} - {"NOTHING"} == set(WRONG) == set(FOUND)
+    assert all(case.wrong.name == "NOTHING" for case in [*RIGHT.values(), *LONG.values()])
+
+
+def test_a_counterexample_reads_as_a_story(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["READY_BY_PATH"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == ["READY_BY_PATH: READY is looked for by path, not through the descriptor", LEFT]
+    deeds = [line.split("|")[0].strip() for line in lines[2:] if line]
+    assert deeds[0] == "it begins"
+    assert deeds[-1] == "reader A: step 3: not deleted; it has a ref"
+    assert deeds.index("reader A: step 1: opens it") < deeds.index("reconciler: claim: LOCK_EX")
+
+
+@dataclass
+class Walk:
+    """A model that is a graph: from, who, to, whether it must; `good` is where it settles."""
+
+    edges: list[tuple[int, str, int, bool]]
+    good: int = 9
+    bad: int = -1
+
+    def starts(self) -> Iterator[int]:
+        yield 0
+
+    def steps(self, state: int) -> Iterator[Step[int]]:
+        for here, who, there, must in self.edges:
+            if here == state:
+                yield Step(who, f"to {there}", there, must)
+
+    def wrong_with(self, state: int) -> str:
+        return "bad" if state == self.bad else ""
+
+    def settled(self, state: int) -> bool:
+        return state == self.good
+
+    def show(self, state: int) -> str:
+        return str(state)
+
+
+def test_the_search_finds_a_shortest_way_to_what_is_wrong() -> None:
+    found = search(Walk([(0, "p", 1, True), (1, "p", 2, True), (2, "p", 3, True), (0, "q", 2, True)], bad=3))
+    assert found.counterexample is not None
+    assert [line.split()[:3] for line in found.counterexample.trace] == [
+        ["it", "begins", "0"],
+        ["q:", "to", "2"],
+        ["p:", "to", "3"],
+    ]
+
+
+def test_the_search_finds_where_nobody_can_go_on() -> None:
+    assert search(Walk([(0, "p", 1, True), (0, "q", 9, True)])).counterexample is not None
+    assert search(Walk([(0, "p", 1, True), (1, "p", 9, True)])).counterexample is None
+
+
+def test_what_need_not_come_does_not_count_as_going_on() -> None:
+    assert search(Walk([(0, "p", 9, False)])).counterexample is not None
+
+
+def test_a_round_counts_only_where_it_leaves_nobody_out() -> None:
+    round_of_one = [(0, "p", 1, True), (1, "p", 0, True), (0, "q", 9, True), (1, "q", 9, True)]
+    assert search(Walk(round_of_one)).counterexample is None  # q can go on all the time: it will
+    found = search(Walk(round_of_one[:-1])).counterexample  # q can go on now and then only
+    assert found is not None
+    assert len(found.again) == 2
+
+
+def test_the_search_says_when_there_are_more_states_than_it_may_visit() -> None:
+    with pytest.raises(TooManyStatesError):
+        search(Walk([(n, "p", n + 1, True) for n in range(9)]), most=5)

@@ -1,0 +1,121 @@
+"""What a step costs is what is pending, not what is there: counted in looks at the disk, not in time."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from fsdm import Limits
+from fsdm.client import Client
+from fsdm.model.layout import Layout
+from fsdm.reconcile.reconciler import Reconciler
+from fsdm.store.catalog import Catalog
+from fsdm.store.data_dir import make_layout
+from fsdm.store.filesystem import FileSystem
+from tests.support.chunks import put_chunk, touch_delete
+from tests.support.loop import Inline, a_fetch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from fsdm.model.layout import Place
+
+LOOKS = ("lstat", "stat", "access", "open", "listdir", "scandir")
+FEW, MANY = 20, 400
+SCANS = 10
+LISTINGS = 2 * SCANS  # a listing that is too young to be trusted is made once more: a stat and a listdir
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
+    """How often the disk is looked at, by call."""
+    counts: Counter[str] = Counter()
+
+    def counted(name: str) -> Callable[..., Any]:
+        real = getattr(os, name)
+
+        def call(*args: Any, **named: Any) -> Any:
+            counts[name] += 1
+            return real(*args, **named)
+
+        return call
+
+    for name in LOOKS:
+        monkeypatch.setattr(os, name, counted(name))
+    return counts
+
+
+def of_churn(data_dir: Path, here: int, looks: Counter[str]) -> int:
+    """The looks that one chunk's coming and another's going cost, and some scans, where so many are here."""
+    layout = Layout(data_dir)
+    make_layout(layout, FileSystem())
+    places = [put_chunk(layout, start=n, end=n + 1) for n in range(here)]
+    for place in places:  # long ago: so that the first listing is to be trusted
+        os.utime(layout.dataset(place.dataset_id), (0, 0))
+    inline = Inline(layout, Limits(), FileSystem())
+    inline.passes(5)
+    looks.clear()
+    a_fetch(layout, 100)
+    touch_delete(data_dir, places[0].chunk_id)
+    for _ in range(SCANS):
+        inline.it.passes.next_scan = 0.0
+        inline.it.step()
+    assert len(inline.told("available")) == len(inline.told("deleted")) == 1
+    return looks.total()
+
+
+def more(tmp_path: Path, looks: Counter[str]) -> int:
+    """How many more looks it costs where many are here than where few are."""
+    return of_churn(tmp_path / "many", MANY, looks) - of_churn(tmp_path / "few", FEW, looks)
+
+
+def test_what_a_churn_and_the_scans_cost_does_not_grow_with_what_is_here(tmp_path: Path, looks: Counter[str]) -> None:
+    assert more(tmp_path, looks) <= LISTINGS
+
+
+def test_a_start_looks_at_no_chunk_by_itself(tmp_path: Path, looks: Counter[str]) -> None:
+    counts = []
+    for here in (FEW, MANY):
+        layout = Layout(tmp_path / str(here))
+        make_layout(layout, FileSystem())
+        for n in range(here):
+            put_chunk(layout, start=n, end=n + 1)
+        looks.clear()
+        Reconciler(layout).open()
+        counts.append(Counter(looks))
+    assert counts[0] == counts[1]
+
+
+def test_a_list_costs_one_look_for_each_chunk(tmp_path: Path, looks: Counter[str]) -> None:
+    counts = []
+    for here in (FEW, MANY):
+        layout = Layout(tmp_path / str(here))
+        make_layout(layout, FileSystem())
+        for n in range(here):
+            put_chunk(layout, start=n, end=n + 1)
+        client = Client(layout.root)
+        looks.clear()
+        assert len(client.list_chunks()) == here
+        counts.append(looks.total() - here)
+    assert counts[0] == counts[1]
+
+
+def test_a_step_that_walks_everything_would_be_found(
+    tmp_path: Path, looks: Counter[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refresh = Catalog.refresh
+
+    def walks(self: Catalog) -> set[str]:
+        for place in self.all_places():
+            self_looks(place)
+        return refresh(self)
+
+    def self_looks(place: Place) -> None:
+        os.access(place.name, os.F_OK)
+
+    monkeypatch.setattr(Catalog, "refresh", walks)
+    assert more(tmp_path, looks) > LISTINGS

@@ -1,0 +1,87 @@
+"""The soak, short: it finds nothing where all is well, and what is wrong where a promise is broken."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tools import soak
+
+ROOT = Path(__file__).parents[2]
+
+
+def soaked(tmp_path: Path, minutes: float, chunks: int = 60, **environment: str) -> tuple[int, dict[str, Any]]:
+    """The exit code and the figures of a short run, which left nothing behind."""
+    where = tmp_path / "soak"
+    where.mkdir()
+    options = ["--minutes", minutes, "--chunks", chunks, "--readers", 5, "--clients", 2, "--dir", where, "--json"]
+    run = subprocess.run(
+        # niced, so as not to take the machine from other tests
+        ["nice", "-n", "15", sys.executable, "-m", "tools.soak", *map(str, options)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+        env={**os.environ, **environment},
+    )
+    assert run.stdout, run.stderr
+    assert list(where.iterdir()) == []
+    return run.returncode, json.loads(run.stdout)
+
+
+@pytest.mark.timeout(1000)  # it goes on until all is as asked
+def test_under_churn_and_kills_no_reader_sees_a_wrong_byte_and_all_ends_as_asked(tmp_path: Path) -> None:
+    _, figures = soaked(tmp_path, 2.0, chunks=500)
+    assert figures["violations"] == figures["not_as_asked"] == []
+    assert figures["growth"].keys() == {"memory_mib", "descriptors", "threads"}  # too short a time to judge them
+    assert all(figures[name] > 0 for name in ("reads", "reader_kills", "reconciler_kills", "intents"))
+
+
+@pytest.mark.timeout(1000)  # it goes on until all is as asked
+def test_readers_that_take_no_lock_are_found(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import fsdm.store.refs\nfsdm.refs.try_flock = lambda fd, flags: True\n")
+    code, figures = soaked(tmp_path, 3.0, PYTHONPATH=str(tmp_path))  # it ends at the first violation
+    assert code == 1
+    assert figures["violations"] != []
+
+
+def test_a_chunk_that_is_found_damaged_though_nothing_damaged_it_is_told(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import fsdm.verify.rehash\nfsdm.rehash.Rehash._compare = lambda self, fd, entry: 'has other bytes'\n"
+    )
+    code, figures = soaked(tmp_path, 0.3, PYTHONPATH=str(tmp_path))
+    assert code == 1
+    assert any(soak.DAMAGED in violation for violation in figures["violations"])
+
+
+def test_what_rises_is_found_and_what_only_swings_is_not() -> None:
+    figures = soak.Figures(growth=dict.fromkeys(soak.MAY_GROW, 0.0))
+    assert figures.problems == []
+    figures.growth["memory_mib"] = soak.growth([(float(at), 50.0 + at) for at in range(60)])
+    assert figures.problems == ["memory_mib grew by 59.0"]
+    assert abs(soak.growth([(float(at), 50.0 + 5 * (at % 2)) for at in range(60)])) < 1
+
+
+@pytest.mark.parametrize("spoil", ["cut", "other", "missing", "more", "mixed"])
+def test_a_reader_sees_what_is_wrong(tmp_path: Path, spoil: str) -> None:
+    for name in soak.FILES:
+        (tmp_path / name).write_bytes(soak.content(7, 1, name))
+    assert soak.version_in(tmp_path, 7) == 1
+    file, data = tmp_path / soak.FILES[0], soak.content(7, 1, soak.FILES[0])
+    if spoil == "missing":
+        file.unlink()
+    elif spoil == "more":
+        (tmp_path / "PARTS").touch()
+    else:
+        file.write_bytes(
+            {"cut": data[:-1], "other": data[:-1] + b"?", "mixed": soak.content(7, 2, soak.FILES[0])}[spoil]
+        )
+    with pytest.raises((ValueError, OSError)):
+        soak.version_in(tmp_path, 7)

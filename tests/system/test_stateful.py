@@ -1,0 +1,75 @@
+"""Random intents, refs, restarts, faults and races, held against a model of what was asked for.
+
+What `World` (tests/world.py) can do, Hypothesis strings together and, where something breaks, shortens to the few deeds
+that break it. `FSDM_STATEFUL=long` runs many more of them, and others each time.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis.stateful import run_state_machine_as_test
+
+from tests.support.machines import (
+    SETTINGS,
+    SETTLE,
+    Asking,
+    Bringing,
+    Clients,
+    Everything,
+    Judging,
+    Readers,
+    Removing,
+    Verifying,
+)
+from tests.support.world import (
+    BRINGING_POINTS,
+    CLIENT_POINTS,
+    MARKER_POINTS,
+    READER_POINTS,
+    REMOVING_POINTS,
+    RENEWING_POINTS,
+    VERIFYING_POINTS,
+    Cut,
+    Deed,
+    World,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.mark.parametrize("machine", [Clients, Readers, Bringing, Removing, Judging, Verifying, Everything])
+def test_whatever_happens_it_comes_to_what_was_asked_for_last(machine: type[Asking]) -> None:
+    """Intents, careful and careless; refs; crashes, full disks and failing sources; and races between all of them."""
+    run_state_machine_as_test(machine, settings=SETTINGS)
+
+
+def test_every_point_that_a_cut_can_name_is_reached(tmp_path: Path) -> None:
+    """Else the machine would look for races at places that are no longer there."""
+    world = World(tmp_path)
+    story = [
+        *(Deed("fault", how="transient"), Deed("want", how="client"), SETTLE, Deed("wait", how="while"), SETTLE),
+        *(Deed("want", version=1, how="mv"), SETTLE, Deed("find", how="client"), Deed("close_ref")),
+        *(Deed("delete", how="touch"), Deed("want", how="mv"), SETTLE, Deed("want", version=1, how="mv")),
+        *(Deed("delete", how="touch"), SETTLE, Deed("want", how="client"), Deed("delete", how="client"), SETTLE),
+        *(Deed("want", how="mv"), SETTLE, Deed("verify", how="touch"), SETTLE),
+        *(Deed("damage"), Deed("verify", how="client"), SETTLE),
+    ]
+    try:
+        for deed in story:
+            world.do(deed.on(0))
+            world.check()
+        world.finish()
+        world.do(Deed("want", 0, how="mv"))
+        world.do(SETTLE)
+        for deed in (Deed("damage", 0), Deed("verify", 0, how="touch")):
+            world.do(deed)
+        world.run(4, Cut("link want temporary", 0, (Deed("delete", 0, how="touch"),)))
+        world.finish()
+        points = {*MARKER_POINTS, *BRINGING_POINTS, *REMOVING_POINTS, *CLIENT_POINTS, *READER_POINTS}
+        points |= {*VERIFYING_POINTS, *RENEWING_POINTS}
+        assert not points - world.reached.keys()
+    finally:
+        world.close()

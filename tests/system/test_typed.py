@@ -1,0 +1,218 @@
+"""fsdm to a user's type checker: as it is installed, under mypy --strict, it says what each call takes and gives.
+
+And to a reader: each public name says its shapes, units and errors.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import fsdm
+
+ROOT = Path(__file__).parents[2]
+
+USER = """
+import asyncio
+from pathlib import Path
+from typing import assert_type
+
+from fsdm import (ChunkRef, ChunkStatus, Client, DataChunk, DataManager, DiskStatus, Event, FileSource, FsdmError,
+                  InvalidInputError, Limits, Oddity, Status, WaitTimeoutError)
+
+def hear(event: Event) -> None:
+    assert_type(event.chunk_id, str)
+    assert_type(event.text, str)
+    print(event.kind == "available", str(event))
+
+limits = Limits(jobs=2, max_bytes=10**12, durability="none", allow_hosts=("*.example.org",), bytes_per_s=1e6)
+with DataManager(Path("data"), limits=limits, on_event=hear) as dm:
+    assert_type(dm, DataManager)
+    chunk = DataChunk(
+        id=b"1" * 32, dataset_id="d" * 64, block_range=(0, 35),
+        files={"a": "https://h/a", "b": ["https://h/b", "https://m/b"], "c": {"url": "https://h/c", "size": 1}},
+    )
+    assert_type(chunk.id, str)
+    assert_type(chunk.block_range, range)
+    assert_type(chunk.files["a"], FileSource)
+    assert_type(chunk.files["a"].size, int | None)
+    assert_type(chunk.files["a"].urls, tuple[str, ...])
+    dm.download_chunk(chunk)
+    dm.delete_chunk(chunk.id)
+    assert_type(dm.list_chunks(), list[str])
+    assert_type(dm.wait(chunk.id, timeout_s=1.5), bool)
+    dm.wait_converged()
+    found = dm.find_chunk("d" * 64, 7)
+    assert_type(found, ChunkRef | None)
+    if found is not None:
+        with found as ref:
+            assert_type(ref, ChunkRef)
+            assert_type(ref.path, Path)
+            assert_type(ref.block_range, range)
+            assert_type(ref.clone(), ChunkRef)
+            assert_type(ref.closed, bool)
+    status = dm.status()
+    assert_type(status, Status)
+    assert_type(status.chunks, dict[str, ChunkStatus])
+    assert_type(status.oddities, tuple[Oddity, ...])
+    assert_type(status.disk, DiskStatus)
+    assert_type(status.reconciler, str | None)
+    assert_type(status.count("available"), int)
+    assert_type(status.chunks[chunk.id].total_bytes, int | None)
+
+async def main() -> None:
+    with Client("data") as client:
+        assert_type(client, Client)
+        assert_type(await client.wait_async(chunk.id, timeout_s=1), bool)
+        await client.wait_converged_async()
+
+try:
+    asyncio.run(main())
+except InvalidInputError as e:
+    assert_type(e.field, str)
+except WaitTimeoutError as e:
+    assert_type(e.hint, str)
+except FsdmError as e:
+    assert_type(e.exit_code, int)
+"""
+
+WRONG = """
+from fsdm import Client, DataChunk, Event, Limits
+client = Client(3)                                                                              # arg-type
+client.wait(7)                                                                                  # arg-type
+client.find_chunk("d" * 64, "7")                                                                # arg-type
+client.find_chunk("d" * 64, 7).path                                                             # union-attr
+client.status().count("here")                                                                   # arg-type
+Limits(durability="file")                                                                       # arg-type
+DataChunk(id="1" * 64, dataset_id="d" * 64, block_range=(0, 35))                                # call-arg
+DataChunk(id="1" * 64, dataset_id="d" * 64, block_range=(0, 35), files={"a": 3})                # dict-item
+Event("here", "")                                                                               # arg-type
+client.wait_async("1" * 64)                                                                     # unused-coroutine
+client.nothing()                                                                                # attr-defined
+
+async def main() -> None:
+    await client.wait_converged_async("soon")                                                   # arg-type
+"""
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package as a user has it: what setuptools puts into a wheel, and nothing of these sources beside it."""
+    pytest.importorskip("mypy", reason="mypy is in the extra `dev`")
+    pytest.importorskip("setuptools", "69", reason="setuptools is in the extra `dev`")
+    base = tmp_path_factory.mktemp("installed")
+    steps = ["egg_info", "--egg-base", base, "build", "--build-base", base / "build", "--build-lib", base / "site"]
+    script = f"import setuptools; setuptools.setup(script_args={['-q', *map(str, steps)]!r})"
+    subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True, capture_output=True, timeout=120)
+    return base / "site"
+
+
+def _mypy(installed: Path, program: str, tmp_path: Path) -> str:
+    (tmp_path / "user.py").write_text(program)
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--config-file=", "--enable-error-code=unused-awaitable", "user.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(installed)},
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    return done.stdout + done.stderr
+
+
+def test_what_each_call_takes_and_gives_is_known_to_a_strict_checker(installed: Path, tmp_path: Path) -> None:
+    assert _mypy(installed, USER, tmp_path).startswith("Success")
+
+
+def test_what_is_wrong_is_found_by_a_strict_checker(installed: Path, tmp_path: Path) -> None:
+    said = _mypy(installed, WRONG, tmp_path)
+    asked = {(n, line.split("# ")[1]) for n, line in enumerate(WRONG.splitlines(), 1) if "# " in line}
+    found = {(int(n), code) for n, code in re.findall(r"^user.py:(\d+): error: .* \[([\w-]+)\]$", said, re.MULTILINE)}
+    assert found == asked, said
+
+
+def test_what_is_installed_has_all_that_is_read_at_run_time(installed: Path) -> None:
+    shipped = {path.relative_to(installed).as_posix() for path in installed.rglob("*") if path.is_file()}
+    sources = {
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "fsdm").rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    assert shipped == sources
+
+
+def test_the_package_says_that_it_is_typed() -> None:
+    assert "Typing :: Typed" in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["classifiers"]
+    assert (Path(fsdm.__file__).parent / "py.typed").exists()
+
+
+# ------------------------------------------------------------------------------------------------------- public names
+
+PUBLIC = [name for name in fsdm.__all__ if name != "__version__"]
+MEMBERS = [
+    pytest.param(value, id=f"{name}.{member}")
+    for name in PUBLIC
+    for member, value in vars(getattr(fsdm, name)).items()
+    if not member.startswith(("_", "model_")) and (inspect.isroutine(value) or isinstance(value, property))
+]
+OURS = {
+    name
+    for home in (
+        *("model.documents", "model.errors", "model.events", "model.layout", "model.limits", "model.state"),
+        *("reconcile.reconciler", "status.chunk_status", "store.refs", "transfer.chunk_download"),
+    )
+    for name, value in vars(importlib.import_module(f"fsdm.{home}")).items()
+    if getattr(value, "__module__", "").startswith("fsdm.")
+}
+# not for users, but for the rooms above: what they give may change
+INSIDE = {"Layout", "Place", "Reconciler", "Fetcher"}
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_a_public_name_is_at_home_where_the_package_says_and_has_a_docstring_of_its_own(name: str) -> None:
+    value = getattr(fsdm, name)
+    assert getattr(importlib.import_module(value.__module__), name) is value
+    assert value.__module__ == fsdm._HOMES[name]
+    assert "__doc__" in vars(value)
+    assert inspect.getdoc(value)
+
+
+@pytest.mark.parametrize("member", MEMBERS)
+def test_each_call_and_property_of_a_public_name_says_what_it_is(member: object) -> None:
+    doc = inspect.getdoc(member)
+    assert doc
+    assert doc.split("\n\n")[0].endswith((".", ":"))
+
+
+@pytest.mark.parametrize("member", MEMBERS)
+def test_what_a_public_call_raises_gives_and_takes_is_public_too(member: object) -> None:
+    function = member.fget if isinstance(member, property) else getattr(member, "__func__", member)
+    raises = (inspect.getdoc(function) or "").partition("Raises:")[2]
+    types = " ".join(map(str, inspect.get_annotations(function).values()))  # type: ignore[arg-type]
+    named = set(re.findall(r"\b[A-Z]\w+Error\b", raises)) | (set(re.findall(r"\w+", types)) & OURS)
+    assert named - set(PUBLIC) <= INSIDE
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_a_number_of_a_public_name_has_its_unit_in_its_name(name: str) -> None:
+    value = getattr(fsdm, name)
+    floats = {field for field, kind in inspect.get_annotations(value).items() if re.search(r"\bfloat\b", str(kind))}
+    parameters = {
+        parameter.name
+        for member in vars(value).values()
+        if inspect.isfunction(member) and not member.__name__.startswith("_")
+        for parameter in inspect.signature(member).parameters.values()
+        if re.search(r"\bfloat\b", str(parameter.annotation))
+    }
+    assert {
+        number for number in floats | parameters if not re.search(r"(^|_)(s|at|bytes|ns|seconds|share|days)$", number)
+    } == set()

@@ -1,0 +1,800 @@
+"""A file over several connections: where that is tried, what it takes for granted, and what is left where it breaks."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from blake3 import blake3
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fsdm.concurrency.cancellation import Stop
+from fsdm.model.documents import FileSource, PartRecord
+from fsdm.model.errors import HostError, StoppedError, TransferError
+from fsdm.model.limits import PER_FILE
+from fsdm.store.filesystem import FileSystem
+from fsdm.transfer import fetcher as fetcher_module
+from fsdm.transfer import file_transfer as transfer
+from fsdm.transfer import segments as ranges
+from fsdm.transfer.fetcher import HttpFetcher
+from fsdm.transfer.host_health import origin_of
+from fsdm.transfer.http import body
+from fsdm.transfer.resume_record import Part
+from fsdm.transfer.segments import LEAST_BYTES, PIECE_MAX_BYTES, PIECE_MIN_BYTES, Gains, Helpers, Pace, Pieces, Slice
+from tests.support.chunks import content
+from tests.support.servers import InThread, Opaque, a_certificate, serving_with
+from tests.support.source import Fault, Source
+from tests.support.waiting import PATIENCE_S, eventually
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from fsdm.model.documents import FileEntry
+    from fsdm.transfer.segments import Piece
+
+MB = 1_000_000
+HOST = "http://h"
+
+
+@dataclass
+class Clock:
+    now: float = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+# --------------------------------------------------------------------------------------------------------------- pieces
+
+
+@given(st.integers(0, 1 << 40), st.integers(0, 1 << 31), st.integers(1, 16))
+def test_the_pieces_are_what_is_missing_in_its_order_and_without_a_gap(start: int, missing: int, workers: int) -> None:
+    pieces, at = Pieces(start, start + missing, workers), start
+    while (piece := pieces.take()) is not None:
+        assert piece[0] == at
+        assert at < piece[1] <= start + missing
+        assert piece[1] == start + missing or PIECE_MIN_BYTES <= piece[1] - at <= PIECE_MAX_BYTES
+        at = piece[1]
+    assert at == start + missing
+
+
+@given(st.integers(0, 1000), st.integers(1, 30 * PIECE_MIN_BYTES), st.randoms(use_true_random=False), st.data())
+def test_what_is_in_line_ends_at_the_first_piece_that_has_not_come(
+    start: int, missing: int, order: random.Random, data: st.DataObject
+) -> None:
+    pieces, taken, done = Pieces(start, start + missing, 4), list[tuple[int, int]](), set[int]()
+    while (piece := pieces.take()) is not None:
+        taken.append(piece)
+    shuffled = order.sample(taken, len(taken))
+    for piece in shuffled:
+        pieces.done(piece)
+        done.add(piece[0])
+        if data.draw(st.booleans()):
+            assert pieces.in_line() == next((begin for begin, _ in taken if begin not in done), start + missing)
+    assert pieces.in_line() == start + missing
+
+
+def test_nothing_is_begun_after_a_failure_and_the_first_one_counts() -> None:
+    pieces, first = Pieces(0, 10 * PIECE_MIN_BYTES, 1), TransferError("the first")
+    assert pieces.take() is not None
+    pieces.failed(first)
+    pieces.failed(TransferError("the second"))
+    assert pieces.take() is None
+    assert pieces.error is first
+
+
+@pytest.mark.parametrize("start", [0, 3, 10])
+def test_a_slice_fills_its_place_and_nothing_else(tmp_path: Path, start: int) -> None:
+    (tmp_path / "file").write_bytes(b"." * 10)
+    place = Slice(str(tmp_path / "file"), start)
+    try:
+        place.put(b"ab")
+        os.write(place.fd, b"c")  # as the kernel does it
+        place.took(1)
+    finally:
+        os.close(place.fd)
+    assert place.size == 3
+    assert (tmp_path / "file").read_bytes() == (b"." * start + b"abc").ljust(10, b".")
+
+
+def test_a_slice_follows_no_symlink(tmp_path: Path) -> None:
+    (tmp_path / "file").symlink_to(tmp_path / "other")
+    (tmp_path / "other").touch()
+    with pytest.raises(OSError, match="symbolic"):
+        Slice(str(tmp_path / "file"), 0)
+
+
+# ---------------------------------------------------------------------------------------------------------------- gains
+
+
+def flow(gains: Gains, clock: Clock, bytes_per_s: float, seconds: float, origin: str = HOST) -> None:
+    """Let so much come from a host."""
+    for _ in range(round(seconds / 0.01)):
+        clock.now += 0.01
+        gains.took(origin, round(bytes_per_s * 0.01))
+
+
+def a_trial(gains: Gains, clock: Clock, several: float, one: float = 10 * MB) -> bool:
+    """Whether the servers' rate over `several` connections, after one over one, is found to gain."""
+    flow(gains, clock, one, 1.0)
+    assert gains.may_split(HOST), "it is to be tried"
+    flow(gains, clock, several, ranges.TRIAL_S + 0.01)
+    return gains.go_on(HOST)
+
+
+@pytest.mark.parametrize(("several", "gain"), [(9 * MB, False), (11 * MB, False), (14 * MB, True), (40 * MB, True)])
+def test_several_connections_are_kept_where_they_bring_a_quarter_more_and_that_is_remembered(
+    clock: Clock, several: float, gain: bool
+) -> None:
+    gains = Gains(clock=clock)
+    assert a_trial(gains, clock, several) is gain
+    assert gains.may_split(HOST) is gain
+    clock.now += ranges.REMEMBERED_S - 1
+    assert gains.may_split(HOST) is gain
+    assert gains.go_on(HOST) is gain
+
+
+@pytest.mark.parametrize(("several", "gain"), [(11 * MB, False), (14 * MB, True)])
+def test_a_transfer_that_has_just_begun_is_measured_from_its_first_bytes(
+    clock: Clock, several: float, gain: bool
+) -> None:
+    gains = Gains(clock=clock)
+    flow(gains, clock, 10 * MB, ranges.LOOK_S + 0.02)
+    assert gains.may_split(HOST)
+    clock.now += 0.2  # new connections are made meanwhile
+    flow(gains, clock, several, ranges.TRIAL_S - 0.1)
+    assert gains.go_on(HOST) is gain
+
+
+@pytest.mark.parametrize("several", [9 * MB, 40 * MB])
+def test_after_a_while_it_is_tried_again(clock: Clock, several: float) -> None:
+    gains = Gains(clock=clock)
+    a_trial(gains, clock, several)
+    clock.now += ranges.REMEMBERED_S
+    assert a_trial(gains, clock, 40 * MB)
+    clock.now += ranges.REMEMBERED_S
+    assert not a_trial(gains, clock, 9 * MB)
+
+
+def test_nothing_is_decided_before_the_trial_has_lasted(clock: Clock) -> None:
+    gains = Gains(clock=clock)
+    flow(gains, clock, 10 * MB, 1.0)
+    assert gains.may_split(HOST)
+    clock.now += ranges.TRIAL_S * 0.9
+    assert gains.go_on(HOST), "though nothing has come"
+
+
+def test_files_that_begin_together_share_a_trial(clock: Clock) -> None:
+    gains = Gains(clock=clock)
+    flow(gains, clock, 10 * MB, 1.0)
+    assert gains.may_split(HOST)
+    flow(gains, clock, 40 * MB, ranges.TRIAL_S / 2)
+    assert gains.may_split(HOST)
+    flow(gains, clock, 40 * MB, ranges.TRIAL_S + 0.01)
+    assert gains.go_on(HOST), "measured against what came over one connection, not over the first file's four"
+
+
+def test_a_trial_that_nobody_ended_is_begun_afresh(clock: Clock) -> None:
+    gains = Gains(clock=clock)
+    flow(gains, clock, 40 * MB, 1.0)
+    assert gains.may_split(HOST)
+    clock.now += 4 * ranges.TRIAL_S + 1
+    assert a_trial(gains, clock, 20 * MB), "twice as much as by then"
+
+
+def test_a_server_whose_pieces_do_not_fit_is_left_alone_for_a_while(clock: Clock) -> None:
+    gains = Gains(clock=clock)
+    assert a_trial(gains, clock, 40 * MB)
+    gains.do_not_fit(HOST)
+    assert not gains.may_split(HOST)
+    assert not gains.go_on(HOST)
+    clock.now += ranges.REMEMBERED_S + 1
+    assert gains.may_split(HOST)
+
+
+def test_a_trial_that_breaks_has_gained_nothing_but_one_that_gained_is_not_forgotten(clock: Clock) -> None:
+    gains = Gains(clock=clock)
+    assert gains.may_split(HOST)
+    gains.broke(HOST)
+    assert not gains.may_split(HOST)
+    clock.now += ranges.REMEMBERED_S + 1
+    assert a_trial(gains, clock, 40 * MB)
+    gains.broke(HOST)
+    assert gains.may_split(HOST)
+
+
+def test_one_server_says_nothing_of_another(clock: Clock) -> None:
+    gains = Gains(clock=clock)
+    gains.do_not_fit(HOST)
+    assert gains.may_split("http://other")
+    flow(gains, clock, 100 * MB, 1.0, "http://other")
+    assert not gains.may_split(HOST)
+    assert not gains.go_on(HOST)
+
+
+def test_no_more_than_so_many_servers_are_remembered(clock: Clock) -> None:
+    gains = Gains(clock=clock)
+    for number in range(ranges.MANY_ORIGINS + 10):
+        gains.do_not_fit(f"http://{number}")
+    assert len(gains._origins) == ranges.MANY_ORIGINS
+    assert not gains.may_split(f"http://{ranges.MANY_ORIGINS + 9}")
+    assert gains.may_split("http://0"), "forgotten"
+
+
+# ----------------------------------------------------------------------------------------------------------------- pace
+
+
+def test_a_connection_is_slow_where_less_came_than_a_disk_takes(clock: Clock) -> None:
+    pace = Pace(clock=clock)
+    clock.now += 10
+    assert not pace.is_slow(1000), "the first bytes: before them the server was thinking"
+    clock.now += ranges.LOOK_S / 2
+    assert not pace.is_slow(1001), "too soon to tell"
+    clock.now += ranges.LOOK_S
+    assert pace.is_slow(MB)
+    clock.now += ranges.LOOK_S
+    assert not pace.is_slow(MB + round(ranges.SLOW_BYTES_PER_S * ranges.LOOK_S) + 1)
+    clock.now += ranges.LOOK_S
+    assert pace.is_slow(MB + round(ranges.SLOW_BYTES_PER_S * ranges.LOOK_S) + 2), "it is the last look that counts"
+
+
+# -------------------------------------------------------------------------------------------------------------- helpers
+
+
+def helping() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "fsdm-range"]
+
+
+@dataclass
+class Crowd:
+    """Work that waits until it is let go, and counts who does it."""
+
+    here: list[str] = field(default_factory=list)
+    gate: threading.Event = field(default_factory=threading.Event)
+
+    def work(self) -> None:
+        self.here.append(threading.current_thread().name)
+        assert self.gate.wait(PATIENCE_S)
+
+
+def test_there_are_so_many_helpers_over_all_files_and_no_more(request: pytest.FixtureRequest) -> None:
+    helpers, crowd = Helpers(4, 5), Crowd()
+    request.addfinalizer(crowd.gate.set)
+    files = [
+        InThread(lambda: helpers.fetch_pieces(Pieces(0, 1, 1), crowd.work, crowd.work)),
+        InThread(lambda: helpers.fetch_pieces(Pieces(0, 1, 1), crowd.work, crowd.work)),
+        InThread(lambda: helpers.fetch_pieces(Pieces(0, 1, 1), crowd.work, crowd.work)),
+    ]
+    eventually(lambda: len(crowd.here) == 3 + 5, "all are at work")
+    assert len(helping()) == 5
+    crowd.gate.set()
+    assert [file.join() for file in files] == [None] * 3
+    assert helping() == []
+    again = Crowd()
+    file = InThread(lambda: helpers.fetch_pieces(Pieces(0, 1, 1), again.work, again.work))
+    eventually(lambda: len(again.here) == 4, "their places are free again")
+    again.gate.set()
+    assert file.join() is None
+
+
+def test_a_file_for_which_there_is_no_helper_comes_over_one_connection() -> None:
+    crowd = Crowd()
+    crowd.gate.set()
+    Helpers(4, 0).fetch_pieces(Pieces(0, 1, 1), crowd.work, crowd.work)
+    assert len(crowd.here) == 1
+
+
+def test_where_no_more_threads_can_be_started_those_that_are_there_do_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    helpers, crowd, left, start = Helpers(4, 3), Crowd(), [1], threading.Thread.start
+    crowd.gate.set()
+
+    def refuse(thread: threading.Thread) -> None:
+        if not left.pop() if left else True:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        helpers.fetch_pieces(Pieces(0, 1, 1), crowd.work, crowd.work)
+    assert len(crowd.here) == 2
+    after = Crowd()
+    file = InThread(lambda: helpers.fetch_pieces(Pieces(0, 1, 1), after.work, after.work))
+    eventually(lambda: len(after.here) == 4, "no place was lost")
+    after.gate.set()
+    assert file.join() is None
+
+
+@pytest.mark.parametrize("kind", [TransferError, StoppedError, OSError, KeyError])
+def test_what_a_helper_raises_ends_the_others_and_is_raised_when_all_have_ended(kind: type[Exception]) -> None:
+    pieces, first = Pieces(0, 100 * PIECE_MIN_BYTES, 1), kind("of a helper")
+    failed, others = threading.Event(), []
+
+    def help_out() -> None:
+        if not failed.is_set():
+            pieces.failed(first)
+            failed.set()
+        raise TransferError("a later one")
+
+    def work() -> None:
+        assert failed.wait(PATIENCE_S)
+        others.append(pieces.take())
+
+    with pytest.raises(kind, match="of a helper"):
+        Helpers(4, 3).fetch_pieces(pieces, work, help_out)
+    assert others == [None]
+    assert helping() == []
+
+
+def test_a_thread_that_is_interrupted_lets_its_helpers_begin_nothing_more() -> None:
+    pieces, begun = Pieces(0, 100 * PIECE_MIN_BYTES, 1), threading.Event()
+    taken: list[Piece | None] = []
+
+    def help_out() -> None:
+        begun.set()
+        eventually(lambda: pieces.error, "it has been interrupted")
+        taken.append(pieces.take())
+
+    def work() -> None:
+        assert begun.wait(PATIENCE_S)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Helpers(2, 1).fetch_pieces(pieces, work, help_out)
+    assert taken == [None]
+    assert helping() == []
+
+
+# ------------------------------------------------------------------------------------------------------ whole transfers
+
+SIZE = 900_000
+SLOW_AT = 100_000
+PIECE = 40_000
+NEW = content("a large file", SIZE)
+DIGEST = blake3(NEW).hexdigest()
+SHA256 = hashlib.sha256(NEW).hexdigest()
+ORDINARY_ROAD = "splice"
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """Files of some hundred kB are large here, a trial does not end, and a transfer that broke ends its attempt."""
+    if "part" not in request.fixturenames:
+        return
+    monkeypatch.setattr(ranges, "LOOK_S", 0.005)
+    monkeypatch.setattr(ranges, "PIECE_MIN_BYTES", PIECE)
+    monkeypatch.setattr(ranges, "PIECE_MAX_BYTES", PIECE)
+    monkeypatch.setattr(ranges, "TRIAL_S", 1e9)
+    monkeypatch.setattr(fetcher_module, "LEAST_BYTES", PIECE)
+    monkeypatch.setattr(fetcher_module, "WORTH_BYTES", 1 << 40)
+    monkeypatch.setattr(body, "SMALL_BYTES", 0)
+
+
+@pytest.fixture
+def part(tmp_path: Path) -> Part:
+    return Part(str(tmp_path / "file"))
+
+
+@pytest.fixture
+def fetcher() -> HttpFetcher:
+    return HttpFetcher()
+
+
+@pytest.fixture
+def url(source: Source) -> str:
+    source.fault("/file", drip_at=SLOW_AT)
+    return source.put("/file", NEW)
+
+
+def fetch(fetcher: HttpFetcher, url: str, part: Part, stop: Stop | None = None, **known: Any) -> FileEntry:
+    return fetcher.fetch(FileSource(url=url, **known), part, FileSystem(), stop or Stop())
+
+
+def is_new(part: Part, entry: object) -> bool:
+    with open(part.path, "rb") as file:
+        return file.read() == NEW and (getattr(entry, "size", entry), getattr(entry, "blake3", entry)) == (SIZE, DIGEST)
+
+
+def asked(source: Source, path: str = "/file") -> list[str]:
+    """The Range of each request, or ""."""
+    return [head.get("Range", "") for head in source.heads.get(path, [])]
+
+
+def pieces_asked(source: Source) -> list[Piece]:
+    """The ranges with an end that were asked for, in the file's order."""
+    spans = [span.removeprefix("bytes=").split("-") for span in asked(source)]
+    return sorted((int(start), int(last) + 1) for start, last in filter(lambda s: len(s) == 2 and s[1], spans))
+
+
+def without_an_end(source: Source, path: str = "/file") -> list[str]:
+    return [span for span in asked(source, path) if not span or span.endswith("-")]
+
+
+def open_files(path: str) -> int:
+    """How many descriptors of this process are of a file."""
+    count = 0
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            count += os.readlink(f"/proc/self/fd/{fd}") == path
+        except FileNotFoundError:
+            continue
+    return count
+
+
+@pytest.fixture(params=["splice", "readinto", "readinto over TLS", "stream"])
+def on_a_road(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Source]:
+    """A source whose bodies come by one of the roads."""
+    tls = None
+    if "TLS" in request.param:
+        certificate = a_certificate(tmp_path)
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", f"{certificate}.crt")
+        tls = serving_with(certificate)
+    monkeypatch.setattr(body, "SMALL_BYTES", 0 if request.param == "splice" else 1 << 40)
+    if request.param == "stream":  # which looks once a block has come
+        monkeypatch.setattr(body, "BLOCK_BYTES", 4096)
+        monkeypatch.setattr("fsdm.transfer.fetcher.pour", lambda raw, *args, **kw: body.pour(Opaque(raw), *args, **kw))  # type: ignore[arg-type]
+    with Source(tls) as source:
+        yield source
+
+
+@pytest.mark.parametrize("known", [{}, {"sha256": SHA256}, {"blake3": DIGEST, "size": SIZE}])
+def test_a_slow_file_comes_over_several_connections_by_whatever_road(
+    on_a_road: Source, fetcher: HttpFetcher, part: Part, known: dict[str, Any]
+) -> None:
+    source, together = on_a_road, threading.Barrier(PER_FILE, timeout=PATIENCE_S)
+    first = iter(range(PER_FILE))
+
+    def piece(start: int, end: int) -> None:
+        if next(first, None) is not None:
+            together.wait()
+
+    source.fault("/file", drip_at=SLOW_AT, piece=piece)
+    entry = fetch(fetcher, source.put("/file", NEW), part, **known)
+    assert is_new(part, entry)
+    assert entry.sha256 == known.get("sha256")
+    taken = pieces_asked(source)
+    assert asked(source)[0] == ""
+    assert len(taken) == len(asked(source)) - 1
+    assert taken[0][0] > 0, "what had come before is kept"
+    assert [start for start, _ in taken[1:]] == [end for _, end in taken[:-1]]
+    assert taken[-1][1] == SIZE
+    assert helping() == []
+    assert open_files(part.path) == 0
+
+
+def test_the_connections_of_the_helpers_end_with_them(
+    source: Source, url: str, fetcher: HttpFetcher, part: Part
+) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    assert is_new(part, fetch(fetcher, url, part))
+    eventually(lambda: len(os.listdir("/proc/self/fd")) <= before + 4, "this thread's one is kept, and its pipe")
+
+
+def test_what_an_earlier_attempt_left_is_gone_on_with_in_pieces(
+    source: Source, url: str, fetcher: HttpFetcher, part: Part
+) -> None:
+    source.fault("/file", cut_at=SLOW_AT)
+    with pytest.raises(TransferError):
+        fetch(HttpFetcher(per_file=1), url, part)  # a busy machine looks like a slow server
+    source.fault("/file", drip_at=SLOW_AT)
+    assert is_new(part, fetch(fetcher, url, part))
+    assert asked(source)[1] == f"bytes={SLOW_AT}-"
+    assert pieces_asked(source)[0][0] > SLOW_AT
+
+
+@pytest.mark.parametrize("known", [{}, {"sha256": SHA256}])
+def test_a_piece_is_of_the_version_that_is_here_where_the_server_says_which(
+    source: Source, url: str, fetcher: HttpFetcher, part: Part, known: dict[str, Any]
+) -> None:
+    assert is_new(part, fetch(fetcher, url, part, **known))
+    assert {head.get("If-Range") for head in source.heads["/file"]} == {None, source.heads["/file"][-1]["If-Range"]}
+
+
+# ------------------------------------------------------------------------------------------------------ where it is not
+
+
+@pytest.mark.parametrize(
+    ("how", "fault", "known"),
+    [
+        ({}, {"headers": {"Accept-Ranges": "none"}}, {"sha256": SHA256}),
+        ({}, {"headers": {"Accept-Ranges": ""}}, {}),
+        ({}, {"headers": {"ETag": ""}}, {}),  # nothing says of which version a piece would be
+        ({}, {"headers": {"ETag": 'W/"weak"'}}, {"size": SIZE}),
+        ({}, {"no_length": True}, {}),  # nobody knows how much is missing
+        ({"per_file": 1}, {}, {}),
+        ({"bytes_per_s": 1e12}, {}, {}),
+    ],
+)
+def test_a_slow_file_comes_over_one_connection_where_there_is_a_reason(
+    source: Source, url: str, part: Part, how: dict[str, Any], fault: dict[str, Any], known: dict[str, Any]
+) -> None:
+    source.fault("/file", drip_at=SLOW_AT, drips=30, **fault)
+    assert is_new(part, fetch(HttpFetcher(**how), url, part, **known))
+    assert asked(source) == [""]
+
+
+@pytest.mark.parametrize("fault", [{"headers": {"ETag": ""}}, {"headers": {"ETag": 'W/"weak"'}}])
+def test_a_digest_in_the_want_is_as_good_as_a_validator(
+    source: Source, url: str, fetcher: HttpFetcher, part: Part, fault: dict[str, Any]
+) -> None:
+    source.fault("/file", drip_at=SLOW_AT, **fault)
+    assert is_new(part, fetch(fetcher, url, part, sha256=SHA256))
+    assert pieces_asked(source)
+
+
+def test_too_little_is_missing_to_be_worth_it(
+    source: Source, url: str, fetcher: HttpFetcher, part: Part, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert LEAST_BYTES == 2 << 20
+    monkeypatch.setattr(fetcher_module, "LEAST_BYTES", SIZE - SLOW_AT + 1)
+    monkeypatch.setattr(ranges.Pace, "is_slow", lambda _, size: size > SLOW_AT)  # not before, on a busy machine
+    source.fault("/file", drip_at=SLOW_AT, drips=30)
+    assert is_new(part, fetch(fetcher, url, part))
+    assert asked(source) == [""]
+
+
+def test_a_server_that_gives_no_more_over_several_connections_gets_no_helpers_any_more(
+    source: Source, url: str, fetcher: HttpFetcher, part: Part, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ranges, "TRIAL_S", 0.0)
+    monkeypatch.setattr(ranges, "GAIN", float("inf"))
+    assert is_new(part, fetch(fetcher, url, part))
+    assert pieces_asked(source)[-1][1] == SIZE, "this thread has brought the rest"
+    assert not fetcher.gains.may_split(origin_of(url))
+    source.fault("/other", drip_at=SLOW_AT, drips=30)
+    fetch(fetcher, source.put("/other", NEW), Part(part.path + "2"))
+    assert asked(source, "/other") == [""]
+
+
+# ----------------------------------------------------------------------------------------------- pieces that do not fit
+
+MISFITS: dict[str, dict[str, Any]] = {
+    "all of another version": {"headers": {"ETag": '"other"'}},
+    "a part of another version": {"headers": {"etag": '"other"'}},  # beside the right one
+    "of another total": {"headers": {"Content-Range": f"bytes {{start}}-{{last}}/{SIZE + 1}"}},
+    "of an unknown total": {"headers": {"Content-Range": "bytes {start}-{last}/*"}},
+    "from elsewhere": {"headers": {"Content-Range": f"bytes 0-{PIECE - 1}/{SIZE}"}},
+    "shorter than asked": {"headers": {"Content-Range": f"bytes {{start}}-{{start}}/{SIZE}", "Content-Length": "1"}},
+    "of another length than its range": {"headers": {"Content-Length": "1"}},
+    "without a range": {"headers": {"Content-Range": ""}},
+    "all of it": {"no_ranges": True},
+    "416": {"ranged": (416, {"Content-Range": f"bytes */{SIZE}"})},
+    "chunked and shorter": {"chunked": b"short"},
+    "chunked and longer": {"chunked": bytes(2 * PIECE)},
+    "chunked and empty": {"chunked": b""},
+}
+
+
+def misfit(name: str) -> Callable[[int, int], Fault | None]:
+    """The second piece and all after it are not what was asked for."""
+    seen = threading.Event()
+
+    def piece(start: int, end: int) -> Fault | None:
+        if not seen.is_set():
+            seen.set()
+            return None
+        how = MISFITS[name]
+        known = {name: str(value).format(start=start, last=end - 1) for name, value in how.get("headers", {}).items()}
+        return Fault(**{**how, "headers": known})
+
+    return piece
+
+
+@pytest.mark.parametrize("name", MISFITS)
+def test_a_piece_that_does_not_fit_has_the_file_fetched_afresh_over_one_connection(
+    source: Source, url: str, fetcher: HttpFetcher, part: Part, name: str
+) -> None:
+    source.fault("/file", drip_at=SLOW_AT, drips=60, piece=misfit(name))
+    assert is_new(part, fetch(fetcher, url, part))
+    assert without_an_end(source) == ["", ""]
+    assert asked(source)[-1] == "", "and it is not tried again"
+    assert helping() == []
+    assert open_files(part.path) == 0
+    source.fault("/other", drip_at=SLOW_AT, drips=30)
+    fetch(fetcher, source.put("/other", NEW), Part(part.path + "2"))
+    assert asked(source, "/other") == [""], "this server is not trusted with pieces for a while"
+
+
+def test_a_file_is_not_begun_afresh_again_and_again_though_it_is_forgotten_that_pieces_do_not_fit(
+    source: Source, url: str, fetcher: HttpFetcher, part: Part, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ranges, "REMEMBERED_S", 0.0)
+    source.fault("/file", drip_at=SLOW_AT, drips=60, piece=misfit("all of it"))
+    assert is_new(part, fetch(fetcher, url, part))
+    assert without_an_end(source) == ["", ""]
+
+
+def test_pieces_that_do_not_add_up_to_the_digest_are_fetched_afresh_once_over_one_connection(
+    source: Source, url: str, fetcher: HttpFetcher, part: Part
+) -> None:
+    source.fault("/file", drip_at=SLOW_AT, drips=60, piece=lambda start, end: Fault(chunked=bytes(end - start)))
+    assert is_new(part, fetch(fetcher, url, part, sha256=SHA256))
+    assert without_an_end(source) == ["", ""]
+    assert asked(source)[-1] == "", "for its ranges may be what is wrong"
+
+
+# --------------------------------------------------------------------------------------------------- pieces that break
+
+HOLE = 400_000
+BREAKS: dict[str, dict[str, Any]] = {
+    "busy": {"status": 503},
+    "cut": {"cut_at": PIECE // 2},
+    "cut before a byte": {"cut_at": 0},
+    "silent": {"stall_at": PIECE // 2},
+}
+
+
+def breaking(name: str) -> Callable[[int, int], Fault | None]:
+    """The piece with the byte HOLE breaks; the others come."""
+    return lambda start, end: Fault(**BREAKS[name]) if start <= HOLE < end else None
+
+
+def line_ends(source: Source) -> int:
+    """Where the piece with the byte HOLE begins."""
+    return next(start for start, end in pieces_asked(source) if start <= HOLE < end)
+
+
+@pytest.mark.parametrize("known", [{}, {"sha256": SHA256}])
+@pytest.mark.parametrize("name", BREAKS)
+def test_where_a_piece_breaks_what_is_in_line_is_kept_and_gone_on_with(
+    source: Source, url: str, part: Part, name: str, known: dict[str, Any]
+) -> None:
+    fetcher = HttpFetcher(idle_timeout_s=0.2)
+    source.fault("/file", drip_at=SLOW_AT, piece=breaking(name))
+    with pytest.raises(TransferError) as caught:
+        fetch(fetcher, url, part, **known)
+    assert caught.value.transient
+    assert helping() == []
+    assert open_files(part.path) == 0
+    here = os.path.getsize(part.path)
+    assert here == line_ends(source), "the pieces before the hole, and nothing behind it"
+    with open(part.path, "rb") as file:
+        assert file.read() == NEW[:here]
+    assert part.record is not None
+    assert (part.record.size, part.record.blake3, part.record.holes) == (here, blake3(NEW[:here]).hexdigest(), False)
+    del source.faults["/file"]
+    assert is_new(part, fetch(HttpFetcher(), url, part, **known))
+    assert without_an_end(source)[-1] == f"bytes={here}-"
+
+
+def test_where_a_piece_breaks_after_some_have_come_the_rest_is_asked_for_at_once(
+    source: Source, url: str, fetcher: HttpFetcher, part: Part, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetcher_module, "WORTH_BYTES", 1000)
+    source.fault("/file", drip_at=SLOW_AT, drips=60, piece=breaking("cut"))
+    assert is_new(part, fetch(fetcher, url, part))
+    goes_on = f"bytes={line_ends(source)}-"
+    assert without_an_end(source) == ["", goes_on]
+    assert asked(source)[-1] == goes_on, "over one connection: the trial has failed"
+
+
+def test_a_piece_that_is_refused_until_later_is_not_asked_for_at_once(
+    source: Source, url: str, fetcher: HttpFetcher, part: Part, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetcher_module, "WORTH_BYTES", 1000)
+    source.faults["/file"].piece = lambda start, end: Fault(status=503, headers={"Retry-After": "60"})
+    with pytest.raises(TransferError) as caught:
+        fetch(fetcher, url, part)
+    assert caught.value.retry_after_s == 60
+    assert without_an_end(source) == [""]
+
+
+def test_a_disk_that_refuses_a_piece_is_no_fault_of_the_transfer(
+    source: Source, url: str, fetcher: HttpFetcher, part: Part, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: Slice, *args: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Slice, "__init__", refuse)
+    with pytest.raises(OSError, match="No space left"):
+        fetch(fetcher, url, part)
+    assert helping() == []
+    assert open_files(part.path) == 0
+
+
+# ------------------------------------------------------------------------------------------------------- stops, crashes
+
+
+@pytest.fixture
+def held() -> Iterator[list[Fault]]:
+    """What stalls, until the test has ended."""
+    held: list[Fault] = []
+    yield held
+    for fault in held:
+        fault.gate.set()
+
+
+def stalling(held: list[Fault]) -> Fault:
+    held.append(Fault(stall_at=PIECE // 2))
+    return held[-1]
+
+
+def test_a_stop_ends_all_connections_of_a_file_at_once(
+    source: Source, url: str, fetcher: HttpFetcher, part: Part, held: list[Fault]
+) -> None:
+    stop = Stop()
+    source.faults["/file"].piece = lambda start, end: stalling(held)
+    transfer = InThread(lambda: fetch(fetcher, url, part, stop))
+    eventually(lambda: sum(fault.stalled.is_set() for fault in held) == PER_FILE, "all four wait")
+    stop.set()
+    assert isinstance(transfer.join(), StoppedError)
+    assert helping() == []
+    assert open_files(part.path) == 0
+    here = os.path.getsize(part.path)
+    assert here == pieces_asked(source)[0][0]
+    assert fetcher.gains.may_split(origin_of(url)), "it says nothing of the server"
+    del source.faults["/file"]
+    assert is_new(part, fetch(fetcher, url, part))
+    assert without_an_end(source)[-1] == f"bytes={here}-"
+
+
+@pytest.mark.parametrize("checkpoint", [PIECE, 1 << 40])
+@pytest.mark.parametrize("known", [{}, {"sha256": SHA256}])
+def test_after_a_crash_amid_pieces_only_what_the_record_proves_is_taken_over(
+    source: Source,
+    url: str,
+    fetcher: HttpFetcher,
+    part: Part,
+    held: list[Fault],
+    monkeypatch: pytest.MonkeyPatch,
+    checkpoint: int,
+    known: dict[str, Any],
+) -> None:
+    monkeypatch.setattr(transfer, "RECORD_BYTES", 1)
+    monkeypatch.setattr(transfer, "CHECKPOINT_BYTES", checkpoint)
+    saved, stop = list[PartRecord | None](), Stop()
+    source.faults["/file"].piece = lambda start, end: stalling(held) if start <= HOLE < end else None
+    part.save = lambda: saved.append(part.record)
+    running = InThread(lambda: fetch(fetcher, url, part, stop, **known))
+    eventually(lambda: held and held[0].stalled.is_set(), "there is a hole")
+    eventually(lambda: os.path.getsize(part.path) == SIZE, "and what is behind it has come")
+    after = Part(shutil.copy(part.path, part.path + ".crashed"), saved[-1], same_boot=True)
+    stop.set()
+    assert isinstance(running.join(), StoppedError)
+    assert after.record is not None
+    assert after.record.holes
+    here = after.record.size
+    begun = pieces_asked(source)[0][0]
+    assert begun <= here <= (line_ends(source) if checkpoint == PIECE else begun)
+    assert after.record.blake3 == blake3(NEW[: after.record.size]).hexdigest()
+    with open(after.path, "rb") as file:
+        there = file.read()
+    assert len(there) == SIZE
+    assert there != NEW, "there is a hole"
+    del source.faults["/file"]
+    assert is_new(after, fetch(HttpFetcher(), url, after, **known))
+    assert without_an_end(source)[-1] == f"bytes={here}-"
+
+
+def test_how_far_the_pieces_are_in_line_is_written_down_now_and_then(
+    source: Source, url: str, fetcher: HttpFetcher, part: Part, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfer, "RECORD_BYTES", 1)
+    monkeypatch.setattr(transfer, "CHECKPOINT_BYTES", 3 * PIECE)
+    saved: list[PartRecord | None] = []
+    part.save = lambda: saved.append(part.record)
+    assert is_new(part, fetch(fetcher, url, part))
+    amid = [record for record in saved if record is not None and record.holes]
+    assert amid[0].size == pieces_asked(source)[0][0], "before the first piece"
+    assert len(amid) >= 2
+    assert all(record.blake3 == blake3(NEW[: record.size]).hexdigest() for record in amid)
+    assert part.record is not None
+    assert (part.record.holes, part.record.complete) == (False, True)
+
+
+def test_a_host_that_stalls_pieces_is_told_of(source: Source, url: str, part: Part) -> None:
+    source.faults["/file"].piece = lambda start, end: Fault(stall_at=0)
+    with pytest.raises(HostError, match="not a byte"):
+        fetch(HttpFetcher(idle_timeout_s=0.2), url, part)

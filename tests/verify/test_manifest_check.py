@@ -1,0 +1,206 @@
+"""The audit: every kind of damage is found, by names and sizes; a delete is none."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from fsdm.model.layout import Layout, Place
+from fsdm.store import flock as locks
+from fsdm.store.catalog import Catalog
+from fsdm.store.json_files import read_manifest
+from fsdm.store.refs import Refs
+from fsdm.verify import manifest_check as audit
+from fsdm.verify.manifest_check import Audit, damage
+from tests.support.chunks import an_id, put_chunk, touch_delete
+from tests.support.locks import can_lock
+from tests.support.waiting import PATIENCE_S
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+
+class Audited:
+    """An audit, and what it tells."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.suspects: list[Place] = []
+        self.rang: list[str] = []
+        self.catalog = Catalog(layout, own=True)
+        self.catalog.refresh()
+        self.audit = Audit(layout, self.catalog, suspect=self.suspects.append, ring=self.rang.append)
+
+
+@pytest.fixture(autouse=True)
+def _no_descriptor_is_left() -> Iterator[None]:
+    before, fds = set(locks._descriptors), len(os.listdir("/proc/self/fd"))
+    yield
+    assert locks._descriptors == before
+    assert len(os.listdir("/proc/self/fd")) <= fds  # the collector may close one of an earlier test
+
+
+def _truncate(path: str) -> None:
+    os.truncate(f"{path}/data/blocks.parquet", 99)
+
+
+def _grow(path: str) -> None:
+    os.truncate(f"{path}/data/blocks.parquet", 101)
+
+
+def _remove_file(path: str) -> None:
+    os.unlink(f"{path}/data/blocks.parquet")
+
+
+def _remove_data(path: str) -> None:
+    shutil.rmtree(f"{path}/data")
+
+
+def _link_elsewhere(path: str) -> None:
+    os.rename(f"{path}/data/blocks.parquet", f"{path}/elsewhere")
+    os.symlink("../elsewhere", f"{path}/data/blocks.parquet")
+
+
+def _write_ready(text: str) -> Callable[[str], None]:
+    def write(path: str) -> None:
+        with open(f"{path}/READY", "w") as file:
+            file.write(text)
+
+    return write
+
+
+def _link_ready(path: str) -> None:
+    os.rename(f"{path}/READY", f"{path}/elsewhere")
+    os.symlink("elsewhere", f"{path}/READY")
+
+
+def _ready_is_a_fifo(path: str) -> None:
+    os.unlink(f"{path}/READY")
+    os.mkfifo(f"{path}/READY")
+
+
+DAMAGE = [
+    pytest.param(_truncate, "has 99 bytes, READY says 100", id="truncated"),
+    pytest.param(_grow, "has 101 bytes, READY says 100", id="grown"),
+    pytest.param(_remove_file, "data/blocks.parquet is missing", id="file missing"),
+    pytest.param(_remove_data, "is missing", id="data missing"),
+    pytest.param(_link_elsewhere, "data/blocks.parquet", id="file is a symlink"),
+    pytest.param(_write_ready(""), "not a manifest", id="READY empty"),
+    pytest.param(_write_ready("{}"), "not a manifest", id="READY says nothing"),
+    pytest.param(_write_ready("\0" * 4096), "not a manifest", id="READY of zeros"),
+    pytest.param(_link_ready, "not a manifest", id="READY a symlink"),
+    pytest.param(_ready_is_a_fifo, "not a manifest", id="READY a FIFO"),
+]
+
+
+def test_a_chunk_that_agrees_with_its_manifest_is_not_damaged(layout: Layout) -> None:
+    place = put_chunk(layout, files={"a": b"", "b": b"1" * 5000})
+    assert damage(layout, place) is None
+
+
+@pytest.mark.parametrize(("harm", "why"), DAMAGE)
+def test_damage_is_found_and_told(layout: Layout, harm: Callable[[str], None], why: str) -> None:
+    place, sound = put_chunk(layout), put_chunk(layout, start=50, end=60)
+    harm(layout.path(place))
+    assert why in str(damage(layout, place))
+    audited = Audited(layout)
+    for each in (place, sound):
+        audited.audit.look(each)
+    assert audited.suspects == [place]
+    assert audited.rang == []
+
+
+@pytest.mark.parametrize("changes", [{"chunk_id": "e" * 64}, {"dataset": "e" * 64}, {"start": 1}, {"end": 11}])
+def test_a_manifest_that_speaks_of_another_chunk_is_damage(layout: Layout, changes: dict[str, object]) -> None:
+    chunk_id = an_id()
+    other = put_chunk(layout, **{"chunk_id": chunk_id, **changes})  # type: ignore[arg-type]
+    place = Place.of("d" * 64, range(10), chunk_id)
+    os.makedirs(layout.dataset(place.dataset_id), exist_ok=True)
+    os.rename(layout.path(other), layout.path(place))
+    assert "READY speaks of" in str(damage(layout, place))
+    assert other.name in str(damage(layout, place))
+
+
+def test_a_manifest_may_say_more_than_this_version_knows(layout: Layout) -> None:
+    place = put_chunk(layout)
+    path = f"{layout.path(place)}/READY"
+    with open(path) as file:
+        text = file.read()
+    _write_ready(text.replace("{", '{"later": [1], ', 1))(layout.path(place))
+    assert damage(layout, place) is None
+
+
+def test_there_is_no_manifest_where_there_is_no_directory(layout: Layout) -> None:
+    place = put_chunk(layout)
+    assert read_manifest(layout.path(place)) is not None
+    assert read_manifest(f"{layout.path(place)}/data") is None
+    assert read_manifest(layout.format_file) is None
+    assert read_manifest(f"{layout.root}/none") is None
+
+
+def test_a_directory_without_ready_rings_and_is_no_suspect(layout: Layout) -> None:
+    place = put_chunk(layout)
+    audited = Audited(layout)
+    os.unlink(f"{layout.path(place)}/READY")
+    audited.audit.look(place)
+    assert (audited.suspects, audited.rang) == ([], [place.chunk_id])
+
+
+def test_a_chunk_that_is_being_deleted_is_not_taken_for_damaged(layout: Layout, data_dir: Path) -> None:
+    place = put_chunk(layout)
+    audited = Audited(layout)
+    _truncate(layout.path(place))
+    touch_delete(data_dir, place.chunk_id)
+    audited.audit.look(place)
+    assert (audited.suspects, audited.rang) == ([], [])
+
+
+def test_a_chunk_is_held_while_it_is_looked_at_so_that_it_cannot_leave(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, could_leave = put_chunk(layout), []
+
+    def look(layout: Layout, place: Place) -> None:
+        could_leave.append(can_lock(layout.path(place)))
+
+    monkeypatch.setattr(audit, "damage", look)
+    Audited(layout).audit.look(place)
+    assert could_leave == [False]
+    assert can_lock(layout.path(place))
+
+
+def test_an_audit_walks_over_everything_in_its_own_thread_and_stops(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    places = [put_chunk(layout, start=start, end=start + 10) for start in (0, 10, 20)]
+    _truncate(layout.path(places[2]))
+    audited, found = Audited(layout), threading.Event()
+    audited.audit._suspect = lambda place: (audited.suspects.append(place), found.set())  # type: ignore[assignment]
+
+    def look(layout: Layout, place: Place) -> str | None:
+        if place == places[0]:
+            raise OSError(5, "Input/output error")
+        return damage(layout, place)
+
+    monkeypatch.setattr(audit, "damage", look)
+    audited.audit.start()
+    assert found.wait(PATIENCE_S)
+    audited.audit.stop()
+    assert audited.suspects == [places[2]]
+    assert layout.path(places[0]) in caplog.text, "one that cannot be read holds up no other"
+
+
+def test_an_audit_that_was_never_started_can_be_stopped(layout: Layout) -> None:
+    Audited(layout).audit.stop()
+
+
+def test_an_audit_does_not_disturb_a_ref(layout: Layout) -> None:
+    place = put_chunk(layout)
+    with Refs(layout).take(place) as ref:  # type: ignore[union-attr]
+        Audited(layout).audit.look(place)
+        assert not ref.closed
+        assert not can_lock(layout.path(place))

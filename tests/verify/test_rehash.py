@@ -1,0 +1,277 @@
+"""Re-hashing: every kind of damage is found and named, whatever else is there is left as it was, at the pace given."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import hashlib
+import json
+import mmap
+import os
+import shutil
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from fsdm.concurrency.rate_limit import BURST_S, Rate
+from fsdm.model.errors import StoppedError
+from fsdm.verify import rehash as module
+from fsdm.verify.rehash import BLOCK_BYTES, Pace, Rehash, Wrong, is_leaving, rehash
+from tests.support.chunks import content, flip, put_chunk
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fsdm.model.layout import Layout, Place
+
+NO_CAP = Rate(None)
+
+
+def wrong(layout: Layout, place: Place, **pace: Any) -> list[str]:
+    """What is found, as it is told."""
+    return [str(each) for each in rehash(layout.path(place), place, Pace(NO_CAP, **pace))]
+
+
+@pytest.fixture
+def place(layout: Layout) -> Place:
+    return put_chunk(layout, files={"a": content("a", 3 * BLOCK_BYTES + 7), "b": content("b", 100), "empty": b""})
+
+
+@pytest.fixture
+def data(layout: Layout, place: Place) -> str:
+    return f"{layout.path(place)}/data"
+
+
+def test_what_is_as_ready_says_is_right(layout: Layout, place: Place) -> None:
+    assert wrong(layout, place) == []
+
+
+@pytest.mark.parametrize("at", [0, BLOCK_BYTES - 1, BLOCK_BYTES, 3 * BLOCK_BYTES + 6])
+def test_one_flipped_bit_is_found_wherever_it_is(layout: Layout, place: Place, data: str, at: int) -> None:
+    flip(f"{data}/a", at)
+    (told,) = wrong(layout, place)
+    assert told.startswith("data/a ")
+    assert "blake3" in told
+
+
+def test_a_sha256_that_ready_has_is_compared_as_well(layout: Layout, place: Place, data: str) -> None:
+    ready = f"{layout.path(place)}/READY"
+    with open(ready) as file:
+        document = json.load(file)
+    document["files"]["b"]["sha256"] = hashlib.sha256(content("b", 100)).hexdigest()
+    with open(ready, "w") as file:
+        json.dump(document, file)
+    assert wrong(layout, place) == []
+    document["files"]["b"]["sha256"] = "0" * 64
+    with open(ready, "w") as file:
+        json.dump(document, file)
+    (told,) = wrong(layout, place)
+    assert told.startswith("data/b ")
+    assert "sha256" in told
+
+
+def _link(path: str) -> None:
+    elsewhere = os.path.join(os.path.dirname(os.path.dirname(path)), "elsewhere")
+    os.rename(path, elsewhere)
+    os.symlink(elsewhere, path)
+
+
+def _fifo(path: str) -> None:
+    os.unlink(path)
+    os.mkfifo(path)
+
+
+def _directory(path: str) -> None:
+    os.unlink(path)
+    os.mkdir(path)
+
+
+@pytest.mark.parametrize(
+    ("harm", "why"),
+    [
+        (os.unlink, "data/b is missing"),
+        (lambda path: os.truncate(path, 99), "data/b has 99 bytes, READY says 100"),
+        (lambda path: os.truncate(path, 101), "data/b has 101 bytes, READY says 100"),
+        (_link, "data/b is not a file"),
+        (_fifo, "data/b is not a file"),
+        (_directory, "data/b is not a file"),
+    ],
+)
+def test_a_file_that_is_none_or_of_another_size_is_named(
+    layout: Layout, place: Place, data: str, harm: Callable[[str], None], why: str
+) -> None:
+    harm(f"{data}/b")
+    assert wrong(layout, place) == [why]
+
+
+def test_a_file_that_ready_does_not_name_is_wrong_for_a_query_engine_would_read_it(
+    layout: Layout, place: Place, data: str
+) -> None:
+    with open(f"{data}/c.parquet", "w"):
+        pass
+    assert wrong(layout, place) == ["data/c.parquet is not in READY"]
+
+
+def test_all_that_is_wrong_is_told(layout: Layout, place: Place, data: str) -> None:
+    flip(f"{data}/a")
+    os.unlink(f"{data}/b")
+    assert [each.split()[0] for each in wrong(layout, place)] == ["data/b", "data/a"]
+
+
+def test_a_ready_or_a_directory_of_files_that_is_none_is_told(layout: Layout, place: Place, data: str) -> None:
+    shutil.rmtree(data)
+    assert wrong(layout, place) == ["data is missing, or is no directory"]
+    os.symlink(layout.root, data)
+    assert wrong(layout, place) == ["data is missing, or is no directory"]
+    with open(f"{layout.path(place)}/READY", "w"):
+        pass
+    assert wrong(layout, place) == ["READY is not a manifest"]
+
+
+def test_a_ready_of_another_chunk_is_told(layout: Layout, place: Place) -> None:
+    other = put_chunk(layout, start=50, end=60)
+    os.replace(f"{layout.path(other)}/READY", f"{layout.path(place)}/READY")
+    (told,) = wrong(layout, place)
+    assert told.startswith("READY speaks of ")
+
+
+@pytest.mark.parametrize("code", sorted(module.UNREADABLE))
+def test_what_the_disk_cannot_read_is_damage(
+    layout: Layout, place: Place, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def fail(fd: int, buffers: list[memoryview], offset: int, flags: int = 0) -> int:
+        if offset >= BLOCK_BYTES:
+            raise OSError(code, os.strerror(code))
+        return preadv(fd, buffers, offset, flags)
+
+    preadv = os.preadv
+    monkeypatch.setattr(module.os, "preadv", fail)
+    assert wrong(layout, place) == [f"data/a cannot be read: {os.strerror(code)}"]
+
+
+def test_what_this_process_may_not_read_is_no_damage(
+    layout: Layout, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(fd: int, buffers: list[memoryview], offset: int, flags: int = 0) -> int:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(module.os, "preadv", refuse)
+    with pytest.raises(PermissionError):
+        wrong(layout, place)
+
+
+def test_a_file_that_ends_while_it_is_read_is_wrong(layout: Layout, place: Place, data: str) -> None:
+    told = wrong(layout, place, progress=lambda count: os.truncate(f"{data}/a", BLOCK_BYTES))
+    assert told == [f"data/a ends after {BLOCK_BYTES} bytes of {3 * BLOCK_BYTES + 7}"]
+
+
+def test_every_byte_is_told_of_and_it_is_asked_before_each_block_whether_to_go_on(layout: Layout, place: Place) -> None:
+    read: list[int] = []
+
+    def check() -> None:
+        if len(read) == 2:
+            raise StoppedError("enough")
+
+    assert wrong(layout, place, progress=read.append) == []
+    assert sum(read) == 3 * BLOCK_BYTES + 107
+    read.clear()
+    with pytest.raises(StoppedError):
+        wrong(layout, place, progress=read.append, check=check)
+    assert len(read) == 2
+
+
+def test_files_are_read_in_several_threads_at_once(
+    layout: Layout, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meet, found = threading.Barrier(2, timeout=20), list[Wrong | None]()
+    with Rehash(layout.path(place), place, Pace(NO_CAP, check=lambda: (meet.wait(), None)[1])) as files:
+        assert files.size_bytes == 3 * BLOCK_BYTES + 107
+        monkeypatch.setattr(module, "BLOCK_BYTES", 4 * BLOCK_BYTES)  # each file is one block
+        monkeypatch.setattr(module, "_buffer", lambda: memoryview(bytearray(4 * BLOCK_BYTES)))
+        threads = [threading.Thread(target=lambda name=name: found.append(files.file(name))) for name in ("a", "b")]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert found == [None, None]
+
+
+def test_no_more_is_read_than_the_rate_allows(layout: Layout, place: Place) -> None:
+    now, cap = [0.0], 1_000_000.0
+    rate = Rate(cap, clock=lambda: now[0])
+
+    def wait(seconds: float) -> None:
+        assert 0 < seconds <= module.WAIT_S
+        now[0] += seconds
+
+    assert rehash(layout.path(place), place, Pace(rate, wait=wait)) == []
+    size = 3 * BLOCK_BYTES + 107
+    assert size / cap - BURST_S <= now[0] <= size / cap + 0.1
+
+
+def test_while_it_waits_for_its_rate_it_can_be_stopped(layout: Layout, place: Place) -> None:
+    waits: list[float] = []
+
+    def check() -> None:
+        if len(waits) == 3:
+            raise StoppedError("enough")
+
+    with pytest.raises(StoppedError):
+        rehash(layout.path(place), place, Pace(Rate(1.0, clock=lambda: 0.0), check=check, wait=waits.append))
+
+
+def _resident(path: str) -> int:
+    """How many pages of a file are in the page cache: mincore(2), which reads none of them in."""
+    size = os.path.getsize(path)
+    with open(path, "r+b") as file, mmap.mmap(file.fileno(), size) as pages:
+        vector = (ctypes.c_ubyte * -(-size // mmap.PAGESIZE))()
+        address = ctypes.addressof(ctypes.c_char.from_buffer(pages))
+        assert ctypes.CDLL(None, use_errno=True).mincore(ctypes.c_void_p(address), ctypes.c_size_t(size), vector) == 0
+        return sum(page & 1 for page in vector)
+
+
+def _forget(path: str) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    os.fsync(fd)
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    os.close(fd)
+
+
+def test_the_page_cache_is_left_as_it_was(layout: Layout, place: Place, data: str) -> None:
+    _forget(f"{data}/a")
+    if _resident(f"{data}/a") != 0:
+        pytest.skip("this file system keeps all in its page cache")
+    assert wrong(layout, place) == []
+    assert _resident(f"{data}/a") == 0, "what was not there is not there now"
+    with open(f"{data}/a", "rb") as file:
+        file.read()
+    before = _resident(f"{data}/a")
+    assert before == -(-(3 * BLOCK_BYTES + 7) // mmap.PAGESIZE)
+    assert wrong(layout, place) == []
+    assert _resident(f"{data}/a") == before, "what readers have there stays there"
+
+
+def test_a_chunk_that_is_deleted_or_out_of_service_is_leaving(layout: Layout, place: Place) -> None:
+    assert not is_leaving(layout, place)
+    with open(layout.delete_marker(place.chunk_id), "w"):
+        pass
+    assert is_leaving(layout, place)
+    os.unlink(layout.delete_marker(place.chunk_id))
+    os.unlink(f"{layout.path(place)}/READY")
+    assert is_leaving(layout, place)
+
+
+def test_no_descriptor_is_left(layout: Layout, place: Place, data: str) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    flip(f"{data}/a")
+    wrong(layout, place)
+    with pytest.raises(StoppedError):
+        wrong(layout, place, check=_stop)
+    shutil.rmtree(data)
+    wrong(layout, place)
+    assert len(os.listdir("/proc/self/fd")) <= before
+
+
+def _stop() -> None:
+    raise StoppedError("stopped")

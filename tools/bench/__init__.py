@@ -1,0 +1,1 @@
+"""The benchmarks: the figures that are promised, beside the peers."""

@@ -1,0 +1,335 @@
+"""The contenders of `tools.bench transfers`, the server that they all load from, and how a run is measured.
+
+A contender brings the files of a job into an empty directory; what has to follow for the same result (a sync, openssl)
+belongs to its run. Each peer has the settings that were the best for it here. A peer's time is its process from start
+to end; the requests loop tells its own, without Python's start.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import select
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from fsdm import DataChunk
+from fsdm.model.layout import Layout
+from fsdm.store.data_dir import make_layout
+from fsdm.store.filesystem import FileSystem
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+RUN_MAX_S: Final = 150.0
+LOOK_EVERY_MS: Final = 5  # at a running child's memory
+WORKERS: Final = Path(__file__).with_name("workers.py")
+SPLICE_C: Final = Path(__file__).with_name("splice.c")
+DATASET: Final = hashlib.sha256(b"transfers").hexdigest()
+
+Step = list[list[str]]  # commands that run beside each other
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What is to be brought: the files `names` from the server's root, into the new directory `target`."""
+
+    port: int
+    names: tuple[str, ...]
+    size_bytes: int  # of each
+    files: int  # so many of them are a chunk
+    target: Path
+    scratch: Path  # lists and logs
+    durable: bool = False
+    sha256: tuple[str, ...] = ()  # of each file, where they are to be checked
+    ranges: bool = False  # each connection is slow: use several for a file
+    connections: int = 8  # of fsdm, and its jobs
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def total_bytes(self) -> int:
+        return len(self.names) * self.size_bytes
+
+    def note(self, name: str, lines: Sequence[str]) -> str:
+        """The path of a new file with these lines."""
+        path = self.scratch / name
+        path.write_text("".join(f"{line}\n" for line in lines))
+        return str(path)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What one run took: seconds, CPU seconds of the contender's processes, its greatest memory."""
+
+    wall_s: float
+    cpu_s: float
+    peak_mib: float
+
+
+# -------------------------------------------------------------------------------------------------------- how it is run
+
+
+def run(steps: Sequence[Step], log: Path) -> Sample:
+    """Run the steps one after the other, and measure them together."""
+    began, cpu_s, peak_mib = time.monotonic(), 0.0, 0.0
+    for step in steps:
+        with log.open("ab") as out:
+            children = [subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out) for command in step]
+        try:
+            for child in children:
+                used_s, memory_mib = _wait(child, began + RUN_MAX_S)
+                cpu_s, peak_mib = cpu_s + used_s, max(peak_mib, memory_mib)
+        finally:
+            for child in children:
+                _end(child)
+    return Sample(time.monotonic() - began, cpu_s, peak_mib)
+
+
+def _wait(child: subprocess.Popen[bytes], deadline: float) -> tuple[float, float]:
+    """CPU seconds and peak memory in MiB of a child, which ends well and in time.
+
+    Its memory is looked at while it runs: ru_maxrss begins with what its parent had (getrusage(2)).
+    """
+    peak_kib = 0
+    poll = select.poll()
+    ended = os.pidfd_open(child.pid)
+    try:
+        poll.register(ended, select.POLLIN)
+        while not poll.poll(LOOK_EVERY_MS):
+            peak_kib = max(peak_kib, _peak_kib(child.pid))
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{child.args!s:.80}: not within {RUN_MAX_S:g} s")
+        _, status, used = os.wait4(child.pid, 0)
+    finally:
+        os.close(ended)
+    child.returncode = os.waitstatus_to_exitcode(status)
+    if child.returncode != 0:
+        raise RuntimeError(f"{child.args!s:.80}: exit status {child.returncode}")
+    return used.ru_utime + used.ru_stime, peak_kib / 1024
+
+
+def _peak_kib(pid: int) -> int:
+    with suppress(OSError, StopIteration):
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
+    return 0  # it ended just now
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    if child.returncode is None:
+        child.kill()
+        child.wait()
+
+
+# ------------------------------------------------------------------------------------------------------ the contenders
+
+
+def curl(job: Job) -> Step:
+    pairs = [f'url = "{job.url}/{name}"\noutput = "{job.target}/{name}"' for name in job.names]
+    return [["curl", "-q", "-sf", "--parallel", "--parallel-max", "8", "-K", job.note("curl", pairs)]]
+
+
+def wget2(job: Job) -> Step:
+    urls = job.note("urls", [f"{job.url}/{name}" for name in job.names])
+    return [["wget2", "--no-config", "-q", "--max-threads=4", "-P", str(job.target), "-i", urls]]
+
+
+def rclone(job: Job) -> Step:
+    names = job.note("names", job.names)
+    streams = ["--transfers", "8", "--multi-thread-streams", "8", "--multi-thread-cutoff", "1M"]
+    how = streams if job.ranges else ["--transfers", "4", "--multi-thread-streams", "0"]
+    source = ["--config", "", ":http:", "--http-url", f"{job.url}/", "--files-from", names, "--no-traverse"]
+    return [["rclone", "copy", *source, str(job.target), "--no-check-dest", "--checkers", "16", *how]]
+
+
+def aria2c(job: Job, *, checked: bool = False) -> Step:
+    lines = [f"{job.url}/{name}\n  out={name}" for name in job.names]
+    if checked:
+        lines = [f"{line}\n  checksum=sha-256={digest}" for line, digest in zip(lines, job.sha256, strict=True)]
+    how = ["-j8", "-x4", "-s4", "-k1M"] if job.ranges else ["-j4"]
+    listed = ["-i", job.note("aria2c", lines), "-d", str(job.target)]
+    return [["aria2c", "--no-conf", "-q", "--file-allocation=none", *how, *listed]]
+
+
+def openssl(job: Job) -> Step:
+    """On both cores, half of the files each."""
+    paths = [f"{job.target}/{name}" for name in job.names]
+    return [["openssl", "dgst", "-sha256", *half] for half in (paths[::2], paths[1::2]) if half]
+
+
+def rclone_sums(job: Job) -> Step:
+    sums = [f"{digest}  {name}" for name, digest in zip(job.names, job.sha256, strict=True)]
+    return [["rclone", "checksum", "sha256", "--config", "", job.note("sums", sums), str(job.target)]]
+
+
+def sync(job: Job) -> Step:
+    return [["sync", "-f", str(job.target)]]
+
+
+def after(job: Job) -> list[Step]:
+    """What a peer that only transfers is to be followed by."""
+    return [openssl(job)] * bool(job.sha256) + [sync(job)] * job.durable
+
+
+def peer(step: Callable[[Job], Step]) -> Callable[[Job], Sample]:
+    """A command that only transfers, with what has to follow."""
+
+    def bring(job: Job) -> Sample:
+        return run([step(job), *after(job)], job.scratch / "log")
+
+    return bring
+
+
+def worker(name: str, job: Job) -> Step:
+    arguments = [name, str(job.port), str(job.target), "4", job.note("paths", job.names)]
+    return [[sys.executable, str(WORKERS), *arguments]]
+
+
+def plain_requests(job: Job) -> Sample:
+    """The loop's own times, plus those of what follows."""
+    log = job.scratch / "requests"
+    log.write_bytes(b"")
+    run([worker("requests", job)], log)
+    inner = Sample(**json.loads(log.read_text().splitlines()[-1]))
+    rest = run(after(job), job.scratch / "log")
+    return Sample(inner.wall_s + rest.wall_s, inner.cpu_s + rest.cpu_s, max(inner.peak_mib, rest.peak_mib))
+
+
+@functools.cache
+def splice_program(directory: Path) -> str | None:
+    """The C loop, compiled; None where there is no compiler."""
+    program = str(directory / "splice")
+    compiler = shutil.which("cc")
+    if compiler is None:
+        return None
+    subprocess.run([compiler, "-O2", "-pthread", "-o", program, str(SPLICE_C)], check=True, capture_output=True)
+    return program
+
+
+def splice(job: Job) -> Step:
+    """This machine's own limit: a loop that only moves the bytes."""
+    program = splice_program(job.scratch)
+    if program is None:
+        return worker("splice", job)
+    return [[program, str(job.port), str(job.target), "4", job.note("paths", job.names)]]
+
+
+def wants(job: Job) -> list[DataChunk]:
+    """The job's files, as chunks."""
+    chunks = []
+    for first in range(0, len(job.names), job.files):
+        files: dict[str, Mapping[str, object]] = {}
+        for at in range(first, min(first + job.files, len(job.names))):
+            digest = {"sha256": job.sha256[at]} if job.sha256 else {}
+            files[job.names[at]] = {"url": f"{job.url}/{job.names[at]}", "size": job.size_bytes, **digest}
+        chunk_id = hashlib.sha256(b"%d" % first).hexdigest()
+        chunks.append(DataChunk(id=chunk_id, dataset_id=DATASET, block_range=range(first, first + 1), files=files))
+    return chunks
+
+
+def fsdm(job: Job, digest: str = "digest") -> Sample:
+    """From the first want's rename to the last chunk's publishing, by a reconciler that is up."""
+    layout, chunks = Layout(job.target), wants(job)
+    make_layout(layout, FileSystem())
+    for chunk in chunks:
+        Path(f"{layout.want}/.{chunk.id}").write_bytes(chunk.to_json())
+    durability = "chunk" if job.durable else "none"
+    connections = str(job.connections)
+    how = [connections, connections, durability, digest, str(len(chunks))]
+    command = [sys.executable, str(WORKERS), "fsdm", str(job.target), *how]
+    with (
+        (job.scratch / "log").open("ab") as log,
+        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log) as child,
+    ):
+        try:
+            assert child.stdout is not None
+            if child.stdout.readline() != b"ready\n":
+                raise RuntimeError("the reconciler does not start")
+            began = time.monotonic()
+            for chunk in chunks:
+                os.rename(f"{layout.want}/.{chunk.id}", layout.want_marker(chunk.id))
+            said = json.loads(child.stdout.readline() or b"{}")
+        finally:
+            _end_gently(child)
+    if "ended" not in said:
+        raise RuntimeError((job.scratch / "log").read_text()[-300:])
+    return Sample(said["ended"] - began, said["cpu_s"], said["peak_mib"])
+
+
+def _end_gently(child: subprocess.Popen[bytes]) -> None:
+    try:
+        child.wait(10 if sys.exc_info()[0] is None else 0.1)
+    except subprocess.TimeoutExpired:
+        child.kill()
+
+
+CONTENDERS: Final[dict[str, Callable[[Job], Sample]]] = {
+    "fsdm": fsdm,
+    "fsdm bare": lambda job: fsdm(job, "bare"),
+    "splice": peer(splice),
+    "wget2": peer(wget2),
+    "curl": peer(curl),
+    "rclone": peer(rclone),
+    "requests": plain_requests,
+    "aria2c": peer(aria2c),
+    "rclone checksum": lambda job: run([rclone(job), rclone_sums(job)], job.scratch / "log"),
+    "aria2c checksum": lambda job: run([aria2c(job, checked=True)], job.scratch / "log"),
+}
+NEEDS_NOTHING: Final = frozenset({"fsdm", "splice", "requests"})
+
+
+# ----------------------------------------------------------------------------------------------------------- the server
+
+NGINX: Final = """
+{user}
+worker_processes 2;
+pid {base}/nginx.pid;
+error_log {base}/error.log;
+events {{ worker_connections 1024; }}
+http {{
+  access_log off; sendfile on; tcp_nopush on; keepalive_requests 1000000; root {base}/files;
+  client_body_temp_path {base}/body; proxy_temp_path {base}/proxy; fastcgi_temp_path {base}/fastcgi;
+  uwsgi_temp_path {base}/uwsgi; scgi_temp_path {base}/scgi;
+  server {{ listen 127.0.0.1:{full} reuseport; }}
+  server {{ listen 127.0.0.1:{slow} reuseport; limit_rate 20m; }}
+}}
+"""
+
+
+@contextmanager
+def server(base: Path) -> Iterator[tuple[int, int]]:
+    """nginx, serving `base`/files: the port at full speed, and the one that gives each connection 20 MB/s."""
+    (base / "files").mkdir()
+    full, slow = _free_ports(2)
+    config = base / "nginx.conf"
+    user = "user root;" if os.geteuid() == 0 else ""
+    config.write_text(NGINX.format(user=user, base=base, full=full, slow=slow))
+    command = ["nginx", "-e", str(base / "error.log"), "-p", str(base), "-c", str(config)]
+    try:
+        subprocess.run(command, check=True, capture_output=True)
+        yield full, slow
+    finally:
+        subprocess.run([*command, "-s", "stop"], check=False, capture_output=True)
+        deadline = time.monotonic() + 5
+        while (base / "nginx.pid").exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports: list[int] = [sock.getsockname()[1] for sock in sockets]
+    for sock in sockets:
+        sock.close()
+    return ports

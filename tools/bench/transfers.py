@@ -1,0 +1,370 @@
+"""Measures fsdm's transfers beside others that move the same bytes from the same server on this machine.
+
+    python -m tools.bench transfers [--quick] [--runs N] [--only CASE …] [--contenders NAME …] [--json FILE|-]
+
+The contenders take turns, run by run, each into a fresh directory, on a disk that has been synced; figures are medians.
+A peer that took more than twice as long as the fastest sits out the other runs, and a case ends when its time is over,
+but not before its third run: so `runs` differ. A durable peer is followed by `sync -f DIRECTORY` (syncfs), one that
+does not check by openssl over half of the files on each of two cores. fsdm computes and records a BLAKE3 of each file;
+"fsdm bare" is the same with that taken out by the benchmark, for it has no such mode. Where nothing is durable, fsdm
+runs with `--durability none`. Its time is from the first want's rename to the last chunk's publishing, in a reconciler
+that is up but has not fetched anything yet. A large job's files are removed after each run, small ones at the end (see
+`bench`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from tools.bench.peers import CONTENDERS, NEEDS_NOTHING, Job, Sample, server
+from tools.bench.report import Figure, aligned, table, tell
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator
+
+MEMORY: Final = Path("/dev/shm")
+MB: Final = 1_000_000
+SITS_OUT: Final = 2.0  # times the fastest
+ALL: Final = ("fsdm", "splice", "wget2", "curl", "rclone", "requests", "aria2c")
+BARE: Final = ("fsdm bare", *ALL)
+CHECKED: Final = ("fsdm", "wget2", "curl", "rclone", "rclone checksum", "aria2c checksum")
+PEERS: Final = ("wget2", "curl", "rclone", "requests", "aria2c")
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """fsdm's wall time (or its CPU, or its memory) must not exceed `at_most` times that of the best of `against`."""
+
+    what: str
+    at_most: float
+    against: tuple[str, ...] = PEERS
+    measure: str = "wall_s"
+    of: str = "fsdm"
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One job for all contenders: chunks × files × bytes each, where to, and with what guarantees."""
+
+    how: str
+    chunks: int
+    files: int
+    size_bytes: int
+    goals: tuple[Goal, ...] = ()
+    contenders: tuple[str, ...] = ALL
+    memory: bool = False
+    durable: bool = False
+    sha256: bool = False
+    limited: bool = False
+    connections: int = 8
+    seconds: float = 30.0  # no further run begins then, after the third
+
+    def smaller(self) -> Case:
+        """A tenth of the bytes."""
+        if self.chunks >= 100:
+            return replace(self, chunks=self.chunks // 10)
+        return replace(self, size_bytes=self.size_bytes // 10)
+
+    @property
+    def what(self) -> str:
+        size = f"{self.size_bytes // MB} MB" if self.size_bytes >= MB else f"{self.size_bytes // 1000} kB"
+        return f"{self.chunks} × {self.files} × {size} {self.how}"
+
+
+def _goal(what: str, at_most: float, *against: str, measure: str = "wall_s", of: str = "fsdm") -> Goal:
+    return Goal(what, at_most, against or PEERS, measure, of)
+
+
+LEANEST: Final = _goal("CPU a GB without a digest, against the leanest peer", 1.0, measure="cpu_s", of="fsdm bare")
+CASES: Final = {
+    "large": Case(
+        "on disk",
+        *(10, 4, 50 * MB),
+        goals=(
+            _goal("no digest, against the fastest peer", 0.75, of="fsdm bare"),
+            _goal("BLAKE3 in every READY, against the fastest peer, which checks nothing", 1.0),
+            LEANEST,
+        ),
+        contenders=BARE,
+    ),
+    "memory": Case(
+        "in memory",
+        *(10, 4, 50 * MB),
+        goals=(
+            _goal("no digest, against the splice loop", 1.2, "splice", of="fsdm bare"),
+            _goal("BLAKE3 in every READY, against the fastest peer", 1.0),
+            LEANEST,
+        ),
+        contenders=BARE,
+        memory=True,
+    ),
+    "durable": Case(
+        "on disk, durable",
+        *(10, 4, 50 * MB),
+        goals=(_goal("against the fastest peer, then sync -f", 0.6),),
+        durable=True,
+        seconds=40.0,
+    ),
+    "sha256": Case(
+        "on disk, sha256 given",
+        *(5, 4, 50 * MB),
+        goals=(
+            _goal("against the fastest peer, then openssl on both cores", 0.95, "wget2", "curl", "rclone"),
+            _goal("against rclone with its own check", 0.5, "rclone checksum"),
+            _goal("against aria2c checksum=", 0.2, "aria2c checksum"),
+        ),
+        contenders=CHECKED,
+        sha256=True,
+    ),
+    "small": Case(
+        "on disk",
+        *(200, 5, MB // 5),
+        goals=(_goal("against rclone", 1.0, "rclone"), _goal("against curl", 1.4, "curl")),
+        seconds=20.0,
+    ),
+    "small-durable": Case("on disk, durable", *(200, 5, MB // 5), durable=True, seconds=20.0),
+    "one": Case("on disk", *(1, 1, 200 * MB), goals=(_goal("against the fastest peer", 1.0),), seconds=15.0),
+    "limited": Case(
+        "on disk, 20 MB/s a connection",
+        *(2, 4, 25 * MB),
+        goals=(_goal("against the fastest peer with its best settings", 1.0),),
+        contenders=("fsdm", "wget2", "curl", "rclone", "aria2c"),
+        limited=True,
+        seconds=20.0,
+    ),
+    "sixteen": Case(
+        "on disk, 16 transfers",
+        *(4, 4, 50 * MB),
+        goals=(_goal("peak memory", 100.0, measure="peak_mib"),),
+        contenders=("fsdm",),
+        connections=16,
+        seconds=10.0,
+    ),
+}
+
+
+@dataclass(slots=True)
+class Race:
+    """One case, its jobs' common part, and the samples of each contender."""
+
+    case: Case
+    site: Path  # the jobs' targets are made below it
+    scratch: Path
+    port: int
+    names: tuple[str, ...]
+    sums: tuple[str, ...]
+    samples: dict[str, list[Sample]] = field(default_factory=dict)
+    errors: dict[str, str] = field(default_factory=dict)
+
+    def run(self, contenders: list[str], runs: int) -> None:
+        """Let them take turns."""
+        deadline = time.monotonic() + self.case.seconds
+        for number in range(runs):
+            if number >= 3 and time.monotonic() > deadline:
+                return
+            for name in contenders:
+                if name not in self.errors and (number == 0 or "fsdm" in name or not self._sits_out(name)):
+                    self._once(name, Path(tempfile.mkdtemp(dir=self.site)))
+
+    def best(self, name: str) -> float:
+        return min(sample.wall_s for sample in self.samples[name])
+
+    def median(self, name: str, measure: str) -> float:
+        values: list[float] = [getattr(sample, measure) for sample in self.samples[name]]
+        return statistics.median(values)
+
+    def _sits_out(self, name: str) -> bool:
+        return self.best(name) > SITS_OUT * min(self.best(other) for other in self.samples if other != "splice")
+
+    def _once(self, name: str, target: Path) -> None:
+        subprocess.run(["sync", "-f", str(target)], check=True)
+        case = self.case
+        job = Job(
+            port=self.port,
+            names=self.names,
+            size_bytes=case.size_bytes,
+            files=case.files,
+            target=target,
+            scratch=self.scratch,
+            durable=case.durable,
+            sha256=self.sums,
+            ranges=case.limited,
+            connections=case.connections,
+        )
+        try:
+            sample = CONTENDERS[name](job)
+            _check(job)
+            self.samples.setdefault(name, []).append(sample)
+        except Exception as e:  # one that fails must not take the others' figures with it
+            self.errors[name] = f"{type(e).__name__}: {e}"
+        if len(self.names) <= 100:
+            remove(target)
+
+
+def _check(job: Job) -> None:
+    """See that all bytes came."""
+    found = {path.name: path.stat().st_size for path in job.target.rglob("*") if path.name in set(job.names)}
+    if found != dict.fromkeys(job.names, job.size_bytes):
+        raise RuntimeError(f"{len(found)} of {len(job.names)} files came, {sum(found.values())} bytes")
+
+
+def remove(directory: Path) -> None:
+    """Remove the files below it, several at once: some disks take a millisecond for each freed block."""
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(os.unlink, (path for path in directory.rglob("*") if not path.is_dir())))
+    shutil.rmtree(directory)
+
+
+# ------------------------------------------------------------------------------------------------------------ the bench
+
+
+def make_files(directory: Path, count: int, size_bytes: int) -> tuple[str, ...]:
+    """So many files of random bytes; their names."""
+    content = bytearray(os.urandom(size_bytes))
+    names = tuple(f"{number}.parquet" for number in range(count))
+    for name in names:
+        content[:16] = os.urandom(16)  # no two of them are the same
+        (directory / name).write_bytes(content)
+    return names
+
+
+def sums_of(directory: Path, names: tuple[str, ...]) -> tuple[str, ...]:
+    """The sha256 of each file."""
+    with ThreadPoolExecutor(2) as pool:
+        return tuple(pool.map(lambda name: hashlib.sha256((directory / name).read_bytes()).hexdigest(), names))
+
+
+@contextmanager
+def race(case: Case, disk: Path, memory: Path, ports: tuple[int, int]) -> Iterator[Race]:
+    """The case with its files on the server, which are removed afterwards."""
+    files = memory / "files"
+    names = make_files(files, case.chunks * case.files, case.size_bytes)
+    try:
+        sums = sums_of(files, names) if case.sha256 else ()
+        yield Race(case, memory if case.memory else disk, memory, ports[case.limited], names, sums)
+    finally:
+        for name in names:
+            (files / name).unlink()
+
+
+def present(contenders: list[str]) -> tuple[list[str], list[str]]:
+    """The contenders that are installed here, and the tools that are not."""
+    tools = sorted({name.split()[0] for name in contenders} - NEEDS_NOTHING)
+    missing = [tool for tool in tools if not shutil.which(tool)]
+    return [name for name in contenders if name.split()[0] not in missing], missing
+
+
+def rows_of(race: Race) -> list[tuple[str, ...]]:
+    """A line for each contender: medians, the best wall time, how many runs."""
+    gigabytes = len(race.names) * race.case.size_bytes / 1e9
+    return [
+        (
+            race.case.what,
+            name,
+            f"{race.median(name, 'wall_s'):.2f}",
+            f"{race.best(name):.2f}",
+            f"{race.median(name, 'cpu_s') / gigabytes:.2f}",
+            f"{max(sample.peak_mib for sample in samples):.0f}",
+            str(len(samples)),
+        )
+        for name, samples in sorted(race.samples.items(), key=lambda item: race.median(item[0], "wall_s"))
+    ]
+
+
+def figures_of(name: str, race: Race) -> Iterator[Figure]:
+    """Every contender's medians, without goals."""
+    gigabytes = len(race.names) * race.case.size_bytes / 1e9
+    for contender, samples in race.samples.items():
+        what, count = f"{race.case.what}: {contender}", len(samples)
+        yield Figure(name, f"{what}: wall", race.median(contender, "wall_s"), "s", count)
+        yield Figure(name, f"{what}: CPU", race.median(contender, "cpu_s") / gigabytes, "s/GB", count)
+        yield Figure(name, f"{what}: peak memory", max(sample.peak_mib for sample in samples), "MiB", count)
+
+
+def ratios_of(name: str, race: Race) -> Iterator[Figure]:
+    """fsdm against the best of those that each goal names, and that ran."""
+    for goal in race.case.goals:
+        if goal.of not in race.samples:
+            continue
+        count = len(race.samples[goal.of])
+        what = f"{race.case.what}: {goal.what}"
+        if goal.measure == "peak_mib":
+            peak = max(sample.peak_mib for sample in race.samples[goal.of])
+            yield Figure(name, what, peak, "MiB", count, goal.at_most)
+            continue
+        peers = [peer for peer in goal.against if peer in race.samples]
+        if peers:
+            best = min(peers, key=lambda peer: race.median(peer, goal.measure))
+            ratio = race.median(goal.of, goal.measure) / race.median(best, goal.measure)
+            shown = what if len(goal.against) == 1 else f"{what} ({best})"
+            yield Figure(name, shown, ratio, "times", count, goal.at_most)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What `tools.bench transfers` takes."""
+    tools = sorted({name.split()[0] for name in CONTENDERS})
+    parser.add_argument("--only", nargs="+", choices=CASES, default=list(CASES), metavar="CASE", help=", ".join(CASES))
+    parser.add_argument("--contenders", nargs="+", choices=tools, default=tools, metavar="NAME", help=", ".join(tools))
+    parser.add_argument("--runs", type=int, metavar="N", help="so many of each (default: 5, or 1 with --quick)")
+    parser.add_argument("--quick", action="store_true", help="a tenth of the bytes, and one run")
+    parser.add_argument("--dir", type=Path, help="the disk: below this directory (default: the system's temporary one)")
+    parser.add_argument("--memory", type=Path, default=MEMORY, help="a directory in memory (default: %(default)s)")
+    parser.add_argument("--json", metavar="FILE", help="write the figures there as JSON; - is stdout")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Measure, print. 0, or 1 where a figure could not be had; a missed goal is no error."""
+    if shutil.which("nginx") is None:
+        print("nginx is missing: it is what all contenders load from", file=sys.stderr)
+        return 1
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what was made is removed then, too
+    wanted = [name for name in CONTENDERS if name.split()[0] in args.contenders]
+    contenders, missing = present(wanted)
+    for tool in missing:
+        print(f"{tool} is missing: skipped", file=sys.stderr)
+    rows: list[tuple[str, ...]] = [("case", "contender", "wall s", "best", "CPU s/GB", "peak MiB", "runs")]
+    figures: list[Figure] = []
+    ratios: list[Figure] = []
+    errors: dict[str, str] = {}
+    with ExitStack() as stack:
+        disk = Path(stack.enter_context(_directory(args.dir)))
+        memory = Path(stack.enter_context(_directory(args.memory)))
+        ports = stack.enter_context(server(memory))
+        for name in args.only:
+            case = CASES[name].smaller() if args.quick else CASES[name]
+            began = time.monotonic()
+            runs = args.runs or (1 if args.quick else 5)
+            with race(case, disk, memory, ports) as running:
+                running.run([one for one in contenders if one in case.contenders], runs)
+            rows += rows_of(running)
+            figures += figures_of(name, running)
+            ratios += ratios_of(name, running)
+            errors |= {f"{name}: {contender}": error for contender, error in running.errors.items()}
+            print(f"{name}: {running.errors or 'done'} after {time.monotonic() - began:.1f} s", file=sys.stderr)
+    shown = [aligned(rows, "<<>>>>>"), table(ratios)] if ratios else [aligned(rows, "<<>>>>>")]
+    tell("\n\n".join(shown), [*figures, *ratios], errors, args)
+    return 1 if errors else 0
+
+
+@contextmanager
+def _directory(parent: Path | None) -> Iterator[str]:
+    """A directory of our own, whose removal is many files at once."""
+    path = tempfile.mkdtemp(dir=parent, prefix="fsdm-bench-")
+    try:
+        yield path
+    finally:
+        remove(Path(path))

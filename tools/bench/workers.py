@@ -1,0 +1,171 @@
+"""The contenders of `tools.bench transfers` that are Python, each a process of its own: fsdm, requests, a splice loop.
+
+    python tools/bench/workers.py fsdm DIR JOBS CONNECTIONS (chunk|none) (digest|bare) CHUNKS
+    python tools/bench/workers.py (requests|splice) PORT DIR THREADS LIST
+
+They print one JSON object: the wall time within (for fsdm the moment of the last READY), the CPU time, the peak memory.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import resource
+import sys
+import threading
+import time
+from collections import deque
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fsdm.model.events import Event
+    from fsdm.model.limits import Limits
+
+BLOCK: Final = 1 << 20
+PATIENCE_S: Final = 120.0
+
+
+def cpu_s() -> float:
+    """The CPU time of this process so far."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+def peak_mib() -> float:
+    """The most memory that this process has had (proc_pid_status(5))."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) / 1024
+
+
+def reconcile(data_dir: str, limits: Limits, chunks: int) -> None:
+    """Say `ready`, and the moment at which the last of so many chunks is available; a failure ends it."""
+    from fsdm import DataManager
+
+    left, ended, failures, mutex = [chunks], threading.Event(), list[str](), threading.Lock()
+
+    def on_event(event: Event) -> None:
+        with mutex:
+            if event.kind == "failed":
+                failures.append(str(event))
+            left[0] -= event.kind == "available"
+            if failures or left[0] == 0:
+                ended.set()
+
+    with DataManager(data_dir, limits=limits, on_event=on_event):
+        time.sleep(0.3)  # the first scan and the audit have passed then
+        before = cpu_s()
+        print("ready", flush=True)
+        in_time = ended.wait(PATIENCE_S)
+        now, used = time.monotonic(), cpu_s() - before
+        if failures or not in_time:
+            sys.exit(f"fsdm did not bring the chunks: {failures or f'not within {PATIENCE_S:g} s'}")
+        print(json.dumps({"ended": now, "cpu_s": used, "peak_mib": peak_mib()}), flush=True)
+
+
+def take_out_the_digest() -> None:
+    """fsdm has no mode without a digest; for the comparison with those that compute none, there is none from now on."""
+    from fsdm.transfer.sink import Sink
+
+    def catch_up(self: Sink) -> None:
+        self._hashed = self.size
+
+    setattr(Sink, "_catch_up", catch_up)  # noqa: B010 its name is private
+
+
+def race(threads: int, paths: list[str], make: Callable[[], Callable[[str], None]]) -> None:
+    """Bring all paths in so many threads, each with what `make` gives it."""
+    queue, errors = deque(paths), list[BaseException]()
+
+    def work() -> None:
+        try:
+            bring = make()
+            while queue:
+                bring(queue.popleft())
+        except IndexError:  # another thread took the last
+            return
+        except Exception as e:
+            errors.append(e)
+
+    began, before = time.monotonic(), cpu_s()
+    running = [threading.Thread(target=work) for _ in range(threads)]
+    for thread in running:
+        thread.start()
+    for thread in running:
+        thread.join()
+    if errors:
+        raise errors[0]
+    print(json.dumps({"wall_s": time.monotonic() - began, "cpu_s": cpu_s() - before, "peak_mib": peak_mib()}))
+
+
+def plain_requests(port: int, directory: str) -> Callable[[], Callable[[str], None]]:
+    """What everybody writes first, with blocks of a good size."""
+    import requests
+
+    def make() -> Callable[[str], None]:
+        session = requests.Session()
+
+        def bring(path: str) -> None:
+            with (
+                session.get(f"http://127.0.0.1:{port}/{path}", stream=True, timeout=30) as response,
+                open(f"{directory}/{path}", "xb") as file,
+            ):
+                response.raise_for_status()
+                file.writelines(response.iter_content(BLOCK))
+
+        return bring
+
+    return make
+
+
+def splice(port: int, directory: str) -> Callable[[], Callable[[str], None]]:
+    """The bytes moved by the kernel, where there is no C compiler."""
+
+    def make() -> Callable[[str], None]:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        reading, writing = os.pipe()
+
+        def bring(path: str) -> None:
+            connection.request("GET", f"/{path}")
+            response = connection.getresponse()
+            assert response.status == 200, path
+            left = int(response.headers["Content-Length"])
+            with open(f"{directory}/{path}", "xb", 0) as file:
+                left -= file.write(response.read1(BLOCK))
+                connection.sock.settimeout(None)
+                while left > 0:
+                    came = os.splice(connection.sock.fileno(), writing, min(left, BLOCK))
+                    assert came > 0, path
+                    left -= came
+                    while came > 0:
+                        came -= os.splice(reading, file.fileno(), came)
+            response.length = 0
+            response.close()
+
+        return bring
+
+    return make
+
+
+def main(argv: list[str]) -> None:
+    """Be the contender that is named."""
+    match argv:
+        case ["fsdm", data_dir, jobs, connections, ("none" | "chunk") as durability, digest, chunks]:
+            from fsdm.model.limits import Limits
+
+            if digest == "bare":
+                take_out_the_digest()
+            limits = Limits(jobs=int(jobs), connections=int(connections), durability=durability)
+            reconcile(data_dir, limits, int(chunks))
+        case [("requests" | "splice") as name, port, directory, threads, file]:
+            make = plain_requests if name == "requests" else splice
+            race(int(threads), Path(file).read_text().split(), make(int(port), directory))
+        case _:
+            sys.exit(__doc__)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

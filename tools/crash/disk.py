@@ -1,0 +1,313 @@
+"""What a power failure may leave of a directory, from the calls that changed it (the method of ALICE, OSDI '14).
+
+`Disk` follows the calls. What fsync has covered is there for good. Of the rest, any part may have reached the disk:
+
+- each change of a directory's entries (create, mkdir, rename, link, unlink, rmdir), in any order, each of them whole: a
+  rename moves its name or does not, and is there for good once both of its directories are fsynced;
+- of a file, its bytes as they were fsynced last, and of what was written since: all, nothing, the size without the
+  bytes (zeros), the first half, all but the first write (a hole), all but the last.
+
+So the fsync of a file does not bring its name, nor that of a directory its own. Modes and times are as they were last.
+
+Covered: all combinations, where there are no more than `bound` of them. Else: of the entries that are pending, all
+prefixes of their order, all single ones left out or alone, all pairs left out (if those are no more than `bound`), each
+of those with all bytes, with none, and with zeros; and the prefixes with each file by itself in each of its forms.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from itertools import combinations, product
+from math import comb, prod
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tools.crash.tap import Call
+
+JUDGED: Final = ".judged-"  # … INODE_MTIME_SIZE_ID: such a name says an inode's number
+
+
+@dataclass(eq=False, slots=True)
+class Node:
+    """A file or a directory; `fsynced` and `since` are a file's bytes, and the calls that came after."""
+
+    ino: int
+    is_dir: bool
+    mtime_ns: int = 0
+    fsynced: bytes = b""
+    since: list[tuple[int, Call]] = field(default_factory=list)
+    known: list[bytes] | None = None
+
+    def forms(self) -> list[bytes]:
+        """What may be in this file after a power failure; first what is in it now."""
+        if self.known is None:
+            self.known = self._forms()
+        return self.known
+
+    def _forms(self) -> list[bytes]:
+        calls = [call for _, call in self.since]
+        forms = [_written(self.fsynced, calls), self.fsynced]
+        if calls:
+            forms.append(_written(self.fsynced, calls, zeros=True))
+            forms.append(forms[0][: len(forms[0]) // 2])
+        if len(calls) > 1:
+            forms += [_written(self.fsynced, calls[1:]), _written(self.fsynced, calls[:-1])]
+        return list(dict.fromkeys(forms))
+
+
+def _written(data: bytes, calls: list[Call], *, zeros: bool = False) -> bytes:
+    content = bytearray(data)
+    for call in calls:
+        end = call.offset + len(call.data)
+        content.extend(bytes(max(end - len(content), 0)))
+        if call.kind == "truncate":
+            del content[call.offset :]
+        else:
+            content[call.offset : end] = bytes(len(call.data)) if zeros else call.data
+    return bytes(content)
+
+
+@dataclass(eq=False, slots=True)
+class Change:
+    """A change of directory entries, by the so-many-th call: (directory, name, what stands there then)."""
+
+    number: int
+    call: Call
+    entries: tuple[tuple[Node, str, Node | None], ...]
+    pending: set[Node]  # directories that are not fsynced since
+
+    @property
+    def durable(self) -> bool:
+        return not self.pending
+
+
+Table = dict[Node, dict[str, Node]]
+
+
+@dataclass(frozen=True)
+class State:
+    """What may be there after a power failure: (path, node, bytes) of all that can be reached, and what was lost.
+
+    Directories come before what is in them. `changed` is when a node was changed last, by the number of the call.
+    """
+
+    tree: tuple[tuple[str, Node, bytes], ...]
+    changed: dict[Node, int]
+    lost: tuple[str, ...]
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """Equal for states that recover alike."""
+        seen = tuple(filter(None, (_seen(path, data) for path, _, data in self.tree)))
+        markers = [node for path, node, _ in self.tree if path.split("/")[1:2] in (["want"], ["delete"])]
+        order = sorted(markers, key=lambda node: self.changed.get(node, -1))
+        return (*seen, *(markers.index(node) for node in order))
+
+    def build(self, root: str) -> dict[int, int]:
+        """Make it, in an empty directory; for each inode, when it was changed last."""
+        made: dict[Node, str] = {}
+        for path, node, data in self.tree:
+            if node.is_dir:
+                os.mkdir(f"{root}/{path}")
+                continue
+            new = f"{root}/new"
+            if node in made:
+                os.link(made[node], new)
+            else:
+                with open(new, "wb") as file:
+                    file.write(data)
+                os.utime(new, ns=(node.mtime_ns, node.mtime_ns))
+            directory, name = os.path.split(f"{root}/{path}")
+            if name.startswith(JUDGED):
+                ino, _, rest = name.removeprefix(JUDGED).partition("_")
+                name = f"{JUDGED}{os.stat(new).st_ino if int(ino) == node.ino else 0}_{rest}"
+            made[node] = f"{directory}/{name}"
+            os.rename(new, made[node])
+        return {os.stat(path).st_ino: self.changed.get(node, -1) for node, path in made.items()}
+
+
+def _seen(path: str, data: bytes) -> tuple[str, bytes] | None:
+    """What makes a difference: what is in the trash is erased whatever it is, what is torn is torn."""
+    if "/trash/" in path and path.count("/") > 2:
+        return None
+    name = os.path.basename(path)
+    if name.startswith(".") and not name.startswith(JUDGED):
+        return path, b""
+    return path, data if "/want/" not in path or data.endswith(b"}\n") else b""
+
+
+class Disk:
+    """See the module. What is there at the beginning is there for good."""
+
+    def __init__(self, root: str) -> None:
+        self._root = Node(0, is_dir=True)
+        self._nodes: dict[int, Node] = {os.stat(root).st_ino: self._root}
+        self._now: Table = {self._root: {}}
+        self._load(root, self._root)
+        self._base: Table = {node: dict(entries) for node, entries in self._now.items()}
+        self._changes: list[Change] = []  # since `_base`, in their order
+        self._number = 0
+
+    def _load(self, path: str, directory: Node) -> None:
+        for entry in os.scandir(path):
+            found = entry.stat(follow_symlinks=False)
+            node = Node(found.st_ino, is_dir=entry.is_dir(), mtime_ns=found.st_mtime_ns)
+            self._nodes[node.ino] = self._now[directory][entry.name] = node
+            if node.is_dir:
+                self._now[node] = {}
+                self._load(entry.path, node)
+            else:
+                with open(entry.path, "rb") as file:
+                    node.fsynced = file.read()
+
+    # ------------------------------------------------------------------------------------------------ what was called
+
+    def did(self, call: Call) -> None:
+        """This call was made."""
+        self._number += 1
+        match call.kind:
+            case "create" | "mkdir":
+                node = Node(call.ino, is_dir=call.kind == "mkdir", mtime_ns=call.mtime_ns)
+                self._nodes[call.ino] = node
+                if node.is_dir:
+                    self._now[node] = self._base[node] = {}
+                    self._base[node] = {}
+                self._change(call, (*self._parent(call.path), node))
+            case "rename":
+                source, target = self._parent(call.path), self._parent(call.target)
+                self._change(call, (*source, None), (*target, self._at(call.path)))
+            case "link":
+                self._change(call, (*self._parent(call.target), self._at(call.path)))
+            case "unlink" | "rmdir":
+                self._change(call, (*self._parent(call.path), None))
+            case "write" | "truncate":
+                node = self._nodes[call.ino]
+                node.since.append((self._number, call))
+                node.known = None
+                node.mtime_ns = call.mtime_ns
+            case "utime":
+                node = self._nodes[call.ino]
+                node.mtime_ns = call.mtime_ns
+            case "sync":
+                for node in self._nodes.values():
+                    self._fsync(node)
+            case "fsync":
+                self._fsync(self._nodes[call.ino])
+            case _:
+                raise NotImplementedError(str(call))
+
+    def _change(self, call: Call, *entries: tuple[Node, str, Node | None]) -> None:
+        change = Change(self._number, call, entries, {directory for directory, _, _ in entries})
+        self._changes.append(change)
+        _apply(self._now, change)
+
+    def _fsync(self, node: Node) -> None:
+        node.fsynced = _written(node.fsynced, [call for _, call in node.since])
+        node.since.clear()
+        node.known = None
+        for change in self._changes:
+            change.pending.discard(node)
+        while self._changes and self._changes[0].durable:
+            _apply(self._base, self._changes.pop(0))
+
+    def _at(self, path: str) -> Node:
+        node = self._root
+        for name in path.split("/"):
+            node = self._now[node][name]
+        return node
+
+    def _parent(self, path: str) -> tuple[Node, str]:
+        directory, _, name = path.rpartition("/")
+        return (self._at(directory) if directory else self._root), name
+
+    def is_durable(self, path: str) -> bool:
+        """Whether what stands there now cannot be lost."""
+        try:
+            node = self._at(path)
+        except KeyError:
+            return False
+        pending = (change for change in self._changes if not change.durable)
+        return not node.since and all(node is not entry[2] for change in pending for entry in change.entries)
+
+    # ------------------------------------------------------------------------------------------------- what may be left
+
+    def now(self) -> State:
+        """What is there while the power is on."""
+        return self._state(frozenset(), {})
+
+    def states(self, bound: int) -> Iterator[State]:
+        """What a power failure may leave now; some of them may be alike."""
+        pending = [change for change in self._changes if not change.durable]
+        files = {node: forms for node in self._relevant(pending) if len(forms := node.forms()) > 1}
+        if 2 ** len(pending) * prod(map(len, files.values())) <= bound:
+            for lost in _subsets(pending):
+                for chosen in product(*files.values()):
+                    yield self._state(lost, dict(zip(files, chosen, strict=True)))
+            return
+        prefixes = [frozenset(pending[i:]) for i in range(len(pending) + 1)]
+        for lost in prefixes:
+            for node, forms in files.items():
+                for form in forms[1:]:
+                    yield self._state(lost, {node: form})
+        for lost in _subsets(pending) if 2 ** len(pending) <= bound else (*prefixes, *_some(pending, bound)):
+            yield self._state(lost, {})
+            yield self._state(lost, {node: node.fsynced for node in files})
+            yield self._state(lost, {node: forms[min(2, len(forms) - 1)] for node, forms in files.items()})
+
+    def _relevant(self, pending: list[Change]) -> list[Node]:
+        """The files that some state shows."""
+        named = [node for change in pending for _, _, node in change.entries if node is not None]
+        shown = [node for _, node, _ in self._state(frozenset(), {}).tree]
+        shown += [node for _, node, _ in self._state(frozenset(pending), {}).tree]
+        return [node for node in dict.fromkeys(shown + named) if not node.is_dir]
+
+    def _state(self, lost: frozenset[Change], forms: dict[Node, bytes]) -> State:
+        table = {node: dict(entries) for node, entries in self._base.items()}
+        changed = {node: node.since[-1][0] for node in self._nodes.values() if node.since}
+        for change in self._changes:
+            if change not in lost:
+                _apply(table, change)
+                for _, _, node in change.entries:
+                    if node is not None:
+                        changed[node] = max(changed.get(node, -1), change.number)
+        tree: list[tuple[str, Node, bytes]] = []
+        stack = [("", self._root)]
+        while stack:
+            path, directory = stack.pop()
+            for name, node in sorted(table[directory].items(), key=lambda entry: entry[0]):
+                inner = f"{path}/{name}" if path else name
+                tree.append((inner, node, b"" if node.is_dir else forms.get(node, node.forms()[0])))
+                if node.is_dir:
+                    stack.append((inner, node))
+        texts = [str(change.call) for change in self._changes if change in lost]
+        texts += [
+            f"{path} has {len(data)} bytes"
+            for path, node, data in tree
+            if node in forms and forms[node] != node.forms()[0]
+        ]
+        return State(tuple(tree), changed, tuple(texts))
+
+
+def _apply(table: Table, change: Change) -> None:
+    for directory, name, node in change.entries:
+        if node is None:
+            table[directory].pop(name, None)
+        else:
+            table[directory][name] = node
+
+
+def _subsets(pending: list[Change]) -> Iterator[frozenset[Change]]:
+    for size in range(len(pending) + 1):
+        yield from map(frozenset, combinations(pending, size))
+
+
+def _some(pending: list[Change], bound: int) -> Iterator[frozenset[Change]]:
+    everything = frozenset(pending)
+    for change in pending:
+        yield frozenset([change])
+        yield everything - {change}
+    if comb(len(pending), 2) <= bound:
+        yield from map(frozenset, combinations(pending, 2))

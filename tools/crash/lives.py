@@ -1,0 +1,285 @@
+"""The lives that are cut off everywhere: each a function of a `Life`; `LIVES` has them all.
+
+In a life a reconciler may die as well, by `dies_at`, and a new one takes over: so also what a recovery does is cut off
+everywhere.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tools.crash.life import Life
+
+
+def first_start(life: Life) -> None:
+    """There is no data directory; one is made, and a chunk comes."""
+    life.start()
+    life.want("b1")
+    life.run()
+
+
+def bring(life: Life) -> None:
+    """Chunks come; one is missing at its source, and comes once it is there."""
+    life.start()
+    life.want("a1")
+    life.source.missing.add("b1")
+    life.want("b1")
+    life.run()
+    life.source.missing.clear()
+    life.want("b1")
+    life.run()
+
+
+def resume(life: Life) -> None:
+    """A large file comes in the end, after its connection has broken and its process has died."""
+    life.source.breaks["l1"] = deque([3, 1])
+    life.start()
+    life.want("l1")
+    life.run()
+    life.wait(10)
+    life.run()
+    life.wait(10)
+    life.dies_at("fsync", "data/large")
+    life.wait(10)
+    life.start()
+    life.run()
+
+
+def pieces(life: Life) -> None:
+    """A large file comes over several connections, out of order; its process dies with holes in it."""
+    life.source.in_pieces.add("l1")
+    life.start()
+    life.want("l1")
+    life.dies_at("write", "PARTS.")
+    life.dies_at("fsync", "data/large")
+    life.start()
+    life.run()
+
+
+def another_version(life: Life) -> None:
+    """What has come of one version is no part of the other that is wanted meanwhile."""
+    life.source.breaks["l1"] = deque([3])
+    life.start()
+    life.want("l1")
+    life.run()
+    life.want("l2")
+    life.source.breaks["l2"] = deque([2])
+    life.run()
+    life.wait(10)
+    life.run()
+
+
+def withdrawn(life: Life) -> None:
+    """What has come of a chunk goes when it is no longer wanted, or is to be deleted."""
+    life.source.breaks["l1"] = deque([2, 3])
+    life.start()
+    life.want("l1")
+    life.run()
+    life.delete("l")
+    life.run()
+    life.want("l1")
+    life.run()
+    life.withdraw("l")
+    life.run()
+
+
+def retire(life: Life) -> None:
+    """A held chunk retires, is wanted again, retires again, goes, and is fetched anew."""
+    life.start()
+    life.hold("a")
+    life.delete("a")
+    life.run(4)
+    life.want("a1")
+    life.run()
+    life.delete("a")
+    life.run(4)
+    life.let_go()
+    life.wait(10)
+    life.run()
+    life.want("a1")
+    life.run()
+
+
+def go_and_come(life: Life) -> None:
+    """Chunks that nobody holds are deleted; one is wanted again before it has gone."""
+    life.start()
+    life.delete("a")
+    life.run()
+    life.delete("z")
+    life.meanwhile("unlink", "data/blocks", lambda: life.want("z1"))
+    life.run()
+
+
+def too_late(life: Life) -> None:
+    """A chunk that has only to be published is no longer wanted, then it is, then with other files."""
+    life.start()
+    life.want("a1")
+    life.dies_at("rename", "chunks/")
+    life.delete("a")
+    life.start()
+    life.run()
+    life.want("a1")
+    life.dies_at("rename", "chunks/")
+    life.want("a2")
+    life.start()
+    life.run()
+
+
+def replace(life: Life) -> None:
+    """Other files for a chunk, in the same place while it is held, then in another one."""
+    life.start()
+    life.hold("a")
+    life.want("a2")
+    life.run(6)
+    life.let_go()
+    life.wait(10)
+    life.run()
+    life.want("a3")
+    life.run()
+
+
+def retiring(life: Life) -> None:
+    """A chunk is to go, and another process holds it all the while."""
+    life.start()
+    life.delete("a")
+    life.run(4)
+
+
+def replaced_while_held(life: Life) -> None:
+    """Other files are wanted for a chunk, and another process holds it all the while."""
+    life.start()
+    life.want("a2")
+    life.run(6)
+
+
+def careless(life: Life) -> None:
+    """Shells ask without the lock, and leave both markers."""
+    life.start()
+    life.move_want("b1")
+    life.touch_delete("b")
+    life.run()
+    life.touch_delete("a")
+    life.move_want("a1")
+    life.run()
+    life.touch_delete("a")
+    life.run()
+
+
+def durable_delete(life: Life) -> None:
+    """A delete that waits for a ref, and that the disk has, is overruled by a want that a shell has put there."""
+    life.start()
+    life.hold("a")
+    life.delete("a")
+    life.delete("z")
+    life.run(6)
+    life.move_want("a2")
+    life.run(6)
+    life.let_go()
+    life.wait(10)
+    life.run()
+
+
+def overtaken(life: Life) -> None:
+    """A newer marker comes while the old one is being removed: before it is aside, and after."""
+    life.start()
+    life.move_want("a1")
+    life.meanwhile("rename", ".judged-", lambda: life.move_want("a2"))
+    life.run()
+    life.move_want("a1")
+    life.meanwhile("unlink", "want/.judged-", lambda: life.move_want("a2"))
+    life.run()
+    life.delete("a")
+    life.meanwhile("rename", "delete/.judged-", lambda: life.move_want("a1"))
+    life.run()
+
+
+def failover(life: Life) -> None:
+    """One process after the other dies, each a little further on, and the next one takes over."""
+    life.start()
+    life.want("b1")
+    life.dies_at("rename", "READY")
+    life.dies_at("rename", "chunks/")
+    life.dies_at("unlink", "want/.judged-")
+    life.start()
+    life.run()
+    life.delete("a")
+    life.dies_at("unlink", "READY")
+    life.dies_at("rename", "trash/")
+    life.dies_at("unlink", "blocks")
+    life.start()
+    life.dies_at("unlink", "delete/.judged-")
+    life.start()
+    life.run()
+
+
+def damaged(life: Life) -> None:
+    """A held chunk's bytes change, and somebody asks for a look: it is fetched again. Next time it is deleted then."""
+    life.start()
+    life.hold("s")
+    life.spoil()
+    life.verify()
+    life.run(8)
+    life.let_go()
+    life.wait(10)
+    life.run()
+    life.spoil()
+    life.verify()
+    life.meanwhile("unlink", "/WANT", lambda: life.delete("s"))
+    life.run()
+
+
+def condemned_twice(life: Life) -> None:
+    """Processes die while a damaged chunk goes out of service and its want comes back, and the next ones go on."""
+    life.start()
+    life.spoil()
+    life.verify()
+    life.dies_at("unlink", "READY")
+    life.dies_at("link", "want/")
+    life.dies_at("unlink", "/WANT")
+    life.start()
+    life.run()
+    life.spoil()
+    life.verify()
+    life.meanwhile("link", "want/", lambda: life.touch_delete("s"))
+    life.run()
+    life.want("s1")
+    life.run()
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """A life, and what is there at its beginning: the `before` that are available, `held` ones by another process."""
+
+    live: Callable[[Life], None]
+    before: tuple[str, ...] | None = ("z1",)  # None: not even a data directory
+    held: tuple[str, ...] = ()
+
+
+LIVES: Final = {
+    story.live.__name__: story
+    for story in (
+        Story(first_start, before=None),
+        Story(bring),
+        Story(resume),
+        Story(pieces),
+        Story(another_version),
+        Story(withdrawn),
+        Story(retire, before=("a1", "z1")),
+        Story(go_and_come, before=("a1", "z1")),
+        Story(too_late),
+        Story(replace, before=("a1", "z1")),
+        Story(retiring, before=("a1", "z1"), held=("a1", "z1")),
+        Story(replaced_while_held, before=("a1", "z1"), held=("a1",)),
+        Story(careless, before=("a1", "z1")),
+        Story(durable_delete, before=("a1", "z1")),
+        Story(overtaken),
+        Story(failover, before=("a1", "z1")),
+        Story(damaged, before=("s1",)),
+        Story(condemned_twice, before=("s1",)),
+    )
+}

@@ -1,0 +1,167 @@
+"""The chunks of the lives that `life` tells, and where their files come from: no network, and always alike.
+
+What a fetch writes is written by the package's own `Transfer`, `Sink` and `Parts`; only the conversation with a server
+is played (so the bytes come by write(2), in one thread, where the network would splice them). Files are small, so the
+bounds that make a file worth a record or a checkpoint are small as well, while a life is lived (`small_bounds`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+from unittest import mock
+
+from urllib3 import HTTPResponse
+
+import fsdm.transfer.file_transfer
+import fsdm.transfer.segments
+from fsdm.model.documents import DataChunk
+from fsdm.model.errors import TransferError
+from fsdm.transfer.file_transfer import Transfer
+
+if TYPE_CHECKING:
+    from collections import deque
+    from collections.abc import Iterator
+
+    from fsdm.concurrency.cancellation import Stop
+    from fsdm.model.documents import FileEntry, FileSource
+    from fsdm.store.filesystem import FileSystem
+    from fsdm.transfer.resume_record import Part
+    from fsdm.transfer.segments import Pieces
+
+BLOCK_BYTES: Final = 1000  # comes at once; a record, a checkpoint and a piece are as large
+
+
+def _content(seed: str, size: int) -> bytes:
+    return hashlib.shake_128(seed.encode()).digest(size)
+
+
+@dataclass(frozen=True)
+class Version:
+    """What a chunk may be wanted as; `name` is a letter for the chunk and a number for the version."""
+
+    name: str
+    chunk: DataChunk
+    files: dict[str, bytes]
+
+    @property
+    def letter(self) -> str:
+        return self.name[0]
+
+
+def _version(name: str, dataset: str, block_range: tuple[int, int], sizes: dict[str, int], *, digests: bool) -> Version:
+    """`digests`: the want says sizes and digests; else all that is known of the bytes is what the server says."""
+    files = {file: _content(f"{name}/{file}", size) for file, size in sizes.items()}
+    sources: dict[str, str | dict[str, object]] = {file: f"http://source/{name}/{file}" for file in files}
+    if digests:
+        sources = {
+            file: {"url": url, "size": len(files[file]), "sha256": hashlib.sha256(files[file]).hexdigest()}
+            for file, url in sources.items()
+        }
+    chunk_id = hashlib.sha256(name[0].encode()).hexdigest()
+    chunk = DataChunk(id=chunk_id, dataset_id=dataset * 64, block_range=block_range, files=sources)
+    return Version(name, chunk, files)
+
+
+VERSIONS: Final = {
+    version.name: version
+    for version in (
+        _version("a1", "d", (0, 4), {"blocks": 24, "logs": 40}, digests=True),
+        _version("a2", "d", (0, 4), {"blocks": 32}, digests=True),  # other files in the same place
+        _version("a3", "d", (1, 5), {"blocks": 24}, digests=False),  # in another place
+        _version("b1", "e", (0, 4), {"blocks": 16}, digests=True),
+        _version("l1", "d", (8, 9), {"large": 4500, "logs": 16}, digests=False),
+        _version("l2", "d", (8, 9), {"large": 3500}, digests=True),
+        _version("s1", "e", (4, 8), {"blocks": 24, "logs": 16}, digests=True),
+        _version("z1", "d", (4, 8), {"blocks": 20}, digests=True),
+    )
+}
+SPOILT: Final = VERSIONS["s1"].chunk  # in some lives somebody changes its bytes, past the reconciler
+
+
+@dataclass
+class Source:
+    """A `Fetcher` that plays the servers.
+
+    `breaks` says after how many blocks an answer for a version's large file ends early, one answer after the other;
+    `missing` are the versions that are not there; those `in_pieces` come over several connections.
+    """
+
+    breaks: dict[str, deque[int]] = field(default_factory=dict)
+    missing: set[str] = field(default_factory=set)
+    in_pieces: set[str] = field(default_factory=set)
+
+    def fetch(self, source: FileSource, part: Part, fs: FileSystem, stop: Stop) -> FileEntry:
+        """See `fsdm.transfer.chunk_download.Fetcher`."""
+        transfer = Transfer(source, part, fs, durable=True)
+        try:
+            if not transfer.take_over(stop.check):
+                self._bring(transfer, source.url)
+                if transfer.joined and transfer.mismatch() is not None:
+                    transfer.restart()
+                    self._bring(transfer, source.url)
+            wrong = transfer.mismatch()
+            if wrong is not None:
+                raise TransferError(wrong, transient=False)
+            return transfer.finish()
+        finally:
+            transfer.close()
+
+    def _bring(self, transfer: Transfer, url: str) -> None:
+        name, file = url.split("/")[3:]
+        if name in self.missing:
+            raise TransferError("HTTP 404", transient=False)
+        data = VERSIONS[name].files[file]
+        headers = transfer.range_headers(url)
+        start = transfer.size if headers else 0
+        body = HTTPResponse(b"", headers=_head(data, start), status=206 if headers else 200)
+        sink = transfer.accept(url, body, ranged=bool(headers))
+        if sink is None:
+            self._bring(transfer, url)
+            return
+        many = len(data) > BLOCK_BYTES
+        left = self.breaks[name].popleft() if many and self.breaks.get(name) else None
+        for at in range(start, len(data), BLOCK_BYTES):
+            if many and left == 0:
+                raise TransferError("the connection broke", transient=True)
+            left = None if left is None else left - 1
+            sink.put(data[at : at + BLOCK_BYTES])
+            transfer.moved(url)
+            if many and name in self.in_pieces:
+                _bring_pieces(transfer, url, data, transfer.split(1))
+                break
+        transfer.see_that_all_came(url)
+
+
+def _bring_pieces(transfer: Transfer, url: str, data: bytes, pieces: Pieces) -> None:
+    """Two at a time, the second of them first: so there are holes in between."""
+    while (first := pieces.take()) is not None:
+        second = pieces.take()
+        for start, end in filter(None, (second, first)):
+            place = transfer.open_slice((start, end))
+            try:
+                place.put(data[start:end])
+            finally:
+                os.close(place.fd)
+            pieces.done((start, end))
+            transfer.advance(url, pieces)
+    transfer.mend(url, pieces)
+
+
+def _head(data: bytes, start: int) -> dict[str, str]:
+    tag = hashlib.sha256(data).hexdigest()[:16]
+    head = {"ETag": f'"{tag}"', "Accept-Ranges": "bytes", "Content-Length": str(len(data) - start)}
+    return head | ({"Content-Range": f"bytes {start}-{len(data) - 1}/{len(data)}"} if start else {})
+
+
+@contextmanager
+def small_bounds() -> Iterator[None]:
+    """What is done for large files is done for those of a few blocks."""
+    with ExitStack() as patches:
+        patches.enter_context(mock.patch.object(fsdm.transfer.file_transfer, "RECORD_BYTES", BLOCK_BYTES))
+        patches.enter_context(mock.patch.object(fsdm.transfer.file_transfer, "CHECKPOINT_BYTES", 2 * BLOCK_BYTES))
+        patches.enter_context(mock.patch.object(fsdm.transfer.segments, "PIECE_MIN_BYTES", BLOCK_BYTES))
+        yield

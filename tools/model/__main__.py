@@ -1,7 +1,0 @@
-"""`python -m tools.model`."""
-
-import sys
-
-from .check import main
-
-sys.exit(main())

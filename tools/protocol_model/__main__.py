@@ -1,0 +1,7 @@
+"""`python -m tools.protocol_model`."""
+
+import sys
+
+from .check import main
+
+sys.exit(main())

@@ -1,0 +1,184 @@
+"""What is searched: the protocol, which must hold, and each wrong variant, which must not.
+
+    python -m tools.protocol_model [--long] [NAME …]
+
+`--long`: the protocol in wider bounds (minutes; 2 GB of memory). A name shows the counterexample of one wrong variant.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import gc
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from . import directories, markers
+from .asking import Asking
+from .holding import Holding
+from .search import Result, search
+from .writers import CARELESS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+Case = Asking | Holding
+
+DELETE, WANT = frozenset({"careful delete"}), frozenset({"careful want"})
+MV, TOUCH, RM = frozenset({"mv"}), frozenset({"touch"}), frozenset({"rm"})
+ANY = WANT | DELETE | CARELESS
+
+
+def _asking_damaged(one: frozenset[str], two: frozenset[str], **bounds: Any) -> Asking:
+    return Asking(**{"deeds": (one, two), "crashes": 0, "ticks": 0, "chunks": ("a",), "damaged": True, **bounds})
+
+
+def _holding_damaged(**bounds: Any) -> Holding:
+    few: dict[str, Any] = {"asks": 0, "crashes": 0, "forks": False, "readers": 1, "damages": 1, "verifies": 1}
+    return Holding(**{**few, **bounds})
+
+
+RIGHT: dict[str, Case] = {
+    "asking": Asking(),
+    "asking, each writer in every way": Asking(deeds=(ANY, ANY), crashes=0),
+    "asking, a careful delete and two renames": Asking(deeds=(DELETE, MV), intents=(1, 2)),
+    "asking, three renames": Asking(deeds=(MV, MV), intents=(2, 1)),
+    "asking, damaged": _asking_damaged(DELETE | RM, MV | TOUCH, crashes=1),
+    "holding": Holding(asks=1),
+    "holding, without crashes": Holding(crashes=0),
+    "holding, damaged": _holding_damaged(asks=1),
+    "holding, damaged, two requests": _holding_damaged(crashes=1, verifies=2),
+}
+
+LONG: dict[str, Case] = {
+    "asking, three careless intents after each other": Asking(intents=(1, 3)),
+    "asking, two careful intents": Asking(intents=(2, 1), crashes=2, ticks=2),
+    "asking, each writer in every way, three intents": Asking(deeds=(ANY, ANY), intents=(2, 1)),
+    "asking, both with care": Asking(deeds=(WANT | DELETE, WANT | DELETE), intents=(2, 2), ticks=2),
+    "asking, damaged, each writer in every way": _asking_damaged(ANY | RM, ANY | RM, crashes=1, ticks=1),
+    "asking, damaged, three intents": _asking_damaged(TOUCH | RM, MV | RM | TOUCH, intents=(1, 2), crashes=1),
+    "asking, damaged, crash after crash": _asking_damaged(ANY | RM, RM, intents=(2, 1), crashes=3, ticks=1),
+    "holding, three changes of mind": Holding(asks=3),
+    "holding, damaged, two readers": _holding_damaged(asks=1, readers=2, crashes=1),
+    "holding, damaged twice": _holding_damaged(asks=1, damages=2, verifies=2, crashes=1, forks=True),
+}
+
+
+def _asking(wrong: markers.Wrong, one: frozenset[str], two: frozenset[str], **bounds: Any) -> tuple[str, Case]:
+    return wrong.name, Asking(wrong, (one, two), **{"crashes": 0, "ticks": 0, **bounds})
+
+
+def _renewing(wrong: markers.Wrong, one: frozenset[str], two: frozenset[str], **bounds: Any) -> tuple[str, Case]:
+    return wrong.name, dataclasses.replace(_asking_damaged(one, two, **bounds), wrong=wrong)
+
+
+def _holding(wrong: directories.Wrong, **bounds: Any) -> tuple[str, Case]:
+    return wrong.name, Holding(wrong, **{"asks": 1, "crashes": 0, "forks": False, **bounds})
+
+
+def _inspecting(wrong: directories.Wrong, **bounds: Any) -> tuple[str, Case]:
+    return wrong.name, dataclasses.replace(_holding_damaged(**bounds), wrong=wrong)
+
+
+A, H = markers.Wrong, directories.Wrong
+WRONG: dict[str, Case] = dict(
+    [
+        _asking(A.UNLINK_AT_ONCE, MV, MV),
+        _asking(A.NO_SECOND_LOOK, MV, MV),
+        _asking(A.NO_LOOK_AT_WINNER, DELETE, MV | TOUCH, intents=(1, 2)),
+        _asking(A.BACK_OVER, MV, MV, intents=(2, 1)),
+        _asking(A.BACK_REGARDLESS, DELETE, MV, intents=(1, 2), crashes=1),
+        _asking(A.FINISH_UNLOCKED, DELETE, MV, intents=(1, 2), crashes=1),
+        _asking(A.NO_FINISH, WANT, TOUCH, crashes=1, ticks=1),
+        _asking(A.FORGET_REGARDLESS, MV, TOUCH),
+        _asking(A.WANT_BEFORE_PUBLISH, WANT, TOUCH, crashes=1),
+        _asking(A.OPPOSITE_FIRST, DELETE, MV),
+        _asking(A.NO_LOCK, DELETE, WANT, chunks=("a",)),  # in the end "a" is there: right after neither order
+        _asking(A.TIE_TO_DELETE, MV, TOUCH),
+        _asking(A.TIE_TO_WANT, MV, TOUCH),
+        _asking(A.INODES_AGAIN, MV, MV, intents=(2, 1)),
+        _asking(A.DELETE_SEEN_FIRST, MV, TOUCH),
+        _renewing(A.CLEARED_FIRST, RM, RM),
+        _renewing(A.WANT_GONE_FIRST, RM, RM, crashes=1),
+        _renewing(A.BACK_AGAIN, RM, RM),
+        _renewing(A.BACK_OVER_WANT, RM, MV),
+        _renewing(A.NOT_SETTLED, RM, TOUCH),
+        _renewing(A.SETTLED_SOON, RM, TOUCH),
+        _renewing(A.SETTLED_AT_ONCE, TOUCH, MV),
+        _renewing(A.READY_BEFORE_WANT, RM, MV, crashes=1),
+        _holding(H.READY_BEFORE_LOCK),
+        _holding(H.READY_BY_PATH),
+        _holding(H.NO_DELETE_AFTER_LOCK),
+        _holding(H.NO_STEP_0, eager=True),
+        _holding(H.NO_READY_AT_STEP_0, eager=True),
+        _holding(H.LOCK_UN, forks=True),
+        _holding(H.NO_CLAIM),
+        _holding(H.PUBLISHED_EARLY),
+        _inspecting(H.CONDEMNED_AWAY),
+        _inspecting(H.CONDEMNED_UNSEEN, asks=1, readers=0),
+        _inspecting(H.ANSWERED_FIRST, crashes=1),
+        _inspecting(H.ANSWERED_ANY, verifies=2),
+    ]
+)
+
+
+def result(case: Case) -> Result:
+    """Search one case."""
+    # no garbage has a cycle here, and the collector would walk millions of states again and again
+    gc.disable()
+    try:
+        match case:  # each has states of its own kind
+            case Asking():
+                return search(case)
+            case Holding():
+                return search(case)
+    finally:
+        gc.enable()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.protocol_model", description="Check the protocol, exhaustively."
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"wrong variants to be shown: {', '.join(WRONG)}")
+    parser.add_argument("--long", action="store_true", help="wider bounds")
+    args = parser.parse_args(arguments)
+    unknown = set(args.names) - set(WRONG)
+    if unknown:
+        parser.error(f"no such variant: {', '.join(sorted(unknown))}")
+    if args.names:
+        return _show({name: WRONG[name] for name in args.names})
+    bad = _must_hold((RIGHT | LONG if args.long else RIGHT).items())
+    return bad + _must_fail(WRONG.items())
+
+
+def _show(cases: dict[str, Case]) -> int:
+    for name, case in cases.items():
+        print(f"{name}: {case.wrong.value}", result(case).counterexample, "", sep="\n")
+    return 0
+
+
+def _must_hold(cases: Iterable[tuple[str, Case]]) -> int:
+    bad = 0
+    for name, case in cases:
+        began = time.monotonic()
+        found = result(case)
+        said = "holds" if found.counterexample is None else f"DOES NOT HOLD: {found.counterexample}"
+        print(f"{name:<52} {found.states:>9,} states {time.monotonic() - began:>6.1f} s  {said}", flush=True)
+        bad |= found.counterexample is not None
+    return bad
+
+
+def _must_fail(cases: Iterable[tuple[str, Case]]) -> int:
+    bad = 0
+    for name, case in cases:
+        found = result(case).counterexample
+        said = "NOTHING FOUND" if found is None else f"{found.wrong}, in {len(found.trace)} steps"
+        print(f"{name:<22} {case.wrong.value}: {said}", flush=True)
+        bad |= found is None
+    return bad
+
+
+if __name__ == "__main__":
+    sys.exit(main())
