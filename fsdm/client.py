@@ -12,7 +12,7 @@ import os
 import threading
 from typing import TYPE_CHECKING, Final, Self
 
-from fsdm.concurrency.polling import Waits, in_thread, on_loop
+from fsdm.concurrency.polling import Poller, in_thread, on_loop
 from fsdm.model.errors import (
     ClosedError,
     DataDirectoryError,
@@ -62,7 +62,7 @@ class Client:
         self._refs = Refs(self._layout)
         self._pid = os.getpid()
         self._closed = threading.Event()
-        self._waits = Waits()
+        self._waits = Poller()
 
     # -------------------------------------------------------------------------------------------------------- the calls
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from fsdm.client import Client
 from fsdm.model.errors import DataDirectoryError, InvalidInputError, ReconcilerRunsError
 from fsdm.model.limits import Limits
-from fsdm.reconcile.counters import Tally
+from fsdm.reconcile.counters import Counters
 from fsdm.reconcile.reconciler import Reconciler
 from fsdm.store.catalog import Catalog
 from fsdm.store.data_dir import make_layout, open_data_dir
@@ -56,7 +56,7 @@ class DataManager(Client):
         limits: Limits | None = None,
         allow_unknown_fs: bool = False,
     ) -> None:
-        self.tally = Tally()
+        self.counters = Counters()
         self._limits = limits or Limits(jobs=jobs)
         self._on_event = on_event
         self._fetcher = fetcher
@@ -95,7 +95,7 @@ class DataManager(Client):
     def download_chunk(self, chunk: DataChunk) -> None:
         """See `Client.download_chunk`."""
         super().download_chunk(chunk)
-        self._ring(chunk.id)
+        self._notify(chunk.id)
 
     def change(self, limits: Limits) -> None:
         """Keep to these limits from now on: what runs goes on, and what cannot be changed at run time is logged.
@@ -131,7 +131,7 @@ class DataManager(Client):
         try:
             make_layout(self._layout, FileSystem(durable=limits.durable))  # somebody may have removed some of it
             reconciler = Reconciler(
-                self._layout, limits=limits, fetcher=self._fetcher, on_event=self._on_event, tally=self.tally
+                self._layout, limits=limits, fetcher=self._fetcher, on_event=self._on_event, counters=self.counters
             )
         except BaseException:  # the limits make none
             lock.close()
@@ -170,10 +170,10 @@ class DataManager(Client):
             elif not self._lock.is_ours():  # LOCK was removed by hand: another process may have taken a new one
                 self._step_down()
 
-    def _ring(self, chunk_id: str) -> None:
+    def _notify(self, chunk_id: str) -> None:
         reconciler = self._reconciler
         if reconciler is not None:
-            reconciler.ring(chunk_id)
+            reconciler.notify(chunk_id)
 
 
 def _end(reconciler: Reconciler, lock: ReconcilerLock) -> None:
@@ -235,9 +235,9 @@ def run_once(
     try:
         reconciler.open()
         reconciler.audit()
-        while not stop.is_set() and not reconciler.passes.at_its_end():
-            reconciler.step(min(reconciler.passes.pause(), STANDBY_S))
-        troubles = reconciler.passes.troubles()
+        while not stop.is_set() and not reconciler.loop.at_its_end():
+            reconciler.step(min(reconciler.loop.pause(), STANDBY_S))
+        troubles = reconciler.loop.troubles()
         return {layout.root: "stopped"} | troubles if stop.is_set() else troubles
     finally:
         _end(reconciler, lock)

@@ -161,11 +161,11 @@ def _opened(where: str) -> Iterator[tuple[io.BufferedReader, str, bool]]:
 
 @contextmanager
 def _fetched(url: str) -> Iterator[tuple[io.BufferedReader, str, bool]]:
-    from fsdm.concurrency.cancellation import Stop
+    from fsdm.concurrency.cancellation import Cancellation
     from fsdm.transfer.http.session import Sessions, shown
 
     sessions = Sessions(connect_timeout_s=CONNECT_TIMEOUT_S, idle_timeout_s=IDLE_TIMEOUT_S)
-    with sessions.get(url, {}, Stop()) as answer:
+    with sessions.get(url, {}, Cancellation()) as answer:
         if answer.status != 200:
             raise TransferError(f"{shown(url)}: HTTP {answer.status}", hint="nothing was changed: check the URL")
         answer.auto_close = False  # a reader that has come to its end is not closed

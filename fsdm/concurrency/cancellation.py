@@ -10,7 +10,7 @@ from contextlib import suppress
 from fsdm.model.errors import StoppedError
 
 
-class Stop:
+class Cancellation:
     """Stops the transfers of one chunk, at once: also one that waits for a byte that does not come.
 
     Several threads may transfer under one Stop; each guards, and lets go of, the sockets that it uses.

@@ -26,7 +26,7 @@ LOOKS_PER_S: Final = 10_000  # of all waits of one client together: a look and t
 SHARE: Final = 20  # a look (at a listing of 100,000 names, say) is followed by so many times its own duration at rest
 
 
-class Waits:
+class Poller:
     """The waits of one client: how many there are says how often each may look. Thread-safe."""
 
     def __init__(self) -> None:

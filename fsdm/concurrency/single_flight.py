@@ -18,7 +18,7 @@ logger = logging.getLogger("fsdm")
 T = TypeVar("T")
 
 
-class Probe(Generic[T]):
+class SingleFlight(Generic[T]):
     """Has `look` called, one at a time."""
 
     def __init__(self, look: Callable[[], T]) -> None:

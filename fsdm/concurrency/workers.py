@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class Crew(Protocol):
+class Workers(Protocol):
     """Runs what is submitted."""
 
     def submit(self, work: Callable[[], None]) -> None:
         """Run `work` soon. It reports its own result."""
 
-    def hire(self) -> None:
+    def replenish(self) -> None:
         """Start the threads for what waits that the system has refused before."""
 
     def resize(self, size: int) -> None:
@@ -34,7 +34,7 @@ class Crew(Protocol):
         """Take nothing more, and wait for what runs; whether all of it ended in time. What waits is dropped."""
 
 
-class ThreadCrew:
+class ThreadWorkers:
     """Threads, started as they are needed and kept."""
 
     def __init__(self, name: str, size: int) -> None:
@@ -54,27 +54,27 @@ class ThreadCrew:
                 return
             self._pending += 1
             self._queue.put(work)
-            self._hire()
+            self._start_thread()
 
-    def hire(self) -> None:
-        """See `Crew.hire`."""
+    def replenish(self) -> None:
+        """See `Workers.replenish`."""
         with self._mutex:
-            self._hire()
+            self._start_thread()
 
     def resize(self, size: int) -> None:
         """See `Crew.resize`."""
         with self._mutex:
             self._size = size
-            self._hire()
+            self._start_thread()
             for _ in range(len(self._threads) - size):
                 self._queue.put(None)
 
-    def _hire(self) -> None:
+    def _start_thread(self) -> None:
         while not self._closed and len(self._threads) < min(self._pending, self._size):
             thread = threading.Thread(target=self._run, name=f"{self._name}-{len(self._threads)}", daemon=True)
             try:
                 thread.start()
-            except RuntimeError as e:  # can't start new thread: those that there are take it, or one that `hire` starts
+            except RuntimeError as e:  # can't start new thread: those there are take it, or `replenish` starts one
                 if not self._short:
                     logger.warning(
                         "%s goes on with %d threads of %d: %s", self._name, len(self._threads), self._size, e
@@ -125,15 +125,15 @@ def join_all(threads: list[threading.Thread], timeout_s: float | None) -> bool:
     return not any(thread.is_alive() for thread in threads)
 
 
-class InlineCrew:
+class InlineWorkers:
     """Runs everything at once, in the caller's thread: for `--dry-run` and for tests that must not race."""
 
     def submit(self, work: Callable[[], None]) -> None:
         """See `Crew.submit`."""
         work()
 
-    def hire(self) -> None:
-        """See `Crew.hire`."""
+    def replenish(self) -> None:
+        """See `Workers.replenish`."""
 
     def resize(self, size: int) -> None:
         """See `Crew.resize`."""

@@ -42,7 +42,7 @@ class Limits:
     per_host: int | None = None
     per_file: int = PER_FILE
     bytes_per_s: float | None = None
-    hands: int = 4
+    workers: int = 4
     poll_s: float = 1.0
     max_bytes: int | None = None
     keep_free_bytes: int = 0
@@ -54,7 +54,7 @@ class Limits:
     count_bytes: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("jobs", "connections", "per_host", "per_file", "hands", "max_bytes"):
+        for name in ("jobs", "connections", "per_host", "per_file", "workers", "max_bytes"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InvalidInputError(f"must be at least 1, it is {value}", field=name)

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from fsdm.model.state import ChunkState, Marker
-    from fsdm.reconcile.loop import Passes
-    from fsdm.reconcile.memo import Memory
+    from fsdm.reconcile.loop import Loop
+    from fsdm.reconcile.memo import Memos
     from fsdm.store.catalog import Catalog
 
 
@@ -43,35 +43,35 @@ class Gauges:
     budgeted_bytes: int
 
 
-def read_gauges(passes: Passes) -> Gauges:
+def read_gauges(loop: Loop) -> Gauges:
     """The numbers, from copies of what the loop is changing."""
-    states, running = list(passes.states.values()), list(passes.errands.actions)
+    states, running = list(loop.states.values()), list(loop.executor.actions)
     fetching = tuple(action.id for action in running if isinstance(action, Fetch))
-    max_bytes, keep_free_bytes = passes.room.limits
+    max_bytes, keep_free_bytes = loop.space.limits
     return Gauges(
-        chunks=_by_state(states, passes.catalog, passes.memory),
+        chunks=_by_state(states, loop.catalog, loop.memos),
         fetching=fetching,
-        queued_fetches=passes.agenda.waiting_fetches,
-        parked_fetches=passes.agenda.parked_fetches,
+        queued_fetches=loop.work_queue.waiting_fetches,
+        parked_fetches=loop.work_queue.parked_fetches,
         running_actions=len(running) - len(fetching),
-        waits=passes.agenda.waits,
-        held_chunks=passes.aftermath.held_chunks,
+        waits=loop.work_queue.waits,
+        held_chunks=loop.results.held_chunks,
         oldest_want_at=_oldest(state.want for state in states),
         oldest_delete_at=_oldest(state.delete for state in states),
-        paused_by_disk=bool(passes.disk.refusal),
-        paused_by_hand=bool(passes.paused.why),
-        held_back_deletes=passes.deletes.held_back,
+        paused_by_disk=bool(loop.disk.refusal),
+        paused_by_hand=bool(loop.paused.why),
+        held_back_deletes=loop.delete_brake.held_back,
         max_bytes=max_bytes,
         keep_free_bytes=keep_free_bytes,
-        budgeted_bytes=passes.room.budgeted_bytes,
+        budgeted_bytes=loop.space.budgeted_bytes,
     )
 
 
-def _by_state(states: list[ChunkState], catalog: Catalog, memory: Memory) -> dict[State, int]:
+def _by_state(states: list[ChunkState], catalog: Catalog, memos: Memos) -> dict[State, int]:
     found: Counter[State] = Counter(dict.fromkeys(get_args(State), 0))
     pending = 0
     for state in states:
-        failure = memory.of(state.id).failure
+        failure = memos.of(state.id).failure
         name = name_of(state, None if failure is None else failure.kind)
         if name is not None:
             found[name] += 1

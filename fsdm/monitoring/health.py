@@ -60,7 +60,7 @@ def health(dm: DataManager | None) -> Verdict:
         return Verdict(True, "standing by: this process does not reconcile")
     if not reconciler.is_running:
         return Verdict(False, "the reconciler's thread has ended: see the log")
-    trouble = reconciler.heart.trouble()
+    trouble = reconciler.heartbeat.trouble()
     return Verdict(not trouble, trouble or "reconciling")
 
 

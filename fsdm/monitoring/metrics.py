@@ -21,7 +21,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
-from fsdm.concurrency.single_flight import Probe
+from fsdm.concurrency.single_flight import SingleFlight
 from fsdm.monitoring.gauges import read_gauges
 from fsdm.monitoring.health import LOOK_S, DiskLook, health, look_at_disk
 from fsdm.reconcile.counters import Histogram
@@ -112,7 +112,7 @@ class Metrics(Collector):
 
     def __init__(self, dm: DataManager) -> None:
         self._dm = dm
-        self._disk = Probe(lambda: (look_at_disk(dm.layout), _stored_bytes(dm)))
+        self._disk = SingleFlight(lambda: (look_at_disk(dm.layout), _stored_bytes(dm)))
         self.registry = CollectorRegistry()
         self.registry.register(self)
 
@@ -139,12 +139,12 @@ class Metrics(Collector):
 
 
 def _of_the_process(dm: DataManager, reconciler: Reconciler | None) -> dict[str, Value | None]:
-    counts = dm.tally.counts()
+    counts = dm.counters.counts()
     return {
         "fsdm_build_info": {_VERSION: 1.0},
         "fsdm_healthy": float(health(dm).is_well),
         "fsdm_reconciling": float(reconciler is not None),
-        "fsdm_pass_seconds": counts.passes,
+        "fsdm_pass_seconds": counts.loop,
         "fsdm_failed_passes_total": counts.failed_passes,
         "fsdm_want_to_available_seconds": counts.want_to_available,
         "fsdm_delete_to_gone_seconds": counts.delete_to_gone,
@@ -156,10 +156,10 @@ def _of_the_process(dm: DataManager, reconciler: Reconciler | None) -> dict[str,
 
 
 def _of_the_reconciler(reconciler: Reconciler, now: float) -> dict[str, Value | None]:
-    gauges = read_gauges(reconciler.passes)
+    gauges = read_gauges(reconciler.loop)
     oldest = {"want": gauges.oldest_want_at, "delete": gauges.oldest_delete_at}
     return {
-        "fsdm_loop_late_seconds": reconciler.heart.late_s,
+        "fsdm_loop_late_seconds": reconciler.heartbeat.late_s,
         "fsdm_chunks": {str(state): float(count) for state, count in gauges.chunks.items()},
         "fsdm_held_chunks": gauges.held_chunks,
         "fsdm_oldest_intent_age_seconds": {
@@ -192,7 +192,7 @@ def _of_the_disk(disk: DiskLook) -> dict[str, Value | None]:
 
 def _stored_bytes(dm: DataManager) -> dict[str, float] | None:
     reconciler = dm.reconciler
-    stored = None if reconciler is None else reconciler.passes.bytes_by_part()
+    stored = None if reconciler is None else reconciler.loop.bytes_by_part()
     return None if stored is None else {str(part): float(size) for part, size in stored.items()}
 
 

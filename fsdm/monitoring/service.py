@@ -10,7 +10,7 @@ import os
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Self
 
-from fsdm.concurrency.single_flight import Probe
+from fsdm.concurrency.single_flight import SingleFlight
 from fsdm.monitoring.health import LOOK_S, Verdict, health, look_at_disk, readiness
 from fsdm.monitoring.systemd import Notifier
 
@@ -36,7 +36,7 @@ class Service:
         self._dm: DataManager | None = None
         self._file = file
         self._notifier = Notifier.of(environment)
-        self._disk: Probe[DiskLook] | None = None
+        self._disk: SingleFlight[DiskLook] | None = None
         self._open = ExitStack()
         self.url: str | None = None
         if file is not None:
@@ -66,7 +66,7 @@ class Service:
         Raises:
             InvalidInputError: the textfile cannot be written.
         """
-        self._disk = Probe(lambda: look_at_disk(dm.layout))
+        self._disk = SingleFlight(lambda: look_at_disk(dm.layout))
         self._dm = dm
         with ExitStack() as stack:
             if self.url is not None or self._file is not None:

@@ -17,48 +17,48 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fsdm.reconcile.actions import Fetch
-    from fsdm.reconcile.doorbell import Doorbell
-    from fsdm.reconcile.memo import Memory
-    from fsdm.reconcile.space_budget import Room
-    from fsdm.reconcile.work_queue import Agenda
+    from fsdm.reconcile.memo import Memos
+    from fsdm.reconcile.space_budget import SpaceBudget
+    from fsdm.reconcile.wakeup import Wakeup
+    from fsdm.reconcile.work_queue import WorkQueue
 
 
 class Admission:
     """Lets fetches in, as long as there is room."""
 
     def __init__(
-        self, room: Room, agenda: Agenda, memory: Memory, *, bell: Doorbell, tell: Callable[[Event], None]
+        self, space: SpaceBudget, work_queue: WorkQueue, memos: Memos, *, wakeup: Wakeup, tell: Callable[[Event], None]
     ) -> None:
-        self._room = room
-        self._agenda = agenda
-        self._memory = memory
-        self._bell = bell
+        self._space = space
+        self._work_queue = work_queue
+        self._memos = memos
+        self._wakeup = wakeup
         self._tell = tell
 
     def open(self, slots: int) -> None:
         """Look how much room there is, where anybody asks; who was waiting and fits now is to ask again."""
-        asked = self._agenda.waiting_fetches or self._agenda.parked_fetches
-        if asked and slots > 0 and (self._room.is_limited or self._agenda.parked_fetches):
-            self._agenda.unpark(self._room.look(), slots)
+        asked = self._work_queue.waiting_fetches or self._work_queue.parked_fetches
+        if asked and slots > 0 and (self._space.is_limited or self._work_queue.parked_fetches):
+            self._work_queue.unpark(self._space.look(), slots)
 
     def admit(self, fetch: Fetch, now: float) -> bool:
         """Whether it may begin."""
-        memo = self._memory.of(fetch.id)
-        if not self._room.is_limited or self._room.begin(fetch):
+        memo = self._memos.of(fetch.id)
+        if not self._space.is_limited or self._space.begin(fetch):
             failure = None if waits_for_room(memo, fetch) else memo.failure
-            self._memory.put(fetch.id, replace(memo, failure=failure, crowded=False))
+            self._memos.put(fetch.id, replace(memo, failure=failure, crowded=False))
             return True
         if waits_for_room(memo, fetch):
-            self._agenda.park(fetch, self._room.need_bytes(fetch))
-            self._bell.wake()  # so many may have been refused that others are still to be asked
+            self._work_queue.park(fetch, self._space.need_bytes(fetch))
+            self._wakeup.wake()  # so many may have been refused that others are still to be asked
             return False
-        error, hint = self._room.why_not(fetch)
-        needs, lacks = self._room.need_bytes(fetch), self._room.lacks_bytes(fetch)
+        error, hint = self._space.why_not(fetch)
+        needs, lacks = self._space.need_bytes(fetch), self._space.lacks_bytes(fetch)
         failure = waiting_for_room(fetch, error, hint, now, needs_bytes=needs, lacks_bytes=lacks)
-        self._memory.put(fetch.id, replace(memo, failure=failure, reported=False, crowded=True))
+        self._memos.put(fetch.id, replace(memo, failure=failure, reported=False, crowded=True))
         self._tell(Event("over", fetch.id, error, cause="room"))
-        self._bell.ring(fetch.id)
-        for chunk_id in self._room.in_the_way(fetch):
-            self._memory.change(chunk_id, crowded=True)
-            self._bell.ring(chunk_id)
+        self._wakeup.notify(fetch.id)
+        for chunk_id in self._space.in_the_way(fetch):
+            self._memos.change(chunk_id, crowded=True)
+            self._wakeup.notify(chunk_id)
         return False

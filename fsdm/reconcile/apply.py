@@ -48,12 +48,12 @@ from fsdm.verify.manifest_check import missing
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fsdm.concurrency.cancellation import Stop
+    from fsdm.concurrency.cancellation import Cancellation
     from fsdm.model.documents import DataChunk, Manifest
     from fsdm.model.state import Marker
     from fsdm.store.catalog import Catalog
     from fsdm.store.filesystem import FileSystem
-    from fsdm.transfer.scheduler import Lanes
+    from fsdm.transfer.scheduler import Scheduler
 
 
 class Applier:
@@ -66,7 +66,7 @@ class Applier:
         fs: FileSystem,
         catalog: Catalog,
         fetcher: Fetcher,
-        lanes: Lanes | None,
+        scheduler: Scheduler | None,
         tell: Callable[[Event], None],
         erase: Callable[[str], None],
     ) -> None:
@@ -74,7 +74,7 @@ class Applier:
         self._fs = fs
         self._catalog = catalog
         self._fetcher = fetcher
-        self._lanes = lanes
+        self._scheduler = scheduler
         self._tell = tell
         self._erase = erase  # what has been renamed into trash/
         self._fetching: dict[str, DataChunk] = {}
@@ -83,7 +83,7 @@ class Applier:
         self._claims: dict[Place, Claim] = {}  # of directories that refs keep from us
         self._retired: set[str] = set()  # what we have taken out while there was a dataset that cannot be listed
 
-    def apply(self, action: Action, stop: Stop) -> Outcome:
+    def apply(self, action: Action, stop: Cancellation) -> Outcome:
         """Carry out one action. Never raises for what the disk, the network or another process does."""
         try:
             return self._apply(action, stop)
@@ -98,7 +98,7 @@ class Applier:
         except OSError as e:
             return Failed(_disk_error(e), disk=True)
 
-    def _apply(self, action: Action, stop: Stop) -> Outcome:
+    def _apply(self, action: Action, stop: Cancellation) -> Outcome:
         match action:
             case Fetch():
                 return self._fetch(action, stop)
@@ -150,7 +150,7 @@ class Applier:
 
     # ------------------------------------------------------------------------------------------------------- downloads
 
-    def _fetch(self, action: Fetch, stop: Stop) -> Outcome:
+    def _fetch(self, action: Fetch, stop: Cancellation) -> Outcome:
         chunk = self._read(action.id, action.want)
         partial, text = self._layout.partial_of(action.id), self._text(action)
         began = time.monotonic()
@@ -164,7 +164,7 @@ class Applier:
                 partial,
                 fs=self._fs,
                 fetcher=self._fetcher,
-                lanes=self._lanes,
+                scheduler=self._scheduler,
                 stop=stop,
                 on_file=lambda name, entry: self._tell(
                     Event("file", action.id, f"{name}, {entry.size} bytes", chunk.dataset_id, entry.size)

@@ -56,10 +56,10 @@ class Counts:
     want_to_available: Histogram = field(default_factory=lambda: Histogram(LATENCIES))
     delete_to_gone: Histogram = field(default_factory=lambda: Histogram(LATENCIES))
     fetches: Histogram = field(default_factory=lambda: Histogram(LATENCIES))
-    passes: Histogram = field(default_factory=lambda: Histogram(PASSES))
+    loop: Histogram = field(default_factory=lambda: Histogram(PASSES))
 
 
-class Tally:
+class Counters:
     """Counts what it is told."""
 
     def __init__(self) -> None:
@@ -85,7 +85,7 @@ class Tally:
     def passed(self, seconds: float) -> None:
         """The loop has made a pass, which took so long without its rest."""
         with self._mutex:
-            self._counts.passes.took(seconds)
+            self._counts.loop.took(seconds)
 
     def pass_failed(self) -> None:
         """A pass of the loop failed."""
@@ -104,5 +104,5 @@ class Tally:
                 want_to_available=now.want_to_available.copy(),
                 delete_to_gone=now.delete_to_gone.copy(),
                 fetches=now.fetches.copy(),
-                passes=now.passes.copy(),
+                loop=now.loop.copy(),
             )

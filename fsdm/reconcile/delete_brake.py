@@ -22,7 +22,7 @@ from fsdm.store.markers import look_at, place_delete, release_deletes
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from fsdm.concurrency.workers import Crew
+    from fsdm.concurrency.workers import Workers
     from fsdm.model.layout import Layout
     from fsdm.model.state import ChunkState
     from fsdm.reconcile.plan import Memo
@@ -36,7 +36,7 @@ NOTE_S: Final = 1.0
 WHAT_TO_DO: Final = "if they are meant: fsdm release; if not: remove their markers in delete/, or want the chunks again"
 
 
-class Deletes:
+class DeleteBrake:
     """Which deletes one reconciler carries out. `share` None: all."""
 
     def __init__(
@@ -46,14 +46,14 @@ class Deletes:
         *,
         share: float | None,
         fs: FileSystem,
-        hands: Crew,
+        workers: Workers,
         tell: Callable[[Event], None],
     ) -> None:
         self._layout = layout
         self._catalog = catalog
         self._brake = Brake(share)
         self._fs = fs
-        self._hands = hands
+        self._workers = workers
         self._tell = tell
         self._told = False  # by this process
         self._noted: bytes | None = None  # what BRAKE says, as far as this process knows
@@ -123,7 +123,7 @@ class Deletes:
         text = None if brake.since is None else json.dumps(document).encode() + b"\n"
         if text != self._noted:
             self._noted, self._noted_at, self._to_note = text, now, text
-            self._hands.submit(self._write)
+            self._workers.submit(self._write)
 
     def _write(self) -> None:
         with self._noting:  # of two hands the later one writes what holds by then as well

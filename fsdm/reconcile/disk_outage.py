@@ -19,7 +19,7 @@ from fsdm.reconcile.verdict import TRIES
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fsdm.concurrency.workers import Crew
+    from fsdm.concurrency.workers import Workers
     from fsdm.model.errors import DiskError
     from fsdm.store.filesystem import FileSystem
 
@@ -30,11 +30,11 @@ class Disk:
     """Whether the disk takes what downloads write. `wake` is called when there is an answer."""
 
     def __init__(
-        self, trash: str, *, fs: FileSystem, hands: Crew, tell: Callable[[Event], None], wake: Callable[[], None]
+        self, trash: str, *, fs: FileSystem, workers: Workers, tell: Callable[[Event], None], wake: Callable[[], None]
     ) -> None:
         self._path = f"{trash}/probe"
         self._fs = fs
-        self._hands = hands
+        self._workers = workers
         self._tell = tell
         self._wake = wake
         self._outage = Outage()
@@ -104,7 +104,7 @@ class Disk:
             self._outage.freed(now)
         if not self._probing and self._outage.probe_is_due(now):
             self._probing = True
-            self._hands.submit(self._probe)
+            self._workers.submit(self._probe)
         return resumed
 
     def _probe(self) -> None:

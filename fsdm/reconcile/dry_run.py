@@ -30,9 +30,9 @@ from fsdm.reconcile.actions import (
     Wait,
 )
 from fsdm.reconcile.delete_brake import brake_of, release, see
-from fsdm.reconcile.memo import Memory
+from fsdm.reconcile.memo import Memos
 from fsdm.reconcile.plan import Unreadable, decide
-from fsdm.reconcile.space_budget import Room
+from fsdm.reconcile.space_budget import SpaceBudget
 from fsdm.store.catalog import Catalog
 from fsdm.store.disk_usage import bytes_in
 from fsdm.store.filesystem import exists
@@ -97,7 +97,7 @@ class _Foreseer:
         self._now = now
         self._catalog = Catalog(layout)
         self._catalog.refresh()
-        self._memory = Memory(layout)
+        self._memos = Memos(layout)
         self._fetches: list[tuple[int, int, str, Step, Fetch]] = []  # in the order of their turns
         self._steps: list[Step] = []
 
@@ -113,7 +113,7 @@ class _Foreseer:
     def _judge(self, states: dict[str, ChunkState]) -> set[str]:
         brake = brake_of(self._layout, self._limits.brake_share)
         for state in states.values():
-            see(brake, state, self._memory.see(state))
+            see(brake, state, self._memos.see(state))
         release(brake, self._layout)
         brake.judge(len(self._catalog), self._now)
         return {chunk_id for chunk_id in states if brake.holds_back(chunk_id)}
@@ -127,7 +127,7 @@ class _Foreseer:
 
     def _follow(self, state: ChunkState) -> None:
         """Follow the decisions about one id, as if each were carried out."""
-        memo = replace(self._memory.see(state), reported=True)
+        memo = replace(self._memos.see(state), reported=True)
         while True:
             decision = decide(state, memo, self._now)
             want = getattr(decision, "want", None)
@@ -199,13 +199,13 @@ class _Foreseer:
         if exists(self._layout.pause):
             return [Step("wait", one, why="downloads are paused: fsdm resume") for *_, one, _, _ in self._fetches]
         keep_free = self._limits.keep_free_bytes or None
-        room = Room(self._layout, self._catalog, max_bytes=self._limits.max_bytes, keep_free_bytes=keep_free)
-        room.open()
-        left = room.look() + sum(step.size_bytes for step in self._steps if step.what in {"delete", "discard"})
+        space = SpaceBudget(self._layout, self._catalog, max_bytes=self._limits.max_bytes, keep_free_bytes=keep_free)
+        space.open()
+        left = space.look() + sum(step.size_bytes for step in self._steps if step.what in {"delete", "discard"})
         steps = []
         for *_, step, fetch in sorted(self._fetches, key=lambda turn: turn[:3]):
-            if room.is_limited and (left < 0 or step.size_bytes > left):
-                needs = f"needs {readable(room.need_bytes(fetch))}, and there is room for {readable(max(left, 0))}"
+            if space.is_limited and (left < 0 or step.size_bytes > left):
+                needs = f"needs {readable(space.need_bytes(fetch))}, and there is room for {readable(max(left, 0))}"
                 steps.append(Step("wait", step.id, why=needs))
             else:
                 left -= step.size_bytes

@@ -11,7 +11,7 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING
 
-from fsdm.concurrency.cancellation import Stop
+from fsdm.concurrency.cancellation import Cancellation
 from fsdm.model.errors import DiskError
 from fsdm.model.events import Event
 from fsdm.reconcile.actions import Absolve, Fetch
@@ -20,7 +20,7 @@ from fsdm.reconcile.outcome import Failed
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from fsdm.concurrency.workers import Crew
+    from fsdm.concurrency.workers import Workers
     from fsdm.model.state import ChunkState
     from fsdm.reconcile.actions import Action
     from fsdm.reconcile.apply import Applier
@@ -29,24 +29,24 @@ if TYPE_CHECKING:
 logger = logging.getLogger("fsdm")
 
 
-class Errands:
+class Executor:
     """What one reconciler has under way. `wake` is called when something has ended."""
 
     def __init__(
         self,
         applier: Applier,
         *,
-        fetchers: Crew,
-        hands: Crew,
+        fetchers: Workers,
+        workers: Workers,
         tell: Callable[[Event], None],
         wake: Callable[[], None],
     ) -> None:
         self._applier = applier
         self._fetchers = fetchers
-        self._hands = hands
+        self._workers = workers
         self._tell = tell
         self._wake = wake
-        self._busy: dict[str, tuple[Action, Stop]] = {}
+        self._busy: dict[str, tuple[Action, Cancellation]] = {}
         self._ended: deque[tuple[Action, Outcome]] = deque()
         self.fetching = 0  # so many of them are fetches
 
@@ -68,11 +68,11 @@ class Errands:
 
     def begin(self, action: Action, *, absolve: bool) -> None:
         """Have it carried out. `absolve`: `failed/ID` says what is over, and goes first."""
-        stop = Stop()
+        stop = Cancellation()
         self._busy[action.id] = (action, stop)
         self.fetching += isinstance(action, Fetch)
-        crew = self._fetchers if isinstance(action, Fetch) else self._hands
-        crew.submit(partial(self._carry_out, action, stop, absolve=absolve))
+        workers = self._fetchers if isinstance(action, Fetch) else self._workers
+        workers.submit(partial(self._carry_out, action, stop, absolve=absolve))
 
     def outcomes(self) -> Iterator[tuple[Action, Outcome]]:
         """What has ended since they were last asked for: its id is free again."""
@@ -102,12 +102,12 @@ class Errands:
         elif not (action.want.same_as(state.want) or self._applier.is_fetching(state.id, state.want)):
             self._stop(action, stop, "wanted anew")
 
-    def _stop(self, action: Action, stop: Stop, why: str) -> None:
+    def _stop(self, action: Action, stop: Cancellation, why: str) -> None:
         if not stop.is_set():
             stop.set()
             self._tell(Event("stopped", action.id, why))
 
-    def _carry_out(self, action: Action, stop: Stop, *, absolve: bool) -> None:
+    def _carry_out(self, action: Action, stop: Cancellation, *, absolve: bool) -> None:
         outcome: Outcome
         try:
             if absolve:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 GRACE_S: Final = 30.0  # a single look at a busy disk may take seconds; nothing that is well takes this
 
 
-class Heart:
+class Heartbeat:
     """When a loop beats next, and since when its passes fail."""
 
     def __init__(self, clock: Callable[[], float]) -> None:

@@ -28,15 +28,15 @@ if TYPE_CHECKING:
     from fsdm.model.limits import Limits
     from fsdm.model.state import ChunkState
     from fsdm.reconcile.admission import Admission
-    from fsdm.reconcile.delete_brake import Deletes
+    from fsdm.reconcile.delete_brake import DeleteBrake
     from fsdm.reconcile.disk_outage import Disk
-    from fsdm.reconcile.executor import Errands
-    from fsdm.reconcile.heartbeat import Heart
+    from fsdm.reconcile.executor import Executor
+    from fsdm.reconcile.heartbeat import Heartbeat
     from fsdm.reconcile.ledger import Part
-    from fsdm.reconcile.memo import Memory
-    from fsdm.reconcile.results import Aftermath
-    from fsdm.reconcile.space_budget import Room
-    from fsdm.reconcile.work_queue import Agenda
+    from fsdm.reconcile.memo import Memos
+    from fsdm.reconcile.results import Results
+    from fsdm.reconcile.space_budget import SpaceBudget
+    from fsdm.reconcile.work_queue import WorkQueue
     from fsdm.store.catalog import Catalog
     from fsdm.store.pause import Pause
     from fsdm.verify.inspection import Inspection
@@ -45,7 +45,7 @@ SCAN_SHARE: Final = 50  # a scan is followed by so many times its own duration w
 
 
 @dataclass(slots=True, kw_only=True)
-class Passes:
+class Loop:
     """What one reconciler knows of each id that is pending, and what it makes of it, a pass at a time.
 
     `keep_up` is called before each scan: it makes anew what may have gone since the last one.
@@ -54,17 +54,17 @@ class Passes:
     layout: Layout
     catalog: Catalog
     limits: Limits
-    agenda: Agenda
-    memory: Memory
-    room: Room
+    work_queue: WorkQueue
+    memos: Memos
+    space: SpaceBudget
     admission: Admission
     disk: Disk
     paused: Pause
-    deletes: Deletes
-    errands: Errands
-    aftermath: Aftermath
+    delete_brake: DeleteBrake
+    executor: Executor
+    results: Results
     inspection: Inspection
-    heart: Heart
+    heartbeat: Heartbeat
     clock: Callable[[], float]
     tell: Callable[[Event], None]
     keep_up: Callable[[], None]
@@ -74,20 +74,22 @@ class Passes:
 
     # -------------------------------------------------------------------------------------------------------- one pass
 
-    def make(self, rang: set[str], *, everything: bool) -> bool:
+    def make(self, woken: set[str], *, everything: bool) -> bool:
         """One pass: look at what rang (or at `everything`), decide, dispatch. Whether anything was dispatched."""
-        self.aftermath.ask_again(rang)
-        ids = rang | self._settle_all() | self.disk.ask(self.clock()) | set(self.agenda.due(self.clock()))
+        self.results.ask_again(woken)
+        ids = woken | self._settle_all() | self.disk.ask(self.clock()) | set(self.work_queue.due(self.clock()))
         if everything or time.monotonic() >= self.next_scan:
             ids |= self._scan()
         for chunk_id in ids:
             state = self.states[chunk_id] = look(self.layout, self.catalog, chunk_id)
-            self.deletes.see(state, self.memory.see(state))
-            self.heart.beat()
-        for chunk_id in ids | self.deletes.judge(self.clock()):  # all have been seen: so many at once may be too many
+            self.delete_brake.see(state, self.memos.see(state))
+            self.heartbeat.beat()
+        for chunk_id in ids | self.delete_brake.judge(
+            self.clock()
+        ):  # all have been seen: so many at once may be too many
             self._decide(chunk_id)
-            self.heart.beat()
-        if (size := self.room.news()) is not None:
+            self.heartbeat.beat()
+        if (size := self.space.news()) is not None:
             self.tell(Event("size", "", size))
         return self._dispatch()
 
@@ -98,21 +100,21 @@ class Passes:
     def _settle_all(self) -> set[str]:
         """Take in what has come since the last pass; the ids that it is about."""
         settled = set()
-        for action, outcome in self.errands.outcomes():
-            memo = self.memory.of(action.id)
+        for action, outcome in self.executor.outcomes():
+            memo = self.memos.of(action.id)
             if isinstance(action, Fetch):
-                gives_way = self.agenda.parked_fetches > 0 and not (outcome == Done() or self.paused.why)
-                memo = replace(memo, crowded=not self.room.end(action.id) or gives_way)
+                gives_way = self.work_queue.parked_fetches > 0 and not (outcome == Done() or self.paused.why)
+                memo = replace(memo, crowded=not self.space.end(action.id) or gives_way)
             elif not isinstance(action, Report | Absolve):
-                self.room.count(action.id)
-            self.memory.put(action.id, self.aftermath.take_in(action, outcome, memo))
+                self.space.count(action.id)
+            self.memos.put(action.id, self.results.take_in(action, outcome, memo))
             settled.add(action.id)
         while self._suspects:
             place = self._suspects.popleft()
-            self.memory.change(place.chunk_id, suspect=place)
+            self.memos.change(place.chunk_id, suspect=place)
             settled.add(place.chunk_id)
         for answer in self.inspection.answers():
-            self.aftermath.answered(answer)
+            self.results.answered(answer)
             settled.add(answer.place.chunk_id)
         return settled
 
@@ -121,12 +123,12 @@ class Passes:
         began = time.monotonic()
         self.keep_up()
         if self.paused.look():
-            self.errands.stop_fetches(self.paused.why)
+            self.executor.stop_fetches(self.paused.why)
         changed = self.catalog.refresh()
         for chunk_id in changed:
-            self.room.count(chunk_id)
-        if self.room.is_limited and (fetch := self.room.too_much()) is not None:
-            self.errands.stop(fetch, "it brings more than there is room for")
+            self.space.count(chunk_id)
+        if self.space.is_limited and (fetch := self.space.too_much()) is not None:
+            self.executor.stop(fetch, "it brings more than there is room for")
         ids = changed | self.states.keys() | scan(self.layout, self.catalog).ids
         took = time.monotonic() - began
         self.next_scan = time.monotonic() + max(self.limits.poll_s, took * SCAN_SHARE)
@@ -134,40 +136,40 @@ class Passes:
 
     def _decide(self, chunk_id: str) -> None:
         state = self.states[chunk_id]
-        if chunk_id in self.errands:
-            self.errands.stop_if_unwanted(state)
+        if chunk_id in self.executor:
+            self.executor.stop_if_unwanted(state)
             return
         now = self.clock()
-        if self.aftermath.is_held(chunk_id) and not (state.delete or state.unready):
-            self.aftermath.let_go(chunk_id)
+        if self.results.is_held(chunk_id) and not (state.delete or state.unready):
+            self.results.let_go(chunk_id)
             if state.ready:
                 told = "the delete was withdrawn, nothing is fetched"
                 self.tell(Event("available", chunk_id, told, state.ready[0].dataset_id))
-        memo = self.memory.of(chunk_id)
+        memo = self.memos.of(chunk_id)
         decision = decide(state, memo, now)
         if self.disk.refusal and isinstance(decision, Publish):
             decision = Wait(self.disk.hold_back(chunk_id, now))
-        if isinstance(decision, Retire) and self.deletes.holds_back(chunk_id):
+        if isinstance(decision, Retire) and self.delete_brake.holds_back(chunk_id):
             decision = None
-        self.agenda.put(chunk_id, decision, memo.failure.attempts if memo.failure else 0)
+        self.work_queue.put(chunk_id, decision, memo.failure.attempts if memo.failure else 0)
         if decision is None and state.at_rest:
             del self.states[chunk_id]
-            self.memory.forget(chunk_id)
-            self.room.forget(chunk_id)
+            self.memos.forget(chunk_id)
+            self.space.forget(chunk_id)
 
     def _dispatch(self) -> bool:
         dispatched = False
-        slots = 0 if self.paused.why else self.disk.slots(self.limits.jobs) - self.errands.fetching
+        slots = 0 if self.paused.why else self.disk.slots(self.limits.jobs) - self.executor.fetching
         self.admission.open(slots)
-        for action in self.agenda.take(slots, lambda fetch: self.admission.admit(fetch, self.clock())):
+        for action in self.work_queue.take(slots, lambda fetch: self.admission.admit(fetch, self.clock())):
             dispatched = True
             if isinstance(action, Verify):
-                self.memory.change(action.id, asked=Asked(action.verify))
+                self.memos.change(action.id, asked=Asked(action.verify))
                 self.inspection.ask(action)
                 continue
-            absolve = isinstance(action, Fetch) and self.memory.of(action.id).failure is None
+            absolve = isinstance(action, Fetch) and self.memos.of(action.id).failure is None
             absolve = absolve and self.states[action.id].failed  # what kept it from its start is over
-            self.errands.begin(action, absolve=absolve)
+            self.executor.begin(action, absolve=absolve)
         return dispatched
 
     # --------------------------------------------------------------------------------------------------- how it stands
@@ -175,22 +177,22 @@ class Passes:
     def pause(self) -> float:
         """Seconds until the next pass has something to do by itself."""
         pauses = [self.next_scan - time.monotonic()]
-        if (next_at := self.agenda.next_at) is not None:
+        if (next_at := self.work_queue.next_at) is not None:
             pauses.append(next_at - self.clock())
         if (probe_at := self.disk.next_probe_at) is not None:
             pauses.append(probe_at - self.clock())
-        if self.agenda.parked_fetches:  # somebody may make room, and no event tells of that
+        if self.work_queue.parked_fetches:  # somebody may make room, and no event tells of that
             pauses.append(self.limits.poll_s)
         return max(min(pauses), 0.0)
 
     def at_its_end(self) -> bool:
         """Whether nothing runs, and what is left has been tried as often as makes sense in one go."""
-        if self.next_scan == 0.0 or self.errands or (self.agenda.parked_fetches and self.room.is_emptying):
+        if self.next_scan == 0.0 or self.executor or (self.work_queue.parked_fetches and self.space.is_emptying):
             return False
         refused = self.disk.refuses_for_long or self.paused.why != ""
-        return (refused or not self.agenda.waiting_fetches) and all(
-            is_stuck(self.memory.of(chunk_id))
-            or self.deletes.holds_back(chunk_id)
+        return (refused or not self.work_queue.waiting_fetches) and all(
+            is_stuck(self.memos.of(chunk_id))
+            or self.delete_brake.holds_back(chunk_id)
             or (refused and state.want is not None)
             for chunk_id, state in self.states.items()
         )
@@ -199,12 +201,12 @@ class Passes:
         """Why what has not converged has not: a sentence by id or path."""
         found = {oddity.path: oddity.why for oddity in scan(self.layout, self.catalog).oddities}
         for chunk_id in self.states:
-            braked = self.deletes.holds_back(chunk_id) and f"its delete is held back: {self.deletes.refusal}"
+            braked = self.delete_brake.holds_back(chunk_id) and f"its delete is held back: {self.delete_brake.refusal}"
             found[chunk_id] = braked or trouble(
-                self.memory.of(chunk_id), self.disk.refusal or self.paused.why or "not done"
+                self.memos.of(chunk_id), self.disk.refusal or self.paused.why or "not done"
             )
         return found
 
     def bytes_by_part(self) -> dict[Part, int] | None:
         """What there is on the disk, as far as it is counted. In any thread; it looks at what is being fetched."""
-        return self.room.bytes_by_part([fetch.id for fetch in self.errands.fetches])
+        return self.space.bytes_by_part([fetch.id for fetch in self.executor.fetches])

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from fsdm.model.state import ChunkState
 
 
-class Memory:
+class Memos:
     """A memo for each id that is pending."""
 
     def __init__(self, layout: Layout) -> None:

@@ -15,29 +15,29 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-from fsdm.concurrency.workers import Crew, ThreadCrew
+from fsdm.concurrency.workers import ThreadWorkers, Workers
 from fsdm.model.limits import Limits
 from fsdm.reconcile.admission import Admission
 from fsdm.reconcile.apply import Applier
-from fsdm.reconcile.counters import Tally
-from fsdm.reconcile.delete_brake import Deletes
+from fsdm.reconcile.counters import Counters
+from fsdm.reconcile.delete_brake import DeleteBrake
 from fsdm.reconcile.disk_outage import Disk
-from fsdm.reconcile.doorbell import Doorbell
-from fsdm.reconcile.executor import Errands
-from fsdm.reconcile.heartbeat import Heart
-from fsdm.reconcile.loop import Passes
-from fsdm.reconcile.memo import Memory
-from fsdm.reconcile.results import Aftermath
-from fsdm.reconcile.space_budget import Room
+from fsdm.reconcile.executor import Executor
+from fsdm.reconcile.heartbeat import Heartbeat
+from fsdm.reconcile.loop import Loop
+from fsdm.reconcile.memo import Memos
+from fsdm.reconcile.results import Results
+from fsdm.reconcile.space_budget import SpaceBudget
 from fsdm.reconcile.trash import Trash
+from fsdm.reconcile.wakeup import Wakeup
 from fsdm.reconcile.watcher import Watch
-from fsdm.reconcile.work_queue import Agenda
+from fsdm.reconcile.work_queue import WorkQueue
 from fsdm.store.catalog import Catalog
 from fsdm.store.filesystem import FileSystem
 from fsdm.store.marker_removal import clear_temporaries, finish_removals
 from fsdm.store.pause import Pause
 from fsdm.transfer.fetcher import HttpFetcher
-from fsdm.transfer.scheduler import Lanes
+from fsdm.transfer.scheduler import Scheduler
 from fsdm.verify.inspection import Inspection
 from fsdm.verify.manifest_check import Audit
 
@@ -62,8 +62,8 @@ class Reconciler:
         fetcher: Fetcher | None = None,
         fs: FileSystem | None = None,
         on_event: Callable[[Event], None] | None = None,
-        tally: Tally | None = None,
-        crews: tuple[Crew, Crew, Crew] | None = None,
+        counters: Counters | None = None,
+        crews: tuple[Workers, Workers, Workers] | None = None,
         clock: Callable[[], float] = time.time,
         jitter: Callable[[], float] = lambda: random.uniform(0.5, 1.0),  # noqa: S311 not a secret
     ) -> None:
@@ -73,79 +73,79 @@ class Reconciler:
         self._fs = fs or FileSystem(durable=limits.durable)
         self._clock = clock
         self._on_event = on_event
-        self._tally = tally or Tally()
-        self.heart = Heart(time.monotonic)
-        self._bell = Doorbell()
-        self._fetchers, self._hands, self._erasers = crews or (
-            ThreadCrew("fsdm-fetch", limits.jobs),
-            ThreadCrew("fsdm-hand", limits.hands),
-            ThreadCrew("fsdm-erase", 1),
+        self._counters = counters or Counters()
+        self.heartbeat = Heartbeat(time.monotonic)
+        self._wakeup = Wakeup()
+        self._fetchers, self._workers, self._erasers = crews or (
+            ThreadWorkers("fsdm-fetch", limits.jobs),
+            ThreadWorkers("fsdm-hand", limits.workers),
+            ThreadWorkers("fsdm-erase", 1),
         )
         reserved = -(-limits.connections // 4)
         size = limits.connections + reserved
-        self._lanes = None if crews else Lanes("fsdm-connection", size, reserved, limits.per_host)
-        agenda, memory = Agenda(), Memory(layout)
-        self._room = Room(
+        self._scheduler = None if crews else Scheduler("fsdm-connection", size, reserved, limits.per_host)
+        work_queue, memos = WorkQueue(), Memos(layout)
+        self._space = SpaceBudget(
             layout,
             self.catalog,
             max_bytes=limits.max_bytes,
             keep_free_bytes=limits.keep_free_bytes or None,
             counts=limits.count_bytes,
         )
-        disk = Disk(layout.trash, fs=self._fs, hands=self._hands, tell=self._tell, wake=self._bell.wake)
-        self._deletes = Deletes(
-            layout, self.catalog, share=limits.brake_share, fs=self._fs, hands=self._hands, tell=self._tell
+        disk = Disk(layout.trash, fs=self._fs, workers=self._workers, tell=self._tell, wake=self._wakeup.wake)
+        self._delete_brake = DeleteBrake(
+            layout, self.catalog, share=limits.brake_share, fs=self._fs, workers=self._workers, tell=self._tell
         )
-        self._trash = Trash(layout.trash, fs=self._fs, erasers=self._erasers, room=self._room, freed=disk.freed)
+        self._trash = Trash(layout.trash, fs=self._fs, erasers=self._erasers, space=self._space, freed=disk.freed)
         self._fetcher = fetcher or HttpFetcher.within(limits)
         self._applier = Applier(
             layout,
             fs=self._fs,
             catalog=self.catalog,
             fetcher=self._fetcher,
-            lanes=self._lanes,
+            scheduler=self._scheduler,
             tell=self._tell,
             erase=self._trash.erase,
         )
-        self._errands = Errands(
-            self._applier, fetchers=self._fetchers, hands=self._hands, tell=self._tell, wake=self._bell.wake
+        self._executor = Executor(
+            self._applier, fetchers=self._fetchers, workers=self._workers, tell=self._tell, wake=self._wakeup.wake
         )
-        self._watch = Watch(layout, self._bell.ring)
-        aftermath = Aftermath(
+        self._watch = Watch(layout, self._wakeup.notify)
+        results = Results(
             self._applier,
             self._watch,
-            memory=memory,
-            room=self._room,
+            memos=memos,
+            space=self._space,
             disk=disk,
             tell=self._tell,
             clock=clock,
             jitter=jitter,
         )
-        self._audit = Audit(layout, self.catalog, suspect=self._suspect, ring=self._bell.ring)
+        self._audit = Audit(layout, self.catalog, suspect=self._suspect, notify=self._wakeup.notify)
         self._inspection = Inspection(
             layout,
             self.catalog,
             fs=self._fs,
-            crew=crews[1] if crews else None,
+            workers=crews[1] if crews else None,
             days=limits.scrub_days,
             clock=clock,
-            wake=self._bell.wake,
+            wake=self._wakeup.wake,
         )
-        self.passes = Passes(
+        self.loop = Loop(
             layout=layout,
             catalog=self.catalog,
             limits=limits,
-            agenda=agenda,
-            memory=memory,
-            room=self._room,
-            admission=Admission(self._room, agenda, memory, bell=self._bell, tell=self._tell),
+            work_queue=work_queue,
+            memos=memos,
+            space=self._space,
+            admission=Admission(self._space, work_queue, memos, wakeup=self._wakeup, tell=self._tell),
             disk=disk,
             paused=Pause(layout, self._tell),
-            deletes=self._deletes,
-            errands=self._errands,
-            aftermath=aftermath,
+            delete_brake=self._delete_brake,
+            executor=self._executor,
+            results=results,
             inspection=self._inspection,
-            heart=self.heart,
+            heartbeat=self.heartbeat,
             clock=clock,
             tell=self._tell,
             keep_up=self._keep_up,
@@ -157,8 +157,8 @@ class Reconciler:
     def open(self) -> None:
         """Restore what is complete and take up what a crash left: the first finds can be answered after this."""
         self.catalog.refresh()
-        self._room.open()
-        self._deletes.open()
+        self._space.open()
+        self._delete_brake.open()
         finish_removals(self.layout, self._fs)
         clear_temporaries(self.layout, self._fs, self._clock())
         self._trash.empty()
@@ -183,23 +183,27 @@ class Reconciler:
             Whether all ended in time. Until it has, LOCK must not be let go of: a hand may be in the middle of a step.
         """
         self._stopping.set()
-        self._bell.wake()
+        self._wakeup.wake()
         if self._thread is not None:
             self._thread.join(timeout_s)
         self._audit.stop()
         inspected = self._inspection.stop(timeout_s)
         self._watch.stop()
-        self._errands.stop_fetches("the reconciler stops")
-        crews = [crew for crew in (self._lanes, self._fetchers, self._hands, self._erasers) if crew is not None]
-        ended = inspected & all([crew.close(timeout_s) for crew in crews])  # noqa: C419 every crew is to be closed
+        self._executor.stop_fetches("the reconciler stops")
+        crews = [
+            workers
+            for workers in (self._scheduler, self._fetchers, self._workers, self._erasers)
+            if workers is not None
+        ]
+        ended = inspected & all([workers.close(timeout_s) for workers in crews])  # noqa: C419 every crew is to be closed
         ended = ended and not (self._thread is not None and self._thread.is_alive())
         if ended:
             self._applier.close()
         return ended
 
-    def ring(self, chunk_id: str | None) -> None:
+    def notify(self, chunk_id: str | None) -> None:
         """Look at this id (or at everything) now rather than when an event or a scan would."""
-        self._bell.ring(chunk_id)
+        self._wakeup.notify(chunk_id)
 
     def change(self, limits: Limits) -> None:
         """Keep to these limits from the next pass on: what runs goes on. In any thread.
@@ -207,7 +211,7 @@ class Reconciler:
         What cannot be changed at run time (see `limits.AT_RUN_TIME`) is logged, and stays as it is.
         """
         self._changes.append(limits)
-        self._bell.wake()
+        self._wakeup.wake()
 
     def audit(self) -> None:
         """Look at every chunk at once: for a caller that makes the passes itself."""
@@ -216,15 +220,15 @@ class Reconciler:
 
     def step(self, timeout_s: float | None = 0.0) -> bool:
         """Wait for the bell, and make one pass. Whether anything was dispatched."""
-        self.heart.beat(math.inf if timeout_s is None else timeout_s)
-        rang, everything = self._bell.answer(timeout_s)
+        self.heartbeat.beat(math.inf if timeout_s is None else timeout_s)
+        woken, everything = self._wakeup.answer(timeout_s)
         began = time.monotonic()
-        self.heart.beat()
+        self.heartbeat.beat()
         while self._changes:
             self._keep_to(self._changes.popleft())
-        dispatched = self.passes.make(rang, everything=everything)
-        self.heart.passed()
-        self._tally.passed(time.monotonic() - began)
+        dispatched = self.loop.make(woken, everything=everything)
+        self.heartbeat.passed()
+        self._counters.passed(time.monotonic() - began)
         return dispatched
 
     @property
@@ -240,47 +244,47 @@ class Reconciler:
     def _run(self) -> None:
         while not self._stopping.is_set():
             try:
-                self.step(self.passes.pause())
+                self.step(self.loop.pause())
             except Exception as e:  # one pass failed: say so, and begin the next with a scan
                 is_defect = not isinstance(e, OSError)  # what the disk says needs no more than a line
                 logger.log(logging.ERROR, "a pass of the reconciler failed: %s", e, exc_info=is_defect)
-                self.heart.failed()
-                self._tally.pass_failed()
-                self.heart.beat(self.passes.limits.poll_s)
-                self.passes.next_scan = 0.0
-                self._stopping.wait(self.passes.limits.poll_s)
+                self.heartbeat.failed()
+                self._counters.pass_failed()
+                self.heartbeat.beat(self.loop.limits.poll_s)
+                self.loop.next_scan = 0.0
+                self._stopping.wait(self.loop.limits.poll_s)
 
     def _keep_to(self, limits: Limits) -> None:
-        limits, waits = self.passes.limits.changed_to(limits)
-        self.passes.limits = limits
+        limits, waits = self.loop.limits.changed_to(limits)
+        self.loop.limits = limits
         if waits:
             logger.warning("not before the next start: %s", ", ".join(waits))
         self._fetchers.resize(limits.jobs)
         if isinstance(self._fetcher, HttpFetcher):
             self._fetcher.change(limits.bytes_per_s)
-        self._room.change(
+        self._space.change(
             max_bytes=limits.max_bytes,
             keep_free_bytes=limits.keep_free_bytes or None,
-            running=self._errands.fetches,
+            running=self._executor.fetches,
         )
-        self._deletes.change(limits.brake_share)
+        self._delete_brake.change(limits.brake_share)
 
     def _keep_up(self) -> None:
         """What may have gone since the last scan is there again: directories, watches, threads."""
         for name in self.layout.directories():
             self._fs.mkdir(os.path.join(self.layout.root, name))
         self._watch.arm()
-        for crew in (self._fetchers, self._hands, self._erasers, self._inspection):
-            crew.hire()
+        for workers in (self._fetchers, self._workers, self._erasers, self._inspection):
+            workers.replenish()
 
     def _suspect(self, place: Place) -> None:
-        self.passes.suspect(place)
-        self._bell.wake()
+        self.loop.suspect(place)
+        self._wakeup.wake()
 
     def _tell(self, event: Event) -> None:
         if logger.isEnabledFor(logging.INFO):
             logger.info("%s", event, extra=event.fields())
-        self._tally.tell(event)
+        self._counters.tell(event)
         if self._on_event is not None:
             try:
                 self._on_event(event)

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from fsdm.model.layout import Place
     from fsdm.reconcile.apply import Applier
     from fsdm.reconcile.disk_outage import Disk
-    from fsdm.reconcile.memo import Memory
-    from fsdm.reconcile.space_budget import Room
+    from fsdm.reconcile.memo import Memos
+    from fsdm.reconcile.space_budget import SpaceBudget
     from fsdm.reconcile.watcher import Watch
     from fsdm.verify.background import Answer
 
@@ -36,7 +36,7 @@ VERIFY_AGAIN_S: Final = 10.0  # where a chunk could not be read to its end
 logger = logging.getLogger("fsdm")
 
 
-class Aftermath:
+class Results:
     """Takes in the outcomes of one reconciler."""
 
     def __init__(
@@ -44,8 +44,8 @@ class Aftermath:
         applier: Applier,
         watch: Watch,
         *,
-        memory: Memory,
-        room: Room,
+        memos: Memos,
+        space: SpaceBudget,
         disk: Disk,
         tell: Callable[[Event], None],
         clock: Callable[[], float],
@@ -53,8 +53,8 @@ class Aftermath:
     ) -> None:
         self._applier = applier
         self._watch = watch
-        self._memory = memory
-        self._room = room
+        self._memos = memos
+        self._space = space
         self._disk = disk
         self._tell = tell
         self._clock = clock
@@ -73,7 +73,7 @@ class Aftermath:
     def ask_again(self, ids: set[str]) -> None:
         """A ref of these may have gone: try soon, and soon again."""
         for chunk_id in ids & self._held.keys():
-            self._memory.change(chunk_id, held=1, held_until=0.0)
+            self._memos.change(chunk_id, held=1, held_until=0.0)
 
     def let_go(self, chunk_id: str) -> None:
         """Nothing of this id is to go any more, or it has gone."""
@@ -81,7 +81,7 @@ class Aftermath:
         if place is not None:
             self._watch.release(place)
             self._applier.let_go(place)
-            self._memory.change(chunk_id, held=0, held_until=0.0)
+            self._memos.change(chunk_id, held=0, held_until=0.0)
 
     def take_in(self, action: Action, outcome: outcomes.Outcome, memo: Memo) -> Memo:
         """What is to be remembered of the id after this."""
@@ -112,10 +112,10 @@ class Aftermath:
         """The inspector has read a chunk, or could not."""
         chunk_id = answer.place.chunk_id
         if answer.found is not None:
-            self._memory.change(chunk_id, suspect=answer.place, found=answer.found)
+            self._memos.change(chunk_id, suspect=answer.place, found=answer.found)
         if answer.verify is not None:
             again_at = None if answer.read else self._clock() + VERIFY_AGAIN_S
-            self._memory.change(chunk_id, asked=Asked(answer.verify, answered=answer.read, again_at=again_at))
+            self._memos.change(chunk_id, asked=Asked(answer.verify, answered=answer.read, again_at=again_at))
             if answer.read and answer.found is None:
                 self._tell(Event("verified", chunk_id))
 
@@ -153,7 +153,7 @@ class Aftermath:
         self._tell(Event("failed", action.id, failure.error, cause=error.cause))
         if isinstance(action, Fetch | Publish) and isinstance(error, DiskError):
             if error.code in FULL:
-                self._room.guard()
+                self._space.guard()
             if self._disk.refused(error, self._clock()):
                 failure = failure.model_copy(update={"next_attempt_at": None})
         return replace(memo, failure=failure, reported=False)

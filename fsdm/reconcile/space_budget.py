@@ -54,7 +54,7 @@ class _Running:
     stopped: bool = False
 
 
-class Room:
+class SpaceBudget:
     """The room of one data directory. `max_bytes` None: no budget. `keep_free_bytes` None: the disk is not asked."""
 
     def __init__(

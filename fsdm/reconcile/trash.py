@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fsdm.concurrency.workers import Crew
-    from fsdm.reconcile.space_budget import Room
+    from fsdm.concurrency.workers import Workers
+    from fsdm.reconcile.space_budget import SpaceBudget
     from fsdm.store.filesystem import FileSystem
 
 logger = logging.getLogger("fsdm")
@@ -20,11 +20,13 @@ logger = logging.getLogger("fsdm")
 class Trash:
     """Has what is in `trash/` erased. It takes up room until it is; `freed` is called after each. Thread-safe."""
 
-    def __init__(self, path: str, *, fs: FileSystem, erasers: Crew, room: Room, freed: Callable[[], None]) -> None:
+    def __init__(
+        self, path: str, *, fs: FileSystem, erasers: Workers, space: SpaceBudget, freed: Callable[[], None]
+    ) -> None:
         self._path = path
         self._fs = fs
         self._erasers = erasers
-        self._room = room
+        self._space = space
         self._freed = freed
 
     def empty(self) -> None:
@@ -34,7 +36,7 @@ class Trash:
 
     def erase(self, path: str) -> None:
         """Have one entry erased, soon."""
-        self._room.trashed(path)
+        self._space.trashed(path)
         self._erasers.submit(partial(self._erase, path))
 
     def _erase(self, path: str) -> None:
@@ -42,7 +44,7 @@ class Trash:
             self._fs.erase(path)
         except OSError as e:  # it stays in trash/, out of sight; the next start tries again
             logger.warning("cannot erase %s: %s", path, e)
-            self._room.stays(path)
+            self._space.stays(path)
         else:
-            self._room.erased(path)
+            self._space.erased(path)
         self._freed()

@@ -69,9 +69,9 @@ class Inotify(InotifyFD):
 class Watch:
     """The kernel's events of `want/`, `delete/`, `verify/`, and of directories that refs hold."""
 
-    def __init__(self, layout: Layout, ring: Callable[[str | None], None]) -> None:
+    def __init__(self, layout: Layout, notify: Callable[[str | None], None]) -> None:
         self._layout = layout
-        self._ring = ring
+        self._notify = notify
         self._armed: dict[str, _Armed] = {}
         self._held: dict[Place, tuple[WatchDescriptor, _Callback]] = {}
         self._inotify: Inotify | None = None
@@ -155,8 +155,8 @@ class Watch:
         """Ring with the chunk's id whenever a descriptor of its directory is closed. True where this is new."""
         if self._inotify is None or place in self._held:
             return False
-        ring = partial(self._ring, place.chunk_id)
-        callback = _Callback(RELEASE_MASK, lambda _event: ring(), ring, partial(self._ring, None))
+        notify = partial(self._notify, place.chunk_id)
+        callback = _Callback(RELEASE_MASK, lambda _event: notify(), notify, partial(self._notify, None))
         try:
             self._held[place] = (self._add(self._layout.path(place), callback), callback)
         except OSError as e:  # no watches left, or it has just gone: the timer remains
@@ -176,25 +176,25 @@ class Watch:
             mask=ROOT_MASK if is_root else MARKERS_MASK,
             seen=self._in_root if is_root else partial(self._in_markers, path),
             lost=partial(self._lost, path),
-            overflow=partial(self._ring, None),
+            overflow=partial(self._notify, None),
         )
 
     def _in_markers(self, path: str, event: InotifyEvent) -> None:
         name = os.fsdecode(event.name)
         if is_id(name):
-            self._ring(name)
+            self._notify(name)
         elif name == RELEASE:
-            self._ring(None)
+            self._notify(None)
         elif not name:  # the directory itself was moved or removed
             self._lost(path)
 
     def _in_root(self, event: InotifyEvent) -> None:
         if event.name in {b"want", b"delete", b"verify", PAUSE.encode(), b""}:
-            self._ring(None)
+            self._notify(None)
 
     def _lost(self, path: str) -> None:
         self._armed.pop(path, None)
-        self._ring(None)
+        self._notify(None)
 
 
 @dataclass(frozen=True, slots=True)

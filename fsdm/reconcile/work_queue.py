@@ -23,7 +23,7 @@ _Turn = tuple[int, int, str]  # failed attempts, the want's ctime, the id: the l
 
 
 @dataclass(slots=True)
-class Agenda:
+class WorkQueue:
     """The decisions that wait to be carried out: deletes before downloads, new wants before failing ones, by age."""
 
     _soon: dict[str, Action] = field(default_factory=dict)

@@ -70,7 +70,7 @@ class Segment:
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
+class Counters:
     """How much is of one kind. Chunks, and their bytes on disk, go by their own state: none is missing or doubled."""
 
     segments: int = 0
@@ -86,7 +86,7 @@ class Coverage:
     dataset_id: str
     segments: tuple[Segment, ...]
     chunks: Mapping[str, ChunkStatus]
-    tallies: Mapping[Kind, Tally]
+    tallies: Mapping[Kind, Counters]
 
     @property
     def start(self) -> int:
@@ -136,7 +136,7 @@ def cover(dataset_id: str, chunks: Iterable[ChunkStatus]) -> Coverage:
     for kind in KINDS:
         spans = [segment.blocks for segment in segments if segment.kind == kind]
         sizes = [chunk.size_bytes for chunk in by_id.values() if KIND_OF[chunk.state] == kind]
-        tallies[kind] = Tally(len(spans), sum(spans), len(sizes), sum(sizes))
+        tallies[kind] = Counters(len(spans), sum(spans), len(sizes), sum(sizes))
     return Coverage(dataset_id, segments, by_id, tallies)
 
 

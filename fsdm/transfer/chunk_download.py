@@ -21,10 +21,10 @@ from fsdm.transfer.resume_record import Parts
 if TYPE_CHECKING:
     from collections.abc import Callable, Container
 
-    from fsdm.concurrency.cancellation import Stop
+    from fsdm.concurrency.cancellation import Cancellation
     from fsdm.store.filesystem import FileSystem
     from fsdm.transfer.resume_record import Part
-    from fsdm.transfer.scheduler import Lanes
+    from fsdm.transfer.scheduler import Scheduler
 
 SMALL_BYTES: Final = 4 << 20  # a want that declares no size counts as large
 
@@ -32,7 +32,7 @@ SMALL_BYTES: Final = 4 << 20  # a want that declares no size counts as large
 class Fetcher(Protocol):
     """Where files come from."""
 
-    def fetch(self, source: FileSource, part: Part, fs: FileSystem, stop: Stop) -> FileEntry:
+    def fetch(self, source: FileSource, part: Part, fs: FileSystem, stop: Cancellation) -> FileEntry:
         """Write the file to `part.path`, fsynced; what is there already may be taken over (see `parts`).
 
         Raises:
@@ -48,8 +48,8 @@ def fetch_chunk(
     *,
     fs: FileSystem,
     fetcher: Fetcher,
-    lanes: Lanes | None,
-    stop: Stop,
+    scheduler: Scheduler | None,
+    stop: Cancellation,
     on_file: Callable[[str, FileEntry], None],
     meanwhile: Callable[[], None] = lambda: None,
 ) -> Manifest:
@@ -76,11 +76,11 @@ def fetch_chunk(
 
     for name, source in chunk.files.items():
         work = partial(batch.run, partial(fetch_one, name, source))
-        if lanes is None:
+        if scheduler is None:
             work()
         else:
             small = source.size is not None and source.size <= SMALL_BYTES
-            lanes.submit(chunk.id, work, small=small, host=origin_of(source.url))
+            scheduler.submit(chunk.id, work, small=small, host=origin_of(source.url))
     batch.run(meanwhile)
     try:
         batch.wait()
@@ -102,7 +102,7 @@ def _clear(directory: str, names: Container[str], fs: FileSystem) -> None:
 class _Batch:
     """So many pieces of work, and what came of them. After the first error no further one is begun."""
 
-    def __init__(self, count: int, stop: Stop) -> None:
+    def __init__(self, count: int, stop: Cancellation) -> None:
         self.entries: dict[str, FileEntry] = {}
         self._left = count
         self._stop = stop

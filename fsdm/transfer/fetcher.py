@@ -18,7 +18,7 @@ from fsdm.model.errors import HostError, TransferError, cause_of_status
 from fsdm.model.limits import CONNECTIONS, PER_FILE
 from fsdm.model.source_policy import ANY, Policy
 from fsdm.transfer.file_transfer import Transfer
-from fsdm.transfer.host_health import Hosts, Visit, origin_of
+from fsdm.transfer.host_health import Hosts, Request, origin_of
 from fsdm.transfer.http import answer as head
 from fsdm.transfer.http.body import pour
 from fsdm.transfer.http.session import Sessions, shown
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 
     from urllib3 import HTTPResponse
 
-    from fsdm.concurrency.cancellation import Stop
+    from fsdm.concurrency.cancellation import Cancellation
     from fsdm.model.documents import FileEntry, FileSource
     from fsdm.model.limits import Limits
     from fsdm.store.filesystem import FileSystem
-    from fsdm.transfer.http.body import Vessel
+    from fsdm.transfer.http.body import Writer
     from fsdm.transfer.resume_record import Part
     from fsdm.transfer.segments import Pieces
 
@@ -94,7 +94,7 @@ class HttpFetcher:
         self.rate.change(bytes_per_s)
         self.helpers.per_file = 1 if bytes_per_s else self._per_file
 
-    def fetch(self, source: FileSource, part: Part, fs: FileSystem, stop: Stop) -> FileEntry:
+    def fetch(self, source: FileSource, part: Part, fs: FileSystem, stop: Cancellation) -> FileEntry:
         """See `Fetcher.fetch`."""
         transfer = Transfer(source, part, fs, durable=self.durable)
         try:
@@ -104,13 +104,13 @@ class HttpFetcher:
         finally:
             transfer.close()
 
-    def _from_any(self, transfer: Transfer, stop: Stop) -> None:
+    def _from_any(self, transfer: Transfer, stop: Cancellation) -> None:
         """From the first source that has it."""
         errors = []
         for url in self._hosts.order(transfer.source.urls):
             try:
-                with self._hosts.enter(url, stop.wait) as visit:
-                    _Conversation(self, url, transfer, stop, visit).bring()
+                with self._hosts.enter(url, stop.wait) as request:
+                    _Conversation(self, url, transfer, stop, request).bring()
             except TransferError as e:
                 errors.append(e)
             else:
@@ -121,12 +121,14 @@ class HttpFetcher:
 class _Conversation:
     """What is asked of one source, for one file, and what becomes of the answers."""
 
-    def __init__(self, fetcher: HttpFetcher, url: str, transfer: Transfer, stop: Stop, visit: Visit) -> None:
+    def __init__(
+        self, fetcher: HttpFetcher, url: str, transfer: Transfer, stop: Cancellation, request: Request
+    ) -> None:
         self._fetcher = fetcher
         self._url = url
         self._transfer = transfer
         self._stop = stop
-        self._visit = visit
+        self._request = request
         self._origin = origin_of(url)
         self._may_split = fetcher.helpers.per_file > 1
 
@@ -156,7 +158,7 @@ class _Conversation:
                     return
             except TransferError as e:
                 if isinstance(e, HostError):
-                    self._visit.failed(e.what)
+                    self._request.failed(e.what)
                 is_over = not e.transient or e.retry_after_s is not None or isinstance(e, _DripError)
                 if is_over or self._transfer.size < furthest + WORTH_BYTES:
                     raise
@@ -180,7 +182,7 @@ class _Conversation:
                 return False
         transfer.see_that_all_came(self._url)
         if transfer.size - size >= TELLING_BYTES and not self._fetcher.rate.is_capped:
-            self._visit.rate((transfer.size - size) / (time.monotonic() - began))
+            self._request.rate((transfer.size - size) / (time.monotonic() - began))
         return True
 
     def _check_head(self, answer: HTTPResponse, *, ranged: bool) -> None:
@@ -188,12 +190,12 @@ class _Conversation:
         status, headers, url = answer.status, answer.headers, shown(self._url)
         transient = head.is_transient(status)
         if not transient:
-            self._visit.proven()
+            self._request.proven()
         if status not in {200, 206} and not (ranged and status == 416):
             what = f"HTTP {status} {http.client.responses.get(status, '')}".rstrip()  # the server's words may be any
             retry_after_s = head.retry_after_s(headers, time.time()) if transient else None
             if retry_after_s is not None:
-                self._visit.failed(what, retry_after_s)
+                self._request.failed(what, retry_after_s)
             hint = "" if transient else "check the URL in the want; `touch want/ID` tries again at once"
             raise TransferError(
                 f"{url}: {what}",
@@ -207,7 +209,7 @@ class _Conversation:
             what = f"the body comes with Content-Encoding {encoding[:40]!r}, unasked"
             raise TransferError(f"{url}: {what}", transient=False)
 
-    def _pour(self, answer: HTTPResponse, vessel: Vessel, at_most: int | None, then: Callable[[], None]) -> None:
+    def _pour(self, answer: HTTPResponse, vessel: Writer, at_most: int | None, then: Callable[[], None]) -> None:
         """Take a body; between blocks, count what came, keep to the cap, see that it goes on, and call `then`."""
         fetcher, stop, seen = self._fetcher, self._stop, vessel.size
         floor = Floor(fetcher.floor_bytes_per_s)
@@ -217,7 +219,7 @@ class _Conversation:
             stop.check()
             count, seen = vessel.size - seen, vessel.size
             if count:
-                self._visit.proven()
+                self._request.proven()
                 fetcher.meter.took(count)
                 if fetcher.helpers.per_file > 1:
                     fetcher.gains.took(self._origin, count)

@@ -72,7 +72,7 @@ class Hosts:
         self._mutex = threading.Lock()
         self._hosts: dict[str, _Host] = {}  # the longest unused first
 
-    def enter(self, origin: str, wait: Wait) -> Visit:
+    def enter(self, origin: str, wait: Wait) -> Request:
         """Begin a visit to the server of a URL; use it in a `with`. It waits for a host that is on trial.
 
         `wait(seconds, event)` returns after that time or once the event is set, or earlier; it may raise to end it.
@@ -85,7 +85,7 @@ class Hosts:
         with self._mutex:
             host = self._use(origin_of(origin))
         try:
-            while not isinstance(found := host.admit(verdict, deadline), Visit):
+            while not isinstance(found := host.admit(verdict, deadline), Request):
                 wait(found, verdict)
         except BaseException:
             host.turn_away(verdict)
@@ -145,7 +145,7 @@ class _Host:
 
     # ------------------------------------------------------------------------------------------------- in and out
 
-    def admit(self, verdict: threading.Event, deadline: float) -> Visit | float:
+    def admit(self, verdict: threading.Event, deadline: float) -> Request | float:
         """A visit; or for how many seconds the verdict may be waited for."""
         with self._mutex:
             now = self._terms.clock()
@@ -160,7 +160,7 @@ class _Host:
             if self.proven or self._trying < (1 if self._downs else self._terms.trials):
                 self._waiting.discard(verdict)
                 self._trying += 1
-                return Visit(self, self._era, self._terms.clock)
+                return Request(self, self._era, self._terms.clock)
             if now >= deadline:
                 others = "another one waits" if self._trying == 1 else f"{self._trying} others wait"
                 what = f"{self.origin} has not answered yet: {others} for it"
@@ -241,7 +241,7 @@ class _Host:
         return int(slow)
 
 
-class Visit:
+class Request:
     """One transfer from a host, from before it connects to its end; it says what it finds."""
 
     def __init__(self, host: _Host, era: int, clock: Callable[[], float]) -> None:

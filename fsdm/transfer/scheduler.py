@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class Lanes:
+class Scheduler:
     """`size` daemon threads (see `crew` for why), `reserved` of them for small work; started as they are needed.
 
     At most `per_host` pieces of work for one host run at once; None is no bound.
@@ -60,7 +60,7 @@ class Lanes:
         """
         with self._mutex:
             if not self._closed:
-                self._hire()
+                self._start_thread()
             run_here = self._closed or not self._threads
             if not run_here:
                 self._submitted += 1
@@ -70,7 +70,7 @@ class Lanes:
         if run_here:
             work()
 
-    def _hire(self) -> None:
+    def _start_thread(self) -> None:
         if len(self._threads) >= self._size:
             return
         # the reserved ones come last: until there is much to do, every thread takes everything

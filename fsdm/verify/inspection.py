@@ -9,14 +9,14 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING
 
-from fsdm.concurrency.workers import ThreadCrew
+from fsdm.concurrency.workers import ThreadWorkers
 from fsdm.verify.background import Answer, Inspector
 from fsdm.verify.scrub import Scrub
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from fsdm.concurrency.workers import Crew
+    from fsdm.concurrency.workers import Workers
     from fsdm.model.layout import Layout
     from fsdm.reconcile.actions import Verify
     from fsdm.store.catalog import Catalog
@@ -32,12 +32,12 @@ class Inspection:
         catalog: Catalog,
         *,
         fs: FileSystem,
-        crew: Crew | None,
+        workers: Workers | None,
         days: float | None,
         clock: Callable[[], float],
         wake: Callable[[], None],
     ) -> None:
-        self._crew = crew or ThreadCrew("fsdm-verify", 1)
+        self._workers = workers or ThreadWorkers("fsdm-verify", 1)
         self._answers: deque[Answer] = deque()
         self._wake = wake
         self._inspector = Inspector(layout, fs=fs, answer=self._answer)
@@ -53,15 +53,15 @@ class Inspection:
         """End at once; whether all has ended in time."""
         self._inspector.stop()
         scrubbed = self.scrub is None or self.scrub.stop(timeout_s)
-        return self._crew.close(timeout_s) and scrubbed
+        return self._workers.close(timeout_s) and scrubbed
 
-    def hire(self) -> None:
-        """See `Crew.hire`."""
-        self._crew.hire()
+    def replenish(self) -> None:
+        """See `Workers.replenish`."""
+        self._workers.replenish()
 
     def ask(self, action: Verify) -> None:
         """Have a chunk read; there will be an answer."""
-        self._crew.submit(partial(self._inspector.inspect, action.place, verify=action.verify))
+        self._workers.submit(partial(self._inspector.inspect, action.place, verify=action.verify))
 
     def answers(self) -> Iterator[Answer]:
         """What has been answered since this was asked last."""

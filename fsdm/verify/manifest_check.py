@@ -63,12 +63,12 @@ class Audit:
     """Walks `chunks/` and tells of what it finds: `suspect(place)` for damage, `ring(id)` for a missing READY."""
 
     def __init__(
-        self, layout: Layout, catalog: Catalog, *, suspect: Callable[[Place], None], ring: Callable[[str], None]
+        self, layout: Layout, catalog: Catalog, *, suspect: Callable[[Place], None], notify: Callable[[str], None]
     ) -> None:
         self._layout = layout
         self._catalog = catalog
         self._suspect = suspect
-        self._ring = ring
+        self._notify = notify
         self._refs = Refs(layout)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="fsdm-audit", daemon=True)
@@ -86,7 +86,7 @@ class Audit:
         ref = self._refs.take(place)
         if ref is None:
             if self._catalog.is_stray(place) or not exists(f"{self._layout.path(place)}/{READY}"):
-                self._ring(place.chunk_id)
+                self._notify(place.chunk_id)
             return
         with ref:
             if damage(self._layout, place) is not None:

@@ -153,7 +153,7 @@ def test_jobs_grow_and_shrink_and_what_runs_is_not_cut(data_dir: Path, source: S
         dm.change(Limits(jobs=4))
         eventually(lambda: stalled() == 4)
         dm.change(Limits(jobs=1))
-        eventually(lambda: dm.reconciler and dm.reconciler.passes.limits.jobs == 1)
+        eventually(lambda: dm.reconciler and dm.reconciler.loop.limits.jobs == 1)
         running = [fault for fault in faults if fault.stalled.is_set()]
         for fault in running[:3]:
             fault.gate.set()
@@ -198,7 +198,7 @@ def test_a_budget_that_comes_later_counts_what_is_here_and_what_runs(data_dir: P
         dm.download_chunk(runs)
         assert fault.stalled.wait(PATIENCE_S)
         dm.change(Limits(max_bytes=29_999))
-        eventually(lambda: dm.reconciler and dm.reconciler.passes.limits.max_bytes)
+        eventually(lambda: dm.reconciler and dm.reconciler.loop.limits.max_bytes)
         dm.download_chunk(more)
         said = eventually(lambda: failure(data_dir, more.id))
         assert "20000 bytes of 29999 bytes are taken" in said["error"]
@@ -209,9 +209,9 @@ def test_a_budget_that_comes_later_counts_what_is_here_and_what_runs(data_dir: P
 def test_what_cannot_be_changed_at_run_time_is_said_and_stays(data_dir: Path, caplog: pytest.LogCaptureFixture) -> None:
     with DataManager(data_dir) as dm:
         dm.change(Limits(jobs=2, connections=3, durability="none"))
-        eventually(lambda: dm.reconciler and dm.reconciler.passes.limits.jobs == 2)
+        eventually(lambda: dm.reconciler and dm.reconciler.loop.limits.jobs == 2)
         assert dm.reconciler
-        assert dm.reconciler.passes.limits == Limits(jobs=2)
+        assert dm.reconciler.loop.limits == Limits(jobs=2)
     assert "not before the next start: connections, durability" in caplog.text
 
 
@@ -220,4 +220,4 @@ def test_what_are_no_limits_is_refused_and_those_that_were_stay(dm: DataManager,
     with pytest.raises(InvalidInputError, match=r"^limits: must be Limits, not "):
         dm.change(limits)
     assert dm.reconciler is not None
-    assert dm.reconciler.passes.limits == Limits()
+    assert dm.reconciler.loop.limits == Limits()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fsdm.concurrency.cancellation import Stop
+from fsdm.concurrency.cancellation import Cancellation
 from fsdm.model.errors import StoppedError
 from tests.support.servers import InThread
 from tests.support.waiting import PATIENCE_S, descriptors, eventually
@@ -44,7 +44,7 @@ def connected() -> Iterator[tuple[socket.socket, socket.socket]]:
         yield here, there
 
 
-def guarding(stop: Stop, sock: socket.socket, ready: threading.Barrier) -> bytes:
+def guarding(stop: Cancellation, sock: socket.socket, ready: threading.Barrier) -> bytes:
     """What comes over `sock`, guarded; b"" once it is cut."""
     stop.guard(sock)
     ready.wait(PATIENCE_S)
@@ -55,7 +55,7 @@ def guarding(stop: Stop, sock: socket.socket, ready: threading.Barrier) -> bytes
 
 
 def test_a_stop_is_heard_by_whoever_asks() -> None:
-    stop = Stop()
+    stop = Cancellation()
     stop.check()
     assert not stop.is_set()
     stop.set()
@@ -66,7 +66,7 @@ def test_a_stop_is_heard_by_whoever_asks() -> None:
 
 
 def test_a_stop_wakes_every_thread_that_waits_for_a_byte() -> None:
-    stop, ready = Stop(), threading.Barrier(3)
+    stop, ready = Cancellation(), threading.Barrier(3)
     with connected() as (one, _), connected() as (other, _):
         threads = [InThread(lambda sock=sock: guarding(stop, sock, ready)) for sock in (one, other)]  # type: ignore[misc]
         ready.wait(PATIENCE_S)
@@ -75,7 +75,7 @@ def test_a_stop_wakes_every_thread_that_waits_for_a_byte() -> None:
 
 
 def test_what_is_guarded_after_the_stop_is_cut_at_once() -> None:
-    stop = Stop()
+    stop = Cancellation()
     stop.set()
     with connected() as (here, _):
         stop.guard(here)
@@ -84,7 +84,7 @@ def test_what_is_guarded_after_the_stop_is_cut_at_once() -> None:
 
 
 def test_a_thread_that_guards_two_sockets_has_both_cut() -> None:
-    stop = Stop()
+    stop = Cancellation()
     with connected() as (one, _), connected() as (other, _):
         stop.guard(one)
         stop.guard(other)
@@ -94,7 +94,7 @@ def test_a_thread_that_guards_two_sockets_has_both_cut() -> None:
 
 
 def test_a_socket_that_is_done_with_is_not_cut() -> None:
-    stop = Stop()
+    stop = Cancellation()
     with connected() as (here, there):
         stop.guard(here)
         stop.done()
@@ -104,7 +104,7 @@ def test_a_socket_that_is_done_with_is_not_cut() -> None:
 
 
 def test_a_thread_that_is_done_lets_go_of_its_own_sockets_alone() -> None:
-    stop, ready = Stop(), threading.Barrier(2)
+    stop, ready = Cancellation(), threading.Barrier(2)
     with connected() as (mine, peer), connected() as (others, _):
         stop.guard(mine)
         thread = InThread(lambda: guarding(stop, others, ready))
@@ -117,7 +117,7 @@ def test_a_thread_that_is_done_lets_go_of_its_own_sockets_alone() -> None:
 
 
 def test_a_socket_is_cut_though_its_descriptor_has_gone_on_to_another_object() -> None:
-    stop = Stop()
+    stop = Cancellation()
     with connected() as (here, _):
         stop.guard(here)
         with socket.socket(fileno=here.detach()) as wrapped:  # as TLS does it
@@ -128,7 +128,7 @@ def test_a_socket_is_cut_though_its_descriptor_has_gone_on_to_another_object() -
 
 
 def test_a_socket_that_is_closed_already_is_no_obstacle_to_the_others() -> None:
-    stop = Stop()
+    stop = Cancellation()
     with connected() as (gone, there), connected() as (here, _):
         stop.guard(gone)
         stop.guard(here)
@@ -140,7 +140,7 @@ def test_a_socket_that_is_closed_already_is_no_obstacle_to_the_others() -> None:
 
 
 def test_a_connected_socket_is_cut_and_let_go_of_as_it_is() -> None:
-    stop = Stop()
+    stop = Cancellation()
     with connected() as (mine, peer), connected() as (others, _):
         stop.guard(mine, connected=True)
         stop.done()
@@ -154,7 +154,7 @@ def test_a_connected_socket_is_cut_and_let_go_of_as_it_is() -> None:
 
 
 def test_a_tls_connection_that_is_cut_fails_as_a_connection_does_and_not_as_one_that_was_never_wrapped() -> None:
-    stop, context = Stop(), ssl.create_default_context()
+    stop, context = Cancellation(), ssl.create_default_context()
     with (
         connected() as (here, _),
         context.wrap_socket(here, server_hostname="localhost", do_handshake_on_connect=False) as wrapped,
@@ -167,7 +167,7 @@ def test_a_tls_connection_that_is_cut_fails_as_a_connection_does_and_not_as_one_
 
 
 def test_a_guard_leaves_no_descriptor_behind() -> None:
-    stop = Stop()
+    stop = Cancellation()
     with connected() as (here, _):
         inode = os.fstat(here.fileno()).st_ino
         for _ in range(5):
@@ -179,7 +179,7 @@ def test_a_guard_leaves_no_descriptor_behind() -> None:
 
 
 def test_a_stop_ends_every_wait_at_once() -> None:
-    stop, events = Stop(), [Watched(), Watched()]
+    stop, events = Cancellation(), [Watched(), Watched()]
     threads = [InThread(lambda event=event: stop.wait(1e6, event)) for event in events]  # type: ignore[misc]
     assert all(event.waited.wait(PATIENCE_S) for event in events)
     stop.set()
@@ -188,7 +188,7 @@ def test_a_stop_ends_every_wait_at_once() -> None:
 
 
 def test_a_wait_without_an_event_ends_with_its_time_or_with_the_stop() -> None:
-    stop = Stop()
+    stop = Cancellation()
     stop.wait(0.001)
     thread = InThread(lambda: stop.wait(1e6))
     eventually(lambda: stop._waits)
@@ -197,7 +197,7 @@ def test_a_wait_without_an_event_ends_with_its_time_or_with_the_stop() -> None:
 
 
 def test_a_wait_that_comes_after_the_stop_does_not_wait() -> None:
-    stop, event = Stop(), Watched()
+    stop, event = Cancellation(), Watched()
     stop.set()
     with pytest.raises(StoppedError):
         stop.wait(1e6, event)
@@ -206,7 +206,7 @@ def test_a_wait_that_comes_after_the_stop_does_not_wait() -> None:
 
 
 def test_a_wait_ends_with_its_event_or_with_its_time() -> None:
-    stop, happened, never = Stop(), Watched(), Watched()
+    stop, happened, never = Cancellation(), Watched(), Watched()
     happened.set()
     stop.wait(1e6, happened)
     stop.wait(0.001, never)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fsdm import Client
-from fsdm.concurrency.polling import FIRST_REST_S, LOOKS_PER_S, REST_S, SHARE, Waits, in_thread, on_loop
+from fsdm.concurrency.polling import FIRST_REST_S, LOOKS_PER_S, REST_S, SHARE, Poller, in_thread, on_loop
 from fsdm.model.errors import ClosedError, InvalidInputError, WaitTimeoutError
 from tests.support.chunks import a_want, an_id, put_chunk, put_want
 from tests.support.waiting import PATIENCE_S
@@ -57,7 +57,7 @@ async def looked(client: Client, times: int) -> None:
 
 def test_what_is_done_already_needs_no_rest() -> None:
     with pytest.raises(StopIteration) as ended:
-        next(Waits().until(lambda: True, None))
+        next(Poller().until(lambda: True, None))
     assert ended.value.value is True
 
 
@@ -69,7 +69,7 @@ def free_looks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("free_looks")
 def test_rests_grow_from_a_millisecond_to_fifty() -> None:
-    looks = Waits().until(no, None)
+    looks = Poller().until(no, None)
     rests = [next(looks) for _ in range(20)]
     assert rests[0] == FIRST_REST_S
     assert rests == sorted(rests)
@@ -78,16 +78,16 @@ def test_rests_grow_from_a_millisecond_to_fifty() -> None:
 
 def test_no_rest_is_longer_than_what_is_left_and_the_end_is_looked_at() -> None:
     looked: list[None] = []
-    looks = Waits().until(lambda: bool(looked.append(None)), 0.0)
+    looks = Poller().until(lambda: bool(looked.append(None)), 0.0)
     with pytest.raises(StopIteration) as ended:
         next(looks)
     assert (ended.value.value, len(looked)) == (False, 1)
-    assert next(Waits().until(no, FIRST_REST_S / 2)) <= FIRST_REST_S / 2
+    assert next(Poller().until(no, FIRST_REST_S / 2)) <= FIRST_REST_S / 2
 
 
 @pytest.mark.usefixtures("free_looks")
 def test_a_thousand_waits_look_less_often_each_and_more_often_again_when_they_have_ended() -> None:
-    waits, many = Waits(), 2 * int(LOOKS_PER_S * REST_S)
+    waits, many = Poller(), 2 * int(LOOKS_PER_S * REST_S)
     others = [waits.until(no, None) for _ in range(many - 1)]
     for other in others:
         next(other)
@@ -105,18 +105,18 @@ def test_a_look_that_costs_much_is_followed_by_a_longer_rest() -> None:
             pass
         return False
 
-    assert next(Waits().until(slow, None)) >= 2 * REST_S
+    assert next(Poller().until(slow, None)) >= 2 * REST_S
 
 
 @pytest.mark.usefixtures("free_looks")
 def test_the_thread_rests_as_the_plan_says_and_gets_what_it_found() -> None:
     rests: list[float] = []
-    assert in_thread(Waits().until(lambda: len(rests) == 3, None), rests.append) is True
+    assert in_thread(Poller().until(lambda: len(rests) == 3, None), rests.append) is True
     assert rests == pytest.approx([FIRST_REST_S * 1.5**n for n in range(3)])
 
 
 def test_a_wait_that_ends_in_an_error_is_counted_no_more() -> None:
-    waits = Waits()
+    waits = Poller()
 
     def fails() -> bool:
         raise ClosedError("closed")

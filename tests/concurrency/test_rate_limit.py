@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fsdm.concurrency.cancellation import Stop
+from fsdm.concurrency.cancellation import Cancellation
 from fsdm.concurrency.rate_limit import (
     BLOCK_S,
     BURST_S,
@@ -260,7 +260,7 @@ def test_a_wait_that_returns_early_is_taken_up_again() -> None:
 
 def test_a_stop_during_the_wait_raises_at_once_and_the_bytes_stay_accounted_for() -> None:
     clock, rest = Clock(), list[float]()
-    rate, stop = Rate(1e6, clock=clock), Stop()
+    rate, stop = Rate(1e6, clock=clock), Cancellation()
     thread = InThread(lambda: rate.took(2_000_000, stop.wait))
     eventually(lambda: stop._waits)
     stop.set()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from fsdm.concurrency.single_flight import Probe
+from fsdm.concurrency.single_flight import SingleFlight
 from tests.support.waiting import PATIENCE_S, eventually
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def test_what_is_found_is_of_now() -> None:
     numbers = iter(range(10))
-    probe = Probe(lambda: next(numbers))
+    probe = SingleFlight(lambda: next(numbers))
     assert [probe.ask(PATIENCE_S) for _ in range(3)] == [0, 1, 2]
 
 
@@ -26,7 +26,7 @@ def test_while_a_look_hangs_nobody_waits_longer_than_asked_for_and_no_second_one
         assert gate.wait(PATIENCE_S)
         return "found"
 
-    probe = Probe(look)
+    probe = SingleFlight(look)
     assert [probe.ask(0.01) for _ in range(5)] == [None] * 5
     assert len(looks) == 1
     gate.set()
@@ -42,13 +42,13 @@ def test_a_look_that_raises_has_found_nothing_and_the_next_one_is_made() -> None
             raise result
         return result
 
-    probe = Probe(look)
+    probe = SingleFlight(look)
     assert probe.ask(PATIENCE_S) is None
     assert probe.ask(PATIENCE_S) == "found"
 
 
 def test_without_a_thread_nothing_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    probe = Probe(lambda: "found")
+    probe = SingleFlight(lambda: "found")
     with monkeypatch.context() as patched:
         patched.setattr(threading.Thread, "start", _no_thread)
         assert probe.ask(PATIENCE_S) is None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fsdm.concurrency.workers import Crew, InlineCrew, ThreadCrew
+from fsdm.concurrency.workers import InlineWorkers, ThreadWorkers, Workers
 from tests.support.waiting import PATIENCE_S, eventually
 
 if TYPE_CHECKING:
@@ -38,22 +38,22 @@ def gates() -> Iterator[list[Gate]]:
 
 @pytest.mark.parametrize("size", [1, 3])
 def test_everything_submitted_is_run_once_and_begun_in_order(size: int) -> None:
-    crew, ran, done = ThreadCrew("hand", size), list[int](), threading.Semaphore(0)
+    workers, ran, done = ThreadWorkers("hand", size), list[int](), threading.Semaphore(0)
     for number in range(100):
-        crew.submit(lambda number=number: (ran.append(number), done.release()))  # type: ignore[misc]
+        workers.submit(lambda number=number: (ran.append(number), done.release()))  # type: ignore[misc]
     assert all(done.acquire(timeout=PATIENCE_S) for _ in range(100))
     assert sorted(ran) == list(range(100))
     assert size > 1 or ran == sorted(ran)
-    assert crew.close(PATIENCE_S)
+    assert workers.close(PATIENCE_S)
 
 
 def test_no_more_than_its_size_run_at_once(gates: list[Gate]) -> None:
-    crew = ThreadCrew("hand", 2)
+    workers = ThreadWorkers("hand", 2)
     for gate in gates:
-        crew.submit(gate)
+        workers.submit(gate)
     assert gates[0].begun.wait(PATIENCE_S)
     assert gates[1].begun.wait(PATIENCE_S)
-    assert len(crew._threads) == 2
+    assert len(workers._threads) == 2
     assert not gates[2].begun.is_set()
     gates[0].open.set()
     assert gates[2].begun.wait(PATIENCE_S)
@@ -63,7 +63,7 @@ def test_no_more_than_its_size_run_at_once(gates: list[Gate]) -> None:
 
 
 def test_threads_are_daemons_started_only_as_they_are_needed(gates: list[Gate]) -> None:
-    crew, idle = ThreadCrew("hand", 4), threading.Condition()
+    workers, idle = ThreadWorkers("hand", 4), threading.Condition()
 
     class Counted:  # the crew's own mutex, that tells when a thread is idle again
         def __enter__(self) -> None:
@@ -73,26 +73,26 @@ def test_threads_are_daemons_started_only_as_they_are_needed(gates: list[Gate]) 
             idle.notify_all()
             idle.release()
 
-    crew._mutex = Counted()  # type: ignore[assignment]
-    assert crew._threads == []
+    workers._mutex = Counted()  # type: ignore[assignment]
+    assert workers._threads == []
     for gate in gates:
         gate.open.set()
-        crew.submit(gate)
+        workers.submit(gate)
         with idle:
-            assert idle.wait_for(lambda: crew._pending == 0, PATIENCE_S)
-    assert [thread.name for thread in crew._threads] == ["hand-0"]
-    assert crew._threads[0].daemon
-    assert crew.close(PATIENCE_S)
+            assert idle.wait_for(lambda: workers._pending == 0, PATIENCE_S)
+    assert [thread.name for thread in workers._threads] == ["hand-0"]
+    assert workers._threads[0].daemon
+    assert workers.close(PATIENCE_S)
 
 
 def test_work_that_raises_is_logged_and_takes_no_thread_with_it(caplog: pytest.LogCaptureFixture) -> None:
-    crew, done = ThreadCrew("hand", 1), threading.Event()
+    workers, done = ThreadWorkers("hand", 1), threading.Event()
 
     def fail() -> None:
         raise RuntimeError("a defect of ours")
 
-    crew.submit(fail)
-    crew.submit(done.set)
+    workers.submit(fail)
+    workers.submit(done.set)
     assert done.wait(PATIENCE_S)
     assert [(record.name, record.exc_text and "a defect of ours" in record.exc_text) for record in caplog.records] == [
         ("fsdm.concurrency.workers", True)
@@ -100,53 +100,53 @@ def test_work_that_raises_is_logged_and_takes_no_thread_with_it(caplog: pytest.L
 
 
 def test_a_closed_crew_finishes_what_runs_and_drops_what_waits(gates: list[Gate]) -> None:
-    crew = ThreadCrew("hand", 1)
-    crew.submit(gates[0])
-    crew.submit(gates[1])
+    workers = ThreadWorkers("hand", 1)
+    workers.submit(gates[0])
+    workers.submit(gates[1])
     assert gates[0].begun.wait(PATIENCE_S)
-    assert not crew.close(0), "what runs has not ended"
-    crew.submit(gates[2])
+    assert not workers.close(0), "what runs has not ended"
+    workers.submit(gates[2])
     gates[0].open.set()
-    assert crew.close(PATIENCE_S)
+    assert workers.close(PATIENCE_S)
     assert not gates[1].begun.is_set()
     assert not gates[2].begun.is_set()
 
 
 @pytest.mark.parametrize("timeout_s", [600.0, None])
 def test_the_first_thread_that_is_waited_for_may_take_all_the_time(timeout_s: float | None) -> None:
-    crew, given = ThreadCrew("hand", 4), list[float | None]()
+    workers, given = ThreadWorkers("hand", 4), list[float | None]()
 
     class Ended(threading.Thread):
         def join(self, timeout: float | None = None) -> None:
             given.append(timeout)
 
-    crew._threads = [Ended() for _ in range(4)]
-    assert crew.close(timeout_s)
+    workers._threads = [Ended() for _ in range(4)]
+    assert workers.close(timeout_s)
     assert len(given) == 4
     assert given == [None] * 4 if timeout_s is None else min(t or 0 for t in given) > timeout_s / 2
 
 
-@pytest.mark.parametrize("crew", [ThreadCrew("hand", 4), InlineCrew()])
-def test_a_crew_that_never_worked_closes_at_once_and_twice(crew: Crew) -> None:
-    assert crew.close(0)
-    assert crew.close(0)
+@pytest.mark.parametrize("workers", [ThreadWorkers("hand", 4), InlineWorkers()])
+def test_a_crew_that_never_worked_closes_at_once_and_twice(workers: Workers) -> None:
+    assert workers.close(0)
+    assert workers.close(0)
 
 
 def test_a_closed_crew_starts_no_thread_any_more(gates: list[Gate]) -> None:
-    crew = ThreadCrew("hand", 4)
-    crew.close(0)
-    crew.submit(gates[0])
-    assert crew._threads == []
+    workers = ThreadWorkers("hand", 4)
+    workers.close(0)
+    workers.submit(gates[0])
+    assert workers._threads == []
 
 
 def test_an_inline_crew_runs_in_the_callers_thread_before_submit_returns() -> None:
     ran: list[threading.Thread] = []
-    InlineCrew().submit(lambda: ran.append(threading.current_thread()))
+    InlineWorkers().submit(lambda: ran.append(threading.current_thread()))
     assert ran == [threading.current_thread()]
 
 
 def test_a_crew_grows_at_once_and_shrinks_as_its_work_ends_and_cuts_none() -> None:
-    crew, gate, ended = ThreadCrew("hand", 1), threading.Event(), threading.Semaphore(0)
+    workers, gate, ended = ThreadWorkers("hand", 1), threading.Event(), threading.Semaphore(0)
     running = threading.Semaphore(0)
 
     def work() -> None:
@@ -155,42 +155,42 @@ def test_a_crew_grows_at_once_and_shrinks_as_its_work_ends_and_cuts_none() -> No
         ended.release()
 
     for _ in range(6):
-        crew.submit(work)
+        workers.submit(work)
     assert running.acquire(timeout=PATIENCE_S)
-    assert len(crew._threads) == 1
-    crew.resize(4)
+    assert len(workers._threads) == 1
+    workers.resize(4)
     for _ in range(3):
         assert running.acquire(timeout=PATIENCE_S)
-    assert len(crew._threads) == 4
-    crew.resize(2)
+    assert len(workers._threads) == 4
+    workers.resize(2)
     gate.set()
     for _ in range(6):
         assert ended.acquire(timeout=PATIENCE_S)
-    eventually(lambda: len(crew._threads) == 2)
-    crew.submit(work)
+    eventually(lambda: len(workers._threads) == 2)
+    workers.submit(work)
     assert ended.acquire(timeout=PATIENCE_S)
-    assert crew.close(PATIENCE_S)
+    assert workers.close(PATIENCE_S)
 
 
 def test_a_crew_that_shrinks_and_grows_again_has_as_many_as_it_is_to_have() -> None:
-    crew, ran = ThreadCrew("hand", 4), threading.Semaphore(0)
+    workers, ran = ThreadWorkers("hand", 4), threading.Semaphore(0)
     for size in (1, 4, 2, 4, 1, 3):
-        crew.resize(size)
+        workers.resize(size)
         barrier = threading.Barrier(size + 1)
         for _ in range(size):
-            crew.submit(lambda barrier=barrier: (barrier.wait(PATIENCE_S), ran.release()))  # type: ignore[misc]
+            workers.submit(lambda barrier=barrier: (barrier.wait(PATIENCE_S), ran.release()))  # type: ignore[misc]
         barrier.wait(PATIENCE_S)  # all of them run at once
         for _ in range(size):
             assert ran.acquire(timeout=PATIENCE_S)
-        eventually(lambda size=size: len(crew._threads) <= size)  # type: ignore[misc]
-    assert crew.close(PATIENCE_S)
+        eventually(lambda size=size: len(workers._threads) <= size)  # type: ignore[misc]
+    assert workers.close(PATIENCE_S)
 
 
 def test_a_crew_that_shrank_closes_like_any_other() -> None:
-    crew, gate = ThreadCrew("hand", 3), threading.Event()
+    workers, gate = ThreadWorkers("hand", 3), threading.Event()
     for _ in range(3):
-        crew.submit(lambda: gate.wait(PATIENCE_S) and None)
-    crew.resize(1)
-    assert not crew.close(0.0)
+        workers.submit(lambda: gate.wait(PATIENCE_S) and None)
+    workers.resize(1)
+    assert not workers.close(0.0)
     gate.set()
-    assert crew.close(PATIENCE_S)
+    assert workers.close(PATIENCE_S)

@@ -207,7 +207,7 @@ class Gated:
     process: subprocess.Popen[str]
     listener: int
 
-    def stops(self) -> Iterator[gate.Stop]:
+    def stops(self) -> Iterator[gate.Cancellation]:
         """See `gate.stops`."""
         return gate.stops(self.listener)
 

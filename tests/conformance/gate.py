@@ -52,7 +52,7 @@ _AT_FDCWD = -100 & _INT
 
 
 @dataclass(frozen=True, slots=True)
-class Stop:
+class Cancellation:
     """A system call that is about to be made; `path` is what it locks, removes, or renames to."""
 
     call: str
@@ -69,7 +69,7 @@ class Stop:
         return self.call in UNLINKS
 
 
-def stops(listener: int) -> Iterator[Stop]:
+def stops(listener: int) -> Iterator[Cancellation]:
     """Each stop, until all that is behind the gate has ended; it goes on when the next one is asked for.
 
     A test that has seen enough iterates on all the same: else whatever comes after stays stopped.
@@ -92,10 +92,10 @@ def stops(listener: int) -> Iterator[Stop]:
                 raise
 
 
-def _stop(number: int, pid: int, arguments: list[int]) -> Stop:
+def _stop(number: int, pid: int, arguments: list[int]) -> Cancellation:
     call = next(name for name, known in NUMBERS.items() if known == number)
     if call == "flock":
-        return Stop(call, pid, os.readlink(f"/proc/{pid}/fd/{arguments[0] & _INT}"), arguments[1] & _INT)
+        return Cancellation(call, pid, os.readlink(f"/proc/{pid}/fd/{arguments[0] & _INT}"), arguments[1] & _INT)
     match call:
         case "rename":
             at, address = _AT_FDCWD, arguments[1]
@@ -105,7 +105,7 @@ def _stop(number: int, pid: int, arguments: list[int]) -> Stop:
             at, address = arguments[0], arguments[1]
         case _:
             at, address = arguments[2], arguments[3]
-    return Stop(call, pid, _path(pid, at & _INT, address))
+    return Cancellation(call, pid, _path(pid, at & _INT, address))
 
 
 def _path(pid: int, at: int, address: int) -> str:

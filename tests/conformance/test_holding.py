@@ -109,7 +109,7 @@ def test_a_retiring_chunk_takes_no_new_holder_while_the_old_one_reads_on(
         assert dm.wait(chunk.id, PATIENCE_S)
         with client.holding(chunk.dataset_id, 5) as holder:
             client.delete(chunk.id)
-            eventually(lambda: dm.reconciler.passes.troubles() == {chunk.id: "refs hold it"})
+            eventually(lambda: dm.reconciler.loop.troubles() == {chunk.id: "refs hold it"})
             assert client.find(chunk.dataset_id, 5) is None
             assert client.run("hold", chunk.dataset_id, 5, "--", "echo").returncode == 3
             assert client.list() == []

@@ -23,7 +23,7 @@ def test_there_is_no_budget_and_everything_is_durable_unless_it_is_said() -> Non
         {"connections": 0},
         {"per_host": 0},
         {"per_file": 0},
-        {"hands": -1},
+        {"workers": -1},
         {"max_bytes": 0},
         {"keep_free_bytes": -1},
         {"poll_s": 0.0},

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fsdm import DataManager, Limits
-from fsdm.concurrency.cancellation import Stop
+from fsdm.concurrency.cancellation import Cancellation
 from fsdm.model.errors import InvalidInputError, PolicyError, TransferError
 from fsdm.model.source_policy import Policy, check_pattern, is_public
 from fsdm.transfer.http.session import Sessions
@@ -150,7 +150,7 @@ def host() -> Iterator[Host]:
 
 def ask(policy: Policy, url: str, sessions: Sessions | None = None) -> bytes:
     sessions = sessions or Sessions(connect_timeout_s=PATIENCE_S, idle_timeout_s=PATIENCE_S, policy=policy)
-    with sessions.get(url, {}, Stop()) as answer:
+    with sessions.get(url, {}, Cancellation()) as answer:
         return answer.read()
 
 

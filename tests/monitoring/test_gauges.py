@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 def gauges(dm: DataManager) -> Gauges:
     assert dm.reconciler is not None
-    return read_gauges(dm.reconciler.passes)
+    return read_gauges(dm.reconciler.loop)
 
 
 def stored_bytes(dm: DataManager) -> dict[Part, int]:
     assert dm.reconciler is not None
-    found = dm.reconciler.passes.bytes_by_part()
+    found = dm.reconciler.loop.bytes_by_part()
     assert found is not None
     return found
 
@@ -39,7 +39,7 @@ def by_status(dm: DataManager) -> dict[State, int]:
 
 
 def test_an_empty_directory_has_a_zero_for_every_state(dm: DataManager) -> None:
-    eventually(lambda: dm.tally.counts().passes.total > 0)
+    eventually(lambda: dm.counters.counts().loop.total > 0)
     found = gauges(dm)
     assert found.chunks == dict.fromkeys(get_args(State), 0)
     assert (found.oldest_want_at, found.oldest_delete_at, found.fetching) == (None, None, ())
@@ -99,7 +99,7 @@ def test_an_entry_that_is_no_intent_has_no_age(dm: DataManager, data_dir: Path) 
     (data_dir / "delete" / an_id()).mkdir()
     eventually(lambda: gauges(dm).chunks["failed"] == 1)
     assert gauges(dm).oldest_delete_at is None
-    assert dm.tally.counts().failures["marker"] == 1
+    assert dm.counters.counts().failures["marker"] == 1
 
 
 def test_bytes_are_counted_without_a_budget_where_that_is_asked_for(data_dir: Path, source: Source) -> None:
@@ -109,10 +109,10 @@ def test_bytes_are_counted_without_a_budget_where_that_is_asked_for(data_dir: Pa
         dm.wait(chunk.id, PATIENCE_S)
     with DataManager(data_dir, limits=Limits(count_bytes=True)) as dm:  # counted at the start
         assert dm.reconciler is not None
-        assert dm.reconciler.passes.bytes_by_part() == {"here": 2000, "retiring": 0, "partial": 0, "trash": 0}
+        assert dm.reconciler.loop.bytes_by_part() == {"here": 2000, "retiring": 0, "partial": 0, "trash": 0}
         touch_delete(data_dir, chunk.id)
-        eventually(lambda: dm.reconciler and set(dm.reconciler.passes.bytes_by_part().values()) == {0})  # type: ignore[union-attr]
+        eventually(lambda: dm.reconciler and set(dm.reconciler.loop.bytes_by_part().values()) == {0})  # type: ignore[union-attr]
         assert gauges(dm).max_bytes is None
     with DataManager(data_dir) as dm:
         assert dm.reconciler is not None
-        assert dm.reconciler.passes.bytes_by_part() is None
+        assert dm.reconciler.loop.bytes_by_part() is None

@@ -56,14 +56,14 @@ def test_a_loop_whose_passes_all_fail_is_not_well_until_one_does_not(
 ) -> None:
     reconciler, ahead_s, looks = dm.reconciler, 0.0, fsdm.reconcile.loop.look
     assert reconciler is not None
-    monkeypatch.setattr(reconciler.heart, "_clock", lambda: time.monotonic() + ahead_s)
+    monkeypatch.setattr(reconciler.heartbeat, "_clock", lambda: time.monotonic() + ahead_s)
 
     def look(*args: Any) -> Any:
         raise OSError("injected")
 
     monkeypatch.setattr(fsdm.reconcile.loop, "look", look)
     dm.delete_chunk(an_id())
-    eventually(lambda: dm.tally.counts().failed_passes > 0)
+    eventually(lambda: dm.counters.counts().failed_passes > 0)
     assert health(dm).is_well  # one is none
     eventually(lambda: "a pass of the reconciler failed: injected" in caplog.text)
     assert "Traceback" not in caplog.text, "what the disk says is no defect of ours"

@@ -44,7 +44,7 @@ def get(dm: DataManager, chunk: DataChunk) -> None:
 
 def drop(dm: DataManager, chunk: DataChunk) -> None:
     dm.delete_chunk(chunk.id)
-    eventually(lambda: dm.tally.counts().events["deleted"] > 0)
+    eventually(lambda: dm.counters.counts().events["deleted"] > 0)
     dm.wait_converged(PATIENCE_S)
 
 
@@ -84,7 +84,7 @@ def test_bytes_that_came_for_nothing_are_received_and_not_published(dm: DataMana
     chunk = source.chunk(files=1)
     source.fault(f"/{chunk.id}/blocks.parquet", cut_at=600, no_ranges=True)
     dm.download_chunk(chunk)
-    eventually(lambda: dm.tally.counts().events["failed"] > 0)
+    eventually(lambda: dm.counters.counts().events["failed"] > 0)
     assert (value(dm, "fsdm_received_bytes_total") or 0) >= 600
     assert value(dm, "fsdm_published_bytes_total") == 0
 
@@ -145,7 +145,7 @@ def test_failures_are_counted_by_what_caused_them(
     make: Callable[[Source], DataChunk], cause: str, dm: DataManager, source: Source
 ) -> None:
     dm.download_chunk(make(source))
-    eventually(lambda: dm.tally.counts().events["failed"] > 0)
+    eventually(lambda: dm.counters.counts().events["failed"] > 0)
     assert (value(dm, "fsdm_failures_total", cause=cause) or 0) >= 1
     others = {one: value(dm, "fsdm_failures_total", cause=one) for one in get_args(Cause) if one != cause}
     assert set(others.values()) == {0.0}, others
@@ -257,7 +257,7 @@ def test_no_label_comes_from_outside(dm: DataManager, source: Source) -> None:
     source.fault(f"/{failing.id}/blocks.parquet", status=404)
     get(dm, chunk)
     dm.download_chunk(failing)
-    eventually(lambda: dm.tally.counts().events["failed"] > 0)
+    eventually(lambda: dm.counters.counts().events["failed"] > 0)
     text = exposition(dm)
     for secret in (chunk.id[:12], failing.id[:12], chunk.dataset_id[:12], "127.0.0.1", "parquet", str(dm.layout.root)):
         assert secret not in text

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fsdm.concurrency.cancellation import Stop
+from fsdm.concurrency.cancellation import Cancellation
 from fsdm.model.documents import DataChunk, Failure, FileSource
 from fsdm.model.errors import DiskError, TransferError
 from fsdm.reconcile.actions import (
@@ -159,7 +159,7 @@ def test_a_want_that_cannot_be_read_is_told_as_it_was_judged(bench: Bench, data_
 
 
 def test_a_fetch_that_is_stopped_or_fails_says_whose_fault_it_is(bench: Bench, chunk: DataChunk) -> None:
-    stop = Stop()
+    stop = Cancellation()
     stop.set()
     fetch = Fetch(chunk.id, bench.want(chunk.id))
     assert bench.apply(fetch, stop) == Stopped()

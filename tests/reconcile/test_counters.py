@@ -9,31 +9,31 @@ import pytest
 
 from fsdm.model.errors import Cause
 from fsdm.model.events import Event, Kind
-from fsdm.reconcile.counters import LATENCIES, Histogram, Tally
+from fsdm.reconcile.counters import LATENCIES, Counters, Histogram
 
 ID = "a" * 64
 
 
 def test_there_is_a_count_for_every_kind_and_cause_before_anything_happens() -> None:
-    counts = Tally().counts()
+    counts = Counters().counts()
     assert counts.events == dict.fromkeys(get_args(Kind), 0)
     assert counts.failures == dict.fromkeys(get_args(Cause), 0)
 
 
 @pytest.mark.parametrize("kind", get_args(Kind))
 def test_every_event_counts_as_its_kind(kind: Kind) -> None:
-    tally = Tally()
-    tally.tell(Event(kind, ID))
-    assert {kind for kind, count in tally.counts().events.items() if count} == {kind}
+    counters = Counters()
+    counters.tell(Event(kind, ID))
+    assert {kind for kind, count in counters.counts().events.items() if count} == {kind}
 
 
 def test_what_comes_counts_with_its_bytes_and_with_how_long_it_took() -> None:
-    tally = Tally()
-    tally.tell(Event("file", ID, size_bytes=1000))  # the chunk counts, not its files
-    tally.tell(Event("available", ID, size_bytes=1000, after_s=3.0, fetch_s=2.0))
-    tally.tell(Event("available", ID, "the delete was withdrawn, nothing is fetched"))
-    tally.tell(Event("deleted", ID, after_s=0.2))
-    counts = tally.counts()
+    counters = Counters()
+    counters.tell(Event("file", ID, size_bytes=1000))  # the chunk counts, not its files
+    counters.tell(Event("available", ID, size_bytes=1000, after_s=3.0, fetch_s=2.0))
+    counters.tell(Event("available", ID, "the delete was withdrawn, nothing is fetched"))
+    counters.tell(Event("deleted", ID, after_s=0.2))
+    counts = counters.counts()
     assert counts.published_bytes == 1000
     assert (sum(counts.want_to_available.counts), counts.want_to_available.total) == (1, 3.0)
     assert (sum(counts.delete_to_gone.counts), counts.delete_to_gone.total) == (1, 0.2)
@@ -41,11 +41,11 @@ def test_what_comes_counts_with_its_bytes_and_with_how_long_it_took() -> None:
 
 
 def test_a_disk_that_pauses_all_downloads_is_not_one_more_failure() -> None:
-    tally = Tally()
-    tally.tell(Event("failed", ID, cause="disk_full"))
-    tally.tell(Event("paused", "", cause="disk_full"))
-    tally.tell(Event("over", ID, cause="room"))
-    assert {cause: n for cause, n in tally.counts().failures.items() if n} == {"disk_full": 1, "room": 1}
+    counters = Counters()
+    counters.tell(Event("failed", ID, cause="disk_full"))
+    counters.tell(Event("paused", "", cause="disk_full"))
+    counters.tell(Event("over", ID, cause="room"))
+    assert {cause: n for cause, n in counters.counts().failures.items() if n} == {"disk_full": 1, "room": 1}
 
 
 def test_a_bound_belongs_to_what_is_below_it() -> None:
@@ -56,31 +56,31 @@ def test_a_bound_belongs_to_what_is_below_it() -> None:
 
 
 def test_what_was_read_changes_no_more() -> None:
-    tally = Tally()
-    before = tally.counts()
-    tally.tell(Event("available", ID, size_bytes=1, after_s=1.0, fetch_s=1.0))
-    tally.passed(0.1)
-    tally.pass_failed()
-    assert before == Tally().counts() != tally.counts()
+    counters = Counters()
+    before = counters.counts()
+    counters.tell(Event("available", ID, size_bytes=1, after_s=1.0, fetch_s=1.0))
+    counters.passed(0.1)
+    counters.pass_failed()
+    assert before == Counters().counts() != counters.counts()
 
 
 def test_nothing_is_lost_between_threads() -> None:
-    tally = Tally()
+    counters = Counters()
     barrier = threading.Barrier(8)
 
     def tell() -> None:
         barrier.wait()
         for _ in range(500):
-            tally.tell(Event("deleted", ID, after_s=1.0))
-            tally.passed(1.0)
+            counters.tell(Event("deleted", ID, after_s=1.0))
+            counters.passed(1.0)
 
     threads = [threading.Thread(target=tell) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    counts = tally.counts()
-    assert counts.events["deleted"] == sum(counts.delete_to_gone.counts) == sum(counts.passes.counts) == 4000
+    counts = counters.counts()
+    assert counts.events["deleted"] == sum(counts.delete_to_gone.counts) == sum(counts.loop.counts) == 4000
 
 
 def test_bounds_go_up_from_what_a_user_cannot_see_to_a_day() -> None:

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fsdm import Client, DataManager, Limits
-from fsdm.concurrency.workers import InlineCrew
-from fsdm.reconcile import brake
-from fsdm.reconcile import delete_brake as deletes
+from fsdm.concurrency.workers import InlineWorkers
+from fsdm.reconcile import brake, delete_brake
 from fsdm.reconcile.brake import WINDOW_S
 from fsdm.reconcile.delete_brake import place_deletes
 from fsdm.reconcile.reconciler import Reconciler
@@ -29,14 +28,14 @@ BRAKED = Limits(brake_share=0.25, durability="none")
 UNBRAKED = Limits(durability="none")
 
 
-class Passes:
+class Loop:
     """A reconciler that makes a pass when it is told to, in this thread."""
 
     def __init__(self, layout: Layout, limits: Limits = BRAKED) -> None:
         self.layout = layout
         self.now = 1e9
         self.events: list[Event] = []
-        crews = (InlineCrew(), InlineCrew(), InlineCrew())
+        crews = (InlineWorkers(), InlineWorkers(), InlineWorkers())
         self.it = Reconciler(
             layout, limits=limits, crews=crews, clock=lambda: self.now, jitter=lambda: 1.0, on_event=self.events.append
         )
@@ -45,7 +44,7 @@ class Passes:
     def rest(self) -> None:
         """Look at everything, and do what is to be done."""
         self.now += 2.0
-        self.it.ring(None)
+        self.it.notify(None)
         while self.it.step():
             pass
 
@@ -73,8 +72,8 @@ def here(layout: Layout) -> int:
 @pytest.fixture
 def places(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> list[Place]:
     """40 chunks that are here, of which ten are many."""
-    for room in (brake, deletes):
-        monkeypatch.setattr(room, "MANY_CHUNKS", 10)
+    for space in (brake, delete_brake):
+        monkeypatch.setattr(space, "MANY_CHUNKS", 10)
     return [put_chunk(layout) for _ in range(40)]
 
 
@@ -91,71 +90,71 @@ def delete(layout: Layout, places: list[Place]) -> None:
 
 
 def test_a_burst_of_deletes_is_held_back_and_tells_why(layout: Layout, places: list[Place]) -> None:
-    passes = Passes(layout)
-    passes.rest()
+    loop = Loop(layout)
+    loop.rest()
     delete(layout, places[:15])
-    passes.rest()
+    loop.rest()
     assert here(layout) == 40
-    assert passes.kinds == ["braked"]
-    said = passes.brake
+    assert loop.kinds == ["braked"]
+    said = loop.brake
     assert said is not None
-    assert (said["held_back"], said["of"], said["let_go"], said["since"]) == (15, 40, 0, passes.now)
+    assert (said["held_back"], said["of"], said["let_go"], said["since"]) == (15, 40, 0, loop.now)
     assert "fsdm release" in said["what_to_do"]
-    passes.rest()
-    assert (here(layout), passes.kinds) == (40, ["braked"])
+    loop.rest()
+    assert (here(layout), loop.kinds) == (40, ["braked"])
     assert set(Client(layout.root).list_chunks()) == {place.chunk_id for place in places[15:]}
 
 
 def test_without_a_share_or_below_it_deletes_go(layout: Layout, places: list[Place]) -> None:
     for limits, count in ((UNBRAKED, 15), (BRAKED, 6)):
-        passes = Passes(layout, limits)
+        loop = Loop(layout, limits)
         left = here(layout)
         delete(layout, places[:count])
         places = places[count:]
-        passes.rest()
+        loop.rest()
         assert here(layout) == left - count
-        assert (passes.kinds, passes.brake) == ([], None)
+        assert (loop.kinds, loop.brake) == ([], None)
 
 
 def test_a_burst_that_comes_in_drops_is_held_back_from_where_it_is_too_much(
     layout: Layout, places: list[Place]
 ) -> None:
-    passes = Passes(layout)
+    loop = Loop(layout)
     for place in places[:12]:
         delete(layout, [place])
-        passes.rest()
+        loop.rest()
     assert here(layout) == 30
-    assert passes.brake is not None
-    assert (passes.brake["let_go"], passes.brake["held_back"], passes.brake["of"]) == (10, 2, 40)
+    assert loop.brake is not None
+    assert (loop.brake["let_go"], loop.brake["held_back"], loop.brake["of"]) == (10, 2, 40)
 
 
 def test_downloads_and_markers_of_what_is_not_here_go_on_meanwhile(layout: Layout, places: list[Place]) -> None:
-    passes = Passes(layout)
+    loop = Loop(layout)
     delete(layout, places[:15])
     unknown = an_id()
     touch_delete(Path(layout.root), unknown)
     place_want(layout, of_place(places[39]))
-    passes.rest()
+    loop.rest()
     assert not os.path.exists(layout.delete_marker(unknown))
     assert not os.path.exists(layout.want_marker(places[39].chunk_id))
     assert here(layout) == 40
 
 
 def test_a_release_lets_go_all_that_stand_and_none_that_come_later(layout: Layout, places: list[Place]) -> None:
-    passes = Passes(layout)
+    loop = Loop(layout)
     delete(layout, places[:15])
-    passes.rest()
+    loop.rest()
     Path(layout.release).touch()
     delete(layout, places[15:25])
     os.utime(layout.release, ns=(1, 1))  # mtimes say nothing; the ctime is what counts
-    passes.rest()
+    loop.rest()
     assert here(layout) == 15
-    assert (passes.kinds, passes.brake) == (["braked", "released"], None)
+    assert (loop.kinds, loop.brake) == (["braked", "released"], None)
     eventually(lambda: later_than_release(layout, places[25]))
     delete(layout, places[25:])
-    passes.rest()
+    loop.rest()
     assert here(layout) == 15
-    assert passes.kinds == ["braked", "released", "braked"]
+    assert loop.kinds == ["braked", "released", "braked"]
 
 
 def later_than_release(layout: Layout, place: Place) -> bool:
@@ -169,21 +168,21 @@ def later_than_release(layout: Layout, place: Place) -> bool:
 
 @pytest.mark.parametrize("kind", ["a symbolic link", "a directory"])
 def test_a_release_is_a_regular_file(layout: Layout, places: list[Place], kind: str) -> None:
-    passes = Passes(layout)
+    loop = Loop(layout)
     delete(layout, places[:15])
     if kind == "a directory":
         os.mkdir(layout.release)
     else:
         os.symlink(layout.format_file, layout.release)
-    passes.rest()
+    loop.rest()
     assert here(layout) == 40
 
 
 @pytest.mark.parametrize("how", ["rm", "want", "careless want"])
 def test_withdrawn_deletes_end_it_and_nothing_is_lost(layout: Layout, places: list[Place], how: str) -> None:
-    passes = Passes(layout)
+    loop = Loop(layout)
     delete(layout, places[:15])
-    passes.rest()
+    loop.rest()
     for place in places[:15]:
         if how == "rm":
             os.unlink(layout.delete_marker(place.chunk_id))
@@ -191,22 +190,22 @@ def test_withdrawn_deletes_end_it_and_nothing_is_lost(layout: Layout, places: li
             place_want(layout, of_place(place))
         else:
             put_want(Path(layout.root), of_place(place))
-    passes.rest()
-    assert (here(layout), passes.brake) == (40, None)
-    assert passes.kinds == ["braked", "released"]
+    loop.rest()
+    assert (here(layout), loop.brake) == (40, None)
+    assert loop.kinds == ["braked", "released"]
     assert entries(Path(layout.delete)) == entries(Path(layout.want)) == []
 
 
 def test_a_restart_goes_on_from_the_brake_though_what_is_left_alone_is_little(
     layout: Layout, places: list[Place]
 ) -> None:
-    passes = Passes(layout)
+    loop = Loop(layout)
     for place in places[:12]:
         delete(layout, [place])
-        passes.rest()
-    since = passes.brake and passes.brake["since"]
-    again = Passes(layout)
-    again.now = passes.now + 10 * WINDOW_S
+        loop.rest()
+    since = loop.brake and loop.brake["since"]
+    again = Loop(layout)
+    again.now = loop.now + 10 * WINDOW_S
     again.rest()
     assert here(layout) == 30
     assert again.brake is not None
@@ -219,9 +218,9 @@ def test_a_restart_goes_on_from_the_brake_though_what_is_left_alone_is_little(
 
 def test_a_burst_that_came_while_nobody_reconciled_is_held_back(layout: Layout, places: list[Place]) -> None:
     delete(layout, places[:15])
-    passes = Passes(layout)
-    passes.rest()
-    assert (here(layout), passes.kinds) == (40, ["braked"])
+    loop = Loop(layout)
+    loop.rest()
+    assert (here(layout), loop.kinds) == (40, ["braked"])
 
 
 @pytest.mark.parametrize("text", [b"", b"[]", b'{"since": "x"}', b'{"since": 1, "let_go": null}', b"\xff"])
@@ -229,37 +228,37 @@ def test_a_brake_file_that_says_nothing_is_written_anew_or_removed(
     layout: Layout, places: list[Place], text: bytes
 ) -> None:
     Path(layout.brake).write_bytes(text)
-    passes = Passes(layout)
-    passes.rest()
-    assert passes.brake is None
+    loop = Loop(layout)
+    loop.rest()
+    assert loop.brake is None
     Path(layout.brake).write_bytes(text)
     delete(layout, places[:15])
-    passes = Passes(layout)
-    passes.rest()
-    assert passes.brake is not None
-    assert (here(layout), passes.brake["held_back"]) == (40, 15)
+    loop = Loop(layout)
+    loop.rest()
+    assert loop.brake is not None
+    assert (here(layout), loop.brake["held_back"]) == (40, 15)
 
 
 def test_a_brake_file_goes_where_the_next_reconciler_has_no_brake(layout: Layout, places: list[Place]) -> None:
     delete(layout, places[:15])
-    Passes(layout).rest()
-    passes = Passes(layout, UNBRAKED)
-    passes.rest()
-    assert (here(layout), passes.brake) == (25, None)
+    Loop(layout).rest()
+    loop = Loop(layout, UNBRAKED)
+    loop.rest()
+    assert (here(layout), loop.brake) == (25, None)
 
 
 def test_deletes_that_are_meant_are_never_held_back_however_many(layout: Layout, places: list[Place]) -> None:
-    passes = Passes(layout)
+    loop = Loop(layout)
 
     def ids() -> Any:  # after each marker the reconciler makes a pass
         for place in places[:30]:
-            passes.rest()
+            loop.rest()
             yield place.chunk_id
 
     place_deletes(layout, ids(), meant=True)
-    passes.rest()
+    loop.rest()
     assert here(layout) == 10
-    assert passes.kinds == []
+    assert loop.kinds == []
 
 
 def test_a_run_that_is_to_end_ends_braked_and_says_so(layout: Layout, many: list[Place]) -> None:

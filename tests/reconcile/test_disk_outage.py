@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fsdm import DataManager, Limits
-from fsdm.concurrency.workers import InlineCrew
+from fsdm.concurrency.workers import InlineWorkers
 from fsdm.model.errors import DiskError
 from fsdm.reconcile.disk_outage import Disk
 from fsdm.reconcile.outage import PROBE_LAST_S
@@ -56,7 +56,7 @@ class Bench:
 
     def __init__(self, trash: Path, fs: FileSystem) -> None:
         self.events: list[Event] = []
-        self.disk = Disk(str(trash), fs=fs, hands=InlineCrew(), tell=self.events.append, wake=lambda: None)
+        self.disk = Disk(str(trash), fs=fs, workers=InlineWorkers(), tell=self.events.append, wake=lambda: None)
 
     def told(self) -> list[str]:
         return [event.kind for event in self.events]
@@ -95,14 +95,14 @@ def test_an_error_of_one_path_is_none_of_the_disk(tmp_path: Path, code: int | No
 
 
 def test_one_probe_at_a_time_and_nobody_waits_for_one_that_hangs(tmp_path: Path) -> None:
-    class Stuck(InlineCrew):
+    class Stuck(InlineWorkers):
         works = 0
 
         def submit(self, work: object) -> None:
             self.works += 1
 
-    crew = Stuck()
-    disk = Disk(str(tmp_path), fs=FileSystem(), hands=crew, tell=lambda _: None, wake=lambda: None)
+    workers = Stuck()
+    disk = Disk(str(tmp_path), fs=FileSystem(), workers=workers, tell=lambda _: None, wake=lambda: None)
     disk.refused(DiskError("no", code=errno.EIO), 0.0)
     assert disk.next_probe_at == 1.0
     for now in (1.0, 100.0, 200.0):
@@ -110,7 +110,7 @@ def test_one_probe_at_a_time_and_nobody_waits_for_one_that_hangs(tmp_path: Path)
         disk.ask(now)
         assert disk.next_probe_at is None
         assert disk.hold_back("a", now) > now
-    assert crew.works == 1
+    assert workers.works == 1
 
 
 # --------------------------------------------------------------------------------------------- with a reconciler around
@@ -133,7 +133,7 @@ def test_a_refusal_pauses_all_downloads_and_no_delete_and_all_resumes_by_itself(
     wants = [a_fetch(layout, 100) for _ in range(20)]
     fs = Refusing(code, step, where=layout.partial)
     inline = Inline(layout, Limits(jobs=1), fs)
-    inline.passes(3)
+    inline.loop(3)
     assert len(set(fs.created)) == 1  # one was tried, and no other in its turn
     assert inline.told("paused") == [""]
     told = failure(Path(layout.root), fs.created[0])
@@ -141,16 +141,16 @@ def test_a_refusal_pauses_all_downloads_and_no_delete_and_all_resumes_by_itself(
     assert (told["kind"], os.strerror(code) in told["error"]) == ("disk", True)
     touch_delete(Path(layout.root), deleted.chunk_id)
     fs.where, fs.steps = layout.trash, ("write",)  # the probe's
-    inline.passes()
+    inline.loop()
     assert inline.told("deleted") == [deleted.chunk_id]
     for _ in range(5):
         inline.now += PROBE_LAST_S
-        inline.passes()
+        inline.loop()
     assert len(set(fs.created)) == 1
     assert inline.told("resumed") == []
     fs.steps = ()
     inline.now += PROBE_LAST_S
-    inline.passes(50)
+    inline.loop(50)
     assert sorted(inline.told("available")) == sorted(fetch.id for fetch in wants)
     assert inline.told("resumed") == [""]
     assert os.listdir(layout.failed) == os.listdir(layout.partial) == []
@@ -160,12 +160,12 @@ def test_what_a_delete_frees_is_a_reason_to_try_at_once(layout: Layout) -> None:
     fetch, deleted = a_fetch(layout, 100), put_chunk(layout)
     fs = Refusing(errno.ENOSPC, "create")
     inline = Inline(layout, Limits(), fs)
-    inline.passes(3)
+    inline.loop(3)
     fs.steps = ()
-    inline.passes(3)
+    inline.loop(3)
     assert inline.told("available") == []
     touch_delete(Path(layout.root), deleted.chunk_id)
-    inline.passes()  # the clock has not moved
+    inline.loop()  # the clock has not moved
     assert inline.told("available") == [fetch.id]
 
 
@@ -175,7 +175,7 @@ def test_after_a_full_disk_the_oldest_goes_first_and_alone(layout: Layout) -> No
     ids.sort(key=lambda chunk_id: (ages[chunk_id], chunk_id))
     fs = Refusing(errno.ENOSPC, "create")
     inline = Inline(layout, Limits(jobs=4), fs)
-    inline.passes(3)
+    inline.loop(3)
     assert sorted(fs.created) == sorted(ids)
     del fs.created[:]
     fs.steps = ()
@@ -183,7 +183,7 @@ def test_after_a_full_disk_the_oldest_goes_first_and_alone(layout: Layout) -> No
     inline.it.step()  # asks the disk
     inline.it.step()  # hears the answer
     assert fs.created == ids[:1]
-    inline.passes()
+    inline.loop()
     assert fs.created == ids
     assert sorted(inline.told("available")) == sorted(ids)
 
@@ -193,12 +193,12 @@ def test_one_file_that_the_disk_cannot_take_holds_up_no_other(layout: Layout) ->
     fs = Refusing(errno.EIO, "fsync_file", where=f"{layout.partial}/{bad.id}")
     inline = Inline(layout, Limits(jobs=2), fs)
     for _ in range(6):
-        inline.passes(6)
+        inline.loop(6)
         inline.now += 1.0
     assert sorted(inline.told("available")) == sorted(fetch.id for fetch in good)
     for _ in range(20):  # it backs off by itself, however well the others do
         good.append(a_fetch(layout, 100))
-        inline.passes(6)
+        inline.loop(6)
         inline.now += 1.0
     assert sorted(inline.told("available")) == sorted(fetch.id for fetch in good)
     assert len(inline.told("failed")) <= 6
@@ -207,7 +207,7 @@ def test_one_file_that_the_disk_cannot_take_holds_up_no_other(layout: Layout) ->
 def test_an_error_of_one_directory_pauses_nobody(layout: Layout) -> None:
     bad, *good = [a_fetch(layout, 100) for _ in range(4)]
     inline = Inline(layout, Limits(jobs=1), Refusing(errno.EACCES, "mkdir", where=f"{layout.partial}/{bad.id}"))
-    inline.passes(12)
+    inline.loop(12)
     assert sorted(inline.told("available")) == sorted(fetch.id for fetch in good)
     assert inline.told("paused") == []
     told = failure(Path(layout.root), bad.id)
@@ -226,13 +226,13 @@ def test_a_complete_partial_waits_with_the_others_and_is_published_when_it_is_ov
     fetches = [a_fetch(layout, 100) for _ in range(3)]
     fs = Publishing(errno.EROFS, "mkdir", where=layout.dataset("d" * 64))
     inline = Inline(layout, Limits(), fs)
-    inline.passes(6)
+    inline.loop(6)
     assert len(os.listdir(layout.partial)) == fs.refused == 3  # they were under way together
-    inline.passes(6)
+    inline.loop(6)
     assert fs.refused == 3
     fs.steps = ()
     inline.now += 1.0
-    inline.passes()
+    inline.loop()
     assert sorted(inline.told("available")) == sorted(fetch.id for fetch in fetches)
     assert len(inline.told("started")) == 3  # nothing was fetched again
 
@@ -241,13 +241,13 @@ def test_a_run_that_is_to_end_asks_the_disk_a_few_times_and_then_says_what_is_wr
     fetches = [a_fetch(layout, 100) for _ in range(3)]
     inline = Inline(layout, Limits(jobs=1), Refusing(errno.EROFS, "create", "fsync_file"))
     asked = 0
-    while not inline.it.passes.at_its_end():
+    while not inline.it.loop.at_its_end():
         asked += 1
-        inline.passes(3)
+        inline.loop(3)
         inline.now += PROBE_LAST_S
         assert asked < 10
     assert asked >= TRIES
-    troubles = inline.it.passes.troubles()
+    troubles = inline.it.loop.troubles()
     assert troubles.keys() == {fetch.id for fetch in fetches}
     assert all("Read-only file system" in why for why in troubles.values())
 

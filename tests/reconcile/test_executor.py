@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from fsdm.concurrency.workers import InlineCrew
+from fsdm.concurrency.workers import InlineWorkers
 from fsdm.model.state import ChunkState, Marker
 from fsdm.reconcile.actions import Absolve, Action, Clear, Fetch
-from fsdm.reconcile.executor import Errands
+from fsdm.reconcile.executor import Executor
 from fsdm.reconcile.outcome import Done, Failed, Stopped
 from tests.support.chunks import an_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fsdm.concurrency.cancellation import Stop
+    from fsdm.concurrency.cancellation import Cancellation
     from fsdm.model.events import Event
     from fsdm.reconcile.outcome import Outcome
 
@@ -27,7 +27,7 @@ ANOTHER = Marker(4, 4, 5, 6)
 FETCH, CLEAR = Fetch(ID, WANT), Clear(ID, Marker(7, 7, 8, 9))
 
 
-class Later(InlineCrew):
+class Later(InlineWorkers):
     """Carries out what was submitted when it is told to."""
 
     def __init__(self) -> None:
@@ -42,24 +42,24 @@ class Later(InlineCrew):
 
 
 class Bench:
-    """Errands, whose actions are written down, and come out as `outcome` says."""
+    """Executor, whose actions are written down, and come out as `outcome` says."""
 
     def __init__(self, outcome: Outcome | Exception = Done(), *, brings_it: bool = False) -> None:  # noqa: B008 a value
-        self.fetchers, self.hands = Later(), Later()
+        self.fetchers, self.workers = Later(), Later()
         self.applied: list[Action] = []
         self.events: list[Event] = []
         self.woken = 0
         self._outcome = outcome
         applier = SimpleNamespace(apply=self._apply, is_fetching=lambda chunk_id, want: brings_it)
-        self.it = Errands(
+        self.it = Executor(
             cast("Any", applier),
             fetchers=self.fetchers,
-            hands=self.hands,
+            workers=self.workers,
             tell=self.events.append,
             wake=self._wake,
         )
 
-    def _apply(self, action: Action, stop: Stop) -> Outcome:
+    def _apply(self, action: Action, stop: Cancellation) -> Outcome:
         self.applied.append(action)
         if stop.is_set():
             return Stopped()
@@ -81,10 +81,10 @@ def test_an_id_is_busy_until_its_outcome_is_taken(action: Action, fetches: list[
     bench.it.begin(action, absolve=False)
     assert (ID in bench.it, len(bench.it), bench.it.actions) == (True, 1, [action])
     assert (bench.it.fetches, bench.it.fetching) == (fetches, len(fetches))
-    assert (len(bench.fetchers.works), len(bench.hands.works)) == (len(fetches), 1 - len(fetches))
+    assert (len(bench.fetchers.works), len(bench.workers.works)) == (len(fetches), 1 - len(fetches))
     assert list(bench.it.outcomes()) == []
     bench.fetchers.work()
-    bench.hands.work()
+    bench.workers.work()
     assert (bench.applied, bench.woken) == ([action], 1)
     assert ID in bench.it, "nobody has heard how it ended"
     for ended in bench.it.outcomes():
@@ -122,7 +122,7 @@ def test_fetches_are_stopped_and_told_of_once_and_nothing_else_is() -> None:
     bench.it.stop_if_unwanted(ChunkState(other.id))
     assert bench.told == [("stopped", "paused")]
     bench.fetchers.work()
-    bench.hands.work()
+    bench.workers.work()
     assert list(bench.it.outcomes()) == [(FETCH, Stopped()), (other, Done())]
 
 

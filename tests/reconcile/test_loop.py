@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fsdm import Limits
-from fsdm.concurrency.workers import InlineCrew
+from fsdm.concurrency.workers import InlineWorkers
 from fsdm.monitoring.gauges import read_gauges
 from fsdm.reconcile.reconciler import Reconciler
 from tests.support.chunks import an_id, put_chunk, touch_delete
@@ -19,7 +19,7 @@ from tests.support.chunks import an_id, put_chunk, touch_delete
 if TYPE_CHECKING:
     from fsdm.model.events import Event
     from fsdm.model.layout import Layout
-    from fsdm.reconcile.loop import Passes
+    from fsdm.reconcile.loop import Loop
 
 
 class Bench:
@@ -27,16 +27,16 @@ class Bench:
 
     def __init__(self, layout: Layout) -> None:
         self.events: list[Event] = []
-        crews = (InlineCrew(), InlineCrew(), InlineCrew())
+        crews = (InlineWorkers(), InlineWorkers(), InlineWorkers())
         limits = Limits(poll_s=1e6, durability="none")
         self.reconciler = Reconciler(
             layout, limits=limits, crews=crews, clock=lambda: 1e9, jitter=lambda: 1.0, on_event=self.events.append
         )
         self.reconciler.open()
-        self.it: Passes = self.reconciler.passes
+        self.it: Loop = self.reconciler.loop
 
-    def make(self, *rang: str, everything: bool = False) -> bool:
-        return self.it.make(set(rang), everything=everything)
+    def make(self, *woken: str, everything: bool = False) -> bool:
+        return self.it.make(set(woken), everything=everything)
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def test_an_id_about_which_there_is_nothing_is_forgotten(bench: Bench) -> None:
     assert not bench.make(chunk_id)
     assert bench.it.states == {}
     assert bench.it.troubles() == {}
-    assert bench.it.memory._memos == {}
+    assert bench.it.memos._memos == {}
 
 
 def test_what_waits_for_a_ref_is_told_of(bench: Bench, layout: Layout, data_dir: Path) -> None:

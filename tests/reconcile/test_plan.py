@@ -75,7 +75,7 @@ def _unreadable(since: float, want: Marker = WANT) -> Unreadable:
 MARKERS = [Marker(ino, ctime, mtime, 9) for ino in (1, 2) for ctime in (1, 2, 3) for mtime in (1, 2)]
 FAULTS = [replace(marker, fault="is a FIFO, not a file") for marker in MARKERS[:3]]
 wants = st.sampled_from([None, *MARKERS, *FAULTS])
-deletes = st.sampled_from([None, *(replace(marker, ino=marker.ino + 10) for marker in MARKERS + FAULTS)])
+delete_brake = st.sampled_from([None, *(replace(marker, ino=marker.ino + 10) for marker in MARKERS + FAULTS)])
 verifies = st.sampled_from([None, *(replace(marker, ino=marker.ino + 20) for marker in MARKERS[:3] + FAULTS[:1])])
 times = st.sampled_from([NOW + far for far in (-500, -SETTLE_S, -1e-9, 0, 1e-9, 1, SETTLE_S, 500)])
 standing = st.sampled_from(
@@ -88,7 +88,7 @@ sets_of_places = st.sampled_from([frozenset(places) for places in ((), (OLD,), (
 def _known(draw: st.DrawFn) -> tuple[ChunkState, Memo]:
     """Any state, and what might be remembered of it."""
     ready, unready = draw(standing)
-    want, delete, verify = draw(wants), draw(deletes), draw(verifies)
+    want, delete, verify = draw(wants), draw(delete_brake), draw(verifies)
     state = ChunkState(
         ID,
         want,

@@ -11,9 +11,9 @@ import pytest
 from fsdm.model.errors import DiskError, InvalidInputError, TransferError
 from fsdm.reconcile import outcome as outcomes
 from fsdm.reconcile.actions import Absolve, Condemn, Fetch, Forget, Publish, Report, Retire
-from fsdm.reconcile.memo import Memory
+from fsdm.reconcile.memo import Memos
 from fsdm.reconcile.plan import NO_MEMO, Memo, held_delay
-from fsdm.reconcile.results import Aftermath
+from fsdm.reconcile.results import Results
 from tests.support.chunks import an_id
 from tests.support.states import DELETE, ID, NEW, NOW, WANT, _failure
 
@@ -30,7 +30,7 @@ class Bench:
     def __init__(self, layout: Layout, *, watched: bool = True, refuses: bool = False) -> None:
         self.events: list[Event] = []
         self.asked: list[str] = []
-        self.memory = Memory(layout)
+        self.memos = Memos(layout)
 
         def note(name: str, answer: object = None) -> Any:
             return lambda *_: (self.asked.append(name), answer)[1]
@@ -44,11 +44,11 @@ class Bench:
             came_through=note("came through"),
         )
         rooms = cast("Any", stub)
-        self.it = Aftermath(
+        self.it = Results(
             rooms,
             rooms,
-            memory=self.memory,
-            room=rooms,
+            memos=self.memos,
+            space=rooms,
             disk=rooms,
             tell=self.events.append,
             clock=lambda: NOW,
@@ -74,11 +74,11 @@ def test_without_a_watch_the_first_refusal_waits_as_well(layout: Layout) -> None
 
 def test_what_rang_is_asked_again_soon_where_refs_held_it_and_only_there(layout: Layout) -> None:
     bench, other = Bench(layout), an_id("other")
-    bench.memory.put(ID, bench.it.take_in(RETIRE, outcomes.Held(NEW), NO_MEMO))
-    bench.memory.change(ID, held=9, held_until=NOW + 60)
+    bench.memos.put(ID, bench.it.take_in(RETIRE, outcomes.Held(NEW), NO_MEMO))
+    bench.memos.change(ID, held=9, held_until=NOW + 60)
     bench.it.ask_again({ID, other})
-    assert (bench.memory.of(ID).held, bench.memory.of(ID).held_until) == (1, 0.0)
-    assert bench.memory.of(other) == NO_MEMO
+    assert (bench.memos.of(ID).held, bench.memos.of(ID).held_until) == (1, 0.0)
+    assert bench.memos.of(other) == NO_MEMO
 
 
 def test_what_is_gone_is_released_and_let_go_of_once(layout: Layout) -> None:

@@ -16,7 +16,7 @@ from fsdm.model.events import Event
 from fsdm.model.layout import Layout
 from fsdm.model.state import Marker
 from fsdm.reconcile.actions import Fetch
-from fsdm.reconcile.space_budget import Room
+from fsdm.reconcile.space_budget import SpaceBudget
 from fsdm.store.catalog import Catalog
 from fsdm.store.data_dir import make_layout
 from fsdm.store.filesystem import FileSystem, free_bytes
@@ -32,13 +32,15 @@ if TYPE_CHECKING:
     from tests.support.source import Source
 
 
-def a_room(layout: Layout, max_bytes: int | None = None, keep_free: int | None = None, free: int = 1 << 60) -> Room:
+def a_room(
+    layout: Layout, max_bytes: int | None = None, keep_free: int | None = None, free: int = 1 << 60
+) -> SpaceBudget:
     catalog = Catalog(layout, own=True)
     catalog.refresh()
-    room = Room(layout, catalog, max_bytes=max_bytes, keep_free_bytes=keep_free, free=lambda _: free)
-    room.open()
-    room.look()
-    return room
+    space = SpaceBudget(layout, catalog, max_bytes=max_bytes, keep_free_bytes=keep_free, free=lambda _: free)
+    space.open()
+    space.look()
+    return space
 
 
 # ------------------------------------------------------------------------------------------------------- what counts
@@ -50,9 +52,9 @@ def test_without_a_limit_nothing_is_counted_and_nothing_is_read(
     put_chunk(layout)
     comes(layout, a_fetch(layout, 1), 1)
     monkeypatch.setattr("fsdm.store.disk_usage.bytes_in", None)
-    room = a_room(layout)
-    assert not room.is_limited
-    assert (room.taken_bytes, room.news()) == (0, None)
+    space = a_room(layout)
+    assert not space.is_limited
+    assert (space.taken_bytes, space.news()) == (0, None)
 
 
 def test_chunks_count_with_or_without_ready_retiring_partial_and_in_the_trash(layout: Layout) -> None:
@@ -62,27 +64,27 @@ def test_chunks_count_with_or_without_ready_retiring_partial_and_in_the_trash(la
     retiring = put_chunk(layout, files={"a": bytes(40_000)})
     touch_delete(Path(layout.root), retiring.chunk_id)
     comes(layout, a_fetch(layout, 9), 500_000)
-    room = a_room(layout, max_bytes=1_000_000)
-    assert room.taken_bytes == 543_120
+    space = a_room(layout, max_bytes=1_000_000)
+    assert space.taken_bytes == 543_120
     gone = f"{layout.trash}/{retiring.name}.abcd1234"
     os.rename(layout.path(retiring), gone)
-    room.trashed(gone)
-    assert room.taken_bytes == 543_120
-    assert room.is_emptying
+    space.trashed(gone)
+    assert space.taken_bytes == 543_120
+    assert space.is_emptying
     shutil.rmtree(gone)
-    room.erased(gone)
-    assert room.taken_bytes == 503_120
-    assert not room.is_emptying
+    space.erased(gone)
+    assert space.taken_bytes == 503_120
+    assert not space.is_emptying
 
 
 def test_what_cannot_be_erased_still_counts_but_is_no_longer_waited_for(layout: Layout) -> None:
-    room = a_room(layout, max_bytes=1000)
+    space = a_room(layout, max_bytes=1000)
     stuck = Path(layout.trash, "x.abcd1234", "data")
     stuck.mkdir(parents=True)
     (stuck / "f").write_bytes(bytes(10))
-    room.trashed(str(stuck.parent))
-    room.stays(str(stuck.parent))
-    assert (room.taken_bytes, room.is_emptying) == (10, False)
+    space.trashed(str(stuck.parent))
+    space.stays(str(stuck.parent))
+    assert (space.taken_bytes, space.is_emptying) == (10, False)
 
 
 def test_a_ready_that_tells_no_sizes_leaves_them_to_the_files(layout: Layout) -> None:
@@ -94,59 +96,59 @@ def test_a_ready_that_tells_no_sizes_leaves_them_to_the_files(layout: Layout) ->
 
 def test_what_comes_and_goes_by_hand_counts_when_it_is_counted_again(layout: Layout) -> None:
     place = put_chunk(layout, files={"a": bytes(100)})
-    room = a_room(layout, max_bytes=1000)
+    space = a_room(layout, max_bytes=1000)
     shutil.rmtree(layout.path(place))
-    room.count(place.chunk_id)
-    assert room.taken_bytes == 0
+    space.count(place.chunk_id)
+    assert space.taken_bytes == 0
 
 
 # --------------------------------------------------------------------------------------------------------- what fits
 
 
 def test_a_running_fetch_counts_as_a_whole_so_that_no_two_begin_into_the_last_gap(layout: Layout) -> None:
-    room = a_room(layout, max_bytes=100)
+    space = a_room(layout, max_bytes=100)
     first, second, third = a_fetch(layout, 30, 30), a_fetch(layout, 60), a_fetch(layout, 40)
-    assert room.begin(first)
-    assert not room.begin(second)
-    assert room.begin(third)
-    assert room.look() == 0
-    assert room.taken_bytes == 100
+    assert space.begin(first)
+    assert not space.begin(second)
+    assert space.begin(third)
+    assert space.look() == 0
+    assert space.taken_bytes == 100
     comes(layout, first, 10)
-    assert room.look() == 0
-    room.end(first.id)
-    assert room.look() == 50  # what is left of it on disk counts as what it is
+    assert space.look() == 0
+    space.end(first.id)
+    assert space.look() == 50  # what is left of it on disk counts as what it is
 
 
 def test_what_is_on_disk_of_a_want_is_not_needed_a_second_time(layout: Layout) -> None:
     fetch = a_fetch(layout, 100)
     comes(layout, fetch, 60)
-    room = a_room(layout, max_bytes=100)
-    assert room.taken_bytes == 60
-    assert room.begin(fetch)
-    assert room.taken_bytes == 100
+    space = a_room(layout, max_bytes=100)
+    assert space.taken_bytes == 60
+    assert space.begin(fetch)
+    assert space.taken_bytes == 100
 
 
 def test_the_reserve_of_the_disk_counts_what_running_fetches_still_have_to_bring(layout: Layout) -> None:
-    room = a_room(layout, keep_free=1_000, free=1_000_000)
+    space = a_room(layout, keep_free=1_000, free=1_000_000)
     first, second = a_fetch(layout, 600_000), a_fetch(layout, 400_000)
-    assert room.begin(first)
-    assert not room.begin(second)
-    assert room.look() == 399_000
+    assert space.begin(first)
+    assert not space.begin(second)
+    assert space.look() == 399_000
     comes(layout, first, 500_000)  # now they are the disk's, which has less free: here it says the same as before
-    assert 398_000 <= room.look() - 500_000 <= 400_000 + 4096
-    error, _ = room.why_not(second)
+    assert 398_000 <= space.look() - 500_000 <= 400_000 + 4096
+    error, _ = space.why_not(second)
     assert error.startswith("needs 400.0 kB, but ")
     assert "are free on the disk, and 1000 bytes are to stay free" in error
 
 
 def test_a_disk_that_has_been_full_is_asked_from_then_on(layout: Layout) -> None:
-    room = a_room(layout, free=100)
-    assert not room.is_limited
-    room.guard()
-    room.look()
-    assert room.is_limited
-    assert not room.begin(a_fetch(layout, 101))
-    assert room.begin(a_fetch(layout, 100))
+    space = a_room(layout, free=100)
+    assert not space.is_limited
+    space.guard()
+    space.look()
+    assert space.is_limited
+    assert not space.begin(a_fetch(layout, 101))
+    assert space.begin(a_fetch(layout, 100))
 
 
 def test_the_free_bytes_are_those_of_the_file_system(tmp_path: Path) -> None:
@@ -155,19 +157,19 @@ def test_the_free_bytes_are_those_of_the_file_system(tmp_path: Path) -> None:
 
 
 def test_a_want_that_cannot_be_read_is_let_in_so_that_the_fetch_says_what_is_wrong(layout: Layout) -> None:
-    room = a_room(layout, max_bytes=1)
-    assert room.begin(Fetch(an_id(), Marker(1, 1, 1, 1)))
+    space = a_room(layout, max_bytes=1)
+    assert space.begin(Fetch(an_id(), Marker(1, 1, 1, 1)))
 
 
 def test_why_it_does_not_fit_is_told_in_numbers(layout: Layout) -> None:
     place = put_chunk(layout, files={"a": bytes(500_000)})
     touch_delete(Path(layout.root), place.chunk_id)
     put_chunk(layout, files={"a": bytes(300_000)})
-    room = a_room(layout, max_bytes=1_000_000)
-    assert room.why_not(a_fetch(layout, 200_001))[0] == (
+    space = a_room(layout, max_bytes=1_000_000)
+    assert space.why_not(a_fetch(layout, 200_001))[0] == (
         "needs 200.0 kB, but 800.0 kB of 1.0 MB are taken (500.0 kB of that by chunks that are retiring)"
     )
-    error, hint = room.why_not(a_fetch(layout, 1_500_000))
+    error, hint = space.why_not(a_fetch(layout, 1_500_000))
     assert error == "needs 1.5 MB, more than the 1.0 MB that all chunks together may take"
     assert "--max-bytes" in hint
 
@@ -176,65 +178,65 @@ def test_why_it_does_not_fit_is_told_in_numbers(layout: Layout) -> None:
 
 
 def test_of_those_that_bring_more_than_there_is_room_for_the_youngest_is_stopped_one_at_a_time(layout: Layout) -> None:
-    room = a_room(layout, max_bytes=1000)
+    space = a_room(layout, max_bytes=1000)
     declared, older, younger = a_fetch(layout, 400), a_fetch(layout, None), a_fetch(layout, 10, None)
-    assert room.begin(declared)
-    assert room.begin(older)
-    assert room.begin(younger)
+    assert space.begin(declared)
+    assert space.begin(older)
+    assert space.begin(younger)
     comes(layout, older, 300)
     comes(layout, younger, 300)
-    assert room.too_much() is None
+    assert space.too_much() is None
     comes(layout, older, 301)
-    assert room.too_much() == max([older, younger], key=lambda fetch: (fetch.want.ctime_ns, fetch.id))
-    assert room.too_much() is None
+    assert space.too_much() == max([older, younger], key=lambda fetch: (fetch.want.ctime_ns, fetch.id))
+    assert space.too_much() is None
 
 
 def test_what_was_stopped_for_room_does_not_begin_again_in_the_room_that_it_gave_back(layout: Layout) -> None:
-    room = a_room(layout, max_bytes=1000)
+    space = a_room(layout, max_bytes=1000)
     fetch = a_fetch(layout, None)
-    assert room.begin(fetch)
+    assert space.begin(fetch)
     comes(layout, fetch, 1001)
-    assert room.too_much() == fetch
-    assert not room.end(fetch.id)
+    assert space.too_much() == fetch
+    assert not space.end(fetch.id)
     shutil.rmtree(layout.partial_of(fetch.id))
-    room.count(fetch.id)
-    assert room.look() == 1000
-    assert not room.begin(fetch)
-    assert room.need_bytes(fetch) > 1001
-    room.forget(fetch.id)
-    assert room.need_bytes(fetch) == 0
+    space.count(fetch.id)
+    assert space.look() == 1000
+    assert not space.begin(fetch)
+    assert space.need_bytes(fetch) > 1001
+    space.forget(fetch.id)
+    assert space.need_bytes(fetch) == 0
 
 
 def test_what_has_come_in_one_go_is_judged_at_its_end(layout: Layout) -> None:
-    room = a_room(layout, max_bytes=1000)
+    space = a_room(layout, max_bytes=1000)
     small, big = a_fetch(layout, None), a_fetch(layout, None)
-    assert room.begin(small)
-    assert room.begin(big)
+    assert space.begin(small)
+    assert space.begin(big)
     comes(layout, small, 600)
-    assert room.end(small.id)
+    assert space.end(small.id)
     comes(layout, big, 600)
-    assert not room.end(big.id)
+    assert not space.end(big.id)
 
 
 def test_what_keeps_to_what_it_declared_is_never_stopped(layout: Layout) -> None:
     fetch = a_fetch(layout, 500)
-    room = a_room(layout, max_bytes=1000)
-    assert room.begin(fetch)
+    space = a_room(layout, max_bytes=1000)
+    assert space.begin(fetch)
     comes(layout, fetch, 500)
     stray = put_chunk(layout, files={"a": bytes(900)})
-    room._catalog.refresh()
-    room.count(stray.chunk_id)
-    assert room.look() < 0
-    assert room.too_much() is None
-    assert room.end(fetch.id)
+    space._catalog.refresh()
+    space.count(stray.chunk_id)
+    assert space.look() < 0
+    assert space.too_much() is None
+    assert space.end(fetch.id)
 
 
 def test_partials_that_nobody_fetches_are_in_the_way_where_that_makes_the_difference(layout: Layout) -> None:
     idle = a_fetch(layout, 900)
     comes(layout, idle, 500)
-    room = a_room(layout, max_bytes=1000)
-    assert room.in_the_way(a_fetch(layout, 1000)) == [idle.id]
-    assert room.in_the_way(a_fetch(layout, 1001)) == []
+    space = a_room(layout, max_bytes=1000)
+    assert space.in_the_way(a_fetch(layout, 1000)) == [idle.id]
+    assert space.in_the_way(a_fetch(layout, 1001)) == []
 
 
 @given(
@@ -250,25 +252,25 @@ def test_what_fits_never_exceeds_the_budget_and_what_does_not_fit_never_would(
     with tempfile.TemporaryDirectory() as directory:
         layout = Layout(directory)
         make_layout(layout, FileSystem(durable=False))
-        room, running, wants = a_room(layout, max_bytes=max_bytes), dict[int, int](), dict[int, tuple[Fetch, int]]()
+        space, running, wants = a_room(layout, max_bytes=max_bytes), dict[int, int](), dict[int, tuple[Fetch, int]]()
         done = dict[int, int]()
         for kind, number, size in steps:
             if kind == "begin" and number not in running:
                 fetch, need = wants.setdefault(number, (a_fetch(layout, size), size))
-                room.look()
+                space.look()
                 before = sum(running.values()) + sum(done.values()) - done.get(number, 0)
-                assert room.begin(fetch) == (before + need <= max_bytes)
+                assert space.begin(fetch) == (before + need <= max_bytes)
                 if before + need <= max_bytes:
                     running[number] = need
                     done.pop(number, None)
             elif kind == "come" and number in running:
                 comes(layout, wants[number][0], min(size, running[number]))
             elif kind == "end" and number in running:
-                assert room.end(wants[number][0].id)
+                assert space.end(wants[number][0].id)
                 del running[number]
                 path = Path(layout.partial_of(wants[number][0].id), "data", "0")
                 done[number] = path.stat().st_size if path.exists() else 0
-            assert room.taken_bytes == sum(running.values()) + sum(done.values()) <= max_bytes
+            assert space.taken_bytes == sum(running.values()) + sum(done.values()) <= max_bytes
 
 
 # ------------------------------------------------------------------------------------------ with a reconciler around it
@@ -380,9 +382,9 @@ def test_a_download_of_unknown_size_is_stopped_where_the_room_ends_and_waits(
 def test_the_reserve_keeps_a_want_waiting_until_somebody_makes_room(data_dir: Path, source: Source) -> None:
     chunk = source.chunk()
     with DataManager(data_dir, limits=Limits(keep_free_bytes=1000)) as dm:
-        room = dm.reconciler._room  # type: ignore[union-attr]
+        space = dm.reconciler._space  # type: ignore[union-attr]
         free = [2500]
-        room._free = lambda _: free[0]
+        space._free = lambda _: free[0]
         dm.download_chunk(chunk)
         assert (
             waits(dm, chunk) == "needs 2000 bytes, but 2500 bytes are free on the disk, and 1000 bytes are to stay free"
@@ -425,19 +427,19 @@ def test_thousands_that_wait_are_written_once_and_not_looked_through_when_bytes_
     place = put_chunk(layout, files={"a": bytes(500)})
     small = put_chunk(layout, files={"a": bytes(400)})
     inline = Inline(layout, Limits(max_bytes=1500))
-    inline.passes(20)
+    inline.loop(20)
     assert len(inline.told("over")) == count
     assert len(os.listdir(layout.failed)) == count
     written = {name: os.stat(f"{layout.failed}/{name}").st_ino for name in os.listdir(layout.failed)}
     needs: list[str] = []
-    need_bytes = inline.it._room.need_bytes
-    inline.it._room.need_bytes = lambda fetch: needs.append(fetch.id) or need_bytes(fetch)  # type: ignore[func-returns-value, method-assign]
+    need_bytes = inline.it._space.need_bytes
+    inline.it._space.need_bytes = lambda fetch: needs.append(fetch.id) or need_bytes(fetch)  # type: ignore[func-returns-value, method-assign]
     touch_delete(Path(layout.root), small.chunk_id)
-    inline.passes(20)  # 1000 bytes are free now: the smallest fits
+    inline.loop(20)  # 1000 bytes are free now: the smallest fits
     assert len(inline.told("available")) == 1
     assert len(set(needs)) == 1
     touch_delete(Path(layout.root), place.chunk_id)
-    inline.passes(20)  # and no other, after it
+    inline.loop(20)  # and no other, after it
     assert len(inline.told("available")) == 1
     left = {name: os.stat(f"{layout.failed}/{name}").st_ino for name in os.listdir(layout.failed)}
     assert left.items() < written.items()
@@ -460,7 +462,7 @@ def test_a_failed_fetch_keeps_no_partial_while_others_wait_for_its_room(layout: 
     def fails(source: FileSource) -> None:
         if source.size == 600:
             comes(layout, failing, 500)
-            inline.passes(4)  # while it runs, the other finds no room
+            inline.loop(4)  # while it runs, the other finds no room
             fs.failing = True
             raise TransferError("gone", transient=False)
 
@@ -469,60 +471,60 @@ def test_a_failed_fetch_keeps_no_partial_while_others_wait_for_its_room(layout: 
     fs.failing = False
     assert inline.told("over") == [waiting.id]
     assert os.listdir(layout.partial) == [failing.id]
-    inline.passes()
+    inline.loop()
     assert inline.told("available") == [waiting.id]
 
 
 def test_what_is_told_of_a_want_that_waits_goes_when_it_begins(layout: Layout) -> None:
     place, fetch = put_chunk(layout, files={"a": bytes(600)}), a_fetch(layout, 700)
     inline = Inline(layout, Limits(max_bytes=1000))
-    inline.passes()
+    inline.loop()
     assert os.listdir(layout.failed) == [fetch.id]
     seen: list[list[str]] = []
     inline.instead = lambda _: seen.append(os.listdir(layout.failed))
     touch_delete(Path(layout.root), place.chunk_id)
-    inline.passes()
+    inline.loop()
     assert seen == [[]]
 
 
 def test_a_chunk_that_is_removed_by_hand_makes_room(layout: Layout) -> None:
     place, fetch = put_chunk(layout, files={"a": bytes(600)}), a_fetch(layout, 700)
     inline = Inline(layout, Limits(max_bytes=1000))
-    inline.passes()
+    inline.loop()
     assert inline.told("over") == [fetch.id]
     shutil.rmtree(layout.path(place))
-    inline.passes()
+    inline.loop()
     assert inline.told("available") == [fetch.id]
 
 
 def test_a_budget_that_is_lifted_and_set_again_counts_afresh_what_is_here(layout: Layout) -> None:
     one, _ = (put_chunk(layout, files={"a": bytes(100)}) for _ in range(2))
-    room = a_room(layout, max_bytes=1000)
-    assert room.taken_bytes == 200
-    room.change(max_bytes=None, keep_free_bytes=None, running=())
-    assert not room.is_limited
+    space = a_room(layout, max_bytes=1000)
+    assert space.taken_bytes == 200
+    space.change(max_bytes=None, keep_free_bytes=None, running=())
+    assert not space.is_limited
     shutil.rmtree(layout.path(one))
-    room._catalog.refresh()
-    room.count(one.chunk_id)
-    room.change(max_bytes=1000, keep_free_bytes=None, running=())
-    assert room.taken_bytes == 100
+    space._catalog.refresh()
+    space.count(one.chunk_id)
+    space.change(max_bytes=1000, keep_free_bytes=None, running=())
+    assert space.taken_bytes == 100
 
 
 def test_a_disk_that_has_been_full_is_asked_whatever_the_reserve_becomes(layout: Layout) -> None:
-    room = a_room(layout, free=500)
-    room.guard()
-    room.change(max_bytes=None, keep_free_bytes=None, running=())
-    assert room.look() == 500
-    room.change(max_bytes=None, keep_free_bytes=100, running=())
-    assert room.look() == 400
+    space = a_room(layout, free=500)
+    space.guard()
+    space.change(max_bytes=None, keep_free_bytes=None, running=())
+    assert space.look() == 500
+    space.change(max_bytes=None, keep_free_bytes=100, running=())
+    assert space.look() == 400
 
 
 def test_what_runs_when_a_limit_comes_counts_with_all_that_it_is_to_bring(layout: Layout) -> None:
-    room = a_room(layout)
+    space = a_room(layout)
     running = a_fetch(layout, 700)
-    room.change(max_bytes=1000, keep_free_bytes=None, running=[running])
-    assert room.look() == 300
-    assert not room.begin(a_fetch(layout, 301))
-    assert room.end(running.id)
-    room.look()
-    assert room.begin(a_fetch(layout, 1000))
+    space.change(max_bytes=1000, keep_free_bytes=None, running=[running])
+    assert space.look() == 300
+    assert not space.begin(a_fetch(layout, 301))
+    assert space.end(running.id)
+    space.look()
+    assert space.begin(a_fetch(layout, 1000))

@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fsdm.concurrency.workers import InlineCrew
-from fsdm.reconcile.space_budget import Room
+from fsdm.concurrency.workers import InlineWorkers
+from fsdm.reconcile.space_budget import SpaceBudget
 from fsdm.reconcile.trash import Trash
 from fsdm.store.catalog import Catalog
 from tests.support.filesystems import Recorder
@@ -19,11 +19,13 @@ if TYPE_CHECKING:
     from fsdm.store.filesystem import FileSystem
 
 
-def a_trash(layout: Layout, fs: FileSystem) -> tuple[Trash, Room, list[int]]:
+def a_trash(layout: Layout, fs: FileSystem) -> tuple[Trash, SpaceBudget, list[int]]:
     freed: list[int] = []
-    room = Room(layout, Catalog(layout, own=True), max_bytes=1000, keep_free_bytes=None)
-    trash = Trash(layout.trash, fs=fs, erasers=InlineCrew(), room=room, freed=lambda: freed.append(room.taken_bytes))
-    return trash, room, freed
+    space = SpaceBudget(layout, Catalog(layout, own=True), max_bytes=1000, keep_free_bytes=None)
+    trash = Trash(
+        layout.trash, fs=fs, erasers=InlineWorkers(), space=space, freed=lambda: freed.append(space.taken_bytes)
+    )
+    return trash, space, freed
 
 
 def put(layout: Layout, name: str, size: int) -> None:
@@ -36,7 +38,7 @@ def test_all_that_is_there_is_erased_and_takes_up_room_until_then(layout: Layout
     for name in "abc":
         put(layout, name, 100)
     seen: list[int] = []
-    trash, room, freed = a_trash(layout, Recorder(erase=lambda _: seen.append(room.taken_bytes)))
+    trash, space, freed = a_trash(layout, Recorder(erase=lambda _: seen.append(space.taken_bytes)))
     trash.empty()
     assert os.listdir(layout.trash) == []
     assert (seen, freed) == ([100] * 3, [0] * 3)
@@ -49,8 +51,8 @@ def test_what_cannot_be_erased_stays_counts_and_is_logged(layout: Layout, caplog
 
     for name in ("bad", "good"):
         put(layout, name, 100)
-    trash, room, _ = a_trash(layout, Recorder(erase=refuse))
+    trash, space, _ = a_trash(layout, Recorder(erase=refuse))
     trash.empty()
     assert os.listdir(layout.trash) == ["bad"]
-    assert (room.taken_bytes, room.is_emptying) == (100, False)
+    assert (space.taken_bytes, space.is_emptying) == (100, False)
     assert "cannot erase" in caplog.text

@@ -31,7 +31,7 @@ class Rings:
 
     def __init__(self) -> None:
         self._queue: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        self.ring = self._queue.put
+        self.notify = self._queue.put
 
     def until(self, rung: str | None) -> list[str | None]:
         """Wait until this rings; what rang before it."""
@@ -48,7 +48,7 @@ def rings() -> Rings:
 
 @pytest.fixture
 def watch(layout: Layout, rings: Rings) -> Iterator[Watch]:
-    watch = Watch(layout, rings.ring)
+    watch = Watch(layout, rings.notify)
     watch.start()
     yield watch
     watch.stop()
@@ -179,7 +179,7 @@ def test_a_directory_that_cannot_be_watched_is_told_and_the_others_are_watched(
         return add(self, path, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(watch_module.Inotify, "add_callback", refuse_delete)
-    watch = Watch(layout, rings.ring)
+    watch = Watch(layout, rings.notify)
     watch.start()
     assert "watch limit reached" in caplog.text
     assert layout.delete in caplog.text
@@ -218,7 +218,7 @@ def test_without_inotify_it_says_so_once_and_does_nothing_from_then_on(
         raise OSError(errno.EMFILE, "inotify instance limit reached")
 
     monkeypatch.setattr(watch_module, "Inotify", refuse)
-    watch, place = Watch(layout, rings.ring), put_chunk(layout)
+    watch, place = Watch(layout, rings.notify), put_chunk(layout)
     watch.start()
     watch.arm()
     assert not watch.hold(place)
@@ -231,7 +231,7 @@ def test_without_inotify_it_says_so_once_and_does_nothing_from_then_on(
 def test_a_watch_can_be_stopped_twice_and_without_a_start(layout: Layout, rings: Rings, watch: Watch) -> None:
     watch.stop()
     watch.stop()
-    Watch(layout, rings.ring).stop()
+    Watch(layout, rings.notify).stop()
 
 
 # ----------------------------------------------------------------------------------------------------- held directories
@@ -303,7 +303,7 @@ def test_what_was_not_to_be_had_is_told_once_and_asked_for_again(
     def refuse() -> object:
         raise OSError(errno.EMFILE, "inotify instance limit reached")
 
-    watch, place = Watch(layout, rings.ring), put_chunk(layout)
+    watch, place = Watch(layout, rings.notify), put_chunk(layout)
     with monkeypatch.context() as put:
         put.setattr(watch_module, "Inotify", refuse)
         watch.start()
@@ -325,7 +325,7 @@ def test_a_directory_that_cannot_be_watched_is_told_once_and_watched_when_it_can
     layout: Layout, rings: Rings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "fsdm.reconcile.watcher")
-    watch = Watch(layout, rings.ring)
+    watch = Watch(layout, rings.notify)
     with monkeypatch.context() as put:
         put.setattr("watchdog.observers.inotify_c.inotify_add_watch", lambda *_: -1)
         put.setattr("watchdog.observers.inotify_c.ctypes.get_errno", lambda: errno.ENOSPC)
@@ -342,7 +342,7 @@ def test_a_directory_that_cannot_be_watched_is_told_once_and_watched_when_it_can
 def test_a_directory_that_may_not_be_read_is_none_that_is_watched(
     layout: Layout, rings: Rings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    watch = Watch(layout, rings.ring)
+    watch = Watch(layout, rings.notify)
     with monkeypatch.context() as put:  # watchdog passes over this one
         put.setattr("watchdog.observers.inotify_c.inotify_add_watch", lambda *_: -1)
         put.setattr("watchdog.observers.inotify_c.ctypes.get_errno", lambda: errno.EACCES)
@@ -363,7 +363,7 @@ def test_asking_in_vain_leaves_no_descriptor_open(
     def refuse(*_: object) -> object:
         raise RuntimeError("can't start new thread") if "Thread" in what else OSError(errno.EMFILE, "too many")
 
-    watch, before = Watch(layout, rings.ring), descriptors()
+    watch, before = Watch(layout, rings.notify), descriptors()
     with monkeypatch.context() as put:
         put.setattr(what, refuse)
         watch.start()
@@ -397,13 +397,13 @@ def test_a_real_overflow_of_the_kernels_queue_rings_for_everything(layout: Layou
         pytest.skip("the kernel's queue is too long here")
     begun, gate, everything = threading.Event(), threading.Event(), threading.Event()
 
-    def ring(chunk_id: str | None) -> None:
+    def notify(chunk_id: str | None) -> None:
         begun.set()
         gate.wait(PATIENCE_S)
         if chunk_id is None:
             everything.set()
 
-    watch = Watch(layout, ring)
+    watch = Watch(layout, notify)
     watch.start()
     try:
         touch(layout.want, an_id(0))

@@ -28,7 +28,7 @@ from fsdm.reconcile.actions import (
     Verify,
     Wait,
 )
-from fsdm.reconcile.work_queue import MANY_REFUSALS, Agenda
+from fsdm.reconcile.work_queue import MANY_REFUSALS, WorkQueue
 from tests.support.states import DELETE, NOW, OLD, WANT, _failure
 
 
@@ -37,7 +37,7 @@ def _fetch(chunk_id: str, ctime_ns: int) -> Fetch:
 
 
 def test_deletes_go_before_the_rest_and_all_of_them_before_downloads() -> None:
-    agenda = Agenda()
+    work_queue = WorkQueue()
     first = [
         Overrule("1", "want", WANT, DELETE),
         Retire("2", OLD, DELETE),
@@ -48,54 +48,54 @@ def test_deletes_go_before_the_rest_and_all_of_them_before_downloads() -> None:
     rest = [Publish("6", WANT), Confirm("7", WANT, OLD), Condemn("8", OLD), Report("9", _failure()), Absolve("10")]
     rest += [Renew("11", OLD), Verify("12", OLD, WANT), Dismiss("13", WANT)]
     for action in [_fetch("0", 1), *rest, *first]:
-        agenda.put(action.id, action)
-    taken = list(agenda.take(1))
+        work_queue.put(action.id, action)
+    taken = list(work_queue.take(1))
     assert {type(action) for action in taken} == set(get_args(Action))
     assert (taken[:5], taken[5:13], taken[13:]) == (first, rest, [_fetch("0", 1)])
-    assert list(agenda.take(1)) == []
+    assert list(work_queue.take(1)) == []
 
 
 def test_new_wants_are_fetched_before_failing_ones_and_older_before_younger() -> None:
-    agenda = Agenda()
+    work_queue = WorkQueue()
     for chunk_id, ctime_ns, attempts in [("e", 1, 7), ("c", 9, 0), ("d", 1, 1), ("b", 5, 0), ("a", 9, 0)]:
-        agenda.put(chunk_id, _fetch(chunk_id, ctime_ns), attempts)
-    assert agenda.waiting_fetches == 5
-    assert [action.id for action in agenda.take(2)] == ["b", "a"]
-    assert [action.id for action in agenda.take(0)] == []
-    assert agenda.waiting_fetches == 3
-    assert [action.id for action in agenda.take(9)] == ["c", "d", "e"]
+        work_queue.put(chunk_id, _fetch(chunk_id, ctime_ns), attempts)
+    assert work_queue.waiting_fetches == 5
+    assert [action.id for action in work_queue.take(2)] == ["b", "a"]
+    assert [action.id for action in work_queue.take(0)] == []
+    assert work_queue.waiting_fetches == 3
+    assert [action.id for action in work_queue.take(9)] == ["c", "d", "e"]
 
 
 def test_a_want_that_turns_out_to_be_older_moves_up_and_one_that_is_unchanged_keeps_its_place() -> None:
-    agenda = Agenda()
+    work_queue = WorkQueue()
     for chunk_id, ctime_ns in [("a", 9), ("b", 5), ("b", 5), ("b", 5)]:
-        agenda.put(chunk_id, _fetch(chunk_id, ctime_ns))
-    assert len(agenda._queue) == 2, "each scan would make it longer"
-    agenda.put("a", _fetch("a", 1))
-    assert list(agenda.take(2)) == [_fetch("a", 1), _fetch("b", 5)]
+        work_queue.put(chunk_id, _fetch(chunk_id, ctime_ns))
+    assert len(work_queue._queue) == 2, "each scan would make it longer"
+    work_queue.put("a", _fetch("a", 1))
+    assert list(work_queue.take(2)) == [_fetch("a", 1), _fetch("b", 5)]
 
 
 @pytest.mark.parametrize("other", [None, Wait(NOW + 1), Discard("a")])
 def test_a_new_decision_replaces_a_fetch(other: Action | Wait | None) -> None:
-    agenda = Agenda()
-    agenda.put("a", _fetch("a", 1))
-    agenda.put("a", other)
-    assert agenda.waiting_fetches == 0
-    assert list(agenda.take(1)) == ([other] if isinstance(other, Discard) else [])
-    agenda.put("a", _fetch("a", 2))
-    assert list(agenda.take(1)) == [_fetch("a", 2)]
-    assert agenda.next_at is None
+    work_queue = WorkQueue()
+    work_queue.put("a", _fetch("a", 1))
+    work_queue.put("a", other)
+    assert work_queue.waiting_fetches == 0
+    assert list(work_queue.take(1)) == ([other] if isinstance(other, Discard) else [])
+    work_queue.put("a", _fetch("a", 2))
+    assert list(work_queue.take(1)) == [_fetch("a", 2)]
+    assert work_queue.next_at is None
 
 
 def test_waits_come_due_in_their_time_and_only_the_last_one_of_an_id() -> None:
-    agenda = Agenda()
+    work_queue = WorkQueue()
     for chunk_id, until in [("a", 5.0), ("b", 3.0), ("a", 9.0), ("c", 4.0), ("d", 3.0)]:
-        agenda.put(chunk_id, Wait(until))
-    agenda.put("d", None)
-    assert (agenda.due(2.9), agenda.next_at) == ([], 3.0)
-    assert (agenda.due(3.0), agenda.next_at) == (["b"], 4.0)
-    assert (agenda.due(8.9), agenda.next_at) == (["c"], 9.0)
-    assert (agenda.due(1e9), agenda.next_at) == (["a"], None)
+        work_queue.put(chunk_id, Wait(until))
+    work_queue.put("d", None)
+    assert (work_queue.due(2.9), work_queue.next_at) == ([], 3.0)
+    assert (work_queue.due(3.0), work_queue.next_at) == (["b"], 4.0)
+    assert (work_queue.due(8.9), work_queue.next_at) == (["c"], 9.0)
+    assert (work_queue.due(1e9), work_queue.next_at) == (["a"], None)
 
 
 chunk_ids = st.sampled_from("abc")
@@ -116,7 +116,7 @@ steps = st.lists(
 @given(steps)
 @settings(max_examples=400, deadline=None)
 def test_an_agenda_tells_each_decision_once_and_only_the_last_one_of_an_id(steps: list[Any]) -> None:
-    agenda, pending = Agenda(), dict[str, Action | Wait]()
+    work_queue, pending = WorkQueue(), dict[str, Action | Wait]()
     for step in steps:
         match step:
             case ("put", chunk_id, what, attempts):
@@ -124,12 +124,12 @@ def test_an_agenda_tells_each_decision_once_and_only_the_last_one_of_an_id(steps
                     what = Discard(chunk_id)
                 elif isinstance(what, tuple):
                     what = _fetch(chunk_id, what[1])
-                agenda.put(chunk_id, what, attempts)
+                work_queue.put(chunk_id, what, attempts)
                 pending.pop(chunk_id, None)
                 if what is not None:
                     pending[chunk_id] = what
             case ("take", slots):
-                taken = list(agenda.take(slots))
+                taken = list(work_queue.take(slots))
                 soon = [action for action in pending.values() if isinstance(action, Discard)]
                 fetches = [action for action in pending.values() if isinstance(action, Fetch)]
                 counts = Counter(type(action) for action in taken)
@@ -138,65 +138,65 @@ def test_an_agenda_tells_each_decision_once_and_only_the_last_one_of_an_id(steps
                     assert pending.pop(action.id) == action
             case ("due", now):
                 over = {chunk_id for chunk_id, what in pending.items() if isinstance(what, Wait) and what.until <= now}
-                due = agenda.due(float(now))
+                due = work_queue.due(float(now))
                 assert (set(due), len(due)) == (over, len(over))
                 for chunk_id in over:
                     del pending[chunk_id]
         waits = [what.until for what in pending.values() if isinstance(what, Wait)]
-        assert agenda.next_at == min(waits, default=None)
-        assert agenda.waiting_fetches == sum(isinstance(what, Fetch) for what in pending.values())
+        assert work_queue.next_at == min(waits, default=None)
+        assert work_queue.waiting_fetches == sum(isinstance(what, Fetch) for what in pending.values())
 
 
 # ------------------------------------------------------------------------------------------------------------ room
 
 
 def test_a_fetch_that_is_not_let_in_holds_up_no_other() -> None:
-    agenda = Agenda()
+    work_queue = WorkQueue()
     for chunk_id, ctime_ns in [("a", 1), ("b", 2), ("c", 3)]:
-        agenda.put(chunk_id, _fetch(chunk_id, ctime_ns))
+        work_queue.put(chunk_id, _fetch(chunk_id, ctime_ns))
 
     def admit(fetch: Fetch) -> bool:
         if fetch.id == "a":
-            agenda.park(fetch, 100)
+            work_queue.park(fetch, 100)
         return fetch.id != "a"
 
-    assert [action.id for action in agenda.take(2, admit)] == ["b", "c"]
-    assert (agenda.waiting_fetches, agenda.parked_fetches) == (0, 1)
+    assert [action.id for action in work_queue.take(2, admit)] == ["b", "c"]
+    assert (work_queue.waiting_fetches, work_queue.parked_fetches) == (0, 1)
 
 
 def test_what_is_parked_comes_back_when_it_fits_the_oldest_first_and_no_more_than_fit_together() -> None:
-    agenda = Agenda()
+    work_queue = WorkQueue()
     for chunk_id, ctime_ns, need in [("a", 1, 90), ("b", 2, 40), ("c", 3, 70), ("d", 4, 50), ("e", 5, 5)]:
-        agenda.park(_fetch(chunk_id, ctime_ns), need)
+        work_queue.park(_fetch(chunk_id, ctime_ns), need)
     for too_little, slots in [(4, 9), (-1, 9), (100, 0)]:
-        agenda.unpark(too_little, slots)
-        assert agenda.waiting_fetches == 0
-    agenda.unpark(94, 2)
-    assert [action.id for action in agenda.take(9)] == ["a"]  # the 4 that are left are too few for any
-    agenda.unpark(94, 2)
-    assert [action.id for action in agenda.take(9)] == ["b", "d"]
-    assert agenda.parked_fetches == 2
+        work_queue.unpark(too_little, slots)
+        assert work_queue.waiting_fetches == 0
+    work_queue.unpark(94, 2)
+    assert [action.id for action in work_queue.take(9)] == ["a"]  # the 4 that are left are too few for any
+    work_queue.unpark(94, 2)
+    assert [action.id for action in work_queue.take(9)] == ["b", "d"]
+    assert work_queue.parked_fetches == 2
 
 
 def test_a_parked_fetch_stays_parked_while_the_same_want_is_decided_again_and_leaves_with_another_decision() -> None:
-    agenda = Agenda()
-    agenda.park(_fetch("a", 1), 10)
-    agenda.put("a", _fetch("a", 1))
-    assert (agenda.waiting_fetches, agenda.parked_fetches) == (0, 1)
-    agenda.put("a", Fetch("a", Marker(1, 1, 2, 1)))  # another want: what it needs is not known
-    assert (agenda.waiting_fetches, agenda.parked_fetches) == (1, 0)
-    agenda.park(_fetch("b", 1), 10)
-    agenda.put("b", None)
-    assert agenda.parked_fetches == 0
+    work_queue = WorkQueue()
+    work_queue.park(_fetch("a", 1), 10)
+    work_queue.put("a", _fetch("a", 1))
+    assert (work_queue.waiting_fetches, work_queue.parked_fetches) == (0, 1)
+    work_queue.put("a", Fetch("a", Marker(1, 1, 2, 1)))  # another want: what it needs is not known
+    assert (work_queue.waiting_fetches, work_queue.parked_fetches) == (1, 0)
+    work_queue.park(_fetch("b", 1), 10)
+    work_queue.put("b", None)
+    assert work_queue.parked_fetches == 0
 
 
 def test_so_many_refusals_end_a_round_so_that_deletes_do_not_wait_for_all_of_them() -> None:
-    agenda, asked = Agenda(), list[str]()
+    work_queue, asked = WorkQueue(), list[str]()
     for number in range(MANY_REFUSALS + 10):
-        agenda.put(str(number), _fetch(str(number), number))
-    assert list(agenda.take(1, lambda fetch: bool(asked.append(fetch.id)))) == []
+        work_queue.put(str(number), _fetch(str(number), number))
+    assert list(work_queue.take(1, lambda fetch: bool(asked.append(fetch.id)))) == []
     assert len(asked) == MANY_REFUSALS
-    assert agenda.waiting_fetches == 10
+    assert work_queue.waiting_fetches == 10
 
 
 needs = st.dictionaries(st.sampled_from("abcdefgh"), st.tuples(st.integers(1, 5), st.integers(0, 100)), max_size=8)
@@ -207,14 +207,14 @@ needs = st.dictionaries(st.sampled_from("abcdefgh"), st.tuples(st.integers(1, 5)
 def test_what_comes_back_fits_together_and_nobody_who_would_fit_is_passed_over(
     needs: dict[str, tuple[int, int]], rooms: list[tuple[int, int]]
 ) -> None:
-    agenda = Agenda()
+    work_queue = WorkQueue()
     for chunk_id, (ctime_ns, need) in needs.items():
-        agenda.park(_fetch(chunk_id, ctime_ns), need)
+        work_queue.park(_fetch(chunk_id, ctime_ns), need)
     parked = dict(needs)
-    for room, slots in rooms:
-        agenda.unpark(room, slots)
-        came = {action.id for action in agenda.take(9)}
-        expected, left = set(), room
+    for space, slots in rooms:
+        work_queue.unpark(space, slots)
+        came = {action.id for action in work_queue.take(9)}
+        expected, left = set(), space
         for chunk_id in sorted(parked, key=lambda name: (parked[name][0], name)):
             if len(expected) < slots and parked[chunk_id][1] <= left:
                 expected.add(chunk_id)
@@ -222,4 +222,4 @@ def test_what_comes_back_fits_together_and_nobody_who_would_fit_is_passed_over(
         assert came == expected
         for chunk_id in came:
             del parked[chunk_id]
-        assert agenda.parked_fetches == len(parked)
+        assert work_queue.parked_fetches == len(parked)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from fsdm.model.layout import U64_MAX
 from fsdm.status import coverage as module
 from fsdm.status.chunk_status import ChunkStatus, State
-from fsdm.status.coverage import KIND_OF, KINDS, NAMED, Atlas, Coverage, Kind, Segment, Tally, cover
+from fsdm.status.coverage import KIND_OF, KINDS, NAMED, Atlas, Counters, Coverage, Kind, Segment, cover
 from tests.support.chunks import an_id
 from tests.support.maps import DATASET, _chunks, a_chunk, of_block
 
@@ -116,8 +116,8 @@ def test_ranges_up_to_the_end_of_u64_are_exact() -> None:
     last = U64_MAX - 1
     coverage = cover(DATASET, [a_chunk(0, 1, size=7), a_chunk(last, U64_MAX, "wanted")])
     assert spans(coverage) == [("here", 0, 1), ("missing", 1, last), ("coming", last, U64_MAX)]
-    assert coverage.tallies["missing"] == Tally(segments=1, blocks=last - 1)
-    assert coverage.tallies["here"] == Tally(segments=1, blocks=1, chunks=1, size_bytes=7)
+    assert coverage.tallies["missing"] == Counters(segments=1, blocks=last - 1)
+    assert coverage.tallies["here"] == Counters(segments=1, blocks=1, chunks=1, size_bytes=7)
 
 
 def test_datasets_are_covered_each_by_itself_in_the_order_of_their_ids() -> None:

@@ -35,7 +35,7 @@ def test_a_running_download_is_stopped_and_goes_on_from_there(data_dir: Path, so
         eventually(lambda: partial.exists() and partial.stat().st_size == 1 << 19)
         dm.pause("maintenance")
         eventually(lambda: [event for event in events if event.kind == "stopped"])
-        eventually(lambda: not dm.reconciler or not dm.reconciler.passes.errands)
+        eventually(lambda: not dm.reconciler or not dm.reconciler.loop.executor)
         assert partial.stat().st_size == 1 << 19
         assert source.asked[path] == 1
         del source.faults[path]
@@ -59,7 +59,7 @@ def test_what_is_stopped_keeps_what_has_come_also_while_others_wait_for_room(dat
         partial = data_dir / "partial" / chunk.id / "data" / "blocks.parquet"
         eventually(lambda: partial.exists() and partial.stat().st_size == 1 << 19)
         dm.pause()
-        eventually(lambda: dm.reconciler and not dm.reconciler.passes.errands)
+        eventually(lambda: dm.reconciler and not dm.reconciler.loop.executor)
         del source.faults[path]
         dm.resume()
         assert dm.wait(chunk.id, PATIENCE_S)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from fsdm.concurrency.cancellation import Stop
+from fsdm.concurrency.cancellation import Cancellation
 from fsdm.model.documents import DataChunk, FileEntry, FileSource
 from fsdm.reconcile.actions import Action, Wait
 from fsdm.reconcile.apply import Applier
@@ -36,7 +36,7 @@ class MadeUp:
         self.count = 0
         self.instead: Callable[[], object] = lambda: None
 
-    def fetch(self, source: FileSource, part: Part, fs: FileSystem, stop: Stop) -> FileEntry:
+    def fetch(self, source: FileSource, part: Part, fs: FileSystem, stop: Cancellation) -> FileEntry:
         self.count += 1
         self.instead()
         stop.check()
@@ -67,7 +67,7 @@ class Bench:
             fs=self.fs,
             catalog=self.catalog,
             fetcher=self.fetcher,
-            lanes=None,
+            scheduler=None,
             tell=self.events.append,
             erase=self._erase,
         )
@@ -76,8 +76,8 @@ class Bench:
         self.erased.append(path)
         self.fs.erase(path)
 
-    def apply(self, action: Action, stop: Stop | None = None) -> Any:
-        return self.applier.apply(action, stop or Stop())
+    def apply(self, action: Action, stop: Cancellation | None = None) -> Any:
+        return self.applier.apply(action, stop or Cancellation())
 
     def want(self, chunk_id: str) -> Marker:
         return _there(look_at(self.layout.want_marker(chunk_id)))

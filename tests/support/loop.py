@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fsdm import DataChunk, Limits
-from fsdm.concurrency.workers import InlineCrew
+from fsdm.concurrency.workers import InlineWorkers
 from fsdm.model.documents import FileEntry
 from fsdm.reconcile.actions import Fetch
 from fsdm.reconcile.reconciler import Reconciler
@@ -16,7 +16,7 @@ from tests.support.chunks import an_id, put_want
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fsdm.concurrency.cancellation import Stop
+    from fsdm.concurrency.cancellation import Cancellation
     from fsdm.model.documents import FileSource
     from fsdm.model.events import Event
     from fsdm.model.layout import Layout
@@ -45,7 +45,7 @@ class Inline:
     """A reconciler that does everything in this thread, and whose source has what it is asked for."""
 
     def __init__(self, layout: Layout, limits: Limits, fs: FileSystem | None = None) -> None:
-        crews = (InlineCrew(), InlineCrew(), InlineCrew())
+        crews = (InlineWorkers(), InlineWorkers(), InlineWorkers())
         self.now = 1_000_000.0
         self.events: list[Event] = []
         self.instead: Callable[[FileSource], object] = lambda _: None
@@ -61,7 +61,7 @@ class Inline:
         )
         self.it.open()
 
-    def fetch(self, source: FileSource, part: Part, fs: FileSystem, stop: Stop) -> FileEntry:
+    def fetch(self, source: FileSource, part: Part, fs: FileSystem, stop: Cancellation) -> FileEntry:
         path = part.path
         self.instead(source)
         fs.step("create", path)
@@ -70,10 +70,10 @@ class Inline:
             fs.fsync_file(file.fileno(), path)
         return FileEntry(size=source.size or 0, blake3="0" * 64)
 
-    def passes(self, count: int = 8, *, scan: bool = True) -> None:
+    def loop(self, count: int = 8, *, scan: bool = True) -> None:
         for _ in range(count):
             if scan:
-                self.it.passes.next_scan = 0.0
+                self.it.loop.next_scan = 0.0
             self.it.step()
 
     def told(self, kind: str) -> list[str]:

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any, Self
 import pytest
 from urllib3 import HTTPHeaderDict
 
-from fsdm.concurrency.cancellation import Stop
+from fsdm.concurrency.cancellation import Cancellation
 from fsdm.model.documents import DataChunk, FileSource
 from fsdm.store.filesystem import FileSystem
 from fsdm.transfer.chunk_download import fetch_chunk
 from fsdm.transfer.fetcher import HttpFetcher
 from fsdm.transfer.http.connection import Pool
 from fsdm.transfer.resume_record import Part
-from fsdm.transfer.scheduler import Lanes
+from fsdm.transfer.scheduler import Scheduler
 from tests.support.chunks import an_id, content
 from tests.support.waiting import PATIENCE_S
 
@@ -159,10 +159,12 @@ def path(tmp_path: Path) -> Path:
 
 
 def fetch(
-    url: str, path: Path, stop: Stop | None = None, *, fetcher: HttpFetcher | None = None, **known: Any
+    url: str, path: Path, stop: Cancellation | None = None, *, fetcher: HttpFetcher | None = None, **known: Any
 ) -> FileEntry:
     """One file, by a fetcher of its own."""
-    return (fetcher or HttpFetcher()).fetch(FileSource(url=url, **known), Part(str(path)), FileSystem(), stop or Stop())
+    return (fetcher or HttpFetcher()).fetch(
+        FileSource(url=url, **known), Part(str(path)), FileSystem(), stop or Cancellation()
+    )
 
 
 class InThread:
@@ -232,27 +234,27 @@ CHUNK = DataChunk(
 
 
 @pytest.fixture
-def lanes() -> Iterator[Lanes]:
+def scheduler() -> Iterator[Scheduler]:
     """A thread for each file."""
-    lanes = Lanes("test", len(NAMES), 0)
-    lanes._share = len(NAMES)  # all of them for one chunk
-    with closing(_Closing(lanes)):
-        yield lanes
+    scheduler = Scheduler("test", len(NAMES), 0)
+    scheduler._share = len(NAMES)  # all of them for one chunk
+    with closing(_Closing(scheduler)):
+        yield scheduler
 
 
 class _Closing:
-    def __init__(self, lanes: Lanes) -> None:
-        self._lanes = lanes
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._scheduler = scheduler
 
     def close(self) -> None:
-        assert self._lanes.close(PATIENCE_S), "a thread still runs"
+        assert self._scheduler.close(PATIENCE_S), "a thread still runs"
 
 
 def fetch_all(
     fetcher: Fetcher,
     directory: Path,
-    lanes: Lanes | None,
-    stop: Stop | None = None,
+    scheduler: Scheduler | None,
+    stop: Cancellation | None = None,
     *,
     chunk: DataChunk = CHUNK,
     fs: FileSystem | None = None,
@@ -263,8 +265,8 @@ def fetch_all(
         f"{directory}/partial",
         fs=fs or FileSystem(),
         fetcher=fetcher,
-        lanes=lanes,
-        stop=stop or Stop(),
+        scheduler=scheduler,
+        stop=stop or Cancellation(),
         on_file=on_file,
     )
 

@@ -34,7 +34,7 @@ from fsdm.transfer.fetcher import HttpFetcher
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from fsdm.concurrency.cancellation import Stop
+    from fsdm.concurrency.cancellation import Cancellation
     from fsdm.model.documents import FileEntry, FileSource
     from fsdm.model.layout import Layout
     from fsdm.transfer.resume_record import Part
@@ -92,7 +92,7 @@ def stamp(stamps: Stamps) -> None:
         setattr(StampedFileSystem, name, _stamped(stamps, name))
 
     class StampedFetcher(HttpFetcher):
-        def fetch(self, source: FileSource, part: Part, fs: FileSystem, stop: Stop) -> FileEntry:
+        def fetch(self, source: FileSource, part: Part, fs: FileSystem, stop: Cancellation) -> FileEntry:
             with stamps.step("fetch", source.url):
                 return super().fetch(source, part, fs, stop)
 

@@ -45,7 +45,7 @@ from tests.support.chunks import an_id, content, files_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from fsdm.concurrency.cancellation import Stop
+    from fsdm.concurrency.cancellation import Cancellation
     from fsdm.model.documents import FileSource
     from fsdm.model.state import Marker
     from fsdm.store.refs import ChunkRef
@@ -180,7 +180,7 @@ class QueueCrew:
     def submit(self, work: Callable[[], None]) -> None:
         self.works.append(work)
 
-    def hire(self) -> None:
+    def replenish(self) -> None:
         """See `Crew.hire`."""
 
     def resize(self, size: int) -> None:
@@ -919,13 +919,13 @@ class World:
         """Start the reconciler, if it is not running."""
         if self.reconciler is not None:
             return
-        crew = QueueCrew(self.works)
+        workers = QueueCrew(self.works)
         reconciler = Reconciler(
             self.layout,
             limits=Limits(jobs=self.jobs),
             fetcher=self,
             fs=self._fs,
-            crews=(crew, crew, crew),
+            crews=(workers, workers, workers),
             clock=lambda: self.clock,
             jitter=lambda: 1.0,
         )
@@ -945,7 +945,7 @@ class World:
         """One round of the loop: what is found is decided and dispatched, but not yet carried out."""
         if self.reconciler is None:
             return
-        self.reconciler.passes.next_scan = 0.0
+        self.reconciler.loop.next_scan = 0.0
         if self._looking:  # the loop is one thread: amid a round it can only be rung
             return
         armed = self._cut
@@ -972,10 +972,10 @@ class World:
             with self._in_midst("work", getattr(subject, "id", getattr(subject, "chunk_id", ""))):
                 work()
 
-    def run(self, passes: int = 1, cut: Cut | None = None, how_many: int = 1000) -> None:
+    def run(self, loop: int = 1, cut: Cut | None = None, how_many: int = 1000) -> None:
         """So many passes, each with (some of) the work that it dispatches; a cut may end the one that it falls in."""
         with self._broken_by_any_error(), self.cut_by(cut):
-            for _ in range(passes):
+            for _ in range(loop):
                 self.clock += 0.5
                 try:
                     self.start()
@@ -990,11 +990,11 @@ class World:
         busy, self._busy = self._busy, None
         for _ in range(PASSES):
             self.run()
-            if not self.works and not self.reconciler.passes.errands and not self.reconciler.passes.agenda._soon:  # type: ignore[union-attr]
+            if not self.works and not self.reconciler.loop.executor and not self.reconciler.loop.work_queue._soon:  # type: ignore[union-attr]
                 break
         self._cut, self._busy = cut, busy
 
-    def fetch(self, source: FileSource, part: Part, fs: FileSystem, stop: Stop) -> FileEntry:
+    def fetch(self, source: FileSource, part: Part, fs: FileSystem, stop: Cancellation) -> FileEntry:
         """The source: see `fsdm.transfer.chunk_download.Fetcher`."""
         data, i, path = self.served[source.url], int(source.url.split("/")[3]), part.path
         self.point("fetch", path)
@@ -1093,9 +1093,9 @@ class World:
 
     def _rests(self) -> bool:
         it = self.reconciler
-        if it is None or it.passes.errands or self.works or self._left():
+        if it is None or it.loop.executor or self.works or self._left():
             return False
-        return it.passes.states.keys() == self._lost()
+        return it.loop.states.keys() == self._lost()
 
     def _lost(self) -> set[str]:
         """What was damaged, and has to be wanted again: its `failed/ID` stays to say so."""

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from fsdm.client import Client
-from fsdm.concurrency.cancellation import Stop
+from fsdm.concurrency.cancellation import Cancellation
 from fsdm.model.documents import DataChunk, FileSource
 from fsdm.model.errors import DataDirectoryError, FsdmError, StoppedError, TransferError
 from fsdm.model.layout import Place
@@ -152,7 +152,7 @@ def test_a_bad_port_is_a_transfer_error(tmp_path):
         except ValueError:
             continue
         with pytest.raises(TransferError):
-            HttpFetcher().fetch(src, Part(str(tmp_path / "f")), FileSystem(), Stop())
+            HttpFetcher().fetch(src, Part(str(tmp_path / "f")), FileSystem(), Cancellation())
 
 
 def test_an_ipv6_host_keeps_its_brackets():
@@ -241,7 +241,9 @@ def test_silence_in_the_body_is_told_as_silence(tmp_path):
         url = s.put("/f", b"x" * 1000)
         s.fault("/f", stall_at=10)
         with pytest.raises(TransferError, match="not a byte for"):
-            HttpFetcher(idle_timeout_s=0.05).fetch(FileSource(url=url), Part(str(tmp_path / "f")), FileSystem(), Stop())
+            HttpFetcher(idle_timeout_s=0.05).fetch(
+                FileSource(url=url), Part(str(tmp_path / "f")), FileSystem(), Cancellation()
+            )
 
 
 def test_a_client_of_a_directory_that_went_says_so_in_our_words(layout):
@@ -302,12 +304,12 @@ def test_a_plain_file_in_the_place_of_a_chunk_keeps_no_want_and_no_delete_from_i
 
 @pytest.mark.parametrize("when", ["before", "between"])
 def test_a_stop_that_comes_just_before_the_connect_ends_it_too(tmp_path, when):
-    class Told(Stop):
+    class Told(Cancellation):
         def guard(self, sock, **how):
             super().guard(sock, **how)
             self.set()
 
-    stop = Told() if when == "between" else Stop()
+    stop = Told() if when == "between" else Cancellation()
     if when == "before":
         stop.set()
     with full_server() as port:

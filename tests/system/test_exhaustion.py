@@ -153,20 +153,20 @@ class NoThreads:
         return all(self._refused.acquire(timeout=PATIENCE_S) for _ in range(2))
 
 
-@pytest.mark.parametrize("crew", ["fsdm-fetch", "fsdm-hand", "fsdm-erase", "fsdm-connection", "fsdm-"])
+@pytest.mark.parametrize("workers", ["fsdm-fetch", "fsdm-hand", "fsdm-erase", "fsdm-connection", "fsdm-"])
 def test_what_was_to_be_done_without_a_thread_is_done_once_there_is_one(
-    data_dir: Path, source: Source, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, crew: str
+    data_dir: Path, source: Source, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, workers: str
 ) -> None:
     chunk = source.chunk()
     with DataManager(data_dir) as dm:
-        none = NoThreads(monkeypatch, crew)
+        none = NoThreads(monkeypatch, workers)
         dm.download_chunk(chunk)
-        if crew == "fsdm-erase":
+        if workers == "fsdm-erase":
             assert dm.wait(chunk.id, PATIENCE_S)
             dm.delete_chunk(chunk.id)
         assert none.refuse_twice()
         none.over.set()  # and nothing else is asked for that would start one
-        if crew != "fsdm-erase":
+        if workers != "fsdm-erase":
             assert dm.wait(chunk.id, PATIENCE_S)
             assert files_of(chunk_dir(data_dir, chunk) / "data") == expected(chunk, source)
             dm.delete_chunk(chunk.id)
@@ -257,7 +257,7 @@ def test_a_disk_that_turns_read_only_keeps_what_is_here_in_service_and_all_resum
         with dm.find_chunk(gone.dataset_id, 1) as ref:
             dm.delete_chunk(gone.id)
             eventually(
-                lambda: dm.reconciler.passes.troubles().get(gone.id) == "refs hold it" and failure(data_dir, then.id)
+                lambda: dm.reconciler.loop.troubles().get(gone.id) == "refs hold it" and failure(data_dir, then.id)
             )
             eventually(
                 lambda: (
@@ -267,12 +267,12 @@ def test_a_disk_that_turns_read_only_keeps_what_is_here_in_service_and_all_resum
             for fault in faults:
                 fault.status = 200
             ref.close()
-        eventually(lambda: "Read-only" in dm.reconciler.passes.troubles().get(then.id, ""))
+        eventually(lambda: "Read-only" in dm.reconciler.loop.troubles().get(then.id, ""))
         assert dm.list_chunks() == [here.id]
         with dm.find_chunk(here.dataset_id, 0) as ref:
             assert files_of(ref.path) == expected(here, source)
         assert chunk_dir(data_dir, gone).exists()
-        eventually(lambda: dm.reconciler.passes.disk._outage.tries > 1, "a probe has been refused as well")
+        eventually(lambda: dm.reconciler.loop.disk._outage.tries > 1, "a probe has been refused as well")
         subprocess.run(["mount", "-o", "remount,rw", disk], check=True)
         assert dm.wait(then.id, 3 * PATIENCE_S)
         dm.wait_converged(3 * PATIENCE_S)
@@ -485,7 +485,7 @@ FAULTS = [
     ),
     Fault(
         "what nobody thought of leaves its id busy",
-        Slip("fsdm.reconcile.executor:Errands._carry_out", "except Exception as e:", "except OSError as e:"),
+        Slip("fsdm.reconcile.executor:Executor._carry_out", "except Exception as e:", "except OSError as e:"),
         test_a_worker_without_memory_holds_up_no_other_and_tries_again,
         {"error": MemoryError()},
     ),
@@ -537,28 +537,34 @@ FAULTS = [
     Fault(
         "a thread that is refused ends the pass",
         Slip(
-            "fsdm.concurrency.workers:ThreadCrew._hire", "except RuntimeError as e:", "except ZeroDivisionError as e:"
+            "fsdm.concurrency.workers:ThreadWorkers._start_thread",
+            "except RuntimeError as e:",
+            "except ZeroDivisionError as e:",
         ),
         THREADLESS,
-        {"crew": "fsdm-fetch"},
+        {"workers": "fsdm-fetch"},
     ),
     Fault(
         "a thread that is refused is told of again and again",
-        Slip("fsdm.concurrency.workers:ThreadCrew._hire", "if not self._short:", "if True:"),
+        Slip("fsdm.concurrency.workers:ThreadWorkers._start_thread", "if not self._short:", "if True:"),
         THREADLESS,
-        {"crew": "fsdm-fetch"},
+        {"workers": "fsdm-fetch"},
     ),
     Fault(
         "nobody starts the threads that were refused",
-        Slip("fsdm.concurrency.workers:ThreadCrew.hire", "self._hire()", "pass"),
+        Slip("fsdm.concurrency.workers:ThreadWorkers.replenish", "self._start_thread()", "pass"),
         THREADLESS,
-        {"crew": "fsdm-hand"},
+        {"workers": "fsdm-hand"},
     ),
     Fault(
         "a lane without threads fails what it is given",
-        Slip("fsdm.transfer.scheduler:Lanes._hire", "except RuntimeError as e:", "except ZeroDivisionError as e:"),
+        Slip(
+            "fsdm.transfer.scheduler:Scheduler._start_thread",
+            "except RuntimeError as e:",
+            "except ZeroDivisionError as e:",
+        ),
         THREADLESS,
-        {"crew": "fsdm-connection"},
+        {"workers": "fsdm-connection"},
     ),
     Fault(
         "who cannot take over keeps LOCK",

@@ -260,12 +260,12 @@ def test_however_often_the_one_that_writes_is_killed_another_goes_on_and_no_two_
     with ExitStack() as stack:
         writers: dict[int, Writer] = {}
 
-        def hire() -> None:
+        def replenish() -> None:
             writer = stack.enter_context(Writer(data_dir, log))
             writers[writer.pid] = writer
 
         for _ in range(1 + STANDING_BY):
-            hire()
+            replenish()
         for number in range(ROUNDS):
             first = writers[eventually(lambda: owner(data_dir) in writers and owner(data_dir))]
             steps = log.count("begins")
@@ -275,7 +275,7 @@ def test_however_often_the_one_that_writes_is_killed_another_goes_on_and_no_two_
             eventually(lambda steps=steps, some=some: log.count("begins") >= steps + some, "it writes")
             ends(number, throw, data_dir, log, first)
             del writers[first.pid]
-            hire()
+            replenish()
         for chunk in chunks:
             put_want(data_dir, chunk)
         with DataManager(data_dir, reconcile=False) as client:

@@ -29,7 +29,7 @@ from requests.structures import CaseInsensitiveDict
 
 from fsdm import DataManager
 from fsdm.cli import main as cli
-from fsdm.concurrency.cancellation import Stop
+from fsdm.concurrency.cancellation import Cancellation
 from fsdm.model.documents import DataChunk, Failure, FileSource, Manifest, PartsDocument
 from fsdm.model.errors import DataDirectoryError, InvalidInputError, PolicyError, TransferError
 from fsdm.model.layout import FILES_MAX, MANIFEST_MAX_BYTES, U64_MAX, WANT_MAX_BYTES, Layout, Place, is_chunk_dir
@@ -573,7 +573,7 @@ def test_a_server_that_says_anything_brings_a_file_or_an_error_that_can_be_shown
             part = Part(f"{parent}/{number}")
             source = FileSource(url=f"{host.url}/{number}")
             try:
-                entry = fetcher.fetch(source, part, FileSystem(durable=False), Stop())
+                entry = fetcher.fetch(source, part, FileSystem(durable=False), Cancellation())
             except TransferError as e:
                 told.append(e)
             else:

@@ -53,7 +53,7 @@ def test_a_delete_waits_for_a_lock_that_another_language_holds(data_dir: Path, s
         dm.wait(chunk.id, PATIENCE_S)
         with shell_holding(there) as holder:
             dm.delete_chunk(chunk.id)
-            eventually(lambda: dm.reconciler.passes.troubles() == {chunk.id: "refs hold it"})
+            eventually(lambda: dm.reconciler.loop.troubles() == {chunk.id: "refs hold it"})
             assert files_of(there / "data") == expected(chunk, source)
             kill_group(holder)
             assert not dm.wait(chunk.id, PATIENCE_S)
@@ -204,7 +204,7 @@ def test_without_any_event_it_still_converges(data_dir: Path, source: Source, mo
         assert dm.wait(chunk.id, PATIENCE_S)
         with shell_holding(chunk_dir(data_dir, chunk)) as holder:
             touch_delete(data_dir, chunk.id)
-            eventually(dm.reconciler.passes.troubles)
+            eventually(dm.reconciler.loop.troubles)
             kill_group(holder)
             assert not dm.wait(chunk.id, PATIENCE_S)
 

@@ -57,12 +57,12 @@ def of_churn(data_dir: Path, here: int, looks: Counter[str]) -> int:
     for place in places:  # long ago: so that the first listing is to be trusted
         os.utime(layout.dataset(place.dataset_id), (0, 0))
     inline = Inline(layout, Limits(), FileSystem())
-    inline.passes(5)
+    inline.loop(5)
     looks.clear()
     a_fetch(layout, 100)
     touch_delete(data_dir, places[0].chunk_id)
     for _ in range(SCANS):
-        inline.it.passes.next_scan = 0.0
+        inline.it.loop.next_scan = 0.0
         inline.it.step()
     assert len(inline.told("available")) == len(inline.told("deleted")) == 1
     return looks.total()

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import pytest
 from blake3 import blake3
 
-from fsdm.concurrency.cancellation import Stop
+from fsdm.concurrency.cancellation import Cancellation
 from fsdm.model.documents import FileEntry, FileSource
 from fsdm.model.errors import StoppedError, TransferError
 from fsdm.transfer.chunk_download import SMALL_BYTES
 from fsdm.transfer.fetcher import HttpFetcher
-from fsdm.transfer.scheduler import Lanes
+from fsdm.transfer.scheduler import Scheduler
 from tests.support.chunks import an_id, content, files_of
 from tests.support.filesystems import Recorder
 from tests.support.servers import CHUNK, NAMES, InThread, _Closing, fetch_all
@@ -33,11 +33,11 @@ if TYPE_CHECKING:
 class Scripted:
     """A fetcher that does what it is told for each file, and remembers which were begun."""
 
-    def __init__(self, script: Callable[[str, Stop], object]) -> None:
+    def __init__(self, script: Callable[[str, Cancellation], object]) -> None:
         self.begun: list[str] = []
         self._script = script
 
-    def fetch(self, source: FileSource, part: Part, fs: FileSystem, stop: Stop) -> FileEntry:
+    def fetch(self, source: FileSource, part: Part, fs: FileSystem, stop: Cancellation) -> FileEntry:
         name = source.url.rpartition("/")[2]
         self.begun.append(name)
         self._script(name, stop)
@@ -71,7 +71,7 @@ def test_one_file_that_fails_fails_the_chunk(source: Source, tmp_path: Path) -> 
 
 
 def test_a_stop_between_two_files_asks_for_no_further_one(source: Source, tmp_path: Path) -> None:
-    chunk, stop = source.chunk(files=2), Stop()
+    chunk, stop = source.chunk(files=2), Cancellation()
     with pytest.raises(StoppedError):
         fetch_all(HttpFetcher(), tmp_path, None, stop, chunk=chunk, on_file=lambda name, entry: stop.set())
     assert source.asked == {f"/{chunk.id}/blocks.parquet": 1}
@@ -90,18 +90,18 @@ def test_a_name_that_looks_like_an_option_or_a_path_is_just_a_name(source: Sourc
 # ---------------------------------------------------------------------------------------------------- beside each other
 
 
-def test_the_files_of_a_chunk_are_fetched_beside_each_other(lanes: Lanes, tmp_path: Path) -> None:
+def test_the_files_of_a_chunk_are_fetched_beside_each_other(scheduler: Scheduler, tmp_path: Path) -> None:
     together = threading.Barrier(len(NAMES), timeout=PATIENCE_S)
-    manifest = fetch_all(Scripted(lambda name, stop: together.wait()), tmp_path, lanes)
+    manifest = fetch_all(Scripted(lambda name, stop: together.wait()), tmp_path, scheduler)
     assert manifest.satisfies(CHUNK)
 
 
-def test_a_manifest_has_the_order_of_the_want_whatever_comes_first(lanes: Lanes, tmp_path: Path) -> None:
+def test_a_manifest_has_the_order_of_the_want_whatever_comes_first(scheduler: Scheduler, tmp_path: Path) -> None:
     come = {name: threading.Event() for name in NAMES}
     backwards = dict(zip(NAMES, [*NAMES[1:], None], strict=True))  # each waits for the one after it
     told: list[str] = []
 
-    def script(name: str, stop: Stop) -> None:
+    def script(name: str, stop: Cancellation) -> None:
         before = backwards[name]
         assert before is None or come[before].wait(PATIENCE_S)
 
@@ -109,7 +109,7 @@ def test_a_manifest_has_the_order_of_the_want_whatever_comes_first(lanes: Lanes,
         told.append(name)
         come[name].set()
 
-    manifest = fetch_all(Scripted(script), tmp_path, lanes, on_file=on_file)
+    manifest = fetch_all(Scripted(script), tmp_path, scheduler, on_file=on_file)
     assert told == NAMES[::-1]
     assert list(manifest.files) == NAMES
     assert {name: entry.blake3 for name, entry in manifest.files.items()} == {
@@ -117,11 +117,13 @@ def test_a_manifest_has_the_order_of_the_want_whatever_comes_first(lanes: Lanes,
     }
 
 
-def test_the_first_error_is_raised_and_only_when_no_file_is_on_its_way_any_more(lanes: Lanes, tmp_path: Path) -> None:
+def test_the_first_error_is_raised_and_only_when_no_file_is_on_its_way_any_more(
+    scheduler: Scheduler, tmp_path: Path
+) -> None:
     failed, rest, fs = threading.Event(), threading.Event(), Recorder()
     waiting = threading.Semaphore(0)
 
-    def script(name: str, stop: Stop) -> None:
+    def script(name: str, stop: Cancellation) -> None:
         if name == "c":
             for _ in range(len(NAMES) - 1):
                 assert waiting.acquire(timeout=PATIENCE_S)
@@ -136,7 +138,7 @@ def test_the_first_error_is_raised_and_only_when_no_file_is_on_its_way_any_more(
 
     def work() -> object:
         try:
-            return fetch_all(Scripted(script), tmp_path, lanes, fs=fs)
+            return fetch_all(Scripted(script), tmp_path, scheduler, fs=fs)
         finally:
             raised.set()
 
@@ -144,7 +146,7 @@ def test_the_first_error_is_raised_and_only_when_no_file_is_on_its_way_any_more(
     assert failed.wait(PATIENCE_S)
     # the lane of the one that failed is free for another now: so its error is noted
     noted = threading.Event()
-    lanes.submit("another", noted.set, small=True)
+    scheduler.submit("another", noted.set, small=True)
     assert noted.wait(PATIENCE_S)
     assert not raised.wait(0.1), "it does not wait for the others"
     rest.set()
@@ -153,37 +155,37 @@ def test_the_first_error_is_raised_and_only_when_no_file_is_on_its_way_any_more(
 
 
 def test_no_file_is_begun_after_an_error(tmp_path: Path) -> None:
-    def script(name: str, stop: Stop) -> None:
+    def script(name: str, stop: Cancellation) -> None:
         if name == "a":
             raise OSError(28, "No space left on device")
 
-    one_lane, fetcher = Lanes("test", 1, 0), Scripted(script)
+    one_lane, fetcher = Scheduler("test", 1, 0), Scripted(script)
     with closing(_Closing(one_lane)), pytest.raises(OSError, match="No space left"):
         fetch_all(fetcher, tmp_path, one_lane)
     assert fetcher.begun == ["d", "a"]
 
 
 def test_a_stop_that_came_before_lets_no_file_begin(tmp_path: Path) -> None:
-    stop, fetcher = Stop(), Scripted(lambda name, stop: None)
+    stop, fetcher = Cancellation(), Scripted(lambda name, stop: None)
     stop.set()
     with pytest.raises(StoppedError):
         fetch_all(fetcher, tmp_path, None, stop)
     assert fetcher.begun == []
 
 
-def test_an_error_of_whoever_is_told_of_a_file_is_an_error_of_the_chunk(lanes: Lanes, tmp_path: Path) -> None:
+def test_an_error_of_whoever_is_told_of_a_file_is_an_error_of_the_chunk(scheduler: Scheduler, tmp_path: Path) -> None:
     def on_file(name: str, entry: FileEntry) -> None:
         raise LookupError(name)
 
     with pytest.raises(LookupError):
-        fetch_all(Scripted(lambda name, stop: None), tmp_path, lanes, on_file=on_file)
+        fetch_all(Scripted(lambda name, stop: None), tmp_path, scheduler, on_file=on_file)
 
 
 def test_a_stop_ends_all_files_that_are_on_their_way_and_begins_none(source: Source, tmp_path: Path) -> None:
-    chunk, stop, lanes = source.chunk(files=4, size=300_000), Stop(), Lanes("test", 3, 0)
+    chunk, stop, scheduler = source.chunk(files=4, size=300_000), Cancellation(), Scheduler("test", 3, 0)
     faults = [source.fault(f"/{chunk.id}/{name}", stall_at=1000) for name in chunk.files]
-    with closing(_Closing(lanes)):
-        transfer = InThread(lambda: fetch_all(HttpFetcher(), tmp_path, lanes, stop, chunk=chunk))
+    with closing(_Closing(scheduler)):
+        transfer = InThread(lambda: fetch_all(HttpFetcher(), tmp_path, scheduler, stop, chunk=chunk))
         for fault in faults[:3]:
             assert fault.stalled.wait(PATIENCE_S)
         stop.set()
@@ -194,13 +196,13 @@ def test_a_stop_ends_all_files_that_are_on_their_way_and_begins_none(source: Sou
 def test_two_chunks_under_two_stops_share_the_lanes_and_are_stopped_by_themselves(
     source: Source, tmp_path: Path
 ) -> None:
-    one, other, stop, lanes = source.chunk(files=2), source.chunk(files=2), Stop(), Lanes("test", 4, 0)
+    one, other, stop, scheduler = source.chunk(files=2), source.chunk(files=2), Cancellation(), Scheduler("test", 4, 0)
     faults = [source.fault(f"/{chunk.id}/{name}", stall_at=10) for chunk in (one, other) for name in chunk.files]
     for name in ("one", "other"):
         (tmp_path / name).mkdir()
-    with closing(_Closing(lanes)):
-        stopped = InThread(lambda: fetch_all(HttpFetcher(), tmp_path / "one", lanes, stop, chunk=one))
-        whole = InThread(lambda: fetch_all(HttpFetcher(), tmp_path / "other", lanes, chunk=other))
+    with closing(_Closing(scheduler)):
+        stopped = InThread(lambda: fetch_all(HttpFetcher(), tmp_path / "one", scheduler, stop, chunk=one))
+        whole = InThread(lambda: fetch_all(HttpFetcher(), tmp_path / "other", scheduler, chunk=other))
         for fault in faults:
             assert fault.stalled.wait(PATIENCE_S)
         stop.set()
@@ -217,28 +219,30 @@ def test_a_file_is_small_where_its_want_says_so_and_its_host_is_told(
 ) -> None:
     told: list[tuple[bool, str]] = []
 
-    class Told(Lanes):
+    class Told(Scheduler):
         def submit(self, chunk_id: str, work: Callable[[], None], *, small: bool, host: str = "") -> None:
             told.append((small, host))
             super().submit(chunk_id, work, small=small, host=host)
 
     chunk = CHUNK.model_copy(update={"files": {"a": FileSource(url="http://user:pw@Example.org:80/a", size=size)}})
-    lanes = Told("test", 1, 0)
-    with closing(_Closing(lanes)):
-        fetch_all(Scripted(lambda name, stop: None), tmp_path, lanes, chunk=chunk)
+    scheduler = Told("test", 1, 0)
+    with closing(_Closing(scheduler)):
+        fetch_all(Scripted(lambda name, stop: None), tmp_path, scheduler, chunk=chunk)
     assert told == [(small, "http://example.org")]
 
 
 def test_a_small_file_does_not_wait_for_the_large_ones_of_another_chunk(tmp_path: Path) -> None:
-    lanes, gate = Lanes("test", 2, 1), threading.Event()
+    scheduler, gate = Scheduler("test", 2, 1), threading.Event()
     small = CHUNK.model_copy(update={"files": {"a": FileSource(url="http://example.org/a", size=1)}})
     for name in ("large", "small"):
         (tmp_path / name).mkdir()
-    with closing(_Closing(lanes)):
+    with closing(_Closing(scheduler)):
         large = InThread(
-            lambda: fetch_all(Scripted(lambda name, stop: gate.wait(PATIENCE_S)), tmp_path / "large", lanes)
+            lambda: fetch_all(Scripted(lambda name, stop: gate.wait(PATIENCE_S)), tmp_path / "large", scheduler)
         )
-        beside = InThread(lambda: fetch_all(Scripted(lambda name, stop: None), tmp_path / "small", lanes, chunk=small))
+        beside = InThread(
+            lambda: fetch_all(Scripted(lambda name, stop: None), tmp_path / "small", scheduler, chunk=small)
+        )
         try:
             assert beside.join() is not None
             assert large.result is None

@@ -17,7 +17,7 @@ import pytest
 from blake3 import blake3
 
 from fsdm import DataManager
-from fsdm.concurrency.cancellation import Stop
+from fsdm.concurrency.cancellation import Cancellation
 from fsdm.concurrency.rate_limit import Floor, Rate
 from fsdm.model.documents import FileSource
 from fsdm.model.errors import HostError, StoppedError, TransferError
@@ -114,7 +114,7 @@ def test_a_file_that_is_gzip_by_itself_stays_as_it_is(source: Source, path: Path
 def test_the_data_is_synced_after_its_last_byte(source: Source, url: str, path: Path) -> None:
     sizes: list[int] = []
     fs = Recorder(fsync_file=lambda path: sizes.append(os.path.getsize(path)))
-    HttpFetcher().fetch(FileSource(url=url), Part(str(path)), fs, Stop())
+    HttpFetcher().fetch(FileSource(url=url), Part(str(path)), fs, Cancellation())
     assert fs.steps == [("create", str(path)), ("fsync_file", str(path))]
     assert sizes == [len(DATA)]
 
@@ -297,7 +297,7 @@ def test_a_transfer_is_given_up_below_the_floor_and_not_above_it(
         assert fetch(url, path).blake3 == BLAKE3
 
 
-class Paced(Stop):
+class Paced(Cancellation):
     """A Stop whose waits move a clock instead of taking time."""
 
     def __init__(self) -> None:
@@ -484,7 +484,7 @@ def test_a_kept_connection_that_ends_amid_an_answer_is_a_failure(path: Path) -> 
 
 
 def test_a_stop_ends_a_transfer_that_waits_for_a_byte(source: Source, url: str, path: Path) -> None:
-    fault, stop = source.fault("/file", stall_at=10), Stop()
+    fault, stop = source.fault("/file", stall_at=10), Cancellation()
     transfer = InThread(lambda: fetch(url, path, stop))
     assert fault.stalled.wait(PATIENCE_S)
     stop.set()
@@ -496,7 +496,7 @@ def test_a_stop_ends_a_transfer_that_waits_for_a_byte(source: Source, url: str, 
 def test_a_stop_ends_a_transfer_without_a_length_and_does_not_take_the_cut_for_its_end(
     source: Source, url: str, path: Path, stall_at: int
 ) -> None:
-    fault, stop = source.fault("/file", stall_at=stall_at, no_length=True), Stop()
+    fault, stop = source.fault("/file", stall_at=stall_at, no_length=True), Cancellation()
     transfer = InThread(lambda: fetch(url, path, stop))
     assert fault.stalled.wait(PATIENCE_S)
     eventually(path.exists, "the head of the answer has come")
@@ -505,7 +505,7 @@ def test_a_stop_ends_a_transfer_without_a_length_and_does_not_take_the_cut_for_i
 
 
 def test_a_stop_ends_a_transfer_that_waits_for_an_answer(path: Path) -> None:
-    stop = Stop()
+    stop = Cancellation()
     with socket.create_server(("127.0.0.1", 0)) as mute:
         transfer = InThread(lambda: fetch(f"http://127.0.0.1:{mute.getsockname()[1]}/", path, stop))
         connection, _ = mute.accept()
@@ -517,7 +517,7 @@ def test_a_stop_ends_a_transfer_that_waits_for_an_answer(path: Path) -> None:
 
 
 def test_a_stop_ends_a_transfer_that_waits_to_be_connected(path: Path) -> None:
-    stop, fetcher = Stop(), HttpFetcher(connect_timeout_s=10 * PATIENCE_S)
+    stop, fetcher = Cancellation(), HttpFetcher(connect_timeout_s=10 * PATIENCE_S)
     with full_server() as port:
         before = connecting_to(port)
         transfer = InThread(lambda: fetch(f"http://127.0.0.1:{port}/", path, stop, fetcher=fetcher))
@@ -528,7 +528,7 @@ def test_a_stop_ends_a_transfer_that_waits_to_be_connected(path: Path) -> None:
 
 
 def test_a_stop_that_came_before_the_connection_lets_nothing_begin(source: Source, url: str, path: Path) -> None:
-    stop = Stop()
+    stop = Cancellation()
     stop.set()
     with pytest.raises(StoppedError):
         fetch(url, path, stop)
@@ -538,7 +538,7 @@ def test_a_stop_that_came_before_the_connection_lets_nothing_begin(source: Sourc
 def test_a_stop_ends_a_transfer_over_a_connection_that_served_another_before(
     source: Source, url: str, path: Path, tmp_path: Path
 ) -> None:
-    fetcher, stop = HttpFetcher(), Stop()
+    fetcher, stop = HttpFetcher(), Cancellation()
     stalling = source.put("/stalling", DATA)
     fault = source.fault("/stalling", stall_at=10)
 
@@ -555,7 +555,7 @@ def test_a_stop_ends_a_transfer_over_a_connection_that_served_another_before(
 def test_a_stop_that_comes_late_does_not_cut_the_next_transfer_over_the_same_connection(
     source: Source, url: str, path: Path, tmp_path: Path
 ) -> None:
-    fetcher, late = HttpFetcher(), Stop()
+    fetcher, late = HttpFetcher(), Cancellation()
     stalling = source.put("/stalling", DATA)
     fault = source.fault("/stalling", stall_at=10)
 
@@ -571,7 +571,7 @@ def test_a_stop_that_comes_late_does_not_cut_the_next_transfer_over_the_same_con
 
 
 def test_a_stop_in_the_middle_of_a_body_that_flows_is_heeded(source: Source, path: Path) -> None:
-    url, stop = source.put("/big", bytes(8 << 20)), Stop()
+    url, stop = source.put("/big", bytes(8 << 20)), Cancellation()
     with pytest.raises(StoppedError):
         HttpFetcher().fetch(FileSource(url=url), Part(str(path)), Recorder(create=lambda _: stop.set()), stop)
     assert path.stat().st_size < 8 << 20

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from blake3 import blake3
 
-from fsdm.concurrency.cancellation import Stop
+from fsdm.concurrency.cancellation import Cancellation
 from fsdm.model.documents import FileSource, PartRecord
 from fsdm.model.errors import StoppedError, TransferError
 from fsdm.store.filesystem import FileSystem
@@ -44,10 +44,10 @@ def part(tmp_path: Path) -> Part:
     return Part(str(tmp_path / "file"))
 
 
-def fetch(urls: str | list[str], part: Part, stop: Stop | None = None, **known: Any) -> FileEntry:
+def fetch(urls: str | list[str], part: Part, stop: Cancellation | None = None, **known: Any) -> FileEntry:
     urls = [urls] if isinstance(urls, str) else urls
     source = FileSource(url=urls[0], mirrors=tuple(urls[1:]) or None, **known)
-    return HttpFetcher().fetch(source, part, FileSystem(), stop or Stop())
+    return HttpFetcher().fetch(source, part, FileSystem(), stop or Cancellation())
 
 
 def left(part: Part, data: bytes, url: str, *, same_boot: bool = True, **record: Any) -> Part:
@@ -107,7 +107,7 @@ def test_a_connection_that_brings_next_to_nothing_before_it_breaks_ends_the_atte
 
 
 def test_what_a_stop_cut_is_gone_on_with(source: Source, url: str, part: Part) -> None:
-    fault, stop = source.fault("/file", stall_at=HALF), Stop()
+    fault, stop = source.fault("/file", stall_at=HALF), Cancellation()
     transfer = InThread(lambda: fetch(url, part, stop))
     assert fault.stalled.wait(PATIENCE_S)
     stop.set()
@@ -286,7 +286,7 @@ def test_a_mirror_is_as_fast_as_what_it_brought_though_it_was_asked_for_less(
     source.fault("/file", no_ranges=True)
     fetcher = HttpFetcher()
     known = FileSource(url=url)
-    assert is_new(part, fetcher.fetch(known, left(part, NEW[:HALF], url), FileSystem(), Stop()))
+    assert is_new(part, fetcher.fetch(known, left(part, NEW[:HALF], url), FileSystem(), Cancellation()))
     (host,) = fetcher._hosts._hosts.values()
     assert host.bytes_per_s is not None, "all of it has come, not half"
 

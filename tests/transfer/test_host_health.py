@@ -11,9 +11,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from fsdm.concurrency.cancellation import Stop
+from fsdm.concurrency.cancellation import Cancellation
 from fsdm.model.errors import StoppedError, TransferError
-from fsdm.transfer.host_health import ASKED_LAST_S, FRESH_S, HALF_LIFE_S, LATELY_S, MANY, Hosts, Visit, origin_of
+from fsdm.transfer.host_health import ASKED_LAST_S, FRESH_S, HALF_LIFE_S, LATELY_S, MANY, Hosts, Request, origin_of
 from tests.support.servers import InThread
 from tests.support.waiting import PATIENCE_S, eventually
 
@@ -72,14 +72,14 @@ def refused(hosts: Hosts, clock: Clock, origin: str = HOST) -> TransferError:
 
 def failing(hosts: Hosts, error: str = "refused", origin: str = HOST, retry_after_s: float | None = None) -> None:
     """A visit that fails."""
-    with hosts.enter(origin, never) as visit:
-        visit.failed(error, retry_after_s)
+    with hosts.enter(origin, never) as request:
+        request.failed(error, retry_after_s)
 
 
 def good(hosts: Hosts, origin: str = HOST) -> None:
     """A visit that gets what it came for."""
-    with hosts.enter(origin, never) as visit:
-        visit.proven()
+    with hosts.enter(origin, never) as request:
+        request.proven()
 
 
 # ---------------------------------------------------------------------------------------------------------------- trial
@@ -127,12 +127,12 @@ def test_the_first_good_byte_lets_in_who_waits_at_once(hosts: Hosts, clock: Cloc
 
 
 def test_all_who_wait_are_let_in_together(hosts: Hosts) -> None:
-    real, stop = Hosts(trial_wait_s=PATIENCE_S), Stop()
+    real, stop = Hosts(trial_wait_s=PATIENCE_S), Cancellation()
     with real.enter(HOST, never) as first, real.enter(HOST, never):
         threads = [InThread(lambda: real.enter(HOST, stop.wait)) for _ in range(8)]
         eventually(lambda: len(real._hosts[HOST]._waiting) == 8)
         first.proven()
-        assert all(isinstance(thread.join(), Visit) for thread in threads)
+        assert all(isinstance(thread.join(), Request) for thread in threads)
     assert real._hosts[HOST]._waiting == set()
     assert stop._waits == set()
 
@@ -165,7 +165,7 @@ def test_a_wait_that_ends_early_is_taken_up_again(hosts: Hosts, clock: Clock) ->
 
 
 def test_a_stop_ends_the_wait_and_leaves_nothing_behind() -> None:
-    hosts, stop = Hosts(trial_wait_s=1e6), Stop()
+    hosts, stop = Hosts(trial_wait_s=1e6), Cancellation()
     with hosts.enter(HOST, never), hosts.enter(HOST, never):
         thread = InThread(lambda: hosts.enter(HOST, stop.wait))
         eventually(lambda: stop._waits)
@@ -275,8 +275,8 @@ def test_connections_that_break_together_are_one_outage(hosts: Hosts, clock: Clo
     with ExitStack() as visits:
         all_16 = [visits.enter_context(hosts.enter(HOST, never)) for _ in range(16)]
         clock.now += 30
-        for visit in all_16:
-            visit.failed("silent")
+        for request in all_16:
+            request.failed("silent")
         with hosts.enter(HOST, never) as retry, hosts.enter(HOST, never) as other:
             refused(hosts, clock)  # the sixteen take no place of the two who try
             retry.failed("refused")
@@ -299,8 +299,8 @@ def test_a_probe_need_not_wait_for_connections_from_before(hosts: Hosts, clock: 
     stalled[0].failed("silent")
     clock.now += 1
     with hosts.enter(HOST, never):
-        for visit in stalled:
-            visit.__exit__()
+        for request in stalled:
+            request.__exit__()
         refused(hosts, clock)  # their end makes no place for a second probe
 
 
@@ -359,9 +359,9 @@ def test_bytes_that_still_come_do_not_shorten_what_the_server_asks_for(hosts: Ho
 def test_of_several_that_are_asked_to_wait_the_longest_counts_and_they_count_once(hosts: Hosts, clock: Clock) -> None:
     good(hosts)
     visits = [hosts.enter(HOST, never) for _ in range(4)]
-    for visit, seconds in zip(visits, (5.0, 9.0, 2.0, None), strict=True):
-        visit.failed(f"asks for {seconds}", seconds)
-        visit.__exit__()
+    for request, seconds in zip(visits, (5.0, 9.0, 2.0, None), strict=True):
+        request.failed(f"asks for {seconds}", seconds)
+        request.__exit__()
     told = refused(hosts, clock)
     assert told.retry_after_s == 9
     clock.now += 9
@@ -416,10 +416,10 @@ def test_no_more_than_so_many_hosts_are_remembered_and_the_longest_unused_goes(h
 
 def test_a_host_that_somebody_is_at_is_not_forgotten(clock: Clock) -> None:
     hosts = Hosts(clock=clock)
-    with hosts.enter(HOST, never) as visit:
+    with hosts.enter(HOST, never) as request:
         for number in range(2 * MANY):
             good(hosts, f"http://h{number}")
-        visit.failed("refused")
+        request.failed("refused")
         refused(hosts, clock)
     for number in range(MANY):
         good(hosts, f"http://h{number}")
@@ -433,9 +433,9 @@ A, B, C = ("http://a/x", "http://b/x", "http://c/x")
 
 def rated(hosts: Hosts, url: str, *speeds: float) -> None:
     for speed in speeds:
-        with hosts.enter(url, never) as visit:
-            visit.proven()
-            visit.rate(speed)
+        with hosts.enter(url, never) as request:
+            request.proven()
+            request.rate(speed)
 
 
 def test_mirrors_of_which_nothing_is_known_stay_as_they_are_given(hosts: Hosts) -> None:
@@ -526,7 +526,7 @@ class Visits(RuleBasedStateMachine):
         super().__init__()
         self.clock = Clock()
         self.hosts = Hosts(clock=self.clock, trials=2)
-        self.visits: list[tuple[str, Visit]] = []
+        self.visits: list[tuple[str, Request]] = []
 
     @rule(host=st.sampled_from([HOST, A]))
     def enter(self, host: str) -> None:
@@ -541,8 +541,8 @@ class Visits(RuleBasedStateMachine):
     @precondition(lambda self: self.visits)
     @rule(data=st.data())
     def receive(self, data: st.DataObject) -> None:
-        host, visit = data.draw(st.sampled_from(self.visits))
-        visit.proven()
+        host, request = data.draw(st.sampled_from(self.visits))
+        request.proven()
         state = self.hosts._hosts[origin_of(host)]
         if self.clock.now >= state._asked_until:
             self.visits += [(host, self.hosts.enter(host, never)) for _ in range(3)]
@@ -550,19 +550,19 @@ class Visits(RuleBasedStateMachine):
     @precondition(lambda self: self.visits)
     @rule(data=st.data(), retry_after_s=st.none() | st.floats(-1, 5000))
     def fail(self, data: st.DataObject, retry_after_s: float | None) -> None:
-        host, visit = data.draw(st.sampled_from(self.visits))
+        host, request = data.draw(st.sampled_from(self.visits))
         if retry_after_s is None and self.clock.now - self.hosts._hosts[origin_of(host)].good_at < FRESH_S:
             until = self.hosts._hosts[origin_of(host)]._down_until
-            visit.failed("why")
+            request.failed("why")
             assert self.hosts._hosts[origin_of(host)]._down_until == until, "bytes have just come"
         else:
-            visit.failed("why", retry_after_s)
+            request.failed("why", retry_after_s)
 
     @precondition(lambda self: self.visits)
     @rule(data=st.data())
     def leave(self, data: st.DataObject) -> None:
-        _, visit = self.visits.pop(data.draw(st.integers(0, len(self.visits) - 1)))
-        visit.__exit__()
+        _, request = self.visits.pop(data.draw(st.integers(0, len(self.visits) - 1)))
+        request.__exit__()
 
     @rule(seconds=st.sampled_from([0.1, 1.0, 10.0, 70.0, 4000.0]))
     def time_goes_on(self, seconds: float) -> None:
@@ -571,16 +571,16 @@ class Visits(RuleBasedStateMachine):
     @invariant()
     def the_accounts_are_right(self) -> None:
         for origin, host in self.hosts._hosts.items():
-            inside = [visit for url, visit in self.visits if origin_of(url) == origin]
+            inside = [request for url, request in self.visits if origin_of(url) == origin]
             assert host.inside == len(inside)
-            assert host._trying == sum(visit._era == host._era for visit in inside)
+            assert host._trying == sum(request._era == host._era for request in inside)
             assert host._waiting == set()
             assert not host.proven or (host._downs, host._failed_at) == (0, -math.inf)
 
     def teardown(self) -> None:
         """Where nobody is, anybody can go once the time is over that is told; nothing blocks for ever."""
-        for _, visit in self.visits:
-            visit.__exit__()
+        for _, request in self.visits:
+            request.__exit__()
         for host in (HOST, A):
             try:
                 self.hosts.enter(host, never)

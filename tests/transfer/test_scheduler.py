@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fsdm.model.errors import InvalidInputError
-from fsdm.transfer.scheduler import Lanes
+from fsdm.transfer.scheduler import Scheduler
 from tests.support.servers import InThread
 from tests.support.waiting import PATIENCE_S, eventually
 
@@ -36,61 +36,61 @@ class Gate:
 
 
 def test_no_more_than_its_size_runs_at_once_and_all_that_was_submitted_is_run() -> None:
-    lanes, gate = Lanes("t", 3, 0), Gate()
+    scheduler, gate = Scheduler("t", 3, 0), Gate()
     for number in range(9):
-        lanes.submit(str(number), partial(gate.work, str(number)), small=False)
+        scheduler.submit(str(number), partial(gate.work, str(number)), small=False)
     eventually(lambda: len(gate.begun) == 3)
     gate.open.set()
-    assert lanes.close(PATIENCE_S)
+    assert scheduler.close(PATIENCE_S)
     assert sorted(gate.begun) == [str(number) for number in range(9)]
 
 
 def test_small_work_does_not_wait_for_large_work() -> None:
-    lanes, gate = Lanes("t", 4, 1), Gate()
+    scheduler, gate = Scheduler("t", 4, 1), Gate()
     for number in range(8):
-        lanes.submit(str(number), partial(gate.work, "large"), small=False)
+        scheduler.submit(str(number), partial(gate.work, "large"), small=False)
     eventually(lambda: len(gate.begun) == 3)
     done = threading.Event()
-    lanes.submit("9", done.set, small=True)
+    scheduler.submit("9", done.set, small=True)
     assert done.wait(PATIENCE_S)
     assert gate.begun == ["large"] * 3  # the reserved thread has taken none
     gate.open.set()
-    assert lanes.close(PATIENCE_S)
+    assert scheduler.close(PATIENCE_S)
 
 
 def test_one_chunk_leaves_half_of_the_connections_to_the_others() -> None:
-    lanes, gate = Lanes("t", 4, 0), Gate()
+    scheduler, gate = Scheduler("t", 4, 0), Gate()
     for _ in range(10):
-        lanes.submit("silent", partial(gate.work, "silent"), small=False)
+        scheduler.submit("silent", partial(gate.work, "silent"), small=False)
     for _ in range(2):
-        lanes.submit("other", partial(gate.work, "other"), small=False)
+        scheduler.submit("other", partial(gate.work, "other"), small=False)
     eventually(lambda: len(gate.begun) == 4)
     assert sorted(gate.begun) == ["other", "other", "silent", "silent"]
     gate.open.set()
-    assert lanes.close(PATIENCE_S)
+    assert scheduler.close(PATIENCE_S)
 
 
 def test_the_chunk_with_the_fewest_running_comes_first() -> None:
-    lanes, first, rest = Lanes("t", 2, 0), Gate(), Gate()
-    lanes.submit("a", partial(first.work, "a"), small=False)
-    lanes.submit("b", partial(rest.work, "b"), small=False)
+    scheduler, first, rest = Scheduler("t", 2, 0), Gate(), Gate()
+    scheduler.submit("a", partial(first.work, "a"), small=False)
+    scheduler.submit("b", partial(rest.work, "b"), small=False)
     eventually(lambda: first.begun + rest.begun == ["a", "b"])
-    lanes.submit("b", partial(rest.work, "b again"), small=False)
-    lanes.submit("c", partial(rest.work, "c"), small=False)
+    scheduler.submit("b", partial(rest.work, "b again"), small=False)
+    scheduler.submit("c", partial(rest.work, "c"), small=False)
     first.open.set()
     eventually(lambda: len(rest.begun) == 2)
     assert rest.begun == ["b", "c"]
     rest.open.set()
-    assert lanes.close(PATIENCE_S)
+    assert scheduler.close(PATIENCE_S)
 
 
 def test_what_is_left_at_the_end_is_run_and_what_hangs_is_told() -> None:
-    lanes, gate = Lanes("t", 1, 0), Gate()
-    lanes.submit("a", partial(gate.work, "a"), small=False)
-    lanes.submit("b", partial(gate.work, "b"), small=False)
-    assert not lanes.close(0.01)
+    scheduler, gate = Scheduler("t", 1, 0), Gate()
+    scheduler.submit("a", partial(gate.work, "a"), small=False)
+    scheduler.submit("b", partial(gate.work, "b"), small=False)
+    assert not scheduler.close(0.01)
     gate.open.set()
-    assert lanes.close(PATIENCE_S)
+    assert scheduler.close(PATIENCE_S)
     assert gate.begun == ["a", "b"]
 
 
@@ -124,12 +124,12 @@ def gated() -> Iterator[Gated]:
 _chunks = map(str, itertools.count())
 
 
-def submit(lanes: Lanes, work: Callable[[], None], *, small: bool) -> None:
+def submit(scheduler: Scheduler, work: Callable[[], None], *, small: bool) -> None:
     """For a chunk of its own."""
-    lanes.submit(next(_chunks), work, small=small)
+    scheduler.submit(next(_chunks), work, small=small)
 
 
-def run_small(lanes: Lanes) -> str:
+def run_small(scheduler: Scheduler) -> str:
     """Run something small now; the thread that it ran in."""
     ran: list[str] = []
     done = threading.Event()
@@ -138,104 +138,104 @@ def run_small(lanes: Lanes) -> str:
         ran.append(threading.current_thread().name)
         done.set()
 
-    submit(lanes, work, small=True)
+    submit(scheduler, work, small=True)
     assert done.wait(PATIENCE_S), "it waits behind the large ones"
     return ran[0]
 
 
 @pytest.mark.parametrize(("size", "reserved"), [(1, 0), (1, 1), (3, 0), (3, 1), (3, 2), (3, 9)])
 def test_every_lane_is_used_and_none_besides(gated: Gated, size: int, reserved: int) -> None:
-    lanes = Lanes("t", size, reserved)
+    scheduler = Scheduler("t", size, reserved)
     for _ in range(3 * size):
-        submit(lanes, gated, small=True)
-        submit(lanes, gated, small=False)
+        submit(scheduler, gated, small=True)
+        submit(scheduler, gated, small=False)
     eventually(lambda: gated.running == size, "all lanes are taken")
     gated.gate.set()
-    assert lanes.close(PATIENCE_S)
+    assert scheduler.close(PATIENCE_S)
     assert (gated.most, gated.ended) == (size, 6 * size)
     assert gated.threads == {f"t-{number}" for number in range(size)}
 
 
 @pytest.mark.parametrize(("size", "reserved"), [(2, 1), (4, 1), (4, 3), (2, 5)])
 def test_large_work_leaves_the_reserved_lanes_alone(gated: Gated, size: int, reserved: int) -> None:
-    lanes, open_to_large = Lanes("t", size, reserved), max(size - reserved, 1)
+    scheduler, open_to_large = Scheduler("t", size, reserved), max(size - reserved, 1)
     for _ in range(2 * size):
-        submit(lanes, gated, small=False)
+        submit(scheduler, gated, small=False)
     eventually(lambda: gated.running == open_to_large)
     for _ in range(3):
-        assert run_small(lanes) not in gated.threads
+        assert run_small(scheduler) not in gated.threads
     gated.gate.set()
-    assert lanes.close(PATIENCE_S)
+    assert scheduler.close(PATIENCE_S)
     assert (gated.most, gated.ended) == (open_to_large, 2 * size)
 
 
 def test_small_work_is_taken_before_large_work_that_was_there_first(gated: Gated) -> None:
-    lanes, order = Lanes("t", 1, 0), list[str]()
-    submit(lanes, gated, small=False)
+    scheduler, order = Scheduler("t", 1, 0), list[str]()
+    submit(scheduler, gated, small=False)
     eventually(lambda: gated.running == 1)
     for name, small in (("large 1", False), ("small 1", True), ("large 2", False), ("small 2", True)):
-        submit(lanes, partial(order.append, name), small=small)
+        submit(scheduler, partial(order.append, name), small=small)
     gated.gate.set()
-    assert lanes.close(PATIENCE_S)
+    assert scheduler.close(PATIENCE_S)
     assert order == ["small 1", "small 2", "large 1", "large 2"]
 
 
 def test_small_files_of_one_chunk_may_use_every_lane(gated: Gated) -> None:
-    lanes = Lanes("t", 4, 1)
+    scheduler = Scheduler("t", 4, 1)
     for _ in range(6):
-        lanes.submit("a", gated, small=True)
+        scheduler.submit("a", gated, small=True)
     eventually(lambda: gated.running == 4)
     gated.gate.set()
-    assert lanes.close(PATIENCE_S)
+    assert scheduler.close(PATIENCE_S)
     assert gated.ended == 6
 
 
 def test_the_first_lane_to_be_made_takes_large_work(gated: Gated) -> None:
-    lanes = Lanes("t", 3, 2)
-    run_small(lanes)
-    submit(lanes, gated, small=False)
+    scheduler = Scheduler("t", 3, 2)
+    run_small(scheduler)
+    submit(scheduler, gated, small=False)
     eventually(lambda: gated.running == 1)
     gated.gate.set()
-    assert lanes.close(PATIENCE_S)
+    assert scheduler.close(PATIENCE_S)
 
 
 def test_no_thread_is_started_before_there_is_work_and_none_keeps_the_process_alive(gated: Gated) -> None:
-    lanes = Lanes("unused", 8, 2)
+    scheduler = Scheduler("unused", 8, 2)
     assert not any(thread.name.startswith("unused") for thread in threading.enumerate())
     for small in (True, False):
-        submit(lanes, gated, small=small)
+        submit(scheduler, gated, small=small)
     found = [thread for thread in threading.enumerate() if thread.name.startswith("unused")]
     assert [thread.daemon for thread in found] == [True, True]
     gated.gate.set()
-    assert lanes.close(PATIENCE_S)
+    assert scheduler.close(PATIENCE_S)
     assert not any(thread.is_alive() for thread in found)
 
 
 def test_closing_waits_for_what_runs_and_for_what_waits(gated: Gated) -> None:
-    lanes, late = Lanes("t", 2, 1), threading.Event()
+    scheduler, late = Scheduler("t", 2, 1), threading.Event()
     for small in (True, False) * 4:
-        lanes.submit("a", gated, small=small)
+        scheduler.submit("a", gated, small=small)
     eventually(lambda: gated.running == 2)
-    assert not lanes.close(0.0), "something runs still"
-    lanes.submit("b", late.set, small=False)
+    assert not scheduler.close(0.0), "something runs still"
+    scheduler.submit("b", late.set, small=False)
     gated.gate.set()
-    assert lanes.close(PATIENCE_S)
+    assert scheduler.close(PATIENCE_S)
     assert gated.ended == 8
     assert late.is_set()
-    assert lanes.close(0.0), "a second time it has nothing to wait for"
+    assert scheduler.close(0.0), "a second time it has nothing to wait for"
 
 
 @pytest.mark.parametrize("small", [True, False])
 @pytest.mark.parametrize("used", [0, 1, 2])
 def test_what_is_submitted_after_the_close_is_run(used: int, small: bool) -> None:
-    lanes, ran = Lanes("t", 2, 1), threading.Event()
+    scheduler, ran = Scheduler("t", 2, 1), threading.Event()
     for _ in range(used):
-        run_small(lanes)
-    assert lanes.close(PATIENCE_S)
-    submit(lanes, ran.set, small=small)
-    assert lanes.close(PATIENCE_S)
+        run_small(scheduler)
+    assert scheduler.close(PATIENCE_S)
+    submit(scheduler, ran.set, small=small)
+    assert scheduler.close(PATIENCE_S)
     assert ran.is_set(), "whoever waits for it waits for ever"
-    assert len(lanes._threads) == used
+    assert len(scheduler._threads) == used
 
 
 # ---------------------------------------------------------------------------------------------------- a bound for hosts
@@ -246,129 +246,129 @@ def begun(*gates: Gate) -> list[str]:
 
 
 def test_work_for_a_host_that_has_enough_is_passed_over_and_the_others_go_on() -> None:
-    lanes, held, free = Lanes("t", 6, 0, per_host=2), Gate(), Gate()
+    scheduler, held, free = Scheduler("t", 6, 0, per_host=2), Gate(), Gate()
     for number in range(5):
-        lanes.submit(f"held {number}", partial(held.work, "held"), small=number % 2 == 0, host="held")
+        scheduler.submit(f"held {number}", partial(held.work, "held"), small=number % 2 == 0, host="held")
     for number in range(2):
-        lanes.submit(f"free {number}", partial(free.work, "free"), small=False, host="free")
+        scheduler.submit(f"free {number}", partial(free.work, "free"), small=False, host="free")
     eventually(lambda: begun(held, free) == ["free", "free", "held", "held"])
     free.open.set()
     done = threading.Event()
-    lanes.submit("other", done.set, small=False, host="other")
+    scheduler.submit("other", done.set, small=False, host="other")
     assert done.wait(PATIENCE_S)
     assert begun(held) == ["held", "held"]
     held.open.set()
-    assert lanes.close(PATIENCE_S)
+    assert scheduler.close(PATIENCE_S)
     assert len(held.begun) == 5
 
 
 def test_one_that_ends_lets_the_next_for_its_host_begin() -> None:
-    lanes, gates = Lanes("t", 3, 0, per_host=1), [Gate(), Gate(), Gate()]
+    scheduler, gates = Scheduler("t", 3, 0, per_host=1), [Gate(), Gate(), Gate()]
     for number, gate in enumerate(gates):
-        lanes.submit("a", partial(gate.work, str(number)), small=True, host="h")
+        scheduler.submit("a", partial(gate.work, str(number)), small=True, host="h")
     for number, gate in enumerate(gates):
         eventually(lambda gate=gate: gate.begun)
         assert begun(*gates) == [str(before) for before in range(number + 1)]
         gate.open.set()
-    assert lanes.close(PATIENCE_S)
+    assert scheduler.close(PATIENCE_S)
 
 
 @pytest.mark.parametrize(("per_host", "host"), [(None, "h"), (1, "")])
 def test_without_a_bound_or_without_a_host_all_threads_are_used(gated: Gated, per_host: int | None, host: str) -> None:
-    lanes = Lanes("t", 4, 0, per_host=per_host)
+    scheduler = Scheduler("t", 4, 0, per_host=per_host)
     for _ in range(6):
-        lanes.submit(next(_chunks), gated, small=False, host=host)
+        scheduler.submit(next(_chunks), gated, small=False, host=host)
     eventually(lambda: gated.running == 4)
     gated.gate.set()
-    assert lanes.close(PATIENCE_S)
+    assert scheduler.close(PATIENCE_S)
 
 
 def test_a_reserved_thread_that_ends_wakes_another_for_what_it_may_not_take_itself() -> None:
-    lanes, large, small, done = Lanes("t", 2, 1, per_host=1), Gate(), Gate(), threading.Event()
-    lanes.submit("a", partial(large.work, "large"), small=False, host="other")
+    scheduler, large, small, done = Scheduler("t", 2, 1, per_host=1), Gate(), Gate(), threading.Event()
+    scheduler.submit("a", partial(large.work, "large"), small=False, host="other")
     eventually(lambda: large.begun)
-    lanes.submit("b", partial(small.work, "small"), small=True, host="h")
+    scheduler.submit("b", partial(small.work, "small"), small=True, host="h")
     eventually(lambda: small.begun)
-    lanes.submit("c", done.set, small=False, host="h")
+    scheduler.submit("c", done.set, small=False, host="h")
     large.open.set()
-    eventually(lambda: lanes._running.keys() == {"b"})  # the one that takes everything finds nothing to take
+    eventually(lambda: scheduler._running.keys() == {"b"})  # the one that takes everything finds nothing to take
     small.open.set()
     assert done.wait(PATIENCE_S)
-    assert lanes.close(PATIENCE_S)
+    assert scheduler.close(PATIENCE_S)
 
 
 def test_one_end_may_make_way_for_two() -> None:
-    lanes, ends, stays, rest = Lanes("t", 4, 0, per_host=1), Gate(), Gate(), Gate()
-    lanes.submit("a", partial(ends.work, "ends"), small=False, host="x")
-    lanes.submit("a", partial(stays.work, "stays"), small=False, host="z")
+    scheduler, ends, stays, rest = Scheduler("t", 4, 0, per_host=1), Gate(), Gate(), Gate()
+    scheduler.submit("a", partial(ends.work, "ends"), small=False, host="x")
+    scheduler.submit("a", partial(stays.work, "stays"), small=False, host="z")
     eventually(lambda: begun(ends, stays) == ["ends", "stays"])
-    lanes.submit("a", partial(rest.work, "the chunk had its share"), small=False, host="y")
-    lanes.submit("b", partial(rest.work, "the host was full"), small=False, host="x")
-    lanes.submit("c", partial(rest.work, "c"), small=False, host="c")  # so that every thread has been there
+    scheduler.submit("a", partial(rest.work, "the chunk had its share"), small=False, host="y")
+    scheduler.submit("b", partial(rest.work, "the host was full"), small=False, host="x")
+    scheduler.submit("c", partial(rest.work, "c"), small=False, host="c")  # so that every thread has been there
     eventually(lambda: rest.begun == ["c"])
     ends.open.set()
     eventually(lambda: begun(rest) == ["c", "the chunk had its share", "the host was full"])
     for gate in (stays, rest):
         gate.open.set()
-    assert lanes.close(PATIENCE_S)
+    assert scheduler.close(PATIENCE_S)
 
 
 def test_a_reserved_thread_may_make_way_for_two_that_it_does_not_take() -> None:
-    lanes, others, stays, ends, rest = Lanes("t", 5, 1, per_host=1), Gate(), Gate(), Gate(), Gate()
-    lanes.submit("a", partial(stays.work, "stays"), small=False, host="z")
+    scheduler, others, stays, ends, rest = Scheduler("t", 5, 1, per_host=1), Gate(), Gate(), Gate(), Gate()
+    scheduler.submit("a", partial(stays.work, "stays"), small=False, host="z")
     for name in "cde":
-        lanes.submit(name, partial(others.work, name), small=False, host=name)
+        scheduler.submit(name, partial(others.work, name), small=False, host=name)
     eventually(lambda: len(begun(others, stays)) == 4)
-    lanes.submit("a", partial(ends.work, "ends"), small=True, host="x")
+    scheduler.submit("a", partial(ends.work, "ends"), small=True, host="x")
     eventually(lambda: ends.begun)
     others.open.set()
-    eventually(lambda: lanes._running == {"a": 2})
-    lanes.submit("a", partial(rest.work, "the chunk had its share"), small=False, host="y")
-    lanes.submit("b", partial(rest.work, "the host was full"), small=False, host="x")
+    eventually(lambda: scheduler._running == {"a": 2})
+    scheduler.submit("a", partial(rest.work, "the chunk had its share"), small=False, host="y")
+    scheduler.submit("b", partial(rest.work, "the host was full"), small=False, host="x")
     ends.open.set()
     eventually(lambda: begun(rest) == ["the chunk had its share", "the host was full"])
     for gate in (stays, rest):
         gate.open.set()
-    assert lanes.close(PATIENCE_S)
+    assert scheduler.close(PATIENCE_S)
 
 
 @pytest.mark.parametrize("small", [True, False])
 def test_what_waits_for_its_host_is_run_before_the_end_too(small: bool) -> None:
-    lanes, gate = Lanes("t", 4, 2, per_host=1), Gate()
+    scheduler, gate = Scheduler("t", 4, 2, per_host=1), Gate()
     for number in range(6):
-        lanes.submit(str(number), partial(gate.work, str(number)), small=small, host="h")
+        scheduler.submit(str(number), partial(gate.work, str(number)), small=small, host="h")
     eventually(lambda: gate.begun)
-    assert not lanes.close(0.0)
+    assert not scheduler.close(0.0)
     gate.open.set()
-    assert lanes.close(PATIENCE_S)
+    assert scheduler.close(PATIENCE_S)
     assert gate.begun == [str(number) for number in range(6)]
 
 
 def test_a_thread_does_not_end_while_something_waits_that_only_it_may_take() -> None:
-    lanes, large, small, late = Lanes("t", 2, 1), Gate(), Gate(), threading.Event()
-    lanes.submit("other", partial(large.work, "large"), small=False)
+    scheduler, large, small, late = Scheduler("t", 2, 1), Gate(), Gate(), threading.Event()
+    scheduler.submit("other", partial(large.work, "large"), small=False)
     eventually(lambda: large.begun)
-    lanes.submit("a", partial(small.work, "small"), small=True)
+    scheduler.submit("a", partial(small.work, "small"), small=True)
     eventually(lambda: small.begun)  # in the reserved thread
     large.open.set()
-    eventually(lambda: lanes._running.keys() == {"a"})
-    lanes.submit("a", late.set, small=False)  # its chunk has its share
-    assert not lanes.close(0.0)
-    lanes._threads[0].join(0.05)
-    assert lanes._threads[0].is_alive()
+    eventually(lambda: scheduler._running.keys() == {"a"})
+    scheduler.submit("a", late.set, small=False)  # its chunk has its share
+    assert not scheduler.close(0.0)
+    scheduler._threads[0].join(0.05)
+    assert scheduler._threads[0].is_alive()
     small.open.set()
-    assert lanes.close(PATIENCE_S)
+    assert scheduler.close(PATIENCE_S)
     assert late.is_set()
 
 
 @pytest.mark.parametrize("per_host", [0, -1])
 def test_a_bound_that_lets_nothing_through_is_refused(per_host: int) -> None:
     with pytest.raises(InvalidInputError, match=rf"per_host: must be at least 1, it is {per_host}"):
-        Lanes("t", 4, 0, per_host=per_host)
+        Scheduler("t", 4, 0, per_host=per_host)
 
 
 def test_nothing_is_lost_and_no_bound_is_broken_when_much_comes_from_everywhere() -> None:
-    lanes, mutex = Lanes("t", 8, 2, per_host=2), threading.Lock()
+    scheduler, mutex = Scheduler("t", 8, 2, per_host=2), threading.Lock()
     running: Counter[str] = Counter()
     most: Counter[str] = Counter()
     ended: list[str] = []
@@ -384,32 +384,32 @@ def test_nothing_is_lost_and_no_bound_is_broken_when_much_comes_from_everywhere(
     def submit_all(name: str) -> None:
         for number in range(300):
             host = str(number % 7 % 5)
-            lanes.submit(f"{name} {number % 11}", partial(work, host), small=number % 3 == 0, host=host)
+            scheduler.submit(f"{name} {number % 11}", partial(work, host), small=number % 3 == 0, host=host)
 
     threads = [InThread(partial(submit_all, name)) for name in "abc"]
     for thread in threads:
         thread.join()
     eventually(lambda: len(ended) == 900)  # without a close, which would wake them all
-    assert lanes.close(PATIENCE_S)
+    assert scheduler.close(PATIENCE_S)
     assert max(most.values()) <= 2
-    assert not lanes._running
-    assert not lanes._busy
-    assert not lanes._full
-    assert not lanes._small._turns
-    assert not lanes._large._turns
+    assert not scheduler._running
+    assert not scheduler._busy
+    assert not scheduler._full
+    assert not scheduler._small._turns
+    assert not scheduler._large._turns
 
 
 # ----------------------------------------------------------------------------------------------------------- whose turn
 
 
-class Unmanned(Lanes):
-    """Lanes whose work is taken by the test."""
+class Unmanned(Scheduler):
+    """Scheduler whose work is taken by the test."""
 
     def __init__(self, size: int, per_host: int | None) -> None:
         super().__init__("t", size, 0, per_host)
         self._threads = [threading.current_thread()]
 
-    def _hire(self) -> None:
+    def _start_thread(self) -> None:
         return
 
 
@@ -418,7 +418,7 @@ class Unmanned(Lanes):
 def test_who_is_next_is_what_a_look_at_all_that_waits_would_say(
     data: st.DataObject, per_host: int | None, size: int
 ) -> None:
-    lanes = Unmanned(size, per_host)
+    scheduler = Unmanned(size, per_host)
     waiting: list[tuple[int, str, str, bool]] = []  # number, chunk, host, small
     running: list[tuple[_Piece, str, str]] = []
     since: dict[tuple[str, bool], int] = {}
@@ -448,12 +448,12 @@ def test_who_is_next_is_what_a_look_at_all_that_waits_would_say(
             )
             since.setdefault((entry[1], entry[3]), number)
             waiting.append(entry)
-            lanes.submit(entry[1], partial(int, number), small=entry[3], host=entry[2])
+            scheduler.submit(entry[1], partial(int, number), small=entry[3], host=entry[2])
         elif step == "end":
             if running:
-                lanes._count(running.pop(data.draw(st.integers(0, len(running) - 1)))[0], -1)
+                scheduler._count(running.pop(data.draw(st.integers(0, len(running) - 1)))[0], -1)
         else:
-            due, piece = expected(step == "take reserved"), lanes._take(step == "take reserved")
+            due, piece = expected(step == "take reserved"), scheduler._take(step == "take reserved")
             assert (None if piece is None else piece.work()) == (None if due is None else due[0])
             if due is not None and piece is not None:
                 waiting.remove(due)
@@ -480,13 +480,13 @@ class Counted(int):
 
 @pytest.mark.parametrize(("per_host", "hosts"), [(None, 3000), (2, 3)])
 def test_a_take_does_not_look_at_all_that_waits(per_host: int | None, hosts: int) -> None:
-    lanes = Unmanned(8, per_host)
+    scheduler = Unmanned(8, per_host)
     for number in range(6000):
-        lanes.submit(str(number % 3000), print, small=False, host=str(number % hosts))
-    for turns in lanes._large._turns.values():
+        scheduler.submit(str(number % 3000), print, small=False, host=str(number % hosts))
+    for turns in scheduler._large._turns.values():
         turns[:] = [(Counted(turn[0]), *turn[1:]) for turn in turns]
     Counted.compared = 0
-    assert [lanes._take(False) is not None for _ in range(4)] == [True] * 4
+    assert [scheduler._take(False) is not None for _ in range(4)] == [True] * 4
     assert 0 < Counted.compared < 400
 
 
@@ -514,12 +514,12 @@ def no_threads(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
 def test_where_no_thread_can_be_added_the_others_do_the_work_and_it_is_said_once(
     no_threads: Callable[[bool], None], gated: Gated, caplog: pytest.LogCaptureFixture
 ) -> None:
-    lanes, done = Lanes("lane", 3, 1), threading.Event()
-    lanes.submit("a", gated, small=False)
+    scheduler, done = Scheduler("lane", 3, 1), threading.Event()
+    scheduler.submit("a", gated, small=False)
     no_threads(True)
     for _ in range(3):
-        lanes.submit("b", gated, small=True)
-    lanes.submit("c", done.set, small=False)
+        scheduler.submit("b", gated, small=True)
+    scheduler.submit("c", done.set, small=False)
     eventually(lambda: gated.running == 1)
     assert not done.is_set()
     assert caplog.messages == ["lane goes on with 1 threads of 3: can't start new thread"]
@@ -527,30 +527,30 @@ def test_where_no_thread_can_be_added_the_others_do_the_work_and_it_is_said_once
     assert done.wait(PATIENCE_S)
     assert gated.threads == {"lane-0"}
     no_threads(False)
-    assert run_small(lanes).startswith("lane-")
-    assert [thread.name for thread in lanes._threads] == ["lane-0", "lane-1"]
+    assert run_small(scheduler).startswith("lane-")
+    assert [thread.name for thread in scheduler._threads] == ["lane-0", "lane-1"]
     no_threads(True)
-    run_small(lanes)
+    run_small(scheduler)
     assert len(caplog.messages) == 2, "it had passed in between"
-    assert lanes.close(PATIENCE_S)
+    assert scheduler.close(PATIENCE_S)
 
 
 def test_where_there_is_no_thread_at_all_the_work_is_done_by_who_brings_it(
     no_threads: Callable[[bool], None], caplog: pytest.LogCaptureFixture
 ) -> None:
-    lanes, ran = Lanes("lane", 3, 1, per_host=1), list[str]()
+    scheduler, ran = Scheduler("lane", 3, 1, per_host=1), list[str]()
 
     def work() -> None:
         ran.append(threading.current_thread().name)
         if len(ran) == 1:  # it holds up nobody else meanwhile
-            other = InThread(lambda: lanes.submit("b", work, small=True, host="h"))
+            other = InThread(lambda: scheduler.submit("b", work, small=True, host="h"))
             other.join()
 
     no_threads(True)
-    lanes.submit("a", work, small=False, host="h")
+    scheduler.submit("a", work, small=False, host="h")
     assert len(ran) == 2
     assert ran[0] == threading.current_thread().name
     no_threads(False)
-    assert run_small(lanes) == "lane-0"
-    assert lanes.close(PATIENCE_S)
+    assert run_small(scheduler) == "lane-0"
+    assert scheduler.close(PATIENCE_S)
     assert caplog.messages == ["lane goes on with 0 threads of 3: can't start new thread"]

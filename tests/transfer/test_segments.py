@@ -14,7 +14,7 @@ from blake3 import blake3
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fsdm.concurrency.cancellation import Stop
+from fsdm.concurrency.cancellation import Cancellation
 from fsdm.model.documents import FileSource, PartRecord
 from fsdm.model.errors import HostError, StoppedError, TransferError
 from fsdm.model.limits import PER_FILE
@@ -398,8 +398,8 @@ def url(source: Source) -> str:
     return source.put("/file", NEW)
 
 
-def fetch(fetcher: HttpFetcher, url: str, part: Part, stop: Stop | None = None, **known: Any) -> FileEntry:
-    return fetcher.fetch(FileSource(url=url, **known), part, FileSystem(), stop or Stop())
+def fetch(fetcher: HttpFetcher, url: str, part: Part, stop: Cancellation | None = None, **known: Any) -> FileEntry:
+    return fetcher.fetch(FileSource(url=url, **known), part, FileSystem(), stop or Cancellation())
 
 
 def is_new(part: Part, entry: object) -> bool:
@@ -724,7 +724,7 @@ def stalling(held: list[Fault]) -> Fault:
 def test_a_stop_ends_all_connections_of_a_file_at_once(
     source: Source, url: str, fetcher: HttpFetcher, part: Part, held: list[Fault]
 ) -> None:
-    stop = Stop()
+    stop = Cancellation()
     source.faults["/file"].piece = lambda start, end: stalling(held)
     transfer = InThread(lambda: fetch(fetcher, url, part, stop))
     eventually(lambda: sum(fault.stalled.is_set() for fault in held) == PER_FILE, "all four wait")
@@ -754,7 +754,7 @@ def test_after_a_crash_amid_pieces_only_what_the_record_proves_is_taken_over(
 ) -> None:
     monkeypatch.setattr(transfer, "RECORD_BYTES", 1)
     monkeypatch.setattr(transfer, "CHECKPOINT_BYTES", checkpoint)
-    saved, stop = list[PartRecord | None](), Stop()
+    saved, stop = list[PartRecord | None](), Cancellation()
     source.faults["/file"].piece = lambda start, end: stalling(held) if start <= HOLE < end else None
     part.save = lambda: saved.append(part.record)
     running = InThread(lambda: fetch(fetcher, url, part, stop, **known))

@@ -30,10 +30,10 @@ class Audited:
 
     def __init__(self, layout: Layout) -> None:
         self.suspects: list[Place] = []
-        self.rang: list[str] = []
+        self.woken: list[str] = []
         self.catalog = Catalog(layout, own=True)
         self.catalog.refresh()
-        self.audit = Audit(layout, self.catalog, suspect=self.suspects.append, ring=self.rang.append)
+        self.audit = Audit(layout, self.catalog, suspect=self.suspects.append, notify=self.woken.append)
 
 
 @pytest.fixture(autouse=True)
@@ -111,7 +111,7 @@ def test_damage_is_found_and_told(layout: Layout, harm: Callable[[str], None], w
     for each in (place, sound):
         audited.audit.look(each)
     assert audited.suspects == [place]
-    assert audited.rang == []
+    assert audited.woken == []
 
 
 @pytest.mark.parametrize("changes", [{"chunk_id": "e" * 64}, {"dataset": "e" * 64}, {"start": 1}, {"end": 11}])
@@ -147,7 +147,7 @@ def test_a_directory_without_ready_rings_and_is_no_suspect(layout: Layout) -> No
     audited = Audited(layout)
     os.unlink(f"{layout.path(place)}/READY")
     audited.audit.look(place)
-    assert (audited.suspects, audited.rang) == ([], [place.chunk_id])
+    assert (audited.suspects, audited.woken) == ([], [place.chunk_id])
 
 
 def test_a_chunk_that_is_being_deleted_is_not_taken_for_damaged(layout: Layout, data_dir: Path) -> None:
@@ -156,7 +156,7 @@ def test_a_chunk_that_is_being_deleted_is_not_taken_for_damaged(layout: Layout, 
     _truncate(layout.path(place))
     touch_delete(data_dir, place.chunk_id)
     audited.audit.look(place)
-    assert (audited.suspects, audited.rang) == ([], [])
+    assert (audited.suspects, audited.woken) == ([], [])
 
 
 def test_a_chunk_is_held_while_it_is_looked_at_so_that_it_cannot_leave(

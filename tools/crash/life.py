@@ -14,7 +14,7 @@ from unittest import mock
 
 import fsdm.transfer.resume_record
 from fsdm.client import Client
-from fsdm.concurrency.workers import InlineCrew
+from fsdm.concurrency.workers import InlineWorkers
 from fsdm.model.layout import Layout
 from fsdm.reconcile.reconciler import Reconciler
 from fsdm.store.data_dir import make_layout
@@ -133,12 +133,12 @@ class Life:
         fs = FileSystem(durable=self._durable)
         make_layout(self.layout, fs)
         self._lock = ReconcilerLock(self.layout)
-        crew = InlineCrew()
+        workers = InlineWorkers()
         self.reconciler = Reconciler(
             self.layout,
             fetcher=self.source,
             fs=fs,
-            crews=(crew, crew, crew),
+            crews=(workers, workers, workers),
             clock=lambda: self.clock,
             jitter=lambda: 1.0,
         )
@@ -153,12 +153,12 @@ class Life:
             self._lock.close()
             self._lock = None
 
-    def run(self, passes: int = PASSES) -> bool:
+    def run(self, loop: int = PASSES) -> bool:
         """Pass after pass, until there is nothing to be done now; whether that came to be."""
         assert self.reconciler is not None
-        for _ in range(passes):
+        for _ in range(loop):
             self.clock += PASS_S
-            self.reconciler.ring(None)
+            self.reconciler.notify(None)
             if not self.reconciler.step(0.0):
                 return True
         return False

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections import deque
     from collections.abc import Iterator
 
-    from fsdm.concurrency.cancellation import Stop
+    from fsdm.concurrency.cancellation import Cancellation
     from fsdm.model.documents import FileEntry, FileSource
     from fsdm.store.filesystem import FileSystem
     from fsdm.transfer.resume_record import Part
@@ -94,7 +94,7 @@ class Source:
     missing: set[str] = field(default_factory=set)
     in_pieces: set[str] = field(default_factory=set)
 
-    def fetch(self, source: FileSource, part: Part, fs: FileSystem, stop: Stop) -> FileEntry:
+    def fetch(self, source: FileSource, part: Part, fs: FileSystem, stop: Cancellation) -> FileEntry:
         """See `fsdm.transfer.chunk_download.Fetcher`."""
         transfer = Transfer(source, part, fs, durable=True)
         try:

@@ -4,7 +4,7 @@ What it decides is asked of reconcile.plan.decide. What it does then:
 
 | here | stands for |
 |---|---|
-| `look` | store.scan.look, reconcile.plan.decide, and the letting go of a claim in reconcile.loop.Passes._decide |
+| `look` | store.scan.look, reconcile.plan.decide, and the letting go of a claim in reconcile.loop.Loop._decide |
 | `Fetch`, `Publish`, `Confirm`, `Discard`, `Forget` | the methods of reconcile.apply.Applier with these names |
 | `Condemn`, `Renew`, `Dismiss` | reconcile.repair, store.marker_removal.remove_marker; between: `renewing` |
 | `Verify` | verify.inspection.Inspection.ask: see `inspecting` |
@@ -96,7 +96,7 @@ class Keeping:
         world, r = self.world, self.world.reconciler
         place = there(world)
         if r.held and not (world.delete or (place is not None and not place.ready)):
-            r = r._replace(claim=NOWHERE, held=False)  # Passes._decide lets go
+            r = r._replace(claim=NOWHERE, held=False)  # Loop._decide lets go
         partial = Partial.NONE if not world.partial else Partial.READY if world.whole else Partial.BEGUN
         decided = _decide(
             world.want,

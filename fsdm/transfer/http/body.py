@@ -40,7 +40,7 @@ SMALL_BYTES: Final = 1 << 20  # below this a pipe is not worth its system calls
 _threads = threading.local()  # a pipe and a buffer for each thread
 
 
-class Vessel(Protocol):
+class Writer(Protocol):
     """What a body is poured into: an open file, which is told what has been appended."""
 
     fd: int
@@ -59,7 +59,7 @@ def _all(most: int) -> int:
 
 def pour(
     raw: HTTPResponse,
-    sink: Vessel,
+    sink: Writer,
     *,
     at_most: int | None,
     idle_timeout_s: float,
@@ -99,7 +99,7 @@ def _plain_socket(parser: http.client.HTTPResponse) -> socket.socket | None:
 def _readinto(
     raw: HTTPResponse,
     parser: http.client.HTTPResponse,
-    sink: Vessel,
+    sink: Writer,
     length: int | None,
     at_most: int | None,
     check: Callable[[], None],
@@ -139,7 +139,7 @@ def _splice(
     raw: HTTPResponse,
     parser: http.client.HTTPResponse,
     sock: socket.socket,
-    sink: Vessel,
+    sink: Writer,
     length: int,
     idle_timeout_s: float,
     check: Callable[[], None],
@@ -179,7 +179,7 @@ def _splice(
     parser.length = 0
 
 
-def _move(raw: HTTPResponse, sock: int, sink: Vessel, limit: int) -> int:
+def _move(raw: HTTPResponse, sock: int, sink: Writer, limit: int) -> int:
     """Move what the socket has, up to `limit` bytes, into the file; how many, 0 at the end of the connection."""
     reading, writing = _pipe()
     with _connection_errors(raw):
@@ -192,7 +192,7 @@ def _move(raw: HTTPResponse, sock: int, sink: Vessel, limit: int) -> int:
     return count
 
 
-def _empty(pipe: int, sink: Vessel, count: int) -> None:
+def _empty(pipe: int, sink: Writer, count: int) -> None:
     """Move `count` bytes from the pipe to the file."""
     left = count
     try:

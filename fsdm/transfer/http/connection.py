@@ -1,4 +1,4 @@
-"""Connections that a `Stop` can cut at any moment, and the pools that keep them.
+"""Connections that a `Cancellation` can cut at any moment, and the pools that keep them.
 
 urllib3 makes them, with the TLS and the proxies that requests asks for. One that has been kept is asked again here,
 with the very bytes that requests had it asked with before, but for the target; and a head that is plain is taken by one
@@ -37,7 +37,7 @@ from fsdm.transfer.http.lookup import look_up
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from fsdm.concurrency.cancellation import Stop
+    from fsdm.concurrency.cancellation import Cancellation
     from fsdm.model.source_policy import Policy
 
 # RFC 9112 §4, §5; nothing that http.client and urllib3 do not read in the same way, and nothing that backtracks
@@ -48,7 +48,7 @@ _PLAIN_HEAD: Final = re.compile(
 _LENGTH: Final = re.compile(r"[0-9]{1,19}")
 HEAD_S: Final = 60.0  # a head, or the end of a chunked body, that takes longer does not end: silence alone is not all
 
-_current_stop: ContextVar[Stop | None] = ContextVar("_current_stop", default=None)
+_current_stop: ContextVar[Cancellation | None] = ContextVar("_current_stop", default=None)
 _current_policy: ContextVar[Policy | None] = ContextVar("_current_policy", default=None)
 
 
@@ -67,7 +67,7 @@ class StaleError(http.client.RemoteDisconnected):
 
 
 @contextmanager
-def cut_by(stop: Stop) -> Iterator[None]:
+def cut_by(stop: Cancellation) -> Iterator[None]:
     """What this thread does over any connection meanwhile, `stop` cuts."""
     token = _current_stop.set(stop)
     try:
@@ -147,7 +147,7 @@ class _Answer(http.client.HTTPResponse):
 
 
 class Guarded(HTTPConnection):
-    """A connection that a `Stop` can cut at any moment, also while it connects or waits for the head of an answer."""
+    """A connection that a `Cancellation` can cut at any moment, also while it connects or waits for a head."""
 
     response_class = _Answer
     asked = b""  # the head of the last request
@@ -234,7 +234,7 @@ class Guarded(HTTPConnection):
 
 
 def _connect(sock: socket.socket, address: Any, timeout_s: float | None) -> None:
-    """connect(2) that a `Stop` can cut: it is guarded once it is under way, for before that there is nothing to cut."""
+    """connect(2) that a `Cancellation` can cut, once it is under way."""
     sock.setblocking(False)
     code = sock.connect_ex(address)
     _guard(sock)

@@ -10,12 +10,12 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fsdm.concurrency.cancellation import Stop
+    from fsdm.concurrency.cancellation import Cancellation
 
 Addresses = list[tuple[Any, Any, int, str, Any]]  # family, kind, protocol, name, address: see socket.getaddrinfo
 
 
-def look_up(host: str, port: int, stop: Stop | None, timeout_s: float | None) -> Addresses:
+def look_up(host: str, port: int, stop: Cancellation | None, timeout_s: float | None) -> Addresses:
     """The addresses of a host, for TCP.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The HTTP layer: requests' sessions, one a thread, whose connections a `Stop` can cut at any moment.
+"""The HTTP layer: requests' sessions, one a thread, whose connections a `Cancellation` can cut at any moment.
 
 requests' whole way to an answer costs more than a small file's bytes. So the first file of an origin goes that way, and
 what it has found out (proxies, verification, credentials, the head of the request) serves the others for some seconds:
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from urllib3 import HTTPResponse
 
-    from fsdm.concurrency.cancellation import Stop
+    from fsdm.concurrency.cancellation import Cancellation
     from fsdm.model.errors import Cause
 
 ENVIRONMENT_S: Final = 10.0
@@ -123,7 +123,7 @@ class Sessions:
         self._threads = threading.local()
 
     @contextmanager
-    def get(self, url: str, headers: Mapping[str, str], stop: Stop) -> Iterator[HTTPResponse]:
+    def get(self, url: str, headers: Mapping[str, str], stop: Cancellation) -> Iterator[HTTPResponse]:
         """The answer to a GET, its body unread. Left with a body that was taken whole, the connection is kept.
 
         Raises:
@@ -139,7 +139,7 @@ class Sessions:
                 raw.close()
                 raw.release_conn()
 
-    def _send(self, url: str, headers: Mapping[str, str], stop: Stop) -> HTTPResponse:
+    def _send(self, url: str, headers: Mapping[str, str], stop: Cancellation) -> HTTPResponse:
         """`Session.get`, but what is alike for all files of one origin is prepared once."""
         session = self._session()
         origin = self._origin(session, url)
@@ -163,7 +163,7 @@ class Sessions:
         return raw
 
     def _through(
-        self, session: Session, request: requests.PreparedRequest, origin: _Origin, stop: Stop
+        self, session: Session, request: requests.PreparedRequest, origin: _Origin, stop: Cancellation
     ) -> requests.Response:
         """By requests; once more where it met a kept connection that its server had ended (RFC 9112 §9.3.1)."""
         try:
@@ -222,7 +222,7 @@ class _Origin:
 
 
 @contextmanager
-def _http_errors(url: str, stop: Stop, timeout: tuple[float, float]) -> Iterator[None]:
+def _http_errors(url: str, stop: Cancellation, timeout: tuple[float, float]) -> Iterator[None]:
     """requests' and urllib3's errors as ours, without the secrets that a URL may carry."""
     try:
         yield

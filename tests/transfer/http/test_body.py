@@ -19,7 +19,7 @@ import pytest
 import urllib3
 from urllib3.exceptions import HTTPError, IncompleteRead, ProtocolError, ReadTimeoutError
 
-from fsdm.concurrency.cancellation import Stop
+from fsdm.concurrency.cancellation import Cancellation
 from fsdm.model.documents import FileSource
 from fsdm.model.errors import StoppedError, TransferError
 from fsdm.store.filesystem import FileSystem
@@ -560,7 +560,7 @@ def test_a_stop_ends_a_body_that_waits_for_a_byte(
 ) -> None:
     if road.certificate is not None:
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", f"{road.certificate}.crt")
-    stop, path = Stop(), tmp_path / "file"
+    stop, path = Cancellation(), tmp_path / "file"
     with road.origin() as origin:
         answer = origin.put("/", POOL, framing=road.framing, stall_at=at, closing=closing)
         fetch = HttpFetcher().fetch
@@ -714,7 +714,7 @@ def test_threads_have_pipes_and_buffers_of_their_own_which_end_with_them(road: R
 
 
 def fetch(origin: Origin, path: Path) -> FileEntry:
-    return HttpFetcher().fetch(FileSource(url=f"{origin.url}/"), Part(str(path)), FileSystem(), Stop())
+    return HttpFetcher().fetch(FileSource(url=f"{origin.url}/"), Part(str(path)), FileSystem(), Cancellation())
 
 
 def test_a_file_comes_over_tls_from_whom_the_environment_trusts(

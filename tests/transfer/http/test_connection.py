@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from urllib3.exceptions import ProtocolError, ReadTimeoutError
 
-from fsdm.concurrency.cancellation import Stop
+from fsdm.concurrency.cancellation import Cancellation
 from fsdm.model.documents import FileSource
 from fsdm.model.errors import HostError, StoppedError
 from fsdm.store.filesystem import FileSystem
@@ -50,7 +50,7 @@ def test_an_answer_that_urllib3_refuses_does_not_stay_open(
         host.default = b"HTTP/1.1 200 OK\r\n" + more + b"Content-Length: 4, 5\r\n\r\nbody"
         part = Part(str(tmp_path / "file"))
         with pytest.raises(HostError, match="InvalidHeader"):
-            HttpFetcher().fetch(FileSource(url=f"{host.url}/"), part, FileSystem(), Stop())
+            HttpFetcher().fetch(FileSource(url=f"{host.url}/"), part, FileSystem(), Cancellation())
         assert [answer.isclosed() for answer in made] == [True]
 
 
@@ -175,7 +175,7 @@ def test_what_goes_on_for_ever_around_a_body_is_an_error(
 ) -> None:
     monkeypatch.setattr("fsdm.transfer.http.connection.HEAD_S", 0.1)
     with Endless(first, more) as url, pytest.raises(HostError, match="the head of the answer does not end"):
-        HttpFetcher().fetch(FileSource(url=url), Part(str(tmp_path / "f")), FileSystem(), Stop())
+        HttpFetcher().fetch(FileSource(url=url), Part(str(tmp_path / "f")), FileSystem(), Cancellation())
 
 
 # -------------------------------------------------------------------------------------------------- a kept connection
@@ -274,7 +274,7 @@ def test_silence_is_an_error_of_its_own() -> None:
 
 
 def test_a_stop_cuts_a_kept_connection_that_waits_for_an_answer() -> None:
-    stop = Stop()
+    stop = Cancellation()
 
     def wait() -> None:
         with cut_by(stop):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fsdm.concurrency.cancellation import Stop
+from fsdm.concurrency.cancellation import Cancellation
 from fsdm.model.errors import StoppedError
 from fsdm.transfer.http.lookup import look_up
 from tests.support.servers import InThread
@@ -44,8 +44,8 @@ def resolver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Resolver]:
     eventually(lambda: not any(thread.name == "fsdm-lookup" for thread in threading.enumerate()), "it has ended")
 
 
-@pytest.mark.parametrize("stop", [Stop(), None])
-def test_a_name_and_an_address_are_looked_up(stop: Stop | None) -> None:
+@pytest.mark.parametrize("stop", [Cancellation(), None])
+def test_a_name_and_an_address_are_looked_up(stop: Cancellation | None) -> None:
     for host in ("localhost", "127.0.0.1"):
         assert "127.0.0.1" in {found[4][0] for found in look_up(host, 80, stop, PATIENCE_S)}
 
@@ -53,7 +53,7 @@ def test_a_name_and_an_address_are_looked_up(stop: Stop | None) -> None:
 def test_an_address_takes_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threading, "Thread", lambda *_, **__: pytest.fail("it does"))
     for host in ("127.0.0.1", "::1"):
-        assert look_up(host, 80, Stop(), PATIENCE_S)
+        assert look_up(host, 80, Cancellation(), PATIENCE_S)
 
 
 @pytest.mark.parametrize("host", ["no.such.name.invalid", "a" * 64 + ".example"])
@@ -63,11 +63,11 @@ def test_a_name_that_is_none_is_an_error(host: str, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     with pytest.raises((OSError, UnicodeError)):
-        look_up(host, 80, Stop(), PATIENCE_S)
+        look_up(host, 80, Cancellation(), PATIENCE_S)
 
 
 def test_a_stop_does_not_wait_for_the_resolver(resolver: Resolver) -> None:
-    stop = Stop()
+    stop = Cancellation()
     waiting = InThread(lambda: look_up("silent.example", 80, stop, 10 * PATIENCE_S))
     assert resolver.asked.wait(PATIENCE_S)
     stop.set()
@@ -76,11 +76,11 @@ def test_a_stop_does_not_wait_for_the_resolver(resolver: Resolver) -> None:
 
 def test_a_resolver_that_does_not_answer_is_given_up(resolver: Resolver) -> None:
     with pytest.raises(TimeoutError, match=r"silent\.example within 0\.05 s"):
-        look_up("silent.example", 80, Stop(), 0.05)
+        look_up("silent.example", 80, Cancellation(), 0.05)
 
 
 def test_an_answer_that_comes_late_is_taken_while_somebody_waits(resolver: Resolver) -> None:
-    waiting = InThread(lambda: look_up("silent.example", 80, Stop(), PATIENCE_S))
+    waiting = InThread(lambda: look_up("silent.example", 80, Cancellation(), PATIENCE_S))
     assert resolver.asked.wait(PATIENCE_S)
     resolver.gate.set()
     found: Any = waiting.join()

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from requests.adapters import DEFAULT_POOLSIZE
 from urllib3.util import parse_url
 
-from fsdm.concurrency.cancellation import Stop
+from fsdm.concurrency.cancellation import Cancellation
 from fsdm.model.errors import HostError, TransferError
 from fsdm.transfer.http import session
 from fsdm.transfer.http.connection import Guarded
@@ -43,7 +43,7 @@ def sessions() -> Sessions:
 
 
 def get(sessions: Sessions, url: str, headers: dict[str, str] | None = None) -> tuple[int, bytes]:
-    with sessions.get(url, headers or {}, Stop()) as answer:
+    with sessions.get(url, headers or {}, Cancellation()) as answer:
         return answer.status, answer.read()
 
 
@@ -195,7 +195,7 @@ def test_a_body_that_was_not_taken_whole_leaves_no_connection(host: Host, sessio
     host.answers["/half"] = reply(b"not the next one's head")
     with kept_asked() as kept:
         get(sessions, f"{host.url}/a")
-        with sessions.get(f"{host.url}/half", {}, Stop()) as answer:
+        with sessions.get(f"{host.url}/half", {}, Cancellation()) as answer:
             assert answer.read(3) == b"not"
         assert get(sessions, f"{host.url}/c") == (200, b"body")
         assert kept == ["/half"]
@@ -326,7 +326,7 @@ def test_a_connection_that_is_reset_before_its_handshake_is_closed_at_once(monke
     sessions = Sessions(connect_timeout_s=5, idle_timeout_s=5)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"https://127.0.0.1:{listener.getsockname()[1]}/x"
-        with pytest.raises(HostError) as caught, sessions.get(url, {}, Stop()):
+        with pytest.raises(HostError) as caught, sessions.get(url, {}, Cancellation()):
             pass
         assert len(reset) == 1
         assert not reset & descriptors().keys(), "though the error, which knows all of it, still lives"

@@ -8,7 +8,7 @@ from typing import Final
 MANY_RINGS: Final = 1000  # beyond so many ids a scan is cheaper than looks
 
 
-class Doorbell:
+class Wakeup:
     """What rang since the last answer: ids to look at, or everything."""
 
     def __init__(self) -> None:
@@ -17,7 +17,7 @@ class Doorbell:
         self._ids: set[str] = set()
         self._all = False
 
-    def ring(self, chunk_id: str | None) -> None:
+    def notify(self, chunk_id: str | None) -> None:
         """Look at this id again, or at everything."""
         with self._mutex:
             if chunk_id is None:
