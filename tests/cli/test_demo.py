@@ -17,19 +17,17 @@ import pytest
 
 from fsdm import InvalidInputError
 from fsdm.cli import main as cli
-from fsdm.cli.demo import demo
-from fsdm.cli.demo.cast import Cast
 from fsdm.cli.demo.check import end_state_faults
 from fsdm.cli.demo.source import Source, content, sha256_of
+from fsdm.cli.demo.story import demo, kept
 from fsdm.client import Client
+from fsdm.transfer.sink import digest_of
 from tests.support.chunks import chunk_dir
 from tests.support.processes import begun
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-    from fsdm import DataChunk
 
 SCALE = 0.001
 PATIENCE_S = 120
@@ -95,13 +93,13 @@ def flip_a_byte(file: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def cast() -> Iterator[Cast]:
+def source() -> Iterator[Source]:
     with Source(SCALE) as source:
-        yield Cast(source)
+        yield source
 
 
 @pytest.fixture(scope="module")
-def played(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A data directory as the demo has left it, and what it said."""
     data_dir, out = tmp_path_factory.mktemp("demo") / "data", io.StringIO()
     assert demo(data_dir, scale=SCALE, out=out), out.getvalue()
@@ -119,8 +117,8 @@ def test_it_shows_what_happens_as_it_happens_and_ends_with_success(tmp_path: Pat
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_script_tells_its_scenes_in_this_order(played: tuple[Path, str]) -> None:
-    scenes = [line.split("── ")[1] for line in played[1].splitlines() if "── " in line]
+def test_the_script_tells_its_scenes_in_this_order(told: tuple[Path, str]) -> None:
+    scenes = [line.split("── ")[1] for line in told[1].splitlines() if "── " in line]
     cues = iter(
         [
             "wanted",
@@ -155,11 +153,11 @@ def test_every_line_of_its_json_form_is_an_event_and_the_last_one_the_summary(tm
     assert summary["checks"] > 0
 
 
-def test_a_directory_that_it_is_given_is_kept_and_can_be_used(played: tuple[Path, str], cast: Cast) -> None:
-    data_dir, said = played
+def test_a_directory_that_it_is_given_is_kept_and_can_be_used(told: tuple[Path, str], source: Source) -> None:
+    data_dir, said = told
     assert str(data_dir) in said.splitlines()[-1]
     with Client(data_dir) as client:
-        assert set(client.list_chunks()) == {chunk.id for chunk in cast.kept}
+        assert set(client.list_chunks()) == {chunk.id for chunk in kept(source)}
         assert client.status().reconciler is None
 
 
@@ -185,66 +183,85 @@ def test_the_bytes_of_the_source_follow_from_the_path_alone() -> None:
 
 
 def test_a_file_that_is_not_its_sources_makes_it_fail(
-    tmp_path: Path, cast: Cast, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, source: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data_dir, chunk = tmp_path / "data", cast.binance[0]
+    data_dir, chunk = tmp_path / "data", source.chunks["binance"][0]
     file = chunk_dir(data_dir, chunk) / "data" / "logs.parquet"
     out = Meddler("── the end state", lambda _: flip_a_byte(file))
     monkeypatch.setattr(sys, "stdout", out)
     assert cli.main(["demo", "-d", str(data_dir), "--scale", str(SCALE)]) != 0
     last = out.getvalue().splitlines()[-1]
-    assert last.startswith(f"❌ WRONG: {file} has not the bytes of its source")
+    assert last.startswith(f"❌ WRONG: {file} is not what READY says")
 
 
-def _copy(chunk: DataChunk, data_dir: Path) -> Path:
-    return chunk_dir(data_dir, chunk)
+def _directory(root: Path, source: Source, dataset: str, number: int) -> Path:
+    return chunk_dir(root, source.chunks[dataset][number])
 
 
-FAULTS: dict[str, tuple[Callable[[Path, Cast], object], str]] = {
+def _change_with_ready(chunk: Path) -> None:
+    """Damage that READY shares: only the source tells."""
+    file, ready = chunk / "data/logs.parquet", chunk / "READY"
+    flip_a_byte(file)
+    document = json.loads(ready.read_text())
+    document["files"][file.name] |= {"blake3": digest_of(str(file), "blake3"), "sha256": digest_of(str(file), "sha256")}
+    ready.write_text(json.dumps(document))
+
+
+FAULTS: dict[str, tuple[Callable[[Path, Source], object], str]] = {
     "another byte": (
-        lambda root, cast: flip_a_byte(_copy(cast.ethereum[3], root) / "data/traces.parquet"),
-        "traces.parquet has not the bytes of its source",
+        lambda root, source: flip_a_byte(_directory(root, source, "ethereum", 3) / "data/traces.parquet"),
+        "traces.parquet is not what READY says",
+    ),
+    "another byte, in READY as well": (
+        lambda root, source: _change_with_ready(_directory(root, source, "ethereum", 3)),
+        "is not what is wanted",
     ),
     "a file too few": (
-        lambda root, cast: (_copy(cast.ethereum[3], root) / "data/logs.parquet").unlink(),
-        "has the files",
+        lambda root, source: (_directory(root, source, "ethereum", 3) / "data/logs.parquet").unlink(),
+        "with the files",
+    ),
+    "a file too many": (
+        lambda root, source: (_directory(root, source, "ethereum", 3) / "more").touch(),
+        "with the files",
     ),
     "a chunk too few": (
-        lambda root, cast: shutil.rmtree(_copy(cast.hyperliquid[1], root)),
+        lambda root, source: shutil.rmtree(_directory(root, source, "hyperliquid", 1)),
         "is wanted, and not available",
     ),
     "a chunk too many": (
-        lambda root, cast: shutil.copytree(
-            _copy(cast.hyperliquid[1], root), _copy(cast.hyperliquid[0], root), copy_function=shutil.copy
+        lambda root, source: shutil.copytree(
+            _directory(root, source, "hyperliquid", 1),
+            _directory(root, source, "hyperliquid", 0),
+            copy_function=shutil.copy,
         ),
         "is available, and was deleted",
     ),
     "READY is gone": (
-        lambda root, cast: (_copy(cast.binance[1], root) / "READY").unlink(),
+        lambda root, source: (_directory(root, source, "binance", 1) / "READY").unlink(),
         "is wanted, and not available",
     ),
-    "a marker": (lambda root, cast: (root / "want" / cast.binance[0].id).touch(), "is left over"),
-    "a partial": (lambda root, cast: (root / "partial" / cast.binance[0].id).mkdir(), "is left over"),
-    "some trash": (lambda root, cast: (root / "trash" / "x").touch(), "is left over"),
-    "a failure": (lambda root, cast: (root / "failed" / cast.binance[0].id).touch(), "is left over"),
+    "a marker": (lambda root, source: (root / "want" / ("a" * 64)).touch(), "is left over"),
+    "a partial": (lambda root, source: (root / "partial" / ("a" * 64)).mkdir(), "is left over"),
+    "some trash": (lambda root, source: (root / "trash" / "x").touch(), "is left over"),
+    "a failure": (lambda root, source: (root / "failed" / ("a" * 64)).touch(), "is left over"),
 }
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_the_check_of_the_end_state_finds(fault: str, played: tuple[Path, str], cast: Cast, tmp_path: Path) -> None:
+def test_the_check_of_the_end_state_finds(fault: str, told: tuple[Path, str], source: Source, tmp_path: Path) -> None:
     data_dir = tmp_path / "data"
-    shutil.copytree(played[0], data_dir)
+    shutil.copytree(told[0], data_dir)
     with Client(data_dir) as client:
-        assert end_state_faults(str(data_dir), client, cast.kept) == []
+        assert list(end_state_faults(client, kept(source))) == []
     meddle, said = FAULTS[fault]
-    meddle(data_dir, cast)
+    meddle(data_dir, source)
     with Client(data_dir) as client:
-        assert said in "\n".join(end_state_faults(str(data_dir), client, cast.kept))
+        assert said in "\n".join(end_state_faults(client, kept(source)))
 
 
-def test_readers_report_what_changes_under_their_hands(tmp_path: Path, cast: Cast) -> None:
+def test_readers_report_what_changes_under_their_hands(tmp_path: Path, source: Source) -> None:
     data_dir = tmp_path / "data"
-    file = chunk_dir(data_dir, cast.ethereum[0]) / "data" / "blocks.parquet"
+    file = chunk_dir(data_dir, source.chunks["ethereum"][0]) / "data" / "blocks.parquet"
     out = Meddler("── deleted again", lambda _: flip_a_byte(file))
     assert not demo(data_dir, scale=SCALE, out=out)
     assert "🚨" in out.getvalue()
@@ -265,7 +282,7 @@ def test_at_its_limit_it_gives_up_and_says_what_it_was_waiting_for(tmp_path: Pat
     assert not demo(tmp_path / "data", scale=SCALE, as_json=True, out=out, limit_s=0.01)
     summary = json.loads(out.getvalue().splitlines()[-1])
     assert not summary["ok"]
-    assert summary["faults"][0] == "in vain it waited for this: the reconciler is ready (the demo's limit is 0.01 s)"
+    assert summary["faults"][0] == "the demo gave up after 0.01 s, waiting until the reconciler is ready"
     assert processes_that_name(tmp_path) == []
 
 

@@ -21,23 +21,22 @@ ENDS: Final = {signal.SIGHUP: EXIT_HUNG_UP, signal.SIGTERM: EXIT_TERMINATED}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What it takes."""
+    """Add the options of the demo."""
     parser.add_argument("--scale", type=float, default=1.0, metavar="X", help="make the files so many times as large")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Play the main job with nothing else running."""
-    from fsdm.cli.demo import demo as play
+    """Tell the demo's story; on a signal to end, clean up first."""
+    from fsdm.cli.demo.story import demo
 
     for number in ENDS:
         if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup(1) has it
             signal.signal(number, _leave)
     data_dir = Path(arguments.data_dir) if arguments.data_dir else None
-    return EXIT_OK if play(data_dir, scale=arguments.scale, as_json=arguments.json) else EXIT_NOT_CONVERGED
+    return EXIT_OK if demo(data_dir, scale=arguments.scale, as_json=arguments.json) else EXIT_NOT_CONVERGED
 
 
 def _leave(number: int, _: object) -> None:
-    """It cleans up on its way out; one more signal, which often follows, does not cut that short."""
-    for one in ENDS:
+    for one in ENDS:  # one more signal, which often follows, must not cut the cleaning up short
         signal.signal(one, signal.SIG_IGN)
     sys.exit(ENDS[signal.Signals(number)])
