@@ -8,7 +8,6 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
-import pytest
 from blake3 import blake3
 
 from fsdm import DataChunk
@@ -101,11 +100,6 @@ def put_chunk(
     with open(f"{path}/READY", "wb") as ready:
         ready.write(manifest.to_json())
     return place
-
-
-@pytest.fixture
-def place(layout: Layout) -> Place:
-    return put_chunk(layout, end=35)
 
 
 def a_want(**kw: object) -> DataChunk:
