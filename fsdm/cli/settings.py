@@ -25,8 +25,7 @@ ASSUMED_BYTES_PER_S: Final = 50e6
 
 def estimate(size_bytes: int, bytes_per_s: float | None) -> str:
     """How long so much takes, in words: a guess where there is no cap, and it says so."""
-    from fsdm.model.clock import lasting
-    from fsdm.model.units import readable
+    from fsdm.model.units import lasting, readable
 
     rate = bytes_per_s or ASSUMED_BYTES_PER_S
     assumed = "" if bytes_per_s else ", which is assumed"

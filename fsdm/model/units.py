@@ -1,28 +1,33 @@
-"""Sizes and numbers as people have them: `900G` on a command line, `950.0 MB` or `1 gap` in a message. Pure."""
+"""Sizes, counts, durations and times as people write and read them. Pure: `now` is an argument."""
 
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from typing import Final
 
 from fsdm.model.errors import InvalidInputError
 
+NEAR_S: Final = 600.0  # a time so close to now is shown with its seconds
+
 _UNITS: Final = {unit: 1000**power for power, unit in enumerate(("", "K", "M", "G", "T"))} | {
     f"{unit}i": 1024**power for power, unit in enumerate(("K", "M", "G", "T"), 1)
 }
-_SIZE: Final = re.compile(r"([0-9]{1,20}(?:\.[0-9]{1,20})?)([KMGT]i?)?B?\Z")
+_SIZE: Final = re.compile(r"([0-9]{1,20})(\.[0-9]{1,20})?([KMGT]i?)?B?\Z")
 
 
 def parse_size(text: str) -> int:
-    """The bytes that `900G`, `1.5Ti` or `4096` means: K M G T are powers of 1000, Ki Mi Gi Ti of 1024.
+    """Return the bytes that `900G`, `1.5Ti` or `4096` means: K M G T are powers of 1000, Ki Mi Gi Ti of 1024.
 
     Raises:
-        InvalidInputError: it is no size, or less than one byte.
+        InvalidInputError: the text is no size, or is less than one byte.
     """
     found = _SIZE.match(text)
-    size_bytes = int(float(found[1]) * _UNITS[found[2] or ""]) if found is not None and "." in found[1] else 0
-    if found is not None and "." not in found[1]:
-        size_bytes = int(found[1]) * _UNITS[found[2] or ""]  # exact, also beyond 2^53
+    size_bytes = 0
+    if found is not None:
+        unit = _UNITS[found[3] or ""]
+        # an int stays exact beyond 2^53
+        size_bytes = int(float(found[1] + found[2]) * unit) if found[2] else int(found[1]) * unit
     if size_bytes < 1:
         raise InvalidInputError(
             f"{text!r} is no size", hint="a number above zero and K, M, G, T, Ki, Mi, Gi or Ti: 900G"
@@ -31,7 +36,7 @@ def parse_size(text: str) -> int:
 
 
 def readable(size_bytes: int) -> str:
-    """A size as people read it, in powers of 1000."""
+    """Format a size in powers of 1000: `950.0 MB`."""
     if size_bytes < 100_000:
         return f"{size_bytes} bytes"
     if size_bytes < 10**6:
@@ -43,5 +48,35 @@ def readable(size_bytes: int) -> str:
 
 
 def count(number: int, noun: str) -> str:
-    """`1 gap`, `1,200 gaps`."""
+    """Format a number of things: `1 gap`, `1,200 gaps`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def lasting(seconds: float) -> str:
+    """Format a duration in one or two units: `12 s`, `7 min`, `3 h 20 min`, `4 days`."""
+    seconds = max(seconds, 0.0)
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 100:
+        return f"{minutes} min"
+    if minutes < 48 * 60:
+        return f"{minutes // 60} h {minutes % 60} min" if minutes % 60 else f"{minutes // 60} h"
+    return f"{round(minutes / 1440)} days"
+
+
+def moment(at: float, now: float) -> str:
+    """Format a time in the local zone: `10:02`; with seconds where it is near, with its date on another day."""
+    try:
+        then, today = datetime.fromtimestamp(at).astimezone(), datetime.fromtimestamp(now).astimezone()
+    except (OverflowError, ValueError, OSError):  # a document may say anything
+        return "at an impossible time"
+    form = "%H:%M:%S" if abs(at - now) < NEAR_S else "%H:%M"
+    return then.strftime(form if then.date() == today.date() else f"%Y-%m-%d {form}")
+
+
+def ago(at: float, now: float) -> str:
+    """Format a time and its distance from now: `10:02 (3 min ago)`, `10:17 (in 12 min)`."""
+    if at > now:
+        return f"{moment(at, now)} (in {lasting(at - now)})"
+    return f"{moment(at, now)} ({lasting(now - at)} ago)"

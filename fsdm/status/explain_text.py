@@ -10,9 +10,8 @@ import shlex
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from fsdm.model.clock import ago, lasting, moment
 from fsdm.model.state import ChunkState, Marker, Partial
-from fsdm.model.units import readable
+from fsdm.model.units import ago, lasting, moment, readable
 
 if TYPE_CHECKING:
     from fsdm.model.documents import Failure

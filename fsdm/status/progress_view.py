@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from rich.text import Text
 
-from fsdm.model.clock import ago, lasting, moment
-from fsdm.model.units import readable
+from fsdm.model.units import ago, lasting, moment, readable
 from fsdm.status.progress import Progress, Survey, allot
 from fsdm.status.terminal import plain, takes_utf8
 
