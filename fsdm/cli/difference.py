@@ -10,7 +10,6 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from fsdm.model.documents import may_satisfy
 from fsdm.model.errors import DataDirectoryError, InvalidInputError, StaleMarkerError
 from fsdm.model.layout import READY, WANT_MAX_BYTES, is_id
 from fsdm.reconcile.delete_brake import place_deletes
@@ -81,7 +80,7 @@ class Comparison:
 
     def _add(self, found: Difference, chunk: DataChunk) -> None:
         manifests = self._manifests(chunk.id)
-        is_here = any(may_satisfy(manifest, chunk) for manifest in manifests)
+        is_here = any(manifest.satisfies(chunk, sha256_may_follow=True) for manifest in manifests)
         is_sure = any(manifest.satisfies(chunk) for manifest in manifests)
         if chunk.id not in self._deleted and (self._is_wanted_so(chunk) if chunk.id in self._wanted else is_sure):
             found.unchanged += 1

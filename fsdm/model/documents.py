@@ -1,8 +1,8 @@
-"""What is on disk, as documents: a want, a manifest (`READY`), a failure.
+"""The documents on disk: a want, a manifest (`READY`), a failure, the record of a partial.
 
-pydantic stands here, at the border, and nowhere inside. Strict about what it knows, tolerant of the future: keys that
-it does not know are kept (a want's go on into its manifest) and ignored. A document that cannot be taken raises
-`InvalidInputError` that names the field.
+pydantic stands here, at the border, and nowhere inside. Strict about the keys of the protocol, tolerant of the future:
+other keys are kept (a want's go on into its manifest) and ignored. A document that cannot be taken raises
+`InvalidInputError`, which names the field.
 """
 
 from __future__ import annotations
@@ -79,9 +79,7 @@ def _url(value: object) -> str:
     parts = urlsplit(value)  # raises ValueError itself on malformed brackets
     if parts.scheme not in SCHEMES:
         raise ValueError(f"must begin with {' or '.join(s + '://' for s in SCHEMES)}")
-    if (
-        not _has_host(parts.netloc) or " " in value or not value.isprintable()
-    ):  # of what is printable, only " " is a space
+    if not _has_host(parts.netloc) or " " in value or not value.isprintable():  # the only space that is printable
         raise ValueError("must have a host, and no spaces or control characters")
     return value
 
@@ -118,16 +116,16 @@ Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]  # of 32 bytes: sha256
 
 
 class _Document(BaseModel):
-    """A frozen document that keeps what it does not know and names its errors."""
+    """A frozen document that keeps unknown keys and names the field of an error."""
 
     model_config = ConfigDict(frozen=True, extra="allow", ser_json_inf_nan="null")
 
     @classmethod
     def parse(cls, text: bytes | str) -> Self:
-        """The document in a JSON text.
+        """Parse a JSON text.
 
         Raises:
-            InvalidInputError: naming the field that cannot be taken, or the place where it stops being JSON.
+            InvalidInputError: names the field that cannot be taken, or the place where it stops being JSON.
         """
         try:
             return cls.model_validate_json(text)
@@ -135,10 +133,10 @@ class _Document(BaseModel):
             raise _invalid(e) from None
 
     def to_json(self) -> bytes:
-        """The document as UTF-8 JSON, one line, with a newline at its end.
+        """Return the document as one line of UTF-8 JSON, with its newline.
 
         Raises:
-            InvalidInputError: a key that is kept has a value that JSON cannot say.
+            InvalidInputError: an unknown key has a value that JSON cannot express.
         """
         try:
             return self.model_dump_json().encode() + b"\n"
@@ -146,7 +144,7 @@ class _Document(BaseModel):
             raise InvalidInputError(f"cannot be written as JSON: {e}") from None
 
     @model_serializer(mode="wrap")
-    def _without_what_is_not_given(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _drop_absent(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         document: dict[str, Any] = handler(self)
         ours = type(self).model_fields
         return {key: value for key, value in document.items() if value is not None or key not in ours}
@@ -163,12 +161,12 @@ def _invalid(error: ValidationError) -> InvalidInputError:
 
 
 def in_its_line(error: InvalidInputError) -> str:
-    """What is wrong with a document that is one line of many: the number of that line is said before."""
+    """Return an error's text without the line number, for a document that is one line of many."""
     return re.sub(r" at line 1 (column [0-9]+)$", r" at \1", str(error))
 
 
 class FileSource(_Document):
-    """Where a file comes from, in the order in which it is tried, and what is known of it beforehand."""
+    """The URLs of a file, in the order in which they are tried, and its size and digests where they are known."""
 
     url: Url
     mirrors: Annotated[tuple[Url, ...], Field(max_length=MIRRORS_MAX)] | None = None
@@ -178,17 +176,15 @@ class FileSource(_Document):
 
     @property
     def urls(self) -> tuple[str, ...]:
-        """The URL and its mirrors."""
         return (self.url, *(self.mirrors or ()))
 
     @property
     def has_digest(self) -> bool:
-        """Whether the want says which bytes these are."""
         return self.sha256 is not None or self.blake3 is not None
 
 
 class FileEntry(_Document):
-    """A file that is here: its size in bytes, its BLAKE3, sha256 where the want gave it, and the ETag of its answer."""
+    """A file in READY: its size in bytes, its digests, and the ETag of its answer."""
 
     size: Size
     blake3: Digest
@@ -217,19 +213,18 @@ class _Chunk(_Document):
 
     @property
     def place(self) -> Place:
-        """Where in `chunks/` this chunk stands."""
         return Place.of(self.dataset_id, self.block_range, self.id)
 
 
 class DataChunk(_Chunk):
-    """A chunk that is wanted: the document in `want/ID`.
+    """A wanted chunk: the document in `want/ID`.
 
     `id` and `dataset_id` are 64 lower-case hex digits (32 bytes are taken too); `block_range` is a `range` of step 1, a
     pair, or `{"start", "end"}`, half-open, in u64; `files` maps file names to URLs, to lists of URLs (mirrors), or to
     `{"url", "mirrors", "size", "sha256", "blake3"}`.
 
     Raises:
-        InvalidInputError: naming the field.
+        InvalidInputError: names the field.
     """
 
     files: dict[str, Annotated[FileSource, BeforeValidator(_source)]]
@@ -259,7 +254,7 @@ class DataChunk(_Chunk):
 
     @classmethod
     def parse_want(cls, text: bytes, name: str) -> DataChunk:
-        """The want in the marker called `name`; `id` may be left out, and must agree where it is there."""
+        """Parse the want in the marker called `name`; its `id` may be left out, and must agree where it is given."""
         chunk = _Want.parse(text)
         if chunk.id not in {None, name}:
             raise InvalidInputError(f"is {chunk.id}, but the marker is called {name}", field="id")
@@ -267,7 +262,7 @@ class DataChunk(_Chunk):
 
     @classmethod
     def want_schema(cls) -> dict[str, Any]:
-        """The JSON Schema of a want, in which `id` may be left out."""
+        """Return the JSON Schema of a want, in which `id` may be left out."""
         schema = cls.model_json_schema()
         schema["required"].remove("id")
         return schema
@@ -278,7 +273,7 @@ class _Want(DataChunk):
 
 
 class Manifest(_Chunk):
-    """The document in `READY`: what is here. Every file in `data/` matches it."""
+    """The document in `READY`: every file in `data/` matches it."""
 
     format: Literal[1] = 1
     files: dict[str, FileEntry]
@@ -287,19 +282,20 @@ class Manifest(_Chunk):
 
     @classmethod
     def of(cls, chunk: DataChunk, files: dict[str, FileEntry]) -> Manifest:
-        """The manifest of a chunk that has been fetched; what the want said beyond the protocol is kept in it."""
+        """Make the manifest of a fetched chunk; the want's unknown keys are kept in it."""
         own = {"format": 1, "id": chunk.id, "dataset_id": chunk.dataset_id, "block_range": chunk.block_range}
         return cls(**{**(chunk.model_extra or {}), **own, "files": files})
 
-    def satisfies(self, chunk: DataChunk) -> bool:
-        """Whether what is here is what is wanted: the same place and names, and no size or digest that disagrees.
+    def satisfies(self, chunk: DataChunk, *, sha256_may_follow: bool = False) -> bool:
+        """Return whether these are the wanted files: the same place and names, and no other size or digest.
 
-        URLs do not count: a signed URL differs each time it is written.
+        URLs do not count: a signed URL differs each time it is written. `sha256_may_follow`: a sha256 that READY does
+        not have yet, and that is still to be computed, is taken to agree.
         """
         return (
             self.place == chunk.place
             and self.files.keys() == chunk.files.keys()
-            and all(_agrees(self.files[name], source) for name, source in chunk.files.items())
+            and all(_agrees(self.files[name], source, sha256_may_follow) for name, source in chunk.files.items())
         )
 
     @property
@@ -307,17 +303,17 @@ class Manifest(_Chunk):
         return sum(entry.size for entry in self.files.values())
 
 
-def _agrees(entry: FileEntry, source: FileSource) -> bool:
+def _agrees(entry: FileEntry, source: FileSource, sha256_may_follow: bool) -> bool:
     return (
         source.size in {None, entry.size}
         and source.blake3 in {None, entry.blake3}
-        and source.sha256 in {None, entry.sha256}
+        and (source.sha256 in {None, entry.sha256} or (sha256_may_follow and entry.sha256 is None))
     )
 
 
 @dataclass(frozen=True, slots=True)
 class PartRecord:
-    """What `partial/ID/PARTS` says of one file: the version that it is of, and a BLAKE3 of the first `size` bytes.
+    """One file in `partial/ID/PARTS`: its version, and a BLAKE3 of its first `size` bytes.
 
     `url` is the BLAKE3 of its URL, `total` the size of the whole where the server said it; `complete`: it is all there;
     `holes`: behind `size` there may be holes.
@@ -336,14 +332,14 @@ class PartRecord:
 
 
 class PartsDocument(_Document):
-    """The document in `partial/ID/PARTS`: what an attempt that did not end has left. `boot_id`: since when."""
+    """The document in `partial/ID/PARTS`: what an interrupted attempt has left, and in which boot."""
 
     boot_id: str | None = None
     files: dict[str, PartRecord]
 
 
 class MarkerStamp(_Document):
-    """Which marker a failure speaks of: a marker that has changed since is a new request."""
+    """The identity of the marker that a failure is about: a marker that has changed is a new request."""
 
     ino: int
     mtime_ns: int
@@ -363,19 +359,5 @@ class Failure(_Document):
     last_at: FiniteFloat
     next_attempt_at: FiniteFloat | None = None
     marker: MarkerStamp | None = None
-    needs_bytes: int | None = None  # of kind *room*: what it is expected to take in all, …
-    lacks_bytes: int | None = None  # … and how much less there was when it began to wait
-
-
-__all__ = ["DataChunk", "Failure", "FileEntry", "FileSource", "Manifest", "MarkerStamp"]
-
-
-def may_satisfy(manifest: Manifest, chunk: DataChunk) -> bool:
-    """Whether what is here may be what is wanted: a sha256 that READY does not have yet is still to be computed."""
-    entries = manifest.files
-    unknown = {name for name in chunk.files.keys() & entries.keys() if entries[name].sha256 is None}
-    files = {
-        name: source.model_copy(update={"sha256": None}) if name in unknown else source
-        for name, source in chunk.files.items()
-    }
-    return manifest.satisfies(chunk.model_copy(update={"files": files}))
+    needs_bytes: int | None = None  # of kind *room*: what the chunk is expected to take, …
+    lacks_bytes: int | None = None  # … and how much of that was missing when it began to wait

@@ -1,4 +1,4 @@
-"""Everything that fsdm raises on purpose.
+"""The exceptions that fsdm raises on purpose.
 
     FsdmError
     ├── InvalidInputError (ValueError)       a document, id, range, name or URL that cannot be taken
@@ -7,20 +7,20 @@
     │   ├── UnknownFormatError               … it was made by a version that this one does not know
     │   └── UnsafeFileSystemError            … its file system does not keep flock's promise
     ├── ReconcilerRunsError                  another process holds LOCK
-    ├── NotAvailableError                    there is no such chunk to be held now
-    ├── BrakedError                          it would remove more than a given share of what is here
+    ├── NotAvailableError                    no such chunk can be held now
+    ├── BrakedError                          it would remove more than a given share of the chunks
     ├── WaitTimeoutError (TimeoutError)      it did not converge in the time given
     ├── ForeignProcessError                  a manager or ref was used after a fork, in the child
     ├── ClosedError                          a manager or ref was used after close()
     ├── TransferError                        a file could not be fetched
     │   ├── HostError                        … because of its server, or the way to it
-    │   └── PolicyError                      … because the one who runs the reconciler does not want it
+    │   └── PolicyError                      … because the reconciler's policy refuses its source
     ├── StoppedError                         a transfer or a verification was stopped
-    ├── StaleMarkerError                     a marker is no longer the one that was judged
+    ├── StaleMarkerError                     a marker has changed since it was read
     └── DiskError                            the disk refused
 
-Each class says which exit code the command line ends with, and whether trying the same again can help. What keeps a
-chunk from coming or going has a `Cause` besides: one of few words, to be counted, where the text names hosts and files.
+Each class has the exit code of the command line, and says whether a retry can help. An error that keeps a chunk from
+coming or going also has a `Cause`: one of few words, to be counted, where the text names hosts and files.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ EXIT_TERMINATED = 143
 
 
 class FsdmError(Exception):
-    """The root of the tree; `str()` is a sentence that names what is wrong, `hint` says what to do about it."""
+    """The root of the tree; `str()` says what is wrong, `hint` what to do about it."""
 
     exit_code: ClassVar[int] = EXIT_FAILURE
     transient: ClassVar[bool] = False
@@ -83,7 +83,7 @@ class FsdmError(Exception):
 
 
 class InvalidInputError(FsdmError, ValueError):
-    """A document, id, range, name or URL that cannot be taken; `field` names the part that is wrong."""
+    """A document, id, range, name or URL that cannot be taken; `field` names the wrong part."""
 
     exit_code = EXIT_USAGE
     cause = "want"
@@ -130,13 +130,13 @@ class NotAvailableError(FsdmError):
 
 
 class BrakedError(FsdmError):
-    """What was asked for would remove more than a given share of what is here; nothing was changed."""
+    """The request would remove more than a given share of the chunks; nothing was changed."""
 
     exit_code = EXIT_BRAKED
 
 
 class WaitTimeoutError(FsdmError, TimeoutError):
-    """What was waited for did not come in time."""
+    """The data directory did not converge in the time given."""
 
     exit_code = EXIT_NOT_CONVERGED
     transient = True
@@ -153,8 +153,7 @@ class ClosedError(FsdmError):
 class TransferError(FsdmError):
     """A file could not be fetched.
 
-    `transient` tells whether the same request may succeed later; `retry_after_s` after how many seconds at the soonest,
-    where the server has said so.
+    `transient`: the same request may succeed later, after `retry_after_s` seconds where the server has said so.
     """
 
     def __init__(
@@ -173,7 +172,7 @@ class TransferError(FsdmError):
 
 
 class HostError(TransferError):
-    """The server, or the way to it, failed, whatever file was asked for; `what` says how, without the URL."""
+    """The server, or the way to it, failed for every file; `what` says how, without the URL."""
 
     def __init__(self, message: str, *, what: str, transient: bool = True, cause: Cause = "connection") -> None:
         super().__init__(message, transient=transient, cause=cause)
@@ -181,24 +180,24 @@ class HostError(TransferError):
 
 
 class PolicyError(TransferError):
-    """A URL, an address or a proxy that the policy of the reconciler refuses: asking again changes nothing."""
+    """A URL, an address or a proxy that the reconciler's policy refuses; a retry changes nothing."""
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message, hint=hint, cause="policy")
 
 
 class StoppedError(FsdmError):
-    """A transfer, or a verification, was stopped on purpose: its chunk is deleted or withdrawn, or all ends."""
+    """A transfer or a verification was stopped on purpose: its chunk is deleted or withdrawn, or the process ends."""
 
 
 class StaleMarkerError(FsdmError):
-    """A marker is not the one that was judged: look again."""
+    """A marker has changed since it was read: look again."""
 
     transient = True
 
 
 class DiskError(FsdmError):
-    """The disk refused: full, read-only, failing, or not ours to write; `code` is its errno, where it said one."""
+    """The disk refused: full, read-only, failing, or not ours to write; `code` is its errno, or None."""
 
     transient = True
 
@@ -217,7 +216,7 @@ _OF_THE_DISK: Final[dict[int | None, Cause]] = {
 
 
 def cause_of_status(status: int) -> Cause:
-    """The cause of a failure that an HTTP status tells."""
+    """Return the cause of a failure with this HTTP status."""
     match status:
         case 403:
             return "http_403"

@@ -1,6 +1,6 @@
-"""What happens to chunks, as values: for the log, for `fsdm run`, for the demo, for metrics, for a callback.
+"""Events: the values that logs, `fsdm run`, the demo, the metrics and callbacks are told.
 
-An event is told after what it names has happened. Nothing is ever decided from one. Its fields are only ever added to.
+An event is told after the fact. Nothing is ever decided from one, and fields are only ever added.
 """
 
 from __future__ import annotations
@@ -29,50 +29,34 @@ Kind = Literal[
     "released",
 ]
 
-SYMBOLS: Final[dict[Kind, str]] = {
-    "started": "📡",
-    "file": "💾",
-    "available": "✅",
-    "retiring": "⌛",
-    "deleted": "❌",
-    "failed": "🔥",
-    "stopped": "🛑",
-    "damaged": "🩹",
-    "verified": "🔎",
-    "over": "🚫",
-    "size": "📏",
-    "paused": "🚧",
-    "resumed": "🟢",
-    "braked": "🧱",
-    "released": "🔓",
+_SHOWN: Final[dict[Kind, tuple[str, str]]] = {
+    "started": ("📡", "download starts"),
+    "file": ("💾", "file done"),
+    "available": ("✅", "available"),
+    "retiring": ("⌛", "waiting for refs"),
+    "deleted": ("❌", "deleted"),
+    "failed": ("🔥", "failed"),
+    "stopped": ("🛑", "download stopped"),
+    "damaged": ("🩹", "taken out of service"),
+    "verified": ("🔎", "is what READY says"),
+    "over": ("🚫", "waits for room"),
+    "size": ("📏", "taken"),
+    "paused": ("🚧", "downloads pause"),
+    "resumed": ("🟢", "downloads go on"),
+    "braked": ("🧱", "deletes are held back"),
+    "released": ("🔓", "deletes go on"),
 }
-
-PHRASES: Final[dict[Kind, str]] = {
-    "started": "download starts",
-    "file": "file done",
-    "available": "available",
-    "retiring": "waiting for refs",
-    "deleted": "deleted",
-    "failed": "failed",
-    "stopped": "download stopped",
-    "damaged": "taken out of service",
-    "verified": "is what READY says",
-    "over": "waits for room",
-    "size": "taken",
-    "paused": "downloads pause",
-    "resumed": "downloads go on",
-    "braked": "deletes are held back",
-    "released": "deletes go on",
-}
+SYMBOLS: Final = {kind: symbol for kind, (symbol, _) in _SHOWN.items()}
+PHRASES: Final = {kind: phrase for kind, (_, phrase) in _SHOWN.items()}
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened to one chunk, or to all (`chunk_id` is empty); `text` is what there is to say beyond.
+    """One thing that happened to a chunk, or to all of them (then `chunk_id` is empty); `text` has the details.
 
-    Where it is known: `dataset_id`; `size_bytes` of the chunk, or of the file; `after_s` from the want to *available*,
-    or from the delete to *deleted* (a marker that is touched counts from then on); `fetch_s` that the download
-    took of what is *available*, in its last attempt; `cause`, where something failed.
+    Where it is known: `dataset_id`; `size_bytes` of the chunk, or of the file; `after_s`, the time from the want to
+    *available*, or from the delete to *deleted* (a touched marker counts from then on); `fetch_s`, the time that the
+    last attempt to download an *available* chunk took; `cause` of a failure.
     """
 
     kind: Kind
@@ -90,11 +74,11 @@ class Event:
         return f"{' '.join(words)}{detail}"
 
     def document(self) -> dict[str, Any]:
-        """What `fsdm run --json` prints: kind, id and text always, all else where it is known."""
+        """Return the line of `fsdm run --json`: kind, id and text always, the rest where it is known."""
         return {"kind": self.kind, "chunk_id": self.chunk_id, "text": self.text, **self._known()}
 
     def fields(self) -> dict[str, Any]:
-        """What a log record carries besides its message: the fields that say something."""
+        """Return the fields of a log record: those that are not empty."""
         text = {"text": self.text} if self.text else {}
         return {"event": self.kind, "chunk_id": self.chunk_id, **text, **self._known()}
 

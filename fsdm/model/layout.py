@@ -1,7 +1,6 @@
-"""The id grammar and every name on disk (PROTOCOL.md, "Layout").
+"""The grammar of ids and every name on disk (PROTOCOL.md, "Layout").
 
-Pure: no disk is touched here. Invariant: no name that passes `file_name_fault` leaves the directory it is put in,
-and `parse_chunk_dir(chunk_dir(…))` is the identity.
+Pure. Invariant: no name that passes `file_name_fault` leads out of the directory that it is put in.
 """
 
 from __future__ import annotations
@@ -36,18 +35,26 @@ PAUSE: Final = "PAUSE"
 BRAKE: Final = "BRAKE"
 CONFIG: Final = "config.toml"
 RELEASE: Final = ".release"  # in delete/
+_FILES: Final = {
+    "lock": LOCK,
+    "format_file": FORMAT_FILE,
+    "pause": PAUSE,
+    "brake": BRAKE,
+    "config": CONFIG,
+    "release": f"delete/{RELEASE}",
+}
 
 _ID = re.compile(r"[0-9a-f]{64}\Z")
 _CHUNK_DIR = re.compile(r"([0-9]{20})-([0-9]{20})-([0-9a-f]{64})\Z")
 
 
 def is_id(name: str) -> bool:
-    """Whether `name` is 64 lower-case hex digits."""
+    """Return whether `name` is 64 lower-case hex digits."""
     return _ID.match(name) is not None
 
 
 def as_id(value: object, field: str) -> str:
-    """The id in its one written form: 64 lower-case hex digits; 32 bytes are taken too.
+    """Return an id in its one written form, 64 lower-case hex digits; 32 bytes are taken too.
 
     Raises:
         InvalidInputError: naming `field`.
@@ -63,7 +70,7 @@ def as_id(value: object, field: str) -> str:
 
 
 def file_name_fault(name: str) -> str | None:
-    """Why `name` cannot be a file in a chunk's directory, or None where it can."""
+    """Return why `name` cannot be a file in a chunk's directory, or None."""
     if not name:
         return "is empty"
     if name in {".", ".."}:
@@ -78,19 +85,19 @@ def file_name_fault(name: str) -> str | None:
 
 
 def is_hidden(name: str) -> bool:
-    """Whether an entry of `want/`, `delete/` or `verify/` is to be ignored: a dotfile, or an editor's backup."""
+    """Return whether an entry of a marker directory is ignored: a dotfile, or an editor's backup."""
     return name.startswith(".") or name.endswith("~")
 
 
 class Place(NamedTuple):
-    """Where a chunk stands: `chunks/DATASET/START-END-ID`, with START and END as 20 decimal digits."""
+    """A chunk's directory, `chunks/DATASET/START-END-ID`: START and END have 20 decimal digits."""
 
     dataset_id: str
     name: str
 
     @classmethod
     def of(cls, dataset_id: str, block_range: range, chunk_id: str) -> Place:
-        """The place of the chunk that covers the half-open `block_range`."""
+        """Return the place of a chunk with this half-open range."""
         return cls(dataset_id, f"{block_range.start:020d}-{block_range.stop:020d}-{chunk_id}")
 
     @property
@@ -103,13 +110,17 @@ class Place(NamedTuple):
 
 
 def is_chunk_dir(name: str) -> bool:
-    """Whether `name` is START-END-ID with a range that is not empty and within u64."""
+    """Return whether `name` is START-END-ID, with a range that is not empty and within u64."""
     return _CHUNK_DIR.match(name) is not None and name[:20] < name[21:41] <= f"{U64_MAX:020d}"
 
 
 @dataclass(frozen=True, slots=True, init=False)
 class Layout:
-    """The absolute paths of one data directory, as strings: they stand on the hot paths."""
+    """The absolute paths of one data directory, as strings: they stand on the hot paths.
+
+    Raises:
+        InvalidInputError: `data_dir` is empty.
+    """
 
     root: str
     want: str
@@ -119,43 +130,25 @@ class Layout:
     chunks: str
     failed: str
     trash: str
+    lock: str
+    format_file: str
+    pause: str
+    brake: str
+    config: str
+    release: str
 
     def __init__(self, data_dir: str | os.PathLike[str]) -> None:
         if not data_dir:  # as of a variable that is not set: nobody means the current directory
             raise InvalidInputError("must not be empty", field="data_dir")
         root = os.path.abspath(os.fspath(data_dir))
         object.__setattr__(self, "root", root)
-        for name in self.directories():
-            object.__setattr__(self, name, os.path.join(root, name))
+        for field, name in ({name: name for name in self.directories()} | _FILES).items():
+            object.__setattr__(self, field, os.path.join(root, name))
 
     @staticmethod
     def directories() -> tuple[str, ...]:
-        """The names of the directories that make up the layout."""
+        """Return the names of the directories that make up the layout."""
         return ("want", "delete", "verify", "partial", "chunks", "failed", "trash")
-
-    @property
-    def lock(self) -> str:
-        return os.path.join(self.root, LOCK)
-
-    @property
-    def format_file(self) -> str:
-        return os.path.join(self.root, FORMAT_FILE)
-
-    @property
-    def pause(self) -> str:
-        return os.path.join(self.root, PAUSE)
-
-    @property
-    def brake(self) -> str:
-        return os.path.join(self.root, BRAKE)
-
-    @property
-    def config(self) -> str:
-        return os.path.join(self.root, CONFIG)
-
-    @property
-    def release(self) -> str:
-        return os.path.join(self.delete, RELEASE)
 
     def want_marker(self, chunk_id: str) -> str:
         return f"{self.want}/{chunk_id}"
@@ -176,5 +169,4 @@ class Layout:
         return f"{self.chunks}/{dataset_id}"
 
     def path(self, place: Place) -> str:
-        """The directory of the chunk that stands at `place`."""
         return f"{self.chunks}/{place.dataset_id}/{place.name}"

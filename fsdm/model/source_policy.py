@@ -1,8 +1,8 @@
-"""Where files may come from: schemes, hosts, and addresses. Pure: who is connected to is told, not looked up.
+"""The policy of sources: schemes, hosts and addresses that files may come from. Pure: it resolves no names.
 
-A URL is checked before it is asked, and so is each one that an answer redirects to; an address is checked where it is
-connected to, after the name has been resolved: so a name that leads elsewhere the next time (DNS rebinding), and a host
-in decimal or octal, win nothing. Invariant: what cannot be told to be public is private.
+Each URL, and each redirect, is checked before it is requested; an address is checked after the name was resolved, where
+the connection is made: so DNS rebinding, and hosts in decimal or octal, win nothing. Invariant: an address that is not
+known to be public is private.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _NOT_PUBLIC: Final = (ip_network("192.0.0.0/24"), ip_network("3fff::/20"))  # no
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """`hosts`: the patterns of those that may be asked (none: any). `deny_private`: only public addresses.
+    """The hosts that may be asked (none: any), and whether only public addresses may.
 
     A pattern is a host, or `*.` and a domain, which any host below it matches; a port may follow, else any port does.
 
     Raises:
-        InvalidInputError: a pattern is none.
+        InvalidInputError: a pattern is malformed.
     """
 
     hosts: tuple[str, ...] = ()
@@ -45,7 +45,7 @@ class Policy:
             check_pattern(pattern)
 
     def check_url(self, url: str) -> None:
-        """See that this URL may be asked, as far as it tells.
+        """Check that a URL may be requested, by its scheme, host and port.
 
         Raises:
             PolicyError: it may not.
@@ -59,7 +59,7 @@ class Policy:
             raise _refused(f"{host}:{port} is no host that is allowed (--allow-host)")
 
     def addresses(self, host: str, found: Sequence[str]) -> Sequence[str]:
-        """Those of the addresses of `host`, as getaddrinfo(3) writes them, that may be connected to.
+        """Return the addresses of `host` that may be connected to, as getaddrinfo(3) writes them.
 
         Raises:
             PolicyError: none may.
@@ -70,23 +70,23 @@ class Policy:
         return public
 
     def check_proxy(self, proxy: str) -> None:
-        """See that a proxy may be asked: it connects by itself, and nobody here sees to which address.
+        """Check that a proxy may be used: it connects by itself, to an address that is not seen here.
 
         Raises:
             PolicyError: it may not.
         """
         if self.deny_private:
-            raise _refused(f"by way of the proxy {proxy} nobody can tell that an address is public (--deny-private)")
+            raise _refused(f"the proxy {proxy} hides whether an address is public (--deny-private)")
 
 
 ANY: Final = Policy()
 
 
 def check_pattern(pattern: str) -> str:
-    """The pattern, if it is one; see `Policy`.
+    """Return a pattern of hosts as it is; see `Policy`.
 
     Raises:
-        InvalidInputError: it is none.
+        InvalidInputError: it is malformed.
     """
     found = _PATTERN.match(pattern.lower())
     if found is None or (found[1] and found[2].startswith("[")) or int(found[3] or 1) not in range(1, 1 << 16):
@@ -106,7 +106,7 @@ def _matches(pattern: str, host: str, port: int) -> bool:
 
 
 def _host(host: str) -> str:
-    """A host in one written form: a name that ends in a dot is the name without it."""
+    """Return a host in its one written form: no dot at the end."""
     try:
         return str(ip_address(host))
     except ValueError:
@@ -114,7 +114,7 @@ def _host(host: str) -> str:
 
 
 def is_public(address: str) -> bool:
-    """Whether an address is one of the public network, also where it is an IPv4 address in IPv6's clothes."""
+    """Return whether an address is public, also for an IPv4 address inside an IPv6 one."""
     try:
         ip = _unwrapped(ip_address(address))
     except ValueError:
@@ -126,7 +126,7 @@ def is_public(address: str) -> bool:
 
 
 def _unwrapped(ip: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
-    """The IPv4 address that an IPv6 address leads to: mapped (RFC 4291 §2.5.5.2), by NAT64, by 6to4 (RFC 3056)."""
+    """Return the IPv4 address that an IPv6 address leads to: mapped (RFC 4291 §2.5.5.2), NAT64, 6to4 (RFC 3056)."""
     if isinstance(ip, IPv4Address):
         return ip
     if ip in _NAT64:
@@ -137,5 +137,5 @@ def _unwrapped(ip: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
 def _refused(why: str) -> PolicyError:
     return PolicyError(
         f"refused by the policy: {why}",
-        hint="the one who runs the reconciler says where files may come from (fsdm run --help)",
+        hint="allow the source where the reconciler is started: see --allow-host in fsdm run --help",
     )

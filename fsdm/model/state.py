@@ -1,6 +1,6 @@
-"""What a look at the disk found out, as values: a marker, the state of one chunk, a snapshot of what is pending.
+"""The state on disk as values: a marker, one chunk, a snapshot of everything that is pending.
 
-Pure. A ref cannot be seen on disk, so "in use" is nowhere here: it is an outcome of trying.
+Pure. A ref cannot be seen on disk, so "in use" is no state: it is an outcome of an action.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Marker:
-    """An entry of `want/`, `delete/` or `verify/` as it was when somebody looked; `fault` says why it is no intent."""
+    """An entry of `want/`, `delete/` or `verify/` at one moment; `fault` says why it is no intent."""
 
     ino: int
     ctime_ns: int
@@ -25,16 +25,16 @@ class Marker:
 
     @property
     def identity(self) -> tuple[int, int, int]:
-        """What tells a marker from a newer one of the same name. ctime does not count: a rename changes it."""
+        """Its key: a newer marker of the same name has another. ctime does not count: a rename changes it."""
         return self.ino, self.mtime_ns, self.size
 
     def same_as(self, other: Marker | None) -> bool:
-        """Whether both are one and the same marker, unchanged."""
+        """Return whether both are one and the same marker, unchanged."""
         return other is not None and self.identity == other.identity
 
 
 class Partial(Enum):
-    """What is in `partial/ID`."""
+    """How far `partial/ID` has come."""
 
     NONE = "none"
     BEGUN = "begun"
@@ -43,9 +43,9 @@ class Partial(Enum):
 
 @dataclass(frozen=True, slots=True)
 class ChunkState:
-    """All that the disk says about one id. `ready` and `unready` are its directories in `chunks/`, by READY.
+    """The state of one id on disk. `ready` and `unready` are its directories in `chunks/`, with and without READY.
 
-    Of the unready ones, the `condemned` still have the want that they came of: they come back, unless a delete stands.
+    The `condemned` are the unready ones that still have their WANT: they are fetched again, unless a delete stands.
     """
 
     id: str
@@ -60,7 +60,7 @@ class ChunkState:
 
     @property
     def at_rest(self) -> bool:
-        """Whether there is nothing about it that could ask for anything."""
+        """Return whether nothing of it can need an action."""
         return (
             self.want is None
             and self.delete is None
@@ -100,7 +100,7 @@ def name_of(state: ChunkState, failure_kind: str | None) -> State | None:
 
 @dataclass(frozen=True, slots=True)
 class Oddity:
-    """An entry of the data directory that is not read: where it is, and why it is left alone."""
+    """An entry of the data directory that is ignored, and why."""
 
     path: str
     why: str
@@ -108,7 +108,7 @@ class Oddity:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What is pending: the ids that a marker, a partial or a failure names, and what is none of these."""
+    """The pending ids (with a marker, a partial or a failure), and the entries that are none of these."""
 
     ids: frozenset[str]
     oddities: tuple[Oddity, ...] = ()
@@ -116,7 +116,7 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What was found wrong with the bytes of a chunk, and as what its READY stood there meanwhile."""
+    """Damage found in a chunk's bytes, and the READY that they were compared with."""
 
     why: str
     ready: Marker

@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from fsdm.model.documents import may_satisfy
 from fsdm.model.errors import InvalidInputError, StaleMarkerError
 from fsdm.model.state import Partial
 from fsdm.model.units import readable
@@ -222,7 +221,7 @@ class _Foreseer:
 
     def _is_here(self, place: Place, chunk: DataChunk) -> bool:
         manifest = read_manifest(self._layout.path(place))
-        return manifest is not None and manifest.place == place and may_satisfy(manifest, chunk)
+        return manifest is not None and manifest.place == place and manifest.satisfies(chunk, sha256_may_follow=True)
 
     def _partial_bytes(self, chunk_id: str) -> int:
         return bytes_in(self._layout.partial_of(chunk_id))[0]

@@ -324,6 +324,14 @@ def test_a_manifest_satisfies_a_want_of_the_same_place_and_files(changes: dict[s
     assert _manifest().satisfies(_parse(**changes)) is satisfied
 
 
+@pytest.mark.parametrize(("known", "satisfied"), [({}, True), ({"sha256": SHA}, False)])
+def test_sha256_may_follow_only_where_ready_has_none(known: dict[str, str], satisfied: bool) -> None:
+    manifest = _manifest(files={"b.parquet": {"size": 7, "blake3": SHA, **known}})
+    chunk = _parse(files={"b.parquet": {"url": URL, "sha256": "6" * 64}})
+    assert not manifest.satisfies(chunk)
+    assert manifest.satisfies(chunk, sha256_may_follow=True) is satisfied
+
+
 def test_a_want_of_fewer_files_than_there_are_is_not_satisfied() -> None:
     more = _manifest(files={name: {"size": 7, "blake3": SHA} for name in ("b.parquet", "c.parquet")})
     assert not more.satisfies(_parse())

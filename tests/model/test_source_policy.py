@@ -281,7 +281,7 @@ def test_a_proxy_is_asked_for_allowed_hosts_only_and_never_where_addresses_are_t
     assert host.asked[0].startswith(b"GET http://files.example/x HTTP/1.1")
     with pytest.raises(PolicyError, match="--allow-host"):
         ask(policy, "http://evil.example/x")
-    with pytest.raises(PolicyError, match=f"by way of the proxy http://{host.where}") as e:
+    with pytest.raises(PolicyError, match=f"the proxy http://{host.where}") as e:
         ask(Policy(deny_private=True), "http://files.example/x")
     assert "secret" not in str(e.value)
     assert len(host.asked) == 1
