@@ -1,1 +1,1 @@
-"""Worker threads, cancellation, rate limits and polling; it knows nothing of chunks."""
+"""Worker threads, cancellation, rate limits and polling; chunks and their files are left to others."""

@@ -1,4 +1,4 @@
-"""How a transfer is stopped from another thread: at once, whatever it is waiting for."""
+"""Cancellation: one thread stops the transfers of others at once, whatever they are waiting for."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from fsdm.model.errors import StoppedError
 
 
 class Cancellation:
-    """Stops the transfers of one chunk, at once: also one that waits for a byte that does not come.
+    """Stops the transfers of one chunk at once, even one that waits for a byte that does not come.
 
-    Several threads may transfer under one Stop; each guards, and lets go of, the sockets that it uses.
+    Several threads may share it; each guards the sockets that it uses, and releases them when it is done.
     """
 
     def __init__(self) -> None:
         self._mutex = threading.Lock()
         self._set = False
-        self._sockets: dict[int, list[tuple[socket.socket, bool]]] = {}  # by thread; whether we close it
+        self._sockets: dict[int, list[tuple[socket.socket, bool]]] = {}  # by thread; whether `done` closes it
         self._waits: set[threading.Event] = set()
 
     def set(self) -> None:
-        """Stop it; a second time it does nothing."""
+        """Stop the transfers; a second time it does nothing."""
         with self._mutex:
             self._set = True
             for guarded in self._sockets.values():
@@ -36,20 +36,20 @@ class Cancellation:
         return self._set
 
     def check(self) -> None:
-        """Raise StoppedError once it is set."""
+        """Raise StoppedError once this is set."""
         if self._set:
             raise StoppedError("the transfer was stopped")
 
     def wait(self, seconds: float, event: threading.Event | None = None) -> None:
-        """Return after `seconds`, or as soon as `event` is set; raise StoppedError as soon as this is.
+        """Wait for `seconds` or for `event`, whichever comes first; raise StoppedError as soon as this is set.
 
-        `event` is for this wait alone: a stop sets it.
+        `event` is for this wait alone: setting this sets it too.
         """
         event = event or threading.Event()
         with self._mutex:
             self._waits.add(event)
         try:
-            if not self._set:  # looked at after the add: a set() from now on finds the event
+            if not self._set:  # after the add: a later set() finds the event
                 event.wait(seconds)
         finally:
             with self._mutex:
@@ -57,11 +57,11 @@ class Cancellation:
         self.check()
 
     def guard(self, sock: socket.socket, *, connected: bool = False) -> None:
-        """Cut `sock` when this is set; also while it connects, and while it is being wrapped for TLS.
+        """Cut `sock` when this is set, even while it connects or is being wrapped for TLS.
 
-        One that is `connected`, and stays the object that it is, needs no descriptor of its own for that.
+        A `connected` socket that stays the same object needs no descriptor of its own for that.
         """
-        # TLS takes the descriptor from the one that it wraps
+        # TLS takes the descriptor away from the socket that it wraps
         guarded = sock if connected else socket.socket(fileno=os.dup(sock.fileno()))
         with self._mutex:
             self._sockets.setdefault(threading.get_ident(), []).append((guarded, not connected))
@@ -69,7 +69,7 @@ class Cancellation:
                 _cut(guarded)
 
     def done(self) -> None:
-        """The sockets that this thread has guarded are no longer this transfer's: they may serve another."""
+        """Release the sockets that this thread guards: they may serve another transfer."""
         with self._mutex:
             for sock, ours in self._sockets.pop(threading.get_ident(), ()):
                 if ours:
@@ -77,5 +77,5 @@ class Cancellation:
 
 
 def _cut(sock: socket.socket) -> None:
-    with suppress(OSError):  # it is closed or not connected: then nothing waits for it
-        socket.socket.shutdown(sock, socket.SHUT_RDWR)  # not TLS's own, which forgets in mid-transfer that it is TLS
+    with suppress(OSError):  # closed or not connected: then nothing waits for it
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)  # TLS's own shutdown drops the encryption in mid-transfer

@@ -1,9 +1,9 @@
-"""How fast bytes may come, and how slow: a cap for all connections together, a floor for each transfer; and a count.
+"""A rate limit for all connections together, a speed floor for each transfer, and a byte count.
 
-The cap is a schedule (a virtual one, as in GCRA, ITU-T I.371): each block that has come is paid for at the cap's rate,
-after all that came before it, and its connection takes nothing until then. So connections take turns. Invariant: in any
-span no more comes than the cap allows for the span and BURST_S more, and one block for each connection; all the blocks
-together are worth BLOCK_S, unless the cap is so low or the connections so many that none could be LEAST_BYTES.
+The limit is a virtual schedule (GCRA, ITU-T I.371): each block takes its time at the limit's rate, after all earlier
+blocks, and its connection rests until then; so connections take turns. Invariant: in any span of time no more comes
+than the limit allows for that span and BURST_S more, and one block for each connection. All blocks together are worth
+BLOCK_S, unless the limit is so low, or the connections so many, that a block would be below LEAST_BYTES.
 """
 
 from __future__ import annotations
@@ -17,32 +17,31 @@ from fsdm.model.errors import InvalidInputError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-BURST_S: Final = 0.1  # what is saved up while nothing comes
+BURST_S: Final = 0.1  # of unused time that may be made up for
 BLOCK_S: Final = 0.05
 LEAST_BYTES: Final = 4 << 10
-LOOK_S: Final = 1.0  # so often, who waits looks whether the cap has been changed
-TAKER_S: Final = 5.0  # a thread that has asked for no block for so long takes no part any more
+LOOK_S: Final = 1.0  # how often a waiting connection sees a changed limit
+TAKER_S: Final = 5.0  # a thread that has taken no block for so long has no share any more
 FLOOR_BYTES_PER_S: Final = 1024.0
 FLOOR_WINDOW_S: Final = 60.0
 
 
 class Rate:
-    """At most `bytes_per_s` over all threads that share it; None is no cap, and costs nothing."""
+    """A limit of `bytes_per_s` over all threads that share it; None is no limit, and costs nothing."""
 
     def __init__(self, bytes_per_s: float | None, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._bytes_per_s = _checked(bytes_per_s)
         self._clock = clock
         self._mutex = threading.Lock()
-        self._paid_at = clock()  # when all that has come will have been paid for
-        self._takers: dict[int, float] = {}  # thread → when it asked last, the longest ago first
+        self._paid_at = clock()  # the end of the schedule so far
+        self._takers: dict[int, float] = {}  # thread → its last block, the longest ago first
 
     @property
     def is_capped(self) -> bool:
-        """Whether there is a cap."""
         return self._bytes_per_s is not None
 
     def change(self, bytes_per_s: float | None) -> None:
-        """From now on this is the cap; what is still to be paid for at another one is let go."""
+        """Set another limit; the schedule so far is dropped."""
         _checked(bytes_per_s)
         with self._mutex:
             if bytes_per_s != self._bytes_per_s:
@@ -50,7 +49,7 @@ class Rate:
                 self._paid_at = self._clock()
 
     def block(self, most: int) -> int:
-        """How many bytes this thread is to take at once, up to `most`."""
+        """Return how many bytes this thread is to take at once, up to `most`."""
         cap = self._bytes_per_s
         if cap is None:
             return most
@@ -59,9 +58,9 @@ class Rate:
         return min(max(int(cap * share_s), LEAST_BYTES), most)
 
     def _seen(self) -> bool:
-        """Whether this thread takes part already; from now on it does.
+        """Count this thread as a taker; return whether it was one already.
 
-        One that is new gets the least: many that begin together do not know of each other yet.
+        A new one gets the least block: many that begin together do not know of each other yet.
         """
         taker, now = threading.get_ident(), self._clock()
         known = self._takers.pop(taker, None) is not None
@@ -71,9 +70,9 @@ class Rate:
         return known
 
     def took(self, count: int, wait: Callable[[float], object]) -> float:
-        """Account for `count` bytes that came, and wait until they are paid for; the seconds that this took.
+        """Put `count` bytes on the schedule, and wait for their end in it; return the seconds that this took.
 
-        `wait(seconds)` may return early, and may raise: that ends it, and what came stays accounted for.
+        `wait(seconds)` may return early, and may raise: that ends the wait, and the bytes stay on the schedule.
         """
         cap = self._bytes_per_s
         if cap is None:
@@ -93,26 +92,24 @@ def _checked(bytes_per_s: float | None) -> float | None:
 
 
 class Meter:
-    """How many bytes came, over all threads. It takes no lock: each thread adds to a count of its own."""
+    """A count of bytes over all threads. It takes no lock: each thread has a count of its own."""
 
     def __init__(self) -> None:
-        self._counts: dict[int, int] = {}  # by thread; one that begins when another has ended may go on with its count
+        self._counts: dict[int, int] = {}  # by thread id; a new thread may go on with the count of an ended one
 
     def took(self, count: int) -> None:
-        """So many more, in this thread."""
         thread = threading.get_ident()
         self._counts[thread] = self._counts.get(thread, 0) + count
 
     @property
     def bytes(self) -> int:
-        """How many it were."""
         return sum(list(self._counts.values()))
 
 
 class Floor:
-    """Tells that one transfer is too slow: that it brought less than `bytes_per_s` in some `window_s` seconds.
+    """Detects a transfer that is too slow: one with less than `bytes_per_s` over `window_s` seconds.
 
-    Windows follow each other, so a transfer that has become too slow is found within two of them.
+    One window follows the other, so a transfer that has become too slow is found within two of them.
     """
 
     def __init__(
@@ -129,7 +126,7 @@ class Floor:
         self._bytes = 0
 
     def took(self, count: int) -> bool:
-        """Account for `count` bytes that came (0 is well); False where the window that ends here was too slow."""
+        """Count bytes (also 0); return False where the window that ends now was too slow."""
         self._bytes += count
         now = self._clock()
         elapsed_s = now - self._since
@@ -140,5 +137,5 @@ class Floor:
         return enough
 
     def paused(self, seconds: float) -> None:
-        """So long the transfer waited for us, not for the server (see `Rate.took`): it does not count."""
+        """Leave out time in which the transfer waited for us, not for the server (see `Rate.took`)."""
         self._since += seconds

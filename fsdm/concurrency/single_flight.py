@@ -1,13 +1,14 @@
-"""One look at something that may hang (a disk that does), for many who ask: nobody waits longer than they want to.
+"""One check at a time of something that may hang (a disk, say), for many callers with time limits.
 
-A look runs in a thread of its own. Whoever asks while one runs waits for that one, so a look that hangs costs one
-thread, and no more until it ends.
+A check runs in a thread of its own. Callers that come meanwhile wait for the same one, so a check that hangs costs one
+thread until it ends.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
@@ -19,38 +20,34 @@ T = TypeVar("T")
 
 
 class SingleFlight(Generic[T]):
-    """Has `look` called, one at a time."""
+    """Calls `check` in a thread, one call at a time."""
 
-    def __init__(self, look: Callable[[], T]) -> None:
-        self._look = look
+    def __init__(self, check: Callable[[], T]) -> None:
+        self._check = check
         self._mutex = threading.Lock()
-        self._flight: _Flight[T] | None = None
+        self._flight: Future[T | None] | None = None
 
     def ask(self, timeout_s: float) -> T | None:
-        """What `look` finds, begun no earlier than the last that ended; None where it takes longer, or raises."""
+        """Return the result of the call that runs, or of a new one; None where it takes longer, or raises."""
         with self._mutex:
-            if self._flight is None or self._flight.landed.is_set():
-                self._flight = _Flight()
-                thread = threading.Thread(target=self._fly, args=(self._flight,), name="fsdm-probe", daemon=True)
-                try:
-                    thread.start()
-                except RuntimeError:  # can't start new thread
-                    self._flight = None
-                    return None
             flight = self._flight
-        flight.landed.wait(timeout_s)
-        return flight.found
-
-    def _fly(self, flight: _Flight[T]) -> None:
+            if flight is None or flight.done():
+                flight = Future()
+                try:
+                    threading.Thread(target=self._run, args=(flight,), name="fsdm-probe", daemon=True).start()
+                except RuntimeError:  # can't start new thread
+                    return None
+                self._flight = flight
         try:
-            flight.found = self._look()
-        except Exception:  # a defect of ours: who asks sees that nothing was found
-            logger.exception("a look failed")
+            return flight.result(timeout_s)
+        except TimeoutError:
+            return None
+
+    def _run(self, flight: Future[T | None]) -> None:
+        result = None
+        try:
+            result = self._check()
+        except Exception:  # a defect of ours: the callers get None
+            logger.exception("a check failed")
         finally:
-            flight.landed.set()
-
-
-class _Flight(Generic[T]):
-    def __init__(self) -> None:
-        self.landed = threading.Event()
-        self.found: T | None = None
+            flight.set_result(result)
