@@ -68,9 +68,9 @@ def found(client: Client, block: int, dataset_id: str | bytes = DATASET) -> str 
 @pytest.mark.parametrize(
     ("make", "why"),
     [
-        (lambda path: None, "there is nothing"),
+        (lambda path: None, "it does not exist"),
         (lambda path: path.mkdir(), "it has no fsdm.json that is a file"),
-        (lambda path: path.touch(), "it is no directory"),
+        (lambda path: path.touch(), "it is not a directory"),
     ],
 )
 def test_what_is_no_data_directory_is_not_opened_and_left_alone(

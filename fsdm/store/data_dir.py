@@ -1,4 +1,4 @@
-"""A data directory: made, opened, and checked to be one of a format that this version knows."""
+"""The data directory as a whole: made, opened, and checked to have a known format."""
 
 from __future__ import annotations
 
@@ -10,20 +10,16 @@ from fsdm.model.layout import CACHEDIR_TAG, CACHEDIR_TAG_TEXT, FORMAT, Layout
 from fsdm.store.filesystem import FileSystem, exists, read_regular
 from fsdm.store.flock import check_flock
 
-
-def _lack(root: str) -> str:
-    if not exists(root):
-        return "there is nothing"
-    return "it has no fsdm.json that is a file" if os.path.isdir(root) else "it is no directory"
+_FORMAT_TEXT = json.dumps({"format": FORMAT})
 
 
 def check_format(layout: Layout) -> None:
-    """See that this is a data directory, of a format that this version knows.
+    """Check that this is a data directory, of the format that this version knows.
 
     Raises:
         NoDataDirectoryError: there is no `fsdm.json`.
-        UnknownFormatError: it has another format number, or is not what it should be.
-        DataDirectoryError: this user may not look, or the disk refuses.
+        UnknownFormatError: it has another format number, or is malformed.
+        DataDirectoryError: this user may not read it, or the disk refuses.
     """
     try:
         read = read_regular(layout.format_file, 4096)
@@ -49,18 +45,24 @@ def check_format(layout: Layout) -> None:
         )
 
 
+def _lack(root: str) -> str:
+    if not exists(root):
+        return "it does not exist"
+    return "it has no fsdm.json that is a file" if os.path.isdir(root) else "it is not a directory"
+
+
 def make_layout(layout: Layout, fs: FileSystem) -> None:
-    """Make what is missing of a data directory; what is there is left alone.
+    """Make the missing parts of a data directory; existing ones are left alone.
 
     Raises:
-        NoDataDirectoryError: it is in use for something else.
-        UnknownFormatError: it is of a format that this version does not know.
+        NoDataDirectoryError: the directory is in use for something else.
+        UnknownFormatError: it has a format that this version does not know.
     """
     _make_root(layout.root, fs)
-    if not os.path.lexists(layout.format_file):
+    if not exists(layout.format_file):
         _check_not_foreign(layout)
         fs.write(os.path.join(layout.root, CACHEDIR_TAG), CACHEDIR_TAG_TEXT.encode(), durable=True)
-        fs.write(layout.format_file, json.dumps({"format": FORMAT}).encode() + b"\n", durable=True)
+        fs.write(layout.format_file, f"{_FORMAT_TEXT}\n".encode(), durable=True)
     check_format(layout)
     for name in layout.directories():
         fs.mkdir(os.path.join(layout.root, name))
@@ -68,7 +70,7 @@ def make_layout(layout: Layout, fs: FileSystem) -> None:
 
 
 def _make_root(path: str, fs: FileSystem) -> None:
-    """Make a directory, and what is missing above it, for good: what is fsynced below it is lost with its name."""
+    """Make a directory and its parents, each durable: a lost name loses everything that was fsynced below it."""
     if os.path.isdir(path):
         return
     parent = os.path.dirname(path)
@@ -78,20 +80,20 @@ def _make_root(path: str, fs: FileSystem) -> None:
 
 
 def _check_not_foreign(layout: Layout) -> None:
-    """What stands in these would be erased or served; a want may well be there before the first start."""
+    """Check that nothing stands where it would be erased or served; wants may come before the first start."""
     for path in (layout.chunks, layout.partial, layout.trash):
         if os.path.isdir(path) and os.listdir(path):
             raise NoDataDirectoryError(
                 f"{path} is not empty, but {layout.root} has no fsdm.json: it is not a data directory of fsdm",
-                hint="choose another directory; or, if it is one, restore fsdm.json as: " + json.dumps({"format": 1}),
+                hint=f"choose another directory; or, if it is one, restore fsdm.json as: {_FORMAT_TEXT}",
             )
 
 
 def open_data_dir(data_dir: str | os.PathLike[str], *, durable: bool = True, allow_unknown_fs: bool = False) -> Layout:
-    """Make what is missing of a data directory that this process may reconcile, and see that it can be.
+    """Make the missing parts of a data directory, and check that this process may reconcile it.
 
     Raises:
-        NoDataDirectoryError, UnknownFormatError, UnsafeFileSystemError: it cannot.
+        NoDataDirectoryError, UnknownFormatError, UnsafeFileSystemError: it may not.
         DataDirectoryError: the disk refuses.
     """
     layout = Layout(data_dir)

@@ -1,9 +1,8 @@
-"""The only durable writes. Every step that a crash could fall between goes through a `FileSystem`.
+"""The steps that change a data directory, and the ways to read one. Every step where a crash matters is a method here.
 
-The tests and the crash harness pass a subclass that stops, fails or records at a step; so nothing else in the package
-renames, removes or fsyncs below the data directory, except the markers that a client places (see `intents`).
-Invariant: after a method returns, what it did survives a crash of the process; it survives a power failure where the
-method says so.
+The tests and the crash harness pass a subclass of `FileSystem` that stops, fails or records at a step. So nothing else
+in the package renames, removes or fsyncs below the data directory, but for the markers that a client places (see
+`markers`). Invariant: a finished step survives a crash of the process, and a power failure where its method says so.
 """
 
 from __future__ import annotations
@@ -14,23 +13,33 @@ import pwd
 import secrets
 import shutil
 import stat
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SAFE: Final = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # follows no symlink, and waits for no FIFO's other end
+DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def write_all(fd: int, data: bytes | memoryview) -> None:
-    """write(2) until all is written: it may take less than it is given."""
+    """Write all of `data`: write(2) may take less than it is given."""
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]
 
 
 def read_regular(path: str, limit: int) -> tuple[os.stat_result, bytes] | None:
-    """A regular file: what fstat says of it, and at most `limit` of its bytes. None where there is none of that kind.
+    """Read at most `limit` bytes of a regular file, with its fstat; None where there is no regular file.
 
-    Never follows a symlink and never waits for the other end of a FIFO. Raises OSError for anything but absence.
+    Raises:
+        OSError: it is there, and cannot be read.
     """
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | SAFE)
     except OSError as e:
         if e.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO}:
             return None
@@ -48,9 +57,32 @@ def read_regular(path: str, limit: int) -> tuple[os.stat_result, bytes] | None:
         os.close(fd)
 
 
+@contextmanager
+def open_directory(path: str, parent: int | None = None) -> Iterator[int]:
+    """Open a directory, or one in the open directory `parent`, for the block."""
+    fd = os.open(path, DIRECTORY, dir_fd=parent)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def exists(path: str, dir_fd: int | None = None) -> bool:
+    """Return whether anything has that name, even a dangling symlink. False also where this user may not look."""
+    return os.access(path, os.F_OK, dir_fd=dir_fd, follow_symlinks=False)
+
+
+def is_directory(path: str) -> bool:
+    """Return whether that is a directory, not a symlink to one. False also where this user may not look."""
+    try:
+        return stat.S_ISDIR(os.lstat(path).st_mode)
+    except OSError:
+        return False
+
+
 @dataclass(frozen=True, slots=True)
 class Space:
-    """What a file system has, for an ordinary user: statvfs(3)."""
+    """The space of a file system, for an ordinary user: statvfs(3)."""
 
     free_bytes: int
     size_bytes: int
@@ -59,7 +91,7 @@ class Space:
 
 
 def read_space(path: str) -> Space:
-    """What the file system has that this path is on."""
+    """Read the space of the file system that `path` is on."""
     found = os.statvfs(path)
     return Space(
         free_bytes=found.f_bavail * found.f_frsize,
@@ -70,68 +102,66 @@ def read_space(path: str) -> Space:
 
 
 def free_bytes(path: str) -> int:
-    """What an ordinary user may still write to the file system."""
+    """Return the bytes that an ordinary user may still write to the file system of `path`."""
     return read_space(path).free_bytes
 
 
-def is_directory(path: str) -> bool:
-    """Whether that is a directory, and not a symlink to one. False also where one may not look."""
+def user_name(uid: int) -> str:
+    """Return the name of a user, or the number where it has no name."""
     try:
-        return stat.S_ISDIR(os.lstat(path).st_mode)
-    except OSError:
-        return False
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
 
 
 class FileSystem:
     """The steps that change a data directory. Paths are absolute strings; every method may raise OSError.
 
-    `durable=False`: nothing is fsynced, and no method survives more than a crash of the process.
+    `durable=False`: nothing is fsynced, so no step survives a power failure.
     """
 
-    durable = True
+    durable = True  # a subclass may do without __init__
 
     def __init__(self, *, durable: bool = True) -> None:
         self.durable = durable
 
     def step(self, name: str, path: str) -> None:
-        """Called before each step; a harness overrides it. Here it does nothing."""
+        """Do nothing; a harness overrides this, and is called before each step."""
 
     def mkdir(self, path: str) -> None:
-        """Make one directory; it may exist."""
+        """Make a directory that may be there."""
         self.step("mkdir", path)
         try:
             os.mkdir(path)
         except FileExistsError:
-            if not os.path.isdir(path) or os.path.islink(path):
+            if not is_directory(path):
                 raise
 
     def rename(self, source: str, target: str) -> None:
-        """rename(2): atomic; durable after `fsync_dir` of both parents."""
+        """Rename at once (rename(2)); it is durable after `fsync_dir` of both parents."""
         self.step("rename", source)
         os.rename(source, target)
 
     def unlink(self, path: str) -> None:
         """Remove a file that may be gone already."""
         self.step("unlink", path)
-        try:
+        with suppress(FileNotFoundError):
             os.unlink(path)
-        except FileNotFoundError:
-            return
 
     def fsync_dir(self, path: str) -> None:
         """Make the entries of a directory survive a power failure."""
         if not self.durable:
             return
         self.step("fsync_dir", path)
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)  # the root of the layout may be a symlink
         try:
             os.fsync(fd)
         finally:
             os.close(fd)
 
     def fsync_path(self, path: str) -> None:
-        """Make the data of a file that is here survive a power failure."""
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        """Make the data of a file survive a power failure."""
+        fd = os.open(path, os.O_RDONLY | SAFE)
         try:
             self.fsync_file(fd, path)
         finally:
@@ -147,14 +177,14 @@ class FileSystem:
     def write(
         self, path: str, data: bytes, *, durable: bool, mode: int = 0o644, temporary_in: str | None = None
     ) -> None:
-        """Put a small file in place at once, by a temporary file (beside it, or in `temporary_in`) and a rename.
+        """Put a small file in place by a rename of a temporary one, which stands beside it or in `temporary_in`.
 
-        `durable`: its data is fsynced before the rename and its directory after it.
+        `durable`: its data is fsynced before the rename, and its directory after it.
         """
         directory, name = os.path.split(path)
         temporary = os.path.join(temporary_in or directory, f".{name[:64]}.{secrets.token_hex(4)}")
         self.step("write", path)
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+        fd = os.open(temporary, CREATE, mode)
         try:
             try:
                 write_all(fd, data)
@@ -172,16 +202,16 @@ class FileSystem:
             self.fsync_dir(temporary_in)
 
     def touch(self, path: str) -> None:
-        """Make a file there is to have an mtime of now, and an empty one where there is none."""
+        """Set the mtime of a file to now; make an empty file where there is none."""
         self.step("touch", path)
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | SAFE, 0o644)
         try:
             os.utime(fd)
         finally:
             os.close(fd)
 
     def discard(self, path: str, trash: str) -> str | None:
-        """Rename a file or directory out of sight; the new path, or None where it was gone. `erase` does the rest."""
+        """Rename a file or directory into the trash, for `erase`; return the new path, or None where it was gone."""
         target = os.path.join(trash, f"{os.path.basename(path)[:128]}.{secrets.token_hex(4)}")
         try:
             self.rename(path, target)
@@ -192,7 +222,7 @@ class FileSystem:
         return target
 
     def erase(self, path: str) -> None:
-        """Remove a file, or a directory and all below it, without following a symlink. It may be gone already."""
+        """Remove a file, or a whole directory, that may be gone already. No symlink is followed."""
         self.step("erase", path)
         try:
             os.unlink(path)
@@ -202,16 +232,3 @@ class FileSystem:
             if e.errno not in {errno.EISDIR, errno.EPERM}:  # a directory: Linux says the one, POSIX the other
                 raise
             shutil.rmtree(path)
-
-
-def exists(path: str, dir_fd: int | None = None) -> bool:
-    """Whether anything has that name, be it a symlink that leads nowhere. False also where one may not look."""
-    return os.access(path, os.F_OK, dir_fd=dir_fd, follow_symlinks=False)
-
-
-def user_name(uid: int) -> str:
-    """The name of a user, or the number: not every uid has a name."""
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)

@@ -1,18 +1,17 @@
-"""flock(2), and what it guards: a claim on a chunk's directory, `LOCK`, the lock of intents. Refs stand in `refs`.
+"""flock(2), and what it guards: a claim on a chunk's directory, the markers, and (in `leader_lock`, `refs`) the rest.
 
-Every lock is on a descriptor of its own and is released by closing it, so also by SIGKILL; never by LOCK_UN, which
-after a fork would drop the parent's lock as well, and never converted, for a failed conversion loses the lock that was
-held. Invariant: a descriptor that carries a lock is in `_descriptors` from its open to its close.
+Every lock is on a descriptor of its own and is released by closing it, so also by SIGKILL. Never by LOCK_UN: after a
+fork it would drop the parent's lock as well. Never converted: a failed conversion loses the lock. Invariant: a
+descriptor with a lock is in `_descriptors` from its open to its close.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-import threading
-import time
 from contextlib import contextmanager
 from pathlib import Path
+from time import monotonic, sleep
 from typing import TYPE_CHECKING, Final
 
 from portalocker import LockFlags
@@ -20,6 +19,7 @@ from portalocker.exceptions import AlreadyLocked, LockException
 from portalocker.portalocker import FlockLocker
 
 from fsdm.model.errors import UnsafeFileSystemError
+from fsdm.store.filesystem import DIRECTORY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,10 +28,7 @@ if TYPE_CHECKING:
 
 SHARED: Final = LockFlags.SHARED | LockFlags.NON_BLOCKING
 EXCLUSIVE: Final = LockFlags.EXCLUSIVE | LockFlags.NON_BLOCKING
-_OPEN_DIR: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 _FLOCK: Final = FlockLocker()  # flock(2) whatever portalocker's default: fcntl locks would protect nothing here
-
-_PAUSE: Final = threading.Event()  # never set
 
 # flock(2) excludes between all processes of the machine on these; elsewhere (NFS, Lustre, FUSE …) it may not
 SAFE_FILE_SYSTEMS: Final = frozenset(
@@ -40,7 +37,7 @@ SAFE_FILE_SYSTEMS: Final = frozenset(
 
 
 def try_flock(fd: int, flags: LockFlags) -> bool:
-    """Take a flock without waiting; False where somebody holds a conflicting one.
+    """Take a lock without waiting; return False where a conflicting one is held.
 
     Raises:
         OSError: the file system refuses flock altogether.
@@ -59,15 +56,15 @@ def try_flock(fd: int, flags: LockFlags) -> bool:
 _descriptors: set[int] = set()
 
 
-def open_fd(path: str, flags: int = _OPEN_DIR) -> int:
-    """Open a file, or a directory, that is to carry a lock; close it with `close_fd`."""
+def open_fd(path: str, flags: int = DIRECTORY) -> int:
+    """Open a file or a directory that is to carry a lock; close it with `close_fd`."""
     fd = os.open(path, flags, 0o644)
     _descriptors.add(fd)
     return fd
 
 
 def close_fd(fd: int) -> None:
-    """Close what `open_fd` gave, and drop its lock. Nothing happens in a forked child, or a second time."""
+    """Close a descriptor of `open_fd`, and drop its lock; do nothing in a forked child, or a second time."""
     if fd in _descriptors:
         _descriptors.discard(fd)
         os.close(fd)
@@ -82,6 +79,7 @@ os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def same_file(fd: int, path: str) -> bool:
+    """Return whether the file at `path` is the open one."""
     try:
         return os.path.samestat(os.fstat(fd), os.stat(path, follow_symlinks=False))
     except FileNotFoundError:
@@ -89,10 +87,10 @@ def same_file(fd: int, path: str) -> bool:
 
 
 class Claim:
-    """The reconciler's own descriptor of a chunk's directory, to be locked exclusively before the directory leaves.
+    """The reconciler's own descriptor of a chunk's directory, to be locked before the directory leaves.
 
-    It stays open while refs keep it from its lock: asking again is then one system call, and makes no event of a close
-    that would look like a ref's.
+    It stays open while refs keep the lock from it: another try is one system call then, and closes no descriptor, which
+    would look like the close of a ref.
     """
 
     def __init__(self, path: str) -> None:
@@ -100,11 +98,11 @@ class Claim:
         self.fd = open_fd(path)
 
     def is_at(self, path: str) -> bool:
-        """Whether the directory at `path` is the one that this claim is on."""
+        """Return whether this claim is on the directory at `path`."""
         return same_file(self.fd, path)
 
     def take(self) -> bool:
-        """Whether the exclusive lock is ours now; never waits."""
+        """Take the exclusive lock without waiting; return whether it is held now."""
         return try_flock(self.fd, EXCLUSIVE)
 
     def close(self) -> None:
@@ -113,28 +111,28 @@ class Claim:
 
 @contextmanager
 def intents_lock(layout: Layout, wait_s: float) -> Iterator[bool]:
-    """An exclusive flock on the directory `want/`, held while markers are changed; yields whether it was got.
+    """Hold an exclusive lock on `want/` while markers are changed; yield whether it was taken within `wait_s`.
 
-    Somebody may sit on it, so after `wait_s` seconds it goes on without: then it is as exact as `touch` is.
+    Another process may sit on it, so the change goes on without it: then it is as exact as that of `touch`.
     """
     fd = open_fd(layout.want)
     try:
-        got = try_flock(fd, EXCLUSIVE)
-        deadline = time.monotonic() + wait_s
-        while not got and (left := deadline - time.monotonic()) > 0:
-            _PAUSE.wait(min(0.0005, left))
-            got = try_flock(fd, EXCLUSIVE)
-        yield got
+        taken = try_flock(fd, EXCLUSIVE)
+        deadline = monotonic() + wait_s
+        while not taken and (left := deadline - monotonic()) > 0:
+            sleep(min(0.0005, left))
+            taken = try_flock(fd, EXCLUSIVE)
+        yield taken
     finally:
         close_fd(fd)
 
 
 def check_flock(layout: Layout, *, allow_unknown: bool = False) -> None:
-    """See that flock(2) excludes in this data directory.
+    """Check that flock(2) excludes in this data directory.
 
     Raises:
         UnsafeFileSystemError: a second descriptor was granted an exclusive lock, or flock is not supported, or the
-            file system is not one that is known to be safe and `allow_unknown` is False.
+            file system is not known to be safe and `allow_unknown` is False.
     """
     hint = "put the data directory on a local file system (ext4, xfs, btrfs, tmpfs …)"
     one, two = open_fd(layout.want), open_fd(layout.want)
@@ -158,7 +156,7 @@ def check_flock(layout: Layout, *, allow_unknown: bool = False) -> None:
 
 
 def file_system_type(path: str) -> str | None:
-    """The type of the file system under `path` (proc(5), mountinfo), or None where the system does not tell."""
+    """Return the type of the file system under `path` (proc(5), mountinfo); None where it is not known."""
     try:
         device = os.stat(path).st_dev
         text = Path("/proc/self/mountinfo").read_text(errors="surrogateescape")

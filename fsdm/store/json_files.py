@@ -1,7 +1,6 @@
-"""JSON documents on the disk, as they stand there: objects, whatever they say.
+"""JSON documents on the disk, and the documents of `model` that stand there.
 
-Nothing is promised of a value: who uses one looks first whether it is what it should be. What a document has to be
-where something is done by it stands in `model`.
+Values of a plain object are not checked: a caller looks at each one before it uses it.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def read_object(path: str, limit: int) -> dict[str, Any] | None:
-    """The JSON object that a regular file of at most `limit` bytes is; None where there is no such file.
+    """Read the JSON object in a regular file of at most `limit` bytes; None where there is no regular file.
 
     Raises:
         OSError: it cannot be read.
@@ -39,7 +38,7 @@ def read_object(path: str, limit: int) -> dict[str, Any] | None:
 
 
 def read_document(path: str, limit: int = MANIFEST_MAX_BYTES) -> dict[str, Any]:
-    """What a JSON file says, or nothing: this is for showing, and what is wrong with it is told elsewhere."""
+    """Read a JSON object for display; an empty one where it cannot be read, for its faults are told elsewhere."""
     try:
         return read_object(path, limit) or {}
     except (OSError, ValueError):
@@ -47,7 +46,7 @@ def read_document(path: str, limit: int = MANIFEST_MAX_BYTES) -> dict[str, Any]:
 
 
 def declared_bytes(files: object) -> int | None:
-    """The bytes of all files of a want or of READY, where each one's size is given."""
+    """Return the sum of the sizes in the `files` of a want or a READY; None where one is missing."""
     if not isinstance(files, dict):
         return None
     sizes = [
@@ -57,7 +56,7 @@ def declared_bytes(files: object) -> int | None:
 
 
 def read_manifest(directory: str) -> Manifest | None:
-    """The manifest in a chunk's directory, or None where it is missing or not one."""
+    """Read the READY of a chunk's directory; None where it is missing or malformed."""
     from fsdm.model.documents import Manifest
 
     read = read_regular(f"{directory}/{READY}", MANIFEST_MAX_BYTES)
@@ -68,7 +67,7 @@ def read_manifest(directory: str) -> Manifest | None:
 
 
 def read_failure(layout: Layout, state: ChunkState) -> Failure | None:
-    """What `failed/ID` says; where it says nothing, it is as if nothing had ever been tried."""
+    """Read `failed/ID`; None where it is missing or cannot be taken: then nothing has been tried yet."""
     from fsdm.model.documents import Failure
 
     try:

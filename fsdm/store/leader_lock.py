@@ -1,4 +1,4 @@
-"""`LOCK`: which process reconciles a data directory, taken, looked at and named."""
+"""`LOCK`: taken by the process that reconciles, and read by those that ask which one it is."""
 
 from __future__ import annotations
 
@@ -6,60 +6,58 @@ import json
 import os
 import socket
 import stat
-import threading
-import time
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from time import monotonic, sleep, time
+from typing import TYPE_CHECKING, Any
 
 from fsdm.model.errors import DataDirectoryError, ReconcilerRunsError
+from fsdm.store.filesystem import SAFE
 from fsdm.store.flock import EXCLUSIVE, SHARED, close_fd, open_fd, same_file, try_flock
 
 if TYPE_CHECKING:
     from fsdm.model.layout import Layout
 
-_PAUSE: Final = threading.Event()  # never set
-
 
 class ReconcilerLock:
-    """`LOCK`, held: this process is the one that writes outside `want/` and `delete/`.
+    """`LOCK`, held: this process alone writes outside the directories of markers.
 
-    LOCK may be removed by hand, and then it can be taken anew while its old holder is still in the middle of a step. So
-    `trash/`, which is nobody else's, is locked with it, and for as long.
+    LOCK may be removed by hand, and then be taken anew while its old holder is in the middle of a step. So `trash/` is
+    locked with it, and for as long.
     """
 
     def __init__(self, layout: Layout) -> None:
-        """Take it.
+        """Take LOCK.
 
         Raises:
-            ReconcilerRunsError: another process has it.
+            ReconcilerRunsError: another process holds it.
             DataDirectoryError: it cannot be opened for writing, or is not a file.
         """
         self._path = layout.lock
-        deadline = time.monotonic() + 0.05
+        deadline = monotonic() + 0.05
         while True:
             self.fd, self._trash_fd = _open_lock(layout, os.O_RDWR | os.O_CREAT), -1
             try:
                 if try_flock(self.fd, EXCLUSIVE) and self.is_ours() and self._lock_trash(layout):
                     break
-                # somebody asked who reconciles, or LOCK was removed and made again since we opened it: try once more
-                if time.monotonic() > deadline:
+                # a process asked who reconciles, or LOCK was removed and made again since its open: try once more
+                if monotonic() > deadline:
                     raise _runs_already(layout, os.pread(self.fd, 4096, 0).decode(errors="replace").strip())
             except BaseException:
                 self.close()
                 raise
             self.close()
-            _PAUSE.wait(0.005)
-        owner = {"pid": os.getpid(), "host": socket.gethostname(), "since": round(time.time(), 3)}
+            sleep(0.005)
+        owner = {"pid": os.getpid(), "host": socket.gethostname(), "since": round(time(), 3)}
         os.ftruncate(self.fd, 0)
         os.pwrite(self.fd, json.dumps(owner).encode() + b"\n", 0)
 
     def is_ours(self) -> bool:
-        """Whether the file called LOCK is still the one that we hold: somebody may have removed it."""
+        """Return whether LOCK is still the file that this process holds: it may have been removed."""
         return same_file(self.fd, self._path)
 
     def close(self) -> None:
-        """Let go. In a forked child it leaves the parent's lock alone."""
+        """Release LOCK; do nothing in a forked child."""
         close_fd(self.fd)
         close_fd(self._trash_fd)
 
@@ -71,13 +69,13 @@ class ReconcilerLock:
 
 
 def _open_lock(layout: Layout, flags: int) -> int:
-    """LOCK, opened; FileNotFoundError passes. Whatever stands there, nothing is waited for and no symlink followed."""
+    """Open LOCK without waiting, and without following a symlink. May raise FileNotFoundError."""
     try:
-        fd = open_fd(layout.lock, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        fd = open_fd(layout.lock, flags | SAFE)
     except FileNotFoundError:
         raise
     except OSError as e:
-        hint = "only who owns the data directory reconciles; to be a client: DataManager(…, reconcile=False)"
+        hint = "only its owner reconciles a data directory; to be a client: DataManager(…, reconcile=False)"
         raise DataDirectoryError(f"{layout.lock} cannot be opened: {e.strerror}", hint=hint) from e
     if stat.S_ISREG(os.fstat(fd).st_mode):
         return fd
@@ -94,7 +92,7 @@ def _runs_already(layout: Layout, owner: str) -> ReconcilerRunsError:
 
 
 def reconciler_owner(layout: Layout) -> str | None:
-    """What the process that reconciles says of itself (a line of JSON), or None where nobody does.
+    """Read the line of JSON that the holder of LOCK wrote; None where no process holds it.
 
     Raises:
         DataDirectoryError: this user may not read LOCK, or it is not a file.
@@ -112,7 +110,7 @@ def reconciler_owner(layout: Layout) -> str | None:
 
 
 def who_reconciles(layout: Layout) -> Owner | None:
-    """The process that reconciles, as far as this user may know; None where nobody does."""
+    """Return the process that reconciles, as far as this user may know; None where there is none."""
     try:
         says = reconciler_owner(layout)
     except DataDirectoryError as e:
@@ -122,9 +120,9 @@ def who_reconciles(layout: Layout) -> Owner | None:
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """The process that reconciles; None where that is not known. `since` is in seconds since the epoch.
+    """The process that reconciles. `since` is in seconds since the epoch; what is not known is None.
 
-    `says` is what LOCK says, as it stands there; or a sentence, where this user may not read it.
+    `says` is the text of LOCK; or a sentence, where this user may not read it.
     """
 
     pid: int | None = None
@@ -134,7 +132,7 @@ class Owner:
 
     @classmethod
     def parse(cls, says: str) -> Owner:
-        """What can be understood of what LOCK says."""
+        """Parse the text of LOCK as far as it can be understood."""
         try:
             document: Any = json.loads(says)
             pid, host, since = (document.get(name) for name in ("pid", "host", "since"))
@@ -154,7 +152,7 @@ class Owner:
 
 
 def in_words(says: str | None) -> str:
-    """Who reconciles, for people; what is no JSON is a sentence already."""
+    """Format the text of LOCK for people; what is no JSON is a sentence already."""
     if says is None:
         return "none"
     owner = Owner.parse(says)

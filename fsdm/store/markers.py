@@ -1,8 +1,7 @@
-"""Placing, reading and removing markers: the files in `want/`, `delete/` and `verify/` whose names are chunk ids.
+"""Placing and reading markers: the files in `want/`, `delete/` and `verify/` whose names are chunk ids.
 
 Invariants: a marker appears whole, by a rename or as an empty file; placing one never loses the intent that stood
-before it, whatever the instant of a crash (the new one is there before the opposite one goes); a marker is removed only
-while it is the one that was judged.
+before it, whatever the instant of a crash (the new marker is there before the opposite one goes).
 """
 
 from __future__ import annotations
@@ -11,20 +10,21 @@ import errno
 import os
 import secrets
 import stat
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from fsdm.model.errors import DataDirectoryError, FsdmError, InvalidInputError, NoDataDirectoryError, StaleMarkerError
 from fsdm.model.layout import WANT_MAX_BYTES, Layout
 from fsdm.model.state import Marker
-from fsdm.store.filesystem import read_regular, write_all
+from fsdm.store.filesystem import CREATE, SAFE, read_regular, write_all
 from fsdm.store.flock import intents_lock
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from fsdm.model.documents import DataChunk
 
-CLIENT_WAIT_S = 0.005  # a client's call must stay short: then it goes on without the lock
-
+CLIENT_WAIT_S = 0.005  # for the lock of the markers: a client's call stays short
 
 _KINDS = {
     stat.S_IFDIR: "a directory",
@@ -37,17 +37,15 @@ _KINDS = {
 
 
 def look_at(path: str, *, limit: int | None = None) -> Marker | None:
-    """The entry at `path`, or None where there is none. `limit` is the greatest size in bytes of an intent."""
+    """Return the entry at `path`, or None. `limit` is the greatest size in bytes of an intent."""
     try:
         return marker_of(os.lstat(path), limit=limit)
-    except FileNotFoundError:
-        return None
-    except NotADirectoryError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
 
 
 def marker_of(found: os.stat_result, *, limit: int | None = None) -> Marker:
-    """The marker that an lstat found."""
+    """Return the marker with this lstat."""
     fault = None
     if not stat.S_ISREG(found.st_mode):
         fault = f"is {_KINDS.get(stat.S_IFMT(found.st_mode), 'something else')}, not a file"
@@ -57,55 +55,42 @@ def marker_of(found: os.stat_result, *, limit: int | None = None) -> Marker:
 
 
 def place_want(layout: Layout, chunk: DataChunk) -> None:
-    """Ask for a chunk, and overrule a delete of it. Does not wait for the disk."""
+    """Ask for a chunk, and overrule a delete of it. Nothing is fsynced."""
     marker = layout.want_marker(chunk.id)
     data = chunk.to_json()
     if len(data) > WANT_MAX_BYTES:
         raise InvalidInputError(f"the want has {len(data)} bytes, more than {WANT_MAX_BYTES}", field="files")
-    try:
-        with intents_lock(layout, CLIENT_WAIT_S):
-            _put(marker, data)
-            _overrule(layout.delete_marker(chunk.id))
-    except OSError as e:
-        raise _placing(e, marker) from e
+    with _placing(marker), intents_lock(layout, CLIENT_WAIT_S):
+        _put(marker, data)
+        _overrule(layout.delete_marker(chunk.id))
 
 
 def place_delete(layout: Layout, chunk_id: str) -> None:
-    """Ask for a chunk to be deleted, and overrule a want of it. Does not wait for the disk."""
+    """Ask for a chunk to be deleted, and overrule a want of it. Nothing is fsynced."""
     marker = layout.delete_marker(chunk_id)
-    try:
-        with intents_lock(layout, CLIENT_WAIT_S):
-            while not _touch(marker):  # each round somebody has removed it between our open and our look
-                continue
-            _overrule(layout.want_marker(chunk_id))
-    except OSError as e:
-        raise _placing(e, marker) from e
+    with _placing(marker), intents_lock(layout, CLIENT_WAIT_S):
+        _touch(marker)
+        _overrule(layout.want_marker(chunk_id))
 
 
 def place_verify(layout: Layout, chunk_id: str) -> None:
-    """Ask for a chunk's bytes to be compared with READY. Does not wait for the disk."""
+    """Ask for a chunk's bytes to be compared with READY. Nothing is fsynced."""
     marker = layout.verify_marker(chunk_id)
-    try:
-        while not _touch(marker):
-            continue
-    except OSError as e:
-        raise _placing(e, marker) from e
+    with _placing(marker):
+        _touch(marker)
 
 
 def release_deletes(layout: Layout) -> None:
-    """Say that all deletes that stand now are meant: see PROTOCOL.md, "The brake"."""
-    try:
-        while not _touch(layout.release):
-            continue
-    except OSError as e:
-        raise _placing(e, layout.release) from e
+    """Release all deletes that stand now: see PROTOCOL.md, "The brake"."""
+    with _placing(layout.release):
+        _touch(layout.release)
 
 
 def retry(layout: Layout, chunk_id: str) -> bool:
-    """Make what is asked for this id a new request, as `touch` does; whether anything is. No marker is ever made.
+    """Make the marker of this id a new request, as `touch` does; return whether there is one.
 
-    Where both markers stand, only the later one: so it stays the later. (Where nobody can tell, neither: both are about
-    to be judged.)
+    Where both markers stand, only the later one is touched: so it stays the later. (Where their ctimes are equal,
+    neither: both are about to be judged.)
 
     Raises:
         DataDirectoryError: what stands there is no file, or may not be touched.
@@ -122,14 +107,14 @@ def retry(layout: Layout, chunk_id: str) -> bool:
     except FileNotFoundError:  # the reconciler has just removed it: it is done
         return False
     except OSError as e:
-        raise _placing(e, later[0] if later else layout.want) from e
+        raise _not_placed(e, later[0] if later else layout.want) from e
     return bool(later)
 
 
 def _renew(marker: str) -> None:
-    """Give a regular file that is there a new mtime; what may not be touched has a copy of itself take its place."""
+    """Give a regular file a new mtime; one that this user may not touch is replaced by a copy."""
     try:
-        fd = os.open(marker, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        fd = os.open(marker, os.O_WRONLY | SAFE)
     except PermissionError:
         read = read_regular(marker, WANT_MAX_BYTES)
         if read is not None:
@@ -147,7 +132,7 @@ def _put(marker: str, data: bytes) -> None:
     """Write a marker aside, and put it in place by a rename."""
     directory, name = os.path.split(marker)
     temporary = f"{directory}/.{name}.{secrets.token_hex(4)}"
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o664)
+    fd = os.open(temporary, CREATE, 0o664)
     try:
         try:
             write_all(fd, data)
@@ -159,37 +144,44 @@ def _put(marker: str, data: bytes) -> None:
         raise
 
 
+def _touch(marker: str) -> None:
+    """Create a marker, or make the one that is there the later intent.
+
+    Where a marker is being removed, without the lock, its inode may have been touched in vain: then once more.
+    """
+    while True:
+        try:
+            fd = os.open(marker, os.O_WRONLY | os.O_CREAT | SAFE, 0o664)
+        except PermissionError:  # it is another user's: a new one takes its place
+            _put(marker, b"")
+            return
+        try:
+            os.utime(fd)
+            if os.path.samestat(os.fstat(fd), os.lstat(marker)):
+                return
+        except FileNotFoundError:
+            continue
+        finally:
+            os.close(fd)
+
+
 def _overrule(marker: str) -> None:
-    """Remove the opposite marker. Where this user may not, it is the earlier one of two, and goes all the same."""
+    """Remove the opposite marker. One that this user may not remove goes later, as the earlier of two."""
     with suppress(PermissionError):
         _unlink(marker)
 
 
-def _touch(marker: str) -> bool:
-    """Create a marker, or make the one that is there the later intent; whether it is that one that stands there now.
-
-    Without the lock of intents, an old one may be on its way out just now: then its inode was touched in vain.
-    """
-    try:
-        fd = os.open(marker, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o664)
-    except PermissionError:  # it is another user's: one of our own takes its place
-        _put(marker, b"")
-        return True
-    try:
-        os.utime(fd)
-        return os.path.samestat(os.fstat(fd), os.lstat(marker))
-    except FileNotFoundError:
-        return False
-    finally:
-        os.close(fd)
+def _unlink(path: str) -> None:
+    with suppress(FileNotFoundError, IsADirectoryError):
+        os.unlink(path)
 
 
 def read_want(layout: Layout, chunk_id: str, judged: Marker) -> DataChunk:
-    """The chunk that the marker `want/ID` describes, read through one descriptor.
+    """Read the chunk that the marker `want/ID` describes.
 
     Raises:
         InvalidInputError: it cannot be taken as it is (it may be half-written, or this user may not read it).
-        StaleMarkerError: it is not the one that was judged.
+        StaleMarkerError: it is no longer the marker that was judged.
     """
     from fsdm.model.documents import DataChunk
 
@@ -197,7 +189,7 @@ def read_want(layout: Layout, chunk_id: str, judged: Marker) -> DataChunk:
 
 
 def read_want_text(layout: Layout, chunk_id: str, judged: Marker) -> bytes:
-    """What stands in the marker `want/ID`, read through one descriptor; raises as `read_want` does."""
+    """Read the text of the marker `want/ID`; raises as `read_want` does."""
     path = layout.want_marker(chunk_id)
     try:
         read = read_regular(path, WANT_MAX_BYTES)
@@ -210,30 +202,32 @@ def read_want_text(layout: Layout, chunk_id: str, judged: Marker) -> bytes:
 
 
 def is_wanted(layout: Layout, chunk_id: str) -> bool:
-    """Whether a want stands that can be read: one that cannot overrules nothing."""
+    """Return whether a want stands that can be read: any other overrules nothing."""
     path = layout.want_marker(chunk_id)
     while (want := look_at(path, limit=WANT_MAX_BYTES)) is not None and want.fault is None:
         try:
             read_want(layout, chunk_id, want)
         except InvalidInputError:
             return False
-        except StaleMarkerError:  # each round somebody has changed it between our look and our read
+        except StaleMarkerError:  # it has changed since the look
             continue
         return True
     return False
 
 
-def _unlink(path: str) -> None:
+@contextmanager
+def _placing(marker: str) -> Iterator[None]:
+    """Tell what the disk refuses in the block as an error with a hint."""
     try:
-        os.unlink(path)
-    except (FileNotFoundError, IsADirectoryError):
-        return
+        yield
+    except OSError as e:
+        raise _not_placed(e, marker) from e
 
 
-def _placing(error: OSError, marker: str) -> FsdmError:
+def _not_placed(error: OSError, marker: str) -> FsdmError:
     if error.errno in {errno.ENOENT, errno.ENOTDIR}:
         return NoDataDirectoryError(
-            f"{os.path.dirname(marker)} is not there", hint="start the reconciler there first: `fsdm run -d DIR`"
+            f"{os.path.dirname(marker)} does not exist", hint="start the reconciler there first: `fsdm run -d DIR`"
         )
     if error.errno in {errno.EISDIR, errno.ELOOP, errno.ENXIO}:
         return DataDirectoryError(

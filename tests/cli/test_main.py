@@ -91,7 +91,7 @@ def test_a_directory_that_is_missing_foreign_or_too_new_ends_with_6(tmp_path: Pa
     for verb in (["ls"], ["status"], ["delete", an_id()], ["wait"], ["find", "a" * 64, "0"]):
         done = fsdm("-d", tmp_path / "missing", *verb)
         assert done.returncode == 6, verb
-        assert "is not a data directory: there is nothing" in done.stderr
+        assert "is not a data directory: it does not exist" in done.stderr
     assert not (tmp_path / "missing").exists()
     (tmp_path / "fsdm.json").write_text('{"format": 2}')
     for verb in ("ls", "run"):

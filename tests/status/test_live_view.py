@@ -317,7 +317,7 @@ def test_watch_ends_with_6_where_the_directory_goes(data_dir: Path, layout: Layo
         os.rename(data_dir, f"{data_dir}.gone")
         _, err = process.communicate(timeout=PATIENCE_S)
         assert process.returncode == 6
-        assert "is not a data directory: there is nothing" in err
+        assert "is not a data directory: it does not exist" in err
 
 
 def test_a_directory_that_cannot_be_looked_at_is_told_once_by_the_view_and_ends_the_lines(

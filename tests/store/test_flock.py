@@ -102,12 +102,7 @@ def test_somebody_who_asks_who_reconciles_does_not_keep_lock_from_its_taker(
 ) -> None:
     asking = open_fd(layout.lock, os.O_RDWR | os.O_CREAT)
     assert try_flock(asking, SHARED)
-
-    class Pause:
-        def wait(self, timeout_s: float) -> None:
-            close_fd(asking)
-
-    monkeypatch.setattr(leader_lock, "_PAUSE", Pause())
+    monkeypatch.setattr(leader_lock, "sleep", lambda _: close_fd(asking))
     ReconcilerLock(layout).close()
 
 
@@ -276,12 +271,7 @@ def test_who_waits_for_the_lock_of_intents_gets_it_when_it_comes_free(
 ) -> None:
     sitting = open_fd(layout.want)
     assert try_flock(sitting, EXCLUSIVE)
-
-    class Pause:
-        def wait(self, timeout_s: float) -> None:
-            close_fd(sitting)
-
-    monkeypatch.setattr(locks, "_PAUSE", Pause())
+    monkeypatch.setattr(locks, "sleep", lambda _: close_fd(sitting))
     with intents_lock(layout, 10.0) as got:
         assert got
 

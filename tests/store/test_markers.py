@@ -194,7 +194,7 @@ def test_a_delete_leaves_a_directory_in_the_place_of_a_want_alone(layout: Layout
 def test_where_there_is_no_data_directory_placing_says_so(tmp_path: Path) -> None:
     layout = Layout(tmp_path / "none")
     for place in (lambda: place_want(layout, a_want()), lambda: place_delete(layout, an_id())):
-        with pytest.raises(NoDataDirectoryError, match="is not there"):
+        with pytest.raises(NoDataDirectoryError, match="does not exist"):
             place()
 
 
