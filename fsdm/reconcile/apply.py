@@ -35,7 +35,7 @@ from fsdm.reconcile.actions import (
 )
 from fsdm.reconcile.outcome import CannotRead, Condemned, Done, Failed, Held, Outcome, Stale, Stopped
 from fsdm.reconcile.repair import condemn, renew
-from fsdm.store import stored_want as kept
+from fsdm.store import stored_want
 from fsdm.store.filesystem import exists, is_directory
 from fsdm.store.flock import Claim
 from fsdm.store.json_files import read_manifest
@@ -169,7 +169,7 @@ class Applier:
                 on_file=lambda name, entry: self._tell(
                     Event("file", action.id, f"{name}, {entry.size} bytes", chunk.dataset_id, entry.size)
                 ),
-                meanwhile=lambda: kept.keep_in_partial(self._fs, partial, text),
+                meanwhile=lambda: stored_want.save_in_partial(self._fs, partial, text),
             )
         except OSError:
             # on a full disk `failed/ID`, and those that may go on, need its room: so it is erased before anything else
@@ -197,7 +197,7 @@ class Applier:
             return Done()
         if exists(layout.delete_marker(action.id)):
             return Stale()
-        kept.keep(fs, partial, text, layout.trash)
+        stored_want.save(fs, partial, text, layout.trash)
         fs.unlink(f"{partial}/{PARTS}")
         place = chunk.place
         dataset = layout.dataset(place.dataset_id)
@@ -224,7 +224,7 @@ class Applier:
             and missing(path, manifest) is None
             and _with_digests(manifest, chunk, path).satisfies(chunk)
         ):
-            kept.keep(self._fs, path, text, layout.trash)
+            stored_want.save(self._fs, path, text, layout.trash)
             # it may have been published by a process that was killed before it had synced that
             for parent in (os.path.dirname(path), layout.chunks, layout.partial):
                 self._fs.fsync_dir(parent)
@@ -232,7 +232,7 @@ class Applier:
         # other files: nobody new may take a ref; the directory goes when nobody holds it
         self._keep_want(action.id)
         self._fs.fsync_dir(layout.want)
-        kept.let_go(self._fs, path)
+        stored_want.remove(self._fs, path)
         self._fs.unlink(f"{path}/{READY}")
         self._fs.fsync_dir(path)
         return Done()

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 from fsdm.model.documents import Failure
 from fsdm.model.layout import READY, WANT
-from fsdm.store import stored_want as kept
+from fsdm.store import stored_want
 from fsdm.store.filesystem import exists, is_directory
-from fsdm.store.marker_removal import put_want_back, settle_want
+from fsdm.store.marker_removal import restore_want, withdraw_restored_want
 from fsdm.store.markers import look_at
 from fsdm.verify.manifest_check import damage
 
@@ -33,7 +33,7 @@ def condemn(layout: Layout, fs: FileSystem, action: Condemn) -> Failure | None:
     why = damage(layout, action.place) if found is None else found.why
     if why is None or ready is None or (found is not None and not found.ready.same_as(ready)):
         return None
-    now, again = time.time(), kept.is_kept(path, action.id)
+    now, again = time.time(), stored_want.is_saved(path, action.id)
     failure = Failure(
         id=action.id,
         kind="damaged",
@@ -53,11 +53,11 @@ def renew(layout: Layout, fs: FileSystem, action: Renew) -> bool:
     path = layout.path(action.place)
     if exists(f"{path}/{READY}") or not is_directory(path):
         return False
-    if kept.is_kept(path, action.id):
-        put_want_back(layout, fs, f"{path}/{WANT}", action.id)
-        settle_want(layout, fs, f"{path}/{WANT}", action.id)
+    if stored_want.is_saved(path, action.id):
+        restore_want(layout, fs, f"{path}/{WANT}", action.id)
+        withdraw_restored_want(layout, fs, f"{path}/{WANT}", action.id)
         _make_durable(layout, fs, action.id)
-    kept.let_go(fs, path)
+    stored_want.remove(fs, path)
     fs.fsync_dir(path)
     return True
 

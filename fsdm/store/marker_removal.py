@@ -1,4 +1,4 @@
-"""Removing markers, and putting them back: only the one that was judged goes, whatever the instant of a crash."""
+"""Removing and restoring markers: only a marker that was judged goes, whatever the instant of a crash."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from fsdm.model.layout import WANT_MAX_BYTES, Layout, is_id
-from fsdm.store.filesystem import is_directory, read_regular, write_all
+from fsdm.store.filesystem import CREATE, is_directory, read_regular, write_all
 from fsdm.store.flock import intents_lock
 from fsdm.store.markers import is_wanted, look_at
 
@@ -18,27 +18,27 @@ if TYPE_CHECKING:
     from fsdm.model.state import Marker
     from fsdm.store.filesystem import FileSystem
 
-
-RECONCILER_WAIT_S = 0.05
+ASIDE = ".judged-"  # … INODE_MTIME_SIZE_ID: a marker on its way out, and which one was judged
+RECONCILER_WAIT_S = 0.05  # for the lock of the markers
 CLOCK_REALTIME_COARSE = 5  # clock_gettime(2)
-SET_BACK_NS = 1_000_000_000  # a ctime so far ahead is of before the clock was set back
+SET_BACK_NS = 1_000_000_000  # a ctime so far ahead means that the clock was set back
 TEMPORARY_MAX_AGE_S = 3600.0
 _TEMPORARY = re.compile(r"\.[0-9a-f]{64}\.[0-9a-f]{8}\Z")
 
 
 def remove_marker(layout: Layout, fs: FileSystem, path: str, judged: Marker, winner: tuple[str, Marker] | None) -> bool:
-    """Remove a marker whose intent holds, or that the marker `winner` (path, as judged) has overruled.
+    """Remove a marker that is done, or that the marker `winner` (path, as judged) has overruled.
 
-    A delete goes without a winner only while nobody wants its chunk: which of the two is later is not judged here. A
+    A delete goes without a winner only while its chunk is not wanted: which of the two is later is not judged here. A
     marker in `verify/` has no opposite.
 
-    Whoever changes markers with care holds the same lock. For the others it is renamed aside first and looked at there:
-    if it is not the one that was judged, it goes back, unless a newer one has come; so a newer one is never lost.
+    Careful clients hold the same lock. Against the others the marker is renamed aside, and looked at there: if it is
+    not the one that was judged, it is restored, unless a newer one has come. So a newer one is never lost.
 
     The caller fsyncs the directory before it acts on the id again: else a power failure may bring the marker back.
 
     Returns:
-        Whether it is gone; False where it, or the winner, is no longer what was judged.
+        Whether it is gone; False where it, or the winner, has changed since it was judged.
     """
     directory, name = os.path.split(path)
     aside = f"{directory}/{ASIDE}{'_'.join(map(str, judged.identity))}_{name}"
@@ -54,17 +54,14 @@ def remove_marker(layout: Layout, fs: FileSystem, path: str, judged: Marker, win
         except FileNotFoundError:
             return False
         if not judged.same_as(look_at(aside)):
-            put_back(layout, fs, aside, path)
+            restore_marker(layout, fs, aside, path)
             return False
         fs.unlink(aside)
     return True
 
 
-ASIDE = ".judged-"  # … INODE_MTIME_SIZE_ID: a marker on its way out, and which one was judged
-
-
 def finish_removals(layout: Layout, fs: FileSystem) -> None:
-    """Finish what a crash left in the middle: a marker aside goes if it is the one that was judged, else back."""
+    """Finish the removals that a crash cut off: a marker aside goes if it was judged, and is restored if not."""
     for directory in (layout.want, layout.delete, layout.verify):
         for name in os.listdir(directory):
             if name.startswith(ASIDE):
@@ -76,17 +73,17 @@ def finish_removals(layout: Layout, fs: FileSystem) -> None:
 def _finish_removal(layout: Layout, fs: FileSystem, directory: str, name: str) -> None:
     aside = f"{directory}/{name}"
     *identity, chunk_id = name.removeprefix(ASIDE).split("_")
-    if not is_id(chunk_id):  # not one of ours
+    if not is_id(chunk_id):  # not made by us
         return
     found = look_at(aside)
     if found is not None and not found.fault and identity == [str(part) for part in found.identity]:
         fs.unlink(aside)
     else:
-        put_back(layout, fs, aside, f"{directory}/{chunk_id}")
+        restore_marker(layout, fs, aside, f"{directory}/{chunk_id}")
 
 
 def clear_temporaries(layout: Layout, fs: FileSystem, now: float) -> None:
-    """Remove what killed processes left behind of markers and failures that were being written."""
+    """Remove the temporary files of markers and failures that killed processes have left."""
     for directory in (layout.want, layout.delete, layout.verify, layout.failed):
         for name in os.listdir(directory):
             path = f"{directory}/{name}"
@@ -95,8 +92,8 @@ def clear_temporaries(layout: Layout, fs: FileSystem, now: float) -> None:
                 fs.unlink(path)
 
 
-def put_back(layout: Layout, fs: FileSystem, aside: str, path: str) -> None:
-    """Undo a rename aside; where a newer marker stands at `path` by now, or opposite to it, that one stays alone."""
+def restore_marker(layout: Layout, fs: FileSystem, aside: str, path: str) -> None:
+    """Undo a rename aside, unless a newer marker stands at `path` or opposite to it by now."""
     if _is_overruled(layout, aside, path):
         fs.unlink(aside)
         return
@@ -104,30 +101,30 @@ def put_back(layout: Layout, fs: FileSystem, aside: str, path: str) -> None:
     try:
         os.link(aside, path, follow_symlinks=False)
     except FileExistsError:
-        if is_directory(aside):  # no marker of ours, and not to be erased: it stays there, and is ignored
+        if is_directory(aside):  # no intent, and not to be erased: it stays aside, and is ignored
             return
-    except OSError:  # a directory has no second link: nothing else can stand at `path` unless it just came
+    except OSError:  # a directory has no second link
         if not os.path.lexists(path):
             fs.rename(aside, path)
         return
     fs.unlink(aside)
 
 
-def put_want_back(layout: Layout, fs: FileSystem, kept: str, chunk_id: str) -> None:
-    """Ask again, by a copy of what stands at `kept`, for a chunk that nobody has asked to go.
+def restore_want(layout: Layout, fs: FileSystem, stored: str, chunk_id: str) -> None:
+    """Place a copy of the want at `stored`, for a chunk that was lost, and that no marker asks to delete.
 
-    Any other marker stays alone. To be followed by `settle_want`, also after a crash; then `kept` may go.
+    Any other marker is left alone. `withdraw_restored_want` is to follow, also after a crash; then `stored` may go.
     """
     want, delete = layout.want_marker(chunk_id), layout.delete_marker(chunk_id)
     with intents_lock(layout, RECONCILER_WAIT_S):
-        read = read_regular(kept, WANT_MAX_BYTES)
+        read = read_regular(stored, WANT_MAX_BYTES)
         if read is None or _is_intent(delete) or os.path.lexists(want):
             return
         temporary = f"{layout.want}/.{chunk_id}.{secrets.token_hex(4)}"
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        fd = os.open(temporary, CREATE, 0o600)
         try:
             write_all(fd, read[1])
-            os.utime(fd, ns=(read[0].st_mtime_ns, read[0].st_mtime_ns))  # by which it is known
+            os.utime(fd, ns=(read[0].st_mtime_ns, read[0].st_mtime_ns))  # `withdraw_restored_want` knows it by these
             fs.fsync_file(fd, temporary)
         finally:
             os.close(fd)
@@ -137,14 +134,14 @@ def put_want_back(layout: Layout, fs: FileSystem, kept: str, chunk_id: str) -> N
         fs.unlink(temporary)
 
 
-def settle_want(layout: Layout, fs: FileSystem, kept: str, chunk_id: str) -> None:
-    """Withdraw what was put back of `kept`, where a delete stands: that is somebody's intent, and this is not.
+def withdraw_restored_want(layout: Layout, fs: FileSystem, stored: str, chunk_id: str) -> None:
+    """Withdraw a restored want where a delete stands, whatever their ctimes say: only the delete is an intent.
 
-    Whatever the ctimes say. It waits (milliseconds) for the next tick of the clock that ctimes are taken from: so a
-    delete that comes after this look is the later one by its ctime as well.
+    It waits (milliseconds) for the next tick of the clock that ctimes are taken from: so a delete that comes after this
+    look is the later one by its ctime as well.
     """
     path, marker = layout.want_marker(chunk_id), layout.delete_marker(chunk_id)
-    want, original = look_at(path), look_at(kept)
+    want, original = look_at(path), look_at(stored)
     if want is None or original is None or (want.mtime_ns, want.size) != (original.mtime_ns, original.size):
         return
     while 0 <= want.ctime_ns - time.clock_gettime_ns(CLOCK_REALTIME_COARSE) < SET_BACK_NS:
@@ -160,9 +157,9 @@ def _is_intent(path: str) -> bool:
 
 
 def _is_overruled(layout: Layout, aside: str, path: str) -> bool:
-    """Whether an opposite marker came since the rename aside: that was the last to change the ctime of what is aside.
+    """Return whether an opposite marker came after the rename aside, which set the ctime of the marker aside.
 
-    It must not be judged by its ctime later: the link that puts it back makes it the younger one.
+    It is judged now, for later the link that restores the marker makes that the younger one.
     """
     directory, chunk_id = os.path.split(path)
     if directory == layout.verify:

@@ -1,8 +1,8 @@
-"""WANT: the want that a chunk came of, kept beside its READY, so that the chunk can be asked for again.
+"""WANT: the want that a chunk came of, stored beside its READY, so that a damaged chunk can be fetched again.
 
-It has the URLs, which READY has not: they may carry secrets, so it is the owner's alone (mode 0600). It stands wherever
-READY stands, but for chunks of before it was kept, and goes before READY where another want takes its place. So a
-directory that has it, and no READY, is of a chunk that nobody has asked to go, unless a delete stands.
+It has the URLs, which READY has not. They may carry secrets, so only the owner may read it (mode 0600). It stands
+wherever READY stands (but for chunks of earlier versions), and goes before READY where another want takes its place. So
+a directory with WANT and without READY is of a chunk that was lost, unless a delete stands.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from fsdm.store.filesystem import FileSystem
 
 
-def keep_in_partial(fs: FileSystem, partial: str, want: bytes) -> None:
-    """Keep the want of a fetch that has begun; the caller fsyncs the directory before it writes READY.
+def save_in_partial(fs: FileSystem, partial: str, want: bytes) -> None:
+    """Store the want of a running fetch; the caller fsyncs the directory before it writes READY.
 
-    Early, while the files are on their way: then nobody waits for the disk because of it.
+    It is fsynced early, while the files are on their way: then nothing waits for the disk because of it.
     """
     path = f"{partial}/{WANT}"
     if _text(partial) != want:
@@ -29,17 +29,17 @@ def keep_in_partial(fs: FileSystem, partial: str, want: bytes) -> None:
     fs.fsync_path(path)
 
 
-def keep(fs: FileSystem, directory: str, want: bytes, trash: str) -> None:
-    """Keep the want by which a complete chunk was asked for last: its URLs may have changed.
+def save(fs: FileSystem, directory: str, want: bytes, trash: str) -> None:
+    """Store the latest want of a complete chunk: its URLs may have changed.
 
-    By way of the trash, so that a crash leaves nothing of it beside READY.
+    The temporary file stands in the trash, so that a crash leaves none beside READY.
     """
     if _text(directory) != want:
         fs.write(f"{directory}/{WANT}", want, durable=True, mode=0o600, temporary_in=trash)
 
 
-def let_go(fs: FileSystem, directory: str) -> None:
-    """Another want has taken its place, or it has been asked for again."""
+def remove(fs: FileSystem, directory: str) -> None:
+    """Remove WANT, whatever stands there: another want takes its place, or the chunk is wanted again."""
     path = f"{directory}/{WANT}"
     try:
         fs.unlink(path)
@@ -47,8 +47,8 @@ def let_go(fs: FileSystem, directory: str) -> None:
         fs.erase(path)
 
 
-def is_kept(directory: str, chunk_id: str) -> bool:
-    """Whether the chunk in this directory can be asked for again."""
+def is_saved(directory: str, chunk_id: str) -> bool:
+    """Return whether the chunk in this directory can be fetched again by its WANT."""
     text = _text(directory)
     try:
         return text is not None and DataChunk.parse_want(text, chunk_id).id == chunk_id

@@ -14,9 +14,9 @@ from fsdm.model.state import Found
 from fsdm.reconcile.actions import Condemn, Renew
 from fsdm.reconcile.repair import condemn, renew
 from fsdm.store.filesystem import FileSystem
-from fsdm.store.marker_removal import put_want_back, settle_want
+from fsdm.store.marker_removal import restore_want, withdraw_restored_want
 from fsdm.store.markers import look_at
-from fsdm.store.stored_want import is_kept
+from fsdm.store.stored_want import is_saved
 from tests.support.chunks import chunk_dir, failure, files_of, flip, put_want, touch_delete
 from tests.support.filesystems import crash_at_each_step
 from tests.support.processes import fsdm
@@ -185,7 +185,7 @@ def test_what_was_found_counts_only_for_the_ready_that_it_was_found_of(
     assert told is not None
     assert "other bytes" in told.error
     assert not (path / READY).exists()
-    assert is_kept(str(path), chunk.id)
+    assert is_saved(str(path), chunk.id)
 
 
 def test_the_want_comes_back_byte_for_byte_and_only_once(layout: Layout, data_dir: Path, condemned: DataChunk) -> None:
@@ -200,7 +200,7 @@ def test_the_want_comes_back_byte_for_byte_and_only_once(layout: Layout, data_di
 def test_a_chunk_that_is_ready_or_gone_is_not_asked_for(layout: Layout, data_dir: Path, chunk: DataChunk) -> None:
     assert not renew(layout, FileSystem(), Renew(chunk.id, chunk.place))
     assert os.listdir(data_dir / "want") == []
-    assert is_kept(layout.path(chunk.place), chunk.id)
+    assert is_saved(layout.path(chunk.place), chunk.id)
     chunk_dir(data_dir, chunk).rename(data_dir / "elsewhere")
     assert not renew(layout, FileSystem(), Renew(chunk.id, chunk.place))
 
@@ -210,7 +210,7 @@ def test_a_want_that_stands_stays_alone(layout: Layout, data_dir: Path, condemne
     put_want(data_dir, other)
     renew(layout, FileSystem(), Renew(condemned.id, condemned.place))
     assert (data_dir / "want" / condemned.id).read_bytes() == other.to_json()
-    assert not is_kept(layout.path(condemned.place), condemned.id)
+    assert not is_saved(layout.path(condemned.place), condemned.id)
 
 
 class Amid(FileSystem):
@@ -260,9 +260,9 @@ def test_a_want_that_comes_just_when_the_one_that_came_back_is_withdrawn_is_neve
     layout: Layout, data_dir: Path, source: Source, condemned: DataChunk, step: str
 ) -> None:
     other, kept = source.chunk(id=condemned.id, files=3), str(chunk_dir(data_dir, condemned) / WANT)
-    put_want_back(layout, FileSystem(), kept, condemned.id)
+    restore_want(layout, FileSystem(), kept, condemned.id)
     touch_delete(data_dir, condemned.id)
-    settle_want(layout, Amid(step, lambda: put_want(data_dir, other)), kept, condemned.id)
+    withdraw_restored_want(layout, Amid(step, lambda: put_want(data_dir, other)), kept, condemned.id)
     assert (data_dir / "want" / condemned.id).read_bytes() == other.to_json()
     assert len(os.listdir(data_dir / "want")) == 1, "nothing is left aside"
 

@@ -11,7 +11,7 @@ import pytest
 from fsdm import DataManager
 from fsdm.model.layout import WANT, WANT_MAX_BYTES
 from fsdm.store.filesystem import FileSystem
-from fsdm.store.stored_want import is_kept, keep, keep_in_partial, let_go
+from fsdm.store.stored_want import is_saved, remove, save, save_in_partial
 from tests.support.chunks import an_id, chunk_dir, put_want
 from tests.support.filesystems import Recorder
 from tests.support.waiting import PATIENCE_S, eventually
@@ -76,10 +76,10 @@ def test_a_chunk_of_before_it_was_kept_has_it_once_it_is_wanted_again(
     assert dm.wait(chunk.id, PATIENCE_S)
     path = str(chunk_dir(data_dir, chunk))
     os.unlink(f"{path}/{WANT}")
-    assert not is_kept(path, chunk.id)
+    assert not is_saved(path, chunk.id)
     dm.download_chunk(chunk)
     assert dm.wait(chunk.id, PATIENCE_S)
-    assert is_kept(path, chunk.id)
+    assert is_saved(path, chunk.id)
 
 
 def test_a_complete_partial_is_published_with_the_want_that_asks_for_it_now(data_dir: Path, source: Source) -> None:
@@ -99,7 +99,7 @@ def test_a_complete_partial_is_published_with_the_want_that_asks_for_it_now(data
 def test_in_a_partial_it_is_fsynced_and_the_directory_is_left_to_the_caller(directory: str) -> None:
     fs = Recorder()
     for _ in range(2):  # the second time, what is there is what is wanted
-        keep_in_partial(fs, directory, b"{}")
+        save_in_partial(fs, directory, b"{}")
     assert [name for name, _ in fs.steps] == ["write", "rename", "fsync_file", "fsync_file"]
     assert kept(directory) == b"{}"
 
@@ -107,7 +107,7 @@ def test_in_a_partial_it_is_fsynced_and_the_directory_is_left_to_the_caller(dire
 def test_beside_ready_nothing_is_left_of_it_by_a_crash_and_it_is_durable(layout: Layout, directory: str) -> None:
     fs = Recorder()
     for _ in range(2):
-        keep(fs, directory, b"{}", layout.trash)
+        save(fs, directory, b"{}", layout.trash)
     assert [name for name, _ in fs.steps] == ["write", "fsync_file", "rename", "fsync_dir", "fsync_dir"]
     assert os.path.dirname(fs.steps[2][1]) == layout.trash
     assert os.listdir(directory) == [WANT]
@@ -119,23 +119,23 @@ def test_beside_ready_nothing_is_left_of_it_by_a_crash_and_it_is_durable(layout:
 def test_what_is_no_want_is_not_kept(directory: str, text: bytes) -> None:
     with open(f"{directory}/{WANT}", "wb") as file:
         file.write(text)
-    assert not is_kept(directory, an_id())
+    assert not is_saved(directory, an_id())
 
 
 def test_the_want_of_another_chunk_is_not_kept(directory: str, source: Source) -> None:
     chunk = source.chunk()
     with open(f"{directory}/{WANT}", "wb") as file:
         file.write(chunk.to_json())
-    assert is_kept(directory, chunk.id)
-    assert not is_kept(directory, an_id())
+    assert is_saved(directory, chunk.id)
+    assert not is_saved(directory, an_id())
 
 
 def test_it_is_let_go_of_whatever_stands_there(directory: str) -> None:
-    let_go(FileSystem(), directory)
+    remove(FileSystem(), directory)
     os.mkdir(f"{directory}/{WANT}")
-    let_go(FileSystem(), directory)
+    remove(FileSystem(), directory)
     os.symlink(directory, f"{directory}/{WANT}")
-    let_go(FileSystem(), directory)
+    remove(FileSystem(), directory)
     assert os.listdir(directory) == []
 
 

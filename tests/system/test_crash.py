@@ -283,18 +283,18 @@ def want_is_not_kept(put: pytest.MonkeyPatch) -> None:
 
 def want_goes_before_it_comes_back(put: pytest.MonkeyPatch) -> None:
     """What was asked for is taken from beside the files before it stands as a want."""
-    back = fsdm.reconcile.repair.put_want_back
+    back = fsdm.reconcile.repair.restore_want
 
     def late(layout: Any, fs: FileSystem, kept: str, chunk_id: str) -> None:
         fs.rename(kept, f"{layout.trash}/kept")
         back(layout, fs, f"{layout.trash}/kept", chunk_id)
 
-    put.setattr(fsdm.reconcile.repair, "put_want_back", late)
+    put.setattr(fsdm.reconcile.repair, "restore_want", late)
 
 
 def a_want_that_came_back_stays_beside_a_delete(put: pytest.MonkeyPatch) -> None:
     """A want that came back is taken for a later intent than the delete that has come before it stood."""
-    put.setattr(fsdm.reconcile.repair, "settle_want", lambda *_: None)
+    put.setattr(fsdm.reconcile.repair, "withdraw_restored_want", lambda *_: None)
 
 
 def a_want_that_came_back_is_not_durable(put: pytest.MonkeyPatch) -> None:

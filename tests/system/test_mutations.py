@@ -259,12 +259,12 @@ def cleared_while_held(put: pytest.MonkeyPatch) -> None:
 
 def want_not_asked_again(put: pytest.MonkeyPatch) -> None:
     """What was condemned is cleared, and nobody asks for it."""
-    put.setattr(fsdm.reconcile.repair, "put_want_back", lambda layout, fs, kept, chunk_id: None)
+    put.setattr(fsdm.reconcile.repair, "restore_want", lambda layout, fs, kept, chunk_id: None)
 
 
 def want_back_in_spite_of_a_delete(put: pytest.MonkeyPatch) -> None:
     """Whether a delete came before the want that came back is not looked at."""
-    put.setattr(fsdm.reconcile.repair, "settle_want", lambda layout, fs, kept, chunk_id: None)
+    put.setattr(fsdm.reconcile.repair, "withdraw_restored_want", lambda layout, fs, kept, chunk_id: None)
 
 
 def sizes_compared_only(put: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ What it decides is not copied here: reconcile.plan.decide itself is asked. What 
 | `publish …` | reconcile.apply.Applier._publish: the look at the delete; the rename; then the want goes |
 | `retire …`, `clear` | reconcile.apply.Applier._retire: `still_deleted` looks at want, then delete; `_take_out` |
 | `replace …` | reconcile.apply.Applier._confirm, where the files are others |
-| (see `removing`) | store.marker_removal.remove_marker, put_back, finish_removals |
+| (see `removing`) | store.marker_removal.remove_marker, restore_marker, finish_removals |
 | (see `renewing`) | reconcile.repair |
 
 Left out here: refs (see `holding`: a claim is always granted here), a fetch that fails or is cut (it is one step, done

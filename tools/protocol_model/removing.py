@@ -4,7 +4,7 @@
 |---|---|
 | `start`, `finish` | store.marker_removal.finish_removals, from reconcile.reconciler.Reconciler.open |
 | `flock` … `unlink the judged` | store.marker_removal.remove_marker |
-| `look at its opposite` … `unlink what was aside` | store.marker_removal.put_back |
+| `look at its opposite` … `unlink what was aside` | store.marker_removal.restore_marker |
 
 The time limit of 50 ms on the lock of intents is left out: here it is always got in the end. So are the fsyncs.
 """

@@ -3,9 +3,9 @@
 | here | stands for |
 |---|---|
 | `condemn` | reconcile.repair.condemn: the bytes have been read (see `asking`), now READY goes |
-| `renew`, `link` | reconcile.repair.renew and store.marker_removal.put_want_back |
-| `settle …` | store.marker_removal.settle_want; the removal itself is in `removing` |
-| `let go of WANT` | store.stored_want.let_go |
+| `renew`, `link` | reconcile.repair.renew and store.marker_removal.restore_want |
+| `settle …` | store.marker_removal.withdraw_restored_want; the removal itself is in `removing` |
+| `let go of WANT` | store.stored_want.remove |
 
 Left out: the fsyncs, the time limit on the lock of intents, a chunk that has no WANT, `failed/ID`.
 """
