@@ -1,19 +1,20 @@
-"""Who holds a chunk's directory: the processes that have a flock on it, as proc(5) shows them.
+"""The holders of a chunk's directory: the processes with a flock on it, as proc(5) shows them.
 
-Two sources. `/proc/PID/fdinfo/N` has a line for each lock of that descriptor: so it tells a holder from somebody who
-only looks into the directory, and finds the forks and children that have inherited a lock; but only of processes whose
-descriptors this user may see. `/proc/locks` names the process that took a lock, whosever it is, but not who has it now,
-and none that is outside this pid namespace. What neither can tell is said (`Holders.unseen`), never guessed. The kernel
-does not record since when a lock is held: so nothing here says that.
+There are two sources. `/proc/PID/fdinfo/N` has a line for each lock of that descriptor: it tells a holder from a
+process that only has the directory open, and shows the children that have inherited a lock; but only for processes
+whose descriptors this user may see. `/proc/locks` names the process that took a lock, of any user, but not the one that
+has it now, and none outside this pid namespace. What neither shows is told in `Holders.unseen`, never guessed. The
+kernel does not record since when a lock is held.
 
-Nothing is locked, opened for reading, or changed: a look delays no reader, and rings no reconciler. Processes may come
-and go meanwhile. The reconciler's claim is not a holder, and neither is a process that waits for a lock.
+Nothing is locked, opened for reading, or changed: a look delays no reader, and wakes no reconciler. Processes may come
+and go meanwhile. The reconciler's claim is no holder, and neither is a process that waits for a lock.
 """
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from fsdm.store.filesystem import user_name
@@ -51,7 +52,7 @@ class Holder:
 
 @dataclass(frozen=True, slots=True)
 class Holders:
-    """Who holds a directory. `unseen` says, a sentence each, what could not be seen; empty where these are all."""
+    """The holders that were found; `unseen` has a sentence for each kind that could not be seen."""
 
     found: tuple[Holder, ...] = ()
     unseen: tuple[str, ...] = ()
@@ -67,100 +68,89 @@ class _Lock(NamedTuple):
 class _Target:
     place: Place
     inode: str  # as in _Lock
-    owners: dict[int, Mode] = field(default_factory=dict)  # who took a lock, by /proc/locks
-    found: dict[int, _Lock] = field(default_factory=dict)  # who has one, by descriptors
+    takers: dict[int, Mode] = field(default_factory=dict)  # by /proc/locks
+    holders: dict[int, _Lock] = field(default_factory=dict)  # by their descriptors
+
+
+_Targets = dict[tuple[int, int], _Target]  # by device and inode, as stat(2) gives them
 
 
 def look_for_holders(layout: Layout, places: Iterable[Place], *, proc: str = PROC) -> dict[Place, Holders]:
-    """Who holds the directories at these places, in one walk through /proc; those that are gone are left out.
+    """Find the holders of the chunks at these places, in one walk through /proc; places that are gone are left out.
 
     Raises:
         OSError: there is no proc(5) here.
     """
-    owner = who_reconciles(layout)
-    reconciler_pid = None if owner is None else owner.pid
-    targets = _targets(layout, places, proc)
+    processes = _Processes(proc)
+    targets = _targets(layout, places, processes)
     by_inode = {target.inode: target for target in targets.values()}
-    for lock in _locks(_read(f"{proc}/locks").splitlines()):
+    for lock in _locks(processes.read("locks").splitlines()):
         if lock.inode in by_inode:
-            by_inode[lock.inode].owners[lock.pid] = lock.mode
-    all_visible = _sees_every_process(proc)
-    denied = 0
-    if targets and (not all_visible or any(target.owners for target in targets.values())):
-        denied = _walk(targets, proc)
-    boot_at = _boot_at(proc)
-    found = {}
-    for target in targets.values():
-        unseen = []
-        if not all_visible:
-            unseen.append("processes outside this container (its pid namespace) cannot be seen from here")
-        if denied and (target.owners or not all_visible):
-            who = "1 process" if denied == 1 else f"{denied} processes"
-            unseen.append(f"{who} may not be looked at by this user, and may have inherited a lock")
-        found[target.place] = _holders(target, unseen, reconciler_pid, proc, boot_at)
-    return found
+            by_inode[lock.inode].takers[lock.pid] = lock.mode
+    sees_all, denied = processes.sees_all(), 0
+    if targets and (not sees_all or any(target.takers for target in targets.values())):
+        denied = _find_descriptors(targets, processes)
+    reconciler = who_reconciles(layout)
+    claimer = None if reconciler is None else reconciler.pid
+    return {
+        target.place: _holders(target, processes, claimer, _unseen(target, sees_all=sees_all, denied=denied))
+        for target in targets.values()
+    }
 
 
-def _targets(layout: Layout, places: Iterable[Place], proc: str) -> dict[tuple[int, int], _Target]:
-    devices = _devices(_read(f"{proc}/self/mountinfo"))
+def _targets(layout: Layout, places: Iterable[Place], processes: _Processes) -> _Targets:
+    devices = {}  # by mount: as locks are shown, also on btrfs and overlay, where stat(2) gives other numbers
+    for line in processes.read("self/mountinfo").splitlines():
+        mount_id, _, device = line.split()[:3]
+        devices[mount_id] = tuple(map(int, device.split(":")))
     targets = {}
     for place in places:
         try:
-            # O_PATH: no event, as a close would be, for the reconciler that watches a held directory
+            # O_PATH: its close is no event for the reconciler that watches a held directory
             fd = os.open(layout.path(place), os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except (FileNotFoundError, NotADirectoryError):
             continue
         try:
             found = os.fstat(fd)
-            lines = _read(f"{proc}/self/fdinfo/{fd}").splitlines()
+            lines = processes.read(f"self/fdinfo/{fd}").splitlines()
         finally:
             os.close(fd)
-        says = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
-        # btrfs and overlay give stat(2) other numbers than those that locks are shown with: ask for the mount's
-        device = devices.get(says.get("mnt_id", ""), (os.major(found.st_dev), os.minor(found.st_dev)))
-        inode = f"{device[0]:02x}:{device[1]:02x}:{says.get('ino', found.st_ino)}"
+        info = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+        major, minor = devices.get(info.get("mnt_id", ""), (os.major(found.st_dev), os.minor(found.st_dev)))
+        inode = f"{major:02x}:{minor:02x}:{info.get('ino', found.st_ino)}"
         targets[found.st_dev, found.st_ino] = _Target(place, inode)
     return targets
 
 
-def _devices(mountinfo: str) -> dict[str, tuple[int, int]]:
-    devices = {}
-    for line in mountinfo.splitlines():
-        mount_id, _, device = line.split()[:3]
-        major, minor = device.split(":")
-        devices[mount_id] = int(major), int(minor)
-    return devices
-
-
 def _locks(lines: Iterable[str]) -> Iterator[_Lock]:
-    """The flocks in lines of /proc/locks, or behind `lock:` of fdinfo; `->` is somebody who waits for one."""
+    """Yield the flocks in lines of /proc/locks, or behind `lock:` of fdinfo; `->` is a process that waits for one."""
     for line in lines:
         match line.split():
             case [_, "FLOCK", _, mode, pid, inode, *_]:
                 yield _Lock(int(pid), "exclusive" if mode == "WRITE" else "shared", inode)
 
 
-def _walk(targets: dict[tuple[int, int], _Target], proc: str) -> int:
-    """Find the descriptors with a lock on a target; how many processes may not be looked at."""
+def _find_descriptors(targets: _Targets, processes: _Processes) -> int:
+    """Find the descriptors with a lock on a target; return how many processes this user may not look at."""
     denied = 0
-    for name in filter(str.isdigit, os.listdir(proc)):
+    for pid in map(int, filter(str.isdigit, os.listdir(processes.root))):
         try:
-            for fd in os.listdir(f"{proc}/{name}/fd"):
-                _look_at(targets, int(name), fd, proc)
+            for fd in os.listdir(f"{processes.root}/{pid}/fd"):
+                _look_at(targets, pid, fd, processes)
         except PermissionError:
-            denied += bool(_command(name, proc, or_name=False))  # a thread of the kernel has none, and holds nothing
+            denied += bool(processes.command(pid, or_name=False))  # a kernel thread has none, and holds nothing
         except (FileNotFoundError, ProcessLookupError):
             continue  # it has ended
     return denied
 
 
-def _look_at(targets: dict[tuple[int, int], _Target], pid: int, fd: str, proc: str) -> None:
-    path = f"{proc}/{pid}/fd/{fd}"
+def _look_at(targets: _Targets, pid: int, fd: str, processes: _Processes) -> None:
+    path = f"{processes.root}/{pid}/fd/{fd}"
     try:
         if not os.readlink(path).startswith("/"):  # a socket, a pipe …
             return
-        says = _read(f"{proc}/{pid}/fdinfo/{fd}")
-        if "FLOCK" not in says:
+        info = processes.read(f"{pid}/fdinfo/{fd}")
+        if "FLOCK" not in info:
             return
         found = os.stat(path)  # only of what is locked: to stat a file of a server that is away would hang
     except PermissionError:
@@ -169,90 +159,91 @@ def _look_at(targets: dict[tuple[int, int], _Target], pid: int, fd: str, proc: s
         return
     target = targets.get((found.st_dev, found.st_ino))
     if target is not None:
-        lines = (line.removeprefix("lock:") for line in says.splitlines() if line.startswith("lock:"))
+        lines = (line.removeprefix("lock:") for line in info.splitlines() if line.startswith("lock:"))
         for lock in _locks(lines):
-            target.found[pid] = lock
+            target.holders[pid] = lock
 
 
-def _holders(
-    target: _Target, unseen: list[str], reconciler_pid: int | None, proc: str, boot_at: float | None
-) -> Holders:
-    found = []
-    for pid, lock in target.found.items():
-        inherited = lock.pid not in {pid, 0, -1}
-        found.append(_holder(pid, lock.mode, proc, boot_at, inherited=inherited))
-    served = {lock.pid for lock in target.found.values()}
-    for pid, mode in target.owners.items():
-        if pid in served:
-            continue  # who has it was seen
-        if pid > 0 and os.path.exists(f"{proc}/{pid}") and not _may_see(pid, proc):
-            found.append(_holder(pid, mode, proc, boot_at, inherited=False))
+def _unseen(target: _Target, *, sees_all: bool, denied: int) -> list[str]:
+    unseen = []
+    if not sees_all:
+        unseen.append("processes outside this container (its pid namespace) cannot be seen from here")
+    if denied and (target.takers or not sees_all):
+        them = "1 process" if denied == 1 else f"{denied} processes"
+        unseen.append(f"{them} may not be looked at by this user, and may have inherited a lock")
+    return unseen
+
+
+def _holders(target: _Target, processes: _Processes, claimer: int | None, unseen: list[str]) -> Holders:
+    found = [
+        processes.holder(pid, lock.mode, inherited=lock.pid not in {pid, 0, -1}) for pid, lock in target.holders.items()
+    ]
+    seen = {lock.pid for lock in target.holders.values()}
+    for pid in sorted(target.takers.keys() - seen):
+        if pid > 0 and processes.is_hidden(pid):
+            found.append(processes.holder(pid, target.takers[pid]))
         else:
-            unseen.append(f"pid {pid} took a lock and has it no more; who has inherited it cannot be seen from here")
-    claims = [holder for holder in found if holder.pid == reconciler_pid and holder.mode == "exclusive"]
-    return Holders(tuple(sorted((h for h in found if h not in claims), key=lambda h: h.pid)), tuple(unseen))
+            unseen.append(f"pid {pid} took a lock and has it no more; the one that inherited it cannot be seen")
+    holders = (holder for holder in found if (holder.pid, holder.mode) != (claimer, "exclusive"))
+    return Holders(tuple(sorted(holders, key=lambda holder: holder.pid)), tuple(unseen))
 
 
-def _holder(pid: int, mode: Mode, proc: str, boot_at: float | None, *, inherited: bool) -> Holder:
-    command = _command(str(pid), proc) or "not known: it has just ended"
-    return Holder(pid, command, _user(pid, proc), _started_at(pid, proc, boot_at), mode, inherited)
+class _Processes:
+    """The files of proc(5) below `root`. A process may end at any moment: then what it was is not known."""
 
+    def __init__(self, root: str) -> None:
+        self.root = root
 
-def _may_see(pid: int, proc: str) -> bool:
-    try:
-        os.listdir(f"{proc}/{pid}/fd")
-    except PermissionError:
-        return False
-    except (FileNotFoundError, ProcessLookupError):
-        return True
-    return True
+    def read(self, path: str, limit: int = -1) -> str:
+        with open(f"{self.root}/{path}", "rb") as file:
+            return file.read(limit).decode(errors="surrogateescape")
 
+    def sees_all(self) -> bool:
+        """Return whether every process of the machine is visible."""
+        try:
+            return os.stat(f"{self.root}/self/ns/pid").st_ino == _FIRST_PID_NAMESPACE
+        except OSError:
+            return False
 
-def _command(pid: str, proc: str, *, or_name: bool = True) -> str:
-    """Its command line, bounded; or its name in brackets, where it has none."""
-    try:
-        command = _read(f"{proc}/{pid}/cmdline", COMMAND_READ_BYTES).replace("\0", " ").strip()
-        if not command and or_name:
-            command = f"[{_read(f'{proc}/{pid}/comm').strip()}]"
-    except OSError:
-        return ""
-    return (
-        command
-        if len(command) <= COMMAND_MAX
-        else f"{command[:COMMAND_HEAD]}…{command[COMMAND_HEAD - COMMAND_MAX + 1 :]}"
-    )
-
-
-def _user(pid: int, proc: str) -> str:
-    try:
-        uid = int(_read(f"{proc}/{pid}/status").partition("\nUid:")[2].split()[1])
-    except (OSError, ValueError, IndexError):
-        return "not known"
-    return user_name(uid)
-
-
-def _started_at(pid: int, proc: str, boot_at: float | None) -> float | None:
-    try:
-        ticks = int(_read(f"{proc}/{pid}/stat").rpartition(")")[2].split()[19])  # the 22nd field: proc(5)
-    except (OSError, ValueError, IndexError):
-        return None
-    return None if boot_at is None else boot_at + ticks / os.sysconf("SC_CLK_TCK")
-
-
-def _boot_at(proc: str) -> float | None:
-    try:
-        return float(_read(f"{proc}/stat").partition("\nbtime ")[2].split()[0])
-    except (OSError, ValueError, IndexError):
-        return None
-
-
-def _sees_every_process(proc: str) -> bool:
-    try:
-        return os.stat(f"{proc}/self/ns/pid").st_ino == _FIRST_PID_NAMESPACE
-    except OSError:
+    def is_hidden(self, pid: int) -> bool:
+        """Return whether a process is there, but this user may not see its descriptors."""
+        try:
+            os.listdir(f"{self.root}/{pid}/fd")
+        except PermissionError:
+            return os.path.exists(f"{self.root}/{pid}")
+        except (FileNotFoundError, ProcessLookupError):
+            return False
         return False
 
+    @cached_property
+    def _boot_at(self) -> float:
+        return float(self.read("stat").partition("\nbtime ")[2].split()[0])
 
-def _read(path: str, limit: int = -1) -> str:
-    with open(path, "rb") as file:
-        return file.read(limit).decode(errors="surrogateescape")
+    def holder(self, pid: int, mode: Mode, *, inherited: bool = False) -> Holder:
+        command = self.command(pid) or "not known: it has just ended"
+        return Holder(pid, command, self._user(pid), self._started_at(pid), mode, inherited)
+
+    def command(self, pid: int, *, or_name: bool = True) -> str:
+        """Return the command line, cut in its middle where it is long; or the name in brackets, where there is none."""
+        try:
+            command = self.read(f"{pid}/cmdline", COMMAND_READ_BYTES).replace("\0", " ").strip()
+            if not command and or_name:
+                command = f"[{self.read(f'{pid}/comm').strip()}]"
+        except OSError:
+            return ""
+        if len(command) > COMMAND_MAX:
+            return f"{command[:COMMAND_HEAD]}…{command[COMMAND_HEAD - COMMAND_MAX + 1 :]}"
+        return command
+
+    def _user(self, pid: int) -> str:
+        try:
+            return user_name(int(self.read(f"{pid}/status").partition("\nUid:")[2].split()[1]))
+        except (OSError, ValueError, IndexError):
+            return "not known"
+
+    def _started_at(self, pid: int) -> float | None:
+        try:
+            ticks = int(self.read(f"{pid}/stat").rpartition(")")[2].split()[19])  # the 22nd field: proc(5)
+            return self._boot_at + ticks / os.sysconf("SC_CLK_TCK")
+        except (OSError, ValueError, IndexError):
+            return None

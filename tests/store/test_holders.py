@@ -254,7 +254,7 @@ def test_a_lock_whose_taker_is_gone_is_told_though_nobody_can_be_named(
     proc.lock(layout, place, 51)
     seen = of(layout, place, str(proc.path))
     assert seen.found == ()
-    assert seen.unseen == ("pid 51 took a lock and has it no more; who has inherited it cannot be seen from here",)
+    assert seen.unseen == ("pid 51 took a lock and has it no more; the one that inherited it cannot be seen",)
 
 
 def test_a_number_that_another_process_has_now_is_not_taken_for_the_holder(
