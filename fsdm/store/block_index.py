@@ -1,12 +1,12 @@
-"""Block ranges → the responsible chunk, for one dataset.
+"""The index of one dataset: block → the responsible chunk.
 
-Pure, and not thread-safe: whoever owns one guards it. Ranges are half-open and may overlap. Among those that hold a
-block the one with the greatest start is responsible, then the smallest end, then the smallest id; `candidates` gives
-them in that order, because the first may be on its way out.
+Pure, and not thread-safe: its owner guards it. Ranges are half-open and may overlap. Of the ranges that hold a block,
+the one with the greatest start is responsible, then the smallest end, then the smallest id; `candidates` gives them in
+that order, because the first may be on its way out.
 
-Entries stand sorted in buckets of bounded size, each with the greatest end in it, and each bucket knows the nearest
-one to its left that reaches further. So a lookup bisects, and steps only over what is nested around the block: it does
-not depend on the number of chunks, and neither does adding or removing one beyond its bucket.
+Entries stand sorted in buckets of bounded size, each with the greatest end in it, and each bucket knows the nearest one
+to its left that reaches further. So a lookup bisects, and steps only over the ranges nested around the block: its cost
+does not depend on the number of chunks, and neither does that of a change, beyond its bucket.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class BlockIndex:
 
     @classmethod
     def of(cls, places: Iterable[Place]) -> BlockIndex:
-        """An index over `places`, each with a name that passes `layout.is_chunk_dir`."""
+        """Make an index of places, each with a name that passes `layout.is_chunk_dir`."""
         pairs = sorted((_key(place), place) for place in places)
         index = cls()
         for at in range(0, len(pairs), BUCKET):
@@ -67,12 +67,12 @@ class BlockIndex:
         return sum(len(bucket.keys) for bucket in self._buckets)
 
     def __iter__(self) -> Iterator[Place]:
-        """All places, by start; among equal starts the responsible one last."""
+        """Iterate over all places by start; among equal starts the responsible one is last."""
         for bucket in self._buckets:
             yield from bucket.places
 
     def add(self, place: Place) -> None:
-        """Put `place` in; nothing happens where it is there already."""
+        """Add a place; do nothing where it is there already."""
         key = _key(place)
         if not self._buckets:
             self._buckets.append(_Bucket([], []))
@@ -93,7 +93,7 @@ class BlockIndex:
         self._keep_up(at)
 
     def discard(self, place: Place) -> None:
-        """Take `place` out; nothing happens where it is not there."""
+        """Discard a place; do nothing where it is not there."""
         key = _key(place)
         at = bisect_right(self._firsts, key) - 1
         if at < 0:
@@ -111,7 +111,7 @@ class BlockIndex:
             self._wider = None
 
     def find(self, block: int) -> Place | None:
-        """The place of the chunk that is responsible for `block`."""
+        """Return the place of the chunk that is responsible for `block`."""
         limit = (block, 1, 0)  # above every key with this start, below every key with a greater one
         at = bisect_left(self._firsts, limit) - 1
         if at >= 0:
@@ -122,7 +122,7 @@ class BlockIndex:
         return next(self.candidates(block), None)
 
     def candidates(self, block: int) -> Iterator[Place]:
-        """The places of all chunks whose range holds `block`, the responsible one first."""
+        """Yield the places of all chunks whose range holds `block`, the responsible one first."""
         limit = (block, 1, 0)
         at = bisect_left(self._firsts, limit) - 1
         if at < 0:

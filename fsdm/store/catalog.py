@@ -1,13 +1,13 @@
-"""What a listing of `chunks/` shows: which chunk directories there are, by dataset and block, and by id.
+"""The catalog: a listing of the chunk directories in `chunks/`, by dataset and block, and by id.
 
-It knows names, not states: whether a chunk is available is asked of its directory, at the moment it is taken. Only
-directories are looked into, no symlinks to them: where something else stands under a chunk's name it is *stray*, and
-never available; under a dataset's name it is strange.
+It knows names, not states: whether a chunk is available is seen in its directory, when a ref is taken. No symlink is
+followed. Something else than a directory under the name of a chunk is *stray*, and never available; any entry whose
+name or kind is not fsdm's is *strange*.
 
-A directory's mtime changes when a chunk is published or leaves, so a listing is good until it does. A listing taken
-within a clock tick or two of that mtime is not trusted twice (git's "racily clean" rule). A changed listing costs one
-readdir and a set difference; the index is kept, not rebuilt. The reconciler is the only writer of `chunks/`, so its
-own catalog (`own=True`) is told of each change and looks at the disk only in `refresh`.
+A directory's mtime changes when a chunk is published or leaves, so a listing is good until then. A listing taken within
+a clock tick or two of that mtime is not trusted twice (git's "racily clean" rule). A changed directory costs one
+readdir and a set difference; the index is kept, not rebuilt. The reconciler is the only writer of `chunks/`, so its own
+catalog (`own=True`) is told of each change, and lists the disk only in `refresh`.
 
 Thread-safe. Invariant: a name is in its dataset's index if and only if its place is in `_by_id`.
 """
@@ -38,9 +38,9 @@ NO_MTIME: Final = -1
 @dataclass(slots=True)
 class _Dataset:
     index: BlockIndex = field(default_factory=BlockIndex)
-    names: set[str] = field(default_factory=set)  # all that was listed
-    odd: set[str] = field(default_factory=set)  # those of them that are no chunk directories
-    stray: set[str] = field(default_factory=set)  # those that are no directories at all
+    names: set[str] = field(default_factory=set)  # all that were listed
+    strange: set[str] = field(default_factory=set)  # of these, the names that are no chunk's
+    stray: set[str] = field(default_factory=set)  # of these, the ones that are no directories
     told: set[str] = field(default_factory=set)  # added or discarded while a listing was being taken
     mtime_ns: int = NO_MTIME  # of a listing that may be trusted
 
@@ -56,65 +56,65 @@ class Catalog:
         self._datasets: dict[str, _Dataset] = {}
         self._by_id: dict[str, tuple[Place, ...]] = {}
         self._strange: list[str] = []
-        self._refused: dict[str, OSError] = {}  # datasets of which nothing is known, for they cannot be listed
+        self._refused: dict[str, OSError] = {}  # datasets that could never be listed
 
     def knows(self, value: object) -> TypeGuard[str]:
-        """Whether `value` is the id of a dataset that has been listed: so it is an id, in its one written form."""
+        """Return whether `value` is the id of a listed dataset (so it is an id in its one written form)."""
         return isinstance(value, str) and value in self._datasets
 
     def find(self, dataset_id: str, block: int) -> Place | None:
-        """Where the chunk stands that is responsible for `block`, be it available or not."""
-        dataset = self._datasets.get(dataset_id)
-        if not self._own:
-            dataset = self._refresh_dataset(dataset_id, dataset)
+        """Return the place of the chunk that is responsible for `block`, available or not."""
+        dataset = self._current(dataset_id)
         with self._mutex:
             return None if dataset is None else dataset.index.find(block)
 
     def candidates(self, dataset_id: str, block: int) -> list[Place]:
-        """Where all the chunks stand whose range holds `block`, the responsible one first."""
-        dataset = self._datasets.get(dataset_id)
-        if not self._own:
-            dataset = self._refresh_dataset(dataset_id, dataset)
+        """Return the places of all chunks whose range holds `block`, the responsible one first."""
+        dataset = self._current(dataset_id)
         with self._mutex:
             return [] if dataset is None else list(dataset.index.candidates(block))
 
+    def _current(self, dataset_id: str) -> _Dataset | None:
+        dataset = self._datasets.get(dataset_id)
+        return dataset if self._own else self._refresh_dataset(dataset_id, dataset)
+
     def places(self, chunk_id: str) -> tuple[Place, ...]:
-        """Where the chunk stands, as of the last refresh: nowhere, in one place, or (being replaced) in several."""
+        """Return the places of a chunk, as of the last refresh; it has several while it is being replaced."""
         return self._by_id.get(chunk_id, ())
 
     def __len__(self) -> int:
-        """How many chunks have a directory, as of the last refresh."""
+        """Return how many chunks have a directory, as of the last refresh."""
         return len(self._by_id)
 
     def is_stray(self, place: Place) -> bool:
-        """Whether something else than a directory stands there, as of the last refresh."""
+        """Return whether something else than a directory stands there, as of the last refresh."""
         dataset = self._datasets.get(place.dataset_id)
         return dataset is not None and place.name in dataset.stray
 
     def all_places(self) -> list[Place]:
-        """Every chunk directory, and what is stray, by dataset and block, as of the last refresh."""
+        """Return every chunk directory and stray entry, by dataset and block, as of the last refresh."""
         with self._mutex:
             return [place for _, dataset in sorted(self._datasets.items()) for place in dataset.index]
 
     def listing(self) -> list[Place]:
-        """Every chunk directory as of now, by dataset and block."""
+        """Return every chunk directory as of now, by dataset and block."""
         if not self._own:
             self.refresh()
         return [place for place in self.all_places() if not self.is_stray(place)]
 
     def strange(self) -> list[str]:
-        """The paths in `chunks/` that are not ours, by their names or kinds, as of the last refresh."""
+        """Return the paths in `chunks/` that are not fsdm's, by name or kind, as of the last refresh."""
         with self._mutex:
-            odd = [self._layout.path(Place(key, name)) for key, one in self._datasets.items() for name in one.odd]
-            return sorted(self._strange + odd)
+            inner = [self._layout.path(Place(key, name)) for key, one in self._datasets.items() for name in one.strange]
+            return sorted(self._strange + inner)
 
     def refused(self) -> OSError | None:
-        """Why there may be chunks that are not known here: a dataset has never been listed, for this. None: all has."""
+        """Return why a dataset could never be listed, so that chunks may be missing here; None where all were."""
         with self._mutex:
             return next(iter(self._refused.values()), None)
 
     def refresh(self) -> set[str]:
-        """List again what has changed on disk; the ids of the chunks that came or went."""
+        """List the changed directories again; return the ids of the chunks that came or went."""
         try:
             listed = _entries(self._layout.chunks)
         except FileNotFoundError:
@@ -134,7 +134,7 @@ class Catalog:
         return changed
 
     def add(self, place: Place) -> None:
-        """The reconciler has put a chunk there."""
+        """Add a chunk that the reconciler has put there."""
         with self._mutex:
             dataset = self._datasets.setdefault(place.dataset_id, _Dataset())
             dataset.told.add(place.name)
@@ -144,7 +144,7 @@ class Catalog:
             self._remember(place)
 
     def discard(self, place: Place) -> None:
-        """The reconciler has taken a chunk away."""
+        """Discard a chunk that the reconciler has taken away."""
         with self._mutex:
             dataset = self._datasets.setdefault(place.dataset_id, _Dataset())
             dataset.told.add(place.name)
@@ -158,24 +158,23 @@ class Catalog:
             if dataset is not None and _mtime_ns(path) == dataset.mtime_ns:
                 return dataset
             with self._listing:
-                listed = self._list(dataset_id, path, changed)
-            with self._mutex:
-                self._refused.pop(dataset_id, None)
-            return listed
+                dataset = self._list(dataset_id, path, changed)
         except (FileNotFoundError, NotADirectoryError):
+            dataset = None
             with self._mutex:
-                self._refused.pop(dataset_id, None)
                 gone = self._datasets.pop(dataset_id, None)
                 if gone is not None:
                     gone.told.clear()
                     self._sync(dataset_id, gone, set(), changed)
-            return None
-        except OSError as e:  # one that cannot be listed keeps no other from it; what was known of it stays
+        except OSError as e:  # the others are listed all the same; the last listing of this one stays
             logger.warning("cannot list %s: %s", path, e)
             if dataset is None:
                 with self._mutex:
                     self._refused[dataset_id] = e
             return dataset
+        with self._mutex:
+            self._refused.pop(dataset_id, None)
+        return dataset
 
     def _list(self, dataset_id: str, path: str, changed: set[str] | None) -> _Dataset:
         with self._mutex:
@@ -191,7 +190,7 @@ class Catalog:
             dataset = self._datasets.setdefault(dataset_id, _Dataset())
             dataset.stray = {name for name, directory in entries.items() if not directory} - dataset.told
             self._sync(dataset_id, dataset, entries.keys(), changed)
-            # a change that comes after this listing may still get an mtime as young as this one
+            # a change after this listing may still get the same mtime
             dataset.mtime_ns = mtime_ns if before_ns - mtime_ns > RACY_NS else NO_MTIME
             return dataset
 
@@ -207,7 +206,7 @@ class Catalog:
                 dataset.index.add(place)
         dataset.names |= came
         if len(places) < len(came):
-            dataset.odd.update(name for name in came if not is_chunk_dir(name))
+            dataset.strange.update(name for name in came if not is_chunk_dir(name))
         for place in places:
             self._remember(place)
         if changed is not None:
@@ -220,7 +219,7 @@ class Catalog:
 
     def _drop(self, dataset_id: str, dataset: _Dataset, name: str) -> None:
         dataset.names.discard(name)
-        dataset.odd.discard(name)
+        dataset.strange.discard(name)
         if is_chunk_dir(name):
             place = Place(dataset_id, name)
             dataset.index.discard(place)
@@ -232,13 +231,13 @@ class Catalog:
 
 
 def _entries(path: str) -> dict[str, bool]:
-    """What is listed there: name → whether it is a directory."""
+    """List a directory: name → whether it is a directory."""
     with os.scandir(path) as entries:
         return {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
 
 
 def _mtime_ns(path: str) -> int:
-    """A directory's mtime; raises NotADirectoryError also for a symlink to one."""
+    """Return a directory's mtime; raises NotADirectoryError also for a symlink to one."""
     found = os.lstat(path)
     if not stat.S_ISDIR(found.st_mode):
         raise NotADirectoryError(path)

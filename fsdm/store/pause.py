@@ -1,6 +1,6 @@
 """`PAUSE`: while anything stands there, nothing is downloaded; deletes go on. It outlasts every process.
 
-`touch` makes one as good as `fsdm pause`, which writes into it who has paused, since when, and why.
+`touch` pauses as well as `fsdm pause`, which also writes by whom, since when, and why.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PAUSE_MAX_BYTES: Final = 1 << 16
 
 
 def place_pause(layout: Layout, reason: str) -> None:
-    """Have nothing downloaded from now on.
+    """Pause all downloads.
 
     Raises:
         DataDirectoryError: this user may not write there, or the disk refuses.
@@ -39,7 +39,7 @@ def place_pause(layout: Layout, reason: str) -> None:
 
 
 def remove_pause(layout: Layout) -> bool:
-    """Have downloads go on; whether they were paused.
+    """Resume the downloads; return whether they were paused.
 
     Raises:
         DataDirectoryError: this user may not write there, or the disk refuses.
@@ -54,7 +54,8 @@ def remove_pause(layout: Layout) -> bool:
 
 def _refused(layout: Layout, error: OSError) -> DataDirectoryError:
     return DataDirectoryError(
-        f"{layout.pause}: {error.strerror}", hint="only who may write in the data directory itself pauses and resumes"
+        f"{layout.pause}: {error.strerror}",
+        hint="a user who may write in the data directory itself can pause and resume",
     )
 
 
@@ -64,10 +65,10 @@ class Pause:
     def __init__(self, layout: Layout, tell: Callable[[Event], None]) -> None:
         self._layout = layout
         self._tell = tell
-        self.why = ""  # empty while they are not
+        self.why = ""  # empty while they are not paused
 
     def look(self) -> bool:
-        """Look again; whether they have been paused since."""
+        """Look again; return whether they were paused since the last look."""
         if exists(self._layout.pause) == bool(self.why):
             return False
         self.why = "" if self.why else f"downloads are paused{self._said()}"
@@ -75,7 +76,7 @@ class Pause:
         return bool(self.why)
 
     def _said(self) -> str:
-        """What the file says of who, and why: anybody may have written anything there, or nothing."""
+        """Format the user and the reason in the file, where it has them."""
         said = read_document(self._layout.pause, PAUSE_MAX_BYTES)
         shown = ": ".join(word for word in (said.get("by"), said.get("reason")) if isinstance(word, str) and word)
         return f" ({shown})" if shown else ""

@@ -1,9 +1,9 @@
-"""References: what keeps a chunk where it is.
+"""Refs: each keeps a chunk's directory where it is.
 
 The safety argument (PROTOCOL.md, "Reading"): a ref first takes the shared lock on the chunk's directory, and only then
-looks for READY *through the locked descriptor*, and for the absence of `delete/ID`. A directory leaves its place only
-under an exclusive lock. So whoever sees READY through a locked descriptor holds a directory that stays where it is.
-A process needs one descriptor for each chunk that it holds, however many refs it hands out.
+looks for READY *through the locked descriptor*, and that `delete/ID` is absent. A directory leaves its place only under
+an exclusive lock. So a process that sees READY through a locked descriptor holds a directory that stays where it is. It
+needs one descriptor for each chunk, however many refs it hands out.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True, eq=False)
 class _Held:
-    """A directory that this process holds: one descriptor, however many refs."""
+    """A directory that this process holds by one descriptor, for `count` refs."""
 
     fd: int
     place: Place
@@ -38,10 +38,10 @@ class _Held:
 
 
 class ChunkRef:
-    """A reference to an available chunk: while it is open, the chunk's files stay where they are, untouched.
+    """A ref to an available chunk: while it is open, the chunk's files stay where they are, untouched.
 
-    May be used from any thread, and as a context manager. Closing the last ref to a chunk lets a waiting delete go
-    through. A ref belongs to the process that took it: in a forked child it can be neither used nor harmed.
+    It may be used from any thread, and as a context manager. When the last ref to a chunk is closed, a waiting delete
+    goes through. A ref belongs to the process that took it: in a forked child it can be neither used nor harmed.
     """
 
     __slots__ = ("__weakref__", "_held", "_refs")
@@ -72,20 +72,20 @@ class ChunkRef:
 
     @property
     def closed(self) -> bool:
-        """Whether it has been let go, by its own `close()` or its manager's."""
+        """Whether this ref was closed, by its own `close()` or its manager's."""
         held = self._held
         return held is None or held.closed
 
     def clone(self) -> ChunkRef:
-        """Another ref to the same chunk, also while a delete waits for this one."""
+        """Return another ref to the same chunk, also while a delete waits for this one."""
         return self._refs.again(self._open())
 
     def keep_over_exec(self) -> None:
-        """Let the lock live on in the program that this process is about to become by exec, until that ends."""
+        """Pass the lock on to the program that this process becomes by exec, until that ends."""
         os.set_inheritable(self._open().fd, True)
 
     def close(self) -> None:
-        """Let go; a second time it does nothing. In a forked child it leaves the parent's ref alone."""
+        """Release the chunk; do nothing a second time, or in a forked child."""
         held, self._held = self._held, None
         if held is not None:
             self._refs.release(held)
@@ -117,19 +117,19 @@ class ChunkRef:
 
 
 class Refs:
-    """The refs that one manager of one process has handed out."""
+    """The refs that one client of one process has handed out."""
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
         self._pid = os.getpid()
         self._mutex = threading.Lock()
         self._held: dict[Place, _Held] = {}
-        self._dropped: deque[_Held] = deque()  # a finalizer may drop a ref inside any of our own lines
+        self._dropped: deque[_Held] = deque()  # a finalizer may release a ref between any two lines here
 
     def take(self, place: Place) -> ChunkRef | None:
-        """A ref to the chunk at `place`, or None where it is not available now. Never waits for a lock."""
-        marker = f"{self._layout.delete}/{place.chunk_id}"
-        # Before the lock as well: readers that keep asking must not keep a waiting delete from its claim.
+        """Return a ref to the chunk at `place`, or None where it is not available. Never waits for a lock."""
+        marker = self._layout.delete_marker(place.chunk_id)
+        # Before the lock as well: readers that keep asking must not keep a delete from its claim.
         if exists(marker):
             return None
         with self._mutex:
@@ -146,7 +146,7 @@ class Refs:
         return None if fd is None else self._adopt(fd, place)
 
     def again(self, held: _Held) -> ChunkRef:
-        """Another ref to a directory that is held already."""
+        """Return another ref to a directory that is held already."""
         with self._mutex:
             if held.closed:
                 raise _closed()
@@ -155,13 +155,13 @@ class Refs:
         return ChunkRef(self, held)
 
     def release(self, held: _Held) -> None:
-        """Drop one ref; the last one closes the descriptor, and with it the lock. Never waits: also for a finalizer."""
+        """Drop one ref; the last one closes the descriptor and its lock. Never waits: a finalizer calls it too."""
         if os.getpid() == self._pid:
             self._dropped.append(held)
             self._drain()
 
     def close(self) -> None:
-        """Close every descriptor, and so every ref that is still open. In a forked child it does nothing."""
+        """Close every descriptor, and so every open ref; do nothing in a forked child."""
         if os.getpid() != self._pid:
             return
         with self._mutex:
@@ -175,7 +175,7 @@ class Refs:
         if os.getpid() != self._pid:
             raise ForeignProcessError(
                 f"this belongs to process {self._pid}, and a fork of it cannot use it",
-                hint="make a DataManager in the child and find the chunk there",
+                hint="make a DataManager in the child, and find the chunk there",
             )
 
     def _adopt(self, fd: int, place: Place) -> ChunkRef:
@@ -191,8 +191,8 @@ class Refs:
         return ChunkRef(self, held)
 
     def _drain(self) -> None:
-        # A ref may be dropped while the mutex is held, even by this very thread. So nobody waits for it here, and
-        # everybody who has held it drains afterwards.
+        # A ref may be released while the mutex is held, even by this very thread. So this does not wait for the mutex,
+        # and each method that has held it drains afterwards.
         while self._dropped and self._mutex.acquire(blocking=False):
             try:
                 while self._dropped:
@@ -207,11 +207,11 @@ class Refs:
 
 
 def _closed() -> ClosedError:
-    return ClosedError("this ref has been closed", hint="clone() it before, or find the chunk again")
+    return ClosedError("this ref has been closed", hint="clone() it before it is closed, or find the chunk again")
 
 
 def _open_ready(path: str, marker: str) -> int | None:
-    # Before the lock as well: who keeps asking must not keep a directory without READY from its claim.
+    # Before the lock as well: readers that keep asking must not keep a directory without READY from its claim.
     if not exists(f"{path}/{READY}"):
         return None
     try:

@@ -1,8 +1,8 @@
-"""disk → ChunkState and Snapshot.
+"""The scan: disk → ChunkState and Snapshot.
 
-A look costs a few system calls for one id; a scan costs what is pending, not what is there. Neither opens a file, and
-neither raises for one bad entry: what cannot be read is an `Oddity` or a marker's `fault`. `want/` is looked at before
-`delete/`: so a delete that was not there together with a want is known to be the later one (see `plan.Memo`).
+A look costs a few system calls for one id; the cost of a scan grows with the pending ids, not with the chunks. Neither
+opens a file, and neither raises for one bad entry: that is an `Oddity` or a marker's `fault`. `want/` is looked at
+before `delete/`: so a delete that was not there together with a want is known to be the later one (see `plan.Memo`).
 """
 
 from __future__ import annotations
@@ -21,11 +21,10 @@ if TYPE_CHECKING:
 
 
 def look(layout: Layout, catalog: Catalog, chunk_id: str) -> ChunkState:
-    """What the disk says about one id now; where it stands in `chunks/` is as of the catalog's last refresh."""
+    """Look at the state of one id now; its places in `chunks/` are those of the catalog's last refresh."""
     want = _marker(layout.want_marker(chunk_id), limit=WANT_MAX_BYTES)
     delete = _marker(layout.delete_marker(chunk_id))
     verify = _marker(layout.verify_marker(chunk_id))
-    partial = layout.partial_of(chunk_id)
     ready: list[Place] = []
     unready: list[Place] = []
     for place in catalog.places(chunk_id):
@@ -36,7 +35,7 @@ def look(layout: Layout, catalog: Catalog, chunk_id: str) -> ChunkState:
         want=want,
         delete=delete,
         verify=verify,
-        partial=_partial(partial),
+        partial=_partial(layout.partial_of(chunk_id)),
         ready=tuple(ready),
         unready=tuple(unready),
         condemned=tuple(place for place in unready if _is_condemned(layout.path(place))),
@@ -51,7 +50,7 @@ def _is_condemned(path: str) -> bool:
 def _marker(path: str, *, limit: int | None = None) -> Marker | None:
     try:
         return look_at(path, limit=limit)
-    except OSError as e:  # nothing is done about it, and no other marker waits for it
+    except OSError as e:  # nothing can be done about it, and the other markers do not wait for it
         return Marker(0, 0, 0, 0, f"cannot be looked at: {e.strerror}")
 
 
@@ -62,7 +61,7 @@ def _partial(path: str) -> Partial:
 
 
 def scan(layout: Layout, catalog: Catalog) -> Snapshot:
-    """What is pending, by names alone."""
+    """List the pending ids by their names alone."""
     ids: set[str] = set()
     oddities: list[Oddity] = []
     for directory in (layout.want, layout.delete, layout.verify, layout.partial, layout.failed):
@@ -71,7 +70,7 @@ def scan(layout: Layout, catalog: Catalog) -> Snapshot:
                 ids.add(name)
             elif not is_hidden(name):
                 oddities.append(Oddity(f"{directory}/{name}", "its name is not a chunk id (64 lower-case hex digits)"))
-    oddities += (Oddity(path, "it is not what fsdm puts there") for path in catalog.strange())
+    oddities += (Oddity(path, "fsdm puts nothing of this name or kind there") for path in catalog.strange())
     return Snapshot(frozenset(ids), tuple(oddities))
 
 
