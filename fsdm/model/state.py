@@ -75,27 +75,38 @@ State = Literal["wanted", "downloading", "available", "retiring", "deleting", "f
 
 
 def name_of(state: ChunkState, failure_kind: str | None) -> State | None:
-    """How a chunk stands, in a word (see `ChunkStatus`); None where there is nothing of it.
+    """Name how a chunk stands that was looked at; None where there is nothing of it.
 
     `failure_kind` is the kind that `failed/ID` says, where it can be read.
     """
-    deleted = state.delete is not None
-    if deleted and (state.ready or state.unready):
+    return name_by(
+        want=state.want is not None,
+        delete=state.delete is not None,
+        partial=state.partial is not Partial.NONE,
+        ready=bool(state.ready),
+        unready=bool(state.unready),
+        failed=state.failed,
+        failure_kind=failure_kind,
+    )
+
+
+def name_by(
+    *, want: bool, delete: bool, partial: bool, ready: bool, unready: bool, failed: bool, failure_kind: str | None
+) -> State | None:
+    """Name how a chunk stands (see `ChunkStatus`), by what there is of it."""
+    if delete and (ready or unready):
         return "retiring"
-    if state.ready:
+    if ready:
         return "available"
-    if state.failed and state.want is not None and failure_kind == "room":
+    if failed and want and failure_kind == "room":
         return "waiting"
-    failed = state.failed and not (state.want is not None and failure_kind == "damaged")  # then it is fetched again
-    if state.partial is not Partial.NONE and state.want is not None:
-        return "downloading" if not failed else "failed"
-    if failed:
+    if failed and not (want and failure_kind == "damaged"):  # what is damaged and wanted is fetched again
         return "failed"
-    if state.want is not None:
-        return "wanted"
-    if state.unready:
+    if want:
+        return "downloading" if partial else "wanted"
+    if unready:
         return "unready"
-    return "deleting" if deleted or state.partial is not Partial.NONE else None
+    return "deleting" if delete or partial else None
 
 
 @dataclass(frozen=True, slots=True)
