@@ -1,21 +1,27 @@
-"""How things stand, read from the files alone: so any process can tell, whether a reconciler runs or not."""
+"""How chunks stand, read from the files alone, so any process can tell it, with or without a reconciler."""
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from fsdm.model.layout import READY, Layout, Place, is_id
-from fsdm.model.state import ChunkState, Oddity, State, name_of
+from fsdm.model.layout import PARTS, READY, is_id
+from fsdm.model.state import Oddity, State, name_of
 from fsdm.store.catalog import Catalog
-from fsdm.store.disk_usage import bytes_in
+from fsdm.store.disk_usage import came_in
 from fsdm.store.filesystem import exists, read_space
 from fsdm.store.json_files import declared_bytes, read_document
-from fsdm.store.leader_lock import who_reconciles
+from fsdm.store.leader_lock import Owner, who_reconciles
 from fsdm.store.scan import look, scan
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from fsdm.model.layout import Layout, Place
+    from fsdm.model.state import ChunkState
+
+Stamp = tuple[int, int, int]  # inode, mtime in ns, size: tells a file from a newer one of the same name
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +31,8 @@ class ChunkStatus:
     `state`: *wanted* (not begun), *downloading*, *available*, *retiring* (deleted, and kept by refs until the last one
     goes), *deleting* (its marker is about to go), *failed* (`error` says why), *waiting* (for room: `error` says for
     how much), *unready* (a directory without READY: out of service). `size_bytes` is what is on disk of it;
-    `total_bytes` what it will be, where that is known. `verifying`: somebody has asked for its bytes to be compared
-    with READY, and they have not been yet.
+    `total_bytes` what it will be, where that is known. `verifying`: its bytes are to be compared with READY, and have
+    not been yet.
     """
 
     id: str
@@ -44,8 +50,8 @@ class ChunkStatus:
 
 @dataclass(frozen=True, slots=True)
 class DiskStatus:
-    """How the file system stands that the data directory is on: where nothing is free, or all is read-only, downloads
-    pause, and `failed/ID` may not be there to say so."""
+    """The file system of the data directory. Where nothing is free, or all is read-only, downloads pause, and
+    `failed/ID` may be missing."""
 
     free_bytes: int
     read_only: bool
@@ -55,8 +61,8 @@ class DiskStatus:
 class Status:
     """How a data directory stands. `reconciler` is what the holder of LOCK says of itself, None where there is none.
 
-    `paused` is what PAUSE says while downloads are paused, `braked` what BRAKE says while deletes are held back; each
-    is None where nothing of it is so.
+    `paused` is what PAUSE says while downloads are paused, `braked` what BRAKE says while deletes are held back; else
+    None.
     """
 
     chunks: dict[str, ChunkStatus]
@@ -67,12 +73,34 @@ class Status:
     braked: dict[str, Any] | None = None
 
     def count(self, state: State) -> int:
-        """How many chunks are in this state."""
+        """Count the chunks in this state."""
         return sum(chunk.state == state for chunk in self.chunks.values())
 
 
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What all chunks of a data directory depend on; `paused` and `braked` as in `Status`."""
+
+    reconciler: Owner | None
+    disk: DiskStatus
+    paused: dict[str, Any] | None = None
+    braked: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failing:
+    """An intent that does not converge, as far as `failed/ID` says; of kind *room* it waits."""
+
+    id: str
+    kind: str
+    error: str
+    attempts: int = 0
+    next_attempt_at: float | None = None
+    hint: str = ""
+
+
 def read_status(layout: Layout) -> Status:
-    """Look at everything: the cost grows with the number of chunks, about 50 µs each."""
+    """Read how every chunk stands: the cost grows with their number, about 50 µs each."""
     catalog = Catalog(layout)
     catalog.refresh()
     snapshot = scan(layout, catalog)
@@ -85,31 +113,25 @@ def read_status(layout: Layout) -> Status:
         status = read_chunk_status(layout, state)
         if status is not None:
             chunks[chunk_id] = status
-    owner = who_reconciles(layout)
-    return Status(
-        chunks,
-        tuple(oddities),
-        None if owner is None else owner.says,
-        read_disk_status(layout),
-        read_note(layout.pause),
-        read_note(layout.brake),
-    )
+    around = read_surroundings(layout)
+    reconciler = None if around.reconciler is None else around.reconciler.says
+    return Status(chunks, tuple(oddities), reconciler, around.disk, around.paused, around.braked)
 
 
 def read_chunk_status(layout: Layout, state: ChunkState) -> ChunkStatus | None:
-    """How one chunk stands that was just looked at; None where nothing of it is there."""
-    failure = read_document(layout.failed_of(state.id)) if state.failed else {}
-    name = name_of(state, failure.get("kind"))
+    """Read the documents of a chunk that was just looked at; None where nothing of it is there any more."""
+    failing = read_failing(layout, state.id)[0] if state.failed else Failing(state.id, "", "")
+    name = name_of(state, failing.kind)
     if name is None:
-        return None  # it went while we looked
+        return None
     want = read_document(layout.want_marker(state.id)) if state.want and not state.want.fault else {}
     places = state.ready + state.unready
-    dataset_id, block_range = _where(places, want)
+    dataset_id, block_range = _position(places, want)
     if places:
-        manifest = read_document(f"{layout.path(places[0])}/{READY}") if state.ready else {}
-        size = total = declared_bytes(manifest.get("files"))
+        size = total = read_size(layout, places[0]) if state.ready else None
     else:
-        size, total = bytes_in(layout.partial_of(state.id))[0], declared_bytes(want.get("files"))
+        size = came_in(layout.partial_of(state.id))
+        total = read_total(layout, state.id, want.get("files"))
     return ChunkStatus(
         id=state.id,
         state=name,
@@ -117,21 +139,64 @@ def read_chunk_status(layout: Layout, state: ChunkState) -> ChunkStatus | None:
         block_range=block_range,
         size_bytes=size or 0,
         total_bytes=total,
-        error=_text(failure.get("error")),
-        hint=_text(failure.get("hint")),
-        attempts=failure["attempts"] if isinstance(failure.get("attempts"), int) else 0,
-        next_attempt_at=failure.get("next_attempt_at"),
+        error=failing.error or None,
+        hint=failing.hint or None,
+        attempts=failing.attempts,
+        next_attempt_at=failing.next_attempt_at,
         verifying=state.verify is not None and state.verify.fault is None,
     )
 
 
-def read_disk_status(layout: Layout) -> DiskStatus:
-    """How the file system stands, by a look of our own."""
+def read_surroundings(layout: Layout) -> Surroundings:
+    """Read what concerns all chunks: the reconciler, the disk, PAUSE and BRAKE."""
     space = read_space(layout.root)
-    return DiskStatus(space.free_bytes, space.read_only)
+    disk = DiskStatus(space.free_bytes, space.read_only)
+    return Surroundings(who_reconciles(layout), disk, _read_note(layout.pause), _read_note(layout.brake))
 
 
-def _where(places: Iterable[Place], want: dict[str, Any]) -> tuple[str | None, range | None]:
+def read_size(layout: Layout, place: Place) -> int | None:
+    """Read from READY how many bytes the chunk there has; None where READY does not say."""
+    return declared_bytes(read_document(f"{layout.path(place)}/{READY}").get("files"))
+
+
+def read_total(layout: Layout, chunk_id: str, files: object) -> int | None:
+    """Tell how large a chunk will be: as its want declares in `files`, or else as its servers have said."""
+    total = declared_bytes(files)
+    if total is not None or not isinstance(files, dict):
+        return total
+    parts = read_document(f"{layout.partial_of(chunk_id)}/{PARTS}").get("files")
+    answered = parts if isinstance(parts, dict) else {}
+    sizes = [_int_of(source, "size", _int_of(answered.get(name), "total")) for name, source in files.items()]
+    known = [size for size in sizes if size is not None]
+    return sum(known) if len(known) == len(sizes) else None
+
+
+def read_failing(layout: Layout, chunk_id: str) -> tuple[Failing, Stamp | None]:
+    """Read `failed/ID`, whatever it says: the failure, and the stamp of the marker that it is of."""
+    says = read_document(layout.failed_of(chunk_id))
+    kind, error, hint, at = (says.get(key) for key in ("kind", "error", "hint", "next_attempt_at"))
+    failing = Failing(
+        chunk_id,
+        kind if isinstance(kind, str) else "",
+        error if isinstance(error, str) else "",
+        _int_of(says, "attempts") or 0,
+        at if isinstance(at, int | float) else None,
+        hint if isinstance(hint, str) else "",
+    )
+    ino, mtime_ns, size = (_int_of(says.get("marker"), key) for key in ("ino", "mtime_ns", "size"))
+    return failing, None if ino is None or mtime_ns is None or size is None else (ino, mtime_ns, size)
+
+
+def stamp_of(path: str) -> Stamp | None:
+    """Stamp a file; None where there is none."""
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def _position(places: Iterable[Place], want: dict[str, Any]) -> tuple[str | None, range | None]:
     for place in places:
         return place.dataset_id, place.block_range
     match want:
@@ -142,10 +207,10 @@ def _where(places: Iterable[Place], want: dict[str, Any]) -> tuple[str | None, r
     return None, None
 
 
-def read_note(path: str) -> dict[str, Any] | None:
-    """What a file beside the layout's directories says, be it nothing; None where there is none."""
+def _read_note(path: str) -> dict[str, Any] | None:
     return read_document(path) if exists(path) else None
 
 
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) and value else None
+def _int_of(document: object, key: str, default: int | None = None) -> int | None:
+    value = document.get(key) if isinstance(document, dict) else None
+    return value if isinstance(value, int) else default

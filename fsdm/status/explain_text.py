@@ -11,21 +11,22 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from fsdm.model.state import ChunkState, Marker, Partial
-from fsdm.model.units import ago, lasting, moment, readable
+from fsdm.model.units import ago, count, lasting, moment, readable
 
 if TYPE_CHECKING:
     from fsdm.model.documents import Failure
+    from fsdm.status.chunk_status import ChunkStatus, Surroundings
     from fsdm.store.holders import Holder, Holders
-    from fsdm.store.leader_lock import Owner
 
 HOLDERS_MAX: Final = 5  # shown by name
 SETTLED_S: Final = 3.0  # after which a want that cannot be read is no longer taken for half-written
 
+_Reason = tuple[str, str]  # and what to do about it, or nothing
+
 
 @dataclass(frozen=True, slots=True)
 class Others:
-    """What else is going on in the directory: chunks that are retiring with their bytes and who holds them; downloads
-    that run; wants that are older than this one."""
+    """What else goes on: chunks that are retiring with their bytes and holders, running downloads, older wants."""
 
     retiring: int = 0
     retiring_bytes: int = 0
@@ -36,36 +37,56 @@ class Others:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What is known of one chunk. `name` is its state as `status` names it, None where nothing of it is there.
+    """What is known of one chunk. `status` is None where nothing of it is there.
 
-    `want_fault`: why what is in want/ID cannot be taken. `reconciler` None: nobody reconciles.
-    `paused`, `braked`: what PAUSE and BRAKE say, None where they do not stand.
+    `want_fault`: why what is in want/ID cannot be taken. `holders` is None where it has no directory.
     """
 
     now: float
     root: str
     state: ChunkState
-    name: str | None
-    dataset_id: str | None = None
-    block_range: range | None = None
-    size_bytes: int = 0
-    total_bytes: int | None = None
+    status: ChunkStatus | None
+    around: Surroundings
     failure: Failure | None = None
     want_fault: str = ""
     want_hint: str = ""
     holders: Holders | None = None
-    reconciler: Owner | None = None
-    free_bytes: int = 0
-    read_only: bool = False
-    paused: dict[str, Any] | None = None
-    braked: dict[str, Any] | None = None
     others: Others = field(default_factory=Others)
+
+    @property
+    def name(self) -> str:
+        """The state as `status` names it, or *unknown*."""
+        return self.status.state if self.status else "unknown"
+
+    @property
+    def want(self) -> Marker | None:
+        """The want, where it is one."""
+        return _intent(self.state.want)
+
+    @property
+    def delete(self) -> Marker | None:
+        """The delete, where it is one."""
+        return _intent(self.state.delete)
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether anything is still to be done about it."""
+        state = self.state
+        return bool(state.want or state.delete or state.unready or state.partial is not Partial.NONE)
+
+    @property
+    def waits_for_refs(self) -> bool:
+        """Whether it goes once no process holds it."""
+        return bool((self.state.ready and self.delete) or self.state.unready)
+
+    def command(self, verb: str) -> str:
+        """Write a command as it can be pasted into a shell."""
+        return f"fsdm {verb} -d {shlex.quote(self.root)}"
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """What is asked for, what is there, what holds it up, and what to do: sentences. `state` as in `status`, or
-    *unknown*."""
+    """What is asked for, what is there, what holds it up, and what to do: sentences. `state` as in `Facts.name`."""
 
     id: str
     state: str
@@ -76,18 +97,16 @@ class Explanation:
 
 
 def explain(facts: Facts) -> Explanation:
-    """All four answers."""
-    why, todo = [], []
-    for reason, remedy in _reasons(facts):
-        why.append(reason)
-        todo += [remedy] if remedy else []
+    """Answer all four questions."""
+    reasons = _reasons(facts)
+    todo = dict.fromkeys(remedy for _, remedy in reasons if remedy)
     return Explanation(
         id=facts.state.id,
-        state=facts.name or "unknown",
+        state=facts.name,
         asked=_asked(facts),
         here=_here(facts),
-        why=tuple(why) or ("nothing",),
-        todo=tuple(dict.fromkeys(todo)) or ("nothing: it goes on by itself" if _is_pending(facts) else "nothing",),
+        why=tuple(reason for reason, _ in reasons) or ("nothing",),
+        todo=tuple(todo) or ("nothing: it goes on by itself" if facts.is_pending else "nothing",),
     )
 
 
@@ -95,17 +114,17 @@ def explain(facts: Facts) -> Explanation:
 
 
 def _asked(facts: Facts) -> tuple[str, ...]:
-    want, delete, now = facts.state.want, facts.state.delete, facts.now
     said = []
-    for marker, name, phrase in ((want, "want", "it is wanted"), (delete, "delete", "it is to be deleted")):
+    asked = ((facts.state.want, "want", "it is wanted"), (facts.state.delete, "delete", "it is to be deleted"))
+    for marker, name, phrase in asked:
         if marker is not None and marker.fault:
             said.append(f"{name}/ID asks for nothing: it {marker.fault}")
         elif marker is not None:
-            said.append(f"{phrase}, as asked for at {ago(marker.ctime_ns / 1e9, now)}")
+            said.append(f"{phrase}, as asked for at {ago(marker.ctime_ns / 1e9, facts.now)}")
     if _intent(facts.state.verify):
-        said.append("its bytes are to be compared with READY: verify/ID stands")
-    if _intent(want) and _intent(delete):
-        said.append("both stand: the later one is carried out, and the other is about to go")
+        said.append("its bytes are to be compared with READY: verify/ID is there")
+    if facts.want and facts.delete:
+        said.append("both markers are there: the later one is carried out, and the other is about to go")
     return tuple(said) or ("nothing: there is neither want/ID nor delete/ID",)
 
 
@@ -117,20 +136,22 @@ def _intent(marker: Marker | None) -> Marker | None:
 
 
 def _here(facts: Facts) -> tuple[str, ...]:
-    state, said = facts.state, []
-    blocks = facts.block_range
-    where = f", blocks [{blocks.start}, {blocks.stop}) of dataset {facts.dataset_id}" if blocks else ""
+    state, status, said = facts.state, facts.status, []
+    if status is None:
+        return ("nothing of it",)
+    blocks, size = status.block_range, readable(status.size_bytes)
+    where = f", blocks [{blocks.start}, {blocks.stop}) of dataset {status.dataset_id}" if blocks else ""
     if state.ready:
-        found = "it is complete, but nobody finds it any more" if state.delete else "it is available"
-        said.append(f"{found}: {readable(facts.size_bytes)}{where}")
+        found = "it is complete, but readers no longer find it" if state.delete else "it is available"
+        said.append(f"{found}: {size}{where}")
         said.append(f"it stands in {facts.root}/chunks/{state.ready[0].dataset_id}/{state.ready[0].name}")
     if state.unready:
-        said.append(f"its directory has no READY{where}: nobody finds it, and it is to be cleared away")
+        said.append(f"its directory has no READY{where}: readers do not find it, and it is to be cleared away")
     if state.partial is Partial.READY:
         said.append("all of it has come, in partial/ID: it is about to be put in its place")
     elif state.partial is Partial.BEGUN and not state.ready and not state.unready:
-        total = "" if facts.total_bytes is None else f" of {readable(facts.total_bytes)}"
-        said.append(f"{readable(facts.size_bytes)}{total} have come, in partial/ID")
+        total = "" if status.total_bytes is None else f" of {readable(status.total_bytes)}"
+        said.append(f"{size}{total} have come, in partial/ID")
     elif state.partial is Partial.BEGUN:
         said.append("a part of what is to take its place has come, in partial/ID")
     return tuple(said) or ("nothing of it",)
@@ -139,48 +160,39 @@ def _here(facts: Facts) -> tuple[str, ...]:
 # ----------------------------------------------------------------------------------------------------- what holds it up
 
 
-def _is_pending(facts: Facts) -> bool:
-    state = facts.state
-    return bool(state.want or state.delete or state.unready or state.partial is not Partial.NONE)
-
-
-def _reasons(facts: Facts) -> list[tuple[str, str]]:
-    """Reason and remedy, the first that matters first."""
-    if facts.name is None:
+def _reasons(facts: Facts) -> list[_Reason]:
+    """List reasons and remedies, the first that matters first."""
+    if facts.status is None:
         return [("nothing is known of it: it was never asked for, or is gone", "ask for it with `fsdm want`")]
-    found = [*_of_the_directory(facts), *_of_the_markers(facts), *_of_the_failure(facts)]
-    if _held_up_by_refs(facts):
+    found = [*_of_the_directory(facts, facts.status), *_of_the_markers(facts), *_of_the_failure(facts)]
+    if facts.waits_for_refs:
         found += _of_holders(facts)
     elif facts.holders is not None and facts.holders.found:
-        found += [(f"nothing: it is read by {_held_by(facts)}", "")]
+        found.append((f"nothing: it is read by {_held_by(facts.holders, facts.now)}", ""))
     return found or _of_its_turn(facts)
 
 
-def _of_the_directory(facts: Facts) -> list[tuple[str, str]]:
-    if not _is_pending(facts):
+def _of_the_directory(facts: Facts, status: ChunkStatus) -> list[_Reason]:
+    around, found = facts.around, []
+    if not facts.is_pending:
         return []
-    found = []
-    if facts.reconciler is None:
-        remedy = f"start a reconciler: {_command('run', facts)}"
-        found.append(("nobody reconciles this data directory, so nothing is carried out", remedy))
-    if facts.read_only:
+    if around.reconciler is None:
+        told = "no process is reconciling this data directory, so nothing is carried out"
+        found.append((told, f"start a reconciler: {facts.command('run')}"))
+    if around.disk.read_only:
         found.append(("the file system is read-only: nothing can be downloaded or deleted", "mount it writable again"))
-    elif _intent(facts.state.want) and not facts.state.ready:
-        missing = 0 if facts.total_bytes is None else facts.total_bytes - facts.size_bytes
-        if facts.free_bytes < max(missing, 1):
-            reason = f"the disk is full: {readable(facts.free_bytes)} are free, and {readable(missing)} are missing"
-            found.append((reason, "make room on the disk: it goes on by itself then"))
-    if facts.braked is not None and _held_up_by_refs(facts) and _intent(facts.state.delete):
-        told = "deletes are held back, for so many were asked for that it may be a mistake (BRAKE)"
-        found.append((told, f"where they are meant, let them go: {_command('release', facts)}"))
-    if facts.paused is not None and facts.state.want and not facts.state.ready:
-        found.append((_pause(facts.paused, facts.now), f"let them go on: {_command('resume', facts)}"))
+    elif facts.want and not facts.state.ready:
+        missing = 0 if status.total_bytes is None else status.total_bytes - status.size_bytes
+        if around.disk.free_bytes < max(missing, 1):
+            free = readable(around.disk.free_bytes)
+            told = f"the disk is full: {free} are free, and {readable(missing)} are missing"
+            found.append((told, "make room on the disk: it goes on by itself then"))
+    if around.braked is not None and facts.waits_for_refs and facts.delete:
+        told = "deletes are held back (BRAKE): so many were asked for that it may be a mistake"
+        found.append((told, f"if they are meant, release them: {facts.command('release')}"))
+    if around.paused is not None and facts.state.want and not facts.state.ready:
+        found.append((_pause(around.paused, facts.now), f"let them go on: {facts.command('resume')}"))
     return found
-
-
-def _command(verb: str, facts: Facts) -> str:
-    """As it can be pasted into a shell."""
-    return f"fsdm {verb} -d {shlex.quote(facts.root)}"
 
 
 def _pause(note: dict[str, Any], now: float) -> str:
@@ -190,14 +202,15 @@ def _pause(note: dict[str, Any], now: float) -> str:
     return f"downloads are paused{when}{who}" + (f": {reason}" if isinstance(reason, str) and reason else "")
 
 
-def _of_the_markers(facts: Facts) -> list[tuple[str, str]]:
+def _of_the_markers(facts: Facts) -> list[_Reason]:
     found = []
     want, delete = facts.state.want, facts.state.delete
     if delete is not None and delete.fault:
-        found.append((f"delete/ID {delete.fault}: while it stands, the chunk is not available", "remove it by hand"))
+        told = f"delete/ID {delete.fault}: while it is there, the chunk is not available"
+        found.append((told, "remove it by hand"))
     if want is not None and want.fault:
         # what could not be looked at has no inode
-        remedy = "remove it, and put a JSON file there" if want.ino else "look as a user who may (dmesg, if nobody can)"
+        remedy = "remove it, and put a JSON file there" if want.ino else "look as a user who may; if none may, at dmesg"
         found.append((f"want/ID {want.fault}", remedy))
     elif want is not None and facts.want_fault:
         still_s = facts.now - want.mtime_ns / 1e9
@@ -206,41 +219,36 @@ def _of_the_markers(facts: Facts) -> list[tuple[str, str]]:
     return found
 
 
-def _of_the_failure(facts: Facts) -> list[tuple[str, str]]:
-    failure = facts.failure
+def _of_the_failure(facts: Facts) -> list[_Reason]:
+    failure, state = facts.failure, facts.state
     if failure is None:
-        if facts.state.failed and facts.name == "failed":
-            return [("it has failed, but failed/ID cannot be read", "look at failed/ID, and at who may read it")]
-        return []
+        unread = [("it has failed, but failed/ID cannot be read", "look at failed/ID, and at who may read it")]
+        return unread if state.failed and facts.name == "failed" else []
     if failure.kind in {"want", "marker"}:
-        return [] if facts.want_fault or _has_fault(facts) else [(failure.error, failure.hint)]
+        has_fault = any(marker is not None and marker.fault for marker in (state.want, state.delete))
+        return [] if facts.want_fault or has_fault else [(failure.error, failure.hint)]
     if _is_of_an_older_marker(facts, failure):
         return [(f"{failure.error}; but its marker has changed since, so it is tried anew", "")]
     if failure.kind == "room":
         return _of_room(facts, failure)
     if failure.kind == "damaged":
         told = f"it was taken out of service at {ago(failure.last_at, facts.now)}: {failure.error}"
-        return [(told, "" if facts.state.want else failure.hint)]
+        return [(told, "" if state.want else failure.hint)]
     return [(_attempts(facts, failure), failure.hint or _try_now(facts, failure))]
 
 
-def _has_fault(facts: Facts) -> bool:
-    return any(marker is not None and marker.fault for marker in (facts.state.want, facts.state.delete))
-
-
 def _is_of_an_older_marker(facts: Facts, failure: Failure) -> bool:
-    marker = _intent(facts.state.delete) or _intent(facts.state.want)
-    said = failure.marker
+    marker, said = facts.delete or facts.want, failure.marker
     return marker is not None and said is not None and marker.identity != (said.ino, said.mtime_ns, said.size)
 
 
 def _attempts(facts: Facts, failure: Failure) -> str:
-    """The error with since when, how often, and when it is tried next."""
+    """Tell the error with since when, how often, and when it is tried next."""
     now, times = facts.now, f"{failure.attempts} times" if failure.attempts != 1 else "once"
     since = f"since {moment(failure.first_at, now)}, {lasting(now - failure.first_at)} ago; " * (failure.attempts > 1)
     if failure.next_attempt_at is None:
         upcoming = "it goes on once the disk takes what is written" if failure.kind == "disk" else "not tried again"
-    elif facts.reconciler is None:
+    elif facts.around.reconciler is None:
         upcoming = f"it was to be tried again at {moment(failure.next_attempt_at, now)}"
     elif failure.next_attempt_at > now:
         upcoming = f"next at {ago(failure.next_attempt_at, now)}"
@@ -251,51 +259,41 @@ def _attempts(facts: Facts, failure: Failure) -> str:
 
 
 def _try_now(facts: Facts, failure: Failure) -> str:
-    if not facts.state.want or failure.kind == "disk" or (failure.transient and facts.reconciler is None):
+    if not facts.state.want or failure.kind == "disk" or (failure.transient and facts.around.reconciler is None):
         return ""
     if failure.transient:
-        return f"to have it tried now: {_command('retry', facts)}; else it goes on by itself"
-    return f"mend want/ID in place; or, where the source has been mended, have it tried now: {_command('retry', facts)}"
+        return f"to have it tried now: {facts.command('retry')}; else it goes on by itself"
+    return f"mend want/ID in place; or, if the source has been mended, have it tried now: {facts.command('retry')}"
 
 
-def _of_room(facts: Facts, failure: Failure) -> list[tuple[str, str]]:
+def _of_room(facts: Facts, failure: Failure) -> list[_Reason]:
     lacked = "" if failure.lacks_bytes is None else f": {readable(failure.lacks_bytes)} were lacking"
     told = f"there is no room for it since {ago(failure.first_at, facts.now)}{lacked}; it {failure.error}"
     found = [(told, failure.hint)]
     others = facts.others
     if others.retiring:
-        chunks = "1 retiring chunk" if others.retiring == 1 else f"{others.retiring} retiring chunks"
-        by = _names(others.retiring_held_by)
+        by = _list([f"pid {holder.pid} `{holder.command}`" for holder in others.retiring_held_by])
         when = f" once {by} let go" if by else ""
-        found.append((f"{chunks} will free {readable(others.retiring_bytes)}{when}", ""))
+        found.append(
+            (f"{count(others.retiring, 'retiring chunk')} will free {readable(others.retiring_bytes)}{when}", "")
+        )
     return found
 
 
-def _held_up_by_refs(facts: Facts) -> bool:
-    return bool((facts.state.ready and _intent(facts.state.delete)) or facts.state.unready)
-
-
-def _of_holders(facts: Facts) -> list[tuple[str, str]]:
-    holders, deleted = facts.holders, _intent(facts.state.delete)
+def _of_holders(facts: Facts) -> list[_Reason]:
+    holders, deleted = facts.holders, facts.delete
     since = "" if deleted is None else f"; it was deleted {lasting(facts.now - deleted.ctime_ns / 1e9)} ago"
-    found = []
+    unseen = [(sentence, "") for sentence in (holders.unseen if holders is not None else ())]
     if holders is not None and holders.found:
         remedy = "wait until they let go, or end them: it goes by itself then"
-        found.append((f"it is held by {_held_by(facts)}{since}", remedy))
-    elif holders is not None and not holders.unseen:
-        found.append((f"nobody holds it{since}", ""))
-    else:
-        found.append((f"nobody that can be seen from here holds it{since}; it may be held by who cannot be seen", ""))
-    return found + [(sentence, "") for sentence in (holders.unseen if holders is not None else ())]
+        return [(f"it is held by {_held_by(holders, facts.now)}{since}", remedy), *unseen]
+    if holders is not None and not unseen:
+        return [(f"no process holds it{since}", "")]
+    return [(f"no process that can be seen from here holds it{since}; one that cannot be seen may", ""), *unseen]
 
 
-def _held_by(facts: Facts) -> str:
-    return (
-        ", ".join(_holder(holder, facts.now) for holder in facts.holders.found[:HOLDERS_MAX])
-        + _more(len(facts.holders.found))
-        if facts.holders is not None
-        else ""
-    )
+def _held_by(holders: Holders, now: float) -> str:
+    return _list([_holder(holder, now) for holder in holders.found])
 
 
 def _holder(holder: Holder, now: float) -> str:
@@ -303,25 +301,21 @@ def _holder(holder: Holder, now: float) -> str:
     return f"pid {holder.pid} `{holder.command}` ({holder.user}{runs})"
 
 
-def _names(holders: tuple[Holder, ...]) -> str:
-    named = ", ".join(f"pid {holder.pid} `{holder.command}`" for holder in holders[:HOLDERS_MAX])
-    return named + _more(len(holders))
+def _list(names: list[str]) -> str:
+    more = f" and {len(names) - HOLDERS_MAX} more" if len(names) > HOLDERS_MAX else ""
+    return ", ".join(names[:HOLDERS_MAX]) + more
 
 
-def _more(count: int) -> str:
-    return f" and {count - HOLDERS_MAX} more" if count > HOLDERS_MAX else ""
-
-
-def _of_its_turn(facts: Facts) -> list[tuple[str, str]]:
-    """Nothing is wrong with it."""
-    others, state = facts.others, facts.state
-    by = "" if facts.reconciler is None or facts.reconciler.pid is None else f" by pid {facts.reconciler.pid}"
+def _of_its_turn(facts: Facts) -> list[_Reason]:
+    """Tell what is about to happen where nothing is wrong."""
+    others, state, reconciler = facts.others, facts.state, facts.around.reconciler
+    by = "" if reconciler is None or reconciler.pid is None else f" by pid {reconciler.pid}"
     match facts.name:
         case "downloading":
             return [(f"it is being downloaded{by}", "")]
         case "wanted":
-            ahead = f"{others.running} downloads run, and {others.older_wants} older wants wait"
-            return [(f"it waits for its turn: {ahead}", "")]
+            running, older = count(others.running, "running download"), count(others.older_wants, "older want")
+            return [(f"it waits for its turn, after {running} and {older}", "")]
         case "deleting":
             return [(f"it is being deleted{by}" if state.delete else f"it was withdrawn, and is cleared away{by}", "")]
         case "failed":

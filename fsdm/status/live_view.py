@@ -1,7 +1,7 @@
-"""The live view: a thread of its own looks at the files and draws, so that nobody else ever waits for a terminal.
+"""The live view: a thread of its own looks at the files and draws, so that no other thread waits for a terminal.
 
-What is to stand above the view is queued, and drawn by that thread too: where it cannot keep up, lines are left out,
-and their number is told. Invariant: looking and drawing take no more than a `SHARE`th of the time.
+Lines above the view are queued, and drawn by that thread too: where it cannot keep up, lines are left out, and counted.
+Invariant: looking and drawing take no more than a `SHARE`th of the time.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Final, Self
 from rich.live import Live
 from rich.text import Text
 
-from fsdm.status.progress_view import Glyphs, Sight, View
+from fsdm.status.progress import Progress
+from fsdm.status.progress_view import Glyphs, View
 from fsdm.status.survey import Surveyor
 from fsdm.status.terminal import is_in_front
 from fsdm.store.filesystem import exists
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 INTERVAL_S: Final = 0.5
 SHARE: Final = 10
-LINES_MAX: Final = 1000  # that wait to be drawn
+LINES_MAX: Final = 1000  # waiting to be drawn
 END_S: Final = 2.0  # a terminal that takes nothing does not keep the process from its end
 
 
@@ -48,7 +49,7 @@ class LiveView:
     ) -> None:
         self._layout = layout
         self._surveyor = Surveyor(layout)
-        self._sight = Sight(max_bytes, is_own)
+        self._progress = Progress(max_bytes, is_own)
         self._glyphs = glyphs
         self._console = console
         self._terminal = sys.stderr if console.stderr else sys.stdout  # as it is now: rich puts its own in its place
@@ -61,7 +62,7 @@ class LiveView:
         self._thread = threading.Thread(target=self._run, name="fsdm-view", daemon=True)
 
     def say(self, line: str) -> None:
-        """Draw a line above the view, soon. Any thread; never waits."""
+        """Draw a line above the view, soon. In any thread; never waits."""
         with self._mutex:
             if len(self._lines) < LINES_MAX:
                 self._lines.append(line)
@@ -79,7 +80,7 @@ class LiveView:
         self._thread.join(END_S)
 
     def _run(self) -> None:
-        view = View(self._sight, self._glyphs)
+        view = View(self._progress, self._glyphs)
         with Live(view, console=self._console, auto_refresh=False, redirect_stdout=False) as live:
             while not self._stop.is_set():
                 began = time.monotonic()
@@ -89,11 +90,11 @@ class LiveView:
             self._draw(live)
 
     def _draw(self, live: Live) -> None:
-        if not is_in_front(self._terminal):  # somebody types there: what is to be said waits
+        if not is_in_front(self._terminal):  # a person types there: lines wait
             return
         if exists(self._layout.format_file):  # else there is nothing yet
             try:
-                self._sight.take(self._surveyor.look(), time.monotonic())
+                self._progress.take(self._surveyor.look(), time.monotonic())
                 self._trouble = ""
             except OSError as e:
                 if self._trouble != str(e):  # once, not at every look

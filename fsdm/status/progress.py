@@ -1,4 +1,4 @@
-"""How far it is, how fast, and how long it will take: what a survey of the files tells over time. Pure.
+"""How far it is, how fast, and how long it will take: what surveys of the files tell over time. Pure.
 
 A rate is what has come within a window, over its time: so a stall shows within seconds, and a burst does not promise an
 hour. An ETA counts what can come by itself, and says where it is only a lower bound; there is none while nothing comes.
@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
+    from fsdm.status.chunk_status import Failing
     from fsdm.store.holders import Holders
 
 RATE_WINDOW_S: Final = 10.0
@@ -32,23 +33,12 @@ class Running:
 
 @dataclass(frozen=True, slots=True)
 class Retiring:
-    """A deleted chunk whose directory still stands; `holders` None: not looked for yet."""
+    """A deleted chunk whose directory still stands; `holders` is None until they were looked for."""
 
     id: str
     since: float
     size_bytes: int | None = None
     holders: Holders | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Failing:
-    """An intent that does not converge, as `failed/ID` says; of kind *room* it waits."""
-
-    id: str
-    kind: str
-    error: str
-    attempts: int = 0
-    next_attempt_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +81,7 @@ class Survey:
 
 @dataclass(frozen=True, slots=True)
 class Eta:
-    """When what can come by itself will have come: in `seconds`, or later where `at_least`; None where nobody knows."""
+    """In how many `seconds` all that can come by itself will have come, or later; None where it is not known."""
 
     seconds: float | None
     at_least: bool = False
@@ -104,52 +94,57 @@ class Meter:
         self._marks: deque[tuple[float, int]] = deque()
 
     def take(self, now: float, count: int) -> None:
-        """The counter stands at `count`. `now`: in seconds, of a clock that is not set."""
+        """Note where the counter stands. `now`: in seconds, of a clock that is not set."""
         self._marks.append((now, count))
         # the last one before the window stays: the window begins within its span
         while len(self._marks) > 2 and self._marks[1][0] <= now - ETA_WINDOW_S:
             self._marks.popleft()
 
     def rate(self, window_s: float = RATE_WINDOW_S) -> float | None:
-        """What came a second in the window that ends with the last mark; None where it was not watched long enough."""
+        """Tell what came a second in the window that ends now; None where it was not watched long enough."""
         if not self._marks:
             return None
         now, count = self._marks[-1]
-        since, before = self._marks[0]
-        for at, value in self._marks:
-            if at > now - window_s:
-                break
-            since, before = at, value
+        before_it = (mark for mark in reversed(self._marks) if mark[0] <= now - window_s)
+        since, before = next(before_it, self._marks[0])
         return (count - before) / (now - since) if now - since >= LEAST_SPAN_S else None
 
 
 @dataclass(slots=True)
 class Progress:
-    """What surveys tell over time: the rate of all, of each running chunk, and the ETA."""
+    """The last survey, and the rates and the ETA that it and those before it tell.
 
+    `max_bytes`: the budget, where it is known. `is_own`: this process reconciles, and need not be told that none does.
+    """
+
+    max_bytes: int | None = None
+    is_own: bool = False
+    survey: Survey | None = None
     _all: Meter = field(default_factory=Meter)
     _each: dict[str, Meter] = field(default_factory=dict)
 
     def take(self, survey: Survey, now: float) -> None:
-        """One more survey. `now`: in seconds, of a clock that is not set."""
+        """Take one more survey. `now`: in seconds, of a clock that is not set."""
+        self.survey = survey
         self._all.take(now, survey.came_bytes)
         self._each = {one.id: self._each.get(one.id) or Meter() for one in survey.running}
         for one in survey.running:
             self._each[one.id].take(now, one.size_bytes)
 
     def rate(self) -> float | None:
-        """Bytes a second over the last ten seconds; None where it was not watched long enough."""
+        """Tell the bytes a second over the last ten seconds; None where it was not watched long enough."""
         return self._all.rate()
 
     def rate_of(self, chunk_id: str) -> float | None:
-        """The same for one running chunk. A partial that is begun anew does not count below zero."""
+        """Tell the same for one running chunk. A partial that is begun anew does not count below zero."""
         meter = self._each.get(chunk_id)
         rate = None if meter is None else meter.rate()
         return None if rate is None else max(rate, 0.0)
 
-    def eta(self, survey: Survey) -> Eta:
-        """How long it takes until all has come that can come by itself."""
-        if not survey.wanted and not survey.running:
+    def eta(self) -> Eta:
+        """Estimate how long it takes until all has come that can come by itself."""
+        survey = self.survey
+        if survey is None or not (survey.wanted or survey.running):
             return Eta(0.0)
         now, longer = self._all.rate(), self._all.rate(ETA_WINDOW_S)
         if not now or not longer or (survey.unknown and not survey.left_bytes):
@@ -157,15 +152,5 @@ class Progress:
         return Eta(survey.left_bytes / longer, at_least=survey.unknown > 0)
 
     def by_activity(self, running: Sequence[Running]) -> list[Running]:
-        """Those that bring most come first; of equals, those that have most."""
+        """Sort by the bytes that come a second, the most first; of equals, by those that have come."""
         return sorted(running, key=lambda one: (-(self.rate_of(one.id) or 0.0), -one.size_bytes, one.id))
-
-
-def allot(needs: Mapping[str, int], rows: int) -> dict[str, int]:
-    """How many rows each part of a view gets, of so many: what it needs, or an even share and what others leave."""
-    given = dict.fromkeys(needs, 0)
-    while rows > 0 and (hungry := [name for name in needs if given[name] < needs[name]]):
-        for name in hungry[:rows]:
-            given[name] += 1
-        rows -= len(hungry[:rows])
-    return given

@@ -17,11 +17,12 @@ from fsdm.status.progress import Progress, Survey, allot
 from fsdm.status.terminal import plain, takes_utf8
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from rich.console import Console, ConsoleOptions, RenderResult
 
-    from fsdm.status.progress import Failing, Retiring, Running
+    from fsdm.status.chunk_status import Failing
+    from fsdm.status.progress import Progress, Retiring, Running, Survey
 
 WIDE: Final = 72  # columns: from there on a bar has numbers beside it
 BAR_MAX: Final = 40
@@ -32,7 +33,7 @@ _Item = tuple[str, str]  # text and style
 
 @dataclass(frozen=True, slots=True)
 class Glyphs:
-    """What is drawn with, besides letters."""
+    """The characters to draw with, besides letters."""
 
     done: str = "━"
     rest: str = "─"
@@ -42,62 +43,49 @@ class Glyphs:
     encoding: str = "utf-8"
 
     def fit(self, text: str) -> str:
-        """Text of others, in characters that can be shown, moving nothing."""
+        """Write text of others in characters that can be shown and move nothing."""
         text = plain(text)
         return text if self.encoding == "utf-8" else text.replace("…", "...").encode("ascii", "replace").decode()
+
+    def bound(self, *, is_lower: bool) -> str:
+        """Mark a number that is only a lower bound."""
+        return self.at_least if is_lower else ""
 
 
 ASCII: Final = Glyphs("#", ".", " | ", "...", ">= ", "ascii")
 
 
 def glyphs_for(encoding: str | None, environ: Mapping[str, str] = os.environ) -> Glyphs:
-    """What the terminal shows: ASCII where it takes no more."""
+    """Choose what the terminal shows: ASCII where it takes no more."""
     return Glyphs() if takes_utf8(encoding, environ) else ASCII
-
-
-@dataclass(slots=True)
-class Sight:
-    """What is shown: the last survey, and what came before it. `max_bytes`: the budget, where it is known. `is_own`: it
-    is the reconciler that shows it, and need not say so before it has LOCK and after."""
-
-    max_bytes: int | None = None
-    is_own: bool = False
-    survey: Survey | None = None
-    progress: Progress = field(default_factory=Progress)
-
-    def take(self, survey: Survey, now: float) -> None:
-        """One more survey. `now`: in seconds, of a clock that is not set."""
-        self.survey = survey
-        self.progress.take(survey, now)
 
 
 # ------------------------------------------------------------------------------------------------- one line, a document
 
 
-def one_line(sight: Sight, glyphs: Glyphs = ASCII) -> str:
-    """All of it in a line, for a log: what it begins with is the time."""
-    survey = sight.survey
+def one_line(progress: Progress, glyphs: Glyphs = ASCII) -> str:
+    """Say it in one line, for a log; it begins with the time."""
+    survey = progress.survey
     if survey is None:
         return ""
-    parts = (_counts(survey, glyphs), _pace(sight, survey, glyphs), _ground(sight, survey, glyphs))
-    said = "; ".join(", ".join(text for text, _ in items) for items in parts if items)
+    said = "; ".join(", ".join(text for text, _ in items) for items in _head(progress, survey, glyphs) if items)
     return f"{moment(survey.at, survey.at)} {said}"
 
 
-def document(sight: Sight) -> dict[str, Any]:
-    """All of it as JSON; fields are only ever added."""
-    survey = sight.survey
+def document(progress: Progress) -> dict[str, Any]:
+    """Say it as JSON; fields are only ever added."""
+    survey = progress.survey
     if survey is None:
         return {}
-    eta = sight.progress.eta(survey)
-    running = [asdict(one) | {"bytes_per_s": sight.progress.rate_of(one.id)} for one in survey.running]
+    eta = progress.eta()
+    running = [asdict(one) | {"bytes_per_s": progress.rate_of(one.id)} for one in survey.running]
     return asdict(survey) | {
         "converged": survey.is_converged,
         "running": running,
-        "bytes_per_s": sight.progress.rate(),
+        "bytes_per_s": progress.rate(),
         "eta_s": eta.seconds,
         "eta_is_at_least": eta.at_least,
-        "max_bytes": sight.max_bytes,
+        "max_bytes": progress.max_bytes,
     }
 
 
@@ -106,51 +94,44 @@ def document(sight: Sight) -> dict[str, Any]:
 
 @dataclass(slots=True)
 class View:
-    """The same on a screen, as rich draws it: as wide and as high as the screen is at that moment."""
+    """Progress on a screen, as rich draws it: as wide and as high as the screen is at that moment."""
 
-    sight: Sight
+    progress: Progress
     glyphs: Glyphs = field(default_factory=Glyphs)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        yield from lines(self.sight, options.max_width, max(console.size.height - 1, 1), self.glyphs)
+        yield from lines(self.progress, options.max_width, max(console.size.height - 1, 1), self.glyphs)
 
 
-def lines(sight: Sight, width: int, height: int, glyphs: Glyphs) -> list[Text]:
-    """At most `height` lines, none of them wider than `width`."""
-    survey = sight.survey
+def lines(progress: Progress, width: int, height: int, glyphs: Glyphs) -> list[Text]:
+    """Draw at most `height` lines, none of them wider than `width`."""
+    survey = progress.survey
     if survey is None:
         return []
-    head = [
-        line
-        for items in (_counts(survey, glyphs), _pace(sight, survey, glyphs), _ground(sight, survey, glyphs))
-        for line in _flow(items, width, glyphs)
-    ]
-    rows: dict[str, tuple[int, Callable[[int], Iterable[Text]]]] = {
-        "more downloads": (
-            len(survey.running),
-            lambda n: (_bar(one, sight, width, glyphs) for one in sight.progress.by_activity(survey.running)[:n]),
-        ),
-        "more are retiring": (
-            len(survey.retiring),
-            lambda n: (_retiring(one, survey.at, glyphs) for one in survey.retiring[:n]),
-        ),
-        "more have failed": (
-            len(survey.failing),
-            lambda n: (_failing(one, survey.at, glyphs) for one in _soonest(survey.failing)[:n]),
-        ),
-        "more wait for room": (
-            len(survey.waiting),
-            lambda n: (_row("waiting", one.id, one.error, "yellow", glyphs) for one in survey.waiting[:n]),
-        ),
+    drawn = [line for items in _head(progress, survey, glyphs) for line in _flow(items, width, glyphs)]
+    rows: dict[str, tuple[Sequence[Any], Callable[[Any], Text]]] = {
+        "more downloads": (progress.by_activity(survey.running), lambda one: _bar(one, progress, width, glyphs)),
+        "more are retiring": (survey.retiring, lambda one: _retiring(one, survey.at, glyphs)),
+        "more have failed": (_soonest(survey.failing), lambda one: _failing(one, survey.at, glyphs)),
+        "more wait for room": (survey.waiting, lambda one: _row("waiting", one.id, one.error, "yellow", glyphs)),
     }
-    given = allot({name: count for name, (count, _) in rows.items()}, height - len(head))
-    body: list[Text] = []
-    for name, (count, draw) in rows.items():
-        shown = given[name] if given[name] == count else given[name] - 1
-        body += draw(max(shown, 0))
-        if given[name] and shown < count:
-            body.append(Text(f"{' ' * TAG}and {count - shown} {name}", "dim"))
-    return [_cut(line, width, glyphs) for line in (head + body)[:height]]
+    given = allot({name: len(found) for name, (found, _) in rows.items()}, height - len(drawn))
+    for name, (found, draw) in rows.items():
+        shown = given[name] if given[name] == len(found) else max(given[name] - 1, 0)
+        drawn += map(draw, found[:shown])
+        if shown < given[name]:
+            drawn.append(Text(f"{' ' * TAG}and {len(found) - shown} {name}", "dim"))
+    return [_cut(line, width, glyphs) for line in drawn[:height]]
+
+
+def allot(needs: Mapping[str, int], rows: int) -> dict[str, int]:
+    """Share so many rows among the parts of a view: each gets what it needs, or an even share and what others leave."""
+    given = dict.fromkeys(needs, 0)
+    while rows > 0 and (hungry := [name for name in needs if given[name] < needs[name]]):
+        for name in hungry[:rows]:
+            given[name] += 1
+        rows -= len(hungry[:rows])
+    return given
 
 
 def _cut(line: Text, width: int, glyphs: Glyphs) -> Text:
@@ -162,7 +143,7 @@ def _cut(line: Text, width: int, glyphs: Glyphs) -> Text:
 
 
 def _flow(items: list[_Item], width: int, glyphs: Glyphs) -> list[Text]:
-    """Items one after the other, in as many lines as that takes."""
+    """Lay items one after the other, in as many lines as that takes."""
     flowed: list[Text] = []
     for text, style in items:
         if flowed and flowed[-1].cell_len + len(glyphs.between) + len(text) <= width:
@@ -172,10 +153,13 @@ def _flow(items: list[_Item], width: int, glyphs: Glyphs) -> list[Text]:
     return flowed
 
 
+def _head(progress: Progress, survey: Survey, glyphs: Glyphs) -> tuple[list[_Item], list[_Item], list[_Item]]:
+    return _counts(survey, glyphs), _pace(progress, survey, glyphs), _ground(progress, survey, glyphs)
+
+
 def _counts(survey: Survey, glyphs: Glyphs) -> list[_Item]:
-    more = glyphs.at_least * (survey.uncounted > 0)
-    items = [(f"{survey.here} here, {more}{readable(survey.here_bytes)}", "bold green")]
-    for count, words, style in (
+    more = glyphs.bound(is_lower=survey.uncounted > 0)
+    counts = (
         (survey.wanted, "wanted", "cyan"),
         (len(survey.running), "downloading", "bold cyan"),
         (len(survey.retiring), "retiring", "magenta"),
@@ -183,39 +167,40 @@ def _counts(survey: Survey, glyphs: Glyphs) -> list[_Item]:
         (survey.unready, "out of service", "yellow"),
         (len(survey.waiting), "waiting for room", "yellow"),
         (len(survey.failing), "failed", "bold red"),
-    ):
-        if count:
-            items.append((f"{count} {words}", style))
-    return items
+    )
+    return [
+        (f"{survey.here} here, {more}{readable(survey.here_bytes)}", "bold green"),
+        *((f"{count} {words}", style) for count, words, style in counts if count),
+    ]
 
 
-def _pace(sight: Sight, survey: Survey, glyphs: Glyphs) -> list[_Item]:
+def _pace(progress: Progress, survey: Survey, glyphs: Glyphs) -> list[_Item]:
     if survey.is_converged:
         return [("converged", "bold green")]
-    rate, eta = sight.progress.rate(), sight.progress.eta(survey)
-    items = []
-    if survey.running or survey.wanted:
-        items.append((_rate(rate) if rate is not None else "rate not known yet", "bold"))
-        more = glyphs.at_least * (survey.unknown > 0)
-        items.append((f"{more}{readable(survey.left_bytes)} to come", ""))
-        items.append((_eta_in_words(eta.seconds, rate, survey, at_least=glyphs.at_least * eta.at_least), ""))
-    return items
+    if not (survey.running or survey.wanted):
+        return []
+    rate, eta = progress.rate(), progress.eta()
+    if eta.seconds is not None:
+        until = moment(survey.at + eta.seconds, survey.at)
+        coming = f"ETA {glyphs.bound(is_lower=eta.at_least)}{lasting(eta.seconds)} ({until})"
+    else:
+        coming = "ETA unknown, nothing comes" if rate == 0 and survey.running else "ETA unknown"
+    more = glyphs.bound(is_lower=survey.unknown > 0)
+    return [
+        (_rate(rate) if rate is not None else "rate not known yet", "bold"),
+        (f"{more}{readable(survey.left_bytes)} to come", ""),
+        (coming, ""),
+    ]
 
 
-def _eta_in_words(seconds: float | None, rate: float | None, survey: Survey, *, at_least: str) -> str:
-    if seconds is not None:
-        return f"ETA {at_least}{lasting(seconds)} ({moment(survey.at + seconds, survey.at)})"
-    return "ETA unknown, nothing comes" if rate == 0 and survey.running else "ETA unknown"
-
-
-def _ground(sight: Sight, survey: Survey, glyphs: Glyphs) -> list[_Item]:
+def _ground(progress: Progress, survey: Survey, glyphs: Glyphs) -> list[_Item]:
     items = [(f"{readable(survey.free_bytes)} free", "bold red" if not survey.free_bytes else "dim")]
     if survey.read_only:
         items.append(("THE DISK IS READ-ONLY", "bold red"))
-    if sight.max_bytes is not None:
+    if progress.max_bytes is not None:
         taken = survey.here_bytes + sum(one.size_bytes for one in survey.running)
-        more = glyphs.at_least * (survey.uncounted > 0)
-        items.append((f"{more}{readable(taken)} of {readable(sight.max_bytes)} taken", "dim"))
+        more = glyphs.bound(is_lower=survey.uncounted > 0)
+        items.append((f"{more}{readable(taken)} of {readable(progress.max_bytes)} taken", "dim"))
     if survey.paused:
         items.append(("PAUSED", "bold yellow"))
     if survey.braked:
@@ -224,21 +209,21 @@ def _ground(sight: Sight, survey: Survey, glyphs: Glyphs) -> list[_Item]:
         items.append((f"MAY NOT LIST {', '.join(survey.unlisted)}", "bold red"))
     if survey.reconciler is not None:
         items.append((f"reconciler {glyphs.fit(survey.reconciler)}", "dim"))
-    elif not sight.is_own:
-        items.append(("NOBODY RECONCILES", "bold red"))
+    elif not progress.is_own:
+        items.append(("NO PROCESS RECONCILES", "bold red"))
     return items
 
 
 # ----------------------------------------------------------------------------------------------------------------- rows
 
 
-def _bar(one: Running, sight: Sight, width: int, glyphs: Glyphs) -> Text:
+def _bar(one: Running, progress: Progress, width: int, glyphs: Glyphs) -> Text:
     total = one.total_bytes
     share = None if total is None else 1.0 if not total else min(one.size_bytes / total, 1.0)
     percent = "   ?" if share is None else f"{int(share * 100):>3}%"
     name, numbers = one.id[:8], ""
     if width >= WIDE:
-        rate = sight.progress.rate_of(one.id)
+        rate = progress.rate_of(one.id)
         of = "" if total is None else f" of {readable(total)}"
         pace = "" if rate is None else _rate(rate)
         name, numbers = one.id[:12], f"  {readable(one.size_bytes)}{of:<14} {pace:>12}"
@@ -262,7 +247,7 @@ def _retiring(one: Retiring, now: float, glyphs: Glyphs) -> Text:
     said = f"{size}deleted {lasting(now - one.since)} ago"
     if one.holders is not None:
         names = [f"pid {holder.pid} {holder.command} ({holder.user})" for holder in one.holders.found]
-        unseen = "nobody that can be seen holds it" if one.holders.unseen else "nobody holds it"
+        unseen = "no holder can be seen" if one.holders.unseen else "no process holds it"
         said += f", held by {', '.join(names)}" if names else f", {unseen}"
     return _row("retiring", one.id, said, "magenta", glyphs)
 
@@ -276,5 +261,5 @@ def _failing(one: Failing, now: float, glyphs: Glyphs) -> Text:
 
 
 def _soonest(failing: Iterable[Failing]) -> list[Failing]:
-    """The one that is tried next comes first; then those that are not tried again."""
+    """Sort by the next attempt, the soonest first; those that are not tried again come last."""
     return sorted(failing, key=lambda one: (one.next_attempt_at is None, one.next_attempt_at or 0.0, one.id))

@@ -1,9 +1,8 @@
-"""Surveys: how a data directory stands, again and again, read from the files alone, at a cost that grows with what is
-pending, not with what is here.
+"""Surveys of a data directory, again and again, read from the files alone, at a cost that grows with what is pending.
 
 Each look lists names. A document (a want's sizes, a failure, READY of a chunk that has come) is read once, and again
-where its file has changed; what there are many of is read by and by, as much at a look as `READ_S` allows, and is not
-known until then. Only of what is being fetched the bytes are looked at each time (`extents`).
+where its file has changed; of many, as much is read at a look as `READ_S` allows, and the rest is not known until
+then. Only of what is being fetched the bytes are looked at each time.
 
 Nothing is changed, and nothing is waited for. Belongs to one thread.
 """
@@ -12,29 +11,57 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING, Any, Final
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
-from fsdm.model.layout import PARTS, READY, is_id
-from fsdm.status.chunk_status import read_disk_status
-from fsdm.status.progress import Failing, Retiring, Running, Survey
+from fsdm.model.layout import READY, is_id
+from fsdm.model.state import name_by
+from fsdm.status.chunk_status import (
+    Failing,
+    Stamp,
+    read_failing,
+    read_size,
+    read_surroundings,
+    read_total,
+    stamp_of,
+)
+from fsdm.status.progress import Retiring, Running, Survey
 from fsdm.store.catalog import Catalog
 from fsdm.store.disk_usage import came_in
 from fsdm.store.filesystem import exists
 from fsdm.store.holders import Holders, look_for_holders
 from fsdm.store.json_files import declared_bytes, read_document
-from fsdm.store.leader_lock import who_reconciles
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from fsdm.model.layout import Layout, Place
+    from fsdm.model.layout import Layout
+    from fsdm.model.state import State
 
 READ_S: Final = 0.05  # of each look, for each kind of documents that were not read before
-HOLDERS_S: Final = 2.0  # who holds what is looked for so often; or, where that costs more, …
-HOLDERS_SHARE: Final = 20  # … after so many times its own duration
-HELD_MAX: Final = 100  # of so many retiring chunks, the oldest
+HOLDERS_S: Final = 2.0  # between two looks for holders; or, where one costs more, …
+HOLDERS_SHARE: Final = 20  # … so many times its own duration
+HELD_MAX: Final = 100  # the oldest retiring chunks whose holders are looked for
 
-_Stamp = tuple[int, int, int]
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The ids that stand in `want/`, `delete/`, `partial/` and `failed/`, and which of these may not be listed."""
+
+    want: set[str]
+    delete: set[str]
+    partial: set[str]
+    failed: set[str]
+    unlisted: tuple[str, ...]
+
+    @classmethod
+    def read(cls, layout: Layout) -> Listing:
+        """List the ids."""
+        unlisted: list[str] = []
+        directories = (layout.want, layout.delete, layout.partial, layout.failed)
+        want, delete, partial, failed = (_ids(directory, unlisted) for directory in directories)
+        return cls(want, delete, partial, failed, tuple(unlisted))
 
 
 class Surveyor:
@@ -50,7 +77,7 @@ class Surveyor:
         self._uncounted: dict[str, bool] = {}  # the others; whether READY was looked for, in vain
         self._here_bytes = 0
         self._totals: dict[str, int | None] = {}  # what wants declare, of those that were read
-        self._failures: dict[str, tuple[_Stamp, Failing, _Stamp | None]] = {}  # of which file, and of which marker
+        self._failures: dict[str, tuple[Stamp, Failing, Stamp | None]] = {}  # of which file, and of which marker
         self._partials: dict[str, int | None] = {}  # what had come of each when it was looked at last, if ever
         self._came_bytes = 0
         self._looked = False
@@ -58,62 +85,106 @@ class Surveyor:
         self._holders_due = 0.0  # monotonic
 
     def look(self) -> Survey:
-        """How it stands now.
+        """Survey the data directory as it is now.
 
         Raises:
             OSError: the data directory itself has gone, or `chunks/` may not be listed.
         """
-        layout, now = self._layout, self._clock()
-        disk, owner = read_disk_status(layout), who_reconciles(layout)
-        unlisted: list[str] = []
-        directories = (layout.want, layout.delete, layout.partial, layout.failed)
-        wanted, deleted, partials, failed = (_ids(directory, unlisted) for directory in directories)
+        around, now = read_surroundings(self._layout), self._clock()
+        listed = Listing.read(self._layout)
         self._see(self._catalog.refresh())
         self._count()
-        self._read_failures(failed)
-        self._read_totals(wanted, partials)
-        paused = exists(layout.pause)
-        begun = set() if paused else {one for one in (wanted & partials) - deleted if self._may_run(one, now)}
-        running = self._measure(begun, partials)
-        suspect = (self._standing & (wanted | failed)) | {one for one, in_vain in self._uncounted.items() if in_vain}
-        unready = {one for one in suspect - deleted if not self._is_ready(one)}
-        settled = self._standing - unready - wanted - deleted  # available: what failed/ID says of it is left over
-        stuck = [self._failures[one][1] for one in failed - begun - settled if one in self._failures]
-        queued = wanted - begun - deleted - failed
+        self._read_failures(listed.failed)
+        self._read_totals(listed)
+        paused = around.paused is not None
+        unready = self._unready(listed)
+        named = self._names(listed, unready, set() if paused else self._tried(listed, now))
+        if paused:
+            named["wanted"] |= named.pop("downloading", set())
+        running = self._measure(named["downloading"], listed.partial)
+        again = (named["available"] & listed.want) - listed.failed  # its want is still to be compared with it
+        queued = named["wanted"] | again
         left, unknown = self._left(running, queued)
-        retiring = deleted & self._standing
+        over = (named["available"] - listed.want) | named["downloading"] | named["wanted"]  # what failed before
         self._looked = True
         return Survey(
             at=now,
-            reconciler=None if owner is None else str(owner),
-            free_bytes=disk.free_bytes,
-            read_only=disk.read_only,
+            reconciler=None if around.reconciler is None else str(around.reconciler),
+            free_bytes=around.disk.free_bytes,
+            read_only=around.disk.read_only,
             paused=paused,
-            braked=exists(layout.brake),
-            here=len(self._standing) - len(retiring) - len(unready),
+            braked=around.braked is not None,
+            here=len(self._standing) - len(named["retiring"]) - len(unready),
             here_bytes=self._here_bytes,
             uncounted=len(self._uncounted),
             unready=len(unready),
             wanted=len(queued),
-            deleting=len(deleted - retiring) + len(partials - wanted - deleted),
+            deleting=len(named["deleting"]),
             running=tuple(running),
-            retiring=tuple(self._retiring(retiring)),
-            failing=tuple(one for one in stuck if one.kind != "room"),
-            waiting=tuple(one for one in stuck if one.kind == "room"),
+            retiring=tuple(self._retiring(named["retiring"])),
+            failing=self._failing(listed.failed - over - named["waiting"]),
+            waiting=self._failing(named["waiting"]),
             came_bytes=self._came_bytes,
             left_bytes=left,
             unknown=unknown,
-            unlisted=tuple(unlisted),
+            unlisted=listed.unlisted,
         )
 
+    # ----------------------------------------------------------------------------------------------- how chunks stand
+
+    def _names(self, listed: Listing, unready: set[str], tried: set[str]) -> defaultdict[State, set[str]]:
+        """Name how each pending chunk stands; of those being `tried` again, what failed before does not count."""
+        named: defaultdict[State, set[str]] = defaultdict(set)
+        for one in listed.want | listed.delete | listed.partial | listed.failed:
+            known = self._failures.get(one)
+            name = name_by(
+                want=one in listed.want,
+                delete=one in listed.delete,
+                partial=one in listed.partial,
+                ready=one in self._standing and one not in unready,
+                unready=one in unready,
+                failed=one in listed.failed and one not in tried,
+                failure_kind=None if known is None else known[1].kind,
+            )
+            if name is not None:
+                named[name].add(one)
+        return named
+
+    def _unready(self, listed: Listing) -> set[str]:
+        """Find the chunks that are out of service: READY is looked for where something hints that it is missing."""
+        in_vain = {one for one, in_vain in self._uncounted.items() if in_vain}
+        suspect = (self._standing & (listed.want | listed.failed)) | in_vain
+        return {one for one in suspect - listed.delete if not self._is_ready(one)}
+
+    def _is_ready(self, chunk_id: str) -> bool:
+        return any(exists(f"{self._layout.path(place)}/{READY}") for place in self._catalog.places(chunk_id))
+
+    def _tried(self, listed: Listing, now: float) -> set[str]:
+        """Find the failed chunks whose partial is probably being fetched again: they are not known to wait."""
+        return {one for one in listed.failed & listed.want & listed.partial if self._may_run(one, now)}
+
+    def _may_run(self, chunk_id: str, now: float) -> bool:
+        known = self._failures.get(chunk_id)
+        if known is None:
+            return True
+        _, failing, marker = known
+        if marker is not None and marker != stamp_of(self._layout.want_marker(chunk_id)):
+            return True  # touched since: it was tried anew at once
+        if failing.kind == "disk":
+            return True  # what the disk has refused has no partial, unless it is tried again
+        return failing.kind == "transfer" and failing.next_attempt_at is not None and failing.next_attempt_at <= now
+
+    def _failing(self, ids: set[str]) -> tuple[Failing, ...]:
+        return tuple(self._failures[one][1] for one in ids if one in self._failures)
+
     def _until(self) -> float:
-        """Until when one kind of documents may be read from now on: each has its time, whatever the others take."""
+        """Tell until when one kind of documents may be read: each has its time, whatever the others take."""
         return time.monotonic() + self._read_s
 
     # --------------------------------------------------------------------------------------------------- what is here
 
     def _see(self, changed: set[str]) -> None:
-        """These have come to `chunks/`, or have left it."""
+        """Take in which chunks have come to `chunks/`, or have left it."""
         for chunk_id in changed:
             self._here_bytes -= self._sizes.pop(chunk_id, 0)
             if self._catalog.places(chunk_id):
@@ -134,7 +205,7 @@ class Surveyor:
 
     def _count_one(self, chunk_id: str) -> bool:
         for place in self._catalog.places(chunk_id):
-            size = declared_bytes(read_document(f"{self._layout.path(place)}/{READY}").get("files"))
+            size = read_size(self._layout, place)
             if size is not None:
                 del self._uncounted[chunk_id]
                 self._sizes[chunk_id] = size
@@ -144,39 +215,22 @@ class Surveyor:
         return False
 
     def _not_counted_yet(self, chunk_id: str) -> int:
-        """What has come of a chunk that is here now, since it was looked at last."""
+        """Tell what has come of a chunk that is here now, since it was looked at last."""
         size = self._sizes[chunk_id]
         before = self._partials.get(chunk_id, 0)
         return 0 if before is None else max(size - before, 0)
 
-    def _is_ready(self, chunk_id: str) -> bool:
-        return any(exists(f"{self._layout.path(place)}/{READY}") for place in self._catalog.places(chunk_id))
-
     # ----------------------------------------------------------------------------------------------- what is on its way
 
-    def _may_run(self, chunk_id: str, now: float) -> bool:
-        """Whether a partial is probably being fetched: it is not known to wait."""
-        known = self._failures.get(chunk_id)
-        if known is None:
-            return True
-        _, failing, marker = known
-        if marker is not None and marker != _stamp(self._layout.want_marker(chunk_id)):
-            return True  # touched since: it was tried anew at once
-        if failing.kind == "disk":
-            return True  # what the disk has refused has no partial, unless it is tried again
-        return failing.kind == "transfer" and failing.next_attempt_at is not None and failing.next_attempt_at <= now
-
-    def _measure(self, begun: set[str], partials: set[str]) -> list[Running]:
-        measured: dict[str, int | None] = {}
+    def _measure(self, fetched: set[str], partials: set[str]) -> list[Running]:
+        """Look how much has come of what is being fetched."""
+        measured = {one: self._partials.get(one) for one in partials}
         running = []
-        for chunk_id in partials:
-            measured[chunk_id] = before = self._partials.get(chunk_id)
-            if chunk_id not in begun:
-                continue
+        for chunk_id in fetched:
             size = came_in(self._layout.partial_of(chunk_id))
             if size is None:
                 continue  # published, or discarded, since it was listed
-            measured[chunk_id] = size
+            before, measured[chunk_id] = measured[chunk_id], size
             if self._looked and (before is not None or chunk_id not in self._partials):
                 self._came_bytes += max(size - (before or 0), 0)
             running.append(Running(chunk_id, size, self._total_of(chunk_id)))
@@ -184,45 +238,29 @@ class Surveyor:
         return running
 
     def _total_of(self, chunk_id: str) -> int | None:
-        """What a chunk that is fetched will be: as its want declares, or else as the servers have said."""
         total = self._totals.get(chunk_id)
         if total is not None:
             return total
-        files = read_document(self._layout.want_marker(chunk_id)).get("files")
-        parts = read_document(f"{self._layout.partial_of(chunk_id)}/{PARTS}").get("files")
-        if not isinstance(files, dict) or not isinstance(parts, dict):
-            return None
-        sizes = [_size(source, parts.get(name)) for name, source in files.items()]
-        known = [size for size in sizes if size is not None]
-        return sum(known) if len(known) == len(sizes) else None
+        return read_total(self._layout, chunk_id, read_document(self._layout.want_marker(chunk_id)).get("files"))
 
-    def _read_totals(self, wanted: set[str], partials: set[str]) -> None:
+    def _read_totals(self, listed: Listing) -> None:
         until = self._until()
-        for chunk_id in self._totals.keys() - wanted:
+        for chunk_id in self._totals.keys() - listed.want:
             del self._totals[chunk_id]
-        for chunk_id in partials - self._partials.keys():
+        for chunk_id in listed.partial - self._partials.keys():
             self._totals.pop(chunk_id, None)  # the want may have been written anew since it was read
-        for chunk_id in wanted - self._totals.keys():
+        for chunk_id in listed.want - self._totals.keys():
             if time.monotonic() > until:
                 break
             files = read_document(self._layout.want_marker(chunk_id)).get("files")
             self._totals[chunk_id] = declared_bytes(files)
 
     def _left(self, running: Iterable[Running], queued: Iterable[str]) -> tuple[int, int]:
-        """The bytes that are still to come, and of how many chunks nobody knows."""
-        left = unknown = 0
-        for one in running:
-            if one.total_bytes is None:
-                unknown += 1
-            else:
-                left += max(one.total_bytes - one.size_bytes, 0)
-        for chunk_id in queued:
-            total = self._totals.get(chunk_id)
-            if total is None:
-                unknown += 1
-            else:
-                left += max(total - (self._partials.get(chunk_id) or 0), 0)
-        return left, unknown
+        """Sum the bytes that are still to come, and count the chunks whose size is not known."""
+        sizes = [(one.total_bytes, one.size_bytes) for one in running]
+        sizes += [(self._totals.get(one), self._partials.get(one) or 0) for one in queued]
+        known = [max(total - size, 0) for total, size in sizes if total is not None]
+        return sum(known), len(sizes) - len(known)
 
     # ------------------------------------------------------------------------------------------------- what does not go
 
@@ -231,17 +269,16 @@ class Surveyor:
         for chunk_id in self._failures.keys() - failed:
             del self._failures[chunk_id]
         for chunk_id in failed:
-            path = self._layout.failed_of(chunk_id)
-            stamp, known = _stamp(path), self._failures.get(chunk_id)
+            stamp, known = stamp_of(self._layout.failed_of(chunk_id)), self._failures.get(chunk_id)
             if stamp is None or (known is not None and known[0] == stamp):
                 continue
             if time.monotonic() <= until:
-                self._failures[chunk_id] = stamp, *_failing(chunk_id, read_document(path))
+                self._failures[chunk_id] = stamp, *read_failing(self._layout, chunk_id)
             elif known is None:
                 self._failures[chunk_id] = (0, 0, 0), Failing(chunk_id, "", ""), None
 
     def _retiring(self, ids: set[str]) -> list[Retiring]:
-        since = {one: (_stamp(self._layout.delete_marker(one)) or (0, 0, 0))[1] / 1e9 for one in ids}
+        since = {one: (stamp_of(self._layout.delete_marker(one)) or (0, 0, 0))[1] / 1e9 for one in ids}
         oldest = sorted(ids, key=lambda one: (since[one], one))
         self._look_for_holders(oldest[:HELD_MAX])
         return [Retiring(one, since[one], self._sizes.get(one), self._holders.get(one)) for one in oldest]
@@ -250,7 +287,7 @@ class Surveyor:
         began = time.monotonic()
         if not ids or began < self._holders_due:
             return
-        places: list[Place] = [place for one in ids for place in self._catalog.places(one)]
+        places = [place for one in ids for place in self._catalog.places(one)]
         try:
             looked = look_for_holders(self._layout, places)
         except OSError:  # no proc(5) here
@@ -262,41 +299,9 @@ class Surveyor:
 
 def _ids(directory: str, unlisted: list[str]) -> set[str]:
     try:
-        return {name for name in os.listdir(directory) if is_id(name)}
+        return set(filter(is_id, os.listdir(directory)))
     except FileNotFoundError:  # as long as it is not there, it holds nothing
         return set()
     except OSError:
         unlisted.append(os.path.basename(directory))
         return set()
-
-
-def _stamp(path: str) -> _Stamp | None:
-    """What tells a file from a newer one of the same name."""
-    try:
-        found = os.lstat(path)
-    except OSError:
-        return None
-    return found.st_ino, found.st_mtime_ns, found.st_size
-
-
-def _failing(chunk_id: str, says: dict[str, Any]) -> tuple[Failing, _Stamp | None]:
-    attempts, at, marker = says.get("attempts"), says.get("next_attempt_at"), says.get("marker")
-    stamp = None
-    if isinstance(marker, dict):
-        ino, mtime_ns, size = (marker.get(key) for key in ("ino", "mtime_ns", "size"))
-        stamp = (ino, mtime_ns, size) if isinstance(ino, int) and isinstance(mtime_ns, int) else None
-    failing = Failing(
-        chunk_id,
-        str(says.get("kind", "")),
-        str(says.get("error", "")),
-        attempts if isinstance(attempts, int) else 0,
-        at if isinstance(at, int | float) else None,
-    )
-    return failing, stamp  # type: ignore[return-value]  # a size that is no number is no marker's
-
-
-def _size(source: object, part: object) -> int | None:
-    for document, key in ((source, "size"), (part, "total")):
-        if isinstance(document, dict) and isinstance(size := document.get(key), int):
-            return size
-    return None

@@ -96,7 +96,7 @@ def test_how_many_are_ahead_is_counted(layout: Layout, data_dir: Path) -> None:
         from fsdm.store.leader_lock import ReconcilerLock
 
         lock = ReconcilerLock(dm.layout)
-        assert why(layout, mine.id).why == ("it waits for its turn: 1 downloads run, and 1 older wants wait",)
+        assert why(layout, mine.id).why == ("it waits for its turn, after 1 running download and 1 older want",)
         lock.close()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import pytest
@@ -11,6 +11,7 @@ import pytest
 from fsdm.model.documents import Failure, MarkerStamp
 from fsdm.model.layout import Place
 from fsdm.model.state import ChunkState, Marker, Partial
+from fsdm.status.chunk_status import ChunkStatus, DiskStatus, Surroundings
 from fsdm.status.explain_text import Explanation, Facts, Others, explain
 from fsdm.store.holders import Holder, Holders
 from fsdm.store.leader_lock import Owner
@@ -36,9 +37,16 @@ def failure(kind: Any = "transfer", **says: Any) -> Failure:
     return Failure(**{"id": ID, "kind": kind, **default, **says})
 
 
-def facts(name: str | None, *, state: dict[str, Any] | None = None, **known: Any) -> Facts:
-    default: dict[str, Any] = {"reconciler": Owner(4242, NOW - 999), "free_bytes": 10**12}
-    return Facts(now=NOW, root="/data", state=ChunkState(id=ID, **(state or {})), name=name, **default | known)
+def facts(name: Any, *, state: dict[str, Any] | None = None, **known: Any) -> Facts:
+    """Facts of one chunk; `known` are fields of its status, of its surroundings, or of the facts."""
+
+    def take(kind: type) -> dict[str, Any]:
+        return {field.name: known.pop(field.name) for field in fields(kind) if field.name in known}
+
+    disk = DiskStatus(known.pop("free_bytes", 10**12), known.pop("read_only", False))
+    around = Surroundings(**{"reconciler": Owner(4242, NOW - 999), "disk": disk} | take(Surroundings))
+    status = None if name is None else ChunkStatus(ID, name, **take(ChunkStatus))
+    return Facts(now=NOW, root="/data", state=ChunkState(id=ID, **(state or {})), status=status, around=around, **known)
 
 
 DUCK = Holder(4711, "duckdb -c 'select 1'", "ann", NOW - 720, "shared")
@@ -64,20 +72,20 @@ CASES = {
         facts(None), asked="neither want/ID nor delete/ID", here="nothing of it", why=["nothing is known of it"],
         todo="fsdm want",
     ),
-    "wanted, and nobody reconciles": Case(
+    "wanted, without a reconciler": Case(
         facts("wanted", state=WANTED, reconciler=None),
         asked="it is wanted, as asked for at 11:57:00 (3 min ago)", here="nothing of it",
-        why=["nobody reconciles this data directory"], todo="fsdm run -d /data", silent=("its turn",),
+        why=["no process is reconciling this data directory"], todo="fsdm run -d /data", silent=("its turn",),
     ),
     "wanted, and queued": Case(
         facts("wanted", state=WANTED, others=Others(running=8, older_wants=30)),
-        why=["waits for its turn: 8 downloads run, and 30 older wants wait"], todo="nothing: it goes on by itself",
+        why=["waits for its turn, after 8 running downloads and 30 older wants"], todo="nothing: it goes on by itself",
     ),
     "downloading, of a known size": Case(
         facts("downloading", state=WANTED | {"partial": Partial.BEGUN}, size_bytes=3 * MB, total_bytes=9 * MB),
         here="3.0 MB of 9.0 MB have come", why=["being downloaded by pid 4242"], todo="nothing: it goes on by itself",
     ),
-    "downloading, of a size that nobody has said": Case(
+    "downloading, of an unknown size": Case(
         facts("downloading", state=WANTED | {"partial": Partial.BEGUN}, size_bytes=3 * MB),
         here="3.0 MB have come", why=["being downloaded"],
     ),
@@ -101,9 +109,9 @@ CASES = {
     "failed, and due": Case(
         facts("failed", state=FAILED, failure=failure(next_attempt_at=NOW - 1)), why=["it is being tried again"],
     ),
-    "failed, and due, and nobody reconciles": Case(
+    "failed, and due, without a reconciler": Case(
         facts("failed", state=FAILED, failure=failure(next_attempt_at=NOW - 1), reconciler=None),
-        why=["nobody reconciles", "was to be tried again at 11:59:59"], todo="fsdm run",
+        why=["no process is reconciling", "was to be tried again at 11:59:59"], todo="fsdm run",
         silent=("retry",),
     ),
     "failed, and touched since": Case(
@@ -131,23 +139,23 @@ CASES = {
     ),
     "retiring, and held": Case(
         facts("retiring", state=RETIRING, holders=Holders((DUCK,)), size_bytes=5 * MB, block_range=range(35)),
-        asked="it is to be deleted, as asked for at", here="it is complete, but nobody finds it any more: 5.0 MB",
+        asked="it is to be deleted, as asked for at", here="it is complete, but readers no longer find it: 5.0 MB",
         why=["it is held by pid 4711 `duckdb -c 'select 1'` (ann, running for 12 min); it was deleted 3 min ago"],
         todo="wait until they let go, or end them",
     ),
-    "retiring, and nobody holds it": Case(
-        facts("retiring", state=RETIRING, holders=Holders()), why=["nobody holds it; it was deleted 3 min ago"],
+    "retiring, and held by no process": Case(
+        facts("retiring", state=RETIRING, holders=Holders()), why=["no process holds it; it was deleted 3 min ago"],
         todo="nothing: it goes on by itself", silent=("end them",),
     ),
     "retiring, and its holder cannot be seen": Case(
         facts("retiring", state=RETIRING, holders=Holders((), ("processes outside this container …",))),
-        why=["held by who cannot be seen", "processes outside this container"],
+        why=["one that cannot be seen may", "processes outside this container"],
     ),
     "retiring, held by many": Case(
         facts("retiring", state=RETIRING, holders=Holders(tuple(replace(DUCK, pid=pid) for pid in range(1, 9)))),
         why=["pid 5 ", ], silent=("pid 6 ",),
     ),
-    "retiring, its holder since nobody knows when": Case(
+    "retiring, its holder of unknown age": Case(
         facts("retiring", state=RETIRING, holders=Holders((replace(DUCK, started_at=None),))), why=["` (ann)"],
     ),
     "replaced, and the old one is held": Case(
@@ -170,7 +178,7 @@ CASES = {
         facts("available", state={"ready": (PLACE,)}, holders=Holders((DUCK,))), why=["it is read by pid 4711"],
         todo="nothing", silent=("end them",),
     ),
-    "available, though nobody reconciles": Case(
+    "available, without a reconciler": Case(
         facts("available", state={"ready": (PLACE,)}, reconciler=None), why=["nothing"], silent=("fsdm run",),
     ),
     "available, and wanted again": Case(
@@ -183,11 +191,11 @@ CASES = {
     "damaged": Case(
         facts("failed", state={"unready": (PLACE,), "failed": True}, holders=Holders(),
               failure=failure("damaged", error="a.parquet is missing", hint="want it again", marker=None)),
-        why=["taken out of service at 11:59:00 (60 s ago): a.parquet is missing", "nobody holds it"],
+        why=["taken out of service at 11:59:00 (60 s ago): a.parquet is missing", "no process holds it"],
         todo="want it again",
     ),
     "both markers": Case(
-        facts("wanted", state={"want": marker(), "delete": marker(10)}), asked="both stand: the later one",
+        facts("wanted", state={"want": marker(), "delete": marker(10)}), asked="both markers are there: the later one",
     ),
     "a want that is a directory": Case(
         facts("failed", state={"want": marker(fault="is not a regular file"), "failed": True},
@@ -235,7 +243,7 @@ CASES = {
         why=["downloads are paused since 11:58:30 (90 s ago), by ann: a backup"], todo="fsdm resume -d /data",
         silent=("its turn",),
     ),
-    "paused, and nobody says why": Case(
+    "paused, without a reason": Case(
         facts("wanted", state=WANTED, paused={"since": "x", "by": 5, "reason": ""}), why=["downloads are paused"],
         silent=("by", "since"),
     ),
@@ -260,7 +268,7 @@ def test_every_state_is_explained(name: str) -> None:
     for words in case.silent:
         assert words not in "\n".join((*told.asked, *told.here, *told.why, *told.todo))
     assert all(all(answers) for answers in (told.asked, told.here, told.why, told.todo)), "each has a sentence"
-    assert told.state == (case.facts.name or "unknown")
+    assert told.state == case.facts.name
 
 
 @pytest.mark.parametrize(
@@ -280,7 +288,7 @@ def test_every_command_that_is_advised_names_the_directory_and_can_be_pasted(ver
 
 def test_what_matters_first_is_said_first() -> None:
     told: Explanation = explain(facts("failed", state=FAILED, failure=failure(), reconciler=None, paused={}))
-    assert [sentence.split()[0] for sentence in told.why] == ["nobody", "downloads", "http://host/a:"]
+    assert [sentence.split()[0] for sentence in told.why] == ["no", "downloads", "http://host/a:"]
 
 
 def test_a_remedy_is_named_once() -> None:

@@ -157,7 +157,7 @@ def test_run_once_shows_its_troubles_and_ends(layout: Layout, data_dir: Path, so
     with terminal("run", "-d", data_dir, "--once") as screen:
         assert screen.process.wait(PATIENCE_S) == 4
         screen.shows("1 failed", f"fsdm: {missing.id[:12]}")
-    assert b"NOBODY" not in screen.raw, "also in the last view, when it has let go of LOCK"
+    assert b"NO PROCESS" not in screen.raw, "also in the last view, when it has let go of LOCK"
 
 
 def test_another_process_that_reconciles_is_told_below_the_view(data_dir: Path) -> None:
@@ -178,7 +178,7 @@ def test_watch_shows_the_same_from_outside_and_ends_with_0(layout: Layout, data_
         shell_holding(layout.path(place)) as shell,  # type: ignore[arg-type]
         terminal("status", "-d", data_dir, "--watch", "--interval", "0.05") as screen,
     ):
-        screen.shows("NOBODY RECONCILES", "1 wanted")
+        screen.shows("NO PROCESS RECONCILES", "1 wanted")
         with running("run", "-d", data_dir) as reconciler:
             screen.shows(
                 f"reconciler pid {reconciler.pid}",
@@ -186,7 +186,7 @@ def test_watch_shows_the_same_from_outside_and_ends_with_0(layout: Layout, data_
                 f"retiring {place.chunk_id[:12]} 100 bytes, deleted ",
                 f"held by pid {shell.pid} flock -s",
             )
-        screen.shows("NOBODY RECONCILES")
+        screen.shows("NO PROCESS RECONCILES")
         assert screen.ends(signal.SIGINT) == 0
 
 

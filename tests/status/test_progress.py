@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from fsdm.status.progress import Eta, Failing, Meter, Progress, Retiring, Running, Survey, allot
+from fsdm.status.chunk_status import Failing
+from fsdm.status.progress import Eta, Meter, Progress, Retiring, Running, Survey
 
 EMPTY = Survey(at=1000.0, reconciler="pid 1", free_bytes=10**9, read_only=False)
 
@@ -57,29 +56,29 @@ def test_a_meter_forgets_what_is_long_ago() -> None:
 def test_an_eta_is_what_is_left_over_what_comes() -> None:
     running = replace(EMPTY, running=(Running("a" * 64, 0, 900),), left_bytes=900)
     later = replace(running, came_bytes=300, left_bytes=600)
-    assert seen((0, running), (3, later)).eta(later) == Eta(6.0)
+    assert seen((0, running), (3, later)).eta() == Eta(6.0)
 
 
 def test_an_eta_is_a_lower_bound_where_a_size_is_not_known_and_none_where_no_size_is() -> None:
     begun = replace(EMPTY, running=(Running("a" * 64, 0),), wanted=1, unknown=1)
     some = replace(begun, came_bytes=300, left_bytes=600)
-    assert seen((0, begun), (3, some)).eta(some) == Eta(6.0, at_least=True)
+    assert seen((0, begun), (3, some)).eta() == Eta(6.0, at_least=True)
     none = replace(some, left_bytes=0)
-    assert seen((0, begun), (3, none)).eta(none) == Eta(None)
+    assert seen((0, begun), (3, none)).eta() == Eta(None)
 
 
 def test_there_is_no_eta_while_nothing_comes() -> None:
     survey = replace(EMPTY, running=(Running("a" * 64, 5, 900),), left_bytes=895)
-    assert seen((0, survey)).eta(survey) == Eta(None)
-    assert seen((0, survey), (5, survey)).eta(survey) == Eta(None)
+    assert seen((0, survey)).eta() == Eta(None)
+    assert seen((0, survey), (5, survey)).eta() == Eta(None)
     fast = replace(survey, came_bytes=10**6)
     stalled = seen((0, survey), (1, fast), *((float(at), fast) for at in range(2, 20)))
     assert stalled.rate() == 0.0
-    assert stalled.eta(fast) == Eta(None)
+    assert stalled.eta() == Eta(None)
 
 
 def test_nothing_is_to_come_where_nothing_can_go_on_by_itself() -> None:
-    assert seen((0, EMPTY)).eta(EMPTY) == Eta(0.0)
+    assert seen((0, EMPTY)).eta() == Eta(0.0)
 
 
 def test_what_brings_most_comes_first() -> None:
@@ -109,14 +108,3 @@ def test_a_chunk_that_no_longer_runs_is_forgotten() -> None:
 def test_what_is_pending_is_not_converged(pending: dict[str, object]) -> None:
     assert EMPTY.is_converged
     assert not replace(EMPTY, **pending).is_converged  # type: ignore[arg-type]
-
-
-@given(st.lists(st.integers(0, 50), max_size=5), st.integers(-3, 60))
-def test_rows_are_given_to_all_that_need_some_and_none_are_wasted(needs: list[int], rows: int) -> None:
-    wanted = {str(number): need for number, need in enumerate(needs)}
-    given_rows = allot(wanted, rows)
-    assert given_rows.keys() == wanted.keys()
-    assert all(given_rows[name] <= wanted[name] for name in wanted)
-    assert sum(given_rows.values()) == max(min(rows, sum(needs)), 0)
-    if rows >= len([need for need in needs if need]):
-        assert all(given_rows[name] > 0 for name in wanted if wanted[name])

@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from fsdm.status.progress import Failing, Retiring, Running, Survey
-from fsdm.status.progress_view import ASCII, Glyphs, Sight, View, document, glyphs_for, lines, one_line
+from fsdm.status.chunk_status import Failing
+from fsdm.status.progress import Progress, Retiring, Running, Survey
+from fsdm.status.progress_view import ASCII, Glyphs, View, allot, document, glyphs_for, lines, one_line
 from fsdm.store.holders import Holder, Holders
 from tests.support.chunks import an_id
 
@@ -42,17 +43,17 @@ BUSY = replace(
 )  # fmt: skip
 
 
-def sight_of(survey: Survey, **kw: Any) -> Sight:
+def progress_of(survey: Survey, **kw: Any) -> Progress:
     """After three seconds in which 90 MB came, 60 of them of the first chunk."""
-    sight = Sight(**kw)
+    progress = Progress(**kw)
     running = tuple(replace(one, size_bytes=max(one.size_bytes - 60 * MB, 0)) for one in survey.running[:1])
-    sight.take(replace(survey, running=running + survey.running[1:]), 100.0)
-    sight.take(replace(survey, came_bytes=survey.came_bytes + 90 * MB), 103.0)
-    return sight
+    progress.take(replace(survey, running=running + survey.running[1:]), 100.0)
+    progress.take(replace(survey, came_bytes=survey.came_bytes + 90 * MB), 103.0)
+    return progress
 
 
 def shown(survey: Survey, width: int = 120, height: int = 30, glyphs: Glyphs | None = None, **kw: Any) -> str:
-    return "\n".join(line.plain for line in lines(sight_of(survey, **kw), width, height, glyphs or Glyphs()))
+    return "\n".join(line.plain for line in lines(progress_of(survey, **kw), width, height, glyphs or Glyphs()))
 
 
 def test_everything_that_goes_on_is_shown() -> None:
@@ -66,8 +67,8 @@ def test_everything_that_goes_on_is_shown() -> None:
         "222222222222 ────────────────────────────────────────    ?  50.0 MB",
         "333333333333 ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━ 100%",
         "retiring 444444444444 5.0 MB, deleted 3 min ago, held by pid 4711 duckdb -c 'select 1' (ann)",
-        "retiring 555555555555 deleted 60 s ago, nobody holds it",
-        "retiring 666666666666 deleted 60 s ago, nobody that can be seen holds it",
+        "retiring 555555555555 deleted 60 s ago, no process holds it",
+        "retiring 666666666666 deleted 60 s ago, no holder can be seen",
         "retiring 777777777777 deleted 60 s ago\n",
         "failed   888888888888 5 tries, next 12:15 (in 15 min): http://host/a: HTTP 404",
         "failed   aaaaaaaaaaaa to be tried again now: HTTP 503",
@@ -77,29 +78,29 @@ def test_everything_that_goes_on_is_shown() -> None:
 
 
 def test_what_is_not_known_is_not_made_up() -> None:
-    sight = Sight()
-    assert lines(sight, 80, 24, ASCII) == []
-    assert one_line(sight) == ""
-    assert document(sight) == {}
-    sight.take(replace(BUSY, uncounted=3, unknown=2), 100.0)
-    text = "\n".join(line.plain for line in lines(sight, 120, 30, Glyphs()))
+    progress = Progress()
+    assert lines(progress, 80, 24, ASCII) == []
+    assert one_line(progress) == ""
+    assert document(progress) == {}
+    progress.take(replace(BUSY, uncounted=3, unknown=2), 100.0)
+    text = "\n".join(line.plain for line in lines(progress, 120, 30, Glyphs()))
     assert "120 here, ≥ 1200.0 GB" in text
     assert "rate not known yet · ≥ 4200.0 MB to come · ETA unknown" in text
     assert "ETA ≥ " in shown(replace(BUSY, unknown=2))
 
 
 def test_a_stall_is_told() -> None:
-    sight = Sight()
+    progress = Progress()
     for at in (0.0, 11.0, 22.0):
-        sight.take(BUSY, at)
-    text = "\n".join(line.plain for line in lines(sight, 120, 30, Glyphs()))
+        progress.take(BUSY, at)
+    text = "\n".join(line.plain for line in lines(progress, 120, 30, Glyphs()))
     assert "0.0 kB/s · 4200.0 MB to come · ETA unknown, nothing comes" in text
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"reconciler": None}, "NOBODY RECONCILES"),
+        ({"reconciler": None}, "NO PROCESS RECONCILES"),
         ({"read_only": True}, "THE DISK IS READ-ONLY"),
         ({"paused": True}, "PAUSED"),
         ({"braked": True}, "DELETES ARE HELD BACK"),
@@ -113,7 +114,7 @@ def test_what_stands_in_the_way_of_all_stands_out(change: dict[str, Any], words:
 
 def test_the_view_of_a_reconciler_does_not_say_of_itself_that_nobody_reconciles() -> None:
     before_it_has_lock = shown(replace(EMPTY, reconciler=None), is_own=True)
-    assert "NOBODY" not in before_it_has_lock
+    assert "RECONCILES" not in before_it_has_lock
     assert "300.0 GB free" in before_it_has_lock
     assert "reconciler pid 42" in shown(EMPTY, is_own=True)
 
@@ -142,7 +143,7 @@ def test_every_line_fits_whatever_the_screen_and_whatever_goes_on(
         retiring=tuple(Retiring(an_id(n), NOW, 3, Holders((replace(DUCK, command=HOSTILE),))) for n in range(retiring)),
         failing=tuple(Failing(an_id(n), "transfer", HOSTILE, n, NOW + n) for n in range(failing)),
     )
-    drawn = lines(sight_of(survey), width, height, ASCII if ascii_only else Glyphs())
+    drawn = lines(progress_of(survey), width, height, ASCII if ascii_only else Glyphs())
     assert 1 <= len(drawn) <= height
     assert all(line.cell_len <= width for line in drawn)
     text = "".join(line.plain for line in drawn)
@@ -161,10 +162,12 @@ def test_what_does_not_fit_is_counted(height: int) -> None:
 
 
 def test_the_most_active_download_comes_first() -> None:
-    sight = Sight()
-    sight.take(replace(EMPTY, running=tuple(Running(c * 64, 0, 90) for c in "abc")), 0.0)
-    sight.take(replace(EMPTY, running=tuple(Running(c * 64, n, 90) for c, n in zip("abc", (1, 50, 9), strict=True))), 2)
-    bars = [line.plain[0] for line in lines(sight, 80, 20, ASCII) if "%" in line.plain]
+    progress = Progress()
+    progress.take(replace(EMPTY, running=tuple(Running(c * 64, 0, 90) for c in "abc")), 0.0)
+    progress.take(
+        replace(EMPTY, running=tuple(Running(c * 64, n, 90) for c, n in zip("abc", (1, 50, 9), strict=True))), 2
+    )
+    bars = [line.plain[0] for line in lines(progress, 80, 20, ASCII) if "%" in line.plain]
     assert bars == ["b", "c", "a"]
 
 
@@ -177,7 +180,7 @@ def test_a_narrow_screen_has_bars_without_numbers() -> None:
 def rendered(glyphs: Glyphs, **console: Any) -> str:
     out = io.StringIO()
     screen = Console(file=out, width=100, height=30, force_terminal=True, **console)
-    screen.print(View(sight_of(BUSY), glyphs))
+    screen.print(View(progress_of(BUSY), glyphs))
     return out.getvalue()
 
 
@@ -214,14 +217,14 @@ def test_a_terminal_without_utf_8_gets_ascii(encoding: str | None, environ: dict
 
 
 def test_a_line_for_a_log_says_it_all() -> None:
-    line = one_line(sight_of(BUSY))
+    line = one_line(progress_of(BUSY))
     assert line.startswith("12:00:00 120 here, 1200.0 GB, 14 wanted, 3 downloading, ")
     assert "; 30.0 MB/s, 4200.0 MB to come, ETA 2 min (12:02:20); 300.0 GB free, reconciler pid 42" in line
     assert "\n" not in line
 
 
 def test_a_document_has_the_numbers_and_the_reasons() -> None:
-    told = json.loads(json.dumps(document(sight_of(BUSY))))
+    told = json.loads(json.dumps(document(progress_of(BUSY))))
     assert (told["here"], told["bytes_per_s"], told["eta_s"], told["eta_is_at_least"]) == (120, 30 * MB, 140.0, False)
     assert told["running"][0] == {
         "id": "1" * 64, "size_bytes": 120 * MB, "total_bytes": 240 * MB, "bytes_per_s": 20 * MB,
@@ -229,3 +232,14 @@ def test_a_document_has_the_numbers_and_the_reasons() -> None:
     assert told["retiring"][0]["holders"]["found"][0]["pid"] == 4711
     assert told["failing"][0]["error"] == "http://host/a: HTTP 404"
     assert told["converged"] is False
+
+
+@given(st.lists(st.integers(0, 50), max_size=5), st.integers(-3, 60))
+def test_rows_are_given_to_all_that_need_some_and_none_are_wasted(needs: list[int], rows: int) -> None:
+    wanted = {str(number): need for number, need in enumerate(needs)}
+    given_rows = allot(wanted, rows)
+    assert given_rows.keys() == wanted.keys()
+    assert all(given_rows[name] <= wanted[name] for name in wanted)
+    assert sum(given_rows.values()) == max(min(rows, sum(needs)), 0)
+    if rows >= len([need for need in needs if need]):
+        assert all(given_rows[name] > 0 for name in wanted if wanted[name])

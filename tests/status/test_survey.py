@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -12,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fsdm.model.layout import READY
-from fsdm.status import survey as module
+from fsdm.status.chunk_status import read_status
 from fsdm.status.survey import Surveyor
+from fsdm.store import json_files
 from fsdm.store.leader_lock import ReconcilerLock
 from tests.support.chunks import FILES, a_want, an_id, put_chunk, put_failure, put_partial, put_want, touch_delete
 from tests.support.processes import shell_holding
@@ -104,6 +106,36 @@ def test_each_state_is_counted_once(layout: Layout, data_dir: Path, surveyor: Su
     assert (survey.left_bytes, survey.unknown) == (123 + 83, 0)
     assert survey.here_bytes == 12
     assert not survey.is_converged
+
+
+def test_a_survey_counts_what_status_names(layout: Layout, data_dir: Path, surveyor: Surveyor) -> None:
+    """For every combination of what there may be of a chunk."""
+    again = 0
+    for number, (want, delete, partial, directory, failed) in enumerate(
+        itertools.product(*[[True, False]] * 3, ["none", "ready", "unready"], ["", "transfer", "room", "damaged"])
+    ):
+        chunk = a_want(files=FILES)
+        if want:
+            put_want(data_dir, chunk)
+        if delete:
+            touch_delete(data_dir, chunk.id)
+        if partial:
+            put_partial(data_dir, chunk.id, **{"a.parquet": 4})
+        if directory != "none":
+            place = put_chunk(layout, chunk_id=chunk.id, start=number, end=number + 1)
+        if directory == "unready":
+            os.unlink(f"{layout.path(place)}/{READY}")
+        if failed:
+            fails(data_dir, chunk.id, kind=failed, next_attempt_at=time.time() + HOUR)
+        again += want and directory == "ready" and not delete and not failed
+    status, survey = read_status(layout), surveyor.look()
+    assert survey.wanted == status.count("wanted") + again, "a want of what is here is still to be compared with it"
+    assert {one.id for one in survey.running} == {
+        chunk.id for chunk in status.chunks.values() if chunk.state == "downloading"
+    }
+    assert (survey.here, len(survey.retiring), survey.deleting, len(survey.waiting)) == tuple(
+        map(status.count, ("available", "retiring", "deleting", "waiting"))
+    )
 
 
 def test_a_directory_without_ready_that_nobody_asks_for_is_not_here(layout: Layout, surveyor: Surveyor) -> None:
@@ -291,13 +323,13 @@ def test_what_leaves_is_no_longer_counted_as_here(layout: Layout, surveyor: Surv
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The paths of the documents that are read."""
     read: list[str] = []
-    really = module.read_document
+    really = json_files.read_object
 
-    def counted(path: str) -> dict[str, Any]:
+    def counted(path: str, limit: int) -> dict[str, Any] | None:
         read.append(path)
-        return really(path)
+        return really(path, limit)
 
-    monkeypatch.setattr(module, "read_document", counted)
+    monkeypatch.setattr(json_files, "read_object", counted)
     return read
 
 

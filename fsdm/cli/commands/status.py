@@ -92,23 +92,24 @@ def _watch_on_screen(layout: Layout, stop: threading.Event, interval_s: float | 
 
 def _watch_in_lines(layout: Layout, stop: threading.Event, interval_s: float, *, as_json: bool) -> None:
     from fsdm.status.live_view import SHARE
-    from fsdm.status.progress_view import Sight, document, glyphs_for, one_line
+    from fsdm.status.progress import Progress
+    from fsdm.status.progress_view import document, glyphs_for, one_line
     from fsdm.status.survey import Surveyor
     from fsdm.store.data_dir import check_format
 
-    surveyor, sight, glyphs = Surveyor(layout), Sight(), glyphs_for(sys.stdout.encoding)
+    surveyor, progress, glyphs = Surveyor(layout), Progress(), glyphs_for(sys.stdout.encoding)
     while not stop.is_set():
         began = time.monotonic()
         check_format(layout)
         try:
-            sight.take(surveyor.look(), time.monotonic())
+            progress.take(surveyor.look(), time.monotonic())
         except OSError as e:
             hint = "check who may look into it, and whether it is still there"
             raise DataDirectoryError(f"{layout.root} cannot be looked at: {e}", hint=hint) from e
         if as_json:
-            print_json(document(sight))
+            print_json(document(progress))
         else:
-            print(one_line(sight, glyphs), flush=True)
+            print(one_line(progress, glyphs), flush=True)
         took = time.monotonic() - began
         stop.wait(max(interval_s - took, took * SHARE))
 
