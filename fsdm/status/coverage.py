@@ -1,4 +1,4 @@
-"""Which blocks of a dataset are here, coming, retiring, missing or doubly covered.
+"""Which blocks of a dataset are here, coming, retiring, missing or doubly covered; and scaled to what can be drawn.
 
 Pure. A block is of exactly one kind: *doubled* where more than one available chunk covers it, *here* where one does;
 else what is to be expected of it: *coming*, then *failing*, then *retiring*. It is *missing* where no chunk covers it,
@@ -6,7 +6,8 @@ between the first and the last block that any chunk of the dataset covers.
 
 Invariants: segments are half-open, in order, not empty, and leave no block out; the same kind by the same chunks is one
 segment. There are fewer than two segments a chunk, and finding them costs O(n log n). Numbers are exact over all of u64
-(`len` of such a range is none: `stop - start` is).
+(`len` of such a range is none: `stop - start` is). Nothing is lost in scaling: every block is in a cell and in a mark,
+and these have the kind that matters most of those in them, so a gap of one block among millions is seen.
 """
 
 from __future__ import annotations
@@ -27,14 +28,8 @@ if TYPE_CHECKING:
 
 Kind = Literal["missing", "doubled", "failing", "coming", "retiring", "here"]
 
-KINDS: Final[tuple[Kind, ...]] = (
-    "missing",
-    "doubled",
-    "failing",
-    "coming",
-    "retiring",
-    "here",
-)  # what matters most first
+# the kind that matters most comes first
+KINDS: Final[tuple[Kind, ...]] = ("missing", "doubled", "failing", "coming", "retiring", "here")
 
 KIND_OF: Final[Mapping[State, Kind]] = {
     "available": "here",
@@ -44,13 +39,11 @@ KIND_OF: Final[Mapping[State, Kind]] = {
     "failed": "failing",
     "retiring": "retiring",
     "deleting": "retiring",
-    "unready": "retiring",  # out of service, and wanted by nobody
+    "unready": "retiring",  # out of service, and not wanted
 }
 
-# what decided, and how often that has changed: equal sights mean the same kind by the same chunks
-_Sight = tuple[Kind, int]
-
 NAMED: Final = 8  # a segment names so many of its chunks: what all name together must not grow with the square
+_PRECEDENCE: Final[tuple[Kind, ...]] = ("here", "coming", "failing", "retiring")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +58,12 @@ class Segment:
 
     @property
     def blocks(self) -> int:
-        """How many there are: not `len`, which ends at 2^63."""
+        """The number of blocks; not `len`, which ends at 2^63."""
         return self.end - self.start
 
 
 @dataclass(frozen=True, slots=True)
-class Counters:
+class Amount:
     """How much is of one kind. Chunks, and their bytes on disk, go by their own state: none is missing or doubled."""
 
     segments: int = 0
@@ -81,12 +74,12 @@ class Counters:
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """One dataset: its segments in order, at least one; its chunks by id, by start; and the tally of each kind."""
+    """One dataset: its segments in order, at least one; its chunks by id, by start; and how much is of each kind."""
 
     dataset_id: str
     segments: tuple[Segment, ...]
     chunks: Mapping[str, ChunkStatus]
-    tallies: Mapping[Kind, Counters]
+    amounts: Mapping[Kind, Amount]
 
     @property
     def start(self) -> int:
@@ -99,25 +92,30 @@ class Coverage:
         return self.segments[-1].end
 
     @property
+    def blocks(self) -> int:
+        """The number of blocks from the first to the last one known."""
+        return self.end - self.start
+
+    @property
     def size_bytes(self) -> int:
-        """What is on disk of all its chunks."""
-        return sum(tally.size_bytes for tally in self.tallies.values())
+        """The bytes on disk of all its chunks."""
+        return sum(amount.size_bytes for amount in self.amounts.values())
 
     def of_kind(self, kind: Kind) -> list[Segment]:
-        """The segments of one kind, in order."""
+        """List the segments of one kind, in order."""
         return [segment for segment in self.segments if segment.kind == kind]
 
 
 @dataclass(frozen=True, slots=True)
-class Atlas:
-    """All datasets, by id, and the chunks that stand in none: of which it is not known what blocks they cover."""
+class CoverageMap:
+    """The coverage of all datasets, by id, and the chunks of which it is not known what blocks they cover."""
 
     coverages: tuple[Coverage, ...]
     unplaced: tuple[ChunkStatus, ...]
 
     @classmethod
-    def of(cls, chunks: Iterable[ChunkStatus]) -> Atlas:
-        """Every dataset's coverage by these chunks."""
+    def of(cls, chunks: Iterable[ChunkStatus]) -> CoverageMap:
+        """Cover every dataset by these chunks."""
         datasets: dict[str, list[ChunkStatus]] = {}
         unplaced = []
         for chunk in chunks:
@@ -129,71 +127,119 @@ class Atlas:
 
 
 def cover(dataset_id: str, chunks: Iterable[ChunkStatus]) -> Coverage:
-    """The coverage of one dataset by at least one chunk, each with a range that is not empty and within u64."""
-    by_id = {chunk.id: chunk for chunk in sorted(chunks, key=_by_block)}
+    """Cover one dataset by at least one chunk, each with a range that is not empty and within u64."""
+    by_id = {chunk.id: chunk for chunk in sorted(chunks, key=lambda chunk: (*_ends(chunk), chunk.id))}
     segments = tuple(_sweep(list(by_id.values())))
-    tallies = {}
+    amounts = {}
     for kind in KINDS:
         spans = [segment.blocks for segment in segments if segment.kind == kind]
         sizes = [chunk.size_bytes for chunk in by_id.values() if KIND_OF[chunk.state] == kind]
-        tallies[kind] = Counters(len(spans), sum(spans), len(sizes), sum(sizes))
-    return Coverage(dataset_id, segments, by_id, tallies)
+        amounts[kind] = Amount(len(spans), sum(spans), len(sizes), sum(sizes))
+    return Coverage(dataset_id, segments, by_id, amounts)
 
 
 def _is_placed(blocks: range | None) -> bool:
-    """Whether that is a range that a chunk may have: a want that nobody has taken yet may say anything."""
+    """Whether a chunk may have that range: a want that was not taken yet may say anything."""
     return blocks is not None and 0 <= blocks.start < blocks.stop <= U64_MAX
 
 
-def _by_block(chunk: ChunkStatus) -> tuple[int, int, str]:
+def _ends(chunk: ChunkStatus) -> tuple[int, int]:
     blocks = chunk.block_range or range(0)
-    return blocks.start, blocks.stop, chunk.id
+    return blocks.start, blocks.stop
 
 
 def _sweep(chunks: Sequence[ChunkStatus]) -> Iterator[Segment]:
-    """The segments: what looks the same from one look to the next is one."""
-    for _, looks in groupby(_looks(chunks), key=itemgetter(0)):
-        same = [segment for _, segment in looks]
-        yield same[0] if len(same) == 1 else replace(same[0], end=same[-1].end)
-
-
-def _looks(chunks: Sequence[ChunkStatus]) -> Iterator[tuple[_Sight, Segment]]:
-    """What is seen between any two blocks where a chunk begins or ends: nothing changes in between."""
-    line, since = _Line(), None
-    for block, edges in groupby(sorted(_edges(chunks)), key=itemgetter(0)):
-        if since is not None:
-            yield line.look(since, block)
+    """Go to each block where a chunk begins or ends; between two of them nothing changes."""
+    # ordered by links: the first ones of a dict that has lost many at its front are far away
+    over: dict[Kind, OrderedDict[str, None]] = {kind: OrderedDict() for kind in KINDS}
+    changes: dict[Kind, int] = dict.fromkeys(KINDS, 0)
+    segment, seen, since = None, None, 0
+    for block, edges in groupby(_edges(chunks), key=itemgetter(0)):
+        by: Kind = next((kind for kind in _PRECEDENCE if over[kind]), "missing")
+        if segment is not None and seen == (by, changes[by]):
+            segment = replace(segment, end=block)  # the same kind by the same chunks
+        elif seen is not None:
+            if segment is not None:
+                yield segment
+            kind: Kind = "doubled" if by == "here" and len(over[by]) > 1 else by
+            segment = Segment(kind, since, block, len(over[by]), tuple(islice(over[by], NAMED)))
+        seen, since = (by, changes[by]), block
         for _, begins, number in edges:
-            line.change(chunks[number], begins=begins)
-        since = block
+            chunk = chunks[number]
+            of = KIND_OF[chunk.state]
+            changes[of] += 1
+            if begins:
+                over[of][chunk.id] = None
+            else:
+                del over[of][chunk.id]
+    if segment is not None:
+        yield segment
 
 
-def _edges(chunks: Sequence[ChunkStatus]) -> Iterator[tuple[int, bool, int]]:
-    for number, chunk in enumerate(chunks):
-        blocks = chunk.block_range or range(0)
-        yield blocks.start, True, number
-        yield blocks.stop, False, number
+def _edges(chunks: Sequence[ChunkStatus]) -> list[tuple[int, bool, int]]:
+    """Sort where chunks begin and end: (block, whether one begins, its number)."""
+    ends = [(number, *_ends(chunk)) for number, chunk in enumerate(chunks)]
+    return sorted(edge for number, start, stop in ends for edge in ((start, True, number), (stop, False, number)))
 
 
-class _Line:
-    """The chunks over one block, by the kind that each would make it, in the order in which they began."""
+# ------------------------------------------------------------------------------------------------ what can be drawn
 
-    def __init__(self) -> None:
-        # ordered by links: the first ones of a dict that has lost many at its front are far away
-        self._over: dict[Kind, OrderedDict[str, None]] = {kind: OrderedDict() for kind in KINDS}
-        self._changes: dict[Kind, int] = dict.fromkeys(KINDS, 0)
 
-    def change(self, chunk: ChunkStatus, *, begins: bool) -> None:
-        kind = KIND_OF[chunk.state]
-        self._changes[kind] += 1
-        if begins:
-            self._over[kind][chunk.id] = None
-        else:
-            del self._over[kind][chunk.id]
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Segments that are drawn as one, from `left` on: both are parts of the whole width, from 0 to 1."""
 
-    def look(self, start: int, end: int) -> tuple[_Sight, Segment]:
-        """What is seen, and the segment as far as it is known: while the same is seen, it goes on."""
-        by: Kind = next((kind for kind in ("here", "coming", "failing", "retiring") if self._over[kind]), "missing")
-        over = self._over[by]
-        kind: Kind = "doubled" if by == "here" and len(over) > 1 else by
-        return (by, self._changes[by]), Segment(kind, start, end, len(over), tuple(islice(over, NAMED)))
+    left: float
+    width: float
+    segments: tuple[Segment, ...]
+
+    @property
+    def kind(self) -> Kind:
+        """The kind that matters most of them."""
+        return leading(self.segments)
+
+    @property
+    def bulk(self) -> Kind:
+        """The kind of most of its blocks: it may be another than what matters most."""
+        return max(KINDS, key=lambda kind: sum(segment.blocks for segment in self.segments if segment.kind == kind))
+
+
+def leading(segments: Iterable[Segment]) -> Kind:
+    """Tell the kind that matters most of these."""
+    return min((segment.kind for segment in segments), key=KINDS.index)
+
+
+def cells(coverage: Coverage, width: int) -> list[Kind]:
+    """Tell the kind of each of `width` cells; where there are more cells than blocks, a block has several."""
+    start, blocks, segments = coverage.start, coverage.blocks, coverage.segments
+    found, at = [], 0
+    for cell in range(width):
+        while segments[at].end <= start + cell * blocks // width:
+            at += 1
+        to = at
+        while segments[to].end < start + (cell + 1) * blocks // width:
+            to += 1
+        found.append(leading(segments[at : to + 1]))
+        at = to
+    return found
+
+
+def marks(coverage: Coverage, parts: int) -> list[Mark]:
+    """List what to draw, from left to right: neighbours of less than a `parts`th of the width are drawn as one."""
+    start, blocks = coverage.start, coverage.blocks
+    return [
+        Mark((drawn[0].start - start) / blocks, (drawn[-1].end - drawn[0].start) / blocks, tuple(drawn))
+        for drawn in _drawn(coverage.segments, blocks, parts)
+    ]
+
+
+def _drawn(segments: Iterable[Segment], blocks: int, parts: int) -> Iterator[list[Segment]]:
+    for narrow, side_by_side in groupby(segments, key=lambda segment: segment.blocks * parts < blocks):
+        together: list[Segment] = []
+        for segment in side_by_side:
+            together.append(segment)
+            if not narrow or (segment.end - together[0].start) * parts >= blocks:
+                yield together
+                together = []
+        if together:
+            yield together

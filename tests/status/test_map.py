@@ -15,7 +15,7 @@ import pytest
 
 from fsdm.model.layout import U64_MAX
 from fsdm.status.chunk_status import ChunkStatus, DiskStatus, Status
-from fsdm.status.coverage import KINDS, Atlas
+from fsdm.status.coverage import KINDS, CoverageMap
 from fsdm.status.map import drawing, page
 from fsdm.status.map.text import ASCII_GLYPHS, COLOURS, GLYPHS, Style, lines
 from fsdm.status.map.words import LEGEND, MEANINGS, Caption, share, summary, ticks, troubles
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-def told(atlas: Atlas, width: int = 65, listed: int = 5, **style: bool) -> str:
-    return "\n".join(lines(atlas, Style(width, **style), listed))
+def told(found: CoverageMap, width: int = 65, listed: int = 5, **style: bool) -> str:
+    return "\n".join(lines(found, Style(width, **style), listed))
 
 
 class _Page(HTMLParser):
@@ -73,7 +73,7 @@ def test_only_all_is_100_percent_and_only_nothing_is_0(part: int, whole: int, ex
 
 
 def test_a_summary_counts_all_datasets_together() -> None:
-    found = Atlas.of([*of_each_kind().coverages[0].chunks.values(), a_chunk(0, 1, dataset_id="e" * 64)])
+    found = CoverageMap.of([*of_each_kind().coverages[0].chunks.values(), a_chunk(0, 1, dataset_id="e" * 64)])
     assert summary(found) == "2 datasets, 8 chunks, 2000 bytes on disk, 1 gap, 1 double cover, 1 failing"
 
 
@@ -84,12 +84,12 @@ def test_ticks_stand_at_quarters_where_there_is_room_and_at_both_ends_in_any_cas
         (range(7, 20), [7, 19]),
         (range(7, 8), [7, 7]),
     ):
-        assert ticks(Atlas.of([a_chunk(blocks.start, blocks.stop)]).coverages[0]) == expected
+        assert ticks(CoverageMap.of([a_chunk(blocks.start, blocks.stop)]).coverages[0]) == expected
 
 
 def test_a_failing_chunk_is_told_also_where_another_covers_its_blocks() -> None:
-    found = Atlas.of([a_chunk(0, 10), a_chunk(0, 10, "failed", error="HTTP 500")])
-    assert ["HTTP 500" in trouble.what for trouble in troubles(found.coverages[0])] == [True]
+    found = CoverageMap.of([a_chunk(0, 10), a_chunk(0, 10, "failed", error="HTTP 500")])
+    assert ["HTTP 500" in trouble.what for trouble in troubles(found.coverages[0])["failing"]] == [True]
 
 
 # ----------------------------------------------------------------------------------------------------------------- text
@@ -121,13 +121,13 @@ def test_a_band_shows_every_kind_and_says_how_much_of_each_there_is() -> None:
 def test_a_gap_of_one_block_among_thousands_of_chunks_is_seen_and_listed_exactly() -> None:
     chunks = [a_chunk(1000 * n, 1000 * n + 1000) for n in range(3000)]
     chunks[1234] = a_chunk(1_234_000, 1_234_999)
-    shown = told(Atlas.of(chunks), width=44).splitlines()
+    shown = told(CoverageMap.of(chunks), width=44).splitlines()
     assert shown[2] == "  " + "█" * 16 + "·" + "█" * 23
     assert "    · [1234999, 1235000)  1 block" in shown
 
 
 def test_lists_end_after_the_first_ones_and_say_how_many_more_there_are() -> None:
-    found = Atlas.of([a_chunk(2 * n, 2 * n + 1) for n in range(1501)])
+    found = CoverageMap.of([a_chunk(2 * n, 2 * n + 1) for n in range(1501)])
     shown = told(found, listed=2).splitlines()
     assert shown[-3:] == ["    · [1, 2)  1 block", "    · [3, 4)  1 block", "    · … and 1,498 more"]
     assert told(found, listed=0).splitlines()[-1] == "    · … and 1,500 more"
@@ -186,18 +186,18 @@ def test_what_is_no_terminal_gets_no_colour() -> None:
 
 def test_a_chunk_of_no_known_blocks_is_told_beneath() -> None:
     lost = ChunkStatus("8" * 64, "failed", error="no JSON")
-    assert told(Atlas.of([lost])).splitlines() == [
+    assert told(CoverageMap.of([lost])).splitlines() == [
         "1 chunk on no band: what blocks they cover is not known",
         "  888888888888… failed: no JSON",
     ]
-    assert told(Atlas.of([])) == ""
+    assert told(CoverageMap.of([])) == ""
 
 
 # ------------------------------------------------------------------------------------------------------ what is hostile
 
 
 def test_errors_move_no_cursor_and_are_no_markup() -> None:
-    found = Atlas.of([
+    found = CoverageMap.of([
         *of_each_kind(error=EVIL).coverages[0].chunks.values(), ChunkStatus("8" * 64, "failed", error=EVIL * 9),
     ])  # fmt: skip
     caption = Caption.of(EVIL, 0.0, _status(EVIL))
@@ -306,8 +306,8 @@ def _rectangle(group: ET.Element) -> ET.Element:
 
 
 def test_nothing_at_all_is_a_page_and_a_drawing_too() -> None:
-    assert "none is wanted" in page.html(Atlas.of([]), CAPTION)
-    assert "none is wanted" in "".join(ET.fromstring(drawing.svg(Atlas.of([]), CAPTION, 5)).itertext())
+    assert "none is wanted" in page.html(CoverageMap.of([]), CAPTION)
+    assert "none is wanted" in "".join(ET.fromstring(drawing.svg(CoverageMap.of([]), CAPTION, 5)).itertext())
 
 
 # ------------------------------------------------------------------------------------------------------------- the verb

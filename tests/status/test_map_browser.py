@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from fsdm.status.coverage import Atlas
+    from fsdm.status.coverage import CoverageMap
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here (Debian: chromium)")
 
@@ -36,12 +36,12 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 @pytest.fixture
 def opened(browser: Browser, tmp_path: Path) -> Iterator[Any]:
-    """Opens the map of an atlas; in the end no map may have complained, or asked for anything but itself."""
+    """Opens the map of an found; in the end no map may have complained, or asked for anything but itself."""
     urls = []
 
-    def open_(atlas: Atlas, *, as_svg: bool = False, **media: str) -> Browser:
+    def open_(found: CoverageMap, *, as_svg: bool = False, **media: str) -> Browser:
         path = tmp_path / ("map.svg" if as_svg else "map.html")
-        path.write_text(svg(atlas, CAPTION, 5) if as_svg else html(atlas, CAPTION), encoding="utf-8")
+        path.write_text(svg(found, CAPTION, 5) if as_svg else html(found, CAPTION), encoding="utf-8")
         browser.screen(**{"width": 1200, "height": 900} | media)  # type: ignore[arg-type]
         browser.point(0, 0)
         browser.open(path.as_uri())

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, get_args
 from hypothesis import strategies as st
 
 from fsdm.status.chunk_status import ChunkStatus, State
-from fsdm.status.coverage import KIND_OF, KINDS, Atlas, Kind
+from fsdm.status.coverage import KIND_OF, KINDS, CoverageMap, Kind
 from fsdm.status.map.words import Caption
 from tests.support.chunks import an_id
 
@@ -21,9 +21,9 @@ CAPTION = Caption("data", 0.0, ("reconciler: none",))
 EVIL = "\x1b[31m</title></style><script>alert(1)</script>\"'&\n\udc80"
 
 
-def of_each_kind(**of_failing: str) -> Atlas:
+def of_each_kind(**of_failing: str) -> CoverageMap:
     """A dataset of 60 blocks, ten of each kind, in the legend's order."""
-    return Atlas.of([
+    return CoverageMap.of([
         a_chunk(0, 10, size=2000, id="1" * 64),
         a_chunk(10, 20, "downloading", id="2" * 64),
         a_chunk(20, 30, "failed", **({"error": "HTTP 404", "id": "3" * 64} | of_failing)),
@@ -34,9 +34,9 @@ def of_each_kind(**of_failing: str) -> Atlas:
     ])  # fmt: skip
 
 
-def thousands() -> Atlas:
+def thousands() -> CoverageMap:
     """5,000 chunks with a gap of one block after each hundredth."""
-    return Atlas.of([a_chunk(1000 * n, 1000 * n + 1000 - (n % 100 == 99), id=f"{n:064x}") for n in range(5000)])
+    return CoverageMap.of([a_chunk(1000 * n, 1000 * n + 1000 - (n % 100 == 99), id=f"{n:064x}") for n in range(5000)])
 
 
 DATASET = "d" * 64
@@ -61,7 +61,7 @@ def of_block(chunks: Sequence[ChunkStatus], block: int) -> tuple[Kind, list[str]
 
 
 @st.composite
-def _chunks(draw: st.DrawFn) -> list[ChunkStatus]:
+def some_chunks(draw: st.DrawFn) -> list[ChunkStatus]:
     """Few blocks, so that ranges overlap, nest, touch and tie."""
     ranges = st.tuples(st.integers(0, 30), st.integers(1, 4) | st.integers(1, 30), st.sampled_from(get_args(State)))
     found = draw(st.lists(ranges, min_size=1, max_size=14))

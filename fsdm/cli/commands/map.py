@@ -16,7 +16,7 @@ from fsdm.status.terminal import plain, print_json
 if TYPE_CHECKING:
     import argparse
 
-    from fsdm.status.coverage import Atlas, Coverage
+    from fsdm.status.coverage import Coverage, CoverageMap
     from fsdm.status.map.words import Caption
 
 EXAMPLES: Final = """\
@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Draw it, from the files alone: on the terminal, or into files, or as JSON."""
-    from fsdm.status.coverage import Atlas
+    from fsdm.status.coverage import CoverageMap
     from fsdm.status.map.words import Caption
 
     if arguments.list < 0:
@@ -56,25 +56,25 @@ def run(arguments: argparse.Namespace) -> int:
         raise InvalidInputError("only one thing can be written to standard output", hint="give the others a FILE")
     with open_client(arguments) as client:
         seen = client.status()
-    atlas = Atlas.of(seen.chunks.values())
+    found = CoverageMap.of(seen.chunks.values())
     if arguments.dataset is not None:
-        atlas = Atlas((_the_one(atlas, arguments.dataset),), ())
+        found = CoverageMap((_the_one(found, arguments.dataset),), ())
     caption = Caption.of(data_dir_of(arguments), time.time(), seen)
-    _write_files(arguments, atlas, caption)
+    _write_files(arguments, found, caption)
     if arguments.json:
-        print_json(_document(atlas))
+        print_json(_document(found))
     elif arguments.html is None and arguments.svg is None:
-        _print(atlas, caption, arguments.list)
+        _print(found, caption, arguments.list)
     return EXIT_OK
 
 
-def _the_one(atlas: Atlas, given: str) -> Coverage:
+def _the_one(found: CoverageMap, given: str) -> Coverage:
     """The dataset whose id begins so."""
     if len(given) < _PREFIX_LEAST or set(given) - set("0123456789abcdef"):
         raise InvalidInputError(
             f"{plain(given)!r} is no id of a dataset", field="DATASET", hint="give 4 to 64 lower-case hex digits"
         )
-    fitting = [coverage for coverage in atlas.coverages if coverage.dataset_id.startswith(given)]
+    fitting = [coverage for coverage in found.coverages if coverage.dataset_id.startswith(given)]
     if not fitting:
         raise NotAvailableError(f"nothing is known of a dataset {given}", hint="fsdm map, without it, shows all")
     if len(fitting) > 1:
@@ -86,15 +86,15 @@ def _the_one(atlas: Atlas, given: str) -> Coverage:
     return fitting[0]
 
 
-def _write_files(arguments: argparse.Namespace, atlas: Atlas, caption: Caption) -> None:
+def _write_files(arguments: argparse.Namespace, found: CoverageMap, caption: Caption) -> None:
     if arguments.html is not None:
         from fsdm.status.map.page import html
 
-        _write(arguments.html, html(atlas, caption))
+        _write(arguments.html, html(found, caption))
     if arguments.svg is not None:
         from fsdm.status.map.drawing import svg
 
-        _write(arguments.svg, svg(atlas, caption, arguments.list))
+        _write(arguments.svg, svg(found, caption, arguments.list))
 
 
 def _write(name: str, text: str) -> None:
@@ -115,18 +115,18 @@ def _write(name: str, text: str) -> None:
         raise InvalidInputError(f"{plain(name)} cannot be written: {e.strerror}", hint="check the path") from e
 
 
-def _print(atlas: Atlas, caption: Caption, listed: int) -> None:
+def _print(found: CoverageMap, caption: Caption, listed: int) -> None:
     from fsdm.status.map.text import Style, lines
     from fsdm.status.map.words import summary
 
     style = Style.of(sys.stdout, os.environ, shutil.get_terminal_size().columns)
-    for line in lines(atlas, style, listed):
+    for line in lines(found, style, listed):
         print(line)
     sys.stdout.flush()
-    print("; ".join([summary(atlas), *caption.facts]), file=sys.stderr)
+    print("; ".join([summary(found), *caption.facts]), file=sys.stderr)
 
 
-def _document(atlas: Atlas) -> dict[str, Any]:
+def _document(found: CoverageMap) -> dict[str, Any]:
     return {
         "datasets": [
             {
@@ -134,10 +134,10 @@ def _document(atlas: Atlas) -> dict[str, Any]:
                 "start": coverage.start,
                 "end": coverage.end,
                 "size_bytes": coverage.size_bytes,
-                "kinds": {kind: asdict(tally) for kind, tally in coverage.tallies.items()},
+                "kinds": {kind: asdict(amount) for kind, amount in coverage.amounts.items()},
                 "segments": [asdict(segment) for segment in coverage.segments],
             }
-            for coverage in atlas.coverages
+            for coverage in found.coverages
         ],
-        "unplaced": [{"id": c.id, "state": c.state, "error": c.error} for c in atlas.unplaced],
+        "unplaced": [{"id": c.id, "state": c.state, "error": c.error} for c in found.unplaced],
     }

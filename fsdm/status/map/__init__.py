@@ -1,5 +1,5 @@
 """The map of a data directory: the same words and bands in a terminal (`text`), as SVG (`drawing`), as HTML (`page`).
 
-What they show is a `coverage.Atlas`; no data directory is read here, and nothing is written. Invariant: whatever comes
-from the disk is shown as text: no control character, no markup.
+All show a `CoverageMap`; no data directory is read here, and nothing is written. Invariant: what comes from the disk is
+shown as text: no control character, no markup.
 """

@@ -7,28 +7,13 @@ their titles; of each dataset's gaps, double covers and failing chunks the first
 from __future__ import annotations
 
 from html import escape
-from importlib.resources import files
 from typing import TYPE_CHECKING, Final
 
-from fsdm.status.band import marks
-from fsdm.status.coverage import KINDS
-from fsdm.status.map.words import (
-    LEGEND,
-    MEANINGS,
-    details,
-    extent,
-    first,
-    summary,
-    tally_rows,
-    ticks,
-    troubles,
-    unplaced_line,
-)
+from fsdm.status.coverage import KINDS, marks
+from fsdm.status.map import words
 
 if TYPE_CHECKING:
-    from fsdm.status.band import Mark
-    from fsdm.status.coverage import Atlas, Coverage, Kind
-    from fsdm.status.map.words import Caption
+    from fsdm.status.coverage import Coverage, CoverageMap, Kind, Mark
 
 WIDTH: Final = 1040
 LEFT: Final = 40
@@ -38,7 +23,6 @@ _LINE: Final = 20
 _HEIGHT: Final = 34  # of a band
 _CUT: Final = 124  # characters of a listed line: of the widest there is room for so many
 _CHARACTER: Final = 7.5  # wide
-_FLAGGED: Final = frozenset({"failing", "doubled", "missing"})
 
 _PATTERNS: Final = """\
 <pattern id="coming" width="8" height="8" patternUnits="userSpaceOnUse" patternTransform="rotate(45)">\
@@ -51,29 +35,26 @@ _PATTERNS: Final = """\
 <path d="M0 0l8 8M8 0l-8 8"/></pattern>"""
 
 
-def svg(atlas: Atlas, caption: Caption, listed: int) -> str:
-    """The whole drawing, with so many of each dataset's gaps, double covers and failing chunks listed."""
+def svg(found: CoverageMap, caption: words.Caption, listed: int) -> str:
+    """Draw all of it, with so many of each dataset's gaps, double covers and failing chunks listed."""
     sheet = _Sheet()
-    _head(sheet, atlas, caption)
-    for coverage in atlas.coverages:
+    _head(sheet, found, caption)
+    for coverage in found.coverages:
         _dataset(sheet, coverage, listed)
-    if not atlas.coverages:
-        sheet.text("No chunk is here, and none is wanted.", "faint")
-    if atlas.unplaced:
+    if not found.coverages:
+        sheet.text(words.EMPTY, "faint")
+    if found.unplaced:
         sheet.down(_LINE)
-        sheet.text("On no band, for what blocks they cover is not known:", "faint")
-        for line in first([unplaced_line(chunk) for chunk in atlas.unplaced], listed):
+        sheet.text(words.unplaced_title(found), "faint")
+        for line in words.first([*map(words.chunk_line, found.unplaced)], listed):
             sheet.cut(line)
     sheet.down(_LINE)
-    style = "".join(
-        files("fsdm.status.map").joinpath(name).read_text(encoding="utf-8") for name in ("palette.css", "drawing.css")
-    )
     parts = "\n".join(sheet.parts)
     size = f'viewBox="0 0 {WIDTH} {sheet.y}" width="{WIDTH}" height="{sheet.y}"'
     return f"""<svg xmlns="http://www.w3.org/2000/svg" {size} role="img" aria-labelledby="title desc">
 <title id="title">fsdm map: {escape(caption.data_dir)}</title>
-<desc id="desc">{escape(f"{summary(atlas)}. {caption.line}")}</desc>
-<style>{style}</style>
+<desc id="desc">{escape(f"{words.summary(found)}. {caption.line}")}</desc>
+<style>{words.resource("palette.css", "drawing.css")}</style>
 <defs>
 {_PATTERNS}
 </defs>
@@ -83,7 +64,7 @@ def svg(atlas: Atlas, caption: Caption, listed: int) -> str:
 
 
 class _Sheet:
-    """What is drawn so far, from the top down; `y` is where it goes on."""
+    """The drawing so far, from the top down; `y` is where it goes on."""
 
     def __init__(self) -> None:
         self.parts: list[str] = []
@@ -93,16 +74,16 @@ class _Sheet:
         self.y += height
 
     def at(self, x: float, text: str, style: str) -> None:
-        """Text that stands on this line."""
+        """Write on this line."""
         self.parts.append(f'<text x="{x:g}" y="{self.y}" class="{style}">{escape(text)}</text>')
 
     def text(self, text: str, style: str) -> None:
-        """Text on a line of its own."""
+        """Write on a new line."""
         self.down(_LINE)
         self.at(LEFT, text, style)
 
     def cut(self, text: str, kind: Kind | None = None) -> None:
-        """A line that may be too long, whole in its title."""
+        """Write a line that may be too long; it is whole in its title."""
         self.down(_LINE)
         if kind is not None:
             self.swatch(LEFT, kind)
@@ -115,20 +96,20 @@ class _Sheet:
         self.parts.append(f'<rect x="{x}" y="{self.y - 10}" width="13" height="11" rx="2" class="{kind}"/>')
 
 
-def _head(sheet: _Sheet, atlas: Atlas, caption: Caption) -> None:
+def _head(sheet: _Sheet, found: CoverageMap, caption: words.Caption) -> None:
     sheet.down(_LINE)
     sheet.text(f"fsdm map {caption.data_dir}", "title")
-    sheet.text(summary(atlas), "")
+    sheet.text(words.summary(found), "")
     sheet.text(caption.line, "faint small")
     sheet.down(8)
-    for number, kind in enumerate(LEGEND):
+    for number, kind in enumerate(words.LEGEND):
         column = number % 3
         sheet.down(0 if column else _LINE)
         x = LEFT + column * (BAND // 3)
         sheet.swatch(x, kind)
         sheet.parts.append(
             f'<text x="{x + 20}" y="{sheet.y}" class="small">{kind}'
-            f'<tspan class="faint" dx="6">{MEANINGS[kind]}</tspan></text>'
+            f'<tspan class="faint" dx="6">{words.MEANINGS[kind]}</tspan></text>'
         )
 
 
@@ -137,27 +118,26 @@ def _dataset(sheet: _Sheet, coverage: Coverage, listed: int) -> None:
     sheet.parts.append(f'<path d="M{LEFT} {sheet.y}h{BAND}" class="card"/>')
     sheet.down(6)
     sheet.text(coverage.dataset_id, "id")
-    sheet.text(extent(coverage), "faint")
+    sheet.text(words.extent(coverage), "faint")
     sheet.down(18)
     on_top_last = sorted(marks(coverage, PARTS), key=lambda mark: -KINDS.index(mark.kind))
     sheet.parts += [_mark(coverage, mark, sheet.y) for mark in on_top_last]
     sheet.down(_HEIGHT + 14)
-    blocks = ticks(coverage)
+    blocks = words.ticks(coverage)
     for number, block in enumerate(blocks):
         style = "faint small" + (" end" if number == len(blocks) - 1 else " middle" if number else "")
         sheet.at(LEFT + BAND * number / (len(blocks) - 1), f"{block:,}", style)
     sheet.down(6)
-    _tallies(sheet, coverage)
-    told = [(trouble.kind, f"{trouble.where}  {trouble.what}") for trouble in troubles(coverage)]
+    _amounts(sheet, coverage)
     sheet.down(8)
-    for kind in KINDS:
-        for line in first([text for of_kind, text in told if of_kind == kind], listed):
+    for kind, told in words.troubles(coverage).items():
+        for line in words.first(told, listed):
             sheet.cut(line, kind)
 
 
-def _tallies(sheet: _Sheet, coverage: Coverage) -> None:
-    """A table; how wide its columns are is guessed from the characters in them."""
-    rows = tally_rows(coverage)
+def _amounts(sheet: _Sheet, coverage: Coverage) -> None:
+    """Write a table; how wide its columns are is guessed from the characters in them."""
+    rows = words.amount_rows(coverage)
     widths = [28 + _CHARACTER * max(map(len, column)) for column in zip(*rows, strict=True)]
     for kind, *cells in rows:
         sheet.down(_LINE)
@@ -168,17 +148,21 @@ def _tallies(sheet: _Sheet, coverage: Coverage) -> None:
 
 
 def _mark(coverage: Coverage, mark: Mark, y: int) -> str:
-    """A rectangle, never thinner than can be seen; where it may be thin, a flag over it shows where.
+    """Draw a rectangle, never thinner than can be seen; where it may be thin, a flag over it shows where.
 
     It is half a pixel wider than it is, or the seams between neighbours would look like gaps. What joins many shows
     most of what it is below what matters most of it.
     """
     width = max(BAND * mark.width + 0.5, 2)
     x = min(LEFT + BAND * mark.left, LEFT + BAND - width)
-    flag = f'<path d="M{x + width / 2 - 5:.2f} {y - 9}h10l-5 7z" class="{mark.kind}"/>' if mark.kind in _FLAGGED else ""
+    flag = (
+        f'<path d="M{x + width / 2 - 5:.2f} {y - 9}h10l-5 7z" class="{mark.kind}"/>'
+        if mark.kind in words.TROUBLES
+        else ""
+    )
     how = " thin" if width < 6 else "" if flag else " wide"
     below = f'<path d="M{x:.2f} {y + 14}h{width:.2f}v20h-{width:.2f}z" class="{mark.bulk}-below"/>'
     return (
-        f'<g><title>{escape(details(coverage, mark))}</title><rect x="{x:.2f}" y="{y}" width="{width:.2f}" '
+        f'<g><title>{escape(words.details(coverage, mark))}</title><rect x="{x:.2f}" y="{y}" width="{width:.2f}" '
         f'height="{_HEIGHT}" class="{mark.kind}{how}"/>{below if mark.bulk != mark.kind else ""}{flag}</g>'
     )

@@ -9,30 +9,16 @@ from __future__ import annotations
 import base64
 import hashlib
 from html import escape
-from importlib.resources import files
-from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
 from fsdm.model.units import count
-from fsdm.status.band import marks
-from fsdm.status.map.words import (
-    LEGEND,
-    MEANINGS,
-    details,
-    extent,
-    summary,
-    tally_rows,
-    ticks,
-    tiles,
-    troubles,
-    unplaced_line,
-)
+from fsdm.status.coverage import marks
+from fsdm.status.map import words
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
-    from fsdm.status.coverage import Atlas, Coverage
-    from fsdm.status.map.words import Caption, Trouble
+    from fsdm.status.coverage import Coverage, CoverageMap
 
 PARTS: Final = 400  # what is narrower than that is drawn with its neighbours: about 3 px of a screen
 _WIDE: Final = 1 / 120  # from here on there is room for a line between neighbours
@@ -46,12 +32,12 @@ _ICON: Final = (
 )
 
 
-def html(atlas: Atlas, caption: Caption) -> str:
-    """The whole page."""
-    script = _resource("page.js")
+def html(found: CoverageMap, caption: words.Caption) -> str:
+    """Write the whole page."""
+    script = words.resource("page.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
-    body = "\n".join(_body(atlas, caption))
+    body = "\n".join(_body(found, caption))
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -62,7 +48,7 @@ def html(atlas: Atlas, caption: Caption) -> str:
 <title>fsdm map: {escape(caption.data_dir)}</title>
 <link rel="icon" href="{_ICON}">
 <style>
-{_resource("palette.css")}{_resource("page.css")}</style>
+{words.resource("palette.css", "page.css")}</style>
 </head>
 <body>
 {body}
@@ -73,64 +59,59 @@ def html(atlas: Atlas, caption: Caption) -> str:
 """
 
 
-def _resource(name: str) -> str:
-    return files("fsdm.status.map").joinpath(name).read_text(encoding="utf-8")
-
-
-def _body(atlas: Atlas, caption: Caption) -> Iterator[str]:
+def _body(found: CoverageMap, caption: words.Caption) -> Iterator[str]:
     yield f"<header><h1>fsdm map <span>{escape(caption.data_dir)}</span></h1>"
     yield f'<p class="faint">{escape(caption.line)}</p>'
     yield "</header>\n<main>"
-    yield f'<dl class="tiles" aria-label="{escape(summary(atlas))}">'
-    for number, noun, bad in tiles(atlas):
+    yield f'<dl class="tiles" aria-label="{escape(words.summary(found))}">'
+    for number, noun, bad in words.tiles(found):
         yield f"<div{' class=bad' if bad else ''}><dt>{noun}</dt><dd>{number}</dd></div>"
     yield '</dl>\n<ul class="legend" aria-label="What the colours and patterns mean">'
-    for kind in LEGEND:
-        yield f'<li><b class="swatch {kind}"></b>{kind} <span>{MEANINGS[kind]}</span></li>'
+    for kind in words.LEGEND:
+        yield f'<li><b class="swatch {kind}"></b>{kind} <span>{words.MEANINGS[kind]}</span></li>'
     yield "</ul>"
-    for coverage in atlas.coverages:
+    for coverage in found.coverages:
         yield from _dataset(coverage)
-    if not atlas.coverages:
-        yield '<section><p class="faint">No chunk is here, and none is wanted.</p></section>'
-    if atlas.unplaced:
-        yield f'<section><h2 class="words">{count(len(atlas.unplaced), "chunk")} on no band</h2>'
-        yield '<p class="faint">What blocks they cover is not known.</p><ul class="unplaced">'
-        yield from (f"<li>{escape(unplaced_line(chunk))}</li>" for chunk in atlas.unplaced)
+    if not found.coverages:
+        yield f'<section><p class="faint">{words.EMPTY}</p></section>'
+    if found.unplaced:
+        yield f'<section><h2 class="words">{words.unplaced_title(found)}</h2><ul class="unplaced">'
+        yield from (f"<li>{escape(words.chunk_line(chunk))}</li>" for chunk in found.unplaced)
         yield "</ul></section>"
     yield "</main>"
 
 
 def _dataset(coverage: Coverage) -> Iterator[str]:
     name = coverage.dataset_id
-    yield f'<section aria-labelledby="d{name}"><h2 id="d{name}">{name}</h2>\n<p class="faint">{extent(coverage)}</p>'
+    yield f'<section aria-labelledby="d{name}"><h2 id="d{name}">{name}</h2>'
+    yield f'<p class="faint">{words.extent(coverage)}</p>'
     yield f'<div class="band" role="group" aria-label="Blocks of dataset {name[:12]}; arrow keys go along">'
     for number, mark in enumerate(marks(coverage, PARTS)):
         more = " wide" if mark.width > _WIDE else f" over {mark.bulk}-below" if mark.bulk != mark.kind else ""
         where = f"--x:{100 * mark.left:.5f};--w:{100 * mark.width:.5f}"
         yield (
             f'<i class="{mark.kind}{more}" role="img" tabindex="{0 if number == 0 else -1}" style="{where}" '
-            f'title="{escape(details(coverage, mark))}"></i>'
+            f'title="{escape(words.details(coverage, mark))}"></i>'
         )
     yield "</div>"
     yield _axis(coverage)
     yield '<div class="below"><div class="scroll"><table class="kinds">'
-    for kind, *cells in tally_rows(coverage):
+    for kind, *cells in words.amount_rows(coverage):
         row = "".join(f"<td>{cell}</td>" for cell in cells)
         yield f'<tr><th scope="row"><b class="swatch {kind}"></b>{kind}</th>{row}</tr>'
     yield "</table></div><div>"
-    for kind, same in groupby(troubles(coverage), key=lambda trouble: trouble.kind):
-        noun = {"missing": "gap", "doubled": "double cover"}.get(kind, "failing chunk")
-        yield from _list(noun, list(same))
+    for kind, told in words.troubles(coverage).items():
+        yield from _list(words.TROUBLES[kind], told)
     yield "</div></div></section>"
 
 
 def _axis(coverage: Coverage) -> str:
-    blocks = ticks(coverage)
+    blocks = words.ticks(coverage)
     between = "".join(f'<span class="between">{block:,}</span>' for block in blocks[1:-1])
     return f'<div class="axis"><span>{blocks[0]:,}</span>{between}<span>{blocks[-1]:,}</span></div>'
 
 
-def _list(noun: str, told: list[Trouble]) -> Iterable[str]:
+def _list(noun: str, told: list[words.Trouble]) -> Iterator[str]:
     yield f"<details{' open' if len(told) <= _OPEN else ''}><summary>{count(len(told), noun)}</summary>"
     yield '<div class="scroll"><table>'
     yield from (f"<tr><td>{trouble.where}</td><td>{escape(trouble.what)}</td></tr>" for trouble in told[:LISTED])

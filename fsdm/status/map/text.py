@@ -1,4 +1,4 @@
-"""The map in a terminal: a band a dataset, what it consists of, and what somebody may want to look at.
+"""The map in a terminal: a band a dataset, what it consists of, and its gaps, double covers and failing chunks.
 
 The glyphs differ, so that it reads without colour too; in ASCII where the stream takes no others.
 """
@@ -9,15 +9,14 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Final, TextIO
 
-from fsdm.model.units import count
-from fsdm.status.band import cells
-from fsdm.status.map.words import extent, first, tally_rows, troubles, unplaced_line
+from fsdm.status.coverage import cells
+from fsdm.status.map import words
 from fsdm.status.terminal import is_screen, takes_utf8
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from fsdm.status.coverage import Atlas, Coverage, Kind
+    from fsdm.status.coverage import Coverage, CoverageMap, Kind
 
 GLYPHS: Final[Mapping[Kind, str]] = {
     "here": "█", "coming": "▄", "failing": "!", "retiring": "░", "doubled": "╬", "missing": "·",
@@ -45,60 +44,53 @@ class Style:
 
     @classmethod
     def of(cls, stream: TextIO, environ: Mapping[str, str], width: int) -> Style:
-        """Colour for a terminal, but for NO_COLOR (https://no-color.org); ASCII where it takes no more."""
+        """Choose colour for a terminal, but for NO_COLOR (https://no-color.org); ASCII where it takes no more."""
         colour = is_screen(stream) and not environ.get("NO_COLOR")
         return cls(width, colour, ascii=not takes_utf8(stream.encoding, environ))
 
+    def paint(self, kind: Kind, times: int = 1) -> str:
+        """Paint so many cells of one kind."""
+        glyphs = (ASCII_GLYPHS if self.ascii else GLYPHS)[kind] * times
+        return f"\x1b[{COLOURS[kind]}m{glyphs}\x1b[0m" if self.colour else glyphs
 
-def lines(atlas: Atlas, style: Style, listed: int) -> Iterator[str]:
-    """The map, a line at a time, with so many of each dataset's gaps, double covers and failing chunks listed."""
-    for line in _lines(atlas, style, listed):
+
+def lines(found: CoverageMap, style: Style, listed: int) -> Iterator[str]:
+    """Draw the map line by line, with so many of each dataset's gaps, double covers and failing chunks listed."""
+    for line in _lines(found, style, listed):
         yield line.translate(_ASCII).encode("ascii", "backslashreplace").decode() if style.ascii else line
 
 
-def _lines(atlas: Atlas, style: Style, listed: int) -> Iterator[str]:
-    for number, coverage in enumerate(atlas.coverages):
+def _lines(found: CoverageMap, style: Style, listed: int) -> Iterator[str]:
+    for number, coverage in enumerate(found.coverages):
         yield from ("",) if number else ()
-        yield from _dataset(coverage, style)
-        for kind, same in groupby(troubles(coverage), key=lambda trouble: trouble.kind):
-            glyph = _paint(kind, 1, style)
-            yield from (
-                f"{_INDENT * 2}{glyph} {line}" for line in first([f"{t.where}  {t.what}" for t in same], listed)
-            )
-    if atlas.unplaced:
-        yield from ("",) if atlas.coverages else ()
-        yield f"{count(len(atlas.unplaced), 'chunk')} on no band: what blocks they cover is not known"
-        yield from (_INDENT + line for line in first([unplaced_line(chunk) for chunk in atlas.unplaced], listed))
+        yield from _dataset(coverage, style, listed)
+    if found.unplaced:
+        yield from ("",) if found.coverages else ()
+        yield words.unplaced_title(found)
+        yield from (_INDENT + line for line in words.first([*map(words.chunk_line, found.unplaced)], listed))
 
 
-def _dataset(coverage: Coverage, style: Style) -> Iterator[str]:
+def _dataset(coverage: Coverage, style: Style, listed: int) -> Iterator[str]:
     width = max(style.width - 2 * len(_INDENT), _NARROWEST)
     yield coverage.dataset_id
-    yield extent(coverage)
-    yield _INDENT + _band(cells(coverage, width), style)
+    yield words.extent(coverage)
+    yield _INDENT + "".join(style.paint(kind, len([*same])) for kind, same in groupby(cells(coverage, width)))
     yield _INDENT + _axis(coverage, width)
-    yield from _tallies(coverage, style)
-
-
-def _band(kinds: list[Kind], style: Style) -> str:
-    return "".join(_paint(kind, len(list(same)), style) for kind, same in groupby(kinds))
-
-
-def _paint(kind: Kind, times: int, style: Style) -> str:
-    glyphs = (ASCII_GLYPHS if style.ascii else GLYPHS)[kind] * times
-    return f"\x1b[{COLOURS[kind]}m{glyphs}\x1b[0m" if style.colour else glyphs
+    yield from _amounts(coverage, style)
+    for kind, told in words.troubles(coverage).items():
+        yield from (f"{_INDENT * 2}{style.paint(kind)} {line}" for line in words.first(told, listed))
 
 
 def _axis(coverage: Coverage, width: int) -> str:
-    """The first and the last block, under the ends of the band."""
+    """Write the first and the last block, under the ends of the band."""
     left, right = f"{coverage.start:,}", f"{coverage.end - 1:,}"
     gap = width - len(left) - len(right)
     return f"{left}{' ' * gap}{right}" if gap > 0 else f"{left} - {right}"
 
 
-def _tallies(coverage: Coverage, style: Style) -> Iterator[str]:
-    """A table, which is the legend as well; its last columns are left out where there is no room."""
-    rows = tally_rows(coverage)
+def _amounts(coverage: Coverage, style: Style) -> Iterator[str]:
+    """Write a table, which is the legend as well; its last columns are left out where there is no room."""
+    rows = words.amount_rows(coverage)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for kind, *others in rows:
         line, room = f"{kind:<{widths[0]}}", style.width - len(_INDENT) - 2
@@ -106,4 +98,4 @@ def _tallies(coverage: Coverage, style: Style) -> Iterator[str]:
             if len(line) + 2 + width > room:
                 break
             line += f"  {text:>{width}}"
-        yield f"{_INDENT}{_paint(kind, 1, style)} {line.rstrip()}"
+        yield f"{_INDENT}{style.paint(kind)} {line.rstrip()}"

@@ -1,9 +1,10 @@
-"""What the map says, however it is drawn: plain text, safe to print, not yet escaped for markup."""
+"""The words of a map, however it is drawn: plain text, safe to print, not yet escaped for markup."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib.resources import files
 from typing import TYPE_CHECKING, Final
 
 from fsdm.model.units import count, readable
@@ -12,11 +13,10 @@ from fsdm.status.terminal import plain
 from fsdm.store.leader_lock import in_words
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-    from fsdm.status.band import Mark
     from fsdm.status.chunk_status import ChunkStatus, Status
-    from fsdm.status.coverage import Atlas, Coverage, Kind, Segment
+    from fsdm.status.coverage import Coverage, CoverageMap, Kind, Mark, Segment
 
 MEANINGS: Final[Mapping[Kind, str]] = {
     "here": "one available chunk covers it",
@@ -26,7 +26,9 @@ MEANINGS: Final[Mapping[Kind, str]] = {
     "doubled": "more than one available chunk covers it",
     "missing": "no chunk covers it",
 }
-LEGEND: Final[tuple[Kind, ...]] = ("here", "coming", "failing", "retiring", "doubled", "missing")
+LEGEND: Final = tuple(MEANINGS)
+TROUBLES: Final[Mapping[Kind, str]] = {"missing": "gap", "doubled": "double cover", "failing": "failing chunk"}
+EMPTY: Final = "No chunk is here, and none is wanted."
 
 _ID_SHOWN: Final = 12
 _ERROR_SHOWN: Final = 300
@@ -35,7 +37,7 @@ _SEGMENTS_SHOWN: Final = 3  # of each kind, where many are drawn as one
 
 @dataclass(frozen=True, slots=True)
 class Caption:
-    """What the map is of: the directory, when it was looked at (seconds since the epoch), and what else to know."""
+    """The directory that the map is of, when it was looked at (seconds since the epoch), and what else to know."""
 
     data_dir: str
     at: float
@@ -43,7 +45,7 @@ class Caption:
 
     @classmethod
     def of(cls, data_dir: str, at: float, seen: Status) -> Caption:
-        """The caption of a status that was read at `at`."""
+        """Caption a status that was read at `at`."""
         facts = [
             f"reconciler: {plain(in_words(seen.reconciler))}",
             f"{readable(seen.disk.free_bytes)} free on the disk{', WHICH IS READ-ONLY' * seen.disk.read_only}",
@@ -60,42 +62,49 @@ class Caption:
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """What somebody may want to look at: a gap, a double cover, or a chunk that fails; where, and what of it."""
+    """A gap, a double cover, or a chunk that fails: where it is, and what there is to say of it."""
 
-    kind: Kind
     where: str
     what: str
 
+    def __str__(self) -> str:
+        return f"{self.where}  {self.what}"
+
+
+def resource(*names: str) -> str:
+    """Read these style sheets or scripts, one after the other."""
+    return "".join(files("fsdm.status.map").joinpath(name).read_text(encoding="utf-8") for name in names)
+
 
 def short(chunk_id: str) -> str:
-    """An id as far as one needs it to tell it from others."""
+    """Shorten an id to what tells it from others."""
     return f"{chunk_id[:_ID_SHOWN]}…"
 
 
 def span(start: int, end: int) -> str:
-    """A half-open range of blocks, as it is to be copied: without separators."""
+    """Write a half-open range of blocks as it is to be copied: without separators."""
     return f"[{start}, {end})"
 
 
 def share(part: int, whole: int) -> str:
-    """A part in percent. Only all is 100%, and only nothing is 0%."""
+    """Write a part in percent. Only all is 100%, and only nothing is 0%."""
     if part in {0, whole}:
         return "100%" if part else "0%"
     percent = min(max(part * 1000 // whole, 1), 999)
     return f"{'<' if part * 1000 < whole else ''}{percent / 10:.1f}%"
 
 
-def tiles(atlas: Atlas) -> list[tuple[str, str, bool]]:
-    """(how many, of what, whether that is bad) of all datasets together."""
-    tallies = [coverage.tallies for coverage in atlas.coverages]
-    gaps = sum(tally["missing"].segments for tally in tallies)
-    doubles = sum(tally["doubled"].segments for tally in tallies)
-    failing = sum(tally["failing"].chunks for tally in tallies)
-    chunks = sum(len(coverage.chunks) for coverage in atlas.coverages)
+def tiles(found: CoverageMap) -> list[tuple[str, str, bool]]:
+    """Count all datasets together: (how many, of what, whether that is bad)."""
+    coverages = found.coverages
+    amounts = [coverage.amounts for coverage in coverages]
+    gaps = sum(amount["missing"].segments for amount in amounts)
+    doubles = sum(amount["doubled"].segments for amount in amounts)
+    failing = sum(amount["failing"].chunks for amount in amounts)
     return [
-        _tile(len(atlas.coverages), "dataset"),
-        _tile(chunks, "chunk"),
-        (readable(sum(coverage.size_bytes for coverage in atlas.coverages)), "on disk", False),
+        _tile(len(coverages), "dataset"),
+        _tile(sum(len(coverage.chunks) for coverage in coverages), "chunk"),
+        (readable(sum(coverage.size_bytes for coverage in coverages)), "on disk", False),
         _tile(gaps, "gap", bad=gaps > 0),
         _tile(doubles, "double cover", bad=doubles > 0),
         (f"{failing:,}", "failing", failing > 0),
@@ -107,95 +116,89 @@ def _tile(number: int, noun: str, *, bad: bool = False) -> tuple[str, str, bool]
     return many, what, bad
 
 
-def summary(atlas: Atlas) -> str:
-    """The same in one line."""
-    return ", ".join(f"{many} {what}" for many, what, _ in tiles(atlas))
+def summary(found: CoverageMap) -> str:
+    """Say the same in one line."""
+    return ", ".join(f"{many} {what}" for many, what, _ in tiles(found))
 
 
 def ticks(coverage: Coverage) -> list[int]:
-    """Blocks at even distances under a band: the first, the last, and three between where there is room for them."""
+    """List blocks at even distances: the first, the last, and three between where there is room for them."""
     first, last = coverage.start, coverage.end - 1
     quarters = range(5) if last - first >= 40 and last < 10**12 else (0, 4)
     return [first + (last - first) * quarter // 4 for quarter in quarters]
 
 
 def extent(coverage: Coverage) -> str:
-    """From where to where a dataset is known, and how much there is of it."""
+    """Say from where to where a dataset is known, and how much there is of it."""
     chunks = count(len(coverage.chunks), "chunk")
     return f"blocks {span(coverage.start, coverage.end)}, {chunks}, {readable(coverage.size_bytes)} on disk"
 
 
-def tally_rows(coverage: Coverage) -> list[tuple[Kind, str, str, str, str]]:
-    """(kind, chunks or ranges, blocks, their share, bytes) of each kind that there is, in the legend's order."""
+def amount_rows(coverage: Coverage) -> list[tuple[Kind, str, str, str, str]]:
+    """List (kind, chunks or ranges, blocks, their share, bytes) of each kind that there is, in the legend's order."""
     rows = []
-    whole = coverage.end - coverage.start
     for kind in LEGEND:
-        tally = coverage.tallies[kind]
-        if not tally.segments and not tally.chunks:
-            continue
-        noun = {"missing": "gap", "doubled": "double cover"}.get(kind)
-        many = count(tally.segments, noun) if noun else count(tally.chunks, "chunk")
-        size = readable(tally.size_bytes) if tally.chunks else ""
-        rows.append((kind, many, count(tally.blocks, "block"), share(tally.blocks, whole), size))
+        amount = coverage.amounts[kind]
+        if amount.segments or amount.chunks:
+            is_range = kind in {"missing", "doubled"}
+            many = count(amount.segments, TROUBLES[kind]) if is_range else count(amount.chunks, "chunk")
+            size = readable(amount.size_bytes) if amount.chunks else ""
+            rows.append((kind, many, count(amount.blocks, "block"), share(amount.blocks, coverage.blocks), size))
     return rows
 
 
-def troubles(coverage: Coverage) -> list[Trouble]:
-    """All gaps, double covers and failing chunks, each kind in the order of blocks."""
-    gaps = [Trouble(s.kind, span(s.start, s.end), count(s.blocks, "block")) for s in coverage.of_kind("missing")]
-    doubles = [
-        Trouble(s.kind, span(s.start, s.end), f"{count(s.blocks, 'block')}: {_ids(s)}")
-        for s in coverage.of_kind("doubled")
-    ]
-    failing = [
-        Trouble("failing", _where(chunk), f"{short(chunk.id)} {_how(chunk)}")
-        for chunk in coverage.chunks.values()
-        if KIND_OF[chunk.state] == "failing"
-    ]
-    return gaps + doubles + failing
+def troubles(coverage: Coverage) -> dict[Kind, list[Trouble]]:
+    """List all gaps, double covers and failing chunks, each kind in the order of blocks; only what there is."""
+    found: dict[Kind, list[Trouble]] = {
+        "missing": [Trouble(span(s.start, s.end), count(s.blocks, "block")) for s in coverage.of_kind("missing")],
+        "doubled": [
+            Trouble(span(s.start, s.end), f"{count(s.blocks, 'block')}: {_ids(s)}") for s in coverage.of_kind("doubled")
+        ],
+        "failing": [
+            Trouble(_where(chunk), chunk_line(chunk))
+            for chunk in coverage.chunks.values()
+            if KIND_OF[chunk.state] == "failing"
+        ],
+    }
+    return {kind: same for kind, same in found.items() if same}
 
 
-def unplaced_line(chunk: ChunkStatus) -> str:
-    """A chunk of which it is not known where it belongs."""
-    return f"{short(chunk.id)} {_how(chunk)}"
+def unplaced_title(found: CoverageMap) -> str:
+    """Count the chunks that are not in any dataset's band, and say why."""
+    return f"{count(len(found.unplaced), 'chunk')} on no band: what blocks they cover is not known"
 
 
-def first(told: list[str], listed: int) -> list[str]:
-    """So many of these, and how many more there are."""
+def first(told: Sequence[object], listed: int) -> list[str]:
+    """List so many of these, and how many more there are."""
     more = len(told) - listed
-    return [*told[:listed], f"… and {more:,} more"] if more > 0 else told
+    return [*map(str, told[:listed]), *([f"… and {more:,} more"] if more > 0 else [])]
 
 
 def details(coverage: Coverage, mark: Mark) -> str:
-    """What is to be said of one mark, in lines: its segment and the chunks that make it so; or what it joins."""
-    if len(mark.segments) == 1:
-        segment = mark.segments[0]
-        return "\n".join([_title(segment), *_chunk_lines(coverage, segment)])
-    where = span(mark.segments[0].start, mark.segments[-1].end)
-    kinds = ", ".join(kind for kind in KINDS if any(segment.kind == kind for segment in mark.segments))
-    lines = [f"{kinds}: blocks {where}, {len(mark.segments):,} pieces too narrow to draw"]
-    for kind in KINDS:
-        same = [segment for segment in mark.segments if segment.kind == kind]
-        if same:
-            blocks = sum(segment.blocks for segment in same)
-            lines.append(f"{kind}: {count(blocks, 'block')} in {count(len(same), 'piece')}")
-            if kind in {"missing", "doubled", "failing"}:
-                lines += [f"  {span(segment.start, segment.end)}" for segment in same[:_SEGMENTS_SHOWN]]
-                lines += [f"  … and {len(same) - _SEGMENTS_SHOWN:,} more"] * (len(same) > _SEGMENTS_SHOWN)
-    return "\n".join(lines)
-
-
-def _title(segment: Segment) -> str:
-    return f"{segment.kind}: blocks {span(segment.start, segment.end)}, {count(segment.blocks, 'block')}"
-
-
-def _chunk_lines(coverage: Coverage, segment: Segment) -> list[str]:
-    lines = []
+    """Describe one mark, in lines: its segment and the chunks that make it so; or the segments that it joins."""
+    if len(mark.segments) > 1:
+        return "\n".join(_joined(mark.segments))
+    (segment,) = mark.segments
+    lines = [f"{segment.kind}: blocks {span(segment.start, segment.end)}, {count(segment.blocks, 'block')}"]
     for chunk_id in segment.chunk_ids:
         chunk = coverage.chunks[chunk_id]
         lines.append(f"{short(chunk_id)} {_where(chunk)} {_how(chunk)}")
     more = segment.depth - len(segment.chunk_ids)
-    return [*lines, f"… and {count(more, 'more chunk')}"] if more else lines
+    return "\n".join([*lines, f"… and {count(more, 'more chunk')}"] if more else lines)
+
+
+def _joined(segments: Sequence[Segment]) -> list[str]:
+    by_kind = {kind: [segment for segment in segments if segment.kind == kind] for kind in KINDS}
+    kinds = ", ".join(kind for kind, same in by_kind.items() if same)
+    where = span(segments[0].start, segments[-1].end)
+    lines = [f"{kinds}: blocks {where}, {len(segments):,} pieces too narrow to draw"]
+    for kind, same in by_kind.items():
+        if same:
+            blocks = sum(segment.blocks for segment in same)
+            lines.append(f"{kind}: {count(blocks, 'block')} in {count(len(same), 'piece')}")
+            spans = [span(segment.start, segment.end) for segment in same] if kind in TROUBLES else []
+            lines += [f"  {line}" for line in first(spans, _SEGMENTS_SHOWN)]
+    return lines
 
 
 def _ids(segment: Segment) -> str:
@@ -207,8 +210,13 @@ def _where(chunk: ChunkStatus) -> str:
     return span(chunk.block_range.start, chunk.block_range.stop) if chunk.block_range else "-"
 
 
+def chunk_line(chunk: ChunkStatus) -> str:
+    """Name a chunk, and say how it stands."""
+    return f"{short(chunk.id)} {_how(chunk)}"
+
+
 def _how(chunk: ChunkStatus) -> str:
-    """The state of a chunk, its bytes, and why it is so."""
+    """Say the state of a chunk, its bytes, and why it is so."""
     size = readable(chunk.size_bytes) if chunk.size_bytes or chunk.state == "available" else ""
     if chunk.total_bytes is not None and chunk.total_bytes != chunk.size_bytes:
         size = f"{readable(chunk.size_bytes)} of {readable(chunk.total_bytes)}"
