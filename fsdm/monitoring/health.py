@@ -1,11 +1,11 @@
-"""Whether a process that keeps a data directory is alive, and whether what is asked of it can be done.
+"""Whether a process that keeps a data directory is alive, and whether it can do what is asked of it.
 
-*Alive* asks no disk and takes no lock: it is answered from the heart of the loop, also while the disk hangs. What a
-restart would not mend does not count: a server that fails, a disk that is full, and a process that stands by are well.
-The loop is not where it is stuck, where its thread has ended, or where its passes fail one after the other.
+*Alive* asks no disk and takes no lock: the heartbeat of the loop answers, also while the disk hangs. What a restart
+would not mend does not count: a server that fails, a disk that is full, and a process that stands by are well. The loop
+is not where it is stuck, where its thread has ended, or where its passes fail one after the other.
 
 *Ready* looks at the disk, for a second at most: the data directory is open, it is still there, and intents may be
-placed in it. Chunks that are here can be read whether anybody is ready or not: readers take no part in this.
+placed in it. Readers of the chunks that are here need no process to be ready.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ LOOK_S: Final = 1.0  # how long a look at the disk may take
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Health:
     """A yes or no, and why, in words without a path, a host or an id."""
 
     is_well: bool
@@ -35,7 +35,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class DiskLook:
-    """What the file system of a data directory says; `trouble` is why the directory cannot be used, or empty."""
+    """The file system of a data directory; `trouble` is why the directory cannot be used, or empty."""
 
     trouble: str
     free_bytes: int
@@ -47,40 +47,40 @@ class DiskLook:
 STARTING: Final = "starting: the data directory is being opened"
 
 
-def health(dm: DataManager | None) -> Verdict:
-    """Whether the process is alive; `dm` is None until it has opened the data directory."""
+def health(dm: DataManager | None) -> Health:
+    """Tell whether the process is alive; `dm` is None until it has opened the data directory."""
     if dm is None:
-        return Verdict(True, STARTING)
+        return Health(True, STARTING)
     if dm.is_closed:
-        return Verdict(True, "stopping")
+        return Health(True, "stopping")
     reconciler = dm.reconciler
     if dm.has_lost_its_thread:
-        return Verdict(False, "the thread that watches LOCK has ended: see the log")
+        return Health(False, "the thread that watches LOCK has ended: see the log")
     if reconciler is None:
-        return Verdict(True, "standing by: this process does not reconcile")
+        return Health(True, "standing by: this process does not reconcile")
     if not reconciler.is_running:
-        return Verdict(False, "the reconciler's thread has ended: see the log")
+        return Health(False, "the reconciler's thread has ended: see the log")
     trouble = reconciler.heartbeat.trouble()
-    return Verdict(not trouble, trouble or "reconciling")
+    return Health(not trouble, trouble or "reconciling")
 
 
-def readiness(dm: DataManager | None, disk: DiskLook | None) -> Verdict:
-    """Whether what is asked for can be done; `disk` is None where it has not answered."""
+def readiness(dm: DataManager | None, disk: DiskLook | None) -> Health:
+    """Tell whether what is asked for can be done; `disk` is None where it has not answered."""
     if dm is None:
-        return Verdict(False, STARTING)
+        return Health(False, STARTING)
     if dm.is_closed:
-        return Verdict(False, "stopping")
+        return Health(False, "stopping")
     if disk is None:
-        return Verdict(False, f"the disk has not answered within {LOOK_S:g} s")
+        return Health(False, f"the disk has not answered within {LOOK_S:g} s")
     if disk.trouble:
-        return Verdict(False, disk.trouble)
+        return Health(False, disk.trouble)
     if disk.read_only:
-        return Verdict(False, "the disk is read-only: what is here can be read, and nothing can be asked for")
-    return Verdict(True, "the data directory is open")
+        return Health(False, "the disk is read-only: what is here can be read, and nothing can be asked for")
+    return Health(True, "the data directory is open")
 
 
 def look_at_disk(layout: Layout) -> DiskLook:
-    """Look at the file system, and see that the data directory is still there. It may hang with its disk."""
+    """Look whether the data directory is still there, and how its file system is. It may hang with its disk."""
     try:
         check_format(layout)
         trouble = "" if os.access(layout.delete, os.X_OK) else "delete/ cannot be searched"
@@ -89,10 +89,4 @@ def look_at_disk(layout: Layout) -> DiskLook:
         return DiskLook("the data directory is gone, or is none any more", 0, 0, 0, False)
     except OSError as e:
         return DiskLook(f"the disk refuses: {e.strerror}", 0, 0, 0, False)
-    return DiskLook(
-        trouble,
-        free_bytes=space.free_bytes,
-        size_bytes=space.size_bytes,
-        free_inodes=space.free_inodes,
-        read_only=space.read_only,
-    )
+    return DiskLook(trouble, space.free_bytes, space.size_bytes, space.free_inodes, space.read_only)

@@ -1,9 +1,9 @@
 """The HTTP endpoint: /metrics, /healthz and /readyz, on one address, in threads whose number is bounded.
 
-A connection gets DEADLINE_S seconds in all. There are at most MANY of them: one more ends the oldest. So whoever only
-connects, or reads a byte a second, keeps neither a thread nor a probe; who asks in one go is answered. No thread here
-keeps the process from ending, and none looks up a name. Whoever reaches the address may ask: there is nothing to be
-changed, and no id, URL, host or path in an answer.
+A connection gets DEADLINE_S seconds in all. There are at most MANY of them: one more ends the oldest. So a client that
+only connects, or reads a byte a second, keeps neither a thread nor a probe; one that asks in one go is answered. No
+thread here keeps the process from ending, and none looks up a name. Any client that reaches the address may ask: it can
+change nothing, and there is no id, URL, host or path in an answer.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-    from fsdm.monitoring.health import Verdict
+    from fsdm.monitoring.health import Health
 
 logger = logging.getLogger("fsdm")
 
@@ -35,7 +35,7 @@ INDEX: Final = "/metrics\n/healthz\n/readyz\n"
 
 
 def parse_address(text: str) -> tuple[str, int]:
-    """HOST:PORT, [IPV6]:PORT, or :PORT for every address of the machine; port 0 is any that is free.
+    """Parse HOST:PORT, [IPV6]:PORT, or :PORT for every address of the machine; port 0 is any that is free.
 
     Raises:
         InvalidInputError: it is none of these.
@@ -49,16 +49,16 @@ def parse_address(text: str) -> tuple[str, int]:
 
 
 class Endpoint:
-    """Serves what it is given. `metrics` may be set later: until then /metrics says that it is starting."""
+    """Serves health and metrics. `metrics` may be set later: until then /metrics says that it is starting."""
 
-    def __init__(self, address: str, *, health: Callable[[], Verdict], readiness: Callable[[], Verdict]) -> None:
-        """Listen; nothing is answered before `serving`.
+    def __init__(self, address: str, *, health: Callable[[], Health], readiness: Callable[[], Health]) -> None:
+        """Listen; no request is answered before `serving`.
 
         Raises:
             InvalidInputError: the address is none, or cannot be had.
         """
         self.metrics: WSGIApplication | None = None
-        self._verdicts = {"/healthz": health, "/readyz": readiness}
+        self._checks = {"/healthz": health, "/readyz": readiness}
         host, port = parse_address(address)
         try:
             self._server = _Server(_listen(host, port), self._answer)
@@ -68,13 +68,13 @@ class Endpoint:
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """The URL of the address that it listens at."""
         host, port = self._server.server_address[:2]
         return f"http://[{host!s}]:{port}" if ":" in str(host) else f"http://{host!s}:{port}"
 
     @contextmanager
     def serving(self) -> Iterator[None]:
-        """Answer, until the end of the block."""
+        """Answer requests, until the end of the block."""
         thread = threading.Thread(target=self._server.serve_forever, name="fsdm-endpoint", daemon=True)
         thread.start()
         try:
@@ -87,17 +87,17 @@ class Endpoint:
         path, method = environ["PATH_INFO"], environ["REQUEST_METHOD"]
         if path == "/metrics" and self.metrics is not None:
             return self.metrics(environ, start)
-        status, text = (
-            self._say(path) if method in {"GET", "HEAD"} else (HTTPStatus.METHOD_NOT_ALLOWED, "GET or HEAD\n")
-        )
+        status, text = HTTPStatus.METHOD_NOT_ALLOWED, "GET or HEAD\n"
+        if method in {"GET", "HEAD"}:
+            status, text = self._say(path)
         headers = [("Content-Type", "text/plain; charset=utf-8"), ("Cache-Control", "no-store")]
         start(f"{status.value} {status.phrase}", headers)
         return [] if method == "HEAD" else [text.encode()]
 
     def _say(self, path: str) -> tuple[HTTPStatus, str]:
-        if path in self._verdicts:
-            verdict = self._verdicts[path]()
-            return HTTPStatus.OK if verdict.is_well else HTTPStatus.SERVICE_UNAVAILABLE, f"{verdict.why}\n"
+        if path in self._checks:
+            found = self._checks[path]()
+            return HTTPStatus.OK if found.is_well else HTTPStatus.SERVICE_UNAVAILABLE, f"{found.why}\n"
         if path == "/metrics":
             return HTTPStatus.SERVICE_UNAVAILABLE, "starting\n"
         return HTTPStatus.OK if path == "/" else HTTPStatus.NOT_FOUND, INDEX

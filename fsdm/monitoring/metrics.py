@@ -1,7 +1,9 @@
-"""The numbers of one `DataManager` for Prometheus: what they are called, what they say, and where they come from.
+"""The numbers of one `DataManager` for Prometheus: their names, what they say, and where they come from.
 
-Nothing is counted here: counts come from the manager's tally, all else is read when somebody asks. So a process may
-make this at any time, also several, each with a registry of its own, and mount it into an endpoint that it has:
+Nothing is counted here: counts come from the manager's counters, all else is read at each request, from what the loop
+has in memory. Nothing is locked, so the loop is not held up, and a number may be one pass old; the cost grows with what
+is pending, not with what is here. So a process may make this at any time, also several, each with a registry of its
+own, and mount it into an endpoint that it has:
 
     from prometheus_client import make_wsgi_app
     app = make_wsgi_app(Metrics(dm).registry)
@@ -12,29 +14,33 @@ No label comes from outside: their values are closed sets. `docs/metrics.md` exp
 from __future__ import annotations
 
 import time
+from collections import Counter
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import accumulate
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, get_args
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
 from fsdm.concurrency.single_flight import SingleFlight
-from fsdm.monitoring.gauges import read_gauges
+from fsdm.model.state import State, name_of
 from fsdm.monitoring.health import LOOK_S, DiskLook, health, look_at_disk
+from fsdm.reconcile.actions import Fetch
 from fsdm.reconcile.counters import Histogram
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator
 
     from prometheus_client.core import Metric as Family
 
     from fsdm.manager import DataManager
+    from fsdm.model.state import Marker
+    from fsdm.reconcile.loop import Loop
     from fsdm.reconcile.reconciler import Reconciler
 
-Value = float | Histogram | dict[str, float]  # one of a metric with a label: by its value
+Value = float | Histogram | dict[str, float] | None  # by label, where there is one; None where it is not known
 _VERSION: Final = version("fsdm")
 
 
@@ -47,19 +53,17 @@ class Metric:
     help: str
     label: str = ""
 
-    def family(self, value: Value | None) -> Family:
-        """It with its samples; with none where nothing is known."""
-        labels = [self.label] if self.label else []
+    def family(self, value: Value) -> Family:
+        """Make the metric family with its samples; with none where nothing is known."""
         if self.kind == "histogram":
             histogram = HistogramMetricFamily(self.name, self.help)
             if isinstance(value, Histogram):
-                bounds = [*map(_bound, value.bounds), "+Inf"]
+                bounds = [*(repr(float(bound)) for bound in value.bounds), "+Inf"]
                 histogram.add_metric([], list(zip(bounds, accumulate(value.counts), strict=True)), value.total)
             return histogram
-        family: GaugeMetricFamily | CounterMetricFamily
-        family = (GaugeMetricFamily if self.kind == "gauge" else CounterMetricFamily)(
-            self.name, self.help, labels=labels
-        )
+        make: type[GaugeMetricFamily | CounterMetricFamily]
+        make = GaugeMetricFamily if self.kind == "gauge" else CounterMetricFamily
+        family = make(self.name, self.help, labels=[self.label] if self.label else [])
         if isinstance(value, dict):
             for label, one in value.items():
                 family.add_metric([label], one)
@@ -106,8 +110,8 @@ METRICS: Final = (
 class Metrics(Collector):
     """The metrics of one manager, in a registry of their own. What is not known has no sample.
 
-    That is so of all that only who reconciles knows; of the bytes on the disk where they are not counted (no budget,
-    and not `Limits.count_bytes`); and of the disk while it does not answer within a second.
+    That is so of all that only a reconciler knows; of the bytes on the disk where they are not counted (no budget, and
+    not `Limits.count_bytes`); and of the disk while it does not answer within a second.
     """
 
     def __init__(self, dm: DataManager) -> None:
@@ -117,28 +121,29 @@ class Metrics(Collector):
         self.registry.register(self)
 
     def describe(self) -> Iterator[Family]:
-        """The names alone."""
+        """List the names alone."""
         return (metric.family(None) for metric in METRICS)
 
     def collect(self) -> Iterator[Family]:
-        """All of them, as they are now."""
+        """Read all of them as they are now."""
         values = self._values()
         return (metric.family(values.get(metric.name)) for metric in METRICS)
 
-    def _values(self) -> Mapping[str, Value | None]:
-        dm, reconciler = self._dm, self._dm.reconciler
-        values = _of_the_process(dm, reconciler)
+    def _values(self) -> dict[str, Value]:
+        reconciler = self._dm.reconciler
+        values = _of_the_process(self._dm, reconciler)
         if reconciler is not None:
-            values |= _of_the_reconciler(reconciler, time.time())
+            values["fsdm_loop_late_seconds"] = reconciler.heartbeat.late_s
+            values["fsdm_received_bytes_total"] = reconciler.received_bytes
+            values |= _of_the_loop(reconciler.loop, time.time())
         looked = self._disk.ask(LOOK_S)
         if looked is not None:
-            disk, stored = looked
-            values["fsdm_stored_bytes"] = stored
+            disk, values["fsdm_stored_bytes"] = looked
             values |= {} if disk.trouble else _of_the_disk(disk)
         return values
 
 
-def _of_the_process(dm: DataManager, reconciler: Reconciler | None) -> dict[str, Value | None]:
+def _of_the_process(dm: DataManager, reconciler: Reconciler | None) -> dict[str, Value]:
     counts = dm.counters.counts()
     return {
         "fsdm_build_info": {_VERSION: 1.0},
@@ -155,33 +160,49 @@ def _of_the_process(dm: DataManager, reconciler: Reconciler | None) -> dict[str,
     }
 
 
-def _of_the_reconciler(reconciler: Reconciler, now: float) -> dict[str, Value | None]:
-    gauges = read_gauges(reconciler.loop)
-    oldest = {"want": gauges.oldest_want_at, "delete": gauges.oldest_delete_at}
+def _of_the_loop(loop: Loop, now: float) -> dict[str, Value]:
+    """Read copies of what the loop is changing."""
+    states, actions, queue = list(loop.states.values()), list(loop.executor.actions), loop.work_queue
+    fetching = sum(isinstance(action, Fetch) for action in actions)
+    max_bytes, keep_free_bytes = loop.space.limits
     return {
-        "fsdm_loop_late_seconds": reconciler.heartbeat.late_s,
-        "fsdm_chunks": {str(state): float(count) for state, count in gauges.chunks.items()},
-        "fsdm_held_chunks": gauges.held_chunks,
+        "fsdm_chunks": chunks_by_state(loop),
+        "fsdm_held_chunks": loop.results.held_chunks,
         "fsdm_oldest_intent_age_seconds": {
-            intent: 0.0 if at is None else max(now - at, 0.0) for intent, at in oldest.items()
+            "want": _oldest_age_s((state.want for state in states), now),
+            "delete": _oldest_age_s((state.delete for state in states), now),
         },
-        "fsdm_fetches": {
-            "running": len(gauges.fetching),
-            "queued": gauges.queued_fetches,
-            "parked": gauges.parked_fetches,
-        },
-        "fsdm_running_actions": gauges.running_actions,
-        "fsdm_waiting_chunks": gauges.waits,
-        "fsdm_downloads_paused": {"disk": float(gauges.paused_by_disk), "hand": float(gauges.paused_by_hand)},
-        "fsdm_held_back_deletes": gauges.held_back_deletes,
-        "fsdm_received_bytes_total": reconciler.received_bytes,
-        "fsdm_budget_bytes": gauges.max_bytes,
-        "fsdm_budgeted_bytes": None if gauges.max_bytes is None else gauges.budgeted_bytes,
-        "fsdm_reserve_bytes": gauges.keep_free_bytes,
+        "fsdm_fetches": {"running": fetching, "queued": queue.waiting_fetches, "parked": queue.parked_fetches},
+        "fsdm_running_actions": len(actions) - fetching,
+        "fsdm_waiting_chunks": queue.waits,
+        "fsdm_downloads_paused": {"disk": float(bool(loop.disk.refusal)), "hand": float(bool(loop.paused.why))},
+        "fsdm_held_back_deletes": loop.delete_brake.held_back,
+        "fsdm_budget_bytes": max_bytes,
+        "fsdm_budgeted_bytes": None if max_bytes is None else loop.space.budgeted_bytes,
+        "fsdm_reserve_bytes": keep_free_bytes,
     }
 
 
-def _of_the_disk(disk: DiskLook) -> dict[str, Value | None]:
+def chunks_by_state(loop: Loop) -> dict[str, float]:
+    """Count the chunks by state, as `fsdm status` names it; those that the loop has forgotten are available."""
+    found = Counter[str](dict.fromkeys(get_args(State), 0))
+    pending = 0
+    for state in list(loop.states.values()):
+        failure = loop.memos.of(state.id).failure
+        name = name_of(state, None if failure is None else failure.kind)
+        if name is not None:
+            found[name] += 1
+        pending += bool(state.ready or state.unready)
+    found["available"] += max(len(loop.catalog) - pending, 0)
+    return dict(found)
+
+
+def _oldest_age_s(markers: Iterable[Marker | None], now: float) -> float:
+    placed = (marker.ctime_ns / 1e9 for marker in markers if marker is not None and marker.fault is None)
+    return max(now - min(placed, default=now), 0.0)
+
+
+def _of_the_disk(disk: DiskLook) -> dict[str, Value]:
     return {
         "fsdm_disk_free_bytes": disk.free_bytes,
         "fsdm_disk_size_bytes": disk.size_bytes,
@@ -194,7 +215,3 @@ def _stored_bytes(dm: DataManager) -> dict[str, float] | None:
     reconciler = dm.reconciler
     stored = None if reconciler is None else reconciler.loop.bytes_by_part()
     return None if stored is None else {str(part): float(size) for part, size in stored.items()}
-
-
-def _bound(seconds: float) -> str:
-    return repr(float(seconds))

@@ -1,4 +1,4 @@
-"""What stands beside a reconciler for those who look after it: the endpoint, the textfile, the word to systemd.
+"""The service beside a reconciler: the endpoint, the textfile, the messages to systemd.
 
 It is there before the data directory is open, which may take its time: a probe is answered meanwhile. Nothing is
 imported, bound or begun that was not asked for.
@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Self
 
 from fsdm.concurrency.single_flight import SingleFlight
-from fsdm.monitoring.health import LOOK_S, Verdict, health, look_at_disk, readiness
+from fsdm.monitoring.health import LOOK_S, Health, health, look_at_disk, readiness
 from fsdm.monitoring.systemd import Notifier
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Service:
 
     @contextmanager
     def attend(self, dm: DataManager) -> Iterator[None]:
-        """The data directory is open: serve its numbers, and say so, until the end of the block.
+        """Serve the numbers of a data directory that is open, and say so, until the end of the block.
 
         Raises:
             InvalidInputError: the textfile cannot be written.
@@ -79,19 +79,18 @@ class Service:
         from prometheus_client import ProcessCollector, make_wsgi_app
 
         from fsdm.monitoring.metrics import Metrics
-        from fsdm.monitoring.textfile import Textfile
+        from fsdm.monitoring.textfile import textfile
 
         if self._file is not None:
-            stack.enter_context(Textfile(self._file, Metrics(dm).registry).kept())
+            stack.enter_context(textfile(self._file, Metrics(dm).registry))
         if self.url is not None:
             registry = Metrics(dm).registry
-            ProcessCollector(
-                registry=registry
-            )  # not in the textfile: the node exporter has names like these of its own
+            # not in the textfile: the node exporter has names like these of its own
+            ProcessCollector(registry=registry)
             self._endpoint.metrics = make_wsgi_app(registry)
 
-    def _health(self) -> Verdict:
+    def _health(self) -> Health:
         return health(self._dm)
 
-    def _readiness(self) -> Verdict:
+    def _readiness(self) -> Health:
         return readiness(self._dm, None if self._disk is None else self._disk.ask(LOOK_S))

@@ -13,7 +13,7 @@ import pytest
 
 from fsdm.model.errors import InvalidInputError
 from fsdm.monitoring import http_endpoint as endpoint
-from fsdm.monitoring.health import Verdict
+from fsdm.monitoring.health import Health
 from fsdm.monitoring.http_endpoint import MANY, Endpoint, parse_address
 from tests.support.waiting import PATIENCE_S, eventually
 
@@ -26,7 +26,7 @@ class World:
     """An endpoint whose verdicts are set by hand."""
 
     def __init__(self, address: str = "127.0.0.1:0") -> None:
-        self.health, self.ready = Verdict(True, "reconciling"), Verdict(False, "starting")
+        self.health, self.ready = Health(True, "reconciling"), Health(False, "starting")
         self.it = Endpoint(address, health=lambda: self.health, readiness=lambda: self.ready)
         self.host, _, port = self.it.url.removeprefix("http://").rpartition(":")
         self.port = int(port)
@@ -58,9 +58,9 @@ def test_each_path_says_what_it_is_asked_for(world: World) -> None:
 
 
 def test_a_verdict_is_of_the_moment(world: World) -> None:
-    world.health = Verdict(False, "the reconciler is stuck")
+    world.health = Health(False, "the reconciler is stuck")
     assert world.ask("/healthz") == (503, "the reconciler is stuck\n")
-    world.health = Verdict(True, "reconciling")
+    world.health = Health(True, "reconciling")
     assert world.ask("/healthz")[0] == 200
 
 

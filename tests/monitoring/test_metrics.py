@@ -6,7 +6,9 @@ import re
 import shutil
 import subprocess
 import threading
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, get_args
 
 import pytest
@@ -18,6 +20,7 @@ from fsdm import DataChunk, DataManager, Limits
 from fsdm.model.errors import Cause
 from fsdm.model.events import Kind
 from fsdm.model.state import State
+from fsdm.monitoring import metrics as module
 from fsdm.monitoring.metrics import METRICS, Metrics
 from fsdm.reconcile.ledger import PARTS
 from fsdm.store.pause import place_pause, remove_pause
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fsdm.monitoring.health import DiskLook
+    from fsdm.reconcile.ledger import Part
     from tests.support.source import Source
 
 DOCS = Path(fsdm.__file__).parent / "docs"
@@ -228,8 +232,8 @@ def test_a_disk_that_hangs_takes_its_own_numbers_and_no_others(
         assert gate.wait(PATIENCE_S)
         raise OSError("injected")
 
-    monkeypatch.setattr("fsdm.monitoring.metrics.look_at_disk", look)
-    monkeypatch.setattr("fsdm.monitoring.metrics.LOOK_S", 0.01)
+    monkeypatch.setattr(module, "look_at_disk", look)
+    monkeypatch.setattr(module, "LOOK_S", 0.01)
     metrics = Metrics(dm)
     for _ in range(3):
         assert metrics.registry.get_sample_value("fsdm_disk_free_bytes") is None
@@ -243,6 +247,107 @@ def test_the_registry_of_the_whole_process_is_left_alone(dm: DataManager) -> Non
 
     Metrics(dm)
     assert not [name for name in REGISTRY._names_to_collectors if name.startswith("fsdm_")]
+
+
+# ------------------------------------------------------------------------------------------------- how the loop stands
+
+
+def by_state(dm: DataManager) -> dict[str, float | None]:
+    return {state: value(dm, "fsdm_chunks", state=state) for state in get_args(State)}
+
+
+def by_status(dm: DataManager) -> dict[str, float | None]:
+    """The same numbers from the files alone."""
+    return {state: dm.status().count(state) for state in get_args(State)}
+
+
+def stored_bytes(dm: DataManager) -> dict[Part, int] | None:
+    assert dm.reconciler is not None
+    return dm.reconciler.loop.bytes_by_part()
+
+
+def test_an_empty_directory_has_a_zero_for_every_state(dm: DataManager) -> None:
+    eventually(lambda: dm.counters.counts().loop.total > 0)
+    assert by_state(dm) == dict.fromkeys(get_args(State), 0)
+    for intent in ("want", "delete"):
+        assert value(dm, "fsdm_oldest_intent_age_seconds", intent=intent) == 0
+    assert value(dm, "fsdm_fetches", state="running") == value(dm, "fsdm_held_back_deletes") == 0
+    assert value(dm, "fsdm_downloads_paused", by="disk") == value(dm, "fsdm_downloads_paused", by="hand") == 0
+
+
+def test_chunks_of_every_kind_are_counted_as_status_counts_them(data_dir: Path, source: Source) -> None:
+    here, held, failing = (source.chunk(start=n, end=n + 1) for n in range(3))
+    large = source.chunk(start=4, end=5, size=4 << 20)
+    slow = source.chunk(start=5, end=6, files=1, size=3 << 20)
+    source.fault(f"/{failing.id}/blocks.parquet", status=404)
+    stall = source.fault(f"/{slow.id}/blocks.parquet", stall_at=2 << 20)
+    with DataManager(data_dir, limits=Limits(max_bytes=4 << 20)) as dm:
+        for chunk in (here, held):
+            get(dm, chunk)
+        with dm.find_chunk(held.dataset_id, 1):  # type: ignore[union-attr]  # it is there
+            dm.delete_chunk(held.id)
+            for chunk in (failing, large, slow):
+                dm.download_chunk(chunk)
+            assert stall.stalled.wait(PATIENCE_S)
+            expected = {"available": 1, "retiring": 1, "failed": 1, "waiting": 1, "downloading": 1}
+            eventually(lambda: {state: n for state, n in by_state(dm).items() if n} == expected)
+            eventually(lambda: value(dm, "fsdm_held_chunks") == 1)
+            eventually(lambda: (value(dm, "fsdm_waiting_chunks") or 0) >= 1)  # the failing one backs off
+            eventually(lambda: value(dm, "fsdm_fetches", state="parked") == 1)
+            assert by_state(dm) == by_status(dm)
+            assert value(dm, "fsdm_fetches", state="running") == 1
+            for intent in ("want", "delete"):
+                assert value(dm, "fsdm_oldest_intent_age_seconds", intent=intent)
+            stored = stored_bytes(dm)
+            assert stored is not None
+            assert (stored["here"], stored["retiring"]) == (2000, 2000)
+            # what has come, not what is to come
+            eventually(lambda: 0 < (value(dm, "fsdm_stored_bytes", part="partial") or 0) < 3 << 20)
+            stall.gate.set()
+            dm.wait(slow.id, PATIENCE_S)
+        eventually(lambda: value(dm, "fsdm_chunks", state="retiring") == 0)
+        assert value(dm, "fsdm_chunks", state="available") == 2
+        assert value(dm, "fsdm_held_chunks") == 0
+
+
+def test_the_oldest_intent_is_the_one_that_was_placed_first(
+    dm: DataManager, source: Source, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    later = time.time() + 1000
+    monkeypatch.setattr(module, "time", SimpleNamespace(time=lambda: later))
+
+    def is_oldest(chunk: DataChunk) -> bool:
+        age = later - (data_dir / "want" / chunk.id).stat().st_ctime_ns / 1e9
+        return value(dm, "fsdm_oldest_intent_age_seconds", intent="want") == age
+
+    first, second = source.chunk(files=1), source.chunk(files=1)
+    for chunk in (first, second):
+        source.fault(f"/{chunk.id}/blocks.parquet", status=404)
+        dm.download_chunk(chunk)
+        eventually(lambda chunk=chunk: dm.status().chunks[chunk.id].state == "failed")
+    eventually(lambda: is_oldest(first))
+    dm.delete_chunk(first.id)
+    eventually(lambda: is_oldest(second))
+
+
+def test_an_entry_that_is_no_intent_has_no_age(dm: DataManager, data_dir: Path) -> None:
+    (data_dir / "delete" / an_id()).mkdir()
+    eventually(lambda: value(dm, "fsdm_chunks", state="failed") == 1)
+    assert value(dm, "fsdm_oldest_intent_age_seconds", intent="delete") == 0
+    assert value(dm, "fsdm_failures_total", cause="marker") == 1
+
+
+def test_bytes_are_counted_without_a_budget_where_that_is_asked_for(data_dir: Path, source: Source) -> None:
+    chunk = source.chunk()
+    with DataManager(data_dir, limits=Limits(count_bytes=True)) as dm:
+        get(dm, chunk)
+    with DataManager(data_dir, limits=Limits(count_bytes=True)) as dm:  # counted at the start
+        assert stored_bytes(dm) == {"here": 2000, "retiring": 0, "partial": 0, "trash": 0}
+        touch_delete(data_dir, chunk.id)
+        eventually(lambda: set((stored_bytes(dm) or {}).values()) == {0})
+        assert value(dm, "fsdm_budget_bytes") is None
+    with DataManager(data_dir) as dm:
+        assert stored_bytes(dm) is None
 
 
 # ------------------------------------------------------------------------------------------------------ how it is told

@@ -7,11 +7,11 @@ import os
 import pytest
 
 from fsdm.monitoring import systemd as notify
-from fsdm.monitoring.health import Verdict
+from fsdm.monitoring.health import Health
 from fsdm.monitoring.systemd import Notifier
 from tests.support.monitoring import systemd
 
-WELL, STUCK = Verdict(True, "reconciling"), Verdict(False, "the reconciler is stuck")
+WELL, STUCK = Health(True, "reconciling"), Health(False, "the reconciler is stuck")
 
 
 @pytest.mark.parametrize("kind", ["path", "abstract"])

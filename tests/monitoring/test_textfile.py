@@ -9,8 +9,8 @@ import pytest
 from prometheus_client import CollectorRegistry, Gauge
 
 from fsdm.model.errors import InvalidInputError
-from fsdm.monitoring import textfile
-from fsdm.monitoring.textfile import Textfile, check_name
+from fsdm.monitoring import textfile as module
+from fsdm.monitoring.textfile import check_name, textfile
 from tests.support.waiting import PATIENCE_S, eventually
 
 if TYPE_CHECKING:
@@ -27,9 +27,9 @@ def registry() -> CollectorRegistry:
 def test_it_is_written_at_once_again_and_again_and_removed_at_the_end(
     tmp_path: Path, registry: CollectorRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(textfile, "EACH_S", 0.01)
+    monkeypatch.setattr(module, "EACH_S", 0.01)
     path = tmp_path / "fsdm.prom"
-    with Textfile(str(path), registry).kept():
+    with textfile(str(path), registry):
         assert "fsdm_x 1.0" in path.read_text()
         path.write_text("")
         eventually(lambda: "fsdm_x 1.0" in path.read_text())
@@ -39,9 +39,9 @@ def test_it_is_written_at_once_again_and_again_and_removed_at_the_end(
 def test_whoever_reads_it_sees_all_of_it_or_what_was_before(
     tmp_path: Path, registry: CollectorRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(textfile, "EACH_S", 0.0001)
+    monkeypatch.setattr(module, "EACH_S", 0.0001)
     path = tmp_path / "fsdm.prom"
-    with Textfile(str(path), registry).kept():
+    with textfile(str(path), registry):
         inodes = set()
         for _ in range(200):
             with path.open() as file:
@@ -53,15 +53,15 @@ def test_whoever_reads_it_sees_all_of_it_or_what_was_before(
 
 def test_a_directory_that_is_not_there_is_a_clear_error(tmp_path: Path, registry: CollectorRegistry) -> None:
     with pytest.raises(InvalidInputError, match=r"--metrics-file: .*No such file"):  # noqa: SIM117
-        with Textfile(str(tmp_path / "none" / "fsdm.prom"), registry).kept():
+        with textfile(str(tmp_path / "none" / "fsdm.prom"), registry):
             pass
 
 
 def test_a_disk_that_refuses_is_said_once_and_asked_again(
     tmp_path: Path, registry: CollectorRegistry, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(textfile, "EACH_S", 0.001)
-    writes, write = threading.Semaphore(0), textfile.write_to_textfile
+    monkeypatch.setattr(module, "EACH_S", 0.001)
+    writes, write = threading.Semaphore(0), module.write_to_textfile
     fails = True
 
     def refuse(path: str, registry: CollectorRegistry) -> None:
@@ -71,8 +71,8 @@ def test_a_disk_that_refuses_is_said_once_and_asked_again(
         write(path, registry)
 
     path = tmp_path / "fsdm.prom"
-    with Textfile(str(path), registry).kept():
-        monkeypatch.setattr(textfile, "write_to_textfile", refuse)
+    with textfile(str(path), registry):
+        monkeypatch.setattr(module, "write_to_textfile", refuse)
         for _ in range(3):
             assert writes.acquire(timeout=PATIENCE_S)
         assert [record.getMessage() for record in caplog.records].count(

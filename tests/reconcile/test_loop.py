@@ -12,7 +12,6 @@ import pytest
 
 from fsdm import Limits
 from fsdm.concurrency.workers import InlineWorkers
-from fsdm.monitoring.gauges import read_gauges
 from fsdm.reconcile.reconciler import Reconciler
 from tests.support.chunks import an_id, put_chunk, touch_delete
 
@@ -104,6 +103,6 @@ def test_what_waits_for_a_ref_is_told_of(bench: Bench, layout: Layout, data_dir:
         assert bench.make(place.chunk_id)
         bench.make()
         assert bench.it.troubles() == {place.chunk_id: "refs hold it"}
-        assert read_gauges(bench.it).held_chunks == 1
+        assert bench.it.results.held_chunks == 1
     finally:
         os.close(fd)

@@ -22,7 +22,6 @@ import yaml
 from fsdm import DataManager, Limits
 from fsdm.cli.main import build_parser
 from fsdm.model.units import parse_size
-from fsdm.monitoring.gauges import read_gauges
 from tests.support.chunks import chunk_dir
 from tests.support.waiting import PATIENCE_S, eventually
 
@@ -222,7 +221,7 @@ def test_a_reader_in_namespaces_of_its_own_holds_a_chunk_over_a_bind_mount(tmp_p
                     assert process.stdout is not None
                     assert process.stdout.readline() == "held\n"
                     dm.delete_chunk(chunk.id)
-                    eventually(lambda dm=dm: read_gauges(dm.reconciler.loop).held_chunks == 1)
+                    eventually(lambda dm=dm: dm.reconciler.loop.results.held_chunks == 1)
                     out, _ = process.communicate("\n", timeout=PATIENCE_S)
                     assert out.split() == sorted(chunk.files)  # until the end
                 dm.wait_converged(PATIENCE_S)
@@ -243,7 +242,7 @@ def test_a_reader_that_is_killed_with_its_container_lets_go(tmp_path: Path, sour
             assert process.stdout is not None
             assert process.stdout.readline() == "held\n"
             dm.delete_chunk(chunk.id)
-            eventually(lambda: read_gauges(dm.reconciler.loop).held_chunks == 1)  # type: ignore[union-attr]
+            eventually(lambda: dm.reconciler.loop.results.held_chunks == 1)  # type: ignore[union-attr]
             process.kill()
             dm.wait_converged(PATIENCE_S)
 
