@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Final
 from rich.text import Text
 
 from fsdm.model.units import ago, lasting, moment, readable
-from fsdm.status.progress import Progress, Survey, allot
 from fsdm.status.terminal import plain, takes_utf8
 
 if TYPE_CHECKING:
