@@ -1,1 +1,1 @@
-"""The benchmarks: the figures that are promised, beside the peers."""
+"""Benchmarks: the figures that are promised, and the transfers of others beside fsdm's."""

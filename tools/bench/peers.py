@@ -1,4 +1,4 @@
-"""The contenders of `tools.bench transfers`, the server that they all load from, and how a run is measured.
+"""The contenders of `python -m tools.bench transfers`, the server they load from, and how a run is measured.
 
 A contender brings the files of a job into an empty directory; what has to follow for the same result (a sync, openssl)
 belongs to its run. Each peer has the settings that were the best for it here. A peer's time is its process from start
@@ -26,6 +26,7 @@ from fsdm import DataChunk
 from fsdm.model.layout import Layout
 from fsdm.store.data_dir import make_layout
 from fsdm.store.filesystem import FileSystem
+from tools.bench.processes import memory_mib
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -63,7 +64,7 @@ class Job:
         return len(self.names) * self.size_bytes
 
     def note(self, name: str, lines: Sequence[str]) -> str:
-        """The path of a new file with these lines."""
+        """Write a file with these lines; return its path."""
         path = self.scratch / name
         path.write_text("".join(f"{line}\n" for line in lines))
         return str(path)
@@ -71,7 +72,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What one run took: seconds, CPU seconds of the contender's processes, its greatest memory."""
+    """The cost of one run: seconds, CPU seconds of the contender's processes, its greatest memory."""
 
     wall_s: float
     cpu_s: float
@@ -98,17 +99,18 @@ def run(steps: Sequence[Step], log: Path) -> Sample:
 
 
 def _wait(child: subprocess.Popen[bytes], deadline: float) -> tuple[float, float]:
-    """CPU seconds and peak memory in MiB of a child, which ends well and in time.
+    """Wait for a child to end well and in time; return its CPU seconds and peak memory in MiB.
 
     Its memory is looked at while it runs: ru_maxrss begins with what its parent had (getrusage(2)).
     """
-    peak_kib = 0
+    peak_mib = 0.0
     poll = select.poll()
     ended = os.pidfd_open(child.pid)
     try:
         poll.register(ended, select.POLLIN)
         while not poll.poll(LOOK_EVERY_MS):
-            peak_kib = max(peak_kib, _peak_kib(child.pid))
+            with suppress(OSError, StopIteration):  # it ended just now
+                peak_mib = max(peak_mib, memory_mib(child.pid, "VmHWM"))
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{child.args!s:.80}: not within {RUN_MAX_S:g} s")
         _, status, used = os.wait4(child.pid, 0)
@@ -117,14 +119,7 @@ def _wait(child: subprocess.Popen[bytes], deadline: float) -> tuple[float, float
     child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode != 0:
         raise RuntimeError(f"{child.args!s:.80}: exit status {child.returncode}")
-    return used.ru_utime + used.ru_stime, peak_kib / 1024
-
-
-def _peak_kib(pid: int) -> int:
-    with suppress(OSError, StopIteration):
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-        return int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
-    return 0  # it ended just now
+    return used.ru_utime + used.ru_stime, peak_mib
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
@@ -164,7 +159,7 @@ def aria2c(job: Job, *, checked: bool = False) -> Step:
 
 
 def openssl(job: Job) -> Step:
-    """On both cores, half of the files each."""
+    """Compute digests on both cores, half of the files each."""
     paths = [f"{job.target}/{name}" for name in job.names]
     return [["openssl", "dgst", "-sha256", *half] for half in (paths[::2], paths[1::2]) if half]
 
@@ -179,12 +174,12 @@ def sync(job: Job) -> Step:
 
 
 def after(job: Job) -> list[Step]:
-    """What a peer that only transfers is to be followed by."""
+    """Return the steps that must follow a peer that only transfers."""
     return [openssl(job)] * bool(job.sha256) + [sync(job)] * job.durable
 
 
 def peer(step: Callable[[Job], Step]) -> Callable[[Job], Sample]:
-    """A command that only transfers, with what has to follow."""
+    """Make a contender of a command that only transfers, with what has to follow."""
 
     def bring(job: Job) -> Sample:
         return run([step(job), *after(job)], job.scratch / "log")
@@ -198,7 +193,7 @@ def worker(name: str, job: Job) -> Step:
 
 
 def plain_requests(job: Job) -> Sample:
-    """The loop's own times, plus those of what follows."""
+    """Run the loop; return its own times, plus those of what follows."""
     log = job.scratch / "requests"
     log.write_bytes(b"")
     run([worker("requests", job)], log)
@@ -209,7 +204,7 @@ def plain_requests(job: Job) -> Sample:
 
 @functools.cache
 def splice_program(directory: Path) -> str | None:
-    """The C loop, compiled; None where there is no compiler."""
+    """Compile the C loop; return its path, or None where there is no compiler."""
     program = str(directory / "splice")
     compiler = shutil.which("cc")
     if compiler is None:
@@ -219,7 +214,7 @@ def splice_program(directory: Path) -> str | None:
 
 
 def splice(job: Job) -> Step:
-    """This machine's own limit: a loop that only moves the bytes."""
+    """Only move the bytes, in a loop: this machine's own limit."""
     program = splice_program(job.scratch)
     if program is None:
         return worker("splice", job)
@@ -227,7 +222,7 @@ def splice(job: Job) -> Step:
 
 
 def wants(job: Job) -> list[DataChunk]:
-    """The job's files, as chunks."""
+    """Return the job's files as chunks."""
     chunks = []
     for first in range(0, len(job.names), job.files):
         files: dict[str, Mapping[str, object]] = {}
@@ -240,7 +235,7 @@ def wants(job: Job) -> list[DataChunk]:
 
 
 def fsdm(job: Job, digest: str = "digest") -> Sample:
-    """From the first want's rename to the last chunk's publishing, by a reconciler that is up."""
+    """Run fsdm, from the first want's rename to the last chunk's publishing, in a reconciler that is up."""
     layout, chunks = Layout(job.target), wants(job)
     make_layout(layout, FileSystem())
     for chunk in chunks:
@@ -310,7 +305,7 @@ http {{
 
 @contextmanager
 def server(base: Path) -> Iterator[tuple[int, int]]:
-    """nginx, serving `base`/files: the port at full speed, and the one that gives each connection 20 MB/s."""
+    """Serve `base`/files by nginx; yield the port at full speed, and the one that gives each connection 20 MB/s."""
     (base / "files").mkdir()
     full, slow = _free_ports(2)
     config = base / "nginx.conf"

@@ -1,6 +1,4 @@
-"""Measures fsdm's transfers beside others that move the same bytes from the same server on this machine.
-
-    python -m tools.bench transfers [--quick] [--runs N] [--only CASE …] [--contenders NAME …] [--json FILE|-]
+"""Measure fsdm's transfers beside others that move the same bytes from the same server on this machine.
 
 The contenders take turns, run by run, each into a fresh directory, on a disk that has been synced; figures are medians.
 A peer that took more than twice as long as the fastest sits out the other runs, and a case ends when its time is over,
@@ -9,7 +7,7 @@ does not check by openssl over half of the files on each of two cores. fsdm comp
 "fsdm bare" is the same with that taken out by the benchmark, for it has no such mode. Where nothing is durable, fsdm
 runs with `--durability none`. Its time is from the first want's rename to the last chunk's publishing, in a reconciler
 that is up but has not fetched anything yet. A large job's files are removed after each run, small ones at the end (see
-`bench`).
+`base`).
 """
 
 from __future__ import annotations
@@ -17,20 +15,20 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from tools.bench.peers import CONTENDERS, NEEDS_NOTHING, Job, Sample, server
 from tools.bench.report import Figure, aligned, table, tell
+from tools.bench.site import remove, scratch
 
 if TYPE_CHECKING:
     import argparse
@@ -47,7 +45,7 @@ PEERS: Final = ("wget2", "curl", "rclone", "requests", "aria2c")
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """fsdm's wall time (or its CPU, or its memory) must not exceed `at_most` times that of the best of `against`."""
+    """How much wall time (or CPU, or memory) `of` may take: `at_most` times that of the best of `against`."""
 
     what: str
     at_most: float
@@ -74,7 +72,7 @@ class Case:
     seconds: float = 30.0  # no further run begins then, after the third
 
     def smaller(self) -> Case:
-        """A tenth of the bytes."""
+        """Return the case with a tenth of the bytes."""
         if self.chunks >= 100:
             return replace(self, chunks=self.chunks // 10)
         return replace(self, size_bytes=self.size_bytes // 10)
@@ -171,7 +169,7 @@ class Race:
     errors: dict[str, str] = field(default_factory=dict)
 
     def run(self, contenders: list[str], runs: int) -> None:
-        """Let them take turns."""
+        """Let the contenders take turns."""
         deadline = time.monotonic() + self.case.seconds
         for number in range(runs):
             if number >= 3 and time.monotonic() > deadline:
@@ -216,24 +214,17 @@ class Race:
 
 
 def _check(job: Job) -> None:
-    """See that all bytes came."""
+    """Check that all bytes came."""
     found = {path.name: path.stat().st_size for path in job.target.rglob("*") if path.name in set(job.names)}
     if found != dict.fromkeys(job.names, job.size_bytes):
         raise RuntimeError(f"{len(found)} of {len(job.names)} files came, {sum(found.values())} bytes")
-
-
-def remove(directory: Path) -> None:
-    """Remove the files below it, several at once: some disks take a millisecond for each freed block."""
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(os.unlink, (path for path in directory.rglob("*") if not path.is_dir())))
-    shutil.rmtree(directory)
 
 
 # ------------------------------------------------------------------------------------------------------------ the bench
 
 
 def make_files(directory: Path, count: int, size_bytes: int) -> tuple[str, ...]:
-    """So many files of random bytes; their names."""
+    """Write so many files of random bytes; return their names."""
     content = bytearray(os.urandom(size_bytes))
     names = tuple(f"{number}.parquet" for number in range(count))
     for name in names:
@@ -243,14 +234,14 @@ def make_files(directory: Path, count: int, size_bytes: int) -> tuple[str, ...]:
 
 
 def sums_of(directory: Path, names: tuple[str, ...]) -> tuple[str, ...]:
-    """The sha256 of each file."""
+    """Return the sha256 of each file."""
     with ThreadPoolExecutor(2) as pool:
         return tuple(pool.map(lambda name: hashlib.sha256((directory / name).read_bytes()).hexdigest(), names))
 
 
 @contextmanager
 def race(case: Case, disk: Path, memory: Path, ports: tuple[int, int]) -> Iterator[Race]:
-    """The case with its files on the server, which are removed afterwards."""
+    """Put the case's files on the server, and remove them afterwards."""
     files = memory / "files"
     names = make_files(files, case.chunks * case.files, case.size_bytes)
     try:
@@ -262,14 +253,14 @@ def race(case: Case, disk: Path, memory: Path, ports: tuple[int, int]) -> Iterat
 
 
 def present(contenders: list[str]) -> tuple[list[str], list[str]]:
-    """The contenders that are installed here, and the tools that are not."""
+    """Return the contenders that are installed here, and the tools that are not."""
     tools = sorted({name.split()[0] for name in contenders} - NEEDS_NOTHING)
     missing = [tool for tool in tools if not shutil.which(tool)]
     return [name for name in contenders if name.split()[0] not in missing], missing
 
 
 def rows_of(race: Race) -> list[tuple[str, ...]]:
-    """A line for each contender: medians, the best wall time, how many runs."""
+    """Make a line for each contender: medians, the best wall time, how many runs."""
     gigabytes = len(race.names) * race.case.size_bytes / 1e9
     return [
         (
@@ -286,7 +277,7 @@ def rows_of(race: Race) -> list[tuple[str, ...]]:
 
 
 def figures_of(name: str, race: Race) -> Iterator[Figure]:
-    """Every contender's medians, without goals."""
+    """Make figures of every contender's medians, without goals."""
     gigabytes = len(race.names) * race.case.size_bytes / 1e9
     for contender, samples in race.samples.items():
         what, count = f"{race.case.what}: {contender}", len(samples)
@@ -296,7 +287,7 @@ def figures_of(name: str, race: Race) -> Iterator[Figure]:
 
 
 def ratios_of(name: str, race: Race) -> Iterator[Figure]:
-    """fsdm against the best of those that each goal names, and that ran."""
+    """Make figures of fsdm against the best of those that each goal names, and that ran."""
     for goal in race.case.goals:
         if goal.of not in race.samples:
             continue
@@ -315,56 +306,37 @@ def ratios_of(name: str, race: Race) -> Iterator[Figure]:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What `tools.bench transfers` takes."""
+    """Add the arguments that only this bench takes."""
     tools = sorted({name.split()[0] for name in CONTENDERS})
-    parser.add_argument("--only", nargs="+", choices=CASES, default=list(CASES), metavar="CASE", help=", ".join(CASES))
     parser.add_argument("--contenders", nargs="+", choices=tools, default=tools, metavar="NAME", help=", ".join(tools))
     parser.add_argument("--runs", type=int, metavar="N", help="so many of each (default: 5, or 1 with --quick)")
-    parser.add_argument("--quick", action="store_true", help="a tenth of the bytes, and one run")
-    parser.add_argument("--dir", type=Path, help="the disk: below this directory (default: the system's temporary one)")
     parser.add_argument("--memory", type=Path, default=MEMORY, help="a directory in memory (default: %(default)s)")
-    parser.add_argument("--json", metavar="FILE", help="write the figures there as JSON; - is stdout")
 
 
 def main(args: argparse.Namespace) -> int:
-    """Measure, print. 0, or 1 where a figure could not be had; a missed goal is no error."""
+    """Measure and print."""
     if shutil.which("nginx") is None:
-        print("nginx is missing: it is what all contenders load from", file=sys.stderr)
+        print("nginx is missing: all contenders load from it. Install it", file=sys.stderr)
         return 1
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what was made is removed then, too
-    wanted = [name for name in CONTENDERS if name.split()[0] in args.contenders]
-    contenders, missing = present(wanted)
+    contenders, missing = present([name for name in CONTENDERS if name.split()[0] in args.contenders])
     for tool in missing:
         print(f"{tool} is missing: skipped", file=sys.stderr)
     rows: list[tuple[str, ...]] = [("case", "contender", "wall s", "best", "CPU s/GB", "peak MiB", "runs")]
     figures: list[Figure] = []
     ratios: list[Figure] = []
     errors: dict[str, str] = {}
-    with ExitStack() as stack:
-        disk = Path(stack.enter_context(_directory(args.dir)))
-        memory = Path(stack.enter_context(_directory(args.memory)))
-        ports = stack.enter_context(server(memory))
+    with scratch(args.dir) as disk, scratch(args.memory) as memory, server(memory) as ports:
         for name in args.only:
             case = CASES[name].smaller() if args.quick else CASES[name]
             began = time.monotonic()
-            runs = args.runs or (1 if args.quick else 5)
             with race(case, disk, memory, ports) as running:
-                running.run([one for one in contenders if one in case.contenders], runs)
+                running.run(
+                    [one for one in contenders if one in case.contenders], args.runs or (1 if args.quick else 5)
+                )
             rows += rows_of(running)
             figures += figures_of(name, running)
             ratios += ratios_of(name, running)
             errors |= {f"{name}: {contender}": error for contender, error in running.errors.items()}
             print(f"{name}: {running.errors or 'done'} after {time.monotonic() - began:.1f} s", file=sys.stderr)
     shown = [aligned(rows, "<<>>>>>"), table(ratios)] if ratios else [aligned(rows, "<<>>>>>")]
-    tell("\n\n".join(shown), [*figures, *ratios], errors, args)
-    return 1 if errors else 0
-
-
-@contextmanager
-def _directory(parent: Path | None) -> Iterator[str]:
-    """A directory of our own, whose removal is many files at once."""
-    path = tempfile.mkdtemp(dir=parent, prefix="fsdm-bench-")
-    try:
-        yield path
-    finally:
-        remove(Path(path))
+    return tell("\n\n".join(shown), [*figures, *ratios], errors, args)

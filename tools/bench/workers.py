@@ -1,4 +1,4 @@
-"""The contenders of `tools.bench transfers` that are Python, each a process of its own: fsdm, requests, a splice loop.
+"""The contenders of `python -m tools.bench transfers` that are Python, each a process of its own.
 
     python tools/bench/workers.py fsdm DIR JOBS CONNECTIONS (chunk|none) (digest|bare) CHUNKS
     python tools/bench/workers.py (requests|splice) PORT DIR THREADS LIST
@@ -30,13 +30,13 @@ PATIENCE_S: Final = 120.0
 
 
 def cpu_s() -> float:
-    """The CPU time of this process so far."""
+    """Return the CPU time of this process so far."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     return used.ru_utime + used.ru_stime
 
 
 def peak_mib() -> float:
-    """The most memory that this process has had (proc_pid_status(5))."""
+    """Return the most memory that this process has had (proc_pid_status(5))."""
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1]) / 1024
 
@@ -67,7 +67,7 @@ def reconcile(data_dir: str, limits: Limits, chunks: int) -> None:
 
 
 def take_out_the_digest() -> None:
-    """fsdm has no mode without a digest; for the comparison with those that compute none, there is none from now on."""
+    """Let fsdm compute no digest, for the comparison with those that compute none: it has no such mode itself."""
     from fsdm.transfer.sink import Sink
 
     def catch_up(self: Sink) -> None:
@@ -102,7 +102,7 @@ def race(threads: int, paths: list[str], make: Callable[[], Callable[[str], None
 
 
 def plain_requests(port: int, directory: str) -> Callable[[], Callable[[str], None]]:
-    """What everybody writes first, with blocks of a good size."""
+    """Load by requests in a plain loop, with blocks of a good size."""
     import requests
 
     def make() -> Callable[[str], None]:
@@ -122,7 +122,7 @@ def plain_requests(port: int, directory: str) -> Callable[[], Callable[[str], No
 
 
 def splice(port: int, directory: str) -> Callable[[], Callable[[str], None]]:
-    """The bytes moved by the kernel, where there is no C compiler."""
+    """Let the kernel move the bytes, where there is no C compiler."""
 
     def make() -> Callable[[str], None]:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)

@@ -1,0 +1,93 @@
+"""How long find_chunk takes."""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+import statistics
+import time
+from typing import TYPE_CHECKING
+
+from fsdm import DataManager
+from fsdm.model.layout import Place
+from fsdm.store.block_index import BlockIndex
+from tools.bench.processes import in_process, settle
+from tools.bench.report import Figure, times
+from tools.bench.site import BLOCKS, DATASET, STRIDE, Site
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def find(site: Site) -> Iterator[Figure]:
+    """Measure find_chunk in a client, and in the process that reconciles."""
+    rounds = site.samples(3, 1)
+    for reconcile, where in ((False, "a client"), (True, "the reconciling process")):
+        new, second = in_process(_time_finds, site.shared(site.chunks), site.chunks, rounds, reconcile)
+        what = f"find_chunk in {where}, {site.chunks:,} chunks"
+        yield from times("find", f"{what}: a new ref", new, (50, "µs", 25), (99, "µs", None))
+        yield from times("find", f"{what}: a second ref to a held chunk", second, (50, "µs", 5))
+
+
+def _time_finds(data_dir: str, chunks: int, rounds: int, reconcile: bool) -> tuple[list[int], list[int]]:
+    with DataManager(data_dir, reconcile=reconcile) as dm:
+        if reconcile:
+            settle(os.getpid())
+        dm.find_chunk(DATASET, 0)
+        new, second = [], []
+        for number in random.Random(1).sample(range(chunks), chunks) * rounds:
+            block = number * STRIDE + BLOCKS // 2
+            began = time.perf_counter_ns()
+            ref = dm.find_chunk(DATASET, block)
+            between = time.perf_counter_ns()
+            again = dm.find_chunk(DATASET, block)
+            ended = time.perf_counter_ns()
+            new.append(between - began)
+            second.append(ended - between)
+            assert ref is not None
+            assert again is not None
+            ref.close()
+            again.close()
+    return new, second
+
+
+def ranges(site: Site) -> Iterator[Figure]:
+    """Measure the same with a million block ranges in the index, against what is on disk alone."""
+    count = site.samples(1_000_000, 100_000)
+    few, many = in_process(_time_ranges, site.shared(site.chunks), site.chunks, count)
+    what = f"find_chunk, a new ref, {count:,} ranges in the index"
+    yield from times("ranges", what, many, (50, "µs", None))
+    ratio = statistics.median(many) / statistics.median(few)
+    yield Figure("ranges", f"{what}, against {site.chunks:,}", ratio, "times", len(many), 1.5)
+
+
+def _time_ranges(data_dir: str, chunks: int, count: int) -> tuple[list[int], list[int]]:
+    """Time both in turns, so that both see the same noise."""
+    small, large = DataManager(data_dir, reconcile=False), DataManager(data_dir, reconcile=False)
+    with small, large:
+        for dm in (small, large):
+            dm.find_chunk(DATASET, 0)
+        # there is no other way to a million ranges than a million directories
+        dataset = large._catalog._datasets[DATASET]  # noqa: SLF001
+        dataset.index = BlockIndex.of([*dataset.index, *_between(chunks, count)])
+        few: list[int] = []
+        many: list[int] = []
+        for number in random.Random(1).sample(range(chunks), chunks):
+            for dm, taken in ((small, few), (large, many)):
+                began = time.perf_counter_ns()
+                ref = dm.find_chunk(DATASET, number * STRIDE)
+                taken.append(time.perf_counter_ns() - began)
+                assert ref is not None
+                ref.close()
+        assert len(dataset.index) >= count, "the listing was taken again: the ranges are gone"
+    return few, many
+
+
+def _between(chunks: int, count: int) -> Iterator[Place]:
+    """Make ranges in the gaps between the chunks on disk, to `count` with them."""
+    each = math.ceil((count - chunks) / chunks)
+    width = (STRIDE - BLOCKS) // each
+    for number in range(chunks):
+        for start in range(number * STRIDE + BLOCKS, number * STRIDE + BLOCKS + each * width, width):
+            yield Place.of(DATASET, range(start, start + width), f"{start:064x}")
