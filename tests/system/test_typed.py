@@ -9,6 +9,7 @@ import importlib
 import inspect
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -19,6 +20,7 @@ import pytest
 import fsdm
 
 ROOT = Path(__file__).parents[2]
+WHEEL = f"fsdm-{fsdm.__version__}-py3-none-any.whl"
 
 USER = """
 import asyncio
@@ -105,21 +107,32 @@ async def main() -> None:
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The package as a user has it: what setuptools puts into a wheel, and nothing of these sources beside it."""
+    """The package as a user has it: a wheel built from a copy of the sources, installed where nothing else is."""
     pytest.importorskip("mypy", reason="mypy is in the extra `dev`")
     pytest.importorskip("setuptools", "69", reason="setuptools is in the extra `dev`")
     base = tmp_path_factory.mktemp("installed")
-    steps = ["egg_info", "--egg-base", base, "build", "--build-base", base / "build", "--build-lib", base / "site"]
-    script = f"import setuptools; setuptools.setup(script_args={['-q', *map(str, steps)]!r})"
-    subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True, capture_output=True, timeout=120)
+    shutil.copytree(ROOT / "fsdm", base / "sources" / "fsdm", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, base / "sources")
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    for command in (
+        ["wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", base, base / "sources"],
+        ["install", "--no-deps", "--no-compile", "--target", base / "site", base / WHEEL],
+    ):
+        subprocess.run([*pip, *map(str, command)], check=True, capture_output=True, timeout=280)
     return base / "site"
 
 
-def _mypy(installed: Path, program: str, tmp_path: Path) -> str:
-    (tmp_path / "user.py").write_text(program)
+@pytest.fixture(scope="module")
+def said(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What a strict checker says of a program with no mistake, and of one with many."""
+    where = tmp_path_factory.mktemp("checked")
+    (where / "user.py").write_text(USER)
+    (where / "wrong.py").write_text(WRONG)
+    options = ["--strict", "--config-file=", "--enable-error-code=unused-awaitable"]
     done = subprocess.run(
-        [sys.executable, "-m", "mypy", "--strict", "--config-file=", "--enable-error-code=unused-awaitable", "user.py"],
-        cwd=tmp_path,
+        [sys.executable, "-m", "mypy", *options, "user.py", "wrong.py"],
+        cwd=where,
         env={**os.environ, "PYTHONPATH": str(installed)},
         capture_output=True,
         text=True,
@@ -129,28 +142,45 @@ def _mypy(installed: Path, program: str, tmp_path: Path) -> str:
     return done.stdout + done.stderr
 
 
-def test_what_each_call_takes_and_gives_is_known_to_a_strict_checker(installed: Path, tmp_path: Path) -> None:
-    assert _mypy(installed, USER, tmp_path).startswith("Success")
+def test_strict_checker_knows_what_each_call_takes_and_gives(said: str) -> None:
+    assert "wrong.py:" in said
+    assert "user.py:" not in said
 
 
-def test_what_is_wrong_is_found_by_a_strict_checker(installed: Path, tmp_path: Path) -> None:
-    said = _mypy(installed, WRONG, tmp_path)
+def test_strict_checker_finds_each_wrong_call(said: str) -> None:
     asked = {(n, line.split("# ")[1]) for n, line in enumerate(WRONG.splitlines(), 1) if "# " in line}
-    found = {(int(n), code) for n, code in re.findall(r"^user.py:(\d+): error: .* \[([\w-]+)\]$", said, re.MULTILINE)}
+    found = {(int(n), code) for n, code in re.findall(r"^wrong.py:(\d+): error: .* \[([\w-]+)\]$", said, re.MULTILINE)}
     assert found == asked, said
 
 
-def test_what_is_installed_has_all_that_is_read_at_run_time(installed: Path) -> None:
-    shipped = {path.relative_to(installed).as_posix() for path in installed.rglob("*") if path.is_file()}
-    sources = {
-        path.relative_to(ROOT).as_posix()
-        for path in (ROOT / "fsdm").rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
-    }
-    assert shipped == sources
+def test_wheel_has_each_module_page_and_asset_of_the_sources(installed: Path) -> None:
+    shipped = {path.relative_to(installed) for path in (installed / "fsdm").rglob("*") if path.is_file()}
+    sources = {path.relative_to(ROOT) for path in (ROOT / "fsdm").rglob("*") if path.is_file()}
+    assert shipped == {path for path in sources if "__pycache__" not in path.parts}
+    assert {path.suffix for path in shipped} == {".py", ".md", ".css", ".js", ".typed"}
 
 
-def test_the_package_says_that_it_is_typed() -> None:
+def test_each_module_is_imported_from_the_wheel(installed: Path, tmp_path: Path) -> None:
+    modules = [
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for path in sorted((ROOT / "fsdm").rglob("*.py"))
+        if path.name != "__main__.py"
+    ]
+    program = "import importlib, sys\nfor name in sys.argv[1:]: print(importlib.import_module(name).__file__)"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program, *modules],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(installed)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert all(Path(file).is_relative_to(installed) for file in done.stdout.splitlines())
+
+
+def test_package_says_that_it_is_typed() -> None:
     assert "Typing :: Typed" in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["classifiers"]
     assert (Path(fsdm.__file__).parent / "py.typed").exists()
 
@@ -173,12 +203,12 @@ OURS = {
     for name, value in vars(importlib.import_module(f"fsdm.{home}")).items()
     if getattr(value, "__module__", "").startswith("fsdm.")
 }
-# not for users, but for the rooms above: what they give may change
+# not for users, but for the layers above: what they give may change
 INSIDE = {"Layout", "Place", "Reconciler", "Fetcher"}
 
 
 @pytest.mark.parametrize("name", PUBLIC)
-def test_a_public_name_is_at_home_where_the_package_says_and_has_a_docstring_of_its_own(name: str) -> None:
+def test_public_name_lives_where_the_package_says_and_has_a_docstring(name: str) -> None:
     value = getattr(fsdm, name)
     assert getattr(importlib.import_module(value.__module__), name) is value
     assert value.__module__ == fsdm._HOMES[name]
@@ -187,14 +217,14 @@ def test_a_public_name_is_at_home_where_the_package_says_and_has_a_docstring_of_
 
 
 @pytest.mark.parametrize("member", MEMBERS)
-def test_each_call_and_property_of_a_public_name_says_what_it_is(member: object) -> None:
+def test_each_public_call_and_property_has_a_docstring(member: object) -> None:
     doc = inspect.getdoc(member)
     assert doc
     assert doc.split("\n\n")[0].endswith((".", ":"))
 
 
 @pytest.mark.parametrize("member", MEMBERS)
-def test_what_a_public_call_raises_gives_and_takes_is_public_too(member: object) -> None:
+def test_public_call_raises_gives_and_takes_only_public_names(member: object) -> None:
     function = member.fget if isinstance(member, property) else getattr(member, "__func__", member)
     raises = (inspect.getdoc(function) or "").partition("Raises:")[2]
     types = " ".join(map(str, inspect.get_annotations(function).values()))  # type: ignore[arg-type]
@@ -203,7 +233,7 @@ def test_what_a_public_call_raises_gives_and_takes_is_public_too(member: object)
 
 
 @pytest.mark.parametrize("name", PUBLIC)
-def test_a_number_of_a_public_name_has_its_unit_in_its_name(name: str) -> None:
+def test_number_of_a_public_name_has_its_unit_in_its_name(name: str) -> None:
     value = getattr(fsdm, name)
     floats = {field for field, kind in inspect.get_annotations(value).items() if re.search(r"\bfloat\b", str(kind))}
     parameters = {
