@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import subprocess
 import threading
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from fsdm.model.errors import (
     ClosedError,
     DataDirectoryError,
     ForeignProcessError,
+    FsdmError,
     InvalidInputError,
     NoDataDirectoryError,
     UnknownFormatError,
@@ -378,3 +380,24 @@ def test_a_directory_of_markers_that_may_not_be_listed_is_an_error_of_the_data_d
     monkeypatch.setattr(os, "listdir", refuse)
     with pytest.raises(DataDirectoryError, match="may not be listed by this user"):
         client.wait_converged(0)
+
+
+def test_directory_that_has_gone_is_told_in_our_words(client: Client, layout: Layout) -> None:
+    shutil.rmtree(layout.root)
+    for call in (client.list_chunks, lambda: client.wait_converged(0)):
+        with pytest.raises(FsdmError):
+            call()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="another user can be played by root alone")
+def test_user_who_may_not_look_into_delete_is_refused(layout: Layout, data_dir: Path) -> None:
+    def as_nobody() -> str:
+        os.setuid(65534)
+        with pytest.raises(DataDirectoryError, match="may not be searched"):
+            Client(layout.root)
+        return "refused"
+
+    os.chmod(layout.delete, 0o700)
+    for directory in (data_dir, *data_dir.parents[:-2]):
+        directory.chmod(0o755)
+    assert in_a_fork(as_nobody) == "refused"

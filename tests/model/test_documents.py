@@ -163,6 +163,7 @@ def test_unknown_keys_are_kept_at_every_level_and_go_on_into_the_manifest() -> N
         "size_bytes",
         "satisfies",
         "format",
+        "self",
         "model_config",
         "model_extra",
         "__dict__",

@@ -13,6 +13,7 @@ import pytest
 from fsdm.concurrency.cancellation import Cancellation
 from fsdm.model.documents import DataChunk, Failure, FileSource
 from fsdm.model.errors import DiskError, TransferError
+from fsdm.model.layout import Place
 from fsdm.reconcile.actions import (
     Absolve,
     Action,
@@ -28,23 +29,27 @@ from fsdm.reconcile.actions import (
     Retire,
 )
 from fsdm.reconcile.outcome import CannotRead, Condemned, Done, Failed, Held, Stale, Stopped
+from fsdm.reconcile.plan import NO_MEMO, decide
 from fsdm.store import flock as locks
+from fsdm.store.catalog import Catalog
 from fsdm.store.filesystem import FileSystem
 from fsdm.store.json_files import read_manifest
-from fsdm.store.marker_removal import ASIDE, finish_removals
+from fsdm.store.marker_removal import ASIDE, finish_removals, remove_marker
 from fsdm.store.markers import place_want
 from fsdm.store.refs import Refs
+from fsdm.store.scan import look
 from fsdm.transfer.fetcher import HttpFetcher
 from tests.support.applying import NAMES, Bench, a_chunk
-from tests.support.chunks import an_id, entries, failure, files_of, put_chunk, put_want, touch_delete
-from tests.support.filesystems import CrashError, Recorder, crash_at_each_step
+from tests.support.chunks import an_id, entries, failure, files_of, judged, put, put_chunk, put_want, touch_delete
+from tests.support.filesystems import CrashBefore, CrashError, Recorder, crash_at_each_step
 from tests.support.locks import can_lock
+from tests.support.waiting import wait_for_a_tick
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from fsdm.model.layout import Layout, Place
+    from fsdm.model.layout import Layout
     from fsdm.model.state import Marker
     from tests.support.source import Source
 
@@ -696,3 +701,78 @@ def test_after_a_crash_at_any_step_a_delete_still_comes_to_the_same_end(layout: 
             assert os.listdir(layout.delete) == []
 
     assert crash_at_each_step(work) >= 7
+
+
+# ------------------------------------------------------------------------------------ a crash while a marker is removed
+
+
+def decided(layout: Layout, chunk_id: str) -> Action | None:
+    """The plan for a chunk, as it stands on disk now."""
+    return decide(look(layout, Catalog(layout), chunk_id), NO_MEMO, 0.0)
+
+
+@pytest.mark.parametrize("loser", ["want", "delete"])
+def test_crash_while_a_marker_is_overruled_does_not_turn_the_outcome(layout: Layout, loser: str) -> None:
+    chunk = a_chunk()
+    markers = {"want": layout.want_marker(chunk.id), "delete": layout.delete_marker(chunk.id)}
+    lost = markers.pop(loser)
+    (won,) = markers.values()
+    for path in (lost, won):
+        put(path, chunk.to_json().decode() if path == layout.want_marker(chunk.id) else "")
+        wait_for_a_tick(path)
+    action = decided(layout, chunk.id)
+    assert isinstance(action, Overrule)
+    assert action.loser == loser
+    with pytest.raises(CrashError):
+        remove_marker(layout, CrashBefore(1), lost, judged(lost), (won, judged(won)))
+    finish_removals(layout, FileSystem())  # the next start
+    action = decided(layout, chunk.id)
+    assert not isinstance(action, Overrule) or action.loser == loser
+
+
+def test_want_placed_after_a_crash_in_forget_outlives_the_restored_delete(layout: Layout) -> None:
+    chunk = a_chunk()
+    delete = layout.delete_marker(chunk.id)
+    put(delete)
+    with pytest.raises(CrashError):
+        remove_marker(layout, CrashBefore(1), delete, judged(delete), None)
+    place_want(layout, chunk)  # a careful client, while no reconciler runs
+    wait_for_a_tick(layout.want_marker(chunk.id))
+    finish_removals(layout, FileSystem())
+    action = decided(layout, chunk.id)
+    assert not isinstance(action, Overrule) or action.loser == "delete"
+
+
+# ------------------------------------------------------------------------------------------------ what others did there
+
+
+def test_retire_of_a_held_directory_that_was_removed_is_stale(bench: Bench, data_dir: Path) -> None:
+    place = put_chunk(bench.layout)
+    with Refs(bench.layout).take(place):  # type: ignore[union-attr]
+        touch_delete(data_dir, place.chunk_id)
+        retire = Retire(place.chunk_id, place, bench.delete(place.chunk_id))
+        bench.apply(retire)
+        shutil.rmtree(bench.layout.path(place))
+    assert bench.apply(retire) == Stale()
+
+
+def test_confirm_syncs_the_rename_that_a_crash_cut_off(layout: Layout, bench: Bench, chunk: DataChunk) -> None:
+    def crash(path: str) -> None:
+        if path == layout.dataset(chunk.dataset_id):
+            raise CrashError
+
+    bench.apply(Fetch(chunk.id, bench.want(chunk.id)))
+    with pytest.raises(CrashError):
+        Bench(layout, fs=Recorder(fsync_dir=crash)).apply(Publish(chunk.id, bench.want(chunk.id)))
+    again = Bench(layout, fs=Recorder())
+    again.apply(Confirm(chunk.id, bench.want(chunk.id), chunk.place))
+    assert ("fsync_dir", f"chunks/{chunk.dataset_id}") in relative(again)
+
+
+def test_file_in_the_place_of_a_chunk_keeps_no_delete_from_its_end(bench: Bench, data_dir: Path) -> None:
+    place = Place.of("d" * 64, range(10), an_id())
+    os.makedirs(bench.layout.dataset("d" * 64))
+    put(bench.layout.path(place))
+    touch_delete(data_dir, place.chunk_id)
+    bench.converge(place.chunk_id)
+    assert not os.path.lexists(bench.layout.path(place))

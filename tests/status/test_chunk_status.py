@@ -12,6 +12,7 @@ import pytest
 from fsdm.status.chunk_status import ChunkStatus, read_status
 from tests.support.chunks import FILES, a_want, an_id, put_chunk, put_failure, put_partial, put_want, touch_delete
 from tests.support.locks import HOLD_LOCK, process, python
+from tests.support.waiting import descriptors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -207,3 +208,11 @@ def test_asking_changes_nothing_on_disk(layout: Layout, data_dir: Path) -> None:
     for _ in range(2):
         read_status(layout)
     assert sorted((str(path), path.lstat().st_mtime_ns) for path in data_dir.rglob("*")) == before
+
+
+def test_directory_in_the_place_of_a_document_costs_no_descriptor(layout: Layout, data_dir: Path) -> None:
+    (data_dir / "failed" / an_id()).mkdir()
+    before = descriptors()
+    for _ in range(3):
+        read_status(layout)
+    assert descriptors() <= before

@@ -449,3 +449,17 @@ def test_threads_that_find_while_chunks_come_and_go_see_none_that_never_were(lay
     assert not wrong
     assert catalog.listing() == [steady]
     assert agrees(catalog, steady)
+
+
+def test_dataset_that_cannot_be_listed_holds_up_no_other(layout: Layout) -> None:
+    place = make(layout)
+    os.symlink("e" * 64, layout.dataset("e" * 64))
+    assert Catalog(layout).refresh() == {place.chunk_id}
+
+
+def test_dataset_removed_right_after_an_add_leaves_nothing(layout: Layout) -> None:
+    catalog, place = Catalog(layout, own=True), make(layout)
+    catalog.add(place)
+    shutil.rmtree(layout.dataset(place.dataset_id))
+    catalog.refresh()
+    assert catalog.places(place.chunk_id) == ()

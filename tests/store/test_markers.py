@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
+import signal
 import socket
 import time
 from pathlib import Path
@@ -21,6 +23,7 @@ from fsdm.store.marker_removal import ASIDE, TEMPORARY_MAX_AGE_S, clear_temporar
 from fsdm.store.markers import look_at, place_delete, place_want, read_want, retry
 from tests.support.chunks import a_want, an_id, judged, markers, put
 from tests.support.filesystems import CrashBefore, CrashError, Recorder, crash_at_each_step
+from tests.support.locks import in_a_fork
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -622,3 +625,24 @@ def test_a_retry_of_another_user_s_marker_puts_a_copy_in_its_place(
     assert after.ino != before.ino
     assert read_want(layout, chunk.id, after) == chunk
     assert markers(layout) == ([chunk.id], [])
+
+
+def test_want_that_the_disk_takes_only_in_part_is_refused_and_not_placed(layout: Layout) -> None:
+    chunk = a_want()
+
+    def place() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+        place_want(layout, chunk)
+
+    assert in_a_fork(place) == DataDirectoryError.__name__
+    assert markers(layout) == ([], [])
+
+
+def test_lock_that_the_system_refuses_is_an_error_of_ours(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(fd: int, flags: object) -> bool:
+        raise OSError(errno.ENOLCK, "no locks")
+
+    monkeypatch.setattr("fsdm.store.flock.try_flock", refuse)
+    with pytest.raises(DataDirectoryError):
+        place_want(layout, a_want())

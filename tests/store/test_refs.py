@@ -377,3 +377,27 @@ def _together_each(works: list[Callable[[], object]]) -> None:
         thread.join()
     if errors:
         raise errors[0]
+
+
+@pytest.mark.parametrize("ends", ["is collected", "is closed"])
+def test_ref_that_ends_inside_another_take_is_let_go(
+    layout: Layout, held: Refs, monkeypatch: pytest.MonkeyPatch, ends: str
+) -> None:
+    place, other = put_chunk(layout), put_chunk(layout, start=50, end=60)
+    kept, bag = held.take(other), [held.take(place)]
+    exists = refs.exists
+
+    def end_here(path: str, fd: int | None = None) -> bool:
+        if held._mutex.locked() and bag:  # as the collector, or a `with ref:` that it finalizes, does
+            ref = bag.pop()
+            if ref is not None and ends == "is closed":
+                ref.close()
+        return exists(path, fd)
+
+    monkeypatch.setattr(refs, "exists", end_here)
+    thread = threading.Thread(target=lambda: held.take(other), daemon=True)
+    thread.start()
+    thread.join(PATIENCE_S)
+    assert not thread.is_alive()
+    assert (bag, kept is None) == ([], False)
+    assert can_lock(layout.path(place))

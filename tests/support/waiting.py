@@ -8,6 +8,8 @@ from collections import Counter
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from fsdm.store.marker_removal import CLOCK_REALTIME_COARSE
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -33,3 +35,8 @@ def descriptors() -> Counter[int]:
         with suppress(OSError):
             found[os.stat(f"/proc/self/fd/{fd}").st_ino] += 1
     return found
+
+
+def wait_for_a_tick(path: str) -> None:
+    """Wait until the clock that ctimes are taken from has gone on since this file was changed."""
+    eventually(lambda: time.clock_gettime_ns(CLOCK_REALTIME_COARSE) > os.lstat(path).st_ctime_ns)

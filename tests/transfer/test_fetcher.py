@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from blake3 import blake3
+from pydantic import ValidationError
 
 from fsdm import DataManager
 from fsdm.concurrency.cancellation import Cancellation
 from fsdm.concurrency.rate_limit import Floor, Rate
 from fsdm.model.documents import FileSource
-from fsdm.model.errors import HostError, StoppedError, TransferError
+from fsdm.model.errors import HostError, InvalidInputError, StoppedError, TransferError
 from fsdm.transfer import fetcher as fetcher_module
 from fsdm.transfer.fetcher import HttpFetcher
 from fsdm.transfer.http import body as body_module
@@ -229,7 +230,7 @@ def test_a_redirect_to_a_file_of_this_machine_is_not_followed(path: Path) -> Non
 
 def test_a_server_that_falls_silent_is_given_up_after_the_idle_timeout(source: Source, url: str, path: Path) -> None:
     fault = source.fault("/file", stall_at=10)
-    with pytest.raises(TransferError) as caught:
+    with pytest.raises(TransferError, match="not a byte for") as caught:
         fetch(url, path, fetcher=HttpFetcher(idle_timeout_s=0.05))
     assert (caught.value.transient, caught.value.cause) == (True, "timeout")
     assert fault.stalled.is_set()
@@ -530,8 +531,10 @@ def test_a_stop_ends_a_transfer_that_waits_to_be_connected(path: Path) -> None:
 def test_a_stop_that_came_before_the_connection_lets_nothing_begin(source: Source, url: str, path: Path) -> None:
     stop = Cancellation()
     stop.set()
-    with pytest.raises(StoppedError):
-        fetch(url, path, stop)
+    with full_server() as port:
+        for one in (url, f"http://127.0.0.1:{port}/"):
+            with pytest.raises(StoppedError):
+                fetch(one, path, stop, fetcher=HttpFetcher(connect_timeout_s=10 * PATIENCE_S))
     assert not path.exists()
 
 
@@ -613,7 +616,26 @@ def test_no_error_shows_the_secrets_that_a_url_may_carry(source: Source, tmp_pat
     [
         ("https://user:pw@example.org:8443/a/b.parquet?sig=x#y", "https://example.org:8443/a/b.parquet"),
         ("http://example.org", "http://example.org"),
+        ("http://u@[::1]:80/x", "http://[::1]:80/x"),
     ],
 )
 def test_a_url_is_shown_without_user_password_query_and_fragment(url: str, seen: str) -> None:
     assert shown(url) == seen
+
+
+@pytest.mark.parametrize("port", ["99999", "abc"])
+def test_port_that_is_none_is_an_invalid_url_or_a_transfer_error(path: Path, port: str) -> None:
+    with pytest.raises((InvalidInputError, ValidationError, TransferError)):
+        fetch(f"http://127.0.0.1:{port}/x", path)
+
+
+def test_stop_between_a_connection_and_its_use_ends_the_transfer(path: Path) -> None:
+    class Told(Cancellation):
+        def guard(self, sock: Any, **how: Any) -> None:
+            super().guard(sock, **how)
+            self.set()
+
+    with full_server() as port:
+        fetcher = HttpFetcher(connect_timeout_s=10 * PATIENCE_S)
+        transfer = InThread(lambda: fetch(f"http://127.0.0.1:{port}/", path, Told(), fetcher=fetcher))
+        assert isinstance(transfer.join(), StoppedError)

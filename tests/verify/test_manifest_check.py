@@ -83,6 +83,21 @@ def _ready_is_a_fifo(path: str) -> None:
     os.mkfifo(f"{path}/READY")
 
 
+def _ready_is_a_directory(path: str) -> None:
+    os.unlink(f"{path}/READY")
+    os.mkdir(f"{path}/READY")
+
+
+def _data_is_a_file(path: str) -> None:
+    shutil.rmtree(f"{path}/data")
+    os.mknod(f"{path}/data")
+
+
+def _link_of_the_same_size(path: str) -> None:
+    os.unlink(f"{path}/data/blocks.parquet")
+    os.symlink("y" * 100, f"{path}/data/blocks.parquet")
+
+
 DAMAGE = [
     pytest.param(_truncate, "has 99 bytes, READY says 100", id="truncated"),
     pytest.param(_grow, "has 101 bytes, READY says 100", id="grown"),
@@ -94,6 +109,9 @@ DAMAGE = [
     pytest.param(_write_ready("\0" * 4096), "not a manifest", id="READY of zeros"),
     pytest.param(_link_ready, "not a manifest", id="READY a symlink"),
     pytest.param(_ready_is_a_fifo, "not a manifest", id="READY a FIFO"),
+    pytest.param(_ready_is_a_directory, "not a manifest", id="READY a directory"),
+    pytest.param(_data_is_a_file, "data", id="data a file"),
+    pytest.param(_link_of_the_same_size, "data/blocks.parquet", id="symlink of the same size"),
 ]
 
 
@@ -204,3 +222,12 @@ def test_an_audit_does_not_disturb_a_ref(layout: Layout) -> None:
         Audited(layout).audit.look(place)
         assert not ref.closed
         assert not can_lock(layout.path(place))
+
+
+def test_directory_of_the_right_size_in_the_place_of_a_file_is_damage(layout: Layout, tmp_path: Path) -> None:
+    (tmp_path / "directory").mkdir()
+    place = put_chunk(layout, files={"a": b"x" * (tmp_path / "directory").stat().st_size})
+    path = f"{layout.path(place)}/data/a"
+    os.unlink(path)
+    os.mkdir(path)
+    assert damage(layout, place) is not None
