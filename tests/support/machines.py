@@ -13,28 +13,13 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from tests.support.world import (
-    BRINGING_POINTS,
-    CHANGING_POINTS,
-    CLIENT_POINTS,
-    HERE,
-    MARKER_POINTS,
-    READER_POINTS,
-    REMOVING_POINTS,
-    RENEWING_POINTS,
-    VERIFYING_POINTS,
-    Cut,
-    Deed,
-    World,
-)
+from tests.support.world import HERE, Cut, Deed, World, points
 
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
 
 
 LONG = os.environ.get("FSDM_STATEFUL") == "long"
-
-
 SETTINGS = settings(
     max_examples=5_000 if LONG else 60,
     stateful_step_count=30 if LONG else 15,
@@ -53,69 +38,30 @@ def deeds(kind: str, *how: str, versions: int = 1, ties: bool = False) -> list[D
 
 
 WANTS = deeds("want", "client", "cp", "mv", versions=3, ties=True)
-
-
 DELETES = deeds("delete", "client", "touch", ties=True)
-
-
 WITHDRAWALS = deeds("rm_want") + deeds("rm_delete") + deeds("touch_want", ties=True)
-
-
 SPOILT = deeds("spoil", "half", "other", "directory", "symlink", ties=True)
-
-
 DAMAGES = deeds("damage", "byte", "short", "gone", versions=2)
-
-
 VERIFIES = deeds("verify", "touch", "client")
-
-
 FINDS = deeds("find", "client", "neighbour", "passer-by", versions=5)
-
-
 LOOK, SETTLE, STOP, KILL, REFUSE = (Deed(kind) for kind in ("look", "settle", "stop", "kill", "refuse"))
-
-
 CARELESS = [*deeds("want", "mv", versions=3), *deeds("delete", "touch")]
-
-
 CARELESS_ALONE = [(deed,) for deed in (*WITHDRAWALS[:2], *CARELESS)]
-
-
 BOTH = [
     *itertools.product(deeds("want", "mv", versions=3), deeds("delete", "touch", ties=True)),
     *itertools.product(deeds("delete", "touch"), deeds("want", "mv", versions=3, ties=True)),
 ]
-
-
 RECYCLE = (Deed("delete", how="touch"), SETTLE, Deed("want", how="mv"), SETTLE)
-
-
 REFS = deeds("clone", versions=3) + deeds("close_ref", versions=3)
-
-
 WEATHER = [*deeds("wait", "second", "while", "long"), *deeds("fault", "transient", "permanent"), STOP]
-
-
 chunks = st.sampled_from([0, 1, 0, 1, 2])
-
-
 damages, verifies = st.sampled_from(DAMAGES), st.sampled_from(VERIFIES)
-
-
-both, wants, deletes, finds = (
-    st.sampled_from(BOTH),
-    st.sampled_from(WANTS),
-    st.sampled_from(DELETES),
-    st.sampled_from(FINDS),
-)
-
-
+wants, deletes, finds = st.sampled_from(WANTS), st.sampled_from(DELETES), st.sampled_from(FINDS)
 intents = st.one_of(wants, deletes, st.sampled_from(WITHDRAWALS), deletes, wants, st.sampled_from(SPOILT))
 
 
-def cuts(points: tuple[str, ...], deeds: SearchStrategy[tuple[Deed, ...]]) -> SearchStrategy[Cut]:
-    return st.builds(Cut, st.sampled_from(points), st.sampled_from([0, 0, 0, 0, 1]), deeds)
+def cuts(where: tuple[str, ...], deeds: SearchStrategy[tuple[Deed, ...]]) -> SearchStrategy[Cut]:
+    return st.builds(Cut, st.sampled_from(where), st.sampled_from([0, 0, 0, 0, 1]), deeds)
 
 
 def while_it_works(*often: Deed) -> SearchStrategy[tuple[Deed, ...]]:
@@ -135,8 +81,6 @@ while_one_reads = st.one_of(
     st.sampled_from([RECYCLE, (Deed("delete", how="client"),), RECYCLE, RECYCLE[:2]]),
     st.tuples(st.one_of(intents, st.sampled_from(REFS)), st.just(SETTLE)),
 )
-
-
 while_one_asks = st.sampled_from([(SETTLE,), (KILL,), (LOOK,)])
 
 
@@ -175,7 +119,7 @@ class Asking(RuleBasedStateMachine):
 class Clients(Asking):
     """Clients are overtaken by the reconciler while they place a marker, or killed."""
 
-    @rule(deed=st.one_of(wants, deletes), chunk=chunks, cut=cuts(CLIENT_POINTS, while_one_asks))
+    @rule(deed=st.one_of(wants, deletes), chunk=chunks, cut=cuts(points.CLIENT, while_one_asks))
     def a_client_asks_and_is_overtaken_or_killed(self, deed: Deed, chunk: int, cut: Cut) -> None:
         self.world.do(replace(deed, how="client").on(chunk), cut.on(chunk))
 
@@ -187,7 +131,7 @@ class Readers(Asking):
     def a_ref_is_taken_cloned_or_closed(self, deed: Deed, chunk: int) -> None:
         self.world.do(deed.on(self.world.one_that_is_here(chunk)))
 
-    @rule(deed=finds, chunk=chunks, cut=cuts(READER_POINTS, while_one_reads))
+    @rule(deed=finds, chunk=chunks, cut=cuts(points.READER, while_one_reads))
     def a_reader_finds_while_others_act(self, deed: Deed, chunk: int, cut: Cut) -> None:
         self.world.do(deed.on(self.world.one_that_is_here(chunk)), cut)
 
@@ -199,7 +143,7 @@ class Readers(Asking):
 class Bringing(Asking):
     """The reconciler fetches and publishes, and others act in its midst; it is killed, or its disk is full."""
 
-    @rule(deed=wants, chunk=chunks, cut=cuts(BRINGING_POINTS, while_it_works(*WITHDRAWALS[:1], *CARELESS)))
+    @rule(deed=wants, chunk=chunks, cut=cuts(points.BRINGING, while_it_works(*WITHDRAWALS[:1], *CARELESS)))
     def something_is_wanted_and_worked_on(self, deed: Deed, chunk: int, cut: Cut) -> None:
         self.world.do(deed.on(chunk))
         self.world.run(4, cut.on(chunk))
@@ -211,7 +155,7 @@ class Removing(Asking):
     @rule(
         deed=deletes,
         chunk=chunks,
-        cut=cuts(REMOVING_POINTS, while_it_works(WITHDRAWALS[1], WANTS[0], WITHDRAWALS[1], FINDS[0], KILL)),
+        cut=cuts(points.REMOVING, while_it_works(WITHDRAWALS[1], WANTS[0], WITHDRAWALS[1], FINDS[0], KILL)),
     )
     def something_is_deleted_and_worked_on(self, deed: Deed, chunk: int, cut: Cut) -> None:
         chunk = self.world.one_that_is_here(chunk)
@@ -222,12 +166,12 @@ class Removing(Asking):
 class Judging(Asking):
     """The reconciler judges markers, and others place or remove some in its midst; it is killed."""
 
-    @rule(deed=intents, chunk=chunks, cut=cuts(MARKER_POINTS, while_it_works(*WITHDRAWALS[:2], *CARELESS)))
+    @rule(deed=intents, chunk=chunks, cut=cuts(points.MARKER, while_it_works(*WITHDRAWALS[:2], *CARELESS)))
     def a_marker_is_judged(self, deed: Deed, chunk: int, cut: Cut) -> None:
         self.world.do(deed.on(chunk))
         self.world.run(4, cut.on(chunk))
 
-    @rule(asked=st.sampled_from(BOTH), chunk=chunks, cut=cuts(CHANGING_POINTS, st.sampled_from(CARELESS_ALONE)))
+    @rule(asked=st.sampled_from(BOTH), chunk=chunks, cut=cuts(points.CHANGING, st.sampled_from(CARELESS_ALONE)))
     def one_of_two_markers_is_overruled(self, asked: tuple[Deed, Deed], chunk: int, cut: Cut) -> None:
         for deed in asked:
             self.world.do(deed.on(chunk))
@@ -235,7 +179,7 @@ class Judging(Asking):
 
     @rule()
     def the_reconciler_looks(self) -> None:
-        self.world.start()
+        self.world.reconciling.start()
         self.world.do(LOOK)
 
 
@@ -246,12 +190,12 @@ class Verifying(Asking):
         damage=damages,
         verify=verifies,
         chunk=chunks,
-        cut=cuts(VERIFYING_POINTS, while_it_works(*CARELESS, VERIFIES[0], DAMAGES[0])),
+        cut=cuts(points.VERIFYING, while_it_works(*CARELESS, VERIFIES[0], DAMAGES[0])),
     )
     def what_is_damaged_is_verified(self, damage: Deed, verify: Deed, chunk: int, cut: Cut) -> None:
         self._damage_and_verify(damage, verify, chunk, cut)
 
-    @rule(chunk=chunks, cut=cuts(RENEWING_POINTS, while_it_works(*WITHDRAWALS[:2], *CARELESS)))
+    @rule(chunk=chunks, cut=cuts(points.RENEWING, while_it_works(*WITHDRAWALS[:2], *CARELESS)))
     def what_is_damaged_comes_back(self, chunk: int, cut: Cut) -> None:
         self._damage_and_verify(DAMAGES[0], VERIFIES[0], chunk, cut)
 

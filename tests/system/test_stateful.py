@@ -1,7 +1,7 @@
 """Random intents, refs, restarts, faults and races, held against a model of what was asked for.
 
-What `World` (tests/world.py) can do, Hypothesis strings together and, where something breaks, shortens to the few deeds
-that break it. `FSDM_STATEFUL=long` runs many more of them, and others each time.
+Hypothesis strings together what a `World` (tests/support/world) can do and, where something breaks, shortens it to the
+few deeds that break it. `FSDM_STATEFUL=long` runs many more of them, and others each time.
 """
 
 from __future__ import annotations
@@ -23,18 +23,7 @@ from tests.support.machines import (
     Removing,
     Verifying,
 )
-from tests.support.world import (
-    BRINGING_POINTS,
-    CLIENT_POINTS,
-    MARKER_POINTS,
-    READER_POINTS,
-    REMOVING_POINTS,
-    RENEWING_POINTS,
-    VERIFYING_POINTS,
-    Cut,
-    Deed,
-    World,
-)
+from tests.support.world import Cut, Deed, World, points
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,8 +57,6 @@ def test_every_point_that_a_cut_can_name_is_reached(tmp_path: Path) -> None:
             world.do(deed)
         world.run(4, Cut("link want temporary", 0, (Deed("delete", 0, how="touch"),)))
         world.finish()
-        points = {*MARKER_POINTS, *BRINGING_POINTS, *REMOVING_POINTS, *CLIENT_POINTS, *READER_POINTS}
-        points |= {*VERIFYING_POINTS, *RENEWING_POINTS}
-        assert not points - world.reached.keys()
+        assert not points.ALL - world.points.reached.keys()
     finally:
         world.close()

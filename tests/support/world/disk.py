@@ -1,0 +1,136 @@
+"""What stands in the data directory of a world, read with nothing but files, and by the letter of the protocol."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.support.chunks import files_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from fsdm.model.layout import Layout
+    from tests.support.world.versions import Version
+
+
+@dataclass
+class Damage:
+    """What has become of a version in one directory; `asked`: it is to be verified, and was asked for after that."""
+
+    version: Version
+    files: dict[str, bytes]
+    asked: bool
+
+
+class Disk:
+    """The data directory, and the decoys in it that nobody may touch."""
+
+    def __init__(self, layout: Layout, versions: list[list[Version]]) -> None:
+        self.layout = layout
+        self.versions = versions
+        self.ids = [each[0].chunk.id for each in versions]
+        self.damages: dict[int, Damage] = {}  # by the inode of a directory
+        self._decoys = {f"{layout.want}/notes.txt", f"{layout.want}/{self.ids[0]}~"}
+        self._decoys |= {f"{layout.delete}/.hidden", f"{layout.chunks}/README"}
+        for path in self._decoys:
+            Path(path).write_text("nobody's business")
+
+    def want(self, i: int) -> str:
+        return self.layout.want_marker(self.ids[i])
+
+    def delete(self, i: int) -> str:
+        return self.layout.delete_marker(self.ids[i])
+
+    def is_deleted(self, i: int) -> bool:
+        return os.path.lexists(self.delete(i))
+
+    def has_want(self, i: int) -> bool:
+        """Whether a file stands at `want/ID`."""
+        return os.path.isfile(self.want(i)) and not os.path.islink(self.want(i))
+
+    def ready(self) -> dict[Path, Version]:
+        """Every directory in `chunks/` with READY, and which version it is; each must be whole."""
+        found = {}
+        for directory in Path(self.layout.chunks).glob("*/*"):
+            if (directory / "READY").exists():
+                assert {entry.name for entry in directory.iterdir()} - {"WANT", "VERIFIED"} == {"READY", "data"}
+                found[directory] = self.version_of(directory, files_of(directory / "data"))
+        return found
+
+    def available(self) -> dict[Path, Version]:
+        """What is ready, and not deleted."""
+        return {
+            directory: version
+            for directory, version in self.ready().items()
+            if not os.path.lexists(self.layout.delete_marker(version.chunk.id))
+        }
+
+    def version_of(self, directory: Path, files: dict[str, bytes]) -> Version:
+        """The version that a directory with these files is."""
+        for version in (version for versions in self.versions for version in versions):
+            place = version.chunk.place
+            if (place.dataset_id, place.name) == (directory.parent.name, directory.name) and version.files == files:
+                return version
+        damage = self.damages.get(directory.stat().st_ino)
+        if damage is not None and damage.files == files:
+            return damage.version
+        raise AssertionError(f"{directory.name} has {files}")
+
+    def directory_of(self, i: int) -> Path | None:
+        """Where a chunk is ready."""
+        return next((path for path, version in self.ready().items() if version in self.versions[i]), None)
+
+    def version_here(self, i: int) -> Version | None:
+        """Which version of a chunk is ready."""
+        return next((version for version in self.ready().values() if version in self.versions[i]), None)
+
+    def damage_of(self, i: int) -> Damage | None:
+        """What is wrong with the bytes of a chunk that is ready."""
+        directory = self.directory_of(i)
+        damage = None if directory is None else self.damages.get(directory.stat().st_ino)
+        if directory is None or damage is None:
+            return None
+        return damage if files_of(directory / "data") == damage.files else None
+
+    def kept(self, i: int) -> set[Version | None]:
+        """What comes back where no marker stands, or goes: a directory that has WANT, and no READY."""
+        kept = Path(self.layout.chunks).glob(f"*/*-{self.ids[i]}/WANT")
+        texts = [path.read_bytes() for path in kept if not (path.parent / "READY").exists()]
+        found = [version for version in self.versions[i] if version.chunk.to_json() in texts]
+        return {None, *found} if found else set()
+
+    def responsible(self, dataset_id: str, block: int, available: Iterable[Version]) -> Version | None:
+        """By the letter of the protocol: the greatest start, then the smallest end, then the smallest id."""
+        order = sorted(
+            (chunk.block_range.start * -1, chunk.block_range.stop, chunk.id, version.name, version)
+            for version in available
+            if (chunk := version.chunk).dataset_id == dataset_id
+            and chunk.block_range.start <= block < chunk.block_range.stop
+        )
+        return order[0][-1] if order else None
+
+    def lost(self) -> set[str]:
+        """What was damaged, and has to be wanted again: its `failed/ID` stays to say so."""
+        lost = set()
+        for path in Path(self.layout.failed).glob("[!.]*"):
+            is_damaged = json.loads(path.read_text())["kind"] == "damaged"
+            if is_damaged and self.version_here(self.ids.index(path.name)) is None:
+                lost.add(path.name)
+        return lost
+
+    def left(self) -> list[str]:
+        """What is still to be done, but for what a client that was killed leaves in `want/`: a dotfile."""
+        layout = self.layout
+        directories = (layout.want, layout.delete, layout.verify, layout.partial, layout.trash)
+        paths = {f"{directory}/{name}" for directory in directories for name in os.listdir(directory)}
+        temporary = tuple(f".{chunk_id}." for chunk_id in self.ids)
+        return sorted(path for path in paths - self._decoys if not os.path.basename(path).startswith(temporary))
+
+    def check_decoys(self) -> None:
+        """See that nobody has touched what is none of theirs."""
+        for path in self._decoys:
+            assert Path(path).read_text() == "nobody's business"

@@ -1,0 +1,128 @@
+"""The model: which outcomes the intents so far allow for each chunk."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tests.support.world.clocks import Clocks
+    from tests.support.world.disk import Disk
+    from tests.support.world.points import Points
+    from tests.support.world.versions import Version
+
+
+@dataclass
+class Model:
+    """What may come of one chunk in the end; None stands for "not here".
+
+    `placed` is what `want/ID` held last. `seen`: whether the reconciler has seen that want while no delete stood (None
+    where that is not known), which decides between two markers of one tick. `arrived` must stay available.
+    """
+
+    outcomes: frozenset[Version | None] = frozenset({None})
+    placed: Version | None = None
+    spoilt: bool = False
+    seen: bool | None = False
+    arrived: Version | None = None
+
+    def is_to_be(self, *outcomes: Version | None) -> None:
+        self.outcomes = frozenset(outcomes)
+
+    def stands(self, version: Version) -> None:
+        """`want/ID` holds this version from now on."""
+        self.placed, self.seen, self.spoilt = version, False, False
+
+
+class Expected:
+    """The models of all chunks, and how each intent changes them."""
+
+    def __init__(self, disk: Disk, clocks: Clocks, points: Points) -> None:
+        self.models = [Model() for _ in disk.ids]
+        self._disk = disk
+        self._clocks = clocks
+        self._points = points
+
+    def wanted(self, i: int, version: Version) -> None:
+        """A want was placed."""
+        model = self.models[i]
+        if model.arrived is not version:
+            model.arrived = None
+        model.is_to_be(version)
+        model.stands(version)
+
+    def deleted(self, i: int, *, is_new: bool) -> None:
+        """A delete was placed without a look at the want: the later one counts, then what the reconciler has seen."""
+        model = self.models[i]
+        self.is_to_go(i)
+        if not self._is_tied(i) or model.spoilt:
+            model.is_to_be(None)
+        elif self._points.busy in {"loop", "work"} or model.seen is None or not is_new:
+            model.is_to_be(None, *model.outcomes, model.placed)
+        else:
+            model.is_to_be(None if model.seen else model.placed)
+
+    def is_to_go(self, i: int) -> None:
+        """A delete has come: it need not be available, and a request to verify it goes unanswered."""
+        self.models[i].arrived = None
+        for damage in self._disk.damages.values():
+            damage.asked = damage.asked and damage.version not in self._disk.versions[i]
+
+    def withdrawn(self, i: int) -> None:
+        """A marker has gone (or is spoilt): the other one counts; where there is none, things stay as they are."""
+        model, here = self.models[i], self._disk.version_here(i)
+        is_wanted = self._disk.has_want(i) and not model.spoilt
+        found: set[Version | None] = {here, *self._disk.kept(i)}
+        if self._disk.is_deleted(i):
+            found = set(model.outcomes) if is_wanted else {None}
+        elif is_wanted:
+            found = {model.placed}
+        if self._points.is_amid_a_change:
+            found |= {None, here, *model.outcomes}
+        if found != {model.arrived}:
+            model.arrived = None
+        model.outcomes = frozenset(found)
+        self.may_be_lost(i)
+
+    def came_back(self, path: str) -> None:
+        """A want that was kept stands again: it is the one that `want/ID` held last, but nobody's new intent."""
+        identity, text = self._clocks.identity(path), Path(path).read_bytes()
+        assert identity is not None
+        self._clocks.came_back.add(identity)
+        i = self._disk.ids.index(os.path.basename(path))
+        (version,) = (version for version in self._disk.versions[i] if version.chunk.to_json() == text)
+        self.models[i].stands(version)
+
+    def may_be_lost(self, i: int) -> None:
+        """What is damaged does not come back by itself where its WANT has gone, or something stands at `want/ID`."""
+        directory, model = self._disk.directory_of(i), self.models[i]
+        if directory is None or self._disk.damage_of(i) is None:
+            return
+        if model.spoilt or not (directory / "WANT").exists():
+            model.is_to_be(None, *model.outcomes)
+
+    def looked(self, *, in_order: bool) -> None:
+        """The reconciler has looked; where others came in its midst, nobody knows what it has seen."""
+        for i, model in enumerate(self.models):
+            if not in_order:
+                model.seen = model.seen or None
+            elif self._disk.has_want(i) and not self._disk.is_deleted(i):
+                model.seen = True
+
+    def restarted(self) -> None:
+        """What the reconciler had seen is forgotten: where two markers are tied, the want may win now."""
+        for i, model in enumerate(self.models):
+            model.seen = False
+            if self._disk.is_deleted(i) and self._is_tied(i):
+                model.is_to_be(*model.outcomes, model.placed)
+
+    def _is_tied(self, i: int) -> bool:
+        """Whether nobody can tell which of two intents is the later one."""
+        want = self._disk.want(i)
+        return (
+            self._disk.has_want(i)
+            and self._clocks.ctime(want) == self._clocks.ctime(self._disk.delete(i))
+            and self._clocks.identity(want) not in self._clocks.came_back
+        )
