@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
+import socket
+import struct
 import threading
 from collections import Counter
 from dataclasses import dataclass, field, replace
@@ -19,37 +21,62 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable
 
-
 DRIP_BYTES, DRIP_S = 1000, 0.01
 
 
 @dataclass
 class Fault:
-    """How a path misbehaves. `gate` holds the answer back until it is set, after `stall_at` bytes of the body."""
+    """How a path misbehaves; with nothing said, it does as it should.
+
+    What is answered, and what its head says:
+        status: another one than 200 (or 206, for a range): with `headers`, and `body` or nothing.
+        headers: in place of those that are right. A Content-Length among them is a lie; else it is that of the body.
+        body: served in place of the file.
+        no_length: the head says no length, and the connection's end is the body's.
+        no_ranges: a Range is ignored.
+        ranged: the status and headers for a request with a Range; the body is the one that the Content-Range says.
+        piece: how a range with an end misbehaves, in place of all this; it is called with its start and end.
+        chunked: sent as a chunked body, whatever the Content-Length says.
+        raw: sent in place of any answer; then the connection ends.
+
+    How it comes:
+        stall_at: the answer is held back after so many bytes of the body, until `gate` is set; `stalled` is set then.
+        cut_at: the connection breaks after so many bytes; with `reset`, by a RST.
+        drip_at: an answer without an end is slow after so many bytes: `drips` times DRIP_BYTES, every DRIP_S, and then
+            the rest, at once (or once `gate` is set). A range with an end comes at once.
+    """
 
     status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes | None = None
+    no_length: bool = False
+    no_ranges: bool = False
+    ranged: tuple[int, dict[str, str]] | None = None
+    piece: Callable[[int, int], Fault | None] | None = None
+    chunked: bytes | None = None
+    raw: bytes | None = None
     stall_at: int | None = None
     gate: threading.Event = field(default_factory=threading.Event)
     stalled: threading.Event = field(default_factory=threading.Event)
-    cut_at: int | None = None  # the connection breaks after so many bytes
-    headers: dict[str, str] = field(default_factory=dict)
-    no_length: bool = False
-    no_ranges: bool = False  # a Range is ignored
-    ranged: tuple[int, dict[str, str]] | None = None  # what a request with a Range is answered with, and no body
-    drip_at: int | None = None  # an answer without an end is slow after so many bytes; a range with one comes at once
-    drips: int = 10_000  # so many times DRIP_BYTES, every DRIP_S; then the rest, at once (or once the gate is open)
-    piece: Callable[[int, int], Fault | None] | None = None  # how a range with an end misbehaves, in place of all this
-    chunked: bytes | None = None  # sent as a chunked body, whatever the Content-Length says
+    cut_at: int | None = None
+    reset: bool = False
+    drip_at: int | None = None
+    drips: int = 10_000
 
 
 class Source:
-    """An HTTP/1.1 server on loopback: `files` and `faults` are by path, and `asked` counts requests.
+    """An HTTP/1.1 server on loopback, a context manager. It gives strong ETags, and ranges where it is asked for them.
 
-    It gives strong ETags, and parts of files where it is asked for them; `heads` are the requests' headers, by path.
+    `files` are the bytes by path; of a path that is not among them, `made` gives the bytes, or None for a 404. `faults`
+    are by path, from the next request on; a subclass may have others by `fault_for`. `asked` counts the requests, and
+    `heads` are their headers, by path.
     """
 
-    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self, tls: ssl.SSLContext | None = None, *, made: Callable[[str], bytes | None] = lambda path: None
+    ) -> None:
         self.files: dict[str, bytes] = {}
+        self._made = made
         self.faults: dict[str, Fault] = {}
         self.asked: Counter[str] = Counter()
         self.heads: dict[str, list[dict[str, str]]] = {}
@@ -118,46 +145,66 @@ class Source:
             sources[name] = {"url": url, "size": size, "sha256": hashlib.sha256(data).hexdigest()}
         return DataChunk(id=chunk_id, dataset_id=dataset, block_range=(start, end), files=sources, **kw)
 
+    def fault_for(self, path: str, data: bytes) -> Fault:
+        """How the next answer for a path misbehaves, whose bytes these are."""
+        return self.faults.get(path) or Fault()
+
     def _answer(self, handler: BaseHTTPRequestHandler) -> None:
         path = urlsplit(handler.path).path
         self.asked[path] += 1
         self.heads.setdefault(path, []).append(dict(handler.headers.items()))
-        fault, data = self.faults.get(path, Fault()), self.files.get(path)
+        data = self.files[path] if path in self.files else self._made(path)
         if data is None:
             handler.send_error(404)
             return
+        fault = self.fault_for(path, data)
         asked = re.fullmatch(r"bytes=(\d+)-(\d*)", handler.headers.get("Range", ""))
         if asked is not None and asked[2]:
             fault = (fault.piece and fault.piece(int(asked[1]), int(asked[2]) + 1)) or replace(fault, drip_at=None)
-        empty = (fault.status, fault.headers) if fault.status != 200 else fault.ranged if asked is not None else None
-        if empty is not None:
-            _send_head(handler, empty[0], {"Content-Length": "0"} | empty[1])
+        if fault.raw is not None:
+            handler.wfile.write(fault.raw)
+            handler.close_connection = True
             return
-        whole, start = len(data), 0
-        tag = fault.headers.get("ETag", etag_of(data))
-        if asked is not None and not fault.no_ranges and handler.headers.get("If-Range", tag) == tag:
-            start, end = int(asked[1]), int(asked[2] or whole - 1) + 1
-            data = data[start:end]
-            handler.send_response(206)
-            handler.send_header("Content-Range", f"bytes {start}-{start + len(data) - 1}/{whole}")
-        else:
-            handler.send_response(200)
-        for name, value in (
-            {"ETag": tag, "Accept-Ranges": "none" if fault.no_ranges else "bytes"} | fault.headers
-        ).items():
-            handler.send_header(name, value)
+        status, headers, body = _reply(data, fault, asked, handler.headers.get("If-Range"))
         if fault.no_length:
-            handler.send_header("Connection", "close")
-            handler.close_connection = True
-        elif "Content-Length" not in fault.headers:
-            handler.send_header("Content-Length", str(len(data)))
+            headers["Connection"] = "close"
+        else:
+            headers.setdefault("Content-Length", str(len(body)))
         if fault.chunked is not None:
-            handler.send_header("Transfer-Encoding", "chunked")
-            data = (b"%x\r\n%b\r\n" % (len(fault.chunked), fault.chunked) if fault.chunked else b"") + b"0\r\n\r\n"
+            headers["Transfer-Encoding"] = "chunked"
+            body = (b"%x\r\n%b\r\n" % (len(fault.chunked), fault.chunked) if fault.chunked else b"") + b"0\r\n\r\n"
+        handler.send_response(status)
+        for name, value in headers.items():
+            handler.send_header(name, value)
         handler.end_headers()
-        _send_body(handler, data, fault)
-        if fault.cut_at is not None:
-            handler.close_connection = True
+        _send_body(handler, body, fault)
+
+
+def _reply(
+    data: bytes, fault: Fault, asked: re.Match[str] | None, if_range: str | None
+) -> tuple[int, dict[str, str], bytes]:
+    """The status, the headers and the body of an answer."""
+    if asked is not None and fault.ranged is not None:
+        status, headers = fault.ranged
+        return status, dict(headers), _said_by(headers, asked, data) if status == 206 else b""
+    if fault.status != 200:
+        return fault.status, dict(fault.headers), fault.body or b""
+    body = data if fault.body is None else fault.body
+    tag = fault.headers.get("ETag", etag_of(body))
+    headers = {"ETag": tag, "Accept-Ranges": "none" if fault.no_ranges else "bytes"} | fault.headers
+    if asked is None or fault.no_ranges or if_range not in {None, tag}:
+        return 200, headers, body
+    start, whole = int(asked[1]), len(body)
+    body = body[start : int(asked[2] or whole - 1) + 1]
+    return 206, {"Content-Range": f"bytes {start}-{start + len(body) - 1}/{whole}"} | headers, body
+
+
+def _said_by(headers: dict[str, str], asked: re.Match[str], data: bytes) -> bytes:
+    """The bytes that a head says: of its range (of the one asked for, where it has none), as many as it says."""
+    span = re.match(r"bytes (\d+)-(\d+)/", headers.get("Content-Range", ""))
+    start, last = (int(span[1]), int(span[2])) if span else (int(asked[1]), len(data) - 1)
+    body = data.ljust(last + 1, b"\0")[start : last + 1]
+    return body[: int(headers.get("Content-Length", len(body)))]
 
 
 def _send_body(handler: BaseHTTPRequestHandler, data: bytes, fault: Fault) -> None:
@@ -177,13 +224,10 @@ def _send_body(handler: BaseHTTPRequestHandler, data: bytes, fault: Fault) -> No
         fault.stalled.set()
         fault.gate.wait(PATIENCE_S)
     handler.wfile.write(data[sent : fault.cut_at])
-
-
-def _send_head(handler: BaseHTTPRequestHandler, status: int, headers: dict[str, str]) -> None:
-    handler.send_response(status)
-    for name, value in headers.items():
-        handler.send_header(name, value)
-    handler.end_headers()
+    handler.close_connection |= fault.cut_at is not None
+    if fault.reset:
+        handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        handler.connection.close()
 
 
 def etag_of(data: bytes) -> str:
