@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+pytest_plugins = ("tests.support.disks",)
+
+
 @pytest.fixture
 def source() -> Iterator[Source]:
     with Source() as source:

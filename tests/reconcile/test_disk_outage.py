@@ -18,7 +18,6 @@ from fsdm.reconcile.outage import PROBE_LAST_S
 from fsdm.reconcile.verdict import TRIES
 from fsdm.store.filesystem import FileSystem
 from tests.support.chunks import failure, put_chunk, put_want, touch_delete
-from tests.support.disks import small_disk
 from tests.support.filesystems import Recorder
 from tests.support.loop import Inline, a_fetch
 from tests.support.processes import fsdm, fsdm_json
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
     from fsdm.model.events import Event
     from fsdm.model.layout import Layout
     from tests.support.source import Source
-
-__all__ = ["small_disk"]  # a fixture
 
 
 class Refusing(FileSystem):

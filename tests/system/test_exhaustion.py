@@ -24,7 +24,6 @@ from fsdm.model.layout import Layout
 from fsdm.store.leader_lock import reconciler_owner
 from fsdm.transfer.fetcher import HttpFetcher
 from tests.support.chunks import chunk_dir, entries, failure, files_of, put_want, touch_delete
-from tests.support.disks import small_disk
 from tests.support.processes import owner
 from tests.support.slips import Slip
 from tests.support.source import expected
@@ -35,8 +34,6 @@ if TYPE_CHECKING:
 
     from fsdm.model.documents import FileEntry, FileSource
     from tests.support.source import Source
-
-__all__ = ["small_disk"]  # a fixture
 
 NOBODY = 65534
 IMPATIENCE_S = 4.0  # where what is waited for is not to come

@@ -354,7 +354,7 @@ def test_a_ready_with_ten_million_entries_is_not_read_beyond_its_bound(tmp_path:
             file.write(entry % number)
         file.truncate(10_000_000 * len(entry))  # the rest is a hole: what is beyond the bound is not looked at
     code = (
-        "from fsdm.verify.manifest_check import read_manifest; import sys, resource\n"
+        "from fsdm.store.json_files import read_manifest; import sys, resource\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "print(read_manifest(sys.argv[1]), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
     )

@@ -46,7 +46,9 @@ def test_under_churn_and_kills_no_reader_sees_a_wrong_byte_and_all_ends_as_asked
 
 @pytest.mark.timeout(1000)  # it goes on until all is as asked
 def test_readers_that_take_no_lock_are_found(tmp_path: Path) -> None:
-    (tmp_path / "sitecustomize.py").write_text("import fsdm.store.refs\nfsdm.refs.try_flock = lambda fd, flags: True\n")
+    (tmp_path / "sitecustomize.py").write_text(
+        "import fsdm.store.refs\nfsdm.store.refs.try_flock = lambda fd, flags: True\n"
+    )
     code, figures = soaked(tmp_path, 3.0, PYTHONPATH=str(tmp_path))  # it ends at the first violation
     assert code == 1
     assert figures["violations"] != []
@@ -54,7 +56,7 @@ def test_readers_that_take_no_lock_are_found(tmp_path: Path) -> None:
 
 def test_a_chunk_that_is_found_damaged_though_nothing_damaged_it_is_told(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(
-        "import fsdm.verify.rehash\nfsdm.rehash.Rehash._compare = lambda self, fd, entry: 'has other bytes'\n"
+        "import fsdm.verify.rehash\nfsdm.verify.rehash.Rehash._compare = lambda self, fd, entry: 'has other bytes'\n"
     )
     code, figures = soaked(tmp_path, 0.3, PYTHONPATH=str(tmp_path))
     assert code == 1
