@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from fsdm.model.errors import DataDirectoryError, FsdmError, InvalidInputError, NoDataDirectoryError, StaleMarkerError
-from fsdm.model.layout import WANT_MAX_BYTES, Layout
+from fsdm.model.layout import WANT_MAX_BYTES, Layout, is_id
 from fsdm.model.state import Marker
 from fsdm.store.filesystem import CREATE, SAFE, read_regular, write_all
 from fsdm.store.flock import intents_lock
@@ -34,6 +34,11 @@ _KINDS = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
+
+
+def marker_ids(directory: str) -> set[str]:
+    """List the ids that have an entry in a directory of markers; other names are left out."""
+    return set(filter(is_id, os.listdir(directory)))
 
 
 def look_at(path: str, *, limit: int | None = None) -> Marker | None:
