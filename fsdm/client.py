@@ -20,12 +20,12 @@ from fsdm.model.errors import (
     InvalidInputError,
     WaitTimeoutError,
 )
-from fsdm.model.layout import READY, U64_MAX, Layout, as_id, is_id
+from fsdm.model.layout import READY, U64_MAX, Layout, as_id
 from fsdm.model.units import count
 from fsdm.store.catalog import Catalog
 from fsdm.store.data_dir import check_format
 from fsdm.store.filesystem import exists
-from fsdm.store.markers import place_delete, place_verify, place_want, release_deletes, retry
+from fsdm.store.markers import marker_ids, place_delete, place_verify, place_want, release_deletes, retry
 from fsdm.store.pause import place_pause, remove_pause
 from fsdm.store.refs import ChunkRef, Refs
 
@@ -146,7 +146,7 @@ class Client:
         """Where the chunks stand that are available now, by dataset and block."""
         self._check()
         places = self._catalog.listing()
-        deleted = set(self._names(self._layout.delete))
+        deleted = self._ids(self._layout.delete)
         path = self._layout.path
         return [place for place in places if place.chunk_id not in deleted and exists(f"{path(place)}/{READY}")]
 
@@ -246,15 +246,14 @@ class Client:
 
     def _pending(self) -> list[str]:
         layout = self._layout
-        names = {name for path in (layout.verify, layout.want, layout.delete) for name in self._names(path)}
-        return sorted(filter(is_id, names))
+        return sorted(set().union(*map(self._ids, (layout.verify, layout.want, layout.delete))))
 
-    def _names(self, directory: str) -> list[str]:
+    def _ids(self, directory: str) -> set[str]:
         try:
-            return os.listdir(directory)
+            return marker_ids(directory)
         except FileNotFoundError:
-            check_format(self._layout)  # says so where the whole data directory has gone
-            return []
+            check_format(self._layout)  # raises where the whole data directory has gone
+            return set()
         except PermissionError as e:
             raise DataDirectoryError(
                 f"{directory} may not be listed by this user", hint='see "Threats" in `fsdm protocol`'

@@ -6,17 +6,16 @@ client does. What is here with the same files, and what is wanted so already, is
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from fsdm.model.errors import DataDirectoryError, InvalidInputError, StaleMarkerError
-from fsdm.model.layout import READY, WANT_MAX_BYTES, is_id
+from fsdm.model.layout import READY, WANT_MAX_BYTES
 from fsdm.reconcile.delete_brake import place_deletes
 from fsdm.store.catalog import Catalog
 from fsdm.store.filesystem import exists
 from fsdm.store.json_files import read_manifest
-from fsdm.store.markers import look_at, place_want, read_want
+from fsdm.store.markers import look_at, marker_ids, place_want, read_want
 
 if TYPE_CHECKING:
     from fsdm.cli.assignment import Assignment
@@ -114,7 +113,7 @@ class Comparison:
 
 def _ids(directory: str) -> set[str]:
     try:
-        return set(filter(is_id, os.listdir(directory)))
+        return marker_ids(directory)
     except OSError as e:
         raise DataDirectoryError(
             f"{directory} cannot be listed: {e.strerror}", hint="start the reconciler there first: `fsdm run -d DIR`"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Final
 
 from fsdm.cli.arguments import open_client
@@ -46,9 +45,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _failing(layout: Layout) -> list[str]:
-    from fsdm.model.layout import is_id
+    from fsdm.store.markers import marker_ids
 
-    return [one for one in sorted(filter(is_id, os.listdir(layout.failed))) if _kind(layout, one) not in LEFT_ALONE]
+    return [one for one in sorted(marker_ids(layout.failed)) if _kind(layout, one) not in LEFT_ALONE]
 
 
 def _kind(layout: Layout, chunk_id: str) -> object:
