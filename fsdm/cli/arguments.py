@@ -1,39 +1,67 @@
-"""What several verbs take from their arguments: the data directory, a chunk by one of its blocks, numbers and sizes."""
+"""Arguments that several verbs take: the data directory, chunk ids, a block, sizes and shares, the brake."""
 
 from __future__ import annotations
 
-from argparse import ArgumentTypeError
-from typing import TYPE_CHECKING
+import argparse
+from functools import wraps
+from typing import TYPE_CHECKING, TypeVar
 
 from fsdm.model.errors import InvalidInputError, NotAvailableError
+from fsdm.model.units import parse_size
+from fsdm.reconcile.brake import parse_share
 
 if TYPE_CHECKING:
-    import argparse
+    from collections.abc import Callable
 
     from fsdm.client import Client
     from fsdm.store.refs import ChunkRef
 
 
+T = TypeVar("T")
+
+
 def data_dir_of(arguments: argparse.Namespace) -> str:
-    """The data directory that was named.
+    """Return the data directory that the user named.
 
     Raises:
-        InvalidInputError: none was.
+        InvalidInputError: none was named.
     """
     if not arguments.data_dir:
-        raise InvalidInputError("which data directory?", hint="pass -d DIR, or set FSDM_DATA_DIR")
+        raise InvalidInputError("no data directory is named", hint="pass -d DIR, or set FSDM_DATA_DIR")
     return str(arguments.data_dir)
 
 
 def open_client(arguments: argparse.Namespace) -> Client:
-    """A client of that directory."""
+    """Open the data directory as a client."""
     from fsdm.client import Client
 
     return Client(data_dir_of(arguments))
 
 
+def add_ids(parser: argparse.ArgumentParser, nargs: str, meaning: str = "64 lower-case hex digits") -> None:
+    """Add the ids of chunks."""
+    parser.add_argument("ids", nargs=nargs, metavar="ID", help=meaning)
+
+
+def ids_of(arguments: argparse.Namespace) -> list[str]:
+    """Return the ids that were given, each once.
+
+    Raises:
+        InvalidInputError: one of them is not an id.
+    """
+    from fsdm.model.layout import as_id
+
+    return list(dict.fromkeys(as_id(one, "ID") for one in arguments.ids))
+
+
+def add_block(parser: argparse.ArgumentParser) -> None:
+    """Add a dataset and one of its blocks."""
+    parser.add_argument("dataset", metavar="DATASET", help="the dataset's id")
+    parser.add_argument("block", type=int, metavar="BLOCK", help="a block number")
+
+
 def find_ref(client: Client, arguments: argparse.Namespace) -> ChunkRef:
-    """A ref to the chunk of DATASET that is responsible for BLOCK.
+    """Take a ref to the chunk of DATASET that is responsible for BLOCK.
 
     Raises:
         NotAvailableError: there is none.
@@ -44,44 +72,41 @@ def find_ref(client: Client, arguments: argparse.Namespace) -> ChunkRef:
     return ref
 
 
+def from_text(parse: Callable[[str], T]) -> Callable[[str], T]:
+    """Make a type for argparse of a function that reads text: its hint is shown with its error."""
+
+    @wraps(parse)
+    def taken(text: str) -> T:
+        try:
+            return parse(text)
+        except InvalidInputError as e:
+            raise argparse.ArgumentTypeError(f"{e}: {e.hint}") from None
+
+    return taken
+
+
+size = from_text(parse_size)
+share = from_text(parse_share)
+
+
 def positive(text: str) -> int:
-    """A whole number above zero."""
+    """Read a whole number above zero."""
     value = int(text)
     if value < 1:
-        raise ArgumentTypeError("must be at least 1")
+        raise argparse.ArgumentTypeError("must be at least 1")
     return value
 
 
 def seconds(text: str) -> float:
-    """A time in seconds, from a hundredth to a day."""
+    """Read a time in seconds, from a hundredth to a day."""
     value = float(text)
     if not 0.01 <= value <= 86_400:
-        raise ArgumentTypeError("must be from 0.01 to 86400 seconds")
+        raise argparse.ArgumentTypeError("must be from 0.01 to 86400 seconds")
     return value
 
 
-def size(text: str) -> int:
-    """A number of bytes, as 900G or 1.5Ti."""
-    from fsdm.model.units import parse_size
-
-    try:
-        return parse_size(text)
-    except InvalidInputError as e:
-        raise ArgumentTypeError(f"{e}: {e.hint}") from None
-
-
-def share(text: str) -> float | None:
-    """A part of what is here, as 0.25 or 25%, or off."""
-    from fsdm.reconcile.brake import parse_share
-
-    try:
-        return parse_share(text)
-    except InvalidInputError as e:
-        raise ArgumentTypeError(f"{e}: {e.hint}") from None
-
-
 def add_brake(parser: argparse.ArgumentParser) -> None:
-    """`--brake`, `--yes` and `--dry-run`, of the verbs that may remove much at once."""
+    """Add `--brake`, `--yes` and `--dry-run`, for the verbs that may remove much at once."""
     parser.add_argument(
         "--brake",
         type=share,
@@ -90,15 +115,5 @@ def add_brake(parser: argparse.ArgumentParser) -> None:
         help="stop, with code 8 and nothing changed, where more than this part of what is here would go; off: never "
         "(default 25%%)",
     )
-    parser.add_argument("--yes", action="store_true", help="it is meant: no brake, neither here nor in the reconciler")
+    parser.add_argument("--yes", action="store_true", help="do it without a brake, here and in the reconciler")
     parser.add_argument("--dry-run", action="store_true", help="say what would be done, and change nothing")
-
-
-def host(text: str) -> str:
-    """A pattern of hosts, as `policy` takes it."""
-    from fsdm.model.source_policy import check_pattern
-
-    try:
-        return check_pattern(text)
-    except InvalidInputError as e:
-        raise ArgumentTypeError(f"{e}: {e.hint}") from None

@@ -1,39 +1,133 @@
-"""`config.toml` in the data directory: the limits that `fsdm run` keeps to, in the words of its flags.
+"""The limits of `fsdm run`: its options, then `config.toml` in the data directory, then the defaults.
 
-It is the owner's: whoever may write it decides how much is fetched, and whether deletes are braked. So one that others
-may write is refused, rather than half trusted. A key that is not known is an error, for a limit that is misspelt would
-be none.
+The file belongs to the user that reconciles: its writer decides how much is fetched, and whether deletes are held back.
+So a file that others may write is refused. A key that is not known is an error: a misspelt limit would not hold.
 """
 
 from __future__ import annotations
 
+import argparse
+import logging
 import os
 import stat
 import tomllib
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from fsdm.cli.arguments import from_text
 from fsdm.model.errors import DataDirectoryError, InvalidInputError
-from fsdm.model.limits import Limits
 from fsdm.model.units import parse_size
-from fsdm.reconcile.brake import parse_share
+from fsdm.reconcile.brake import SHARE, parse_share
 from fsdm.store.filesystem import exists, read_regular
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from fsdm.manager import DataManager
     from fsdm.model.layout import Layout
+    from fsdm.model.limits import Limits
 
 CONFIG_MAX_BYTES: Final = 1 << 16
 OTHERS_MAY_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
+BRAKE: Final = (
+    "hold deletes back where more than this part of what is here, and 100 chunks, would go within 10 minutes, "
+    "until they are released (fsdm release); off: never (default 25%%)"
+)
+METAVARS: Final[dict[object, str]] = {int: "N", float: "N", parse_size: "SIZE", parse_share: "SHARE"}
+
+logger = logging.getLogger("fsdm")
+
+
+class Setting(NamedTuple):
+    """A limit that a user may set: its field of `Limits`, its key in the file, what both take, and its option."""
+
+    field: str
+    key: str
+    parse: Callable[[str], Any]
+    help: str
+    other_option: str = ""
+
+    @property
+    def option(self) -> str:
+        return self.other_option or f"--{self.key}"
+
+
+SETTINGS: Final = (
+    Setting("jobs", "jobs", int, "chunks fetched at once (default 8)"),
+    Setting("connections", "connections", int, "files fetched at once, and a quarter more of small ones (default 8)"),
+    Setting("per_host", "connections-per-host", int, "files fetched at once from one server"),
+    Setting(
+        "per_file", "connections-per-file", int, "connections of one large file, where more are faster (default 4)"
+    ),
+    Setting(
+        "bytes_per_s", "rate", parse_size, "all connections together bring so much a second, as 10M", "--limit-rate"
+    ),
+    Setting("max_bytes", "max-bytes", parse_size, "all chunks together take so much, as 900G; what does not fit waits"),
+    Setting("keep_free_bytes", "keep-free", parse_size, "no download begins that would leave less free on the disk"),
+    Setting("brake_share", "brake", parse_share, BRAKE),
+    Setting(
+        "scrub_days", "scrub-days", float, "read all that is here once in N days, slowly; fetch again what is damaged"
+    ),
+)
+KEYS: Final = {setting.key: setting for setting in SETTINGS}
+
+
+def add_limits(parser: argparse.ArgumentParser) -> None:
+    """Add the options that set limits. None has a default, which would win over the file."""
+    group = parser.add_argument_group(
+        "limits",
+        f"config.toml in the data directory may set them too: {', '.join(KEYS)}. An option wins over it. "
+        "SIGHUP has it read again.",
+        argument_default=argparse.SUPPRESS,
+    )
+    for one in SETTINGS:
+        kind = from_text(one.parse)
+        group.add_argument(one.option, dest=one.field, type=kind, metavar=METAVARS[one.parse], help=one.help)
+
+
+def limits_of(arguments: argparse.Namespace, layout: Layout) -> Limits:
+    """Read the limits to begin with.
+
+    Raises:
+        InvalidInputError: an option or `config.toml` cannot be taken.
+        DataDirectoryError: the directory cannot be looked into.
+    """
+    return _limits(arguments, read_config(layout))
+
+
+def reload(dm: DataManager, arguments: argparse.Namespace) -> None:
+    """Read the file again, change the limits and log what it says. A file that cannot be taken changes nothing."""
+    try:
+        config = read_config(dm.layout)
+        dm.change(_limits(arguments, config))
+    except (InvalidInputError, DataDirectoryError) as e:
+        logger.warning("%s; all stays as it was%s", e, f" ({e.hint})" if e.hint else "")
+        return
+    outdone = {field: value for field, value in config.items() if field in arguments}
+    words = in_words({field: value for field, value in config.items() if field not in outdone}) or "nothing"
+    won = f"; an option wins over {in_words(outdone)}" if outdone else ""
+    logger.warning("%s says %s%s", dm.layout.config, words, won)
+
+
+def _limits(arguments: argparse.Namespace, config: Mapping[str, Any]) -> Limits:
+    from fsdm.model.limits import Limits
+
+    given = {s.field: checked(s, getattr(arguments, s.field), s.option) for s in SETTINGS if s.field in arguments}
+    return Limits(
+        **{"brake_share": SHARE, **config, **given},
+        durability=arguments.durability,
+        allow_hosts=tuple(arguments.allow_host),
+        deny_private=arguments.deny_private,
+        count_bytes=bool(arguments.metrics_addr or arguments.metrics_file),
+    )
 
 
 def read_config(layout: Layout) -> dict[str, Any]:
-    """What the file says, by the names of `Limits`; nothing where there is none.
+    """Read the limits in the file, by the fields of `Limits`; none where there is no file.
 
     Raises:
-        InvalidInputError: it cannot be read, is not the owner's alone, or says what cannot be taken.
-        DataDirectoryError: it may not even be looked for.
+        InvalidInputError: it cannot be read, others may write it, or it says what cannot be taken.
+        DataDirectoryError: the directory cannot be looked into.
     """
     path = layout.config
     try:
@@ -46,7 +140,7 @@ def read_config(layout: Layout) -> dict[str, Any]:
         raise InvalidInputError(f"{path} cannot be read: {e.strerror}") from e
     if read is None:
         if exists(path):
-            raise InvalidInputError(f"{path} is not a file", hint="no symbolic link is followed there")
+            raise InvalidInputError(f"{path} is not a file", hint="replace it by a file: no symbolic link is followed")
         return {}
     found, text = read
     if found.st_mode & OTHERS_MAY_WRITE or found.st_uid not in {0, os.geteuid()}:
@@ -63,7 +157,7 @@ def read_config(layout: Layout) -> dict[str, Any]:
 
 
 def parse_config(text: bytes) -> dict[str, Any]:
-    """The limits in a TOML text, by the names of `Limits`. Pure.
+    """Parse the limits in a TOML text, by the fields of `Limits`. Pure.
 
     Raises:
         InvalidInputError: it is no TOML, a key is not known, or a value cannot be taken.
@@ -78,54 +172,24 @@ def parse_config(text: bytes) -> dict[str, Any]:
             near = get_close_matches(key, KEYS, 1)
             hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(KEYS)}"
             raise InvalidInputError(f"the key {key!r:.80} is not known", hint=hint)
-        name, take = KEYS[key]
-        try:
-            limits[name] = take(value)
-            Limits(**{name: limits[name]})
-        except InvalidInputError as e:
-            raise InvalidInputError(str(e).removeprefix(f"{name}: "), field=key, hint=e.hint) from None
+        limits[KEYS[key].field] = checked(KEYS[key], value, key)
     return limits
 
 
-def in_words(limits: Mapping[str, Any]) -> str:
-    """Limits as the file writes them."""
-    words = {name: key for key, (name, _) in KEYS.items()}
-    return ", ".join(f"{words[name]} {'off' if value is None else value}" for name, value in limits.items())
+def checked(setting: Setting, value: object, name: str) -> Any:
+    """Return the value of one limit; an error has the name that the user wrote. Text may be a size or a share."""
+    from fsdm.model.limits import Limits
 
-
-def _number(value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise InvalidInputError(f"must be a whole number, not {value!r:.80}")
+    try:
+        if isinstance(value, str) and METAVARS[setting.parse] != "N":
+            value = setting.parse(value)
+        Limits(**{setting.field: value})  # type: ignore[arg-type]  # it checks that
+    except InvalidInputError as e:
+        raise InvalidInputError(str(e).removeprefix(f"{setting.field}: "), field=name, hint=e.hint) from None
     return value
 
 
-def _size(value: object) -> int:
-    return parse_size(value) if isinstance(value, str) else _number(value)
-
-
-def _share(value: object) -> float | None:
-    if isinstance(value, str):
-        return parse_share(value)
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        raise InvalidInputError(f'must be a number, a percentage or "off", not {value!r:.80}')
-    return float(value)
-
-
-def _days(value: object) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        raise InvalidInputError(f"must be a number of days, not {value!r:.80}")
-    return float(value)
-
-
-KEYS: Final[dict[str, tuple[str, Callable[[object], Any]]]] = {
-    "jobs": ("jobs", _number),
-    "connections": ("connections", _number),
-    "connections-per-host": ("per_host", _number),
-    "connections-per-file": ("per_file", _number),
-    "rate": ("bytes_per_s", _size),
-    "max-bytes": ("max_bytes", _size),
-    "keep-free": ("keep_free_bytes", _size),
-    "brake": ("brake_share", _share),
-    "scrub-days": ("scrub_days", _days),
-}
-LIMITS: Final = tuple(name for name, _ in KEYS.values())
+def in_words(limits: Mapping[str, Any]) -> str:
+    """Write limits as the file does."""
+    keys = {setting.field: setting.key for setting in SETTINGS}
+    return ", ".join(f"{keys[field]} {'off' if value is None else value}" for field, value in limits.items())

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import os
+import signal
+from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from fsdm import DataManager, Limits
-from fsdm.cli.config import CONFIG_MAX_BYTES, KEYS, in_words, parse_config, read_config
+from fsdm.cli.config import CONFIG_MAX_BYTES, KEYS, in_words, parse_config, read_config, reload
 from fsdm.model.errors import DataDirectoryError, InvalidInputError
 from fsdm.model.layout import Layout
-from tests.support.chunks import failure
+from tests.support.chunks import failure, put_want
+from tests.support.processes import fsdm, reconciling
 from tests.support.waiting import PATIENCE_S, eventually
 
 if TYPE_CHECKING:
+    import subprocess
+
     from tests.support.source import Source
 
 
@@ -52,22 +57,22 @@ def test_each_key_says_one_limit_in_the_words_of_the_flags() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (b"jobs = 0", "jobs: must be at least 1, it is 0"),
-        (b"jobs = -1", "jobs: must be at least 1"),
-        (b"jobs = true", "jobs: must be a whole number, not True"),
-        (b'jobs = "8"', "jobs: must be a whole number, not '8'"),
-        (b"jobs = 1.5", "jobs: must be a whole number"),
-        (b"[jobs]\nx = 1", "jobs: must be a whole number"),
-        (b"rate = 0", "rate: must be above 0"),
+        (b"jobs = 0", "jobs: must be greater than or equal to 1, not 0"),
+        (b"jobs = -1", "jobs: must be greater than or equal to 1, not -1"),
+        (b"jobs = true", "jobs: must be a valid integer, not True"),
+        (b'jobs = "8"', "jobs: must be a valid integer, not '8'"),
+        (b"jobs = 1.5", "jobs: must be a valid integer, not 1.5"),
+        (b"[jobs]\nx = 1", "jobs: must be a valid integer"),
+        (b"rate = 0", "rate: must be greater than 0"),
         (b'rate = "fast"', "rate: 'fast' is no size"),
-        (b"keep-free = -1", "keep-free: must not be below 0"),
+        (b"keep-free = -1", "keep-free: must be greater than or equal to 0, not -1"),
         (b'max-bytes = "1 G"', "max-bytes: '1 G' is no size"),
-        (b"brake = 2", "brake: must be from 0 to 1"),
-        (b"brake = false", "brake: must be a number"),
-        (b"brake = nan", "brake: must be from 0 to 1"),
-        (b"brake = [1]", "brake: must be a number"),
-        (b"scrub-days = 0", "scrub-days: must be above 0"),
-        (b'scrub-days = "30"', "scrub-days: must be a number of days"),
+        (b"brake = 2", "brake: must be less than or equal to 1, not 2"),
+        (b"brake = false", "brake: must be a valid number"),
+        (b"brake = nan", "brake: must be less than or equal to 1, not nan"),
+        (b"brake = [1]", "brake: must be a valid number"),
+        (b"scrub-days = 0", "scrub-days: must be greater than 0"),
+        (b'scrub-days = "30"', "scrub-days: must be a valid number"),
         (b"jobs", "is no TOML"),
         (b"jobs = 1\njobs = 2", "is no TOML"),
         (b"\xff", "is no TOML"),
@@ -221,3 +226,81 @@ def test_what_are_no_limits_is_refused_and_those_that_were_stay(dm: DataManager,
         dm.change(limits)
     assert dm.reconciler is not None
     assert dm.reconciler.loop.limits == Limits()
+
+
+# ------------------------------------------------------------------------------------------------------ the command
+
+
+def line(process: subprocess.Popen[str], part: str) -> str:
+    """The next line on stderr that has this in it."""
+    assert process.stderr is not None
+    for text in process.stderr:
+        if part in text:
+            return text
+    raise AssertionError(f"it has ended without {part!r}")
+
+
+def test_the_command_reads_it_at_its_start_and_a_flag_wins(data_dir: Path, source: Source, layout: Layout) -> None:
+    Path(layout.config).write_text('max-bytes = "1K"\n')
+    chunk = source.chunk(files=1, size=5000)
+    put_want(data_dir, chunk)
+    done = fsdm("run", "-d", data_dir, "--once")
+    assert (done.returncode, "more than the 1000 bytes" in done.stderr) == (4, True)
+    assert fsdm("run", "-d", data_dir, "--once", "--max-bytes", "1M").returncode == 0
+
+
+def test_a_file_that_cannot_be_taken_stops_the_command_with_2(data_dir: Path, layout: Layout) -> None:
+    Path(layout.config).write_text("max_bytes = 1\n")
+    for more in ([], ["--once"]):
+        done = fsdm("run", "-d", data_dir, *more)
+        assert done.returncode == 2
+        assert f"{layout.config}: the key 'max_bytes' is not known" in done.stderr
+        assert "did you mean max-bytes?" in done.stderr
+
+
+def test_an_option_that_cannot_be_taken_is_named_as_it_was_written(data_dir: Path) -> None:
+    done = fsdm("run", "-d", data_dir, "--limit-rate", "1K", "--scrub-days", "0")
+    assert (done.returncode, "fsdm: --scrub-days: must be greater than 0, not 0.0" in done.stderr) == (2, True)
+
+
+def test_sighup_has_it_read_again_and_what_is_wrong_changes_nothing(
+    data_dir: Path, source: Source, layout: Layout
+) -> None:
+    config = Path(layout.config)
+    config.write_text('max-bytes = "1K"\nconnections = 2\n')
+    chunk, later = source.chunk(files=1, size=5000), source.chunk(files=1, size=50_000)
+    with reconciling(data_dir, "--jobs", "3") as process:
+        put_want(data_dir, chunk)
+        put_want(data_dir, later)
+        eventually(lambda: failure(data_dir, chunk.id) and failure(data_dir, later.id))
+        config.write_text('max-bytes = "10K"\njobs = 5\nconnections = 2\n')
+        process.send_signal(signal.SIGHUP)
+        assert line(process, "config.toml") == (
+            f"{config} says max-bytes 10000, connections 2; an option wins over jobs 5\n"
+        )
+        eventually(lambda: not (data_dir / "want" / chunk.id).exists())
+        config.write_text('max-bytes = "lots"\n')
+        process.send_signal(signal.SIGHUP)
+        assert "max-bytes: 'lots' is no size; all stays as it was" in line(process, "config.toml")
+        assert (failure(data_dir, later.id) or {})["kind"] == "room"
+        config.unlink()
+        process.send_signal(signal.SIGHUP)
+        assert "says nothing" in line(process, "config.toml")
+        eventually(lambda: not (data_dir / "want" / later.id).exists())
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE_S) == 0
+
+
+def test_a_directory_that_may_not_be_looked_into_stops_the_command_with_6(tmp_path: Path) -> None:
+    for more in ([], ["--once"], ["--dry-run"]):
+        done = fsdm("run", "-d", tmp_path / ("x" * 300), *more)
+        assert (done.returncode, "cannot be looked into" in done.stderr) == (6, True), done.stderr
+
+
+def test_sighup_changes_nothing_where_it_may_not_be_looked_for(
+    layout: Layout, data_dir: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with DataManager(data_dir) as dm:
+        monkeypatch.setattr(Layout, "config", f"{data_dir}/{'x' * 300}")
+        reload(dm, Namespace())
+    assert "cannot be looked into: File name too long; all stays as it was" in caplog.text

@@ -49,7 +49,7 @@ def test_the_page_names_every_verb_every_option_and_every_exit_code(page: str) -
             assert all(f"\\fB{name}\\fR" in text for name in action.option_strings)
     assert re.findall(r"^\.B (\d+)$", text, re.MULTILINE) == re.findall(r"^  (\d+)  ", parser.epilog, re.MULTILINE)
     assert __version__ in page.splitlines()[0].replace("\\-", "-")
-    assert "config.toml in the data directory may say them as well" in text
+    assert "config.toml in the data directory may set them too" in text
     assert page.isascii()
 
 

@@ -1,4 +1,4 @@
-"""Limits: what is so unless somebody says otherwise."""
+"""Limits: their defaults, their errors, and which of them change at run time."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from fsdm import Limits
 from fsdm.model.errors import InvalidInputError
 
 
-def test_there_is_no_budget_and_everything_is_durable_unless_it_is_said() -> None:
+def test_by_default_there_is_no_budget_and_all_is_durable() -> None:
     limits = Limits()
     assert (limits.max_bytes, limits.keep_free_bytes, limits.durable) == (None, 0, True)
     assert not Limits(durability="none").durable
 
 
 @pytest.mark.parametrize(
-    "numbers",
+    "limits",
     [
         {"jobs": 0},
         {"connections": 0},
@@ -30,21 +30,29 @@ def test_there_is_no_budget_and_everything_is_durable_unless_it_is_said() -> Non
         {"bytes_per_s": 0.0},
         {"scrub_days": 0.0},
         {"bytes_per_s": float("nan")},
+        {"brake_share": -0.1},
+        {"brake_share": 1.1},
+        {"brake_share": float("nan")},
+        {"jobs": "8"},
+        {"jobs": True},
+        {"max_bytes": 1.5},
+        {"durability": "file"},
     ],
+    ids=str,
 )
-def test_a_number_that_is_too_small_is_named(numbers: dict[str, Any]) -> None:
-    (name,) = numbers
-    with pytest.raises(InvalidInputError, match=f"^{name}: must "):
-        Limits(**numbers)
+def test_a_wrong_value_is_named_with_its_field(limits: dict[str, Any]) -> None:
+    ((name, value),) = limits.items()
+    with pytest.raises(InvalidInputError, match=f"^{name}: must .*, not {value!r}$") as e:
+        Limits(**limits)
+    assert e.value.field == name
 
 
-def test_what_may_change_at_run_time_holds_and_the_rest_waits() -> None:
+def test_a_field_that_does_not_exist_is_named() -> None:
+    with pytest.raises(InvalidInputError, match=r"^job: is not a limit$"):
+        Limits(job=1)  # type: ignore[call-arg]
+
+
+def test_changes_at_run_time_hold_and_the_others_wait() -> None:
     now, then = Limits(jobs=1, connections=2), Limits(jobs=9, connections=3, max_bytes=7, deny_private=True)
     assert now.changed_to(then) == (Limits(jobs=9, connections=2, max_bytes=7), ["connections", "deny_private"])
     assert now.changed_to(now) == (now, [])
-
-
-@pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
-def test_a_share_is_from_0_to_1(share: float) -> None:
-    with pytest.raises(InvalidInputError, match="brake_share"):
-        Limits(brake_share=share)

@@ -11,9 +11,12 @@ from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from fsdm.cli.arguments import data_dir_of, host
-from fsdm.cli.settings import ASSUMED_BYTES_PER_S, add_limits, estimate, limits_of, reload
+from fsdm.cli.arguments import data_dir_of, from_text
+from fsdm.cli.config import add_limits, limits_of, reload
+from fsdm.cli.output import ASSUMED_BYTES_PER_S, estimate
 from fsdm.model.errors import EXIT_NOT_CONVERGED, EXIT_OK, InvalidInputError
+from fsdm.model.layout import Layout
+from fsdm.model.source_policy import check_pattern
 from fsdm.status.terminal import abandon_stdout, is_in_front, is_screen, plain, print_json
 
 if TYPE_CHECKING:
@@ -50,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--allow-host",
-        type=host,
+        type=from_text(check_pattern),
         action="append",
         default=[],
         metavar="HOST",
@@ -87,7 +90,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Reconcile until SIGTERM or SIGINT, or (`--once`) until there is nothing left that can be done."""
-    limits = limits_of(arguments, data_dir_of(arguments))
+    limits = limits_of(arguments, Layout(data_dir_of(arguments)))
     if arguments.dry_run:
         return _foresee(arguments, limits)
     with _shown(arguments, limits) as show:
@@ -192,7 +195,6 @@ def _shown(arguments: argparse.Namespace, limits: Limits) -> Iterator[Callable[[
 def _live_view(arguments: argparse.Namespace, limits: Limits) -> Iterator[Callable[[str], None]]:
     from rich.console import Console
 
-    from fsdm.model.layout import Layout
     from fsdm.status.live_view import LiveView
     from fsdm.status.progress_view import glyphs_for
 

@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Any, Final
 
 from fsdm.cli.arguments import add_brake, open_client
-from fsdm.cli.settings import ASSUMED_BYTES_PER_S, estimate
+from fsdm.cli.output import ASSUMED_BYTES_PER_S, estimate
 from fsdm.model.errors import EXIT_OK, InvalidInputError
 from fsdm.status.terminal import print_json
 
