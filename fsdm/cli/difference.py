@@ -1,7 +1,7 @@
-"""What an assignment asks to be changed: which wants and deletes make the desired state equal to it.
+"""The difference between an assignment and a data directory: the wants and deletes that make the directory equal to it.
 
-Told from the files alone, by a look at each chunk; nothing is changed here but by `place`, which places markers as any
-client does. What is here with the same files, and what is wanted so already, is left alone.
+It is told from the files alone, by a look at each chunk. A chunk that is here with the same files, or is wanted so
+already, is left alone. Only `place` and `place_deletes` change anything: they place markers as any client does.
 """
 
 from __future__ import annotations
@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING
 
 from fsdm.model.errors import DataDirectoryError, InvalidInputError, StaleMarkerError
 from fsdm.model.layout import READY, WANT_MAX_BYTES
-from fsdm.reconcile.delete_brake import place_deletes
+from fsdm.reconcile.brake import MANY_CHUNKS
 from fsdm.store.catalog import Catalog
 from fsdm.store.filesystem import exists
 from fsdm.store.json_files import read_manifest
-from fsdm.store.markers import look_at, marker_ids, place_want, read_want
+from fsdm.store.markers import look_at, marker_ids, place_delete, place_want, read_want, release_deletes
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from fsdm.cli.assignment import Assignment
     from fsdm.model.documents import DataChunk, Manifest
     from fsdm.model.layout import Layout
@@ -25,10 +27,10 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Difference:
-    """`wanted` and `deleted` are the ids that get a marker. Of those that are here now (`here` of them are available)
-    `going` are deleted, and `replaced` are wanted with other files.
+    """The ids that get a marker (`wanted`, `deleted`), and what that does to the chunks.
 
-    `fetch_bytes` is what the wants declare that is not here, where they do: `undeclared` files do not.
+    `here` chunks are available now; of those `going` are deleted, and `replaced` are wanted with other files.
+    `fetch_bytes` is the sum of the declared sizes that are to be fetched; `undeclared` files declare none.
     """
 
     wanted: list[str] = field(default_factory=list)
@@ -43,7 +45,7 @@ class Difference:
 
 
 class Comparison:
-    """A data directory as it stands now, to be compared with what is to be."""
+    """A data directory as it stands now, to be compared with what is asked for."""
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
@@ -57,7 +59,7 @@ class Comparison:
         self._deleted = _ids(layout.delete)
 
     def with_assignment(self, assignment: Assignment) -> Difference:
-        """What makes the desired state equal to the assignment."""
+        """Find what makes the directory equal to the assignment."""
         found = Difference(here=sum(chunk_id not in self._deleted for chunk_id in self._paths))
         for chunk in assignment:
             self._add(found, chunk)
@@ -67,17 +69,20 @@ class Comparison:
         return found
 
     def with_deletes(self, ids: list[str]) -> Difference:
-        """What the deletes of these ids would do."""
+        """Find what the deletes of these ids would do."""
         found = Difference(here=sum(chunk_id not in self._deleted for chunk_id in self._paths))
         for chunk_id in dict.fromkeys(ids):
             self._remove(found, chunk_id)
         return found
 
     def knows(self, chunk_id: str) -> bool:
-        """Whether anything is here of this id, or asked for it."""
+        """Tell whether this id is here, wanted or deleted."""
         return chunk_id in self._paths or chunk_id in self._wanted or chunk_id in self._deleted
 
     def _add(self, found: Difference, chunk: DataChunk) -> None:
+
+        from fsdm.model.documents import may_satisfy  # with pydantic, which a delete does without
+
         manifests = self._manifests(chunk.id)
         is_here = any(manifest.satisfies(chunk, sha256_may_follow=True) for manifest in manifests)
         is_sure = any(manifest.satisfies(chunk) for manifest in manifests)
@@ -107,7 +112,7 @@ class Comparison:
         want = look_at(self._layout.want_marker(chunk.id), limit=WANT_MAX_BYTES)
         try:
             return want is not None and want.fault is None and read_want(self._layout, chunk.id, want) == chunk
-        except (InvalidInputError, StaleMarkerError, OSError):  # whatever stands there is to be replaced
+        except (InvalidInputError, StaleMarkerError, OSError):  # a marker that cannot be read is replaced
             return False
 
 
@@ -121,10 +126,20 @@ def _ids(directory: str) -> set[str]:
 
 
 def place(layout: Layout, difference: Difference, assignment: Assignment, *, meant: bool) -> None:
-    """Place what is to be changed: the wants first, for to keep data is the safer half of it.
+    """Place the markers of a difference: the wants first, because to keep data is the safer half.
 
     `meant`: no brake is to hold the deletes back, however many they are.
     """
     for chunk_id in difference.wanted:
         place_want(layout, assignment.chunk(chunk_id))
     place_deletes(layout, difference.deleted, meant=meant)
+
+
+def place_deletes(layout: Layout, ids: Iterable[str], *, meant: bool) -> None:
+    """Ask for chunks to be deleted. `meant`: release them, and all deletes that stood before."""
+    for number, chunk_id in enumerate(ids, 1):
+        place_delete(layout, chunk_id)
+        if meant and number % (MANY_CHUNKS // 2) == 0:  # before so many stand that the reconciler's brake holds them
+            release_deletes(layout)
+    if meant:
+        release_deletes(layout)

@@ -13,14 +13,14 @@ import threading
 from typing import TYPE_CHECKING, Final
 
 from fsdm.model.events import Event
-from fsdm.reconcile.brake import MANY_CHUNKS, Brake
+from fsdm.reconcile.brake import Brake
 from fsdm.reconcile.plan import delete_is_later
 from fsdm.store.filesystem import exists
 from fsdm.store.json_files import read_object
-from fsdm.store.markers import look_at, place_delete, release_deletes
+from fsdm.store.markers import look_at
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from fsdm.concurrency.workers import Workers
     from fsdm.model.layout import Layout
@@ -169,13 +169,3 @@ def _is_going(state: ChunkState, memo: Memo) -> bool:
         return True
     unreadable = memo.unreadable is not None and memo.unreadable.want.same_as(want)
     return unreadable or delete_is_later(want, delete, memo)
-
-
-def place_deletes(layout: Layout, ids: Iterable[str], *, meant: bool) -> None:
-    """Ask for chunks to be deleted. `meant`: however many they are; and all that others have asked for before."""
-    for number, chunk_id in enumerate(ids, 1):
-        place_delete(layout, chunk_id)
-        if meant and number % (MANY_CHUNKS // 2) == 0:  # before so many stand that the reconciler's brake takes them up
-            release_deletes(layout)
-    if meant:
-        release_deletes(layout)

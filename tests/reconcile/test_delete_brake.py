@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fsdm import Client, DataManager, Limits
+from fsdm.cli import difference
+from fsdm.cli.difference import place_deletes
 from fsdm.concurrency.workers import InlineWorkers
-from fsdm.reconcile import brake, delete_brake
+from fsdm.reconcile import brake
 from fsdm.reconcile.brake import WINDOW_S
-from fsdm.reconcile.delete_brake import place_deletes
 from fsdm.reconcile.reconciler import Reconciler
 from fsdm.store.markers import place_want
 from tests.support.chunks import an_id, entries, of_place, put_chunk, put_want, touch_delete
@@ -72,7 +73,7 @@ def here(layout: Layout) -> int:
 @pytest.fixture
 def places(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> list[Place]:
     """40 chunks that are here, of which ten are many."""
-    for space in (brake, delete_brake):
+    for space in (brake, difference):
         monkeypatch.setattr(space, "MANY_CHUNKS", 10)
     return [put_chunk(layout) for _ in range(40)]
 

@@ -31,16 +31,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Place a delete marker for each id."""
+    from fsdm.cli.difference import Comparison, place_deletes
     from fsdm.model.layout import as_id
-    from fsdm.reconcile.delete_brake import place_deletes
     from fsdm.store.filesystem import exists
 
     ids = list(dict.fromkeys(as_id(one, "ID") for one in arguments.ids))
     share = arguments.brake if len(ids) >= FEW_DELETES and not arguments.yes else None
     with open_client(arguments) as client:
         if arguments.dry_run or share is not None:
-            from fsdm.cli.difference import Comparison
-
             comparison = Comparison(client.layout)
             found = comparison.with_deletes(ids)
             if arguments.dry_run:
