@@ -81,8 +81,6 @@ class Comparison:
 
     def _add(self, found: Difference, chunk: DataChunk) -> None:
 
-        from fsdm.model.documents import may_satisfy  # with pydantic, which a delete does without
-
         manifests = self._manifests(chunk.id)
         is_here = any(manifest.satisfies(chunk, sha256_may_follow=True) for manifest in manifests)
         is_sure = any(manifest.satisfies(chunk) for manifest in manifests)
