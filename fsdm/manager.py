@@ -110,7 +110,7 @@ class DataManager(Client):
         self._limits = limits
         reconciler = self._reconciler
         if reconciler is not None:
-            reconciler.change(limits)
+            reconciler.loop.change(limits)
 
     def close(self) -> None:
         """Stop reconciling (transfers are cut, nothing is lost) and let go of every ref. Takes seconds at most."""
@@ -145,7 +145,7 @@ class DataManager(Client):
         self._lock, self._reconciler = lock, reconciler
         self._catalog = reconciler.catalog
         if self._limits is not limits:  # they were changed meanwhile
-            reconciler.change(self._limits)
+            reconciler.loop.change(self._limits)
         return True
 
     def _step_down(self) -> None:
@@ -173,7 +173,7 @@ class DataManager(Client):
     def _notify(self, chunk_id: str) -> None:
         reconciler = self._reconciler
         if reconciler is not None:
-            reconciler.notify(chunk_id)
+            reconciler.loop.wakeup.notify(chunk_id)
 
 
 def _end(reconciler: Reconciler, lock: ReconcilerLock) -> None:
@@ -234,9 +234,9 @@ def run_once(
     reconciler = Reconciler(layout, limits=limits, on_event=on_event)
     try:
         reconciler.open()
-        reconciler.audit()
-        while not stop.is_set() and not reconciler.loop.at_its_end():
-            reconciler.step(min(reconciler.loop.pause(), STANDBY_S))
+        reconciler.loop.manifest_check.check_all()
+        while not stop.is_set() and not reconciler.loop.is_done():
+            reconciler.loop.step(min(reconciler.loop.wait_s(), STANDBY_S))
         troubles = reconciler.loop.troubles()
         return {layout.root: "stopped"} | troubles if stop.is_set() else troubles
     finally:

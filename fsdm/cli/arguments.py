@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from fsdm.model.errors import InvalidInputError, NotAvailableError
 from fsdm.model.units import parse_size
-from fsdm.reconcile.brake import parse_share
+from fsdm.reconcile.delete_brake import parse_share
 
 if TYPE_CHECKING:
     from collections.abc import Callable

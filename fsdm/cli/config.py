@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from fsdm.cli.arguments import from_text
 from fsdm.model.errors import DataDirectoryError, InvalidInputError
 from fsdm.model.units import parse_size
-from fsdm.reconcile.brake import SHARE, parse_share
+from fsdm.reconcile.delete_brake import SHARE, parse_share
 from fsdm.store.filesystem import exists, read_regular
 
 if TYPE_CHECKING:

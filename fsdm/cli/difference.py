@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from fsdm.model.errors import DataDirectoryError, InvalidInputError, StaleMarkerError
 from fsdm.model.layout import READY, WANT_MAX_BYTES
-from fsdm.reconcile.brake import MANY_CHUNKS
+from fsdm.reconcile.delete_brake import MANY_CHUNKS
 from fsdm.store.catalog import Catalog
 from fsdm.store.filesystem import exists
 from fsdm.store.json_files import read_manifest

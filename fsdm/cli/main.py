@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         abandon_stdout()  # whoever read our output has gone: end quietly
         return EXIT_OK
     except OSError as e:
-        from fsdm.reconcile.outage import FULL
+        from fsdm.reconcile.disk_outage import FULL
 
         if e.filename is not None or e.errno not in FULL | {errno.EFBIG}:
             raise

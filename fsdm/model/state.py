@@ -45,7 +45,8 @@ class Partial(Enum):
 class ChunkState:
     """The state of one id on disk. `ready` and `unready` are its directories in `chunks/`, with and without READY.
 
-    The `condemned` are the unready ones that still have their WANT: they are fetched again, unless a delete stands.
+    Of the unready ones, the `quarantined` still have the want that they came of: they come back, unless they are
+    deleted.
     """
 
     id: str
@@ -55,7 +56,7 @@ class ChunkState:
     partial: Partial = Partial.NONE
     ready: tuple[Place, ...] = ()
     unready: tuple[Place, ...] = ()
-    condemned: tuple[Place, ...] = ()
+    quarantined: tuple[Place, ...] = ()
     failed: bool = False
 
     @property

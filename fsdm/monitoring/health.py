@@ -60,7 +60,7 @@ def health(dm: DataManager | None) -> Health:
         return Health(True, "standing by: this process does not reconcile")
     if not reconciler.is_running:
         return Health(False, "the reconciler's thread has ended: see the log")
-    trouble = reconciler.heartbeat.trouble()
+    trouble = reconciler.loop.heartbeat.trouble()
     return Health(not trouble, trouble or "reconciling")
 
 

@@ -133,7 +133,7 @@ class Metrics(Collector):
         reconciler = self._dm.reconciler
         values = _of_the_process(self._dm, reconciler)
         if reconciler is not None:
-            values["fsdm_loop_late_seconds"] = reconciler.heartbeat.late_s
+            values["fsdm_loop_late_seconds"] = reconciler.loop.heartbeat.late_s
             values["fsdm_received_bytes_total"] = reconciler.received_bytes
             values |= _of_the_loop(reconciler.loop, time.time())
         looked = self._disk.ask(LOOK_S)
@@ -188,7 +188,7 @@ def chunks_by_state(loop: Loop) -> dict[str, float]:
     found = Counter[str](dict.fromkeys(get_args(State), 0))
     pending = 0
     for state in list(loop.states.values()):
-        failure = loop.memos.of(state.id).failure
+        failure = loop.results.memo(state.id).failure
         name = name_of(state, None if failure is None else failure.kind)
         if name is not None:
             found[name] += 1

@@ -1,6 +1,6 @@
-"""What is done for one id, as values: `plan` decides on one, `apply` carries it out.
+"""What is done for one id, and what came of it, as values: `plan` decides on an action, `apply` returns an outcome.
 
-Each says what it acts on as it was seen: the marker, the place. Whoever carries it out looks whether that still is so.
+An action says what it acts on as it was seen: the marker, the place. `apply` looks whether that still is so.
 """
 
 from __future__ import annotations
@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from fsdm.model.documents import Failure
+    from fsdm.model.errors import FsdmError, InvalidInputError
     from fsdm.model.layout import Place
     from fsdm.model.state import Found, Marker
+
+# -------------------------------------------------------------------------------------------------------------- actions
 
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
-    """Bring the wanted files into `partial/ID`, and write their manifest."""
+    """Fetch the wanted files into `partial/ID`, and write their manifest."""
 
     id: str
     want: Marker
@@ -32,7 +35,7 @@ class Publish:
 
 @dataclass(frozen=True, slots=True)
 class Confirm:
-    """The wanted chunk is there: remove the want if the files are the same, else take the old ones out of service."""
+    """Remove the want of a chunk that is here; where its files are others, take the old ones out of service."""
 
     id: str
     want: Marker
@@ -41,7 +44,7 @@ class Confirm:
 
 @dataclass(frozen=True, slots=True)
 class Overrule:
-    """Both markers stand: remove the one that is not the later intent."""
+    """Remove the earlier one of two opposite markers."""
 
     id: str
     loser: Literal["want", "delete"]
@@ -51,7 +54,7 @@ class Overrule:
 
 @dataclass(frozen=True, slots=True)
 class Retire:
-    """Take a deleted chunk out of `chunks/`, once nobody holds it."""
+    """Take a deleted chunk out of `chunks/`, once no ref is held."""
 
     id: str
     place: Place
@@ -60,7 +63,7 @@ class Retire:
 
 @dataclass(frozen=True, slots=True)
 class Clear:
-    """Take a directory without READY out of `chunks/`, once nobody holds it."""
+    """Take a directory without READY out of `chunks/`, once no ref is held."""
 
     id: str
     place: Place
@@ -68,24 +71,24 @@ class Clear:
 
 @dataclass(frozen=True, slots=True)
 class Discard:
-    """Throw away `partial/ID`: its chunk is deleted or withdrawn."""
+    """Trash `partial/ID`: its chunk is deleted or withdrawn."""
 
     id: str
 
 
 @dataclass(frozen=True, slots=True)
 class Forget:
-    """The deleted chunk is gone: remove its marker."""
+    """Remove the delete marker of a chunk that is gone."""
 
     id: str
     delete: Marker
 
 
 @dataclass(frozen=True, slots=True)
-class Condemn:
-    """Take a damaged chunk out of service: nobody new gets a ref, and it is cleared when nobody holds it.
+class Quarantine:
+    """Take a damaged chunk out of service, so that it gets no new refs; it is cleared when the last one goes.
 
-    What is `found` was read byte by byte; else it is a suspicion, and names and sizes are looked at once more.
+    `found` is what reading its bytes found; without it the chunk is only suspected, and names and sizes are compared.
     """
 
     id: str
@@ -95,7 +98,7 @@ class Condemn:
 
 @dataclass(frozen=True, slots=True)
 class Renew:
-    """Ask again for a chunk that was condemned, by the want that it came of."""
+    """Ask again for a quarantined chunk, by the want that it came of."""
 
     id: str
     place: Place
@@ -103,7 +106,7 @@ class Renew:
 
 @dataclass(frozen=True, slots=True)
 class Verify:
-    """Begin to compare a chunk's bytes with its READY: somebody has asked for that."""
+    """Begin to compare a chunk's bytes with its READY, as a marker asks for."""
 
     id: str
     place: Place
@@ -111,8 +114,8 @@ class Verify:
 
 
 @dataclass(frozen=True, slots=True)
-class Dismiss:
-    """The bytes have been compared, or there are none: remove the marker that asks for it."""
+class ClearVerify:
+    """Remove the verify marker: the bytes have been compared, or there are none."""
 
     id: str
     verify: Marker
@@ -127,7 +130,7 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
-class Absolve:
+class ClearFailure:
     """Remove `failed/ID`: nothing is wrong any more."""
 
     id: str
@@ -142,17 +145,68 @@ Action = (
     | Clear
     | Discard
     | Forget
-    | Condemn
+    | Quarantine
     | Renew
     | Verify
-    | Dismiss
+    | ClearVerify
     | Report
-    | Absolve
+    | ClearFailure
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Nothing to do before `until`, seconds since the epoch."""
+    """Do nothing before `until`, seconds since the epoch."""
 
     until: float
+
+
+# ------------------------------------------------------------------------------------------------------------- outcomes
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The effect is there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stale:
+    """The precondition no longer holds: look again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Refs keep the directory at `place` where it is."""
+
+    place: Place
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """The transfer was stopped."""
+
+
+@dataclass(frozen=True, slots=True)
+class CannotRead:
+    """The want cannot be taken as it is; it may be half-written."""
+
+    want: Marker
+    error: InvalidInputError
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The action could not be done; `disk` tells whether the disk is at fault."""
+
+    error: FsdmError
+    disk: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """The chunk is out of service, and `failed/ID` says why."""
+
+    failure: Failure
+
+
+Outcome = Done | Stale | Held | Stopped | CannotRead | Failed | Quarantined

@@ -1,4 +1,4 @@
-"""One action → one effect → an outcome.
+"""Carrying out one action: one effect, and its outcome.
 
 Every effect is idempotent, and looks at its own precondition again, under the lock that guards it: what was planned may
 have been overtaken. Nothing here waits for a ref, and nothing decides what comes next. Writes go data → fsync → READY →
@@ -12,29 +12,37 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from fsdm.model.documents import DataChunk
 from fsdm.model.errors import DiskError, InvalidInputError, StaleMarkerError, StoppedError, TransferError
 from fsdm.model.events import Event
 from fsdm.model.layout import DATA, MANIFEST_MAX_BYTES, PARTS, READY, WANT, Layout, Place
 from fsdm.model.units import count
 from fsdm.reconcile.actions import (
-    Absolve,
     Action,
+    CannotRead,
     Clear,
-    Condemn,
+    ClearFailure,
+    ClearVerify,
     Confirm,
     Discard,
-    Dismiss,
+    Done,
+    Failed,
     Fetch,
     Forget,
+    Held,
+    Outcome,
     Overrule,
     Publish,
+    Quarantine,
+    Quarantined,
     Renew,
     Report,
     Retire,
+    Stale,
+    Stopped,
     Verify,
 )
-from fsdm.reconcile.outcome import CannotRead, Condemned, Done, Failed, Held, Outcome, Stale, Stopped
-from fsdm.reconcile.repair import condemn, renew
+from fsdm.reconcile.repair import quarantine, renew
 from fsdm.store import stored_want
 from fsdm.store.filesystem import exists, is_directory
 from fsdm.store.flock import Claim
@@ -49,7 +57,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fsdm.concurrency.cancellation import Cancellation
-    from fsdm.model.documents import DataChunk, Manifest
+    from fsdm.model.documents import FileEntry, Manifest
     from fsdm.model.state import Marker
     from fsdm.store.catalog import Catalog
     from fsdm.store.filesystem import FileSystem
@@ -57,7 +65,7 @@ if TYPE_CHECKING:
 
 
 class Applier:
-    """Carries out actions on one data directory."""
+    """The effects on one data directory. `erase` takes over what has been renamed into `trash/`."""
 
     def __init__(
         self,
@@ -76,10 +84,10 @@ class Applier:
         self._fetcher = fetcher
         self._scheduler = scheduler
         self._tell = tell
-        self._erase = erase  # what has been renamed into trash/
+        self._erase = erase
         self._fetching: dict[str, DataChunk] = {}
         self._fetch_s: dict[str, float] = {}  # how long the download took of what is complete in partial/
-        self._marker_mutex = threading.Lock()  # our own hands queue here, rather than asking for the flock in turns
+        self._marker_mutex = threading.Lock()  # our own workers queue here, rather than asking for the flock in turns
         self._claims: dict[Place, Claim] = {}  # of directories that refs keep from us
         self._retired: set[str] = set()  # what we have taken out while there was a dataset that cannot be listed
 
@@ -121,42 +129,48 @@ class Applier:
             case _:
                 return self._apply_to_service(action)
 
-    def _apply_to_service(self, action: Condemn | Renew | Verify | Dismiss | Report | Absolve) -> Outcome:
+    def _apply_to_service(self, action: Quarantine | Renew | Verify | ClearVerify | Report | ClearFailure) -> Outcome:
         match action:
-            case Condemn():
-                return self._condemn(action)
+            case Quarantine():
+                return self._quarantine(action)
             case Renew():
-                return self._renew(action)
+                with self._marker_mutex:
+                    return Done() if renew(self._layout, self._fs, action) else Stale()
             case Verify():
-                return Stale()  # who dispatches it has it begun, for it may take hours
-            case Dismiss():
-                return self._dismiss(action)
+                return Stale()  # the loop has it begun, for it may take hours
+            case ClearVerify():
+                marker = self._layout.verify_marker(action.id)
+                with self._marker_mutex:
+                    return Done() if remove_marker(self._layout, self._fs, marker, action.verify, None) else Stale()
             case Report():
                 self._fs.write(self._layout.failed_of(action.id), action.failure.to_json(), durable=False)
                 return Done()
-            case Absolve():
+            case ClearFailure():
                 self._fs.unlink(self._layout.failed_of(action.id))
                 return Done()
 
-    def let_go(self, place: Place) -> None:
-        """The directory is no longer to be taken: forget the claim on it."""
+    def release(self, place: Place) -> None:
+        """Drop the claim on a directory that is no longer to go."""
         claim = self._claims.pop(place, None)
         if claim is not None:
             claim.close()
 
     def close(self) -> None:
-        for place in list(self._claims):
-            self.let_go(place)
+        for place in [*self._claims]:
+            self.release(place)
 
     # ------------------------------------------------------------------------------------------------------- downloads
 
     def _fetch(self, action: Fetch, stop: Cancellation) -> Outcome:
-        chunk = self._read(action.id, action.want)
-        partial, text = self._layout.partial_of(action.id), self._text(action)
-        began = time.monotonic()
+        chunk, text = self._read(action)
+        partial, began = self._layout.partial_of(action.id), time.monotonic()
         sizes = [file.size for file in chunk.files.values() if file.size is not None]
         size = sum(sizes) if len(sizes) == len(chunk.files) else None
         self._tell(Event("started", action.id, count(len(chunk.files), "file"), chunk.dataset_id, size))
+
+        def tell_file(name: str, entry: FileEntry) -> None:
+            self._tell(Event("file", action.id, f"{name}, {entry.size} bytes", chunk.dataset_id, entry.size))
+
         self._fetching[action.id] = chunk
         try:
             manifest = fetch_chunk(
@@ -166,14 +180,12 @@ class Applier:
                 fetcher=self._fetcher,
                 scheduler=self._scheduler,
                 stop=stop,
-                on_file=lambda name, entry: self._tell(
-                    Event("file", action.id, f"{name}, {entry.size} bytes", chunk.dataset_id, entry.size)
-                ),
+                on_file=tell_file,
                 meanwhile=lambda: stored_want.save_in_partial(self._fs, partial, text),
             )
         except OSError:
             # on a full disk `failed/ID`, and those that may go on, need its room: so it is erased before anything else
-            # is done; and after an fsync that failed nobody knows what is in it
+            # is done; and after an fsync that failed nothing is known of what is in it
             trashed = self._fs.discard(partial, self._layout.trash)
             if trashed:
                 self._fs.erase(trashed)
@@ -181,7 +193,7 @@ class Applier:
         finally:
             del self._fetching[action.id]
         ready = manifest.to_json()
-        if len(ready) > MANIFEST_MAX_BYTES:  # nobody would read it, and the chunk would come again and again
+        if len(ready) > MANIFEST_MAX_BYTES:  # it would never be read, and the chunk would come again and again
             raise TransferError(f"READY would have {len(ready)} bytes, and {MANIFEST_MAX_BYTES} are read of one")
         self._fs.write(f"{partial}/{READY}", ready, durable=True)
         self._fetch_s[action.id] = time.monotonic() - began
@@ -189,8 +201,8 @@ class Applier:
 
     def _publish(self, action: Publish) -> Outcome:
         layout, fs = self._layout, self._fs
-        chunk = self._read(action.id, action.want)
-        partial, text = layout.partial_of(action.id), self._text(action)
+        chunk, text = self._read(action)
+        partial = layout.partial_of(action.id)
         manifest, fetch_s = read_manifest(partial), self._fetch_s.pop(action.id, None)
         if manifest is None or not manifest.satisfies(chunk) or missing(partial, manifest) is not None:
             self._discard(partial)
@@ -199,8 +211,7 @@ class Applier:
             return Stale()
         stored_want.save(fs, partial, text, layout.trash)
         fs.unlink(f"{partial}/{PARTS}")
-        place = chunk.place
-        dataset = layout.dataset(place.dataset_id)
+        place, dataset = chunk.place, layout.dataset(chunk.dataset_id)
         if not is_directory(dataset):
             fs.mkdir(dataset)
             fs.fsync_dir(layout.chunks)
@@ -209,14 +220,14 @@ class Applier:
         fs.fsync_dir(dataset)
         fs.fsync_dir(layout.partial)
         told = f"{count(len(manifest.files), 'file')}, {manifest.size_bytes} bytes"
-        since_s = _age_s(action.want)
-        self._tell(Event("available", action.id, told, place.dataset_id, manifest.size_bytes, since_s, fetch_s))
+        ages = (_age_s(action.want), fetch_s)
+        self._tell(Event("available", action.id, told, place.dataset_id, manifest.size_bytes, *ages))
         return self._removed(layout.want_marker(action.id), action.want, None)
 
     def _confirm(self, action: Confirm) -> Outcome:
         layout = self._layout
-        chunk = self._read(action.id, action.want)
-        path, text = layout.path(action.place), self._text(action)
+        chunk, text = self._read(action)
+        path = layout.path(action.place)
         manifest = read_manifest(path)
         if (
             manifest is not None
@@ -229,7 +240,7 @@ class Applier:
             for parent in (os.path.dirname(path), layout.chunks, layout.partial):
                 self._fs.fsync_dir(parent)
             return self._removed(layout.want_marker(action.id), action.want, None)
-        # other files: nobody new may take a ref; the directory goes when nobody holds it
+        # other files: it gets no new refs, and the directory goes when the last one does
         self._keep_want(action.id)
         self._fs.fsync_dir(layout.want)
         stored_want.remove(self._fs, path)
@@ -238,7 +249,7 @@ class Applier:
         return Done()
 
     def is_fetching(self, chunk_id: str, want: Marker) -> bool:
-        """Whether the running fetch brings what this marker asks for; also while the marker cannot be read."""
+        """Tell whether the running fetch brings what this marker asks for; also while it cannot be read."""
         running = self._fetching.get(chunk_id)
         try:
             return running is None or running == read_want(self._layout, chunk_id, want)
@@ -248,9 +259,8 @@ class Applier:
     # --------------------------------------------------------------------------------------------------------- deletes
 
     def _retire(self, action: Retire) -> Outcome:
-        marker = self._layout.delete_marker(action.id)
-
         def still_deleted() -> bool:
+            marker = self._layout.delete_marker(action.id)
             # want before delete: a want that came since is looked at again
             return not is_wanted(self._layout, action.id) and action.delete.same_as(look_at(marker))
 
@@ -258,16 +268,15 @@ class Applier:
         if isinstance(outcome, Done):
             if self._catalog.refused() is not None:
                 self._retired.add(action.id)
-            dataset_id = action.place.dataset_id
-            self._tell(Event("deleted", action.id, dataset_id=dataset_id, after_s=_age_s(action.delete)))
+            self._tell(Event("deleted", action.id, dataset_id=action.place.dataset_id, after_s=_age_s(action.delete)))
         return outcome
 
     def _clear(self, action: Clear) -> Outcome:
-        path = self._layout.path(action.place)
-        return self._take_out(action.place, lambda: not exists(f"{path}/{READY}") and not exists(f"{path}/{WANT}"))
+        ready, want = (f"{self._layout.path(action.place)}/{name}" for name in (READY, WANT))
+        return self._take_out(action.place, lambda: not exists(ready) and not exists(want))
 
     def _take_out(self, place: Place, still_due: Callable[[], bool]) -> Outcome:
-        """Under a claim: remove READY, then discard the directory."""
+        """Remove READY and discard the directory, under a claim."""
         path = self._layout.path(place)
         claim = self._claims.get(place)
         if claim is None:
@@ -283,7 +292,7 @@ class Applier:
         if not claim.take():
             return Held(place)
         try:
-            if not claim.is_at(path):  # somebody has moved or removed it by hand
+            if not claim.is_at(path):  # it was moved or removed by hand
                 self._catalog.discard(place)
                 return Stale()
             if not still_due():
@@ -292,15 +301,15 @@ class Applier:
             self._discard(path)
             self._catalog.discard(place)
         finally:
-            self.let_go(place)
+            self.release(place)
         return Done()
 
     def _forget(self, action: Forget) -> Outcome:
         refused = self._catalog.refused()
-        if refused is not None and action.id not in self._retired:  # it may well be where nobody can look
+        if refused is not None and action.id not in self._retired:  # it may well be where one cannot look
             return Failed(_disk_error(refused), disk=True)
         failed = self._layout.failed_of(action.id)
-        if exists(failed):  # once the marker has gone, nobody would know that it is of no interest any more
+        if exists(failed):  # once the marker has gone, nothing would tell that it is of no interest any more
             self._fs.unlink(failed)
             self._fs.fsync_dir(self._layout.failed)
         outcome = self._removed(self._layout.delete_marker(action.id), action.delete, None)
@@ -309,29 +318,19 @@ class Applier:
         return outcome
 
     def _overrule(self, action: Overrule) -> Outcome:
-        layout = self._layout
-        want, delete = layout.want_marker(action.id), layout.delete_marker(action.id)
+        want, delete = self._layout.want_marker(action.id), self._layout.delete_marker(action.id)
         if action.loser == "want":
             return self._removed(want, action.want, (delete, action.delete))
-        self._read(action.id, action.want)  # only a want that can be read overrules a delete
+        self._read(action)  # only a want that can be read overrules a delete
         self._keep_want(action.id)
         return self._removed(delete, action.delete, (want, action.want))
 
-    def _condemn(self, action: Condemn) -> Outcome:
-        failure = condemn(self._layout, self._fs, action)
+    def _quarantine(self, action: Quarantine) -> Outcome:
+        failure = quarantine(self._layout, self._fs, action)
         if failure is None:
             return Done()
         self._tell(Event("damaged", action.id, failure.error, action.place.dataset_id, cause="damaged"))
-        return Condemned(failure)
-
-    def _renew(self, action: Renew) -> Outcome:
-        with self._marker_mutex:
-            return Done() if renew(self._layout, self._fs, action) else Stale()
-
-    def _dismiss(self, action: Dismiss) -> Outcome:
-        with self._marker_mutex:
-            gone = remove_marker(self._layout, self._fs, self._layout.verify_marker(action.id), action.verify, None)
-        return Done() if gone else Stale()
+        return Quarantined(failure)
 
     # ---------------------------------------------------------------------------------------------------------- shared
 
@@ -344,14 +343,13 @@ class Applier:
         layout = self._layout
         self._fs.fsync_dir(layout.delete if os.path.dirname(path) == layout.want else layout.want)
         with self._marker_mutex:
-            gone = remove_marker(self._layout, self._fs, path, judged, winner)
-        if not gone:
-            return Stale()
+            if not remove_marker(layout, self._fs, path, judged, winner):
+                return Stale()
         self._fs.fsync_dir(os.path.dirname(path))
         return Done()
 
     def _keep_want(self, chunk_id: str) -> None:
-        """A want that takes something away is to survive a power failure: no client fsyncs what it writes."""
+        """Fsync a want that takes something away: no client fsyncs what it writes."""
         path = self._layout.want_marker(chunk_id)
         try:
             self._fs.fsync_path(path)
@@ -359,31 +357,29 @@ class Applier:
             raise StaleMarkerError(path) from None
 
     def _discard(self, path: str) -> None:
-        """Out of sight for good, and only then erased: else a power failure may bring back READY without its files."""
+        """Trash for good, and only then erase: else a power failure may bring back READY without its files."""
         trashed = self._fs.discard(path, self._layout.trash)
         if trashed:
             self._fs.fsync_dir(os.path.dirname(path))
             self._fs.fsync_dir(self._layout.trash)
             self._erase(trashed)
 
-    def _text(self, action: Fetch | Publish | Confirm) -> bytes:
-        """The want that has just been read, as it stands there."""
-        return read_want_text(self._layout, action.id, action.want)
-
-    def _read(self, chunk_id: str, want: Marker) -> DataChunk:
+    def _read(self, action: Fetch | Publish | Confirm | Overrule) -> tuple[DataChunk, bytes]:
+        """Read the want of an action, once: the chunk that it describes, and its text."""
         try:
-            return read_want(self._layout, chunk_id, want)
+            text = read_want_text(self._layout, action.id, action.want)
+            return DataChunk.parse_want(text, action.id), text
         except InvalidInputError as e:
-            raise _UnreadableWantError(want, e) from e
+            raise _UnreadableWantError(action.want, e) from e
 
 
 def _age_s(marker: Marker) -> float:
-    """How long ago a marker was placed; 0 where the clock was set back since."""
+    """Tell how long ago a marker was placed; 0 where the clock was set back since."""
     return max(time.time() - marker.ctime_ns / 1e9, 0.0)
 
 
 def _with_digests(manifest: Manifest, chunk: DataChunk, path: str) -> Manifest:
-    """The manifest with the sha256 of the files for which this want gives one, and the one of then did not."""
+    """Add to a manifest the sha256 of the files for which this want gives one, and the earlier one did not."""
     entries = dict(manifest.files)
     for name in entries.keys() & chunk.files.keys():
         if chunk.files[name].sha256 is not None and entries[name].sha256 is None:

@@ -1,20 +1,22 @@
-"""The deletes of chunks that are here: whether they go on, or are held back until somebody says that they are meant.
+"""Holding back a burst of deletes until it is released, withdrawn, or no longer too much (PROTOCOL.md, "The brake").
 
-What is held back stays whole: readers refuse it, for its marker stands, and its bytes are not touched. `BRAKE` tells of
-it while it lasts, and is what a process that takes over goes on from; `delete/.release` ends it. `BRAKE` is written by
-a hand, so that the loop does not wait for the disk. The loop's alone, but for that.
+A share is a part of the chunks that are here: 0.25 is a quarter; None is no brake. Commands check it before they place
+markers. The reconciler meets markers that anybody has placed, one by one: so it counts the deletes of a time window.
+
+The command line imports this for every verb: nothing heavy is imported here.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import re
 import threading
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from fsdm.model.errors import BrakedError, InvalidInputError
 from fsdm.model.events import Event
-from fsdm.reconcile.brake import Brake
-from fsdm.reconcile.plan import delete_is_later
 from fsdm.store.filesystem import exists
 from fsdm.store.json_files import read_object
 from fsdm.store.markers import look_at
@@ -25,19 +27,192 @@ if TYPE_CHECKING:
     from fsdm.concurrency.workers import Workers
     from fsdm.model.layout import Layout
     from fsdm.model.state import ChunkState
-    from fsdm.reconcile.plan import Memo
     from fsdm.store.catalog import Catalog
     from fsdm.store.filesystem import FileSystem
 
 logger = logging.getLogger("fsdm")
 
+SHARE: Final = 0.25
+FEW_DELETES: Final = 10  # by one command: fewer are typed by hand, and meant
+MANY_CHUNKS: Final = 100  # in a window: fewer are no burst
+WINDOW_S: Final = 600.0
 BRAKE_MAX_BYTES: Final = 1 << 16
-NOTE_S: Final = 1.0
+WRITE_EVERY_S: Final = 1.0
 WHAT_TO_DO: Final = "if they are meant: fsdm release; if not: remove their markers in delete/, or want the chunks again"
+
+_SHARE: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(%?)\Z")
+
+
+# --------------------------------------------------------------------------------------------------------- for commands
+
+
+def parse_share(text: str) -> float | None:
+    """Parse `0.25` or `25%`; None for `off`.
+
+    Raises:
+        InvalidInputError: it is no share.
+    """
+    if text == "off":
+        return None
+    found = _SHARE.match(text)
+    share = float(found[1]) / (100 if found[2] else 1) if found is not None else -1.0
+    if not 0 <= share <= 1:
+        raise InvalidInputError(f"{text!r:.80} is no share", hint="a number from 0 to 1, or a percentage, or off: 25%")
+    return share
+
+
+def exceeds(going: int, here: int, share: float | None) -> bool:
+    """Tell whether more than the share of what is here is to go."""
+    return share is not None and going > share * here
+
+
+def too_much(going: int, here: int, share: float | None) -> str:
+    """Describe what is too much; empty where no more than the share is to go."""
+    if not exceeds(going, here, share):
+        return ""
+    return f"{going} of the {here} chunks that are here would go, which is more than {share:.0%}"
+
+
+def check(going: int, here: int, share: float | None) -> None:
+    """Refuse more than the share.
+
+    Raises:
+        BrakedError: more is to go.
+    """
+    if why := too_much(going, here, share):
+        raise BrakedError(why, hint="nothing was changed; where that is meant, say so: --yes")
+
+
+# ----------------------------------------------------------------------------------------------------------- the policy
+
+
+@dataclass(slots=True)
+class Brake:
+    """Which deletes of chunks that are here may pass, and which are held back. Pure: `now` is an argument.
+
+    A delete passes the first time it is seen, unless that would be too much: at least MANY_CHUNKS and more than `share`
+    of what is, or was, here, together with those that passed within WINDOW_S. Then all that have not passed are held
+    back (`since` says since when), however long, until they are released, or enough of them are withdrawn.
+
+    Invariants: a delete that has passed is never held back later; a released one is never counted.
+    """
+
+    share: float | None
+    since: float | None = None
+    passed_before: int = 0  # in an earlier process, which was braked then
+    _held_back: dict[str, int] = field(default_factory=dict)  # id → ctime of its delete
+    _passed: set[str] = field(default_factory=set)  # ids whose deletes stand
+    _counted: dict[str, tuple[float, int]] = field(default_factory=dict)  # passed: when (in this order), ctime
+    _left: set[str] = field(default_factory=set)  # counted ids that are here no more
+    _released_ns: int = -1
+
+    def see(self, chunk_id: str, delete_ns: int | None, *, is_here: bool) -> None:
+        """Take in how one id stands: the ctime of the delete that would take it away, None without one."""
+        if self.share is None:
+            return
+        if chunk_id in self._counted:
+            if is_here and delete_ns is None:  # it was withdrawn in time
+                self._uncount(chunk_id)
+            elif not is_here:
+                self._left.add(chunk_id)
+        if delete_ns is None:
+            self._held_back.pop(chunk_id, None)
+            self._passed.discard(chunk_id)
+        elif delete_ns <= self._released_ns:
+            self._passed.add(chunk_id)
+        elif chunk_id not in self._passed:
+            self._held_back[chunk_id] = delete_ns
+
+    def release(self, ctime_ns: int) -> set[str]:
+        """Let all deletes up to this ctime pass; return the ids that were held back."""
+        if ctime_ns <= self._released_ns:
+            return set()
+        self._released_ns = ctime_ns
+        self.passed_before = 0
+        for chunk_id in [key for key, (_, delete_ns) in self._counted.items() if delete_ns <= ctime_ns]:
+            self._uncount(chunk_id)
+        released = {chunk_id for chunk_id, delete_ns in self._held_back.items() if delete_ns <= ctime_ns}
+        self._passed |= released
+        for chunk_id in released:
+            del self._held_back[chunk_id]
+        return released
+
+    def judge(self, here: int, now: float) -> set[str]:
+        """Decide on all that were seen, where `here` chunks are here; return the ids that may go."""
+        if self.since is None:
+            while self._counted and self._counted[first := next(iter(self._counted))][0] <= now - WINDOW_S:
+                self._uncount(first)
+        if self.is_too_much(here):
+            self.since = now if self.since is None else self.since
+            return set()
+        self.since, self.passed_before = None, 0
+        passing, self._held_back = self._held_back, {}
+        self._passed |= passing.keys()
+        for chunk_id, delete_ns in passing.items():
+            self._counted.pop(chunk_id, None)
+            self._counted[chunk_id] = now, delete_ns
+        return set(passing)
+
+    def is_too_much(self, here: int) -> bool:
+        """Tell whether all that would go now is too much."""
+        going = self.passed + self.held_back
+        return self.held_back > 0 and going >= MANY_CHUNKS and exceeds(going, self.before(here), self.share)
+
+    def holds_back(self, chunk_id: str) -> bool:
+        """Tell whether the delete of this id is not to be carried out."""
+        return chunk_id in self._held_back
+
+    def before(self, here: int) -> int:
+        """Count what was here before the counted ones went."""
+        return here + len(self._left) + self.passed_before
+
+    @property
+    def held_back(self) -> int:
+        """How many are held back, or still to be judged."""
+        return len(self._held_back)
+
+    @property
+    def passed(self) -> int:
+        """How many have passed, of those that count."""
+        return len(self._counted) + self.passed_before
+
+    def _uncount(self, chunk_id: str) -> None:
+        del self._counted[chunk_id]
+        self._left.discard(chunk_id)
+
+
+def read_brake(layout: Layout, share: float | None) -> Brake:
+    """Read the brake of a data directory from BRAKE, as an earlier process has left it."""
+    brake = Brake(share)
+    try:
+        said = read_object(layout.brake, BRAKE_MAX_BYTES)
+        if said is not None and share is not None:
+            brake.since, brake.passed_before = float(said["since"]), max(int(said["let_go"]), 0)
+    except (OSError, ValueError, TypeError, KeyError, OverflowError) as e:
+        logger.warning("%s says nothing that can be gone on from: %s", layout.brake, e)
+    return brake
+
+
+def see(brake: Brake, state: ChunkState, *, is_going: bool) -> None:
+    """Show a brake how one id stands; `is_going`: its delete would take it away (`plan.takes_away`)."""
+    delete_ns = state.delete.ctime_ns if state.delete is not None and is_going else None
+    brake.see(state.id, delete_ns, is_here=bool(state.ready or state.unready))
+
+
+def release(brake: Brake, layout: Layout) -> set[str]:
+    """Let pass what `delete/.release` covers; return the ids that were held back."""
+    released = look_at(layout.release)
+    return set() if released is None or released.fault is not None else brake.release(released.ctime_ns)
+
+
+# ----------------------------------------------------------------------------------------------------- the reconciler's
 
 
 class DeleteBrake:
-    """Which deletes one reconciler carries out. `share` None: all."""
+    """The brake of one reconciler, with BRAKE and `delete/.release`. `share` None: all deletes pass.
+
+    The loop's alone, but for `held_back`. BRAKE is written by a worker, so that the loop does not wait for the disk.
+    """
 
     def __init__(
         self,
@@ -56,42 +231,41 @@ class DeleteBrake:
         self._workers = workers
         self._tell = tell
         self._told = False  # by this process
-        self._noted: bytes | None = None  # what BRAKE says, as far as this process knows
-        self._noted_at = 0.0
-        self._to_note: bytes | None = None
-        self._noting = threading.Lock()
+        self._text: bytes | None = None  # of BRAKE, as far as this process knows
+        self._text_at = 0.0
+        self._writing = threading.Lock()
 
     def open(self) -> None:
         """Go on from where an earlier process was braked."""
-        self._brake = brake_of(self._layout, self._brake.share)
+        self._brake = read_brake(self._layout, self._brake.share)
         if exists(self._layout.brake):
-            self._noted = b""  # whatever it says: it is written anew, or removed
+            self._text = b""  # whatever it says: it is written anew, or removed
 
     def change(self, share: float | None) -> None:
-        """From now on, this is the share."""
+        """Use this share from now on."""
         self._brake.share = share
 
-    def see(self, state: ChunkState, memo: Memo) -> None:
-        """How one id stands now."""
-        see(self._brake, state, memo)
+    def see(self, state: ChunkState, *, is_going: bool) -> None:
+        """Take in how one id stands."""
+        see(self._brake, state, is_going=is_going)
 
     def judge(self, now: float) -> set[str]:
-        """Once all have been seen that are to be decided: the ids that may go on now."""
-        brake, was_braked, free = self._brake, self._brake.since is not None, set[str]()
+        """Decide, once all ids of a pass have been seen; return those that may go now."""
+        brake, was_braked, passing = self._brake, self._brake.since is not None, set[str]()
         if brake.held_back and (was_braked or brake.is_too_much(len(self._catalog))):
-            free = release(brake, self._layout)
-        free |= brake.judge(len(self._catalog), now)
+            passing = release(brake, self._layout)
+        passing |= brake.judge(len(self._catalog), now)
         refusal = self.refusal
         if refusal and not self._told:
             self._tell(Event("braked", "", refusal))
         elif was_braked and not refusal:
             self._tell(Event("released", ""))
         self._told = bool(refusal)
-        self._note(now)
-        return free
+        self._update_file(now)
+        return passing
 
     def holds_back(self, chunk_id: str) -> bool:
-        """Whether the delete of this id is not to be carried out now."""
+        """Tell whether the delete of this id is not to be carried out now."""
         return self._brake.holds_back(chunk_id)
 
     @property
@@ -105,67 +279,33 @@ class DeleteBrake:
         brake = self._brake
         if brake.since is None:
             return ""
-        gone = f", beside {brake.let_go} just before" if brake.let_go else ""
+        gone = f", beside {brake.passed} just before" if brake.passed else ""
         return f"{brake.held_back} of {brake.before(len(self._catalog))} chunks{gone}; {WHAT_TO_DO}"
 
-    def _note(self, now: float) -> None:
-        """Have BRAKE say how it stands: once it begins or ends, and now and then where it changes meanwhile."""
+    def _update_file(self, now: float) -> None:
+        """Write BRAKE when braking begins, remove it when it ends, and write changes now and then."""
         brake = self._brake
-        if (brake.since is None) == (self._noted is None) and 0 <= now - self._noted_at < NOTE_S:
+        if (brake.since is None) == (self._text is None) and 0 <= now - self._text_at < WRITE_EVERY_S:
             return
         document = {
             "since": brake.since,
             "held_back": brake.held_back,
-            "let_go": brake.let_go,
+            "let_go": brake.passed,
             "of": brake.before(len(self._catalog)),
             "what_to_do": WHAT_TO_DO,
         }
         text = None if brake.since is None else json.dumps(document).encode() + b"\n"
-        if text != self._noted:
-            self._noted, self._noted_at, self._to_note = text, now, text
+        if text != self._text:
+            self._text, self._text_at = text, now
             self._workers.submit(self._write)
 
     def _write(self) -> None:
-        with self._noting:  # of two hands the later one writes what holds by then as well
+        with self._writing:  # the later one of two workers writes what holds by then as well
+            text = self._text
             try:
-                if self._to_note is None:
+                if text is None:
                     self._fs.unlink(self._layout.brake)
                 else:
-                    self._fs.write(self._layout.brake, self._to_note, durable=False)
+                    self._fs.write(self._layout.brake, text, durable=False)
             except OSError as e:  # the log and the event have it, and what is held back stays so
                 logger.warning("%s: %s", self._layout.brake, e)
-
-
-def brake_of(layout: Layout, share: float | None) -> Brake:
-    """The brake of a data directory, as an earlier process has left it."""
-    brake = Brake(share)
-    try:
-        said = read_object(layout.brake, BRAKE_MAX_BYTES)
-        if said is not None and share is not None:
-            brake.since, brake.let_go_before = float(said["since"]), max(int(said["let_go"]), 0)
-    except (OSError, ValueError, TypeError, KeyError, OverflowError) as e:
-        logger.warning("%s says nothing that can be gone on from: %s", layout.brake, e)
-    return brake
-
-
-def see(brake: Brake, state: ChunkState, memo: Memo) -> None:
-    """Tell a brake how one id stands."""
-    delete_ns = state.delete.ctime_ns if state.delete is not None and _is_going(state, memo) else None
-    brake.see(state.id, delete_ns, is_here=bool(state.ready or state.unready))
-
-
-def release(brake: Brake, layout: Layout) -> set[str]:
-    """Let go what `delete/.release` says is meant; the ids that were held back."""
-    released = look_at(layout.release)
-    return set() if released is None or released.fault is not None else brake.release(released.ctime_ns)
-
-
-def _is_going(state: ChunkState, memo: Memo) -> bool:
-    """Whether a delete stands that would take away what is here (see `plan.decide`)."""
-    want, delete = state.want, state.delete
-    if delete is None or delete.fault is not None or not (state.ready or state.unready):
-        return False
-    if want is None or want.fault is not None:
-        return True
-    unreadable = memo.unreadable is not None and memo.unreadable.want.same_as(want)
-    return unreadable or delete_is_later(want, delete, memo)

@@ -1,8 +1,12 @@
-"""The disk as downloads find it: the outage, and the probes that find its end.
+"""Pausing downloads while the disk refuses what they write, and finding the end of it (PROTOCOL.md, "Room").
 
-A probe is a small write, made durable, by a hand: so the loop does not wait for a disk that hangs. It is made in
-`trash/`, which is emptied at the start: so a crash leaves nothing of it. `freed` and a probe's answer come from any
-thread, all else is the loop's.
+A refusal that concerns the disk as a whole pauses all downloads, so that thousands of them do not try it in turn. From
+then on a small write probes the disk, ever less often. Once it has come through, fetches begin again, one at a time
+until the first of them is done: for a few bytes do not show that there is room for a chunk. What ran when it began goes
+on, and may finish with the room that the refused one has given back.
+
+A probe is made by a worker, so that the loop does not wait for a disk that hangs; and in `trash/`, which is emptied at
+the start, so that a crash leaves nothing of it.
 """
 
 from __future__ import annotations
@@ -10,11 +14,11 @@ from __future__ import annotations
 import errno
 import threading
 from collections import deque
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from fsdm.model.events import Event
-from fsdm.reconcile.outage import PROBE_LAST_S, REFUSALS, Outage
-from fsdm.reconcile.verdict import TRIES
+from fsdm.reconcile.plan import TRIES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,11 +27,67 @@ if TYPE_CHECKING:
     from fsdm.model.errors import DiskError
     from fsdm.store.filesystem import FileSystem
 
+FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+REFUSALS: Final = FULL | {errno.EROFS, errno.EIO}  # of the disk; any other is about one path, and holds up nobody else
+PROBE_FIRST_S: Final = 1.0
+PROBE_LAST_S: Final = 30.0
 PROBE_BYTES: Final = 4096
 
 
-class Disk:
-    """Whether the disk takes what downloads write. `wake` is called when there is an answer."""
+@dataclass(slots=True)
+class Outage:
+    """When the disk is probed, and how many fetches may run. Pure: `now` is an argument.
+
+    `why` is what the disk said, empty while it takes what is written; `tries` counts refusals since it last did.
+    Invariant: while it lasts, `next_probe_at` is no earlier than the last probe; so two are never without a pause.
+    """
+
+    why: str = ""
+    tries: int = 0
+    next_probe_at: float = 0.0
+
+    def refused(self, why: str, now: float) -> bool:
+        """Take in that the disk has refused a download; tell whether that begins an outage."""
+        begins = not self.why
+        self.why = why
+        if begins:
+            self._again_at(now)
+        return begins
+
+    def probe_is_due(self, now: float) -> bool:
+        """Tell whether to probe now; then the next is due later. A clock that was set back makes it due as well."""
+        if not self.why or now < self.next_probe_at <= now + PROBE_LAST_S:
+            return False
+        self._again_at(now)
+        return True
+
+    def freed(self, now: float) -> None:
+        """Probe at once: there is more room than before."""
+        self.next_probe_at = min(self.next_probe_at, now)
+
+    def is_over(self) -> None:
+        """Let one fetch try: a probe has come through."""
+        self.why = ""
+
+    def came_through(self) -> None:
+        """Take in that a fetch is done. While the outage lasts that says little: it may have had its room before."""
+        if not self.why:
+            self.tries = 0
+
+    def slots(self, jobs: int) -> int:
+        """Tell how many fetches may run, of `jobs`."""
+        return 0 if self.why else 1 if self.tries else jobs
+
+    def _again_at(self, now: float) -> None:
+        self.next_probe_at = now + min(PROBE_FIRST_S * 2.0 ** min(self.tries, 30), PROBE_LAST_S)
+        self.tries += 1
+
+
+class DiskOutage:
+    """The outage of one data directory's disk, with its probes and the ids that wait for its end.
+
+    `wake` is called when there is an answer. The loop's alone, but for `freed`.
+    """
 
     def __init__(
         self, trash: str, *, fs: FileSystem, workers: Workers, tell: Callable[[Event], None], wake: Callable[[], None]
@@ -42,6 +102,8 @@ class Disk:
         self._answers: deque[OSError | None] = deque()
         self._freed = threading.Event()
         self._held_back: set[str] = set()
+        self.slots = self._outage.slots
+        self.came_through = self._outage.came_through
 
     @property
     def refusal(self) -> str:
@@ -50,25 +112,21 @@ class Disk:
 
     @property
     def refuses_for_long(self) -> bool:
-        """Whether a run that is to end has asked it often enough."""
+        """Whether the disk has been asked often enough in a run that is to end."""
         return self._outage.why != "" and self._outage.tries > TRIES
 
     @property
     def next_probe_at(self) -> float | None:
-        """When it is asked next; None while it refuses nothing, or has not answered yet: then the answer wakes."""
+        """When the disk is asked next; None while it takes what is written, or is to answer (the answer wakes)."""
         return self._outage.next_probe_at if self._outage.why and not self._probing else None
 
-    def slots(self, jobs: int) -> int:
-        """How many fetches may run, of `jobs`."""
-        return self._outage.slots(jobs)
-
     def hold_back(self, chunk_id: str, now: float) -> float:
-        """This id waits for the end of the outage; until when, at the longest, before it is decided again."""
+        """Keep an id until the end of the outage; return when it is to be decided again at the latest."""
         self._held_back.add(chunk_id)
         return now + PROBE_LAST_S
 
     def refused(self, error: DiskError, now: float) -> bool:
-        """A download met this. Whether the download is to wait with all the others, rather than to back off by itself.
+        """Take in what a download has met; tell whether it is to wait for the end, rather than to back off by itself.
 
         EIO pauses all, and its own chunk for longer: one file that the disk cannot take is to hold up no other.
         """
@@ -78,17 +136,13 @@ class Disk:
             self._tell(Event("paused", "", str(error), cause=error.cause))
         return error.code != errno.EIO
 
-    def came_through(self) -> None:
-        """A fetch is done."""
-        self._outage.came_through()
-
     def freed(self) -> None:
-        """Something has been erased. In any thread."""
+        """Take in that something has been erased. In any thread."""
         self._freed.set()
         self._wake()
 
     def ask(self, now: float) -> set[str]:
-        """Probe it where that is due; the ids that were held back, once it refuses no more."""
+        """Probe the disk where that is due; return the ids that were held back, once it refuses no more."""
         resumed: set[str] = set()
         while self._answers:
             error = self._answers.popleft()

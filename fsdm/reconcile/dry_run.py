@@ -1,8 +1,8 @@
-"""What `fsdm run --once` would do: scan → decide, and nothing is carried out. No LOCK is taken, and nothing is changed.
+"""Predicting what `fsdm run --once` would do: scan → decide, and nothing is carried out. LOCK is not taken.
 
-It is what follows from a look, not a promise: what others ask for meanwhile, what a server says, and what the audit
-finds is not in it. For each id the decisions are followed to the one that takes time or room: of two markers the later
-one counts, a partial that nobody wants is thrown away, and so on.
+It is what follows from a look, not a promise: what others ask for meanwhile, what a server says, and what the manifest
+check finds is not in it. For each id the decisions are followed to the one that takes time or room: of two markers the
+later one counts, a partial that is not wanted is thrown away, and so on.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from fsdm.model.state import Partial
 from fsdm.model.units import readable
 from fsdm.reconcile.actions import (
     Clear,
+    ClearVerify,
     Confirm,
     Discard,
-    Dismiss,
     Fetch,
     Forget,
     Overrule,
@@ -28,9 +28,9 @@ from fsdm.reconcile.actions import (
     Verify,
     Wait,
 )
-from fsdm.reconcile.delete_brake import brake_of, release, see
-from fsdm.reconcile.memo import Memos
-from fsdm.reconcile.plan import Unreadable, decide
+from fsdm.reconcile.delete_brake import read_brake, release, see
+from fsdm.reconcile.memo import Unreadable, observe
+from fsdm.reconcile.plan import decide, takes_away
 from fsdm.reconcile.space_budget import SpaceBudget
 from fsdm.store.catalog import Catalog
 from fsdm.store.disk_usage import bytes_in
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from fsdm.model.limits import Limits
     from fsdm.model.state import ChunkState, Marker
     from fsdm.reconcile.actions import Action
-    from fsdm.reconcile.plan import Memo
+    from fsdm.reconcile.memo import Memo
 
 What = Literal["fetch", "publish", "keep", "delete", "discard", "wait", "fail"]
 
@@ -55,7 +55,7 @@ LONG_AGO: float = float("-inf")
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What becomes of one id: *fetch* (`size_bytes` are still to come), *publish*, *keep* (it is here already),
+    """What would become of one id: *fetch* (`size_bytes` are still to come), *publish*, *keep* (it is here already),
     *delete* and *discard* (`size_bytes` are freed), *wait* and *fail* (`why` says for what, and why).
 
     `undeclared` files declare no size: what they bring is in no sum.
@@ -70,63 +70,61 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """The steps, deletes first, then downloads in the order in which they begin; and what can be told of them all."""
+    """The steps: deletes first, then downloads in the order in which they would begin."""
 
     steps: tuple[Step, ...]
 
     def total_bytes(self, *what: What) -> int:
-        """The bytes of all steps of these kinds."""
+        """Sum up the bytes of all steps of these kinds."""
         return sum(step.size_bytes for step in self.steps if step.what in what)
 
     @property
     def undeclared(self) -> int:
-        """How many files are to be fetched of which nobody knows how large they are."""
+        """How many of the files to be fetched declare no size."""
         return sum(step.undeclared for step in self.steps if step.what == "fetch")
 
 
-def foresee(layout: Layout, limits: Limits, now: float) -> Forecast:
-    """What would be done within these limits."""
-    return _Foreseer(layout, limits, now).foresee()
+def dry_run(layout: Layout, limits: Limits, now: float) -> Forecast:
+    """Predict what would be done within these limits."""
+    return _DryRun(layout, limits, now).predict()
 
 
-class _Foreseer:
+class _DryRun:
     def __init__(self, layout: Layout, limits: Limits, now: float) -> None:
         self._layout = layout
         self._limits = limits
         self._now = now
         self._catalog = Catalog(layout)
         self._catalog.refresh()
-        self._memos = Memos(layout)
         self._fetches: list[tuple[int, int, str, Step, Fetch]] = []  # in the order of their turns
         self._steps: list[Step] = []
 
-    def foresee(self) -> Forecast:
+    def predict(self) -> Forecast:
         looks = [look(self._layout, self._catalog, one) for one in sorted(scan(self._layout, self._catalog).ids)]
-        states = {state.id: state for state in looks}
-        self._held_back = self._judge(states)
-        self._held = self._holders(states)
-        for state in states.values():
-            self._follow(state)
+        memos = {state.id: observe(self._layout, state) for state in looks}
+        self._held_back = self._judge(looks, memos)
+        self._held = self._holders(looks)
+        for state in looks:
+            self._follow(state, replace(memos[state.id], reported=True))
         return Forecast((*self._steps, *self._in_turn()))
 
-    def _judge(self, states: dict[str, ChunkState]) -> set[str]:
-        brake = brake_of(self._layout, self._limits.brake_share)
-        for state in states.values():
-            see(brake, state, self._memos.see(state))
+    def _judge(self, states: list[ChunkState], memos: dict[str, Memo]) -> set[str]:
+        brake = read_brake(self._layout, self._limits.brake_share)
+        for state in states:
+            see(brake, state, is_going=takes_away(state, memos[state.id]))
         release(brake, self._layout)
         brake.judge(len(self._catalog), self._now)
-        return {chunk_id for chunk_id in states if brake.holds_back(chunk_id)}
+        return {state.id for state in states if brake.holds_back(state.id)}
 
-    def _holders(self, states: dict[str, ChunkState]) -> set[Place]:
-        places = [place for state in states.values() if state.delete for place in state.ready + state.unready]
+    def _holders(self, states: list[ChunkState]) -> set[Place]:
+        places = [place for state in states if state.delete for place in state.ready + state.unready]
         try:
             return {place for place, holders in look_for_holders(self._layout, places).items() if holders.found}
         except OSError:  # no proc(5): it is found out when it is tried
             return set()
 
-    def _follow(self, state: ChunkState) -> None:
+    def _follow(self, state: ChunkState, memo: Memo) -> None:
         """Follow the decisions about one id, as if each were carried out."""
-        memo = replace(self._memos.see(state), reported=True)
         while True:
             decision = decide(state, memo, self._now)
             want = getattr(decision, "want", None)
@@ -149,16 +147,16 @@ class _Foreseer:
                     self._steps.append(
                         Step("delete", state.id, self._chunk_bytes(place), why="replaced by other files")
                     )
-                case Dismiss():
+                case ClearVerify():
                     state = replace(state, verify=None)
                 case Renew() if state.want is not None or state.delete is not None:
-                    state = replace(state, condemned=())
+                    state = replace(state, quarantined=())
                 case _:
                     self._end(decision, state, memo, chunk)
                     return
 
     def _end(self, decision: Action | Wait | None, state: ChunkState, memo: Memo, chunk: DataChunk | None) -> None:
-        """What the decisions about one id end with."""
+        """Note the step that the decisions about one id end with."""
         match decision:
             case Fetch(want=want) if chunk is not None:
                 sizes = [file.size for file in chunk.files.values()]
@@ -194,7 +192,7 @@ class _Foreseer:
         return Step("delete", chunk_id, self._chunk_bytes(place))
 
     def _in_turn(self) -> list[Step]:
-        """The fetches in the order in which they begin: as far as there is room, and downloads are not paused."""
+        """Order the fetches as they would begin, as far as there is room, and downloads are not paused."""
         if exists(self._layout.pause):
             return [Step("wait", one, why="downloads are paused: fsdm resume") for *_, one, _, _ in self._fetches]
         keep_free = self._limits.keep_free_bytes or None

@@ -1,7 +1,7 @@
-"""The actions that are under way: dispatched, and carried out by a crew, one for an id at a time.
+"""Carrying out actions by workers, one for an id at a time.
 
-Each ends with an outcome, whatever happens on its way: an id that stayed busy would be looked after no more. Fetches
-can be stopped; what has come of them stays. The loop's alone, but for what says otherwise.
+Each action ends with an outcome, whatever happens on its way: an id that stayed busy would never be looked after again.
+Fetches can be stopped; what has come of them stays. The loop's alone, but for what says otherwise.
 """
 
 from __future__ import annotations
@@ -14,23 +14,21 @@ from typing import TYPE_CHECKING
 from fsdm.concurrency.cancellation import Cancellation
 from fsdm.model.errors import DiskError
 from fsdm.model.events import Event
-from fsdm.reconcile.actions import Absolve, Fetch
-from fsdm.reconcile.outcome import Failed
+from fsdm.reconcile.actions import ClearFailure, Failed, Fetch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from fsdm.concurrency.workers import Workers
     from fsdm.model.state import ChunkState
-    from fsdm.reconcile.actions import Action
+    from fsdm.reconcile.actions import Action, Outcome
     from fsdm.reconcile.apply import Applier
-    from fsdm.reconcile.outcome import Outcome
 
 logger = logging.getLogger("fsdm")
 
 
 class Executor:
-    """What one reconciler has under way. `wake` is called when something has ended."""
+    """The running actions of one reconciler. `wake` is called when one has ended."""
 
     def __init__(
         self,
@@ -58,7 +56,7 @@ class Executor:
 
     @property
     def actions(self) -> list[Action]:
-        """What is under way. In any thread."""
+        """The running actions. In any thread."""
         return [action for action, _ in list(self._busy.values())]
 
     @property
@@ -66,16 +64,16 @@ class Executor:
         """The fetches among them. In any thread."""
         return [action for action in self.actions if isinstance(action, Fetch)]
 
-    def begin(self, action: Action, *, absolve: bool) -> None:
-        """Have it carried out. `absolve`: `failed/ID` says what is over, and goes first."""
+    def begin(self, action: Action, *, clear_failure: bool) -> None:
+        """Have an action carried out. `clear_failure`: remove `failed/ID` first, for what it says is over."""
         stop = Cancellation()
         self._busy[action.id] = (action, stop)
         self.fetching += isinstance(action, Fetch)
         workers = self._fetchers if isinstance(action, Fetch) else self._workers
-        workers.submit(partial(self._carry_out, action, stop, absolve=absolve))
+        workers.submit(partial(self._carry_out, action, stop, clear_failure=clear_failure))
 
     def outcomes(self) -> Iterator[tuple[Action, Outcome]]:
-        """What has ended since they were last asked for: its id is free again."""
+        """Yield the actions that have ended since the last call; their ids are free again."""
         while self._ended:
             action, outcome = self._ended.popleft()
             del self._busy[action.id]
@@ -83,11 +81,11 @@ class Executor:
             yield action, outcome
 
     def stop(self, fetch: Fetch, why: str) -> None:
-        """Stop one that is under way; it is told of once."""
+        """Stop a running fetch; that is told once."""
         self._stop(*self._busy[fetch.id], why)
 
     def stop_fetches(self, why: str) -> None:
-        """Stop all of them. In any thread."""
+        """Stop all fetches. In any thread."""
         for action, stop in list(self._busy.values()):
             if isinstance(action, Fetch):
                 self._stop(action, stop, why)
@@ -102,16 +100,20 @@ class Executor:
         elif not (action.want.same_as(state.want) or self._applier.is_fetching(state.id, state.want)):
             self._stop(action, stop, "wanted anew")
 
+    def resize(self, jobs: int) -> None:
+        """Run so many fetches at once; those that run go on."""
+        self._fetchers.resize(jobs)
+
     def _stop(self, action: Action, stop: Cancellation, why: str) -> None:
         if not stop.is_set():
             stop.set()
             self._tell(Event("stopped", action.id, why))
 
-    def _carry_out(self, action: Action, stop: Cancellation, *, absolve: bool) -> None:
+    def _carry_out(self, action: Action, stop: Cancellation, *, clear_failure: bool) -> None:
         outcome: Outcome
         try:
-            if absolve:
-                self._applier.apply(Absolve(action.id), stop)
+            if clear_failure:
+                self._applier.apply(ClearFailure(action.id), stop)
             outcome = self._applier.apply(action, stop)
         except Exception as e:  # a defect of ours: it must not leave the id busy for ever
             logger.exception("%s failed", action)

@@ -1,127 +1,177 @@
-"""The passes of the reconciler: take in what has ended, look, decide, dispatch; and how it stands between two of them.
+"""The reconciler's loop: wait for a notification, look, decide, dispatch. A pass carries nothing out by itself.
 
-A pass asks the rooms below it for what each of them knows, and carries nothing out. It never waits for the disk beyond
-looks, nor for a ref, nor for the network. What an event named is looked at, and whatever no event named is found by the
-next scan, at the latest after `Limits.poll_s` (or longer, where a scan costs more than a fiftieth of that).
+A pass never waits for the disk beyond looks, nor for a ref, nor for the network. It looks at the ids that an event has
+named; all others are found by the next scan, at the latest after `Limits.poll_s` (or longer, where a scan costs more
+than a fiftieth of that). A pass that fails is no end: the next one begins with a scan.
 
-The loop's alone, but for what says otherwise.
+All of it belongs to the loop's thread, but for what says otherwise.
 """
 
 from __future__ import annotations
 
+import logging
+import math
+import os
 import time
 from collections import deque
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from fsdm.model.events import Event
-from fsdm.reconcile.actions import Absolve, Fetch, Publish, Report, Retire, Verify, Wait
-from fsdm.reconcile.outcome import Done
-from fsdm.reconcile.plan import Asked, decide
-from fsdm.reconcile.verdict import is_stuck, trouble
+from fsdm.reconcile.actions import Fetch, Publish, Retire, Verify, Wait
+from fsdm.reconcile.plan import decide, is_stuck, takes_away, trouble
 from fsdm.store.scan import look, scan
+from fsdm.transfer.fetcher import HttpFetcher
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable
 
-    from fsdm.model.layout import Layout, Place
+    from fsdm.concurrency.workers import Workers
+    from fsdm.model.layout import Layout
     from fsdm.model.limits import Limits
     from fsdm.model.state import ChunkState
     from fsdm.reconcile.admission import Admission
+    from fsdm.reconcile.counters import Counters
     from fsdm.reconcile.delete_brake import DeleteBrake
-    from fsdm.reconcile.disk_outage import Disk
+    from fsdm.reconcile.disk_outage import DiskOutage
     from fsdm.reconcile.executor import Executor
     from fsdm.reconcile.heartbeat import Heartbeat
-    from fsdm.reconcile.ledger import Part
-    from fsdm.reconcile.memo import Memos
     from fsdm.reconcile.results import Results
-    from fsdm.reconcile.space_budget import SpaceBudget
+    from fsdm.reconcile.space_budget import Part, SpaceBudget
+    from fsdm.reconcile.wakeup import Wakeup
+    from fsdm.reconcile.watcher import Watcher
     from fsdm.reconcile.work_queue import WorkQueue
     from fsdm.store.catalog import Catalog
+    from fsdm.store.filesystem import FileSystem
     from fsdm.store.pause import Pause
-    from fsdm.verify.inspection import Inspection
+    from fsdm.transfer.chunk_download import Fetcher
+    from fsdm.verify.background import BackgroundCheck
+    from fsdm.verify.manifest_check import ManifestCheck
+
+logger = logging.getLogger("fsdm")
 
 SCAN_SHARE: Final = 50  # a scan is followed by so many times its own duration without one
 
 
 @dataclass(slots=True, kw_only=True)
 class Loop:
-    """What one reconciler knows of each id that is pending, and what it makes of it, a pass at a time.
-
-    `keep_up` is called before each scan: it makes anew what may have gone since the last one.
-    """
+    """The passes of one reconciler, and the state of each id that is pending, as it was seen last."""
 
     layout: Layout
     catalog: Catalog
+    fs: FileSystem
     limits: Limits
+    fetcher: Fetcher
+    pools: tuple[Workers, ...]
+    wakeup: Wakeup
+    watcher: Watcher
     work_queue: WorkQueue
-    memos: Memos
     space: SpaceBudget
     admission: Admission
-    disk: Disk
+    disk: DiskOutage
     paused: Pause
     delete_brake: DeleteBrake
     executor: Executor
     results: Results
-    inspection: Inspection
+    manifest_check: ManifestCheck
+    background: BackgroundCheck
     heartbeat: Heartbeat
+    counters: Counters
     clock: Callable[[], float]
     tell: Callable[[Event], None]
-    keep_up: Callable[[], None]
     next_scan: float = field(default=0.0, init=False)  # monotonic
     states: dict[str, ChunkState] = field(default_factory=dict, init=False)
-    _suspects: deque[Place] = field(default_factory=deque, init=False)
+    _new_limits: deque[Limits] = field(default_factory=deque, init=False)
+
+    def run(self, stopping: threading.Event) -> None:
+        """Make passes until `stopping` is set and the loop woken."""
+        while not stopping.is_set():
+            try:
+                self.step(self.wait_s())
+            except Exception as e:  # one pass failed: say so, and begin the next with a scan
+                is_defect = not isinstance(e, OSError)  # what the disk says needs no more than a line
+                logger.log(logging.ERROR, "a pass of the reconciler failed: %s", e, exc_info=is_defect)
+                self.heartbeat.failed()
+                self.counters.pass_failed()
+                self.heartbeat.beat(self.limits.poll_s)
+                self.next_scan = 0.0
+                stopping.wait(self.limits.poll_s)
+
+    def step(self, timeout_s: float | None = 0.0) -> bool:
+        """Wait for a notification, and make one pass; tell whether anything was dispatched."""
+        self.heartbeat.beat(math.inf if timeout_s is None else timeout_s)
+        woken, everything = self.wakeup.wait(timeout_s)
+        began = time.monotonic()
+        self.heartbeat.beat()
+        while self._new_limits:
+            self._keep_to(self._new_limits.popleft())
+        dispatched = self.run_pass(woken, everything=everything)
+        self.heartbeat.passed()
+        self.counters.passed(time.monotonic() - began)
+        return dispatched
+
+    def change(self, limits: Limits) -> None:
+        """Keep to these limits from the next pass on: what runs goes on. In any thread.
+
+        What cannot be changed at run time (see `limits.AT_RUN_TIME`) is logged, and stays as it is.
+        """
+        self._new_limits.append(limits)
+        self.wakeup.wake()
+
+    def _keep_to(self, limits: Limits) -> None:
+        self.limits, waits = self.limits.changed_to(limits)
+        if waits:
+            logger.warning("not before the next start: %s", ", ".join(waits))
+        self.executor.resize(self.limits.jobs)
+        if isinstance(self.fetcher, HttpFetcher):
+            self.fetcher.change(self.limits.bytes_per_s)
+        self.space.change(
+            max_bytes=self.limits.max_bytes,
+            keep_free_bytes=self.limits.keep_free_bytes or None,
+            running=self.executor.fetches,
+        )
+        self.delete_brake.change(self.limits.brake_share)
 
     # -------------------------------------------------------------------------------------------------------- one pass
 
-    def make(self, woken: set[str], *, everything: bool) -> bool:
-        """One pass: look at what rang (or at `everything`), decide, dispatch. Whether anything was dispatched."""
-        self.results.ask_again(woken)
-        ids = woken | self._settle_all() | self.disk.ask(self.clock()) | set(self.work_queue.due(self.clock()))
+    def run_pass(self, woken: set[str], *, everything: bool) -> bool:
+        """Look at what was notified (or at `everything`), decide, dispatch; tell whether anything was dispatched."""
+        self.results.retry_held(woken)
+        ids = woken | self._take_in_results() | self.disk.ask(self.clock()) | set(self.work_queue.due(self.clock()))
         if everything or time.monotonic() >= self.next_scan:
             ids |= self._scan()
         for chunk_id in ids:
             state = self.states[chunk_id] = look(self.layout, self.catalog, chunk_id)
-            self.delete_brake.see(state, self.memos.see(state))
+            self.delete_brake.see(state, is_going=takes_away(state, self.results.observe(state)))
             self.heartbeat.beat()
-        for chunk_id in ids | self.delete_brake.judge(
-            self.clock()
-        ):  # all have been seen: so many at once may be too many
+        # only now that all have been seen: so many deletes at once may be too many
+        for chunk_id in ids | self.delete_brake.judge(self.clock()):
             self._decide(chunk_id)
             self.heartbeat.beat()
         if (size := self.space.news()) is not None:
             self.tell(Event("size", "", size))
         return self._dispatch()
 
-    def suspect(self, place: Place) -> None:
-        """The chunk there may be damaged: the next pass has it looked at. In any thread."""
-        self._suspects.append(place)
-
-    def _settle_all(self) -> set[str]:
-        """Take in what has come since the last pass; the ids that it is about."""
-        settled = set()
+    def _take_in_results(self) -> set[str]:
+        """Take in what has ended since the last pass; return the ids that it is about."""
+        ids = set()
         for action, outcome in self.executor.outcomes():
-            memo = self.memos.of(action.id)
-            if isinstance(action, Fetch):
-                gives_way = self.work_queue.parked_fetches > 0 and not (outcome == Done() or self.paused.why)
-                memo = replace(memo, crowded=not self.space.end(action.id) or gives_way)
-            elif not isinstance(action, Report | Absolve):
-                self.space.count(action.id)
-            self.memos.put(action.id, self.results.take_in(action, outcome, memo))
-            settled.add(action.id)
-        while self._suspects:
-            place = self._suspects.popleft()
-            self.memos.change(place.chunk_id, suspect=place)
-            settled.add(place.chunk_id)
-        for answer in self.inspection.answers():
-            self.results.answered(answer)
-            settled.add(answer.place.chunk_id)
-        return settled
+            others_wait = self.work_queue.parked_fetches > 0 and not self.paused.why
+            self.results.take_in(action, outcome, others_wait=others_wait)
+            ids.add(action.id)
+        for place in self.manifest_check.suspects():
+            self.results.suspected(place)
+            ids.add(place.chunk_id)
+        for checked in self.background.checked():
+            self.results.verified(checked)
+            ids.add(checked.place.chunk_id)
+        return ids
 
     def _scan(self) -> set[str]:
-        """List what is pending; the ids to look at."""
+        """List what is pending; return the ids to look at."""
         began = time.monotonic()
-        self.keep_up()
+        self._restore()
         if self.paused.look():
             self.executor.stop_fetches(self.paused.why)
         changed = self.catalog.refresh()
@@ -134,6 +184,14 @@ class Loop:
         self.next_scan = time.monotonic() + max(self.limits.poll_s, took * SCAN_SHARE)
         return ids
 
+    def _restore(self) -> None:
+        """Make again what may have gone since the last scan: directories, watches, threads."""
+        for name in self.layout.directories():
+            self.fs.mkdir(os.path.join(self.layout.root, name))
+        self.watcher.arm()
+        for workers in self.pools:
+            workers.replenish()
+
     def _decide(self, chunk_id: str) -> None:
         state = self.states[chunk_id]
         if chunk_id in self.executor:
@@ -141,11 +199,11 @@ class Loop:
             return
         now = self.clock()
         if self.results.is_held(chunk_id) and not (state.delete or state.unready):
-            self.results.let_go(chunk_id)
+            self.results.release(chunk_id)
             if state.ready:
                 told = "the delete was withdrawn, nothing is fetched"
                 self.tell(Event("available", chunk_id, told, state.ready[0].dataset_id))
-        memo = self.memos.of(chunk_id)
+        memo = self.results.memo(chunk_id)
         decision = decide(state, memo, now)
         if self.disk.refusal and isinstance(decision, Publish):
             decision = Wait(self.disk.hold_back(chunk_id, now))
@@ -154,7 +212,7 @@ class Loop:
         self.work_queue.put(chunk_id, decision, memo.failure.attempts if memo.failure else 0)
         if decision is None and state.at_rest:
             del self.states[chunk_id]
-            self.memos.forget(chunk_id)
+            self.results.forget(chunk_id)
             self.space.forget(chunk_id)
 
     def _dispatch(self) -> bool:
@@ -164,49 +222,47 @@ class Loop:
         for action in self.work_queue.take(slots, lambda fetch: self.admission.admit(fetch, self.clock())):
             dispatched = True
             if isinstance(action, Verify):
-                self.memos.change(action.id, asked=Asked(action.verify))
-                self.inspection.ask(action)
+                self.results.verify_begun(action)
+                self.background.ask(action.place, action.verify)
                 continue
-            absolve = isinstance(action, Fetch) and self.memos.of(action.id).failure is None
-            absolve = absolve and self.states[action.id].failed  # what kept it from its start is over
-            self.executor.begin(action, absolve=absolve)
+            is_over = isinstance(action, Fetch) and self.results.memo(action.id).failure is None
+            self.executor.begin(action, clear_failure=is_over and self.states[action.id].failed)
         return dispatched
 
     # --------------------------------------------------------------------------------------------------- how it stands
 
-    def pause(self) -> float:
-        """Seconds until the next pass has something to do by itself."""
-        pauses = [self.next_scan - time.monotonic()]
+    def wait_s(self) -> float:
+        """Tell how long the next pass can wait, in seconds, if nothing wakes the loop before."""
+        waits = [self.next_scan - time.monotonic()]
         if (next_at := self.work_queue.next_at) is not None:
-            pauses.append(next_at - self.clock())
+            waits.append(next_at - self.clock())
         if (probe_at := self.disk.next_probe_at) is not None:
-            pauses.append(probe_at - self.clock())
-        if self.work_queue.parked_fetches:  # somebody may make room, and no event tells of that
-            pauses.append(self.limits.poll_s)
-        return max(min(pauses), 0.0)
+            waits.append(probe_at - self.clock())
+        if self.work_queue.parked_fetches:  # room may be made elsewhere, and no event tells of that
+            waits.append(self.limits.poll_s)
+        return max(min(waits), 0.0)
 
-    def at_its_end(self) -> bool:
-        """Whether nothing runs, and what is left has been tried as often as makes sense in one go."""
+    def is_done(self) -> bool:
+        """Tell whether nothing runs, and what is left has been tried as often as makes sense in one go."""
         if self.next_scan == 0.0 or self.executor or (self.work_queue.parked_fetches and self.space.is_emptying):
             return False
         refused = self.disk.refuses_for_long or self.paused.why != ""
         return (refused or not self.work_queue.waiting_fetches) and all(
-            is_stuck(self.memos.of(chunk_id))
+            is_stuck(self.results.memo(chunk_id))
             or self.delete_brake.holds_back(chunk_id)
             or (refused and state.want is not None)
             for chunk_id, state in self.states.items()
         )
 
     def troubles(self) -> dict[str, str]:
-        """Why what has not converged has not: a sentence by id or path."""
+        """Say why what has not converged has not: a sentence by id or path."""
         found = {oddity.path: oddity.why for oddity in scan(self.layout, self.catalog).oddities}
+        otherwise = self.disk.refusal or self.paused.why or "not done"
         for chunk_id in self.states:
             braked = self.delete_brake.holds_back(chunk_id) and f"its delete is held back: {self.delete_brake.refusal}"
-            found[chunk_id] = braked or trouble(
-                self.memos.of(chunk_id), self.disk.refusal or self.paused.why or "not done"
-            )
+            found[chunk_id] = braked or trouble(self.results.memo(chunk_id), otherwise)
         return found
 
     def bytes_by_part(self) -> dict[Part, int] | None:
-        """What there is on the disk, as far as it is counted. In any thread; it looks at what is being fetched."""
+        """Tell what there is on the disk, as far as it is counted. In any thread; it looks at what is being fetched."""
         return self.space.bytes_by_part([fetch.id for fetch in self.executor.fetches])

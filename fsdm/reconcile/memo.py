@@ -1,53 +1,69 @@
-"""What the reconciler remembers of each id between two looks, and what it takes over from `failed/ID`."""
+"""What the reconciler remembers of one id between two looks. Only `results` writes memos."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
 
-from fsdm.reconcile.plan import NO_MEMO, Memo
 from fsdm.store.json_files import read_failure
 
 if TYPE_CHECKING:
     from fsdm.model.documents import Failure
-    from fsdm.model.layout import Layout
-    from fsdm.model.state import ChunkState
+    from fsdm.model.layout import Layout, Place
+    from fsdm.model.state import ChunkState, Found, Marker
 
 
-class Memos:
-    """A memo for each id that is pending."""
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A want that could not be taken, and since when it has lain still."""
 
-    def __init__(self, layout: Layout) -> None:
-        self._layout = layout
-        self._memos: dict[str, Memo] = {}
+    want: Marker
+    error: str
+    hint: str
+    since: float
 
-    def of(self, chunk_id: str) -> Memo:
-        """What is remembered of an id."""
-        return self._memos.get(chunk_id, NO_MEMO)
 
-    def put(self, chunk_id: str, memo: Memo) -> None:
-        """Remember this."""
-        self._memos[chunk_id] = memo
+@dataclass(frozen=True, slots=True)
+class VerifyRequest:
+    """How far a request to verify is: `answered`, or still being read, or to be tried again (`again_at`)."""
 
-    def change(self, chunk_id: str, **changes: Any) -> None:
-        """Remember some of it anew."""
-        self._memos[chunk_id] = replace(self.of(chunk_id), **changes)
+    verify: Marker
+    answered: bool = False
+    again_at: float | None = None
 
-    def forget(self, chunk_id: str) -> None:
-        """There is nothing about this id any more."""
-        self._memos.pop(chunk_id, None)
 
-    def see(self, state: ChunkState) -> Memo:
-        """What is to be remembered once this has been seen."""
-        memo = self._memos.get(state.id)
-        if memo is None:
-            memo = Memo(failure=self._last_failure(state))
-        if state.want is not None and state.delete is None and not state.want.same_as(memo.want_alone):
-            memo = replace(memo, want_alone=state.want)
-        self._memos[state.id] = memo
-        return memo
+@dataclass(frozen=True, slots=True)
+class Memo:
+    """The memo of one id.
 
-    def _last_failure(self, state: ChunkState) -> Failure | None:
-        failure = read_failure(self._layout, state)
-        # that there was no room was said by another, of other limits and another disk
-        return failure if failure is None or failure.kind != "room" else None
+    `want_alone` is the last want that was seen while no delete stood: if it still stands beside a delete of the same
+    ctime, then that delete is the later one. `suspect` is a place whose files were seen not to match its READY, or
+    whose bytes do not, as was `found`. `asked` is the request to verify them.
+    `crowded`: a fetch waits for the room that this one's partial takes up; so it gives way.
+    `held_until` is when a directory that refs keep is tried again, after `held` refusals in a row.
+    """
+
+    want_alone: Marker | None = None
+    unreadable: Unreadable | None = None
+    failure: Failure | None = None
+    reported: bool = True
+    suspect: Place | None = None
+    found: Found | None = None
+    asked: VerifyRequest | None = None
+    crowded: bool = False
+    held: int = 0
+    held_until: float = 0.0
+
+
+NO_MEMO: Final = Memo()
+
+
+def observe(layout: Layout, state: ChunkState, memo: Memo | None = None) -> Memo:
+    """Update a memo by a look at the disk; an id without one takes over the failure that `failed/ID` tells of."""
+    if memo is None:
+        failure = read_failure(layout, state)
+        # what waited for room did so under other limits, and maybe on another disk
+        memo = Memo(failure=failure if failure is None or failure.kind != "room" else None)
+    if state.want is not None and state.delete is None and not state.want.same_as(memo.want_alone):
+        memo = replace(memo, want_alone=state.want)
+    return memo

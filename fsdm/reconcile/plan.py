@@ -1,31 +1,29 @@
-"""State → action: what is to be done next for one id.
+"""Deciding on the next step for one id, from its state and its memo (PROTOCOL.md, "Reconciling").
 
 Pure, total and deterministic: no clock, no disk, no network; `now` (seconds since the epoch) is an argument. A
-decision is for one id alone, so what is pending is not walked for every event; `agenda` orders the decisions. Actions
-are data; `apply` carries them out and looks at each precondition again. Two properties carry the tests: from any state
-`decide` comes to rest, and where a decision waits, it says until when.
+decision is for one id alone; `work_queue` orders the decisions, and `apply` looks at each precondition again. Two
+properties carry the tests: from any state `decide` comes to rest, and where a decision waits, it says until when.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
 from fsdm.model.documents import Failure, MarkerStamp
 from fsdm.model.errors import TransferError
-from fsdm.model.state import ChunkState, Found, Marker, Partial
+from fsdm.model.state import ChunkState, Marker, Partial
 from fsdm.reconcile.actions import (
-    Absolve,
     Action,
     Clear,
-    Condemn,
+    ClearFailure,
+    ClearVerify,
     Confirm,
     Discard,
-    Dismiss,
     Fetch,
     Forget,
     Overrule,
     Publish,
+    Quarantine,
     Renew,
     Report,
     Retire,
@@ -35,7 +33,7 @@ from fsdm.reconcile.actions import (
 
 if TYPE_CHECKING:
     from fsdm.model.errors import FsdmError
-    from fsdm.model.layout import Place
+    from fsdm.reconcile.memo import Memo, Unreadable
 
 SETTLE_S: Final = 3.0  # a want that cannot be read may be half-written: so long it must lie still
 BACKOFF_FIRST_S: Final = 1.0
@@ -44,71 +42,25 @@ PERMANENT_S: Final = 900.0  # what will not pass by itself is tried again seldom
 RETRY_AFTER_MAX_S: Final = 3600.0
 HELD_FIRST_S: Final = 0.002
 HELD_LAST_S: Final = 1.0
-
-
-# -------------------------------------------------------------------------------------------------------- what is known
-
-
-@dataclass(frozen=True, slots=True)
-class Unreadable:
-    """A want that could not be taken, and since when it has lain still."""
-
-    want: Marker
-    error: str
-    hint: str
-    since: float
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """How far it is with a marker in `verify/`: `answered`, or still being read, or (`again_at`) to be tried again."""
-
-    verify: Marker
-    answered: bool = False
-    again_at: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Memo:
-    """What the reconciler remembers of one id between two looks.
-
-    `want_alone` is the last want that was seen while no delete stood: if it still stands beside a delete of the same
-    ctime, then that delete is the later one. `suspect` is a place whose files were seen not to match its READY, or
-    whose bytes do not, as was `found`. `asked` is what has become of a request to compare them.
-    `crowded`: a fetch waits for the room that this one's partial takes up; so it gives way.
-    `held_until` is when a directory that refs keep is tried again, after `held` refusals in a row.
-    """
-
-    want_alone: Marker | None = None
-    unreadable: Unreadable | None = None
-    failure: Failure | None = None
-    reported: bool = True
-    suspect: Place | None = None
-    found: Found | None = None
-    asked: Asked | None = None
-    crowded: bool = False
-    held: int = 0
-    held_until: float = 0.0
-
-
-NO_MEMO: Final = Memo()
+TRIES: Final = 3  # of a fetch, in a run that is to end, and …
+HELD_TRIES: Final = 8  # … of a held directory (about half a second)
 
 
 # ------------------------------------------------------------------------------------------------------------- deciding
 
 
 def decide(state: ChunkState, memo: Memo, now: float) -> Action | Wait | None:
-    """The next step for one id, or until when to wait, or None where nothing is to be done before something changes."""
+    """Decide on the next step for one id, or how long to wait; None where nothing is to be done until it changes."""
     if memo.failure is not None and not memo.reported:
         return Report(state.id, memo.failure)
     if memo.suspect in state.ready and memo.suspect is not None and not _backing_off(memo, None, now):
-        return Condemn(state.id, memo.suspect, memo.found)
+        return Quarantine(state.id, memo.suspect, memo.found)
     verify, asked = _intent(state.verify), memo.asked
     if not _backing_off(memo, None, now):
-        if state.condemned:  # before anything is decided of the markers: it may be in the middle of placing one
-            return Renew(state.id, state.condemned[0])
+        if state.quarantined:  # before anything is decided of the markers: it may be in the middle of placing one
+            return Renew(state.id, state.quarantined[0])
         if verify and asked and asked.answered and asked.verify.same_as(verify):
-            return Dismiss(state.id, verify)
+            return ClearVerify(state.id, verify)
     step = _converge(state, memo, now)
     if verify is None or not (step is None or isinstance(step, Wait)):
         return step
@@ -119,9 +71,9 @@ def decide(state: ChunkState, memo: Memo, now: float) -> Action | Wait | None:
 
 
 def _compare(state: ChunkState, memo: Memo, verify: Marker, now: float) -> Action | Wait | None:
-    """What is to be done for somebody who asks for a chunk's bytes to be compared with READY."""
+    """Decide on the next step for a marker in `verify/`."""
     if state.delete is not None or not state.ready:
-        return None if _backing_off(memo, None, now) else Dismiss(state.id, verify)
+        return None if _backing_off(memo, None, now) else ClearVerify(state.id, verify)
     asked = memo.asked if memo.asked and memo.asked.verify.same_as(verify) else None
     if asked and asked.again_at is not None and now < asked.again_at:
         return Wait(asked.again_at)
@@ -131,7 +83,7 @@ def _compare(state: ChunkState, memo: Memo, verify: Marker, now: float) -> Actio
 
 
 def _converge(state: ChunkState, memo: Memo, now: float) -> Action | Wait | None:
-    """The next step towards what the markers in `want/` and `delete/` ask for."""
+    """Decide on the next step towards what the markers in `want/` and `delete/` ask for."""
     want, delete = _intent(state.want), _intent(state.delete)
     unreadable = memo.unreadable if want and memo.unreadable and memo.unreadable.want.same_as(want) else None
     if want and delete and (until := _backing_off(memo, delete, now)):
@@ -154,10 +106,21 @@ def _converge(state: ChunkState, memo: Memo, now: float) -> Action | Wait | None
 
 
 def delete_is_later(want: Marker, delete: Marker, memo: Memo) -> bool:
-    """Which of two markers is the later intent (PROTOCOL.md, "Asking"): by ctime, then by what has been seen."""
+    """Tell whether the delete is the later intent (PROTOCOL.md, "Asking"): by ctime, then by what has been seen."""
     if delete.ctime_ns != want.ctime_ns:
         return delete.ctime_ns > want.ctime_ns
     return want.same_as(memo.want_alone)
+
+
+def takes_away(state: ChunkState, memo: Memo) -> bool:
+    """Tell whether a delete stands that would take away what is here."""
+    want, delete = state.want, _intent(state.delete)
+    if delete is None or not (state.ready or state.unready):
+        return False
+    if want is None or want.fault is not None:
+        return True
+    unreadable = memo.unreadable is not None and memo.unreadable.want.same_as(want)
+    return unreadable or delete_is_later(want, delete, memo)
 
 
 def _intent(marker: Marker | None) -> Marker | None:
@@ -196,12 +159,12 @@ def _unasked(state: ChunkState, memo: Memo, now: float) -> Action | Wait | None:
         return step
     damaged = memo.failure is not None and memo.failure.kind == "damaged"
     if state.failed and not (damaged and not state.ready):
-        return Absolve(state.id)
+        return ClearFailure(state.id)
     return None
 
 
 def _leftovers(state: ChunkState, memo: Memo, now: float) -> Action | Wait | None:
-    """What nobody asks for."""
+    """Clear away a partial, or a directory without READY."""
     if until := _backing_off(memo, None, now):
         return Wait(until)
     if state.partial is not Partial.NONE:
@@ -214,7 +177,7 @@ def _clear(state: ChunkState, memo: Memo, now: float) -> Action | Wait:
 
 
 def _backing_off(memo: Memo, marker: Marker | None, now: float) -> float | None:
-    """Until when a failed attempt waits. A marker touched since is a new request, but not one that mends the disk."""
+    """Tell until when a failed attempt waits. A marker touched since is a new request, but does not mend the disk."""
     failure = memo.failure
     if failure is None or failure.next_attempt_at is None:
         return None
@@ -230,7 +193,7 @@ def _is_of_the_disk(memo: Memo) -> bool:
 def waiting_for_room(
     fetch: Fetch, error: str, hint: str, now: float, *, needs_bytes: int | None = None, lacks_bytes: int | None = None
 ) -> Failure:
-    """What `failed/ID` says while there is no room for a want."""
+    """Make the failure of a want that there is no room for."""
     return Failure(
         id=fetch.id,
         kind="room",
@@ -246,12 +209,12 @@ def waiting_for_room(
 
 
 def waits_for_room(memo: Memo, fetch: Fetch) -> bool:
-    """Whether it has been told that there is no room for this want."""
+    """Tell whether the memo says already that there is no room for this want."""
     return memo.failure is not None and memo.failure.kind == "room" and memo.failure.marker == stamp(fetch.want)
 
 
 def _fault(state: ChunkState, unreadable: Unreadable | None, now: float) -> Failure | None:
-    """What keeps an entry of `want/` or `delete/` from being an intent, as the document that explains it."""
+    """Make the failure that explains why an entry of `want/` or `delete/` is no intent."""
     found: list[tuple[Literal["want", "marker"], str, str, Marker]] = []
     if state.delete is not None and state.delete.fault:
         found.append(("marker", f"delete/{state.id} {state.delete.fault}", "remove it by hand", state.delete))
@@ -276,19 +239,19 @@ def _says(there: Failure | None, failure: Failure) -> bool:
 
 
 def stamp(marker: Marker | None) -> MarkerStamp | None:
-    """Which marker a failure speaks of."""
+    """Make the stamp by which a failure names its marker."""
     return None if marker is None else MarkerStamp(ino=marker.ino, mtime_ns=marker.mtime_ns, size=marker.size)
 
 
-# ---------------------------------------------------------------------------------------- what an outcome leaves behind
+# ---------------------------------------------------------------------------------------------- failures and patience
 
 
 def next_failure(
     action: Action, error: FsdmError, memo: Memo, now: float, jitter: float, kind: Literal["transfer", "disk"]
 ) -> Failure:
-    """The failure after one more attempt: it waits twice as long as the last, times `jitter` (0.5 … 1).
+    """Make the failure of one more attempt: its wait is twice the last one, times `jitter` (0.5 … 1).
 
-    At least as long as the server asks for, and long where trying again will not help.
+    It is at least as long as the server asks for, and long where trying again will not help.
     """
     marker = stamp(getattr(action, "delete", None) or getattr(action, "want", None))
     last = memo.failure
@@ -311,5 +274,21 @@ def next_failure(
 
 
 def held_delay(held: int) -> float:
-    """How long to leave a held directory alone after so many refusals, in seconds. The kernel tells of releases too."""
+    """Compute the pause after so many refusals of a held directory, in seconds. The kernel tells of releases too."""
     return min(HELD_FIRST_S * 2.0 ** min(held - 1, 30), HELD_LAST_S)
+
+
+def is_stuck(memo: Memo) -> bool:
+    """Tell whether an id has been tried as often as makes sense in a run that is to end."""
+    failure = memo.failure
+    if failure is None:
+        return memo.held >= HELD_TRIES
+    permanent = failure.next_attempt_at is None or failure.next_attempt_at - failure.last_at > BACKOFF_LAST_S / 4
+    return memo.reported and (permanent or failure.attempts >= TRIES)
+
+
+def trouble(memo: Memo, otherwise: str) -> str:
+    """Say why an id has not converged; `otherwise` where nothing is known of it."""
+    if memo.failure is not None:
+        return memo.failure.error
+    return "refs hold it" if memo.held else otherwise

@@ -1,7 +1,7 @@
-"""How a damaged chunk goes out of service, and is asked for again.
+"""Taking a damaged chunk out of service, and asking for it again (PROTOCOL.md, "Verifying").
 
-READY goes: so nobody new takes a ref, and whoever has one keeps the directory as it is. Then the want that it came of
-comes back as `want/ID`, unless somebody has asked for something else; and what is fetched is published once the old
+READY goes: so the chunk gets no new refs, and those that are held keep its directory as it is. Then the want that it
+came of comes back as `want/ID`, unless something else was asked for; and what is fetched is published once the old
 directory has gone. Invariant: a crash at any step neither loses that the chunk is wanted, nor brings back what was
 deleted: WANT without READY says that the want has not come back yet.
 """
@@ -22,12 +22,12 @@ from fsdm.verify.manifest_check import damage
 
 if TYPE_CHECKING:
     from fsdm.model.layout import Layout
-    from fsdm.reconcile.actions import Condemn, Renew
+    from fsdm.reconcile.actions import Quarantine, Renew
     from fsdm.store.filesystem import FileSystem
 
 
-def condemn(layout: Layout, fs: FileSystem, action: Condemn) -> Failure | None:
-    """Take a chunk out of service, if it is damaged; what `failed/ID` says then."""
+def quarantine(layout: Layout, fs: FileSystem, action: Quarantine) -> Failure | None:
+    """Take a chunk out of service, if it is damaged; return what `failed/ID` says then."""
     path, found = layout.path(action.place), action.found
     ready = look_at(f"{path}/{READY}")
     why = damage(layout, action.place) if found is None else found.why
@@ -49,7 +49,7 @@ def condemn(layout: Layout, fs: FileSystem, action: Condemn) -> Failure | None:
 
 
 def renew(layout: Layout, fs: FileSystem, action: Renew) -> bool:
-    """Ask again for what was condemned; whether it is still to be asked for. One at a time."""
+    """Ask again for a quarantined chunk; tell whether it still was one. One at a time."""
     path = layout.path(action.place)
     if exists(f"{path}/{READY}") or not is_directory(path):
         return False
@@ -63,7 +63,7 @@ def renew(layout: Layout, fs: FileSystem, action: Renew) -> bool:
 
 
 def _make_durable(layout: Layout, fs: FileSystem, chunk_id: str) -> None:
-    """Whatever stands in `want/` or `delete/` by now is to survive a power failure: no client fsyncs what it writes."""
+    """Fsync what stands in `want/` and `delete/` by now: no client fsyncs what it writes."""
     want = look_at(layout.want_marker(chunk_id))
     if want is not None and want.fault is None:
         with suppress(FileNotFoundError):  # withdrawn since

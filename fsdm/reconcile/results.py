@@ -1,35 +1,54 @@
-"""What an outcome leaves behind: in the memo of its id, and of the directories that refs keep.
+"""Taking in what has come of an action, a verification or a manifest check. The only writer of memos.
 
-It decides nothing about what comes next (see `plan`): it remembers what was met, tells of it, and watches the
-directories that are to go when their last ref does. The loop's alone.
+It decides nothing about what comes next (see `plan`): it remembers, tells, and watches the directories that are to go
+when their last ref does. The loop's alone, but for `memo` and `held_chunks`.
 
-Invariant: a directory is watched, and its claim kept open, from the first refusal until its chunk is let go of.
+Invariant: a directory is watched, and its claim kept open, from the first refusal until its chunk is released.
 """
 
 from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from fsdm.model.errors import DiskError
 from fsdm.model.events import Event
-from fsdm.reconcile import outcome as outcomes
-from fsdm.reconcile.actions import Absolve, Action, Clear, Condemn, Dismiss, Fetch, Forget, Publish, Report, Retire
-from fsdm.reconcile.outage import FULL
-from fsdm.reconcile.plan import Asked, Memo, Unreadable, held_delay, next_failure
+from fsdm.reconcile.actions import (
+    Action,
+    CannotRead,
+    Clear,
+    ClearFailure,
+    ClearVerify,
+    Done,
+    Failed,
+    Fetch,
+    Forget,
+    Held,
+    Outcome,
+    Publish,
+    Quarantine,
+    Quarantined,
+    Report,
+    Retire,
+)
+from fsdm.reconcile.disk_outage import FULL
+from fsdm.reconcile.memo import NO_MEMO, Memo, Unreadable, VerifyRequest, observe
+from fsdm.reconcile.plan import held_delay, next_failure, waits_for_room
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from fsdm.model.documents import Failure
     from fsdm.model.errors import FsdmError
-    from fsdm.model.layout import Place
+    from fsdm.model.layout import Layout, Place
+    from fsdm.model.state import ChunkState
+    from fsdm.reconcile.actions import Verify
     from fsdm.reconcile.apply import Applier
-    from fsdm.reconcile.disk_outage import Disk
-    from fsdm.reconcile.memo import Memos
+    from fsdm.reconcile.disk_outage import DiskOutage
     from fsdm.reconcile.space_budget import SpaceBudget
-    from fsdm.reconcile.watcher import Watch
-    from fsdm.verify.background import Answer
+    from fsdm.reconcile.watcher import Watcher
+    from fsdm.verify.background import Checked
 
 VERIFY_AGAIN_S: Final = 10.0  # where a chunk could not be read to its end
 
@@ -37,123 +56,175 @@ logger = logging.getLogger("fsdm")
 
 
 class Results:
-    """Takes in the outcomes of one reconciler."""
+    """The memos of one reconciler, and the directories that refs keep from it."""
 
     def __init__(
         self,
+        layout: Layout,
         applier: Applier,
-        watch: Watch,
+        watcher: Watcher,
         *,
-        memos: Memos,
         space: SpaceBudget,
-        disk: Disk,
+        disk: DiskOutage,
         tell: Callable[[Event], None],
         clock: Callable[[], float],
         jitter: Callable[[], float],
     ) -> None:
+        self._layout = layout
         self._applier = applier
-        self._watch = watch
-        self._memos = memos
+        self._watcher = watcher
         self._space = space
         self._disk = disk
         self._tell = tell
         self._clock = clock
         self._jitter = jitter
+        self._memos: dict[str, Memo] = {}
         self._held: dict[str, Place] = {}
 
-    def is_held(self, chunk_id: str) -> bool:
-        """Whether refs kept a directory of this id when it was to go."""
-        return chunk_id in self._held
+    # ---------------------------------------------------------------------------------------------------------- memos
 
-    @property
-    def held_chunks(self) -> int:
-        """How many ids that is so of."""
-        return len(self._held)
+    def memo(self, chunk_id: str) -> Memo:
+        """Return what is remembered of an id. In any thread."""
+        return self._memos.get(chunk_id, NO_MEMO)
 
-    def ask_again(self, ids: set[str]) -> None:
-        """A ref of these may have gone: try soon, and soon again."""
-        for chunk_id in ids & self._held.keys():
-            self._memos.change(chunk_id, held=1, held_until=0.0)
+    def observe(self, state: ChunkState) -> Memo:
+        """Take in a look at the disk."""
+        memo = self._memos[state.id] = observe(self._layout, state, self._memos.get(state.id))
+        return memo
 
-    def let_go(self, chunk_id: str) -> None:
-        """Nothing of this id is to go any more, or it has gone."""
-        place = self._held.pop(chunk_id, None)
-        if place is not None:
-            self._watch.release(place)
-            self._applier.let_go(place)
-            self._memos.change(chunk_id, held=0, held_until=0.0)
+    def forget(self, chunk_id: str) -> None:
+        """Drop the memo of an id about which nothing is left."""
+        self._memos.pop(chunk_id, None)
 
-    def take_in(self, action: Action, outcome: outcomes.Outcome, memo: Memo) -> Memo:
-        """What is to be remembered of the id after this."""
-        now = self._clock()
+    def _change(self, chunk_id: str, **changes: Any) -> None:
+        self._memos[chunk_id] = replace(self.memo(chunk_id), **changes)
+
+    # --------------------------------------------------------------------------------------------- what has come of it
+
+    def take_in(self, action: Action, outcome: Outcome, *, others_wait: bool = False) -> None:
+        """Take in the outcome of an action. `others_wait`: for the room that a fetch which failed would keep."""
+        now, chunk_id, memo = self._clock(), action.id, self.memo(action.id)
+        if isinstance(action, Fetch):
+            fits = self._space.end(chunk_id)
+            self._change(chunk_id, crowded=not fits or (others_wait and outcome != Done()))
+        elif not isinstance(action, Report | ClearFailure):
+            self._space.count(chunk_id)
         match outcome:
-            case outcomes.Done():
-                return self._done(action, memo)
-            case outcomes.Condemned(failure):
-                return replace(memo, failure=failure, reported=True, suspect=None, found=None)
-            case outcomes.Held(place):
+            case Done():
+                self._done(action)
+            case Quarantined(failure):
+                self._change(chunk_id, failure=failure, reported=True, suspect=None, found=None)
+            case Held(place):
                 if not memo.held:
-                    self._tell(Event("retiring", action.id, dataset_id=place.dataset_id))
-                self._held[action.id] = place
+                    self._tell(Event("retiring", chunk_id, dataset_id=place.dataset_id))
+                self._held[chunk_id] = place
                 # a ref may have gone between our attempt and the watch: the first time, try once more at once
-                again_at_once = self._watch.hold(place)
+                again_at_once = self._watcher.hold(place)
                 until = now if again_at_once else now + held_delay(memo.held + 1)
-                return replace(memo, held=memo.held + 1, held_until=until)
-            case outcomes.CannotRead(want, error):
+                self._change(chunk_id, held=memo.held + 1, held_until=until)
+            case CannotRead(want, error):
                 last = memo.unreadable
                 since = last.since if last is not None and last.want.same_as(want) else now
-                return replace(memo, unreadable=Unreadable(want, str(error), error.hint, since))
-            case outcomes.Failed(error, disk):
-                return self._failed(action, error, memo, disk=disk)
-            case _:
-                return memo
+                self._change(chunk_id, unreadable=Unreadable(want, str(error), error.hint, since))
+            case Failed(error, disk):
+                self._failed(action, error, now, disk=disk)
 
-    def answered(self, answer: Answer) -> None:
-        """The inspector has read a chunk, or could not."""
-        chunk_id = answer.place.chunk_id
-        if answer.found is not None:
-            self._memos.change(chunk_id, suspect=answer.place, found=answer.found)
-        if answer.verify is not None:
-            again_at = None if answer.read else self._clock() + VERIFY_AGAIN_S
-            self._memos.change(chunk_id, asked=Asked(answer.verify, answered=answer.read, again_at=again_at))
-            if answer.read and answer.found is None:
+    def suspected(self, place: Place) -> None:
+        """Take in that the chunk there may be damaged."""
+        self._change(place.chunk_id, suspect=place)
+
+    def verify_begun(self, action: Verify) -> None:
+        """Take in that a chunk is being read, as a marker asks for."""
+        self._change(action.id, asked=VerifyRequest(action.verify))
+
+    def verified(self, checked: Checked) -> None:
+        """Take in what reading a chunk has found."""
+        chunk_id = checked.place.chunk_id
+        if checked.found is not None:
+            self._change(chunk_id, suspect=checked.place, found=checked.found)
+        if checked.verify is not None:
+            again_at = None if checked.read else self._clock() + VERIFY_AGAIN_S
+            self._change(chunk_id, asked=VerifyRequest(checked.verify, answered=checked.read, again_at=again_at))
+            if checked.read and checked.found is None:
                 self._tell(Event("verified", chunk_id))
 
-    def _done(self, action: Action, memo: Memo) -> Memo:
-        failure = memo.failure
-        match action:
-            case Report():
-                if action.failure.kind in {"want", "marker"}:  # the others were told of when they were met
-                    self._tell(Event("failed", action.id, action.failure.error, cause=action.failure.kind))
-                return replace(memo, reported=True, failure=action.failure)
-            case Absolve():
-                return replace(memo, failure=None)
-            case Condemn():
-                return replace(memo, suspect=None, found=None)
-            case Dismiss():
-                return replace(memo, asked=None)
-            case Retire() | Clear():
-                self.let_go(action.id)
-                memo = replace(memo, held=0, held_until=0.0)
-            case Fetch():
-                self._disk.came_through()
-                if failure is not None and failure.kind == "transfer":
-                    failure = None
-            case Forget():
-                failure = None
-        if failure is not None and failure.kind == "disk":
-            failure = None
-        return replace(memo, failure=failure)
+    def admitted(self, fetch: Fetch) -> None:
+        """Take in that there is room for a fetch, and it begins."""
+        memo = self.memo(fetch.id)
+        self._change(fetch.id, failure=None if waits_for_room(memo, fetch) else memo.failure, crowded=False)
 
-    def _failed(self, action: Action, error: FsdmError, memo: Memo, *, disk: bool) -> Memo:
+    def refused(self, failure: Failure) -> None:
+        """Take in that there is no room for a fetch, and tell of it."""
+        self._change(failure.id, failure=failure, reported=False, crowded=True)
+        self._tell(Event("over", failure.id, failure.error, cause="room"))
+
+    def crowded(self, chunk_id: str) -> None:
+        """Take in that a fetch waits for the room of this one's partial."""
+        self._change(chunk_id, crowded=True)
+
+    def _done(self, action: Action) -> None:
+        match action:
+            case Report(chunk_id, failure):
+                if failure.kind in {"want", "marker"}:  # the others were told of when they were met
+                    self._tell(Event("failed", chunk_id, failure.error, cause=failure.kind))
+                self._change(chunk_id, reported=True, failure=failure)
+            case ClearFailure(chunk_id):
+                self._change(chunk_id, failure=None)
+            case Quarantine(chunk_id):
+                self._change(chunk_id, suspect=None, found=None)
+            case ClearVerify(chunk_id):
+                self._change(chunk_id, asked=None)
+            case Retire(chunk_id) | Clear(chunk_id):
+                self.release(chunk_id)
+                self._mended(chunk_id, "disk")
+            case Fetch(chunk_id):
+                self._disk.came_through()
+                self._mended(chunk_id, "disk", "transfer")
+            case Forget(chunk_id):
+                self._change(chunk_id, failure=None)
+            case _:
+                self._mended(action.id, "disk")
+
+    def _mended(self, chunk_id: str, *kinds: str) -> None:
+        failure = self.memo(chunk_id).failure
+        if failure is not None and failure.kind in kinds:
+            self._change(chunk_id, failure=None)
+
+    def _failed(self, action: Action, error: FsdmError, now: float, *, disk: bool) -> None:
         if isinstance(action, Report):  # failed/ID cannot be written: the log has it; with the next attempt it is tried
             logger.warning("%s: %s; and %s", action.id, action.failure.error, error)
-            return replace(memo, failure=action.failure, reported=True)
-        failure = next_failure(action, error, memo, self._clock(), self._jitter(), "disk" if disk else "transfer")
+            self._change(action.id, failure=action.failure, reported=True)
+            return
+        memo = self.memo(action.id)
+        failure = next_failure(action, error, memo, now, self._jitter(), "disk" if disk else "transfer")
         self._tell(Event("failed", action.id, failure.error, cause=error.cause))
         if isinstance(action, Fetch | Publish) and isinstance(error, DiskError):
             if error.code in FULL:
                 self._space.guard()
-            if self._disk.refused(error, self._clock()):
+            if self._disk.refused(error, now):
                 failure = failure.model_copy(update={"next_attempt_at": None})
-        return replace(memo, failure=failure, reported=False)
+        self._change(action.id, failure=failure, reported=False)
+
+    # --------------------------------------------------------------------------------------------- what refs keep here
+
+    def is_held(self, chunk_id: str) -> bool:
+        """Tell whether refs kept a directory of this id when it was to go."""
+        return chunk_id in self._held
+
+    @property
+    def held_chunks(self) -> int:
+        """How many ids have a directory that refs keep. In any thread."""
+        return len(self._held)
+
+    def retry_held(self, ids: set[str]) -> None:
+        """Try those of these ids soon that refs keep, and soon again: a ref may have gone."""
+        for chunk_id in ids & self._held.keys():
+            self._change(chunk_id, held=1, held_until=0.0)
+
+    def release(self, chunk_id: str) -> None:
+        """End the watch and the claim of an id whose directory has gone, or is no longer to go."""
+        place = self._held.pop(chunk_id, None)
+        if place is not None:
+            self._watcher.release(place)
+            self._applier.release(place)
+            self._change(chunk_id, held=0, held_until=0.0)

@@ -19,24 +19,23 @@ from __future__ import annotations
 import logging
 import os
 from collections import deque
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final, Literal
 
 from fsdm.model.errors import InvalidInputError, StaleMarkerError
 from fsdm.model.layout import READY, is_id
 from fsdm.model.units import readable
-from fsdm.reconcile.ledger import PARTS, Ledger
 from fsdm.store.disk_usage import bytes_in
 from fsdm.store.filesystem import exists, free_bytes
 from fsdm.store.json_files import declared_bytes, read_document
 from fsdm.store.markers import read_want
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from fsdm.model.layout import Layout
     from fsdm.reconcile.actions import Fetch
-    from fsdm.reconcile.ledger import Part
     from fsdm.store.catalog import Catalog
 
 logger = logging.getLogger("fsdm")
@@ -324,3 +323,37 @@ class SpaceBudget:
     def _chunk_bytes(path: str) -> int:
         size = declared_bytes(read_document(f"{path}/{READY}").get("files"))
         return bytes_in(path)[0] if size is None else size  # what READY cannot tell, the files do
+
+
+Part = Literal["here", "retiring", "partial", "trash"]
+
+
+PARTS: Final[tuple[Part, ...]] = ("here", "retiring", "partial", "trash")
+
+
+@dataclass(slots=True)
+class Ledger:
+    """Bytes by part and name. An entry of no bytes is none."""
+
+    _entries: dict[Part, dict[str, int]] = field(default_factory=lambda: {part: {} for part in PARTS})
+    _totals: dict[Part, int] = field(default_factory=lambda: dict.fromkeys(PARTS, 0))
+
+    def put(self, part: Part, name: str, size_bytes: int) -> None:
+        """Replace one entry."""
+        entries = self._entries[part]
+        self._totals[part] += size_bytes - entries.pop(name, 0)
+        if size_bytes:
+            entries[name] = size_bytes
+
+    def of(self, part: Part) -> Mapping[str, int]:
+        """The entries of one part; a view, not a copy."""
+        return MappingProxyType(self._entries[part])
+
+    def total(self, part: Part) -> int:
+        """The bytes of one part."""
+        return self._totals[part]
+
+    @property
+    def taken_bytes(self) -> int:
+        """The bytes of all parts."""
+        return sum(self._totals.values())

@@ -1,4 +1,4 @@
-"""What has been renamed out of sight, and is erased by somebody who has the time."""
+"""Erasing what has been renamed into `trash/`."""
 
 from __future__ import annotations
 
@@ -18,14 +18,17 @@ logger = logging.getLogger("fsdm")
 
 
 class Trash:
-    """Has what is in `trash/` erased. It takes up room until it is; `freed` is called after each. Thread-safe."""
+    """The trash of one data directory. It takes up room until it is erased. Thread-safe.
+
+    `freed` is called after each entry.
+    """
 
     def __init__(
-        self, path: str, *, fs: FileSystem, erasers: Workers, space: SpaceBudget, freed: Callable[[], None]
+        self, path: str, *, fs: FileSystem, workers: Workers, space: SpaceBudget, freed: Callable[[], None]
     ) -> None:
         self._path = path
         self._fs = fs
-        self._erasers = erasers
+        self._workers = workers
         self._space = space
         self._freed = freed
 
@@ -37,7 +40,7 @@ class Trash:
     def erase(self, path: str) -> None:
         """Have one entry erased, soon."""
         self._space.trashed(path)
-        self._erasers.submit(partial(self._erase, path))
+        self._workers.submit(partial(self._erase, path))
 
     def _erase(self, path: str) -> None:
         try:

@@ -1,15 +1,15 @@
-"""What rang since somebody last answered: ids to look at, or everything. Pure but for the waiting; thread-safe."""
+"""Waking the loop: which ids it is to look at, or everything. An event only says "look again". Thread-safe."""
 
 from __future__ import annotations
 
 import threading
 from typing import Final
 
-MANY_RINGS: Final = 1000  # beyond so many ids a scan is cheaper than looks
+MANY_IDS: Final = 1000  # beyond so many a scan is cheaper than looks
 
 
 class Wakeup:
-    """What rang since the last answer: ids to look at, or everything."""
+    """The notifications of one loop."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
@@ -18,7 +18,7 @@ class Wakeup:
         self._all = False
 
     def notify(self, chunk_id: str | None) -> None:
-        """Look at this id again, or at everything."""
+        """Have an id looked at again, or everything."""
         with self._mutex:
             if chunk_id is None:
                 self._all = True
@@ -27,14 +27,14 @@ class Wakeup:
         self._event.set()
 
     def wake(self) -> None:
-        """There is something else to do."""
+        """Wake the loop for something else than a look."""
         self._event.set()
 
-    def answer(self, timeout_s: float | None) -> tuple[set[str], bool]:
-        """Wait until it rings, or for `timeout_s`; then what rang."""
+    def wait(self, timeout_s: float | None) -> tuple[set[str], bool]:
+        """Wait for a notification, or for `timeout_s`; return the ids to look at, and whether to look at everything."""
         self._event.wait(timeout_s)
         self._event.clear()
         with self._mutex:
             ids, self._ids = self._ids, set()
             everything, self._all = self._all, False
-        return ids, everything or len(ids) > MANY_RINGS
+        return ids, everything or len(ids) > MANY_IDS

@@ -66,7 +66,7 @@ class Inotify(InotifyFD):
             raise
 
 
-class Watch:
+class Watcher:
     """The kernel's events of `want/`, `delete/`, `verify/`, and of directories that refs hold."""
 
     def __init__(self, layout: Layout, notify: Callable[[str | None], None]) -> None:
@@ -88,7 +88,7 @@ class Watch:
         self._end()
 
     def arm(self) -> None:
-        """Watch what is not watched yet: at the start, after a directory was removed or replaced, and once there is
+        """Watcher what is not watched yet: at the start, after a directory was removed or replaced, and once there is
         again what was not to be had."""
         if not self._is_on or not self._begin():
             return

@@ -38,12 +38,12 @@ def look(layout: Layout, catalog: Catalog, chunk_id: str) -> ChunkState:
         partial=_partial(layout.partial_of(chunk_id)),
         ready=tuple(ready),
         unready=tuple(unready),
-        condemned=tuple(place for place in unready if _is_condemned(layout.path(place))),
+        quarantined=tuple(place for place in unready if _is_quarantined(layout.path(place))),
         failed=exists(layout.failed_of(chunk_id)),
     )
 
 
-def _is_condemned(path: str) -> bool:
+def _is_quarantined(path: str) -> bool:
     return exists(f"{path}/{WANT}") and is_directory(path)
 
 

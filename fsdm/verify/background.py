@@ -1,8 +1,8 @@
-"""Reads the bytes of chunks for the reconciler, and answers what is wrong with them; nothing is decided here.
+"""Reading the bytes of chunks for the reconciler: on request, and by a scrub. What follows is decided elsewhere.
 
-It believes nobody who asks: it reads for itself. A chunk is held by a ref while it is read, and let go of at once when
-it is to be deleted; then there is no answer. When the bytes of a chunk were seen to be right stands on the disk, as the
-mtime of VERIFIED beside its READY.
+It believes no request: it reads for itself. A chunk is held by a ref while it is read, and released at once when it is
+to be deleted. When the bytes of a chunk were seen to be right stands on the disk, as the mtime of VERIFIED beside its
+READY.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from collections import deque
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from fsdm.concurrency.rate_limit import Rate
@@ -22,8 +24,9 @@ from fsdm.store.refs import Refs
 from fsdm.verify.rehash import Pace, is_leaving, rehash
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
+    from fsdm.concurrency.workers import Workers
     from fsdm.model.layout import Layout, Place
     from fsdm.model.state import Marker
     from fsdm.store.filesystem import FileSystem
@@ -35,8 +38,8 @@ logger = logging.getLogger("fsdm")
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What a chunk's bytes are like: `found` is what is wrong. Without `read` they could not be read to their end.
+class Checked:
+    """A chunk that was read: `found` is what is wrong. Without `read` it could not be read to its end.
 
     `verify` is the marker that asked for it, if one did.
     """
@@ -47,47 +50,60 @@ class Answer:
     found: Found | None = None
 
 
-class Inspector:
-    """Inspects chunks, in any thread, and calls `answer` for each; `stop` ends all of that at once."""
+class BackgroundCheck:
+    """The reading of chunks for one reconciler. `wake` is called when a chunk has been checked."""
 
-    def __init__(self, layout: Layout, *, fs: FileSystem, answer: Callable[[Answer], None]) -> None:
+    def __init__(self, layout: Layout, *, fs: FileSystem, workers: Workers, wake: Callable[[], None]) -> None:
         self._layout = layout
         self._fs = fs
-        self._answer = answer
+        self._workers = workers
+        self._wake = wake
         self._rate = Rate(RATE_MAX)
         self._refs = Refs(layout)
+        self._checked: deque[Checked] = deque()
         self._stop = threading.Event()
 
     def stop(self) -> None:
+        """End what is being read at once."""
         self._stop.set()
 
-    def inspect(self, place: Place, rate: Rate | None = None, verify: Marker | None = None) -> None:
-        """Read a chunk's bytes."""
-        answer = Answer(place, verify)
+    def ask(self, place: Place, verify: Marker) -> None:
+        """Have a chunk read soon, as a marker asks for."""
+        self._workers.submit(partial(self.check, place, verify=verify))
+
+    def checked(self) -> Iterator[Checked]:
+        """Yield the chunks that have been checked since the last call."""
+        while self._checked:
+            yield self._checked.popleft()
+
+    def check(self, place: Place, rate: Rate | None = None, verify: Marker | None = None) -> None:
+        """Read a chunk, in any thread; `checked` yields what came of it."""
+        checked = Checked(place, verify)
         try:
-            answer = self._inspect(place, verify, rate or self._rate)
+            checked = self._check(place, verify, rate or self._rate)
         except OSError as e:
             logger.warning("cannot read %s: %s", self._layout.path(place), e)
         except StoppedError:
             pass
         finally:
-            self._answer(answer)
+            self._checked.append(checked)
+            self._wake()
 
-    def _inspect(self, place: Place, verify: Marker | None, rate: Rate) -> Answer:
+    def _check(self, place: Place, verify: Marker | None, rate: Rate) -> Checked:
         path = self._layout.path(place)
         ref = self._refs.take(place)
         if ref is None:
-            return Answer(place, verify)
+            return Checked(place, verify)
         with ref:
             ready = look_at(f"{path}/{READY}")
-            wrong = rehash(path, place, Pace(rate, lambda: self._check(place), wait=self._stop.wait))
+            wrong = rehash(path, place, Pace(rate, lambda: self._may_go_on(place), wait=self._stop.wait))
             if ready is None:  # it was taken out of service meanwhile
-                return Answer(place, verify)
+                return Checked(place, verify)
             if not wrong:
                 self._note(f"{path}/{VERIFIED}")
-                return Answer(place, verify, read=True)
+                return Checked(place, verify, read=True)
         why = "; ".join(map(str, wrong[:TOLD])) + f"; and {len(wrong) - TOLD} more" * (len(wrong) > TOLD)
-        return Answer(place, verify, read=True, found=Found(why, ready))
+        return Checked(place, verify, read=True, found=Found(why, ready))
 
     def _note(self, path: str) -> None:
         try:
@@ -95,16 +111,13 @@ class Inspector:
         except OSError as e:  # it will be read again the sooner
             logger.warning("cannot note in %s that the bytes are right: %s", path, e)
 
-    def _check(self, place: Place) -> None:
+    def _may_go_on(self, place: Place) -> None:
         if self._stop.is_set() or is_leaving(self._layout, place):
-            raise StoppedError(f"the inspection of {place.chunk_id} was stopped")
+            raise StoppedError(f"the check of {place.chunk_id} was stopped")
 
 
 def checked_at(layout: Layout, place: Place) -> float | None:
-    """When a chunk's bytes were last known to be right, seconds since the epoch: since they came, or were read.
-
-    None where there is no READY.
-    """
+    """Tell when a chunk's bytes came, or were last read, in seconds since the epoch; None where there is no READY."""
     path = layout.path(place)
     try:
         came = os.lstat(f"{path}/{READY}").st_mtime
@@ -114,7 +127,7 @@ def checked_at(layout: Layout, place: Place) -> float | None:
 
 
 def verified_at(layout: Layout, place: Place) -> float | None:
-    """When a chunk's bytes were last read, or None where they have not been."""
+    """Tell when a chunk's bytes were last read; None where they have not been."""
     try:
         return os.lstat(f"{layout.path(place)}/{VERIFIED}").st_mtime
     except OSError:

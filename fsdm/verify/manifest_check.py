@@ -1,9 +1,8 @@
-"""Whether the chunks that are here are what their manifests say: by names and sizes, not by digests.
+"""Comparing the chunks that are here with their manifests: by names and sizes, not by digests.
 
-`READY` is trusted by readers, so a chunk that was damaged from outside (or by a power failure on a disk that lies) has
-to be found. `Audit` walks all of `chunks/` when the reconciler starts and slowly from then on, in a thread of its own,
-and only rings; what is done about it is decided and done elsewhere, after another look. Each chunk is held by a ref
-while it is looked at, so that a delete does not look like damage.
+READY is trusted by readers, so a chunk that was damaged from outside (or by a power failure on a disk that lies) has to
+be found. Each chunk is held by a ref while it is looked at, so that a delete does not look like damage. What is done
+about it is decided elsewhere, after another look.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ import os
 import stat
 import threading
 import time
+from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from fsdm.model.layout import DATA, READY, Layout, Place
@@ -21,7 +21,7 @@ from fsdm.store.json_files import read_manifest
 from fsdm.store.refs import Refs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from fsdm.model.documents import Manifest
     from fsdm.store.catalog import Catalog
@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 
 def damage(layout: Layout, place: Place) -> str | None:
-    """Why the chunk at `place` is not what its READY says, by names and sizes; None where it agrees."""
+    """Say why the chunk at `place` is not what its READY says; None where it agrees."""
     path = layout.path(place)
     manifest = read_manifest(path)
     if manifest is None:
@@ -44,7 +44,7 @@ def damage(layout: Layout, place: Place) -> str | None:
 
 
 def missing(path: str, manifest: Manifest) -> str | None:
-    """What the manifest says that is not in the directory at `path`, by names and sizes; None where all is."""
+    """Say what of a manifest is not in the directory at `path`; None where all is."""
     if not is_directory(f"{path}/{DATA}"):
         return f"{DATA}/ is missing, or is no directory"
     for name, entry in manifest.files.items():
@@ -59,17 +59,21 @@ def missing(path: str, manifest: Manifest) -> str | None:
     return None
 
 
-class Audit:
-    """Walks `chunks/` and tells of what it finds: `suspect(place)` for damage, `ring(id)` for a missing READY."""
+class ManifestCheck:
+    """The walk over all of `chunks/`: when the reconciler starts, and slowly from then on, in a thread of its own.
+
+    `wake` is called for damage, of which `suspects` yields; `notify(id)` where READY is missing.
+    """
 
     def __init__(
-        self, layout: Layout, catalog: Catalog, *, suspect: Callable[[Place], None], notify: Callable[[str], None]
+        self, layout: Layout, catalog: Catalog, *, wake: Callable[[], None], notify: Callable[[str], None]
     ) -> None:
         self._layout = layout
         self._catalog = catalog
-        self._suspect = suspect
+        self._wake = wake
         self._notify = notify
         self._refs = Refs(layout)
+        self._suspects: deque[Place] = deque()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="fsdm-audit", daemon=True)
 
@@ -81,7 +85,17 @@ class Audit:
         if self._thread.ident is not None:
             self._thread.join()
 
-    def look(self, place: Place) -> None:
+    def suspects(self) -> Iterator[Place]:
+        """Yield the chunks that were found damaged since the last call."""
+        while self._suspects:
+            yield self._suspects.popleft()
+
+    def check_all(self) -> None:
+        """Look at every chunk now, in this thread."""
+        for place in self._catalog.all_places():
+            self.check(place)
+
+    def check(self, place: Place) -> None:
         """Look at one chunk."""
         ref = self._refs.take(place)
         if ref is None:
@@ -90,14 +104,15 @@ class Audit:
             return
         with ref:
             if damage(self._layout, place) is not None:
-                self._suspect(place)
+                self._suspects.append(place)
+                self._wake()
 
     def _run(self) -> None:
         while True:
             for place in self._catalog.all_places():
                 began = time.monotonic()
                 try:
-                    self.look(place)
+                    self.check(place)
                 except OSError as e:  # one that cannot be read now is looked at in the next round
                     logger.warning("cannot look at %s: %s", self._layout.path(place), e)
                 if self._stop.wait((time.monotonic() - began) * REST):

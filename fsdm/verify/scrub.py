@@ -1,6 +1,6 @@
-"""Reads what is here about once in so many days, the bytes that were checked the longest ago first, evenly spread.
+"""Reading all chunks about once in so many days, those first that were checked the longest ago, evenly spread.
 
-When each chunk was checked is on the disk (see `inspector`), so a restart forgets nothing. Invariant: chunks are read
+When each chunk was checked is on the disk (see `background`), so a restart forgets nothing. Invariant: chunks are read
 one at a time, one in every `days` / how many there are, unless some are overdue; each at no more than twice the pace
 that its turn allows (but no slower than RATE_MIN), and never faster than RATE_MAX.
 """
@@ -31,7 +31,7 @@ AT_ONCE: Final = 64
 
 
 class Scrub:
-    """Has all chunks inspected, in a thread of its own. `wait(seconds)` tells whether it was stopped meanwhile."""
+    """The scrub of one data directory, in a thread of its own. `check` reads one chunk, at a rate."""
 
     def __init__(
         self,
@@ -39,13 +39,13 @@ class Scrub:
         catalog: Catalog,
         *,
         days: float,
-        inspect: Callable[[Place, Rate], None],
+        check: Callable[[Place, Rate], None],
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._layout = layout
         self._catalog = catalog
         self._period_s = days * DAY_S
-        self._inspect = inspect
+        self._check = check
         self._clock = clock
         self._turns: list[tuple[float, Place]] = []  # a heap: when each was checked
         self._turn_s = self._period_s
@@ -58,14 +58,14 @@ class Scrub:
         self._thread.start()
 
     def stop(self, timeout_s: float | None) -> bool:
-        """End soon; whether it has ended. Who inspects is to be stopped before."""
+        """End soon, after `check` was stopped; tell whether it has ended in time."""
         self._stop.set()
         if self._thread.ident is not None:
             self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
     def step(self) -> float:
-        """Read the chunk whose turn it is, if it is one's; seconds until the next turn."""
+        """Read the chunk whose turn has come, if one's has; return the seconds until the next turn."""
         if not self._turns or not 0 <= self._clock() - self._surveyed < SURVEY_S:
             self._survey()
         if not self._turns:
@@ -77,10 +77,10 @@ class Scrub:
             return due - now
         heapq.heappop(self._turns)
         known = checked_at(self._layout, place)
-        if known is not None and known > checked:  # somebody has asked for it meanwhile
+        if known is not None and known > checked:  # it was read on request meanwhile
             heapq.heappush(self._turns, (known, place))
         elif known is not None:
-            self._inspect(place, Rate(self._pace(place)))
+            self._check(place, Rate(self._pace(place)))
             self._last = self._clock()
         return 0.0
 

@@ -22,7 +22,7 @@ from fsdm.model.events import Kind
 from fsdm.model.state import State
 from fsdm.monitoring import metrics as module
 from fsdm.monitoring.metrics import METRICS, Metrics
-from fsdm.reconcile.ledger import PARTS
+from fsdm.reconcile.space_budget import PARTS
 from fsdm.store.pause import place_pause, remove_pause
 from tests.support.chunks import an_id, touch_delete
 from tests.support.waiting import PATIENCE_S, eventually
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fsdm.monitoring.health import DiskLook
-    from fsdm.reconcile.ledger import Part
+    from fsdm.reconcile.space_budget import Part
     from tests.support.source import Source
 
 DOCS = Path(fsdm.__file__).parent / "docs"

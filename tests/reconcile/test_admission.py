@@ -1,11 +1,11 @@
-"""Which fetches are let in: what is remembered, told and parked of those that there is no room for."""
+"""Admission: what is remembered, told and parked of the fetches that there is no room for."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from fsdm.reconcile.admission import Admission
-from fsdm.reconcile.memo import Memos
+from fsdm.reconcile.results import Results
 from fsdm.reconcile.space_budget import SpaceBudget
 from fsdm.reconcile.wakeup import Wakeup
 from fsdm.reconcile.work_queue import WorkQueue
@@ -24,15 +24,19 @@ class Bench:
     def __init__(self, layout: Layout, max_bytes: int | None) -> None:
         self.space = SpaceBudget(layout, Catalog(layout, own=True), max_bytes=max_bytes, keep_free_bytes=None)
         self.space.open()
-        self.work_queue, self.memos, self.wakeup = WorkQueue(), Memos(layout), Wakeup()
+        self.work_queue, self.wakeup = WorkQueue(), Wakeup()
         self.events: list[Event] = []
-        self.it = Admission(self.space, self.work_queue, self.memos, wakeup=self.wakeup, tell=self.events.append)
+        none = cast("Any", None)
+        self.results = Results(
+            layout, none, none, space=none, disk=none, tell=self.events.append, clock=none, jitter=none
+        )
+        self.it = Admission(self.space, self.work_queue, self.results, self.wakeup)
 
     def woken(self) -> set[str]:
-        return self.wakeup.answer(0.0)[0]
+        return self.wakeup.wait(0.0)[0]
 
 
-def test_without_a_limit_everybody_is_let_in_and_nothing_is_read(layout: Layout) -> None:
+def test_without_a_limit_all_are_admitted_and_nothing_is_read(layout: Layout) -> None:
     bench = Bench(layout, None)
     fetch = a_fetch(layout, 1 << 60)
     bench.it.open(1)
@@ -40,12 +44,12 @@ def test_without_a_limit_everybody_is_let_in_and_nothing_is_read(layout: Layout)
     assert bench.space._needs == {}
 
 
-def test_one_that_does_not_fit_is_told_of_first_and_parked_then(layout: Layout) -> None:
+def test_a_fetch_that_does_not_fit_is_told_first_and_parked_then(layout: Layout) -> None:
     bench, fetch = Bench(layout, 100), a_fetch(layout, 200)
     bench.work_queue.put(fetch.id, fetch)
     bench.it.open(1)
     assert not bench.it.admit(fetch, NOW)
-    memo = bench.memos.of(fetch.id)
+    memo = bench.results.memo(fetch.id)
     assert memo.failure is not None
     assert (memo.failure.kind, memo.reported, memo.crowded) == ("room", False, True)
     assert bench.woken() == {fetch.id}
@@ -53,21 +57,21 @@ def test_one_that_does_not_fit_is_told_of_first_and_parked_then(layout: Layout) 
     assert not bench.it.admit(fetch, NOW + 1)
     assert bench.work_queue.parked_fetches == 1
     assert bench.wakeup._event.is_set()  # others may still have to be asked
-    assert bench.memos.of(fetch.id).failure == memo.failure
+    assert bench.results.memo(fetch.id).failure == memo.failure
     assert [event.kind for event in bench.events] == ["over"]
 
 
-def test_one_that_is_let_in_after_all_waits_no_more_and_keeps_another_failure_in_mind(layout: Layout) -> None:
+def test_an_admitted_fetch_waits_no_more_and_keeps_another_failure(layout: Layout) -> None:
     bench, waited, failed = Bench(layout, 100), a_fetch(layout, 60), a_fetch(layout, 40)
-    bench.memos.change(failed.id, failure=_failure())
+    bench.results._change(failed.id, failure=_failure())
     bench.work_queue.put(failed.id, failed)
-    assert not bench.it.admit(waited, NOW)  # nobody has looked how much room there is
+    assert not bench.it.admit(waited, NOW)  # it was not looked how much room there is
     bench.it.open(1)
     assert bench.it.admit(waited, NOW)
-    assert bench.memos.of(waited.id).failure is None
-    assert not bench.memos.of(waited.id).crowded
+    assert bench.results.memo(waited.id).failure is None
+    assert not bench.results.memo(waited.id).crowded
     assert bench.it.admit(failed, NOW)
-    assert bench.memos.of(failed.id).failure == _failure()
+    assert bench.results.memo(failed.id).failure == _failure()
 
 
 def test_partials_in_the_way_are_to_give_way(layout: Layout) -> None:
@@ -77,5 +81,5 @@ def test_partials_in_the_way_are_to_give_way(layout: Layout) -> None:
     bench.work_queue.put(fetch.id, fetch)
     bench.it.open(1)
     assert not bench.it.admit(fetch, NOW)
-    assert bench.memos.of(idle.id).crowded
+    assert bench.results.memo(idle.id).crowded
     assert bench.woken() == {fetch.id, idle.id}

@@ -15,20 +15,26 @@ from fsdm.model.documents import DataChunk, Failure, FileSource
 from fsdm.model.errors import DiskError, TransferError
 from fsdm.model.layout import Place
 from fsdm.reconcile.actions import (
-    Absolve,
     Action,
+    CannotRead,
     Clear,
-    Condemn,
+    ClearFailure,
     Confirm,
     Discard,
+    Done,
+    Failed,
     Fetch,
     Forget,
+    Held,
     Overrule,
     Publish,
+    Quarantine,
+    Quarantined,
     Report,
     Retire,
+    Stale,
+    Stopped,
 )
-from fsdm.reconcile.outcome import CannotRead, Condemned, Done, Failed, Held, Stale, Stopped
 from fsdm.reconcile.plan import NO_MEMO, decide
 from fsdm.store import flock as locks
 from fsdm.store.catalog import Catalog
@@ -558,7 +564,7 @@ def test_a_stray_file_or_symlink_in_the_place_of_a_chunk_keeps_no_delete_from_it
     assert entries(data_dir / "delete") == []
 
 
-def test_claims_that_are_let_go_are_closed(bench: Bench, layout: Layout, data_dir: Path) -> None:
+def test_released_claims_are_closed(bench: Bench, layout: Layout, data_dir: Path) -> None:
     places = [put_chunk(layout), put_chunk(layout)]
     held = Refs(layout)
     refs = [held.take(place) for place in places]
@@ -566,8 +572,8 @@ def test_claims_that_are_let_go_are_closed(bench: Bench, layout: Layout, data_di
     for place in places:
         touch_delete(data_dir, place.chunk_id)
         assert bench.apply(retire(bench, place)) == Held(place)
-    bench.applier.let_go(places[0])
-    bench.applier.let_go(places[0])
+    bench.applier.release(places[0])
+    bench.applier.release(places[0])
     assert len(locks._descriptors - before) == 1
     bench.applier.close()
     assert locks._descriptors == before
@@ -622,8 +628,8 @@ def test_a_damaged_chunk_is_taken_out_of_service_and_the_reason_is_there_before_
     place, said = put_chunk(layout), []
     os.truncate(f"{layout.path(place)}/data/blocks.parquet", 3)
     bench = Bench(layout, fs=Recorder(unlink=lambda path: said.append(failure(data_dir, place.chunk_id))))
-    outcome = bench.apply(Condemn(place.chunk_id, place))
-    assert isinstance(outcome, Condemned)
+    outcome = bench.apply(Quarantine(place.chunk_id, place))
+    assert isinstance(outcome, Quarantined)
     assert not os.path.exists(f"{layout.path(place)}/READY")
     assert os.path.isdir(f"{layout.path(place)}/data")
     assert said[0] is not None
@@ -632,22 +638,22 @@ def test_a_damaged_chunk_is_taken_out_of_service_and_the_reason_is_there_before_
     assert bench.told() == ["damaged"]
 
 
-def test_a_chunk_that_is_sound_after_all_or_gone_is_not_condemned(bench: Bench, layout: Layout) -> None:
+def test_a_chunk_that_is_sound_after_all_or_gone_is_not_quarantined(bench: Bench, layout: Layout) -> None:
     place = put_chunk(layout)
-    assert bench.apply(Condemn(place.chunk_id, place)) == Done()
+    assert bench.apply(Quarantine(place.chunk_id, place)) == Done()
     assert os.path.exists(f"{layout.path(place)}/READY")
     shutil.rmtree(layout.path(place))
-    assert bench.apply(Condemn(place.chunk_id, place)) == Done()
+    assert bench.apply(Quarantine(place.chunk_id, place)) == Done()
     assert os.listdir(layout.failed) == []
 
 
-def test_a_failure_is_reported_and_absolved(bench: Bench, data_dir: Path) -> None:
+def test_a_failure_is_reported_and_cleared(bench: Bench, data_dir: Path) -> None:
     chunk_id = an_id()
     why = Failure(id=chunk_id, kind="transfer", error="HTTP 404", first_at=1.0, last_at=2.0)
     assert bench.apply(Report(chunk_id, why)) == Done()
     assert json.loads((data_dir / "failed" / chunk_id).read_text())["error"] == "HTTP 404"
     for _ in range(2):
-        assert bench.apply(Absolve(chunk_id)) == Done()
+        assert bench.apply(ClearFailure(chunk_id)) == Done()
     assert failure(data_dir, chunk_id) is None
 
 

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fsdm import DataManager, Limits
 from fsdm.concurrency.workers import InlineWorkers
 from fsdm.model.errors import DiskError
-from fsdm.reconcile.disk_outage import Disk
-from fsdm.reconcile.outage import PROBE_LAST_S
-from fsdm.reconcile.verdict import TRIES
+from fsdm.reconcile.disk_outage import PROBE_FIRST_S, PROBE_LAST_S, DiskOutage, Outage
+from fsdm.reconcile.plan import TRIES
 from fsdm.store.filesystem import FileSystem
 from tests.support.chunks import failure, put_chunk, put_want, touch_delete
 from tests.support.filesystems import Recorder
@@ -49,11 +50,11 @@ class Refusing(FileSystem):
 
 
 class Bench:
-    """A `Disk` whose probes are made at once."""
+    """A `DiskOutage` whose probes are made at once."""
 
     def __init__(self, trash: Path, fs: FileSystem) -> None:
         self.events: list[Event] = []
-        self.disk = Disk(str(trash), fs=fs, workers=InlineWorkers(), tell=self.events.append, wake=lambda: None)
+        self.disk = DiskOutage(str(trash), fs=fs, workers=InlineWorkers(), tell=self.events.append, wake=lambda: None)
 
     def told(self) -> list[str]:
         return [event.kind for event in self.events]
@@ -99,7 +100,7 @@ def test_one_probe_at_a_time_and_nobody_waits_for_one_that_hangs(tmp_path: Path)
             self.works += 1
 
     workers = Stuck()
-    disk = Disk(str(tmp_path), fs=FileSystem(), workers=workers, tell=lambda _: None, wake=lambda: None)
+    disk = DiskOutage(str(tmp_path), fs=FileSystem(), workers=workers, tell=lambda _: None, wake=lambda: None)
     disk.refused(DiskError("no", code=errno.EIO), 0.0)
     assert disk.next_probe_at == 1.0
     for now in (1.0, 100.0, 200.0):
@@ -177,8 +178,8 @@ def test_after_a_full_disk_the_oldest_goes_first_and_alone(layout: Layout) -> No
     del fs.created[:]
     fs.steps = ()
     inline.now += 1.0
-    inline.it.step()  # asks the disk
-    inline.it.step()  # hears the answer
+    inline.it.loop.step()  # asks the disk
+    inline.it.loop.step()  # hears the answer
     assert fs.created == ids[:1]
     inline.loop()
     assert fs.created == ids
@@ -238,7 +239,7 @@ def test_a_run_that_is_to_end_asks_the_disk_a_few_times_and_then_says_what_is_wr
     fetches = [a_fetch(layout, 100) for _ in range(3)]
     inline = Inline(layout, Limits(jobs=1), Refusing(errno.EROFS, "create", "fsync_file"))
     asked = 0
-    while not inline.it.loop.at_its_end():
+    while not inline.it.loop.is_done():
         asked += 1
         inline.loop(3)
         inline.now += PROBE_LAST_S
@@ -287,3 +288,86 @@ def test_any_process_sees_that_the_disk_is_read_only(small_disk: Path) -> None:
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
     assert fsdm_json("status", "-d", data_dir)["disk"]["read_only"]
     assert "WHICH IS READ-ONLY" in fsdm("status", "-d", data_dir).stderr
+
+
+NOW = 1_000_000.0
+
+
+def test_a_refusal_pauses_all_and_only_the_first_begins_an_outage() -> None:
+    outage = Outage()
+    assert outage.slots(8) == 8
+    assert outage.refused("full", NOW)
+    assert not outage.refused("full as well", NOW)
+    assert (outage.why, outage.slots(8)) == ("full as well", 0)
+
+
+def test_probes_come_ever_less_often_and_after_half_a_minute_at_the_latest() -> None:
+    outage, now, pauses = Outage(), NOW, []
+    outage.refused("full", now)
+    for _ in range(8):
+        pauses.append(outage.next_probe_at - now)
+        now = outage.next_probe_at
+        assert not outage.probe_is_due(now - 0.001)
+        assert outage.probe_is_due(now)
+        assert not outage.probe_is_due(now)
+    assert pauses == [PROBE_FIRST_S, 2.0, 4.0, 8.0, 16.0, PROBE_LAST_S, PROBE_LAST_S, PROBE_LAST_S]
+
+
+def test_what_is_freed_is_a_reason_to_probe_at_once() -> None:
+    outage = Outage()
+    outage.refused("full", NOW)
+    outage.freed(NOW + 0.1)
+    assert outage.probe_is_due(NOW + 0.1)
+
+
+def test_after_an_outage_one_fetch_tries_and_all_follow_once_it_is_done() -> None:
+    outage = Outage()
+    outage.refused("full", NOW)
+    outage.is_over()
+    assert outage.slots(8) == 1
+    outage.came_through()
+    assert outage.slots(8) == 8
+
+
+def test_a_fetch_that_is_done_while_it_lasts_says_little() -> None:
+    outage = Outage()
+    outage.refused("full", NOW)
+    outage.came_through()
+    outage.is_over()
+    assert outage.slots(8) == 1
+
+
+def test_an_outage_that_comes_back_before_a_fetch_was_done_waits_longer_than_the_first() -> None:
+    outage = Outage()
+    outage.refused("full", NOW)
+    outage.is_over()
+    assert outage.refused("full", NOW)
+    assert outage.next_probe_at == NOW + 2.0
+
+
+def test_a_clock_that_was_set_back_holds_up_no_probe() -> None:
+    outage = Outage()
+    outage.refused("full", NOW)
+    assert outage.probe_is_due(NOW - 3600.0)
+
+
+@given(st.lists(st.sampled_from(["refused", "probe", "freed", "over", "through", "wait"]), max_size=40))
+def test_it_probes_only_while_it_lasts_and_never_twice_at_one_time(steps: list[str]) -> None:
+    outage, now = Outage(), NOW
+    for step in steps:
+        match step:
+            case "refused":
+                outage.refused("no", now)
+            case "probe":
+                due = outage.probe_is_due(now)
+                assert outage.why or not due
+                assert not outage.probe_is_due(now)
+            case "freed":
+                outage.freed(now)
+            case "over":
+                outage.is_over()
+            case "through":
+                outage.came_through()
+            case _:
+                now += 7.0
+        assert outage.slots(4) in ({0} if outage.why else {1, 4})

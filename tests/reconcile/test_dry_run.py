@@ -11,7 +11,7 @@ import pytest
 
 from fsdm import DataChunk, Limits
 from fsdm.model.documents import Failure
-from fsdm.reconcile.dry_run import Forecast, Step, foresee
+from fsdm.reconcile.dry_run import Forecast, Step, dry_run
 from fsdm.reconcile.plan import stamp
 from fsdm.store.markers import place_delete, place_verify, place_want
 from tests.support.chunks import an_id, failure, judged, of_place, put_chunk, put_want, touch_delete
@@ -25,7 +25,7 @@ FREE = Limits()
 
 
 def foreseen(layout: Layout, limits: Limits = FREE) -> list[Step]:
-    return list(foresee(layout, limits, time.time()).steps)
+    return list(dry_run(layout, limits, time.time()).steps)
 
 
 def a_want(layout: Layout, *sizes: int | None, chunk_id: str | None = None) -> DataChunk:
@@ -51,7 +51,7 @@ def test_a_want_is_fetched_as_far_as_it_has_not_come_and_files_of_no_size_are_co
     data.mkdir(parents=True)
     (data / "0").write_bytes(bytes(300))
     assert foreseen(layout) == [Step("fetch", chunk.id, 1200, 1)]
-    assert foresee(layout, FREE, 0.0).undeclared == 1
+    assert dry_run(layout, FREE, 0.0).undeclared == 1
 
 
 def test_downloads_come_in_their_turns_after_deletes(layout: Layout) -> None:
@@ -131,7 +131,7 @@ def test_a_want_that_has_failed_waits_and_says_why_and_how_long(layout: Layout) 
             marker=stamp(judged(layout.want_marker(chunk.id))),
         ).to_json()
     )
-    steps = list(foresee(layout, FREE, now).steps)
+    steps = list(dry_run(layout, FREE, now).steps)
     assert steps == [Step("wait", chunk.id, why="HTTP 404; tried again in 100 s")]
 
 
@@ -232,7 +232,7 @@ def test_a_dry_run_makes_no_directory(tmp_path: Path) -> None:
     assert not (tmp_path / "missing").exists()
 
 
-def test_what_is_to_be_verified_stays_and_what_was_condemned_comes_back(layout: Layout, source: Source) -> None:
+def test_what_is_to_be_verified_stays_and_what_was_quarantined_comes_back(layout: Layout, source: Source) -> None:
     place, gone, deleted = (put_chunk(layout, start=n, end=n + 1) for n in range(3))
     chunk = source.chunk()
     for one in (place, deleted):

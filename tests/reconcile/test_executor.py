@@ -9,9 +9,8 @@ import pytest
 
 from fsdm.concurrency.workers import InlineWorkers
 from fsdm.model.state import ChunkState, Marker
-from fsdm.reconcile.actions import Absolve, Action, Clear, Fetch
+from fsdm.reconcile.actions import Action, Clear, ClearFailure, Done, Failed, Fetch, Stopped
 from fsdm.reconcile.executor import Executor
-from fsdm.reconcile.outcome import Done, Failed, Stopped
 from tests.support.chunks import an_id
 
 if TYPE_CHECKING:
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
     from fsdm.concurrency.cancellation import Cancellation
     from fsdm.model.events import Event
-    from fsdm.reconcile.outcome import Outcome
+    from fsdm.reconcile.actions import Outcome
 
 ID = an_id()
 WANT = Marker(1, 1, 2, 3)
@@ -78,7 +77,7 @@ class Bench:
 @pytest.mark.parametrize(("action", "fetches"), [(FETCH, [FETCH]), (CLEAR, [])])
 def test_an_id_is_busy_until_its_outcome_is_taken(action: Action, fetches: list[Fetch]) -> None:
     bench = Bench()
-    bench.it.begin(action, absolve=False)
+    bench.it.begin(action, clear_failure=False)
     assert (ID in bench.it, len(bench.it), bench.it.actions) == (True, 1, [action])
     assert (bench.it.fetches, bench.it.fetching) == (fetches, len(fetches))
     assert (len(bench.fetchers.works), len(bench.workers.works)) == (len(fetches), 1 - len(fetches))
@@ -93,18 +92,18 @@ def test_an_id_is_busy_until_its_outcome_is_taken(action: Action, fetches: list[
     assert (len(bench.it), bench.it.fetching) == (0, 0)
 
 
-def test_what_is_over_is_absolved_before_its_fetch_begins() -> None:
+def test_what_is_over_is_cleared_before_its_fetch_begins() -> None:
     bench = Bench()
-    bench.it.begin(FETCH, absolve=True)
+    bench.it.begin(FETCH, clear_failure=True)
     bench.fetchers.work()
-    assert bench.applied == [Absolve(ID), FETCH]
+    assert bench.applied == [ClearFailure(ID), FETCH]
     assert [action for action, _ in bench.it.outcomes()] == [FETCH]
 
 
-@pytest.mark.parametrize("absolve", [True, False])
-def test_a_defect_is_an_outcome_as_well(absolve: bool) -> None:
+@pytest.mark.parametrize("clear_failure", [True, False])
+def test_a_defect_is_an_outcome_as_well(clear_failure: bool) -> None:
     bench = Bench(ZeroDivisionError("a defect"))
-    bench.it.begin(FETCH, absolve=absolve)
+    bench.it.begin(FETCH, clear_failure=clear_failure)
     bench.fetchers.work()
     [(action, outcome)] = bench.it.outcomes()
     assert isinstance(outcome, Failed)
@@ -114,8 +113,8 @@ def test_a_defect_is_an_outcome_as_well(absolve: bool) -> None:
 
 def test_fetches_are_stopped_and_told_of_once_and_nothing_else_is() -> None:
     bench, other = Bench(), Clear(an_id(), Marker(7, 7, 8, 9))
-    bench.it.begin(FETCH, absolve=False)
-    bench.it.begin(other, absolve=False)
+    bench.it.begin(FETCH, clear_failure=False)
+    bench.it.begin(other, clear_failure=False)
     bench.it.stop_fetches("paused")
     bench.it.stop(FETCH, "no room")
     bench.it.stop_if_unwanted(ChunkState(ID))
@@ -141,6 +140,6 @@ def test_a_fetch_goes_on_while_it_brings_what_is_asked_for(
     state: ChunkState, brings_it: bool, told: list[tuple[str, str]]
 ) -> None:
     bench = Bench(brings_it=brings_it)
-    bench.it.begin(FETCH, absolve=False)
+    bench.it.begin(FETCH, clear_failure=False)
     bench.it.stop_if_unwanted(state)
     assert bench.told == told

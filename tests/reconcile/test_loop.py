@@ -26,82 +26,86 @@ class Bench:
 
     def __init__(self, layout: Layout) -> None:
         self.events: list[Event] = []
-        crews = (InlineWorkers(), InlineWorkers(), InlineWorkers())
         limits = Limits(poll_s=1e6, durability="none")
         self.reconciler = Reconciler(
-            layout, limits=limits, crews=crews, clock=lambda: 1e9, jitter=lambda: 1.0, on_event=self.events.append
+            layout,
+            limits=limits,
+            workers=InlineWorkers(),
+            clock=lambda: 1e9,
+            jitter=lambda: 1.0,
+            on_event=self.events.append,
         )
         self.reconciler.open()
         self.it: Loop = self.reconciler.loop
 
-    def make(self, *woken: str, everything: bool = False) -> bool:
-        return self.it.make(set(woken), everything=everything)
+    def run_pass(self, *woken: str, everything: bool = False) -> bool:
+        return self.it.run_pass(set(woken), everything=everything)
 
 
 @pytest.fixture
 def bench(layout: Layout) -> Bench:
     """After its first pass, which scans."""
     bench = Bench(layout)
-    assert not bench.it.at_its_end(), "nothing has been looked at yet"
-    assert not bench.make()
-    assert bench.it.at_its_end()
+    assert not bench.it.is_done(), "nothing has been looked at yet"
+    assert not bench.run_pass()
+    assert bench.it.is_done()
     return bench
 
 
-def test_what_rang_is_looked_at_and_what_nobody_named_waits_for_the_scan(
+def test_a_notified_id_is_looked_at_and_any_other_waits_for_the_scan(
     bench: Bench, layout: Layout, data_dir: Path
 ) -> None:
     named, unnamed = put_chunk(layout), put_chunk(layout, start=20, end=30)
-    bench.make(everything=True)
+    bench.run_pass(everything=True)
     for place in (named, unnamed):
         touch_delete(data_dir, place.chunk_id)
-    assert bench.make(named.chunk_id)
-    while bench.make():  # what has ended is taken in, and gone on with
+    assert bench.run_pass(named.chunk_id)
+    while bench.run_pass():  # what has ended is taken in, and gone on with
         pass
     assert (os.path.exists(layout.path(named)), os.path.exists(layout.path(unnamed))) == (False, True)
-    assert bench.make(everything=True)
+    assert bench.run_pass(everything=True)
     assert not os.path.exists(layout.path(unnamed))
 
 
 def test_a_scan_is_due_after_a_time_and_comes_with_the_upkeep(bench: Bench, layout: Layout) -> None:
     os.rmdir(layout.verify)
-    bench.make()
+    bench.run_pass()
     assert not os.path.exists(layout.verify)
-    assert 0.0 < bench.it.pause() <= 1e6
+    assert 0.0 < bench.it.wait_s() <= 1e6
     bench.it.next_scan = time.monotonic()
-    assert bench.it.pause() == 0.0
-    bench.make()
+    assert bench.it.wait_s() == 0.0
+    bench.run_pass()
     assert os.path.isdir(layout.verify)
-    assert bench.it.pause() > 0.0
+    assert bench.it.wait_s() > 0.0
 
 
 def test_what_is_suspected_is_looked_at_in_the_next_pass(bench: Bench, layout: Layout) -> None:
     place = put_chunk(layout)
-    bench.make(everything=True)
+    bench.run_pass(everything=True)
     Path(layout.path(place), "data", "blocks.parquet").write_bytes(b"")
-    assert not bench.make()
-    bench.it.suspect(place)
-    assert bench.make()
+    assert not bench.run_pass()
+    bench.it.manifest_check.check(place)
+    assert bench.run_pass()
     assert not os.path.exists(f"{layout.path(place)}/READY")
 
 
 def test_an_id_about_which_there_is_nothing_is_forgotten(bench: Bench) -> None:
     chunk_id = an_id()
-    assert not bench.make(chunk_id)
+    assert not bench.run_pass(chunk_id)
     assert bench.it.states == {}
     assert bench.it.troubles() == {}
-    assert bench.it.memos._memos == {}
+    assert bench.it.results._memos == {}
 
 
 def test_what_waits_for_a_ref_is_told_of(bench: Bench, layout: Layout, data_dir: Path) -> None:
     place = put_chunk(layout)
-    bench.make(everything=True)
+    bench.run_pass(everything=True)
     touch_delete(data_dir, place.chunk_id)
     fd = os.open(layout.path(place), os.O_RDONLY)
     try:
         fcntl.flock(fd, fcntl.LOCK_SH)
-        assert bench.make(place.chunk_id)
-        bench.make()
+        assert bench.run_pass(place.chunk_id)
+        bench.run_pass()
         assert bench.it.troubles() == {place.chunk_id: "refs hold it"}
         assert bench.it.results.held_chunks == 1
     finally:

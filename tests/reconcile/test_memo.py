@@ -6,27 +6,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fsdm.model.state import ChunkState
-from fsdm.reconcile.memo import Memos
-from fsdm.reconcile.plan import NO_MEMO
+from fsdm.reconcile.memo import observe
 from tests.support.states import DELETE, ID, WANT, _failure
 
 if TYPE_CHECKING:
     from fsdm.model.layout import Layout
 
 
-def test_what_was_never_seen_is_not_remembered_and_what_is_forgotten_neither(layout: Layout) -> None:
-    memos = Memos(layout)
-    assert memos.of(ID) == NO_MEMO
-    memos.change(ID, held=3)
-    assert memos.of(ID).held == 3
-    memos.forget(ID)
-    assert memos.of(ID) == NO_MEMO
-
-
 def test_a_want_that_stood_alone_is_remembered_beside_a_later_delete(layout: Layout) -> None:
-    memos = Memos(layout)
-    memos.see(ChunkState(ID, WANT))
-    assert memos.see(ChunkState(ID, WANT, DELETE)).want_alone == WANT
+    memo = observe(layout, ChunkState(ID, WANT))
+    assert observe(layout, ChunkState(ID, WANT, DELETE), memo).want_alone == WANT
 
 
 def test_a_failure_is_taken_over_from_the_disk_but_not_that_there_was_no_room(layout: Layout) -> None:
@@ -37,6 +26,6 @@ def test_a_failure_is_taken_over_from_the_disk_but_not_that_there_was_no_room(la
         (b"nonsense", None),
     ]:
         path.write_bytes(text)
-        assert Memos(layout).see(ChunkState(ID, WANT, failed=True)).failure == failure
+        assert observe(layout, ChunkState(ID, WANT, failed=True)).failure == failure
     path.unlink()
-    assert Memos(layout).see(ChunkState(ID, WANT, failed=True)).failure is None
+    assert observe(layout, ChunkState(ID, WANT, failed=True)).failure is None

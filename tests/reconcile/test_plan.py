@@ -17,40 +17,41 @@ from fsdm.model.documents import Failure, MarkerStamp
 from fsdm.model.errors import DiskError, TransferError
 from fsdm.model.state import ChunkState, Found, Marker, Partial
 from fsdm.reconcile.actions import (
-    Absolve,
     Action,
     Clear,
-    Condemn,
+    ClearFailure,
+    ClearVerify,
     Confirm,
     Discard,
-    Dismiss,
     Fetch,
     Forget,
     Overrule,
     Publish,
+    Quarantine,
     Renew,
     Report,
     Retire,
     Verify,
     Wait,
 )
+from fsdm.reconcile.memo import NO_MEMO, Memo, Unreadable, VerifyRequest
 from fsdm.reconcile.plan import (
     BACKOFF_FIRST_S,
     BACKOFF_LAST_S,
     HELD_FIRST_S,
     HELD_LAST_S,
-    NO_MEMO,
+    HELD_TRIES,
     PERMANENT_S,
     RETRY_AFTER_MAX_S,
     SETTLE_S,
-    Asked,
-    Memo,
-    Unreadable,
+    TRIES,
     decide,
     delete_is_later,
     held_delay,
+    is_stuck,
     next_failure,
     stamp,
+    trouble,
     waiting_for_room,
     waits_for_room,
 )
@@ -97,7 +98,7 @@ def _known(draw: st.DrawFn) -> tuple[ChunkState, Memo]:
         partial=draw(st.sampled_from(Partial)),
         ready=ready,
         unready=unready,
-        condemned=tuple(place for place in unready if draw(st.booleans())),
+        quarantined=tuple(place for place in unready if draw(st.booleans())),
         failed=draw(st.booleans()),
     )
     held = draw(st.sampled_from([0, 0, 1, 2, 40]))
@@ -119,14 +120,19 @@ def _known(draw: st.DrawFn) -> tuple[ChunkState, Memo]:
 
 
 @st.composite
-def _asked(draw: st.DrawFn, verify: Marker | None) -> Asked | None:
+def _asked(draw: st.DrawFn, verify: Marker | None) -> VerifyRequest | None:
     """Nothing, being read, answered, or to be tried again; of this marker or another one."""
     marker = draw(st.sampled_from([verify, MARKERS[0]]))
     return draw(
         st.sampled_from(
             [None]
             if marker is None
-            else [None, Asked(marker), Asked(marker, answered=True), Asked(marker, again_at=draw(times))]
+            else [
+                None,
+                VerifyRequest(marker),
+                VerifyRequest(marker, answered=True),
+                VerifyRequest(marker, again_at=draw(times)),
+            ]
         )
     )
 
@@ -185,18 +191,18 @@ def test_a_decision_is_total_deterministic_and_of_the_state_that_it_is_made_for(
             assert delete or not want or memo.crowded
         case Forget(_, marker):
             assert (marker, state.ready, state.unready, state.partial) == (delete, (), (), Partial.NONE)
-        case Condemn(_, place, found):
+        case Quarantine(_, place, found):
             assert place in state.ready
             assert found == memo.found
         case Renew(_, place):
-            assert place in state.condemned
+            assert place in state.quarantined
         case Verify(_, place, marker):
             assert (marker, state.delete) == (state.verify, None)
             assert place in state.ready
-        case Dismiss(_, marker):
+        case ClearVerify(_, marker):
             assert marker == state.verify
             assert not marker.fault
-        case Absolve():
+        case ClearFailure():
             assert state.failed
             assert (want, delete) == (None, None)
     if decision is not None and not isinstance(decision, Wait):
@@ -280,10 +286,10 @@ class World:
             case Forget():
                 self._becomes(delete=None)
                 self._learn(failure=None)
-            case Condemn(_, place):
+            case Quarantine(_, place):
                 if place in self.damaged:
                     self._takes_out_of_service(place)
-                    self._becomes(failed=True, condemned=(*self.state.condemned, place))
+                    self._becomes(failed=True, quarantined=(*self.state.quarantined, place))
                     self._learn(failure=_failure("damaged", None, None), reported=True)
                 self._learn(suspect=None, found=None)
             case Renew(_, place):
@@ -291,20 +297,20 @@ class World:
                 if self.kept and self.state.want is None and not deleted:
                     self._becomes(want=replace(WANT, ino=77))
                     self.renewed = self.readable = True
-                self._becomes(condemned=tuple(other for other in self.state.condemned if other != place))
+                self._becomes(quarantined=tuple(other for other in self.state.quarantined if other != place))
                 self._succeeds()
             case Verify(_, place, verify):
-                self._learn(asked=Asked(verify, answered=True))
+                self._learn(asked=VerifyRequest(verify, answered=True))
                 if place in self.damaged:
                     self._learn(suspect=place, found=FOUND)
-            case Dismiss():
+            case ClearVerify():
                 self._becomes(verify=None)
                 self._learn(asked=None)
                 self._succeeds()
             case Report(_, failure):
                 self._becomes(failed=True)
                 self._learn(failure=failure, reported=True)
-            case Absolve():
+            case ClearFailure():
                 self._becomes(failed=False)
                 self._learn(failure=None)
 
@@ -317,7 +323,7 @@ class World:
         self._becomes(
             ready=tuple(other for other in self.state.ready if other != place),
             unready=tuple(other for other in self.state.unready if other != place),
-            condemned=tuple(other for other in self.state.condemned if other != place),
+            quarantined=tuple(other for other in self.state.quarantined if other != place),
         )
         self._learn(held=0, held_until=0.0)
         self._succeeds()
@@ -464,30 +470,34 @@ def _state(**found: Any) -> ChunkState:
         (_state(partial=Partial.READY), NO_MEMO, Discard(ID)),  # withdrawn
         (_state(unready=(OLD,)), NO_MEMO, Clear(ID, OLD)),
         (_state(unready=(OLD,)), Memo(held=1, held_until=NOW + 1), Wait(NOW + 1)),
-        (_state(failed=True), NO_MEMO, Absolve(ID)),
-        (_state(failed=True), Memo(failure=_failure()), Absolve(ID)),
+        (_state(failed=True), NO_MEMO, ClearFailure(ID)),
+        (_state(failed=True), Memo(failure=_failure()), ClearFailure(ID)),
         (_state(failed=True), Memo(failure=_failure("damaged", None, None)), None),  # it tells why the chunk is gone
-        (_state(failed=True, ready=(OLD,)), Memo(failure=_failure("damaged", None, None)), Absolve(ID)),
-        (_state(ready=(OLD,)), Memo(suspect=OLD), Condemn(ID, OLD)),
-        (_state(ready=(OLD,), want=WANT, delete=DELETE), Memo(suspect=OLD), Condemn(ID, OLD)),
+        (_state(failed=True, ready=(OLD,)), Memo(failure=_failure("damaged", None, None)), ClearFailure(ID)),
+        (_state(ready=(OLD,)), Memo(suspect=OLD), Quarantine(ID, OLD)),
+        (_state(ready=(OLD,), want=WANT, delete=DELETE), Memo(suspect=OLD), Quarantine(ID, OLD)),
         (_state(ready=(OLD,)), Memo(suspect=NEW), None),
-        (_state(ready=(OLD,)), Memo(suspect=OLD, found=FOUND), Condemn(ID, OLD, FOUND)),
+        (_state(ready=(OLD,)), Memo(suspect=OLD, found=FOUND), Quarantine(ID, OLD, FOUND)),
         # out of service, and nobody has asked for that: before anything is decided of the markers
-        (_state(unready=(OLD,), condemned=(OLD,)), NO_MEMO, Renew(ID, OLD)),
-        (_state(unready=(OLD,), condemned=(OLD,), want=WANT, delete=DELETE), NO_MEMO, Renew(ID, OLD)),
-        (_state(unready=(OLD,), condemned=(OLD,)), Memo(failure=_failure("disk", marker=None)), Wait(NOW + 9)),
+        (_state(unready=(OLD,), quarantined=(OLD,)), NO_MEMO, Renew(ID, OLD)),
+        (_state(unready=(OLD,), quarantined=(OLD,), want=WANT, delete=DELETE), NO_MEMO, Renew(ID, OLD)),
+        (_state(unready=(OLD,), quarantined=(OLD,)), Memo(failure=_failure("disk", marker=None)), Wait(NOW + 9)),
         # somebody asks for the bytes to be compared
         (_state(ready=(OLD,), verify=VERIFY), NO_MEMO, Verify(ID, OLD, VERIFY)),
-        (_state(ready=(OLD,), verify=VERIFY), Memo(asked=Asked(VERIFY)), None),
-        (_state(ready=(OLD,), verify=VERIFY), Memo(asked=Asked(VERIFY, answered=True)), Dismiss(ID, VERIFY)),
-        (_state(ready=(OLD,), verify=VERIFY), Memo(asked=Asked(VERIFY, again_at=NOW + 1)), Wait(NOW + 1)),
-        (_state(ready=(OLD,), verify=VERIFY), Memo(asked=Asked(VERIFY, again_at=NOW)), Verify(ID, OLD, VERIFY)),
-        (_state(ready=(OLD,), verify=VERIFY), Memo(asked=Asked(WANT, answered=True)), Verify(ID, OLD, VERIFY)),
-        (_state(verify=VERIFY), NO_MEMO, Dismiss(ID, VERIFY)),
+        (_state(ready=(OLD,), verify=VERIFY), Memo(asked=VerifyRequest(VERIFY)), None),
+        (
+            _state(ready=(OLD,), verify=VERIFY),
+            Memo(asked=VerifyRequest(VERIFY, answered=True)),
+            ClearVerify(ID, VERIFY),
+        ),
+        (_state(ready=(OLD,), verify=VERIFY), Memo(asked=VerifyRequest(VERIFY, again_at=NOW + 1)), Wait(NOW + 1)),
+        (_state(ready=(OLD,), verify=VERIFY), Memo(asked=VerifyRequest(VERIFY, again_at=NOW)), Verify(ID, OLD, VERIFY)),
+        (_state(ready=(OLD,), verify=VERIFY), Memo(asked=VerifyRequest(WANT, answered=True)), Verify(ID, OLD, VERIFY)),
+        (_state(verify=VERIFY), NO_MEMO, ClearVerify(ID, VERIFY)),
         (_state(verify=VERIFY, want=WANT), NO_MEMO, Fetch(ID, WANT)),
-        (_state(verify=VERIFY, want=WANT), Memo(asked=Asked(VERIFY, answered=True)), Dismiss(ID, VERIFY)),
+        (_state(verify=VERIFY, want=WANT), Memo(asked=VerifyRequest(VERIFY, answered=True)), ClearVerify(ID, VERIFY)),
         (_state(verify=VERIFY, delete=DELETE, ready=(OLD,)), NO_MEMO, Retire(ID, OLD, DELETE)),
-        (_state(verify=VERIFY, delete=DELETE, ready=(OLD,)), Memo(held=1, held_until=NOW + 1), Dismiss(ID, VERIFY)),
+        (_state(verify=VERIFY, delete=DELETE, ready=(OLD,)), Memo(held=1, held_until=NOW + 1), ClearVerify(ID, VERIFY)),
         (_state(verify=replace(VERIFY, fault="is a FIFO"), ready=(OLD,)), NO_MEMO, None),
         # after a failure
         (_state(want=WANT), Memo(failure=_failure(), reported=False), Report(ID, _failure())),
@@ -632,7 +642,7 @@ def test_only_the_same_trouble_with_the_same_marker_counts_on(
         (Forget(ID, DELETE), DELETE),
         (Discard(ID), None),
         (Clear(ID, OLD), None),
-        (Condemn(ID, OLD), None),
+        (Quarantine(ID, OLD), None),
         (Renew(ID, OLD), None),
     ],
 )
@@ -649,11 +659,11 @@ def test_a_failure_speaks_of_the_marker_that_was_acted_on_and_holds_the_action_b
         want=getattr(action, "want", None),
         delete=getattr(action, "delete", None),
         partial=partial,
-        ready=(OLD,) if isinstance(action, Retire | Confirm | Condemn) else (),
+        ready=(OLD,) if isinstance(action, Retire | Confirm | Quarantine) else (),
         unready=(OLD,) if isinstance(action, Clear | Renew) else (),
-        condemned=(OLD,) if isinstance(action, Renew) else (),
+        quarantined=(OLD,) if isinstance(action, Renew) else (),
     )
-    memo = Memo(suspect=OLD if isinstance(action, Condemn) else None)
+    memo = Memo(suspect=OLD if isinstance(action, Quarantine) else None)
     assert decide(state, memo, NOW) == action
     assert decide(state, replace(memo, failure=failure), NOW) == Wait(NOW + BACKOFF_FIRST_S)
 
@@ -690,3 +700,25 @@ def test_that_a_want_waits_for_room_is_told_once_and_again_for_another_want() ->
     assert not waits_for_room(replace(NO_MEMO, failure=_failure()), fetch)
     assert not waits_for_room(NO_MEMO, fetch)
     assert decide(ChunkState(ID, WANT, failed=True), replace(NO_MEMO, failure=failure), NOW) == fetch
+
+
+def test_what_was_never_tried_is_not_stuck() -> None:
+    assert not is_stuck(NO_MEMO)
+    assert trouble(NO_MEMO, "not done") == "not done"
+
+
+def test_a_failure_is_tried_again_a_few_times_and_one_that_waits_for_another_not_at_all() -> None:
+    failing = _failure().model_copy(update={"attempts": 1, "last_at": NOW, "next_attempt_at": NOW + 1.0})
+    assert not is_stuck(replace(NO_MEMO, failure=failing))
+    tried = failing.model_copy(update={"attempts": TRIES})
+    assert is_stuck(replace(NO_MEMO, failure=tried))
+    assert not is_stuck(replace(NO_MEMO, failure=tried, reported=False))
+    assert is_stuck(replace(NO_MEMO, failure=failing.model_copy(update={"next_attempt_at": None})))
+    assert trouble(replace(NO_MEMO, failure=failing), "not done") == failing.error
+
+
+def test_a_held_chunk_is_waited_for_a_while() -> None:
+    assert not is_stuck(replace(NO_MEMO, held=HELD_TRIES - 1))
+    held = replace(NO_MEMO, held=HELD_TRIES)
+    assert is_stuck(held)
+    assert trouble(held, "not done") == "refs hold it"

@@ -11,8 +11,8 @@ from fsdm import DataManager
 from fsdm.client import Client
 from fsdm.model.layout import READY, WANT, Layout
 from fsdm.model.state import Found
-from fsdm.reconcile.actions import Condemn, Renew
-from fsdm.reconcile.repair import condemn, renew
+from fsdm.reconcile.actions import Quarantine, Renew
+from fsdm.reconcile.repair import quarantine, renew
 from fsdm.store.filesystem import FileSystem
 from fsdm.store.marker_removal import restore_want, withdraw_restored_want
 from fsdm.store.markers import look_at
@@ -97,7 +97,7 @@ def test_a_request_to_verify_what_is_not_here_goes_and_asks_for_nothing(data_dir
         assert dm.status().chunks == {}
 
 
-def test_a_chunk_without_its_want_is_condemned_and_says_that_it_has_to_be_asked_for(
+def test_a_chunk_without_its_want_is_quarantined_and_says_that_it_has_to_be_asked_for(
     data_dir: Path, source: Source, chunk: DataChunk
 ) -> None:
     damage(data_dir, chunk)
@@ -165,7 +165,7 @@ def test_it_is_done_without_a_manager_by_fsdm_run_once(data_dir: Path, source: S
 
 
 @pytest.fixture
-def condemned(layout: Layout, data_dir: Path, chunk: DataChunk) -> DataChunk:
+def quarantined(layout: Layout, data_dir: Path, chunk: DataChunk) -> DataChunk:
     (chunk_dir(data_dir, chunk) / READY).unlink()
     return chunk
 
@@ -177,22 +177,24 @@ def test_what_was_found_counts_only_for_the_ready_that_it_was_found_of(
     ready = look_at(str(path / READY))
     assert ready is not None
     os.utime(path / READY)
-    assert condemn(layout, FileSystem(), Condemn(chunk.id, chunk.place, Found("other bytes", ready))) is None
+    assert quarantine(layout, FileSystem(), Quarantine(chunk.id, chunk.place, Found("other bytes", ready))) is None
     assert (path / READY).exists()
     ready = look_at(str(path / READY))
     assert ready is not None
-    told = condemn(layout, FileSystem(), Condemn(chunk.id, chunk.place, Found("other bytes", ready)))
+    told = quarantine(layout, FileSystem(), Quarantine(chunk.id, chunk.place, Found("other bytes", ready)))
     assert told is not None
     assert "other bytes" in told.error
     assert not (path / READY).exists()
     assert is_saved(str(path), chunk.id)
 
 
-def test_the_want_comes_back_byte_for_byte_and_only_once(layout: Layout, data_dir: Path, condemned: DataChunk) -> None:
-    action = Renew(condemned.id, condemned.place)
+def test_the_want_comes_back_byte_for_byte_and_only_once(
+    layout: Layout, data_dir: Path, quarantined: DataChunk
+) -> None:
+    action = Renew(quarantined.id, quarantined.place)
     assert renew(layout, FileSystem(), action)
-    assert (data_dir / "want" / condemned.id).read_bytes() == condemned.to_json()
-    (data_dir / "want" / condemned.id).unlink()
+    assert (data_dir / "want" / quarantined.id).read_bytes() == quarantined.to_json()
+    (data_dir / "want" / quarantined.id).unlink()
     renew(layout, FileSystem(), action)
     assert os.listdir(data_dir / "want") == [], "what was withdrawn does not come back"
 
@@ -205,12 +207,12 @@ def test_a_chunk_that_is_ready_or_gone_is_not_asked_for(layout: Layout, data_dir
     assert not renew(layout, FileSystem(), Renew(chunk.id, chunk.place))
 
 
-def test_a_want_that_stands_stays_alone(layout: Layout, data_dir: Path, condemned: DataChunk) -> None:
-    other = condemned.model_copy(update={"note": "newer"})
+def test_a_want_that_stands_stays_alone(layout: Layout, data_dir: Path, quarantined: DataChunk) -> None:
+    other = quarantined.model_copy(update={"note": "newer"})
     put_want(data_dir, other)
-    renew(layout, FileSystem(), Renew(condemned.id, condemned.place))
-    assert (data_dir / "want" / condemned.id).read_bytes() == other.to_json()
-    assert not is_saved(layout.path(condemned.place), condemned.id)
+    renew(layout, FileSystem(), Renew(quarantined.id, quarantined.place))
+    assert (data_dir / "want" / quarantined.id).read_bytes() == other.to_json()
+    assert not is_saved(layout.path(quarantined.place), quarantined.id)
 
 
 class Amid(FileSystem):
@@ -229,54 +231,54 @@ class Amid(FileSystem):
 @pytest.mark.parametrize("step", ["link", "fsync_file", "unlink"])
 @pytest.mark.parametrize("careful", [True, False])
 def test_a_delete_that_comes_at_any_moment_is_the_later_intent(
-    layout: Layout, data_dir: Path, condemned: DataChunk, step: str, careful: bool
+    layout: Layout, data_dir: Path, quarantined: DataChunk, step: str, careful: bool
 ) -> None:
     def delete() -> None:
         if careful:
             with Client(data_dir) as client:
-                client.delete_chunk(condemned.id)
+                client.delete_chunk(quarantined.id)
         else:
-            touch_delete(data_dir, condemned.id)
+            touch_delete(data_dir, quarantined.id)
 
-    renew(layout, Amid(step, delete), Renew(condemned.id, condemned.place))
+    renew(layout, Amid(step, delete), Renew(quarantined.id, quarantined.place))
     with DataManager(data_dir) as dm:
-        assert not dm.wait(condemned.id, PATIENCE_S)
+        assert not dm.wait(quarantined.id, PATIENCE_S)
         assert dm.list_chunks() == []
 
 
 @pytest.mark.parametrize("step", ["link", "unlink"])
 def test_a_want_that_comes_at_any_moment_is_never_lost(
-    layout: Layout, data_dir: Path, source: Source, condemned: DataChunk, step: str
+    layout: Layout, data_dir: Path, source: Source, quarantined: DataChunk, step: str
 ) -> None:
-    other = source.chunk(id=condemned.id, files=3)
-    renew(layout, Amid(step, lambda: put_want(data_dir, other)), Renew(condemned.id, condemned.place))
+    other = source.chunk(id=quarantined.id, files=3)
+    renew(layout, Amid(step, lambda: put_want(data_dir, other)), Renew(quarantined.id, quarantined.place))
     with DataManager(data_dir) as dm:
-        assert dm.wait(condemned.id, PATIENCE_S)
+        assert dm.wait(quarantined.id, PATIENCE_S)
         assert files_of(chunk_dir(data_dir, other) / "data") == expected(other, source)
 
 
 @pytest.mark.parametrize("step", ["rename", "unlink"])
 def test_a_want_that_comes_just_when_the_one_that_came_back_is_withdrawn_is_never_lost(
-    layout: Layout, data_dir: Path, source: Source, condemned: DataChunk, step: str
+    layout: Layout, data_dir: Path, source: Source, quarantined: DataChunk, step: str
 ) -> None:
-    other, kept = source.chunk(id=condemned.id, files=3), str(chunk_dir(data_dir, condemned) / WANT)
-    restore_want(layout, FileSystem(), kept, condemned.id)
-    touch_delete(data_dir, condemned.id)
-    withdraw_restored_want(layout, Amid(step, lambda: put_want(data_dir, other)), kept, condemned.id)
-    assert (data_dir / "want" / condemned.id).read_bytes() == other.to_json()
+    other, kept = source.chunk(id=quarantined.id, files=3), str(chunk_dir(data_dir, quarantined) / WANT)
+    restore_want(layout, FileSystem(), kept, quarantined.id)
+    touch_delete(data_dir, quarantined.id)
+    withdraw_restored_want(layout, Amid(step, lambda: put_want(data_dir, other)), kept, quarantined.id)
+    assert (data_dir / "want" / quarantined.id).read_bytes() == other.to_json()
     assert len(os.listdir(data_dir / "want")) == 1, "nothing is left aside"
 
 
 @pytest.mark.parametrize("deleted", [False, True])
 def test_after_a_crash_at_any_step_it_is_wanted_unless_somebody_has_deleted_it_meanwhile(
-    layout: Layout, data_dir: Path, condemned: DataChunk, deleted: bool
+    layout: Layout, data_dir: Path, quarantined: DataChunk, deleted: bool
 ) -> None:
-    action, want = Renew(condemned.id, condemned.place), data_dir / "want" / condemned.id
-    kept = chunk_dir(data_dir, condemned) / WANT
+    action, want = Renew(quarantined.id, quarantined.place), data_dir / "want" / quarantined.id
+    kept = chunk_dir(data_dir, quarantined) / WANT
     text = kept.read_bytes()
 
     def work(fs: FileSystem) -> None:
-        for path in (want, data_dir / "delete" / condemned.id):
+        for path in (want, data_dir / "delete" / quarantined.id):
             path.unlink(missing_ok=True)
         kept.unlink(missing_ok=True)
         kept.write_bytes(text)
@@ -285,7 +287,7 @@ def test_after_a_crash_at_any_step_it_is_wanted_unless_somebody_has_deleted_it_m
         finally:
             unfinished = kept.exists()
             if deleted:
-                touch_delete(data_dir, condemned.id)
+                touch_delete(data_dir, quarantined.id)
             renew(layout, FileSystem(), action)
             assert not kept.exists()
             if deleted:  # where it had finished, two markers stand, and the delete is the later one

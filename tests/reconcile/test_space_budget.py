@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,7 +17,7 @@ from fsdm.model.events import Event
 from fsdm.model.layout import Layout
 from fsdm.model.state import Marker
 from fsdm.reconcile.actions import Fetch
-from fsdm.reconcile.space_budget import SpaceBudget
+from fsdm.reconcile.space_budget import PARTS, Ledger, Part, SpaceBudget
 from fsdm.store.catalog import Catalog
 from fsdm.store.data_dir import make_layout
 from fsdm.store.filesystem import FileSystem, free_bytes
@@ -26,8 +27,6 @@ from tests.support.processes import fsdm, fsdm_json
 from tests.support.waiting import PATIENCE_S, eventually
 
 if TYPE_CHECKING:
-    import pytest
-
     from fsdm.model.documents import FileSource
     from tests.support.source import Source
 
@@ -382,7 +381,7 @@ def test_a_download_of_unknown_size_is_stopped_where_the_room_ends_and_waits(
 def test_the_reserve_keeps_a_want_waiting_until_somebody_makes_room(data_dir: Path, source: Source) -> None:
     chunk = source.chunk()
     with DataManager(data_dir, limits=Limits(keep_free_bytes=1000)) as dm:
-        space = dm.reconciler._space  # type: ignore[union-attr]
+        space = dm.reconciler.loop.space  # type: ignore[union-attr]
         free = [2500]
         space._free = lambda _: free[0]
         dm.download_chunk(chunk)
@@ -432,8 +431,8 @@ def test_thousands_that_wait_are_written_once_and_not_looked_through_when_bytes_
     assert len(os.listdir(layout.failed)) == count
     written = {name: os.stat(f"{layout.failed}/{name}").st_ino for name in os.listdir(layout.failed)}
     needs: list[str] = []
-    need_bytes = inline.it._space.need_bytes
-    inline.it._space.need_bytes = lambda fetch: needs.append(fetch.id) or need_bytes(fetch)  # type: ignore[func-returns-value, method-assign]
+    need_bytes = inline.it.loop.space.need_bytes
+    inline.it.loop.space.need_bytes = lambda fetch: needs.append(fetch.id) or need_bytes(fetch)  # type: ignore[func-returns-value, method-assign]
     touch_delete(Path(layout.root), small.chunk_id)
     inline.loop(20)  # 1000 bytes are free now: the smallest fits
     assert len(inline.told("available")) == 1
@@ -467,7 +466,7 @@ def test_a_failed_fetch_keeps_no_partial_while_others_wait_for_its_room(layout: 
             raise TransferError("gone", transient=False)
 
     inline.instead = fails
-    inline.it.step()
+    inline.it.loop.step()
     fs.failing = False
     assert inline.told("over") == [waiting.id]
     assert os.listdir(layout.partial) == [failing.id]
@@ -528,3 +527,25 @@ def test_what_runs_when_a_limit_comes_counts_with_all_that_it_is_to_bring(layout
     assert space.end(running.id)
     space.look()
     assert space.begin(a_fetch(layout, 1000))
+
+
+puts = st.lists(st.tuples(st.sampled_from(PARTS), st.sampled_from("abc"), st.integers(0, 100)), max_size=30)
+
+
+@given(puts)
+def test_the_totals_are_the_sums_of_the_last_entries(puts: list[tuple[Part, str, int]]) -> None:
+    ledger, entries = Ledger(), dict[tuple[Part, str], int]()
+    for part, name, size in puts:
+        ledger.put(part, name, size)
+        entries[part, name] = size
+    for part in PARTS:
+        assert ledger.of(part) == {name: size for (of, name), size in entries.items() if of == part and size}
+        assert ledger.total(part) == sum(ledger.of(part).values())
+    assert ledger.taken_bytes == sum(entries.values())
+
+
+def test_what_it_shows_cannot_be_changed_from_outside() -> None:
+    ledger = Ledger()
+    ledger.put("here", "a", 1)
+    with pytest.raises(TypeError):
+        ledger.of("here")["a"] = 2  # type: ignore[index]

@@ -23,7 +23,7 @@ def a_trash(layout: Layout, fs: FileSystem) -> tuple[Trash, SpaceBudget, list[in
     freed: list[int] = []
     space = SpaceBudget(layout, Catalog(layout, own=True), max_bytes=1000, keep_free_bytes=None)
     trash = Trash(
-        layout.trash, fs=fs, erasers=InlineWorkers(), space=space, freed=lambda: freed.append(space.taken_bytes)
+        layout.trash, fs=fs, workers=InlineWorkers(), space=space, freed=lambda: freed.append(space.taken_bytes)
     )
     return trash, space, freed
 

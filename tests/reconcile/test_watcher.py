@@ -15,7 +15,7 @@ from watchdog.observers.inotify_c import InotifyConstants, InotifyEvent
 
 from fsdm.model.layout import Layout, Place
 from fsdm.reconcile import watcher as watch_module
-from fsdm.reconcile.watcher import Watch
+from fsdm.reconcile.watcher import Watcher
 from fsdm.store.refs import Refs
 from tests.support.chunks import TAKE_REF, an_id, put_chunk
 from tests.support.locks import process, python
@@ -47,8 +47,8 @@ def rings() -> Rings:
 
 
 @pytest.fixture
-def watch(layout: Layout, rings: Rings) -> Iterator[Watch]:
-    watch = Watch(layout, rings.notify)
+def watch(layout: Layout, rings: Rings) -> Iterator[Watcher]:
+    watch = Watcher(layout, rings.notify)
     watch.start()
     yield watch
     watch.stop()
@@ -71,7 +71,7 @@ def mute(layout: Layout, rings: Rings) -> list[str | None]:
 
 
 def test_a_marker_that_is_made_renamed_touched_or_removed_rings_with_its_id(
-    layout: Layout, rings: Rings, watch: Watch
+    layout: Layout, rings: Rings, watch: Watcher
 ) -> None:
     for directory in (layout.want, layout.delete):
         chunk_id, name = an_id(), f"{directory}/.new"
@@ -88,7 +88,9 @@ def test_a_marker_that_is_made_renamed_touched_or_removed_rings_with_its_id(
         rings.until(chunk_id)
 
 
-def test_a_marker_that_is_written_in_place_rings_when_it_is_closed(layout: Layout, rings: Rings, watch: Watch) -> None:
+def test_a_marker_that_is_written_in_place_rings_when_it_is_closed(
+    layout: Layout, rings: Rings, watch: Watcher
+) -> None:
     chunk_id = an_id()
     with open(f"{layout.want}/{chunk_id}", "w") as file:
         rings.until(chunk_id)
@@ -97,7 +99,7 @@ def test_a_marker_that_is_written_in_place_rings_when_it_is_closed(layout: Layou
     rings.until(chunk_id)
 
 
-def test_what_is_no_id_does_not_ring(layout: Layout, rings: Rings, watch: Watch) -> None:
+def test_what_is_no_id_does_not_ring(layout: Layout, rings: Rings, watch: Watcher) -> None:
     mute(layout, rings)
     for name in (".hidden", "README", "x~", "\udcff"):
         touch(layout.want, name)
@@ -107,7 +109,7 @@ def test_what_is_no_id_does_not_ring(layout: Layout, rings: Rings, watch: Watch)
     assert mute(layout, rings) == []
 
 
-def test_a_pause_and_a_release_ring_for_everything_at_once(layout: Layout, rings: Rings, watch: Watch) -> None:
+def test_a_pause_and_a_release_ring_for_everything_at_once(layout: Layout, rings: Rings, watch: Watcher) -> None:
     mute(layout, rings)
     touch(layout.root, "PAUSE")
     rings.until(None)
@@ -126,7 +128,7 @@ def test_a_pause_and_a_release_ring_for_everything_at_once(layout: Layout, rings
 
 @pytest.mark.parametrize("name", ["want", "delete"])
 def test_a_directory_that_is_removed_and_made_again_is_watched_again(
-    layout: Layout, rings: Rings, watch: Watch, name: str
+    layout: Layout, rings: Rings, watch: Watcher, name: str
 ) -> None:
     directory = f"{layout.root}/{name}"
     shutil.rmtree(directory)
@@ -140,7 +142,7 @@ def test_a_directory_that_is_removed_and_made_again_is_watched_again(
 
 
 def test_a_directory_that_another_takes_the_place_of_is_watched_instead(
-    layout: Layout, rings: Rings, watch: Watch
+    layout: Layout, rings: Rings, watch: Watcher
 ) -> None:
     os.rename(layout.want, f"{layout.root}/want.old")
     rings.until(None)
@@ -150,7 +152,7 @@ def test_a_directory_that_another_takes_the_place_of_is_watched_instead(
 
 
 def test_a_directory_that_was_replaced_unnoticed_is_watched_by_the_next_arming(
-    layout: Layout, rings: Rings, watch: Watch
+    layout: Layout, rings: Rings, watch: Watcher
 ) -> None:
     before = watch._armed[layout.want]
     os.rename(layout.want, f"{layout.root}/want.old")
@@ -161,7 +163,7 @@ def test_a_directory_that_was_replaced_unnoticed_is_watched_by_the_next_arming(
     rings.until(touch(layout.want, an_id()))
 
 
-def test_arming_twice_does_not_ring_twice(layout: Layout, rings: Rings, watch: Watch) -> None:
+def test_arming_twice_does_not_ring_twice(layout: Layout, rings: Rings, watch: Watcher) -> None:
     watch.arm()
     inotify = watch._inotify
     assert inotify is not None
@@ -179,7 +181,7 @@ def test_a_directory_that_cannot_be_watched_is_told_and_the_others_are_watched(
         return add(self, path, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(watch_module.Inotify, "add_callback", refuse_delete)
-    watch = Watch(layout, rings.notify)
+    watch = Watcher(layout, rings.notify)
     watch.start()
     assert "watch limit reached" in caplog.text
     assert layout.delete in caplog.text
@@ -190,7 +192,7 @@ def test_a_directory_that_cannot_be_watched_is_told_and_the_others_are_watched(
 # ------------------------------------------------------------------------------------------------------------- overflow
 
 
-def test_an_overflow_of_the_kernels_queue_rings_for_everything(layout: Layout, rings: Rings, watch: Watch) -> None:
+def test_an_overflow_of_the_kernels_queue_rings_for_everything(layout: Layout, rings: Rings, watch: Watcher) -> None:
     mute(layout, rings)
     inotify = watch._inotify
     assert inotify is not None
@@ -199,7 +201,7 @@ def test_an_overflow_of_the_kernels_queue_rings_for_everything(layout: Layout, r
 
 
 def test_an_overflow_rings_for_everything_also_where_only_a_held_directory_is_watched(
-    layout: Layout, rings: Rings, watch: Watch
+    layout: Layout, rings: Rings, watch: Watcher
 ) -> None:
     place = put_chunk(layout)
     watch.hold(place)
@@ -218,7 +220,7 @@ def test_without_inotify_it_says_so_once_and_does_nothing_from_then_on(
         raise OSError(errno.EMFILE, "inotify instance limit reached")
 
     monkeypatch.setattr(watch_module, "Inotify", refuse)
-    watch, place = Watch(layout, rings.notify), put_chunk(layout)
+    watch, place = Watcher(layout, rings.notify), put_chunk(layout)
     watch.start()
     watch.arm()
     assert not watch.hold(place)
@@ -228,16 +230,16 @@ def test_without_inotify_it_says_so_once_and_does_nothing_from_then_on(
     assert "instance limit reached" in caplog.text
 
 
-def test_a_watch_can_be_stopped_twice_and_without_a_start(layout: Layout, rings: Rings, watch: Watch) -> None:
+def test_a_watch_can_be_stopped_twice_and_without_a_start(layout: Layout, rings: Rings, watch: Watcher) -> None:
     watch.stop()
     watch.stop()
-    Watch(layout, rings.notify).stop()
+    Watcher(layout, rings.notify).stop()
 
 
 # ----------------------------------------------------------------------------------------------------- held directories
 
 
-def test_the_close_of_a_held_directory_rings_with_the_chunks_id(layout: Layout, rings: Rings, watch: Watch) -> None:
+def test_the_close_of_a_held_directory_rings_with_the_chunks_id(layout: Layout, rings: Rings, watch: Watcher) -> None:
     place = put_chunk(layout)
     ref = Refs(layout).take(place)
     assert ref is not None
@@ -247,7 +249,7 @@ def test_the_close_of_a_held_directory_rings_with_the_chunks_id(layout: Layout, 
     rings.until(place.chunk_id)
 
 
-def test_the_death_of_a_process_that_holds_a_directory_rings_too(layout: Layout, rings: Rings, watch: Watch) -> None:
+def test_the_death_of_a_process_that_holds_a_directory_rings_too(layout: Layout, rings: Rings, watch: Watcher) -> None:
     place = put_chunk(layout)
     with process(*python(TAKE_REF, layout.root, *place)) as holder:
         assert watch.hold(place)
@@ -256,13 +258,13 @@ def test_the_death_of_a_process_that_holds_a_directory_rings_too(layout: Layout,
         rings.until(place.chunk_id)
 
 
-def test_holding_twice_watches_once(layout: Layout, watch: Watch) -> None:
+def test_holding_twice_watches_once(layout: Layout, watch: Watcher) -> None:
     place = put_chunk(layout)
     assert watch.hold(place)
     assert not watch.hold(place)
 
 
-def test_what_was_released_rings_no_more_and_can_be_held_again(layout: Layout, rings: Rings, watch: Watch) -> None:
+def test_what_was_released_rings_no_more_and_can_be_held_again(layout: Layout, rings: Rings, watch: Watcher) -> None:
     place = put_chunk(layout)
     watch.hold(place)
     watch.release(place)
@@ -275,11 +277,13 @@ def test_what_was_released_rings_no_more_and_can_be_held_again(layout: Layout, r
     rings.until(place.chunk_id)
 
 
-def test_a_directory_that_has_just_gone_cannot_be_held(layout: Layout, watch: Watch) -> None:
+def test_a_directory_that_has_just_gone_cannot_be_held(layout: Layout, watch: Watcher) -> None:
     assert not watch.hold(Place.of("d" * 64, range(10), an_id()))
 
 
-def test_a_held_directory_that_is_erased_rings_and_can_be_released(layout: Layout, rings: Rings, watch: Watch) -> None:
+def test_a_held_directory_that_is_erased_rings_and_can_be_released(
+    layout: Layout, rings: Rings, watch: Watcher
+) -> None:
     place = put_chunk(layout)
     watch.hold(place)
     mute(layout, rings)
@@ -303,7 +307,7 @@ def test_what_was_not_to_be_had_is_told_once_and_asked_for_again(
     def refuse() -> object:
         raise OSError(errno.EMFILE, "inotify instance limit reached")
 
-    watch, place = Watch(layout, rings.notify), put_chunk(layout)
+    watch, place = Watcher(layout, rings.notify), put_chunk(layout)
     with monkeypatch.context() as put:
         put.setattr(watch_module, "Inotify", refuse)
         watch.start()
@@ -325,7 +329,7 @@ def test_a_directory_that_cannot_be_watched_is_told_once_and_watched_when_it_can
     layout: Layout, rings: Rings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "fsdm.reconcile.watcher")
-    watch = Watch(layout, rings.notify)
+    watch = Watcher(layout, rings.notify)
     with monkeypatch.context() as put:
         put.setattr("watchdog.observers.inotify_c.inotify_add_watch", lambda *_: -1)
         put.setattr("watchdog.observers.inotify_c.ctypes.get_errno", lambda: errno.ENOSPC)
@@ -342,7 +346,7 @@ def test_a_directory_that_cannot_be_watched_is_told_once_and_watched_when_it_can
 def test_a_directory_that_may_not_be_read_is_none_that_is_watched(
     layout: Layout, rings: Rings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    watch = Watch(layout, rings.notify)
+    watch = Watcher(layout, rings.notify)
     with monkeypatch.context() as put:  # watchdog passes over this one
         put.setattr("watchdog.observers.inotify_c.inotify_add_watch", lambda *_: -1)
         put.setattr("watchdog.observers.inotify_c.ctypes.get_errno", lambda: errno.EACCES)
@@ -363,7 +367,7 @@ def test_asking_in_vain_leaves_no_descriptor_open(
     def refuse(*_: object) -> object:
         raise RuntimeError("can't start new thread") if "Thread" in what else OSError(errno.EMFILE, "too many")
 
-    watch, before = Watch(layout, rings.notify), descriptors()
+    watch, before = Watcher(layout, rings.notify), descriptors()
     with monkeypatch.context() as put:
         put.setattr(what, refuse)
         watch.start()
@@ -377,7 +381,7 @@ def test_asking_in_vain_leaves_no_descriptor_open(
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_where_watchdogs_thread_has_died_there_is_another(layout: Layout, rings: Rings, watch: Watch) -> None:
+def test_where_watchdogs_thread_has_died_there_is_another(layout: Layout, rings: Rings, watch: Watcher) -> None:
     inotify, place = watch._inotify, put_chunk(layout)
     assert inotify is not None
     assert watch.hold(place)
@@ -403,7 +407,7 @@ def test_a_real_overflow_of_the_kernels_queue_rings_for_everything(layout: Layou
         if chunk_id is None:
             everything.set()
 
-    watch = Watch(layout, notify)
+    watch = Watcher(layout, notify)
     watch.start()
     try:
         touch(layout.want, an_id(0))
@@ -418,7 +422,7 @@ def test_a_real_overflow_of_the_kernels_queue_rings_for_everything(layout: Layou
 
 
 def test_a_directory_that_another_is_mounted_over_is_watched_there_and_here_again_after_that(
-    layout: Layout, rings: Rings, watch: Watch, tmp_path: Path
+    layout: Layout, rings: Rings, watch: Watcher, tmp_path: Path
 ) -> None:
     def callbacks() -> list[int]:
         assert watch._inotify is not None

@@ -11,17 +11,17 @@ from hypothesis import strategies as st
 
 from fsdm.model.state import Marker
 from fsdm.reconcile.actions import (
-    Absolve,
     Action,
     Clear,
-    Condemn,
+    ClearFailure,
+    ClearVerify,
     Confirm,
     Discard,
-    Dismiss,
     Fetch,
     Forget,
     Overrule,
     Publish,
+    Quarantine,
     Renew,
     Report,
     Retire,
@@ -45,8 +45,14 @@ def test_deletes_go_before_the_rest_and_all_of_them_before_downloads() -> None:
         Discard("4"),
         Forget("5", DELETE),
     ]
-    rest = [Publish("6", WANT), Confirm("7", WANT, OLD), Condemn("8", OLD), Report("9", _failure()), Absolve("10")]
-    rest += [Renew("11", OLD), Verify("12", OLD, WANT), Dismiss("13", WANT)]
+    rest = [
+        Publish("6", WANT),
+        Confirm("7", WANT, OLD),
+        Quarantine("8", OLD),
+        Report("9", _failure()),
+        ClearFailure("10"),
+    ]
+    rest += [Renew("11", OLD), Verify("12", OLD, WANT), ClearVerify("13", WANT)]
     for action in [_fetch("0", 1), *rest, *first]:
         work_queue.put(action.id, action)
     taken = list(work_queue.take(1))

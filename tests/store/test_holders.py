@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fsdm.client import Client
-from fsdm.reconcile.watcher import Watch
+from fsdm.reconcile.watcher import Watcher
 from fsdm.store import holders
 from fsdm.store.flock import Claim
 from fsdm.store.holders import COMMAND_MAX, look_for_holders
@@ -156,7 +156,7 @@ def test_many_chunks_are_looked_for_in_one_walk_and_those_that_are_gone_are_left
 
 def test_a_look_is_no_event_for_who_watches_the_directory(layout: Layout, place: Place) -> None:
     rung: list[str | None] = []
-    watch = Watch(layout, rung.append)
+    watch = Watcher(layout, rung.append)
     watch.start()
     watch.hold(place)
     of(layout, place)

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from fsdm.concurrency.cancellation import Cancellation
 from fsdm.model.documents import DataChunk, FileEntry, FileSource
-from fsdm.reconcile.actions import Action, Wait
+from fsdm.reconcile.actions import Action, Done, Wait
 from fsdm.reconcile.apply import Applier
-from fsdm.reconcile.outcome import Done
-from fsdm.reconcile.plan import NO_MEMO, decide
+from fsdm.reconcile.memo import NO_MEMO
+from fsdm.reconcile.plan import decide
 from fsdm.store.catalog import Catalog
 from fsdm.store.filesystem import FileSystem
 from fsdm.store.markers import look_at

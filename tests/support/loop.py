@@ -45,7 +45,6 @@ class Inline:
     """A reconciler that does everything in this thread, and whose source has what it is asked for."""
 
     def __init__(self, layout: Layout, limits: Limits, fs: FileSystem | None = None) -> None:
-        crews = (InlineWorkers(), InlineWorkers(), InlineWorkers())
         self.now = 1_000_000.0
         self.events: list[Event] = []
         self.instead: Callable[[FileSource], object] = lambda _: None
@@ -54,7 +53,7 @@ class Inline:
             limits=limits,
             fetcher=self,
             fs=fs,
-            crews=crews,
+            workers=InlineWorkers(),
             on_event=self.events.append,
             clock=lambda: self.now,
             jitter=lambda: 1.0,
@@ -74,7 +73,7 @@ class Inline:
         for _ in range(count):
             if scan:
                 self.it.loop.next_scan = 0.0
-            self.it.step()
+            self.it.loop.step()
 
     def told(self, kind: str) -> list[str]:
         return [event.chunk_id for event in self.events if event.kind == kind]

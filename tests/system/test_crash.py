@@ -17,8 +17,8 @@ import fsdm.reconcile.apply
 import fsdm.reconcile.repair
 import fsdm.store.data_dir
 from fsdm.model.layout import READY
+from fsdm.reconcile.actions import Done, Stale
 from fsdm.reconcile.apply import Applier
-from fsdm.reconcile.outcome import Done, Stale
 from fsdm.store.filesystem import FileSystem
 from fsdm.transfer.file_transfer import Transfer
 from tests.support.mutants import Mutant, asides_left, marker_not_judged_aside, ready_before_the_files
@@ -35,8 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from fsdm.model.state import Marker
-    from fsdm.reconcile.actions import Publish
-    from fsdm.reconcile.outcome import Outcome
+    from fsdm.reconcile.actions import Outcome, Publish
     from tools.crash.life import Life
 
 pytestmark = pytest.mark.timeout(600)  # the machine may be busy

@@ -477,7 +477,7 @@ THREADLESS = test_what_was_to_be_done_without_a_thread_is_done_once_there_is_one
 FAULTS = [
     Fault(
         "a pass that fails is the last one",
-        Slip("fsdm.reconcile.reconciler:Reconciler._run", "except Exception as e:", "except ZeroDivisionError as e:"),
+        Slip("fsdm.reconcile.loop:Loop.run", "except Exception as e:", "except ZeroDivisionError as e:"),
         STARVED,
     ),
     Fault(
@@ -518,7 +518,7 @@ FAULTS = [
     ),
     Fault(
         "a chunk that cannot be read ends the audit",
-        Slip("fsdm.verify.manifest_check:Audit._run", "except OSError as e:", "except FileNotFoundError as e:"),
+        Slip("fsdm.verify.manifest_check:ManifestCheck._run", "except OSError as e:", "except FileNotFoundError as e:"),
         test_a_chunk_that_may_not_be_read_keeps_no_other_from_the_audit,
     ),
     Fault(
@@ -528,7 +528,7 @@ FAULTS = [
     ),
     Fault(
         "a probe that fails is the last one",
-        Slip("fsdm.reconcile.disk_outage:Disk._probe", "except OSError as e:", "except FileNotFoundError as e:"),
+        Slip("fsdm.reconcile.disk_outage:DiskOutage._probe", "except OSError as e:", "except FileNotFoundError as e:"),
         test_a_disk_that_turns_read_only_keeps_what_is_here_in_service_and_all_resumes_by_itself,
     ),
     Fault(
@@ -571,14 +571,14 @@ FAULTS = [
     Fault(
         "without inotify there is no reconciler",
         Slip(
-            "fsdm.reconcile.watcher:Watch._begin", "except (OSError, RuntimeError) as e:", "except RuntimeError as e:"
+            "fsdm.reconcile.watcher:Watcher._begin", "except (OSError, RuntimeError) as e:", "except RuntimeError as e:"
         ),
         test_a_user_without_inotify_is_served_by_scans_and_by_events_once_there_is_some,
         {"what": "instances"},
     ),
     Fault(
         "inotify is asked for once",
-        Slip("fsdm.reconcile.watcher:Watch.arm", "if not self._is_on", "if self._told or not self._is_on"),
+        Slip("fsdm.reconcile.watcher:Watcher.arm", "if not self._is_on", "if self._told or not self._is_on"),
         test_a_user_without_inotify_is_served_by_scans_and_by_events_once_there_is_some,
         {"what": "watches"},
     ),

@@ -92,7 +92,7 @@ def test_a_want_that_is_written_slowly_is_taken_when_it_is_whole(
     with (data_dir / "want" / chunk.id).open("wb", buffering=0) as file:
         for at in range(0, len(text), 40):
             file.write(text[at : at + 40])
-            dm.reconciler.notify(chunk.id)
+            dm.reconciler.loop.wakeup.notify(chunk.id)
     assert dm.wait(chunk.id, PATIENCE_S)
     assert failure(data_dir, chunk.id) is None
 

@@ -24,9 +24,8 @@ import pytest
 from fsdm import DataChunk, DataManager
 from fsdm.client import Client
 from fsdm.model.errors import WaitTimeoutError
-from fsdm.reconcile.actions import Report
+from fsdm.reconcile.actions import Done, Report
 from fsdm.reconcile.apply import Applier
-from fsdm.reconcile.outcome import Done
 from fsdm.transfer.fetcher import HttpFetcher
 from fsdm.transfer.file_transfer import Transfer
 from fsdm.transfer.host_health import Hosts

@@ -24,8 +24,8 @@ import fsdm.verify.background
 import fsdm.verify.manifest_check
 from fsdm.model.documents import Manifest
 from fsdm.model.layout import READY
+from fsdm.reconcile.actions import Done, Stale
 from fsdm.reconcile.apply import Applier
-from fsdm.reconcile.outcome import Done, Stale
 from fsdm.store.flock import SHARED, close_fd
 from fsdm.store.refs import Refs
 from tests.support.machines import SETTINGS, Asking, Bringing, Everything, Judging, Readers, Removing, Verifying
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from fsdm.model.layout import Layout, Place
     from fsdm.model.state import Marker
     from fsdm.reconcile.actions import Clear, Publish
-    from fsdm.reconcile.plan import Memo
+    from fsdm.reconcile.memo import Memo
     from fsdm.store.filesystem import FileSystem
 
 pytestmark = pytest.mark.timeout(600)  # a search is long where the machine is busy
@@ -183,10 +183,10 @@ def want_before_publish(put: pytest.MonkeyPatch) -> None:
     publish = Applier._publish
 
     def removed_first(self: Applier, action: Publish) -> Any:
-        chunk = self._read(action.id, action.want)
+        read = self._read(action)
         self._fs.unlink(self._layout.want_marker(action.id))
         with pytest.MonkeyPatch.context() as inner:
-            inner.setattr(fsdm.reconcile.apply, "read_want", lambda *_: chunk)
+            inner.setattr(Applier, "_read", lambda *_: read)
             return publish(self, action)
 
     put.setattr(Applier, "_publish", removed_first)
@@ -247,7 +247,7 @@ def trash_left(put: pytest.MonkeyPatch) -> None:
 
 
 def cleared_while_held(put: pytest.MonkeyPatch) -> None:
-    """What was condemned, and has been asked for again, is renamed to the trash, held or not."""
+    """What was quarantined, and has been asked for again, is renamed to the trash, held or not."""
 
     def clear(self: Applier, action: Clear) -> Any:
         self._discard(self._layout.path(action.place))
@@ -258,7 +258,7 @@ def cleared_while_held(put: pytest.MonkeyPatch) -> None:
 
 
 def want_not_asked_again(put: pytest.MonkeyPatch) -> None:
-    """What was condemned is cleared, and nobody asks for it."""
+    """What was quarantined is cleared, and nobody asks for it."""
     put.setattr(fsdm.reconcile.repair, "restore_want", lambda layout, fs, kept, chunk_id: None)
 
 

@@ -161,7 +161,7 @@ def test_a_symlink_under_a_chunks_name_is_neither_listed_nor_found_nor_followed_
         eventually(lambda: not os.path.lexists(chunk_dir(data_dir, chunk)))
         assert dm.list_chunks() == []
         assert dm.reconciler is not None
-        assert dm.reconciler._space.taken_bytes == 0
+        assert dm.reconciler.loop.space.taken_bytes == 0
 
 
 def test_a_want_is_not_satisfied_by_a_symlink_to_the_very_chunk(

@@ -52,8 +52,8 @@ FOUND = {
     "LOCK_UN": LEFT,
     "NO_CLAIM": LEFT,
     "PUBLISHED_EARLY": "a chunk is available and not complete",
-    "CONDEMNED_AWAY": LEFT,
-    "CONDEMNED_UNSEEN": "a chunk that is right was condemned",
+    "QUARANTINED_AWAY": LEFT,
+    "QUARANTINED_UNSEEN": "a chunk that is right was quarantined",
     "ANSWERED_FIRST": STUCK,
     "ANSWERED_ANY": STUCK,
 }

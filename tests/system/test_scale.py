@@ -63,7 +63,7 @@ def of_churn(data_dir: Path, here: int, looks: Counter[str]) -> int:
     touch_delete(data_dir, places[0].chunk_id)
     for _ in range(SCANS):
         inline.it.loop.next_scan = 0.0
-        inline.it.step()
+        inline.it.loop.step()
     assert len(inline.told("available")) == len(inline.told("deleted")) == 1
     return looks.total()
 

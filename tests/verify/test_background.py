@@ -1,4 +1,4 @@
-"""The inspector: it reads for itself, answers once for each request, notes what is right, and is in nobody's way."""
+"""Background checks: they read for themselves, answer each request once, note what is right, and disturb no ref."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fsdm.concurrency.rate_limit import Rate
+from fsdm.concurrency.workers import InlineWorkers
 from fsdm.model.layout import READY, VERIFIED
-from fsdm.model.state import Found
+from fsdm.model.state import Found, Marker
 from fsdm.store import flock as locks
 from fsdm.store.filesystem import FileSystem
 from fsdm.store.markers import look_at
 from fsdm.store.refs import Refs
 from fsdm.verify import background as module
-from fsdm.verify.background import Answer, Inspector, checked_at, verified_at
+from fsdm.verify.background import BackgroundCheck, Checked, checked_at, verified_at
 from tests.support.chunks import flip, put_chunk, touch_delete
 from tests.support.locks import can_lock
 from tests.support.waiting import PATIENCE_S
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from fsdm.model.layout import Layout, Place
-    from fsdm.model.state import Marker
 
 
 @pytest.fixture(autouse=True)
@@ -51,45 +51,43 @@ def verify(layout: Layout, place: Place) -> Marker:
     return marker
 
 
-class Inspected:
-    """An inspector, and what it answers."""
+class Bench:
+    """Background checks in this thread, and what has come of them."""
 
-    def __init__(self, layout: Layout) -> None:
-        self.answers: list[Answer] = []
-        self.inspector = Inspector(layout, fs=FileSystem(), answer=self.answers.append)
+    def __init__(self, layout: Layout, wake: Callable[[], None] = lambda: None) -> None:
+        self.it = BackgroundCheck(layout, fs=FileSystem(), workers=InlineWorkers(), wake=wake)
+
+    def check(self, place: Place, verify: Marker | None = None) -> Checked:
+        self.it.check(place, verify=verify)
+        (checked,) = self.it.checked()
+        return checked
 
 
 def test_what_is_right_is_noted_with_the_time(layout: Layout, place: Place, verify: Marker) -> None:
-    inspected = Inspected(layout)
+    bench = Bench(layout)
     assert verified_at(layout, place) is None
-    inspected.inspector.inspect(place, verify=verify)
-    assert inspected.answers == [Answer(place, verify, read=True)]
+    assert bench.check(place, verify) == Checked(place, verify, read=True)
     assert os.path.getsize(f"{layout.path(place)}/{VERIFIED}") == 0
     os.utime(f"{layout.path(place)}/{VERIFIED}", (10, 10))
-    inspected.inspector.inspect(place)
-    assert inspected.answers[1] == Answer(place, None, read=True)
+    assert bench.check(place) == Checked(place, None, read=True)
     assert verified_at(layout, place) == pytest.approx(os.stat(layout.path(place)).st_ctime, abs=60)
 
 
-def test_what_is_wrong_is_answered_with_the_ready_that_it_was_compared_with(layout: Layout, place: Place) -> None:
+def test_damage_is_answered_with_the_ready_that_it_was_compared_with(layout: Layout, place: Place) -> None:
     flip(f"{layout.path(place)}/data/blocks.parquet")
-    inspected, ready = Inspected(layout), look_at(f"{layout.path(place)}/{READY}")
-    inspected.inspector.inspect(place)
-    (answer,) = inspected.answers
-    assert isinstance(answer.found, Found)
-    assert answer.read
-    assert answer.found.why.startswith("data/blocks.parquet has the blake3 ")
-    assert answer.found.ready == ready
+    ready, checked = look_at(f"{layout.path(place)}/{READY}"), Bench(layout).check(place)
+    assert isinstance(checked.found, Found)
+    assert checked.read
+    assert checked.found.why.startswith("data/blocks.parquet has the blake3 ")
+    assert checked.found.ready == ready
     assert not os.path.exists(f"{layout.path(place)}/{VERIFIED}")
 
 
-def test_of_very_many_wrong_files_a_few_are_named(layout: Layout) -> None:
+def test_a_few_of_many_wrong_files_are_named(layout: Layout) -> None:
     place = put_chunk(layout, start=20, end=30, files={f"file{n}": b"x" for n in range(9)})
     for n in range(9):
         flip(f"{layout.path(place)}/data/file{n}")
-    inspected = Inspected(layout)
-    inspected.inspector.inspect(place)
-    found = inspected.answers[0].found
+    found = Bench(layout).check(place).found
     assert found is not None
     assert found.why.count("data/file") == module.TOLD
     assert found.why.endswith("; and 6 more")
@@ -101,8 +99,7 @@ def test_the_chunk_is_held_meanwhile_and_not_after_the_answer(
     free: list[bool] = []
     rehash = module.rehash
     monkeypatch.setattr(module, "rehash", lambda *rest: (free.append(can_lock(layout.path(place))), rehash(*rest))[1])
-    inspector = Inspector(layout, fs=FileSystem(), answer=lambda _: free.append(can_lock(layout.path(place))))
-    inspector.inspect(place)
+    Bench(layout, wake=lambda: free.append(can_lock(layout.path(place)))).check(place)
     assert free == [False, True]
 
 
@@ -115,64 +112,55 @@ def test_what_is_not_available_is_not_read(layout: Layout, data_dir: Path, place
             os.unlink(f"{layout.path(place)}/{READY}")
         case _:
             os.rename(layout.path(place), f"{layout.trash}/x")
-    inspected = Inspected(layout)
-    inspected.inspector.inspect(place)
-    assert inspected.answers == [Answer(place, None)]
+    assert Bench(layout).check(place) == Checked(place, None)
 
 
-def test_a_delete_that_comes_while_it_reads_has_it_let_go_at_once(layout: Layout, data_dir: Path, place: Place) -> None:
-    inspected = Inspected(layout)
-    slow, waiting = Rate(1.0), threading.Event()
-    inspected.inspector._stop.wait = lambda _seconds=None: (waiting.set(), False)[1]  # type: ignore[method-assign, assignment]
-    thread = threading.Thread(target=inspected.inspector.inspect, args=(place, slow))
+def test_a_delete_while_it_reads_ends_it_at_once(layout: Layout, data_dir: Path, place: Place) -> None:
+    bench, slow, waiting = Bench(layout), Rate(1.0), threading.Event()
+    bench.it._stop.wait = lambda _seconds=None: (waiting.set(), False)[1]  # type: ignore[method-assign, assignment]
+    thread = threading.Thread(target=bench.it.check, args=(place, slow))
     thread.start()
     assert waiting.wait(PATIENCE_S)
     touch_delete(data_dir, place.chunk_id)
     thread.join(PATIENCE_S)
-    assert inspected.answers == [Answer(place, None)]
+    assert list(bench.it.checked()) == [Checked(place, None)]
     assert can_lock(layout.path(place))
 
 
 def test_a_stop_ends_it_at_once(layout: Layout, place: Place) -> None:
-    inspected = Inspected(layout)
-    thread = threading.Thread(target=inspected.inspector.inspect, args=(place, Rate(1.0)))
+    bench = Bench(layout)
+    thread = threading.Thread(target=bench.it.check, args=(place, Rate(1.0)))
     thread.start()
-    inspected.inspector.stop()
+    bench.it.stop()
     thread.join(PATIENCE_S)
     assert not thread.is_alive()
-    assert inspected.answers == [Answer(place, None)]
+    assert list(bench.it.checked()) == [Checked(place, None)]
 
 
-def test_who_reads_it_is_not_disturbed(layout: Layout, place: Place) -> None:
+def test_a_reader_is_not_disturbed(layout: Layout, place: Place) -> None:
     refs = Refs(layout)
     with refs.take(place) as ref:  # type: ignore[union-attr]
-        inspected = Inspected(layout)
-        inspected.inspector.inspect(place)
-        assert inspected.answers[0].read
+        assert Bench(layout).check(place).read
         assert not ref.closed
         assert not can_lock(layout.path(place))
 
 
-def test_what_cannot_be_read_by_this_process_is_no_damage_and_answered_as_not_read(
+def test_a_chunk_that_this_process_cannot_read_is_no_damage(
     layout: Layout, place: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def refuse(*_: object) -> None:
         raise OSError(errno.EMFILE, "Too many open files")
 
     monkeypatch.setattr(module, "rehash", refuse)
-    inspected = Inspected(layout)
-    inspected.inspector.inspect(place)
-    assert inspected.answers == [Answer(place, None)]
+    assert Bench(layout).check(place) == Checked(place, None)
     assert "Too many open files" in caplog.text
 
 
-def test_where_it_cannot_be_noted_the_bytes_are_right_all_the_same(
+def test_bytes_are_right_also_where_that_cannot_be_noted(
     layout: Layout, place: Place, caplog: pytest.LogCaptureFixture
 ) -> None:
     os.mkdir(f"{layout.path(place)}/{VERIFIED}")
-    inspected = Inspected(layout)
-    inspected.inspector.inspect(place)
-    assert inspected.answers == [Answer(place, None, read=True)]
+    assert Bench(layout).check(place) == Checked(place, None, read=True)
     assert VERIFIED in caplog.text
 
 
@@ -187,3 +175,13 @@ def test_bytes_are_known_to_be_right_since_they_came_or_were_read(layout: Layout
     assert checked_at(layout, place) == 300
     os.unlink(f"{path}/{READY}")
     assert checked_at(layout, place) is None
+
+
+def test_each_request_is_answered_once_and_wakes(layout: Layout, place: Place, verify: Marker) -> None:
+    woken: list[None] = []
+    bench = Bench(layout, wake=lambda: woken.append(None))
+    for _ in range(2):
+        bench.it.ask(place, verify)
+    assert [(one.place, one.verify, one.read) for one in bench.it.checked()] == [(place, verify, True)] * 2
+    assert list(bench.it.checked()) == []
+    assert len(woken) == 2

@@ -1,4 +1,4 @@
-"""The audit: every kind of damage is found, by names and sizes; a delete is none."""
+"""The manifest check: every kind of damage is found, by names and sizes; a delete is none."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from fsdm.store import flock as locks
 from fsdm.store.catalog import Catalog
 from fsdm.store.json_files import read_manifest
 from fsdm.store.refs import Refs
-from fsdm.verify import manifest_check as audit
-from fsdm.verify.manifest_check import Audit, damage
+from fsdm.verify import manifest_check as module
+from fsdm.verify.manifest_check import ManifestCheck, damage
 from tests.support.chunks import an_id, put_chunk, touch_delete
 from tests.support.locks import can_lock
 from tests.support.waiting import PATIENCE_S
@@ -25,15 +25,18 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-class Audited:
-    """An audit, and what it tells."""
+class Bench:
+    """A manifest check, and what it tells."""
 
     def __init__(self, layout: Layout) -> None:
-        self.suspects: list[Place] = []
         self.woken: list[str] = []
         self.catalog = Catalog(layout, own=True)
         self.catalog.refresh()
-        self.audit = Audit(layout, self.catalog, suspect=self.suspects.append, notify=self.woken.append)
+        self.it = ManifestCheck(layout, self.catalog, wake=lambda: None, notify=self.woken.append)
+
+    @property
+    def suspects(self) -> list[Place]:
+        return list(self.it._suspects)
 
 
 @pytest.fixture(autouse=True)
@@ -125,11 +128,11 @@ def test_damage_is_found_and_told(layout: Layout, harm: Callable[[str], None], w
     place, sound = put_chunk(layout), put_chunk(layout, start=50, end=60)
     harm(layout.path(place))
     assert why in str(damage(layout, place))
-    audited = Audited(layout)
+    bench = Bench(layout)
     for each in (place, sound):
-        audited.audit.look(each)
-    assert audited.suspects == [place]
-    assert audited.woken == []
+        bench.it.check(each)
+    assert (list(bench.it.suspects()), bench.suspects) == ([place], [])
+    assert bench.woken == []
 
 
 @pytest.mark.parametrize("changes", [{"chunk_id": "e" * 64}, {"dataset": "e" * 64}, {"start": 1}, {"end": 11}])
@@ -160,66 +163,64 @@ def test_there_is_no_manifest_where_there_is_no_directory(layout: Layout) -> Non
     assert read_manifest(f"{layout.root}/none") is None
 
 
-def test_a_directory_without_ready_rings_and_is_no_suspect(layout: Layout) -> None:
+def test_a_directory_without_ready_is_notified_and_no_suspect(layout: Layout) -> None:
     place = put_chunk(layout)
-    audited = Audited(layout)
+    bench = Bench(layout)
     os.unlink(f"{layout.path(place)}/READY")
-    audited.audit.look(place)
-    assert (audited.suspects, audited.woken) == ([], [place.chunk_id])
+    bench.it.check(place)
+    assert (bench.suspects, bench.woken) == ([], [place.chunk_id])
 
 
 def test_a_chunk_that_is_being_deleted_is_not_taken_for_damaged(layout: Layout, data_dir: Path) -> None:
     place = put_chunk(layout)
-    audited = Audited(layout)
+    bench = Bench(layout)
     _truncate(layout.path(place))
     touch_delete(data_dir, place.chunk_id)
-    audited.audit.look(place)
-    assert (audited.suspects, audited.woken) == ([], [])
+    bench.it.check(place)
+    assert (bench.suspects, bench.woken) == ([], [])
 
 
-def test_a_chunk_is_held_while_it_is_looked_at_so_that_it_cannot_leave(
-    layout: Layout, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_chunk_cannot_leave_while_it_is_looked_at(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     place, could_leave = put_chunk(layout), []
 
     def look(layout: Layout, place: Place) -> None:
         could_leave.append(can_lock(layout.path(place)))
 
-    monkeypatch.setattr(audit, "damage", look)
-    Audited(layout).audit.look(place)
+    monkeypatch.setattr(module, "damage", look)
+    Bench(layout).it.check(place)
     assert could_leave == [False]
     assert can_lock(layout.path(place))
 
 
-def test_an_audit_walks_over_everything_in_its_own_thread_and_stops(
+def test_the_walk_over_all_chunks_outlasts_an_error_and_stops(
     layout: Layout, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     places = [put_chunk(layout, start=start, end=start + 10) for start in (0, 10, 20)]
     _truncate(layout.path(places[2]))
-    audited, found = Audited(layout), threading.Event()
-    audited.audit._suspect = lambda place: (audited.suspects.append(place), found.set())  # type: ignore[assignment]
+    bench, found = Bench(layout), threading.Event()
+    bench.it._wake = found.set
 
     def look(layout: Layout, place: Place) -> str | None:
         if place == places[0]:
             raise OSError(5, "Input/output error")
         return damage(layout, place)
 
-    monkeypatch.setattr(audit, "damage", look)
-    audited.audit.start()
+    monkeypatch.setattr(module, "damage", look)
+    bench.it.start()
     assert found.wait(PATIENCE_S)
-    audited.audit.stop()
-    assert audited.suspects == [places[2]]
+    bench.it.stop()
+    assert bench.suspects == [places[2]]
     assert layout.path(places[0]) in caplog.text, "one that cannot be read holds up no other"
 
 
-def test_an_audit_that_was_never_started_can_be_stopped(layout: Layout) -> None:
-    Audited(layout).audit.stop()
+def test_a_check_that_was_never_started_can_be_stopped(layout: Layout) -> None:
+    Bench(layout).it.stop()
 
 
-def test_an_audit_does_not_disturb_a_ref(layout: Layout) -> None:
+def test_a_check_does_not_disturb_a_ref(layout: Layout) -> None:
     place = put_chunk(layout)
     with Refs(layout).take(place) as ref:  # type: ignore[union-attr]
-        Audited(layout).audit.look(place)
+        Bench(layout).it.check(place)
         assert not ref.closed
         assert not can_lock(layout.path(place))
 

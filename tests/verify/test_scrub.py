@@ -30,7 +30,7 @@ DAYS = 10.0
 
 
 class Scrubbed:
-    """A scrub in a time of its own; `read` is what it has had inspected, and when."""
+    """A scrub in a time of its own; `read` is what it has had checked, and when."""
 
     def __init__(self, layout: Layout, now: float = NOW) -> None:
         self.now = now
@@ -40,9 +40,9 @@ class Scrubbed:
         self._layout = layout
         self.catalog = Catalog(layout, own=True)
         self.catalog.refresh()
-        self.scrub = Scrub(layout, self.catalog, days=DAYS, inspect=self._inspect, clock=lambda: self.now)
+        self.scrub = Scrub(layout, self.catalog, days=DAYS, check=self._check, clock=lambda: self.now)
 
-    def _inspect(self, place: Place, rate: Rate) -> None:
+    def _check(self, place: Place, rate: Rate) -> None:
         self.read.append((self.now, place))
         assert rate._bytes_per_s is not None
         self.rates.append(rate._bytes_per_s)
@@ -202,7 +202,7 @@ def test_a_scrub_in_the_middle_of_a_large_chunk_ends_with_its_reconciler(data_di
     os.utime(chunk_dir(data_dir, chunk) / READY, (0, 0))
     dm = DataManager(data_dir, limits=Limits(scrub_days=30))
     assert dm.reconciler is not None
-    scrub = dm.reconciler._inspection.scrub
+    scrub = dm.reconciler.scrub
     assert scrub is not None
     eventually(lambda: not scrub._turns and scrub._surveyed)
     dm.close()

@@ -92,7 +92,7 @@ def converge(life: Life, refs: Sequence[ChunkRef] = ()) -> dict[str, Version]:
     except FsdmError as e:
         raise ViolationError(f"it does not start: {e}") from e
     assert life.reconciler is not None
-    life.reconciler.audit()
+    life.reconciler.loop.manifest_check.check_all()
     check(life.layout)
     life.verify()
     if refs:

@@ -138,7 +138,7 @@ class Life:
             self.layout,
             fetcher=self.source,
             fs=fs,
-            crews=(workers, workers, workers),
+            workers=workers,
             clock=lambda: self.clock,
             jitter=lambda: 1.0,
         )
@@ -158,8 +158,8 @@ class Life:
         assert self.reconciler is not None
         for _ in range(loop):
             self.clock += PASS_S
-            self.reconciler.notify(None)
-            if not self.reconciler.step(0.0):
+            self.reconciler.loop.wakeup.notify(None)
+            if not self.reconciler.loop.step(0.0):
                 return True
         return False
 

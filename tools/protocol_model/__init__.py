@@ -4,7 +4,7 @@
 |---|---|
 | `search` | visits every state; safety in each, and that every fair run settles |
 | `asking` | two writers, careful and careless, and the reconciler: `markers`, `writers`, `judging`, `removing` |
-| | and how a want is withdrawn, and that of a condemned chunk comes back: `withdrawing`, `renewing` |
+| | and how a want is withdrawn, and that of a quarantined chunk comes back: `withdrawing`, `renewing` |
 | `holding` | two readers, their forks, and the reconciler: `directories`, `keeping` |
 | | and how bytes change, are read for who asks for that, and go out of service: `inspecting` |
 | `check` | the bounds; the protocol must hold in them, and each wrong variant must fail |
@@ -19,8 +19,8 @@ What is shown, for one id, with crashes between any two steps and a clock that t
   Of a careless want and a careless delete that both come while a marker is being removed, either may count as it;
 - what is damaged when somebody asks for it to be verified is not there in the end, unless a delete came in between and
   was overruled: it goes out of service where it stands, and leaves as any directory does. What is right is never
-  condemned;
-- the want of a condemned chunk comes back. That loses no marker of anybody, and wins over none: no other want, no
+  quarantined;
+- the want of a quarantined chunk comes back. That loses no marker of anybody, and wins over none: no other want, no
   delete that comes before it, at the same time or later, and no withdrawal that comes after it. (What is withdrawn
   before it, or before the next reconciler has finished what a crash cut off, comes back.)
 

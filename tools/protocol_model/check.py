@@ -115,8 +115,8 @@ WRONG: dict[str, Case] = dict(
         _holding(H.LOCK_UN, forks=True),
         _holding(H.NO_CLAIM),
         _holding(H.PUBLISHED_EARLY),
-        _inspecting(H.CONDEMNED_AWAY),
-        _inspecting(H.CONDEMNED_UNSEEN, asks=1, readers=0),
+        _inspecting(H.QUARANTINED_AWAY),
+        _inspecting(H.QUARANTINED_UNSEEN, asks=1, readers=0),
         _inspecting(H.ANSWERED_FIRST, crashes=1),
         _inspecting(H.ANSWERED_ANY, verifies=2),
     ]

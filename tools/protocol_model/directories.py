@@ -31,8 +31,8 @@ class Wrong(Enum):
     LOCK_UN = "a forked child lets go by LOCK_UN"
     NO_CLAIM = "the reconciler takes no lock on what it removes"
     PUBLISHED_EARLY = "a chunk is published before all of its files are there"
-    CONDEMNED_AWAY = "a damaged chunk is renamed into trash/ at once, without a claim"
-    CONDEMNED_UNSEEN = "what was found of one READY counts for whichever stands there by then"
+    QUARANTINED_AWAY = "a damaged chunk is renamed into trash/ at once, without a claim"
+    QUARANTINED_UNSEEN = "what was found of one READY counts for whichever stands there by then"
     ANSWERED_FIRST = "a request to verify goes before what was found is taken out of service"
     ANSWERED_ANY = "a request to verify goes with the one before it, whose bytes were read"
 

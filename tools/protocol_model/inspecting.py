@@ -4,7 +4,7 @@
 |---|---|
 | `changes a byte` | whatever damages the files of a chunk in its place |
 | `touches verify/ID` | store.markers.place_verify |
-| `the inspector` | verify.background.Inspector, in a thread of its own; reconcile.results: `answered` |
+| `the inspector` | verify.background.BackgroundCheck, in a thread of its own; reconcile.results: `verified` |
 
 What is damaged before somebody asks must not be there in the end; what is damaged after that waits for the next one
 who asks. So does what is to be deleted: then the request goes, also where the delete is overruled after that. The

@@ -4,8 +4,8 @@ What it decides is not copied here: reconcile.plan.decide itself is asked. What 
 
 | here | stands for |
 |---|---|
-| `look`, `look on` | store.scan.look, reconcile.memo.Memory.see, reconcile.plan.decide |
-| `read, then …` | store.markers.read_want in reconcile.apply.Applier: `_fetch`, `_publish`, `_confirm`, `_overrule` |
+| `look`, `look on` | store.scan.look, reconcile.memo.observe, reconcile.plan.decide |
+| `read, then …` | reconcile.apply.Applier._read in: `_fetch`, `_publish`, `_confirm`, `_overrule` |
 | `publish …` | reconcile.apply.Applier._publish: the look at the delete; the rename; then the want goes |
 | `retire …`, `clear` | reconcile.apply.Applier._retire: `still_deleted` looks at want, then delete; `_take_out` |
 | `replace …` | reconcile.apply.Applier._confirm, where the files are others |
@@ -28,19 +28,20 @@ from fsdm.model.state import Marker as Seen
 from fsdm.reconcile.actions import (
     Action,
     Clear,
-    Condemn,
     Confirm,
     Discard,
     Fetch,
     Forget,
     Overrule,
     Publish,
+    Quarantine,
     Renew,
     Report,
     Retire,
     Wait,
 )
-from fsdm.reconcile.plan import Memo, Unreadable, decide
+from fsdm.reconcile.memo import Memo, Unreadable
+from fsdm.reconcile.plan import decide
 
 from . import removing as removals
 from . import renewing, withdrawing
@@ -90,7 +91,7 @@ def _look_on(world: World, wrong: Wrong) -> tuple[str, World]:
 def _decided(world: World, wrong: Wrong) -> Action | Wait | None:
     r = world.reconciler
     writing = r.want is not None and any(w.at == "cp" and w.new and w.new.ino == r.want.ino for w in world.writers)
-    condemned = world.chunk == UNREADY and world.kept != NONE and wrong is not Wrong.CLEARED_FIRST
+    quarantined = world.chunk == UNREADY and world.kept != NONE and wrong is not Wrong.CLEARED_FIRST
     action = _decide(
         _seen(r.want),
         _seen(r.delete),
@@ -99,7 +100,7 @@ def _decided(world: World, wrong: Wrong) -> Action | Wait | None:
         _seen(r.alone),
         _seen(r.unreadable),
         settled=not writing,
-        condemned=condemned,
+        quarantined=quarantined,
         found=world.damage == "found",
     )
     if isinstance(action, Overrule) and action.want.ctime_ns == action.delete.ctime_ns:
@@ -124,7 +125,7 @@ def _decide(
     unreadable: Seen | None,
     *,
     settled: bool,
-    condemned: bool,
+    quarantined: bool,
     found: bool,
 ) -> Action | Wait | None:
     state = ChunkState(
@@ -134,7 +135,7 @@ def _decide(
         partial=Partial.READY if partial else Partial.NONE,
         ready=(PLACE,) if chunk not in {NONE, UNREADY} else (),
         unready=(PLACE,) if chunk == UNREADY else (),
-        condemned=(PLACE,) if condemned else (),
+        quarantined=(PLACE,) if quarantined else (),
     )
     memo = Memo(
         want_alone=alone,
@@ -163,8 +164,8 @@ def _begun(world: World, action: Action | Wait | None) -> World:
             return step_at(world, "clear")
         case Discard():
             return step_at(world, "discard")
-        case Condemn():
-            return step_at(world, "condemn")
+        case Quarantine():
+            return step_at(world, "quarantine")
         case Renew():
             return step_at(world, "renew")
     at_rest = r.want is None and r.delete is None and not world.partial and world.chunk != UNREADY
@@ -173,7 +174,7 @@ def _begun(world: World, action: Action | Wait | None) -> World:
 
 _SAID: dict[type[object], str] = {
     action: f"looks at the other, decides: {action.__name__}"
-    for action in (Overrule, Fetch, Publish, Confirm, Retire, Clear, Discard, Forget, Condemn, Renew)
+    for action in (Overrule, Fetch, Publish, Confirm, Retire, Clear, Discard, Forget, Quarantine, Renew)
 }
 
 

@@ -4,10 +4,10 @@ What it decides is asked of reconcile.plan.decide. What it does then:
 
 | here | stands for |
 |---|---|
-| `look` | store.scan.look, reconcile.plan.decide, and the letting go of a claim in reconcile.loop.Loop._decide |
+| `look` | store.scan.look, reconcile.plan.decide, and the release of a claim in reconcile.loop.Loop._decide |
 | `Fetch`, `Publish`, `Confirm`, `Discard`, `Forget` | the methods of reconcile.apply.Applier with these names |
-| `Condemn`, `Renew`, `Dismiss` | reconcile.repair, store.marker_removal.remove_marker; between: `renewing` |
-| `Verify` | verify.inspection.Inspection.ask: see `inspecting` |
+| `Quarantine`, `Renew`, `ClearVerify` | reconcile.repair, store.marker_removal.remove_marker; between: `renewing` |
+| `Verify` | verify.background.BackgroundCheck.ask: see `inspecting` |
 | `Retire: …`, `Clear: …` | Applier._take_out, with the looks of `_retire` and `_clear`; a refused claim stays open |
 
 Left out: a fetch that is cut, somebody who moves directories by hand, the audit.
@@ -20,9 +20,20 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from fsdm.model.state import ChunkState, Marker, Partial
-from fsdm.reconcile.actions import Clear, Condemn, Confirm, Discard, Dismiss, Fetch, Forget, Publish, Renew, Retire
-from fsdm.reconcile.plan import Asked as MemoAsked
-from fsdm.reconcile.plan import Memo, decide
+from fsdm.reconcile.actions import (
+    Clear,
+    ClearVerify,
+    Confirm,
+    Discard,
+    Fetch,
+    Forget,
+    Publish,
+    Quarantine,
+    Renew,
+    Retire,
+)
+from fsdm.reconcile.memo import Memo, VerifyRequest
+from fsdm.reconcile.plan import decide
 
 from .directories import NOWHERE, Asked, Directory, Inspector, Reconciler, World, Wrong, put_directory, there
 from .inspecting import begun
@@ -73,8 +84,8 @@ class Keeping:
                 return "discards the partial", self._at("look", partial="", whole=False)
             case "Forget":
                 return "removes the delete", self._at("look", delete=False)
-            case "Condemn" | "Renew" | "Dismiss":
-                return {"Condemn": self._condemn, "Renew": self._renew, "Dismiss": self._dismiss}[r.at]()
+            case "Quarantine" | "Renew" | "ClearVerify":
+                return {"Quarantine": self._quarantine, "Renew": self._renew, "ClearVerify": self._clear_verify}[r.at]()
             case "unwant":
                 same = world.want == r.want
                 return "removes the want" if same else "another want stands", self._at(
@@ -106,7 +117,7 @@ class Keeping:
             r.held,
             world.verify,
             world.asked._replace(found=NOWHERE) if self.wrong is Wrong.ANSWERED_FIRST and world.verify else world.asked,
-            condemned=place is not None and not place.ready and place.kept,
+            quarantined=place is not None and not place.ready and place.kept,
         )
         if decided == "Verify" and world.inspector.at == "idle":
             return "looks, decides: Verify", begun(world)._replace(reconciler=r)
@@ -154,20 +165,20 @@ class Keeping:
             self._at("look"), world.here, place._replace(ready=False, kept=False)
         )
 
-    def _condemn(self) -> tuple[str, World]:
+    def _quarantine(self) -> tuple[str, World]:
         world, found = self.world, self.world.asked.found
         then = self._at("look", asked=world.asked._replace(found=NOWHERE))
         place = there(world)
-        if place is None or not place.ready or (found != world.here and self.wrong is not Wrong.CONDEMNED_UNSEEN):
+        if place is None or not place.ready or (found != world.here and self.wrong is not Wrong.QUARANTINED_UNSEEN):
             return "READY is not the one that was found wrong", then
         if not place.damage:
-            return "condemns it: removes READY", then._replace(fault="a chunk that is right was condemned")
-        if self.wrong is Wrong.CONDEMNED_AWAY:
+            return "quarantines it: removes READY", then._replace(fault="a chunk that is right was quarantined")
+        if self.wrong is Wrong.QUARANTINED_AWAY:
             trashed = place._replace(ready=False, place="trash")
-            return "condemns it: renames it into trash/", put_directory(
+            return "quarantines it: renames it into trash/", put_directory(
                 then._replace(here=NOWHERE, want=world.want or place.files), world.here, trashed
             )
-        return "condemns it: removes READY", put_directory(then, world.here, place._replace(ready=False))
+        return "quarantines it: removes READY", put_directory(then, world.here, place._replace(ready=False))
 
     def _renew(self) -> tuple[str, World]:
         world = self.world
@@ -177,7 +188,7 @@ class Keeping:
             self._at("look", want=want), world.here, place._replace(kept=False)
         )
 
-    def _dismiss(self) -> tuple[str, World]:
+    def _clear_verify(self) -> tuple[str, World]:
         world = self.world
         if world.verify != world.reconciler.verify and self.wrong is not Wrong.ANSWERED_ANY:
             return "another request stands", self._at("look")
@@ -222,7 +233,8 @@ class Keeping:
 
 
 _ACTIONS = {
-    action.__name__ for action in (Fetch, Publish, Confirm, Retire, Clear, Discard, Forget, Condemn, Renew, Dismiss)
+    action.__name__
+    for action in (Fetch, Publish, Confirm, Retire, Clear, Discard, Forget, Quarantine, Renew, ClearVerify)
 }
 
 
@@ -236,7 +248,7 @@ def _decide(
     verify: int,
     asked: Asked,
     *,
-    condemned: bool,
+    quarantined: bool,
 ) -> str:
     state = ChunkState(
         ID,
@@ -246,11 +258,11 @@ def _decide(
         ready=(PLACE,) if ready else (),
         unready=(PLACE,) if ready is False else (),
         verify=Marker(verify, 0, 0, 0) if verify else None,
-        condemned=(PLACE,) if condemned else (),
+        quarantined=(PLACE,) if quarantined else (),
     )
     memo = Memo(
         held=int(held),
         suspect=PLACE if asked.found else None,
-        asked=MemoAsked(Marker(asked.verify, 0, 0, 0), answered=asked.answered) if asked.verify else None,
+        asked=VerifyRequest(Marker(asked.verify, 0, 0, 0), answered=asked.answered) if asked.verify else None,
     )
     return type(decide(state, memo, 0.0)).__name__

@@ -1,8 +1,8 @@
 """What there is while intents are asked for and carried out: markers, writers, the reconciler, one chunk.
 
 The files that a want asks for are "a" where writer A asks, and "b" where B does. Both kinds of want have the same size.
-The clock is coarse: everything between two ticks has the same time. A want that comes back of a condemned chunk has the
-mtime of the WANT that it is a copy of. The number of an inode is given away again, but not
+The clock is coarse: everything between two ticks has the same time. A want that comes back of a quarantined chunk has
+the mtime of the WANT that it is a copy of. The number of an inode is given away again, but not
 within the tick in which its file was last written (see `Wrong.INODES_AGAIN`).
 
 What no process can see, and the properties speak of (ghosts): `Marker.serial`, the order in which markers were placed;
@@ -44,10 +44,10 @@ class Wrong(Enum):
     TIE_TO_WANT = "of two markers of the same time the want wins, whatever has been seen"
     INODES_AGAIN = "a file can have the number of one that was removed within the same tick of the clock"
     DELETE_SEEN_FIRST = "the reconciler looks at the delete before it looks at the want"
-    CLEARED_FIRST = "a condemned chunk is cleared before its want has come back"
-    WANT_GONE_FIRST = "WANT goes before the want of a condemned chunk has come back"
-    BACK_AGAIN = "WANT goes only while a marker stands: else the want of a condemned chunk comes back once more"
-    BACK_OVER_WANT = "the want of a condemned chunk comes back over whatever stands there by then"
+    CLEARED_FIRST = "a quarantined chunk is cleared before its want has come back"
+    WANT_GONE_FIRST = "WANT goes before the want of a quarantined chunk has come back"
+    BACK_AGAIN = "WANT goes only while a marker stands: else the want of a quarantined chunk comes back once more"
+    BACK_OVER_WANT = "the want of a quarantined chunk comes back over whatever stands there by then"
     NOT_SETTLED = "a want that came back stays where a delete came before it"
     SETTLED_SOON = "whether a delete came before a want that came back is looked for within the same tick"
     SETTLED_AT_ONCE = "a want that came back is unlinked where it stands, without renaming it aside"

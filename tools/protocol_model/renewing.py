@@ -2,7 +2,7 @@
 
 | here | stands for |
 |---|---|
-| `condemn` | reconcile.repair.condemn: the bytes have been read (see `asking`), now READY goes |
+| `quarantine` | reconcile.repair.quarantine: the bytes have been read (see `asking`), now READY goes |
 | `renew`, `link` | reconcile.repair.renew and store.marker_removal.restore_want |
 | `settle …` | store.marker_removal.withdraw_restored_want; the removal itself is in `removing` |
 | `let go of WANT` | store.stored_want.remove |
@@ -35,10 +35,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def _condemn(world: World, wrong: Wrong) -> tuple[str, World]:
+def _quarantine(world: World, wrong: Wrong) -> tuple[str, World]:
     """One whose WANT went for a want that was withdrawn has to be wanted again."""
     last = GONE if world.withdrawn and not world.kept else world.last
-    return "condemns it: removes READY", look_anew(world._replace(chunk=UNREADY, damage="", last=last))
+    return "quarantines it: removes READY", look_anew(world._replace(chunk=UNREADY, damage="", last=last))
 
 
 def _renew(world: World, wrong: Wrong) -> tuple[str, World] | None:
@@ -112,7 +112,7 @@ def _let_go(world: World, wrong: Wrong) -> tuple[str, World]:
 
 
 STEPS: dict[str, Callable[[World, Wrong], tuple[str, World] | None]] = {
-    "condemn": _condemn,
+    "quarantine": _quarantine,
     "renew": _renew,
     "renew: link": _link,
     "settle: look": _settle,

@@ -1,6 +1,6 @@
 """What is to be true once a want was withdrawn: what is there stays, unless the reconciler was past its last look.
 
-A chunk that was condemned, or whose delete was cut off by a crash, comes back by its WANT where the want is withdrawn
+A chunk that was quarantined, or whose delete was cut off by a crash, comes back by its WANT where the want is withdrawn
 before the reconciler has linked it, or before the next one has finished (PROTOCOL.md, "Verifying").
 
 Left out: a withdrawal while another marker is on its way out, or in the middle of a writer's call.

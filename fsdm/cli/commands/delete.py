@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from fsdm.cli.arguments import add_brake, open_client
 from fsdm.model.errors import EXIT_OK
-from fsdm.reconcile.brake import FEW_DELETES, check, too_much
+from fsdm.reconcile.delete_brake import FEW_DELETES, check, too_much
 from fsdm.status.terminal import print_json
 
 if TYPE_CHECKING:

@@ -100,11 +100,11 @@ def run(arguments: argparse.Namespace) -> int:
 def _foresee(arguments: argparse.Namespace, limits: Limits) -> int:
     from fsdm.client import Client
     from fsdm.model.units import readable
-    from fsdm.reconcile.dry_run import foresee
+    from fsdm.reconcile.dry_run import dry_run
     from fsdm.store.leader_lock import in_words, who_reconciles
 
     with Client(data_dir_of(arguments)) as client:
-        forecast, owner = foresee(client.layout, limits, time.time()), who_reconciles(client.layout)
+        forecast, owner = dry_run(client.layout, limits, time.time()), who_reconciles(client.layout)
     fetched, freed = forecast.total_bytes("fetch"), forecast.total_bytes("delete", "discard")
     bytes_per_s = limits.bytes_per_s or ASSUMED_BYTES_PER_S
     if arguments.json:

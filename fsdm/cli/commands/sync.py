@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Read the whole list; then want what is missing of it, and delete what is not in it."""
     from fsdm.cli.assignment import read_assignment
     from fsdm.cli.difference import Comparison, place
-    from fsdm.reconcile.brake import check
+    from fsdm.reconcile.delete_brake import check
 
     with open_client(arguments) as client, read_assignment(arguments.list) as assignment:
         if not len(assignment) and not arguments.yes:
@@ -86,6 +86,6 @@ def _document(found: Difference, arguments: argparse.Namespace) -> dict[str, Any
 
 def _braked(found: Difference, arguments: argparse.Namespace) -> str:
     """What the brake would say."""
-    from fsdm.reconcile.brake import too_much
+    from fsdm.reconcile.delete_brake import too_much
 
     return too_much(found.going + found.replaced, found.here, None if arguments.yes else arguments.brake)
