@@ -35,7 +35,8 @@ from fsdm.reconcile.actions import (
     Stale,
     Stopped,
 )
-from fsdm.reconcile.plan import NO_MEMO, decide
+from fsdm.reconcile.memo import NO_MEMO
+from fsdm.reconcile.plan import decide
 from fsdm.store import flock as locks
 from fsdm.store.catalog import Catalog
 from fsdm.store.filesystem import FileSystem

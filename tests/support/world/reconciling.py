@@ -72,7 +72,7 @@ class Reconciling:
             limits=Limits(jobs=1),
             fetcher=self,
             fs=self._fs,
-            crews=(workers, workers, workers),
+            workers=workers,
             clock=lambda: self._clocks.now,
             jitter=lambda: 1.0,
         )
@@ -103,7 +103,7 @@ class Reconciling:
         self._looking = True
         with self._points.in_midst("loop"):
             try:
-                self.reconciler.step(0.0)
+                self.reconciler.loop.step(0.0)
             except OSError as e:
                 assert e.errno == errno.ENOSPC  # noqa: PT017 any other is a defect
             finally:
