@@ -153,7 +153,7 @@ def test_a_connected_socket_is_cut_and_let_go_of_as_it_is() -> None:
         stop.done()
 
 
-def test_a_tls_connection_that_is_cut_fails_as_a_connection_does_and_not_as_one_that_was_never_wrapped() -> None:
+def test_cut_tls_connection_fails_as_a_connection_does() -> None:
     stop, context = Cancellation(), ssl.create_default_context()
     with (
         connected() as (here, _),

@@ -86,7 +86,7 @@ def test_no_rest_is_longer_than_what_is_left_and_the_end_is_looked_at() -> None:
 
 
 @pytest.mark.usefixtures("free_looks")
-def test_a_thousand_waits_look_less_often_each_and_more_often_again_when_they_have_ended() -> None:
+def test_a_thousand_polls_look_less_often_until_they_end() -> None:
     waits, many = Poller(), 2 * int(LOOKS_PER_S * REST_S)
     others = [waits.until(no, None) for _ in range(many - 1)]
     for other in others:
@@ -239,7 +239,7 @@ def test_a_close_ends_the_waits_on_a_loop(client: Client, data_dir: Path) -> Non
     asyncio.run(main())
 
 
-def test_the_end_of_thousands_of_waits_lists_what_is_here_once(
+def test_many_ending_waits_list_the_chunks_once(
     client: Client, layout: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     places = [put_chunk(layout, start=start, end=start + 1) for start in range(50)]

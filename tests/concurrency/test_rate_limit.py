@@ -296,9 +296,7 @@ def test_a_cap_that_lets_nothing_through_is_refused(bytes_per_s: float) -> None:
         max_size=5,
     ),
 )
-def test_whatever_connections_there_are_the_cap_is_never_broken(
-    cap: float, shapes: list[tuple[float, float, int, int]]
-) -> None:
+def test_no_set_of_connections_breaks_the_limit(cap: float, shapes: list[tuple[float, float, int, int]]) -> None:
     link = Link(cap)
     connections = [
         link.connection(str(n), starts=starts, own_bytes_per_s=own, most=most, total=total)
@@ -401,7 +399,7 @@ def test_who_waits_at_a_cap_that_is_changed_waits_no_longer_than_a_look(cap: flo
     assert rate.is_capped == (cap is not None)
 
 
-def test_what_was_to_be_paid_at_another_cap_is_let_go_and_the_new_one_holds_from_now_on() -> None:
+def test_changed_limit_drops_the_schedule_and_holds_at_once() -> None:
     clock, waits = Clock(), list[float]()
     rate = Rate(10, clock=clock)
     with pytest.raises(StoppedError):

@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     import pytest
 
 
-def test_what_is_found_is_of_now() -> None:
+def test_each_call_gets_a_new_result() -> None:
     numbers = iter(range(10))
     probe = SingleFlight(lambda: next(numbers))
     assert [probe.ask(PATIENCE_S) for _ in range(3)] == [0, 1, 2]
 
 
-def test_while_a_look_hangs_nobody_waits_longer_than_asked_for_and_no_second_one_begins() -> None:
+def test_hanging_check_runs_once_and_callers_time_out() -> None:
     gate, looks = threading.Event(), []
 
     def look() -> str:
@@ -33,7 +33,7 @@ def test_while_a_look_hangs_nobody_waits_longer_than_asked_for_and_no_second_one
     eventually(lambda: probe.ask(PATIENCE_S) == "found")
 
 
-def test_a_look_that_raises_has_found_nothing_and_the_next_one_is_made() -> None:
+def test_check_that_raises_gives_none_and_the_next_one_runs() -> None:
     results = iter([OSError("no"), "found"])
 
     def look() -> str:
@@ -47,7 +47,7 @@ def test_a_look_that_raises_has_found_nothing_and_the_next_one_is_made() -> None
     assert probe.ask(PATIENCE_S) == "found"
 
 
-def test_without_a_thread_nothing_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refused_thread_gives_none(monkeypatch: pytest.MonkeyPatch) -> None:
     probe = SingleFlight(lambda: "found")
     with monkeypatch.context() as patched:
         patched.setattr(threading.Thread, "start", _no_thread)

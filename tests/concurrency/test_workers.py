@@ -47,7 +47,7 @@ def test_everything_submitted_is_run_once_and_begun_in_order(size: int) -> None:
     assert workers.close(PATIENCE_S)
 
 
-def test_no_more_than_its_size_run_at_once(gates: list[Gate]) -> None:
+def test_no_more_than_size_run_at_once(gates: list[Gate]) -> None:
     workers = ThreadWorkers("hand", 2)
     for gate in gates:
         workers.submit(gate)
@@ -99,7 +99,7 @@ def test_work_that_raises_is_logged_and_takes_no_thread_with_it(caplog: pytest.L
     ]
 
 
-def test_a_closed_crew_finishes_what_runs_and_drops_what_waits(gates: list[Gate]) -> None:
+def test_closed_workers_finish_what_runs_and_drop_what_waits(gates: list[Gate]) -> None:
     workers = ThreadWorkers("hand", 1)
     workers.submit(gates[0])
     workers.submit(gates[1])
@@ -113,7 +113,7 @@ def test_a_closed_crew_finishes_what_runs_and_drops_what_waits(gates: list[Gate]
 
 
 @pytest.mark.parametrize("timeout_s", [600.0, None])
-def test_the_first_thread_that_is_waited_for_may_take_all_the_time(timeout_s: float | None) -> None:
+def test_first_joined_thread_may_take_all_the_time(timeout_s: float | None) -> None:
     workers, given = ThreadWorkers("hand", 4), list[float | None]()
 
     class Ended(threading.Thread):
@@ -127,25 +127,25 @@ def test_the_first_thread_that_is_waited_for_may_take_all_the_time(timeout_s: fl
 
 
 @pytest.mark.parametrize("workers", [ThreadWorkers("hand", 4), InlineWorkers()])
-def test_a_crew_that_never_worked_closes_at_once_and_twice(workers: Workers) -> None:
+def test_idle_workers_close_at_once_and_twice(workers: Workers) -> None:
     assert workers.close(0)
     assert workers.close(0)
 
 
-def test_a_closed_crew_starts_no_thread_any_more(gates: list[Gate]) -> None:
+def test_closed_workers_start_no_thread(gates: list[Gate]) -> None:
     workers = ThreadWorkers("hand", 4)
     workers.close(0)
     workers.submit(gates[0])
     assert workers._threads == []
 
 
-def test_an_inline_crew_runs_in_the_callers_thread_before_submit_returns() -> None:
+def test_inline_workers_run_in_the_callers_thread() -> None:
     ran: list[threading.Thread] = []
     InlineWorkers().submit(lambda: ran.append(threading.current_thread()))
     assert ran == [threading.current_thread()]
 
 
-def test_a_crew_grows_at_once_and_shrinks_as_its_work_ends_and_cuts_none() -> None:
+def test_workers_grow_at_once_and_shrink_as_work_ends() -> None:
     workers, gate, ended = ThreadWorkers("hand", 1), threading.Event(), threading.Semaphore(0)
     running = threading.Semaphore(0)
 
@@ -172,7 +172,7 @@ def test_a_crew_grows_at_once_and_shrinks_as_its_work_ends_and_cuts_none() -> No
     assert workers.close(PATIENCE_S)
 
 
-def test_a_crew_that_shrinks_and_grows_again_has_as_many_as_it_is_to_have() -> None:
+def test_workers_that_shrink_and_grow_have_their_size() -> None:
     workers, ran = ThreadWorkers("hand", 4), threading.Semaphore(0)
     for size in (1, 4, 2, 4, 1, 3):
         workers.resize(size)
@@ -186,7 +186,7 @@ def test_a_crew_that_shrinks_and_grows_again_has_as_many_as_it_is_to_have() -> N
     assert workers.close(PATIENCE_S)
 
 
-def test_a_crew_that_shrank_closes_like_any_other() -> None:
+def test_workers_that_shrank_close_like_others() -> None:
     workers, gate = ThreadWorkers("hand", 3), threading.Event()
     for _ in range(3):
         workers.submit(lambda: gate.wait(PATIENCE_S) and None)

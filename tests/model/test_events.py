@@ -45,7 +45,7 @@ def test_a_log_record_carries_what_an_event_says_and_nothing_that_it_does_not() 
     assert not set(vars(record)) & {"event", *asdict(told)}  # `logger.info(…, extra=…)` would refuse them
 
 
-def test_a_line_of_json_has_kind_id_and_text_always_and_the_others_where_they_are_known() -> None:
+def test_document_always_has_kind_id_and_text() -> None:
     assert Event("resumed", "").document() == {"kind": "resumed", "chunk_id": "", "text": ""}
     told = Event("file", ID, "a", "d" * 64, 0).document()
     assert told == {"kind": "file", "chunk_id": ID, "text": "a", "dataset_id": "d" * 64, "size_bytes": 0}

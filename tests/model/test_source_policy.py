@@ -130,7 +130,7 @@ def test_what_is_no_pattern_is_refused_at_once(pattern: str) -> None:
         Policy(hosts=(pattern,))
 
 
-def test_a_pattern_that_is_none_ends_the_manager_and_the_command_line_and_leaves_no_lock(data_dir: Path) -> None:
+def test_malformed_pattern_ends_manager_and_command_without_lock(data_dir: Path) -> None:
     with pytest.raises(InvalidInputError, match="no pattern of hosts"):
         DataManager(data_dir, limits=Limits(allow_hosts=("*",)))
     with DataManager(data_dir) as dm:
@@ -211,7 +211,7 @@ def test_loopback_is_refused_however_it_is_written(name: str, host: Host) -> Non
     assert host.asked == []
 
 
-def test_a_name_is_judged_by_the_address_that_is_connected_to_each_time(
+def test_name_is_judged_by_its_address_at_each_connection(
     resolves: Callable[..., list[str]], connected: list[str]
 ) -> None:
     asked = resolves(rebind=[["8.8.8.8"], ["127.0.0.1"], ["10.0.0.1", "9.9.9.9"]])
@@ -258,7 +258,7 @@ def test_a_redirect_to_another_scheme_is_refused(host: Host, target: str) -> Non
     assert not e.value.transient
 
 
-def test_a_redirect_to_a_private_address_is_refused(
+def test_redirect_to_a_private_address_is_refused(
     host: Host, resolves: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
@@ -272,7 +272,7 @@ def test_a_redirect_to_a_private_address_is_refused(
     assert len(host.asked) == len(asked) == 1
 
 
-def test_a_proxy_is_asked_for_allowed_hosts_only_and_never_where_addresses_are_to_be_public(
+def test_proxy_gets_allowed_hosts_only_and_nothing_with_deny_private(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("http_proxy", f"http://user:secret@{host.where}")
@@ -290,9 +290,7 @@ def test_a_proxy_is_asked_for_allowed_hosts_only_and_never_where_addresses_are_t
 # ------------------------------------------------------------------------------------------------------------ the whole
 
 
-def test_a_refused_want_is_a_failure_for_good_that_names_the_policy_and_holds_up_no_other(
-    data_dir: Path, source: Source
-) -> None:
+def test_refused_want_fails_for_good_and_holds_up_no_other(data_dir: Path, source: Source) -> None:
     with Source() as other:
         good, refused = source.chunk(files=1), other.chunk(start=10, end=20, files=1)
         allowed = source.url.removeprefix("http://")

@@ -125,7 +125,7 @@ def test_the_end_of_a_range_is_not_in_it(block: int, start_of_found: int | None)
         [(5, 8, min(IDS)), (5, 8, max(IDS))],  # then smallest id
     ],
 )
-def test_ties_go_to_the_greatest_start_then_the_smallest_end_then_the_smallest_id(
+def test_ties_go_to_greatest_start_smallest_end_smallest_id(
     in_order_of_responsibility: list[tuple[int, int, str]],
 ) -> None:
     expected = [_place(*args) for args in in_order_of_responsibility]

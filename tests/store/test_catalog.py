@@ -82,9 +82,7 @@ def test_a_chunk_is_found_by_block_and_by_id(layout: Layout) -> None:
     assert catalog.places(an_id()) == ()
 
 
-def test_where_ranges_overlap_the_responsible_one_comes_first_and_a_wide_one_is_found_past_a_narrow_one(
-    layout: Layout,
-) -> None:
+def test_candidates_of_overlapping_ranges_begin_with_the_responsible(layout: Layout) -> None:
     wide, narrow = make(layout, 0, 100), make(layout, 10, 20)
     catalog = Catalog(layout)
     assert catalog.candidates(DATASET, 15) == [narrow, wide]
@@ -133,7 +131,7 @@ def test_without_any_chunks_there_is_nothing(layout: Layout) -> None:
     assert catalog.listing() == []
 
 
-def test_where_the_chunks_cannot_be_listed_a_client_says_so_and_the_reconciler_may_try_again(layout: Layout) -> None:
+def test_unlistable_chunks_are_an_error_for_clients_and_reconciler(layout: Layout) -> None:
     os.rmdir(layout.chunks)
     with open(layout.chunks, "x"):
         pass
@@ -230,7 +228,7 @@ def test_a_listing_as_young_as_its_directory_is_not_trusted_twice(layout: Layout
     assert catalog.find(DATASET, 50) == later
 
 
-def test_a_listing_is_racy_for_two_ticks_of_the_clock_and_no_longer(
+def test_listing_is_racy_for_two_clock_ticks(
     layout: Layout, listings: Listings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make(layout)
@@ -323,9 +321,7 @@ def test_adding_and_discarding_twice_is_the_same_as_once(layout: Layout) -> None
 
 
 @pytest.mark.parametrize("known", [True, False], ids=["of a dataset that is known", "of a new dataset"])
-def test_a_chunk_that_is_added_while_a_listing_without_it_is_taken_stays(
-    layout: Layout, listings: Listings, known: bool
-) -> None:
+def test_chunk_added_during_a_listing_without_it_stays(layout: Layout, listings: Listings, known: bool) -> None:
     first, late = make(layout), Place.of(DATASET, range(50, 60), an_id())
     catalog = Catalog(layout, own=True)
     if known:
@@ -342,9 +338,7 @@ def test_a_chunk_that_is_added_while_a_listing_without_it_is_taken_stays(
     assert agrees(catalog, first, late)
 
 
-def test_a_chunk_that_is_discarded_while_a_listing_with_it_is_taken_stays_away(
-    layout: Layout, listings: Listings
-) -> None:
+def test_chunk_discarded_during_a_listing_stays_away(layout: Layout, listings: Listings) -> None:
     stays, goes = make(layout, 0, 10), make(layout, 10, 20)
     catalog = Catalog(layout, own=True)
     catalog.refresh()
@@ -407,9 +401,7 @@ def test_two_threads_that_find_at_once_list_once(layout: Layout, listings: Listi
     assert listings.count == 1
 
 
-def test_a_find_in_an_unchanged_listing_waits_for_no_listing_of_another_dataset(
-    layout: Layout, listings: Listings
-) -> None:
+def test_find_waits_for_no_listing_of_another_dataset(layout: Layout, listings: Listings) -> None:
     place = make(layout)
     settle(layout)
     catalog, found = Catalog(layout), []

@@ -58,7 +58,7 @@ def test_a_file_in_very_many_pieces_is_bounded(partial: Path, monkeypatch: pytes
     assert came_in(str(partial)) == os.stat(partial / "data" / "a").st_blocks * 512
 
 
-def test_nothing_has_come_where_there_is_no_data_yet_and_none_where_there_is_no_partial(tmp_path: Path) -> None:
+def test_partial_without_data_has_no_bytes_and_no_partial_has_none(tmp_path: Path) -> None:
     assert came_in(str(tmp_path)) == 0
     assert came_in(str(tmp_path / "gone")) is None
 

@@ -133,9 +133,7 @@ def test_a_sync_that_fails_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("flags", [0, os.ST_RDONLY | os.ST_NOSUID])
-def test_the_space_of_a_file_system_is_what_an_ordinary_user_has_of_it(
-    monkeypatch: pytest.MonkeyPatch, flags: int
-) -> None:
+def test_space_is_that_of_an_ordinary_user(monkeypatch: pytest.MonkeyPatch, flags: int) -> None:
     # bsize, frsize, blocks, bfree, bavail, files, ffree, favail, flag, namemax
     monkeypatch.setattr(os, "statvfs", lambda _: os.statvfs_result((4096, 512, 100, 60, 50, 9, 8, 7, flags, 255)))
     assert read_space("anywhere") == Space(25_600, 51_200, 7, read_only=flags != 0)

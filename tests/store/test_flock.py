@@ -97,16 +97,14 @@ def test_the_owner_text_leaves_nothing_of_a_longer_one_before_it(layout: Layout)
     lock.close()
 
 
-def test_somebody_who_asks_who_reconciles_does_not_keep_lock_from_its_taker(
-    layout: Layout, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_lock_is_taken_once_an_asking_process_is_done(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     asking = open_fd(layout.lock, os.O_RDWR | os.O_CREAT)
     assert try_flock(asking, SHARED)
     monkeypatch.setattr(leader_lock, "sleep", lambda _: close_fd(asking))
     ReconcilerLock(layout).close()
 
 
-def test_a_lock_that_was_removed_is_no_longer_ours_and_can_be_taken_anew_once_we_have_let_go(layout: Layout) -> None:
+def test_removed_lock_is_not_ours_and_is_free_after_its_release(layout: Layout) -> None:
     lock = ReconcilerLock(layout)
     assert lock.is_ours()
     os.unlink(layout.lock)
@@ -124,9 +122,7 @@ def test_a_lock_that_was_removed_is_no_longer_ours_and_can_be_taken_anew_once_we
     anew.close()
 
 
-def test_a_lock_that_is_replaced_between_open_and_flock_is_not_mistaken_for_lock(
-    layout: Layout, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_lock_replaced_between_open_and_flock_is_opened_again(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     replaced = []
 
     def replace_first(fd: int, flags: object) -> bool:
@@ -153,9 +149,7 @@ def test_lock_is_not_taken_through_a_symlink(layout: Layout, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])
-def test_what_stands_in_the_place_of_lock_and_is_no_file_is_an_error_and_nothing_waits_for_it(
-    layout: Layout, make: Callable[[str], None]
-) -> None:
+def test_lock_that_is_no_file_is_an_error_at_once(layout: Layout, make: Callable[[str], None]) -> None:
     make(layout.lock)
     fds = len(os.listdir("/proc/self/fd"))
     for ask in (ReconcilerLock, reconciler_owner):
@@ -266,9 +260,7 @@ def test_the_lock_of_intents_excludes_and_is_given_back(layout: Layout) -> None:
         assert got
 
 
-def test_who_waits_for_the_lock_of_intents_gets_it_when_it_comes_free(
-    layout: Layout, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_intents_lock_is_taken_when_it_comes_free(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     sitting = open_fd(layout.want)
     assert try_flock(sitting, EXCLUSIVE)
     monkeypatch.setattr(locks, "sleep", lambda _: close_fd(sitting))
@@ -291,9 +283,7 @@ def test_the_self_test_passes_beside_a_reader_and_says_nothing_where_want_is_loc
         close_fd(fd)
 
 
-def test_a_file_system_where_flock_is_granted_to_everyone_is_refused(
-    layout: Layout, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_flock_that_does_not_exclude_is_refused(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(locks, "try_flock", lambda fd, flags: True)
     with pytest.raises(UnsafeFileSystemError, match="does not exclude"):
         check_flock(layout, allow_unknown=True)
@@ -308,9 +298,7 @@ def test_a_file_system_without_flock_is_refused(layout: Layout, monkeypatch: pyt
         check_flock(layout, allow_unknown=True)
 
 
-def test_a_file_system_that_is_not_known_is_refused_unless_told_otherwise(
-    layout: Layout, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unknown_file_system_is_refused_unless_allowed(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     for kind, refused in (("nfs4", True), ("fuse.sshfs", True), ("ext4", False), (None, False)):
         monkeypatch.setattr(locks, "file_system_type", lambda path, kind=kind: kind)
         check_flock(layout, allow_unknown=True)

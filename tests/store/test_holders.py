@@ -97,7 +97,7 @@ def test_who_has_the_directory_open_without_a_lock_holds_nothing(layout: Layout,
         assert looker.pid != it.pid
 
 
-def test_a_lock_on_another_disk_that_fails_hides_no_holder(
+def test_lock_on_a_failing_disk_hides_no_holder(
     layout: Layout, place: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     elsewhere = tmp_path / "elsewhere"
@@ -129,9 +129,7 @@ def _proc_locks() -> str:
         return file.read()
 
 
-def test_the_reconcilers_claim_is_not_a_holder_but_its_refs_and_anybody_elses_exclusive_lock_are(
-    layout: Layout, place: Place
-) -> None:
+def test_claim_of_the_reconciler_is_no_holder(layout: Layout, place: Place) -> None:
     claim = Claim(layout.path(place))
     assert claim.take()
     (sitter,) = of(layout, place).found
@@ -144,9 +142,7 @@ def test_the_reconcilers_claim_is_not_a_holder_but_its_refs_and_anybody_elses_ex
     lock.close()
 
 
-def test_many_chunks_are_looked_for_in_one_walk_and_those_that_are_gone_are_left_out(
-    layout: Layout, place: Place
-) -> None:
+def test_many_chunks_take_one_walk_and_gone_ones_are_left_out(layout: Layout, place: Place) -> None:
     other, gone = put_chunk(layout, start=20, end=30), put_chunk(layout, start=40, end=50)
     os.rename(layout.path(gone), f"{layout.trash}/gone")
     with process(*python(HOLD, layout.path(other), "lock")) as it:
@@ -248,18 +244,14 @@ def test_the_holder_of_another_user_is_known_by_the_kernels_table(layout: Layout
     assert seen.unseen == ("1 process may not be looked at by this user, and may have inherited a lock",)
 
 
-def test_a_lock_whose_taker_is_gone_is_told_though_nobody_can_be_named(
-    layout: Layout, place: Place, proc: Proc
-) -> None:
+def test_lock_of_an_ended_taker_is_told_without_a_holder(layout: Layout, place: Place, proc: Proc) -> None:
     proc.lock(layout, place, 51)
     seen = of(layout, place, str(proc.path))
     assert seen.found == ()
     assert seen.unseen == ("pid 51 took a lock and has it no more; the one that inherited it cannot be seen",)
 
 
-def test_a_number_that_another_process_has_now_is_not_taken_for_the_holder(
-    layout: Layout, place: Place, proc: Proc
-) -> None:
+def test_reused_pid_is_not_taken_for_the_holder(layout: Layout, place: Place, proc: Proc) -> None:
     proc.process(52, "innocent")
     proc.lock(layout, place, 52)
     seen = of(layout, place, str(proc.path))
@@ -267,7 +259,7 @@ def test_a_number_that_another_process_has_now_is_not_taken_for_the_holder(
     assert "pid 52 took a lock and has it no more" in seen.unseen[0]
 
 
-def test_a_container_says_that_it_does_not_see_what_is_outside(
+def test_container_tells_that_it_cannot_see_outside(
     layout: Layout, place: Place, proc: Proc, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(holders, "_FIRST_PID_NAMESPACE", ELSEWHERE_INODE)
@@ -284,7 +276,7 @@ def test_a_process_without_a_command_line_is_called_by_its_name(layout: Layout, 
     assert [(holder.pid, holder.command) for holder in of(layout, place, str(proc.path)).found] == [(53, "[worker]")]
 
 
-def test_nothing_is_looked_at_that_is_not_locked(
+def test_unlocked_files_are_not_looked_at(
     layout: Layout, place: Place, proc: Proc, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A file on a server that is away: to stat it waits for ever."""
@@ -330,9 +322,7 @@ def test_a_device_is_compared_as_the_kernel_shows_it_not_as_stat_does(layout: La
 # ------------------------------------------------------------------------------------------------------------- the verb
 
 
-def test_the_verb_shows_a_line_for_each_holder_and_says_so_where_there_is_none(
-    layout: Layout, data_dir: Path, place: Place
-) -> None:
+def test_holders_prints_a_line_for_each_holder(layout: Layout, data_dir: Path, place: Place) -> None:
     with process(*python(HOLD, layout.path(place), "lock")) as it:
         pid, user, since, command = fsdm("holders", "-d", data_dir, place.chunk_id).stdout.rstrip("\n").split("\t")
         told = fsdm_json("holders", "-d", data_dir, place.chunk_id)
@@ -347,7 +337,7 @@ def test_the_verb_shows_a_line_for_each_holder_and_says_so_where_there_is_none(
     assert fsdm_json("holders", "-d", data_dir, place.chunk_id)["holders"] == []
 
 
-def test_the_verb_ends_with_3_where_the_chunk_is_not_here_and_with_2_where_that_is_no_id(data_dir: Path) -> None:
+def test_holders_exits_with_3_without_chunk_and_with_2_without_id(data_dir: Path) -> None:
     (data_dir).mkdir()
     (data_dir / "fsdm.json").write_text('{"format": 1}')
     done = fsdm("holders", "-d", data_dir, "a" * 64)

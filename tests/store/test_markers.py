@@ -52,7 +52,7 @@ def test_each_intent_withdraws_the_opposite_one(layout: Layout) -> None:
 
 
 @pytest.mark.parametrize("asks", [place_want, lambda layout, chunk: place_delete(layout, chunk.id)])
-def test_the_new_intent_is_there_before_the_opposite_one_goes(
+def test_new_intent_is_there_before_the_opposite_goes(
     layout: Layout, monkeypatch: pytest.MonkeyPatch, asks: Callable[[Layout, DataChunk], None]
 ) -> None:
     chunk, seen = a_want(), []
@@ -150,9 +150,7 @@ KINDS = [
 
 
 @pytest.mark.parametrize(("make", "what"), KINDS)
-def test_a_delete_cannot_be_placed_where_something_else_stands_and_leaves_it_alone(
-    layout: Layout, make: Callable[[str], None], what: str
-) -> None:
+def test_delete_is_not_placed_over_what_is_no_file(layout: Layout, make: Callable[[str], None], what: str) -> None:
     chunk = a_want()
     place_want(layout, chunk)
     marker = layout.delete_marker(chunk.id)
@@ -166,7 +164,7 @@ def test_a_delete_cannot_be_placed_where_something_else_stands_and_leaves_it_alo
         assert os.stat(marker).st_mtime == 1
 
 
-def test_what_killed_clients_left_of_markers_goes_after_an_hour_and_nothing_else_does(layout: Layout) -> None:
+def test_only_temporaries_older_than_an_hour_are_cleared(layout: Layout) -> None:
     left = [f"{where}/.{an_id(1)}.0123abcd" for where in (layout.want, layout.delete, layout.failed)]
     others = [f"{layout.want}/.{an_id(1)}", f"{layout.delete}/.swp", f"{layout.delete}/{an_id(1)}"]
     for path in [*left, *others]:
@@ -178,7 +176,7 @@ def test_what_killed_clients_left_of_markers_goes_after_an_hour_and_nothing_else
     assert all(map(os.path.exists, others))
 
 
-def test_a_want_cannot_be_placed_where_a_directory_stands_and_leaves_no_temporary_file(layout: Layout) -> None:
+def test_want_over_a_directory_is_refused_without_a_temporary(layout: Layout) -> None:
     chunk = a_want()
     os.mkdir(layout.want_marker(chunk.id))
     place_delete(layout, an_id())
@@ -207,9 +205,7 @@ def test_a_want_that_nobody_would_read_is_refused(layout: Layout) -> None:
     assert markers(layout) == ([], [])
 
 
-def test_a_want_is_placed_whole_where_the_kernel_takes_only_a_part_at_a_time(
-    layout: Layout, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_want_is_placed_whole_by_partial_writes(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     chunk, write = a_want(), os.write
     monkeypatch.setattr(os, "write", lambda fd, data: write(fd, data[:50]))
     place_want(layout, chunk)
@@ -233,9 +229,7 @@ def test_a_want_that_finds_no_room_leaves_everything_as_it_was(layout: Layout, m
 
 
 @pytest.mark.parametrize(("make", "what"), KINDS)
-def test_what_is_not_a_file_is_no_intent_and_is_never_read(
-    layout: Layout, make: Callable[[str], None], what: str
-) -> None:
+def test_what_is_no_file_is_no_intent_and_is_not_read(layout: Layout, make: Callable[[str], None], what: str) -> None:
     chunk_id = an_id()
     path = layout.want_marker(chunk_id)
     make(path)
@@ -377,7 +371,7 @@ def test_of_two_newer_markers_the_newest_stays(layout: Layout) -> None:
 
 
 @pytest.mark.parametrize(("make", "what"), KINDS)
-def test_what_is_no_file_and_takes_a_markers_place_is_put_back(
+def test_what_is_no_file_and_takes_a_markers_place_is_restored(
     layout: Layout, make: Callable[[str], None], what: str
 ) -> None:
     path = layout.delete_marker(an_id())
@@ -393,9 +387,7 @@ def test_what_is_no_file_and_takes_a_markers_place_is_put_back(
     assert os.listdir(layout.delete) == [os.path.basename(path)]
 
 
-def test_after_a_crash_at_any_step_of_a_removal_the_marker_is_there_or_gone_and_nothing_is_aside(
-    layout: Layout,
-) -> None:
+def test_crash_at_any_step_of_a_removal_leaves_nothing_aside(layout: Layout) -> None:
     path, left = layout.delete_marker(an_id()), []
 
     def work(fs: FileSystem) -> None:
@@ -455,9 +447,7 @@ def test_the_name_of_a_marker_on_its_way_out_is_a_dotfile() -> None:
     assert ASIDE.startswith(".")
 
 
-def test_a_delete_over_an_old_one_is_not_lost_where_that_is_removed_meanwhile(
-    layout: Layout, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_delete_over_one_that_is_being_removed_is_not_lost(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     chunk = a_want()
     want, delete = layout.want_marker(chunk.id), layout.delete_marker(chunk.id)
     Path(delete).touch()
@@ -581,9 +571,7 @@ def renewed(path: str, before: str) -> bool:
     return os.lstat(path).st_ctime_ns > os.lstat(before).st_ctime_ns
 
 
-def test_a_retry_of_two_markers_of_which_nobody_can_tell_the_later_touches_neither(
-    layout: Layout, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_retry_of_two_tied_markers_touches_neither(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     chunk = a_want()
     put(layout.want_marker(chunk.id), "{}")
     put(layout.delete_marker(chunk.id))
@@ -606,9 +594,7 @@ def test_a_retry_touches_no_file_beyond_a_symlink_and_waits_for_no_fifo(layout: 
     assert target.stat().st_mtime_ns == 1
 
 
-def test_a_retry_of_another_user_s_marker_puts_a_copy_in_its_place(
-    layout: Layout, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_retry_of_another_users_marker_replaces_it_by_a_copy(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     chunk = a_want()
     place_want(layout, chunk)
     before = judged(layout.want_marker(chunk.id))

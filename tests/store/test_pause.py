@@ -114,9 +114,7 @@ def test_it_says_who_has_paused_and_why(layout: Layout) -> None:
 
 
 @pytest.mark.parametrize(("name", "uid"), [("", 0), ("", 2**31 - 7), ("me", 0)])
-def test_who_has_paused_has_a_name_where_there_is_one(
-    layout: Layout, monkeypatch: pytest.MonkeyPatch, name: str, uid: int
-) -> None:
+def test_pause_names_its_user_or_uid(layout: Layout, monkeypatch: pytest.MonkeyPatch, name: str, uid: int) -> None:
     monkeypatch.setenv("USER", name)  # services and containers often have none
     monkeypatch.setattr(os, "geteuid", lambda: uid)
     place_pause(layout, "")

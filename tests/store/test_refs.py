@@ -75,14 +75,14 @@ def _replace_by_a_file(layout: Layout, place: Place) -> None:
 
 
 @pytest.mark.parametrize("harm", [_remove_ready, _delete, _move_away, _replace_by_a_file])
-def test_there_is_no_ref_to_what_is_not_available(
+def test_unavailable_chunk_gives_no_ref(
     layout: Layout, held: Refs, place: Place, harm: Callable[[Layout, Place], None]
 ) -> None:
     harm(layout, place)
     assert held.take(place) is None
 
 
-def test_what_is_not_available_is_not_even_locked(
+def test_unavailable_chunk_is_not_locked(
     layout: Layout, held: Refs, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     locked: list[int] = []
@@ -95,7 +95,7 @@ def test_what_is_not_available_is_not_even_locked(
 
 
 @pytest.mark.parametrize("harm", [_remove_ready, _delete])
-def test_there_is_no_second_ref_to_what_is_no_longer_available(
+def test_held_chunk_gives_no_second_ref_once_unavailable(
     layout: Layout, held: Refs, place: Place, harm: Callable[[Layout, Place], None]
 ) -> None:
     with taken(held, place) as ref:
@@ -113,7 +113,7 @@ def test_there_is_no_ref_while_somebody_has_the_exclusive_lock(layout: Layout, h
 
 
 @pytest.mark.parametrize("harm", [_remove_ready, _delete])
-def test_what_happens_while_a_ref_waits_for_its_lock_is_seen_after_it(
+def test_change_before_the_lock_is_seen_after_it(
     layout: Layout, held: Refs, place: Place, monkeypatch: pytest.MonkeyPatch, harm: Callable[[Layout, Place], None]
 ) -> None:
     def lock_late(fd: int, flags: Any) -> bool:
@@ -124,7 +124,7 @@ def test_what_happens_while_a_ref_waits_for_its_lock_is_seen_after_it(
     assert held.take(place) is None
 
 
-def test_ready_is_looked_for_in_the_directory_that_is_locked_and_not_in_one_that_took_its_place(
+def test_ready_is_looked_for_in_the_locked_directory(
     layout: Layout, held: Refs, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def lock_late(fd: int, flags: Any) -> bool:
@@ -161,7 +161,7 @@ def test_all_refs_to_a_chunk_share_one_descriptor(layout: Layout, held: Refs, pl
     assert can_lock(layout.path(place))
 
 
-def test_two_threads_that_take_at_once_share_one_descriptor(
+def test_two_threads_taking_at_once_share_one_descriptor(
     layout: Layout, held: Refs, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     both_locked = threading.Barrier(2, timeout=PATIENCE_S)
@@ -207,9 +207,7 @@ def test_a_closed_ref_says_so(held: Refs, place: Place) -> None:
             use()
 
 
-def test_closing_them_all_closes_every_ref_and_later_closes_do_no_harm(
-    layout: Layout, held: Refs, place: Place
-) -> None:
+def test_close_of_refs_closes_each_and_later_closes_do_no_harm(layout: Layout, held: Refs, place: Place) -> None:
     ref = taken(held, place)
     held.close()
     assert ref.closed
@@ -229,9 +227,7 @@ def test_a_ref_that_nobody_keeps_is_let_go(layout: Layout, held: Refs, place: Pl
     assert can_lock(layout.path(place))
 
 
-def test_a_ref_that_the_garbage_collector_finds_while_the_mutex_is_held_goes_with_the_next_release(
-    layout: Layout, held: Refs, place: Place
-) -> None:
+def test_ref_collected_under_the_mutex_goes_with_the_next_release(layout: Layout, held: Refs, place: Place) -> None:
     other = put_chunk(layout)
     ref, another = taken(held, place), taken(held, other)
     with held._mutex:
@@ -242,7 +238,7 @@ def test_a_ref_that_the_garbage_collector_finds_while_the_mutex_is_held_goes_wit
     assert can_lock(layout.path(place))
 
 
-def test_two_last_refs_dropped_at_once_close_the_descriptor_exactly_once(
+def test_two_last_refs_closed_at_once_close_one_descriptor(
     layout: Layout, held: Refs, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     closed: Counter[int] = Counter()
@@ -281,9 +277,7 @@ def test_threads_that_take_clone_and_drop_leave_nothing_behind(layout: Layout, h
     assert can_lock(layout.path(place))
 
 
-def test_readers_that_keep_asking_cannot_starve_a_claim_once_the_marker_stands(
-    layout: Layout, data_dir: Path, place: Place
-) -> None:
+def test_asking_readers_cannot_starve_a_claim_of_a_delete(layout: Layout, data_dir: Path, place: Place) -> None:
     stop, turns = threading.Event(), Counter[int]()
 
     def hammer(number: int) -> None:

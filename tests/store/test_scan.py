@@ -88,9 +88,7 @@ def test_a_chunk_that_left_after_the_catalogs_refresh_is_unready(layout: Layout,
     assert look(layout, catalog, place.chunk_id).unready == (place,)
 
 
-def test_the_want_is_looked_at_before_the_delete(
-    layout: Layout, catalog: Catalog, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_want_is_looked_at_before_delete(layout: Layout, catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
     chunk_id, looked, lstat = an_id(), [], os.lstat
     monkeypatch.setattr(os, "lstat", lambda path: (looked.append(path), lstat(path))[1])
     look(layout, catalog, chunk_id)
@@ -112,9 +110,7 @@ def test_a_want_over_the_limit_has_a_fault_and_a_delete_of_that_size_has_none(la
 # ---------------------------------------------------------------------------------------------------------------- scans
 
 
-def test_a_scan_names_what_a_marker_a_partial_or_a_failure_names_and_nothing_else(
-    layout: Layout, catalog: Catalog
-) -> None:
+def test_scan_finds_ids_of_markers_partials_and_failures_alone(layout: Layout, catalog: Catalog) -> None:
     put_chunk(layout)
     catalog.refresh()
     ids = [an_id() for _ in range(4)]
@@ -125,9 +121,7 @@ def test_a_scan_names_what_a_marker_a_partial_or_a_failure_names_and_nothing_els
     assert snapshot.oddities == ()
 
 
-def test_names_that_are_no_ids_are_odd_and_dotfiles_and_backups_are_ignored(
-    layout: Layout, catalog: Catalog, data_dir: Path
-) -> None:
+def test_names_that_are_no_ids_are_odd_unless_hidden(layout: Layout, catalog: Catalog, data_dir: Path) -> None:
     good = an_id()
     touch(layout.want, good)
     odd = {"README", good[:-1], good.upper().replace("0", "A"), f"{good}.json"}
@@ -186,7 +180,7 @@ def test_a_strange_name_among_the_chunks_of_a_dataset_is_odd(layout: Layout) -> 
     assert [oddity.path for oddity in scan_anew(layout).oddities] == [layout.path(strange)]
 
 
-def test_a_marker_that_cannot_be_looked_at_has_a_fault_and_holds_up_no_other(
+def test_unreadable_marker_has_a_fault_and_holds_up_no_other(
     layout: Layout, catalog: Catalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bad, good, lstat = an_id(), an_id(), os.lstat

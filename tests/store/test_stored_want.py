@@ -36,9 +36,7 @@ def kept(directory: Path | str) -> bytes:
         return file.read()
 
 
-def test_what_was_asked_for_is_kept_byte_for_byte_and_is_the_owners_alone(
-    data_dir: Path, dm: DataManager, source: Source
-) -> None:
+def test_want_is_saved_byte_for_byte_for_its_owner_alone(data_dir: Path, dm: DataManager, source: Source) -> None:
     chunk = source.chunk(note="whatever the want said beyond the protocol")
     text = chunk.to_json().replace(b'"note"', b'  "note"')
     (data_dir / "want" / chunk.id).write_bytes(text)
@@ -68,9 +66,7 @@ def _with_query(chunk: DataChunk) -> DataChunk:
     return type(chunk)(id=chunk.id, dataset_id=chunk.dataset_id, block_range=chunk.block_range, files=files)
 
 
-def test_a_chunk_of_before_it_was_kept_has_it_once_it_is_wanted_again(
-    data_dir: Path, dm: DataManager, source: Source
-) -> None:
+def test_chunk_without_want_gets_it_when_wanted_again(data_dir: Path, dm: DataManager, source: Source) -> None:
     chunk = source.chunk(files=1)
     dm.download_chunk(chunk)
     assert dm.wait(chunk.id, PATIENCE_S)
@@ -139,9 +135,7 @@ def test_it_is_let_go_of_whatever_stands_there(directory: str) -> None:
     assert os.listdir(directory) == []
 
 
-def test_a_delete_that_was_cut_off_after_ready_had_gone_is_no_chunk_that_comes_back(
-    data_dir: Path, source: Source
-) -> None:
+def test_delete_cut_off_after_ready_went_is_finished(data_dir: Path, source: Source) -> None:
     chunk = source.chunk(files=1)
     with DataManager(data_dir) as dm:
         dm.download_chunk(chunk)
