@@ -38,16 +38,18 @@ MOST = 512 << 10
 
 
 class Clock:
-    """A clock that goes on when it is told to."""
+    """A clock that goes on when it is told to, and notes how long each sleep was."""
 
     def __init__(self) -> None:
         self.now = 1000.0
+        self.slept: list[float] = []
 
     def __call__(self) -> float:
         return self.now
 
     def sleep(self, seconds: float) -> None:
         assert seconds > 0
+        self.slept.append(seconds)
         self.now += seconds
 
 
@@ -172,15 +174,16 @@ def test_what_was_not_used_while_nothing_came_is_not_made_up_for() -> None:
 
 
 def test_a_short_break_of_all_is_made_up_for() -> None:
-    clock, waited = Clock(), list[float]()
+    clock = Clock()
     rate = Rate(1e6, clock=clock)
     rate.took(50_000, clock.sleep)
+    clock.slept.clear()
     clock.now += 0.08  # the machine was busy
-    assert rate.took(80_000, waited.append) == 0
-    assert waited == []
+    assert rate.took(80_000, clock.sleep) == 0
+    assert clock.slept == []
     clock.now += 10
-    rate.took(int(1e6 * BURST_S) + 20_000, lambda seconds: (waited.append(seconds), clock.sleep(seconds)))
-    assert waited == [pytest.approx(0.02)]
+    rate.took(int(1e6 * BURST_S) + 20_000, clock.sleep)
+    assert clock.slept == [pytest.approx(0.02)]
 
 
 def test_equal_connections_get_equal_parts() -> None:
@@ -259,19 +262,14 @@ def test_a_wait_that_returns_early_is_taken_up_again() -> None:
 
 
 def test_a_stop_during_the_wait_raises_at_once_and_the_bytes_stay_accounted_for() -> None:
-    clock, rest = Clock(), list[float]()
+    clock = Clock()
     rate, stop = Rate(1e6, clock=clock), Cancellation()
     thread = InThread(lambda: rate.took(2_000_000, stop.wait))
     eventually(lambda: stop._waits)
     stop.set()
     assert isinstance(thread.join(), StoppedError)
-
-    def wait(seconds: float) -> None:
-        rest.append(seconds)
-        clock.now += seconds
-
-    rate.took(1_000_000, wait)
-    assert sum(rest) == 3.0
+    rate.took(1_000_000, clock.sleep)
+    assert sum(clock.slept) == 3.0
 
 
 def test_no_cap_asks_no_clock_takes_no_lock_and_never_waits() -> None:
@@ -386,51 +384,28 @@ def test_the_time_that_the_cap_takes_does_not_count() -> None:
 
 @pytest.mark.parametrize("cap", [None, 2e6])
 def test_who_waits_at_a_cap_that_is_changed_waits_no_longer_than_a_look(cap: float | None) -> None:
-    clock, waits = Clock(), list[float]()
+    clock = Clock()
     rate = Rate(10, clock=clock)
-
-    def wait(seconds: float) -> None:
-        waits.append(seconds)
-        clock.now += seconds
-        rate.change(cap)
-
-    rate.took(1_000_000, wait)
-    assert waits == [LOOK_S]
+    rate.took(1_000_000, lambda seconds: (clock.sleep(seconds), rate.change(cap)))
+    assert clock.slept == [LOOK_S]
     assert rate.is_capped == (cap is not None)
 
 
-def test_changed_limit_drops_the_schedule_and_holds_at_once() -> None:
-    clock, waits = Clock(), list[float]()
-    rate = Rate(10, clock=clock)
+@pytest.mark.parametrize(("before", "after", "slept_s"), [(10, 1e6, 0.25), (1e6, 1e6, 0.75)])
+def test_changed_limit_drops_the_schedule_and_the_same_one_does_not(
+    before: float, after: float, slept_s: float
+) -> None:
+    clock = Clock()
+    rate = Rate(before, clock=clock)
     with pytest.raises(StoppedError):
-        rate.took(1000, raising)
-    rate.change(1e6)
-
-    def wait(seconds: float) -> None:
-        waits.append(seconds)
-        clock.now += seconds
-
-    rate.took(500_000, wait)
-    assert waits == [0.5]
+        rate.took(500_000, raising)
+    rate.change(after)
+    rate.took(250_000, clock.sleep)
+    assert sum(clock.slept) == slept_s
 
 
 def raising(seconds: float) -> None:
     raise StoppedError("that is enough")
-
-
-def test_the_same_cap_once_more_lets_nothing_go() -> None:
-    clock, waits = Clock(), list[float]()
-    rate = Rate(1e6, clock=clock)
-    with pytest.raises(StoppedError):
-        rate.took(500_000, raising)
-    rate.change(1e6)
-
-    def wait(seconds: float) -> None:
-        waits.append(seconds)
-        clock.now += seconds
-
-    rate.took(250_000, wait)
-    assert waits == [0.75]
 
 
 def test_a_cap_that_is_none_is_refused_and_changes_nothing() -> None:

@@ -1,4 +1,4 @@
-"""Crews: all that is submitted runs once, on a bounded number of threads; a crew that is closed drops the rest."""
+"""Workers: submitted work runs once, on a bounded number of threads; closed workers drop the rest."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_no_more_than_size_run_at_once(gates: list[Gate]) -> None:
 def test_threads_are_daemons_started_only_as_they_are_needed(gates: list[Gate]) -> None:
     workers, idle = ThreadWorkers("hand", 4), threading.Condition()
 
-    class Counted:  # the crew's own mutex, that tells when a thread is idle again
+    class Counted:  # the workers' own mutex, that tells when a thread is idle again
         def __enter__(self) -> None:
             idle.acquire()
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fsdm.store.filesystem import FileSystem, Space, read_space
+from fsdm.store.filesystem import FileSystem, Space, exists, read_space
 from tests.support.filesystems import Recorder, crash_at_each_step
 
 if TYPE_CHECKING:
@@ -137,6 +137,18 @@ def test_space_is_that_of_an_ordinary_user(monkeypatch: pytest.MonkeyPatch, flag
     # bsize, frsize, blocks, bfree, bavail, files, ffree, favail, flag, namemax
     monkeypatch.setattr(os, "statvfs", lambda _: os.statvfs_result((4096, 512, 100, 60, 50, 9, 8, 7, flags, 255)))
     assert read_space("anywhere") == Space(25_600, 51_200, 7, read_only=flags != 0)
+
+
+def test_a_symlink_that_leads_nowhere_exists_and_what_is_below_a_file_does_not(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("nowhere")
+    (tmp_path / "file").touch()
+    assert exists(f"{tmp_path}/link")
+    assert not exists(f"{tmp_path}/file/READY")
+    assert not exists(f"{tmp_path}/gone")
+    fd = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    assert exists("link", fd)
+    assert not exists("gone", fd)
+    os.close(fd)
 
 
 # ----------------------------------------------------------------------------------------------------- without fsync

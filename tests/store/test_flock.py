@@ -1,19 +1,16 @@
-"""flock: LOCK between processes, claims, the lock of intents, the self-test, and what a fork does to all of them."""
+"""flock: claims, the lock of the markers, the self-test, and what a fork does to all of them."""
 
 from __future__ import annotations
 
 import errno
-import json
 import os
 import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 
-from fsdm.model.errors import DataDirectoryError, ReconcilerRunsError, UnsafeFileSystemError
+from fsdm.model.errors import UnsafeFileSystemError
 from fsdm.store import flock as locks
-from fsdm.store import leader_lock
-from fsdm.store.filesystem import exists
 from fsdm.store.flock import (
     EXCLUSIVE,
     SHARED,
@@ -25,140 +22,16 @@ from fsdm.store.flock import (
     open_fd,
     try_flock,
 )
-from fsdm.store.leader_lock import Owner, ReconcilerLock, reconciler_owner, who_reconciles
-from tests.support.locks import HOLD_LOCK, can_lock, forked, in_a_fork, process, python
+from tests.support.locks import can_lock, forked, in_a_fork, process
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from fsdm.model.layout import Layout
 
 
-@pytest.fixture(autouse=True)
-def _no_descriptor_is_left() -> Iterator[None]:
-    before = set(locks._descriptors)
-    yield
-    assert locks._descriptors == before
-
-
-# ----------------------------------------------------------------------------------------------------------------- LOCK
-
-
-def test_lock_is_refused_to_a_second_process_and_sigkill_frees_it(layout: Layout) -> None:
-    with process(*python(HOLD_LOCK, layout.root)) as other:
-        with pytest.raises(ReconcilerRunsError) as caught:
-            ReconcilerLock(layout)
-        assert json.loads(caught.value.owner)["pid"] == other.pid
-        assert str(other.pid) in str(caught.value)
-        assert json.loads(reconciler_owner(layout) or "")["pid"] == other.pid
-        owner = who_reconciles(layout)
-        assert owner is not None
-        assert (owner.pid, owner.says) == (other.pid, reconciler_owner(layout))
-        other.kill()
-        other.wait()
-        lock = ReconcilerLock(layout)
-        assert json.loads(reconciler_owner(layout) or "")["pid"] == os.getpid()
-        lock.close()
-
-
-def test_lock_is_refused_to_a_second_taker_in_one_process(layout: Layout) -> None:
-    lock = ReconcilerLock(layout)
-    with pytest.raises(ReconcilerRunsError):
-        ReconcilerLock(layout)
-    lock.close()
-    ReconcilerLock(layout).close()
-
-
-def test_nobody_owns_a_lock_that_is_missing_or_only_lies_there(layout: Layout) -> None:
-    assert reconciler_owner(layout) is None
-    ReconcilerLock(layout).close()
-    assert os.path.exists(layout.lock)
-    assert reconciler_owner(layout) is None
-    assert who_reconciles(layout) is None
-
-
-def test_an_owner_that_has_not_said_who_it_is_is_unknown(layout: Layout) -> None:
-    lock = ReconcilerLock(layout)
-    os.truncate(layout.lock, 0)
-    assert reconciler_owner(layout) == "unknown"
-    with pytest.raises(ReconcilerRunsError, match="has not said who it is"):
-        ReconcilerLock(layout)
-    lock.close()
-
-
-def test_the_owner_text_leaves_nothing_of_a_longer_one_before_it(layout: Layout) -> None:
-    with open(layout.lock, "w") as file:
-        file.write("x" * 4000)
-    lock = ReconcilerLock(layout)
-    with open(layout.lock) as file:
-        assert json.load(file).keys() == {"pid", "host", "since"}
-    lock.close()
-
-
-def test_lock_is_taken_once_an_asking_process_is_done(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
-    asking = open_fd(layout.lock, os.O_RDWR | os.O_CREAT)
-    assert try_flock(asking, SHARED)
-    monkeypatch.setattr(leader_lock, "sleep", lambda _: close_fd(asking))
-    ReconcilerLock(layout).close()
-
-
-def test_removed_lock_is_not_ours_and_is_free_after_its_release(layout: Layout) -> None:
-    lock = ReconcilerLock(layout)
-    assert lock.is_ours()
-    os.unlink(layout.lock)
-    assert not lock.is_ours()
-    before = set(locks._descriptors)
-    with pytest.raises(ReconcilerRunsError):
-        ReconcilerLock(layout)
-    assert not lock.is_ours()
-    assert locks._descriptors == before
-    lock.close()
-    anew = ReconcilerLock(layout)
-    assert anew.is_ours()
-    with pytest.raises(ReconcilerRunsError):
-        ReconcilerLock(layout)
-    anew.close()
-
-
-def test_lock_replaced_between_open_and_flock_is_opened_again(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
-    replaced = []
-
-    def replace_first(fd: int, flags: object) -> bool:
-        if not replaced:
-            replaced.append(fd)
-            os.unlink(layout.lock)
-            os.close(os.open(layout.lock, os.O_CREAT | os.O_WRONLY))
-        return try_flock(fd, flags)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(leader_lock, "try_flock", replace_first)
-    lock = ReconcilerLock(layout)
-    assert lock.is_ours()
-    lock.close()
-
-
-def test_lock_is_not_taken_through_a_symlink(layout: Layout, tmp_path: Path) -> None:
-    (tmp_path / "elsewhere").write_text("untouched")
-    os.symlink(tmp_path / "elsewhere", layout.lock)
-    with pytest.raises(DataDirectoryError, match="symbolic links"):
-        ReconcilerLock(layout)
-    with pytest.raises(DataDirectoryError, match="symbolic links"):
-        reconciler_owner(layout)
-    assert (tmp_path / "elsewhere").read_text() == "untouched"
-
-
-@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])
-def test_lock_that_is_no_file_is_an_error_at_once(layout: Layout, make: Callable[[str], None]) -> None:
-    make(layout.lock)
-    fds = len(os.listdir("/proc/self/fd"))
-    for ask in (ReconcilerLock, reconciler_owner):
-        with pytest.raises(DataDirectoryError, match="LOCK"):
-            ask(layout)
-    owner = who_reconciles(layout)  # for who only looks it is no error
-    assert owner == Owner()
-    assert owner.says.startswith(f"not known: {layout.lock}")
-    assert len(os.listdir("/proc/self/fd")) <= fds
+pytestmark = pytest.mark.usefixtures("no_lock_is_left")
 
 
 # --------------------------------------------------------------------------------------------------------------- claims
@@ -180,13 +53,15 @@ def test_a_claim_is_kept_off_by_every_shared_lock_and_can_be_asked_again(tmp_pat
     assert can_lock(str(tmp_path))
 
 
-def test_a_claim_respects_flock_of_a_shell(tmp_path: Path) -> None:
-    with process("flock", "-s", str(tmp_path), "sh", "-c", "echo held; read end") as shell:
+@pytest.mark.parametrize("killed", [False, True])
+def test_claim_respects_flock_of_a_shell_until_it_ends(tmp_path: Path, killed: bool) -> None:
+    with process("flock", "-s", str(tmp_path), "sh", "-c", "echo held; exec cat") as shell:
         assert not can_lock(str(tmp_path))
+        if killed:
+            shell.kill()  # flock(1) has handed the descriptor to its command, which ends at the end of its input
         assert shell.stdin is not None
         shell.stdin.close()
-        shell.wait()
-        assert can_lock(str(tmp_path))
+        eventually(lambda: can_lock(str(tmp_path)))
 
 
 def test_a_claim_knows_when_another_directory_has_taken_the_place_of_its_own(tmp_path: Path) -> None:
@@ -312,24 +187,3 @@ def test_unknown_file_system_is_refused_unless_allowed(layout: Layout, monkeypat
 def test_the_type_of_a_file_system_is_what_mountinfo_says(tmp_path: Path) -> None:
     assert file_system_type("/proc") == "proc"
     assert file_system_type(str(tmp_path / "gone")) is None
-
-
-def test_a_symlink_that_leads_nowhere_exists_and_what_is_below_a_file_does_not(tmp_path: Path) -> None:
-    (tmp_path / "link").symlink_to("nowhere")
-    (tmp_path / "file").touch()
-    assert exists(f"{tmp_path}/link")
-    assert not exists(f"{tmp_path}/file/READY")
-    assert not exists(f"{tmp_path}/gone")
-    fd = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
-    assert exists("link", fd)
-    assert not exists("gone", fd)
-    os.close(fd)
-
-
-def test_the_lock_of_a_killed_process_comes_free(tmp_path: Path) -> None:
-    with process("flock", "-s", str(tmp_path), "sh", "-c", "echo held; exec cat") as shell:
-        assert not can_lock(str(tmp_path))
-        shell.kill()  # flock(1) has handed the descriptor to its command, which ends at the end of its input
-        assert shell.stdin is not None
-        shell.stdin.close()
-        eventually(lambda: can_lock(str(tmp_path)))

@@ -1,4 +1,4 @@
-"""Markers: how they are placed and read, and that none is lost on its way out."""
+"""Markers: how they are placed, read and renewed."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import errno
 import os
 import resource
 import signal
-import socket
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +17,10 @@ from fsdm.model.state import Marker
 from fsdm.store import markers as intents
 from fsdm.store.filesystem import FileSystem
 from fsdm.store.flock import EXCLUSIVE, close_fd, open_fd, try_flock
-from fsdm.store.marker_removal import ASIDE, TEMPORARY_MAX_AGE_S, clear_temporaries, finish_removals, remove_marker
+from fsdm.store.marker_removal import remove_marker
 from fsdm.store.markers import look_at, place_delete, place_want, read_want, retry
-from tests.support.chunks import a_want, an_id, judged, markers, put
-from tests.support.filesystems import CrashBefore, CrashError, Recorder, crash_at_each_step
+from tests.support.chunks import KINDS_OF_NO_FILE, a_want, an_id, judged, markers, put
+from tests.support.filesystems import Recorder
 from tests.support.locks import in_a_fork
 from tests.support.waiting import eventually
 
@@ -123,33 +121,7 @@ def test_a_want_replaces_a_symlink_or_a_fifo_and_writes_through_neither(layout: 
     assert outside.read_text() == "untouched"
 
 
-def _socket(path: str) -> None:
-    with socket.socket(socket.AF_UNIX) as sock:
-        here = os.getcwd()
-        os.chdir(os.path.dirname(path))  # the path of a socket must be short
-        try:
-            sock.bind(os.path.basename(path))
-        finally:
-            os.chdir(here)
-
-
-def _symlink(path: str) -> None:
-    outside = os.path.join(os.path.dirname(path), "..", "outside")
-    with open(outside, "w") as file:
-        file.write("{}")
-    os.utime(outside, (1, 1))
-    os.symlink(outside, path)
-
-
-KINDS = [
-    pytest.param(os.mkdir, "a directory", id="directory"),
-    pytest.param(_symlink, "a symbolic link", id="symlink"),
-    pytest.param(os.mkfifo, "a FIFO", id="fifo"),
-    pytest.param(_socket, "a socket", id="socket"),
-]
-
-
-@pytest.mark.parametrize(("make", "what"), KINDS)
+@pytest.mark.parametrize(("make", "what"), KINDS_OF_NO_FILE)
 def test_delete_is_not_placed_over_what_is_no_file(layout: Layout, make: Callable[[str], None], what: str) -> None:
     chunk = a_want()
     place_want(layout, chunk)
@@ -162,18 +134,6 @@ def test_delete_is_not_placed_over_what_is_no_file(layout: Layout, make: Callabl
     assert markers(layout) == ([chunk.id], [chunk.id]), "the want still stands"
     if what == "a symbolic link":
         assert os.stat(marker).st_mtime == 1
-
-
-def test_only_temporaries_older_than_an_hour_are_cleared(layout: Layout) -> None:
-    left = [f"{where}/.{an_id(1)}.0123abcd" for where in (layout.want, layout.delete, layout.failed)]
-    others = [f"{layout.want}/.{an_id(1)}", f"{layout.delete}/.swp", f"{layout.delete}/{an_id(1)}"]
-    for path in [*left, *others]:
-        os.close(os.open(path, os.O_CREAT))
-    clear_temporaries(layout, FileSystem(), time.time() + TEMPORARY_MAX_AGE_S - 60)
-    assert all(map(os.path.exists, left))
-    clear_temporaries(layout, FileSystem(), time.time() + TEMPORARY_MAX_AGE_S + 60)
-    assert not any(map(os.path.exists, left))
-    assert all(map(os.path.exists, others))
 
 
 def test_want_over_a_directory_is_refused_without_a_temporary(layout: Layout) -> None:
@@ -228,7 +188,7 @@ def test_a_want_that_finds_no_room_leaves_everything_as_it_was(layout: Layout, m
 # -------------------------------------------------------------------------------------------------------------- looking
 
 
-@pytest.mark.parametrize(("make", "what"), KINDS)
+@pytest.mark.parametrize(("make", "what"), KINDS_OF_NO_FILE)
 def test_what_is_no_file_is_no_intent_and_is_not_read(layout: Layout, make: Callable[[str], None], what: str) -> None:
     chunk_id = an_id()
     path = layout.want_marker(chunk_id)
@@ -290,243 +250,6 @@ def test_the_id_in_a_want_may_be_left_out_but_must_agree(layout: Layout) -> None
     put(path, chunk.to_json().decode().replace(chunk.id, "e" * 64))
     with pytest.raises(InvalidInputError, match=r"^id: "):
         read_want(layout, chunk.id, judged(path))
-
-
-# ------------------------------------------------------------------------------------------------------------- removing
-
-
-def test_a_marker_that_was_judged_is_renamed_aside_and_removed(layout: Layout) -> None:
-    chunk_id = an_id()
-    place_delete(layout, chunk_id)
-    path, fs = layout.delete_marker(chunk_id), Recorder()
-    assert remove_marker(layout, fs, path, judged(path), None)
-    assert fs.names == ["rename", "unlink"]
-    assert markers(layout) == ([], [])
-
-
-def test_a_marker_that_is_not_the_one_judged_stays(layout: Layout) -> None:
-    path, fs = layout.delete_marker(an_id()), Recorder()
-    put(path)
-    before = judged(path)
-    put(path)
-    assert not remove_marker(layout, fs, path, before, None)
-    before = judged(path)
-    os.utime(path, (1, 1))
-    assert not remove_marker(layout, fs, path, before, None), "touched again: a new request"
-    assert os.path.exists(path)
-    before = judged(path)
-    os.unlink(path)
-    assert not remove_marker(layout, fs, path, before, None)
-    assert fs.steps == [], "nothing was moved: a rename would make it look younger than it is"
-
-
-def test_a_marker_that_goes_just_before_it_is_removed_is_no_error(layout: Layout) -> None:
-    path = layout.delete_marker(an_id())
-    put(path)
-    assert not remove_marker(layout, Recorder(rename=lambda _: os.unlink(path)), path, judged(path), None)
-
-
-def test_a_loser_stays_where_its_winner_has_changed_or_gone(layout: Layout) -> None:
-    chunk = a_want()
-    want, delete = layout.want_marker(chunk.id), layout.delete_marker(chunk.id)
-    put(want, "{}")
-    put(delete)
-    winner = judged(delete)
-    put(delete)
-    assert not remove_marker(layout, FileSystem(), want, judged(want), (delete, winner))
-    os.unlink(delete)
-    assert not remove_marker(layout, FileSystem(), want, judged(want), (delete, winner))
-    put(delete)
-    assert remove_marker(layout, FileSystem(), want, judged(want), (delete, judged(delete)))
-    assert (os.path.exists(want), os.path.exists(delete)) == (False, True)
-
-
-def test_a_marker_replaced_between_judgement_and_removal_is_never_lost(layout: Layout) -> None:
-    path = layout.want_marker(an_id())
-    put(path, "old")
-    fs = Recorder(rename=lambda source: put(path, "newer") if source == path else None)
-    assert not remove_marker(layout, fs, path, judged(path), None)
-    with open(path) as file:
-        assert file.read() == "newer"
-    assert len(os.listdir(layout.want)) == 1
-
-
-def test_a_marker_that_comes_while_the_judged_one_is_aside_is_never_lost(layout: Layout) -> None:
-    path = layout.want_marker(an_id())
-    put(path, "old")
-    fs = Recorder(unlink=lambda _: put(path, "newer"))
-    assert remove_marker(layout, fs, path, judged(path), None)
-    with open(path) as file:
-        assert file.read() == "newer"
-
-
-def test_of_two_newer_markers_the_newest_stays(layout: Layout) -> None:
-    path = layout.want_marker(an_id())
-    put(path, "old")
-    fs = Recorder(rename=lambda _: put(path, "newer"), link=lambda _: put(path, "newest"))
-    assert not remove_marker(layout, fs, path, judged(path), None)
-    with open(path) as file:
-        assert file.read() == "newest"
-    assert len(os.listdir(layout.want)) == 1
-
-
-@pytest.mark.parametrize(("make", "what"), KINDS)
-def test_what_is_no_file_and_takes_a_markers_place_is_restored(
-    layout: Layout, make: Callable[[str], None], what: str
-) -> None:
-    path = layout.delete_marker(an_id())
-    put(path)
-
-    def replace(source: str) -> None:
-        if source == path:
-            os.unlink(path)
-            make(path)
-
-    assert not remove_marker(layout, Recorder(rename=replace), path, judged(path), None)
-    assert what in str(judged(path).fault)
-    assert os.listdir(layout.delete) == [os.path.basename(path)]
-
-
-def test_crash_at_any_step_of_a_removal_leaves_nothing_aside(layout: Layout) -> None:
-    path, left = layout.delete_marker(an_id()), []
-
-    def work(fs: FileSystem) -> None:
-        put(path, "judged")
-        try:
-            remove_marker(layout, fs, path, judged(path), None)
-        finally:
-            finish_removals(layout, FileSystem())
-            left.append(os.listdir(layout.delete))
-
-    assert crash_at_each_step(work) == 2
-    there = [os.path.basename(path)]
-    assert left[0] == there
-    assert left[-1] == []
-    assert all(names in ([], there) for names in left)
-
-
-def test_after_a_crash_a_newer_marker_is_not_overwritten_by_the_one_that_was_aside(layout: Layout) -> None:
-    path = layout.want_marker(an_id())
-    put(path, "judged")
-    with pytest.raises(CrashError):
-        remove_marker(layout, CrashBefore(1), path, judged(path), None)
-    put(path, "newer")
-    finish_removals(layout, FileSystem())
-    with open(path) as file:
-        assert file.read() == "newer"
-    assert os.listdir(layout.want) == [os.path.basename(path)]
-
-
-def test_a_crash_while_a_replaced_marker_is_put_back_does_not_lose_it(layout: Layout) -> None:
-    path, left = layout.want_marker(an_id()), []
-
-    def work(fs: FileSystem) -> None:
-        class Blind(FileSystem):
-            """Replaces the marker just before the rename, and crashes as `fs` does."""
-
-            def step(self, name: str, step_path: str) -> None:
-                if name == "rename" and step_path == path:
-                    put(path, "newer")
-                fs.step(name, step_path)
-
-        put(path, "old")
-        before = judged(path)
-        try:
-            remove_marker(layout, Blind(), path, before, None)
-        finally:
-            finish_removals(layout, FileSystem())
-            with open(path) as file:
-                left.append(file.read())
-            assert os.listdir(layout.want) == [os.path.basename(path)]
-
-    assert crash_at_each_step(work) == 3
-    assert left == ["newer"] * 4
-
-
-def test_the_name_of_a_marker_on_its_way_out_is_a_dotfile() -> None:
-    assert ASIDE.startswith(".")
-
-
-def test_delete_over_one_that_is_being_removed_is_not_lost(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
-    chunk = a_want()
-    want, delete = layout.want_marker(chunk.id), layout.delete_marker(chunk.id)
-    Path(delete).touch()
-    Path(want).write_bytes(chunk.to_json())
-    old, winner = look_at(delete), look_at(want)
-    assert old is not None
-    assert winner is not None
-    utime = os.utime
-
-    def late(fd: int) -> None:
-        remove_marker(layout, FileSystem(), delete, old, (want, winner))  # it goes on without the lock, after 50 ms
-        utime(fd)
-
-    monkeypatch.setattr("fsdm.store.markers.os.utime", late)
-    place_delete(layout, chunk.id)
-    assert os.path.exists(delete)
-
-
-def _cut_off_after_a_newer_one_came(layout: Layout, path: str, text: str) -> None:
-    """A newer marker takes the place of the judged one just before that is renamed aside; then the reconciler dies."""
-    put(path, text)
-    before = judged(path)
-
-    def crash(_: str) -> None:
-        raise CrashError
-
-    with pytest.raises(CrashError):
-        remove_marker(layout, Recorder(rename=lambda _: put(path, f"{text} "), link=crash), path, before, None)
-
-
-def test_a_want_that_was_aside_does_not_overrule_a_delete_that_came_since(layout: Layout) -> None:
-    chunk = a_want()
-    _cut_off_after_a_newer_one_came(layout, layout.want_marker(chunk.id), chunk.to_json().decode())
-    place_delete(layout, chunk.id)
-    finish_removals(layout, FileSystem())
-    assert markers(layout) == ([], [chunk.id])
-
-
-def test_a_delete_that_was_aside_does_not_overrule_a_want_that_came_since(layout: Layout) -> None:
-    chunk = a_want()
-    _cut_off_after_a_newer_one_came(layout, layout.delete_marker(chunk.id), "")
-    place_want(layout, chunk)
-    finish_removals(layout, FileSystem())
-    assert markers(layout) == ([chunk.id], [])
-
-
-def test_a_want_that_cannot_be_read_overrules_nothing_that_was_aside(layout: Layout) -> None:
-    chunk_id = an_id()
-    _cut_off_after_a_newer_one_came(layout, layout.delete_marker(chunk_id), "")
-    put(layout.want_marker(chunk_id), "{")
-    finish_removals(layout, FileSystem())
-    assert markers(layout) == ([chunk_id], [chunk_id])
-
-
-def test_what_was_aside_is_put_back_over_no_careful_call(layout: Layout) -> None:
-    chunk = a_want()
-    _cut_off_after_a_newer_one_came(layout, layout.want_marker(chunk.id), chunk.to_json().decode())
-    free = []
-
-    def look(_: str) -> None:
-        fd = open_fd(layout.want)
-        free.append(try_flock(fd, EXCLUSIVE))
-        close_fd(fd)
-
-    finish_removals(layout, Recorder(link=look, unlink=look))
-    assert free == [False, False]
-
-
-def test_a_delete_is_not_forgotten_beside_a_want(layout: Layout) -> None:
-    chunk = a_want()
-    delete, want = layout.delete_marker(chunk.id), layout.want_marker(chunk.id)
-    put(want, chunk.to_json().decode())
-    put(delete)
-    assert not remove_marker(layout, FileSystem(), delete, judged(delete), None)
-    assert markers(layout) == ([chunk.id], [chunk.id])
-    put(want, "{")
-    assert remove_marker(layout, FileSystem(), delete, judged(delete), None), (
-        "one that cannot be read overrules nothing"
-    )
 
 
 # --------------------------------------------------------------------------------------------------------- trying again

@@ -6,8 +6,10 @@ import hashlib
 import itertools
 import json
 import os
+import socket
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from blake3 import blake3
 
 from fsdm import DataChunk
@@ -124,6 +126,32 @@ def put(path: str, text: str = "") -> None:
     with open(f"{path}.new~", "w") as file:
         file.write(text)
     os.rename(f"{path}.new~", path)
+
+
+def _socket(path: str) -> None:
+    with socket.socket(socket.AF_UNIX) as sock:
+        here = os.getcwd()
+        os.chdir(os.path.dirname(path))  # the path of a socket must be short
+        try:
+            sock.bind(os.path.basename(path))
+        finally:
+            os.chdir(here)
+
+
+def _symlink(path: str) -> None:
+    outside = os.path.join(os.path.dirname(path), "..", "outside")
+    with open(outside, "w") as file:
+        file.write("{}")
+    os.utime(outside, (1, 1))
+    os.symlink(outside, path)
+
+
+KINDS_OF_NO_FILE = [
+    pytest.param(os.mkdir, "a directory", id="directory"),
+    pytest.param(_symlink, "a symbolic link", id="symlink"),
+    pytest.param(os.mkfifo, "a FIFO", id="fifo"),
+    pytest.param(_socket, "a socket", id="socket"),
+]
 
 
 def flip(path: str, at: int = 0) -> None:
