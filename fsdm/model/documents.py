@@ -176,10 +176,12 @@ class FileSource(_Document):
 
     @property
     def urls(self) -> tuple[str, ...]:
+        """The URL and its mirrors."""
         return (self.url, *(self.mirrors or ()))
 
     @property
     def has_digest(self) -> bool:
+        """Whether the want gives a digest of the bytes."""
         return self.sha256 is not None or self.blake3 is not None
 
 
@@ -213,6 +215,7 @@ class _Chunk(_Document):
 
     @property
     def place(self) -> Place:
+        """The place of the chunk in `chunks/`."""
         return Place.of(self.dataset_id, self.block_range, self.id)
 
 

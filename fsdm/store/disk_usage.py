@@ -12,7 +12,7 @@ import os
 from typing import TYPE_CHECKING, Final
 
 from fsdm.model.layout import DATA
-from fsdm.store.filesystem import SAFE, open_directory
+from fsdm.store.filesystem import DIRECTORY, SAFE, opened
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +27,7 @@ EXTENTS_MAX: Final = 1000  # of one file; one with more is counted by its blocks
 def came_in(partial: str) -> int | None:
     """Return the bytes that have come of a partial; None where there is no such directory."""
     try:
-        with open_directory(partial) as parent:
+        with opened(partial, DIRECTORY) as parent:
             try:
                 return sum(_came(entry, data) for entry, data in _files(parent))
             except OSError:
@@ -40,7 +40,7 @@ def bytes_in(directory: str) -> tuple[int, int]:
     """Return the bytes of the files of a chunk or a partial, by their sizes and by their blocks."""
     size = allocated = 0
     try:
-        with open_directory(directory) as parent:
+        with opened(directory, DIRECTORY) as parent:
             for entry, _ in _files(parent):
                 found = entry.stat(follow_symlinks=False)
                 size += found.st_size
@@ -54,7 +54,7 @@ def bytes_in(directory: str) -> tuple[int, int]:
 
 def _files(directory: int) -> Iterator[tuple[os.DirEntry[str], int]]:
     """Yield the regular files in an open directory's `data/`, each with the descriptor of that."""
-    with open_directory(DATA, directory) as data, os.scandir(data) as entries:
+    with opened(DATA, DIRECTORY, dir_fd=directory) as data, os.scandir(data) as entries:
         for entry in entries:
             if entry.is_file(follow_symlinks=False):
                 yield entry, data

@@ -58,9 +58,9 @@ def read_regular(path: str, limit: int) -> tuple[os.stat_result, bytes] | None:
 
 
 @contextmanager
-def open_directory(path: str, parent: int | None = None) -> Iterator[int]:
-    """Open a directory, or one in the open directory `parent`, for the block."""
-    fd = os.open(path, DIRECTORY, dir_fd=parent)
+def opened(path: str, flags: int, *, dir_fd: int | None = None) -> Iterator[int]:
+    """Open a file or a directory for the block."""
+    fd = os.open(path, flags, 0o644, dir_fd=dir_fd)
     try:
         yield fd
     finally:
@@ -153,19 +153,13 @@ class FileSystem:
         if not self.durable:
             return
         self.step("fsync_dir", path)
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)  # the root of the layout may be a symlink
-        try:
+        with opened(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) as fd:  # the data directory may be a symlink
             os.fsync(fd)
-        finally:
-            os.close(fd)
 
     def fsync_path(self, path: str) -> None:
         """Make the data of a file survive a power failure."""
-        fd = os.open(path, os.O_RDONLY | SAFE)
-        try:
+        with opened(path, os.O_RDONLY | SAFE) as fd:
             self.fsync_file(fd, path)
-        finally:
-            os.close(fd)
 
     def fsync_file(self, fd: int, path: str) -> None:
         """Make the data of an open file survive a power failure."""
@@ -204,11 +198,8 @@ class FileSystem:
     def touch(self, path: str) -> None:
         """Set the mtime of a file to now; make an empty file where there is none."""
         self.step("touch", path)
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | SAFE, 0o644)
-        try:
+        with opened(path, os.O_WRONLY | os.O_CREAT | SAFE) as fd:
             os.utime(fd)
-        finally:
-            os.close(fd)
 
     def discard(self, path: str, trash: str) -> str | None:
         """Rename a file or directory into the trash, for `erase`; return the new path, or None where it was gone."""

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
-from fsdm.store.filesystem import user_name
+from fsdm.store.filesystem import DIRECTORY, opened, user_name
 from fsdm.store.leader_lock import who_reconciles
 
 if TYPE_CHECKING:
@@ -107,14 +107,11 @@ def _targets(layout: Layout, places: Iterable[Place], processes: _Processes) -> 
     for place in places:
         try:
             # O_PATH: its close is no event for the reconciler that watches a held directory
-            fd = os.open(layout.path(place), os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            with opened(layout.path(place), os.O_PATH | DIRECTORY) as fd:
+                found = os.fstat(fd)
+                lines = processes.read(f"self/fdinfo/{fd}").splitlines()
         except (FileNotFoundError, NotADirectoryError):
             continue
-        try:
-            found = os.fstat(fd)
-            lines = processes.read(f"self/fdinfo/{fd}").splitlines()
-        finally:
-            os.close(fd)
         info = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
         major, minor = devices.get(info.get("mnt_id", ""), (os.major(found.st_dev), os.minor(found.st_dev)))
         inode = f"{major:02x}:{minor:02x}:{info.get('ino', found.st_ino)}"

@@ -21,8 +21,6 @@ from fsdm.store.filesystem import exists
 from fsdm.store.flock import SHARED, close_fd, open_fd, try_flock
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from fsdm.model.layout import Layout, Place
 
 
@@ -101,15 +99,12 @@ class ChunkRef:
         self._open()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __del__(self) -> None:
-        held, self._held = getattr(self, "_held", None), None
-        if held is not None:
-            self._refs.release(held)
+        if hasattr(self, "_held"):
+            self.close()
 
     def __repr__(self) -> str:
         held = self._held
