@@ -1,9 +1,8 @@
-"""What any process may do: place intents, list, find, hold refs, wait, ask how things stand.
+"""A client of a data directory: it places intents, lists, finds, holds refs, waits, and asks how chunks stand.
 
-It has only the power that a shell script has: everything here is done through the files that PROTOCOL.md describes, so
-a client needs no connection to the reconciler, and none to be running. No call but those that say so (`wait`,
-`wait_converged`, and the same for asyncio) waits for anything; each of the others is some system calls on local files,
-so it is called directly on an event loop as well.
+It has the power of a shell script: everything is done through the files that PROTOCOL.md describes, so a client needs
+no connection to a reconciler, and none to be running. Only `wait`, `wait_converged` and their asyncio twins wait for
+anything; each other call is some system calls on local files, so it may be called on an event loop as well.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
     from fsdm.model.layout import Place
     from fsdm.status.chunk_status import Status
 
-LOOK: Final = "`fsdm status` tells why"
+HINT: Final = "`fsdm status` tells why"
 
 
 class Client:
@@ -55,7 +54,7 @@ class Client:
         check_format(self._layout)
         if os.path.isdir(self._layout.delete) and not os.access(self._layout.delete, os.X_OK):
             raise DataDirectoryError(
-                f"{self._layout.delete} may not be searched by this user, who could not see that a chunk is deleted",
+                f"{self._layout.delete} may not be searched by this user, so deleted chunks could not be told apart",
                 hint="give the user search permission (x) on delete/",
             )
         self._catalog = Catalog(self._layout)
@@ -67,7 +66,7 @@ class Client:
     # -------------------------------------------------------------------------------------------------------- the calls
 
     def download_chunk(self, chunk: DataChunk) -> None:
-        """Ask for a chunk to be here; returns at once. A delete of the same id that still waits is withdrawn.
+        """Ask for a chunk to be here; returns at once. A pending delete of the same id is withdrawn.
 
         Raises:
             InvalidInputError: it is no DataChunk, or has too many files for a want.
@@ -82,7 +81,7 @@ class Client:
         place_want(self._layout, chunk)
 
     def delete_chunk(self, chunk_id: str | bytes) -> None:
-        """Ask for a chunk to be gone; returns at once. It is available no more; it goes when nobody holds it.
+        """Ask for a chunk to be gone; returns at once. It is available no more; it goes when no process holds it.
 
         Raises:
             InvalidInputError: `chunk_id` is not an id.
@@ -102,7 +101,7 @@ class Client:
         place_verify(self._layout, as_id(chunk_id, "chunk_id"))
 
     def release_deletes(self) -> None:
-        """Say that all deletes that stand now are meant, however many they are: the reconciler's brake lets them go.
+        """Confirm all pending deletes, however many they are: the reconciler's brake releases them.
 
         Raises:
             DataDirectoryError: the release cannot be placed.
@@ -111,7 +110,7 @@ class Client:
         release_deletes(self._layout)
 
     def retry_chunk(self, chunk_id: str | bytes) -> bool:
-        """Have what is asked for this chunk tried again now, where it failed; whether anything is asked for it.
+        """Have what is asked for this chunk tried again now, where it failed; return whether anything is asked for it.
 
         Raises:
             InvalidInputError: `chunk_id` is not an id.
@@ -121,7 +120,7 @@ class Client:
         return retry(self._layout, as_id(chunk_id, "chunk_id"))
 
     def pause(self, reason: str = "") -> None:
-        """Have nothing downloaded, by whoever reconciles, until `resume`; what has come of running downloads stays.
+        """Pause downloads, whichever process reconciles, until `resume`; what has come of running ones stays.
 
         Raises:
             DataDirectoryError: this user may not write in the data directory itself.
@@ -130,7 +129,7 @@ class Client:
         place_pause(self._layout, reason)
 
     def resume(self) -> bool:
-        """Let downloads go on; whether they were paused.
+        """Let downloads go on; return whether they were paused.
 
         Raises:
             DataDirectoryError: this user may not write in the data directory itself.
@@ -139,11 +138,11 @@ class Client:
         return remove_pause(self._layout)
 
     def list_chunks(self) -> list[str]:
-        """The ids of the chunks that are available now, by dataset and block."""
+        """List the ids of the chunks that are available now, by dataset and block."""
         return list(dict.fromkeys(place.chunk_id for place in self.available_places()))
 
     def available_places(self) -> list[Place]:
-        """Where the chunks stand that are available now, by dataset and block."""
+        """List the places of the chunks that are available now, by dataset and block."""
         self._check()
         places = self._catalog.listing()
         deleted = self._ids(self._layout.delete)
@@ -151,7 +150,7 @@ class Client:
         return [place for place in places if place.chunk_id not in deleted and exists(f"{path(place)}/{READY}")]
 
     def find_chunk(self, dataset_id: str | bytes, block: int) -> ChunkRef | None:
-        """A ref to the available chunk of the dataset that is responsible for the block, or None.
+        """Take a ref to the available chunk of the dataset that is responsible for the block; None where there is none.
 
         Where ranges overlap, the one with the greatest start is, then the smallest end, then the smallest id.
 
@@ -167,39 +166,36 @@ class Client:
         if place is None:
             return None
         ref = self._refs.take(place)
-        if ref is not None:
-            return ref
-        for place in self._catalog.candidates(dataset_id, block):  # that one is on its way out: the next in line
-            ref = self._refs.take(place)
-            if ref is not None:
-                return ref
-        return None
+        if ref is None:  # that one is on its way out: the next in line
+            others = map(self._refs.take, self._catalog.candidates(dataset_id, block))
+            ref = next((other for other in others if other is not None), None)
+        return ref
 
     def ref_at(self, place: Place) -> ChunkRef | None:
-        """A ref to the chunk that stands there, or None where it is not available."""
+        """Take a ref to the chunk at this place; None where it is not available."""
         self._check()
         return self._refs.take(place)
 
     def status(self) -> Status:
-        """How each chunk stands: its state, bytes and error; and what else there is to say."""
+        """Read how each chunk stands: its state, bytes and error; and what concerns all of them."""
         from fsdm.status.chunk_status import read_status
 
         self._check()
         return read_status(self._layout)
 
     def wait(self, chunk_id: str | bytes, timeout_s: float | None = None) -> bool:
-        """Wait until what is asked for this chunk is so. True where it is available then, False where it is gone.
+        """Wait until what is asked for this chunk is done: True where it is available then, False where it is gone.
 
         Raises:
             InvalidInputError: `chunk_id` is not an id.
-            WaitTimeoutError: it is not so after `timeout_s` seconds; the message says how it stands.
+            WaitTimeoutError: it is not done after `timeout_s` seconds; the message says how the chunk stands.
             ClosedError: this was closed meanwhile.
         """
-        return in_thread(self._until_so(as_id(chunk_id, "chunk_id"), timeout_s), self._closed.wait)
+        return in_thread(self._until_done(as_id(chunk_id, "chunk_id"), timeout_s), self._closed.wait)
 
     async def wait_async(self, chunk_id: str | bytes, timeout_s: float | None = None) -> bool:
-        """As `wait`, for asyncio: the loop goes on meanwhile, no thread is held, and it may be cancelled."""
-        return await on_loop(self._until_so(as_id(chunk_id, "chunk_id"), timeout_s))
+        """Wait as `wait` does, on an asyncio loop: no thread is held, and it may be cancelled."""
+        return await on_loop(self._until_done(as_id(chunk_id, "chunk_id"), timeout_s))
 
     def wait_converged(self, timeout_s: float | None = None) -> None:
         """Wait until no intent is pending: everything wanted is available, everything deleted is gone.
@@ -211,11 +207,11 @@ class Client:
         in_thread(self._until_converged(timeout_s), self._closed.wait)
 
     async def wait_converged_async(self, timeout_s: float | None = None) -> None:
-        """As `wait_converged`, for asyncio: the loop goes on meanwhile, no thread is held, and it may be cancelled."""
+        """Wait as `wait_converged` does, on an asyncio loop: no thread is held, and it may be cancelled."""
         await on_loop(self._until_converged(timeout_s))
 
     def close(self) -> None:
-        """Let go of every ref. A second time, and in a forked child, it does nothing."""
+        """Release every ref. A second time, and in a forked child, it does nothing."""
         if os.getpid() == self._pid:
             self._closed.set()
             self._refs.close()
@@ -259,7 +255,7 @@ class Client:
                 f"{directory} may not be listed by this user", hint='see "Threats" in `fsdm protocol`'
             ) from e
 
-    def _until_so(self, chunk_id: str, timeout_s: float | None) -> Generator[float, None, bool]:
+    def _until_done(self, chunk_id: str, timeout_s: float | None) -> Generator[float, None, bool]:
         layout = self._layout
         # in this order: a verify marker goes only after a want has come for what was damaged
         markers = (layout.verify_marker(chunk_id), layout.want_marker(chunk_id), layout.delete_marker(chunk_id))
@@ -269,7 +265,7 @@ class Client:
             return not any(map(exists, markers))
 
         if not (yield from self._waits.until(done, timeout_s)):
-            raise WaitTimeoutError(f"chunk {chunk_id} has not converged: {self._standing(chunk_id)}", hint=LOOK)
+            raise WaitTimeoutError(f"chunk {chunk_id} has not converged: {self._standing(chunk_id)}", hint=HINT)
         return self._is_available(chunk_id)
 
     def _until_converged(self, timeout_s: float | None) -> Generator[float, None, None]:
@@ -283,7 +279,7 @@ class Client:
             raise WaitTimeoutError(
                 f"{count(len(pending), 'intent')} {'is' if len(pending) == 1 else 'are'} pending: "
                 f"{first}{' …' * (len(pending) > 3)}",
-                hint=LOOK,
+                hint=HINT,
             )
 
     def _is_available(self, chunk_id: str) -> bool:

@@ -1,1 +1,1 @@
-"""What operators watch: metrics, health and systemd; it reads the loop and changes nothing."""
+"""Numbers and health for operators: metrics, probes, systemd; it reads the loop and changes nothing."""

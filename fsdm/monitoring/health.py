@@ -1,4 +1,4 @@
-"""Whether a process that keeps a data directory is alive, and whether it can do what is asked of it.
+"""Health of a process that keeps a data directory: whether it is alive, and can do what is asked of it.
 
 *Alive* asks no disk and takes no lock: the heartbeat of the loop answers, also while the disk hangs. What a restart
 would not mend does not count: a server that fails, a disk that is full, and a process that stands by are well. The loop

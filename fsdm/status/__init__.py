@@ -1,1 +1,1 @@
-"""What the files alone tell: how chunks stand, why, what is covered and what is coming; it changes nothing."""
+"""Reports from the files alone: how chunks stand, why, what is covered, what is coming; it changes nothing."""

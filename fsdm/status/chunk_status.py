@@ -1,4 +1,4 @@
-"""How chunks stand, read from the files alone, so any process can tell it, with or without a reconciler."""
+"""The status of chunks, read from the files alone, so any process can tell it, with or without a reconciler."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Stamp = tuple[int, int, int]  # inode, mtime in ns, size: tells a file from a ne
 
 @dataclass(frozen=True, slots=True)
 class ChunkStatus:
-    """How one chunk stands.
+    """The status of one chunk.
 
     `state`: *wanted* (not begun), *downloading*, *available*, *retiring* (deleted, and kept by refs until the last one
     goes), *deleting* (its marker is about to go), *failed* (`error` says why), *waiting* (for room: `error` says for
@@ -59,7 +59,7 @@ class DiskStatus:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How a data directory stands. `reconciler` is what the holder of LOCK says of itself, None where there is none.
+    """The status of a data directory. `reconciler` is what the holder of LOCK says of itself, None where there is none.
 
     `paused` is what PAUSE says while downloads are paused, `braked` what BRAKE says while deletes are held back; else
     None.
@@ -79,7 +79,7 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What all chunks of a data directory depend on; `paused` and `braked` as in `Status`."""
+    """The reconciler, the disk, PAUSE and BRAKE, on which all chunks depend; as in `Status`."""
 
     reconciler: Owner | None
     disk: DiskStatus

@@ -1,4 +1,4 @@
-"""Which blocks of a dataset are here, coming, retiring, missing or doubly covered; and scaled to what can be drawn.
+"""Coverage of datasets: which blocks are here, coming, retiring, missing or doubly covered; and scaled for drawing.
 
 Pure. A block is of exactly one kind: *doubled* where more than one available chunk covers it, *here* where one does;
 else what is to be expected of it: *coming*, then *failing*, then *retiring*. It is *missing* where no chunk covers it,
@@ -64,7 +64,7 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Amount:
-    """How much is of one kind. Chunks, and their bytes on disk, go by their own state: none is missing or doubled."""
+    """The amount of one kind. Chunks, and their bytes on disk, go by their own state: none is missing or doubled."""
 
     segments: int = 0
     blocks: int = 0
@@ -139,7 +139,7 @@ def cover(dataset_id: str, chunks: Iterable[ChunkStatus]) -> Coverage:
 
 
 def _is_placed(blocks: range | None) -> bool:
-    """Whether a chunk may have that range: a want that was not taken yet may say anything."""
+    """Return whether a chunk may have that range: a want that was not taken yet may say anything."""
     return blocks is not None and 0 <= blocks.start < blocks.stop <= U64_MAX
 
 

@@ -1,4 +1,4 @@
-"""Why a chunk stands as it does: what is known of it, from the files and proc(5) alone. Nothing is changed.
+"""Explanations of how a chunk stands, gathered from the files and proc(5) alone. Nothing is changed.
 
 For a want that waits for room, or for its turn, the other markers are looked at too, once a question.
 """

@@ -1,4 +1,4 @@
-"""Why a chunk stands as it does: facts → sentences.
+"""Explanations of how a chunk stands: facts → sentences.
 
 Pure: what is known is passed in, `now` with it (`explain` gathers it). A sentence says only what a fact says: where
 something could not be seen, that is the sentence. Invariant: each of the four answers has at least one sentence.
@@ -26,7 +26,7 @@ _Reason = tuple[str, str]  # and what to do about it, or nothing
 
 @dataclass(frozen=True, slots=True)
 class Others:
-    """What else goes on: chunks that are retiring with their bytes and holders, running downloads, older wants."""
+    """Other work: chunks that are retiring with their bytes and holders, running downloads, older wants."""
 
     retiring: int = 0
     retiring_bytes: int = 0
@@ -37,7 +37,7 @@ class Others:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What is known of one chunk. `status` is None where nothing of it is there.
+    """All that is known of one chunk. `status` is None where nothing of it is there.
 
     `want_fault`: why what is in want/ID cannot be taken. `holders` is None where it has no directory.
     """
@@ -70,13 +70,13 @@ class Facts:
 
     @property
     def is_pending(self) -> bool:
-        """Whether anything is still to be done about it."""
+        """Return whether anything is still to be done about it."""
         state = self.state
         return bool(state.want or state.delete or state.unready or state.partial is not Partial.NONE)
 
     @property
     def waits_for_refs(self) -> bool:
-        """Whether it goes once no process holds it."""
+        """Return whether it goes once no process holds it."""
         return bool((self.state.ready and self.delete) or self.state.unready)
 
     def command(self, verb: str) -> str:
@@ -86,7 +86,7 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """What is asked for, what is there, what holds it up, and what to do: sentences. `state` as in `Facts.name`."""
+    """Answers in sentences: what is asked for, what is here, what holds it up, what to do. `state`: `Facts.name`."""
 
     id: str
     state: str

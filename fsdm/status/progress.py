@@ -1,4 +1,4 @@
-"""How far it is, how fast, and how long it will take: what surveys of the files tell over time. Pure.
+"""Progress over time, from surveys of the files: how far it is, how fast, and how long it will take. Pure.
 
 A rate is what has come within a window, over its time: so a stall shows within seconds, and a burst does not promise an
 hour. An ETA counts what can come by itself, and says where it is only a lower bound; there is none while nothing comes.
@@ -43,7 +43,7 @@ class Retiring:
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """How a data directory stands, by what is pending. Times are seconds since the epoch.
+    """A data directory at one moment, by what is pending. Times are seconds since the epoch.
 
     `here_bytes` is of the chunks that have been counted; `uncounted` are still to be. `came_bytes` grows with all that
     has come since the surveyor's first look. `left_bytes` are still to come for what can go on by itself (`wanted` and
@@ -74,7 +74,7 @@ class Survey:
 
     @property
     def is_converged(self) -> bool:
-        """Whether nothing is pending, as far as can be known."""
+        """Return whether nothing is pending, as far as can be known."""
         pending = self.wanted or self.running or self.retiring or self.deleting or self.unready
         return not (pending or self.failing or self.waiting or self.unlisted)
 

@@ -1,4 +1,4 @@
-"""How progress looks: a survey as lines of text, as one line, as a document.
+"""Progress as lines of text, as one line, as a document.
 
 Every line fits the width, all lines fit the height, and what does not fit is counted. Nothing that others wrote (names,
 errors, command lines) is read as markup, moves the cursor, or is written in characters that the terminal cannot show.

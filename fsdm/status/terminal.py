@@ -1,4 +1,4 @@
-"""What the command line prints: text that moves no cursor, JSON that can be encoded, errors with their hints.
+"""Output of the command line: text that moves no cursor, JSON that can be encoded, errors with their hints.
 
 stdout is data, stderr is talk.
 """
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 def open_streams() -> None:
     """Have stdin, stdout and stderr be there, and take any text.
 
-    One that whoever began us has closed is `/dev/null`: else the first file that is opened would have its number. What
-    its encoding has no character for is written as an escape, and the bytes of a name are written as they are.
+    One that the parent has closed becomes `/dev/null`: else the first file that is opened would get its number. What
+    stdout's encoding has no character for is written as an escape, and the bytes of a name are written as they are.
     """
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         try:
@@ -40,7 +40,7 @@ def open_streams() -> None:
 
 
 def abandon_stdout() -> None:
-    """Nobody takes what is printed any more: print it nowhere, also when Python flushes stdout at its exit."""
+    """Print nowhere from now on, also when Python flushes stdout at its exit: its reader has gone."""
     _to_null(sys.stdout.fileno())
 
 
@@ -61,37 +61,37 @@ def _anyhow(error: UnicodeError) -> tuple[str | bytes, int]:
 
 
 def print_json(document: object) -> None:
-    """Print it in one line on stdout, in one piece: several threads may tell at once."""
+    """Print it in one line on stdout, in one piece: several threads may print at once."""
     print(encodable(json.dumps(document, ensure_ascii=False)) + "\n", end="", flush=True)
 
 
 def encodable(text: str) -> str:
-    """JSON in which every character can be written: names on disk may be no Unicode at all."""
+    """Escape what cannot be encoded: names on disk may be no Unicode at all."""
     return re.sub("[\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def plain(text: str) -> str:
-    """Text that moves no cursor and hides nothing: names and errors may come from anywhere."""
+    """Escape what moves the cursor or hides something: names and errors may come from anywhere."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def is_screen(stream: TextIO) -> bool:
-    """Whether it is a terminal on which something can be drawn anew."""
+    """Return whether it is a terminal on which something can be drawn anew."""
     return stream.isatty() and os.environ.get("TERM", "dumb") not in {"dumb", "unknown", ""}
 
 
 def is_in_front(stream: TextIO) -> bool:
-    """Whether nobody else has the terminal now, as a shell has that has put us into the background (tcgetpgrp(3))."""
+    """Return whether this process is in the foreground of its terminal (tcgetpgrp(3)), so that it may draw there."""
     try:
         return os.tcgetpgrp(stream.fileno()) == os.getpgrp()
-    except OSError:  # it controls no processes: so nobody types there
+    except OSError:  # it controls no processes: so there is no shell to disturb
         return True
 
 
 def takes_utf8(encoding: str | None, environ: Mapping[str, str] = os.environ) -> bool:
-    """Whether more than ASCII may be written there: the stream, and the locale that was asked for, are UTF-8.
+    """Return whether more than ASCII may be written: the stream, and the locale that is set, are UTF-8.
 
-    Python writes UTF-8 in the locales C and POSIX too; but whoever asks for these asks for ASCII.
+    Python writes UTF-8 in the locales C and POSIX too; but these ask for ASCII.
     """
     asked = next((environ[name] for name in ("LC_ALL", "LC_CTYPE", "LANG") if environ.get(name)), "utf-8")
     return all("utf8" in name.lower().replace("-", "") for name in (encoding or "ascii", asked))

@@ -36,7 +36,7 @@ _ASCII: Final = str.maketrans({"…": "..."})
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """What the stream can show."""
+    """The width, the colours and the characters of a stream."""
 
     width: int
     colour: bool = False
