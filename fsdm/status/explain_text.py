@@ -14,6 +14,8 @@ from fsdm.model.state import ChunkState, Marker, Partial
 from fsdm.model.units import ago, count, lasting, moment, readable
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from fsdm.model.documents import Failure
     from fsdm.status.chunk_status import ChunkStatus, Surroundings
     from fsdm.store.holders import Holder, Holders
@@ -98,101 +100,88 @@ class Explanation:
 
 def explain(facts: Facts) -> Explanation:
     """Answer all four questions."""
-    reasons = _reasons(facts)
+    reasons = list(_reasons(facts)) or list(_of_its_turn(facts))
     todo = dict.fromkeys(remedy for _, remedy in reasons if remedy)
     return Explanation(
         id=facts.state.id,
         state=facts.name,
-        asked=_asked(facts),
-        here=_here(facts),
+        asked=tuple(_asked(facts)) or ("nothing: there is neither want/ID nor delete/ID",),
+        here=tuple(_here(facts, facts.status) if facts.status else ()) or ("nothing of it",),
         why=tuple(reason for reason, _ in reasons) or ("nothing",),
         todo=tuple(todo) or ("nothing: it goes on by itself" if facts.is_pending else "nothing",),
     )
 
 
-# --------------------------------------------------------------------------------------------------- what is asked for
-
-
-def _asked(facts: Facts) -> tuple[str, ...]:
-    said = []
+def _asked(facts: Facts) -> Iterator[str]:
     asked = ((facts.state.want, "want", "it is wanted"), (facts.state.delete, "delete", "it is to be deleted"))
     for marker, name, phrase in asked:
         if marker is not None and marker.fault:
-            said.append(f"{name}/ID asks for nothing: it {marker.fault}")
+            yield f"{name}/ID asks for nothing: it {marker.fault}"
         elif marker is not None:
-            said.append(f"{phrase}, as asked for at {ago(marker.ctime_ns / 1e9, facts.now)}")
+            yield f"{phrase}, as asked for at {ago(marker.ctime_ns / 1e9, facts.now)}"
     if _intent(facts.state.verify):
-        said.append("its bytes are to be compared with READY: verify/ID is there")
+        yield "its bytes are to be compared with READY: verify/ID is there"
     if facts.want and facts.delete:
-        said.append("both markers are there: the later one is carried out, and the other is about to go")
-    return tuple(said) or ("nothing: there is neither want/ID nor delete/ID",)
+        yield "both markers are there: the later one is carried out, and the other is about to go"
 
 
 def _intent(marker: Marker | None) -> Marker | None:
     return marker if marker is not None and not marker.fault else None
 
 
-# -------------------------------------------------------------------------------------------------------- what is there
-
-
-def _here(facts: Facts) -> tuple[str, ...]:
-    state, status, said = facts.state, facts.status, []
-    if status is None:
-        return ("nothing of it",)
-    blocks, size = status.block_range, readable(status.size_bytes)
+def _here(facts: Facts, status: ChunkStatus) -> Iterator[str]:
+    state, blocks, size = facts.state, status.block_range, readable(status.size_bytes)
     where = f", blocks [{blocks.start}, {blocks.stop}) of dataset {status.dataset_id}" if blocks else ""
     if state.ready:
         found = "it is complete, but readers no longer find it" if state.delete else "it is available"
-        said.append(f"{found}: {size}{where}")
-        said.append(f"it stands in {facts.root}/chunks/{state.ready[0].dataset_id}/{state.ready[0].name}")
+        yield f"{found}: {size}{where}"
+        yield f"it stands in {facts.root}/chunks/{state.ready[0].dataset_id}/{state.ready[0].name}"
     if state.unready:
-        said.append(f"its directory has no READY{where}: readers do not find it, and it is to be cleared away")
+        yield f"its directory has no READY{where}: readers do not find it, and it is to be cleared away"
     if state.partial is Partial.READY:
-        said.append("all of it has come, in partial/ID: it is about to be put in its place")
+        yield "all of it has come, in partial/ID: it is about to be put in its place"
     elif state.partial is Partial.BEGUN and not state.ready and not state.unready:
         total = "" if status.total_bytes is None else f" of {readable(status.total_bytes)}"
-        said.append(f"{size}{total} have come, in partial/ID")
+        yield f"{size}{total} have come, in partial/ID"
     elif state.partial is Partial.BEGUN:
-        said.append("a part of what is to take its place has come, in partial/ID")
-    return tuple(said) or ("nothing of it",)
+        yield "a part of what is to take its place has come, in partial/ID"
 
 
 # ----------------------------------------------------------------------------------------------------- what holds it up
 
 
-def _reasons(facts: Facts) -> list[_Reason]:
+def _reasons(facts: Facts) -> Iterator[_Reason]:
     """List reasons and remedies, the first that matters first."""
     if facts.status is None:
-        return [("nothing is known of it: it was never asked for, or is gone", "ask for it with `fsdm want`")]
-    found = [*_of_the_directory(facts, facts.status), *_of_the_markers(facts), *_of_the_failure(facts)]
+        yield "nothing is known of it: it was never asked for, or is gone", "ask for it with `fsdm want`"
+        return
+    if facts.is_pending:
+        yield from _of_the_directory(facts, facts.status)
+    yield from _of_the_markers(facts)
+    yield from _of_the_failure(facts)
     if facts.waits_for_refs:
-        found += _of_holders(facts)
+        yield from _of_holders(facts)
     elif facts.holders is not None and facts.holders.found:
-        found.append((f"nothing: it is read by {_held_by(facts.holders, facts.now)}", ""))
-    return found or _of_its_turn(facts)
+        yield f"nothing: it is read by {_held_by(facts.holders, facts.now)}", ""
 
 
-def _of_the_directory(facts: Facts, status: ChunkStatus) -> list[_Reason]:
-    around, found = facts.around, []
-    if not facts.is_pending:
-        return []
+def _of_the_directory(facts: Facts, status: ChunkStatus) -> Iterator[_Reason]:
+    around, disk = facts.around, facts.around.disk
     if around.reconciler is None:
         told = "no process is reconciling this data directory, so nothing is carried out"
-        found.append((told, f"start a reconciler: {facts.command('run')}"))
-    if around.disk.read_only:
-        found.append(("the file system is read-only: nothing can be downloaded or deleted", "mount it writable again"))
+        yield told, f"start a reconciler: {facts.command('run')}"
+    if disk.read_only:
+        yield "the file system is read-only: nothing can be downloaded or deleted", "mount it writable again"
     elif facts.want and not facts.state.ready:
         missing = 0 if status.total_bytes is None else status.total_bytes - status.size_bytes
-        if around.disk.free_bytes < max(missing, 1):
-            free = readable(around.disk.free_bytes)
-            told = f"the disk is full: {free} are free, and {readable(missing)} are missing"
-            found.append((told, "make room on the disk: it goes on by itself then"))
+        if disk.free_bytes < max(missing, 1):
+            told = f"the disk is full: {readable(disk.free_bytes)} are free, and {readable(missing)} are missing"
+            yield told, "make room on the disk: it goes on by itself then"
     if around.braked is not None and facts.waits_for_refs and facts.delete:
         told = "deletes are held back (BRAKE): so many were asked for that it may be a mistake"
-        found.append((told, f"if they are meant, release them: {facts.command('release')}"))
+        yield told, f"if they are meant, release them: {facts.command('release')}"
     if around.paused is not None and facts.state.want and not facts.state.ready:
-        found.append((_pause(around.paused, facts.now), f"let them go on: {facts.command('resume')}"))
-    return found
+        yield _pause(around.paused, facts.now), f"let them go on: {facts.command('resume')}"
 
 
 def _pause(note: dict[str, Any], now: float) -> str:
@@ -202,39 +191,38 @@ def _pause(note: dict[str, Any], now: float) -> str:
     return f"downloads are paused{when}{who}" + (f": {reason}" if isinstance(reason, str) and reason else "")
 
 
-def _of_the_markers(facts: Facts) -> list[_Reason]:
-    found = []
+def _of_the_markers(facts: Facts) -> Iterator[_Reason]:
     want, delete = facts.state.want, facts.state.delete
     if delete is not None and delete.fault:
-        told = f"delete/ID {delete.fault}: while it is there, the chunk is not available"
-        found.append((told, "remove it by hand"))
+        yield f"delete/ID {delete.fault}: while it is there, the chunk is not available", "remove it by hand"
     if want is not None and want.fault:
         # what could not be looked at has no inode
         remedy = "remove it, and put a JSON file there" if want.ino else "look as a user who may; if none may, at dmesg"
-        found.append((f"want/ID {want.fault}", remedy))
+        yield f"want/ID {want.fault}", remedy
     elif want is not None and facts.want_fault:
         still_s = facts.now - want.mtime_ns / 1e9
         half = "; it may be half-written, and is read again when it changes" if still_s < SETTLED_S else ""
-        found.append((f"want/ID cannot be taken: {facts.want_fault}{half}", facts.want_hint or "mend it in place"))
-    return found
+        yield f"want/ID cannot be taken: {facts.want_fault}{half}", facts.want_hint or "mend it in place"
 
 
-def _of_the_failure(facts: Facts) -> list[_Reason]:
+def _of_the_failure(facts: Facts) -> Iterator[_Reason]:
     failure, state = facts.failure, facts.state
+    has_fault = any(marker is not None and marker.fault for marker in (state.want, state.delete))
     if failure is None:
-        unread = [("it has failed, but failed/ID cannot be read", "look at failed/ID, and at who may read it")]
-        return unread if state.failed and facts.name == "failed" else []
-    if failure.kind in {"want", "marker"}:
-        has_fault = any(marker is not None and marker.fault for marker in (state.want, state.delete))
-        return [] if facts.want_fault or has_fault else [(failure.error, failure.hint)]
-    if _is_of_an_older_marker(facts, failure):
-        return [(f"{failure.error}; but its marker has changed since, so it is tried anew", "")]
-    if failure.kind == "room":
-        return _of_room(facts, failure)
-    if failure.kind == "damaged":
+        if state.failed and facts.name == "failed":
+            yield "it has failed, but failed/ID cannot be read", "look at failed/ID, and at who may read it"
+    elif failure.kind in {"want", "marker"}:
+        if not facts.want_fault and not has_fault:
+            yield failure.error, failure.hint
+    elif _is_of_an_older_marker(facts, failure):
+        yield f"{failure.error}; but its marker has changed since, so it is tried anew", ""
+    elif failure.kind == "room":
+        yield from _of_room(facts, failure)
+    elif failure.kind == "damaged":
         told = f"it was taken out of service at {ago(failure.last_at, facts.now)}: {failure.error}"
-        return [(told, "" if state.want else failure.hint)]
-    return [(_attempts(facts, failure), failure.hint or _try_now(facts, failure))]
+        yield told, "" if state.want else failure.hint
+    else:
+        yield _attempts(facts, failure), failure.hint or _try_now(facts, failure)
 
 
 def _is_of_an_older_marker(facts: Facts, failure: Failure) -> bool:
@@ -266,30 +254,27 @@ def _try_now(facts: Facts, failure: Failure) -> str:
     return f"mend want/ID in place; or, if the source has been mended, have it tried now: {facts.command('retry')}"
 
 
-def _of_room(facts: Facts, failure: Failure) -> list[_Reason]:
+def _of_room(facts: Facts, failure: Failure) -> Iterator[_Reason]:
     lacked = "" if failure.lacks_bytes is None else f": {readable(failure.lacks_bytes)} were lacking"
-    told = f"there is no room for it since {ago(failure.first_at, facts.now)}{lacked}; it {failure.error}"
-    found = [(told, failure.hint)]
+    yield f"there is no room for it since {ago(failure.first_at, facts.now)}{lacked}; it {failure.error}", failure.hint
     others = facts.others
     if others.retiring:
         by = _list([f"pid {holder.pid} `{holder.command}`" for holder in others.retiring_held_by])
         when = f" once {by} let go" if by else ""
-        found.append(
-            (f"{count(others.retiring, 'retiring chunk')} will free {readable(others.retiring_bytes)}{when}", "")
-        )
-    return found
+        yield f"{count(others.retiring, 'retiring chunk')} will free {readable(others.retiring_bytes)}{when}", ""
 
 
-def _of_holders(facts: Facts) -> list[_Reason]:
+def _of_holders(facts: Facts) -> Iterator[_Reason]:
     holders, deleted = facts.holders, facts.delete
     since = "" if deleted is None else f"; it was deleted {lasting(facts.now - deleted.ctime_ns / 1e9)} ago"
-    unseen = [(sentence, "") for sentence in (holders.unseen if holders is not None else ())]
     if holders is not None and holders.found:
         remedy = "wait until they let go, or end them: it goes by itself then"
-        return [(f"it is held by {_held_by(holders, facts.now)}{since}", remedy), *unseen]
-    if holders is not None and not unseen:
-        return [(f"no process holds it{since}", "")]
-    return [(f"no process that can be seen from here holds it{since}; one that cannot be seen may", ""), *unseen]
+        yield f"it is held by {_held_by(holders, facts.now)}{since}", remedy
+    elif holders is not None and not holders.unseen:
+        yield f"no process holds it{since}", ""
+    else:
+        yield f"no process that can be seen from here holds it{since}; one that cannot be seen may", ""
+    yield from ((sentence, "") for sentence in (holders.unseen if holders is not None else ()))
 
 
 def _held_by(holders: Holders, now: float) -> str:
@@ -306,20 +291,19 @@ def _list(names: list[str]) -> str:
     return ", ".join(names[:HOLDERS_MAX]) + more
 
 
-def _of_its_turn(facts: Facts) -> list[_Reason]:
+def _of_its_turn(facts: Facts) -> Iterator[_Reason]:
     """Tell what is about to happen where nothing is wrong."""
     others, state, reconciler = facts.others, facts.state, facts.around.reconciler
     by = "" if reconciler is None or reconciler.pid is None else f" by pid {reconciler.pid}"
     match facts.name:
         case "downloading":
-            return [(f"it is being downloaded{by}", "")]
+            yield f"it is being downloaded{by}", ""
         case "wanted":
             running, older = count(others.running, "running download"), count(others.older_wants, "older want")
-            return [(f"it waits for its turn, after {running} and {older}", "")]
+            yield f"it waits for its turn, after {running} and {older}", ""
         case "deleting":
-            return [(f"it is being deleted{by}" if state.delete else f"it was withdrawn, and is cleared away{by}", "")]
+            yield f"it is being deleted{by}" if state.delete else f"it was withdrawn, and is cleared away{by}", ""
         case "failed":
-            return [("failed/ID is left from before: it is about to be removed", "")]
+            yield "failed/ID is left from before: it is about to be removed", ""
         case "available" if state.want:
-            return [("it is here already: want/ID goes once it has been compared with what is here", "")]
-    return []
+            yield "it is here already: want/ID goes once it has been compared with what is here", ""
