@@ -87,20 +87,18 @@ class Endpoint:
         path, method = environ["PATH_INFO"], environ["REQUEST_METHOD"]
         if path == "/metrics" and self.metrics is not None:
             return self.metrics(environ, start)
-        status, text = HTTPStatus.METHOD_NOT_ALLOWED, "GET or HEAD\n"
-        if method in {"GET", "HEAD"}:
-            status, text = self._say(path)
+        status, text = self._say(path) if method in {"GET", "HEAD"} else (405, "GET or HEAD\n")
         headers = [("Content-Type", "text/plain; charset=utf-8"), ("Cache-Control", "no-store")]
-        start(f"{status.value} {status.phrase}", headers)
+        start(f"{status} {HTTPStatus(status).phrase}", headers)
         return [] if method == "HEAD" else [text.encode()]
 
-    def _say(self, path: str) -> tuple[HTTPStatus, str]:
+    def _say(self, path: str) -> tuple[int, str]:
         if path in self._checks:
             found = self._checks[path]()
-            return HTTPStatus.OK if found.is_well else HTTPStatus.SERVICE_UNAVAILABLE, f"{found.why}\n"
+            return 200 if found.is_well else 503, f"{found.why}\n"
         if path == "/metrics":
-            return HTTPStatus.SERVICE_UNAVAILABLE, "starting\n"
-        return HTTPStatus.OK if path == "/" else HTTPStatus.NOT_FOUND, INDEX
+            return 503, "starting\n"
+        return 200 if path == "/" else 404, INDEX
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -130,17 +128,17 @@ class _Server(socketserver.ThreadingMixIn, WSGIServer):
         self.setup_environ()
         self.set_app(app)
         self._mutex = threading.Lock()
-        self._since: dict[Any, float] = {}  # connections, the oldest first
-        self._threads_count = 0
+        self._open: dict[Any, float] = {}  # connections with when they came, the oldest first
+        self._threads_count = 0  # those of connections that were ended have not all gone yet
 
     def process_request(self, request: Any, client_address: Any) -> None:
         with self._mutex:
-            full = self._threads_count >= 2 * MANY  # those that were ended have not all gone yet
+            full = self._threads_count >= 2 * MANY
             if not full:
                 self._threads_count += 1
-                self._since[request] = time.monotonic()
-                while len(self._since) > MANY:
-                    self._end(next(iter(self._since)))
+                self._open[request] = time.monotonic()
+                while len(self._open) > MANY:
+                    self._end(next(iter(self._open)))
         if full:
             self.shutdown_request(request)
             return
@@ -158,19 +156,19 @@ class _Server(socketserver.ThreadingMixIn, WSGIServer):
 
     def service_actions(self) -> None:
         with self._mutex:
-            now = time.monotonic()
-            for request in [one for one, since in self._since.items() if now - since > DEADLINE_S]:
+            overdue = time.monotonic() - DEADLINE_S
+            for request in [one for one, since in self._open.items() if since < overdue]:
                 self._end(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 the base class's signature
         logger.debug("a connection to the endpoint broke", exc_info=True)
 
     def _end(self, request: socket.socket) -> None:
-        del self._since[request]
+        del self._open[request]
         with suppress(OSError):
             request.shutdown(socket.SHUT_RDWR)
 
     def _forget(self, request: socket.socket) -> None:
         with self._mutex:
-            self._since.pop(request, None)
+            self._open.pop(request, None)
             self._threads_count -= 1
