@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fsdm.status.chunk_status import ChunkStatus, read_status
+from fsdm.status.explain import explain_chunks
+from fsdm.status.survey import Surveyor
 from tests.support.chunks import FILES, a_want, an_id, put_chunk, put_failure, put_partial, put_want, touch_delete
 from tests.support.locks import HOLD_LOCK, process, python
 from tests.support.waiting import descriptors
@@ -68,9 +70,7 @@ def test_a_chunk_that_is_wanted_again_is_still_available(layout: Layout, data_di
     assert of(layout, place.chunk_id).state == "available"
 
 
-def test_a_deleted_chunk_retires_while_its_directory_stands_and_is_deleting_after_that(
-    layout: Layout, data_dir: Path
-) -> None:
+def test_a_deleted_chunk_is_retiring_while_it_stands_and_deleting_then(layout: Layout, data_dir: Path) -> None:
     place = put_chunk(layout)
     touch_delete(data_dir, place.chunk_id)
     assert of(layout, place.chunk_id).state == "retiring"
@@ -80,7 +80,7 @@ def test_a_deleted_chunk_retires_while_its_directory_stands_and_is_deleting_afte
     assert of(layout, place.chunk_id).state == "deleting"
 
 
-def test_a_partial_that_nobody_wants_is_being_deleted(layout: Layout, data_dir: Path) -> None:
+def test_a_partial_without_a_want_is_being_deleted(layout: Layout, data_dir: Path) -> None:
     chunk_id = an_id()
     put_partial(data_dir, chunk_id, a=7)
     status = of(layout, chunk_id)
@@ -169,17 +169,17 @@ def test_a_document_that_says_nonsense_spoils_nothing(
     assert of(layout, place.chunk_id).state == "available"
 
 
-@pytest.mark.parametrize("text", ["", "[1]", '{"error": 5, "attempts": "many", "hint": null}'])
-def test_a_failure_that_says_nonsense_is_still_a_failure(layout: Layout, data_dir: Path, text: str) -> None:
+@pytest.mark.parametrize("text", ["", "[1]", '{"error": 5, "attempts": "many", "hint": null}', None])
+def test_a_failure_that_says_nonsense_is_still_a_failure(
+    layout: Layout, data_dir: Path, tmp_path: Path, text: str | None
+) -> None:
     chunk_id = an_id()
-    (data_dir / "failed" / chunk_id).write_text(text)
-    assert of(layout, chunk_id) == ChunkStatus(chunk_id, "failed")
-
-
-def test_no_document_is_read_through_a_symlink(layout: Layout, data_dir: Path, tmp_path: Path) -> None:
-    chunk_id = an_id()
-    (tmp_path / "outside").write_text('{"error": "not ours"}')
-    (data_dir / "failed" / chunk_id).symlink_to(tmp_path / "outside")
+    failed = data_dir / "failed" / chunk_id
+    if text is None:  # no document is read through a symlink
+        (tmp_path / "outside").write_text('{"error": "not ours"}')
+        failed.symlink_to(tmp_path / "outside")
+    else:
+        failed.write_text(text)
     assert of(layout, chunk_id) == ChunkStatus(chunk_id, "failed")
 
 
@@ -201,12 +201,24 @@ def test_who_reconciles_is_told_while_it_does(layout: Layout) -> None:
     assert os.path.exists(layout.lock)
 
 
-def test_asking_changes_nothing_on_disk(layout: Layout, data_dir: Path) -> None:
-    put_chunk(layout)
-    put_want(data_dir, a_want())
+@pytest.mark.parametrize(
+    "ask",
+    [
+        read_status,
+        lambda layout: Surveyor(layout).look(),
+        lambda layout: explain_chunks(layout, read_status(layout).chunks),
+    ],
+    ids=["status", "survey", "explain"],
+)
+def test_asking_changes_nothing_on_disk(layout: Layout, data_dir: Path, ask: Callable[[Layout], object]) -> None:
+    touch_delete(data_dir, put_chunk(layout).chunk_id)
+    begun = a_want(files=FILES)
+    for chunk in (begun, a_want()):
+        put_want(data_dir, chunk)
+    put_partial(data_dir, begun.id, **{"a.parquet": 4})
     before = sorted((str(path), path.lstat().st_mtime_ns) for path in data_dir.rglob("*"))
-    for _ in range(2):
-        read_status(layout)
+    for _ in range(3):
+        ask(layout)
     assert sorted((str(path), path.lstat().st_mtime_ns) for path in data_dir.rglob("*")) == before
 
 

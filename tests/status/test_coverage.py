@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given, settings
@@ -92,12 +92,6 @@ def test_every_state_has_a_kind() -> None:
     assert set(KINDS) == set(get_args(Kind))
 
 
-def test_a_gap_of_one_block_is_found_between_two_chunks_that_nearly_touch() -> None:
-    assert spans(cover(DATASET, [a_chunk(0, 10), a_chunk(11, 20)])) == [
-        ("here", 0, 10), ("missing", 10, 11), ("here", 11, 20),
-    ]  # fmt: skip
-
-
 def test_chunks_that_touch_are_two_segments_without_a_gap() -> None:
     first, second = a_chunk(0, 10), a_chunk(10, 20)
     assert cover(DATASET, [second, first]).segments == (
@@ -106,23 +100,25 @@ def test_chunks_that_touch_are_two_segments_without_a_gap() -> None:
     )
 
 
-def test_what_is_here_is_not_cut_up_by_what_comes_over_it() -> None:
-    assert spans(cover(DATASET, [a_chunk(0, 30), a_chunk(10, 20, "downloading")])) == [("here", 0, 30)]
-
-
-def test_an_available_chunk_in_place_of_another_of_the_same_range_is_a_double_cover_until_that_is_deleted() -> None:
-    old, new = a_chunk(0, 30), a_chunk(0, 30, "downloading")
-    states: list[tuple[State, State, Kind]] = [
-        ("available", "downloading", "here"),
-        ("available", "available", "doubled"),
-        ("retiring", "available", "here"),
-        ("retiring", "downloading", "coming"),
-        ("retiring", "failed", "failing"),
-        ("unready", "retiring", "retiring"),
-    ]
-    for of_old, of_new, kind in states:
-        chunks = [a_chunk(0, 30, of_old, id=old.id), a_chunk(0, 30, of_new, id=new.id)]
-        assert spans(cover(DATASET, chunks)) == [(kind, 0, 30)]
+@pytest.mark.parametrize(
+    ("chunks", "expected"),
+    [
+        ([(0, 10), (11, 20)], [("here", 0, 10), ("missing", 10, 11), ("here", 11, 20)]),
+        ([(0, 30), (10, 20, "downloading")], [("here", 0, 30)]),
+        ([(0, 30), (0, 30, "downloading")], [("here", 0, 30)]),
+        ([(0, 30), (0, 30)], [("doubled", 0, 30)]),
+        ([(0, 30, "retiring"), (0, 30)], [("here", 0, 30)]),
+        ([(0, 30, "retiring"), (0, 30, "downloading")], [("coming", 0, 30)]),
+        ([(0, 30, "retiring"), (0, 30, "failed")], [("failing", 0, 30)]),
+        ([(0, 30, "unready"), (0, 30, "retiring")], [("retiring", 0, 30)]),
+    ],
+    ids=[
+        "a gap of one block", "coming over here", "replaced: coming", "replaced: both here", "replaced: old retiring",
+        "retiring and coming", "retiring and failing", "unready and retiring",
+    ],
+)  # fmt: skip
+def test_a_block_is_of_the_kind_that_counts_most(chunks: list[Any], expected: list[tuple[Kind, int, int]]) -> None:
+    assert spans(cover(DATASET, [a_chunk(*chunk) for chunk in chunks])) == expected
 
 
 def test_ranges_up_to_the_end_of_u64_are_exact() -> None:

@@ -27,21 +27,16 @@ def why(layout: Layout, chunk_id: str) -> Explanation:
     return explain_chunks(layout, [chunk_id])[0]
 
 
-def test_a_want_without_a_reconciler_names_the_command_that_starts_one(layout: Layout, data_dir: Path) -> None:
-    chunk = a_want(files=FILES)
-    put_want(data_dir, chunk)
-    told = why(layout, chunk.id)
-    assert told.state == "wanted"
-    assert told.todo == (f"start a reconciler: fsdm run -d {layout.root}",)
-
-
-def test_the_command_that_it_names_can_be_pasted_into_a_shell(tmp_path: Path) -> None:
-    data_dir = tmp_path / "of two words"
+@pytest.mark.parametrize(("name", "quoted"), [("data", "{}"), ("of two words", "'{}'")])
+def test_a_want_without_a_reconciler_names_a_command_to_paste(tmp_path: Path, name: str, quoted: str) -> None:
+    data_dir = tmp_path / name
     with DataManager(data_dir):
         pass
     chunk = a_want(files=FILES)
     put_want(data_dir, chunk)
-    assert why(Layout(data_dir), chunk.id).todo == (f"start a reconciler: fsdm run -d '{data_dir}'",)
+    told = why(Layout(data_dir), chunk.id)
+    assert told.state == "wanted"
+    assert told.todo == (f"start a reconciler: fsdm run -d {quoted.format(data_dir)}",)
 
 
 def test_a_server_that_says_404_is_named_with_its_attempts_and_no_secret(data_dir: Path, source: Source) -> None:
@@ -168,12 +163,3 @@ def test_what_others_wrote_moves_no_cursor(layout: Layout, data_dir: Path) -> No
     done = fsdm("explain", "-d", data_dir, chunk.id)
     assert "boo" in done.stdout
     assert not {"\x1b", "\r", "\x07"} & set(done.stdout)
-
-
-def test_asking_why_changes_nothing_on_disk(layout: Layout, data_dir: Path) -> None:
-    place = put_chunk(layout)
-    put_want(data_dir, a_want())
-    touch_delete(data_dir, place.chunk_id)
-    before = sorted((str(path), path.lstat().st_mtime_ns) for path in data_dir.rglob("*"))
-    why(layout, place.chunk_id)
-    assert sorted((str(path), path.lstat().st_mtime_ns) for path in data_dir.rglob("*")) == before

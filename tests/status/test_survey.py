@@ -383,12 +383,3 @@ def test_what_was_read_of_what_is_gone_is_forgotten(layout: Layout, data_dir: Pa
     kept = (surveyor._sizes, surveyor._uncounted, surveyor._totals, surveyor._failures, surveyor._partials)
     assert not any(kept)
     assert not surveyor._standing
-
-
-def test_looking_changes_nothing_on_disk(layout: Layout, data_dir: Path, surveyor: Surveyor) -> None:
-    begin(data_dir, a=4)
-    put_chunk(layout)
-    before = sorted((str(path), path.lstat().st_mtime_ns) for path in data_dir.rglob("*"))
-    for _ in range(3):
-        surveyor.look()
-    assert sorted((str(path), path.lstat().st_mtime_ns) for path in data_dir.rglob("*")) == before
