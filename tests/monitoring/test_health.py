@@ -75,26 +75,23 @@ def test_a_loop_whose_passes_all_fail_is_not_well_until_one_does_not(
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_reconciler_whose_thread_has_ended_is_not_well(dm: DataManager, monkeypatch: pytest.MonkeyPatch) -> None:
-    def look(*args: Any) -> Any:
-        raise SystemExit  # no `Exception`: nobody catches it
+@pytest.mark.parametrize(
+    ("where", "why"),
+    [
+        (lambda dm: (fsdm.reconcile.loop, "look"), "the reconciler's thread has ended: see the log"),
+        (lambda dm: (dm._lock, "is_ours"), "the thread that watches LOCK has ended: see the log"),
+    ],
+)
+def test_a_process_one_of_whose_threads_has_ended_is_not_well(
+    dm: DataManager, monkeypatch: pytest.MonkeyPatch, where: Any, why: str
+) -> None:
+    def end(*args: Any) -> Any:
+        raise SystemExit  # no `Exception`: it ends the thread
 
-    monkeypatch.setattr(fsdm.reconcile.loop, "look", look)
+    monkeypatch.setattr(*where(dm), end)
     dm.delete_chunk(an_id())
     eventually(lambda: not health(dm).is_well)
-    assert health(dm).why == "the reconciler's thread has ended: see the log"
-
-
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_process_that_can_no_longer_tell_whether_lock_is_its_own_is_not_well(
-    dm: DataManager, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def is_ours() -> bool:
-        raise SystemExit
-
-    monkeypatch.setattr(dm._lock, "is_ours", is_ours)
-    eventually(lambda: not health(dm).is_well)
-    assert "LOCK" in health(dm).why
+    assert health(dm).why == why
 
 
 def test_a_process_that_stands_by_a_client_and_one_that_is_closed_are_well(dm: DataManager, data_dir: Path) -> None:

@@ -98,32 +98,20 @@ def _refused(source: Source) -> DataChunk:
     return DataChunk(id=an_id(), dataset_id="d" * 64, block_range=(0, 1), files=files)
 
 
-def _with(**how: Any) -> Callable[[Source], DataChunk]:
+def _with(other: bytes | None = None, **fault: Any) -> Callable[[Source], DataChunk]:
+    """Make a chunk whose file is answered with a fault, or has other bytes than the want declares."""
+
     def make(source: Source) -> DataChunk:
         chunk = source.chunk(files=1)
-        source.fault(f"/{chunk.id}/blocks.parquet", **how)
+        path = f"/{chunk.id}/blocks.parquet"
+        if other is not None:
+            source.put(path, other)
+        else:
+            to_itself = {"headers": {"Location": path}} if fault == {"status": 302} else {}
+            source.fault(path, **fault, **to_itself)
         return chunk
 
     return make
-
-
-def _in_circles(source: Source) -> DataChunk:
-    chunk = source.chunk(files=1)
-    path = f"/{chunk.id}/blocks.parquet"
-    source.fault(path, status=302, headers={"Location": path})
-    return chunk
-
-
-def _other_bytes(source: Source) -> DataChunk:
-    chunk = source.chunk(files=1)
-    source.put(f"/{chunk.id}/blocks.parquet", bytes(1000))
-    return chunk
-
-
-def _other_size(source: Source) -> DataChunk:
-    chunk = source.chunk(files=1)
-    source.put(f"/{chunk.id}/blocks.parquet", bytes(999))
-    return chunk
 
 
 @pytest.mark.parametrize(
@@ -138,10 +126,10 @@ def _other_size(source: Source) -> DataChunk:
         (_with(cut_at=10), "connection"),
         (_with(headers={"Content-Encoding": "gzip"}), "answer"),
         (_with(status=302, headers={"Location": "ftp://127.0.0.1/"}), "policy"),
-        (_in_circles, "redirect"),
+        (_with(status=302), "redirect"),
         (_refused, "connection"),
-        (_other_bytes, "digest"),
-        (_other_size, "size"),
+        (_with(bytes(1000)), "digest"),
+        (_with(bytes(999)), "size"),
     ],
     ids=lambda one: one if isinstance(one, str) else "",
 )

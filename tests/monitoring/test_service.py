@@ -9,6 +9,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,10 +20,11 @@ from fsdm.monitoring.service import Service
 from fsdm.reconcile.heartbeat import GRACE_S
 from tests.support.chunks import put_want
 from tests.support.monitoring import Stuck, systemd
-from tests.support.processes import FSDM, fsdm, owner
+from tests.support.processes import FSDM, begun, fsdm, owner
 from tests.support.waiting import PATIENCE_S, eventually
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.support.source import Source
@@ -35,6 +37,14 @@ def ask(url: str) -> tuple[int, str]:
     except urllib.error.HTTPError as e:
         with e:
             return e.code, e.read().decode()
+
+
+@contextmanager
+def served(dm: DataManager) -> Iterator[str]:
+    """The URL of the service of this manager."""
+    with Service(address="127.0.0.1:0", environment={}) as service, service.attend(dm):
+        assert service.url is not None
+        yield service.url
 
 
 def test_before_the_directory_is_open_it_is_healthy_and_not_ready(data_dir: Path) -> None:
@@ -77,28 +87,20 @@ def test_a_stuck_loop_is_told_by_all_and_its_end_as_well(
 
 
 def test_a_directory_that_is_taken_away_is_no_longer_ready(data_dir: Path) -> None:
-    with (
-        Service(address="127.0.0.1:0", environment={}) as service,
-        DataManager(data_dir) as dm,
-        service.attend(dm),
-    ):
-        assert ask(f"{service.url}/readyz")[0] == 200
+    with DataManager(data_dir) as dm, served(dm) as url:
+        assert ask(f"{url}/readyz")[0] == 200
         data_dir.rename(data_dir.with_name("aside"))
-        assert ask(f"{service.url}/readyz") == (503, "the data directory is gone, or is none any more\n")
-        assert ask(f"{service.url}/metrics")[0] == 200
+        assert ask(f"{url}/readyz") == (503, "the data directory is gone, or is none any more\n")
+        assert ask(f"{url}/metrics")[0] == 200
         data_dir.with_name("aside").rename(data_dir)
-        assert ask(f"{service.url}/readyz")[0] == 200
+        assert ask(f"{url}/readyz")[0] == 200
 
 
 def test_who_stands_by_is_healthy_and_ready(dm: DataManager, data_dir: Path) -> None:
-    with (
-        Service(address="127.0.0.1:0", environment={}) as service,
-        DataManager(data_dir) as standby,
-        service.attend(standby),
-    ):
-        assert ask(f"{service.url}/healthz") == (200, "standing by: this process does not reconcile\n")
-        assert ask(f"{service.url}/readyz")[0] == 200
-        assert "fsdm_reconciling 0.0" in ask(f"{service.url}/metrics")[1]
+    with DataManager(data_dir) as standby, served(standby) as url:
+        assert ask(f"{url}/healthz") == (200, "standing by: this process does not reconcile\n")
+        assert ask(f"{url}/readyz")[0] == 200
+        assert "fsdm_reconciling 0.0" in ask(f"{url}/metrics")[1]
 
 
 def test_without_any_wish_nothing_stands_beside_it(dm: DataManager) -> None:
@@ -125,32 +127,29 @@ def test_fsdm_run_serves_writes_and_tells_and_takes_all_of_it_back(
     file = tmp_path / "fsdm.prom"
     with systemd() as it:
         command = [*FSDM, "run", "-d", data_dir, "--metrics-addr", "127.0.0.1:0", "--metrics-file", file, "--json"]
-        environment = {"NOTIFY_SOCKET": it.address, "WATCHDOG_USEC": "300000"}
-        with subprocess.Popen(
-            list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        with begun(
+            list(map(str, command)),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={"NOTIFY_SOCKET": it.address, "WATCHDOG_USEC": "300000"},
         ) as process:
-            try:
-                assert process.stderr is not None
-                url = re.fullmatch(
-                    r"fsdm: metrics are at (http://127\.0\.0\.1:\d+)/metrics\n", process.stderr.readline()
-                )
-                assert url is not None
-                assert it.heard() == ["READY=1", "STATUS=reconciling"]
-                assert owner(data_dir) == process.pid
-                assert it.heard() == ["WATCHDOG=1", "STATUS=reconciling"]
-                for one in (chunk, failing):
-                    put_want(data_dir, one)
-                eventually(lambda: 'fsdm_events_total{kind="available"} 1.0' in ask(f"{url[1]}/metrics")[1])
-                eventually(lambda: 'fsdm_failures_total{cause="http_404"} 1.0' in ask(f"{url[1]}/metrics")[1])
-                assert 'fsdm_stored_bytes{part="here"} 2000.0' in ask(f"{url[1]}/metrics")[1]
-                assert "fsdm_reconciling 1.0" in file.read_text()
-                assert "process_open_fds" not in file.read_text()
-                process.send_signal(signal.SIGTERM)
-                assert it.all_until("STOPPING=1")[-1] == ["STOPPING=1", "STATUS=stopping"]
-                out, err = process.communicate(timeout=PATIENCE_S)
-                assert (process.returncode, err) == (0, "")
-            finally:
-                process.kill()
+            said = re.fullmatch(r"fsdm: metrics are at (http://127\.0\.0\.1:\d+/metrics)\n", process.stderr.readline())
+            assert said is not None
+            assert it.heard() == ["READY=1", "STATUS=reconciling"]
+            assert owner(data_dir) == process.pid
+            assert it.heard() == ["WATCHDOG=1", "STATUS=reconciling"]
+            for one in (chunk, failing):
+                put_want(data_dir, one)
+            eventually(lambda: 'fsdm_events_total{kind="available"} 1.0' in ask(said[1])[1])
+            eventually(lambda: 'fsdm_failures_total{cause="http_404"} 1.0' in ask(said[1])[1])
+            assert 'fsdm_stored_bytes{part="here"} 2000.0' in ask(said[1])[1]
+            assert "fsdm_reconciling 1.0" in file.read_text()
+            assert "process_open_fds" not in file.read_text()
+            process.send_signal(signal.SIGTERM)
+            assert it.all_until("STOPPING=1")[-1] == ["STOPPING=1", "STATUS=stopping"]
+            out, err = process.communicate(timeout=PATIENCE_S)
+            assert (process.returncode, err) == (0, "")
     told = [json.loads(line) for line in out.splitlines()]
     [came] = [one for one in told if one["kind"] == "available"]
     assert (came["dataset_id"], came["size_bytes"]) == (chunk.dataset_id, 2000)
@@ -159,18 +158,24 @@ def test_fsdm_run_serves_writes_and_tells_and_takes_all_of_it_back(
     assert not file.exists()
 
 
-def test_wishes_that_cannot_be_met_end_with_2_before_anything_is_made(data_dir: Path, tmp_path: Path) -> None:
-    for wish, said in (
+@pytest.mark.parametrize(
+    ("wish", "said"),
+    [
         (["--metrics-addr", "nonsense"], "is no address"),
         (["--metrics-addr", "192.0.2.1:9464"], "--metrics-addr"),
         (["--metrics-file", "x.txt"], "does not end in .prom"),
         (["--metrics-addr", "127.0.0.1:0", "--once"], "--once"),
-    ):
-        done = fsdm("run", "-d", data_dir, *wish)
-        assert done.returncode == 2
-        assert said in done.stderr
-        assert "Traceback" not in done.stderr
+    ],
+)
+def test_a_wish_that_cannot_be_met_ends_with_2_and_makes_nothing(data_dir: Path, wish: list[str], said: str) -> None:
+    done = fsdm("run", "-d", data_dir, *wish)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
     assert not data_dir.exists()
+
+
+def test_a_textfile_that_cannot_be_written_ends_with_2(data_dir: Path, tmp_path: Path) -> None:
     done = fsdm("run", "-d", data_dir, "--metrics-file", tmp_path / "none" / "x.prom")
     assert (done.returncode, "--metrics-file" in done.stderr) == (2, True)
 
