@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -29,7 +30,6 @@ from tests.support.waiting import PATIENCE_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 DATASET = "d" * 64
 
@@ -55,6 +55,18 @@ def calls(client: Client) -> list[Callable[[], object]]:
     ]
 
 
+def looks(client: Client) -> threading.Event:
+    """Set once `client.wait_converged` has begun to look."""
+    begun, asked = threading.Event(), client._pending
+
+    def pending() -> list[str]:
+        begun.set()
+        return asked()
+
+    client._pending = pending  # type: ignore[method-assign]
+    return begun
+
+
 def found(client: Client, block: int, dataset_id: str | bytes = DATASET) -> str | None:
     """The id of the chunk that is found there."""
     ref = client.find_chunk(dataset_id, block)
@@ -75,9 +87,7 @@ def found(client: Client, block: int, dataset_id: str | bytes = DATASET) -> str 
         (lambda path: path.touch(), "it is not a directory"),
     ],
 )
-def test_what_is_no_data_directory_is_not_opened_and_left_alone(
-    tmp_path: Path, make: Callable[[Path], None], why: str
-) -> None:
+def test_no_data_directory_is_not_opened_nor_changed(tmp_path: Path, make: Callable[[Path], None], why: str) -> None:
     path = tmp_path / "data"
     make(path)
     before = sorted(tmp_path.rglob("*"))
@@ -90,7 +100,7 @@ def test_what_is_no_data_directory_is_not_opened_and_left_alone(
 
 @pytest.mark.parametrize("text", ['{"format": 2}', '{"format": "1"}', "{}", "", "[1]", "null", "{", "\0\0"])
 @pytest.mark.parametrize("opens", [Client, DataManager])
-def test_a_format_that_is_not_known_is_not_opened_and_nothing_is_changed(
+def test_unknown_format_is_not_opened_nor_changed(
     layout: Layout, data_dir: Path, text: str, opens: Callable[[Path], Client]
 ) -> None:
     (data_dir / "fsdm.json").write_text(text)
@@ -153,33 +163,37 @@ def test_an_id_that_is_none_is_refused_by_every_call(client: Client, name: str) 
             call(name)
 
 
-def test_what_is_still_downloading_is_neither_listed_nor_found(client: Client, data_dir: Path) -> None:
+def begin(layout: Layout) -> str:
     chunk = a_want()
-    put_want(data_dir, chunk)
-    (data_dir / "partial" / chunk.id / "data").mkdir(parents=True)
-    assert client.list_chunks() == []
-    assert found(client, 0) is None
+    put_want(Path(layout.root), chunk)
+    os.makedirs(f"{layout.partial_of(chunk.id)}/data")
+    return chunk.id
 
 
-def test_what_has_no_ready_is_neither_listed_nor_found(client: Client, layout: Layout) -> None:
+def put_unready(layout: Layout) -> str:
     place = put_chunk(layout)
     os.unlink(f"{layout.path(place)}/READY")
-    assert client.list_chunks() == []
-    assert found(client, 0) is None
+    return place.chunk_id
 
 
-def test_a_symlink_in_place_of_a_chunk_is_neither_listed_nor_found(client: Client, layout: Layout) -> None:
+def put_symlink(layout: Layout) -> str:
     place = put_chunk(layout)
     os.rename(layout.path(place), f"{layout.root}/aside")
     os.symlink(f"{layout.root}/aside", layout.path(place))
+    return place.chunk_id
+
+
+@pytest.mark.parametrize("make", [begin, put_unready, put_symlink])
+def test_unavailable_chunk_is_neither_listed_nor_found(
+    client: Client, layout: Layout, make: Callable[[Layout], str]
+) -> None:
+    chunk_id = make(layout)
     assert client.list_chunks() == []
     assert found(client, 0) is None
-    assert not client.wait(place.chunk_id, 0)
+    assert not client._is_available(chunk_id)
 
 
-def test_where_the_responsible_chunk_is_on_its_way_out_the_next_in_line_is_found(
-    client: Client, layout: Layout, data_dir: Path
-) -> None:
+def test_next_in_line_is_found_when_the_first_retires(client: Client, layout: Layout, data_dir: Path) -> None:
     wide, narrow = put_chunk(layout, start=0, end=100), put_chunk(layout, start=10, end=20)
     assert found(client, 15) == narrow.chunk_id
     with client.find_chunk(DATASET, 15) as held:  # type: ignore[union-attr]
@@ -190,9 +204,7 @@ def test_where_the_responsible_chunk_is_on_its_way_out_the_next_in_line_is_found
     assert found(client, 15) == narrow.chunk_id
 
 
-def test_a_delete_that_another_process_has_just_touched_is_heeded_at_once(
-    client: Client, layout: Layout, data_dir: Path
-) -> None:
+def test_delete_by_another_process_is_heeded_at_once(client: Client, layout: Layout, data_dir: Path) -> None:
     stays, goes = put_chunk(layout), put_chunk(layout, start=10, end=20)
     assert client.list_chunks() == [stays.chunk_id, goes.chunk_id]
     with client.find_chunk(DATASET, 15) as held:  # type: ignore[union-attr]
@@ -244,13 +256,7 @@ def test_a_wait_ends_when_the_marker_goes(client: Client, layout: Layout, data_d
     chunk = a_want()
     put_want(data_dir, chunk)
     answers: list[bool] = []
-    waiting, asked = threading.Event(), client._pending
-
-    def pending() -> list[str]:
-        waiting.set()
-        return asked()
-
-    client._pending = pending  # type: ignore[method-assign]
+    waiting = looks(client)
     threads = [
         threading.Thread(target=lambda: answers.append(client.wait(chunk.id, PATIENCE_S))),
         threading.Thread(target=lambda: answers.append(client.wait_converged(PATIENCE_S) is None)),
@@ -291,9 +297,7 @@ def test_a_wait_for_everything_in_vain_says_what_is_pending(client: Client, data
     assert last[:12] not in str(caught.value)
 
 
-def test_what_was_available_and_is_deleted_is_not_there_after_the_wait(
-    client: Client, layout: Layout, data_dir: Path
-) -> None:
+def test_wait_is_false_once_the_chunk_has_gone(client: Client, layout: Layout, data_dir: Path) -> None:
     place = put_chunk(layout)
     assert client.wait(place.chunk_id, 0)
     os.unlink(f"{layout.path(place)}/READY")
@@ -304,9 +308,7 @@ def test_what_was_available_and_is_deleted_is_not_there_after_the_wait(
 
 
 @pytest.mark.parametrize("opens", [Client, DataManager])
-def test_after_its_close_every_call_says_so_and_every_ref_is_let_go(
-    layout: Layout, opens: Callable[[str], Client]
-) -> None:
+def test_close_ends_every_call_and_releases_every_ref(layout: Layout, opens: Callable[[str], Client]) -> None:
     place = put_chunk(layout)
     client = opens(layout.root)
     ref = client.find_chunk(DATASET, 0)
@@ -323,11 +325,7 @@ def test_after_its_close_every_call_says_so_and_every_ref_is_let_go(
 
 def test_a_close_ends_a_wait_in_another_thread(client: Client, data_dir: Path) -> None:
     put_want(data_dir, a_want())
-    waiting, raised, asked = threading.Event(), [], client._pending
-
-    def pending() -> list[str]:
-        waiting.set()
-        return asked()
+    waiting, raised = looks(client), []
 
     def wait() -> None:
         try:
@@ -335,7 +333,6 @@ def test_a_close_ends_a_wait_in_another_thread(client: Client, data_dir: Path) -
         except ClosedError as e:
             raised.append(e)
 
-    client._pending = pending  # type: ignore[method-assign]
     thread = threading.Thread(target=wait)
     thread.start()
     assert waiting.wait(PATIENCE_S)
@@ -371,9 +368,7 @@ def test_a_child_may_open_the_directory_for_itself(client: Client, layout: Layou
     assert in_a_fork(find) == place.chunk_id
 
 
-def test_a_directory_of_markers_that_may_not_be_listed_is_an_error_of_the_data_directory(
-    client: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_markers_that_may_not_be_listed_are_an_error(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(path: str) -> list[str]:
         raise PermissionError(13, "Permission denied", path)
 

@@ -39,9 +39,7 @@ def test_a_loop_that_rests_is_well(dm: DataManager) -> None:
     assert (health(dm).is_well, health(dm).why) == (True, "reconciling")
 
 
-def test_a_loop_that_is_kept_is_well_until_the_grace_is_over_and_again_once_it_goes_on(
-    dm: DataManager, stuck: Stuck
-) -> None:
+def test_stuck_loop_is_unwell_after_the_grace_until_it_goes_on(dm: DataManager, stuck: Stuck) -> None:
     assert health(dm).is_well
     stuck.ahead_s = GRACE_S + 1
     verdict = health(dm)
@@ -51,7 +49,7 @@ def test_a_loop_that_is_kept_is_well_until_the_grace_is_over_and_again_once_it_g
     eventually(lambda: health(dm).is_well)
 
 
-def test_a_loop_whose_passes_all_fail_is_not_well_until_one_does_not(
+def test_loop_whose_passes_fail_is_not_well_until_one_succeeds(
     dm: DataManager, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     reconciler, ahead_s, looks = dm.reconciler, 0.0, fsdm.reconcile.loop.look
@@ -82,7 +80,7 @@ def test_a_loop_whose_passes_all_fail_is_not_well_until_one_does_not(
         (lambda dm: (dm._lock, "is_ours"), "the thread that watches LOCK has ended: see the log"),
     ],
 )
-def test_a_process_one_of_whose_threads_has_ended_is_not_well(
+def test_process_whose_thread_has_ended_is_not_well(
     dm: DataManager, monkeypatch: pytest.MonkeyPatch, where: Any, why: str
 ) -> None:
     def end(*args: Any) -> Any:

@@ -186,9 +186,7 @@ def test_a_client_that_drips_has_a_deadline_all_the_same(world: World, monkeypat
         eventually(lambda: _is_ended(client, dripping=b"x"))
 
 
-def test_what_is_no_http_is_answered_or_dropped_and_nothing_is_printed(
-    world: World, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_junk_is_answered_or_dropped_without_a_print(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     for junk in (
         b"\r\n\r\n",
         b"\x16\x03\x01 tls\r\n\r\n",
@@ -204,9 +202,7 @@ def test_what_is_no_http_is_answered_or_dropped_and_nothing_is_printed(
     assert capsys.readouterr() == ("", "")
 
 
-def test_without_threads_to_be_had_a_connection_is_closed_and_the_next_is_answered(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_connection_is_closed_when_no_thread_can_start(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
         patched.setattr(endpoint.socketserver.threading.Thread, "start", _no_thread)
         with closing(world.connect()) as client:

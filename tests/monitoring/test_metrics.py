@@ -211,9 +211,7 @@ def test_who_stands_by_tells_what_it_knows_and_nothing_else(dm: DataManager, dat
         assert value(standby, "fsdm_chunks", state="available") == 0
 
 
-def test_a_disk_that_hangs_takes_its_own_numbers_and_no_others(
-    dm: DataManager, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_disk_that_hangs_takes_only_its_own_numbers(dm: DataManager, monkeypatch: pytest.MonkeyPatch) -> None:
     gate = threading.Event()
 
     def look(*args: object) -> DiskLook:
@@ -298,7 +296,7 @@ def test_chunks_of_every_kind_are_counted_as_status_counts_them(data_dir: Path, 
         assert value(dm, "fsdm_held_chunks") == 0
 
 
-def test_the_oldest_intent_is_the_one_that_was_placed_first(
+def test_oldest_intent_is_the_first_placed(
     dm: DataManager, source: Source, data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     later = time.time() + 1000

@@ -59,7 +59,7 @@ def test_before_the_directory_is_open_it_is_healthy_and_not_ready(data_dir: Path
         assert ask(f"{service.url}/readyz") == (503, "stopping\n")
 
 
-def test_a_stuck_loop_is_told_by_all_and_its_end_as_well(
+def test_stuck_loop_and_its_end_are_told_everywhere(
     dm: DataManager, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     with systemd() as it:
@@ -119,9 +119,7 @@ def test_a_wish_that_cannot_be_met_is_a_clear_error(dm: DataManager, tmp_path: P
 # ------------------------------------------------------------------------------------------------------ the real thing
 
 
-def test_fsdm_run_serves_writes_and_tells_and_takes_all_of_it_back(
-    data_dir: Path, tmp_path: Path, source: Source
-) -> None:
+def test_fsdm_run_serves_writes_notifies_and_clears_up(data_dir: Path, tmp_path: Path, source: Source) -> None:
     chunk, failing = source.chunk(), source.chunk(start=10, end=20)
     source.fault(f"/{failing.id}/blocks.parquet", status=404)
     file = tmp_path / "fsdm.prom"

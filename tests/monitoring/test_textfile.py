@@ -24,7 +24,7 @@ def registry() -> CollectorRegistry:
     return registry
 
 
-def test_it_is_written_at_once_again_and_again_and_removed_at_the_end(
+def test_file_is_written_again_and_again_and_removed(
     tmp_path: Path, registry: CollectorRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "EACH_S", 0.01)
@@ -36,7 +36,7 @@ def test_it_is_written_at_once_again_and_again_and_removed_at_the_end(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_whoever_reads_it_sees_all_of_it_or_what_was_before(
+def test_reader_sees_the_whole_file_or_the_one_before(
     tmp_path: Path, registry: CollectorRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "EACH_S", 0.0001)
@@ -57,7 +57,7 @@ def test_a_directory_that_is_not_there_is_a_clear_error(tmp_path: Path, registry
             pass
 
 
-def test_a_disk_that_refuses_is_said_once_and_asked_again(
+def test_refusing_disk_is_told_once_and_tried_again(
     tmp_path: Path, registry: CollectorRegistry, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(module, "EACH_S", 0.001)

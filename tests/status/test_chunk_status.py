@@ -95,9 +95,7 @@ def test_a_directory_without_ready_is_unready(layout: Layout) -> None:
 
 
 @pytest.mark.parametrize("begun", [True, False])
-def test_a_failure_is_told_with_its_reason_and_when_it_is_tried_again(
-    layout: Layout, data_dir: Path, begun: bool
-) -> None:
+def test_failure_tells_reason_and_next_attempt(layout: Layout, data_dir: Path, begun: bool) -> None:
     chunk = a_want(files=FILES)
     put_want(data_dir, chunk)
     if begun:
@@ -159,9 +157,7 @@ def test_what_is_not_read_is_told_with_its_path(layout: Layout, data_dir: Path) 
     ],
     ids=["empty", "wrong types", "wrong shapes", "too deep", "not UTF-8", "fifo", "symlink", "directory"],
 )
-def test_a_document_that_says_nonsense_spoils_nothing(
-    layout: Layout, data_dir: Path, make: Callable[[Path], None]
-) -> None:
+def test_nonsense_in_a_want_spoils_nothing(layout: Layout, data_dir: Path, make: Callable[[Path], None]) -> None:
     chunk_id, place = an_id(), put_chunk(layout)
     make(data_dir / "want" / chunk_id)
     status = of(layout, chunk_id)
@@ -170,7 +166,7 @@ def test_a_document_that_says_nonsense_spoils_nothing(
 
 
 @pytest.mark.parametrize("text", ["", "[1]", '{"error": 5, "attempts": "many", "hint": null}', None])
-def test_a_failure_that_says_nonsense_is_still_a_failure(
+def test_nonsense_in_a_failure_is_still_a_failure(
     layout: Layout, data_dir: Path, tmp_path: Path, text: str | None
 ) -> None:
     chunk_id = an_id()

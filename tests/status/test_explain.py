@@ -63,9 +63,7 @@ def test_a_chunk_that_a_process_keeps_names_it(layout: Layout, data_dir: Path) -
         assert f"it is held by pid {shell.pid} `flock -s " in told["why"][0]
 
 
-def test_a_want_over_the_budget_tells_what_is_lacking_and_who_keeps_it(
-    layout: Layout, data_dir: Path, source: Source
-) -> None:
+def test_want_over_budget_tells_lacking_bytes_and_holders(layout: Layout, data_dir: Path, source: Source) -> None:
     place = put_chunk(layout, files={"a": bytes(700_000)})
     big = source.chunk(files=1, size=600_000)
     with shell_holding(layout.path(place)) as shell:  # type: ignore[arg-type]

@@ -25,10 +25,12 @@ from tests.support.waiting import PATIENCE_S, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
+    from fsdm import DataChunk
     from fsdm.model.layout import Layout
-    from tests.support.source import Source
+    from tests.support.source import Fault, Source
 
 
 class Terminal:
@@ -122,9 +124,19 @@ def terminal(*command: object, **how: object) -> Iterator[Terminal]:
         it.close()
 
 
+def stalled(source: Source, **where: int) -> tuple[DataChunk, Fault]:
+    """A chunk of 3 MB, of which the first half comes until the gate of its fault is opened."""
+    chunk = source.chunk(files=1, size=3_000_000, **where)
+    return chunk, source.fault(f"/{chunk.id}/blocks.parquet", stall_at=1_500_000)
+
+
+def watching(data_dir: Path, *arguments: object) -> AbstractContextManager[subprocess.Popen[str]]:
+    """`fsdm status --watch`, not on a terminal."""
+    return running("status", "-d", data_dir, "--watch", "--interval", "0.02", *arguments)
+
+
 def test_run_shows_a_bar_for_what_comes_and_events_above_it(layout: Layout, data_dir: Path, source: Source) -> None:
-    chunk = source.chunk(files=1, size=3_000_000)
-    fault = source.fault(f"/{chunk.id}/blocks.parquet", stall_at=1_500_000)
+    chunk, fault = stalled(source)
     missing = a_want(files={"a": f"{source.url}/missing"})
     with terminal("run", "-d", data_dir, "--max-bytes", "10M") as screen:
         screen.shows("converged", "0 bytes of 10.0 MB taken")
@@ -171,8 +183,7 @@ def test_another_process_that_reconciles_is_told_below_the_view(data_dir: Path) 
 def test_watch_shows_the_same_from_outside_and_ends_with_0(layout: Layout, data_dir: Path, source: Source) -> None:
     place = put_chunk(layout)
     touch_delete(data_dir, place.chunk_id)
-    chunk = source.chunk(files=1, size=3_000_000, start=50, end=60)
-    source.fault(f"/{chunk.id}/blocks.parquet", stall_at=1_500_000)
+    chunk, _ = stalled(source, start=50, end=60)
     put_want(data_dir, chunk)
     with (
         shell_holding(layout.path(place)) as shell,  # type: ignore[arg-type]
@@ -190,11 +201,8 @@ def test_watch_shows_the_same_from_outside_and_ends_with_0(layout: Layout, data_
         assert screen.ends(signal.SIGINT) == 0
 
 
-def test_a_narrow_terminal_without_colour_and_without_utf_8_is_respected(
-    layout: Layout, data_dir: Path, source: Source
-) -> None:
-    chunk = source.chunk(files=1, size=3_000_000)
-    source.fault(f"/{chunk.id}/blocks.parquet", stall_at=1_500_000)
+def test_narrow_terminal_without_colour_and_utf_8_is_respected(layout: Layout, data_dir: Path, source: Source) -> None:
+    chunk, _ = stalled(source)
     with terminal("run", "-d", data_dir, columns=40, rows=12, NO_COLOR="1", LC_ALL="C") as screen:
         put_want(data_dir, chunk)
         screen.shows(f"{chunk.id[:8]} #############............", " 50%")
@@ -218,9 +226,7 @@ def test_a_terminal_that_cannot_draw_gets_lines(layout: Layout, data_dir: Path, 
         assert screen.ends(signal.SIGTERM) == 0
 
 
-def test_in_the_background_of_a_shell_lines_are_said_and_nothing_is_drawn(
-    layout: Layout, data_dir: Path, source: Source
-) -> None:
+def test_in_the_background_lines_are_written_and_nothing_drawn(layout: Layout, data_dir: Path, source: Source) -> None:
     chunk = source.chunk()
     with terminal("run", "-d", data_dir, shell='"$@" & wait; kill %1') as screen:
         put_want(data_dir, chunk)
@@ -230,9 +236,7 @@ def test_in_the_background_of_a_shell_lines_are_said_and_nothing_is_drawn(
         screen.process.wait(PATIENCE_S)
 
 
-def test_a_view_that_is_put_into_the_background_draws_no_more_until_it_is_back(
-    layout: Layout, data_dir: Path, source: Source
-) -> None:
+def test_view_in_the_background_draws_only_when_back(layout: Layout, data_dir: Path, source: Source) -> None:
     first, second = source.chunk(), source.chunk(start=20, end=30)
     with terminal("run", "-d", data_dir, shell='"$@"; bg; read line; fg') as screen:
         screen.shows("converged")
@@ -266,7 +270,7 @@ def test_a_terminal_that_takes_nothing_holds_up_no_reconciler(layout: Layout, da
         for number in range(60):
             put_want(data_dir, source.chunk(start=number, end=number + 1))
             eventually(lambda: not os.listdir(data_dir / "want"), "all are available, though nobody reads")
-        assert _is_full(screen._master)
+        assert select.select([screen._master], [], [], 0)[0], "there is something that nobody has read"
         chunk = source.chunk(start=900, end=901)
         put_want(data_dir, chunk)
         eventually(lambda: not (data_dir / "want" / chunk.id).exists())
@@ -276,31 +280,28 @@ def test_a_terminal_that_takes_nothing_holds_up_no_reconciler(layout: Layout, da
         assert time.monotonic() - began < 10
 
 
-def _is_full(master: int) -> bool:
-    """Whether there is something that nobody has read."""
-    return bool(select.select([master], [], [], 0)[0])
-
-
 # --------------------------------------------------------------------------------------------- --watch, and no terminal
 
 
-def test_watch_prints_a_line_or_a_document_each_time_and_ends_cleanly(layout: Layout, data_dir: Path) -> None:
+@pytest.mark.parametrize(("arguments", "number"), [([], signal.SIGTERM), (["--json"], signal.SIGINT)])
+def test_watch_prints_a_line_or_document_each_time(
+    layout: Layout, data_dir: Path, arguments: list[str], number: int
+) -> None:
     put_chunk(layout)
-    for arguments, number in (((), signal.SIGTERM), (("--json",), signal.SIGINT)):
-        with running("status", "-d", data_dir, "--watch", "--interval", "0.02", *arguments) as process:
-            assert process.stdout is not None
-            printed = [process.stdout.readline() for _ in range(3)]
-            process.send_signal(number)
-            _, err = process.communicate(timeout=PATIENCE_S)
-        assert (process.returncode, err) == (0, "")
-        if arguments:
-            assert [json.loads(line)["here"] for line in printed] == [1, 1, 1]
-        else:
-            assert all("1 here, 100 bytes; converged; " in line for line in printed)
+    with watching(data_dir, *arguments) as process:
+        assert process.stdout is not None
+        printed = [process.stdout.readline() for _ in range(3)]
+        process.send_signal(number)
+        _, err = process.communicate(timeout=PATIENCE_S)
+    assert (process.returncode, err) == (0, "")
+    if arguments:
+        assert [json.loads(line)["here"] for line in printed] == [1, 1, 1]
+    else:
+        assert all("1 here, 100 bytes; converged; " in line for line in printed)
 
 
 def test_watch_ends_quietly_where_nobody_reads_any_more(data_dir: Path, layout: Layout) -> None:
-    with running("status", "-d", data_dir, "--watch", "--interval", "0.02") as process:
+    with watching(data_dir) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         process.stdout.readline()
@@ -311,7 +312,7 @@ def test_watch_ends_quietly_where_nobody_reads_any_more(data_dir: Path, layout: 
 
 
 def test_watch_ends_with_6_where_the_directory_goes(data_dir: Path, layout: Layout) -> None:
-    with running("status", "-d", data_dir, "--watch", "--interval", "0.02") as process:
+    with watching(data_dir) as process:
         assert process.stdout is not None
         process.stdout.readline()
         os.rename(data_dir, f"{data_dir}.gone")
@@ -320,9 +321,7 @@ def test_watch_ends_with_6_where_the_directory_goes(data_dir: Path, layout: Layo
         assert "is not a data directory: it does not exist" in err
 
 
-def test_a_directory_that_cannot_be_looked_at_is_told_once_by_the_view_and_ends_the_lines(
-    layout: Layout, data_dir: Path
-) -> None:
+def test_unreadable_directory_is_told_once_by_view_and_ends_lines(layout: Layout, data_dir: Path) -> None:
     with terminal("status", "-d", data_dir, "--watch", "--interval", "0.05", columns=200) as screen:
         screen.shows("converged")
         os.rename(data_dir / "chunks", data_dir / "aside")

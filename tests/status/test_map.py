@@ -286,7 +286,7 @@ def test_a_mark_that_joins_many_says_what_matters_of_them() -> None:
     assert "missing: 1 block in 1 piece" in others
 
 
-def test_a_drawing_has_a_rectangle_for_each_segment_with_its_details_and_lists_the_first_troubles() -> None:
+def test_drawing_has_a_rectangle_for_each_segment_and_lists_troubles() -> None:
     root = ET.fromstring(drawing.svg(of_each_kind(), CAPTION, 5))
     groups = root.findall(f"{SVG}g")
     assert len(groups) == 7
@@ -351,9 +351,7 @@ def test_one_dataset_is_named_by_its_id_or_by_enough_of_it(filled: Path) -> None
         ("f" * 65, 3, "nothing is known of a dataset"),
     ],
 )
-def test_a_dataset_that_is_unknown_ends_with_3_and_what_is_no_id_with_2(
-    filled: Path, given: str, code: int, says: str
-) -> None:
+def test_unknown_dataset_ends_with_3_and_no_id_with_2(filled: Path, given: str, code: int, says: str) -> None:
     done = fsdm("map", "-d", filled, given)
     assert (done.returncode, done.stdout) == (code, "")
     assert says in done.stderr

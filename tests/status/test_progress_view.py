@@ -134,7 +134,7 @@ def test_a_directory_at_rest_is_converged() -> None:
 @given(
     st.integers(1, 200), st.integers(1, 40), st.integers(0, 30), st.integers(0, 30), st.integers(0, 30), st.booleans()
 )
-def test_every_line_fits_whatever_the_screen_and_whatever_goes_on(
+def test_every_line_fits_any_screen(
     width: int, height: int, running: int, retiring: int, failing: int, ascii_only: bool
 ) -> None:
     survey = replace(

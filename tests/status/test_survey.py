@@ -148,9 +148,7 @@ def test_a_directory_without_ready_that_nobody_asks_for_is_not_here(layout: Layo
     assert (survey.here, survey.unready, survey.uncounted, survey.here_bytes) == (1, 0, 0, 100)
 
 
-def test_while_downloads_are_paused_none_runs_and_what_has_come_is_not_to_come(
-    layout: Layout, data_dir: Path, surveyor: Surveyor
-) -> None:
+def test_paused_downloads_do_not_run_but_keep_bytes(layout: Layout, data_dir: Path, surveyor: Surveyor) -> None:
     begin(data_dir, a=40)
     surveyor.look()
     (data_dir / "PAUSE").touch()
@@ -164,9 +162,7 @@ def test_what_failed_before_and_is_here_now_is_not_failing(layout: Layout, data_
     assert surveyor.look().is_converged
 
 
-def test_a_failed_chunk_runs_again_once_it_is_due_or_its_want_was_touched(
-    layout: Layout, data_dir: Path, surveyor: Surveyor
-) -> None:
+def test_failed_chunk_runs_when_due_or_want_touched(layout: Layout, data_dir: Path, surveyor: Surveyor) -> None:
     due, touched, refused = begin(data_dir), begin(data_dir), begin(data_dir)
     fails(data_dir, due.id, next_attempt_at=time.time() - 1)
     found = os.stat(layout.want_marker(touched.id))
@@ -180,9 +176,7 @@ def test_a_failed_chunk_runs_again_once_it_is_due_or_its_want_was_touched(
     assert {one.id for one in surveyor.look().running} == {due.id, touched.id, refused.id}
 
 
-def test_a_size_that_the_want_does_not_say_is_taken_from_what_the_server_said(
-    layout: Layout, data_dir: Path, surveyor: Surveyor
-) -> None:
+def test_size_missing_in_the_want_comes_from_servers(layout: Layout, data_dir: Path, surveyor: Surveyor) -> None:
     files = {"a": "http://example.org/a", "b": {"url": "http://example.org/b", "size": 20}}
     waits, running = a_want(files=files), a_want(files=files)
     for chunk in (waits, running):
@@ -196,9 +190,7 @@ def test_a_size_that_the_want_does_not_say_is_taken_from_what_the_server_said(
     assert (survey.running[0].total_bytes, survey.left_bytes, survey.unknown) == (120, 116, 1)
 
 
-def test_who_keeps_a_retiring_chunk_is_told_the_oldest_first(
-    layout: Layout, data_dir: Path, surveyor: Surveyor
-) -> None:
+def test_retiring_chunks_name_holders_oldest_first(layout: Layout, data_dir: Path, surveyor: Surveyor) -> None:
     one, other = put_chunk(layout), put_chunk(layout, start=20, end=30)
     for place in (other, one):
         touch_delete(data_dir, place.chunk_id)
@@ -228,9 +220,7 @@ def test_nonsense_spoils_nothing(layout: Layout, data_dir: Path, surveyor: Surve
     assert [one.id for one in survey.failing] == [chunk.id]
 
 
-def test_a_layout_that_is_not_all_there_is_looked_at_and_one_that_has_gone_is_not(
-    layout: Layout, data_dir: Path, surveyor: Surveyor
-) -> None:
+def test_incomplete_layout_is_surveyed_and_gone_one_not(layout: Layout, data_dir: Path, surveyor: Surveyor) -> None:
     for name in ("want", "failed", "chunks"):
         shutil.rmtree(data_dir / name)
     assert surveyor.look().is_converged
@@ -239,7 +229,7 @@ def test_a_layout_that_is_not_all_there_is_looked_at_and_one_that_has_gone_is_no
         surveyor.look()
 
 
-def test_what_may_not_be_listed_is_told_and_not_taken_for_nothing(
+def test_directory_that_may_not_be_listed_is_told(
     layout: Layout, data_dir: Path, surveyor: Surveyor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_want(data_dir, a_want(files=FILES))
@@ -277,9 +267,7 @@ def test_a_chunk_counts_to_its_end_and_once(layout: Layout, data_dir: Path, surv
     assert surveyor.look().came_bytes == 83
 
 
-def test_a_chunk_that_comes_between_two_looks_counts_as_a_whole(
-    layout: Layout, data_dir: Path, surveyor: Surveyor
-) -> None:
+def test_chunk_that_comes_between_two_looks_counts_whole(layout: Layout, data_dir: Path, surveyor: Surveyor) -> None:
     put_chunk(layout, files={"a": bytes(1000)})
     surveyor.look()
     chunk = begin(data_dir)
@@ -333,9 +321,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return read
 
 
-def test_a_document_is_read_once_whatever_is_here(
-    layout: Layout, data_dir: Path, surveyor: Surveyor, reads: list[str]
-) -> None:
+def test_each_document_is_read_once(layout: Layout, data_dir: Path, surveyor: Surveyor, reads: list[str]) -> None:
     for number in range(10):
         put_chunk(layout, start=number, end=number + 1)
         put_want(data_dir, a_want(files=FILES))
@@ -351,9 +337,7 @@ def test_a_document_is_read_once_whatever_is_here(
     assert reads == [layout.failed_of(failed.id)]
 
 
-def test_many_documents_are_read_by_and_by_and_are_not_known_until_then(
-    layout: Layout, data_dir: Path, reads: list[str]
-) -> None:
+def test_many_documents_are_read_by_and_by(layout: Layout, data_dir: Path, reads: list[str]) -> None:
     surveyor = Surveyor(layout, read_s=-1.0)
     put_chunk(layout, files={"a": bytes(10)})
     put_want(data_dir, a_want(files=FILES))
