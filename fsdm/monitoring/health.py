@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from fsdm.model.errors import FsdmError
 from fsdm.store.data_dir import check_format
-from fsdm.store.filesystem import read_space
+from fsdm.store.filesystem import Space, read_space
 
 if TYPE_CHECKING:
     from fsdm.manager import DataManager
@@ -35,13 +35,10 @@ class Health:
 
 @dataclass(frozen=True, slots=True)
 class DiskLook:
-    """The file system of a data directory; `trouble` is why the directory cannot be used, or empty."""
+    """The file system of a data directory; or, where the directory cannot be used, the `trouble` with it."""
 
     trouble: str
-    free_bytes: int
-    size_bytes: int
-    free_inodes: int
-    read_only: bool
+    space: Space | None = None
 
 
 STARTING: Final = "starting: the data directory is being opened"
@@ -72,9 +69,9 @@ def readiness(dm: DataManager | None, disk: DiskLook | None) -> Health:
         return Health(False, "stopping")
     if disk is None:
         return Health(False, f"the disk has not answered within {LOOK_S:g} s")
-    if disk.trouble:
+    if disk.space is None:
         return Health(False, disk.trouble)
-    if disk.read_only:
+    if disk.space.read_only:
         return Health(False, "the disk is read-only: what is here can be read, and nothing can be asked for")
     return Health(True, "the data directory is open")
 
@@ -83,10 +80,9 @@ def look_at_disk(layout: Layout) -> DiskLook:
     """Look whether the data directory is still there, and how its file system is. It may hang with its disk."""
     try:
         check_format(layout)
-        trouble = "" if os.access(layout.delete, os.X_OK) else "delete/ cannot be searched"
         space = read_space(layout.root)
     except FsdmError:
-        return DiskLook("the data directory is gone, or is none any more", 0, 0, 0, False)
+        return DiskLook("the data directory is gone, or is none any more")
     except OSError as e:
-        return DiskLook(f"the disk refuses: {e.strerror}", 0, 0, 0, False)
-    return DiskLook(trouble, space.free_bytes, space.size_bytes, space.free_inodes, space.read_only)
+        return DiskLook(f"the disk refuses: {e.strerror}")
+    return DiskLook("", space) if os.access(layout.delete, os.X_OK) else DiskLook("delete/ cannot be searched")

@@ -18,7 +18,7 @@ from collections import Counter
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import accumulate
-from typing import TYPE_CHECKING, Final, Literal, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -26,7 +26,7 @@ from prometheus_client.registry import Collector
 
 from fsdm.concurrency.single_flight import SingleFlight
 from fsdm.model.state import State, name_of
-from fsdm.monitoring.health import LOOK_S, DiskLook, health, look_at_disk
+from fsdm.monitoring.health import LOOK_S, health, look_at_disk
 from fsdm.reconcile.actions import Fetch
 from fsdm.reconcile.counters import Histogram
 
@@ -39,9 +39,15 @@ if TYPE_CHECKING:
     from fsdm.model.state import Marker
     from fsdm.reconcile.loop import Loop
     from fsdm.reconcile.reconciler import Reconciler
+    from fsdm.store.filesystem import Space
 
 Value = float | Histogram | dict[str, float] | None  # by label, where there is one; None where it is not known
 _VERSION: Final = version("fsdm")
+_FAMILIES: Final[dict[str, Any]] = {
+    "gauge": GaugeMetricFamily,
+    "counter": CounterMetricFamily,
+    "histogram": HistogramMetricFamily,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,21 +61,16 @@ class Metric:
 
     def family(self, value: Value) -> Family:
         """Make the metric family with its samples; with none where nothing is known."""
-        if self.kind == "histogram":
-            histogram = HistogramMetricFamily(self.name, self.help)
-            if isinstance(value, Histogram):
-                bounds = [*(repr(float(bound)) for bound in value.bounds), "+Inf"]
-                histogram.add_metric([], list(zip(bounds, accumulate(value.counts), strict=True)), value.total)
-            return histogram
-        make: type[GaugeMetricFamily | CounterMetricFamily]
-        make = GaugeMetricFamily if self.kind == "gauge" else CounterMetricFamily
-        family = make(self.name, self.help, labels=[self.label] if self.label else [])
-        if isinstance(value, dict):
+        family: Any = _FAMILIES[self.kind](self.name, self.help, labels=[self.label] if self.label else [])
+        if isinstance(value, Histogram):
+            bounds = [*(repr(float(bound)) for bound in value.bounds), "+Inf"]
+            family.add_metric([], list(zip(bounds, accumulate(value.counts), strict=True)), value.total)
+        elif isinstance(value, dict):
             for label, one in value.items():
                 family.add_metric([label], one)
-        elif isinstance(value, int | float):
+        elif value is not None:
             family.add_metric([], value)
-        return family
+        return family  # type: ignore[no-any-return]
 
 
 METRICS: Final = (
@@ -139,7 +140,7 @@ class Metrics(Collector):
         looked = self._disk.ask(LOOK_S)
         if looked is not None:
             disk, values["fsdm_stored_bytes"] = looked
-            values |= {} if disk.trouble else _of_the_disk(disk)
+            values |= {} if disk.space is None else _of_the_disk(disk.space)
         return values
 
 
@@ -202,12 +203,12 @@ def _oldest_age_s(markers: Iterable[Marker | None], now: float) -> float:
     return max(now - min(placed, default=now), 0.0)
 
 
-def _of_the_disk(disk: DiskLook) -> dict[str, Value]:
+def _of_the_disk(space: Space) -> dict[str, Value]:
     return {
-        "fsdm_disk_free_bytes": disk.free_bytes,
-        "fsdm_disk_size_bytes": disk.size_bytes,
-        "fsdm_disk_free_inodes": disk.free_inodes,
-        "fsdm_disk_read_only": float(disk.read_only),
+        "fsdm_disk_free_bytes": space.free_bytes,
+        "fsdm_disk_size_bytes": space.size_bytes,
+        "fsdm_disk_free_inodes": space.free_inodes,
+        "fsdm_disk_read_only": float(space.read_only),
     }
 
 

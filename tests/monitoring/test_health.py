@@ -14,6 +14,7 @@ import fsdm.reconcile.loop
 from fsdm import DataManager
 from fsdm.monitoring.health import DiskLook, health, look_at_disk, readiness
 from fsdm.reconcile.heartbeat import GRACE_S
+from fsdm.store.filesystem import Space
 from tests.support.chunks import an_id
 from tests.support.monitoring import Stuck
 from tests.support.waiting import eventually
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from fsdm.model.layout import Layout
 
-DISK = DiskLook("", free_bytes=1, size_bytes=2, free_inodes=3, read_only=False)
+SPACE = Space(free_bytes=1, size_bytes=2, free_inodes=3, read_only=False)
 
 
 @pytest.fixture
@@ -104,12 +105,12 @@ def test_a_process_that_stands_by_a_client_and_one_that_is_closed_are_well(dm: D
 def test_ready_means_that_what_is_asked_for_can_be_done(dm: DataManager, data_dir: Path) -> None:
     assert readiness(dm, look_at_disk(dm.layout)).is_well
     with DataManager(data_dir) as standby:
-        assert readiness(standby, DISK).is_well
-    assert not readiness(standby, DISK).is_well
-    assert not readiness(None, DISK).is_well
+        assert readiness(standby, DiskLook("", SPACE)).is_well
+    assert not readiness(standby, DiskLook("", SPACE)).is_well
+    assert not readiness(None, DiskLook("", SPACE)).is_well
     assert readiness(dm, None).why == "the disk has not answered within 1 s"
     assert not readiness(dm, None).is_well
-    read_only = readiness(dm, replace(DISK, read_only=True))
+    read_only = readiness(dm, DiskLook("", replace(SPACE, read_only=True)))
     assert (read_only.is_well, "read-only" in read_only.why) == (False, True)
 
 
@@ -129,8 +130,9 @@ def test_markers_that_cannot_be_seen_are_not_ready(layout: Layout) -> None:
 
 def test_the_disk_says_how_large_it_is(layout: Layout) -> None:
     looked = look_at_disk(layout)
-    assert (looked.trouble, looked.read_only) == ("", False)
-    assert 0 < looked.free_bytes <= looked.size_bytes
+    assert looked.space is not None
+    assert (looked.trouble, looked.space.read_only) == ("", False)
+    assert 0 < looked.space.free_bytes <= looked.space.size_bytes
 
 
 def test_no_verdict_names_a_path(data_dir: Path) -> None:
