@@ -181,7 +181,7 @@ def _of_the_directory(facts: Facts, status: ChunkStatus) -> Iterator[_Reason]:
         told = "deletes are held back (BRAKE): so many were asked for that it may be a mistake"
         yield told, f"if they are meant, release them: {facts.command('release')}"
     if around.paused is not None and facts.state.want and not facts.state.ready:
-        yield _pause(around.paused, facts.now), f"let them go on: {facts.command('resume')}"
+        yield _pause(around.paused, facts.now), f"resume them: {facts.command('resume')}"
 
 
 def _pause(note: dict[str, Any], now: float) -> str:
@@ -260,7 +260,7 @@ def _of_room(facts: Facts, failure: Failure) -> Iterator[_Reason]:
     others = facts.others
     if others.retiring:
         by = _list([f"pid {holder.pid} `{holder.command}`" for holder in others.retiring_held_by])
-        when = f" once {by} let go" if by else ""
+        when = f" once released by {by}" if by else ""
         yield f"{count(others.retiring, 'retiring chunk')} will free {readable(others.retiring_bytes)}{when}", ""
 
 
@@ -268,7 +268,7 @@ def _of_holders(facts: Facts) -> Iterator[_Reason]:
     holders, deleted = facts.holders, facts.delete
     since = "" if deleted is None else f"; it was deleted {lasting(facts.now - deleted.ctime_ns / 1e9)} ago"
     if holders is not None and holders.found:
-        remedy = "wait until they let go, or end them: it goes by itself then"
+        remedy = "wait until they release it, or end them: it goes by itself then"
         yield f"it is held by {_held_by(holders, facts.now)}{since}", remedy
     elif holders is not None and not holders.unseen:
         yield f"no process holds it{since}", ""

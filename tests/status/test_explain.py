@@ -75,7 +75,7 @@ def test_want_over_budget_tells_lacking_bytes_and_holders(layout: Layout, data_d
             assert (said["needs_bytes"], said["lacks_bytes"]) == (600_000, 300_000)
             assert failed.state == "waiting"
             assert "300.0 kB were lacking" in failed.why[0]
-            assert f"1 retiring chunk will free 700.0 kB once pid {shell.pid} `flock" in failed.why[1]
+            assert f"1 retiring chunk will free 700.0 kB once released by pid {shell.pid} `flock" in failed.why[1]
 
 
 def test_how_many_are_ahead_is_counted(layout: Layout, data_dir: Path) -> None:

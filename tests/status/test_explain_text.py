@@ -135,13 +135,13 @@ CASES = {
     "no room, and some retire": Case(
         facts("waiting", state=FAILED, failure=failure("room", error="needs 2 GB, but …"),
               others=Others(retiring=3, retiring_bytes=600 * MB, retiring_held_by=(DUCK,))),
-        why=["no room", "3 retiring chunks will free 600.0 MB once pid 4711 `duckdb -c 'select 1'` let go"],
+        why=["no room", "3 retiring chunks will free 600.0 MB once released by pid 4711 `duckdb -c 'select 1'`"],
     ),
     "retiring, and held": Case(
         facts("retiring", state=RETIRING, holders=Holders((DUCK,)), size_bytes=5 * MB, block_range=range(35)),
         asked="it is to be deleted, as asked for at", here="it is complete, but readers no longer find it: 5.0 MB",
         why=["it is held by pid 4711 `duckdb -c 'select 1'` (ann, running for 12 min); it was deleted 3 min ago"],
-        todo="wait until they let go, or end them",
+        todo="wait until they release it, or end them",
     ),
     "retiring, and held by no process": Case(
         facts("retiring", state=RETIRING, holders=Holders()), why=["no process holds it; it was deleted 3 min ago"],
