@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tools import soak
+from tools.support import proc
 
 ROOT = Path(__file__).parents[2]
 
@@ -66,24 +67,24 @@ def test_a_chunk_that_is_found_damaged_though_nothing_damaged_it_is_told(tmp_pat
 def test_what_rises_is_found_and_what_only_swings_is_not() -> None:
     figures = soak.Figures(growth=dict.fromkeys(soak.MAY_GROW, 0.0))
     assert figures.problems == []
-    figures.growth["memory_mib"] = soak.growth([(float(at), 50.0 + at) for at in range(60)])
+    figures.growth["memory_mib"] = proc.growth([(float(at), 50.0 + at) for at in range(60)])
     assert figures.problems == ["memory_mib grew by 59.0"]
-    assert abs(soak.growth([(float(at), 50.0 + 5 * (at % 2)) for at in range(60)])) < 1
+    assert abs(proc.growth([(float(at), 50.0 + 5 * (at % 2)) for at in range(60)])) < 1
 
 
 @pytest.mark.parametrize("spoil", ["cut", "other", "missing", "more", "mixed"])
 def test_a_reader_sees_what_is_wrong(tmp_path: Path, spoil: str) -> None:
-    for name in soak.FILES:
-        (tmp_path / name).write_bytes(soak.content(7, 1, name))
+    for name, data in soak.files_of(7, 1).items():
+        (tmp_path / name).write_bytes(data)
     assert soak.version_in(tmp_path, 7) == 1
-    file, data = tmp_path / soak.FILES[0], soak.content(7, 1, soak.FILES[0])
+    file, data = tmp_path / soak.FILES[0], soak.files_of(7, 1)[soak.FILES[0]]
     if spoil == "missing":
         file.unlink()
     elif spoil == "more":
         (tmp_path / "PARTS").touch()
     else:
         file.write_bytes(
-            {"cut": data[:-1], "other": data[:-1] + b"?", "mixed": soak.content(7, 2, soak.FILES[0])}[spoil]
+            {"cut": data[:-1], "other": data[:-1] + b"?", "mixed": soak.files_of(7, 2)[soak.FILES[0]]}[spoil]
         )
     with pytest.raises((ValueError, OSError)):
         soak.version_in(tmp_path, 7)

@@ -26,7 +26,7 @@ from fsdm import DataChunk
 from fsdm.model.layout import Layout
 from fsdm.store.data_dir import make_layout
 from fsdm.store.filesystem import FileSystem
-from tools.bench.processes import memory_mib
+from tools.support.proc import memory_mib
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

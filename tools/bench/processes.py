@@ -15,11 +15,11 @@ import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
 from fsdm.model.layout import Layout
 from fsdm.store.leader_lock import reconciler_owner
+from tools.support.proc import cpu_ns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -45,17 +45,6 @@ def until(check: Callable[[], Any], what: str, pause_s: float = 0.0001) -> int:
             raise TimeoutError(f"not within {PATIENCE_S:g} s: {what}")
         time.sleep(pause_s)
     return time.monotonic_ns()
-
-
-def cpu_ns(pid: int) -> int:
-    """Return the CPU time of a process: utime + stime, but not in ticks of 10 ms (clock_getcpuclockid(3))."""
-    return time.clock_gettime_ns((~pid << 3) | 2)
-
-
-def memory_mib(pid: int, name: str) -> float:
-    """Return what a process has now (`VmRSS`), or has had at most (`VmHWM`): proc_pid_status(5)."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith(f"{name}:")).split()[1]) / 1024
 
 
 def settle(pid: int) -> None:

@@ -7,9 +7,10 @@ import sys
 import time
 from typing import TYPE_CHECKING, Final
 
-from tools.bench.processes import command, cpu_ns, memory_mib, reconciler
+from tools.bench.processes import command, reconciler
 from tools.bench.report import Figure, times
 from tools.bench.site import DATASET, STRIDE, Site
+from tools.support.proc import cpu_ns, memory_mib
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -25,40 +25,46 @@ from fsdm.model.layout import (
 from fsdm.store.flock import EXCLUSIVE, try_flock
 from fsdm.store.json_files import read_manifest
 from tools.crash.life import LATER_S, Life
-from tools.crash.source import SPOILT, VERSIONS, Version
+from tools.crash.source import SPOILT, VERSIONS
+from tools.support.versions import files_in
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from fsdm.store.refs import ChunkRef
+    from tools.support.versions import Version
 
 HELD_PASSES: Final = 6
+WANTS: Final = {version.chunk.to_json() for version in VERSIONS.values()}
 
 
 class ViolationError(Exception):
-    """What PROTOCOL.md promises does not hold."""
+    """A promise of PROTOCOL.md is broken."""
 
 
 def demand(condition: object, what: str) -> None:
-    """Raise ViolationError where it does not hold."""
+    """Raise ViolationError where a condition does not hold."""
     if not condition:
         raise ViolationError(what)
 
 
 def check(layout: Layout, *, mended: bool = False) -> dict[str, Version]:
-    """What holds at every instant, before anybody recovers anything; the chunks with READY, by their letters.
+    """Check what holds at every instant, also before a recovery; return the chunks with READY, by their letters.
 
     A partial with READY counts as well: it needs only a rename to be available. Until it is `mended`, the one chunk
     that is spoilt in some lives may have other bytes.
     """
     ready: dict[str, Version] = {}
     for directory in Path(layout.chunks).glob("*/*"):
-        demand(is_id(directory.parent.name) and is_chunk_dir(directory.name), f"{directory}: whose name is that?")
+        demand(
+            is_id(directory.parent.name) and is_chunk_dir(directory.name),
+            f"{directory} does not have the name of a chunk",
+        )
         if (directory / READY).exists():
             version = _version_of(directory, mended=mended)
             demand((directory.parent.name, directory.name) == version.chunk.place, f"{directory} is {version.name}")
-            demand(version.letter not in ready, f"{version.letter} is ready in two places")
-            ready[version.letter] = version
+            demand(version.name[0] not in ready, f"{version.name[0]} is ready in two places")
+            ready[version.name[0]] = version
     for directory in Path(layout.partial).glob("*"):
         if (directory / READY).exists():
             _version_of(directory, mended=True)
@@ -66,7 +72,7 @@ def check(layout: Layout, *, mended: bool = False) -> dict[str, Version]:
 
 
 def _version_of(directory: Path, *, mended: bool) -> Version:
-    """Which version is here: its very bytes, no file more and none less, and a manifest that says so."""
+    """Find which version is here: its very bytes, no file more and none less, and a manifest that says so."""
     extra = {entry.name for entry in directory.iterdir()} - {READY, DATA, PARTS, WANT, VERIFIED}
     demand(not extra or not is_chunk_dir(directory.name), f"{directory} has {extra}")
     manifest = read_manifest(str(directory))
@@ -74,8 +80,7 @@ def _version_of(directory: Path, *, mended: bool) -> Version:
     assert manifest is not None
     if manifest.id == SPOILT.id and not mended:
         return VERSIONS["s1"]
-    data = directory / DATA
-    files = {entry.name: entry.read_bytes() for entry in data.iterdir()} if data.is_dir() else {}
+    files = files_in(directory / DATA)
     said = {name: (entry.size, entry.blake3) for name, entry in manifest.files.items()}
     here = {name: (len(content), blake3(content).hexdigest()) for name, content in files.items()}
     demand(said == here, f"{directory}: READY says {said}, here is {here}")
@@ -86,7 +91,7 @@ def _version_of(directory: Path, *, mended: bool) -> Version:
 
 
 def converge(life: Life, refs: Sequence[ChunkRef] = ()) -> dict[str, Version]:
-    """Restart, and let it come to rest; what is available then. Refs keep what is theirs until they are closed."""
+    """Restart and let all come to rest; return what is available then. Refs keep theirs until they are closed."""
     try:
         life.start()
     except FsdmError as e:
@@ -111,8 +116,8 @@ def converge(life: Life, refs: Sequence[ChunkRef] = ()) -> dict[str, Version]:
 
 
 def _check_held(ref: ChunkRef) -> None:
-    """A ref's directory is where it was, untouched, and nobody else can take it away."""
-    files = {entry.name: entry.read_bytes() for entry in ref.path.iterdir()} if ref.path.is_dir() else {}
+    """Check that a ref's directory is where it was, untouched, and cannot be claimed."""
+    files = files_in(ref.path)
     known = ref.id == SPOILT.id or any(files == version.files for version in VERSIONS.values())
     demand(known, f"{ref.path} is held, and has changed")
     fd = os.open(ref.path.parent, os.O_RDONLY | os.O_DIRECTORY)
@@ -123,42 +128,31 @@ def _check_held(ref: ChunkRef) -> None:
 
 
 def _check_rest(layout: Layout) -> None:
-    """Nothing is left over, but for wants that a power failure has torn: they are told of.
+    """Check that nothing is left over, but for wants that a power failure has torn: they are told of.
 
     So is a chunk that was damaged, and whose delete has removed its want before it was lost itself.
     """
     tag = Path(layout.root, CACHEDIR_TAG).read_text()
     demand(tag == CACHEDIR_TAG_TEXT, f"CACHEDIR.TAG says {tag!r}: backup tools would not skip the directory")
-    torn_ids = torn(layout)
+    torn_ids, spoilt_is_here = torn(layout), os.path.exists(layout.path(SPOILT.place))
     for directory in (layout.want, layout.delete, layout.verify, layout.partial, layout.trash, layout.failed):
         for name in os.listdir(directory):
             is_told = directory in {layout.want, layout.failed} and name in torn_ids
-            is_told |= f"{directory}/{name}" == layout.failed_of(SPOILT.id) and not _is_here(layout)
+            is_told |= f"{directory}/{name}" == layout.failed_of(SPOILT.id) and not spoilt_is_here
             demand(is_told or (is_hidden(name) and not name.startswith(".judged-")), f"{directory}/{name} is left over")
     for chunk_id in torn_ids:
         demand(os.path.exists(layout.failed_of(chunk_id)), f"want/{chunk_id} cannot be read, and nothing says so")
     for chunk in Path(layout.chunks).glob("*/*"):
         demand((chunk / READY).exists(), f"{chunk} has no READY, and stays")
-        kept = _content(str(chunk / WANT)) if (chunk / WANT).exists() else b""
-        demand(any(kept == version.chunk.to_json() for version in VERSIONS.values()), f"{chunk} has no WANT")
-
-
-def _is_here(layout: Layout) -> bool:
-    return os.path.exists(layout.path(SPOILT.place))
+        demand((chunk / WANT).exists() and (chunk / WANT).read_bytes() in WANTS, f"{chunk} has no WANT")
 
 
 def torn(layout: Layout) -> set[str]:
-    """The ids of the wants that cannot be read: no client syncs what it writes."""
-    known = {version.chunk.to_json() for version in VERSIONS.values()}
-    return {name for name in os.listdir(layout.want) if is_id(name) and _content(f"{layout.want}/{name}") not in known}
-
-
-def _content(path: str) -> bytes:
-    with open(path, "rb") as file:
-        return file.read()
+    """Return the ids of the wants that cannot be read: no client syncs what it writes."""
+    return {name for name, want in files_in(layout.want).items() if is_id(name) and want not in WANTS}
 
 
 def judge(letter: str, came: Version | None, allowed: Collection[str | None]) -> None:
-    """What came of a chunk must be what one of these intents asks for."""
+    """Check that what came of a chunk is what one of these intents asks for."""
     name = None if came is None else came.name
     demand(name in allowed, f"chunk {letter} is {name}, and should be {' or '.join(map(str, allowed))}")

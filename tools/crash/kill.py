@@ -1,9 +1,9 @@
 """SIGKILL at every step of a life: after its 1st, 2nd, … last change of the disk, and in the middle of each write.
 
-Each time a process is forked, lives the same life from its beginning, and kills itself there; then another one (this)
-takes over. A step is a system call that changes the disk, whoever makes it: so every step of `FileSystem` is there,
-and also what clients do, the bytes of a download, LOCK, and the making of the layout. Between two such calls nothing
-on the disk differs, so no other instant is left out. Nothing is fsynced: the kernel keeps what was written.
+Each time a process is forked, lives the same life from its beginning, and kills itself there; then this process takes
+over. A step is a system call that changes the disk, of any process: so every step of `FileSystem` is there, and also
+what clients do, the bytes of a download, LOCK, and the making of the layout. Between two such calls nothing on the disk
+differs, so no other instant is left out. Nothing is fsynced: the kernel keeps what was written.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import shutil
 import signal
 import traceback
 import warnings
-from contextlib import closing
+from contextlib import nullcontext
 from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Final
@@ -36,7 +36,7 @@ ENDED: Final = "its end"
 
 
 def kill_everywhere(name: str, scratch: str, tell: Callable[[str], None]) -> int:
-    """Live this life once for each of its steps, killed there, and recover each time; how many steps there were.
+    """Live a life once for each of its steps, killed there, and recover; return how many steps there were.
 
     `scratch` is a directory for this alone. `tell` is told of each step.
 
@@ -49,8 +49,8 @@ def kill_everywhere(name: str, scratch: str, tell: Callable[[str], None]) -> int
         os.mkdir(os.path.dirname(root))
         if story.before is not None:
             shutil.copytree(template, root)
-        with closing(Client(root) if story.held else _Nobody()) as reader:
-            refs = [_hold(reader, name) for name in story.held] if isinstance(reader, Client) else []
+        with Client(root) if story.held else nullcontext() as reader:
+            refs = [VERSIONS[name].hold(reader) for name in story.held] if reader else []
             journal, last = _killed_at(step, story, root)
             tell(f"{name}: killed at {step}, {last}")
             try:
@@ -63,13 +63,8 @@ def kill_everywhere(name: str, scratch: str, tell: Callable[[str], None]) -> int
     raise AssertionError
 
 
-class _Nobody:
-    def close(self) -> None:
-        return
-
-
 def prepare(story: Story, root: str) -> None:
-    """A data directory as it is when this life begins."""
+    """Make a data directory as it is when this life begins."""
     if story.before is None:
         return
     with Life(root, durable=False) as life:
@@ -80,20 +75,13 @@ def prepare(story: Story, root: str) -> None:
         assert check(life.layout).keys() == {name[0] for name in story.before}
 
 
-def _hold(client: Client, name: str) -> ChunkRef:
-    chunk = VERSIONS[name].chunk
-    ref = client.find_chunk(chunk.dataset_id, chunk.block_range.start)
-    assert ref is not None
-    return ref
-
-
 def _recover(story: Story, root: str, journal: Journal, refs: list[ChunkRef]) -> None:
     if os.path.isdir(root + "/chunks"):
         check(Layout(root))
     with Life(root, durable=False, began=LATER_S) as life:
         came = converge(life, refs)
     first = {name[0]: name for name in story.before or ()}
-    for letter in {version.letter for version in VERSIONS.values()}:
+    for letter in {name[0] for name in VERSIONS}:
         asked = journal.of(letter)
         done = max((number for number, intent in enumerate(asked) if intent.ended is not None), default=-1)
         allowed = [first.get(letter)] if done < 0 else []
@@ -104,7 +92,7 @@ def _recover(story: Story, root: str, journal: Journal, refs: list[ChunkRef]) ->
 
 
 class _Telling(Journal):
-    """Tells another process of what is asked, before and after it is."""
+    """A journal that tells another process of what is asked, before and after it is."""
 
     def __init__(self, pipe: int) -> None:
         super().__init__()
@@ -121,7 +109,7 @@ class _Telling(Journal):
 
 
 def in_a_process(work: Callable[[int], None]) -> tuple[list[str], int]:
-    """Do this in a process of its own, which is given a pipe; the lines that it has written there, and how it ended."""
+    """Call `work` in a process of its own, with a pipe; return the lines it has written there, and how it ended."""
     reads, writes = os.pipe()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # 3.12 warns where a test runner has threads
@@ -142,7 +130,7 @@ def in_a_process(work: Callable[[int], None]) -> tuple[list[str], int]:
 
 
 def _killed_at(step: int, story: Story, root: str) -> tuple[Journal, str]:
-    """Live until the so-many-th step; what was asked by then, and which step that was."""
+    """Live until the so-many-th step; return what was asked by then, and which step that was."""
     lines, status = in_a_process(partial(_live_until, step, story, root))
     journal, last = Journal(), ENDED
     for line in lines:

@@ -1,7 +1,7 @@
-"""A life of a data directory: what is asked for, what the source does, who reconciles; told in one thread.
+"""A life of a data directory in one thread: its clients, shells and readers, its source, its reconciler.
 
 It is lived the same way each time, so that it can be cut off at each call. What was asked goes into a `Journal`,
-from which a judge knows what must come of it. The lives themselves stand in `lives`.
+from which `judge` knows what must come of it. The lives themselves stand in `lives`.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ LATER_S: Final = 7200.0  # after a crash: so that whatever waits, waits no more
 
 
 class DiedError(BaseException):
-    """The reconciler of a life is gone, between two of its calls."""
+    """The end of a life's reconciler, between two of its calls."""
 
 
 @dataclass
 class Intent:
-    """What was asked for a chunk: a version of it, or None where it is to go.
+    """An intent for a chunk: a version of it, or None where it is to go.
 
-    `at`, and `ended`: so many calls had been made when somebody began to ask, and when that was done (None: never).
+    `at`, and `ended`: so many calls had been made when the asking began, and when it was done (None: never).
     """
 
     letter: str
@@ -53,29 +53,29 @@ class Intent:
 
 @dataclass
 class Journal:
-    """What was asked, in order; `calls` is how many the tap has seen by now."""
+    """The intents, in order; `calls` is how many the tap has seen by now."""
 
     intents: list[Intent] = field(default_factory=list)
     calls: int = 0
     _open: list[Intent] = field(default_factory=list)
 
     def begin(self, letter: str, result: str | None) -> None:
-        """Somebody begins to ask."""
+        """Note that the asking for a chunk begins."""
         self.intents.append(Intent(letter, result, self.calls))
         self._open.append(self.intents[-1])
 
     def end(self) -> None:
-        """The one that began last has asked."""
+        """Note that the intent that began last stands."""
         self._open.pop().ended = self.calls
 
     def of(self, letter: str) -> list[Intent]:
-        """What was asked for one chunk."""
+        """Return the intents for one chunk."""
         return [intent for intent in self.intents if intent.letter == letter]
 
 
 @dataclass
 class Cut:
-    """What happens instead of (or before) the first call of this kind to a path with this in it."""
+    """A deed instead of (or before) the first call of this kind to a path with this in it."""
 
     kind: str
     path: str
@@ -83,7 +83,7 @@ class Cut:
 
 
 class Life:
-    """One data directory and those who work on it. A context manager.
+    """One data directory and all that works on it. A context manager.
 
     `durable`: whether anything is fsynced; `boot`: what tells this run of the machine from others; `began`: so many
     seconds from now.
@@ -120,7 +120,7 @@ class Life:
 
     def __exit__(self, *exc: object) -> None:
         self.drop()
-        self.let_go()
+        self.release()
         if self._client is not None:
             self._client.close()
         self._booted.__exit__(None, None, None)
@@ -129,7 +129,7 @@ class Life:
     # ------------------------------------------------------------------------------------------------- the reconciler
 
     def start(self) -> None:
-        """A process starts, and reconciles."""
+        """Start to reconcile, as a new process does."""
         fs = FileSystem(durable=self._durable)
         make_layout(self.layout, fs)
         self._lock = ReconcilerLock(self.layout)
@@ -145,7 +145,7 @@ class Life:
         self.reconciler.open()
 
     def drop(self) -> None:
-        """The process is gone, and its locks with it."""
+        """End the process that reconciles, and its locks with it."""
         if self.reconciler is not None:
             self.reconciler.stop(0.0)
             self.reconciler = None
@@ -154,7 +154,7 @@ class Life:
             self._lock = None
 
     def run(self, loop: int = PASSES) -> bool:
-        """Pass after pass, until there is nothing to be done now; whether that came to be."""
+        """Reconcile, pass after pass, until there is nothing to be done now; return whether that came to be."""
         assert self.reconciler is not None
         for _ in range(loop):
             self.clock += PASS_S
@@ -164,12 +164,12 @@ class Life:
         return False
 
     def wait(self, seconds: float) -> None:
-        """Time passes; meanwhile the kernel writes back what it has."""
+        """Let time pass; meanwhile the kernel writes back what it has."""
         self.clock += seconds
         self.written_back()
 
     def dies_at(self, kind: str, path: str) -> None:
-        """It runs, and is gone before this call; another process takes over."""
+        """Reconcile, and die before this call; another process takes over."""
 
         def die() -> None:
             self._dead = True
@@ -186,13 +186,13 @@ class Life:
             raise AssertionError(f"there was no {kind} of {path}")
 
     def meanwhile(self, kind: str, path: str, deed: Callable[[], None]) -> None:
-        """Somebody does something just before this call."""
+        """Reconcile; the deed is done just before this call."""
         self._cut = Cut(kind, path, deed)
         self.run()
         assert self._cut is None, f"there was no {kind} of {path}"
 
     def before(self, call: Call) -> None:
-        """For the tap: a call is about to be made."""
+        """Do what is to come before a call; the tap calls this."""
         cut = self._cut
         if cut is not None and cut.kind == call.kind and cut.path in f"{call.path} {call.target}":
             self._cut = None
@@ -209,19 +209,19 @@ class Life:
         return self._client
 
     def want(self, name: str) -> None:
-        """A careful client wants a chunk."""
+        """Want a chunk, as a careful client does."""
         self.journal.begin(name[0], name)
         self.client.download_chunk(VERSIONS[name].chunk)
         self.journal.end()
 
     def delete(self, letter: str) -> None:
-        """A careful client wants a chunk to go."""
+        """Delete a chunk, as a careful client does."""
         self.journal.begin(letter, None)
         self.client.delete_chunk(VERSIONS[f"{letter}1"].chunk.id)
         self.journal.end()
 
     def move_want(self, name: str) -> None:
-        """A shell wants a chunk: it writes a file beside, and renames it."""
+        """Want a chunk, as a shell does: by a file beside, and its rename."""
         self._next_tick()
         chunk = VERSIONS[name].chunk
         self.journal.begin(name[0], name)
@@ -236,7 +236,7 @@ class Life:
         self._next_tick()
 
     def touch_delete(self, letter: str) -> None:
-        """A shell wants a chunk to go."""
+        """Delete a chunk, as a shell does."""
         self._next_tick()
         self.journal.begin(letter, None)
         path = self.layout.delete_marker(VERSIONS[f"{letter}1"].chunk.id)
@@ -245,7 +245,7 @@ class Life:
         self._next_tick()
 
     def spoil(self) -> None:
-        """Bytes of a chunk that is here change by themselves."""
+        """Change bytes of a chunk that is here, past the reconciler."""
         path = f"{self.layout.path(SPOILT.place)}/data/blocks"
         fd = os.open(path, os.O_RDWR)
         try:
@@ -256,31 +256,28 @@ class Life:
             os.close(fd)
 
     def verify(self) -> None:
-        """Somebody wants that chunk's bytes to be looked at."""
+        """Ask for that chunk's bytes to be verified."""
         self.client.verify_chunk(SPOILT.id)
 
     def withdraw(self, letter: str) -> None:
-        """Somebody removes the want of a chunk that is not available yet."""
+        """Remove the want of a chunk that is not available yet."""
         self.journal.begin(letter, None)
         os.unlink(self.layout.want_marker(VERSIONS[f"{letter}1"].chunk.id))
         self.journal.end()
 
     def _next_tick(self) -> None:
-        """Wait (milliseconds) until the clock that ctimes are taken from has gone on: who is careless relies on it."""
-        beside = os.path.dirname(os.path.dirname(self.layout.root))  # nobody looks there
+        """Wait (milliseconds) until the clock of the ctimes has gone on: careless intents are ordered by it."""
+        beside = os.path.dirname(os.path.dirname(self.layout.root))  # it is no part of the life
         os.utime(beside)
         before = os.stat(beside).st_ctime_ns
         while os.stat(beside).st_ctime_ns == before:
             os.utime(beside)
 
     def hold(self, letter: str) -> None:
-        """A reader takes a ref, and keeps it."""
-        chunk = VERSIONS[f"{letter}1"].chunk
-        ref = self.client.find_chunk(chunk.dataset_id, chunk.block_range.start)
-        assert ref is not None
-        self._refs.append(ref)
+        """Take a ref, as a reader does, and keep it."""
+        self._refs.append(VERSIONS[f"{letter}1"].hold(self.client))
 
-    def let_go(self) -> None:
-        """The readers let go of all that they hold."""
+    def release(self) -> None:
+        """Close all refs."""
         while self._refs:
             self._refs.pop().close()

@@ -21,7 +21,7 @@ from tools.crash.disk import JUDGED, Disk, State
 from tools.crash.kill import prepare
 from tools.crash.life import LATER_S, Journal, Life
 from tools.crash.lives import LIVES
-from tools.crash.source import VERSIONS, Version
+from tools.crash.source import VERSIONS
 from tools.crash.tap import Call, Tap
 
 if TYPE_CHECKING:
@@ -29,16 +29,17 @@ if TYPE_CHECKING:
 
     from fsdm.model.state import Marker
     from tools.crash.lives import Story
+    from tools.support.versions import Version
 
 BOUND: Final = 256  # combinations of one instant that are all tried; see `disk`
 Results = list[str | None]
 Allowed = dict[str, tuple[Results, Results]]  # what may come of each chunk, and what where its want is torn
-LETTER_OF: Final = {version.chunk.id: version.letter for version in VERSIONS.values()}
+LETTER_OF: Final = {version.chunk.id: version.name[0] for version in VERSIONS.values()}
 
 
 @dataclass(frozen=True, slots=True)
 class Came:
-    """What came of the chunks, by their letters, and of which the want was torn."""
+    """The chunks that came, by their letters, and those whose want was torn."""
 
     versions: dict[str, Version]
     torn: set[str]
@@ -46,7 +47,7 @@ class Came:
 
 @dataclass
 class Figures:
-    """How much was tried: calls, states of the disk after them, different ones, and how many have a torn want."""
+    """The amount of what was tried: calls, states of the disk after them, different ones, those with a torn want."""
 
     calls: int = 0
     states: int = 0
@@ -55,7 +56,7 @@ class Figures:
 
 
 def fail_everywhere(name: str, scratch: str, bound: int = BOUND) -> Figures:
-    """Live this life once; then recover from every state that a power failure may have left of it.
+    """Live a life once; then recover from every state that a power failure may have left of it.
 
     Raises:
         ViolationError: naming the instant and what was lost.
@@ -85,9 +86,9 @@ def fail_everywhere(name: str, scratch: str, bound: int = BOUND) -> Figures:
 
 
 def _recorded(story: Story, above: str) -> tuple[Disk, list[Call], Journal]:
-    """Live it; the disk as it was at its beginning, and what was called and asked.
+    """Live a life; return the disk as it was at its beginning, and what was called and asked.
 
-    At each call it is seen that the model has what the disk has: so no call went past the tap.
+    At each call the model must have what the disk has: so no call went past the tap.
     """
     os.mkdir(above)
     prepare(story, f"{above}/data")
@@ -108,7 +109,7 @@ def _recorded(story: Story, above: str) -> tuple[Disk, list[Call], Journal]:
 
 
 class Promises:
-    """Which intents cannot be lost any more."""
+    """The intents that cannot be lost any more."""
 
     def __init__(self, story: Story, journal: Journal, disk: Disk) -> None:
         self._journal = journal
@@ -119,7 +120,7 @@ class Promises:
         self._gone: dict[str, dict[str, int]] = {}  # by the directory: what is carried out once it is fsynced
 
     def did(self, number: int, call: Call) -> None:
-        """Keep book.
+        """Note a call.
 
         An intent cannot be lost any more once its marker is there for good; and once the reconciler has removed that
         for good, because it has carried out what the last intent asks for.
@@ -153,11 +154,11 @@ class Promises:
         self._kept[letter] = max(self._kept.get(letter, -1), intent)
 
     def allowed(self, number: int) -> Allowed:
-        """What may come of each chunk after so many calls."""
+        """Return what may come of each chunk after so many calls."""
         return {letter: self._allowed(letter, number) for letter in LETTER_OF.values()}
 
     def _allowed(self, letter: str, number: int) -> tuple[Results, Results]:
-        """A torn want may have taken the place of an older intent, but it takes no files away."""
+        """Return both; a torn want may have taken the place of an older intent, but it takes no files away."""
         asked, kept = [self._first.get(letter), *self._begun(letter, number)], self._kept.get(letter, -1) + 1
         may_be_torn = any(result is not None for result in asked[kept + 1 :])
         return asked[kept:], asked if may_be_torn else asked[kept:]
@@ -166,7 +167,7 @@ class Promises:
         return [intent.result for intent in self._journal.of(letter) if intent.at < number]
 
     def _stands(self, letter: str, result: str | None) -> bool:
-        """Whether the marker of an intent is there for good."""
+        """Tell whether the marker of an intent is there for good."""
         directory = "delete" if result is None else "want"
         return self._disk.is_durable(f"data/{directory}/{VERSIONS[f'{letter}1'].chunk.id}")
 
@@ -192,14 +193,14 @@ def recover(root: str) -> Came:
 
 
 def judge_all(came: Came, allowed: Allowed) -> None:
-    """See that what came of each chunk may come of it."""
+    """Check that what came of each chunk may come of it."""
     for letter, results in allowed.items():
         judge(letter, came.versions.get(letter), results[letter in came.torn])
 
 
 @contextmanager
 def _ctimes(above: str, changed: dict[int, int]) -> Iterator[None]:
-    """What was built has its ctimes in the order of the calls; what is changed from now on is later than all of it."""
+    """Give what was built its ctimes in the order of the calls; what changes from now on is later than all of it."""
     marker_of = fsdm.store.markers.marker_of
     built = {
         os.lstat(f"{directory}/{name}").st_ino: os.lstat(f"{directory}/{name}").st_ctime_ns

@@ -18,9 +18,9 @@ from urllib3 import HTTPResponse
 
 import fsdm.transfer.file_transfer
 import fsdm.transfer.segments
-from fsdm.model.documents import DataChunk
 from fsdm.model.errors import TransferError
 from fsdm.transfer.file_transfer import Transfer
+from tools.support.versions import Version, content, id_of
 
 if TYPE_CHECKING:
     from collections import deque
@@ -35,35 +35,11 @@ if TYPE_CHECKING:
 BLOCK_BYTES: Final = 1000  # comes at once; a record, a checkpoint and a piece are as large
 
 
-def _content(seed: str, size: int) -> bytes:
-    return hashlib.shake_128(seed.encode()).digest(size)
-
-
-@dataclass(frozen=True)
-class Version:
-    """What a chunk may be wanted as; `name` is a letter for the chunk and a number for the version."""
-
-    name: str
-    chunk: DataChunk
-    files: dict[str, bytes]
-
-    @property
-    def letter(self) -> str:
-        return self.name[0]
-
-
 def _version(name: str, dataset: str, block_range: tuple[int, int], sizes: dict[str, int], *, digests: bool) -> Version:
-    """`digests`: the want says sizes and digests; else all that is known of the bytes is what the server says."""
-    files = {file: _content(f"{name}/{file}", size) for file, size in sizes.items()}
-    sources: dict[str, str | dict[str, object]] = {file: f"http://source/{name}/{file}" for file in files}
-    if digests:
-        sources = {
-            file: {"url": url, "size": len(files[file]), "sha256": hashlib.sha256(files[file]).hexdigest()}
-            for file, url in sources.items()
-        }
-    chunk_id = hashlib.sha256(name[0].encode()).hexdigest()
-    chunk = DataChunk(id=chunk_id, dataset_id=dataset * 64, block_range=block_range, files=sources)
-    return Version(name, chunk, files)
+    """Make a version; its name is a letter for the chunk and a number for the version."""
+    files = {file: content(f"{name}/{file}", size) for file, size in sizes.items()}
+    url = f"http://source/{name}"
+    return Version.of(name, id_of(name[0]), dataset * 64, block_range, files, url, digests=digests)
 
 
 VERSIONS: Final = {

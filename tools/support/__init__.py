@@ -1,0 +1,1 @@
+"""What the tools share: versions of chunks, a source, figures of processes."""
