@@ -1,1 +1,1 @@
-"""What developers and operators run beside the package."""
+"""Tools that developers and operators run beside the package."""

@@ -1,4 +1,4 @@
-"""Churn chunks for a long time, under readers that check all the bytes they hold, and kill processes at random.
+"""Churn chunks under readers that check all the bytes they hold, and kill processes.
 
     python -m tools.soak [--minutes 60] [--chunks 5000] [--readers 24] [--clients 4] [--seed N] [--dir DIR] [--json]
 
@@ -59,7 +59,7 @@ MAY_GROW: Final = {"memory_mib": 16.0, "descriptors": 12.0, "threads": 4.0}  # w
 
 
 def files_of(number: int, version: int) -> dict[str, bytes]:
-    """Return what the files of a version must be: each says at its beginning which one it is, and all else follows."""
+    """Return the files of a version; each says at its beginning which one it is."""
     return {name: _content(f"{number} {version} {name}\n") for name in FILES}
 
 
@@ -119,7 +119,7 @@ def read(data_dir: str, chunks: int, seed: int) -> None:
 
 
 def churn(data_dir: str, numbers: list[int], seed: int, url: str) -> None:
-    """Ask until stdin ends; then print what was asked for last: pairs of a number, and a version or null."""
+    """Ask until stdin ends; then print the last intents: pairs of a number and a version."""
     choice, last = random.Random(seed), dict[int, int | None]()
     with Client(data_dir) as client:
         while not select.select([sys.stdin], [], [], choice.random() * 0.02)[0]:
@@ -211,7 +211,7 @@ class Figures:
 
 
 class Soak:
-    """All the processes of a soak, and what is found. A context manager: afterwards they are gone."""
+    """The processes of a soak, and its figures. A context manager that ends them all."""
 
     def __init__(self, options: argparse.Namespace, data_dir: str, url: str) -> None:
         self.figures = Figures()
@@ -242,7 +242,7 @@ class Soak:
             self._end(self._readers[0])
 
     def churn(self, length_s: float) -> None:
-        """Kill readers all the time, the reconciler at the beginning, and measure it later; a violation ends it."""
+        """Kill readers all the time, the reconciler at first, and measure it later."""
         began, kill_at = time.monotonic(), length_s * self._choice.uniform(*PAUSES)
         while (now := time.monotonic() - began) < length_s:
             if self.figures.violations or any(reader.violations for reader in self._readers):
@@ -260,7 +260,7 @@ class Soak:
             time.sleep(min(1.0, length_s / 20))
 
     def converge(self) -> None:
-        """End the clients, wait until all has converged, and compare it with what was asked for last."""
+        """End the clients, wait until all has converged, and compare it with the last intents."""
         last: dict[int, int | None] = {}
         for process in self._clients:
             said, _ = process.communicate("", PATIENCE_S)

@@ -303,7 +303,7 @@ def a_want_that_came_back_is_not_durable(put: pytest.MonkeyPatch) -> None:
 
 KILLED: dict[Mutant, str] = {
     want_goes_before_it_comes_back: "damaged",
-    a_want_that_came_back_stays_beside_a_delete: "condemned_twice",
+    a_want_that_came_back_stays_beside_a_delete: "quarantined_twice",
     ready_before_the_files: "first_start",
     marker_not_judged_aside: "overtaken",
     asides_left: "failover",

@@ -1,13 +1,17 @@
-"""The protocol holds in every state of its model, and a model of it with a rule left out does not (tools/model)."""
+"""The protocol holds in every state of its model, and a model of it with a rule left out does not."""
 
 from __future__ import annotations
 
 import dataclasses
+import pkgutil
+import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+import tools.protocol_model
 from tools.protocol_model import directories, markers
 from tools.protocol_model.check import LONG, RIGHT, WRONG, main, result
 from tools.protocol_model.search import Step, TooManyStatesError, search
@@ -58,6 +62,12 @@ FOUND = {
     "ANSWERED_ANY": STUCK,
 }
 
+NAMED = {
+    name.rstrip(".")
+    for path in Path(tools.protocol_model.__path__[0]).glob("*.py")
+    for name in re.findall(r"\b(?:model|store|verify|reconcile)\.[\w.]+", path.read_text())
+}
+
 
 @pytest.mark.parametrize("name", RIGHT)
 def test_the_protocol_holds_in_every_state(name: str) -> None:
@@ -86,6 +96,11 @@ def test_every_rule_that_can_be_left_out_is() -> None:
     rules = [*markers.Wrong, *directories.Wrong]
     assert {rule.name for rule in rules} - {"NOTHING"} == set(WRONG) == set(FOUND)
     assert all(case.wrong.name == "NOTHING" for case in [*RIGHT.values(), *LONG.values()])
+
+
+@pytest.mark.parametrize("name", sorted(NAMED))
+def test_what_a_step_stands_for_is_there(name: str) -> None:
+    assert pkgutil.resolve_name(f"fsdm.{name}") is not None
 
 
 def test_a_counterexample_reads_as_a_story(capsys: pytest.CaptureFixture[str]) -> None:

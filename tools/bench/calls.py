@@ -1,4 +1,4 @@
-"""How long download_chunk and delete_chunk take while eight downloads run, and what a file costs on this disk."""
+"""The time of download_chunk and delete_chunk beside eight downloads, and of a file here."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DRIP: Final = 4 * MIB  # bytes a second of each of eight slow downloads
 
 
 def disk(site: Site) -> Iterator[Figure]:
-    """Measure what making a file costs here: the least that download_chunk and delete_chunk can cost."""
+    """Measure the making of a file here: download_chunk and delete_chunk cost no less."""
     directory, taken = site.empty("disk"), []
     for number in range(site.samples(500, 200)):
         began = time.perf_counter_ns()

@@ -1,4 +1,4 @@
-"""How long find_chunk takes."""
+"""The time of find_chunk."""
 
 from __future__ import annotations
 

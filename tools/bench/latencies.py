@@ -1,4 +1,4 @@
-"""How soon `fsdm run` does what is asked for: from a marker, or from the end of a ref, to what comes of it."""
+"""The latency of `fsdm run`: from a marker, or from the end of a ref, to what comes of it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def want(site: Site) -> Iterator[Figure]:
-    """Measure from the marker's rename into want/ to the first byte that is asked for, and to the publishing."""
+    """Measure from the rename into want/ to the first byte asked for, and to the publishing."""
     layout, taken = Layout(site.shared(site.chunks)), []
     with process(serve) as (_, source), reconciler(layout.root):
         url = receive(source)
@@ -70,7 +70,7 @@ def release(site: Site) -> Iterator[Figure]:
 
 
 def hold(connection: Connection, data_dir: str) -> None:
-    """Take a ref to the chunk of each number that comes, say so; close it at the next word, and send when."""
+    """Take a ref to the chunk of each number that comes; close it at the next word; send when."""
     with DataManager(data_dir, reconcile=False) as dm:
         while True:
             ref = dm.find_chunk(DATASET, connection.recv() * STRIDE)

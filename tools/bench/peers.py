@@ -1,4 +1,4 @@
-"""The contenders of `python -m tools.bench transfers`, the server they load from, and how a run is measured.
+"""The contenders of `transfers`, the server they load from, and the measuring of a run.
 
 A contender brings the files of a job into an empty directory; what has to follow for the same result (a sync, openssl)
 belongs to its run. Each peer has the settings that were the best for it here. A peer's time is its process from start
@@ -42,7 +42,7 @@ Step = list[list[str]]  # commands that run beside each other
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What is to be brought: the files `names` from the server's root, into the new directory `target`."""
+    """A job: to bring the files `names` from the server's root into the new directory `target`."""
 
     port: int
     names: tuple[str, ...]
@@ -72,7 +72,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """The cost of one run: seconds, CPU seconds of the contender's processes, its greatest memory."""
+    """The cost of a run: seconds, CPU seconds of the contender's processes, its peak memory."""
 
     wall_s: float
     cpu_s: float
@@ -132,16 +132,19 @@ def _end(child: subprocess.Popen[bytes]) -> None:
 
 
 def curl(job: Job) -> Step:
+    """Transfer by curl, 8 at once."""
     pairs = [f'url = "{job.url}/{name}"\noutput = "{job.target}/{name}"' for name in job.names]
     return [["curl", "-q", "-sf", "--parallel", "--parallel-max", "8", "-K", job.note("curl", pairs)]]
 
 
 def wget2(job: Job) -> Step:
+    """Transfer by wget2, 4 at once."""
     urls = job.note("urls", [f"{job.url}/{name}" for name in job.names])
     return [["wget2", "--no-config", "-q", "--max-threads=4", "-P", str(job.target), "-i", urls]]
 
 
 def rclone(job: Job) -> Step:
+    """Transfer by rclone, 4 at once; 8 streams a file where connections are slow."""
     names = job.note("names", job.names)
     streams = ["--transfers", "8", "--multi-thread-streams", "8", "--multi-thread-cutoff", "1M"]
     how = streams if job.ranges else ["--transfers", "4", "--multi-thread-streams", "0"]
@@ -150,6 +153,7 @@ def rclone(job: Job) -> Step:
 
 
 def aria2c(job: Job, *, checked: bool = False) -> Step:
+    """Transfer by aria2c, 4 at once, `checked` by itself or not."""
     lines = [f"{job.url}/{name}\n  out={name}" for name in job.names]
     if checked:
         lines = [f"{line}\n  checksum=sha-256={digest}" for line, digest in zip(lines, job.sha256, strict=True)]
@@ -165,11 +169,13 @@ def openssl(job: Job) -> Step:
 
 
 def rclone_sums(job: Job) -> Step:
+    """Check digests by rclone."""
     sums = [f"{digest}  {name}" for name, digest in zip(job.names, job.sha256, strict=True)]
     return [["rclone", "checksum", "sha256", "--config", "", job.note("sums", sums), str(job.target)]]
 
 
 def sync(job: Job) -> Step:
+    """Write back the file system: syncfs(2)."""
     return [["sync", "-f", str(job.target)]]
 
 
@@ -188,6 +194,7 @@ def peer(step: Callable[[Job], Step]) -> Callable[[Job], Sample]:
 
 
 def worker(name: str, job: Job) -> Step:
+    """Transfer by one of `workers`, 4 at once."""
     arguments = [name, str(job.port), str(job.target), "4", job.note("paths", job.names)]
     return [[sys.executable, str(WORKERS), *arguments]]
 
@@ -235,7 +242,7 @@ def wants(job: Job) -> list[DataChunk]:
 
 
 def fsdm(job: Job, digest: str = "digest") -> Sample:
-    """Run fsdm, from the first want's rename to the last chunk's publishing, in a reconciler that is up."""
+    """Run fsdm: from the first want's rename to the last publishing, in a reconciler that is up."""
     layout, chunks = Layout(job.target), wants(job)
     make_layout(layout, FileSystem())
     for chunk in chunks:
@@ -305,7 +312,7 @@ http {{
 
 @contextmanager
 def server(base: Path) -> Iterator[tuple[int, int]]:
-    """Serve `base`/files by nginx; yield the port at full speed, and the one that gives each connection 20 MB/s."""
+    """Serve `base`/files by nginx; yield a port at full speed, and one at 20 MB/s a connection."""
     (base / "files").mkdir()
     full, slow = _free_ports(2)
     config = base / "nginx.conf"

@@ -1,4 +1,4 @@
-"""The other processes of a bench: workers, a source, `fsdm run`; and waiting for what they do.
+"""The other processes of a bench: workers, a source, `fsdm run`; and the waiting for them.
 
 Times across processes are CLOCK_MONOTONIC, which is one clock for the whole machine. Every wait is bounded.
 """
@@ -48,7 +48,7 @@ def until(check: Callable[[], Any], what: str, pause_s: float = 0.0001) -> int:
 
 
 def settle(pid: int) -> None:
-    """Wait until a process has come to rest: the reconciler looks at every chunk once when it starts."""
+    """Wait until a process rests: the reconciler looks at every chunk once when it starts."""
     deadline = time.monotonic() + PATIENCE_S
     before, window_s = cpu_ns(pid), 0.5
     while time.monotonic() < deadline:
@@ -66,7 +66,7 @@ def in_process(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
 
 @contextmanager
 def process(work: Callable[..., None], *args: object) -> Iterator[tuple[ForkServerProcess, Connection]]:
-    """Run `work(connection, *args)` in a process; yield it and our end of the connection; kill it afterwards."""
+    """Run `work(connection, *args)` in a process; yield it and our connection; kill it at last."""
     ours, theirs = CONTEXT.Pipe()
     child = CONTEXT.Process(target=work, args=(theirs, *args), daemon=True)
     child.start()

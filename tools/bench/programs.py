@@ -1,4 +1,4 @@
-"""What whole processes take: the start of one, an idle `fsdm run`, `fsdm ls`."""
+"""The cost of whole processes: the start of one, an idle `fsdm run`, `fsdm ls`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ sys.stdin.read()
 
 
 def start(site: Site) -> Iterator[Figure]:
-    """Measure from DataManager(DIR) to the first ref in a fresh process, and the same with the imports before it."""
+    """Measure from DataManager(DIR), and from the process's start, to the first ref."""
     for chunks, goal_s in ((site.chunks, 0.1), (site.chunks * site.samples(20, 4), 1.5)):
         data_dir = site.shared(chunks)
         _time_start(data_dir, chunks)  # the page cache is warm from then on

@@ -1,4 +1,4 @@
-"""What a bench says: its figures as a table and as JSON."""
+"""The figures of a bench, as a table and as JSON."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Figure:
 
     @property
     def met(self) -> bool | None:
-        """Whether the goal is met; None where there is none."""
+        """The goal is met; None where there is none."""
         return None if self.goal is None else self.value <= self.goal
 
 
@@ -59,7 +59,7 @@ def aligned(rows: Sequence[Sequence[str]], aligns: str) -> str:
 
 
 def table(figures: Sequence[Figure]) -> str:
-    """Show the figures as aligned lines: what, the goal, the measured value, met or missed, the number of samples."""
+    """Show the figures as aligned lines: what, the goal, the value, met or missed, samples."""
     rows = [("what", "at most", "measured", "", "samples")]
     for figure in figures:
         goal = "" if figure.goal is None else f"{figure.goal:g} {figure.unit}"

@@ -1,4 +1,4 @@
-"""Where a bench works: data directories full of tiny chunks that are written directly, and their removal."""
+"""The site of a bench: data directories of tiny chunks, written directly, and their removal."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ FULL_SPEED: Final = 0
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """Where a bench works, and how much it does: `full` samples, or `quick` ones."""
+    """A directory to work in, and how much to do: `full` samples, or `quick` ones."""
 
     base: Path
     chunks: int
@@ -48,7 +48,7 @@ class Site:
         return make(str(self.base / name))
 
     def shared(self, chunks: int) -> str:
-        """Return the data directory with so many available chunks; a bench that changes it puts it back."""
+        """Return the data directory of so many chunks; a bench that changes it puts it back."""
         path = str(self.base / f"{chunks}-chunks")
         if not os.path.exists(path):
             put_chunks(make(path), range(chunks))
@@ -83,7 +83,7 @@ def make(data_dir: str) -> str:
 
 
 def put_chunks(data_dir: str, numbers: range) -> None:
-    """Put available chunks of one tiny file each into a data directory that no process reconciles."""
+    """Put chunks of one tiny file each into a data directory that no process reconciles."""
     with ProcessPoolExecutor(2, CONTEXT) as pool:
         list(pool.map(_write_chunks, [data_dir] * 2, [numbers[::2], numbers[1::2]]))
     time.sleep(0.05)  # a listing taken within two clock ticks of the last change would not be kept
@@ -123,7 +123,7 @@ def scratch(parent: Path | None) -> Iterator[Path]:
 
 
 def remove(directory: Path) -> None:
-    """Remove a directory, many entries at once: some disks take a millisecond for each freed block."""
+    """Remove a directory, many entries at once: some disks take a millisecond for a freed block."""
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(os.unlink, (path for path in directory.rglob("*") if not path.is_dir())))
         list(pool.map(shutil.rmtree, directory.glob("*/chunks/*/*")))

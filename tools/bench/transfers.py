@@ -1,4 +1,4 @@
-"""Measure fsdm's transfers beside others that move the same bytes from the same server on this machine.
+"""Measure fsdm's transfers beside others that move the same bytes from the same server.
 
 The contenders take turns, run by run, each into a fresh directory, on a disk that has been synced; figures are medians.
 A peer that took more than twice as long as the fastest sits out the other runs, and a case ends when its time is over,
@@ -45,7 +45,7 @@ PEERS: Final = ("wget2", "curl", "rclone", "requests", "aria2c")
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """How much wall time (or CPU, or memory) `of` may take: `at_most` times that of the best of `against`."""
+    """The wall time (or CPU, memory) of `of`: `at_most` times that of the best of `against`."""
 
     what: str
     at_most: float
@@ -56,7 +56,7 @@ class Goal:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One job for all contenders: chunks × files × bytes each, where to, and with what guarantees."""
+    """A job for all contenders: chunks × files × bytes each, where to, and the guarantees."""
 
     how: str
     chunks: int

@@ -1,4 +1,4 @@
-"""The contenders of `python -m tools.bench transfers` that are Python, each a process of its own.
+"""The contenders of `transfers` that are Python, each a process of its own.
 
     python tools/bench/workers.py fsdm DIR JOBS CONNECTIONS (chunk|none) (digest|bare) CHUNKS
     python tools/bench/workers.py (requests|splice) PORT DIR THREADS LIST
@@ -42,7 +42,7 @@ def peak_mib() -> float:
 
 
 def reconcile(data_dir: str, limits: Limits, chunks: int) -> None:
-    """Say `ready`, and the moment at which the last of so many chunks is available; a failure ends it."""
+    """Print `ready`, and when the last of so many chunks is available; a failure ends it."""
     from fsdm import DataManager
 
     left, ended, failures, mutex = [chunks], threading.Event(), list[str](), threading.Lock()
@@ -67,7 +67,7 @@ def reconcile(data_dir: str, limits: Limits, chunks: int) -> None:
 
 
 def take_out_the_digest() -> None:
-    """Let fsdm compute no digest, for the comparison with those that compute none: it has no such mode itself."""
+    """Let fsdm compute no digest, as others do; it has no such mode itself."""
     from fsdm.transfer.sink import Sink
 
     def catch_up(self: Sink) -> None:

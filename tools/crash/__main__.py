@@ -1,11 +1,11 @@
-"""What is left after a crash, tried everywhere: a kill at each step, a power failure at each call.
+"""Crash everywhere: a kill at each step, a power failure at each call.
 
     python -m tools.crash kill [LIFE …] [--verbose]       SIGKILL after each change of the disk: see `kill`
     python -m tools.crash power [LIFE …] [--bound N]      every state that a disk may be left in: see `power`
     python -m tools.crash image [LIFE …] [--kind ext4]    a real file system, shut down hard: see `image`
-    python -m tools.crash lives                           what there is
+    python -m tools.crash lives                           list the lives
 
-The exit code is 1 where something does not hold; stdout tells where.
+The exit code is 1 where a promise does not hold; stdout tells where.
 """
 
 from __future__ import annotations
@@ -28,31 +28,29 @@ if TYPE_CHECKING:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Run one of the three on some lives; return 1 where a promise does not hold."""
+    how = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog="python -m tools.crash", description=__doc__, formatter_class=how)
     parser.add_argument("how", choices=["kill", "power", "image", "lives"])
-    parser.add_argument("lives", nargs="*", metavar="LIFE", help="by default all")
-    parser.add_argument("--bound", type=int, default=BOUND, help="combinations of one instant that are all tried")
-    parser.add_argument("--kind", choices=KINDS, default=KINDS[0], help="of the file system of the image")
-    parser.add_argument("--dir", default=None, help="where to work; best in memory")
-    parser.add_argument("--verbose", action="store_true", help="tell of each step")
+    parser.add_argument("lives", nargs="*", metavar="LIFE", help="the lives to try (default: all)")
+    parser.add_argument("--bound", type=int, default=BOUND, help="try all combinations of an instant up to so many")
+    parser.add_argument("--kind", choices=KINDS, default=KINDS[0], help="the file system of the image")
+    parser.add_argument("--dir", default=None, help="the directory to work in; best in memory")
+    parser.add_argument("--verbose", action="store_true", help="print each step")
     asked = parser.parse_args(arguments)
     if unknown := set(asked.lives) - LIVES.keys():
-        parser.error(f"no such life: {', '.join(sorted(unknown))}")
+        parser.error(f"there is no life {', '.join(sorted(unknown))}; `lives` lists them")
     if asked.how == "lives":
         for name, story in LIVES.items():
             print(f"{name:20} {story.live.__doc__}")
         return 0
-    tell: Callable[[str], None] = print if asked.verbose else _silent
+    tell: Callable[[str], object] = print if asked.verbose else str
     hows: dict[str, Callable[[str, str], object]] = {
         "kill": lambda name, scratch: f"{kill_everywhere(name, scratch, tell)} steps",
         "power": lambda name, scratch: fail_everywhere(name, scratch, asked.bound),
         "image": lambda name, scratch: f"{shut_down_everywhere(name, scratch, asked.kind, tell)} points",
     }
     return int(any([not _holds(hows[asked.how], name, asked.dir) for name in asked.lives or LIVES]))  # noqa: C419 all
-
-
-def _silent(_line: str) -> None:
-    return
 
 
 def _holds(how: Callable[[str, str], object], name: str, where: str | None) -> bool:

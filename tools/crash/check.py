@@ -1,4 +1,4 @@
-"""What must hold in a data directory after a crash (PROTOCOL.md, "Invariants"), and what must come of it."""
+"""Checks of a data directory after a crash, and after recovery (PROTOCOL.md, "Invariants")."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def demand(condition: object, what: str) -> None:
 
 
 def check(layout: Layout, *, mended: bool = False) -> dict[str, Version]:
-    """Check what holds at every instant, also before a recovery; return the chunks with READY, by their letters.
+    """Check what holds at every instant; return the chunks with READY, by their letters.
 
     A partial with READY counts as well: it needs only a rename to be available. Until it is `mended`, the one chunk
     that is spoilt in some lives may have other bytes.
@@ -72,7 +72,7 @@ def check(layout: Layout, *, mended: bool = False) -> dict[str, Version]:
 
 
 def _version_of(directory: Path, *, mended: bool) -> Version:
-    """Find which version is here: its very bytes, no file more and none less, and a manifest that says so."""
+    """Find the version that is here: its very bytes, no file more, and a manifest that says so."""
     extra = {entry.name for entry in directory.iterdir()} - {READY, DATA, PARTS, WANT, VERIFIED}
     demand(not extra or not is_chunk_dir(directory.name), f"{directory} has {extra}")
     manifest = read_manifest(str(directory))
@@ -91,7 +91,7 @@ def _version_of(directory: Path, *, mended: bool) -> Version:
 
 
 def converge(life: Life, refs: Sequence[ChunkRef] = ()) -> dict[str, Version]:
-    """Restart and let all come to rest; return what is available then. Refs keep theirs until they are closed."""
+    """Restart and let all come to rest; return what is available. Refs keep theirs until closed."""
     try:
         life.start()
     except FsdmError as e:
@@ -128,7 +128,7 @@ def _check_held(ref: ChunkRef) -> None:
 
 
 def _check_rest(layout: Layout) -> None:
-    """Check that nothing is left over, but for wants that a power failure has torn: they are told of.
+    """Check that nothing is left but wants that a power failure has torn, with their failure.
 
     So is a chunk that was damaged, and whose delete has removed its want before it was lost itself.
     """

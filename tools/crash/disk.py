@@ -1,4 +1,6 @@
-"""What a power failure may leave of a directory, from the calls that changed it (the method of ALICE, OSDI '14).
+"""The states that a power failure may leave a directory in, from the calls that changed it.
+
+The method is that of ALICE (OSDI '14).
 
 `Disk` follows the calls. What fsync has covered is there for good. Of the rest, any part may have reached the disk:
 
@@ -32,7 +34,7 @@ JUDGED: Final = ".judged-"  # … INODE_MTIME_SIZE_ID: such a name says an inode
 
 @dataclass(eq=False, slots=True)
 class Node:
-    """A file or a directory; `fsynced` and `since` are a file's bytes, and the calls that came after."""
+    """A file or a directory; `fsynced` and `since` are a file's bytes, and the calls after them."""
 
     ino: int
     is_dir: bool
@@ -42,7 +44,7 @@ class Node:
     known: list[bytes] | None = None
 
     def forms(self) -> list[bytes]:
-        """What may be in this file after a power failure; first what is in it now."""
+        """Return what this file may have after a power failure; first what it has now."""
         if self.known is None:
             self.known = self._forms()
         return self.known
@@ -72,7 +74,7 @@ def _written(data: bytes, calls: list[Call], *, zeros: bool = False) -> bytes:
 
 @dataclass(eq=False, slots=True)
 class Change:
-    """A change of directory entries, by the so-many-th call: (directory, name, what stands there then)."""
+    """A change of entries by the call of this number: (directory, name, what stands there then)."""
 
     number: int
     call: Call
@@ -89,7 +91,7 @@ Table = dict[Node, dict[str, Node]]
 
 @dataclass(frozen=True)
 class State:
-    """What may be there after a power failure: (path, node, bytes) of all that can be reached, and what was lost.
+    """A state after a power failure: (path, node, bytes) of what is there, and what was lost.
 
     Directories come before what is in them. `changed` is when a node was changed last, by the number of the call.
     """
@@ -100,14 +102,14 @@ class State:
 
     @property
     def key(self) -> tuple[object, ...]:
-        """Equal for states that recover alike."""
+        """A key that is equal for states that recover alike."""
         seen = tuple(filter(None, (_seen(path, data) for path, _, data in self.tree)))
         markers = [node for path, node, _ in self.tree if path.split("/")[1:2] in (["want"], ["delete"])]
         order = sorted(markers, key=lambda node: self.changed.get(node, -1))
         return (*seen, *(markers.index(node) for node in order))
 
     def build(self, root: str) -> dict[int, int]:
-        """Make it, in an empty directory; for each inode, when it was changed last."""
+        """Make the state in an empty directory; return for each inode when it was changed last."""
         made: dict[Node, str] = {}
         for path, node, data in self.tree:
             if node.is_dir:
@@ -130,7 +132,7 @@ class State:
 
 
 def _seen(path: str, data: bytes) -> tuple[str, bytes] | None:
-    """What makes a difference: what is in the trash is erased whatever it is, what is torn is torn."""
+    """Return what makes a difference: trash is erased whatever it is, and torn is torn."""
     if "/trash/" in path and path.count("/") > 2:
         return None
     name = os.path.basename(path)
@@ -140,7 +142,7 @@ def _seen(path: str, data: bytes) -> tuple[str, bytes] | None:
 
 
 class Disk:
-    """See the module. What is there at the beginning is there for good."""
+    """A directory that follows the calls. What is there at the beginning is there for good."""
 
     def __init__(self, root: str) -> None:
         self._root = Node(0, is_dir=True)
@@ -166,7 +168,7 @@ class Disk:
     # ------------------------------------------------------------------------------------------------ what was called
 
     def did(self, call: Call) -> None:
-        """This call was made."""
+        """Follow a call that was made."""
         self._number += 1
         match call.kind:
             case "create" | "mkdir":
@@ -224,7 +226,7 @@ class Disk:
         return (self._at(directory) if directory else self._root), name
 
     def is_durable(self, path: str) -> bool:
-        """Whether what stands there now cannot be lost."""
+        """Tell whether what stands there now cannot be lost."""
         try:
             node = self._at(path)
         except KeyError:
@@ -235,11 +237,11 @@ class Disk:
     # ------------------------------------------------------------------------------------------------- what may be left
 
     def now(self) -> State:
-        """What is there while the power is on."""
+        """Return the state while the power is on."""
         return self._state(frozenset(), {})
 
     def states(self, bound: int) -> Iterator[State]:
-        """What a power failure may leave now; some of them may be alike."""
+        """Yield the states that a power failure may leave now; some may be alike."""
         pending = [change for change in self._changes if not change.durable]
         files = {node: forms for node in self._relevant(pending) if len(forms := node.forms()) > 1}
         if 2 ** len(pending) * prod(map(len, files.values())) <= bound:
@@ -258,7 +260,7 @@ class Disk:
             yield self._state(lost, {node: forms[min(2, len(forms) - 1)] for node, forms in files.items()})
 
     def _relevant(self, pending: list[Change]) -> list[Node]:
-        """The files that some state shows."""
+        """Return the files that some state shows."""
         named = [node for change in pending for _, _, node in change.entries if node is not None]
         shown = [node for _, node, _ in self._state(frozenset(), {}).tree]
         shown += [node for _, node, _ in self._state(frozenset(pending), {}).tree]

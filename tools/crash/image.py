@@ -1,4 +1,4 @@
-"""A real file system on a loop device, shut down hard after a call of a life; and what must hold then.
+"""Shut down a real file system on a loop device after each call of a life, and check.
 
 The ioctl EXT4_IOC_SHUTDOWN (XFS_IOC_GOINGDOWN has the same number) stops a file system at once: with its log written
 before, or not. Then it is mounted again, replays its log, and fsdm recovers from what is there. That is one state of
@@ -41,7 +41,7 @@ FLUSHES: Final = {1: "its log written", 2: "its log not written"}
 
 
 def why_not(kind: str, scratch: str) -> str | None:
-    """Why this cannot be tried here, or None where it can."""
+    """Return why this cannot be tried here, or None where it can."""
     if os.geteuid() != 0:
         return "it takes root to mount an image"
     if shutil.which(f"mkfs.{kind}") is None:
@@ -53,8 +53,8 @@ def why_not(kind: str, scratch: str) -> str | None:
         return f"no image of {kind} can be mounted here: {e.stderr.strip()}"
 
 
-def shut_down_everywhere(name: str, scratch: str, kind: str, tell: Callable[[str], None], *, every: int = 1) -> int:
-    """Live this life once for each (or each so-many-th) of its calls, and recover; how many instants there were.
+def shut_down_everywhere(name: str, scratch: str, kind: str, tell: Callable[[str], object], *, every: int = 1) -> int:
+    """Live a life once for each `every`-th call, recover, and return how many there were.
 
     The log is written before every other one of them.
 
@@ -86,9 +86,9 @@ def shut_down_everywhere(name: str, scratch: str, kind: str, tell: Callable[[str
 
 
 def _live_until(last: int, story: Story, mount: str, how: int, pipe: int) -> None:
-    """Tell what may come of each chunk after so many calls, and which the last was; nothing where the life ends first.
+    """Write what may come of each chunk after so many calls, and the last call, into the pipe.
 
-    In a process of its own: whatever it has open there goes with it.
+    Where the life ends before, nothing is written. It runs in a process of its own, so that its descriptors go with it.
     """
     above, journal = f"{mount}/life", Journal()
     disk = Disk(above)
@@ -143,7 +143,7 @@ def _shut_down(mount: str, how: int) -> None:
 
 
 def _sync(mount: str) -> None:
-    """syncfs(2): this file system alone, not the whole machine."""
+    """Write back this file system alone, not the whole machine: syncfs(2)."""
     libc = ctypes.CDLL(None, use_errno=True)
     fd = os.open(mount, os.O_RDONLY | os.O_DIRECTORY)
     try:

@@ -1,4 +1,4 @@
-"""SIGKILL at every step of a life: after its 1st, 2nd, … last change of the disk, and in the middle of each write.
+"""Kill a life at every step: after each change of the disk, and in the middle of each write.
 
 Each time a process is forked, lives the same life from its beginning, and kills itself there; then this process takes
 over. A step is a system call that changes the disk, of any process: so every step of `FileSystem` is there, and also
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 ENDED: Final = "its end"
 
 
-def kill_everywhere(name: str, scratch: str, tell: Callable[[str], None]) -> int:
-    """Live a life once for each of its steps, killed there, and recover; return how many steps there were.
+def kill_everywhere(name: str, scratch: str, tell: Callable[[str], object]) -> int:
+    """Live a life once for each of its steps, killed there; recover; return how many there were.
 
     `scratch` is a directory for this alone. `tell` is told of each step.
 
@@ -109,7 +109,7 @@ class _Telling(Journal):
 
 
 def in_a_process(work: Callable[[int], None]) -> tuple[list[str], int]:
-    """Call `work` in a process of its own, with a pipe; return the lines it has written there, and how it ended."""
+    """Call `work` with a pipe in a process; return the lines it has written, and its status."""
     reads, writes = os.pipe()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # 3.12 warns where a test runner has threads
@@ -130,7 +130,7 @@ def in_a_process(work: Callable[[int], None]) -> tuple[list[str], int]:
 
 
 def _killed_at(step: int, story: Story, root: str) -> tuple[Journal, str]:
-    """Live until the so-many-th step; return what was asked by then, and which step that was."""
+    """Live until the step of this number; return what was asked by then, and which step it was."""
     lines, status = in_a_process(partial(_live_until, step, story, root))
     journal, last = Journal(), ENDED
     for line in lines:

@@ -1,4 +1,4 @@
-"""A life of a data directory in one thread: its clients, shells and readers, its source, its reconciler.
+"""A life of a data directory in one thread: clients, shells, readers, source, reconciler.
 
 It is lived the same way each time, so that it can be cut off at each call. What was asked goes into a `Journal`,
 from which `judge` knows what must come of it. The lives themselves stand in `lives`.
@@ -154,7 +154,7 @@ class Life:
             self._lock = None
 
     def run(self, loop: int = PASSES) -> bool:
-        """Reconcile, pass after pass, until there is nothing to be done now; return whether that came to be."""
+        """Reconcile until there is nothing to be done now; return whether that came to be."""
         assert self.reconciler is not None
         for _ in range(loop):
             self.clock += PASS_S
@@ -266,7 +266,7 @@ class Life:
         self.journal.end()
 
     def _next_tick(self) -> None:
-        """Wait (milliseconds) until the clock of the ctimes has gone on: careless intents are ordered by it."""
+        """Wait until the clock of the ctimes has gone on: careless intents are ordered by it."""
         beside = os.path.dirname(os.path.dirname(self.layout.root))  # it is no part of the life
         os.utime(beside)
         before = os.stat(beside).st_ctime_ns

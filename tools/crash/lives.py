@@ -1,4 +1,4 @@
-"""The lives that are cut off everywhere: each a function of a `Life`; `LIVES` has them all.
+"""The lives that are cut off everywhere, each a function of a `Life`; `LIVES` has them all.
 
 In a life a reconciler may die as well, by `dies_at`, and a new one takes over: so also what a recovery does is cut off
 everywhere.
@@ -51,7 +51,7 @@ def resume(life: Life) -> None:
 
 
 def pieces(life: Life) -> None:
-    """A large file comes over several connections, out of order; its process dies with holes in it."""
+    """A large file comes in pieces, out of order; its process dies with holes in it."""
     life.source.in_pieces.add("l1")
     life.start()
     life.want("l1")
@@ -62,7 +62,7 @@ def pieces(life: Life) -> None:
 
 
 def another_version(life: Life) -> None:
-    """What has come of one version is no part of the other that is wanted meanwhile."""
+    """Bytes of one version are no part of the other that is wanted meanwhile."""
     life.source.breaks["l1"] = deque([3])
     life.start()
     life.want("l1")
@@ -75,7 +75,7 @@ def another_version(life: Life) -> None:
 
 
 def withdrawn(life: Life) -> None:
-    """What has come of a chunk goes when it is no longer wanted, or is to be deleted."""
+    """Bytes of a chunk go when it is no longer wanted, or is to be deleted."""
     life.source.breaks["l1"] = deque([2, 3])
     life.start()
     life.want("l1")
@@ -106,7 +106,7 @@ def retire(life: Life) -> None:
 
 
 def go_and_come(life: Life) -> None:
-    """Chunks that nobody holds are deleted; one is wanted again before it has gone."""
+    """Chunks without a ref are deleted; one is wanted again before it has gone."""
     life.start()
     life.delete("a")
     life.run()
@@ -116,7 +116,7 @@ def go_and_come(life: Life) -> None:
 
 
 def too_late(life: Life) -> None:
-    """A chunk that has only to be published is no longer wanted, then it is, then with other files."""
+    """A chunk that is to be published is deleted, then wanted again, then with other files."""
     life.start()
     life.want("a1")
     life.dies_at("rename", "chunks/")
@@ -171,7 +171,7 @@ def careless(life: Life) -> None:
 
 
 def durable_delete(life: Life) -> None:
-    """A delete that waits for a ref, and that the disk has, is overruled by a want that a shell has put there."""
+    """A durable delete that waits for a ref is overruled by the want of a shell."""
     life.start()
     life.hold("a")
     life.delete("a")
@@ -218,7 +218,7 @@ def failover(life: Life) -> None:
 
 
 def damaged(life: Life) -> None:
-    """A held chunk's bytes change, and somebody asks for a look: it is fetched again. Next time it is deleted then."""
+    """A held chunk's bytes change: verified, it is fetched again. The next time it is deleted."""
     life.start()
     life.hold("s")
     life.spoil()
@@ -233,8 +233,8 @@ def damaged(life: Life) -> None:
     life.run()
 
 
-def condemned_twice(life: Life) -> None:
-    """Processes die while a damaged chunk goes out of service and its want comes back, and the next ones go on."""
+def quarantined_twice(life: Life) -> None:
+    """Processes die while a damaged chunk leaves service and its want comes back; others go on."""
     life.start()
     life.spoil()
     life.verify()
@@ -253,7 +253,7 @@ def condemned_twice(life: Life) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Story:
-    """A life, and what is there at its beginning: the `before` that are available, `held` ones by another process."""
+    """A life, the chunks that are available `before` it, and those `held` by another process."""
 
     live: Callable[[Life], None]
     before: tuple[str, ...] | None = ("z1",)  # None: not even a data directory
@@ -280,6 +280,6 @@ LIVES: Final = {
         Story(overtaken),
         Story(failover, before=("a1", "z1")),
         Story(damaged, before=("s1",)),
-        Story(condemned_twice, before=("s1",)),
+        Story(quarantined_twice, before=("s1",)),
     )
 }

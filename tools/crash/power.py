@@ -1,4 +1,4 @@
-"""A power failure after each call of a life, in every form that `disk` knows; and what must hold then.
+"""Fail the power after each call of a life, in every form that `disk` knows, and check.
 
 What holds for a crash holds here too: never READY over wrong bytes, and it converges. Of the intents, those count that
 cannot be lost: one whose marker was fsynced, and every one that has been carried out (its marker was removed). Clients
@@ -47,7 +47,7 @@ class Came:
 
 @dataclass
 class Figures:
-    """The amount of what was tried: calls, states of the disk after them, different ones, those with a torn want."""
+    """The counts: calls, states of the disk after them, different ones, those with a torn want."""
 
     calls: int = 0
     states: int = 0
@@ -56,7 +56,7 @@ class Figures:
 
 
 def fail_everywhere(name: str, scratch: str, bound: int = BOUND) -> Figures:
-    """Live a life once; then recover from every state that a power failure may have left of it.
+    """Live a life once; then recover from every state that a power failure may have left.
 
     Raises:
         ViolationError: naming the instant and what was lost.
@@ -86,7 +86,7 @@ def fail_everywhere(name: str, scratch: str, bound: int = BOUND) -> Figures:
 
 
 def _recorded(story: Story, above: str) -> tuple[Disk, list[Call], Journal]:
-    """Live a life; return the disk as it was at its beginning, and what was called and asked.
+    """Live a life; return the disk at its beginning, the calls and the journal.
 
     At each call the model must have what the disk has: so no call went past the tap.
     """
@@ -158,7 +158,7 @@ class Promises:
         return {letter: self._allowed(letter, number) for letter in LETTER_OF.values()}
 
     def _allowed(self, letter: str, number: int) -> tuple[Results, Results]:
-        """Return both; a torn want may have taken the place of an older intent, but it takes no files away."""
+        """Return both: a torn want may have replaced an older intent, but it takes no files away."""
         asked, kept = [self._first.get(letter), *self._begun(letter, number)], self._kept.get(letter, -1) + 1
         may_be_torn = any(result is not None for result in asked[kept + 1 :])
         return asked[kept:], asked if may_be_torn else asked[kept:]
@@ -200,7 +200,7 @@ def judge_all(came: Came, allowed: Allowed) -> None:
 
 @contextmanager
 def _ctimes(above: str, changed: dict[int, int]) -> Iterator[None]:
-    """Give what was built its ctimes in the order of the calls; what changes from now on is later than all of it."""
+    """Give what was built its ctimes in the order of the calls; all later changes come after."""
     marker_of = fsdm.store.markers.marker_of
     built = {
         os.lstat(f"{directory}/{name}").st_ino: os.lstat(f"{directory}/{name}").st_ctime_ns

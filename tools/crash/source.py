@@ -1,4 +1,4 @@
-"""The chunks of the lives that `life` tells, and where their files come from: no network, and always alike.
+"""The chunks of the lives, and a source of their files without a network, always alike.
 
 What a fetch writes is written by the package's own `Transfer`, `Sink` and `Parts`; only the conversation with a server
 is played (so the bytes come by write(2), in one thread, where the network would splice them). Files are small, so the
@@ -113,7 +113,7 @@ class Source:
 
 
 def _bring_pieces(transfer: Transfer, url: str, data: bytes, pieces: Pieces) -> None:
-    """Two at a time, the second of them first: so there are holes in between."""
+    """Bring two pieces at a time, the second of them first: so there are holes in between."""
     while (first := pieces.take()) is not None:
         second = pieces.take()
         for start, end in filter(None, (second, first)):
@@ -135,7 +135,7 @@ def _head(data: bytes, start: int) -> dict[str, str]:
 
 @contextmanager
 def small_bounds() -> Iterator[None]:
-    """What is done for large files is done for those of a few blocks."""
+    """Do for files of a few blocks what is done for large ones."""
     with ExitStack() as patches:
         patches.enter_context(mock.patch.object(fsdm.transfer.file_transfer, "RECORD_BYTES", BLOCK_BYTES))
         patches.enter_context(mock.patch.object(fsdm.transfer.file_transfer, "CHECKPOINT_BYTES", 2 * BLOCK_BYTES))

@@ -1,4 +1,4 @@
-"""Every system call that changes what is below one directory: seen before it is made, and once it is done.
+"""See every system call that changes what is below a directory, before and after it is made.
 
 The calls of this process are seen, by whatever road they come: the steps of a `FileSystem`, the bytes that a `Sink`
 writes, the markers that a client places, LOCK, the layout. It stands in for the functions of `os`; what goes past those
@@ -53,7 +53,7 @@ def _nothing(_call: Call) -> None:
 
 
 class Tap:
-    """See the module. `before` may raise: then the call is not made. `half` is called in the middle of a write.
+    """A tap. `before` may raise: then the call is not made. `half` is called amid a write.
 
     fsync is not passed on where `syncs` is False: a process that dies loses nothing by that, and a model needs no disk.
     """
@@ -86,7 +86,7 @@ class Tap:
         self._patches.close()
 
     def _inside(self, path: Any, dir_fd: int | None = None) -> str | None:
-        """The path relative to the root, or None where it is not below it."""
+        """Return the path relative to the root, or None where it is not below it."""
         if isinstance(path, int):
             where = os.readlink(f"/proc/self/fd/{path}")
         elif dir_fd is not None:
@@ -102,14 +102,14 @@ class Tap:
         return made
 
     def _tell(self, call: Call) -> None:
-        """What was done, with what can be known only now."""
+        """Tell what was done, with what can be known only now."""
         if call.kind in {"create", "mkdir", "write", "truncate", "utime", "fsync"}:
             found = os.lstat(f"{self._root}/{call.path}")
             call = replace(call, ino=found.st_ino, mtime_ns=found.st_mtime_ns)
         self._after(call)
 
     def _by(self, name: str) -> Callable[..., Any]:
-        """The stand-in for a call that names one path, or two."""
+        """Return the stand-in for a call that names one path, or two."""
         real = self._os[name]
 
         def one(path: Any, *rest: Any, dir_fd: int | None = None, **named: Any) -> Any:

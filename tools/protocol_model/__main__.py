@@ -1,4 +1,4 @@
-"""`python -m tools.protocol_model`."""
+"""Search the models of the protocol: `python -m tools.protocol_model`."""
 
 import sys
 

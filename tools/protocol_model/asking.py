@@ -1,4 +1,4 @@
-"""Asking: two writers, careful and careless, and the reconciler that carries out what they ask for."""
+"""The model of asking: two writers, careful and careless, and the reconciler."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Asking:
-    """`deeds`: what each writer may do, and `intents` how often; `crashes` of the reconciler; `ticks` of the clock.
+    """The model; `deeds`: what each writer may do, and `intents` how often.
+
+    `crashes` of the reconciler; `ticks` of the clock.
 
     `chunks`: what there may be to begin with. `damaged`: its bytes are, and somebody has asked for them to be verified:
     so they are read, sooner or later, as often as a crash has them forgotten.
@@ -53,7 +55,7 @@ class Asking:
         return world.fault
 
     def settled(self, world: World) -> bool:
-        """What a killed `cp` has left half-written stays, to be mended; it may have replaced a want that was whole."""
+        """Tell whether all rests; a half-written `cp` stays, to be mended, also over a whole want."""
         half_written = world.want is not None and world.want.files == NONE
         return (
             world.reconciler.at == "look"

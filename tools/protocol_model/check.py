@@ -1,4 +1,4 @@
-"""What is searched: the protocol, which must hold, and each wrong variant, which must not.
+"""Check that the protocol holds in every state, and that each wrong variant does not.
 
     python -m tools.protocol_model [--long] [NAME …]
 
@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import gc
-import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -138,15 +137,15 @@ def result(case: Case) -> Result:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.protocol_model", description="Check the protocol, exhaustively."
-    )
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"wrong variants to be shown: {', '.join(WRONG)}")
-    parser.add_argument("--long", action="store_true", help="wider bounds")
+    """Search; return 1 where the protocol does not hold, or a wrong variant does."""
+    how = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog="python -m tools.protocol_model", description=__doc__, formatter_class=how)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"wrong variants to show: {', '.join(WRONG)}")
+    parser.add_argument("--long", action="store_true", help="search wider bounds")
     args = parser.parse_args(arguments)
     unknown = set(args.names) - set(WRONG)
     if unknown:
-        parser.error(f"no such variant: {', '.join(sorted(unknown))}")
+        parser.error(f"there is no variant {', '.join(sorted(unknown))}; --help lists them")
     if args.names:
         return _show({name: WRONG[name] for name in args.names})
     bad = _must_hold((RIGHT | LONG if args.long else RIGHT).items())
@@ -178,7 +177,3 @@ def _must_fail(cases: Iterable[tuple[str, Case]]) -> int:
         print(f"{name:<22} {case.wrong.value}: {said}", flush=True)
         bad |= found is None
     return bad
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,4 +1,4 @@
-"""What there is while chunks are held: directories, readers, the reconciler, the markers of one id.
+"""The state while chunks are held: directories, readers, the reconciler, one id's markers.
 
 The directories have numbers, as inodes do; who has opened one has it, whatever becomes of its name. Clients change
 their minds in one step here, so one marker stands at a time (see `asking` for what lies in between). A want asks for
@@ -20,7 +20,7 @@ Damage = Literal["", "done", "asked"]  # of a directory's bytes, and whether som
 
 
 class Wrong(Enum):
-    """A rule of the protocol that is left out or turned round; its value says what is done instead."""
+    """A rule of the protocol that is broken; the value says what is done instead."""
 
     NOTHING = "the protocol as it is"
     READY_BEFORE_LOCK = "READY is looked for before the lock"
@@ -49,7 +49,7 @@ class Directory(NamedTuple):
 
 
 class Reader(NamedTuple):
-    """A process that takes refs, what it has open and locked; `child` is what a fork of it shares."""
+    """A process that takes refs, what it has open and locked; a fork of it shares `child`."""
 
     at: str = "idle"
     directory: int = NOWHERE
@@ -59,7 +59,7 @@ class Reader(NamedTuple):
 
 
 class Reconciler(NamedTuple):
-    """What it does next, the claim that it has open, and whether that is locked; `held`: it was refused (Memo.held)."""
+    """Its next step, its open claim, locked or not; `held`: it was refused (Memo.held)."""
 
     at: str = "look"
     claim: int = NOWHERE
@@ -70,7 +70,7 @@ class Reconciler(NamedTuple):
 
 
 class Inspector(NamedTuple):
-    """What it does next, for which request, the directory that it holds, and the one that it found damaged."""
+    """Its next step, its request, the directory that it holds, and the one it found damaged."""
 
     at: str = "idle"
     verify: int = 0
@@ -79,7 +79,7 @@ class Inspector(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """What the reconciler remembers of requests (Memo.asked), and which directory's READY was `found` to be wrong."""
+    """The reconciler's memo of requests (Memo.asked), and the directory that was `found` wrong."""
 
     verify: int = 0
     answered: bool = False
@@ -87,7 +87,7 @@ class Asked(NamedTuple):
 
 
 class World(NamedTuple):
-    """Everything about one id. `verify`: the number of the request that stands, 0 where none does."""
+    """The state of one id. `verify`: the number of the request that stands, or 0."""
 
     want: str
     delete: bool
@@ -115,5 +115,5 @@ def put_directory(world: World, number: int, directory: Directory) -> World:
 
 
 def there(world: World) -> Directory | None:
-    """The directory that has the chunk's name."""
+    """Return the directory that has the chunk's name."""
     return world.directories[world.here - 1] if world.here else None

@@ -1,4 +1,4 @@
-"""Holding: two readers that take refs, fork and are killed, and the reconciler (`keeping`).
+"""The model of holding: two readers, their forks and ends, and the reconciler (`keeping`).
 
 | here | stands for |
 |---|---|
@@ -32,7 +32,7 @@ FIRST = World(
 
 @dataclass(frozen=True)
 class Holding:
-    """`asks`: how often clients change their minds; `crashes` of the reconciler; `forks`: whether readers fork.
+    """The model; `asks`: changes of mind; `crashes` of the reconciler; `forks` of readers.
 
     `eager`: the reconciler, once refused, misses no moment in which it would be granted its claim. `damages`: how often
     a chunk's bytes change, and `verifies`, how often somebody asks for them to be verified.
@@ -160,7 +160,7 @@ class Holding:
         return not world.delete and (ready or self.wrong is Wrong.NO_READY_AT_STEP_0)
 
     def _go_on(self, world: World, reader: Reader) -> tuple[str, Reader]:
-        """Steps 1 to 3 of "Reading", and the release."""
+        """Do one of steps 1 to 3 of "Reading", or the release."""
         closed = _closed(reader)
         ready = reader.directory and world.directories[reader.directory - 1].ready
         if self.wrong is Wrong.READY_BY_PATH:

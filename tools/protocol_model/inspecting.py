@@ -1,4 +1,4 @@
-"""The disk that damages a chunk, somebody who asks for its bytes to be verified, and the inspector that reads them.
+"""Damage by the disk, requests to verify, and the inspector that reads the bytes.
 
 | here | stands for |
 |---|---|
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def steps(world: World) -> Iterator[Step[World]]:
-    """What can happen next."""
+    """Yield what can happen next."""
     place = there(world)
     if place is not None and world.damages and not place.damage:
         damaged = put_directory(world, world.here, place._replace(damage="done"))
@@ -39,7 +39,7 @@ def steps(world: World) -> Iterator[Step[World]]:
 
 
 def unasked(world: World) -> World:
-    """A delete has come: whoever asked before it is not answered."""
+    """Forget the requests before a delete: they are not answered."""
     place = there(world)
     if place is None or place.damage != "asked":
         return world
@@ -47,7 +47,7 @@ def unasked(world: World) -> World:
 
 
 def begun(world: World) -> World:
-    """The reconciler hands over a request."""
+    """Hand a request over to the inspector."""
     return world._replace(inspector=Inspector("begun", world.verify), asked=Asked(world.verify))
 
 

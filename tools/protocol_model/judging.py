@@ -1,4 +1,6 @@
-"""What the reconciler looks at, decides, and does to its chunk, step by step; it can be killed between any two steps.
+"""The reconciler looks, decides, and acts on its chunk, step by step.
+
+It can be killed between any two steps.
 
 What it decides is not copied here: reconcile.plan.decide itself is asked. What it does then:
 
@@ -58,7 +60,7 @@ SETTLED_S = 100.0  # later than any SETTLE_S after 0
 
 
 def steps(world: World, wrong: Wrong) -> Iterator[Step[World]]:
-    """What the reconciler can do next."""
+    """Yield what the reconciler can do next."""
     step = STEPS[world.reconciler.at](world, wrong)
     if step is not None:  # else it waits for the lock of intents
         yield Step(RECONCILER, *step)

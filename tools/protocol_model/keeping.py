@@ -1,4 +1,4 @@
-"""The reconciler that keeps a chunk: it fetches, publishes, replaces and retires, step by step.
+"""The reconciler that keeps a chunk, step by step: fetch, publish, replace, retire.
 
 What it decides is asked of reconcile.plan.decide. What it does then:
 
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Keeping:
-    """What the reconciler can do next in one state."""
+    """The steps of the reconciler in one state."""
 
     world: World
     wrong: Wrong
@@ -60,7 +60,7 @@ class Keeping:
             yield Step("reconciler", "is killed, the next one starts", killed, must=False)
 
     def is_refused(self) -> bool:
-        """Whether somebody holds a lock on what the reconciler is to claim."""
+        """Tell whether a reader or the inspector has a lock on what is to be claimed."""
         claim = self.world.reconciler.claim or self.world.here
         inspected = self.world.inspector.directory
         return claim == inspected or any(
@@ -196,7 +196,7 @@ class Keeping:
         return "removes the request to verify", self._at("look", verify=0, asked=asked)
 
     def _take_out(self) -> tuple[str, World]:
-        """`at` says whether it is for a delete (Retire) or because READY is missing (Clear)."""
+        """Take a chunk out, for a delete (Retire) or because READY is missing (Clear), as `at` says."""
         world, r = self.world, self.world.reconciler
         action, _, step = r.at.partition(": ")
         place = world.directories[world.here - 1]

@@ -1,4 +1,4 @@
-"""What there is while intents are asked for and carried out: markers, writers, the reconciler, one chunk.
+"""The state while intents are carried out: markers, writers, the reconciler, one chunk.
 
 The files that a want asks for are "a" where writer A asks, and "b" where B does. Both kinds of want have the same size.
 The clock is coarse: everything between two ticks has the same time. A want that comes back of a quarantined chunk has
@@ -26,7 +26,7 @@ RECONCILER = "reconciler"
 
 
 class Wrong(Enum):
-    """A rule of the protocol that is left out or turned round; its value says what is done instead."""
+    """A rule of the protocol that is broken; the value says what is done instead."""
 
     NOTHING = "the protocol as it is"
     UNLINK_AT_ONCE = "a marker is unlinked where it stands, without renaming it aside"
@@ -65,17 +65,17 @@ class Marker(NamedTuple):
 
     @property
     def identity(self) -> tuple[int, int, bool]:
-        """fsdm.model.state.Marker.identity."""
+        """See fsdm.model.state.Marker.identity."""
         return self.ino, self.mtime, self.files != NONE
 
 
 def same(one: Marker | None, other: Marker | None) -> bool:
-    """fsdm.model.state.Marker.same_as: what a process can tell."""
+    """Compare two markers as far as a process can: fsdm.model.state.Marker.same_as."""
     return one is not None and other is not None and one.identity == other.identity
 
 
 class Removal(NamedTuple):
-    """A marker that is to go: which one was judged, and the one that has overruled it, if any."""
+    """The removal of a marker: the judged one, and the one that has overruled it, if any."""
 
     kind: Kind
     judged: Marker
@@ -83,7 +83,7 @@ class Removal(NamedTuple):
 
 
 class Aside(NamedTuple):
-    """`.judged-INODE_MTIME_SIZE_ID`: what stands under that name, and which marker was judged."""
+    """The file `.judged-INODE_MTIME_SIZE_ID`, and the marker that was judged."""
 
     kind: Kind
     judged: Marker
@@ -91,7 +91,7 @@ class Aside(NamedTuple):
 
 
 class Writer(NamedTuple):
-    """A client: what it does next, how many intents it may still begin, and the file that it has in hand."""
+    """A client: its next step, how many intents it may still begin, and the file it is writing."""
 
     at: str = "idle"
     left: int = 0
@@ -99,7 +99,7 @@ class Writer(NamedTuple):
 
 
 class Reconciler(NamedTuple):
-    """What it does next, what it saw at its last look, what it is removing, and what it remembers."""
+    """Its next step, the markers of its last look, what it is removing, and its memo."""
 
     at: str = "start"
     want: Marker | None = None
@@ -112,7 +112,7 @@ class Reconciler(NamedTuple):
 
 
 class World(NamedTuple):
-    """Everything about one id. `kept`: the files that WANT beside the chunk asks for."""
+    """The state of one id. `kept`: the files that WANT beside the chunk asks for."""
 
     tick: int
     want: Marker | None
@@ -133,12 +133,12 @@ class World(NamedTuple):
 
 
 def standing(world: World, kind: Kind) -> Marker | None:
-    """What stands at `want/ID` or `delete/ID`."""
+    """Return what stands at `want/ID` or `delete/ID`."""
     return world.want if kind == "want" else world.delete
 
 
 def put(world: World, kind: Kind, marker: Marker | None) -> World:
-    """Let that stand at `want/ID` or `delete/ID`."""
+    """Put a marker at `want/ID` or `delete/ID`."""
     return world._replace(want=marker) if kind == "want" else world._replace(delete=marker)
 
 
@@ -147,12 +147,12 @@ def opposite(kind: Kind) -> Kind:
 
 
 def holds(world: World, marker: Marker) -> bool:
-    """Whether what a marker asks for is so."""
+    """Tell whether what a marker asks for is so."""
     return world.chunk == (NONE if marker.files == GONE else marker.files)
 
 
 def remembered(world: World) -> list[Marker]:
-    """All markers that the reconciler could still compare with one that it finds."""
+    """Return all markers that the reconciler could still compare with one that it finds."""
     r, aside = world.reconciler, world.aside
     known = [r.want, r.delete, r.alone, r.unreadable]
     if aside is not None:
@@ -163,13 +163,13 @@ def remembered(world: World) -> list[Marker]:
 
 
 def files(world: World) -> list[Marker]:
-    """All files that are there."""
+    """Return all files that are there."""
     found = [world.want, world.delete, world.aside and world.aside.marker, *(writer.new for writer in world.writers)]
     return [file for file in found if file is not None]
 
 
 def free_inode(world: World, wrong: Wrong) -> int:
-    """The lowest number that no file has, and none had that was removed within this tick."""
+    """Return the lowest number that no file has, and none had that was removed within this tick."""
     used = {file.ino for file in files(world)}
     if wrong is not Wrong.INODES_AGAIN:
         used |= {marker.ino for marker in remembered(world) if marker.mtime == world.tick}
@@ -177,13 +177,13 @@ def free_inode(world: World, wrong: Wrong) -> int:
 
 
 def next_serial(world: World) -> int:
-    """A number that is greater than those of all markers that anything here could still be compared with."""
+    """Return a number greater than those of all markers that may still be compared."""
     known = [*files(world), *remembered(world)]
     return 1 + max([world.reconciler.opposite, *(marker.serial for marker in known)])
 
 
 def show(world: World) -> str:
-    """In one line: `want b@1` stands for a want of the files b, its ctime 1."""
+    """Show the state in a line: `want b@1` stands for a want of the files b, its ctime 1."""
     parts = [f"tick {world.tick}"]
     for kind in ("want", "delete"):
         marker = standing(world, kind)

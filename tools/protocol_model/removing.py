@@ -1,4 +1,4 @@
-"""How the reconciler removes a marker, and finishes what a crash left of that, step by step.
+"""The removal of a marker, and the finish of one that a crash cut off, step by step.
 
 | here | stands for |
 |---|---|
@@ -87,7 +87,7 @@ def _first_of_put_back(wrong: Wrong) -> str:
 
 
 def _look_opposite(world: World, wrong: Wrong) -> tuple[str, World]:
-    """Its own ctime is that of its rename aside by now. An opposite marker that is younger came after it.
+    """Look at the opposite marker: one that is younger than the rename aside came after it.
 
     Where both came between the last look at the judged one and that rename, nobody can tell which was later, and
     neither was asked for with care: then either may count as the later.
@@ -129,7 +129,7 @@ def _unlink_aside(world: World, wrong: Wrong) -> tuple[str, World]:
 
 
 def _flock(world: World, wrong: Wrong) -> tuple[str, World] | None:
-    """The lock, and the first look under it: careless writers do not care which of them comes first."""
+    """Take the lock, and look: careless writers do not care which of them comes first."""
     if world.lock:
         return None
     removal = world.reconciler.removal
@@ -170,7 +170,7 @@ def _look_judged(world: World, wrong: Wrong) -> tuple[str, World]:
 
 
 def met(world: World, want: Marker | None, delete: Marker | None) -> World:
-    """Both were seen, tied, and this want was never seen without this delete: then the want is the later intent."""
+    """Let the want be the later intent where both are met tied for the first time."""
     alone = world.reconciler.alone
     if (
         want is not None

@@ -1,4 +1,4 @@
-"""How a damaged chunk goes out of service, and how the want that it came of comes back, step by step.
+"""The way of a damaged chunk out of service, and of its want back, step by step.
 
 | here | stands for |
 |---|---|
@@ -74,7 +74,7 @@ def is_waiting_for_the_clock(world: World) -> bool:
 
 
 def _settle_wait(world: World, wrong: Wrong) -> tuple[str, World] | None:
-    """The tick has passed, and now the look at the delete."""
+    """Look at the delete once the tick has passed."""
     if is_waiting_for_the_clock(world) and wrong is not Wrong.SETTLED_SOON:
         return None
     back = world.reconciler.want
@@ -88,7 +88,7 @@ def _settle_wait(world: World, wrong: Wrong) -> tuple[str, World] | None:
 
 
 def _settle_at_once(world: World, wrong: Wrong) -> tuple[str, World] | None:
-    """In place of `removing`."""
+    """Unlink the want where it stands, in place of `removing`."""
     if world.lock:
         return None
     back = world.reconciler.want

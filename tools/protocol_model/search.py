@@ -1,4 +1,4 @@
-"""An exhaustive search of a model's states: safety in each of them, and that every fair run settles where it should.
+"""Search all states of a model: each must be right, and every fair run must settle.
 
 A model tells its states where it starts, the steps that lead on from a state, what is wrong with a state, and whether
 it is settled: nothing left to do, and as it should be. States are visited breadth first, so a counterexample is a
@@ -23,7 +23,7 @@ S = TypeVar("S", bound="Hashable")
 
 
 class Step(NamedTuple, Generic[S]):
-    """Process `who` does one atomic thing; `must`: it does not stand still before this for ever."""
+    """An atomic step of the process `who`; `must`: it does not stand still before it for ever."""
 
     who: str
     what: str
@@ -32,27 +32,27 @@ class Step(NamedTuple, Generic[S]):
 
 
 class Model(Protocol[S]):
-    """What can be searched."""
+    """A model that can be searched."""
 
     def starts(self) -> Iterable[S]:
-        """The states that a run can begin in."""
+        """Yield the states that a run can begin in."""
 
     def steps(self, state: S) -> Iterable[Step[S]]:
-        """All that can happen next."""
+        """Yield all that can happen next."""
 
     def wrong_with(self, state: S) -> str:
-        """What is wrong with a state, or nothing."""
+        """Return what is wrong with a state, or nothing."""
 
     def settled(self, state: S) -> bool:
-        """Whether nothing is left to do, and all is as it was asked for."""
+        """Tell whether nothing is left to do, and all is as it was asked for."""
 
     def show(self, state: S) -> str:
-        """A state in one line."""
+        """Show a state in one line."""
 
 
 @dataclass(frozen=True)
 class Counterexample:
-    """How something goes wrong: what was done, each with the state after it; `again` can be repeated for ever."""
+    """A run that goes wrong: its steps, each with its state; `again` can be repeated for ever."""
 
     wrong: str
     trace: tuple[str, ...]
@@ -65,18 +65,18 @@ class Counterexample:
 
 @dataclass(frozen=True)
 class Result:
-    """How many states there are, and what is wrong, if anything is."""
+    """The number of states, and the first thing that is wrong, if any is."""
 
     states: int
     counterexample: Counterexample | None
 
 
 class TooManyStatesError(Exception):
-    """The bound on states was reached before all of them were seen."""
+    """An error: the bound on states was reached before all of them were seen."""
 
 
 def search(model: Model[S], *, most: int = 10_000_000) -> Result:
-    """Look at every state; the first thing that is wrong, if there is any.
+    """Look at every state; return their number and the first thing that is wrong, if any is.
 
     Raises:
         TooManyStatesError: there are more than `most` states.
@@ -116,7 +116,7 @@ class _Search(Generic[S]):
         return None
 
     def _met(self, state: S, before: int, by: str, queue: deque[S]) -> int | None:
-        """The number of a state, new or known; None where it is wrong."""
+        """Return the number of a state, new or known; None where it is wrong."""
         known = self._number.get(state)
         if known is not None:
             return known
@@ -143,7 +143,7 @@ class _Search(Generic[S]):
     # -------------------------------------------------------------------------------------------------------- liveness
 
     def _never_settled(self) -> Counterexample | None:
-        """A fair run that never settles: a set of states in which it can go round, or stand, and leave nobody out."""
+        """Find a fair run that never settles: states in which it goes round, or stands, for ever."""
         states = list(self._number)
         found: list[int] | None = None
         for component in _components(self._edges):
@@ -167,7 +167,7 @@ class _Search(Generic[S]):
         return waiting <= moved
 
     def _round(self, first: int, component: list[int]) -> list[tuple[str, int]]:
-        """A way round through the component, from `first` back to it, on which each process does what it must."""
+        """Find a way round from `first` on which each process of the component does what it must."""
         inside = set(component)
         way: list[tuple[str, int]] = []
         here = first
@@ -179,7 +179,7 @@ class _Search(Generic[S]):
         return way if here == first else way + self._way_inside(here, inside, None, first)
 
     def _way_inside(self, here: int, inside: set[int], mover: str | None, to: int | None) -> list[tuple[str, int]]:
-        """The shortest way that ends with a step that `mover` must do, or in the state `to`."""
+        """Find the shortest way that ends with a step that `mover` must do, or in the state `to`."""
         states = list(self._number)
         ways: deque[tuple[int, list[tuple[str, int]]]] = deque([(here, [])])
         seen = {here}
@@ -199,7 +199,7 @@ class _Search(Generic[S]):
 
 
 def _components(edges: Sequence[Sequence[tuple[str, bool, int]]]) -> Iterator[list[int]]:
-    """The strongly connected components of a graph (Tarjan 1972, without recursion)."""
+    """Yield the strongly connected components of a graph (Tarjan 1972, without recursion)."""
     order = [0] * len(edges)  # 0: not visited
     lowest = [0] * len(edges)
     on_stack = [False] * len(edges)

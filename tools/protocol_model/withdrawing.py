@@ -1,4 +1,6 @@
-"""What is to be true once a want was withdrawn: what is there stays, unless the reconciler was past its last look.
+"""The intent after a want was withdrawn: the chunk stays as it is.
+
+Unless the reconciler was past its last look: then it carries out what it has begun.
 
 A chunk that was quarantined, or whose delete was cut off by a crash, comes back by its WANT where the want is withdrawn
 before the reconciler has linked it, or before the next one has finished (PROTOCOL.md, "Verifying").
@@ -21,12 +23,12 @@ def can_withdraw(world: World) -> bool:
 
 
 def withdrawn(world: World) -> World:
-    """`rm want/ID`."""
+    """Withdraw the want: `rm want/ID`."""
     return _judged(world._replace(want=None, firm=False, withdrawn=True))
 
 
 def killed(world: World, at: str) -> World:
-    """The reconciler was at the step `at`, and will not finish it."""
+    """Judge a withdrawal anew where the reconciler was killed at the step `at`."""
     is_half_done = at == "replace: remove WANT" and world.chunk == UNREADY  # READY of other files went first
     if not world.withdrawn or world.want is not None or world.aside is not None or is_half_done:
         return world

@@ -1,4 +1,4 @@
-"""What clients do to markers, careful ones and careless ones, step by step; each can be killed between any two steps.
+"""The steps of careful and careless clients; each can be killed between any two of them.
 
 | here | stands for |
 |---|---|
@@ -34,7 +34,7 @@ CARELESS = frozenset({"mv", "cp", "touch"})
 
 
 def steps(world: World, number: int, deeds: frozenset[str], wrong: Wrong) -> Iterator[Step[World]]:
-    """What writer `number` can do next; to begin with, one of `deeds`."""
+    """Yield what writer `number` can do next; to begin with, one of `deeds`."""
     writer = world.writers[number]
     who = f"writer {NAMES[number]}"
     if writer.at != "idle":
@@ -75,7 +75,7 @@ def _go_on(world: World, number: int, wrong: Wrong) -> tuple[str, World]:
 
 
 def _care(world: World, number: int, deed: str, wrong: Wrong) -> tuple[str, World]:
-    """One of the two steps of a careful call; the other one is next."""
+    """Do one of the two steps of a careful call; the other one is next."""
     step, kind = deed.split()
     next_at = world.writers[number]._replace(at=f"{'overrule' if step == 'place' else 'place'} {kind}")
     match deed:
@@ -103,7 +103,7 @@ def _asked(world: World, last: str) -> World:
 
 
 def _done(world: World, number: int, files: str) -> World:
-    """A careful call is over. What came without the lock while it ran counts as earlier, unless it is out of reach."""
+    """End a careful call; what came without the lock amid it is earlier, unless out of reach."""
     lock = "" if world.lock == NAMES[number] else world.lock
     own = world.delete if files == GONE else world.want
     world = _with(world._replace(lock=lock), number, Writer(left=world.writers[number].left))
@@ -115,13 +115,13 @@ def _done(world: World, number: int, files: str) -> World:
 
 
 def _wanted(world: World, number: int, wrong: Wrong) -> World:
-    """The temporary file is nobody else's: it may as well be written in the instant of the rename."""
+    """Rename a want into place; its temporary file may as well be written in this instant."""
     marker = Marker(free_inode(world, wrong), world.tick, world.tick, FILES[number], next_serial(world))
     return _asked(world._replace(want=marker), marker.files)
 
 
 def _deleted(world: World, wrong: Wrong) -> World:
-    """open(O_CREAT) and utime, at once: where the reconciler comes between, see store.markers._touch."""
+    """Touch the delete: open(O_CREAT) and utime at once (in between: store.markers._touch)."""
     there, serial = world.delete, next_serial(world)
     if there is None:
         return _asked(
@@ -136,7 +136,7 @@ def _deleted(world: World, wrong: Wrong) -> World:
 
 
 def _written(world: World, number: int) -> World:
-    """The text comes into whatever has become of the file that was created: it may be on its way out, or gone."""
+    """Write the text into what has become of the file: it may be on its way out, or gone."""
     created = world.writers[number].new
     assert created is not None
     written = created._replace(ctime=world.tick, mtime=world.tick, files=FILES[number], serial=next_serial(world))

@@ -1,1 +1,1 @@
-"""What the tools share: versions of chunks, a source, figures of processes."""
+"""The modules that tools share: versions of chunks, a source, figures of processes."""

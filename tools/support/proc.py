@@ -1,4 +1,4 @@
-"""What processes take, by proc(5) and their clocks, and how it grows."""
+"""The CPU time, memory, descriptors and threads of processes, and how they grow."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
 
 def cpu_ns(pid: int) -> int:
-    """Return the CPU time of a process: utime + stime, but not in ticks of 10 ms (clock_getcpuclockid(3))."""
+    """Return the CPU time of a process, finer than in ticks of 10 ms: clock_getcpuclockid(3)."""
     return time.clock_gettime_ns((~pid << 3) | 2)
 
 
 def memory_mib(pid: int, name: str) -> float:
-    """Return the memory that a process has now (`VmRSS`), or has had at most (`VmHWM`): proc_pid_status(5)."""
+    """Return `VmRSS` (now) or `VmHWM` (at most) of a process: proc_pid_status(5)."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith(f"{name}:")).split()[1]) / 1024
 
@@ -33,7 +33,7 @@ def threads(pid: int) -> int:
 
 
 def growth(samples: Sequence[tuple[float, float]]) -> float:
-    """Return how much a line that is laid through (time, value) rises from the first to the last."""
+    """Return how much a line laid through (time, value) rises from the first to the last."""
     times = [at for at, _ in samples]
     if len(set(times)) < 2:
         return 0.0

@@ -1,4 +1,4 @@
-"""Versions of chunks and their bytes, as the crash harness and the soak want them and look for them on disk."""
+"""Versions of chunks and their bytes, for the crash harness and the soak."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Version:
-    """What a chunk may be wanted as; `files` are the bytes that its sources serve, by their names."""
+    """A version of a chunk; `files` are the bytes that its sources serve, by their names."""
 
     name: str
     chunk: DataChunk
