@@ -162,7 +162,6 @@ def test_what_is_fsynced_with_its_directory_is_there_for_good(tmp_path: Path) ->
 
 def test_a_write_that_goes_past_the_tap_is_found_out(monkeypatch: pytest.MonkeyPatch, scratch: str) -> None:
     def live(life: Life) -> None:
-        life.start()
         Path(life.layout.root, "unseen").write_bytes(b"x")
         life.want("a1")
 

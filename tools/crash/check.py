@@ -106,11 +106,9 @@ def converge(life: Life, refs: Sequence[ChunkRef] = ()) -> dict[str, Version]:
         for ref in refs:
             _check_held(ref)
             ref.close()
-    life.wait(LATER_S)
-    demand(life.run(), "it does not come to rest")
+    demand(life.run(after_s=LATER_S), "it does not come to rest")
     if torn(life.layout):  # it is to lie still for a while, before it is told of
-        life.wait(LATER_S)
-        demand(life.run(), "it does not come to rest")
+        demand(life.run(after_s=LATER_S), "it does not come to rest")
     _check_rest(life.layout)
     return check(life.layout, mended=True)
 

@@ -109,7 +109,7 @@ def _live_until(last: int, story: Story, mount: str, how: int, pipe: int) -> Non
 
     with Life(f"{above}/data", journal=journal) as life, Tap(above, before=life.before, after=done, syncs=True):
         life.written_back = written_back
-        story.live(life)
+        story.tell(life)
 
 
 # --------------------------------------------------------------------------------------------------------------- images

@@ -161,4 +161,4 @@ def _live_until(step: int, story: Story, root: str, pipe: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     with Life(root, journal=journal) as life, Tap(os.path.dirname(root), before=life.before, half=done, after=done):
-        story.live(life)
+        story.tell(life)

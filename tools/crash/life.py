@@ -153,8 +153,12 @@ class Life:
             self._lock.close()
             self._lock = None
 
-    def run(self, loop: int = PASSES) -> bool:
+    def run(self, loop: int = PASSES, *, after_s: float = 0.0) -> bool:
         """Reconcile until there is nothing to be done now; return whether that came to be."""
+        if after_s:
+            self.wait(after_s)
+        if self.reconciler is None:
+            self.start()
         assert self.reconciler is not None
         for _ in range(loop):
             self.clock += PASS_S
@@ -176,8 +180,6 @@ class Life:
 
         self._cut = Cut(kind, path, die)
         try:
-            if self.reconciler is None:
-                self.start()
             self.run()
         except DiedError:
             self.drop()

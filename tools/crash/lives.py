@@ -18,14 +18,12 @@ if TYPE_CHECKING:
 
 def first_start(life: Life) -> None:
     """There is no data directory; one is made, and a chunk comes."""
-    life.start()
     life.want("b1")
     life.run()
 
 
 def bring(life: Life) -> None:
     """Chunks come; one is missing at its source, and comes once it is there."""
-    life.start()
     life.want("a1")
     life.source.missing.add("b1")
     life.want("b1")
@@ -38,46 +36,37 @@ def bring(life: Life) -> None:
 def resume(life: Life) -> None:
     """A large file comes in the end, after its connection has broken and its process has died."""
     life.source.breaks["l1"] = deque([3, 1])
-    life.start()
     life.want("l1")
     life.run()
-    life.wait(10)
-    life.run()
+    life.run(after_s=10)
     life.wait(10)
     life.dies_at("fsync", "data/large")
-    life.wait(10)
-    life.start()
-    life.run()
+    life.run(after_s=10)
 
 
 def pieces(life: Life) -> None:
     """A large file comes in pieces, out of order; its process dies with holes in it."""
     life.source.in_pieces.add("l1")
-    life.start()
     life.want("l1")
     life.dies_at("write", "PARTS.")
     life.dies_at("fsync", "data/large")
-    life.start()
     life.run()
 
 
 def another_version(life: Life) -> None:
     """Bytes of one version are no part of the other that is wanted meanwhile."""
     life.source.breaks["l1"] = deque([3])
-    life.start()
     life.want("l1")
     life.run()
     life.want("l2")
     life.source.breaks["l2"] = deque([2])
     life.run()
-    life.wait(10)
-    life.run()
+    life.run(after_s=10)
 
 
 def withdrawn(life: Life) -> None:
     """Bytes of a chunk go when it is no longer wanted, or is to be deleted."""
     life.source.breaks["l1"] = deque([2, 3])
-    life.start()
     life.want("l1")
     life.run()
     life.delete("l")
@@ -90,7 +79,6 @@ def withdrawn(life: Life) -> None:
 
 def retire(life: Life) -> None:
     """A held chunk retires, is wanted again, retires again, goes, and is fetched anew."""
-    life.start()
     life.hold("a")
     life.delete("a")
     life.run(4)
@@ -99,15 +87,13 @@ def retire(life: Life) -> None:
     life.delete("a")
     life.run(4)
     life.release()
-    life.wait(10)
-    life.run()
+    life.run(after_s=10)
     life.want("a1")
     life.run()
 
 
 def go_and_come(life: Life) -> None:
     """Chunks without a ref are deleted; one is wanted again before it has gone."""
-    life.start()
     life.delete("a")
     life.run()
     life.delete("z")
@@ -117,49 +103,41 @@ def go_and_come(life: Life) -> None:
 
 def too_late(life: Life) -> None:
     """A chunk that is to be published is deleted, then wanted again, then with other files."""
-    life.start()
     life.want("a1")
     life.dies_at("rename", "chunks/")
     life.delete("a")
-    life.start()
     life.run()
     life.want("a1")
     life.dies_at("rename", "chunks/")
     life.want("a2")
-    life.start()
     life.run()
 
 
 def replace(life: Life) -> None:
     """Other files for a chunk, in the same place while it is held, then in another one."""
-    life.start()
     life.hold("a")
     life.want("a2")
     life.run(6)
     life.release()
-    life.wait(10)
-    life.run()
+    life.run(after_s=10)
     life.want("a3")
     life.run()
 
 
 def retiring(life: Life) -> None:
     """A chunk is to go, and another process holds it all the while."""
-    life.start()
     life.delete("a")
     life.run(4)
 
 
 def replaced_while_held(life: Life) -> None:
     """Other files are wanted for a chunk, and another process holds it all the while."""
-    life.start()
     life.want("a2")
     life.run(6)
 
 
 def careless(life: Life) -> None:
     """Shells ask without the lock, and leave both markers."""
-    life.start()
     life.move_want("b1")
     life.touch_delete("b")
     life.run()
@@ -172,7 +150,6 @@ def careless(life: Life) -> None:
 
 def durable_delete(life: Life) -> None:
     """A durable delete that waits for a ref is overruled by the want of a shell."""
-    life.start()
     life.hold("a")
     life.delete("a")
     life.delete("z")
@@ -180,13 +157,11 @@ def durable_delete(life: Life) -> None:
     life.move_want("a2")
     life.run(6)
     life.release()
-    life.wait(10)
-    life.run()
+    life.run(after_s=10)
 
 
 def overtaken(life: Life) -> None:
     """A newer marker comes while the old one is being removed: before it is aside, and after."""
-    life.start()
     life.move_want("a1")
     life.meanwhile("rename", ".judged-", lambda: life.move_want("a2"))
     life.run()
@@ -200,33 +175,27 @@ def overtaken(life: Life) -> None:
 
 def failover(life: Life) -> None:
     """One process after the other dies, each a little further on, and the next one takes over."""
-    life.start()
     life.want("b1")
     life.dies_at("rename", "READY")
     life.dies_at("rename", "chunks/")
     life.dies_at("unlink", "want/.judged-")
-    life.start()
     life.run()
     life.delete("a")
     life.dies_at("unlink", "READY")
     life.dies_at("rename", "trash/")
     life.dies_at("unlink", "blocks")
-    life.start()
     life.dies_at("unlink", "delete/.judged-")
-    life.start()
     life.run()
 
 
 def damaged(life: Life) -> None:
     """A held chunk's bytes change: verified, it is fetched again. The next time it is deleted."""
-    life.start()
     life.hold("s")
     life.spoil()
     life.verify()
     life.run(8)
     life.release()
-    life.wait(10)
-    life.run()
+    life.run(after_s=10)
     life.spoil()
     life.verify()
     life.meanwhile("unlink", "/WANT", lambda: life.delete("s"))
@@ -235,13 +204,11 @@ def damaged(life: Life) -> None:
 
 def quarantined_twice(life: Life) -> None:
     """Processes die while a damaged chunk leaves service and its want comes back; others go on."""
-    life.start()
     life.spoil()
     life.verify()
     life.dies_at("unlink", "READY")
     life.dies_at("link", "want/")
     life.dies_at("unlink", "/WANT")
-    life.start()
     life.run()
     life.spoil()
     life.verify()
@@ -258,6 +225,11 @@ class Story:
     live: Callable[[Life], None]
     before: tuple[str, ...] | None = ("z1",)  # None: not even a data directory
     held: tuple[str, ...] = ()
+
+    def tell(self, life: Life) -> None:
+        """Start a reconciler, and live."""
+        life.start()
+        self.live(life)
 
 
 LIVES: Final = {

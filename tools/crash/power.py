@@ -103,7 +103,7 @@ def _recorded(story: Story, above: str) -> tuple[Disk, list[Call], Journal]:
 
     with Life(f"{above}/data", journal=journal) as life, Tap(above, before=life.before, after=done):
         life.written_back = lambda: done(Call("sync", "all"))
-        story.live(life)
+        story.tell(life)
     shutil.rmtree(above)
     return beginning, calls, journal
 

@@ -113,7 +113,7 @@ class Source:
 
 
 def _bring_pieces(transfer: Transfer, url: str, data: bytes, pieces: Pieces) -> None:
-    """Bring two pieces at a time, the second of them first: so there are holes in between."""
+    """Two at a time, the second of them first: so there are holes in between."""
     while (first := pieces.take()) is not None:
         second = pieces.take()
         for start, end in filter(None, (second, first)):
