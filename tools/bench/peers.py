@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import select
-import shutil
 import socket
 import subprocess
 import sys
@@ -59,10 +58,6 @@ class Job:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    @property
-    def total_bytes(self) -> int:
-        return len(self.names) * self.size_bytes
-
     def note(self, name: str, lines: Sequence[str]) -> str:
         """Write a file with these lines; return its path."""
         path = self.scratch / name
@@ -90,8 +85,8 @@ def run(steps: Sequence[Step], log: Path) -> Sample:
             children = [subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out) for command in step]
         try:
             for child in children:
-                used_s, memory_mib = _wait(child, began + RUN_MAX_S)
-                cpu_s, peak_mib = cpu_s + used_s, max(peak_mib, memory_mib)
+                used_s, most_mib = _wait(child, began + RUN_MAX_S)
+                cpu_s, peak_mib = cpu_s + used_s, max(peak_mib, most_mib)
         finally:
             for child in children:
                 _end(child)
@@ -193,39 +188,28 @@ def peer(step: Callable[[Job], Step]) -> Callable[[Job], Sample]:
     return bring
 
 
-def worker(name: str, job: Job) -> Step:
-    """Transfer by one of `workers`, 4 at once."""
-    arguments = [name, str(job.port), str(job.target), "4", job.note("paths", job.names)]
-    return [[sys.executable, str(WORKERS), *arguments]]
-
-
 def plain_requests(job: Job) -> Sample:
-    """Run the loop; return its own times, plus those of what follows."""
+    """Run a plain loop of requests, 4 at once; return its own times, plus those of what follows."""
     log = job.scratch / "requests"
     log.write_bytes(b"")
-    run([worker("requests", job)], log)
+    arguments = [str(job.port), str(job.target), "4", job.note("paths", job.names)]
+    run([[[sys.executable, str(WORKERS), "requests", *arguments]]], log)
     inner = Sample(**json.loads(log.read_text().splitlines()[-1]))
     rest = run(after(job), job.scratch / "log")
     return Sample(inner.wall_s + rest.wall_s, inner.cpu_s + rest.cpu_s, max(inner.peak_mib, rest.peak_mib))
 
 
 @functools.cache
-def splice_program(directory: Path) -> str | None:
-    """Compile the C loop; return its path, or None where there is no compiler."""
+def splice_program(directory: Path) -> str:
+    """Compile the C loop; return its path."""
     program = str(directory / "splice")
-    compiler = shutil.which("cc")
-    if compiler is None:
-        return None
-    subprocess.run([compiler, "-O2", "-pthread", "-o", program, str(SPLICE_C)], check=True, capture_output=True)
+    subprocess.run(["cc", "-O2", "-pthread", "-o", program, str(SPLICE_C)], check=True, capture_output=True)
     return program
 
 
 def splice(job: Job) -> Step:
     """Only move the bytes, in a loop: this machine's own limit."""
-    program = splice_program(job.scratch)
-    if program is None:
-        return worker("splice", job)
-    return [[program, str(job.port), str(job.target), "4", job.note("paths", job.names)]]
+    return [[splice_program(job.scratch), str(job.port), str(job.target), "4", job.note("paths", job.names)]]
 
 
 def wants(job: Job) -> list[DataChunk]:
@@ -289,7 +273,7 @@ CONTENDERS: Final[dict[str, Callable[[Job], Sample]]] = {
     "rclone checksum": lambda job: run([rclone(job), rclone_sums(job)], job.scratch / "log"),
     "aria2c checksum": lambda job: run([aria2c(job, checked=True)], job.scratch / "log"),
 }
-NEEDS_NOTHING: Final = frozenset({"fsdm", "splice", "requests"})
+NEEDS: Final = {"fsdm": sys.executable, "requests": sys.executable, "splice": "cc"}  # the others: what they are called
 
 
 # ----------------------------------------------------------------------------------------------------------- the server

@@ -26,7 +26,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from tools.bench.peers import CONTENDERS, NEEDS_NOTHING, Job, Sample, server
+from tools.bench.peers import CONTENDERS, NEEDS, Job, Sample, server
 from tools.bench.report import Figure, aligned, table, tell
 from tools.bench.site import remove, scratch
 
@@ -254,9 +254,9 @@ def race(case: Case, disk: Path, memory: Path, ports: tuple[int, int]) -> Iterat
 
 def present(contenders: list[str]) -> tuple[list[str], list[str]]:
     """Return the contenders that are installed here, and the tools that are not."""
-    tools = sorted({name.split()[0] for name in contenders} - NEEDS_NOTHING)
-    missing = [tool for tool in tools if not shutil.which(tool)]
-    return [name for name in contenders if name.split()[0] not in missing], missing
+    needs = {name: NEEDS.get(tool := name.split()[0], tool) for name in contenders}
+    missing = sorted({tool for tool in needs.values() if not shutil.which(tool)})
+    return [name for name in contenders if needs[name] not in missing], missing
 
 
 def rows_of(race: Race) -> list[tuple[str, ...]]:

@@ -1,16 +1,14 @@
 """The contenders of `transfers` that are Python, each a process of its own.
 
     python tools/bench/workers.py fsdm DIR JOBS CONNECTIONS (chunk|none) (digest|bare) CHUNKS
-    python tools/bench/workers.py (requests|splice) PORT DIR THREADS LIST
+    python tools/bench/workers.py requests PORT DIR THREADS LIST
 
 They print one JSON object: the wall time within (for fsdm the moment of the last READY), the CPU time, the peak memory.
 """
 
 from __future__ import annotations
 
-import http.client
 import json
-import os
 import resource
 import sys
 import threading
@@ -121,35 +119,6 @@ def plain_requests(port: int, directory: str) -> Callable[[], Callable[[str], No
     return make
 
 
-def splice(port: int, directory: str) -> Callable[[], Callable[[str], None]]:
-    """Let the kernel move the bytes, where there is no C compiler."""
-
-    def make() -> Callable[[str], None]:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-        reading, writing = os.pipe()
-
-        def bring(path: str) -> None:
-            connection.request("GET", f"/{path}")
-            response = connection.getresponse()
-            assert response.status == 200, path
-            left = int(response.headers["Content-Length"])
-            with open(f"{directory}/{path}", "xb", 0) as file:
-                left -= file.write(response.read1(BLOCK))
-                connection.sock.settimeout(None)
-                while left > 0:
-                    came = os.splice(connection.sock.fileno(), writing, min(left, BLOCK))
-                    assert came > 0, path
-                    left -= came
-                    while came > 0:
-                        came -= os.splice(reading, file.fileno(), came)
-            response.length = 0
-            response.close()
-
-        return bring
-
-    return make
-
-
 def main(argv: list[str]) -> None:
     """Be the contender that is named."""
     match argv:
@@ -160,9 +129,8 @@ def main(argv: list[str]) -> None:
                 take_out_the_digest()
             limits = Limits(jobs=int(jobs), connections=int(connections), durability=durability)
             reconcile(data_dir, limits, int(chunks))
-        case [("requests" | "splice") as name, port, directory, threads, file]:
-            make = plain_requests if name == "requests" else splice
-            race(int(threads), Path(file).read_text().split(), make(int(port), directory))
+        case ["requests", port, directory, threads, file]:
+            race(int(threads), Path(file).read_text().split(), plain_requests(int(port), directory))
         case _:
             sys.exit(__doc__)
 
