@@ -8,10 +8,10 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import gc
 import time
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 from . import directories, markers
 from .asking import Asking
@@ -28,26 +28,21 @@ DELETE, WANT = frozenset({"careful delete"}), frozenset({"careful want"})
 MV, TOUCH, RM = frozenset({"mv"}), frozenset({"touch"}), frozenset({"rm"})
 ANY = WANT | DELETE | CARELESS
 
-
-def _asking_damaged(one: frozenset[str], two: frozenset[str], **bounds: Any) -> Asking:
-    return Asking(**{"deeds": (one, two), "crashes": 0, "ticks": 0, "chunks": ("a",), "damaged": True, **bounds})
-
-
-def _holding_damaged(**bounds: Any) -> Holding:
-    few: dict[str, Any] = {"asks": 0, "crashes": 0, "forks": False, "readers": 1, "damages": 1, "verifies": 1}
-    return Holding(**{**few, **bounds})
-
+FEW = partial(Asking, crashes=0, ticks=0)
+DAMAGED = partial(FEW, chunks=("a",), damaged=True)
+HELD = partial(Holding, asks=1, crashes=0, forks=False)
+INSPECTED = partial(HELD, asks=0, readers=1, damages=1, verifies=1)
 
 RIGHT: dict[str, Case] = {
     "asking": Asking(),
     "asking, each writer in every way": Asking(deeds=(ANY, ANY), crashes=0),
     "asking, a careful delete and two renames": Asking(deeds=(DELETE, MV), intents=(1, 2)),
     "asking, three renames": Asking(deeds=(MV, MV), intents=(2, 1)),
-    "asking, damaged": _asking_damaged(DELETE | RM, MV | TOUCH, crashes=1),
+    "asking, damaged": DAMAGED(deeds=(DELETE | RM, MV | TOUCH), crashes=1),
     "holding": Holding(asks=1),
     "holding, without crashes": Holding(crashes=0),
-    "holding, damaged": _holding_damaged(asks=1),
-    "holding, damaged, two requests": _holding_damaged(crashes=1, verifies=2),
+    "holding, damaged": INSPECTED(asks=1),
+    "holding, damaged, two requests": INSPECTED(crashes=1, verifies=2),
 }
 
 LONG: dict[str, Case] = {
@@ -55,71 +50,53 @@ LONG: dict[str, Case] = {
     "asking, two careful intents": Asking(intents=(2, 1), crashes=2, ticks=2),
     "asking, each writer in every way, three intents": Asking(deeds=(ANY, ANY), intents=(2, 1)),
     "asking, both with care": Asking(deeds=(WANT | DELETE, WANT | DELETE), intents=(2, 2), ticks=2),
-    "asking, damaged, each writer in every way": _asking_damaged(ANY | RM, ANY | RM, crashes=1, ticks=1),
-    "asking, damaged, three intents": _asking_damaged(TOUCH | RM, MV | RM | TOUCH, intents=(1, 2), crashes=1),
-    "asking, damaged, crash after crash": _asking_damaged(ANY | RM, RM, intents=(2, 1), crashes=3, ticks=1),
+    "asking, damaged, each writer in every way": DAMAGED(deeds=(ANY | RM, ANY | RM), crashes=1, ticks=1),
+    "asking, damaged, three intents": DAMAGED(deeds=(TOUCH | RM, MV | RM | TOUCH), intents=(1, 2), crashes=1),
+    "asking, damaged, crash after crash": DAMAGED(deeds=(ANY | RM, RM), intents=(2, 1), crashes=3, ticks=1),
     "holding, three changes of mind": Holding(asks=3),
-    "holding, damaged, two readers": _holding_damaged(asks=1, readers=2, crashes=1),
-    "holding, damaged twice": _holding_damaged(asks=1, damages=2, verifies=2, crashes=1, forks=True),
+    "holding, damaged, two readers": INSPECTED(asks=1, readers=2, crashes=1),
+    "holding, damaged twice": INSPECTED(asks=1, damages=2, verifies=2, crashes=1, forks=True),
 }
 
-
-def _asking(wrong: markers.Wrong, one: frozenset[str], two: frozenset[str], **bounds: Any) -> tuple[str, Case]:
-    return wrong.name, Asking(wrong, (one, two), **{"crashes": 0, "ticks": 0, **bounds})
-
-
-def _renewing(wrong: markers.Wrong, one: frozenset[str], two: frozenset[str], **bounds: Any) -> tuple[str, Case]:
-    return wrong.name, dataclasses.replace(_asking_damaged(one, two, **bounds), wrong=wrong)
-
-
-def _holding(wrong: directories.Wrong, **bounds: Any) -> tuple[str, Case]:
-    return wrong.name, Holding(wrong, **{"asks": 1, "crashes": 0, "forks": False, **bounds})
-
-
-def _inspecting(wrong: directories.Wrong, **bounds: Any) -> tuple[str, Case]:
-    return wrong.name, dataclasses.replace(_holding_damaged(**bounds), wrong=wrong)
-
-
 A, H = markers.Wrong, directories.Wrong
-WRONG: dict[str, Case] = dict(
-    [
-        _asking(A.UNLINK_AT_ONCE, MV, MV),
-        _asking(A.NO_SECOND_LOOK, MV, MV),
-        _asking(A.NO_LOOK_AT_WINNER, DELETE, MV | TOUCH, intents=(1, 2)),
-        _asking(A.BACK_OVER, MV, MV, intents=(2, 1)),
-        _asking(A.BACK_REGARDLESS, DELETE, MV, intents=(1, 2), crashes=1),
-        _asking(A.FINISH_UNLOCKED, DELETE, MV, intents=(1, 2), crashes=1),
-        _asking(A.NO_FINISH, WANT, TOUCH, crashes=1, ticks=1),
-        _asking(A.FORGET_REGARDLESS, MV, TOUCH),
-        _asking(A.WANT_BEFORE_PUBLISH, WANT, TOUCH, crashes=1),
-        _asking(A.OPPOSITE_FIRST, DELETE, MV),
-        _asking(A.NO_LOCK, DELETE, WANT, chunks=("a",)),  # in the end "a" is there: right after neither order
-        _asking(A.TIE_TO_DELETE, MV, TOUCH),
-        _asking(A.TIE_TO_WANT, MV, TOUCH),
-        _asking(A.INODES_AGAIN, MV, MV, intents=(2, 1)),
-        _asking(A.DELETE_SEEN_FIRST, MV, TOUCH),
-        _renewing(A.CLEARED_FIRST, RM, RM),
-        _renewing(A.WANT_GONE_FIRST, RM, RM, crashes=1),
-        _renewing(A.BACK_AGAIN, RM, RM),
-        _renewing(A.BACK_OVER_WANT, RM, MV),
-        _renewing(A.NOT_SETTLED, RM, TOUCH),
-        _renewing(A.SETTLED_SOON, RM, TOUCH),
-        _renewing(A.SETTLED_AT_ONCE, TOUCH, MV),
-        _renewing(A.READY_BEFORE_WANT, RM, MV, crashes=1),
-        _holding(H.READY_BEFORE_LOCK),
-        _holding(H.READY_BY_PATH),
-        _holding(H.NO_DELETE_AFTER_LOCK),
-        _holding(H.NO_STEP_0, eager=True),
-        _holding(H.NO_READY_AT_STEP_0, eager=True),
-        _holding(H.LOCK_UN, forks=True),
-        _holding(H.NO_CLAIM),
-        _holding(H.PUBLISHED_EARLY),
-        _inspecting(H.QUARANTINED_AWAY),
-        _inspecting(H.QUARANTINED_UNSEEN, asks=1, readers=0),
-        _inspecting(H.ANSWERED_FIRST, crashes=1),
-        _inspecting(H.ANSWERED_ANY, verifies=2),
-    ]
-)
+_WRONG: list[Case] = [
+    FEW(A.UNLINK_AT_ONCE, (MV, MV)),
+    FEW(A.NO_SECOND_LOOK, (MV, MV)),
+    FEW(A.NO_LOOK_AT_WINNER, (DELETE, MV | TOUCH), intents=(1, 2)),
+    FEW(A.BACK_OVER, (MV, MV), intents=(2, 1)),
+    FEW(A.BACK_REGARDLESS, (DELETE, MV), intents=(1, 2), crashes=1),
+    FEW(A.FINISH_UNLOCKED, (DELETE, MV), intents=(1, 2), crashes=1),
+    FEW(A.NO_FINISH, (WANT, TOUCH), crashes=1, ticks=1),
+    FEW(A.FORGET_REGARDLESS, (MV, TOUCH)),
+    FEW(A.WANT_BEFORE_PUBLISH, (WANT, TOUCH), crashes=1),
+    FEW(A.OPPOSITE_FIRST, (DELETE, MV)),
+    FEW(A.NO_LOCK, (DELETE, WANT), chunks=("a",)),  # in the end "a" is there: right after neither order
+    FEW(A.TIE_TO_DELETE, (MV, TOUCH)),
+    FEW(A.TIE_TO_WANT, (MV, TOUCH)),
+    FEW(A.INODES_AGAIN, (MV, MV), intents=(2, 1)),
+    FEW(A.DELETE_SEEN_FIRST, (MV, TOUCH)),
+    DAMAGED(A.CLEARED_FIRST, (RM, RM)),
+    DAMAGED(A.WANT_GONE_FIRST, (RM, RM), crashes=1),
+    DAMAGED(A.BACK_AGAIN, (RM, RM)),
+    DAMAGED(A.BACK_OVER_WANT, (RM, MV)),
+    DAMAGED(A.NOT_SETTLED, (RM, TOUCH)),
+    DAMAGED(A.SETTLED_SOON, (RM, TOUCH)),
+    DAMAGED(A.SETTLED_AT_ONCE, (TOUCH, MV)),
+    DAMAGED(A.READY_BEFORE_WANT, (RM, MV), crashes=1),
+    HELD(H.READY_BEFORE_LOCK),
+    HELD(H.READY_BY_PATH),
+    HELD(H.NO_DELETE_AFTER_LOCK),
+    HELD(H.NO_STEP_0, eager=True),
+    HELD(H.NO_READY_AT_STEP_0, eager=True),
+    HELD(H.LOCK_UN, forks=True),
+    HELD(H.NO_CLAIM),
+    HELD(H.PUBLISHED_EARLY),
+    INSPECTED(H.QUARANTINED_AWAY),
+    INSPECTED(H.QUARANTINED_UNSEEN, asks=1, readers=0),
+    INSPECTED(H.ANSWERED_FIRST, crashes=1),
+    INSPECTED(H.ANSWERED_ANY, verifies=2),
+]
+WRONG = {case.wrong.name: case for case in _WRONG}
 
 
 def result(case: Case) -> Result:
