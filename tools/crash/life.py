@@ -202,7 +202,7 @@ class Life:
         if self._dead:
             raise DiedError
 
-    # --------------------------------------------------------------------------------------------- those who ask
+    # ------------------------------------------------------------------------------- clients, shells, readers, the disk
 
     @property
     def client(self) -> Client:

@@ -55,7 +55,7 @@ VERSIONS: Final = {
         _version("z1", "d", (4, 8), {"blocks": 20}, digests=True),
     )
 }
-SPOILT: Final = VERSIONS["s1"].chunk  # in some lives somebody changes its bytes, past the reconciler
+SPOILT: Final = VERSIONS["s1"].chunk  # in some lives its bytes change, past the reconciler
 
 
 @dataclass

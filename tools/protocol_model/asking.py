@@ -20,7 +20,7 @@ class Asking:
 
     `crashes` of the reconciler; `ticks` of the clock.
 
-    `chunks`: what there may be to begin with. `damaged`: its bytes are, and somebody has asked for them to be verified:
+    `chunks`: what there may be to begin with. `damaged`: its bytes are, and a client has asked for them to be verified:
     so they are read, sooner or later, as often as a crash has them forgotten.
     """
 

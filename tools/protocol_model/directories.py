@@ -1,8 +1,8 @@
 """The state while chunks are held: directories, readers, the reconciler, one id's markers.
 
-The directories have numbers, as inodes do; who has opened one has it, whatever becomes of its name. Clients change
-their minds in one step here, so one marker stands at a time (see `asking` for what lies in between). A want asks for
-the files "a" or for the files "b".
+The directories have numbers, as inodes do; a process that has opened one has it, whatever becomes of its name. Clients
+change their minds in one step here, so one marker stands at a time (see `asking` for what lies in between). A want asks
+for the files "a" or for the files "b".
 
 What no process can see (ghosts): `Reader.available`; `Directory.damage`, but for the inspector; `World.last`, the later
 intent; `World.fault`, what went wrong.
@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 NOWHERE = 0  # the number of no directory
 GONE = "-"  # what a delete asks for, in place of files
 
-Damage = Literal["", "done", "asked"]  # of a directory's bytes, and whether somebody has asked since
+Damage = Literal["", "done", "asked"]  # of a directory's bytes, and whether a request came since
 
 
 class Wrong(Enum):

@@ -35,7 +35,7 @@ class Holding:
     """The model; `asks`: changes of mind; `crashes` of the reconciler; `forks` of readers.
 
     `eager`: the reconciler, once refused, misses no moment in which it would be granted its claim. `damages`: how often
-    a chunk's bytes change, and `verifies`, how often somebody asks for them to be verified.
+    a chunk's bytes change, and `verifies`, how often a client asks for them to be verified.
     """
 
     wrong: Wrong = Wrong.NOTHING

@@ -6,10 +6,10 @@
 | `touches verify/ID` | store.markers.place_verify |
 | `the inspector` | verify.background.BackgroundCheck, in a thread of its own; reconcile.results: `verified` |
 
-What is damaged before somebody asks must not be there in the end; what is damaged after that waits for the next one
-who asks. So does what is to be deleted: then the request goes, also where the delete is overruled after that. The
-inspector's ref is taken in one step here (see `holding` for the steps of a ref). Left out: the scrub, the audit, bytes
-that cannot be read at all.
+Damage that comes before a request must not be there in the end; damage after it waits for the next request. So does
+what is to be deleted: then the request goes, also where the delete is overruled after that. The inspector's ref is
+taken in one step here (see `holding` for the steps of a ref). Left out: the scrub, the audit, bytes that cannot be read
+at all.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def steps(world: World) -> Iterator[Step[World]]:
         asked = world._replace(verify=world.verifies, verifies=world.verifies - 1)
         if place is not None and place.damage and not world.delete:
             asked = put_directory(asked, world.here, place._replace(damage="asked"))
-        yield Step("somebody", "touches verify/ID", asked, must=False)
+        yield Step("a client", "touches verify/ID", asked, must=False)
     if world.inspector.at != "idle":
         yield Step("the inspector", *_inspect(world))
 

@@ -10,7 +10,7 @@ What it decides is asked of reconcile.plan.decide. What it does then:
 | `Verify` | verify.background.BackgroundCheck.ask: see `inspecting` |
 | `Retire: …`, `Clear: …` | Applier._take_out, with the looks of `_retire` and `_clear`; a refused claim stays open |
 
-Left out: a fetch that is cut, somebody who moves directories by hand, the audit.
+Left out: a fetch that is cut, directories that are moved by hand, the audit.
 """
 
 from __future__ import annotations

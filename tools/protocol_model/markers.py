@@ -118,7 +118,7 @@ class World(NamedTuple):
     want: Marker | None
     delete: Marker | None
     aside: Aside | None
-    lock: str  # who holds the flock on want/
+    lock: str  # the holder of the flock on want/
     chunk: str
     partial: str
     writers: tuple[Writer, Writer]

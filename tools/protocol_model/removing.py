@@ -89,7 +89,7 @@ def _first_of_put_back(wrong: Wrong) -> str:
 def _look_opposite(world: World, wrong: Wrong) -> tuple[str, World]:
     """Look at the opposite marker: one that is younger than the rename aside came after it.
 
-    Where both came between the last look at the judged one and that rename, nobody can tell which was later, and
+    Where both came between the last look at the judged one and that rename, no process can tell which was later, and
     neither was asked for with care: then either may count as the later.
     """
     aside = world.aside
@@ -178,7 +178,7 @@ def met(world: World, want: Marker | None, delete: Marker | None) -> World:
         and (want, delete) == (world.want, world.delete)
         and want.ctime == delete.ctime
         and want.files != NONE
-        and want.mtime != OF_WANT  # it is nobody's new intent
+        and want.mtime != OF_WANT  # it is no new intent
         and world.last == GONE
         and not world.firm
         and (alone is None or alone.serial != want.serial)

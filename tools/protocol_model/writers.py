@@ -9,7 +9,7 @@
 | `touch` | `touch delete/ID`: makes a marker, or makes the one that stands the later intent |
 | `rm` | `rm want/ID`: see `withdrawing` |
 
-A step may be several system calls where nobody can see what lies between them, or where nobody minds.
+A step may be several system calls where no process can see what lies between them, or where none minds.
 
 The time limit of a client on the lock (store.markers.CLIENT_WAIT_S) is left out: here a lock is always free in time.
 A client that goes on without it is as exact as a careless one, and those are here.
