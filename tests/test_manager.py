@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 def test_a_wanted_chunk_becomes_available_with_the_bytes_of_its_source(dm: DataManager, source: Source) -> None:
     chunk = source.chunk(start=0, end=35)
     dm.download_chunk(chunk)
-    assert dm.wait(chunk.id, 10)
+    assert dm.wait(chunk.id, PATIENCE_S)
     assert dm.list_chunks() == [chunk.id]
     with dm.find_chunk(chunk.dataset_id, 34) as ref:
         assert files_of(ref.path) == expected(chunk, source)
@@ -49,7 +49,7 @@ def test_a_data_directory_that_is_made_is_there_for_good_with_all_that_is_above_
 def test_a_delete_waits_for_the_last_ref(dm: DataManager, source: Source, data_dir: Path) -> None:
     chunk = source.chunk()
     dm.download_chunk(chunk)
-    dm.wait(chunk.id, 10)
+    dm.wait(chunk.id, PATIENCE_S)
     ref = dm.find_chunk(chunk.dataset_id, 0)
     twin = ref.clone()
     dm.delete_chunk(chunk.id)
@@ -57,7 +57,7 @@ def test_a_delete_waits_for_the_last_ref(dm: DataManager, source: Source, data_d
     ref.close()
     assert files_of(twin.path) == expected(chunk, source)
     twin.close()
-    assert not dm.wait(chunk.id, 10)
+    assert not dm.wait(chunk.id, PATIENCE_S)
     assert not chunk_dir(data_dir, chunk).exists()
     eventually(lambda: not entries(data_dir / "trash"))
 
@@ -65,13 +65,13 @@ def test_a_delete_waits_for_the_last_ref(dm: DataManager, source: Source, data_d
 def test_a_download_after_a_delete_that_waits_fetches_nothing_again(dm: DataManager, source: Source) -> None:
     chunk = source.chunk()
     dm.download_chunk(chunk)
-    dm.wait(chunk.id, 10)
+    dm.wait(chunk.id, PATIENCE_S)
     asked = dict(source.asked)
     with dm.find_chunk(chunk.dataset_id, 0):
         dm.delete_chunk(chunk.id)
         assert dm.list_chunks() == []
         dm.download_chunk(chunk)
-        assert dm.wait(chunk.id, 10)
+        assert dm.wait(chunk.id, PATIENCE_S)
         assert dm.list_chunks() == [chunk.id]
     assert dict(source.asked) == asked
 
@@ -88,13 +88,13 @@ def test_a_callback_that_raises_is_logged_and_holds_nothing_up(
     chunk, late = source.chunk(), source.chunk(start=10, end=20)
     with DataManager(data_dir, on_event=hear) as dm:
         dm.download_chunk(chunk)
-        assert dm.wait(chunk.id, 10)
+        assert dm.wait(chunk.id, PATIENCE_S)
         with dm.find_chunk(chunk.dataset_id, 0):
             dm.delete_chunk(chunk.id)
             eventually(lambda: "retiring" in told, "it was told that the chunk waits")
             dm.download_chunk(late)
-            assert dm.wait(late.id, 10)
-        assert not dm.wait(chunk.id, 10)
+            assert dm.wait(late.id, PATIENCE_S)
+        assert not dm.wait(chunk.id, PATIENCE_S)
     assert {"started", "file", "available", "retiring", "deleted"} <= set(told)
     assert {record.getMessage().split(":")[0] for record in caplog.records if record.exc_info} == {"on_event failed at"}
 
@@ -114,9 +114,9 @@ def test_durability_is_a_choice_and_without_it_nothing_below_the_directory_is_sy
     chunk = source.chunk()
     with DataManager(data_dir, limits=Limits(durability=durability)) as dm:
         dm.download_chunk(chunk)
-        assert dm.wait(chunk.id, 10)
+        assert dm.wait(chunk.id, PATIENCE_S)
         dm.delete_chunk(chunk.id)
-        assert not dm.wait(chunk.id, 10)
+        assert not dm.wait(chunk.id, PATIENCE_S)
     below = [path for path in synced if path.startswith(str(data_dir))]
     assert bool(below) == (durability == "chunk")
     assert durability == "none" or any(path.endswith("/data/blocks.parquet") for path in below)

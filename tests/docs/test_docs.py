@@ -40,7 +40,7 @@ BROWSER = """
 import http.client, signal
 
 def get(path):
-    connection = http.client.HTTPConnection(*listening.getsockname(), timeout=20)
+    connection = http.client.HTTPConnection(*listening.getsockname(), timeout=60)
     connection.request("GET", path)
     answer = connection.getresponse()
     seen = answer.status, answer.read().decode() if answer.status == 200 else ""

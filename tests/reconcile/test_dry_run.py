@@ -16,6 +16,7 @@ from fsdm.reconcile.plan import stamp
 from fsdm.store.markers import place_delete, place_verify, place_want
 from tests.support.chunks import an_id, failure, judged, of_place, put_chunk, put_want, touch_delete
 from tests.support.processes import fsdm, fsdm_json, reconciling, shell_holding
+from tests.support.waiting import wait_for_a_tick
 
 if TYPE_CHECKING:
     from fsdm.model.layout import Layout
@@ -77,30 +78,18 @@ def test_of_two_markers_the_later_one_is_followed(layout: Layout) -> None:
     one, two = put_chunk(layout), put_chunk(layout)
     put_want(Path(layout.root), of_place(one))
     touch_delete(Path(layout.root), two.chunk_id)
-    until_later(layout.want_marker(one.chunk_id), layout.delete_marker(two.chunk_id))
+    wait_for_a_tick(layout.want_marker(one.chunk_id))
+    wait_for_a_tick(layout.delete_marker(two.chunk_id))
     touch_delete(Path(layout.root), one.chunk_id)
     put_want(Path(layout.root), of_place(two))
     assert {(step.what, step.id) for step in foreseen(layout)} == {("delete", one.chunk_id), ("keep", two.chunk_id)}
-
-
-def until_later(*paths: str) -> None:
-    """Return once a file that is made now gets a later ctime than these."""
-    scratch = f"{paths[0]}.tick~"
-    latest = max(os.lstat(path).st_ctime_ns for path in paths)
-    deadline = time.monotonic() + 10
-    while True:
-        Path(scratch).touch()
-        if os.lstat(scratch).st_ctime_ns > latest:
-            os.unlink(scratch)
-            return
-        assert time.monotonic() < deadline
 
 
 def test_a_want_that_cannot_be_read_fails_and_overrules_no_delete(layout: Layout) -> None:
     broken, gone = an_id(), put_chunk(layout)
     Path(layout.want_marker(broken)).write_text("{")
     touch_delete(Path(layout.root), gone.chunk_id)
-    until_later(layout.delete_marker(gone.chunk_id))
+    wait_for_a_tick(layout.delete_marker(gone.chunk_id))
     Path(layout.want_marker(gone.chunk_id)).write_text("{")
     steps = {step.id: step for step in foreseen(layout)}
     assert steps[broken].what == "fail"

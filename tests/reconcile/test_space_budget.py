@@ -389,7 +389,7 @@ def test_the_reserve_keeps_a_want_waiting_until_somebody_makes_room(data_dir: Pa
             waits(dm, chunk) == "needs 2000 bytes, but 2500 bytes are free on the disk, and 1000 bytes are to stay free"
         )
         free[0] = 3000  # somebody's rm, of which no event tells
-        assert dm.wait(chunk.id, 5)
+        assert dm.wait(chunk.id, PATIENCE_S)
 
 
 def test_partials_of_a_former_life_give_way_to_a_want_that_fits_without_them(data_dir: Path, source: Source) -> None:

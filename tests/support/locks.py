@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from fsdm.store.flock import Claim
+from tests.support.waiting import PATIENCE_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -63,7 +64,7 @@ def forked(work: Callable[[], object]) -> Iterator[Callable[[], str]]:
         pid = os.fork()
     if pid == 0:
         try:
-            signal.alarm(10)  # a child that hangs says nothing
+            signal.alarm(int(PATIENCE_S))  # a child that hangs says nothing
             os.close(let_go)
             try:
                 text = str(work())

@@ -19,6 +19,7 @@ from fsdm.model.errors import StoppedError
 from fsdm.verify import rehash as module
 from fsdm.verify.rehash import BLOCK_BYTES, Pace, Rehash, Wrong, is_leaving, rehash
 from tests.support.chunks import content, flip, put_chunk
+from tests.support.waiting import PATIENCE_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -184,7 +185,7 @@ def test_every_byte_is_told_of_and_it_is_asked_before_each_block_whether_to_go_o
 def test_files_are_read_in_several_threads_at_once(
     layout: Layout, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    meet, found = threading.Barrier(2, timeout=20), list[Wrong | None]()
+    meet, found = threading.Barrier(2, timeout=PATIENCE_S), list[Wrong | None]()
     with Rehash(layout.path(place), place, Pace(NO_CAP, check=lambda: (meet.wait(), None)[1])) as files:
         assert files.size_bytes == 3 * BLOCK_BYTES + 107
         monkeypatch.setattr(module, "BLOCK_BYTES", 4 * BLOCK_BYTES)  # each file is one block
