@@ -12,7 +12,6 @@ import struct
 import subprocess
 import termios
 import threading
-import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -274,10 +273,8 @@ def test_a_terminal_that_takes_nothing_holds_up_no_reconciler(layout: Layout, da
         chunk = source.chunk(start=900, end=901)
         put_want(data_dir, chunk)
         eventually(lambda: not (data_dir / "want" / chunk.id).exists())
-        began = time.monotonic()
         screen.process.send_signal(signal.SIGTERM)
         assert screen.process.wait(PATIENCE_S) == 0
-        assert time.monotonic() - began < 10
 
 
 # --------------------------------------------------------------------------------------------- --watch, and no terminal

@@ -15,12 +15,12 @@ import shutil
 import stat
 import tempfile
 import threading
-import time
 import warnings
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import pytest
 
@@ -33,11 +33,11 @@ from fsdm.model.errors import DataDirectoryError, InvalidInputError
 from fsdm.model.layout import DATA, Layout
 from fsdm.store.data_dir import open_data_dir
 from fsdm.store.flock import intents_lock
-from fsdm.store.markers import place_delete, place_want
+from fsdm.store.markers import CLIENT_WAIT_S, place_delete, place_want
 from fsdm.verify.bulk import Verification
 from tests.support.chunks import an_id, chunk_dir, entries, failure, files_of, flip
 from tests.support.source import expected
-from tests.support.waiting import PATIENCE_S, eventually
+from tests.support.waiting import PATIENCE_S, eventually, wait_for_a_tick
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -340,7 +340,7 @@ def test_with_a_sticky_bit_the_later_intent_still_wins(root: Path, source: Sourc
     as_user(ALICE, download(root, gone))
     as_user(BOB, delete(root, gone.id))
     as_user(ALICE, delete(root, here.id))
-    time.sleep(0.02)  # a tick of the kernel's clock: within one, the reconciler would have had to see which came first
+    wait_for_a_tick(str(root / "delete" / here.id))  # within one, the reconciler would have to see which came first
     as_user(BOB, download(root, here))
     assert entries(root / "want") == sorted([gone.id, here.id])
     with reconciling(root):
@@ -351,7 +351,7 @@ def test_a_want_that_the_owner_may_not_read_is_explained_and_overrules_no_delete
     private = source.chunk()
     want, deleted = root / "want" / private.id, root / "delete" / private.id
     as_user(BOB, deleted.touch)
-    time.sleep(0.02)  # a tick of the kernel's clock: the want is the later one
+    wait_for_a_tick(str(deleted))  # the want is the later one
     as_user(User(ALICE.uid, ALICE.groups, 0o077), lambda: want.write_bytes(private.to_json()))
     with reconciling(root):
         told = eventually(lambda: failure(root, private.id))
@@ -398,16 +398,25 @@ def test_somebody_who_sits_on_the_lock_of_intents_delays_and_stops_nobody(root: 
         descriptors.append(os.open(root / "want", os.O_RDONLY))
         fcntl.flock(descriptors[0], fcntl.LOCK_EX)
 
-    def ask() -> float:
-        began = time.monotonic()
-        for chunk in chunks:
-            place_want(Layout(root), chunk)
-            place_delete(Layout(root), chunk.id)
-            place_want(Layout(root), chunk)
-        return (time.monotonic() - began) / (3 * len(chunks))
+    def ask() -> list[tuple[bool, float]]:
+        tried: list[tuple[bool, float]] = []
+
+        @contextmanager
+        def lock(layout: Layout, wait_s: float) -> Iterator[bool]:
+            with intents_lock(layout, wait_s) as got:
+                tried.append((got, wait_s))
+                yield got
+
+        with mock.patch("fsdm.store.markers.intents_lock", lock):
+            for chunk in chunks:
+                place_want(Layout(root), chunk)
+                place_delete(Layout(root), chunk.id)
+                place_want(Layout(root), chunk)
+        return tried
 
     with acting(READER, sit), reconciling(root):
-        assert as_user(ALICE, ask) < 0.1, "on a busy machine; it waits for 5 ms"
+        assert as_user(ALICE, ask) == [(False, CLIENT_WAIT_S)] * 3 * len(chunks)
+        assert CLIENT_WAIT_S < 0.01
         assert all(settled(root, chunk) for chunk in chunks)
 
 
