@@ -32,7 +32,7 @@ def a_document(chunk: DataChunk, **more: object) -> bytes:
     return json.dumps({**json.loads(chunk.to_json()), **more}, indent=2).encode()
 
 
-def test_a_want_stands_under_the_id_that_its_document_names(client: Client, data_dir: Path, tmp_path: Path) -> None:
+def test_want_stands_under_the_id_that_its_document_names(client: Client, data_dir: Path, tmp_path: Path) -> None:
     one, two = a_want(), a_want()
     decoys = {
         "a": {"id": an_id()},
@@ -57,7 +57,7 @@ def test_a_want_stands_under_the_id_that_its_document_names(client: Client, data
         )
 
 
-def test_a_want_of_almost_1_mib_is_taken(client: Client, data_dir: Path) -> None:
+def test_want_of_almost_1_mib_is_taken(client: Client, data_dir: Path) -> None:
     text = {"more": "\n\\" * 150_000, "deep": [[[{"id": []}]]], **json.loads(a_want().to_json())}
     document = json.dumps(text | {"rest": "x" * 440_000}).encode()
     assert (1 << 20) - 10_000 < len(document) < 1 << 20
@@ -100,7 +100,7 @@ def test_asking_again_makes_it_the_later_intent(client: Client, data_dir: Path, 
 
 
 @pytest.mark.parametrize("kind", ["want", "delete"])
-def test_a_marker_can_be_read_by_a_reconciler_that_is_another_user(client: Client, data_dir: Path, kind: str) -> None:
+def test_marker_can_be_read_by_a_reconciler_that_is_another_user(client: Client, data_dir: Path, kind: str) -> None:
     chunk = a_want()
     client.want(chunk.to_json()) if kind == "want" else client.delete(chunk.id)
     assert stat.S_IMODE((data_dir / kind / chunk.id).stat().st_mode) & 0o044 == 0o044
@@ -124,7 +124,7 @@ def test_what_cannot_be_taken_ends_with_2_and_changes_nothing(client: Client, da
 
 
 @pytest.mark.parametrize("kind", ["want", "delete"])
-def test_a_directory_in_the_way_ends_with_6_and_the_intent_before_stays(
+def test_directory_in_the_way_ends_with_6_and_the_intent_before_stays(
     client: Client, data_dir: Path, kind: str
 ) -> None:
     chunk = a_want()
@@ -140,14 +140,14 @@ def test_a_directory_in_the_way_ends_with_6_and_the_intent_before_stays(
 
 
 @pytest.mark.parametrize("kind", ["want", "delete"])
-def test_an_opposite_that_is_a_directory_is_left_alone(client: Client, data_dir: Path, kind: str) -> None:
+def test_opposite_that_is_a_directory_is_left_alone(client: Client, data_dir: Path, kind: str) -> None:
     chunk = a_want()
     (data_dir / ("delete" if kind == "want" else "want") / chunk.id).mkdir()
     client.want(chunk.to_json()) if kind == "want" else client.delete(chunk.id)
     assert markers(data_dir) == ([chunk.id], [chunk.id])
 
 
-def test_who_sits_on_the_lock_of_intents_keeps_nobody_from_asking(client: Client, data_dir: Path) -> None:
+def test_holder_of_the_lock_of_intents_keeps_no_client_from_asking(client: Client, data_dir: Path) -> None:
     one, two = a_want(), an_id()
     fd = os.open(data_dir / "want", os.O_RDONLY)
     try:
@@ -160,7 +160,7 @@ def test_who_sits_on_the_lock_of_intents_keeps_nobody_from_asking(client: Client
 
 
 @pytest.mark.parametrize("before", [None, b"an older want"])
-def test_a_want_appears_whole_by_a_rename_under_the_lock_of_intents_and_then_the_delete_goes(
+def test_want_appears_whole_under_the_lock_before_the_delete_goes(
     client: Client, data_dir: Path, tmp_path: Path, before: bytes | None
 ) -> None:
     chunk = a_want()
@@ -190,7 +190,7 @@ def test_a_want_appears_whole_by_a_rename_under_the_lock_of_intents_and_then_the
     assert markers(data_dir) == ([chunk.id], [])
 
 
-def test_a_delete_stands_before_the_want_goes_under_the_lock_of_intents(client: Client, data_dir: Path) -> None:
+def test_delete_stands_before_the_want_goes_under_the_lock_of_intents(client: Client, data_dir: Path) -> None:
     chunk = a_want()
     put_want(data_dir, chunk)
     removed = 0
@@ -205,7 +205,7 @@ def test_a_delete_stands_before_the_want_goes_under_the_lock_of_intents(client: 
     assert markers(data_dir) == ([], [chunk.id])
 
 
-def test_a_client_that_is_killed_between_its_steps_leaves_an_intent(client: Client, data_dir: Path) -> None:
+def test_client_that_is_killed_between_its_steps_leaves_an_intent(client: Client, data_dir: Path) -> None:
     chunk = a_want()
     put_want(data_dir, chunk)
     with client.gated(UNLINKS, "delete", chunk.id) as gated:

@@ -31,7 +31,7 @@ def test_every_client_says_how_it_is_called() -> None:
             assert verb in head, path.name
 
 
-def test_the_shell_client_has_no_fault_that_shellcheck_knows() -> None:
+def test_shell_client_has_no_fault_that_shellcheck_knows() -> None:
     if shutil.which("shellcheck") is None:
         pytest.skip("shellcheck is not on this machine")
     done = subprocess.run(["shellcheck", HERE / "fsdm.sh"], capture_output=True, text=True, check=False)
@@ -47,13 +47,13 @@ def test_where_a_compiler_is_missing_its_client_is_skipped_with_a_reason(
             make(name, tmp_path)
 
 
-def test_a_client_that_does_not_compile_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_client_that_does_not_compile_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(CLIENTS, "broken", clients.Recipe(("{out}/x",), ("sh", "-c", "echo no such type >&2; exit 1")))
     with pytest.raises(AssertionError, match="no such type"):
         make("broken", tmp_path)
 
 
-def test_an_fcntl_lock_as_java_takes_it_protects_nothing(tmp_path: Path) -> None:
+def test_fcntl_lock_as_java_takes_it_protects_nothing(tmp_path: Path) -> None:
     holder = subprocess.Popen(
         [sys.executable, "-c", LOCKF, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -82,7 +82,7 @@ print("done")
 """
 
 
-def test_the_gate_shows_each_call_before_it_is_made_and_what_it_is_on(tmp_path: Path) -> None:
+def test_gate_shows_each_call_before_it_is_made_and_what_it_is_on(tmp_path: Path) -> None:
     (tmp_path / "a").touch()
     python = Client([sys.executable, "-c", TWO_LOCKS], tmp_path)
     with python.gated(("flock", *gate.RENAMES, *gate.UNLINKS), tmp_path) as gated:
@@ -99,7 +99,7 @@ def test_the_gate_shows_each_call_before_it_is_made_and_what_it_is_on(tmp_path: 
     ]
 
 
-def test_a_client_that_is_killed_at_the_gate_ends_the_stops(tmp_path: Path) -> None:
+def test_client_that_is_killed_at_the_gate_ends_the_stops(tmp_path: Path) -> None:
     python = Client([sys.executable, "-c", TWO_LOCKS], tmp_path)
     with python.gated(("flock",), tmp_path) as gated:
         for _ in gated.stops():
@@ -108,7 +108,7 @@ def test_a_client_that_is_killed_at_the_gate_ends_the_stops(tmp_path: Path) -> N
         assert gated.result() == (-9, "")
 
 
-def test_where_the_kernel_lets_nobody_stop_there_is_no_gate_and_the_client_runs_all_the_same(tmp_path: Path) -> None:
+def test_client_runs_where_the_kernel_gives_no_gate(tmp_path: Path) -> None:
     """A process has one gate: behind it, another one is refused, as it is in some containers."""
     inner = Client([sys.executable, "-c", BEHIND_A_SECOND_GATE], tmp_path)
     with inner.gated(("flock",)) as gated:

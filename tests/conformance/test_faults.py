@@ -52,10 +52,10 @@ EXEC = '            exec "$@"'
 ORDER = "sort -t - -k 1,1r -k 2"
 MOVE = 'mv -fT -- "$temporary" "$data/$1/$2"'
 REMOVE = '    [ -d "$data/$opposite/$2" ] || rm -f -- "$data/$opposite/$2"\n'
-HOLDING = test_holding.test_what_happens_before_the_lock_is_seen_after_it
-UNLOCKED = test_holding.test_who_asks_for_what_is_to_leave_does_not_even_lock_it
-HIDDEN = test_finding.test_what_is_not_available_is_neither_listed_nor_found_and_the_next_in_line_is
-WANTED = test_asking.test_a_want_appears_whole_by_a_rename_under_the_lock_of_intents_and_then_the_delete_goes
+HOLDING = test_holding.test_change_before_the_lock_is_seen_after_it
+UNLOCKED = test_holding.test_chunk_that_is_to_leave_is_not_even_locked
+HIDDEN = test_finding.test_next_in_line_is_found_where_a_chunk_is_not_available
+WANTED = test_asking.test_want_appears_whole_under_the_lock_before_the_delete_goes
 
 FAULTS = [
     fault("READY before the lock", f"{LOCK} && {READY}", f"{READY} && {LOCK}", HOLDING, happens=test_holding.leaves),
@@ -69,7 +69,7 @@ FAULTS = [
         "true ||",
         test_finding.test_who_may_not_look_into_delete_is_told_so,
     ),
-    fault("no lock", LOCK, "true", test_holding.test_the_chunk_is_held_while_cmd_runs_and_free_when_it_has_ended),
+    fault("no lock", LOCK, "true", test_holding.test_chunk_is_held_while_cmd_runs_and_free_when_it_has_ended),
     fault("no look at the delete after the lock", LAST_LOOK, "true; then", HOLDING, happens=test_holding.is_deleted),
     fault("no look at the delete before the lock", FIRST_LOOK, "true", UNLOCKED, happened=test_holding.is_deleted),
     fault(
@@ -90,19 +90,19 @@ FAULTS = [
         "a lock that is waited for",
         LOCK,
         "flock -s 9",
-        test_holding.test_the_lock_is_shared_never_waited_for_never_unlocked_and_never_converted,
+        test_holding.test_lock_is_shared_and_never_waited_for_unlocked_or_converted,
     ),
     fault(
         "LOCK_UN after a fork",
         EXEC,
         '            "$@" && flock -u 9; exit',
-        test_holding.test_a_child_that_outlives_cmd_holds_on,
+        test_holding.test_child_that_outlives_cmd_holds_on,
     ),
     fault(
         "CMD does not inherit the lock",
         EXEC,
         '            "$@" 9<&-; exit',
-        test_holding.test_a_child_that_outlives_cmd_holds_on,
+        test_holding.test_child_that_outlives_cmd_holds_on,
     ),
     fault(
         "the lock goes with the client",
@@ -114,13 +114,13 @@ FAULTS = [
         "an exclusive end, taken for inclusive",
         'block < "x" $3',
         'block <= "x" $3',
-        test_finding.test_a_chunk_is_found_by_every_block_of_its_half_open_range,
+        test_finding.test_chunk_is_found_by_every_block_of_its_half_open_range,
     ),
     fault(
         "an inclusive start, taken for exclusive",
         '"x" $2 <= block',
         '"x" $2 < block',
-        test_finding.test_a_chunk_is_found_by_every_block_of_its_half_open_range,
+        test_finding.test_chunk_is_found_by_every_block_of_its_half_open_range,
     ),
     fault(
         "the smallest start first",
@@ -165,7 +165,7 @@ FAULTS = [
         "the lock of intents is waited for",
         "flock -w 0.005 9 || :",
         "flock -w 100 9 || fail 6 locked",
-        test_asking.test_who_sits_on_the_lock_of_intents_keeps_nobody_from_asking,
+        test_asking.test_holder_of_the_lock_of_intents_keeps_no_client_from_asking,
     ),
     fault("the opposite goes first", f"    {MOVE}", f"{REMOVE}    {MOVE}", WANTED, before=None),
     fault("the opposite stays", REMOVE, "", test_asking.test_each_intent_removes_its_opposite),
@@ -173,20 +173,20 @@ FAULTS = [
         "a marker that others cannot read",
         '(set -C; cat >"$temporary")',
         '(umask 077; cat >"$temporary")',
-        test_asking.test_a_marker_can_be_read_by_a_reconciler_that_is_another_user,
+        test_asking.test_marker_can_be_read_by_a_reconciler_that_is_another_user,
         kind="want",
     ),
     fault(
         "any id in the document",
         "depth == 1 && before == key",
         "before == key",
-        test_asking.test_a_want_stands_under_the_id_that_its_document_names,
+        test_asking.test_want_stands_under_the_id_that_its_document_names,
     ),
 ]
 
 
 @pytest.mark.parametrize("one", FAULTS, ids=str)
-def test_the_suite_finds_this_fault(one: Fault, layout: Layout, data_dir: Path, tmp_path: Path) -> None:
+def test_suite_finds_this_fault(one: Fault, layout: Layout, data_dir: Path, tmp_path: Path) -> None:
     if shutil.which("flock") is None:
         pytest.skip("flock is not on this machine")
     assert SOUND.count(one.sound) == 1, "the fault cannot be put in any more"

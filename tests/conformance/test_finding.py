@@ -28,7 +28,7 @@ def files_at(layout: Layout, place: Place) -> str:
     return f"{layout.path(place)}/data"
 
 
-def test_a_chunk_is_found_by_every_block_of_its_half_open_range(client: Client, layout: Layout) -> None:
+def test_chunk_is_found_by_every_block_of_its_half_open_range(client: Client, layout: Layout) -> None:
     low, high = put_chunk(layout, start=1, end=35), put_chunk(layout, start=35, end=36)
     assert client.find(DATASET, 0) is None
     assert client.find(DATASET, 1) == client.find(DATASET, 34) == files_at(layout, low)
@@ -58,7 +58,7 @@ def test_of_equal_ranges_the_smallest_id_is_responsible(client: Client, layout: 
     assert client.find(DATASET, 0) == files_at(layout, places[2])
 
 
-def test_a_wide_chunk_is_found_where_a_narrow_one_inside_it_ends(client: Client, layout: Layout) -> None:
+def test_wide_chunk_is_found_where_a_narrow_one_inside_it_ends(client: Client, layout: Layout) -> None:
     wide = put_chunk(layout, start=0, end=1000)
     for start in (10, 500, 900):
         put_chunk(layout, start=start, end=start + 5)
@@ -123,7 +123,7 @@ def fifo_in_place_of_a_chunk(layout: Layout, place: Place) -> None:
     ],
     ids=lambda hide: hide.__name__,
 )
-def test_what_is_not_available_is_neither_listed_nor_found_and_the_next_in_line_is(
+def test_next_in_line_is_found_where_a_chunk_is_not_available(
     client: Client, layout: Layout, hide: Callable[[Layout, Place], None]
 ) -> None:
     wide, hidden = put_chunk(layout, start=0, end=100), put_chunk(layout, start=10, end=20)
@@ -144,7 +144,7 @@ def test_where_nothing_is_available_find_and_hold_end_with_3(client: Client, lay
     assert client.run("hold", OTHER, 5, "--", "echo", "held").stdout == ""
 
 
-def test_a_chunk_under_a_claim_is_not_waited_for(client: Client, layout: Layout) -> None:
+def test_chunk_under_a_claim_is_not_waited_for(client: Client, layout: Layout) -> None:
     wide, narrow = put_chunk(layout, start=0, end=100), put_chunk(layout, start=10, end=20)
     with claimed(layout.path(narrow)):
         assert client.find(DATASET, 15) == files_at(layout, wide)
@@ -208,7 +208,7 @@ def test_any_layout_is_answered_as_the_python_client_answers(client: Client, lay
 
 
 @pytest.mark.parametrize("verb", ["find", "hold"])
-def test_a_dataset_or_block_that_is_none_ends_with_2(client: Client, layout: Layout, verb: str) -> None:
+def test_dataset_or_block_that_is_none_ends_with_2(client: Client, layout: Layout, verb: str) -> None:
     put_chunk(layout)
     rest = ["--", "echo", "held"] if verb == "hold" else []
     words = [(DATASET, block) for block in ("-1", "", str(2**64), "1e3", "0x1")]
@@ -237,7 +237,7 @@ def test_who_may_not_look_into_delete_is_told_so(client: Client, layout: Layout,
         assert (done.returncode, done.stdout) == (6, "")
 
 
-def test_a_directory_that_is_missing_or_of_another_format_ends_with_6(client: Client, data_dir: Path) -> None:
+def test_directory_that_is_missing_or_of_another_format_ends_with_6(client: Client, data_dir: Path) -> None:
     verbs = [["list"], ["find", DATASET, "0"], ["delete", an_id()]]
     for text in ('{"format": 2}', '{"format": "1"}', '{"format": 10}', ""):
         (data_dir / "fsdm.json").write_text(text)

@@ -42,7 +42,7 @@ def test_cmd_runs_as_it_is_given_and_its_exit_code_is_passed_on(client: Client, 
     ]
 
 
-def test_a_cmd_that_cannot_be_run_ends_like_in_a_shell(client: Client, layout: Layout, tmp_path: Path) -> None:
+def test_cmd_that_cannot_be_run_ends_like_in_a_shell(client: Client, layout: Layout, tmp_path: Path) -> None:
     place = put_chunk(layout)
     file = tmp_path / "file"
     file.touch(mode=0o644)
@@ -51,7 +51,7 @@ def test_a_cmd_that_cannot_be_run_ends_like_in_a_shell(client: Client, layout: L
     assert is_free(layout.path(place))
 
 
-def test_the_chunk_is_held_while_cmd_runs_and_free_when_it_has_ended(client: Client, layout: Layout) -> None:
+def test_chunk_is_held_while_cmd_runs_and_free_when_it_has_ended(client: Client, layout: Layout) -> None:
     place = put_chunk(layout)
     with client.holding(DATASET, 5) as holder:
         assert holder.path == f"{layout.path(place)}/data"
@@ -69,7 +69,7 @@ def test_several_hold_the_same_chunk_and_it_is_free_when_the_last_has_ended(clie
         assert is_free(layout.path(place))
 
 
-def test_a_child_that_outlives_cmd_holds_on(client: Client, layout: Layout) -> None:
+def test_child_that_outlives_cmd_holds_on(client: Client, layout: Layout) -> None:
     place = put_chunk(layout)
     with client.holding(DATASET, 5) as holder:
         child = int(holder.ask("sleep 300 >/dev/null 2>&1 </dev/null & echo $!"))
@@ -99,7 +99,7 @@ def test_sigkill_of_the_client_takes_the_chunk_from_nobody_who_reads_on(client: 
         eventually(lambda: is_free(layout.path(place)))
 
 
-def test_a_retiring_chunk_takes_no_new_holder_while_the_old_one_reads_on(
+def test_retiring_chunk_takes_no_new_holder_while_the_old_one_reads_on(
     client: Client, data_dir: Path, source: Source
 ) -> None:
     chunk = source.chunk()
@@ -120,7 +120,7 @@ def test_a_retiring_chunk_takes_no_new_holder_while_the_old_one_reads_on(
             assert not there.exists()
 
 
-def test_a_want_makes_a_retiring_chunk_available_again(client: Client, data_dir: Path, source: Source) -> None:
+def test_want_makes_a_retiring_chunk_available_again(client: Client, data_dir: Path, source: Source) -> None:
     chunk = source.chunk()
     with DataManager(data_dir) as dm:
         dm.download_chunk(chunk)
@@ -169,7 +169,7 @@ TRY_A_CLAIM = 'flock -x -n "$FSDM_CHUNK_PATH/.." true && echo "runs, and does no
     [leaves, leaves_for_another, is_to_be_replaced, is_deleted, is_erased],
     ids=lambda happens: happens.__name__,
 )
-def test_what_happens_before_the_lock_is_seen_after_it(
+def test_change_before_the_lock_is_seen_after_it(
     client: Client, layout: Layout, happens: Callable[[Layout, Place], None]
 ) -> None:
     place = put_chunk(layout)
@@ -185,7 +185,7 @@ def test_what_happens_before_the_lock_is_seen_after_it(
         assert result == (3, "") or (result == (0, "held\n") and happens is leaves_for_another)
 
 
-def test_the_lock_is_shared_never_waited_for_never_unlocked_and_never_converted(client: Client, layout: Layout) -> None:
+def test_lock_is_shared_and_never_waited_for_unlocked_or_converted(client: Client, layout: Layout) -> None:
     place = put_chunk(layout)
     with client.gated(("flock",), "hold", DATASET, 5, "--", "true") as gated:
         locks = [stop.how for stop in gated.stops() if stop.path == layout.path(place)]
@@ -194,7 +194,7 @@ def test_the_lock_is_shared_never_waited_for_never_unlocked_and_never_converted(
 
 
 @pytest.mark.parametrize("happened", [is_deleted, is_to_be_replaced], ids=lambda happened: happened.__name__)
-def test_who_asks_for_what_is_to_leave_does_not_even_lock_it(
+def test_chunk_that_is_to_leave_is_not_even_locked(
     client: Client, layout: Layout, happened: Callable[[Layout, Place], None]
 ) -> None:
     """flock has no fairness: readers that keep asking would keep the reconciler from its claim for ever."""

@@ -37,7 +37,7 @@ def fork(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_verb_of_the_page_is_added_by_what_the_page_says_and_passes_the_test_of_the_page(fork: Path) -> None:
+def test_verb_of_the_page_can_be_added_as_the_page_says(fork: Path) -> None:
     for block in PAGE["Adding a verb"].of("python"):
         if file := block.says("file"):
             (fork / file).write_text(block.text)
@@ -72,7 +72,7 @@ def test_what_is_to_be_run_before_a_commit_is_what_ci_runs() -> None:
 
 
 @pytest.mark.parametrize("suite", SUITES)
-def test_a_suite_of_the_page_is_there(suite: str) -> None:
+def test_suite_of_the_page_is_there(suite: str) -> None:
     words = [word for word in shlex.split(suite) if "=" not in word]
     assert words.pop(0) == "python"
     if words[:2] == ["-m", "pytest"]:
@@ -90,7 +90,7 @@ def test_every_python_tool_that_has_a_command_of_its_own_is_on_the_page() -> Non
     assert {tool for tool in tools if f"python -m tools.{tool}" not in text} == set()
 
 
-def test_the_changelog_has_the_version_that_this_is() -> None:
+def test_changelog_has_the_version_that_this_is() -> None:
     titles = [section.title for section in sections("CHANGELOG.md") if section.level == 2]
     assert titles[0] == "[Unreleased]"
     assert f"[{fsdm.__version__}]" in titles[1]

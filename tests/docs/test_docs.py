@@ -102,7 +102,7 @@ def _run(program: str, source: Source, tmp_path: Path, **kw: Any) -> str:
 
 
 @pytest.mark.parametrize("recipe", RECIPES[2:], ids=lambda recipe: recipe.title)
-def test_a_recipe_runs_as_it_stands_and_prints_what_the_page_shows(
+def test_recipe_runs_as_it_stands_and_prints_what_the_page_shows(
     recipe: Section, tables: Source, tmp_path: Path
 ) -> None:
     shown = "".join(block.text for block in recipe.of("text"))
@@ -156,7 +156,7 @@ def test_every_verb_and_option_that_a_page_speaks_of_exists(page: str) -> None:
     assert list(filter(None, map(_wrong, commands(sections(page))))) == []
 
 
-def test_a_verb_or_an_option_that_does_not_exist_would_be_found() -> None:
+def test_verb_or_an_option_that_does_not_exist_would_be_found() -> None:
     said = (
         "`fsdm nothing`, `fsdm ls --no-such` and\n`fsdm run -d data --once`\n    x | fsdm want -d data --also - # why\n"
     )

@@ -62,7 +62,7 @@ def test_what_is_asked_for_is_there(expression: str) -> None:
         assert labels <= {"instance", LABELS[name]}
 
 
-def test_a_metric_that_is_not_there_would_be_found() -> None:
+def test_metric_that_is_not_there_would_be_found() -> None:
     assert named('rate(fsdm_chunks_total{state="failed"}[5m])') - SERIES == {"fsdm_chunks_total"}
     assert named('up{job="fsdm_x"}') == set()
 
@@ -73,7 +73,7 @@ def test_every_metric_is_on_the_dashboard() -> None:
     assert {metric.name for metric in METRICS} - asked == set()
 
 
-def test_the_panels_are_beside_each_other() -> None:
+def test_panels_are_beside_each_other() -> None:
     taken: dict[tuple[int, int], str] = {}
     panels = dashboard()["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)
@@ -85,7 +85,7 @@ def test_the_panels_are_beside_each_other() -> None:
                 assert taken.setdefault((x, y), panel["title"]) == panel["title"]
 
 
-def test_the_dashboard_is_of_no_one_s_prometheus() -> None:
+def test_dashboard_is_of_no_one_s_prometheus() -> None:
     assert {panel["datasource"]["uid"] for panel in dashboard()["panels"] if panel["type"] != "row"} == {
         "${datasource}"
     }
@@ -113,7 +113,7 @@ def test_promtool_takes_the_rules() -> None:
 
 
 @promtool
-def test_the_rules_fire_when_they_should_and_else_do_not() -> None:
+def test_rules_fire_when_they_should_and_else_do_not() -> None:
     done = subprocess.run(
         ["promtool", "test", "rules", "alerts_test.yml"], cwd=GRAFANA, capture_output=True, text=True, check=False
     )
@@ -121,7 +121,7 @@ def test_the_rules_fire_when_they_should_and_else_do_not() -> None:
 
 
 @promtool
-def test_a_rule_that_does_not_fire_would_be_found(tmp_path: Path) -> None:
+def test_rule_that_does_not_fire_would_be_found(tmp_path: Path) -> None:
     rules_text = (GRAFANA / "alerts.yml").read_text()
     assert "fsdm_healthy == 0" in rules_text
     (tmp_path / "alerts.yml").write_text(rules_text.replace("fsdm_healthy == 0", "fsdm_healthy == 2"))

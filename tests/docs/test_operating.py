@@ -344,7 +344,7 @@ def test_every_recovery_has_its_bad_state() -> None:
 
 
 @pytest.mark.parametrize("title", STATES)
-def test_a_recovery_ends_the_bad_state_that_it_is_for(title: str, source: Source, tmp_path: Path) -> None:
+def test_recovery_ends_the_bad_state_that_it_is_for(title: str, source: Source, tmp_path: Path) -> None:
     with ExitStack() as stack:
         if title in ON_A_SMALL_DISK:
             mount = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", tmp_path]
@@ -360,7 +360,7 @@ def test_a_recovery_ends_the_bad_state_that_it_is_for(title: str, source: Source
 
 
 @pytest.mark.parametrize("title", sorted(OTHERS))
-def test_the_other_commands_of_the_page_run(title: str, site: Site) -> None:
+def test_other_commands_of_the_page_run(title: str, site: Site) -> None:
     site.want(site.more)
     if title in {"Upgrades", "Settings"}:
         site.names["OLD"] = site.names["RECONCILER"] = str(site.reconcile().pid)
@@ -379,7 +379,7 @@ def test_every_block_of_the_page_is_run() -> None:
 # ------------------------------------------------------------------------------------------------------ what it says
 
 
-def test_the_page_names_the_exit_codes_and_the_file_systems_that_there_are() -> None:
+def test_page_names_the_exit_codes_and_the_file_systems_that_there_are() -> None:
     assert re.findall(r"^\| (\d+) \|", PAGE, re.MULTILINE) == re.findall(r"^  (\d+)  ", EXIT_CODES, re.MULTILINE)
     named = re.search(r"Known to be safe, on one machine: ([^.]+)\.", PAGE)
     assert named is not None
@@ -392,7 +392,7 @@ def _bound(what: str) -> int:
     return int(found[1])
 
 
-def test_a_reconciler_under_load_keeps_to_the_sizes_that_the_page_says(data_dir: Path, source: Source) -> None:
+def test_reconciler_under_load_keeps_to_the_sizes_that_the_page_says(data_dir: Path, source: Source) -> None:
     limits = Limits()
     chunks = [source.chunk(start=start, end=start + 1, files=4, size=300_000) for start in range(2 * limits.jobs)]
     faults = {path: source.fault(path, stall_at=150_000) for path in source.files}

@@ -31,7 +31,7 @@ def _block(language: str, page: list[Section] = PAGE) -> str:
     return found.text
 
 
-def test_the_python_example_runs_and_leaves_nothing(
+def test_python_example_runs_and_leaves_nothing(
     source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -48,7 +48,7 @@ def test_the_python_example_runs_and_leaves_nothing(
     assert entries(tmp_path / "data" / "want") == entries(tmp_path / "data" / "delete") == []
 
 
-def test_the_shell_example_runs(source: Source, tmp_path: Path) -> None:
+def test_shell_example_runs(source: Source, tmp_path: Path) -> None:
     for name in ("block", "log"):
         source.put(f"/{name}.parquet", content(name, 3000))
     environment = {
@@ -70,13 +70,13 @@ def test_the_shell_example_runs(source: Source, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("language", "client"), [("c", "fsdm.c"), ("js", "fsdm.mjs")])
-def test_the_examples_in_other_languages_are_from_clients_that_are_tested(language: str, client: str) -> None:
+def test_examples_in_other_languages_are_from_clients_that_are_tested(language: str, client: str) -> None:
     text = (ROOT / "tools" / "clients" / client).read_text()
     parts = re.split(r"\n\n(?=/\*\*)", _block(language, sections("languages.md")).strip())
     assert [part for part in parts if part not in text] == []
 
 
-def test_the_five_minutes_show_what_is_printed(source: Source, tmp_path: Path) -> None:
+def test_five_minutes_show_what_is_printed(source: Source, tmp_path: Path) -> None:
     for name in ("block", "log"):
         source.put(f"/{name}.parquet", content(name, 3000))
     [tour] = [section for section in PAGE if section.title == "Five minutes"]
@@ -102,19 +102,19 @@ def test_the_five_minutes_show_what_is_printed(source: Source, tmp_path: Path) -
     assert len(steps) > 8
 
 
-def test_the_readme_names_every_verb_with_its_purpose() -> None:
+def test_readme_names_every_verb_with_its_purpose() -> None:
     rows = re.findall(r"^\| `fsdm (\w+)` \| (.+) \|$", README, re.MULTILINE)
     assert sorted(row for row in rows if row[0] != "protocol" or "](" not in row[1]) == sorted(VERBS.items())
 
 
-def test_the_two_commands_are_those_that_ci_runs() -> None:
+def test_two_commands_are_those_that_ci_runs() -> None:
     ci = (ROOT / ".ci" / "run").read_text()
     assert "python -m pytest -n auto" in README
     assert "python -m pytest -n auto" in ci
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_a_link_to_another_page_leads_there(page: str) -> None:
+def test_link_to_another_page_leads_there(page: str) -> None:
     links = re.findall(r"\]\((?!https?:)([^)#]+)", PAGES[page].read_text(encoding="utf-8"))
     assert [link for link in links if not (PAGES[page].parent / link).exists()] == []
     assert page != "README.md" or {Path(link).name for link in links} == set(PAGES) - {"README.md"}

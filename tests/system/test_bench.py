@@ -40,7 +40,7 @@ def named(document: dict[str, Any]) -> Sequence[str]:
     return sorted({figure["name"] for figure in document["figures"]})
 
 
-def test_the_bench_measures_what_it_is_asked_for_and_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_bench_measures_what_it_is_asked_for_and_leaves_nothing_behind(tmp_path: Path) -> None:
     document = measured(tmp_path, "disk", "find", "ls")
     assert document["bench"] == "base"
     assert document["quick"] is True
@@ -52,7 +52,7 @@ def test_the_bench_measures_what_it_is_asked_for_and_leaves_nothing_behind(tmp_p
         assert figure["met"] is (None if figure["goal"] is None else figure["value"] <= figure["goal"])
 
 
-def test_the_bench_measures_across_processes(tmp_path: Path) -> None:
+def test_bench_measures_across_processes(tmp_path: Path) -> None:
     document = measured(tmp_path, "want", "delete")
     assert named(document) == ["delete", "want"]
     assert {figure["unit"] for figure in document["figures"]} == {"ms"}
@@ -71,7 +71,7 @@ def test_without_a_bench_named_the_base_is_measured_and_shown_as_a_table(tmp_pat
 
 
 @pytest.mark.skipif(shutil.which("nginx") is None, reason="nginx is missing: what the contenders load from")
-def test_the_transfers_are_measured_beside_others_and_nothing_is_left_behind(tmp_path: Path) -> None:
+def test_transfers_are_measured_beside_others_and_nothing_is_left_behind(tmp_path: Path) -> None:
     places = ["--dir", str(tmp_path), "--memory", str(tmp_path), "--json", "-"]
     contenders = ["fsdm", "splice", "requests", "curl"]  # without cc or curl, theirs is skipped
     run = bench("transfers", "--quick", "--only", "small", "--contenders", *contenders, *places)
@@ -88,7 +88,7 @@ def test_the_transfers_are_measured_beside_others_and_nothing_is_left_behind(tmp
 
 
 @pytest.mark.parametrize("arguments", [("--only", "nothing"), ("nothing",), ("transfers", "--only", "nothing")])
-def test_the_bench_refuses_what_it_does_not_know(arguments: tuple[str, ...]) -> None:
+def test_bench_refuses_what_it_does_not_know(arguments: tuple[str, ...]) -> None:
     run = bench(*arguments)
     assert run.returncode == 2
     assert "nothing" in run.stderr

@@ -48,7 +48,7 @@ def said(name: str) -> str:
     return [text for instruction, text in instructions() if instruction == name][-1]
 
 
-def test_the_image_does_not_run_as_root_and_its_user_has_a_number() -> None:
+def test_image_does_not_run_as_root_and_its_user_has_a_number() -> None:
     assert re.fullmatch(r"[1-9]\d+:[1-9]\d+", said("USER"))
     uid = said("USER").partition(":")[0]
     assert f"--uid {uid} " in said("RUN")
@@ -56,7 +56,7 @@ def test_the_image_does_not_run_as_root_and_its_user_has_a_number() -> None:
     assert names.index("USER") > max(index for index, name in enumerate(names) if name in {"RUN", "COPY"})
 
 
-def test_the_image_runs_fsdm_as_a_command_line_that_there_is() -> None:
+def test_image_runs_fsdm_as_a_command_line_that_there_is() -> None:
     program = yaml.safe_load(said("ENTRYPOINT"))
     arguments = yaml.safe_load(said("CMD"))
     assert program == ["fsdm"]
@@ -110,7 +110,7 @@ def reader() -> dict[str, Any]:
     return found
 
 
-def test_the_pods_share_one_directory_of_the_host_as_a_whole() -> None:
+def test_pods_share_one_directory_of_the_host_as_a_whole() -> None:
     paths = set()
     for pod in (daemon(), reader()):
         [volume] = pod["volumes"]
@@ -122,7 +122,7 @@ def test_the_pods_share_one_directory_of_the_host_as_a_whole() -> None:
     assert reader()["containers"][0]["volumeMounts"][0]["readOnly"] is True
 
 
-def test_the_probes_ask_what_there_is_to_be_asked() -> None:
+def test_probes_ask_what_there_is_to_be_asked() -> None:
     [container] = daemon()["containers"]
     [port] = container["ports"]
     assert container["livenessProbe"]["httpGet"] == {"path": "/healthz", "port": port["name"]}
@@ -152,7 +152,7 @@ def test_nobody_but_the_one_who_gives_the_directory_away_is_root() -> None:
     assert reader()["securityContext"]["runAsUser"] != user["runAsUser"]
 
 
-def test_the_reader_s_command_is_one_of_fsdm() -> None:
+def test_reader_s_command_is_one_of_fsdm() -> None:
     [container] = reader()["containers"]
     [program, *arguments] = container["command"]
     values = {one["name"]: one["value"] for one in container["env"]}
@@ -161,7 +161,7 @@ def test_the_reader_s_command_is_one_of_fsdm() -> None:
     assert (program, parsed.verb, len(parsed.dataset), parsed.block) == ("fsdm", "hold", 64, 7)
 
 
-def test_what_is_selected_is_what_is_made() -> None:
+def test_daemonset_selects_the_pods_that_it_makes() -> None:
     spec = documents()["DaemonSet"]["spec"]
     assert spec["selector"]["matchLabels"].items() <= spec["template"]["metadata"]["labels"].items()
     assert spec["template"]["spec"]["containers"][0]["image"] == reader()["containers"][0]["image"]
@@ -208,7 +208,7 @@ def local_disks(tmp_path: Path) -> list[Path]:
 
 
 @apart
-def test_a_reader_in_namespaces_of_its_own_holds_a_chunk_over_a_bind_mount(tmp_path: Path, source: Source) -> None:
+def test_reader_in_namespaces_of_its_own_holds_a_chunk_over_a_bind_mount(tmp_path: Path, source: Source) -> None:
     for number, data_dir in enumerate(local_disks(tmp_path)):
         chunk = source.chunk()
         try:
@@ -231,7 +231,7 @@ def test_a_reader_in_namespaces_of_its_own_holds_a_chunk_over_a_bind_mount(tmp_p
 
 
 @apart
-def test_a_reader_that_is_killed_with_its_container_lets_go(tmp_path: Path, source: Source) -> None:
+def test_reader_that_is_killed_with_its_container_lets_go(tmp_path: Path, source: Source) -> None:
     chunk = source.chunk()
     with DataManager(tmp_path / "data") as dm:
         dm.download_chunk(chunk)
@@ -248,7 +248,7 @@ def test_a_reader_that_is_killed_with_its_container_lets_go(tmp_path: Path, sour
 
 
 @apart
-def test_inotify_tells_of_a_marker_that_was_placed_in_another_mount_namespace(tmp_path: Path, source: Source) -> None:
+def test_inotify_tells_of_a_marker_from_another_mount_namespace(tmp_path: Path, source: Source) -> None:
     chunk = source.chunk()
     with DataManager(tmp_path / "data", limits=Limits(poll_s=3600)) as dm:
         dm.download_chunk(chunk)

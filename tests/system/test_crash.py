@@ -64,12 +64,12 @@ def skip_without(kind: str, scratch: str) -> None:
 
 
 @pytest.mark.parametrize("life", LIVES)
-def test_a_kill_at_any_step_loses_nothing(life: str, scratch: str) -> None:
+def test_kill_at_any_step_loses_nothing(life: str, scratch: str) -> None:
     assert kill_everywhere(life, scratch, print) > 4
 
 
 @pytest.mark.parametrize("life", LIVES)
-def test_a_power_failure_at_any_call_loses_nothing_that_is_there_for_good(life: str, scratch: str) -> None:
+def test_power_failure_at_any_call_loses_nothing_durable(life: str, scratch: str) -> None:
     figures = fail_everywhere(life, scratch, BOUND)
     assert figures.calls > 10
     assert figures.different > figures.calls
@@ -77,14 +77,12 @@ def test_a_power_failure_at_any_call_loses_nothing_that_is_there_for_good(life: 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("life", LIVES if LONG else ["resume", "replace", "failover"])
-def test_a_real_file_system_that_is_shut_down_loses_nothing_that_is_there_for_good(
-    kind: str, life: str, scratch: str
-) -> None:
+def test_real_file_system_that_is_shut_down_loses_nothing_durable(kind: str, life: str, scratch: str) -> None:
     skip_without(kind, scratch)
     assert shut_down_everywhere(life, scratch, kind, print, every=1 if LONG else 7) > 5
 
 
-def test_the_command_line_tells_what_it_has_tried(capsys: pytest.CaptureFixture[str], scratch: str) -> None:
+def test_command_line_tells_what_it_has_tried(capsys: pytest.CaptureFixture[str], scratch: str) -> None:
     assert main(["kill", "retiring", "--dir", scratch, "--verbose"]) == 0
     out = capsys.readouterr().out
     assert "retiring: killed at 1, " in out
@@ -94,7 +92,7 @@ def test_the_command_line_tells_what_it_has_tried(capsys: pytest.CaptureFixture[
     assert os.listdir(scratch) == []
 
 
-def test_the_command_line_says_where_something_does_not_hold(
+def test_command_line_says_where_something_does_not_hold(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, scratch: str
 ) -> None:
     no_fsync_of_a_file(monkeypatch)
@@ -132,20 +130,20 @@ def synced(root: Path) -> None:
     os.close(fd)
 
 
-def test_of_a_file_that_is_not_fsynced_all_none_zeros_or_a_part_is_there(tmp_path: Path) -> None:
+def test_file_that_is_not_fsynced_may_be_whole_empty_zeros_or_a_part(tmp_path: Path) -> None:
     left = states_of(tmp_path, written("file", b"abcd", b"efgh"), synced)
     contents = {b"abcdefgh", b"", bytes(8), b"abcd", b"\0\0\0\0efgh"}
     assert left == {frozenset({("file", content)}) for content in contents}
 
 
-def test_a_file_that_is_fsynced_may_lose_its_name_but_no_byte(tmp_path: Path) -> None:
+def test_file_that_is_fsynced_may_lose_its_name_but_no_byte(tmp_path: Path) -> None:
     assert states_of(tmp_path, written("file", b"abcd", fsynced=True)) == {
         frozenset(),
         frozenset({("file", b"abcd")}),
     }
 
 
-def test_a_rename_happens_or_does_not_and_names_come_in_any_order(tmp_path: Path) -> None:
+def test_rename_happens_or_does_not_and_names_come_in_any_order(tmp_path: Path) -> None:
     (tmp_path / "old").write_bytes(b"x")
     left = states_of(
         tmp_path, lambda root: os.rename(root / "old", root / "new"), lambda root: os.mkdir(root / "beside")
@@ -155,12 +153,12 @@ def test_a_rename_happens_or_does_not_and_names_come_in_any_order(tmp_path: Path
     }
 
 
-def test_what_is_fsynced_with_its_directory_is_there_for_good(tmp_path: Path) -> None:
+def test_file_that_is_fsynced_with_its_directory_is_durable(tmp_path: Path) -> None:
     left = states_of(tmp_path, written("file", b"abcd", fsynced=True), synced)
     assert left == {frozenset({("file", b"abcd")})}
 
 
-def test_a_write_that_goes_past_the_tap_is_found_out(monkeypatch: pytest.MonkeyPatch, scratch: str) -> None:
+def test_write_that_goes_past_the_tap_is_found_out(monkeypatch: pytest.MonkeyPatch, scratch: str) -> None:
     def live(life: Life) -> None:
         Path(life.layout.root, "unseen").write_bytes(b"x")
         life.want("a1")
@@ -330,14 +328,14 @@ def name_of(mutant: Mutant) -> str:
 
 
 @pytest.mark.parametrize("mutant", KILLED, ids=name_of)
-def test_a_kill_finds_this_fault(mutant: Mutant, monkeypatch: pytest.MonkeyPatch, scratch: str) -> None:
+def test_kill_finds_this_fault(mutant: Mutant, monkeypatch: pytest.MonkeyPatch, scratch: str) -> None:
     mutant(monkeypatch)
     with pytest.raises(ViolationError):
         kill_everywhere(KILLED[mutant], scratch, print)
 
 
 @pytest.mark.parametrize("mutant", POWERLESS, ids=name_of)
-def test_a_power_failure_finds_this_fault(mutant: Mutant, monkeypatch: pytest.MonkeyPatch, scratch: str) -> None:
+def test_power_failure_finds_this_fault(mutant: Mutant, monkeypatch: pytest.MonkeyPatch, scratch: str) -> None:
     mutant(monkeypatch)
     with pytest.raises(ViolationError):
         fail_everywhere(POWERLESS[mutant], scratch, BOUND)
@@ -345,7 +343,7 @@ def test_a_power_failure_finds_this_fault(mutant: Mutant, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("mutant", [want_is_not_kept, ready_is_not_durable], ids=name_of)
-def test_a_real_file_system_finds_this_fault(
+def test_real_file_system_finds_this_fault(
     mutant: Mutant, kind: str, monkeypatch: pytest.MonkeyPatch, scratch: str
 ) -> None:
     skip_without(kind, scratch)

@@ -112,7 +112,7 @@ with DataManager(sys.argv[1]) as dm:
 """
 
 
-def test_a_process_without_descriptors_goes_on_once_there_are_some(data_dir: Path, source: Source) -> None:
+def test_process_without_descriptors_goes_on_once_there_are_some(data_dir: Path, source: Source) -> None:
     here, then, last = (source.chunk(start=n, end=n + 1) for n in range(3))
     with child(WITHOUT_DESCRIPTORS, data_dir) as tell:
         put_want(data_dir, here)
@@ -151,7 +151,7 @@ class NoThreads:
 
 
 @pytest.mark.parametrize("workers", ["fsdm-fetch", "fsdm-hand", "fsdm-erase", "fsdm-connection", "fsdm-"])
-def test_what_was_to_be_done_without_a_thread_is_done_once_there_is_one(
+def test_work_without_a_thread_is_done_once_there_is_one(
     data_dir: Path, source: Source, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, workers: str
 ) -> None:
     chunk = source.chunk()
@@ -173,7 +173,7 @@ def test_what_was_to_be_done_without_a_thread_is_done_once_there_is_one(
     assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
-def test_a_reconciler_that_gets_no_thread_leaves_lock_and_the_next_takes_over(
+def test_reconciler_without_a_thread_leaves_lock_to_the_next(
     data_dir: Path, source: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chunk = source.chunk()
@@ -210,7 +210,7 @@ class Failing(HttpFetcher):
 
 @pytest.mark.parametrize("error", [MemoryError(), OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))])
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_worker_without_memory_holds_up_no_other_and_tries_again(
+def test_worker_without_memory_holds_up_no_other_and_tries_again(
     data_dir: Path, source: Source, error: BaseException
 ) -> None:
     bad, *good = [source.chunk(start=n, end=n + 1, files=1) for n in range(4)]
@@ -240,9 +240,7 @@ def remountable(small_disk: Path, tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", data_dir / "LOCK"], check=True)
 
 
-def test_a_disk_that_turns_read_only_keeps_what_is_here_in_service_and_all_resumes_by_itself(
-    remountable: Path, source: Source
-) -> None:
+def test_read_only_disk_keeps_chunks_in_service_and_resumes_by_itself(remountable: Path, source: Source) -> None:
     data_dir, disk = remountable, remountable.parent
     here, gone, then = (source.chunk(start=n, end=n + 1) for n in range(3))
     with DataManager(data_dir) as dm:
@@ -314,7 +312,7 @@ def reconciled(nobodys: Path) -> Iterator[Path]:
         yield nobodys
 
 
-def test_a_chunk_that_may_not_be_looked_into_is_kept_and_holds_up_no_other(reconciled: Path, source: Source) -> None:
+def test_chunk_that_may_not_be_looked_into_is_kept_and_holds_up_no_other(reconciled: Path, source: Source) -> None:
     data_dir = reconciled
     shut, stuck, good, last = (source.chunk(start=n, end=n + 1) for n in range(4))
     put_want(data_dir, shut)
@@ -341,7 +339,7 @@ def test_a_chunk_that_may_not_be_looked_into_is_kept_and_holds_up_no_other(recon
     eventually(lambda: not entries(data_dir / "failed"))
 
 
-def test_a_directory_that_may_not_be_listed_holds_up_nothing(reconciled: Path, source: Source) -> None:
+def test_directory_that_may_not_be_listed_holds_up_nothing(reconciled: Path, source: Source) -> None:
     data_dir = reconciled
     chunks = [source.chunk(start=n, end=n + 1) for n in range(3)]
     put_want(data_dir, chunks[0])
@@ -359,7 +357,7 @@ def test_a_directory_that_may_not_be_listed_holds_up_nothing(reconciled: Path, s
     eventually(lambda: available(data_dir, chunks[2]))
 
 
-def test_a_dataset_that_may_not_be_listed_holds_up_no_other_and_loses_no_delete(nobodys: Path, source: Source) -> None:
+def test_dataset_that_may_not_be_listed_holds_up_no_other(nobodys: Path, source: Source) -> None:
     shut, other = (source.chunk(dataset=letter * 64) for letter in "de")
     with child(AS_NOBODY, nobodys):
         put_want(nobodys, shut)
@@ -378,7 +376,7 @@ def test_a_dataset_that_may_not_be_listed_holds_up_no_other_and_loses_no_delete(
         eventually(lambda: not chunk_dir(nobodys, shut).exists() and not entries(nobodys / "delete"))
 
 
-def test_a_failure_that_may_not_be_read_is_as_if_it_had_never_been(nobodys: Path, source: Source) -> None:
+def test_failure_that_may_not_be_read_is_as_if_it_had_never_been(nobodys: Path, source: Source) -> None:
     failing, other = (source.chunk(start=n, end=n + 1) for n in range(2))
     source.fault(f"/{failing.id}/blocks.parquet", status=404)
     with child(AS_NOBODY, nobodys):
@@ -393,7 +391,7 @@ def test_a_failure_that_may_not_be_read_is_as_if_it_had_never_been(nobodys: Path
         eventually(lambda: not entries(nobodys / "failed"))
 
 
-def test_a_chunk_that_may_not_be_read_keeps_no_other_from_the_audit(nobodys: Path, source: Source) -> None:
+def test_chunk_that_may_not_be_read_keeps_no_other_from_the_audit(nobodys: Path, source: Source) -> None:
     shut, damaged = (source.chunk(start=n, end=n + 1) for n in range(2))
     with child(AS_NOBODY, nobodys):
         for chunk in (shut, damaged):
@@ -418,7 +416,7 @@ main(["run", "-d", sys.argv[1]])
 
 
 @pytest.mark.parametrize("what", ["watches", "instances"])
-def test_a_user_without_inotify_is_served_by_scans_and_by_events_once_there_is_some(
+def test_without_inotify_scans_serve_until_there_is_some(
     data_dir: Path, source: Source, tmp_path: Path, what: str
 ) -> None:
     most = f"/proc/sys/user/max_inotify_{what}"
@@ -472,8 +470,8 @@ class Fault:
     given: dict[str, Any] = field(default_factory=dict)
 
 
-STARVED = test_a_process_without_descriptors_goes_on_once_there_are_some
-THREADLESS = test_what_was_to_be_done_without_a_thread_is_done_once_there_is_one
+STARVED = test_process_without_descriptors_goes_on_once_there_are_some
+THREADLESS = test_work_without_a_thread_is_done_once_there_is_one
 FAULTS = [
     Fault(
         "a pass that fails is the last one",
@@ -483,53 +481,53 @@ FAULTS = [
     Fault(
         "what nobody thought of leaves its id busy",
         Slip("fsdm.reconcile.executor:Executor._carry_out", "except Exception as e:", "except OSError as e:"),
-        test_a_worker_without_memory_holds_up_no_other_and_tries_again,
+        test_worker_without_memory_holds_up_no_other_and_tries_again,
         {"error": MemoryError()},
     ),
     Fault(
         "a directory that cannot be listed ends the scan",
         Slip("fsdm.store.scan:_names", "except OSError as e:", "except FileNotFoundError as e:"),
-        test_a_directory_that_may_not_be_listed_holds_up_nothing,
+        test_directory_that_may_not_be_listed_holds_up_nothing,
     ),
     Fault(
         "a dataset that cannot be listed ends the refresh",
         Slip("fsdm.store.catalog:Catalog._refresh_dataset", "except OSError as e:", "except FileExistsError as e:"),
-        test_a_dataset_that_may_not_be_listed_holds_up_no_other_and_loses_no_delete,
+        test_dataset_that_may_not_be_listed_holds_up_no_other,
     ),
     Fault(
         "a failure that cannot be read ends the pass",
         Slip("fsdm.store.json_files:read_failure", "(OSError, InvalidInputError)", "InvalidInputError"),
-        test_a_failure_that_may_not_be_read_is_as_if_it_had_never_been,
+        test_failure_that_may_not_be_read_is_as_if_it_had_never_been,
     ),
     Fault(
         "a delete goes though nobody knows",
         Slip("fsdm.reconcile.apply:Applier._forget", "refused is not None", "False"),
-        test_a_dataset_that_may_not_be_listed_holds_up_no_other_and_loses_no_delete,
+        test_dataset_that_may_not_be_listed_holds_up_no_other,
     ),
     Fault(
         "a delete waits for what is none of its business",
         Slip("fsdm.reconcile.apply:Applier._forget", "action.id not in self._retired", "True"),
-        test_a_dataset_that_may_not_be_listed_holds_up_no_other_and_loses_no_delete,
+        test_dataset_that_may_not_be_listed_holds_up_no_other,
     ),
     Fault(
         "a chunk that cannot be measured ends the pass",
         Slip("fsdm.store.disk_usage:bytes_in", "except OSError as e:", "except FileExistsError as e:"),
-        test_a_chunk_that_may_not_be_looked_into_is_kept_and_holds_up_no_other,
+        test_chunk_that_may_not_be_looked_into_is_kept_and_holds_up_no_other,
     ),
     Fault(
         "a chunk that cannot be read ends the audit",
         Slip("fsdm.verify.manifest_check:ManifestCheck._run", "except OSError as e:", "except FileNotFoundError as e:"),
-        test_a_chunk_that_may_not_be_read_keeps_no_other_from_the_audit,
+        test_chunk_that_may_not_be_read_keeps_no_other_from_the_audit,
     ),
     Fault(
         "what the disk refuses is a defect of ours",
         Slip("fsdm.reconcile.apply:Applier.apply", "except OSError as e:", "except FileNotFoundError as e:"),
-        test_a_chunk_that_may_not_be_looked_into_is_kept_and_holds_up_no_other,
+        test_chunk_that_may_not_be_looked_into_is_kept_and_holds_up_no_other,
     ),
     Fault(
         "a probe that fails is the last one",
         Slip("fsdm.reconcile.disk_outage:DiskOutage._probe", "except OSError as e:", "except FileNotFoundError as e:"),
-        test_a_disk_that_turns_read_only_keeps_what_is_here_in_service_and_all_resumes_by_itself,
+        test_read_only_disk_keeps_chunks_in_service_and_resumes_by_itself,
     ),
     Fault(
         "a thread that is refused ends the pass",
@@ -566,20 +564,20 @@ FAULTS = [
     Fault(
         "who cannot take over keeps LOCK",
         Slip("fsdm.manager:DataManager._take_over", "_end(reconciler, lock)", "pass"),
-        test_a_reconciler_that_gets_no_thread_leaves_lock_and_the_next_takes_over,
+        test_reconciler_without_a_thread_leaves_lock_to_the_next,
     ),
     Fault(
         "without inotify there is no reconciler",
         Slip(
             "fsdm.reconcile.watcher:Watcher._begin", "except (OSError, RuntimeError) as e:", "except RuntimeError as e:"
         ),
-        test_a_user_without_inotify_is_served_by_scans_and_by_events_once_there_is_some,
+        test_without_inotify_scans_serve_until_there_is_some,
         {"what": "instances"},
     ),
     Fault(
         "inotify is asked for once",
         Slip("fsdm.reconcile.watcher:Watcher.arm", "if not self._is_on", "if self._told or not self._is_on"),
-        test_a_user_without_inotify_is_served_by_scans_and_by_events_once_there_is_some,
+        test_without_inotify_scans_serve_until_there_is_some,
         {"what": "watches"},
     ),
 ]
@@ -587,7 +585,7 @@ FAULTS = [
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name.replace(" ", "_"))
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_this_fault_is_found(fault: Fault, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_known_fault_is_found(fault: Fault, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     fault.slip.put(monkeypatch)
     monkeypatch.setattr(sys.modules[__name__], "_slip", (fault.slip.where, fault.slip.sound, fault.slip.faulty))
     monkeypatch.setattr(sys.modules[__name__], "PATIENCE_S", IMPATIENCE_S)

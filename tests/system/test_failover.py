@@ -207,14 +207,12 @@ def befalls(deed: Deed, hand: str, data_dir: Path, source: Source, mutant: str) 
 
 
 @pytest.mark.parametrize("hand", HANDS)
-def test_whoever_ends_keeps_lock_until_its_last_hand_has_ended(data_dir: Path, source: Source, hand: str) -> None:
+def test_lock_is_kept_until_the_last_worker_has_ended(data_dir: Path, source: Source, hand: str) -> None:
     befalls(is_closed, hand, data_dir, source, "")
 
 
 @pytest.mark.parametrize("deed", [is_killed, loses_lock, loses_lock_while_it_is_frozen], ids=lambda deed: deed.__name__)
-def test_whatever_befalls_the_one_that_writes_the_next_one_waits_for_it(
-    data_dir: Path, source: Source, deed: Deed
-) -> None:
+def test_next_writer_waits_for_the_last_one_whatever_befalls_it(data_dir: Path, source: Source, deed: Deed) -> None:
     befalls(deed, "hand", data_dir, source, "")
 
 
@@ -241,7 +239,7 @@ MUTANTS = {
     ],
     ids=lambda one: one if isinstance(one, str) else one.__name__,
 )
-def test_one_that_does_not_wait_is_found(data_dir: Path, source: Source, deed: Deed, mutant: str) -> None:
+def test_writer_that_does_not_wait_is_found(data_dir: Path, source: Source, deed: Deed, mutant: str) -> None:
     with pytest.raises(TwoWriteError):
         befalls(deed, "hand", data_dir, source, MUTANTS[mutant])
 
@@ -252,9 +250,7 @@ ROUNDS = 12
 STANDING_BY = 2
 
 
-def test_however_often_the_one_that_writes_is_killed_another_goes_on_and_no_two_write_at_once(
-    data_dir: Path, source: Source
-) -> None:
+def test_killed_writers_are_succeeded_and_no_two_write_at_once(data_dir: Path, source: Source) -> None:
     throw, log = random.Random(3), Log(data_dir.parent / "log")
     chunks = [source.chunk(start=n, end=n + 1) for n in range(6)]
     with ExitStack() as stack:

@@ -230,7 +230,7 @@ def stays_inside(directory: str, name: str) -> bool:
 @example(WANT.replace(b'"a"', b'"../x"'))
 @example(WANT.replace(b"http://h/a", b"ftp://h/a"))
 @fuzz
-def test_a_want_is_taken_or_refused_and_no_name_in_it_leads_out(text: bytes) -> None:
+def test_want_is_taken_or_refused_and_no_name_in_it_leads_out(text: bytes) -> None:
     try:
         chunk = DataChunk.parse_want(text, ID)
     except InvalidInputError:
@@ -263,7 +263,7 @@ def test_every_other_document_is_taken_and_written_back_or_refused(text: bytes) 
 @given(st.dictionaries(st.sampled_from(["want", "failed", "ready", "parts", "lock", "format"]), documents, min_size=1))
 @example({"lock": b"\xff\x1b[2J" * 2000, "format": b"[" * 4096, "failed": b"[" * (1 << 20), "want": b"[" * (1 << 20)})
 @fuzz
-def test_whatever_stands_in_the_files_of_a_data_directory_it_can_be_looked_at(found: dict[str, bytes]) -> None:
+def test_data_directory_with_any_documents_can_be_looked_at(found: dict[str, bytes]) -> None:
     with data_directory() as layout:
         place = Place.of(DATASET, range(35), ID)
         partial = layout.partial_of(ID)
@@ -343,7 +343,7 @@ def test_want_of_a_mebibyte_takes_little_memory(name: str, tmp_path: Path) -> No
     assert int(done.stdout) < 150 << 10
 
 
-def test_a_ready_with_ten_million_entries_is_not_read_beyond_its_bound(tmp_path: Path) -> None:
+def test_ready_with_ten_million_entries_is_not_read_beyond_its_bound(tmp_path: Path) -> None:
     entry = b'"%d":{"size":1,"blake3":"' + SHA.encode() + b'"},'
     with (tmp_path / "READY").open("wb") as file:
         file.write(READY[: READY.index(b'"a"')])
@@ -407,7 +407,7 @@ def odd_names() -> st.SearchStrategy[bytes]:
 @example([("want", b".judged-", "directory"), ("delete", b".judged-1_2_3_" + ID.encode(), "directory")])
 @example([(f"chunks/{DATASET}", b"%020d-%020d-" % (0, number) + ID.encode(), kind) for number, kind in KINDS])
 @fuzz
-def test_whatever_entries_are_called_they_are_listed_and_shown_and_lead_nowhere(
+def test_entries_of_any_name_are_listed_and_shown_and_lead_nowhere(
     planted: list[tuple[str, bytes, str]],
 ) -> None:
     with data_directory() as layout:
@@ -452,7 +452,7 @@ ODD_FILES = [
 ]
 
 
-def test_names_in_every_form_of_unicode_are_taken_as_they_are_and_stay_as_many(data_dir: Path, source: Source) -> None:
+def test_unicode_names_of_every_form_stay_as_they_are(data_dir: Path, source: Source) -> None:
     files = {name: source.put(f"/{number}", content(name)) for number, name in enumerate(ODD_FILES)}
     assert len(files) == len(ODD_FILES) == len(set(ODD_FILES))
     chunk = DataChunk(id=an_id(), dataset_id=DATASET, block_range=(0, 1), files=files)
@@ -538,7 +538,7 @@ heads = mangled(HEADS, HEAD_TOKENS) | relined(HEADS, HEAD_TOKENS)
 @example(HEADS[0].replace(b"\r\n\r\n", b"\r\nTransfer-Encoding: chunked\r\n\r\n"))
 @example(HEADS[0].replace(b"\r\n\r\n", b"\r\nX: x\xa0\r\n\r\n"))
 @fuzz
-def test_a_head_is_read_as_http_client_reads_it_whatever_its_bytes(data: bytes) -> None:
+def test_head_is_read_as_http_client_reads_it_whatever_its_bytes(data: bytes) -> None:
     assert read(_Answer, data) == read(http.client.HTTPResponse, data)
 
 
@@ -558,7 +558,7 @@ class Closing(Host):
 
 @given(st.lists(heads, min_size=1, max_size=3))
 @settings(fuzz, max_examples=max(EXAMPLES // 2, 1))
-def test_a_server_that_says_anything_brings_a_file_or_an_error_that_can_be_shown(answers: list[bytes]) -> None:
+def test_any_answer_of_a_server_brings_a_file_or_an_error(answers: list[bytes]) -> None:
     with tempfile.TemporaryDirectory() as parent, Closing() as host:
         for number, data in enumerate(answers):
             host.answers[f"/{number}"] = data
@@ -645,7 +645,7 @@ def test_no_field_of_a_head_says_what_cannot_be(headers: dict[str, str], now: fl
     mangled([b"900G", b"1.5Ti", b"4096", b"10KiB"], [b"9" * 400, b".", b"e9", b"-", b"_", b"i", b"\xb2", b"\n", b"T"])
 )
 @fuzz
-def test_a_size_is_taken_or_refused(data: bytes) -> None:
+def test_size_is_taken_or_refused(data: bytes) -> None:
     try:
         size_bytes = parse_size(data.decode("latin-1"))
     except InvalidInputError:

@@ -65,7 +65,7 @@ def good(dm: DataManager, source: Source) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("good")
-def test_wants_that_cannot_be_taken_stay_and_are_explained_and_can_be_mended_in_place(
+def test_malformed_want_is_explained_and_can_be_mended_in_place(
     dm: DataManager, data_dir: Path, source: Source
 ) -> None:
     wrong = {an_id(): case for case in WRONG_DOCUMENTS.values()}
@@ -84,9 +84,7 @@ def test_wants_that_cannot_be_taken_stay_and_are_explained_and_can_be_mended_in_
 
 
 @pytest.mark.usefixtures("good")
-def test_a_want_that_is_written_slowly_is_taken_when_it_is_whole(
-    dm: DataManager, data_dir: Path, source: Source
-) -> None:
+def test_want_that_is_written_slowly_is_taken_when_it_is_whole(dm: DataManager, data_dir: Path, source: Source) -> None:
     chunk = source.chunk()
     text = chunk.to_json()
     with (data_dir / "want" / chunk.id).open("wb", buffering=0) as file:
@@ -127,7 +125,7 @@ def test_entries_that_are_no_files_are_never_read_and_never_lost(
 
 
 @pytest.mark.usefixtures("good")
-def test_a_want_over_the_limit_is_not_read(dm: DataManager, data_dir: Path, source: Source) -> None:
+def test_want_over_the_limit_is_not_read(dm: DataManager, data_dir: Path, source: Source) -> None:
     chunk = source.chunk()
     marker = data_dir / "want" / chunk.id
     marker.write_bytes(chunk.to_json() + b" " * (2 * WANT_MAX_BYTES))
@@ -148,7 +146,7 @@ def test_names_that_are_no_ids_are_left_alone_and_shown(dm: DataManager, data_di
 
 
 @pytest.mark.usefixtures("good")
-def test_a_directory_in_the_place_of_a_delete_makes_the_chunk_unavailable_and_is_explained(
+def test_directory_in_the_place_of_a_delete_is_explained_and_counts(
     dm: DataManager, data_dir: Path, source: Source
 ) -> None:
     chunk = source.chunk()
@@ -165,7 +163,7 @@ def test_a_directory_in_the_place_of_a_delete_makes_the_chunk_unavailable_and_is
     assert dm.list_chunks() == [chunk.id]
 
 
-def test_a_delete_is_not_held_up_by_a_want_that_cannot_be_read(dm: DataManager, data_dir: Path, source: Source) -> None:
+def test_delete_is_not_held_up_by_a_want_that_cannot_be_read(dm: DataManager, data_dir: Path, source: Source) -> None:
     chunk = source.chunk()
     dm.download_chunk(chunk)
     dm.wait(chunk.id, PATIENCE_S)

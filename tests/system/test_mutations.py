@@ -308,7 +308,7 @@ MUTANTS: dict[Mutant, type[Asking]] = {
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.__name__)
-def test_the_machine_finds_this_fault(mutant: Mutant, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_random_lives_find_known_fault(mutant: Mutant, monkeypatch: pytest.MonkeyPatch) -> None:
     mutant(monkeypatch)
     with pytest.raises(AssertionError):
         run_state_machine_as_test(MUTANTS[mutant], settings=SEARCH)

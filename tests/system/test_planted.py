@@ -78,7 +78,7 @@ def moved_out(path: Path, outside: Path) -> None:
 
 
 @pytest.mark.parametrize("name", Layout.directories())
-def test_a_directory_of_the_layout_that_is_a_symlink_is_refused(
+def test_directory_of_the_layout_that_is_a_symlink_is_refused(
     data_dir: Path, outside: Path, chunk: DataChunk, name: str, untouched: Callable[[], None]
 ) -> None:
     moved_out(data_dir / name, outside)
@@ -87,7 +87,7 @@ def test_a_directory_of_the_layout_that_is_a_symlink_is_refused(
         DataManager(data_dir)
 
 
-def test_a_directory_of_the_layout_that_becomes_a_symlink_stops_what_would_follow_it(
+def test_directory_of_the_layout_that_becomes_a_symlink_stops_the_pass(
     data_dir: Path, outside: Path, source: Source, untouched: Callable[[], None], caplog: pytest.LogCaptureFixture
 ) -> None:
     with DataManager(data_dir, limits=Limits(poll_s=0.05)) as dm:
@@ -102,7 +102,7 @@ def test_a_directory_of_the_layout_that_becomes_a_symlink_stops_what_would_follo
 
 
 @pytest.mark.parametrize("name", [FORMAT_FILE, LOCK])
-def test_a_file_of_the_layout_that_is_a_symlink_is_refused_and_not_read(
+def test_file_of_the_layout_that_is_a_symlink_is_refused_and_not_read(
     data_dir: Path, outside: Path, chunk: DataChunk, name: str, untouched: Callable[[], None]
 ) -> None:
     (data_dir / name).replace(outside / "precious")
@@ -112,7 +112,7 @@ def test_a_file_of_the_layout_that_is_a_symlink_is_refused_and_not_read(
         DataManager(data_dir)
 
 
-def test_a_cachedir_tag_that_is_a_symlink_is_not_written_through(
+def test_cachedir_tag_that_is_a_symlink_is_not_written_through(
     data_dir: Path, outside: Path, untouched: Callable[[], None]
 ) -> None:
     data_dir.mkdir()
@@ -123,9 +123,7 @@ def test_a_cachedir_tag_that_is_a_symlink_is_not_written_through(
 
 
 @pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])
-def test_what_is_no_file_in_the_place_of_fsdm_json_is_an_error_and_nothing_waits_for_it(
-    data_dir: Path, make: Callable[[Path], None]
-) -> None:
+def test_fsdm_json_that_is_no_file_is_an_error_and_is_not_opened(data_dir: Path, make: Callable[[Path], None]) -> None:
     data_dir.mkdir()
     make(data_dir / FORMAT_FILE)
     with pytest.raises(NoDataDirectoryError, match="that is a file"):
@@ -135,7 +133,7 @@ def test_what_is_no_file_in_the_place_of_fsdm_json_is_an_error_and_nothing_waits
 @pytest.mark.parametrize(
     "text", ["[" * 4096, '{"format": true}', '{"format": 1.0}', '{"format": ' + "1" * 4000 + "}", '{"format": NaN}']
 )
-def test_a_format_that_is_not_the_number_one_is_unknown(data_dir: Path, text: str) -> None:
+def test_format_that_is_not_the_number_one_is_unknown(data_dir: Path, text: str) -> None:
     data_dir.mkdir()
     (data_dir / FORMAT_FILE).write_text(text)
     with pytest.raises(UnknownFormatError) as e:
@@ -146,7 +144,7 @@ def test_a_format_that_is_not_the_number_one_is_unknown(data_dir: Path, text: st
 # -------------------------------------------------------------------------------------------------- chunks and partials
 
 
-def test_a_symlink_under_a_chunks_name_is_neither_listed_nor_found_nor_followed_and_goes(
+def test_symlink_in_the_place_of_a_chunk_is_not_followed_and_goes(
     data_dir: Path, outside: Path, chunk: DataChunk, untouched: Callable[[], None]
 ) -> None:
     moved_out(chunk_dir(data_dir, chunk), outside)
@@ -164,7 +162,7 @@ def test_a_symlink_under_a_chunks_name_is_neither_listed_nor_found_nor_followed_
         assert dm.reconciler.loop.space.taken_bytes == 0
 
 
-def test_a_want_is_not_satisfied_by_a_symlink_to_the_very_chunk(
+def test_want_is_not_satisfied_by_a_symlink_to_the_very_chunk(
     data_dir: Path, outside: Path, chunk: DataChunk, source: Source, untouched: Callable[[], None]
 ) -> None:
     moved_out(chunk_dir(data_dir, chunk), outside)
@@ -176,7 +174,7 @@ def test_a_want_is_not_satisfied_by_a_symlink_to_the_very_chunk(
         assert not chunk_dir(data_dir, chunk).is_symlink()
 
 
-def test_a_symlink_in_the_place_of_a_dataset_is_not_followed(
+def test_symlink_in_the_place_of_a_dataset_is_not_followed(
     data_dir: Path, outside: Path, chunk: DataChunk, source: Source, untouched: Callable[[], None]
 ) -> None:
     dataset = chunk_dir(data_dir, chunk).parent
@@ -195,7 +193,7 @@ def test_a_symlink_in_the_place_of_a_dataset_is_not_followed(
 
 
 @pytest.mark.parametrize("name", [DATA, READY])
-def test_a_chunk_whose_data_or_ready_is_a_symlink_is_taken_out_of_service(
+def test_chunk_whose_data_or_ready_is_a_symlink_is_taken_out_of_service(
     data_dir: Path, outside: Path, chunk: DataChunk, name: str, untouched: Callable[[], None]
 ) -> None:
     (chunk_dir(data_dir, chunk) / WANT).unlink()  # so that it does not come again
@@ -211,7 +209,7 @@ def test_a_chunk_whose_data_or_ready_is_a_symlink_is_taken_out_of_service(
         assert dm.find_chunk(chunk.dataset_id, 0) is None
 
 
-def test_a_want_that_is_kept_as_a_symlink_is_not_read_and_a_chunk_does_not_come_back_by_it(
+def test_kept_want_that_is_a_symlink_brings_no_chunk_back(
     data_dir: Path, outside: Path, chunk: DataChunk, untouched: Callable[[], None]
 ) -> None:
     kept = chunk_dir(data_dir, chunk) / WANT
@@ -226,7 +224,7 @@ def test_a_want_that_is_kept_as_a_symlink_is_not_read_and_a_chunk_does_not_come_
         assert dm.list_chunks() == []
 
 
-def test_a_note_of_when_it_was_verified_that_is_a_symlink_is_not_written_through(
+def test_verified_that_is_a_symlink_is_not_written_through(
     data_dir: Path, outside: Path, chunk: DataChunk, untouched: Callable[[], None]
 ) -> None:
     (chunk_dir(data_dir, chunk) / VERIFIED).symlink_to(outside / "precious")
@@ -237,7 +235,7 @@ def test_a_note_of_when_it_was_verified_that_is_a_symlink_is_not_written_through
 
 
 @pytest.mark.parametrize("kind", ["symlink", "directory", "fifo"])
-def test_what_is_no_file_in_verify_is_no_intent_and_is_shown(
+def test_entry_of_verify_that_is_no_file_is_shown_and_is_no_intent(
     data_dir: Path, outside: Path, chunk: DataChunk, source: Source, kind: str, untouched: Callable[[], None]
 ) -> None:
     planted = data_dir / "verify" / chunk.id
@@ -260,7 +258,7 @@ def test_what_is_no_file_in_verify_is_no_intent_and_is_shown(
     assert os.path.lexists(planted)
 
 
-def test_a_want_is_not_satisfied_by_data_that_is_a_symlink(
+def test_want_is_not_satisfied_by_data_that_is_a_symlink(
     data_dir: Path, outside: Path, chunk: DataChunk, source: Source, untouched: Callable[[], None]
 ) -> None:
     moved_out(chunk_dir(data_dir, chunk) / DATA, outside)
@@ -274,7 +272,7 @@ def test_a_want_is_not_satisfied_by_data_that_is_a_symlink(
 
 
 @pytest.mark.parametrize("where", ["", DATA, "data/blocks.parquet", READY, PARTS, WANT])
-def test_a_symlink_in_a_partial_is_not_followed_and_the_chunk_comes_all_the_same(
+def test_symlink_in_a_partial_is_not_followed_and_the_chunk_comes(
     data_dir: Path, outside: Path, source: Source, where: str, untouched: Callable[[], None]
 ) -> None:
     with DataManager(data_dir):
@@ -291,7 +289,7 @@ def test_a_symlink_in_a_partial_is_not_followed_and_the_chunk_comes_all_the_same
 
 
 @pytest.mark.parametrize("linked", ["the partial", "its data"])
-def test_a_complete_partial_that_is_outside_is_not_published(
+def test_complete_partial_that_is_outside_is_not_published(
     data_dir: Path, outside: Path, chunk: DataChunk, source: Source, linked: str, untouched: Callable[[], None]
 ) -> None:
     partial = data_dir / "partial" / chunk.id
@@ -307,7 +305,7 @@ def test_a_complete_partial_that_is_outside_is_not_published(
         assert files_of(place / DATA) == expected(chunk, source)
 
 
-def test_a_partial_that_has_gone_out_with_no_want_is_erased_but_not_what_it_leads_to(
+def test_symlink_without_a_want_is_erased_but_not_its_target(
     data_dir: Path, outside: Path, chunk: DataChunk, untouched: Callable[[], None]
 ) -> None:
     (data_dir / "partial" / ("a" * 64)).symlink_to(outside)
@@ -321,7 +319,7 @@ def test_a_partial_that_has_gone_out_with_no_want_is_erased_but_not_what_it_lead
             eventually(lambda name=name: not entries(data_dir / name), name)
 
 
-def test_a_failure_is_not_written_through_a_symlink(
+def test_failure_is_not_written_through_a_symlink(
     data_dir: Path, outside: Path, source: Source, untouched: Callable[[], None]
 ) -> None:
     with DataManager(data_dir):
@@ -341,7 +339,7 @@ def test_a_failure_is_not_written_through_a_symlink(
 
 
 @pytest.mark.parametrize("directory", ["want", "delete"])
-def test_what_looks_like_a_leftover_and_is_no_file_does_not_keep_the_reconciler_from_starting(
+def test_leftover_that_is_no_file_keeps_no_reconciler_from_starting(
     data_dir: Path, outside: Path, source: Source, directory: str, untouched: Callable[[], None]
 ) -> None:
     with DataManager(data_dir):
@@ -372,7 +370,7 @@ def test_what_looks_like_a_leftover_and_is_no_file_does_not_keep_the_reconciler_
         assert dm.wait(chunk.id, PATIENCE_S)
 
 
-def test_symlinks_that_lead_to_markers_and_wants_are_neither_read_nor_touched(
+def test_symlinks_to_markers_are_neither_read_nor_touched(
     data_dir: Path, outside: Path, source: Source, untouched: Callable[[], None]
 ) -> None:
     chunk = source.chunk()

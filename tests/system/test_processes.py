@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from tests.support.source import Source
 
 
-def test_the_main_job_with_nothing_but_files(data_dir: Path, source: Source, tmp_path: Path) -> None:
+def test_main_job_with_nothing_but_files(data_dir: Path, source: Source, tmp_path: Path) -> None:
     chunk = source.chunk()
     want = tmp_path / "want.json"
     want.write_bytes(chunk.to_json())
@@ -45,7 +45,7 @@ def test_the_main_job_with_nothing_but_files(data_dir: Path, source: Source, tmp
             eventually(lambda: not there.exists() and not entries(data_dir / "delete"))
 
 
-def test_a_delete_waits_for_a_lock_that_another_language_holds(data_dir: Path, source: Source) -> None:
+def test_delete_waits_for_a_lock_that_another_language_holds(data_dir: Path, source: Source) -> None:
     chunk = source.chunk()
     there = chunk_dir(data_dir, chunk)
     with DataManager(data_dir) as dm:
@@ -59,7 +59,7 @@ def test_a_delete_waits_for_a_lock_that_another_language_holds(data_dir: Path, s
             assert not dm.wait(chunk.id, PATIENCE_S)
 
 
-def test_a_killed_reconciler_loses_nothing_and_its_partial_is_not_shown(data_dir: Path, source: Source) -> None:
+def test_killed_reconciler_loses_nothing_and_its_partial_is_not_shown(data_dir: Path, source: Source) -> None:
     done, begun = source.chunk(), source.chunk(start=10, end=20)
     stall = source.fault(f"/{begun.id}/logs.parquet", stall_at=10)
     with reconciling(data_dir) as process:
@@ -80,9 +80,7 @@ def test_a_killed_reconciler_loses_nothing_and_its_partial_is_not_shown(data_dir
 
 
 @pytest.mark.parametrize("how", ["SIGKILL", "SIGTERM"])
-def test_what_a_download_had_when_its_process_ended_is_not_fetched_again(
-    data_dir: Path, source: Source, how: str
-) -> None:
+def test_bytes_of_an_ended_process_are_not_fetched_again(data_dir: Path, source: Source, how: str) -> None:
     chunk = source.chunk(files=3, size=3_000_000)
     bare = {name: FileSource(url=file.url) for name, file in chunk.files.items()}  # no digest proves anything
     chunk = chunk.model_copy(update={"files": bare})
@@ -108,7 +106,7 @@ def test_what_a_download_had_when_its_process_ended_is_not_fetched_again(
     assert source.asked[here] == 1
 
 
-def test_the_next_process_takes_over_after_sigkill(data_dir: Path, source: Source) -> None:
+def test_next_process_takes_over_after_sigkill(data_dir: Path, source: Source) -> None:
     chunk = source.chunk()
     with reconciling(data_dir) as first, DataManager(data_dir) as dm:
         assert not dm.reconciling
@@ -120,7 +118,7 @@ def test_the_next_process_takes_over_after_sigkill(data_dir: Path, source: Sourc
         assert owner(data_dir) == os.getpid()
 
 
-def test_a_second_reconciler_is_refused_with_the_name_of_the_first(data_dir: Path) -> None:
+def test_second_reconciler_is_refused_with_the_name_of_the_first(data_dir: Path) -> None:
     with reconciling(data_dir) as first:
         second = fsdm("run", "-d", data_dir)
         assert second.returncode == 5
@@ -154,7 +152,7 @@ def test_sigterm_in_mid_download_ends_within_seconds_and_keeps_the_want(data_dir
         assert entries(data_dir / "want") == [chunk.id]
 
 
-def test_a_delete_stops_a_stalled_download_and_frees_its_slot(data_dir: Path, source: Source) -> None:
+def test_delete_stops_a_stalled_download_and_frees_its_slot(data_dir: Path, source: Source) -> None:
     stalled, other = source.chunk(), source.chunk(start=10, end=20)
     stall = source.fault(f"/{stalled.id}/blocks.parquet", stall_at=5)
     with DataManager(data_dir, jobs=1) as dm:
@@ -168,7 +166,7 @@ def test_a_delete_stops_a_stalled_download_and_frees_its_slot(data_dir: Path, so
     assert not stall.gate.is_set()
 
 
-def test_a_withdrawn_want_stops_its_download(data_dir: Path, source: Source) -> None:
+def test_withdrawn_want_stops_its_download(data_dir: Path, source: Source) -> None:
     chunk = source.chunk()
     stall = source.fault(f"/{chunk.id}/blocks.parquet", stall_at=5)
     with DataManager(data_dir) as dm:
@@ -248,7 +246,7 @@ def test_any_sequence_of_careless_intents_ends_as_the_last_one_says(data_dir: Pa
         assert dm.list_chunks() == [chunk.id]
 
 
-def test_a_failing_source_holds_no_slot_and_is_tried_again_when_touched(data_dir: Path, source: Source) -> None:
+def test_failing_source_holds_no_slot_and_is_tried_again_when_touched(data_dir: Path, source: Source) -> None:
     bad = [source.chunk(start=n, end=n + 1) for n in range(3)]
     good = source.chunk(start=50, end=51)
     for chunk in bad:
@@ -266,7 +264,7 @@ def test_a_failing_source_holds_no_slot_and_is_tried_again_when_touched(data_dir
         assert dm.status().chunks[bad[1].id].state == "failed"
 
 
-def test_other_files_under_the_same_id_replace_the_old_when_nobody_holds_them(data_dir: Path, source: Source) -> None:
+def test_other_files_replace_the_old_when_the_last_ref_is_closed(data_dir: Path, source: Source) -> None:
     old = source.chunk()
     with DataManager(data_dir) as dm:
         dm.download_chunk(old)
@@ -284,9 +282,7 @@ def test_other_files_under_the_same_id_replace_the_old_when_nobody_holds_them(da
             assert files_of(ref.path) == expected(new, source)
 
 
-def test_a_chunk_damaged_from_outside_is_taken_out_of_service_and_can_be_had_again(
-    data_dir: Path, source: Source
-) -> None:
+def test_damaged_chunk_is_taken_out_of_service_and_can_be_wanted_again(data_dir: Path, source: Source) -> None:
     """One of before the want was kept: it does not come by itself."""
     chunk, sound = source.chunk(), source.chunk(start=10, end=20)
     with DataManager(data_dir) as dm:
@@ -305,7 +301,7 @@ def test_a_chunk_damaged_from_outside_is_taken_out_of_service_and_can_be_had_aga
         eventually(lambda: failure(data_dir, chunk.id) is None)
 
 
-def test_a_deleted_chunk_does_not_come_back_after_a_restart(data_dir: Path, source: Source) -> None:
+def test_deleted_chunk_does_not_come_back_after_a_restart(data_dir: Path, source: Source) -> None:
     chunk = source.chunk()
     with DataManager(data_dir) as dm:
         dm.download_chunk(chunk)
@@ -334,7 +330,7 @@ def test_stray_names_hold_up_nothing(data_dir: Path, source: Source) -> None:
         assert f"{data_dir}/chunks/{chunk.dataset_id}/stray" in paths
 
 
-def test_a_foreign_directory_is_refused_and_left_alone(tmp_path: Path) -> None:
+def test_foreign_directory_is_refused_and_left_alone(tmp_path: Path) -> None:
     home = tmp_path / "home"
     (home / "trash").mkdir(parents=True)
     (home / "trash" / "letter").write_text("dear")
@@ -345,7 +341,7 @@ def test_a_foreign_directory_is_refused_and_left_alone(tmp_path: Path) -> None:
     assert an_id() not in entries(home)
 
 
-def test_a_delete_stops_a_download_that_cannot_even_connect(data_dir: Path) -> None:
+def test_delete_stops_a_download_that_cannot_even_connect(data_dir: Path) -> None:
     with socket.socket() as listener, contextlib.ExitStack() as crowd:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)

@@ -70,7 +70,7 @@ NAMED = {
 
 
 @pytest.mark.parametrize("name", RIGHT)
-def test_the_protocol_holds_in_every_state(name: str) -> None:
+def test_protocol_holds_in_every_state(name: str) -> None:
     found = result(RIGHT[name])
     assert found.counterexample is None, str(found.counterexample)
     assert found.states > 500
@@ -103,7 +103,7 @@ def test_what_a_step_stands_for_is_there(name: str) -> None:
     assert pkgutil.resolve_name(f"fsdm.{name}") is not None
 
 
-def test_a_counterexample_reads_as_a_story(capsys: pytest.CaptureFixture[str]) -> None:
+def test_counterexample_reads_as_a_story(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["READY_BY_PATH"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[:2] == ["READY_BY_PATH: READY is looked for by path, not through the descriptor", LEFT]
@@ -139,7 +139,7 @@ class Walk:
         return str(state)
 
 
-def test_the_search_finds_a_shortest_way_to_what_is_wrong() -> None:
+def test_search_finds_a_shortest_way_to_what_is_wrong() -> None:
     found = search(Walk([(0, "p", 1, True), (1, "p", 2, True), (2, "p", 3, True), (0, "q", 2, True)], bad=3))
     assert found.counterexample is not None
     assert [line.split()[:3] for line in found.counterexample.trace] == [
@@ -149,16 +149,16 @@ def test_the_search_finds_a_shortest_way_to_what_is_wrong() -> None:
     ]
 
 
-def test_the_search_finds_where_nobody_can_go_on() -> None:
+def test_search_finds_where_no_process_can_go_on() -> None:
     assert search(Walk([(0, "p", 1, True), (0, "q", 9, True)])).counterexample is not None
     assert search(Walk([(0, "p", 1, True), (1, "p", 9, True)])).counterexample is None
 
 
-def test_what_need_not_come_does_not_count_as_going_on() -> None:
+def test_step_that_need_not_come_does_not_count_as_going_on() -> None:
     assert search(Walk([(0, "p", 9, False)])).counterexample is not None
 
 
-def test_a_round_counts_only_where_it_leaves_nobody_out() -> None:
+def test_round_counts_only_where_it_leaves_no_process_out() -> None:
     round_of_one = [(0, "p", 1, True), (1, "p", 0, True), (0, "q", 9, True), (1, "q", 9, True)]
     assert search(Walk(round_of_one)).counterexample is None  # q can go on all the time: it will
     found = search(Walk(round_of_one[:-1])).counterexample  # q can go on now and then only
@@ -166,6 +166,6 @@ def test_a_round_counts_only_where_it_leaves_nobody_out() -> None:
     assert len(found.again) == 2
 
 
-def test_the_search_says_when_there_are_more_states_than_it_may_visit() -> None:
+def test_search_says_when_there_are_more_states_than_it_may_visit() -> None:
     with pytest.raises(TooManyStatesError):
         search(Walk([(n, "p", n + 1, True) for n in range(9)]), most=5)

@@ -73,11 +73,11 @@ def more(tmp_path: Path, looks: Counter[str]) -> int:
     return of_churn(tmp_path / "many", MANY, looks) - of_churn(tmp_path / "few", FEW, looks)
 
 
-def test_what_a_churn_and_the_scans_cost_does_not_grow_with_what_is_here(tmp_path: Path, looks: Counter[str]) -> None:
+def test_cost_of_churn_and_scans_does_not_grow_with_the_chunks_here(tmp_path: Path, looks: Counter[str]) -> None:
     assert more(tmp_path, looks) <= LISTINGS
 
 
-def test_a_start_looks_at_no_chunk_by_itself(tmp_path: Path, looks: Counter[str]) -> None:
+def test_start_looks_at_no_chunk_by_itself(tmp_path: Path, looks: Counter[str]) -> None:
     counts = []
     for here in (FEW, MANY):
         layout = Layout(tmp_path / str(here))
@@ -90,7 +90,7 @@ def test_a_start_looks_at_no_chunk_by_itself(tmp_path: Path, looks: Counter[str]
     assert counts[0] == counts[1]
 
 
-def test_a_list_costs_one_look_for_each_chunk(tmp_path: Path, looks: Counter[str]) -> None:
+def test_list_costs_one_look_for_each_chunk(tmp_path: Path, looks: Counter[str]) -> None:
     counts = []
     for here in (FEW, MANY):
         layout = Layout(tmp_path / str(here))
@@ -104,7 +104,7 @@ def test_a_list_costs_one_look_for_each_chunk(tmp_path: Path, looks: Counter[str
     assert counts[0] == counts[1]
 
 
-def test_a_step_that_walks_everything_would_be_found(
+def test_step_that_walks_everything_would_be_found(
     tmp_path: Path, looks: Counter[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refresh = Catalog.refresh

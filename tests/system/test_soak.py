@@ -38,7 +38,7 @@ def soaked(tmp_path: Path, minutes: float, chunks: int = 60, **environment: str)
 
 
 @pytest.mark.timeout(1000)  # it goes on until all is as asked
-def test_under_churn_and_kills_no_reader_sees_a_wrong_byte_and_all_ends_as_asked(tmp_path: Path) -> None:
+def test_churn_and_kills_show_no_wrong_byte_and_all_ends_as_asked(tmp_path: Path) -> None:
     _, figures = soaked(tmp_path, 2.0, chunks=500)
     assert figures["violations"] == figures["not_as_asked"] == []
     assert figures["growth"].keys() == {"memory_mib", "descriptors", "threads"}  # too short a time to judge them
@@ -46,7 +46,7 @@ def test_under_churn_and_kills_no_reader_sees_a_wrong_byte_and_all_ends_as_asked
 
 
 @pytest.mark.timeout(1000)  # it goes on until all is as asked
-def test_readers_that_take_no_lock_are_found(tmp_path: Path) -> None:
+def test_readers_without_a_lock_are_found(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(
         "import fsdm.store.refs\nfsdm.store.refs.try_flock = lambda fd, flags: True\n"
     )
@@ -55,7 +55,7 @@ def test_readers_that_take_no_lock_are_found(tmp_path: Path) -> None:
     assert figures["violations"] != []
 
 
-def test_a_chunk_that_is_found_damaged_though_nothing_damaged_it_is_told(tmp_path: Path) -> None:
+def test_false_report_of_damage_is_found(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(
         "import fsdm.verify.rehash\nfsdm.verify.rehash.Rehash._compare = lambda self, fd, entry: 'has other bytes'\n"
     )
@@ -64,7 +64,7 @@ def test_a_chunk_that_is_found_damaged_though_nothing_damaged_it_is_told(tmp_pat
     assert any(soak.DAMAGED in violation for violation in figures["violations"])
 
 
-def test_what_rises_is_found_and_what_only_swings_is_not() -> None:
+def test_rising_figure_is_found_and_a_swinging_one_is_not() -> None:
     figures = soak.Figures(growth=dict.fromkeys(soak.MAY_GROW, 0.0))
     assert figures.problems == []
     figures.growth["memory_mib"] = proc.growth([(float(at), 50.0 + at) for at in range(60)])
@@ -73,7 +73,7 @@ def test_what_rises_is_found_and_what_only_swings_is_not() -> None:
 
 
 @pytest.mark.parametrize("spoil", ["cut", "other", "missing", "more", "mixed"])
-def test_a_reader_sees_what_is_wrong(tmp_path: Path, spoil: str) -> None:
+def test_reader_sees_each_wrong_file(tmp_path: Path, spoil: str) -> None:
     for name, data in soak.files_of(7, 1).items():
         (tmp_path / name).write_bytes(data)
     assert soak.version_in(tmp_path, 7) == 1

@@ -56,7 +56,7 @@ def test_systemd_has_nothing_to_say_about_the_unit(unit: Path) -> None:
 
 
 @analyzes
-def test_a_unit_with_a_mistake_would_be_found(unit: Path) -> None:
+def test_unit_with_a_mistake_would_be_found(unit: Path) -> None:
     unit.write_text(unit.read_text().replace("WatchdogSec=60", "WatchdogSec=a while"))
     assert "Failed to parse" in analyze("verify", "--man=no", "--recursive-errors=no", unit).stderr
 
@@ -155,7 +155,7 @@ def test_it_works_without_memory_that_is_writable_and_executable(data_dir: Path,
 @pytest.mark.skipif(
     os.geteuid() != 0 or shutil.which("systemd-sysusers") is None, reason="systemd-sysusers is to be run, as root"
 )
-def test_users_groups_and_directories_are_made_as_the_unit_and_the_protocol_have_them(tmp_path: Path) -> None:
+def test_sysusers_and_tmpfiles_make_what_unit_and_protocol_say(tmp_path: Path) -> None:
     (tmp_path / "etc").mkdir()
     for program, name in (("systemd-sysusers", "fsdm.sysusers"), ("systemd-tmpfiles", "fsdm.tmpfiles")):
         create = ["--create"] if program == "systemd-tmpfiles" else []

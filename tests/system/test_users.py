@@ -208,7 +208,7 @@ def test_askers_ask_and_readers_read_and_hold(root: Path, source: Source) -> Non
         assert not settled(root, chunk)
 
 
-def test_a_reader_holds_a_chunk_that_an_asker_deletes_and_no_longer_than_it_lives(root: Path, source: Source) -> None:
+def test_reader_holds_a_deleted_chunk_as_long_as_it_lives(root: Path, source: Source) -> None:
     chunk = source.chunk()
     held: list[object] = []
     with reconciling(root):
@@ -225,7 +225,7 @@ def test_a_reader_holds_a_chunk_that_an_asker_deletes_and_no_longer_than_it_live
         assert not settled(root, chunk)
 
 
-def test_whoever_does_not_own_it_changes_nothing_but_intents(root: Path, source: Source) -> None:
+def test_users_who_do_not_own_it_change_only_intents(root: Path, source: Source) -> None:
     chunk = source.chunk(files=1)
     with reconciling(root):
         as_user(ALICE, download(root, chunk))
@@ -263,7 +263,7 @@ def test_whoever_does_not_own_it_changes_nothing_but_intents(root: Path, source:
         as_user(READER, delete(root, chunk.id))
 
 
-def test_an_asker_has_a_damaged_chunk_mended_and_a_reader_finds_it(root: Path, source: Source) -> None:
+def test_asker_has_a_damaged_chunk_mended_and_a_reader_finds_it(root: Path, source: Source) -> None:
     chunk = source.chunk(files=1)
     with reconciling(root):
         as_user(ALICE, download(root, chunk))
@@ -283,7 +283,7 @@ def test_an_asker_has_a_damaged_chunk_mended_and_a_reader_finds_it(root: Path, s
         assert as_user(READER, find) == []
 
 
-def test_a_stranger_does_not_get_in(root: Path) -> None:
+def test_stranger_does_not_get_in(root: Path) -> None:
     assert refused(STRANGER, lambda: os.listdir(root), lambda: os.stat(root / "want"), lambda: written(root / "x")) == [
         True,
         True,
@@ -295,14 +295,14 @@ def test_a_stranger_does_not_get_in(root: Path) -> None:
         as_user(STRANGER, lambda: read_config(Layout(root)))
 
 
-def test_a_configuration_that_may_not_be_read_is_named_where_the_directory_may_be_entered(root: Path) -> None:
+def test_unreadable_configuration_is_named_in_the_error(root: Path) -> None:
     (root / "config.toml").touch(mode=0o600)
     with pytest.raises(InvalidInputError, match=r"config\.toml cannot be read: Permission denied"):
         as_user(READER, lambda: read_config(Layout(root)))
 
 
 @pytest.mark.parametrize("user", [ALICE, READER])
-def test_who_does_not_own_it_does_not_reconcile_and_is_told_so(root: Path, user: User) -> None:
+def test_only_the_owner_reconciles(root: Path, user: User) -> None:
     with pytest.raises(DataDirectoryError, match="LOCK cannot be opened"):
         as_user(user, lambda: DataManager(root).close())
     with reconciling(root), pytest.raises(DataDirectoryError, match="LOCK cannot be opened"):
@@ -347,7 +347,7 @@ def test_with_a_sticky_bit_the_later_intent_still_wins(root: Path, source: Sourc
         assert settled(root, here)
 
 
-def test_a_want_that_the_owner_may_not_read_is_explained_and_overrules_no_delete(root: Path, source: Source) -> None:
+def test_want_that_the_owner_may_not_read_overrules_no_delete(root: Path, source: Source) -> None:
     private = source.chunk()
     want, deleted = root / "want" / private.id, root / "delete" / private.id
     as_user(BOB, deleted.touch)
@@ -366,7 +366,7 @@ def test_a_want_that_the_owner_may_not_read_is_explained_and_overrules_no_delete
         assert settled(root, private)
 
 
-def test_a_marker_of_another_user_that_a_crash_left_aside_is_put_back(root: Path, source: Source) -> None:
+def test_marker_of_another_user_that_a_crash_left_aside_is_put_back(root: Path, source: Source) -> None:
     chunk = source.chunk()
     as_user(ALICE, download(root, chunk))
     (root / "want" / chunk.id).rename(root / "want" / f".judged-1_2_3_{chunk.id}")
@@ -378,7 +378,7 @@ def test_a_marker_of_another_user_that_a_crash_left_aside_is_put_back(root: Path
 # ----------------------------------------------------------------------------------------- locks, and who sits on them
 
 
-def test_the_lock_of_intents_works_between_members_of_a_group(root: Path) -> None:
+def test_lock_of_intents_works_between_members_of_a_group(root: Path) -> None:
     held = ExitStack()
 
     def take() -> bool:
@@ -390,7 +390,7 @@ def test_the_lock_of_intents_works_between_members_of_a_group(root: Path) -> Non
     assert as_user(BOB, take) is True
 
 
-def test_somebody_who_sits_on_the_lock_of_intents_delays_and_stops_nobody(root: Path, source: Source) -> None:
+def test_holder_of_the_lock_of_intents_stops_no_client(root: Path, source: Source) -> None:
     chunks = [source.chunk(start=at, end=at + 1) for at in range(5)]
     descriptors: list[int] = []
 
@@ -421,7 +421,7 @@ def test_somebody_who_sits_on_the_lock_of_intents_delays_and_stops_nobody(root: 
 
 
 @pytest.mark.parametrize(("name", "mode"), [("LOCK", 0o600), ("trash", 0o700)])
-def test_a_reader_with_lock_or_trash_can_keep_the_next_reconciler_from_it_and_without_it_cannot(
+def test_reader_keeps_the_next_reconciler_away_only_where_it_may_open_the_lock(
     root: Path, name: str, mode: int
 ) -> None:
     descriptors: list[int] = []
@@ -461,9 +461,7 @@ def test_markers_that_are_none_by_the_thousand_hold_up_no_intent(root: Path, sou
         assert settled(root, chunk)
 
 
-def test_a_want_that_is_rewritten_all_the_time_holds_up_no_other_and_comes_once_it_rests(
-    root: Path, source: Source
-) -> None:
+def test_want_rewritten_all_the_time_holds_up_no_other(root: Path, source: Source) -> None:
     restless, other = source.chunk(), source.chunk(start=20, end=30)
     marker = root / "want" / restless.id
     text = restless.to_json().rstrip()[:-1]
