@@ -117,3 +117,14 @@ def add_brake(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--yes", action="store_true", help="do it without a brake, here and in the reconciler")
     parser.add_argument("--dry-run", action="store_true", help="say what would be done, and change nothing")
+
+
+def verbs_of(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """Return the parsers of the verbs, by name."""
+    choices = (one.choices for one in actions_of(parser) if isinstance(one, argparse._SubParsersAction))  # noqa: SLF001
+    return {name: verb for verbs in choices for name, verb in verbs.items()}
+
+
+def actions_of(parser: argparse._ActionsContainer) -> list[argparse.Action]:
+    """Return the options and arguments of a parser, or of one of its groups."""
+    return parser._group_actions if isinstance(parser, argparse._ArgumentGroup) else parser._actions  # noqa: SLF001

@@ -12,6 +12,7 @@ import os
 import stat
 import tomllib
 from difflib import get_close_matches
+from textwrap import fill
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from fsdm.cli.arguments import from_text
@@ -60,9 +61,18 @@ SETTINGS: Final = (
         "per_file", "connections-per-file", int, "connections of one large file, where more are faster (default 4)"
     ),
     Setting(
-        "bytes_per_s", "rate", parse_size, "all connections together bring so much a second, as 10M", "--limit-rate"
+        "bytes_per_s",
+        "rate",
+        parse_size,
+        "all connections together bring at most so much a second, as 10M",
+        "--limit-rate",
     ),
-    Setting("max_bytes", "max-bytes", parse_size, "all chunks together take so much, as 900G; what does not fit waits"),
+    Setting(
+        "max_bytes",
+        "max-bytes",
+        parse_size,
+        "all chunks together take at most so much, as 900G or 1.5Ti; a want over it waits",
+    ),
     Setting("keep_free_bytes", "keep-free", parse_size, "no download begins that would leave less free on the disk"),
     Setting("brake_share", "brake", parse_share, BRAKE),
     Setting(
@@ -76,8 +86,11 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
     """Add the options that set limits. None has a default, which would win over the file."""
     group = parser.add_argument_group(
         "limits",
-        f"config.toml in the data directory may set them too: {', '.join(KEYS)}. An option wins over it. "
-        "SIGHUP has it read again.",
+        fill(
+            f"config.toml in the data directory may set them too: {', '.join(KEYS)}. An option wins over it. "
+            "SIGHUP has it read again.",
+            width=76,
+        ),
         argument_default=argparse.SUPPRESS,
     )
     for one in SETTINGS:

@@ -1,6 +1,6 @@
-"""What `fsdm run` says on stderr: a line an event, as text or as JSON, and the warnings of the log in the same form.
+"""The lines of `fsdm run` on stderr: one for each event and each warning of the log, as text or as JSON.
 
-Nothing of it is data for a program to act on but the JSON; its fields are only ever added to.
+Programs may rely on the JSON alone, whose fields only grow.
 """
 
 from __future__ import annotations
@@ -20,28 +20,26 @@ if TYPE_CHECKING:
 
     from fsdm.model.events import Event
 
-WARNINGS: Final = frozenset(
-    {"failed", "damaged", "over", "paused", "braked"}
-)  # events that somebody may have to act on
+WARNINGS: Final = frozenset({"failed", "damaged", "over", "paused", "braked"})  # events that may ask for an action
 
 
 def write_line(line: str) -> None:
-    """Write it on stderr, at once and in one piece."""
+    """Write a line on stderr, at once and in one piece."""
     encoding = sys.stderr.encoding or "ascii"
     sys.stderr.write(line.encode(encoding, "replace").decode(encoding) + "\n")
     sys.stderr.flush()
 
 
 def say(message: str, *, as_json: bool, level: str = "warning", event: str = "log") -> None:
-    """Say something that is no event and no record of the log."""
+    """Write a message that is neither an event nor a record of the log."""
     if as_json:
         write_line(_line(level, datetime.now(UTC), event=event, message=message))
     else:
         write_line(f"fsdm: {plain(message)}")
 
 
-class Talk(logging.Handler):
-    """Turns events and log records into lines. Any thread."""
+class EventLog(logging.Handler):
+    """Writes events and log records as lines, from any thread."""
 
     def __init__(self, *, as_json: bool, write: Callable[[str], None] = write_line) -> None:
         super().__init__(logging.WARNING)
@@ -49,7 +47,7 @@ class Talk(logging.Handler):
         self._write = write
 
     def event(self, event: Event) -> None:
-        """Something has happened to a chunk."""
+        """Write an event of a chunk."""
         if not self._as_json:
             self._write(plain(str(event)))
             return
@@ -58,7 +56,7 @@ class Talk(logging.Handler):
         self._write(_line(level, datetime.now(UTC), event=event.kind, message=PHRASES[event.kind], **said))
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Something was logged that is no event."""
+        """Write a record of the log."""
         text = (self.formatter or logging.Formatter()).format(record)
         if not self._as_json:
             for line in text.splitlines():

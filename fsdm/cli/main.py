@@ -1,7 +1,7 @@
-"""The command line: verbs, their arguments, and exit codes. Each verb is a module of `verbs`.
+"""The command line: its parser, its exit codes, and the run of one verb, which is a module of `commands`.
 
-`-d/--data-dir` and `--json` are taken before and after the verb. stdout is data, stderr is talk. Imports stand where
-they are used, so that `fsdm ls` does not pay for requests and pydantic.
+`-d/--data-dir` and `--json` may stand before and after the verb. Data goes to stdout, messages to stderr. Imports stand
+where they are used: `fsdm ls` loads neither requests nor pydantic.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ fsdm run -d data                                # reconcile; then, in another sh
 fsdm want -d data chunk.json                    # `fsdm schema want` says what stands in it
 fsdm wait -d data && fsdm ls -d data --long
 fsdm hold -d data DATASET 17000000 -- sh -c 'ls $FSDM_CHUNK_PATH'
-fsdm delete -d data ID                          # it goes when nobody holds it
+fsdm delete -d data ID                          # it goes when its last reader has ended
 fsdm docs recipes                               # in Python; `fsdm docs` lists the pages
 """
 
@@ -49,17 +49,17 @@ exit codes:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb; its exit code."""
+    """Run one verb, and return its exit code."""
     open_streams()
     arguments = _parse(list(sys.argv[1:] if argv is None else argv))
     try:
-        code: int = _verb(arguments.verb).run(arguments)
+        code: int = _verb(arguments.verb).run(arguments) or EXIT_OK
         sys.stdout.flush()
     except FsdmError as e:
         complain(e, as_json=arguments.json or getattr(arguments, "log_format", None) == "json")
         return e.exit_code
     except BrokenPipeError:
-        abandon_stdout()  # whoever read our output has gone: end quietly
+        abandon_stdout()  # the reader of the output has gone: end quietly
         return EXIT_OK
     except OSError as e:
         from fsdm.reconcile.disk_outage import FULL
@@ -86,7 +86,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         parser.print_help()
         sys.exit(EXIT_USAGE)
     if (arguments.verb == "hold") != bool(command):
-        arguments.refuse("which command?" if arguments.verb == "hold" else "nothing follows `--` here")
+        arguments.refuse("no command follows `--`" if arguments.verb == "hold" else "this verb takes no command")
     arguments.command = command
     arguments.build_parser = build_parser  # for the verbs that describe the whole command line
     # the demo plays in a directory of its own, unless one is named outright
@@ -97,10 +97,10 @@ def _parse(argv: list[str]) -> argparse.Namespace:
 
 
 def build_parser(names: Container[str] = VERBS) -> argparse.ArgumentParser:
-    """The parser of the command line, with all that these verbs take: no other verb is loaded."""
+    """Build the parser of the command line, with the arguments of these verbs: no other verb is loaded."""
     from fsdm import __version__
 
-    # SUPPRESS: an option that is not given after the verb must not undo the one given before it
+    # SUPPRESS: the default of an option after the verb would replace the one given before it
     common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
     common.add_argument("-d", "--data-dir", metavar="DIR", help="the data directory (or FSDM_DATA_DIR)")
     common.add_argument("--json", action="store_true", help="print JSON; fields are only ever added")
@@ -125,7 +125,8 @@ def build_parser(names: Container[str] = VERBS) -> argparse.ArgumentParser:
         if name in names:
             module = _verb(name)
             verb.epilog = f"examples:\n{indent(module.EXAMPLES, '  ')}\n{EXIT_CODES}"
-            module.add_arguments(verb)
+            if hasattr(module, "add_arguments"):
+                module.add_arguments(verb)
     return parser
 
 

@@ -1,14 +1,48 @@
-"""Estimates, as several verbs print them."""
+"""Printing of the verbs: data on stdout as text or as JSON, messages on stderr."""
 
 from __future__ import annotations
 
-from typing import Final
+import sys
+from typing import TYPE_CHECKING, Final
+
+from fsdm.status.terminal import print_json
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Iterable
 
 ASSUMED_BYTES_PER_S: Final = 50e6
 
 
+def show(arguments: Namespace, document: object, lines: Iterable[str] = ()) -> None:
+    """Print the document with --json, else the lines."""
+    if arguments.json:
+        print_json(document)
+        return
+    for line in lines:
+        print(line)
+
+
+def row(*cells: object) -> str:
+    """Join the cells of a line by tabs."""
+    return "\t".join(map(str, cells))
+
+
+def tell(message: str) -> None:
+    """Print a message on stderr."""
+    print(message, file=sys.stderr)
+
+
+def to_fetch(size_bytes: int, undeclared: int) -> str:
+    """Say how much is to be fetched; `undeclared` files declare no size."""
+    from fsdm.model.units import readable
+
+    more = f", and {undeclared} files that declare no size" if undeclared else ""
+    return f"{readable(size_bytes)} to fetch{more}"
+
+
 def estimate(size_bytes: int, bytes_per_s: float | None) -> str:
-    """Say how long so many bytes take; without a cap on the rate it is assumed, which the words tell."""
+    """Say how long so many bytes take at least; where the rate has no cap it is assumed, which the words tell."""
     from fsdm.model.units import lasting, readable
 
     rate = bytes_per_s or ASSUMED_BYTES_PER_S

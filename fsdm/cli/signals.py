@@ -1,9 +1,8 @@
-"""What signals ask of a command that runs on: to end (SIGTERM, SIGINT), or to read its configuration again (SIGHUP).
+"""The signals of commands that go on: SIGTERM and SIGINT end them, SIGHUP has the configuration read again.
 
-For `fsdm run` they are blocked, in this thread and in those that it begins, and taken by sigwait(3): a handler could
-run in the moment before the thread goes to sleep, which then would sleep on. A SIGHUP because the terminal has gone
-away is one to end, as it is for every command; unless it was started by nohup(1). What looks again and again needs no
-more than a handler.
+`fsdm run` blocks them, in this thread and in those that it begins, and takes them by sigwait(3): a handler could run in
+the moment before the thread goes to sleep, which then would sleep on. A SIGHUP because the terminal has gone ends it,
+as it ends every command, unless nohup(1) started it. A command that polls needs no more than a handler.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ NUMBERS: Final = (*TO_END, signal.SIGHUP)
 
 
 class Signals:
-    """Those of this process, from now on. To be made in its main thread, before it begins others."""
+    """The signals of this process, from now on. Make it in the main thread, before there are others."""
 
     def __init__(self) -> None:
         ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
@@ -31,13 +30,13 @@ class Signals:
         signal.signal(signal.SIGHUP, signal.SIG_DFL)  # what is ignored may never come, blocked or not: sigaction(2)
 
     def serve(self, reload: Callable[[], None]) -> None:
-        """Call `reload` for each SIGHUP; return when it is to end."""
+        """Call `reload` for each SIGHUP; return when the process is to end."""
         while signal.sigwait(NUMBERS) == signal.SIGHUP and not (self._ends_with_terminal and not _has_terminal()):
             reload()
 
 
 def asked_to_end() -> threading.Event:
-    """Set once this process is asked to end: for what looks again and again. To be called in its main thread."""
+    """Return an event that is set once this process is to end, for a command that polls. Call it in the main thread."""
     asked = threading.Event()
     for number in TO_END:
         signal.signal(number, lambda *_: asked.set())
@@ -45,7 +44,7 @@ def asked_to_end() -> threading.Event:
 
 
 def _has_terminal() -> bool:
-    """Whether this process has a controlling terminal (tty(4))."""
+    """Tell whether this process has a controlling terminal (tty(4))."""
     try:
         os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
     except OSError:

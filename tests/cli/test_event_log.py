@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fsdm.cli.event_log import Talk
+from fsdm.cli.event_log import EventLog
 from fsdm.model.events import Event
 from tests.support.chunks import a_want, put_want
 from tests.support.processes import fsdm, reconciling
@@ -26,11 +26,11 @@ ID = "a" * 64
 
 def said(*, as_json: bool, record: logging.LogRecord | None = None, event: Event | None = None) -> list[str]:
     lines: list[str] = []
-    talk = Talk(as_json=as_json, write=lines.append)
+    log = EventLog(as_json=as_json, write=lines.append)
     if event is not None:
-        talk.event(event)
+        log.event(event)
     if record is not None:
-        talk.handle(record)
+        log.handle(record)
     return lines
 
 
@@ -80,12 +80,12 @@ def test_a_defect_is_told_with_its_trace() -> None:
 
 @pytest.mark.parametrize("as_json", [True, False])
 def test_what_is_only_informative_is_not_repeated(as_json: bool) -> None:
-    talk = Talk(as_json=as_json, write=lambda _: pytest.fail("it was said"))
+    log = EventLog(as_json=as_json, write=lambda _: pytest.fail("it was said"))
     logger = logging.getLogger("test_talk")
-    logger.addHandler(talk)
+    logger.addHandler(log)
     logger.setLevel(logging.DEBUG)
     logger.info("an event is logged as well")
-    logger.removeHandler(talk)
+    logger.removeHandler(log)
 
 
 def test_troubles_and_errors_are_json_where_the_log_is(data_dir: Path, source: Source) -> None:

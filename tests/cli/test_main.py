@@ -303,11 +303,12 @@ def test_a_reader_that_has_gone_is_no_error(data_dir: Path, chunk: DataChunk) ->
 def test_a_hold_without_a_command_is_shown_where_the_command_stands() -> None:
     done = fsdm("hold", "-d", ".", "a" * 64, "0")
     assert done.stderr == (
-        "usage: fsdm hold [-h] [-d DIR] [--json] DATASET BLOCK -- CMD [ARG ...]\nfsdm hold: error: which command?\n"
+        "usage: fsdm hold [-h] [-d DIR] [--json] DATASET BLOCK -- CMD [ARG ...]\n"
+        "fsdm hold: error: no command follows `--`\n"
     )
     told = fsdm("hold", "--help").stdout
     assert "FSDM_CHUNK_PATH" in told.partition("examples:")[0]
-    assert fsdm("ls", "-d", ".", "--", "true").stderr.endswith("fsdm ls: error: nothing follows `--` here\n")
+    assert fsdm("ls", "-d", ".", "--", "true").stderr.endswith("fsdm ls: error: this verb takes no command\n")
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
@@ -357,7 +358,9 @@ def test_a_reconciler_whose_events_nobody_reads_any_more_says_so_once_and_goes_o
         assert fsdm("wait", "-d", data_dir, "--timeout", PATIENCE_S).returncode == 0
         process.terminate()
         assert process.stderr is not None
-        assert process.stderr.read() == "nobody reads stdout any more: events are told there no longer\n"
+        assert (
+            process.stderr.read() == "stdout cannot be written: its reader has gone; no more events are printed there\n"
+        )
         assert process.wait(PATIENCE_S) == 0
 
 
@@ -368,7 +371,7 @@ def test_a_reconciler_whose_events_find_no_room_says_so_once_and_goes_on(data_di
     command = [*FSDM, "run", "--once", "--json", "-d", str(data_dir)]
     with open("/dev/full", "w") as full:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
-    said = "stdout cannot be written: No space left on device: events are told there no longer\n"
+    said = "stdout cannot be written: No space left on device; no more events are printed there\n"
     assert (done.returncode, done.stderr) == (0, said)
     assert entries(data_dir / "want") == []
 

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fsdm import DataManager, __version__
+from fsdm.cli.arguments import actions_of, verbs_of
 from fsdm.cli.commands import VERBS
 from fsdm.cli.main import build_parser
-from fsdm.cli.manpage import actions_of, manual, verbs_of
+from fsdm.cli.manpage import manual
 from tests.support.processes import fsdm, fsdm_json
 from tests.support.waiting import PATIENCE_S
 

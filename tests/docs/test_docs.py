@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from fsdm.cli.arguments import actions_of, verbs_of
 from fsdm.cli.main import build_parser
-from fsdm.cli.manpage import actions_of, verbs_of
 from tests.support.chunks import content
 from tests.support.pages import PAGES, commands, like, parsed, sections
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import socket
 import threading
-import time
 from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING
 

@@ -333,7 +333,7 @@ def test_holders_prints_a_line_for_each_holder(layout: Layout, data_dir: Path, p
     assert [holder["pid"] for holder in told["holders"]] == [it.pid]
     done = fsdm("holders", "-d", data_dir, place.chunk_id)
     assert (done.returncode, done.stdout) == (0, "")
-    assert "nobody " in done.stderr
+    assert "no process " in done.stderr
     assert fsdm_json("holders", "-d", data_dir, place.chunk_id)["holders"] == []
 
 

@@ -1,15 +1,12 @@
-"""`fsdm completion`: print what makes a shell complete verbs, options, files, and what is in the data directory."""
+"""`fsdm completion`: print the script that completes verbs, options, files, and what is in the data directory."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from argparse import ArgumentParser, Namespace
+from typing import Any, Final
 
-from fsdm.model.errors import EXIT_OK
-from fsdm.status.terminal import print_json
-
-if TYPE_CHECKING:
-    import argparse
-
+from fsdm.cli.arguments import actions_of, verbs_of
+from fsdm.cli.output import show
 
 EXAMPLES: Final = """\
 fsdm completion bash > ~/.local/share/bash-completion/completions/fsdm
@@ -31,30 +28,14 @@ _fsdm_datasets() { compgen -W "$(_fsdm_ls --long | cut -f 1 | sort -u)" -- "$1";
 """
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What it takes."""
-    parser.add_argument("shell", choices=["bash", "zsh", "fish", "tcsh"], help="for which shell")
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the shell."""
+    parser.add_argument("shell", choices=["bash", "zsh", "fish", "tcsh"], help="the shell that is to complete")
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Print the script."""
+def run(arguments: Namespace) -> None:
+    """Print the script; the metavar of an argument tells what completes it."""
     import shtab
-
-    parser = arguments.build_parser()
-    _name_what_is_completed(parser)
-    script = shtab.complete(parser, shell=arguments.shell, preamble=BASH if arguments.shell == "bash" else "")
-    if arguments.json:
-        print_json({"completion": script})
-    else:
-        print(script)
-    return EXIT_OK
-
-
-def _name_what_is_completed(parser: argparse.ArgumentParser) -> None:
-    """Say of each option and argument what stands there: its metavar tells."""
-    import shtab
-
-    from fsdm.cli.manpage import actions_of, verbs_of
 
     kinds: dict[str, object] = {
         "DIR": shtab.DIRECTORY,
@@ -62,8 +43,11 @@ def _name_what_is_completed(parser: argparse.ArgumentParser) -> None:
         "ID": {"bash": "_fsdm_ids"},
         "DATASET": {"bash": "_fsdm_datasets"},
     }
+    parser = arguments.build_parser()
     for one in (parser, *verbs_of(parser).values()):
         action: Any  # `complete` is shtab's name for it
         for action in actions_of(one):
             if action.metavar in kinds:
                 action.complete = kinds[action.metavar]
+    script = shtab.complete(parser, shell=arguments.shell, preamble=BASH if arguments.shell == "bash" else "")
+    show(arguments, {"completion": script}, [script])

@@ -1,16 +1,18 @@
-"""`fsdm explain`: say why a chunk stands as it does, and what to do."""
+"""`fsdm explain`: explain the state of a chunk, and what to do."""
 
 from __future__ import annotations
 
+from argparse import ArgumentParser, Namespace
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
-from fsdm.cli.arguments import open_client
-from fsdm.model.errors import EXIT_OK, NotAvailableError
-from fsdm.status.terminal import plain, print_json
+from fsdm.cli.arguments import add_ids, ids_of, open_client
+from fsdm.cli.output import show
+from fsdm.model.errors import NotAvailableError
+from fsdm.status.terminal import plain
 
 if TYPE_CHECKING:
-    import argparse
+    from collections.abc import Iterator
 
     from fsdm.status.explain_text import Explanation
 
@@ -20,32 +22,26 @@ fsdm status -d data | grep -w failed | cut -f1 | xargs fsdm explain -d data
 """
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What it takes."""
-    parser.add_argument("ids", nargs="+", metavar="ID", help="64 lower-case hex digits")
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the ids."""
+    add_ids(parser, "+")
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """For each id: what is asked for, what is here, what holds it up, and what to do."""
-    from fsdm.model.layout import as_id
+def run(arguments: Namespace) -> None:
+    """Print for each id what is asked for, what is here, what holds it up, and what to do."""
     from fsdm.status.explain import explain_chunks
 
-    ids = [as_id(one, "ID") for one in arguments.ids]
+    ids = ids_of(arguments)
     with open_client(arguments) as client:
         explanations = explain_chunks(client.layout, ids)
-    if arguments.json:
-        print_json([asdict(one) for one in explanations])
-    else:
-        for one in explanations:
-            _print(one)
-    unknown = [one.id for one in explanations if one.state == "unknown"]
-    if unknown:
+    lines = (line for one in explanations for line in _lines(one))
+    show(arguments, [asdict(one) for one in explanations], lines)
+    if unknown := [one.id for one in explanations if one.state == "unknown"]:
         raise NotAvailableError(f"nothing is known of {', '.join(unknown)}")
-    return EXIT_OK
 
 
-def _print(one: Explanation) -> None:
-    print(f"{one.id} is {one.state}")
+def _lines(one: Explanation) -> Iterator[str]:
+    yield f"{one.id} is {one.state}"
     for question, answers in (("asked", one.asked), ("here", one.here), ("why", one.why), ("to do", one.todo)):
         for number, answer in enumerate(answers):
-            print(f"  {question if number == 0 else '':<6} {plain(answer)}")
+            yield f"  {question if number == 0 else '':<6} {plain(answer)}"

@@ -4,39 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from fsdm.cli.arguments import find_ref, open_client
-from fsdm.model.errors import EXIT_OK
-from fsdm.status.terminal import print_json
+from fsdm.cli.arguments import add_block, find_ref, open_client
+from fsdm.cli.output import show
 
 if TYPE_CHECKING:
-    import argparse
-
+    from argparse import Namespace
 
 EXAMPLES: Final = """\
 fsdm find -d data DATASET 17000000
 """
+add_arguments = add_block
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What it takes."""
-    parser.add_argument("dataset", metavar="DATASET", help="the dataset's id")
-    parser.add_argument("block", type=int, metavar="BLOCK", help="a block number")
-
-
-def run(arguments: argparse.Namespace) -> int:
-    """Print the path of the files of the chunk that is responsible for a block."""
+def run(arguments: Namespace) -> None:
+    """Print the path of the files of the chunk that is responsible for the block."""
     with open_client(arguments) as client, find_ref(client, arguments) as ref:
-        if arguments.json:
-            blocks = ref.block_range
-            print_json(
-                {
-                    "id": ref.id,
-                    "dataset_id": ref.dataset_id,
-                    "start": blocks.start,
-                    "end": blocks.stop,
-                    "path": str(ref.path),
-                }
-            )
-        else:
-            print(ref.path)
-    return EXIT_OK
+        place = {"dataset_id": ref.dataset_id, "start": ref.block_range.start, "end": ref.block_range.stop}
+        show(arguments, {"id": ref.id, **place, "path": str(ref.path)}, [str(ref.path)])

@@ -3,33 +3,29 @@
 from __future__ import annotations
 
 import os
-import sys
-from typing import TYPE_CHECKING, Final
+from argparse import ArgumentParser, Namespace
+from typing import Final
 
-from fsdm.cli.arguments import find_ref, open_client
-
-if TYPE_CHECKING:
-    import argparse
-
+from fsdm.cli.arguments import add_block, find_ref, open_client
+from fsdm.cli.output import tell
 
 EXAMPLES: Final = """\
 fsdm hold -d data DATASET 17000000 -- sh -c 'ls $FSDM_CHUNK_PATH'
 """
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What it takes."""
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the dataset and the block; `--` and the command are taken before argparse sees them."""
     parser.usage = "%(prog)s [-h] [-d DIR] [--json] DATASET BLOCK -- CMD [ARG ...]"
     parser.add_argument_group(
         "the command",
         "CMD finds the files in $FSDM_CHUNK_PATH, and the id in $FSDM_CHUNK_ID. The chunk is\n"
-        "held until CMD, and all that it has started and left behind, has ended.",
+        "held until CMD has ended, and every process that it started and left behind.",
     )
-    parser.add_argument("dataset", metavar="DATASET", help="the dataset's id")
-    parser.add_argument("block", type=int, metavar="BLOCK", help="a block number")
+    add_block(parser)
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run(arguments: Namespace) -> int:
     """Become CMD, with the lock on a descriptor that CMD inherits: the chunk is held for exactly as long as it runs."""
     client = open_client(arguments)
     ref = find_ref(client, arguments)
@@ -38,5 +34,5 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         os.execvpe(arguments.command[0], arguments.command, environment)
     except OSError as e:
-        print(f"fsdm: {arguments.command[0]}: {e.strerror}", file=sys.stderr)
+        tell(f"fsdm: {arguments.command[0]}: {e.strerror}")
         return 127 if isinstance(e, FileNotFoundError) else 126

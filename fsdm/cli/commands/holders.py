@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import sys
+from argparse import ArgumentParser, Namespace
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
 from fsdm.cli.arguments import open_client
-from fsdm.model.errors import EXIT_OK, NotAvailableError
-from fsdm.status.terminal import plain, print_json
+from fsdm.cli.output import row, show, tell
+from fsdm.model.errors import NotAvailableError
+from fsdm.status.terminal import plain
 
 if TYPE_CHECKING:
-    import argparse
-
     from fsdm.store.holders import Holder
 
 EXAMPLES: Final = """\
@@ -21,13 +20,13 @@ fsdm holders -d data ID | cut -f1 | xargs ps -o pid,etime,args -p
 """
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What it takes."""
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the id."""
     parser.add_argument("id", metavar="ID", help="64 lower-case hex digits")
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """A line for each process: its pid, user, since when it runs, its command; also where the chunk is deleted."""
+def run(arguments: Namespace) -> None:
+    """Print a line for each process: pid, user, since when it runs, command; also where the chunk is deleted."""
     from fsdm.model.layout import as_id
     from fsdm.store.catalog import Catalog
     from fsdm.store.holders import look_for_holders
@@ -41,16 +40,14 @@ def run(arguments: argparse.Namespace) -> int:
         raise NotAvailableError(f"no chunk {chunk_id} is here", hint="`fsdm explain` tells what is known of it")
     holders = [holder for one in looked for holder in one.found]
     unseen = list(dict.fromkeys(sentence for one in looked for sentence in one.unseen))
+    document = {"id": chunk_id, "holders": [asdict(holder) for holder in holders], "unseen": unseen}
+    show(arguments, document, (row(one.pid, plain(one.user), _since(one), plain(one.command)) for one in holders))
     if arguments.json:
-        print_json({"id": chunk_id, "holders": [asdict(holder) for holder in holders], "unseen": unseen})
-        return EXIT_OK
-    for holder in holders:
-        print(holder.pid, plain(holder.user), _since(holder), plain(holder.command), sep="\t")
+        return
     if not holders:
-        print(f"nobody {'that can be seen ' * bool(unseen)}holds {chunk_id}", file=sys.stderr)
+        tell(f"no process {'that can be seen ' * bool(unseen)}holds {chunk_id}")
     for sentence in unseen:
-        print(f"fsdm: {sentence}", file=sys.stderr)
-    return EXIT_OK
+        tell(f"fsdm: {sentence}")
 
 
 def _since(holder: Holder) -> str:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from argparse import ArgumentParser, Namespace
+from typing import Final
 
 from fsdm.cli.arguments import open_client
-from fsdm.model.errors import EXIT_OK
-from fsdm.status.terminal import print_json
-
-if TYPE_CHECKING:
-    import argparse
-
+from fsdm.cli.output import row, show
 
 EXAMPLES: Final = """\
 fsdm ls -d data
@@ -18,25 +14,17 @@ fsdm ls -d data --long
 """
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What it takes."""
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the long form."""
     parser.add_argument("-l", "--long", action="store_true", help="dataset, start, end and id, tab-separated")
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run(arguments: Namespace) -> None:
     """List the available chunks, by dataset and block."""
     with open_client(arguments) as client:
-        places = client.available_places()
-    if arguments.json:
-        print_json(
-            [
-                {"id": p.chunk_id, "dataset_id": p.dataset_id, "start": p.block_range.start, "end": p.block_range.stop}
-                for p in places
-            ]
-        )
-        return EXIT_OK
-    for place in places:
-        blocks = place.block_range
-        row = (place.dataset_id, blocks.start, blocks.stop, place.chunk_id) if arguments.long else (place.chunk_id,)
-        print(*row, sep="\t")
-    return EXIT_OK
+        found = [(p.dataset_id, p.block_range.start, p.block_range.stop, p.chunk_id) for p in client.available_places()]
+    documents = [
+        {"id": chunk_id, "dataset_id": dataset_id, "start": start, "end": end}
+        for dataset_id, start, end, chunk_id in found
+    ]
+    show(arguments, documents, (row(*cells) if arguments.long else cells[-1] for cells in found))

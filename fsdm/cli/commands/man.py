@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from fsdm.model.errors import EXIT_OK
-from fsdm.status.terminal import print_json
+from fsdm.cli.output import show
 
 if TYPE_CHECKING:
-    import argparse
-
+    from argparse import Namespace
 
 EXAMPLES: Final = """\
 fsdm man | man -l -    # read it
@@ -17,18 +15,10 @@ fsdm man > ~/.local/share/man/man1/fsdm.1    # for `man fsdm`
 """
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What it takes."""
-
-
-def run(arguments: argparse.Namespace) -> int:
+def run(arguments: Namespace) -> None:
     """Print the page, as man(1) takes it."""
     from fsdm import __version__
     from fsdm.cli.manpage import manual
 
     page = manual(arguments.build_parser(), __version__)
-    if arguments.json:
-        print_json({"man": page})
-    else:
-        print(page, end="")
-    return EXIT_OK
+    show(arguments, {"man": page}, [page.removesuffix("\n")])

@@ -6,16 +6,16 @@ import os
 import shutil
 import sys
 import time
+from argparse import ArgumentParser, Namespace
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
 from fsdm.cli.arguments import data_dir_of, open_client
-from fsdm.model.errors import EXIT_OK, InvalidInputError, NotAvailableError
+from fsdm.cli.output import tell
+from fsdm.model.errors import InvalidInputError, NotAvailableError
 from fsdm.status.terminal import plain, print_json
 
 if TYPE_CHECKING:
-    import argparse
-
     from fsdm.status.coverage import Coverage, CoverageMap
     from fsdm.status.map.words import Caption
 
@@ -29,8 +29,8 @@ fsdm map -d data --json | jq '.datasets[].segments[] | select(.kind == "missing"
 _PREFIX_LEAST: Final = 4
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What it takes."""
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the dataset, the files to write, and the length of the lists."""
     parser.add_argument(
         "dataset", nargs="?", metavar="DATASET", help="only this one: its id, or 4 or more digits of it"
     )
@@ -45,13 +45,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Draw it, from the files alone: on the terminal, or into files, or as JSON."""
+def run(arguments: Namespace) -> None:
+    """Draw the map, from the files alone: on the terminal, into files, or as JSON."""
     from fsdm.status.coverage import CoverageMap
     from fsdm.status.map.words import Caption
 
     if arguments.list < 0:
-        raise InvalidInputError("must not be negative", field="--list")
+        raise InvalidInputError("must not be negative", field="--list", hint="0 lists none")
     if [arguments.html, arguments.svg, "-" if arguments.json else None].count("-") > 1:
         raise InvalidInputError("only one thing can be written to standard output", hint="give the others a FILE")
     with open_client(arguments) as client:
@@ -65,11 +65,10 @@ def run(arguments: argparse.Namespace) -> int:
         print_json(_document(found))
     elif arguments.html is None and arguments.svg is None:
         _print(found, caption, arguments.list)
-    return EXIT_OK
 
 
 def _the_one(found: CoverageMap, given: str) -> Coverage:
-    """The dataset whose id begins so."""
+    """Return the dataset whose id begins so."""
     if len(given) < _PREFIX_LEAST or set(given) - set("0123456789abcdef"):
         raise InvalidInputError(
             f"{plain(given)!r} is no id of a dataset", field="DATASET", hint="give 4 to 64 lower-case hex digits"
@@ -86,7 +85,7 @@ def _the_one(found: CoverageMap, given: str) -> Coverage:
     return fitting[0]
 
 
-def _write_files(arguments: argparse.Namespace, found: CoverageMap, caption: Caption) -> None:
+def _write_files(arguments: Namespace, found: CoverageMap, caption: Caption) -> None:
     if arguments.html is not None:
         from fsdm.status.map.page import html
 
@@ -98,7 +97,7 @@ def _write_files(arguments: argparse.Namespace, found: CoverageMap, caption: Cap
 
 
 def _write(name: str, text: str) -> None:
-    """Put it in place at once: whoever looks at FILE sees the one before or this one, whole."""
+    """Write a file by a rename: a reader sees the old one or the new one, whole."""
     from fsdm.store.filesystem import FileSystem
 
     if name == "-":
@@ -123,7 +122,7 @@ def _print(found: CoverageMap, caption: Caption, listed: int) -> None:
     for line in lines(found, style, listed):
         print(line)
     sys.stdout.flush()
-    print("; ".join([summary(found), *caption.facts]), file=sys.stderr)
+    tell("; ".join([summary(found), *caption.facts]))
 
 
 def _document(found: CoverageMap) -> dict[str, Any]:

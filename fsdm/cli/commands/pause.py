@@ -1,30 +1,25 @@
-"""`fsdm pause`: download nothing, until it is resumed."""
+"""`fsdm pause`: stop downloads until they are resumed."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from argparse import ArgumentParser, Namespace
+from typing import Final
 
 from fsdm.cli.arguments import open_client
-from fsdm.model.errors import EXIT_OK
-from fsdm.status.terminal import print_json
-
-if TYPE_CHECKING:
-    import argparse
+from fsdm.cli.output import show
 
 EXAMPLES: Final = """\
 fsdm pause -d data --reason "the link is needed for a backup"
 """
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What it takes."""
-    parser.add_argument("--reason", default="", metavar="TEXT", help="what `fsdm status` is to say of it")
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the reason."""
+    parser.add_argument("--reason", default="", metavar="TEXT", help="the reason that `fsdm status` shows")
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run(arguments: Namespace) -> None:
     """Pause downloads: those that run are stopped, and go on from there when they are resumed. Deletes go on."""
     with open_client(arguments) as client:
         client.pause(arguments.reason)
-    if arguments.json:
-        print_json({"paused": True})
-    return EXIT_OK
+    show(arguments, {"paused": True})

@@ -1,29 +1,22 @@
-"""`fsdm release`: say that the deletes which the brake holds back are meant."""
+"""`fsdm release`: release the deletes that the brake holds back."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
 from fsdm.cli.arguments import open_client
-from fsdm.model.errors import EXIT_OK
-from fsdm.status.terminal import print_json
+from fsdm.cli.output import show
 
 if TYPE_CHECKING:
-    import argparse
+    from argparse import Namespace
 
 EXAMPLES: Final = """\
 fsdm release -d data
 """
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What it takes: nothing."""
-
-
-def run(arguments: argparse.Namespace) -> int:
+def run(arguments: Namespace) -> None:
     """Release every delete that stands now."""
     with open_client(arguments) as client:
         client.release_deletes()
-    if arguments.json:
-        print_json({"released": True})
-    return EXIT_OK
+    show(arguments, {"released": True})

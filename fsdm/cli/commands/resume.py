@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Final
 
 from fsdm.cli.arguments import open_client
-from fsdm.model.errors import EXIT_OK
-from fsdm.status.terminal import print_json
+from fsdm.cli.output import show, tell
 
 if TYPE_CHECKING:
-    import argparse
+    from argparse import Namespace
 
 EXAMPLES: Final = """\
 fsdm resume -d data
 """
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What it takes: nothing."""
-
-
-def run(arguments: argparse.Namespace) -> int:
-    """End a pause; where there is none that is no error."""
+def run(arguments: Namespace) -> None:
+    """End a pause; where there is none, that is no error."""
     with open_client(arguments) as client:
         was_paused = client.resume()
-    if arguments.json:
-        print_json({"was_paused": was_paused})
-    elif not was_paused:
-        print("fsdm: downloads were not paused", file=sys.stderr)
-    return EXIT_OK
+    show(arguments, {"was_paused": was_paused})
+    if not was_paused and not arguments.json:
+        tell("fsdm: downloads were not paused")

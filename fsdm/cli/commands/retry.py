@@ -1,16 +1,15 @@
-"""`fsdm retry`: try again now what has failed."""
+"""`fsdm retry`: try failed chunks again now."""
 
 from __future__ import annotations
 
+from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING, Final
 
-from fsdm.cli.arguments import open_client
-from fsdm.model.errors import EXIT_OK, NotAvailableError
-from fsdm.status.terminal import print_json
+from fsdm.cli.arguments import add_ids, ids_of, open_client
+from fsdm.cli.output import show
+from fsdm.model.errors import NotAvailableError
 
 if TYPE_CHECKING:
-    import argparse
-
     from fsdm.model.layout import Layout
 
 EXAMPLES: Final = """\
@@ -18,30 +17,23 @@ fsdm retry -d data        # all that fail
 fsdm retry -d data ID
 """
 FAILURE_MAX_BYTES: Final = 1 << 20
-# what waits for room would lose its turn; for what is damaged nothing is asked; what is no file cannot be touched
+# a chunk that waits for room would lose its turn; a damaged one has no marker; an entry that is no file has no time
 LEFT_ALONE: Final = frozenset({"room", "damaged", "marker"})
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What it takes."""
-    parser.add_argument("ids", nargs="*", metavar="ID", help="only these; else all that fail")
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the ids."""
+    add_ids(parser, "*", "only these; by default all that fail")
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Touch the markers of what is asked for; where nothing is asked for an id, say so."""
-    from fsdm.model.layout import as_id
-
-    ids = list(dict.fromkeys(as_id(one, "ID") for one in arguments.ids))
+def run(arguments: Namespace) -> None:
+    """Touch the markers of the chunks, and print the ids that have one."""
+    ids = ids_of(arguments)
     with open_client(arguments) as client:
         retried = [one for one in ids or _failing(client.layout) if client.retry_chunk(one)]
-    if arguments.json:
-        print_json({"retried": retried})
-    else:
-        for chunk_id in retried:
-            print(chunk_id)
+    show(arguments, {"retried": retried}, retried)
     if missing := [one for one in ids if one not in retried]:
         raise NotAvailableError(f"nothing is asked for {', '.join(missing)}", hint="fsdm status tells what is")
-    return EXIT_OK
 
 
 def _failing(layout: Layout) -> list[str]:

@@ -6,6 +6,7 @@ import logging
 import sys
 import threading
 import time
+from argparse import ArgumentParser, Namespace
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from functools import partial
@@ -13,14 +14,13 @@ from typing import TYPE_CHECKING, Final
 
 from fsdm.cli.arguments import data_dir_of, from_text
 from fsdm.cli.config import add_limits, limits_of, reload
-from fsdm.cli.output import ASSUMED_BYTES_PER_S, estimate
+from fsdm.cli.output import ASSUMED_BYTES_PER_S, estimate, row, show, tell, to_fetch
 from fsdm.model.errors import EXIT_NOT_CONVERGED, EXIT_OK, InvalidInputError
 from fsdm.model.layout import Layout
 from fsdm.model.source_policy import check_pattern
 from fsdm.status.terminal import abandon_stdout, is_in_front, is_screen, plain, print_json
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Callable, Iterator
 
     from fsdm.model.events import Event
@@ -35,13 +35,15 @@ fsdm run -d data --metrics-addr 127.0.0.1:9464
 """
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What it takes."""
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the options of the reconciler."""
     parser.add_argument("--once", action="store_true", help="converge and exit; code 4 if something cannot")
     parser.add_argument(
-        "--dry-run", action="store_true", help="say what --once would do, as far as a look can tell; change nothing"
+        "--dry-run", action="store_true", help="say what --once would do, as far as the files tell; change nothing"
     )
-    parser.add_argument("--wait", action="store_true", help="where another process reconciles, take over when it ends")
+    parser.add_argument(
+        "--wait", action="store_true", help="while another process reconciles, wait; take over when it ends"
+    )
     add_limits(parser)
     parser.add_argument(
         "--durability",
@@ -57,14 +59,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="HOST",
-        help="fetch from this host alone, also where an answer redirects; *.DOMAIN is every host below a "
-        "domain, and :PORT may follow; may be given several times",
+        help="fetch only from this host, also where an answer redirects; *.DOMAIN is every host below a domain, and "
+        ":PORT may follow; may be given several times",
     )
     parser.add_argument(
         "--deny-private",
         action="store_true",
-        help="connect to public addresses alone: not to loopback, private or link-local ones, whatever a name "
-        "leads to; and ask no proxy, which could",
+        help="connect only to public addresses, whatever a name resolves to: not to loopback, private or link-local "
+        "ones; and use no proxy, which could",
     )
     parser.add_argument(
         "--allow-unknown-fs", action="store_true", help="trust flock on a file system not known to be safe"
@@ -73,31 +75,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--log-format",
         choices=["auto", "text", "json"],
         default="auto",
-        help="what stderr shows: text, a line for each event; json, the same as JSON Lines; auto (default), a live "
-        "view on a terminal, else text (nothing with --json, which prints events on stdout)",
+        help="text: a line on stderr for each event; json: the same as JSON Lines; auto (default): a live view on a "
+        "terminal, else text (nothing with --json, which prints events on stdout)",
     )
     parser.add_argument(
         "--metrics-addr",
         metavar="HOST:PORT",
-        help="serve /metrics (for Prometheus), /healthz and /readyz there, as 127.0.0.1:9464",
+        help="serve /metrics (for Prometheus), /healthz and /readyz at this address, as 127.0.0.1:9464",
     )
     parser.add_argument(
         "--metrics-file",
         metavar="FILE.prom",
-        help="write the metrics there every 15 seconds, for the node exporter's textfile collector",
+        help="write the metrics into this file every 15 seconds, for the node exporter's textfile collector",
     )
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run(arguments: Namespace) -> int:
     """Reconcile until SIGTERM or SIGINT, or (`--once`) until there is nothing left that can be done."""
     limits = limits_of(arguments, Layout(data_dir_of(arguments)))
     if arguments.dry_run:
-        return _foresee(arguments, limits)
-    with _shown(arguments, limits) as show:
-        return _reconcile(arguments, limits, show)
+        _foresee(arguments, limits)
+        return EXIT_OK
+    with _event_sink(arguments, limits) as on_event:
+        return _reconcile(arguments, limits, on_event)
 
 
-def _foresee(arguments: argparse.Namespace, limits: Limits) -> int:
+def _foresee(arguments: Namespace, limits: Limits) -> None:
     from fsdm.client import Client
     from fsdm.model.units import readable
     from fsdm.reconcile.dry_run import dry_run
@@ -107,92 +110,95 @@ def _foresee(arguments: argparse.Namespace, limits: Limits) -> int:
         forecast, owner = dry_run(client.layout, limits, time.time()), who_reconciles(client.layout)
     fetched, freed = forecast.total_bytes("fetch"), forecast.total_bytes("delete", "discard")
     bytes_per_s = limits.bytes_per_s or ASSUMED_BYTES_PER_S
+    document = {
+        "dry_run": True,
+        "steps": [asdict(step) for step in forecast.steps],
+        "fetch_bytes": fetched,
+        "undeclared": forecast.undeclared,
+        "freed_bytes": freed,
+        "bytes_per_s": bytes_per_s,
+        "is_rate_assumed": limits.bytes_per_s is None,
+        "seconds": fetched / bytes_per_s,
+        "reconciler": owner and owner.says,
+    }
+    show(arguments, document, (row(one.what, one.id, one.size_bytes, plain(one.why)) for one in forecast.steps))
     if arguments.json:
-        document = {
-            "dry_run": True,
-            "steps": [asdict(step) for step in forecast.steps],
-            "fetch_bytes": fetched,
-            "undeclared": forecast.undeclared,
-            "freed_bytes": freed,
-            "bytes_per_s": bytes_per_s,
-            "is_rate_assumed": limits.bytes_per_s is None,
-            "seconds": fetched / bytes_per_s,
-            "reconciler": owner and owner.says,
-        }
-        print_json(document)
-        return EXIT_OK
-    for step in forecast.steps:
-        print(step.what, step.id, step.size_bytes, plain(step.why), sep="\t")
-    undeclared = f", and {forecast.undeclared} files that declare no size" if forecast.undeclared else ""
-    print(f"{readable(fetched)} to fetch{undeclared}; {readable(freed)} freed", file=sys.stderr)
-    print(estimate(fetched, limits.bytes_per_s), file=sys.stderr)
+        return
+    tell(f"{to_fetch(fetched, forecast.undeclared)}; {readable(freed)} freed")
+    tell(estimate(fetched, limits.bytes_per_s))
     if owner is not None:
-        print(f"another process reconciles, and may be doing it by now: {plain(in_words(owner.says))}", file=sys.stderr)
+        tell(f"another process reconciles, and may be doing it by now: {plain(in_words(owner.says))}")
+
+
+def _reconcile(arguments: Namespace, limits: Limits, on_event: Callable[[Event], None]) -> int:
+    if arguments.once:
+        return _reconcile_once(arguments, limits, on_event)
+    from fsdm.cli.event_log import say
+    from fsdm.cli.signals import Signals
+    from fsdm.manager import run_forever
+    from fsdm.monitoring.service import Service
+
+    signals = Signals()
+    service = Service(address=arguments.metrics_addr, file=arguments.metrics_file)
+    if service.url is not None:
+        say(f"metrics are at {service.url}/metrics", as_json=arguments.log_format == "json", level="info")
+    with service:
+        run_forever(
+            data_dir_of(arguments),
+            lambda dm: signals.serve(partial(reload, dm, arguments)),
+            limits,
+            on_event,
+            wait=arguments.wait,
+            allow_unknown_fs=arguments.allow_unknown_fs,
+            attend=service.attend,
+        )
     return EXIT_OK
 
 
-def _reconcile(arguments: argparse.Namespace, limits: Limits, show: Callable[[Event], None]) -> int:
+def _reconcile_once(arguments: Namespace, limits: Limits, on_event: Callable[[Event], None]) -> int:
     from fsdm.cli.event_log import say
-    from fsdm.cli.signals import Signals, asked_to_end
-    from fsdm.manager import run_forever, run_once
-    from fsdm.monitoring.service import Service
+    from fsdm.cli.signals import asked_to_end
+    from fsdm.manager import run_once
 
-    as_json = arguments.log_format == "json"
-    if arguments.once and limits.count_bytes:
-        what = "--metrics-addr and --metrics-file are of a reconciler that goes on"
-        raise InvalidInputError(what, field="--once", hint="leave out --once, or them")
+    if limits.count_bytes:
+        problem = "--metrics-addr and --metrics-file are of a reconciler that goes on"
+        raise InvalidInputError(problem, field="--once", hint="leave out --once, or them")
+    unknown_fs, stop = arguments.allow_unknown_fs, asked_to_end()
     data_dir = data_dir_of(arguments)
-    if not arguments.once:
-        signals = Signals()
-        service = Service(address=arguments.metrics_addr, file=arguments.metrics_file)
-        if service.url is not None:
-            say(f"metrics are at {service.url}/metrics", as_json=as_json, level="info")
-        with service:
-            run_forever(
-                data_dir,
-                lambda dm: signals.serve(partial(reload, dm, arguments)),
-                limits,
-                show,
-                wait=arguments.wait,
-                allow_unknown_fs=arguments.allow_unknown_fs,
-                attend=service.attend,
-            )
-        return EXIT_OK
-    stop = asked_to_end()
-    troubles = run_once(data_dir, stop, limits, show, wait=arguments.wait, allow_unknown_fs=arguments.allow_unknown_fs)
+    troubles = run_once(data_dir, stop, limits, on_event, wait=arguments.wait, allow_unknown_fs=unknown_fs)
     for name, why in troubles.items():
-        say(f"{name}: {why}", as_json=as_json)
+        say(f"{name}: {why}", as_json=arguments.log_format == "json")
     return EXIT_NOT_CONVERGED if troubles else EXIT_OK
 
 
 @contextmanager
-def _shown(arguments: argparse.Namespace, limits: Limits) -> Iterator[Callable[[Event], None]]:
-    """How events are shown: on stdout where `--json` asks for that, and else, or besides, as `--log-format` says."""
-    from fsdm.cli.event_log import Talk, write_line
+def _event_sink(arguments: Namespace, limits: Limits) -> Iterator[Callable[[Event], None]]:
+    """Show events on stdout with `--json`, and else, or besides, on stderr as `--log-format` says."""
+    from fsdm.cli.event_log import EventLog, write_line
 
-    form, tell = arguments.log_format, _json_events()
+    form, print_event = arguments.log_format, _json_events()
     if form == "auto" and arguments.json:
-        yield tell
+        yield print_event
         return
     draws = form == "auto" and is_screen(sys.stderr) and is_in_front(sys.stderr)
     with _live_view(arguments, limits) if draws else nullcontext(write_line) as write:
-        talk = Talk(as_json=form == "json", write=write)
+        log = EventLog(as_json=form == "json", write=write)
 
-        def show(event: Event) -> None:
+        def on_event(event: Event) -> None:
             if arguments.json:
-                tell(event)
-            talk.event(event)
+                print_event(event)
+            log.event(event)
 
         logger = logging.getLogger("fsdm")
-        logger.addHandler(talk)
+        logger.addHandler(log)
         try:
-            yield show
+            yield on_event
         finally:
-            logger.removeHandler(talk)
+            logger.removeHandler(log)
 
 
 @contextmanager
-def _live_view(arguments: argparse.Namespace, limits: Limits) -> Iterator[Callable[[str], None]]:
+def _live_view(arguments: Namespace, limits: Limits) -> Iterator[Callable[[str], None]]:
     from rich.console import Console
 
     from fsdm.status.live_view import LiveView
@@ -204,17 +210,16 @@ def _live_view(arguments: argparse.Namespace, limits: Limits) -> Iterator[Callab
 
 
 def _json_events() -> Callable[[Event], None]:
-    """Prints events on stdout, until it cannot be written any more, which is told once."""
-    mutex = threading.Lock()  # several threads tell, and may find out at once
+    """Make what prints events on stdout, until it cannot be written any more, which is logged once."""
+    mutex = threading.Lock()  # events come in several threads
 
-    def show(event: Event) -> None:
+    def print_event(event: Event) -> None:
         with mutex:
             try:
                 print_json(event.document())
             except OSError as e:
                 abandon_stdout()
-                is_unread = isinstance(e, BrokenPipeError)
-                why = "nobody reads stdout any more" if is_unread else f"stdout cannot be written: {e.strerror}"
-                logging.getLogger("fsdm").warning("%s: events are told there no longer", why)
+                why = "its reader has gone" if isinstance(e, BrokenPipeError) else e.strerror
+                logging.getLogger("fsdm").warning("stdout cannot be written: %s; no more events are printed there", why)
 
-    return show
+    return print_event

@@ -1,23 +1,26 @@
-"""`fsdm status`: show how each chunk stands, and why."""
+"""`fsdm status`: show the state of each chunk, and why."""
 
 from __future__ import annotations
 
 import sys
 import time
+from argparse import ArgumentParser, Namespace
+from collections import Counter
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
-from fsdm.cli.arguments import open_client, seconds
-from fsdm.model.errors import EXIT_OK, DataDirectoryError, InvalidInputError, NotAvailableError
+from fsdm.cli.arguments import add_ids, ids_of, open_client, seconds
+from fsdm.cli.output import row, tell
+from fsdm.model.errors import DataDirectoryError, InvalidInputError, NotAvailableError
 from fsdm.status.terminal import is_in_front, is_screen, plain, print_json
 from fsdm.store.leader_lock import in_words
 
 if TYPE_CHECKING:
-    import argparse
     import threading
+    from collections.abc import Iterator
 
     from fsdm.model.layout import Layout
-    from fsdm.status.chunk_status import ChunkStatus, DiskStatus, Status
+    from fsdm.status.chunk_status import ChunkStatus, Status
 
 EXAMPLES: Final = """\
 fsdm status -d data
@@ -27,29 +30,28 @@ fsdm status -d data --watch --interval 60 >> log  # not on a terminal: a line ea
 """
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What it takes."""
-    parser.add_argument("ids", nargs="*", metavar="ID", help="only these")
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the ids and the watch."""
+    add_ids(parser, "*", "only these")
     parser.add_argument(
         "--watch",
         action="store_true",
-        help="show the progress, again and again, until SIGINT or SIGTERM: on a terminal a live view, else a line "
-        "(with --json a document) each time",
+        help="show the progress until SIGINT or SIGTERM: on a terminal a live view, else a line (with --json a "
+        "document) again and again",
     )
     parser.add_argument(
-        "--interval", type=seconds, metavar="S", help="seconds between two looks of --watch (default 1, live 0.5)"
+        "--interval", type=seconds, metavar="S", help="seconds between two updates of --watch (default 1, live 0.5)"
     )
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Show how each chunk stands, what is left aside, and who reconciles."""
-    from fsdm.model.layout import as_id
-
+def run(arguments: Namespace) -> None:
+    """Show the state of each chunk, the entries that are ignored, and which process reconciles."""
     if arguments.watch:
-        return _watch(arguments)
+        _watch(arguments)
+        return
     if arguments.interval is not None:
-        raise InvalidInputError("goes with --watch alone", field="--interval")
-    ids = [as_id(one, "ID") for one in arguments.ids]
+        raise InvalidInputError("goes with --watch alone", field="--interval", hint="add --watch, or leave it out")
+    ids = ids_of(arguments)
     with open_client(arguments) as client:
         seen = client.status()
     chunks = [chunk for chunk in seen.chunks.values() if not ids or chunk.id in ids]
@@ -60,10 +62,9 @@ def run(arguments: argparse.Namespace) -> int:
         _print_status(seen, chunks)
     if missing:
         raise NotAvailableError(f"nothing is known of {', '.join(missing)}")
-    return EXIT_OK
 
 
-def _watch(arguments: argparse.Namespace) -> int:
+def _watch(arguments: Namespace) -> None:
     from fsdm.cli.signals import asked_to_end
 
     if arguments.ids:
@@ -74,7 +75,6 @@ def _watch(arguments: argparse.Namespace) -> int:
             _watch_on_screen(client.layout, stop, arguments.interval)
         else:
             _watch_in_lines(client.layout, stop, arguments.interval or 1.0, as_json=arguments.json)
-    return EXIT_OK
 
 
 def _watch_on_screen(layout: Layout, stop: threading.Event, interval_s: float | None) -> None:
@@ -87,7 +87,7 @@ def _watch_on_screen(layout: Layout, stop: threading.Event, interval_s: float | 
     glyphs = glyphs_for(sys.stdout.encoding)
     with LiveView(layout, Console(), glyphs, interval_s=interval_s or INTERVAL_S):
         while not stop.wait(1.0):
-            check_format(layout)  # raises where the whole directory has gone
+            check_format(layout)  # raises where the directory has gone
 
 
 def _watch_in_lines(layout: Layout, stop: threading.Event, interval_s: float, *, as_json: bool) -> None:
@@ -118,8 +118,7 @@ def _status_document(seen: Status, chunks: list[ChunkStatus]) -> dict[str, Any]:
     documents = []
     for chunk in chunks:
         blocks = chunk.block_range
-        document = asdict(chunk) | {"block_range": blocks and {"start": blocks.start, "end": blocks.stop}}
-        documents.append(document)
+        documents.append(asdict(chunk) | {"block_range": blocks and {"start": blocks.start, "end": blocks.stop}})
     return {
         "reconciler": seen.reconciler,
         "disk": asdict(seen.disk),
@@ -134,30 +133,26 @@ def _print_status(seen: Status, chunks: list[ChunkStatus]) -> None:
     for chunk in chunks:
         blocks = f"[{chunk.block_range.start}, {chunk.block_range.stop})" if chunk.block_range else "-"
         total = "" if chunk.total_bytes in {None, chunk.size_bytes} else f"/{chunk.total_bytes}"
-        print(
-            chunk.id,
-            chunk.state,
-            blocks,
-            f"{chunk.size_bytes}{total}",
-            plain(chunk.error or ("to be verified" if chunk.verifying else "")),
-            sep="\t",
-        )
+        why = plain(chunk.error or ("to be verified" if chunk.verifying else ""))
+        print(row(chunk.id, chunk.state, blocks, f"{chunk.size_bytes}{total}", why))
     for oddity in seen.oddities:
-        print("-", "ignored", "-", "-", plain(f"{oddity.path}: {oddity.why}"), sep="\t")
-    states = dict.fromkeys(chunk.state for chunk in chunks)
-    counts = ", ".join(f"{sum(c.state == state for c in chunks)} {state}" for state in states) or "no chunks"
+        print(row("-", "ignored", "-", "-", plain(f"{oddity.path}: {oddity.why}")))
+    for sentence in _summary(seen, chunks):
+        tell(sentence)
+
+
+def _summary(seen: Status, chunks: list[ChunkStatus]) -> Iterator[str]:
+    from fsdm.model.units import readable
+
     if seen.paused is not None:
         by, reason = (str(seen.paused.get(key) or "") for key in ("by", "reason"))
         why = (f", by {by}" if by else "") + (f": {reason}" if reason else "")
-        print(f"PAUSED: nothing is downloaded{plain(why)}; fsdm resume ends it", file=sys.stderr)
+        yield f"PAUSED: nothing is downloaded{plain(why)}; fsdm resume ends it"
     if seen.braked is not None:
         how = f"{seen.braked.get('held_back')} of {seen.braked.get('of')} chunks: {seen.braked.get('what_to_do')}"
-        print(f"BRAKED: deletes are held back, {plain(how)}", file=sys.stderr)
-    print(f"{counts}; reconciler: {plain(in_words(seen.reconciler))}; {_disk_in_words(seen.disk)}", file=sys.stderr)
-
-
-def _disk_in_words(disk: DiskStatus) -> str:
-    from fsdm.model.units import readable
-
-    free = f"{readable(disk.free_bytes)} free on the disk"
-    return f"{free}, WHICH IS READ-ONLY" if disk.read_only else free
+        yield f"BRAKED: deletes are held back, {plain(how)}"
+    counts = Counter(chunk.state for chunk in chunks)
+    states = ", ".join(f"{count} {state}" for state, count in counts.items()) or "no chunks"
+    read_only = ", WHICH IS READ-ONLY" if seen.disk.read_only else ""
+    reconciler = plain(in_words(seen.reconciler))
+    yield f"{states}; reconciler: {reconciler}; {readable(seen.disk.free_bytes)} free on the disk{read_only}"

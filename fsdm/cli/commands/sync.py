@@ -1,18 +1,16 @@
-"""`fsdm sync`: make what is wanted equal to a list."""
+"""`fsdm sync`: make the wanted chunks equal to a list."""
 
 from __future__ import annotations
 
-import sys
-from typing import TYPE_CHECKING, Any, Final
+from argparse import ArgumentParser, Namespace
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Final
 
 from fsdm.cli.arguments import add_brake, open_client
-from fsdm.cli.output import ASSUMED_BYTES_PER_S, estimate
-from fsdm.model.errors import EXIT_OK, InvalidInputError
-from fsdm.status.terminal import print_json
+from fsdm.cli.output import ASSUMED_BYTES_PER_S, estimate, show, tell, to_fetch
+from fsdm.model.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    import argparse
-
     from fsdm.cli.difference import Difference
 
 EXAMPLES: Final = """\
@@ -22,8 +20,8 @@ make-wants | fsdm sync -d data -
 """
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What it takes."""
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the list and the brake."""
     parser.add_argument(
         "list",
         metavar="FILE|URL|-",
@@ -32,8 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_brake(parser)
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Read the whole list; then want what is missing of it, and delete what is not in it."""
+def run(arguments: Namespace) -> None:
+    """Read the whole list; then want the chunks that are missing, and delete those that it does not have."""
     from fsdm.cli.assignment import read_assignment
     from fsdm.cli.difference import Comparison, place
     from fsdm.reconcile.delete_brake import check
@@ -46,46 +44,24 @@ def run(arguments: argparse.Namespace) -> int:
             if not arguments.yes:
                 check(difference.going + difference.replaced, difference.here, arguments.brake)
             place(client.layout, difference, assignment, meant=arguments.yes)
-    _show(difference, arguments)
-    return EXIT_OK
+    _show(arguments, difference)
 
 
-def _show(difference: Difference, arguments: argparse.Namespace) -> None:
+def _show(arguments: Namespace, found: Difference) -> None:
     from fsdm.model.units import readable
-
-    if arguments.json:
-        print_json(_document(difference, arguments))
-        return
-    found, would = difference, "would be " if arguments.dry_run else ""
-    undeclared = f", and {found.undeclared} files that declare no size" if found.undeclared else ""
-    print(f"{len(found.wanted)} {would}wanted ({readable(found.fetch_bytes)} to fetch{undeclared})")
-    print(f"{len(found.deleted)} {would}deleted ({readable(found.freed_bytes)})")
-    print(f"{found.unchanged} unchanged")
-    if arguments.dry_run:
-        print(estimate(found.fetch_bytes, None), file=sys.stderr)
-    if arguments.dry_run and (said := _braked(difference, arguments)):
-        print(f"fsdm: it would be braked: {said}", file=sys.stderr)
-
-
-def _document(found: Difference, arguments: argparse.Namespace) -> dict[str, Any]:
-    return {
-        "dry_run": arguments.dry_run,
-        "wanted": found.wanted,
-        "deleted": found.deleted,
-        "unchanged": found.unchanged,
-        "here": found.here,
-        "going": found.going,
-        "replaced": found.replaced,
-        "fetch_bytes": found.fetch_bytes,
-        "undeclared": found.undeclared,
-        "seconds": found.fetch_bytes / ASSUMED_BYTES_PER_S,
-        "freed_bytes": found.freed_bytes,
-        "braked": bool(_braked(found, arguments)),
-    }
-
-
-def _braked(found: Difference, arguments: argparse.Namespace) -> str:
-    """What the brake would say."""
     from fsdm.reconcile.delete_brake import too_much
 
-    return too_much(found.going + found.replaced, found.here, None if arguments.yes else arguments.brake)
+    braked = too_much(found.going + found.replaced, found.here, None if arguments.yes else arguments.brake)
+    seconds = found.fetch_bytes / ASSUMED_BYTES_PER_S
+    document = {"dry_run": arguments.dry_run, **asdict(found), "seconds": seconds, "braked": bool(braked)}
+    would = "would be " if arguments.dry_run else ""
+    lines = (
+        f"{len(found.wanted)} {would}wanted ({to_fetch(found.fetch_bytes, found.undeclared)})",
+        f"{len(found.deleted)} {would}deleted ({readable(found.freed_bytes)})",
+        f"{found.unchanged} unchanged",
+    )
+    show(arguments, document, lines)
+    if arguments.dry_run and not arguments.json:
+        tell(estimate(found.fetch_bytes, None))
+        if braked:
+            tell(f"fsdm: it would be braked: {braked}")

@@ -6,15 +6,16 @@ import os
 import random
 import sys
 import time
+from argparse import ArgumentParser, Namespace
 from contextlib import closing, nullcontext
 from typing import TYPE_CHECKING, Any, Final
 
-from fsdm.cli.arguments import open_client, positive, size
+from fsdm.cli.arguments import add_ids, ids_of, open_client, positive, size
+from fsdm.cli.output import row, tell
 from fsdm.model.errors import EXIT_DAMAGED, EXIT_OK, NotAvailableError
 from fsdm.status.terminal import plain, print_json
 
 if TYPE_CHECKING:
-    import argparse
     from contextlib import AbstractContextManager
 
     from fsdm.client import Client
@@ -29,24 +30,24 @@ fsdm verify -d data ID --json
 """
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What it takes."""
-    parser.add_argument("ids", nargs="*", metavar="ID", help="only these; by default all that are available")
-    parser.add_argument("--sample", type=positive, metavar="N", help="only so many of them, at random")
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the ids, a sample, the pace, and the repair."""
+    add_ids(parser, "*", "only these; by default all that are available")
+    parser.add_argument("--sample", type=positive, metavar="N", help="only N of them, at random")
     parser.add_argument("--rate", type=size, metavar="SIZE", help="read at most so much a second, as 200M")
     parser.add_argument(
-        "--jobs", type=positive, metavar="N", help="files read at once (default: one for each core, and one more)"
+        "--jobs", type=positive, metavar="N", help="files read at once (default: the cores, and one more)"
     )
     parser.add_argument(
         "--repair",
         action="store_true",
-        help="ask the reconciler to look at what is damaged, to take it out of service, and to fetch it again; "
-        "who holds it keeps what there is",
+        help="ask the reconciler to check what is damaged, to take it out of service, and to fetch it again; its "
+        "holders keep the old files",
     )
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Say which chunks are damaged, one a line, and which of their files; code 7 where any is."""
+def run(arguments: Namespace) -> int:
+    """Print a line for each damaged chunk, with its damaged files; end with code 7 where there is one."""
     from fsdm.concurrency.rate_limit import Rate
     from fsdm.verify.bulk import Verification
 
@@ -67,12 +68,9 @@ def run(arguments: argparse.Namespace) -> int:
                     if arguments.repair:
                         client.verify_chunk(verified.place.chunk_id)
                     if not arguments.json:
-                        _print_damage(verified)
-    seconds = time.monotonic() - began
-    if arguments.json:
-        print_json(_document(client, seen, seconds, repair=arguments.repair))
-    else:
-        _summarize(seen, seconds, repair=arguments.repair)
+                        wrong = plain("; ".join(map(str, verified.wrong)))
+                        print(row(verified.place.chunk_id, "damaged", wrong), flush=True)
+    _summarize(arguments, client, seen, time.monotonic() - began)
     if any(verified.wrong for verified in seen):
         return EXIT_DAMAGED
     gone = [verified.place.chunk_id for verified in seen if verified.gone]
@@ -81,10 +79,8 @@ def run(arguments: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def _places(client: Client, arguments: argparse.Namespace) -> list[Place]:
-    from fsdm.model.layout import as_id
-
-    ids = {as_id(one, "ID") for one in arguments.ids}
+def _places(client: Client, arguments: Namespace) -> list[Place]:
+    ids = set(ids_of(arguments))
     places = [place for place in client.available_places() if not ids or place.chunk_id in ids]
     if missing := ids - {place.chunk_id for place in places}:
         raise NotAvailableError(f"not available: {', '.join(sorted(missing))}", hint="nothing was verified")
@@ -94,7 +90,7 @@ def _places(client: Client, arguments: argparse.Namespace) -> list[Place]:
 
 
 class _Meter:
-    """How far it is, on a terminal."""
+    """A progress bar, where stderr is a terminal."""
 
     def __init__(self, chunks: int, *, shown: bool) -> None:
         self.size_bytes = 0
@@ -112,12 +108,12 @@ class _Meter:
                 TimeRemainingColumn(),
                 console=Console(stderr=True),
                 transient=True,
-                redirect_stdout=sys.stdout.isatty(),  # elsewhere stdout is data, and none of the meter's business
+                redirect_stdout=sys.stdout.isatty(),  # elsewhere stdout is data, which the bar leaves alone
             )
             self._task = self._progress.add_task("", total=chunks, read="")
 
     def read(self, count: int) -> None:
-        """So many bytes. In any thread: what is added up here is only shown."""
+        """Count bytes that were read. Any thread may call it: the sum is only shown."""
         self.size_bytes += count
         if self._progress is not None:
             from fsdm.model.units import readable
@@ -125,49 +121,47 @@ class _Meter:
             self._progress.update(self._task, read=readable(self.size_bytes))
 
     def done(self) -> None:
-        """One chunk."""
+        """Count a chunk."""
         if self._progress is not None:
             self._progress.advance(self._task)
 
 
-def _print_damage(verified: Verified) -> None:
-    print(verified.place.chunk_id, "damaged", plain("; ".join(map(str, verified.wrong))), sep="\t", flush=True)
-
-
-def _document(client: Client, seen: list[Verified], seconds: float, *, repair: bool) -> dict[str, Any]:
-    damaged = [
-        {
-            "id": verified.place.chunk_id,
-            "dataset_id": verified.place.dataset_id,
-            "path": client.layout.path(verified.place),
-            "wrong": [{"file": wrong.file, "why": wrong.why} for wrong in verified.wrong],
-        }
-        for verified in seen
-        if verified.wrong
-    ]
-    return {
-        "verified": sum(not verified.gone for verified in seen),
-        "bytes": sum(verified.size_bytes for verified in seen),
+def _summarize(arguments: Namespace, client: Client, seen: list[Verified], seconds: float) -> None:
+    damaged = [verified for verified in seen if verified.wrong]
+    gone = [verified.place.chunk_id for verified in seen if verified.gone]
+    read_bytes = sum(verified.size_bytes for verified in seen)
+    if not arguments.json:
+        _tell_summary(len(seen) - len(gone), len(damaged), len(gone), read_bytes, seconds)
+        if damaged and arguments.repair:
+            tell("      the reconciler checks them, and fetches them again: `fsdm wait`")
+        elif damaged:
+            tell("      to have them fetched again: `fsdm verify --repair`")
+        return
+    document = {
+        "verified": len(seen) - len(gone),
+        "bytes": read_bytes,
         "seconds": round(seconds, 3),
-        "damaged": damaged,
-        "gone": [verified.place.chunk_id for verified in seen if verified.gone],
-        "repair": repair,
+        "damaged": [
+            {
+                "id": verified.place.chunk_id,
+                "dataset_id": verified.place.dataset_id,
+                "path": client.layout.path(verified.place),
+                "wrong": [{"file": wrong.file, "why": wrong.why} for wrong in verified.wrong],
+            }
+            for verified in damaged
+        ],
+        "gone": gone,
+        "repair": arguments.repair,
     }
+    print_json(document)
 
 
-def _summarize(seen: list[Verified], seconds: float, *, repair: bool) -> None:
+def _tell_summary(verified: int, damaged: int, gone: int, read_bytes: int, seconds: float) -> None:
     from fsdm.model.units import count, readable
 
-    read, damaged = sum(verified.size_bytes for verified in seen), sum(bool(verified.wrong) for verified in seen)
-    gone = sum(verified.gone for verified in seen)
     went = f", {gone} went meanwhile" if gone else ""
-    speed = readable(int(read / seconds)) if seconds > 0 else "-"
-    print(
-        f"{count(len(seen) - gone, 'chunk')} verified, {damaged} damaged{went}; "
-        f"{readable(read)} in {seconds:.1f} s, {speed}/s",
-        file=sys.stderr,
+    speed = readable(int(read_bytes / seconds)) if seconds > 0 else "-"
+    tell(
+        f"{count(verified, 'chunk')} verified, {damaged} damaged{went}; "
+        f"{readable(read_bytes)} in {seconds:.1f} s, {speed}/s"
     )
-    if damaged and repair:
-        print("      they are looked at by the reconciler, and fetched again: `fsdm wait`", file=sys.stderr)
-    elif damaged:
-        print("      to have them fetched again: `fsdm verify --repair`", file=sys.stderr)

@@ -1,16 +1,12 @@
-"""`fsdm wait`: wait until what is asked for is so."""
+"""`fsdm wait`: wait until wants and deletes are carried out."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from argparse import ArgumentParser, Namespace
+from typing import Final
 
-from fsdm.cli.arguments import open_client
-from fsdm.model.errors import EXIT_OK
-from fsdm.status.terminal import print_json
-
-if TYPE_CHECKING:
-    import argparse
-
+from fsdm.cli.arguments import add_ids, ids_of, open_client
+from fsdm.cli.output import row, show
 
 EXAMPLES: Final = """\
 fsdm wait -d data --timeout 60
@@ -18,21 +14,19 @@ fsdm wait -d data ID
 """
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What it takes."""
-    parser.add_argument("ids", nargs="*", metavar="ID", help="only these; else all that is asked for")
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the ids and the timeout."""
+    add_ids(parser, "*", "only these; by default all that are wanted, or to be deleted")
     parser.add_argument(
         "--timeout", type=float, metavar="S", help="seconds; then exit with code 4 (default: as long as it takes)"
     )
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Wait until what is asked for is so; with ids, for these only."""
+def run(arguments: Namespace) -> None:
+    """Wait for the chunks of these ids, or for all."""
     import time
 
-    from fsdm.model.layout import as_id
-
-    ids = [as_id(one, "ID") for one in arguments.ids]
+    ids = ids_of(arguments)
     deadline = None if arguments.timeout is None else time.monotonic() + arguments.timeout
     states = {}
     with open_client(arguments) as client:
@@ -41,9 +35,4 @@ def run(arguments: argparse.Namespace) -> int:
             states[chunk_id] = "available" if client.wait(chunk_id, left) else "gone"
         if not ids:
             client.wait_converged(arguments.timeout)
-    if arguments.json:
-        print_json({"converged": True, "chunks": states})
-    else:
-        for chunk_id, state in states.items():
-            print(chunk_id, state, sep="\t")
-    return EXIT_OK
+    show(arguments, {"converged": True, "chunks": states}, (row(*one) for one in states.items()))

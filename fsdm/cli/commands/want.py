@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import os
 import sys
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from fsdm.cli.arguments import open_client
+from fsdm.cli.output import show, tell
 from fsdm.model.errors import EXIT_OK, EXIT_USAGE, InvalidInputError
-from fsdm.status.terminal import plain, print_json
+from fsdm.status.terminal import plain
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Iterator
 
     from fsdm.model.documents import DataChunk
@@ -24,18 +25,18 @@ make-wants | fsdm want -d data -    # JSON Lines
 """
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What it takes."""
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the files."""
     parser.add_argument(
         "files",
         nargs="+",
         metavar="FILE",
-        help="a want as JSON, or JSON Lines; - is standard input; one that cannot be taken does not keep the others",
+        help="a want as JSON, or wants as JSON Lines; - is standard input; wrong ones are named, the others taken",
     )
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Place a want for each document; those that cannot be taken do not keep the others."""
+def run(arguments: Namespace) -> int:
+    """Place a want for each document; name those that cannot be taken, and go on."""
     from fsdm.model.documents import in_its_line
 
     code, placed = EXIT_OK, []
@@ -46,12 +47,11 @@ def run(arguments: argparse.Namespace) -> int:
                 client.download_chunk(chunk)
             except InvalidInputError as e:
                 said = str(e) if marker else in_its_line(e)
-                print(f"fsdm: {name}: {plain(said)}", file=sys.stderr)
+                tell(f"fsdm: {name}: {plain(said)}")
                 code = EXIT_USAGE
                 continue
             placed.append(chunk.id)
-    if arguments.json:
-        print_json({"wanted": placed})
+    show(arguments, {"wanted": placed})
     return code
 
 
@@ -63,8 +63,7 @@ def _parse_want(text: bytes, marker: str) -> DataChunk:
 
 
 def _documents(names: list[str]) -> Iterator[tuple[str, bytes, str]]:
-    """(what to call it, its text, the name of its file) of each document; a file has one, or, without that name, one a
-    line."""
+    """Read each document: a name for messages, its text, and the file name where the file is no JSON Lines."""
     for name in names:
         try:
             text = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
