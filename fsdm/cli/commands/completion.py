@@ -29,7 +29,6 @@ _fsdm_datasets() { compgen -W "$(_fsdm_ls --long | cut -f 1 | sort -u)" -- "$1";
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Add the shell."""
     parser.add_argument("shell", choices=["bash", "zsh", "fish", "tcsh"], help="the shell that is to complete")
 
 

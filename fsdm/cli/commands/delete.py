@@ -20,7 +20,6 @@ fsdm ls -d data | xargs fsdm delete -d data --yes    # all: without --yes it sto
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Add the ids and the brake."""
     add_ids(parser, "+")
     add_brake(parser)
 

@@ -16,7 +16,6 @@ fsdm docs recipes | less
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Add the page."""
     parser.add_argument("page", nargs="?", metavar="PAGE", help="the page; without it, the pages are listed")
 
 

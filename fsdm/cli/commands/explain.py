@@ -23,7 +23,6 @@ fsdm status -d data | grep -w failed | cut -f1 | xargs fsdm explain -d data
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Add the ids."""
     add_ids(parser, "+")
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from argparse import Namespace
+from typing import Final
 
 from fsdm.cli.arguments import add_block, find_ref, open_client
 from fsdm.cli.output import show
-
-if TYPE_CHECKING:
-    from argparse import Namespace
 
 EXAMPLES: Final = """\
 fsdm find -d data DATASET 17000000

@@ -15,7 +15,6 @@ fsdm hold -d data DATASET 17000000 -- sh -c 'ls $FSDM_CHUNK_PATH'
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Add the dataset and the block; `--` and the command are taken before argparse sees them."""
     parser.usage = "%(prog)s [-h] [-d DIR] [--json] DATASET BLOCK -- CMD [ARG ...]"
     parser.add_argument_group(
         "the command",

@@ -21,7 +21,6 @@ fsdm holders -d data ID | cut -f1 | xargs ps -o pid,etime,args -p
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Add the id."""
     parser.add_argument("id", metavar="ID", help="64 lower-case hex digits")
 
 

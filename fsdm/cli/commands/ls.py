@@ -15,7 +15,6 @@ fsdm ls -d data --long
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Add the long form."""
     parser.add_argument("-l", "--long", action="store_true", help="dataset, start, end and id, tab-separated")
 
 

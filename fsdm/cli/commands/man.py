@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from argparse import Namespace
+from typing import Final
 
 from fsdm.cli.output import show
-
-if TYPE_CHECKING:
-    from argparse import Namespace
 
 EXAMPLES: Final = """\
 fsdm man | man -l -    # read it

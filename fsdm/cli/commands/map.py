@@ -30,7 +30,6 @@ _PREFIX_LEAST: Final = 4
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Add the dataset, the files to write, and the length of the lists."""
     parser.add_argument(
         "dataset", nargs="?", metavar="DATASET", help="only this one: its id, or 4 or more digits of it"
     )

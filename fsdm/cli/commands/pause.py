@@ -14,7 +14,6 @@ fsdm pause -d data --reason "the link is needed for a backup"
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Add the reason."""
     parser.add_argument("--reason", default="", metavar="TEXT", help="the reason that `fsdm status` shows")
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from importlib.resources import files as package_files
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from fsdm.cli.output import show
-
-if TYPE_CHECKING:
-    from argparse import Namespace
 
 EXAMPLES: Final = """\
 fsdm protocol | less

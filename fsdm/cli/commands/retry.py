@@ -22,7 +22,6 @@ LEFT_ALONE: Final = frozenset({"room", "damaged", "marker"})
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Add the ids."""
     add_ids(parser, "*", "only these; by default all that fail")
 
 

@@ -36,7 +36,6 @@ fsdm run -d data --metrics-addr 127.0.0.1:9464
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Add the options of the reconciler."""
     parser.add_argument("--once", action="store_true", help="converge and exit; code 4 if something cannot")
     parser.add_argument(
         "--dry-run", action="store_true", help="say what --once would do, as far as the files tell; change nothing"

@@ -12,7 +12,6 @@ fsdm schema want
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Add the document."""
     parser.add_argument("document", nargs="?", choices=["want", "ready"], help="only this one")
 
 

@@ -31,7 +31,6 @@ fsdm status -d data --watch --interval 60 >> log  # not on a terminal: a line ea
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Add the ids and the watch."""
     add_ids(parser, "*", "only these")
     parser.add_argument(
         "--watch",

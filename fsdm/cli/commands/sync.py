@@ -21,7 +21,6 @@ make-wants | fsdm sync -d data -
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Add the list and the brake."""
     parser.add_argument(
         "list",
         metavar="FILE|URL|-",

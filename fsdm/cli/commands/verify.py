@@ -7,8 +7,8 @@ import random
 import sys
 import time
 from argparse import ArgumentParser, Namespace
-from contextlib import closing, nullcontext
-from typing import TYPE_CHECKING, Any, Final
+from contextlib import closing
+from typing import TYPE_CHECKING, Final
 
 from fsdm.cli.arguments import add_ids, ids_of, open_client, positive, size
 from fsdm.cli.output import row, tell
@@ -16,8 +16,6 @@ from fsdm.model.errors import EXIT_DAMAGED, EXIT_OK, NotAvailableError
 from fsdm.status.terminal import plain, print_json
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-
     from fsdm.client import Client
     from fsdm.model.layout import Place
     from fsdm.verify.bulk import Verified
@@ -31,7 +29,6 @@ fsdm verify -d data ID --json
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Add the ids, a sample, the pace, and the repair."""
     add_ids(parser, "*", "only these; by default all that are available")
     parser.add_argument("--sample", type=positive, metavar="N", help="only N of them, at random")
     parser.add_argument("--rate", type=size, metavar="SIZE", help="read at most so much a second, as 200M")
@@ -60,7 +57,7 @@ def run(arguments: Namespace) -> int:
         verification = Verification(
             client.layout, client.ref_at, rate=Rate(arguments.rate), jobs=jobs, progress=meter.read
         )
-        with meter.shown, closing(verification.run(places)) as found:
+        with meter.bar, closing(verification.run(places)) as found:
             for verified in found:
                 seen.append(verified)
                 meter.done()
@@ -90,40 +87,34 @@ def _places(client: Client, arguments: Namespace) -> list[Place]:
 
 
 class _Meter:
-    """A progress bar, where stderr is a terminal."""
+    """A progress bar on stderr; `shown` only where that is a terminal."""
 
     def __init__(self, chunks: int, *, shown: bool) -> None:
-        self.size_bytes = 0
-        self.shown: AbstractContextManager[object] = nullcontext()
-        self._progress: Any = None
-        if shown:
-            from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-            self.shown = self._progress = Progress(
-                TextColumn("verifying"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[read]}"),
-                TimeRemainingColumn(),
-                console=Console(stderr=True),
-                transient=True,
-                redirect_stdout=sys.stdout.isatty(),  # elsewhere stdout is data, which the bar leaves alone
-            )
-            self._task = self._progress.add_task("", total=chunks, read="")
+        columns = (TextColumn("verifying"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[read]}"))
+        self.bar = Progress(
+            *columns,
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            disable=not shown,
+            transient=True,
+            redirect_stdout=sys.stdout.isatty(),  # elsewhere stdout is data, which the bar leaves alone
+        )
+        self._task = self.bar.add_task("", total=chunks, read="")
+        self._read_bytes = 0
 
     def read(self, count: int) -> None:
         """Count bytes that were read. Any thread may call it: the sum is only shown."""
-        self.size_bytes += count
-        if self._progress is not None:
-            from fsdm.model.units import readable
+        from fsdm.model.units import readable
 
-            self._progress.update(self._task, read=readable(self.size_bytes))
+        self._read_bytes += count
+        self.bar.update(self._task, read=readable(self._read_bytes))
 
     def done(self) -> None:
         """Count a chunk."""
-        if self._progress is not None:
-            self._progress.advance(self._task)
+        self.bar.advance(self._task)
 
 
 def _summarize(arguments: Namespace, client: Client, seen: list[Verified], seconds: float) -> None:

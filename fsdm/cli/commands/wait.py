@@ -15,7 +15,6 @@ fsdm wait -d data ID
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Add the ids and the timeout."""
     add_ids(parser, "*", "only these; by default all that are wanted, or to be deleted")
     parser.add_argument(
         "--timeout", type=float, metavar="S", help="seconds; then exit with code 4 (default: as long as it takes)"

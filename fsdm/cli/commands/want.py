@@ -26,7 +26,6 @@ make-wants | fsdm want -d data -    # JSON Lines
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Add the files."""
     parser.add_argument(
         "files",
         nargs="+",
