@@ -7,6 +7,7 @@ from functools import wraps
 from typing import TYPE_CHECKING, TypeVar
 
 from fsdm.model.errors import InvalidInputError, NotAvailableError
+from fsdm.model.layout import as_id
 from fsdm.model.units import parse_size
 from fsdm.reconcile.delete_brake import parse_share
 
@@ -49,8 +50,6 @@ def ids_of(arguments: argparse.Namespace) -> list[str]:
     Raises:
         InvalidInputError: one of them is not an id.
     """
-    from fsdm.model.layout import as_id
-
     return list(dict.fromkeys(as_id(one, "ID") for one in arguments.ids))
 
 

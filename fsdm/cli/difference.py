@@ -1,7 +1,7 @@
 """The difference between an assignment and a data directory: the wants and deletes that make the directory equal to it.
 
 It is told from the files alone, by a look at each chunk. A chunk that is here with the same files, or is wanted so
-already, is left alone. Only `place` and `place_deletes` change anything: they place markers as any client does.
+already, is left alone. Only `place` changes anything: it places markers as any client does.
 """
 
 from __future__ import annotations
@@ -11,15 +11,13 @@ from typing import TYPE_CHECKING
 
 from fsdm.model.errors import DataDirectoryError, InvalidInputError, StaleMarkerError
 from fsdm.model.layout import READY, WANT_MAX_BYTES
-from fsdm.reconcile.delete_brake import MANY_CHUNKS
+from fsdm.reconcile.delete_brake import place_deletes
 from fsdm.store.catalog import Catalog
 from fsdm.store.filesystem import exists
 from fsdm.store.json_files import read_manifest
-from fsdm.store.markers import look_at, marker_ids, place_delete, place_want, read_want, release_deletes
+from fsdm.store.markers import look_at, marker_ids, place_want, read_want
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from fsdm.cli.assignment import Assignment
     from fsdm.model.documents import DataChunk, Manifest
     from fsdm.model.layout import Layout
@@ -131,13 +129,3 @@ def place(layout: Layout, difference: Difference, assignment: Assignment, *, mea
     for chunk_id in difference.wanted:
         place_want(layout, assignment.chunk(chunk_id))
     place_deletes(layout, difference.deleted, meant=meant)
-
-
-def place_deletes(layout: Layout, ids: Iterable[str], *, meant: bool) -> None:
-    """Ask for chunks to be deleted. `meant`: release them, and all deletes that stood before."""
-    for number, chunk_id in enumerate(ids, 1):
-        place_delete(layout, chunk_id)
-        if meant and number % (MANY_CHUNKS // 2) == 0:  # before so many stand that the reconciler's brake holds them
-            release_deletes(layout)
-    if meant:
-        release_deletes(layout)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Final
 
+from fsdm.model.units import readable
 from fsdm.status.terminal import print_json
 
 if TYPE_CHECKING:
@@ -35,8 +36,6 @@ def tell(message: str) -> None:
 
 def to_fetch(size_bytes: int, undeclared: int) -> str:
     """Say how much is to be fetched; `undeclared` files declare no size."""
-    from fsdm.model.units import readable
-
     more = f", and {undeclared} files that declare no size" if undeclared else ""
     return f"{readable(size_bytes)} to fetch{more}"
 

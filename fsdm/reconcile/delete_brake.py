@@ -19,10 +19,10 @@ from fsdm.model.errors import BrakedError, InvalidInputError
 from fsdm.model.events import Event
 from fsdm.store.filesystem import exists
 from fsdm.store.json_files import read_object
-from fsdm.store.markers import look_at
+from fsdm.store.markers import look_at, place_delete, release_deletes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from fsdm.concurrency.workers import Workers
     from fsdm.model.layout import Layout
@@ -81,6 +81,16 @@ def check(going: int, here: int, share: float | None) -> None:
     """
     if why := too_much(going, here, share):
         raise BrakedError(why, hint="nothing was changed; where that is meant, say so: --yes")
+
+
+def place_deletes(layout: Layout, ids: Iterable[str], *, meant: bool) -> None:
+    """Ask for chunks to be deleted. `meant`: release them, and all that others have asked for before."""
+    for number, chunk_id in enumerate(ids, 1):
+        place_delete(layout, chunk_id)
+        if meant and number % (MANY_CHUNKS // 2) == 0:  # before so many stand that the reconciler holds them back
+            release_deletes(layout)
+    if meant:
+        release_deletes(layout)
 
 
 # ----------------------------------------------------------------------------------------------------------- the policy

@@ -12,12 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fsdm import Client, DataManager, Limits
-from fsdm.cli import difference
-from fsdm.cli.difference import place_deletes
 from fsdm.concurrency.workers import InlineWorkers
 from fsdm.model.errors import BrakedError, InvalidInputError
 from fsdm.reconcile import delete_brake
-from fsdm.reconcile.delete_brake import MANY_CHUNKS, WINDOW_S, Brake, check, exceeds, parse_share
+from fsdm.reconcile.delete_brake import MANY_CHUNKS, WINDOW_S, Brake, check, exceeds, parse_share, place_deletes
 from fsdm.reconcile.reconciler import Reconciler
 from fsdm.store.markers import place_want
 from tests.support.chunks import an_id, entries, of_place, put_chunk, put_want, touch_delete
@@ -80,8 +78,7 @@ def here(layout: Layout) -> int:
 @pytest.fixture
 def places(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> list[Place]:
     """40 chunks that are here, of which ten are many."""
-    for module in (delete_brake, difference):
-        monkeypatch.setattr(module, "MANY_CHUNKS", 10)
+    monkeypatch.setattr(delete_brake, "MANY_CHUNKS", 10)
     return [put_chunk(layout) for _ in range(40)]
 
 

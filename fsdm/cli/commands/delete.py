@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Final
 
 from fsdm.cli.arguments import add_brake, add_ids, ids_of, open_client
 from fsdm.cli.output import row, show, tell
+from fsdm.model.units import readable
 from fsdm.reconcile.delete_brake import FEW_DELETES, check, too_much
+from fsdm.store.filesystem import exists
 
 if TYPE_CHECKING:
     from fsdm.cli.difference import Difference
@@ -26,8 +28,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> None:
     """Place a delete marker for each id."""
-    from fsdm.cli.difference import Comparison, place_deletes
-    from fsdm.store.filesystem import exists
+    from fsdm.cli.difference import Comparison
+    from fsdm.reconcile.delete_brake import place_deletes
 
     ids = ids_of(arguments)
     share = arguments.brake if len(ids) >= FEW_DELETES and not arguments.yes else None
@@ -47,8 +49,6 @@ def run(arguments: Namespace) -> None:
 
 
 def _show(arguments: Namespace, found: Difference, unknown: list[str], share: float | None) -> None:
-    from fsdm.model.units import readable
-
     braked = too_much(found.going, found.here, share)
     document = {
         "dry_run": True,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from fsdm.cli.arguments import open_client
 from fsdm.cli.output import row, show, tell
 from fsdm.model.errors import NotAvailableError
+from fsdm.model.layout import as_id
 from fsdm.status.terminal import plain
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> None:
     """Print a line for each process: pid, user, since when it runs, command; also where the chunk is deleted."""
-    from fsdm.model.layout import as_id
     from fsdm.store.catalog import Catalog
     from fsdm.store.holders import look_for_holders
 

@@ -14,6 +14,7 @@ from fsdm.cli.arguments import data_dir_of, open_client
 from fsdm.cli.output import tell
 from fsdm.model.errors import InvalidInputError, NotAvailableError
 from fsdm.status.terminal import plain, print_json
+from fsdm.store.filesystem import FileSystem
 
 if TYPE_CHECKING:
     from fsdm.status.coverage import Coverage, CoverageMap
@@ -97,8 +98,6 @@ def _write_files(arguments: Namespace, found: CoverageMap, caption: Caption) -> 
 
 def _write(name: str, text: str) -> None:
     """Write a file by a rename: a reader sees the old one or the new one, whole."""
-    from fsdm.store.filesystem import FileSystem
-
     if name == "-":
         sys.stdout.flush()
         sys.stdout.buffer.write(text.encode())

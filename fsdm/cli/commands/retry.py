@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Final
 from fsdm.cli.arguments import add_ids, ids_of, open_client
 from fsdm.cli.output import show
 from fsdm.model.errors import NotAvailableError
+from fsdm.store.json_files import read_object
+from fsdm.store.markers import marker_ids
 
 if TYPE_CHECKING:
     from fsdm.model.layout import Layout
@@ -36,14 +38,10 @@ def run(arguments: Namespace) -> None:
 
 
 def _failing(layout: Layout) -> list[str]:
-    from fsdm.store.markers import marker_ids
-
     return [one for one in sorted(marker_ids(layout.failed)) if _kind(layout, one) not in LEFT_ALONE]
 
 
 def _kind(layout: Layout, chunk_id: str) -> object:
-    from fsdm.store.json_files import read_object
-
     try:
         failure = read_object(layout.failed_of(chunk_id), FAILURE_MAX_BYTES)
     except (OSError, ValueError):

@@ -18,6 +18,7 @@ from fsdm.cli.output import ASSUMED_BYTES_PER_S, estimate, row, show, tell, to_f
 from fsdm.model.errors import EXIT_NOT_CONVERGED, EXIT_OK, InvalidInputError
 from fsdm.model.layout import Layout
 from fsdm.model.source_policy import check_pattern
+from fsdm.model.units import readable
 from fsdm.status.terminal import abandon_stdout, is_in_front, is_screen, plain, print_json
 
 if TYPE_CHECKING:
@@ -101,7 +102,6 @@ def run(arguments: Namespace) -> int:
 
 def _foresee(arguments: Namespace, limits: Limits) -> None:
     from fsdm.client import Client
-    from fsdm.model.units import readable
     from fsdm.reconcile.dry_run import dry_run
     from fsdm.store.leader_lock import in_words, who_reconciles
 

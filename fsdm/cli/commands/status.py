@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from fsdm.cli.arguments import add_ids, ids_of, open_client, seconds
 from fsdm.cli.output import row, tell
 from fsdm.model.errors import DataDirectoryError, InvalidInputError, NotAvailableError
+from fsdm.model.units import readable
 from fsdm.status.terminal import is_in_front, is_screen, plain, print_json
 from fsdm.store.leader_lock import in_words
 
@@ -141,8 +142,6 @@ def _print_status(seen: Status, chunks: list[ChunkStatus]) -> None:
 
 
 def _summary(seen: Status, chunks: list[ChunkStatus]) -> Iterator[str]:
-    from fsdm.model.units import readable
-
     if seen.paused is not None:
         by, reason = (str(seen.paused.get(key) or "") for key in ("by", "reason"))
         why = (f", by {by}" if by else "") + (f": {reason}" if reason else "")

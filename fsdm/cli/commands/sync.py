@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from fsdm.cli.arguments import add_brake, open_client
 from fsdm.cli.output import ASSUMED_BYTES_PER_S, estimate, show, tell, to_fetch
 from fsdm.model.errors import InvalidInputError
+from fsdm.model.units import readable
 
 if TYPE_CHECKING:
     from fsdm.cli.difference import Difference
@@ -47,7 +48,6 @@ def run(arguments: Namespace) -> None:
 
 
 def _show(arguments: Namespace, found: Difference) -> None:
-    from fsdm.model.units import readable
     from fsdm.reconcile.delete_brake import too_much
 
     braked = too_much(found.going + found.replaced, found.here, None if arguments.yes else arguments.brake)

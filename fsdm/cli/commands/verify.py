@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from fsdm.cli.arguments import add_ids, ids_of, open_client, positive, size
 from fsdm.cli.output import row, tell
 from fsdm.model.errors import EXIT_DAMAGED, EXIT_OK, NotAvailableError
+from fsdm.model.units import count, readable
 from fsdm.status.terminal import plain, print_json
 
 if TYPE_CHECKING:
@@ -107,8 +108,6 @@ class _Meter:
 
     def read(self, count: int) -> None:
         """Count bytes that were read. Any thread may call it: the sum is only shown."""
-        from fsdm.model.units import readable
-
         self._read_bytes += count
         self.bar.update(self._task, read=readable(self._read_bytes))
 
@@ -148,8 +147,6 @@ def _summarize(arguments: Namespace, client: Client, seen: list[Verified], secon
 
 
 def _tell_summary(verified: int, damaged: int, gone: int, read_bytes: int, seconds: float) -> None:
-    from fsdm.model.units import count, readable
-
     went = f", {gone} went meanwhile" if gone else ""
     speed = readable(int(read_bytes / seconds)) if seconds > 0 else "-"
     tell(

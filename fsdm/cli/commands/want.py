@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from fsdm.cli.arguments import open_client
 from fsdm.cli.output import show, tell
 from fsdm.model.errors import EXIT_OK, EXIT_USAGE, InvalidInputError
+from fsdm.model.layout import is_id
 from fsdm.status.terminal import plain
 
 if TYPE_CHECKING:
@@ -56,7 +57,6 @@ def run(arguments: Namespace) -> int:
 
 def _parse_want(text: bytes, marker: str) -> DataChunk:
     from fsdm.model.documents import DataChunk
-    from fsdm.model.layout import is_id
 
     return DataChunk.parse_want(text, marker) if is_id(marker) else DataChunk.parse(text)
 
