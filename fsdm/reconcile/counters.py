@@ -1,14 +1,14 @@
-"""What has happened, counted: events by kind, failures by cause, bytes, and how long things took. Thread-safe.
+"""Counting events by kind, failures by cause, bytes, and how long things took. Thread-safe.
 
-Counts only grow, for as long as the process lives: who reads them takes the difference. Nothing in here comes from
-outside: kinds and causes are closed sets, so the number of counts is fixed however many chunks there are. It costs
-about a microsecond an event, and knows nothing of who reads it.
+Counts only grow, for as long as the process lives. Kinds and causes are closed sets, so the number of counts is fixed
+however many chunks there are. It costs about a microsecond an event.
 """
 
 from __future__ import annotations
 
 import threading
 from bisect import bisect_left
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, get_args
 
@@ -26,7 +26,7 @@ PASSES: Final = (0.0001, 0.001, 0.01, 0.1, 1.0, 10.0, 60.0)
 
 @dataclass(slots=True)
 class Histogram:
-    """How many were how long: `counts[i]` were no more than `bounds[i]`, and more than the bound before it."""
+    """Durations by length: `counts[i]` were no more than `bounds[i]`, and more than the bound before it."""
 
     bounds: tuple[float, ...]
     counts: list[int] = field(default_factory=list)
@@ -36,13 +36,9 @@ class Histogram:
         self.counts = self.counts or [0] * (len(self.bounds) + 1)  # the last one is of what is beyond all bounds
 
     def took(self, seconds: float) -> None:
-        """One more."""
+        """Count one more."""
         self.counts[bisect_left(self.bounds, seconds)] += 1
         self.total += seconds
-
-    def copy(self) -> Histogram:
-        """It as it is now."""
-        return Histogram(self.bounds, list(self.counts), self.total)
 
 
 @dataclass(slots=True)
@@ -60,14 +56,14 @@ class Counts:
 
 
 class Counters:
-    """Counts what it is told."""
+    """The counts of one process."""
 
     def __init__(self) -> None:
         self._counts = Counts()
         self._mutex = threading.Lock()
 
     def tell(self, event: Event) -> None:
-        """Something happened to a chunk."""
+        """Count an event."""
         counts = self._counts
         with self._mutex:
             counts.events[event.kind] += 1
@@ -83,26 +79,16 @@ class Counters:
                 counts.fetches.took(event.fetch_s)
 
     def passed(self, seconds: float) -> None:
-        """The loop has made a pass, which took so long without its rest."""
+        """Count a pass of the loop, which took so long without its wait."""
         with self._mutex:
             self._counts.loop.took(seconds)
 
     def pass_failed(self) -> None:
-        """A pass of the loop failed."""
+        """Count a pass of the loop that failed."""
         with self._mutex:
             self._counts.failed_passes += 1
 
     def counts(self) -> Counts:
-        """All counts as they are now, of one moment."""
-        now = self._counts
+        """Copy all counts, as they are at one moment."""
         with self._mutex:
-            return Counts(
-                events=dict(now.events),
-                failures=dict(now.failures),
-                published_bytes=now.published_bytes,
-                failed_passes=now.failed_passes,
-                want_to_available=now.want_to_available.copy(),
-                delete_to_gone=now.delete_to_gone.copy(),
-                fetches=now.fetches.copy(),
-                loop=now.loop.copy(),
-            )
+            return deepcopy(self._counts)

@@ -1,8 +1,7 @@
-"""The beat of a loop: by it others tell a loop that rests from one that is stuck. Pure; thread-safe by single stores.
+"""Telling a loop that waits from one that is stuck. Pure; thread-safe by single stores.
 
-Each beat says when the next one will come at the latest. A loop that works beats as it gets on; one that is kept by a
-disk that hangs, by a lock, or by a defect does not, and is late. A pass that failed is no rest: passes that fail one
-after the other get nothing done, however regular they are.
+Each beat says when the next one will come at the latest. A loop that is kept by a disk that hangs, by a lock, or by a
+defect is late. Passes that fail one after the other get nothing done, however regular they are.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ GRACE_S: Final = 30.0  # a single look at a busy disk may take seconds; nothing 
 
 
 class Heartbeat:
-    """When a loop beats next, and since when its passes fail."""
+    """The heartbeat of one loop, and since when its passes fail."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -24,15 +23,15 @@ class Heartbeat:
         self._failing_since: float | None = None
 
     def beat(self, next_in_s: float = 0.0) -> None:
-        """It goes on; the next beat comes within `next_in_s` seconds."""
+        """Note that the loop goes on; the next beat comes within `next_in_s` seconds."""
         self._due = self._clock() + next_in_s
 
     def passed(self) -> None:
-        """A pass came to its end."""
+        """Note that a pass came to its end."""
         self._failing_since = None
 
     def failed(self) -> None:
-        """A pass did not."""
+        """Note that a pass failed."""
         if self._failing_since is None:
             self._failing_since = self._clock()
 
@@ -48,7 +47,7 @@ class Heartbeat:
         return 0.0 if since is None else max(self._clock() - since, 0.0)
 
     def trouble(self, grace_s: float = GRACE_S) -> str:
-        """What is wrong with it, as a sentence; empty where it is well."""
+        """Say what is wrong with the loop; empty where it is well."""
         if (late_s := self.late_s) > grace_s:
             return f"the reconciler is stuck: it should have gone on {late_s:.0f} s ago"
         if (failing_s := self.failing_s) > grace_s:

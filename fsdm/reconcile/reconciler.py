@@ -69,6 +69,7 @@ class Reconciler:
         self.catalog = catalog = Catalog(layout, own=True)
         self._fs = fs = fs or FileSystem(durable=limits.durable)
         self._clock = clock
+        self.heartbeat = Heartbeat(time.monotonic)
         fetchers = workers or ThreadWorkers("fsdm-fetch", limits.jobs)
         hands = workers or ThreadWorkers("fsdm-hand", limits.workers)
         erasers = workers or ThreadWorkers("fsdm-erase", 1)
@@ -120,7 +121,7 @@ class Reconciler:
             results=results,
             manifest_check=ManifestCheck(layout, catalog, wake=wakeup.wake, notify=wakeup.notify),
             background=background,
-            heartbeat=Heartbeat(time.monotonic),
+            heartbeat=self.heartbeat,
             counters=counters,
             clock=clock,
             tell=tell,

@@ -1,7 +1,7 @@
-"""Many chunks, re-hashed on several cores: what any process may do that may read them, also while nobody reconciles.
+"""Comparing many chunks with their READYs, on several cores: for any process that may read them. Nothing is changed.
 
-Files are what runs in parallel, over all chunks. Each chunk is held by a ref while it is read, and let go of at once
-when it is to be deleted, or is taken out of service: so nobody waits for a verification. Nothing is changed.
+Files are what runs in parallel, over all chunks. Each chunk is held by a ref while it is read, and released at once
+when it is to be deleted, or is taken out of service: so no delete waits for a verification.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ AHEAD: Final = 2  # so many files for each thread wait to be read: the next chun
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """What was found of one chunk: `wrong` is empty where all is well, or where it has `gone` meanwhile."""
+    """A chunk that was compared: `wrong` is empty where all is well, or where it has `gone` meanwhile."""
 
     place: Place
     wrong: tuple[Wrong, ...] = ()
@@ -37,8 +37,8 @@ class Verified:
     size_bytes: int = 0
 
 
-class Verification:
-    """Re-hashes chunks.
+class BulkVerify:
+    """The comparison of many chunks.
 
     `take` gives a ref to the chunk at a place, or None; `progress` is told of bytes, in several threads.
     """
@@ -60,40 +60,40 @@ class Verification:
         self._stop = threading.Event()
 
     def run(self, places: Iterable[Place]) -> Generator[Verified]:
-        """What was found of each, in their order. To be closed early, or read to its end.
+        """Yield what was found of each, in their order. To be closed early, or read to its end.
 
         Raises:
             DataDirectoryError: this user may not read a chunk.
         """
         pool = ThreadPoolExecutor(self._jobs, thread_name_prefix="fsdm-verify")
-        begun: deque[_Begun] = deque()
+        reading: deque[_Reading] = deque()
         try:
             for place in places:
-                begun.append(self._begin(place, pool))
-                while sum(len(each.left) for each in begun) > self._jobs * AHEAD:
-                    yield begun.popleft().result()
-            while begun:
-                yield begun.popleft().result()
+                reading.append(self._begin(place, pool))
+                while sum(len(each.left) for each in reading) > self._jobs * AHEAD:
+                    yield reading.popleft().result()
+            while reading:
+                yield reading.popleft().result()
         finally:
             self._stop.set()
             pool.shutdown(cancel_futures=True)
-            for each in begun:
+            for each in reading:
                 each.close()
 
-    def _begin(self, place: Place, pool: ThreadPoolExecutor) -> _Begun:
-        begun = _Begun(self._layout.path(place), place)
+    def _begin(self, place: Place, pool: ThreadPoolExecutor) -> _Reading:
+        reading = _Reading(self._layout.path(place), place)
         ref = self._take(place)
         if ref is None:
-            return begun
-        begun.opened.enter_context(ref)
+            return reading
+        reading.opened.enter_context(ref)
         try:
             pace = Pace(self._rate, lambda: self._check(place), self._progress, self._stop.wait)
-            begun.files = begun.opened.enter_context(Rehash(begun.path, place, pace))
-            begun.left = [pool.submit(begun.files.file, name) for name in begun.files.names]
+            reading.files = reading.opened.enter_context(Rehash(reading.path, place, pace))
+            reading.left = [pool.submit(reading.files.file, name) for name in reading.files.names]
         except OSError as e:
-            begun.close()
-            raise _not_to_be_read(begun.path, e) from e
-        return begun
+            reading.close()
+            raise _unreadable(reading.path, e) from e
+        return reading
 
     def _check(self, place: Place) -> None:
         if self._stop.is_set():
@@ -102,8 +102,8 @@ class Verification:
             raise StoppedError(f"{place.chunk_id} is leaving")
 
 
-class _Begun:
-    """One chunk that is being read."""
+class _Reading:
+    """One chunk that is being read, under a ref."""
 
     def __init__(self, path: str, place: Place) -> None:
         self.path = path
@@ -122,7 +122,7 @@ class _Begun:
         except StoppedError:
             return Verified(self.place, gone=True)
         except OSError as e:
-            raise _not_to_be_read(self.path, e) from e
+            raise _unreadable(self.path, e) from e
         finally:
             self.close()
 
@@ -135,6 +135,6 @@ class _Begun:
         self.opened.close()
 
 
-def _not_to_be_read(path: str, error: OSError) -> DataDirectoryError:
+def _unreadable(path: str, error: OSError) -> DataDirectoryError:
     where = error.filename if isinstance(error.filename, str) and os.path.isabs(error.filename) else path
     return DataDirectoryError(f"{where} cannot be read by this user: {error.strerror}", hint="check who may read it")

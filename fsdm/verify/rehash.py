@@ -1,9 +1,8 @@
-"""One chunk's files against its READY: every byte is read, and whatever READY does not say is told.
+"""Comparing every byte of one chunk with its READY. Reads only; the caller holds the chunk by a ref.
 
-Reads only. The caller holds the chunk (a ref), so its directory stays what it is meanwhile. Files are opened below a
-descriptor of their directory, and no symlink is followed. A file that READY does not name counts as wrong: a query
-engine that is pointed at `data/` would read it. What the disk cannot read is damage, what this user may not read is
-not.
+Files are opened below a descriptor of their directory, and no symlink is followed. A file that READY does not name is
+wrong: a query engine that is pointed at `data/` would read it. What the disk cannot read is damage, what this user may
+not read is not.
 
 The page cache is left as it was: what was in it stays, what was read from the disk leaves it again. There is no
 readahead for that, since it would make the two look alike; several files at once make up for it.
@@ -12,43 +11,33 @@ readahead for that, since it would make the two look alike; several files at onc
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import stat
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Protocol, Self
-
-from blake3 import blake3
+from typing import TYPE_CHECKING, Final, Self
 
 from fsdm.model.layout import DATA, READY
+from fsdm.store.digests import BUFFER_BYTES, Digests, thread_buffer
 from fsdm.store.filesystem import exists
 from fsdm.store.json_files import read_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import TracebackType
 
     from fsdm.concurrency.rate_limit import Rate
     from fsdm.model.documents import FileEntry
     from fsdm.model.layout import Layout, Place
 
-BLOCK_BYTES: Final = 1 << 20
 WAIT_S: Final = 0.05  # so often it is asked whether to go on
 UNREADABLE: Final = frozenset({errno.EIO, errno.EUCLEAN, errno.EBADMSG})  # what a disk says of bytes that it lost
 
 _OPEN: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_threads = threading.local()
-
-
-class _Digest(Protocol):
-    def update(self, data: Any, /) -> object: ...
-    def hexdigest(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Wrong:
-    """What is not as READY says: which file (READY and `data` are such as well), and how."""
+    """A file that is not as READY says (READY and `data` are such as well), and why."""
 
     file: str
     why: str
@@ -70,7 +59,7 @@ class Pace:
     wait: Callable[[float], object] = threading.Event().wait
 
     def took(self, count: int) -> None:
-        """So many bytes have been read: wait until they are paid for."""
+        """Wait until so many bytes that have been read are paid for."""
         self.progress(count)
         self.rate.took(count, self._wait)
 
@@ -107,9 +96,7 @@ class Rehash:
                 self._list(path)
         except OSError as e:
             self.close()
-            if e.errno not in UNREADABLE:
-                raise
-            self.wrong.append(Wrong(READY if not self._entries else DATA, _cannot_be_read(e)))
+            self.wrong.append(Wrong(READY if not self._entries else DATA, _unreadable(e)))
 
     def _list(self, path: str) -> None:
         try:
@@ -121,16 +108,16 @@ class Rehash:
             return
         here = set(os.listdir(self._data))
         self.names = [name for name in self._entries if name in here]
-        self.wrong += [Wrong(_in_data(name), "is missing") for name in self._entries if name not in here]
-        self.wrong += [Wrong(_in_data(name), "is not in READY") for name in sorted(here - self._entries.keys())]
+        self.wrong += [Wrong(f"{DATA}/{name}", "is missing") for name in self._entries if name not in here]
+        self.wrong += [Wrong(f"{DATA}/{name}", "is not in READY") for name in sorted(here - self._entries.keys())]
 
     @property
     def size_bytes(self) -> int:
-        """What is to be read, where all is well."""
+        """The bytes that are to be read, where all is well."""
         return sum(self._entries[name].size for name in self.names)
 
     def file(self, name: str) -> Wrong | None:
-        """Read one file; what is wrong with it.
+        """Read one file; return what is wrong with it.
 
         Raises:
             OSError: this user, or this process, may not read it.
@@ -139,10 +126,8 @@ class Rehash:
         try:
             why = self._read(name, self._entries[name])
         except OSError as e:
-            if e.errno not in UNREADABLE:
-                raise
-            why = _cannot_be_read(e)
-        return None if why is None else Wrong(_in_data(name), why)
+            why = _unreadable(e)
+        return None if why is None else Wrong(f"{DATA}/{name}", why)
 
     def close(self) -> None:
         data, self._data = self._data, -1
@@ -152,9 +137,7 @@ class Rehash:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _read(self, name: str, entry: FileEntry) -> str | None:
@@ -177,29 +160,22 @@ class Rehash:
             os.close(fd)
 
     def _compare(self, fd: int, entry: FileEntry) -> str | None:
-        digests: list[tuple[str, str, _Digest]] = [("blake3", entry.blake3, blake3())]
-        if entry.sha256 is not None:
-            digests.append(("sha256", entry.sha256, hashlib.sha256()))
-        buffer, offset, pace = _buffer(), 0, self._pace
+        digests, buffer, offset, pace = Digests(sha256=entry.sha256 is not None), thread_buffer(), 0, self._pace
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)
         while offset < entry.size:
             pace.check()
-            most = min(pace.rate.block(BLOCK_BYTES), entry.size - offset)
+            most = min(pace.rate.block(BUFFER_BYTES), entry.size - offset)
             count = _read_block(fd, buffer[:most], offset)
             if count == 0:
                 return f"ends after {offset} bytes of {entry.size}"
-            for _, _, digest in digests:
-                digest.update(buffer[:count])
+            digests.update(buffer[:count])
             offset += count
             pace.took(count)
-        for kind, said, digest in digests:
-            if (here := digest.hexdigest()) != said:
-                return f"has the {kind} {here}, READY says {said}"
-        return None
+        return digests.difference(entry)
 
 
 def rehash(path: str, place: Place, pace: Pace) -> list[Wrong]:
-    """Read all files of a chunk that is held, in this thread; what is wrong with them.
+    """Read all files of a chunk that is held, in this thread; return what is wrong with them.
 
     Raises:
         OSError: this user, or this process, may not read them.
@@ -210,12 +186,12 @@ def rehash(path: str, place: Place, pace: Pace) -> list[Wrong]:
 
 
 def is_leaving(layout: Layout, place: Place) -> bool:
-    """Whether a chunk that is held is to be let go of: it is deleted, or was taken out of service."""
+    """Tell whether a chunk that is held is to be released: it is deleted, or was taken out of service."""
     return exists(layout.delete_marker(place.chunk_id)) or not exists(f"{layout.path(place)}/{READY}")
 
 
 def _read_block(fd: int, buffer: memoryview, offset: int) -> int:
-    """Read some bytes; what was not in the page cache before is not in it afterwards (preadv2(2), posix_fadvise(2))."""
+    """Read some bytes, and leave the page cache as it was (preadv2(2), posix_fadvise(2))."""
     try:
         count = os.preadv(fd, [buffer], offset, os.RWF_NOWAIT)
     except BlockingIOError:
@@ -230,16 +206,8 @@ def _read_block(fd: int, buffer: memoryview, offset: int) -> int:
     return count
 
 
-def _buffer() -> memoryview:
-    buffer: memoryview | None = getattr(_threads, "buffer", None)
-    if buffer is None:
-        buffer = _threads.buffer = memoryview(bytearray(BLOCK_BYTES))
-    return buffer
-
-
-def _in_data(name: str) -> str:
-    return f"{DATA}/{name}"
-
-
-def _cannot_be_read(error: OSError) -> str:
-    return f"cannot be read: {error.strerror or os.strerror(error.errno or errno.EIO)}"
+def _unreadable(error: OSError) -> str:
+    """Describe bytes that the disk has lost; raise any other error."""
+    if error.errno not in UNREADABLE:
+        raise error
+    return f"cannot be read: {error.strerror or os.strerror(error.errno)}"

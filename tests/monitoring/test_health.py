@@ -55,7 +55,7 @@ def test_loop_whose_passes_fail_is_not_well_until_one_succeeds(
 ) -> None:
     reconciler, ahead_s, looks = dm.reconciler, 0.0, fsdm.reconcile.loop.look
     assert reconciler is not None
-    monkeypatch.setattr(reconciler.loop.heartbeat, "_clock", lambda: time.monotonic() + ahead_s)
+    monkeypatch.setattr(reconciler.heartbeat, "_clock", lambda: time.monotonic() + ahead_s)
 
     def look(*args: Any) -> Any:
         raise OSError("injected")

@@ -58,7 +58,7 @@ class Stuck:
     def __init__(self, dm: DataManager, monkeypatch: pytest.MonkeyPatch) -> None:
         self.reached, self.gate, self.ahead_s = threading.Event(), threading.Event(), 0.0
         assert dm.reconciler is not None
-        monkeypatch.setattr(dm.reconciler.loop.heartbeat, "_clock", lambda: time.monotonic() + self.ahead_s)
+        monkeypatch.setattr(dm.reconciler.heartbeat, "_clock", lambda: time.monotonic() + self.ahead_s)
         looks = fsdm.reconcile.loop.look
 
         def look(*args: Any) -> Any:

@@ -34,7 +34,7 @@ from fsdm.model.layout import DATA, Layout
 from fsdm.store.data_dir import open_data_dir
 from fsdm.store.flock import intents_lock
 from fsdm.store.markers import CLIENT_WAIT_S, place_delete, place_want
-from fsdm.verify.bulk import Verification
+from fsdm.verify.bulk import BulkVerify
 from tests.support.chunks import an_id, chunk_dir, entries, failure, files_of, flip
 from tests.support.source import expected
 from tests.support.waiting import PATIENCE_S, eventually, wait_for_a_tick
@@ -272,7 +272,7 @@ def test_asker_has_a_damaged_chunk_mended_and_a_reader_finds_it(root: Path, sour
 
         def find() -> list[str]:
             with client(root) as mine:
-                run = Verification(mine.layout, mine.ref_at, rate=Rate(None), jobs=1).run(mine.available_places())
+                run = BulkVerify(mine.layout, mine.ref_at, rate=Rate(None), jobs=1).run(mine.available_places())
                 return [str(wrong) for one in run for wrong in one.wrong]
 
         assert len(as_user(READER, find)) == 1

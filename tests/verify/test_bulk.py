@@ -1,4 +1,4 @@
-"""Verification of many chunks: in threads, under refs that are in nobody's way; and `fsdm verify`, as it is run."""
+"""BulkVerify of many chunks: in threads, under refs that are in nobody's way; and `fsdm verify`, as it is run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fsdm.store.data_dir import make_layout
 from fsdm.store.filesystem import FileSystem
 from fsdm.store.refs import Refs
 from fsdm.verify import rehash as rehash_module
-from fsdm.verify.bulk import Verification, Verified
+from fsdm.verify.bulk import BulkVerify, Verified
 from fsdm.verify.rehash import Wrong
 from tests.support.chunks import an_id, chunk_dir, files_of, flip, put_chunk, touch_delete
 from tests.support.locks import can_lock
@@ -39,7 +39,7 @@ def places(layout: Layout) -> list[Place]:
 
 
 def verified(layout: Layout, places: list[Place], jobs: int = 3) -> list[Verified]:
-    return list(Verification(layout, Refs(layout).take, rate=Rate(None), jobs=jobs).run(places))
+    return list(BulkVerify(layout, Refs(layout).take, rate=Rate(None), jobs=jobs).run(places))
 
 
 @pytest.mark.parametrize("jobs", [1, 2, 50])
@@ -63,21 +63,21 @@ def test_what_is_not_available_has_gone_and_is_not_wrong(layout: Layout, data_di
     assert [each.gone for each in verified(layout, places)] == [True] * 3 + [False] * 5
 
 
-def test_a_chunk_that_is_deleted_while_it_is_read_is_let_go_of_at_once(
+def test_a_chunk_that_is_deleted_while_it_is_read_is_released_at_once(
     layout: Layout, data_dir: Path, places: list[Place]
 ) -> None:
     def progress(_count: int) -> None:
         if not os.path.exists(layout.delete_marker(places[0].chunk_id)):
             touch_delete(data_dir, places[0].chunk_id)
 
-    one = Verification(layout, Refs(layout).take, rate=Rate(1.0), jobs=1, progress=progress)
+    one = BulkVerify(layout, Refs(layout).take, rate=Rate(1.0), jobs=1, progress=progress)
     assert list(one.run(places[:1])) == [Verified(places[0], gone=True)]
     assert can_lock(layout.path(places[0]))
 
 
 def test_who_stops_early_leaves_nothing_held_and_no_thread(layout: Layout, places: list[Place]) -> None:
     fds, threads = len(os.listdir("/proc/self/fd")), threading.active_count()
-    run = Verification(layout, Refs(layout).take, rate=Rate(60.0), jobs=2).run(places)  # it would take half a minute
+    run = BulkVerify(layout, Refs(layout).take, rate=Rate(60.0), jobs=2).run(places)  # it would take half a minute
     first = threading.Thread(target=lambda: next(run, None))
     first.start()
     first.join(PATIENCE_S)

@@ -16,8 +16,9 @@ import pytest
 
 from fsdm.concurrency.rate_limit import BURST_S, Rate
 from fsdm.model.errors import StoppedError
+from fsdm.store.digests import BUFFER_BYTES
 from fsdm.verify import rehash as module
-from fsdm.verify.rehash import BLOCK_BYTES, Pace, Rehash, Wrong, is_leaving, rehash
+from fsdm.verify.rehash import Pace, Rehash, Wrong, is_leaving, rehash
 from tests.support.chunks import content, flip, put_chunk
 from tests.support.waiting import PATIENCE_S
 
@@ -36,7 +37,7 @@ def wrong(layout: Layout, place: Place, **pace: Any) -> list[str]:
 
 @pytest.fixture
 def place(layout: Layout) -> Place:
-    return put_chunk(layout, files={"a": content("a", 3 * BLOCK_BYTES + 7), "b": content("b", 100), "empty": b""})
+    return put_chunk(layout, files={"a": content("a", 3 * BUFFER_BYTES + 7), "b": content("b", 100), "empty": b""})
 
 
 @pytest.fixture
@@ -48,7 +49,7 @@ def test_what_is_as_ready_says_is_right(layout: Layout, place: Place) -> None:
     assert wrong(layout, place) == []
 
 
-@pytest.mark.parametrize("at", [0, BLOCK_BYTES - 1, BLOCK_BYTES, 3 * BLOCK_BYTES + 6])
+@pytest.mark.parametrize("at", [0, BUFFER_BYTES - 1, BUFFER_BYTES, 3 * BUFFER_BYTES + 6])
 def test_one_flipped_bit_is_found_wherever_it_is(layout: Layout, place: Place, data: str, at: int) -> None:
     flip(f"{data}/a", at)
     (told,) = wrong(layout, place)
@@ -142,7 +143,7 @@ def test_what_the_disk_cannot_read_is_damage(
     layout: Layout, place: Place, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
     def fail(fd: int, buffers: list[memoryview], offset: int, flags: int = 0) -> int:
-        if offset >= BLOCK_BYTES:
+        if offset >= BUFFER_BYTES:
             raise OSError(code, os.strerror(code))
         return preadv(fd, buffers, offset, flags)
 
@@ -163,8 +164,8 @@ def test_what_this_process_may_not_read_is_no_damage(
 
 
 def test_a_file_that_ends_while_it_is_read_is_wrong(layout: Layout, place: Place, data: str) -> None:
-    told = wrong(layout, place, progress=lambda count: os.truncate(f"{data}/a", BLOCK_BYTES))
-    assert told == [f"data/a ends after {BLOCK_BYTES} bytes of {3 * BLOCK_BYTES + 7}"]
+    told = wrong(layout, place, progress=lambda count: os.truncate(f"{data}/a", BUFFER_BYTES))
+    assert told == [f"data/a ends after {BUFFER_BYTES} bytes of {3 * BUFFER_BYTES + 7}"]
 
 
 def test_every_byte_is_told_of_and_it_is_asked_before_each_block_whether_to_go_on(layout: Layout, place: Place) -> None:
@@ -175,7 +176,7 @@ def test_every_byte_is_told_of_and_it_is_asked_before_each_block_whether_to_go_o
             raise StoppedError("enough")
 
     assert wrong(layout, place, progress=read.append) == []
-    assert sum(read) == 3 * BLOCK_BYTES + 107
+    assert sum(read) == 3 * BUFFER_BYTES + 107
     read.clear()
     with pytest.raises(StoppedError):
         wrong(layout, place, progress=read.append, check=check)
@@ -187,9 +188,9 @@ def test_files_are_read_in_several_threads_at_once(
 ) -> None:
     meet, found = threading.Barrier(2, timeout=PATIENCE_S), list[Wrong | None]()
     with Rehash(layout.path(place), place, Pace(NO_CAP, check=lambda: (meet.wait(), None)[1])) as files:
-        assert files.size_bytes == 3 * BLOCK_BYTES + 107
-        monkeypatch.setattr(module, "BLOCK_BYTES", 4 * BLOCK_BYTES)  # each file is one block
-        monkeypatch.setattr(module, "_buffer", lambda: memoryview(bytearray(4 * BLOCK_BYTES)))
+        assert files.size_bytes == 3 * BUFFER_BYTES + 107
+        monkeypatch.setattr(module, "BUFFER_BYTES", 4 * BUFFER_BYTES)  # each file is one block
+        monkeypatch.setattr(module, "thread_buffer", lambda: memoryview(bytearray(4 * BUFFER_BYTES)))
         threads = [threading.Thread(target=lambda name=name: found.append(files.file(name))) for name in ("a", "b")]
         for thread in threads:
             thread.start()
@@ -207,7 +208,7 @@ def test_no_more_is_read_than_the_rate_allows(layout: Layout, place: Place) -> N
         now[0] += seconds
 
     assert rehash(layout.path(place), place, Pace(rate, wait=wait)) == []
-    size = 3 * BLOCK_BYTES + 107
+    size = 3 * BUFFER_BYTES + 107
     assert size / cap - BURST_S <= now[0] <= size / cap + 0.1
 
 
@@ -248,7 +249,7 @@ def test_the_page_cache_is_left_as_it_was(layout: Layout, place: Place, data: st
     with open(f"{data}/a", "rb") as file:
         file.read()
     before = _resident(f"{data}/a")
-    assert before == -(-(3 * BLOCK_BYTES + 7) // mmap.PAGESIZE)
+    assert before == -(-(3 * BUFFER_BYTES + 7) // mmap.PAGESIZE)
     assert wrong(layout, place) == []
     assert _resident(f"{data}/a") == before, "what readers have there stays there"
 

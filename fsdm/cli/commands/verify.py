@@ -47,7 +47,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(arguments: Namespace) -> int:
     """Print a line for each damaged chunk, with its damaged files; end with code 7 where there is one."""
     from fsdm.concurrency.rate_limit import Rate
-    from fsdm.verify.bulk import Verification
+    from fsdm.verify.bulk import BulkVerify
 
     began = time.monotonic()
     seen: list[Verified] = []
@@ -55,7 +55,7 @@ def run(arguments: Namespace) -> int:
         places = _places(client, arguments)
         meter = _Meter(len(places), shown=not arguments.json and sys.stderr.isatty())
         jobs = arguments.jobs or len(os.sched_getaffinity(0)) + 1
-        verification = Verification(
+        verification = BulkVerify(
             client.layout, client.ref_at, rate=Rate(arguments.rate), jobs=jobs, progress=meter.read
         )
         with meter.bar, closing(verification.run(places)) as found:
