@@ -190,22 +190,9 @@ def _is_of_the_disk(memo: Memo) -> bool:
     return memo.failure is not None and memo.failure.kind == "disk"
 
 
-def waiting_for_room(
-    fetch: Fetch, error: str, hint: str, now: float, *, needs_bytes: int | None = None, lacks_bytes: int | None = None
-) -> Failure:
-    """Make the failure of a want that there is no room for."""
-    return Failure(
-        id=fetch.id,
-        kind="room",
-        error=error,
-        hint=hint,
-        attempts=0,
-        first_at=now,
-        last_at=now,
-        marker=stamp(fetch.want),
-        needs_bytes=needs_bytes,
-        lacks_bytes=lacks_bytes,
-    )
+def waiting_for_room(fetch: Fetch, error: str, hint: str, now: float, **sizes: int) -> Failure:
+    """Make the failure of a want that there is no room for; `sizes` are `needs_bytes` and `lacks_bytes`."""
+    return _fault_of(fetch.want, fetch.id, "room", error, hint, now).model_copy(update=sizes)
 
 
 def waits_for_room(memo: Memo, fetch: Fetch) -> bool:
@@ -215,18 +202,30 @@ def waits_for_room(memo: Memo, fetch: Fetch) -> bool:
 
 def _fault(state: ChunkState, unreadable: Unreadable | None, now: float) -> Failure | None:
     """Make the failure that explains why an entry of `want/` or `delete/` is no intent."""
-    found: list[tuple[Literal["want", "marker"], str, str, Marker]] = []
-    if state.delete is not None and state.delete.fault:
-        found.append(("marker", f"delete/{state.id} {state.delete.fault}", "remove it by hand", state.delete))
-    if state.want is not None and state.want.fault:
-        found.append(("marker", f"want/{state.id} {state.want.fault}", "put a JSON file there", state.want))
+    want, delete = state.want, state.delete
+    if delete is not None and delete.fault:
+        error = f"delete/{state.id} {delete.fault}"
+        return _fault_of(delete, state.id, "marker", error, "remove it by hand", now)
+    if want is not None and want.fault:
+        return _fault_of(want, state.id, "marker", f"want/{state.id} {want.fault}", "put a JSON file there", now)
     if unreadable is not None:
-        found.append(("want", unreadable.error, unreadable.hint, unreadable.want))
-    if not found:
-        return None
-    kind, error, hint, marker = found[0]
+        return _fault_of(unreadable.want, state.id, "want", unreadable.error, unreadable.hint, now)
+    return None
+
+
+def _fault_of(
+    marker: Marker, chunk_id: str, kind: Literal["want", "marker", "room"], error: str, hint: str, now: float
+) -> Failure:
+    """Make a failure that is no attempt's, but lasts as long as its marker stands like this."""
     return Failure(
-        id=state.id, kind=kind, error=error, hint=hint, attempts=0, first_at=now, last_at=now, marker=stamp(marker)
+        id=chunk_id,
+        kind=kind,
+        error=error,
+        hint=hint,
+        attempts=0,
+        first_at=now,
+        last_at=now,
+        marker=stamp(marker),
     )
 
 

@@ -1,17 +1,12 @@
-"""Room on the disk: what the chunks take up, what running fetches will, and whether one more fits.
+"""Counting what the chunks of a data directory take up, and deciding whether one more fits (PROTOCOL.md, "Room").
 
-Two limits, each of which may be off: a budget in bytes for all that is here (chunks, available or not, what is in
-`trash/`, partials), and a reserve of the file system that is to stay free. `counts` has all of it counted without
-either, for who wants to know. A running fetch counts with its whole expected size, so that no two start into the last
-gap; files that declare no size count as what has come of them. Sizes are read once for a chunk, and again when
-something was done to it; nothing is walked but at the start. What does not fit waits elsewhere (see `agenda`); nothing
-here is ever dropped, and nothing on disk is changed.
+A running fetch counts with its whole expected size, so that no two start into the last gap; files that declare no size
+count as what has come of them. Sizes are read once for a chunk, and again when something was done to it; nothing is
+walked but at the start. What does not fit waits in the work queue; nothing here changes anything on disk.
 
 Invariants: the headroom only shrinks between two looks, by what begins; a fetch begins only within it. What was
 stopped because it brought more than there was room for is expected to need more than the room that it gives back: so
-it does not begin again before somebody else has given some.
-
-The loop's alone, but for `trashed` and `erased`.
+it does not begin again before more room was made elsewhere.
 """
 
 from __future__ import annotations
@@ -20,7 +15,6 @@ import logging
 import os
 from collections import deque
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Literal
 
 from fsdm.model.errors import InvalidInputError, StaleMarkerError
@@ -32,7 +26,7 @@ from fsdm.store.json_files import declared_bytes, read_document
 from fsdm.store.markers import read_want
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable
 
     from fsdm.model.layout import Layout
     from fsdm.reconcile.actions import Fetch
@@ -42,6 +36,30 @@ logger = logging.getLogger("fsdm")
 
 ID_LENGTH: Final = 64
 METADATA_BYTES: Final = 1 << 20  # what directories take up besides: for less than that no fetch is stopped
+
+
+Part = Literal["here", "retiring", "partial", "trash"]
+PARTS: Final[tuple[Part, ...]] = ("here", "retiring", "partial", "trash")
+
+
+@dataclass(slots=True)
+class Usage:
+    """Bytes by part and name. Invariant: each total is the sum of its part's sizes. A size of no bytes is none."""
+
+    sizes: dict[Part, dict[str, int]] = field(default_factory=lambda: {part: {} for part in PARTS})
+    totals: dict[Part, int] = field(default_factory=lambda: dict.fromkeys(PARTS, 0))
+
+    def put(self, part: Part, name: str, size_bytes: int) -> None:
+        """Replace the size of one name."""
+        sizes = self.sizes[part]
+        self.totals[part] += size_bytes - sizes.pop(name, 0)
+        if size_bytes:
+            sizes[name] = size_bytes
+
+    @property
+    def taken_bytes(self) -> int:
+        """The bytes of all parts."""
+        return sum(self.totals.values())
 
 
 @dataclass(slots=True)
@@ -54,7 +72,12 @@ class _Running:
 
 
 class SpaceBudget:
-    """The room of one data directory. `max_bytes` None: no budget. `keep_free_bytes` None: the disk is not asked."""
+    """The space budget of one data directory. The loop's alone, but for what says otherwise.
+
+    `max_bytes` bounds all that is here: chunks, available or not, what is in `trash/`, and partials (None: no budget).
+    `keep_free_bytes` of the file system are to stay free (None: the disk is not asked). `counts`: count all of it
+    without either, for metrics.
+    """
 
     def __init__(
         self,
@@ -72,7 +95,7 @@ class SpaceBudget:
         self._keep_free_bytes = keep_free_bytes
         self._free = free
         self._counts = counts
-        self._ledger = Ledger()
+        self._usage = Usage()
         self._running: dict[str, _Running] = {}
         self._needs: dict[str, tuple[tuple[int, int, int], int]] = {}  # id → which want, and what it needs
         self._trash: deque[tuple[str, int, bool]] = deque()  # path, bytes, whether they are the trash's
@@ -100,21 +123,21 @@ class SpaceBudget:
         return self._max_bytes, self._keep_free_bytes
 
     def bytes_by_part(self, running: Collection[str]) -> dict[Part, int] | None:
-        """What there is on the disk; None where chunks are not counted. In any thread.
+        """Tell what there is on the disk; None where chunks are not counted. In any thread.
 
-        Of the fetches that run, by their ids, it is what has come; not what they will need.
+        Of the `running` fetches it is what has come, not what they will need.
         """
         if not self._counts_chunks:
             return None
-        found = {part: self._ledger.total(part) for part in PARTS}
-        idle = [size for name, size in list(self._ledger.of("partial").items()) if name not in running]
+        found = {part: self._usage.totals[part] for part in PARTS}
+        idle = [size for name, size in list(self._usage.sizes["partial"].items()) if name not in running]
         found["partial"] = sum(idle) + sum(bytes_in(self._layout.partial_of(name))[0] for name in running)
         return found
 
     @property
     def budgeted_bytes(self) -> int:
         """What counts against the budget, as of the last pass. In any thread."""
-        return self._ledger.taken_bytes
+        return self._usage.taken_bytes
 
     def open(self) -> None:
         """Count what is there."""
@@ -126,7 +149,7 @@ class SpaceBudget:
                 self.count(name)
 
     def change(self, *, max_bytes: int | None, keep_free_bytes: int | None, running: Iterable[Fetch]) -> None:
-        """From now on, these are the limits; what runs was let in, and counts with all that it is to bring.
+        """Use these limits from now on; what runs was admitted, and counts with all that it is to bring.
 
         A disk that has been full is asked from then on, whatever the reserve.
         """
@@ -135,14 +158,14 @@ class SpaceBudget:
         self._max_bytes = max_bytes
         self._keep_free_bytes = 0 if keep_free_bytes is None and was_full else keep_free_bytes
         if (self._counts_chunks, self._counts_partials) != (counted_chunks, counted_partials):
-            self._ledger = Ledger()  # what was counted once may have gone since
+            self._usage = Usage()  # what was counted once may have gone since
             self.open()
         for fetch in running if self.is_limited else ():
             if fetch.id not in self._running:
                 self._running[fetch.id] = _Running(fetch, self.need_bytes(fetch))
 
     def guard(self) -> None:
-        """The disk has been full: from now on nothing begins that does not fit into what is free."""
+        """Begin nothing from now on that does not fit into what is free: the disk has been full."""
         if self._keep_free_bytes is None:
             self._keep_free_bytes = 0
             for name in os.listdir(self._layout.partial):
@@ -151,49 +174,44 @@ class SpaceBudget:
     # -------------------------------------------------------------------------------------------------- what is there
 
     def count(self, chunk_id: str) -> None:
-        """Something about this id has changed: count it anew."""
+        """Count an id anew, of which something has changed."""
         if self._counts_chunks:
             places = [place for place in self._catalog.places(chunk_id) if not self._catalog.is_stray(place)]
             size = sum(self._chunk_bytes(self._layout.path(place)) for place in places)
             retires = size > 0 and exists(self._layout.delete_marker(chunk_id))
-            self._ledger.put("retiring", chunk_id, size if retires else 0)
-            self._ledger.put("here", chunk_id, 0 if retires else size)
+            self._usage.put("retiring", chunk_id, size if retires else 0)
+            self._usage.put("here", chunk_id, 0 if retires else size)
         if self._counts_partials and chunk_id not in self._running:
-            self._ledger.put("partial", chunk_id, bytes_in(self._layout.partial_of(chunk_id))[0])
+            self._usage.put("partial", chunk_id, bytes_in(self._layout.partial_of(chunk_id))[0])
 
-    def trashed(self, path: str) -> None:
-        """This has been renamed into the trash. In any thread."""
+    def trashed(self, path: str, *, stays: bool = False) -> None:
+        """Count what has been renamed into the trash; `stays`: it could not be erased. In any thread."""
         if self._counts_partials:
-            self._trash.append((path, bytes_in(path)[0], True))
+            self._trash.append((path, bytes_in(path)[0], not stays))
 
     def erased(self, path: str) -> None:
-        """It takes up nothing any more. In any thread."""
+        """Count it no more. In any thread."""
         if self._counts_partials:
             self._trash.append((path, 0, True))
-
-    def stays(self, path: str) -> None:
-        """It could not be erased: it is there for longer. In any thread."""
-        if self._counts_partials:
-            self._trash.append((path, bytes_in(path)[0], False))
 
     @property
     def is_emptying(self) -> bool:
         """Whether something in the trash is still to be erased: then there will soon be more room."""
         self._take_in_trash()
-        return self._ledger.total("trash") > 0
+        return self._usage.totals["trash"] > 0
 
     @property
     def taken_bytes(self) -> int:
         """What counts against the budget, running fetches with all that they are to bring."""
         self._take_in_trash()
-        return self._ledger.taken_bytes
+        return self._usage.taken_bytes
 
     def news(self) -> str | None:
-        """The size now, where chunks have come or gone since this was asked last."""
+        """Describe the size, where chunks have come or gone since the last call; None where not."""
         self._take_in_trash()
         if self._max_bytes is None:
             return None
-        here = self.taken_bytes - self._ledger.total("partial")
+        here = self.taken_bytes - self._usage.totals["partial"]
         if here == self._told_bytes:
             return None
         self._told_bytes = here
@@ -205,10 +223,10 @@ class SpaceBudget:
     # ------------------------------------------------------------------------------------------------- what may begin
 
     def look(self) -> int:
-        """Look how much more may come, in bytes; below zero where there is too much already."""
+        """Measure how much more may come, in bytes; below zero where there is too much already."""
         for chunk_id, run in self._running.items():
             run.came_bytes, run.allocated_bytes = bytes_in(self._layout.partial_of(chunk_id))
-            self._ledger.put("partial", chunk_id, max(run.need_bytes, run.came_bytes))
+            self._usage.put("partial", chunk_id, max(run.need_bytes, run.came_bytes))
         unlimited = 1 << 64
         budget = unlimited if self._max_bytes is None else self._max_bytes - self.taken_bytes
         self._disk_bytes = unlimited
@@ -220,7 +238,7 @@ class SpaceBudget:
         return self._headroom_bytes
 
     def need_bytes(self, fetch: Fetch) -> int:
-        """What a want is expected to need: the declared sizes, or what has been learned from an attempt."""
+        """Estimate what a want needs: the declared sizes, or what has been learned from an attempt."""
         known = self._needs.get(fetch.id)
         if known is not None and known[0] == fetch.want.identity:
             return known[1]
@@ -233,17 +251,17 @@ class SpaceBudget:
         return need
 
     def begin(self, fetch: Fetch) -> bool:
-        """Whether it fits into the headroom of the last look; then it counts as running."""
-        need, here = self.need_bytes(fetch), self._ledger.of("partial").get(fetch.id, 0)
+        """Tell whether a fetch fits into the headroom of the last look; then it counts as running."""
+        need, here = self.need_bytes(fetch), self._usage.sizes["partial"].get(fetch.id, 0)
         if need - here > max(self._headroom_bytes, 0) or self._headroom_bytes < 0:
             return False
         self._headroom_bytes -= max(need - here, 0)
         self._running[fetch.id] = _Running(fetch, need)
-        self._ledger.put("partial", fetch.id, max(need, here))
+        self._usage.put("partial", fetch.id, max(need, here))
         return True
 
     def end(self, chunk_id: str) -> bool:
-        """A fetch has ended; whether what it has brought may stay."""
+        """Count a fetch that has ended; tell whether what it has brought may stay."""
         run = self._running.pop(chunk_id, None)
         self.count(chunk_id)
         if run is None or not self.is_limited:
@@ -258,8 +276,10 @@ class SpaceBudget:
         return False
 
     def too_much(self) -> Fetch | None:
-        """The running fetch that is to be stopped: the youngest that has brought more than it declared, where there
-        is no room for that. One at a time. What keeps to what it declared is never stopped, whoever takes its room."""
+        """Choose the running fetch that is to be stopped: the youngest that has brought more than it declared.
+
+        None where there is room for that; one at a time. What keeps to what it declared is never stopped.
+        """
         self.look()
         over = [run for run in self._running.values() if run.came_bytes > run.need_bytes]
         if self._short_bytes <= 0 or not over or any(run.stopped for run in over):
@@ -270,26 +290,28 @@ class SpaceBudget:
         return run.fetch
 
     def forget(self, chunk_id: str) -> None:
-        """Nothing is asked about this id any more."""
+        """Forget what an id needs."""
         self._needs.pop(chunk_id, None)
 
     def in_the_way(self, fetch: Fetch) -> list[str]:
-        """The ids of the partials that nobody is fetching, where the fetch would fit without them. Not complete ones:
-        they are on their way to their place."""
+        """List the partials that are not being fetched, where the fetch would fit without them.
+
+        Complete ones are not among them: they are about to be published.
+        """
         idle = {
             name: size
-            for name, size in self._ledger.of("partial").items()
+            for name, size in self._usage.sizes["partial"].items()
             if name not in self._running and not exists(f"{self._layout.partial_of(name)}/{READY}")
         }
         return list(idle) if self.need_bytes(fetch) <= self._headroom_bytes + sum(idle.values()) else []
 
     def lacks_bytes(self, fetch: Fetch) -> int:
-        """How much more room it would take for it to begin."""
-        here = self._ledger.of("partial").get(fetch.id, 0)
+        """Tell how much more room a fetch would take to begin."""
+        here = self._usage.sizes["partial"].get(fetch.id, 0)
         return max(max(self.need_bytes(fetch) - here, 0) - self._headroom_bytes, 0)
 
     def why_not(self, fetch: Fetch) -> tuple[str, str]:
-        """Why it does not fit, and what to do about it."""
+        """Say why a fetch does not fit, and what to do about it."""
         needs = f"needs {readable(self.need_bytes(fetch))}"
         if self._max_bytes is None or self._disk_bytes < self._max_bytes - self.taken_bytes:
             keep = self._keep_free_bytes or 0
@@ -300,7 +322,7 @@ class SpaceBudget:
         if self.need_bytes(fetch) > self._max_bytes:
             error = f"{needs}, more than the {readable(self._max_bytes)} that all chunks together may take"
             return error, "raise --max-bytes, or withdraw it: it can never fit"
-        retiring = self._ledger.total("retiring")
+        retiring = self._usage.totals["retiring"]
         of_that = f" ({readable(retiring)} of that by chunks that are retiring)" if retiring else ""
         return f"{needs}, but {self} are taken{of_that}", "delete what is not needed, or raise --max-bytes"
 
@@ -316,44 +338,10 @@ class SpaceBudget:
             chunk_id = os.path.basename(path).rpartition(".")[0][-ID_LENGTH:]
             if is_id(chunk_id):  # it no longer counts where it was
                 self.count(chunk_id)
-            self._ledger.put("trash", path, size if erasable else 0)
-            self._ledger.put("here", path, 0 if erasable else size)
+            self._usage.put("trash", path, size if erasable else 0)
+            self._usage.put("here", path, 0 if erasable else size)
 
     @staticmethod
     def _chunk_bytes(path: str) -> int:
         size = declared_bytes(read_document(f"{path}/{READY}").get("files"))
         return bytes_in(path)[0] if size is None else size  # what READY cannot tell, the files do
-
-
-Part = Literal["here", "retiring", "partial", "trash"]
-
-
-PARTS: Final[tuple[Part, ...]] = ("here", "retiring", "partial", "trash")
-
-
-@dataclass(slots=True)
-class Ledger:
-    """Bytes by part and name. An entry of no bytes is none."""
-
-    _entries: dict[Part, dict[str, int]] = field(default_factory=lambda: {part: {} for part in PARTS})
-    _totals: dict[Part, int] = field(default_factory=lambda: dict.fromkeys(PARTS, 0))
-
-    def put(self, part: Part, name: str, size_bytes: int) -> None:
-        """Replace one entry."""
-        entries = self._entries[part]
-        self._totals[part] += size_bytes - entries.pop(name, 0)
-        if size_bytes:
-            entries[name] = size_bytes
-
-    def of(self, part: Part) -> Mapping[str, int]:
-        """The entries of one part; a view, not a copy."""
-        return MappingProxyType(self._entries[part])
-
-    def total(self, part: Part) -> int:
-        """The bytes of one part."""
-        return self._totals[part]
-
-    @property
-    def taken_bytes(self) -> int:
-        """The bytes of all parts."""
-        return sum(self._totals.values())

@@ -47,7 +47,7 @@ class Trash:
             self._fs.erase(path)
         except OSError as e:  # it stays in trash/, out of sight; the next start tries again
             logger.warning("cannot erase %s: %s", path, e)
-            self._space.stays(path)
+            self._space.trashed(path, stays=True)
         else:
             self._space.erased(path)
         self._freed()

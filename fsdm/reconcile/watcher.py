@@ -1,10 +1,10 @@
-"""watchdog → "look again".
+"""Watching for changes by inotify(7), through watchdog.
 
-An event only rings: with the id that it names, or with None for "look at everything". Nothing is decided from it, and
-none is relied on: the reconciler scans by itself as well. What watchdog's observer does not deliver is taken from its
-inotify thread directly: the close of a directory (a ref has gone), an overflow of the kernel's queue, a watched
-directory that was removed or replaced. Where inotify, or a watch, is not to be had, it says so once, and the scans
-carry on alone; each of them asks for it again.
+An event only notifies: with the id that it names, or with None for "look at everything". Nothing is decided from it,
+and none is relied on: the loop scans by itself as well. watchdog's inotify thread is used directly, for its observer
+does not deliver all: the close of a directory (a ref has gone), an overflow of the kernel's queue, a watched directory
+that was removed or replaced. Where inotify, or a watch, is not to be had, that is logged once, and the scans carry on
+alone; each of them asks for it again.
 
 Invariant: a directory that is watched has one watch, and what is no longer at its path has none.
 """
@@ -47,7 +47,7 @@ RELEASE_MASK: Final = Mask(InotifyConstants.IN_CLOSE_NOWRITE | InotifyConstants.
 
 
 class Inotify(InotifyFD):
-    """watchdog's, which leaves no descriptor open where it cannot begin: it is begun again and again."""
+    """watchdog's inotify, that leaves no descriptor open where it cannot begin: it is begun again and again."""
 
     def __init__(self) -> None:
         self._inotify_fd = NO_DESCRIPTOR
@@ -67,7 +67,7 @@ class Inotify(InotifyFD):
 
 
 class Watcher:
-    """The kernel's events of `want/`, `delete/`, `verify/`, and of directories that refs hold."""
+    """The watches of one data directory: on `want/`, `delete/`, `verify/`, and directories that refs hold."""
 
     def __init__(self, layout: Layout, notify: Callable[[str | None], None]) -> None:
         self._layout = layout
@@ -79,7 +79,7 @@ class Watcher:
         self._told: set[str] = set()  # what is known not to be had: a directory, or _ALL
 
     def start(self) -> None:
-        """Begin; where inotify is not to be had, log why, and ask again with each `arm`."""
+        """Begin to watch; where inotify is not to be had, `arm` asks again."""
         self._is_on = True
         self.arm()
 
@@ -88,8 +88,7 @@ class Watcher:
         self._end()
 
     def arm(self) -> None:
-        """Watcher what is not watched yet: at the start, after a directory was removed or replaced, and once there is
-        again what was not to be had."""
+        """Watch the directories that are not watched yet, or no longer: after one was removed or replaced."""
         if not self._is_on or not self._begin():
             return
         for path in (self._layout.root, self._layout.want, self._layout.delete, self._layout.verify):
@@ -102,7 +101,7 @@ class Watcher:
                 self._untell(path, f"{path} is watched again")
 
     def _begin(self) -> bool:
-        """Whether there is an inotify that works."""
+        """Begin inotify where it has not; tell whether it works."""
         if self._inotify is not None and self._inotify.is_alive():
             return True
         self._end()  # its thread has died
@@ -152,7 +151,7 @@ class Watcher:
             logger.info(text)
 
     def hold(self, place: Place) -> bool:
-        """Ring with the chunk's id whenever a descriptor of its directory is closed. True where this is new."""
+        """Notify the chunk's id whenever a descriptor of its directory is closed; tell whether this is new."""
         if self._inotify is None or place in self._held:
             return False
         notify = partial(self._notify, place.chunk_id)
@@ -165,7 +164,7 @@ class Watcher:
         return True
 
     def release(self, place: Place) -> None:
-        """The directory is no longer of interest."""
+        """Watch a held directory no longer."""
         held = self._held.pop(place, None)
         if held is not None and self._inotify is not None:
             self._inotify.remove_callbacks([(held[0], held[1].id)])

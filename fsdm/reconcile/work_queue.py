@@ -1,9 +1,8 @@
-"""The order of what was decided: what can be started now, and when to look again.
+"""Ordering what was decided: what can be started now, and when to look again. Pure.
 
-Pure. It holds at most one decision for an id, the last one. Deletes go before downloads, new wants before failing ones,
-older before younger. Its heaps hold no more than twice what is live. A fetch that there is no room for is parked: it
-holds up no other, and comes back, the oldest first, when what it needs fits. A look at what is parked costs nothing
-where none of it fits.
+Deletes go before downloads, new wants before failing ones, older before younger. A fetch that there is no room for is
+parked: it holds up no other, and comes back, the oldest first, when what it needs fits. Its heaps hold no more than
+twice what is live; a look at what is parked costs nothing where none of it fits.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ _Turn = tuple[int, int, str]  # failed attempts, the want's ctime, the id: the l
 
 @dataclass(slots=True)
 class WorkQueue:
-    """The decisions that wait to be carried out: deletes before downloads, new wants before failing ones, by age."""
+    """The decisions that wait to be carried out: the last one for each id."""
 
     _soon: dict[str, Action] = field(default_factory=dict)
     _fetches: dict[str, tuple[_Turn, Fetch]] = field(default_factory=dict)
@@ -55,7 +54,7 @@ class WorkQueue:
             self._soon[chunk_id] = decision
 
     def take(self, slots: int, admit: Callable[[Fetch], bool] = lambda _: True) -> Iterator[Action]:
-        """What can be started now: everything but fetches, and at most `slots` of those that `admit` lets in.
+        """Yield what can be started now: everything but fetches, and at most `slots` fetches that `admit` lets in.
 
         A fetch that it does not let in is no longer here, unless `admit` has put or parked it.
         """
@@ -73,7 +72,7 @@ class WorkQueue:
                     refusals += 1
 
     def park(self, fetch: Fetch, need_bytes: int) -> None:
-        """There is no room for it: it waits here until as much is free."""
+        """Keep a fetch that there is no room for until as much is free."""
         self._least_need = min(self._least_need, need_bytes) if self._parked else need_bytes
         self._parked[fetch.id] = need_bytes, fetch
 
@@ -105,7 +104,7 @@ class WorkQueue:
             heapq.heapify(self._clock)
 
     def due(self, now: float) -> list[str]:
-        """The ids whose wait is over."""
+        """Take the ids whose wait is over."""
         ids = []
         while self._clock and self._clock[0][0] <= now:
             until, chunk_id = heapq.heappop(self._clock)
