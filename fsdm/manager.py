@@ -88,7 +88,7 @@ class DataManager(Client):
 
     @property
     def has_lost_its_thread(self) -> bool:
-        """Whether the thread that takes over, and sees that LOCK is still ours, has ended of itself."""
+        """Whether the standby thread has ended of itself."""
         standby = self._standby
         return standby is not None and not standby.is_alive() and not self._closed.is_set()
 
@@ -98,7 +98,7 @@ class DataManager(Client):
         self._notify(chunk.id)
 
     def change(self, limits: Limits) -> None:
-        """Keep to these limits from now on: what runs goes on, and what cannot be changed at run time is logged.
+        """Keep to these limits from now on; what cannot be changed at run time is logged.
 
         Raises:
             InvalidInputError: they are no Limits.
@@ -113,7 +113,7 @@ class DataManager(Client):
             reconciler.loop.change(limits)
 
     def close(self) -> None:
-        """Stop reconciling (transfers are cut, nothing is lost) and let go of every ref. Takes seconds at most."""
+        """Stop reconciling (transfers are cut, nothing is lost) and release every ref, within seconds."""
         super().close()
         if os.getpid() != self._pid:
             return
@@ -129,7 +129,7 @@ class DataManager(Client):
             return False
         limits = self._limits
         try:
-            make_layout(self._layout, FileSystem(durable=limits.durable))  # somebody may have removed some of it
+            make_layout(self._layout, FileSystem(durable=limits.durable))  # some of it may have been removed
             reconciler = Reconciler(
                 self._layout, limits=limits, fetcher=self._fetcher, on_event=self._on_event, counters=self.counters
             )
@@ -177,10 +177,10 @@ class DataManager(Client):
 
 
 def _end(reconciler: Reconciler, lock: ReconcilerLock) -> None:
-    """Stop a reconciler, and let go of LOCK once its last hand has ended: nobody else may write before that."""
+    """Stop a reconciler, and release LOCK once its last worker has ended."""
     if reconciler.stop():
         lock.close()
-    else:  # a slow disk keeps a hand in the middle of a step
+    else:  # a slow disk keeps a worker in the middle of a step; nothing else may write before that has ended
         threading.Thread(target=_close_when_ended, args=(reconciler, lock), daemon=True).start()
 
 
@@ -199,7 +199,7 @@ def run_forever(
     allow_unknown_fs: bool,
     attend: Callable[[DataManager], AbstractContextManager[object]] = nullcontext,
 ) -> None:
-    """Reconcile until `until(manager)` returns; `attend(manager)` is entered once the directory is open, until then.
+    """Reconcile until `until(manager)` returns, inside of `attend(manager)`.
 
     Raises:
         ReconcilerRunsError: another process does, and `wait` is False.
@@ -221,7 +221,7 @@ def run_once(
     wait: bool,
     allow_unknown_fs: bool,
 ) -> dict[str, str]:
-    """Converge, in this thread, and return why what did not converge cannot, by id or path; empty where all did.
+    """Converge, in this thread; return why the rest does not, by id or path.
 
     Raises:
         ReconcilerRunsError: another process reconciles, and `wait` is False.

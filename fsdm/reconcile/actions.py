@@ -1,4 +1,4 @@
-"""What is done for one id, and what came of it, as values: `plan` decides on an action, `apply` returns an outcome.
+"""Actions and outcomes as values: `plan` decides on an action, `apply` returns an outcome.
 
 An action says what it acts on as it was seen: the marker, the place. `apply` looks whether that still is so.
 """
@@ -35,7 +35,7 @@ class Publish:
 
 @dataclass(frozen=True, slots=True)
 class Confirm:
-    """Remove the want of a chunk that is here; where its files are others, take the old ones out of service."""
+    """Remove the want of a chunk that is here; take other files out of service."""
 
     id: str
     want: Marker
@@ -86,7 +86,7 @@ class Forget:
 
 @dataclass(frozen=True, slots=True)
 class Quarantine:
-    """Take a damaged chunk out of service, so that it gets no new refs; it is cleared when the last one goes.
+    """Take a damaged chunk out of service: it gets no new refs, and is cleared after the last.
 
     `found` is what reading its bytes found; without it the chunk is only suspected, and names and sizes are compared.
     """

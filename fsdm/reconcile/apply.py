@@ -249,7 +249,7 @@ class Applier:
         return Done()
 
     def is_fetching(self, chunk_id: str, want: Marker) -> bool:
-        """Tell whether the running fetch brings what this marker asks for; also while it cannot be read."""
+        """Tell whether the running fetch may bring what this marker asks for."""
         running = self._fetching.get(chunk_id)
         try:
             return running is None or running == read_want(self._layout, chunk_id, want)
@@ -357,7 +357,7 @@ class Applier:
             raise StaleMarkerError(path) from None
 
     def _discard(self, path: str) -> None:
-        """Trash for good, and only then erase: else a power failure may bring back READY without its files."""
+        """Trash, and only then erase: a power failure must not bring READY back without its files."""
         trashed = self._fs.discard(path, self._layout.trash)
         if trashed:
             self._fs.fsync_dir(os.path.dirname(path))
@@ -379,7 +379,7 @@ def _age_s(marker: Marker) -> float:
 
 
 def _with_digests(manifest: Manifest, chunk: DataChunk, path: str) -> Manifest:
-    """Add to a manifest the sha256 of the files for which this want gives one, and the earlier one did not."""
+    """Add the sha256 of the files for which this want gives one, and the earlier did not."""
     entries = dict(manifest.files)
     for name in entries.keys() & chunk.files.keys():
         if chunk.files[name].sha256 is not None and entries[name].sha256 is None:

@@ -26,7 +26,7 @@ PASSES: Final = (0.0001, 0.001, 0.01, 0.1, 1.0, 10.0, 60.0)
 
 @dataclass(slots=True)
 class Histogram:
-    """Durations by length: `counts[i]` were no more than `bounds[i]`, and more than the bound before it."""
+    """Durations by length: `counts[i]` were at most `bounds[i]`, and above the bound before it."""
 
     bounds: tuple[float, ...]
     counts: list[int] = field(default_factory=list)

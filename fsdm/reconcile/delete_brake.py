@@ -1,4 +1,4 @@
-"""Holding back a burst of deletes until it is released, withdrawn, or no longer too much (PROTOCOL.md, "The brake").
+"""Holding back bursts of deletes until released or withdrawn (PROTOCOL.md, "The brake").
 
 A share is a part of the chunks that are here: 0.25 is a quarter; None is no brake. Commands check it before they place
 markers. The reconciler meets markers that anybody has placed, one by one: so it counts the deletes of a time window.
@@ -84,7 +84,7 @@ def check(going: int, here: int, share: float | None) -> None:
 
 
 def place_deletes(layout: Layout, ids: Iterable[str], *, meant: bool) -> None:
-    """Ask for chunks to be deleted. `meant`: release them, and all that others have asked for before."""
+    """Ask for chunks to be deleted. `meant`: release all deletes that stand then."""
     for number, chunk_id in enumerate(ids, 1):
         place_delete(layout, chunk_id)
         if meant and number % (MANY_CHUNKS // 2) == 0:  # before so many stand that the reconciler holds them back
@@ -98,7 +98,7 @@ def place_deletes(layout: Layout, ids: Iterable[str], *, meant: bool) -> None:
 
 @dataclass(slots=True)
 class Brake:
-    """Which deletes of chunks that are here may pass, and which are held back. Pure: `now` is an argument.
+    """The deletes of chunks that are here: those that may pass, and those held back. Pure.
 
     A delete passes the first time it is seen, unless that would be too much: at least MANY_CHUNKS and more than `share`
     of what is, or was, here, together with those that passed within WINDOW_S. Then all that have not passed are held
@@ -117,7 +117,7 @@ class Brake:
     _released_ns: int = -1
 
     def see(self, chunk_id: str, delete_ns: int | None, *, is_here: bool) -> None:
-        """Take in how one id stands: the ctime of the delete that would take it away, None without one."""
+        """Take in how one id stands. `delete_ns` is the ctime of the delete that would take it away."""
         if self.share is None:
             return
         if chunk_id in self._counted:
@@ -204,7 +204,7 @@ def read_brake(layout: Layout, share: float | None) -> Brake:
 
 
 def see(brake: Brake, state: ChunkState, *, is_going: bool) -> None:
-    """Show a brake how one id stands; `is_going`: its delete would take it away (`plan.takes_away`)."""
+    """Show a brake how one id stands; `is_going`: its delete would take it away."""
     delete_ns = state.delete.ctime_ns if state.delete is not None and is_going else None
     brake.see(state.id, delete_ns, is_here=bool(state.ready or state.unready))
 
@@ -219,7 +219,7 @@ def release(brake: Brake, layout: Layout) -> set[str]:
 
 
 class DeleteBrake:
-    """The brake of one reconciler, with BRAKE and `delete/.release`. `share` None: all deletes pass.
+    """The brake of one reconciler, with its files. `share` None: all deletes pass.
 
     The loop's alone, but for `held_back`. BRAKE is written by a worker, so that the loop does not wait for the disk.
     """

@@ -1,4 +1,4 @@
-"""Pausing downloads while the disk refuses what they write, and finding the end of it (PROTOCOL.md, "Room").
+"""Pausing downloads while the disk refuses what they write (PROTOCOL.md, "Room").
 
 A refusal that concerns the disk as a whole pauses all downloads, so that thousands of them do not try it in turn. From
 then on a small write probes the disk, ever less often. Once it has come through, fetches begin again, one at a time
@@ -55,7 +55,7 @@ class Outage:
         return begins
 
     def probe_is_due(self, now: float) -> bool:
-        """Tell whether to probe now; then the next is due later. A clock that was set back makes it due as well."""
+        """Tell whether to probe now, also where the clock was set back; then the next is due later."""
         if not self.why or now < self.next_probe_at <= now + PROBE_LAST_S:
             return False
         self._again_at(now)
@@ -70,7 +70,7 @@ class Outage:
         self.why = ""
 
     def came_through(self) -> None:
-        """Take in that a fetch is done. While the outage lasts that says little: it may have had its room before."""
+        """Take in that a fetch is done: while the outage lasts, it may have had its room before."""
         if not self.why:
             self.tries = 0
 
@@ -84,7 +84,7 @@ class Outage:
 
 
 class DiskOutage:
-    """The outage of one data directory's disk, with its probes and the ids that wait for its end.
+    """The outage of one disk, with its probes and the ids that wait for its end.
 
     `wake` is called when there is an answer. The loop's alone, but for `freed`.
     """
@@ -117,16 +117,16 @@ class DiskOutage:
 
     @property
     def next_probe_at(self) -> float | None:
-        """When the disk is asked next; None while it takes what is written, or is to answer (the answer wakes)."""
+        """When the disk is asked next; None while it takes what is written, or is to answer."""
         return self._outage.next_probe_at if self._outage.why and not self._probing else None
 
     def hold_back(self, chunk_id: str, now: float) -> float:
-        """Keep an id until the end of the outage; return when it is to be decided again at the latest."""
+        """Keep an id until the end of the outage; return when to decide again at the latest."""
         self._held_back.add(chunk_id)
         return now + PROBE_LAST_S
 
     def refused(self, error: DiskError, now: float) -> bool:
-        """Take in what a download has met; tell whether it is to wait for the end, rather than to back off by itself.
+        """Take in what a download has met; tell whether it waits for the end of the outage.
 
         EIO pauses all, and its own chunk for longer: one file that the disk cannot take is to hold up no other.
         """
@@ -142,7 +142,7 @@ class DiskOutage:
         self._wake()
 
     def ask(self, now: float) -> set[str]:
-        """Probe the disk where that is due; return the ids that were held back, once it refuses no more."""
+        """Probe the disk where that is due; return the ids that were kept, once it is over."""
         resumed: set[str] = set()
         while self._answers:
             error = self._answers.popleft()

@@ -1,4 +1,4 @@
-"""Predicting what `fsdm run --once` would do: scan → decide, and nothing is carried out. LOCK is not taken.
+"""Predicting what `fsdm run --once` would do: scan → decide. LOCK is not taken.
 
 It is what follows from a look, not a promise: what others ask for meanwhile, what a server says, and what the manifest
 check finds is not in it. For each id the decisions are followed to the one that takes time or room: of two markers the
@@ -55,8 +55,10 @@ LONG_AGO: float = float("-inf")
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What would become of one id: *fetch* (`size_bytes` are still to come), *publish*, *keep* (it is here already),
-    *delete* and *discard* (`size_bytes` are freed), *wait* and *fail* (`why` says for what, and why).
+    """What would become of one id.
+
+    *fetch* (`size_bytes` are still to come), *publish*, *keep* (it is here already), *delete* and *discard*
+    (`size_bytes` are freed), *wait* and *fail* (`why` says for what, and why).
 
     `undeclared` files declare no size: what they bring is in no sum.
     """
@@ -192,7 +194,7 @@ class _DryRun:
         return Step("delete", chunk_id, self._chunk_bytes(place))
 
     def _in_turn(self) -> list[Step]:
-        """Order the fetches as they would begin, as far as there is room, and downloads are not paused."""
+        """Order the fetches as they would begin, as far as there is room and no pause."""
         if exists(self._layout.pause):
             return [Step("wait", one, why="downloads are paused: fsdm resume") for *_, one, _, _ in self._fetches]
         keep_free = self._limits.keep_free_bytes or None

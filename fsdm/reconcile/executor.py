@@ -65,7 +65,7 @@ class Executor:
         return [action for action in self.actions if isinstance(action, Fetch)]
 
     def begin(self, action: Action, *, clear_failure: bool) -> None:
-        """Have an action carried out. `clear_failure`: remove `failed/ID` first, for what it says is over."""
+        """Have an action carried out. `clear_failure`: remove `failed/ID` first."""
         stop = Cancellation()
         self._busy[action.id] = (action, stop)
         self.fetching += isinstance(action, Fetch)
@@ -91,7 +91,7 @@ class Executor:
                 self._stop(action, stop, why)
 
     def stop_if_unwanted(self, state: ChunkState) -> None:
-        """Stop the fetch of an id that stands like this now, where it is not what is asked for any more."""
+        """Stop the fetch of an id whose want is another, or gone."""
         action, stop = self._busy[state.id]
         if not isinstance(action, Fetch) or stop.is_set():
             return

@@ -1,6 +1,6 @@
-"""The reconciler's loop: wait for a notification, look, decide, dispatch. A pass carries nothing out by itself.
+"""The reconciler's loop: wait for a notification, look, decide, dispatch.
 
-A pass never waits for the disk beyond looks, nor for a ref, nor for the network. It looks at the ids that an event has
+A pass carries nothing out by itself, and never waits for the disk beyond looks, nor for a ref, nor for the network. It looks at the ids that an event has
 named; all others are found by the next scan, at the latest after `Limits.poll_s` (or longer, where a scan costs more
 than a fiftieth of that). A pass that fails is no end: the next one begins with a scan.
 
@@ -56,7 +56,7 @@ SCAN_SHARE: Final = 50  # a scan is followed by so many times its own duration w
 
 @dataclass(slots=True, kw_only=True)
 class Loop:
-    """The passes of one reconciler, and the state of each id that is pending, as it was seen last."""
+    """The passes of one reconciler, and the last seen state of each id that is pending."""
 
     layout: Layout
     catalog: Catalog
@@ -136,7 +136,7 @@ class Loop:
     # -------------------------------------------------------------------------------------------------------- one pass
 
     def run_pass(self, woken: set[str], *, everything: bool) -> bool:
-        """Look at what was notified (or at `everything`), decide, dispatch; tell whether anything was dispatched."""
+        """Look at the `woken` ids (or at `everything`), decide, dispatch; tell whether anything was."""
         self.results.retry_held(woken)
         ids = woken | self._take_in_results() | self.disk.ask(self.clock()) | set(self.work_queue.due(self.clock()))
         if everything or time.monotonic() >= self.next_scan:
@@ -243,7 +243,7 @@ class Loop:
         return max(min(waits), 0.0)
 
     def is_done(self) -> bool:
-        """Tell whether nothing runs, and what is left has been tried as often as makes sense in one go."""
+        """Tell whether nothing runs, and what is left has been tried often enough."""
         if self.next_scan == 0.0 or self.executor or (self.work_queue.parked_fetches and self.space.is_emptying):
             return False
         refused = self.disk.refuses_for_long or self.paused.why != ""
@@ -264,5 +264,5 @@ class Loop:
         return found
 
     def bytes_by_part(self) -> dict[Part, int] | None:
-        """Tell what there is on the disk, as far as it is counted. In any thread; it looks at what is being fetched."""
+        """Tell what is on the disk, as far as it is counted. In any thread; it looks at partials."""
         return self.space.bytes_by_part([fetch.id for fetch in self.executor.fetches])

@@ -25,7 +25,7 @@ class Unreadable:
 
 @dataclass(frozen=True, slots=True)
 class VerifyRequest:
-    """How far a request to verify is: `answered`, or still being read, or to be tried again (`again_at`)."""
+    """A request to verify: `answered`, still being read, or to be tried again (`again_at`)."""
 
     verify: Marker
     answered: bool = False
@@ -59,7 +59,7 @@ NO_MEMO: Final = Memo()
 
 
 def observe(layout: Layout, state: ChunkState, memo: Memo | None = None) -> Memo:
-    """Update a memo by a look at the disk; an id without one takes over the failure that `failed/ID` tells of."""
+    """Update a memo by a look at the disk; a new one takes over what `failed/ID` says."""
     if memo is None:
         failure = read_failure(layout, state)
         # what waited for room did so under other limits, and maybe on another disk

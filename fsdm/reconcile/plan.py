@@ -1,4 +1,4 @@
-"""Deciding on the next step for one id, from its state and its memo (PROTOCOL.md, "Reconciling").
+"""Deciding on the next step for one id (PROTOCOL.md, "Reconciling").
 
 Pure, total and deterministic: no clock, no disk, no network; `now` (seconds since the epoch) is an argument. A
 decision is for one id alone; `work_queue` orders the decisions, and `apply` looks at each precondition again. Two
@@ -50,7 +50,7 @@ HELD_TRIES: Final = 8  # … of a held directory (about half a second)
 
 
 def decide(state: ChunkState, memo: Memo, now: float) -> Action | Wait | None:
-    """Decide on the next step for one id, or how long to wait; None where nothing is to be done until it changes."""
+    """Decide on the next step for one id, or how long to wait; None until something changes."""
     if memo.failure is not None and not memo.reported:
         return Report(state.id, memo.failure)
     if memo.suspect in state.ready and memo.suspect is not None and not _backing_off(memo, None, now):
@@ -106,7 +106,7 @@ def _converge(state: ChunkState, memo: Memo, now: float) -> Action | Wait | None
 
 
 def delete_is_later(want: Marker, delete: Marker, memo: Memo) -> bool:
-    """Tell whether the delete is the later intent (PROTOCOL.md, "Asking"): by ctime, then by what has been seen."""
+    """Tell whether the delete is the later intent: by ctime, then by what has been seen."""
     if delete.ctime_ns != want.ctime_ns:
         return delete.ctime_ns > want.ctime_ns
     return want.same_as(memo.want_alone)
@@ -177,7 +177,7 @@ def _clear(state: ChunkState, memo: Memo, now: float) -> Action | Wait:
 
 
 def _backing_off(memo: Memo, marker: Marker | None, now: float) -> float | None:
-    """Tell until when a failed attempt waits. A marker touched since is a new request, but does not mend the disk."""
+    """Tell until when a failed attempt waits. A touched marker is tried anew (not by a disk)."""
     failure = memo.failure
     if failure is None or failure.next_attempt_at is None:
         return None
@@ -191,7 +191,7 @@ def _is_of_the_disk(memo: Memo) -> bool:
 
 
 def waiting_for_room(fetch: Fetch, error: str, hint: str, now: float, **sizes: int) -> Failure:
-    """Make the failure of a want that there is no room for; `sizes` are `needs_bytes` and `lacks_bytes`."""
+    """Make the failure of a want without room; `sizes`: `needs_bytes` and `lacks_bytes`."""
     return _fault_of(fetch.want, fetch.id, "room", error, hint, now).model_copy(update=sizes)
 
 
@@ -248,7 +248,7 @@ def stamp(marker: Marker | None) -> MarkerStamp | None:
 def next_failure(
     action: Action, error: FsdmError, memo: Memo, now: float, jitter: float, kind: Literal["transfer", "disk"]
 ) -> Failure:
-    """Make the failure of one more attempt: its wait is twice the last one, times `jitter` (0.5 … 1).
+    """Make the failure of one more attempt: twice the last wait, times `jitter` (0.5 … 1).
 
     It is at least as long as the server asks for, and long where trying again will not help.
     """
@@ -273,7 +273,7 @@ def next_failure(
 
 
 def held_delay(held: int) -> float:
-    """Compute the pause after so many refusals of a held directory, in seconds. The kernel tells of releases too."""
+    """Compute the pause after so many refusals of a held directory, in seconds."""
     return min(HELD_FIRST_S * 2.0 ** min(held - 1, 30), HELD_LAST_S)
 
 

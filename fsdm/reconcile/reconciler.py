@@ -46,7 +46,7 @@ logger = logging.getLogger("fsdm")
 
 
 class Reconciler:
-    """The parts that make a data directory what its markers ask for. The caller holds `LOCK` while this lives.
+    """The parts of one reconciler. The caller holds `LOCK` while this lives.
 
     `workers` carry out everything in place of threads: for a caller that makes the passes itself (`loop.step`).
     """
@@ -130,7 +130,7 @@ class Reconciler:
         self._thread: threading.Thread | None = None
 
     def open(self) -> None:
-        """Restore what is complete and take up what a crash left: the first finds can be answered after this."""
+        """Restore what is complete, and take up what a crash left. Finds can be answered then."""
         self.catalog.refresh()
         self.loop.space.open()
         self.loop.delete_brake.open()
@@ -183,12 +183,12 @@ class Reconciler:
 
     @property
     def received_bytes(self) -> int | None:
-        """What has come of files so far, also of those that failed; None where the fetcher does not count it."""
+        """The bytes that have come so far, also of failed files; None if the fetcher does not count."""
         return getattr(self._fetcher, "received_bytes", None)
 
 
 def _event_sink(counters: Counters, on_event: Callable[[Event], None] | None) -> Callable[[Event], None]:
-    """Make the function by which all parts tell of events: it logs and counts them, and calls `on_event`."""
+    """Make the function that logs and counts an event, and calls `on_event`."""
 
     def tell(event: Event) -> None:
         if logger.isEnabledFor(logging.INFO):

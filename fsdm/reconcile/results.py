@@ -1,4 +1,4 @@
-"""Taking in what has come of an action, a verification or a manifest check. The only writer of memos.
+"""Taking in what has come of actions and checks. The only writer of memos.
 
 It decides nothing about what comes next (see `plan`): it remembers, tells, and watches the directories that are to go
 when their last ref does. The loop's alone, but for `memo` and `held_chunks`.
@@ -102,7 +102,7 @@ class Results:
     # --------------------------------------------------------------------------------------------- what has come of it
 
     def take_in(self, action: Action, outcome: Outcome, *, others_wait: bool = False) -> None:
-        """Take in the outcome of an action. `others_wait`: for the room that a fetch which failed would keep."""
+        """Take in an outcome. `others_wait`: for the room that a failed fetch would keep."""
         now, chunk_id, memo = self._clock(), action.id, self.memo(action.id)
         if isinstance(action, Fetch):
             fits = self._space.end(chunk_id)

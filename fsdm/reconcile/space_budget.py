@@ -1,4 +1,4 @@
-"""Counting what the chunks of a data directory take up, and deciding whether one more fits (PROTOCOL.md, "Room").
+"""Counting what chunks take up, and deciding what still fits (PROTOCOL.md, "Room").
 
 A running fetch counts with its whole expected size, so that no two start into the last gap; files that declare no size
 count as what has come of them. Sizes are read once for a chunk, and again when something was done to it; nothing is
@@ -44,7 +44,7 @@ PARTS: Final[tuple[Part, ...]] = ("here", "retiring", "partial", "trash")
 
 @dataclass(slots=True)
 class Usage:
-    """Bytes by part and name. Invariant: each total is the sum of its part's sizes. A size of no bytes is none."""
+    """Bytes by part and name. Invariant: each total is the sum of its part's sizes."""
 
     sizes: dict[Part, dict[str, int]] = field(default_factory=lambda: {part: {} for part in PARTS})
     totals: dict[Part, int] = field(default_factory=lambda: dict.fromkeys(PARTS, 0))
@@ -149,7 +149,7 @@ class SpaceBudget:
                 self.count(name)
 
     def change(self, *, max_bytes: int | None, keep_free_bytes: int | None, running: Iterable[Fetch]) -> None:
-        """Use these limits from now on; what runs was admitted, and counts with all that it is to bring.
+        """Use these limits from now on; what runs counts with all that it is to bring.
 
         A disk that has been full is asked from then on, whatever the reserve.
         """
@@ -185,7 +185,7 @@ class SpaceBudget:
             self._usage.put("partial", chunk_id, bytes_in(self._layout.partial_of(chunk_id))[0])
 
     def trashed(self, path: str, *, stays: bool = False) -> None:
-        """Count what has been renamed into the trash; `stays`: it could not be erased. In any thread."""
+        """Count what is in the trash now; `stays`: it could not be erased. In any thread."""
         if self._counts_partials:
             self._trash.append((path, bytes_in(path)[0], not stays))
 
@@ -276,7 +276,7 @@ class SpaceBudget:
         return False
 
     def too_much(self) -> Fetch | None:
-        """Choose the running fetch that is to be stopped: the youngest that has brought more than it declared.
+        """Choose the fetch that is to be stopped: the youngest that brought more than it declared.
 
         None where there is room for that; one at a time. What keeps to what it declared is never stopped.
         """

@@ -1,4 +1,4 @@
-"""Waking the loop: which ids it is to look at, or everything. An event only says "look again". Thread-safe."""
+"""Waking the loop: which ids it is to look at, or everything. Thread-safe."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Wakeup:
         self._event.set()
 
     def wait(self, timeout_s: float | None) -> tuple[set[str], bool]:
-        """Wait for a notification, or for `timeout_s`; return the ids to look at, and whether to look at everything."""
+        """Wait for a notification; return the ids to look at, and whether to look at everything."""
         self._event.wait(timeout_s)
         self._event.clear()
         with self._mutex:

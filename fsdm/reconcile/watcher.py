@@ -47,7 +47,7 @@ RELEASE_MASK: Final = Mask(InotifyConstants.IN_CLOSE_NOWRITE | InotifyConstants.
 
 
 class Inotify(InotifyFD):
-    """watchdog's inotify, that leaves no descriptor open where it cannot begin: it is begun again and again."""
+    """watchdog's inotify, that leaves no descriptor open where it cannot begin."""
 
     def __init__(self) -> None:
         self._inotify_fd = NO_DESCRIPTOR
@@ -67,7 +67,7 @@ class Inotify(InotifyFD):
 
 
 class Watcher:
-    """The watches of one data directory: on `want/`, `delete/`, `verify/`, and directories that refs hold."""
+    """The watches of one data directory: of markers, and of directories that refs hold."""
 
     def __init__(self, layout: Layout, notify: Callable[[str | None], None]) -> None:
         self._layout = layout
@@ -88,7 +88,7 @@ class Watcher:
         self._end()
 
     def arm(self) -> None:
-        """Watch the directories that are not watched yet, or no longer: after one was removed or replaced."""
+        """Watch the directories that are not watched yet, or were removed or replaced."""
         if not self._is_on or not self._begin():
             return
         for path in (self._layout.root, self._layout.want, self._layout.delete, self._layout.verify):
@@ -151,7 +151,7 @@ class Watcher:
             logger.info(text)
 
     def hold(self, place: Place) -> bool:
-        """Notify the chunk's id whenever a descriptor of its directory is closed; tell whether this is new."""
+        """Notify the id when a descriptor of its directory is closed; tell whether that is new."""
         if self._inotify is None or place in self._held:
             return False
         notify = partial(self._notify, place.chunk_id)
@@ -207,7 +207,7 @@ class _Armed:
 
 @dataclass(frozen=True, eq=False)
 class _Callback:
-    """watchdog's WatchCallback. It runs in watchdog's thread, where an exception would end all watching."""
+    """watchdog's WatchCallback. It runs in watchdog's thread, which an exception would end."""
 
     mask: Mask
     seen: Callable[[InotifyEvent], None]

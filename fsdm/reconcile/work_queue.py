@@ -54,7 +54,7 @@ class WorkQueue:
             self._soon[chunk_id] = decision
 
     def take(self, slots: int, admit: Callable[[Fetch], bool] = lambda _: True) -> Iterator[Action]:
-        """Yield what can be started now: everything but fetches, and at most `slots` fetches that `admit` lets in.
+        """Yield what can be started now, and at most `slots` fetches that `admit` lets in.
 
         A fetch that it does not let in is no longer here, unless `admit` has put or parked it.
         """

@@ -1,1 +1,1 @@
-"""Bytes compared with READY: at once, in bulk, or in the background; what follows is decided elsewhere."""
+"""Comparing bytes with READY: at once, in bulk, or in the background."""

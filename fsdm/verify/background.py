@@ -1,4 +1,4 @@
-"""Reading the bytes of chunks for the reconciler: on request, and by a scrub. What follows is decided elsewhere.
+"""Reading the bytes of chunks for the reconciler: on request, and by a scrub.
 
 It believes no request: it reads for itself. A chunk is held by a ref while it is read, and released at once when it is
 to be deleted. When the bytes of a chunk were seen to be right stands on the disk, as the mtime of VERIFIED beside its
@@ -39,7 +39,7 @@ logger = logging.getLogger("fsdm")
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """A chunk that was read: `found` is what is wrong. Without `read` it could not be read to its end.
+    """A chunk that was read to its end (`read`), or could not be; `found` is what is wrong.
 
     `verify` is the marker that asked for it, if one did.
     """
@@ -117,7 +117,7 @@ class BackgroundCheck:
 
 
 def checked_at(layout: Layout, place: Place) -> float | None:
-    """Tell when a chunk's bytes came, or were last read, in seconds since the epoch; None where there is no READY."""
+    """Tell when a chunk's bytes came, or were last read; None where there is no READY."""
     path = layout.path(place)
     try:
         came = os.lstat(f"{path}/{READY}").st_mtime

@@ -1,4 +1,4 @@
-"""Comparing many chunks with their READYs, on several cores: for any process that may read them. Nothing is changed.
+"""Comparing many chunks with their READYs, on several cores, in any process.
 
 Files are what runs in parallel, over all chunks. Each chunk is held by a ref while it is read, and released at once
 when it is to be deleted, or is taken out of service: so no delete waits for a verification.
@@ -29,7 +29,7 @@ AHEAD: Final = 2  # so many files for each thread wait to be read: the next chun
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """A chunk that was compared: `wrong` is empty where all is well, or where it has `gone` meanwhile."""
+    """A chunk that was compared: `wrong` is empty where all is well, or it has `gone`."""
 
     place: Place
     wrong: tuple[Wrong, ...] = ()

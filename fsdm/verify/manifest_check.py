@@ -1,4 +1,4 @@
-"""Comparing the chunks that are here with their manifests: by names and sizes, not by digests.
+"""Comparing chunks with their manifests by names and sizes, not by digests.
 
 READY is trusted by readers, so a chunk that was damaged from outside (or by a power failure on a disk that lies) has to
 be found. Each chunk is held by a ref while it is looked at, so that a delete does not look like damage. What is done
@@ -60,7 +60,7 @@ def missing(path: str, manifest: Manifest) -> str | None:
 
 
 class ManifestCheck:
-    """The walk over all of `chunks/`: when the reconciler starts, and slowly from then on, in a thread of its own.
+    """The walk over all of `chunks/`, at the start and slowly from then on, in its own thread.
 
     `wake` is called for damage, of which `suspects` yields; `notify(id)` where READY is missing.
     """

@@ -1,4 +1,4 @@
-"""Comparing every byte of one chunk with its READY. Reads only; the caller holds the chunk by a ref.
+"""Comparing every byte of one chunk with its READY. The caller holds the chunk by a ref.
 
 Files are opened below a descriptor of their directory, and no symlink is followed. A file that READY does not name is
 wrong: a query engine that is pointed at `data/` would read it. What the disk cannot read is damage, what this user may
@@ -69,7 +69,7 @@ class Pace:
 
 
 class Rehash:
-    """The files of one chunk's directory. `wrong` is what is seen without reading any; `names` are to be read.
+    """The files of one chunk. `wrong` is seen without reading any; `names` are to be read.
 
     A context manager. `file` may be called in any thread, for several files at once.
     """
@@ -186,7 +186,7 @@ def rehash(path: str, place: Place, pace: Pace) -> list[Wrong]:
 
 
 def is_leaving(layout: Layout, place: Place) -> bool:
-    """Tell whether a chunk that is held is to be released: it is deleted, or was taken out of service."""
+    """Tell whether a held chunk is to be released: it is deleted, or out of service."""
     return exists(layout.delete_marker(place.chunk_id)) or not exists(f"{layout.path(place)}/{READY}")
 
 

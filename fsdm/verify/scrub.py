@@ -1,4 +1,4 @@
-"""Reading all chunks about once in so many days, those first that were checked the longest ago, evenly spread.
+"""Reading all chunks about once in so many days, the longest unchecked first, evenly spread.
 
 When each chunk was checked is on the disk (see `background`), so a restart forgets nothing. Invariant: chunks are read
 one at a time, one in every `days` / how many there are, unless some are overdue; each at no more than twice the pace
@@ -31,7 +31,7 @@ AT_ONCE: Final = 64
 
 
 class Scrub:
-    """The scrub of one data directory, in a thread of its own. `check` reads one chunk, at a rate."""
+    """The scrub of one data directory, in its own thread. `check` reads one chunk, at a rate."""
 
     def __init__(
         self,
