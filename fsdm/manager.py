@@ -113,7 +113,7 @@ class DataManager(Client):
             reconciler.loop.change(limits)
 
     def close(self) -> None:
-        """Stop reconciling (transfers are cut, nothing is lost) and release every ref, within seconds."""
+        """Stop reconciling (transfers are cut, nothing is lost) and release every ref."""
         super().close()
         if os.getpid() != self._pid:
             return

@@ -17,31 +17,8 @@ from fsdm.model.errors import DiskError, InvalidInputError, StaleMarkerError, St
 from fsdm.model.events import Event
 from fsdm.model.layout import DATA, MANIFEST_MAX_BYTES, PARTS, READY, WANT, Layout, Place
 from fsdm.model.units import count
-from fsdm.reconcile.actions import (
-    Action,
-    CannotRead,
-    Clear,
-    ClearFailure,
-    ClearVerify,
-    Confirm,
-    Discard,
-    Done,
-    Failed,
-    Fetch,
-    Forget,
-    Held,
-    Outcome,
-    Overrule,
-    Publish,
-    Quarantine,
-    Quarantined,
-    Renew,
-    Report,
-    Retire,
-    Stale,
-    Stopped,
-    Verify,
-)
+from fsdm.reconcile import actions
+from fsdm.reconcile.actions import Action, CannotRead, Done, Failed, Held, Outcome, Quarantined, Stale, Stopped
 from fsdm.reconcile.repair import quarantine, renew
 from fsdm.store import stored_want
 from fsdm.store.filesystem import exists, is_directory
@@ -108,46 +85,46 @@ class Applier:
 
     def _apply(self, action: Action, stop: Cancellation) -> Outcome:
         match action:
-            case Fetch():
+            case actions.Fetch():
                 return self._fetch(action, stop)
-            case Publish():
+            case actions.Publish():
                 return self._publish(action)
-            case Confirm():
+            case actions.Confirm():
                 return self._confirm(action)
-            case Overrule():
+            case actions.Overrule():
                 return self._overrule(action)
-            case Retire():
+            case actions.Retire():
                 return self._retire(action)
-            case Clear():
+            case actions.Clear():
                 return self._clear(action)
-            case Discard():
+            case actions.Discard():
                 self._fetch_s.pop(action.id, None)
                 self._discard(self._layout.partial_of(action.id))
                 return Done()
-            case Forget():
+            case actions.Forget():
                 return self._forget(action)
             case _:
                 return self._apply_to_service(action)
 
-    def _apply_to_service(self, action: Quarantine | Renew | Verify | ClearVerify | Report | ClearFailure) -> Outcome:
+    def _apply_to_service(self, action: Action) -> Outcome:
         match action:
-            case Quarantine():
+            case actions.Quarantine():
                 return self._quarantine(action)
-            case Renew():
+            case actions.Renew():
                 with self._marker_mutex:
                     return Done() if renew(self._layout, self._fs, action) else Stale()
-            case Verify():
-                return Stale()  # the loop has it begun, for it may take hours
-            case ClearVerify():
+            case actions.ClearVerify():
                 marker = self._layout.verify_marker(action.id)
                 with self._marker_mutex:
                     return Done() if remove_marker(self._layout, self._fs, marker, action.verify, None) else Stale()
-            case Report():
+            case actions.Report():
                 self._fs.write(self._layout.failed_of(action.id), action.failure.to_json(), durable=False)
                 return Done()
-            case ClearFailure():
+            case actions.ClearFailure():
                 self._fs.unlink(self._layout.failed_of(action.id))
                 return Done()
+            case _:  # Verify: the loop has it begun, for it may take hours
+                return Stale()
 
     def release(self, place: Place) -> None:
         """Drop the claim on a directory that is no longer to go."""
@@ -161,8 +138,8 @@ class Applier:
 
     # ------------------------------------------------------------------------------------------------------- downloads
 
-    def _fetch(self, action: Fetch, stop: Cancellation) -> Outcome:
-        chunk, text = self._read(action)
+    def _fetch(self, action: actions.Fetch, stop: Cancellation) -> Outcome:
+        chunk, text = self._read(action.id, action.want)
         partial, began = self._layout.partial_of(action.id), time.monotonic()
         sizes = [file.size for file in chunk.files.values() if file.size is not None]
         size = sum(sizes) if len(sizes) == len(chunk.files) else None
@@ -199,9 +176,9 @@ class Applier:
         self._fetch_s[action.id] = time.monotonic() - began
         return Done()
 
-    def _publish(self, action: Publish) -> Outcome:
+    def _publish(self, action: actions.Publish) -> Outcome:
         layout, fs = self._layout, self._fs
-        chunk, text = self._read(action)
+        chunk, text = self._read(action.id, action.want)
         partial = layout.partial_of(action.id)
         manifest, fetch_s = read_manifest(partial), self._fetch_s.pop(action.id, None)
         if manifest is None or not manifest.satisfies(chunk) or missing(partial, manifest) is not None:
@@ -224,9 +201,9 @@ class Applier:
         self._tell(Event("available", action.id, told, place.dataset_id, manifest.size_bytes, *ages))
         return self._removed(layout.want_marker(action.id), action.want, None)
 
-    def _confirm(self, action: Confirm) -> Outcome:
+    def _confirm(self, action: actions.Confirm) -> Outcome:
         layout = self._layout
-        chunk, text = self._read(action)
+        chunk, text = self._read(action.id, action.want)
         path = layout.path(action.place)
         manifest = read_manifest(path)
         if (
@@ -258,7 +235,7 @@ class Applier:
 
     # --------------------------------------------------------------------------------------------------------- deletes
 
-    def _retire(self, action: Retire) -> Outcome:
+    def _retire(self, action: actions.Retire) -> Outcome:
         def still_deleted() -> bool:
             marker = self._layout.delete_marker(action.id)
             # want before delete: a want that came since is looked at again
@@ -271,7 +248,7 @@ class Applier:
             self._tell(Event("deleted", action.id, dataset_id=action.place.dataset_id, after_s=_age_s(action.delete)))
         return outcome
 
-    def _clear(self, action: Clear) -> Outcome:
+    def _clear(self, action: actions.Clear) -> Outcome:
         ready, want = (f"{self._layout.path(action.place)}/{name}" for name in (READY, WANT))
         return self._take_out(action.place, lambda: not exists(ready) and not exists(want))
 
@@ -304,7 +281,7 @@ class Applier:
             self.release(place)
         return Done()
 
-    def _forget(self, action: Forget) -> Outcome:
+    def _forget(self, action: actions.Forget) -> Outcome:
         refused = self._catalog.refused()
         if refused is not None and action.id not in self._retired:  # it may well be where one cannot look
             return Failed(_disk_error(refused), disk=True)
@@ -317,15 +294,15 @@ class Applier:
             self._retired.discard(action.id)
         return outcome
 
-    def _overrule(self, action: Overrule) -> Outcome:
+    def _overrule(self, action: actions.Overrule) -> Outcome:
         want, delete = self._layout.want_marker(action.id), self._layout.delete_marker(action.id)
         if action.loser == "want":
             return self._removed(want, action.want, (delete, action.delete))
-        self._read(action)  # only a want that can be read overrules a delete
+        self._read(action.id, action.want)  # only a want that can be read overrules a delete
         self._keep_want(action.id)
         return self._removed(delete, action.delete, (want, action.want))
 
-    def _quarantine(self, action: Quarantine) -> Outcome:
+    def _quarantine(self, action: actions.Quarantine) -> Outcome:
         failure = quarantine(self._layout, self._fs, action)
         if failure is None:
             return Done()
@@ -364,13 +341,13 @@ class Applier:
             self._fs.fsync_dir(self._layout.trash)
             self._erase(trashed)
 
-    def _read(self, action: Fetch | Publish | Confirm | Overrule) -> tuple[DataChunk, bytes]:
+    def _read(self, chunk_id: str, want: Marker) -> tuple[DataChunk, bytes]:
         """Read the want of an action, once: the chunk that it describes, and its text."""
         try:
-            text = read_want_text(self._layout, action.id, action.want)
-            return DataChunk.parse_want(text, action.id), text
+            text = read_want_text(self._layout, chunk_id, want)
+            return DataChunk.parse_want(text, chunk_id), text
         except InvalidInputError as e:
-            raise _UnreadableWantError(action.want, e) from e
+            raise _UnreadableWantError(want, e) from e
 
 
 def _age_s(marker: Marker) -> float:

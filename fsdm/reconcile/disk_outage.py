@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from fsdm.store.filesystem import FileSystem
 
 FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
-REFUSALS: Final = FULL | {errno.EROFS, errno.EIO}  # of the disk; any other is about one path, and holds up nobody else
+REFUSALS: Final = FULL | {errno.EROFS, errno.EIO}  # of the disk; any other is about one path alone
 PROBE_FIRST_S: Final = 1.0
 PROBE_LAST_S: Final = 30.0
 PROBE_BYTES: Final = 4096

@@ -13,21 +13,8 @@ from typing import TYPE_CHECKING, Literal
 from fsdm.model.errors import InvalidInputError, StaleMarkerError
 from fsdm.model.state import Partial
 from fsdm.model.units import readable
-from fsdm.reconcile.actions import (
-    Clear,
-    ClearVerify,
-    Confirm,
-    Discard,
-    Fetch,
-    Forget,
-    Overrule,
-    Publish,
-    Renew,
-    Report,
-    Retire,
-    Verify,
-    Wait,
-)
+from fsdm.reconcile import actions
+from fsdm.reconcile.actions import Wait
 from fsdm.reconcile.delete_brake import read_brake, release, see
 from fsdm.reconcile.memo import Unreadable, observe
 from fsdm.reconcile.plan import decide, takes_away
@@ -98,7 +85,7 @@ class _DryRun:
         self._now = now
         self._catalog = Catalog(layout)
         self._catalog.refresh()
-        self._fetches: list[tuple[int, int, str, Step, Fetch]] = []  # in the order of their turns
+        self._fetches: list[tuple[int, int, str, Step, actions.Fetch]] = []  # in the order of their turns
         self._steps: list[Step] = []
 
     def predict(self) -> Forecast:
@@ -131,27 +118,27 @@ class _DryRun:
             decision = decide(state, memo, self._now)
             want = getattr(decision, "want", None)
             chunk = error = None
-            if want is not None and not (isinstance(decision, Overrule) and decision.loser == "want"):
+            if want is not None and not (isinstance(decision, actions.Overrule) and decision.loser == "want"):
                 chunk, error = self._read(state.id, want)
             if error is not None and want is not None:
                 memo = replace(memo, unreadable=Unreadable(want, str(error), error.hint, LONG_AGO))
                 continue
             match decision:
-                case Overrule(loser="want"):
+                case actions.Overrule(loser="want"):
                     state = replace(state, want=None)
-                case Overrule():
+                case actions.Overrule():
                     state = replace(state, delete=None)
-                case Discard():
+                case actions.Discard():
                     self._steps.append(Step("discard", state.id, self._partial_bytes(state.id)))
                     state = replace(state, partial=Partial.NONE)
-                case Confirm(place=place) if chunk is not None and not self._is_here(place, chunk):
+                case actions.Confirm(place=place) if chunk is not None and not self._is_here(place, chunk):
                     state = replace(state, ready=state.ready[1:])
                     self._steps.append(
                         Step("delete", state.id, self._chunk_bytes(place), why="replaced by other files")
                     )
-                case ClearVerify():
+                case actions.ClearVerify():
                     state = replace(state, verify=None)
-                case Renew() if state.want is not None or state.delete is not None:
+                case actions.Renew() if state.want is not None or state.delete is not None:
                     state = replace(state, quarantined=())
                 case _:
                     self._end(decision, state, memo, chunk)
@@ -160,25 +147,25 @@ class _DryRun:
     def _end(self, decision: Action | Wait | None, state: ChunkState, memo: Memo, chunk: DataChunk | None) -> None:
         """Note the step that the decisions about one id end with."""
         match decision:
-            case Fetch(want=want) if chunk is not None:
+            case actions.Fetch(want=want) if chunk is not None:
                 sizes = [file.size for file in chunk.files.values()]
                 to_come = max(sum(size or 0 for size in sizes) - self._partial_bytes(state.id), 0)
                 step = Step("fetch", state.id, to_come, sizes.count(None))
                 attempts = memo.failure.attempts if memo.failure is not None else 0
                 self._fetches.append((attempts, want.ctime_ns, state.id, step, decision))
-            case Publish():
+            case actions.Publish():
                 self._steps.append(Step("publish", state.id, why="it has come as a whole"))
-            case Confirm():
+            case actions.Confirm():
                 self._steps.append(Step("keep", state.id, why="it is here already"))
-            case Retire(place=place) | Clear(place=place):
+            case actions.Retire(place=place) | actions.Clear(place=place):
                 self._steps.append(self._leaving(state.id, place))
-            case Forget():
+            case actions.Forget():
                 self._steps.append(Step("delete", state.id, why="it is not here"))
-            case Verify():
+            case actions.Verify():
                 self._steps.append(Step("keep", state.id, why="its bytes are compared with READY"))
-            case Renew():
+            case actions.Renew():
                 self._steps.append(Step("wait", state.id, why="it was damaged: it is wanted again, and fetched"))
-            case Report(failure=failure):
+            case actions.Report(failure=failure):
                 self._steps.append(Step("fail", state.id, why=failure.error))
             case None if memo.failure is not None and state.want is not None:
                 self._steps.append(Step("fail", state.id, why=memo.failure.error))

@@ -1,8 +1,8 @@
 """The reconciler's loop: wait for a notification, look, decide, dispatch.
 
-A pass carries nothing out by itself, and never waits for the disk beyond looks, nor for a ref, nor for the network. It looks at the ids that an event has
-named; all others are found by the next scan, at the latest after `Limits.poll_s` (or longer, where a scan costs more
-than a fiftieth of that). A pass that fails is no end: the next one begins with a scan.
+A pass carries nothing out by itself; it never waits for the disk beyond looks, nor for a ref, nor for the network. It
+looks at the ids that an event has named; all others are found by the next scan, at the latest after `Limits.poll_s` (or
+longer, where a scan costs more than a fiftieth of that). A pass that fails is no end: the next one begins with a scan.
 
 All of it belongs to the loop's thread, but for what says otherwise.
 """

@@ -12,24 +12,8 @@ from typing import TYPE_CHECKING, Final, Literal
 from fsdm.model.documents import Failure, MarkerStamp
 from fsdm.model.errors import TransferError
 from fsdm.model.state import ChunkState, Marker, Partial
-from fsdm.reconcile.actions import (
-    Action,
-    Clear,
-    ClearFailure,
-    ClearVerify,
-    Confirm,
-    Discard,
-    Fetch,
-    Forget,
-    Overrule,
-    Publish,
-    Quarantine,
-    Renew,
-    Report,
-    Retire,
-    Verify,
-    Wait,
-)
+from fsdm.reconcile import actions
+from fsdm.reconcile.actions import Action, Wait
 
 if TYPE_CHECKING:
     from fsdm.model.errors import FsdmError
@@ -52,15 +36,15 @@ HELD_TRIES: Final = 8  # … of a held directory (about half a second)
 def decide(state: ChunkState, memo: Memo, now: float) -> Action | Wait | None:
     """Decide on the next step for one id, or how long to wait; None until something changes."""
     if memo.failure is not None and not memo.reported:
-        return Report(state.id, memo.failure)
+        return actions.Report(state.id, memo.failure)
     if memo.suspect in state.ready and memo.suspect is not None and not _backing_off(memo, None, now):
-        return Quarantine(state.id, memo.suspect, memo.found)
+        return actions.Quarantine(state.id, memo.suspect, memo.found)
     verify, asked = _intent(state.verify), memo.asked
     if not _backing_off(memo, None, now):
         if state.quarantined:  # before anything is decided of the markers: it may be in the middle of placing one
-            return Renew(state.id, state.quarantined[0])
+            return actions.Renew(state.id, state.quarantined[0])
         if verify and asked and asked.answered and asked.verify.same_as(verify):
-            return ClearVerify(state.id, verify)
+            return actions.ClearVerify(state.id, verify)
     step = _converge(state, memo, now)
     if verify is None or not (step is None or isinstance(step, Wait)):
         return step
@@ -73,13 +57,13 @@ def decide(state: ChunkState, memo: Memo, now: float) -> Action | Wait | None:
 def _compare(state: ChunkState, memo: Memo, verify: Marker, now: float) -> Action | Wait | None:
     """Decide on the next step for a marker in `verify/`."""
     if state.delete is not None or not state.ready:
-        return None if _backing_off(memo, None, now) else ClearVerify(state.id, verify)
+        return None if _backing_off(memo, None, now) else actions.ClearVerify(state.id, verify)
     asked = memo.asked if memo.asked and memo.asked.verify.same_as(verify) else None
     if asked and asked.again_at is not None and now < asked.again_at:
         return Wait(asked.again_at)
     if asked and asked.again_at is None:
         return None
-    return Verify(state.id, state.ready[0], verify)
+    return actions.Verify(state.id, state.ready[0], verify)
 
 
 def _converge(state: ChunkState, memo: Memo, now: float) -> Action | Wait | None:
@@ -90,14 +74,14 @@ def _converge(state: ChunkState, memo: Memo, now: float) -> Action | Wait | None
         return Wait(until)
     if want and delete and (unreadable is None or delete_is_later(want, delete, memo)):
         loser: Literal["want", "delete"] = "want" if delete_is_later(want, delete, memo) else "delete"
-        return Overrule(state.id, loser, want, delete)
+        return actions.Overrule(state.id, loser, want, delete)
     if unreadable and now < unreadable.since + SETTLE_S:
         return Wait(unreadable.since + SETTLE_S)
     if delete:
         return _deleted(state, memo, delete, now)
     fault = _fault(state, unreadable, now)
     if fault is not None and not _says(memo.failure, fault):
-        return Report(state.id, fault)
+        return actions.Report(state.id, fault)
     if fault is not None:
         return None if want and not unreadable else _leftovers(state, memo, now)
     if want:
@@ -130,28 +114,28 @@ def _intent(marker: Marker | None) -> Marker | None:
 def _wanted(state: ChunkState, memo: Memo, want: Marker, now: float) -> Action | Wait | None:
     until = _backing_off(memo, want, now)
     if memo.crowded and state.partial is not Partial.NONE and not (until and _is_of_the_disk(memo)):
-        return Discard(state.id)
+        return actions.Discard(state.id)
     if until:
         return Wait(until)
     if state.ready:
-        return Confirm(state.id, want, state.ready[0])
+        return actions.Confirm(state.id, want, state.ready[0])
     if state.partial is Partial.READY:
-        return _clear(state, memo, now) if state.unready else Publish(state.id, want)
+        return _clear(state, memo, now) if state.unready else actions.Publish(state.id, want)
     if state.unready and not memo.held:
         return _clear(state, memo, now)
-    return Fetch(state.id, want)
+    return actions.Fetch(state.id, want)
 
 
 def _deleted(state: ChunkState, memo: Memo, delete: Marker, now: float) -> Action | Wait | None:
     if until := _backing_off(memo, delete, now):
         return Wait(until)
     if state.partial is not Partial.NONE:
-        return Discard(state.id)
+        return actions.Discard(state.id)
     if state.unready or state.ready:
         if now < memo.held_until:
             return Wait(memo.held_until)
-        return Retire(state.id, (state.ready + state.unready)[0], delete)
-    return Forget(state.id, delete)
+        return actions.Retire(state.id, (state.ready + state.unready)[0], delete)
+    return actions.Forget(state.id, delete)
 
 
 def _unasked(state: ChunkState, memo: Memo, now: float) -> Action | Wait | None:
@@ -159,7 +143,7 @@ def _unasked(state: ChunkState, memo: Memo, now: float) -> Action | Wait | None:
         return step
     damaged = memo.failure is not None and memo.failure.kind == "damaged"
     if state.failed and not (damaged and not state.ready):
-        return ClearFailure(state.id)
+        return actions.ClearFailure(state.id)
     return None
 
 
@@ -168,12 +152,12 @@ def _leftovers(state: ChunkState, memo: Memo, now: float) -> Action | Wait | Non
     if until := _backing_off(memo, None, now):
         return Wait(until)
     if state.partial is not Partial.NONE:
-        return Discard(state.id)
+        return actions.Discard(state.id)
     return _clear(state, memo, now) if state.unready else None
 
 
 def _clear(state: ChunkState, memo: Memo, now: float) -> Action | Wait:
-    return Wait(memo.held_until) if now < memo.held_until else Clear(state.id, state.unready[0])
+    return Wait(memo.held_until) if now < memo.held_until else actions.Clear(state.id, state.unready[0])
 
 
 def _backing_off(memo: Memo, marker: Marker | None, now: float) -> float | None:
@@ -190,12 +174,12 @@ def _is_of_the_disk(memo: Memo) -> bool:
     return memo.failure is not None and memo.failure.kind == "disk"
 
 
-def waiting_for_room(fetch: Fetch, error: str, hint: str, now: float, **sizes: int) -> Failure:
+def waiting_for_room(fetch: actions.Fetch, error: str, hint: str, now: float, **sizes: int) -> Failure:
     """Make the failure of a want without room; `sizes`: `needs_bytes` and `lacks_bytes`."""
     return _fault_of(fetch.want, fetch.id, "room", error, hint, now).model_copy(update=sizes)
 
 
-def waits_for_room(memo: Memo, fetch: Fetch) -> bool:
+def waits_for_room(memo: Memo, fetch: actions.Fetch) -> bool:
     """Tell whether the memo says already that there is no room for this want."""
     return memo.failure is not None and memo.failure.kind == "room" and memo.failure.marker == stamp(fetch.want)
 

@@ -14,24 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fsdm.model.errors import DiskError
 from fsdm.model.events import Event
-from fsdm.reconcile.actions import (
-    Action,
-    CannotRead,
-    Clear,
-    ClearFailure,
-    ClearVerify,
-    Done,
-    Failed,
-    Fetch,
-    Forget,
-    Held,
-    Outcome,
-    Publish,
-    Quarantine,
-    Quarantined,
-    Report,
-    Retire,
-)
+from fsdm.reconcile import actions
+from fsdm.reconcile.actions import Action, CannotRead, Done, Failed, Held, Outcome, Quarantined
 from fsdm.reconcile.disk_outage import FULL
 from fsdm.reconcile.memo import NO_MEMO, Memo, Unreadable, VerifyRequest, observe
 from fsdm.reconcile.plan import held_delay, next_failure, waits_for_room
@@ -43,7 +27,6 @@ if TYPE_CHECKING:
     from fsdm.model.errors import FsdmError
     from fsdm.model.layout import Layout, Place
     from fsdm.model.state import ChunkState
-    from fsdm.reconcile.actions import Verify
     from fsdm.reconcile.apply import Applier
     from fsdm.reconcile.disk_outage import DiskOutage
     from fsdm.reconcile.space_budget import SpaceBudget
@@ -104,10 +87,10 @@ class Results:
     def take_in(self, action: Action, outcome: Outcome, *, others_wait: bool = False) -> None:
         """Take in an outcome. `others_wait`: for the room that a failed fetch would keep."""
         now, chunk_id, memo = self._clock(), action.id, self.memo(action.id)
-        if isinstance(action, Fetch):
+        if isinstance(action, actions.Fetch):
             fits = self._space.end(chunk_id)
             self._change(chunk_id, crowded=not fits or (others_wait and outcome != Done()))
-        elif not isinstance(action, Report | ClearFailure):
+        elif not isinstance(action, actions.Report | actions.ClearFailure):
             self._space.count(chunk_id)
         match outcome:
             case Done():
@@ -133,7 +116,7 @@ class Results:
         """Take in that the chunk there may be damaged."""
         self._change(place.chunk_id, suspect=place)
 
-    def verify_begun(self, action: Verify) -> None:
+    def verify_begun(self, action: actions.Verify) -> None:
         """Take in that a chunk is being read, as a marker asks for."""
         self._change(action.id, asked=VerifyRequest(action.verify))
 
@@ -148,7 +131,7 @@ class Results:
             if checked.read and checked.found is None:
                 self._tell(Event("verified", chunk_id))
 
-    def admitted(self, fetch: Fetch) -> None:
+    def admitted(self, fetch: actions.Fetch) -> None:
         """Take in that there is room for a fetch, and it begins."""
         memo = self.memo(fetch.id)
         self._change(fetch.id, failure=None if waits_for_room(memo, fetch) else memo.failure, crowded=False)
@@ -164,23 +147,23 @@ class Results:
 
     def _done(self, action: Action) -> None:
         match action:
-            case Report(chunk_id, failure):
+            case actions.Report(chunk_id, failure):
                 if failure.kind in {"want", "marker"}:  # the others were told of when they were met
                     self._tell(Event("failed", chunk_id, failure.error, cause=failure.kind))
                 self._change(chunk_id, reported=True, failure=failure)
-            case ClearFailure(chunk_id):
+            case actions.ClearFailure(chunk_id):
                 self._change(chunk_id, failure=None)
-            case Quarantine(chunk_id):
+            case actions.Quarantine(chunk_id):
                 self._change(chunk_id, suspect=None, found=None)
-            case ClearVerify(chunk_id):
+            case actions.ClearVerify(chunk_id):
                 self._change(chunk_id, asked=None)
-            case Retire(chunk_id) | Clear(chunk_id):
+            case actions.Retire(chunk_id) | actions.Clear(chunk_id):
                 self.release(chunk_id)
                 self._mended(chunk_id, "disk")
-            case Fetch(chunk_id):
+            case actions.Fetch(chunk_id):
                 self._disk.came_through()
                 self._mended(chunk_id, "disk", "transfer")
-            case Forget(chunk_id):
+            case actions.Forget(chunk_id):
                 self._change(chunk_id, failure=None)
             case _:
                 self._mended(action.id, "disk")
@@ -191,14 +174,16 @@ class Results:
             self._change(chunk_id, failure=None)
 
     def _failed(self, action: Action, error: FsdmError, now: float, *, disk: bool) -> None:
-        if isinstance(action, Report):  # failed/ID cannot be written: the log has it; with the next attempt it is tried
+        if isinstance(
+            action, actions.Report
+        ):  # failed/ID cannot be written: the log has it; with the next attempt it is tried
             logger.warning("%s: %s; and %s", action.id, action.failure.error, error)
             self._change(action.id, failure=action.failure, reported=True)
             return
         memo = self.memo(action.id)
         failure = next_failure(action, error, memo, now, self._jitter(), "disk" if disk else "transfer")
         self._tell(Event("failed", action.id, failure.error, cause=error.cause))
-        if isinstance(action, Fetch | Publish) and isinstance(error, DiskError):
+        if isinstance(action, actions.Fetch | actions.Publish) and isinstance(error, DiskError):
             if error.code in FULL:
                 self._space.guard()
             if self._disk.refused(error, now):

@@ -14,23 +14,18 @@ from fsdm.concurrency.cancellation import Cancellation
 from fsdm.model.documents import DataChunk, Failure, FileSource
 from fsdm.model.errors import DiskError, TransferError
 from fsdm.model.layout import Place
+from fsdm.reconcile import actions
 from fsdm.reconcile.actions import (
     Action,
     CannotRead,
-    Clear,
-    ClearFailure,
     Confirm,
-    Discard,
     Done,
     Failed,
     Fetch,
-    Forget,
     Held,
     Overrule,
     Publish,
-    Quarantine,
     Quarantined,
-    Report,
     Retire,
     Stale,
     Stopped,
@@ -113,7 +108,7 @@ def snapshot(layout: Layout) -> dict[str, bytes | None]:
 
 
 def test_a_fetch_leaves_a_complete_partial(bench: Bench, chunk: DataChunk, data_dir: Path) -> None:
-    assert bench.apply(Fetch(chunk.id, bench.want(chunk.id))) == Done()
+    assert bench.apply(actions.Fetch(chunk.id, bench.want(chunk.id))) == Done()
     manifest = read_manifest(bench.layout.partial_of(chunk.id))
     assert manifest is not None
     assert manifest.satisfies(chunk)
@@ -126,7 +121,7 @@ def test_a_ready_that_nobody_would_read_is_a_failure_for_good_and_is_not_written
     bench: Bench, chunk: DataChunk, data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fsdm.reconcile.apply.MANIFEST_MAX_BYTES", 100)
-    outcome = bench.apply(Fetch(chunk.id, bench.want(chunk.id)))
+    outcome = bench.apply(actions.Fetch(chunk.id, bench.want(chunk.id)))
     assert isinstance(outcome, Failed)
     assert not outcome.error.transient
     assert "READY would have" in str(outcome.error)
@@ -141,12 +136,14 @@ def test_a_fetch_keeps_nothing_of_what_was_left_but_wanted_files(
     (left / "blocks.parquet").write_bytes(b"half")
     (left / "stray").touch()
     (left.parent / ".READY.0000").touch()
-    assert bench.apply(Fetch(chunk.id, bench.want(chunk.id))) == Done()
+    assert bench.apply(actions.Fetch(chunk.id, bench.want(chunk.id))) == Done()
     assert files_of(left).keys() == set(NAMES)
     assert not os.path.exists(f"{left.parent}/.READY.0000")
 
 
-@pytest.mark.parametrize("action", [Fetch, Publish, lambda chunk_id, want: Confirm(chunk_id, want, a_chunk().place)])
+@pytest.mark.parametrize(
+    "action", [actions.Fetch, actions.Publish, lambda chunk_id, want: actions.Confirm(chunk_id, want, a_chunk().place)]
+)
 def test_what_is_done_for_a_want_is_stale_where_that_has_changed_or_gone(
     bench: Bench, chunk: DataChunk, data_dir: Path, action: Callable[[str, Marker], Action]
 ) -> None:
@@ -164,7 +161,7 @@ def test_a_want_that_cannot_be_read_is_told_as_it_was_judged(bench: Bench, data_
     chunk_id = an_id()
     (data_dir / "want" / chunk_id).write_text('{"id":')
     want = bench.want(chunk_id)
-    outcome = bench.apply(Fetch(chunk_id, want))
+    outcome = bench.apply(actions.Fetch(chunk_id, want))
     assert isinstance(outcome, CannotRead)
     assert outcome.want == want
     assert "JSON" in str(outcome.error)
@@ -173,7 +170,7 @@ def test_a_want_that_cannot_be_read_is_told_as_it_was_judged(bench: Bench, data_
 def test_a_fetch_that_is_stopped_or_fails_says_whose_fault_it_is(bench: Bench, chunk: DataChunk) -> None:
     stop = Cancellation()
     stop.set()
-    fetch = Fetch(chunk.id, bench.want(chunk.id))
+    fetch = actions.Fetch(chunk.id, bench.want(chunk.id))
     assert bench.apply(fetch, stop) == Stopped()
 
     def fail() -> None:
@@ -213,7 +210,7 @@ def test_a_running_fetch_knows_whether_it_brings_what_a_newer_want_asks_for(
 
     bench.fetcher.instead = ask
     want = bench.want(chunk.id)
-    bench.apply(Fetch(chunk.id, want))
+    bench.apply(actions.Fetch(chunk.id, want))
     assert answers == [True, False, True]
     assert bench.applier.is_fetching(chunk.id, want), "nothing runs"
 
@@ -225,8 +222,8 @@ def test_publishing_makes_the_chunk_available_and_removes_the_want(
     bench: Bench, chunk: DataChunk, data_dir: Path
 ) -> None:
     want = bench.want(chunk.id)
-    bench.apply(Fetch(chunk.id, want))
-    assert bench.apply(Publish(chunk.id, want)) == Done()
+    bench.apply(actions.Fetch(chunk.id, want))
+    assert bench.apply(actions.Publish(chunk.id, want)) == Done()
     assert files_of(data_dir / "chunks" / chunk.place.dataset_id / chunk.place.name / "data").keys() == set(NAMES)
     assert (entries(data_dir / "want"), entries(data_dir / "partial")) == ([], [])
     assert bench.catalog.find(chunk.dataset_id, 0) == chunk.place
@@ -240,7 +237,7 @@ def test_the_data_is_synced_before_ready_and_ready_before_the_rename_and_the_ren
     put_want(data_dir, chunk)
     bench = Bench(layout, fs=Recorder(), fetcher=HttpFetcher())
     want = bench.want(chunk.id)
-    for action in (Fetch(chunk.id, want), Publish(chunk.id, want)):
+    for action in (actions.Fetch(chunk.id, want), actions.Publish(chunk.id, want)):
         assert bench.apply(action) == Done()
     partial, dataset = f"partial/{chunk.id}", f"chunks/{chunk.dataset_id}"
     steps = relative(bench)
@@ -278,10 +275,10 @@ def test_the_data_is_synced_before_ready_and_ready_before_the_rename_and_the_ren
 
 def test_nothing_is_published_while_a_delete_stands(bench: Bench, chunk: DataChunk, data_dir: Path) -> None:
     want = bench.want(chunk.id)
-    bench.apply(Fetch(chunk.id, want))
+    bench.apply(actions.Fetch(chunk.id, want))
     touch_delete(data_dir, chunk.id)
     before = snapshot(bench.layout)
-    assert bench.apply(Publish(chunk.id, want)) == Stale()
+    assert bench.apply(actions.Publish(chunk.id, want)) == Stale()
     assert snapshot(bench.layout) == before
 
 
@@ -289,14 +286,14 @@ def test_nothing_is_published_while_a_delete_stands(bench: Bench, chunk: DataChu
 def test_a_partial_that_is_not_what_is_wanted_is_thrown_away(
     bench: Bench, chunk: DataChunk, data_dir: Path, change: str
 ) -> None:
-    bench.apply(Fetch(chunk.id, bench.want(chunk.id)))
+    bench.apply(actions.Fetch(chunk.id, bench.want(chunk.id)))
     if change == "other files":
         put_want(data_dir, other_files(chunk))
     elif change == "other range":
         put_want(data_dir, chunk.model_copy(update={"block_range": range(5)}))
     else:
         os.unlink(f"{bench.layout.partial_of(chunk.id)}/READY")
-    assert bench.apply(Publish(chunk.id, bench.want(chunk.id))) == Done()
+    assert bench.apply(actions.Publish(chunk.id, bench.want(chunk.id))) == Done()
     assert (entries(data_dir / "partial"), entries(data_dir / "chunks")) == ([], [])
     assert entries(data_dir / "want") == [chunk.id]
 
@@ -308,8 +305,8 @@ def test_a_want_that_is_placed_anew_while_its_chunk_is_published_stays(layout: L
 
     bench = Bench(layout, fs=Recorder(rename=place_anew))
     want = bench.want(chunk.id)
-    bench.apply(Fetch(chunk.id, want))
-    assert bench.apply(Publish(chunk.id, want)) == Stale()
+    bench.apply(actions.Fetch(chunk.id, want))
+    assert bench.apply(actions.Publish(chunk.id, want)) == Stale()
     assert os.path.exists(f"{layout.path(chunk.place)}/READY")
     assert not bench.want(chunk.id).same_as(want)
 
@@ -320,15 +317,15 @@ def test_a_want_that_is_placed_anew_while_its_chunk_is_published_stays(layout: L
 def test_a_want_of_what_is_there_is_removed_and_a_want_of_other_files_takes_it_out_of_service(
     bench: Bench, chunk: DataChunk, data_dir: Path
 ) -> None:
-    bench.apply(Fetch(chunk.id, bench.want(chunk.id)))
-    bench.apply(Publish(chunk.id, bench.want(chunk.id)))
+    bench.apply(actions.Fetch(chunk.id, bench.want(chunk.id)))
+    bench.apply(actions.Publish(chunk.id, bench.want(chunk.id)))
     put_want(data_dir, chunk)
-    assert bench.apply(Confirm(chunk.id, bench.want(chunk.id), chunk.place)) == Done()
+    assert bench.apply(actions.Confirm(chunk.id, bench.want(chunk.id), chunk.place)) == Done()
     assert entries(data_dir / "want") == []
     ready = f"{bench.layout.path(chunk.place)}/READY"
     assert os.path.exists(ready)
     put_want(data_dir, other_files(chunk))
-    assert bench.apply(Confirm(chunk.id, bench.want(chunk.id), chunk.place)) == Done()
+    assert bench.apply(actions.Confirm(chunk.id, bench.want(chunk.id), chunk.place)) == Done()
     assert not os.path.exists(ready)
     assert os.path.isdir(f"{bench.layout.path(chunk.place)}/data"), "old refs keep their files"
     assert entries(data_dir / "want") == [chunk.id]
@@ -340,7 +337,7 @@ def test_a_want_is_made_durable_before_it_takes_the_old_files_out_of_service(
     bench = Bench(layout, fs=Recorder())
     place = put_chunk(layout, chunk_id=chunk.id)
     put_want(data_dir, other_files(chunk).model_copy(update={"dataset_id": place.dataset_id}))
-    assert bench.apply(Confirm(chunk.id, bench.want(chunk.id), place)) == Done()
+    assert bench.apply(actions.Confirm(chunk.id, bench.want(chunk.id), place)) == Done()
     path = f"chunks/{place.dataset_id}/{place.name}"
     assert relative(bench) == [
         ("fsync_file", f"want/{chunk.id}"),
@@ -359,7 +356,7 @@ def test_a_want_that_is_withdrawn_at_that_moment_takes_nothing_away(
     put_want(data_dir, other_files(chunk).model_copy(update={"dataset_id": place.dataset_id}))
     want = bench.want(chunk.id)
     bench.fs.fsync_path = lambda path: os.stat(f"{path}.gone")  # type: ignore[assignment, method-assign]
-    assert bench.apply(Confirm(chunk.id, want, place)) == Stale()
+    assert bench.apply(actions.Confirm(chunk.id, want, place)) == Stale()
     assert os.path.exists(f"{layout.path(place)}/READY")
 
 
@@ -370,7 +367,7 @@ def test_a_want_is_made_durable_before_it_overrules_a_delete(layout: Layout, chu
     bench = Bench(layout, fs=Recorder())
     touch_delete(data_dir, chunk.id)
     put_want(data_dir, chunk)
-    action = Overrule(chunk.id, "delete", bench.want(chunk.id), bench.delete(chunk.id))
+    action = actions.Overrule(chunk.id, "delete", bench.want(chunk.id), bench.delete(chunk.id))
     assert bench.apply(action) == Done()
     assert relative(bench) == [
         ("fsync_file", f"want/{chunk.id}"),
@@ -386,7 +383,7 @@ def test_the_overruled_marker_goes_and_the_other_stays(
     bench: Bench, chunk: DataChunk, data_dir: Path, loser: Any
 ) -> None:
     touch_delete(data_dir, chunk.id)
-    assert bench.apply(Overrule(chunk.id, loser, bench.want(chunk.id), bench.delete(chunk.id))) == Done()
+    assert bench.apply(actions.Overrule(chunk.id, loser, bench.want(chunk.id), bench.delete(chunk.id))) == Done()
     assert entries(data_dir / loser) == []
     assert entries(data_dir / ("delete" if loser == "want" else "want")) == [chunk.id]
 
@@ -397,7 +394,7 @@ def test_nothing_is_overruled_where_either_marker_has_changed(
     bench: Bench, chunk: DataChunk, data_dir: Path, loser: Any, changed: str
 ) -> None:
     touch_delete(data_dir, chunk.id)
-    action = Overrule(chunk.id, loser, bench.want(chunk.id), bench.delete(chunk.id))
+    action = actions.Overrule(chunk.id, loser, bench.want(chunk.id), bench.delete(chunk.id))
     os.utime(data_dir / changed / chunk.id, (1, 1))
     assert bench.apply(action) == Stale()
     assert entries(data_dir / "want") == entries(data_dir / "delete") == [chunk.id]
@@ -407,7 +404,7 @@ def test_a_want_that_cannot_be_read_overrules_no_delete(bench: Bench, data_dir: 
     chunk_id = an_id()
     (data_dir / "want" / chunk_id).write_text("{")
     touch_delete(data_dir, chunk_id)
-    outcome = bench.apply(Overrule(chunk_id, "delete", bench.want(chunk_id), bench.delete(chunk_id)))
+    outcome = bench.apply(actions.Overrule(chunk_id, "delete", bench.want(chunk_id), bench.delete(chunk_id)))
     assert isinstance(outcome, CannotRead)
     assert entries(data_dir / "delete") == [chunk_id]
 
@@ -415,8 +412,8 @@ def test_a_want_that_cannot_be_read_overrules_no_delete(bench: Bench, data_dir: 
 # --------------------------------------------------------------------------------------------------------------- retire
 
 
-def retire(bench: Bench, place: Place) -> Retire:
-    return Retire(place.chunk_id, place, bench.delete(place.chunk_id))
+def retire(bench: Bench, place: Place) -> actions.Retire:
+    return actions.Retire(place.chunk_id, place, bench.delete(place.chunk_id))
 
 
 def test_retiring_takes_the_chunk_away_and_leaves_the_marker_to_be_forgotten(
@@ -427,7 +424,7 @@ def test_retiring_takes_the_chunk_away_and_leaves_the_marker_to_be_forgotten(
     assert bench.catalog.all_places() == []
     assert len(bench.erased) == 1
     assert bench.told() == ["deleted"]
-    assert bench.apply(Forget(deleted.chunk_id, bench.delete(deleted.chunk_id))) == Done()
+    assert bench.apply(actions.Forget(deleted.chunk_id, bench.delete(deleted.chunk_id))) == Done()
     assert entries(data_dir / "delete") == []
 
 
@@ -442,7 +439,7 @@ def test_a_chunk_is_claimed_before_its_ready_goes_and_that_before_the_rename_and
 
     bench = Bench(layout, fs=Recorder(unlink=look, rename=look))
     bench.apply(retire(bench, deleted))
-    bench.apply(Forget(deleted.chunk_id, bench.delete(deleted.chunk_id)))
+    bench.apply(actions.Forget(deleted.chunk_id, bench.delete(deleted.chunk_id)))
     assert isinstance(bench.fs, Recorder)
     steps = [(name, "(trashed)" if name == "erase" else path) for name, path in relative(bench)]
     dataset = f"chunks/{deleted.dataset_id}"
@@ -590,7 +587,7 @@ def test_what_has_no_ready_is_cleared_once_nobody_holds_it_and_only_while_it_has
 ) -> None:
     place = put_chunk(layout)
     bench.catalog.refresh()
-    action = Clear(place.chunk_id, place)
+    action = actions.Clear(place.chunk_id, place)
     assert bench.apply(action) == Stale(), "it is ready"
     ref = Refs(layout).take(place)
     assert ref is not None
@@ -606,7 +603,7 @@ def test_a_partial_is_discarded_also_twice(bench: Bench, data_dir: Path) -> None
     chunk_id = an_id()
     (data_dir / "partial" / chunk_id).mkdir()
     for _ in range(2):
-        assert bench.apply(Discard(chunk_id)) == Done()
+        assert bench.apply(actions.Discard(chunk_id)) == Done()
     assert entries(data_dir / "partial") == []
     assert len(bench.erased) == 1
 
@@ -614,7 +611,7 @@ def test_a_partial_is_discarded_also_twice(bench: Bench, data_dir: Path) -> None
 def test_a_delete_that_was_placed_anew_is_not_forgotten(bench: Bench, data_dir: Path) -> None:
     chunk_id = an_id()
     touch_delete(data_dir, chunk_id)
-    action = Forget(chunk_id, bench.delete(chunk_id))
+    action = actions.Forget(chunk_id, bench.delete(chunk_id))
     os.utime(data_dir / "delete" / chunk_id, (1, 1))
     assert bench.apply(action) == Stale()
     assert entries(data_dir / "delete") == [chunk_id]
@@ -629,7 +626,7 @@ def test_a_damaged_chunk_is_taken_out_of_service_and_the_reason_is_there_before_
     place, said = put_chunk(layout), []
     os.truncate(f"{layout.path(place)}/data/blocks.parquet", 3)
     bench = Bench(layout, fs=Recorder(unlink=lambda path: said.append(failure(data_dir, place.chunk_id))))
-    outcome = bench.apply(Quarantine(place.chunk_id, place))
+    outcome = bench.apply(actions.Quarantine(place.chunk_id, place))
     assert isinstance(outcome, Quarantined)
     assert not os.path.exists(f"{layout.path(place)}/READY")
     assert os.path.isdir(f"{layout.path(place)}/data")
@@ -641,20 +638,20 @@ def test_a_damaged_chunk_is_taken_out_of_service_and_the_reason_is_there_before_
 
 def test_a_chunk_that_is_sound_after_all_or_gone_is_not_quarantined(bench: Bench, layout: Layout) -> None:
     place = put_chunk(layout)
-    assert bench.apply(Quarantine(place.chunk_id, place)) == Done()
+    assert bench.apply(actions.Quarantine(place.chunk_id, place)) == Done()
     assert os.path.exists(f"{layout.path(place)}/READY")
     shutil.rmtree(layout.path(place))
-    assert bench.apply(Quarantine(place.chunk_id, place)) == Done()
+    assert bench.apply(actions.Quarantine(place.chunk_id, place)) == Done()
     assert os.listdir(layout.failed) == []
 
 
 def test_a_failure_is_reported_and_cleared(bench: Bench, data_dir: Path) -> None:
     chunk_id = an_id()
     why = Failure(id=chunk_id, kind="transfer", error="HTTP 404", first_at=1.0, last_at=2.0)
-    assert bench.apply(Report(chunk_id, why)) == Done()
+    assert bench.apply(actions.Report(chunk_id, why)) == Done()
     assert json.loads((data_dir / "failed" / chunk_id).read_text())["error"] == "HTTP 404"
     for _ in range(2):
-        assert bench.apply(ClearFailure(chunk_id)) == Done()
+        assert bench.apply(actions.ClearFailure(chunk_id)) == Done()
     assert failure(data_dir, chunk_id) is None
 
 

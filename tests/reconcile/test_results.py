@@ -9,22 +9,8 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from fsdm.model.errors import DiskError, InvalidInputError, TransferError
-from fsdm.reconcile.actions import (
-    CannotRead,
-    ClearFailure,
-    Done,
-    Failed,
-    Fetch,
-    Forget,
-    Held,
-    Publish,
-    Quarantine,
-    Quarantined,
-    Report,
-    Retire,
-    Stale,
-    Stopped,
-)
+from fsdm.reconcile import actions
+from fsdm.reconcile.actions import CannotRead, Done, Failed, Held, Quarantined, Stale, Stopped
 from fsdm.reconcile.memo import NO_MEMO
 from fsdm.reconcile.plan import held_delay
 from fsdm.reconcile.results import Results
@@ -37,7 +23,7 @@ if TYPE_CHECKING:
     from fsdm.reconcile.actions import Action, Outcome
     from fsdm.reconcile.memo import Memo
 
-RETIRE = Retire(ID, NEW, DELETE)
+RETIRE = actions.Retire(ID, NEW, DELETE)
 
 
 class Bench:
@@ -107,7 +93,7 @@ def test_a_retired_chunk_is_released_once(layout: Layout) -> None:
 
 def test_a_failed_download_is_told_and_remembered_with_its_next_attempt(layout: Layout) -> None:
     bench = Bench(layout)
-    memo = bench.after(Fetch(ID, WANT), Failed(TransferError("no"), disk=False))
+    memo = bench.after(actions.Fetch(ID, WANT), Failed(TransferError("no"), disk=False))
     assert memo.failure is not None
     assert (memo.failure.kind, memo.failure.attempts, memo.reported) == ("transfer", 1, False)
     assert memo.failure.next_attempt_at is not None
@@ -120,7 +106,7 @@ def test_a_failed_download_is_told_and_remembered_with_its_next_attempt(layout: 
 def test_a_partial_gives_way_to_waiting_fetches_or_a_full_budget(
     layout: Layout, outcome: Outcome, fits: bool, others_wait: bool
 ) -> None:
-    memo = Bench(layout, fits=fits).after(Fetch(ID, WANT), outcome, others_wait=others_wait, crowded=True)
+    memo = Bench(layout, fits=fits).after(actions.Fetch(ID, WANT), outcome, others_wait=others_wait, crowded=True)
     assert memo.crowded == (not fits or (others_wait and outcome != Done()))
 
 
@@ -129,7 +115,7 @@ def test_a_download_that_the_disk_refuses_waits_for_it_without_a_time(
     layout: Layout, code: int, asked: list[str]
 ) -> None:
     bench = Bench(layout, refuses=True)
-    memo = bench.after(Fetch(ID, WANT), Failed(DiskError("full", code=code), disk=True))
+    memo = bench.after(actions.Fetch(ID, WANT), Failed(DiskError("full", code=code), disk=True))
     assert memo.failure is not None
     assert memo.failure.next_attempt_at is None
     assert bench.asked == asked
@@ -145,7 +131,7 @@ def test_a_delete_that_the_disk_refuses_pauses_no_download(layout: Layout) -> No
 
 def test_a_report_that_cannot_be_written_is_not_tried_without_end(layout: Layout) -> None:
     bench, failure = Bench(layout), _failure()
-    memo = bench.after(Report(ID, failure), Failed(DiskError("full"), disk=True))
+    memo = bench.after(actions.Report(ID, failure), Failed(DiskError("full"), disk=True))
     assert (memo.reported, memo.failure) == (True, failure)
     assert bench.events == []
 
@@ -153,16 +139,19 @@ def test_a_report_that_cannot_be_written_is_not_tried_without_end(layout: Layout
 @pytest.mark.parametrize(
     ("action", "kind", "left"),
     [
-        (Fetch(ID, WANT), "transfer", False),
-        (Fetch(ID, WANT), "want", True),
-        (Publish(ID, WANT), "disk", False),
-        (Publish(ID, WANT), "transfer", True),
-        (Forget(ID, DELETE), "want", False),
-        (ClearFailure(ID), "want", False),
+        (actions.Fetch(ID, WANT), "transfer", False),
+        (actions.Fetch(ID, WANT), "want", True),
+        (actions.Publish(ID, WANT), "disk", False),
+        (actions.Publish(ID, WANT), "transfer", True),
+        (actions.Forget(ID, DELETE), "want", False),
+        (actions.ClearFailure(ID), "want", False),
     ],
 )
 def test_a_done_action_takes_back_the_failure_that_it_mends(
-    layout: Layout, action: Fetch | Publish | Forget | ClearFailure, kind: Any, left: bool
+    layout: Layout,
+    action: actions.Fetch | actions.Publish | actions.Forget | actions.ClearFailure,
+    kind: Any,
+    left: bool,
 ) -> None:
     failure = _failure().model_copy(update={"kind": kind})
     assert (Bench(layout).after(action, Done(), failure=failure).failure is not None) == left
@@ -171,21 +160,21 @@ def test_a_done_action_takes_back_the_failure_that_it_mends(
 def test_an_unreadable_want_is_remembered_since_it_was_first_seen(layout: Layout) -> None:
     bench = Bench(layout)
     unread = CannotRead(WANT, InvalidInputError("half"))
-    bench.after(Fetch(ID, WANT), unread)
+    bench.after(actions.Fetch(ID, WANT), unread)
     bench.it._clock = lambda: NOW + 2
-    again = bench.after(Fetch(ID, WANT), unread)
+    again = bench.after(actions.Fetch(ID, WANT), unread)
     assert again.unreadable is not None
     assert again.unreadable.since == NOW
 
 
 def test_a_quarantined_chunk_is_reported_and_suspected_no_more(layout: Layout) -> None:
-    done = Bench(layout).after(Quarantine(ID, NEW), Quarantined(_failure()), suspect=NEW)
+    done = Bench(layout).after(actions.Quarantine(ID, NEW), Quarantined(_failure()), suspect=NEW)
     assert (done.reported, done.suspect) == (True, None)
 
 
 def test_a_stopped_or_stale_action_leaves_nothing(layout: Layout) -> None:
     for outcome in (Stopped(), Stale()):
-        assert Bench(layout).after(Fetch(ID, WANT), outcome) == NO_MEMO
+        assert Bench(layout).after(actions.Fetch(ID, WANT), outcome) == NO_MEMO
 
 
 def test_a_memo_that_was_never_made_or_was_forgotten_is_empty(layout: Layout) -> None:

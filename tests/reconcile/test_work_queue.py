@@ -10,49 +10,33 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fsdm.model.state import Marker
-from fsdm.reconcile.actions import (
-    Action,
-    Clear,
-    ClearFailure,
-    ClearVerify,
-    Confirm,
-    Discard,
-    Fetch,
-    Forget,
-    Overrule,
-    Publish,
-    Quarantine,
-    Renew,
-    Report,
-    Retire,
-    Verify,
-    Wait,
-)
+from fsdm.reconcile import actions
+from fsdm.reconcile.actions import Action, Wait
 from fsdm.reconcile.work_queue import MANY_REFUSALS, WorkQueue
 from tests.support.states import DELETE, NOW, OLD, WANT, _failure
 
 
-def _fetch(chunk_id: str, ctime_ns: int) -> Fetch:
-    return Fetch(chunk_id, Marker(1, ctime_ns, 1, 1))
+def _fetch(chunk_id: str, ctime_ns: int) -> actions.Fetch:
+    return actions.Fetch(chunk_id, Marker(1, ctime_ns, 1, 1))
 
 
 def test_deletes_go_before_the_rest_and_all_of_them_before_downloads() -> None:
     work_queue = WorkQueue()
     first = [
-        Overrule("1", "want", WANT, DELETE),
-        Retire("2", OLD, DELETE),
-        Clear("3", OLD),
-        Discard("4"),
-        Forget("5", DELETE),
+        actions.Overrule("1", "want", WANT, DELETE),
+        actions.Retire("2", OLD, DELETE),
+        actions.Clear("3", OLD),
+        actions.Discard("4"),
+        actions.Forget("5", DELETE),
     ]
     rest = [
-        Publish("6", WANT),
-        Confirm("7", WANT, OLD),
-        Quarantine("8", OLD),
-        Report("9", _failure()),
-        ClearFailure("10"),
+        actions.Publish("6", WANT),
+        actions.Confirm("7", WANT, OLD),
+        actions.Quarantine("8", OLD),
+        actions.Report("9", _failure()),
+        actions.ClearFailure("10"),
     ]
-    rest += [Renew("11", OLD), Verify("12", OLD, WANT), ClearVerify("13", WANT)]
+    rest += [actions.Renew("11", OLD), actions.Verify("12", OLD, WANT), actions.ClearVerify("13", WANT)]
     for action in [_fetch("0", 1), *rest, *first]:
         work_queue.put(action.id, action)
     taken = list(work_queue.take(1))
@@ -81,13 +65,13 @@ def test_a_want_that_turns_out_to_be_older_moves_up_and_one_that_is_unchanged_ke
     assert list(work_queue.take(2)) == [_fetch("a", 1), _fetch("b", 5)]
 
 
-@pytest.mark.parametrize("other", [None, Wait(NOW + 1), Discard("a")])
+@pytest.mark.parametrize("other", [None, Wait(NOW + 1), actions.Discard("a")])
 def test_a_new_decision_replaces_a_fetch(other: Action | Wait | None) -> None:
     work_queue = WorkQueue()
     work_queue.put("a", _fetch("a", 1))
     work_queue.put("a", other)
     assert work_queue.waiting_fetches == 0
-    assert list(work_queue.take(1)) == ([other] if isinstance(other, Discard) else [])
+    assert list(work_queue.take(1)) == ([other] if isinstance(other, actions.Discard) else [])
     work_queue.put("a", _fetch("a", 2))
     assert list(work_queue.take(1)) == [_fetch("a", 2)]
     assert work_queue.next_at is None
@@ -127,7 +111,7 @@ def test_an_agenda_tells_each_decision_once_and_only_the_last_one_of_an_id(steps
         match step:
             case ("put", chunk_id, what, attempts):
                 if what == "discard":
-                    what = Discard(chunk_id)
+                    what = actions.Discard(chunk_id)
                 elif isinstance(what, tuple):
                     what = _fetch(chunk_id, what[1])
                 work_queue.put(chunk_id, what, attempts)
@@ -136,10 +120,10 @@ def test_an_agenda_tells_each_decision_once_and_only_the_last_one_of_an_id(steps
                     pending[chunk_id] = what
             case ("take", slots):
                 taken = list(work_queue.take(slots))
-                soon = [action for action in pending.values() if isinstance(action, Discard)]
-                fetches = [action for action in pending.values() if isinstance(action, Fetch)]
+                soon = [action for action in pending.values() if isinstance(action, actions.Discard)]
+                fetches = [action for action in pending.values() if isinstance(action, actions.Fetch)]
                 counts = Counter(type(action) for action in taken)
-                assert (counts[Discard], counts[Fetch]) == (len(soon), min(slots, len(fetches)))
+                assert (counts[actions.Discard], counts[actions.Fetch]) == (len(soon), min(slots, len(fetches)))
                 for action in taken:
                     assert pending.pop(action.id) == action
             case ("due", now):
@@ -150,7 +134,7 @@ def test_an_agenda_tells_each_decision_once_and_only_the_last_one_of_an_id(steps
                     del pending[chunk_id]
         waits = [what.until for what in pending.values() if isinstance(what, Wait)]
         assert work_queue.next_at == min(waits, default=None)
-        assert work_queue.waiting_fetches == sum(isinstance(what, Fetch) for what in pending.values())
+        assert work_queue.waiting_fetches == sum(isinstance(what, actions.Fetch) for what in pending.values())
 
 
 # ------------------------------------------------------------------------------------------------------------ room
@@ -161,7 +145,7 @@ def test_a_fetch_that_is_not_let_in_holds_up_no_other() -> None:
     for chunk_id, ctime_ns in [("a", 1), ("b", 2), ("c", 3)]:
         work_queue.put(chunk_id, _fetch(chunk_id, ctime_ns))
 
-    def admit(fetch: Fetch) -> bool:
+    def admit(fetch: actions.Fetch) -> bool:
         if fetch.id == "a":
             work_queue.park(fetch, 100)
         return fetch.id != "a"
@@ -189,7 +173,7 @@ def test_a_parked_fetch_stays_parked_while_the_same_want_is_decided_again_and_le
     work_queue.park(_fetch("a", 1), 10)
     work_queue.put("a", _fetch("a", 1))
     assert (work_queue.waiting_fetches, work_queue.parked_fetches) == (0, 1)
-    work_queue.put("a", Fetch("a", Marker(1, 1, 2, 1)))  # another want: what it needs is not known
+    work_queue.put("a", actions.Fetch("a", Marker(1, 1, 2, 1)))  # another want: what it needs is not known
     assert (work_queue.waiting_fetches, work_queue.parked_fetches) == (1, 0)
     work_queue.park(_fetch("b", 1), 10)
     work_queue.put("b", None)

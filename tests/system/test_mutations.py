@@ -183,7 +183,7 @@ def want_before_publish(put: pytest.MonkeyPatch) -> None:
     publish = Applier._publish
 
     def removed_first(self: Applier, action: Publish) -> Any:
-        read = self._read(action)
+        read = self._read(action.id, action.want)
         self._fs.unlink(self._layout.want_marker(action.id))
         with pytest.MonkeyPatch.context() as inner:
             inner.setattr(Applier, "_read", lambda *_: read)
