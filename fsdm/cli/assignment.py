@@ -13,7 +13,8 @@ import sys
 import tempfile
 import zlib
 from contextlib import contextmanager
-from typing import IO, TYPE_CHECKING, Final, Self, cast
+from typing import IO, TYPE_CHECKING, Any, Final, Self, cast
+from urllib.parse import urljoin
 
 from fsdm.model.documents import DataChunk, in_its_line
 from fsdm.model.errors import FsdmError, InvalidInputError, TransferError
@@ -22,6 +23,8 @@ from fsdm.model.layout import WANT_MAX_BYTES
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
+
+    import requests
 
 STDIN: Final = "-"
 GZIP: Final = b"\x1f\x8b"  # RFC 1952 §2.3.1
@@ -161,13 +164,69 @@ def _opened(where: str) -> Iterator[tuple[io.BufferedReader, str, bool]]:
 
 @contextmanager
 def _fetched(url: str) -> Iterator[tuple[io.BufferedReader, str, bool]]:
-    from fsdm.concurrency.cancellation import Cancellation
-    from fsdm.transfer.http.session import Sessions, shown
+    import requests
 
-    sessions = Sessions(connect_timeout_s=CONNECT_TIMEOUT_S, idle_timeout_s=IDLE_TIMEOUT_S)
-    with sessions.get(url, {}, Cancellation()) as answer:
-        if answer.status != 200:
-            raise TransferError(f"{shown(url)}: HTTP {answer.status}", hint="nothing was changed: check the URL")
-        answer.auto_close = False  # a reader that has come to its end is not closed
-        tells_its_end = answer.length_remaining is not None or bool(answer.chunked)
-        yield io.BufferedReader(cast("io.RawIOBase", answer), BLOCK_BYTES), shown(url), tells_its_end
+    from fsdm.transfer.http.target import shown
+
+    with requests.Session() as session, _errors_of(shown(url)):
+        response = session.get(
+            url,
+            stream=True,
+            timeout=(CONNECT_TIMEOUT_S, IDLE_TIMEOUT_S),
+            headers={"Accept-Encoding": "identity", "User-Agent": "fsdm"},
+            hooks={"response": _refuse_to_leave_tls},
+        )
+        with response:
+            if response.status_code != 200:
+                what = f"HTTP {response.status_code}"
+                raise TransferError(f"{shown(url)}: {what}", hint="nothing was changed: check the URL")
+            framing = response.headers.get("Transfer-Encoding", "").strip().lower()
+            tells_its_end = framing == "chunked" or response.headers.get("Content-Length", "").isdecimal()
+            blocks = _Blocks(response.iter_content(BLOCK_BYTES), shown(url))
+            yield io.BufferedReader(blocks, BLOCK_BYTES), shown(url), tells_its_end
+
+
+class _Blocks(io.RawIOBase):
+    """What comes in blocks, as a file."""
+
+    def __init__(self, blocks: Iterator[bytes], name: str) -> None:
+        self._blocks = blocks
+        self._name = name
+        self._left = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if not self._left:
+            with _errors_of(self._name):
+                self._left = memoryview(next(self._blocks, b""))
+        count = min(len(buffer), len(self._left))
+        buffer[:count] = self._left[:count]
+        self._left = self._left[count:]
+        return count
+
+
+def _refuse_to_leave_tls(response: requests.Response, **_: object) -> None:
+    """Refuse a redirect from https to http."""
+    from fsdm.transfer.http.target import shown
+
+    to = urljoin(response.url, response.headers.get("Location", ""))
+    if response.is_redirect and response.url.startswith("https:") and not to.startswith("https:"):
+        what = f"redirected from https to {shown(to)}, which is refused"
+        raise TransferError(f"{shown(response.url)}: {what}", cause="redirect")
+
+
+@contextmanager
+def _errors_of(name: str) -> Iterator[None]:
+    """Name requests' errors by what the system said, for their own words may show a URL's secrets."""
+    import requests
+
+    try:
+        yield
+    except requests.RequestException as e:
+        said, cause = "", e.__context__
+        while cause is not None:
+            said, cause = getattr(cause, "strerror", None) or said, cause.__context__
+        what = said or f"the connection broke ({type(e).__name__})"
+        raise TransferError(f"{name}: {what}", transient=True, cause="connection") from e

@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
-import os
-import socket
 import threading
-from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from fsdm.model.errors import StoppedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class Cancellation:
     """Stops the transfers of one chunk at once, even one that waits for a byte that does not come.
 
-    Several threads may share it; each guards the sockets that it uses, and releases them when it is done.
+    Several threads may transfer under one; each guards, and lets go of, the connections that it uses.
     """
 
     def __init__(self) -> None:
         self._mutex = threading.Lock()
         self._set = False
-        self._sockets: dict[int, list[tuple[socket.socket, bool]]] = {}  # by thread; whether `done` closes it
+        self._cuts: list[Callable[[], None]] = []
         self._waits: set[threading.Event] = set()
 
     def set(self) -> None:
         """Stop the transfers; a second time it does nothing."""
         with self._mutex:
             self._set = True
-            for guarded in self._sockets.values():
-                for sock, _ in guarded:
-                    _cut(sock)
+            for cut in self._cuts:
+                cut()
             for event in self._waits:
                 event.set()
 
@@ -56,26 +56,15 @@ class Cancellation:
                 self._waits.discard(event)
         self.check()
 
-    def guard(self, sock: socket.socket, *, connected: bool = False) -> None:
-        """Cut `sock` when this is set, even while it connects or is being wrapped for TLS.
-
-        A `connected` socket that stays the same object needs no descriptor of its own for that.
-        """
-        # TLS takes the descriptor away from the socket that it wraps
-        guarded = sock if connected else socket.socket(fileno=os.dup(sock.fileno()))
+    def guard(self, cut: Callable[[], None]) -> None:
+        """Call `cut` when this is set, or now where it is already; it must not raise, and not wait."""
         with self._mutex:
-            self._sockets.setdefault(threading.get_ident(), []).append((guarded, not connected))
+            self._cuts.append(cut)
             if self._set:
-                _cut(guarded)
+                cut()
 
-    def done(self) -> None:
-        """Release the sockets that this thread guards: they may serve another transfer."""
+    def release(self, cut: Callable[[], None]) -> None:
+        """Call `cut` no more; it is not running when this returns."""
         with self._mutex:
-            for sock, ours in self._sockets.pop(threading.get_ident(), ()):
-                if ours:
-                    sock.close()
-
-
-def _cut(sock: socket.socket) -> None:
-    with suppress(OSError):  # closed or not connected: then nothing waits for it
-        socket.socket.shutdown(sock, socket.SHUT_RDWR)  # TLS's own shutdown drops the encryption in mid-transfer
+            if cut in self._cuts:
+                self._cuts.remove(cut)

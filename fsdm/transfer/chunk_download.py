@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from fsdm.model.documents import DataChunk, FileEntry, FileSource, Manifest
 from fsdm.model.errors import StoppedError, TransferError
 from fsdm.model.layout import DATA, PARTS, WANT
-from fsdm.transfer.host_health import origin_of
+from fsdm.transfer.http.target import origin_of
 from fsdm.transfer.resume_record import Parts
 
 if TYPE_CHECKING:

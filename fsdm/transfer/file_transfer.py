@@ -15,16 +15,14 @@ from typing import TYPE_CHECKING, Final
 from fsdm.model.documents import PartRecord
 from fsdm.model.errors import TransferError
 from fsdm.store.filesystem import free_bytes
-from fsdm.transfer.http import answer as head
-from fsdm.transfer.http.session import shown
+from fsdm.transfer.http.head import Head, Span
+from fsdm.transfer.http.target import shown
 from fsdm.transfer.resume_record import url_mark
 from fsdm.transfer.segments import Pieces, Slice
 from fsdm.transfer.sink import Sink, open_sink
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from urllib3 import HTTPResponse
 
     from fsdm.model.documents import FileEntry, FileSource
     from fsdm.store.filesystem import FileSystem
@@ -48,6 +46,7 @@ class Transfer:
         self._noted = 0
         self._holes = False
         self._complete = False
+        self._digest_tells = False  # ranges are asked for without a validator
         self._open_ended = False  # the end of the connection is all that tells the end of the file
         self._etag: str | None = None  # of the last answer
 
@@ -121,79 +120,93 @@ class Transfer:
         """How to ask for what is missing alone, or a piece of it; empty where it may not be joined to what is here."""
         if self.size == 0 and piece is None:
             return {}
-        record = self._part.record
+        validator = self._validator(url)
         asked = {"Range": f"bytes={piece[0]}-{piece[1] - 1}" if piece else f"bytes={self.size}-"}
-        if record is not None and record.validator is not None and record.url == url_mark(url):
-            return asked | {"If-Range": record.validator}
+        if validator is not None and not self._digest_tells:
+            return asked | {"If-Range": validator}
         return asked if self.source.has_digest else {}
 
-    def accept(self, url: str, answer: HTTPResponse, *, ranged: bool) -> Sink | None:
-        """The sink that the body of an answer belongs into; None where the file is to be asked for afresh.
+    def _validator(self, url: str) -> str | None:
+        """The validator of what is here, if it is of this URL."""
+        record = self._part.record
+        return record.validator if record is not None and record.url == url_mark(url) else None
+
+    def accept(self, url: str, head: Head, *, ranged: bool) -> Sink | None:
+        """The sink that the body of an answer belongs into; None where another answer is to be asked for.
 
         Raises:
             TransferError: it is no answer that brings the file.
         """
-        if ranged and answer.status in {206, 416}:
-            if answer.status == 206 and self._goes_on(url, answer):
-                self._learn_total(answer)
-                if "If-Range" not in self.range_headers(url):  # the want's digest is all that will tell
-                    self._part.doubt()
-                self.joined = True
-                self._etag = head.etag(answer.headers)
-                return self._sink
-            self.restart()
+        if ranged and (head.is_part or head.status == 416):
+            return self._join(url, head)
+        if ranged and self.source.has_digest and self._validator(url) is not None and not self._digest_tells:
+            self._digest_tells = True  # its validators may differ from node to node
             return None
-        if answer.status != 200:
-            raise TransferError(f"{shown(url)}: HTTP 206, a part that nobody asked for", transient=False)
-        length = head.length(answer.headers)
-        if None not in {self.source.size, length} and length != self.source.size:
-            raise TransferError(
-                f"{shown(url)}: {length} bytes are offered, {self.source.size} are wanted",
-                transient=False,
-                cause="size",
-            )
-        if self.source.size is None and length is not None and length > free_bytes(os.path.dirname(self._part.path)):
-            # anybody's server may say so: that is no reason to hold up all other downloads
-            what = f"{length} bytes are offered, more than are free here"
-            hint = "make room on the disk, and it goes on by itself; or see whether the server is right"
-            raise TransferError(f"{shown(url)}: {what}", transient=True, hint=hint, cause="disk_full")
+        span, total = head.span, head.total
+        if head.is_part and (span is None or span.start != 0 or total is None):
+            raise TransferError(f"HTTP {head.status}, a part that nobody asked for")
+        if self._contradicts(url, head):
+            if ranged:
+                self.restart()
+                return None
+            self._part.doubt()  # and then, the next attempt believes what it is told
+            raise TransferError(f"{total} bytes are offered, of a version that had another length", transient=True)
+        self._see_that_it_fits_here(total)
         self.restart()
         sink = self._sink or self._open()
-        self._begin(url, answer, length)
-        sink.expect(length)
+        self._begin(url, head, total)
+        sink.expect(total)
         return sink
 
-    def _begin(self, url: str, answer: HTTPResponse, length: int | None) -> None:
-        self._etag = head.etag(answer.headers)
-        self._open_ended = self.source.size is None and length is None and not head.is_chunked(answer.headers)
-        record = PartRecord(url=url_mark(url), validator=head.validator(answer.headers), etag=self._etag, total=length)
-        self._part.begin(record, lasting=length is None or length >= RECORD_BYTES)
-
-    def _goes_on(self, url: str, answer: HTTPResponse) -> bool:
-        """Whether a 206 goes on where the bytes here end, in the same version."""
-        record, span = self._part.record, head.content_range(answer.headers)
-        if span is None or span.start != self.size or self.total not in {None, span.total} or span.total is None:
-            return False
-        if head.length(answer.headers) not in {None, span.end - span.start}:
-            return False
-        known = record is not None and record.url == url_mark(url)
-        return not (known and record is not None and head.changed(record.validator, answer.headers))
-
-    def _learn_total(self, answer: HTTPResponse) -> None:
-        """What was begun without a length has one now: this answer may bring less than all that is missing."""
-        record, span = self._part.record, head.content_range(answer.headers)
-        if record is not None and span is not None:
+    def _join(self, url: str, head: Head) -> Sink | None:
+        """Take a part that goes on where the bytes here end, in the same version; of any other, nothing counts."""
+        span, record, validator = head.span, self._part.record, self._validator(url)
+        same = head.is_of(validator)
+        fits = span is not None and span.start == self.size and span.total is not None
+        if span is None or not fits or self.total not in {None, span.total} or not (same or self.source.has_digest):
+            self.restart()
+            return None
+        if record is not None:  # what was begun without a length has one now
             self._part.record = replace(record, total=span.total)
+        if validator is None or self._digest_tells or not same:  # the want's digest is all that will tell
+            self._part.doubt()
+        self.joined = True
+        self._etag = head.etag
+        return self._sink
+
+    def _contradicts(self, url: str, head: Head) -> bool:
+        """Whether an answer gives another length to the very version of which bytes are known."""
+        record, validator = self._part.record, self._validator(url)
+        if record is None or validator is None or head.validator != validator or self.source.size is not None:
+            return False
+        return None not in {record.total, head.total} and record.total != head.total
+
+    def _see_that_it_fits_here(self, total: int | None) -> None:
+        wanted = self.source.size
+        if total is None:
+            return
+        if wanted is not None and total != wanted:
+            raise TransferError(f"{total} bytes are offered, {wanted} are wanted", cause="size")
+        if wanted is None and total > free_bytes(os.path.dirname(self._part.path)):
+            # anybody's server may say so: that is no reason to hold up all other downloads
+            what = f"{total} bytes are offered, more than are free here"
+            hint = "make room on the disk, and it goes on by itself; or see whether the server is right"
+            raise TransferError(what, transient=True, hint=hint, cause="disk_full")
+
+    def _begin(self, url: str, head: Head, total: int | None) -> None:
+        self._etag = head.etag
+        self._open_ended = self.source.size is None and total is None and not head.is_chunked
+        record = PartRecord(url=url_mark(url), validator=head.validator, etag=self._etag, total=total)
+        self._part.begin(record, lasting=total is None or total >= RECORD_BYTES)
 
     # ------------------------------------------------------------------------------------------------ what has arrived
 
-    def moved(self, url: str) -> None:
+    def moved(self) -> None:
         """Some bytes have come: see that they are not too many, and write down now and then how far it is."""
         total = self.total
         if total is not None and self.size > total:
             self.restart()
-            what = f"more than the {total} bytes that are wanted"
-            raise TransferError(f"{shown(url)}: {what}", transient=False, cause="size")
+            raise TransferError(f"more than the {total} bytes that are wanted", cause="size")
         if self.size - self._noted >= CHECKPOINT_BYTES:
             self._note(save=True)
 
@@ -201,9 +214,7 @@ class Transfer:
 
     def can_split(self, url: str) -> bool:
         """Whether what is missing may be fetched in pieces: whether the joined bytes are known to be of one version."""
-        record = self._part.record
-        known = record is not None and record.validator is not None and record.url == url_mark(url)
-        return self.total is not None and (known or self.source.has_digest)
+        return self.total is not None and (self._validator(url) is not None or self.source.has_digest)
 
     def split(self, workers: int) -> Pieces:
         """What is missing, in pieces; from now on there may be holes in the file."""
@@ -215,24 +226,20 @@ class Transfer:
         """Where this piece of the file goes."""
         return Slice(self._part.path, piece[0])
 
-    def fits(self, url: str, answer: HTTPResponse, piece: Piece) -> bool:
+    def fits(self, url: str, head: Head, piece: Piece) -> bool:
         """Whether an answer brings just this piece, of the version that is here."""
-        record, (start, end) = self._part.record, piece
-        if head.content_range(answer.headers) != head.Span(start, end, self.total):
-            return False
-        known = record is not None and record.url == url_mark(url)
-        changed = known and record is not None and head.changed(record.validator, answer.headers)
-        return not changed and head.length(answer.headers) == end - start
+        same = self.source.has_digest or head.is_of(self._validator(url))
+        return same and head.length is not None and head.span == Span(*piece, self.total)
 
-    def advance(self, url: str, pieces: Pieces) -> None:
+    def advance(self, pieces: Pieces) -> None:
         """Count the pieces that are in line."""
         self._opened.took(pieces.in_line() - self.size)
         self.joined = True
-        self.moved(url)
+        self.moved()
 
-    def mend(self, url: str, pieces: Pieces) -> None:
+    def mend(self, pieces: Pieces) -> None:
         """Count the pieces that are in line, and throw away what is behind a hole."""
-        self.advance(url, pieces)
+        self.advance(pieces)
         self._opened.cut()
         self._holes = False
 

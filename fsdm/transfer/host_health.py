@@ -1,7 +1,8 @@
 """What is known of the servers: which one answers, which is down and until when, which is the faster one.
 
 So one dead host holds up nothing else, and of several mirrors the better comes first. An origin is scheme://host:port
-as a URL has it, without secrets. Shared by all threads of a process; nothing of it outlives the process.
+as a URL has it, without secrets. This is the one table of all that is known of a server: how it is reached, and whether
+several connections to it gain anything, stand here too. Shared by all threads; nothing of it outlives the process.
 
     on trial ── a good byte ──→ proven: all may enter        a failure ──→ on trial again
         └────── a failure ───→ down: nobody may enter        its time is over ──→ on trial, for one visit at a time
@@ -19,16 +20,17 @@ import math
 import threading
 import time
 from dataclasses import dataclass
-from functools import lru_cache
 from operator import itemgetter
 from typing import TYPE_CHECKING, Final, Self
-from urllib.parse import SplitResult, urlsplit
 
 from fsdm.model.errors import TransferError
-from fsdm.model.source_policy import PORTS
+from fsdm.transfer.http.target import origin_of
+from fsdm.transfer.segments import Gain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from fsdm.transfer.http.way import Way
 
     Wait = Callable[[float, threading.Event], object]  # see Stop.wait
 
@@ -39,20 +41,6 @@ SLOWER: Final = 4.0  # so many times slower is clearly slow
 HALF_LIFE_S: Final = 300.0  # in this time half of that is forgiven
 WEIGHT: Final = 0.3  # of the newest measurement
 ASKED_LAST_S: Final = 3600.0
-
-
-def origin_of(url: str) -> str:
-    """scheme://host:port of a URL (or of an origin), in lower case, without the default port; raises ValueError."""
-    parts = urlsplit(url)
-    return _origin(parts.scheme, parts.netloc)
-
-
-@lru_cache(MANY)
-def _origin(scheme: str, netloc: str) -> str:
-    parts = SplitResult(scheme, netloc, "", "", "")
-    host = parts.hostname or ""
-    host = f"[{host}]" if ":" in host else host
-    return f"{scheme}://{host}" + ("" if parts.port in {None, PORTS.get(scheme)} else f":{parts.port}")
 
 
 class Hosts:
@@ -70,7 +58,7 @@ class Hosts:
         self._terms = _Terms(clock, trials, first_s, last_s)
         self._trial_wait_s = trial_wait_s
         self._mutex = threading.Lock()
-        self._hosts: dict[str, _Host] = {}  # the longest unused first
+        self._hosts: dict[str, Host] = {}  # the longest unused first
 
     def enter(self, origin: str, wait: Wait) -> Request:
         """Begin a visit to the server of a URL; use it in a `with`. It waits for a host that is on trial.
@@ -84,6 +72,7 @@ class Hosts:
         deadline = self._terms.clock() + self._trial_wait_s
         with self._mutex:
             host = self._use(origin_of(origin))
+            host.inside += 1
         try:
             while not isinstance(found := host.admit(verdict, deadline), Request):
                 wait(found, verdict)
@@ -92,14 +81,18 @@ class Hosts:
             raise
         return found
 
-    def _use(self, origin: str) -> _Host:
-        host = self._hosts.pop(origin, None) or _Host(origin, self._terms, self._mutex)
+    def get(self, origin: str) -> Host:
+        """What is known of the server of a URL."""
+        with self._mutex:
+            return self._use(origin_of(origin))
+
+    def _use(self, origin: str) -> Host:
+        host = self._hosts.pop(origin, None) or Host(origin, self._terms, self._mutex)
         if len(self._hosts) >= MANY:
             unused = next((name for name, other in self._hosts.items() if not other.inside), None)
             if unused is not None:
                 del self._hosts[unused]
         self._hosts[origin] = host
-        host.inside += 1
         return host
 
     def order(self, urls: Sequence[str]) -> list[str]:
@@ -122,7 +115,7 @@ class _Terms:
     last_s: float
 
 
-class _Host:
+class Host:
     """One server; `mutex` is that of all, and guards everything here but `good_at`."""
 
     def __init__(self, origin: str, terms: _Terms, mutex: threading.Lock) -> None:
@@ -131,6 +124,8 @@ class _Host:
         self.proven = False
         self.good_at = -math.inf
         self.bytes_per_s: float | None = None
+        self.gain = Gain(clock=terms.clock)
+        self.way: Way | None = None  # see `engine`
         self._terms = terms
         self._mutex = mutex
         self._era = 0
@@ -244,7 +239,7 @@ class _Host:
 class Request:
     """One transfer from a host, from before it connects to its end; it says what it finds."""
 
-    def __init__(self, host: _Host, era: int, clock: Callable[[], float]) -> None:
+    def __init__(self, host: Host, era: int, clock: Callable[[], float]) -> None:
         self._host = host
         self._era = era
         self._clock = clock
@@ -254,6 +249,11 @@ class Request:
 
     def __exit__(self, *exc: object) -> None:
         self._host.leave(self._era)
+
+    @property
+    def gain(self) -> Gain:
+        """Whether several connections to this server gain anything."""
+        return self._host.gain
 
     def proven(self) -> None:
         """Bytes of a good answer have come. To be said of each block: it costs next to nothing."""

@@ -14,8 +14,7 @@ import threading
 import time
 from bisect import bisect_left
 from collections import deque
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Self
 
 from fsdm.store.filesystem import write_all
 
@@ -30,89 +29,75 @@ PIECE_MAX_BYTES: Final = 16 << 20
 TRIAL_S: Final = 0.5
 GAIN: Final = 1.25  # several connections are to bring so many times as much, or else it is left at one
 REMEMBERED_S: Final = 300.0
-MANY_ORIGINS: Final = 1024
 
 
 class OtherVersionError(Exception):
     """A piece did not come as it was asked for: the file is to be fetched over one connection."""
 
 
-@dataclass(slots=True)
-class _Origin:
-    """How fast a server was lately, over all connections to it, and whether several of them brought more."""
+class Gain:
+    """Whether a server gives more over several connections; shared by all threads.
 
-    marks: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=64))  # when, and bytes by then
-    total: int = 0
-    gains: bool | None = None
-    until: float = 0.0  # that is remembered
-    tried_at: float | None = None
-    before: float = 0.0
-
-    def took(self, count: int, now: float) -> None:
-        self.total += count
-        if not self.marks or now - self.marks[-1][0] >= LOOK_S / 2:
-            self.marks.append((now, self.total))
-
-    def rate(self, span_s: float, now: float) -> float:
-        """Bytes a second in the last `span_s` seconds, or since bytes have come in them."""
-        if not self.marks:
-            return 0.0
-        at = bisect_left(self.marks, now - span_s, key=lambda mark: mark[0])
-        since, bytes_by_then = self.marks[min(at, len(self.marks) - 1)]
-        return (self.total - bytes_by_then) / max(now - since, LOOK_S / 2)
-
-
-class Gains:
-    """Which servers give more over several connections; shared by all threads."""
+    It knows how fast the server was lately, over all connections to it, and for a while what a trial has found.
+    """
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._mutex = threading.Lock()
-        self._origins: dict[str, _Origin] = {}
+        self._marks: deque[tuple[float, int]] = deque(maxlen=64)  # when, and bytes by then
+        self._total = 0
+        self._gains: bool | None = None
+        self._until = 0.0  # that is remembered
+        self._tried_at: float | None = None
+        self._before = 0.0
 
-    def took(self, origin: str, count: int) -> None:
+    def took(self, count: int) -> None:
         """So many bytes have come from there."""
         with self._mutex:
-            self._origin(origin).took(count, self._clock())
+            now = self._clock()
+            self._total += count
+            if not self._marks or now - self._marks[-1][0] >= LOOK_S / 2:
+                self._marks.append((now, self._total))
 
-    def may_split(self, origin: str) -> bool:
+    def may_split(self) -> bool:
         """Whether a slow file from there is to be fetched over several connections: where they gain, or to try it."""
-        now = self._clock()
         with self._mutex:
-            known = self._origin(origin)
-            if known.gains is not None and now < known.until:
-                return known.gains
-            if known.tried_at is None or now - known.tried_at > 4 * TRIAL_S:
-                known.gains, known.tried_at, known.before = None, now, known.rate(2 * LOOK_S, now)
+            now = self._clock()
+            if self._gains is not None and now < self._until:
+                return self._gains
+            if self._tried_at is None or now - self._tried_at > 4 * TRIAL_S:
+                self._gains, self._tried_at, self._before = None, now, self._rate(2 * LOOK_S, now)
             return True
 
-    def go_on(self, origin: str) -> bool:
+    def go_on(self) -> bool:
         """Whether several connections are still to be used: until it is found that they gain nothing."""
-        now = self._clock()
         with self._mutex:
-            known = self._origin(origin)
-            if known.tried_at is not None and now - known.tried_at >= TRIAL_S:
-                known.gains = known.rate(TRIAL_S, now) >= GAIN * known.before
-                known.until, known.tried_at = now + REMEMBERED_S, None
-            return known.gains is not False
+            now = self._clock()
+            if self._tried_at is not None and now - self._tried_at >= TRIAL_S:
+                self._remember(self._rate(TRIAL_S, now) >= GAIN * self._before)
+            return self._gains is not False
 
-    def do_not_fit(self, origin: str) -> None:
-        """Its pieces are not what was asked for: one connection it is, for a while."""
+    def do_not_fit(self) -> None:
+        """Its pieces are not what was asked for, or it refuses a second connection: one it is, for a while."""
         with self._mutex:
-            known = self._origin(origin)
-            known.gains, known.until, known.tried_at = False, self._clock() + REMEMBERED_S, None
+            self._remember(False)
 
-    def broke(self, origin: str) -> None:
+    def broke(self) -> None:
         """A piece from there did not come: a trial that ends so has gained nothing."""
         with self._mutex:
-            known = self._origin(origin)
-            if known.gains is None:
-                known.gains, known.until, known.tried_at = False, self._clock() + REMEMBERED_S, None
+            if self._gains is None:
+                self._remember(False)
 
-    def _origin(self, origin: str) -> _Origin:
-        if origin not in self._origins and len(self._origins) >= MANY_ORIGINS:
-            self._origins.pop(next(iter(self._origins)))
-        return self._origins.setdefault(origin, _Origin())
+    def _remember(self, gains: bool) -> None:
+        self._gains, self._until, self._tried_at = gains, self._clock() + REMEMBERED_S, None
+
+    def _rate(self, span_s: float, now: float) -> float:
+        """Bytes a second in the last `span_s` seconds, or since bytes have come in them."""
+        if not self._marks:
+            return 0.0
+        at = bisect_left(self._marks, now - span_s, key=lambda mark: mark[0])
+        since, bytes_by_then = self._marks[min(at, len(self._marks) - 1)]
+        return (self._total - bytes_by_then) / max(now - since, LOOK_S / 2)
 
 
 class Pace:
@@ -144,14 +129,16 @@ class Slice:
         self.size = 0
         os.lseek(self.fd, start, os.SEEK_SET)
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        os.close(self.fd)
+
     def put(self, data: bytes | memoryview) -> None:
         """See `Sink.put`."""
         write_all(self.fd, data)
         self.size += len(data)
-
-    def took(self, count: int) -> None:
-        """See `Sink.took`."""
-        self.size += count
 
 
 Piece = tuple[int, int]  # from, and to before
@@ -172,6 +159,11 @@ class Pieces:
         """The first that nobody has, or None where there is none or another thread has failed."""
         with self._mutex:
             return self._waiting.popleft() if self._waiting and self.error is None else None
+
+    def give_back(self, piece: Piece) -> None:
+        """A piece did not come, and is left to another thread."""
+        with self._mutex:
+            self._waiting.appendleft(piece)
 
     def done(self, piece: Piece) -> None:
         """All of this piece is in the file."""

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import ssl
 import threading
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import pytest
 
 from fsdm.concurrency.cancellation import Cancellation
 from fsdm.model.errors import StoppedError
 from tests.support.servers import InThread
-from tests.support.waiting import PATIENCE_S, descriptors, eventually
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from tests.support.waiting import PATIENCE_S, eventually
 
 
 class Watched(threading.Event):
@@ -34,26 +26,6 @@ class Watched(threading.Event):
         return super().wait(timeout)
 
 
-@contextmanager
-def connected() -> Iterator[tuple[socket.socket, socket.socket]]:
-    """Two ends of one connection."""
-    here, there = socket.socketpair()
-    with here, there:
-        for end in (here, there):
-            end.settimeout(PATIENCE_S)
-        yield here, there
-
-
-def guarding(stop: Cancellation, sock: socket.socket, ready: threading.Barrier) -> bytes:
-    """What comes over `sock`, guarded; b"" once it is cut."""
-    stop.guard(sock)
-    ready.wait(PATIENCE_S)
-    try:
-        return sock.recv(10)
-    finally:
-        stop.done()
-
-
 def test_a_stop_is_heard_by_whoever_asks() -> None:
     stop = Cancellation()
     stop.check()
@@ -65,117 +37,56 @@ def test_a_stop_is_heard_by_whoever_asks() -> None:
         stop.check()
 
 
-def test_a_stop_wakes_every_thread_that_waits_for_a_byte() -> None:
-    stop, ready = Cancellation(), threading.Barrier(3)
-    with connected() as (one, _), connected() as (other, _):
-        threads = [InThread(lambda sock=sock: guarding(stop, sock, ready)) for sock in (one, other)]  # type: ignore[misc]
-        ready.wait(PATIENCE_S)
-        stop.set()
-        assert [thread.join() for thread in threads] == [b"", b""]
+def test_stop_calls_every_cut_that_is_guarded() -> None:
+    stop, cut = Cancellation(), list[str]()
+    stop.guard(lambda: cut.append("one"))
+    stop.guard(lambda: cut.append("other"))
+    assert cut == []
+    stop.set()
+    assert cut == ["one", "other"]
 
 
 def test_what_is_guarded_after_the_stop_is_cut_at_once() -> None:
-    stop = Cancellation()
+    stop, cut = Cancellation(), list[str]()
     stop.set()
-    with connected() as (here, _):
-        stop.guard(here)
-        assert here.recv(1) == b""
-        stop.done()
+    stop.guard(lambda: cut.append("late"))
+    assert cut == ["late"]
 
 
-def test_a_thread_that_guards_two_sockets_has_both_cut() -> None:
-    stop = Cancellation()
-    with connected() as (one, _), connected() as (other, _):
-        stop.guard(one)
-        stop.guard(other)
-        stop.set()
-        assert (one.recv(1), other.recv(1)) == (b"", b"")
-        stop.done()
+def test_what_is_released_is_not_cut_and_the_others_are() -> None:
+    stop, cut = Cancellation(), list[str]()
+
+    def mine() -> None:
+        cut.append("mine")
+
+    stop.guard(mine)
+    stop.guard(lambda: cut.append("another's"))
+    stop.release(mine)
+    stop.release(mine)
+    stop.set()
+    assert cut == ["another's"]
 
 
-def test_a_socket_that_is_done_with_is_not_cut() -> None:
-    stop = Cancellation()
-    with connected() as (here, there):
-        stop.guard(here)
-        stop.done()
-        stop.set()
-        there.sendall(b"on")
-        assert here.recv(10) == b"on"
+def test_release_waits_for_a_cut_that_is_running() -> None:
+    stop, running, over, told = Cancellation(), threading.Event(), threading.Event(), list[str]()
 
+    def cut() -> None:
+        running.set()
+        assert over.wait(PATIENCE_S)
+        told.append("cut")
 
-def test_a_thread_that_is_done_lets_go_of_its_own_sockets_alone() -> None:
-    stop, ready = Cancellation(), threading.Barrier(2)
-    with connected() as (mine, peer), connected() as (others, _):
-        stop.guard(mine)
-        thread = InThread(lambda: guarding(stop, others, ready))
-        ready.wait(PATIENCE_S)
-        stop.done()
-        stop.set()
-        assert thread.join() == b""
-        peer.sendall(b"on")
-        assert mine.recv(10) == b"on"
+    def release() -> None:
+        stop.release(cut)
+        told.append("released")
 
-
-def test_a_socket_is_cut_though_its_descriptor_has_gone_on_to_another_object() -> None:
-    stop = Cancellation()
-    with connected() as (here, _):
-        stop.guard(here)
-        with socket.socket(fileno=here.detach()) as wrapped:  # as TLS does it
-            wrapped.settimeout(PATIENCE_S)
-            stop.set()
-            assert wrapped.recv(1) == b""
-        stop.done()
-
-
-def test_a_socket_that_is_closed_already_is_no_obstacle_to_the_others() -> None:
-    stop = Cancellation()
-    with connected() as (gone, there), connected() as (here, _):
-        stop.guard(gone)
-        stop.guard(here)
-        gone.close()
-        there.close()
-        stop.set()
-        assert here.recv(1) == b""
-        stop.done()
-
-
-def test_a_connected_socket_is_cut_and_let_go_of_as_it_is() -> None:
-    stop = Cancellation()
-    with connected() as (mine, peer), connected() as (others, _):
-        stop.guard(mine, connected=True)
-        stop.done()
-        stop.guard(others, connected=True)
-        assert [descriptors()[os.fstat(sock.fileno()).st_ino] for sock in (mine, others)] == [1, 1]
-        stop.set()
-        assert others.recv(1) == b""
-        peer.sendall(b"on")
-        assert mine.recv(10) == b"on"
-        stop.done()
-
-
-def test_cut_tls_connection_fails_as_a_connection_does() -> None:
-    stop, context = Cancellation(), ssl.create_default_context()
-    with (
-        connected() as (here, _),
-        context.wrap_socket(here, server_hostname="localhost", do_handshake_on_connect=False) as wrapped,
-    ):
-        stop.guard(wrapped, connected=True)
-        stop.set()
-        with pytest.raises(OSError):  # noqa: PT011 which one depends on OpenSSL
-            wrapped.do_handshake()
-        stop.done()
-
-
-def test_a_guard_leaves_no_descriptor_behind() -> None:
-    stop = Cancellation()
-    with connected() as (here, _):
-        inode = os.fstat(here.fileno()).st_ino
-        for _ in range(5):
-            stop.guard(here)
-        assert descriptors()[inode] == 1 + 5
-        stop.done()
-        stop.done()
-        assert descriptors()[inode] == 1
+    stop.guard(cut)
+    stopping = InThread(stop.set)
+    assert running.wait(PATIENCE_S)
+    releasing = InThread(release)
+    assert told == []
+    over.set()
+    assert (stopping.join(), releasing.join()) == (None, None)
+    assert told == ["cut", "released"]
 
 
 def test_a_stop_ends_every_wait_at_once() -> None:

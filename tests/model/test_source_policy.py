@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-import errno
 import ipaddress
-import os
 import socket
 from typing import TYPE_CHECKING, Any
 
+import pycurl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fsdm import DataManager, Limits
-from fsdm.concurrency.cancellation import Cancellation
 from fsdm.model.errors import InvalidInputError, PolicyError, TransferError
 from fsdm.model.source_policy import Policy, check_pattern, is_public
-from fsdm.transfer.http.session import Sessions
+from fsdm.transfer.http.handle import _Callbacks
 from tests.support.chunks import failure
 from tests.support.processes import fsdm
-from tests.support.servers import Host, kept_asked, no_environment, reply
+from tests.support.servers import Host, an_engine, get, no_environment, reply
 from tests.support.source import Source
 from tests.support.waiting import PATIENCE_S, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from fsdm.transfer.http.engine import Engine
 
 __all__ = ["no_environment"]  # a fixture of all that is here
 
@@ -148,10 +148,8 @@ def host() -> Iterator[Host]:
         yield host
 
 
-def ask(policy: Policy, url: str, sessions: Sessions | None = None) -> bytes:
-    sessions = sessions or Sessions(connect_timeout_s=PATIENCE_S, idle_timeout_s=PATIENCE_S, policy=policy)
-    with sessions.get(url, {}, Cancellation()) as answer:
-        return answer.read()
+def ask(policy: Policy, url: str, engine: Engine | None = None) -> bytes:
+    return get(engine or an_engine(policy), url)[1]
 
 
 @pytest.fixture
@@ -181,11 +179,14 @@ def connected(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The addresses that anything was about to connect to; none is reached."""
     tried: list[str] = []
 
-    def connect(sock: object, address: tuple[str, int], timeout_s: float | None) -> None:
-        tried.append(address[0])
-        raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
+    def refuse(calls: _Callbacks, purpose: int, address: Any) -> Any:
+        if (sock := allowed(calls, purpose, address)) != pycurl.SOCKET_BAD:
+            tried.append(address.addr[0])
+            sock.close()
+        return pycurl.SOCKET_BAD
 
-    monkeypatch.setattr("fsdm.transfer.http.connection._connect", connect)
+    allowed = _Callbacks.open_socket
+    monkeypatch.setattr(_Callbacks, "open_socket", refuse)
     return tried
 
 
@@ -215,14 +216,14 @@ def test_name_is_judged_by_its_address_at_each_connection(
     resolves: Callable[..., list[str]], connected: list[str]
 ) -> None:
     asked = resolves(rebind=[["8.8.8.8"], ["127.0.0.1"], ["10.0.0.1", "9.9.9.9"]])
-    sessions = Sessions(connect_timeout_s=1, idle_timeout_s=1, policy=Policy(deny_private=True))
-    with pytest.raises(TransferError, match="refused") as first:
-        ask(Policy(), "http://rebind.example/", sessions)
+    engine = an_engine(Policy(deny_private=True))
+    with pytest.raises(TransferError, match="connect to") as first:
+        ask(Policy(), "http://rebind.example/", engine)
     assert not isinstance(first.value, PolicyError)
     with pytest.raises(PolicyError, match=r"rebind.example is at 127.0.0.1"):
-        ask(Policy(), "http://rebind.example/", sessions)
+        ask(Policy(), "http://rebind.example/", engine)
     with pytest.raises(TransferError):
-        ask(Policy(), "http://rebind.example/", sessions)
+        ask(Policy(), "http://rebind.example/", engine)
     assert len(asked) == 3, "each connection asks once, and connects to what it was told"
     assert connected == ["8.8.8.8", "9.9.9.9"]
 
@@ -240,14 +241,14 @@ def test_a_redirect_is_under_the_same_policy(host: Host) -> None:
 
 
 def test_a_redirect_over_a_kept_connection_is_under_the_same_policy(host: Host) -> None:
-    with Host() as other, kept_asked() as kept:
+    with Host() as other:
         host.answers["/x"] = reply(b"", "302 Found", Location=f"{other.url}/secret")
         policy = Policy(hosts=(host.where,))
-        sessions = Sessions(connect_timeout_s=PATIENCE_S, idle_timeout_s=PATIENCE_S, policy=policy)
-        assert ask(policy, f"{host.url}/y", sessions) == b"body"
+        engine = an_engine(policy)
+        assert ask(policy, f"{host.url}/y", engine) == b"body"
         with pytest.raises(PolicyError):
-            ask(policy, f"{host.url}/x", sessions)
-        assert (kept, other.asked) == (["/x"], [])
+            ask(policy, f"{host.url}/x", engine)
+        assert (host.connections, other.asked) == (1, [])
 
 
 @pytest.mark.parametrize("target", ["file:///etc/passwd", "ftp://h/x", "gopher://h:70/x", "data:text/plain,x"])

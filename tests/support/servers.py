@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
-import io
 import shutil
 import socket
 import ssl
@@ -13,14 +11,15 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Self
 
 import pytest
-from urllib3 import HTTPHeaderDict
 
 from fsdm.concurrency.cancellation import Cancellation
 from fsdm.model.documents import DataChunk, FileSource
+from fsdm.model.source_policy import ANY, Policy
 from fsdm.store.filesystem import FileSystem
 from fsdm.transfer.chunk_download import fetch_chunk
 from fsdm.transfer.fetcher import HttpFetcher
-from fsdm.transfer.http.connection import Pool
+from fsdm.transfer.host_health import Hosts
+from fsdm.transfer.http.engine import Engine
 from fsdm.transfer.resume_record import Part
 from fsdm.transfer.scheduler import Scheduler
 from tests.support.chunks import an_id, content
@@ -30,10 +29,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-    import urllib3
-
     from fsdm.model.documents import FileEntry, Manifest
     from fsdm.transfer.chunk_download import Fetcher
+    from fsdm.transfer.http.head import Head
     from tests.support.source import Source
 
 
@@ -61,16 +59,6 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return a_certificate(tmp_path_factory.mktemp("tls"))
 
 
-class Opaque:
-    """A response of which only the public road is known."""
-
-    def __init__(self, raw: urllib3.HTTPResponse) -> None:
-        self._raw = raw
-
-    def stream(self, amount: int, *, decode_content: bool) -> Iterator[bytes]:
-        return self._raw.stream(amount, decode_content=decode_content)
-
-
 def reply(body: bytes = b"body", status: str = "200 OK", **fields: str) -> bytes:
     lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}"]
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in fields.items()]
@@ -82,6 +70,7 @@ class Host:
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.asked: list[bytes] = []
+        self.connections = 0
         self.answers: dict[str, bytes] = {}
         self.default = reply()
         self._tls = tls
@@ -108,6 +97,7 @@ class Host:
         with suppress(OSError):
             while True:
                 connection, _ = self._server.accept()
+                self.connections += 1
                 threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
@@ -129,20 +119,23 @@ def no_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("NETRC", str(tmp_path / "no netrc"))
 
 
-@contextmanager
-def kept_asked() -> Iterator[list[str]]:
-    """The targets for which a kept connection was asked."""
-    targets: list[str] = []
-    known = Pool.ask
+def an_engine(policy: Policy = ANY, *, idle_timeout_s: float = PATIENCE_S, **how: Any) -> Engine:
+    """What asks for URLs, with a table of servers of its own."""
+    return Engine(Hosts(), connect_timeout_s=PATIENCE_S, idle_timeout_s=idle_timeout_s, policy=policy, **how)
 
-    def ask(pool: Pool, target: str, rest: bytes, timeout_s: float) -> Any:
-        answer = known(pool, target, rest, timeout_s)
-        targets.extend([target] * (answer is not None))
-        return answer
 
-    with pytest.MonkeyPatch.context() as m:
-        m.setattr(Pool, "ask", ask)
-        yield targets
+def get(
+    engine: Engine, url: str, headers: dict[str, str] | None = None, stop: Cancellation | None = None
+) -> tuple[int, bytes]:
+    """The status of an answer, and its body."""
+    status, body = list[int](), bytearray()
+
+    def begin(head: Head) -> Callable[[memoryview], object]:
+        status.append(head.status)
+        return body.extend
+
+    engine.get(url, headers or {}, stop or Cancellation(), begin)
+    return status[0], bytes(body)
 
 
 DATA = content("a file", 300_000)
@@ -269,25 +262,3 @@ def fetch_all(
         stop=stop or Cancellation(),
         on_file=on_file,
     )
-
-
-class Wire:
-    """A socket that gives these bytes."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-
-    def makefile(self, mode: str) -> io.BufferedReader:
-        return io.BufferedReader(io.BytesIO(self._data))  # type: ignore[arg-type]
-
-
-def read(kind: type[http.client.HTTPResponse], data: bytes) -> tuple[object, ...] | str:
-    """All that a response says of itself, and its body; or what it fails with."""
-    answer = kind(Wire(data), method="GET")  # type: ignore[arg-type]
-    try:
-        answer.begin()
-        fields = list(HTTPHeaderDict(answer.headers.items()).items())
-        known = (answer.status, answer.code, answer.reason, answer.version, answer.length, answer.chunked)
-        return (*known, answer.will_close, fields, answer.read(100))
-    except (http.client.HTTPException, ValueError) as e:
-        return type(e).__name__

@@ -13,7 +13,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from fsdm.concurrency.cancellation import Cancellation
 from fsdm.model.errors import StoppedError, TransferError
-from fsdm.transfer.host_health import ASKED_LAST_S, FRESH_S, HALF_LIFE_S, LATELY_S, MANY, Hosts, Request, origin_of
+from fsdm.transfer.host_health import ASKED_LAST_S, FRESH_S, HALF_LIFE_S, LATELY_S, MANY, Hosts, Request
+from fsdm.transfer.http.target import origin_of
 from tests.support.servers import InThread
 from tests.support.waiting import PATIENCE_S, eventually
 

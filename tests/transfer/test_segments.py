@@ -19,16 +19,15 @@ from fsdm.model.documents import FileSource, PartRecord
 from fsdm.model.errors import HostError, StoppedError, TransferError
 from fsdm.model.limits import PER_FILE
 from fsdm.store.filesystem import FileSystem
-from fsdm.transfer import fetcher as fetcher_module
+from fsdm.transfer import conversation as conversation_module
 from fsdm.transfer import file_transfer as transfer
 from fsdm.transfer import segments as ranges
 from fsdm.transfer.fetcher import HttpFetcher
-from fsdm.transfer.host_health import origin_of
-from fsdm.transfer.http import body
+from fsdm.transfer.http import handle
 from fsdm.transfer.resume_record import Part
-from fsdm.transfer.segments import LEAST_BYTES, PIECE_MAX_BYTES, PIECE_MIN_BYTES, Gains, Helpers, Pace, Pieces, Slice
+from fsdm.transfer.segments import LEAST_BYTES, PIECE_MAX_BYTES, PIECE_MIN_BYTES, Gain, Helpers, Pace, Pieces, Slice
 from tests.support.chunks import content
-from tests.support.servers import InThread, Opaque, a_certificate, serving_with
+from tests.support.servers import InThread, a_certificate, serving_with
 from tests.support.source import Fault, Source
 from tests.support.waiting import PATIENCE_S, eventually
 
@@ -99,13 +98,9 @@ def test_nothing_is_begun_after_a_failure_and_the_first_one_counts() -> None:
 @pytest.mark.parametrize("start", [0, 3, 10])
 def test_a_slice_fills_its_place_and_nothing_else(tmp_path: Path, start: int) -> None:
     (tmp_path / "file").write_bytes(b"." * 10)
-    place = Slice(str(tmp_path / "file"), start)
-    try:
+    with Slice(str(tmp_path / "file"), start) as place:
         place.put(b"ab")
-        os.write(place.fd, b"c")  # as the kernel does it
-        place.took(1)
-    finally:
-        os.close(place.fd)
+        place.put(memoryview(b"c"))
     assert place.size == 3
     assert (tmp_path / "file").read_bytes() == (b"." * start + b"abc").ljust(10, b".")
 
@@ -120,118 +115,100 @@ def test_a_slice_follows_no_symlink(tmp_path: Path) -> None:
 # ---------------------------------------------------------------------------------------------------------------- gains
 
 
-def flow(gains: Gains, clock: Clock, bytes_per_s: float, seconds: float, origin: str = HOST) -> None:
+def flow(gain: Gain, clock: Clock, bytes_per_s: float, seconds: float) -> None:
     """Let so much come from a host."""
     for _ in range(round(seconds / 0.01)):
         clock.now += 0.01
-        gains.took(origin, round(bytes_per_s * 0.01))
+        gain.took(round(bytes_per_s * 0.01))
 
 
-def a_trial(gains: Gains, clock: Clock, several: float, one: float = 10 * MB) -> bool:
+def a_trial(gain: Gain, clock: Clock, several: float, one: float = 10 * MB) -> bool:
     """Whether the servers' rate over `several` connections, after one over one, is found to gain."""
-    flow(gains, clock, one, 1.0)
-    assert gains.may_split(HOST), "it is to be tried"
-    flow(gains, clock, several, ranges.TRIAL_S + 0.01)
-    return gains.go_on(HOST)
+    flow(gain, clock, one, 1.0)
+    assert gain.may_split(), "it is to be tried"
+    flow(gain, clock, several, ranges.TRIAL_S + 0.01)
+    return gain.go_on()
 
 
-@pytest.mark.parametrize(("several", "gain"), [(9 * MB, False), (11 * MB, False), (14 * MB, True), (40 * MB, True)])
+@pytest.mark.parametrize(("several", "gains"), [(9 * MB, False), (11 * MB, False), (14 * MB, True), (40 * MB, True)])
 def test_several_connections_are_kept_where_they_bring_a_quarter_more_and_that_is_remembered(
-    clock: Clock, several: float, gain: bool
+    clock: Clock, several: float, gains: bool
 ) -> None:
-    gains = Gains(clock=clock)
-    assert a_trial(gains, clock, several) is gain
-    assert gains.may_split(HOST) is gain
+    gain = Gain(clock=clock)
+    assert a_trial(gain, clock, several) is gains
+    assert gain.may_split() is gains
     clock.now += ranges.REMEMBERED_S - 1
-    assert gains.may_split(HOST) is gain
-    assert gains.go_on(HOST) is gain
+    assert gain.may_split() is gains
+    assert gain.go_on() is gains
 
 
-@pytest.mark.parametrize(("several", "gain"), [(11 * MB, False), (14 * MB, True)])
+@pytest.mark.parametrize(("several", "gains"), [(11 * MB, False), (14 * MB, True)])
 def test_a_transfer_that_has_just_begun_is_measured_from_its_first_bytes(
-    clock: Clock, several: float, gain: bool
+    clock: Clock, several: float, gains: bool
 ) -> None:
-    gains = Gains(clock=clock)
-    flow(gains, clock, 10 * MB, ranges.LOOK_S + 0.02)
-    assert gains.may_split(HOST)
+    gain = Gain(clock=clock)
+    flow(gain, clock, 10 * MB, ranges.LOOK_S + 0.02)
+    assert gain.may_split()
     clock.now += 0.2  # new connections are made meanwhile
-    flow(gains, clock, several, ranges.TRIAL_S - 0.1)
-    assert gains.go_on(HOST) is gain
+    flow(gain, clock, several, ranges.TRIAL_S - 0.1)
+    assert gain.go_on() is gains
 
 
 @pytest.mark.parametrize("several", [9 * MB, 40 * MB])
 def test_after_a_while_it_is_tried_again(clock: Clock, several: float) -> None:
-    gains = Gains(clock=clock)
-    a_trial(gains, clock, several)
+    gain = Gain(clock=clock)
+    a_trial(gain, clock, several)
     clock.now += ranges.REMEMBERED_S
-    assert a_trial(gains, clock, 40 * MB)
+    assert a_trial(gain, clock, 40 * MB)
     clock.now += ranges.REMEMBERED_S
-    assert not a_trial(gains, clock, 9 * MB)
+    assert not a_trial(gain, clock, 9 * MB)
 
 
 def test_nothing_is_decided_before_the_trial_has_lasted(clock: Clock) -> None:
-    gains = Gains(clock=clock)
-    flow(gains, clock, 10 * MB, 1.0)
-    assert gains.may_split(HOST)
+    gain = Gain(clock=clock)
+    flow(gain, clock, 10 * MB, 1.0)
+    assert gain.may_split()
     clock.now += ranges.TRIAL_S * 0.9
-    assert gains.go_on(HOST), "though nothing has come"
+    assert gain.go_on(), "though nothing has come"
 
 
 def test_files_that_begin_together_share_a_trial(clock: Clock) -> None:
-    gains = Gains(clock=clock)
-    flow(gains, clock, 10 * MB, 1.0)
-    assert gains.may_split(HOST)
-    flow(gains, clock, 40 * MB, ranges.TRIAL_S / 2)
-    assert gains.may_split(HOST)
-    flow(gains, clock, 40 * MB, ranges.TRIAL_S + 0.01)
-    assert gains.go_on(HOST), "measured against what came over one connection, not over the first file's four"
+    gain = Gain(clock=clock)
+    flow(gain, clock, 10 * MB, 1.0)
+    assert gain.may_split()
+    flow(gain, clock, 40 * MB, ranges.TRIAL_S / 2)
+    assert gain.may_split()
+    flow(gain, clock, 40 * MB, ranges.TRIAL_S + 0.01)
+    assert gain.go_on(), "measured against what came over one connection, not over the first file's four"
 
 
 def test_a_trial_that_nobody_ended_is_begun_afresh(clock: Clock) -> None:
-    gains = Gains(clock=clock)
-    flow(gains, clock, 40 * MB, 1.0)
-    assert gains.may_split(HOST)
+    gain = Gain(clock=clock)
+    flow(gain, clock, 40 * MB, 1.0)
+    assert gain.may_split()
     clock.now += 4 * ranges.TRIAL_S + 1
-    assert a_trial(gains, clock, 20 * MB), "twice as much as by then"
+    assert a_trial(gain, clock, 20 * MB), "twice as much as by then"
 
 
 def test_a_server_whose_pieces_do_not_fit_is_left_alone_for_a_while(clock: Clock) -> None:
-    gains = Gains(clock=clock)
-    assert a_trial(gains, clock, 40 * MB)
-    gains.do_not_fit(HOST)
-    assert not gains.may_split(HOST)
-    assert not gains.go_on(HOST)
+    gain = Gain(clock=clock)
+    assert a_trial(gain, clock, 40 * MB)
+    gain.do_not_fit()
+    assert not gain.may_split()
+    assert not gain.go_on()
     clock.now += ranges.REMEMBERED_S + 1
-    assert gains.may_split(HOST)
+    assert gain.may_split()
 
 
 def test_a_trial_that_breaks_has_gained_nothing_but_one_that_gained_is_not_forgotten(clock: Clock) -> None:
-    gains = Gains(clock=clock)
-    assert gains.may_split(HOST)
-    gains.broke(HOST)
-    assert not gains.may_split(HOST)
+    gain = Gain(clock=clock)
+    assert gain.may_split()
+    gain.broke()
+    assert not gain.may_split()
     clock.now += ranges.REMEMBERED_S + 1
-    assert a_trial(gains, clock, 40 * MB)
-    gains.broke(HOST)
-    assert gains.may_split(HOST)
-
-
-def test_one_server_says_nothing_of_another(clock: Clock) -> None:
-    gains = Gains(clock=clock)
-    gains.do_not_fit(HOST)
-    assert gains.may_split("http://other")
-    flow(gains, clock, 100 * MB, 1.0, "http://other")
-    assert not gains.may_split(HOST)
-    assert not gains.go_on(HOST)
-
-
-def test_no_more_than_so_many_servers_are_remembered(clock: Clock) -> None:
-    gains = Gains(clock=clock)
-    for number in range(ranges.MANY_ORIGINS + 10):
-        gains.do_not_fit(f"http://{number}")
-    assert len(gains._origins) == ranges.MANY_ORIGINS
-    assert not gains.may_split(f"http://{ranges.MANY_ORIGINS + 9}")
-    assert gains.may_split("http://0"), "forgotten"
+    assert a_trial(gain, clock, 40 * MB)
+    gain.broke()
+    assert gain.may_split()
 
 
 # ----------------------------------------------------------------------------------------------------------------- pace
@@ -365,7 +342,6 @@ PIECE = 40_000
 NEW = content("a large file", SIZE)
 DIGEST = blake3(NEW).hexdigest()
 SHA256 = hashlib.sha256(NEW).hexdigest()
-ORDINARY_ROAD = "splice"
 
 
 @pytest.fixture(autouse=True)
@@ -377,9 +353,9 @@ def _small(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> N
     monkeypatch.setattr(ranges, "PIECE_MIN_BYTES", PIECE)
     monkeypatch.setattr(ranges, "PIECE_MAX_BYTES", PIECE)
     monkeypatch.setattr(ranges, "TRIAL_S", 1e9)
-    monkeypatch.setattr(fetcher_module, "LEAST_BYTES", PIECE)
-    monkeypatch.setattr(fetcher_module, "WORTH_BYTES", 1 << 40)
-    monkeypatch.setattr(body, "SMALL_BYTES", 0)
+    monkeypatch.setattr(conversation_module, "LEAST_BYTES", PIECE)
+    monkeypatch.setattr(conversation_module, "WORTH_BYTES", 1 << 40)
+    monkeypatch.setattr(handle, "LOOK_S", 0.005)
 
 
 @pytest.fixture
@@ -433,27 +409,23 @@ def open_files(path: str) -> int:
     return count
 
 
-@pytest.fixture(params=["splice", "readinto", "readinto over TLS", "stream"])
-def on_a_road(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Source]:
-    """A source whose bodies come by one of the roads."""
+@pytest.fixture(params=["http", "https"])
+def over(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Source]:
+    """A source that speaks one of the schemes."""
     tls = None
-    if "TLS" in request.param:
+    if request.param == "https":
         certificate = a_certificate(tmp_path)
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", f"{certificate}.crt")
         tls = serving_with(certificate)
-    monkeypatch.setattr(body, "SMALL_BYTES", 0 if request.param == "splice" else 1 << 40)
-    if request.param == "stream":  # which looks once a block has come
-        monkeypatch.setattr(body, "BLOCK_BYTES", 4096)
-        monkeypatch.setattr("fsdm.transfer.fetcher.pour", lambda raw, *args, **kw: body.pour(Opaque(raw), *args, **kw))  # type: ignore[arg-type]
     with Source(tls) as source:
         yield source
 
 
 @pytest.mark.parametrize("known", [{}, {"sha256": SHA256}, {"blake3": DIGEST, "size": SIZE}])
-def test_a_slow_file_comes_over_several_connections_by_whatever_road(
-    on_a_road: Source, fetcher: HttpFetcher, part: Part, known: dict[str, Any]
+def test_slow_file_comes_over_several_connections(
+    over: Source, fetcher: HttpFetcher, part: Part, known: dict[str, Any]
 ) -> None:
-    source, together = on_a_road, threading.Barrier(PER_FILE, timeout=PATIENCE_S)
+    source, together = over, threading.Barrier(PER_FILE, timeout=PATIENCE_S)
     first = iter(range(PER_FILE))
 
     def piece(start: int, end: int) -> None:
@@ -474,12 +446,11 @@ def test_a_slow_file_comes_over_several_connections_by_whatever_road(
     assert open_files(part.path) == 0
 
 
-def test_the_connections_of_the_helpers_end_with_them(
+def test_connections_of_the_helpers_serve_the_next_file(
     source: Source, url: str, fetcher: HttpFetcher, part: Part
 ) -> None:
-    before = len(os.listdir("/proc/self/fd"))
     assert is_new(part, fetch(fetcher, url, part))
-    eventually(lambda: len(os.listdir("/proc/self/fd")) <= before + 4, "this thread's one is kept, and its pipe")
+    assert 1 < len(fetcher.engine._idle) <= PER_FILE
 
 
 def test_what_an_earlier_attempt_left_is_gone_on_with_in_pieces(
@@ -538,7 +509,7 @@ def test_too_little_is_missing_to_be_worth_it(
     source: Source, url: str, fetcher: HttpFetcher, part: Part, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert LEAST_BYTES == 2 << 20
-    monkeypatch.setattr(fetcher_module, "LEAST_BYTES", SIZE - SLOW_AT + 1)
+    monkeypatch.setattr(conversation_module, "LEAST_BYTES", SIZE - SLOW_AT + 1)
     monkeypatch.setattr(ranges.Pace, "is_slow", lambda _, size: size > SLOW_AT)  # not before, on a busy machine
     source.fault("/file", drip_at=SLOW_AT, drips=30)
     assert is_new(part, fetch(fetcher, url, part))
@@ -552,7 +523,7 @@ def test_a_server_that_gives_no_more_over_several_connections_gets_no_helpers_an
     monkeypatch.setattr(ranges, "GAIN", float("inf"))
     assert is_new(part, fetch(fetcher, url, part))
     assert pieces_asked(source)[-1][1] == SIZE, "this thread has brought the rest"
-    assert not fetcher.gains.may_split(origin_of(url))
+    assert not fetcher.hosts.get(url).gain.may_split()
     source.fault("/other", drip_at=SLOW_AT, drips=30)
     fetch(fetcher, source.put("/other", NEW), Part(part.path + "2"))
     assert asked(source, "/other") == [""]
@@ -672,7 +643,7 @@ def test_where_a_piece_breaks_what_is_in_line_is_kept_and_gone_on_with(
 def test_where_a_piece_breaks_after_some_have_come_the_rest_is_asked_for_at_once(
     source: Source, url: str, fetcher: HttpFetcher, part: Part, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fetcher_module, "WORTH_BYTES", 1000)
+    monkeypatch.setattr(conversation_module, "WORTH_BYTES", 1000)
     source.fault("/file", drip_at=SLOW_AT, drips=60, piece=breaking("cut"))
     assert is_new(part, fetch(fetcher, url, part))
     goes_on = f"bytes={line_ends(source)}-"
@@ -683,7 +654,7 @@ def test_where_a_piece_breaks_after_some_have_come_the_rest_is_asked_for_at_once
 def test_a_piece_that_is_refused_until_later_is_not_asked_for_at_once(
     source: Source, url: str, fetcher: HttpFetcher, part: Part, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fetcher_module, "WORTH_BYTES", 1000)
+    monkeypatch.setattr(conversation_module, "WORTH_BYTES", 1000)
     source.faults["/file"].piece = lambda start, end: Fault(status=503, headers={"Retry-After": "60"})
     with pytest.raises(TransferError) as caught:
         fetch(fetcher, url, part)
@@ -734,7 +705,7 @@ def test_a_stop_ends_all_connections_of_a_file_at_once(
     assert open_files(part.path) == 0
     here = os.path.getsize(part.path)
     assert here == pieces_asked(source)[0][0]
-    assert fetcher.gains.may_split(origin_of(url)), "it says nothing of the server"
+    assert fetcher.hosts.get(url).gain.may_split(), "it says nothing of the server"
     del source.faults["/file"]
     assert is_new(part, fetch(fetcher, url, part))
     assert without_an_end(source)[-1] == f"bytes={here}-"

@@ -68,10 +68,7 @@ def take_out_the_digest() -> None:
     """Let fsdm compute no digest, as others do; it has no such mode itself."""
     from fsdm.transfer.sink import Sink
 
-    def catch_up(self: Sink) -> None:
-        self._hashed = self.size
-
-    setattr(Sink, "_catch_up", catch_up)  # noqa: B010 its name is private
+    setattr(Sink, "_hash", lambda *_: None)  # noqa: B010 its name is private
 
 
 def race(threads: int, paths: list[str], make: Callable[[], Callable[[str], None]]) -> None:

@@ -1,25 +1,23 @@
 """The chunks of the lives, and a source of their files without a network, always alike.
 
 What a fetch writes is written by the package's own `Transfer`, `Sink` and `Parts`; only the conversation with a server
-is played (so the bytes come by write(2), in one thread, where the network would splice them). Files are small, so the
-bounds that make a file worth a record or a checkpoint are small as well, while a life is lived (`small_bounds`).
+is played (so the bytes come in one thread). Files are small, so the bounds that make a file worth a record or a
+checkpoint are small as well, while a life is lived (`small_bounds`).
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 from unittest import mock
 
-from urllib3 import HTTPResponse
-
 import fsdm.transfer.file_transfer
 import fsdm.transfer.segments
 from fsdm.model.errors import TransferError
 from fsdm.transfer.file_transfer import Transfer
+from fsdm.transfer.http.head import Head
 from tools.support.versions import Version, content, id_of
 
 if TYPE_CHECKING:
@@ -93,8 +91,8 @@ class Source:
         data = VERSIONS[name].files[file]
         headers = transfer.range_headers(url)
         start = transfer.size if headers else 0
-        body = HTTPResponse(b"", headers=_head(data, start), status=206 if headers else 200)
-        sink = transfer.accept(url, body, ranged=bool(headers))
+        head = Head.of(206 if headers else 200, _fields(data, start).items())
+        sink = transfer.accept(url, head, ranged=bool(headers))
         if sink is None:
             self._bring(transfer, url)
             return
@@ -105,29 +103,26 @@ class Source:
                 raise TransferError("the connection broke", transient=True)
             left = None if left is None else left - 1
             sink.put(data[at : at + BLOCK_BYTES])
-            transfer.moved(url)
+            transfer.moved()
             if many and name in self.in_pieces:
-                _bring_pieces(transfer, url, data, transfer.split(1))
+                _bring_pieces(transfer, data, transfer.split(1))
                 break
         transfer.see_that_all_came(url)
 
 
-def _bring_pieces(transfer: Transfer, url: str, data: bytes, pieces: Pieces) -> None:
+def _bring_pieces(transfer: Transfer, data: bytes, pieces: Pieces) -> None:
     """Two at a time, the second of them first: so there are holes in between."""
     while (first := pieces.take()) is not None:
         second = pieces.take()
         for start, end in filter(None, (second, first)):
-            place = transfer.open_slice((start, end))
-            try:
+            with transfer.open_slice((start, end)) as place:
                 place.put(data[start:end])
-            finally:
-                os.close(place.fd)
             pieces.done((start, end))
-            transfer.advance(url, pieces)
-    transfer.mend(url, pieces)
+            transfer.advance(pieces)
+    transfer.mend(pieces)
 
 
-def _head(data: bytes, start: int) -> dict[str, str]:
+def _fields(data: bytes, start: int) -> dict[str, str]:
     tag = hashlib.sha256(data).hexdigest()[:16]
     head = {"ETag": f'"{tag}"', "Accept-Ranges": "bytes", "Content-Length": str(len(data) - start)}
     return head | ({"Content-Range": f"bytes {start}-{len(data) - 1}/{len(data)}"} if start else {})

@@ -44,10 +44,9 @@ def resolver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Resolver]:
     eventually(lambda: not any(thread.name == "fsdm-lookup" for thread in threading.enumerate()), "it has ended")
 
 
-@pytest.mark.parametrize("stop", [Cancellation(), None])
-def test_a_name_and_an_address_are_looked_up(stop: Cancellation | None) -> None:
-    for host in ("localhost", "127.0.0.1"):
-        assert "127.0.0.1" in {found[4][0] for found in look_up(host, 80, stop, PATIENCE_S)}
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
+def test_name_and_address_are_looked_up(host: str) -> None:
+    assert "127.0.0.1" in look_up(host, 80, Cancellation(), PATIENCE_S)
 
 
 def test_an_address_takes_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,7 +74,7 @@ def test_a_stop_does_not_wait_for_the_resolver(resolver: Resolver) -> None:
 
 
 def test_a_resolver_that_does_not_answer_is_given_up(resolver: Resolver) -> None:
-    with pytest.raises(TimeoutError, match=r"silent\.example within 0\.05 s"):
+    with pytest.raises(TimeoutError, match=r"no answer within 0\.05 s"):
         look_up("silent.example", 80, Cancellation(), 0.05)
 
 
@@ -83,5 +82,4 @@ def test_an_answer_that_comes_late_is_taken_while_somebody_waits(resolver: Resol
     waiting = InThread(lambda: look_up("silent.example", 80, Cancellation(), PATIENCE_S))
     assert resolver.asked.wait(PATIENCE_S)
     resolver.gate.set()
-    found: Any = waiting.join()
-    assert found[0][4] == ("127.0.0.1", 80)
+    assert waiting.join() == ["127.0.0.1"]

@@ -1,0 +1,249 @@
+"""What is asked of one source, for one file, and what becomes of the answers.
+
+A broken connection is followed by another one from where it broke, at once as long as that brings something. Where
+bytes of several answers do not have the want's digest, the file is fetched afresh, once, before that is an error. A
+server that refuses a part of the file is asked for all of it before its refusal counts.
+"""
+
+from __future__ import annotations
+
+import http.client
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from fsdm.concurrency.rate_limit import Floor
+from fsdm.model.errors import HostError, TransferError, cause_of_status
+from fsdm.transfer.http.head import BUSY_STATUS
+from fsdm.transfer.http.target import shown
+from fsdm.transfer.segments import LEAST_BYTES, OtherVersionError, Pace
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fsdm.concurrency.cancellation import Cancellation
+    from fsdm.transfer.fetcher import HttpFetcher
+    from fsdm.transfer.file_transfer import Transfer
+    from fsdm.transfer.host_health import Request
+    from fsdm.transfer.http.handle import Body
+    from fsdm.transfer.http.head import Head
+    from fsdm.transfer.segments import Piece, Pieces, Slice
+    from fsdm.transfer.sink import Sink
+
+WORTH_BYTES: Final = 64 << 10  # a connection that brought as much before it broke is followed by another one at once
+TELLING_BYTES: Final = 4 << 20  # a transfer of so much tells how fast its server is
+NOT_THERE_STATUS: Final = frozenset({404, 410})  # of these, the whole file is no more there than a part
+
+
+class Conversation:
+    """One file from one source; `bring` is all that is asked of it."""
+
+    def __init__(
+        self, fetcher: HttpFetcher, url: str, transfer: Transfer, stop: Cancellation, request: Request
+    ) -> None:
+        self._fetcher = fetcher
+        self._url = url
+        self._transfer = transfer
+        self._stop = stop
+        self._request = request
+        self._floor = Floor(fetcher.floor_bytes_per_s)  # over all answers: one byte in each is slow as well
+        self._may_split = fetcher.helpers.per_file > 1
+        self._may_range = True
+        self._furthest = 0
+        self._began_at: int | None = None  # of the last answer whose body was wanted
+        self._is_part = False
+
+    def bring(self) -> None:
+        """Bring the whole file, with the digest that is wanted.
+
+        Raises:
+            TransferError, StoppedError, OSError: see `Fetcher.fetch`.
+        """
+        transfer = self._transfer
+        self._ask_until_whole()
+        if transfer.joined and transfer.mismatch() is not None:
+            self._may_split = False
+            transfer.restart()
+            self._ask_until_whole()
+        wrong = transfer.mismatch()
+        if wrong is not None:
+            transfer.restart()  # another source's copy is another one
+            hint = "the server has other bytes than the want describes"
+            raise TransferError(f"{shown(self._url)}: {wrong}", hint=hint, cause="digest")
+
+    def _ask_until_whole(self) -> None:
+        self._furthest = self._transfer.size
+        while True:
+            try:
+                if self._ask():
+                    return
+            except TransferError as e:
+                if isinstance(e, HostError):
+                    self._request.failed(e.what)
+                is_over = not e.transient or e.retry_after_s is not None or e.cause == "slow"
+                if is_over or self._transfer.size < self._furthest + WORTH_BYTES:
+                    raise
+            self._furthest = max(self._furthest, self._transfer.size)  # one that always begins afresh comes to an end
+
+    def _ask(self) -> bool:
+        """Ask for what is missing, and take it; False where more is to be asked for."""
+        transfer, began, self._began_at = self._transfer, time.monotonic(), None
+        headers = transfer.range_headers(self._url) if self._may_range else {}
+        try:
+            self._fetcher.engine.get(self._url, headers, self._stop, partial(self._begin, ranged=bool(headers)))
+        except _SlowError:
+            if not self._in_pieces():
+                return False
+        except _RefusedError:
+            self._may_range = False
+            return False
+        if self._began_at is None or self._goes_on():
+            return False
+        transfer.see_that_all_came(self._url)
+        came = transfer.size - self._began_at
+        if came >= TELLING_BYTES and not self._fetcher.rate.is_capped:
+            self._request.rate(came / (time.monotonic() - began))
+        return True
+
+    def _begin(self, head: Head, *, ranged: bool) -> Body | None:
+        """Take the head of the answer that is to bring all that is missing; where its body goes."""
+        self._check_head(head, ranged=ranged)
+        sink = self._transfer.accept(self._url, head, ranged=ranged)
+        if sink is None:
+            return None
+        self._began_at, self._is_part = sink.size, head.is_part
+        return self._flow(sink, self._transfer.total, self._floor, self._look(head))
+
+    def _goes_on(self) -> bool:
+        """Whether a part came as it was announced, which is not all: the next is asked for, if this was progress."""
+        transfer = self._transfer
+        is_short = self._is_part and transfer.total is not None and transfer.size < transfer.total
+        return is_short and transfer.size > self._furthest and bool(transfer.range_headers(self._url))
+
+    def _check_head(self, head: Head, *, ranged: bool) -> None:
+        """See that an answer brings (a part of) the file, as it is."""
+        if not head.is_transient:
+            self._request.proven()
+        if head.status not in {200, 206} and not (ranged and head.status == 416):
+            self._refuse(head, ranged=ranged)
+        if head.status != 416 and head.encoding:
+            raise TransferError(f"the body comes with Content-Encoding {head.encoding[:40]!r}, unasked")
+
+    def _refuse(self, head: Head, *, ranged: bool) -> None:
+        status, transient = head.status, head.is_transient
+        what = f"HTTP {status} {http.client.responses.get(status, '')}".rstrip()  # the server's words may be any
+        retry_after_s = head.retry_after_s(time.time())
+        if retry_after_s is not None or status in BUSY_STATUS:
+            self._request.failed(what, retry_after_s)
+            transient = True
+        elif ranged and (status == 501 or not transient) and status not in NOT_THERE_STATUS:
+            raise _RefusedError
+        hint = "" if transient else "check the URL in the want; `touch want/ID` tries again at once"
+        cause = cause_of_status(status)
+        raise TransferError(what, transient=transient, hint=hint, retry_after_s=retry_after_s, cause=cause)
+
+    def _flow(self, writer: Sink | Slice, at_most: int | None, floor: Floor, then: Callable[[], None]) -> Body:
+        """Make what takes a body: it writes, counts, keeps to the cap, sees that it goes on, and calls `then`.
+
+        No more than `at_most` bytes and one are written; then `then` is to raise.
+        """
+        fetcher, stop, request = self._fetcher, self._stop, self._request
+
+        def take(data: memoryview) -> None:
+            while data:
+                room = len(data) if at_most is None else min(len(data), at_most - writer.size + 1)
+                count = fetcher.rate.block(room)
+                writer.put(data[:count])
+                data = data[count:]
+                stop.check()
+                request.proven()
+                request.gain.took(count)
+                fetcher.meter.took(count)
+                floor.paused(fetcher.rate.took(count, stop.wait))
+                if not floor.took(count):
+                    what = f"less than {fetcher.floor_bytes_per_s:g} bytes a second"
+                    raise HostError(what, what=what, cause="slow")
+                then()
+
+        return take
+
+    # -------------------------------------------------------------------------------------- over several connections
+
+    def _look(self, head: Head) -> Callable[[], None]:
+        """Make what is looked at while one connection brings all: that it is not too much, and not too slow."""
+        transfer, pace, gain = self._transfer, Pace(), self._request.gain
+
+        def look() -> None:
+            transfer.moved()
+            if self._may_split and pace.is_slow(transfer.size):
+                enough = (transfer.total or 0) - transfer.size >= LEAST_BYTES
+                if enough and head.takes_ranges and transfer.can_split(self._url) and gain.may_split():
+                    raise _SlowError
+
+        return look
+
+    def _in_pieces(self) -> bool:
+        """Bring what is missing over several connections; False where more is to be asked for over one."""
+        helpers, transfer, gain = self._fetcher.helpers, self._transfer, self._request.gain
+        pieces = transfer.split(helpers.per_file)
+        try:
+            helpers.fetch_pieces(pieces, partial(self._work, pieces), partial(self._help_out, pieces))
+        except (OtherVersionError, _RefusedError) as e:
+            gain.do_not_fit()
+            self._may_split = False  # also when that is forgotten: or it would begin afresh again and again
+            if isinstance(e, OtherVersionError):
+                transfer.restart()
+            else:
+                transfer.mend(pieces)
+            return False
+        except BaseException as e:
+            if isinstance(e, TransferError):
+                gain.broke()
+            transfer.mend(pieces)
+            raise
+        transfer.mend(pieces)
+        return transfer.size == transfer.total  # a helper may have given back the last one
+
+    def _work(self, pieces: Pieces) -> None:
+        while (piece := pieces.take()) is not None:
+            self._bring_one(pieces, piece)
+            self._transfer.advance(pieces)
+
+    def _help_out(self, pieces: Pieces) -> None:
+        gain = self._request.gain
+        while gain.go_on() and (piece := pieces.take()) is not None:
+            try:
+                self._bring_one(pieces, piece)
+            except (TransferError, _RefusedError) as e:
+                if isinstance(e, HostError):
+                    raise
+                gain.do_not_fit()  # it may allow one connection a client: that is no failure of the file
+                pieces.give_back(piece)
+
+    def _bring_one(self, pieces: Pieces, piece: Piece) -> None:
+        size = piece[1] - piece[0]
+
+        def begin(head: Head) -> Body:
+            self._check_head(head, ranged=True)
+            if not self._transfer.fits(self._url, head, piece):
+                raise OtherVersionError
+            return self._flow(place, size, Floor(self._fetcher.floor_bytes_per_s), look)
+
+        def look() -> None:
+            if place.size > size:
+                raise OtherVersionError
+
+        with self._transfer.open_slice(piece) as place:
+            headers = self._transfer.range_headers(self._url, piece)
+            self._fetcher.engine.get(self._url, headers, self._stop, begin)
+            if place.size != size:  # a chunked body may have any length
+                raise OtherVersionError
+        pieces.done(piece)
+
+
+class _RefusedError(Exception):
+    """The server has refused to give a part."""
+
+
+class _SlowError(Exception):
+    """One connection is slower than the disk, and there may be more of them."""

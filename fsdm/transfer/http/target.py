@@ -1,0 +1,112 @@
+"""What a URL asks of whom: read once, and sent as it was read.
+
+libcurl is given what is made here, without user and password: so there is one reader of a URL, not two that may differ
+(a backslash in the authority is another host for one than for the other).
+"""
+
+from __future__ import annotations
+
+import re
+from base64 import b64encode
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final, Self
+from urllib.parse import quote, unquote_to_bytes, urljoin, urlsplit
+
+from fsdm.model.errors import TransferError
+from fsdm.model.source_policy import PORTS
+
+_AUTHORITY: Final = re.compile(  # RFC 3986 §3.2, and hosts of any letters
+    r"(?:([^\x00-\x20\x7f\\]*)@)?"
+    r"(\[[0-9A-Fa-f:.]+(?:%[0-9A-Za-z._~-]+)?\]|[^\x00-\x20\x7f\\:\[\]<>^`{|}%\"@]+)"
+    r"(?::([0-9]{0,5}))?"
+)
+_SENT: Final = "!#$%&'()*+,/:;=?@[]~"  # and what need not be quoted (RFC 3986 §2)
+
+
+def shown(url: str) -> str:
+    """A URL as it may be shown: without user, password, query and fragment; nothing of one that cannot be read."""
+    try:
+        parts = urlsplit(url)
+        _, host, port = authority(parts.netloc)
+    except ValueError:
+        return "(no URL)"
+    return f"{parts.scheme}://{host}{'' if port is None else f':{port}'}{parts.path}"
+
+
+def origin_of(url: str) -> str:
+    """scheme://host:port of a URL (or of an origin), in lower case, without the default port; "" where it is none."""
+    scheme, _, rest = url.partition("://")
+    return _origin(scheme.lower(), re.split(r"[/?#]", rest, maxsplit=1)[0])
+
+
+@lru_cache(1024)  # most files come from few hosts
+def _origin(scheme: str, netloc: str) -> str:
+    try:
+        return Target.of(f"{scheme}://{netloc}").origin
+    except ValueError:
+        return ""
+
+
+def authority(netloc: str) -> tuple[str, str, int | None]:
+    """User and password, the host in lower case, and the port; raises ValueError where one reader differs from another.
+
+    The message shows nothing of it.
+    """
+    found = _AUTHORITY.fullmatch(netloc)
+    port = None if found is None else int(found[3]) if found[3] else None
+    if found is None or (port or 0) >= 1 << 16:
+        raise ValueError("its host and port cannot be read")
+    return found[1] or "", found[2].lower(), port
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One request's URL as it is sent, its origin (scheme://host:port, without a default port), its Basic credentials.
+
+    `credentials` are what the URL itself carried, base64 of UTF-8 (RFC 7617), or None.
+    """
+
+    url: str
+    origin: str
+    scheme: str
+    host: str
+    port: int
+    credentials: str | None
+
+    @classmethod
+    def of(cls, url: str) -> Self:
+        """Read an http(s) URL; raises ValueError where it is none."""
+        parts = urlsplit(url)
+        if parts.scheme not in PORTS:
+            raise ValueError(f"its scheme is {parts.scheme!r:.80}")
+        userinfo, host, port = authority(parts.netloc)
+        if not host.isascii():
+            host = host.encode("idna").decode()
+        own = f":{port}" if port not in {None, PORTS[parts.scheme]} else ""
+        origin = f"{parts.scheme}://{host}{own}"
+        path = quote(parts.path, _SENT) or "/"
+        query = f"?{quote(parts.query, _SENT)}" if parts.query else ""
+        user, _, password = userinfo.partition(":")
+        secret = b64encode(unquote_to_bytes(user) + b":" + unquote_to_bytes(password)).decode() if userinfo else None
+        return cls(origin + path + query, origin, parts.scheme, host, port or PORTS[parts.scheme], secret)
+
+    def redirected(self, location: str) -> Target:
+        """Where a Location leads to from here (§10.2.2), which is not asked with what it says of a user.
+
+        Raises:
+            TransferError: to what is no URL of http or https, or from https to http.
+        """
+        try:
+            to = Target.of(urljoin(self.url, location.encode("latin-1").decode()))
+        except ValueError as e:
+            raise TransferError("redirected to what is no URL of http or https", cause="redirect") from e
+        if self.scheme == "https" and to.scheme == "http":
+            what = f"redirected from https to {shown(to.url)}, which is refused"
+            raise TransferError(what, cause="redirect")
+        return to
+
+    def keeps_credentials(self, to: Target) -> bool:
+        """Whether a redirect leads to the same server: also to its https, from its http (as requests has it)."""
+        upgraded = (self.scheme, self.port, to.scheme, to.port) == ("http", 80, "https", 443)
+        return self.origin == to.origin or (upgraded and self.host == to.host)

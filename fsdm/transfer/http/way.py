@@ -1,0 +1,91 @@
+"""How a server is reached: proxy, CA bundle and netrc as requests finds them, and the addresses that policy allows."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import certifi
+import requests
+from requests.utils import get_netrc_auth, select_proxy
+
+from fsdm.model.errors import HostError
+from fsdm.transfer.http.lookup import is_address, look_up
+from fsdm.transfer.http.target import authority, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from fsdm.concurrency.cancellation import Cancellation
+    from fsdm.model.source_policy import Policy
+    from fsdm.transfer.http.target import Target
+
+BELIEVED_S: Final = 10.0
+_PROXY_PORTS: Final = {"http": 80, "https": 443} | dict.fromkeys(("socks4", "socks4a", "socks5", "socks5h"), 1080)
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """The way to one origin, believed `until` (monotonic).
+
+    `proxy` is "" for none; `ca` a file or directory; `credentials` those of netrc, in base64; `resolve` is for libcurl.
+    """
+
+    until: float
+    proxy: str
+    ca: str
+    credentials: str | None
+    resolve: tuple[str, ...]
+
+    @property
+    def through(self) -> str:
+        """How a message names the proxy, if there is one."""
+        return f" (by way of the proxy {shown(self.proxy)})" if self.proxy else ""
+
+
+def find_way(target: Target, policy: Policy, now: float, stop: Cancellation, timeout_s: float) -> Way:
+    """Find the way to a target in the environment, in netrc and in the DNS.
+
+    Raises:
+        HostError: a name has no address, or did not get one in time.
+        PolicyError: the proxy, or all addresses, are refused.
+        StoppedError: `stop` was set.
+    """
+    settings = requests.Session().merge_environment_settings(target.url, {}, None, None, None)
+    proxy = select_proxy(target.url, settings["proxies"]) or ""
+    addresses: list[str] = []
+    if proxy:
+        proxy, host, port = _read(proxy)
+        policy.check_proxy(shown(proxy))
+        addresses += _addresses(host, port, "the proxy ", policy, stop, timeout_s)
+    if not proxy or proxy.startswith(("socks4:", "socks5:")):  # the others look up the target themselves
+        addresses += _addresses(target.host.strip("[]"), target.port, "", policy, stop, timeout_s)
+    auth = get_netrc_auth(target.url)
+    ca = certifi.where() if settings["verify"] is True else str(settings["verify"])
+    credentials = None if auth is None else b64encode(":".join(auth).encode()).decode()
+    return Way(now + BELIEVED_S, proxy, ca, credentials, tuple(addresses))
+
+
+def _read(proxy: str) -> tuple[str, str, int]:
+    """A proxy's URL with its port, its host and port."""
+    scheme, _, rest = (proxy if "://" in proxy else f"http://{proxy}").partition("://")
+    try:
+        userinfo, host, port = authority(rest.partition("/")[0])
+        port = port or _PROXY_PORTS[scheme.lower()]
+    except (ValueError, KeyError) as e:
+        what = f"the proxy that the environment names cannot be used: {shown(proxy)}"
+        raise HostError(what, what=what) from e
+    return f"{scheme}://{userinfo}{'@' * bool(userinfo)}{host}:{port}", host.strip("[]"), port
+
+
+def _addresses(host: str, port: int, whose: str, policy: Policy, stop: Cancellation, timeout_s: float) -> Iterator[str]:
+    """The look-up that libcurl would do otherwise, and could not be stopped in, as it takes one."""
+    try:
+        found = policy.addresses(host, look_up(host, port, stop, timeout_s))
+    except (OSError, UnicodeError) as e:
+        what = f"no address of {whose}{host}: {getattr(e, 'strerror', None) or e}"
+        raise HostError(what, what=what, cause="timeout" if isinstance(e, TimeoutError) else "connection") from e
+    usable = [address for address in found if "%" not in address]
+    if usable and not is_address(host):
+        yield f"+{host}:{port}:{','.join(usable)}"
