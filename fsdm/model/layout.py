@@ -54,11 +54,7 @@ def is_id(name: str) -> bool:
 
 
 def as_id(value: object, field: str) -> str:
-    """Return an id in its one written form, 64 lower-case hex digits; 32 bytes are taken too.
-
-    Raises:
-        InvalidInputError: naming `field`.
-    """
+    """Return an id as 64 lower-case hex digits, also from 32 bytes; raise InvalidInputError that names `field`."""
     if isinstance(value, str) and is_id(value):
         return value
     if isinstance(value, bytes | bytearray) and len(value) == 32:

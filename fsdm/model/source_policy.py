@@ -45,11 +45,7 @@ class Policy:
             check_pattern(pattern)
 
     def check_url(self, url: str) -> None:
-        """Check that a URL may be requested, by its scheme, host and port.
-
-        Raises:
-            PolicyError: it may not.
-        """
+        """Raise PolicyError unless a URL may be requested, by its scheme, host and port."""
         parts = urlsplit(url)
         if parts.scheme not in SCHEMES:
             raise _refused(f"its scheme is {parts.scheme!r:.80}, which is neither http nor https")
@@ -59,10 +55,9 @@ class Policy:
             raise _refused(f"{host}:{port} is no host that is allowed (--allow-host)")
 
     def addresses(self, host: str, found: Sequence[str]) -> Sequence[str]:
-        """Return the addresses of `host` that may be connected to, as getaddrinfo(3) writes them.
+        """Return those of a host's addresses that may be connected to; raise PolicyError where none may.
 
-        Raises:
-            PolicyError: none may.
+        Addresses are texts, as getaddrinfo(3) writes them.
         """
         public = list(filter(is_public, found)) if self.deny_private else found
         if found and not public:
@@ -70,11 +65,7 @@ class Policy:
         return public
 
     def check_proxy(self, proxy: str) -> None:
-        """Check that a proxy may be used: it connects by itself, to an address that is not seen here.
-
-        Raises:
-            PolicyError: it may not.
-        """
+        """Raise PolicyError where a proxy may not be used: it connects to addresses that are not seen here."""
         if self.deny_private:
             raise _refused(f"the proxy {proxy} hides whether an address is public (--deny-private)")
 
@@ -83,11 +74,7 @@ ANY: Final = Policy()
 
 
 def check_pattern(pattern: str) -> str:
-    """Return a pattern of hosts as it is; see `Policy`.
-
-    Raises:
-        InvalidInputError: it is malformed.
-    """
+    """Return a pattern of hosts as it is; raise InvalidInputError where it is malformed (see `Policy`)."""
     found = _PATTERN.match(pattern.lower())
     if found is None or (found[1] and found[2].startswith("[")) or int(found[3] or 1) not in range(1, 1 << 16):
         raise InvalidInputError(

@@ -17,7 +17,7 @@ _SIZE: Final = re.compile(r"([0-9]{1,20})(\.[0-9]{1,20})?([KMGT]i?)?B?\Z")
 
 
 def parse_size(text: str) -> int:
-    """Return the bytes that `900G`, `1.5Ti` or `4096` means: K M G T are powers of 1000, Ki Mi Gi Ti of 1024.
+    """Parse a size in bytes: `4096`, `900G` (powers of 1000), `1.5Ti` (of 1024).
 
     Raises:
         InvalidInputError: the text is no size, or is less than one byte.

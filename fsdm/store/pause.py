@@ -25,11 +25,7 @@ PAUSE_MAX_BYTES: Final = 1 << 16
 
 
 def place_pause(layout: Layout, reason: str) -> None:
-    """Pause all downloads.
-
-    Raises:
-        DataDirectoryError: this user may not write there, or the disk refuses.
-    """
+    """Pause all downloads; raise DataDirectoryError where this user may not, or the disk refuses."""
     user = os.environ.get("USER") or user_name(os.geteuid())  # services and containers often have no USER
     document = {"since": round(time.time(), 3), "by": f"{user}@{socket.gethostname()}", "reason": reason}
     try:
@@ -39,11 +35,7 @@ def place_pause(layout: Layout, reason: str) -> None:
 
 
 def remove_pause(layout: Layout) -> bool:
-    """Resume the downloads; return whether they were paused.
-
-    Raises:
-        DataDirectoryError: this user may not write there, or the disk refuses.
-    """
+    """Resume the downloads; return whether they were paused. Raises as `place_pause` does."""
     was_there = exists(layout.pause)
     try:
         FileSystem().unlink(layout.pause)
