@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from fsdm.model.layout import PARTS, READY, is_id
 from fsdm.model.state import Oddity, State, name_of
 from fsdm.store.catalog import Catalog
-from fsdm.store.disk_usage import came_in
+from fsdm.store.disk_usage import downloaded_bytes
 from fsdm.store.filesystem import exists, read_space
 from fsdm.store.json_files import declared_bytes, read_document
-from fsdm.store.leader_lock import Owner, who_reconciles
+from fsdm.store.leader_lock import LockHolder, find_reconciler
 from fsdm.store.scan import look, scan
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class Status:
 class Surroundings:
     """The reconciler, the disk, PAUSE and BRAKE, on which all chunks depend; as in `Status`."""
 
-    reconciler: Owner | None
+    reconciler: LockHolder | None
     disk: DiskStatus
     paused: dict[str, Any] | None = None
     braked: dict[str, Any] | None = None
@@ -130,7 +130,7 @@ def read_chunk_status(layout: Layout, state: ChunkState) -> ChunkStatus | None:
     if places:
         size = total = read_size(layout, places[0]) if state.ready else None
     else:
-        size = came_in(layout.partial_of(state.id))
+        size = downloaded_bytes(layout.partial_of(state.id))
         total = read_total(layout, state.id, want.get("files"))
     return ChunkStatus(
         id=state.id,
@@ -151,7 +151,7 @@ def read_surroundings(layout: Layout) -> Surroundings:
     """Read what concerns all chunks: the reconciler, the disk, PAUSE and BRAKE."""
     space = read_space(layout.root)
     disk = DiskStatus(space.free_bytes, space.read_only)
-    return Surroundings(who_reconciles(layout), disk, _read_note(layout.pause), _read_note(layout.brake))
+    return Surroundings(find_reconciler(layout), disk, _read_note(layout.pause), _read_note(layout.brake))
 
 
 def read_size(layout: Layout, place: Place) -> int | None:

@@ -28,7 +28,7 @@ from fsdm.status.chunk_status import (
 )
 from fsdm.status.progress import Retiring, Running, Survey
 from fsdm.store.catalog import Catalog
-from fsdm.store.disk_usage import came_in
+from fsdm.store.disk_usage import downloaded_bytes
 from fsdm.store.filesystem import exists
 from fsdm.store.holders import Holders, look_for_holders
 from fsdm.store.json_files import declared_bytes, read_document
@@ -227,7 +227,7 @@ class Surveyor:
         measured = {one: self._partials.get(one) for one in partials}
         running = []
         for chunk_id in fetched:
-            size = came_in(self._layout.partial_of(chunk_id))
+            size = downloaded_bytes(self._layout.partial_of(chunk_id))
             if size is None:
                 continue  # published, or discarded, since it was listed
             before, measured[chunk_id] = measured[chunk_id], size

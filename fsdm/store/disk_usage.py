@@ -24,7 +24,7 @@ BLOCK_BYTES: Final = 512  # of st_blocks: stat(2)
 EXTENTS_MAX: Final = 1000  # of one file; one with more is counted by its blocks
 
 
-def came_in(partial: str) -> int | None:
+def downloaded_bytes(partial: str) -> int | None:
     """Return the bytes that have come of a partial; None where there is no such directory."""
     try:
         with opened(partial, DIRECTORY) as parent:

@@ -18,7 +18,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from fsdm.store.filesystem import DIRECTORY, opened, user_name
-from fsdm.store.leader_lock import who_reconciles
+from fsdm.store.leader_lock import find_reconciler
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -90,7 +90,7 @@ def look_for_holders(layout: Layout, places: Iterable[Place], *, proc: str = PRO
     sees_all, denied = processes.sees_all(), 0
     if targets and (not sees_all or any(target.takers for target in targets.values())):
         denied = _find_descriptors(targets, processes)
-    reconciler = who_reconciles(layout)
+    reconciler = find_reconciler(layout)
     claimer = None if reconciler is None else reconciler.pid
     return {
         target.place: _holders(target, processes, claimer, _unseen(target, sees_all=sees_all, denied=denied))

@@ -85,13 +85,13 @@ def _open_lock(layout: Layout, flags: int) -> int:
 
 def _runs_already(layout: Layout, owner: str) -> ReconcilerRunsError:
     return ReconcilerRunsError(
-        f"{layout.root} is reconciled by another process: {in_words(owner) or 'it has not said who it is yet'}",
+        f"{layout.root} is reconciled by another process: {describe_holder(owner) or 'it has not said who it is yet'}",
         owner=owner,
         hint="use `fsdm run --wait` or DataManager(…) to take over when it ends; no file needs to be removed",
     )
 
 
-def reconciler_owner(layout: Layout) -> str | None:
+def read_lock(layout: Layout) -> str | None:
     """Read the line of JSON that the holder of LOCK wrote; None where no process holds it.
 
     Raises:
@@ -109,17 +109,17 @@ def reconciler_owner(layout: Layout) -> str | None:
         close_fd(fd)
 
 
-def who_reconciles(layout: Layout) -> Owner | None:
+def find_reconciler(layout: Layout) -> LockHolder | None:
     """Return the process that reconciles, as far as this user may know; None where there is none."""
     try:
-        says = reconciler_owner(layout)
+        says = read_lock(layout)
     except DataDirectoryError as e:
-        return Owner(says=f"not known: {e}")
-    return None if says is None else Owner.parse(says)
+        return LockHolder(says=f"not known: {e}")
+    return None if says is None else LockHolder.parse(says)
 
 
 @dataclass(frozen=True, slots=True)
-class Owner:
+class LockHolder:
     """The process that reconciles. `since` is in seconds since the epoch; what is not known is None.
 
     `says` is the text of LOCK; or a sentence, where this user may not read it.
@@ -131,7 +131,7 @@ class Owner:
     says: str = field(default="", compare=False)
 
     @classmethod
-    def parse(cls, says: str) -> Owner:
+    def parse(cls, says: str) -> LockHolder:
         """Parse the text of LOCK as far as it can be understood."""
         try:
             document: Any = json.loads(says)
@@ -151,9 +151,9 @@ class Owner:
         return f"pid {self.pid} on {self.host}" if self.host else f"pid {self.pid}"
 
 
-def in_words(says: str | None) -> str:
+def describe_holder(says: str | None) -> str:
     """Format the text of LOCK for people; what is no JSON is a sentence already."""
     if says is None:
         return "none"
-    owner = Owner.parse(says)
+    owner = LockHolder.parse(says)
     return str(owner) if owner.pid is not None else says

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fsdm.store.disk_usage import came_in
+from fsdm.store.disk_usage import downloaded_bytes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,7 +27,7 @@ def test_all_bytes_of_all_files_count(partial: Path) -> None:
     (partial / "data" / "a").write_bytes(b"x" * 5000)
     (partial / "data" / "b").write_bytes(b"x" * 3)
     (partial / "data" / "c").touch()
-    assert came_in(str(partial)) == 5003
+    assert downloaded_bytes(str(partial)) == 5003
 
 
 def test_holes_between_pieces_do_not_count(partial: Path) -> None:
@@ -36,7 +36,7 @@ def test_holes_between_pieces_do_not_count(partial: Path) -> None:
         file.seek(9 * MIB)
         file.write(b"x" * MIB)
     assert os.stat(partial / "data" / "a").st_size == 10 * MIB
-    assert came_in(str(partial)) == 2 * MIB
+    assert downloaded_bytes(str(partial)) == 2 * MIB
 
 
 def test_what_is_set_aside_does_not_count(partial: Path) -> None:
@@ -47,7 +47,7 @@ def test_what_is_set_aside_does_not_count(partial: Path) -> None:
         os.pwrite(file.fileno(), b"x" * MIB, 0)
         os.pwrite(file.fileno(), b"x" * MIB, 9 * MIB)  # a later piece, as `ranges` writes it
         assert os.fstat(file.fileno()).st_blocks * 512 >= 10 * MIB
-    assert came_in(str(partial)) == 2 * MIB
+    assert downloaded_bytes(str(partial)) == 2 * MIB
 
 
 def test_a_file_in_very_many_pieces_is_bounded(partial: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,12 +55,12 @@ def test_a_file_in_very_many_pieces_is_bounded(partial: Path, monkeypatch: pytes
     with (partial / "data" / "a").open("wb") as file:
         for number in range(5):
             os.pwrite(file.fileno(), b"x" * 4096, number * 64 * 1024)
-    assert came_in(str(partial)) == os.stat(partial / "data" / "a").st_blocks * 512
+    assert downloaded_bytes(str(partial)) == os.stat(partial / "data" / "a").st_blocks * 512
 
 
 def test_partial_without_data_has_no_bytes_and_no_partial_has_none(tmp_path: Path) -> None:
-    assert came_in(str(tmp_path)) == 0
-    assert came_in(str(tmp_path / "gone")) is None
+    assert downloaded_bytes(str(tmp_path)) == 0
+    assert downloaded_bytes(str(tmp_path / "gone")) is None
 
 
 def test_no_symlink_is_followed(partial: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -69,14 +69,14 @@ def test_no_symlink_is_followed(partial: Path, tmp_path_factory: pytest.TempPath
     (outside / "data" / "big").write_bytes(b"x" * 999)
     (partial / "data" / "link").symlink_to(outside / "data" / "big")
     os.mkfifo(partial / "data" / "fifo")
-    assert came_in(str(partial)) == 0
+    assert downloaded_bytes(str(partial)) == 0
     link = partial / "other"
     link.symlink_to(outside)
-    assert came_in(str(link)) is None
+    assert downloaded_bytes(str(link)) is None
     (partial / "data" / "link").unlink()
     os.rename(partial / "data", partial / "moved")
     (partial / "data").symlink_to(outside / "data")
-    assert came_in(str(partial)) == 0
+    assert downloaded_bytes(str(partial)) == 0
 
 
 def test_what_may_not_be_opened_is_told_by_its_size(partial: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,4 +89,4 @@ def test_what_may_not_be_opened_is_told_by_its_size(partial: Path, monkeypatch: 
         return really(path, flags, mode, dir_fd=dir_fd)
 
     monkeypatch.setattr(os, "open", refuse)
-    assert came_in(str(partial)) == 5000
+    assert downloaded_bytes(str(partial)) == 5000

@@ -12,7 +12,7 @@ from fsdm.model.errors import DataDirectoryError, ReconcilerRunsError
 from fsdm.store import flock as locks
 from fsdm.store import leader_lock
 from fsdm.store.flock import SHARED, close_fd, open_fd, try_flock
-from fsdm.store.leader_lock import Owner, ReconcilerLock, in_words, reconciler_owner, who_reconciles
+from fsdm.store.leader_lock import LockHolder, ReconcilerLock, describe_holder, find_reconciler, read_lock
 from tests.support.locks import HOLD_LOCK, process, python
 
 if TYPE_CHECKING:
@@ -30,14 +30,14 @@ def test_lock_is_refused_to_a_second_process_and_sigkill_frees_it(layout: Layout
             ReconcilerLock(layout)
         assert json.loads(caught.value.owner)["pid"] == other.pid
         assert str(other.pid) in str(caught.value)
-        assert json.loads(reconciler_owner(layout) or "")["pid"] == other.pid
-        owner = who_reconciles(layout)
+        assert json.loads(read_lock(layout) or "")["pid"] == other.pid
+        owner = find_reconciler(layout)
         assert owner is not None
-        assert (owner.pid, owner.says) == (other.pid, reconciler_owner(layout))
+        assert (owner.pid, owner.says) == (other.pid, read_lock(layout))
         other.kill()
         other.wait()
         lock = ReconcilerLock(layout)
-        assert json.loads(reconciler_owner(layout) or "")["pid"] == os.getpid()
+        assert json.loads(read_lock(layout) or "")["pid"] == os.getpid()
         lock.close()
 
 
@@ -50,17 +50,17 @@ def test_lock_is_refused_to_a_second_taker_in_one_process(layout: Layout) -> Non
 
 
 def test_nobody_owns_a_lock_that_is_missing_or_only_lies_there(layout: Layout) -> None:
-    assert reconciler_owner(layout) is None
+    assert read_lock(layout) is None
     ReconcilerLock(layout).close()
     assert os.path.exists(layout.lock)
-    assert reconciler_owner(layout) is None
-    assert who_reconciles(layout) is None
+    assert read_lock(layout) is None
+    assert find_reconciler(layout) is None
 
 
 def test_an_owner_that_has_not_said_who_it_is_is_unknown(layout: Layout) -> None:
     lock = ReconcilerLock(layout)
     os.truncate(layout.lock, 0)
-    assert reconciler_owner(layout) == "unknown"
+    assert read_lock(layout) == "unknown"
     with pytest.raises(ReconcilerRunsError, match="has not said who it is"):
         ReconcilerLock(layout)
     lock.close()
@@ -122,7 +122,7 @@ def test_lock_is_not_taken_through_a_symlink(layout: Layout, tmp_path: Path) -> 
     with pytest.raises(DataDirectoryError, match="symbolic links"):
         ReconcilerLock(layout)
     with pytest.raises(DataDirectoryError, match="symbolic links"):
-        reconciler_owner(layout)
+        read_lock(layout)
     assert (tmp_path / "elsewhere").read_text() == "untouched"
 
 
@@ -130,29 +130,29 @@ def test_lock_is_not_taken_through_a_symlink(layout: Layout, tmp_path: Path) -> 
 def test_lock_that_is_no_file_is_an_error_at_once(layout: Layout, make: Callable[[str], None]) -> None:
     make(layout.lock)
     fds = len(os.listdir("/proc/self/fd"))
-    for ask in (ReconcilerLock, reconciler_owner):
+    for ask in (ReconcilerLock, read_lock):
         with pytest.raises(DataDirectoryError, match="LOCK"):
             ask(layout)
-    owner = who_reconciles(layout)  # for who only looks it is no error
-    assert owner == Owner()
+    owner = find_reconciler(layout)  # for who only looks it is no error
+    assert owner == LockHolder()
     assert owner.says.startswith(f"not known: {layout.lock}")
     assert len(os.listdir("/proc/self/fd")) <= fds
 
 
 def test_what_lock_says_is_understood_and_told_in_words() -> None:
     says = '{"pid": 4711, "host": "worker-7", "since": 12.5, "later": true}'
-    assert Owner.parse(says) == Owner(4711, "worker-7", 12.5)
-    assert Owner.parse(says).says == says
-    assert in_words(says) == "pid 4711 on worker-7"
-    assert in_words('{"pid": 4711}') == "pid 4711"
+    assert LockHolder.parse(says) == LockHolder(4711, "worker-7", 12.5)
+    assert LockHolder.parse(says).says == says
+    assert describe_holder(says) == "pid 4711 on worker-7"
+    assert describe_holder('{"pid": 4711}') == "pid 4711"
 
 
 @pytest.mark.parametrize("says", ["", "null", "[1]", '{"pid": "4711", "since": "now"}', "[" * 100_000, "{"])
 def test_what_says_nothing_that_is_known_is_no_error(says: str) -> None:
-    assert Owner.parse(says) == Owner()
-    assert Owner.parse(says).says == says
+    assert LockHolder.parse(says) == LockHolder()
+    assert LockHolder.parse(says).says == says
 
 
 def test_nobody_and_a_sentence_are_told_as_they_are() -> None:
-    assert in_words(None) == "none"
-    assert in_words("not known: it may not be read") == "not known: it may not be read"
+    assert describe_holder(None) == "none"
+    assert describe_holder("not known: it may not be read") == "not known: it may not be read"

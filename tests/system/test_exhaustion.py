@@ -21,7 +21,7 @@ import pytest
 from fsdm import DataManager
 from fsdm.model.errors import WaitTimeoutError
 from fsdm.model.layout import Layout
-from fsdm.store.leader_lock import reconciler_owner
+from fsdm.store.leader_lock import read_lock
 from fsdm.transfer.fetcher import HttpFetcher
 from tests.support.chunks import chunk_dir, entries, failure, files_of, put_want, touch_delete
 from tests.support.processes import owner
@@ -182,7 +182,7 @@ def test_reconciler_without_a_thread_leaves_lock_to_the_next(
         first.close()
         assert none.refuse_twice()
         with pytest.raises(RuntimeError, match="can't start new thread"):
-            DataManager(eventually(lambda: reconciler_owner(Layout(data_dir)) is None and data_dir))
+            DataManager(eventually(lambda: read_lock(Layout(data_dir)) is None and data_dir))
         second.download_chunk(chunk)
         none.over.set()
         assert second.wait(chunk.id, PATIENCE_S)

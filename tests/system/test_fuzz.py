@@ -38,7 +38,7 @@ from fsdm.store.catalog import Catalog
 from fsdm.store.data_dir import check_format, make_layout
 from fsdm.store.filesystem import FileSystem, is_directory
 from fsdm.store.json_files import read_manifest
-from fsdm.store.leader_lock import reconciler_owner
+from fsdm.store.leader_lock import read_lock
 from fsdm.store.marker_removal import clear_temporaries, finish_removals
 from fsdm.store.scan import look, scan
 from fsdm.transfer.fetcher import HttpFetcher
@@ -256,7 +256,7 @@ def test_data_directory_with_any_documents_can_be_looked_at(found: dict[str, byt
         catalog.refresh()
         look(layout, catalog, ID)
         read_status(layout)
-        reconciler_owner(layout)
+        read_lock(layout)
         read_manifest(layout.path(place))
         damage(layout, place)
         parts = Parts(partial, ["a", "b"], FileSystem(durable=False))

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
 from fsdm.model.layout import Layout
-from fsdm.store.leader_lock import reconciler_owner
+from fsdm.store.leader_lock import read_lock
 from tools.support.proc import cpu_ns
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def reconciler(data_dir: str) -> Iterator[int]:
     """Start `fsdm run`, wait until it rests, yield its pid; stop it afterwards."""
     run = subprocess.Popen(command("run", data_dir), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        until(lambda: reconciler_owner(Layout(data_dir)), "fsdm run has LOCK", 0.01)
+        until(lambda: read_lock(Layout(data_dir)), "fsdm run has LOCK", 0.01)
         settle(run.pid)
         yield run.pid
     finally:

@@ -103,10 +103,10 @@ def run(arguments: Namespace) -> int:
 def _foresee(arguments: Namespace, limits: Limits) -> None:
     from fsdm.client import Client
     from fsdm.reconcile.dry_run import dry_run
-    from fsdm.store.leader_lock import in_words, who_reconciles
+    from fsdm.store.leader_lock import describe_holder, find_reconciler
 
     with Client(data_dir_of(arguments)) as client:
-        forecast, owner = dry_run(client.layout, limits, time.time()), who_reconciles(client.layout)
+        forecast, owner = dry_run(client.layout, limits, time.time()), find_reconciler(client.layout)
     fetched, freed = forecast.total_bytes("fetch"), forecast.total_bytes("delete", "discard")
     bytes_per_s = limits.bytes_per_s or ASSUMED_BYTES_PER_S
     document = {
@@ -126,7 +126,7 @@ def _foresee(arguments: Namespace, limits: Limits) -> None:
     tell(f"{to_fetch(fetched, forecast.undeclared)}; {readable(freed)} freed")
     tell(estimate(fetched, limits.bytes_per_s))
     if owner is not None:
-        tell(f"another process reconciles, and may be doing it by now: {plain(in_words(owner.says))}")
+        tell(f"another process reconciles, and may be doing it by now: {plain(describe_holder(owner.says))}")
 
 
 def _reconcile(arguments: Namespace, limits: Limits, on_event: Callable[[Event], None]) -> int:

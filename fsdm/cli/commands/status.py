@@ -14,7 +14,7 @@ from fsdm.cli.output import row, tell
 from fsdm.model.errors import DataDirectoryError, InvalidInputError, NotAvailableError
 from fsdm.model.units import readable
 from fsdm.status.terminal import is_in_front, is_screen, plain, print_json
-from fsdm.store.leader_lock import in_words
+from fsdm.store.leader_lock import describe_holder
 
 if TYPE_CHECKING:
     import threading
@@ -152,5 +152,5 @@ def _summary(seen: Status, chunks: list[ChunkStatus]) -> Iterator[str]:
     counts = Counter(chunk.state for chunk in chunks)
     states = ", ".join(f"{count} {state}" for state, count in counts.items()) or "no chunks"
     read_only = ", WHICH IS READ-ONLY" if seen.disk.read_only else ""
-    reconciler = plain(in_words(seen.reconciler))
+    reconciler = plain(describe_holder(seen.reconciler))
     yield f"{states}; reconciler: {reconciler}; {readable(seen.disk.free_bytes)} free on the disk{read_only}"

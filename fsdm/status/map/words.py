@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from fsdm.model.units import count, readable
 from fsdm.status.coverage import KIND_OF, KINDS
 from fsdm.status.terminal import plain
-from fsdm.store.leader_lock import in_words
+from fsdm.store.leader_lock import describe_holder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -47,7 +47,7 @@ class Caption:
     def of(cls, data_dir: str, at: float, seen: Status) -> Caption:
         """Caption a status that was read at `at`."""
         facts = [
-            f"reconciler: {plain(in_words(seen.reconciler))}",
+            f"reconciler: {plain(describe_holder(seen.reconciler))}",
             f"{readable(seen.disk.free_bytes)} free on the disk{', WHICH IS READ-ONLY' * seen.disk.read_only}",
             "DOWNLOADS ARE PAUSED" if seen.paused is not None else "",
             "DELETES ARE HELD BACK" if seen.braked is not None else "",
