@@ -1,1 +1,1 @@
-"""Worker threads, cancellation, rate limits and polling; chunks and their files are left to others."""
+"""Worker threads, cancellation, rate limits and polling; chunks are left to others."""

@@ -1,4 +1,4 @@
-"""Cancellation: one thread stops the transfers of others at once, whatever they are waiting for."""
+"""Cancellation: one thread stops the transfers of others, whatever they are waiting for."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Cancellation:
-    """Stops the transfers of one chunk at once, even one that waits for a byte that does not come.
+    """Stops the transfers of one chunk at once, even one that waits for a byte.
 
     Several threads may transfer under one; each guards, and lets go of, the connections that it uses.
     """
@@ -41,7 +41,7 @@ class Cancellation:
             raise StoppedError("the transfer was stopped")
 
     def wait(self, seconds: float, event: threading.Event | None = None) -> None:
-        """Wait for `seconds` or for `event`, whichever comes first; raise StoppedError as soon as this is set.
+        """Wait for `seconds` or for `event`; raise StoppedError as soon as this is set.
 
         `event` is for this wait alone: setting this sets it too.
         """

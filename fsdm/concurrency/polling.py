@@ -34,7 +34,7 @@ class Poller:
         self._count = 0
 
     def until(self, done: Callable[[], bool], timeout_s: float | None) -> Generator[float, None, bool]:
-        """Poll `done()` until it is true, or `timeout_s` seconds are over; return whether it was true.
+        """Poll `done()` for `timeout_s` seconds at most; return whether it was true.
 
         Raises:
             InvalidInputError: `timeout_s` is NaN: it would never be over.

@@ -1,4 +1,4 @@
-"""A rate limit for all connections together, a speed floor for each transfer, and a byte count.
+"""A rate limit for all connections, a speed floor for each transfer, and a byte count.
 
 The limit is a virtual schedule (GCRA, ITU-T I.371): each block takes its time at the limit's rate, after all earlier
 blocks, and its connection rests until then; so connections take turns. Invariant: in any span of time no more comes
@@ -27,7 +27,7 @@ FLOOR_WINDOW_S: Final = 60.0
 
 
 class Rate:
-    """A limit of `bytes_per_s` over all threads that share it; None is no limit, and costs nothing."""
+    """A limit of `bytes_per_s` over all threads that share it; None is no limit."""
 
     def __init__(self, bytes_per_s: float | None, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._bytes_per_s = _checked(bytes_per_s)
@@ -70,7 +70,7 @@ class Rate:
         return known
 
     def took(self, count: int, wait: Callable[[float], object]) -> float:
-        """Put `count` bytes on the schedule, and wait for their end in it; return the seconds that this took.
+        """Put `count` bytes on the schedule, wait for their end in it, and return the seconds taken.
 
         `wait(seconds)` may return early, and may raise: that ends the wait, and the bytes stay on the schedule.
         """
@@ -107,7 +107,7 @@ class Meter:
 
 
 class Floor:
-    """Detects a transfer that is too slow: one with less than `bytes_per_s` over `window_s` seconds.
+    """Detects a slow transfer: one with less than `bytes_per_s` over `window_s` seconds.
 
     One window follows the other, so a transfer that has become too slow is found within two of them.
     """

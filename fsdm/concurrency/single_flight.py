@@ -1,4 +1,4 @@
-"""One check at a time of something that may hang (a disk, say), for many callers with time limits.
+"""One check at a time of something that may hang (a disk, say), for many callers.
 
 A check runs in a thread of its own. Callers that come meanwhile wait for the same one, so a check that hangs costs one
 thread until it ends.
@@ -28,7 +28,7 @@ class SingleFlight(Generic[T]):
         self._flight: Future[T | None] | None = None
 
     def ask(self, timeout_s: float) -> T | None:
-        """Return the result of the call that runs, or of a new one; None where it takes longer, or raises."""
+        """Return the result of a running or new call; None where it takes longer, or raises."""
         with self._mutex:
             flight = self._flight
             if flight is None or flight.done():

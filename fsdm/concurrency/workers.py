@@ -122,7 +122,7 @@ def join_all(threads: list[threading.Thread], timeout_s: float | None) -> bool:
 
 
 class InlineWorkers:
-    """Workers that run everything at once in the caller's thread, for tests and harnesses that must not race."""
+    """Workers that run everything at once in the caller's thread, where nothing may race."""
 
     def submit(self, work: Callable[[], None]) -> None:
         work()

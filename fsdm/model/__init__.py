@@ -1,1 +1,1 @@
-"""The vocabulary: documents, ids, names on disk, errors, events, limits; clock, disk and network are left to others."""
+"""The vocabulary: documents, ids, names on disk, errors, events and limits; it does no I/O."""

@@ -166,7 +166,7 @@ def in_its_line(error: InvalidInputError) -> str:
 
 
 class FileSource(_Document):
-    """The URLs of a file, in the order in which they are tried, and its size and digests where they are known."""
+    """The URLs of a file in their order, and its size and digests where they are known."""
 
     url: Url
     mirrors: Annotated[tuple[Url, ...], Field(max_length=MIRRORS_MAX)] | None = None
@@ -257,7 +257,7 @@ class DataChunk(_Chunk):
 
     @classmethod
     def parse_want(cls, text: bytes, name: str) -> DataChunk:
-        """Parse the want in the marker called `name`; its `id` may be left out, and must agree where it is given."""
+        """Parse the want in the marker called `name`; its `id` may be absent, or must agree."""
         chunk = _Want.parse(text)
         if chunk.id not in {None, name}:
             raise InvalidInputError(f"is {chunk.id}, but the marker is called {name}", field="id")
@@ -290,7 +290,7 @@ class Manifest(_Chunk):
         return cls(**{**(chunk.model_extra or {}), **own, "files": files})
 
     def satisfies(self, chunk: DataChunk, *, sha256_may_follow: bool = False) -> bool:
-        """Return whether these are the wanted files: the same place and names, and no other size or digest.
+        """Return whether these are the wanted files: the same place, names, sizes and digests.
 
         URLs do not count: a signed URL differs each time it is written. `sha256_may_follow`: a sha256 that READY does
         not have yet, and that is still to be computed, is taken to agree.
@@ -335,14 +335,14 @@ class PartRecord:
 
 
 class PartsDocument(_Document):
-    """The document in `partial/ID/PARTS`: what an interrupted attempt has left, and in which boot."""
+    """The document in `partial/ID/PARTS`: the files of an interrupted attempt, and its boot."""
 
     boot_id: str | None = None
     files: dict[str, PartRecord]
 
 
 class MarkerStamp(_Document):
-    """The identity of the marker that a failure is about: a marker that has changed is a new request."""
+    """The identity of a failure's marker: one that has changed since is a new request."""
 
     ino: int
     mtime_ns: int
@@ -350,7 +350,7 @@ class MarkerStamp(_Document):
 
 
 class Failure(_Document):
-    """The document in `failed/ID`: why an intent is not converging. Times are seconds since the epoch."""
+    """The document in `failed/ID`: why an intent fails. Times are seconds since the epoch."""
 
     id: Id
     kind: Literal["transfer", "want", "marker", "damaged", "disk", "room"]

@@ -71,7 +71,7 @@ EXIT_TERMINATED = 143
 
 
 class FsdmError(Exception):
-    """The root of the tree; `str()` says what is wrong, `hint` what to do about it."""
+    """The root of the tree; `str()` tells the fault, `hint` the remedy."""
 
     exit_code: ClassVar[int] = EXIT_FAILURE
     transient: ClassVar[bool] = False
@@ -172,7 +172,7 @@ class TransferError(FsdmError):
 
 
 class HostError(TransferError):
-    """The server, or the way to it, failed for every file; `what` says how, without the URL."""
+    """The server, or the way to it, failed for every file; `what` tells how, without the URL."""
 
     def __init__(self, message: str, *, what: str, transient: bool = True, cause: Cause = "connection") -> None:
         super().__init__(message, transient=transient, cause=cause)
@@ -180,14 +180,14 @@ class HostError(TransferError):
 
 
 class PolicyError(TransferError):
-    """A URL, an address or a proxy that the reconciler's policy refuses; a retry changes nothing."""
+    """The reconciler's policy refuses a URL, an address or a proxy; a retry changes nothing."""
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message, hint=hint, cause="policy")
 
 
 class StoppedError(FsdmError):
-    """A transfer or a verification was stopped on purpose: its chunk is deleted or withdrawn, or the process ends."""
+    """A transfer or a verification was stopped: its chunk goes, or the process ends."""
 
 
 class StaleMarkerError(FsdmError):
@@ -197,7 +197,7 @@ class StaleMarkerError(FsdmError):
 
 
 class DiskError(FsdmError):
-    """The disk refused: full, read-only, failing, or not ours to write; `code` is its errno, or None."""
+    """The disk refused: full, read-only, failing or not ours; `code` is its errno, or None."""
 
     transient = True
 

@@ -52,11 +52,12 @@ PHRASES: Final = {kind: phrase for kind, (_, phrase) in _SHOWN.items()}
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One thing that happened to a chunk, or to all of them (then `chunk_id` is empty); `text` has the details.
+    """One thing that happened to a chunk, or to all of them; `text` has the details.
 
-    Where it is known: `dataset_id`; `size_bytes` of the chunk, or of the file; `after_s`, the time from the want to
-    *available*, or from the delete to *deleted* (a touched marker counts from then on); `fetch_s`, the time that the
-    last attempt to download an *available* chunk took; `cause` of a failure.
+    `chunk_id` is empty where it is about all. Where it is known: `dataset_id`; `size_bytes` of the chunk, or of the
+    file; `after_s`, the time from the want to *available*, or from the delete to *deleted* (a touched marker counts
+    from then on); `fetch_s`, the time that the last attempt to download an *available* chunk took; `cause` of a
+    failure.
     """
 
     kind: Kind
@@ -74,7 +75,7 @@ class Event:
         return f"{' '.join(words)}{detail}"
 
     def document(self) -> dict[str, Any]:
-        """Return the line of `fsdm run --json`: kind, id and text always, the rest where it is known."""
+        """Return the line of `fsdm run --json`: kind, id and text, the rest where it is known."""
         return {"kind": self.kind, "chunk_id": self.chunk_id, "text": self.text, **self._known()}
 
     def fields(self) -> dict[str, Any]:

@@ -54,7 +54,7 @@ def is_id(name: str) -> bool:
 
 
 def as_id(value: object, field: str) -> str:
-    """Return an id as 64 lower-case hex digits, also from 32 bytes; raise InvalidInputError that names `field`."""
+    """Return an id as 64 hex digits, also from 32 bytes; raise InvalidInputError with `field`."""
     if isinstance(value, str) and is_id(value):
         return value
     if isinstance(value, bytes | bytearray) and len(value) == 32:
@@ -81,7 +81,7 @@ def file_name_fault(name: str) -> str | None:
 
 
 def is_hidden(name: str) -> bool:
-    """Return whether an entry of a marker directory is ignored: a dotfile, or an editor's backup."""
+    """Return whether a marker's name is ignored: a dotfile, or an editor's backup."""
     return name.startswith(".") or name.endswith("~")
 
 

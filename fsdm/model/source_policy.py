@@ -1,8 +1,8 @@
-"""The policy of sources: schemes, hosts and addresses that files may come from. Pure: it resolves no names.
+"""The policy of sources: schemes, hosts and addresses that files may come from. Pure.
 
-Each URL, and each redirect, is checked before it is requested; an address is checked after the name was resolved, where
-the connection is made: so DNS rebinding, and hosts in decimal or octal, win nothing. Invariant: an address that is not
-known to be public is private.
+It resolves no names. Each URL, and each redirect, is checked before it is requested; an address is checked after the
+name was resolved, where the connection is made: so DNS rebinding, and hosts in decimal or octal, win nothing.
+Invariant: an address that is not known to be public is private.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Policy:
             raise _refused(f"{host}:{port} is no host that is allowed (--allow-host)")
 
     def addresses(self, host: str, found: Sequence[str]) -> Sequence[str]:
-        """Return those of a host's addresses that may be connected to; raise PolicyError where none may.
+        """Return the addresses that may be connected to; raise PolicyError where none may.
 
         Addresses are texts, as getaddrinfo(3) writes them.
         """
@@ -65,7 +65,7 @@ class Policy:
         return public
 
     def check_proxy(self, proxy: str) -> None:
-        """Raise PolicyError where a proxy may not be used: it connects to addresses that are not seen here."""
+        """Raise PolicyError where a proxy may not be used: it hides the addresses that it uses."""
         if self.deny_private:
             raise _refused(f"the proxy {proxy} hides whether an address is public (--deny-private)")
 
@@ -74,7 +74,7 @@ ANY: Final = Policy()
 
 
 def check_pattern(pattern: str) -> str:
-    """Return a pattern of hosts as it is; raise InvalidInputError where it is malformed (see `Policy`)."""
+    """Return a pattern of hosts (see `Policy`); raise InvalidInputError where it is malformed."""
     found = _PATTERN.match(pattern.lower())
     if found is None or (found[1] and found[2].startswith("[")) or int(found[3] or 1) not in range(1, 1 << 16):
         raise InvalidInputError(
@@ -113,7 +113,7 @@ def is_public(address: str) -> bool:
 
 
 def _unwrapped(ip: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
-    """Return the IPv4 address that an IPv6 address leads to: mapped (RFC 4291 §2.5.5.2), NAT64, 6to4 (RFC 3056)."""
+    """Return the IPv4 address in an IPv6 one: mapped (RFC 4291 §2.5.5.2), NAT64, 6to4."""
     if isinstance(ip, IPv4Address):
         return ip
     if ip in _NAT64:

@@ -1,4 +1,4 @@
-"""The state on disk as values: a marker, one chunk, a snapshot of everything that is pending.
+"""The state on disk as values: a marker, one chunk, a snapshot of all that is pending.
 
 Pure. A ref cannot be seen on disk, so "in use" is no state: it is an outcome of an action.
 """
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Marker:
-    """An entry of `want/`, `delete/` or `verify/` at one moment; `fault` says why it is no intent."""
+    """An entry of a directory of markers at one moment; `fault` says why it is no intent."""
 
     ino: int
     ctime_ns: int
@@ -25,7 +25,7 @@ class Marker:
 
     @property
     def identity(self) -> tuple[int, int, int]:
-        """Its key: a newer marker of the same name has another. ctime does not count: a rename changes it."""
+        """Its key: a newer marker has another. ctime does not count: a rename changes it."""
         return self.ino, self.mtime_ns, self.size
 
     def same_as(self, other: Marker | None) -> bool:
@@ -43,7 +43,7 @@ class Partial(Enum):
 
 @dataclass(frozen=True, slots=True)
 class ChunkState:
-    """The state of one id on disk. `ready` and `unready` are its directories in `chunks/`, with and without READY.
+    """The state of one id on disk: `ready` and `unready` are its directories, by READY.
 
     Of the unready ones, the `quarantined` still have the want that they came of: they come back, unless they are
     deleted.
@@ -120,7 +120,7 @@ class Oddity:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The pending ids (with a marker, a partial or a failure), and the entries that are none of these."""
+    """The ids with a marker, a partial or a failure, and the entries that are none of these."""
 
     ids: frozenset[str]
     oddities: tuple[Oddity, ...] = ()

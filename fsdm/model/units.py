@@ -1,4 +1,4 @@
-"""Sizes, counts, durations and times as people write and read them. Pure: `now` is an argument."""
+"""Sizes, counts, durations and times as people read them. Pure: `now` is an argument."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def lasting(seconds: float) -> str:
 
 
 def moment(at: float, now: float) -> str:
-    """Format a time in the local zone: `10:02`; with seconds where it is near, with its date on another day."""
+    """Format a local time: `10:02`, with seconds where it is near, with a date on another day."""
     try:
         then, today = datetime.fromtimestamp(at).astimezone(), datetime.fromtimestamp(now).astimezone()
     except (OverflowError, ValueError, OSError):  # a document may say anything

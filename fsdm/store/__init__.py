@@ -1,1 +1,1 @@
-"""The data directory: file steps, locks, markers, refs, the catalog and the scan; decisions are left to `reconcile`."""
+"""The data directory: file steps, locks, markers, refs, catalog, scan; it decides nothing."""

@@ -1,4 +1,4 @@
-"""The catalog: a listing of the chunk directories in `chunks/`, by dataset and block, and by id.
+"""The catalog: a listing of the chunk directories, by dataset and block, and by id.
 
 It knows names, not states: whether a chunk is available is seen in its directory, when a ref is taken. No symlink is
 followed. Something else than a directory under the name of a chunk is *stray*, and never available; any entry whose
@@ -59,7 +59,7 @@ class Catalog:
         self._refused: dict[str, OSError] = {}  # datasets that could never be listed
 
     def knows(self, value: object) -> TypeGuard[str]:
-        """Return whether `value` is the id of a listed dataset (so it is an id in its one written form)."""
+        """Return whether `value` is the id of a listed dataset, in its one written form."""
         return isinstance(value, str) and value in self._datasets
 
     def find(self, dataset_id: str, block: int) -> Place | None:
@@ -79,7 +79,7 @@ class Catalog:
         return dataset if self._own else self._refresh_dataset(dataset_id, dataset)
 
     def places(self, chunk_id: str) -> tuple[Place, ...]:
-        """Return the places of a chunk, as of the last refresh; it has several while it is being replaced."""
+        """Return the places of a chunk as of the last refresh: several while it is replaced."""
         return self._by_id.get(chunk_id, ())
 
     def __len__(self) -> int:
@@ -92,7 +92,7 @@ class Catalog:
         return dataset is not None and place.name in dataset.stray
 
     def all_places(self) -> list[Place]:
-        """Return every chunk directory and stray entry, by dataset and block, as of the last refresh."""
+        """Return all chunk directories and stray entries, in order, as of the last refresh."""
         with self._mutex:
             return [place for _, dataset in sorted(self._datasets.items()) for place in dataset.index]
 
@@ -103,13 +103,13 @@ class Catalog:
         return [place for place in self.all_places() if not self.is_stray(place)]
 
     def strange(self) -> list[str]:
-        """Return the paths in `chunks/` that are not fsdm's, by name or kind, as of the last refresh."""
+        """Return the paths whose name or kind is not fsdm's, as of the last refresh."""
         with self._mutex:
             inner = [self._layout.path(Place(key, name)) for key, one in self._datasets.items() for name in one.strange]
             return sorted(self._strange + inner)
 
     def refused(self) -> OSError | None:
-        """Return why a dataset could never be listed, so that chunks may be missing here; None where all were."""
+        """Return why some dataset could never be listed; None where all were."""
         with self._mutex:
             return next(iter(self._refused.values()), None)
 

@@ -70,7 +70,7 @@ def make_layout(layout: Layout, fs: FileSystem) -> None:
 
 
 def _make_root(path: str, fs: FileSystem) -> None:
-    """Make a directory and its parents, each durable: a lost name loses everything that was fsynced below it."""
+    """Make a directory and its parents durably: a lost name loses all that was fsynced below it."""
     if os.path.isdir(path):
         return
     parent = os.path.dirname(path)
@@ -80,7 +80,7 @@ def _make_root(path: str, fs: FileSystem) -> None:
 
 
 def _check_not_foreign(layout: Layout) -> None:
-    """Check that nothing stands where it would be erased or served; wants may come before the first start."""
+    """Check that nothing stands where it would be erased or served; wants may come first."""
     for path in (layout.chunks, layout.partial, layout.trash):
         if os.path.isdir(path) and os.listdir(path):
             raise NoDataDirectoryError(

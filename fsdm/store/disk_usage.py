@@ -1,4 +1,4 @@
-"""The bytes that the files of a chunk or a partial have. No symlink is followed in the place of any of them.
+"""The bytes that the files of a chunk or a partial have. No symlink is followed.
 
 What has come of a partial is neither the size of its files, which counts holes between pieces that come side by side,
 nor their blocks, which are allocated before anything comes, but their extents with data (lseek(2), SEEK_DATA). A file

@@ -1,8 +1,9 @@
-"""The steps that change a data directory, and the ways to read one. Every step where a crash matters is a method here.
+"""The steps that change a data directory, and the ways to read one.
 
-The tests and the crash harness pass a subclass of `FileSystem` that stops, fails or records at a step. So nothing else
-in the package renames, removes or fsyncs below the data directory, but for the markers that a client places (see
-`markers`). Invariant: a finished step survives a crash of the process, and a power failure where its method says so.
+Every step where a crash matters is a method. The tests and the crash harness pass a subclass of `FileSystem` that
+stops, fails or records at a step. So nothing else in the package renames, removes or fsyncs below the data directory,
+but for the markers that a client places (see `markers`). Invariant: a finished step survives a crash of the process,
+and a power failure where its method says so.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def write_all(fd: int, data: bytes | memoryview) -> None:
 
 
 def read_regular(path: str, limit: int) -> tuple[os.stat_result, bytes] | None:
-    """Read at most `limit` bytes of a regular file, with its fstat; None where there is no regular file.
+    """Read at most `limit` bytes of a regular file, and its fstat; None where there is none.
 
     Raises:
         OSError: it is there, and cannot be read.
@@ -68,12 +69,12 @@ def opened(path: str, flags: int, *, dir_fd: int | None = None) -> Iterator[int]
 
 
 def exists(path: str, dir_fd: int | None = None) -> bool:
-    """Return whether anything has that name, even a dangling symlink. False also where this user may not look."""
+    """Return whether anything has that name, as far as this user may look; symlinks count."""
     return os.access(path, os.F_OK, dir_fd=dir_fd, follow_symlinks=False)
 
 
 def is_directory(path: str) -> bool:
-    """Return whether that is a directory, not a symlink to one. False also where this user may not look."""
+    """Return whether that is a directory, as far as this user may look; symlinks do not count."""
     try:
         return stat.S_ISDIR(os.lstat(path).st_mode)
     except OSError:
@@ -115,7 +116,7 @@ def user_name(uid: int) -> str:
 
 
 class FileSystem:
-    """The steps that change a data directory. Paths are absolute strings; every method may raise OSError.
+    """The steps that change a data directory, by absolute paths; each may raise OSError.
 
     `durable=False`: nothing is fsynced, so no step survives a power failure.
     """
@@ -171,7 +172,7 @@ class FileSystem:
     def write(
         self, path: str, data: bytes, *, durable: bool, mode: int = 0o644, temporary_in: str | None = None
     ) -> None:
-        """Put a small file in place by a rename of a temporary one, which stands beside it or in `temporary_in`.
+        """Put a small file in place by the rename of one beside it, or in `temporary_in`.
 
         `durable`: its data is fsynced before the rename, and its directory after it.
         """
@@ -202,7 +203,7 @@ class FileSystem:
             os.utime(fd)
 
     def discard(self, path: str, trash: str) -> str | None:
-        """Rename a file or directory into the trash, for `erase`; return the new path, or None where it was gone."""
+        """Rename an entry into the trash, for `erase`; return its new path, or None if it was gone."""
         target = os.path.join(trash, f"{os.path.basename(path)[:128]}.{secrets.token_hex(4)}")
         try:
             self.rename(path, target)

@@ -1,4 +1,4 @@
-"""flock(2), and what it guards: a claim on a chunk's directory, the markers, and (in `leader_lock`, `refs`) the rest.
+"""flock(2): a claim on a chunk's directory, the lock of the markers, and a self-test.
 
 Every lock is on a descriptor of its own and is released by closing it, so also by SIGKILL. Never by LOCK_UN: after a
 fork it would drop the parent's lock as well. Never converted: a failed conversion loses the lock. Invariant: a
@@ -64,7 +64,7 @@ def open_fd(path: str, flags: int = DIRECTORY) -> int:
 
 
 def close_fd(fd: int) -> None:
-    """Close a descriptor of `open_fd`, and drop its lock; do nothing in a forked child, or a second time."""
+    """Close a descriptor of `open_fd` and its lock; do nothing in a fork, or a second time."""
     if fd in _descriptors:
         _descriptors.discard(fd)
         os.close(fd)
@@ -87,7 +87,7 @@ def same_file(fd: int, path: str) -> bool:
 
 
 class Claim:
-    """The reconciler's own descriptor of a chunk's directory, to be locked before the directory leaves.
+    """The reconciler's descriptor of a chunk's directory, to be locked before that leaves.
 
     It stays open while refs keep the lock from it: another try is one system call then, and closes no descriptor, which
     would look like the close of a ref.
@@ -111,7 +111,7 @@ class Claim:
 
 @contextmanager
 def intents_lock(layout: Layout, wait_s: float) -> Iterator[bool]:
-    """Hold an exclusive lock on `want/` while markers are changed; yield whether it was taken within `wait_s`.
+    """Hold the lock on `want/` while markers are changed; yield whether it came within `wait_s`.
 
     Another process may sit on it, so the change goes on without it: then it is as exact as that of `touch`.
     """
@@ -156,7 +156,7 @@ def check_flock(layout: Layout, *, allow_unknown: bool = False) -> None:
 
 
 def file_system_type(path: str) -> str | None:
-    """Return the type of the file system under `path` (proc(5), mountinfo); None where it is not known."""
+    """Return the type of the file system under `path` (proc(5)); None where it is not known."""
     try:
         device = os.stat(path).st_dev
         text = Path("/proc/self/mountinfo").read_text(errors="surrogateescape")

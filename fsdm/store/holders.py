@@ -1,4 +1,4 @@
-"""The holders of a chunk's directory: the processes with a flock on it, as proc(5) shows them.
+"""The holders of a chunk: the processes with a flock on its directory, by proc(5).
 
 There are two sources. `/proc/PID/fdinfo/N` has a line for each lock of that descriptor: it tells a holder from a
 process that only has the directory open, and shows the children that have inherited a lock; but only for processes
@@ -76,7 +76,7 @@ _Targets = dict[tuple[int, int], _Target]  # by device and inode, as stat(2) giv
 
 
 def look_for_holders(layout: Layout, places: Iterable[Place], *, proc: str = PROC) -> dict[Place, Holders]:
-    """Find the holders of the chunks at these places, in one walk through /proc; places that are gone are left out.
+    """Find the holders of the chunks at these places in one /proc walk; gone ones are left out.
 
     Raises:
         OSError: there is no proc(5) here.
@@ -120,7 +120,7 @@ def _targets(layout: Layout, places: Iterable[Place], processes: _Processes) -> 
 
 
 def _locks(lines: Iterable[str]) -> Iterator[_Lock]:
-    """Yield the flocks in lines of /proc/locks, or behind `lock:` of fdinfo; `->` is a process that waits for one."""
+    """Yield the flocks in lines of /proc/locks or fdinfo; `->` is a process that waits for one."""
     for line in lines:
         match line.split():
             case [_, "FLOCK", _, mode, pid, inode, *_]:
@@ -128,7 +128,7 @@ def _locks(lines: Iterable[str]) -> Iterator[_Lock]:
 
 
 def _find_descriptors(targets: _Targets, processes: _Processes) -> int:
-    """Find the descriptors with a lock on a target; return how many processes this user may not look at."""
+    """Find the descriptors with a lock on a target; return how many processes are hidden."""
     denied = 0
     for pid in map(int, filter(str.isdigit, os.listdir(processes.root))):
         try:
@@ -186,7 +186,7 @@ def _holders(target: _Target, processes: _Processes, claimer: int | None, unseen
 
 
 class _Processes:
-    """The files of proc(5) below `root`. A process may end at any moment: then what it was is not known."""
+    """The files of proc(5) below `root`. A process may end at any moment."""
 
     def __init__(self, root: str) -> None:
         self.root = root
@@ -221,7 +221,7 @@ class _Processes:
         return Holder(pid, command, self._user(pid), self._started_at(pid), mode, inherited)
 
     def command(self, pid: int, *, or_name: bool = True) -> str:
-        """Return the command line, cut in its middle where it is long; or the name in brackets, where there is none."""
+        """Return the command line, cut in its middle; or the name in brackets where there is none."""
         try:
             command = self.read(f"{pid}/cmdline", COMMAND_READ_BYTES).replace("\0", " ").strip()
             if not command and or_name:

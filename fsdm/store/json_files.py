@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def read_object(path: str, limit: int) -> dict[str, Any] | None:
-    """Read the JSON object in a regular file of at most `limit` bytes; None where there is no regular file.
+    """Read the JSON object in a file of at most `limit` bytes; None where there is no file.
 
     Raises:
         OSError: it cannot be read.
@@ -38,7 +38,7 @@ def read_object(path: str, limit: int) -> dict[str, Any] | None:
 
 
 def read_document(path: str, limit: int = MANIFEST_MAX_BYTES) -> dict[str, Any]:
-    """Read a JSON object for display; an empty one where it cannot be read, for its faults are told elsewhere."""
+    """Read a JSON object for display; an empty one where it cannot be read."""
     try:
         return read_object(path, limit) or {}
     except (OSError, ValueError):
@@ -46,7 +46,7 @@ def read_document(path: str, limit: int = MANIFEST_MAX_BYTES) -> dict[str, Any]:
 
 
 def declared_bytes(files: object) -> int | None:
-    """Return the sum of the sizes in the `files` of a want or a READY; None where one is missing."""
+    """Return the sum of the sizes in the `files` of a want or READY; None where one is missing."""
     if not isinstance(files, dict):
         return None
     sizes = [
@@ -67,7 +67,7 @@ def read_manifest(directory: str) -> Manifest | None:
 
 
 def read_failure(layout: Layout, state: ChunkState) -> Failure | None:
-    """Read `failed/ID`; None where it is missing or cannot be taken: then nothing has been tried yet."""
+    """Read `failed/ID`; None where it is missing or malformed, as if nothing had been tried."""
     from fsdm.model.documents import Failure
 
     try:

@@ -110,7 +110,7 @@ def read_lock(layout: Layout) -> str | None:
 
 
 def find_reconciler(layout: Layout) -> LockHolder | None:
-    """Return the process that reconciles, as far as this user may know; None where there is none."""
+    """Return the process that reconciles, as far as this user may know; None for none."""
     try:
         says = read_lock(layout)
     except DataDirectoryError as e:
@@ -120,7 +120,7 @@ def find_reconciler(layout: Layout) -> LockHolder | None:
 
 @dataclass(frozen=True, slots=True)
 class LockHolder:
-    """The process that reconciles. `since` is in seconds since the epoch; what is not known is None.
+    """The process that reconciles. `since` is in seconds since the epoch; None: not known.
 
     `says` is the text of LOCK; or a sentence, where this user may not read it.
     """
@@ -152,7 +152,7 @@ class LockHolder:
 
 
 def describe_holder(says: str | None) -> str:
-    """Format the text of LOCK for people; what is no JSON is a sentence already."""
+    """Format the text of LOCK for people; a text that is no JSON is a sentence already."""
     if says is None:
         return "none"
     owner = LockHolder.parse(says)

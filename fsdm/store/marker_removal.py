@@ -1,4 +1,4 @@
-"""Removing and restoring markers: only a marker that was judged goes, whatever the instant of a crash."""
+"""Removing and restoring markers: only a judged one goes, whatever the instant of a crash."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def remove_marker(layout: Layout, fs: FileSystem, path: str, judged: Marker, win
 
 
 def finish_removals(layout: Layout, fs: FileSystem) -> None:
-    """Finish the removals that a crash cut off: a marker aside goes if it was judged, and is restored if not."""
+    """Finish the removals that a crash cut off: a judged marker goes, any other is restored."""
     for directory in (layout.want, layout.delete, layout.verify):
         for name in os.listdir(directory):
             if name.startswith(ASIDE):
@@ -111,7 +111,7 @@ def restore_marker(layout: Layout, fs: FileSystem, aside: str, path: str) -> Non
 
 
 def restore_want(layout: Layout, fs: FileSystem, stored: str, chunk_id: str) -> None:
-    """Place a copy of the want at `stored`, for a chunk that was lost, and that no marker asks to delete.
+    """Place a copy of the want at `stored`, for a lost chunk that no marker asks to delete.
 
     Any other marker is left alone. `withdraw_restored_want` is to follow, also after a crash; then `stored` may go.
     """
@@ -135,7 +135,7 @@ def restore_want(layout: Layout, fs: FileSystem, stored: str, chunk_id: str) -> 
 
 
 def withdraw_restored_want(layout: Layout, fs: FileSystem, stored: str, chunk_id: str) -> None:
-    """Withdraw a restored want where a delete stands, whatever their ctimes say: only the delete is an intent.
+    """Withdraw a restored want where a delete stands: only the delete is an intent.
 
     It waits (milliseconds) for the next tick of the clock that ctimes are taken from: so a delete that comes after this
     look is the later one by its ctime as well.
@@ -157,7 +157,7 @@ def _is_intent(path: str) -> bool:
 
 
 def _is_overruled(layout: Layout, aside: str, path: str) -> bool:
-    """Return whether an opposite marker came after the rename aside, which set the ctime of the marker aside.
+    """Return whether an opposite marker came after the rename aside, which set its ctime.
 
     It is judged now, for later the link that restores the marker makes that the younger one.
     """

@@ -1,4 +1,4 @@
-"""Placing and reading markers: the files in `want/`, `delete/` and `verify/` whose names are chunk ids.
+"""Placing and reading markers: files in `want/`, `delete/` and `verify/` with ids as names.
 
 Invariants: a marker appears whole, by a rename or as an empty file; placing one never loses the intent that stood
 before it, whatever the instant of a crash (the new marker is there before the opposite one goes).
@@ -171,7 +171,7 @@ def _touch(marker: str) -> None:
 
 
 def _overrule(marker: str) -> None:
-    """Remove the opposite marker. One that this user may not remove goes later, as the earlier of two."""
+    """Remove the opposite marker; one of another user goes later, as the earlier of two."""
     with suppress(PermissionError):
         _unlink(marker)
 
@@ -222,7 +222,7 @@ def is_wanted(layout: Layout, chunk_id: str) -> bool:
 
 @contextmanager
 def _placing(marker: str) -> Iterator[None]:
-    """Tell what the disk refuses in the block as an error with a hint."""
+    """Turn an OSError of the block into an error with a hint."""
     try:
         yield
     except OSError as e:

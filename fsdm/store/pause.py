@@ -1,6 +1,6 @@
-"""`PAUSE`: while anything stands there, nothing is downloaded; deletes go on. It outlasts every process.
+"""`PAUSE`: while anything stands there, nothing is downloaded; deletes go on.
 
-`touch` pauses as well as `fsdm pause`, which also writes by whom, since when, and why.
+It outlasts every process. `touch` pauses as well as `fsdm pause`, which also writes by whom, since when, and why.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PAUSE_MAX_BYTES: Final = 1 << 16
 
 
 def place_pause(layout: Layout, reason: str) -> None:
-    """Pause all downloads; raise DataDirectoryError where this user may not, or the disk refuses."""
+    """Pause all downloads; raise DataDirectoryError where the disk refuses, or its modes."""
     user = os.environ.get("USER") or user_name(os.geteuid())  # services and containers often have no USER
     document = {"since": round(time.time(), 3), "by": f"{user}@{socket.gethostname()}", "reason": reason}
     try:

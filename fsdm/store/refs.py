@@ -36,7 +36,7 @@ class _Held:
 
 
 class ChunkRef:
-    """A ref to an available chunk: while it is open, the chunk's files stay where they are, untouched.
+    """A ref to an available chunk: while it is open, the chunk's files stay untouched.
 
     It may be used from any thread, and as a context manager. When the last ref to a chunk is closed, a waiting delete
     goes through. A ref belongs to the process that took it: in a forked child it can be neither used nor harmed.
@@ -122,7 +122,7 @@ class Refs:
         self._dropped: deque[_Held] = deque()  # a finalizer may release a ref between any two lines here
 
     def take(self, place: Place) -> ChunkRef | None:
-        """Return a ref to the chunk at `place`, or None where it is not available. Never waits for a lock."""
+        """Return a ref to the chunk at `place`, or None where it is not available. Never waits."""
         marker = self._layout.delete_marker(place.chunk_id)
         # Before the lock as well: readers that keep asking must not keep a delete from its claim.
         if exists(marker):
@@ -150,7 +150,7 @@ class Refs:
         return ChunkRef(self, held)
 
     def release(self, held: _Held) -> None:
-        """Drop one ref; the last one closes the descriptor and its lock. Never waits: a finalizer calls it too."""
+        """Drop one ref; the last one closes the descriptor. Never waits: a finalizer calls it too."""
         if os.getpid() == self._pid:
             self._dropped.append(held)
             self._drain()

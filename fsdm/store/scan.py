@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def look(layout: Layout, catalog: Catalog, chunk_id: str) -> ChunkState:
-    """Look at the state of one id now; its places in `chunks/` are those of the catalog's last refresh."""
+    """Look at the state of one id now; its places are those of the catalog's last refresh."""
     want = _marker(layout.want_marker(chunk_id), limit=WANT_MAX_BYTES)
     delete = _marker(layout.delete_marker(chunk_id))
     verify = _marker(layout.verify_marker(chunk_id))

@@ -1,4 +1,4 @@
-"""WANT: the want that a chunk came of, stored beside its READY, so that a damaged chunk can be fetched again.
+"""WANT: the want of a chunk, stored beside its READY, so that it can be fetched again.
 
 It has the URLs, which READY has not. They may carry secrets, so only the owner may read it (mode 0600). It stands
 wherever READY stands (but for chunks of earlier versions), and goes before READY where another want takes its place. So
@@ -39,7 +39,7 @@ def save(fs: FileSystem, directory: str, want: bytes, trash: str) -> None:
 
 
 def remove(fs: FileSystem, directory: str) -> None:
-    """Remove WANT, whatever stands there: another want takes its place, or the chunk is wanted again."""
+    """Remove WANT, whatever stands there: another want replaces it."""
     path = f"{directory}/{WANT}"
     try:
         fs.unlink(path)
