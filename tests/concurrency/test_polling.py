@@ -1,4 +1,4 @@
-"""Waiting by looks: the same plan drives a thread and an event loop, and many waits together stay cheap."""
+"""Polling: the same poll drives a thread and a loop, and many polls together stay cheap."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The cap holds for all connections together and is shared fairly; a transfer below the floor is told.
+"""The limit holds for all connections and is shared fairly; a slow transfer is found.
 
 Connections are threads on a timeline: one runs at a time, and time goes on only when all of them wait.
 """
@@ -54,7 +54,7 @@ class Clock:
 
 
 class Timeline:
-    """Threads that take turns on a clock of their own, the one that is due first; all end at `end`."""
+    """Threads that take turns on a clock of their own, the one that is due first."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -99,7 +99,7 @@ class Timeline:
 
 
 class Link:
-    """What came over all connections under one cap: when, whose, and how much."""
+    """The bytes of all connections under one limit: when, whose, and how many."""
 
     def __init__(self, bytes_per_s: float | None) -> None:
         self.timeline = Timeline()
@@ -109,7 +109,7 @@ class Link:
     def connection(
         self, name: str, *, starts: float = 0.0, own_bytes_per_s: float = 1e12, most: int = MOST, total: int = 10**18
     ) -> Callable[[], None]:
-        """One that begins after `starts` seconds, is no faster than `own_bytes_per_s`, and ends after `total` bytes."""
+        """Make a connection: it begins after `starts` seconds, and ends after `total` bytes."""
 
         def body() -> None:
             self.timeline.sleep(starts)
@@ -132,7 +132,7 @@ class Link:
         return total
 
     def windows(self, seconds: float, since: float = 0.0) -> list[int]:
-        """The bytes in windows of so many seconds, one from each arrival on that has a whole one after it."""
+        """Sum the bytes in windows of so many seconds, one from each arrival on."""
         sums = list(itertools.accumulate((count for _, _, count in self.came), initial=0))
         found, end = [], 0
         for start, (at, _, _) in enumerate(self.came):
@@ -310,7 +310,7 @@ def test_no_set_of_connections_breaks_the_limit(cap: float, shapes: list[tuple[f
 
 
 def dripping(floor: Floor, clock: Clock, count: int, every_s: float, *, at_most_s: float) -> float | None:
-    """After how many seconds a transfer that brings `count` bytes every so often is given up; None: it is not."""
+    """Return after how many seconds a transfer of `count` bytes every so often is given up."""
     for number in range(1, int(at_most_s / every_s) + 1):
         clock.now += every_s
         if not floor.took(count):

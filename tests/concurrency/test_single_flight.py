@@ -1,4 +1,4 @@
-"""A look that hangs keeps one thread, and nobody who asks."""
+"""A check that hangs keeps one thread, and no caller."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Workers: submitted work runs once, on a bounded number of threads; closed workers drop the rest."""
+"""Workers: submitted work runs once, on few threads; closed workers drop the rest."""
 
 from __future__ import annotations
 

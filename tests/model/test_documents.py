@@ -1,4 +1,4 @@
-"""Documents: what is taken is what is written back, and what cannot be taken raises an error that names the field."""
+"""Documents: each is written back as it was read, and an error names its field."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The exception tree: what its docstring draws is what there is, and each class says what the command line needs."""
+"""The exceptions: their docstring draws the tree, and each class has its exit code."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ EXIT_CODES = {name: value for name, value in vars(errors).items() if name.starts
 
 
 def _drawn() -> dict[str, set[str]]:
-    """The tree in the module's docstring: each class → the names of its bases."""
+    """Parse the tree in the module's docstring: each class → the names of its bases."""
     bases: dict[str, set[str]] = {}
     parents: list[tuple[int, str]] = []
     for line in inspect.getdoc(errors).splitlines():  # type: ignore[union-attr]  # it is there

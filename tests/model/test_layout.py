@@ -1,4 +1,4 @@
-"""Every name on disk: what is an id, what is a chunk's directory, and that no name leaves the one it is put in."""
+"""Names on disk: ids, chunk directories, and that no name leads out of its directory."""
 
 from __future__ import annotations
 

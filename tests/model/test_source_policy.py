@@ -1,4 +1,4 @@
-"""What may be asked and connected to: by scheme, host and address; and that no road leads around it."""
+"""The policy of sources, by scheme, host and address; and that no way leads around it."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def ask(policy: Policy, url: str, engine: Engine | None = None) -> bytes:
 
 @pytest.fixture
 def resolves(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
-    """Let names resolve to what is said, one answer after the other; what was asked for."""
+    """Let names resolve to given answers, one after the other; return the names asked for."""
 
     def names(**answers: list[list[str]]) -> list[str]:
         asked: list[str] = []

@@ -1,4 +1,4 @@
-"""What a look found: when two markers are one, and when a chunk's state asks for nothing."""
+"""The state on disk: when two markers are one, and when a chunk needs no action."""
 
 from __future__ import annotations
 

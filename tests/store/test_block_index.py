@@ -1,4 +1,4 @@
-"""The index against a brute-force model: for any set of ranges, any order of adding and removing, any block."""
+"""The index against a brute-force model: for any ranges, any order of changes, any block."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _place(start: int, end: int, chunk_id: str = IDS[0]) -> Place:
 
 
 def _holding(places: Iterable[Place], block: int) -> list[Place]:
-    """All that hold `block`, the responsible one first: greatest start, then smallest end, then smallest id."""
+    """Return the places that hold `block`, the responsible one first."""
     found = [place for place in places if block in place.block_range]
     return sorted(found, key=lambda p: (-p.block_range.start, p.block_range.stop, p.chunk_id))
 
@@ -48,7 +48,7 @@ def _agrees(index: BlockIndex, places: set[Place], blocks: Iterable[int]) -> Non
 
 @st.composite
 def _places(draw: st.DrawFn) -> Place:
-    """Few blocks, so that ranges overlap, nest and tie; lengths of all kinds, so that some reach over many others."""
+    """Draw places over few blocks, so that ranges overlap, nest and tie."""
     start = draw(st.integers(0, 30))
     return _place(start, start + draw(st.integers(1, 4) | st.integers(1, 40)), draw(st.sampled_from(IDS)))
 

@@ -1,4 +1,4 @@
-"""The listing of `chunks/`: when it is trusted, when it is taken again, and what is told while it is being taken."""
+"""The catalog: when a listing is trusted or taken again, and changes while it is taken."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def make(layout: Layout, start: int = 0, end: int = 10, *, dataset: str = DATASE
 
 
 def settle(layout: Layout, mtime_ns: int = LONG_AGO_NS, dataset: str = DATASET) -> None:
-    """As if the dataset had last changed then."""
+    """Set the time of the last change of a dataset."""
     os.utime(layout.dataset(dataset), ns=(mtime_ns, mtime_ns))
 
 
@@ -62,7 +62,7 @@ def listings(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> Listings:
 
 
 def agrees(catalog: Catalog, *places: Place) -> bool:
-    """Whether the catalog knows these places and no others, by dataset and by id alike."""
+    """Return whether the catalog knows these places alone, by dataset and by id alike."""
     known = catalog.all_places()
     by_id = {place for places in catalog._by_id.values() for place in places}
     return set(known) == by_id == set(places) and len(known) == len(places)

@@ -1,4 +1,4 @@
-"""What has come of a partial, though a file's size counts its holes, and its blocks what is only set aside."""
+"""The downloaded bytes of a partial: neither holes nor allocated blocks count."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The durable writes: what is left after an error, and after a crash before any step."""
+"""The durable writes, after an error and after a crash before any step."""
 
 from __future__ import annotations
 

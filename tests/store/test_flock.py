@@ -1,4 +1,4 @@
-"""flock: claims, the lock of the markers, the self-test, and what a fork does to all of them."""
+"""flock: claims, the lock of the markers, the self-test, and forks."""
 
 from __future__ import annotations
 

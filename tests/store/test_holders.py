@@ -1,4 +1,4 @@
-"""Who holds a chunk: by the kernel's own tables, and what is said where they cannot be seen."""
+"""Holders of a chunk by the kernel's own tables, and the ones that cannot be seen."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ def test_a_long_command_is_cut_in_its_middle(layout: Layout, place: Place) -> No
 
 
 class Proc:
-    """A directory as proc(5) is, to show what one user's eyes do not see."""
+    """A directory as proc(5) is, with processes that this user may not see."""
 
     def __init__(self, path: Path, *, first_namespace: bool = True) -> None:
         self.path = path

@@ -1,4 +1,4 @@
-"""JSON documents on the disk: what they say, and what of them is nothing."""
+"""JSON documents on the disk, well-formed, malformed and absent."""
 
 from __future__ import annotations
 

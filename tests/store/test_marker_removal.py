@@ -1,4 +1,4 @@
-"""Removal of markers: only the judged one goes, and none is lost, whatever comes between and wherever a crash is."""
+"""Removal of markers: only the judged one goes, and none is lost, wherever a crash is."""
 
 from __future__ import annotations
 

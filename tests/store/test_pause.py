@@ -1,4 +1,4 @@
-"""A pause: nothing is downloaded, whoever reconciles, until it ends; what had come is gone on with."""
+"""A pause: nothing is downloaded until it ends; then each download goes on."""
 
 from __future__ import annotations
 

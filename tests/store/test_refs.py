@@ -1,4 +1,4 @@
-"""Refs: who gets one, what they share, and how they go: by hand, by threads, by the garbage collector, by a fork."""
+"""Refs: taken, shared and released, by hand, threads, the garbage collector and forks."""
 
 from __future__ import annotations
 
@@ -355,7 +355,7 @@ def _together(count: int, work: Callable[[], object]) -> None:
 
 
 def _together_each(works: list[Callable[[], object]]) -> None:
-    """Run each in a thread of its own; what one raises is raised here."""
+    """Run each in a thread of its own; raise here the first exception of any."""
     errors: list[BaseException] = []
 
     def run(work: Callable[[], object]) -> None:

@@ -1,4 +1,4 @@
-"""disk → ChunkState and Snapshot: what one look finds, and that one bad entry spoils no scan."""
+"""The scan: disk → ChunkState and Snapshot; one bad entry spoils no scan."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""WANT: whose it is, when it is there, which want it is; and that a chunk can be asked for again by it."""
+"""WANT: its mode, when it is there, and that a chunk is fetched again by it."""
 
 from __future__ import annotations
 

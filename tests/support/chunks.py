@@ -38,27 +38,27 @@ def content(seed: str, size: int = 1000) -> bytes:
 
 
 def files_of(directory: Path) -> dict[str, bytes]:
-    """What stands in a directory: name → bytes."""
+    """Read the files of a directory: name → bytes."""
     return {entry.name: entry.read_bytes() for entry in directory.iterdir()}
 
 
 def put_want(data_dir: Path, chunk: DataChunk) -> None:
-    """As `cp` does it: not by a rename, without a lock."""
+    """Place a want as `cp` does it: not by a rename, without a lock."""
     (data_dir / "want" / chunk.id).write_bytes(chunk.to_json())
 
 
 def touch_delete(data_dir: Path, chunk_id: str) -> None:
-    """As `touch` does it."""
+    """Place a delete as `touch` does it."""
     (data_dir / "delete" / chunk_id).touch()
 
 
 def chunk_dir(data_dir: Path, chunk: DataChunk) -> Path:
-    """Where the chunk stands once it is published."""
+    """Return the directory of a published chunk."""
     return data_dir / "chunks" / chunk.place.dataset_id / chunk.place.name
 
 
 def failure(data_dir: Path, chunk_id: str) -> dict[str, Any] | None:
-    """What `failed/ID` says, or None."""
+    """Read `failed/ID`, or None."""
     try:
         return json.loads((data_dir / "failed" / chunk_id).read_bytes())  # type: ignore[no-any-return]
     except FileNotFoundError:
@@ -66,7 +66,7 @@ def failure(data_dir: Path, chunk_id: str) -> dict[str, Any] | None:
 
 
 def entries(directory: Path) -> list[str]:
-    """The names in a directory, but for dotfiles."""
+    """List a directory without its dotfiles."""
     return sorted(name for name in os.listdir(directory) if not name.startswith("."))
 
 
@@ -110,19 +110,19 @@ def a_want(**kw: object) -> DataChunk:
 
 
 def judged(path: str) -> Marker:
-    """The marker at `path`, as somebody judges it now."""
+    """Return the marker at `path` as it is now."""
     marker = look_at(path)
     assert marker is not None
     return marker
 
 
 def markers(layout: Layout) -> tuple[list[str], list[str]]:
-    """All that stands in want/ and in delete/, dotfiles too."""
+    """List want/ and delete/ with their dotfiles."""
     return sorted(os.listdir(layout.want)), sorted(os.listdir(layout.delete))
 
 
 def put(path: str, text: str = "") -> None:
-    """A newer file in the place of what was there, as a rename does it."""
+    """Put a newer file in place by a rename."""
     with open(f"{path}.new~", "w") as file:
         file.write(text)
     os.rename(f"{path}.new~", path)
@@ -183,7 +183,7 @@ def put_failure(data_dir: Path, chunk_id: str, **says: Any) -> None:
 
 
 def of_place(there: Place, **file: object) -> DataChunk:
-    """A want that what `put_chunk` has put there satisfies, unless `file` says something else of its file."""
+    """Make a want that a chunk of `put_chunk` satisfies, unless `file` differs from it."""
     data = content(there.chunk_id, 100)
     known = {"url": "http://h/a", "size": 100, "blake3": blake3(data).hexdigest()}
     return DataChunk(

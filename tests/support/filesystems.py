@@ -44,7 +44,7 @@ class CrashBefore(FileSystem):
 
 
 def crash_at_each_step(work: Callable[[FileSystem], object]) -> int:
-    """Run `work` with a crash before its first step, then before its second …, and at last to its end."""
+    """Run `work` with a crash before its first step, its second …, and at last to its end."""
     for number in range(100):
         try:
             work(CrashBefore(number))

@@ -29,7 +29,7 @@ sys.stdin.read()
 
 @contextmanager
 def process(*command: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Another process, once it has said its first line; it ends when its stdin is closed, or is killed."""
+    """Run another process; it has written its first line, and is killed at the end."""
     running = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert running.stdin is not None
     assert running.stdout is not None
@@ -44,19 +44,19 @@ def process(*command: str) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def python(script: str, *args: object) -> tuple[str, ...]:
-    """The command that runs a script in another Python."""
+    """Return the command that runs a script in another Python."""
     return (sys.executable, "-c", script, *map(str, args))
 
 
 def in_a_fork(work: Callable[[], object]) -> str:
-    """What `work` returns, or the name of what it raises, in a forked child."""
+    """Return the result of `work` in a forked child, or the name of its exception."""
     with forked(work) as told:
         return told()
 
 
 @contextmanager
 def forked(work: Callable[[], object]) -> Iterator[Callable[[], str]]:
-    """A forked child that does `work` and then lives until the end of the block; the call tells what came of it."""
+    """Fork a child that does `work` and lives until the end of the block; yield its result."""
     out, say = os.pipe()
     wait, let_go = os.pipe()
     with warnings.catch_warnings():
@@ -85,7 +85,7 @@ def forked(work: Callable[[], object]) -> Iterator[Callable[[], str]]:
 
 
 def can_lock(path: str) -> bool:
-    """Whether the exclusive lock on a directory is free."""
+    """Return whether the exclusive lock on a directory is free."""
     claim = Claim(path)
     try:
         return claim.take()

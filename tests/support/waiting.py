@@ -1,4 +1,4 @@
-"""Bounded waiting for what another process or thread brings about."""
+"""Bounded waiting for another process or thread."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PATIENCE_S = 60.0  # longer than anything takes on a busy machine
 
 
 def eventually(check: Callable[[], Any], what: str = "", patience_s: float = PATIENCE_S) -> Any:
-    """What `check` returns once it is true; fails where it is not in time."""
+    """Wait until `check` returns a true value, and return it; fail where it takes too long."""
     deadline = time.monotonic() + patience_s
     while True:
         seen = check()
@@ -29,7 +29,7 @@ def eventually(check: Callable[[], Any], what: str = "", patience_s: float = PAT
 
 
 def descriptors() -> Counter[int]:
-    """How many descriptors this process has of each inode; other threads may open and close theirs meanwhile."""
+    """Count the descriptors of this process by inode; other threads may change theirs."""
     found = Counter[int]()
     for fd in os.listdir("/proc/self/fd"):
         with suppress(OSError):
