@@ -16,13 +16,12 @@ from fsdm.monitoring.systemd import Notifier
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from types import TracebackType
 
     from fsdm.manager import DataManager
     from fsdm.monitoring.health import DiskLook
 
 
-class Service:
+class Service(ExitStack):
     """Answers for a manager, once there is one. A context manager."""
 
     def __init__(
@@ -33,11 +32,11 @@ class Service:
         Raises:
             InvalidInputError: the address cannot be had, or the node exporter would not read `file`.
         """
+        super().__init__()
         self._dm: DataManager | None = None
         self._file = file
         self._notifier = Notifier.of(environment)
         self._disk: SingleFlight[DiskLook] | None = None
-        self._open = ExitStack()
         self.url: str | None = None
         if file is not None:
             from fsdm.monitoring.textfile import check_name
@@ -51,13 +50,8 @@ class Service:
 
     def __enter__(self) -> Self:
         if self.url is not None:
-            self._open.enter_context(self._endpoint.serving())
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._open.close()
+            self.enter_context(self._endpoint.serving())
+        return super().__enter__()
 
     @contextmanager
     def attend(self, dm: DataManager) -> Iterator[None]:

@@ -79,14 +79,6 @@ class Survey:
         return not (pending or self.failing or self.waiting or self.unlisted)
 
 
-@dataclass(frozen=True, slots=True)
-class Eta:
-    """In how many `seconds` all that can come by itself will have come, or later; None where it is not known."""
-
-    seconds: float | None
-    at_least: bool = False
-
-
 class Meter:
     """A rate, from a counter that is read now and then."""
 
@@ -141,15 +133,18 @@ class Progress:
         rate = None if meter is None else meter.rate()
         return None if rate is None else max(rate, 0.0)
 
-    def eta(self) -> Eta:
-        """Estimate how long it takes until all has come that can come by itself."""
+    def eta_s(self) -> float | None:
+        """Estimate in how many seconds all will have come that can come by itself; None where it is not known.
+
+        It is only a lower bound where the survey has sizes that are `unknown`.
+        """
         survey = self.survey
         if survey is None or not (survey.wanted or survey.running):
-            return Eta(0.0)
+            return 0.0
         now, longer = self._all.rate(), self._all.rate(ETA_WINDOW_S)
         if not now or not longer or (survey.unknown and not survey.left_bytes):
-            return Eta(None)
-        return Eta(survey.left_bytes / longer, at_least=survey.unknown > 0)
+            return None
+        return survey.left_bytes / longer
 
     def by_activity(self, running: Sequence[Running]) -> list[Running]:
         """Sort by the bytes that come a second, the most first; of equals, by those that have come."""

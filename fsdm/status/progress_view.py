@@ -76,14 +76,13 @@ def document(progress: Progress) -> dict[str, Any]:
     survey = progress.survey
     if survey is None:
         return {}
-    eta = progress.eta()
     running = [asdict(one) | {"bytes_per_s": progress.rate_of(one.id)} for one in survey.running]
     return asdict(survey) | {
         "converged": survey.is_converged,
         "running": running,
         "bytes_per_s": progress.rate(),
-        "eta_s": eta.seconds,
-        "eta_is_at_least": eta.at_least,
+        "eta_s": progress.eta_s(),
+        "eta_is_at_least": progress.eta_s() is not None and survey.unknown > 0,
         "max_bytes": progress.max_bytes,
     }
 
@@ -178,13 +177,11 @@ def _pace(progress: Progress, survey: Survey, glyphs: Glyphs) -> list[_Item]:
         return [("converged", "bold green")]
     if not (survey.running or survey.wanted):
         return []
-    rate, eta = progress.rate(), progress.eta()
-    if eta.seconds is not None:
-        until = moment(survey.at + eta.seconds, survey.at)
-        coming = f"ETA {glyphs.bound(is_lower=eta.at_least)}{lasting(eta.seconds)} ({until})"
-    else:
-        coming = "ETA unknown, nothing comes" if rate == 0 and survey.running else "ETA unknown"
+    rate, eta_s = progress.rate(), progress.eta_s()
     more = glyphs.bound(is_lower=survey.unknown > 0)
+    coming = "ETA unknown, nothing comes" if rate == 0 and survey.running else "ETA unknown"
+    if eta_s is not None:
+        coming = f"ETA {more}{lasting(eta_s)} ({moment(survey.at + eta_s, survey.at)})"
     return [
         (_rate(rate) if rate is not None else "rate not known yet", "bold"),
         (f"{more}{readable(survey.left_bytes)} to come", ""),

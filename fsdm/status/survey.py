@@ -190,8 +190,9 @@ class Surveyor:
             if self._catalog.places(chunk_id):
                 self._standing.add(chunk_id)
                 self._uncounted[chunk_id] = False
-                if self._looked and self._count_one(chunk_id):
-                    self._came_bytes += self._not_counted_yet(chunk_id)
+                if self._looked and self._count_one(chunk_id):  # it has come since the last look, at least its rest
+                    before = self._partials.get(chunk_id, 0)
+                    self._came_bytes += 0 if before is None else max(self._sizes[chunk_id] - before, 0)
             else:
                 self._standing.discard(chunk_id)
                 self._uncounted.pop(chunk_id, None)
@@ -213,12 +214,6 @@ class Surveyor:
                 return True
         self._uncounted[chunk_id] = True
         return False
-
-    def _not_counted_yet(self, chunk_id: str) -> int:
-        """Tell what has come of a chunk that is here now, since it was looked at last."""
-        size = self._sizes[chunk_id]
-        before = self._partials.get(chunk_id, 0)
-        return 0 if before is None else max(size - before, 0)
 
     # ----------------------------------------------------------------------------------------------- what is on its way
 

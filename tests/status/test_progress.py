@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from fsdm.status.chunk_status import Failing
-from fsdm.status.progress import Eta, Meter, Progress, Retiring, Running, Survey
+from fsdm.status.progress import Meter, Progress, Retiring, Running, Survey
 
 EMPTY = Survey(at=1000.0, reconciler="pid 1", free_bytes=10**9, read_only=False)
 
@@ -56,29 +56,29 @@ def test_a_meter_forgets_what_is_long_ago() -> None:
 def test_an_eta_is_what_is_left_over_what_comes() -> None:
     running = replace(EMPTY, running=(Running("a" * 64, 0, 900),), left_bytes=900)
     later = replace(running, came_bytes=300, left_bytes=600)
-    assert seen((0, running), (3, later)).eta() == Eta(6.0)
+    assert seen((0, running), (3, later)).eta_s() == 6.0
 
 
-def test_an_eta_is_a_lower_bound_where_a_size_is_not_known_and_none_where_no_size_is() -> None:
+def test_eta_counts_known_sizes_and_is_none_without_any() -> None:
     begun = replace(EMPTY, running=(Running("a" * 64, 0),), wanted=1, unknown=1)
     some = replace(begun, came_bytes=300, left_bytes=600)
-    assert seen((0, begun), (3, some)).eta() == Eta(6.0, at_least=True)
+    assert seen((0, begun), (3, some)).eta_s() == 6.0
     none = replace(some, left_bytes=0)
-    assert seen((0, begun), (3, none)).eta() == Eta(None)
+    assert seen((0, begun), (3, none)).eta_s() is None
 
 
 def test_there_is_no_eta_while_nothing_comes() -> None:
     survey = replace(EMPTY, running=(Running("a" * 64, 5, 900),), left_bytes=895)
-    assert seen((0, survey)).eta() == Eta(None)
-    assert seen((0, survey), (5, survey)).eta() == Eta(None)
+    assert seen((0, survey)).eta_s() is None
+    assert seen((0, survey), (5, survey)).eta_s() is None
     fast = replace(survey, came_bytes=10**6)
     stalled = seen((0, survey), (1, fast), *((float(at), fast) for at in range(2, 20)))
     assert stalled.rate() == 0.0
-    assert stalled.eta() == Eta(None)
+    assert stalled.eta_s() is None
 
 
 def test_nothing_is_to_come_where_nothing_can_go_on_by_itself() -> None:
-    assert seen((0, EMPTY)).eta() == Eta(0.0)
+    assert seen((0, EMPTY)).eta_s() == 0.0
 
 
 def test_what_brings_most_comes_first() -> None:

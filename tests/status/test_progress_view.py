@@ -87,6 +87,7 @@ def test_what_is_not_known_is_not_made_up() -> None:
     assert "120 here, ≥ 1200.0 GB" in text
     assert "rate not known yet · ≥ 4200.0 MB to come · ETA unknown" in text
     assert "ETA ≥ " in shown(replace(BUSY, unknown=2))
+    assert document(progress_of(replace(BUSY, unknown=2)))["eta_is_at_least"] is True
 
 
 def test_a_stall_is_told() -> None:
