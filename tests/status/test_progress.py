@@ -26,26 +26,24 @@ def seen(*surveys: tuple[float, Survey]) -> Progress:
     return progress
 
 
-def test_no_rate_is_told_before_it_was_watched_for_a_while() -> None:
-    assert Meter().rate() is None
-    assert metered((0, 5)).rate() is None
-    assert metered((0, 5), (0.5, 900)).rate() is None
-    assert metered((0, 0), (2, 900)).rate() == 450
+STEADY = [(float(at), at * 100) for at in range(20)]
 
 
-def test_a_rate_is_of_the_last_ten_seconds() -> None:
-    meter = metered(*((float(at), at * 100) for at in range(20)), *((float(at), 1900) for at in range(20, 25)))
-    assert meter.rate() == pytest.approx(50)  # in ten seconds, of which five were quiet
-
-
-def test_a_stall_shows_as_no_rate_after_the_window() -> None:
-    marks = [(float(at), at * 100) for at in range(10)]
-    meter = metered(*marks, *((float(at), 900) for at in range(10, 21)))
-    assert meter.rate() == 0.0
-
-
-def test_looks_that_come_seldom_still_tell_a_rate() -> None:
-    assert metered((0, 0), (60, 600), (120, 1200)).rate() == 10
+@pytest.mark.parametrize(
+    ("marks", "rate"),
+    [
+        ([], None),
+        ([(0, 5)], None),
+        ([(0, 5), (0.5, 900)], None),
+        ([(0, 0), (2, 900)], 450),
+        ([*STEADY, *((float(at), 1900) for at in range(20, 25))], pytest.approx(50)),  # in ten seconds, five quiet ones
+        ([*STEADY[:10], *((float(at), 900) for at in range(10, 21))], 0.0),
+        ([(0, 0), (60, 600), (120, 1200)], 10),
+    ],
+    ids=["no mark", "one mark", "too short", "long enough", "the last ten seconds", "a stall", "seldom looks"],
+)
+def test_a_rate_is_of_the_last_ten_seconds(marks: list[tuple[float, int]], rate: float | None) -> None:
+    assert metered(*marks).rate() == rate
 
 
 def test_a_meter_forgets_what_is_long_ago() -> None:

@@ -98,37 +98,28 @@ def test_a_stall_is_told() -> None:
     assert "0.0 kB/s · 4200.0 MB to come · ETA unknown, nothing comes" in text
 
 
+NOTHING_STANDS_OUT = ["ETA", "RECONCILES", "READ-ONLY", "PAUSED", "HELD BACK", "MAY NOT LIST"]
+
+
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("survey", "known", "said", "silent"),
     [
-        ({"reconciler": None}, "NO PROCESS RECONCILES"),
-        ({"read_only": True}, "THE DISK IS READ-ONLY"),
-        ({"paused": True}, "PAUSED"),
-        ({"braked": True}, "DELETES ARE HELD BACK"),
-        ({"unlisted": ("want", "failed")}, "MAY NOT LIST want, failed"),
+        (EMPTY, {}, "converged", NOTHING_STANDS_OUT),
+        (EMPTY, {"is_own": True}, "reconciler pid 42", NOTHING_STANDS_OUT),
+        (replace(EMPTY, reconciler=None), {}, "NO PROCESS RECONCILES", []),
+        (replace(EMPTY, reconciler=None), {"is_own": True}, "300.0 GB free", NOTHING_STANDS_OUT),  # it has no LOCK yet
+        (replace(EMPTY, read_only=True), {}, "THE DISK IS READ-ONLY", []),
+        (replace(EMPTY, paused=True), {}, "PAUSED", []),
+        (replace(EMPTY, braked=True), {}, "DELETES ARE HELD BACK", []),
+        (replace(EMPTY, unlisted=("want", "failed")), {}, "MAY NOT LIST want, failed", []),
+        (BUSY, {}, "ETA", ["converged", "1200.2 GB"]),
+        (BUSY, {"max_bytes": 1300 * GB}, "1200.2 GB of 1300.0 GB taken", ["converged"]),
     ],
 )
-def test_what_stands_in_the_way_of_all_stands_out(change: dict[str, Any], words: str) -> None:
-    assert words in shown(replace(EMPTY, **change))
-    assert words not in shown(EMPTY)
-
-
-def test_the_view_of_a_reconciler_does_not_say_of_itself_that_nobody_reconciles() -> None:
-    before_it_has_lock = shown(replace(EMPTY, reconciler=None), is_own=True)
-    assert "RECONCILES" not in before_it_has_lock
-    assert "300.0 GB free" in before_it_has_lock
-    assert "reconciler pid 42" in shown(EMPTY, is_own=True)
-
-
-def test_the_budget_is_shown_where_it_is_known() -> None:
-    assert "1200.2 GB" not in shown(BUSY)
-    assert "1200.2 GB of 1300.0 GB taken" in shown(BUSY, max_bytes=1300 * GB)
-
-
-def test_a_directory_at_rest_is_converged() -> None:
-    assert "converged" in shown(EMPTY)
-    assert "ETA" not in shown(EMPTY)
-    assert "converged" not in shown(BUSY)
+def test_what_concerns_all_chunks_stands_out(survey: Survey, known: Any, said: str, silent: list[str]) -> None:
+    text = shown(survey, **known)
+    assert said in text
+    assert not [words for words in silent if words in text]
 
 
 @settings(max_examples=200, deadline=None)

@@ -248,12 +248,18 @@ def test_directory_that_may_not_be_listed_is_told(
 # -------------------------------------------------------------------------------------------------- what has come since
 
 
-def test_what_was_there_at_the_first_look_has_not_come_since(data_dir: Path, surveyor: Surveyor) -> None:
-    chunk = begin(data_dir, a=40)
-    assert surveyor.look().came_bytes == 0
-    grow(data_dir, chunk, "a", 90)
-    assert surveyor.look().came_bytes == 50
-    assert surveyor.look().came_bytes == 50
+@pytest.mark.parametrize(
+    "looks",
+    [
+        [(40, 0), (90, 50), (90, 50)],  # what was there at the first look has not come since
+        [(10, 0), (90, 80), (5, 80), (25, 100)],  # a partial that is begun anew takes nothing back
+    ],
+)
+def test_bytes_count_from_the_first_look_on(data_dir: Path, surveyor: Surveyor, looks: list[tuple[int, int]]) -> None:
+    chunk = begin(data_dir)
+    for size, came_bytes in looks:
+        grow(data_dir, chunk, "a", size)
+        assert surveyor.look().came_bytes == came_bytes
 
 
 def test_a_chunk_counts_to_its_end_and_once(layout: Layout, data_dir: Path, surveyor: Surveyor) -> None:
@@ -283,17 +289,6 @@ def test_what_waited_in_a_partial_does_not_come_a_second_time(data_dir: Path, su
     assert surveyor.look().came_bytes == 0
     grow(data_dir, chunk, "a", 95)
     assert surveyor.look().came_bytes == 5
-
-
-def test_a_partial_that_is_begun_anew_takes_nothing_back(data_dir: Path, surveyor: Surveyor) -> None:
-    chunk = begin(data_dir, a=10)
-    surveyor.look()
-    grow(data_dir, chunk, "a", 90)
-    surveyor.look()
-    grow(data_dir, chunk, "a", 5)
-    assert surveyor.look().came_bytes == 80
-    grow(data_dir, chunk, "a", 25)
-    assert surveyor.look().came_bytes == 100
 
 
 def test_what_leaves_is_no_longer_counted_as_here(layout: Layout, surveyor: Surveyor) -> None:
