@@ -1,4 +1,4 @@
-"""A client of a data directory: it places intents, lists, finds, holds refs, waits, and asks how chunks stand.
+"""A client of a data directory: it places intents, finds chunks, holds refs and waits.
 
 It has the power of a shell script: everything is done through the files that PROTOCOL.md describes, so a client needs
 no connection to a reconciler, and none to be running. Only `wait`, `wait_converged` and their asyncio twins wait for
@@ -40,7 +40,7 @@ HINT: Final = "`fsdm status` tells why"
 
 
 class Client:
-    """A process's view of a data directory. Thread-safe; belongs to the process that made it, not to its forks."""
+    """A process's view of a data directory. Thread-safe; a fork of the process cannot use it."""
 
     def __init__(self, data_dir: str | os.PathLike[str]) -> None:
         """Open a data directory that exists.
@@ -81,7 +81,9 @@ class Client:
         place_want(self._layout, chunk)
 
     def delete_chunk(self, chunk_id: str | bytes) -> None:
-        """Ask for a chunk to be gone; returns at once. It is available no more; it goes when no process holds it.
+        """Ask for a chunk to be gone; returns at once.
+
+        It is not available from then on, and goes when no process holds it.
 
         Raises:
             InvalidInputError: `chunk_id` is not an id.
@@ -91,7 +93,9 @@ class Client:
         place_delete(self._layout, as_id(chunk_id, "chunk_id"))
 
     def verify_chunk(self, chunk_id: str | bytes) -> None:
-        """Ask for a chunk's bytes to be compared with READY; returns at once. Damaged, it is fetched again.
+        """Ask for a chunk's bytes to be compared with READY; returns at once.
+
+        A chunk that is damaged is fetched again.
 
         Raises:
             InvalidInputError: `chunk_id` is not an id.
@@ -110,7 +114,7 @@ class Client:
         release_deletes(self._layout)
 
     def retry_chunk(self, chunk_id: str | bytes) -> bool:
-        """Have what is asked for this chunk tried again now, where it failed; return whether anything is asked for it.
+        """Have what is asked for a chunk tried again now; return whether anything is.
 
         Raises:
             InvalidInputError: `chunk_id` is not an id.
@@ -120,7 +124,7 @@ class Client:
         return retry(self._layout, as_id(chunk_id, "chunk_id"))
 
     def pause(self, reason: str = "") -> None:
-        """Pause downloads, whichever process reconciles, until `resume`; what has come of running ones stays.
+        """Pause downloads until `resume`; what has come of running ones stays.
 
         Raises:
             DataDirectoryError: this user may not write in the data directory itself.
@@ -150,7 +154,7 @@ class Client:
         return [place for place in places if place.chunk_id not in deleted and exists(f"{path(place)}/{READY}")]
 
     def find_chunk(self, dataset_id: str | bytes, block: int) -> ChunkRef | None:
-        """Take a ref to the available chunk of the dataset that is responsible for the block; None where there is none.
+        """Take a ref to the available chunk that is responsible for a block of a dataset, or None.
 
         Where ranges overlap, the one with the greatest start is, then the smallest end, then the smallest id.
 
@@ -184,7 +188,7 @@ class Client:
         return read_status(self._layout)
 
     def wait(self, chunk_id: str | bytes, timeout_s: float | None = None) -> bool:
-        """Wait until what is asked for this chunk is done: True where it is available then, False where it is gone.
+        """Wait until what is asked for a chunk is done: True if it is available then, False if gone.
 
         Raises:
             InvalidInputError: `chunk_id` is not an id.
@@ -194,11 +198,11 @@ class Client:
         return in_thread(self._until_done(as_id(chunk_id, "chunk_id"), timeout_s), self._closed.wait)
 
     async def wait_async(self, chunk_id: str | bytes, timeout_s: float | None = None) -> bool:
-        """Wait as `wait` does, on an asyncio loop: no thread is held, and it may be cancelled."""
+        """Wait as `wait` does, on an asyncio loop; it may be cancelled."""
         return await on_loop(self._until_done(as_id(chunk_id, "chunk_id"), timeout_s))
 
     def wait_converged(self, timeout_s: float | None = None) -> None:
-        """Wait until no intent is pending: everything wanted is available, everything deleted is gone.
+        """Wait until no intent is pending: all wanted is available, all deleted is gone.
 
         Raises:
             WaitTimeoutError: some are pending after `timeout_s` seconds; the message says which.
@@ -207,7 +211,7 @@ class Client:
         in_thread(self._until_converged(timeout_s), self._closed.wait)
 
     async def wait_converged_async(self, timeout_s: float | None = None) -> None:
-        """Wait as `wait_converged` does, on an asyncio loop: no thread is held, and it may be cancelled."""
+        """Wait as `wait_converged` does, on an asyncio loop; it may be cancelled."""
         await on_loop(self._until_converged(timeout_s))
 
     def close(self) -> None:

@@ -1,1 +1,1 @@
-"""Numbers and health for operators: metrics, probes, systemd; it reads the loop and changes nothing."""
+"""Metrics, health and systemd for operators; it reads the loop and changes nothing."""

@@ -1,4 +1,4 @@
-"""Health of a process that keeps a data directory: whether it is alive, and can do what is asked of it.
+"""Health of a process that keeps a data directory: whether it is alive, and ready.
 
 *Alive* asks no disk and takes no lock: the heartbeat of the loop answers, also while the disk hangs. What a restart
 would not mend does not count: a server that fails, a disk that is full, and a process that stands by are well. The loop
@@ -35,7 +35,7 @@ class Health:
 
 @dataclass(frozen=True, slots=True)
 class DiskLook:
-    """The file system of a data directory; or, where the directory cannot be used, the `trouble` with it."""
+    """The file system of a data directory, or the `trouble` why it cannot be used."""
 
     trouble: str
     space: Space | None = None
@@ -77,7 +77,7 @@ def readiness(dm: DataManager | None, disk: DiskLook | None) -> Health:
 
 
 def look_at_disk(layout: Layout) -> DiskLook:
-    """Look whether the data directory is still there, and how its file system is. It may hang with its disk."""
+    """Look at the data directory and its file system. It may hang with its disk."""
     try:
         check_format(layout)
         space = read_space(layout.root)

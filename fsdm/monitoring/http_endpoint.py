@@ -1,4 +1,4 @@
-"""The HTTP endpoint: /metrics, /healthz and /readyz, on one address, in threads whose number is bounded.
+"""The HTTP endpoint: /metrics, /healthz and /readyz on one address, in few threads.
 
 A connection gets DEADLINE_S seconds in all. There are at most MANY of them: one more ends the oldest. So a client that
 only connects, or reads a byte a second, keeps neither a thread nor a probe; one that asks in one go is answered. No
@@ -35,7 +35,7 @@ INDEX: Final = "/metrics\n/healthz\n/readyz\n"
 
 
 def parse_address(text: str) -> tuple[str, int]:
-    """Parse HOST:PORT, [IPV6]:PORT, or :PORT for every address of the machine; port 0 is any that is free.
+    """Parse HOST:PORT, [IPV6]:PORT, or :PORT for every address; port 0 is any that is free.
 
     Raises:
         InvalidInputError: it is none of these.
@@ -49,7 +49,7 @@ def parse_address(text: str) -> tuple[str, int]:
 
 
 class Endpoint:
-    """Serves health and metrics. `metrics` may be set later: until then /metrics says that it is starting."""
+    """Serves health and metrics. Until `metrics` is set, /metrics says that it is starting."""
 
     def __init__(self, address: str, *, health: Callable[[], Health], readiness: Callable[[], Health]) -> None:
         """Listen; no request is answered before `serving`.

@@ -1,4 +1,4 @@
-"""The numbers of one `DataManager` for Prometheus: their names, what they say, and where they come from.
+"""The numbers of one `DataManager` for Prometheus: their names, and where they come from.
 
 Nothing is counted here: counts come from the manager's counters, all else is read at each request, from what the loop
 has in memory. Nothing is locked, so the loop is not held up, and a number may be one pass old; the cost grows with what
@@ -185,7 +185,7 @@ def _of_the_loop(loop: Loop, now: float) -> dict[str, Value]:
 
 
 def chunks_by_state(loop: Loop) -> dict[str, float]:
-    """Count the chunks by state, as `fsdm status` names it; those that the loop has forgotten are available."""
+    """Count the chunks by state; those that the loop has forgotten are available."""
     found = Counter[str](dict.fromkeys(get_args(State), 0))
     pending = 0
     for state in list(loop.states.values()):

@@ -15,7 +15,10 @@ logger = logging.getLogger("fsdm")
 
 @contextmanager
 def repeating(work: Callable[[], None], each_s: float, *, name: str, patience_s: float) -> Iterator[None]:
-    """Do it each so many seconds, in a thread, until the end of the block; wait so long there for the last time."""
+    """Do it each so many seconds, in a thread, until the end of the block.
+
+    There, wait up to `patience_s` for work that runs.
+    """
     stop = threading.Event()
 
     def run() -> None:

@@ -55,7 +55,7 @@ class Service(ExitStack):
 
     @contextmanager
     def attend(self, dm: DataManager) -> Iterator[None]:
-        """Serve the numbers of a data directory that is open, and say so, until the end of the block.
+        """Serve the numbers of an open data directory, until the end of the block.
 
         Raises:
             InvalidInputError: the textfile cannot be written.

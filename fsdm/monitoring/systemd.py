@@ -22,7 +22,7 @@ STATUS_S: Final = 10.0
 
 
 class Notifier:
-    """Sends states to one socket. `watchdog_s`: how often systemd expects a sign of life, if it does."""
+    """Sends states to one socket. Systemd expects a sign of life each `watchdog_s`, if at all."""
 
     def __init__(self, address: str, watchdog_s: float | None = None) -> None:
         self._address = "\0" + address[1:] if address.startswith("@") else address
@@ -52,7 +52,7 @@ class Notifier:
 
     @contextmanager
     def serving(self, health: Callable[[], Health]) -> Iterator[None]:
-        """Say that it is ready; until the end of the block how it stands, and, while it is well, that it lives."""
+        """Say that it is ready, and until the end of the block how it stands and that it lives."""
 
         def tell() -> None:
             now = health()

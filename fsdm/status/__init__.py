@@ -1,1 +1,1 @@
-"""Reports from the files alone: how chunks stand, why, what is covered, what is coming; it changes nothing."""
+"""Reports on chunks, read from the files alone; it changes nothing."""

@@ -1,4 +1,4 @@
-"""The status of chunks, read from the files alone, so any process can tell it, with or without a reconciler."""
+"""The status of chunks, read from the files alone: any process can tell it."""
 
 from __future__ import annotations
 
@@ -50,8 +50,7 @@ class ChunkStatus:
 
 @dataclass(frozen=True, slots=True)
 class DiskStatus:
-    """The file system of the data directory. Where nothing is free, or all is read-only, downloads pause, and
-    `failed/ID` may be missing."""
+    """The file system of the data directory. While it is full or read-only, downloads pause."""
 
     free_bytes: int
     read_only: bool
@@ -59,10 +58,10 @@ class DiskStatus:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """The status of a data directory. `reconciler` is what the holder of LOCK says of itself, None where there is none.
+    """The status of a data directory.
 
-    `paused` is what PAUSE says while downloads are paused, `braked` what BRAKE says while deletes are held back; else
-    None.
+    `reconciler` is what the holder of LOCK says of itself, None where there is none. `paused` is what PAUSE says while
+    downloads are paused, `braked` what BRAKE says while deletes are held back; else None.
     """
 
     chunks: dict[str, ChunkStatus]
@@ -119,7 +118,7 @@ def read_status(layout: Layout) -> Status:
 
 
 def read_chunk_status(layout: Layout, state: ChunkState) -> ChunkStatus | None:
-    """Read the documents of a chunk that was just looked at; None where nothing of it is there any more."""
+    """Read the status of a chunk that was just looked at; None where nothing of it is there."""
     failing = read_failing(layout, state.id)[0] if state.failed else Failing(state.id, "", "")
     name = name_of(state, failing.kind)
     if name is None:
@@ -160,7 +159,7 @@ def read_size(layout: Layout, place: Place) -> int | None:
 
 
 def read_total(layout: Layout, chunk_id: str, files: object) -> int | None:
-    """Tell how large a chunk will be: as its want declares in `files`, or else as its servers have said."""
+    """Tell how large a chunk will be, as its want's `files` or its servers' answers say."""
     total = declared_bytes(files)
     if total is not None or not isinstance(files, dict):
         return total
@@ -172,7 +171,7 @@ def read_total(layout: Layout, chunk_id: str, files: object) -> int | None:
 
 
 def read_failing(layout: Layout, chunk_id: str) -> tuple[Failing, Stamp | None]:
-    """Read `failed/ID`, whatever it says: the failure, and the stamp of the marker that it is of."""
+    """Read `failed/ID`, whatever it says: the failure, and the stamp of its marker."""
     says = read_document(layout.failed_of(chunk_id))
     kind, error, hint, at = (says.get(key) for key in ("kind", "error", "hint", "next_attempt_at"))
     failing = Failing(

@@ -1,4 +1,4 @@
-"""Coverage of datasets: which blocks are here, coming, retiring, missing or doubly covered; and scaled for drawing.
+"""Coverage of datasets: which blocks are here, coming, retiring, missing, doubly covered.
 
 Pure. A block is of exactly one kind: *doubled* where more than one available chunk covers it, *here* where one does;
 else what is to be expected of it: *coming*, then *failing*, then *retiring*. It is *missing* where no chunk covers it,
@@ -48,7 +48,7 @@ _PRECEDENCE: Final[tuple[Kind, ...]] = ("here", "coming", "failing", "retiring")
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """The blocks `[start, end)`: their kind, how many chunks make them so, and the first ids of these."""
+    """The blocks `[start, end)`, how many chunks make them of their kind, and the first ids."""
 
     kind: Kind
     start: int
@@ -64,7 +64,7 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Amount:
-    """The amount of one kind. Chunks, and their bytes on disk, go by their own state: none is missing or doubled."""
+    """The amount of one kind. Chunks and bytes go by state: none is missing or doubled."""
 
     segments: int = 0
     blocks: int = 0
@@ -74,7 +74,7 @@ class Amount:
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """One dataset: its segments in order, at least one; its chunks by id, by start; and how much is of each kind."""
+    """One dataset: its segments in order, its chunks by start, the amount of each kind."""
 
     dataset_id: str
     segments: tuple[Segment, ...]
@@ -108,7 +108,7 @@ class Coverage:
 
 @dataclass(frozen=True, slots=True)
 class CoverageMap:
-    """The coverage of all datasets, by id, and the chunks of which it is not known what blocks they cover."""
+    """The coverage of all datasets, by id, and the chunks whose blocks are not known."""
 
     coverages: tuple[Coverage, ...]
     unplaced: tuple[ChunkStatus, ...]
@@ -127,7 +127,7 @@ class CoverageMap:
 
 
 def cover(dataset_id: str, chunks: Iterable[ChunkStatus]) -> Coverage:
-    """Cover one dataset by at least one chunk, each with a range that is not empty and within u64."""
+    """Cover one dataset by at least one chunk, each with a non-empty range within u64."""
     by_id = {chunk.id: chunk for chunk in sorted(chunks, key=lambda chunk: (*_ends(chunk), chunk.id))}
     segments = tuple(_sweep(list(by_id.values())))
     amounts = {}
@@ -139,7 +139,7 @@ def cover(dataset_id: str, chunks: Iterable[ChunkStatus]) -> Coverage:
 
 
 def _is_placed(blocks: range | None) -> bool:
-    """Return whether a chunk may have that range: a want that was not taken yet may say anything."""
+    """Return whether a chunk may have that range: a want may say anything."""
     return blocks is not None and 0 <= blocks.start < blocks.stop <= U64_MAX
 
 
@@ -187,7 +187,7 @@ def _edges(chunks: Sequence[ChunkStatus]) -> list[tuple[int, bool, int]]:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """Segments that are drawn as one, from `left` on: both are parts of the whole width, from 0 to 1."""
+    """Segments that are drawn as one; `left` and `width` are parts of the whole, from 0 to 1."""
 
     left: float
     width: float
@@ -210,7 +210,7 @@ def leading(segments: Iterable[Segment]) -> Kind:
 
 
 def cells(coverage: Coverage, width: int) -> list[Kind]:
-    """Tell the kind of each of `width` cells; where there are more cells than blocks, a block has several."""
+    """Tell the kind of each of `width` cells; a block may have several."""
     start, blocks, segments = coverage.start, coverage.blocks, coverage.segments
     found, at = [], 0
     for cell in range(width):
@@ -225,7 +225,7 @@ def cells(coverage: Coverage, width: int) -> list[Kind]:
 
 
 def marks(coverage: Coverage, parts: int) -> list[Mark]:
-    """List what to draw, from left to right: neighbours of less than a `parts`th of the width are drawn as one."""
+    """List what to draw; neighbours narrower than a `parts`th of the width are drawn as one."""
     start, blocks = coverage.start, coverage.blocks
     return [
         Mark((drawn[0].start - start) / blocks, (drawn[-1].end - drawn[0].start) / blocks, tuple(drawn))

@@ -1,4 +1,4 @@
-"""Explanations of how a chunk stands, gathered from the files and proc(5) alone. Nothing is changed.
+"""Facts that explain how a chunk stands, from the files and proc(5) alone.
 
 For a want that waits for room, or for its turn, the other markers are looked at too, once a question.
 """
@@ -55,7 +55,7 @@ def gather(layout: Layout, catalog: Catalog, chunk_id: str, now: float) -> Facts
 
 
 def _want_fault(layout: Layout, state: ChunkState) -> tuple[str, str]:
-    """Tell why a want that is a file cannot be taken, and what to do; nothing where it can, or may not be read."""
+    """Tell why a want that can be read cannot be taken, and what to do; or nothing."""
     if state.want is None or state.want.fault or not os.access(layout.want_marker(state.id), os.R_OK):
         return "", ""
     try:

@@ -28,7 +28,7 @@ _Reason = tuple[str, str]  # and what to do about it, or nothing
 
 @dataclass(frozen=True, slots=True)
 class Others:
-    """Other work: chunks that are retiring with their bytes and holders, running downloads, older wants."""
+    """Other work: retiring chunks with their bytes and holders, running downloads, older wants."""
 
     retiring: int = 0
     retiring_bytes: int = 0
@@ -88,7 +88,7 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Answers in sentences: what is asked for, what is here, what holds it up, what to do. `state`: `Facts.name`."""
+    """Sentences: what is asked for, what is here, what holds it up, what to do."""
 
     id: str
     state: str

@@ -1,4 +1,4 @@
-"""The live view: a thread of its own looks at the files and draws, so that no other thread waits for a terminal.
+"""The live view: a thread that looks and draws, so that no other waits for a terminal.
 
 Lines above the view are queued, and drawn by that thread too: where it cannot keep up, lines are left out, and counted.
 Invariant: looking and drawing take no more than a `SHARE`th of the time.

@@ -1,4 +1,4 @@
-"""Progress over time, from surveys of the files: how far it is, how fast, and how long it will take. Pure.
+"""Progress over time, from surveys of the files: how far, how fast, how long still. Pure.
 
 A rate is what has come within a window, over its time: so a stall shows within seconds, and a burst does not promise an
 hour. An ETA counts what can come by itself, and says where it is only a lower bound; there is none while nothing comes.
@@ -24,7 +24,7 @@ LEAST_SPAN_S: Final = 0.8  # a shorter time tells no rate
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A chunk that is being fetched: what has come of it, and what it will be, where that is known."""
+    """A chunk that is being fetched: its bytes that have come, and all that will, if known."""
 
     id: str
     size_bytes: int
@@ -33,7 +33,7 @@ class Running:
 
 @dataclass(frozen=True, slots=True)
 class Retiring:
-    """A deleted chunk whose directory still stands; `holders` is None until they were looked for."""
+    """A deleted chunk whose directory is still there; `holders` is None until looked for."""
 
     id: str
     since: float
@@ -93,7 +93,7 @@ class Meter:
             self._marks.popleft()
 
     def rate(self, window_s: float = RATE_WINDOW_S) -> float | None:
-        """Tell what came a second in the window that ends now; None where it was not watched long enough."""
+        """Tell what came a second in the last window; None where it was watched too shortly."""
         if not self._marks:
             return None
         now, count = self._marks[-1]
@@ -124,17 +124,17 @@ class Progress:
             self._each[one.id].take(now, one.size_bytes)
 
     def rate(self) -> float | None:
-        """Tell the bytes a second over the last ten seconds; None where it was not watched long enough."""
+        """Tell the bytes a second of the last ten seconds; None where not watched long enough."""
         return self._all.rate()
 
     def rate_of(self, chunk_id: str) -> float | None:
-        """Tell the same for one running chunk. A partial that is begun anew does not count below zero."""
+        """Tell the same for one running chunk; a partial that is begun anew counts as zero."""
         meter = self._each.get(chunk_id)
         rate = None if meter is None else meter.rate()
         return None if rate is None else max(rate, 0.0)
 
     def eta_s(self) -> float | None:
-        """Estimate in how many seconds all will have come that can come by itself; None where it is not known.
+        """Estimate the seconds until all has come that can come by itself; None if not known.
 
         It is only a lower bound where the survey has sizes that are `unknown`.
         """

@@ -92,7 +92,7 @@ def document(progress: Progress) -> dict[str, Any]:
 
 @dataclass(slots=True)
 class View:
-    """Progress on a screen, as rich draws it: as wide and as high as the screen is at that moment."""
+    """Progress on a screen, as rich draws it: as wide and high as the screen is then."""
 
     progress: Progress
     glyphs: Glyphs = field(default_factory=Glyphs)
@@ -123,7 +123,7 @@ def lines(progress: Progress, width: int, height: int, glyphs: Glyphs) -> list[T
 
 
 def allot(needs: Mapping[str, int], rows: int) -> dict[str, int]:
-    """Share so many rows among the parts of a view: each gets what it needs, or an even share and what others leave."""
+    """Share rows among the parts of a view: what each needs, or an even share."""
     given = dict.fromkeys(needs, 0)
     while rows > 0 and (hungry := [name for name in needs if given[name] < needs[name]]):
         for name in hungry[:rows]:

@@ -1,4 +1,4 @@
-"""Surveys of a data directory, again and again, read from the files alone, at a cost that grows with what is pending.
+"""Surveys of a data directory, read from the files again and again, at the cost of changes.
 
 Each look lists names. A document (a want's sizes, a failure, READY of a chunk that has come) is read once, and again
 where its file has changed; of many, as much is read at a look as `READ_S` allows, and the rest is not known until
@@ -47,7 +47,7 @@ HELD_MAX: Final = 100  # the oldest retiring chunks whose holders are looked for
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """The ids that stand in `want/`, `delete/`, `partial/` and `failed/`, and which of these may not be listed."""
+    """The ids in `want/`, `delete/`, `partial/`, `failed/`, and which may not be listed."""
 
     want: set[str]
     delete: set[str]
@@ -133,7 +133,7 @@ class Surveyor:
     # ----------------------------------------------------------------------------------------------- how chunks stand
 
     def _names(self, listed: Listing, unready: set[str], tried: set[str]) -> defaultdict[State, set[str]]:
-        """Name how each pending chunk stands; of those being `tried` again, what failed before does not count."""
+        """Name how each pending chunk stands; for those `tried` again the failure does not count."""
         named: defaultdict[State, set[str]] = defaultdict(set)
         for one in listed.want | listed.delete | listed.partial | listed.failed:
             known = self._failures.get(one)
@@ -151,7 +151,7 @@ class Surveyor:
         return named
 
     def _unready(self, listed: Listing) -> set[str]:
-        """Find the chunks that are out of service: READY is looked for where something hints that it is missing."""
+        """Find the chunks out of service: READY is looked for where it may be missing."""
         in_vain = {one for one, in_vain in self._uncounted.items() if in_vain}
         suspect = (self._standing & (listed.want | listed.failed)) | in_vain
         return {one for one in suspect - listed.delete if not self._is_ready(one)}
@@ -160,7 +160,7 @@ class Surveyor:
         return any(exists(f"{self._layout.path(place)}/{READY}") for place in self._catalog.places(chunk_id))
 
     def _tried(self, listed: Listing, now: float) -> set[str]:
-        """Find the failed chunks whose partial is probably being fetched again: they are not known to wait."""
+        """Find the failed chunks that are probably being fetched again."""
         return {one for one in listed.failed & listed.want & listed.partial if self._may_run(one, now)}
 
     def _may_run(self, chunk_id: str, now: float) -> bool:
@@ -178,7 +178,7 @@ class Surveyor:
         return tuple(self._failures[one][1] for one in ids if one in self._failures)
 
     def _until(self) -> float:
-        """Tell until when one kind of documents may be read: each has its time, whatever the others take."""
+        """Tell until when one kind of documents may be read: each has its own time."""
         return time.monotonic() + self._read_s
 
     # --------------------------------------------------------------------------------------------------- what is here

@@ -1,4 +1,4 @@
-"""Output of the command line: text that moves no cursor, JSON that can be encoded, errors with their hints.
+"""Output of the command line: text that moves no cursor, JSON, errors with their hints.
 
 stdout is data, stderr is talk.
 """
@@ -40,7 +40,7 @@ def open_streams() -> None:
 
 
 def abandon_stdout() -> None:
-    """Print nowhere from now on, also when Python flushes stdout at its exit: its reader has gone."""
+    """Print nowhere from now on, also at the exit of Python: the reader has gone."""
     _to_null(sys.stdout.fileno())
 
 
@@ -81,7 +81,7 @@ def is_screen(stream: TextIO) -> bool:
 
 
 def is_in_front(stream: TextIO) -> bool:
-    """Return whether this process is in the foreground of its terminal (tcgetpgrp(3)), so that it may draw there."""
+    """Return whether this process is in the foreground of its terminal (tcgetpgrp(3))."""
     try:
         return os.tcgetpgrp(stream.fileno()) == os.getpgrp()
     except OSError:  # it controls no processes: so there is no shell to disturb
@@ -89,7 +89,7 @@ def is_in_front(stream: TextIO) -> bool:
 
 
 def takes_utf8(encoding: str | None, environ: Mapping[str, str] = os.environ) -> bool:
-    """Return whether more than ASCII may be written: the stream, and the locale that is set, are UTF-8.
+    """Return whether more than ASCII may be written: stream and locale are UTF-8.
 
     Python writes UTF-8 in the locales C and POSIX too; but these ask for ASCII.
     """

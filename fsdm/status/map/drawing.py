@@ -1,4 +1,4 @@
-"""The map as one SVG file: without scripts, fonts or pictures from elsewhere; details are titles, shown on hover.
+"""The map as one SVG file that needs nothing else; details are titles, shown on hover.
 
 It is drawn for a fixed width and scales as a picture does. Text cannot flow in it, so lines are cut, and whole in
 their titles; of each dataset's gaps, double covers and failing chunks the first are listed.
@@ -36,7 +36,7 @@ _PATTERNS: Final = """\
 
 
 def svg(found: CoverageMap, caption: words.Caption, listed: int) -> str:
-    """Draw all of it, with so many of each dataset's gaps, double covers and failing chunks listed."""
+    """Draw all of it, with the first `listed` troubles of each kind."""
     sheet = _Sheet()
     _head(sheet, found, caption)
     for coverage in found.coverages:
@@ -148,7 +148,7 @@ def _amounts(sheet: _Sheet, coverage: Coverage) -> None:
 
 
 def _mark(coverage: Coverage, mark: Mark, y: int) -> str:
-    """Draw a rectangle, never thinner than can be seen; where it may be thin, a flag over it shows where.
+    """Draw a rectangle, never too thin to be seen; a flag over it shows where it is.
 
     It is half a pixel wider than it is, or the seams between neighbours would look like gaps. What joins many shows
     most of what it is below what matters most of it.

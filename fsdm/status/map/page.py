@@ -1,4 +1,4 @@
-"""The map as one HTML file that needs nothing else: no script, font or picture is loaded, and its policy lets none be.
+"""The map as one HTML file that loads nothing else, and whose policy lets it load nothing.
 
 Each mark is an element with its details as a title; a script shows them by pointer, focus and arrow keys. Gaps,
 double covers and failing chunks stand in lists beneath, however little of a band they take: all, up to thousands.

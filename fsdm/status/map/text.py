@@ -1,4 +1,4 @@
-"""The map in a terminal: a band a dataset, what it consists of, and its gaps, double covers and failing chunks.
+"""The map in a terminal: a band a dataset, the amount of each kind, and its troubles.
 
 The glyphs differ, so that it reads without colour too; in ASCII where the stream takes no others.
 """
@@ -44,7 +44,7 @@ class Style:
 
     @classmethod
     def of(cls, stream: TextIO, environ: Mapping[str, str], width: int) -> Style:
-        """Choose colour for a terminal, but for NO_COLOR (https://no-color.org); ASCII where it takes no more."""
+        """Choose colour for a terminal, but for NO_COLOR (https://no-color.org); else ASCII."""
         colour = is_screen(stream) and not environ.get("NO_COLOR")
         return cls(width, colour, ascii=not takes_utf8(stream.encoding, environ))
 
@@ -55,7 +55,7 @@ class Style:
 
 
 def lines(found: CoverageMap, style: Style, listed: int) -> Iterator[str]:
-    """Draw the map line by line, with so many of each dataset's gaps, double covers and failing chunks listed."""
+    """Draw the map line by line, with the first `listed` troubles of each kind."""
     for line in _lines(found, style, listed):
         yield line.translate(_ASCII).encode("ascii", "backslashreplace").decode() if style.ascii else line
 
@@ -89,7 +89,7 @@ def _axis(coverage: Coverage, width: int) -> str:
 
 
 def _amounts(coverage: Coverage, style: Style) -> Iterator[str]:
-    """Write a table, which is the legend as well; its last columns are left out where there is no room."""
+    """Write a table, which is the legend as well; columns that do not fit are left out."""
     rows = words.amount_rows(coverage)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for kind, *others in rows:

@@ -1,4 +1,4 @@
-"""The words of a map, however it is drawn: plain text, safe to print, not yet escaped for markup."""
+"""The words of a map: plain text, safe to print, not yet escaped for markup."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _SEGMENTS_SHOWN: Final = 3  # of each kind, where many are drawn as one
 
 @dataclass(frozen=True, slots=True)
 class Caption:
-    """The directory that the map is of, when it was looked at (seconds since the epoch), and what else to know."""
+    """The directory, when it was looked at (seconds since the epoch), and what else to know."""
 
     data_dir: str
     at: float
@@ -122,7 +122,7 @@ def summary(found: CoverageMap) -> str:
 
 
 def ticks(coverage: Coverage) -> list[int]:
-    """List blocks at even distances: the first, the last, and three between where there is room for them."""
+    """List blocks at even distances: the first, the last, and three between if they fit."""
     first, last = coverage.start, coverage.end - 1
     quarters = range(5) if last - first >= 40 and last < 10**12 else (0, 4)
     return [first + (last - first) * quarter // 4 for quarter in quarters]
@@ -135,7 +135,7 @@ def extent(coverage: Coverage) -> str:
 
 
 def amount_rows(coverage: Coverage) -> list[tuple[Kind, str, str, str, str]]:
-    """List (kind, chunks or ranges, blocks, their share, bytes) of each kind that there is, in the legend's order."""
+    """List (kind, chunks or ranges, blocks, share, bytes) of each kind that there is."""
     rows = []
     for kind in LEGEND:
         amount = coverage.amounts[kind]
@@ -148,7 +148,7 @@ def amount_rows(coverage: Coverage) -> list[tuple[Kind, str, str, str, str]]:
 
 
 def troubles(coverage: Coverage) -> dict[Kind, list[Trouble]]:
-    """List all gaps, double covers and failing chunks, each kind in the order of blocks; only what there is."""
+    """List all gaps, double covers and failing chunks, each kind in the order of blocks."""
     found: dict[Kind, list[Trouble]] = {
         "missing": [Trouble(span(s.start, s.end), count(s.blocks, "block")) for s in coverage.of_kind("missing")],
         "doubled": [
@@ -175,7 +175,7 @@ def first(told: Sequence[object], listed: int) -> list[str]:
 
 
 def details(coverage: Coverage, mark: Mark) -> str:
-    """Describe one mark, in lines: its segment and the chunks that make it so; or the segments that it joins."""
+    """Describe one mark, in lines: its segment with its chunks, or the segments it joins."""
     if len(mark.segments) > 1:
         return "\n".join(_joined(mark.segments))
     (segment,) = mark.segments
