@@ -76,9 +76,7 @@ def test_a_download_after_a_delete_that_waits_fetches_nothing_again(dm: DataMana
     assert dict(source.asked) == asked
 
 
-def test_a_callback_that_raises_is_logged_and_holds_nothing_up(
-    data_dir: Path, source: Source, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_callback_that_raises_is_logged(data_dir: Path, source: Source, caplog: pytest.LogCaptureFixture) -> None:
     told: list[str] = []
 
     def hear(event: Event) -> None:
@@ -122,9 +120,7 @@ def test_durability_is_a_choice_and_without_it_nothing_below_the_directory_is_sy
     assert durability == "none" or any(path.endswith("/data/blocks.parquet") for path in below)
 
 
-def test_who_takes_over_makes_what_was_removed_while_nobody_reconciled(
-    data_dir: Path, source: Source, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_takeover_restores_the_layout(data_dir: Path, source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
     chunk = source.chunk()
     with DataManager(data_dir) as first, DataManager(data_dir) as second:
         going = threading.Event()

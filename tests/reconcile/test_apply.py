@@ -117,7 +117,7 @@ def test_a_fetch_leaves_a_complete_partial(bench: Bench, chunk: DataChunk, data_
     assert bench.told() == ["started", "file", "file"]
 
 
-def test_a_ready_that_nobody_would_read_is_a_failure_for_good_and_is_not_written(
+def test_a_ready_too_large_to_be_read_is_a_failure_for_good(
     bench: Bench, chunk: DataChunk, data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fsdm.reconcile.apply.MANIFEST_MAX_BYTES", 100)
@@ -128,9 +128,7 @@ def test_a_ready_that_nobody_would_read_is_a_failure_for_good_and_is_not_written
     assert "READY" not in os.listdir(data_dir / "partial" / chunk.id)
 
 
-def test_a_fetch_keeps_nothing_of_what_was_left_but_wanted_files(
-    bench: Bench, chunk: DataChunk, data_dir: Path
-) -> None:
+def test_a_fetch_keeps_only_the_wanted_files_of_what_was_left(bench: Bench, chunk: DataChunk, data_dir: Path) -> None:
     left = data_dir / "partial" / chunk.id / "data"
     left.mkdir(parents=True)
     (left / "blocks.parquet").write_bytes(b"half")
@@ -194,9 +192,7 @@ def test_a_fetch_that_is_stopped_or_fails_says_whose_fault_it_is(bench: Bench, c
     assert not os.path.exists(bench.layout.partial_of(chunk.id)), "others need its room"
 
 
-def test_a_running_fetch_knows_whether_it_brings_what_a_newer_want_asks_for(
-    bench: Bench, chunk: DataChunk, data_dir: Path
-) -> None:
+def test_a_fetch_knows_whether_it_brings_a_newer_want(bench: Bench, chunk: DataChunk, data_dir: Path) -> None:
     answers: list[bool] = []
 
     def ask() -> None:
@@ -218,9 +214,7 @@ def test_a_running_fetch_knows_whether_it_brings_what_a_newer_want_asks_for(
 # -------------------------------------------------------------------------------------------------------------- publish
 
 
-def test_publishing_makes_the_chunk_available_and_removes_the_want(
-    bench: Bench, chunk: DataChunk, data_dir: Path
-) -> None:
+def test_publish_makes_a_chunk_available_and_removes_its_want(bench: Bench, chunk: DataChunk, data_dir: Path) -> None:
     want = bench.want(chunk.id)
     bench.apply(actions.Fetch(chunk.id, want))
     assert bench.apply(actions.Publish(chunk.id, want)) == Done()
@@ -230,9 +224,7 @@ def test_publishing_makes_the_chunk_available_and_removes_the_want(
     assert bench.told()[-1] == "available"
 
 
-def test_the_data_is_synced_before_ready_and_ready_before_the_rename_and_the_rename_before_the_want_goes(
-    layout: Layout, data_dir: Path, source: Source
-) -> None:
+def test_publish_syncs_data_ready_rename_in_order(layout: Layout, data_dir: Path, source: Source) -> None:
     chunk = source.chunk(files=2)
     put_want(data_dir, chunk)
     bench = Bench(layout, fs=Recorder(), fetcher=HttpFetcher())
@@ -283,9 +275,7 @@ def test_nothing_is_published_while_a_delete_stands(bench: Bench, chunk: DataChu
 
 
 @pytest.mark.parametrize("change", ["other files", "other range", "no manifest"])
-def test_a_partial_that_is_not_what_is_wanted_is_thrown_away(
-    bench: Bench, chunk: DataChunk, data_dir: Path, change: str
-) -> None:
+def test_a_partial_of_other_files_is_discarded(bench: Bench, chunk: DataChunk, data_dir: Path, change: str) -> None:
     bench.apply(actions.Fetch(chunk.id, bench.want(chunk.id)))
     if change == "other files":
         put_want(data_dir, other_files(chunk))
@@ -314,9 +304,7 @@ def test_a_want_that_is_placed_anew_while_its_chunk_is_published_stays(layout: L
 # -------------------------------------------------------------------------------------------------------------- confirm
 
 
-def test_a_want_of_what_is_there_is_removed_and_a_want_of_other_files_takes_it_out_of_service(
-    bench: Bench, chunk: DataChunk, data_dir: Path
-) -> None:
+def test_confirm_removes_the_want_or_takes_other_files_out(bench: Bench, chunk: DataChunk, data_dir: Path) -> None:
     bench.apply(actions.Fetch(chunk.id, bench.want(chunk.id)))
     bench.apply(actions.Publish(chunk.id, bench.want(chunk.id)))
     put_want(data_dir, chunk)
@@ -331,9 +319,7 @@ def test_a_want_of_what_is_there_is_removed_and_a_want_of_other_files_takes_it_o
     assert entries(data_dir / "want") == [chunk.id]
 
 
-def test_a_want_is_made_durable_before_it_takes_the_old_files_out_of_service(
-    layout: Layout, chunk: DataChunk, data_dir: Path
-) -> None:
+def test_a_want_is_durable_before_old_files_go_for_it(layout: Layout, chunk: DataChunk, data_dir: Path) -> None:
     bench = Bench(layout, fs=Recorder())
     place = put_chunk(layout, chunk_id=chunk.id)
     put_want(data_dir, other_files(chunk).model_copy(update={"dataset_id": place.dataset_id}))
@@ -348,9 +334,7 @@ def test_a_want_is_made_durable_before_it_takes_the_old_files_out_of_service(
     ]
 
 
-def test_a_want_that_is_withdrawn_at_that_moment_takes_nothing_away(
-    layout: Layout, chunk: DataChunk, data_dir: Path
-) -> None:
+def test_a_want_withdrawn_at_that_moment_takes_nothing(layout: Layout, chunk: DataChunk, data_dir: Path) -> None:
     bench = Bench(layout)
     place = put_chunk(layout, chunk_id=chunk.id)
     put_want(data_dir, other_files(chunk).model_copy(update={"dataset_id": place.dataset_id}))
@@ -379,9 +363,7 @@ def test_a_want_is_made_durable_before_it_overrules_a_delete(layout: Layout, chu
 
 
 @pytest.mark.parametrize("loser", ["want", "delete"])
-def test_the_overruled_marker_goes_and_the_other_stays(
-    bench: Bench, chunk: DataChunk, data_dir: Path, loser: Any
-) -> None:
+def test_only_the_overruled_marker_goes(bench: Bench, chunk: DataChunk, data_dir: Path, loser: Any) -> None:
     touch_delete(data_dir, chunk.id)
     assert bench.apply(actions.Overrule(chunk.id, loser, bench.want(chunk.id), bench.delete(chunk.id))) == Done()
     assert entries(data_dir / loser) == []
@@ -416,9 +398,7 @@ def retire(bench: Bench, place: Place) -> actions.Retire:
     return actions.Retire(place.chunk_id, place, bench.delete(place.chunk_id))
 
 
-def test_retiring_takes_the_chunk_away_and_leaves_the_marker_to_be_forgotten(
-    bench: Bench, deleted: Place, data_dir: Path
-) -> None:
+def test_retire_takes_the_chunk_and_leaves_the_marker(bench: Bench, deleted: Place, data_dir: Path) -> None:
     assert bench.apply(retire(bench, deleted)) == Done()
     assert not os.path.exists(bench.layout.path(deleted))
     assert bench.catalog.all_places() == []
@@ -428,9 +408,7 @@ def test_retiring_takes_the_chunk_away_and_leaves_the_marker_to_be_forgotten(
     assert entries(data_dir / "delete") == []
 
 
-def test_a_chunk_is_claimed_before_its_ready_goes_and_that_before_the_rename_and_that_before_the_marker(
-    layout: Layout, deleted: Place
-) -> None:
+def test_retire_claims_removes_ready_renames_and_syncs_in_order(layout: Layout, deleted: Place) -> None:
     locked: list[bool] = []
 
     def look(path: str) -> None:
@@ -488,7 +466,7 @@ def _wanted_again(layout: Layout, chunk_id: str) -> None:
 
 
 @pytest.mark.parametrize("change", [_marker_removed, _marker_replaced, _wanted_again])
-def test_a_delete_that_was_withdrawn_since_leaves_the_chunk_and_its_lock_alone(
+def test_a_withdrawn_delete_leaves_the_chunk(
     bench: Bench, deleted: Place, change: Callable[[Layout, str], None]
 ) -> None:
     action = retire(bench, deleted)
@@ -513,16 +491,12 @@ def test_a_delete_is_judged_again_under_the_lock(bench: Bench, deleted: Place, m
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]"])
-def test_a_want_that_cannot_be_read_keeps_no_chunk_from_its_delete(
-    bench: Bench, deleted: Place, data_dir: Path, text: str
-) -> None:
+def test_an_unreadable_want_keeps_no_chunk_here(bench: Bench, deleted: Place, data_dir: Path, text: str) -> None:
     (data_dir / "want" / deleted.chunk_id).write_text(text)
     assert bench.apply(retire(bench, deleted)) == Done()
 
 
-def test_a_directory_in_the_place_of_a_want_keeps_no_chunk_from_its_delete(
-    bench: Bench, deleted: Place, data_dir: Path
-) -> None:
+def test_a_directory_in_place_of_a_want_keeps_no_chunk_here(bench: Bench, deleted: Place, data_dir: Path) -> None:
     (data_dir / "want" / deleted.chunk_id).mkdir()
     assert bench.apply(retire(bench, deleted)) == Done()
 
@@ -550,9 +524,7 @@ def test_a_claim_on_a_directory_that_was_replaced_takes_not_the_new_one(bench: B
 
 
 @pytest.mark.parametrize("make", [lambda path: open(path, "w").close(), lambda path: os.symlink("/etc", path)])
-def test_a_stray_file_or_symlink_in_the_place_of_a_chunk_keeps_no_delete_from_its_end(
-    bench: Bench, data_dir: Path, make: Callable[[str], None]
-) -> None:
+def test_a_stray_in_place_of_a_chunk_ends_its_delete(bench: Bench, data_dir: Path, make: Callable[[str], None]) -> None:
     place = put_chunk(bench.layout)
     shutil.rmtree(bench.layout.path(place))
     make(bench.layout.path(place))
@@ -582,9 +554,7 @@ def test_released_claims_are_closed(bench: Bench, layout: Layout, data_dir: Path
 # ----------------------------------------------------------------------------------------------- clear, discard, forget
 
 
-def test_what_has_no_ready_is_cleared_once_nobody_holds_it_and_only_while_it_has_none(
-    bench: Bench, layout: Layout
-) -> None:
+def test_a_directory_without_ready_is_cleared_after_its_last_ref(bench: Bench, layout: Layout) -> None:
     place = put_chunk(layout)
     bench.catalog.refresh()
     action = actions.Clear(place.chunk_id, place)
@@ -620,9 +590,7 @@ def test_a_delete_that_was_placed_anew_is_not_forgotten(bench: Bench, data_dir: 
 # -------------------------------------------------------------------------------------------------- damage and failures
 
 
-def test_a_damaged_chunk_is_taken_out_of_service_and_the_reason_is_there_before_that(
-    layout: Layout, data_dir: Path
-) -> None:
+def test_a_damaged_chunk_goes_out_of_service_after_its_reason(layout: Layout, data_dir: Path) -> None:
     place, said = put_chunk(layout), []
     os.truncate(f"{layout.path(place)}/data/blocks.parquet", 3)
     bench = Bench(layout, fs=Recorder(unlink=lambda path: said.append(failure(data_dir, place.chunk_id))))
@@ -656,9 +624,7 @@ def test_a_failure_is_reported_and_cleared(bench: Bench, data_dir: Path) -> None
 
 
 @pytest.mark.parametrize("step", ["unlink", "rename", "fsync_dir"])
-def test_what_the_disk_refuses_is_an_outcome_and_gives_the_claim_back(
-    layout: Layout, deleted: Place, step: str
-) -> None:
+def test_a_refusal_of_the_disk_is_an_outcome_and_ends_the_claim(layout: Layout, deleted: Place, step: str) -> None:
     def refuse(path: str) -> None:
         raise OSError(5, "Input/output error", path)
 

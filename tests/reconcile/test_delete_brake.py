@@ -121,9 +121,7 @@ def test_without_a_share_or_below_it_deletes_go(layout: Layout, places: list[Pla
         assert (loop.kinds, loop.brake) == ([], None)
 
 
-def test_a_burst_that_comes_in_drops_is_held_back_from_where_it_is_too_much(
-    layout: Layout, places: list[Place]
-) -> None:
+def test_a_burst_in_drops_is_held_back_from_where_it_is_too_much(layout: Layout, places: list[Place]) -> None:
     loop = Loop(layout)
     for place in places[:12]:
         delete(layout, [place])
@@ -201,9 +199,7 @@ def test_withdrawn_deletes_end_it_and_nothing_is_lost(layout: Layout, places: li
     assert entries(Path(layout.delete)) == entries(Path(layout.want)) == []
 
 
-def test_a_restart_goes_on_from_the_brake_though_what_is_left_alone_is_little(
-    layout: Layout, places: list[Place]
-) -> None:
+def test_a_restart_goes_on_from_the_brake_though_little_is_left(layout: Layout, places: list[Place]) -> None:
     loop = Loop(layout)
     for place in places[:12]:
         delete(layout, [place])
@@ -221,7 +217,7 @@ def test_a_restart_goes_on_from_the_brake_though_what_is_left_alone_is_little(
     assert (here(layout), again.brake) == (28, None)
 
 
-def test_a_burst_that_came_while_nobody_reconciled_is_held_back(layout: Layout, places: list[Place]) -> None:
+def test_a_burst_that_came_without_a_reconciler_is_held_back(layout: Layout, places: list[Place]) -> None:
     delete(layout, places[:15])
     loop = Loop(layout)
     loop.rest()
@@ -229,9 +225,7 @@ def test_a_burst_that_came_while_nobody_reconciled_is_held_back(layout: Layout, 
 
 
 @pytest.mark.parametrize("text", [b"", b"[]", b'{"since": "x"}', b'{"since": 1, "let_go": null}', b"\xff"])
-def test_a_brake_file_that_says_nothing_is_written_anew_or_removed(
-    layout: Layout, places: list[Place], text: bytes
-) -> None:
+def test_a_brake_file_without_sense_is_replaced_or_removed(layout: Layout, places: list[Place], text: bytes) -> None:
     Path(layout.brake).write_bytes(text)
     loop = Loop(layout)
     loop.rest()
@@ -307,7 +301,7 @@ def test_the_command_that_asks_is_asked_once_and_the_reconciler_asks_no_more(lay
     assert "braked" not in kinds
 
 
-def test_a_delete_that_is_meant_releases_nobody_else_s_that_are_held_back(layout: Layout, many: list[Place]) -> None:
+def test_a_delete_that_is_meant_releases_no_other_held_back(layout: Layout, many: list[Place]) -> None:
     data_dir = Path(layout.root)
     with reconciling(data_dir):
         os.spawnvp(os.P_WAIT, "touch", ["touch", *(layout.delete_marker(one.chunk_id) for one in many[:300])])
@@ -438,7 +432,7 @@ def test_a_release_lets_go_what_is_not_younger_and_that_is_never_counted() -> No
     assert life.brake.release(7) == set()
 
 
-def test_what_is_younger_than_a_release_is_still_held_back_where_it_is_too_much_by_itself() -> None:
+def test_a_burst_younger_than_a_release_is_held_back() -> None:
     life = Life(400)
     life.delete(of(50), ctime_ns=7)
     life.delete(of(150, 50), ctime_ns=9)
@@ -448,7 +442,7 @@ def test_what_is_younger_than_a_release_is_still_held_back_where_it_is_too_much_
     assert life.brake.release(9) == set(of(150, 50))
 
 
-def test_a_delete_that_comes_under_a_release_is_let_go_at_once() -> None:
+def test_a_delete_under_a_release_passes_at_once() -> None:
     life = Life(400)
     life.brake.release(9)
     life.delete(of(200), ctime_ns=9)
@@ -463,7 +457,7 @@ def test_withdrawn_deletes_end_it_once_it_is_no_longer_too_much() -> None:
     assert life.brake.since is None
 
 
-def test_what_was_let_go_and_withdrawn_in_time_counts_no_more() -> None:
+def test_a_passed_delete_withdrawn_in_time_counts_no_more() -> None:
     life = Life(400)
     life.delete(of(100))
     life.withdraw(of(100))

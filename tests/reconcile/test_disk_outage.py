@@ -92,7 +92,7 @@ def test_an_error_of_one_path_is_none_of_the_disk(tmp_path: Path, code: int | No
     assert bench.disk.refusal == ""
 
 
-def test_one_probe_at_a_time_and_nobody_waits_for_one_that_hangs(tmp_path: Path) -> None:
+def test_one_probe_at_a_time_and_a_hanging_one_blocks_nothing(tmp_path: Path) -> None:
     class Stuck(InlineWorkers):
         works = 0
 
@@ -124,9 +124,7 @@ def test_one_probe_at_a_time_and_nobody_waits_for_one_that_hangs(tmp_path: Path)
         (errno.EIO, "fsync_dir"),
     ],
 )
-def test_a_refusal_pauses_all_downloads_and_no_delete_and_all_resumes_by_itself(
-    layout: Layout, code: int, step: str
-) -> None:
+def test_a_refusal_pauses_downloads_not_deletes_until_it_ends(layout: Layout, code: int, step: str) -> None:
     deleted = put_chunk(layout)
     wants = [a_fetch(layout, 100) for _ in range(20)]
     fs = Refusing(code, step, where=layout.partial)
@@ -202,7 +200,7 @@ def test_one_file_that_the_disk_cannot_take_holds_up_no_other(layout: Layout) ->
     assert len(inline.told("failed")) <= 6
 
 
-def test_an_error_of_one_directory_pauses_nobody(layout: Layout) -> None:
+def test_an_error_of_one_directory_pauses_nothing(layout: Layout) -> None:
     bad, *good = [a_fetch(layout, 100) for _ in range(4)]
     inline = Inline(layout, Limits(jobs=1), Refusing(errno.EACCES, "mkdir", where=f"{layout.partial}/{bad.id}"))
     inline.loop(12)
@@ -337,7 +335,7 @@ def test_a_fetch_that_is_done_while_it_lasts_says_little() -> None:
     assert outage.slots(8) == 1
 
 
-def test_an_outage_that_comes_back_before_a_fetch_was_done_waits_longer_than_the_first() -> None:
+def test_an_outage_that_comes_back_waits_longer_than_the_first() -> None:
     outage = Outage()
     outage.refused("full", NOW)
     outage.is_over()

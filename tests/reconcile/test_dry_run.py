@@ -46,7 +46,7 @@ def everything(layout: Layout) -> dict[str, tuple[int, int, int]]:
     return found
 
 
-def test_a_want_is_fetched_as_far_as_it_has_not_come_and_files_of_no_size_are_counted(layout: Layout) -> None:
+def test_a_fetch_tells_what_is_to_come_and_files_without_size(layout: Layout) -> None:
     chunk = a_want(layout, 1000, 500, None)
     data = Path(layout.partial_of(chunk.id), "data")
     data.mkdir(parents=True)
@@ -135,7 +135,7 @@ def test_what_has_no_room_waits_and_what_a_delete_frees_is_room(layout: Layout) 
     assert (steps[large.id].what, steps[small.id].what) == ("wait", "fetch")
 
 
-def test_what_refs_hold_waits_and_nobody_is_kept_from_it_by_the_look(layout: Layout) -> None:
+def test_a_held_chunk_waits_and_the_look_disturbs_no_ref(layout: Layout) -> None:
     gone = put_chunk(layout)
     place_delete(layout, gone.chunk_id)
     with shell_holding(Path(layout.path(gone))):
@@ -161,7 +161,7 @@ def test_while_downloads_are_paused_they_wait(layout: Layout) -> None:
 
 
 @pytest.mark.parametrize("marker", ["delete", "nothing"])
-def test_a_partial_that_nobody_wants_is_thrown_away(layout: Layout, marker: str) -> None:
+def test_an_unwanted_partial_is_discarded(layout: Layout, marker: str) -> None:
     chunk_id = an_id()
     data = Path(layout.partial_of(chunk_id), "data")
     data.mkdir(parents=True)
@@ -176,9 +176,7 @@ def test_a_partial_that_nobody_wants_is_thrown_away(layout: Layout, marker: str)
 # ------------------------------------------------------------------------------------------------------- the command
 
 
-def test_a_dry_run_changes_nothing_and_the_run_does_what_it_said(
-    data_dir: Path, layout: Layout, source: Source
-) -> None:
+def test_a_dry_run_changes_nothing_and_the_run_does_as_it_said(data_dir: Path, layout: Layout, source: Source) -> None:
     wanted, broken = source.chunk(files=1, size=3000), an_id()
     gone, held = put_chunk(layout), put_chunk(layout)
     put_want(data_dir, wanted)
@@ -202,14 +200,14 @@ def test_a_dry_run_changes_nothing_and_the_run_does_what_it_said(
     assert sorted(os.listdir(f"{layout.chunks}/{'d' * 64}")) == sorted([wanted.place.name, held.name])
 
 
-def test_a_dry_run_takes_no_lock_and_says_who_has_it(data_dir: Path) -> None:
+def test_a_dry_run_takes_no_lock_and_names_its_holder(data_dir: Path) -> None:
     with reconciling(data_dir) as process:
         done = fsdm("run", "-d", data_dir, "--once", "--dry-run")
         assert done.returncode == 0
         assert f": pid {process.pid} on " in done.stderr.splitlines()[-1]
 
 
-def test_a_dry_run_does_without_knowing_who_reconciles(data_dir: Path, layout: Layout) -> None:
+def test_a_dry_run_does_without_knowing_the_reconciler(data_dir: Path, layout: Layout) -> None:
     os.mkdir(layout.lock)
     done = fsdm("run", "-d", data_dir, "--once", "--dry-run")
     assert done.returncode == 0

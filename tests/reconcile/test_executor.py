@@ -136,9 +136,7 @@ def test_fetches_are_stopped_and_told_of_once_and_nothing_else_is() -> None:
         (ChunkState(ID, want=WANT, delete=Marker(4, 4, 5, 6, fault="is a directory")), True, []),
     ],
 )
-def test_a_fetch_goes_on_while_it_brings_what_is_asked_for(
-    state: ChunkState, brings_it: bool, told: list[tuple[str, str]]
-) -> None:
+def test_a_fetch_that_brings_the_want_goes_on(state: ChunkState, brings_it: bool, told: list[tuple[str, str]]) -> None:
     bench = Bench(brings_it=brings_it)
     bench.it.begin(FETCH, clear_failure=False)
     bench.it.stop_if_unwanted(state)

@@ -52,9 +52,7 @@ def bench(layout: Layout) -> Bench:
     return bench
 
 
-def test_a_notified_id_is_looked_at_and_any_other_waits_for_the_scan(
-    bench: Bench, layout: Layout, data_dir: Path
-) -> None:
+def test_a_notified_id_is_looked_at_others_wait_for_the_scan(bench: Bench, layout: Layout, data_dir: Path) -> None:
     named, unnamed = put_chunk(layout), put_chunk(layout, start=20, end=30)
     bench.run_pass(everything=True)
     for place in (named, unnamed):

@@ -559,9 +559,7 @@ def test_a_delete_that_refs_hold_back_is_withdrawn_by_a_later_want_without_a_fet
         (100, replace(WANT, size=9), False),
     ],
 )
-def test_the_later_ctime_wins_then_what_has_been_seen(
-    delete_ctime: int, want_alone: Marker | None, later: bool
-) -> None:
+def test_the_later_ctime_wins_then_what_was_seen(delete_ctime: int, want_alone: Marker | None, later: bool) -> None:
     assert delete_is_later(WANT, replace(DELETE, ctime_ns=delete_ctime), Memo(want_alone=want_alone)) is later
 
 
@@ -606,9 +604,7 @@ def test_what_trying_again_cannot_help_waits_longest_at_once() -> None:
 @pytest.mark.parametrize(
     ("asked", "delay"), [(None, 1.0), (0.0, 1.0), (0.5, 1.0), (120.0, 120.0), (1e9, RETRY_AFTER_MAX_S)]
 )
-def test_an_attempt_waits_at_least_as_long_as_the_server_asks_for_within_reason(
-    asked: float | None, delay: float
-) -> None:
+def test_an_attempt_waits_as_long_as_the_server_asks_within_reason(asked: float | None, delay: float) -> None:
     busy = TransferError("HTTP 503", transient=True, retry_after_s=asked)
     (failure,) = _attempts(1, error=busy)
     assert _delays([failure]) == [delay]
@@ -625,9 +621,7 @@ def test_an_attempt_waits_at_least_as_long_as_the_server_asks_for_within_reason(
         (_failure(marker=None, attempts=4), 1, NOW),
     ],
 )
-def test_only_the_same_trouble_with_the_same_marker_counts_on(
-    last: Failure | None, attempts: int, first_at: float
-) -> None:
+def test_only_the_same_failure_of_the_same_marker_adds_up(last: Failure | None, attempts: int, first_at: float) -> None:
     failure = next_failure(Fetch(ID, WANT), DiskError("full"), Memo(failure=last), NOW, 1.0, "transfer")
     assert (failure.attempts, failure.first_at, failure.last_at) == (attempts, first_at, NOW)
 
@@ -646,9 +640,7 @@ def test_only_the_same_trouble_with_the_same_marker_counts_on(
         (Renew(ID, OLD), None),
     ],
 )
-def test_a_failure_speaks_of_the_marker_that_was_acted_on_and_holds_the_action_back(
-    action: Action, marker: Marker | None
-) -> None:
+def test_a_failure_names_its_marker_and_holds_the_action_back(action: Action, marker: Marker | None) -> None:
     failure = next_failure(action, DiskError("full"), NO_MEMO, NOW, 1.0, "disk")
     assert failure.marker == (marker and MarkerStamp(ino=marker.ino, mtime_ns=marker.mtime_ns, size=marker.size))
     partial = (
@@ -686,7 +678,7 @@ def test_a_partial_gives_way_where_a_fetch_waits_for_its_room_and_its_want_stays
     assert decide(ChunkState(ID, WANT), replace(memo, failure=None), NOW) == Fetch(ID, WANT)
 
 
-def test_a_partial_that_the_disk_does_not_let_go_is_left_alone_for_a_while() -> None:
+def test_a_partial_that_the_disk_keeps_is_left_alone_for_a_while() -> None:
     memo = replace(NO_MEMO, failure=_failure("disk"), crowded=True)
     assert decide(ChunkState(ID, WANT, partial=Partial.BEGUN), memo, NOW) == Wait(NOW + 9)
 
@@ -707,7 +699,7 @@ def test_what_was_never_tried_is_not_stuck() -> None:
     assert trouble(NO_MEMO, "not done") == "not done"
 
 
-def test_a_failure_is_tried_again_a_few_times_and_one_that_waits_for_another_not_at_all() -> None:
+def test_an_id_is_stuck_after_a_few_tries_or_without_another() -> None:
     failing = _failure().model_copy(update={"attempts": 1, "last_at": NOW, "next_attempt_at": NOW + 1.0})
     assert not is_stuck(replace(NO_MEMO, failure=failing))
     tried = failing.model_copy(update={"attempts": TRIES})

@@ -52,9 +52,7 @@ def asked(source: Source, chunk: DataChunk) -> int:
 # ---------------------------------------------------------------------------------------------------- from end to end
 
 
-def test_a_flipped_bit_is_repaired_and_who_holds_the_chunk_is_not_disturbed(
-    data_dir: Path, source: Source, chunk: DataChunk
-) -> None:
+def test_a_flipped_bit_is_repaired_beside_a_held_ref(data_dir: Path, source: Source, chunk: DataChunk) -> None:
     damage(data_dir, chunk)
     path = chunk_dir(data_dir, chunk)
     with DataManager(data_dir) as dm, Client(data_dir) as reader:
@@ -97,9 +95,7 @@ def test_a_request_to_verify_what_is_not_here_goes_and_asks_for_nothing(data_dir
         assert dm.status().chunks == {}
 
 
-def test_a_chunk_without_its_want_is_quarantined_and_says_that_it_has_to_be_asked_for(
-    data_dir: Path, source: Source, chunk: DataChunk
-) -> None:
+def test_a_damaged_chunk_without_want_is_to_be_wanted_again(data_dir: Path, source: Source, chunk: DataChunk) -> None:
     damage(data_dir, chunk)
     os.unlink(chunk_dir(data_dir, chunk) / WANT)
     with DataManager(data_dir) as dm:
@@ -113,7 +109,7 @@ def test_a_chunk_without_its_want_is_quarantined_and_says_that_it_has_to_be_aske
         eventually(lambda: failure(data_dir, chunk.id) is None)
 
 
-def test_what_the_audit_finds_is_fetched_again_by_itself(data_dir: Path, source: Source, chunk: DataChunk) -> None:
+def test_what_the_manifest_check_finds_is_fetched_again(data_dir: Path, source: Source, chunk: DataChunk) -> None:
     os.unlink(chunk_dir(data_dir, chunk) / "data" / "blocks.parquet")
     with DataManager(data_dir) as dm:
         eventually(lambda: asked(source, chunk) == 2)
@@ -122,9 +118,7 @@ def test_what_the_audit_finds_is_fetched_again_by_itself(data_dir: Path, source:
         assert files_of(chunk_dir(data_dir, chunk) / "data") == expected(chunk, source)
 
 
-def test_a_delete_that_comes_while_what_is_damaged_is_held_wins(
-    data_dir: Path, source: Source, chunk: DataChunk
-) -> None:
+def test_a_delete_of_a_held_damaged_chunk_wins(data_dir: Path, source: Source, chunk: DataChunk) -> None:
     damage(data_dir, chunk)
     with DataManager(data_dir) as dm, Client(data_dir) as reader:
         ref = reader.find_chunk(chunk.dataset_id, 0)
@@ -170,9 +164,7 @@ def quarantined(layout: Layout, data_dir: Path, chunk: DataChunk) -> DataChunk:
     return chunk
 
 
-def test_what_was_found_counts_only_for_the_ready_that_it_was_found_of(
-    layout: Layout, data_dir: Path, chunk: DataChunk
-) -> None:
+def test_damage_counts_only_for_the_ready_it_was_found_of(layout: Layout, data_dir: Path, chunk: DataChunk) -> None:
     path = chunk_dir(data_dir, chunk)
     ready = look_at(str(path / READY))
     assert ready is not None
@@ -188,9 +180,7 @@ def test_what_was_found_counts_only_for_the_ready_that_it_was_found_of(
     assert is_saved(str(path), chunk.id)
 
 
-def test_the_want_comes_back_byte_for_byte_and_only_once(
-    layout: Layout, data_dir: Path, quarantined: DataChunk
-) -> None:
+def test_the_same_want_comes_back_and_only_once(layout: Layout, data_dir: Path, quarantined: DataChunk) -> None:
     action = Renew(quarantined.id, quarantined.place)
     assert renew(layout, FileSystem(), action)
     assert (data_dir / "want" / quarantined.id).read_bytes() == quarantined.to_json()
@@ -258,7 +248,7 @@ def test_a_want_that_comes_at_any_moment_is_never_lost(
 
 
 @pytest.mark.parametrize("step", ["rename", "unlink"])
-def test_a_want_that_comes_just_when_the_one_that_came_back_is_withdrawn_is_never_lost(
+def test_a_want_amid_the_withdrawal_of_a_restored_one_is_kept(
     layout: Layout, data_dir: Path, source: Source, quarantined: DataChunk, step: str
 ) -> None:
     other, kept = source.chunk(id=quarantined.id, files=3), str(chunk_dir(data_dir, quarantined) / WANT)
@@ -270,7 +260,7 @@ def test_a_want_that_comes_just_when_the_one_that_came_back_is_withdrawn_is_neve
 
 
 @pytest.mark.parametrize("deleted", [False, True])
-def test_after_a_crash_at_any_step_it_is_wanted_unless_somebody_has_deleted_it_meanwhile(
+def test_after_any_crash_it_is_wanted_or_deleted(
     layout: Layout, data_dir: Path, quarantined: DataChunk, deleted: bool
 ) -> None:
     action, want = Renew(quarantined.id, quarantined.place), data_dir / "want" / quarantined.id

@@ -103,17 +103,13 @@ def test_a_failed_download_is_told_and_remembered_with_its_next_attempt(layout: 
 
 @pytest.mark.parametrize("outcome", [Done(), Stopped()])
 @pytest.mark.parametrize(("fits", "others_wait"), [(True, False), (True, True), (False, False)])
-def test_a_partial_gives_way_to_waiting_fetches_or_a_full_budget(
-    layout: Layout, outcome: Outcome, fits: bool, others_wait: bool
-) -> None:
+def test_a_partial_gives_way_to_other_fetches(layout: Layout, outcome: Outcome, fits: bool, others_wait: bool) -> None:
     memo = Bench(layout, fits=fits).after(actions.Fetch(ID, WANT), outcome, others_wait=others_wait, crowded=True)
     assert memo.crowded == (not fits or (others_wait and outcome != Done()))
 
 
 @pytest.mark.parametrize(("code", "asked"), [(errno.ENOSPC, ["guard", "refused"]), (errno.EROFS, ["refused"])])
-def test_a_download_that_the_disk_refuses_waits_for_it_without_a_time(
-    layout: Layout, code: int, asked: list[str]
-) -> None:
+def test_a_download_that_the_disk_refuses_waits_for_its_end(layout: Layout, code: int, asked: list[str]) -> None:
     bench = Bench(layout, refuses=True)
     memo = bench.after(actions.Fetch(ID, WANT), Failed(DiskError("full", code=code), disk=True))
     assert memo.failure is not None

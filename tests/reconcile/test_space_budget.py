@@ -46,9 +46,7 @@ def a_room(
 # ------------------------------------------------------------------------------------------------------- what counts
 
 
-def test_without_a_limit_nothing_is_counted_and_nothing_is_read(
-    layout: Layout, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_a_limit_nothing_is_counted_or_read(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     put_chunk(layout)
     comes(layout, a_fetch(layout, 1), 1)
     monkeypatch.setattr("fsdm.store.disk_usage.bytes_in", None)
@@ -156,7 +154,7 @@ def test_the_free_bytes_are_those_of_the_file_system(tmp_path: Path) -> None:
     assert abs(free_bytes(str(tmp_path)) - found.f_bavail * found.f_frsize) < 1 << 30
 
 
-def test_a_want_that_cannot_be_read_is_let_in_so_that_the_fetch_says_what_is_wrong(layout: Layout) -> None:
+def test_an_unreadable_want_is_admitted_for_the_fetch_to_report(layout: Layout) -> None:
     space = a_room(layout, max_bytes=1)
     assert space.begin(Fetch(an_id(), Marker(1, 1, 1, 1)))
 
@@ -177,7 +175,7 @@ def test_why_it_does_not_fit_is_told_in_numbers(layout: Layout) -> None:
 # --------------------------------------------------------------------------------------- what brings more than it said
 
 
-def test_of_those_that_bring_more_than_there_is_room_for_the_youngest_is_stopped_one_at_a_time(layout: Layout) -> None:
+def test_the_youngest_that_brings_too_much_is_stopped_one_at_a_time(layout: Layout) -> None:
     space = a_room(layout, max_bytes=1000)
     declared, older, younger = a_fetch(layout, 400), a_fetch(layout, None), a_fetch(layout, 10, None)
     assert space.begin(declared)
@@ -191,7 +189,7 @@ def test_of_those_that_bring_more_than_there_is_room_for_the_youngest_is_stopped
     assert space.too_much() is None
 
 
-def test_what_was_stopped_for_room_does_not_begin_again_in_the_room_that_it_gave_back(layout: Layout) -> None:
+def test_a_fetch_stopped_for_room_does_not_begin_in_its_own_room(layout: Layout) -> None:
     space = a_room(layout, max_bytes=1000)
     fetch = a_fetch(layout, None)
     assert space.begin(fetch)
@@ -231,7 +229,7 @@ def test_what_keeps_to_what_it_declared_is_never_stopped(layout: Layout) -> None
     assert space.end(fetch.id)
 
 
-def test_partials_that_nobody_fetches_are_in_the_way_where_that_makes_the_difference(layout: Layout) -> None:
+def test_idle_partials_are_in_the_way_where_that_matters(layout: Layout) -> None:
     idle = a_fetch(layout, 900)
     comes(layout, idle, 500)
     space = a_room(layout, max_bytes=1000)
@@ -244,9 +242,7 @@ def test_partials_that_nobody_fetches_are_in_the_way_where_that_makes_the_differ
     st.lists(st.tuples(st.sampled_from(["begin", "come", "end"]), st.integers(0, 5), st.integers(0, 99)), max_size=30),
 )
 @settings(max_examples=60, deadline=None)
-def test_what_fits_never_exceeds_the_budget_and_what_does_not_fit_never_would(
-    max_bytes: int, steps: list[tuple[str, int, int]]
-) -> None:
+def test_what_begins_never_exceeds_the_budget(max_bytes: int, steps: list[tuple[str, int, int]]) -> None:
     import tempfile
 
     with tempfile.TemporaryDirectory() as directory:
@@ -302,9 +298,7 @@ def test_a_want_over_the_budget_waits_and_starts_when_a_delete_makes_room(data_d
     assert next(event.text for event in events if event.kind == "size") == "600.0 kB of 1.0 MB"
 
 
-def test_a_want_that_waits_holds_up_none_that_fits_and_a_retiring_chunk_keeps_its_room(
-    data_dir: Path, source: Source
-) -> None:
+def test_a_waiting_want_holds_up_none_and_a_retiring_chunk_counts(data_dir: Path, source: Source) -> None:
     first = source.chunk(size=400_000)
     big, small = source.chunk(start=10, end=20, size=400_000), source.chunk(start=20, end=30, size=50_000)
     events: list[Event] = []
@@ -351,9 +345,7 @@ def test_a_want_that_waits_is_withdrawn_or_deleted_like_any_other(data_dir: Path
         eventually(lambda: not dm.status().chunks)
 
 
-def test_a_download_of_unknown_size_is_stopped_where_the_room_ends_and_waits(
-    data_dir: Path, source: Source, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_download_beyond_the_room_is_stopped(data_dir: Path, source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "fsdm.reconcile.loop.SCAN_SHARE", 0
     )  # however long one takes on a busy machine: the next one is soon
@@ -379,7 +371,7 @@ def test_a_download_of_unknown_size_is_stopped_where_the_room_ends_and_waits(
         assert (chunk_dir(data_dir, unknown) / "data" / "x").read_bytes() == data
 
 
-def test_the_reserve_keeps_a_want_waiting_until_somebody_makes_room(data_dir: Path, source: Source) -> None:
+def test_the_reserve_keeps_a_want_waiting_until_there_is_room(data_dir: Path, source: Source) -> None:
     chunk = source.chunk()
     with DataManager(data_dir, limits=Limits(keep_free_bytes=1000)) as dm:
         space = dm.reconciler.loop.space  # type: ignore[union-attr]
@@ -420,7 +412,7 @@ def test_once_ends_with_code_4_where_a_want_waits_for_room_and_says_why(data_dir
     assert fsdm("run", "-d", data_dir, "--once", "--max-bytes", "3200").returncode == 0
 
 
-def test_thousands_that_wait_are_written_once_and_not_looked_through_when_bytes_change(layout: Layout) -> None:
+def test_thousands_that_wait_are_reported_once_and_not_searched(layout: Layout) -> None:
     count = 1000
     for number in range(count):
         a_fetch(layout, 1000 + number)

@@ -1,4 +1,4 @@
-"""The kernel's events ring, with the id they name or with None for everything; and nothing breaks without them."""
+"""Watching: the kernel's events notify an id, or None for everything; and nothing breaks without them."""
 
 from __future__ import annotations
 
@@ -26,29 +26,29 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-class Rings:
-    """What rang, in order."""
+class Notified:
+    """The notifications, in order."""
 
     def __init__(self) -> None:
         self._queue: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self.notify = self._queue.put
 
-    def until(self, rung: str | None) -> list[str | None]:
-        """Wait until this rings; what rang before it."""
+    def until(self, what: str | None) -> list[str | None]:
+        """Wait for this one; return those before it."""
         before = []
-        while (next_one := self._queue.get(timeout=PATIENCE_S)) != rung:
+        while (next_one := self._queue.get(timeout=PATIENCE_S)) != what:
             before.append(next_one)
         return before
 
 
 @pytest.fixture
-def rings() -> Rings:
-    return Rings()
+def notified() -> Notified:
+    return Notified()
 
 
 @pytest.fixture
-def watch(layout: Layout, rings: Rings) -> Iterator[Watcher]:
-    watch = Watcher(layout, rings.notify)
+def watch(layout: Layout, notified: Notified) -> Iterator[Watcher]:
+    watch = Watcher(layout, notified.notify)
     watch.start()
     yield watch
     watch.stop()
@@ -60,110 +60,100 @@ def touch(directory: str, name: str) -> str:
     return name
 
 
-def mute(layout: Layout, rings: Rings) -> list[str | None]:
-    """What has rung by now: all that rings before a new marker does, which by a rename rings just once."""
+def mute(layout: Layout, notified: Notified) -> list[str | None]:
+    """What was notified by now: all that notified before a new marker does, which by a rename notified just once."""
     chunk_id = touch(layout.trash, an_id())
     os.rename(f"{layout.trash}/{chunk_id}", f"{layout.want}/{chunk_id}")
-    return rings.until(chunk_id)
+    return notified.until(chunk_id)
 
 
 # -------------------------------------------------------------------------------------------------------------- markers
 
 
-def test_a_marker_that_is_made_renamed_touched_or_removed_rings_with_its_id(
-    layout: Layout, rings: Rings, watch: Watcher
-) -> None:
+def test_each_change_of_a_marker_notifies_its_id(layout: Layout, notified: Notified, watch: Watcher) -> None:
     for directory in (layout.want, layout.delete):
         chunk_id, name = an_id(), f"{directory}/.new"
-        rings.until(touch(directory, chunk_id))
-        mute(layout, rings)
+        notified.until(touch(directory, chunk_id))
+        mute(layout, notified)
         os.utime(f"{directory}/{chunk_id}")
-        rings.until(chunk_id)
-        mute(layout, rings)
+        notified.until(chunk_id)
+        mute(layout, notified)
         os.unlink(f"{directory}/{chunk_id}")
-        rings.until(chunk_id)
-        mute(layout, rings)
+        notified.until(chunk_id)
+        mute(layout, notified)
         touch(directory, ".new")
         os.rename(name, f"{directory}/{chunk_id}")
-        rings.until(chunk_id)
+        notified.until(chunk_id)
 
 
-def test_a_marker_that_is_written_in_place_rings_when_it_is_closed(
-    layout: Layout, rings: Rings, watch: Watcher
-) -> None:
+def test_a_marker_written_in_place_notifies_when_closed(layout: Layout, notified: Notified, watch: Watcher) -> None:
     chunk_id = an_id()
     with open(f"{layout.want}/{chunk_id}", "w") as file:
-        rings.until(chunk_id)
-        mute(layout, rings)
+        notified.until(chunk_id)
+        mute(layout, notified)
         file.write("{")
-    rings.until(chunk_id)
+    notified.until(chunk_id)
 
 
-def test_what_is_no_id_does_not_ring(layout: Layout, rings: Rings, watch: Watcher) -> None:
-    mute(layout, rings)
+def test_what_is_no_id_does_not_notify(layout: Layout, notified: Notified, watch: Watcher) -> None:
+    mute(layout, notified)
     for name in (".hidden", "README", "x~", "\udcff"):
         touch(layout.want, name)
         touch(layout.delete, name)
     touch(layout.root, "notes")
     touch(layout.failed, an_id())
-    assert mute(layout, rings) == []
+    assert mute(layout, notified) == []
 
 
-def test_a_pause_and_a_release_ring_for_everything_at_once(layout: Layout, rings: Rings, watch: Watcher) -> None:
-    mute(layout, rings)
+def test_a_pause_and_a_release_notify_everything_at_once(layout: Layout, notified: Notified, watch: Watcher) -> None:
+    mute(layout, notified)
     touch(layout.root, "PAUSE")
-    rings.until(None)
+    notified.until(None)
     os.unlink(layout.pause)
-    rings.until(None)
-    mute(layout, rings)
+    notified.until(None)
+    mute(layout, notified)
     touch(layout.delete, ".release")
-    rings.until(None)
-    mute(layout, rings)
+    notified.until(None)
+    mute(layout, notified)
     os.utime(layout.release)
-    rings.until(None)
+    notified.until(None)
 
 
 # ----------------------------------------------------------------------------------------- directories that come and go
 
 
 @pytest.mark.parametrize("name", ["want", "delete"])
-def test_a_directory_that_is_removed_and_made_again_is_watched_again(
-    layout: Layout, rings: Rings, watch: Watcher, name: str
-) -> None:
+def test_a_directory_made_again_is_watched_again(layout: Layout, notified: Notified, watch: Watcher, name: str) -> None:
     directory = f"{layout.root}/{name}"
     shutil.rmtree(directory)
-    rings.until(None)
+    notified.until(None)
     eventually(lambda: directory not in watch._armed, "it is known to be gone")
     watch.arm()
     os.mkdir(directory)
-    rings.until(None)
+    notified.until(None)
     watch.arm()
-    rings.until(touch(directory, an_id()))
+    notified.until(touch(directory, an_id()))
 
 
-def test_a_directory_that_another_takes_the_place_of_is_watched_instead(
-    layout: Layout, rings: Rings, watch: Watcher
-) -> None:
+def test_a_directory_in_the_place_of_another_is_watched(layout: Layout, notified: Notified, watch: Watcher) -> None:
     os.rename(layout.want, f"{layout.root}/want.old")
-    rings.until(None)
+    notified.until(None)
     os.mkdir(layout.want)
     watch.arm()
-    rings.until(touch(layout.want, an_id()))
+    notified.until(touch(layout.want, an_id()))
 
 
-def test_a_directory_that_was_replaced_unnoticed_is_watched_by_the_next_arming(
-    layout: Layout, rings: Rings, watch: Watcher
-) -> None:
+def test_a_directory_replaced_unnoticed_is_watched_by_arm(layout: Layout, notified: Notified, watch: Watcher) -> None:
     before = watch._armed[layout.want]
     os.rename(layout.want, f"{layout.root}/want.old")
     os.mkdir(layout.want)
     eventually(lambda: layout.want not in watch._armed, "the event has come")
     watch._armed[layout.want] = before  # as if it had not
     watch.arm()
-    rings.until(touch(layout.want, an_id()))
+    notified.until(touch(layout.want, an_id()))
 
 
-def test_arming_twice_does_not_ring_twice(layout: Layout, rings: Rings, watch: Watcher) -> None:
+def test_arming_twice_does_not_notify_twice(layout: Layout, notified: Notified, watch: Watcher) -> None:
     watch.arm()
     inotify = watch._inotify
     assert inotify is not None
@@ -171,7 +161,7 @@ def test_arming_twice_does_not_ring_twice(layout: Layout, rings: Rings, watch: W
 
 
 def test_a_directory_that_cannot_be_watched_is_told_and_the_others_are_watched(
-    layout: Layout, rings: Rings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    layout: Layout, notified: Notified, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     add = watch_module.Inotify.add_callback
 
@@ -181,46 +171,48 @@ def test_a_directory_that_cannot_be_watched_is_told_and_the_others_are_watched(
         return add(self, path, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(watch_module.Inotify, "add_callback", refuse_delete)
-    watch = Watcher(layout, rings.notify)
+    watch = Watcher(layout, notified.notify)
     watch.start()
     assert "watch limit reached" in caplog.text
     assert layout.delete in caplog.text
-    rings.until(touch(layout.want, an_id()))
+    notified.until(touch(layout.want, an_id()))
     watch.stop()
 
 
 # ------------------------------------------------------------------------------------------------------------- overflow
 
 
-def test_an_overflow_of_the_kernels_queue_rings_for_everything(layout: Layout, rings: Rings, watch: Watcher) -> None:
-    mute(layout, rings)
+def test_an_overflow_of_the_kernels_queue_notifies_everything(
+    layout: Layout, notified: Notified, watch: Watcher
+) -> None:
+    mute(layout, notified)
     inotify = watch._inotify
     assert inotify is not None
     inotify.handle_event(InotifyEvent(-1, InotifyConstants.IN_Q_OVERFLOW, 0, b""))  # type: ignore[arg-type]
-    rings.until(None)
+    notified.until(None)
 
 
-def test_an_overflow_rings_for_everything_also_where_only_a_held_directory_is_watched(
-    layout: Layout, rings: Rings, watch: Watcher
+def test_an_overflow_on_a_held_directory_notifies_everything(
+    layout: Layout, notified: Notified, watch: Watcher
 ) -> None:
     place = put_chunk(layout)
     watch.hold(place)
-    mute(layout, rings)
+    mute(layout, notified)
     watch._held[place][1].on_queue_overflow()
-    assert rings.until(None) == []
+    assert notified.until(None) == []
 
 
 # ------------------------------------------------------------------------------------------------------ without inotify
 
 
 def test_without_inotify_it_says_so_once_and_does_nothing_from_then_on(
-    layout: Layout, rings: Rings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    layout: Layout, notified: Notified, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def refuse() -> object:
         raise OSError(errno.EMFILE, "inotify instance limit reached")
 
     monkeypatch.setattr(watch_module, "Inotify", refuse)
-    watch, place = Watcher(layout, rings.notify), put_chunk(layout)
+    watch, place = Watcher(layout, notified.notify), put_chunk(layout)
     watch.start()
     watch.arm()
     assert not watch.hold(place)
@@ -230,32 +222,34 @@ def test_without_inotify_it_says_so_once_and_does_nothing_from_then_on(
     assert "instance limit reached" in caplog.text
 
 
-def test_a_watch_can_be_stopped_twice_and_without_a_start(layout: Layout, rings: Rings, watch: Watcher) -> None:
+def test_a_watch_can_be_stopped_twice_and_without_a_start(layout: Layout, notified: Notified, watch: Watcher) -> None:
     watch.stop()
     watch.stop()
-    Watcher(layout, rings.notify).stop()
+    Watcher(layout, notified.notify).stop()
 
 
 # ----------------------------------------------------------------------------------------------------- held directories
 
 
-def test_the_close_of_a_held_directory_rings_with_the_chunks_id(layout: Layout, rings: Rings, watch: Watcher) -> None:
+def test_the_close_of_a_held_directory_notifies_its_id(layout: Layout, notified: Notified, watch: Watcher) -> None:
     place = put_chunk(layout)
     ref = Refs(layout).take(place)
     assert ref is not None
     assert watch.hold(place)
-    assert place.chunk_id not in mute(layout, rings)
+    assert place.chunk_id not in mute(layout, notified)
     ref.close()
-    rings.until(place.chunk_id)
+    notified.until(place.chunk_id)
 
 
-def test_the_death_of_a_process_that_holds_a_directory_rings_too(layout: Layout, rings: Rings, watch: Watcher) -> None:
+def test_the_death_of_a_process_that_holds_a_directory_notifies_too(
+    layout: Layout, notified: Notified, watch: Watcher
+) -> None:
     place = put_chunk(layout)
     with process(*python(TAKE_REF, layout.root, *place)) as holder:
         assert watch.hold(place)
-        assert place.chunk_id not in mute(layout, rings)
+        assert place.chunk_id not in mute(layout, notified)
         holder.kill()
-        rings.until(place.chunk_id)
+        notified.until(place.chunk_id)
 
 
 def test_holding_twice_watches_once(layout: Layout, watch: Watcher) -> None:
@@ -264,31 +258,31 @@ def test_holding_twice_watches_once(layout: Layout, watch: Watcher) -> None:
     assert not watch.hold(place)
 
 
-def test_what_was_released_rings_no_more_and_can_be_held_again(layout: Layout, rings: Rings, watch: Watcher) -> None:
+def test_what_was_released_notifies_no_more_and_can_be_held_again(
+    layout: Layout, notified: Notified, watch: Watcher
+) -> None:
     place = put_chunk(layout)
     watch.hold(place)
     watch.release(place)
     watch.release(place)
-    mute(layout, rings)
+    mute(layout, notified)
     Refs(layout).take(place).close()  # type: ignore[union-attr]
-    assert place.chunk_id not in mute(layout, rings)
+    assert place.chunk_id not in mute(layout, notified)
     assert watch.hold(place)
     Refs(layout).take(place).close()  # type: ignore[union-attr]
-    rings.until(place.chunk_id)
+    notified.until(place.chunk_id)
 
 
 def test_a_directory_that_has_just_gone_cannot_be_held(layout: Layout, watch: Watcher) -> None:
     assert not watch.hold(Place.of("d" * 64, range(10), an_id()))
 
 
-def test_a_held_directory_that_is_erased_rings_and_can_be_released(
-    layout: Layout, rings: Rings, watch: Watcher
-) -> None:
+def test_an_erased_held_directory_notifies_and_is_released(layout: Layout, notified: Notified, watch: Watcher) -> None:
     place = put_chunk(layout)
     watch.hold(place)
-    mute(layout, rings)
+    mute(layout, notified)
     shutil.rmtree(layout.path(place))
-    rings.until(place.chunk_id)
+    notified.until(place.chunk_id)
     watch.release(place)
 
 
@@ -300,14 +294,14 @@ def descriptors() -> set[str]:
 
 
 def test_what_was_not_to_be_had_is_told_once_and_asked_for_again(
-    layout: Layout, rings: Rings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    layout: Layout, notified: Notified, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "fsdm.reconcile.watcher")
 
     def refuse() -> object:
         raise OSError(errno.EMFILE, "inotify instance limit reached")
 
-    watch, place = Watcher(layout, rings.notify), put_chunk(layout)
+    watch, place = Watcher(layout, notified.notify), put_chunk(layout)
     with monkeypatch.context() as put:
         put.setattr(watch_module, "Inotify", refuse)
         watch.start()
@@ -318,7 +312,7 @@ def test_what_was_not_to_be_had_is_told_once_and_asked_for_again(
     watch.arm()
     assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
     assert "there is inotify again" in caplog.text
-    rings.until(touch(layout.want, an_id()))
+    notified.until(touch(layout.want, an_id()))
     assert watch.hold(place)
     watch.stop()
     watch.arm()
@@ -326,10 +320,10 @@ def test_what_was_not_to_be_had_is_told_once_and_asked_for_again(
 
 
 def test_a_directory_that_cannot_be_watched_is_told_once_and_watched_when_it_can_be(
-    layout: Layout, rings: Rings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    layout: Layout, notified: Notified, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "fsdm.reconcile.watcher")
-    watch = Watcher(layout, rings.notify)
+    watch = Watcher(layout, notified.notify)
     with monkeypatch.context() as put:
         put.setattr("watchdog.observers.inotify_c.inotify_add_watch", lambda *_: -1)
         put.setattr("watchdog.observers.inotify_c.ctypes.get_errno", lambda: errno.ENOSPC)
@@ -339,14 +333,14 @@ def test_a_directory_that_cannot_be_watched_is_told_once_and_watched_when_it_can
         assert not watch.hold(put_chunk(layout))
     watch.arm()
     assert sum("is watched again" in record.getMessage() for record in caplog.records) == 4
-    rings.until(touch(layout.delete, an_id()))
+    notified.until(touch(layout.delete, an_id()))
     watch.stop()
 
 
 def test_a_directory_that_may_not_be_read_is_none_that_is_watched(
-    layout: Layout, rings: Rings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    layout: Layout, notified: Notified, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    watch = Watcher(layout, rings.notify)
+    watch = Watcher(layout, notified.notify)
     with monkeypatch.context() as put:  # watchdog passes over this one
         put.setattr("watchdog.observers.inotify_c.inotify_add_watch", lambda *_: -1)
         put.setattr("watchdog.observers.inotify_c.ctypes.get_errno", lambda: errno.EACCES)
@@ -356,18 +350,18 @@ def test_a_directory_that_may_not_be_read_is_none_that_is_watched(
         assert watch._inotify._watch_for_wd == {}
     assert caplog.text.count("Permission denied") == 4
     watch.arm()
-    rings.until(touch(layout.want, an_id()))
+    notified.until(touch(layout.want, an_id()))
     watch.stop()
 
 
 @pytest.mark.parametrize("what", ["os.pipe", "threading.Thread.start"])
 def test_asking_in_vain_leaves_no_descriptor_open(
-    layout: Layout, rings: Rings, monkeypatch: pytest.MonkeyPatch, what: str
+    layout: Layout, notified: Notified, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     def refuse(*_: object) -> object:
         raise RuntimeError("can't start new thread") if "Thread" in what else OSError(errno.EMFILE, "too many")
 
-    watch, before = Watcher(layout, rings.notify), descriptors()
+    watch, before = Watcher(layout, notified.notify), descriptors()
     with monkeypatch.context() as put:
         put.setattr(what, refuse)
         watch.start()
@@ -375,13 +369,13 @@ def test_asking_in_vain_leaves_no_descriptor_open(
             watch.arm()
     assert descriptors() <= before  # another thread may have closed one
     watch.arm()
-    rings.until(touch(layout.want, an_id()))
+    notified.until(touch(layout.want, an_id()))
     watch.stop()
     assert descriptors() <= before  # another thread may have closed one
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_where_watchdogs_thread_has_died_there_is_another(layout: Layout, rings: Rings, watch: Watcher) -> None:
+def test_where_watchdogs_thread_has_died_there_is_another(layout: Layout, notified: Notified, watch: Watcher) -> None:
     inotify, place = watch._inotify, put_chunk(layout)
     assert inotify is not None
     assert watch.hold(place)
@@ -390,11 +384,11 @@ def test_where_watchdogs_thread_has_died_there_is_another(layout: Layout, rings:
     inotify.join(PATIENCE_S)
     watch.arm()
     assert watch._inotify is not inotify
-    rings.until(touch(layout.want, an_id()))
+    notified.until(touch(layout.want, an_id()))
     assert watch.hold(place), "it is to be held anew"
 
 
-def test_a_real_overflow_of_the_kernels_queue_rings_for_everything(layout: Layout) -> None:
+def test_a_real_overflow_of_the_kernels_queue_notifies_everything(layout: Layout) -> None:
     with open("/proc/sys/fs/inotify/max_queued_events") as file:
         most = int(file.read())
     if most > 100_000:
@@ -421,8 +415,8 @@ def test_a_real_overflow_of_the_kernels_queue_rings_for_everything(layout: Layou
         watch.stop()
 
 
-def test_a_directory_that_another_is_mounted_over_is_watched_there_and_here_again_after_that(
-    layout: Layout, rings: Rings, watch: Watcher, tmp_path: Path
+def test_a_mounted_over_directory_is_watched(
+    layout: Layout, notified: Notified, watch: Watcher, tmp_path: Path
 ) -> None:
     def callbacks() -> list[int]:
         assert watch._inotify is not None
@@ -435,10 +429,10 @@ def test_a_directory_that_another_is_mounted_over_is_watched_there_and_here_agai
             pytest.skip("only root may mount")
         try:
             watch.arm()
-            rings.until(touch(layout.want, an_id()))
+            notified.until(touch(layout.want, an_id()))
             assert callbacks() == [1, 1, 1, 1]
         finally:
             subprocess.run(["umount", layout.want], check=True)
         watch.arm()
-        rings.until(touch(layout.want, an_id()))
+        notified.until(touch(layout.want, an_id()))
         assert callbacks() == [1, 1, 1, 1]

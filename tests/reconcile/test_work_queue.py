@@ -56,7 +56,7 @@ def test_new_wants_are_fetched_before_failing_ones_and_older_before_younger() ->
     assert [action.id for action in work_queue.take(9)] == ["c", "d", "e"]
 
 
-def test_a_want_that_turns_out_to_be_older_moves_up_and_one_that_is_unchanged_keeps_its_place() -> None:
+def test_an_older_want_moves_up_and_an_unchanged_one_stays() -> None:
     work_queue = WorkQueue()
     for chunk_id, ctime_ns in [("a", 9), ("b", 5), ("b", 5), ("b", 5)]:
         work_queue.put(chunk_id, _fetch(chunk_id, ctime_ns))
@@ -140,7 +140,7 @@ def test_an_agenda_tells_each_decision_once_and_only_the_last_one_of_an_id(steps
 # ------------------------------------------------------------------------------------------------------------ room
 
 
-def test_a_fetch_that_is_not_let_in_holds_up_no_other() -> None:
+def test_a_fetch_that_is_not_admitted_holds_up_no_other() -> None:
     work_queue = WorkQueue()
     for chunk_id, ctime_ns in [("a", 1), ("b", 2), ("c", 3)]:
         work_queue.put(chunk_id, _fetch(chunk_id, ctime_ns))
@@ -154,7 +154,7 @@ def test_a_fetch_that_is_not_let_in_holds_up_no_other() -> None:
     assert (work_queue.waiting_fetches, work_queue.parked_fetches) == (0, 1)
 
 
-def test_what_is_parked_comes_back_when_it_fits_the_oldest_first_and_no_more_than_fit_together() -> None:
+def test_parked_fetches_come_back_oldest_first_as_they_fit() -> None:
     work_queue = WorkQueue()
     for chunk_id, ctime_ns, need in [("a", 1, 90), ("b", 2, 40), ("c", 3, 70), ("d", 4, 50), ("e", 5, 5)]:
         work_queue.park(_fetch(chunk_id, ctime_ns), need)
@@ -168,7 +168,7 @@ def test_what_is_parked_comes_back_when_it_fits_the_oldest_first_and_no_more_tha
     assert work_queue.parked_fetches == 2
 
 
-def test_a_parked_fetch_stays_parked_while_the_same_want_is_decided_again_and_leaves_with_another_decision() -> None:
+def test_a_parked_fetch_leaves_with_another_decision() -> None:
     work_queue = WorkQueue()
     work_queue.park(_fetch("a", 1), 10)
     work_queue.put("a", _fetch("a", 1))
@@ -194,9 +194,7 @@ needs = st.dictionaries(st.sampled_from("abcdefgh"), st.tuples(st.integers(1, 5)
 
 @given(needs, st.lists(st.tuples(st.integers(-10, 150), st.integers(0, 4)), max_size=6))
 @settings(max_examples=400, deadline=None)
-def test_what_comes_back_fits_together_and_nobody_who_would_fit_is_passed_over(
-    needs: dict[str, tuple[int, int]], rooms: list[tuple[int, int]]
-) -> None:
+def test_unparked_fetches_fit_and_none_is_left(needs: dict[str, tuple[int, int]], rooms: list[tuple[int, int]]) -> None:
     work_queue = WorkQueue()
     for chunk_id, (ctime_ns, need) in needs.items():
         work_queue.park(_fetch(chunk_id, ctime_ns), need)

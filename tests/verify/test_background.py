@@ -93,9 +93,7 @@ def test_a_few_of_many_wrong_files_are_named(layout: Layout) -> None:
     assert found.why.endswith("; and 6 more")
 
 
-def test_the_chunk_is_held_meanwhile_and_not_after_the_answer(
-    layout: Layout, place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_chunk_is_held_while_it_is_read(layout: Layout, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     free: list[bool] = []
     rehash = module.rehash
     monkeypatch.setattr(module, "rehash", lambda *rest: (free.append(can_lock(layout.path(place))), rehash(*rest))[1])
@@ -156,9 +154,7 @@ def test_a_chunk_that_this_process_cannot_read_is_no_damage(
     assert "Too many open files" in caplog.text
 
 
-def test_bytes_are_right_also_where_that_cannot_be_noted(
-    layout: Layout, place: Place, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_check_that_cannot_be_noted_counts(layout: Layout, place: Place, caplog: pytest.LogCaptureFixture) -> None:
     os.mkdir(f"{layout.path(place)}/{VERIFIED}")
     assert Bench(layout).check(place) == Checked(place, None, read=True)
     assert VERIFIED in caplog.text

@@ -63,9 +63,7 @@ def test_what_is_not_available_has_gone_and_is_not_wrong(layout: Layout, data_di
     assert [each.gone for each in verified(layout, places)] == [True] * 3 + [False] * 5
 
 
-def test_a_chunk_that_is_deleted_while_it_is_read_is_released_at_once(
-    layout: Layout, data_dir: Path, places: list[Place]
-) -> None:
+def test_a_chunk_deleted_while_it_is_read_is_released(layout: Layout, data_dir: Path, places: list[Place]) -> None:
     def progress(_count: int) -> None:
         if not os.path.exists(layout.delete_marker(places[0].chunk_id)):
             touch_delete(data_dir, places[0].chunk_id)
@@ -112,9 +110,7 @@ def test_what_the_disk_cannot_read_is_damage(
 # ---------------------------------------------------------------------------------------------------------- the command
 
 
-def test_a_flipped_bit_is_told_with_its_file_and_ends_with_7(
-    layout: Layout, data_dir: Path, places: list[Place]
-) -> None:
+def test_a_flipped_bit_is_told_and_ends_with_7(layout: Layout, data_dir: Path, places: list[Place]) -> None:
     done = fsdm("verify", "-d", data_dir)
     assert (done.returncode, done.stdout) == (0, "")
     assert "8 chunks verified, 0 damaged" in done.stderr

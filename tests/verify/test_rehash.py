@@ -107,9 +107,7 @@ def test_a_file_that_is_none_or_of_another_size_is_named(
     assert wrong(layout, place) == [why]
 
 
-def test_a_file_that_ready_does_not_name_is_wrong_for_a_query_engine_would_read_it(
-    layout: Layout, place: Place, data: str
-) -> None:
+def test_a_file_that_ready_does_not_name_is_wrong(layout: Layout, place: Place, data: str) -> None:
     with open(f"{data}/c.parquet", "w"):
         pass
     assert wrong(layout, place) == ["data/c.parquet is not in READY"]
@@ -152,9 +150,7 @@ def test_what_the_disk_cannot_read_is_damage(
     assert wrong(layout, place) == [f"data/a cannot be read: {os.strerror(code)}"]
 
 
-def test_what_this_process_may_not_read_is_no_damage(
-    layout: Layout, place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_may_not_be_read_is_no_damage(layout: Layout, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(fd: int, buffers: list[memoryview], offset: int, flags: int = 0) -> int:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
@@ -183,9 +179,7 @@ def test_every_byte_is_told_of_and_it_is_asked_before_each_block_whether_to_go_o
     assert len(read) == 2
 
 
-def test_files_are_read_in_several_threads_at_once(
-    layout: Layout, place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_files_are_read_in_several_threads(layout: Layout, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     meet, found = threading.Barrier(2, timeout=PATIENCE_S), list[Wrong | None]()
     with Rehash(layout.path(place), place, Pace(NO_CAP, check=lambda: (meet.wait(), None)[1])) as files:
         assert files.size_bytes == 3 * BUFFER_BYTES + 107

@@ -178,9 +178,7 @@ def test_each_is_read_slowly_but_in_its_turn(
     assert scrubbed.rates == [rate]
 
 
-def test_the_scrub_of_a_reconciler_finds_a_flipped_bit_by_itself_and_it_is_fetched_again(
-    data_dir: Path, source: Source
-) -> None:
+def test_the_scrub_finds_a_flipped_bit_and_it_is_fetched_again(data_dir: Path, source: Source) -> None:
     chunk = source.chunk(files=2)
     with DataManager(data_dir) as dm:
         dm.download_chunk(chunk)
