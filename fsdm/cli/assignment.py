@@ -1,8 +1,8 @@
-"""A whole assignment: a list of all the chunks that are to be here, as JSON Lines, of any size.
+"""An assignment: a list of all the chunks that are to be here, as JSON Lines, of any size.
 
-Nothing can be decided from a part of a list: what is missing of it would be deleted. So it is read to its end first,
-and every line is seen to be a want; a transfer that breaks, and a compressed list without its end, are errors. The
-documents go into a temporary file; what stays in memory is an offset for each id.
+A part of a list decides nothing: the chunks of the other part would be deleted. So it is read to its end first, and
+every line must be a want; a transfer that breaks, and a compressed list without its end, are errors. The documents go
+into a temporary file; memory holds an offset for each id.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ class Assignment:
         self._end = 0
 
     def add(self, chunk: DataChunk, document: bytes) -> None:
-        """Take one more document, without a line's end.
+        """Add a document, without its newline.
 
         Raises:
-            InvalidInputError: the same id has come before, with another document.
+            InvalidInputError: the same id is listed before, with another document.
         """
         key = bytes.fromhex(chunk.id)
         if key in self._offsets:
@@ -59,7 +59,7 @@ class Assignment:
         self._end += len(document) + 1
 
     def chunk(self, chunk_id: str) -> DataChunk:
-        """The document of one id that is in it."""
+        """Return the document of an id that is listed."""
         self._documents.seek(self._offsets[bytes.fromhex(chunk_id)])
         return DataChunk.parse(self._documents.readline())
 
@@ -86,10 +86,10 @@ class Assignment:
 
 
 def read_assignment(where: str) -> Assignment:
-    """The assignment in a file, at a URL, or on standard input (`-`); it may be compressed by gzip.
+    """Read the assignment in a file, at a URL, or on standard input (`-`); it may be compressed by gzip.
 
     Raises:
-        InvalidInputError: it cannot be read, or a line of it is no want; it names the line.
+        InvalidInputError: it cannot be read, or a line is no want; the message names the line.
         TransferError: it could not be fetched, or not to its end.
     """
     assignment = Assignment()
@@ -110,7 +110,7 @@ def _read(stream: io.BufferedReader, name: str, assignment: Assignment, *, tells
     is_compressed = stream.peek(len(GZIP))[: len(GZIP)] == GZIP
     if not (is_compressed or tells_its_end):
         raise TransferError(
-            f"{name}: the answer does not say how long it is, so nobody could tell that it broke",
+            f"{name}: the answer does not say how long it is, so a transfer that breaks would not be noticed",
             hint="serve it with a Content-Length, or compressed by gzip; or fetch it to a file first",
         )
     lines = cast("IO[bytes]", gzip.GzipFile(fileobj=stream)) if is_compressed else stream
@@ -138,12 +138,12 @@ def _take(document: bytes, where: str, assignment: Assignment) -> None:
         raise InvalidInputError(f"{where}: {in_its_line(e)}", hint=UNCHANGED) from None
     except OSError as e:
         hint = "set TMPDIR to a directory with room for the list; nothing was changed"
-        raise FsdmError(f"{where}: the temporary file refuses: {e.strerror}", hint=hint) from e
+        raise FsdmError(f"{where}: the temporary file cannot be written: {e.strerror}", hint=hint) from e
 
 
 @contextmanager
 def _opened(where: str) -> Iterator[tuple[io.BufferedReader, str, bool]]:
-    """The bytes of a list, what to call it, and whether an end that comes too soon would be an error."""
+    """Open a list: its bytes, its name for messages, and whether an end that comes too soon is an error."""
     if where == STDIN:
         yield cast("io.BufferedReader", sys.stdin.buffer), "standard input", True
     elif where.startswith(("http://", "https://")):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import io
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -99,7 +98,7 @@ def test_a_list_cut_within_any_byte_of_its_last_line_is_refused(tmp_path: Path) 
             read_assignment(listed(tmp_path / "list", text[:end]))
 
 
-def test_a_compressed_list_is_known_by_its_first_bytes_and_refused_without_its_end(tmp_path: Path) -> None:
+def test_a_gzip_list_is_known_by_its_first_bytes_and_refused_without_its_end(tmp_path: Path) -> None:
     chunks = [a_chunk() for _ in range(50)]
     packed = gzip.compress(lines(*chunks))
     with read_assignment(listed(tmp_path / "list.of.any.name", packed)) as assignment:
@@ -107,15 +106,6 @@ def test_a_compressed_list_is_known_by_its_first_bytes_and_refused_without_its_e
     for broken in (packed[:-1], packed[:-9], packed[: len(packed) // 2], packed[:-8] + bytes(8)):
         with pytest.raises(InvalidInputError):
             read_assignment(listed(tmp_path / "broken", broken))
-
-
-def test_standard_input_is_a_list_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Stdin:
-        buffer = io.BufferedReader(io.BytesIO(lines(a_chunk())))  # type: ignore[arg-type]
-
-    monkeypatch.setattr(sys, "stdin", Stdin)
-    with read_assignment("-") as assignment:
-        assert len(assignment) == 1
 
 
 def test_a_file_that_is_not_there_or_is_a_directory_is_named(tmp_path: Path) -> None:
@@ -142,7 +132,7 @@ def test_a_chunked_answer_tells_its_end_as_well(source: Source) -> None:
         assert len(assignment) == 2
 
 
-def test_a_transfer_that_breaks_is_an_error_also_between_two_lines(source: Source) -> None:
+def test_a_transfer_that_breaks_between_two_lines_is_an_error(source: Source) -> None:
     first = lines(a_chunk())
     url = source.put("/list", first + lines(a_chunk()))
     source.fault("/list", cut_at=len(first))
@@ -156,7 +146,7 @@ def test_a_list_is_asked_for_by_http_alone(tmp_path: Path) -> None:
         read_assignment("ftp://h/list")
 
 
-def test_an_answer_whose_end_nobody_can_tell_is_refused_unless_it_is_compressed(source: Source) -> None:
+def test_an_answer_without_a_length_is_refused_unless_it_is_compressed(source: Source) -> None:
     text = lines(a_chunk())
     source.fault("/list", no_length=True)
     with pytest.raises(TransferError, match="does not say how long it is"):

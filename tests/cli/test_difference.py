@@ -77,7 +77,7 @@ def test_a_delete_that_waits_is_withdrawn_for_a_chunk_that_is_listed(layout: Lay
     assert markers(layout) == ([there.chunk_id], [])
 
 
-def test_a_delete_that_stands_already_is_left_alone_unless_a_want_stands_beside_it(layout: Layout) -> None:
+def test_a_delete_is_placed_again_only_beside_a_want(layout: Layout) -> None:
     one, other = put_chunk(layout), put_chunk(layout)
     for there in (one, other):
         touch_delete(Path(layout.root), there.chunk_id)
@@ -86,7 +86,7 @@ def test_a_delete_that_stands_already_is_left_alone_unless_a_want_stands_beside_
     assert (found.deleted, found.unchanged) == ([other.chunk_id], 1)
 
 
-def test_what_is_wanted_so_already_is_left_alone_and_what_is_wanted_otherwise_is_not(layout: Layout) -> None:
+def test_an_equal_want_is_left_alone_and_another_is_replaced(layout: Layout) -> None:
     chunk = of_place(put_chunk(Layout(layout.root + "2")))
     place_want(layout, chunk)
     before = os.stat(layout.want_marker(chunk.id)).st_ino
@@ -118,7 +118,7 @@ def test_a_chunk_that_is_here_with_other_files_is_replaced(layout: Layout, file:
     assert found.fetch_bytes > 0
 
 
-def test_a_digest_that_ready_does_not_have_is_left_to_the_reconciler_and_replaces_nothing(layout: Layout) -> None:
+def test_a_digest_that_ready_lacks_is_left_to_the_reconciler(layout: Layout) -> None:
     there = put_chunk(layout)
     found = compared(layout, of_place(there, sha256="0" * 64))
     assert (found.wanted, found.replaced, found.fetch_bytes) == ([there.chunk_id], 0, 0)

@@ -79,7 +79,7 @@ def test_a_defect_is_told_with_its_trace() -> None:
 
 
 @pytest.mark.parametrize("as_json", [True, False])
-def test_what_is_only_informative_is_not_repeated(as_json: bool) -> None:
+def test_info_records_are_not_written(as_json: bool) -> None:
     log = EventLog(as_json=as_json, write=lambda _: pytest.fail("it was said"))
     logger = logging.getLogger("test_talk")
     logger.addHandler(log)
@@ -122,7 +122,7 @@ def test_run_says_an_event_a_line(data_dir: Path, source: Source, form: str) -> 
     assert "available" in {line["event"] for line in lines if line.get("chunk_id") == good.id}
 
 
-def test_events_on_stdout_go_with_lines_on_stderr_only_where_both_are_asked_for(data_dir: Path, source: Source) -> None:
+def test_json_events_go_with_log_lines_only_where_both_are_asked_for(data_dir: Path, source: Source) -> None:
     chunk = source.chunk()
     for arguments, talks in (((), False), (("--log-format", "json"), True)):
         with reconciling(data_dir, "--json", *arguments) as process:

@@ -8,14 +8,12 @@ import re
 import signal
 import subprocess
 import sys
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 import pytest
 
 from fsdm import DataManager
 from fsdm.cli.commands import VERBS
-from fsdm.cli.main import build_parser
 from tests.support.chunks import an_id, chunk_dir, entries, put_want, touch_delete
 from tests.support.processes import FSDM, begun, fsdm, fsdm_json, kill_group, owner, reconciling, running, shell_holding
 from tests.support.servers import Host
@@ -47,9 +45,7 @@ def test_every_verb_has_help_with_examples_and_exit_codes() -> None:
         assert "exit codes:" in done.stdout
 
 
-def test_the_data_directory_is_taken_before_and_after_the_verb_and_from_the_environment(
-    data_dir: Path, chunk: DataChunk
-) -> None:
+def test_the_data_directory_is_an_option_anywhere_or_a_variable(data_dir: Path, chunk: DataChunk) -> None:
     expected = chunk.id + "\n"
     assert fsdm("-d", data_dir, "ls").stdout == expected
     assert fsdm("ls", "-d", data_dir).stdout == expected
@@ -119,19 +115,10 @@ def test_ls_long_and_json_tell_where_chunks_stand(data_dir: Path, chunk: DataChu
     assert fsdm_json("ls", "-d", data_dir) == [{"id": chunk.id, "dataset_id": chunk.dataset_id, "start": 0, "end": 35}]
 
 
-def test_hold_runs_a_command_that_holds_the_chunk_for_as_long_as_it_runs(data_dir: Path, chunk: DataChunk) -> None:
-    command = [
-        "hold",
-        "-d",
-        str(data_dir),
-        chunk.dataset_id,
-        "0",
-        "--",
-        "sh",
-        "-c",
-        "echo $FSDM_CHUNK_PATH; read x; ls $FSDM_CHUNK_PATH; exit 7",
-    ]
-    with begun([*FSDM, *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+def test_hold_holds_the_chunk_as_long_as_its_command_runs(data_dir: Path, chunk: DataChunk) -> None:
+    script = "echo $FSDM_CHUNK_PATH; read x; ls $FSDM_CHUNK_PATH; exit 7"
+    command = [*FSDM, "hold", "-d", str(data_dir), chunk.dataset_id, "0", "--", "sh", "-c", script]
+    with begun(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == f"{chunk_dir(data_dir, chunk)}/data\n"
         touch_delete(data_dir, chunk.id)
@@ -150,7 +137,7 @@ def test_hold_ends_like_a_shell_where_the_command_cannot_be_run(data_dir: Path, 
     assert fsdm("hold", "-d", data_dir, chunk.dataset_id, 99, "--", "true").returncode == 3
 
 
-def test_want_takes_files_standard_input_and_json_lines_and_one_bad_one_does_not_keep_the_others(
+def test_want_takes_files_stdin_and_json_lines_and_goes_on_after_a_bad_one(
     data_dir: Path, source: Source, tmp_path: Path, layout: object
 ) -> None:
     one, two, three, four = (source.chunk(start=n, end=n + 1) for n in range(4))
@@ -169,8 +156,7 @@ def test_want_takes_files_standard_input_and_json_lines_and_one_bad_one_does_not
     assert sorted(fsdm("ls", "-d", data_dir).stdout.split()) == sorted([three.id, four.id])
 
 
-def test_a_want_that_cannot_be_taken_is_named_and_does_not_keep_the_others(data_dir: Path, source: Source) -> None:
-    fsdm("run", "--once", "-d", data_dir)
+def test_a_wrong_want_is_named_and_the_others_are_placed(data_dir: Path, source: Source, layout: object) -> None:
     good = source.chunk()
     large = source.chunk().to_json().rstrip().removesuffix(b"}") + b',"x":"' + b"y" * 2**20 + b'"}'
     done = fsdm("want", "-d", data_dir, "-", stdin=large + b'\n{"id":1}\n' + good.to_json())
@@ -182,9 +168,8 @@ def test_a_want_that_cannot_be_taken_is_named_and_does_not_keep_the_others(data_
 
 
 def test_a_line_that_is_no_json_is_named_once_and_as_an_editor_counts_it(
-    data_dir: Path, source: Source, tmp_path: Path
+    data_dir: Path, source: Source, tmp_path: Path, layout: object
 ) -> None:
-    fsdm("run", "--once", "-d", data_dir)
     lines, document = tmp_path / "lines", tmp_path / "document"
     lines.write_bytes(source.chunk().to_json() + b'\n{"id": }\n')
     document.write_text('{\n"id": }')
@@ -193,10 +178,9 @@ def test_a_line_that_is_no_json_is_named_once_and_as_an_editor_counts_it(
     assert re.fullmatch(rf"fsdm: {document}: Invalid JSON: .* at line 2 column 7", told[1])
 
 
-def test_run_once_converges_and_ends_with_4_if_something_cannot(data_dir: Path, source: Source) -> None:
+def test_run_once_converges_and_ends_with_4_if_something_cannot(data_dir: Path, source: Source, layout: object) -> None:
     good, missing, damaged = source.chunk(), source.chunk(start=10, end=20), source.chunk(start=20, end=30)
     source.fault(f"/{missing.id}/blocks.parquet", status=404)
-    assert fsdm("run", "--once", "-d", data_dir).returncode == 0
     put_want(data_dir, good)
     put_want(data_dir, missing)
     put_want(data_dir, damaged)
@@ -212,9 +196,8 @@ def test_run_once_converges_and_ends_with_4_if_something_cannot(data_dir: Path, 
     assert entries(data_dir / "want") == sorted([missing.id, damaged.id, "stray"])
 
 
-def test_run_once_says_what_refs_hold(data_dir: Path, source: Source) -> None:
+def test_run_once_says_what_refs_hold(data_dir: Path, source: Source, layout: object) -> None:
     chunk = source.chunk()
-    fsdm("run", "--once", "-d", data_dir)
     put_want(data_dir, chunk)
     assert fsdm("run", "--once", "-d", data_dir).returncode == 0
     touch_delete(data_dir, chunk.id)
@@ -227,10 +210,9 @@ def test_run_once_says_what_refs_hold(data_dir: Path, source: Source) -> None:
     assert not chunk_dir(data_dir, chunk).exists()
 
 
-def test_run_once_is_stopped_by_a_signal(data_dir: Path, source: Source) -> None:
+def test_run_once_is_stopped_by_a_signal(data_dir: Path, source: Source, layout: object) -> None:
     chunk = source.chunk()
     stall = source.fault(f"/{chunk.id}/blocks.parquet", stall_at=5)
-    fsdm("run", "--once", "-d", data_dir)
     put_want(data_dir, chunk)
     with running("run", "--once", "-d", data_dir) as process:
         assert stall.stalled.wait(PATIENCE_S)
@@ -250,9 +232,10 @@ def test_run_tells_what_happens_a_line_an_event(data_dir: Path, source: Source) 
     assert kinds == ["started", "file", "file", "available"]
 
 
-def test_an_output_that_knows_no_emoji_does_not_stop_the_reconciler(data_dir: Path, source: Source) -> None:
+def test_an_output_that_knows_no_emoji_does_not_stop_the_reconciler(
+    data_dir: Path, source: Source, layout: object
+) -> None:
     chunk = source.chunk()
-    fsdm("run", "--once", "-d", data_dir)
     put_want(data_dir, chunk)
     done = fsdm("run", "--once", "-d", data_dir, PYTHONIOENCODING="ascii", PYTHONUTF8="0")
     assert done.returncode == 0, done.stderr
@@ -312,7 +295,7 @@ def test_a_hold_without_a_command_is_shown_where_the_command_stands() -> None:
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
-def test_streams_that_are_closed_are_no_error_and_nobody_writes_into_what_is_opened_next(
+def test_closed_streams_are_no_error_and_their_numbers_are_not_reused(
     data_dir: Path, chunk: DataChunk, closed: str
 ) -> None:
     verbs = (f"hold {chunk.dataset_id} 0 -- cat /dev/null", "map", "run --once")
@@ -333,9 +316,7 @@ def test_a_stdout_that_is_full_is_told_in_a_line(data_dir: Path, chunk: DataChun
             assert (done.returncode, told[1].strip()) == (1, "make room where the output goes, and run it again")
 
 
-def test_what_a_stream_has_no_characters_for_is_an_escape_and_a_path_keeps_its_bytes(
-    data_dir: Path, chunk: DataChunk
-) -> None:
+def test_characters_that_stdout_lacks_are_escaped_and_paths_keep_their_bytes(data_dir: Path, chunk: DataChunk) -> None:
     assert "\\u2026" in fsdm("protocol", PYTHONIOENCODING="ascii").stdout
     odd = data_dir.parent / os.fsdecode(b"n\xff")
     odd.symlink_to(data_dir)
@@ -346,9 +327,7 @@ def test_what_a_stream_has_no_characters_for_is_an_escape_and_a_path_keeps_its_b
     assert os.path.isdir(done.stdout.removesuffix(b"\n"))
 
 
-def test_a_reconciler_whose_events_nobody_reads_any_more_says_so_once_and_goes_on(
-    data_dir: Path, source: Source
-) -> None:
+def test_run_goes_on_when_the_reader_of_its_events_has_gone(data_dir: Path, source: Source) -> None:
     chunks = [source.chunk(start=start, end=start + 1) for start in range(2)]
     with reconciling(data_dir, "--json") as process:
         assert process.stdout is not None
@@ -364,8 +343,7 @@ def test_a_reconciler_whose_events_nobody_reads_any_more_says_so_once_and_goes_o
         assert process.wait(PATIENCE_S) == 0
 
 
-def test_a_reconciler_whose_events_find_no_room_says_so_once_and_goes_on(data_dir: Path, source: Source) -> None:
-    fsdm("run", "--once", "-d", data_dir)
+def test_run_goes_on_when_stdout_is_full(data_dir: Path, source: Source, layout: object) -> None:
     for start in range(4):
         put_want(data_dir, source.chunk(start=start, end=start + 1))
     command = [*FSDM, "run", "--once", "--json", "-d", str(data_dir)]
@@ -388,7 +366,7 @@ def test_reading_verbs_load_neither_pydantic_nor_requests_nor_watchdog(data_dir:
         assert done.stderr.splitlines()[-1] == "set()", verb
 
 
-def test_what_is_shown_moves_no_cursor_and_is_no_error_whatever_it_is_called(data_dir: Path, source: Source) -> None:
+def test_a_strange_name_moves_no_cursor_and_is_no_error(data_dir: Path, source: Source) -> None:
     names = [b"\xff\xfe", b"\x1b[2J\x1b]0;owned\x07", "\u202egnp.exe\u200b".encode(), b"a\nb\tc"]
     with reconciling(data_dir):
         for name in names:
@@ -404,7 +382,7 @@ def test_what_is_shown_moves_no_cursor_and_is_no_error_whatever_it_is_called(dat
     assert (done.returncode, "\x1b" in done.stderr) == (4, False)
 
 
-def test_what_a_server_says_moves_no_cursor(data_dir: Path) -> None:
+def test_an_answer_of_a_server_moves_no_cursor(data_dir: Path) -> None:
     with Host() as host:
         host.default = b"HTTP/1.1 404 \x1b[2Jgone\r\nContent-Length: 0\r\n\r\n"
         document = {"dataset_id": "d" * 64, "block_range": [0, 1], "files": {"x": f"{host.url}/x"}}
@@ -413,15 +391,6 @@ def test_what_a_server_says_moves_no_cursor(data_dir: Path) -> None:
         done = fsdm("run", "-d", data_dir, "--once")
     assert "404" in done.stderr
     assert "\x1b" not in done.stderr + fsdm("status", "-d", data_dir).stdout
-
-
-def test_every_verb_of_the_parser_is_carried_out_somewhere() -> None:
-    for name in VERBS:
-        verb = import_module(f"fsdm.cli.commands.{name}")
-        assert callable(verb.run)
-        assert verb.EXAMPLES.endswith("\n")
-        assert all(line.startswith("fsdm ") or "| fsdm " in line for line in verb.EXAMPLES.splitlines())
-    assert build_parser().prog == "fsdm"
 
 
 def test_a_verb_loads_no_other_verb() -> None:

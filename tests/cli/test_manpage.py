@@ -62,7 +62,7 @@ def test_the_page_is_taken_by_man(page: str) -> None:
     assert complaints == []  # it has no date: it is the same whenever it is made
 
 
-def test_what_is_special_to_roff_is_shown_as_it_is(page: str) -> None:
+def test_characters_of_roff_are_shown_as_they_are(page: str) -> None:
     reader = ["man", "-l", "-Tutf8", "-"] if needs("man", "mandoc") == "man" else ["mandoc", "-Tutf8"]
     shown = subprocess.run(reader, input=page, capture_output=True, text=True, timeout=120, check=False)
     text = re.sub(".\x08", "", shown.stdout)  # bold is overstruck

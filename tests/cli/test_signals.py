@@ -1,4 +1,4 @@
-"""What signals ask of a command that runs on."""
+"""Signals of a command that goes on: it ends, or reads its configuration again."""
 
 from __future__ import annotations
 
@@ -6,11 +6,16 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
+from typing import IO, TYPE_CHECKING
 
 import pytest
 
 from tests.support.processes import begun
 from tests.support.waiting import PATIENCE_S
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 SERVE = """
 import os, sys
@@ -37,30 +42,37 @@ os.execv(sys.executable, [sys.executable, "-c", *sys.argv[2:]])
 """
 
 
-def test_each_sighup_is_served_and_sigterm_and_sigint_end_it() -> None:
-    for number in (signal.SIGTERM, signal.SIGINT):
-        reader, writer = os.pipe()
-        with begun(
-            [sys.executable, "-c", SERVE, str(writer)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            pass_fds=[writer],
-            start_new_session=True,
-        ) as process:
-            os.close(writer)
-            assert process.stdout is not None
-            assert process.stdout.readline() == b"ready\n"
-            with os.fdopen(reader, "rb") as told:
-                for _ in range(3):
-                    process.send_signal(signal.SIGHUP)
-                    assert told.readline() == b"again\n"
-                process.send_signal(number)
-                assert told.read() == b"end\n"
-            assert process.wait(PATIENCE_S) == 0
+@contextmanager
+def serving(*command: str, terminal: int = subprocess.DEVNULL) -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes]]]:
+    """A process that serves its signals, and what it tells of them."""
+    reader, writer = os.pipe()
+    with begun(
+        [sys.executable, "-c", *command, SERVE, str(writer)],
+        stdin=terminal,
+        stdout=subprocess.PIPE,
+        pass_fds=[writer],
+        start_new_session=True,
+    ) as process:
+        os.close(writer)
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        with os.fdopen(reader, "rb") as told:
+            yield process, told
+        assert process.wait(PATIENCE_S) == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_what_looks_again_and_again_sees_that_it_is_asked_to_end(number: int) -> None:
+def test_each_sighup_is_served_and_sigterm_and_sigint_end_it(number: int) -> None:
+    with serving() as (process, told):
+        for _ in range(3):
+            process.send_signal(signal.SIGHUP)
+            assert told.readline() == b"again\n"
+        process.send_signal(number)
+        assert told.read() == b"end\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_polling_command_sees_that_it_is_asked_to_end(number: int) -> None:
     done = subprocess.run(
         [sys.executable, "-c", LOOK, str(int(number))], capture_output=True, text=True, timeout=PATIENCE_S, check=False
     )
@@ -68,26 +80,14 @@ def test_what_looks_again_and_again_sees_that_it_is_asked_to_end(number: int) ->
 
 
 @pytest.mark.parametrize("is_nohup", [False, True])
-def test_a_terminal_that_goes_away_ends_it_unless_that_was_not_to_be(is_nohup: bool) -> None:
+def test_a_terminal_that_goes_away_ends_it_but_under_nohup(is_nohup: bool) -> None:
     ours, theirs = os.openpty()
-    reader, writer = os.pipe()
-    with begun(
-        [sys.executable, "-c", IN_A_TERMINAL, str(int(is_nohup)), SERVE, str(writer)],
-        stdin=theirs,
-        stdout=subprocess.PIPE,
-        pass_fds=[writer],
-        start_new_session=True,
-    ) as process:
-        os.close(writer)
+    with serving(IN_A_TERMINAL, str(int(is_nohup)), terminal=theirs) as (process, told):
         os.close(theirs)
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"ready\n"
-        with os.fdopen(reader, "rb") as told:
-            process.send_signal(signal.SIGHUP)
+        process.send_signal(signal.SIGHUP)
+        assert told.readline() == b"again\n"
+        os.close(ours)
+        if is_nohup:
             assert told.readline() == b"again\n"
-            os.close(ours)
-            if is_nohup:
-                assert told.readline() == b"again\n"
-                process.send_signal(signal.SIGTERM)
-            assert told.read() == b"end\n"
-        assert process.wait(PATIENCE_S) == 0
+            process.send_signal(signal.SIGTERM)
+        assert told.read() == b"end\n"
