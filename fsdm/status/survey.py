@@ -15,7 +15,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from fsdm.model.layout import READY, is_id
+from fsdm.model.layout import READY
 from fsdm.model.state import name_by
 from fsdm.status.chunk_status import (
     Failing,
@@ -32,6 +32,7 @@ from fsdm.store.disk_usage import downloaded_bytes
 from fsdm.store.filesystem import exists
 from fsdm.store.holders import Holders, look_for_holders
 from fsdm.store.json_files import declared_bytes, read_document
+from fsdm.store.markers import marker_ids
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -294,7 +295,7 @@ class Surveyor:
 
 def _ids(directory: str, unlisted: list[str]) -> set[str]:
     try:
-        return set(filter(is_id, os.listdir(directory)))
+        return marker_ids(directory)
     except FileNotFoundError:  # as long as it is not there, it holds nothing
         return set()
     except OSError:
