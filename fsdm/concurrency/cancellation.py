@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 class Cancellation:
     """Stops the transfers of one chunk at once, even one that waits for a byte.
 
-    Several threads may transfer under one; each guards, and lets go of, the connections that it uses.
+    Several threads may share one; each guards the connections that it uses, and releases them.
     """
 
     def __init__(self) -> None:

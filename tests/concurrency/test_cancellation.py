@@ -1,4 +1,4 @@
-"""A stop cuts what is guarded, at once and also later, and lets go of what is done with."""
+"""A cancellation calls its guards, ends its waits, and is heard by every thread."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.waiting import PATIENCE_S, eventually
 
 
 class Watched(threading.Event):
-    """An event that tells when somebody waits for it, and for how long at most."""
+    """An event that tells when a thread waits for it, and for how long at most."""
 
     def __init__(self) -> None:
         super().__init__()
