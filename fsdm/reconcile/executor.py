@@ -46,7 +46,6 @@ class Executor:
         self._wake = wake
         self._busy: dict[str, tuple[Action, Cancellation]] = {}
         self._ended: deque[tuple[Action, Outcome]] = deque()
-        self.fetching = 0  # so many of them are fetches
 
     def __len__(self) -> int:
         return len(self._busy)
@@ -68,7 +67,6 @@ class Executor:
         """Have an action carried out. `clear_failure`: remove `failed/ID` first."""
         stop = Cancellation()
         self._busy[action.id] = (action, stop)
-        self.fetching += isinstance(action, Fetch)
         workers = self._fetchers if isinstance(action, Fetch) else self._workers
         workers.submit(partial(self._carry_out, action, stop, clear_failure=clear_failure))
 
@@ -77,7 +75,6 @@ class Executor:
         while self._ended:
             action, outcome = self._ended.popleft()
             del self._busy[action.id]
-            self.fetching -= isinstance(action, Fetch)
             yield action, outcome
 
     def stop(self, fetch: Fetch, why: str) -> None:

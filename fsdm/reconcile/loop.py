@@ -217,7 +217,7 @@ class Loop:
 
     def _dispatch(self) -> bool:
         dispatched = False
-        slots = 0 if self.paused.why else self.disk.slots(self.limits.jobs) - self.executor.fetching
+        slots = 0 if self.paused.why else self.disk.slots(self.limits.jobs) - len(self.executor.fetches)
         self.admission.open(slots)
         for action in self.work_queue.take(slots, lambda fetch: self.admission.admit(fetch, self.clock())):
             dispatched = True

@@ -12,40 +12,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fsdm import Client, DataManager, Limits
-from fsdm.concurrency.workers import InlineWorkers
 from fsdm.model.errors import BrakedError, InvalidInputError
 from fsdm.reconcile import delete_brake
 from fsdm.reconcile.delete_brake import MANY_CHUNKS, WINDOW_S, Brake, check, exceeds, parse_share, place_deletes
-from fsdm.reconcile.reconciler import Reconciler
 from fsdm.store.markers import place_want
 from tests.support.chunks import an_id, entries, of_place, put_chunk, put_want, touch_delete
+from tests.support.loop import Inline
 from tests.support.processes import fsdm, fsdm_json, reconciling, running, shell_holding
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
-    from fsdm.model.events import Event
     from fsdm.model.layout import Layout, Place
 
 BRAKED = Limits(brake_share=0.25, durability="none")
 UNBRAKED = Limits(durability="none")
 
 
-class Loop:
-    """A reconciler that makes a pass when it is told to, in this thread."""
+class Loop(Inline):
+    """A reconciler of this thread, with a brake."""
 
     def __init__(self, layout: Layout, limits: Limits = BRAKED) -> None:
-        self.layout = layout
-        self.now = 1e9
-        self.events: list[Event] = []
-        self.it = Reconciler(
-            layout,
-            limits=limits,
-            workers=InlineWorkers(),
-            clock=lambda: self.now,
-            jitter=lambda: 1.0,
-            on_event=self.events.append,
-        )
-        self.it.open()
+        super().__init__(layout, limits)
 
     def rest(self) -> None:
         """Look at everything, and do what is to be done."""
@@ -61,7 +48,7 @@ class Loop:
 
     @property
     def brake(self) -> dict[str, Any] | None:
-        return brake_of(Path(self.layout.root))
+        return brake_of(Path(self.it.layout.root))
 
 
 def brake_of(data_dir: Path) -> dict[str, Any] | None:

@@ -129,7 +129,7 @@ def test_a_refusal_pauses_downloads_not_deletes_until_it_ends(layout: Layout, co
     wants = [a_fetch(layout, 100) for _ in range(20)]
     fs = Refusing(code, step, where=layout.partial)
     inline = Inline(layout, Limits(jobs=1), fs)
-    inline.loop(3)
+    inline.passes(3)
     assert len(set(fs.created)) == 1  # one was tried, and no other in its turn
     assert inline.told("paused") == [""]
     told = failure(Path(layout.root), fs.created[0])
@@ -137,16 +137,16 @@ def test_a_refusal_pauses_downloads_not_deletes_until_it_ends(layout: Layout, co
     assert (told["kind"], os.strerror(code) in told["error"]) == ("disk", True)
     touch_delete(Path(layout.root), deleted.chunk_id)
     fs.where, fs.steps = layout.trash, ("write",)  # the probe's
-    inline.loop()
+    inline.passes()
     assert inline.told("deleted") == [deleted.chunk_id]
     for _ in range(5):
         inline.now += PROBE_LAST_S
-        inline.loop()
+        inline.passes()
     assert len(set(fs.created)) == 1
     assert inline.told("resumed") == []
     fs.steps = ()
     inline.now += PROBE_LAST_S
-    inline.loop(50)
+    inline.passes(50)
     assert sorted(inline.told("available")) == sorted(fetch.id for fetch in wants)
     assert inline.told("resumed") == [""]
     assert os.listdir(layout.failed) == os.listdir(layout.partial) == []
@@ -156,12 +156,12 @@ def test_what_a_delete_frees_is_a_reason_to_try_at_once(layout: Layout) -> None:
     fetch, deleted = a_fetch(layout, 100), put_chunk(layout)
     fs = Refusing(errno.ENOSPC, "create")
     inline = Inline(layout, Limits(), fs)
-    inline.loop(3)
+    inline.passes(3)
     fs.steps = ()
-    inline.loop(3)
+    inline.passes(3)
     assert inline.told("available") == []
     touch_delete(Path(layout.root), deleted.chunk_id)
-    inline.loop()  # the clock has not moved
+    inline.passes()  # the clock has not moved
     assert inline.told("available") == [fetch.id]
 
 
@@ -171,7 +171,7 @@ def test_after_a_full_disk_the_oldest_goes_first_and_alone(layout: Layout) -> No
     ids.sort(key=lambda chunk_id: (ages[chunk_id], chunk_id))
     fs = Refusing(errno.ENOSPC, "create")
     inline = Inline(layout, Limits(jobs=4), fs)
-    inline.loop(3)
+    inline.passes(3)
     assert sorted(fs.created) == sorted(ids)
     del fs.created[:]
     fs.steps = ()
@@ -179,7 +179,7 @@ def test_after_a_full_disk_the_oldest_goes_first_and_alone(layout: Layout) -> No
     inline.it.loop.step()  # asks the disk
     inline.it.loop.step()  # hears the answer
     assert fs.created == ids[:1]
-    inline.loop()
+    inline.passes()
     assert fs.created == ids
     assert sorted(inline.told("available")) == sorted(ids)
 
@@ -189,12 +189,12 @@ def test_one_file_that_the_disk_cannot_take_holds_up_no_other(layout: Layout) ->
     fs = Refusing(errno.EIO, "fsync_file", where=f"{layout.partial}/{bad.id}")
     inline = Inline(layout, Limits(jobs=2), fs)
     for _ in range(6):
-        inline.loop(6)
+        inline.passes(6)
         inline.now += 1.0
     assert sorted(inline.told("available")) == sorted(fetch.id for fetch in good)
     for _ in range(20):  # it backs off by itself, however well the others do
         good.append(a_fetch(layout, 100))
-        inline.loop(6)
+        inline.passes(6)
         inline.now += 1.0
     assert sorted(inline.told("available")) == sorted(fetch.id for fetch in good)
     assert len(inline.told("failed")) <= 6
@@ -203,7 +203,7 @@ def test_one_file_that_the_disk_cannot_take_holds_up_no_other(layout: Layout) ->
 def test_an_error_of_one_directory_pauses_nothing(layout: Layout) -> None:
     bad, *good = [a_fetch(layout, 100) for _ in range(4)]
     inline = Inline(layout, Limits(jobs=1), Refusing(errno.EACCES, "mkdir", where=f"{layout.partial}/{bad.id}"))
-    inline.loop(12)
+    inline.passes(12)
     assert sorted(inline.told("available")) == sorted(fetch.id for fetch in good)
     assert inline.told("paused") == []
     told = failure(Path(layout.root), bad.id)
@@ -222,13 +222,13 @@ def test_a_complete_partial_waits_with_the_others_and_is_published_when_it_is_ov
     fetches = [a_fetch(layout, 100) for _ in range(3)]
     fs = Publishing(errno.EROFS, "mkdir", where=layout.dataset("d" * 64))
     inline = Inline(layout, Limits(), fs)
-    inline.loop(6)
+    inline.passes(6)
     assert len(os.listdir(layout.partial)) == fs.refused == 3  # they were under way together
-    inline.loop(6)
+    inline.passes(6)
     assert fs.refused == 3
     fs.steps = ()
     inline.now += 1.0
-    inline.loop()
+    inline.passes()
     assert sorted(inline.told("available")) == sorted(fetch.id for fetch in fetches)
     assert len(inline.told("started")) == 3  # nothing was fetched again
 
@@ -239,7 +239,7 @@ def test_a_run_that_is_to_end_asks_the_disk_a_few_times_and_then_says_what_is_wr
     asked = 0
     while not inline.it.loop.is_done():
         asked += 1
-        inline.loop(3)
+        inline.passes(3)
         inline.now += PROBE_LAST_S
         assert asked < 10
     assert asked >= TRIES

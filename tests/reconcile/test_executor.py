@@ -79,7 +79,7 @@ def test_an_id_is_busy_until_its_outcome_is_taken(action: Action, fetches: list[
     bench = Bench()
     bench.it.begin(action, clear_failure=False)
     assert (ID in bench.it, len(bench.it), bench.it.actions) == (True, 1, [action])
-    assert (bench.it.fetches, bench.it.fetching) == (fetches, len(fetches))
+    assert bench.it.fetches == fetches
     assert (len(bench.fetchers.works), len(bench.workers.works)) == (len(fetches), 1 - len(fetches))
     assert list(bench.it.outcomes()) == []
     bench.fetchers.work()
@@ -89,7 +89,7 @@ def test_an_id_is_busy_until_its_outcome_is_taken(action: Action, fetches: list[
     for ended in bench.it.outcomes():
         assert ended == (action, Done())
         assert ID not in bench.it
-    assert (len(bench.it), bench.it.fetching) == (0, 0)
+    assert (len(bench.it), bench.it.fetches) == (0, [])
 
 
 def test_what_is_over_is_cleared_before_its_fetch_begins() -> None:

@@ -11,44 +11,31 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fsdm import Limits
-from fsdm.concurrency.workers import InlineWorkers
-from fsdm.reconcile.reconciler import Reconciler
 from tests.support.chunks import an_id, put_chunk, touch_delete
+from tests.support.loop import Inline
 
 if TYPE_CHECKING:
-    from fsdm.model.events import Event
     from fsdm.model.layout import Layout
-    from fsdm.reconcile.loop import Loop
 
 
-class Bench:
+class Bench(Inline):
     """A reconciler of this thread, whose wall clock stands still, and that scans no second time by itself."""
 
     def __init__(self, layout: Layout) -> None:
-        self.events: list[Event] = []
-        limits = Limits(poll_s=1e6, durability="none")
-        self.reconciler = Reconciler(
-            layout,
-            limits=limits,
-            workers=InlineWorkers(),
-            clock=lambda: 1e9,
-            jitter=lambda: 1.0,
-            on_event=self.events.append,
-        )
-        self.reconciler.open()
-        self.it: Loop = self.reconciler.loop
+        super().__init__(layout, Limits(poll_s=1e6, durability="none"))
+        self.loop = self.it.loop
 
     def run_pass(self, *woken: str, everything: bool = False) -> bool:
-        return self.it.run_pass(set(woken), everything=everything)
+        return self.loop.run_pass(set(woken), everything=everything)
 
 
 @pytest.fixture
 def bench(layout: Layout) -> Bench:
     """After its first pass, which scans."""
     bench = Bench(layout)
-    assert not bench.it.is_done(), "nothing has been looked at yet"
+    assert not bench.loop.is_done(), "nothing has been looked at yet"
     assert not bench.run_pass()
-    assert bench.it.is_done()
+    assert bench.loop.is_done()
     return bench
 
 
@@ -69,12 +56,12 @@ def test_a_scan_is_due_after_a_time_and_comes_with_the_upkeep(bench: Bench, layo
     os.rmdir(layout.verify)
     bench.run_pass()
     assert not os.path.exists(layout.verify)
-    assert 0.0 < bench.it.wait_s() <= 1e6
-    bench.it.next_scan = time.monotonic()
-    assert bench.it.wait_s() == 0.0
+    assert 0.0 < bench.loop.wait_s() <= 1e6
+    bench.loop.next_scan = time.monotonic()
+    assert bench.loop.wait_s() == 0.0
     bench.run_pass()
     assert os.path.isdir(layout.verify)
-    assert bench.it.wait_s() > 0.0
+    assert bench.loop.wait_s() > 0.0
 
 
 def test_what_is_suspected_is_looked_at_in_the_next_pass(bench: Bench, layout: Layout) -> None:
@@ -82,7 +69,7 @@ def test_what_is_suspected_is_looked_at_in_the_next_pass(bench: Bench, layout: L
     bench.run_pass(everything=True)
     Path(layout.path(place), "data", "blocks.parquet").write_bytes(b"")
     assert not bench.run_pass()
-    bench.it.manifest_check.check(place)
+    bench.loop.manifest_check.check(place)
     assert bench.run_pass()
     assert not os.path.exists(f"{layout.path(place)}/READY")
 
@@ -90,9 +77,9 @@ def test_what_is_suspected_is_looked_at_in_the_next_pass(bench: Bench, layout: L
 def test_an_id_about_which_there_is_nothing_is_forgotten(bench: Bench) -> None:
     chunk_id = an_id()
     assert not bench.run_pass(chunk_id)
-    assert bench.it.states == {}
-    assert bench.it.troubles() == {}
-    assert bench.it.results._memos == {}
+    assert bench.loop.states == {}
+    assert bench.loop.troubles() == {}
+    assert bench.loop.results._memos == {}
 
 
 def test_what_waits_for_a_ref_is_told_of(bench: Bench, layout: Layout, data_dir: Path) -> None:
@@ -104,7 +91,7 @@ def test_what_waits_for_a_ref_is_told_of(bench: Bench, layout: Layout, data_dir:
         fcntl.flock(fd, fcntl.LOCK_SH)
         assert bench.run_pass(place.chunk_id)
         bench.run_pass()
-        assert bench.it.troubles() == {place.chunk_id: "refs hold it"}
-        assert bench.it.results.held_chunks == 1
+        assert bench.loop.troubles() == {place.chunk_id: "refs hold it"}
+        assert bench.loop.results.held_chunks == 1
     finally:
         os.close(fd)

@@ -419,7 +419,7 @@ def test_thousands_that_wait_are_reported_once_and_not_searched(layout: Layout) 
     place = put_chunk(layout, files={"a": bytes(500)})
     small = put_chunk(layout, files={"a": bytes(400)})
     inline = Inline(layout, Limits(max_bytes=1500))
-    inline.loop(20)
+    inline.passes(20)
     assert len(inline.told("over")) == count
     assert len(os.listdir(layout.failed)) == count
     written = {name: os.stat(f"{layout.failed}/{name}").st_ino for name in os.listdir(layout.failed)}
@@ -427,11 +427,11 @@ def test_thousands_that_wait_are_reported_once_and_not_searched(layout: Layout) 
     need_bytes = inline.it.loop.space.need_bytes
     inline.it.loop.space.need_bytes = lambda fetch: needs.append(fetch.id) or need_bytes(fetch)  # type: ignore[func-returns-value, method-assign]
     touch_delete(Path(layout.root), small.chunk_id)
-    inline.loop(20)  # 1000 bytes are free now: the smallest fits
+    inline.passes(20)  # 1000 bytes are free now: the smallest fits
     assert len(inline.told("available")) == 1
     assert len(set(needs)) == 1
     touch_delete(Path(layout.root), place.chunk_id)
-    inline.loop(20)  # and no other, after it
+    inline.passes(20)  # and no other, after it
     assert len(inline.told("available")) == 1
     left = {name: os.stat(f"{layout.failed}/{name}").st_ino for name in os.listdir(layout.failed)}
     assert left.items() < written.items()
@@ -454,7 +454,7 @@ def test_a_failed_fetch_keeps_no_partial_while_others_wait_for_its_room(layout: 
     def fails(source: FileSource) -> None:
         if source.size == 600:
             comes(layout, failing, 500)
-            inline.loop(4)  # while it runs, the other finds no room
+            inline.passes(4)  # while it runs, the other finds no room
             fs.failing = True
             raise TransferError("gone", transient=False)
 
@@ -463,29 +463,29 @@ def test_a_failed_fetch_keeps_no_partial_while_others_wait_for_its_room(layout: 
     fs.failing = False
     assert inline.told("over") == [waiting.id]
     assert os.listdir(layout.partial) == [failing.id]
-    inline.loop()
+    inline.passes()
     assert inline.told("available") == [waiting.id]
 
 
 def test_what_is_told_of_a_want_that_waits_goes_when_it_begins(layout: Layout) -> None:
     place, fetch = put_chunk(layout, files={"a": bytes(600)}), a_fetch(layout, 700)
     inline = Inline(layout, Limits(max_bytes=1000))
-    inline.loop()
+    inline.passes()
     assert os.listdir(layout.failed) == [fetch.id]
     seen: list[list[str]] = []
     inline.instead = lambda _: seen.append(os.listdir(layout.failed))
     touch_delete(Path(layout.root), place.chunk_id)
-    inline.loop()
+    inline.passes()
     assert seen == [[]]
 
 
 def test_a_chunk_that_is_removed_by_hand_makes_room(layout: Layout) -> None:
     place, fetch = put_chunk(layout, files={"a": bytes(600)}), a_fetch(layout, 700)
     inline = Inline(layout, Limits(max_bytes=1000))
-    inline.loop()
+    inline.passes()
     assert inline.told("over") == [fetch.id]
     shutil.rmtree(layout.path(place))
-    inline.loop()
+    inline.passes()
     assert inline.told("available") == [fetch.id]
 
 

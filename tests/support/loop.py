@@ -69,7 +69,7 @@ class Inline:
             fs.fsync_file(file.fileno(), path)
         return FileEntry(size=source.size or 0, blake3="0" * 64)
 
-    def loop(self, count: int = 8, *, scan: bool = True) -> None:
+    def passes(self, count: int = 8, *, scan: bool = True) -> None:
         for _ in range(count):
             if scan:
                 self.it.loop.next_scan = 0.0

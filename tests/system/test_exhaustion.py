@@ -84,9 +84,9 @@ def child(program: str, data_dir: Path) -> Iterator[Callable[[str], None]]:
 WITHOUT_DESCRIPTORS = """
 import os, resource, threading
 from fsdm import DataManager
-from fsdm.reconcile.reconciler import Reconciler
+from fsdm.reconcile.loop import Loop
 resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
-taken, step, failed = [], Reconciler.step, threading.Semaphore(0)
+taken, step, failed = [], Loop.step, threading.Semaphore(0)
 
 def counted(self, timeout_s):
     try:
@@ -95,7 +95,7 @@ def counted(self, timeout_s):
         failed.release()
         raise
 
-Reconciler.step = counted
+Loop.step = counted
 with DataManager(sys.argv[1]) as dm:
     for line in sys.stdin:
         if line == "suffer\\n" and not all(failed.acquire(timeout=PATIENCE_S) for _ in range(2)):

@@ -57,7 +57,7 @@ def of_churn(data_dir: Path, here: int, looks: Counter[str]) -> int:
     for place in places:  # long ago: so that the first listing is to be trusted
         os.utime(layout.dataset(place.dataset_id), (0, 0))
     inline = Inline(layout, Limits(), FileSystem())
-    inline.loop(5)
+    inline.passes(5)
     looks.clear()
     a_fetch(layout, 100)
     touch_delete(data_dir, places[0].chunk_id)
