@@ -1,4 +1,4 @@
-"""Versions of chunks and their bytes, for the crash harness and the soak."""
+"""Versions of chunks and their bytes, for the crash harness, the soak and the state machines of the tests."""
 
 from __future__ import annotations
 
@@ -45,6 +45,9 @@ class Version:
                 for file, data in files.items()
             }
         return cls(name, DataChunk(id=chunk_id, dataset_id=dataset_id, block_range=block_range, files=sources), files)
+
+    def __repr__(self) -> str:
+        return self.name
 
     def hold(self, client: Client) -> ChunkRef:
         """Take a ref to the chunk, which is available."""

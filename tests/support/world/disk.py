@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from fsdm.model.layout import Layout
-    from tests.support.world.versions import Version
+    from tools.support.versions import Version
 
 
 @dataclass

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from tests.support.world.clocks import Clocks
     from tests.support.world.disk import Disk
     from tests.support.world.points import Points
-    from tests.support.world.versions import Version
+    from tools.support.versions import Version
 
 
 @dataclass

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tests.support.world.expected import Expected
     from tests.support.world.points import Points
     from tests.support.world.readers import Readers
-    from tests.support.world.versions import Version
+    from tools.support.versions import Version
 
 WAITS_S = {"blink": 0.01, "second": 1.0, "while": 4.0, "long": 400.0}
 
