@@ -68,10 +68,15 @@ def _content(head: str) -> bytes:
     return head.encode() + content(head, size)
 
 
+def chunk_id(number: int) -> str:
+    """Return the id of a chunk."""
+    return id_of(f"soak {number}")
+
+
 def chunk_of(number: int, version: int, url: str) -> DataChunk:
     """Return the chunk to want; it covers the one block of its number."""
     files, name = files_of(number, version), f"{number}/{version}"
-    return Version.of(name, id_of(f"soak {number}"), DATASET, (number, number + 1), files, f"{url}/{name}").chunk
+    return Version.of(name, chunk_id(number), DATASET, (number, number + 1), files, f"{url}/{name}").chunk
 
 
 def version_in(path: Path, number: int) -> int:
@@ -125,16 +130,15 @@ def churn(data_dir: str, numbers: list[int], seed: int, url: str) -> None:
         while not select.select([sys.stdin], [], [], choice.random() * 0.02)[0]:
             if len(pending(client)) > BACKLOG:
                 continue
-            number, what, version = choice.choice(numbers), choice.random(), choice.randrange(3)
-            chunk = chunk_of(number, version, url)
+            number, what = choice.choice(numbers), choice.random()
             if what < VERIFIES:
-                client.verify_chunk(chunk.id)
+                client.verify_chunk(chunk_id(number))
             elif what < VERIFIES + DELETES:
-                client.delete_chunk(chunk.id)
+                client.delete_chunk(chunk_id(number))
                 last[number] = None
             else:
-                client.download_chunk(chunk)
-                last[number] = version
+                last[number] = version = choice.randrange(3)
+                client.download_chunk(chunk_of(number, version, url))
     print(json.dumps(list(last.items())), flush=True)
 
 

@@ -50,7 +50,7 @@ def test_readers_without_a_lock_are_found(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(
         "import fsdm.store.refs\nfsdm.store.refs.try_flock = lambda fd, flags: True\n"
     )
-    code, figures = soaked(tmp_path, 3.0, PYTHONPATH=str(tmp_path))  # it ends at the first violation
+    code, figures = soaked(tmp_path, 10.0, chunks=20, PYTHONPATH=str(tmp_path))  # it ends at the first violation
     assert code == 1
     assert figures["violations"] != []
 
