@@ -293,7 +293,7 @@ MUTANTS: dict[Mutant, tuple[type[Asking], *tuple[str, ...]]] = {
     winner_not_judged_again: (Judging,),
     asides_left: (Judging, "lstat want aside", "unlink want aside", "lstat delete aside", "unlink delete aside"),
     want_before_publish: (Bringing,),
-    ready_before_the_files: (Bringing, "fetch partial", "create partial", "receive partial"),
+    ready_before_the_files: (Bringing,),
     files_not_compared: (Bringing,),
     end_inclusive: (Readers,),
     widest_first: (Readers,),
