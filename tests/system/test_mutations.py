@@ -19,13 +19,13 @@ import fsdm.reconcile.reconciler
 import fsdm.reconcile.repair
 import fsdm.store.block_index
 import fsdm.store.markers
-import fsdm.store.refs
 import fsdm.verify.background
 import fsdm.verify.manifest_check
 from fsdm.model.documents import Manifest
 from fsdm.model.layout import READY
 from fsdm.reconcile.actions import Done, Stale
 from fsdm.reconcile.apply import Applier
+from fsdm.store import refs
 from fsdm.store.flock import SHARED, close_fd
 from fsdm.store.refs import Refs
 from tests.support.machines import SETTINGS, Asking, Bringing, Everything, Judging, Readers, Removing, Verifying
@@ -58,78 +58,61 @@ SEARCH = settings(
 )
 
 
-def ready_by_path(put: pytest.MonkeyPatch) -> None:
-    """READY is looked for by path, not through the locked descriptor."""
+def opens_by(put: pytest.MonkeyPatch, looks: Callable[[int, str, str], bool]) -> None:
+    """What is looked for, once a chunk's directory is open, is another thing than the protocol says."""
 
     def open_ready(path: str, marker: str) -> int | None:
         try:
-            fd = fsdm.store.refs.open_fd(path)
+            fd = refs.open_fd(path)
         except (FileNotFoundError, NotADirectoryError):
             return None
-        if (
-            fsdm.store.refs.try_flock(fd, SHARED)
-            and fsdm.store.refs.exists(f"{path}/{READY}")
-            and not fsdm.store.refs.exists(marker)
-        ):
+        if looks(fd, path, marker):
             return fd
         close_fd(fd)
         return None
 
-    put.setattr(fsdm.store.refs, "_open_ready", open_ready)
+    put.setattr(refs, "_open_ready", open_ready)
+
+
+def ready_by_path(put: pytest.MonkeyPatch) -> None:
+    """READY is looked for by path, not through the locked descriptor."""
+
+    def looks(fd: int, path: str, marker: str) -> bool:
+        return refs.try_flock(fd, SHARED) and refs.exists(f"{path}/{READY}") and not refs.exists(marker)
+
+    opens_by(put, looks)
 
 
 def ready_before_the_lock(put: pytest.MonkeyPatch) -> None:
     """READY and the marker are looked for before the lock is taken."""
 
-    def open_ready(path: str, marker: str) -> int | None:
-        try:
-            fd = fsdm.store.refs.open_fd(path)
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        if (
-            fsdm.store.refs.exists(READY, fd)
-            and not fsdm.store.refs.exists(marker)
-            and fsdm.store.refs.try_flock(fd, SHARED)
-        ):
-            return fd
-        close_fd(fd)
-        return None
+    def looks(fd: int, path: str, marker: str) -> bool:
+        return refs.exists(READY, fd) and not refs.exists(marker) and refs.try_flock(fd, SHARED)
 
-    put.setattr(fsdm.store.refs, "_open_ready", open_ready)
+    opens_by(put, looks)
 
 
 def no_lock(put: pytest.MonkeyPatch) -> None:
     """A ref takes no lock."""
-    put.setattr(fsdm.store.refs, "try_flock", lambda fd, flags: True)
+    put.setattr(refs, "try_flock", lambda fd, flags: True)
 
 
 def no_look_at_the_delete(put: pytest.MonkeyPatch) -> None:
     """A ref does not care for delete/ID."""
-    exists = fsdm.store.refs.exists
-    put.setattr(fsdm.store.refs, "exists", lambda path, dir_fd=None: dir_fd is not None and exists(path, dir_fd))
+    exists = refs.exists
+    put.setattr(refs, "exists", lambda path, dir_fd=None: dir_fd is not None and exists(path, dir_fd))
 
 
 def no_look_at_the_delete_after_the_lock(put: pytest.MonkeyPatch) -> None:
     """delete/ID is looked for before the lock only."""
-
-    def open_ready(path: str, marker: str) -> int | None:
-        try:
-            fd = fsdm.store.refs.open_fd(path)
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        if fsdm.store.refs.try_flock(fd, SHARED) and fsdm.store.refs.exists(READY, fd):
-            return fd
-        close_fd(fd)
-        return None
-
-    put.setattr(fsdm.store.refs, "_open_ready", open_ready)
+    opens_by(put, lambda fd, path, marker: refs.try_flock(fd, SHARED) and refs.exists(READY, fd))
 
 
 def clones_do_not_count(put: pytest.MonkeyPatch) -> None:
     """A clone is let go with the ref that it was made of."""
 
-    def again(self: Refs, held: Any) -> fsdm.store.refs.ChunkRef:
-        return fsdm.store.refs.ChunkRef(self, held)
+    def again(self: Refs, held: Any) -> refs.ChunkRef:
+        return refs.ChunkRef(self, held)
 
     put.setattr(Refs, "again", again)
 
