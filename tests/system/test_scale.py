@@ -77,13 +77,19 @@ def test_cost_of_churn_and_scans_does_not_grow_with_the_chunks_here(tmp_path: Pa
     assert more(tmp_path, looks) <= LISTINGS
 
 
+def of_chunks(tmp_path: Path, here: int) -> Layout:
+    """A data directory where so many chunks are available."""
+    layout = Layout(tmp_path / str(here))
+    make_layout(layout, FileSystem())
+    for n in range(here):
+        put_chunk(layout, start=n, end=n + 1)
+    return layout
+
+
 def test_start_looks_at_no_chunk_by_itself(tmp_path: Path, looks: Counter[str]) -> None:
     counts = []
     for here in (FEW, MANY):
-        layout = Layout(tmp_path / str(here))
-        make_layout(layout, FileSystem())
-        for n in range(here):
-            put_chunk(layout, start=n, end=n + 1)
+        layout = of_chunks(tmp_path, here)
         looks.clear()
         Reconciler(layout).open()
         counts.append(Counter(looks))
@@ -93,11 +99,7 @@ def test_start_looks_at_no_chunk_by_itself(tmp_path: Path, looks: Counter[str]) 
 def test_list_costs_one_look_for_each_chunk(tmp_path: Path, looks: Counter[str]) -> None:
     counts = []
     for here in (FEW, MANY):
-        layout = Layout(tmp_path / str(here))
-        make_layout(layout, FileSystem())
-        for n in range(here):
-            put_chunk(layout, start=n, end=n + 1)
-        client = Client(layout.root)
+        client = Client(of_chunks(tmp_path, here).root)
         looks.clear()
         assert len(client.list_chunks()) == here
         counts.append(looks.total() - here)
