@@ -130,8 +130,14 @@ def said(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     (where / "user.py").write_text(USER)
     (where / "wrong.py").write_text(WRONG)
     options = ["--strict", "--config-file=", "--enable-error-code=unused-awaitable"]
-    done = subprocess.run(
-        [sys.executable, "-m", "mypy", *options, "user.py", "wrong.py"],
+    done = as_user(installed, where, "-m", "mypy", *options, "user.py", "wrong.py")
+    return done.stdout + done.stderr
+
+
+def as_user(installed: Path, where: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run Python where fsdm is what was installed."""
+    return subprocess.run(
+        [sys.executable, *arguments],
         cwd=where,
         env={**os.environ, "PYTHONPATH": str(installed)},
         capture_output=True,
@@ -139,7 +145,6 @@ def said(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
         timeout=280,
         check=False,
     )
-    return done.stdout + done.stderr
 
 
 def test_strict_checker_knows_what_each_call_takes_and_gives(said: str) -> None:
@@ -167,15 +172,7 @@ def test_each_module_is_imported_from_the_wheel(installed: Path, tmp_path: Path)
         if path.name != "__main__.py"
     ]
     program = "import importlib, sys\nfor name in sys.argv[1:]: print(importlib.import_module(name).__file__)"
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program, *modules],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(installed)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = as_user(installed, tmp_path, "-W", "error", "-c", program, *modules)
     assert (done.returncode, done.stderr) == (0, "")
     assert all(Path(file).is_relative_to(installed) for file in done.stdout.splitlines())
 
