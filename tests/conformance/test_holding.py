@@ -13,7 +13,7 @@ import pytest
 
 from fsdm import DataManager
 from tests.conformance.clients import Client, is_free
-from tests.support.chunks import chunk_dir, files_of, put_chunk, touch_delete
+from tests.support.chunks import bring, chunk_dir, files_of, put_chunk, touch_delete
 from tests.support.source import expected
 from tests.support.waiting import PATIENCE_S, eventually
 
@@ -105,8 +105,7 @@ def test_retiring_chunk_takes_no_new_holder_while_the_old_one_reads_on(
     chunk = source.chunk()
     there = chunk_dir(data_dir, chunk)
     with DataManager(data_dir) as dm:
-        dm.download_chunk(chunk)
-        assert dm.wait(chunk.id, PATIENCE_S)
+        bring(dm, chunk)
         with client.holding(chunk.dataset_id, 5) as holder:
             client.delete(chunk.id)
             eventually(lambda: dm.reconciler.loop.troubles() == {chunk.id: "refs hold it"})
@@ -123,8 +122,7 @@ def test_retiring_chunk_takes_no_new_holder_while_the_old_one_reads_on(
 def test_want_makes_a_retiring_chunk_available_again(client: Client, data_dir: Path, source: Source) -> None:
     chunk = source.chunk()
     with DataManager(data_dir) as dm:
-        dm.download_chunk(chunk)
-        assert dm.wait(chunk.id, PATIENCE_S)
+        bring(dm, chunk)
         with client.holding(chunk.dataset_id, 5) as holder:
             client.delete(chunk.id)
             assert client.find(chunk.dataset_id, 5) is None

@@ -17,7 +17,7 @@ import pytest
 from fsdm import Client, DataChunk, DataManager, Limits
 from fsdm.cli.main import EXIT_CODES
 from fsdm.store.flock import SAFE_FILE_SYSTEMS
-from tests.support.chunks import chunk_dir, failure, files_of, touch_delete
+from tests.support.chunks import bring, chunk_dir, failure, files_of, touch_delete
 from tests.support.pages import PAGES, sections
 from tests.support.processes import owner, reconciling, shell_holding
 from tests.support.source import expected
@@ -103,8 +103,7 @@ def site(tmp_path: Path, source: Source) -> Iterator[Site]:
 def make_site(at: Path, source: Source, stack: ExitStack, size: int = 1000) -> Site:
     chunk, more = source.chunk(size=size), source.chunk(start=10, end=20, size=size)
     with DataManager(at / "data") as dm:
-        dm.download_chunk(chunk)
-        assert dm.wait(chunk.id, PATIENCE_S)
+        bring(dm, chunk)
     (at / "chunk.json").write_bytes(chunk.to_json())
     return Site(at, source, chunk, more, stack)
 
@@ -286,8 +285,7 @@ def clock(site: Site) -> Callable[[], None]:
 
 def backup(site: Site) -> Callable[[], None]:
     with DataManager(site.data) as dm:
-        dm.download_chunk(site.more)
-        assert dm.wait(site.more.id, PATIENCE_S)
+        bring(dm, site.more)
     (chunk_dir(site.data, site.chunk) / "data" / "logs.parquet").unlink()  # it was copied while it was erased
     assert site.here() != site.bytes_of(site.chunk, site.more)
 

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from blake3 import blake3
 
-from fsdm import DataChunk
+from fsdm import DataChunk, DataManager
 from fsdm.model.documents import Manifest
 from fsdm.model.layout import Layout, Place
 from fsdm.store.markers import look_at
+from tests.support.waiting import PATIENCE_S
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,6 +41,14 @@ def content(seed: str, size: int = 1000) -> bytes:
 def files_of(directory: Path) -> dict[str, bytes]:
     """Read the files of a directory: name → bytes."""
     return {entry.name: entry.read_bytes() for entry in directory.iterdir()}
+
+
+def bring(dm: DataManager, *chunks: DataChunk) -> None:
+    """Have chunks downloaded, and wait until they are available."""
+    for chunk in chunks:
+        dm.download_chunk(chunk)
+    for chunk in chunks:
+        assert dm.wait(chunk.id, PATIENCE_S)
 
 
 def put_want(data_dir: Path, chunk: DataChunk) -> None:

@@ -22,7 +22,7 @@ import yaml
 from fsdm import DataManager, Limits
 from fsdm.cli.main import build_parser
 from fsdm.model.units import parse_size
-from tests.support.chunks import chunk_dir
+from tests.support.chunks import bring, chunk_dir
 from tests.support.waiting import PATIENCE_S, eventually
 
 if TYPE_CHECKING:
@@ -213,8 +213,7 @@ def test_reader_in_namespaces_of_its_own_holds_a_chunk_over_a_bind_mount(tmp_pat
         chunk = source.chunk()
         try:
             with DataManager(data_dir) as dm:
-                dm.download_chunk(chunk)
-                dm.wait(chunk.id, PATIENCE_S)
+                bring(dm, chunk)
                 directory = chunk_dir(data_dir, chunk).relative_to(data_dir)
                 script = f"exec flock -s {directory} sh -c 'echo held; read line; ls {directory}/data'"
                 with in_a_container(data_dir, tmp_path / f"mount{number}", script) as process:
@@ -234,8 +233,7 @@ def test_reader_in_namespaces_of_its_own_holds_a_chunk_over_a_bind_mount(tmp_pat
 def test_reader_that_is_killed_with_its_container_lets_go(tmp_path: Path, source: Source) -> None:
     chunk = source.chunk()
     with DataManager(tmp_path / "data") as dm:
-        dm.download_chunk(chunk)
-        dm.wait(chunk.id, PATIENCE_S)
+        bring(dm, chunk)
         directory = chunk_dir(tmp_path / "data", chunk).relative_to(tmp_path / "data")
         script = f"exec flock -s {directory} sh -c 'echo held; read line'"
         with in_a_container(tmp_path / "data", tmp_path / "mount", script) as process:
@@ -251,8 +249,7 @@ def test_reader_that_is_killed_with_its_container_lets_go(tmp_path: Path, source
 def test_inotify_tells_of_a_marker_from_another_mount_namespace(tmp_path: Path, source: Source) -> None:
     chunk = source.chunk()
     with DataManager(tmp_path / "data", limits=Limits(poll_s=3600)) as dm:
-        dm.download_chunk(chunk)
-        dm.wait(chunk.id, PATIENCE_S)
+        bring(dm, chunk)
         with in_a_container(tmp_path / "data", tmp_path / "mount", f"touch delete/{chunk.id}") as process:
             assert process.wait(PATIENCE_S) == 0
             dm.wait_converged(PATIENCE_S)  # no scan would come for an hour

@@ -23,7 +23,7 @@ from fsdm.model.errors import WaitTimeoutError
 from fsdm.model.layout import Layout
 from fsdm.store.leader_lock import read_lock
 from fsdm.transfer.fetcher import HttpFetcher
-from tests.support.chunks import chunk_dir, entries, failure, files_of, put_want, touch_delete
+from tests.support.chunks import bring, chunk_dir, entries, failure, files_of, put_want, touch_delete
 from tests.support.processes import owner
 from tests.support.slips import Slip
 from tests.support.source import expected
@@ -245,8 +245,7 @@ def test_read_only_disk_keeps_chunks_in_service_and_resumes_by_itself(remountabl
     here, gone, then = (source.chunk(start=n, end=n + 1) for n in range(3))
     with DataManager(data_dir) as dm:
         for chunk in (here, gone):
-            dm.download_chunk(chunk)
-            assert dm.wait(chunk.id, PATIENCE_S)
+            bring(dm, chunk)
         faults = [source.fault(f"/{then.id}/{name}", status=503) for name in then.files]
         dm.download_chunk(then)
         with dm.find_chunk(gone.dataset_id, 1) as ref:

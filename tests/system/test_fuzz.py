@@ -45,7 +45,7 @@ from fsdm.transfer.fetcher import HttpFetcher
 from fsdm.transfer.http.head import ETAG_MAX, Head
 from fsdm.transfer.resume_record import Part, Parts
 from fsdm.verify.manifest_check import damage
-from tests.support.chunks import an_id, chunk_dir, content
+from tests.support.chunks import an_id, bring, chunk_dir, content
 from tests.support.servers import Host
 from tests.support.waiting import PATIENCE_S
 
@@ -423,8 +423,7 @@ def test_unicode_names_of_every_form_stay_as_they_are(data_dir: Path, source: So
     assert len(files) == len(ODD_FILES) == len(set(ODD_FILES))
     chunk = DataChunk(id=an_id(), dataset_id=DATASET, block_range=(0, 1), files=files)
     with DataManager(data_dir) as dm:
-        dm.download_chunk(chunk)
-        assert dm.wait(chunk.id, PATIENCE_S)
+        bring(dm, chunk)
         assert sorted(os.listdir(chunk_dir(data_dir, chunk))) == ["READY", "WANT", "data"]
         found = {path.name: path.read_bytes() for path in (chunk_dir(data_dir, chunk) / "data").iterdir()}
         assert found == {name: content(name) for name in ODD_FILES}

@@ -11,7 +11,7 @@ import pytest
 
 from fsdm.model.errors import DataDirectoryError
 from fsdm.model.layout import WANT_MAX_BYTES
-from tests.support.chunks import an_id, chunk_dir, entries, failure, put_want, touch_delete
+from tests.support.chunks import an_id, bring, chunk_dir, entries, failure, put_want, touch_delete
 from tests.support.waiting import PATIENCE_S, eventually
 
 if TYPE_CHECKING:
@@ -60,8 +60,7 @@ def good(dm: DataManager, source: Source) -> Iterator[None]:
     """After whatever the test put there, a good want still converges."""
     yield
     chunk = source.chunk(start=1000, end=1001)
-    dm.download_chunk(chunk)
-    assert dm.wait(chunk.id, PATIENCE_S)
+    bring(dm, chunk)
 
 
 @pytest.mark.usefixtures("good")
@@ -150,8 +149,7 @@ def test_directory_in_the_place_of_a_delete_is_explained_and_counts(
     dm: DataManager, data_dir: Path, source: Source
 ) -> None:
     chunk = source.chunk()
-    dm.download_chunk(chunk)
-    assert dm.wait(chunk.id, PATIENCE_S)
+    bring(dm, chunk)
     marker = data_dir / "delete" / chunk.id
     marker.mkdir()
     assert dm.find_chunk(chunk.dataset_id, 0) is None
@@ -165,8 +163,7 @@ def test_directory_in_the_place_of_a_delete_is_explained_and_counts(
 
 def test_delete_is_not_held_up_by_a_want_that_cannot_be_read(dm: DataManager, data_dir: Path, source: Source) -> None:
     chunk = source.chunk()
-    dm.download_chunk(chunk)
-    dm.wait(chunk.id, PATIENCE_S)
+    bring(dm, chunk)
     touch_delete(data_dir, chunk.id)
     (data_dir / "want" / chunk.id).write_bytes(b"{")
     eventually(lambda: not entries(data_dir / "delete"))

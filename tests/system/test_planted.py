@@ -13,7 +13,7 @@ from fsdm import DataManager, Limits
 from fsdm.model.errors import DataDirectoryError, NoDataDirectoryError, UnknownFormatError
 from fsdm.model.layout import CACHEDIR_TAG, DATA, FORMAT_FILE, LOCK, PARTS, READY, VERIFIED, WANT, Layout
 from fsdm.store.json_files import read_manifest
-from tests.support.chunks import chunk_dir, entries, failure, files_of, put_want, touch_delete
+from tests.support.chunks import bring, chunk_dir, entries, failure, files_of, put_want, touch_delete
 from tests.support.source import expected
 from tests.support.waiting import PATIENCE_S, eventually
 
@@ -62,8 +62,7 @@ def chunk(data_dir: Path, source: Source) -> DataChunk:
     """A chunk that is available, in a data directory that nobody reconciles any more."""
     chunk = source.chunk(files=1)
     with DataManager(data_dir) as dm:
-        dm.download_chunk(chunk)
-        assert dm.wait(chunk.id, PATIENCE_S)
+        bring(dm, chunk)
     return chunk
 
 
@@ -366,8 +365,7 @@ def test_leftover_that_is_no_file_keeps_no_reconciler_from_starting(
     with DataManager(data_dir) as dm:
         assert dm.reconciling
         assert os.path.islink(here / ".judged-x"), "what is not of ours is left alone"
-        dm.download_chunk(chunk)
-        assert dm.wait(chunk.id, PATIENCE_S)
+        bring(dm, chunk)
 
 
 def test_symlinks_to_markers_are_neither_read_nor_touched(

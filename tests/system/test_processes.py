@@ -17,7 +17,7 @@ from fsdm import DataChunk, DataManager
 from fsdm.model.documents import FileSource
 from fsdm.model.limits import Limits
 from fsdm.transfer.fetcher import HttpFetcher
-from tests.support.chunks import an_id, chunk_dir, entries, failure, files_of, put_want, touch_delete
+from tests.support.chunks import an_id, bring, chunk_dir, entries, failure, files_of, put_want, touch_delete
 from tests.support.processes import fsdm, kill_group, owner, reconciling, running, shell_holding
 from tests.support.source import expected
 from tests.support.waiting import PATIENCE_S, eventually
@@ -49,8 +49,7 @@ def test_delete_waits_for_a_lock_that_another_language_holds(data_dir: Path, sou
     chunk = source.chunk()
     there = chunk_dir(data_dir, chunk)
     with DataManager(data_dir) as dm:
-        dm.download_chunk(chunk)
-        dm.wait(chunk.id, PATIENCE_S)
+        bring(dm, chunk)
         with shell_holding(there) as holder:
             dm.delete_chunk(chunk.id)
             eventually(lambda: dm.reconciler.loop.troubles() == {chunk.id: "refs hold it"})
@@ -112,8 +111,7 @@ def test_next_process_takes_over_after_sigkill(data_dir: Path, source: Source) -
         assert not dm.reconciling
         first.kill()
         first.wait()
-        dm.download_chunk(chunk)
-        assert dm.wait(chunk.id, PATIENCE_S)
+        bring(dm, chunk)
         assert dm.reconciling
         assert owner(data_dir) == os.getpid()
 
@@ -187,8 +185,7 @@ def test_wanting_again_what_is_being_fetched_does_not_start_it_over(data_dir: Pa
         dm.download_chunk(chunk)
         put_want(data_dir, chunk)
         other = source.chunk(start=10, end=20)  # by the time that it is here, both have been looked at
-        dm.download_chunk(other)
-        assert dm.wait(other.id, PATIENCE_S)
+        bring(dm, other)
         stall.gate.set()
         assert dm.wait(chunk.id, PATIENCE_S)
     assert source.asked[path] == 1
@@ -267,8 +264,7 @@ def test_failing_source_holds_no_slot_and_is_tried_again_when_touched(data_dir: 
 def test_other_files_replace_the_old_when_the_last_ref_is_closed(data_dir: Path, source: Source) -> None:
     old = source.chunk()
     with DataManager(data_dir) as dm:
-        dm.download_chunk(old)
-        dm.wait(old.id, PATIENCE_S)
+        bring(dm, old)
         ref = dm.find_chunk(old.dataset_id, 0)
         before = files_of(ref.path)
         new = source.chunk(id=old.id, files=3)
@@ -287,8 +283,7 @@ def test_damaged_chunk_is_taken_out_of_service_and_can_be_wanted_again(data_dir:
     chunk, sound = source.chunk(), source.chunk(start=10, end=20)
     with DataManager(data_dir) as dm:
         for one in (chunk, sound):
-            dm.download_chunk(one)
-            dm.wait(one.id, PATIENCE_S)
+            bring(dm, one)
     os.truncate(chunk_dir(data_dir, chunk) / "data" / "logs.parquet", 3)
     os.unlink(chunk_dir(data_dir, chunk) / "WANT")
     with DataManager(data_dir) as dm:
@@ -296,16 +291,14 @@ def test_damaged_chunk_is_taken_out_of_service_and_can_be_wanted_again(data_dir:
         assert told["kind"] == "damaged"
         assert "logs.parquet has 3 bytes, READY says 1000" in told["error"]
         eventually(lambda: dm.list_chunks() == [sound.id])
-        dm.download_chunk(chunk)
-        assert dm.wait(chunk.id, PATIENCE_S)
+        bring(dm, chunk)
         eventually(lambda: failure(data_dir, chunk.id) is None)
 
 
 def test_deleted_chunk_does_not_come_back_after_a_restart(data_dir: Path, source: Source) -> None:
     chunk = source.chunk()
     with DataManager(data_dir) as dm:
-        dm.download_chunk(chunk)
-        dm.wait(chunk.id, PATIENCE_S)
+        bring(dm, chunk)
     with DataManager(data_dir, reconcile=False) as client:
         client.delete_chunk(chunk.id)  # nobody reconciles: the intent stays
         assert client.list_chunks() == []
@@ -320,8 +313,7 @@ def test_stray_names_hold_up_nothing(data_dir: Path, source: Source) -> None:
         for directory in ("want", "delete", "partial", "chunks", "failed", "trash", f"chunks/{chunk.dataset_id}"):
             (data_dir / directory / "stray").mkdir(parents=True)
             os.close(os.open(os.fsencode(data_dir / directory) + b"/\xff\xfe", os.O_CREAT))
-        dm.download_chunk(chunk)
-        assert dm.wait(chunk.id, PATIENCE_S)
+        bring(dm, chunk)
         assert dm.list_chunks() == [chunk.id]
     with DataManager(data_dir) as dm:
         assert dm.list_chunks() == [chunk.id]
@@ -366,8 +358,7 @@ def test_on_a_full_disk_deletes_go_on_and_all_resumes_when_there_is_room(small_d
     data_dir = small_disk / "data"
     small, big = source.chunk(size=300_000), source.chunk(start=10, end=20, size=3_000_000)
     with DataManager(data_dir) as dm:
-        dm.download_chunk(small)
-        assert dm.wait(small.id, PATIENCE_S)
+        bring(dm, small)
         dm.download_chunk(big)
         told = eventually(lambda: failure(data_dir, big.id))
         assert told["kind"] == "disk"
