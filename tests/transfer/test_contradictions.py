@@ -1,0 +1,294 @@
+"""Answers that contradict themselves, the record or the request: joined where they fit, else asked for plainly."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from fsdm.concurrency.cancellation import Cancellation
+from fsdm.model.documents import FileSource, PartRecord
+from fsdm.model.errors import TransferError
+from fsdm.store.filesystem import FileSystem
+from fsdm.transfer import conversation, segments
+from fsdm.transfer.fetcher import HttpFetcher
+from fsdm.transfer.http import handle
+from fsdm.transfer.resume_record import Part, url_mark
+from tests.support.chunks import content
+from tests.support.servers import answering
+from tests.support.source import Fault, etag_of
+from tests.support.waiting import PATIENCE_S
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from fsdm.model.documents import FileEntry
+    from tests.support.source import Source
+
+SIZE = 300_000
+DATA = content("a file", SIZE)
+HALF = SIZE // 2
+PROOF = {"sha256": hashlib.sha256(DATA).hexdigest()}
+
+
+@pytest.fixture
+def part(tmp_path: Path) -> Part:
+    return Part(str(tmp_path / "file"))
+
+
+def fetch(url: str, part: Part, fetcher: HttpFetcher | None = None, **known: Any) -> FileEntry:
+    source = FileSource(url=url, **known)
+    return (fetcher or HttpFetcher()).fetch(source, part, FileSystem(), Cancellation())
+
+
+def half(part: Part, url: str, **record: Any) -> Part:
+    """The first half of the file is here."""
+    with open(part.path, "wb") as file:
+        file.write(DATA[:HALF])
+    part.record = PartRecord(**{"url": url_mark(url), "validator": etag_of(DATA), "total": SIZE, **record})
+    part.same_boot = True
+    return part
+
+
+def is_whole(part: Part) -> bool:
+    with open(part.path, "rb") as file:
+        return file.read() == DATA
+
+
+def ranges(source: Source) -> list[str | None]:
+    return [head.get("Range") for head in source.heads["/file"]]
+
+
+def answer(body: bytes, status: str = "200 OK", **fields: str) -> bytes:
+    lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", "Connection: close"]
+    lines += [f"{name.replace('_', '-')}: {value}" for name, value in fields.items()]
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+# ------------------------------------------------------------------------------------------------- parts of any status
+
+
+@pytest.mark.parametrize("status", ["200 OK", "206 Partial Content"])
+def test_part_that_fits_is_joined_whatever_its_status(part: Part, status: str) -> None:
+    rest = answer(DATA[HALF:], status, Content_Range=f"Bytes {HALF}-{SIZE - 1}/{SIZE}", ETag=etag_of(DATA))
+    with answering([rest]) as (url, asked):
+        assert fetch(url, half(part, url)).size == SIZE
+    assert is_whole(part)
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize("span", [f"bytes 0-999/{SIZE}", f"bytes 5-1004/{SIZE}", "bytes 0-999/*", "nonsense"])
+def test_part_that_does_not_fit_is_not_published_for_the_whole_though_it_says_200(part: Part, span: str) -> None:
+    with answering([answer(b"x" * 1000, Content_Range=span), answer(DATA)]) as (url, asked):
+        assert fetch(url, half(part, url)).size == SIZE
+    assert is_whole(part)
+    assert [b"Range: " in request for request in asked] == [True, False]
+
+
+@pytest.mark.parametrize("status", ["200 OK", "206 Partial Content"])
+def test_part_that_nobody_asked_for_is_gone_on_from_where_it_is_the_beginning(part: Part, status: str) -> None:
+    first = answer(DATA[:1000], status, Content_Range=f"bytes 0-999/{SIZE}", ETag=etag_of(DATA))
+    rest = answer(DATA[1000:], "206 P", Content_Range=f"bytes 1000-{SIZE - 1}/{SIZE}", ETag=etag_of(DATA))
+    with answering([first, rest]) as (url, asked):
+        assert fetch(url, part).size == SIZE
+    assert is_whole(part)
+    assert b"Range: bytes=1000-" in asked[1]
+
+
+def test_whole_file_that_says_206_unasked_is_taken(part: Part) -> None:
+    with answering([answer(DATA, "206 P", Content_Range=f"bytes 0-{SIZE - 1}/{SIZE}")]) as (url, _):
+        assert fetch(url, part).size == SIZE
+    assert is_whole(part)
+
+
+@pytest.mark.parametrize("span", [f"bytes 5-1004/{SIZE}", "bytes 0-999/*", "nonsense", f"bytes 0-99/{SIZE}"])
+def test_part_that_nobody_asked_for_is_no_file(part: Part, span: str) -> None:
+    with (
+        answering([answer(b"x" * 1000, Content_Range=span)]) as (url, _),
+        pytest.raises(TransferError, match="HTTP 200, a part that nobody asked for") as caught,
+    ):
+        fetch(url, part)
+    assert not caught.value.transient
+
+
+def test_beginning_that_cannot_be_gone_on_from_is_no_file(part: Part) -> None:
+    with (
+        answering([answer(DATA[:1000], Content_Range=f"bytes 0-999/{SIZE}")]) as (url, _),
+        pytest.raises(TransferError, match=f"1000 bytes came, {SIZE} are wanted"),
+    ):
+        fetch(url, part)
+
+
+def test_other_length_of_the_very_version_that_is_here_is_asked_for_again(part: Part) -> None:
+    short = answer(b"x" * 1000, ETag=etag_of(DATA))
+    with answering([short, answer(DATA, ETag=etag_of(DATA))]) as (url, asked):
+        assert fetch(url, half(part, url)).size == SIZE
+    assert is_whole(part)
+    assert [b"Range: " in request for request in asked] == [True, False]
+
+
+def test_other_length_of_the_very_version_is_not_published_at_once(part: Part) -> None:
+    short = answer(b"x" * 1000, ETag=etag_of(DATA))
+    with answering([short] * 3) as (url, _):
+        with pytest.raises(TransferError, match="of a version that had another length") as caught:
+            fetch(url, half(part, url))
+        assert caught.value.transient
+        assert fetch(url, part).size == 1000, "a server that insists is believed by the next attempt"
+
+
+# ---------------------------------------------------------------------------------- from the clever request to a plain
+
+
+@pytest.mark.parametrize("status", [400, 403, 405, 501])
+def test_server_that_refuses_a_range_is_asked_for_the_whole(source: Source, part: Part, status: int) -> None:
+    url = source.put("/file", DATA)
+    source.fault("/file", ranged=(status, {}))
+    fetch(url, half(part, url))
+    assert is_whole(part)
+    assert ranges(source) == [f"bytes={HALF}-", None]
+
+
+def test_what_is_here_is_kept_until_the_plain_request_is_answered(source: Source, part: Part) -> None:
+    url = source.put("/file", DATA)
+    source.fault("/file", status=403)  # a signed URL that has expired
+    with pytest.raises(TransferError, match="HTTP 403") as caught:
+        fetch(url, half(part, url))
+    assert not caught.value.transient
+    assert ranges(source) == [f"bytes={HALF}-", None]
+    del source.faults["/file"]
+    fetch(url, part)
+    assert is_whole(part)
+    assert ranges(source)[2:] == [f"bytes={HALF}-"]
+
+
+@pytest.mark.parametrize(("status", "asked"), [(404, 1), (503, 1)])
+def test_other_refusals_are_of_the_whole_file(source: Source, part: Part, status: int, asked: int) -> None:
+    url = source.put("/file", DATA)
+    source.fault("/file", status=status)
+    with pytest.raises(TransferError):
+        fetch(url, half(part, url))
+    assert len(ranges(source)) == asked
+
+
+def test_digest_tells_where_validators_differ_from_node_to_node(source: Source, part: Part) -> None:
+    url = source.put("/file", DATA)
+    assert fetch(url, half(part, url, validator='"another node"'), **PROOF).size == SIZE
+    assert is_whole(part)
+    assert ranges(source) == [f"bytes={HALF}-", f"bytes={HALF}-"]
+    assert ["If-Range" in head for head in source.heads["/file"]] == [True, False]
+
+
+def test_digest_tells_where_a_part_has_another_validator(part: Part) -> None:
+    rest = answer(DATA[HALF:], "206 P", Content_Range=f"bytes {HALF}-{SIZE - 1}/{SIZE}", ETag='"other"')
+    with answering([rest]) as (url, _):
+        assert fetch(url, half(part, url), **PROOF).size == SIZE
+    assert is_whole(part)
+    assert part.record is not None
+    assert part.record.validator is None, "of which version the bytes are, no validator says any more"
+
+
+def test_whole_file_is_taken_where_no_range_is_given_though_the_want_has_a_digest(source: Source, part: Part) -> None:
+    url = source.put("/file", DATA)
+    source.fault("/file", no_ranges=True)
+    fetch(url, half(part, url), **PROOF)
+    assert is_whole(part)
+    assert len(ranges(source)) == 2
+
+
+# ----------------------------------------------------------------------------------------------------------- progress
+
+
+def test_server_that_gives_little_at_a_time_is_asked_on_at_once(part: Part) -> None:
+    step = 32_000
+    answers = [
+        answer(
+            DATA[at : at + step],
+            "206 P",
+            Content_Range=f"bytes {at}-{min(at + step, SIZE) - 1}/{SIZE}",
+            ETag=etag_of(DATA),
+        )
+        for at in range(0, SIZE, step)
+    ]
+    with answering(answers) as (url, asked):
+        assert fetch(url, part).size == SIZE
+    assert is_whole(part)
+    assert len(asked) == len(answers)
+
+
+def test_server_that_gives_next_to_nothing_at_a_time_is_below_the_floor(
+    part: Part, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+
+    def one(at: int) -> bytes:
+        return answer(DATA[at : at + 1], "206 P", Content_Range=f"bytes {at}-{at}/{SIZE}", ETag=etag_of(DATA))
+
+    class Ticking(conversation.Floor):
+        def took(self, count: int) -> bool:
+            now[0] += 30.0
+            return super().took(count)
+
+    monkeypatch.setattr(conversation, "Floor", lambda floor: Ticking(floor, clock=lambda: now[0]))
+    with answering(map(one, range(100))) as (url, asked), pytest.raises(TransferError, match="bytes a second"):
+        fetch(url, part)
+    assert len(asked) == 2
+
+
+@pytest.mark.parametrize(("status", "fields"), [(202, {"Retry-After": "7"}), (403, {"Retry-After": "7"})])
+def test_retry_after_is_heeded_on_any_status_and_for_the_host(
+    source: Source, part: Part, status: int, fields: dict[str, str]
+) -> None:
+    fetcher, url = HttpFetcher(), source.put("/file", DATA)
+    source.fault("/file", status=status, headers=fields)
+    with pytest.raises(TransferError) as caught:
+        fetch(url, part, fetcher)
+    assert (caught.value.transient, caught.value.retry_after_s, caught.value.hint) == (True, 7.0, "")
+    with pytest.raises(TransferError, match="left alone for a while"):
+        fetch(source.put("/other", DATA), part, fetcher)
+    assert source.asked == {"/file": 1}
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_busy_server_is_slowed_down_to_without_being_told_for_how_long(source: Source, part: Part, status: int) -> None:
+    fetcher, url = HttpFetcher(), source.put("/file", DATA)
+    source.fault("/file", status=status)
+    for _ in range(50):
+        with pytest.raises(TransferError):
+            fetch(url, part, fetcher)
+    assert source.asked["/file"] <= 3
+
+
+# ------------------------------------------------------------------------------------------------- a helper is refused
+
+
+@pytest.mark.parametrize("how", [{"status": 403}, {"status": 429}, {"status": 400}])
+def test_refused_helper_ends_the_splitting_and_not_the_file(
+    source: Source, part: Part, monkeypatch: pytest.MonkeyPatch, how: dict[str, Any]
+) -> None:
+    for module, name, value in (
+        (segments, "PIECE_MIN_BYTES", 40_000),
+        (segments, "PIECE_MAX_BYTES", 40_000),
+        (segments, "LOOK_S", 0.005),
+        (segments, "TRIAL_S", 1e9),
+        (conversation, "LEAST_BYTES", 40_000),
+        (handle, "LOOK_S", 0.005),
+    ):
+        monkeypatch.setattr(module, name, value)
+    first: list[tuple[int, int]] = []
+
+    def piece(start: int, end: int) -> Fault | None:
+        """Only the first connection that asks for a piece gets any; it may be a helper's or not."""
+        if not first:
+            first.append((start, end))
+            return Fault(**how)
+        return None
+
+    fetcher, url = HttpFetcher(per_file=2), source.put("/file", DATA)
+    source.fault("/file", drip_at=50_000, drips=30, piece=piece)
+    monkeypatch.setattr(conversation, "WORTH_BYTES", 1000)
+    assert fetch(url, part, fetcher).size == SIZE
+    assert is_whole(part)
+    assert first
+    assert not fetcher.hosts.get(url).gain.may_split(), "for a while, which is longer than a backoff"
+    assert PATIENCE_S < segments.REMEMBERED_S
