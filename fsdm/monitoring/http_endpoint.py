@@ -1,9 +1,8 @@
 """The HTTP endpoint: /metrics, /healthz and /readyz on one address, in few threads.
 
-A connection gets DEADLINE_S seconds in all. There are at most MANY of them: one more ends the oldest. So a client that
-only connects, or reads a byte a second, keeps neither a thread nor a probe; one that asks in one go is answered. No
-thread here keeps the process from ending, and none looks up a name. Any client that reaches the address may ask: it can
-change nothing, and there is no id, URL, host or path in an answer.
+A connection gets DEADLINE_S seconds in all, and one more than MANY ends the oldest: so a client that is slow or silent
+keeps neither a thread nor a probe. No thread keeps the process from ending, and none looks up a name. Any client may
+ask: it can change nothing, and there is no id, URL, host or path in an answer.
 """
 
 from __future__ import annotations
@@ -19,12 +18,11 @@ from typing import TYPE_CHECKING, Any, Final
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from fsdm.model.errors import InvalidInputError
+from fsdm.monitoring.health import Health
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
-
-    from fsdm.monitoring.health import Health
 
 logger = logging.getLogger("fsdm")
 
@@ -58,7 +56,7 @@ class Endpoint:
             InvalidInputError: the address is none, or cannot be had.
         """
         self.metrics: WSGIApplication | None = None
-        self._checks = {"/healthz": health, "/readyz": readiness}
+        self._checks = {"/healthz": health, "/readyz": readiness, "/metrics": lambda: Health(False, "starting")}
         host, port = parse_address(address)
         try:
             self._server = _Server(_listen(host, port), self._answer)
@@ -87,18 +85,15 @@ class Endpoint:
         path, method = environ["PATH_INFO"], environ["REQUEST_METHOD"]
         if path == "/metrics" and self.metrics is not None:
             return self.metrics(environ, start)
-        status, text = self._say(path) if method in {"GET", "HEAD"} else (405, "GET or HEAD\n")
+        status, text = (200 if path == "/" else 404), INDEX
+        if method not in {"GET", "HEAD"}:
+            status, text = 405, "GET or HEAD\n"
+        elif path in self._checks:
+            found = self._checks[path]()
+            status, text = (200 if found.is_well else 503), f"{found.why}\n"
         headers = [("Content-Type", "text/plain; charset=utf-8"), ("Cache-Control", "no-store")]
         start(f"{status} {HTTPStatus(status).phrase}", headers)
         return [] if method == "HEAD" else [text.encode()]
-
-    def _say(self, path: str) -> tuple[int, str]:
-        if path in self._checks:
-            found = self._checks[path]()
-            return 200 if found.is_well else 503, f"{found.why}\n"
-        if path == "/metrics":
-            return 503, "starting\n"
-        return 200 if path == "/" else 404, INDEX
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -128,47 +123,31 @@ class _Server(socketserver.ThreadingMixIn, WSGIServer):
         self.setup_environ()
         self.set_app(app)
         self._mutex = threading.Lock()
-        self._open: dict[Any, float] = {}  # connections with when they came, the oldest first
-        self._threads_count = 0  # those of connections that were ended have not all gone yet
+        self._deadlines: dict[Any, float] = {}  # of the connections whose threads run, the oldest first
 
     def process_request(self, request: Any, client_address: Any) -> None:
         with self._mutex:
-            full = self._threads_count >= 2 * MANY
+            full = len(self._deadlines) >= 2 * MANY  # those that were ended have not all gone yet
             if not full:
-                self._threads_count += 1
-                self._open[request] = time.monotonic()
-                while len(self._open) > MANY:
-                    self._end(next(iter(self._open)))
+                self._deadlines[request] = time.monotonic() + DEADLINE_S
         if full:
             self.shutdown_request(request)
-            return
-        try:
+        else:
             super().process_request(request, client_address)
-        except BaseException:  # can't start new thread
-            self._forget(request)
-            raise
-
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            self._forget(request)
 
     def service_actions(self) -> None:
+        """End the connections that are overdue, and the oldest of too many."""
         with self._mutex:
-            overdue = time.monotonic() - DEADLINE_S
-            for request in [one for one, since in self._open.items() if since < overdue]:
-                self._end(request)
+            too_many, now = len(self._deadlines) - MANY, time.monotonic()
+            for number, (request, deadline) in enumerate(self._deadlines.items()):
+                if number < too_many or deadline < now:
+                    with suppress(OSError):
+                        request.shutdown(socket.SHUT_RDWR)
+
+    def shutdown_request(self, request: Any) -> None:
+        with self._mutex:
+            super().shutdown_request(request)
+            self._deadlines.pop(request, None)
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 the base class's signature
         logger.debug("a connection to the endpoint broke", exc_info=True)
-
-    def _end(self, request: socket.socket) -> None:
-        del self._open[request]
-        with suppress(OSError):
-            request.shutdown(socket.SHUT_RDWR)
-
-    def _forget(self, request: socket.socket) -> None:
-        with self._mutex:
-            self._open.pop(request, None)
-            self._threads_count -= 1
