@@ -21,13 +21,13 @@ from fsdm.reconcile import actions
 from fsdm.reconcile.actions import Action, CannotRead, Done, Failed, Held, Outcome, Quarantined, Stale, Stopped
 from fsdm.reconcile.repair import quarantine, renew
 from fsdm.store import stored_want
+from fsdm.store.digests import digest_of
 from fsdm.store.filesystem import exists, is_directory
 from fsdm.store.flock import Claim
 from fsdm.store.json_files import read_manifest
 from fsdm.store.marker_removal import remove_marker
 from fsdm.store.markers import is_wanted, look_at, read_want, read_want_text
 from fsdm.transfer.chunk_download import Fetcher, fetch_chunk
-from fsdm.transfer.sink import digest_of
 from fsdm.verify.manifest_check import missing
 
 if TYPE_CHECKING:

@@ -6,8 +6,9 @@ BLAKE3 costs about 0.3 CPU seconds a GB (sha256 2.6 and more without SHA extensi
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from blake3 import blake3
 
@@ -49,9 +50,19 @@ class Digests:
         return None
 
 
-def thread_buffer() -> memoryview:
-    """Return this thread's buffer for reading, of BUFFER_BYTES."""
+def digest_of(path: str, name: Literal["blake3", "sha256"]) -> str:
+    """Compute one digest of a file, in hex; raise OSError where it is a symlink."""
+    digest = blake3() if name == "blake3" else hashlib.sha256()
+    buffer = thread_buffer(BUFFER_BYTES)
+    with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb", buffering=0) as file:
+        while count := file.readinto(buffer):
+            digest.update(buffer[:count])
+    return digest.hexdigest()
+
+
+def thread_buffer(size: int) -> memoryview:
+    """Return so many bytes of this thread's buffer, which is kept for the next time."""
     buffer: memoryview | None = getattr(_threads, "buffer", None)
-    if buffer is None:
-        buffer = _threads.buffer = memoryview(bytearray(BUFFER_BYTES))
-    return buffer
+    if buffer is None or len(buffer) < size:
+        buffer = _threads.buffer = memoryview(bytearray(size))
+    return buffer[:size]

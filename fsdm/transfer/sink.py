@@ -13,14 +13,11 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import hashlib
 import os
-import threading
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
-
-from blake3 import blake3
+from typing import TYPE_CHECKING, Final
 
 from fsdm.model.documents import FileEntry
+from fsdm.store.digests import Digests, thread_buffer
 from fsdm.store.filesystem import write_all
 
 if TYPE_CHECKING:
@@ -31,14 +28,6 @@ WRITEBACK_BYTES: Final = 8 << 20
 PREAD_BYTES: Final = 256 << 10  # it stays in the processor's cache
 _FALLOC_FL_KEEP_SIZE: Final = 1  # fallocate(2)
 _SYNC_FILE_RANGE_WRITE: Final = 2  # sync_file_range(2)
-
-
-_threads = threading.local()
-
-
-class _Digest(Protocol):
-    def update(self, data: Any, /) -> object: ...
-    def hexdigest(self) -> str: ...
 
 
 class Sink:
@@ -52,9 +41,7 @@ class Sink:
 
     def _begin(self) -> None:
         self.size = 0
-        self._digests: dict[str, _Digest] = {"blake3": blake3()}
-        if self._sha256:
-            self._digests["sha256"] = hashlib.sha256()
+        self._digests = Digests(sha256=self._sha256)
         self._written_back = 0
         self._hashed = 0
 
@@ -92,7 +79,7 @@ class Sink:
         """Append bytes."""
         self._catch_up()
         write_all(self.fd, data)
-        self._hash(data)
+        self._digests.update(data)
         self.size += len(data)
         self._hashed = self.size
         self._push_out()
@@ -107,13 +94,12 @@ class Sink:
     def blake3(self) -> str:
         """The BLAKE3 of the bytes that are here, in hex."""
         self._catch_up()
-        return self._digests["blake3"].hexdigest()
+        return self._digests.blake3
 
     def sha256(self) -> str | None:
         """Their sha256, in hex, where it is computed."""
         self._catch_up()
-        digest = self._digests.get("sha256")
-        return digest.hexdigest() if digest is not None else None
+        return self._digests.sha256
 
     def entry(self, etag: str | None = None) -> FileEntry:
         """What came, as READY records it."""
@@ -122,29 +108,18 @@ class Sink:
     def _catch_up(self) -> None:
         if self._hashed == self.size:
             return
-        buffer = _buffer()
+        buffer = thread_buffer(PREAD_BYTES)
         while self._hashed < self.size:
             count = os.preadv(self.fd, [buffer[: self.size - self._hashed]], self._hashed)
             if count == 0:
                 raise OSError(errno.EIO, "the file became shorter while it was written")
-            self._hash(buffer[:count])
+            self._digests.update(buffer[:count])
             self._hashed += count
-
-    def _hash(self, data: bytes | memoryview) -> None:
-        for digest in self._digests.values():
-            digest.update(data)
 
     def _push_out(self) -> None:
         if self._writeback is not None and self.size - self._written_back >= WRITEBACK_BYTES:
             self._writeback(self.fd, self._written_back, self.size - self._written_back)
             self._written_back = self.size
-
-
-def _buffer() -> memoryview:
-    buffer: memoryview | None = getattr(_threads, "buffer", None)
-    if buffer is None:
-        buffer = _threads.buffer = memoryview(bytearray(PREAD_BYTES))
-    return buffer
 
 
 def _find_fallocate() -> Callable[[int, int], None] | None:
@@ -174,15 +149,6 @@ def _find_sync_file_range() -> Callable[[int, int, int], None] | None:
 
 _sync_file_range: Final = _find_sync_file_range()
 _fallocate: Final = _find_fallocate()
-
-
-def digest_of(path: str, name: Literal["blake3", "sha256"]) -> str:
-    """The digest of a file that is here, in hex; raises OSError where it is a symlink."""
-    with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
-        digest: _Digest = blake3() if name == "blake3" else hashlib.sha256()
-        while block := file.read(PIECE_BYTES):
-            digest.update(block)
-        return digest.hexdigest()
 
 
 def open_sink(path: str, *, sha256: bool, writeback: bool) -> Sink:

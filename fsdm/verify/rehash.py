@@ -160,7 +160,8 @@ class Rehash:
             os.close(fd)
 
     def _compare(self, fd: int, entry: FileEntry) -> str | None:
-        digests, buffer, offset, pace = Digests(sha256=entry.sha256 is not None), thread_buffer(), 0, self._pace
+        digests, buffer = Digests(sha256=entry.sha256 is not None), thread_buffer(BUFFER_BYTES)
+        offset, pace = 0, self._pace
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)
         while offset < entry.size:
             pace.check()

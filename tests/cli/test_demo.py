@@ -21,7 +21,7 @@ from fsdm.cli.demo.check import end_state_faults
 from fsdm.cli.demo.source import Source, content, sha256_of
 from fsdm.cli.demo.story import demo, kept
 from fsdm.client import Client
-from fsdm.transfer.sink import digest_of
+from fsdm.store.digests import digest_of
 from tests.support.chunks import chunk_dir
 from tests.support.processes import begun
 from tests.support.waiting import eventually

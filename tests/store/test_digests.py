@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from typing import TYPE_CHECKING
 
 import pytest
 from blake3 import blake3
 
 from fsdm.model.documents import FileEntry
-from fsdm.store.digests import BUFFER_BYTES, Digests, thread_buffer
+from fsdm.store.digests import BUFFER_BYTES, Digests, digest_of, thread_buffer
+from tests.support.chunks import content
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 BYTES = b"some bytes" * 1000
 
@@ -34,11 +39,32 @@ def test_a_digest_that_ready_does_not_say_is_named(changes: dict[str, str], why:
     assert (found is None) if why is None else (found is not None and why in found and "0" * 64 in found)
 
 
-def test_each_thread_has_a_buffer_of_its_own() -> None:
-    others: list[memoryview] = []
-    thread = threading.Thread(target=lambda: others.append(thread_buffer()))
-    thread.start()
-    thread.join()
-    assert thread_buffer() is thread_buffer()
-    assert len(thread_buffer()) == BUFFER_BYTES
-    assert others[0].obj is not thread_buffer().obj
+@pytest.mark.parametrize("size", [0, 1, BUFFER_BYTES - 1, BUFFER_BYTES, BUFFER_BYTES + 1, 2 * BUFFER_BYTES])
+def test_the_digest_of_a_file_is_that_of_its_bytes(tmp_path: Path, size: int) -> None:
+    data = content("a file", size)
+    (tmp_path / "file").write_bytes(data)
+    assert digest_of(f"{tmp_path}/file", "blake3") == blake3(data).hexdigest()
+    assert digest_of(f"{tmp_path}/file", "sha256") == hashlib.sha256(data).hexdigest()
+
+
+def test_a_missing_file_or_a_symlink_has_no_digest(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        digest_of(f"{tmp_path}/file", "blake3")
+    (tmp_path / "link").symlink_to(__file__)
+    with pytest.raises(OSError, match="symbolic"):
+        digest_of(f"{tmp_path}/link", "blake3")
+
+
+def test_each_thread_has_a_buffer_of_its_own_that_is_kept_and_grows() -> None:
+    buffers: list[memoryview] = []
+
+    def take() -> None:
+        buffers.extend(thread_buffer(size) for size in (100, 50, 200))
+
+    for thread in [threading.Thread(target=take) for _ in range(2)]:
+        thread.start()
+        thread.join()
+    assert [len(buffer) for buffer in buffers] == [100, 50, 200] * 2
+    objects = [id(buffer.obj) for buffer in buffers]
+    assert objects[0] == objects[1]
+    assert len(set(objects)) == 4

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from fsdm.model.errors import StoppedError
 from fsdm.transfer import sink as sink_module
-from fsdm.transfer.sink import PIECE_BYTES, Sink, digest_of, open_sink
+from fsdm.transfer.sink import PIECE_BYTES, Sink, open_sink
 from tests.support.chunks import content
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def pieces_of(piece: int, pread: int, writeback: int = 1 << 30) -> pytest.Monkey
     patch = pytest.MonkeyPatch()
     patch.setattr(sink_module, "PIECE_BYTES", piece)
     patch.setattr(sink_module, "WRITEBACK_BYTES", writeback)
-    patch.setattr(sink_module._threads, "buffer", memoryview(bytearray(pread)), raising=False)
+    patch.setattr(sink_module, "PREAD_BYTES", pread)
     return patch
 
 
@@ -256,19 +256,6 @@ def test_a_reserved_file_is_as_long_as_what_has_come() -> None:
 
 
 # ------------------------------------------------------------------------------------------------------------ the files
-
-
-@pytest.mark.parametrize("size", [0, 1, 4095, 4096, 4097, 8192, 10_000])
-def test_the_digest_of_a_file_is_that_of_its_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
-    monkeypatch.setattr(sink_module, "PIECE_BYTES", 4096)
-    (tmp_path / "file").write_bytes(POOL[:size])
-    assert digest_of(f"{tmp_path}/file", "blake3") == blake3(POOL[:size]).hexdigest()
-    assert digest_of(f"{tmp_path}/file", "sha256") == hashlib.sha256(POOL[:size]).hexdigest()
-
-
-def test_a_file_that_is_not_there_has_no_digest(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
-        digest_of(f"{tmp_path}/file", "blake3")
 
 
 def test_a_sink_opens_a_file_that_can_be_read_back_and_is_not_inherited(tmp_path: Path) -> None:

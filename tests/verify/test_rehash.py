@@ -184,7 +184,7 @@ def test_files_are_read_in_several_threads(layout: Layout, place: Place, monkeyp
     with Rehash(layout.path(place), place, Pace(NO_CAP, check=lambda: (meet.wait(), None)[1])) as files:
         assert files.size_bytes == 3 * BUFFER_BYTES + 107
         monkeypatch.setattr(module, "BUFFER_BYTES", 4 * BUFFER_BYTES)  # each file is one block
-        monkeypatch.setattr(module, "thread_buffer", lambda: memoryview(bytearray(4 * BUFFER_BYTES)))
+        monkeypatch.setattr(module, "thread_buffer", lambda _: memoryview(bytearray(4 * BUFFER_BYTES)))
         threads = [threading.Thread(target=lambda name=name: found.append(files.file(name))) for name in ("a", "b")]
         for thread in threads:
             thread.start()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from fsdm.model.documents import Manifest
 from fsdm.model.layout import DATA, READY, WANT, Layout
-from fsdm.transfer.sink import digest_of
+from fsdm.store.digests import digest_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
