@@ -95,7 +95,9 @@ class DataManager(Client):
     def download_chunk(self, chunk: DataChunk) -> None:
         """See `Client.download_chunk`."""
         super().download_chunk(chunk)
-        self._notify(chunk.id)
+        reconciler = self._reconciler
+        if reconciler is not None:
+            reconciler.loop.wakeup.notify(chunk.id)
 
     def change(self, limits: Limits) -> None:
         """Keep to these limits from now on; what cannot be changed at run time is logged.
@@ -127,20 +129,19 @@ class DataManager(Client):
             lock = ReconcilerLock(self._layout)
         except ReconcilerRunsError:
             return False
-        limits = self._limits
+        limits, reconciler = self._limits, None
         try:
             make_layout(self._layout, FileSystem(durable=limits.durable))  # some of it may have been removed
             reconciler = Reconciler(
                 self._layout, limits=limits, fetcher=self._fetcher, on_event=self._on_event, counters=self.counters
             )
-        except BaseException:  # the limits make none
-            lock.close()
-            raise
-        try:
             reconciler.open()
             reconciler.start()
         except BaseException:
-            _end(reconciler, lock)
+            if reconciler is None:
+                lock.close()
+            else:
+                _end(reconciler, lock)
             raise
         self._lock, self._reconciler = lock, reconciler
         self._catalog = reconciler.catalog
@@ -152,9 +153,8 @@ class DataManager(Client):
         reconciler, self._reconciler = self._reconciler, None
         lock, self._lock = self._lock, None
         self._catalog = Catalog(self._layout)
-        if reconciler is None or lock is None:
-            return
-        _end(reconciler, lock)
+        if reconciler is not None and lock is not None:
+            _end(reconciler, lock)
 
     def _stand_by(self) -> None:
         said = ""
@@ -169,11 +169,6 @@ class DataManager(Client):
                     said = str(e)
             elif not self._lock.is_ours():  # LOCK was removed by hand: another process may have taken a new one
                 self._step_down()
-
-    def _notify(self, chunk_id: str) -> None:
-        reconciler = self._reconciler
-        if reconciler is not None:
-            reconciler.loop.wakeup.notify(chunk_id)
 
 
 def _end(reconciler: Reconciler, lock: ReconcilerLock) -> None:
