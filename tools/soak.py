@@ -321,10 +321,8 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     how = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(prog="python -m tools.soak", description=__doc__, formatter_class=how)
     parser.add_argument("--minutes", type=float, default=60.0)
-    parser.add_argument("--chunks", type=int, default=5000)
-    parser.add_argument("--readers", type=int, default=24)
-    parser.add_argument("--clients", type=int, default=4)
-    parser.add_argument("--seed", type=int, default=1)
+    for name, default in (("--chunks", 5000), ("--readers", 24), ("--clients", 4), ("--seed", 1)):
+        parser.add_argument(name, type=int, default=default)
     parser.add_argument("--dir", help="where the data directory is to be, for the time of the soak")
     parser.add_argument("--json", action="store_true")
     return parser.parse_args(argv)
