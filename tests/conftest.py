@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-pytest_plugins = ("tests.support.disks",)
+pytest_plugins = ("tests.support.disks", "tests.support.users")
 
 
 @pytest.fixture

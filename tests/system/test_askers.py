@@ -1,0 +1,229 @@
+"""Users who ask beside each other, sit on locks, or flood, and hold up no other."""
+
+from __future__ import annotations
+
+import fcntl
+import itertools
+import json
+import os
+import stat
+import threading
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
+from unittest import mock
+
+import pytest
+
+from fsdm import DataManager
+from fsdm.model.layout import Layout
+from fsdm.store.flock import intents_lock
+from fsdm.store.markers import CLIENT_WAIT_S, place_delete, place_want
+from tests.support.chunks import an_id, chunk_dir, entries, failure
+from tests.support.users import (
+    ALICE,
+    BOB,
+    OWNER,
+    READER,
+    User,
+    acting,
+    as_user,
+    client,
+    delete,
+    download,
+    only_root,
+    reconciling,
+    settled,
+)
+from tests.support.waiting import PATIENCE_S, eventually, wait_for_a_tick
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.support.source import Source
+
+pytestmark = only_root
+
+
+# --------------------------------------------------------------------------------------------- askers beside each other
+
+
+def test_every_asker_overrules_every_other_ones_intents(root: Path, source: Source) -> None:
+    chunk = source.chunk()
+    want, deleted = root / "want" / chunk.id, root / "delete" / chunk.id
+
+    def standing() -> list[int | None]:
+        return [path.stat().st_uid if path.exists() else None for path in (want, deleted)]
+
+    for user, ask, left in [
+        (ALICE, download(root, chunk), [ALICE.uid, None]),
+        (BOB, download(root, chunk), [BOB.uid, None]),
+        (ALICE, delete(root, chunk.id), [None, ALICE.uid]),
+        (BOB, delete(root, chunk.id), [None, BOB.uid]),
+        (ALICE, download(root, chunk), [ALICE.uid, None]),
+    ]:
+        as_user(user, ask)
+        assert standing() == left
+    assert [name for name in os.listdir(root / "delete") if name.startswith(".")] == []
+    with reconciling(root):
+        assert settled(root, chunk)
+
+
+def test_with_a_sticky_bit_the_later_intent_still_wins(root: Path, source: Source) -> None:
+    for name in ("want", "delete"):
+        (root / name).chmod(0o3775)
+    gone, here = source.chunk(), source.chunk(start=20, end=30)
+    as_user(ALICE, download(root, gone))
+    as_user(BOB, delete(root, gone.id))
+    as_user(ALICE, delete(root, here.id))
+    wait_for_a_tick(str(root / "delete" / here.id))  # within one, the reconciler would have to see which came first
+    as_user(BOB, download(root, here))
+    assert entries(root / "want") == sorted([gone.id, here.id])
+    with reconciling(root):
+        assert settled(root, here)
+
+
+def test_want_that_the_owner_may_not_read_overrules_no_delete(root: Path, source: Source) -> None:
+    private = source.chunk()
+    want, deleted = root / "want" / private.id, root / "delete" / private.id
+    as_user(BOB, deleted.touch)
+    wait_for_a_tick(str(deleted))  # the want is the later one
+    as_user(User(ALICE.uid, ALICE.groups, 0o077), lambda: want.write_bytes(private.to_json()))
+    with reconciling(root):
+        told = eventually(lambda: failure(root, private.id))
+        assert (told["kind"], "may not read" in told["error"], "chmod" in told["hint"]) == ("want", True, True)
+        eventually(lambda: not deleted.exists())
+
+        def mend() -> None:
+            want.chmod(0o644)
+            os.utime(want)
+
+        as_user(ALICE, mend)
+        assert settled(root, private)
+
+
+def test_marker_of_another_user_that_a_crash_left_aside_is_put_back(root: Path, source: Source) -> None:
+    chunk = source.chunk()
+    as_user(ALICE, download(root, chunk))
+    (root / "want" / chunk.id).rename(root / "want" / f".judged-1_2_3_{chunk.id}")
+    with reconciling(root):
+        eventually(lambda: chunk_dir(root, chunk).exists())
+        eventually(lambda: os.listdir(root / "want") == [])
+
+
+# ----------------------------------------------------------------------------------------- locks, and who sits on them
+
+
+def test_lock_of_intents_works_between_members_of_a_group(root: Path) -> None:
+    held = ExitStack()
+
+    def take() -> bool:
+        return held.enter_context(intents_lock(Layout(root), 0.0))
+
+    with acting(ALICE, take) as got:
+        assert got
+        assert as_user(BOB, take) is False
+    assert as_user(BOB, take) is True
+
+
+def test_holder_of_the_lock_of_intents_stops_no_client(root: Path, source: Source) -> None:
+    chunks = [source.chunk(start=at, end=at + 1) for at in range(5)]
+    descriptors: list[int] = []
+
+    def sit() -> None:
+        descriptors.append(os.open(root / "want", os.O_RDONLY))
+        fcntl.flock(descriptors[0], fcntl.LOCK_EX)
+
+    def ask() -> list[tuple[bool, float]]:
+        tried: list[tuple[bool, float]] = []
+
+        @contextmanager
+        def lock(layout: Layout, wait_s: float) -> Iterator[bool]:
+            with intents_lock(layout, wait_s) as got:
+                tried.append((got, wait_s))
+                yield got
+
+        with mock.patch("fsdm.store.markers.intents_lock", lock):
+            for chunk in chunks:
+                place_want(Layout(root), chunk)
+                place_delete(Layout(root), chunk.id)
+                place_want(Layout(root), chunk)
+        return tried
+
+    with acting(READER, sit), reconciling(root):
+        assert as_user(ALICE, ask) == [(False, CLIENT_WAIT_S)] * 3 * len(chunks)
+        assert CLIENT_WAIT_S < 0.01
+        assert all(settled(root, chunk) for chunk in chunks)
+
+
+@pytest.mark.parametrize(("name", "mode"), [("LOCK", 0o600), ("trash", 0o700)])
+def test_reader_keeps_the_next_reconciler_away_only_where_it_may_open_the_lock(
+    root: Path, name: str, mode: int
+) -> None:
+    descriptors: list[int] = []
+
+    def sit() -> None:
+        descriptors.append(os.open(root / name, os.O_RDONLY))
+        fcntl.flock(descriptors[0], fcntl.LOCK_EX)
+
+    with reconciling(root):
+        assert json.loads(as_user(READER, lambda: client(root).status().reconciler))["pid"]
+    with acting(READER, sit):
+        assert as_user(OWNER, lambda: DataManager(root).reconciling) is False
+    (root / name).chmod(mode)
+    with pytest.raises(PermissionError):
+        as_user(READER, sit)
+    with reconciling(root):
+        assert ("not known" in as_user(READER, lambda: client(root).status().reconciler)) == (name == "LOCK")
+    assert stat.S_IMODE((root / name).stat().st_mode) == mode
+
+
+# ----------------------------------------------------------------------------------------------- an asker that floods
+
+
+def test_markers_that_are_none_by_the_thousand_hold_up_no_intent(root: Path, source: Source) -> None:
+    def flood() -> None:
+        for number in range(500):
+            name = an_id(10**6 + number)
+            os.mkfifo(root / "want" / name)
+            os.mkdir(root / "delete" / name)
+            for path in (root / "want" / f"no id {number}", root / "delete" / f".judged-{number}"):
+                path.touch()
+
+    chunk = source.chunk()
+    with reconciling(root):
+        as_user(ALICE, flood)
+        as_user(BOB, download(root, chunk))
+        assert settled(root, chunk)
+
+
+def test_want_rewritten_all_the_time_holds_up_no_other(root: Path, source: Source) -> None:
+    restless, other = source.chunk(), source.chunk(start=20, end=30)
+    marker = root / "want" / restless.id
+    text = restless.to_json().rstrip()[:-1]
+    resting, rewriting = threading.Event(), threading.Event()
+
+    def rewrite() -> None:
+        for number in itertools.count():
+            if resting.is_set():
+                break
+            marker.write_bytes(text + b', "padding": "%d%s"}' % (number, b"x" * 900_000))
+            rewriting.set()
+        marker.write_bytes(text + b"}")
+
+    thread = threading.Thread(target=rewrite)
+
+    def begin() -> bool:
+        thread.start()
+        return rewriting.wait(PATIENCE_S)
+
+    def rest() -> None:
+        resting.set()
+        thread.join()
+
+    with reconciling(root):
+        with acting(ALICE, begin, until=rest) as begun:
+            assert begun
+            as_user(BOB, download(root, other))
+            assert settled(root, other)
+        assert settled(root, restless)
