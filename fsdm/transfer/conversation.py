@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from fsdm.transfer.fetcher import HttpFetcher
     from fsdm.transfer.file_transfer import Transfer
     from fsdm.transfer.host_health import Request
-    from fsdm.transfer.http.handle import Body
+    from fsdm.transfer.http.exchange import Body
     from fsdm.transfer.http.head import Head
     from fsdm.transfer.segments import Piece, Pieces, Slice
     from fsdm.transfer.sink import Sink

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from fsdm import DataManager, Limits
 from fsdm.model.errors import InvalidInputError, PolicyError, TransferError
 from fsdm.model.source_policy import Policy, check_pattern, is_public
-from fsdm.transfer.http.handle import _Callbacks
+from fsdm.transfer.http.sockets import Sockets
 from tests.support.chunks import failure
 from tests.support.processes import fsdm
 from tests.support.servers import Host, an_engine, get, no_environment, reply
@@ -179,14 +179,14 @@ def connected(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The addresses that anything was about to connect to; none is reached."""
     tried: list[str] = []
 
-    def refuse(calls: _Callbacks, purpose: int, address: Any) -> Any:
-        if (sock := allowed(calls, purpose, address)) != pycurl.SOCKET_BAD:
+    def refuse(sockets: Sockets, purpose: int, address: Any) -> Any:
+        if (sock := allowed(sockets, purpose, address)) != pycurl.SOCKET_BAD:
             tried.append(address.addr[0])
             sock.close()
         return pycurl.SOCKET_BAD
 
-    allowed = _Callbacks.open_socket
-    monkeypatch.setattr(_Callbacks, "open_socket", refuse)
+    allowed = Sockets.opens
+    monkeypatch.setattr(Sockets, "opens", refuse)
     return tried
 
 

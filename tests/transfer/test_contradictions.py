@@ -13,7 +13,7 @@ from fsdm.model.errors import TransferError
 from fsdm.store.filesystem import FileSystem
 from fsdm.transfer import conversation, segments
 from fsdm.transfer.fetcher import HttpFetcher
-from fsdm.transfer.http import handle
+from fsdm.transfer.http import exchange
 from fsdm.transfer.resume_record import Part, url_mark
 from tests.support.chunks import content
 from tests.support.servers import answering
@@ -272,7 +272,7 @@ def test_refused_helper_ends_the_splitting_and_not_the_file(
         (segments, "LOOK_S", 0.005),
         (segments, "TRIAL_S", 1e9),
         (conversation, "LEAST_BYTES", 40_000),
-        (handle, "LOOK_S", 0.005),
+        (exchange, "LOOK_S", 0.005),
     ):
         monkeypatch.setattr(module, name, value)
     first: list[tuple[int, int]] = []

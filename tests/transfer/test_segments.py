@@ -23,7 +23,7 @@ from fsdm.transfer import conversation as conversation_module
 from fsdm.transfer import file_transfer as transfer
 from fsdm.transfer import segments as ranges
 from fsdm.transfer.fetcher import HttpFetcher
-from fsdm.transfer.http import handle
+from fsdm.transfer.http import exchange
 from fsdm.transfer.resume_record import Part
 from fsdm.transfer.segments import LEAST_BYTES, PIECE_MAX_BYTES, PIECE_MIN_BYTES, Gain, Helpers, Pace, Pieces, Slice
 from tests.support.chunks import content
@@ -355,7 +355,7 @@ def _small(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> N
     monkeypatch.setattr(ranges, "TRIAL_S", 1e9)
     monkeypatch.setattr(conversation_module, "LEAST_BYTES", PIECE)
     monkeypatch.setattr(conversation_module, "WORTH_BYTES", 1 << 40)
-    monkeypatch.setattr(handle, "LOOK_S", 0.005)
+    monkeypatch.setattr(exchange, "LOOK_S", 0.005)
 
 
 @pytest.fixture

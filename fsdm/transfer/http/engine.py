@@ -8,16 +8,12 @@ cookie outlives a file. What an error says never shows the secrets of a URL.
 
 from __future__ import annotations
 
-import errno
-import os
 import threading
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-import pycurl
-
-from fsdm.model.errors import HostError, TransferError
+from fsdm.model.errors import HostError, PolicyError, TransferError
 from fsdm.model.limits import CONNECTIONS
 from fsdm.model.source_policy import ANY, Policy
 from fsdm.transfer.http.handle import Handle
@@ -28,22 +24,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from fsdm.concurrency.cancellation import Cancellation
-    from fsdm.model.errors import Cause
     from fsdm.transfer.host_health import Hosts
-    from fsdm.transfer.http.handle import Begin
+    from fsdm.transfer.http.exchange import Begin
     from fsdm.transfer.http.way import Way
 
 REDIRECTS_MAX: Final = 30  # as requests has it
-_TLS: Final = frozenset(
-    {
-        pycurl.E_PEER_FAILED_VERIFICATION,
-        pycurl.E_SSL_CACERT_BADFILE,
-        pycurl.E_SSL_CERTPROBLEM,
-        pycurl.E_SSL_CIPHER,
-        pycurl.E_SSL_ISSUER_ERROR,
-    }
-)
-_BROKE: Final = ("SYSCALL", "reset", "unexpected eof")  # OpenSSL's words for a connection that ends in a handshake
 
 
 class Engine:
@@ -117,15 +102,12 @@ class Engine:
             if not way.proxy:
                 self._policy.addresses(target.host, [address])
 
+        lines = [f"{name}: {value}".encode("latin-1") for name, value in fields.items()]
         try:
-            lines = [f"{name}: {value}".encode("latin-1") for name, value in fields.items()]
-            location = handle.get(target.url, way, lines, begin, check_address, stop)
-        except pycurl.error as e:
-            stop.check()
+            return handle.get(target.url, way, lines, begin, check_address, stop)
+        except (HostError, PolicyError):
             self._hosts.get(target.origin).way = None  # what was found may hold no longer
-            raise self._failure(e, handle, way) from e
-        stop.check()  # a connection that was cut may look like the end of a body without a length
-        return location
+            raise
 
     def _way(self, target: Target, stop: Cancellation) -> Way:
         host, now = self._hosts.get(target.origin), time.monotonic()
@@ -148,32 +130,6 @@ class Engine:
             self._idle.append((origin, handle))
             unused = self._idle.pop(0) if len(self._idle) > self._kept else None
         del unused  # its connections are closed outside of the mutex
-
-    # -------------------------------------------------------------------------------------------------------- failures
-
-    def _failure(self, error: pycurl.error, handle: Handle, way: Way) -> HostError:
-        """libcurl's error as ours."""
-        code, said = int(error.args[0]), str(error.args[-1])
-        cause = _cause(code, said)
-        if cause == "timeout" and not handle.has_asked:
-            what = f"no connection within {self._connect_timeout_s:g} s"
-        elif cause == "connection" and handle.errno not in {0, errno.EINPROGRESS}:
-            what = os.strerror(handle.errno)
-        else:
-            what = _printable(said) or f"libcurl's error {code}"
-        what += way.through
-        return HostError(what, what=what, transient=cause != "tls", cause=cause)
-
-
-def _cause(code: int, said: str) -> Cause:
-    if code == pycurl.E_OPERATION_TIMEDOUT:
-        return "timeout"
-    broke_in_handshake = code == pycurl.E_SSL_CONNECT_ERROR and any(word in said for word in _BROKE)
-    return "tls" if code in _TLS or (code == pycurl.E_SSL_CONNECT_ERROR and not broke_in_handshake) else "connection"
-
-
-def _printable(said: str) -> str:
-    return "".join(character for character in said if character.isascii() and character.isprintable())[:200]
 
 
 def _read(url: str) -> Target:

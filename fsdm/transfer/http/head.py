@@ -13,7 +13,7 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Final, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
 TRANSIENT_STATUS: Final = frozenset({202, 408, 425, 429})  # and 5xx (§15.6); 202: it is being made
 BUSY_STATUS: Final = frozenset({429, 503})  # the server's no to all, not one file's
@@ -49,6 +49,14 @@ class Head:
             key = name.lower()
             joined[key] = f"{joined[key]}, {value}" if key in joined else value
         return cls(status, joined)
+
+    @classmethod
+    def read(cls, lines: Sequence[bytes]) -> Self:
+        """Make a head of its lines, which are known to be those of HTTP."""
+        status = lines[0].split(None, 2)[1:2] if lines else []
+        fields = (line.decode("latin-1").partition(":") for line in lines[1:])
+        number = int(status[0]) if status and status[0].isdigit() else 0
+        return cls.of(number, [(name.strip(), value.strip()) for name, _, value in fields])
 
     def get(self, name: str) -> str:
         """The value of a field, given in lower case; "" where it is not there."""

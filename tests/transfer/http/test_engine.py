@@ -14,8 +14,8 @@ import pytest
 
 from fsdm.concurrency.cancellation import Cancellation
 from fsdm.model.errors import HostError, StoppedError, TransferError
-from fsdm.transfer.http import handle
-from fsdm.transfer.http.handle import DRAIN_BYTES
+from fsdm.transfer.http import exchange
+from fsdm.transfer.http.exchange import DRAIN_BYTES
 from fsdm.transfer.http.way import BELIEVED_S
 from tests.support.servers import Host, InThread, a_certificate, an_engine, answering, get, reply, serving_with
 from tests.support.waiting import PATIENCE_S, descriptors, eventually
@@ -184,16 +184,16 @@ def test_no_more_connections_are_kept_than_are_asked_for() -> None:
 def test_connections_end_with_their_engine(host: Host) -> None:
     engine = an_engine()
     get(engine, f"{host.url}/a")
-    calls = engine._idle[0][1]._calls
-    assert len(calls.sockets) == 1
+    sockets = engine._idle[0][1].sockets
+    assert len(sockets.open) == 1
     del engine
-    assert calls.sockets == {}, "at once, not when garbage is collected"
+    assert sockets.open == {}, "at once, not when garbage is collected"
 
 
 def test_descriptors_are_not_inherited(host: Host, engine: Engine) -> None:
     get(engine, f"{host.url}/a")
     (_, kept) = engine._idle[0]
-    assert [os.get_inheritable(fd) for fd in kept._calls.sockets] == [False]
+    assert [os.get_inheritable(fd) for fd in kept.sockets.open] == [False]
 
 
 def test_child_after_a_fork_says_nothing_over_the_connections_of_its_parent(
@@ -214,9 +214,9 @@ def test_child_after_a_fork_says_nothing_over_the_connections_of_its_parent(
 
 
 def test_body_that_is_not_wanted_leaves_its_connection_if_it_is_short(host: Host, engine: Engine) -> None:
-    host.answers["/short"] = reply(b"x" * DRAIN_BYTES)
-    host.answers["/long"] = reply(b"x" * (DRAIN_BYTES + 1))
-    for path, connections in (("/short", 1), ("/a", 1), ("/long", 1), ("/b", 2)):
+    host.answers["/short"] = reply(b"x" * DRAIN_BYTES, "404 N")
+    host.answers["/long"] = reply(b"x" * (DRAIN_BYTES + 1), "404 N")
+    for path, connections in (("/short", 1), ("/short", 1), ("/long", 1), ("/good", 2), ("/another", 3)):
         engine.get(host.url + path, {}, Cancellation(), lambda _: None)
         assert host.connections == connections
 
@@ -397,7 +397,7 @@ class Endless:
 def test_what_goes_on_for_ever_around_a_body_is_an_error(
     first: bytes, more: bytes, what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(handle, "HEAD_S", 0.1)
+    monkeypatch.setattr(exchange, "HEAD_S", 0.1)
     silent_s = 0.3 if b"chunked" in first else PATIENCE_S
     with Endless(first, more) as url, pytest.raises(HostError, match=what):
         get(an_engine(idle_timeout_s=silent_s), url)
@@ -488,18 +488,18 @@ def test_bytes_before_a_break_are_handed_on(engine: Engine) -> None:
 
 def test_body_is_handed_on_in_blocks_and_a_drip_as_it_comes(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
-    size = 5 * handle.BLOCK_BYTES + 5
+    size = 5 * exchange.BLOCK_BYTES + 5
 
     def take(data: memoryview) -> None:
         sizes.append(len(data))
 
-    monkeypatch.setattr(handle, "LOOK_S", PATIENCE_S)
+    monkeypatch.setattr(exchange, "LOOK_S", PATIENCE_S)
     with answering([answer(f"Content-Length: {size}", bytes(size))]) as (url, _):
         engine.get(url, {}, Cancellation(), lambda _: take)
     assert sum(sizes) == size
-    assert max(sizes) <= handle.BLOCK_BYTES
-    assert min(sizes[:-1]) > handle.BLOCK_BYTES - (16 << 10)
-    monkeypatch.setattr(handle, "LOOK_S", 0.0)
+    assert max(sizes) <= exchange.BLOCK_BYTES
+    assert min(sizes[:-1]) > exchange.BLOCK_BYTES - (16 << 10)
+    monkeypatch.setattr(exchange, "LOOK_S", 0.0)
     seen = threading.Event()
     with stalling(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n1") as (url, _):
         stop = Cancellation()

@@ -1,0 +1,109 @@
+"""The sockets of a libcurl handle, which another thread may shut down while they are open.
+
+In a forked child they lead to nothing: no byte of its own (TLS says goodbye) goes over a connection of its parent.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import weakref
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
+
+import pycurl
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fsdm.concurrency.cancellation import Cancellation
+
+
+class _Socket:
+    opened: Final[weakref.WeakSet[_Socket]] = weakref.WeakSet()
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self.mutex = threading.Lock()
+        os.set_inheritable(fd, False)  # pycurl's duplicate of the one that it is given
+        self.opened.add(self)
+
+    def cut(self) -> None:
+        with self.mutex:
+            if self.fd >= 0:
+                sock = socket.socket(fileno=self.fd)
+                with suppress(OSError):  # it is not connected: then nothing waits for it
+                    sock.shutdown(socket.SHUT_RDWR)
+                sock.detach()
+
+    def close(self) -> None:
+        with self.mutex:
+            os.close(self.fd)
+            self.fd = -1
+
+
+def _after_fork_in_child() -> None:
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    for one in _Socket.opened:
+        one.mutex = threading.Lock()
+        if one.fd >= 0:
+            os.dup2(null, one.fd, inheritable=False)
+    os.close(null)
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+class Sockets:
+    """What libcurl calls to open and to close. It does not know its handle: so that closes once it is let go of."""
+
+    def __init__(self) -> None:
+        self.open: dict[int, _Socket] = {}
+        self.refused: BaseException | None = None  # why there was no address to connect to
+        self._made: socket.socket | None = None
+        self._stop: Cancellation | None = None
+        self._check_address: Callable[[str], None] | None = None
+
+    def guard(self, stop: Cancellation, check_address: Callable[[str], None]) -> None:
+        """Have `stop` cut all of them from now on; `check_address` may raise, then it is not connected to."""
+        self._stop, self._check_address, self.refused = stop, check_address, None
+        for one in self.open.values():
+            stop.guard(one.cut)
+
+    def release(self) -> None:
+        """Have none of them cut any more: they may serve another request."""
+        stop, self._stop, self._check_address = self._stop, None, None
+        for one in self.open.values() if stop is not None else ():
+            stop.release(one.cut)
+
+    def opens(self, _: int, address: Any) -> Any:
+        """OPENSOCKETFUNCTION: one for each address, after each look-up."""
+        family, kind, protocol, where = address
+        try:
+            if self._check_address is not None:
+                self._check_address(str(where[0]))
+            self._made = socket.socket(family, kind, protocol)
+        except BaseException as e:  # another address may be better
+            self.refused = e
+            return pycurl.SOCKET_BAD
+        return self._made
+
+    def is_made(self, fd: int, _: int) -> int:
+        """SOCKOPTFUNCTION: libcurl has a descriptor of its own now."""
+        if self._made is not None:
+            self._made.close()
+            self._made = self.refused = None
+        one = self.open[fd] = _Socket(fd)
+        if self._stop is None:
+            return pycurl.SOCKOPT_ERROR
+        self._stop.guard(one.cut)
+        return pycurl.SOCKOPT_ERROR if self._stop.is_set() else pycurl.SOCKOPT_OK
+
+    def closes(self, fd: int) -> int:
+        """CLOSESOCKETFUNCTION."""
+        one = self.open.pop(fd)
+        if self._stop is not None:
+            self._stop.release(one.cut)
+        one.close()
+        return 0
