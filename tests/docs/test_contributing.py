@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
-import subprocess
 import sys
 import tomllib
 from typing import TYPE_CHECKING
@@ -14,8 +13,10 @@ import pytest
 
 import fsdm
 from tests.support.pages import PAGES, ROOT, sections
+from tests.support.processes import ran
 
 if TYPE_CHECKING:
+    import subprocess
     from pathlib import Path
 
 PAGE = {section.title: section for section in sections("contributing.md")}
@@ -23,9 +24,7 @@ SUITES = re.findall(r"^\| .*? \| `(.*?)` \|", PAGE["The suites"].text, re.MULTIL
 
 
 def _python(at: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, *arguments], cwd=at, capture_output=True, text=True, timeout=280, check=False
-    )
+    return ran(sys.executable, *arguments, cwd=at)
 
 
 @pytest.fixture

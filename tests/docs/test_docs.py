@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -16,6 +14,7 @@ from fsdm.cli.arguments import actions_of, verbs_of
 from fsdm.cli.main import build_parser
 from tests.support.chunks import content
 from tests.support.pages import PAGES, commands, like, parsed, sections
+from tests.support.processes import ran
 
 if TYPE_CHECKING:
     from tests.support.pages import Section
@@ -83,20 +82,12 @@ def tables(source: Source) -> Source:
     return source
 
 
-def _run(program: str, source: Source, tmp_path: Path, **kw: Any) -> str:
+def _run(program: str, source: Source, tmp_path: Path, stdin: str = "") -> str:
     """What a program prints, that ends well, without a warning, in a directory of its own."""
     script = tmp_path / "program.py"
     script.write_text(program)
-    done = subprocess.run(
-        [sys.executable, "-W", "error", script.name],
-        cwd=tmp_path,
-        env={**os.environ, "SOURCE": source.url, "DATASET": DATASET, "IPYTHONDIR": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-        **kw,
-    )
+    names = {"SOURCE": source.url, "DATASET": DATASET, "IPYTHONDIR": str(tmp_path)}
+    done = ran(sys.executable, "-W", "error", script.name, cwd=tmp_path, stdin=stdin, **names)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -112,7 +103,7 @@ def test_recipe_runs_as_it_stands_and_prints_what_the_page_shows(
     if "jupyter" in python.how:
         pytest.importorskip("nbclient", reason="nbclient is in the extra `recipes`")
         pytest.importorskip("ipykernel", reason="ipykernel is in the extra `recipes`")
-        printed = _run(NOTEBOOK, tables, tmp_path, input=python.text)
+        printed = _run(NOTEBOOK, tables, tmp_path, stdin=python.text)
     else:
         [setup] = RECIPES[1].of("python")
         begin = f"import os\nDATASET, SOURCE = os.environ['DATASET'], os.environ['SOURCE']\n{setup.text}"

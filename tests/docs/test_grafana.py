@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ import pytest
 import yaml
 
 from fsdm.monitoring.metrics import METRICS
+from tests.support.processes import ran
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -106,17 +106,13 @@ def test_each_rule_is_tested_to_fire() -> None:
 
 @promtool
 def test_promtool_takes_the_rules() -> None:
-    done = subprocess.run(
-        ["promtool", "check", "rules", GRAFANA / "alerts.yml"], capture_output=True, text=True, check=False
-    )
+    done = ran("promtool", "check", "rules", GRAFANA / "alerts.yml")
     assert done.returncode == 0, done.stderr
 
 
 @promtool
 def test_rules_fire_when_they_should_and_else_do_not() -> None:
-    done = subprocess.run(
-        ["promtool", "test", "rules", "alerts_test.yml"], cwd=GRAFANA, capture_output=True, text=True, check=False
-    )
+    done = ran("promtool", "test", "rules", "alerts_test.yml", cwd=GRAFANA)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -126,7 +122,5 @@ def test_rule_that_does_not_fire_would_be_found(tmp_path: Path) -> None:
     assert "fsdm_healthy == 0" in rules_text
     (tmp_path / "alerts.yml").write_text(rules_text.replace("fsdm_healthy == 0", "fsdm_healthy == 2"))
     shutil.copy(GRAFANA / "alerts_test.yml", tmp_path)
-    done = subprocess.run(
-        ["promtool", "test", "rules", "alerts_test.yml"], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+    done = ran("promtool", "test", "rules", "alerts_test.yml", cwd=tmp_path)
     assert done.returncode != 0

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
-import sys
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +17,7 @@ from fsdm.cli.main import EXIT_CODES
 from fsdm.store.flock import SAFE_FILE_SYSTEMS
 from tests.support.chunks import bring, chunk_dir, failure, files_of, touch_delete
 from tests.support.pages import PAGES, sections
-from tests.support.processes import owner, reconciling, shell_holding
+from tests.support.processes import owner, ran_by_shell, reconciling, shell_holding
 from tests.support.source import expected
 from tests.support.waiting import PATIENCE_S, eventually
 
@@ -65,18 +63,9 @@ class Site:
 
     def run(self, script: str) -> subprocess.CompletedProcess[str]:
         """The page's commands, by copy and paste; what they leave running is stopped."""
-        environment = {
-            **os.environ,
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "ID": self.chunk.id,
-            "DATASET": self.chunk.dataset_id,
-            **self.names,
-        }
+        names = {"ID": self.chunk.id, "DATASET": self.chunk.dataset_id, **self.names}
         end = "trap 'for job in $(jobs -p); do kill $job; done; wait' EXIT\n"
-        return subprocess.run(
-            ["bash", "-emc", end + script],
-            cwd=self.at, env=environment, capture_output=True, text=True, timeout=280, check=False,
-        )  # fmt: skip
+        return ran_by_shell(end + script, self.at, "-em", **names)
 
     def here(self, data: str = "data") -> dict[str, dict[str, bytes]]:
         """What is available: the files of each chunk."""

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +12,7 @@ import pytest
 from fsdm.cli.commands import VERBS
 from tests.support.chunks import an_id, content, entries
 from tests.support.pages import PAGES, ROOT, like, played, sections, transcript
+from tests.support.processes import ran_by_shell
 
 if TYPE_CHECKING:
     from tests.support.pages import Section
@@ -51,20 +49,12 @@ def test_python_example_runs_and_leaves_nothing(
 def test_shell_example_runs(source: Source, tmp_path: Path) -> None:
     for name in ("block", "log"):
         source.put(f"/{name}.parquet", content(name, 3000))
-    environment = {
-        **os.environ,
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "ID": an_id(),
-        "DATASET": "d" * 64,
-        "SOURCE": source.url,
-    }
-    script = "set -em\n" + _block("sh") + "wait\n"
-    done = subprocess.run(
-        ["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False
-    )
+    chunk_id = an_id()
+    script = _block("sh") + "wait\n"
+    done = ran_by_shell(script, tmp_path, "-em", ID=chunk_id, DATASET="d" * 64, SOURCE=source.url)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("blocks.parquet") == 3  # in READY, under flock(1), and under `fsdm hold`
-    assert f"{environment['ID']}\tavailable" in done.stdout
+    assert f"{chunk_id}\tavailable" in done.stdout
     assert "deleted" in done.stderr
     assert "no chunks; reconciler: " in done.stderr
 
@@ -81,19 +71,8 @@ def test_five_minutes_show_what_is_printed(source: Source, tmp_path: Path) -> No
         source.put(f"/{name}.parquet", content(name, 3000))
     [tour] = [section for section in PAGE if section.title == "Five minutes"]
     steps = transcript(tour.of("console"))
-    environment = {
-        **os.environ,
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "ID": "1" * 64,
-        "DATASET": "d" * 64,
-        "SOURCE": source.url,
-        "LC_ALL": "C.UTF-8",
-        "COLUMNS": "80",
-    }
-    done = subprocess.run(
-        ["bash", "-c", played(steps)],
-        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=280, check=False,
-    )  # fmt: skip
+    names = {"ID": "1" * 64, "DATASET": "d" * 64, "SOURCE": source.url, "LC_ALL": "C.UTF-8", "COLUMNS": "80"}
+    done = ran_by_shell(played(steps), tmp_path, **names)
     *printed, rest = done.stdout.split("\x1e")
     assert done.stderr + rest == ""
     assert len(printed) == len(steps)

@@ -8,28 +8,42 @@ import signal
 import subprocess
 import sys
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.support.waiting import PATIENCE_S, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
 FSDM = [sys.executable, "-m", "fsdm"]
 
 
-def fsdm(*arguments: object, stdin: bytes = b"", **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run one verb to its end."""
+def ran(
+    *command: object, cwd: str | Path | None = None, stdin: str = "", timeout_s: float = 280.0, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end, whichever it is, and keep what it says."""
     return subprocess.run(
-        [*FSDM, *map(str, arguments)],
-        input=stdin.decode(),
+        [*map(str, command)],
+        input=stdin,
+        cwd=cwd,
+        env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=120,
-        env={**os.environ, **environment},
+        timeout=timeout_s,
         check=False,
     )
+
+
+def ran_by_shell(script: str, cwd: Path, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a script by bash, where `fsdm` and `python` are those of this test run."""
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return ran("bash", *options, "-c", script, cwd=cwd, PATH=path, **environment)
+
+
+def fsdm(*arguments: object, stdin: bytes = b"", **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run one verb to its end."""
+    return ran(*FSDM, *arguments, stdin=stdin.decode(), timeout_s=120, **environment)
 
 
 def fsdm_json(*arguments: object) -> Any:

@@ -4,28 +4,23 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.support.processes import ran
+
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Sequence
 
 ROOT = Path(__file__).parents[2]
 
 
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "tools.bench", *arguments],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
+    return ran(sys.executable, "-m", "tools.bench", *arguments, cwd=ROOT)
 
 
 def measured(tmp_path: Path, *names: str) -> dict[str, Any]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.processes import ran
 from tools import soak
 from tools.support import proc
 
@@ -22,16 +21,8 @@ def soaked(tmp_path: Path, minutes: float, chunks: int = 60, **environment: str)
     where = tmp_path / "soak"
     where.mkdir()
     options = ["--minutes", minutes, "--chunks", chunks, "--readers", 5, "--clients", 2, "--dir", where, "--json"]
-    run = subprocess.run(
-        # niced, so as not to take the machine from other tests
-        ["nice", "-n", "15", sys.executable, "-m", "tools.soak", *map(str, options)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=900,
-        check=False,
-        env={**os.environ, **environment},
-    )
+    command = ["nice", "-n", "15", sys.executable, "-m", "tools.soak"]  # so as not to take the machine from other tests
+    run = ran(*command, *options, cwd=ROOT, timeout_s=900, **environment)
     assert run.stdout, run.stderr
     assert list(where.iterdir()) == []
     return run.returncode, json.loads(run.stdout)

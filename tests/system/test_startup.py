@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ from fsdm.cli import main as cli
 from fsdm.cli.commands import VERBS
 from fsdm.model.layout import Layout, Place
 from tests.support.chunks import an_id
+from tests.support.processes import ran
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,10 +26,8 @@ MOST_CALLS = 25  # of functions in Python, for each chunk in a list: 15 today
 
 
 def _loaded(code: str) -> set[str]:
-    done = subprocess.run(
-        [sys.executable, "-c", f"import sys; {code}; print(*sys.modules, file=sys.stderr)"],
-        capture_output=True, text=True, timeout=120, check=True,
-    )  # fmt: skip
+    done = ran(sys.executable, "-c", f"import sys; {code}; print(*sys.modules, file=sys.stderr)")
+    assert done.returncode == 0, done.stderr
     return set(done.stderr.splitlines()[-1].split())
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from fsdm.cli.main import build_parser
 from tests.support.chunks import put_want
-from tests.support.processes import FSDM, reconciling
+from tests.support.processes import FSDM, ran, reconciling
 
 if TYPE_CHECKING:
     from tests.support.source import Source
@@ -44,9 +44,7 @@ def unit(tmp_path: Path) -> Path:
 
 
 def analyze(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ["systemd-analyze", *map(str, arguments)], capture_output=True, text=True, timeout=120, check=False
-    )
+    return ran("systemd-analyze", *arguments)
 
 
 @analyzes
@@ -105,13 +103,7 @@ def test_no_system_call_is_needed_that_the_unit_forbids(data_dir: Path, source: 
     (data_dir / "delete").mkdir()
     trace = tmp_path / "trace"
     for _ in range(2):
-        done = subprocess.run(
-            ["strace", "-f", "-qq", "-o", trace, *FSDM, "run", "--once", "-d", data_dir],
-            capture_output=True,
-            text=True,
-            timeout=280,
-            check=False,
-        )
+        done = ran("strace", "-f", "-qq", "-o", trace, *FSDM, "run", "--once", "-d", data_dir)
         if "ptrace" in done.stderr:
             pytest.skip("nobody may be traced here")
         assert done.returncode == 0, done.stderr
@@ -159,10 +151,7 @@ def test_sysusers_and_tmpfiles_make_what_unit_and_protocol_say(tmp_path: Path) -
     (tmp_path / "etc").mkdir()
     for program, name in (("systemd-sysusers", "fsdm.sysusers"), ("systemd-tmpfiles", "fsdm.tmpfiles")):
         create = ["--create"] if program == "systemd-tmpfiles" else []
-        subprocess.run(
-            [program, *create, f"--root={tmp_path}", "-"], input=(SERVICE / name).read_text(), text=True, check=True,
-            capture_output=True, timeout=120,
-        )  # fmt: skip
+        ran(program, *create, f"--root={tmp_path}", "-", stdin=(SERVICE / name).read_text()).check_returncode()
     groups = dict(re.findall(r"^([\w-]+):[^:]*:(\d+):", (tmp_path / "etc" / "group").read_text(), re.MULTILINE))
     members = dict(re.findall(r"^([\w-]+):[^:]*:\d+:(.*)$", (tmp_path / "etc" / "group").read_text(), re.MULTILINE))
     [uid] = re.findall(r"^fsdm:[^:]*:(\d+):", (tmp_path / "etc" / "passwd").read_text(), re.MULTILINE)

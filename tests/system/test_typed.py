@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import os
 import re
 import shutil
 import subprocess
@@ -18,6 +17,7 @@ from pathlib import Path
 import pytest
 
 import fsdm
+from tests.support.processes import ran
 
 ROOT = Path(__file__).parents[2]
 WHEEL = f"fsdm-{fsdm.__version__}-py3-none-any.whl"
@@ -136,15 +136,7 @@ def said(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def as_user(installed: Path, where: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run Python where fsdm is what was installed."""
-    return subprocess.run(
-        [sys.executable, *arguments],
-        cwd=where,
-        env={**os.environ, "PYTHONPATH": str(installed)},
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
+    return ran(sys.executable, *arguments, cwd=where, PYTHONPATH=str(installed))
 
 
 def test_strict_checker_knows_what_each_call_takes_and_gives(said: str) -> None:
