@@ -56,7 +56,7 @@ CLIENTS: dict[str, Recipe] = {
 
 
 def make(name: str, out: Path) -> list[str]:
-    """The command of a client of tools/clients, built in `out` where it is not yet; skips where a tool is missing."""
+    """Build a client of tools/clients in `out`, and give its command; skip where a tool is missing."""
     recipe = CLIENTS[name]
     for tool in (*recipe.build[:1], *recipe.needs, *(recipe.run[:1] if "{" not in recipe.run[0] else ())):
         if shutil.which(tool) is None:

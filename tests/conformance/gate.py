@@ -1,4 +1,4 @@
-"""Stops a client at the system calls that count, whatever language it is written in, for as long as a test needs.
+"""Stop a client at its system calls, in whatever language it is written.
 
 seccomp_unotify(2): the client starts with a filter that it cannot drop, and that its children inherit. Each call that
 the filter names waits in the kernel, before it is carried out, until this process lets it go on. So a test can change
@@ -109,7 +109,7 @@ def _stop(number: int, pid: int, arguments: list[int]) -> Cancellation:
 
 
 def _path(pid: int, at: int, address: int) -> str:
-    """The path at `address` in the memory of a process, taken from its descriptor `at`, or from where it stands."""
+    """Read the path at `address` in a process, relative to its descriptor `at` or its directory."""
     memory = os.open(f"/proc/{pid}/mem", os.O_RDONLY)
     try:
         name = b""

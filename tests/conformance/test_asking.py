@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def markers(data_dir: Path) -> tuple[list[str], list[str]]:
-    """What stands in want/ and in delete/, dotfiles too: none is to be left behind."""
+    """List all entries of want/ and delete/, dotfiles too."""
     return sorted(os.listdir(data_dir / "want")), sorted(os.listdir(data_dir / "delete"))
 
 

@@ -1,4 +1,4 @@
-"""A bounded churn: wants and deletes come from the client while holders of it check the bytes that they hold."""
+"""A bounded churn: the client asks while its holders check the bytes that they hold."""
 
 from __future__ import annotations
 

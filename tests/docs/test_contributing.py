@@ -1,4 +1,4 @@
-"""The page for contributors: its verb is added and tested, its commands are run, and its suites are there."""
+"""The page for contributors: its verb is added, its commands run, its suites are there."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ def tables(source: Source) -> Source:
 
 
 def _run(program: str, source: Source, tmp_path: Path, stdin: str = "") -> str:
-    """What a program prints, that ends well, without a warning, in a directory of its own."""
+    """Run a program in a directory of its own, and give what it prints; it must end well."""
     script = tmp_path / "program.py"
     script.write_text(program)
     names = {"SOURCE": source.url, "DATASET": DATASET, "IPYTHONDIR": str(tmp_path)}
@@ -133,7 +133,7 @@ OPTIONS = {
 
 
 def _wrong(words: list[str]) -> str | None:
-    """What of a command does not exist: its verb, or an option."""
+    """Find the words of a command that do not exist: its verb, or an option."""
     verb = next((word for word in words[1:] if word in OPTIONS), "")
     if not verb and not set(words[1:]) <= OPTIONS[""]:
         return f"no verb in {words}"

@@ -1,4 +1,4 @@
-"""The dashboard and the alert rules: they ask for metrics that there are, and the rules fire when they should."""
+"""The dashboard and the alert rules: their metrics exist, and the rules fire when they should."""
 
 from __future__ import annotations
 

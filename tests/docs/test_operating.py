@@ -1,4 +1,4 @@
-"""The page for operators: each recovery is run on the bad state that it is for, and its numbers are compared."""
+"""The page for operators: each recovery mends its bad state, and the numbers are right."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ RECOVERIES = {title: one for title, one in SECTIONS.items() if one.level == 3 an
 
 @dataclass
 class Site:
-    """A place with a data directory, in which one chunk is here, and what a page's commands are to do there."""
+    """A data directory with one chunk, where the commands of the page are run."""
 
     at: Path
     source: Source
@@ -68,7 +68,7 @@ class Site:
         return ran_by_shell(end + script, self.at, "-em", **names)
 
     def here(self, data: str = "data") -> dict[str, dict[str, bytes]]:
-        """What is available: the files of each chunk."""
+        """Read the files of each available chunk."""
         found = {}
         with Client(self.at / data) as client:
             for place in client.available_places():
@@ -79,7 +79,7 @@ class Site:
         return found
 
     def bytes_of(self, *chunks: DataChunk) -> dict[str, dict[str, bytes]]:
-        """What is to be available."""
+        """Give the files that these chunks are to have."""
         return {chunk.id: expected(chunk, self.source) for chunk in chunks}
 
 

@@ -1,4 +1,4 @@
-"""What fuzzing shares: settings, strategies that mangle what is sound, and a data directory for one example."""
+"""Settings, strategies that mangle sound documents, and a data directory for one example."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Programs that do as they are told, known faults that are put into them, and tests that must find those."""
+"""Known faults, the programs that they are put into, and the tests that must find them."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def must_find(fault: Fault, request: pytest.FixtureRequest, put: pytest.MonkeyPa
 
 
 def command(program: str, data_dir: Path) -> list[str]:
-    """What runs a program in Python on a data directory, with the fault that is to be found."""
+    """Make the command of a program on a data directory, with the fault that is to be found."""
     return [sys.executable, "-c", PRELUDE + program, str(data_dir), *_slip]
 
 

@@ -71,7 +71,7 @@ def cuts(anywhere: tuple[str, ...], deeds: SearchStrategy[tuple[Deed, ...]]) -> 
 
 
 def while_it_works(*often: Deed) -> SearchStrategy[tuple[Deed, ...]]:
-    """What may happen in the midst of the reconciler's work; the deeds named are the most likely."""
+    """Choose deeds in the midst of the reconciler's work; those named are the most likely."""
     a_deed = st.sampled_from([(deed,) for deed in often])
     return st.one_of(
         a_deed,
@@ -91,7 +91,7 @@ while_one_asks = st.sampled_from([(SETTLE,), (KILL,), (LOOK,)])
 
 
 class Asking(RuleBasedStateMachine):
-    """Some chunks are there, somebody asks; all is checked after each rule, and at the end all must come to rest.
+    """Ask for chunks at random; check after each rule, and come to rest at the end.
 
     The other parts add rules to this one. A rule is one deed, or one with others in its midst. A machine that is
     `narrowed` looks for a fault at these points alone, which takes less time.
@@ -150,7 +150,7 @@ class Readers(Asking):
 
 
 class Bringing(Asking):
-    """The reconciler fetches and publishes, and others act in its midst; it is killed, or its disk is full."""
+    """Fetch and publish while others act; the reconciler is killed, or its disk is full."""
 
     @rule(deed=wants, chunk=chunks, cut=cuts(points.BRINGING, while_it_works(*WITHDRAWALS[:1], *CARELESS)))
     def something_is_wanted_and_worked_on(self, deed: Deed, chunk: int, cut: Cut) -> None:
@@ -159,7 +159,7 @@ class Bringing(Asking):
 
 
 class Removing(Asking):
-    """The reconciler retires what is deleted, and others act in its midst; it is killed, or its disk is full."""
+    """Retire deleted chunks while others act; the reconciler is killed, or its disk is full."""
 
     @rule(
         deed=deletes,
@@ -201,7 +201,7 @@ class Judging(Asking):
 
 
 class Verifying(Asking):
-    """Bytes change, and somebody asks for them to be verified; refs are held, and others act in the midst of it."""
+    """Change bytes and verify them, while refs are held and others act."""
 
     @rule(
         damage=damages,

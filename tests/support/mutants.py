@@ -52,7 +52,7 @@ def asides_left(put: pytest.MonkeyPatch) -> None:
 
 
 def ready_before_the_files(put: pytest.MonkeyPatch) -> None:
-    """READY is written first, from what the want says, and the files after it; nobody looks whether they are there."""
+    """READY is written first, from the want, and the files after it, without a look at them."""
     fetch_chunk = fsdm.reconcile.apply.fetch_chunk
 
     def ready_first(chunk: DataChunk, directory: str, *rest: Any, **named: Any) -> Manifest:

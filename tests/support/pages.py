@@ -31,7 +31,7 @@ class Block:
 
 @dataclass
 class Section:
-    """What stands below one heading, up to the next one of its level or above."""
+    """The text below one heading, up to the next one of its level or above."""
 
     title: str
     level: int
@@ -72,7 +72,7 @@ def parsed(text: str) -> list[Section]:
 
 
 def like(shown: str) -> re.Pattern[str]:
-    """What may stand where a page shows this output: `…` is any text within a line, alone in its line any lines."""
+    """Match output as a page shows it: `…` is any text in a line, or any lines."""
     lines = [
         r"(?:.*\n)*?" if line.strip() == "…" else ".*?".join(re.escape(part) for part in line.split("…"))
         for line in shown.splitlines(keepends=True)
@@ -81,7 +81,7 @@ def like(shown: str) -> re.Pattern[str]:
 
 
 def commands(page: list[Section]) -> list[list[str]]:
-    """The `fsdm …` commands of a page, each as its words: in `code`, in indented lines, in blocks for a shell."""
+    """Find the `fsdm …` commands of a page, each as its words, in code, lines and blocks."""
     lines = []
     for section in page:
         lines += re.findall(r"`(fsdm [^`]+)`", section.text)
@@ -96,7 +96,7 @@ def commands(page: list[Section]) -> list[list[str]]:
 
 
 def transcript(blocks: list[Block]) -> list[tuple[str, str]]:
-    """The commands of console blocks, each with the output that is shown: `$` begins one, `>` goes on with it."""
+    """Take console blocks apart: each command (`$`, `>`) with the output that is shown."""
     found: list[tuple[str, str]] = []
     for line in "".join(block.text for block in blocks).splitlines(keepends=True):
         if line.startswith("$ "):

@@ -47,7 +47,7 @@ def fsdm(*arguments: object, stdin: bytes = b"", **environment: str) -> subproce
 
 
 def fsdm_json(*arguments: object) -> Any:
-    """What a verb prints with `--json`; it must succeed."""
+    """Run one verb with `--json`, which must succeed, and parse what it prints."""
     done = fsdm(*arguments, "--json")
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
@@ -55,7 +55,7 @@ def fsdm_json(*arguments: object) -> Any:
 
 @contextmanager
 def begun(command: Sequence[str], **options: Any) -> Iterator[subprocess.Popen[Any]]:
-    """A process; it is killed at the end of the block if it still runs, so that no failure waits for its end."""
+    """Start a process, and kill it at the end of the block if it still runs."""
     with subprocess.Popen(command, **options) as process:
         try:
             yield process

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Slip:
-    """In the function at `where` (`module:Class.name`), `sound` becomes `faulty`. It must not call super()."""
+    """A change of the function at `where` (`module:Class.name`): `sound` becomes `faulty`.
+
+    The function must not call super().
+    """
 
     where: str
     sound: str

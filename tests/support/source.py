@@ -65,7 +65,9 @@ class Fault:
 
 
 class Source:
-    """An HTTP/1.1 server on loopback, a context manager. It gives strong ETags, and ranges where it is asked for them.
+    """An HTTP/1.1 server on loopback, a context manager.
+
+    It gives strong ETags, and ranges where it is asked for them.
 
     `files` are the bytes by path; of a path that is not among them, `made` gives the bytes, or None for a 404. `faults`
     are by path, from the next request on; a subclass may have others by `fault_for`. `asked` counts the requests, and
@@ -200,7 +202,7 @@ def _reply(
 
 
 def _said_by(headers: dict[str, str], asked: re.Match[str], data: bytes) -> bytes:
-    """The bytes that a head says: of its range (of the one asked for, where it has none), as many as it says."""
+    """Give the bytes that a head says: of its range, or the one asked for, as many as it says."""
     span = re.match(r"bytes (\d+)-(\d+)/", headers.get("Content-Range", ""))
     start, last = (int(span[1]), int(span[2])) if span else (int(asked[1]), len(data) - 1)
     body = data.ljust(last + 1, b"\0")[start : last + 1]
@@ -236,5 +238,5 @@ def etag_of(data: bytes) -> str:
 
 
 def expected(chunk: DataChunk, source: Source) -> dict[str, bytes]:
-    """What the chunk's files are to be."""
+    """Give the bytes that the files of a chunk are to have."""
     return {name: source.files[urlsplit(file.url).path] for name, file in chunk.files.items()}

@@ -1,4 +1,4 @@
-"""A process that may reconcile, and stamps what it does: when each step that writes began and ended, and whose it was.
+"""A process that may reconcile, and stamps when each of its steps began and ended.
 
     python -m tests.support.stamped DATA_DIR LOG [MUTANT]
 

@@ -33,7 +33,7 @@ READ, ASK = 61_001, 61_002
 
 @dataclass(frozen=True)
 class User:
-    """Somebody, by numbers: no account is needed."""
+    """A user by its numbers: no account is needed."""
 
     uid: int
     groups: tuple[int, ...]
@@ -49,7 +49,7 @@ STRANGER = User(60_005, (65_534,))
 
 @contextmanager
 def acting(user: User, work: Callable[[], Any], *, until: Callable[[], object] = lambda: None) -> Iterator[Any]:
-    """What `work` returns to that user, in a child that lives to the end of the block and does `until` there."""
+    """Do `work` as a user in a child, which does `until` at the end of the block."""
     told, tell = os.pipe()
     ends, end = os.pipe()
     with warnings.catch_warnings():
@@ -93,7 +93,7 @@ def _become(user: User, work: Callable[[], Any], until: Callable[[], object], te
 
 
 def as_user(user: User, work: Callable[[], Any]) -> Any:
-    """What `work` returns to that user; what it raises, raised here."""
+    """Do `work` as a user; return what it returns, and raise what it raises."""
     with acting(user, work) as result:
         return result
 

@@ -44,7 +44,7 @@ def instructions() -> list[tuple[str, str]]:
 
 
 def said(name: str) -> str:
-    """What the last instruction of this name says."""
+    """Give what the last instruction of this name says."""
     return [text for instruction, text in instructions() if instruction == name][-1]
 
 

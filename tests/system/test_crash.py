@@ -1,4 +1,4 @@
-"""Kills and power failures everywhere in the lives of `tools/crash/lives.py`; and known faults, which must be found.
+"""Kills and power failures everywhere in the lives of `tools/crash`, and known faults.
 
 `FSDM_CRASH=long` tries more combinations of what a power failure may take, and all instants on a real file system.
 """
@@ -104,7 +104,7 @@ def test_command_line_says_where_something_does_not_hold(
 
 
 def states_of(root: Path, *deeds: Callable[[Path], None]) -> set[frozenset[tuple[str, bytes]]]:
-    """What a power failure may leave after these deeds, as the model has it."""
+    """List what a power failure may leave after these deeds, as the model has it."""
     disk = Disk(str(root))
     with Tap(str(root), before=lambda call: None, after=disk.did):
         for deed in deeds:
@@ -208,7 +208,7 @@ def no_fsync_above_the_data_directory(put: pytest.MonkeyPatch) -> None:
 
 
 def want_goes_before_the_dataset_is_fsynced(put: pytest.MonkeyPatch) -> None:
-    """What publishes a chunk is made durable only after its want has gone."""
+    """A published chunk is made durable only after its want has gone."""
     publish, fsync_dir = Applier._publish, FileSystem.fsync_dir
 
     def late(self: Applier, action: Publish) -> Outcome:
@@ -249,7 +249,7 @@ def bytes_of_another_boot(put: pytest.MonkeyPatch) -> None:
 
 
 def erased_before_it_is_out_of_sight(put: pytest.MonkeyPatch) -> None:
-    """What is renamed into the trash is erased before that is durable."""
+    """A directory in the trash is erased before its rename is durable."""
 
     def discard(self: Applier, path: str) -> None:
         trashed = self._fs.discard(path, self._layout.trash)
@@ -278,7 +278,7 @@ def want_is_not_kept(put: pytest.MonkeyPatch) -> None:
 
 
 def want_goes_before_it_comes_back(put: pytest.MonkeyPatch) -> None:
-    """What was asked for is taken from beside the files before it stands as a want."""
+    """WANT is taken from beside the files before it stands as a want."""
     back = fsdm.reconcile.repair.restore_want
 
     def late(layout: Any, fs: FileSystem, kept: str, chunk_id: str) -> None:
@@ -294,7 +294,7 @@ def a_want_that_came_back_stays_beside_a_delete(put: pytest.MonkeyPatch) -> None
 
 
 def a_want_that_came_back_is_not_durable(put: pytest.MonkeyPatch) -> None:
-    """What was asked for goes before the want that came of it is there for good."""
+    """WANT goes before the want that came of it is durable."""
     put.setattr(fsdm.reconcile.repair, "_make_durable", lambda *_: None)
 
 

@@ -1,4 +1,4 @@
-"""What a machine may run out of, or take away for a while: one bad thing stops no other, and all recovers alone."""
+"""Resources that run out for a while: they stop nothing else, and all recovers by itself."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ def test_worker_without_memory_holds_up_no_other_and_tries_again(
 
 @pytest.fixture
 def remountable(small_disk: Path, tmp_path: Path) -> Iterator[Path]:
-    """A data directory on a file system that can be made read-only: its LOCK, which is open, stands on another one."""
+    """A data directory on a disk that can be made read-only: LOCK, which is open, is elsewhere."""
     data_dir, lock = small_disk / "data", tmp_path / "LOCK"
     with DataManager(data_dir):
         pass

@@ -1,4 +1,4 @@
-"""Several processes with the same data directory: whatever becomes of the one that reconciles, at no time do two write.
+"""Processes that share a data directory: whichever end the writer meets, no two write.
 
 Each process stamps its steps (see `stamped`), and what they have stamped is compared when all is over.
 """
@@ -38,7 +38,7 @@ class TwoWriteError(AssertionError):
 
 @dataclass
 class Log:
-    """What the processes of a test have stamped, and when some of them were killed (not before that instant)."""
+    """The stamps of the processes of a test, and when some of them were killed."""
 
     path: Path
     killed_at: dict[int, int] = field(default_factory=dict)
@@ -154,7 +154,7 @@ def is_killed(data_dir: Path, log: Log, first: Writer) -> None:
 
 
 def loses_lock(data_dir: Path, log: Log, first: Writer) -> None:
-    """Somebody removes LOCK, so that another one can be made; the hand ends long after."""
+    """LOCK is removed, so that another one can be made; the worker ends long after."""
     os.unlink(data_dir / "LOCK")
     wait_for_the_others(log, first)
     first.tell("go on")
@@ -283,7 +283,7 @@ def test_killed_writers_are_succeeded_and_no_two_write_at_once(data_dir: Path, s
 
 
 def ends(number: int, throw: random.Random, data_dir: Path, log: Log, first: Writer) -> None:
-    """The one that writes is told to end, killed, or frozen and then killed; now and then, LOCK is removed before."""
+    """Have the writer end, or kill it, frozen or not; now and then, remove LOCK before."""
     if number % 3 == 2:
         (data_dir / "LOCK").unlink(missing_ok=True)
     if number % 4 == 3:

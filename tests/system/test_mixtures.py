@@ -1,4 +1,4 @@
-"""All faults of a network at once, under a random script of intents, and what is to hold whatever comes of it.
+"""All faults of a network at once, under a random script of intents.
 
 One life: some chunks are wanted, deleted, wanted again, replaced, by careful and by careless clients, while their
 servers do at random whatever a server may do wrong. All the time a reader compares what is available with the digests
@@ -48,7 +48,7 @@ NOWHERE = "nowhere.invalid"
 
 
 class Storm(Source):
-    """A source that answers each request in one of the ways of `FAULTS`, until `over` is set: then as it should."""
+    """A source with a random fault of `FAULTS` for each request, until `over` is set."""
 
     def __init__(self, seed: int) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ def is_out_of_order(path: str, data: bytes, random: Random) -> Fault:
 
 
 def has_no_end(path: str, data: bytes, random: Random) -> Fault:
-    """No life waits longer for an end than a second: an answer that still comes is neither here nor explained."""
+    """Send on for a second: a life waits no longer for the end of an answer."""
     return Fault(no_length=True, body=data + bytes(100_000), drip_at=len(data), drips=100)
 
 
@@ -139,7 +139,7 @@ class Life:
         return [random.choice([0, 1, 999, 70_000, 300_000]) for _ in range(1 + version % 2)]
 
     def files(self, chunk_id: str, version: int) -> dict[str, bytes]:
-        """What the files of this version are to be."""
+        """Make the files of this version."""
         name = f"{self.seed} {self.ids.index(chunk_id)} {version}"
         return {str(n): content(f"{name} {n}", size) for n, size in enumerate(self.sizes(chunk_id, version))}
 
@@ -236,7 +236,7 @@ def live(seed: int, data_dir: Path, elsewhere: list[str]) -> set[str]:
 
 @pytest.fixture
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """Mirrors that never work: a certificate for another name, a name that nobody knows, a port that nobody is at."""
+    """Mirrors that never work: a wrong certificate, an unknown name, a closed port."""
     lookup = socket.getaddrinfo
 
     def resolve(host: Any, *rest: Any, **named: Any) -> Any:
@@ -273,7 +273,7 @@ def test_life_under_all_faults_converges_to_exact_bytes(seed: int, data_dir: Pat
 
 
 def digests_not_checked(put: pytest.MonkeyPatch) -> None:
-    """What came is taken for what was wanted, and READY says so."""
+    """Wrong bytes are taken for the wanted ones, and READY says so."""
     finish = Transfer.finish
     put.setattr(Transfer, "mismatch", lambda self: None)
     put.setattr(Transfer, "finish", lambda self: finish(self).model_copy(update={"sha256": self.source.sha256}))

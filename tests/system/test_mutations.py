@@ -59,7 +59,7 @@ SEARCH = settings(
 
 
 def opens_by(put: pytest.MonkeyPatch, looks: Callable[[int, str, str], bool]) -> None:
-    """What is looked for, once a chunk's directory is open, is another thing than the protocol says."""
+    """Replace the looks that decide, once a chunk's directory is open, whether it is available."""
 
     def open_ready(path: str, marker: str) -> int | None:
         try:
@@ -176,7 +176,7 @@ def want_before_publish(put: pytest.MonkeyPatch) -> None:
 
 
 def files_not_compared(put: pytest.MonkeyPatch) -> None:
-    """What is here, or lies in partial/, is taken for what is wanted whichever files it has."""
+    """Files here or in partial/ are taken for the wanted ones, whichever they are."""
     put.setattr(Manifest, "satisfies", lambda self, chunk, **_: True)
 
 
@@ -204,7 +204,7 @@ def next_in_line_not_asked(put: pytest.MonkeyPatch) -> None:
 
 
 def tie_reversed(put: pytest.MonkeyPatch) -> None:
-    """Of two markers of one tick, the want is taken for the later one although it was seen before the delete."""
+    """Of two markers of one tick, the want counts as later although it was seen first."""
 
     def is_later(want: Marker, delete: Marker, memo: Memo) -> bool:
         if delete.ctime_ns != want.ctime_ns:
@@ -230,7 +230,7 @@ def trash_left(put: pytest.MonkeyPatch) -> None:
 
 
 def cleared_while_held(put: pytest.MonkeyPatch) -> None:
-    """What was quarantined, and has been asked for again, is renamed to the trash, held or not."""
+    """A quarantined chunk that is wanted again goes to the trash, held or not."""
 
     def clear(self: Applier, action: Clear) -> Any:
         self._discard(self._layout.path(action.place))
@@ -241,7 +241,7 @@ def cleared_while_held(put: pytest.MonkeyPatch) -> None:
 
 
 def want_not_asked_again(put: pytest.MonkeyPatch) -> None:
-    """What was quarantined is cleared, and nobody asks for it."""
+    """A quarantined chunk is cleared, and not wanted again."""
     put.setattr(fsdm.reconcile.repair, "restore_want", lambda layout, fs, kept, chunk_id: None)
 
 
@@ -251,7 +251,7 @@ def want_back_in_spite_of_a_delete(put: pytest.MonkeyPatch) -> None:
 
 
 def sizes_compared_only(put: pytest.MonkeyPatch) -> None:
-    """Who is asked to compare the bytes with READY looks at names and sizes."""
+    """A verify compares names and sizes, not bytes."""
 
     def by_size(path: str, place: Place, pace: object) -> list[str]:
         manifest = fsdm.store.json_files.read_manifest(path)

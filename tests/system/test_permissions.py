@@ -1,4 +1,4 @@
-"""What a user who is not root may not read or list: it holds up nothing else, and all resumes by itself."""
+"""Directories that may not be read or listed: they hold up nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What somebody plants in a data directory: nothing outside of it is read, written or deleted, and nothing stops."""
+"""Planted entries of a data directory: nothing outside is read, written or deleted."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def chunk(data_dir: Path, source: Source) -> DataChunk:
 
 
 def moved_out(path: Path, outside: Path) -> None:
-    """What stands there is outside from now on, and a symlink leads to it."""
+    """Move this outside, and have a symlink lead to it."""
     shutil.rmtree(outside)
     path.rename(outside)
     path.symlink_to(outside)

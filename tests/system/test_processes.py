@@ -1,4 +1,4 @@
-"""The main job from outside: real processes, a real server, flock(1), `kill -9`, and nothing but files."""
+"""The main job from outside: real processes, a real server, flock(1), and kill -9."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a step costs is what is pending, not what is there: counted in looks at the disk, not in time."""
+"""The cost of a step, counted in looks at the disk: it grows with what is pending alone."""
 
 from __future__ import annotations
 

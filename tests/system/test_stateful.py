@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @pytest.mark.parametrize("machine", [Clients, Readers, Bringing, Removing, Judging, Verifying, Everything])
 def test_random_life_ends_as_was_asked_last(machine: type[Asking]) -> None:
-    """Intents, careful and careless; refs; crashes, full disks and failing sources; and races between all of them."""
+    """Intents, refs, crashes, full disks, failing sources, and races between all of them."""
     run_state_machine_as_test(machine, settings=SETTINGS)
 
 

@@ -27,7 +27,7 @@ analyzes = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="s
 
 
 def settings() -> dict[str, list[str]]:
-    """What the unit says, by name."""
+    """Read the settings of the unit, by name."""
     found: dict[str, list[str]] = {}
     for line in UNIT.read_text().splitlines():
         if match := re.fullmatch(r"(\w+)=(.*)", line):

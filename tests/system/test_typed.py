@@ -1,4 +1,4 @@
-"""fsdm to a user's type checker: as it is installed, under mypy --strict, it says what each call takes and gives.
+"""The wheel, as a user installs it: its files, its types under mypy --strict, its docstrings.
 
 And to a reader: each public name says its shapes, units and errors.
 """
@@ -107,7 +107,7 @@ async def main() -> None:
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The package as a user has it: a wheel built from a copy of the sources, installed where nothing else is."""
+    """Build a wheel from a copy of the sources, and install it where nothing else is."""
     pytest.importorskip("mypy", reason="mypy is in the extra `dev`")
     pytest.importorskip("setuptools", "69", reason="setuptools is in the extra `dev`")
     base = tmp_path_factory.mktemp("installed")
@@ -125,7 +125,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def said(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """What a strict checker says of a program with no mistake, and of one with many."""
+    """Have a strict checker read a program with no mistake, and one with many."""
     where = tmp_path_factory.mktemp("checked")
     (where / "user.py").write_text(USER)
     (where / "wrong.py").write_text(WRONG)

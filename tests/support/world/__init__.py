@@ -1,4 +1,4 @@
-"""A whole data directory in one thread: its reconciler, its readers, the careless others, and what is to come of it.
+"""A whole data directory in one thread: its reconciler, its readers, and those who ask.
 
 `World` does what the processes around a data directory do, one deed at a time, and keeps a model: which outcomes the
 intents so far allow for each chunk. Nothing runs by itself. The reconciler's workers only queue what is dispatched, and

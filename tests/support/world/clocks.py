@@ -45,7 +45,7 @@ class Clocks:
         return self._stamps[os.lstat(path).st_ino][0]
 
     def identity(self, path: str) -> tuple[int, int] | None:
-        """What tells this marker from any other: its inode and mtime; None where there is none."""
+        """Tell a marker from any other by its inode and mtime; None where there is none."""
         if not os.path.lexists(path):
             return None
         inode = os.lstat(path).st_ino

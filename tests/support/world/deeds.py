@@ -14,7 +14,7 @@ class Killed(BaseException):
 
 @dataclass(frozen=True)
 class Deed:
-    """One deed: `kind` is a method of the parts of a World. `tied`: within the same tick as the deed before."""
+    """One deed: `kind` names a method; `tied`: within the same tick as the deed before."""
 
     kind: str
     chunk: int = HERE
@@ -28,7 +28,7 @@ class Deed:
 
 @dataclass(frozen=True)
 class Cut:
-    """Deeds that are done at the `nth` time that `point` is reached (for `chunk`), in the middle of something else."""
+    """Deeds that are done when `point` is reached for the `nth` time, amid another one."""
 
     point: str
     nth: int

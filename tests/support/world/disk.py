@@ -1,4 +1,4 @@
-"""What stands in the data directory of a world, read with nothing but files, and by the letter of the protocol."""
+"""The data directory of a world, read by the letter of the protocol."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Damage:
-    """What has become of a version in one directory; `asked`: it is to be verified, and was asked for after that."""
+    """The files of a damaged version; `asked`: it is to be verified, and was asked for later."""
 
     version: Version
     files: dict[str, bytes]
@@ -62,7 +62,7 @@ class Disk:
         return found
 
     def available(self) -> dict[Path, Version]:
-        """What is ready, and not deleted."""
+        """Find the directories that are ready, and not deleted."""
         return {
             directory: version
             for directory, version in self.ready().items()
@@ -89,7 +89,7 @@ class Disk:
         return next((version for version in self.ready().values() if version in self.versions[i]), None)
 
     def damage_of(self, i: int) -> Damage | None:
-        """What is wrong with the bytes of a chunk that is ready."""
+        """Find the damage of a chunk that is ready."""
         directory = self.directory_of(i)
         damage = None if directory is None else self.damages.get(directory.stat().st_ino)
         if directory is None or damage is None:
@@ -114,7 +114,7 @@ class Disk:
         return order[0][-1] if order else None
 
     def lost(self) -> set[str]:
-        """What was damaged, and has to be wanted again: its `failed/ID` stays to say so."""
+        """Find the damaged chunks that have to be wanted again: their `failed/ID` stays."""
         lost = set()
         for path in Path(self.layout.failed).glob("[!.]*"):
             is_damaged = json.loads(path.read_text())["kind"] == "damaged"
@@ -123,7 +123,7 @@ class Disk:
         return lost
 
     def left(self) -> list[str]:
-        """What is still to be done, but for what a client that was killed leaves in `want/`: a dotfile."""
+        """List what is still to be done, without the dotfiles of clients that were killed."""
         layout = self.layout
         directories = (layout.want, layout.delete, layout.verify, layout.partial, layout.trash)
         paths = {f"{directory}/{name}" for directory in directories for name in os.listdir(directory)}

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Model:
-    """What may come of one chunk in the end; None stands for "not here".
+    """The allowed outcomes of one chunk; None stands for "not here".
 
     `placed` is what `want/ID` held last. `seen`: whether the reconciler has seen that want while no delete stood (None
     where that is not known), which decides between two markers of one tick. `arrived` must stay available.
@@ -54,7 +54,7 @@ class Expected:
         model.stands(version)
 
     def deleted(self, i: int, *, is_new: bool) -> None:
-        """A delete was placed without a look at the want: the later one counts, then what the reconciler has seen."""
+        """Take in a delete placed without a look at the want: the later counts, then the one seen."""
         model = self.models[i]
         self.is_to_go(i)
         if not self._is_tied(i) or model.spoilt:
@@ -71,7 +71,7 @@ class Expected:
             damage.asked = damage.asked and damage.version not in self._disk.versions[i]
 
     def withdrawn(self, i: int) -> None:
-        """A marker has gone (or is spoilt): the other one counts; where there is none, things stay as they are."""
+        """Take in that a marker has gone, or is spoilt: the other one counts, else all stays."""
         model, here = self.models[i], self._disk.version_here(i)
         is_wanted = self._disk.has_want(i) and not model.spoilt
         found: set[Version | None] = {here, *self._disk.kept(i)}
@@ -96,7 +96,7 @@ class Expected:
         self.models[i].stands(version)
 
     def may_be_lost(self, i: int) -> None:
-        """What is damaged does not come back by itself where its WANT has gone, or something stands at `want/ID`."""
+        """Allow a damaged chunk to be lost where WANT has gone, or `want/ID` is spoilt."""
         directory, model = self._disk.directory_of(i), self.models[i]
         if directory is None or self._disk.damage_of(i) is None:
             return
@@ -112,7 +112,7 @@ class Expected:
                 model.seen = True
 
     def restarted(self) -> None:
-        """What the reconciler had seen is forgotten: where two markers are tied, the want may win now."""
+        """Forget what the reconciler had seen: of two tied markers, the want may win now."""
         for i, model in enumerate(self.models):
             model.seen = False
             if self._disk.is_deleted(i) and self._is_tied(i):

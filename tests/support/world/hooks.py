@@ -1,4 +1,4 @@
-"""What is replaced in the package, so that each step is a point, and is stamped with the time of the world."""
+"""Hooks in the package: each step is a point, and is stamped with the time of the world."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ class Hooks:
 
 
 class _HookedOs:
-    """`os` as the marker modules see it: each call that names a path is a point, and stamps what it changes."""
+    """`os` as the marker modules see it: each call is a point, and stamps what it changes."""
 
     def __init__(self, hooks: Hooks) -> None:
         self._reach = hooks.points.reach
@@ -209,7 +209,7 @@ class _HookedOs:
 
 
 class _HookedTime:
-    """`time` as `fsdm.store.marker_removal` sees it: the clock that ctimes are taken from is the world's tick."""
+    """`time` as `fsdm.store.marker_removal` sees it: the clock of ctimes is the world's tick."""
 
     def __init__(self, hooks: Hooks) -> None:
         self._hooks = hooks

@@ -1,4 +1,4 @@
-"""Deeds of those who ask: careful clients, careless ones with nothing but files, and what happens to disk and source.
+"""Deeds of careful and careless clients, and what happens to the disk and the source.
 
 Each deed is a method that takes it. To add one, write the method, and have it tell `expected` what it asks for.
 """

@@ -1,4 +1,4 @@
-"""The instants that a cut may name: what is about to be done, and to what. `aside` is a marker on its way out."""
+"""The instants that a cut may name: a step, and its object (`aside`: a marker on its way out)."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class Points:
 
     @contextmanager
     def in_midst(self, of: str, subject: str = "") -> Iterator[None]:
-        """What is done in the block is done by this one, for this id."""
+        """Say who acts in the block, and for which id."""
         before = self.busy, self.subject
         self.busy, self.subject = of, subject
         try:

@@ -33,7 +33,7 @@ class Held:
 
 
 class Readers:
-    """Three of them: a client that keeps what it finds, one that does not, and one in the reconciler's process."""
+    """A client that keeps its refs, one that does not, and one in the reconciler's process."""
 
     def __init__(self, disk: Disk, points: Points, client: Client) -> None:
         self.held: list[Held] = []

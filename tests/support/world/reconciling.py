@@ -34,7 +34,7 @@ ALL: Final = 1000  # the works that are dispatched
 
 
 class Reconciling:
-    """A reconciler whose loop and workers run when they are told to; `faults` says how a source fails next."""
+    """A reconciler that runs step by step; `faults` says how a source fails next."""
 
     def __init__(
         self,
@@ -121,7 +121,7 @@ class Reconciling:
                 work()
 
     def run(self, passes: int = 1, cut: Cut | None = None, how_many: int = ALL) -> None:
-        """So many passes, each with (some of) the work that it dispatches; a cut may end the one that it falls in."""
+        """Make passes, each with (some of) its work; a cut may end the one that it falls in."""
         with self._points.cut_by(cut):
             for _ in range(passes):
                 self._clocks.now += 0.5

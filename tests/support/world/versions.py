@@ -1,4 +1,4 @@
-"""What each chunk of a world may be wanted as: three versions of each, which overlap with those of the others."""
+"""The chunks of a world: three versions of each, which overlap with those of the others."""
 
 from __future__ import annotations
 

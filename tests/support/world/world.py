@@ -98,7 +98,7 @@ class World:
             assert files_of(self.root / "outside") == {"canary": self.disk.versions[0][0].chunk.to_json()}
 
     def finish(self) -> None:
-        """Refs are closed, faults mended, time passes: now everything must come to what was asked for, and to rest."""
+        """Close refs, mend faults, let time pass: all must come to what was asked for, and to rest."""
         self.readers.close_all()
         self.others.faults.clear()
         for i, model in enumerate(self.expected.models):

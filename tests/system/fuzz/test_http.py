@@ -1,4 +1,4 @@
-"""Whatever a server says, a file comes or an error that can be shown."""
+"""Any answer of a server brings a file, or an error that can be shown."""
 
 from __future__ import annotations
 
