@@ -225,7 +225,7 @@ def run_once(
     layout = open_data_dir(data_dir, durable=limits.durable, allow_unknown_fs=allow_unknown_fs)
     lock = _lock(layout, stop, wait=wait)
     if lock is None:
-        return {layout.root: "stopped before another process let go of it"}
+        return {layout.root: "stopped before another process released it"}
     reconciler = Reconciler(layout, limits=limits, on_event=on_event)
     try:
         reconciler.open()

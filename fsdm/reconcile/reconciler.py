@@ -71,7 +71,7 @@ class Reconciler:
         self._clock = clock
         self.heartbeat = Heartbeat(time.monotonic)
         fetchers = workers or ThreadWorkers("fsdm-fetch", limits.jobs)
-        hands = workers or ThreadWorkers("fsdm-hand", limits.workers)
+        helpers = workers or ThreadWorkers("fsdm-worker", limits.workers)
         erasers = workers or ThreadWorkers("fsdm-erase", 1)
         verifiers = workers or ThreadWorkers("fsdm-verify", 1)
         reserved = -(-limits.connections // 4)
@@ -85,7 +85,7 @@ class Reconciler:
             keep_free_bytes=limits.keep_free_bytes or None,
             counts=limits.count_bytes,
         )
-        disk = DiskOutage(layout.trash, fs=fs, workers=hands, tell=tell, wake=wakeup.wake)
+        disk = DiskOutage(layout.trash, fs=fs, workers=helpers, tell=tell, wake=wakeup.wake)
         self._trash = Trash(layout.trash, fs=fs, workers=erasers, space=space, freed=disk.freed)
         self._fetcher = fetcher or HttpFetcher.within(limits)
         self._applier = Applier(
@@ -108,7 +108,7 @@ class Reconciler:
             fs=fs,
             limits=limits,
             fetcher=self._fetcher,
-            pools=(fetchers, hands, erasers, verifiers),
+            pools=(fetchers, helpers, erasers, verifiers),
             wakeup=wakeup,
             watcher=watcher,
             work_queue=work_queue,
@@ -116,8 +116,8 @@ class Reconciler:
             admission=Admission(space, work_queue, results, wakeup),
             disk=disk,
             paused=Pause(layout, tell),
-            delete_brake=DeleteBrake(layout, catalog, share=limits.brake_share, fs=fs, workers=hands, tell=tell),
-            executor=Executor(self._applier, fetchers=fetchers, workers=hands, tell=tell, wake=wakeup.wake),
+            delete_brake=DeleteBrake(layout, catalog, share=limits.brake_share, fs=fs, workers=helpers, tell=tell),
+            executor=Executor(self._applier, fetchers=fetchers, workers=helpers, tell=tell, wake=wakeup.wake),
             results=results,
             manifest_check=ManifestCheck(layout, catalog, wake=wakeup.wake, notify=wakeup.notify),
             background=background,

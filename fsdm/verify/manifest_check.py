@@ -75,7 +75,7 @@ class ManifestCheck:
         self._refs = Refs(layout)
         self._suspects: deque[Place] = deque()
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="fsdm-audit", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="fsdm-manifest-check", daemon=True)
 
     def start(self) -> None:
         self._thread.start()

@@ -350,7 +350,7 @@ class Life:
         self.now = 1000.0
 
     def delete(self, ids: list[str], ctime_ns: int = 5) -> list[str]:
-        """Which of those that are seen now are let go."""
+        """Show deletes to the brake; return those that pass."""
         for chunk_id in ids:
             self.brake.see(chunk_id, ctime_ns, is_here=True)
         return sorted(self.brake.judge(self.here, self.now))
@@ -423,7 +423,7 @@ def test_a_burst_younger_than_a_release_is_held_back() -> None:
     life = Life(400)
     life.delete(of(50), ctime_ns=7)
     life.delete(of(150, 50), ctime_ns=9)
-    assert life.brake.release(8) == set()  # those 50 were let go before
+    assert life.brake.release(8) == set()  # those 50 had passed before
     assert life.brake.judge(life.here, life.now) == set()
     assert life.brake.held_back == 150
     assert life.brake.release(9) == set(of(150, 50))

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 FREE = Limits()
 
 
-def foreseen(layout: Layout, limits: Limits = FREE) -> list[Step]:
+def steps_of(layout: Layout, limits: Limits = FREE) -> list[Step]:
     return list(dry_run(layout, limits, time.time()).steps)
 
 
@@ -51,7 +51,7 @@ def test_a_fetch_tells_what_is_to_come_and_files_without_size(layout: Layout) ->
     data = Path(layout.partial_of(chunk.id), "data")
     data.mkdir(parents=True)
     (data / "0").write_bytes(bytes(300))
-    assert foreseen(layout) == [Step("fetch", chunk.id, 1200, 1)]
+    assert steps_of(layout) == [Step("fetch", chunk.id, 1200, 1)]
     assert dry_run(layout, FREE, 0.0).undeclared == 1
 
 
@@ -59,7 +59,7 @@ def test_downloads_come_in_their_turns_after_deletes(layout: Layout) -> None:
     wants = [a_want(layout, size) for size in (3, 2, 1)]
     gone = put_chunk(layout)
     place_delete(layout, gone.chunk_id)
-    steps = foreseen(layout)
+    steps = steps_of(layout)
     assert steps[0] == Step("delete", gone.chunk_id, 100)
     ctimes = {want.id: (judged(layout.want_marker(want.id)).ctime_ns, want.id) for want in wants}
     assert [step.id for step in steps[1:]] == sorted(ctimes, key=ctimes.__getitem__)
@@ -69,7 +69,7 @@ def test_a_want_that_is_here_is_kept_and_one_with_other_files_replaces_it(layout
     same, other = put_chunk(layout), put_chunk(layout)
     place_want(layout, of_place(same))
     place_want(layout, of_place(other, size=70))
-    steps = {step.id + step.what: step for step in foreseen(layout)}
+    steps = {step.id + step.what: step for step in steps_of(layout)}
     assert set(steps) == {f"{same.chunk_id}keep", f"{other.chunk_id}delete", f"{other.chunk_id}fetch"}
     assert steps[f"{other.chunk_id}fetch"].size_bytes == 70
 
@@ -82,7 +82,7 @@ def test_of_two_markers_the_later_one_is_followed(layout: Layout) -> None:
     wait_for_a_tick(layout.delete_marker(two.chunk_id))
     touch_delete(Path(layout.root), one.chunk_id)
     put_want(Path(layout.root), of_place(two))
-    assert {(step.what, step.id) for step in foreseen(layout)} == {("delete", one.chunk_id), ("keep", two.chunk_id)}
+    assert {(step.what, step.id) for step in steps_of(layout)} == {("delete", one.chunk_id), ("keep", two.chunk_id)}
 
 
 def test_a_want_that_cannot_be_read_fails_and_overrules_no_delete(layout: Layout) -> None:
@@ -91,7 +91,7 @@ def test_a_want_that_cannot_be_read_fails_and_overrules_no_delete(layout: Layout
     touch_delete(Path(layout.root), gone.chunk_id)
     wait_for_a_tick(layout.delete_marker(gone.chunk_id))
     Path(layout.want_marker(gone.chunk_id)).write_text("{")
-    steps = {step.id: step for step in foreseen(layout)}
+    steps = {step.id: step for step in steps_of(layout)}
     assert steps[broken].what == "fail"
     assert "EOF" in steps[broken].why
     assert steps[gone.chunk_id].what == "delete"
@@ -100,10 +100,10 @@ def test_a_want_that_cannot_be_read_fails_and_overrules_no_delete(layout: Layout
 def test_what_is_no_file_fails_also_where_that_was_told_before(layout: Layout) -> None:
     chunk_id = an_id()
     os.mkdir(layout.want_marker(chunk_id))
-    assert [step.what for step in foreseen(layout)] == ["fail"]
+    assert [step.what for step in steps_of(layout)] == ["fail"]
     done = fsdm("run", "-d", layout.root, "--once")
     assert done.returncode == 4
-    assert [(step.what, "is a directory" in step.why) for step in foreseen(layout)] == [("fail", True)]
+    assert [(step.what, "is a directory" in step.why) for step in steps_of(layout)] == [("fail", True)]
 
 
 def test_a_want_that_has_failed_waits_and_says_why_and_how_long(layout: Layout) -> None:
@@ -127,11 +127,11 @@ def test_a_want_that_has_failed_waits_and_says_why_and_how_long(layout: Layout) 
 def test_what_has_no_room_waits_and_what_a_delete_frees_is_room(layout: Layout) -> None:
     gone, large, small = put_chunk(layout), a_want(layout, 901), a_want(layout, 900)
     limits = Limits(max_bytes=900)
-    steps = {step.id: step for step in foreseen(layout, limits)}
+    steps = {step.id: step for step in steps_of(layout, limits)}
     assert {steps[large.id].what, steps[small.id].what} == {"wait"}
     assert steps[small.id].why == "needs 900 bytes, and there is room for 800 bytes"
     place_delete(layout, gone.chunk_id)
-    steps = {step.id: step for step in foreseen(layout, limits)}
+    steps = {step.id: step for step in steps_of(layout, limits)}
     assert (steps[large.id].what, steps[small.id].what) == ("wait", "fetch")
 
 
@@ -139,7 +139,7 @@ def test_a_held_chunk_waits_and_the_look_disturbs_no_ref(layout: Layout) -> None
     gone = put_chunk(layout)
     place_delete(layout, gone.chunk_id)
     with shell_holding(Path(layout.path(gone))):
-        (step,) = foreseen(layout)
+        (step,) = steps_of(layout)
     assert (step.what, "refs hold it" in step.why) == ("wait", True)
 
 
@@ -148,16 +148,16 @@ def test_what_a_brake_would_hold_back_waits_until_it_is_released(layout: Layout)
     for place in places:
         touch_delete(Path(layout.root), place.chunk_id)
     braked = Limits(brake_share=0.25)
-    assert {step.what for step in foreseen(layout, braked)} == {"wait"}
-    assert {step.what for step in foreseen(layout)} == {"delete"}
+    assert {step.what for step in steps_of(layout, braked)} == {"wait"}
+    assert {step.what for step in steps_of(layout)} == {"delete"}
     Path(layout.release).touch()
-    assert {step.what for step in foreseen(layout, braked)} == {"delete"}
+    assert {step.what for step in steps_of(layout, braked)} == {"delete"}
 
 
 def test_while_downloads_are_paused_they_wait(layout: Layout) -> None:
     chunk = a_want(layout, 1)
     Path(layout.pause).touch()
-    assert foreseen(layout) == [Step("wait", chunk.id, why="downloads are paused: fsdm resume")]
+    assert steps_of(layout) == [Step("wait", chunk.id, why="downloads are paused: fsdm resume")]
 
 
 @pytest.mark.parametrize("marker", ["delete", "nothing"])
@@ -168,7 +168,7 @@ def test_an_unwanted_partial_is_discarded(layout: Layout, marker: str) -> None:
     (data / "x").write_bytes(bytes(10))
     if marker == "delete":
         place_delete(layout, chunk_id)
-    steps = foreseen(layout)
+    steps = steps_of(layout)
     assert steps[0] == Step("discard", chunk_id, 10)
     assert Forecast(tuple(steps)).total_bytes("delete", "discard") == 10
 
@@ -229,7 +229,7 @@ def test_what_is_to_be_verified_stays_and_what_was_quarantined_comes_back(layout
     os.unlink(f"{layout.path(gone)}/READY")
     Path(layout.path(gone), "WANT").write_bytes(chunk.to_json())
     Path(layout.failed_of(gone.chunk_id)).touch()
-    steps = {step.id: (step.what, step.why) for step in foreseen(layout)}
+    steps = {step.id: (step.what, step.why) for step in steps_of(layout)}
     assert steps[place.chunk_id] == ("keep", "its bytes are compared with READY")
     assert steps[gone.chunk_id] == ("wait", "it was damaged: it is wanted again, and fetched")
     assert steps[deleted.chunk_id][0] == "delete"

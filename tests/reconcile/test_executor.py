@@ -85,7 +85,7 @@ def test_an_id_is_busy_until_its_outcome_is_taken(action: Action, fetches: list[
     bench.fetchers.work()
     bench.workers.work()
     assert (bench.applied, bench.woken) == ([action], 1)
-    assert ID in bench.it, "nobody has heard how it ended"
+    assert ID in bench.it, "its outcome was not taken yet"
     for ended in bench.it.outcomes():
         assert ended == (action, Done())
         assert ID not in bench.it

@@ -349,7 +349,9 @@ def _worlds(draw: st.DrawFn) -> World:
     readable = draw(st.booleans()) and memo.unreadable is None
     if readable or memo.unreadable is None or state.want is None:
         memo = replace(memo, unreadable=None)
-    if memo.asked and not memo.asked.answered and memo.asked.again_at is None:  # nobody reads, so nobody will answer
+    if (
+        memo.asked and not memo.asked.answered and memo.asked.again_at is None
+    ):  # it is not being read, so there will be no answer
         memo = replace(memo, asked=None)
     return World(
         state,
@@ -478,11 +480,11 @@ def _state(**found: Any) -> ChunkState:
         (_state(ready=(OLD,), want=WANT, delete=DELETE), Memo(suspect=OLD), Quarantine(ID, OLD)),
         (_state(ready=(OLD,)), Memo(suspect=NEW), None),
         (_state(ready=(OLD,)), Memo(suspect=OLD, found=FOUND), Quarantine(ID, OLD, FOUND)),
-        # out of service, and nobody has asked for that: before anything is decided of the markers
+        # out of service, and not by request: before anything is decided of the markers
         (_state(unready=(OLD,), quarantined=(OLD,)), NO_MEMO, Renew(ID, OLD)),
         (_state(unready=(OLD,), quarantined=(OLD,), want=WANT, delete=DELETE), NO_MEMO, Renew(ID, OLD)),
         (_state(unready=(OLD,), quarantined=(OLD,)), Memo(failure=_failure("disk", marker=None)), Wait(NOW + 9)),
-        # somebody asks for the bytes to be compared
+        # a verify marker asks for the bytes to be compared
         (_state(ready=(OLD,), verify=VERIFY), NO_MEMO, Verify(ID, OLD, VERIFY)),
         (_state(ready=(OLD,), verify=VERIFY), Memo(asked=VerifyRequest(VERIFY)), None),
         (

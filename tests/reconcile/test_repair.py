@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def chunk(data_dir: Path, source: Source) -> DataChunk:
-    """A chunk that is available, in a data directory that nobody reconciles any more."""
+    """A chunk that is available, in a data directory without a reconciler."""
     chunk = source.chunk(files=2)
     with DataManager(data_dir) as dm:
         dm.download_chunk(chunk)
@@ -66,7 +66,7 @@ def test_a_flipped_bit_is_repaired_beside_a_held_ref(data_dir: Path, source: Sou
         assert told["kind"] == "damaged"
         assert "data/logs.parquet" in told["error"]
         assert "by itself" in told["hint"]
-        assert dm.find_chunk(chunk.dataset_id, 0) is None, "nobody new gets what is damaged"
+        assert dm.find_chunk(chunk.dataset_id, 0) is None, "a damaged chunk gets no new refs"
         assert dm.status().chunks[chunk.id].state == "downloading"
         assert (files_of(ref.path), os.stat(ref.path).st_ino) == (before, inode)
         ref.close()

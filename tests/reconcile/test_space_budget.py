@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from tests.support.source import Source
 
 
-def a_room(
+def a_budget(
     layout: Layout, max_bytes: int | None = None, keep_free: int | None = None, free: int = 1 << 60
 ) -> SpaceBudget:
     catalog = Catalog(layout, own=True)
@@ -50,7 +50,7 @@ def test_without_a_limit_nothing_is_counted_or_read(layout: Layout, monkeypatch:
     put_chunk(layout)
     comes(layout, a_fetch(layout, 1), 1)
     monkeypatch.setattr("fsdm.store.disk_usage.bytes_in", None)
-    space = a_room(layout)
+    space = a_budget(layout)
     assert not space.is_limited
     assert (space.taken_bytes, space.news()) == (0, None)
 
@@ -62,7 +62,7 @@ def test_chunks_count_with_or_without_ready_retiring_partial_and_in_the_trash(la
     retiring = put_chunk(layout, files={"a": bytes(40_000)})
     touch_delete(Path(layout.root), retiring.chunk_id)
     comes(layout, a_fetch(layout, 9), 500_000)
-    space = a_room(layout, max_bytes=1_000_000)
+    space = a_budget(layout, max_bytes=1_000_000)
     assert space.taken_bytes == 543_120
     gone = f"{layout.trash}/{retiring.name}.abcd1234"
     os.rename(layout.path(retiring), gone)
@@ -76,7 +76,7 @@ def test_chunks_count_with_or_without_ready_retiring_partial_and_in_the_trash(la
 
 
 def test_what_cannot_be_erased_still_counts_but_is_no_longer_waited_for(layout: Layout) -> None:
-    space = a_room(layout, max_bytes=1000)
+    space = a_budget(layout, max_bytes=1000)
     stuck = Path(layout.trash, "x.abcd1234", "data")
     stuck.mkdir(parents=True)
     (stuck / "f").write_bytes(bytes(10))
@@ -89,12 +89,12 @@ def test_a_ready_that_tells_no_sizes_leaves_them_to_the_files(layout: Layout) ->
     for text in ("", "[]", '{"files": 1}', '{"files": {"a": {"size": "x"}}}', '{"files": {"a": {"size": 1e999}}}'):
         place = put_chunk(layout, files={"a": bytes(100)})
         Path(layout.path(place), "READY").write_text(text)
-    assert a_room(layout, max_bytes=1).taken_bytes == 500
+    assert a_budget(layout, max_bytes=1).taken_bytes == 500
 
 
 def test_what_comes_and_goes_by_hand_counts_when_it_is_counted_again(layout: Layout) -> None:
     place = put_chunk(layout, files={"a": bytes(100)})
-    space = a_room(layout, max_bytes=1000)
+    space = a_budget(layout, max_bytes=1000)
     shutil.rmtree(layout.path(place))
     space.count(place.chunk_id)
     assert space.taken_bytes == 0
@@ -104,7 +104,7 @@ def test_what_comes_and_goes_by_hand_counts_when_it_is_counted_again(layout: Lay
 
 
 def test_a_running_fetch_counts_as_a_whole_so_that_no_two_begin_into_the_last_gap(layout: Layout) -> None:
-    space = a_room(layout, max_bytes=100)
+    space = a_budget(layout, max_bytes=100)
     first, second, third = a_fetch(layout, 30, 30), a_fetch(layout, 60), a_fetch(layout, 40)
     assert space.begin(first)
     assert not space.begin(second)
@@ -120,14 +120,14 @@ def test_a_running_fetch_counts_as_a_whole_so_that_no_two_begin_into_the_last_ga
 def test_what_is_on_disk_of_a_want_is_not_needed_a_second_time(layout: Layout) -> None:
     fetch = a_fetch(layout, 100)
     comes(layout, fetch, 60)
-    space = a_room(layout, max_bytes=100)
+    space = a_budget(layout, max_bytes=100)
     assert space.taken_bytes == 60
     assert space.begin(fetch)
     assert space.taken_bytes == 100
 
 
 def test_the_reserve_of_the_disk_counts_what_running_fetches_still_have_to_bring(layout: Layout) -> None:
-    space = a_room(layout, keep_free=1_000, free=1_000_000)
+    space = a_budget(layout, keep_free=1_000, free=1_000_000)
     first, second = a_fetch(layout, 600_000), a_fetch(layout, 400_000)
     assert space.begin(first)
     assert not space.begin(second)
@@ -140,7 +140,7 @@ def test_the_reserve_of_the_disk_counts_what_running_fetches_still_have_to_bring
 
 
 def test_a_disk_that_has_been_full_is_asked_from_then_on(layout: Layout) -> None:
-    space = a_room(layout, free=100)
+    space = a_budget(layout, free=100)
     assert not space.is_limited
     space.guard()
     space.look()
@@ -155,7 +155,7 @@ def test_the_free_bytes_are_those_of_the_file_system(tmp_path: Path) -> None:
 
 
 def test_an_unreadable_want_is_admitted_for_the_fetch_to_report(layout: Layout) -> None:
-    space = a_room(layout, max_bytes=1)
+    space = a_budget(layout, max_bytes=1)
     assert space.begin(Fetch(an_id(), Marker(1, 1, 1, 1)))
 
 
@@ -163,7 +163,7 @@ def test_why_it_does_not_fit_is_told_in_numbers(layout: Layout) -> None:
     place = put_chunk(layout, files={"a": bytes(500_000)})
     touch_delete(Path(layout.root), place.chunk_id)
     put_chunk(layout, files={"a": bytes(300_000)})
-    space = a_room(layout, max_bytes=1_000_000)
+    space = a_budget(layout, max_bytes=1_000_000)
     assert space.why_not(a_fetch(layout, 200_001))[0] == (
         "needs 200.0 kB, but 800.0 kB of 1.0 MB are taken (500.0 kB of that by chunks that are retiring)"
     )
@@ -176,7 +176,7 @@ def test_why_it_does_not_fit_is_told_in_numbers(layout: Layout) -> None:
 
 
 def test_the_youngest_that_brings_too_much_is_stopped_one_at_a_time(layout: Layout) -> None:
-    space = a_room(layout, max_bytes=1000)
+    space = a_budget(layout, max_bytes=1000)
     declared, older, younger = a_fetch(layout, 400), a_fetch(layout, None), a_fetch(layout, 10, None)
     assert space.begin(declared)
     assert space.begin(older)
@@ -190,7 +190,7 @@ def test_the_youngest_that_brings_too_much_is_stopped_one_at_a_time(layout: Layo
 
 
 def test_a_fetch_stopped_for_room_does_not_begin_in_its_own_room(layout: Layout) -> None:
-    space = a_room(layout, max_bytes=1000)
+    space = a_budget(layout, max_bytes=1000)
     fetch = a_fetch(layout, None)
     assert space.begin(fetch)
     comes(layout, fetch, 1001)
@@ -206,7 +206,7 @@ def test_a_fetch_stopped_for_room_does_not_begin_in_its_own_room(layout: Layout)
 
 
 def test_what_has_come_in_one_go_is_judged_at_its_end(layout: Layout) -> None:
-    space = a_room(layout, max_bytes=1000)
+    space = a_budget(layout, max_bytes=1000)
     small, big = a_fetch(layout, None), a_fetch(layout, None)
     assert space.begin(small)
     assert space.begin(big)
@@ -218,7 +218,7 @@ def test_what_has_come_in_one_go_is_judged_at_its_end(layout: Layout) -> None:
 
 def test_what_keeps_to_what_it_declared_is_never_stopped(layout: Layout) -> None:
     fetch = a_fetch(layout, 500)
-    space = a_room(layout, max_bytes=1000)
+    space = a_budget(layout, max_bytes=1000)
     assert space.begin(fetch)
     comes(layout, fetch, 500)
     stray = put_chunk(layout, files={"a": bytes(900)})
@@ -232,7 +232,7 @@ def test_what_keeps_to_what_it_declared_is_never_stopped(layout: Layout) -> None
 def test_idle_partials_are_in_the_way_where_that_matters(layout: Layout) -> None:
     idle = a_fetch(layout, 900)
     comes(layout, idle, 500)
-    space = a_room(layout, max_bytes=1000)
+    space = a_budget(layout, max_bytes=1000)
     assert space.in_the_way(a_fetch(layout, 1000)) == [idle.id]
     assert space.in_the_way(a_fetch(layout, 1001)) == []
 
@@ -248,7 +248,7 @@ def test_what_begins_never_exceeds_the_budget(max_bytes: int, steps: list[tuple[
     with tempfile.TemporaryDirectory() as directory:
         layout = Layout(directory)
         make_layout(layout, FileSystem(durable=False))
-        space, running, wants = a_room(layout, max_bytes=max_bytes), dict[int, int](), dict[int, tuple[Fetch, int]]()
+        space, running, wants = a_budget(layout, max_bytes=max_bytes), dict[int, int](), dict[int, tuple[Fetch, int]]()
         done = dict[int, int]()
         for kind, number, size in steps:
             if kind == "begin" and number not in running:
@@ -381,7 +381,7 @@ def test_the_reserve_keeps_a_want_waiting_until_there_is_room(data_dir: Path, so
         assert (
             waits(dm, chunk) == "needs 2000 bytes, but 2500 bytes are free on the disk, and 1000 bytes are to stay free"
         )
-        free[0] = 3000  # somebody's rm, of which no event tells
+        free[0] = 3000  # an rm by hand, of which no event tells
         assert dm.wait(chunk.id, PATIENCE_S)
 
 
@@ -491,7 +491,7 @@ def test_a_chunk_that_is_removed_by_hand_makes_room(layout: Layout) -> None:
 
 def test_a_budget_that_is_lifted_and_set_again_counts_afresh_what_is_here(layout: Layout) -> None:
     one, _ = (put_chunk(layout, files={"a": bytes(100)}) for _ in range(2))
-    space = a_room(layout, max_bytes=1000)
+    space = a_budget(layout, max_bytes=1000)
     assert space.taken_bytes == 200
     space.change(max_bytes=None, keep_free_bytes=None, running=())
     assert not space.is_limited
@@ -503,7 +503,7 @@ def test_a_budget_that_is_lifted_and_set_again_counts_afresh_what_is_here(layout
 
 
 def test_a_disk_that_has_been_full_is_asked_whatever_the_reserve_becomes(layout: Layout) -> None:
-    space = a_room(layout, free=500)
+    space = a_budget(layout, free=500)
     space.guard()
     space.change(max_bytes=None, keep_free_bytes=None, running=())
     assert space.look() == 500
@@ -512,7 +512,7 @@ def test_a_disk_that_has_been_full_is_asked_whatever_the_reserve_becomes(layout:
 
 
 def test_what_runs_when_a_limit_comes_counts_with_all_that_it_is_to_bring(layout: Layout) -> None:
-    space = a_room(layout)
+    space = a_budget(layout)
     running = a_fetch(layout, 700)
     space.change(max_bytes=1000, keep_free_bytes=None, running=[running])
     assert space.look() == 300

@@ -1,4 +1,4 @@
-"""The agenda: what can be started now, in which order, and when to look again."""
+"""The work queue: what can be started now, in which order, and when to look again."""
 
 from __future__ import annotations
 

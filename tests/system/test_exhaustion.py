@@ -101,7 +101,7 @@ class NoThreads:
         return all(self._refused.acquire(timeout=PATIENCE_S) for _ in range(2))
 
 
-@pytest.mark.parametrize("workers", ["fsdm-fetch", "fsdm-hand", "fsdm-erase", "fsdm-connection", "fsdm-"])
+@pytest.mark.parametrize("workers", ["fsdm-fetch", "fsdm-worker", "fsdm-erase", "fsdm-connection", "fsdm-"])
 def test_work_without_a_thread_is_done_once_there_is_one(
     data_dir: Path, source: Source, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, workers: str
 ) -> None:
@@ -120,7 +120,7 @@ def test_work_without_a_thread_is_done_once_there_is_one(
             dm.delete_chunk(chunk.id)
         assert not dm.wait(chunk.id, PATIENCE_S)
         eventually(lambda: not entries(data_dir / "trash"))
-    assert all(caplog.text.count(f"{name} goes on") <= 1 for name in ("fsdm-fetch", "fsdm-hand", "fsdm-erase"))
+    assert all(caplog.text.count(f"{name} goes on") <= 1 for name in ("fsdm-fetch", "fsdm-worker", "fsdm-erase"))
     assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
@@ -318,7 +318,7 @@ FAULTS = [
         "nobody starts the threads that were refused",
         Slip("fsdm.concurrency.workers:ThreadWorkers.replenish", "self._start_thread()", "pass"),
         THREADLESS,
-        {"workers": "fsdm-hand"},
+        {"workers": "fsdm-worker"},
     ),
     Fault(
         "a lane without threads fails what it is given",

@@ -1,4 +1,4 @@
-"""BulkVerify of many chunks: in threads, under refs that are in nobody's way; and `fsdm verify`, as it is run."""
+"""Verifying many chunks: in threads, under refs that disturb none; and `fsdm verify`, as it is run."""
 
 from __future__ import annotations
 
