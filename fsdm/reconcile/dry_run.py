@@ -184,8 +184,7 @@ class _DryRun:
         """Order the fetches as they would begin, as far as there is room and no pause."""
         if exists(self._layout.pause):
             return [Step("wait", one, why="downloads are paused: fsdm resume") for *_, one, _, _ in self._fetches]
-        keep_free = self._limits.keep_free_bytes or None
-        space = SpaceBudget(self._layout, self._catalog, max_bytes=self._limits.max_bytes, keep_free_bytes=keep_free)
+        space = SpaceBudget(self._layout, self._catalog, self._limits)
         space.open()
         left = space.look() + sum(step.size_bytes for step in self._steps if step.what in {"delete", "discard"})
         steps = []

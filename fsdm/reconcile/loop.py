@@ -126,11 +126,7 @@ class Loop:
         self.executor.resize(self.limits.jobs)
         if isinstance(self.fetcher, HttpFetcher):
             self.fetcher.change(self.limits.bytes_per_s)
-        self.space.change(
-            max_bytes=self.limits.max_bytes,
-            keep_free_bytes=self.limits.keep_free_bytes or None,
-            running=self.executor.fetches,
-        )
+        self.space.change(self.limits, self.executor.fetches)
         self.delete_brake.change(self.limits.brake_share)
 
     # -------------------------------------------------------------------------------------------------------- one pass

@@ -78,13 +78,7 @@ class Reconciler:
         size = limits.connections + reserved
         self._scheduler = None if workers else Scheduler("fsdm-connection", size, reserved, limits.per_host)
         tell, wakeup, work_queue = _event_sink(counters, on_event), Wakeup(), WorkQueue()
-        space = SpaceBudget(
-            layout,
-            catalog,
-            max_bytes=limits.max_bytes,
-            keep_free_bytes=limits.keep_free_bytes or None,
-            counts=limits.count_bytes,
-        )
+        space = SpaceBudget(layout, catalog, limits)
         disk = DiskOutage(layout.trash, fs=fs, workers=helpers, tell=tell, wake=wakeup.wake)
         self._trash = Trash(layout.trash, fs=fs, workers=erasers, space=space, freed=disk.freed)
         self._fetcher = fetcher or HttpFetcher.within(limits)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
 
     from fsdm.model.layout import Layout
+    from fsdm.model.limits import Limits
     from fsdm.reconcile.actions import Fetch
     from fsdm.store.catalog import Catalog
 
@@ -74,27 +75,19 @@ class _Running:
 class SpaceBudget:
     """The space budget of one data directory. The loop's alone, but for what says otherwise.
 
-    `max_bytes` bounds all that is here: chunks, available or not, what is in `trash/`, and partials (None: no budget).
-    `keep_free_bytes` of the file system are to stay free (None: the disk is not asked). `counts`: count all of it
-    without either, for metrics.
+    `Limits.max_bytes` bounds all that is here: chunks, available or not, what is in `trash/`, and partials; without a
+    `keep_free_bytes` the disk is not asked, until it has been full. With `count_bytes` all is counted in any case.
     """
 
     def __init__(
-        self,
-        layout: Layout,
-        catalog: Catalog,
-        *,
-        max_bytes: int | None,
-        keep_free_bytes: int | None,
-        counts: bool = False,
-        free: Callable[[str], int] = free_bytes,
+        self, layout: Layout, catalog: Catalog, limits: Limits, *, free: Callable[[str], int] = free_bytes
     ) -> None:
         self._layout = layout
         self._catalog = catalog
-        self._max_bytes = max_bytes
-        self._keep_free_bytes = keep_free_bytes
+        self._max_bytes = limits.max_bytes
+        self._keep_free_bytes = limits.keep_free_bytes or None
         self._free = free
-        self._counts = counts
+        self._counts = limits.count_bytes
         self._usage = Usage()
         self._running: dict[str, _Running] = {}
         self._needs: dict[str, tuple[tuple[int, int, int], int]] = {}  # id → which want, and what it needs
@@ -148,15 +141,15 @@ class SpaceBudget:
             for name in os.listdir(self._layout.partial):
                 self.count(name)
 
-    def change(self, *, max_bytes: int | None, keep_free_bytes: int | None, running: Iterable[Fetch]) -> None:
+    def change(self, limits: Limits, running: Iterable[Fetch]) -> None:
         """Use these limits from now on; what runs counts with all that it is to bring.
 
         A disk that has been full is asked from then on, whatever the reserve.
         """
         counted_chunks, counted_partials = self._counts_chunks, self._counts_partials
-        was_full = self._keep_free_bytes is not None
-        self._max_bytes = max_bytes
-        self._keep_free_bytes = 0 if keep_free_bytes is None and was_full else keep_free_bytes
+        was_asked = self._keep_free_bytes is not None
+        self._max_bytes = limits.max_bytes
+        self._keep_free_bytes = limits.keep_free_bytes if was_asked else limits.keep_free_bytes or None
         if (self._counts_chunks, self._counts_partials) != (counted_chunks, counted_partials):
             self._usage = Usage()  # what was counted once may have gone since
             self.open()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
+from fsdm.model.limits import Limits
 from fsdm.reconcile.admission import Admission
 from fsdm.reconcile.results import Results
 from fsdm.reconcile.space_budget import SpaceBudget
@@ -22,7 +23,7 @@ class Bench:
     """An admission and all that it works with."""
 
     def __init__(self, layout: Layout, max_bytes: int | None) -> None:
-        self.space = SpaceBudget(layout, Catalog(layout, own=True), max_bytes=max_bytes, keep_free_bytes=None)
+        self.space = SpaceBudget(layout, Catalog(layout, own=True), Limits(max_bytes=max_bytes))
         self.space.open()
         self.work_queue, self.wakeup = WorkQueue(), Wakeup()
         self.events: list[Event] = []

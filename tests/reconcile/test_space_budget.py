@@ -37,7 +37,9 @@ def a_budget(
 ) -> SpaceBudget:
     catalog = Catalog(layout, own=True)
     catalog.refresh()
-    space = SpaceBudget(layout, catalog, max_bytes=max_bytes, keep_free_bytes=keep_free, free=lambda _: free)
+    space = SpaceBudget(
+        layout, catalog, Limits(max_bytes=max_bytes, keep_free_bytes=keep_free or 0), free=lambda _: free
+    )
     space.open()
     space.look()
     return space
@@ -493,28 +495,28 @@ def test_a_budget_that_is_lifted_and_set_again_counts_afresh_what_is_here(layout
     one, _ = (put_chunk(layout, files={"a": bytes(100)}) for _ in range(2))
     space = a_budget(layout, max_bytes=1000)
     assert space.taken_bytes == 200
-    space.change(max_bytes=None, keep_free_bytes=None, running=())
+    space.change(Limits(max_bytes=None, keep_free_bytes=0), ())
     assert not space.is_limited
     shutil.rmtree(layout.path(one))
     space._catalog.refresh()
     space.count(one.chunk_id)
-    space.change(max_bytes=1000, keep_free_bytes=None, running=())
+    space.change(Limits(max_bytes=1000, keep_free_bytes=0), ())
     assert space.taken_bytes == 100
 
 
 def test_a_disk_that_has_been_full_is_asked_whatever_the_reserve_becomes(layout: Layout) -> None:
     space = a_budget(layout, free=500)
     space.guard()
-    space.change(max_bytes=None, keep_free_bytes=None, running=())
+    space.change(Limits(max_bytes=None, keep_free_bytes=0), ())
     assert space.look() == 500
-    space.change(max_bytes=None, keep_free_bytes=100, running=())
+    space.change(Limits(max_bytes=None, keep_free_bytes=100), ())
     assert space.look() == 400
 
 
 def test_what_runs_when_a_limit_comes_counts_with_all_that_it_is_to_bring(layout: Layout) -> None:
     space = a_budget(layout)
     running = a_fetch(layout, 700)
-    space.change(max_bytes=1000, keep_free_bytes=None, running=[running])
+    space.change(Limits(max_bytes=1000, keep_free_bytes=0), [running])
     assert space.look() == 300
     assert not space.begin(a_fetch(layout, 301))
     assert space.end(running.id)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fsdm.concurrency.workers import InlineWorkers
+from fsdm.model.limits import Limits
 from fsdm.reconcile.space_budget import SpaceBudget
 from fsdm.reconcile.trash import Trash
 from fsdm.store.catalog import Catalog
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 def a_trash(layout: Layout, fs: FileSystem) -> tuple[Trash, SpaceBudget, list[int]]:
     freed: list[int] = []
-    space = SpaceBudget(layout, Catalog(layout, own=True), max_bytes=1000, keep_free_bytes=None)
+    space = SpaceBudget(layout, Catalog(layout, own=True), Limits(max_bytes=1000))
     trash = Trash(
         layout.trash, fs=fs, workers=InlineWorkers(), space=space, freed=lambda: freed.append(space.taken_bytes)
     )
