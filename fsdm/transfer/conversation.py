@@ -102,7 +102,7 @@ class Conversation:
         transfer.see_that_all_came(self._url)
         came = transfer.size - self._began_at
         if came >= TELLING_BYTES and not self._fetcher.rate.is_capped:
-            self._request.rate(came / (time.monotonic() - began))
+            self._request.host.rate(came / (time.monotonic() - began))
         return True
 
     def _begin(self, head: Head, *, ranged: bool) -> Body | None:
@@ -157,7 +157,7 @@ class Conversation:
                 data = data[count:]
                 stop.check()
                 request.proven()
-                request.gain.took(count)
+                request.host.gain.took(count)
                 fetcher.meter.took(count)
                 floor.paused(fetcher.rate.took(count, stop.wait))
                 if not floor.took(count):
@@ -167,11 +167,9 @@ class Conversation:
 
         return take
 
-    # -------------------------------------------------------------------------------------- over several connections
-
     def _look(self, head: Head) -> Callable[[], None]:
         """Make what is looked at while one connection brings all: that it is not too much, and not too slow."""
-        transfer, pace, gain = self._transfer, Pace(), self._request.gain
+        transfer, pace, gain = self._transfer, Pace(), self._request.host.gain
 
         def look() -> None:
             transfer.moved()
@@ -184,7 +182,7 @@ class Conversation:
 
     def _in_pieces(self) -> bool:
         """Bring what is missing over several connections; False where more is to be asked for over one."""
-        helpers, transfer, gain = self._fetcher.helpers, self._transfer, self._request.gain
+        helpers, transfer, gain = self._fetcher.helpers, self._transfer, self._request.host.gain
         pieces = transfer.split(helpers.per_file)
         try:
             helpers.fetch_pieces(pieces, partial(self._work, pieces), partial(self._help_out, pieces))
@@ -210,7 +208,7 @@ class Conversation:
             self._transfer.advance(pieces)
 
     def _help_out(self, pieces: Pieces) -> None:
-        gain = self._request.gain
+        gain = self._request.host.gain
         while gain.go_on() and (piece := pieces.take()) is not None:
             try:
                 self._bring_one(pieces, piece)

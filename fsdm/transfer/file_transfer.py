@@ -70,8 +70,6 @@ class Transfer:
                 os.close(self._sink.fd)
                 self._sink = None
 
-    # ------------------------------------------------------------------------------------------ what is there already
-
     def take_over(self, check: Callable[[], None]) -> bool:
         """Take what an earlier attempt has left, as far as it can be relied on; whether it is all that is wanted."""
         if not self._is_there():
@@ -113,8 +111,6 @@ class Transfer:
             self._sink.restart()
         self.joined = False
         self._noted = 0
-
-    # --------------------------------------------------------------------------------------------- what a server says
 
     def range_headers(self, url: str, piece: Piece | None = None) -> dict[str, str]:
         """How to ask for what is missing alone, or a piece of it; empty where it may not be joined to what is here."""
@@ -199,8 +195,6 @@ class Transfer:
         record = PartRecord(url=url_mark(url), validator=head.validator, etag=self._etag, total=total)
         self._part.begin(record, lasting=total is None or total >= RECORD_BYTES)
 
-    # ------------------------------------------------------------------------------------------------ what has arrived
-
     def moved(self) -> None:
         """Some bytes have come: see that they are not too many, and write down now and then how far it is."""
         total = self.total
@@ -209,8 +203,6 @@ class Transfer:
             raise TransferError(f"more than the {total} bytes that are wanted", cause="size")
         if self.size - self._noted >= CHECKPOINT_BYTES:
             self._note(save=True)
-
-    # -------------------------------------------------------------------------------------- over several connections
 
     def can_split(self, url: str) -> bool:
         """Whether what is missing may be fetched in pieces: whether the joined bytes are known to be of one version."""
@@ -243,8 +235,6 @@ class Transfer:
         self._opened.cut()
         self._holes = False
 
-    # ------------------------------------------------------------------------------------------------- what it is like
-
     def see_that_all_came(self, url: str) -> None:
         """Raise TransferError where less came than there is to be."""
         if self.total is not None and self.size != self.total:
@@ -272,8 +262,6 @@ class Transfer:
             self._fs.fsync_file(sink.fd, self._part.path)
         self._complete = True
         return entry
-
-    # ---------------------------------------------------------------------------------------------------------- shared
 
     def _is_there(self) -> bool:
         """Whether there is a file of an earlier attempt; what is there and is none goes."""

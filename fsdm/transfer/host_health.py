@@ -1,17 +1,15 @@
 """What is known of the servers: which one answers, which is down and until when, which is the faster one.
 
-So one dead host holds up nothing else, and of several mirrors the better comes first. An origin is scheme://host:port
-as a URL has it, without secrets. This is the one table of all that is known of a server: how it is reached, and whether
-several connections to it gain anything, stand here too. Shared by all threads; nothing of it outlives the process.
+So one dead host holds up nothing else, and of several mirrors the better comes first. This is the one table of all that
+is known of a server; how it is reached, and whether several connections gain anything, stand here too.
 
-    on trial ── a good byte ──→ proven: all may enter        a failure ──→ on trial again
-        └────── a failure ───→ down: nobody may enter        its time is over ──→ on trial, for one visit at a time
+    half-open ── a good byte ──→ proven: all may enter       a failure ──→ half-open again
+        └────── a failure ───→ down: no request is made      its time is over ──→ half-open, one request at a time
 
-Invariants: to a host on trial go no more than `trials` visits at once, and one if it was down. A good byte proves it,
-whoever it came to; until FRESH_S after one it does not go down, for a broken connection is no dead host. A failure
-begins a new era: what was begun before it counts no longer, neither as a trial nor, should it fail too, as a failure
-(sixteen connections that break together are one outage). Only what the server itself asks for (Retry-After) holds
-against everything. What a failure *is* decides the caller.
+Invariants: to a half-open host go no more than `trials` requests at once, and one if it was down. A good byte proves
+it; until FRESH_S after one it does not go down, for a broken connection is no dead host. A failure begins a new era:
+what was begun before it counts no longer (sixteen connections that break together are one outage). Only what the server
+itself asks for (Retry-After) holds against everything.
 """
 
 from __future__ import annotations
@@ -19,7 +17,6 @@ from __future__ import annotations
 import math
 import threading
 import time
-from dataclasses import dataclass
 from operator import itemgetter
 from typing import TYPE_CHECKING, Final, Self
 
@@ -44,7 +41,7 @@ ASKED_LAST_S: Final = 3600.0
 
 
 class Hosts:
-    """The servers that this process has to do with; of more than MANY the one that is longest unused is forgotten."""
+    """The servers of this process, for all threads; of more than MANY the one that is longest unused is forgotten."""
 
     def __init__(
         self,
@@ -55,13 +52,16 @@ class Hosts:
         first_s: float = 1.0,
         last_s: float = 60.0,
     ) -> None:
-        self._terms = _Terms(clock, trials, first_s, last_s)
+        self.clock = clock
+        self.trials = trials
+        self.first_s = first_s
+        self.last_s = last_s
+        self.mutex = threading.Lock()
         self._trial_wait_s = trial_wait_s
-        self._mutex = threading.Lock()
         self._hosts: dict[str, Host] = {}  # the longest unused first
 
     def enter(self, origin: str, wait: Wait) -> Request:
-        """Begin a visit to the server of a URL; use it in a `with`. It waits for a host that is on trial.
+        """Begin a request to the server of a URL; use it in a `with`. It waits for a host that is half-open.
 
         `wait(seconds, event)` returns after that time or once the event is set, or earlier; it may raise to end it.
 
@@ -69,8 +69,8 @@ class Hosts:
             TransferError: transient; the host is down, or those who try it have not heard from it yet.
         """
         verdict = threading.Event()
-        deadline = self._terms.clock() + self._trial_wait_s
-        with self._mutex:
+        deadline = self.clock() + self._trial_wait_s
+        with self.mutex:
             host = self._use(origin_of(origin))
             host.inside += 1
         try:
@@ -83,11 +83,11 @@ class Hosts:
 
     def get(self, origin: str) -> Host:
         """What is known of the server of a URL."""
-        with self._mutex:
+        with self.mutex:
             return self._use(origin_of(origin))
 
     def _use(self, origin: str) -> Host:
-        host = self._hosts.pop(origin, None) or Host(origin, self._terms, self._mutex)
+        host = self._hosts.pop(origin, None) or Host(origin, self)
         if len(self._hosts) >= MANY:
             unused = next((name for name, other in self._hosts.items() if not other.inside), None)
             if unused is not None:
@@ -99,37 +99,29 @@ class Hosts:
         """Mirrors, the best first: as given, but behind them the slow, then those that failed, then the down."""
         if len(urls) < 2:
             return list(urls)
-        now = self._terms.clock()
-        with self._mutex:
+        now = self.clock()
+        with self.mutex:
             hosts = [self._hosts.get(origin_of(url)) for url in urls]
             fastest = max((host.bytes_per_s or 0.0 for host in hosts if host is not None), default=0.0)
             ranks = [0 if host is None else host.rank(fastest, now) for host in hosts]
         return [url for _, url in sorted(zip(ranks, urls, strict=True), key=itemgetter(0))]
 
 
-@dataclass(frozen=True, slots=True)
-class _Terms:
-    clock: Callable[[], float]
-    trials: int
-    first_s: float
-    last_s: float
-
-
 class Host:
-    """One server; `mutex` is that of all, and guards everything here but `good_at`."""
+    """One server; the mutex is that of the table, and guards everything here but `good_at`."""
 
-    def __init__(self, origin: str, terms: _Terms, mutex: threading.Lock) -> None:
+    def __init__(self, origin: str, table: Hosts) -> None:
         self.origin = origin
-        self.inside = 0  # visits, and who waits to begin one: so long it is not forgotten
+        self.inside = 0  # requests, also those that wait: so long it is not forgotten
         self.proven = False
         self.good_at = -math.inf
         self.bytes_per_s: float | None = None
-        self.gain = Gain(clock=terms.clock)
+        self.gain = Gain(clock=table.clock)
         self.way: Way | None = None  # see `engine`
-        self._terms = terms
-        self._mutex = mutex
+        self._table = table
+        self._mutex = table.mutex
         self._era = 0
-        self._trying = 0  # visits of this era
+        self._trying = 0  # requests of this era
         self._waiting: set[threading.Event] = set()
         self._failed_at = -math.inf  # … and nothing good has come since
         self._error = ""
@@ -138,12 +130,10 @@ class Host:
         self._asked_until = -math.inf  # by the server
         self._rated_at = 0.0
 
-    # ------------------------------------------------------------------------------------------------- in and out
-
     def admit(self, verdict: threading.Event, deadline: float) -> Request | float:
-        """A visit; or for how many seconds the verdict may be waited for."""
+        """A request; or for how many seconds the verdict may be waited for."""
         with self._mutex:
-            now = self._terms.clock()
+            now = self._table.clock()
             closed_s = max(self._down_until, self._asked_until) - now
             if closed_s > 0:
                 raise TransferError(
@@ -152,10 +142,10 @@ class Host:
                     retry_after_s=closed_s,
                     cause="host_down",
                 )
-            if self.proven or self._trying < (1 if self._downs else self._terms.trials):
+            if self.proven or self._trying < (1 if self._downs else self._table.trials):
                 self._waiting.discard(verdict)
                 self._trying += 1
-                return Request(self, self._era, self._terms.clock)
+                return Request(self, self._era, self._table.clock)
             if now >= deadline:
                 others = "another one waits" if self._trying == 1 else f"{self._trying} others wait"
                 what = f"{self.origin} has not answered yet: {others} for it"
@@ -165,13 +155,13 @@ class Host:
             return deadline - now
 
     def turn_away(self, verdict: threading.Event) -> None:
-        """Who waited with this event does not any more."""
+        """Let nobody wait with this event any more."""
         with self._mutex:
             self.inside -= 1
             self._waiting.discard(verdict)
 
     def leave(self, era: int) -> None:
-        """A visit ends, perhaps without a verdict: then the next one may try."""
+        """End a request, perhaps without a verdict: then the next one may try."""
         with self._mutex:
             self.inside -= 1
             if era == self._era:
@@ -182,8 +172,6 @@ class Host:
         for event in self._waiting:
             event.set()
 
-    # ------------------------------------------------------------------------------------------------- the verdict
-
     def prove(self) -> None:
         with self._mutex:
             self.proven = True
@@ -193,9 +181,9 @@ class Host:
 
     def fail(self, era: int, error: str, retry_after_s: float | None) -> None:
         with self._mutex:
-            now = self._terms.clock()
+            now = self._table.clock()
             if retry_after_s is not None:
-                asked_s = min(max(self._terms.first_s, retry_after_s), ASKED_LAST_S)
+                asked_s = min(max(self._table.first_s, retry_after_s), ASKED_LAST_S)
                 self._asked_until = max(self._asked_until, now + asked_s)
                 self._error = error
             if era == self._era:
@@ -204,7 +192,7 @@ class Host:
             self._wake()
 
     def _judge(self, now: float) -> None:
-        """What a failure in this era does."""
+        """Take a failure of this era."""
         was_proven, self.proven = self.proven, False
         self._failed_at = now
         if now < self._asked_until:
@@ -212,16 +200,15 @@ class Host:
         elif not was_proven:
             if now - self.good_at < FRESH_S:
                 return
-            self._down_until = now + min(self._terms.first_s * 2.0 ** min(self._downs, 60), self._terms.last_s)
+            self._down_until = now + min(self._table.first_s * 2.0 ** min(self._downs, 60), self._table.last_s)
             self._downs += 1
         self._era += 1
         self._trying = 0
 
-    # ------------------------------------------------------------------------------------------------- which is better
-
     def rate(self, bytes_per_s: float) -> None:
+        """How fast a transfer was that was large enough to tell, and whole."""
         with self._mutex:
-            now = self._terms.clock()
+            now = self._table.clock()
             old = 0.0 if self.bytes_per_s is None else (1 - WEIGHT) * _forgiven(now - self._rated_at)
             self.bytes_per_s = old * (self.bytes_per_s or 0.0) + (1 - old) * bytes_per_s
             self._rated_at = now
@@ -240,7 +227,7 @@ class Request:
     """One transfer from a host, from before it connects to its end; it says what it finds."""
 
     def __init__(self, host: Host, era: int, clock: Callable[[], float]) -> None:
-        self._host = host
+        self.host = host
         self._era = era
         self._clock = clock
 
@@ -248,26 +235,17 @@ class Request:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._host.leave(self._era)
-
-    @property
-    def gain(self) -> Gain:
-        """Whether several connections to this server gain anything."""
-        return self._host.gain
+        self.host.leave(self._era)
 
     def proven(self) -> None:
         """Bytes of a good answer have come. To be said of each block: it costs next to nothing."""
-        self._host.good_at = self._clock()
-        if not self._host.proven:
-            self._host.prove()
+        self.host.good_at = self._clock()
+        if not self.host.proven:
+            self.host.prove()
 
     def failed(self, error: str, retry_after_s: float | None = None) -> None:
         """The host has failed; `error` says how, and is shown: no URL. `retry_after_s` is what its answer asks for."""
-        self._host.fail(self._era, error, retry_after_s)
-
-    def rate(self, bytes_per_s: float) -> None:
-        """How fast a transfer was that was large enough to tell, and whole."""
-        self._host.rate(bytes_per_s)
+        self.host.fail(self._era, error, retry_after_s)
 
 
 def _forgiven(age_s: float) -> float:

@@ -1,10 +1,9 @@
 """One large file over several connections, where a server gives each of them less than the disk takes, and only there.
 
-A transfer that is found to be slow hands what is missing to several connections, in pieces, taken in their order: so
-what is here stays nearly in one piece, and only that counts (for the digests, and for going on after a crash). Whether
-more connections bring more is tried out for each server, and remembered for a while.
-Invariants: a piece is taken for good only where its answer is of the same version and of just these bytes; whatever
-happens, no piece's thread outlives `fetch_pieces`.
+A transfer that is slow hands what is missing to several connections, in pieces, taken in their order: so what is here
+stays nearly in one piece, and only that counts. Whether more connections bring more is tried out for each server, and
+remembered for a while. Invariants: a piece is taken for good only where its answer is of the same version and of just
+these bytes; no piece's thread outlives `fetch_pieces`.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ import os
 from typing import TYPE_CHECKING, Final
 
 from fsdm.model.documents import FileEntry
-from fsdm.store.digests import Digests, thread_buffer
+from fsdm.store.digests import Digests
 from fsdm.store.filesystem import write_all
 
 if TYPE_CHECKING:
@@ -25,9 +25,22 @@ if TYPE_CHECKING:
 
 PIECE_BYTES: Final = 4 << 20  # hashed at once from the page cache
 WRITEBACK_BYTES: Final = 8 << 20
-PREAD_BYTES: Final = 256 << 10  # it stays in the processor's cache
+READ_BYTES: Final = 256 << 10  # it stays in the processor's cache
 _FALLOC_FL_KEEP_SIZE: Final = 1  # fallocate(2)
 _SYNC_FILE_RANGE_WRITE: Final = 2  # sync_file_range(2)
+
+
+def _of_libc(name: str, *types: type) -> Callable[..., int]:
+    """A call of Linux's C library; where it is another one, what does nothing, for both calls are but good to have."""
+    function: Callable[..., int] | None = getattr(ctypes.CDLL(None, use_errno=True), name, None)
+    if function is None:
+        return lambda *_: 0
+    function.argtypes = types  # type: ignore[attr-defined]
+    return function
+
+
+_fallocate: Final = _of_libc("fallocate", ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+_sync_file_range: Final = _of_libc("sync_file_range", ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
 
 
 class Sink:
@@ -36,7 +49,7 @@ class Sink:
     def __init__(self, fd: int, *, sha256: bool, writeback: bool) -> None:
         self.fd = fd
         self._sha256 = sha256
-        self._writeback = _sync_file_range if writeback else None
+        self._writeback = writeback
         self._begin()
 
     def _begin(self) -> None:
@@ -68,12 +81,11 @@ class Sink:
 
         The file's size stays what has been written: so anybody can see how far it is.
         """
-        if size is not None and size >= PIECE_BYTES and _fallocate is not None:
-            try:
-                _fallocate(self.fd, size)
-            except OSError:
+        if size is not None and size >= PIECE_BYTES and _fallocate(self.fd, _FALLOC_FL_KEEP_SIZE, 0, size):
+            code = ctypes.get_errno()
+            if code in {errno.ENOSPC, errno.EDQUOT}:  # any other: the file system has no such call, and needs none
                 os.ftruncate(self.fd, self.size)  # ext4 and xfs have reserved all that there was, and keep it
-                raise
+                raise OSError(code, os.strerror(code))
 
     def put(self, data: bytes | memoryview) -> None:
         """Append bytes."""
@@ -106,49 +118,18 @@ class Sink:
         return FileEntry(size=self.size, blake3=self.blake3(), sha256=self.sha256(), etag=etag)
 
     def _catch_up(self) -> None:
-        if self._hashed == self.size:
-            return
-        buffer = thread_buffer(PREAD_BYTES)
         while self._hashed < self.size:
-            count = os.preadv(self.fd, [buffer[: self.size - self._hashed]], self._hashed)
-            if count == 0:
+            data = os.pread(self.fd, min(READ_BYTES, self.size - self._hashed), self._hashed)
+            if not data:
                 raise OSError(errno.EIO, "the file became shorter while it was written")
-            self._digests.update(buffer[:count])
-            self._hashed += count
+            self._digests.update(data)
+            self._hashed += len(data)
 
     def _push_out(self) -> None:
-        if self._writeback is not None and self.size - self._written_back >= WRITEBACK_BYTES:
-            self._writeback(self.fd, self._written_back, self.size - self._written_back)
+        count = self.size - self._written_back
+        if self._writeback and count >= WRITEBACK_BYTES:
+            _sync_file_range(self.fd, self._written_back, count, _SYNC_FILE_RANGE_WRITE)  # a hint, which may fail
             self._written_back = self.size
-
-
-def _find_fallocate() -> Callable[[int, int], None] | None:
-    function = getattr(ctypes.CDLL(None, use_errno=True), "fallocate", None)
-    if function is None:
-        return None
-    function.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
-
-    def reserve(fd: int, size: int) -> None:
-        if function(fd, _FALLOC_FL_KEEP_SIZE, 0, size) and (code := ctypes.get_errno()) in {errno.ENOSPC, errno.EDQUOT}:
-            raise OSError(code, os.strerror(code))  # any other: the file system has no such call, and needs none
-
-    return reserve
-
-
-def _find_sync_file_range() -> Callable[[int, int, int], None] | None:
-    function = getattr(ctypes.CDLL(None), "sync_file_range", None)
-    if function is None:  # not Linux's libc: the fsync at the end does it all
-        return None
-    function.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
-
-    def start_writing(fd: int, offset: int, count: int) -> None:
-        function(fd, offset, count, _SYNC_FILE_RANGE_WRITE)  # a hint: what it cannot start, the fsync does
-
-    return start_writing
-
-
-_sync_file_range: Final = _find_sync_file_range()
-_fallocate: Final = _find_fallocate()
 
 
 def open_sink(path: str, *, sha256: bool, writeback: bool) -> Sink:

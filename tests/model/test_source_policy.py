@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
+import math
 import socket
 from typing import TYPE_CHECKING, Any
 
+import certifi
 import pycurl
 import pytest
 from hypothesis import given
@@ -15,6 +17,7 @@ from fsdm import DataManager, Limits
 from fsdm.model.errors import InvalidInputError, PolicyError, TransferError
 from fsdm.model.source_policy import Policy, check_pattern, is_public
 from fsdm.transfer.http.sockets import Sockets
+from fsdm.transfer.http.way import Way
 from tests.support.chunks import failure
 from tests.support.processes import fsdm
 from tests.support.servers import Host, an_engine, get, no_environment, reply
@@ -226,6 +229,15 @@ def test_name_is_judged_by_its_address_at_each_connection(
         ask(Policy(), "http://rebind.example/", engine)
     assert len(asked) == 3, "each connection asks once, and connects to what it was told"
     assert connected == ["8.8.8.8", "9.9.9.9"]
+
+
+def test_address_that_is_connected_to_is_judged_whatever_the_look_up_said(host: Host) -> None:
+    port = host.where.partition(":")[2]
+    engine, url = an_engine(Policy(deny_private=True)), f"http://elsewhere.example:{port}"
+    engine._hosts.get(url).way = Way(math.inf, "", certifi.where(), None, (f"+elsewhere.example:{port}:127.0.0.1",))
+    with pytest.raises(PolicyError, match=r"elsewhere.example is at 127.0.0.1"):
+        get(engine, url)
+    assert host.asked == []
 
 
 def test_a_redirect_is_under_the_same_policy(host: Host) -> None:

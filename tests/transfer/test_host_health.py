@@ -436,7 +436,7 @@ def rated(hosts: Hosts, url: str, *speeds: float) -> None:
     for speed in speeds:
         with hosts.enter(url, never) as request:
             request.proven()
-            request.rate(speed)
+            request.host.rate(speed)
 
 
 def test_mirrors_of_which_nothing_is_known_stay_as_they_are_given(hosts: Hosts) -> None:

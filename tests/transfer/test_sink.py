@@ -38,7 +38,7 @@ def pieces_of(piece: int, pread: int, writeback: int = 1 << 30) -> pytest.Monkey
     patch = pytest.MonkeyPatch()
     patch.setattr(sink_module, "PIECE_BYTES", piece)
     patch.setattr(sink_module, "WRITEBACK_BYTES", writeback)
-    patch.setattr(sink_module, "PREAD_BYTES", pread)
+    patch.setattr(sink_module, "READ_BYTES", pread)
     return patch
 
 
@@ -95,7 +95,7 @@ def test_the_disk_is_started_on_every_byte_once_and_in_order_but_for_the_last_fe
     ranges: list[tuple[int, int, int]] = []
     patch = pieces_of(piece, 4096, writeback)
     try:
-        patch.setattr(sink_module, "_sync_file_range", lambda *arguments: ranges.append(arguments))
+        patch.setattr(sink_module, "_sync_file_range", lambda *arguments: ranges.append(arguments[:3]))
         with a_sink(writeback=True) as sink:
             size, fd = len(arrive(sink, how)), sink.fd
     finally:
@@ -118,28 +118,23 @@ def test_no_disk_is_started_where_nothing_is_to_be_durable(monkeypatch: pytest.M
 def test_a_system_without_early_writeback_takes_the_same_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sink_module, "WRITEBACK_BYTES", 1)
     monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: object())
-    found = sink_module._find_sync_file_range()
-    assert found is None
-    monkeypatch.setattr(sink_module, "_sync_file_range", found)
+    monkeypatch.setattr(sink_module, "_sync_file_range", sink_module._of_libc("sync_file_range"))
     with a_sink(writeback=True) as sink:
         data = arrive(sink, [(True, 10), (False, 10)])
         assert sink.entry().blake3 == blake3(data).hexdigest()
 
 
 def test_early_writeback_of_this_system_is_a_hint_that_never_fails() -> None:
-    start = sink_module._find_sync_file_range()
-    if start is None:
-        pytest.skip("this system has none")
     with a_sink() as sink:
         sink.put(b"abc")
-        start(sink.fd, 0, 3)
-    start(-1, 0, 3)
+        sink_module._sync_file_range(sink.fd, 0, 3, 2)
+    sink_module._sync_file_range(-1, 0, 3, 2)
 
 
 def test_what_the_kernel_moved_is_hashed_while_more_is_coming() -> None:
     patch, seen = pieces_of(4096, 1000), []
-    preadv = os.preadv
-    patch.setattr(os, "preadv", lambda fd, buffers, offset: seen.append(offset) or preadv(fd, buffers, offset))
+    pread = os.pread
+    patch.setattr(os, "pread", lambda fd, count, offset: seen.append(offset) or pread(fd, count, offset))
     try:
         with a_sink() as sink:
             arrive(sink, [(True, 4095)])
@@ -154,8 +149,8 @@ def test_what_the_kernel_moved_is_hashed_while_more_is_coming() -> None:
 
 
 def test_a_read_that_gives_less_than_it_was_asked_for_loses_no_byte(monkeypatch: pytest.MonkeyPatch) -> None:
-    preadv = os.preadv
-    monkeypatch.setattr(os, "preadv", lambda fd, buffers, offset: preadv(fd, [buffers[0][:7]], offset))
+    pread = os.pread
+    monkeypatch.setattr(os, "pread", lambda fd, count, offset: pread(fd, min(count, 7), offset))
     with a_sink() as sink:
         data = arrive(sink, [(True, 1000), (False, 5), (True, 3)])
         assert sink.entry().blake3 == blake3(data).hexdigest()
@@ -201,7 +196,7 @@ def test_room_is_reserved_for_what_is_announced_and_large(
 ) -> None:
     libc = Libc(0)
     monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: libc)
-    monkeypatch.setattr(sink_module, "_fallocate", sink_module._find_fallocate())
+    monkeypatch.setattr(sink_module, "_fallocate", sink_module._of_libc("fallocate"))
     with a_sink() as sink:
         sink.expect(size)
         keep_size = 1
@@ -210,8 +205,7 @@ def test_room_is_reserved_for_what_is_announced_and_large(
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
 def test_a_full_disk_is_met_before_the_first_byte(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
-    monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: Libc(code))
-    monkeypatch.setattr(sink_module, "_fallocate", sink_module._find_fallocate())
+    monkeypatch.setattr(sink_module, "_fallocate", Libc(code).fallocate)
     with a_sink() as sink, pytest.raises(OSError, match=os.strerror(code)) as caught:
         sink.expect(PIECE_BYTES)
     assert caught.value.errno == code
@@ -219,12 +213,11 @@ def test_a_full_disk_is_met_before_the_first_byte(monkeypatch: pytest.MonkeyPatc
 
 def test_a_file_that_does_not_fit_takes_no_room_from_others(monkeypatch: pytest.MonkeyPatch) -> None:
     reserve = sink_module._fallocate
-    if reserve is None:
-        pytest.skip("this system reserves nothing")
 
-    def reserve_some(fd: int, size: int) -> None:
-        reserve(fd, size)
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    def reserve_some(*arguments: int) -> int:
+        reserve(*arguments)
+        ctypes.set_errno(errno.ENOSPC)
+        return -1
 
     monkeypatch.setattr(sink_module, "_fallocate", reserve_some)
     with a_sink() as sink:
@@ -239,7 +232,7 @@ def test_a_file_that_does_not_fit_takes_no_room_from_others(monkeypatch: pytest.
 @pytest.mark.parametrize("libc", [Libc(errno.EOPNOTSUPP), Libc(errno.ENOSYS), Libc(errno.EFBIG), object()])
 def test_a_file_system_that_reserves_nothing_is_as_good(monkeypatch: pytest.MonkeyPatch, libc: object) -> None:
     monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: libc)
-    monkeypatch.setattr(sink_module, "_fallocate", sink_module._find_fallocate())
+    monkeypatch.setattr(sink_module, "_fallocate", sink_module._of_libc("fallocate"))
     with a_sink() as sink:
         sink.expect(PIECE_BYTES)
         sink.put(b"abc")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from contextlib import suppress
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -52,8 +52,8 @@ def _ask(host: str, port: int) -> list[str]:
 
 def is_address(host: str) -> bool:
     """Whether a host is written as an address."""
-    for family in (socket.AF_INET, socket.AF_INET6):
-        with suppress(OSError):
-            socket.inet_pton(family, host)
-            return True
-    return False
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True

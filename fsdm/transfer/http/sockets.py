@@ -74,8 +74,9 @@ class Sockets:
     def release(self) -> None:
         """Have none of them cut any more: they may serve another request."""
         stop, self._stop, self._check_address = self._stop, None, None
-        for one in self.open.values() if stop is not None else ():
-            stop.release(one.cut)
+        if stop is not None:
+            for one in self.open.values():
+                stop.release(one.cut)
 
     def opens(self, _: int, address: Any) -> Any:
         """OPENSOCKETFUNCTION: one for each address, after each look-up."""
