@@ -20,7 +20,7 @@ from fsdm.transfer.resume_record import Part, url_mark
 from tests.support.chunks import content
 from tests.support.servers import InThread, answering
 from tests.support.source import Source, etag_of
-from tests.support.waiting import PATIENCE_S
+from tests.support.waiting import PATIENCE_S, eventually
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -110,6 +110,7 @@ def test_what_a_stop_cut_is_gone_on_with(source: Source, url: str, part: Part) -
     fault, stop = source.fault("/file", stall_at=HALF), Cancellation()
     transfer = InThread(lambda: fetch(url, part, stop))
     assert fault.stalled.wait(PATIENCE_S)
+    eventually(lambda: os.path.exists(part.path), "the head has come")
     stop.set()
     assert isinstance(transfer.join(), StoppedError)
     here = os.path.getsize(part.path)

@@ -92,7 +92,6 @@ class Engine:
         begin: Begin,
     ) -> str | None:
         stop.check()
-        self._policy.check_url(target.url)
         way = self._way(target, stop)
         fields = {"Accept-Encoding": "identity", **headers}
         if credentials or way.credentials:

@@ -49,9 +49,10 @@ def find_way(target: Target, policy: Policy, now: float, stop: Cancellation, tim
 
     Raises:
         HostError: a name has no address, or did not get one in time.
-        PolicyError: the proxy, or all addresses, are refused.
+        PolicyError: the host, the proxy, or all addresses are refused.
         StoppedError: `stop` was set.
     """
+    policy.check_url(target.url)
     settings = requests.Session().merge_environment_settings(target.url, {}, None, None, None)
     proxy = select_proxy(target.url, settings["proxies"]) or ""
     addresses: list[str] = []

@@ -120,6 +120,66 @@ def test_proxy_that_fails_is_named_without_its_password(engine: Engine, monkeypa
     assert "hush" not in str(caught.value)
 
 
+@contextmanager
+def tunnel(
+    says: bytes = b"HTTP/1.1 200 Connection established\r\nETag: proxy\r\n\r\n",
+) -> Iterator[tuple[str, list[bytes]]]:
+    """A proxy that makes one tunnel (RFC 9110 §9.3.6), or says this; its URL, and what it was asked."""
+    asked: list[bytes] = []
+
+    def copy(here: socket.socket, there: socket.socket) -> None:
+        with suppress(OSError):
+            while data := here.recv(65536):
+                there.sendall(data)
+            there.shutdown(socket.SHUT_WR)
+
+    def serve() -> None:
+        client, _ = server.accept()
+        with client:
+            asked.append(client.recv(65536))
+            client.sendall(says)
+            if b" 200 " in says:
+                name, _, port = asked[0].split()[1].decode().partition(":")
+                with socket.create_connection((name, int(port))) as target:
+                    back = InThread(lambda: copy(target, client))
+                    copy(client, target)
+                    back.join()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = InThread(serve)
+        yield f"http://127.0.0.1:{server.getsockname()[1]}", asked
+        thread.join()
+
+
+def test_https_goes_through_a_tunnel_of_the_proxy_whose_words_are_no_answer(
+    certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", f"{certificate}.crt")
+    heads: list[Head] = []
+
+    def begin(head: Head) -> Callable[[memoryview], object]:
+        heads.append(head)
+        return bytes
+
+    with Host(serving_with(certificate)) as host, tunnel() as (url, asked):
+        monkeypatch.setenv("https_proxy", url)
+        an_engine().get(f"{host.url}/a", {"Range": "bytes=1-"}, Cancellation(), begin)
+        assert asked[0].split(b"\r\n")[0] == f"CONNECT {host.where} HTTP/1.1".encode()
+        assert b"Range" not in asked[0]
+        assert host.asked[0].startswith(b"GET /a ")
+    assert [(head.status, head.get("etag")) for head in heads] == [(200, "")]
+
+
+def test_proxy_that_makes_no_tunnel_is_an_error_that_names_it(
+    engine: Engine, certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tunnel(reply(status="407 Proxy Authentication Required")) as (url, _):
+        monkeypatch.setenv("https_proxy", url)
+        with pytest.raises(HostError, match=f"407.*by way of the proxy {url}") as caught:
+            get(engine, "https://127.0.0.1:1/a")
+    assert caught.value.transient
+
+
 @pytest.mark.parametrize(
     "proxy", ["http://me:hush@[::1", "http://me:hush@h:99999", "foo://me:hush@h", "http://me:\\hush@h"]
 )
