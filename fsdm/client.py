@@ -12,13 +12,7 @@ import threading
 from typing import TYPE_CHECKING, Final, Self
 
 from fsdm.concurrency.polling import Poller, in_thread, on_loop
-from fsdm.model.errors import (
-    ClosedError,
-    DataDirectoryError,
-    ForeignProcessError,
-    InvalidInputError,
-    WaitTimeoutError,
-)
+from fsdm.model import errors
 from fsdm.model.layout import READY, U64_MAX, Layout, as_id
 from fsdm.model.units import count
 from fsdm.store.catalog import Catalog
@@ -27,10 +21,10 @@ from fsdm.store.filesystem import exists
 from fsdm.store.markers import marker_ids, place_delete, place_verify, place_want, release_deletes, retry
 from fsdm.store.pause import place_pause, remove_pause
 from fsdm.store.refs import ChunkRef, Refs
+from fsdm.store.scan import look
 
 if TYPE_CHECKING:
     from collections.abc import Generator
-    from types import TracebackType
 
     from fsdm.model.documents import DataChunk
     from fsdm.model.layout import Place
@@ -53,7 +47,7 @@ class Client:
         self._layout = Layout(data_dir)
         check_format(self._layout)
         if os.path.isdir(self._layout.delete) and not os.access(self._layout.delete, os.X_OK):
-            raise DataDirectoryError(
+            raise errors.DataDirectoryError(
                 f"{self._layout.delete} may not be searched by this user, so deleted chunks could not be told apart",
                 hint="give the user search permission (x) on delete/",
             )
@@ -62,8 +56,6 @@ class Client:
         self._pid = os.getpid()
         self._closed = threading.Event()
         self._waits = Poller()
-
-    # -------------------------------------------------------------------------------------------------------- the calls
 
     def download_chunk(self, chunk: DataChunk) -> None:
         """Ask for a chunk to be here; returns at once. A pending delete of the same id is withdrawn.
@@ -77,7 +69,7 @@ class Client:
         self._check()
         if not isinstance(chunk, DataChunk):
             hint = "make one: DataChunk(id=…, dataset_id=…, block_range=…, files=…), or DataChunk.parse(JSON)"
-            raise InvalidInputError(f"must be a DataChunk, not {type(chunk).__name__}", field="chunk", hint=hint)
+            raise errors.InvalidInputError(f"must be a DataChunk, not {type(chunk).__name__}", field="chunk", hint=hint)
         place_want(self._layout, chunk)
 
     def delete_chunk(self, chunk_id: str | bytes) -> None:
@@ -165,15 +157,13 @@ class Client:
         if not self._catalog.knows(dataset_id):
             dataset_id = as_id(dataset_id, "dataset_id")
         if not isinstance(block, int) or not 0 <= block <= U64_MAX:
-            raise InvalidInputError(f"must be an integer within 0 … 2^64-1, not {block!r:.80}", field="block")
+            raise errors.InvalidInputError(f"must be an integer within 0 … 2^64-1, not {block!r:.80}", field="block")
         place = self._catalog.find(dataset_id, block)
         if place is None:
             return None
-        ref = self._refs.take(place)
-        if ref is None:  # that one is on its way out: the next in line
-            others = map(self._refs.take, self._catalog.candidates(dataset_id, block))
-            ref = next((other for other in others if other is not None), None)
-        return ref
+        # where that one is on its way out: the next in line
+        others = map(self._refs.take, self._catalog.candidates(dataset_id, block))
+        return self._refs.take(place) or next(filter(None, others), None)
 
     def ref_at(self, place: Place) -> ChunkRef | None:
         """Take a ref to the chunk at this place; None where it is not available."""
@@ -223,9 +213,7 @@ class Client:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     @property
@@ -233,16 +221,14 @@ class Client:
         """The paths of the data directory."""
         return self._layout
 
-    # ---------------------------------------------------------------------------------------------------------- shared
-
     def _check(self) -> None:
         if os.getpid() != self._pid:
-            raise ForeignProcessError(
+            raise errors.ForeignProcessError(
                 f"this {type(self).__name__} belongs to process {self._pid}, and a fork of it cannot use it",
                 hint="make a DataManager in the child",
             )
         if self._closed.is_set():
-            raise ClosedError(f"this {type(self).__name__} has been closed")
+            raise errors.ClosedError(f"this {type(self).__name__} has been closed")
 
     def _pending(self) -> list[str]:
         layout = self._layout
@@ -255,7 +241,7 @@ class Client:
             check_format(self._layout)  # raises where the whole data directory has gone
             return set()
         except PermissionError as e:
-            raise DataDirectoryError(
+            raise errors.DataDirectoryError(
                 f"{directory} may not be listed by this user", hint='see "Threats" in `fsdm protocol`'
             ) from e
 
@@ -269,7 +255,7 @@ class Client:
             return not any(map(exists, markers))
 
         if not (yield from self._waits.until(done, timeout_s)):
-            raise WaitTimeoutError(f"chunk {chunk_id} has not converged: {self._standing(chunk_id)}", hint=HINT)
+            raise errors.WaitTimeoutError(f"chunk {chunk_id} has not converged: {self._standing(chunk_id)}", hint=HINT)
         return self._is_available(chunk_id)
 
     def _until_converged(self, timeout_s: float | None) -> Generator[float, None, None]:
@@ -280,29 +266,21 @@ class Client:
         if not (yield from self._waits.until(done, timeout_s)):
             pending = self._pending()
             first = ", ".join(f"{chunk_id[:12]} ({self._standing(chunk_id)})" for chunk_id in pending[:3])
-            raise WaitTimeoutError(
+            raise errors.WaitTimeoutError(
                 f"{count(len(pending), 'intent')} {'is' if len(pending) == 1 else 'are'} pending: "
                 f"{first}{' …' * (len(pending) > 3)}",
                 hint=HINT,
             )
 
     def _is_available(self, chunk_id: str) -> bool:
-        if exists(self._layout.delete_marker(chunk_id)):
-            return False
-        if self._is_published(chunk_id):
-            return True
-        self._catalog.refresh()  # only then: where thousands are waited for, not for each of them
-        return self._is_published(chunk_id)
-
-    def _is_published(self, chunk_id: str) -> bool:
-        return any(
-            exists(f"{self._layout.path(place)}/{READY}") and not self._catalog.is_stray(place)
-            for place in self._catalog.places(chunk_id)
-        )
+        state = look(self._layout, self._catalog, chunk_id)
+        if not (state.ready or state.delete):
+            self._catalog.refresh()  # only then: where thousands are waited for, not for each of them
+            state = look(self._layout, self._catalog, chunk_id)
+        return bool(state.ready) and state.delete is None
 
     def _standing(self, chunk_id: str) -> str:
         from fsdm.status.chunk_status import read_chunk_status
-        from fsdm.store.scan import look
 
         self._catalog.refresh()
         chunk = read_chunk_status(self._layout, look(self._layout, self._catalog, chunk_id))

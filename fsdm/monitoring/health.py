@@ -1,11 +1,8 @@
 """Health of a process that keeps a data directory: whether it is alive, and ready.
 
-*Alive* asks no disk and takes no lock: the heartbeat of the loop answers, also while the disk hangs. What a restart
-would not mend does not count: a server that fails, a disk that is full, and a process that stands by are well. The loop
-is not where it is stuck, where its thread has ended, or where its passes fail one after the other.
-
-*Ready* looks at the disk, for a second at most: the data directory is open, it is still there, and intents may be
-placed in it. Readers of the chunks that are here need no process to be ready.
+*Alive* asks no disk and takes no lock: the heartbeat of the loop answers. What a restart would not mend does not count:
+a server that fails, a disk that is full, and a process that stands by are well. *Ready* looks at the disk, for a second
+at most: intents may be placed. Readers of the chunks that are here need no process to be ready.
 """
 
 from __future__ import annotations
@@ -33,14 +30,6 @@ class Health:
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class DiskLook:
-    """The file system of a data directory, or the `trouble` why it cannot be used."""
-
-    trouble: str
-    space: Space | None = None
-
-
 STARTING: Final = "starting: the data directory is being opened"
 
 
@@ -61,7 +50,7 @@ def health(dm: DataManager | None) -> Health:
     return Health(not trouble, trouble or "reconciling")
 
 
-def readiness(dm: DataManager | None, disk: DiskLook | None) -> Health:
+def readiness(dm: DataManager | None, disk: Space | str | None) -> Health:
     """Tell whether what is asked for can be done; `disk` is None where it has not answered."""
     if dm is None:
         return Health(False, STARTING)
@@ -69,20 +58,20 @@ def readiness(dm: DataManager | None, disk: DiskLook | None) -> Health:
         return Health(False, "stopping")
     if disk is None:
         return Health(False, f"the disk has not answered within {LOOK_S:g} s")
-    if disk.space is None:
-        return Health(False, disk.trouble)
-    if disk.space.read_only:
+    if isinstance(disk, str):
+        return Health(False, disk)
+    if disk.read_only:
         return Health(False, "the disk is read-only: what is here can be read, and nothing can be asked for")
     return Health(True, "the data directory is open")
 
 
-def look_at_disk(layout: Layout) -> DiskLook:
-    """Look at the data directory and its file system. It may hang with its disk."""
+def look_at_disk(layout: Layout) -> Space | str:
+    """Look at a data directory's file system; return why it cannot be used, where that is so. It may hang."""
     try:
         check_format(layout)
         space = read_space(layout.root)
     except FsdmError:
-        return DiskLook("the data directory is gone, or is none any more")
+        return "the data directory is gone, or is none any more"
     except OSError as e:
-        return DiskLook(f"the disk refuses: {e.strerror}")
-    return DiskLook("", space) if os.access(layout.delete, os.X_OK) else DiskLook("delete/ cannot be searched")
+        return f"the disk refuses: {e.strerror}"
+    return space if os.access(layout.delete, os.X_OK) else "delete/ cannot be searched"

@@ -1,14 +1,8 @@
 """The numbers of one `DataManager` for Prometheus: their names, and where they come from.
 
-Nothing is counted here: counts come from the manager's counters, all else is read at each request, from what the loop
-has in memory. Nothing is locked, so the loop is not held up, and a number may be one pass old; the cost grows with what
-is pending, not with what is here. So a process may make this at any time, also several, each with a registry of its
-own, and mount it into an endpoint that it has:
-
-    from prometheus_client import make_wsgi_app
-    app = make_wsgi_app(Metrics(dm).registry)
-
-No label comes from outside: their values are closed sets. `docs/metrics.md` explains each; a test holds it to this.
+Nothing is counted here: counts come from the manager's counters, all else from what the loop has in memory, without a
+lock: so a number may be one pass old, and the cost grows with what is pending. No label comes from outside: their
+values are closed sets. `docs/metrics.md` explains each, and how to mount them into an endpoint of one's own.
 """
 
 from __future__ import annotations
@@ -39,7 +33,6 @@ if TYPE_CHECKING:
     from fsdm.model.state import Marker
     from fsdm.reconcile.loop import Loop
     from fsdm.reconcile.reconciler import Reconciler
-    from fsdm.store.filesystem import Space
 
 Value = float | Histogram | dict[str, float] | None  # by label, where there is one; None where it is not known
 _VERSION: Final = version("fsdm")
@@ -63,13 +56,11 @@ class Metric:
         """Make the metric family with its samples; with none where nothing is known."""
         family: Any = _FAMILIES[self.kind](self.name, self.help, labels=[self.label] if self.label else [])
         if isinstance(value, Histogram):
-            bounds = [*(repr(float(bound)) for bound in value.bounds), "+Inf"]
+            bounds = [*map(repr, map(float, value.bounds)), "+Inf"]
             family.add_metric([], list(zip(bounds, accumulate(value.counts), strict=True)), value.total)
-        elif isinstance(value, dict):
-            for label, one in value.items():
-                family.add_metric([label], one)
         elif value is not None:
-            family.add_metric([], value)
+            for label, one in value.items() if isinstance(value, dict) else [("", value)]:
+                family.add_metric([label] if self.label else [], one)
         return family  # type: ignore[no-any-return]
 
 
@@ -111,8 +102,8 @@ METRICS: Final = (
 class Metrics(Collector):
     """The metrics of one manager, in a registry of their own. What is not known has no sample.
 
-    That is so of all that only a reconciler knows; of the bytes on the disk where they are not counted (no budget, and
-    not `Limits.count_bytes`); and of the disk while it does not answer within a second.
+    That is so of what only a reconciler knows, of bytes on the disk that are not counted (no budget, and not
+    `Limits.count_bytes`), and of a disk that does not answer within a second.
     """
 
     def __init__(self, dm: DataManager) -> None:
@@ -139,8 +130,12 @@ class Metrics(Collector):
             values |= _of_the_loop(reconciler.loop, time.time())
         looked = self._disk.ask(LOOK_S)
         if looked is not None:
-            disk, values["fsdm_stored_bytes"] = looked
-            values |= {} if disk.space is None else _of_the_disk(disk.space)
+            space, values["fsdm_stored_bytes"] = looked
+            if not isinstance(space, str):
+                values["fsdm_disk_free_bytes"] = space.free_bytes
+                values["fsdm_disk_size_bytes"] = space.size_bytes
+                values["fsdm_disk_free_inodes"] = space.free_inodes
+                values["fsdm_disk_read_only"] = float(space.read_only)
         return values
 
 
@@ -162,7 +157,7 @@ def _of_the_process(dm: DataManager, reconciler: Reconciler | None) -> dict[str,
 
 
 def _of_the_loop(loop: Loop, now: float) -> dict[str, Value]:
-    """Read copies of what the loop is changing."""
+    # copies: the loop goes on
     states, actions, queue = list(loop.states.values()), list(loop.executor.actions), loop.work_queue
     fetching = sum(isinstance(action, Fetch) for action in actions)
     max_bytes, keep_free_bytes = loop.space.limits
@@ -201,15 +196,6 @@ def chunks_by_state(loop: Loop) -> dict[str, float]:
 def _oldest_age_s(markers: Iterable[Marker | None], now: float) -> float:
     placed = (marker.ctime_ns / 1e9 for marker in markers if marker is not None and marker.fault is None)
     return max(now - min(placed, default=now), 0.0)
-
-
-def _of_the_disk(space: Space) -> dict[str, Value]:
-    return {
-        "fsdm_disk_free_bytes": space.free_bytes,
-        "fsdm_disk_size_bytes": space.size_bytes,
-        "fsdm_disk_free_inodes": space.free_inodes,
-        "fsdm_disk_read_only": float(space.read_only),
-    }
 
 
 def _stored_bytes(dm: DataManager) -> dict[str, float] | None:

@@ -1,7 +1,7 @@
 """The service beside a reconciler: the endpoint, the textfile, the messages to systemd.
 
-It is there before the data directory is open, which may take its time: a probe is answered meanwhile. Nothing is
-imported, bound or begun that was not asked for.
+It answers probes before the data directory is open, which may take its time. Nothing is imported, bound or begun that
+was not asked for.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from fsdm.manager import DataManager
-    from fsdm.monitoring.health import DiskLook
+    from fsdm.store.filesystem import Space
 
 
 class Service(ExitStack):
@@ -36,7 +36,7 @@ class Service(ExitStack):
         self._dm: DataManager | None = None
         self._file = file
         self._notifier = Notifier.of(environment)
-        self._disk: SingleFlight[DiskLook] | None = None
+        self._disk: SingleFlight[Space | str] | None = None
         self.url: str | None = None
         if file is not None:
             from fsdm.monitoring.textfile import check_name

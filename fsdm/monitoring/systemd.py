@@ -1,7 +1,7 @@
 """Messages to systemd: sd_notify(3), by a datagram to the socket that NOTIFY_SOCKET names.
 
-Nothing happens where the variable is not set. Nothing here waits: a socket that is full or gone loses the message, and
-the next one is sent as well. Of the kinds of sockets there are, paths and abstract names are known.
+Nothing here waits: a socket that is full or gone loses the message, and the next one is sent as well. Of the kinds of
+sockets there are, paths and abstract names are known.
 """
 
 from __future__ import annotations

@@ -129,8 +129,7 @@ def read_chunk_status(layout: Layout, state: ChunkState) -> ChunkStatus | None:
     if places:
         size = total = read_size(layout, places[0]) if state.ready else None
     else:
-        size = downloaded_bytes(layout.partial_of(state.id))
-        total = read_total(layout, state.id, want.get("files"))
+        size, total = downloaded_bytes(layout.partial_of(state.id)), read_total(layout, state.id, want.get("files"))
     return ChunkStatus(
         id=state.id,
         state=name,
@@ -199,10 +198,8 @@ def _position(places: Iterable[Place], want: dict[str, Any]) -> tuple[str | None
     for place in places:
         return place.dataset_id, place.block_range
     match want:
-        case {"dataset_id": str(dataset_id), "block_range": {"start": int(start), "end": int(end)}} if is_id(
-            dataset_id
-        ):
-            return dataset_id, range(start, end)
+        case {"dataset_id": str(dataset), "block_range": {"start": int(start), "end": int(end)}} if is_id(dataset):
+            return dataset, range(start, end)
     return None, None
 
 

@@ -1,13 +1,11 @@
 """Coverage of datasets: which blocks are here, coming, retiring, missing, doubly covered.
 
-Pure. A block is of exactly one kind: *doubled* where more than one available chunk covers it, *here* where one does;
-else what is to be expected of it: *coming*, then *failing*, then *retiring*. It is *missing* where no chunk covers it,
-between the first and the last block that any chunk of the dataset covers.
+A block is *doubled* where several available chunks cover it, *here* where one does; else what is to be expected of it:
+*coming*, then *failing*, then *retiring*; or *missing*, between the first and the last block that any chunk covers.
 
 Invariants: segments are half-open, in order, not empty, and leave no block out; the same kind by the same chunks is one
-segment. There are fewer than two segments a chunk, and finding them costs O(n log n). Numbers are exact over all of u64
-(`len` of such a range is none: `stop - start` is). Nothing is lost in scaling: every block is in a cell and in a mark,
-and these have the kind that matters most of those in them, so a gap of one block among millions is seen.
+segment: fewer than two a chunk, in O(n log n). Numbers are exact over all of u64, where `len` of a range is none. Every
+block is in a cell and in a mark of the kind that matters most of those in them: a gap among millions is seen.
 """
 
 from __future__ import annotations
@@ -21,7 +19,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from fsdm.model.layout import U64_MAX
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from fsdm.model.state import State
     from fsdm.status.chunk_status import ChunkStatus
@@ -58,7 +56,7 @@ class Segment:
 
     @property
     def blocks(self) -> int:
-        """The number of blocks; not `len`, which ends at 2^63."""
+        """The number of blocks."""
         return self.end - self.start
 
 
@@ -115,11 +113,11 @@ class CoverageMap:
 
     @classmethod
     def of(cls, chunks: Iterable[ChunkStatus]) -> CoverageMap:
-        """Cover every dataset by these chunks."""
         datasets: dict[str, list[ChunkStatus]] = {}
         unplaced = []
         for chunk in chunks:
-            if chunk.dataset_id is None or not _is_placed(chunk.block_range):
+            blocks = chunk.block_range  # a want may say anything
+            if chunk.dataset_id is None or blocks is None or not 0 <= blocks.start < blocks.stop <= U64_MAX:
                 unplaced.append(chunk)
             else:
                 datasets.setdefault(chunk.dataset_id, []).append(chunk)
@@ -129,7 +127,7 @@ class CoverageMap:
 def cover(dataset_id: str, chunks: Iterable[ChunkStatus]) -> Coverage:
     """Cover one dataset by at least one chunk, each with a non-empty range within u64."""
     by_id = {chunk.id: chunk for chunk in sorted(chunks, key=lambda chunk: (*_ends(chunk), chunk.id))}
-    segments = tuple(_sweep(list(by_id.values())))
+    segments = _sweep(list(by_id.values()))
     amounts = {}
     for kind in KINDS:
         spans = [segment.blocks for segment in segments if segment.kind == kind]
@@ -138,31 +136,27 @@ def cover(dataset_id: str, chunks: Iterable[ChunkStatus]) -> Coverage:
     return Coverage(dataset_id, segments, by_id, amounts)
 
 
-def _is_placed(blocks: range | None) -> bool:
-    """Return whether a chunk may have that range: a want may say anything."""
-    return blocks is not None and 0 <= blocks.start < blocks.stop <= U64_MAX
-
-
 def _ends(chunk: ChunkStatus) -> tuple[int, int]:
     blocks = chunk.block_range or range(0)
     return blocks.start, blocks.stop
 
 
-def _sweep(chunks: Sequence[ChunkStatus]) -> Iterator[Segment]:
+def _sweep(chunks: Sequence[ChunkStatus]) -> tuple[Segment, ...]:
     """Go to each block where a chunk begins or ends; between two of them nothing changes."""
     # ordered by links: the first ones of a dict that has lost many at its front are far away
     over: dict[Kind, OrderedDict[str, None]] = {kind: OrderedDict() for kind in KINDS}
     changes: dict[Kind, int] = dict.fromkeys(KINDS, 0)
-    segment, seen, since = None, None, 0
-    for block, edges in groupby(_edges(chunks), key=itemgetter(0)):
+    segments: list[Segment] = []
+    seen, since = None, 0
+    ends = [(number, *_ends(chunk)) for number, chunk in enumerate(chunks)]
+    sides = [(start, True, number) for number, start, _ in ends] + [(end, False, number) for number, _, end in ends]
+    for block, edges in groupby(sorted(sides), key=itemgetter(0)):
         by: Kind = next((kind for kind in _PRECEDENCE if over[kind]), "missing")
-        if segment is not None and seen == (by, changes[by]):
-            segment = replace(segment, end=block)  # the same kind by the same chunks
+        if seen == (by, changes[by]):
+            segments[-1] = replace(segments[-1], end=block)  # the same kind by the same chunks
         elif seen is not None:
-            if segment is not None:
-                yield segment
             kind: Kind = "doubled" if by == "here" and len(over[by]) > 1 else by
-            segment = Segment(kind, since, block, len(over[by]), tuple(islice(over[by], NAMED)))
+            segments.append(Segment(kind, since, block, len(over[by]), tuple(islice(over[by], NAMED))))
         seen, since = (by, changes[by]), block
         for _, begins, number in edges:
             chunk = chunks[number]
@@ -172,17 +166,7 @@ def _sweep(chunks: Sequence[ChunkStatus]) -> Iterator[Segment]:
                 over[of][chunk.id] = None
             else:
                 del over[of][chunk.id]
-    if segment is not None:
-        yield segment
-
-
-def _edges(chunks: Sequence[ChunkStatus]) -> list[tuple[int, bool, int]]:
-    """Sort where chunks begin and end: (block, whether one begins, its number)."""
-    ends = [(number, *_ends(chunk)) for number, chunk in enumerate(chunks)]
-    return sorted(edge for number, start, stop in ends for edge in ((start, True, number), (stop, False, number)))
-
-
-# ------------------------------------------------------------------------------------------------ what can be drawn
+    return tuple(segments)
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,19 +211,16 @@ def cells(coverage: Coverage, width: int) -> list[Kind]:
 def marks(coverage: Coverage, parts: int) -> list[Mark]:
     """List what to draw; neighbours narrower than a `parts`th of the width are drawn as one."""
     start, blocks = coverage.start, coverage.blocks
-    return [
-        Mark((drawn[0].start - start) / blocks, (drawn[-1].end - drawn[0].start) / blocks, tuple(drawn))
-        for drawn in _drawn(coverage.segments, blocks, parts)
-    ]
-
-
-def _drawn(segments: Iterable[Segment], blocks: int, parts: int) -> Iterator[list[Segment]]:
-    for narrow, side_by_side in groupby(segments, key=lambda segment: segment.blocks * parts < blocks):
+    drawn: list[list[Segment]] = []
+    for narrow, side_by_side in groupby(coverage.segments, key=lambda segment: segment.blocks * parts < blocks):
         together: list[Segment] = []
         for segment in side_by_side:
+            if not together:
+                drawn.append(together)
             together.append(segment)
             if not narrow or (segment.end - together[0].start) * parts >= blocks:
-                yield together
                 together = []
-        if together:
-            yield together
+    return [
+        Mark((segments[0].start - start) / blocks, (segments[-1].end - segments[0].start) / blocks, tuple(segments))
+        for segments in drawn
+    ]

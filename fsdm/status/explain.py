@@ -1,7 +1,4 @@
-"""Facts that explain how a chunk stands, from the files and proc(5) alone.
-
-For a want that waits for room, or for its turn, the other markers are looked at too, once a question.
-"""
+"""Facts that explain how a chunk stands, from the files and proc(5) alone."""
 
 from __future__ import annotations
 
@@ -35,7 +32,6 @@ def explain_chunks(layout: Layout, ids: Iterable[str]) -> list[Explanation]:
 
 
 def gather(layout: Layout, catalog: Catalog, chunk_id: str, now: float) -> Facts:
-    """Gather what is known of one chunk."""
     state = look(layout, catalog, chunk_id)
     failure = read_failure(layout, state)
     waits_for_room = failure is not None and failure.kind == "room"

@@ -1,7 +1,7 @@
 """Explanations of how a chunk stands: facts → sentences.
 
-Pure: what is known is passed in, `now` with it (`explain` gathers it). A sentence says only what a fact says: where
-something could not be seen, that is the sentence. Invariant: each of the four answers has at least one sentence.
+Pure: what is known is passed in, `now` with it. A sentence says only what a fact says: where something could not be
+seen, that is the sentence. Invariant: each of the four answers has at least one sentence.
 """
 
 from __future__ import annotations
@@ -62,12 +62,10 @@ class Facts:
 
     @property
     def want(self) -> Marker | None:
-        """The want, where it is one."""
         return _intent(self.state.want)
 
     @property
     def delete(self) -> Marker | None:
-        """The delete, where it is one."""
         return _intent(self.state.delete)
 
     @property
@@ -82,7 +80,6 @@ class Facts:
         return bool((self.state.ready and self.delete) or self.state.unready)
 
     def command(self, verb: str) -> str:
-        """Write a command as it can be pasted into a shell."""
         return f"fsdm {verb} -d {shlex.quote(self.root)}"
 
 
@@ -99,7 +96,6 @@ class Explanation:
 
 
 def explain(facts: Facts) -> Explanation:
-    """Answer all four questions."""
     reasons = list(_reasons(facts)) or list(_of_its_turn(facts))
     todo = dict.fromkeys(remedy for _, remedy in reasons if remedy)
     return Explanation(
@@ -145,9 +141,6 @@ def _here(facts: Facts, status: ChunkStatus) -> Iterator[str]:
         yield f"{size}{total} have come, in partial/ID"
     elif state.partial is Partial.BEGUN:
         yield "a part of what is to take its place has come, in partial/ID"
-
-
-# ----------------------------------------------------------------------------------------------------- what holds it up
 
 
 def _reasons(facts: Facts) -> Iterator[_Reason]:
@@ -206,15 +199,15 @@ def _of_the_markers(facts: Facts) -> Iterator[_Reason]:
 
 
 def _of_the_failure(facts: Facts) -> Iterator[_Reason]:
-    failure, state = facts.failure, facts.state
-    has_fault = any(marker is not None and marker.fault for marker in (state.want, state.delete))
+    failure, state, marker = facts.failure, facts.state, facts.delete or facts.want
+    said = None if failure is None else failure.marker
     if failure is None:
         if state.failed and facts.name == "failed":
             yield "it has failed, but failed/ID cannot be read", "look at failed/ID, and at who may read it"
     elif failure.kind in {"want", "marker"}:
-        if not facts.want_fault and not has_fault:
+        if not facts.want_fault and not any(one is not None and one.fault for one in (state.want, state.delete)):
             yield failure.error, failure.hint
-    elif _is_of_an_older_marker(facts, failure):
+    elif marker is not None and said is not None and marker.identity != (said.ino, said.mtime_ns, said.size):
         yield f"{failure.error}; but its marker has changed since, so it is tried anew", ""
     elif failure.kind == "room":
         yield from _of_room(facts, failure)
@@ -223,11 +216,6 @@ def _of_the_failure(facts: Facts) -> Iterator[_Reason]:
         yield told, "" if state.want else failure.hint
     else:
         yield _attempts(facts, failure), failure.hint or _try_now(facts, failure)
-
-
-def _is_of_an_older_marker(facts: Facts, failure: Failure) -> bool:
-    marker, said = facts.delete or facts.want, failure.marker
-    return marker is not None and said is not None and marker.identity != (said.ino, said.mtime_ns, said.size)
 
 
 def _attempts(facts: Facts, failure: Failure) -> str:
@@ -278,12 +266,11 @@ def _of_holders(facts: Facts) -> Iterator[_Reason]:
 
 
 def _held_by(holders: Holders, now: float) -> str:
-    return _list([_holder(holder, now) for holder in holders.found])
-
-
-def _holder(holder: Holder, now: float) -> str:
-    runs = "" if holder.started_at is None else f", running for {lasting(now - holder.started_at)}"
-    return f"pid {holder.pid} `{holder.command}` ({holder.user}{runs})"
+    names = []
+    for holder in holders.found:
+        runs = "" if holder.started_at is None else f", running for {lasting(now - holder.started_at)}"
+        names.append(f"pid {holder.pid} `{holder.command}` ({holder.user}{runs})")
+    return _list(names)
 
 
 def _list(names: list[str]) -> str:

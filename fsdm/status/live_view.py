@@ -22,8 +22,6 @@ from fsdm.status.terminal import is_in_front
 from fsdm.store.filesystem import exists
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from rich.console import Console
 
     from fsdm.model.layout import Layout
@@ -73,9 +71,7 @@ class LiveView:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._stop.set()
         self._thread.join(END_S)
 

@@ -1,8 +1,7 @@
 """Progress over time, from surveys of the files: how far, how fast, how long still. Pure.
 
-A rate is what has come within a window, over its time: so a stall shows within seconds, and a burst does not promise an
-hour. An ETA counts what can come by itself, and says where it is only a lower bound; there is none while nothing comes.
-Invariant: no number here is made up: what is not known is None.
+A rate is what has come within a window, over its time: so a stall shows within seconds. An ETA counts what can come by
+itself; there is none while nothing comes. Invariant: no number is made up: what is not known is None.
 """
 
 from __future__ import annotations
@@ -45,10 +44,9 @@ class Retiring:
 class Survey:
     """A data directory at one moment, by what is pending. Times are seconds since the epoch.
 
-    `here_bytes` is of the chunks that have been counted; `uncounted` are still to be. `came_bytes` grows with all that
-    has come since the surveyor's first look. `left_bytes` are still to come for what can go on by itself (`wanted` and
-    `running`); `unknown` of these do not say their size, or have not been read yet. `unlisted` are the directories that
-    this user may not list: what is in them is not counted.
+    `here_bytes` leaves out the `uncounted` chunks. `came_bytes` grows with all that has come since the first look.
+    `left_bytes` are to come for what can go on by itself (`wanted` and `running`); `unknown` of these do not say their
+    size, or have not been read yet. `unlisted` are directories that this user may not list: nothing in them is counted.
     """
 
     at: float
@@ -97,8 +95,7 @@ class Meter:
         if not self._marks:
             return None
         now, count = self._marks[-1]
-        before_it = (mark for mark in reversed(self._marks) if mark[0] <= now - window_s)
-        since, before = next(before_it, self._marks[0])
+        since, before = next((mark for mark in reversed(self._marks) if mark[0] <= now - window_s), self._marks[0])
         return (count - before) / (now - since) if now - since >= LEAST_SPAN_S else None
 
 
@@ -129,8 +126,7 @@ class Progress:
 
     def rate_of(self, chunk_id: str) -> float | None:
         """Tell the same for one running chunk; a partial that is begun anew counts as zero."""
-        meter = self._each.get(chunk_id)
-        rate = None if meter is None else meter.rate()
+        rate = self._each[chunk_id].rate() if chunk_id in self._each else None
         return None if rate is None else max(rate, 0.0)
 
     def eta_s(self) -> float | None:

@@ -1,10 +1,7 @@
 """Surveys of a data directory, read from the files again and again, at the cost of changes.
 
-Each look lists names. A document (a want's sizes, a failure, READY of a chunk that has come) is read once, and again
-where its file has changed; of many, as much is read at a look as `READ_S` allows, and the rest is not known until
-then. Only of what is being fetched the bytes are looked at each time.
-
-Nothing is changed, and nothing is waited for. Belongs to one thread.
+A document is read once, and again where its file has changed; of many, a look reads what `READ_S` allows, and the rest
+is not known until then. Nothing is changed, and nothing is waited for. Belongs to one thread.
 """
 
 from __future__ import annotations
@@ -13,19 +10,12 @@ import os
 import time
 from collections import defaultdict
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import TYPE_CHECKING, Final
 
 from fsdm.model.layout import READY
 from fsdm.model.state import name_by
-from fsdm.status.chunk_status import (
-    Failing,
-    Stamp,
-    read_failing,
-    read_size,
-    read_surroundings,
-    read_total,
-    stamp_of,
-)
+from fsdm.status.chunk_status import Failing, read_failing, read_size, read_surroundings, read_total, stamp_of
 from fsdm.status.progress import Retiring, Running, Survey
 from fsdm.store.catalog import Catalog
 from fsdm.store.disk_usage import downloaded_bytes
@@ -35,10 +25,11 @@ from fsdm.store.json_files import declared_bytes, read_document
 from fsdm.store.markers import marker_ids
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from fsdm.model.layout import Layout
     from fsdm.model.state import State
+    from fsdm.status.chunk_status import Stamp
 
 READ_S: Final = 0.05  # of each look, for each kind of documents that were not read before
 HOLDERS_S: Final = 2.0  # between two looks for holders; or, where one costs more, …
@@ -58,7 +49,6 @@ class Listing:
 
     @classmethod
     def read(cls, layout: Layout) -> Listing:
-        """List the ids."""
         unlisted: list[str] = []
         directories = (layout.want, layout.delete, layout.partial, layout.failed)
         want, delete, partial, failed = (_ids(directory, unlisted) for directory in directories)
@@ -94,7 +84,8 @@ class Surveyor:
         around, now = read_surroundings(self._layout), self._clock()
         listed = Listing.read(self._layout)
         self._see(self._catalog.refresh())
-        self._count()
+        for chunk_id in self._while_time(list(self._uncounted)):
+            self._count(chunk_id)
         self._read_failures(listed.failed)
         self._read_totals(listed)
         paused = around.paused is not None
@@ -131,8 +122,6 @@ class Surveyor:
             unlisted=listed.unlisted,
         )
 
-    # ----------------------------------------------------------------------------------------------- how chunks stand
-
     def _names(self, listed: Listing, unready: set[str], tried: set[str]) -> defaultdict[State, set[str]]:
         """Name how each pending chunk stands; for those `tried` again the failure does not count."""
         named: defaultdict[State, set[str]] = defaultdict(set)
@@ -161,7 +150,6 @@ class Surveyor:
         return any(exists(f"{self._layout.path(place)}/{READY}") for place in self._catalog.places(chunk_id))
 
     def _tried(self, listed: Listing, now: float) -> set[str]:
-        """Find the failed chunks that are probably being fetched again."""
         return {one for one in listed.failed & listed.want & listed.partial if self._may_run(one, now)}
 
     def _may_run(self, chunk_id: str, now: float) -> bool:
@@ -178,11 +166,10 @@ class Surveyor:
     def _failing(self, ids: set[str]) -> tuple[Failing, ...]:
         return tuple(self._failures[one][1] for one in ids if one in self._failures)
 
-    def _until(self) -> float:
-        """Tell until when one kind of documents may be read: each has its own time."""
-        return time.monotonic() + self._read_s
-
-    # --------------------------------------------------------------------------------------------------- what is here
+    def _while_time(self, ids: Iterable[str]) -> Iterator[str]:
+        """Take ids for as long as one kind of documents may be read."""
+        until = time.monotonic() + self._read_s
+        return takewhile(lambda _: time.monotonic() <= until, ids)
 
     def _see(self, changed: set[str]) -> None:
         """Take in which chunks have come to `chunks/`, or have left it."""
@@ -191,21 +178,14 @@ class Surveyor:
             if self._catalog.places(chunk_id):
                 self._standing.add(chunk_id)
                 self._uncounted[chunk_id] = False
-                if self._looked and self._count_one(chunk_id):  # it has come since the last look, at least its rest
+                if self._looked and self._count(chunk_id):  # it has come since the last look, at least its rest
                     before = self._partials.get(chunk_id, 0)
                     self._came_bytes += 0 if before is None else max(self._sizes[chunk_id] - before, 0)
             else:
                 self._standing.discard(chunk_id)
                 self._uncounted.pop(chunk_id, None)
 
-    def _count(self) -> None:
-        until = self._until()
-        for chunk_id in list(self._uncounted):
-            if time.monotonic() > until:
-                break
-            self._count_one(chunk_id)
-
-    def _count_one(self, chunk_id: str) -> bool:
+    def _count(self, chunk_id: str) -> bool:
         for place in self._catalog.places(chunk_id):
             size = read_size(self._layout, place)
             if size is not None:
@@ -216,10 +196,7 @@ class Surveyor:
         self._uncounted[chunk_id] = True
         return False
 
-    # ----------------------------------------------------------------------------------------------- what is on its way
-
     def _measure(self, fetched: set[str], partials: set[str]) -> list[Running]:
-        """Look how much has come of what is being fetched."""
         measured = {one: self._partials.get(one) for one in partials}
         running = []
         for chunk_id in fetched:
@@ -235,21 +212,17 @@ class Surveyor:
 
     def _total_of(self, chunk_id: str) -> int | None:
         total = self._totals.get(chunk_id)
-        if total is not None:
-            return total
-        return read_total(self._layout, chunk_id, read_document(self._layout.want_marker(chunk_id)).get("files"))
+        return read_total(self._layout, chunk_id, self._files_of(chunk_id)) if total is None else total
 
     def _read_totals(self, listed: Listing) -> None:
-        until = self._until()
-        for chunk_id in self._totals.keys() - listed.want:
+        begun = listed.partial - self._partials.keys()  # their wants may have been written anew since they were read
+        for chunk_id in (self._totals.keys() & begun) | (self._totals.keys() - listed.want):
             del self._totals[chunk_id]
-        for chunk_id in listed.partial - self._partials.keys():
-            self._totals.pop(chunk_id, None)  # the want may have been written anew since it was read
-        for chunk_id in listed.want - self._totals.keys():
-            if time.monotonic() > until:
-                break
-            files = read_document(self._layout.want_marker(chunk_id)).get("files")
-            self._totals[chunk_id] = declared_bytes(files)
+        for chunk_id in self._while_time(listed.want - self._totals.keys()):
+            self._totals[chunk_id] = declared_bytes(self._files_of(chunk_id))
+
+    def _files_of(self, chunk_id: str) -> object:
+        return read_document(self._layout.want_marker(chunk_id)).get("files")
 
     def _left(self, running: Iterable[Running], queued: Iterable[str]) -> tuple[int, int]:
         """Sum the bytes that are still to come, and count the chunks whose size is not known."""
@@ -258,20 +231,14 @@ class Surveyor:
         known = [max(total - size, 0) for total, size in sizes if total is not None]
         return sum(known), len(sizes) - len(known)
 
-    # ------------------------------------------------------------------------------------------------- what does not go
-
     def _read_failures(self, failed: set[str]) -> None:
-        until = self._until()
-        for chunk_id in self._failures.keys() - failed:
-            del self._failures[chunk_id]
-        for chunk_id in failed:
-            stamp, known = stamp_of(self._layout.failed_of(chunk_id)), self._failures.get(chunk_id)
-            if stamp is None or (known is not None and known[0] == stamp):
-                continue
-            if time.monotonic() <= until:
-                self._failures[chunk_id] = stamp, *read_failing(self._layout, chunk_id)
-            elif known is None:
-                self._failures[chunk_id] = (0, 0, 0), Failing(chunk_id, "", ""), None
+        stamps = {one: stamp for one in failed if (stamp := stamp_of(self._layout.failed_of(one))) is not None}
+        self._failures = {
+            one: self._failures.get(one) or ((0, 0, 0), Failing(one, "", ""), None)  # not read yet
+            for one in stamps
+        }
+        for one in self._while_time([one for one, stamp in stamps.items() if self._failures[one][0] != stamp]):
+            self._failures[one] = stamps[one], *read_failing(self._layout, one)
 
     def _retiring(self, ids: set[str]) -> list[Retiring]:
         since = {one: (stamp_of(self._layout.delete_marker(one)) or (0, 0, 0))[1] / 1e9 for one in ids}

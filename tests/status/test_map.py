@@ -17,7 +17,7 @@ from fsdm.model.layout import U64_MAX
 from fsdm.status.chunk_status import ChunkStatus, DiskStatus, Status
 from fsdm.status.coverage import KINDS, CoverageMap
 from fsdm.status.map import drawing, page
-from fsdm.status.map.text import ASCII_GLYPHS, COLOURS, GLYPHS, Style, lines
+from fsdm.status.map.text import LOOKS, Style, lines
 from fsdm.status.map.words import LEGEND, MEANINGS, Caption, share, summary, ticks, troubles
 from tests.support.chunks import a_want, an_id, entries, put_chunk, put_want, touch_delete
 from tests.support.maps import CAPTION, DATASET, EVIL, a_chunk, of_each_kind, thousands
@@ -56,7 +56,7 @@ class _Page(HTMLParser):
 
 
 def test_every_kind_has_a_glyph_a_colour_and_a_meaning_of_its_own() -> None:
-    for table in (GLYPHS, ASCII_GLYPHS, COLOURS, MEANINGS):
+    for table in (*({kind: look[n] for kind, look in LOOKS.items()} for n in range(3)), MEANINGS):
         assert set(table) == set(KINDS) == set(LEGEND)
         assert len(set(table.values())) == len(KINDS)
 

@@ -74,11 +74,9 @@ class _Sheet:
         self.y += height
 
     def at(self, x: float, text: str, style: str) -> None:
-        """Write on this line."""
         self.parts.append(f'<text x="{x:g}" y="{self.y}" class="{style}">{escape(text)}</text>')
 
     def text(self, text: str, style: str) -> None:
-        """Write on a new line."""
         self.down(_LINE)
         self.at(LEFT, text, style)
 
@@ -155,14 +153,13 @@ def _mark(coverage: Coverage, mark: Mark, y: int) -> str:
     """
     width = max(BAND * mark.width + 0.5, 2)
     x = min(LEFT + BAND * mark.left, LEFT + BAND - width)
-    flag = (
-        f'<path d="M{x + width / 2 - 5:.2f} {y - 9}h10l-5 7z" class="{mark.kind}"/>'
-        if mark.kind in words.TROUBLES
-        else ""
-    )
-    how = " thin" if width < 6 else "" if flag else " wide"
-    below = f'<path d="M{x:.2f} {y + 14}h{width:.2f}v20h-{width:.2f}z" class="{mark.bulk}-below"/>'
+    more = ""
+    if mark.bulk != mark.kind:
+        more += f'<path d="M{x:.2f} {y + 14}h{width:.2f}v20h-{width:.2f}z" class="{mark.bulk}-below"/>'
+    if mark.kind in words.TROUBLES:
+        more += f'<path d="M{x + width / 2 - 5:.2f} {y - 9}h10l-5 7z" class="{mark.kind}"/>'
+    how = " thin" if width < 6 else "" if mark.kind in words.TROUBLES else " wide"
     return (
         f'<g><title>{escape(words.details(coverage, mark))}</title><rect x="{x:.2f}" y="{y}" width="{width:.2f}" '
-        f'height="{_HEIGHT}" class="{mark.kind}{how}"/>{below if mark.bulk != mark.kind else ""}{flag}</g>'
+        f'height="{_HEIGHT}" class="{mark.kind}{how}"/>{more}</g>'
     )

@@ -18,20 +18,18 @@ if TYPE_CHECKING:
 
     from fsdm.status.coverage import Coverage, CoverageMap, Kind
 
-GLYPHS: Final[Mapping[Kind, str]] = {
-    "here": "█", "coming": "▄", "failing": "!", "retiring": "░", "doubled": "╬", "missing": "·",
-}  # fmt: skip
-ASCII_GLYPHS: Final[Mapping[Kind, str]] = {
-    "here": "#", "coming": "+", "failing": "!", "retiring": "-", "doubled": "=", "missing": ".",
-}  # fmt: skip
-# SGR parameters of ECMA-48, in the terminal's own colours; what matters most is reversed: a single cell is to be seen
-COLOURS: Final[Mapping[Kind, str]] = {
-    "here": "32", "coming": "36", "failing": "97;45", "retiring": "90", "doubled": "30;43", "missing": "97;41",
-}  # fmt: skip
+# a glyph, one in ASCII, and SGR parameters of ECMA-48; what matters most is reversed: a single cell is to be seen
+LOOKS: Final[Mapping[Kind, tuple[str, str, str]]] = {
+    "here": ("█", "#", "32"),
+    "coming": ("▄", "+", "36"),
+    "failing": ("!", "!", "97;45"),
+    "retiring": ("░", "-", "90"),
+    "doubled": ("╬", "=", "30;43"),
+    "missing": ("·", ".", "97;41"),
+}
 
 _INDENT: Final = "  "
 _NARROWEST: Final = 12
-_ASCII: Final = str.maketrans({"…": "..."})
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +48,15 @@ class Style:
 
     def paint(self, kind: Kind, times: int = 1) -> str:
         """Paint so many cells of one kind."""
-        glyphs = (ASCII_GLYPHS if self.ascii else GLYPHS)[kind] * times
-        return f"\x1b[{COLOURS[kind]}m{glyphs}\x1b[0m" if self.colour else glyphs
+        glyph, ascii_glyph, colour = LOOKS[kind]
+        glyphs = (ascii_glyph if self.ascii else glyph) * times
+        return f"\x1b[{colour}m{glyphs}\x1b[0m" if self.colour else glyphs
 
 
 def lines(found: CoverageMap, style: Style, listed: int) -> Iterator[str]:
     """Draw the map line by line, with the first `listed` troubles of each kind."""
     for line in _lines(found, style, listed):
-        yield line.translate(_ASCII).encode("ascii", "backslashreplace").decode() if style.ascii else line
+        yield line.replace("…", "...").encode("ascii", "backslashreplace").decode() if style.ascii else line
 
 
 def _lines(found: CoverageMap, style: Style, listed: int) -> Iterator[str]:
@@ -75,17 +74,12 @@ def _dataset(coverage: Coverage, style: Style, listed: int) -> Iterator[str]:
     yield coverage.dataset_id
     yield words.extent(coverage)
     yield _INDENT + "".join(style.paint(kind, len([*same])) for kind, same in groupby(cells(coverage, width)))
-    yield _INDENT + _axis(coverage, width)
+    left, right = f"{coverage.start:,}", f"{coverage.end - 1:,}"
+    gap = width - len(left) - len(right)
+    yield _INDENT + (f"{left}{' ' * gap}{right}" if gap > 0 else f"{left} - {right}")
     yield from _amounts(coverage, style)
     for kind, told in words.troubles(coverage).items():
         yield from (f"{_INDENT * 2}{style.paint(kind)} {line}" for line in words.first(told, listed))
-
-
-def _axis(coverage: Coverage, width: int) -> str:
-    """Write the first and the last block, under the ends of the band."""
-    left, right = f"{coverage.start:,}", f"{coverage.end - 1:,}"
-    gap = width - len(left) - len(right)
-    return f"{left}{' ' * gap}{right}" if gap > 0 else f"{left} - {right}"
 
 
 def _amounts(coverage: Coverage, style: Style) -> Iterator[str]:

@@ -151,9 +151,7 @@ def troubles(coverage: Coverage) -> dict[Kind, list[Trouble]]:
     """List all gaps, double covers and failing chunks, each kind in the order of blocks."""
     found: dict[Kind, list[Trouble]] = {
         "missing": [Trouble(span(s.start, s.end), count(s.blocks, "block")) for s in coverage.of_kind("missing")],
-        "doubled": [
-            Trouble(span(s.start, s.end), f"{count(s.blocks, 'block')}: {_ids(s)}") for s in coverage.of_kind("doubled")
-        ],
+        "doubled": [Trouble(span(s.start, s.end), _doubled(s)) for s in coverage.of_kind("doubled")],
         "failing": [
             Trouble(_where(chunk), chunk_line(chunk))
             for chunk in coverage.chunks.values()
@@ -161,6 +159,12 @@ def troubles(coverage: Coverage) -> dict[Kind, list[Trouble]]:
         ],
     }
     return {kind: same for kind, same in found.items() if same}
+
+
+def _doubled(segment: Segment) -> str:
+    more = segment.depth - len(segment.chunk_ids)
+    ids = ", ".join(map(short, segment.chunk_ids)) + (f" and {more:,} more" if more else "")
+    return f"{count(segment.blocks, 'block')}: {ids}"
 
 
 def unplaced_title(found: CoverageMap) -> str:
@@ -188,22 +192,16 @@ def details(coverage: Coverage, mark: Mark) -> str:
 
 
 def _joined(segments: Sequence[Segment]) -> list[str]:
-    by_kind = {kind: [segment for segment in segments if segment.kind == kind] for kind in KINDS}
-    kinds = ", ".join(kind for kind, same in by_kind.items() if same)
+    kinds = sorted({segment.kind for segment in segments}, key=KINDS.index)
     where = span(segments[0].start, segments[-1].end)
-    lines = [f"{kinds}: blocks {where}, {len(segments):,} pieces too narrow to draw"]
-    for kind, same in by_kind.items():
-        if same:
-            blocks = sum(segment.blocks for segment in same)
-            lines.append(f"{kind}: {count(blocks, 'block')} in {count(len(same), 'piece')}")
-            spans = [span(segment.start, segment.end) for segment in same] if kind in TROUBLES else []
-            lines += [f"  {line}" for line in first(spans, _SEGMENTS_SHOWN)]
+    lines = [f"{', '.join(kinds)}: blocks {where}, {len(segments):,} pieces too narrow to draw"]
+    for kind in kinds:
+        same = [segment for segment in segments if segment.kind == kind]
+        blocks = sum(segment.blocks for segment in same)
+        lines.append(f"{kind}: {count(blocks, 'block')} in {count(len(same), 'piece')}")
+        spans = [span(segment.start, segment.end) for segment in same] if kind in TROUBLES else []
+        lines += [f"  {line}" for line in first(spans, _SEGMENTS_SHOWN)]
     return lines
-
-
-def _ids(segment: Segment) -> str:
-    more = segment.depth - len(segment.chunk_ids)
-    return ", ".join(map(short, segment.chunk_ids)) + (f" and {more:,} more" if more else "")
 
 
 def _where(chunk: ChunkStatus) -> str:
@@ -216,12 +214,9 @@ def chunk_line(chunk: ChunkStatus) -> str:
 
 
 def _how(chunk: ChunkStatus) -> str:
-    """Say the state of a chunk, its bytes, and why it is so."""
-    size = readable(chunk.size_bytes) if chunk.size_bytes or chunk.state == "available" else ""
+    size = f", {readable(chunk.size_bytes)}" if chunk.size_bytes or chunk.state == "available" else ""
     if chunk.total_bytes is not None and chunk.total_bytes != chunk.size_bytes:
-        size = f"{readable(chunk.size_bytes)} of {readable(chunk.total_bytes)}"
+        size = f", {readable(chunk.size_bytes)} of {readable(chunk.total_bytes)}"
     error = plain(chunk.error or "")
-    if len(error) > _ERROR_SHOWN:
-        error = f"{error[:_ERROR_SHOWN]}…"
-    told = f"{chunk.state}, {size}" if size else str(chunk.state)
-    return f"{told}: {error}" if error else told
+    more = "…" * (len(error) > _ERROR_SHOWN)
+    return f"{chunk.state}{size}" + (f": {error[:_ERROR_SHOWN]}{more}" if error else "")
