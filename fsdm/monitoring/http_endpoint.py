@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any, Final
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from fsdm.model.errors import InvalidInputError
-from fsdm.monitoring.health import Health
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+    from fsdm.monitoring.health import Health
 
 logger = logging.getLogger("fsdm")
 
@@ -46,8 +47,11 @@ def parse_address(text: str) -> tuple[str, int]:
     return host[1:-1] if bracketed else host, int(port)
 
 
-class Endpoint:
+class Endpoint(socketserver.ThreadingMixIn, WSGIServer):
     """Serves health and metrics. Until `metrics` is set, /metrics says that it is starting."""
+
+    daemon_threads = True
+    block_on_close = False
 
     def __init__(self, address: str, *, health: Callable[[], Health], readiness: Callable[[], Health]) -> None:
         """Listen; no request is answered before `serving`.
@@ -55,31 +59,33 @@ class Endpoint:
         Raises:
             InvalidInputError: the address is none, or cannot be had.
         """
-        self.metrics: WSGIApplication | None = None
-        self._checks = {"/healthz": health, "/readyz": readiness, "/metrics": lambda: Health(False, "starting")}
-        host, port = parse_address(address)
+        super().__init__(("", 0), _Handler, bind_and_activate=False)
+        self.socket.close()
         try:
-            self._server = _Server(_listen(host, port), self._answer)
+            self.socket = _listen(*parse_address(address))
         except OSError as e:
             hint = "another process may listen there; port 0 takes any that is free"
             raise InvalidInputError(f"{address}: {e.strerror or e}", field="--metrics-addr", hint=hint) from e
-
-    @property
-    def url(self) -> str:
-        """The URL of the address that it listens at."""
-        host, port = self._server.server_address[:2]
-        return f"http://[{host!s}]:{port}" if ":" in str(host) else f"http://{host!s}:{port}"
+        host, self.server_port = self.server_address = self.socket.getsockname()[:2]
+        self.server_name = "fsdm"  # not asked of DNS
+        self.url = f"http://[{host}]:{self.server_port}" if ":" in host else f"http://{host}:{self.server_port}"
+        self.setup_environ()
+        self.set_app(self._answer)
+        self.metrics: WSGIApplication | None = None
+        self._checks = {"/healthz": health, "/readyz": readiness}
+        self._mutex = threading.Lock()
+        self._deadlines: dict[Any, float] = {}  # of the connections whose threads run, the oldest first
 
     @contextmanager
     def serving(self) -> Iterator[None]:
         """Answer requests, until the end of the block."""
-        thread = threading.Thread(target=self._server.serve_forever, name="fsdm-endpoint", daemon=True)
+        thread = threading.Thread(target=self.serve_forever, name="fsdm-endpoint", daemon=True)
         thread.start()
         try:
             yield
         finally:
-            self._server.shutdown()
-            self._server.server_close()
+            self.shutdown()
+            self.server_close()
 
     def _answer(self, environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
         path, method = environ["PATH_INFO"], environ["REQUEST_METHOD"]
@@ -88,42 +94,14 @@ class Endpoint:
         status, text = (200 if path == "/" else 404), INDEX
         if method not in {"GET", "HEAD"}:
             status, text = 405, "GET or HEAD\n"
+        elif path == "/metrics":
+            status, text = 503, "starting\n"
         elif path in self._checks:
             found = self._checks[path]()
             status, text = (200 if found.is_well else 503), f"{found.why}\n"
         headers = [("Content-Type", "text/plain; charset=utf-8"), ("Cache-Control", "no-store")]
         start(f"{status} {HTTPStatus(status).phrase}", headers)
         return [] if method == "HEAD" else [text.encode()]
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    if not host and socket.has_dualstack_ipv6():
-        return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=BACKLOG)
-    found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    return socket.create_server(found[0][4][:2], family=found[0][0], backlog=BACKLOG)
-
-
-class _Handler(WSGIRequestHandler):
-    timeout = DEADLINE_S
-
-    def log_message(self, *_: Any) -> None:
-        return
-
-
-class _Server(socketserver.ThreadingMixIn, WSGIServer):
-    daemon_threads = True
-    block_on_close = False
-
-    def __init__(self, listening: socket.socket, app: WSGIApplication) -> None:
-        super().__init__(("", 0), _Handler, bind_and_activate=False)
-        self.socket.close()
-        self.socket = listening
-        self.server_address = listening.getsockname()
-        self.server_name, self.server_port = "fsdm", self.server_address[1]  # not asked of DNS
-        self.setup_environ()
-        self.set_app(app)
-        self._mutex = threading.Lock()
-        self._deadlines: dict[Any, float] = {}  # of the connections whose threads run, the oldest first
 
     def process_request(self, request: Any, client_address: Any) -> None:
         with self._mutex:
@@ -151,3 +129,17 @@ class _Server(socketserver.ThreadingMixIn, WSGIServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 the base class's signature
         logger.debug("a connection to the endpoint broke", exc_info=True)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    if not host and socket.has_dualstack_ipv6():
+        return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=BACKLOG)
+    found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    return socket.create_server(found[0][4][:2], family=found[0][0], backlog=BACKLOG)
+
+
+class _Handler(WSGIRequestHandler):
+    timeout = DEADLINE_S
+
+    def log_message(self, *_: Any) -> None:
+        return

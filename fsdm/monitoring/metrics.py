@@ -12,10 +12,9 @@ from collections import Counter
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any, Final, Literal, get_args
+from typing import TYPE_CHECKING, Final, Literal, get_args
 
-from prometheus_client import CollectorRegistry
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client import CollectorRegistry, core
 from prometheus_client.registry import Collector
 
 from fsdm.concurrency.single_flight import SingleFlight
@@ -36,11 +35,6 @@ if TYPE_CHECKING:
 
 Value = float | Histogram | dict[str, float] | None  # by label, where there is one; None where it is not known
 _VERSION: Final = version("fsdm")
-_FAMILIES: Final[dict[str, Any]] = {
-    "gauge": GaugeMetricFamily,
-    "counter": CounterMetricFamily,
-    "histogram": HistogramMetricFamily,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +48,8 @@ class Metric:
 
     def family(self, value: Value) -> Family:
         """Make the metric family with its samples; with none where nothing is known."""
-        family: Any = _FAMILIES[self.kind](self.name, self.help, labels=[self.label] if self.label else [])
+        kind = getattr(core, f"{self.kind.capitalize()}MetricFamily")
+        family = kind(self.name, self.help, labels=[self.label] if self.label else [])
         if isinstance(value, Histogram):
             bounds = [*map(repr, map(float, value.bounds)), "+Inf"]
             family.add_metric([], list(zip(bounds, accumulate(value.counts), strict=True)), value.total)

@@ -1,7 +1,7 @@
 """The numbers as a file, for the textfile collector of the node exporter.
 
-It is replaced as a whole, and removed at the end: the exporter would go on to serve it as if it were true. After
-`kill -9` it stays; its age tells (`node_textfile_mtime_seconds`).
+It is removed at the end: the exporter would go on to serve it as if it were true. After `kill -9` it stays; its age
+tells (`node_textfile_mtime_seconds`).
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from fsdm.model.layout import PARTS, READY, is_id
@@ -12,7 +12,7 @@ from fsdm.store.catalog import Catalog
 from fsdm.store.disk_usage import downloaded_bytes
 from fsdm.store.filesystem import exists, read_space
 from fsdm.store.json_files import declared_bytes, read_document
-from fsdm.store.leader_lock import LockHolder, find_reconciler
+from fsdm.store.leader_lock import find_reconciler
 from fsdm.store.scan import look, scan
 
 if TYPE_CHECKING:
@@ -77,16 +77,6 @@ class Status:
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
-    """The reconciler, the disk, PAUSE and BRAKE, on which all chunks depend; as in `Status`."""
-
-    reconciler: LockHolder | None
-    disk: DiskStatus
-    paused: dict[str, Any] | None = None
-    braked: dict[str, Any] | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Failing:
     """An intent that does not converge, as far as `failed/ID` says; of kind *room* it waits."""
 
@@ -112,9 +102,7 @@ def read_status(layout: Layout) -> Status:
         status = read_chunk_status(layout, state)
         if status is not None:
             chunks[chunk_id] = status
-    around = read_surroundings(layout)
-    reconciler = None if around.reconciler is None else around.reconciler.says
-    return Status(chunks, tuple(oddities), reconciler, around.disk, around.paused, around.braked)
+    return replace(read_surroundings(layout), chunks=chunks, oddities=tuple(oddities))
 
 
 def read_chunk_status(layout: Layout, state: ChunkState) -> ChunkStatus | None:
@@ -145,11 +133,12 @@ def read_chunk_status(layout: Layout, state: ChunkState) -> ChunkStatus | None:
     )
 
 
-def read_surroundings(layout: Layout) -> Surroundings:
-    """Read what concerns all chunks: the reconciler, the disk, PAUSE and BRAKE."""
-    space = read_space(layout.root)
-    disk = DiskStatus(space.free_bytes, space.read_only)
-    return Surroundings(find_reconciler(layout), disk, _read_note(layout.pause), _read_note(layout.brake))
+def read_surroundings(layout: Layout) -> Status:
+    """Read what concerns all chunks, without the chunks: the reconciler, the disk, PAUSE and BRAKE."""
+    space, holder = read_space(layout.root), find_reconciler(layout)
+    notes = (read_document(path) if exists(path) else None for path in (layout.pause, layout.brake))
+    reconciler = None if holder is None else holder.says
+    return Status({}, (), reconciler, DiskStatus(space.free_bytes, space.read_only), *notes)
 
 
 def read_size(layout: Layout, place: Place) -> int | None:
@@ -201,10 +190,6 @@ def _position(places: Iterable[Place], want: dict[str, Any]) -> tuple[str | None
         case {"dataset_id": str(dataset), "block_range": {"start": int(start), "end": int(end)}} if is_id(dataset):
             return dataset, range(start, end)
     return None, None
-
-
-def _read_note(path: str) -> dict[str, Any] | None:
-    return read_document(path) if exists(path) else None
 
 
 def _int_of(document: object, key: str, default: int | None = None) -> int | None:

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fsdm.model.state import ChunkState, Marker, Partial
 from fsdm.model.units import ago, count, lasting, moment, readable
+from fsdm.store.leader_lock import LockHolder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from fsdm.model.documents import Failure
-    from fsdm.status.chunk_status import ChunkStatus, Surroundings
+    from fsdm.status.chunk_status import ChunkStatus, Status
     from fsdm.store.holders import Holder, Holders
 
 HOLDERS_MAX: Final = 5  # shown by name
@@ -41,14 +42,15 @@ class Others:
 class Facts:
     """All that is known of one chunk. `status` is None where nothing of it is there.
 
-    `want_fault`: why what is in want/ID cannot be taken. `holders` is None where it has no directory.
+    `around` has no chunks. `want_fault`: why what is in want/ID cannot be taken. `holders` is None where it has no
+    directory.
     """
 
     now: float
     root: str
     state: ChunkState
     status: ChunkStatus | None
-    around: Surroundings
+    around: Status
     failure: Failure | None = None
     want_fault: str = ""
     want_hint: str = ""
@@ -280,8 +282,9 @@ def _list(names: list[str]) -> str:
 
 def _of_its_turn(facts: Facts) -> Iterator[_Reason]:
     """Tell what is about to happen where nothing is wrong."""
-    others, state, reconciler = facts.others, facts.state, facts.around.reconciler
-    by = "" if reconciler is None or reconciler.pid is None else f" by pid {reconciler.pid}"
+    others, state = facts.others, facts.state
+    pid = None if facts.around.reconciler is None else LockHolder.parse(facts.around.reconciler).pid
+    by = "" if pid is None else f" by pid {pid}"
     match facts.name:
         case "downloading":
             yield f"it is being downloaded{by}", ""

@@ -1,7 +1,6 @@
 """The live view: a thread that looks and draws, so that no other waits for a terminal.
 
-Lines above the view are queued, and drawn by that thread too: where it cannot keep up, lines are left out, and counted.
-Invariant: looking and drawing take no more than a `SHARE`th of the time.
+It takes no more than a `SHARE`th of the time. Where it cannot keep up, lines above the view are left out, and counted.
 """
 
 from __future__ import annotations

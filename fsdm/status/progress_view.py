@@ -1,7 +1,7 @@
 """Progress as lines of text, as one line, as a document.
 
-Every line fits the width, all lines fit the height, and what does not fit is counted. Nothing that others wrote (names,
-errors, command lines) is read as markup, moves the cursor, or is written in characters that the terminal cannot show.
+Lines fit the width and the height, and what does not fit is counted. Nothing that others wrote is read as markup, moves
+the cursor, or is written in characters that the terminal cannot show.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from fsdm.model.units import ago, lasting, moment, readable
 from fsdm.status.terminal import plain, takes_utf8
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from rich.console import Console, ConsoleOptions, RenderResult
 
@@ -59,9 +59,6 @@ def glyphs_for(encoding: str | None, environ: Mapping[str, str] = os.environ) ->
     return Glyphs() if takes_utf8(encoding, environ) else ASCII
 
 
-# ------------------------------------------------------------------------------------------------- one line, a document
-
-
 def one_line(progress: Progress, glyphs: Glyphs = ASCII) -> str:
     """Say it in one line, for a log; it begins with the time."""
     survey = progress.survey
@@ -87,9 +84,6 @@ def document(progress: Progress) -> dict[str, Any]:
     }
 
 
-# ---------------------------------------------------------------------------------------------------------- on a screen
-
-
 @dataclass(slots=True)
 class View:
     """Progress on a screen, as rich draws it: as wide and high as the screen is then."""
@@ -107,10 +101,12 @@ def lines(progress: Progress, width: int, height: int, glyphs: Glyphs) -> list[T
     if survey is None:
         return []
     drawn = [line for items in _head(progress, survey, glyphs) for line in _flow(items, width, glyphs)]
+    # those that are not tried again come last
+    soonest = sorted(survey.failing, key=lambda one: (one.next_attempt_at is None, one.next_attempt_at or 0.0, one.id))
     rows: dict[str, tuple[Sequence[Any], Callable[[Any], Text]]] = {
         "more downloads": (progress.by_activity(survey.running), lambda one: _bar(one, progress, width, glyphs)),
         "more are retiring": (survey.retiring, lambda one: _retiring(one, survey.at, glyphs)),
-        "more have failed": (_soonest(survey.failing), lambda one: _failing(one, survey.at, glyphs)),
+        "more have failed": (soonest, lambda one: _failing(one, survey.at, glyphs)),
         "more wait for room": (survey.waiting, lambda one: _row("waiting", one.id, one.error, "yellow", glyphs)),
     }
     given = allot({name: len(found) for name, (found, _) in rows.items()}, height - len(drawn))
@@ -125,10 +121,10 @@ def lines(progress: Progress, width: int, height: int, glyphs: Glyphs) -> list[T
 def allot(needs: Mapping[str, int], rows: int) -> dict[str, int]:
     """Share rows among the parts of a view: what each needs, or an even share."""
     given = dict.fromkeys(needs, 0)
-    while rows > 0 and (hungry := [name for name in needs if given[name] < needs[name]]):
-        for name in hungry[:rows]:
+    while hungry := [name for name in needs if given[name] < needs[name]][: max(rows, 0)]:
+        for name in hungry:
             given[name] += 1
-        rows -= len(hungry[:rows])
+        rows -= len(hungry)
     return given
 
 
@@ -141,7 +137,6 @@ def _cut(line: Text, width: int, glyphs: Glyphs) -> Text:
 
 
 def _flow(items: list[_Item], width: int, glyphs: Glyphs) -> list[Text]:
-    """Lay items one after the other, in as many lines as that takes."""
     flowed: list[Text] = []
     for text, style in items:
         if flowed and flowed[-1].cell_len + len(glyphs.between) + len(text) <= width:
@@ -166,10 +161,8 @@ def _counts(survey: Survey, glyphs: Glyphs) -> list[_Item]:
         (len(survey.waiting), "waiting for room", "yellow"),
         (len(survey.failing), "failed", "bold red"),
     )
-    return [
-        (f"{survey.here} here, {more}{readable(survey.here_bytes)}", "bold green"),
-        *((f"{count} {words}", style) for count, words, style in counts if count),
-    ]
+    here = (f"{survey.here} here, {more}{readable(survey.here_bytes)}", "bold green")
+    return [here, *((f"{count} {words}", style) for count, words, style in counts if count)]
 
 
 def _pace(progress: Progress, survey: Survey, glyphs: Glyphs) -> list[_Item]:
@@ -191,16 +184,13 @@ def _pace(progress: Progress, survey: Survey, glyphs: Glyphs) -> list[_Item]:
 
 def _ground(progress: Progress, survey: Survey, glyphs: Glyphs) -> list[_Item]:
     items = [(f"{readable(survey.free_bytes)} free", "bold red" if not survey.free_bytes else "dim")]
-    if survey.read_only:
-        items.append(("THE DISK IS READ-ONLY", "bold red"))
+    items += [("THE DISK IS READ-ONLY", "bold red")] * survey.read_only
     if progress.max_bytes is not None:
         taken = survey.here_bytes + sum(one.size_bytes for one in survey.running)
         more = glyphs.bound(is_lower=survey.uncounted > 0)
         items.append((f"{more}{readable(taken)} of {readable(progress.max_bytes)} taken", "dim"))
-    if survey.paused:
-        items.append(("PAUSED", "bold yellow"))
-    if survey.braked:
-        items.append(("DELETES ARE HELD BACK", "bold yellow"))
+    items += [("PAUSED", "bold yellow")] * survey.paused
+    items += [("DELETES ARE HELD BACK", "bold yellow")] * survey.braked
     if survey.unlisted:
         items.append((f"MAY NOT LIST {', '.join(survey.unlisted)}", "bold red"))
     if survey.reconciler is not None:
@@ -208,9 +198,6 @@ def _ground(progress: Progress, survey: Survey, glyphs: Glyphs) -> list[_Item]:
     elif not progress.is_own:
         items.append(("NO PROCESS RECONCILES", "bold red"))
     return items
-
-
-# ----------------------------------------------------------------------------------------------------------------- rows
 
 
 def _bar(one: Running, progress: Progress, width: int, glyphs: Glyphs) -> Text:
@@ -254,8 +241,3 @@ def _failing(one: Failing, now: float, glyphs: Glyphs) -> Text:
     if one.next_attempt_at is not None and one.next_attempt_at <= now:
         upcoming = "to be tried again now: "
     return _row("failed", one.id, f"{tries}{upcoming}{one.error}", "red", glyphs)
-
-
-def _soonest(failing: Iterable[Failing]) -> list[Failing]:
-    """Sort by the next attempt, the soonest first; those that are not tried again come last."""
-    return sorted(failing, key=lambda one: (one.next_attempt_at is None, one.next_attempt_at or 0.0, one.id))

@@ -22,6 +22,7 @@ from fsdm.store.disk_usage import downloaded_bytes
 from fsdm.store.filesystem import exists
 from fsdm.store.holders import Holders, look_for_holders
 from fsdm.store.json_files import declared_bytes, read_document
+from fsdm.store.leader_lock import LockHolder
 from fsdm.store.markers import marker_ids
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ class Surveyor:
         self._looked = True
         return Survey(
             at=now,
-            reconciler=None if around.reconciler is None else str(around.reconciler),
+            reconciler=None if around.reconciler is None else str(LockHolder.parse(around.reconciler)),
             free_bytes=around.disk.free_bytes,
             read_only=around.disk.read_only,
             paused=paused,

@@ -1,7 +1,4 @@
-"""Output of the command line: text that moves no cursor, JSON, errors with their hints.
-
-stdout is data, stderr is talk.
-"""
+"""Output of the command line: text that moves no cursor, JSON, errors with their hints."""
 
 from __future__ import annotations
 
@@ -25,7 +22,7 @@ def open_streams() -> None:
     """Have stdin, stdout and stderr be there, and take any text.
 
     One that the parent has closed becomes `/dev/null`: else the first file that is opened would get its number. What
-    stdout's encoding has no character for is written as an escape, and the bytes of a name are written as they are.
+    stdout cannot encode is written as an escape, and the bytes of a name as they are.
     """
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         try:
@@ -48,9 +45,9 @@ def _to_null(number: int) -> None:
     null = os.open(os.devnull, os.O_RDWR)
     if null == number:
         os.set_inheritable(null, True)
-        return
-    os.dup2(null, number)
-    os.close(null)
+    else:
+        os.dup2(null, number)
+        os.close(null)
 
 
 def _anyhow(error: UnicodeError) -> tuple[str | bytes, int]:

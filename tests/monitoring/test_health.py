@@ -12,7 +12,7 @@ import pytest
 
 import fsdm.reconcile.loop
 from fsdm import DataManager
-from fsdm.monitoring.health import DiskLook, health, look_at_disk, readiness
+from fsdm.monitoring.health import health, look_at_disk, readiness
 from fsdm.reconcile.heartbeat import GRACE_S
 from fsdm.store.filesystem import Space
 from tests.support.chunks import an_id
@@ -105,34 +105,34 @@ def test_a_process_that_stands_by_a_client_and_one_that_is_closed_are_well(dm: D
 def test_ready_means_that_what_is_asked_for_can_be_done(dm: DataManager, data_dir: Path) -> None:
     assert readiness(dm, look_at_disk(dm.layout)).is_well
     with DataManager(data_dir) as standby:
-        assert readiness(standby, DiskLook("", SPACE)).is_well
-    assert not readiness(standby, DiskLook("", SPACE)).is_well
-    assert not readiness(None, DiskLook("", SPACE)).is_well
+        assert readiness(standby, SPACE).is_well
+    assert not readiness(standby, SPACE).is_well
+    assert not readiness(None, SPACE).is_well
     assert readiness(dm, None).why == "the disk has not answered within 1 s"
     assert not readiness(dm, None).is_well
-    read_only = readiness(dm, DiskLook("", replace(SPACE, read_only=True)))
+    read_only = readiness(dm, replace(SPACE, read_only=True))
     assert (read_only.is_well, "read-only" in read_only.why) == (False, True)
 
 
 def test_a_directory_that_is_gone_is_not_ready(layout: Layout) -> None:
     shutil.rmtree(layout.root)
-    assert look_at_disk(layout).trouble == "the data directory is gone, or is none any more"
+    assert look_at_disk(layout) == "the data directory is gone, or is none any more"
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may search any directory")
 def test_markers_that_cannot_be_seen_are_not_ready(layout: Layout) -> None:
     os.chmod(layout.delete, 0)
     try:
-        assert look_at_disk(layout).trouble
+        assert look_at_disk(layout) == "delete/ cannot be searched"
     finally:
         os.chmod(layout.delete, 0o755)
 
 
 def test_the_disk_says_how_large_it_is(layout: Layout) -> None:
-    looked = look_at_disk(layout)
-    assert looked.space is not None
-    assert (looked.trouble, looked.space.read_only) == ("", False)
-    assert 0 < looked.space.free_bytes <= looked.space.size_bytes
+    space = look_at_disk(layout)
+    assert isinstance(space, Space)
+    assert not space.read_only
+    assert 0 < space.free_bytes <= space.size_bytes
 
 
 def test_no_verdict_names_a_path(data_dir: Path) -> None:

@@ -105,7 +105,7 @@ def test_a_host_that_is_not_ours_is_a_clear_error(address: str) -> None:
 
 
 def test_it_listens_on_the_address_that_was_given_and_on_no_other(world: World) -> None:
-    assert world.it._server.socket.getsockname()[0] == "127.0.0.1"
+    assert world.it.socket.getsockname()[0] == "127.0.0.1"
     with pytest.raises(OSError, match="refused"):
         socket.create_connection(("127.0.0.2", world.port), timeout=PATIENCE_S)
 
@@ -158,7 +158,7 @@ def test_a_hundred_slow_clients_keep_no_thread_and_no_probe(world: World) -> Non
         assert _busy() <= before + 2 * MANY
         assert eventually(lambda: sum(map(_is_ended, clients)) >= 100 - MANY)
     eventually(lambda: _busy() <= before, "every thread has ended")
-    eventually(lambda: len(world.it._server._deadlines) == 0)
+    eventually(lambda: len(world.it._deadlines) == 0)
 
 
 def _is_answered(world: World) -> bool:
@@ -207,7 +207,7 @@ def test_connection_is_closed_when_no_thread_can_start(world: World, monkeypatch
         with closing(world.connect()) as client:
             assert client.recv(1) == b""
     assert world.ask("/healthz")[0] == 200
-    assert eventually(lambda: len(world.it._server._deadlines) == 0) is True
+    assert eventually(lambda: len(world.it._deadlines) == 0) is True
 
 
 def _no_thread(self: threading.Thread) -> None:
@@ -219,7 +219,7 @@ def test_it_ends_at_once_whoever_is_connected() -> None:
     with closing(ExitStack()) as clients:
         with world.it.serving():
             clients.enter_context(closing(world.connect()))
-            eventually(lambda: len(world.it._server._deadlines) == 1)
-        assert len(world.it._server._deadlines) == 1, "it waits for nobody"
+            eventually(lambda: len(world.it._deadlines) == 1)
+        assert len(world.it._deadlines) == 1, "it waits for nobody"
     with pytest.raises(OSError, match="refused"):
         world.connect()

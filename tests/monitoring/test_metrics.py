@@ -30,8 +30,8 @@ from tests.support.waiting import PATIENCE_S, eventually
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fsdm.monitoring.health import DiskLook
     from fsdm.reconcile.space_budget import Part
+    from fsdm.store.filesystem import Space
     from tests.support.source import Source
 
 DOCS = Path(fsdm.__file__).parent / "docs"
@@ -214,7 +214,7 @@ def test_who_stands_by_tells_what_it_knows_and_nothing_else(dm: DataManager, dat
 def test_disk_that_hangs_takes_only_its_own_numbers(dm: DataManager, monkeypatch: pytest.MonkeyPatch) -> None:
     gate = threading.Event()
 
-    def look(*args: object) -> DiskLook:
+    def look(*args: object) -> Space:
         assert gate.wait(PATIENCE_S)
         raise OSError("injected")
 

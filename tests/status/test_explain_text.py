@@ -11,10 +11,9 @@ import pytest
 from fsdm.model.documents import Failure, MarkerStamp
 from fsdm.model.layout import Place
 from fsdm.model.state import ChunkState, Marker, Partial
-from fsdm.status.chunk_status import ChunkStatus, DiskStatus, Surroundings
+from fsdm.status.chunk_status import ChunkStatus, DiskStatus, Status
 from fsdm.status.explain_text import Explanation, Facts, Others, explain
 from fsdm.store.holders import Holder, Holders
-from fsdm.store.leader_lock import LockHolder
 
 NOW = time.mktime((2026, 5, 17, 12, 0, 0, 0, 0, -1))
 ID, DATASET = "1" * 64, "d" * 64
@@ -44,7 +43,7 @@ def facts(name: Any, *, state: dict[str, Any] | None = None, **known: Any) -> Fa
         return {field.name: known.pop(field.name) for field in fields(kind) if field.name in known}
 
     disk = DiskStatus(known.pop("free_bytes", 10**12), known.pop("read_only", False))
-    around = Surroundings(**{"reconciler": LockHolder(4242, NOW - 999), "disk": disk} | take(Surroundings))
+    around = Status(**{"chunks": {}, "oddities": (), "reconciler": '{"pid": 4242}', "disk": disk} | take(Status))
     status = None if name is None else ChunkStatus(ID, name, **take(ChunkStatus))
     return Facts(now=NOW, root="/data", state=ChunkState(id=ID, **(state or {})), status=status, around=around, **known)
 

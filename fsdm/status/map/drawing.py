@@ -1,7 +1,7 @@
 """The map as one SVG file that needs nothing else; details are titles, shown on hover.
 
-It is drawn for a fixed width and scales as a picture does. Text cannot flow in it, so lines are cut, and whole in
-their titles; of each dataset's gaps, double covers and failing chunks the first are listed.
+Text cannot flow in it, so lines are cut, and whole in their titles; of each dataset's gaps, double covers and failing
+chunks the first are listed.
 """
 
 from __future__ import annotations

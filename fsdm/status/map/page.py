@@ -1,7 +1,7 @@
 """The map as one HTML file that loads nothing else, and whose policy lets it load nothing.
 
-Each mark is an element with its details as a title; a script shows them by pointer, focus and arrow keys. Gaps,
-double covers and failing chunks stand in lists beneath, however little of a band they take: all, up to thousands.
+Each mark is an element with its details as a title, which a script shows by pointer, focus and arrow keys. Gaps, double
+covers and failing chunks stand in lists beneath: all, up to thousands.
 """
 
 from __future__ import annotations
@@ -93,8 +93,9 @@ def _dataset(coverage: Coverage) -> Iterator[str]:
             f'<i class="{mark.kind}{more}" role="img" tabindex="{0 if number == 0 else -1}" style="{where}" '
             f'title="{escape(words.details(coverage, mark))}"></i>'
         )
-    yield "</div>"
-    yield _axis(coverage)
+    first, *between, last = words.ticks(coverage)
+    spans = "".join(f'<span class="between">{block:,}</span>' for block in between)
+    yield f'</div>\n<div class="axis"><span>{first:,}</span>{spans}<span>{last:,}</span></div>'
     yield '<div class="below"><div class="scroll"><table class="kinds">'
     for kind, *cells in words.amount_rows(coverage):
         row = "".join(f"<td>{cell}</td>" for cell in cells)
@@ -103,12 +104,6 @@ def _dataset(coverage: Coverage) -> Iterator[str]:
     for kind, told in words.troubles(coverage).items():
         yield from _list(words.TROUBLES[kind], told)
     yield "</div></div></section>"
-
-
-def _axis(coverage: Coverage) -> str:
-    blocks = words.ticks(coverage)
-    between = "".join(f'<span class="between">{block:,}</span>' for block in blocks[1:-1])
-    return f'<div class="axis"><span>{blocks[0]:,}</span>{between}<span>{blocks[-1]:,}</span></div>'
 
 
 def _list(noun: str, told: list[words.Trouble]) -> Iterator[str]:
