@@ -139,7 +139,5 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 class _Handler(WSGIRequestHandler):
-    timeout = DEADLINE_S
-
     def log_message(self, *_: Any) -> None:
         return

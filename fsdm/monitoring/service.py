@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from fsdm.concurrency.single_flight import SingleFlight
+from fsdm.model.errors import InvalidInputError
 from fsdm.monitoring.health import LOOK_S, Health, health, look_at_disk, readiness
 from fsdm.monitoring.systemd import Notifier
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
     from fsdm.manager import DataManager
     from fsdm.store.filesystem import Space
+
+SUFFIX: Final = ".prom"  # of what the node exporter reads
 
 
 class Service(ExitStack):
@@ -38,10 +41,9 @@ class Service(ExitStack):
         self._notifier = Notifier.of(environment)
         self._disk: SingleFlight[Space | str] | None = None
         self.url: str | None = None
-        if file is not None:
-            from fsdm.monitoring.textfile import check_name
-
-            check_name(file)
+        if file is not None and not file.endswith(SUFFIX):
+            hint = f"the node exporter reads no other: name it {file}{SUFFIX}"
+            raise InvalidInputError(f"{file!r:.200} does not end in {SUFFIX}", field="--metrics-file", hint=hint)
         if address is not None:
             from fsdm.monitoring.http_endpoint import Endpoint
 

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("fsdm")
 
 EACH_S: Final = 15.0
-SUFFIX: Final = ".prom"
 
 
 @contextmanager
@@ -53,15 +52,3 @@ def textfile(path: str, registry: CollectorRegistry) -> Iterator[None]:
             FileSystem(durable=False).unlink(path)
         except OSError as e:
             logger.warning("%s cannot be removed: %s", path, e)
-
-
-def check_name(path: str) -> str:
-    """Check that the node exporter would read a file of this name.
-
-    Raises:
-        InvalidInputError: it would not.
-    """
-    if not path.endswith(SUFFIX):
-        hint = f"the node exporter reads no other: name it {path}{SUFFIX}"
-        raise InvalidInputError(f"{path!r:.200} does not end in {SUFFIX}", field="--metrics-file", hint=hint)
-    return path

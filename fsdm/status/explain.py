@@ -35,7 +35,6 @@ def gather(layout: Layout, catalog: Catalog, chunk_id: str, now: float) -> Facts
     state = look(layout, catalog, chunk_id)
     failure = read_failure(layout, state)
     waits_for_room = failure is not None and failure.kind == "room"
-    fault, hint = _want_fault(layout, state)
     return Facts(
         now=now,
         root=layout.root,
@@ -43,24 +42,23 @@ def gather(layout: Layout, catalog: Catalog, chunk_id: str, now: float) -> Facts
         status=read_chunk_status(layout, state),
         around=read_surroundings(layout),
         failure=failure,
-        want_fault=fault,
-        want_hint=hint,
+        want_fault=_want_fault(layout, state),
         holders=_look_for_holders(layout, state.ready + state.unready),
         others=_others(layout, catalog, chunk_id, state.want, retiring=waits_for_room) if state.want else Others(),
     )
 
 
-def _want_fault(layout: Layout, state: ChunkState) -> tuple[str, str]:
-    """Tell why a want that can be read cannot be taken, and what to do; or nothing."""
+def _want_fault(layout: Layout, state: ChunkState) -> InvalidInputError | None:
+    """Return why a want that can be read cannot be taken; None where it can."""
     if state.want is None or state.want.fault or not os.access(layout.want_marker(state.id), os.R_OK):
-        return "", ""
+        return None
     try:
         read_want(layout, state.id, state.want)
     except InvalidInputError as e:
-        return str(e), e.hint
+        return e
     except (StaleMarkerError, OSError):
         pass  # it changes just now
-    return "", ""
+    return None
 
 
 def _look_for_holders(layout: Layout, places: Iterable[Place]) -> Holders | None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from fsdm.model.documents import Failure
+    from fsdm.model.errors import InvalidInputError
     from fsdm.status.chunk_status import ChunkStatus, Status
     from fsdm.store.holders import Holder, Holders
 
@@ -52,8 +53,7 @@ class Facts:
     status: ChunkStatus | None
     around: Status
     failure: Failure | None = None
-    want_fault: str = ""
-    want_hint: str = ""
+    want_fault: InvalidInputError | None = None
     holders: Holders | None = None
     others: Others = field(default_factory=Others)
 
@@ -197,7 +197,7 @@ def _of_the_markers(facts: Facts) -> Iterator[_Reason]:
     elif want is not None and facts.want_fault:
         still_s = facts.now - want.mtime_ns / 1e9
         half = "; it may be half-written, and is read again when it changes" if still_s < SETTLED_S else ""
-        yield f"want/ID cannot be taken: {facts.want_fault}{half}", facts.want_hint or "mend it in place"
+        yield f"want/ID cannot be taken: {facts.want_fault}{half}", facts.want_fault.hint or "mend it in place"
 
 
 def _of_the_failure(facts: Facts) -> Iterator[_Reason]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections import defaultdict
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import TYPE_CHECKING, Final
@@ -50,10 +51,16 @@ class Listing:
 
     @classmethod
     def read(cls, layout: Layout) -> Listing:
+        found: list[set[str]] = []
         unlisted: list[str] = []
-        directories = (layout.want, layout.delete, layout.partial, layout.failed)
-        want, delete, partial, failed = (_ids(directory, unlisted) for directory in directories)
-        return cls(want, delete, partial, failed, tuple(unlisted))
+        for directory in (layout.want, layout.delete, layout.partial, layout.failed):
+            try:
+                found.append(marker_ids(directory))
+            except OSError as e:
+                found.append(set())
+                if not isinstance(e, FileNotFoundError):  # as long as it is not there, it holds nothing
+                    unlisted.append(os.path.basename(directory))
+        return cls(*found, unlisted=tuple(unlisted))
 
 
 class Surveyor:
@@ -91,7 +98,8 @@ class Surveyor:
         self._read_totals(listed)
         paused = around.paused is not None
         unready = self._unready(listed)
-        named = self._names(listed, unready, set() if paused else self._tried(listed, now))
+        may_run = set() if paused else listed.failed & listed.want & listed.partial
+        named = self._names(listed, unready, {one for one in may_run if self._may_run(one, now)})
         if paused:
             named["wanted"] |= named.pop("downloading", set())
         running = self._measure(named["downloading"], listed.partial)
@@ -149,9 +157,6 @@ class Surveyor:
 
     def _is_ready(self, chunk_id: str) -> bool:
         return any(exists(f"{self._layout.path(place)}/{READY}") for place in self._catalog.places(chunk_id))
-
-    def _tried(self, listed: Listing, now: float) -> set[str]:
-        return {one for one in listed.failed & listed.want & listed.partial if self._may_run(one, now)}
 
     def _may_run(self, chunk_id: str, now: float) -> bool:
         known = self._failures.get(chunk_id)
@@ -251,21 +256,9 @@ class Surveyor:
         began = time.monotonic()
         if not ids or began < self._holders_due:
             return
-        places = [place for one in ids for place in self._catalog.places(one)]
-        try:
-            looked = look_for_holders(self._layout, places)
-        except OSError:  # no proc(5) here
-            looked = {}
-        self._holders = {place.chunk_id: holders for place, holders in looked.items()}
+        self._holders = {}
+        with suppress(OSError):  # no proc(5) here
+            looked = look_for_holders(self._layout, [place for one in ids for place in self._catalog.places(one)])
+            self._holders = {place.chunk_id: holders for place, holders in looked.items()}
         took = time.monotonic() - began
         self._holders_due = began + max(HOLDERS_S, took * HOLDERS_SHARE)
-
-
-def _ids(directory: str, unlisted: list[str]) -> set[str]:
-    try:
-        return marker_ids(directory)
-    except FileNotFoundError:  # as long as it is not there, it holds nothing
-        return set()
-    except OSError:
-        unlisted.append(os.path.basename(directory))
-        return set()

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Gauge
 
 from fsdm.model.errors import InvalidInputError
 from fsdm.monitoring import textfile as module
-from fsdm.monitoring.textfile import check_name, textfile
+from fsdm.monitoring.textfile import textfile
 from tests.support.waiting import PATIENCE_S, eventually
 
 if TYPE_CHECKING:
@@ -81,9 +81,3 @@ def test_refusing_disk_is_told_once_and_tried_again(
         path.write_text("")
         fails = False
         eventually(lambda: "fsdm_x 1.0" in path.read_text())
-
-
-def test_a_name_that_the_exporter_would_not_read_is_refused() -> None:
-    assert check_name("a/fsdm.prom") == "a/fsdm.prom"
-    with pytest.raises(InvalidInputError, match=r"does not end in \.prom"):
-        check_name("fsdm.txt")

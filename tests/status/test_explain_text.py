@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from fsdm.model.documents import Failure, MarkerStamp
+from fsdm.model.errors import InvalidInputError
 from fsdm.model.layout import Place
 from fsdm.model.state import ChunkState, Marker, Partial
 from fsdm.status.chunk_status import ChunkStatus, DiskStatus, Status
@@ -48,6 +49,7 @@ def facts(name: Any, *, state: dict[str, Any] | None = None, **known: Any) -> Fa
     return Facts(now=NOW, root="/data", state=ChunkState(id=ID, **(state or {})), status=status, around=around, **known)
 
 
+FILES_MISSING = InvalidInputError("is missing", field="files")
 DUCK = Holder(4711, "duckdb -c 'select 1'", "ann", NOW - 720, "shared")
 WANTED = {"want": marker()}
 FAILED = {"want": marker(), "failed": True}
@@ -213,11 +215,11 @@ CASES = {
         silent=("held",),
     ),
     "a want that may be half-written": Case(
-        facts("wanted", state={"want": marker(1)}, want_fault="line 1: EOF"),
+        facts("wanted", state={"want": marker(1)}, want_fault=InvalidInputError("line 1: EOF")),
         why=["want/ID cannot be taken: line 1: EOF; it may be half-written"], todo="mend it in place",
     ),
     "a want that cannot be taken": Case(
-        facts("failed", state=FAILED, want_fault="files: is missing", failure=failure("want", error="files: …")),
+        facts("failed", state=FAILED, want_fault=FILES_MISSING, failure=failure("want", error="files: …")),
         why=["want/ID cannot be taken: files: is missing"], silent=("half-written", "tried"),
     ),
     "a want that has just been mended": Case(
