@@ -1,24 +1,5 @@
 """The exceptions that fsdm raises on purpose.
 
-    FsdmError
-    ├── InvalidInputError (ValueError)       a document, id, range, name or URL that cannot be taken
-    ├── DataDirectoryError                   the directory cannot be used
-    │   ├── NoDataDirectoryError             … it is not there, or is not one of ours
-    │   ├── UnknownFormatError               … it was made by a version that this one does not know
-    │   └── UnsafeFileSystemError            … its file system does not keep flock's promise
-    ├── ReconcilerRunsError                  another process holds LOCK
-    ├── NotAvailableError                    no such chunk can be held now
-    ├── BrakedError                          it would remove more than a given share of the chunks
-    ├── WaitTimeoutError (TimeoutError)      it did not converge in the time given
-    ├── ForeignProcessError                  a manager or ref was used after a fork, in the child
-    ├── ClosedError                          a manager or ref was used after close()
-    ├── TransferError                        a file could not be fetched
-    │   ├── HostError                        … because of its server, or the way to it
-    │   └── PolicyError                      … because the reconciler's policy refuses its source
-    ├── StoppedError                         a transfer or a verification was stopped
-    ├── StaleMarkerError                     a marker has changed since it was read
-    └── DiskError                            the disk refused
-
 Each class has the exit code of the command line, and says whether a retry can help. An error that keeps a chunk from
 coming or going also has a `Cause`: one of few words, to be counted, where the text names hosts and files.
 """
@@ -28,33 +9,15 @@ from __future__ import annotations
 import errno
 from typing import ClassVar, Final, Literal
 
-Cause = Literal[
-    "http_403",
-    "http_404",
-    "http_429",
-    "http_4xx",
-    "http_5xx",
-    "http_other",
-    "connection",  # refused, broken, no such name
-    "timeout",
-    "tls",
-    "slow",  # below the floor under the rate
-    "host_down",  # not even asked: its server has just failed others
-    "redirect",
-    "policy",
-    "answer",  # it does not bring what was asked for
-    "size",
-    "digest",
-    "disk_full",
-    "disk_read_only",
-    "disk_io",
-    "disk",
-    "want",  # a document that cannot be taken
-    "marker",  # an entry that is no file
-    "damaged",
-    "room",
-    "defect",  # of fsdm's own
+StatusCause = Literal["http_403", "http_404", "http_429", "http_4xx", "http_5xx", "http_other"]
+# connection: refused, broken, no such name; slow: below the floor under the rate; host_down: not even asked, for its
+# server has just failed others; answer: it does not bring what was asked for
+TransferCause = Literal[
+    "connection", "timeout", "tls", "slow", "host_down", "redirect", "policy", "answer", "size", "digest"
 ]
+DiskCause = Literal["disk_full", "disk_read_only", "disk_io", "disk"]
+# want: a document that cannot be taken; marker: an entry that is no file; defect: of fsdm's own
+Cause = Literal[StatusCause, TransferCause, DiskCause, "want", "marker", "damaged", "room", "defect"]
 
 EXIT_OK = 0
 EXIT_FAILURE = 1
@@ -156,6 +119,8 @@ class TransferError(FsdmError):
     `transient`: the same request may succeed later, after `retry_after_s` seconds where the server has said so.
     """
 
+    cause = "answer"
+
     def __init__(
         self,
         message: str,
@@ -163,18 +128,20 @@ class TransferError(FsdmError):
         transient: bool = False,
         hint: str = "",
         retry_after_s: float | None = None,
-        cause: Cause = "answer",
+        cause: Cause | None = None,
     ) -> None:
         super().__init__(message, hint=hint)
         self.transient = transient  # type: ignore[misc]  # an instance may differ from its class
         self.retry_after_s = retry_after_s
-        self.cause = cause
+        self.cause = cause or type(self).cause
 
 
 class HostError(TransferError):
     """The server, or the way to it, failed for every file; `what` tells how, without the URL."""
 
-    def __init__(self, message: str, *, what: str, transient: bool = True, cause: Cause = "connection") -> None:
+    cause = "connection"
+
+    def __init__(self, message: str, *, what: str, transient: bool = True, cause: Cause | None = None) -> None:
         super().__init__(message, transient=transient, cause=cause)
         self.what = what
 
@@ -182,8 +149,7 @@ class HostError(TransferError):
 class PolicyError(TransferError):
     """The reconciler's policy refuses a URL, an address or a proxy; a retry changes nothing."""
 
-    def __init__(self, message: str, *, hint: str = "") -> None:
-        super().__init__(message, hint=hint, cause="policy")
+    cause = "policy"
 
 
 class StoppedError(FsdmError):
@@ -217,11 +183,6 @@ _OF_THE_DISK: Final[dict[int | None, Cause]] = {
 
 def cause_of_status(status: int) -> Cause:
     """Return the cause of a failure with this HTTP status."""
-    match status:
-        case 403:
-            return "http_403"
-        case 404 | 410:
-            return "http_404"
-        case 429:
-            return "http_429"
-    return "http_4xx" if 400 <= status < 500 else "http_5xx" if 500 <= status < 600 else "http_other"
+    known: dict[int, Cause] = {403: "http_403", 404: "http_404", 410: "http_404", 429: "http_429"}
+    classes: dict[int, Cause] = {4: "http_4xx", 5: "http_5xx"}
+    return known.get(status) or classes.get(status // 100, "http_other")

@@ -1,10 +1,9 @@
-"""The exceptions: their docstring draws the tree, and each class has its exit code."""
+"""The exceptions: each class has its exit code and its cause, and says whether a retry can help."""
 
 from __future__ import annotations
 
 import errno
 import inspect
-import re
 from typing import get_args
 
 import pytest
@@ -23,25 +22,6 @@ from fsdm.model.errors import (
 
 CLASSES = {name: cls for name, cls in inspect.getmembers(errors, inspect.isclass) if issubclass(cls, FsdmError)}
 EXIT_CODES = {name: value for name, value in vars(errors).items() if name.startswith("EXIT_")}
-
-
-def _drawn() -> dict[str, set[str]]:
-    """Parse the tree in the module's docstring: each class → the names of its bases."""
-    bases: dict[str, set[str]] = {}
-    parents: list[tuple[int, str]] = []
-    for line in inspect.getdoc(errors).splitlines():  # type: ignore[union-attr]  # it is there
-        found = re.match(r"(\W*)(\w+Error)(?: \((\w+)\))?(?:\s{2,}|$)", line)
-        if found is None:
-            continue
-        depth, name, other = len(found[1]), found[2], found[3]
-        parents = [(at, parent) for at, parent in parents if at < depth]
-        bases[name] = {parents[-1][1] if parents else "Exception"} | ({other} if other else set())
-        parents.append((depth, name))
-    return bases
-
-
-def test_the_docstring_draws_the_tree_that_is_there() -> None:
-    assert _drawn() == {name: {base.__name__ for base in cls.__bases__} for name, cls in CLASSES.items()}
 
 
 def test_exit_codes_are_different_and_every_class_has_one_of_them() -> None:
