@@ -11,23 +11,10 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 if TYPE_CHECKING:
     from fsdm.model.errors import Cause
 
-Kind = Literal[
-    "started",
-    "file",
-    "available",
-    "retiring",
-    "deleted",
-    "failed",
-    "stopped",
-    "damaged",
-    "verified",
-    "over",
-    "size",
-    "paused",
-    "resumed",
-    "braked",
-    "released",
+ChunkKind = Literal[
+    "started", "file", "available", "retiring", "deleted", "failed", "stopped", "damaged", "verified", "over", "size"
 ]
+Kind = Literal[ChunkKind, "paused", "resumed", "braked", "released"]  # these are about all chunks
 
 _SHOWN: Final[dict[Kind, tuple[str, str]]] = {
     "started": ("📡", "download starts"),
