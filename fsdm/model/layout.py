@@ -19,28 +19,24 @@ MANIFEST_MAX_BYTES: Final = 16 << 20
 NAME_MAX_BYTES: Final = 255
 FILES_MAX: Final = 10_000  # of a chunk: each costs some 30 µs wherever a want is read, and a name in every list
 
-FORMAT_FILE: Final = "fsdm.json"
 CACHEDIR_TAG: Final = "CACHEDIR.TAG"
 # https://bford.info/cachedir/: backup tools skip a directory with this first line
 CACHEDIR_TAG_TEXT: Final = (
     "Signature: 8a477f597d28d172789f06886806bc55\n# What is here can be fetched again: see `fsdm protocol`.\n"
 )
-LOCK: Final = "LOCK"
 READY: Final = "READY"
 DATA: Final = "data"
 PARTS: Final = "PARTS"  # of a partial
 WANT: Final = "WANT"  # beside READY: what was asked for, so that it can be asked for again
 VERIFIED: Final = "VERIFIED"  # beside READY: its mtime is when the bytes were last compared with READY
 PAUSE: Final = "PAUSE"
-BRAKE: Final = "BRAKE"
-CONFIG: Final = "config.toml"
 RELEASE: Final = ".release"  # in delete/
 _FILES: Final = {
-    "lock": LOCK,
-    "format_file": FORMAT_FILE,
+    "lock": "LOCK",
+    "format_file": "fsdm.json",
     "pause": PAUSE,
-    "brake": BRAKE,
-    "config": CONFIG,
+    "brake": "BRAKE",
+    "config": "config.toml",
     "release": f"delete/{RELEASE}",
 }
 
@@ -143,7 +139,6 @@ class Layout:
 
     @staticmethod
     def directories() -> tuple[str, ...]:
-        """Return the names of the directories that make up the layout."""
         return ("want", "delete", "verify", "partial", "chunks", "failed", "trash")
 
     def want_marker(self, chunk_id: str) -> str:

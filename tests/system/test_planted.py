@@ -11,7 +11,7 @@ import pytest
 
 from fsdm import DataManager, Limits
 from fsdm.model.errors import DataDirectoryError, NoDataDirectoryError, UnknownFormatError
-from fsdm.model.layout import CACHEDIR_TAG, DATA, FORMAT_FILE, LOCK, PARTS, READY, VERIFIED, WANT, Layout
+from fsdm.model.layout import CACHEDIR_TAG, DATA, PARTS, READY, VERIFIED, WANT, Layout
 from fsdm.store.json_files import read_manifest
 from tests.support.chunks import bring, chunk_dir, entries, failure, files_of, put_want, touch_delete
 from tests.support.source import expected
@@ -100,7 +100,7 @@ def test_directory_of_the_layout_that_becomes_a_symlink_stops_the_pass(
         assert dm.wait(chunk.id, PATIENCE_S), "it goes on once the symlink is gone"
 
 
-@pytest.mark.parametrize("name", [FORMAT_FILE, LOCK])
+@pytest.mark.parametrize("name", ["fsdm.json", "LOCK"])
 def test_file_of_the_layout_that_is_a_symlink_is_refused_and_not_read(
     data_dir: Path, outside: Path, chunk: DataChunk, name: str, untouched: Callable[[], None]
 ) -> None:
@@ -124,7 +124,7 @@ def test_cachedir_tag_that_is_a_symlink_is_not_written_through(
 @pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])
 def test_fsdm_json_that_is_no_file_is_an_error_and_is_not_opened(data_dir: Path, make: Callable[[Path], None]) -> None:
     data_dir.mkdir()
-    make(data_dir / FORMAT_FILE)
+    make(data_dir / "fsdm.json")
     with pytest.raises(NoDataDirectoryError, match="that is a file"):
         DataManager(data_dir)
 
@@ -134,7 +134,7 @@ def test_fsdm_json_that_is_no_file_is_an_error_and_is_not_opened(data_dir: Path,
 )
 def test_format_that_is_not_the_number_one_is_unknown(data_dir: Path, text: str) -> None:
     data_dir.mkdir()
-    (data_dir / FORMAT_FILE).write_text(text)
+    (data_dir / "fsdm.json").write_text(text)
     with pytest.raises(UnknownFormatError) as e:
         DataManager(data_dir)
     assert len(str(e.value)) < 400 + len(str(data_dir))
