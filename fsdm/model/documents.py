@@ -1,8 +1,6 @@
 """The documents on disk: a want, a manifest (`READY`), a failure, the record of a partial.
 
-pydantic stands here, at the border, and nowhere inside. Strict about the keys of the protocol, tolerant of the future:
-other keys are kept (a want's go on into its manifest) and ignored. A document that cannot be taken raises
-`InvalidInputError`, which names the field.
+Strict about the keys of the protocol, tolerant of the future: other keys are kept (a want's go on into its manifest).
 """
 
 from __future__ import annotations
@@ -13,20 +11,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 from urllib.parse import SplitResult, urlsplit
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    FiniteFloat,
-    GetPydanticSchema,
-    PlainSerializer,
-    SerializerFunctionWrapHandler,
-    ValidationError,
-    WithJsonSchema,
-    field_validator,
-    model_serializer,
-)
+import pydantic
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, ValidationError, WithJsonSchema
 from pydantic_core import PydanticSerializationError
 
 from fsdm.model.errors import InvalidInputError
@@ -37,13 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 MIRRORS_MAX = 16
-
-
-def _id(value: object) -> str:
-    try:
-        return as_id(value, "")
-    except InvalidInputError as e:
-        raise ValueError(str(e)) from None
 
 
 def _range(value: object) -> range:
@@ -93,7 +72,7 @@ def _source(value: object) -> object:
     return value
 
 
-ID_SCHEMA = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
+HEX = "^[0-9a-f]{64}$"
 BLOCK_SCHEMA = {"type": "integer", "minimum": 0, "maximum": U64_MAX}
 RANGE_SCHEMA = {
     "type": "object",
@@ -102,17 +81,17 @@ RANGE_SCHEMA = {
     "description": "half-open: start is in the chunk, end is the first block that is not",
 }
 
-Id = Annotated[str, BeforeValidator(_id), WithJsonSchema(ID_SCHEMA)]
+Id = Annotated[str, BeforeValidator(lambda value: as_id(value, "")), WithJsonSchema({"type": "string", "pattern": HEX})]
 BlockRange = Annotated[
     range,
-    GetPydanticSchema(lambda _, handler: handler(Any)),  # pydantic has no schema of its own for a range
+    pydantic.GetPydanticSchema(lambda _, handler: handler(Any)),  # pydantic has no schema of its own for a range
     BeforeValidator(_range),
-    PlainSerializer(lambda r: {"start": r.start, "end": r.stop}),
+    pydantic.PlainSerializer(lambda r: {"start": r.start, "end": r.stop}),
     WithJsonSchema(RANGE_SCHEMA),
 ]
 Url = Annotated[str, BeforeValidator(_url), WithJsonSchema({"type": "string", "pattern": "^https?://"})]
 Size = Annotated[int, Field(ge=0, le=U64_MAX, strict=True)]
-Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]  # of 32 bytes: sha256, BLAKE3
+Digest = Annotated[str, Field(pattern=HEX)]  # of 32 bytes: sha256, BLAKE3
 
 
 class _Document(BaseModel):
@@ -143,8 +122,8 @@ class _Document(BaseModel):
         except PydanticSerializationError as e:
             raise InvalidInputError(f"cannot be written as JSON: {e}") from None
 
-    @model_serializer(mode="wrap")
-    def _drop_absent(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    @pydantic.model_serializer(mode="wrap")
+    def _drop_absent(self, handler: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
         document: dict[str, Any] = handler(self)
         ours = type(self).model_fields
         return {key: value for key, value in document.items() if value is not None or key not in ours}
@@ -153,7 +132,7 @@ class _Document(BaseModel):
 def _invalid(error: ValidationError) -> InvalidInputError:
     first = error.errors(include_url=False, include_input=False)[0]
     cause = first.get("ctx", {}).get("error")
-    if isinstance(cause, InvalidInputError):
+    if isinstance(cause, InvalidInputError) and not first["loc"]:  # of the constructor, which pydantic calls
         return cause
     field = ".".join(str(part) for part in first["loc"])
     message = re.sub(r"^(Value error|Assertion failed), ", "", first["msg"])
@@ -176,12 +155,10 @@ class FileSource(_Document):
 
     @property
     def urls(self) -> tuple[str, ...]:
-        """The URL and its mirrors."""
         return (self.url, *(self.mirrors or ()))
 
     @property
     def has_digest(self) -> bool:
-        """Whether the want gives a digest of the bytes."""
         return self.sha256 is not None or self.blake3 is not None
 
 
@@ -215,7 +192,6 @@ class _Chunk(_Document):
 
     @property
     def place(self) -> Place:
-        """The place of the chunk in `chunks/`."""
         return Place.of(self.dataset_id, self.block_range, self.id)
 
 
@@ -230,7 +206,7 @@ class DataChunk(_Chunk):
         InvalidInputError: names the field.
     """
 
-    files: dict[str, Annotated[FileSource, BeforeValidator(_source)]]
+    files: Annotated[dict[str, Annotated[FileSource, BeforeValidator(_source)]], BeforeValidator(_check_names)]
 
     if TYPE_CHECKING:  # what may be given; what is kept has one form of each
 
@@ -252,8 +228,6 @@ class DataChunk(_Chunk):
                 super().__init__(**data)
             except ValidationError as e:
                 raise _invalid(e) from None
-
-    _names = field_validator("files", mode="before")(_check_names)
 
     @classmethod
     def parse_want(cls, text: bytes, name: str) -> DataChunk:
@@ -279,9 +253,7 @@ class Manifest(_Chunk):
     """The document in `READY`: every file in `data/` matches it."""
 
     format: Literal[1] = 1
-    files: dict[str, FileEntry]
-
-    _names = field_validator("files", mode="before")(_check_names)
+    files: Annotated[dict[str, FileEntry], BeforeValidator(_check_names)]
 
     @classmethod
     def of(cls, chunk: DataChunk, files: dict[str, FileEntry]) -> Manifest:

@@ -20,21 +20,13 @@ class Limits(BaseModel):
     """How much at once: `jobs` chunks, over `connections` and a quarter more for small files alone.
 
     At most `per_host` files come from one server at once (None: no bound of its own), and a large file over up to
-    `per_file` connections where that is faster. All together bring at most `bytes_per_s` (None: no cap).
+    `per_file` connections where that is faster. All together bring at most `bytes_per_s` (None: no cap). Without any
+    event, changes are found after `poll_s` seconds. All that is here takes at most `max_bytes` (None: as much as there
+    is), and `keep_free_bytes` of the file system stay free. The bytes of each chunk are compared with READY about once
+    in `scrub_days` (None: only when asked for). `count_bytes` counts what is here also without a budget, for metrics.
 
-    Without any event, changes are found after `poll_s` seconds. All that is here takes at most `max_bytes` (None: as
-    much as there is), and `keep_free_bytes` of the file system stay free. `durability` *none* fsyncs nothing: see
-    PROTOCOL.md, "Durability".
-
-    Deletes that would remove more than `brake_share` of what is here within some minutes, and more than a few chunks,
-    are held back until they are released (None: never): see PROTOCOL.md, "The brake".
-
-    Files come from the hosts that one of `allow_hosts` names (none: from any), and with `deny_private` only from public
-    addresses: see PROTOCOL.md, "Where files may come from".
-
-    The bytes of each chunk are compared with READY about once in `scrub_days` (None: only when asked for).
-
-    `count_bytes` counts what is here also without a budget, for metrics: each READY is read once, at the start.
+    PROTOCOL.md tells of the others: `durability` ("Durability"), `brake_share` ("The brake"; None: never), and
+    `allow_hosts` (none: any) and `deny_private` ("Where files may come from").
 
     Raises:
         InvalidInputError: naming the field that cannot be taken.

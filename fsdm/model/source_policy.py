@@ -1,8 +1,7 @@
 """The policy of sources: schemes, hosts and addresses that files may come from. Pure.
 
-It resolves no names. Each URL, and each redirect, is checked before it is requested; an address is checked after the
-name was resolved, where the connection is made: so DNS rebinding, and hosts in decimal or octal, win nothing.
-Invariant: an address that is not known to be public is private.
+Each URL, and each redirect, is checked before it is requested; an address where the connection is made: so DNS
+rebinding, and hosts in decimal or octal, win nothing. Invariant: an address that is not known to be public is private.
 """
 
 from __future__ import annotations

@@ -76,10 +76,7 @@ State = Literal["wanted", "downloading", "available", "retiring", "deleting", "f
 
 
 def name_of(state: ChunkState, failure_kind: str | None) -> State | None:
-    """Name how a chunk stands that was looked at; None where there is nothing of it.
-
-    `failure_kind` is the kind that `failed/ID` says, where it can be read.
-    """
+    """Name how a chunk stands that was looked at; `failure_kind` is what `failed/ID` says, where it can be read."""
     return name_by(
         want=state.want is not None,
         delete=state.delete is not None,
@@ -94,7 +91,7 @@ def name_of(state: ChunkState, failure_kind: str | None) -> State | None:
 def name_by(
     *, want: bool, delete: bool, partial: bool, ready: bool, unready: bool, failed: bool, failure_kind: str | None
 ) -> State | None:
-    """Name how a chunk stands (see `ChunkStatus`), by what there is of it."""
+    """Name how a chunk stands (see `ChunkStatus`), by what there is of it; None where there is nothing."""
     if delete and (ready or unready):
         return "retiring"
     if ready:
