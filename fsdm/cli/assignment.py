@@ -1,8 +1,7 @@
 """An assignment: a list of all the chunks that are to be here, as JSON Lines, of any size.
 
-A part of a list decides nothing: the chunks of the other part would be deleted. So it is read to its end first, and
-every line must be a want; a transfer that breaks, and a compressed list without its end, are errors. The documents go
-into a temporary file; memory holds an offset for each id.
+A part of a list decides nothing: the chunks of the other part would be deleted. So it is read to its end first, into a
+temporary file; every line must be a want; a transfer that breaks, and a compressed list without its end, are errors.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import sys
 import tempfile
 import zlib
 from contextlib import contextmanager
-from typing import IO, TYPE_CHECKING, Any, Final, Self, cast
+from typing import IO, TYPE_CHECKING, Final, cast
 from urllib.parse import urljoin
 
 from fsdm.model.documents import DataChunk, in_its_line
@@ -22,11 +21,9 @@ from fsdm.model.layout import WANT_MAX_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import TracebackType
 
     import requests
 
-STDIN: Final = "-"
 GZIP: Final = b"\x1f\x8b"  # RFC 1952 §2.3.1
 BLOCK_BYTES: Final = 1 << 16
 CONNECT_TIMEOUT_S: Final = 10.0
@@ -35,10 +32,10 @@ UNCHANGED: Final = "nothing was changed: mend the list, and ask again"
 
 
 class Assignment:
-    """The chunks of a list, by id, in the order of the list. A context manager."""
+    """The chunks of a list, by id, in the order of the list."""
 
-    def __init__(self) -> None:
-        self._documents: IO[bytes] = tempfile.TemporaryFile(prefix="fsdm-sync-")  # noqa: SIM115 until close()
+    def __init__(self, documents: IO[bytes]) -> None:
+        self._documents = documents
         self._offsets: dict[bytes, int] = {}
         self._end = 0
 
@@ -73,37 +70,24 @@ class Assignment:
         for key in self._offsets:
             yield self.chunk(key.hex())
 
-    def close(self) -> None:
-        self._documents.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-def read_assignment(where: str) -> Assignment:
+@contextmanager
+def read_assignment(where: str) -> Iterator[Assignment]:
     """Read the assignment in a file, at a URL, or on standard input (`-`); it may be compressed by gzip.
 
     Raises:
         InvalidInputError: it cannot be read, or a line is no want; the message names the line.
         TransferError: it could not be fetched, or not to its end.
     """
-    assignment = Assignment()
-    try:
-        with _opened(where) as (stream, name, tells_its_end):
-            _read(stream, name, assignment, tells_its_end=tells_its_end)
-    except TransferError as e:
-        assignment.close()
-        e.hint = e.hint or "nothing was changed: ask again when it answers"
-        raise
-    except BaseException:
-        assignment.close()
-        raise
-    return assignment
+    with tempfile.TemporaryFile(prefix="fsdm-sync-") as documents:
+        assignment = Assignment(documents)
+        try:
+            with _opened(where) as (stream, name, tells_its_end):
+                _read(stream, name, assignment, tells_its_end=tells_its_end)
+        except TransferError as e:
+            e.hint = e.hint or "nothing was changed: ask again when it answers"
+            raise
+        yield assignment
 
 
 def _read(stream: io.BufferedReader, name: str, assignment: Assignment, *, tells_its_end: bool) -> None:
@@ -144,7 +128,7 @@ def _take(document: bytes, where: str, assignment: Assignment) -> None:
 @contextmanager
 def _opened(where: str) -> Iterator[tuple[io.BufferedReader, str, bool]]:
     """Open a list: its bytes, its name for messages, and whether an end that comes too soon is an error."""
-    if where == STDIN:
+    if where == "-":
         yield cast("io.BufferedReader", sys.stdin.buffer), "standard input", True
     elif where.startswith(("http://", "https://")):
         with _fetched(where) as fetched:
@@ -182,29 +166,9 @@ def _fetched(url: str) -> Iterator[tuple[io.BufferedReader, str, bool]]:
                 raise TransferError(f"{shown(url)}: {what}", hint="nothing was changed: check the URL")
             framing = response.headers.get("Transfer-Encoding", "").strip().lower()
             tells_its_end = framing == "chunked" or response.headers.get("Content-Length", "").isdecimal()
-            blocks = _Blocks(response.iter_content(BLOCK_BYTES), shown(url))
-            yield io.BufferedReader(blocks, BLOCK_BYTES), shown(url), tells_its_end
-
-
-class _Blocks(io.RawIOBase):
-    """What comes in blocks, as a file."""
-
-    def __init__(self, blocks: Iterator[bytes], name: str) -> None:
-        self._blocks = blocks
-        self._name = name
-        self._left = memoryview(b"")
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        if not self._left:
-            with _errors_of(self._name):
-                self._left = memoryview(next(self._blocks, b""))
-        count = min(len(buffer), len(self._left))
-        buffer[:count] = self._left[:count]
-        self._left = self._left[count:]
-        return count
+            response.raw.decode_content = True
+            response.raw.auto_close = False  # at its end it may still be asked for more
+            yield io.BufferedReader(response.raw, BLOCK_BYTES), shown(url), tells_its_end
 
 
 def _refuse_to_leave_tls(response: requests.Response, **_: object) -> None:
@@ -221,10 +185,11 @@ def _refuse_to_leave_tls(response: requests.Response, **_: object) -> None:
 def _errors_of(name: str) -> Iterator[None]:
     """Name requests' errors by what the system said, for their own words may show a URL's secrets."""
     import requests
+    import urllib3
 
     try:
         yield
-    except requests.RequestException as e:
+    except (requests.RequestException, urllib3.exceptions.HTTPError) as e:
         said, cause = "", e.__context__
         while cause is not None:
             said, cause = getattr(cause, "strerror", None) or said, cause.__context__

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fsdm import DataChunk
-from fsdm.cli.assignment import Assignment, read_assignment
+from fsdm.cli.assignment import read_assignment
 from fsdm.model.errors import InvalidInputError, TransferError
 from fsdm.model.layout import WANT_MAX_BYTES
 from tests.support.chunks import an_id
@@ -34,6 +34,11 @@ def listed(path: Path, text: bytes) -> str:
     return str(path)
 
 
+def read(where: str) -> list[DataChunk]:
+    with read_assignment(where) as assignment:
+        return list(assignment)
+
+
 def test_all_chunks_of_a_list_are_there_in_its_order_whatever_their_number(tmp_path: Path) -> None:
     chunks = [a_chunk() for _ in range(2000)]
     with read_assignment(listed(tmp_path / "list", lines(*chunks))) as assignment:
@@ -53,17 +58,15 @@ def test_documents_are_not_kept_in_memory(tmp_path: Path) -> None:
 def test_blank_lines_are_skipped_and_the_last_line_may_lack_its_end(tmp_path: Path) -> None:
     chunks = [a_chunk(), a_chunk()]
     text = b"\n \r\n" + chunks[0].to_json() + b"\n\n" + chunks[1].to_json().rstrip()
-    with read_assignment(listed(tmp_path / "list", text)) as assignment:
-        assert list(assignment) == chunks
+    assert read(listed(tmp_path / "list", text)) == chunks
 
 
 def test_a_chunk_may_be_listed_twice_only_with_the_same_document(tmp_path: Path) -> None:
     chunk = a_chunk()
     other = a_chunk(id=chunk.id, block_range=(0, 2))
-    with read_assignment(listed(tmp_path / "same", lines(chunk, a_chunk(), chunk))) as assignment:
-        assert len(assignment) == 2
+    assert len(read(listed(tmp_path / "same", lines(chunk, a_chunk(), chunk)))) == 2
     with pytest.raises(InvalidInputError, match=r"list:3: id: [0-9a-f]{64} is listed before, with another document"):
-        read_assignment(listed(tmp_path / "list", lines(chunk, a_chunk(), other)))
+        read(listed(tmp_path / "list", lines(chunk, a_chunk(), other)))
 
 
 @pytest.mark.parametrize(
@@ -81,13 +84,13 @@ def test_a_chunk_may_be_listed_twice_only_with_the_same_document(tmp_path: Path)
 )
 def test_a_line_that_is_no_want_is_named_and_nothing_is_taken(tmp_path: Path, line: bytes, why: str) -> None:
     with pytest.raises(InvalidInputError, match="list:2: ") as e:
-        read_assignment(listed(tmp_path / "list", lines(a_chunk()) + line + b"\n" + lines(a_chunk())))
+        read(listed(tmp_path / "list", lines(a_chunk()) + line + b"\n" + lines(a_chunk())))
     assert why.lower() in str(e.value).lower()
 
 
 def test_the_line_is_named_once(tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match=r"list:2: Invalid JSON: .* at column 8$"):
-        read_assignment(listed(tmp_path / "list", lines(a_chunk()) + b'{"id": }\n'))
+        read(listed(tmp_path / "list", lines(a_chunk()) + b'{"id": }\n'))
 
 
 def test_a_list_cut_within_any_byte_of_its_last_line_is_refused(tmp_path: Path) -> None:
@@ -95,23 +98,22 @@ def test_a_list_cut_within_any_byte_of_its_last_line_is_refused(tmp_path: Path) 
     second = text.index(b"\n") + 1
     for end in range(second + 1, len(text) - 1):
         with pytest.raises(InvalidInputError, match="list:2"):
-            read_assignment(listed(tmp_path / "list", text[:end]))
+            read(listed(tmp_path / "list", text[:end]))
 
 
 def test_a_gzip_list_is_known_by_its_first_bytes_and_refused_without_its_end(tmp_path: Path) -> None:
     chunks = [a_chunk() for _ in range(50)]
     packed = gzip.compress(lines(*chunks))
-    with read_assignment(listed(tmp_path / "list.of.any.name", packed)) as assignment:
-        assert list(assignment) == chunks
+    assert read(listed(tmp_path / "list.of.any.name", packed)) == chunks
     for broken in (packed[:-1], packed[:-9], packed[: len(packed) // 2], packed[:-8] + bytes(8)):
         with pytest.raises(InvalidInputError):
-            read_assignment(listed(tmp_path / "broken", broken))
+            read(listed(tmp_path / "broken", broken))
 
 
 def test_a_file_that_is_not_there_or_is_a_directory_is_named(tmp_path: Path) -> None:
     for path in (tmp_path / "missing", tmp_path):
         with pytest.raises(InvalidInputError, match=f"{path} cannot be read"):
-            read_assignment(str(path))
+            read(str(path))
 
 
 # --------------------------------------------------------------------------------------------------------- from a URL
@@ -121,15 +123,13 @@ def test_a_file_that_is_not_there_or_is_a_directory_is_named(tmp_path: Path) -> 
 def test_a_list_may_come_from_a_url(source: Source, packed: bool) -> None:
     chunks = [a_chunk() for _ in range(3000)]
     text = lines(*chunks)
-    with read_assignment(source.put("/list", gzip.compress(text) if packed else text)) as assignment:
-        assert list(assignment) == chunks
+    assert read(source.put("/list", gzip.compress(text) if packed else text)) == chunks
 
 
 def test_a_chunked_answer_tells_its_end_as_well(source: Source) -> None:
     text = lines(a_chunk(), a_chunk())
     source.fault("/list", chunked=text, no_length=True)
-    with read_assignment(source.put("/list", b"")) as assignment:
-        assert len(assignment) == 2
+    assert len(read(source.put("/list", b""))) == 2
 
 
 def test_a_transfer_that_breaks_between_two_lines_is_an_error(source: Source) -> None:
@@ -137,34 +137,32 @@ def test_a_transfer_that_breaks_between_two_lines_is_an_error(source: Source) ->
     url = source.put("/list", first + lines(a_chunk()))
     source.fault("/list", cut_at=len(first))
     with pytest.raises(TransferError) as e:
-        read_assignment(url)
+        read(url)
     assert e.value.hint == "nothing was changed: ask again when it answers"
 
 
 def test_a_list_is_asked_for_by_http_alone(tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match=r"ftp://h/list: a list is fetched by http:// or https:// alone"):
-        read_assignment("ftp://h/list")
+        read("ftp://h/list")
 
 
 def test_an_answer_without_a_length_is_refused_unless_it_is_compressed(source: Source) -> None:
     text = lines(a_chunk())
     source.fault("/list", no_length=True)
     with pytest.raises(TransferError, match="does not say how long it is"):
-        read_assignment(source.put("/list", text))
-    with read_assignment(source.put("/list", gzip.compress(text))) as assignment:
-        assert len(assignment) == 1
+        read(source.put("/list", text))
+    assert len(read(source.put("/list", gzip.compress(text)))) == 1
 
 
 def test_an_answer_that_is_none_is_named_without_the_secrets_of_its_url(source: Source) -> None:
     url = source.put("/list", b"").replace("http://", "http://user:hidden@") + "?token=hidden"
     source.fault("/list", status=403)
     with pytest.raises(TransferError, match=r"/list: HTTP 403") as e:
-        read_assignment(url)
+        read(url)
     assert "hidden" not in str(e.value)
 
 
 def test_nothing_is_left_behind_in_the_temporary_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    with Assignment() as assignment:
-        assignment.add(a_chunk(), b"{}")
+    with read_assignment(listed(tmp_path.parent / "list", lines(a_chunk()))):
         assert list(tmp_path.iterdir()) == []

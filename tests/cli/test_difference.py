@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,20 +26,18 @@ if TYPE_CHECKING:
 
 
 def assigned(*chunks: DataChunk) -> Assignment:
-    assignment = Assignment()
+    assignment = Assignment(io.BytesIO())
     for chunk in chunks:
         assignment.add(chunk, chunk.to_json().strip())
     return assignment
 
 
 def compared(layout: Layout, *chunks: DataChunk) -> Difference:
-    with assigned(*chunks) as assignment:
-        return Comparison(layout).with_assignment(assignment)
+    return Comparison(layout).with_assignment(assigned(*chunks))
 
 
 def synced(layout: Layout, *chunks: DataChunk) -> None:
-    with assigned(*chunks) as assignment:
-        place(layout, Comparison(layout).with_assignment(assignment), assignment, meant=False)
+    place(layout, compared(layout, *chunks), assigned(*chunks), meant=False)
 
 
 def test_what_is_here_with_the_same_files_gets_no_marker_whatever_its_url(layout: Layout) -> None:
