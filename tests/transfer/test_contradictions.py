@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fsdm.model.documents import FileEntry
+    from fsdm.transfer.segments import Piece, Pieces
     from tests.support.source import Source
 
 SIZE = 300_000
@@ -263,33 +265,49 @@ def test_busy_server_is_slowed_down_to_without_being_told_for_how_long(source: S
 # ------------------------------------------------------------------------------------------------- a helper is refused
 
 
-@pytest.mark.parametrize("how", [{"status": 403}, {"status": 429}, {"status": 400}])
-def test_refused_helper_ends_the_splitting_and_not_the_file(
-    source: Source, part: Part, monkeypatch: pytest.MonkeyPatch, how: dict[str, Any]
-) -> None:
+@pytest.fixture
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files of some hundred kB are large here, and a trial does not end."""
     for module, name, value in (
         (segments, "PIECE_MIN_BYTES", 40_000),
         (segments, "PIECE_MAX_BYTES", 40_000),
         (segments, "LOOK_S", 0.005),
         (segments, "TRIAL_S", 1e9),
         (conversation, "LEAST_BYTES", 40_000),
+        (conversation, "WORTH_BYTES", 1000),
         (exchange, "LOOK_S", 0.005),
     ):
         monkeypatch.setattr(module, name, value)
-    first: list[tuple[int, int]] = []
 
-    def piece(start: int, end: int) -> Fault | None:
-        """Only the first connection that asks for a piece gets any; it may be a helper's or not."""
-        if not first:
-            first.append((start, end))
-            return Fault(**how)
-        return None
 
+@pytest.mark.parametrize("status", [400, 403, 429])
+def test_refused_piece_ends_the_splitting_and_not_the_file(
+    source: Source, part: Part, small_pieces: None, status: int
+) -> None:
+    refused = iter([Fault(status=status)])
     fetcher, url = HttpFetcher(per_file=2), source.put("/file", DATA)
-    source.fault("/file", drip_at=50_000, drips=30, piece=piece)
-    monkeypatch.setattr(conversation, "WORTH_BYTES", 1000)
+    source.fault("/file", drip_at=50_000, drips=30, piece=lambda *_: next(refused, None))
     assert fetch(url, part, fetcher).size == SIZE
     assert is_whole(part)
-    assert first
+    assert next(refused, None) is None
     assert not fetcher.hosts.get(url).gain.may_split(), "for a while, which is longer than a backoff"
-    assert PATIENCE_S < segments.REMEMBERED_S
+
+
+def test_piece_of_a_refused_helper_is_brought_by_the_first_connection(
+    source: Source, part: Part, small_pieces: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused, bring_one = threading.Event(), conversation.Conversation._bring_one
+
+    def refuse_helpers(self: conversation.Conversation, pieces: Pieces, piece: Piece) -> None:
+        if threading.current_thread().name == "fsdm-range":
+            refused.set()
+            raise TransferError("HTTP 429", transient=True)
+        assert refused.wait(PATIENCE_S)
+        bring_one(self, pieces, piece)
+
+    monkeypatch.setattr(conversation.Conversation, "_bring_one", refuse_helpers)
+    url = source.put("/file", DATA)
+    source.fault("/file", drip_at=50_000, drips=30)
+    assert fetch(url, part, HttpFetcher(per_file=2)).size == SIZE
+    assert is_whole(part)
+    assert [asked for asked in ranges(source) if asked is None or asked.endswith("-")] == [None], "none is lost"
