@@ -76,9 +76,6 @@ def found(client: Client, block: int, dataset_id: str | bytes = DATASET) -> str 
         return ref.id
 
 
-# -------------------------------------------------------------------------------------------------------------- opening
-
-
 @pytest.mark.parametrize(
     ("make", "why"),
     [
@@ -113,9 +110,6 @@ def test_unknown_format_is_not_opened_nor_changed(
 def test_a_format_file_may_say_more_than_this_version_knows(layout: Layout, data_dir: Path) -> None:
     (data_dir / "fsdm.json").write_text('{"later": [], "format": 1}')
     Client(data_dir).close()
-
-
-# --------------------------------------------------------------------------------------------------- asking and finding
 
 
 def test_asking_places_markers_and_waits_for_nobody(client: Client, data_dir: Path) -> None:
@@ -242,9 +236,6 @@ def test_stray_names_disturb_no_call(client: Client, layout: Layout, data_dir: P
     assert len(client.status().oddities) == 2 * 6 + 1
 
 
-# -------------------------------------------------------------------------------------------------------------- waiting
-
-
 def test_what_nobody_asked_for_needs_no_waiting(client: Client, layout: Layout) -> None:
     place = put_chunk(layout)
     assert client.wait(place.chunk_id, 0) is True
@@ -302,9 +293,6 @@ def test_wait_is_false_once_the_chunk_has_gone(client: Client, layout: Layout, d
     assert client.wait(place.chunk_id, 0)
     os.unlink(f"{layout.path(place)}/READY")
     assert not client.wait(place.chunk_id, 0)
-
-
-# -------------------------------------------------------------------------------------------------------------- its end
 
 
 @pytest.mark.parametrize("opens", [Client, DataManager])

@@ -51,16 +51,18 @@ class Listing:
 
     @classmethod
     def read(cls, layout: Layout) -> Listing:
-        found: list[set[str]] = []
         unlisted: list[str] = []
-        for directory in (layout.want, layout.delete, layout.partial, layout.failed):
+
+        def ids(directory: str) -> set[str]:
             try:
-                found.append(marker_ids(directory))
+                return marker_ids(directory)
             except OSError as e:
-                found.append(set())
                 if not isinstance(e, FileNotFoundError):  # as long as it is not there, it holds nothing
                     unlisted.append(os.path.basename(directory))
-        return cls(*found, unlisted=tuple(unlisted))
+                return set()
+
+        want, delete, partial, failed = map(ids, (layout.want, layout.delete, layout.partial, layout.failed))
+        return cls(want, delete, partial, failed, tuple(unlisted))
 
 
 class Surveyor:

@@ -235,9 +235,6 @@ def test_the_registry_of_the_whole_process_is_left_alone(dm: DataManager) -> Non
     assert not [name for name in REGISTRY._names_to_collectors if name.startswith("fsdm_")]
 
 
-# ------------------------------------------------------------------------------------------------- how the loop stands
-
-
 def by_state(dm: DataManager) -> dict[str, float | None]:
     return {state: value(dm, "fsdm_chunks", state=state) for state in get_args(State)}
 
@@ -334,9 +331,6 @@ def test_bytes_are_counted_without_a_budget_where_that_is_asked_for(data_dir: Pa
         assert value(dm, "fsdm_budget_bytes") is None
     with DataManager(data_dir) as dm:
         assert stored_bytes(dm) is None
-
-
-# ------------------------------------------------------------------------------------------------------ how it is told
 
 
 def exposition(dm: DataManager) -> str:

@@ -116,9 +116,6 @@ def test_a_wish_that_cannot_be_met_is_a_clear_error(dm: DataManager, tmp_path: P
         pass
 
 
-# ------------------------------------------------------------------------------------------------------ the real thing
-
-
 def test_fsdm_run_serves_writes_notifies_and_clears_up(data_dir: Path, tmp_path: Path, source: Source) -> None:
     chunk, failing = source.chunk(), source.chunk(start=10, end=20)
     source.fault(f"/{failing.id}/blocks.parquet", status=404)

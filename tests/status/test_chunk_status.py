@@ -27,9 +27,6 @@ def of(layout: Layout, chunk_id: str) -> ChunkStatus:
     return read_status(layout).chunks[chunk_id]
 
 
-# --------------------------------------------------------------------------------------------------------------- states
-
-
 def test_an_empty_directory_has_nothing_to_tell(layout: Layout) -> None:
     status = read_status(layout)
     assert (status.chunks, status.oddities, status.reconciler) == ({}, (), None)
@@ -125,9 +122,6 @@ def test_states_are_counted_and_chunks_stand_by_dataset_and_block(layout: Layout
     assert [status.count(state) for state in ("available", "retiring", "wanted", "failed")] == [2, 1, 1, 0]
 
 
-# --------------------------------------------------------------------------------------------------- oddities, nonsense
-
-
 def test_what_is_not_read_is_told_with_its_path(layout: Layout, data_dir: Path) -> None:
     (data_dir / "want" / "README").touch()
     (data_dir / "delete" / "x.json").touch()
@@ -185,9 +179,6 @@ def test_a_ready_that_says_nonsense_is_shown_without_a_size(layout: Layout) -> N
         file.write("{")
     status = of(layout, place.chunk_id)
     assert (status.state, status.size_bytes, status.total_bytes) == ("available", 0, None)
-
-
-# ------------------------------------------------------------------------------------------------------- who reconciles
 
 
 def test_who_reconciles_is_told_while_it_does(layout: Layout) -> None:

@@ -169,9 +169,6 @@ def test_the_chunks_named_are_those_that_begin_first() -> None:
     assert middle.chunk_ids == tuple(chunk.id for chunk in chunks[:NAMED])
 
 
-# ------------------------------------------------------------------------------------------------ what can be drawn
-
-
 @given(some_chunks(), st.integers(1, 90))
 @settings(max_examples=300, deadline=None)
 def test_a_cell_shows_what_matters_most_of_all_its_blocks(chunks: list[ChunkStatus], width: int) -> None:

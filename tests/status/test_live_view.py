@@ -277,9 +277,6 @@ def test_a_terminal_that_takes_nothing_holds_up_no_reconciler(layout: Layout, da
         assert screen.process.wait(PATIENCE_S) == 0
 
 
-# --------------------------------------------------------------------------------------------- --watch, and no terminal
-
-
 @pytest.mark.parametrize(("arguments", "number"), [([], signal.SIGTERM), (["--json"], signal.SIGINT)])
 def test_watch_prints_a_line_or_document_each_time(
     layout: Layout, data_dir: Path, arguments: list[str], number: int

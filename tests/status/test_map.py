@@ -52,9 +52,6 @@ class _Page(HTMLParser):
         self.data.append(data)
 
 
-# ---------------------------------------------------------------------------------------------------------------- words
-
-
 def test_every_kind_has_a_glyph_a_colour_and_a_meaning_of_its_own() -> None:
     for table in (*({kind: look[n] for kind, look in LOOKS.items()} for n in range(3)), MEANINGS):
         assert set(table) == set(KINDS) == set(LEGEND)
@@ -90,9 +87,6 @@ def test_ticks_stand_at_quarters_where_there_is_room_and_at_both_ends_in_any_cas
 def test_a_failing_chunk_is_told_also_where_another_covers_its_blocks() -> None:
     found = CoverageMap.of([a_chunk(0, 10), a_chunk(0, 10, "failed", error="HTTP 500")])
     assert ["HTTP 500" in trouble.what for trouble in troubles(found.coverages[0])["failing"]] == [True]
-
-
-# ----------------------------------------------------------------------------------------------------------------- text
 
 
 def test_a_band_shows_every_kind_and_says_how_much_of_each_there_is() -> None:
@@ -193,9 +187,6 @@ def test_a_chunk_of_no_known_blocks_is_told_beneath() -> None:
     assert told(CoverageMap.of([])) == ""
 
 
-# ------------------------------------------------------------------------------------------------------ what is hostile
-
-
 def test_errors_move_no_cursor_and_are_no_markup() -> None:
     found = CoverageMap.of([
         *of_each_kind(error=EVIL).coverages[0].chunks.values(), ChunkStatus("8" * 64, "failed", error=EVIL * 9),
@@ -232,9 +223,6 @@ def test_errors_are_not_shown_without_end() -> None:
     found = of_each_kind(error="x" * 10**6)
     assert len(told(found)) < 2000
     assert len(page.html(found, CAPTION)) < 40_000
-
-
-# --------------------------------------------------------------------------------------------------------- HTML and SVG
 
 
 def marks_of(html: str) -> list[dict[str, str | None]]:
@@ -308,9 +296,6 @@ def _rectangle(group: ET.Element) -> ET.Element:
 def test_nothing_at_all_is_a_page_and_a_drawing_too() -> None:
     assert "none is wanted" in page.html(CoverageMap.of([]), CAPTION)
     assert "none is wanted" in "".join(ET.fromstring(drawing.svg(CoverageMap.of([]), CAPTION, 5)).itertext())
-
-
-# ------------------------------------------------------------------------------------------------------------- the verb
 
 
 @pytest.fixture

@@ -58,9 +58,6 @@ def publish(layout: Layout, chunk: DataChunk, size: int) -> Place:
     return place
 
 
-# --------------------------------------------------------------------------------------------------------------- states
-
-
 def test_an_empty_directory_is_converged_and_nobody_reconciles(surveyor: Surveyor) -> None:
     survey = surveyor.look()
     assert survey.is_converged
@@ -245,9 +242,6 @@ def test_directory_that_may_not_be_listed_is_told(
     assert (survey.unlisted, survey.wanted, survey.is_converged) == (("want",), 0, False)
 
 
-# -------------------------------------------------------------------------------------------------- what has come since
-
-
 @pytest.mark.parametrize(
     "looks",
     [
@@ -297,9 +291,6 @@ def test_what_leaves_is_no_longer_counted_as_here(layout: Layout, surveyor: Surv
     shutil.rmtree(layout.path(place))
     survey = surveyor.look()
     assert (survey.here, survey.here_bytes, survey.came_bytes) == (0, 0, 0)
-
-
-# -------------------------------------------------------------------------------------------------------- what it costs
 
 
 @pytest.fixture
