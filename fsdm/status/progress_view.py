@@ -202,7 +202,7 @@ def _ground(progress: Progress, survey: Survey, glyphs: Glyphs) -> list[_Item]:
 
 def _bar(one: Running, progress: Progress, width: int, glyphs: Glyphs) -> Text:
     total = one.total_bytes
-    share = None if total is None else 1.0 if not total else min(one.size_bytes / total, 1.0)
+    share = None if total is None else min(one.size_bytes / total, 1.0) if total else 1.0
     percent = "   ?" if share is None else f"{int(share * 100):>3}%"
     name, numbers = one.id[:8], ""
     if width >= WIDE:
@@ -212,8 +212,7 @@ def _bar(one: Running, progress: Progress, width: int, glyphs: Glyphs) -> Text:
         name, numbers = one.id[:12], f"  {readable(one.size_bytes)}{of:<14} {pace:>12}"
     bar = min(max(width - len(name) - len(percent) - len(numbers) - 2, 0), BAR_MAX)
     done = int((share or 0.0) * bar)
-    line = Text(f"{name} ", "cyan")
-    line.append(glyphs.done * done, "bold cyan").append(glyphs.rest * (bar - done), "dim")
+    line = Text(f"{name} ", "cyan").append(glyphs.done * done, "bold cyan").append(glyphs.rest * (bar - done), "dim")
     return line.append(f" {percent}{numbers}")
 
 
@@ -236,8 +235,7 @@ def _retiring(one: Retiring, now: float, glyphs: Glyphs) -> Text:
 
 
 def _failing(one: Failing, now: float, glyphs: Glyphs) -> Text:
-    tries = f"{one.attempts} tries, " if one.attempts > 1 else ""
-    upcoming = "" if one.next_attempt_at is None else f"next {ago(one.next_attempt_at, now)}: "
-    if one.next_attempt_at is not None and one.next_attempt_at <= now:
-        upcoming = "to be tried again now: "
+    tries, due, upcoming = f"{one.attempts} tries, " if one.attempts > 1 else "", one.next_attempt_at, ""
+    if due is not None:
+        upcoming = "to be tried again now: " if due <= now else f"next {ago(due, now)}: "
     return _row("failed", one.id, f"{tries}{upcoming}{one.error}", "red", glyphs)

@@ -27,7 +27,7 @@ from fsdm.store.leader_lock import LockHolder
 from fsdm.store.markers import marker_ids
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
     from fsdm.model.layout import Layout
     from fsdm.model.state import State
@@ -68,13 +68,11 @@ class Listing:
 class Surveyor:
     """Looks at one data directory, again and again."""
 
-    def __init__(self, layout: Layout, *, clock: Callable[[], float] = time.time, read_s: float = READ_S) -> None:
+    def __init__(self, layout: Layout, *, read_s: float = READ_S) -> None:
         self._layout = layout
-        self._clock = clock
         self._read_s = read_s
         self._catalog = Catalog(layout, own=True)  # refreshed by each look alone
-        self._standing: set[str] = set()  # in chunks/
-        self._sizes: dict[str, int] = {}  # of those of them that have READY and were counted
+        self._sizes: dict[str, int] = {}  # of what is in chunks/, has READY and was counted
         self._uncounted: dict[str, bool] = {}  # the others; whether READY was looked for, in vain
         self._here_bytes = 0
         self._totals: dict[str, int | None] = {}  # what wants declare, of those that were read
@@ -91,7 +89,7 @@ class Surveyor:
         Raises:
             OSError: the data directory itself has gone, or `chunks/` may not be listed.
         """
-        around, now = read_surroundings(self._layout), self._clock()
+        around, now = read_surroundings(self._layout), time.time()
         listed = Listing.read(self._layout)
         self._see(self._catalog.refresh())
         for chunk_id in self._while_time(list(self._uncounted)):
@@ -117,7 +115,7 @@ class Surveyor:
             read_only=around.disk.read_only,
             paused=paused,
             braked=around.braked is not None,
-            here=len(self._standing) - len(named["retiring"]) - len(unready),
+            here=len(self._sizes) + len(self._uncounted) - len(named["retiring"]) - len(unready),
             here_bytes=self._here_bytes,
             uncounted=len(self._uncounted),
             unready=len(unready),
@@ -142,7 +140,7 @@ class Surveyor:
                 want=one in listed.want,
                 delete=one in listed.delete,
                 partial=one in listed.partial,
-                ready=one in self._standing and one not in unready,
+                ready=(one in self._sizes or one in self._uncounted) and one not in unready,
                 unready=one in unready,
                 failed=one in listed.failed and one not in tried,
                 failure_kind=None if known is None else known[1].kind,
@@ -154,8 +152,8 @@ class Surveyor:
     def _unready(self, listed: Listing) -> set[str]:
         """Find the chunks out of service: READY is looked for where it may be missing."""
         in_vain = {one for one, in_vain in self._uncounted.items() if in_vain}
-        suspect = (self._standing & (listed.want | listed.failed)) | in_vain
-        return {one for one in suspect - listed.delete if not self._is_ready(one)}
+        asked = {one for one in listed.want | listed.failed if one in self._sizes or one in self._uncounted}
+        return {one for one in (asked | in_vain) - listed.delete if not self._is_ready(one)}
 
     def _is_ready(self, chunk_id: str) -> bool:
         return any(exists(f"{self._layout.path(place)}/{READY}") for place in self._catalog.places(chunk_id))
@@ -184,13 +182,11 @@ class Surveyor:
         for chunk_id in changed:
             self._here_bytes -= self._sizes.pop(chunk_id, 0)
             if self._catalog.places(chunk_id):
-                self._standing.add(chunk_id)
                 self._uncounted[chunk_id] = False
                 if self._looked and self._count(chunk_id):  # it has come since the last look, at least its rest
                     before = self._partials.get(chunk_id, 0)
                     self._came_bytes += 0 if before is None else max(self._sizes[chunk_id] - before, 0)
             else:
-                self._standing.discard(chunk_id)
                 self._uncounted.pop(chunk_id, None)
 
     def _count(self, chunk_id: str) -> bool:

@@ -57,9 +57,9 @@ def _anyhow(error: UnicodeError) -> tuple[str | bytes, int]:
         return codecs.backslashreplace_errors(error)
 
 
-def print_json(document: object) -> None:
-    """Print it in one line on stdout, in one piece: several threads may print at once."""
-    print(encodable(json.dumps(document, ensure_ascii=False)) + "\n", end="", flush=True)
+def print_json(document: object, file: TextIO | None = None) -> None:
+    """Print it in one line on stdout, or another stream, in one piece: several threads may print at once."""
+    print(encodable(json.dumps(document, ensure_ascii=False)) + "\n", end="", flush=True, file=file)
 
 
 def encodable(text: str) -> str:
@@ -100,7 +100,7 @@ def complain(error: FsdmError, *, as_json: bool) -> None:
         document: dict[str, Any] = {"type": type(error).__name__, "message": str(error), "hint": error.hint}
         if isinstance(error, InvalidInputError):
             document["field"] = error.field
-        print(encodable(json.dumps({"error": document}, ensure_ascii=False)), file=sys.stderr)
+        print_json({"error": document}, sys.stderr)
         return
     print(f"fsdm: {plain(str(error))}", file=sys.stderr)
     if error.hint:

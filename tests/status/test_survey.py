@@ -352,4 +352,3 @@ def test_what_was_read_of_what_is_gone_is_forgotten(layout: Layout, data_dir: Pa
     surveyor.look()
     kept = (surveyor._sizes, surveyor._uncounted, surveyor._totals, surveyor._failures, surveyor._partials)
     assert not any(kept)
-    assert not surveyor._standing

@@ -47,7 +47,6 @@ class Style:
         return cls(width, colour, ascii=not takes_utf8(stream.encoding, environ))
 
     def paint(self, kind: Kind, times: int = 1) -> str:
-        """Paint so many cells of one kind."""
         glyph, ascii_glyph, colour = LOOKS[kind]
         glyphs = (ascii_glyph if self.ascii else glyph) * times
         return f"\x1b[{colour}m{glyphs}\x1b[0m" if self.colour else glyphs

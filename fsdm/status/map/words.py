@@ -184,9 +184,8 @@ def details(coverage: Coverage, mark: Mark) -> str:
         return "\n".join(_joined(mark.segments))
     (segment,) = mark.segments
     lines = [f"{segment.kind}: blocks {span(segment.start, segment.end)}, {count(segment.blocks, 'block')}"]
-    for chunk_id in segment.chunk_ids:
-        chunk = coverage.chunks[chunk_id]
-        lines.append(f"{short(chunk_id)} {_where(chunk)} {_how(chunk)}")
+    chunks = map(coverage.chunks.__getitem__, segment.chunk_ids)
+    lines += [f"{short(chunk.id)} {_where(chunk)} {_how(chunk)}" for chunk in chunks]
     more = segment.depth - len(segment.chunk_ids)
     return "\n".join([*lines, f"… and {count(more, 'more chunk')}"] if more else lines)
 
