@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from fsdm.model.errors import EXIT_HUNG_UP, EXIT_NOT_CONVERGED, EXIT_OK, EXIT_TERMINATED
@@ -12,11 +11,7 @@ from fsdm.model.errors import EXIT_HUNG_UP, EXIT_NOT_CONVERGED, EXIT_OK, EXIT_TE
 if TYPE_CHECKING:
     import argparse
 
-
-EXAMPLES: Final = """\
-fsdm demo
-"""
-
+EXAMPLES: Final = "fsdm demo\n"
 ENDS: Final = {signal.SIGHUP: EXIT_HUNG_UP, signal.SIGTERM: EXIT_TERMINATED}
 
 
@@ -32,8 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
     for number in ENDS:
         if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup(1) has it
             signal.signal(number, _leave)
-    data_dir = Path(arguments.data_dir) if arguments.data_dir else None
-    return EXIT_OK if demo(data_dir, scale=arguments.scale, as_json=arguments.json) else EXIT_NOT_CONVERGED
+    return EXIT_OK if demo(arguments.data_dir, scale=arguments.scale, as_json=arguments.json) else EXIT_NOT_CONVERGED
 
 
 def _leave(number: int, _: object) -> None:
