@@ -30,10 +30,6 @@ if TYPE_CHECKING:
 
 CONFIG_MAX_BYTES: Final = 1 << 16
 OTHERS_MAY_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
-BRAKE: Final = (
-    "hold deletes back where more than this part of what is here, and 100 chunks, would go within 10 minutes, "
-    "until they are released (fsdm release); off: never (default 25%%)"
-)
 METAVARS: Final[dict[object, str]] = {int: "N", float: "N", parse_size: "SIZE", parse_share: "SHARE"}
 
 logger = logging.getLogger("fsdm")
@@ -46,11 +42,10 @@ class Setting(NamedTuple):
     key: str
     parse: Callable[[str], Any]
     help: str
-    other_option: str = ""
 
     @property
     def option(self) -> str:
-        return self.other_option or f"--{self.key}"
+        return "--limit-rate" if self.key == "rate" else f"--{self.key}"
 
 
 SETTINGS: Final = (
@@ -60,13 +55,7 @@ SETTINGS: Final = (
     Setting(
         "per_file", "connections-per-file", int, "connections of one large file, where more are faster (default 4)"
     ),
-    Setting(
-        "bytes_per_s",
-        "rate",
-        parse_size,
-        "all connections together bring at most so much a second, as 10M",
-        "--limit-rate",
-    ),
+    Setting("bytes_per_s", "rate", parse_size, "all connections together bring at most so much a second, as 10M"),
     Setting(
         "max_bytes",
         "max-bytes",
@@ -74,7 +63,13 @@ SETTINGS: Final = (
         "all chunks together take at most so much, as 900G or 1.5Ti; a want over it waits",
     ),
     Setting("keep_free_bytes", "keep-free", parse_size, "no download begins that would leave less free on the disk"),
-    Setting("brake_share", "brake", parse_share, BRAKE),
+    Setting(
+        "brake_share",
+        "brake",
+        parse_share,
+        "hold deletes back where more than this part of what is here, and 100 chunks, would go within 10 minutes, "
+        "until they are released (fsdm release); off: never (default 25%%)",
+    ),
     Setting(
         "scrub_days", "scrub-days", float, "read all that is here once in N days, slowly; fetch again what is damaged"
     ),
@@ -84,15 +79,9 @@ KEYS: Final = {setting.key: setting for setting in SETTINGS}
 
 def add_limits(parser: argparse.ArgumentParser) -> None:
     """Add the options that set limits. None has a default, which would win over the file."""
-    group = parser.add_argument_group(
-        "limits",
-        fill(
-            f"config.toml in the data directory may set them too: {', '.join(KEYS)}. An option wins over it. "
-            "SIGHUP has it read again.",
-            width=76,
-        ),
-        argument_default=argparse.SUPPRESS,
-    )
+    told = f"config.toml in the data directory may set them too: {', '.join(KEYS)}. An option wins over it."
+    told = fill(f"{told} SIGHUP has it read again.", width=76)
+    group = parser.add_argument_group("limits", told, argument_default=argparse.SUPPRESS)
     for one in SETTINGS:
         kind = from_text(one.parse)
         group.add_argument(one.option, dest=one.field, type=kind, metavar=METAVARS[one.parse], help=one.help)
@@ -116,8 +105,8 @@ def reload(dm: DataManager, arguments: argparse.Namespace) -> None:
     except (InvalidInputError, DataDirectoryError) as e:
         logger.warning("%s; all stays as it was%s", e, f" ({e.hint})" if e.hint else "")
         return
-    outdone = {field: value for field, value in config.items() if field in arguments}
-    words = in_words({field: value for field, value in config.items() if field not in outdone}) or "nothing"
+    outdone = {field: config.pop(field) for field in [*config] if field in arguments}
+    words = in_words(config) or "nothing"
     won = f"; an option wins over {in_words(outdone)}" if outdone else ""
     logger.warning("%s says %s%s", dm.layout.config, words, won)
 
@@ -146,21 +135,18 @@ def read_config(layout: Layout) -> dict[str, Any]:
     try:
         read = read_regular(path, CONFIG_MAX_BYTES + 1)
     except OSError as e:
-        if not exists(path):
-            raise DataDirectoryError(
-                f"{layout.root} cannot be looked into: {e.strerror}", hint="check the path, and who may enter it"
-            ) from e
-        raise InvalidInputError(f"{path} cannot be read: {e.strerror}") from e
+        if exists(path):
+            raise InvalidInputError(f"{path} cannot be read: {e.strerror}") from e
+        hint = "check the path, and who may enter it"
+        raise DataDirectoryError(f"{layout.root} cannot be looked into: {e.strerror}", hint=hint) from e
     if read is None:
         if exists(path):
             raise InvalidInputError(f"{path} is not a file", hint="replace it by a file: no symbolic link is followed")
         return {}
     found, text = read
     if found.st_mode & OTHERS_MAY_WRITE or found.st_uid not in {0, os.geteuid()}:
-        raise InvalidInputError(
-            f"{path} may be written by others than the user that reconciles",
-            hint=f"chown {os.geteuid()} {path} && chmod go-w {path}",
-        )
+        hint = f"chown {os.geteuid()} {path} && chmod go-w {path}"
+        raise InvalidInputError(f"{path} may be written by others than the user that reconciles", hint=hint)
     try:
         if len(text) > CONFIG_MAX_BYTES:
             raise InvalidInputError(f"has more than {CONFIG_MAX_BYTES} bytes")

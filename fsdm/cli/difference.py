@@ -1,7 +1,6 @@
 """The difference between an assignment and a data directory: the wants and deletes that make the directory equal to it.
 
-It is told from the files alone, by a look at each chunk. A chunk that is here with the same files, or is wanted so
-already, is left alone. Only `place` changes anything: it places markers as any client does.
+A chunk that is here with the same files, or is wanted so already, is left alone. Only `place` changes anything.
 """
 
 from __future__ import annotations
@@ -47,9 +46,8 @@ class Comparison:
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
-        catalog = Catalog(layout)
         self._paths: dict[str, list[str]] = {}
-        for place in catalog.listing():
+        for place in Catalog(layout).listing():
             path = layout.path(place)
             if exists(f"{path}/{READY}"):
                 self._paths.setdefault(place.chunk_id, []).append(path)
@@ -58,7 +56,7 @@ class Comparison:
 
     def with_assignment(self, assignment: Assignment) -> Difference:
         """Find what makes the directory equal to the assignment."""
-        found = Difference(here=sum(chunk_id not in self._deleted for chunk_id in self._paths))
+        found = Difference(here=len(self._paths.keys() - self._deleted))
         for chunk in assignment:
             self._add(found, chunk)
         for chunk_id in sorted({*self._paths, *self._wanted}):
@@ -68,7 +66,7 @@ class Comparison:
 
     def with_deletes(self, ids: list[str]) -> Difference:
         """Find what the deletes of these ids would do."""
-        found = Difference(here=sum(chunk_id not in self._deleted for chunk_id in self._paths))
+        found = Difference(here=len(self._paths.keys() - self._deleted))
         for chunk_id in dict.fromkeys(ids):
             self._remove(found, chunk_id)
         return found
@@ -78,7 +76,6 @@ class Comparison:
         return chunk_id in self._paths or chunk_id in self._wanted or chunk_id in self._deleted
 
     def _add(self, found: Difference, chunk: DataChunk) -> None:
-
         manifests = self._manifests(chunk.id)
         is_here = any(manifest.satisfies(chunk, sha256_may_follow=True) for manifest in manifests)
         is_sure = any(manifest.satisfies(chunk) for manifest in manifests)
@@ -116,9 +113,8 @@ def _ids(directory: str) -> set[str]:
     try:
         return marker_ids(directory)
     except OSError as e:
-        raise DataDirectoryError(
-            f"{directory} cannot be listed: {e.strerror}", hint="start the reconciler there first: `fsdm run -d DIR`"
-        ) from e
+        hint = "start the reconciler there first: `fsdm run -d DIR`"
+        raise DataDirectoryError(f"{directory} cannot be listed: {e.strerror}", hint=hint) from e
 
 
 def place(layout: Layout, difference: Difference, assignment: Assignment, *, meant: bool) -> None:

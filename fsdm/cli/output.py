@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Final
 
-from fsdm.model.units import readable
+from fsdm.model.units import lasting, readable
 from fsdm.status.terminal import print_json
 
 if TYPE_CHECKING:
@@ -42,8 +42,6 @@ def to_fetch(size_bytes: int, undeclared: int) -> str:
 
 def estimate(size_bytes: int, bytes_per_s: float | None) -> str:
     """Say how long so many bytes take at least; where the rate has no cap it is assumed, which the words tell."""
-    from fsdm.model.units import lasting, readable
-
     rate = bytes_per_s or ASSUMED_BYTES_PER_S
     assumed = "" if bytes_per_s else ", which is assumed"
     return f"at least {lasting(size_bytes / rate)}, at {readable(int(rate))} a second{assumed}"
