@@ -6,6 +6,7 @@ import argparse
 from functools import wraps
 from typing import TYPE_CHECKING, TypeVar
 
+from fsdm.client import Client
 from fsdm.model.errors import InvalidInputError, NotAvailableError
 from fsdm.model.layout import as_id
 from fsdm.model.units import parse_size
@@ -14,7 +15,6 @@ from fsdm.reconcile.delete_brake import parse_share
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fsdm.client import Client
     from fsdm.store.refs import ChunkRef
 
 
@@ -33,9 +33,6 @@ def data_dir_of(arguments: argparse.Namespace) -> str:
 
 
 def open_client(arguments: argparse.Namespace) -> Client:
-    """Open the data directory as a client."""
-    from fsdm.client import Client
-
     return Client(data_dir_of(arguments))
 
 

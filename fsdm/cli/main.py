@@ -14,6 +14,7 @@ from importlib import import_module
 from textwrap import indent
 from typing import TYPE_CHECKING, Any
 
+from fsdm import __version__
 from fsdm.cli.commands import VERBS
 from fsdm.model.errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, FsdmError
 from fsdm.status.terminal import abandon_stdout, complain, open_streams
@@ -98,8 +99,6 @@ def _parse(argv: list[str]) -> argparse.Namespace:
 
 def build_parser(names: Container[str] = VERBS) -> argparse.ArgumentParser:
     """Build the parser of the command line, with the arguments of these verbs: no other verb is loaded."""
-    from fsdm import __version__
-
     # SUPPRESS: the default of an option after the verb would replace the one given before it
     common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
     common.add_argument("-d", "--data-dir", metavar="DIR", help="the data directory (or FSDM_DATA_DIR)")

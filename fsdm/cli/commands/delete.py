@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from fsdm.cli.arguments import add_brake, add_ids, ids_of, open_client
+from fsdm.cli.difference import Comparison, Difference
 from fsdm.cli.output import row, show, tell
 from fsdm.model.units import readable
-from fsdm.reconcile.delete_brake import FEW_DELETES, check, too_much
+from fsdm.reconcile.delete_brake import FEW_DELETES, check, place_deletes, too_much
 from fsdm.store.filesystem import exists
-
-if TYPE_CHECKING:
-    from fsdm.cli.difference import Difference
 
 EXAMPLES: Final = """\
 fsdm delete -d data ID
@@ -28,9 +26,6 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> None:
     """Place a delete marker for each id."""
-    from fsdm.cli.difference import Comparison
-    from fsdm.reconcile.delete_brake import place_deletes
-
     ids = ids_of(arguments)
     share = arguments.brake if len(ids) >= FEW_DELETES and not arguments.yes else None
     with open_client(arguments) as client:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from fsdm.cli.arguments import add_ids, ids_of, open_client
 from fsdm.cli.output import show
 from fsdm.model.errors import NotAvailableError
+from fsdm.status.explain import explain_chunks
 from fsdm.status.terminal import plain
 
 if TYPE_CHECKING:
@@ -28,8 +29,6 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> None:
     """Print for each id what is asked for, what is here, what holds it up, and what to do."""
-    from fsdm.status.explain import explain_chunks
-
     ids = ids_of(arguments)
     with open_client(arguments) as client:
         explanations = explain_chunks(client.layout, ids)

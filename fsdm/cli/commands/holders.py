@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Final
+from datetime import UTC, datetime
+from typing import Final
 
 from fsdm.cli.arguments import open_client
 from fsdm.cli.output import row, show, tell
 from fsdm.model.errors import NotAvailableError
 from fsdm.model.layout import as_id
 from fsdm.status.terminal import plain
-
-if TYPE_CHECKING:
-    from fsdm.store.holders import Holder
+from fsdm.store.catalog import Catalog
+from fsdm.store.holders import Holder, look_for_holders
 
 EXAMPLES: Final = """\
 fsdm holders -d data ID
@@ -27,9 +27,6 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> None:
     """Print a line for each process: pid, user, since when it runs, command; also where the chunk is deleted."""
-    from fsdm.store.catalog import Catalog
-    from fsdm.store.holders import look_for_holders
-
     chunk_id = as_id(arguments.id, "ID")
     with open_client(arguments) as client:
         catalog = Catalog(client.layout)
@@ -50,8 +47,6 @@ def run(arguments: Namespace) -> None:
 
 
 def _since(holder: Holder) -> str:
-    from datetime import UTC, datetime
-
     if holder.started_at is None:
         return "-"
     return datetime.fromtimestamp(holder.started_at, UTC).astimezone().isoformat(timespec="seconds")

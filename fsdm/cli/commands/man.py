@@ -5,6 +5,8 @@ from __future__ import annotations
 from argparse import Namespace
 from typing import Final
 
+from fsdm import __version__
+from fsdm.cli.manpage import manual
 from fsdm.cli.output import show
 
 EXAMPLES: Final = """\
@@ -15,8 +17,5 @@ fsdm man > ~/.local/share/man/man1/fsdm.1    # for `man fsdm`
 
 def run(arguments: Namespace) -> None:
     """Print the page, as man(1) takes it."""
-    from fsdm import __version__
-    from fsdm.cli.manpage import manual
-
     page = manual(arguments.build_parser(), __version__)
     show(arguments, {"man": page}, [page.removesuffix("\n")])

@@ -8,17 +8,18 @@ import sys
 import time
 from argparse import ArgumentParser, Namespace
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from fsdm.cli.arguments import data_dir_of, open_client
 from fsdm.cli.output import tell
 from fsdm.model.errors import InvalidInputError, NotAvailableError
+from fsdm.status.coverage import Coverage, CoverageMap
+from fsdm.status.map.drawing import svg
+from fsdm.status.map.page import html
+from fsdm.status.map.text import Style, lines
+from fsdm.status.map.words import Caption, summary
 from fsdm.status.terminal import plain, print_json
 from fsdm.store.filesystem import FileSystem
-
-if TYPE_CHECKING:
-    from fsdm.status.coverage import Coverage, CoverageMap
-    from fsdm.status.map.words import Caption
 
 EXAMPLES: Final = """\
 fsdm map -d data
@@ -26,8 +27,6 @@ fsdm map -d data 17ab                    # the one dataset whose id begins so
 fsdm map -d data --html map.html         # the same as a page that needs nothing else; --svg as a drawing
 fsdm map -d data --json | jq '.datasets[].segments[] | select(.kind == "missing")'
 """
-
-_PREFIX_LEAST: Final = 4
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -47,9 +46,6 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> None:
     """Draw the map, from the files alone: on the terminal, into files, or as JSON."""
-    from fsdm.status.coverage import CoverageMap
-    from fsdm.status.map.words import Caption
-
     if arguments.list < 0:
         raise InvalidInputError("must not be negative", field="--list", hint="0 lists none")
     if [arguments.html, arguments.svg, "-" if arguments.json else None].count("-") > 1:
@@ -60,7 +56,10 @@ def run(arguments: Namespace) -> None:
     if arguments.dataset is not None:
         found = CoverageMap((_the_one(found, arguments.dataset),), ())
     caption = Caption.of(data_dir_of(arguments), time.time(), seen)
-    _write_files(arguments, found, caption)
+    if arguments.html is not None:
+        _write(arguments.html, html(found, caption))
+    if arguments.svg is not None:
+        _write(arguments.svg, svg(found, caption, arguments.list))
     if arguments.json:
         print_json(_document(found))
     elif arguments.html is None and arguments.svg is None:
@@ -69,31 +68,16 @@ def run(arguments: Namespace) -> None:
 
 def _the_one(found: CoverageMap, given: str) -> Coverage:
     """Return the dataset whose id begins so."""
-    if len(given) < _PREFIX_LEAST or set(given) - set("0123456789abcdef"):
-        raise InvalidInputError(
-            f"{plain(given)!r} is no id of a dataset", field="DATASET", hint="give 4 to 64 lower-case hex digits"
-        )
+    if len(given) < 4 or set(given) - set("0123456789abcdef"):
+        hint = "give 4 to 64 lower-case hex digits"
+        raise InvalidInputError(f"{plain(given)!r} is no id of a dataset", field="DATASET", hint=hint)
     fitting = [coverage for coverage in found.coverages if coverage.dataset_id.startswith(given)]
     if not fitting:
         raise NotAvailableError(f"nothing is known of a dataset {given}", hint="fsdm map, without it, shows all")
     if len(fitting) > 1:
-        raise InvalidInputError(
-            f"{len(fitting)} datasets begin with {given}",
-            field="DATASET",
-            hint=f"one of {', '.join(coverage.dataset_id for coverage in fitting[:4])}",
-        )
+        hint = f"one of {', '.join(coverage.dataset_id for coverage in fitting[:4])}"
+        raise InvalidInputError(f"{len(fitting)} datasets begin with {given}", field="DATASET", hint=hint)
     return fitting[0]
-
-
-def _write_files(arguments: Namespace, found: CoverageMap, caption: Caption) -> None:
-    if arguments.html is not None:
-        from fsdm.status.map.page import html
-
-        _write(arguments.html, html(found, caption))
-    if arguments.svg is not None:
-        from fsdm.status.map.drawing import svg
-
-        _write(arguments.svg, svg(found, caption, arguments.list))
 
 
 def _write(name: str, text: str) -> None:
@@ -113,9 +97,6 @@ def _write(name: str, text: str) -> None:
 
 
 def _print(found: CoverageMap, caption: Caption, listed: int) -> None:
-    from fsdm.status.map.text import Style, lines
-    from fsdm.status.map.words import summary
-
     style = Style.of(sys.stdout, os.environ, shutil.get_terminal_size().columns)
     for line in lines(found, style, listed):
         print(line)

@@ -6,14 +6,18 @@ import sys
 import time
 from argparse import ArgumentParser, Namespace
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from fsdm.cli.arguments import add_ids, ids_of, open_client, seconds
 from fsdm.cli.output import row, tell
+from fsdm.cli.signals import asked_to_end
 from fsdm.model.errors import DataDirectoryError, InvalidInputError, NotAvailableError
 from fsdm.model.units import readable
+from fsdm.status.progress import Progress
+from fsdm.status.survey import Surveyor
 from fsdm.status.terminal import is_in_front, is_screen, plain, print_json
+from fsdm.store.data_dir import check_format
 from fsdm.store.leader_lock import describe_holder
 
 if TYPE_CHECKING:
@@ -65,8 +69,6 @@ def run(arguments: Namespace) -> None:
 
 
 def _watch(arguments: Namespace) -> None:
-    from fsdm.cli.signals import asked_to_end
-
     if arguments.ids:
         raise InvalidInputError("shows the whole data directory", field="--watch", hint="leave out the ids")
     stop = asked_to_end()
@@ -82,7 +84,6 @@ def _watch_on_screen(layout: Layout, stop: threading.Event, interval_s: float | 
 
     from fsdm.status.live_view import INTERVAL_S, LiveView
     from fsdm.status.progress_view import glyphs_for
-    from fsdm.store.data_dir import check_format
 
     glyphs = glyphs_for(sys.stdout.encoding)
     with LiveView(layout, Console(), glyphs, interval_s=interval_s or INTERVAL_S):
@@ -92,10 +93,7 @@ def _watch_on_screen(layout: Layout, stop: threading.Event, interval_s: float | 
 
 def _watch_in_lines(layout: Layout, stop: threading.Event, interval_s: float, *, as_json: bool) -> None:
     from fsdm.status.live_view import SHARE
-    from fsdm.status.progress import Progress
     from fsdm.status.progress_view import document, glyphs_for, one_line
-    from fsdm.status.survey import Surveyor
-    from fsdm.store.data_dir import check_format
 
     surveyor, progress, glyphs = Surveyor(layout), Progress(), glyphs_for(sys.stdout.encoding)
     while not stop.is_set():
@@ -119,14 +117,7 @@ def _status_document(seen: Status, chunks: list[ChunkStatus]) -> dict[str, Any]:
     for chunk in chunks:
         blocks = chunk.block_range
         documents.append(asdict(chunk) | {"block_range": blocks and {"start": blocks.start, "end": blocks.stop}})
-    return {
-        "reconciler": seen.reconciler,
-        "disk": asdict(seen.disk),
-        "paused": seen.paused,
-        "braked": seen.braked,
-        "chunks": documents,
-        "oddities": [asdict(oddity) for oddity in seen.oddities],
-    }
+    return asdict(replace(seen, chunks={})) | {"chunks": documents}
 
 
 def _print_status(seen: Status, chunks: list[ChunkStatus]) -> None:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from fsdm.cli.arguments import add_brake, open_client
+from fsdm.cli.difference import Comparison, Difference, place
 from fsdm.cli.output import ASSUMED_BYTES_PER_S, estimate, show, tell, to_fetch
 from fsdm.model.errors import InvalidInputError
 from fsdm.model.units import readable
-
-if TYPE_CHECKING:
-    from fsdm.cli.difference import Difference
+from fsdm.reconcile.delete_brake import check, too_much
 
 EXAMPLES: Final = """\
 fsdm sync -d data assignment.jsonl --dry-run
@@ -33,8 +32,6 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(arguments: Namespace) -> None:
     """Read the whole list; then want the chunks that are missing, and delete those that it does not have."""
     from fsdm.cli.assignment import read_assignment
-    from fsdm.cli.difference import Comparison, place
-    from fsdm.reconcile.delete_brake import check
 
     with open_client(arguments) as client, read_assignment(arguments.list) as assignment:
         if not len(assignment) and not arguments.yes:
@@ -48,8 +45,6 @@ def run(arguments: Namespace) -> None:
 
 
 def _show(arguments: Namespace, found: Difference) -> None:
-    from fsdm.reconcile.delete_brake import too_much
-
     braked = too_much(found.going + found.replaced, found.here, None if arguments.yes else arguments.brake)
     seconds = found.fetch_bytes / ASSUMED_BYTES_PER_S
     document = {"dry_run": arguments.dry_run, **asdict(found), "seconds": seconds, "braked": bool(braked)}

@@ -121,7 +121,10 @@ def _summarize(arguments: Namespace, client: Client, seen: list[Verified], secon
     gone = [verified.place.chunk_id for verified in seen if verified.gone]
     read_bytes = sum(verified.size_bytes for verified in seen)
     if not arguments.json:
-        _tell_summary(len(seen) - len(gone), len(damaged), len(gone), read_bytes, seconds)
+        went = f", {len(gone)} went meanwhile" if gone else ""
+        speed = readable(int(read_bytes / seconds)) if seconds > 0 else "-"
+        verified_chunks = f"{count(len(seen) - len(gone), 'chunk')} verified, {len(damaged)} damaged{went}"
+        tell(f"{verified_chunks}; {readable(read_bytes)} in {seconds:.1f} s, {speed}/s")
         if damaged and arguments.repair:
             tell("      the reconciler checks them, and fetches them again: `fsdm wait`")
         elif damaged:
@@ -144,12 +147,3 @@ def _summarize(arguments: Namespace, client: Client, seen: list[Verified], secon
         "repair": arguments.repair,
     }
     print_json(document)
-
-
-def _tell_summary(verified: int, damaged: int, gone: int, read_bytes: int, seconds: float) -> None:
-    went = f", {gone} went meanwhile" if gone else ""
-    speed = readable(int(read_bytes / seconds)) if seconds > 0 else "-"
-    tell(
-        f"{count(verified, 'chunk')} verified, {damaged} damaged{went}; "
-        f"{readable(read_bytes)} in {seconds:.1f} s, {speed}/s"
-    )

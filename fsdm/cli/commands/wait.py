@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from argparse import ArgumentParser, Namespace
 from typing import Final
 
@@ -23,8 +24,6 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> None:
     """Wait for the chunks of these ids, or for all."""
-    import time
-
     ids = ids_of(arguments)
     deadline = None if arguments.timeout is None else time.monotonic() + arguments.timeout
     states = {}
