@@ -56,7 +56,7 @@ class HttpFetcher:
             connect_timeout_s=connect_timeout_s,
             idle_timeout_s=idle_timeout_s,
             policy=policy,
-            kept=2 * connections,
+            kept=connections,
         )
         self.rate = Rate(bytes_per_s)
         self.meter = Meter()

@@ -7,11 +7,11 @@ import math
 import socket
 from typing import TYPE_CHECKING, Any
 
-import certifi
 import pycurl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
 from fsdm import DataManager, Limits
 from fsdm.model.errors import InvalidInputError, PolicyError, TransferError
@@ -234,7 +234,9 @@ def test_name_is_judged_by_its_address_at_each_connection(
 def test_address_that_is_connected_to_is_judged_whatever_the_look_up_said(host: Host) -> None:
     port = host.where.partition(":")[2]
     engine, url = an_engine(Policy(deny_private=True)), f"http://elsewhere.example:{port}"
-    engine._hosts.get(url).way = Way(math.inf, "", certifi.where(), None, (f"+elsewhere.example:{port}:127.0.0.1",))
+    engine._hosts.get(url).way = Way(
+        math.inf, "", DEFAULT_CA_BUNDLE_PATH, None, (f"+elsewhere.example:{port}:127.0.0.1",)
+    )
     with pytest.raises(PolicyError, match=r"elsewhere.example is at 127.0.0.1"):
         get(engine, url)
     assert host.asked == []

@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from fsdm.model.errors import HostError, PolicyError, TransferError
@@ -21,7 +22,7 @@ from fsdm.transfer.http.target import Target, shown
 from fsdm.transfer.http.way import find_way
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from fsdm.concurrency.cancellation import Cancellation
     from fsdm.transfer.host_health import Hosts
@@ -41,7 +42,7 @@ class Engine:
         connect_timeout_s: float,
         idle_timeout_s: float,
         policy: Policy = ANY,
-        kept: int = 2 * CONNECTIONS,
+        kept: int = CONNECTIONS,
     ) -> None:
         self._hosts = hosts
         self._connect_timeout_s = connect_timeout_s
@@ -64,17 +65,15 @@ class Engine:
             target = _read(url)
             handle = self._lease(target.origin)
             try:
-                self._follow(handle, target, headers, stop, begin)
+                handle.forget_cookies()
+                self._follow(target, partial(self._ask, handle, headers, begin, stop))
             finally:
                 self._give_back(target.origin, handle)
 
-    def _follow(
-        self, handle: Handle, target: Target, headers: Mapping[str, str], stop: Cancellation, begin: Begin
-    ) -> None:
-        handle.forget_cookies()
+    def _follow(self, target: Target, ask: Callable[[Target, str | None], str | None]) -> None:
         credentials = target.credentials
         for _ in range(REDIRECTS_MAX + 1):
-            location = self._ask(handle, target, credentials, headers, stop, begin)
+            location = ask(target, credentials)
             if location is None:
                 return
             to = target.redirected(location)
@@ -85,23 +84,24 @@ class Engine:
     def _ask(
         self,
         handle: Handle,
+        headers: Mapping[str, str],
+        begin: Begin,
+        stop: Cancellation,
         target: Target,
         credentials: str | None,
-        headers: Mapping[str, str],
-        stop: Cancellation,
-        begin: Begin,
     ) -> str | None:
+        """Ask one server; the Location where it redirects."""
         stop.check()
         way = self._way(target, stop)
         fields = {"Accept-Encoding": "identity", **headers}
         if credentials or way.credentials:
             fields["Authorization"] = f"Basic {credentials or way.credentials}"
+        lines = [f"{name}: {value}".encode("latin-1") for name, value in fields.items()]
 
         def check_address(address: str) -> None:
             if not way.proxy:
                 self._policy.addresses(target.host, [address])
 
-        lines = [f"{name}: {value}".encode("latin-1") for name, value in fields.items()]
         try:
             return handle.get(target.url, way, lines, begin, check_address, stop)
         except (HostError, PolicyError):

@@ -103,7 +103,7 @@ class Sockets:
 
     def closes(self, fd: int) -> int:
         """CLOSESOCKETFUNCTION."""
-        one = self.open.pop(fd)
+        one = self.open.pop(fd, None) or _Socket(fd)
         if self._stop is not None:
             self._stop.release(one.cut)
         one.close()

@@ -6,9 +6,8 @@ from base64 import b64encode
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-import certifi
 import requests
-from requests.utils import get_netrc_auth, select_proxy
+from requests.utils import DEFAULT_CA_BUNDLE_PATH, get_netrc_auth, select_proxy
 
 from fsdm.model.errors import HostError
 from fsdm.transfer.http.lookup import is_address, look_up
@@ -63,7 +62,7 @@ def find_way(target: Target, policy: Policy, now: float, stop: Cancellation, tim
     if not proxy or proxy.startswith(("socks4:", "socks5:")):  # the others look up the target themselves
         addresses += _addresses(target.host.strip("[]"), target.port, "", policy, stop, timeout_s)
     auth = get_netrc_auth(target.url)
-    ca = certifi.where() if settings["verify"] is True else str(settings["verify"])
+    ca = DEFAULT_CA_BUNDLE_PATH if settings["verify"] is True else str(settings["verify"])
     credentials = None if auth is None else b64encode(":".join(auth).encode()).decode()
     return Way(now + BELIEVED_S, proxy, ca, credentials, tuple(addresses))
 
