@@ -33,7 +33,7 @@ class Fetcher(Protocol):
     """Where files come from."""
 
     def fetch(self, source: FileSource, part: Part, fs: FileSystem, stop: Cancellation) -> FileEntry:
-        """Write the file to `part.path`, fsynced; what is there already may be taken over (see `parts`).
+        """Write the file to `part.path`, fsynced; what is there already may be taken over (see `resume_record`).
 
         Raises:
             TransferError: it could not be had, or is not what was asked for.
@@ -53,11 +53,10 @@ def fetch_chunk(
     on_file: Callable[[str, FileEntry], None],
     meanwhile: Callable[[], None] = lambda: None,
 ) -> Manifest:
-    """Fetch what is missing of a chunk's files into `directory/data`, on `lanes` or one by one in this thread.
+    """Fetch what is missing of a chunk's files into `directory/data`, by `scheduler` or one by one in this thread.
 
-    `meanwhile` is done in this thread while the lanes are at work, as one more piece of it.
-
-    What has come of them by the time of an error or a stop is written down, for the next attempt.
+    `meanwhile` is done in this thread while the others are at work, as one more piece of it. What has come by the time
+    of an error or a stop is written down, for the next attempt.
 
     Raises:
         TransferError, StoppedError, OSError: the first that any of the files met; none is running any more then.

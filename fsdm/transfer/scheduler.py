@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 
 class Scheduler:
-    """`size` daemon threads (see `crew` for why), `reserved` of them for small work; started as they are needed.
+    """`size` daemon threads (see `workers` for why), `reserved` of them for small work; started as they are needed.
 
     At most `per_host` pieces of work for one host run at once; None is no bound.
     """

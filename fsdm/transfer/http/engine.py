@@ -135,7 +135,7 @@ def _read(url: str) -> Target:
     try:
         return Target.of(url)
     except ValueError as e:
-        raise TransferError(f"no URL that can be asked: {e}") from e
+        raise TransferError("no URL of http or https whose host and port can be read") from e
 
 
 @contextmanager

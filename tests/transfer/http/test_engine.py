@@ -96,6 +96,15 @@ def test_no_cookie_is_kept_but_within_a_chain_of_redirects(host: Host, engine: E
     assert [fields(request, b"cookie") for request in host.asked] == [[], [], [], [b"c=d"], []]
 
 
+@pytest.mark.parametrize("url", ["http://EVIL:1\\@127.0.0.1:2/x", "http://u:SECRET/x@h/", "http://u:SECRET℀@h/"])
+def test_url_that_cannot_be_read_is_refused_without_a_word_of_it(engine: Engine, url: str) -> None:
+    with pytest.raises(TransferError, match="no URL of http or https") as caught:
+        get(engine, url)
+    assert not caught.value.transient
+    assert "SECRET" not in str(caught.value)
+    assert "EVIL" not in str(caught.value)
+
+
 # ------------------------------------------------------------------------------------------------------------ the way
 
 
