@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 from base64 import b64encode
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
 
 import requests
 from requests.utils import DEFAULT_CA_BUNDLE_PATH, get_netrc_auth, select_proxy
 
 from fsdm.model.errors import HostError
-from fsdm.transfer.http.lookup import is_address, look_up
 from fsdm.transfer.http.target import authority, shown
 
 if TYPE_CHECKING:
@@ -71,12 +73,12 @@ def _read(proxy: str) -> tuple[str, str, int]:
     """A proxy's URL with its port, its host and port."""
     scheme, _, rest = (proxy if "://" in proxy else f"http://{proxy}").partition("://")
     try:
+        default = _PROXY_PORTS[scheme.lower()]
         userinfo, host, port = authority(rest.partition("/")[0])
-        port = port or _PROXY_PORTS[scheme.lower()]
     except (ValueError, KeyError) as e:
         what = f"the proxy that the environment names cannot be used: {shown(proxy)}"
         raise HostError(what, what=what) from e
-    return f"{scheme}://{userinfo}{'@' * bool(userinfo)}{host}:{port}", host.strip("[]"), port
+    return f"{scheme}://{userinfo}{'@' * bool(userinfo)}{host}:{port or default}", host.strip("[]"), port or default
 
 
 def _addresses(host: str, port: int, whose: str, policy: Policy, stop: Cancellation, timeout_s: float) -> Iterator[str]:
@@ -87,5 +89,51 @@ def _addresses(host: str, port: int, whose: str, policy: Policy, stop: Cancellat
         what = f"no address of {whose}{host}: {getattr(e, 'strerror', None) or e}"
         raise HostError(what, what=what, cause="timeout" if isinstance(e, TimeoutError) else "connection") from e
     usable = [address for address in found if "%" not in address]
-    if usable and not is_address(host):
+    if usable and not _is_address(host):
         yield f"+{host}:{port}:{','.join(usable)}"
+
+
+def look_up(host: str, port: int, stop: Cancellation, timeout_s: float) -> list[str]:
+    """The addresses of a host, for TCP, the preferred first.
+
+    getaddrinfo(3) cannot be cut, and may take half a minute (libcurl waits for its own when a handle is closed): so a
+    thread asks that may be left alone until the resolver's own timeouts.
+
+    Raises:
+        StoppedError: `stop` was set meanwhile.
+        TimeoutError: there was no answer in time.
+        OSError, UnicodeError: there is none; the name is no name.
+    """
+    if _is_address(host):
+        return _ask(host, port)
+    answers: list[list[str] | Exception] = []
+    answered = threading.Event()
+
+    def ask() -> None:
+        try:
+            answers.append(_ask(host, port))
+        except (OSError, UnicodeError) as e:
+            answers.append(e)
+        finally:
+            answered.set()
+
+    threading.Thread(target=ask, name="fsdm-lookup", daemon=True).start()
+    stop.wait(timeout_s, answered)
+    if not answers:
+        raise TimeoutError(f"no answer within {timeout_s:g} s")
+    if isinstance(answers[0], Exception):
+        raise answers[0]
+    return answers[0]
+
+
+def _ask(host: str, port: int) -> list[str]:
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(address[0]) for *_, address in found))
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True

@@ -190,7 +190,8 @@ def test_proxy_that_makes_no_tunnel_is_an_error_that_names_it(
 
 
 @pytest.mark.parametrize(
-    "proxy", ["http://me:hush@[::1", "http://me:hush@h:99999", "foo://me:hush@h", "http://me:\\hush@h"]
+    "proxy",
+    ["http://me:hush@[::1", "http://me:hush@h:99999", "foo://me:hush@h", "foo://me:hush@h:1", "http://me:\\hush@h"],
 )
 def test_proxy_that_is_no_url_is_an_error_of_the_way(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, proxy: str

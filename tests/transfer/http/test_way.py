@@ -10,7 +10,7 @@ import pytest
 
 from fsdm.concurrency.cancellation import Cancellation
 from fsdm.model.errors import StoppedError
-from fsdm.transfer.http.lookup import look_up
+from fsdm.transfer.http.way import look_up
 from tests.support.servers import InThread
 from tests.support.waiting import PATIENCE_S, eventually
 
