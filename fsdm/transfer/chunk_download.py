@@ -1,4 +1,4 @@
-"""One chunk's files → `partial/ID/data/`: which are fetched beside each other, and the manifest that comes of it.
+"""Fetch a chunk's files into `partial/ID/data/`, beside each other, and make its manifest.
 
 Files are what runs in parallel, over all chunks, on a bounded number of connections; small ones do not wait behind
 large ones. Retrying is left to the reconciler, which backs off per chunk. Invariant: what `fetch_chunk` returns is the
@@ -33,7 +33,7 @@ class Fetcher(Protocol):
     """Where files come from."""
 
     def fetch(self, source: FileSource, part: Part, fs: FileSystem, stop: Cancellation) -> FileEntry:
-        """Write the file to `part.path`, fsynced; what is there already may be taken over (see `resume_record`).
+        """Write the file to `part.path`, fsynced; the bytes there may be taken over.
 
         Raises:
             TransferError: it could not be had, or is not what was asked for.
@@ -53,7 +53,7 @@ def fetch_chunk(
     on_file: Callable[[str, FileEntry], None],
     meanwhile: Callable[[], None] = lambda: None,
 ) -> Manifest:
-    """Fetch what is missing of a chunk's files into `directory/data`, by `scheduler` or one by one in this thread.
+    """Fetch what is missing of a chunk's files into `directory/data`, by `scheduler` or in turn.
 
     `meanwhile` is done in this thread while the others are at work, as one more piece of it. What has come by the time
     of an error or a stop is written down, for the next attempt.
@@ -92,14 +92,14 @@ def fetch_chunk(
 
 
 def _clear(directory: str, names: Container[str], fs: FileSystem) -> None:
-    """Remove what an earlier attempt has left under other names: what is there will be published."""
+    """Remove what an earlier attempt left under other names: it would be published."""
     for name in os.listdir(directory):
         if name not in names:
             fs.erase(f"{directory}/{name}")
 
 
 class _Batch:
-    """So many pieces of work, and what came of them. After the first error no further one is begun."""
+    """Pieces of work and their results; after the first error no further one is begun."""
 
     def __init__(self, count: int, stop: Cancellation) -> None:
         self.entries: dict[str, FileEntry] = {}

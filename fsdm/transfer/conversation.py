@@ -115,7 +115,7 @@ class Conversation:
         return self._flow(sink, self._transfer.total, self._floor, self._look(head))
 
     def _goes_on(self) -> bool:
-        """Whether a part came as it was announced, which is not all: the next is asked for, if this was progress."""
+        """Whether a part came as announced, and is not all: after progress the next is asked for."""
         transfer = self._transfer
         is_short = self._is_part and transfer.total is not None and transfer.size < transfer.total
         return is_short and transfer.size > self._furthest and bool(transfer.range_headers(self._url))
@@ -143,7 +143,7 @@ class Conversation:
         raise TransferError(what, transient=transient, hint=hint, retry_after_s=retry_after_s, cause=cause)
 
     def _flow(self, writer: Sink | Slice, at_most: int | None, floor: Floor, then: Callable[[], None]) -> Body:
-        """Make what takes a body: it writes, counts, keeps to the cap, sees that it goes on, and calls `then`.
+        """Make the taker of a body: it writes, counts, keeps to cap and floor, and calls `then`.
 
         No more than `at_most` bytes and one are written; then `then` is to raise.
         """
@@ -168,7 +168,7 @@ class Conversation:
         return take
 
     def _look(self, head: Head) -> Callable[[], None]:
-        """Make what is looked at while one connection brings all: that it is not too much, and not too slow."""
+        """Make the check between blocks of one connection: not too much, and not too slow."""
         transfer, pace, gain = self._transfer, Pace(), self._request.host.gain
 
         def look() -> None:
@@ -181,7 +181,7 @@ class Conversation:
         return look
 
     def _in_pieces(self) -> bool:
-        """Bring what is missing over several connections; False where more is to be asked for over one."""
+        """Bring the rest over several connections; False where more is to be asked for over one."""
         helpers, transfer, gain = self._fetcher.helpers, self._transfer, self._request.host.gain
         pieces = transfer.split(helpers.per_file)
         try:

@@ -30,7 +30,7 @@ IDLE_TIMEOUT_S: Final = 30.0
 
 
 class HttpFetcher:
-    """Files over HTTP(S), by libcurl: TLS is verified; proxies, CA bundles and netrc are as requests finds them.
+    """Files over HTTP(S), by libcurl; proxies, CA bundles and netrc are as requests finds them.
 
     All connections together bring at most `bytes_per_s`. A large file may come over up to `per_file` of them, where
     that gains something; of those there are at most `connections` times as many.

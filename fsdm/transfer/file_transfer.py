@@ -1,4 +1,4 @@
-"""What there is of one file, of which version it is, and what may be joined to it. Knows answers, not connections.
+"""What there is of one file, of which version it is, and what may be joined to it.
 
 Invariant: bytes are joined only where the server says that they are of one version (a strong validator, at one URL), or
 where the want has a digest, which then proves the whole. Bytes that were taken over from an earlier attempt are under
@@ -71,7 +71,7 @@ class Transfer:
                 self._sink = None
 
     def take_over(self, check: Callable[[], None]) -> bool:
-        """Take what an earlier attempt has left, as far as it can be relied on; whether it is all that is wanted."""
+        """Take what an earlier attempt left, as far as it can be relied on; whether it is all."""
         if not self._is_there():
             return False
         sink, record = self._open(), self._part.record
@@ -89,7 +89,7 @@ class Transfer:
         return False
 
     def _can_be_relied_on(self, sink: Sink, there: int, check: Callable[[], None]) -> bool:
-        """Take over what the record's digest proves; whether what is beyond that may be taken over as well."""
+        """Take over what the record's digest proves; whether the rest may be taken over as well."""
         record, provable = self._part.record, self.source.has_digest
         if record is None or record.size > there:
             return provable
@@ -113,7 +113,7 @@ class Transfer:
         self._noted = 0
 
     def range_headers(self, url: str, piece: Piece | None = None) -> dict[str, str]:
-        """How to ask for what is missing alone, or a piece of it; empty where it may not be joined to what is here."""
+        """How to ask for what is missing, or a piece of it; empty where it may not be joined."""
         if self.size == 0 and piece is None:
             return {}
         validator = self._validator(url)
@@ -128,7 +128,7 @@ class Transfer:
         return record.validator if record is not None and record.url == url_mark(url) else None
 
     def accept(self, url: str, head: Head, *, ranged: bool) -> Sink | None:
-        """The sink that the body of an answer belongs into; None where another answer is to be asked for.
+        """Give the sink for the body of an answer; None where another answer is to be asked for.
 
         Raises:
             TransferError: it is no answer that brings the file.
@@ -155,7 +155,7 @@ class Transfer:
         return sink
 
     def _join(self, url: str, head: Head) -> Sink | None:
-        """Take a part that goes on where the bytes here end, in the same version; of any other, nothing counts."""
+        """Take a part that goes on where the bytes here end; for any other, begin afresh."""
         span, record, validator = head.span, self._part.record, self._validator(url)
         same = head.is_of(validator)
         fits = span is not None and span.start == self.size and span.total is not None
@@ -196,7 +196,7 @@ class Transfer:
         self._part.begin(record, lasting=total is None or total >= RECORD_BYTES)
 
     def moved(self) -> None:
-        """Some bytes have come: see that they are not too many, and write down now and then how far it is."""
+        """See that the bytes are not too many, and write down now and then how far it is."""
         total = self.total
         if total is not None and self.size > total:
             self.restart()
@@ -205,7 +205,7 @@ class Transfer:
             self._note(save=True)
 
     def can_split(self, url: str) -> bool:
-        """Whether what is missing may be fetched in pieces: whether the joined bytes are known to be of one version."""
+        """Whether the pieces of what is missing are known to be of one version."""
         return self.total is not None and (self._validator(url) is not None or self.source.has_digest)
 
     def split(self, workers: int) -> Pieces:

@@ -1,4 +1,4 @@
-"""What is known of the servers: which one answers, which is down and until when, which is the faster one.
+"""What is known of the servers: which answers, which is down until when, which is faster.
 
 So one dead host holds up nothing else, and of several mirrors the better comes first. This is the one table of all that
 is known of a server; how it is reached, and whether several connections gain anything, stand here too.
@@ -41,7 +41,7 @@ ASKED_LAST_S: Final = 3600.0
 
 
 class Hosts:
-    """The servers of this process, for all threads; of more than MANY the one that is longest unused is forgotten."""
+    """The servers of this process, for all threads; of more than MANY the longest unused goes."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class Hosts:
         self._hosts: dict[str, Host] = {}  # the longest unused first
 
     def enter(self, origin: str, wait: Wait) -> Request:
-        """Begin a request to the server of a URL; use it in a `with`. It waits for a host that is half-open.
+        """Begin a request to the server of a URL, in a `with`; a half-open host is waited for.
 
         `wait(seconds, event)` returns after that time or once the event is set, or earlier; it may raise to end it.
 
@@ -96,7 +96,7 @@ class Hosts:
         return host
 
     def order(self, urls: Sequence[str]) -> list[str]:
-        """Mirrors, the best first: as given, but behind them the slow, then those that failed, then the down."""
+        """Order mirrors: as given, behind them the slow, then those that failed, then the down."""
         if len(urls) < 2:
             return list(urls)
         now = self.clock()
@@ -244,7 +244,7 @@ class Request:
             self.host.prove()
 
     def failed(self, error: str, retry_after_s: float | None = None) -> None:
-        """The host has failed; `error` says how, and is shown: no URL. `retry_after_s` is what its answer asks for."""
+        """Tell that the host has failed; `error` is shown. `retry_after_s` is what it asks for."""
         self.host.fail(self._era, error, retry_after_s)
 
 

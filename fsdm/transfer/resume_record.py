@@ -1,4 +1,4 @@
-"""What a download that did not end has of each file, so that the next attempt takes it over: `partial/ID/PARTS`.
+"""What an unfinished download has of each file, for the next attempt: `partial/ID/PARTS`.
 
 A record says which version of a file the bytes in `data/NAME` are of (by a validator, at one URL), how many it has in
 all, and a BLAKE3 of the first so many. It is written before the first byte of a version, so bytes never stand under the
@@ -42,13 +42,13 @@ class Part:
     save: Callable[[], None] = field(default=lambda: None)
 
     def begin(self, record: PartRecord, *, lasting: bool) -> None:
-        """Another version begins, of which no byte is there yet; `lasting`: it is worth a record on the disk."""
+        """Begin another version, of which no byte is there; `lasting`: it is worth a record."""
         known, self.record, self.same_boot = self.record, record, True
         if lasting or known is not None:
             self.save()
 
     def doubt(self) -> None:
-        """What comes now may be of another version: from now on nothing but a digest tells of which the bytes are."""
+        """Forget the validator: bytes of another version may come, and only a digest tells."""
         if self.record is not None and self.record.validator is not None:
             self.record = replace(self.record, validator=None)
             self.save()

@@ -1,4 +1,4 @@
-"""The connections' threads: a bounded number, shared fairly between chunks, some of them kept for what is small.
+"""The connections' threads: bounded, shared fairly between chunks, some for small files.
 
 Small work is taken first, and a few threads take nothing else: so a small file never waits for a large one to end. Of
 what waits, the chunk with the fewest running comes first, then the one that has waited longest; none has more than half
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 
 class Scheduler:
-    """`size` daemon threads (see `workers` for why), `reserved` of them for small work; started as they are needed.
+    """`size` daemon threads, `reserved` of them for small work; started as they are needed.
 
     At most `per_host` pieces of work for one host run at once; None is no bound.
     """
@@ -54,7 +54,7 @@ class Scheduler:
         self._closed = False
 
     def submit(self, chunk_id: str, work: Work, *, small: bool, host: str = "") -> None:
-        """Run `work`, which raises nothing, as soon as a thread is free for it; "" is a host without a bound.
+        """Run `work`, which raises nothing, once a thread is free; "" is a host without a bound.
 
         Where there can be no thread for it, after the close or because the system gives none, it runs in this one.
         """
@@ -121,7 +121,7 @@ class Scheduler:
         return piece
 
     def _call(self) -> None:
-        """Wake one thread of each kind that may find something; it calls the next if it does, so one is enough."""
+        """Wake one thread of each kind that may find something; it calls the next if it does."""
         if self._closed:
             for idle in self._idle.values():
                 idle.notify_all()
@@ -163,7 +163,7 @@ _Turn = tuple[int, int, int, _Piece]  # how many of its chunk run, since when th
 
 @dataclass(slots=True)
 class _Chunk:
-    """A chunk of which something waits: `since` is the number of its first piece, and `running` that of its turns."""
+    """A chunk of which something waits; `since` is its first piece's number."""
 
     since: int
     running: int
@@ -198,7 +198,7 @@ class _Waiting:
             insort(self._turns.setdefault(piece.host, []), chunk.turn(piece.host))
 
     def take(self, share: int, full: Container[str]) -> _Piece | None:
-        """The piece whose turn it is, for a host that is not full, if of its chunk fewer than `share` run."""
+        """Take the next piece for a host that is not full, of whose chunk fewer than `share` run."""
         turn = min((turns[0] for host, turns in self._turns.items() if host not in full), default=None)
         if turn is None or turn[0] >= share:
             return None

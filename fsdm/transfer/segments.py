@@ -1,4 +1,4 @@
-"""One large file over several connections, where a server gives each of them less than the disk takes, and only there.
+"""One large file over several connections, where a server gives each less than a disk takes.
 
 A transfer that is slow hands what is missing to several connections, in pieces, taken in their order: so what is here
 stays nearly in one piece, and only that counts. Whether more connections bring more is tried out for each server, and
@@ -59,7 +59,7 @@ class Gain:
                 self._marks.append((now, self._total))
 
     def may_split(self) -> bool:
-        """Whether a slow file from there is to be fetched over several connections: where they gain, or to try it."""
+        """Whether a slow file is to come over several connections: they gain, or it is a trial."""
         with self._mutex:
             now = self._clock()
             if self._gains is not None and now < self._until:
@@ -69,7 +69,7 @@ class Gain:
             return True
 
     def go_on(self) -> bool:
-        """Whether several connections are still to be used: until it is found that they gain nothing."""
+        """Whether several connections are still to be used: they are not found to gain nothing."""
         with self._mutex:
             now = self._clock()
             if self._tried_at is not None and now - self._tried_at >= TRIAL_S:
@@ -77,7 +77,7 @@ class Gain:
             return self._gains is not False
 
     def do_not_fit(self) -> None:
-        """Its pieces are not what was asked for, or it refuses a second connection: one it is, for a while."""
+        """Remember for a while that it takes one connection, or that its pieces do not fit."""
         with self._mutex:
             self._remember(False)
 
@@ -107,7 +107,7 @@ class Pace:
         self._since, self._bytes = clock(), 0
 
     def is_slow(self, size: int) -> bool:
-        """Whether less came than a disk takes, since it was last looked; `size` is what is here by now."""
+        """Whether less came than a disk takes since the last look; `size` is what is here."""
         now = self._clock()
         if not self._bytes:
             self._since, self._bytes = now, size  # the first bytes: what came before was the server's thinking
@@ -121,7 +121,7 @@ class Pace:
 
 
 class Slice:
-    """A piece of a file, from `start` on, that is filled beside others; its bytes are hashed when they are in line."""
+    """A piece of a file, from `start` on; its bytes are hashed when they are in line."""
 
     def __init__(self, path: str, start: int) -> None:
         self.fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -144,7 +144,7 @@ Piece = tuple[int, int]  # from, and to before
 
 
 class Pieces:
-    """What is missing of one file, from `start` to before `total`; shared by the threads that fetch it."""
+    """What is missing of one file, from `start` to before `total`, for all its threads."""
 
     def __init__(self, start: int, total: int, workers: int) -> None:
         size = min(max((total - start) // (4 * workers), PIECE_MIN_BYTES), PIECE_MAX_BYTES)
@@ -190,7 +190,7 @@ class Helpers:
         self._free = threading.Semaphore(in_all)
 
     def fetch_pieces(self, pieces: Pieces, work: Callable[[], None], help_out: Callable[[], None]) -> None:
-        """Let this thread `work`, and up to `per_file` less one others `help_out`, until all of them return.
+        """Let this thread `work` and up to `per_file` less one others `help_out` to the end.
 
         Raises:
             What the first that failed has raised.

@@ -31,7 +31,7 @@ _SYNC_FILE_RANGE_WRITE: Final = 2  # sync_file_range(2)
 
 
 def _of_libc(name: str, *types: type) -> Callable[..., int]:
-    """A call of Linux's C library; where it is another one, what does nothing, for both calls are but good to have."""
+    """Find a call of the C library; where it is not there, one that does nothing will do."""
     function: Callable[..., int] | None = getattr(ctypes.CDLL(None, use_errno=True), name, None)
     if function is None:
         return lambda *_: 0
@@ -44,7 +44,7 @@ _sync_file_range: Final = _of_libc("sync_file_range", ctypes.c_int, ctypes.c_int
 
 
 class Sink:
-    """An open file (for reading and writing) that is filled from its beginning, or from where it was left."""
+    """An open file that is filled from its beginning, or from where it was left."""
 
     def __init__(self, fd: int, *, sha256: bool, writeback: bool) -> None:
         self.fd = fd
@@ -65,7 +65,7 @@ class Sink:
         self._begin()
 
     def take_over(self, size: int, check: Callable[[], None]) -> None:
-        """Count the bytes that are in the file already, up to `size`. `check` is called between pieces of them."""
+        """Count the bytes that are in the file, up to `size`; `check` is called in between."""
         while self.size < size:
             check()
             self.size = min(self.size + PIECE_BYTES, size)
@@ -77,7 +77,7 @@ class Sink:
         os.lseek(self.fd, self.size, os.SEEK_SET)
 
     def expect(self, size: int | None) -> None:
-        """Reserve room for what is announced: a full disk is met before the transfer, and the file lies in one piece.
+        """Reserve room for what is announced: a full disk is met before the transfer.
 
         The file's size stays what has been written: so anybody can see how far it is.
         """

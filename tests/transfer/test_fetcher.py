@@ -461,7 +461,7 @@ def test_a_stop_ends_a_transfer_that_waits_for_a_byte(source: Source, url: str, 
 
 
 @pytest.mark.parametrize("stall_at", [0, 10])
-def test_a_stop_ends_a_transfer_without_a_length_and_does_not_take_the_cut_for_its_end(
+def test_stop_of_a_body_without_a_length_is_not_taken_for_its_end(
     source: Source, url: str, path: Path, stall_at: int
 ) -> None:
     fault, stop = source.fault("/file", stall_at=stall_at, no_length=True), Cancellation()

@@ -231,9 +231,7 @@ def test_what_a_digest_let_be_joined_is_of_no_version_for_a_want_without_one(sou
     assert ranges(source) == [None]
 
 
-def test_joined_bytes_with_another_digest_are_fetched_afresh_before_it_is_called_an_error(
-    source: Source, url: str, part: Part
-) -> None:
+def test_joined_bytes_with_another_digest_are_fetched_afresh_once(source: Source, url: str, part: Part) -> None:
     assert is_new(part, fetch(url, left(part, OLD[:HALF], url), **PROOF))
     assert ranges(source) == [f"bytes={HALF}-", None]
     with pytest.raises(TransferError, match=f"sha256 is {SHA256}") as caught:
@@ -257,7 +255,7 @@ PART = b'HTTP/1.1 206 Partial Content\r\nETag: "v"\r\nConnection: close\r\nConte
 CHUNK = b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n"
 
 
-def test_a_part_that_ends_before_the_file_does_is_not_taken_for_its_end_where_no_length_was_known(part: Part) -> None:
+def test_part_that_ends_before_the_file_does_is_not_taken_for_its_end(part: Part) -> None:
     lengths = b"Content-Length: %d\r\n\r\n%b"
     answers = [PART % (5, 6, 10) + lengths % (2, b"56"), PART % (7, 9, 10) + lengths % (3, b"789")]
     with answering(answers) as (url, asked):
@@ -348,7 +346,7 @@ def test_a_record_is_written_before_the_first_byte_of_a_version_and_now_and_then
     assert saved == [], "it is not worth it"
 
 
-def test_the_record_of_an_older_version_goes_before_the_first_byte_of_the_newer_also_of_a_small_file(
+def test_record_of_an_older_version_goes_before_the_first_byte_of_the_newer(
     source: Source, url: str, part: Part
 ) -> None:
     saved: list[tuple[str | None, int]] = []

@@ -446,9 +446,7 @@ def test_mirrors_of_which_nothing_is_known_stay_as_they_are_given(hosts: Hosts) 
     assert hosts._hosts == {}, "to ask for an order is no visit"
 
 
-def test_a_mirror_that_is_down_goes_last_and_one_that_failed_behind_the_good_and_the_slow(
-    hosts: Hosts, clock: Clock
-) -> None:
+def test_mirror_that_is_down_goes_last_and_one_that_failed_behind_the_slow(hosts: Hosts, clock: Clock) -> None:
     slow, good_one = "http://slow/x", "http://good/x"
     rated(hosts, good_one, 100.0)
     rated(hosts, slow, 1.0)

@@ -131,7 +131,7 @@ def a_trial(gain: Gain, clock: Clock, several: float, one: float = 10 * MB) -> b
 
 
 @pytest.mark.parametrize(("several", "gains"), [(9 * MB, False), (11 * MB, False), (14 * MB, True), (40 * MB, True)])
-def test_several_connections_are_kept_where_they_bring_a_quarter_more_and_that_is_remembered(
+def test_several_connections_are_kept_where_they_bring_a_quarter_more(
     clock: Clock, several: float, gains: bool
 ) -> None:
     gain = Gain(clock=clock)
@@ -516,7 +516,7 @@ def test_too_little_is_missing_to_be_worth_it(
     assert asked(source) == [""]
 
 
-def test_a_server_that_gives_no_more_over_several_connections_gets_no_helpers_any_more(
+def test_server_that_gives_no_more_over_several_connections_gets_no_helpers(
     source: Source, url: str, fetcher: HttpFetcher, part: Part, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ranges, "TRIAL_S", 0.0)
@@ -578,7 +578,7 @@ def test_a_piece_that_does_not_fit_has_the_file_fetched_afresh_over_one_connecti
     assert asked(source, "/other") == [""], "this server is not trusted with pieces for a while"
 
 
-def test_a_file_is_not_begun_afresh_again_and_again_though_it_is_forgotten_that_pieces_do_not_fit(
+def test_file_whose_pieces_do_not_fit_is_begun_afresh_once(
     source: Source, url: str, fetcher: HttpFetcher, part: Part, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ranges, "REMEMBERED_S", 0.0)
@@ -587,7 +587,7 @@ def test_a_file_is_not_begun_afresh_again_and_again_though_it_is_forgotten_that_
     assert without_an_end(source) == ["", ""]
 
 
-def test_pieces_that_do_not_add_up_to_the_digest_are_fetched_afresh_once_over_one_connection(
+def test_pieces_that_do_not_add_up_to_the_digest_are_fetched_afresh_once(
     source: Source, url: str, fetcher: HttpFetcher, part: Part
 ) -> None:
     source.fault("/file", drip_at=SLOW_AT, drips=60, piece=lambda start, end: Fault(chunked=bytes(end - start)))

@@ -1,1 +1,1 @@
-"""HTTP on one connection: sessions, look-ups, headers and bodies; it knows nothing of chunks."""
+"""HTTP(S) by libcurl: requests, answers and connections; it knows nothing of chunks."""

@@ -1,4 +1,4 @@
-"""Files over HTTP(S) by libcurl: whom a request goes to, hop by hop, and what its failures are called.
+"""Ask for URLs by libcurl, hop by hop, over connections that are kept.
 
 TLS is verified; proxies, netrc and CA bundles are as requests finds them. Redirects are followed here, so that each hop
 is under the policy: one from https to http is refused, and credentials do not go on to another server. Nothing is
@@ -33,7 +33,7 @@ REDIRECTS_MAX: Final = 30  # as requests has it
 
 
 class Engine:
-    """Asks for URLs, over connections of which up to `kept` wait for the next request; used by all threads."""
+    """Asks for URLs; up to `kept` handles wait for the next request; used by all threads."""
 
     def __init__(
         self,

@@ -49,7 +49,7 @@ class Exchange:
         self._silent_since = self._handed_on_at = 0.0
 
     def end(self) -> bool:
-        """Hand on what is left, and let go of the taker; whether its answer is over, however the body ended."""
+        """Hand on what is left, and let go of the taker; whether no body was wanted."""
         is_over = self._is_over
         try:
             self.hand_on()

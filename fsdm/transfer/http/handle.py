@@ -80,7 +80,7 @@ class Handle:
         check_address: Callable[[str], None],
         stop: Cancellation,
     ) -> str | None:
-        """Ask once; the Location where the answer redirects, or else None: then all of the answer came.
+        """Ask once; the Location where the answer redirects, else None: then all of it came.
 
         Raises:
             HostError: no answer came, or not to its end.

@@ -27,7 +27,7 @@ _ETAG: Final = re.compile(r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"\Z')
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """The bytes of a file that an answer brings: from `start` to before `end`, of `total` in all where it says so."""
+    """The bytes of a file that an answer brings, half-open; `total` is of the whole, if said."""
 
     start: int
     end: int
@@ -36,7 +36,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """A status, and fields by their names in lower case; values of one name are joined by ", " (§5.3)."""
+    """A status, and fields by lower-case name; values of one name are joined (§5.3)."""
 
     status: int
     fields: Mapping[str, str] = field(default_factory=dict)
@@ -82,7 +82,7 @@ class Head:
 
     @property
     def span(self) -> Span | None:
-        """The Content-Range of an answer that brings one range (§14.4); the answer with several has another type."""
+        """The Content-Range of an answer that brings one range (§14.4) and agrees with its length."""
         found = _CONTENT_RANGE.match(self.get("content-range"))
         if found is None:
             return None
@@ -105,7 +105,7 @@ class Head:
 
     @property
     def validator(self) -> str | None:
-        """What may stand in If-Range (§13.1.5): a strong ETag, or a Last-Modified that is strong beside its Date."""
+        """What may stand in If-Range (§13.1.5): a strong ETag, or a strong Last-Modified."""
         tag = self.etag
         if tag is not None:
             return tag if _STRONG_ETAG.match(tag) else None
@@ -115,7 +115,7 @@ class Head:
         return modified if strong else None
 
     def is_of(self, validator: str | None) -> bool:
-        """Whether the answer is of the version with this validator, or none is known; it has to say so (§15.3.7)."""
+        """Whether the answer says that it is of this version (§15.3.7), or none is known."""
         if validator is None:
             return True
         return self.get("etag" if validator.startswith('"') else "last-modified") == validator
@@ -137,7 +137,7 @@ class Head:
         return self.status in TRANSIENT_STATUS or self.status >= 500
 
     def retry_after_s(self, now: float) -> float | None:
-        """The seconds that a Retry-After asks for (§10.2.3), or from the answer's Date (or `now`) until its date."""
+        """The seconds that a Retry-After asks for (§10.2.3); a date counts from the answer's own."""
         value = self.get("retry-after")
         if value.isdecimal() and value.isascii() and len(value) < 10:
             return float(value)

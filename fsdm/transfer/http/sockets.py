@@ -56,7 +56,7 @@ os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 class Sockets:
-    """What libcurl calls to open and to close. It does not know its handle: so that closes once it is let go of."""
+    """What libcurl calls to open and to close; it does not know its handle, so that can go."""
 
     def __init__(self) -> None:
         self.open: dict[int, _Socket] = {}
@@ -66,7 +66,7 @@ class Sockets:
         self._check_address: Callable[[str], None] | None = None
 
     def guard(self, stop: Cancellation, check_address: Callable[[str], None]) -> None:
-        """Have `stop` cut all of them from now on; `check_address` may raise, then it is not connected to."""
+        """Have `stop` cut all of them; `check_address` may raise to refuse an address."""
         self._stop, self._check_address, self.refused = stop, check_address, None
         for one in self.open.values():
             stop.guard(one.cut)

@@ -25,7 +25,7 @@ _SENT: Final = "!#$%&'()*+,/:;=?@[]~"  # and what need not be quoted (RFC 3986 �
 
 
 def shown(url: str) -> str:
-    """A URL as it may be shown: without user, password, query and fragment; nothing of one that cannot be read."""
+    """Show a URL without user, password, query and fragment; nothing of an unreadable one."""
     try:
         parts = urlsplit(url)
         _, host, port = authority(parts.netloc)
@@ -35,7 +35,7 @@ def shown(url: str) -> str:
 
 
 def origin_of(url: str) -> str:
-    """scheme://host:port of a URL (or of an origin), in lower case, without the default port; "" where it is none."""
+    """scheme://host:port of a URL, lower case, without the default port; "" for no URL."""
     scheme, _, rest = url.partition("://")
     return _origin(scheme.lower(), re.split(r"[/?#]", rest, maxsplit=1)[0])
 
@@ -49,7 +49,7 @@ def _origin(scheme: str, netloc: str) -> str:
 
 
 def authority(netloc: str) -> tuple[str, str, int | None]:
-    """User and password, the host in lower case, and the port; raises ValueError where one reader differs from another.
+    """Split userinfo, host and port; raise ValueError where two readers might differ.
 
     The message shows nothing of it.
     """
@@ -62,7 +62,7 @@ def authority(netloc: str) -> tuple[str, str, int | None]:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One request's URL as it is sent, its origin (scheme://host:port, without a default port), its Basic credentials.
+    """One request's URL as it is sent, its origin, and its Basic credentials.
 
     `credentials` are what the URL itself carried, base64 of UTF-8 (RFC 7617), or None.
     """
@@ -92,7 +92,7 @@ class Target:
         return cls(origin + path + query, origin, parts.scheme, host, port or PORTS[parts.scheme], secret)
 
     def redirected(self, location: str) -> Target:
-        """Where a Location leads to from here (§10.2.2), which is not asked with what it says of a user.
+        """Where a Location leads to from here (§10.2.2), without the user that it may name.
 
         Raises:
             TransferError: to what is no URL of http or https, or from https to http.
@@ -107,6 +107,6 @@ class Target:
         return to
 
     def keeps_credentials(self, to: Target) -> bool:
-        """Whether a redirect leads to the same server: also to its https, from its http (as requests has it)."""
+        """Whether a redirect leads to the same server, or from its http to its https."""
         upgraded = (self.scheme, self.port, to.scheme, to.port) == ("http", 80, "https", 443)
         return self.origin == to.origin or (upgraded and self.host == to.host)

@@ -1,4 +1,4 @@
-"""How a server is reached: proxy, CA bundle and netrc as requests finds them, and the addresses that policy allows."""
+"""How a server is reached: proxy, CA bundle, netrc (as requests finds them) and addresses."""
 
 from __future__ import annotations
 
