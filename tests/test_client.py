@@ -13,16 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fsdm import Client, DataManager
-from fsdm.model.errors import (
-    ClosedError,
-    DataDirectoryError,
-    ForeignProcessError,
-    FsdmError,
-    InvalidInputError,
-    NoDataDirectoryError,
-    UnknownFormatError,
-    WaitTimeoutError,
-)
+from fsdm.model import errors
 from fsdm.model.layout import U64_MAX, Layout, Place
 from tests.support.chunks import a_want, an_id, entries, put_chunk, put_want, touch_delete
 from tests.support.locks import can_lock, in_a_fork
@@ -89,7 +80,7 @@ def test_no_data_directory_is_not_opened_nor_changed(tmp_path: Path, make: Calla
     make(path)
     before = sorted(tmp_path.rglob("*"))
     for open_it in (Client, lambda path: DataManager(path, reconcile=False)):
-        with pytest.raises(NoDataDirectoryError, match=f"is not a data directory: {why}$") as caught:
+        with pytest.raises(errors.NoDataDirectoryError, match=f"is not a data directory: {why}$") as caught:
             open_it(path)
         assert "fsdm run" in caught.value.hint
     assert sorted(tmp_path.rglob("*")) == before
@@ -101,7 +92,7 @@ def test_unknown_format_is_not_opened_nor_changed(
     layout: Layout, data_dir: Path, text: str, opens: Callable[[Path], Client]
 ) -> None:
     (data_dir / "fsdm.json").write_text(text)
-    with pytest.raises(UnknownFormatError, match="this version knows 1"):
+    with pytest.raises(errors.UnknownFormatError, match="this version knows 1"):
         opens(data_dir)
     assert (data_dir / "fsdm.json").read_text() == text
     assert entries(data_dir) == sorted([*Layout.directories(), "CACHEDIR.TAG", "fsdm.json"])
@@ -133,18 +124,18 @@ def test_a_chunk_is_found_by_every_block_of_its_half_open_range(client: Client, 
 
 @pytest.mark.parametrize("block", [-1, U64_MAX + 1, "5", 5.0, None])
 def test_a_block_that_is_none_is_refused(client: Client, block: int) -> None:
-    with pytest.raises(InvalidInputError, match=r"^block: "):
+    with pytest.raises(errors.InvalidInputError, match=r"^block: "):
         client.find_chunk(DATASET, block)
 
 
 def test_a_path_that_no_file_system_takes_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataDirectoryError, match="cannot be read: File name too long"):
+    with pytest.raises(errors.DataDirectoryError, match="cannot be read: File name too long"):
         Client(tmp_path / ("x" * 300))
 
 
 @pytest.mark.parametrize("chunk", [{"id": "d" * 64}, "d" * 64, None])
 def test_what_is_no_chunk_is_refused(client: Client, chunk: Any) -> None:
-    with pytest.raises(InvalidInputError, match=r"^chunk: must be a DataChunk, not ") as e:
+    with pytest.raises(errors.InvalidInputError, match=r"^chunk: must be a DataChunk, not ") as e:
         client.download_chunk(chunk)
     assert "DataChunk(" in e.value.hint
     assert os.listdir(client.layout.want) == []
@@ -153,7 +144,7 @@ def test_what_is_no_chunk_is_refused(client: Client, chunk: Any) -> None:
 @pytest.mark.parametrize("name", ["", "../../etc", "D" * 64, "d" * 63, b"d" * 31, None])
 def test_an_id_that_is_none_is_refused_by_every_call(client: Client, name: str) -> None:
     for call in (client.delete_chunk, client.wait, lambda name: client.find_chunk(name, 0)):
-        with pytest.raises(InvalidInputError):
+        with pytest.raises(errors.InvalidInputError):
             call(name)
 
 
@@ -265,14 +256,14 @@ def test_a_wait_ends_when_the_marker_goes(client: Client, layout: Layout, data_d
 def test_a_wait_in_vain_says_how_the_chunk_stands(client: Client, layout: Layout, data_dir: Path) -> None:
     chunk = a_want()
     put_want(data_dir, chunk)
-    with pytest.raises(WaitTimeoutError, match=f"{chunk.id} has not converged: wanted"):
+    with pytest.raises(errors.WaitTimeoutError, match=f"{chunk.id} has not converged: wanted"):
         client.wait(chunk.id, 0)
     (data_dir / "failed" / chunk.id).write_text('{"error": "HTTP 503 Service Unavailable"}')
     with pytest.raises(TimeoutError, match="failed, HTTP 503 Service Unavailable"):
         client.wait(chunk.id, 0.01)
     place = put_chunk(layout)
     touch_delete(data_dir, place.chunk_id)
-    with pytest.raises(WaitTimeoutError, match="retiring"):
+    with pytest.raises(errors.WaitTimeoutError, match="retiring"):
         client.wait(place.chunk_id, 0)
 
 
@@ -280,7 +271,7 @@ def test_a_wait_for_everything_in_vain_says_what_is_pending(client: Client, data
     chunks = [a_want() for _ in range(5)]
     for chunk in chunks:
         put_want(data_dir, chunk)
-    with pytest.raises(WaitTimeoutError) as caught:
+    with pytest.raises(errors.WaitTimeoutError) as caught:
         client.wait_converged(0)
     first, *_, last = sorted(chunk.id for chunk in chunks)
     assert str(caught.value).startswith(f"5 intents are pending: {first[:12]} (wanted), ")
@@ -306,7 +297,7 @@ def test_close_ends_every_call_and_releases_every_ref(layout: Layout, opens: Cal
     assert ref.closed
     assert can_lock(layout.path(place))
     for call in calls(client):
-        with pytest.raises(ClosedError, match="has been closed"):
+        with pytest.raises(errors.ClosedError, match="has been closed"):
             call()
     assert os.listdir(layout.want) == os.listdir(layout.delete) == []
 
@@ -318,7 +309,7 @@ def test_a_close_ends_a_wait_in_another_thread(client: Client, data_dir: Path) -
     def wait() -> None:
         try:
             client.wait_converged()
-        except ClosedError as e:
+        except errors.ClosedError as e:
             raised.append(e)
 
     thread = threading.Thread(target=wait)
@@ -335,7 +326,7 @@ def test_a_fork_of_it_says_so_and_its_close_there_does_no_harm(layout: Layout, o
     place: Place = put_chunk(layout)
     with opens(layout.root) as client, client.find_chunk(DATASET, 0) as ref:  # type: ignore[union-attr]
         for call in calls(client):
-            assert in_a_fork(call) == ForeignProcessError.__name__
+            assert in_a_fork(call) == errors.ForeignProcessError.__name__
         assert in_a_fork(client.close) == "None"
         assert client.list_chunks() == [place.chunk_id]
         assert not ref.closed
@@ -361,14 +352,14 @@ def test_markers_that_may_not_be_listed_are_an_error(client: Client, monkeypatch
         raise PermissionError(13, "Permission denied", path)
 
     monkeypatch.setattr(os, "listdir", refuse)
-    with pytest.raises(DataDirectoryError, match="may not be listed by this user"):
+    with pytest.raises(errors.DataDirectoryError, match="may not be listed by this user"):
         client.wait_converged(0)
 
 
 def test_directory_that_has_gone_is_told_in_our_words(client: Client, layout: Layout) -> None:
     shutil.rmtree(layout.root)
     for call in (client.list_chunks, lambda: client.wait_converged(0)):
-        with pytest.raises(FsdmError):
+        with pytest.raises(errors.FsdmError):
             call()
 
 
@@ -376,7 +367,7 @@ def test_directory_that_has_gone_is_told_in_our_words(client: Client, layout: La
 def test_user_who_may_not_look_into_delete_is_refused(layout: Layout, data_dir: Path) -> None:
     def as_nobody() -> str:
         os.setuid(65534)
-        with pytest.raises(DataDirectoryError, match="may not be searched"):
+        with pytest.raises(errors.DataDirectoryError, match="may not be searched"):
             Client(layout.root)
         return "refused"
 

@@ -11,20 +11,7 @@ from hypothesis import strategies as st
 from fsdm.model.layout import U64_MAX
 from fsdm.status import coverage as module
 from fsdm.status.chunk_status import ChunkStatus, State
-from fsdm.status.coverage import (
-    KIND_OF,
-    KINDS,
-    NAMED,
-    Amount,
-    Coverage,
-    CoverageMap,
-    Kind,
-    Segment,
-    cells,
-    cover,
-    leading,
-    marks,
-)
+from fsdm.status.coverage import KINDS, NAMED, Amount, Coverage, CoverageMap, Kind, cells, cover, marks
 from tests.support.chunks import an_id
 from tests.support.maps import DATASET, a_chunk, of_block, some_chunks
 
@@ -88,16 +75,14 @@ def test_the_order_in_which_chunks_are_told_makes_no_difference(chunks: list[Chu
 
 
 def test_every_state_has_a_kind() -> None:
-    assert set(KIND_OF) == set(get_args(State))
+    assert set(module.KIND_OF) == set(get_args(State))
     assert set(KINDS) == set(get_args(Kind))
 
 
 def test_chunks_that_touch_are_two_segments_without_a_gap() -> None:
     first, second = a_chunk(0, 10), a_chunk(10, 20)
-    assert cover(DATASET, [second, first]).segments == (
-        Segment("here", 0, 10, 1, (first.id,)),
-        Segment("here", 10, 20, 1, (second.id,)),
-    )
+    segments = [module.Segment("here", *ends, 1, (one.id,)) for one, ends in ((first, (0, 10)), (second, (10, 20)))]
+    assert list(cover(DATASET, [second, first]).segments) == segments
 
 
 @pytest.mark.parametrize(
@@ -130,12 +115,7 @@ def test_ranges_up_to_the_end_of_u64_are_exact() -> None:
 
 
 def test_datasets_are_covered_each_by_itself_in_the_order_of_their_ids() -> None:
-    chunks = [
-        a_chunk(5, 9, dataset_id="b" * 64),
-        a_chunk(0, 2, dataset_id="a" * 64),
-        a_chunk(0, 1, dataset_id="b" * 64),
-    ]
-    found = CoverageMap.of(chunks)
+    found = CoverageMap.of([a_chunk(*ends, dataset_id=c * 64) for c, *ends in (("b", 5, 9), ("a", 0, 2), ("b", 0, 1))])
     assert [(c.dataset_id, c.start, c.end) for c in found.coverages] == [("a" * 64, 0, 2), ("b" * 64, 0, 9)]
     assert found.unplaced == ()
 
@@ -194,7 +174,7 @@ def test_marks_hold_each_segment_once_and_show_what_matters(chunks: list[ChunkSt
     at = 0.0
     for mark in found:
         assert mark.left == pytest.approx(at)
-        assert mark.kind == leading(mark.segments)
+        assert mark.kind == module.leading(mark.segments)
         assert len(mark.segments) == 1 or all(s.blocks * parts < coverage.blocks for s in mark.segments)
         at += mark.width
     assert at == pytest.approx(1)

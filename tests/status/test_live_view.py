@@ -12,7 +12,7 @@ import struct
 import subprocess
 import termios
 import threading
-from contextlib import contextmanager
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
 import pyte
@@ -23,7 +23,6 @@ from tests.support.processes import FSDM, fsdm, owner, running, shell_holding
 from tests.support.waiting import PATIENCE_S, eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -36,26 +35,17 @@ class Terminal:
     """A process on a terminal that is read, or (`deaf`) is not."""
 
     def __init__(
-        self,
-        *command: object,
-        columns: int = 100,
-        rows: int = 24,
-        deaf: bool = False,
-        shell: str | None = None,
-        **environ: str,
+        self, *command: object, columns: int = 100, rows: int = 24, deaf: bool = False, shell: str = "", **environ: str
     ) -> None:
         self._master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-        given = {"TERM": "xterm-256color", "LC_ALL": "C.UTF-8"} | environ
-        env = {
-            name: value for name, value in os.environ.items() if name not in {"COLUMNS", "LINES", "NO_COLOR"}
-        } | given
+        ours = {name: value for name, value in os.environ.items() if name not in {"COLUMNS", "LINES", "NO_COLOR"}}
         self.process = subprocess.Popen(
             ["bash", "-mc", shell, "sh", *FSDM, *map(str, command)] if shell else [*FSDM, *map(str, command)],
             stdin=slave,
             stdout=slave,
             stderr=slave,
-            env=env,
+            env=ours | {"TERM": "xterm-256color", "LC_ALL": "C.UTF-8"} | environ,
             start_new_session=True,
             preexec_fn=(lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0)) if shell else None,  # noqa: PLW1509
         )
@@ -69,16 +59,11 @@ class Terminal:
             self._reader.start()
 
     def _read(self) -> None:
-        while True:
-            try:
-                data = os.read(self._master, 65536)
-            except OSError:  # EIO: the other end has gone
-                return
-            if not data:
-                return
-            with self._mutex:
-                self.raw += data
-                self._stream.feed(data)
+        with suppress(OSError):  # EIO: the other end has gone
+            while data := os.read(self._master, 65536):
+                with self._mutex:
+                    self.raw += data
+                    self._stream.feed(data)
 
     @property
     def lines(self) -> list[str]:
@@ -114,13 +99,8 @@ class Terminal:
         os.close(self._master)
 
 
-@contextmanager
-def terminal(*command: object, **how: object) -> Iterator[Terminal]:
-    it = Terminal(*command, **how)  # type: ignore[arg-type]
-    try:
-        yield it
-    finally:
-        it.close()
+def terminal(*command: object, **how: object) -> closing[Terminal]:
+    return closing(Terminal(*command, **how))  # type: ignore[arg-type]
 
 
 def stalled(source: Source, **where: int) -> tuple[DataChunk, Fault]:

@@ -75,13 +75,9 @@ def test_a_summary_counts_all_datasets_together() -> None:
 
 
 def test_ticks_stand_at_quarters_where_there_is_room_and_at_both_ends_in_any_case() -> None:
-    for blocks, expected in (
-        (range(100, 501), [100, 200, 300, 400, 500]),
-        (range(U64_MAX), [0, U64_MAX - 1]),
-        (range(7, 20), [7, 19]),
-        (range(7, 8), [7, 7]),
-    ):
-        assert ticks(CoverageMap.of([a_chunk(blocks.start, blocks.stop)]).coverages[0]) == expected
+    quarters = [100, 200, 300, 400, 500]
+    for start, end, expected in (100, 501, quarters), (0, U64_MAX, [0, U64_MAX - 1]), (7, 20, [7, 19]), (7, 8, [7, 7]):
+        assert ticks(CoverageMap.of([a_chunk(start, end)]).coverages[0]) == expected
 
 
 def test_a_failing_chunk_is_told_also_where_another_covers_its_blocks() -> None:
@@ -188,9 +184,8 @@ def test_a_chunk_of_no_known_blocks_is_told_beneath() -> None:
 
 
 def test_errors_move_no_cursor_and_are_no_markup() -> None:
-    found = CoverageMap.of([
-        *of_each_kind(error=EVIL).coverages[0].chunks.values(), ChunkStatus("8" * 64, "failed", error=EVIL * 9),
-    ])  # fmt: skip
+    lost = ChunkStatus("8" * 64, "failed", error=EVIL * 9)
+    found = CoverageMap(of_each_kind(error=EVIL).coverages, (lost,))
     caption = Caption.of(EVIL, 0.0, _status(EVIL))
     text, html, svg = told(found), page.html(found, caption), drawing.svg(found, caption, 5)
     for shown in (text, html, svg):
@@ -201,9 +196,8 @@ def test_errors_move_no_cursor_and_are_no_markup() -> None:
     assert [tag for tag, _ in elements].count("script") == 1
     assert not [name for _, attributes in elements for name in attributes if name.startswith("on")]
     root = ET.fromstring(svg)
-    assert {element.tag.removeprefix(SVG) for element in root.iter()} == {
-        "svg", "title", "desc", "style", "defs", "pattern", "rect", "path", "circle", "g", "text", "tspan",
-    }  # fmt: skip
+    known = {"svg", "title", "desc", "style", "defs", "pattern", "rect", "path", "circle", "g", "text", "tspan"}
+    assert {element.tag.removeprefix(SVG) for element in root.iter()} == known
 
 
 def _status(reconciler: str | None, **says: Any) -> Status:
@@ -265,11 +259,8 @@ def test_a_page_ends_also_where_gaps_do_not(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_mark_that_joins_many_says_what_matters_of_them() -> None:
-    title = next(
-        m["title"] for m in marks_of(page.html(thousands(), CAPTION)) if m["class"] == "missing over here-below"
-    )
-    assert title is not None
-    first, *others = title.splitlines()
+    marks = marks_of(page.html(thousands(), CAPTION))
+    first, *others = next(str(m["title"]) for m in marks if m["class"] == "missing over here-below").splitlines()
     assert re.fullmatch(r"missing, here: blocks \[\d+, \d+\), \d+ pieces too narrow to draw", first)
     assert "missing: 1 block in 1 piece" in others
 
@@ -280,17 +271,14 @@ def test_drawing_has_a_rectangle_for_each_segment_and_lists_troubles() -> None:
     assert len(groups) == 7
     titles = [group.findtext(f"{SVG}title") for group in groups]
     assert "missing: blocks [50, 60), 10 blocks" in titles
-    x = {group.findtext(f"{SVG}title", "").split(":")[0]: float(_rectangle(group).get("x", "")) for group in groups[1:]}
+    x = {
+        group.findtext(f"{SVG}title", "").split(":")[0]: float(group.findall(f"{SVG}rect")[0].get("x", ""))
+        for group in groups[1:]
+    }
     assert x["missing"] - x["doubled"] == pytest.approx(drawing.BAND * 10 / 61, abs=0.02)
     assert "[50, 60)  10 blocks" in "".join(root.itertext())
     many = "".join(ET.fromstring(drawing.svg(thousands(), CAPTION, 3)).itertext())
     assert "… and 46 more" in many
-
-
-def _rectangle(group: ET.Element) -> ET.Element:
-    found = group.find(f"{SVG}rect")
-    assert found is not None
-    return found
 
 
 def test_nothing_at_all_is_a_page_and_a_drawing_too() -> None:
@@ -353,9 +341,8 @@ def test_a_beginning_that_several_datasets_share_ends_with_2_and_names_them(fill
 def test_json_tells_every_segment(filled: Path) -> None:
     document = fsdm_json("map", "-d", filled, "d" * 64)
     dataset = document["datasets"][0]
-    assert [(s["kind"], s["start"], s["end"]) for s in dataset["segments"]] == [
-        ("here", 0, 10), ("missing", 10, 11), ("here", 11, 20), ("retiring", 20, 25), ("coming", 25, 40),
-    ]  # fmt: skip
+    expected = [("here", 0, 10), ("missing", 10, 11), ("here", 11, 20), ("retiring", 20, 25), ("coming", 25, 40)]
+    assert [(s["kind"], s["start"], s["end"]) for s in dataset["segments"]] == expected
     assert (dataset["start"], dataset["end"]) == (0, 40)
     assert dataset["kinds"]["missing"] == {"segments": 1, "blocks": 1, "chunks": 0, "size_bytes": 0}
     assert document["unplaced"] == []

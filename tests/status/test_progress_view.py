@@ -52,8 +52,12 @@ def progress_of(survey: Survey, **kw: Any) -> Progress:
     return progress
 
 
-def shown(survey: Survey, width: int = 120, height: int = 30, glyphs: Glyphs | None = None, **kw: Any) -> str:
-    return "\n".join(line.plain for line in lines(progress_of(survey, **kw), width, height, glyphs or Glyphs()))
+def text_of(progress: Progress, width: int = 120, height: int = 30) -> str:
+    return "\n".join(line.plain for line in lines(progress, width, height, Glyphs()))
+
+
+def shown(survey: Survey, width: int = 120, height: int = 30, **kw: Any) -> str:
+    return text_of(progress_of(survey, **kw), width, height)
 
 
 def test_everything_that_goes_on_is_shown() -> None:
@@ -83,7 +87,7 @@ def test_what_is_not_known_is_not_made_up() -> None:
     assert one_line(progress) == ""
     assert document(progress) == {}
     progress.take(replace(BUSY, uncounted=3, unknown=2), 100.0)
-    text = "\n".join(line.plain for line in lines(progress, 120, 30, Glyphs()))
+    text = text_of(progress)
     assert "120 here, ≥ 1200.0 GB" in text
     assert "rate not known yet · ≥ 4200.0 MB to come · ETA unknown" in text
     assert "ETA ≥ " in shown(replace(BUSY, unknown=2))
@@ -94,8 +98,7 @@ def test_a_stall_is_told() -> None:
     progress = Progress()
     for at in (0.0, 11.0, 22.0):
         progress.take(BUSY, at)
-    text = "\n".join(line.plain for line in lines(progress, 120, 30, Glyphs()))
-    assert "0.0 kB/s · 4200.0 MB to come · ETA unknown, nothing comes" in text
+    assert "0.0 kB/s · 4200.0 MB to come · ETA unknown, nothing comes" in text_of(progress)
 
 
 NOTHING_STANDS_OUT = ["ETA", "RECONCILES", "READ-ONLY", "PAUSED", "HELD BACK", "MAY NOT LIST"]
@@ -155,10 +158,8 @@ def test_what_does_not_fit_is_counted(height: int) -> None:
 
 def test_the_most_active_download_comes_first() -> None:
     progress = Progress()
-    progress.take(replace(EMPTY, running=tuple(Running(c * 64, 0, 90) for c in "abc")), 0.0)
-    progress.take(
-        replace(EMPTY, running=tuple(Running(c * 64, n, 90) for c, n in zip("abc", (1, 50, 9), strict=True))), 2
-    )
+    for at, came in ((0.0, {"a": 0, "b": 0, "c": 0}), (2.0, {"a": 1, "b": 50, "c": 9})):
+        progress.take(replace(EMPTY, running=tuple(Running(c * 64, n, 90) for c, n in came.items())), at)
     bars = [line.plain[0] for line in lines(progress, 80, 20, ASCII) if "%" in line.plain]
     assert bars == ["b", "c", "a"]
 

@@ -70,11 +70,8 @@ def test_who_reconciles_is_told_and_what_stands_in_the_way(layout: Layout, data_
     (data_dir / "PAUSE").touch()
     (data_dir / "BRAKE").touch()
     survey = surveyor.look()
-    assert (survey.reconciler, survey.paused, survey.braked) == (
-        f"pid {os.getpid()} on {socket.gethostname()}",
-        True,
-        True,
-    )
+    reconciler = f"pid {os.getpid()} on {socket.gethostname()}"
+    assert (survey.reconciler, survey.paused, survey.braked) == (reconciler, True, True)
     (data_dir / "LOCK").write_text("nonsense")
     assert surveyor.look().reconciler == "not known"
     lock.close()
@@ -127,12 +124,10 @@ def test_a_survey_counts_what_status_names(layout: Layout, data_dir: Path, surve
         again += want and directory == "ready" and not delete and not failed
     status, survey = read_status(layout), surveyor.look()
     assert survey.wanted == status.count("wanted") + again, "a want of what is here is still to be compared with it"
-    assert {one.id for one in survey.running} == {
-        chunk.id for chunk in status.chunks.values() if chunk.state == "downloading"
-    }
-    assert (survey.here, len(survey.retiring), survey.deleting, len(survey.waiting)) == tuple(
-        map(status.count, ("available", "retiring", "deleting", "waiting"))
-    )
+    downloading = {chunk.id for chunk in status.chunks.values() if chunk.state == "downloading"}
+    assert {one.id for one in survey.running} == downloading
+    counts = tuple(map(status.count, ("available", "retiring", "deleting", "waiting")))
+    assert (survey.here, len(survey.retiring), survey.deleting, len(survey.waiting)) == counts
 
 
 def test_a_directory_without_ready_that_nobody_asks_for_is_not_here(layout: Layout, surveyor: Surveyor) -> None:
@@ -270,8 +265,7 @@ def test_a_chunk_counts_to_its_end_and_once(layout: Layout, data_dir: Path, surv
 def test_chunk_that_comes_between_two_looks_counts_whole(layout: Layout, data_dir: Path, surveyor: Surveyor) -> None:
     put_chunk(layout, files={"a": bytes(1000)})
     surveyor.look()
-    chunk = begin(data_dir)
-    publish(layout, chunk, 77)
+    publish(layout, begin(data_dir), 77)
     assert surveyor.look().came_bytes == 77
 
 
