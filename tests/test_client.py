@@ -235,8 +235,7 @@ def test_what_nobody_asked_for_needs_no_waiting(client: Client, layout: Layout) 
 
 
 def test_a_wait_ends_when_the_marker_goes(client: Client, layout: Layout, data_dir: Path) -> None:
-    chunk = a_want()
-    put_want(data_dir, chunk)
+    chunk = put_want(data_dir, a_want())
     answers: list[bool] = []
     waiting = looks(client)
     threads = [
@@ -254,8 +253,7 @@ def test_a_wait_ends_when_the_marker_goes(client: Client, layout: Layout, data_d
 
 
 def test_a_wait_in_vain_says_how_the_chunk_stands(client: Client, layout: Layout, data_dir: Path) -> None:
-    chunk = a_want()
-    put_want(data_dir, chunk)
+    chunk = put_want(data_dir, a_want())
     with pytest.raises(errors.WaitTimeoutError, match=f"{chunk.id} has not converged: wanted"):
         client.wait(chunk.id, 0)
     (data_dir / "failed" / chunk.id).write_text('{"error": "HTTP 503 Service Unavailable"}')

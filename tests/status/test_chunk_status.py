@@ -33,20 +33,17 @@ def test_an_empty_directory_has_nothing_to_tell(layout: Layout) -> None:
 
 
 def test_a_want_that_has_not_begun_is_wanted(layout: Layout, data_dir: Path) -> None:
-    chunk = a_want(files=FILES, block_range=(5, 9))
-    put_want(data_dir, chunk)
+    chunk = put_want(data_dir, a_want(files=FILES, block_range=(5, 9)))
     assert of(layout, chunk.id) == ChunkStatus(chunk.id, "wanted", chunk.dataset_id, range(5, 9), total_bytes=123)
 
 
 def test_what_a_want_weighs_is_unknown_unless_it_says_every_size(layout: Layout, data_dir: Path) -> None:
-    chunk = a_want(files={**FILES, "c.parquet": "http://example.org/c"})
-    put_want(data_dir, chunk)
+    chunk = put_want(data_dir, a_want(files={**FILES, "c.parquet": "http://example.org/c"}))
     assert of(layout, chunk.id).total_bytes is None
 
 
 def test_a_partial_of_a_want_is_downloading_and_tells_how_much_is_there(layout: Layout, data_dir: Path) -> None:
-    chunk = a_want(files=FILES)
-    put_want(data_dir, chunk)
+    chunk = put_want(data_dir, a_want(files=FILES))
     put_partial(data_dir, chunk.id, **{"a.parquet": 100, "b.parquet": 3})
     status = of(layout, chunk.id)
     assert (status.state, status.size_bytes, status.total_bytes) == ("downloading", 103, 123)
@@ -87,8 +84,7 @@ def test_a_directory_without_ready_is_unready(layout: Layout) -> None:
 
 @pytest.mark.parametrize("begun", [True, False])
 def test_failure_tells_reason_and_next_attempt(layout: Layout, data_dir: Path, begun: bool) -> None:
-    chunk = a_want(files=FILES)
-    put_want(data_dir, chunk)
+    chunk = put_want(data_dir, a_want(files=FILES))
     if begun:
         put_partial(data_dir, chunk.id, **{"a.parquet": 4})
     put_failure(data_dir, chunk.id, error="HTTP 503", hint="wait", attempts=3, next_attempt_at=99.5)
@@ -108,8 +104,7 @@ def test_a_chunk_that_is_available_keeps_its_state_beside_an_old_failure(layout:
 def test_states_are_counted_and_chunks_stand_by_dataset_and_block(layout: Layout, data_dir: Path) -> None:
     last = put_chunk(layout, dataset="e" * 64)
     second, first = put_chunk(layout, start=20, end=30), put_chunk(layout, start=3, end=30)
-    wanted = a_want()
-    put_want(data_dir, wanted)
+    wanted = put_want(data_dir, a_want())
     touch_delete(data_dir, second.chunk_id)
     status = read_status(layout)
     assert list(status.chunks) == [first.chunk_id, second.chunk_id, last.chunk_id, wanted.id]

@@ -12,6 +12,7 @@ from fsdm.manager import DataManager
 from fsdm.model.layout import Layout
 from fsdm.model.limits import Limits
 from fsdm.status.explain import explain_chunks
+from fsdm.store.leader_lock import ReconcilerLock
 from tests.support.chunks import FILES, a_want, an_id, put_chunk, put_failure, put_partial, put_want, touch_delete
 from tests.support.processes import fsdm, fsdm_json, reconciling, shell_holding
 from tests.support.waiting import eventually
@@ -32,26 +33,22 @@ def test_a_want_without_a_reconciler_names_a_command_to_paste(tmp_path: Path, na
     data_dir = tmp_path / name
     with DataManager(data_dir):
         pass
-    chunk = a_want(files=FILES)
-    put_want(data_dir, chunk)
+    chunk = put_want(data_dir, a_want(files=FILES))
     told = why(Layout(data_dir), chunk.id)
     assert told.state == "wanted"
     assert told.todo == (f"start a reconciler: fsdm run -d {quoted.format(data_dir)}",)
 
 
 def test_a_server_that_says_404_is_named_with_its_attempts_and_no_secret(data_dir: Path, source: Source) -> None:
-    chunk = source.chunk(files=1)
     secret = a_want(files={"a": f"{source.url}/missing?token=hush".replace("://", "://ann:hush@")})
     with reconciling(data_dir):
         put_want(data_dir, secret)
         eventually((data_dir / "failed" / secret.id).exists)
         done = fsdm("explain", "-d", data_dir, secret.id)
     assert done.returncode == 0
-    assert "HTTP 404" in done.stdout
-    assert "tried once" in done.stdout
-    assert "it will not pass by itself" in done.stdout
+    for words in ("HTTP 404", "tried once", "it will not pass by itself"):
+        assert words in done.stdout
     assert "hush" not in done.stdout
-    assert chunk.id not in done.stdout
 
 
 def test_a_chunk_that_a_process_keeps_names_it(layout: Layout, data_dir: Path) -> None:
@@ -79,18 +76,15 @@ def test_want_over_budget_tells_lacking_bytes_and_holders(layout: Layout, data_d
 
 
 def test_how_many_are_ahead_is_counted(layout: Layout, data_dir: Path) -> None:
-    running, older, mine = a_want(files=FILES), a_want(files=FILES), a_want(files=FILES)
+    running, older, mine = (a_want(files=FILES) for _ in range(3))
     for chunk in (running, older, mine):
         put_want(data_dir, chunk)
         later = os.stat(data_dir / "want" / chunk.id).st_ctime_ns
         eventually(lambda later=later: _tick(data_dir) > later)  # type: ignore[misc]
     put_partial(data_dir, running.id, **{"a.parquet": 3})
-    with DataManager(data_dir, reconcile=False) as dm:
-        from fsdm.store.leader_lock import ReconcilerLock
-
-        lock = ReconcilerLock(dm.layout)
-        assert why(layout, mine.id).why == ("it waits for its turn, after 1 running download and 1 older want",)
-        lock.close()
+    lock = ReconcilerLock(layout)
+    assert why(layout, mine.id).why == ("it waits for its turn, after 1 running download and 1 older want",)
+    lock.close()
 
 
 def _tick(data_dir: Path) -> int:
@@ -118,16 +112,13 @@ def test_a_want_that_is_none_is_explained(layout: Layout, data_dir: Path, make: 
 
 @pytest.mark.parametrize("text", ["", "[1]", '{"error": 5, "attempts": "many"}'])
 def test_a_failure_that_says_nonsense_is_told_as_such(layout: Layout, data_dir: Path, text: str) -> None:
-    chunk = a_want(files=FILES)
-    put_want(data_dir, chunk)
+    chunk = put_want(data_dir, a_want(files=FILES))
     (data_dir / "failed" / chunk.id).write_text(text)
     assert "it has failed, but failed/ID cannot be read" in why(layout, chunk.id).why
 
 
 @pytest.mark.parametrize("text", ["", "[1]", "nobody", '{"pid": "x"}'])
 def test_a_lock_that_says_nonsense_is_still_a_reconciler(layout: Layout, data_dir: Path, text: str) -> None:
-    from fsdm.store.leader_lock import ReconcilerLock
-
     lock = ReconcilerLock(layout)
     (data_dir / "LOCK").write_text(text)
     put_partial(data_dir, chunk_id := an_id(), a=1)
@@ -136,8 +127,7 @@ def test_a_lock_that_says_nonsense_is_still_a_reconciler(layout: Layout, data_di
 
 
 def test_a_pause_is_told(layout: Layout, data_dir: Path) -> None:
-    chunk = a_want(files=FILES)
-    put_want(data_dir, chunk)
+    chunk = put_want(data_dir, a_want(files=FILES))
     (data_dir / "PAUSE").touch()
     assert any("downloads are paused" in sentence for sentence in why(layout, chunk.id).why)
 
@@ -153,11 +143,9 @@ def test_an_id_that_nobody_knows_ends_with_3_after_the_others_were_explained(lay
 
 
 def test_what_others_wrote_moves_no_cursor(layout: Layout, data_dir: Path) -> None:
-    chunk = a_want(files=FILES)
-    put_want(data_dir, chunk)
-    put_failure(
-        data_dir, chunk.id, id=chunk.id, kind="transfer", error="\x1b[2J\rboo", first_at=1, last_at=1e300, hint="\x07"
-    )
+    chunk = put_want(data_dir, a_want(files=FILES))
+    said = {"id": chunk.id, "kind": "transfer", "error": "\x1b[2J\rboo", "hint": "\x07"}
+    put_failure(data_dir, chunk.id, first_at=1, last_at=1e300, **said)
     done = fsdm("explain", "-d", data_dir, chunk.id)
     assert "boo" in done.stdout
     assert not {"\x1b", "\r", "\x07"} & set(done.stdout)

@@ -250,8 +250,7 @@ def test_a_terminal_that_takes_nothing_holds_up_no_reconciler(layout: Layout, da
             put_want(data_dir, source.chunk(start=number, end=number + 1))
             eventually(lambda: not os.listdir(data_dir / "want"), "all are available, though nobody reads")
         assert select.select([screen._master], [], [], 0)[0], "there is something that nobody has read"
-        chunk = source.chunk(start=900, end=901)
-        put_want(data_dir, chunk)
+        chunk = put_want(data_dir, source.chunk(start=900, end=901))
         eventually(lambda: not (data_dir / "want" / chunk.id).exists())
         screen.process.send_signal(signal.SIGTERM)
         assert screen.process.wait(PATIENCE_S) == 0

@@ -51,32 +51,30 @@ def test_a_meter_forgets_what_is_long_ago() -> None:
     assert len(meter._marks) < 70
 
 
-def test_an_eta_is_what_is_left_over_what_comes() -> None:
-    running = replace(EMPTY, running=(Running("a" * 64, 0, 900),), left_bytes=900)
-    later = replace(running, came_bytes=300, left_bytes=600)
-    assert seen((0, running), (3, later)).eta_s() == 6.0
+WHOLE = replace(EMPTY, running=(Running("a" * 64, 0, 900),), left_bytes=900)
+SOME = replace(EMPTY, running=(Running("a" * 64, 0),), wanted=1, unknown=1)
+FAST = replace(WHOLE, came_bytes=10**6)
 
 
-def test_eta_counts_known_sizes_and_is_none_without_any() -> None:
-    begun = replace(EMPTY, running=(Running("a" * 64, 0),), wanted=1, unknown=1)
-    some = replace(begun, came_bytes=300, left_bytes=600)
-    assert seen((0, begun), (3, some)).eta_s() == 6.0
-    none = replace(some, left_bytes=0)
-    assert seen((0, begun), (3, none)).eta_s() is None
+@pytest.mark.parametrize(
+    ("surveys", "eta_s"),
+    [
+        ([(0, WHOLE), (3, replace(WHOLE, came_bytes=300, left_bytes=600))], 6.0),
+        ([(0, SOME), (3, replace(SOME, came_bytes=300, left_bytes=600))], 6.0),
+        ([(0, SOME), (3, replace(SOME, came_bytes=300))], None),
+        ([(0, WHOLE)], None),
+        ([(0, WHOLE), (5, WHOLE)], None),
+        ([(0, WHOLE), *((at, FAST) for at in range(1, 20))], None),
+        ([(0, EMPTY)], 0.0),
+    ],
+    ids=["sizes known", "some known", "none known", "one look", "nothing came", "a stall", "nothing is to come"],
+)
+def test_eta_is_what_is_left_over_what_comes(surveys: list[tuple[float, Survey]], eta_s: float | None) -> None:
+    assert seen(*surveys).eta_s() == eta_s
 
 
-def test_there_is_no_eta_while_nothing_comes() -> None:
-    survey = replace(EMPTY, running=(Running("a" * 64, 5, 900),), left_bytes=895)
-    assert seen((0, survey)).eta_s() is None
-    assert seen((0, survey), (5, survey)).eta_s() is None
-    fast = replace(survey, came_bytes=10**6)
-    stalled = seen((0, survey), (1, fast), *((float(at), fast) for at in range(2, 20)))
-    assert stalled.rate() == 0.0
-    assert stalled.eta_s() is None
-
-
-def test_nothing_is_to_come_where_nothing_can_go_on_by_itself() -> None:
-    assert seen((0, EMPTY)).eta_s() == 0.0
+def test_rate_is_zero_in_a_stall() -> None:
+    assert seen((0, WHOLE), *((float(at), FAST) for at in range(1, 20))).rate() == 0.0
 
 
 def test_what_brings_most_comes_first() -> None:

@@ -36,8 +36,7 @@ def surveyor(layout: Layout) -> Surveyor:
 
 def begin(data_dir: Path, **files: int) -> DataChunk:
     """A want (of 123 bytes in two files) that is being fetched."""
-    chunk = a_want(files=FILES)
-    put_want(data_dir, chunk)
+    chunk = put_want(data_dir, a_want(files=FILES))
     put_partial(data_dir, chunk.id, **{f"{name}.parquet": size for name, size in files.items()})
     return chunk
 
@@ -321,8 +320,7 @@ def test_many_documents_are_read_by_and_by(layout: Layout, data_dir: Path, reads
     surveyor = Surveyor(layout, read_s=-1.0)
     put_chunk(layout, files={"a": bytes(10)})
     put_want(data_dir, a_want(files=FILES))
-    failed = a_want(files=FILES)
-    put_want(data_dir, failed)
+    failed = put_want(data_dir, a_want(files=FILES))
     fails(data_dir, failed.id)
     survey = surveyor.look()
     assert reads == []

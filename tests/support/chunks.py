@@ -51,9 +51,10 @@ def bring(dm: DataManager, *chunks: DataChunk) -> None:
         assert dm.wait(chunk.id, PATIENCE_S)
 
 
-def put_want(data_dir: Path, chunk: DataChunk) -> None:
+def put_want(data_dir: Path, chunk: DataChunk) -> DataChunk:
     """Place a want as `cp` does it: not by a rename, without a lock."""
     (data_dir / "want" / chunk.id).write_bytes(chunk.to_json())
+    return chunk
 
 
 def touch_delete(data_dir: Path, chunk_id: str) -> None:
