@@ -7,6 +7,7 @@ chunks the first are listed.
 from __future__ import annotations
 
 from html import escape
+from string import Template
 from typing import TYPE_CHECKING, Final
 
 from fsdm.status.coverage import KINDS, marks
@@ -24,16 +25,6 @@ _HEIGHT: Final = 34  # of a band
 _CUT: Final = 124  # characters of a listed line: of the widest there is room for so many
 _CHARACTER: Final = 7.5  # wide
 
-_PATTERNS: Final = """\
-<pattern id="coming" width="8" height="8" patternUnits="userSpaceOnUse" patternTransform="rotate(45)">\
-<rect width="8" height="8"/><path d="M2 0v8"/></pattern>
-<pattern id="failing" width="6" height="6" patternUnits="userSpaceOnUse"><rect width="6" height="6"/>\
-<path d="M1.5 0v6"/></pattern>
-<pattern id="retiring" width="6" height="6" patternUnits="userSpaceOnUse"><rect width="6" height="6"/>\
-<circle cx="3" cy="3" r="1.4"/></pattern>
-<pattern id="doubled" width="8" height="8" patternUnits="userSpaceOnUse"><rect width="8" height="8"/>\
-<path d="M0 0l8 8M8 0l-8 8"/></pattern>"""
-
 
 def svg(found: CoverageMap, caption: words.Caption, listed: int) -> str:
     """Draw all of it, with the first `listed` troubles of each kind."""
@@ -49,18 +40,14 @@ def svg(found: CoverageMap, caption: words.Caption, listed: int) -> str:
         for line in words.first([*map(words.chunk_line, found.unplaced)], listed):
             sheet.cut(line)
     sheet.down(_LINE)
-    parts = "\n".join(sheet.parts)
-    size = f'viewBox="0 0 {WIDTH} {sheet.y}" width="{WIDTH}" height="{sheet.y}"'
-    return f"""<svg xmlns="http://www.w3.org/2000/svg" {size} role="img" aria-labelledby="title desc">
-<title id="title">fsdm map: {escape(caption.data_dir)}</title>
-<desc id="desc">{escape(f"{words.summary(found)}. {caption.line}")}</desc>
-<style>{words.resource("palette.css", "drawing.css")}</style>
-<defs>
-{_PATTERNS}
-</defs>
-{parts}
-</svg>
-"""
+    return Template(words.resource("drawing.svg")).substitute(
+        width=WIDTH,
+        height=sheet.y,
+        data_dir=escape(caption.data_dir),
+        description=escape(f"{words.summary(found)}. {caption.line}"),
+        style=words.resource("palette.css", "drawing.css"),
+        parts="\n".join(sheet.parts),
+    )
 
 
 class _Sheet:

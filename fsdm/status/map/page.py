@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from html import escape
+from string import Template
 from typing import TYPE_CHECKING, Final
 
 from fsdm.model.units import count
@@ -25,38 +26,19 @@ _WIDE: Final = 1 / 120  # from here on there is room for a line between neighbou
 _OPEN: Final = 12  # a list of so many is shown at once
 LISTED: Final = 5000  # … and no more than so many are in the page, which a browser is to open at once
 
-_ICON: Final = (
-    "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E"
-    "%3Cpath fill='%23009e73' d='M0 4h7v8H0z'/%3E%3Cpath fill='%23cc4400' d='M8 4h2v8H8z'/%3E"
-    "%3Cpath fill='%230072b2' d='M11 4h5v8h-5z'/%3E%3C/svg%3E"
-)
-
 
 def html(found: CoverageMap, caption: words.Caption) -> str:
     """Write the whole page."""
     script = words.resource("page.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
-    body = "\n".join(_body(found, caption))
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>fsdm map: {escape(caption.data_dir)}</title>
-<link rel="icon" href="{_ICON}">
-<style>
-{words.resource("palette.css", "page.css")}</style>
-</head>
-<body>
-{body}
-<div id="tip" role="tooltip" hidden></div>
-<script>{script}</script>
-</body>
-</html>
-"""
+    return Template(words.resource("page.html")).substitute(
+        policy=policy,
+        data_dir=escape(caption.data_dir),
+        style=words.resource("palette.css", "page.css"),
+        body="\n".join(_body(found, caption)),
+        script=script,
+    )
 
 
 def _body(found: CoverageMap, caption: words.Caption) -> Iterator[str]:
