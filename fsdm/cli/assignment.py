@@ -149,18 +149,14 @@ def _opened(where: str) -> Iterator[tuple[io.BufferedReader, str, bool]]:
 @contextmanager
 def _fetched(url: str) -> Iterator[tuple[io.BufferedReader, str, bool]]:
     import requests
+    import urllib3
 
     from fsdm.transfer.http.target import shown
 
-    with requests.Session() as session, _errors_of(shown(url)):
-        response = session.get(
-            url,
-            stream=True,
-            timeout=(CONNECT_TIMEOUT_S, IDLE_TIMEOUT_S),
-            headers={"Accept-Encoding": "identity", "User-Agent": "fsdm"},
-            hooks={"response": _refuse_to_leave_tls},
-        )
-        with response:
+    headers = {"Accept-Encoding": "identity", "User-Agent": "fsdm"}
+    hooks, timeouts = {"response": _refuse_to_leave_tls}, (CONNECT_TIMEOUT_S, IDLE_TIMEOUT_S)
+    try:
+        with requests.get(url, stream=True, timeout=timeouts, headers=headers, hooks=hooks) as response:
             if response.status_code != 200:
                 what = f"HTTP {response.status_code}"
                 raise TransferError(f"{shown(url)}: {what}", hint="nothing was changed: check the URL")
@@ -169,6 +165,13 @@ def _fetched(url: str) -> Iterator[tuple[io.BufferedReader, str, bool]]:
             response.raw.decode_content = True
             response.raw.auto_close = False  # at its end it may still be asked for more
             yield io.BufferedReader(response.raw, BLOCK_BYTES), shown(url), tells_its_end
+    except (requests.RequestException, urllib3.exceptions.HTTPError) as e:
+        # named by what the system said: their own words may show a URL's secrets
+        said, cause = "", e.__context__
+        while cause is not None:
+            said, cause = getattr(cause, "strerror", None) or said, cause.__context__
+        what = said or f"the connection broke ({type(e).__name__})"
+        raise TransferError(f"{shown(url)}: {what}", transient=True, cause="connection") from e
 
 
 def _refuse_to_leave_tls(response: requests.Response, **_: object) -> None:
@@ -179,19 +182,3 @@ def _refuse_to_leave_tls(response: requests.Response, **_: object) -> None:
     if response.is_redirect and response.url.startswith("https:") and not to.startswith("https:"):
         what = f"redirected from https to {shown(to)}, which is refused"
         raise TransferError(f"{shown(response.url)}: {what}", cause="redirect")
-
-
-@contextmanager
-def _errors_of(name: str) -> Iterator[None]:
-    """Name requests' errors by what the system said, for their own words may show a URL's secrets."""
-    import requests
-    import urllib3
-
-    try:
-        yield
-    except (requests.RequestException, urllib3.exceptions.HTTPError) as e:
-        said, cause = "", e.__context__
-        while cause is not None:
-            said, cause = getattr(cause, "strerror", None) or said, cause.__context__
-        what = said or f"the connection broke ({type(e).__name__})"
-        raise TransferError(f"{name}: {what}", transient=True, cause="connection") from e
