@@ -1,7 +1,5 @@
 """The verbs of the command line. Each is a module of its name with `EXAMPLES`, `run`, and perhaps `add_arguments`."""
 
-from __future__ import annotations
-
 from typing import Final
 
 VERBS: Final = {

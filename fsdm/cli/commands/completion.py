@@ -1,14 +1,12 @@
 """`fsdm completion`: print the script that completes verbs, options, files, and what is in the data directory."""
 
-from __future__ import annotations
-
 from argparse import ArgumentParser, Namespace
 from typing import Any, Final
 
 from fsdm.cli.arguments import actions_of, verbs_of
 from fsdm.cli.output import show
 
-EXAMPLES: Final = """\
+EXAMPLES = """\
 fsdm completion bash > ~/.local/share/bash-completion/completions/fsdm
 fsdm completion zsh > ~/.zfunc/_fsdm    # where fpath has ~/.zfunc
 fsdm completion fish > ~/.config/fish/completions/fsdm.fish

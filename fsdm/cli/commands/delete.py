@@ -1,9 +1,6 @@
 """`fsdm delete`: ask for chunks to be deleted."""
 
-from __future__ import annotations
-
 from argparse import ArgumentParser, Namespace
-from typing import Final
 
 from fsdm.cli.arguments import add_brake, add_ids, ids_of, open_client
 from fsdm.cli.difference import Comparison, Difference
@@ -12,7 +9,7 @@ from fsdm.model.units import readable
 from fsdm.reconcile.delete_brake import FEW_DELETES, check, place_deletes, too_much
 from fsdm.store.filesystem import exists
 
-EXAMPLES: Final = """\
+EXAMPLES = """\
 fsdm delete -d data ID
 fsdm delete -d data ID --dry-run
 fsdm ls -d data | xargs fsdm delete -d data --yes    # all: without --yes it stops

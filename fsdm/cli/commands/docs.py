@@ -1,15 +1,12 @@
 """`fsdm docs`: print a page of the documentation."""
 
-from __future__ import annotations
-
 from argparse import ArgumentParser, Namespace
 from importlib.resources import files as package_files
-from typing import Final
 
 from fsdm.cli.output import row, show
 from fsdm.model.errors import InvalidInputError
 
-EXAMPLES: Final = """\
+EXAMPLES = """\
 fsdm docs                      # which pages there are
 fsdm docs recipes | less
 """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from fsdm.cli.arguments import add_ids, ids_of, open_client
 from fsdm.cli.output import show
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from fsdm.status.explain_text import Explanation
 
-EXAMPLES: Final = """\
+EXAMPLES = """\
 fsdm explain -d data ID
 fsdm status -d data | grep -w failed | cut -f1 | xargs fsdm explain -d data
 """

@@ -1,14 +1,11 @@
 """`fsdm find`: print the path of the chunk that holds a block."""
 
-from __future__ import annotations
-
 from argparse import Namespace
-from typing import Final
 
 from fsdm.cli.arguments import add_block, find_ref, open_client
 from fsdm.cli.output import show
 
-EXAMPLES: Final = """\
+EXAMPLES = """\
 fsdm find -d data DATASET 17000000
 """
 add_arguments = add_block

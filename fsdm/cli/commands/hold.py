@@ -1,15 +1,12 @@
 """`fsdm hold`: run a command while holding the chunk."""
 
-from __future__ import annotations
-
 import os
 from argparse import ArgumentParser, Namespace
-from typing import Final
 
 from fsdm.cli.arguments import add_block, find_ref, open_client
 from fsdm.cli.output import tell
 
-EXAMPLES: Final = """\
+EXAMPLES = """\
 fsdm hold -d data DATASET 17000000 -- sh -c 'ls $FSDM_CHUNK_PATH'
 """
 

@@ -1,11 +1,8 @@
 """`fsdm holders`: show which processes hold a chunk."""
 
-from __future__ import annotations
-
 from argparse import ArgumentParser, Namespace
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Final
 
 from fsdm.cli.arguments import open_client
 from fsdm.cli.output import row, show, tell
@@ -15,7 +12,7 @@ from fsdm.status.terminal import plain
 from fsdm.store.catalog import Catalog
 from fsdm.store.holders import Holder, look_for_holders
 
-EXAMPLES: Final = """\
+EXAMPLES = """\
 fsdm holders -d data ID
 fsdm holders -d data ID | cut -f1 | xargs ps -o pid,etime,args -p
 """

@@ -1,14 +1,11 @@
 """`fsdm ls`: list the available chunks."""
 
-from __future__ import annotations
-
 from argparse import ArgumentParser, Namespace
-from typing import Final
 
 from fsdm.cli.arguments import open_client
 from fsdm.cli.output import row, show
 
-EXAMPLES: Final = """\
+EXAMPLES = """\
 fsdm ls -d data
 fsdm ls -d data --long
 """

@@ -1,15 +1,12 @@
 """`fsdm man`: print the manual page."""
 
-from __future__ import annotations
-
 from argparse import Namespace
-from typing import Final
 
 from fsdm import __version__
 from fsdm.cli.manpage import manual
 from fsdm.cli.output import show
 
-EXAMPLES: Final = """\
+EXAMPLES = """\
 fsdm man | man -l -    # read it
 fsdm man > ~/.local/share/man/man1/fsdm.1    # for `man fsdm`
 """

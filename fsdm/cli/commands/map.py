@@ -1,14 +1,12 @@
 """`fsdm map`: draw which blocks are here, coming, retiring, missing or doubly covered."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import sys
 import time
 from argparse import ArgumentParser, Namespace
 from dataclasses import asdict
-from typing import Any, Final
+from typing import Any
 
 from fsdm.cli.arguments import data_dir_of, open_client
 from fsdm.cli.output import tell
@@ -21,7 +19,7 @@ from fsdm.status.map.words import Caption, summary
 from fsdm.status.terminal import plain, print_json
 from fsdm.store.filesystem import FileSystem
 
-EXAMPLES: Final = """\
+EXAMPLES = """\
 fsdm map -d data
 fsdm map -d data 17ab                    # the one dataset whose id begins so
 fsdm map -d data --html map.html         # the same as a page that needs nothing else; --svg as a drawing

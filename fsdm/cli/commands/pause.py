@@ -1,14 +1,11 @@
 """`fsdm pause`: stop downloads until they are resumed."""
 
-from __future__ import annotations
-
 from argparse import ArgumentParser, Namespace
-from typing import Final
 
 from fsdm.cli.arguments import open_client
 from fsdm.cli.output import show
 
-EXAMPLES: Final = """\
+EXAMPLES = """\
 fsdm pause -d data --reason "the link is needed for a backup"
 """
 

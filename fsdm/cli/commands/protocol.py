@@ -1,14 +1,11 @@
 """`fsdm protocol`: print the on-disk protocol."""
 
-from __future__ import annotations
-
 from argparse import Namespace
 from importlib.resources import files as package_files
-from typing import Final
 
 from fsdm.cli.output import show
 
-EXAMPLES: Final = """\
+EXAMPLES = """\
 fsdm protocol | less
 """
 

@@ -1,14 +1,11 @@
 """`fsdm release`: release the deletes that the brake holds back."""
 
-from __future__ import annotations
-
 from argparse import Namespace
-from typing import Final
 
 from fsdm.cli.arguments import open_client
 from fsdm.cli.output import show
 
-EXAMPLES: Final = """\
+EXAMPLES = """\
 fsdm release -d data
 """
 

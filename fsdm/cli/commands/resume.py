@@ -1,14 +1,11 @@
 """`fsdm resume`: let downloads go on."""
 
-from __future__ import annotations
-
 from argparse import Namespace
-from typing import Final
 
 from fsdm.cli.arguments import open_client
 from fsdm.cli.output import show, tell
 
-EXAMPLES: Final = """\
+EXAMPLES = """\
 fsdm resume -d data
 """
 

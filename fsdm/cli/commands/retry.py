@@ -1,7 +1,5 @@
 """`fsdm retry`: try failed chunks again now."""
 
-from __future__ import annotations
-
 from argparse import ArgumentParser, Namespace
 from typing import Final
 
@@ -11,7 +9,7 @@ from fsdm.model.errors import NotAvailableError
 from fsdm.status.chunk_status import read_failing
 from fsdm.store.markers import marker_ids
 
-EXAMPLES: Final = """\
+EXAMPLES = """\
 fsdm retry -d data        # all that fail
 fsdm retry -d data ID
 """

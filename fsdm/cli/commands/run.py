@@ -7,14 +7,16 @@ import sys
 import threading
 import time
 from argparse import ArgumentParser, Namespace
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from fsdm.cli.arguments import data_dir_of, from_text
 from fsdm.cli.config import add_limits, limits_of, reload
+from fsdm.cli.event_log import EventLog, say, write_line
 from fsdm.cli.output import ASSUMED_BYTES_PER_S, estimate, row, show, tell, to_fetch
+from fsdm.cli.signals import Signals, asked_to_end
 from fsdm.model.errors import EXIT_NOT_CONVERGED, EXIT_OK, InvalidInputError
 from fsdm.model.layout import Layout
 from fsdm.model.source_policy import check_pattern
@@ -26,8 +28,9 @@ if TYPE_CHECKING:
 
     from fsdm.model.events import Event
     from fsdm.model.limits import Limits
+    from fsdm.status.live_view import LiveView
 
-EXAMPLES: Final = """\
+EXAMPLES = """\
 fsdm run -d data
 fsdm run -d data --once    # converge and exit
 fsdm run -d data --once --dry-run
@@ -97,7 +100,7 @@ def run(arguments: Namespace) -> int:
         _foresee(arguments, limits)
         return EXIT_OK
     with _event_sink(arguments, limits) as on_event:
-        return _reconcile(arguments, limits, on_event)
+        return (_reconcile_once if arguments.once else _reconcile)(arguments, limits, on_event)
 
 
 def _foresee(arguments: Namespace, limits: Limits) -> None:
@@ -130,10 +133,6 @@ def _foresee(arguments: Namespace, limits: Limits) -> None:
 
 
 def _reconcile(arguments: Namespace, limits: Limits, on_event: Callable[[Event], None]) -> int:
-    if arguments.once:
-        return _reconcile_once(arguments, limits, on_event)
-    from fsdm.cli.event_log import say
-    from fsdm.cli.signals import Signals
     from fsdm.manager import run_forever
     from fsdm.monitoring.service import Service
 
@@ -155,16 +154,13 @@ def _reconcile(arguments: Namespace, limits: Limits, on_event: Callable[[Event],
 
 
 def _reconcile_once(arguments: Namespace, limits: Limits, on_event: Callable[[Event], None]) -> int:
-    from fsdm.cli.event_log import say
-    from fsdm.cli.signals import asked_to_end
     from fsdm.manager import run_once
 
     if limits.count_bytes:
         problem = "--metrics-addr and --metrics-file are of a reconciler that goes on"
         raise InvalidInputError(problem, field="--once", hint="leave out --once, or them")
-    unknown_fs, stop = arguments.allow_unknown_fs, asked_to_end()
-    data_dir = data_dir_of(arguments)
-    troubles = run_once(data_dir, stop, limits, on_event, wait=arguments.wait, allow_unknown_fs=unknown_fs)
+    data_dir, unknown_fs = data_dir_of(arguments), arguments.allow_unknown_fs
+    troubles = run_once(data_dir, asked_to_end(), limits, on_event, wait=arguments.wait, allow_unknown_fs=unknown_fs)
     for name, why in troubles.items():
         say(f"{name}: {why}", as_json=arguments.log_format == "json")
     return EXIT_NOT_CONVERGED if troubles else EXIT_OK
@@ -173,14 +169,13 @@ def _reconcile_once(arguments: Namespace, limits: Limits, on_event: Callable[[Ev
 @contextmanager
 def _event_sink(arguments: Namespace, limits: Limits) -> Iterator[Callable[[Event], None]]:
     """Show events on stdout with `--json`, and else, or besides, on stderr as `--log-format` says."""
-    from fsdm.cli.event_log import EventLog, write_line
-
-    form, print_event = arguments.log_format, _json_events()
+    form, print_event, write = arguments.log_format, _json_events(), write_line
     if form == "auto" and arguments.json:
         yield print_event
         return
-    draws = form == "auto" and is_screen(sys.stderr) and is_in_front(sys.stderr)
-    with _live_view(arguments, limits) if draws else nullcontext(write_line) as write:
+    with ExitStack() as stack:
+        if form == "auto" and is_screen(sys.stderr) and is_in_front(sys.stderr):
+            write = stack.enter_context(_live_view(arguments, limits)).say
         log = EventLog(as_json=form == "json", write=write)
 
         def on_event(event: Event) -> None:
@@ -190,22 +185,18 @@ def _event_sink(arguments: Namespace, limits: Limits) -> Iterator[Callable[[Even
 
         logger = logging.getLogger("fsdm")
         logger.addHandler(log)
-        try:
-            yield on_event
-        finally:
-            logger.removeHandler(log)
+        stack.callback(logger.removeHandler, log)
+        yield on_event
 
 
-@contextmanager
-def _live_view(arguments: Namespace, limits: Limits) -> Iterator[Callable[[str], None]]:
+def _live_view(arguments: Namespace, limits: Limits) -> LiveView:
     from rich.console import Console
 
     from fsdm.status.live_view import LiveView
     from fsdm.status.progress_view import glyphs_for
 
     layout, glyphs = Layout(data_dir_of(arguments)), glyphs_for(sys.stderr.encoding)
-    with LiveView(layout, Console(stderr=True), glyphs, max_bytes=limits.max_bytes, is_own=True) as view:
-        yield view.say
+    return LiveView(layout, Console(stderr=True), glyphs, max_bytes=limits.max_bytes, is_own=True)
 
 
 def _json_events() -> Callable[[Event], None]:

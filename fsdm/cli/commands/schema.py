@@ -1,12 +1,9 @@
 """`fsdm schema`: print the JSON Schema of a want and of READY."""
 
-from __future__ import annotations
-
 import json
 from argparse import ArgumentParser, Namespace
-from typing import Final
 
-EXAMPLES: Final = """\
+EXAMPLES = """\
 fsdm schema want
 """
 

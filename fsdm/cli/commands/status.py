@@ -7,7 +7,7 @@ import time
 from argparse import ArgumentParser, Namespace
 from collections import Counter
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from fsdm.cli.arguments import add_ids, ids_of, open_client, seconds
 from fsdm.cli.output import row, tell
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from fsdm.model.layout import Layout
     from fsdm.status.chunk_status import ChunkStatus, Status
 
-EXAMPLES: Final = """\
+EXAMPLES = """\
 fsdm status -d data
 fsdm status -d data ID
 fsdm status -d data --watch                       # until Ctrl-C, with the exit code 0

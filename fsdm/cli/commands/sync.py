@@ -1,10 +1,7 @@
 """`fsdm sync`: make the wanted chunks equal to a list."""
 
-from __future__ import annotations
-
 from argparse import ArgumentParser, Namespace
 from dataclasses import asdict
-from typing import Final
 
 from fsdm.cli.arguments import add_brake, open_client
 from fsdm.cli.difference import Comparison, Difference, place
@@ -13,7 +10,7 @@ from fsdm.model.errors import InvalidInputError
 from fsdm.model.units import readable
 from fsdm.reconcile.delete_brake import check, too_much
 
-EXAMPLES: Final = """\
+EXAMPLES = """\
 fsdm sync -d data assignment.jsonl --dry-run
 fsdm sync -d data https://example.org/assignment.jsonl.gz
 make-wants | fsdm sync -d data -

@@ -8,7 +8,7 @@ import sys
 import time
 from argparse import ArgumentParser, Namespace
 from contextlib import closing
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from fsdm.cli.arguments import add_ids, ids_of, open_client, positive, size
 from fsdm.cli.output import row, tell
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from fsdm.model.layout import Place
     from fsdm.verify.bulk import Verified
 
-EXAMPLES: Final = """\
+EXAMPLES = """\
 fsdm verify -d data
 fsdm verify -d data --sample 100 --rate 200M
 fsdm verify -d data --repair && echo all is well    # what is damaged is fetched again by the reconciler

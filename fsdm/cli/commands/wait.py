@@ -1,15 +1,12 @@
 """`fsdm wait`: wait until wants and deletes are carried out."""
 
-from __future__ import annotations
-
 import time
 from argparse import ArgumentParser, Namespace
-from typing import Final
 
 from fsdm.cli.arguments import add_ids, ids_of, open_client
 from fsdm.cli.output import row, show
 
-EXAMPLES: Final = """\
+EXAMPLES = """\
 fsdm wait -d data --timeout 60
 fsdm wait -d data ID
 """

@@ -7,7 +7,7 @@ import os
 import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from fsdm.cli.arguments import open_client
 from fsdm.cli.output import show, tell
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from fsdm.model.documents import DataChunk
 
-EXAMPLES: Final = """\
+EXAMPLES = """\
 fsdm want -d data chunk.json
 make-wants | fsdm want -d data -    # JSON Lines
 """
