@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from fsdm.client import Client
@@ -20,7 +19,6 @@ from fsdm.store.leader_lock import ReconcilerLock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from contextlib import AbstractContextManager
 
     from fsdm.model.documents import DataChunk
     from fsdm.model.events import Event
@@ -138,10 +136,7 @@ class DataManager(Client):
             reconciler.open()
             reconciler.start()
         except BaseException:
-            if reconciler is None:
-                lock.close()
-            else:
-                _end(reconciler, lock)
+            _end(reconciler, lock)
             raise
         self._lock, self._reconciler = lock, reconciler
         self._catalog = reconciler.catalog
@@ -153,7 +148,7 @@ class DataManager(Client):
         reconciler, self._reconciler = self._reconciler, None
         lock, self._lock = self._lock, None
         self._catalog = Catalog(self._layout)
-        if reconciler is not None and lock is not None:
+        if lock is not None:
             _end(reconciler, lock)
 
     def _stand_by(self) -> None:
@@ -171,9 +166,9 @@ class DataManager(Client):
                 self._step_down()
 
 
-def _end(reconciler: Reconciler, lock: ReconcilerLock) -> None:
+def _end(reconciler: Reconciler | None, lock: ReconcilerLock) -> None:
     """Stop a reconciler, and release LOCK once its last worker has ended."""
-    if reconciler.stop():
+    if reconciler is None or reconciler.stop():
         lock.close()
     else:  # a slow disk keeps a worker in the middle of a step; nothing else may write before that has ended
         threading.Thread(target=_close_when_ended, args=(reconciler, lock), daemon=True).start()
@@ -182,29 +177,6 @@ def _end(reconciler: Reconciler, lock: ReconcilerLock) -> None:
 def _close_when_ended(reconciler: Reconciler, lock: ReconcilerLock) -> None:
     reconciler.stop(None)
     lock.close()
-
-
-def run_forever(
-    data_dir: str,
-    until: Callable[[DataManager], None],
-    limits: Limits,
-    on_event: Callable[[Event], None],
-    *,
-    wait: bool,
-    allow_unknown_fs: bool,
-    attend: Callable[[DataManager], AbstractContextManager[object]] = nullcontext,
-) -> None:
-    """Reconcile until `until(manager)` returns, inside of `attend(manager)`.
-
-    Raises:
-        ReconcilerRunsError: another process does, and `wait` is False.
-        DataDirectoryError: the directory cannot be used.
-    """
-    with DataManager(data_dir, limits=limits, on_event=on_event, allow_unknown_fs=allow_unknown_fs) as dm:
-        if not dm.reconciling and not wait:
-            ReconcilerLock(dm.layout).close()  # raises, and says who it is
-        with attend(dm):
-            until(dm)
 
 
 def run_once(

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING
 
-from fsdm.cli.arguments import data_dir_of, from_text
+from fsdm.cli.arguments import data_dir_of, from_text, open_client
 from fsdm.cli.config import add_limits, limits_of, reload
 from fsdm.cli.event_log import EventLog, say, write_line
 from fsdm.cli.output import ASSUMED_BYTES_PER_S, estimate, row, show, tell, to_fetch
@@ -22,6 +22,7 @@ from fsdm.model.layout import Layout
 from fsdm.model.source_policy import check_pattern
 from fsdm.model.units import readable
 from fsdm.status.terminal import abandon_stdout, is_in_front, is_screen, plain, print_json
+from fsdm.store.leader_lock import ReconcilerLock, describe_holder, find_reconciler
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -104,11 +105,9 @@ def run(arguments: Namespace) -> int:
 
 
 def _foresee(arguments: Namespace, limits: Limits) -> None:
-    from fsdm.client import Client
     from fsdm.reconcile.dry_run import dry_run
-    from fsdm.store.leader_lock import describe_holder, find_reconciler
 
-    with Client(data_dir_of(arguments)) as client:
+    with open_client(arguments) as client:
         forecast, owner = dry_run(client.layout, limits, time.time()), find_reconciler(client.layout)
     fetched, freed = forecast.total_bytes("fetch"), forecast.total_bytes("delete", "discard")
     bytes_per_s = limits.bytes_per_s or ASSUMED_BYTES_PER_S
@@ -133,23 +132,19 @@ def _foresee(arguments: Namespace, limits: Limits) -> None:
 
 
 def _reconcile(arguments: Namespace, limits: Limits, on_event: Callable[[Event], None]) -> int:
-    from fsdm.manager import run_forever
+    from fsdm.manager import DataManager
     from fsdm.monitoring.service import Service
 
     signals = Signals()
     service = Service(address=arguments.metrics_addr, file=arguments.metrics_file)
     if service.url is not None:
         say(f"metrics are at {service.url}/metrics", as_json=arguments.log_format == "json", level="info")
-    with service:
-        run_forever(
-            data_dir_of(arguments),
-            lambda dm: signals.serve(partial(reload, dm, arguments)),
-            limits,
-            on_event,
-            wait=arguments.wait,
-            allow_unknown_fs=arguments.allow_unknown_fs,
-            attend=service.attend,
-        )
+    data_dir, unknown_fs = data_dir_of(arguments), arguments.allow_unknown_fs
+    with service, DataManager(data_dir, limits=limits, on_event=on_event, allow_unknown_fs=unknown_fs) as dm:
+        if not dm.reconciling and not arguments.wait:
+            ReconcilerLock(dm.layout).close()  # raises, and says who it is
+        with service.attend(dm):
+            signals.serve(partial(reload, dm, arguments))
     return EXIT_OK
 
 
