@@ -11,13 +11,12 @@ from typing import ClassVar, Final, Literal
 
 StatusCause = Literal["http_403", "http_404", "http_429", "http_4xx", "http_5xx", "http_other"]
 # connection: refused, broken, no such name; slow: below the floor under the rate; host_down: not even asked, for its
-# server has just failed others; answer: it does not bring what was asked for
-TransferCause = Literal[
-    "connection", "timeout", "tls", "slow", "host_down", "redirect", "policy", "answer", "size", "digest"
-]
+# server has just failed others
+WayCause = Literal["connection", "timeout", "tls", "slow", "host_down", "redirect", "policy"]
+BodyCause = Literal["answer", "size", "digest"]  # answer: it does not bring what was asked for
 DiskCause = Literal["disk_full", "disk_read_only", "disk_io", "disk"]
 # want: a document that cannot be taken; marker: an entry that is no file; defect: of fsdm's own
-Cause = Literal[StatusCause, TransferCause, DiskCause, "want", "marker", "damaged", "room", "defect"]
+Cause = Literal[StatusCause, WayCause, BodyCause, DiskCause, "want", "marker", "damaged", "room", "defect"]
 
 EXIT_OK = 0
 EXIT_FAILURE = 1
@@ -119,7 +118,7 @@ class TransferError(FsdmError):
     `transient`: the same request may succeed later, after `retry_after_s` seconds where the server has said so.
     """
 
-    cause = "answer"
+    cause: Cause = "answer"
 
     def __init__(
         self,
@@ -139,7 +138,7 @@ class TransferError(FsdmError):
 class HostError(TransferError):
     """The server, or the way to it, failed for every file; `what` tells how, without the URL."""
 
-    cause = "connection"
+    cause: Cause = "connection"
 
     def __init__(self, message: str, *, what: str, transient: bool = True, cause: Cause | None = None) -> None:
         super().__init__(message, transient=transient, cause=cause)
@@ -149,7 +148,7 @@ class HostError(TransferError):
 class PolicyError(TransferError):
     """The reconciler's policy refuses a URL, an address or a proxy; a retry changes nothing."""
 
-    cause = "policy"
+    cause: Cause = "policy"
 
 
 class StoppedError(FsdmError):

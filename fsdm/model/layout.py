@@ -89,7 +89,6 @@ class Place(NamedTuple):
 
     @classmethod
     def of(cls, dataset_id: str, block_range: range, chunk_id: str) -> Place:
-        """Return the place of a chunk with this half-open range."""
         return cls(dataset_id, f"{block_range.start:020d}-{block_range.stop:020d}-{chunk_id}")
 
     @property

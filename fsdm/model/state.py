@@ -29,7 +29,6 @@ class Marker:
         return self.ino, self.mtime_ns, self.size
 
     def same_as(self, other: Marker | None) -> bool:
-        """Return whether both are one and the same marker, unchanged."""
         return other is not None and self.identity == other.identity
 
 

@@ -29,9 +29,7 @@ def parse_size(text: str) -> int:
         # an int stays exact beyond 2^53
         size_bytes = int(float(found[1] + found[2]) * unit) if found[2] else int(found[1]) * unit
     if size_bytes < 1:
-        raise InvalidInputError(
-            f"{text!r} is no size", hint="a number above zero and K, M, G, T, Ki, Mi, Gi or Ti: 900G"
-        )
+        raise InvalidInputError(f"{text!r} is no size", hint="a number above 0 and K, M, G, T, Ki, Mi, Gi or Ti: 900G")
     return size_bytes
 
 
