@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from fsdm.store.refs import ChunkRef
 
-
 T = TypeVar("T")
 
 

@@ -18,6 +18,7 @@ from urllib.parse import urljoin
 from fsdm.model.documents import DataChunk, in_its_line
 from fsdm.model.errors import FsdmError, InvalidInputError, TransferError
 from fsdm.model.layout import WANT_MAX_BYTES
+from fsdm.transfer.http.target import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,7 +38,6 @@ class Assignment:
     def __init__(self, documents: IO[bytes]) -> None:
         self._documents = documents
         self._offsets: dict[bytes, int] = {}
-        self._end = 0
 
     def add(self, chunk: DataChunk, document: bytes) -> None:
         """Add a document, without its newline.
@@ -50,10 +50,8 @@ class Assignment:
             if self.chunk(chunk.id) != chunk:
                 raise InvalidInputError(f"{chunk.id} is listed before, with another document", field="id")
             return
-        self._documents.seek(self._end)
+        self._offsets[key] = self._documents.seek(0, io.SEEK_END)
         self._documents.write(document + b"\n")
-        self._offsets[key] = self._end
-        self._end += len(document) + 1
 
     def chunk(self, chunk_id: str) -> DataChunk:
         """Return the document of an id that is listed."""
@@ -134,9 +132,8 @@ def _opened(where: str) -> Iterator[tuple[io.BufferedReader, str, bool]]:
         with _fetched(where) as fetched:
             yield fetched
     elif "://" in where:
-        raise InvalidInputError(
-            f"{where}: a list is fetched by http:// or https:// alone", hint="fetch it to a file first"
-        )
+        hint = "fetch it to a file first"
+        raise InvalidInputError(f"{where}: a list is fetched by http:// or https:// alone", hint=hint)
     else:
         try:
             file = open(where, "rb")  # noqa: SIM115 closed below; here only its opening is guarded
@@ -150,8 +147,6 @@ def _opened(where: str) -> Iterator[tuple[io.BufferedReader, str, bool]]:
 def _fetched(url: str) -> Iterator[tuple[io.BufferedReader, str, bool]]:
     import requests
     import urllib3
-
-    from fsdm.transfer.http.target import shown
 
     headers = {"Accept-Encoding": "identity", "User-Agent": "fsdm"}
     hooks, timeouts = {"response": _refuse_to_leave_tls}, (CONNECT_TIMEOUT_S, IDLE_TIMEOUT_S)
@@ -176,8 +171,6 @@ def _fetched(url: str) -> Iterator[tuple[io.BufferedReader, str, bool]]:
 
 def _refuse_to_leave_tls(response: requests.Response, **_: object) -> None:
     """Refuse a redirect from https to http."""
-    from fsdm.transfer.http.target import shown
-
     to = urljoin(response.url, response.headers.get("Location", ""))
     if response.is_redirect and response.url.startswith("https:") and not to.startswith("https:"):
         what = f"redirected from https to {shown(to)}, which is refused"

@@ -52,9 +52,7 @@ SETTINGS: Final = (
     Setting("jobs", "jobs", int, "chunks fetched at once (default 8)"),
     Setting("connections", "connections", int, "files fetched at once, and a quarter more of small ones (default 8)"),
     Setting("per_host", "connections-per-host", int, "files fetched at once from one server"),
-    Setting(
-        "per_file", "connections-per-file", int, "connections of one large file, where more are faster (default 4)"
-    ),
+    Setting("per_file", "connections-per-file", int, "connections of a large file, where more are faster (default 4)"),
     Setting("bytes_per_s", "rate", parse_size, "all connections together bring at most so much a second, as 10M"),
     Setting(
         "max_bytes",
@@ -70,9 +68,7 @@ SETTINGS: Final = (
         "hold deletes back where more than this part of what is here, and 100 chunks, would go within 10 minutes, "
         "until they are released (fsdm release); off: never (default 25%%)",
     ),
-    Setting(
-        "scrub_days", "scrub-days", float, "read all that is here once in N days, slowly; fetch again what is damaged"
-    ),
+    Setting("scrub_days", "scrub-days", float, "read all that is here once in N days, slowly; refetch what is damaged"),
 )
 KEYS: Final = {setting.key: setting for setting in SETTINGS}
 
@@ -87,21 +83,11 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
         group.add_argument(one.option, dest=one.field, type=kind, metavar=METAVARS[one.parse], help=one.help)
 
 
-def limits_of(arguments: argparse.Namespace, layout: Layout) -> Limits:
-    """Read the limits to begin with.
-
-    Raises:
-        InvalidInputError: an option or `config.toml` cannot be taken.
-        DataDirectoryError: the directory cannot be looked into.
-    """
-    return _limits(arguments, read_config(layout))
-
-
 def reload(dm: DataManager, arguments: argparse.Namespace) -> None:
     """Read the file again, change the limits and log what it says. A file that cannot be taken changes nothing."""
     try:
         config = read_config(dm.layout)
-        dm.change(_limits(arguments, config))
+        dm.change(limits_of(arguments, config))
     except (InvalidInputError, DataDirectoryError) as e:
         logger.warning("%s; all stays as it was%s", e, f" ({e.hint})" if e.hint else "")
         return
@@ -111,7 +97,8 @@ def reload(dm: DataManager, arguments: argparse.Namespace) -> None:
     logger.warning("%s says %s%s", dm.layout.config, words, won)
 
 
-def _limits(arguments: argparse.Namespace, config: Mapping[str, Any]) -> Limits:
+def limits_of(arguments: argparse.Namespace, config: Mapping[str, Any]) -> Limits:
+    """Put together what the options and the file say; raise InvalidInputError where an option cannot be taken."""
     from fsdm.model.limits import Limits
 
     given = {s.field: checked(s, getattr(arguments, s.field), s.option) for s in SETTINGS if s.field in arguments}

@@ -30,10 +30,10 @@ def write_line(line: str) -> None:
     sys.stderr.flush()
 
 
-def say(message: str, *, as_json: bool, level: str = "warning", event: str = "log") -> None:
+def say(message: str, *, as_json: bool, level: str = "warning") -> None:
     """Write a message that is neither an event nor a record of the log."""
     if as_json:
-        write_line(_line(level, datetime.now(UTC), event=event, message=message))
+        write_line(_line(level, datetime.now(UTC), event="log", message=message))
     else:
         write_line(f"fsdm: {plain(message)}")
 

@@ -25,12 +25,10 @@ def show(arguments: Namespace, document: object, lines: Iterable[str] = ()) -> N
 
 
 def row(*cells: object) -> str:
-    """Join the cells of a line by tabs."""
     return "\t".join(map(str, cells))
 
 
 def tell(message: str) -> None:
-    """Print a message on stderr."""
     print(message, file=sys.stderr)
 
 

@@ -1,8 +1,8 @@
 """The signals of commands that go on: SIGTERM and SIGINT end them, SIGHUP has the configuration read again.
 
-`fsdm run` blocks them, in this thread and in those that it begins, and takes them by sigwait(3): a handler could run in
-the moment before the thread goes to sleep, which then would sleep on. A SIGHUP because the terminal has gone ends it,
-as it ends every command, unless nohup(1) started it. A command that polls needs no more than a handler.
+`fsdm run` blocks them, also in the threads to come, and takes them by sigwait(3): a handler could run in the moment
+before the thread goes to sleep, which then would sleep on. A SIGHUP because the terminal has gone ends it, unless
+nohup(1) started it. A command that polls needs no more than a handler.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
 
 TO_END: Final = (signal.SIGTERM, signal.SIGINT)
 NUMBERS: Final = (*TO_END, signal.SIGHUP)

@@ -22,7 +22,6 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> None:
-    """Place a delete marker for each id."""
     ids = ids_of(arguments)
     share = arguments.brake if len(ids) >= FEW_DELETES and not arguments.yes else None
     with open_client(arguments) as client:

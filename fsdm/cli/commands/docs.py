@@ -17,7 +17,6 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> None:
-    """Print the page, or list the pages: name and title."""
     found = [one for one in package_files("fsdm").joinpath("docs").iterdir() if one.name.endswith(".md")]
     pages = {one.name.removesuffix(".md").lower(): one.read_text(encoding="utf-8") for one in sorted(found, key=str)}
     if arguments.page is None:

@@ -28,7 +28,6 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> None:
-    """Print for each id what is asked for, what is here, what holds it up, and what to do."""
     ids = ids_of(arguments)
     with open_client(arguments) as client:
         explanations = explain_chunks(client.layout, ids)

@@ -12,7 +12,6 @@ add_arguments = add_block
 
 
 def run(arguments: Namespace) -> None:
-    """Print the path of the files of the chunk that is responsible for the block."""
     with open_client(arguments) as client, find_ref(client, arguments) as ref:
         place = {"dataset_id": ref.dataset_id, "start": ref.block_range.start, "end": ref.block_range.stop}
         show(arguments, {"id": ref.id, **place, "path": str(ref.path)}, [str(ref.path)])

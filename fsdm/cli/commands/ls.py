@@ -1,4 +1,4 @@
-"""`fsdm ls`: list the available chunks."""
+"""`fsdm ls`: list the available chunks, by dataset and block."""
 
 from argparse import ArgumentParser, Namespace
 
@@ -16,11 +16,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> None:
-    """List the available chunks, by dataset and block."""
     with open_client(arguments) as client:
         found = [(p.dataset_id, p.block_range.start, p.block_range.stop, p.chunk_id) for p in client.available_places()]
-    documents = [
-        {"id": chunk_id, "dataset_id": dataset_id, "start": start, "end": end}
-        for dataset_id, start, end, chunk_id in found
-    ]
+    documents = [dict(zip(("dataset_id", "start", "end", "id"), cells, strict=True)) for cells in found]
     show(arguments, documents, (row(*cells) if arguments.long else cells[-1] for cells in found))

@@ -13,6 +13,5 @@ fsdm man > ~/.local/share/man/man1/fsdm.1    # for `man fsdm`
 
 
 def run(arguments: Namespace) -> None:
-    """Print the page, as man(1) takes it."""
     page = manual(arguments.build_parser(), __version__)
     show(arguments, {"man": page}, [page.removesuffix("\n")])

@@ -28,9 +28,7 @@ fsdm map -d data --json | jq '.datasets[].segments[] | select(.kind == "missing"
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument(
-        "dataset", nargs="?", metavar="DATASET", help="only this one: its id, or 4 or more digits of it"
-    )
+    parser.add_argument("dataset", nargs="?", metavar="DATASET", help="only this: its id, or 4 or more digits of it")
     parser.add_argument("--html", metavar="FILE", help="write it as one HTML file instead; - is standard output")
     parser.add_argument("--svg", metavar="FILE", help="write it as one SVG file instead; - is standard output")
     parser.add_argument(
@@ -65,7 +63,6 @@ def run(arguments: Namespace) -> None:
 
 
 def _the_one(found: CoverageMap, given: str) -> Coverage:
-    """Return the dataset whose id begins so."""
     if len(given) < 4 or set(given) - set("0123456789abcdef"):
         hint = "give 4 to 64 lower-case hex digits"
         raise InvalidInputError(f"{plain(given)!r} is no id of a dataset", field="DATASET", hint=hint)

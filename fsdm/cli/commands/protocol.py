@@ -11,6 +11,5 @@ fsdm protocol | less
 
 
 def run(arguments: Namespace) -> None:
-    """Print the protocol, as it is shipped."""
     text = package_files("fsdm").joinpath("PROTOCOL.md").read_text(encoding="utf-8")
     show(arguments, {"protocol": text}, [text.removesuffix("\n")])

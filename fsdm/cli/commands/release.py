@@ -11,7 +11,6 @@ fsdm release -d data
 
 
 def run(arguments: Namespace) -> None:
-    """Release every delete that stands now."""
     with open_client(arguments) as client:
         client.release_deletes()
     show(arguments, {"released": True})

@@ -25,10 +25,8 @@ def run(arguments: Namespace) -> None:
     """Touch the markers of the chunks, and print the ids that have one."""
     ids = ids_of(arguments)
     with open_client(arguments) as client:
-        layout = client.layout
-        failing = (
-            one for one in sorted(marker_ids(layout.failed)) if read_failing(layout, one)[0].kind not in LEFT_ALONE
-        )
+        failed = sorted(marker_ids(client.layout.failed))
+        failing = (one for one in failed if read_failing(client.layout, one)[0].kind not in LEFT_ALONE)
         retried = [one for one in ids or failing if client.retry_chunk(one)]
     show(arguments, {"retried": retried}, retried)
     if missing := [one for one in ids if one not in retried]:

@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from fsdm.cli.arguments import data_dir_of, from_text, open_client
-from fsdm.cli.config import add_limits, limits_of, reload
+from fsdm.cli.config import add_limits, limits_of, read_config, reload
 from fsdm.cli.event_log import EventLog, say, write_line
 from fsdm.cli.output import ASSUMED_BYTES_PER_S, estimate, row, show, tell, to_fetch
 from fsdm.cli.signals import Signals, asked_to_end
@@ -45,9 +45,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--dry-run", action="store_true", help="say what --once would do, as far as the files tell; change nothing"
     )
-    parser.add_argument(
-        "--wait", action="store_true", help="while another process reconciles, wait; take over when it ends"
-    )
+    parser.add_argument("--wait", action="store_true", help="wait while another process reconciles; then take over")
     add_limits(parser)
     parser.add_argument(
         "--durability",
@@ -96,7 +94,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> int:
     """Reconcile until SIGTERM or SIGINT, or (`--once`) until there is nothing left that can be done."""
-    limits = limits_of(arguments, Layout(data_dir_of(arguments)))
+    limits = limits_of(arguments, read_config(Layout(data_dir_of(arguments))))
     if arguments.dry_run:
         _foresee(arguments, limits)
         return EXIT_OK

@@ -13,7 +13,6 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> None:
-    """Print the JSON Schema of the documents that other programs write and read."""
     from fsdm.model.documents import DataChunk, Manifest
 
     schemas = {"want": DataChunk.want_schema(), "ready": Manifest.model_json_schema()}

@@ -49,7 +49,6 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> None:
-    """Show the state of each chunk, the entries that are ignored, and which process reconciles."""
     if arguments.watch:
         _watch(arguments)
         return

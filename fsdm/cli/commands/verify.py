@@ -33,9 +33,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add_ids(parser, "*", "only these; by default all that are available")
     parser.add_argument("--sample", type=positive, metavar="N", help="only N of them, at random")
     parser.add_argument("--rate", type=size, metavar="SIZE", help="read at most so much a second, as 200M")
-    parser.add_argument(
-        "--jobs", type=positive, metavar="N", help="files read at once (default: the cores, and one more)"
-    )
+    parser.add_argument("--jobs", type=positive, metavar="N", help="files read at once (default: cores + 1)")
     parser.add_argument(
         "--repair",
         action="store_true",
@@ -55,13 +53,11 @@ def run(arguments: Namespace) -> int:
         places = _places(client, arguments)
         meter = _Meter(len(places), shown=not arguments.json and sys.stderr.isatty())
         jobs = arguments.jobs or len(os.sched_getaffinity(0)) + 1
-        verification = BulkVerify(
-            client.layout, client.ref_at, rate=Rate(arguments.rate), jobs=jobs, progress=meter.read
-        )
-        with meter.bar, closing(verification.run(places)) as found:
+        bulk = BulkVerify(client.layout, client.ref_at, rate=Rate(arguments.rate), jobs=jobs, progress=meter.read)
+        with meter.bar, closing(bulk.run(places)) as found:
             for verified in found:
                 seen.append(verified)
-                meter.done()
+                meter.bar.advance(meter.task)
                 if verified.wrong:
                     if arguments.repair:
                         client.verify_chunk(verified.place.chunk_id)
@@ -92,28 +88,22 @@ class _Meter:
 
     def __init__(self, chunks: int, *, shown: bool) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-        columns = (TextColumn("verifying"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[read]}"))
         self.bar = Progress(
-            *columns,
-            TimeRemainingColumn(),
+            *("verifying", BarColumn(), MofNCompleteColumn(), "{task.fields[read]}", TimeRemainingColumn()),
             console=Console(stderr=True),
             disable=not shown,
             transient=True,
             redirect_stdout=sys.stdout.isatty(),  # elsewhere stdout is data, which the bar leaves alone
         )
-        self._task = self.bar.add_task("", total=chunks, read="")
+        self.task = self.bar.add_task("", total=chunks, read="")
         self._read_bytes = 0
 
     def read(self, count: int) -> None:
         """Count bytes that were read. Any thread may call it: the sum is only shown."""
         self._read_bytes += count
-        self.bar.update(self._task, read=readable(self._read_bytes))
-
-    def done(self) -> None:
-        """Count a chunk."""
-        self.bar.advance(self._task)
+        self.bar.update(self.task, read=readable(self._read_bytes))
 
 
 def _summarize(arguments: Namespace, client: Client, seen: list[Verified], seconds: float) -> None:

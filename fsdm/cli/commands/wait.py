@@ -20,7 +20,6 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> None:
-    """Wait for the chunks of these ids, or for all."""
     ids = ids_of(arguments)
     deadline = None if arguments.timeout is None else time.monotonic() + arguments.timeout
     states = {}

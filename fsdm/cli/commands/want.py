@@ -18,8 +18,6 @@ from fsdm.status.terminal import plain
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from fsdm.model.documents import DataChunk
-
 EXAMPLES = """\
 fsdm want -d data chunk.json
 make-wants | fsdm want -d data -    # JSON Lines
@@ -37,13 +35,13 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> int:
     """Place a want for each document; name those that cannot be taken, and go on."""
-    from fsdm.model.documents import in_its_line
+    from fsdm.model.documents import DataChunk, in_its_line
 
     code, placed = EXIT_OK, []
     with open_client(arguments) as client:
         for name, text, marker in _documents(arguments.files):
             try:
-                chunk = _parse_want(text, marker)
+                chunk = DataChunk.parse_want(text, marker) if is_id(marker) else DataChunk.parse(text)
                 client.download_chunk(chunk)
             except InvalidInputError as e:
                 said = str(e) if marker else in_its_line(e)
@@ -53,12 +51,6 @@ def run(arguments: Namespace) -> int:
             placed.append(chunk.id)
     show(arguments, {"wanted": placed})
     return code
-
-
-def _parse_want(text: bytes, marker: str) -> DataChunk:
-    from fsdm.model.documents import DataChunk
-
-    return DataChunk.parse_want(text, marker) if is_id(marker) else DataChunk.parse(text)
 
 
 def _documents(names: list[str]) -> Iterator[tuple[str, bytes, str]]:
