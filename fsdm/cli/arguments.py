@@ -36,7 +36,6 @@ def open_client(arguments: argparse.Namespace) -> Client:
 
 
 def add_ids(parser: argparse.ArgumentParser, nargs: str, meaning: str = "64 lower-case hex digits") -> None:
-    """Add the ids of chunks."""
     parser.add_argument("ids", nargs=nargs, metavar="ID", help=meaning)
 
 
@@ -50,7 +49,6 @@ def ids_of(arguments: argparse.Namespace) -> list[str]:
 
 
 def add_block(parser: argparse.ArgumentParser) -> None:
-    """Add a dataset and one of its blocks."""
     parser.add_argument("dataset", metavar="DATASET", help="the dataset's id")
     parser.add_argument("block", type=int, metavar="BLOCK", help="a block number")
 
