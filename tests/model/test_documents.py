@@ -41,36 +41,21 @@ urls = st.from_regex(
     r"(http|https|HTTPS)://[a-z0-9.]{1,20}(:[1-9][0-9]{0,3})?(/[A-Za-z0-9?=&%+~._-]{0,30}){0,3}", fullmatch=True
 )
 sources = urls | st.fixed_dictionaries({"url": urls}, optional={"size": blocks, "sha256": hex_ids})
+texts = st.text(st.characters(codec="utf-8"))
+plain = st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts
 json_values = st.recursive(
-    st.booleans()
-    | st.integers()
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(st.characters(codec="utf-8")),
-    lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.text(st.characters(codec="utf-8")), inner, max_size=3)
-    ),
-    max_leaves=8,
+    plain, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3), max_leaves=8
 )
-unknown = st.dictionaries(
-    st.text(st.characters(codec="utf-8"), max_size=12).map(lambda key: f"x{key}"), json_values, max_size=3
+unknown = st.dictionaries(texts.map(lambda key: f"x{key[:12]}"), json_values, max_size=3)
+known = st.fixed_dictionaries(
+    {
+        "id": hex_ids,
+        "dataset_id": hex_ids,
+        "block_range": ranges.map(lambda blocks: {"start": blocks[0], "end": blocks[1]}),
+        "files": st.dictionaries(names, sources, min_size=1, max_size=4),
+    }
 )
-wants = st.builds(
-    lambda extra, chunk_id, dataset_id, blocks, files: {
-        **extra,
-        "id": chunk_id,
-        "dataset_id": dataset_id,
-        "block_range": {"start": blocks[0], "end": blocks[1]},
-        "files": files,
-    },
-    unknown,
-    hex_ids,
-    hex_ids,
-    ranges,
-    st.dictionaries(names, sources, min_size=1, max_size=4),
-)
-
-
-# ----------------------------------------------------------------------------------------------------- what is taken
+wants = st.builds(lambda more, ours: more | ours, unknown, known)
 
 
 @given(wants)
@@ -114,10 +99,8 @@ def test_no_value_of_a_known_key_raises_anything_else(changes: dict[str, Any]) -
 @given(st.binary(min_size=32, max_size=32), st.binary(min_size=32, max_size=32))
 @settings(quick, max_examples=30)
 def test_ids_may_be_given_as_32_bytes(raw: bytes, dataset: bytes) -> None:
-    for chunk in (
-        DataChunk(**_want(id=raw, dataset_id=dataset)),
-        DataChunk(**_want(id=bytearray(raw), dataset_id=bytearray(dataset))),
-    ):
+    for kind in (bytes, bytearray):
+        chunk = DataChunk(**_want(id=kind(raw), dataset_id=kind(dataset)))
         assert (chunk.id, chunk.dataset_id) == (raw.hex(), dataset.hex())
         assert chunk == DataChunk(**_want(id=raw.hex(), dataset_id=dataset.hex()))
 
@@ -153,24 +136,10 @@ def test_unknown_keys_are_kept_at_every_level_and_go_on_into_the_manifest() -> N
     assert Manifest.parse(manifest.to_json()) == manifest
 
 
-@pytest.mark.parametrize(
-    "key",
-    [
-        "cls",
-        "data",
-        "place",
-        "parse",
-        "size_bytes",
-        "satisfies",
-        "format",
-        "self",
-        "model_config",
-        "model_extra",
-        "__dict__",
-        "",
-        "é",
-    ],
-)
+KEYS = ["cls", "data", "place", "parse", "size_bytes", "satisfies", "format", "self", "model_config", "model_extra"]
+
+
+@pytest.mark.parametrize("key", [*KEYS, "__dict__", "", "é"])
 def test_no_unknown_key_is_mistaken_for_something_of_ours(key: str) -> None:
     chunk = _parse(**{key: 7})
     assert json.loads(chunk.to_json())[key] == 7
@@ -198,9 +167,6 @@ def test_deep_json_is_taken_or_refused_but_never_more() -> None:
 def test_documents_are_frozen() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         _parse().id = "b" * 64  # type: ignore[misc]
-
-
-# ------------------------------------------------------------------------------------------------- what is not taken
 
 
 @pytest.mark.parametrize(
@@ -261,12 +227,9 @@ def test_a_want_that_cannot_be_taken_says_which_part_is_wrong(changes: dict[str,
 @pytest.mark.parametrize(
     ("changes", "field"),
     [
-        ({"id": b"short"}, "id"),
-        ({"dataset_id": "x"}, "dataset_id"),
-        ({"block_range": range(0, 10, 2)}, "block_range"),
-        ({"block_range": range(10, 0, -1)}, "block_range"),
-        ({"files": {"\ud800": URL}}, "files"),
-        ({"files": {7: URL}}, "files"),
+        *(({"id": b"short"}, "id"), ({"dataset_id": "x"}, "dataset_id")),
+        *(({"block_range": range(0, 10, 2)}, "block_range"), ({"block_range": range(10, 0, -1)}, "block_range")),
+        *(({"files": {"\ud800": URL}}, "files"), ({"files": {7: URL}}, "files")),
         ({"files": {"b": "http://host/\ud800"}}, "files.b.url"),
     ],
 )
@@ -276,26 +239,13 @@ def test_the_constructor_names_the_field_as_an_attribute_too(changes: dict[str, 
     assert caught.value.field == field
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        b"",
-        b"{",
-        b"null",
-        b"[]",
-        b"\xff\xfe",
-        b"\xef\xbb\xbf{}",
-        b'{"x": "\\ud800"}',
-        b'{"x": ' + b"9" * 5000 + b"}",
-        b"{} {}",
-    ],
-)
+NO_OBJECTS = [b"", b"{", b"null", b"[]", b"\xff\xfe", b"\xef\xbb\xbf{}", b'{"x": "\\ud800"}', b"{} {}"]
+
+
+@pytest.mark.parametrize("text", [*NO_OBJECTS, b'{"x": ' + b"9" * 5000 + b"}"])
 def test_what_is_no_json_object_is_refused(text: bytes) -> None:
     with pytest.raises(InvalidInputError):
         DataChunk.parse_want(text, ID)
-
-
-# --------------------------------------------------------------------------------------------- manifests and failures
 
 
 def _manifest(**changes: Any) -> Manifest:
@@ -363,8 +313,8 @@ seconds = st.floats(0, 1e12)
         Failure,
         id=hex_ids,
         kind=st.sampled_from(["transfer", "want", "marker", "damaged", "disk"]),
-        error=st.text(st.characters(codec="utf-8")),
-        hint=st.text(st.characters(codec="utf-8")),
+        error=texts,
+        hint=texts,
         attempts=st.integers(0, 10**6),
         first_at=seconds,
         last_at=seconds,

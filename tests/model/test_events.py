@@ -41,6 +41,7 @@ def test_a_log_record_carries_what_an_event_says_and_nothing_that_it_does_not() 
         "fetch_s": 0.25,
     }
     assert Event("failed", ID, cause="http_404").fields() == {"event": "failed", "chunk_id": ID, "cause": "http_404"}
+    assert Event("file", ID, size_bytes=0).fields()["size_bytes"] == 0
     record = logging.makeLogRecord({})
     assert not set(vars(record)) & {"event", *asdict(told)}  # `logger.info(…, extra=…)` would refuse them
 
@@ -49,7 +50,3 @@ def test_document_always_has_kind_id_and_text() -> None:
     assert Event("resumed", "").document() == {"kind": "resumed", "chunk_id": "", "text": ""}
     told = Event("file", ID, "a", "d" * 64, 0).document()
     assert told == {"kind": "file", "chunk_id": ID, "text": "a", "dataset_id": "d" * 64, "size_bytes": 0}
-
-
-def test_zero_bytes_are_said() -> None:
-    assert Event("file", ID, size_bytes=0).fields()["size_bytes"] == 0

@@ -10,19 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fsdm.model import layout as on_disk
 from fsdm.model.errors import InvalidInputError
-from fsdm.model.layout import (
-    CACHEDIR_TAG_TEXT,
-    NAME_MAX_BYTES,
-    U64_MAX,
-    Layout,
-    Place,
-    as_id,
-    file_name_fault,
-    is_chunk_dir,
-    is_hidden,
-    is_id,
-)
+from fsdm.model.layout import U64_MAX, Layout, Place, as_id, file_name_fault, is_chunk_dir, is_hidden, is_id
 
 ID = "0123456789abcdef" * 4
 DATASET = "d" * 64
@@ -63,29 +53,17 @@ def test_a_long_value_is_shortened_in_the_error() -> None:
     assert str(caught.value).endswith("…")
 
 
-@pytest.mark.parametrize(
-    ("name", "fault"),
-    [
-        ("", "is empty"),
-        (".", "is a name of a directory"),
-        ("..", "is a name of a directory"),
-        ("a/b", "contains '/' or NUL"),
-        ("/etc", "contains '/' or NUL"),
-        ("../READY", "contains '/' or NUL"),
-        ("a\0b", "contains '/' or NUL"),
-        ("\udcff", "is not valid Unicode"),
-        ("a" * 256, "is longer than 255 bytes"),
-        ("é" * 128, "is longer than 255 bytes"),
-        ("a" * 255, None),
-        ("é" * 127, None),
-        ("...", None),
-        (".hidden", None),
-        ("READY", None),
-        ("blöcke 🧱.parquet", None),
-        ("new\nline", None),
-        ("back\\slash", None),
-    ],
-)
+FAULTS = {
+    "is empty": [""],
+    "is a name of a directory": [".", ".."],
+    "contains '/' or NUL": ["a/b", "/etc", "../READY", "a\0b"],
+    "is not valid Unicode": ["\udcff"],
+    "is longer than 255 bytes": ["a" * 256, "é" * 128],
+    None: ["a" * 255, "é" * 127, "...", ".hidden", "READY", "blöcke 🧱.parquet", "new\nline", "back\\slash"],
+}
+
+
+@pytest.mark.parametrize(("name", "fault"), [(name, fault) for fault, names in FAULTS.items() for name in names])
 def test_a_file_name_that_could_not_be_a_file_has_a_fault(name: str, fault: str | None) -> None:
     assert file_name_fault(name) == fault
 
@@ -97,7 +75,7 @@ def test_no_name_without_a_fault_leaves_its_directory(name: str) -> None:
         path = os.path.join("/data", name)
         assert os.path.dirname(os.path.normpath(path)) == "/data"
         assert os.path.basename(os.path.normpath(path)) == name
-        assert len(os.fsencode(name)) <= NAME_MAX_BYTES
+        assert len(os.fsencode(name)) <= on_disk.NAME_MAX_BYTES
 
 
 def test_a_data_directory_without_a_name_is_not_the_current_one() -> None:
@@ -137,13 +115,8 @@ def test_a_place_is_padded_to_20_digits() -> None:
 @pytest.mark.parametrize(
     ("start", "end", "fits"),
     [
-        (0, 1, True),
-        (U64_MAX - 1, U64_MAX, True),
-        (0, 0, False),
-        (5, 4, False),
-        (U64_MAX, U64_MAX + 1, False),
-        (0, U64_MAX + 1, False),
-        (0, 10**20 - 1, False),
+        *((0, 1, True), (U64_MAX - 1, U64_MAX, True), (0, 0, False), (5, 4, False), (U64_MAX, U64_MAX + 1, False)),
+        *((0, U64_MAX + 1, False), (0, 10**20 - 1, False)),
     ],
 )
 def test_a_chunk_dir_has_a_range_that_is_not_empty_and_within_u64(start: int, end: int, fits: bool) -> None:
@@ -153,15 +126,8 @@ def test_a_chunk_dir_has_a_range_that_is_not_empty_and_within_u64(start: int, en
 @pytest.mark.parametrize(
     "name",
     [
-        "",
-        ID,
-        f"0-1-{ID}",
-        f"{0:020d}-{1:020d}-{'A' * 64}",
-        f"{0:020d}-{1:020d}-{ID}\n",
-        f"{0:020d}_{1:020d}_{ID}",
-        f"{0:020d}-{1:020d}-{ID}.tmp",
-        f"{'٠' * 20}-{1:020d}-{ID}",
-        f"{0:+020d}-{1:020d}-{ID}",
+        *("", ID, f"0-1-{ID}", f"{0:020d}-{1:020d}-{'A' * 64}", f"{0:020d}-{1:020d}-{ID}\n", f"{0:020d}_{1:020d}_{ID}"),
+        *(f"{0:020d}-{1:020d}-{ID}.tmp", f"{'٠' * 20}-{1:020d}-{ID}", f"{0:+020d}-{1:020d}-{ID}"),
     ],
 )
 def test_stray_names_are_no_chunk_dirs(name: str) -> None:
@@ -192,4 +158,4 @@ def test_a_layout_does_not_change() -> None:
 
 
 def test_the_cachedir_tag_begins_as_its_specification_asks() -> None:
-    assert CACHEDIR_TAG_TEXT.startswith("Signature: 8a477f597d28d172789f06886806bc55\n")
+    assert on_disk.CACHEDIR_TAG_TEXT.startswith("Signature: 8a477f597d28d172789f06886806bc55\n")
