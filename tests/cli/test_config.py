@@ -6,7 +6,7 @@ import os
 import signal
 from argparse import Namespace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -25,27 +25,11 @@ if TYPE_CHECKING:
 
 
 def test_each_key_sets_one_limit() -> None:
-    text = b"""
-    jobs = 3
-    connections = 4
-    connections-per-host = 5
-    connections-per-file = 6
-    rate = "50M"
-    max-bytes = "1.5Ti"
-    keep-free = 0
-    brake = "10%"
-    scrub-days = 30
-    """
-    limits = parse_config(text)
+    numbers = b"jobs = 3\nconnections = 4\nconnections-per-host = 5\nconnections-per-file = 6\nscrub-days = 30\n"
+    limits = parse_config(numbers + b'rate = "50M"\nmax-bytes = "1.5Ti"\nkeep-free = 0\nbrake = "10%"\n')
+    counts = {"jobs": 3, "connections": 4, "per_host": 5, "per_file": 6}
     assert Limits(**limits) == Limits(
-        jobs=3,
-        connections=4,
-        per_host=5,
-        per_file=6,
-        bytes_per_s=50_000_000,
-        max_bytes=3 << 39,
-        brake_share=0.1,
-        scrub_days=30,
+        **counts, bytes_per_s=50_000_000, max_bytes=3 << 39, brake_share=0.1, scrub_days=30
     )
     assert len(limits) == len(KEYS)
     assert parse_config(b"") == {}
@@ -133,14 +117,9 @@ def test_a_symlink_or_a_file_that_is_too_long_is_refused(layout: Layout, tmp_pat
 # ------------------------------------------------------------------------------------------------------ a running one
 
 
-def gated(source: Source, count: int) -> tuple[list[Any], list[Any]]:
-    """Chunks whose downloads stall until they are let go on."""
-    chunks = [source.chunk(files=1) for _ in range(count)]
-    return chunks, [source.fault(f"/{chunk.id}/blocks.parquet", stall_at=500) for chunk in chunks]
-
-
 def test_jobs_grow_and_shrink_and_what_runs_is_not_cut(data_dir: Path, source: Source) -> None:
-    chunks, faults = gated(source, 6)
+    chunks = [source.chunk(files=1) for _ in range(6)]
+    faults = [source.fault(f"/{chunk.id}/blocks.parquet", stall_at=500) for chunk in chunks]
 
     def stalled() -> int:
         return sum(fault.stalled.is_set() for fault in faults)

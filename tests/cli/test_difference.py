@@ -232,9 +232,6 @@ def test_a_list_is_taken_from_standard_input(layout: Layout, tmp_path: Path) -> 
     assert asked(layout) == ([chunk.id], [])
 
 
-# -------------------------------------------------------------------------------------------------------- fsdm delete
-
-
 def test_a_few_deletes_are_meant_and_many_are_braked(layout: Layout) -> None:
     ids = [put_chunk(layout).chunk_id for _ in range(20)]
     assert fsdm("delete", "-d", layout.root, *ids[:9]).returncode == 0

@@ -24,13 +24,10 @@ if TYPE_CHECKING:
 ID = "a" * 64
 
 
-def said(*, as_json: bool, record: logging.LogRecord | None = None, event: Event | None = None) -> list[str]:
+def said(what: logging.LogRecord | Event, *, as_json: bool) -> list[str]:
     lines: list[str] = []
     log = EventLog(as_json=as_json, write=lines.append)
-    if event is not None:
-        log.event(event)
-    if record is not None:
-        log.handle(record)
+    (log.event if isinstance(what, Event) else log.handle)(what)
     return lines
 
 
@@ -39,12 +36,12 @@ def record(level: int, message: str, *args: object, exc_info: Any = None) -> log
 
 
 def test_an_event_is_a_line_of_text_that_moves_no_cursor() -> None:
-    (line,) = said(as_json=False, event=Event("failed", ID, "HTTP 500\x1b[2J\n"))
+    (line,) = said(Event("failed", ID, "HTTP 500\x1b[2J\n"), as_json=False)
     assert line == "🔥 aaaaaaaaaaaa failed: HTTP 500\\x1b[2J\\n"
 
 
 def test_an_event_is_a_json_object_with_time_level_and_what_it_knows() -> None:
-    (line,) = said(as_json=True, event=Event("failed", ID, "HTTP 500 \udcff"))
+    (line,) = said(Event("failed", ID, "HTTP 500 \udcff"), as_json=True)
     document = json.loads(line)
     at = datetime.fromisoformat(document.pop("time"))
     assert abs((datetime.now(UTC) - at).total_seconds()) < 60
@@ -52,15 +49,15 @@ def test_an_event_is_a_json_object_with_time_level_and_what_it_knows() -> None:
     assert document == {
         "level": "warning", "event": "failed", "message": "failed", "chunk_id": ID, "text": "HTTP 500 \udcff",
     }  # fmt: skip
-    (line,) = said(as_json=True, event=Event("size", "", "1 of 2"))
+    (line,) = said(Event("size", "", "1 of 2"), as_json=True)
     assert json.loads(line)["level"] == "info"
     assert "chunk_id" not in json.loads(line)
 
 
 def test_a_warning_of_the_log_has_the_form_of_the_events() -> None:
     warning = record(logging.WARNING, "cannot list %s", "/data/\x1b")
-    assert said(as_json=False, record=warning) == ["cannot list /data/\\x1b"]
-    (line,) = said(as_json=True, record=warning)
+    assert said(warning, as_json=False) == ["cannot list /data/\\x1b"]
+    (line,) = said(warning, as_json=True)
     document = json.loads(line)
     assert document["time"].endswith("Z")
     assert (document["level"], document["event"], document["message"]) == ("warning", "log", "cannot list /data/\x1b")
@@ -71,10 +68,10 @@ def test_a_defect_is_told_with_its_trace() -> None:
         raise KeyError("boo")
     except KeyError as e:
         defect = record(logging.ERROR, "a pass failed", exc_info=(type(e), e, e.__traceback__))
-    lines = said(as_json=False, record=defect)
+    lines = said(defect, as_json=False)
     assert lines[0] == "a pass failed"
     assert lines[-1] == "KeyError: 'boo'"
-    (line,) = said(as_json=True, record=defect)
+    (line,) = said(defect, as_json=True)
     assert "KeyError: 'boo'" in json.loads(line)["error"]
 
 

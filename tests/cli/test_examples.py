@@ -53,31 +53,25 @@ def place(tmp_path: Path, source: Source) -> tuple[Path, dict[str, str]]:
     (tmp_path / "chunk.json").write_bytes(chunk.to_json())
     (tmp_path / "assignment.jsonl").write_bytes(chunk.to_json())
     source.put("/assignment.jsonl.gz", gzip.compress(chunk.to_json()))
-    programs = tmp_path / "bin"
-    programs.mkdir()
-    (programs / "make-wants").write_text("#!/bin/sh\ncat chunk.json\n")
-    (programs / "less").write_text("#!/bin/sh\nexec cat\n")
-    for program in programs.iterdir():
-        program.chmod(0o755)
-    for directory in (".local/share/bash-completion/completions", ".local/share/man/man1", ".zfunc"):
+    for directory in ("bin", ".zfunc", ".local/share/bash-completion/completions", ".local/share/man/man1"):
         (tmp_path / directory).mkdir(parents=True)
     (tmp_path / ".config/fish/completions").mkdir(parents=True)
+    for program, does in (("make-wants", "cat chunk.json"), ("less", "exec cat")):
+        (tmp_path / "bin" / program).write_text(f"#!/bin/sh\n{does}\n")
+        (tmp_path / "bin" / program).chmod(0o755)
     stand_for = {r"\bID\b": chunk.id, r"\bDATASET\b": chunk.dataset_id, "https://example.org": source.url}
     return tmp_path, stand_for
 
 
 @contextmanager
 def in_the_shell(line: str, at: Path) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(
+    command, path = (
         ["bash", "-o", "pipefail", "-c", line],
-        cwd=at,
-        env={**os.environ, "HOME": str(at), "PATH": f"{at}/bin:{Path(sys.executable).parent}:{os.environ['PATH']}"},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
+        f"{at}/bin:{Path(sys.executable).parent}:{os.environ['PATH']}",
     )
+    environment = {**os.environ, "HOME": str(at), "PATH": path}
+    streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen(command, cwd=at, env=environment, text=True, start_new_session=True, **streams)
     try:
         yield process
     finally:

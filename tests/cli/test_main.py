@@ -57,27 +57,18 @@ def test_the_data_directory_is_an_option_anywhere_or_a_variable(data_dir: Path, 
 @pytest.mark.parametrize(
     "arguments",
     [
-        [],
-        ["ls"],
-        ["no-such-verb"],
-        ["find", "-d", ".", "x", "0"],
-        ["find", "-d", ".", "a" * 64, "zero"],
-        ["find", "-d", ".", "a" * 64, "-1"],
-        ["delete", "-d", ".", "../x"],
-        ["hold", "-d", ".", "a" * 64, "0"],
-        ["ls", "-d", ".", "--", "true"],
-        ["run", "-d", ".", "--jobs", "0"],
-        ["run", "-d", ".", "--max-bytes", "0"],
-        ["run", "-d", ".", "--keep-free", "10 G"],
-        ["run", "-d", ".", "--durability", "some"],
+        *([], ["ls"], ["no-such-verb"], ["find", "-d", ".", "x", "0"], ["find", "-d", ".", "a" * 64, "zero"]),
+        *(["find", "-d", ".", "a" * 64, "-1"], ["delete", "-d", ".", "../x"], ["hold", "-d", ".", "a" * 64, "0"]),
+        *(["ls", "-d", ".", "--", "true"], ["run", "-d", ".", "--jobs", "0"], ["run", "-d", ".", "--max-bytes", "0"]),
+        *(["run", "-d", ".", "--keep-free", "10 G"], ["run", "-d", ".", "--durability", "some"]),
     ],
     ids=str,
 )
 def test_wrong_usage_ends_with_2(arguments: list[str], layout: object, data_dir: Path) -> None:
+    environment = {key: value for key, value in os.environ.items() if key != "FSDM_DATA_DIR"}
     done = subprocess.run(
-        [*FSDM, *arguments], cwd=data_dir, capture_output=True, text=True, timeout=120, check=False,
-        env={key: value for key, value in os.environ.items() if key != "FSDM_DATA_DIR"},
-    )  # fmt: skip
+        [*FSDM, *arguments], cwd=data_dir, capture_output=True, text=True, env=environment, check=False
+    )
     assert done.returncode == 2
     assert done.stderr or not arguments
     assert "Traceback" not in done.stderr
@@ -181,9 +172,8 @@ def test_a_line_that_is_no_json_is_named_once_and_as_an_editor_counts_it(
 def test_run_once_converges_and_ends_with_4_if_something_cannot(data_dir: Path, source: Source, layout: object) -> None:
     good, missing, damaged = source.chunk(), source.chunk(start=10, end=20), source.chunk(start=20, end=30)
     source.fault(f"/{missing.id}/blocks.parquet", status=404)
-    put_want(data_dir, good)
-    put_want(data_dir, missing)
-    put_want(data_dir, damaged)
+    for one in (good, missing, damaged):
+        put_want(data_dir, one)
     (data_dir / "want" / damaged.id).write_bytes(damaged.to_json()[:-20])
     (data_dir / "want" / "stray").mkdir()
     done = fsdm("run", "--once", "-d", data_dir)
@@ -298,22 +288,25 @@ def test_a_hold_without_a_command_is_shown_where_the_command_stands() -> None:
 def test_closed_streams_are_no_error_and_their_numbers_are_not_reused(
     data_dir: Path, chunk: DataChunk, closed: str
 ) -> None:
-    verbs = (f"hold {chunk.dataset_id} 0 -- cat /dev/null", "map", "run --once")
-    for verb in verbs:
+    for verb in (f"hold {chunk.dataset_id} 0 -- cat /dev/null", "map", "run --once"):
         directory = data_dir.parent / "another" if verb.startswith("run") else data_dir
         script = f"FSDM_DATA_DIR={directory} exec {sys.executable} -m fsdm {verb} {closed}"
         done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, timeout=60, check=False)
         assert (done.returncode, "Traceback" in done.stderr) == (0, False), (verb, done.stderr)
 
 
-def test_a_stdout_that_is_full_is_told_in_a_line(data_dir: Path, chunk: DataChunk) -> None:
+def onto_full(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command, pipe = [*FSDM, *arguments], subprocess.PIPE
     with open("/dev/full", "w") as full:
-        for verb in ("ls", "protocol"):
-            command = [*FSDM, verb, "-d", str(data_dir)]
-            done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
-            told = done.stderr.splitlines()[-2:]
-            assert told[0] == "fsdm: stdout cannot be written: No space left on device", done.stderr
-            assert (done.returncode, told[1].strip()) == (1, "make room where the output goes, and run it again")
+        return subprocess.run(command, stdout=full, stderr=pipe, text=True, timeout=60, check=False)
+
+
+def test_a_stdout_that_is_full_is_told_in_a_line(data_dir: Path, chunk: DataChunk) -> None:
+    for verb in ("ls", "protocol"):
+        done = onto_full(verb, "-d", str(data_dir))
+        told = done.stderr.splitlines()[-2:]
+        assert told[0] == "fsdm: stdout cannot be written: No space left on device", done.stderr
+        assert (done.returncode, told[1].strip()) == (1, "make room where the output goes, and run it again")
 
 
 def test_characters_that_stdout_lacks_are_escaped_and_paths_keep_their_bytes(data_dir: Path, chunk: DataChunk) -> None:
@@ -337,18 +330,15 @@ def test_run_goes_on_when_the_reader_of_its_events_has_gone(data_dir: Path, sour
         assert fsdm("wait", "-d", data_dir, "--timeout", PATIENCE_S).returncode == 0
         process.terminate()
         assert process.stderr is not None
-        assert (
-            process.stderr.read() == "stdout cannot be written: its reader has gone; no more events are printed there\n"
-        )
+        said = "stdout cannot be written: its reader has gone; no more events are printed there\n"
+        assert process.stderr.read() == said
         assert process.wait(PATIENCE_S) == 0
 
 
 def test_run_goes_on_when_stdout_is_full(data_dir: Path, source: Source, layout: object) -> None:
     for start in range(4):
         put_want(data_dir, source.chunk(start=start, end=start + 1))
-    command = [*FSDM, "run", "--once", "--json", "-d", str(data_dir)]
-    with open("/dev/full", "w") as full:
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    done = onto_full("run", "--once", "--json", "-d", str(data_dir))
     said = "stdout cannot be written: No space left on device; no more events are printed there\n"
     assert (done.returncode, done.stderr) == (0, said)
     assert entries(data_dir / "want") == []
@@ -360,9 +350,8 @@ def test_reading_verbs_load_neither_pydantic_nor_requests_nor_watchdog(data_dir:
         "print({'pydantic', 'requests', 'watchdog'} & set(sys.modules), file=sys.stderr)"
     )
     for verb in (["ls"], ["find", chunk.dataset_id, "0"], ["delete", an_id()], ["wait", chunk.id], ["status"]):
-        done = subprocess.run(
-            [sys.executable, "-c", code, *verb, "-d", str(data_dir)], capture_output=True, text=True, check=True
-        )
+        command = [sys.executable, "-c", code, *verb, "-d", str(data_dir)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
         assert done.stderr.splitlines()[-1] == "set()", verb
 
 

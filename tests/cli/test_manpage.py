@@ -23,8 +23,6 @@ from tests.support.waiting import PATIENCE_S
 if TYPE_CHECKING:
     from tests.support.source import Source
 
-BIN = str(Path(sys.executable).parent)
-
 
 def needs(*programs: str) -> str:
     """The first of these programs that is here."""
@@ -76,9 +74,6 @@ def test_a_line_that_begins_with_a_dot_or_a_backslash_is_no_request() -> None:
     assert "\n\\&.de is 'no' \\erequest \\-\\- \\[u2026]\n" in manual(parser, "1")
 
 
-# ---------------------------------------------------------------------------------------------------------- completion
-
-
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_a_shell_can_read_its_completion(shell: str, tmp_path: Path) -> None:
     needs(shell)
@@ -100,15 +95,11 @@ printf '%s\\n' "${COMPREPLY[@]}"
 
 
 def _tab(cwd: Path, *words: str) -> set[str]:
-    done = subprocess.run(
+    command, environment = (
         ["bash", "-c", TAB, "bash", "fsdm", *words],
-        cwd=cwd,
-        env={"PATH": f"{BIN}:/usr/bin:/bin"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
+        {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"},
     )
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120, check=True)
     return set(done.stdout.split())
 
 
@@ -128,9 +119,6 @@ def test_bash_completes_verbs_options_choices_files_ids_and_datasets(tmp_path: P
     assert _tab(tmp_path, "delete", "-d", "data", "1") == {one.id}
     assert _tab(tmp_path, "delete", "-d", "nothing", "1") == set()
     assert _tab(tmp_path, "find", "-d", "data", "d") == {"d" * 64}
-
-
-# ---------------------------------------------------------------------------------------------------------------- docs
 
 
 def test_docs_lists_the_pages_with_their_titles_and_prints_each() -> None:

@@ -46,13 +46,9 @@ os.execv(sys.executable, [sys.executable, "-c", *sys.argv[2:]])
 def serving(*command: str, terminal: int = subprocess.DEVNULL) -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes]]]:
     """A process that serves its signals, and what it tells of them."""
     reader, writer = os.pipe()
-    with begun(
-        [sys.executable, "-c", *command, SERVE, str(writer)],
-        stdin=terminal,
-        stdout=subprocess.PIPE,
-        pass_fds=[writer],
-        start_new_session=True,
-    ) as process:
+    command = (sys.executable, "-c", *command, SERVE, str(writer))
+    streams = {"stdin": terminal, "stdout": subprocess.PIPE, "pass_fds": [writer]}
+    with begun(command, **streams, start_new_session=True) as process:
         os.close(writer)
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
@@ -73,9 +69,8 @@ def test_each_sighup_is_served_and_sigterm_and_sigint_end_it(number: int) -> Non
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_polling_command_sees_that_it_is_asked_to_end(number: int) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", LOOK, str(int(number))], capture_output=True, text=True, timeout=PATIENCE_S, check=False
-    )
+    command = [sys.executable, "-c", LOOK, str(int(number))]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert (done.returncode, done.stdout) == (0, "False\nTrue\n")
 
 
