@@ -201,9 +201,6 @@ def test_a_value_that_is_no_limits_is_refused(dm: DataManager, limits: Limits) -
     assert dm.reconciler.loop.limits == Limits()
 
 
-# ------------------------------------------------------------------------------------------------------ the command
-
-
 def line(process: subprocess.Popen[str], part: str) -> str:
     """The next line on stderr that has this in it."""
     assert process.stderr is not None
