@@ -1,8 +1,6 @@
 """Polling the disk, in a thread or on an asyncio loop.
 
-A poll is a generator: it looks, yields the seconds to rest before the next look, and returns its result. The driver
-does the resting: `in_thread` blocks, `on_loop` lets the loop go on. Invariants: a look never waits; all polls of one
-client together take a small share of the time.
+A poll is a generator: it looks, yields the seconds to rest, and returns its result. Invariant: a look never waits.
 """
 
 from __future__ import annotations
@@ -34,11 +32,7 @@ class Poller:
         self._count = 0
 
     def until(self, done: Callable[[], bool], timeout_s: float | None) -> Generator[float, None, bool]:
-        """Poll `done()` for `timeout_s` seconds at most; return whether it was true.
-
-        Raises:
-            InvalidInputError: `timeout_s` is NaN: it would never be over.
-        """
+        """Poll `done()` for at most `timeout_s`; return whether it was true. NaN: InvalidInputError."""
         if timeout_s is not None and math.isnan(timeout_s):
             raise InvalidInputError("must be a number of seconds", field="timeout_s")
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
@@ -64,12 +58,11 @@ class Poller:
 def in_thread(looks: Generator[float, None, T], rest: Callable[[float], object]) -> T:
     """Drive a poll in this thread, and return its result; `rest(seconds)` sleeps."""
     with closing(looks):
-        while True:
-            try:
-                pause = next(looks)
-            except StopIteration as e:
-                return e.value  # type: ignore[no-any-return]
-            rest(pause)
+        try:
+            while True:
+                rest(next(looks))
+        except StopIteration as e:
+            return e.value  # type: ignore[no-any-return]
 
 
 async def on_loop(looks: Generator[float, None, T]) -> T:
@@ -77,9 +70,8 @@ async def on_loop(looks: Generator[float, None, T]) -> T:
     from asyncio import sleep
 
     with closing(looks):
-        while True:
-            try:
-                pause = next(looks)
-            except StopIteration as e:
-                return e.value  # type: ignore[no-any-return]
-            await sleep(pause)
+        try:
+            while True:
+                await sleep(next(looks))
+        except StopIteration as e:
+            return e.value  # type: ignore[no-any-return]

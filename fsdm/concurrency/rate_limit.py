@@ -1,15 +1,15 @@
 """A rate limit for all connections, a speed floor for each transfer, and a byte count.
 
-The limit is a virtual schedule (GCRA, ITU-T I.371): each block takes its time at the limit's rate, after all earlier
-blocks, and its connection rests until then; so connections take turns. Invariant: in any span of time no more comes
-than the limit allows for that span and BURST_S more, and one block for each connection. All blocks together are worth
-BLOCK_S, unless the limit is so low, or the connections so many, that a block would be below LEAST_BYTES.
+Invariant of the limit: in any span of time no more comes than it allows for that span and BURST_S more, and one block
+for each connection. All blocks together are worth BLOCK_S, where none would be below LEAST_BYTES.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from fsdm.model.errors import InvalidInputError
@@ -27,7 +27,10 @@ FLOOR_WINDOW_S: Final = 60.0
 
 
 class Rate:
-    """A limit of `bytes_per_s` over all threads that share it; None is no limit."""
+    """A limit of `bytes_per_s` over all threads that share it; None is no limit.
+
+    It is a virtual schedule (GCRA, ITU-T I.371): a connection rests until its block is over at the limit's rate.
+    """
 
     def __init__(self, bytes_per_s: float | None, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._bytes_per_s = _checked(bytes_per_s)
@@ -95,44 +98,40 @@ class Meter:
     """A count of bytes over all threads. It takes no lock: each thread has a count of its own."""
 
     def __init__(self) -> None:
-        self._counts: dict[int, int] = {}  # by thread id; a new thread may go on with the count of an ended one
+        self._counts = Counter[int]()  # by thread id; a new thread may go on with the count of an ended one
 
     def took(self, count: int) -> None:
-        thread = threading.get_ident()
-        self._counts[thread] = self._counts.get(thread, 0) + count
+        self._counts[threading.get_ident()] += count
 
     @property
     def bytes(self) -> int:
         return sum(list(self._counts.values()))
 
 
+@dataclass(slots=True)
 class Floor:
     """Detects a slow transfer: one with less than `bytes_per_s` over `window_s` seconds.
 
     One window follows the other, so a transfer that has become too slow is found within two of them.
     """
 
-    def __init__(
-        self,
-        bytes_per_s: float = FLOOR_BYTES_PER_S,
-        window_s: float = FLOOR_WINDOW_S,
-        *,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._bytes_per_s = bytes_per_s
-        self._window_s = window_s
-        self._clock = clock
-        self._since = clock()
-        self._bytes = 0
+    bytes_per_s: float = FLOOR_BYTES_PER_S
+    window_s: float = FLOOR_WINDOW_S
+    clock: Callable[[], float] = time.monotonic
+    _since: float = field(init=False)
+    _bytes: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        self._since = self.clock()
 
     def took(self, count: int) -> bool:
         """Count bytes (also 0); return False where the window that ends now was too slow."""
         self._bytes += count
-        now = self._clock()
+        now = self.clock()
         elapsed_s = now - self._since
-        if elapsed_s < self._window_s:
+        if elapsed_s < self.window_s:
             return True
-        enough = self._bytes >= self._bytes_per_s * elapsed_s
+        enough = self._bytes >= self.bytes_per_s * elapsed_s
         self._since, self._bytes = now, 0
         return enough
 

@@ -1,8 +1,4 @@
-"""One check at a time of something that may hang (a disk, say), for many callers.
-
-A check runs in a thread of its own. Callers that come meanwhile wait for the same one, so a check that hangs costs one
-thread until it ends.
-"""
+"""One check at a time, for many callers, of what may hang (a disk, say): it costs one thread."""
 
 from __future__ import annotations
 

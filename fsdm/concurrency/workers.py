@@ -1,7 +1,6 @@
 """Workers: a bounded number of threads that run submitted work in order.
 
-They are daemon threads: a process that ends without closing its manager must not hang on a slow server, and the
-protocol makes every instant a safe one to end at.
+They are daemon threads: a process that ends must not hang on a slow server, and any instant is a safe one to end at.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ import logging
 import threading
 import time
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,24 +17,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class Workers(Protocol):
-    """Runs submitted work."""
-
-    def submit(self, work: Callable[[], None]) -> None:
-        """Run `work` soon. It reports its own result; once closed, it is dropped."""
-
-    def replenish(self) -> None:
-        """Start the threads that the system has refused before."""
-
-    def resize(self, size: int) -> None:
-        """Run `size` pieces of work at once from now on; running work is not cut."""
-
-    def close(self, timeout_s: float | None) -> bool:
-        """Drop the waiting work, and wait for the running; return whether all of it ended in time."""
-
-
-class ThreadWorkers:
-    """Workers with up to `size` threads, each started when it is needed, and kept."""
+class Workers:
+    """Up to `size` threads, each started when it is needed, and kept."""
 
     def __init__(self, name: str, size: int) -> None:
         self._name = name
@@ -48,6 +31,7 @@ class ThreadWorkers:
         self._closed = False
 
     def submit(self, work: Callable[[], None]) -> None:
+        """Run `work` soon. It reports its own result; once closed, it is dropped."""
         with self._mutex:
             if self._closed:
                 return
@@ -56,10 +40,12 @@ class ThreadWorkers:
             self._start_thread()
 
     def replenish(self) -> None:
+        """Start the threads that the system has refused before."""
         with self._mutex:
             self._start_thread()
 
     def resize(self, size: int) -> None:
+        """Run `size` pieces of work at once from now on; running work is not cut."""
         with self._mutex:
             self._size = size
             self._start_thread()
@@ -67,6 +53,7 @@ class ThreadWorkers:
                 self._queue.put(None)
 
     def close(self, timeout_s: float | None) -> bool:
+        """Drop the waiting work, and wait for the running; return whether all of it ended in time."""
         with self._mutex:
             self._closed = True
         for _ in self._threads:
@@ -119,19 +106,3 @@ def join_all(threads: list[threading.Thread], timeout_s: float | None) -> bool:
     for thread in threads:
         thread.join(None if deadline is None else max(deadline - time.monotonic(), 0.0))
     return not any(thread.is_alive() for thread in threads)
-
-
-class InlineWorkers:
-    """Workers that run everything at once in the caller's thread, where nothing may race."""
-
-    def submit(self, work: Callable[[], None]) -> None:
-        work()
-
-    def replenish(self) -> None:
-        pass
-
-    def resize(self, size: int) -> None:
-        pass
-
-    def close(self, timeout_s: float | None) -> bool:  # noqa: ARG002 the protocol's signature
-        return True

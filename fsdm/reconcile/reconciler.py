@@ -8,7 +8,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from fsdm.concurrency.workers import ThreadWorkers
+from fsdm.concurrency.workers import Workers
 from fsdm.model.limits import Limits
 from fsdm.reconcile.admission import Admission
 from fsdm.reconcile.apply import Applier
@@ -37,7 +37,6 @@ from fsdm.verify.scrub import Scrub
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fsdm.concurrency.workers import Workers
     from fsdm.model.events import Event
     from fsdm.model.layout import Layout
     from fsdm.transfer.chunk_download import Fetcher
@@ -70,10 +69,10 @@ class Reconciler:
         self._fs = fs = fs or FileSystem(durable=limits.durable)
         self._clock = clock
         self.heartbeat = Heartbeat(time.monotonic)
-        fetchers = workers or ThreadWorkers("fsdm-fetch", limits.jobs)
-        helpers = workers or ThreadWorkers("fsdm-worker", limits.workers)
-        erasers = workers or ThreadWorkers("fsdm-erase", 1)
-        verifiers = workers or ThreadWorkers("fsdm-verify", 1)
+        fetchers = workers or Workers("fsdm-fetch", limits.jobs)
+        helpers = workers or Workers("fsdm-worker", limits.workers)
+        erasers = workers or Workers("fsdm-erase", 1)
+        verifiers = workers or Workers("fsdm-verify", 1)
         reserved = -(-limits.connections // 4)
         size = limits.connections + reserved
         self._scheduler = None if workers else Scheduler("fsdm-connection", size, reserved, limits.per_host)

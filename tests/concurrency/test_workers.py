@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fsdm.concurrency.workers import InlineWorkers, ThreadWorkers, Workers
+from fsdm.concurrency.workers import Workers
 from tests.support.waiting import PATIENCE_S, eventually
+from tools.support.workers import InlineWorkers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,7 +39,7 @@ def gates() -> Iterator[list[Gate]]:
 
 @pytest.mark.parametrize("size", [1, 3])
 def test_everything_submitted_is_run_once_and_begun_in_order(size: int) -> None:
-    workers, ran, done = ThreadWorkers("hand", size), list[int](), threading.Semaphore(0)
+    workers, ran, done = Workers("hand", size), list[int](), threading.Semaphore(0)
     for number in range(100):
         workers.submit(lambda number=number: (ran.append(number), done.release()))  # type: ignore[misc]
     assert all(done.acquire(timeout=PATIENCE_S) for _ in range(100))
@@ -48,7 +49,7 @@ def test_everything_submitted_is_run_once_and_begun_in_order(size: int) -> None:
 
 
 def test_no_more_than_size_run_at_once(gates: list[Gate]) -> None:
-    workers = ThreadWorkers("hand", 2)
+    workers = Workers("hand", 2)
     for gate in gates:
         workers.submit(gate)
     assert gates[0].begun.wait(PATIENCE_S)
@@ -63,7 +64,7 @@ def test_no_more_than_size_run_at_once(gates: list[Gate]) -> None:
 
 
 def test_threads_are_daemons_started_only_as_they_are_needed(gates: list[Gate]) -> None:
-    workers, idle = ThreadWorkers("hand", 4), threading.Condition()
+    workers, idle = Workers("hand", 4), threading.Condition()
 
     class Counted:  # the workers' own mutex, that tells when a thread is idle again
         def __enter__(self) -> None:
@@ -86,7 +87,7 @@ def test_threads_are_daemons_started_only_as_they_are_needed(gates: list[Gate]) 
 
 
 def test_work_that_raises_is_logged_and_takes_no_thread_with_it(caplog: pytest.LogCaptureFixture) -> None:
-    workers, done = ThreadWorkers("hand", 1), threading.Event()
+    workers, done = Workers("hand", 1), threading.Event()
 
     def fail() -> None:
         raise RuntimeError("a defect of ours")
@@ -100,7 +101,7 @@ def test_work_that_raises_is_logged_and_takes_no_thread_with_it(caplog: pytest.L
 
 
 def test_closed_workers_finish_what_runs_and_drop_what_waits(gates: list[Gate]) -> None:
-    workers = ThreadWorkers("hand", 1)
+    workers = Workers("hand", 1)
     workers.submit(gates[0])
     workers.submit(gates[1])
     assert gates[0].begun.wait(PATIENCE_S)
@@ -114,7 +115,7 @@ def test_closed_workers_finish_what_runs_and_drop_what_waits(gates: list[Gate]) 
 
 @pytest.mark.parametrize("timeout_s", [600.0, None])
 def test_first_joined_thread_may_take_all_the_time(timeout_s: float | None) -> None:
-    workers, given = ThreadWorkers("hand", 4), list[float | None]()
+    workers, given = Workers("hand", 4), list[float | None]()
 
     class Ended(threading.Thread):
         def join(self, timeout: float | None = None) -> None:
@@ -126,14 +127,14 @@ def test_first_joined_thread_may_take_all_the_time(timeout_s: float | None) -> N
     assert given == [None] * 4 if timeout_s is None else min(t or 0 for t in given) > timeout_s / 2
 
 
-@pytest.mark.parametrize("workers", [ThreadWorkers("hand", 4), InlineWorkers()])
+@pytest.mark.parametrize("workers", [Workers("hand", 4), InlineWorkers()])
 def test_idle_workers_close_at_once_and_twice(workers: Workers) -> None:
     assert workers.close(0)
     assert workers.close(0)
 
 
 def test_closed_workers_start_no_thread(gates: list[Gate]) -> None:
-    workers = ThreadWorkers("hand", 4)
+    workers = Workers("hand", 4)
     workers.close(0)
     workers.submit(gates[0])
     assert workers._threads == []
@@ -146,7 +147,7 @@ def test_inline_workers_run_in_the_callers_thread() -> None:
 
 
 def test_workers_grow_at_once_and_shrink_as_work_ends() -> None:
-    workers, gate, ended = ThreadWorkers("hand", 1), threading.Event(), threading.Semaphore(0)
+    workers, gate, ended = Workers("hand", 1), threading.Event(), threading.Semaphore(0)
     running = threading.Semaphore(0)
 
     def work() -> None:
@@ -173,7 +174,7 @@ def test_workers_grow_at_once_and_shrink_as_work_ends() -> None:
 
 
 def test_workers_that_shrink_and_grow_have_their_size() -> None:
-    workers, ran = ThreadWorkers("hand", 4), threading.Semaphore(0)
+    workers, ran = Workers("hand", 4), threading.Semaphore(0)
     for size in (1, 4, 2, 4, 1, 3):
         workers.resize(size)
         barrier = threading.Barrier(size + 1)
@@ -187,7 +188,7 @@ def test_workers_that_shrink_and_grow_have_their_size() -> None:
 
 
 def test_workers_that_shrank_close_like_others() -> None:
-    workers, gate = ThreadWorkers("hand", 3), threading.Event()
+    workers, gate = Workers("hand", 3), threading.Event()
     for _ in range(3):
         workers.submit(lambda: gate.wait(PATIENCE_S) and None)
     workers.resize(1)

@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fsdm import DataManager, Limits
-from fsdm.concurrency.workers import InlineWorkers
 from fsdm.model.errors import DiskError
 from fsdm.reconcile.disk_outage import PROBE_FIRST_S, PROBE_LAST_S, DiskOutage, Outage
 from fsdm.reconcile.plan import TRIES
@@ -23,6 +22,7 @@ from tests.support.filesystems import Recorder
 from tests.support.loop import Inline, a_fetch
 from tests.support.processes import fsdm, fsdm_json
 from tests.support.waiting import PATIENCE_S, eventually
+from tools.support.workers import InlineWorkers
 
 if TYPE_CHECKING:
     from fsdm.model.events import Event

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from fsdm.concurrency.workers import InlineWorkers
 from fsdm.model.state import ChunkState, Marker
 from fsdm.reconcile.actions import Action, Clear, ClearFailure, Done, Failed, Fetch, Stopped
 from fsdm.reconcile.executor import Executor
 from tests.support.chunks import an_id
+from tools.support.workers import InlineWorkers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,6 +30,7 @@ class Later(InlineWorkers):
     """Carries out what was submitted when it is told to."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.works: list[Callable[[], None]] = []
 
     def submit(self, work: Callable[[], None]) -> None:

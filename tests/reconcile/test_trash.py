@@ -6,12 +6,12 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fsdm.concurrency.workers import InlineWorkers
 from fsdm.model.limits import Limits
 from fsdm.reconcile.space_budget import SpaceBudget
 from fsdm.reconcile.trash import Trash
 from fsdm.store.catalog import Catalog
 from tests.support.filesystems import Recorder
+from tools.support.workers import InlineWorkers
 
 if TYPE_CHECKING:
     import pytest

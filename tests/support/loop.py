@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fsdm import DataChunk, Limits
-from fsdm.concurrency.workers import InlineWorkers
 from fsdm.model.documents import FileEntry
 from fsdm.reconcile.actions import Fetch
 from fsdm.reconcile.reconciler import Reconciler
 from fsdm.store.markers import look_at
 from tests.support.chunks import an_id, put_want
+from tools.support.workers import InlineWorkers
 
 if TYPE_CHECKING:
     from collections.abc import Callable

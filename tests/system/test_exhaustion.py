@@ -301,7 +301,7 @@ FAULTS = [
     Fault(
         "a thread that is refused ends the pass",
         Slip(
-            "fsdm.concurrency.workers:ThreadWorkers._start_thread",
+            "fsdm.concurrency.workers:Workers._start_thread",
             "except RuntimeError as e:",
             "except ZeroDivisionError as e:",
         ),
@@ -310,13 +310,13 @@ FAULTS = [
     ),
     Fault(
         "a thread that is refused is told of again and again",
-        Slip("fsdm.concurrency.workers:ThreadWorkers._start_thread", "if not self._short:", "if True:"),
+        Slip("fsdm.concurrency.workers:Workers._start_thread", "if not self._short:", "if True:"),
         THREADLESS,
         {"workers": "fsdm-fetch"},
     ),
     Fault(
         "nobody starts the threads that were refused",
-        Slip("fsdm.concurrency.workers:ThreadWorkers.replenish", "self._start_thread()", "pass"),
+        Slip("fsdm.concurrency.workers:Workers.replenish", "self._start_thread()", "pass"),
         THREADLESS,
         {"workers": "fsdm-worker"},
     ),

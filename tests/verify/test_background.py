@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fsdm.concurrency.rate_limit import Rate
-from fsdm.concurrency.workers import InlineWorkers
 from fsdm.model.layout import READY, VERIFIED
 from fsdm.model.state import Found, Marker
 from fsdm.store import flock as locks
@@ -22,6 +21,7 @@ from fsdm.verify.background import BackgroundCheck, Checked, checked_at, verifie
 from tests.support.chunks import flip, put_chunk, touch_delete
 from tests.support.locks import can_lock
 from tests.support.waiting import PATIENCE_S
+from tools.support.workers import InlineWorkers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -14,13 +14,13 @@ from unittest import mock
 
 import fsdm.transfer.resume_record
 from fsdm.client import Client
-from fsdm.concurrency.workers import InlineWorkers
 from fsdm.model.layout import Layout
 from fsdm.reconcile.reconciler import Reconciler
 from fsdm.store.data_dir import make_layout
 from fsdm.store.filesystem import FileSystem, write_all
 from fsdm.store.leader_lock import ReconcilerLock
 from tools.crash.source import SPOILT, VERSIONS, Source, small_bounds
+from tools.support.workers import InlineWorkers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
