@@ -1,13 +1,7 @@
 """The holders of a chunk: the processes with a flock on its directory, by proc(5).
 
-There are two sources. `/proc/PID/fdinfo/N` has a line for each lock of that descriptor: it tells a holder from a
-process that only has the directory open, and shows the children that have inherited a lock; but only for processes
-whose descriptors this user may see. `/proc/locks` names the process that took a lock, of any user, but not the one that
-has it now, and none outside this pid namespace. What neither shows is told in `Holders.unseen`, never guessed. The
-kernel does not record since when a lock is held.
-
-Nothing is locked, opened for reading, or changed: a look delays no reader, and wakes no reconciler. Processes may come
-and go meanwhile. The reconciler's claim is no holder, and neither is a process that waits for a lock.
+`/proc/PID/fdinfo/N` tells them exactly, where this user may see it; `/proc/locks` names those that took a lock. What
+neither shows is told in `Holders.unseen`, never guessed. A look delays no reader, and wakes no reconciler.
 """
 
 from __future__ import annotations
@@ -78,8 +72,7 @@ _Targets = dict[tuple[int, int], _Target]  # by device and inode, as stat(2) giv
 def look_for_holders(layout: Layout, places: Iterable[Place], *, proc: str = PROC) -> dict[Place, Holders]:
     """Find the holders of the chunks at these places in one /proc walk; gone ones are left out.
 
-    Raises:
-        OSError: there is no proc(5) here.
+    The reconciler's claim is no holder, nor is a process that waits for a lock. Raises OSError without proc(5).
     """
     processes = _Processes(proc)
     targets = _targets(layout, places, processes)
@@ -87,15 +80,11 @@ def look_for_holders(layout: Layout, places: Iterable[Place], *, proc: str = PRO
     for lock in _locks(processes.read("locks").splitlines()):
         if lock.inode in by_inode:
             by_inode[lock.inode].takers[lock.pid] = lock.mode
-    sees_all, denied = processes.sees_all(), 0
-    if targets and (not sees_all or any(target.takers for target in targets.values())):
-        denied = _find_descriptors(targets, processes)
+    if targets and (not processes.sees_all or any(target.takers for target in targets.values())):
+        _find_descriptors(targets, processes)
     reconciler = find_reconciler(layout)
     claimer = None if reconciler is None else reconciler.pid
-    return {
-        target.place: _holders(target, processes, claimer, _unseen(target, sees_all=sees_all, denied=denied))
-        for target in targets.values()
-    }
+    return {target.place: _holders(target, processes, claimer) for target in targets.values()}
 
 
 def _targets(layout: Layout, places: Iterable[Place], processes: _Processes) -> _Targets:
@@ -127,18 +116,15 @@ def _locks(lines: Iterable[str]) -> Iterator[_Lock]:
                 yield _Lock(int(pid), "exclusive" if mode == "WRITE" else "shared", inode)
 
 
-def _find_descriptors(targets: _Targets, processes: _Processes) -> int:
-    """Find the descriptors with a lock on a target; return how many processes are hidden."""
-    denied = 0
+def _find_descriptors(targets: _Targets, processes: _Processes) -> None:
     for pid in map(int, filter(str.isdigit, os.listdir(processes.root))):
         try:
             for fd in os.listdir(f"{processes.root}/{pid}/fd"):
                 _look_at(targets, pid, fd, processes)
         except PermissionError:
-            denied += bool(processes.command(pid, or_name=False))  # a kernel thread has none, and holds nothing
+            processes.hidden.add(pid)
         except (FileNotFoundError, ProcessLookupError):
             continue  # it has ended
-    return denied
 
 
 def _look_at(targets: _Targets, pid: int, fd: str, processes: _Processes) -> None:
@@ -161,23 +147,19 @@ def _look_at(targets: _Targets, pid: int, fd: str, processes: _Processes) -> Non
             target.holders[pid] = lock
 
 
-def _unseen(target: _Target, *, sees_all: bool, denied: int) -> list[str]:
+def _holders(target: _Target, processes: _Processes, claimer: int | None) -> Holders:
     unseen = []
-    if not sees_all:
+    if not processes.sees_all:
         unseen.append("processes outside this container (its pid namespace) cannot be seen from here")
-    if denied and (target.takers or not sees_all):
-        them = "1 process" if denied == 1 else f"{denied} processes"
+    if processes.denied and (target.takers or not processes.sees_all):
+        them = "1 process" if processes.denied == 1 else f"{processes.denied} processes"
         unseen.append(f"{them} may not be looked at by this user, and may have inherited a lock")
-    return unseen
-
-
-def _holders(target: _Target, processes: _Processes, claimer: int | None, unseen: list[str]) -> Holders:
     found = [
         processes.holder(pid, lock.mode, inherited=lock.pid not in {pid, 0, -1}) for pid, lock in target.holders.items()
     ]
     seen = {lock.pid for lock in target.holders.values()}
     for pid in sorted(target.takers.keys() - seen):
-        if pid > 0 and processes.is_hidden(pid):
+        if pid in processes.hidden:
             found.append(processes.holder(pid, target.takers[pid]))
         else:
             unseen.append(f"pid {pid} took a lock and has it no more; the one that inherited it cannot be seen")
@@ -185,16 +167,18 @@ def _holders(target: _Target, processes: _Processes, claimer: int | None, unseen
     return Holders(tuple(sorted(holders, key=lambda holder: holder.pid)), tuple(unseen))
 
 
+@dataclass
 class _Processes:
     """The files of proc(5) below `root`. A process may end at any moment."""
 
-    def __init__(self, root: str) -> None:
-        self.root = root
+    root: str
+    hidden: set[int] = field(default_factory=set)  # the processes whose descriptors this user may not see
 
     def read(self, path: str, limit: int = -1) -> str:
         with open(f"{self.root}/{path}", "rb") as file:
             return file.read(limit).decode(errors="surrogateescape")
 
+    @cached_property
     def sees_all(self) -> bool:
         """Return whether every process of the machine is visible."""
         try:
@@ -202,15 +186,10 @@ class _Processes:
         except OSError:
             return False
 
-    def is_hidden(self, pid: int) -> bool:
-        """Return whether a process is there, but this user may not see its descriptors."""
-        try:
-            os.listdir(f"{self.root}/{pid}/fd")
-        except PermissionError:
-            return os.path.exists(f"{self.root}/{pid}")
-        except (FileNotFoundError, ProcessLookupError):
-            return False
-        return False
+    @cached_property
+    def denied(self) -> int:
+        """Count the hidden processes but kernel threads, which have no command, and hold nothing."""
+        return sum(bool(self.command(pid, or_name=False)) for pid in self.hidden)
 
     @cached_property
     def _boot_at(self) -> float:
