@@ -1,15 +1,7 @@
 """The catalog: a listing of the chunk directories, by dataset and block, and by id.
 
-It knows names, not states: whether a chunk is available is seen in its directory, when a ref is taken. No symlink is
-followed. Something else than a directory under the name of a chunk is *stray*, and never available; any entry whose
-name or kind is not fsdm's is *strange*.
-
-A directory's mtime changes when a chunk is published or leaves, so a listing is good until then. A listing taken within
-a clock tick or two of that mtime is not trusted twice (git's "racily clean" rule). A changed directory costs one
-readdir and a set difference; the index is kept, not rebuilt. The reconciler is the only writer of `chunks/`, so its own
-catalog (`own=True`) is told of each change, and lists the disk only in `refresh`.
-
-Thread-safe. Invariant: a name is in its dataset's index if and only if its place is in `_by_id`.
+Thread-safe. A listing is kept until its directory's mtime changes (PROTOCOL.md, "To find a chunk"). Invariant: a name is
+in its dataset's index if and only if its place is in `_by_id`.
 """
 
 from __future__ import annotations
@@ -20,14 +12,11 @@ import stat
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, TypeGuard
+from typing import Final, TypeGuard
 
 from fsdm.model.errors import DataDirectoryError
 from fsdm.model.layout import Layout, Place, is_chunk_dir, is_id
 from fsdm.store.block_index import BlockIndex
-
-if TYPE_CHECKING:
-    from collections.abc import Set as AbstractSet
 
 logger = logging.getLogger(__name__)
 
@@ -40,13 +29,16 @@ class _Dataset:
     index: BlockIndex = field(default_factory=BlockIndex)
     names: set[str] = field(default_factory=set)  # all that were listed
     strange: set[str] = field(default_factory=set)  # of these, the names that are no chunk's
-    stray: set[str] = field(default_factory=set)  # of these, the ones that are no directories
+    stray: set[str] = field(default_factory=set)  # of these, what is no directory: never available
     told: set[str] = field(default_factory=set)  # added or discarded while a listing was being taken
     mtime_ns: int = NO_MTIME  # of a listing that may be trusted
 
 
 class Catalog:
-    """The chunk directories of one data directory."""
+    """The chunk directories of one data directory: names, not states. No symlink is followed.
+
+    The reconciler's (`own=True`) is told of each change, and lists the disk only in `refresh`.
+    """
 
     def __init__(self, layout: Layout, *, own: bool = False) -> None:
         self._layout = layout
@@ -75,8 +67,7 @@ class Catalog:
             return [] if dataset is None else list(dataset.index.candidates(block))
 
     def _current(self, dataset_id: str) -> _Dataset | None:
-        dataset = self._datasets.get(dataset_id)
-        return dataset if self._own else self._refresh_dataset(dataset_id, dataset)
+        return self._datasets.get(dataset_id) if self._own else self._refresh_dataset(dataset_id, set())
 
     def places(self, chunk_id: str) -> tuple[Place, ...]:
         """Return the places of a chunk as of the last refresh: several while it is replaced."""
@@ -130,7 +121,7 @@ class Catalog:
             self._strange = [self._layout.dataset(name) for name in listed if name not in ours]
         changed: set[str] = set()
         for dataset_id in {*known, *ours}:
-            self._refresh_dataset(dataset_id, self._datasets.get(dataset_id), changed)
+            self._refresh_dataset(dataset_id, changed)
         return changed
 
     def add(self, place: Place) -> None:
@@ -150,10 +141,8 @@ class Catalog:
             dataset.told.add(place.name)
             self._drop(place.dataset_id, dataset, place.name)
 
-    def _refresh_dataset(
-        self, dataset_id: str, dataset: _Dataset | None, changed: set[str] | None = None
-    ) -> _Dataset | None:
-        path = self._layout.dataset(dataset_id)
+    def _refresh_dataset(self, dataset_id: str, changed: set[str]) -> _Dataset | None:
+        dataset, path = self._datasets.get(dataset_id), self._layout.dataset(dataset_id)
         try:
             if dataset is not None and _mtime_ns(path) == dataset.mtime_ns:
                 return dataset
@@ -165,7 +154,7 @@ class Catalog:
                 gone = self._datasets.pop(dataset_id, None)
                 if gone is not None:
                     gone.told.clear()
-                    self._sync(dataset_id, gone, set(), changed)
+                    self._sync(dataset_id, gone, {}, changed)
         except OSError as e:  # the others are listed all the same; the last listing of this one stays
             logger.warning("cannot list %s: %s", path, e)
             if dataset is None:
@@ -176,7 +165,7 @@ class Catalog:
             self._refused.pop(dataset_id, None)
         return dataset
 
-    def _list(self, dataset_id: str, path: str, changed: set[str] | None) -> _Dataset:
+    def _list(self, dataset_id: str, path: str, changed: set[str]) -> _Dataset:
         with self._mutex:
             dataset = self._datasets.get(dataset_id)
             if dataset is not None:
@@ -188,14 +177,14 @@ class Catalog:
         entries = _entries(path)
         with self._mutex:
             dataset = self._datasets.setdefault(dataset_id, _Dataset())
-            dataset.stray = {name for name, directory in entries.items() if not directory} - dataset.told
-            self._sync(dataset_id, dataset, entries.keys(), changed)
+            self._sync(dataset_id, dataset, entries, changed)
             # a change after this listing may still get the same mtime
             dataset.mtime_ns = mtime_ns if before_ns - mtime_ns > RACY_NS else NO_MTIME
             return dataset
 
-    def _sync(self, dataset_id: str, dataset: _Dataset, listed: AbstractSet[str], changed: set[str] | None) -> None:
-        came, gone = listed - dataset.names - dataset.told, dataset.names - listed - dataset.told
+    def _sync(self, dataset_id: str, dataset: _Dataset, entries: dict[str, bool], changed: set[str]) -> None:
+        came, gone = entries.keys() - dataset.names - dataset.told, dataset.names - entries.keys() - dataset.told
+        dataset.stray = {name for name, directory in entries.items() if not directory} - dataset.told
         for name in gone:
             self._drop(dataset_id, dataset, name)
         places = [Place(dataset_id, name) for name in came if is_chunk_dir(name)]
@@ -209,9 +198,8 @@ class Catalog:
             dataset.strange.update(name for name in came if not is_chunk_dir(name))
         for place in places:
             self._remember(place)
-        if changed is not None:
-            changed.update(place.chunk_id for place in places)
-            changed.update(name[42:] for name in gone if is_chunk_dir(name))
+        changed.update(place.chunk_id for place in places)
+        changed.update(name[42:] for name in gone if is_chunk_dir(name))
 
     def _remember(self, place: Place) -> None:
         others = self._by_id.get(place.chunk_id)
@@ -223,11 +211,9 @@ class Catalog:
         if is_chunk_dir(name):
             place = Place(dataset_id, name)
             dataset.index.discard(place)
-            left = tuple(other for other in self._by_id.get(place.chunk_id, ()) if other != place)
-            if left:
-                self._by_id[place.chunk_id] = left
-            else:
-                self._by_id.pop(place.chunk_id, None)
+            self._by_id[place.chunk_id] = tuple(other for other in self.places(place.chunk_id) if other != place)
+            if not self._by_id[place.chunk_id]:
+                del self._by_id[place.chunk_id]
 
 
 def _entries(path: str) -> dict[str, bool]:

@@ -1,9 +1,4 @@
-"""The bytes that the files of a chunk or a partial have. No symlink is followed.
-
-What has come of a partial is neither the size of its files, which counts holes between pieces that come side by side,
-nor their blocks, which are allocated before anything comes, but their extents with data (lseek(2), SEEK_DATA). A file
-system without extents says that all is data; then it is the lesser of size and blocks.
-"""
+"""The bytes that the files of a chunk or a partial have. No symlink is followed."""
 
 from __future__ import annotations
 
@@ -17,7 +12,6 @@ from fsdm.store.filesystem import DIRECTORY, SAFE, opened
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-
 logger = logging.getLogger("fsdm")
 
 BLOCK_BYTES: Final = 512  # of st_blocks: stat(2)
@@ -25,7 +19,11 @@ EXTENTS_MAX: Final = 1000  # of one file; one with more is counted by its blocks
 
 
 def downloaded_bytes(partial: str) -> int | None:
-    """Return the bytes that have come of a partial; None where there is no such directory."""
+    """Return the bytes that have come of a partial; None where there is no such directory.
+
+    Sizes would count holes between pieces, and blocks are allocated early: so extents with data count (lseek(2)). A
+    file system without extents says that all is data; then it is the lesser of size and blocks.
+    """
     try:
         with opened(partial, DIRECTORY) as parent:
             try:
@@ -62,16 +60,13 @@ def _files(directory: int) -> Iterator[tuple[os.DirEntry[str], int]]:
 
 def _came(entry: os.DirEntry[str], data: int) -> int:
     try:
-        fd = os.open(entry.name, os.O_RDONLY | SAFE, dir_fd=data)
+        with opened(entry.name, os.O_RDONLY | SAFE, dir_fd=data) as fd:
+            found = os.fstat(fd)
+            return min(_extents(fd, found.st_size), _at_most(found))
     except FileNotFoundError:
         return 0
     except OSError:  # of another user: its size and blocks have to do
         return _at_most(entry.stat(follow_symlinks=False))
-    try:
-        found = os.fstat(fd)
-        return min(_extents(fd, found.st_size), _at_most(found))
-    finally:
-        os.close(fd)
 
 
 def _at_most(found: os.stat_result) -> int:

@@ -1,9 +1,7 @@
 """The steps that change a data directory, and the ways to read one.
 
-Every step where a crash matters is a method. The tests and the crash harness pass a subclass of `FileSystem` that
-stops, fails or records at a step. So nothing else in the package renames, removes or fsyncs below the data directory,
-but for the markers that a client places (see `markers`). Invariant: a finished step survives a crash of the process,
-and a power failure where its method says so.
+Every step where a crash matters is a method of `FileSystem`, so that a harness can stop it; only a client's markers are
+changed elsewhere. Invariant: a finished step survives a crash of the process, and a power failure where it says so.
 """
 
 from __future__ import annotations
@@ -34,28 +32,21 @@ def write_all(fd: int, data: bytes | memoryview) -> None:
 
 
 def read_regular(path: str, limit: int) -> tuple[os.stat_result, bytes] | None:
-    """Read at most `limit` bytes of a regular file, and its fstat; None where there is none.
-
-    Raises:
-        OSError: it is there, and cannot be read.
-    """
+    """Read a regular file's fstat and first `limit` bytes; None for none. May raise OSError."""
     try:
-        fd = os.open(path, os.O_RDONLY | SAFE)
+        with opened(path, os.O_RDONLY | SAFE) as fd:
+            found = os.fstat(fd)
+            if not stat.S_ISREG(found.st_mode):
+                return None
+            parts: list[bytes] = []
+            while limit > 0 and (part := os.read(fd, limit)):
+                parts.append(part)
+                limit -= len(part)
+            return found, b"".join(parts)
     except OSError as e:
         if e.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO}:
             return None
         raise
-    try:
-        found = os.fstat(fd)
-        if not stat.S_ISREG(found.st_mode):
-            return None
-        parts: list[bytes] = []
-        while limit > 0 and (part := os.read(fd, limit)):
-            parts.append(part)
-            limit -= len(part)
-        return found, b"".join(parts)
-    finally:
-        os.close(fd)
 
 
 @contextmanager
@@ -115,16 +106,14 @@ def user_name(uid: int) -> str:
         return str(uid)
 
 
+@dataclass(kw_only=True, eq=False)
 class FileSystem:
     """The steps that change a data directory, by absolute paths; each may raise OSError.
 
     `durable=False`: nothing is fsynced, so no step survives a power failure.
     """
 
-    durable = True  # a subclass may do without __init__
-
-    def __init__(self, *, durable: bool = True) -> None:
-        self.durable = durable
+    durable: bool = True  # also of a subclass that does without __init__
 
     def step(self, name: str, path: str) -> None:
         """Do nothing; a harness overrides this, and is called before each step."""
@@ -151,11 +140,10 @@ class FileSystem:
 
     def fsync_dir(self, path: str) -> None:
         """Make the entries of a directory survive a power failure."""
-        if not self.durable:
-            return
-        self.step("fsync_dir", path)
-        with opened(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) as fd:  # the data directory may be a symlink
-            os.fsync(fd)
+        if self.durable:
+            self.step("fsync_dir", path)
+            with opened(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) as fd:  # the data directory may be a symlink
+                os.fsync(fd)
 
     def fsync_path(self, path: str) -> None:
         """Make the data of a file survive a power failure."""
@@ -164,10 +152,9 @@ class FileSystem:
 
     def fsync_file(self, fd: int, path: str) -> None:
         """Make the data of an open file survive a power failure."""
-        if not self.durable:
-            return
-        self.step("fsync_file", path)
-        os.fsync(fd)
+        if self.durable:
+            self.step("fsync_file", path)
+            os.fsync(fd)
 
     def write(
         self, path: str, data: bytes, *, durable: bool, mode: int = 0o644, temporary_in: str | None = None

@@ -1,8 +1,7 @@
 """flock(2): a claim on a chunk's directory, the lock of the markers, and a self-test.
 
-Every lock is on a descriptor of its own and is released by closing it, so also by SIGKILL. Never by LOCK_UN: after a
-fork it would drop the parent's lock as well. Never converted: a failed conversion loses the lock. Invariant: a
-descriptor with a lock is in `_descriptors` from its open to its close.
+Every lock is on a descriptor of its own; it is released by closing that, never by LOCK_UN, and never converted
+(PROTOCOL.md, "Reading"). Invariant: a descriptor with a lock is in `_descriptors` from its open to its close.
 """
 
 from __future__ import annotations
@@ -37,11 +36,7 @@ SAFE_FILE_SYSTEMS: Final = frozenset(
 
 
 def try_flock(fd: int, flags: LockFlags) -> bool:
-    """Take a lock without waiting; return False where a conflicting one is held.
-
-    Raises:
-        OSError: the file system refuses flock altogether.
-    """
+    """Take a lock without waiting; False where it conflicts. May raise OSError: no flock here."""
     try:
         _FLOCK.lock(fd, flags)
     except AlreadyLocked:
@@ -89,8 +84,7 @@ def same_file(fd: int, path: str) -> bool:
 class Claim:
     """The reconciler's descriptor of a chunk's directory, to be locked before that leaves.
 
-    It stays open while refs keep the lock from it: another try is one system call then, and closes no descriptor, which
-    would look like the close of a ref.
+    It stays open while refs keep the lock from it: its close would look like the close of a ref.
     """
 
     def __init__(self, path: str) -> None:
@@ -98,7 +92,6 @@ class Claim:
         self.fd = open_fd(path)
 
     def is_at(self, path: str) -> bool:
-        """Return whether this claim is on the directory at `path`."""
         return same_file(self.fd, path)
 
     def take(self) -> bool:
@@ -128,11 +121,9 @@ def intents_lock(layout: Layout, wait_s: float) -> Iterator[bool]:
 
 
 def check_flock(layout: Layout, *, allow_unknown: bool = False) -> None:
-    """Check that flock(2) excludes in this data directory.
+    """Check that flock(2) excludes in this data directory; raise UnsafeFileSystemError if not.
 
-    Raises:
-        UnsafeFileSystemError: a second descriptor was granted an exclusive lock, or flock is not supported, or the
-            file system is not known to be safe and `allow_unknown` is False.
+    A file system that is not known to be safe is refused as well, but for `allow_unknown`.
     """
     hint = "put the data directory on a local file system (ext4, xfs, btrfs, tmpfs …)"
     one, two = open_fd(layout.want), open_fd(layout.want)

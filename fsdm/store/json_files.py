@@ -1,7 +1,4 @@
-"""JSON documents on the disk, and the documents of `model` that stand there.
-
-Values of a plain object are not checked: a caller looks at each one before it uses it.
-"""
+"""JSON documents on the disk. The values of a plain object are for its caller to check."""
 
 from __future__ import annotations
 
@@ -9,22 +6,16 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from fsdm.model.errors import InvalidInputError
-from fsdm.model.layout import MANIFEST_MAX_BYTES, READY, WANT_MAX_BYTES
+from fsdm.model.layout import MANIFEST_MAX_BYTES, READY, WANT_MAX_BYTES, Layout
 from fsdm.store.filesystem import read_regular
 
 if TYPE_CHECKING:
     from fsdm.model.documents import Failure, Manifest
-    from fsdm.model.layout import Layout
     from fsdm.model.state import ChunkState
 
 
 def read_object(path: str, limit: int) -> dict[str, Any] | None:
-    """Read the JSON object in a file of at most `limit` bytes; None where there is no file.
-
-    Raises:
-        OSError: it cannot be read.
-        ValueError: it is no JSON object.
-    """
+    """Read a JSON object of up to `limit` bytes; None for no file. Else OSError or ValueError."""
     read = read_regular(path, limit)
     if read is None:
         return None
@@ -49,10 +40,8 @@ def declared_bytes(files: object) -> int | None:
     """Return the sum of the sizes in the `files` of a want or READY; None where one is missing."""
     if not isinstance(files, dict):
         return None
-    sizes = [
-        entry["size"] for entry in files.values() if isinstance(entry, dict) and isinstance(entry.get("size"), int)
-    ]
-    return sum(sizes) if len(sizes) == len(files) else None
+    sizes: list[Any] = [entry.get("size") if isinstance(entry, dict) else None for entry in files.values()]
+    return sum(sizes) if all(isinstance(size, int) for size in sizes) else None
 
 
 def read_manifest(directory: str) -> Manifest | None:

@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 class ReconcilerLock:
     """`LOCK`, held: this process alone writes outside the directories of markers.
 
-    LOCK may be removed by hand, and then be taken anew while its old holder is in the middle of a step. So `trash/` is
-    locked with it, and for as long.
+    `trash/` is locked with it: LOCK may be removed by hand while its holder is in the middle of a step.
     """
 
     def __init__(self, layout: Layout) -> None:
@@ -92,11 +91,7 @@ def _runs_already(layout: Layout, owner: str) -> ReconcilerRunsError:
 
 
 def read_lock(layout: Layout) -> str | None:
-    """Read the line of JSON that the holder of LOCK wrote; None where no process holds it.
-
-    Raises:
-        DataDirectoryError: this user may not read LOCK, or it is not a file.
-    """
+    """Read the JSON of LOCK's holder; None for none. DataDirectoryError where it is refused."""
     try:
         fd = _open_lock(layout, os.O_RDONLY)
     except FileNotFoundError:
@@ -133,17 +128,13 @@ class LockHolder:
     @classmethod
     def parse(cls, says: str) -> LockHolder:
         """Parse the text of LOCK as far as it can be understood."""
+        kinds: dict[str, Any] = {"pid": int, "host": str, "since": int | float}
         try:
-            document: Any = json.loads(says)
-            pid, host, since = (document.get(name) for name in ("pid", "host", "since"))
+            document = json.loads(says)
+            known = {name: document[name] for name, kind in kinds.items() if isinstance(document.get(name), kind)}
         except (ValueError, AttributeError, RecursionError):
-            return cls(says=says)
-        return cls(
-            pid if isinstance(pid, int) else None,
-            host if isinstance(host, str) else None,
-            since if isinstance(since, int | float) else None,
-            says,
-        )
+            known = {}
+        return cls(**known, says=says)
 
     def __str__(self) -> str:
         if self.pid is None:
@@ -156,4 +147,4 @@ def describe_holder(says: str | None) -> str:
     if says is None:
         return "none"
     owner = LockHolder.parse(says)
-    return str(owner) if owner.pid is not None else says
+    return says if owner.pid is None else str(owner)

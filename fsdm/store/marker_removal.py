@@ -10,13 +10,12 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from fsdm.model.layout import WANT_MAX_BYTES, Layout, is_id
-from fsdm.store.filesystem import CREATE, is_directory, read_regular, write_all
+from fsdm.store.filesystem import CREATE, FileSystem, is_directory, read_regular, write_all
 from fsdm.store.flock import intents_lock
 from fsdm.store.markers import is_wanted, look_at
 
 if TYPE_CHECKING:
     from fsdm.model.state import Marker
-    from fsdm.store.filesystem import FileSystem
 
 ASIDE = ".judged-"  # … INODE_MTIME_SIZE_ID: a marker on its way out, and which one was judged
 RECONCILER_WAIT_S = 0.05  # for the lock of the markers
@@ -29,13 +28,8 @@ _TEMPORARY = re.compile(r"\.[0-9a-f]{64}\.[0-9a-f]{8}\Z")
 def remove_marker(layout: Layout, fs: FileSystem, path: str, judged: Marker, winner: tuple[str, Marker] | None) -> bool:
     """Remove a marker that is done, or that the marker `winner` (path, as judged) has overruled.
 
-    A delete goes without a winner only while its chunk is not wanted: which of the two is later is not judged here. A
-    marker in `verify/` has no opposite.
-
-    Careful clients hold the same lock. Against the others the marker is renamed aside, and looked at there: if it is
-    not the one that was judged, it is restored, unless a newer one has come. So a newer one is never lost.
-
-    The caller fsyncs the directory before it acts on the id again: else a power failure may bring the marker back.
+    See PROTOCOL.md, "Removing a marker". A delete goes without a winner only while its chunk is not wanted. The caller
+    fsyncs the directory before it acts on the id again: else a power failure may bring the marker back.
 
     Returns:
         Whether it is gone; False where it, or the winner, has changed since it was judged.

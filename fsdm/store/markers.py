@@ -1,7 +1,6 @@
 """Placing and reading markers: files in `want/`, `delete/` and `verify/` with ids as names.
 
-Invariants: a marker appears whole, by a rename or as an empty file; placing one never loses the intent that stood
-before it, whatever the instant of a crash (the new marker is there before the opposite one goes).
+Invariants: a marker appears whole; a new one is there before the opposite one goes, so no crash loses both.
 """
 
 from __future__ import annotations
@@ -26,14 +25,8 @@ if TYPE_CHECKING:
 
 CLIENT_WAIT_S = 0.005  # for the lock of the markers: a client's call stays short
 
-_KINDS = {
-    stat.S_IFDIR: "a directory",
-    stat.S_IFLNK: "a symbolic link",
-    stat.S_IFIFO: "a FIFO",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
-}
+# by the first letter of `ls -l`
+_KINDS = {"d": "a directory", "l": "a symbolic link", "p": "a FIFO", "s": "a socket", "c": "a device", "b": "a device"}
 
 
 def marker_ids(directory: str) -> set[str]:
@@ -53,7 +46,7 @@ def marker_of(found: os.stat_result, *, limit: int | None = None) -> Marker:
     """Return the marker with this lstat."""
     fault = None
     if not stat.S_ISREG(found.st_mode):
-        fault = f"is {_KINDS.get(stat.S_IFMT(found.st_mode), 'something else')}, not a file"
+        fault = f"is {_KINDS.get(stat.filemode(found.st_mode)[0], 'something else')}, not a file"
     elif limit is not None and found.st_size > limit:
         fault = f"has {found.st_size} bytes, more than the {limit} that are read"
     return Marker(found.st_ino, found.st_ctime_ns, found.st_mtime_ns, found.st_size, fault)
@@ -94,11 +87,8 @@ def release_deletes(layout: Layout) -> None:
 def retry(layout: Layout, chunk_id: str) -> bool:
     """Make the marker of this id a new request, as `touch` does; return whether there is one.
 
-    Where both markers stand, only the later one is touched: so it stays the later. (Where their ctimes are equal,
-    neither: both are about to be judged.)
-
-    Raises:
-        DataDirectoryError: what stands there is no file, or may not be touched.
+    Of two markers the later one is touched, so that it stays the later; of two with one ctime neither. Raises
+    DataDirectoryError where no file stands there, or it may not be touched.
     """
     later: list[str] = []
     try:
@@ -134,7 +124,6 @@ def _renew(marker: str) -> None:
 
 
 def _put(marker: str, data: bytes) -> None:
-    """Write a marker aside, and put it in place by a rename."""
     directory, name = os.path.split(marker)
     temporary = f"{directory}/.{name}.{secrets.token_hex(4)}"
     fd = os.open(temporary, CREATE, 0o664)
@@ -222,7 +211,6 @@ def is_wanted(layout: Layout, chunk_id: str) -> bool:
 
 @contextmanager
 def _placing(marker: str) -> Iterator[None]:
-    """Turn an OSError of the block into an error with a hint."""
     try:
         yield
     except OSError as e:

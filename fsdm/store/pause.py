@@ -1,7 +1,4 @@
-"""`PAUSE`: while anything stands there, nothing is downloaded; deletes go on.
-
-It outlasts every process. `touch` pauses as well as `fsdm pause`, which also writes by whom, since when, and why.
-"""
+"""`PAUSE`: while anything stands there, nothing is downloaded; deletes go on."""
 
 from __future__ import annotations
 
@@ -9,6 +6,7 @@ import json
 import os
 import socket
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from fsdm.model.errors import DataDirectoryError
@@ -51,13 +49,13 @@ def _refused(layout: Layout, error: OSError) -> DataDirectoryError:
     )
 
 
+@dataclass(slots=True)
 class Pause:
     """Whether the downloads of one data directory are paused, as of the last look."""
 
-    def __init__(self, layout: Layout, tell: Callable[[Event], None]) -> None:
-        self._layout = layout
-        self._tell = tell
-        self.why = ""  # empty while they are not paused
+    _layout: Layout
+    _tell: Callable[[Event], None]
+    why: str = ""  # empty while they are not paused
 
     def look(self) -> bool:
         """Look again; return whether they were paused since the last look."""
@@ -68,7 +66,6 @@ class Pause:
         return bool(self.why)
 
     def _said(self) -> str:
-        """Format the user and the reason in the file, where it has them."""
         said = read_document(self._layout.pause, PAUSE_MAX_BYTES)
         shown = ": ".join(word for word in (said.get("by"), said.get("reason")) if isinstance(word, str) and word)
         return f" ({shown})" if shown else ""

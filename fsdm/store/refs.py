@@ -1,9 +1,7 @@
-"""Refs: each keeps a chunk's directory where it is.
+"""Refs: each keeps a chunk's directory where it is, by one descriptor a chunk.
 
-The safety argument (PROTOCOL.md, "Reading"): a ref first takes the shared lock on the chunk's directory, and only then
-looks for READY *through the locked descriptor*, and that `delete/ID` is absent. A directory leaves its place only under
-an exclusive lock. So a process that sees READY through a locked descriptor holds a directory that stays where it is. It
-needs one descriptor for each chunk, however many refs it hands out.
+Invariant (PROTOCOL.md, "Reading"): READY is seen *through the locked descriptor*, and a directory leaves only under an
+exclusive lock.
 """
 
 from __future__ import annotations
@@ -13,15 +11,12 @@ import threading
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from fsdm.model.errors import ClosedError, ForeignProcessError
-from fsdm.model.layout import DATA, READY
+from fsdm.model.layout import DATA, READY, Layout, Place
 from fsdm.store.filesystem import exists
 from fsdm.store.flock import SHARED, close_fd, open_fd, try_flock
-
-if TYPE_CHECKING:
-    from fsdm.model.layout import Layout, Place
 
 
 @dataclass(slots=True, eq=False)

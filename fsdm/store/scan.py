@@ -1,8 +1,6 @@
-"""The scan: disk → ChunkState and Snapshot.
+"""The scan: disk → ChunkState and Snapshot. It costs what is pending, not what is there.
 
-A look costs a few system calls for one id; the cost of a scan grows with the pending ids, not with the chunks. Neither
-opens a file, and neither raises for one bad entry: that is an `Oddity` or a marker's `fault`. `want/` is looked at
-before `delete/`: so a delete that was not there together with a want is known to be the later one (see `plan.Memo`).
+It opens no file, and raises for no single bad entry: that is an `Oddity` or a marker's `fault`.
 """
 
 from __future__ import annotations
@@ -10,26 +8,24 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from fsdm.model.layout import READY, WANT, WANT_MAX_BYTES, is_hidden, is_id
+from fsdm.model.layout import READY, WANT, WANT_MAX_BYTES, Layout, is_hidden, is_id
 from fsdm.model.state import ChunkState, Marker, Oddity, Partial, Snapshot
 from fsdm.store.filesystem import exists, is_directory
 from fsdm.store.markers import look_at
 
 if TYPE_CHECKING:
-    from fsdm.model.layout import Layout, Place
     from fsdm.store.catalog import Catalog
 
 
 def look(layout: Layout, catalog: Catalog, chunk_id: str) -> ChunkState:
     """Look at the state of one id now; its places are those of the catalog's last refresh."""
+    # the want first: a delete that was not there together with it is known to be the later one
     want = _marker(layout.want_marker(chunk_id), limit=WANT_MAX_BYTES)
     delete = _marker(layout.delete_marker(chunk_id))
     verify = _marker(layout.verify_marker(chunk_id))
-    ready: list[Place] = []
-    unready: list[Place] = []
-    for place in catalog.places(chunk_id):
-        is_ready = exists(f"{layout.path(place)}/{READY}") and not catalog.is_stray(place)
-        (ready if is_ready else unready).append(place)
+    places = catalog.places(chunk_id)
+    ready = [place for place in places if exists(f"{layout.path(place)}/{READY}") and not catalog.is_stray(place)]
+    unready = [place for place in places if place not in ready]
     return ChunkState(
         id=chunk_id,
         want=want,

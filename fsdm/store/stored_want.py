@@ -1,28 +1,19 @@
 """WANT: the want of a chunk, stored beside its READY, so that it can be fetched again.
 
-It has the URLs, which READY has not. They may carry secrets, so only the owner may read it (mode 0600). It stands
-wherever READY stands (but for chunks of earlier versions), and goes before READY where another want takes its place. So
-a directory with WANT and without READY is of a chunk that was lost, unless a delete stands.
+Its URLs may carry secrets: mode 0600. Invariant: a directory with WANT and without READY is of a chunk that was lost,
+unless a delete stands.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from fsdm.model.documents import DataChunk
 from fsdm.model.errors import InvalidInputError
 from fsdm.model.layout import WANT, WANT_MAX_BYTES
-from fsdm.store.filesystem import read_regular
-
-if TYPE_CHECKING:
-    from fsdm.store.filesystem import FileSystem
+from fsdm.store.filesystem import FileSystem, read_regular
 
 
 def save_in_partial(fs: FileSystem, partial: str, want: bytes) -> None:
-    """Store the want of a running fetch; the caller fsyncs the directory before it writes READY.
-
-    It is fsynced early, while the files are on their way: then nothing waits for the disk because of it.
-    """
+    """Store the want of a running fetch; the caller fsyncs the directory before READY is written."""
     path = f"{partial}/{WANT}"
     if _text(partial) != want:
         fs.write(path, want, durable=False, mode=0o600)
@@ -30,10 +21,7 @@ def save_in_partial(fs: FileSystem, partial: str, want: bytes) -> None:
 
 
 def save(fs: FileSystem, directory: str, want: bytes, trash: str) -> None:
-    """Store the latest want of a complete chunk: its URLs may have changed.
-
-    The temporary file stands in the trash, so that a crash leaves none beside READY.
-    """
+    """Store a complete chunk's latest want; what a crash leaves of it stands in the trash."""
     if _text(directory) != want:
         fs.write(f"{directory}/{WANT}", want, durable=True, mode=0o600, temporary_in=trash)
 
