@@ -8,7 +8,7 @@ from fsdm import DataManager
 from fsdm.model.layout import Layout
 from fsdm.store.data_dir import make_layout
 from fsdm.store.filesystem import FileSystem
-from tests.support.source import Source
+from tests.support import Source
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

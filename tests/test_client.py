@@ -15,9 +15,8 @@ import pytest
 from fsdm import Client, DataManager
 from fsdm.model import errors
 from fsdm.model.layout import U64_MAX, Layout, Place
+from tests.support import PATIENCE_S, can_lock, in_a_fork
 from tests.support.chunks import a_want, an_id, entries, put_chunk, put_want, touch_delete
-from tests.support.locks import can_lock, in_a_fork
-from tests.support.waiting import PATIENCE_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -13,16 +13,13 @@ import fsdm.manager
 from fsdm import DataManager, Limits
 from fsdm.model.layout import Layout
 from fsdm.store.data_dir import make_layout
+from tests.support import PATIENCE_S, Recorder, Source, eventually, expected
 from tests.support.chunks import chunk_dir, entries, files_of
-from tests.support.filesystems import Recorder
-from tests.support.source import expected
-from tests.support.waiting import PATIENCE_S, eventually
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from fsdm import Event
-    from tests.support.source import Source
 
 
 def test_a_wanted_chunk_becomes_available_with_the_bytes_of_its_source(dm: DataManager, source: Source) -> None:

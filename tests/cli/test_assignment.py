@@ -17,7 +17,7 @@ from tests.support.chunks import an_id
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.support.source import Source
+    from tests.support import Source
 
 
 def a_chunk(**changes: object) -> DataChunk:

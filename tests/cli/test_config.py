@@ -14,14 +14,11 @@ from fsdm import DataManager, Limits
 from fsdm.cli.config import CONFIG_MAX_BYTES, KEYS, in_words, parse_config, read_config, reload
 from fsdm.model.errors import InvalidInputError
 from fsdm.model.layout import Layout
+from tests.support import PATIENCE_S, Source, eventually, fsdm, reconciling
 from tests.support.chunks import failure, put_want
-from tests.support.processes import fsdm, reconciling
-from tests.support.waiting import PATIENCE_S, eventually
 
 if TYPE_CHECKING:
     import subprocess
-
-    from tests.support.source import Source
 
 
 def test_each_key_sets_one_limit() -> None:

@@ -22,9 +22,8 @@ from fsdm.cli.demo.source import Source, content, sha256_of
 from fsdm.cli.demo.story import demo, kept
 from fsdm.client import Client
 from fsdm.store.digests import digest_of
+from tests.support import begun, eventually
 from tests.support.chunks import chunk_dir
-from tests.support.processes import begun
-from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

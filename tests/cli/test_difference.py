@@ -15,14 +15,11 @@ from fsdm.cli.difference import Comparison, Difference, place
 from fsdm.model.errors import DataDirectoryError
 from fsdm.model.layout import RELEASE, Layout
 from fsdm.store.markers import place_delete, place_want
+from tests.support import PATIENCE_S, Source, fsdm, fsdm_json
 from tests.support.chunks import an_id, markers, of_place, put_chunk, put_want, touch_delete
-from tests.support.processes import fsdm, fsdm_json
-from tests.support.waiting import PATIENCE_S
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-    from tests.support.source import Source
 
 
 def assigned(*chunks: DataChunk) -> Assignment:

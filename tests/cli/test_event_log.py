@@ -12,14 +12,12 @@ import pytest
 
 from fsdm.cli.event_log import EventLog
 from fsdm.model.events import Event
+from tests.support import Source, eventually, fsdm, reconciling
 from tests.support.chunks import a_want, put_want
-from tests.support.processes import fsdm, reconciling
-from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.support.source import Source
 
 ID = "a" * 64
 

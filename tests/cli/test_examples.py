@@ -20,14 +20,12 @@ import pytest
 from fsdm import DataManager
 from fsdm.cli import main as cli
 from fsdm.cli.commands import VERBS
+from tests.support import PATIENCE_S, Source, eventually, kill_group, owner, reconciling, shell_holding
 from tests.support.chunks import an_id, entries
-from tests.support.processes import kill_group, owner, reconciling, shell_holding
-from tests.support.waiting import PATIENCE_S, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.support.source import Source
 
 EXAMPLES = [
     *(pytest.param(line, id=f"fsdm --help: {line.partition('#')[0].strip()}") for line in cli.EXAMPLES.splitlines()),

@@ -14,17 +14,28 @@ import pytest
 
 from fsdm import DataManager
 from fsdm.cli.commands import VERBS
+from tests.support import (
+    FSDM,
+    PATIENCE_S,
+    Source,
+    begun,
+    eventually,
+    fsdm,
+    fsdm_json,
+    kill_group,
+    owner,
+    reconciling,
+    running,
+    shell_holding,
+)
 from tests.support.chunks import an_id, chunk_dir, entries, put_want, touch_delete
-from tests.support.processes import FSDM, begun, fsdm, fsdm_json, kill_group, owner, reconciling, running, shell_holding
 from tests.support.servers import Host
-from tests.support.waiting import PATIENCE_S, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from fsdm import DataChunk
-    from tests.support.source import Source
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -17,11 +16,7 @@ from fsdm.cli.arguments import actions_of, verbs_of
 from fsdm.cli.commands import VERBS
 from fsdm.cli.main import build_parser
 from fsdm.cli.manpage import manual
-from tests.support.processes import fsdm, fsdm_json
-from tests.support.waiting import PATIENCE_S
-
-if TYPE_CHECKING:
-    from tests.support.source import Source
+from tests.support import PATIENCE_S, Source, fsdm, fsdm_json
 
 
 def needs(*programs: str) -> str:

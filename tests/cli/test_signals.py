@@ -11,8 +11,7 @@ from typing import IO, TYPE_CHECKING
 
 import pytest
 
-from tests.support.processes import begun
-from tests.support.waiting import PATIENCE_S
+from tests.support import PATIENCE_S, begun
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

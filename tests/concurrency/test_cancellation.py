@@ -8,8 +8,8 @@ import pytest
 
 from fsdm.concurrency.cancellation import Cancellation
 from fsdm.model.errors import StoppedError
+from tests.support import PATIENCE_S, eventually
 from tests.support.servers import InThread
-from tests.support.waiting import PATIENCE_S, eventually
 
 
 class Watched(threading.Event):

@@ -12,8 +12,8 @@ import pytest
 from fsdm import Client
 from fsdm.concurrency.polling import FIRST_REST_S, LOOKS_PER_S, REST_S, SHARE, Poller, in_thread, on_loop
 from fsdm.model.errors import ClosedError, InvalidInputError, WaitTimeoutError
+from tests.support import PATIENCE_S
 from tests.support.chunks import a_want, an_id, put_chunk, put_want
-from tests.support.waiting import PATIENCE_S
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

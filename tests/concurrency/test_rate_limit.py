@@ -28,8 +28,8 @@ from fsdm.concurrency.rate_limit import (
     Rate,
 )
 from fsdm.model.errors import InvalidInputError, StoppedError
+from tests.support import PATIENCE_S, eventually
 from tests.support.servers import InThread
-from tests.support.waiting import PATIENCE_S, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,7 +6,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from fsdm.concurrency.single_flight import SingleFlight
-from tests.support.waiting import PATIENCE_S, eventually
+from tests.support import PATIENCE_S, eventually
 
 if TYPE_CHECKING:
     import pytest

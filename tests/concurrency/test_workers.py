@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fsdm.concurrency.workers import Workers
+from fsdm.concurrency.workers import InlineWorkers, Workers
+from tests.support import PATIENCE_S, eventually
 from tests.support.waiting import PATIENCE_S, eventually
 from tools.support.workers import InlineWorkers
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.conformance import gate
-from tests.support.waiting import PATIENCE_S
+from tests.support import PATIENCE_S
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,14 +13,13 @@ import pytest
 from fsdm import DataManager
 from tests.conformance.clients import Client, is_free
 from tests.conformance.gate import RENAMES, UNLINKS
+from tests.support import PATIENCE_S, Source, eventually
 from tests.support.chunks import a_want, an_id, entries, put_want, touch_delete
-from tests.support.waiting import PATIENCE_S, eventually
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from fsdm import DataChunk
-    from tests.support.source import Source
 
 
 def markers(data_dir: Path) -> tuple[list[str], list[str]]:

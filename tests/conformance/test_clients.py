@@ -13,7 +13,7 @@ import pytest
 
 from tests.conformance import clients, gate
 from tests.conformance.clients import CLIENTS, HERE, Client, is_free, make
-from tests.support.waiting import PATIENCE_S
+from tests.support import PATIENCE_S
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,15 +13,13 @@ import pytest
 
 from fsdm import DataManager
 from tests.conformance.clients import Client, is_free
+from tests.support import PATIENCE_S, Source, eventually, expected
 from tests.support.chunks import bring, chunk_dir, files_of, put_chunk, touch_delete
-from tests.support.source import expected
-from tests.support.waiting import PATIENCE_S, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fsdm.model.layout import Layout, Place
-    from tests.support.source import Source
 
 DATASET = "d" * 64
 SCRIPT = 'echo "$FSDM_CHUNK_PATH"; echo "$FSDM_CHUNK_ID"; pwd; for word; do printf "<%s>" "$word"; done; cat; exit 7'

@@ -9,15 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from fsdm import DataManager
+from tests.support import PATIENCE_S, Source, expected
 from tests.support.chunks import put_want, touch_delete
-from tests.support.source import expected
-from tests.support.waiting import PATIENCE_S
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.conformance.clients import Client
-    from tests.support.source import Source
 
 INTENTS = 12
 HOLDERS = 2

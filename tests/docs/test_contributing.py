@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 import fsdm
+from tests.support import ran
 from tests.support.pages import PAGES, ROOT, sections
-from tests.support.processes import ran
 
 if TYPE_CHECKING:
     import subprocess

@@ -12,13 +12,12 @@ import pytest
 
 from fsdm.cli.arguments import actions_of, verbs_of
 from fsdm.cli.main import build_parser
+from tests.support import Source, ran
 from tests.support.chunks import content
 from tests.support.pages import PAGES, commands, like, parsed, sections
-from tests.support.processes import ran
 
 if TYPE_CHECKING:
     from tests.support.pages import Section
-    from tests.support.source import Source
 
 DATASET = "d" * 64
 RECIPES = sections("recipes.md")

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from fsdm.monitoring.metrics import METRICS
-from tests.support.processes import ran
+from tests.support import ran
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -15,16 +15,13 @@ import pytest
 from fsdm import Client, DataChunk, DataManager, Limits
 from fsdm.cli.main import EXIT_CODES
 from fsdm.store.flock import SAFE_FILE_SYSTEMS
+from tests.support import PATIENCE_S, Source, eventually, expected, owner, ran_by_shell, reconciling, shell_holding
 from tests.support.chunks import bring, chunk_dir, failure, files_of, touch_delete
 from tests.support.pages import PAGES, sections
-from tests.support.processes import owner, ran_by_shell, reconciling, shell_holding
-from tests.support.source import expected
-from tests.support.waiting import PATIENCE_S, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.support.source import Source
 
 PAGE = PAGES["operating.md"].read_text(encoding="utf-8")
 SECTIONS = {section.title: section for section in sections("operating.md")}

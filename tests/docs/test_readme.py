@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fsdm.cli.commands import VERBS
+from tests.support import Source, ran_by_shell
 from tests.support.chunks import an_id, content, entries
 from tests.support.pages import PAGES, ROOT, like, played, sections, transcript
-from tests.support.processes import ran_by_shell
 
 if TYPE_CHECKING:
     from tests.support.pages import Section
-    from tests.support.source import Source
 
 README = PAGES["README.md"].read_text(encoding="utf-8")
 

@@ -18,11 +18,9 @@ from fsdm.model.errors import InvalidInputError, PolicyError, TransferError
 from fsdm.model.source_policy import Policy, check_pattern, is_public
 from fsdm.transfer.http.sockets import Sockets
 from fsdm.transfer.http.way import Way
+from tests.support import PATIENCE_S, Source, eventually, fsdm
 from tests.support.chunks import failure
-from tests.support.processes import fsdm
 from tests.support.servers import Host, an_engine, get, no_environment, reply
-from tests.support.source import Source
-from tests.support.waiting import PATIENCE_S, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

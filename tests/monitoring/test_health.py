@@ -15,9 +15,9 @@ from fsdm import DataManager
 from fsdm.monitoring.health import health, look_at_disk, readiness
 from fsdm.reconcile.heartbeat import GRACE_S
 from fsdm.store.filesystem import Space
+from tests.support import eventually
 from tests.support.chunks import an_id
 from tests.support.monitoring import Stuck
-from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,7 +14,7 @@ from fsdm.model.errors import InvalidInputError
 from fsdm.monitoring import http_endpoint as endpoint
 from fsdm.monitoring.health import Health
 from fsdm.monitoring.http_endpoint import MANY, Endpoint, parse_address
-from tests.support.waiting import PATIENCE_S, eventually
+from tests.support import PATIENCE_S, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -24,15 +24,14 @@ from fsdm.monitoring import metrics as module
 from fsdm.monitoring.metrics import METRICS, Metrics
 from fsdm.reconcile.space_budget import PARTS
 from fsdm.store.pause import place_pause, remove_pause
+from tests.support import PATIENCE_S, Source, eventually
 from tests.support.chunks import an_id, touch_delete
-from tests.support.waiting import PATIENCE_S, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fsdm.reconcile.space_budget import Part
     from fsdm.store.filesystem import Space
-    from tests.support.source import Source
 
 DOCS = Path(fsdm.__file__).parent / "docs"
 

@@ -18,16 +18,13 @@ from fsdm import DataManager
 from fsdm.model.errors import InvalidInputError
 from fsdm.monitoring.service import Service
 from fsdm.reconcile.heartbeat import GRACE_S
+from tests.support import FSDM, PATIENCE_S, Source, begun, eventually, fsdm, owner
 from tests.support.chunks import put_want
 from tests.support.monitoring import Stuck, systemd
-from tests.support.processes import FSDM, begun, fsdm, owner
-from tests.support.waiting import PATIENCE_S, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-    from tests.support.source import Source
 
 
 def ask(url: str) -> tuple[int, str]:

@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, Gauge
 from fsdm.model.errors import InvalidInputError
 from fsdm.monitoring import textfile as module
 from fsdm.monitoring.textfile import textfile
-from tests.support.waiting import PATIENCE_S, eventually
+from tests.support import PATIENCE_S, eventually
 
 if TYPE_CHECKING:
     from pathlib import Path

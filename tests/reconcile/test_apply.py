@@ -41,11 +41,9 @@ from fsdm.store.markers import place_want
 from fsdm.store.refs import Refs
 from fsdm.store.scan import look
 from fsdm.transfer.fetcher import HttpFetcher
+from tests.support import CrashBefore, CrashError, Recorder, Source, can_lock, crash_at_each_step, wait_for_a_tick
 from tests.support.applying import NAMES, Bench, a_chunk
 from tests.support.chunks import an_id, entries, failure, files_of, judged, put, put_chunk, put_want, touch_delete
-from tests.support.filesystems import CrashBefore, CrashError, Recorder, crash_at_each_step
-from tests.support.locks import can_lock
-from tests.support.waiting import wait_for_a_tick
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -53,7 +51,6 @@ if TYPE_CHECKING:
 
     from fsdm.model.layout import Layout
     from fsdm.model.state import Marker
-    from tests.support.source import Source
 
 
 def other_files(chunk: DataChunk) -> DataChunk:

@@ -16,10 +16,9 @@ from fsdm.model.errors import BrakedError, InvalidInputError
 from fsdm.reconcile import delete_brake
 from fsdm.reconcile.delete_brake import MANY_CHUNKS, WINDOW_S, Brake, check, exceeds, parse_share, place_deletes
 from fsdm.store.markers import place_want
+from tests.support import eventually, fsdm, fsdm_json, reconciling, running, shell_holding
 from tests.support.chunks import an_id, entries, of_place, put_chunk, put_want, touch_delete
 from tests.support.loop import Inline
-from tests.support.processes import fsdm, fsdm_json, reconciling, running, shell_holding
-from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from fsdm.model.layout import Layout, Place

@@ -17,8 +17,8 @@ from fsdm.model.errors import DiskError
 from fsdm.reconcile.disk_outage import PROBE_FIRST_S, PROBE_LAST_S, DiskOutage, Outage
 from fsdm.reconcile.plan import TRIES
 from fsdm.store.filesystem import FileSystem
+from tests.support import PATIENCE_S, Recorder, Source, eventually, fsdm, fsdm_json
 from tests.support.chunks import failure, put_chunk, put_want, touch_delete
-from tests.support.filesystems import Recorder
 from tests.support.loop import Inline, a_fetch
 from tests.support.processes import fsdm, fsdm_json
 from tests.support.waiting import PATIENCE_S, eventually
@@ -27,7 +27,6 @@ from tools.support.workers import InlineWorkers
 if TYPE_CHECKING:
     from fsdm.model.events import Event
     from fsdm.model.layout import Layout
-    from tests.support.source import Source
 
 
 class Refusing(FileSystem):

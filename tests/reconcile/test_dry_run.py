@@ -14,13 +14,11 @@ from fsdm.model.documents import Failure
 from fsdm.reconcile.dry_run import Forecast, Step, dry_run
 from fsdm.reconcile.plan import stamp
 from fsdm.store.markers import place_delete, place_verify, place_want
+from tests.support import Source, fsdm, fsdm_json, reconciling, shell_holding, wait_for_a_tick
 from tests.support.chunks import an_id, failure, judged, of_place, put_chunk, put_want, touch_delete
-from tests.support.processes import fsdm, fsdm_json, reconciling, shell_holding
-from tests.support.waiting import wait_for_a_tick
 
 if TYPE_CHECKING:
     from fsdm.model.layout import Layout
-    from tests.support.source import Source
 
 FREE = Limits()
 

@@ -17,18 +17,14 @@ from fsdm.store.filesystem import FileSystem
 from fsdm.store.marker_removal import restore_want, withdraw_restored_want
 from fsdm.store.markers import look_at
 from fsdm.store.stored_want import is_saved
+from tests.support import PATIENCE_S, Source, crash_at_each_step, eventually, expected, fsdm
 from tests.support.chunks import chunk_dir, failure, files_of, flip, put_want, touch_delete
-from tests.support.filesystems import crash_at_each_step
-from tests.support.processes import fsdm
-from tests.support.source import expected
-from tests.support.waiting import PATIENCE_S, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from fsdm import DataChunk
-    from tests.support.source import Source
 
 
 @pytest.fixture

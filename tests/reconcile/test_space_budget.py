@@ -20,16 +20,14 @@ from fsdm.reconcile.space_budget import PARTS, Part, SpaceBudget, Usage
 from fsdm.store.catalog import Catalog
 from fsdm.store.data_dir import make_layout
 from fsdm.store.filesystem import FileSystem, free_bytes
+from tests.support import PATIENCE_S, Source, eventually, fsdm, fsdm_json
 from tests.support.chunks import an_id, chunk_dir, content, failure, put_chunk, put_want, touch_delete
 from tests.support.loop import Inline, a_fetch, comes
-from tests.support.processes import fsdm, fsdm_json
-from tests.support.waiting import PATIENCE_S, eventually
 
 if TYPE_CHECKING:
     import pytest
 
     from fsdm.model.documents import FileSource
-    from tests.support.source import Source
 
 
 def a_budget(

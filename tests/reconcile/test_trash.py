@@ -10,6 +10,7 @@ from fsdm.model.limits import Limits
 from fsdm.reconcile.space_budget import SpaceBudget
 from fsdm.reconcile.trash import Trash
 from fsdm.store.catalog import Catalog
+from tests.support import Recorder
 from tests.support.filesystems import Recorder
 from tools.support.workers import InlineWorkers
 

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from fsdm.reconcile.wakeup import MANY_IDS, Wakeup
-from tests.support.waiting import PATIENCE_S
+from tests.support import PATIENCE_S
 
 
 def test_notifications_are_collected_and_told_once() -> None:

@@ -17,9 +17,8 @@ from fsdm.model.layout import Layout, Place
 from fsdm.reconcile import watcher as watch_module
 from fsdm.reconcile.watcher import Watcher
 from fsdm.store.refs import Refs
+from tests.support import PATIENCE_S, eventually, process, python
 from tests.support.chunks import TAKE_REF, an_id, put_chunk
-from tests.support.locks import process, python
-from tests.support.waiting import PATIENCE_S, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,9 +12,8 @@ import pytest
 from fsdm.status.chunk_status import ChunkStatus, read_status
 from fsdm.status.explain import explain_chunks
 from fsdm.status.survey import Surveyor
+from tests.support import HOLD_LOCK, descriptors, process, python
 from tests.support.chunks import FILES, a_want, an_id, put_chunk, put_failure, put_partial, put_want, touch_delete
-from tests.support.locks import HOLD_LOCK, process, python
-from tests.support.waiting import descriptors
 
 if TYPE_CHECKING:
     from collections.abc import Callable

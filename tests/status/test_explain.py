@@ -13,15 +13,13 @@ from fsdm.model.layout import Layout
 from fsdm.model.limits import Limits
 from fsdm.status.explain import explain_chunks
 from fsdm.store.leader_lock import ReconcilerLock
+from tests.support import Source, eventually, fsdm, fsdm_json, reconciling, shell_holding
 from tests.support.chunks import FILES, a_want, an_id, put_chunk, put_failure, put_partial, put_want, touch_delete
-from tests.support.processes import fsdm, fsdm_json, reconciling, shell_holding
-from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from fsdm.status.explain_text import Explanation
-    from tests.support.source import Source
 
 
 def why(layout: Layout, chunk_id: str) -> Explanation:

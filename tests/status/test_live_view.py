@@ -18,9 +18,8 @@ from typing import TYPE_CHECKING
 import pyte
 import pytest
 
+from tests.support import FSDM, PATIENCE_S, Fault, Source, eventually, fsdm, owner, running, shell_holding
 from tests.support.chunks import a_want, put_chunk, put_want, touch_delete
-from tests.support.processes import FSDM, fsdm, owner, running, shell_holding
-from tests.support.waiting import PATIENCE_S, eventually
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 
     from fsdm import DataChunk
     from fsdm.model.layout import Layout
-    from tests.support.source import Fault, Source
 
 
 class Terminal:

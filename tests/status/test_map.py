@@ -19,9 +19,9 @@ from fsdm.status.coverage import KINDS, CoverageMap
 from fsdm.status.map import drawing, page
 from fsdm.status.map.text import LOOKS, Style, lines
 from fsdm.status.map.words import LEGEND, MEANINGS, Caption, share, summary, ticks, troubles
+from tests.support import fsdm, fsdm_json
 from tests.support.chunks import a_want, an_id, entries, put_chunk, put_want, touch_delete
 from tests.support.maps import CAPTION, DATASET, EVIL, a_chunk, of_each_kind, thousands
-from tests.support.processes import fsdm, fsdm_json
 
 if TYPE_CHECKING:
     from pathlib import Path

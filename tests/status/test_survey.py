@@ -17,8 +17,8 @@ from fsdm.status.chunk_status import read_status
 from fsdm.status.survey import Surveyor
 from fsdm.store import json_files
 from fsdm.store.leader_lock import ReconcilerLock
+from tests.support import shell_holding
 from tests.support.chunks import FILES, a_want, an_id, put_chunk, put_failure, put_partial, put_want, touch_delete
-from tests.support.processes import shell_holding
 
 if TYPE_CHECKING:
     from pathlib import Path

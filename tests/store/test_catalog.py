@@ -14,8 +14,8 @@ from fsdm.model.errors import DataDirectoryError
 from fsdm.model.layout import Layout, Place
 from fsdm.store import catalog as catalog_module
 from fsdm.store.catalog import RACY_NS, Catalog
+from tests.support import PATIENCE_S
 from tests.support.chunks import an_id
-from tests.support.waiting import PATIENCE_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable

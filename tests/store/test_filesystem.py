@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fsdm.store.filesystem import FileSystem, Space, exists, read_space
-from tests.support.filesystems import Recorder, crash_at_each_step
+from tests.support import Recorder, crash_at_each_step
 
 if TYPE_CHECKING:
     from pathlib import Path

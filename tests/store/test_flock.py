@@ -22,8 +22,7 @@ from fsdm.store.flock import (
     open_fd,
     try_flock,
 )
-from tests.support.locks import can_lock, forked, in_a_fork, process
-from tests.support.waiting import eventually
+from tests.support import can_lock, eventually, forked, in_a_fork, process
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -18,10 +18,8 @@ from fsdm.store import holders
 from fsdm.store.flock import Claim
 from fsdm.store.holders import COMMAND_MAX, look_for_holders
 from fsdm.store.leader_lock import ReconcilerLock
+from tests.support import PATIENCE_S, eventually, fsdm, fsdm_json, process, python, shell_holding
 from tests.support.chunks import an_id, put_chunk, touch_delete
-from tests.support.locks import process, python
-from tests.support.processes import fsdm, fsdm_json, shell_holding
-from tests.support.waiting import PATIENCE_S, eventually
 
 if TYPE_CHECKING:
     from fsdm.model.layout import Layout, Place

@@ -13,8 +13,8 @@ from fsdm.store.filesystem import FileSystem
 from fsdm.store.flock import EXCLUSIVE, close_fd, open_fd, try_flock
 from fsdm.store.marker_removal import ASIDE, TEMPORARY_MAX_AGE_S, clear_temporaries, finish_removals, remove_marker
 from fsdm.store.markers import look_at, place_delete, place_want
+from tests.support import CrashBefore, CrashError, Recorder, crash_at_each_step
 from tests.support.chunks import KINDS_OF_NO_FILE, a_want, an_id, judged, markers, put
-from tests.support.filesystems import CrashBefore, CrashError, Recorder, crash_at_each_step
 
 if TYPE_CHECKING:
     from collections.abc import Callable

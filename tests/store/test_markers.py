@@ -19,10 +19,8 @@ from fsdm.store.filesystem import FileSystem
 from fsdm.store.flock import EXCLUSIVE, close_fd, open_fd, try_flock
 from fsdm.store.marker_removal import remove_marker
 from fsdm.store.markers import look_at, place_delete, place_want, read_want, retry
+from tests.support import Recorder, eventually, in_a_fork
 from tests.support.chunks import KINDS_OF_NO_FILE, a_want, an_id, judged, markers, put
-from tests.support.filesystems import Recorder
-from tests.support.locks import in_a_fork
-from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable

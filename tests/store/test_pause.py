@@ -13,14 +13,12 @@ import pytest
 from fsdm import Client, DataManager, Limits
 from fsdm.model.errors import DataDirectoryError
 from fsdm.store.pause import PAUSE_MAX_BYTES, Pause, place_pause, remove_pause
+from tests.support import PATIENCE_S, Source, eventually, fsdm, fsdm_json, reconciling
 from tests.support.chunks import failure, put_chunk, put_want, touch_delete
-from tests.support.processes import fsdm, fsdm_json, reconciling
-from tests.support.waiting import PATIENCE_S, eventually
 
 if TYPE_CHECKING:
     from fsdm.model.events import Event
     from fsdm.model.layout import Layout
-    from tests.support.source import Source
 
 
 def test_a_running_download_is_stopped_and_goes_on_from_there(data_dir: Path, source: Source) -> None:

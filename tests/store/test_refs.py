@@ -15,9 +15,8 @@ from fsdm.store import flock as locks
 from fsdm.store import refs
 from fsdm.store.flock import Claim, close_fd
 from fsdm.store.refs import ChunkRef, Refs
+from tests.support import PATIENCE_S, can_lock, eventually, forked, in_a_fork, process, python
 from tests.support.chunks import TAKE_REF, put_chunk, touch_delete
-from tests.support.locks import can_lock, forked, in_a_fork, process, python
-from tests.support.waiting import PATIENCE_S, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -12,16 +12,14 @@ from fsdm import DataManager
 from fsdm.model.layout import WANT, WANT_MAX_BYTES
 from fsdm.store.filesystem import FileSystem
 from fsdm.store.stored_want import is_saved, remove, save, save_in_partial
+from tests.support import PATIENCE_S, Recorder, Source, eventually
 from tests.support.chunks import an_id, chunk_dir, put_want
-from tests.support.filesystems import Recorder
-from tests.support.waiting import PATIENCE_S, eventually
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from fsdm import DataChunk
     from fsdm.model.layout import Layout
-    from tests.support.source import Source
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from fsdm import DataManager
 from fsdm.model.layout import Layout
 from fsdm.store.flock import intents_lock
 from fsdm.store.markers import CLIENT_WAIT_S, place_delete, place_want
+from tests.support import PATIENCE_S, Source, eventually, wait_for_a_tick
 from tests.support.chunks import an_id, chunk_dir, entries, failure
 from tests.support.users import (
     ALICE,
@@ -34,13 +35,11 @@ from tests.support.users import (
     reconciling,
     settled,
 )
-from tests.support.waiting import PATIENCE_S, eventually, wait_for_a_tick
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.support.source import Source
 
 pytestmark = only_root
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.support.processes import ran
+from tests.support import ran
 
 if TYPE_CHECKING:
     import subprocess

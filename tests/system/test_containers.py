@@ -22,13 +22,12 @@ import yaml
 from fsdm import DataManager, Limits
 from fsdm.cli.main import build_parser
 from fsdm.model.units import parse_size
+from tests.support import PATIENCE_S, Source, eventually
 from tests.support.chunks import bring, chunk_dir
-from tests.support.waiting import PATIENCE_S, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.support.source import Source
 
 ROOT = Path(__file__).parents[2]
 SERVICE = ROOT / "tools" / "service"

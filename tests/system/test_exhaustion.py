@@ -16,18 +16,15 @@ from fsdm import DataManager
 from fsdm.model.layout import Layout
 from fsdm.store.leader_lock import read_lock
 from fsdm.transfer.fetcher import HttpFetcher
+from tests.support import PATIENCE_S, Source, eventually, expected, owner
 from tests.support.chunks import bring, chunk_dir, entries, failure, files_of, put_want, touch_delete
 from tests.support.known_faults import Fault, available, child, command, must_find
-from tests.support.processes import owner
 from tests.support.slips import Slip
-from tests.support.source import expected
-from tests.support.waiting import PATIENCE_S, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from fsdm.model.documents import FileEntry, FileSource
-    from tests.support.source import Source
 
 
 # ------------------------------------------------------------------------------------------------ descriptors, threads

@@ -16,18 +16,13 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import pytest
 
 from fsdm import DataManager
+from tests.support import PATIENCE_S, Source, eventually, expected, owner
 from tests.support.chunks import chunk_dir, entries, files_of, put_want, touch_delete
-from tests.support.processes import owner
-from tests.support.source import expected
-from tests.support.waiting import PATIENCE_S, eventually
-
-if TYPE_CHECKING:
-    from tests.support.source import Source
 
 ENOUGH = 3  # so many times somebody has asked for LOCK in vain: it would have got it
 

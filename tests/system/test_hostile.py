@@ -11,15 +11,14 @@ import pytest
 
 from fsdm.model.errors import DataDirectoryError
 from fsdm.model.layout import WANT_MAX_BYTES
+from tests.support import PATIENCE_S, Source, eventually
 from tests.support.chunks import an_id, bring, chunk_dir, entries, failure, put_want, touch_delete
-from tests.support.waiting import PATIENCE_S, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from fsdm import DataManager
-    from tests.support.source import Source
 
 
 def _document(source: Source, **changes: object) -> bytes:

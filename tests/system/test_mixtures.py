@@ -29,10 +29,9 @@ from fsdm.reconcile.apply import Applier
 from fsdm.transfer.fetcher import HttpFetcher
 from fsdm.transfer.file_transfer import Transfer
 from fsdm.transfer.host_health import Hosts
+from tests.support import PATIENCE_S, Fault, Source, eventually
 from tests.support.chunks import an_id, content, failure, put_want, touch_delete
 from tests.support.servers import a_certificate, serving_with
-from tests.support.source import Fault, Source
-from tests.support.waiting import PATIENCE_S, eventually
 
 if TYPE_CHECKING:
     import ssl

@@ -10,16 +10,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support import Source, eventually, expected
 from tests.support.chunks import chunk_dir, entries, failure, files_of, put_want, touch_delete
 from tests.support.known_faults import Fault, available, child, must_find
 from tests.support.slips import Slip
-from tests.support.source import expected
-from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.support.source import Source
 
 NOBODY = 65534
 AS_NOBODY = f"""

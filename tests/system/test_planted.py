@@ -13,16 +13,14 @@ from fsdm import DataManager, Limits
 from fsdm.model.errors import DataDirectoryError, NoDataDirectoryError, UnknownFormatError
 from fsdm.model.layout import CACHEDIR_TAG, DATA, PARTS, READY, VERIFIED, WANT, Layout
 from fsdm.store.json_files import read_manifest
+from tests.support import PATIENCE_S, Source, eventually, expected
 from tests.support.chunks import bring, chunk_dir, entries, failure, files_of, put_want, touch_delete
-from tests.support.source import expected
-from tests.support.waiting import PATIENCE_S, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from fsdm import DataChunk
-    from tests.support.source import Source
 
 LONG_AGO_S = 10**9
 

@@ -17,15 +17,22 @@ from fsdm import DataChunk, DataManager
 from fsdm.model.documents import FileSource
 from fsdm.model.limits import Limits
 from fsdm.transfer.fetcher import HttpFetcher
+from tests.support import (
+    PATIENCE_S,
+    Source,
+    eventually,
+    expected,
+    fsdm,
+    kill_group,
+    owner,
+    reconciling,
+    running,
+    shell_holding,
+)
 from tests.support.chunks import an_id, bring, chunk_dir, entries, failure, files_of, put_want, touch_delete
-from tests.support.processes import fsdm, kill_group, owner, reconciling, running, shell_holding
-from tests.support.source import expected
-from tests.support.waiting import PATIENCE_S, eventually
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from tests.support.source import Source
 
 
 def test_main_job_with_nothing_but_files(data_dir: Path, source: Source, tmp_path: Path) -> None:

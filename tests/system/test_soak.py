@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.processes import ran
+from tests.support import ran
 from tools import soak
 from tools.support import proc
 

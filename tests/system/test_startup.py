@@ -11,8 +11,8 @@ import pytest
 from fsdm.cli import main as cli
 from fsdm.cli.commands import VERBS
 from fsdm.model.layout import Layout, Place
+from tests.support import ran
 from tests.support.chunks import an_id
-from tests.support.processes import ran
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,16 +10,12 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from fsdm.cli.main import build_parser
+from tests.support import FSDM, Source, ran, reconciling
 from tests.support.chunks import put_want
-from tests.support.processes import FSDM, ran, reconciling
-
-if TYPE_CHECKING:
-    from tests.support.source import Source
 
 SERVICE = Path(__file__).parents[2] / "tools" / "service"
 UNIT = SERVICE / "fsdm.service"

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 import fsdm
-from tests.support.processes import ran
+from tests.support import ran
 
 ROOT = Path(__file__).parents[2]
 WHEEL = f"fsdm-{fsdm.__version__}-py3-none-any.whl"

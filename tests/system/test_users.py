@@ -13,8 +13,8 @@ from fsdm.concurrency.rate_limit import Rate
 from fsdm.model.errors import DataDirectoryError, InvalidInputError
 from fsdm.model.layout import DATA, Layout
 from fsdm.verify.bulk import BulkVerify
+from tests.support import PATIENCE_S, Source, eventually, expected
 from tests.support.chunks import an_id, chunk_dir, files_of, flip
-from tests.support.source import expected
 from tests.support.users import (
     ALICE,
     BOB,
@@ -33,13 +33,11 @@ from tests.support.users import (
     settled,
     written,
 )
-from tests.support.waiting import PATIENCE_S, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tests.support.source import Source
 
 pytestmark = only_root
 

@@ -15,11 +15,9 @@ from fsdm.model.errors import StoppedError, TransferError
 from fsdm.transfer.chunk_download import SMALL_BYTES
 from fsdm.transfer.fetcher import HttpFetcher
 from fsdm.transfer.scheduler import Scheduler
+from tests.support import PATIENCE_S, Recorder, Source, expected
 from tests.support.chunks import an_id, content, files_of
-from tests.support.filesystems import Recorder
 from tests.support.servers import CHUNK, NAMES, InThread, _Closing, fetch_all
-from tests.support.source import expected
-from tests.support.waiting import PATIENCE_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,7 +25,6 @@ if TYPE_CHECKING:
 
     from fsdm.store.filesystem import FileSystem
     from fsdm.transfer.resume_record import Part
-    from tests.support.source import Source
 
 
 class Scripted:

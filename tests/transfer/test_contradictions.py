@@ -16,10 +16,9 @@ from fsdm.transfer import conversation, segments
 from fsdm.transfer.fetcher import HttpFetcher
 from fsdm.transfer.http import exchange
 from fsdm.transfer.resume_record import Part, url_mark
+from tests.support import PATIENCE_S, Fault, Source, etag_of
 from tests.support.chunks import content
 from tests.support.servers import answering
-from tests.support.source import Fault, etag_of
-from tests.support.waiting import PATIENCE_S
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -26,15 +26,13 @@ from fsdm.transfer.fetcher import HttpFetcher
 from fsdm.transfer.http import handle as handle_module
 from fsdm.transfer.http.target import shown
 from fsdm.transfer.resume_record import Part
-from tests.support.filesystems import Recorder
+from tests.support import PATIENCE_S, Recorder, Source, eventually
 from tests.support.servers import DATA, InThread, answering, fetch, full_server
-from tests.support.waiting import PATIENCE_S, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from tests.support.source import Source
 
 SHA256 = hashlib.sha256(DATA).hexdigest()
 BLAKE3 = blake3(DATA).hexdigest()

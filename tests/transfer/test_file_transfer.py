@@ -17,10 +17,9 @@ from fsdm.transfer import conversation as conversation_module
 from fsdm.transfer import file_transfer as transfer_module
 from fsdm.transfer.fetcher import HttpFetcher
 from fsdm.transfer.resume_record import Part, url_mark
+from tests.support import PATIENCE_S, Source, etag_of, eventually
 from tests.support.chunks import content
 from tests.support.servers import InThread, answering
-from tests.support.source import Source, etag_of
-from tests.support.waiting import PATIENCE_S, eventually
 
 if TYPE_CHECKING:
     from pathlib import Path

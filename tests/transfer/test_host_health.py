@@ -15,8 +15,8 @@ from fsdm.concurrency.cancellation import Cancellation
 from fsdm.model.errors import StoppedError, TransferError
 from fsdm.transfer.host_health import ASKED_LAST_S, FRESH_S, HALF_LIFE_S, LATELY_S, MANY, Hosts, Request
 from fsdm.transfer.http.target import origin_of
+from tests.support import PATIENCE_S, eventually
 from tests.support.servers import InThread
-from tests.support.waiting import PATIENCE_S, eventually
 
 if TYPE_CHECKING:
     import threading

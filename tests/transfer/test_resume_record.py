@@ -14,14 +14,13 @@ from fsdm.store.filesystem import FileSystem
 from fsdm.transfer import resume_record as parts_module
 from fsdm.transfer.fetcher import HttpFetcher
 from fsdm.transfer.resume_record import Parts, boot_id, url_mark
+from tests.support import Source, expected
 from tests.support.chunks import files_of
 from tests.support.servers import fetch_all
-from tests.support.source import expected
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.support.source import Source
 
 RECORD = PartRecord(url=url_mark("http://h/a"), validator='"a"', total=10, size=5, blake3=blake3(b"12345").hexdigest())
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from fsdm.model.errors import InvalidInputError
 from fsdm.transfer.scheduler import Scheduler
+from tests.support import PATIENCE_S, eventually
 from tests.support.servers import InThread
-from tests.support.waiting import PATIENCE_S, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -26,10 +26,9 @@ from fsdm.transfer.fetcher import HttpFetcher
 from fsdm.transfer.http import exchange
 from fsdm.transfer.resume_record import Part
 from fsdm.transfer.segments import LEAST_BYTES, PIECE_MAX_BYTES, PIECE_MIN_BYTES, Gain, Helpers, Pace, Pieces, Slice
+from tests.support import PATIENCE_S, Fault, Source, eventually
 from tests.support.chunks import content
 from tests.support.servers import InThread, a_certificate, serving_with
-from tests.support.source import Fault, Source
-from tests.support.waiting import PATIENCE_S, eventually
 
 if TYPE_CHECKING:
     import random

@@ -18,6 +18,7 @@ from fsdm.store.markers import look_at
 from fsdm.store.refs import Refs
 from fsdm.verify import background as module
 from fsdm.verify.background import BackgroundCheck, Checked, checked_at, verified_at
+from tests.support import PATIENCE_S, can_lock
 from tests.support.chunks import flip, put_chunk, touch_delete
 from tests.support.locks import can_lock
 from tests.support.waiting import PATIENCE_S

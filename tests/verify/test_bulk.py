@@ -19,18 +19,14 @@ from fsdm.store.refs import Refs
 from fsdm.verify import rehash as rehash_module
 from fsdm.verify.bulk import BulkVerify, Verified
 from fsdm.verify.rehash import Wrong
+from tests.support import PATIENCE_S, Source, can_lock, eventually, expected, fsdm, fsdm_json
 from tests.support.chunks import an_id, chunk_dir, files_of, flip, put_chunk, touch_delete
-from tests.support.locks import can_lock
-from tests.support.processes import fsdm, fsdm_json
-from tests.support.source import expected
-from tests.support.waiting import PATIENCE_S, eventually
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from fsdm import DataManager
     from fsdm.model.layout import Layout, Place
-    from tests.support.source import Source
 
 
 @pytest.fixture

@@ -16,9 +16,8 @@ from fsdm.store.json_files import read_manifest
 from fsdm.store.refs import Refs
 from fsdm.verify import manifest_check as module
 from fsdm.verify.manifest_check import ManifestCheck, damage
+from tests.support import PATIENCE_S, can_lock
 from tests.support.chunks import an_id, put_chunk, touch_delete
-from tests.support.locks import can_lock
-from tests.support.waiting import PATIENCE_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

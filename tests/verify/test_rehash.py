@@ -19,8 +19,8 @@ from fsdm.model.errors import StoppedError
 from fsdm.store.digests import BUFFER_BYTES
 from fsdm.verify import rehash as module
 from fsdm.verify.rehash import Pace, Rehash, Wrong, is_leaving, rehash
+from tests.support import PATIENCE_S
 from tests.support.chunks import content, flip, put_chunk
-from tests.support.waiting import PATIENCE_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,17 +13,14 @@ from fsdm.model.layout import READY, VERIFIED
 from fsdm.store.catalog import Catalog
 from fsdm.verify.background import RATE_MAX
 from fsdm.verify.scrub import DAY_S, LOOK_AGAIN_S, RATE_MIN, SURVEY_S, Scrub
+from tests.support import PATIENCE_S, Source, eventually, expected, fsdm
 from tests.support.chunks import chunk_dir, files_of, flip, put_chunk
-from tests.support.processes import fsdm
-from tests.support.source import expected
-from tests.support.waiting import PATIENCE_S, eventually
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from fsdm.concurrency.rate_limit import Rate
     from fsdm.model.layout import Layout, Place
-    from tests.support.source import Source
 
 NOW = 1_000_000_000.0
 DAYS = 10.0

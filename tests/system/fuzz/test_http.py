@@ -20,9 +20,9 @@ from fsdm.store.filesystem import FileSystem
 from fsdm.transfer.fetcher import HttpFetcher
 from fsdm.transfer.http.head import ETAG_MAX, Head
 from fsdm.transfer.resume_record import Part
+from tests.support import PATIENCE_S
 from tests.support.fuzzing import EXAMPLES, fuzz, mangled, words
 from tests.support.servers import Host
-from tests.support.waiting import PATIENCE_S
 
 HEADS = [
     b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nbody",

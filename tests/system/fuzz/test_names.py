@@ -6,7 +6,6 @@ import os
 import shutil
 import unicodedata
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -18,12 +17,9 @@ from fsdm.store.catalog import Catalog
 from fsdm.store.filesystem import FileSystem, is_directory
 from fsdm.store.marker_removal import clear_temporaries, finish_removals
 from fsdm.store.scan import look, scan
+from tests.support import PATIENCE_S, Source
 from tests.support.chunks import an_id, bring, chunk_dir, content
 from tests.support.fuzzing import DATASET, ID, data_directory, fuzz, mangled, shown, stays_inside
-from tests.support.waiting import PATIENCE_S
-
-if TYPE_CHECKING:
-    from tests.support.source import Source
 
 KINDS = list(enumerate(["file", "directory", "symlink"], 1))
 

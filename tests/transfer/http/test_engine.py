@@ -17,8 +17,8 @@ from fsdm.model.errors import HostError, StoppedError, TransferError
 from fsdm.transfer.http import exchange
 from fsdm.transfer.http.exchange import DRAIN_BYTES
 from fsdm.transfer.http.way import BELIEVED_S
+from tests.support import PATIENCE_S, descriptors, eventually
 from tests.support.servers import Host, InThread, a_certificate, an_engine, answering, get, reply, serving_with
-from tests.support.waiting import PATIENCE_S, descriptors, eventually
 
 if TYPE_CHECKING:
     import ssl

@@ -7,12 +7,13 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from fsdm.transfer.http.lookup import look_up
 
 from fsdm.concurrency.cancellation import Cancellation
 from fsdm.model.errors import StoppedError
 from fsdm.transfer.http.way import look_up
+from tests.support import PATIENCE_S, eventually
 from tests.support.servers import InThread
-from tests.support.waiting import PATIENCE_S, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
