@@ -7,8 +7,9 @@ import os
 import shutil
 import subprocess
 import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -17,9 +18,6 @@ from fsdm.model import errors
 from fsdm.model.layout import U64_MAX, Layout, Place
 from tests.support import PATIENCE_S, can_lock, in_a_fork
 from tests.support.chunks import a_want, an_id, entries, put_chunk, put_want, touch_delete
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 DATASET = "d" * 64
 

@@ -5,21 +5,17 @@ from __future__ import annotations
 import itertools
 import os
 import threading
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
+from typing import Literal
 
 import pytest
 
 import fsdm.manager
-from fsdm import DataManager, Limits
+from fsdm import DataManager, Event, Limits
 from fsdm.model.layout import Layout
 from fsdm.store.data_dir import make_layout
 from tests.support import PATIENCE_S, Recorder, Source, eventually, expected
 from tests.support.chunks import chunk_dir, entries, files_of
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from fsdm import Event
 
 
 def test_a_wanted_chunk_becomes_available_with_the_bytes_of_its_source(dm: DataManager, source: Source) -> None:

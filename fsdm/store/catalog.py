@@ -1,7 +1,7 @@
 """The catalog: a listing of the chunk directories, by dataset and block, and by id.
 
-Thread-safe. A listing is kept until its directory's mtime changes (PROTOCOL.md, "To find a chunk"). Invariant: a name is
-in its dataset's index if and only if its place is in `_by_id`.
+Thread-safe. A listing is kept until its directory's mtime changes (PROTOCOL.md, "To find a chunk"). Invariant: a name
+is in its dataset's index if and only if its place is in `_by_id`.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -12,12 +12,8 @@ from fsdm import DataChunk
 from fsdm.cli.assignment import read_assignment
 from fsdm.model.errors import InvalidInputError, TransferError
 from fsdm.model.layout import WANT_MAX_BYTES
+from tests.support import Source
 from tests.support.chunks import an_id
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from tests.support import Source
 
 
 def a_chunk(**changes: object) -> DataChunk:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 from argparse import Namespace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -16,9 +16,6 @@ from fsdm.model.errors import InvalidInputError
 from fsdm.model.layout import Layout
 from tests.support import PATIENCE_S, Source, eventually, fsdm, reconciling
 from tests.support.chunks import failure, put_want
-
-if TYPE_CHECKING:
-    import subprocess
 
 
 def test_each_key_sets_one_limit() -> None:

@@ -10,8 +10,8 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -24,9 +24,6 @@ from fsdm.client import Client
 from fsdm.store.digests import digest_of
 from tests.support import begun, eventually
 from tests.support.chunks import chunk_dir
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 SCALE = 0.001
 PATIENCE_S = 120

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -17,9 +17,6 @@ from fsdm.model.layout import RELEASE, Layout
 from fsdm.store.markers import place_delete, place_want
 from tests.support import PATIENCE_S, Source, fsdm, fsdm_json
 from tests.support.chunks import an_id, markers, of_place, put_chunk, put_want, touch_delete
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 
 def assigned(*chunks: DataChunk) -> Assignment:

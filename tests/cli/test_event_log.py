@@ -6,7 +6,8 @@ import json
 import logging
 import os
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,10 +15,6 @@ from fsdm.cli.event_log import EventLog
 from fsdm.model.events import Event
 from tests.support import Source, eventually, fsdm, reconciling
 from tests.support.chunks import a_want, put_want
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
 
 ID = "a" * 64
 

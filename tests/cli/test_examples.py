@@ -10,10 +10,10 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -22,10 +22,6 @@ from fsdm.cli import main as cli
 from fsdm.cli.commands import VERBS
 from tests.support import PATIENCE_S, Source, eventually, kill_group, owner, reconciling, shell_holding
 from tests.support.chunks import an_id, entries
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 
 EXAMPLES = [
     *(pytest.param(line, id=f"fsdm --help: {line.partition('#')[0].strip()}") for line in cli.EXAMPLES.splitlines()),

@@ -8,11 +8,12 @@ import re
 import signal
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from fsdm import DataManager
+from fsdm import DataChunk, DataManager
 from fsdm.cli.commands import VERBS
 from tests.support import (
     FSDM,
@@ -30,12 +31,6 @@ from tests.support import (
 )
 from tests.support.chunks import an_id, chunk_dir, entries, put_want, touch_delete
 from tests.support.servers import Host
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from fsdm import DataChunk
 
 
 @pytest.fixture

@@ -6,15 +6,13 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
 import pytest
 
 from tests.support import PATIENCE_S, begun
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 SERVE = """
 import os, sys

@@ -5,21 +5,17 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from fsdm import Client
 from fsdm.concurrency.polling import FIRST_REST_S, LOOKS_PER_S, REST_S, SHARE, Poller, in_thread, on_loop
 from fsdm.model.errors import ClosedError, InvalidInputError, WaitTimeoutError
+from fsdm.model.layout import Layout
 from tests.support import PATIENCE_S
 from tests.support.chunks import a_want, an_id, put_chunk, put_want
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from fsdm.model.layout import Layout
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import heapq
 import itertools
 import threading
 from collections import Counter
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
@@ -30,9 +30,6 @@ from fsdm.concurrency.rate_limit import (
 from fsdm.model.errors import InvalidInputError, StoppedError
 from tests.support import PATIENCE_S, eventually
 from tests.support.servers import InThread
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 MOST = 512 << 10
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+
+import pytest
 
 from fsdm.concurrency.single_flight import SingleFlight
 from tests.support import PATIENCE_S, eventually
-
-if TYPE_CHECKING:
-    import pytest
 
 
 def test_each_call_gets_a_new_result() -> None:

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 import pytest
 
-from fsdm.concurrency.workers import InlineWorkers, Workers
-from tests.support import PATIENCE_S, eventually
+from fsdm.concurrency.workers import Workers
 from tests.support.waiting import PATIENCE_S, eventually
 from tools.support.workers import InlineWorkers
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 
 class Gate:

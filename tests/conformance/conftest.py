@@ -3,14 +3,11 @@ from __future__ import annotations
 import os
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
+from fsdm.model.layout import Layout
 from tests.conformance.clients import CLIENTS, Client, make
-
-if TYPE_CHECKING:
-    from fsdm.model.layout import Layout
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -6,20 +6,15 @@ import fcntl
 import json
 import os
 import stat
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
-from fsdm import DataManager
+from fsdm import DataChunk, DataManager
 from tests.conformance.clients import Client, is_free
 from tests.conformance.gate import RENAMES, UNLINKS
 from tests.support import PATIENCE_S, Source, eventually
 from tests.support.chunks import a_want, an_id, entries, put_want, touch_delete
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from fsdm import DataChunk
 
 
 def markers(data_dir: Path) -> tuple[list[str], list[str]]:

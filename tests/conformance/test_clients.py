@@ -7,16 +7,13 @@ import os
 import shutil
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from tests.conformance import clients, gate
 from tests.conformance.clients import CLIENTS, HERE, Client, is_free, make
 from tests.support import PATIENCE_S
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def test_every_file_of_tools_clients_is_tested() -> None:

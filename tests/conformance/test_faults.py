@@ -8,19 +8,16 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from fsdm.model.layout import Layout
 from tests.conformance import test_asking, test_finding, test_holding
 from tests.conformance.clients import HERE, Client
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from fsdm.model.layout import Layout
 
 SOUND = (HERE / "fsdm.sh").read_text()
 

@@ -5,20 +5,15 @@ from __future__ import annotations
 import os
 import random
 import shutil
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 import fsdm
-from fsdm.model.layout import U64_MAX, Place
+from fsdm.model.layout import U64_MAX, Layout, Place
 from tests.conformance.clients import Client, claimed
 from tests.support.chunks import an_id, put_chunk, touch_delete
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from fsdm.model.layout import Layout
 
 DATASET = "d" * 64
 OTHER = "e" * 64

@@ -6,20 +6,16 @@ import fcntl
 import os
 import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from fsdm import DataManager
+from fsdm.model.layout import Layout, Place
 from tests.conformance.clients import Client, is_free
 from tests.support import PATIENCE_S, Source, eventually, expected
 from tests.support.chunks import bring, chunk_dir, files_of, put_chunk, touch_delete
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from fsdm.model.layout import Layout, Place
 
 DATASET = "d" * 64
 SCRIPT = 'echo "$FSDM_CHUNK_PATH"; echo "$FSDM_CHUNK_ID"; pwd; for word; do printf "<%s>" "$word"; done; cat; exit 7'

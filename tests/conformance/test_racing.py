@@ -6,16 +6,12 @@ import hashlib
 import random
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from fsdm import DataManager
+from tests.conformance.clients import Client
 from tests.support import PATIENCE_S, Source, expected
 from tests.support.chunks import put_want, touch_delete
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from tests.conformance.clients import Client
 
 INTENTS = 12
 HOLDERS = 2

@@ -5,19 +5,16 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
+import subprocess
 import sys
 import tomllib
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 import fsdm
 from tests.support import ran
 from tests.support.pages import PAGES, ROOT, sections
-
-if TYPE_CHECKING:
-    import subprocess
-    from pathlib import Path
 
 PAGE = {section.title: section for section in sections("contributing.md")}
 SUITES = re.findall(r"^\| .*? \| `(.*?)` \|", PAGE["The suites"].text, re.MULTILINE)

@@ -6,7 +6,6 @@ import importlib.util
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -14,10 +13,7 @@ from fsdm.cli.arguments import actions_of, verbs_of
 from fsdm.cli.main import build_parser
 from tests.support import Source, ran
 from tests.support.chunks import content
-from tests.support.pages import PAGES, commands, like, parsed, sections
-
-if TYPE_CHECKING:
-    from tests.support.pages import Section
+from tests.support.pages import PAGES, Section, commands, like, parsed, sections
 
 DATASET = "d" * 64
 RECIPES = sections("recipes.md")

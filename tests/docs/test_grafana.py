@@ -5,17 +5,15 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import yaml
 
 from fsdm.monitoring.metrics import METRICS
 from tests.support import ran
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 GRAFANA = Path(__file__).parents[2] / "tools" / "grafana"
 LABELS = {metric.name: metric.label for metric in METRICS}

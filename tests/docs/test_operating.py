@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -18,10 +18,6 @@ from fsdm.store.flock import SAFE_FILE_SYSTEMS
 from tests.support import PATIENCE_S, Source, eventually, expected, owner, ran_by_shell, reconciling, shell_holding
 from tests.support.chunks import bring, chunk_dir, failure, files_of, touch_delete
 from tests.support.pages import PAGES, sections
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
 
 PAGE = PAGES["operating.md"].read_text(encoding="utf-8")
 SECTIONS = {section.title: section for section in sections("operating.md")}

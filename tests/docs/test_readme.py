@@ -5,17 +5,13 @@ from __future__ import annotations
 import hashlib
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from fsdm.cli.commands import VERBS
 from tests.support import Source, ran_by_shell
 from tests.support.chunks import an_id, content, entries
-from tests.support.pages import PAGES, ROOT, like, played, sections, transcript
-
-if TYPE_CHECKING:
-    from tests.support.pages import Section
+from tests.support.pages import PAGES, ROOT, Section, like, played, sections, transcript
 
 README = PAGES["README.md"].read_text(encoding="utf-8")
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import ipaddress
 import math
 import socket
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pycurl
 import pytest
@@ -16,17 +18,12 @@ from requests.utils import DEFAULT_CA_BUNDLE_PATH
 from fsdm import DataManager, Limits
 from fsdm.model.errors import InvalidInputError, PolicyError, TransferError
 from fsdm.model.source_policy import Policy, check_pattern, is_public
+from fsdm.transfer.http.engine import Engine
 from fsdm.transfer.http.sockets import Sockets
 from fsdm.transfer.http.way import Way
 from tests.support import PATIENCE_S, Source, eventually, fsdm
 from tests.support.chunks import failure
 from tests.support.servers import Host, an_engine, get, no_environment, reply
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-
-    from fsdm.transfer.http.engine import Engine
 
 __all__ = ["no_environment"]  # a fixture of all that is here
 

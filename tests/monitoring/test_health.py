@@ -5,25 +5,22 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 import fsdm.reconcile.loop
 from fsdm import DataManager
+from fsdm.model.layout import Layout
 from fsdm.monitoring.health import health, look_at_disk, readiness
 from fsdm.reconcile.heartbeat import GRACE_S
 from fsdm.store.filesystem import Space
 from tests.support import eventually
 from tests.support.chunks import an_id
 from tests.support.monitoring import Stuck
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from fsdm.model.layout import Layout
 
 SPACE = Space(free_bytes=1, size_bytes=2, free_inodes=3, read_only=False)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import http.client
 import socket
 import threading
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
-from typing import TYPE_CHECKING
+from wsgiref.types import StartResponse, WSGIEnvironment
 
 import pytest
 
@@ -15,10 +16,6 @@ from fsdm.monitoring import http_endpoint as endpoint
 from fsdm.monitoring.health import Health
 from fsdm.monitoring.http_endpoint import MANY, Endpoint, parse_address
 from tests.support import PATIENCE_S, eventually
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-    from wsgiref.types import StartResponse, WSGIEnvironment
 
 
 class World:

@@ -7,9 +7,10 @@ import shutil
 import subprocess
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
@@ -22,16 +23,11 @@ from fsdm.model.events import Kind
 from fsdm.model.state import State
 from fsdm.monitoring import metrics as module
 from fsdm.monitoring.metrics import METRICS, Metrics
-from fsdm.reconcile.space_budget import PARTS
+from fsdm.reconcile.space_budget import PARTS, Part
+from fsdm.store.filesystem import Space
 from fsdm.store.pause import place_pause, remove_pause
 from tests.support import PATIENCE_S, Source, eventually
 from tests.support.chunks import an_id, touch_delete
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from fsdm.reconcile.space_budget import Part
-    from fsdm.store.filesystem import Space
 
 DOCS = Path(fsdm.__file__).parent / "docs"
 

@@ -9,8 +9,9 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -21,10 +22,6 @@ from fsdm.reconcile.heartbeat import GRACE_S
 from tests.support import FSDM, PATIENCE_S, Source, begun, eventually, fsdm, owner
 from tests.support.chunks import put_want
 from tests.support.monitoring import Stuck, systemd
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 
 def ask(url: str) -> tuple[int, str]:

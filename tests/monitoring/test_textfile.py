@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry, Gauge
@@ -12,9 +12,6 @@ from fsdm.model.errors import InvalidInputError
 from fsdm.monitoring import textfile as module
 from fsdm.monitoring.textfile import textfile
 from tests.support import PATIENCE_S, eventually
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @pytest.fixture

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
+from fsdm.model.events import Event
+from fsdm.model.layout import Layout
 from fsdm.model.limits import Limits
 from fsdm.reconcile.admission import Admission
 from fsdm.reconcile.results import Results
@@ -13,10 +15,6 @@ from fsdm.reconcile.work_queue import WorkQueue
 from fsdm.store.catalog import Catalog
 from tests.support.loop import a_fetch, comes
 from tests.support.states import NOW, _failure
-
-if TYPE_CHECKING:
-    from fsdm.model.events import Event
-    from fsdm.model.layout import Layout
 
 
 class Bench:

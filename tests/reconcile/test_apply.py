@@ -6,14 +6,17 @@ import json
 import os
 import re
 import shutil
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fsdm.concurrency.cancellation import Cancellation
 from fsdm.model.documents import DataChunk, Failure, FileSource
 from fsdm.model.errors import DiskError, TransferError
-from fsdm.model.layout import Place
+from fsdm.model.layout import Layout, Place
+from fsdm.model.state import Marker
 from fsdm.reconcile import actions
 from fsdm.reconcile.actions import (
     Action,
@@ -44,13 +47,6 @@ from fsdm.transfer.fetcher import HttpFetcher
 from tests.support import CrashBefore, CrashError, Recorder, Source, can_lock, crash_at_each_step, wait_for_a_tick
 from tests.support.applying import NAMES, Bench, a_chunk
 from tests.support.chunks import an_id, entries, failure, files_of, judged, put, put_chunk, put_want, touch_delete
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-
-    from fsdm.model.layout import Layout
-    from fsdm.model.state import Marker
 
 
 def other_files(chunk: DataChunk) -> DataChunk:

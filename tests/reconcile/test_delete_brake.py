@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,15 +13,13 @@ from hypothesis import strategies as st
 
 from fsdm import Client, DataManager, Limits
 from fsdm.model.errors import BrakedError, InvalidInputError
+from fsdm.model.layout import Layout, Place
 from fsdm.reconcile import delete_brake
 from fsdm.reconcile.delete_brake import MANY_CHUNKS, WINDOW_S, Brake, check, exceeds, parse_share, place_deletes
 from fsdm.store.markers import place_want
 from tests.support import eventually, fsdm, fsdm_json, reconciling, running, shell_holding
 from tests.support.chunks import an_id, entries, of_place, put_chunk, put_want, touch_delete
 from tests.support.loop import Inline
-
-if TYPE_CHECKING:
-    from fsdm.model.layout import Layout, Place
 
 BRAKED = Limits(brake_share=0.25, durability="none")
 UNBRAKED = Limits(durability="none")

@@ -6,7 +6,6 @@ import errno
 import os
 import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
@@ -14,19 +13,17 @@ from hypothesis import strategies as st
 
 from fsdm import DataManager, Limits
 from fsdm.model.errors import DiskError
+from fsdm.model.events import Event
+from fsdm.model.layout import Layout
 from fsdm.reconcile.disk_outage import PROBE_FIRST_S, PROBE_LAST_S, DiskOutage, Outage
 from fsdm.reconcile.plan import TRIES
 from fsdm.store.filesystem import FileSystem
-from tests.support import PATIENCE_S, Recorder, Source, eventually, fsdm, fsdm_json
+from tests.support import Recorder, Source
 from tests.support.chunks import failure, put_chunk, put_want, touch_delete
 from tests.support.loop import Inline, a_fetch
 from tests.support.processes import fsdm, fsdm_json
 from tests.support.waiting import PATIENCE_S, eventually
 from tools.support.workers import InlineWorkers
-
-if TYPE_CHECKING:
-    from fsdm.model.events import Event
-    from fsdm.model.layout import Layout
 
 
 class Refusing(FileSystem):

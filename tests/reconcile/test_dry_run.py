@@ -5,20 +5,17 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from fsdm import DataChunk, Limits
 from fsdm.model.documents import Failure
+from fsdm.model.layout import Layout
 from fsdm.reconcile.dry_run import Forecast, Step, dry_run
 from fsdm.reconcile.plan import stamp
 from fsdm.store.markers import place_delete, place_verify, place_want
 from tests.support import Source, fsdm, fsdm_json, reconciling, shell_holding, wait_for_a_tick
 from tests.support.chunks import an_id, failure, judged, of_place, put_chunk, put_want, touch_delete
-
-if TYPE_CHECKING:
-    from fsdm.model.layout import Layout
 
 FREE = Limits()
 

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import pytest
 
+from fsdm.concurrency.cancellation import Cancellation
+from fsdm.model.events import Event
 from fsdm.model.state import ChunkState, Marker
-from fsdm.reconcile.actions import Action, Clear, ClearFailure, Done, Failed, Fetch, Stopped
+from fsdm.reconcile.actions import Action, Clear, ClearFailure, Done, Failed, Fetch, Outcome, Stopped
 from fsdm.reconcile.executor import Executor
 from tests.support.chunks import an_id
 from tools.support.workers import InlineWorkers
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from fsdm.concurrency.cancellation import Cancellation
-    from fsdm.model.events import Event
-    from fsdm.reconcile.actions import Outcome
 
 ID = an_id()
 WANT = Marker(1, 1, 2, 3)

@@ -6,16 +6,13 @@ import fcntl
 import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from fsdm import Limits
+from fsdm.model.layout import Layout
 from tests.support.chunks import an_id, put_chunk, touch_delete
 from tests.support.loop import Inline
-
-if TYPE_CHECKING:
-    from fsdm.model.layout import Layout
 
 
 class Bench(Inline):

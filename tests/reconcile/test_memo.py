@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from fsdm.model.layout import Layout
 from fsdm.model.state import ChunkState
 from fsdm.reconcile.memo import observe
 from tests.support.states import DELETE, ID, WANT, _failure
-
-if TYPE_CHECKING:
-    from fsdm.model.layout import Layout
 
 
 def test_a_want_that_stood_alone_is_remembered_beside_a_later_delete(layout: Layout) -> None:

@@ -7,7 +7,7 @@ came of it; refs may refuse a few times. Time passes only where a decision waits
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import pytest
 from hypothesis import example, given, settings
@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from fsdm.model.documents import Failure, MarkerStamp
 from fsdm.model.errors import DiskError, TransferError
+from fsdm.model.layout import Place
 from fsdm.model.state import ChunkState, Found, Marker, Partial
 from fsdm.reconcile.actions import (
     Action,
@@ -56,9 +57,6 @@ from fsdm.reconcile.plan import (
     waits_for_room,
 )
 from tests.support.states import DELETE, ID, NEW, NOW, OLD, WANT, _failure
-
-if TYPE_CHECKING:
-    from fsdm.model.layout import Place
 
 EARLY_DELETE, TIED_DELETE = replace(DELETE, ctime_ns=50), replace(DELETE, ctime_ns=100)
 A_FAULT = replace(DELETE, fault="is a directory, not a file")

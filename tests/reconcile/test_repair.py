@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from fsdm import DataManager
+from fsdm import DataChunk, DataManager
 from fsdm.client import Client
 from fsdm.model.layout import READY, WANT, Layout
 from fsdm.model.state import Found
@@ -19,12 +20,6 @@ from fsdm.store.markers import look_at
 from fsdm.store.stored_want import is_saved
 from tests.support import PATIENCE_S, Source, crash_at_each_step, eventually, expected, fsdm
 from tests.support.chunks import chunk_dir, failure, files_of, flip, put_want, touch_delete
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from fsdm import DataChunk
 
 
 @pytest.fixture

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import errno
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import pytest
 
 from fsdm.model.errors import DiskError, InvalidInputError, TransferError
+from fsdm.model.events import Event
+from fsdm.model.layout import Layout
 from fsdm.reconcile import actions
-from fsdm.reconcile.actions import CannotRead, Done, Failed, Held, Quarantined, Stale, Stopped
-from fsdm.reconcile.memo import NO_MEMO
+from fsdm.reconcile.actions import Action, CannotRead, Done, Failed, Held, Outcome, Quarantined, Stale, Stopped
+from fsdm.reconcile.memo import NO_MEMO, Memo
 from fsdm.reconcile.plan import held_delay
 from fsdm.reconcile.results import Results
 from tests.support.chunks import an_id
 from tests.support.states import DELETE, ID, NEW, NOW, WANT, _failure
-
-if TYPE_CHECKING:
-    from fsdm.model.events import Event
-    from fsdm.model.layout import Layout
-    from fsdm.reconcile.actions import Action, Outcome
-    from fsdm.reconcile.memo import Memo
 
 RETIRE = actions.Retire(ID, NEW, DELETE)
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fsdm import DataChunk, DataManager, Limits
+from fsdm.model.documents import FileSource
 from fsdm.model.errors import TransferError
 from fsdm.model.events import Event
 from fsdm.model.layout import Layout
@@ -23,11 +24,6 @@ from fsdm.store.filesystem import FileSystem, free_bytes
 from tests.support import PATIENCE_S, Source, eventually, fsdm, fsdm_json
 from tests.support.chunks import an_id, chunk_dir, content, failure, put_chunk, put_want, touch_delete
 from tests.support.loop import Inline, a_fetch, comes
-
-if TYPE_CHECKING:
-    import pytest
-
-    from fsdm.model.documents import FileSource
 
 
 def a_budget(

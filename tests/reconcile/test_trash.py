@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import pytest
+
+from fsdm.model.layout import Layout
 from fsdm.model.limits import Limits
 from fsdm.reconcile.space_budget import SpaceBudget
 from fsdm.reconcile.trash import Trash
 from fsdm.store.catalog import Catalog
-from tests.support import Recorder
+from fsdm.store.filesystem import FileSystem
 from tests.support.filesystems import Recorder
 from tools.support.workers import InlineWorkers
-
-if TYPE_CHECKING:
-    import pytest
-
-    from fsdm.model.layout import Layout
-    from fsdm.store.filesystem import FileSystem
 
 
 def a_trash(layout: Layout, fs: FileSystem) -> tuple[Trash, SpaceBudget, list[int]]:

@@ -8,7 +8,8 @@ import queue
 import shutil
 import subprocess
 import threading
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from watchdog.observers.inotify_c import InotifyConstants, InotifyEvent
@@ -19,10 +20,6 @@ from fsdm.reconcile.watcher import Watcher
 from fsdm.store.refs import Refs
 from tests.support import PATIENCE_S, eventually, process, python
 from tests.support.chunks import TAKE_REF, an_id, put_chunk
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 
 class Notified:

@@ -5,21 +5,17 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from fsdm.model.layout import Layout
 from fsdm.status.chunk_status import ChunkStatus, read_status
 from fsdm.status.explain import explain_chunks
 from fsdm.status.survey import Surveyor
 from tests.support import HOLD_LOCK, descriptors, process, python
 from tests.support.chunks import FILES, a_want, an_id, put_chunk, put_failure, put_partial, put_want, touch_delete
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from fsdm.model.layout import Layout
 
 
 def of(layout: Layout, chunk_id: str) -> ChunkStatus:

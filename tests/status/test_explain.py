@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,14 +13,10 @@ from fsdm.manager import DataManager
 from fsdm.model.layout import Layout
 from fsdm.model.limits import Limits
 from fsdm.status.explain import explain_chunks
+from fsdm.status.explain_text import Explanation
 from fsdm.store.leader_lock import ReconcilerLock
 from tests.support import Source, eventually, fsdm, fsdm_json, reconciling, shell_holding
 from tests.support.chunks import FILES, a_want, an_id, put_chunk, put_failure, put_partial, put_want, touch_delete
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from fsdm.status.explain_text import Explanation
 
 
 def why(layout: Layout, chunk_id: str) -> Explanation:

@@ -12,21 +12,16 @@ import struct
 import subprocess
 import termios
 import threading
-from contextlib import closing, suppress
-from typing import TYPE_CHECKING
+from contextlib import AbstractContextManager, closing, suppress
+from pathlib import Path
 
 import pyte
 import pytest
 
+from fsdm import DataChunk
+from fsdm.model.layout import Layout
 from tests.support import FSDM, PATIENCE_S, Fault, Source, eventually, fsdm, owner, running, shell_holding
 from tests.support.chunks import a_want, put_chunk, put_want, touch_delete
-
-if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-    from pathlib import Path
-
-    from fsdm import DataChunk
-    from fsdm.model.layout import Layout
 
 
 class Terminal:

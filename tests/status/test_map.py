@@ -9,11 +9,12 @@ import re
 import stat
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from fsdm.model.layout import U64_MAX
+from fsdm.model.layout import U64_MAX, Layout
 from fsdm.status.chunk_status import ChunkStatus, DiskStatus, Status
 from fsdm.status.coverage import KINDS, CoverageMap
 from fsdm.status.map import drawing, page
@@ -22,11 +23,6 @@ from fsdm.status.map.words import LEGEND, MEANINGS, Caption, share, summary, tic
 from tests.support import fsdm, fsdm_json
 from tests.support.chunks import a_want, an_id, entries, put_chunk, put_want, touch_delete
 from tests.support.maps import CAPTION, DATASET, EVIL, a_chunk, of_each_kind, thousands
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from fsdm.model.layout import Layout
 
 SVG = "{http://www.w3.org/2000/svg}"
 

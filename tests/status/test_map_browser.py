@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from fsdm.status.coverage import KINDS
+from fsdm.status.coverage import KINDS, CoverageMap
 from fsdm.status.map.drawing import WIDTH, svg
 from fsdm.status.map.page import PARTS, html
 from fsdm.status.map.words import LEGEND
 from tests.support.browser import CHROMIUM, Browser
 from tests.support.maps import CAPTION, EVIL, of_each_kind, thousands
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from fsdm.status.coverage import CoverageMap
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here (Debian: chromium)")
 

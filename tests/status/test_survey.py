@@ -8,23 +8,19 @@ import os
 import shutil
 import socket
 import time
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from fsdm.model.layout import READY
+from fsdm.model.documents import DataChunk
+from fsdm.model.layout import READY, Layout, Place
 from fsdm.status.chunk_status import read_status
 from fsdm.status.survey import Surveyor
 from fsdm.store import json_files
 from fsdm.store.leader_lock import ReconcilerLock
 from tests.support import shell_holding
 from tests.support.chunks import FILES, a_want, an_id, put_chunk, put_failure, put_partial, put_want, touch_delete
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from fsdm.model.documents import DataChunk
-    from fsdm.model.layout import Layout, Place
 
 HOUR = 3600.0
 

@@ -1,16 +1,12 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 import pytest
 
+from fsdm.model.layout import Layout, Place
 from fsdm.store import flock
 from tests.support.chunks import put_chunk
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from fsdm.model.layout import Layout, Place
 
 
 @pytest.fixture

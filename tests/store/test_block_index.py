@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 from unittest.mock import patch
 
 import pytest
@@ -14,9 +14,6 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from fsdm.model.layout import U64_MAX, Place
 from fsdm.store import block_index as module
 from fsdm.store.block_index import BUCKET, BlockIndex
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 DATASET = "d" * 64
 IDS = [hashlib.sha256(str(number).encode()).hexdigest() for number in range(3)]

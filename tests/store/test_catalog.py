@@ -6,7 +6,8 @@ import os
 import shutil
 import threading
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -16,10 +17,6 @@ from fsdm.store import catalog as catalog_module
 from fsdm.store.catalog import RACY_NS, Catalog
 from tests.support import PATIENCE_S
 from tests.support.chunks import an_id
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
 
 DATASET = "d" * 64
 LONG_AGO_NS = 10**18

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from blake3 import blake3
@@ -12,9 +12,6 @@ from blake3 import blake3
 from fsdm.model.documents import FileEntry
 from fsdm.store.digests import BUFFER_BYTES, Digests, digest_of, thread_buffer
 from tests.support.chunks import content
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 BYTES = b"some bytes" * 1000
 

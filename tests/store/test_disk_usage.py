@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import os
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from fsdm.store.disk_usage import downloaded_bytes
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 MIB = 1 << 20
 KEEP_SIZE = 1

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from fsdm.store.filesystem import FileSystem, Space, exists, read_space
 from tests.support import Recorder, crash_at_each_step
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def _refuse(path: str) -> None:

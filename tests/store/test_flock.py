@@ -5,11 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import subprocess
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from fsdm.model.errors import UnsafeFileSystemError
+from fsdm.model.layout import Layout
 from fsdm.store import flock as locks
 from fsdm.store.flock import (
     EXCLUSIVE,
@@ -23,12 +24,6 @@ from fsdm.store.flock import (
     try_flock,
 )
 from tests.support import can_lock, eventually, forked, in_a_fork, process
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from fsdm.model.layout import Layout
-
 
 pytestmark = pytest.mark.usefixtures("no_lock_is_left")
 

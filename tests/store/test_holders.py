@@ -8,22 +8,19 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from fsdm.client import Client
+from fsdm.model.layout import Layout, Place
 from fsdm.reconcile.watcher import Watcher
 from fsdm.store import holders
 from fsdm.store.flock import Claim
-from fsdm.store.holders import COMMAND_MAX, look_for_holders
+from fsdm.store.holders import COMMAND_MAX, Holders, look_for_holders
 from fsdm.store.leader_lock import ReconcilerLock
 from tests.support import PATIENCE_S, eventually, fsdm, fsdm_json, process, python, shell_holding
 from tests.support.chunks import an_id, put_chunk, touch_delete
-
-if TYPE_CHECKING:
-    from fsdm.model.layout import Layout, Place
-    from fsdm.store.holders import Holders
 
 HOLD = """
 import fcntl, os, sys

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from fsdm.model.errors import DataDirectoryError, ReconcilerRunsError
+from fsdm.model.layout import Layout
 from fsdm.store import flock as locks
 from fsdm.store import leader_lock
 from fsdm.store.flock import SHARED, close_fd, open_fd, try_flock
 from fsdm.store.leader_lock import LockHolder, ReconcilerLock, describe_holder, find_reconciler, read_lock
 from tests.support import HOLD_LOCK, process, python
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from fsdm.model.layout import Layout
 
 pytestmark = pytest.mark.usefixtures("no_lock_is_left")
 

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
+from fsdm.model.layout import Layout
 from fsdm.store.filesystem import FileSystem
 from fsdm.store.flock import EXCLUSIVE, close_fd, open_fd, try_flock
 from fsdm.store.marker_removal import ASIDE, TEMPORARY_MAX_AGE_S, clear_temporaries, finish_removals, remove_marker
 from fsdm.store.markers import look_at, place_delete, place_want
 from tests.support import CrashBefore, CrashError, Recorder, crash_at_each_step
 from tests.support.chunks import KINDS_OF_NO_FILE, a_want, an_id, judged, markers, put
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from fsdm.model.layout import Layout
 
 
 def test_a_marker_that_was_judged_is_renamed_aside_and_removed(layout: Layout) -> None:

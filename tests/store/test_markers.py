@@ -6,11 +6,13 @@ import errno
 import os
 import resource
 import signal
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
+from fsdm.model.documents import DataChunk
 from fsdm.model.errors import DataDirectoryError, InvalidInputError, NoDataDirectoryError, StaleMarkerError
 from fsdm.model.layout import WANT_MAX_BYTES, Layout
 from fsdm.model.state import Marker
@@ -21,12 +23,6 @@ from fsdm.store.marker_removal import remove_marker
 from fsdm.store.markers import look_at, place_delete, place_want, read_want, retry
 from tests.support import Recorder, eventually, in_a_fork
 from tests.support.chunks import KINDS_OF_NO_FILE, a_want, an_id, judged, markers, put
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from fsdm.model.documents import DataChunk
-
 
 # -------------------------------------------------------------------------------------------------------------- placing
 

@@ -6,19 +6,16 @@ import json
 import os
 import socket
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from fsdm import Client, DataManager, Limits
 from fsdm.model.errors import DataDirectoryError
+from fsdm.model.events import Event
+from fsdm.model.layout import Layout
 from fsdm.store.pause import PAUSE_MAX_BYTES, Pause, place_pause, remove_pause
 from tests.support import PATIENCE_S, Source, eventually, fsdm, fsdm_json, reconciling
 from tests.support.chunks import failure, put_chunk, put_want, touch_delete
-
-if TYPE_CHECKING:
-    from fsdm.model.events import Event
-    from fsdm.model.layout import Layout
 
 
 def test_a_running_download_is_stopped_and_goes_on_from_there(data_dir: Path, source: Source) -> None:

@@ -6,23 +6,20 @@ import gc
 import os
 import threading
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fsdm.model.errors import ClosedError, ForeignProcessError
+from fsdm.model.layout import Layout, Place
 from fsdm.store import flock as locks
 from fsdm.store import refs
 from fsdm.store.flock import Claim, close_fd
 from fsdm.store.refs import ChunkRef, Refs
 from tests.support import PATIENCE_S, can_lock, eventually, forked, in_a_fork, process, python
 from tests.support.chunks import TAKE_REF, put_chunk, touch_delete
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-
-    from fsdm.model.layout import Layout, Place
 
 
 @pytest.fixture

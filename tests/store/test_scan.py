@@ -5,22 +5,17 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from fsdm.model.layout import WANT_MAX_BYTES, Layout, Place
-from fsdm.model.state import ChunkState, Partial
+from fsdm.model.state import ChunkState, Partial, Snapshot
 from fsdm.store.catalog import Catalog
 from fsdm.store.filesystem import FileSystem
 from fsdm.store.marker_removal import ASIDE, finish_removals
 from fsdm.store.scan import look, scan
 from tests.support.chunks import an_id, put_chunk
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from fsdm.model.state import Snapshot
 
 
 @pytest.fixture

@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
-from fsdm import DataManager
-from fsdm.model.layout import WANT, WANT_MAX_BYTES
+from fsdm import DataChunk, DataManager
+from fsdm.model.layout import WANT, WANT_MAX_BYTES, Layout
 from fsdm.store.filesystem import FileSystem
 from fsdm.store.stored_want import is_saved, remove, save, save_in_partial
 from tests.support import PATIENCE_S, Recorder, Source, eventually
 from tests.support.chunks import an_id, chunk_dir, put_want
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from fsdm import DataChunk
-    from fsdm.model.layout import Layout
 
 
 @pytest.fixture

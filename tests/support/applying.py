@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 from fsdm.concurrency.cancellation import Cancellation
 from fsdm.model.documents import DataChunk, FileEntry, FileSource
+from fsdm.model.events import Event
+from fsdm.model.layout import Layout
+from fsdm.model.state import ChunkState, Marker
 from fsdm.reconcile.actions import Action, Done, Wait
 from fsdm.reconcile.apply import Applier
 from fsdm.reconcile.memo import NO_MEMO
@@ -15,16 +19,8 @@ from fsdm.store.catalog import Catalog
 from fsdm.store.filesystem import FileSystem
 from fsdm.store.markers import look_at
 from fsdm.store.scan import look
+from fsdm.transfer.resume_record import Part
 from tests.support.chunks import an_id, content
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from fsdm.model.events import Event
-    from fsdm.model.layout import Layout
-    from fsdm.model.state import ChunkState, Marker
-    from fsdm.transfer.resume_record import Part
-
 
 NAMES = ("blocks.parquet", "logs.parquet")
 

@@ -7,7 +7,8 @@ import itertools
 import json
 import os
 import socket
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 from blake3 import blake3
@@ -15,14 +16,9 @@ from blake3 import blake3
 from fsdm import DataChunk, DataManager
 from fsdm.model.documents import Manifest
 from fsdm.model.layout import Layout, Place
+from fsdm.model.state import Marker
 from fsdm.store.markers import look_at
 from tests.support.waiting import PATIENCE_S
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from fsdm.model.state import Marker
-
 
 _numbers = itertools.count(1)
 

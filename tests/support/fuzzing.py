@@ -6,9 +6,10 @@ import io
 import json
 import os
 import tempfile
+from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -17,9 +18,6 @@ from fsdm.cli import main as cli
 from fsdm.model.layout import Layout
 from fsdm.store.data_dir import make_layout
 from fsdm.store.filesystem import FileSystem
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 EXAMPLES = int(os.environ.get("FSDM_FUZZ", "60"))
 fuzz = settings(

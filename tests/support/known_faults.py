@@ -5,22 +5,18 @@ from __future__ import annotations
 import inspect
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fsdm.model.errors import WaitTimeoutError
 from tests.support.chunks import chunk_dir, entries
+from tests.support.slips import Slip
 from tests.support.waiting import eventually
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-
-    from tests.support.slips import Slip
-
 
 IMPATIENCE_S = 4.0  # where what is waited for is not to come
 PRELUDE = """

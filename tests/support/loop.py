@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from fsdm import DataChunk, Limits
-from fsdm.model.documents import FileEntry
+from fsdm.concurrency.cancellation import Cancellation
+from fsdm.model.documents import FileEntry, FileSource
+from fsdm.model.events import Event
+from fsdm.model.layout import Layout
 from fsdm.reconcile.actions import Fetch
 from fsdm.reconcile.reconciler import Reconciler
+from fsdm.store.filesystem import FileSystem
 from fsdm.store.markers import look_at
+from fsdm.transfer.resume_record import Part
 from tests.support.chunks import an_id, put_want
 from tools.support.workers import InlineWorkers
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from fsdm.concurrency.cancellation import Cancellation
-    from fsdm.model.documents import FileSource
-    from fsdm.model.events import Event
-    from fsdm.model.layout import Layout
-    from fsdm.store.filesystem import FileSystem
-    from fsdm.transfer.resume_record import Part
 
 
 def a_fetch(layout: Layout, *sizes: int | None, chunk_id: str | None = None) -> Fetch:

@@ -7,17 +7,13 @@ import os
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.strategies import SearchStrategy
 
 from tests.support.world import HERE, Cut, Deed, World, points
-
-if TYPE_CHECKING:
-    from hypothesis.strategies import SearchStrategy
-
 
 LONG = os.environ.get("FSDM_STATEFUL") == "long"
 SETTINGS = settings(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, get_args
+from collections.abc import Sequence
+from typing import get_args
 
 from hypothesis import strategies as st
 
@@ -10,10 +11,6 @@ from fsdm.status.chunk_status import ChunkStatus, State
 from fsdm.status.coverage import KIND_OF, KINDS, CoverageMap, Kind
 from fsdm.status.map.words import Caption
 from tests.support.chunks import an_id
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
 
 CAPTION = Caption("data", 0.0, ("reconciler: none",))
 

@@ -7,18 +7,16 @@ import socket
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pytest
 
 import fsdm.reconcile.loop
 from fsdm import DataManager
 from tests.support.chunks import an_id
 from tests.support.waiting import PATIENCE_S
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    import pytest
 
 
 class Systemd:

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 import fsdm.verify.manifest_check
-from fsdm.model.documents import FileEntry, Manifest
-from fsdm.model.layout import READY
+from fsdm.model.documents import DataChunk, FileEntry, Manifest
+from fsdm.model.layout import READY, Layout
+from fsdm.model.state import Marker
 from fsdm.store.filesystem import FileSystem
-
-if TYPE_CHECKING:
-    from fsdm.model.documents import DataChunk
-    from fsdm.model.layout import Layout
-    from fsdm.model.state import Marker
-
 
 Mutant = Callable[[pytest.MonkeyPatch], None]
 

@@ -7,14 +7,12 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tests.support.waiting import PATIENCE_S, eventually
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
 
 FSDM = [sys.executable, "-m", "fsdm"]
 

@@ -7,32 +7,27 @@ import socket
 import ssl
 import subprocess
 import threading
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Self
+from pathlib import Path
+from typing import Any, Self
 
 import pytest
 
 from fsdm.concurrency.cancellation import Cancellation
-from fsdm.model.documents import DataChunk, FileSource
+from fsdm.model.documents import DataChunk, FileEntry, FileSource, Manifest
 from fsdm.model.source_policy import ANY, Policy
 from fsdm.store.filesystem import FileSystem
-from fsdm.transfer.chunk_download import fetch_chunk
+from fsdm.transfer.chunk_download import Fetcher, fetch_chunk
 from fsdm.transfer.fetcher import HttpFetcher
 from fsdm.transfer.host_health import Hosts
 from fsdm.transfer.http.engine import Engine
+from fsdm.transfer.http.head import Head
 from fsdm.transfer.resume_record import Part
 from fsdm.transfer.scheduler import Scheduler
 from tests.support.chunks import an_id, content
+from tests.support.source import Source
 from tests.support.waiting import PATIENCE_S
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-    from pathlib import Path
-
-    from fsdm.model.documents import FileEntry, Manifest
-    from fsdm.transfer.chunk_download import Fetcher
-    from fsdm.transfer.http.head import Head
-    from tests.support.source import Source
 
 
 def a_certificate(directory: Path, name: str = "IP:127.0.0.1") -> Path:

@@ -5,21 +5,19 @@ from __future__ import annotations
 import hashlib
 import re
 import socket
+import ssl
 import struct
 import threading
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 from fsdm import DataChunk
 from tests.support.chunks import an_id, content
 from tests.support.waiting import PATIENCE_S
-
-if TYPE_CHECKING:
-    import ssl
-    from collections.abc import Callable
 
 DRIP_BYTES, DRIP_S = 1000, 0.01
 

@@ -19,25 +19,22 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import fsdm.manager
 import fsdm.reconcile.reconciler
 import fsdm.transfer.fetcher
 from fsdm import DataManager
+from fsdm.concurrency.cancellation import Cancellation
+from fsdm.model.documents import FileEntry, FileSource
+from fsdm.model.layout import Layout
 from fsdm.reconcile.reconciler import Reconciler
 from fsdm.store.filesystem import FileSystem
 from fsdm.store.leader_lock import ReconcilerLock
 from fsdm.transfer.fetcher import HttpFetcher
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from fsdm.concurrency.cancellation import Cancellation
-    from fsdm.model.documents import FileEntry, FileSource
-    from fsdm.model.layout import Layout
-    from fsdm.transfer.resume_record import Part
+from fsdm.transfer.resume_record import Part
 
 STANDBY_S = 0.02
 STOP_S = 0.2  # so long a process waits for a hand that is in the middle of a step, before it goes on without

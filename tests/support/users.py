@@ -8,24 +8,20 @@ import select
 import shutil
 import tempfile
 import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 import fsdm.status.chunk_status  # noqa: F401 a child may not be able to read our modules
-from fsdm import DataManager
+from fsdm import DataChunk, DataManager
 from fsdm.client import Client
 from fsdm.store.data_dir import open_data_dir
 from tests.support.chunks import chunk_dir
 from tests.support.waiting import PATIENCE_S, eventually
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from fsdm import DataChunk
 
 only_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become other users")
 READ, ASK = 61_001, 61_002

@@ -5,14 +5,11 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fsdm.store.marker_removal import CLOCK_REALTIME_COARSE
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 
 PATIENCE_S = 60.0  # longer than anything takes on a busy machine
 

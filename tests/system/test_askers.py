@@ -8,8 +8,9 @@ import json
 import os
 import stat
 import threading
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING
+from pathlib import Path
 from unittest import mock
 
 import pytest
@@ -35,11 +36,6 @@ from tests.support.users import (
     reconciling,
     settled,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
 
 pytestmark = only_root
 

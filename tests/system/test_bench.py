@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from tests.support import ran
-
-if TYPE_CHECKING:
-    import subprocess
-    from collections.abc import Sequence
 
 ROOT = Path(__file__).parents[2]
 

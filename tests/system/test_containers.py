@@ -12,9 +12,10 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import yaml
@@ -24,10 +25,6 @@ from fsdm.cli.main import build_parser
 from fsdm.model.units import parse_size
 from tests.support import PATIENCE_S, Source, eventually
 from tests.support.chunks import bring, chunk_dir
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 
 ROOT = Path(__file__).parents[2]
 SERVICE = ROOT / "tools" / "service"

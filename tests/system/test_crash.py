@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,8 @@ import fsdm.reconcile.apply
 import fsdm.reconcile.repair
 import fsdm.store.data_dir
 from fsdm.model.layout import READY
-from fsdm.reconcile.actions import Done, Stale
+from fsdm.model.state import Marker
+from fsdm.reconcile.actions import Done, Outcome, Publish, Stale
 from fsdm.reconcile.apply import Applier
 from fsdm.store.filesystem import FileSystem
 from fsdm.transfer.file_transfer import Transfer
@@ -27,16 +29,10 @@ from tools.crash.check import ViolationError
 from tools.crash.disk import Disk
 from tools.crash.image import KINDS, shut_down_everywhere, why_not
 from tools.crash.kill import kill_everywhere
+from tools.crash.life import Life
 from tools.crash.lives import LIVES, Story
 from tools.crash.power import fail_everywhere
 from tools.crash.tap import Tap
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from fsdm.model.state import Marker
-    from fsdm.reconcile.actions import Outcome, Publish
-    from tools.crash.life import Life
 
 pytestmark = pytest.mark.timeout(600)  # the machine may be busy
 

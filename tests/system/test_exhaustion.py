@@ -7,12 +7,14 @@ import logging
 import os
 import subprocess
 import threading
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from fsdm import DataManager
+from fsdm.model.documents import FileEntry, FileSource
 from fsdm.model.layout import Layout
 from fsdm.store.leader_lock import read_lock
 from fsdm.transfer.fetcher import HttpFetcher
@@ -20,12 +22,6 @@ from tests.support import PATIENCE_S, Source, eventually, expected, owner
 from tests.support.chunks import bring, chunk_dir, entries, failure, files_of, put_want, touch_delete
 from tests.support.known_faults import Fault, available, child, command, must_find
 from tests.support.slips import Slip
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from fsdm.model.documents import FileEntry, FileSource
-
 
 # ------------------------------------------------------------------------------------------------ descriptors, threads
 

@@ -5,20 +5,16 @@ from __future__ import annotations
 import json
 import os
 import socket
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from fsdm import DataManager
 from fsdm.model.errors import DataDirectoryError
 from fsdm.model.layout import WANT_MAX_BYTES
 from tests.support import PATIENCE_S, Source, eventually
 from tests.support.chunks import an_id, bring, chunk_dir, entries, failure, put_want, touch_delete
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from fsdm import DataManager
 
 
 def _document(source: Source, **changes: object) -> bytes:

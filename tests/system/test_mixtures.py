@@ -15,9 +15,12 @@ import gzip
 import hashlib
 import os
 import socket
+import ssl
 import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -32,11 +35,6 @@ from fsdm.transfer.host_health import Hosts
 from tests.support import PATIENCE_S, Fault, Source, eventually
 from tests.support.chunks import an_id, content, failure, put_want, touch_delete
 from tests.support.servers import a_certificate, serving_with
-
-if TYPE_CHECKING:
-    import ssl
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 LIVES = int(os.environ.get("FSDM_MIXTURES", "6"))
 FIRST_SEED = int(os.environ.get("FSDM_MIXTURES_SEED", "1"))

@@ -7,7 +7,8 @@ machine of `test_stateful` fails then. The searches are the same every time, and
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from hypothesis import Phase, settings
@@ -22,10 +23,13 @@ import fsdm.store.markers
 import fsdm.verify.background
 import fsdm.verify.manifest_check
 from fsdm.model.documents import Manifest
-from fsdm.model.layout import READY
-from fsdm.reconcile.actions import Done, Stale
+from fsdm.model.layout import READY, Layout, Place
+from fsdm.model.state import Marker
+from fsdm.reconcile.actions import Clear, Done, Publish, Stale
 from fsdm.reconcile.apply import Applier
+from fsdm.reconcile.memo import Memo
 from fsdm.store import refs
+from fsdm.store.filesystem import FileSystem
 from fsdm.store.flock import SHARED, close_fd
 from fsdm.store.refs import Refs
 from tests.support.machines import SETTINGS, Asking, Bringing, Everything, Judging, Readers, Removing, Verifying
@@ -36,15 +40,6 @@ from tests.support.mutants import (
     ready_before_the_files,
     rename_and_unlink,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from fsdm.model.layout import Layout, Place
-    from fsdm.model.state import Marker
-    from fsdm.reconcile.actions import Clear, Publish
-    from fsdm.reconcile.memo import Memo
-    from fsdm.store.filesystem import FileSystem
 
 pytestmark = pytest.mark.timeout(600)  # a search is long where the machine is busy
 

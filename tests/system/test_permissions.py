@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -14,10 +14,6 @@ from tests.support import Source, eventually, expected
 from tests.support.chunks import chunk_dir, entries, failure, files_of, put_want, touch_delete
 from tests.support.known_faults import Fault, available, child, must_find
 from tests.support.slips import Slip
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 
 NOBODY = 65534
 AS_NOBODY = f"""

@@ -5,22 +5,17 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
-from fsdm import DataManager, Limits
+from fsdm import DataChunk, DataManager, Limits
 from fsdm.model.errors import DataDirectoryError, NoDataDirectoryError, UnknownFormatError
 from fsdm.model.layout import CACHEDIR_TAG, DATA, PARTS, READY, VERIFIED, WANT, Layout
 from fsdm.store.json_files import read_manifest
 from tests.support import PATIENCE_S, Source, eventually, expected
 from tests.support.chunks import bring, chunk_dir, entries, failure, files_of, put_want, touch_delete
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-
-    from fsdm import DataChunk
 
 LONG_AGO_S = 10**9
 

@@ -9,7 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -30,9 +30,6 @@ from tests.support import (
     shell_holding,
 )
 from tests.support.chunks import an_id, bring, chunk_dir, entries, failure, files_of, put_want, touch_delete
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def test_main_job_with_nothing_but_files(data_dir: Path, source: Source, tmp_path: Path) -> None:

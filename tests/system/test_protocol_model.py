@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import pkgutil
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -15,9 +15,6 @@ import tools.protocol_model
 from tools.protocol_model import directories, markers
 from tools.protocol_model.check import LONG, RIGHT, WRONG, main, result
 from tools.protocol_model.search import Step, TooManyStatesError, search
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 GIVEN = "a ref was given, and the chunk was not available at any time since its lock"
 LEFT = "a directory has left while a ref is held"

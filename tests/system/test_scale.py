@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fsdm import Limits
 from fsdm.client import Client
-from fsdm.model.layout import Layout
+from fsdm.model.layout import Layout, Place
 from fsdm.reconcile.reconciler import Reconciler
 from fsdm.store.catalog import Catalog
 from fsdm.store.data_dir import make_layout
 from fsdm.store.filesystem import FileSystem
 from tests.support.chunks import put_chunk, touch_delete
 from tests.support.loop import Inline, a_fetch
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-
-    from fsdm.model.layout import Place
 
 LOOKS = ("lstat", "stat", "access", "open", "listdir", "scandir")
 FEW, MANY = 20, 400

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -13,9 +13,6 @@ from fsdm.cli.commands import VERBS
 from fsdm.model.layout import Layout, Place
 from tests.support import ran
 from tests.support.chunks import an_id
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 HEAVY = {
     *("asyncio", "blake3", "prometheus_client", "pydantic", "requests", "rich", "shtab", "ssl", "urllib3"),

@@ -6,7 +6,7 @@ few deeds that break it. `FSDM_STATEFUL=long` runs many more of them, and others
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from hypothesis.stateful import run_state_machine_as_test
@@ -24,9 +24,6 @@ from tests.support.machines import (
     Verifying,
 )
 from tests.support.world import Cut, Deed, World, points
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @pytest.mark.parametrize("machine", [Clients, Readers, Bringing, Removing, Judging, Verifying, Everything])

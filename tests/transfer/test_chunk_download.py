@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from contextlib import closing
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from blake3 import blake3
@@ -12,19 +13,14 @@ from blake3 import blake3
 from fsdm.concurrency.cancellation import Cancellation
 from fsdm.model.documents import FileEntry, FileSource
 from fsdm.model.errors import StoppedError, TransferError
+from fsdm.store.filesystem import FileSystem
 from fsdm.transfer.chunk_download import SMALL_BYTES
 from fsdm.transfer.fetcher import HttpFetcher
+from fsdm.transfer.resume_record import Part
 from fsdm.transfer.scheduler import Scheduler
 from tests.support import PATIENCE_S, Recorder, Source, expected
 from tests.support.chunks import an_id, content, files_of
 from tests.support.servers import CHUNK, NAMES, InThread, _Closing, fetch_all
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from fsdm.store.filesystem import FileSystem
-    from fsdm.transfer.resume_record import Part
 
 
 class Scripted:

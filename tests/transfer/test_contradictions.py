@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fsdm.concurrency.cancellation import Cancellation
-from fsdm.model.documents import FileSource, PartRecord
+from fsdm.model.documents import FileEntry, FileSource, PartRecord
 from fsdm.model.errors import TransferError
 from fsdm.store.filesystem import FileSystem
 from fsdm.transfer import conversation, segments
 from fsdm.transfer.fetcher import HttpFetcher
 from fsdm.transfer.http import exchange
 from fsdm.transfer.resume_record import Part, url_mark
-from tests.support import PATIENCE_S, Fault, Source, etag_of
+from fsdm.transfer.segments import Piece, Pieces
+from tests.support import PATIENCE_S, Fault, etag_of
 from tests.support.chunks import content
 from tests.support.servers import answering
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from fsdm.model.documents import FileEntry
-    from fsdm.transfer.segments import Piece, Pieces
-    from tests.support.source import Source
+from tests.support.source import Source
 
 SIZE = 300_000
 DATA = content("a file", SIZE)

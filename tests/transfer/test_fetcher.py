@@ -8,9 +8,11 @@ import itertools
 import os
 import socket
 import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 from blake3 import blake3
@@ -28,11 +30,6 @@ from fsdm.transfer.http.target import shown
 from fsdm.transfer.resume_record import Part
 from tests.support import PATIENCE_S, Recorder, Source, eventually
 from tests.support.servers import DATA, InThread, answering, fetch, full_server
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-
 
 SHA256 = hashlib.sha256(DATA).hexdigest()
 BLAKE3 = blake3(DATA).hexdigest()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 from blake3 import blake3
 
 from fsdm.concurrency.cancellation import Cancellation
-from fsdm.model.documents import FileSource, PartRecord
+from fsdm.model.documents import FileEntry, FileSource, PartRecord
 from fsdm.model.errors import StoppedError, TransferError
 from fsdm.store.filesystem import FileSystem
 from fsdm.transfer import conversation as conversation_module
@@ -20,11 +21,6 @@ from fsdm.transfer.resume_record import Part, url_mark
 from tests.support import PATIENCE_S, Source, etag_of, eventually
 from tests.support.chunks import content
 from tests.support.servers import InThread, answering
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from fsdm.model.documents import FileEntry
 
 SIZE = 300_000
 NEW, OLD = content("the new version", SIZE), content("the old version", SIZE)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import threading
+from collections.abc import Callable
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
@@ -17,10 +18,6 @@ from fsdm.transfer.host_health import ASKED_LAST_S, FRESH_S, HALF_LIFE_S, LATELY
 from fsdm.transfer.http.target import origin_of
 from tests.support import PATIENCE_S, eventually
 from tests.support.servers import InThread
-
-if TYPE_CHECKING:
-    import threading
-    from collections.abc import Callable
 
 HOST = "http://host"
 ROUNDING_S = 1e-6

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 from blake3 import blake3
@@ -17,10 +18,6 @@ from fsdm.transfer.resume_record import Parts, boot_id, url_mark
 from tests.support import Source, expected
 from tests.support.chunks import files_of
 from tests.support.servers import fetch_all
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
 
 RECORD = PartRecord(url=url_mark("http://h/a"), validator='"a"', total=10, size=5, blake3=blake3(b"12345").hexdigest())
 

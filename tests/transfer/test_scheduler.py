@@ -5,22 +5,17 @@ from __future__ import annotations
 import itertools
 import threading
 from collections import Counter
+from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fsdm.model.errors import InvalidInputError
-from fsdm.transfer.scheduler import Scheduler
+from fsdm.transfer.scheduler import Scheduler, _Piece
 from tests.support import PATIENCE_S, eventually
 from tests.support.servers import InThread
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from fsdm.transfer.scheduler import _Piece
 
 
 class Gate:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import random
 import shutil
 import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 from blake3 import blake3
@@ -15,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fsdm.concurrency.cancellation import Cancellation
-from fsdm.model.documents import FileSource, PartRecord
+from fsdm.model.documents import FileEntry, FileSource, PartRecord
 from fsdm.model.errors import HostError, StoppedError, TransferError
 from fsdm.model.limits import PER_FILE
 from fsdm.store.filesystem import FileSystem
@@ -25,18 +28,20 @@ from fsdm.transfer import segments as ranges
 from fsdm.transfer.fetcher import HttpFetcher
 from fsdm.transfer.http import exchange
 from fsdm.transfer.resume_record import Part
-from fsdm.transfer.segments import LEAST_BYTES, PIECE_MAX_BYTES, PIECE_MIN_BYTES, Gain, Helpers, Pace, Pieces, Slice
+from fsdm.transfer.segments import (
+    LEAST_BYTES,
+    PIECE_MAX_BYTES,
+    PIECE_MIN_BYTES,
+    Gain,
+    Helpers,
+    Pace,
+    Piece,
+    Pieces,
+    Slice,
+)
 from tests.support import PATIENCE_S, Fault, Source, eventually
 from tests.support.chunks import content
 from tests.support.servers import InThread, a_certificate, serving_with
-
-if TYPE_CHECKING:
-    import random
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-
-    from fsdm.model.documents import FileEntry
-    from fsdm.transfer.segments import Piece
 
 MB = 1_000_000
 HOST = "http://h"

@@ -7,8 +7,10 @@ import errno
 import hashlib
 import os
 import tempfile
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 from blake3 import blake3
@@ -19,10 +21,6 @@ from fsdm.model.errors import StoppedError
 from fsdm.transfer import sink as sink_module
 from fsdm.transfer.sink import PIECE_BYTES, Sink, open_sink
 from tests.support.chunks import content
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 POOL = content("a pool", 1 << 20)
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from fsdm.concurrency.rate_limit import Rate
-from fsdm.model.layout import READY, VERIFIED
+from fsdm.model.layout import READY, VERIFIED, Layout, Place
 from fsdm.model.state import Found, Marker
 from fsdm.store import flock as locks
 from fsdm.store.filesystem import FileSystem
@@ -18,17 +19,10 @@ from fsdm.store.markers import look_at
 from fsdm.store.refs import Refs
 from fsdm.verify import background as module
 from fsdm.verify.background import BackgroundCheck, Checked, checked_at, verified_at
-from tests.support import PATIENCE_S, can_lock
 from tests.support.chunks import flip, put_chunk, touch_delete
 from tests.support.locks import can_lock
 from tests.support.waiting import PATIENCE_S
 from tools.support.workers import InlineWorkers
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-
-    from fsdm.model.layout import Layout, Place
 
 
 @pytest.fixture(autouse=True)

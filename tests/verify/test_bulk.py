@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import os
 import threading
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
+from fsdm import DataManager
 from fsdm.client import Client
 from fsdm.concurrency.rate_limit import Rate
 from fsdm.model.errors import DataDirectoryError
-from fsdm.model.layout import READY
+from fsdm.model.layout import READY, Layout, Place
 from fsdm.store.data_dir import make_layout
 from fsdm.store.filesystem import FileSystem
 from fsdm.store.refs import Refs
@@ -21,12 +22,6 @@ from fsdm.verify.bulk import BulkVerify, Verified
 from fsdm.verify.rehash import Wrong
 from tests.support import PATIENCE_S, Source, can_lock, eventually, expected, fsdm, fsdm_json
 from tests.support.chunks import an_id, chunk_dir, files_of, flip, put_chunk, touch_delete
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from fsdm import DataManager
-    from fsdm.model.layout import Layout, Place
 
 
 @pytest.fixture

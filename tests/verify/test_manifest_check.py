@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import threading
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -18,10 +19,6 @@ from fsdm.verify import manifest_check as module
 from fsdm.verify.manifest_check import ManifestCheck, damage
 from tests.support import PATIENCE_S, can_lock
 from tests.support.chunks import an_id, put_chunk, touch_delete
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 
 class Bench:

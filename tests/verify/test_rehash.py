@@ -10,22 +10,19 @@ import mmap
 import os
 import shutil
 import threading
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from fsdm.concurrency.rate_limit import BURST_S, Rate
 from fsdm.model.errors import StoppedError
+from fsdm.model.layout import Layout, Place
 from fsdm.store.digests import BUFFER_BYTES
 from fsdm.verify import rehash as module
 from fsdm.verify.rehash import Pace, Rehash, Wrong, is_leaving, rehash
 from tests.support import PATIENCE_S
 from tests.support.chunks import content, flip, put_chunk
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from fsdm.model.layout import Layout, Place
 
 NO_CAP = Rate(None)
 

@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import itertools
 import os
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from fsdm import DataManager, Limits
-from fsdm.model.layout import READY, VERIFIED
+from fsdm.concurrency.rate_limit import Rate
+from fsdm.model.layout import READY, VERIFIED, Layout, Place
 from fsdm.store.catalog import Catalog
 from fsdm.verify.background import RATE_MAX
 from fsdm.verify.scrub import DAY_S, LOOK_AGAIN_S, RATE_MIN, SURVEY_S, Scrub
 from tests.support import PATIENCE_S, Source, eventually, expected, fsdm
 from tests.support.chunks import chunk_dir, files_of, flip, put_chunk
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from fsdm.concurrency.rate_limit import Rate
-    from fsdm.model.layout import Layout, Place
 
 NOW = 1_000_000_000.0
 DAYS = 10.0

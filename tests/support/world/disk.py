@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from fsdm.model.layout import Layout
 from tests.support.chunks import files_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from fsdm.model.layout import Layout
-    from tools.support.versions import Version
+from tools.support.versions import Version
 
 
 @dataclass

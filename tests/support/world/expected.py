@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from tests.support.world.clocks import Clocks
-    from tests.support.world.disk import Disk
-    from tests.support.world.points import Points
-    from tools.support.versions import Version
+from tests.support.world.clocks import Clocks
+from tests.support.world.disk import Disk
+from tests.support.world.points import Points
+from tools.support.versions import Version
 
 
 @dataclass

@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import deque
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from unittest import mock
 
 import fsdm.store.flock
 import fsdm.store.marker_removal
 import fsdm.store.markers
 import fsdm.store.refs
+from fsdm.model.layout import Layout
+from fsdm.model.state import Marker
 from fsdm.store.filesystem import FileSystem
-
-if TYPE_CHECKING:
-    from collections import deque
-    from collections.abc import Callable, Iterator
-
-    from fsdm.model.layout import Layout
-    from fsdm.model.state import Marker
-    from tests.support.world.clocks import Clocks
-    from tests.support.world.points import Points
+from tests.support.world.clocks import Clocks
+from tests.support.world.points import Points
 
 MARKER_MODULES = (fsdm.store.markers, fsdm.store.marker_removal)
 

@@ -7,21 +7,17 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from fsdm.client import Client
 from fsdm.model.errors import DataDirectoryError
 from tests.support.chunks import files_of
+from tests.support.world.clocks import Clocks
 from tests.support.world.deeds import Deed, Killed
-from tests.support.world.disk import Damage
-
-if TYPE_CHECKING:
-    from fsdm.client import Client
-    from tests.support.world.clocks import Clocks
-    from tests.support.world.disk import Disk
-    from tests.support.world.expected import Expected
-    from tests.support.world.points import Points
-    from tests.support.world.readers import Readers
-    from tools.support.versions import Version
+from tests.support.world.disk import Damage, Disk
+from tests.support.world.expected import Expected
+from tests.support.world.points import Points
+from tests.support.world.readers import Readers
+from tools.support.versions import Version
 
 WAITS_S = {"blink": 0.01, "second": 1.0, "while": 4.0, "long": 400.0}
 

@@ -5,16 +5,13 @@ from __future__ import annotations
 import errno
 import os
 from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from fsdm.model.layout import Layout
 from fsdm.store.marker_removal import ASIDE
 from tests.support.world.deeds import HERE, Cut, Deed, Killed
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from fsdm.model.layout import Layout
 
 LOOKING: Final = ("lstat want", "lstat delete", "read want")
 CHANGING: Final = ("lock", "rename want", "rename delete")

@@ -5,21 +5,17 @@ from __future__ import annotations
 import fcntl
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from fsdm.client import Client
+from fsdm.store.catalog import Catalog
+from fsdm.store.refs import ChunkRef
 from tests.support.chunks import files_of
+from tests.support.world.deeds import Deed
+from tests.support.world.disk import Disk
+from tests.support.world.points import Points
 from tests.support.world.versions import BLOCKS, DATASETS
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from fsdm.store.catalog import Catalog
-    from fsdm.store.refs import ChunkRef
-    from tests.support.world.deeds import Deed
-    from tests.support.world.disk import Disk
-    from tests.support.world.points import Points
-    from tools.support.versions import Version
+from tools.support.versions import Version
 
 
 @dataclass

@@ -5,29 +5,25 @@ from __future__ import annotations
 import errno
 import hashlib
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable
+from typing import Final
 
 from blake3 import blake3
 
-from fsdm.model.documents import FileEntry
+from fsdm.concurrency.cancellation import Cancellation
+from fsdm.model.documents import FileEntry, FileSource
 from fsdm.model.errors import TransferError
 from fsdm.model.limits import Limits
 from fsdm.reconcile.reconciler import Reconciler
+from fsdm.store.filesystem import FileSystem
+from fsdm.transfer.resume_record import Part
+from tests.support.world.clocks import Clocks
 from tests.support.world.deeds import Cut, Deed, Killed
+from tests.support.world.disk import Disk
+from tests.support.world.expected import Expected
 from tests.support.world.hooks import HookedFileSystem, QueuedWorkers
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from fsdm.concurrency.cancellation import Cancellation
-    from fsdm.model.documents import FileSource
-    from fsdm.store.filesystem import FileSystem
-    from fsdm.transfer.resume_record import Part
-    from tests.support.world.clocks import Clocks
-    from tests.support.world.disk import Disk
-    from tests.support.world.expected import Expected
-    from tests.support.world.points import Points
-    from tests.support.world.readers import Readers
+from tests.support.world.points import Points
+from tests.support.world.readers import Readers
 
 PASSES: Final = 40  # so many are more than enough to converge
 ALL: Final = 1000  # the works that are dispatched

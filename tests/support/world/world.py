@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from fsdm.client import Client
 from fsdm.model.layout import Layout
@@ -22,10 +23,6 @@ from tests.support.world.points import Points
 from tests.support.world.readers import Readers
 from tests.support.world.reconciling import ALL, PASSES, Reconciling
 from tests.support.world.versions import SHAPES, versions_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 
 class World:

@@ -5,28 +5,24 @@ from __future__ import annotations
 import base64
 import os
 import socket
+import ssl
 import struct
 import threading
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from fsdm.concurrency.cancellation import Cancellation
 from fsdm.model.errors import HostError, StoppedError, TransferError
 from fsdm.transfer.http import exchange
+from fsdm.transfer.http.engine import Engine
 from fsdm.transfer.http.exchange import DRAIN_BYTES
+from fsdm.transfer.http.head import Head
 from fsdm.transfer.http.way import BELIEVED_S
 from tests.support import PATIENCE_S, descriptors, eventually
 from tests.support.servers import Host, InThread, a_certificate, an_engine, answering, get, reply, serving_with
-
-if TYPE_CHECKING:
-    import ssl
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-
-    from fsdm.transfer.http.engine import Engine
-    from fsdm.transfer.http.head import Head
 
 
 @pytest.fixture

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import socket
 import threading
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
-from fsdm.transfer.http.lookup import look_up
 
 from fsdm.concurrency.cancellation import Cancellation
 from fsdm.model.errors import StoppedError
 from fsdm.transfer.http.way import look_up
 from tests.support import PATIENCE_S, eventually
 from tests.support.servers import InThread
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 real = socket.getaddrinfo
 
