@@ -1,7 +1,5 @@
 """What any process may do with a data directory, and what each call says where it cannot."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import shutil

@@ -1,7 +1,5 @@
 """The whole main job through the Python API, in one process, over a real HTTP server."""
 
-from __future__ import annotations
-
 import itertools
 import os
 import threading

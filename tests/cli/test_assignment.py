@@ -1,7 +1,5 @@
 """Assignments: read to their ends, line by line, or not taken at all."""
 
-from __future__ import annotations
-
 import gzip
 import io
 from pathlib import Path

@@ -1,7 +1,5 @@
 """config.toml: what it says, what it must not be, and what a running reconciler makes of it."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

@@ -1,7 +1,5 @@
 """The demo, as people start it: a process of its own, at a tiny scale. And that it notices when something is wrong."""
 
-from __future__ import annotations
-
 import io
 import json
 import os

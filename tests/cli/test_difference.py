@@ -1,7 +1,5 @@
 """What an assignment changes: nothing that is so already, and everything that is not."""
 
-from __future__ import annotations
-
 import io
 import os
 from collections.abc import Iterable

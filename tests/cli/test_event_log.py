@@ -1,7 +1,5 @@
 """What `fsdm run` says on stderr, a line at a time."""
 
-from __future__ import annotations
-
 import json
 import logging
 import os

@@ -1,7 +1,5 @@
 """The examples of `--help`: each is run, by copy and paste, where it has what it speaks of."""
 
-from __future__ import annotations
-
 import gzip
 import os
 import re

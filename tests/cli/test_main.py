@@ -1,7 +1,5 @@
 """The command line, from outside: arguments, output, exit codes."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """The manual page and the completions: made from the parser, and taken by those that read them."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

@@ -1,7 +1,5 @@
 """What verbs print."""
 
-from __future__ import annotations
-
 from fsdm.cli.output import estimate
 
 

@@ -1,7 +1,5 @@
 """Signals of a command that goes on: it ends, or reads its configuration again."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

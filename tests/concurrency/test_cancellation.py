@@ -1,7 +1,5 @@
 """A cancellation calls its guards, ends its waits, and is heard by every thread."""
 
-from __future__ import annotations
-
 import threading
 
 import pytest

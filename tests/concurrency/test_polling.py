@@ -1,7 +1,5 @@
 """Polling: the same poll drives a thread and a loop, and many polls together stay cheap."""
 
-from __future__ import annotations
-
 import asyncio
 import threading
 import time

@@ -3,8 +3,6 @@
 Connections are threads on a timeline: one runs at a time, and time goes on only when all of them wait.
 """
 
-from __future__ import annotations
-
 import heapq
 import itertools
 import threading

@@ -1,7 +1,5 @@
 """A check that hangs keeps one thread, and no caller."""
 
-from __future__ import annotations
-
 import threading
 
 import pytest

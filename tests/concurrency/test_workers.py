@@ -1,7 +1,5 @@
 """Workers: submitted work runs once, on few threads; closed workers drop the rest."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Iterator
 

@@ -7,8 +7,6 @@ the disk at the one instant that a race is about, and sees each call with what i
 Run as a program, `gate.py FD CALLS CMD…` puts itself behind the gate, hands the other end over, and becomes CMD.
 """
 
-from __future__ import annotations
-
 import ctypes
 import errno
 import fcntl

@@ -1,7 +1,5 @@
 """want and delete: which markers stand afterwards, and in which order they come and go."""
 
-from __future__ import annotations
-
 import fcntl
 import json
 import os

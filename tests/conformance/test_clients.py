@@ -1,7 +1,5 @@
 """The clients of tools/clients as they are kept, and the tools that the suite itself is built on."""
 
-from __future__ import annotations
-
 import fcntl
 import os
 import shutil

@@ -4,8 +4,6 @@ A suite that passes whatever it is given shows nothing. So each client here is t
 the protocol broken, and the test that is about that promise must fail.
 """
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 from collections.abc import Callable

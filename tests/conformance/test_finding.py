@@ -1,7 +1,5 @@
 """list and find: which chunks are available, and which one is responsible for a block."""
 
-from __future__ import annotations
-
 import os
 import random
 import shutil

@@ -1,7 +1,5 @@
 """hold: the chunk stays where it is for as long as CMD, or what CMD has started, runs."""
 
-from __future__ import annotations
-
 import fcntl
 import os
 import shutil

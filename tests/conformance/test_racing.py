@@ -1,7 +1,5 @@
 """A bounded churn: the client asks while its holders check the bytes that they hold."""
 
-from __future__ import annotations
-
 import hashlib
 import random
 import threading

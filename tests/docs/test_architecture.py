@@ -1,7 +1,5 @@
 """The page on the architecture names what is there: modules, and the layers of the contract in their order."""
 
-from __future__ import annotations
-
 import re
 import tomllib
 from collections import Counter

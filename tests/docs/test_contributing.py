@@ -1,7 +1,5 @@
 """The page for contributors: its verb is added, its commands run, its suites are there."""
 
-from __future__ import annotations
-
 import re
 import shlex
 import shutil

@@ -1,7 +1,5 @@
 """The pages of documentation are run as they stand: by copy and paste."""
 
-from __future__ import annotations
-
 import importlib.util
 import re
 import sys

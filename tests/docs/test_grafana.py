@@ -1,7 +1,5 @@
 """The dashboard and the alert rules: their metrics exist, and the rules fire when they should."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

@@ -1,7 +1,5 @@
 """The page for operators: each recovery mends its bad state, and the numbers are right."""
 
-from __future__ import annotations
-
 import re
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """The README is run as it stands: by copy and paste."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Documents: each is written back as it was read, and an error names its field."""
 
-from __future__ import annotations
-
 import json
 import math
 from typing import Any

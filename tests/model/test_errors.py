@@ -1,7 +1,5 @@
 """The exceptions: each class has its exit code and its cause, and says whether a retry can help."""
 
-from __future__ import annotations
-
 import errno
 import inspect
 from typing import get_args

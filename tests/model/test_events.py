@@ -1,7 +1,5 @@
 """Events are values with one line each to show."""
 
-from __future__ import annotations
-
 import logging
 from dataclasses import asdict
 from typing import get_args

@@ -1,7 +1,5 @@
 """Names on disk: ids, chunk directories, and that no name leads out of its directory."""
 
-from __future__ import annotations
-
 import dataclasses
 import os
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Limits: their defaults, their errors, and which of them change at run time."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

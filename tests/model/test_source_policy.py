@@ -1,7 +1,5 @@
 """The policy of sources, by scheme, host and address; and that no way leads around it."""
 
-from __future__ import annotations
-
 import ipaddress
 import math
 import socket

@@ -1,7 +1,5 @@
 """The state on disk: when two markers are one, and when a chunk needs no action."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Health that tells the truth: of a loop that rests, is stuck, fails, has ended; of a disk that is gone or hangs."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import time

@@ -1,7 +1,5 @@
 """The endpoint: what it answers, where it listens, and that nobody keeps it from answering others."""
 
-from __future__ import annotations
-
 import http.client
 import socket
 import threading

@@ -1,7 +1,5 @@
 """The numbers that Prometheus reads: after real downloads, failures and deletes, and told as it wants them."""
 
-from __future__ import annotations
-
 import re
 import shutil
 import subprocess

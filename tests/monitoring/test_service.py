@@ -1,7 +1,5 @@
 """What stands beside a reconciler: asked over HTTP, written to a file, told to systemd. A real one, and a stuck one."""
 
-from __future__ import annotations
-
 import json
 import re
 import signal

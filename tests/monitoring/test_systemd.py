@@ -1,7 +1,5 @@
 """What systemd is told: over paths and abstract names, and only that we live while we do."""
 
-from __future__ import annotations
-
 import os
 
 import pytest

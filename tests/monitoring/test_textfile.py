@@ -1,7 +1,5 @@
 """The textfile of the node exporter: whole at every moment, and gone with the process that wrote it."""
 
-from __future__ import annotations
-
 import threading
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Admission: what is remembered, told and parked of the fetches that there is no room for."""
 
-from __future__ import annotations
-
 from typing import Any, cast
 
 from fsdm.model.events import Event

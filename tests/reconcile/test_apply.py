@@ -1,7 +1,5 @@
 """One action → one effect: each looks at its precondition again, in the order that a crash leaves whole."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

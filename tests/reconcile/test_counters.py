@@ -1,7 +1,5 @@
 """What has happened is counted: once, by closed sets, and from many threads."""
 
-from __future__ import annotations
-
 import threading
 from typing import get_args
 

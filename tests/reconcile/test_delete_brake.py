@@ -1,7 +1,5 @@
 """Deletes that are held back: by a reconciler as others see it, over restarts, until they are meant or withdrawn."""
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A disk that refuses: all downloads pause, deletes go on, and all resumes by itself."""
 
-from __future__ import annotations
-
 import errno
 import os
 import subprocess

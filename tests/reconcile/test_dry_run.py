@@ -1,7 +1,5 @@
 """What a run would do: the same as it does then, and nothing of it done."""
 
-from __future__ import annotations
-
 import os
 import time
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What is under way: how it begins, how it is stopped, and that it always ends."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast

@@ -1,7 +1,5 @@
 """A loop that rests is told from one that is stuck, and from one whose passes all fail."""
 
-from __future__ import annotations
-
 from fsdm.reconcile.heartbeat import GRACE_S, Heartbeat
 
 

@@ -1,7 +1,5 @@
 """One pass: what is looked at in it, and what is left for the next one. How passes converge stands in other tests."""
 
-from __future__ import annotations
-
 import fcntl
 import os
 import time

@@ -1,7 +1,5 @@
 """What the reconciler remembers of each id."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from fsdm.model.layout import Layout

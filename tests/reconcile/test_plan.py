@@ -4,8 +4,6 @@
 came of it; refs may refuse a few times. Time passes only where a decision waits.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 

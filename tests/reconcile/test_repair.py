@@ -1,7 +1,5 @@
 """A damaged chunk: it goes out of service without breaking its holders, comes back, and nothing else ever does."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Results: what an outcome leaves to be remembered, told, watched and released."""
 
-from __future__ import annotations
-
 import errno
 from types import SimpleNamespace
 from typing import Any, cast

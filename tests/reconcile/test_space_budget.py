@@ -1,7 +1,5 @@
 """Room: what counts, what fits, what waits; alone, and with a whole reconciler around it."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What is out of sight is erased, and what cannot be stays without holding up the rest."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

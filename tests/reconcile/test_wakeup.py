@@ -1,7 +1,5 @@
 """The wakeup: no notification is lost or told twice, and many of them become one look at everything."""
 
-from __future__ import annotations
-
 import threading
 
 import pytest

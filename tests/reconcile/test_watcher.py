@@ -1,7 +1,5 @@
 """Watching: the kernel's events notify an id, or None for everything; and nothing breaks without them."""
 
-from __future__ import annotations
-
 import errno
 import os
 import queue

@@ -1,7 +1,5 @@
 """The work queue: what can be started now, in which order, and when to look again."""
 
-from __future__ import annotations
-
 from collections import Counter
 from typing import Any, get_args
 

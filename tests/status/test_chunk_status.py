@@ -1,7 +1,5 @@
 """How things stand, from the files alone: every state, every oddity, and documents that say nonsense."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,7 +1,5 @@
 """Coverage against a model that looks at every block by itself, and at the ends of u64."""
 
-from __future__ import annotations
-
 from typing import Any, get_args
 
 import pytest

@@ -1,7 +1,5 @@
 """Why not? From real files and processes, by the verb."""
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path

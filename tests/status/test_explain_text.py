@@ -1,7 +1,5 @@
 """Why not? Every state, as sentences: a table."""
 
-from __future__ import annotations
-
 import time
 from dataclasses import fields, replace
 from typing import Any

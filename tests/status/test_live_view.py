@@ -1,7 +1,5 @@
 """The live view on a real terminal: a pty, and the real commands."""
 
-from __future__ import annotations
-
 import fcntl
 import json
 import os

@@ -1,7 +1,5 @@
 """The map as text, as SVG and as HTML, and `fsdm map` from outside; how a page looks, test_map_browser tells."""
 
-from __future__ import annotations
-
 import io
 import json
 import os

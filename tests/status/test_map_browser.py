@@ -1,7 +1,5 @@
 """The page and the drawing in a real Chromium: what is seen, by pointer, by keys, in the light and in the dark."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any

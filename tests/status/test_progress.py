@@ -1,7 +1,5 @@
 """How fast and how long: rates that do not flatter, ETAs that do not invent."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

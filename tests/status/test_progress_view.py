@@ -1,7 +1,5 @@
 """How progress looks: what fits, in which characters, and nothing that others wrote is taken for more than text."""
 
-from __future__ import annotations
-
 import io
 import json
 import time

@@ -1,7 +1,5 @@
 """Surveys from the files alone: every state, what has come since, and at what cost."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import os

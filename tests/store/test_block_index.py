@@ -1,7 +1,5 @@
 """The index against a brute-force model: for any ranges, any order of changes, any block."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterable
 from unittest.mock import patch

@@ -1,7 +1,5 @@
 """The catalog: when a listing is trusted or taken again, and changes while it is taken."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import threading

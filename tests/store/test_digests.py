@@ -1,7 +1,5 @@
 """Digests: those of all bytes that were put in, and a buffer for each thread."""
 
-from __future__ import annotations
-
 import hashlib
 import threading
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The downloaded bytes of a partial: neither holes nor allocated blocks count."""
 
-from __future__ import annotations
-
 import ctypes
 import os
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The durable writes, after an error and after a crash before any step."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """flock: claims, the lock of the markers, the self-test, and forks."""
 
-from __future__ import annotations
-
 import errno
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """Holders of a chunk by the kernel's own tables, and the ones that cannot be seen."""
 
-from __future__ import annotations
-
 import errno
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """JSON documents on the disk, well-formed, malformed and absent."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """LOCK: taken by one process at a time, and read by those that ask which one it is."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Removal of markers: only the judged one goes, and none is lost, wherever a crash is."""
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Callable

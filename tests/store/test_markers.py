@@ -1,7 +1,5 @@
 """Markers: how they are placed, read and renewed."""
 
-from __future__ import annotations
-
 import errno
 import os
 import resource

@@ -1,7 +1,5 @@
 """A pause: nothing is downloaded until it ends; then each download goes on."""
 
-from __future__ import annotations
-
 import json
 import os
 import socket

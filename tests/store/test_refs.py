@@ -1,7 +1,5 @@
 """Refs: taken, shared and released, by hand, threads, the garbage collector and forks."""
 
-from __future__ import annotations
-
 import gc
 import os
 import threading

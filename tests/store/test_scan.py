@@ -1,7 +1,5 @@
 """The scan: disk → ChunkState and Snapshot; one bad entry spoils no scan."""
 
-from __future__ import annotations
-
 import errno
 import os
 import shutil

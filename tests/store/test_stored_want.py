@@ -1,7 +1,5 @@
 """WANT: its mode, when it is there, and that a chunk is fetched again by it."""
 
-from __future__ import annotations
-
 import os
 import stat
 from pathlib import Path

@@ -1,7 +1,5 @@
 """One action, applied."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from typing import Any

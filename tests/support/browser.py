@@ -3,8 +3,6 @@
 Each answer is waited for for so long and no longer; whatever the browser tells in between is kept in `told`.
 """
 
-from __future__ import annotations
-
 import fcntl
 import json
 import os

@@ -1,7 +1,5 @@
 """Chunks, wants and failures as they stand on disk, put there with nothing but files."""
 
-from __future__ import annotations
-
 import hashlib
 import itertools
 import json

@@ -1,7 +1,5 @@
 """Small disks."""
 
-from __future__ import annotations
-
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path

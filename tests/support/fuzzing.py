@@ -1,7 +1,5 @@
 """Settings, strategies that mangle sound documents, and a data directory for one example."""
 
-from __future__ import annotations
-
 import io
 import json
 import os

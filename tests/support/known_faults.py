@@ -1,7 +1,5 @@
 """Known faults, the programs that they are put into, and the tests that must find them."""
 
-from __future__ import annotations
-
 import inspect
 import subprocess
 import sys

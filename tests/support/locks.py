@@ -1,7 +1,5 @@
 """Locks held by other processes and by forks."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

@@ -1,7 +1,5 @@
 """A reconciler whose passes a test makes itself."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

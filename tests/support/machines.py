@@ -1,7 +1,5 @@
 """The state machines of random lives."""
 
-from __future__ import annotations
-
 import itertools
 import os
 import tempfile

@@ -1,7 +1,5 @@
 """What systemd and a stuck reconciler look like."""
 
-from __future__ import annotations
-
 import secrets
 import socket
 import tempfile

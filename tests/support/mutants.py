@@ -1,7 +1,5 @@
 """Known faults, to be put in on purpose."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from typing import Any

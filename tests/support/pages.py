@@ -1,7 +1,5 @@
 """The pages of documentation, taken apart: sections, fenced blocks, and the `fsdm …` commands in them."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass, field
 from pathlib import Path

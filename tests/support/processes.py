@@ -1,7 +1,5 @@
 """Real processes for the tests: `fsdm` as a user runs it, and holders of a chunk in other languages."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

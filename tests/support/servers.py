@@ -1,7 +1,5 @@
 """Servers for one answer: raw sockets, TLS, and what fetches from them."""
 
-from __future__ import annotations
-
 import shutil
 import socket
 import ssl

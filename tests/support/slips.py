@@ -1,7 +1,5 @@
 """A known fault, put on purpose into one function of the package: some of its text is replaced."""
 
-from __future__ import annotations
-
 import importlib
 import inspect
 import textwrap

@@ -11,8 +11,6 @@ It does what stdin says, line by line, and answers each on stdout: `block NAME P
 middle until `go on`; it says `blocked` then), `go on`, `close`.
 """
 
-from __future__ import annotations
-
 import itertools
 import json
 import os

@@ -1,7 +1,5 @@
 """Markers and failures for the plan."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from fsdm.model.documents import Failure

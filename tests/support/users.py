@@ -1,7 +1,5 @@
 """Real users: forked children that act as the owner, as those who ask, as readers, and as a stranger."""
 
-from __future__ import annotations
-
 import os
 import pickle
 import select

@@ -1,7 +1,5 @@
 """Bounded waiting for another process or thread."""
 
-from __future__ import annotations
-
 import os
 import time
 from collections import Counter

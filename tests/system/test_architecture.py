@@ -3,8 +3,6 @@
 The layers are a contract in pyproject.toml, which import-linter holds.
 """
 
-from __future__ import annotations
-
 import ast
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Users who ask beside each other, sit on locks, or flood, and hold up no other."""
 
-from __future__ import annotations
-
 import fcntl
 import itertools
 import json

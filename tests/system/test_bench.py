@@ -1,7 +1,5 @@
 """The bench runs and says what it measured: its shape, not its times."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import subprocess

@@ -3,8 +3,6 @@
 The image is not built and no cluster is asked: these are read, and held to what fsdm takes and the protocol needs.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import shlex

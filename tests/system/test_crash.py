@@ -3,8 +3,6 @@
 `FSDM_CRASH=long` tries more combinations of what a power failure may take, and all instants on a real file system.
 """
 
-from __future__ import annotations
-
 import os
 import tempfile
 from collections.abc import Callable, Iterator

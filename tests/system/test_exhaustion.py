@@ -1,7 +1,5 @@
 """Resources that run out for a while: they stop nothing else, and all recovers by itself."""
 
-from __future__ import annotations
-
 import errno
 import logging
 import os

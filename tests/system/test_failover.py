@@ -3,8 +3,6 @@
 Each process stamps its steps (see `stamped`), and what they have stamped is compared when all is over.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import random

@@ -1,7 +1,5 @@
 """Entries of `want/` and `delete/` that are half-written, malformed, foreign, huge or malicious."""
 
-from __future__ import annotations
-
 import json
 import os
 import socket

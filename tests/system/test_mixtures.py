@@ -8,8 +8,6 @@ How the n-th request for a path is answered depends on the seed alone, and so do
 parameter. `FSDM_MIXTURES=500` runs so many lives, `FSDM_MIXTURES_SEED=7` begins with that one.
 """
 
-from __future__ import annotations
-
 import contextlib
 import gzip
 import hashlib

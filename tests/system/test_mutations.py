@@ -5,8 +5,6 @@ out, two steps in the wrong order, a lock that is not taken), by replacing funct
 machine of `test_stateful` fails then. The searches are the same every time, and end with the first failure.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Directories that may not be read or listed: they hold up nothing else."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import tempfile

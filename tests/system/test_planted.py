@@ -1,7 +1,5 @@
 """Planted entries of a data directory: nothing outside is read, written or deleted."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import stat

@@ -1,7 +1,5 @@
 """The main job from outside: real processes, a real server, flock(1), and kill -9."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import os

@@ -1,7 +1,5 @@
 """The protocol holds in every state of its model, and a model of it with a rule left out does not."""
 
-from __future__ import annotations
-
 import dataclasses
 import pkgutil
 import re

@@ -1,7 +1,5 @@
 """The cost of a step, counted in looks at the disk: it grows with what is pending alone."""
 
-from __future__ import annotations
-
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator

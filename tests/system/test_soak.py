@@ -1,7 +1,5 @@
 """The soak, short: it finds nothing where all is well, and what is wrong where a promise is broken."""
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path

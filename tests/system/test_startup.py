@@ -1,7 +1,5 @@
 """The command line starts fast: counted in modules that it loads and calls that it makes, not in time."""
 
-from __future__ import annotations
-
 import os
 import sys
 from pathlib import Path

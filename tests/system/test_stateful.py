@@ -4,8 +4,6 @@ Hypothesis strings together what a `World` (tests/support/world) can do and, whe
 few deeds that break it. `FSDM_STATEFUL=long` runs many more of them, and others each time.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

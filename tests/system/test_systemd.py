@@ -1,7 +1,5 @@
 """The unit of systemd: it is taken as it stands, and fsdm works within all that it forbids."""
 
-from __future__ import annotations
-
 import os
 import re
 import shlex

@@ -3,8 +3,6 @@
 And to a reader: each public name says its shapes, units and errors.
 """
 
-from __future__ import annotations
-
 import importlib
 import inspect
 import re

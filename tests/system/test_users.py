@@ -1,7 +1,5 @@
 """Rights of real users: the owner, those who ask, readers, and a stranger (PROTOCOL.md, "Threats")."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """One chunk's files: which are fetched beside each other, and when its manifest says that they are there."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable
 from contextlib import closing

@@ -1,7 +1,5 @@
 """Answers that contradict themselves, the record or the request: joined where they fit, else asked for plainly."""
 
-from __future__ import annotations
-
 import hashlib
 import threading
 from pathlib import Path

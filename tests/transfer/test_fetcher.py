@@ -1,7 +1,5 @@
 """Transfers over a real HTTP server that misbehaves: nothing but the bytes that are wanted passes for a file."""
 
-from __future__ import annotations
-
 import gzip
 import hashlib
 import itertools

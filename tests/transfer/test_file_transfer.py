@@ -1,7 +1,5 @@
 """Resuming, over a real HTTP server: only what is missing is fetched, and no file is of two versions."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Who may go to a host and who may not, and which mirror comes first. No real time: waits are told by a clock."""
 
-from __future__ import annotations
-
 import math
 import threading
 from collections.abc import Callable

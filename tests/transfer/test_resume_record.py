@@ -1,7 +1,5 @@
 """What an attempt that did not end leaves in `partial/ID/PARTS`, and how the next one reads it."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

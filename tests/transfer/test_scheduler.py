@@ -1,7 +1,5 @@
 """The connections' threads: bounded, fair between chunks, with room for what is small."""
 
-from __future__ import annotations
-
 import itertools
 import threading
 from collections import Counter

@@ -1,7 +1,5 @@
 """A file over several connections: where that is tried, what it takes for granted, and what is left where it breaks."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import random

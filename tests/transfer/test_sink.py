@@ -1,7 +1,5 @@
 """A sink: whatever way the bytes came, all of them are in the file and under the digests."""
 
-from __future__ import annotations
-
 import ctypes
 import errno
 import hashlib

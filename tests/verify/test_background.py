@@ -1,7 +1,5 @@
 """Background checks: they read for themselves, answer each request once, note what is right, and disturb no ref."""
 
-from __future__ import annotations
-
 import errno
 import os
 import threading

@@ -1,7 +1,5 @@
 """Verifying many chunks: in threads, under refs that disturb none; and `fsdm verify`, as it is run."""
 
-from __future__ import annotations
-
 import json
 import os
 import threading

@@ -1,7 +1,5 @@
 """The manifest check: every kind of damage is found, by names and sizes; a delete is none."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import threading

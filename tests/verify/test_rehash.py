@@ -1,7 +1,5 @@
 """Re-hashing: every kind of damage is found and named, whatever else is there is left as it was, at the pace given."""
 
-from __future__ import annotations
-
 import ctypes
 import errno
 import hashlib

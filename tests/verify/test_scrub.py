@@ -1,7 +1,5 @@
 """The scrub: whose turn it is, how long until the next one, how fast; and that a restart forgets nothing of that."""
 
-from __future__ import annotations
-
 import itertools
 import os
 from pathlib import Path

@@ -4,8 +4,6 @@
 is different after every change, as the kernel gives it to a file that was looked at before.
 """
 
-from __future__ import annotations
-
 import os
 
 

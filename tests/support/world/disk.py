@@ -1,7 +1,5 @@
 """The data directory of a world, read by the letter of the protocol."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Iterable

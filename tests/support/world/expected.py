@@ -1,7 +1,5 @@
 """The model: which outcomes the intents so far allow for each chunk."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Hooks in the package: each step is a point, and is stamped with the time of the world."""
 
-from __future__ import annotations
-
 import logging
 import os
 from collections import deque

@@ -3,8 +3,6 @@
 Each deed is a method that takes it. To add one, write the method, and have it tell `expected` what it asks for.
 """
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

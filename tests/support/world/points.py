@@ -1,7 +1,5 @@
 """The instants that a cut may name: a step, and its object (`aside`: a marker on its way out)."""
 
-from __future__ import annotations
-
 import errno
 import os
 from collections import Counter

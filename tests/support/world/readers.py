@@ -1,7 +1,5 @@
 """Deeds of those who hold refs, and what a ref must show as long as it is open."""
 
-from __future__ import annotations
-
 import fcntl
 import os
 from dataclasses import dataclass

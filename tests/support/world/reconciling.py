@@ -1,7 +1,5 @@
 """The deeds of the reconciler, one step at a time, and the source that it fetches from."""
 
-from __future__ import annotations
-
 import errno
 import hashlib
 from collections import deque

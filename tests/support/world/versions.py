@@ -1,7 +1,5 @@
 """The chunks of a world: three versions of each, which overlap with those of the others."""
 
-from __future__ import annotations
-
 from typing import Final
 
 from tests.support.chunks import an_id, content

@@ -1,7 +1,5 @@
 """All parts of a world together, and what must hold between two deeds and at the end."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Iterator

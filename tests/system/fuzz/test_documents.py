@@ -1,7 +1,5 @@
 """Documents that others write are taken or refused, and cost little memory."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import os

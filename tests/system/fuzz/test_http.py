@@ -1,7 +1,5 @@
 """Any answer of a server brings a file, or an error that can be shown."""
 
-from __future__ import annotations
-
 import math
 import os
 import re

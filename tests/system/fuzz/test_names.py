@@ -1,7 +1,5 @@
 """Entries of any name are listed and shown, and lead nowhere."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import unicodedata

@@ -1,7 +1,5 @@
 """Requests over libcurl: whom they go to, over which connection, what is sent, and how they end."""
 
-from __future__ import annotations
-
 import base64
 import os
 import socket

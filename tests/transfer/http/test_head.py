@@ -1,7 +1,5 @@
 """What the head of an answer says: the header as the RFC has it, and nothing where it is malformed."""
 
-from __future__ import annotations
-
 from email.utils import formatdate
 
 import pytest

@@ -1,7 +1,5 @@
 """A URL is read once: what is sent, to whom, and what of it may be shown."""
 
-from __future__ import annotations
-
 from base64 import b64encode
 
 import pytest

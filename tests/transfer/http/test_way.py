@@ -1,7 +1,5 @@
 """Looking a name up: whoever waits for it can be stopped, and gives up in time."""
 
-from __future__ import annotations
-
 import socket
 import threading
 from collections.abc import Iterator
