@@ -46,10 +46,6 @@ class Glyphs:
         text = plain(text)
         return text if self.encoding == "utf-8" else text.replace("…", "...").encode("ascii", "replace").decode()
 
-    def bound(self, *, is_lower: bool) -> str:
-        """Mark a number that is only a lower bound."""
-        return self.at_least if is_lower else ""
-
 
 ASCII: Final = Glyphs("#", ".", " | ", "...", ">= ", "ascii")
 
@@ -151,7 +147,7 @@ def _head(progress: Progress, survey: Survey, glyphs: Glyphs) -> tuple[list[_Ite
 
 
 def _counts(survey: Survey, glyphs: Glyphs) -> list[_Item]:
-    more = glyphs.bound(is_lower=survey.uncounted > 0)
+    more = glyphs.at_least * (survey.uncounted > 0)
     counts = (
         (survey.wanted, "wanted", "cyan"),
         (len(survey.running), "downloading", "bold cyan"),
@@ -171,7 +167,7 @@ def _pace(progress: Progress, survey: Survey, glyphs: Glyphs) -> list[_Item]:
     if not (survey.running or survey.wanted):
         return []
     rate, eta_s = progress.rate(), progress.eta_s()
-    more = glyphs.bound(is_lower=survey.unknown > 0)
+    more = glyphs.at_least * (survey.unknown > 0)
     coming = "ETA unknown, nothing comes" if rate == 0 and survey.running else "ETA unknown"
     if eta_s is not None:
         coming = f"ETA {more}{lasting(eta_s)} ({moment(survey.at + eta_s, survey.at)})"
@@ -187,7 +183,7 @@ def _ground(progress: Progress, survey: Survey, glyphs: Glyphs) -> list[_Item]:
     items += [("THE DISK IS READ-ONLY", "bold red")] * survey.read_only
     if progress.max_bytes is not None:
         taken = survey.here_bytes + sum(one.size_bytes for one in survey.running)
-        more = glyphs.bound(is_lower=survey.uncounted > 0)
+        more = glyphs.at_least * (survey.uncounted > 0)
         items.append((f"{more}{readable(taken)} of {readable(progress.max_bytes)} taken", "dim"))
     items += [("PAUSED", "bold yellow")] * survey.paused
     items += [("DELETES ARE HELD BACK", "bold yellow")] * survey.braked

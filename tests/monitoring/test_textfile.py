@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry, Gauge
 
-from fsdm.model.errors import InvalidInputError
 from fsdm.monitoring import textfile as module
 from fsdm.monitoring.textfile import textfile
 from tests.support import PATIENCE_S, eventually
@@ -44,12 +43,6 @@ def test_reader_sees_the_whole_file_or_the_one_before(
                 assert file.read().endswith("fsdm_x 1.0\n")
             assert {one.name for one in tmp_path.glob("*.prom")} == {"fsdm.prom"}
         eventually(lambda: path.stat().st_ino not in inodes or len(inodes) > 1)
-
-
-def test_a_directory_that_is_not_there_is_a_clear_error(tmp_path: Path, registry: CollectorRegistry) -> None:
-    with pytest.raises(InvalidInputError, match=r"--metrics-file: .*No such file"):  # noqa: SIM117
-        with textfile(str(tmp_path / "none" / "fsdm.prom"), registry):
-            pass
 
 
 def test_refusing_disk_is_told_once_and_tried_again(
