@@ -1,7 +1,4 @@
-"""Tell the demo's story: downloads, held deletes, a failure, a crash, a budget, the end.
-
-Each part waits for what it has brought about, within the demo's limit; none sleeps to be in time.
-"""
+"""Tell the demo's story: each part waits for what it has brought about, and none sleeps to be in time."""
 
 from __future__ import annotations
 
@@ -40,7 +37,7 @@ PAUSE_S: Final = 0.5  # after a step has been told, for people who read along; n
 PHRASES: Final[dict[str, str]] = dict(events.PHRASES.items())
 OWN: Final = {"step": "──", "found": "🔎", "half-way": "⏳", "read": "📖", "killed": "💀", "violation": "🚨"}
 SYMBOLS: Final[dict[str, str]] = dict(events.SYMBOLS.items()) | OWN | {"wrong": "❌", "right": "✅"}
-# a verb, which the kernel kills where the demo has ended, however that was: PR_SET_PDEATHSIG of prctl(2)
+# runs a verb, which the kernel kills when the demo has ended, also by SIGKILL: PR_SET_PDEATHSIG of prctl(2)
 FSDM: Final = """
 import ctypes, os, sys
 from fsdm.cli.main import main
@@ -70,8 +67,8 @@ def demo(data_dir: str | None, *, scale: float, as_json: bool = False, out: Text
         threading.Thread(target=source.serve_forever, args=(POLL_S,), name="source", daemon=True).start()
         stack.callback(source.shutdown)
         stack.callback(source.gate.set)
-        story = _Story(client, source, out or sys.stdout, as_json, stack)
-        return story.tell(f"; it is kept in {root}" if data_dir else "")
+        where = f"; it is kept in {root}" if data_dir else ""
+        return _Story(client, source, out or sys.stdout, as_json, stack).tell(where)
 
 
 def _check_empty(path: str) -> None:
@@ -126,7 +123,7 @@ class _Story:
     children: dict[str, Popen[bytes]] = field(default_factory=dict)
     answer: list[str] = field(default_factory=list)  # of the reader that was asked last
     told: set[tuple[str, str]] = field(default_factory=set)  # kinds and ids, since something was wanted or deleted
-    counts: Counter[str] = field(default_factory=Counter)  # of the kinds that were shown
+    counts: Counter[str] = field(default_factory=Counter)  # of the kinds that were shown; and the bytes that were read
 
     def tell(self, where: str) -> bool:
         """Tell all parts, and how they ended; return whether the end state is right."""
@@ -142,10 +139,9 @@ class _Story:
         return not faults
 
     def summarise(self, faults: list[str], right: list[DataChunk], where: str) -> None:
-        numbers = {"chunks": len(right), "files": sum(len(chunk.files) for chunk in right)}
-        numbers |= {"bytes": sum(map(_size_of, right)), "checks": self.counts["read"]}
-        numbers |= {"bytes_checked": self.counts["bytes"], "events": sum(self.counts[kind] for kind in PHRASES)}
-        numbers |= {"violations": self.counts["violation"]}
+        numbers = {"chunks": len(right), "files": sum(len(one.files) for one in right), "checks": self.counts["read"]}
+        numbers |= {"bytes": sum(map(_size_of, right)), "bytes_checked": self.counts["bytes"]}
+        numbers |= {"events": sum(self.counts[kind] for kind in PHRASES), "violations": self.counts["violation"]}
         words = ", ".join(f"{number} {name.replace('_', ' ')}" for name, number in numbers.items())
         text = f"WRONG: {faults[0]}" if faults else f"the end state is right{where}: {words}"
         more = {"ok": not faults, **numbers, "seconds": round(time.monotonic() - self.began, 3), "faults": faults}
@@ -160,8 +156,7 @@ class _Story:
         self.reconciler_is_killed(binance[0], hyperliquid[0], hyperliquid[3], *ethereum[1:3])
         self.budget_is_kept(ethereum[0], ethereum[1])
         self.step("everything has converged; readers and reconciler end, the end state is checked")
-        layout = self.client.layout
-        pending = [getattr(layout, name) for name in layout.directories() if name != "chunks"]
+        pending = [getattr(self.client.layout, name) for name in self.client.layout.directories() if name != "chunks"]
         self.until("nothing is pending", lambda: not any(map(os.listdir, pending)))
         for name in [*self.children]:
             self.end(name)
@@ -245,7 +240,7 @@ class _Story:
         child = self.stack.enter_context(Popen(command, stdin=PIPE, stdout=PIPE, env=environment, process_group=0))
         self.stack.callback(child.kill)
         assert child.stdout is not None
-        os.set_blocking(child.stdout.fileno(), False)
+        os.set_blocking(child.stdout.fileno(), False)  # each line is less than PIPE_BUF, so comes whole: pipe(7)
         self.children[name] = child
         self.step(f"{name} is process {child.pid}")
 
