@@ -8,8 +8,22 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
+
+from fsdm import InvalidInputError
+from fsdm.cli import main as cli
+from fsdm.cli.demo import story
+from fsdm.cli.demo.source import Source, content
+from fsdm.cli.demo.story import demo, end_state_faults, kept
+from fsdm.client import Client
+from fsdm.transfer.sink import digest_of
+from tests.support.chunks import chunk_dir, flip
+from tests.support.processes import begun, fsdm
+from tests.support.waiting import PATIENCE_S, eventually
 
 SCALE = 0.001
 

@@ -7,14 +7,16 @@ the protocol broken, and the test that is about that promise must fail.
 import shutil
 import subprocess
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fsdm.model.layout import Layout
-from tests.conformance import test_asking, test_finding, test_holding
+from tests.conformance import test_asking as asking
+from tests.conformance import test_finding as finding
+from tests.conformance import test_holding as holding
 from tests.conformance.clients import HERE, Client
 
 SOUND = (HERE / "fsdm.sh").read_text()
@@ -22,20 +24,15 @@ SOUND = (HERE / "fsdm.sh").read_text()
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """In `what`, `sound` is replaced by `faulty`; `test`, called with `given`, must find it."""
+    """In the script, `sound` is replaced by `faulty`; `test`, called with `given`, must find it."""
 
-    what: str
+    test: Callable[..., None]
     sound: str
     faulty: str
-    test: Callable[..., None]
-    given: dict[str, Any]
+    given: dict[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        return self.what.replace(" ", "_")
-
-
-def fault(what: str, sound: str, faulty: str, test: Callable[..., None], **given: Any) -> Fault:
-    return Fault(what, sound, faulty, test, given)
+        return self.test.__name__
 
 
 LOCK, READY = "flock -s -n 9", "stands /proc/self/fd/9/READY"
@@ -44,139 +41,75 @@ FIRST_LOOK = '! stands "$data/delete/${1##*-}" || return 1'
 FIRST_READY = 'stands "$data/chunks/$1/READY" || return 1'
 NO_SYMLINK = '[ "$(readlink /proc/self/fd/9)" = "$data/chunks/$1" ] &&'
 EXEC = '            exec "$@"'
-ORDER = "sort -t - -k 1,1r -k 2"
+WITHOUT_LOCK = '            "$@" 9<&-; exit'
+ORDER, PLACES = "sort -t - -k 1,1r -k 2", 'places "$2" | '
+COMPARED = '"x" $2 <= block && block < "x" $3'
+AS_FLOATS = "$2 + 0 <= substr(block, 2) + 0 && substr(block, 2) + 0 < $3 + 0"
 MOVE = 'mv -fT -- "$temporary" "$data/$1/$2"'
+COPY = 'cp -fT -- "$temporary" "$data/$1/$2" && rm -f "$temporary"'
 REMOVE = '    [ -d "$data/$opposite/$2" ] || rm -f -- "$data/$opposite/$2"\n'
-HOLDING = test_holding.test_change_before_the_lock_is_seen_after_it
-UNLOCKED = test_holding.test_chunk_that_is_to_leave_is_not_even_locked
-HIDDEN = test_finding.test_next_in_line_is_found_where_a_chunk_is_not_available
-WANTED = test_asking.test_want_appears_whole_under_the_lock_before_the_delete_goes
+WRITTEN = '(set -C; cat >"$temporary")'
+INTENTS = "flock -w 0.005 9 || :"
+
+CHANGED = holding.test_change_before_the_lock_is_seen_after_it
+UNLOCKED = holding.test_chunk_that_is_to_leave_is_not_even_locked
+HELD = holding.test_chunk_is_held_while_cmd_runs_and_free_when_it_has_ended
+SHARED = holding.test_several_hold_the_same_chunk_and_it_is_free_when_the_last_has_ended
+NOT_WAITED_FOR = holding.test_lock_is_shared_and_never_waited_for_unlocked_or_converted
+INHERITED = holding.test_child_that_outlives_cmd_holds_on
+READ_ON = holding.test_sigkill_of_the_client_takes_the_chunk_from_nobody_who_reads_on
+HIDDEN = finding.test_next_in_line_is_found_where_a_chunk_is_not_available
+HALF_OPEN = finding.test_chunk_is_found_by_every_block_of_its_half_open_range
+STARTS = finding.test_of_overlapping_chunks_the_greatest_start_is_responsible
+ENDS = finding.test_of_equal_starts_the_smallest_end_is_responsible
+IDS = finding.test_of_equal_ranges_the_smallest_id_is_responsible
+EXACT = finding.test_block_numbers_are_exact_up_to_the_end_of_u64
+UNSEARCHED = finding.test_who_may_not_look_into_delete_is_told_so
+WANTED = asking.test_want_appears_whole_under_the_lock_before_the_delete_goes
+NOT_KEPT = asking.test_holder_of_the_lock_of_intents_keeps_no_client_from_asking
+OPPOSITE = asking.test_each_intent_removes_its_opposite
+READABLE = asking.test_marker_can_be_read_by_a_reconciler_that_is_another_user
+NAMED = asking.test_want_stands_under_the_id_that_its_document_names
 
 FAULTS = [
-    fault("READY before the lock", f"{LOCK} && {READY}", f"{READY} && {LOCK}", HOLDING, happens=test_holding.leaves),
-    fault("READY by path", READY, 'stands "$data/chunks/$1/READY"', HOLDING, happens=test_holding.leaves_for_another),
-    fault("no READY", "stands() {", 'stands() { [ "${1##*/}" = READY ] ||', HIDDEN, hide=test_finding.no_ready),
-    fault("no READY after the lock", READY, "true", HOLDING, happens=test_holding.is_to_be_replaced),
-    fault("no READY before the lock", FIRST_READY, "true", UNLOCKED, happened=test_holding.is_to_be_replaced),
-    fault(
-        "delete may not be searched",
-        'stands "$data/delete/." ||',
-        "true ||",
-        test_finding.test_who_may_not_look_into_delete_is_told_so,
-    ),
-    fault("no lock", LOCK, "true", test_holding.test_chunk_is_held_while_cmd_runs_and_free_when_it_has_ended),
-    fault("no look at the delete after the lock", LAST_LOOK, "true; then", HOLDING, happens=test_holding.is_deleted),
-    fault("no look at the delete before the lock", FIRST_LOOK, "true", UNLOCKED, happened=test_holding.is_deleted),
-    fault(
-        "a symlink to nowhere is no delete",
-        ' || [ -L "$1" ]; }',
-        "; }",
-        HIDDEN,
-        hide=test_finding.delete_symlink_to_nowhere,
-    ),
-    fault("through a symlink", NO_SYMLINK, "true &&", HIDDEN, hide=test_finding.symlink_in_place_of_a_chunk),
-    fault(
-        "an exclusive lock",
-        LOCK,
-        "flock -n 9",
-        test_holding.test_several_hold_the_same_chunk_and_it_is_free_when_the_last_has_ended,
-    ),
-    fault(
-        "a lock that is waited for",
-        LOCK,
-        "flock -s 9",
-        test_holding.test_lock_is_shared_and_never_waited_for_unlocked_or_converted,
-    ),
-    fault(
-        "LOCK_UN after a fork",
-        EXEC,
-        '            "$@" && flock -u 9; exit',
-        test_holding.test_child_that_outlives_cmd_holds_on,
-    ),
-    fault(
-        "CMD does not inherit the lock",
-        EXEC,
-        '            "$@" 9<&-; exit',
-        test_holding.test_child_that_outlives_cmd_holds_on,
-    ),
-    fault(
-        "the lock goes with the client",
-        EXEC,
-        '            "$@" 9<&-; exit',
-        test_holding.test_sigkill_of_the_client_takes_the_chunk_from_nobody_who_reads_on,
-    ),
-    fault(
-        "an exclusive end, taken for inclusive",
-        'block < "x" $3',
-        'block <= "x" $3',
-        test_finding.test_chunk_is_found_by_every_block_of_its_half_open_range,
-    ),
-    fault(
-        "an inclusive start, taken for exclusive",
-        '"x" $2 <= block',
-        '"x" $2 < block',
-        test_finding.test_chunk_is_found_by_every_block_of_its_half_open_range,
-    ),
-    fault(
-        "the smallest start first",
-        ORDER,
-        "sort",
-        test_finding.test_of_overlapping_chunks_the_greatest_start_is_responsible,
-    ),
-    fault(
-        "the greatest end first",
-        ORDER,
-        "sort -t - -k 1,1r -k 2,2r -k 3",
-        test_finding.test_of_equal_starts_the_smallest_end_is_responsible,
-    ),
-    fault(
-        "the greatest id first",
-        ORDER,
-        "sort -t - -k 1,1r -k 2,2 -k 3r",
-        test_finding.test_of_equal_ranges_the_smallest_id_is_responsible,
-    ),
-    fault(
-        "only the responsible one is asked",
-        'places "$2" | ',
-        'places "$2" | LC_ALL=C sort -t - -k 1,1r -k 2 | head -n 1 | ',
-        HIDDEN,
-        hide=test_finding.delete_file,
-    ),
-    fault(
-        "numbers in floating point",
-        '"x" $2 <= block && block < "x" $3',
-        "$2 + 0 <= substr(block, 2) + 0 && substr(block, 2) + 0 < $3 + 0",
-        test_finding.test_block_numbers_are_exact_up_to_the_end_of_u64,
-    ),
-    fault(
-        "a marker written in place",
-        MOVE,
-        'cp -fT -- "$temporary" "$data/$1/$2" && rm -f "$temporary"',
-        WANTED,
-        before=None,
-    ),
-    fault("no lock of intents", "flock -w 0.005 9 || :", ":", WANTED, before=None),
-    fault(
-        "the lock of intents is waited for",
-        "flock -w 0.005 9 || :",
-        "flock -w 100 9 || fail 6 locked",
-        test_asking.test_holder_of_the_lock_of_intents_keeps_no_client_from_asking,
-    ),
-    fault("the opposite goes first", f"    {MOVE}", f"{REMOVE}    {MOVE}", WANTED, before=None),
-    fault("the opposite stays", REMOVE, "", test_asking.test_each_intent_removes_its_opposite),
-    fault(
-        "a marker that others cannot read",
-        '(set -C; cat >"$temporary")',
-        '(umask 077; cat >"$temporary")',
-        test_asking.test_marker_can_be_read_by_a_reconciler_that_is_another_user,
-        kind="want",
-    ),
-    fault(
-        "any id in the document",
-        "depth == 1 && before == key",
-        "before == key",
-        test_asking.test_want_stands_under_the_id_that_its_document_names,
-    ),
+    # READY is looked at before the lock, by path, never, not after the lock, or not before it
+    Fault(CHANGED, f"{LOCK} && {READY}", f"{READY} && {LOCK}", {"happens": holding.leaves}),
+    Fault(CHANGED, READY, 'stands "$data/chunks/$1/READY"', {"happens": holding.leaves_for_another}),
+    Fault(HIDDEN, "stands() {", 'stands() { [ "${1##*/}" = READY ] ||', {"hide": finding.no_ready}),
+    Fault(CHANGED, READY, "true", {"happens": holding.is_to_be_replaced}),
+    Fault(UNLOCKED, FIRST_READY, "true", {"happened": holding.is_to_be_replaced}),
+    # delete/ is not searched, or not looked into after the lock, or before it; a symlink to nowhere is no delete
+    Fault(UNSEARCHED, 'stands "$data/delete/." ||', "true ||"),
+    Fault(CHANGED, LAST_LOOK, "true; then", {"happens": holding.is_deleted}),
+    Fault(UNLOCKED, FIRST_LOOK, "true", {"happened": holding.is_deleted}),
+    Fault(HIDDEN, ' || [ -L "$1" ]; }', "; }", {"hide": finding.delete_symlink_to_nowhere}),
+    Fault(HIDDEN, NO_SYMLINK, "true &&", {"hide": finding.symlink_in_place_of_a_chunk}),
+    # no lock, an exclusive one, one that is waited for, LOCK_UN after a fork
+    Fault(HELD, LOCK, "true"),
+    Fault(SHARED, LOCK, "flock -n 9"),
+    Fault(NOT_WAITED_FOR, LOCK, "flock -s 9"),
+    Fault(INHERITED, EXEC, '            "$@" && flock -u 9; exit'),
+    # CMD does not inherit the lock, or it goes with the client
+    Fault(INHERITED, EXEC, WITHOUT_LOCK),
+    Fault(READ_ON, EXEC, WITHOUT_LOCK),
+    # an exclusive end taken for inclusive, an inclusive start for exclusive; numbers in floating point
+    Fault(HALF_OPEN, 'block < "x" $3', 'block <= "x" $3'),
+    Fault(HALF_OPEN, '"x" $2 <= block', '"x" $2 < block'),
+    Fault(EXACT, COMPARED, AS_FLOATS),
+    # the smallest start first, the greatest end, the greatest id; only the responsible one is asked
+    Fault(STARTS, ORDER, "sort"),
+    Fault(ENDS, ORDER, "sort -t - -k 1,1r -k 2,2r -k 3"),
+    Fault(IDS, ORDER, "sort -t - -k 1,1r -k 2,2 -k 3r"),
+    Fault(HIDDEN, PLACES, f"{PLACES}LC_ALL=C {ORDER} | head -n 1 | ", {"hide": finding.delete_file}),
+    # a marker written in place; no lock of intents, or one that is waited for; the opposite goes first, or stays
+    Fault(WANTED, MOVE, COPY, {"before": None}),
+    Fault(WANTED, INTENTS, ":", {"before": None}),
+    Fault(NOT_KEPT, INTENTS, "flock -w 100 9 || fail 6 locked"),
+    Fault(WANTED, f"    {MOVE}", f"{REMOVE}    {MOVE}", {"before": None}),
+    Fault(OPPOSITE, REMOVE, ""),
+    # a marker that others cannot read; any id in the document
+    Fault(READABLE, WRITTEN, WRITTEN.replace("set -C", "umask 077"), {"kind": "want"}),
+    Fault(NAMED, "depth == 1 && before == key", "before == key"),
 ]
 
 

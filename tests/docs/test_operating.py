@@ -89,17 +89,10 @@ def make_site(at: Path, source: Source, stack: ExitStack, size: int = 1000) -> S
 
 
 # --------------------------------------------------------------------------------------- the bad states, and their ends
-# Each makes the state, and gives what is to hold after the page's commands have been run.
+# Each makes the state, waits for the page's commands to be run, and tells what is to hold then.
 
 
-def all_is_here(site: Site) -> Callable[[], None]:
-    def check() -> None:
-        assert site.here() == site.bytes_of(site.chunk, site.more)
-
-    return check
-
-
-def killed(site: Site) -> Callable[[], None]:
+def killed(site: Site) -> Iterator[None]:
     process = site.reconcile()
     fault = site.source.fault(f"/{site.more.id}/blocks.parquet", stall_at=100)
     site.want(site.more)
@@ -109,59 +102,57 @@ def killed(site: Site) -> Callable[[], None]:
     fault.gate.set()
     del site.source.faults[f"/{site.more.id}/blocks.parquet"]
     assert owner(site.data) == process.pid  # LOCK still names the dead one
-    return all_is_here(site)
+    yield
+    assert site.here() == site.bytes_of(site.chunk, site.more)
 
 
-def full(site: Site) -> Callable[[], None]:
+def full(site: Site) -> Iterator[None]:
     site.reconcile()
     site.want(site.more)
     told = eventually(lambda: failure(site.data, site.more.id))
     assert told["kind"] in {"disk", "room"}
     site.names["OLD"] = site.chunk.id
-
-    def check() -> None:
-        assert site.here() == site.bytes_of(site.more)
-
-    return check
+    yield
+    assert site.here() == site.bytes_of(site.more)
 
 
-def read_only(site: Site) -> Callable[[], None]:
+def read_only(site: Site) -> Iterator[None]:
     site.want(site.more)
     subprocess.run(["mount", "-o", "remount,ro", site.at], check=True)
     site.names["DISK"] = str(site.at)
     assert site.run("fsdm run -d data").returncode == 6
-    return all_is_here(site)
+    yield
+    assert site.here() == site.bytes_of(site.chunk, site.more)
 
 
-def lock_removed(site: Site) -> Callable[[], None]:
+def lock_removed(site: Site) -> Iterator[None]:
     site.reconcile()
     (site.data / "LOCK").unlink()
     site.want(site.more)
-    return all_is_here(site)
+    yield
+    assert site.here() == site.bytes_of(site.chunk, site.more)
 
 
-def format_lost(site: Site) -> Callable[[], None]:
+def format_lost(site: Site) -> Iterator[None]:
     site.want(site.more)
     (site.data / "fsdm.json").unlink()
     done = site.run("fsdm run -d data")
     assert (done.returncode, '{"format": 1}' in done.stderr) == (6, True)
-    return all_is_here(site)
+    yield
+    assert site.here() == site.bytes_of(site.chunk, site.more)
 
 
-def format_unknown(site: Site) -> Callable[[], None]:
+def format_unknown(site: Site) -> Iterator[None]:
     site.want(site.more)
     (site.data / "fsdm.json").write_text('{"format": 2}')
     before = sorted(path for path in site.data.rglob("*"))
-
-    def check() -> None:
-        assert sorted(path for path in site.data.rglob("*")) == before
-        (site.data / "fsdm.json").write_text('{"format": 1}')
-        assert site.here() == site.bytes_of(site.chunk)
-
-    return check
+    yield
+    assert sorted(path for path in site.data.rglob("*")) == before
+    (site.data / "fsdm.json").write_text('{"format": 1}')
+    assert site.here() == site.bytes_of(site.chunk)
 
 
-def damaged(site: Site) -> Callable[[], None]:
+def damaged(site: Site) -> Iterator[None]:
     with (chunk_dir(site.data, site.chunk) / "data" / "blocks.parquet").open("ab") as file:
         file.write(b"more")
     files = dict(site.source.files)
@@ -169,14 +160,11 @@ def damaged(site: Site) -> Callable[[], None]:
     site.reconcile()
     eventually(lambda: failure(site.data, site.chunk.id) and site.here() == {})
     site.source.files.update(files)
-
-    def check() -> None:
-        assert site.here() == site.bytes_of(site.chunk)
-
-    return check
+    yield
+    assert site.here() == site.bytes_of(site.chunk)
 
 
-def not_converging(site: Site) -> Callable[[], None]:
+def not_converging(site: Site) -> Iterator[None]:
     site.reconcile()
     files = site.source.files
     good = {path: files.pop(path) for path in list(files) if site.more.id in path}
@@ -187,27 +175,21 @@ def not_converging(site: Site) -> Callable[[], None]:
     files |= {f"/moved/{Path(path).name}": content for path, content in good.items()}
     mended = DataChunk(id=site.more.id, dataset_id=site.more.dataset_id, block_range=(10, 20), files=urls)
     (site.at / "mended.json").write_bytes(mended.to_json())
-
-    def check() -> None:
-        files.update(good)
-        assert site.here() == site.bytes_of(site.chunk, site.more)
-
-    return check
+    yield
+    files.update(good)
+    assert site.here() == site.bytes_of(site.chunk, site.more)
 
 
-def held(site: Site) -> Callable[[], None]:
+def held(site: Site) -> Iterator[None]:
     site.reconcile()
     holder = site.stack.enter_context(shell_holding(chunk_dir(site.data, site.chunk)))
     site.delete(site.chunk)
-
-    def check() -> None:
-        assert site.here() == {}
-        holder.wait(PATIENCE_S)
-
-    return check
+    yield
+    assert site.here() == {}
+    holder.wait(PATIENCE_S)
 
 
-def held_back(site: Site) -> Callable[[], None]:
+def held_back(site: Site) -> Iterator[None]:
     many = [site.source.chunk(start=start, end=start + 1, files=1, size=10) for start in range(100, 260)]
     with DataManager(site.data, limits=Limits(durability="none")) as dm:
         for chunk in many:
@@ -218,40 +200,31 @@ def held_back(site: Site) -> Callable[[], None]:
         touch_delete(site.data, chunk.id)
     with Client(site.data) as client:
         eventually(lambda: client.status().braked)
-
-    def check() -> None:
-        assert site.here() == site.bytes_of(site.chunk)
-
-    return check
+    yield
+    assert site.here() == site.bytes_of(site.chunk)
 
 
-def not_meant(site: Site) -> Callable[[], None]:
+def not_meant(site: Site) -> Iterator[None]:
     site.reconcile()
     asked = site.source.asked.total()
     site.stack.enter_context(shell_holding(chunk_dir(site.data, site.chunk)))
     site.delete(site.chunk)
     assert site.here() == {}
-
-    def check() -> None:
-        assert site.here() == site.bytes_of(site.chunk)
-        assert site.source.asked.total() == asked
-
-    return check
+    yield
+    assert site.here() == site.bytes_of(site.chunk)
+    assert site.source.asked.total() == asked
 
 
-def strange(site: Site) -> Callable[[], None]:
+def strange(site: Site) -> Iterator[None]:
     (site.data / "want" / "strange name").mkdir()
     (site.data / "chunks" / "strange").touch()
-
-    def check() -> None:
-        with Client(site.data) as client:
-            assert client.status().oddities == ()
-        assert site.here() == site.bytes_of(site.chunk)
-
-    return check
+    yield
+    with Client(site.data) as client:
+        assert client.status().oddities == ()
+    assert site.here() == site.bytes_of(site.chunk)
 
 
-def clock(site: Site) -> Callable[[], None]:
+def clock(site: Site) -> Iterator[None]:
     site.names["ID"] = site.more.id
     site.reconcile()
     for name in site.more.files:
@@ -260,43 +233,35 @@ def clock(site: Site) -> Callable[[], None]:
     told = eventually(lambda: failure(site.data, site.more.id))
     assert told["next_attempt_at"] - told["last_at"] > 60
     site.source.faults.clear()
-    return all_is_here(site)
+    yield
+    assert site.here() == site.bytes_of(site.chunk, site.more)
 
 
-def backup(site: Site) -> Callable[[], None]:
+def backup(site: Site) -> Iterator[None]:
     with DataManager(site.data) as dm:
         bring(dm, site.more)
     (chunk_dir(site.data, site.chunk) / "data" / "logs.parquet").unlink()  # it was copied while it was erased
     assert site.here() != site.bytes_of(site.chunk, site.more)
-
-    def check() -> None:
-        assert site.here("restored") == site.bytes_of(site.chunk, site.more)
-
-    return check
+    yield
+    assert site.here("restored") == site.bytes_of(site.chunk, site.more)
 
 
-def moved(site: Site) -> Callable[[], None]:
+def moved(site: Site) -> Iterator[None]:
     site.want(site.more)
-
-    def check() -> None:
-        assert site.here("elsewhere") == site.bytes_of(site.chunk, site.more)
-        assert not site.data.exists()
-
-    return check
+    yield
+    assert site.here("elsewhere") == site.bytes_of(site.chunk, site.more)
+    assert not site.data.exists()
 
 
-def started_over(site: Site) -> Callable[[], None]:
+def started_over(site: Site) -> Iterator[None]:
     shutil.rmtree(chunk_dir(site.data, site.chunk))
     (site.data / "delete").rmdir()
     (site.data / "delete").touch()
-
-    def check() -> None:
-        assert site.here() == site.bytes_of(site.chunk)
-
-    return check
+    yield
+    assert site.here() == site.bytes_of(site.chunk)
 
 
-STATES: dict[str, Callable[[Site], Callable[[], None]]] = {
+STATES: dict[str, Callable[[Site], Iterator[None]]] = {
     "The reconciler was killed, or the machine went down": killed,
     "The disk is full": full,
     "The disk is read-only": read_only,
@@ -330,11 +295,12 @@ def test_recovery_ends_the_bad_state_that_it_is_for(title: str, source: Source, 
                 pytest.skip("only root may mount a small disk")
             stack.callback(subprocess.run, ["umount", tmp_path], check=True)
         site = make_site(tmp_path, source, stack, size=900_000 if title == "The disk is full" else 1000)
-        check = STATES[title](site)
+        state = STATES[title](site)
+        next(state)
         [block] = RECOVERIES[title].of("sh")
         done = site.run(block.text)
         assert done.returncode == 0, done.stderr
-        check()
+        assert next(state, title) is title, "it has one end"
 
 
 @pytest.mark.parametrize("title", sorted(OTHERS))

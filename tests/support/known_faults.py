@@ -1,8 +1,10 @@
 """Known faults, the programs that they are put into, and the tests that must find them."""
 
+import importlib
 import inspect
 import subprocess
 import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,38 +15,54 @@ import pytest
 
 from fsdm.model.errors import WaitTimeoutError
 from tests.support.chunks import chunk_dir, entries
-from tests.support.slips import Slip
 from tests.support.waiting import eventually
 
 IMPATIENCE_S = 4.0  # where what is waited for is not to come
 PRELUDE = """
 import sys
-from tests.support.slips import Slip
+from tests.support.known_faults import with_fault
 PATIENCE_S = 60.0
 if sys.argv[2:]:
-    Slip(*sys.argv[2:]).put_for_good()
+    setattr(*with_fault(*sys.argv[2:]))
     PATIENCE_S = 4.0
 """
-_slip: tuple[str, ...] = ()  # what is put into the programs that are started
+_fault: tuple[str, ...] = ()  # what is put into the programs that are started
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """`test`, called with `given` and its fixtures, must find the slip."""
+    """In the function `where` (`module:Class.name`), `sound` becomes `faulty`; `test`, given `given`, must find it."""
 
-    name: str
-    slip: Slip
     test: Callable[..., None]
+    where: str
+    sound: str
+    faulty: str
     given: dict[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        return self.name.replace(" ", "_")
+        return self.where
+
+
+def with_fault(where: str, sound: str, faulty: str) -> tuple[Any, str, Any]:
+    """Return whose a function is, its name, and the function with the fault; it must not call super()."""
+    module_name, _, path = where.partition(":")
+    owner: Any = (module := importlib.import_module(f"fsdm.{module_name}"))
+    *owners, name = path.split(".")
+    for one in owners:
+        owner = getattr(owner, one)
+    text = textwrap.dedent(inspect.getsource(getattr(owner, name)))
+    assert text.count(sound) == 1, "the fault cannot be put in any more"
+    made: dict[str, Any] = {}
+    code = "from __future__ import annotations\n" + text.replace(sound, faulty)
+    exec(compile(code, f"<{where}, faulty>", "exec"), module.__dict__, made)
+    return owner, name, made[name]
 
 
 def must_find(fault: Fault, request: pytest.FixtureRequest, put: pytest.MonkeyPatch) -> None:
     """See that the test fails with the fault put in, also into the programs that it starts."""
-    fault.slip.put(put)
-    put.setattr(sys.modules[__name__], "_slip", (fault.slip.where, fault.slip.sound, fault.slip.faulty))
+    slip = fault.where, fault.sound, fault.faulty
+    put.setattr(*with_fault(*slip))
+    put.setattr(sys.modules[__name__], "_fault", slip)
     put.setattr(sys.modules[fault.test.__module__], "PATIENCE_S", IMPATIENCE_S, raising=False)
     put.setattr(eventually, "__defaults__", ("", IMPATIENCE_S))
     fixtures = inspect.signature(fault.test).parameters.keys() - fault.given.keys()
@@ -55,20 +73,13 @@ def must_find(fault: Fault, request: pytest.FixtureRequest, put: pytest.MonkeyPa
 
 def command(program: str, data_dir: Path) -> list[str]:
     """Make the command of a program on a data directory, with the fault that is to be found."""
-    return [sys.executable, "-c", PRELUDE + program, str(data_dir), *_slip]
+    return [sys.executable, "-c", PRELUDE + program, str(data_dir), *_fault]
 
 
 @contextmanager
 def child(program: str, data_dir: Path) -> Iterator[Callable[[str], None]]:
     """A program that does what it is told, line by line, and answers each."""
-    process = subprocess.Popen(
-        command(program, data_dir),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
+    process = subprocess.Popen(command(program, data_dir), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def tell(what: str) -> None:
         print(what, file=process.stdin, flush=True)

@@ -13,30 +13,13 @@ from unittest import mock
 
 import pytest
 
-from fsdm import DataManager
+from fsdm import Client, DataManager
 from fsdm.model.layout import Layout
 from fsdm.store.flock import intents_lock
 from fsdm.store.markers import CLIENT_WAIT_S, place_delete, place_want
 from tests.support import PATIENCE_S, Source, eventually, wait_for_a_tick
 from tests.support.chunks import an_id, chunk_dir, entries, failure
-from tests.support.users import (
-    ALICE,
-    BOB,
-    OWNER,
-    READER,
-    User,
-    acting,
-    as_user,
-    client,
-    delete,
-    download,
-    only_root,
-    reconciling,
-    settled,
-)
-
-pytestmark = only_root
-
+from tests.support.users import ALICE, BOB, OWNER, READER, User, delete, download, reconciling, settled
 
 # --------------------------------------------------------------------------------------------- askers beside each other
 
@@ -55,7 +38,7 @@ def test_every_asker_overrules_every_other_ones_intents(root: Path, source: Sour
         (BOB, delete(root, chunk.id), [None, BOB.uid]),
         (ALICE, download(root, chunk), [ALICE.uid, None]),
     ]:
-        as_user(user, ask)
+        user.does(ask)
         assert standing() == left
     assert [name for name in os.listdir(root / "delete") if name.startswith(".")] == []
     with reconciling(root):
@@ -66,11 +49,11 @@ def test_with_a_sticky_bit_the_later_intent_still_wins(root: Path, source: Sourc
     for name in ("want", "delete"):
         (root / name).chmod(0o3775)
     gone, here = source.chunk(), source.chunk(start=20, end=30)
-    as_user(ALICE, download(root, gone))
-    as_user(BOB, delete(root, gone.id))
-    as_user(ALICE, delete(root, here.id))
+    ALICE.does(download(root, gone))
+    BOB.does(delete(root, gone.id))
+    ALICE.does(delete(root, here.id))
     wait_for_a_tick(str(root / "delete" / here.id))  # within one, the reconciler would have to see which came first
-    as_user(BOB, download(root, here))
+    BOB.does(download(root, here))
     assert entries(root / "want") == sorted([gone.id, here.id])
     with reconciling(root):
         assert settled(root, here)
@@ -79,9 +62,9 @@ def test_with_a_sticky_bit_the_later_intent_still_wins(root: Path, source: Sourc
 def test_want_that_the_owner_may_not_read_overrules_no_delete(root: Path, source: Source) -> None:
     private = source.chunk()
     want, deleted = root / "want" / private.id, root / "delete" / private.id
-    as_user(BOB, deleted.touch)
+    BOB.does(deleted.touch)
     wait_for_a_tick(str(deleted))  # the want is the later one
-    as_user(User(ALICE.uid, ALICE.groups, 0o077), lambda: want.write_bytes(private.to_json()))
+    User(ALICE.uid, ALICE.groups, 0o077).does(lambda: want.write_bytes(private.to_json()))
     with reconciling(root):
         told = eventually(lambda: failure(root, private.id))
         assert (told["kind"], "may not read" in told["error"], "chmod" in told["hint"]) == ("want", True, True)
@@ -91,13 +74,13 @@ def test_want_that_the_owner_may_not_read_overrules_no_delete(root: Path, source
             want.chmod(0o644)
             os.utime(want)
 
-        as_user(ALICE, mend)
+        ALICE.does(mend)
         assert settled(root, private)
 
 
 def test_marker_of_another_user_that_a_crash_left_aside_is_put_back(root: Path, source: Source) -> None:
     chunk = source.chunk()
-    as_user(ALICE, download(root, chunk))
+    ALICE.does(download(root, chunk))
     (root / "want" / chunk.id).rename(root / "want" / f".judged-1_2_3_{chunk.id}")
     with reconciling(root):
         eventually(lambda: chunk_dir(root, chunk).exists())
@@ -113,10 +96,10 @@ def test_lock_of_intents_works_between_members_of_a_group(root: Path) -> None:
     def take() -> bool:
         return held.enter_context(intents_lock(Layout(root), 0.0))
 
-    with acting(ALICE, take) as got:
+    with ALICE.acting(take) as got:
         assert got
-        assert as_user(BOB, take) is False
-    assert as_user(BOB, take) is True
+        assert BOB.does(take) is False
+    assert BOB.does(take) is True
 
 
 def test_holder_of_the_lock_of_intents_stops_no_client(root: Path, source: Source) -> None:
@@ -143,8 +126,8 @@ def test_holder_of_the_lock_of_intents_stops_no_client(root: Path, source: Sourc
                 place_want(Layout(root), chunk)
         return tried
 
-    with acting(READER, sit), reconciling(root):
-        assert as_user(ALICE, ask) == [(False, CLIENT_WAIT_S)] * 3 * len(chunks)
+    with READER.acting(sit), reconciling(root):
+        assert ALICE.does(ask) == [(False, CLIENT_WAIT_S)] * 3 * len(chunks)
         assert CLIENT_WAIT_S < 0.01
         assert all(settled(root, chunk) for chunk in chunks)
 
@@ -160,14 +143,14 @@ def test_reader_keeps_the_next_reconciler_away_only_where_it_may_open_the_lock(
         fcntl.flock(descriptors[0], fcntl.LOCK_EX)
 
     with reconciling(root):
-        assert json.loads(as_user(READER, lambda: client(root).status().reconciler))["pid"]
-    with acting(READER, sit):
-        assert as_user(OWNER, lambda: DataManager(root).reconciling) is False
+        assert json.loads(READER.does(lambda: Client(root).status().reconciler))["pid"]
+    with READER.acting(sit):
+        assert OWNER.does(lambda: DataManager(root).reconciling) is False
     (root / name).chmod(mode)
     with pytest.raises(PermissionError):
-        as_user(READER, sit)
+        READER.does(sit)
     with reconciling(root):
-        assert ("not known" in as_user(READER, lambda: client(root).status().reconciler)) == (name == "LOCK")
+        assert ("not known" in READER.does(lambda: Client(root).status().reconciler)) == (name == "LOCK")
     assert stat.S_IMODE((root / name).stat().st_mode) == mode
 
 
@@ -185,8 +168,8 @@ def test_markers_that_are_none_by_the_thousand_hold_up_no_intent(root: Path, sou
 
     chunk = source.chunk()
     with reconciling(root):
-        as_user(ALICE, flood)
-        as_user(BOB, download(root, chunk))
+        ALICE.does(flood)
+        BOB.does(download(root, chunk))
         assert settled(root, chunk)
 
 
@@ -215,8 +198,8 @@ def test_want_rewritten_all_the_time_holds_up_no_other(root: Path, source: Sourc
         thread.join()
 
     with reconciling(root):
-        with acting(ALICE, begin, until=rest) as begun:
+        with ALICE.acting(begin, until=rest) as begun:
             assert begun
-            as_user(BOB, download(root, other))
+            BOB.does(download(root, other))
             assert settled(root, other)
         assert settled(root, restless)

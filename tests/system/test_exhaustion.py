@@ -19,7 +19,6 @@ from fsdm.transfer.fetcher import HttpFetcher
 from tests.support import PATIENCE_S, Source, eventually, expected, owner
 from tests.support.chunks import bring, chunk_dir, entries, failure, files_of, put_want, touch_delete
 from tests.support.known_faults import Fault, available, child, command, must_find
-from tests.support.slips import Slip
 
 # ------------------------------------------------------------------------------------------------ descriptors, threads
 
@@ -272,74 +271,44 @@ def watches(pid: int) -> int:
 
 STARVED = test_process_without_descriptors_goes_on_once_there_are_some
 THREADLESS = test_work_without_a_thread_is_done_once_there_is_one
+UNWATCHED = test_without_inotify_scans_serve_until_there_is_some
+WORKERS, WATCHER = "concurrency.workers:Workers", "reconcile.watcher:Watcher"
 FAULTS = [
+    # a pass that fails is the last one
+    Fault(STARVED, "reconcile.loop:Loop.run", "except Exception as e:", "except ZeroDivisionError as e:"),
+    # what nobody thought of leaves its id busy
     Fault(
-        "a pass that fails is the last one",
-        Slip("fsdm.reconcile.loop:Loop.run", "except Exception as e:", "except ZeroDivisionError as e:"),
-        STARVED,
-    ),
-    Fault(
-        "what nobody thought of leaves its id busy",
-        Slip("fsdm.reconcile.executor:Executor._carry_out", "except Exception as e:", "except OSError as e:"),
         test_worker_without_memory_holds_up_no_other_and_tries_again,
+        *("reconcile.executor:Executor._carry_out", "except Exception as e:", "except OSError as e:"),
         {"error": MemoryError()},
     ),
+    # a probe that fails is the last one
     Fault(
-        "a probe that fails is the last one",
-        Slip("fsdm.reconcile.disk_outage:DiskOutage._probe", "except OSError as e:", "except FileNotFoundError as e:"),
         test_read_only_disk_keeps_chunks_in_service_and_resumes_by_itself,
+        *("reconcile.disk_outage:DiskOutage._probe", "except OSError as e:", "except FileNotFoundError as e:"),
     ),
+    # a thread that is refused ends the pass, or is told of again and again, or is never started
     Fault(
-        "a thread that is refused ends the pass",
-        Slip(
-            "fsdm.concurrency.workers:Workers._start_thread",
-            "except RuntimeError as e:",
-            "except ZeroDivisionError as e:",
-        ),
-        THREADLESS,
-        {"workers": "fsdm-fetch"},
+        THREADLESS, f"{WORKERS}._start_thread", "except RuntimeError", "except ValueError", {"workers": "fsdm-fetch"}
     ),
+    Fault(THREADLESS, f"{WORKERS}._start_thread", "if not self._short:", "if True:", {"workers": "fsdm-fetch"}),
+    Fault(THREADLESS, f"{WORKERS}.replenish", "self._start_thread()", "pass", {"workers": "fsdm-worker"}),
+    # a lane without threads fails what it is given
     Fault(
-        "a thread that is refused is told of again and again",
-        Slip("fsdm.concurrency.workers:Workers._start_thread", "if not self._short:", "if True:"),
         THREADLESS,
-        {"workers": "fsdm-fetch"},
-    ),
-    Fault(
-        "nobody starts the threads that were refused",
-        Slip("fsdm.concurrency.workers:Workers.replenish", "self._start_thread()", "pass"),
-        THREADLESS,
-        {"workers": "fsdm-worker"},
-    ),
-    Fault(
-        "a lane without threads fails what it is given",
-        Slip(
-            "fsdm.transfer.scheduler:Scheduler._start_thread",
-            "except RuntimeError as e:",
-            "except ZeroDivisionError as e:",
-        ),
-        THREADLESS,
+        *("transfer.scheduler:Scheduler._start_thread", "except RuntimeError", "except ValueError"),
         {"workers": "fsdm-connection"},
     ),
+    # who cannot take over keeps LOCK
     Fault(
-        "who cannot take over keeps LOCK",
-        Slip("fsdm.manager:DataManager._take_over", "_end(reconciler, lock)", "pass"),
         test_reconciler_without_a_thread_leaves_lock_to_the_next,
+        *("manager:DataManager._take_over", "_end(reconciler, lock)", "pass"),
     ),
+    # without inotify there is no reconciler; it is asked for once
     Fault(
-        "without inotify there is no reconciler",
-        Slip(
-            "fsdm.reconcile.watcher:Watcher._begin", "except (OSError, RuntimeError) as e:", "except RuntimeError as e:"
-        ),
-        test_without_inotify_scans_serve_until_there_is_some,
-        {"what": "instances"},
+        UNWATCHED, f"{WATCHER}._begin", "except (OSError, RuntimeError)", "except RuntimeError", {"what": "instances"}
     ),
-    Fault(
-        "inotify is asked for once",
-        Slip("fsdm.reconcile.watcher:Watcher.arm", "if not self._is_on", "if self._told or not self._is_on"),
-        test_without_inotify_scans_serve_until_there_is_some,
-        {"what": "watches"},
-    ),
+    Fault(UNWATCHED, f"{WATCHER}.arm", "if not self._is_on", "if self._told or not self._is_on", {"what": "watches"}),
 ]
 
 

@@ -11,7 +11,6 @@ import pytest
 from tests.support import Source, eventually, expected
 from tests.support.chunks import chunk_dir, entries, failure, files_of, put_want, touch_delete
 from tests.support.known_faults import Fault, available, child, must_find
-from tests.support.slips import Slip
 
 NOBODY = 65534
 AS_NOBODY = f"""
@@ -146,47 +145,26 @@ def test_chunk_that_may_not_be_read_keeps_no_other_from_the_audit(nobodys: Path,
 
 
 UNLISTED = test_dataset_that_may_not_be_listed_holds_up_no_other
+CLOSED = test_chunk_that_may_not_be_looked_into_is_kept_and_holds_up_no_other
+REFUSED, NOT_FOUND, EXISTS = (f"except {error} as e:" for error in ("OSError", "FileNotFoundError", "FileExistsError"))
 FAULTS = [
+    # a directory that cannot be listed ends the scan; a dataset, the refresh; a failure that cannot be read, the pass
+    Fault(test_directory_that_may_not_be_listed_holds_up_nothing, "store.scan:_names", REFUSED, NOT_FOUND),
+    Fault(UNLISTED, "store.catalog:Catalog._refresh_dataset", REFUSED, EXISTS),
     Fault(
-        "a directory that cannot be listed ends the scan",
-        Slip("fsdm.store.scan:_names", "except OSError as e:", "except FileNotFoundError as e:"),
-        test_directory_that_may_not_be_listed_holds_up_nothing,
-    ),
-    Fault(
-        "a dataset that cannot be listed ends the refresh",
-        Slip("fsdm.store.catalog:Catalog._refresh_dataset", "except OSError as e:", "except FileExistsError as e:"),
-        UNLISTED,
-    ),
-    Fault(
-        "a failure that cannot be read ends the pass",
-        Slip("fsdm.store.json_files:read_failure", "(OSError, InvalidInputError)", "InvalidInputError"),
         test_failure_that_may_not_be_read_is_as_if_it_had_never_been,
+        *("store.json_files:read_failure", "(OSError, InvalidInputError)", "InvalidInputError"),
     ),
+    # a delete goes though nobody knows, or waits for what is none of its business
+    Fault(UNLISTED, "reconcile.apply:Applier._forget", "refused is not None", "False"),
+    Fault(UNLISTED, "reconcile.apply:Applier._forget", "action.id not in self._retired", "True"),
+    # a chunk that cannot be measured ends the pass; what cannot be read, the audit; what the disk refuses is a defect
+    Fault(CLOSED, "store.disk_usage:bytes_in", REFUSED, EXISTS),
     Fault(
-        "a delete goes though nobody knows",
-        Slip("fsdm.reconcile.apply:Applier._forget", "refused is not None", "False"),
-        UNLISTED,
-    ),
-    Fault(
-        "a delete waits for what is none of its business",
-        Slip("fsdm.reconcile.apply:Applier._forget", "action.id not in self._retired", "True"),
-        UNLISTED,
-    ),
-    Fault(
-        "a chunk that cannot be measured ends the pass",
-        Slip("fsdm.store.disk_usage:bytes_in", "except OSError as e:", "except FileExistsError as e:"),
-        test_chunk_that_may_not_be_looked_into_is_kept_and_holds_up_no_other,
-    ),
-    Fault(
-        "a chunk that cannot be read ends the audit",
-        Slip("fsdm.verify.manifest_check:ManifestCheck._run", "except OSError as e:", "except FileNotFoundError as e:"),
         test_chunk_that_may_not_be_read_keeps_no_other_from_the_audit,
+        *("verify.manifest_check:ManifestCheck._run", REFUSED, NOT_FOUND),
     ),
-    Fault(
-        "what the disk refuses is a defect of ours",
-        Slip("fsdm.reconcile.apply:Applier.apply", "except OSError as e:", "except FileNotFoundError as e:"),
-        test_chunk_that_may_not_be_looked_into_is_kept_and_holds_up_no_other,
-    ),
+    Fault(CLOSED, "reconcile.apply:Applier.apply", REFUSED, NOT_FOUND),
 ]
 
 

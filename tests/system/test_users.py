@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fsdm import DataManager
+from fsdm import Client, DataManager
 from fsdm.cli.config import read_config
 from fsdm.concurrency.rate_limit import Rate
 from fsdm.model.errors import DataDirectoryError, InvalidInputError
@@ -21,34 +21,27 @@ from tests.support.users import (
     READER,
     STRANGER,
     User,
-    acting,
-    as_user,
-    client,
     delete,
     download,
-    only_root,
     reconciling,
-    refused,
     settled,
     written,
 )
-
-pytestmark = only_root
 
 
 def test_askers_ask_and_readers_read_and_hold(root: Path, source: Source) -> None:
     chunk = source.chunk()
     with reconciling(root):
-        as_user(ALICE, download(root, chunk))
+        ALICE.does(download(root, chunk))
         assert settled(root, chunk)
 
         def look() -> tuple[object, ...]:
-            with client(root) as mine, mine.find_chunk(chunk.dataset_id, 0) as ref:  # type: ignore[union-attr]
+            with Client(root) as mine, mine.find_chunk(chunk.dataset_id, 0) as ref:  # type: ignore[union-attr]
                 return mine.list_chunks(), files_of(ref.path), mine.status().count("available"), mine.wait(chunk.id, 1)
 
         for user in (OWNER, ALICE, READER):
-            assert as_user(user, look) == ([chunk.id], expected(chunk, source), 1, True)
-        as_user(BOB, delete(root, chunk.id))
+            assert user.does(look) == ([chunk.id], expected(chunk, source), 1, True)
+        BOB.does(delete(root, chunk.id))
         assert not settled(root, chunk)
 
 
@@ -56,15 +49,15 @@ def test_reader_holds_a_deleted_chunk_as_long_as_it_lives(root: Path, source: So
     chunk = source.chunk()
     held: list[object] = []
     with reconciling(root):
-        as_user(ALICE, download(root, chunk))
+        ALICE.does(download(root, chunk))
         assert settled(root, chunk)
 
         def hold() -> None:
-            held.append(client(root).find_chunk(chunk.dataset_id, 0))
+            held.append(Client(root).find_chunk(chunk.dataset_id, 0))
 
-        with acting(READER, hold):
-            as_user(BOB, delete(root, chunk.id))
-            eventually(lambda: as_user(ALICE, lambda: client(root).status().chunks[chunk.id].state) == "retiring")
+        with READER.acting(hold):
+            BOB.does(delete(root, chunk.id))
+            eventually(lambda: ALICE.does(lambda: Client(root).status().chunks[chunk.id].state) == "retiring")
             assert files_of(chunk_dir(root, chunk) / DATA) == expected(chunk, source)
         assert not settled(root, chunk)
 
@@ -72,12 +65,12 @@ def test_reader_holds_a_deleted_chunk_as_long_as_it_lives(root: Path, source: So
 def test_users_who_do_not_own_it_change_only_intents(root: Path, source: Source) -> None:
     chunk = source.chunk(files=1)
     with reconciling(root):
-        as_user(ALICE, download(root, chunk))
+        ALICE.does(download(root, chunk))
         assert settled(root, chunk)
     place = chunk_dir(root, chunk)
     name = next(iter(chunk.files))
     secret: list[Callable[[], object]] = [(place / "WANT").read_bytes, (place / "WANT").unlink]
-    assert refused(ALICE, *secret) == refused(READER, *secret) == [True, True], "its URLs may carry a secret"
+    assert ALICE.refused(*secret) == READER.refused(*secret) == [True, True], "its URLs may carry a secret"
     attempts: list[Callable[[], object]] = [
         *(lambda path=root / one / "planted": written(path) for one in (".", "chunks", "partial", "failed", "trash")),
         *(lambda path=root / one: written(path) for one in ("LOCK", "fsdm.json", "CACHEDIR.TAG")),
@@ -92,62 +85,62 @@ def test_users_who_do_not_own_it_change_only_intents(root: Path, source: Source)
         lambda: os.link(place / DATA / name, root / "want" / an_id()),
     ]
     for user in (ALICE, READER):
-        assert refused(user, *attempts) == [True] * len(attempts)
+        assert user.refused(*attempts) == [True] * len(attempts)
     marks: list[Callable[[], object]] = [
         lambda: written(root / "want" / an_id()),
         lambda: written(root / "delete" / an_id()),
         lambda: written(root / "verify" / an_id()),
         lambda: os.mkdir(root / "want" / "x"),
     ]
-    assert refused(READER, *marks) == [True] * len(marks)
-    assert refused(ALICE, *marks) == [False] * len(marks)
+    assert READER.refused(*marks) == [True] * len(marks)
+    assert ALICE.refused(*marks) == [False] * len(marks)
     with pytest.raises(DataDirectoryError, match="cannot place"):
-        as_user(READER, download(root, chunk))
+        READER.does(download(root, chunk))
     with pytest.raises(DataDirectoryError, match="cannot place"):
-        as_user(READER, delete(root, chunk.id))
+        READER.does(delete(root, chunk.id))
 
 
 def test_asker_has_a_damaged_chunk_mended_and_a_reader_finds_it(root: Path, source: Source) -> None:
     chunk = source.chunk(files=1)
     with reconciling(root):
-        as_user(ALICE, download(root, chunk))
+        ALICE.does(download(root, chunk))
         assert settled(root, chunk)
         flip(str(chunk_dir(root, chunk) / DATA / next(iter(chunk.files))))
 
         def find() -> list[str]:
-            with client(root) as mine:
+            with Client(root) as mine:
                 run = BulkVerify(mine.layout, mine.ref_at, rate=Rate(None), jobs=1).run(mine.available_places())
                 return [str(wrong) for one in run for wrong in one.wrong]
 
-        assert len(as_user(READER, find)) == 1
+        assert len(READER.does(find)) == 1
         with pytest.raises(DataDirectoryError, match="cannot place"):
-            as_user(READER, lambda: client(root).verify_chunk(chunk.id))
-        as_user(BOB, lambda: client(root).verify_chunk(chunk.id))
-        assert as_user(BOB, lambda: client(root).wait(chunk.id, PATIENCE_S))
-        assert as_user(READER, find) == []
+            READER.does(lambda: Client(root).verify_chunk(chunk.id))
+        BOB.does(lambda: Client(root).verify_chunk(chunk.id))
+        assert BOB.does(lambda: Client(root).wait(chunk.id, PATIENCE_S))
+        assert READER.does(find) == []
 
 
 def test_stranger_does_not_get_in(root: Path) -> None:
-    assert refused(STRANGER, lambda: os.listdir(root), lambda: os.stat(root / "want"), lambda: written(root / "x")) == [
+    assert STRANGER.refused(lambda: os.listdir(root), lambda: os.stat(root / "want"), lambda: written(root / "x")) == [
         True,
         True,
         True,
     ]
     with pytest.raises(DataDirectoryError, match="may not be read"):
-        as_user(STRANGER, lambda: client(root))
+        STRANGER.does(lambda: Client(root))
     with pytest.raises(DataDirectoryError, match=f"{root} cannot be looked into: Permission denied"):
-        as_user(STRANGER, lambda: read_config(Layout(root)))
+        STRANGER.does(lambda: read_config(Layout(root)))
 
 
 def test_unreadable_configuration_is_named_in_the_error(root: Path) -> None:
     (root / "config.toml").touch(mode=0o600)
     with pytest.raises(InvalidInputError, match=r"config\.toml cannot be read: Permission denied"):
-        as_user(READER, lambda: read_config(Layout(root)))
+        READER.does(lambda: read_config(Layout(root)))
 
 
 @pytest.mark.parametrize("user", [ALICE, READER])
 def test_only_the_owner_reconciles(root: Path, user: User) -> None:
     with pytest.raises(DataDirectoryError, match="LOCK cannot be opened"):
-        as_user(user, lambda: DataManager(root).close())
+        user.does(lambda: DataManager(root).close())
     with reconciling(root), pytest.raises(DataDirectoryError, match="LOCK cannot be opened"):
-        as_user(user, lambda: DataManager(root).close())
+        user.does(lambda: DataManager(root).close())
