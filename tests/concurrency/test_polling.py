@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -46,9 +47,6 @@ async def looked(client: Client, times: int) -> None:
         client._check = asked  # type: ignore[method-assign]
 
 
-# ------------------------------------------------------------------------------------------------------------- the plan
-
-
 def test_what_is_done_already_needs_no_rest() -> None:
     with pytest.raises(StopIteration) as ended:
         next(Poller().until(lambda: True, None))
@@ -71,11 +69,10 @@ def test_rests_grow_from_a_millisecond_to_fifty() -> None:
 
 
 def test_no_rest_is_longer_than_what_is_left_and_the_end_is_looked_at() -> None:
-    looked: list[None] = []
-    looks = Poller().until(lambda: bool(looked.append(None)), 0.0)
+    look = Mock(return_value=False)
     with pytest.raises(StopIteration) as ended:
-        next(looks)
-    assert (ended.value.value, len(looked)) == (False, 1)
+        next(Poller().until(look, 0.0))
+    assert (ended.value.value, look.call_count) == (False, 1)
     assert next(Poller().until(no, FIRST_REST_S / 2)) <= FIRST_REST_S / 2
 
 
@@ -112,17 +109,12 @@ def test_the_thread_rests_as_the_plan_says_and_gets_what_it_found() -> None:
 def test_a_wait_that_ends_in_an_error_is_counted_no_more() -> None:
     waits = Poller()
 
-    def fails() -> bool:
-        raise ClosedError("closed")
-
+    fails = Mock(side_effect=ClosedError("closed"))
     with pytest.raises(ClosedError):
         in_thread(waits.until(fails, None), time.sleep)
     with pytest.raises(ClosedError):
         asyncio.run(on_loop(waits.until(fails, None)))
     assert waits._count == 0
-
-
-# ------------------------------------------------------------------------------------------------------------ the loop
 
 
 def test_a_thousand_waits_on_one_loop_end_when_their_markers_go(client: Client, layout: Layout, data_dir: Path) -> None:
@@ -156,11 +148,6 @@ def test_the_loop_goes_on_between_the_looks_of_a_wait(client: Client, data_dir: 
     chunk = a_want()
     put_want(data_dir, chunk)
     steps: list[str] = []
-    asked = client._check
-
-    def check() -> None:
-        steps.append("look")
-        asked()
 
     async def tick() -> None:
         while steps.count("tick") < 10:
@@ -169,7 +156,7 @@ def test_the_loop_goes_on_between_the_looks_of_a_wait(client: Client, data_dir: 
         (data_dir / "want" / chunk.id).unlink()
 
     async def main() -> None:
-        client._check = check  # type: ignore[method-assign]
+        client._check = lambda: steps.append("look")  # type: ignore[method-assign]
         ticking = asyncio.create_task(tick())
         await client.wait_async(chunk.id, PATIENCE_S)
         assert ticking.done()
@@ -237,17 +224,11 @@ def test_many_ending_waits_list_the_chunks_once(
     client: Client, layout: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     places = [put_chunk(layout, start=start, end=start + 1) for start in range(50)]
-    listings: list[None] = []
-    refresh = client._catalog.refresh
-
-    def counted() -> set[str]:
-        listings.append(None)
-        return refresh()
-
+    counted = Mock(side_effect=client._catalog.refresh)
     monkeypatch.setattr(client._catalog, "refresh", counted)
 
     async def main() -> list[bool]:
         return await asyncio.gather(*(client.wait_async(place.chunk_id) for place in places))
 
     assert asyncio.run(main()) == [True] * 50
-    assert len(listings) == 1
+    counted.assert_called_once()

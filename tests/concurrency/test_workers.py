@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from unittest.mock import Mock
 
 import pytest
 
@@ -65,7 +66,7 @@ def test_threads_are_daemons_started_only_as_they_are_needed(gates: list[Gate]) 
         def __enter__(self) -> None:
             idle.acquire()
 
-        def __exit__(self, *exc: object) -> None:
+        def __exit__(self, *_: object) -> None:
             idle.notify_all()
             idle.release()
 
@@ -83,11 +84,7 @@ def test_threads_are_daemons_started_only_as_they_are_needed(gates: list[Gate]) 
 
 def test_work_that_raises_is_logged_and_takes_no_thread_with_it(caplog: pytest.LogCaptureFixture) -> None:
     workers, done = Workers("hand", 1), threading.Event()
-
-    def fail() -> None:
-        raise RuntimeError("a defect of ours")
-
-    workers.submit(fail)
+    workers.submit(Mock(side_effect=RuntimeError("a defect of ours")))
     workers.submit(done.set)
     assert done.wait(PATIENCE_S)
     assert [(record.name, record.exc_text and "a defect of ours" in record.exc_text) for record in caplog.records] == [

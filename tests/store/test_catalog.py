@@ -13,8 +13,8 @@ from fsdm.model.errors import DataDirectoryError
 from fsdm.model.layout import Layout, Place
 from fsdm.store import catalog as catalog_module
 from fsdm.store.catalog import RACY_NS, Catalog
-from tests.support import PATIENCE_S
 from tests.support.chunks import an_id
+from tests.support.waiting import PATIENCE_S
 
 DATASET = "d" * 64
 LONG_AGO_NS = 10**18
@@ -63,9 +63,6 @@ def agrees(catalog: Catalog, *places: Place) -> bool:
     return set(known) == by_id == set(places) and len(known) == len(places)
 
 
-# -------------------------------------------------------------------------------------------------------------- finding
-
-
 def test_a_chunk_is_found_by_block_and_by_id(layout: Layout) -> None:
     low, high = make(layout, 0, 35), make(layout, 35, 70)
     catalog = Catalog(layout)
@@ -107,8 +104,7 @@ def test_strange_names_are_told_and_are_no_chunks(layout: Layout) -> None:
     empty_range = Place.of(DATASET, range(10), an_id())._replace(name=f"{10:020d}-{10:020d}-{an_id()}")
     os.mkdir(layout.path(empty_range))
     for path in (f"{layout.chunks}/tmp", f"{layout.dataset(DATASET)}/READY", f"{layout.dataset(DATASET)}/\udcff"):
-        with open(path, "w"):
-            pass
+        Path(path).touch()
     catalog = Catalog(layout)
     assert catalog.refresh() == {good.chunk_id}
     assert agrees(catalog, good)
@@ -128,8 +124,7 @@ def test_without_any_chunks_there_is_nothing(layout: Layout) -> None:
 
 def test_unlistable_chunks_are_an_error_for_clients_and_reconciler(layout: Layout) -> None:
     os.rmdir(layout.chunks)
-    with open(layout.chunks, "x"):
-        pass
+    Path(layout.chunks).touch()
     with pytest.raises(DataDirectoryError, match="chunks cannot be listed: Not a directory"):
         Catalog(layout).listing()
     with pytest.raises(NotADirectoryError):
@@ -138,8 +133,7 @@ def test_unlistable_chunks_are_an_error_for_clients_and_reconciler(layout: Layou
 
 def test_a_file_in_the_place_of_a_dataset_holds_no_chunks(layout: Layout) -> None:
     place = make(layout, dataset="e" * 64)
-    with open(layout.dataset(DATASET), "w"):
-        pass
+    Path(layout.dataset(DATASET)).touch()
     catalog = Catalog(layout)
     assert catalog.listing() == [place]
     assert catalog.find(DATASET, 0) is None
@@ -171,8 +165,7 @@ def test_what_is_no_directory_under_a_chunks_name_is_stray_and_not_listed(layout
     os.rename(layout.path(link), outside)
     os.symlink(outside, layout.path(link))
     os.rmdir(layout.path(file))
-    with open(layout.path(file), "w"):
-        pass
+    Path(layout.path(file)).touch()
     catalog = Catalog(layout, own=own)
     catalog.refresh()
     assert catalog.listing() == [place]
@@ -180,14 +173,8 @@ def test_what_is_no_directory_under_a_chunks_name_is_stray_and_not_listed(layout
     assert catalog.places(link.chunk_id) == (link,), "it is there, and is to be cleared away"
     os.unlink(layout.path(link))
     os.rename(outside, layout.path(link))
-    if own:
-        catalog.add(link)
-    else:
-        catalog.refresh()
+    (catalog.add(link) if own else catalog.refresh())
     assert catalog.listing() == [place, link]
-
-
-# --------------------------------------------------------------------------------------------------- when it is trusted
 
 
 def test_a_listing_is_kept_until_the_directorys_mtime_changes(layout: Layout, listings: Listings) -> None:
@@ -286,9 +273,6 @@ def test_many_chunks_at_once_and_then_one_by_one_make_the_same_catalog(layout: L
     assert catalog.all_places() == places
 
 
-# ------------------------------------------------------------------------------------------------- the reconciler's own
-
-
 def test_the_reconcilers_catalog_answers_without_looking_at_the_disk(layout: Layout, listings: Listings) -> None:
     catalog = Catalog(layout, own=True)
     place = make(layout)
@@ -357,9 +341,6 @@ def test_what_was_told_once_does_not_hide_a_later_change(layout: Layout) -> None
     os.rmdir(layout.path(place))
     assert catalog.refresh() == {place.chunk_id}
     assert agrees(catalog)
-
-
-# -------------------------------------------------------------------------------------------------------------- threads
 
 
 def test_two_threads_that_find_at_once_list_once(layout: Layout, listings: Listings) -> None:

@@ -19,9 +19,8 @@ def partial(tmp_path: Path) -> Path:
 
 
 def test_all_bytes_of_all_files_count(partial: Path) -> None:
-    (partial / "data" / "a").write_bytes(b"x" * 5000)
-    (partial / "data" / "b").write_bytes(b"x" * 3)
-    (partial / "data" / "c").touch()
+    for name, size in (("a", 5000), ("b", 3), ("c", 0)):
+        (partial / "data" / name).write_bytes(bytes(size))
     assert downloaded_bytes(str(partial)) == 5003
 
 

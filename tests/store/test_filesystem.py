@@ -146,9 +146,6 @@ def test_a_symlink_that_leads_nowhere_exists_and_what_is_below_a_file_does_not(t
     os.close(fd)
 
 
-# ----------------------------------------------------------------------------------------------------- without fsync
-
-
 def test_where_nothing_is_to_be_durable_nothing_is_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[int] = []
     monkeypatch.setattr(os, "fsync", synced.append)

@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -15,29 +16,23 @@ from fsdm.store.flock import (
     SHARED,
     Claim,
     check_flock,
-    close_fd,
     file_system_type,
     intents_lock,
-    open_fd,
-    try_flock,
 )
-from tests.support import can_lock, eventually, forked, in_a_fork, process
+from tests.support.locks import can_lock, forked, in_a_fork, process
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.usefixtures("no_lock_is_left")
 
 
-# --------------------------------------------------------------------------------------------------------------- claims
-
-
 def test_a_claim_is_kept_off_by_every_shared_lock_and_can_be_asked_again(tmp_path: Path) -> None:
-    one, two = open_fd(str(tmp_path)), open_fd(str(tmp_path))
-    assert try_flock(one, SHARED)
-    assert try_flock(two, SHARED)
+    one, two = locks.open_fd(str(tmp_path)), locks.open_fd(str(tmp_path))
+    assert locks.try_flock(one, SHARED)
+    assert locks.try_flock(two, SHARED)
     claim = Claim(str(tmp_path))
-    assert not claim.take()
-    close_fd(one)
-    assert not claim.take()
-    close_fd(two)
+    for fd in (one, two):
+        assert not claim.take()
+        locks.close_fd(fd)
     assert claim.take()
     assert not can_lock(str(tmp_path)), "it is ours"
     claim.close()
@@ -76,9 +71,6 @@ def test_a_claim_is_for_directories_only(tmp_path: Path) -> None:
             Claim(f"{tmp_path}/{name}")
 
 
-# ---------------------------------------------------------------------------------------------------------------- forks
-
-
 def test_a_forked_child_prolongs_no_lock_of_its_parent(tmp_path: Path) -> None:
     claim = Claim(str(tmp_path))
     assert claim.take()
@@ -114,9 +106,6 @@ def test_no_descriptor_of_a_lock_is_passed_on_to_a_program(tmp_path: Path) -> No
     claim.close()
 
 
-# -------------------------------------------------------------------------------------------------- the lock of intents
-
-
 def test_the_lock_of_intents_excludes_and_is_given_back(layout: Layout) -> None:
     with intents_lock(layout, 0.0) as got:
         assert got
@@ -128,26 +117,20 @@ def test_the_lock_of_intents_excludes_and_is_given_back(layout: Layout) -> None:
 
 
 def test_intents_lock_is_taken_when_it_comes_free(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
-    sitting = open_fd(layout.want)
-    assert try_flock(sitting, EXCLUSIVE)
-    monkeypatch.setattr(locks, "sleep", lambda _: close_fd(sitting))
+    sitting = Claim(layout.want)
+    assert sitting.take()
+    monkeypatch.setattr(locks, "sleep", lambda _: sitting.close())
     with intents_lock(layout, 10.0) as got:
         assert got
 
 
-# -------------------------------------------------------------------------------------------------------- the self-test
-
-
-def test_a_local_file_system_passes_the_self_test(layout: Layout) -> None:
+def test_the_self_test_passes_alone_beside_a_reader_and_where_want_is_locked(layout: Layout) -> None:
     check_flock(layout, allow_unknown=True)
-
-
-def test_the_self_test_passes_beside_a_reader_and_says_nothing_where_want_is_locked(layout: Layout) -> None:
     for flags in (SHARED, EXCLUSIVE):
-        fd = open_fd(layout.want)
-        assert try_flock(fd, flags)
+        fd = locks.open_fd(layout.want)
+        assert locks.try_flock(fd, flags)
         check_flock(layout, allow_unknown=True)
-        close_fd(fd)
+        locks.close_fd(fd)
 
 
 def test_flock_that_does_not_exclude_is_refused(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,9 +140,7 @@ def test_flock_that_does_not_exclude_is_refused(layout: Layout, monkeypatch: pyt
 
 
 def test_a_file_system_without_flock_is_refused(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(fd: int, flags: object) -> bool:
-        raise OSError(errno.ENOLCK, "Function not implemented")
-
+    refuse = Mock(side_effect=OSError(errno.ENOLCK, "Function not implemented"))
     monkeypatch.setattr(locks, "try_flock", refuse)
     with pytest.raises(UnsafeFileSystemError, match="not implemented"):
         check_flock(layout, allow_unknown=True)

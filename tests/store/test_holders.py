@@ -38,11 +38,6 @@ print(child.pid, flush=True)
 ELSEWHERE_INODE = 12345  # of a pid namespace that is not the first
 
 
-@pytest.fixture
-def place(layout: Layout) -> Place:
-    return put_chunk(layout)
-
-
 def of(layout: Layout, place: Place, proc: str = holders.PROC) -> Holders:
     return look_for_holders(layout, [place], proc=proc)[place]
 
@@ -70,18 +65,14 @@ def test_a_shell_and_the_command_that_it_started_both_hold(layout: Layout, place
 
 
 def test_a_child_is_found_whose_parent_took_the_lock_and_has_ended(layout: Layout, place: Place) -> None:
-    parent = subprocess.Popen(
-        python(LEAVE_IT_TO_A_CHILD, layout.path(place)), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert parent.stdin is not None
-    assert parent.stdout is not None
-    child = int(parent.stdout.readline())
-    parent.wait(PATIENCE_S)
-    seen = of(layout, place)
-    assert [(holder.pid, holder.inherited) for holder in seen.found] == [(child, True)]
-    assert not any(str(parent.pid) in sentence for sentence in seen.unseen)
-    parent.stdin.close()
-    parent.stdout.close()
+    command, pipe = python(LEAVE_IT_TO_A_CHILD, layout.path(place)), subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        parent.wait(PATIENCE_S)
+        seen = of(layout, place)
+        assert [(holder.pid, holder.inherited) for holder in seen.found] == [(child, True)]
+        assert not any(str(parent.pid) in sentence for sentence in seen.unseen)
 
 
 def test_who_has_the_directory_open_without_a_lock_holds_nothing(layout: Layout, place: Place) -> None:
@@ -110,16 +101,9 @@ def test_lock_on_a_failing_disk_hides_no_holder(
 def test_who_waits_for_a_lock_holds_nothing(layout: Layout, place: Place) -> None:
     with process(*python(HOLD, layout.path(place), "lock")) as holder:
         waiter = subprocess.Popen(["flock", "-x", layout.path(place), "true"])
-        deadline = time.monotonic() + PATIENCE_S
-        while f"FLOCK  ADVISORY  WRITE {waiter.pid} " not in _proc_locks():
-            assert time.monotonic() < deadline
+        eventually(lambda: f"FLOCK  ADVISORY  WRITE {waiter.pid} " in Path("/proc/locks").read_text())
         assert [one.pid for one in of(layout, place).found] == [holder.pid]
     assert waiter.wait(PATIENCE_S) == 0
-
-
-def _proc_locks() -> str:
-    with open("/proc/locks", encoding="ascii") as file:
-        return file.read()
 
 
 def test_claim_of_the_reconciler_is_no_holder(layout: Layout, place: Place) -> None:
@@ -167,33 +151,25 @@ def test_a_long_command_is_cut_in_its_middle(layout: Layout, place: Place) -> No
     assert found.command.endswith("lock")
 
 
-# --------------------------------------------------------------------------------- what cannot be seen: a /proc of ours
-
-
 class Proc:
     """A directory as proc(5) is, with processes that this user may not see."""
 
-    def __init__(self, path: Path, *, first_namespace: bool = True) -> None:
+    def __init__(self, path: Path, layout: Layout, place: Place) -> None:
         self.path = path
-        path.mkdir()
-        (path / "self").mkdir()
+        self.chunk = layout.path(place)
+        self.look = lambda: of(layout, place, str(path))
+        (path / "self" / "ns").mkdir(parents=True)
+        (path / "self" / "ns" / "pid").write_text("")
         (path / "self" / "mountinfo").symlink_to("/proc/self/mountinfo")
         (path / "self" / "fdinfo").symlink_to("/proc/self/fdinfo")
-        if first_namespace:
-            (path / "self" / "ns").mkdir()
-            (path / "self" / "ns" / "pid").write_text("")
         (path / "locks").write_text("")
         (path / "stat").write_text("cpu 1\nbtime 1000\n")
 
-    def lock(self, layout: Layout, place: Place, pid: int, mode: str = "READ") -> str:
-        """A flock of a process on a chunk, in the kernel's table; the line."""
-        fd = os.open(layout.path(place), os.O_RDONLY)
-        says = (self.path / "self" / "fdinfo" / str(fd)).read_text()
-        device = os.fstat(fd).st_dev
-        os.close(fd)
-        assert f"ino:\t{os.stat(layout.path(place)).st_ino}" in says
-        line = f"FLOCK  ADVISORY  {mode} {pid} {os.major(device):02x}:{os.minor(device):02x}:"
-        line += f"{os.stat(layout.path(place)).st_ino} 0 EOF"
+    def lock(self, pid: int) -> str:
+        """A flock of a process on the chunk, in the kernel's table; the line."""
+        found = os.stat(self.chunk)
+        device = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}"
+        line = f"FLOCK  ADVISORY  READ {pid} {device}:{found.st_ino} 0 EOF"
         with (self.path / "locks").open("a") as file:
             file.write(f"1: {line}\n")
         return line
@@ -213,8 +189,8 @@ class Proc:
 
 
 @pytest.fixture
-def proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Proc:
-    made = Proc(tmp_path / "proc")
+def proc(layout: Layout, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Proc:
+    made = Proc(tmp_path / "proc", layout, place)
     monkeypatch.setattr(holders, "_FIRST_PID_NAMESPACE", os.stat(made.path / "self" / "ns" / "pid").st_ino)
     listdir = os.listdir
 
@@ -228,53 +204,49 @@ def proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Proc:
     return made
 
 
-def test_the_holder_of_another_user_is_known_by_the_kernels_table(layout: Layout, place: Place, proc: Proc) -> None:
+def test_the_holder_of_another_user_is_known_by_the_kernels_table(proc: Proc) -> None:
     proc.process(50, "query --all", visible=False)
-    proc.lock(layout, place, 50)
-    seen = of(layout, place, str(proc.path))
+    proc.lock(50)
+    seen = proc.look()
     assert [(holder.pid, holder.command, holder.user) for holder in seen.found] == [(50, "query --all", "4000000000")]
     assert seen.found[0].started_at == 1000 + 700 / os.sysconf("SC_CLK_TCK")
     assert seen.unseen == ("1 process may not be looked at by this user, and may have inherited a lock",)
 
 
-def test_lock_of_an_ended_taker_is_told_without_a_holder(layout: Layout, place: Place, proc: Proc) -> None:
-    proc.lock(layout, place, 51)
-    seen = of(layout, place, str(proc.path))
+def test_lock_of_an_ended_taker_is_told_without_a_holder(proc: Proc) -> None:
+    proc.lock(51)
+    seen = proc.look()
     assert seen.found == ()
     assert seen.unseen == ("pid 51 took a lock and has it no more; the one that inherited it cannot be seen",)
 
 
-def test_reused_pid_is_not_taken_for_the_holder(layout: Layout, place: Place, proc: Proc) -> None:
+def test_reused_pid_is_not_taken_for_the_holder(proc: Proc) -> None:
     proc.process(52, "innocent")
-    proc.lock(layout, place, 52)
-    seen = of(layout, place, str(proc.path))
+    proc.lock(52)
+    seen = proc.look()
     assert seen.found == ()
     assert "pid 52 took a lock and has it no more" in seen.unseen[0]
 
 
-def test_container_tells_that_it_cannot_see_outside(
-    layout: Layout, place: Place, proc: Proc, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_container_tells_that_it_cannot_see_outside(proc: Proc, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(holders, "_FIRST_PID_NAMESPACE", ELSEWHERE_INODE)
-    seen = of(layout, place, str(proc.path))
+    seen = proc.look()
     assert seen.found == ()
     assert seen.unseen == ("processes outside this container (its pid namespace) cannot be seen from here",)
 
 
-def test_a_process_without_a_command_line_is_called_by_its_name(layout: Layout, place: Place, proc: Proc) -> None:
+def test_a_process_without_a_command_line_is_called_by_its_name(proc: Proc) -> None:
     directory = proc.process(53, "")
-    line = proc.lock(layout, place, 53)
-    (directory / "fd" / "4").symlink_to(layout.path(place))
+    line = proc.lock(53)
+    (directory / "fd" / "4").symlink_to(proc.chunk)
     (directory / "fdinfo" / "4").write_text(f"pos:\t0\nlock:\t1: {line}\n")
-    assert [(holder.pid, holder.command) for holder in of(layout, place, str(proc.path)).found] == [(53, "[worker]")]
+    assert [(holder.pid, holder.command) for holder in proc.look().found] == [(53, "[worker]")]
 
 
-def test_unlocked_files_are_not_looked_at(
-    layout: Layout, place: Place, proc: Proc, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unlocked_files_are_not_looked_at(proc: Proc, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file on a server that is away: to stat it waits for ever."""
     directory = proc.process(58, "other")
-    proc.lock(layout, place, 58)
+    proc.lock(58)
     (directory / "fd" / "5").symlink_to("/far/away")
     (directory / "fdinfo" / "5").write_text("pos:\t0\n")
     really = os.stat
@@ -284,35 +256,32 @@ def test_unlocked_files_are_not_looked_at(
         return really(path, **how)
 
     monkeypatch.setattr(os, "stat", stat)
-    assert of(layout, place, str(proc.path)).found == ()
+    assert proc.look().found == ()
 
 
-def test_processes_that_end_while_one_looks_spoil_nothing(layout: Layout, place: Place, proc: Proc) -> None:
+def test_processes_that_end_while_one_looks_spoil_nothing(proc: Proc) -> None:
     half_gone = proc.process(54, "gone")
-    (half_gone / "fd" / "3").symlink_to(layout.path(place))  # and its fdinfo has gone
-    (half_gone / "fd" / "4").symlink_to(layout.path(place))
-    line = proc.lock(layout, place, 55)
+    (half_gone / "fd" / "3").symlink_to(proc.chunk)  # and its fdinfo has gone
+    (half_gone / "fd" / "4").symlink_to(proc.chunk)
+    line = proc.lock(55)
     (half_gone / "fdinfo" / "4").write_text(f"lock:\t1: {line}\n")
     for name in ("cmdline", "comm", "status", "stat"):
         (half_gone / name).unlink()
     (proc.path / "56").mkdir()  # …/fd may not be listed, and nothing else is there
-    (found,) = of(layout, place, str(proc.path)).found
+    (found,) = proc.look().found
     assert (found.pid, found.command, found.user) == (54, "not known: it has just ended", "not known")
     assert (found.started_at, found.inherited) == (None, True)
 
 
-def test_a_device_is_compared_as_the_kernel_shows_it_not_as_stat_does(layout: Layout, place: Place, proc: Proc) -> None:
+def test_a_device_is_compared_as_the_kernel_shows_it_not_as_stat_does(proc: Proc) -> None:
     """On btrfs and overlay stat(2) gives other numbers than those of the mount, with which locks are shown."""
     lines = (proc.path / "self" / "mountinfo").read_text().splitlines()
     (proc.path / "self" / "mountinfo").unlink()
     others = [" ".join([*line.split()[:2], "0:300", *line.split()[3:]]) for line in lines]
     (proc.path / "self" / "mountinfo").write_text("\n".join(others))
     proc.process(57, "other", visible=False)
-    (proc.path / "locks").write_text(f"1: FLOCK  ADVISORY  READ 57 00:12c:{os.stat(layout.path(place)).st_ino} 0 EOF\n")
-    assert [holder.pid for holder in of(layout, place, str(proc.path)).found] == [57]
-
-
-# ------------------------------------------------------------------------------------------------------------- the verb
+    (proc.path / "locks").write_text(f"1: FLOCK  ADVISORY  READ 57 00:12c:{os.stat(proc.chunk).st_ino} 0 EOF\n")
+    assert [holder.pid for holder in proc.look().found] == [57]
 
 
 def test_holders_prints_a_line_for_each_holder(layout: Layout, data_dir: Path, place: Place) -> None:
@@ -331,7 +300,7 @@ def test_holders_prints_a_line_for_each_holder(layout: Layout, data_dir: Path, p
 
 
 def test_holders_exits_with_3_without_chunk_and_with_2_without_id(data_dir: Path) -> None:
-    (data_dir).mkdir()
+    data_dir.mkdir()
     (data_dir / "fsdm.json").write_text('{"format": 1}')
     done = fsdm("holders", "-d", data_dir, "a" * 64)
     assert (done.returncode, done.stdout) == (3, "")

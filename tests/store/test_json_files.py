@@ -1,11 +1,15 @@
 """JSON documents on the disk, well-formed, malformed and absent."""
 
-import os
+from __future__ import annotations
+
+from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from fsdm.store.json_files import declared_bytes, read_document, read_object
+from tests.support.chunks import KINDS_OF_NO_FILE
 
 
 @pytest.fixture
@@ -26,25 +30,15 @@ def test_what_is_no_object_is_an_error_or_nothing(path: str, text: bytes) -> Non
         read_object(path, 100)
 
 
-@pytest.mark.parametrize("kind", ["nothing", "a directory", "a symbolic link", "a FIFO"])
-def test_what_is_no_regular_file_is_none(path: str, kind: str) -> None:
-    match kind:
-        case "a directory":
-            os.mkdir(path)
-        case "a symbolic link":
-            Path(f"{path}.there").write_text("{}")
-            os.symlink(f"{path}.there", path)
-        case "a FIFO":
-            os.mkfifo(path)
+@pytest.mark.parametrize(("make", "what"), [*KINDS_OF_NO_FILE, (lambda path: None, "nothing")])
+def test_what_is_no_regular_file_is_none(path: str, make: Callable[[str], None], what: str) -> None:
+    make(path)
     assert read_object(path, 100) is None
     assert read_document(path) == {}
 
 
 def test_what_cannot_be_read_is_an_error_or_nothing(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*args: object) -> None:
-        raise PermissionError(path)
-
-    monkeypatch.setattr("fsdm.store.json_files.read_regular", refuse)
+    monkeypatch.setattr("fsdm.store.json_files.read_regular", Mock(side_effect=PermissionError(path)))
     assert read_document(path) == {}
     with pytest.raises(PermissionError):
         read_object(path, 100)

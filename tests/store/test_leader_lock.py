@@ -113,10 +113,9 @@ def test_lock_replaced_between_open_and_flock_is_opened_again(layout: Layout, mo
 def test_lock_is_not_taken_through_a_symlink(layout: Layout, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").write_text("untouched")
     os.symlink(tmp_path / "elsewhere", layout.lock)
-    with pytest.raises(DataDirectoryError, match="symbolic links"):
-        ReconcilerLock(layout)
-    with pytest.raises(DataDirectoryError, match="symbolic links"):
-        read_lock(layout)
+    for ask in (ReconcilerLock, read_lock):
+        with pytest.raises(DataDirectoryError, match="symbolic links"):
+            ask(layout)
     assert (tmp_path / "elsewhere").read_text() == "untouched"
 
 
@@ -139,14 +138,11 @@ def test_what_lock_says_is_understood_and_told_in_words() -> None:
     assert LockHolder.parse(says).says == says
     assert describe_holder(says) == "pid 4711 on worker-7"
     assert describe_holder('{"pid": 4711}') == "pid 4711"
+    assert describe_holder(None) == "none"
+    assert describe_holder("not known: it may not be read") == "not known: it may not be read"
 
 
 @pytest.mark.parametrize("says", ["", "null", "[1]", '{"pid": "4711", "since": "now"}', "[" * 100_000, "{"])
 def test_what_says_nothing_that_is_known_is_no_error(says: str) -> None:
     assert LockHolder.parse(says) == LockHolder()
     assert LockHolder.parse(says).says == says
-
-
-def test_nobody_and_a_sentence_are_told_as_they_are() -> None:
-    assert describe_holder(None) == "none"
-    assert describe_holder("not known: it may not be read") == "not known: it may not be read"

@@ -4,16 +4,17 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from fsdm.model.layout import Layout
 from fsdm.store.filesystem import FileSystem
-from fsdm.store.flock import EXCLUSIVE, close_fd, open_fd, try_flock
 from fsdm.store.marker_removal import ASIDE, TEMPORARY_MAX_AGE_S, clear_temporaries, finish_removals, remove_marker
-from fsdm.store.markers import look_at, place_delete, place_want
-from tests.support import CrashBefore, CrashError, Recorder, crash_at_each_step
+from fsdm.store.markers import place_delete, place_want
 from tests.support.chunks import KINDS_OF_NO_FILE, a_want, an_id, judged, markers, put
+from tests.support.filesystems import CrashBefore, CrashError, Recorder, crash_at_each_step
+from tests.support.locks import can_lock
 
 
 def test_a_marker_that_was_judged_is_renamed_aside_and_removed(layout: Layout) -> None:
@@ -161,10 +162,7 @@ def test_delete_over_one_that_is_being_removed_is_not_lost(layout: Layout, monke
     want, delete = layout.want_marker(chunk.id), layout.delete_marker(chunk.id)
     Path(delete).touch()
     Path(want).write_bytes(chunk.to_json())
-    old, winner = look_at(delete), look_at(want)
-    assert old is not None
-    assert winner is not None
-    utime = os.utime
+    old, winner, utime = judged(delete), judged(want), os.utime
 
     def late(fd: int) -> None:
         remove_marker(layout, FileSystem(), delete, old, (want, winner))  # it goes on without the lock, after 50 ms
@@ -178,13 +176,9 @@ def test_delete_over_one_that_is_being_removed_is_not_lost(layout: Layout, monke
 def _cut_off_after_a_newer_one_came(layout: Layout, path: str, text: str) -> None:
     """Replace the judged marker just before it is renamed aside; then the reconciler dies."""
     put(path, text)
-    before = judged(path)
-
-    def crash(_: str) -> None:
-        raise CrashError
-
+    fs = Recorder(rename=lambda _: put(path, f"{text} "), link=Mock(side_effect=CrashError))
     with pytest.raises(CrashError):
-        remove_marker(layout, Recorder(rename=lambda _: put(path, f"{text} "), link=crash), path, before, None)
+        remove_marker(layout, fs, path, judged(path), None)
 
 
 @pytest.mark.parametrize("aside", ["want", "delete"])
@@ -192,10 +186,7 @@ def test_marker_aside_does_not_overrule_the_opposite_that_came_since(layout: Lay
     chunk = a_want()
     text = chunk.to_json().decode() if aside == "want" else ""
     _cut_off_after_a_newer_one_came(layout, f"{layout.root}/{aside}/{chunk.id}", text)
-    if aside == "want":
-        place_delete(layout, chunk.id)
-    else:
-        place_want(layout, chunk)
+    (place_delete(layout, chunk.id) if aside == "want" else place_want(layout, chunk))
     finish_removals(layout, FileSystem())
     assert markers(layout) == (([], [chunk.id]) if aside == "want" else ([chunk.id], []))
 
@@ -214,9 +205,7 @@ def test_what_was_aside_is_put_back_over_no_careful_call(layout: Layout) -> None
     free = []
 
     def look(_: str) -> None:
-        fd = open_fd(layout.want)
-        free.append(try_flock(fd, EXCLUSIVE))
-        close_fd(fd)
+        free.append(can_lock(layout.want))
 
     finish_removals(layout, Recorder(link=look, unlink=look))
     assert free == [False, False]
@@ -230,9 +219,7 @@ def test_a_delete_is_not_forgotten_beside_a_want(layout: Layout) -> None:
     assert not remove_marker(layout, FileSystem(), delete, judged(delete), None)
     assert markers(layout) == ([chunk.id], [chunk.id])
     put(want, "{")
-    assert remove_marker(layout, FileSystem(), delete, judged(delete), None), (
-        "one that cannot be read overrules nothing"
-    )
+    assert remove_marker(layout, FileSystem(), delete, judged(delete), None), "an unreadable one overrules nothing"
 
 
 def test_only_temporaries_older_than_an_hour_are_cleared(layout: Layout) -> None:

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -16,13 +17,13 @@ from fsdm.model.layout import WANT_MAX_BYTES, Layout
 from fsdm.model.state import Marker
 from fsdm.store import markers as intents
 from fsdm.store.filesystem import FileSystem
-from fsdm.store.flock import EXCLUSIVE, close_fd, open_fd, try_flock
+from fsdm.store.flock import Claim
 from fsdm.store.marker_removal import remove_marker
 from fsdm.store.markers import look_at, place_delete, place_want, read_want, retry
-from tests.support import Recorder, eventually, in_a_fork
 from tests.support.chunks import KINDS_OF_NO_FILE, a_want, an_id, judged, markers, put
-
-# -------------------------------------------------------------------------------------------------------------- placing
+from tests.support.filesystems import Recorder
+from tests.support.locks import can_lock, in_a_fork
+from tests.support.waiting import eventually
 
 
 def test_a_want_is_placed_whole_and_can_be_read(layout: Layout) -> None:
@@ -70,16 +71,15 @@ def test_a_repeated_delete_becomes_the_later_intent(layout: Layout) -> None:
 
 
 def test_a_client_goes_on_where_somebody_sits_on_the_lock_of_intents(layout: Layout) -> None:
-    chunk, sitting = a_want(), open_fd(layout.want)
-    assert try_flock(sitting, EXCLUSIVE)
+    chunk, sitting = a_want(), Claim(layout.want)
+    assert sitting.take()
     place_want(layout, chunk)
     assert markers(layout) == ([chunk.id], [])
     place_delete(layout, chunk.id)
     assert markers(layout) == ([], [chunk.id])
-    assert remove_marker(
-        layout, FileSystem(), layout.delete_marker(chunk.id), judged(layout.delete_marker(chunk.id)), None
-    )
-    close_fd(sitting)
+    marker = layout.delete_marker(chunk.id)
+    assert remove_marker(layout, FileSystem(), marker, judged(marker), None)
+    sitting.close()
     assert 0 < intents.CLIENT_WAIT_S < 0.1
 
 
@@ -87,9 +87,7 @@ def test_intents_are_changed_under_the_lock_of_intents(layout: Layout, monkeypat
     chunk, locked = a_want(), []
 
     def step(path: str) -> None:
-        fd = open_fd(layout.want)
-        locked.append(not try_flock(fd, EXCLUSIVE))
-        close_fd(fd)
+        locked.append(not can_lock(layout.want))
 
     rename, utime = os.rename, os.utime
     with monkeypatch.context() as patch:
@@ -168,16 +166,10 @@ def test_a_want_that_finds_no_room_leaves_everything_as_it_was(layout: Layout, m
     chunk = a_want()
     place_delete(layout, chunk.id)
 
-    def refuse(fd: int, data: object) -> int:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "write", refuse)
+    monkeypatch.setattr(os, "write", Mock(side_effect=OSError(28, "No space left on device")))
     with pytest.raises(DataDirectoryError, match="No space left"):
         place_want(layout, chunk)
     assert markers(layout) == ([], [chunk.id])
-
-
-# -------------------------------------------------------------------------------------------------------------- looking
 
 
 @pytest.mark.parametrize(("make", "what"), KINDS_OF_NO_FILE)
@@ -210,17 +202,16 @@ def test_a_want_is_read_only_while_it_is_the_one_that_was_judged(layout: Layout)
     chunk = a_want()
     path = layout.want_marker(chunk.id)
     place_want(layout, chunk)
+    changes = (
+        lambda: place_want(layout, chunk),
+        lambda: os.unlink(path),
+        lambda: os.symlink(layout.format_file, path),
+    )
     before = judged(path)
-    place_want(layout, chunk)
-    with pytest.raises(StaleMarkerError):
-        read_want(layout, chunk.id, before)
-    before = judged(path)
-    os.unlink(path)
-    with pytest.raises(StaleMarkerError):
-        read_want(layout, chunk.id, before)
-    os.symlink(layout.format_file, path)
-    with pytest.raises(StaleMarkerError):
-        read_want(layout, chunk.id, before)
+    for change in changes:
+        change()
+        with pytest.raises(StaleMarkerError):
+            read_want(layout, chunk.id, before)
 
 
 def test_every_beginning_of_a_want_is_refused_as_it_may_be_half_written(layout: Layout) -> None:
@@ -244,16 +235,10 @@ def test_the_id_in_a_want_may_be_left_out_but_must_agree(layout: Layout) -> None
         read_want(layout, chunk.id, judged(path))
 
 
-# --------------------------------------------------------------------------------------------------------- trying again
-
-
 @pytest.mark.parametrize("which", ["want", "delete"])
 def test_a_retry_renews_the_marker_that_stands_and_changes_nothing_of_it(layout: Layout, which: str) -> None:
     chunk = a_want()
-    if which == "want":
-        place_want(layout, chunk)
-    else:
-        place_delete(layout, chunk.id)
+    (place_want(layout, chunk) if which == "want" else place_delete(layout, chunk.id))
     path = f"{layout.root}/{which}/{chunk.id}"
     os.utime(path, ns=(1, 1))
     before, text = judged(path), Path(path).read_bytes()
@@ -341,9 +326,6 @@ def test_want_that_the_disk_takes_only_in_part_is_refused_and_not_placed(layout:
 
 
 def test_lock_that_the_system_refuses_is_an_error_of_ours(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(fd: int, flags: object) -> bool:
-        raise OSError(errno.ENOLCK, "no locks")
-
-    monkeypatch.setattr("fsdm.store.flock.try_flock", refuse)
+    monkeypatch.setattr("fsdm.store.flock.try_flock", Mock(side_effect=OSError(errno.ENOLCK, "no locks")))
     with pytest.raises(DataDirectoryError):
         place_want(layout, a_want())

@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,10 @@ from fsdm.model.errors import DataDirectoryError
 from fsdm.model.events import Event
 from fsdm.model.layout import Layout
 from fsdm.store.pause import PAUSE_MAX_BYTES, Pause, place_pause, remove_pause
-from tests.support import PATIENCE_S, Source, eventually, fsdm, fsdm_json, reconciling
 from tests.support.chunks import failure, put_chunk, put_want, touch_delete
+from tests.support.processes import fsdm, fsdm_json, reconciling
+from tests.support.source import Source
+from tests.support.waiting import PATIENCE_S, eventually
 
 
 def test_a_running_download_is_stopped_and_goes_on_from_there(data_dir: Path, source: Source) -> None:
@@ -71,18 +74,16 @@ def test_nothing_begins_while_it_stands_and_deletes_go_on(data_dir: Path, layout
         assert dm.wait(chunk.id, PATIENCE_S)
 
 
-@pytest.mark.parametrize("kind", ["a directory", "a symbolic link", "a FIFO", "no JSON", "a list", "too long", "odd"])
-def test_whatever_stands_there_pauses(layout: Layout, kind: str) -> None:
-    match kind:
-        case "a directory":
-            os.mkdir(layout.pause)
-        case "a symbolic link":
-            os.symlink("nowhere", layout.pause)
-        case "a FIFO":
-            os.mkfifo(layout.pause)
-        case _:
-            text = {"no JSON": "x", "a list": "[1]", "too long": " " * PAUSE_MAX_BYTES + "{}", "odd": '{"by": 1}'}[kind]
-            Path(layout.pause).write_text(text)
+def text(text: str) -> Callable[[str], object]:
+    return lambda path: Path(path).write_text(text)
+
+
+NOT_JSON = [text("x"), text("[1]"), text(" " * PAUSE_MAX_BYTES + "{}"), text('{"by": 1}')]
+
+
+@pytest.mark.parametrize("make", [os.mkdir, lambda path: os.symlink("nowhere", path), os.mkfifo, *NOT_JSON])
+def test_whatever_stands_there_pauses(layout: Layout, make: Callable[[str], object]) -> None:
+    make(layout.pause)
     events: list[Event] = []
     pause = Pause(layout, events.append)
     assert pause.look()
@@ -119,9 +120,6 @@ def test_what_stands_in_the_way_of_a_resume_is_named(layout: Layout) -> None:
     os.mkdir(layout.pause)
     with pytest.raises(DataDirectoryError, match="PAUSE: "):
         remove_pause(layout)
-
-
-# ----------------------------------------------------------------------------------------------------- as a user does
 
 
 def test_a_pause_of_another_process_is_seen_at_once_and_outlasts_the_reconciler(data_dir: Path, source: Source) -> None:

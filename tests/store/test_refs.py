@@ -5,8 +5,11 @@ import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -16,27 +19,23 @@ from fsdm.store import flock as locks
 from fsdm.store import refs
 from fsdm.store.flock import Claim, close_fd
 from fsdm.store.refs import ChunkRef, Refs
-from tests.support import PATIENCE_S, can_lock, eventually, forked, in_a_fork, process, python
 from tests.support.chunks import TAKE_REF, put_chunk, touch_delete
+from tests.support.locks import can_lock, forked, in_a_fork, process, python
+from tests.support.servers import InThread
+from tests.support.waiting import PATIENCE_S, eventually
 
 
 @pytest.fixture
-def held(layout: Layout) -> Iterator[Refs]:
+def held(layout: Layout, no_lock_is_left: None) -> Iterator[Refs]:
     """Refs that hold no descriptor once the test is over."""
-    before = set(locks._descriptors)
-    held = Refs(layout)
-    yield held
-    held.close()
-    assert locks._descriptors == before
+    with closing(Refs(layout)) as held:
+        yield held
 
 
 def taken(held: Refs, place: Place) -> ChunkRef:
     ref = held.take(place)
     assert ref is not None
     return ref
-
-
-# --------------------------------------------------------------------------------------------------------- who gets one
 
 
 def test_a_ref_says_what_it_holds_and_keeps_it_where_it_is(layout: Layout, held: Refs, place: Place) -> None:
@@ -56,7 +55,7 @@ def _remove_ready(layout: Layout, place: Place) -> None:
 
 
 def _delete(layout: Layout, place: Place) -> None:
-    open(layout.delete_marker(place.chunk_id), "w").close()
+    Path(layout.delete_marker(place.chunk_id)).touch()
 
 
 def _move_away(layout: Layout, place: Place) -> None:
@@ -65,7 +64,7 @@ def _move_away(layout: Layout, place: Place) -> None:
 
 def _replace_by_a_file(layout: Layout, place: Place) -> None:
     _move_away(layout, place)
-    open(layout.path(place), "w").close()
+    Path(layout.path(place)).touch()
 
 
 @pytest.mark.parametrize("harm", [_remove_ready, _delete, _move_away, _replace_by_a_file])
@@ -79,13 +78,12 @@ def test_unavailable_chunk_gives_no_ref(
 def test_unavailable_chunk_is_not_locked(
     layout: Layout, held: Refs, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    locked: list[int] = []
-    monkeypatch.setattr(refs, "try_flock", lambda fd, flags: locked.append(fd))
-    _remove_ready(layout, place)
-    assert held.take(place) is None
-    _delete(layout, place)
-    assert held.take(place) is None
-    assert locked == []
+    lock = Mock()
+    monkeypatch.setattr(refs, "try_flock", lock)
+    for harm in (_remove_ready, _delete):
+        harm(layout, place)
+        assert held.take(place) is None
+    lock.assert_not_called()
 
 
 @pytest.mark.parametrize("harm", [_remove_ready, _delete])
@@ -132,15 +130,9 @@ def test_ready_is_looked_for_in_the_locked_directory(
 
 
 def test_a_lock_that_fails_leaves_no_descriptor(held: Refs, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(fd: int, flags: Any) -> bool:
-        raise OSError(5, "Input/output error")
-
-    monkeypatch.setattr(refs, "try_flock", fail)
+    monkeypatch.setattr(refs, "try_flock", Mock(side_effect=OSError(5, "Input/output error")))
     with pytest.raises(OSError, match="Input/output"):
         held.take(place)
-
-
-# ------------------------------------------------------------------------------------------------------ what they share
 
 
 def test_all_refs_to_a_chunk_share_one_descriptor(layout: Layout, held: Refs, place: Place) -> None:
@@ -167,7 +159,7 @@ def test_two_threads_taking_at_once_share_one_descriptor(
 
     monkeypatch.setattr(refs, "try_flock", lock_together)
     before, got = len(locks._descriptors), []
-    _together(2, lambda: got.append(taken(held, place)))
+    _together(*2 * [lambda: got.append(taken(held, place))])
     assert len(locks._descriptors) == before + 1
     got.pop().close()
     assert not can_lock(layout.path(place))
@@ -212,9 +204,6 @@ def test_close_of_refs_closes_each_and_later_closes_do_no_harm(layout: Layout, h
     anew.close()
 
 
-# ---------------------------------------------------------------------------------------------------------- how they go
-
-
 def test_a_ref_that_nobody_keeps_is_let_go(layout: Layout, held: Refs, place: Place) -> None:
     taken(held, place)
     gc.collect()
@@ -235,13 +224,8 @@ def test_ref_collected_under_the_mutex_goes_with_the_next_release(layout: Layout
 def test_two_last_refs_closed_at_once_close_one_descriptor(
     layout: Layout, held: Refs, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    closed: Counter[int] = Counter()
-
-    def count(fd: int) -> None:
-        closed[fd] += 1
-        close_fd(fd)
-
-    monkeypatch.setattr(refs, "close_fd", count)
+    closed = Mock(side_effect=close_fd)
+    monkeypatch.setattr(refs, "close_fd", closed)
     rounds = 300
     pairs = [(taken(held, place), taken(held, place))]
     gate = threading.Barrier(2, timeout=PATIENCE_S)
@@ -252,12 +236,12 @@ def test_two_last_refs_closed_at_once_close_one_descriptor(
             pairs[number][which].close()
             if gate.wait() == 0:
                 assert not held._held
-                assert sum(closed.values()) == number + 1
+                assert closed.call_count == number + 1
                 pairs.append((taken(held, place), taken(held, place)))
             gate.wait()
 
-    _together_each([lambda: drop(0), lambda: drop(1)])
-    assert sum(closed.values()) == rounds
+    _together(lambda: drop(0), lambda: drop(1))
+    assert closed.call_count == rounds
 
 
 def test_threads_that_take_clone_and_drop_leave_nothing_behind(layout: Layout, held: Refs, place: Place) -> None:
@@ -266,7 +250,7 @@ def test_threads_that_take_clone_and_drop_leave_nothing_behind(layout: Layout, h
             with taken(held, place) as ref, ref.clone() as twin:
                 assert twin.path == ref.path
 
-    _together(4, churn)
+    _together(*4 * [churn])
     assert not held._held
     assert can_lock(layout.path(place))
 
@@ -298,9 +282,6 @@ def test_asking_readers_cannot_starve_a_claim_of_a_delete(layout: Layout, data_d
         stop.set()
         for reader in readers:
             reader.join()
-
-
-# ------------------------------------------------------------------------------------------------------ other processes
 
 
 def test_a_ref_of_another_process_keeps_the_chunk_until_that_process_is_killed(layout: Layout, place: Place) -> None:
@@ -344,27 +325,11 @@ def test_a_forked_child_does_not_keep_a_chunk_that_its_parent_lets_go(layout: La
         assert can_lock(layout.path(place))
 
 
-def _together(count: int, work: Callable[[], object]) -> None:
-    _together_each([work] * count)
-
-
-def _together_each(works: list[Callable[[], object]]) -> None:
+def _together(*works: Callable[[], object]) -> None:
     """Run each in a thread of its own; raise here the first exception of any."""
-    errors: list[BaseException] = []
-
-    def run(work: Callable[[], object]) -> None:
-        try:
-            work()
-        except BaseException as e:
-            errors.append(e)
-
-    threads = [threading.Thread(target=run, args=(work,)) for work in works]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if errors:
-        raise errors[0]
+    with ThreadPoolExecutor(len(works)) as pool:
+        for running in [pool.submit(work) for work in works]:
+            running.result()
 
 
 @pytest.mark.parametrize("ends", ["is collected", "is closed"])
@@ -383,9 +348,6 @@ def test_ref_that_ends_inside_another_take_is_let_go(
         return exists(path, fd)
 
     monkeypatch.setattr(refs, "exists", end_here)
-    thread = threading.Thread(target=lambda: held.take(other), daemon=True)
-    thread.start()
-    thread.join(PATIENCE_S)
-    assert not thread.is_alive()
+    InThread(lambda: held.take(other)).join()
     assert (bag, kept is None) == ([], False)
     assert can_lock(layout.path(place))

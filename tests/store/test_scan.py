@@ -4,11 +4,12 @@ import errno
 import os
 import shutil
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from fsdm.model.layout import WANT_MAX_BYTES, Layout, Place
-from fsdm.model.state import ChunkState, Partial, Snapshot
+from fsdm.model.state import ChunkState, Partial
 from fsdm.store.catalog import Catalog
 from fsdm.store.filesystem import FileSystem
 from fsdm.store.marker_removal import ASIDE, finish_removals
@@ -24,15 +25,6 @@ def catalog(layout: Layout) -> Catalog:
 def touch(*path: str) -> None:
     with open(os.path.join(*path), "a"):
         pass
-
-
-def scan_anew(layout: Layout) -> Snapshot:
-    catalog = Catalog(layout)
-    catalog.refresh()
-    return scan(layout, catalog)
-
-
-# ---------------------------------------------------------------------------------------------------------------- looks
 
 
 def test_an_id_that_nothing_speaks_of_is_at_rest(layout: Layout, catalog: Catalog) -> None:
@@ -66,12 +58,9 @@ def test_a_partial_has_begun_until_its_manifest_is_there(layout: Layout, catalog
     assert look(layout, catalog, chunk_id).partial is Partial.BEGUN
     touch(layout.partial_of(chunk_id), "READY")
     assert look(layout, catalog, chunk_id).partial is Partial.READY
-
-
-def test_a_file_in_the_place_of_a_partial_is_seen(layout: Layout, catalog: Catalog) -> None:
-    chunk_id = an_id()
-    touch(layout.partial_of(chunk_id))
-    assert look(layout, catalog, chunk_id).partial is Partial.BEGUN
+    file = an_id()
+    touch(layout.partial_of(file))
+    assert look(layout, catalog, file).partial is Partial.BEGUN, "also of what is no directory"
 
 
 def test_a_chunk_that_left_after_the_catalogs_refresh_is_unready(layout: Layout, catalog: Catalog) -> None:
@@ -100,9 +89,6 @@ def test_a_want_over_the_limit_has_a_fault_and_a_delete_of_that_size_has_none(la
     assert state.delete.fault is None
 
 
-# ---------------------------------------------------------------------------------------------------------------- scans
-
-
 def test_scan_finds_ids_of_markers_partials_and_failures_alone(layout: Layout, catalog: Catalog) -> None:
     put_chunk(layout)
     catalog.refresh()
@@ -122,12 +108,16 @@ def test_names_that_are_no_ids_are_odd_unless_hidden(layout: Layout, catalog: Ca
         touch(layout.want, name)
     touch(os.fsencode(layout.delete).decode(), "\udcff")  # not UTF-8
     os.mkdir(f"{layout.chunks}/lost+found")
-    snapshot = scan_anew(layout)
+    strange = Place(put_chunk(layout).dataset_id, "notes.txt")
+    touch(layout.path(strange))
+    catalog.refresh()
+    snapshot = scan(layout, catalog)
     assert snapshot.ids == {good}
     assert {os.path.relpath(oddity.path, data_dir) for oddity in snapshot.oddities} == {
         *(f"want/{name}" for name in odd),
         "delete/\udcff",
         "chunks/lost+found",
+        f"chunks/{strange.dataset_id}/notes.txt",
     }
 
 
@@ -147,9 +137,7 @@ def test_a_scan_opens_no_file(layout: Layout, catalog: Catalog, monkeypatch: pyt
     touch(layout.want, place.chunk_id)
     catalog.refresh()
 
-    def refuse(*args: object, **kw: object) -> int:
-        raise AssertionError(f"opened {args}")
-
+    refuse = Mock(side_effect=AssertionError("opened"))
     monkeypatch.setattr(os, "open", refuse)
     monkeypatch.setattr("builtins.open", refuse)
     scan(layout, catalog)
@@ -166,13 +154,6 @@ def test_what_a_crash_left_aside_is_put_back_in_both_directories(layout: Layout)
     assert os.listdir(layout.delete) == [deleted]
 
 
-def test_a_strange_name_among_the_chunks_of_a_dataset_is_odd(layout: Layout) -> None:
-    place = put_chunk(layout)
-    strange = Place(place.dataset_id, "notes.txt")
-    touch(layout.path(strange))
-    assert [oddity.path for oddity in scan_anew(layout).oddities] == [layout.path(strange)]
-
-
 def test_unreadable_marker_has_a_fault_and_holds_up_no_other(
     layout: Layout, catalog: Catalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -186,9 +167,8 @@ def test_unreadable_marker_has_a_fault_and_holds_up_no_other(
         return lstat(path)
 
     monkeypatch.setattr(os, "lstat", refuse)
-    told = look(layout, catalog, bad).delete
+    told, found = look(layout, catalog, bad).delete, look(layout, catalog, good).delete
     assert told is not None
     assert told.fault == "cannot be looked at: Input/output error"
-    found = look(layout, catalog, good).delete
     assert found is not None
     assert found.fault is None

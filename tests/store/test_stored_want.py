@@ -10,8 +10,10 @@ from fsdm import DataChunk, DataManager
 from fsdm.model.layout import WANT, WANT_MAX_BYTES, Layout
 from fsdm.store.filesystem import FileSystem
 from fsdm.store.stored_want import is_saved, remove, save, save_in_partial
-from tests.support import PATIENCE_S, Recorder, Source, eventually
-from tests.support.chunks import an_id, chunk_dir, put_want
+from tests.support.chunks import an_id, bring, chunk_dir, put_want
+from tests.support.filesystems import Recorder
+from tests.support.source import Source
+from tests.support.waiting import PATIENCE_S, eventually
 
 
 @pytest.fixture
@@ -22,8 +24,7 @@ def directory(tmp_path: Path) -> str:
 
 
 def kept(directory: Path | str) -> bytes:
-    with open(f"{directory}/{WANT}", "rb") as file:
-        return file.read()
+    return Path(directory, WANT).read_bytes()
 
 
 def test_want_is_saved_byte_for_byte_for_its_owner_alone(data_dir: Path, dm: DataManager, source: Source) -> None:
@@ -37,8 +38,7 @@ def test_want_is_saved_byte_for_byte_for_its_owner_alone(data_dir: Path, dm: Dat
 
 def test_to_want_what_is_here_with_other_urls_keeps_these(data_dir: Path, dm: DataManager, source: Source) -> None:
     chunk = source.chunk(files=1)
-    dm.download_chunk(chunk)
-    assert dm.wait(chunk.id, PATIENCE_S)
+    bring(dm, chunk)
     inode = (chunk_dir(data_dir, chunk) / "READY").stat().st_ino
     renewed = _with_query(chunk)
     put_want(data_dir, renewed)
@@ -58,21 +58,18 @@ def _with_query(chunk: DataChunk) -> DataChunk:
 
 def test_chunk_without_want_gets_it_when_wanted_again(data_dir: Path, dm: DataManager, source: Source) -> None:
     chunk = source.chunk(files=1)
-    dm.download_chunk(chunk)
-    assert dm.wait(chunk.id, PATIENCE_S)
+    bring(dm, chunk)
     path = str(chunk_dir(data_dir, chunk))
     os.unlink(f"{path}/{WANT}")
     assert not is_saved(path, chunk.id)
-    dm.download_chunk(chunk)
-    assert dm.wait(chunk.id, PATIENCE_S)
+    bring(dm, chunk)
     assert is_saved(path, chunk.id)
 
 
 def test_a_complete_partial_is_published_with_the_want_that_asks_for_it_now(data_dir: Path, source: Source) -> None:
     chunk = source.chunk(files=1)
     with DataManager(data_dir) as dm:
-        dm.download_chunk(chunk)
-        assert dm.wait(chunk.id, PATIENCE_S)
+        bring(dm, chunk)
     path, renewed = chunk_dir(data_dir, chunk), _with_query(chunk)
     path.rename(data_dir / "partial" / chunk.id)
     put_want(data_dir, renewed)
@@ -103,15 +100,13 @@ def test_beside_ready_nothing_is_left_of_it_by_a_crash_and_it_is_durable(layout:
     "text", [b"", b"{", b"[]", b'{"files": {}}', b"\0" * 100, b"{" + b" " * WANT_MAX_BYTES], ids=range(6)
 )
 def test_what_is_no_want_is_not_kept(directory: str, text: bytes) -> None:
-    with open(f"{directory}/{WANT}", "wb") as file:
-        file.write(text)
+    Path(directory, WANT).write_bytes(text)
     assert not is_saved(directory, an_id())
 
 
 def test_the_want_of_another_chunk_is_not_kept(directory: str, source: Source) -> None:
     chunk = source.chunk()
-    with open(f"{directory}/{WANT}", "wb") as file:
-        file.write(chunk.to_json())
+    Path(directory, WANT).write_bytes(chunk.to_json())
     assert is_saved(directory, chunk.id)
     assert not is_saved(directory, an_id())
 
@@ -128,8 +123,7 @@ def test_it_is_let_go_of_whatever_stands_there(directory: str) -> None:
 def test_delete_cut_off_after_ready_went_is_finished(data_dir: Path, source: Source) -> None:
     chunk = source.chunk(files=1)
     with DataManager(data_dir) as dm:
-        dm.download_chunk(chunk)
-        assert dm.wait(chunk.id, PATIENCE_S)
+        bring(dm, chunk)
     (data_dir / "delete" / chunk.id).touch()
     os.unlink(chunk_dir(data_dir, chunk) / "READY")
     with DataManager(data_dir) as dm:
