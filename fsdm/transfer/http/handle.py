@@ -38,7 +38,7 @@ _ALWAYS: Final[Mapping[int, object]] = {
     pycurl.SSL_VERIFYHOST: 2,
     pycurl.TCP_KEEPALIVE: 1,
     pycurl.MAXCONNECTS: 2,  # its server's, and that of a redirect
-    pycurl.BUFFERSIZE: 64 << 10,  # larger is no faster
+    pycurl.BUFFERSIZE: BLOCK_BYTES,  # 64 kB cost a tenth more CPU seconds a GB with eight transfers
     pycurl.NOPROGRESS: 0,
     pycurl.USERAGENT: "fsdm",
 }
