@@ -13,8 +13,8 @@ from fsdm import Client
 from fsdm.concurrency.polling import FIRST_REST_S, LOOKS_PER_S, REST_S, SHARE, Poller, in_thread, on_loop
 from fsdm.model.errors import ClosedError, InvalidInputError, WaitTimeoutError
 from fsdm.model.layout import Layout
-from tests.support import PATIENCE_S
 from tests.support.chunks import a_want, an_id, put_chunk, put_want
+from tests.support.waiting import PATIENCE_S
 
 
 @pytest.fixture

@@ -19,8 +19,8 @@ from fsdm.concurrency import rate_limit
 from fsdm.concurrency.cancellation import Cancellation
 from fsdm.concurrency.rate_limit import BLOCK_S, BURST_S, LEAST_BYTES, LOOK_S, TAKER_S, Floor, Rate
 from fsdm.model.errors import InvalidInputError, StoppedError
-from tests.support import PATIENCE_S, eventually
 from tests.support.servers import InThread
+from tests.support.waiting import PATIENCE_S, eventually
 
 MOST = 512 << 10
 

@@ -6,7 +6,7 @@ from unittest.mock import Mock
 import pytest
 
 from fsdm.concurrency.single_flight import SingleFlight
-from tests.support import PATIENCE_S, eventually
+from tests.support.waiting import PATIENCE_S, eventually
 
 
 def test_each_call_gets_a_new_result() -> None:

@@ -5,6 +5,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from fsdm.model.layout import Layout, Place
 from fsdm.store import catalog as catalog_module
 from fsdm.store.catalog import RACY_NS, Catalog
 from tests.support.chunks import an_id
+from tests.support.servers import InThread
 from tests.support.waiting import PATIENCE_S
 
 DATASET = "d" * 64
@@ -32,28 +34,28 @@ def settle(layout: Layout, mtime_ns: int = LONG_AGO_NS, dataset: str = DATASET) 
     os.utime(layout.dataset(dataset), ns=(mtime_ns, mtime_ns))
 
 
+@dataclass
 class Listings:
     """Counts the listings of datasets, and calls `during` between a listing and its return."""
 
-    def __init__(self, layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.count = 0
-        self.during: Callable[[], object] = lambda: None
-        self._chunks = layout.chunks
-        self._entries = catalog_module._entries
-        monkeypatch.setattr(catalog_module, "_entries", self._list)
-
-    def _list(self, path: str) -> dict[str, bool]:
-        names = self._entries(path)
-        if os.path.dirname(path) == self._chunks:
-            self.count += 1
-            during, self.during = self.during, lambda: None
-            during()
-        return names
+    count: int = 0
+    during: Callable[[], object] = lambda: None
 
 
 @pytest.fixture
 def listings(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> Listings:
-    return Listings(layout, monkeypatch)
+    listings, entries = Listings(), catalog_module._entries
+
+    def listed(path: str) -> dict[str, bool]:
+        names = entries(path)
+        if os.path.dirname(path) == layout.chunks:
+            listings.count += 1
+            during, listings.during = listings.during, lambda: None
+            during()
+        return names
+
+    monkeypatch.setattr(catalog_module, "_entries", listed)
+    return listings
 
 
 def agrees(catalog: Catalog, *places: Place) -> bool:
@@ -291,12 +293,12 @@ def test_adding_and_discarding_twice_is_the_same_as_once(layout: Layout) -> None
     catalog = Catalog(layout, own=True)
     place = Place.of(DATASET, range(10), an_id())
     catalog.discard(place)
-    catalog.add(place)
-    catalog.add(place)
-    assert agrees(catalog, place)
-    catalog.discard(place)
-    catalog.discard(place)
-    assert agrees(catalog)
+    for _ in range(2):
+        catalog.add(place)
+        assert agrees(catalog, place)
+    for _ in range(2):
+        catalog.discard(place)
+        assert agrees(catalog)
 
 
 @pytest.mark.parametrize("known", [True, False], ids=["of a dataset that is known", "of a new dataset"])
@@ -305,12 +307,7 @@ def test_chunk_added_during_a_listing_without_it_stays(layout: Layout, listings:
     catalog = Catalog(layout, own=True)
     if known:
         catalog.refresh()
-
-    def publish() -> None:
-        os.mkdir(layout.path(late))
-        catalog.add(late)
-
-    listings.during = publish
+    listings.during = lambda: (os.mkdir(layout.path(late)), catalog.add(late))
     assert late.chunk_id not in catalog.refresh()
     assert agrees(catalog, first, late)
     catalog.refresh()
@@ -321,12 +318,7 @@ def test_chunk_discarded_during_a_listing_stays_away(layout: Layout, listings: L
     stays, goes = make(layout, 0, 10), make(layout, 10, 20)
     catalog = Catalog(layout, own=True)
     catalog.refresh()
-
-    def retire() -> None:
-        os.rmdir(layout.path(goes))
-        catalog.discard(goes)
-
-    listings.during = retire
+    listings.during = lambda: (os.rmdir(layout.path(goes)), catalog.discard(goes))
     assert catalog.refresh() == set()
     assert agrees(catalog, stays)
     catalog.refresh()
@@ -346,7 +338,7 @@ def test_what_was_told_once_does_not_hide_a_later_change(layout: Layout) -> None
 def test_two_threads_that_find_at_once_list_once(layout: Layout, listings: Listings) -> None:
     place = make(layout)
     settle(layout)
-    catalog, found, arrived = Catalog(layout), [], threading.Event()
+    catalog, first, seconds, arrived = Catalog(layout), threading.current_thread(), list[InThread](), threading.Event()
 
     class Listing:
         """The lock, and word of the second thread that asks for it."""
@@ -354,26 +346,21 @@ def test_two_threads_that_find_at_once_list_once(layout: Layout, listings: Listi
         lock = catalog._listing
 
         def __enter__(self) -> None:
-            if threading.current_thread() is second:
+            if threading.current_thread() is not first:
                 arrived.set()
             self.lock.acquire()
 
-        def __exit__(self, *exc: object) -> None:
+        def __exit__(self, *_: object) -> None:
             self.lock.release()
 
-    def find() -> None:
-        found.append(catalog.find(DATASET, 0))
-
     def start_second() -> None:
-        second.start()
+        seconds.append(InThread(lambda: catalog.find(DATASET, 0)))
         assert arrived.wait(PATIENCE_S)
 
-    second = threading.Thread(target=find)
     catalog._listing = Listing()  # type: ignore[assignment]
     listings.during = start_second
-    find()
-    second.join(PATIENCE_S)
-    assert found == [place, place]
+    assert catalog.find(DATASET, 0) == place
+    assert seconds[0].join() == place
     assert listings.count == 1
 
 
@@ -383,14 +370,7 @@ def test_find_waits_for_no_listing_of_another_dataset(layout: Layout, listings: 
     catalog, found = Catalog(layout), []
     catalog.refresh()
     make(layout, dataset="e" * 64)
-    finding = threading.Thread(target=lambda: found.append(catalog.find(DATASET, 0)), daemon=True)
-
-    def find_meanwhile() -> None:
-        finding.start()
-        finding.join(PATIENCE_S)
-        assert found == [place]
-
-    listings.during = find_meanwhile
+    listings.during = lambda: found.append(InThread(lambda: catalog.find(DATASET, 0)).join())
     catalog.refresh()
     assert found == [place]
 
@@ -405,15 +385,12 @@ def test_threads_that_find_while_chunks_come_and_go_see_none_that_never_were(lay
             if catalog.find(DATASET, 1500) != steady or not set(catalog.listing()) >= {steady}:
                 wrong.append("the steady one was missing")
 
-    readers = [threading.Thread(target=find) for _ in range(2)]
-    for reader in readers:
-        reader.start()
+    readers = [InThread(find) for _ in range(2)]
     for start in range(60):
         place = make(layout, start, start + 1)
         os.rmdir(layout.path(place))
     done.set()
-    for reader in readers:
-        reader.join()
+    assert [reader.join() for reader in readers] == [None, None]
     assert not wrong
     assert catalog.listing() == [steady]
     assert agrees(catalog, steady)

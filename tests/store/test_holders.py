@@ -17,8 +17,10 @@ from fsdm.store import holders
 from fsdm.store.flock import Claim
 from fsdm.store.holders import COMMAND_MAX, Holders, look_for_holders
 from fsdm.store.leader_lock import ReconcilerLock
-from tests.support import PATIENCE_S, eventually, fsdm, fsdm_json, process, python, shell_holding
 from tests.support.chunks import an_id, put_chunk, touch_delete
+from tests.support.locks import process, python
+from tests.support.processes import fsdm, fsdm_json, shell_holding
+from tests.support.waiting import PATIENCE_S, eventually
 
 HOLD = """
 import fcntl, os, sys

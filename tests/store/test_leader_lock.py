@@ -13,7 +13,7 @@ from fsdm.store import flock as locks
 from fsdm.store import leader_lock
 from fsdm.store.flock import SHARED, close_fd, open_fd, try_flock
 from fsdm.store.leader_lock import LockHolder, ReconcilerLock, describe_holder, find_reconciler, read_lock
-from tests.support import HOLD_LOCK, process, python
+from tests.support.locks import HOLD_LOCK, process, python
 
 pytestmark = pytest.mark.usefixtures("no_lock_is_left")
 

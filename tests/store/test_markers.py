@@ -155,10 +155,14 @@ def test_a_want_that_nobody_would_read_is_refused(layout: Layout) -> None:
     assert markers(layout) == ([], [])
 
 
-def test_want_is_placed_whole_by_partial_writes(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("most", [None, 50], ids=["at once", "by partial writes"])
+def test_want_is_placed_whole_and_can_be_read(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch, most: int | None
+) -> None:
     chunk, write = a_want(), os.write
-    monkeypatch.setattr(os, "write", lambda fd, data: write(fd, data[:50]))
+    monkeypatch.setattr(os, "write", lambda fd, data: write(fd, data[:most]))
     place_want(layout, chunk)
+    assert markers(layout) == ([chunk.id], [])
     assert read_want(layout, chunk.id, judged(layout.want_marker(chunk.id))) == chunk
 
 
@@ -185,8 +189,7 @@ def test_what_is_no_file_is_no_intent_and_is_not_read(layout: Layout, make: Call
 
 def test_a_want_over_the_limit_is_no_intent_and_one_at_the_limit_is(layout: Layout) -> None:
     path = layout.want_marker(an_id())
-    with open(path, "wb") as file:
-        file.truncate(WANT_MAX_BYTES)
+    Path(path).write_bytes(bytes(WANT_MAX_BYTES))
     assert look_at(path, limit=WANT_MAX_BYTES).fault is None  # type: ignore[union-attr]
     os.truncate(path, WANT_MAX_BYTES + 1)
     assert f"{WANT_MAX_BYTES + 1} bytes" in look_at(path, limit=WANT_MAX_BYTES).fault  # type: ignore[operator, union-attr]
@@ -219,8 +222,7 @@ def test_every_beginning_of_a_want_is_refused_as_it_may_be_half_written(layout: 
     path = layout.want_marker(chunk.id)
     text = chunk.to_json().strip()
     for size in range(len(text)):
-        with open(path, "wb") as file:
-            file.write(text[:size])
+        Path(path).write_bytes(text[:size])
         with pytest.raises(InvalidInputError):
             read_want(layout, chunk.id, judged(path))
 

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -30,6 +29,11 @@ def held(layout: Layout, no_lock_is_left: None) -> Iterator[Refs]:
     """Refs that hold no descriptor once the test is over."""
     with closing(Refs(layout)) as held:
         yield held
+
+
+def before_the_lock(monkeypatch: pytest.MonkeyPatch, work: Callable[[], object]) -> None:
+    """Have `work` done between the look before the lock and the lock."""
+    monkeypatch.setattr(refs, "try_flock", lambda fd, flags: (work(), locks.try_flock(fd, flags))[1])
 
 
 def taken(held: Refs, place: Place) -> ChunkRef:
@@ -108,24 +112,19 @@ def test_there_is_no_ref_while_somebody_has_the_exclusive_lock(layout: Layout, h
 def test_change_before_the_lock_is_seen_after_it(
     layout: Layout, held: Refs, place: Place, monkeypatch: pytest.MonkeyPatch, harm: Callable[[Layout, Place], None]
 ) -> None:
-    def lock_late(fd: int, flags: Any) -> bool:
-        harm(layout, place)
-        return locks.try_flock(fd, flags)
-
-    monkeypatch.setattr(refs, "try_flock", lock_late)
+    before_the_lock(monkeypatch, lambda: harm(layout, place))
     assert held.take(place) is None
 
 
 def test_ready_is_looked_for_in_the_locked_directory(
     layout: Layout, held: Refs, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def lock_late(fd: int, flags: Any) -> bool:
+    def replace() -> None:
         _remove_ready(layout, place)
         _move_away(layout, place)
         put_chunk(layout, chunk_id=place.chunk_id, end=35)
-        return locks.try_flock(fd, flags)
 
-    monkeypatch.setattr(refs, "try_flock", lock_late)
+    before_the_lock(monkeypatch, replace)
     assert held.take(place) is None
 
 
@@ -151,20 +150,13 @@ def test_two_threads_taking_at_once_share_one_descriptor(
     layout: Layout, held: Refs, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     both_locked = threading.Barrier(2, timeout=PATIENCE_S)
-
-    def lock_together(fd: int, flags: Any) -> bool:
-        got = locks.try_flock(fd, flags)
-        both_locked.wait()
-        return got
-
-    monkeypatch.setattr(refs, "try_flock", lock_together)
+    monkeypatch.setattr(refs, "try_flock", lambda fd, flags: (locks.try_flock(fd, flags), both_locked.wait())[0])
     before, got = len(locks._descriptors), []
     _together(*2 * [lambda: got.append(taken(held, place))])
     assert len(locks._descriptors) == before + 1
-    got.pop().close()
-    assert not can_lock(layout.path(place))
-    got.pop().close()
-    assert can_lock(layout.path(place))
+    for free in (False, True):
+        got.pop().close()
+        assert can_lock(layout.path(place)) == free
 
 
 def test_a_clone_can_be_had_while_a_delete_waits(layout: Layout, held: Refs, place: Place) -> None:
@@ -185,10 +177,14 @@ def test_closing_twice_drops_one_ref_only(layout: Layout, held: Refs, place: Pla
     assert not can_lock(layout.path(place))
 
 
+def uses(ref: ChunkRef) -> tuple[Callable[[], object], ...]:
+    return lambda: ref.path, lambda: ref.id, ref.clone, ref.__enter__
+
+
 def test_a_closed_ref_says_so(held: Refs, place: Place) -> None:
     ref = taken(held, place)
     ref.close()
-    for use in (lambda: ref.path, lambda: ref.id, ref.clone, ref.__enter__):
+    for use in uses(ref):
         with pytest.raises(ClosedError):
             use()
 
@@ -269,9 +265,7 @@ def test_asking_readers_cannot_starve_a_claim_of_a_delete(layout: Layout, data_d
             turns[number] += ref is not None
         mine.close()
 
-    readers = [threading.Thread(target=hammer, args=(number,)) for number in range(3)]
-    for reader in readers:
-        reader.start()
+    readers = [InThread(lambda number=number: hammer(number)) for number in range(3)]  # type: ignore[misc]
     try:
         eventually(lambda: all(turns[number] > 20 for number in range(3)), "the readers overlap")
         touch_delete(data_dir, place.chunk_id)
@@ -280,8 +274,7 @@ def test_asking_readers_cannot_starve_a_claim_of_a_delete(layout: Layout, data_d
         claim.close()
     finally:
         stop.set()
-        for reader in readers:
-            reader.join()
+        assert [reader.join() for reader in readers] == [None] * 3
 
 
 def test_a_ref_of_another_process_keeps_the_chunk_until_that_process_is_killed(layout: Layout, place: Place) -> None:
@@ -294,7 +287,7 @@ def test_a_ref_of_another_process_keeps_the_chunk_until_that_process_is_killed(l
 
 def test_a_forked_child_can_neither_use_nor_clone_its_parents_ref(held: Refs, place: Place) -> None:
     with taken(held, place) as ref:
-        for use in (lambda: ref.path, lambda: ref.id, ref.clone, ref.__enter__):
+        for use in uses(ref):
             assert in_a_fork(use) == ForeignProcessError.__name__
 
 

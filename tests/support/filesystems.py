@@ -1,5 +1,7 @@
 """File systems that record each step, or crash before it."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 
 from fsdm.store.filesystem import FileSystem
