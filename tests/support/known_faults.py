@@ -18,14 +18,6 @@ from tests.support.chunks import chunk_dir, entries
 from tests.support.waiting import eventually
 
 IMPATIENCE_S = 4.0  # where what is waited for is not to come
-PRELUDE = """
-import sys
-from tests.support.known_faults import with_fault
-PATIENCE_S = 60.0
-if sys.argv[2:]:
-    setattr(*with_fault(*sys.argv[2:]))
-    PATIENCE_S = 4.0
-"""
 _fault: tuple[str, ...] = ()  # what is put into the programs that are started
 
 
@@ -69,6 +61,18 @@ def must_find(fault: Fault, request: pytest.FixtureRequest, put: pytest.MonkeyPa
     given = {name: request.getfixturevalue(name) for name in fixtures}
     with pytest.raises((AssertionError, WaitTimeoutError, RuntimeError)):
         fault.test(**given, **fault.given)
+
+
+# the fault is put in before anything of the package has been imported by name
+PRELUDE = f"""
+import importlib, inspect, sys, textwrap
+from typing import Any
+{inspect.getsource(with_fault)}
+PATIENCE_S = 60.0
+if sys.argv[2:]:
+    setattr(*with_fault(*sys.argv[2:]))
+    PATIENCE_S = 4.0
+"""
 
 
 def command(program: str, data_dir: Path) -> list[str]:

@@ -1,61 +1,74 @@
-"""Known faults, to be put in on purpose."""
+"""Known faults, to be put in on purpose: each replaces a function of the package."""
 
 import os
+import pkgutil
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-import fsdm.verify.manifest_check
+import fsdm.store.marker_removal
 from fsdm.model.documents import DataChunk, FileEntry, Manifest
 from fsdm.model.layout import READY, Layout
 from fsdm.model.state import Marker
+from fsdm.store import markers
 from fsdm.store.filesystem import FileSystem
 
 Mutant = Callable[[pytest.MonkeyPatch], None]
 
 
+def replaced(where: str, by: Any) -> Mutant:
+    """Have `by` in place of the function of this name."""
+    return lambda put: put.setattr(f"fsdm.{where}", by)
+
+
+def around(where: str, by: Callable[..., Any]) -> Mutant:
+    """Have `by` called in place of the function of this name, with that function before its arguments."""
+
+    def put_in(put: pytest.MonkeyPatch) -> None:
+        original = pkgutil.resolve_name(f"fsdm.{where}")
+        put.setattr(f"fsdm.{where}", lambda *rest, **named: by(original, *rest, **named))
+
+    return put_in
+
+
 def rename_and_unlink(fs: FileSystem, path: str) -> bool:
     directory, name = os.path.split(path)
+    aside = f"{directory}/{fsdm.store.marker_removal.ASIDE}0_0_0_{name}"
     try:
-        fs.rename(path, f"{directory}/{fsdm.store.marker_removal.ASIDE}0_0_0_{name}")
+        fs.rename(path, aside)
     except FileNotFoundError:
         return False
-    fs.unlink(f"{directory}/{fsdm.store.marker_removal.ASIDE}0_0_0_{name}")
+    fs.unlink(aside)
     return True
 
 
-def marker_not_judged_aside(put: pytest.MonkeyPatch) -> None:
-    """A marker is looked at once more before it is removed, but not once it is out of others' reach."""
-
-    def remove(layout: Layout, fs: FileSystem, path: str, judged: Marker, winner: tuple[str, Marker] | None) -> bool:
-        with fsdm.store.markers.intents_lock(layout, 0.0):
-            if winner is not None and not winner[1].same_as(fsdm.store.markers.look_at(winner[0])):
-                return False
-            if not judged.same_as(fsdm.store.markers.look_at(path)):
-                return False
-            return rename_and_unlink(fs, path)
-
-    put.setattr(fsdm.reconcile.apply, "remove_marker", remove)
+def judged_in_place(
+    layout: Layout, fs: FileSystem, path: str, judged: Marker, winner: tuple[str, Marker] | None
+) -> bool:
+    """Look at a marker once more before it is removed, but not once it is out of others' reach."""
+    with markers.intents_lock(layout, 0.0):
+        if winner is not None and not winner[1].same_as(markers.look_at(winner[0])):
+            return False
+        return judged.same_as(markers.look_at(path)) and rename_and_unlink(fs, path)
 
 
-def asides_left(put: pytest.MonkeyPatch) -> None:
-    """A start does not care for the markers that a crash left aside."""
-    put.setattr(fsdm.reconcile.reconciler, "finish_removals", lambda layout, fs: None)
+def ready_first(fetch_chunk: Any, chunk: DataChunk, directory: str, *rest: Any, **named: Any) -> Manifest:
+    """Write READY from the want, and the files after it."""
+    entries = {
+        name: FileEntry(size=file.size, sha256=file.sha256, blake3=file.sha256) for name, file in chunk.files.items()
+    }
+    FileSystem().mkdir(directory)
+    FileSystem().write(f"{directory}/{READY}", Manifest.of(chunk, entries).to_json(), durable=False)
+    made: Manifest = fetch_chunk(chunk, directory, *rest, **named)
+    return made
 
 
 def ready_before_the_files(put: pytest.MonkeyPatch) -> None:
-    """READY is written first, from the want, and the files after it, without a look at them."""
-    fetch_chunk = fsdm.reconcile.apply.fetch_chunk
+    """READY comes first, and the files are not looked at."""
+    around("reconcile.apply.fetch_chunk", ready_first)(put)
+    replaced("reconcile.apply.missing", lambda *_: None)(put)
 
-    def ready_first(chunk: DataChunk, directory: str, *rest: Any, **named: Any) -> Manifest:
-        entries = {
-            name: FileEntry(size=file.size, sha256=file.sha256, blake3=file.sha256)
-            for name, file in chunk.files.items()
-        }
-        FileSystem().mkdir(directory)
-        FileSystem().write(f"{directory}/{READY}", Manifest.of(chunk, entries).to_json(), durable=False)
-        return fetch_chunk(chunk, directory, *rest, **named)
 
-    put.setattr(fsdm.reconcile.apply, "fetch_chunk", ready_first)
-    put.setattr(fsdm.reconcile.apply, "missing", lambda *_: None)
+marker_not_judged_aside = replaced("reconcile.apply.remove_marker", judged_in_place)
+asides_left = replaced("reconcile.reconciler.finish_removals", lambda layout, fs: None)

@@ -11,17 +11,15 @@ from typing import Any
 
 import pytest
 
-import fsdm.manager
-import fsdm.reconcile.apply
-import fsdm.reconcile.repair
-import fsdm.store.data_dir
-from fsdm.model.layout import READY
+from fsdm.model.layout import READY, Layout
 from fsdm.model.state import Marker
 from fsdm.reconcile.actions import Done, Outcome, Publish, Stale
 from fsdm.reconcile.apply import Applier
 from fsdm.store.filesystem import FileSystem
+from fsdm.store.marker_removal import remove_marker
 from fsdm.transfer.file_transfer import Transfer
-from tests.support.mutants import Mutant, asides_left, marker_not_judged_aside, ready_before_the_files
+from tests.support import mutants
+from tests.support.mutants import Mutant, around, replaced
 from tools.crash.__main__ import main
 from tools.crash.check import ViolationError
 from tools.crash.disk import Disk
@@ -89,7 +87,7 @@ def test_command_line_tells_what_it_has_tried(capsys: pytest.CaptureFixture[str]
 def test_command_line_says_where_something_does_not_hold(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, scratch: str
 ) -> None:
-    no_fsync_of_a_file(monkeypatch)
+    NO_FSYNC_OF_A_FILE(monkeypatch)
     assert main(["power", "first_start", "--dir", scratch]) == 1
     assert "DOES NOT HOLD: first_start, power failed after " in capsys.readouterr().out
 
@@ -165,182 +163,133 @@ def test_write_that_goes_past_the_tap_is_found_out(monkeypatch: pytest.MonkeyPat
 # -------------------------------------------------------------------------------------------- known faults, to be found
 
 
-def not_fsynced(put: pytest.MonkeyPatch, which: Callable[[str], bool]) -> None:
-    """These directories are not fsynced."""
+def not_fsynced(which: Callable[[str], bool]) -> Mutant:
+    """Do not fsync these directories."""
+    return around("store.filesystem.FileSystem.fsync_dir", lambda fsync, fs, path: which(path) or fsync(fs, path))
+
+
+def late_fsync(publish: Callable[..., Outcome], self: Applier, action: Publish) -> Outcome:
+    waiting: list[str] = []
     fsync_dir = FileSystem.fsync_dir
-    put.setattr(FileSystem, "fsync_dir", lambda self, path: None if which(path) else fsync_dir(self, path))
+    with pytest.MonkeyPatch.context() as inner:
+        inner.setattr(
+            FileSystem,
+            "fsync_dir",
+            lambda fs, path: waiting.append(path) if "/chunks" in path else fsync_dir(fs, path),
+        )
+        outcome = publish(self, action)
+    for path in waiting:
+        self._fs.fsync_dir(path)
+    return outcome
 
 
-def no_fsync_of_a_file(put: pytest.MonkeyPatch) -> None:
-    """No file is fsynced."""
-    put.setattr(FileSystem, "fsync_file", lambda self, fd, path: None)
+def ready_is_not_durable(write: Any, self: FileSystem, path: str, data: bytes, *, durable: bool, **how: Any) -> None:
+    write(self, path, data, durable=durable and not path.endswith(READY), **how)
 
 
-def no_fsync_of_data(put: pytest.MonkeyPatch) -> None:
-    """The directory of a chunk's files is not fsynced."""
-    not_fsynced(put, lambda path: "/partial/" in path and path.endswith("/data"))
+def bytes_of_another_boot(relied_on: Callable[..., bool], self: Transfer, *arguments: Any) -> bool:
+    self._part.same_boot = True
+    return relied_on(self, *arguments)
 
 
-def no_fsync_of_the_partial(put: pytest.MonkeyPatch) -> None:
-    """READY may be there before `data` is."""
-    not_fsynced(put, lambda path: "/partial/" in path and not os.path.exists(f"{path}/{READY}"))
-
-
-def no_fsync_of_the_dataset(put: pytest.MonkeyPatch) -> None:
-    """The directory that a chunk is renamed into is not fsynced."""
-    not_fsynced(put, lambda path: os.path.basename(os.path.dirname(path)) == "chunks")
-
-
-def no_fsync_of_chunks(put: pytest.MonkeyPatch) -> None:
-    """The directory that a dataset is made in is not fsynced."""
-    not_fsynced(put, lambda path: path.endswith("/chunks"))
-
-
-def no_fsync_above_the_data_directory(put: pytest.MonkeyPatch) -> None:
-    """The data directory itself may be lost."""
-    put.setattr(fsdm.store.data_dir, "_make_root", lambda path, fs: os.makedirs(path, exist_ok=True))
-
-
-def want_goes_before_the_dataset_is_fsynced(put: pytest.MonkeyPatch) -> None:
-    """A published chunk is made durable only after its want has gone."""
-    publish, fsync_dir = Applier._publish, FileSystem.fsync_dir
-
-    def late(self: Applier, action: Publish) -> Outcome:
-        waiting: list[str] = []
-        with pytest.MonkeyPatch.context() as inner:
-            inner.setattr(
-                FileSystem,
-                "fsync_dir",
-                lambda fs, path: waiting.append(path) if "/chunks" in path else fsync_dir(fs, path),
-            )
-            outcome = publish(self, action)
-        for path in waiting:
-            self._fs.fsync_dir(path)
-        return outcome
-
-    put.setattr(Applier, "_publish", late)
-
-
-def ready_is_not_durable(put: pytest.MonkeyPatch) -> None:
-    """A partial is renamed before its READY is durable."""
-    write = FileSystem.write
-
-    def careless(self: FileSystem, path: str, data: bytes, *, durable: bool, **how: Any) -> None:
-        write(self, path, data, durable=durable and not path.endswith(READY), **how)
-
-    put.setattr(FileSystem, "write", careless)
-
-
-def bytes_of_another_boot(put: pytest.MonkeyPatch) -> None:
-    """Bytes that nothing proves are taken over, though the machine has been off since."""
-    relied_on = Transfer._can_be_relied_on
-
-    def careless(self: Transfer, *arguments: Any) -> bool:
-        self._part.same_boot = True
-        return relied_on(self, *arguments)
-
-    put.setattr(Transfer, "_can_be_relied_on", careless)
-
-
-def erased_before_it_is_out_of_sight(put: pytest.MonkeyPatch) -> None:
-    """A directory in the trash is erased before its rename is durable."""
-
-    def discard(self: Applier, path: str) -> None:
-        trashed = self._fs.discard(path, self._layout.trash)
-        if trashed:
-            self._erase(trashed)
-            self._fs.fsync_dir(os.path.dirname(path))
-
-    put.setattr(Applier, "_discard", discard)
-
-
-def opposite_may_come_back(put: pytest.MonkeyPatch) -> None:
-    """A marker is removed for good before what has become of its opposite is durable."""
-
-    def removed(self: Applier, path: str, judged: Marker, winner: tuple[str, Marker] | None) -> Outcome:
-        if not fsdm.reconcile.apply.remove_marker(self._layout, self._fs, path, judged, winner):
-            return Stale()
+def erased_before_it_is_out_of_sight(self: Applier, path: str) -> None:
+    trashed = self._fs.discard(path, self._layout.trash)
+    if trashed:
+        self._erase(trashed)
         self._fs.fsync_dir(os.path.dirname(path))
-        return Done()
-
-    put.setattr(Applier, "_removed", removed)
 
 
-def want_is_not_kept(put: pytest.MonkeyPatch) -> None:
-    """A want takes something away before it is durable itself."""
-    put.setattr(Applier, "_keep_want", lambda self, chunk_id: None)
+def opposite_may_come_back(self: Applier, path: str, judged: Marker, winner: tuple[str, Marker] | None) -> Outcome:
+    if not remove_marker(self._layout, self._fs, path, judged, winner):
+        return Stale()
+    self._fs.fsync_dir(os.path.dirname(path))
+    return Done()
 
 
-def want_goes_before_it_comes_back(put: pytest.MonkeyPatch) -> None:
-    """WANT is taken from beside the files before it stands as a want."""
-    back = fsdm.reconcile.repair.restore_want
-
-    def late(layout: Any, fs: FileSystem, kept: str, chunk_id: str) -> None:
-        fs.rename(kept, f"{layout.trash}/kept")
-        back(layout, fs, f"{layout.trash}/kept", chunk_id)
-
-    put.setattr(fsdm.reconcile.repair, "restore_want", late)
+def want_goes_before_it_comes_back(restore: Any, layout: Layout, fs: FileSystem, kept: str, chunk_id: str) -> None:
+    fs.rename(kept, f"{layout.trash}/kept")
+    restore(layout, fs, f"{layout.trash}/kept", chunk_id)
 
 
-def a_want_that_came_back_stays_beside_a_delete(put: pytest.MonkeyPatch) -> None:
-    """A want that came back is taken for a later intent than the delete that has come before it stood."""
-    put.setattr(fsdm.reconcile.repair, "withdraw_restored_want", lambda *_: None)
-
-
-def a_want_that_came_back_is_not_durable(put: pytest.MonkeyPatch) -> None:
-    """WANT goes before the want that came of it is durable."""
-    put.setattr(fsdm.reconcile.repair, "_make_durable", lambda *_: None)
-
-
-KILLED: dict[Mutant, str] = {
-    want_goes_before_it_comes_back: "damaged",
-    a_want_that_came_back_stays_beside_a_delete: "quarantined_twice",
-    ready_before_the_files: "first_start",
-    marker_not_judged_aside: "overtaken",
-    asides_left: "failover",
+NO_FSYNC_OF_A_FILE = replaced("store.filesystem.FileSystem.fsync_file", lambda self, fd, path: None)
+# each fault, and a life that finds it: by a kill, or by a power failure
+KILLED: dict[str, tuple[Mutant, str]] = {
+    "WANT is taken before it stands as a want": (
+        around("reconcile.repair.restore_want", want_goes_before_it_comes_back),
+        "damaged",
+    ),
+    "a want that came back is taken for later than the delete": (
+        replaced("reconcile.repair.withdraw_restored_want", lambda *_: None),
+        "quarantined_twice",
+    ),
+    "READY comes before the files": (mutants.ready_before_the_files, "first_start"),
+    "a marker is not judged out of reach": (mutants.marker_not_judged_aside, "overtaken"),
+    "a start leaves the markers that were left aside": (mutants.asides_left, "failover"),
 }
-POWERLESS: dict[Mutant, str] = {
-    no_fsync_of_a_file: "first_start",
-    no_fsync_of_data: "first_start",
-    no_fsync_of_the_partial: "first_start",
-    no_fsync_of_the_dataset: "first_start",
-    no_fsync_of_chunks: "first_start",
-    no_fsync_above_the_data_directory: "first_start",
-    want_goes_before_the_dataset_is_fsynced: "retire",
-    ready_is_not_durable: "first_start",
-    ready_before_the_files: "first_start",
-    bytes_of_another_boot: "resume",
-    erased_before_it_is_out_of_sight: "retiring",
-    opposite_may_come_back: "retire",
-    want_is_not_kept: "replace",
-    a_want_that_came_back_is_not_durable: "damaged",
+WANT_IS_NOT_KEPT = replaced("reconcile.apply.Applier._keep_want", lambda self, chunk_id: None), "replace"
+READY_IS_NOT_DURABLE = around("store.filesystem.FileSystem.write", ready_is_not_durable), "first_start"
+POWERLESS: dict[str, tuple[Mutant, str]] = {
+    "no file is fsynced": (NO_FSYNC_OF_A_FILE, "first_start"),
+    "the directory of the files is not fsynced": (
+        not_fsynced(lambda path: "/partial/" in path and path.endswith("/data")),
+        "first_start",
+    ),
+    "READY may be there before data/ is": (
+        not_fsynced(lambda path: "/partial/" in path and not os.path.exists(f"{path}/{READY}")),
+        "first_start",
+    ),
+    "the dataset is not fsynced": (
+        not_fsynced(lambda path: os.path.basename(os.path.dirname(path)) == "chunks"),
+        "first_start",
+    ),
+    "chunks/ is not fsynced": (not_fsynced(lambda path: path.endswith("/chunks")), "first_start"),
+    "the data directory itself may be lost": (
+        replaced("store.data_dir._make_root", lambda path, fs: os.makedirs(path, exist_ok=True)),
+        "first_start",
+    ),
+    "a want goes before its chunk is durable": (around("reconcile.apply.Applier._publish", late_fsync), "retire"),
+    "a partial is renamed before READY is durable": READY_IS_NOT_DURABLE,
+    "READY comes before the files": (mutants.ready_before_the_files, "first_start"),
+    "bytes of another boot are taken over": (
+        around("transfer.file_transfer.Transfer._can_be_relied_on", bytes_of_another_boot),
+        "resume",
+    ),
+    "what goes to the trash is erased before its rename is durable": (
+        replaced("reconcile.apply.Applier._discard", erased_before_it_is_out_of_sight),
+        "retiring",
+    ),
+    "a marker goes before its opposite has gone durably": (
+        replaced("reconcile.apply.Applier._removed", opposite_may_come_back),
+        "retire",
+    ),
+    "a want takes something away before it is durable": WANT_IS_NOT_KEPT,
+    "WANT goes before the want that came of it is durable": (
+        replaced("reconcile.repair._make_durable", lambda *_: None),
+        "damaged",
+    ),
 }
 
 
-def name_of(mutant: Mutant) -> str:
-    return mutant.__name__
-
-
-@pytest.mark.parametrize("mutant", KILLED, ids=name_of)
-def test_kill_finds_this_fault(mutant: Mutant, monkeypatch: pytest.MonkeyPatch, scratch: str) -> None:
+@pytest.mark.parametrize(("mutant", "life"), KILLED.values(), ids=KILLED)
+def test_kill_finds_this_fault(mutant: Mutant, life: str, monkeypatch: pytest.MonkeyPatch, scratch: str) -> None:
     mutant(monkeypatch)
     with pytest.raises(ViolationError):
-        kill_everywhere(KILLED[mutant], scratch, print)
+        kill_everywhere(life, scratch, print)
 
 
-@pytest.mark.parametrize("mutant", POWERLESS, ids=name_of)
-def test_power_failure_finds_this_fault(mutant: Mutant, monkeypatch: pytest.MonkeyPatch, scratch: str) -> None:
+@pytest.mark.parametrize(("mutant", "life"), POWERLESS.values(), ids=POWERLESS)
+def test_power_failure_finds_fault(mutant: Mutant, life: str, monkeypatch: pytest.MonkeyPatch, scratch: str) -> None:
     mutant(monkeypatch)
     with pytest.raises(ViolationError):
-        fail_everywhere(POWERLESS[mutant], scratch, BOUND)
+        fail_everywhere(life, scratch, BOUND)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("mutant", [want_is_not_kept, ready_is_not_durable], ids=name_of)
+@pytest.mark.parametrize(("mutant", "life"), [WANT_IS_NOT_KEPT, READY_IS_NOT_DURABLE], ids=["want", "READY"])
 def test_real_file_system_finds_this_fault(
-    mutant: Mutant, kind: str, monkeypatch: pytest.MonkeyPatch, scratch: str
+    mutant: Mutant, life: str, kind: str, monkeypatch: pytest.MonkeyPatch, scratch: str
 ) -> None:
     skip_without(kind, scratch)
     mutant(monkeypatch)
     with pytest.raises(ViolationError):
-        shut_down_everywhere(POWERLESS[mutant], scratch, kind, print)
+        shut_down_everywhere(life, scratch, kind, print)

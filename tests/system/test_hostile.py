@@ -1,8 +1,6 @@
 """Entries of `want/` and `delete/` that are half-written, malformed, foreign, huge or malicious."""
 
-import json
 import os
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,11 +10,11 @@ from fsdm import DataManager
 from fsdm.model.errors import DataDirectoryError
 from fsdm.model.layout import WANT_MAX_BYTES
 from tests.support import PATIENCE_S, Source, eventually
-from tests.support.chunks import an_id, bring, chunk_dir, entries, failure, put_want, touch_delete
+from tests.support.chunks import KINDS_OF_NO_FILE, an_id, bring, chunk_dir, entries, failure, put_want, touch_delete
 
 
-def _document(source: Source, **changes: object) -> bytes:
-    return json.dumps(json.loads(source.chunk().to_json()) | {"id": None} | changes).encode()
+def _document(block_range: str = "[0, 1]", files: str = '{"x": "http://h/"}', begin: str = "{") -> bytes:
+    return f'{begin}"dataset_id": "{"d" * 64}", "block_range": {block_range}, "files": {files}}}'.encode()
 
 
 WRONG_DOCUMENTS = {
@@ -26,25 +24,12 @@ WRONG_DOCUMENTS = {
     "a number": (b"7", "object"),
     "not JSON": (b"\x00\xff\xfe", "Invalid JSON"),
     "deep": (b"[" * 100_000, "recursion"),
-    "no files": (b'{"dataset_id": "%s", "block_range": [0, 1], "files": {}}' % (b"d" * 64), "at least one file"),
-    "escaping name": (
-        b'{"dataset_id": "%s", "block_range": [0, 1], "files": {"../x": "http://h/"}}' % (b"d" * 64),
-        "contains '/' or NUL",
-    ),
-    "file URL": (
-        b'{"dataset_id": "%s", "block_range": [0, 1], "files": {"x": "file:///etc/passwd"}}' % (b"d" * 64),
-        "must begin with http://",
-    ),
-    "other id": (
-        b'{"id": "%s", "dataset_id": "%s", "block_range": [0, 1], "files": {"x": "http://h/"}}'
-        % (b"e" * 64, b"d" * 64),
-        "but the marker is called",
-    ),
-    "reversed": (b'{"dataset_id": "%s", "block_range": [2, 1], "files": {"x": "http://h/"}}' % (b"d" * 64), "reversed"),
-    "huge number": (
-        b'{"dataset_id": "%s", "block_range": [0, 1%s], "files": {"x": "http://h/"}}' % (b"d" * 64, b"0" * 5000),
-        "out of range",
-    ),
+    "no files": (_document(files="{}"), "at least one file"),
+    "escaping name": (_document(files='{"../x": "http://h/"}'), "contains '/' or NUL"),
+    "file URL": (_document(files='{"x": "file:///etc/passwd"}'), "must begin with http://"),
+    "other id": (_document(begin=f'{{"id": "{"e" * 64}", '), "but the marker is called"),
+    "reversed": (_document("[2, 1]"), "reversed"),
+    "huge number": (_document(f"[0, 1{'0' * 5000}]"), "out of range"),
 }
 
 
@@ -89,30 +74,21 @@ def test_want_that_is_written_slowly_is_taken_when_it_is_whole(dm: DataManager, 
 
 @pytest.mark.usefixtures("good")
 def test_entries_that_are_no_files_are_never_read_and_never_lost(
-    dm: DataManager, data_dir: Path, source: Source, tmp_path: Path
+    dm: DataManager, data_dir: Path, source: Source
 ) -> None:
-    outside = tmp_path / "outside"
     chunk = source.chunk()
-    outside.write_bytes(chunk.to_json())
-    for directory in ("want", "delete"):
-        kinds = {name: an_id() for name in ("directory", "FIFO", "symbolic link", "socket")}
-        here = data_dir / directory
-        (here / kinds["directory"]).mkdir()
-        (here / kinds["directory"] / "file").write_text("kept")
-        os.mkfifo(here / kinds["FIFO"])
-        (here / kinds["symbolic link"]).symlink_to(outside)
-        with socket.socket(socket.AF_UNIX) as sock:
-            old = os.getcwd()
-            os.chdir(here)  # a socket's path is short
-            sock.bind(kinds["socket"])
-            os.chdir(old)
-        for kind, chunk_id in kinds.items():
-            told = eventually(lambda chunk_id=chunk_id: failure(data_dir, chunk_id))
-            assert kind in told["error"]
-            assert told["kind"] == "marker"
-            assert os.path.lexists(here / chunk_id)
-        assert (here / kinds["directory"] / "file").read_text() == "kept"
-    assert outside.read_bytes() == chunk.to_json()
+    wrong = {data_dir / where / an_id(): kind.values for where in ("want", "delete") for kind in KINDS_OF_NO_FILE}
+    for path, (make, _) in wrong.items():
+        make(str(path))
+        if make is os.mkdir:
+            (path / "file").write_text("kept")
+    (data_dir / "outside").write_bytes(chunk.to_json())  # where the symlinks lead
+    for path, (make, why) in wrong.items():
+        told = eventually(lambda path=path: failure(data_dir, path.name))
+        assert (told["kind"], why in told["error"]) == ("marker", True)
+        assert os.path.lexists(path)
+        assert make is not os.mkdir or (path / "file").read_text() == "kept"
+    assert (data_dir / "outside").read_bytes() == chunk.to_json()
     assert dm.list_chunks() == []
 
 
@@ -161,21 +137,3 @@ def test_delete_is_not_held_up_by_a_want_that_cannot_be_read(dm: DataManager, da
     (data_dir / "want" / chunk.id).write_bytes(b"{")
     eventually(lambda: not entries(data_dir / "delete"))
     assert not chunk_dir(data_dir, chunk).exists()
-
-
-def test_symlinks_in_the_place_of_directories_of_a_chunk_are_not_followed(
-    dm: DataManager, data_dir: Path, source: Source, tmp_path: Path
-) -> None:
-    outside = tmp_path / "outside"
-    outside.mkdir()
-    (outside / "READY").write_text("{}")
-    chunk = source.chunk()
-    place = chunk_dir(data_dir, chunk)
-    place.parent.mkdir(parents=True)
-    place.symlink_to(outside)
-    (data_dir / "partial" / chunk.id).symlink_to(outside)
-    assert dm.find_chunk(chunk.dataset_id, 0) is None
-    eventually(lambda: not os.path.lexists(place) and not entries(data_dir / "partial"), "what was planted is cleared")
-    touch_delete(data_dir, chunk.id)
-    eventually(lambda: not entries(data_dir / "delete"))
-    assert entries(outside) == ["READY"]

@@ -29,23 +29,33 @@ def picture(directory: Path) -> dict[str, tuple[object, ...]]:
     return seen
 
 
-@pytest.fixture
-def outside(tmp_path: Path) -> Path:
-    """A directory that is none of ours."""
-    directory = tmp_path / "outside"
-    (directory / DATA).mkdir(parents=True)
-    (directory / "precious").write_text("precious")
-    (directory / DATA / "blocks.parquet").write_text("precious")
-    return directory
+class Outside:
+    """A directory that is none of ours, of which a picture can be taken."""
+
+    def __init__(self, at: Path) -> None:
+        self._at = at
+        self.seen: dict[str, tuple[object, ...]] = {}
+
+    def __fspath__(self) -> str:
+        return str(self._at)
+
+    def __truediv__(self, name: str) -> Path:
+        return self._at / name
+
+    def take_picture(self) -> None:
+        """Take the picture that it must still give after the test."""
+        self.seen = picture(self._at)
 
 
 @pytest.fixture
-def untouched(outside: Path) -> Iterator[Callable[[], None]]:
-    """Takes the picture of what is outside; after the test it is still the same."""
-    taken: list[dict[str, tuple[object, ...]]] = []
-    yield lambda: taken.append(picture(outside))
-    assert taken
-    assert picture(outside) == taken[0]
+def outside(tmp_path: Path) -> Iterator[Outside]:
+    at = tmp_path / "outside"
+    (at / DATA).mkdir(parents=True)
+    (at / "precious").write_text("precious")
+    (at / DATA / "blocks.parquet").write_text("precious")
+    outside = Outside(at)
+    yield outside
+    assert picture(at) == outside.seen
 
 
 @pytest.fixture
@@ -57,7 +67,7 @@ def chunk(data_dir: Path, source: Source) -> DataChunk:
     return chunk
 
 
-def moved_out(path: Path, outside: Path) -> None:
+def moved_out(path: Path, outside: Outside) -> None:
     """Move this outside, and have a symlink lead to it."""
     shutil.rmtree(outside)
     path.rename(outside)
@@ -68,22 +78,20 @@ def moved_out(path: Path, outside: Path) -> None:
 
 
 @pytest.mark.parametrize("name", Layout.directories())
-def test_directory_of_the_layout_that_is_a_symlink_is_refused(
-    data_dir: Path, outside: Path, chunk: DataChunk, name: str, untouched: Callable[[], None]
-) -> None:
+def test_symlinked_directory_is_refused(data_dir: Path, outside: Outside, chunk: DataChunk, name: str) -> None:
     moved_out(data_dir / name, outside)
-    untouched()
+    outside.take_picture()
     with pytest.raises(DataDirectoryError, match=name):
         DataManager(data_dir)
 
 
-def test_directory_of_the_layout_that_becomes_a_symlink_stops_the_pass(
-    data_dir: Path, outside: Path, source: Source, untouched: Callable[[], None], caplog: pytest.LogCaptureFixture
+def test_symlink_in_place_of_a_directory_stops_the_pass(
+    data_dir: Path, outside: Outside, source: Source, caplog: pytest.LogCaptureFixture
 ) -> None:
     with DataManager(data_dir, limits=Limits(poll_s=0.05)) as dm:
         moved_out(data_dir / "trash", outside)
         (outside / "precious").write_text("precious")
-        untouched()
+        outside.take_picture()
         eventually(lambda: "a pass of the reconciler failed" in caplog.text)
         (data_dir / "trash").unlink()
         chunk = source.chunk()
@@ -92,22 +100,18 @@ def test_directory_of_the_layout_that_becomes_a_symlink_stops_the_pass(
 
 
 @pytest.mark.parametrize("name", ["fsdm.json", "LOCK"])
-def test_file_of_the_layout_that_is_a_symlink_is_refused_and_not_read(
-    data_dir: Path, outside: Path, chunk: DataChunk, name: str, untouched: Callable[[], None]
-) -> None:
+def test_symlinked_file_is_refused_unread(data_dir: Path, outside: Outside, chunk: DataChunk, name: str) -> None:
     (data_dir / name).replace(outside / "precious")
     (data_dir / name).symlink_to(outside / "precious")
-    untouched()
+    outside.take_picture()
     with pytest.raises(DataDirectoryError, match=name):
         DataManager(data_dir)
 
 
-def test_cachedir_tag_that_is_a_symlink_is_not_written_through(
-    data_dir: Path, outside: Path, untouched: Callable[[], None]
-) -> None:
+def test_symlinked_cachedir_tag_is_not_written_through(data_dir: Path, outside: Outside) -> None:
     data_dir.mkdir()
     (data_dir / CACHEDIR_TAG).symlink_to(outside / "precious")
-    untouched()
+    outside.take_picture()
     with DataManager(data_dir):
         assert not (data_dir / CACHEDIR_TAG).is_symlink()
 
@@ -134,11 +138,9 @@ def test_format_that_is_not_the_number_one_is_unknown(data_dir: Path, text: str)
 # -------------------------------------------------------------------------------------------------- chunks and partials
 
 
-def test_symlink_in_the_place_of_a_chunk_is_not_followed_and_goes(
-    data_dir: Path, outside: Path, chunk: DataChunk, untouched: Callable[[], None]
-) -> None:
+def test_symlink_in_place_of_a_chunk_goes_unfollowed(data_dir: Path, outside: Outside, chunk: DataChunk) -> None:
     moved_out(chunk_dir(data_dir, chunk), outside)
-    untouched()
+    outside.take_picture()
     with DataManager(data_dir, reconcile=False) as client:
         assert client.list_chunks() == []
         assert client.find_chunk(chunk.dataset_id, 0) is None
@@ -152,24 +154,26 @@ def test_symlink_in_the_place_of_a_chunk_is_not_followed_and_goes(
         assert dm.reconciler.loop.space.taken_bytes == 0
 
 
-def test_want_is_not_satisfied_by_a_symlink_to_the_very_chunk(
-    data_dir: Path, outside: Path, chunk: DataChunk, source: Source, untouched: Callable[[], None]
+@pytest.mark.parametrize("where", ["", DATA])
+def test_symlink_satisfies_no_want(
+    data_dir: Path, outside: Outside, chunk: DataChunk, source: Source, where: str
 ) -> None:
-    moved_out(chunk_dir(data_dir, chunk), outside)
-    untouched()
+    place = chunk_dir(data_dir, chunk)
+    moved_out(place / where, outside)
+    outside.take_picture()
     put_want(data_dir, chunk)
     with DataManager(data_dir) as dm:
-        eventually(lambda: dm.find_chunk(chunk.dataset_id, 0))
-        assert files_of(chunk_dir(data_dir, chunk) / DATA) == expected(chunk, source)
-        assert not chunk_dir(data_dir, chunk).is_symlink()
+        eventually(lambda: not (data_dir / "want" / chunk.id).exists())
+        with eventually(lambda: dm.find_chunk(chunk.dataset_id, 0)) as ref:
+            assert not place.is_symlink()
+            assert not ref.path.is_symlink()
+            assert files_of(ref.path) == expected(chunk, source)
 
 
-def test_symlink_in_the_place_of_a_dataset_is_not_followed(
-    data_dir: Path, outside: Path, chunk: DataChunk, source: Source, untouched: Callable[[], None]
-) -> None:
+def test_symlinked_dataset_is_not_followed(data_dir: Path, outside: Outside, chunk: DataChunk, source: Source) -> None:
     dataset = chunk_dir(data_dir, chunk).parent
     moved_out(dataset, outside)
-    untouched()
+    outside.take_picture()
     other = source.chunk(files=1, start=20, end=30)
     touch_delete(data_dir, chunk.id)
     with DataManager(data_dir) as dm:
@@ -183,15 +187,15 @@ def test_symlink_in_the_place_of_a_dataset_is_not_followed(
 
 
 @pytest.mark.parametrize("name", [DATA, READY])
-def test_chunk_whose_data_or_ready_is_a_symlink_is_taken_out_of_service(
-    data_dir: Path, outside: Path, chunk: DataChunk, name: str, untouched: Callable[[], None]
+def test_chunk_with_symlinked_data_or_ready_is_taken_out(
+    data_dir: Path, outside: Outside, chunk: DataChunk, name: str
 ) -> None:
     (chunk_dir(data_dir, chunk) / WANT).unlink()  # so that it does not come again
     path = chunk_dir(data_dir, chunk) / name
     shutil.rmtree(outside / DATA)
     path.rename(outside / name)
     path.symlink_to(outside / name)
-    untouched()
+    outside.take_picture()
     with DataManager(data_dir, limits=Limits(max_bytes=10**6)) as dm:
         told = eventually(lambda: failure(data_dir, chunk.id))
         assert told["kind"] == "damaged"
@@ -199,14 +203,12 @@ def test_chunk_whose_data_or_ready_is_a_symlink_is_taken_out_of_service(
         assert dm.find_chunk(chunk.dataset_id, 0) is None
 
 
-def test_kept_want_that_is_a_symlink_brings_no_chunk_back(
-    data_dir: Path, outside: Path, chunk: DataChunk, untouched: Callable[[], None]
-) -> None:
+def test_symlinked_kept_want_brings_no_chunk_back(data_dir: Path, outside: Outside, chunk: DataChunk) -> None:
     kept = chunk_dir(data_dir, chunk) / WANT
     kept.rename(outside / WANT)
     kept.symlink_to(outside / WANT)
     (chunk_dir(data_dir, chunk) / DATA / "blocks.parquet").write_text("damaged")
-    untouched()
+    outside.take_picture()
     with DataManager(data_dir) as dm:
         assert "want it again" in eventually(lambda: failure(data_dir, chunk.id))["hint"]
         eventually(lambda: not chunk_dir(data_dir, chunk).exists())
@@ -214,29 +216,22 @@ def test_kept_want_that_is_a_symlink_brings_no_chunk_back(
         assert dm.list_chunks() == []
 
 
-def test_verified_that_is_a_symlink_is_not_written_through(
-    data_dir: Path, outside: Path, chunk: DataChunk, untouched: Callable[[], None]
-) -> None:
+def test_symlinked_verified_is_not_written_through(data_dir: Path, outside: Outside, chunk: DataChunk) -> None:
     (chunk_dir(data_dir, chunk) / VERIFIED).symlink_to(outside / "precious")
-    untouched()
+    outside.take_picture()
     with DataManager(data_dir) as dm:
         dm.verify_chunk(chunk.id)
         assert dm.wait(chunk.id, PATIENCE_S), "and its bytes are right all the same"
 
 
 @pytest.mark.parametrize("kind", ["symlink", "directory", "fifo"])
-def test_entry_of_verify_that_is_no_file_is_shown_and_is_no_intent(
-    data_dir: Path, outside: Path, chunk: DataChunk, source: Source, kind: str, untouched: Callable[[], None]
+def test_verify_entry_that_is_no_file_is_no_intent(
+    data_dir: Path, outside: Outside, chunk: DataChunk, source: Source, kind: str
 ) -> None:
     planted = data_dir / "verify" / chunk.id
-    match kind:
-        case "symlink":
-            planted.symlink_to(outside / "precious")
-        case "directory":
-            planted.mkdir()
-        case _:
-            os.mkfifo(planted)
-    untouched()
+    make = {"symlink": lambda path: path.symlink_to(outside / "precious"), "directory": os.mkdir, "fifo": os.mkfifo}
+    make[kind](planted)
+    outside.take_picture()
     other = source.chunk(start=20, end=30)
     with DataManager(data_dir) as dm:
         dm.download_chunk(other)
@@ -248,23 +243,8 @@ def test_entry_of_verify_that_is_no_file_is_shown_and_is_no_intent(
     assert os.path.lexists(planted)
 
 
-def test_want_is_not_satisfied_by_data_that_is_a_symlink(
-    data_dir: Path, outside: Path, chunk: DataChunk, source: Source, untouched: Callable[[], None]
-) -> None:
-    moved_out(chunk_dir(data_dir, chunk) / DATA, outside)
-    untouched()
-    put_want(data_dir, chunk)
-    with DataManager(data_dir) as dm:
-        eventually(lambda: not (data_dir / "want" / chunk.id).exists())
-        with eventually(lambda: dm.find_chunk(chunk.dataset_id, 0)) as ref:
-            assert not ref.path.is_symlink()
-            assert files_of(ref.path) == expected(chunk, source)
-
-
 @pytest.mark.parametrize("where", ["", DATA, "data/blocks.parquet", READY, PARTS, WANT])
-def test_symlink_in_a_partial_is_not_followed_and_the_chunk_comes(
-    data_dir: Path, outside: Path, source: Source, where: str, untouched: Callable[[], None]
-) -> None:
+def test_symlink_in_a_partial_is_not_followed(data_dir: Path, outside: Outside, source: Source, where: str) -> None:
     with DataManager(data_dir):
         pass
     chunk = source.chunk(files=1)
@@ -272,20 +252,20 @@ def test_symlink_in_a_partial_is_not_followed_and_the_chunk_comes(
     planted.parent.mkdir(parents=True, exist_ok=True)
     planted.symlink_to(outside if where in {"", DATA} else outside / "precious")
     put_want(data_dir, chunk)
-    untouched()
+    outside.take_picture()
     with DataManager(data_dir, limits=Limits(max_bytes=10**6)) as dm:
         assert dm.wait(chunk.id, PATIENCE_S)
         assert files_of(chunk_dir(data_dir, chunk) / DATA) == expected(chunk, source)
 
 
 @pytest.mark.parametrize("linked", ["the partial", "its data"])
-def test_complete_partial_that_is_outside_is_not_published(
-    data_dir: Path, outside: Path, chunk: DataChunk, source: Source, linked: str, untouched: Callable[[], None]
+def test_complete_partial_outside_is_not_published(
+    data_dir: Path, outside: Outside, chunk: DataChunk, source: Source, linked: str
 ) -> None:
     partial = data_dir / "partial" / chunk.id
     chunk_dir(data_dir, chunk).rename(partial)
     moved_out(partial if linked == "the partial" else partial / DATA, outside)
-    untouched()
+    outside.take_picture()
     put_want(data_dir, chunk)
     with DataManager(data_dir) as dm:
         assert dm.wait(chunk.id, PATIENCE_S)
@@ -295,29 +275,25 @@ def test_complete_partial_that_is_outside_is_not_published(
         assert files_of(place / DATA) == expected(chunk, source)
 
 
-def test_symlink_without_a_want_is_erased_but_not_its_target(
-    data_dir: Path, outside: Path, chunk: DataChunk, untouched: Callable[[], None]
-) -> None:
+def test_symlink_without_a_want_goes_but_not_its_target(data_dir: Path, outside: Outside, chunk: DataChunk) -> None:
     (data_dir / "partial" / ("a" * 64)).symlink_to(outside)
     (data_dir / "trash" / "old").symlink_to(outside)
     (data_dir / "trash" / "older").mkdir()
     (data_dir / "trash" / "older" / "link").symlink_to(outside)
     (data_dir / "failed" / ("b" * 64)).symlink_to(outside / "precious")
-    untouched()
+    outside.take_picture()
     with DataManager(data_dir):
         for name in ("partial", "trash", "failed"):
             eventually(lambda name=name: not entries(data_dir / name), name)
 
 
-def test_failure_is_not_written_through_a_symlink(
-    data_dir: Path, outside: Path, source: Source, untouched: Callable[[], None]
-) -> None:
+def test_failure_is_not_written_through_a_symlink(data_dir: Path, outside: Outside, source: Source) -> None:
     with DataManager(data_dir):
         pass
     chunk = source.chunk(files=1)
     source.files.clear()
     (data_dir / "failed" / chunk.id).symlink_to(outside / "precious")
-    untouched()
+    outside.take_picture()
     put_want(data_dir, chunk)
     with DataManager(data_dir) as dm:
         eventually(lambda: dm.status().chunks[chunk.id].state == "failed")
@@ -329,8 +305,8 @@ def test_failure_is_not_written_through_a_symlink(
 
 
 @pytest.mark.parametrize("directory", ["want", "delete"])
-def test_leftover_that_is_no_file_keeps_no_reconciler_from_starting(
-    data_dir: Path, outside: Path, source: Source, directory: str, untouched: Callable[[], None]
+def test_leftover_that_is_no_file_stops_no_start(
+    data_dir: Path, outside: Outside, source: Source, directory: str
 ) -> None:
     with DataManager(data_dir):
         pass
@@ -351,7 +327,7 @@ def test_leftover_that_is_no_file_keeps_no_reconciler_from_starting(
     (here / ".judged-").mkdir()
     for name in (".", "..", "_", "x", "_" * 9, "1_2_3_" + "d" * 64, "é" * 100):
         (here / f".judged-{name}").symlink_to(outside / "precious")
-    untouched()
+    outside.take_picture()
     chunk = source.chunk()
     with DataManager(data_dir) as dm:
         assert dm.reconciling
@@ -359,12 +335,10 @@ def test_leftover_that_is_no_file_keeps_no_reconciler_from_starting(
         bring(dm, chunk)
 
 
-def test_symlinks_to_markers_are_neither_read_nor_touched(
-    data_dir: Path, outside: Path, source: Source, untouched: Callable[[], None]
-) -> None:
+def test_symlinks_to_markers_are_neither_read_nor_touched(data_dir: Path, outside: Outside, source: Source) -> None:
     chunk = source.chunk()
     (outside / "want").write_bytes(chunk.to_json())
-    untouched()
+    outside.take_picture()
     with DataManager(data_dir) as dm:
         (data_dir / "want" / chunk.id).symlink_to(outside / "want")
         assert "symbolic link" in eventually(lambda: failure(data_dir, chunk.id))["error"]

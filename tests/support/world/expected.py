@@ -32,14 +32,16 @@ class Model:
         self.placed, self.seen, self.spoilt = version, False, False
 
 
+@dataclass
 class Expected:
     """The models of all chunks, and how each intent changes them."""
 
-    def __init__(self, disk: Disk, clocks: Clocks, points: Points) -> None:
-        self.models = [Model() for _ in disk.ids]
-        self._disk = disk
-        self._clocks = clocks
-        self._points = points
+    _disk: Disk
+    _clocks: Clocks
+    _points: Points
+
+    def __post_init__(self) -> None:
+        self.models = [Model() for _ in self._disk.ids]
 
     def wanted(self, i: int, version: Version) -> None:
         """A want was placed."""

@@ -4,6 +4,7 @@ Each deed is a method that takes it. To add one, write the method, and have it t
 """
 
 import os
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from fsdm.client import Client
@@ -20,27 +21,18 @@ from tools.support.versions import Version
 WAITS_S = {"blink": 0.01, "second": 1.0, "while": 4.0, "long": 400.0}
 
 
+@dataclass
 class Others:
     """All that others do to the data directory; `canary` is a file outside of it, which nobody may touch."""
 
-    def __init__(
-        self,
-        disk: Disk,
-        clocks: Clocks,
-        points: Points,
-        expected: Expected,
-        readers: Readers,
-        client: Client,
-        canary: Path,
-    ) -> None:
-        self.faults: dict[int, str] = {}  # how the source of a chunk fails the next time it is asked
-        self._disk = disk
-        self._clocks = clocks
-        self._points = points
-        self._expected = expected
-        self._readers = readers
-        self._client = client
-        self._canary = canary
+    _disk: Disk
+    _clocks: Clocks
+    _points: Points
+    _expected: Expected
+    _readers: Readers
+    _client: Client
+    _canary: Path
+    faults: dict[int, str] = field(default_factory=dict)  # how the source of a chunk fails the next time it is asked
 
     def want(self, deed: Deed) -> None:
         """Ask for a version: as a client, by `cp` over what is there, or by `mv` of a finished file."""

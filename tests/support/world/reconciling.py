@@ -4,6 +4,7 @@ import errno
 import hashlib
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Final
 
 from blake3 import blake3
@@ -27,46 +28,35 @@ PASSES: Final = 40  # so many are more than enough to converge
 ALL: Final = 1000  # the works that are dispatched
 
 
+@dataclass
 class Reconciling:
     """A reconciler that runs step by step; `faults` says how a source fails next."""
 
-    def __init__(
-        self,
-        disk: Disk,
-        clocks: Clocks,
-        points: Points,
-        expected: Expected,
-        readers: Readers,
-        faults: dict[int, str],
-    ) -> None:
-        self.reconciler: Reconciler | None = None
-        self.works: deque[Callable[[], None]] = deque()
-        self._disk = disk
-        self._clocks = clocks
-        self._points = points
-        self._expected = expected
-        self._readers = readers
-        self._faults = faults
-        self._looking = False
-        self._fs = HookedFileSystem(points, clocks)
-        self._served = {
-            file.url: version.files[name]
-            for versions in disk.versions
-            for version in versions
-            for name, file in version.chunk.files.items()
-        }
+    _disk: Disk
+    _clocks: Clocks
+    _points: Points
+    _expected: Expected
+    _readers: Readers
+    _faults: dict[int, str]
+    reconciler: Reconciler | None = None
+    works: deque[Callable[[], None]] = field(default_factory=deque)
+    _looking = False
+
+    def __post_init__(self) -> None:
+        self._fs = HookedFileSystem(self._points, self._clocks)
+        versions = [version for versions in self._disk.versions for version in versions]
+        self._served = {file.url: one.files[name] for one in versions for name, file in one.chunk.files.items()}
 
     def start(self) -> None:
         """Start the reconciler, if it is not running."""
         if self.reconciler is not None:
             return
-        workers = QueuedWorkers(self.works)
         reconciler = Reconciler(
             self._disk.layout,
             limits=Limits(jobs=1),
             fetcher=self,
             fs=self._fs,
-            workers=workers,
+            workers=QueuedWorkers(self.works),
             clock=lambda: self._clocks.now,
             jitter=lambda: 1.0,
         )
