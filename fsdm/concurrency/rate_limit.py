@@ -57,14 +57,12 @@ class Rate:
         if cap is None:
             return most
         with self._mutex:
+            # a new taker gets the least: many that begin together do not know of each other yet
             share_s = BLOCK_S / len(self._takers) if self._seen() else 0.0
         return min(max(int(cap * share_s), LEAST_BYTES), most)
 
     def _seen(self) -> bool:
-        """Count this thread as a taker; return whether it was one already.
-
-        A new one gets the least block: many that begin together do not know of each other yet.
-        """
+        """Count this thread as a taker; return whether it was one already."""
         taker, now = threading.get_ident(), self._clock()
         known = self._takers.pop(taker, None) is not None
         self._takers[taker] = now
@@ -110,10 +108,7 @@ class Meter:
 
 @dataclass(slots=True)
 class Floor:
-    """Detects a slow transfer: one with less than `bytes_per_s` over `window_s` seconds.
-
-    One window follows the other, so a transfer that has become too slow is found within two of them.
-    """
+    """Detects a transfer with less than `bytes_per_s` over `window_s` seconds, within two windows."""
 
     bytes_per_s: float = FLOOR_BYTES_PER_S
     window_s: float = FLOOR_WINDOW_S

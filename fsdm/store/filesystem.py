@@ -108,12 +108,9 @@ def user_name(uid: int) -> str:
 
 @dataclass(kw_only=True, eq=False)
 class FileSystem:
-    """The steps that change a data directory, by absolute paths; each may raise OSError.
+    """The steps that change a data directory, by absolute paths; each may raise OSError."""
 
-    `durable=False`: nothing is fsynced, so no step survives a power failure.
-    """
-
-    durable: bool = True  # also of a subclass that does without __init__
+    durable: bool = True  # False: nothing is fsynced, so no step survives a power failure
 
     def step(self, name: str, path: str) -> None:
         """Do nothing; a harness overrides this, and is called before each step."""

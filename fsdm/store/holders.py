@@ -30,18 +30,14 @@ Mode = Literal["shared", "exclusive"]
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """A process that has a lock on a chunk's directory.
-
-    `started_at`: when the process began, in seconds since the epoch. `inherited`: another process took the lock, and
-    this one has a copy of its descriptor.
-    """
+    """A process that has a lock on a chunk's directory."""
 
     pid: int
     command: str
     user: str
-    started_at: float | None
+    started_at: float | None  # when the process began, in seconds since the epoch
     mode: Mode
-    inherited: bool = False
+    inherited: bool = False  # another process took the lock, and this one has a copy of its descriptor
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +193,13 @@ class _Processes:
 
     def holder(self, pid: int, mode: Mode, *, inherited: bool = False) -> Holder:
         command = self.command(pid) or "not known: it has just ended"
-        return Holder(pid, command, self._user(pid), self._started_at(pid), mode, inherited)
+        try:
+            user = user_name(int(self.read(f"{pid}/status").partition("\nUid:")[2].split()[1]))
+            ticks = int(self.read(f"{pid}/stat").rpartition(")")[2].split()[19])  # the 22nd field: proc(5)
+            started_at = self._boot_at + ticks / os.sysconf("SC_CLK_TCK")
+        except (OSError, ValueError, IndexError):
+            return Holder(pid, command, "not known", None, mode, inherited)
+        return Holder(pid, command, user, started_at, mode, inherited)
 
     def command(self, pid: int, *, or_name: bool = True) -> str:
         """Return the command line, cut in its middle; or the name in brackets where there is none."""
@@ -210,16 +212,3 @@ class _Processes:
         if len(command) > COMMAND_MAX:
             return f"{command[:COMMAND_HEAD]}…{command[COMMAND_HEAD - COMMAND_MAX + 1 :]}"
         return command
-
-    def _user(self, pid: int) -> str:
-        try:
-            return user_name(int(self.read(f"{pid}/status").partition("\nUid:")[2].split()[1]))
-        except (OSError, ValueError, IndexError):
-            return "not known"
-
-    def _started_at(self, pid: int) -> float | None:
-        try:
-            ticks = int(self.read(f"{pid}/stat").rpartition(")")[2].split()[19])  # the 22nd field: proc(5)
-            return self._boot_at + ticks / os.sysconf("SC_CLK_TCK")
-        except (OSError, ValueError, IndexError):
-            return None

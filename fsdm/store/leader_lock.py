@@ -26,12 +26,7 @@ class ReconcilerLock:
     """
 
     def __init__(self, layout: Layout) -> None:
-        """Take LOCK.
-
-        Raises:
-            ReconcilerRunsError: another process holds it.
-            DataDirectoryError: it cannot be opened for writing, or is not a file.
-        """
+        """Take LOCK: ReconcilerRunsError where it is held, DataDirectoryError where it is refused."""
         self._path = layout.lock
         deadline = monotonic() + 0.05
         while True:

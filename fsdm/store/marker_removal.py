@@ -112,7 +112,7 @@ def restore_want(layout: Layout, fs: FileSystem, stored: str, chunk_id: str) -> 
     want, delete = layout.want_marker(chunk_id), layout.delete_marker(chunk_id)
     with intents_lock(layout, RECONCILER_WAIT_S):
         read = read_regular(stored, WANT_MAX_BYTES)
-        if read is None or _is_intent(delete) or os.path.lexists(want):
+        if read is None or ((found := look_at(delete)) is not None and found.fault is None) or os.path.lexists(want):
             return
         temporary = f"{layout.want}/.{chunk_id}.{secrets.token_hex(4)}"
         fd = os.open(temporary, CREATE, 0o600)
@@ -143,11 +143,6 @@ def withdraw_restored_want(layout: Layout, fs: FileSystem, stored: str, chunk_id
     delete = look_at(marker)
     if delete is not None and delete.fault is None:
         remove_marker(layout, fs, path, want, (marker, delete))
-
-
-def _is_intent(path: str) -> bool:
-    found = look_at(path)
-    return found is not None and found.fault is None
 
 
 def _is_overruled(layout: Layout, aside: str, path: str) -> bool:

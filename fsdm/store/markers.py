@@ -134,7 +134,8 @@ def _put(marker: str, data: bytes) -> None:
             os.close(fd)
         os.rename(temporary, marker)
     except OSError:
-        _unlink(temporary)
+        with suppress(FileNotFoundError):
+            os.unlink(temporary)
         raise
 
 
@@ -161,13 +162,8 @@ def _touch(marker: str) -> None:
 
 def _overrule(marker: str) -> None:
     """Remove the opposite marker; one of another user goes later, as the earlier of two."""
-    with suppress(PermissionError):
-        _unlink(marker)
-
-
-def _unlink(path: str) -> None:
-    with suppress(FileNotFoundError, IsADirectoryError):
-        os.unlink(path)
+    with suppress(FileNotFoundError, IsADirectoryError, PermissionError):
+        os.unlink(marker)
 
 
 def read_want(layout: Layout, chunk_id: str, judged: Marker) -> DataChunk:
