@@ -7,6 +7,7 @@ loop, so that what is remembered of it now is decided upon.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fsdm.reconcile.plan import waiting_for_room, waits_for_room
@@ -19,35 +20,35 @@ if TYPE_CHECKING:
     from fsdm.reconcile.work_queue import WorkQueue
 
 
+@dataclass(slots=True)
 class Admission:
     """The admission of one reconciler's fetches."""
 
-    def __init__(self, space: SpaceBudget, work_queue: WorkQueue, results: Results, wakeup: Wakeup) -> None:
-        self._space = space
-        self._work_queue = work_queue
-        self._results = results
-        self._wakeup = wakeup
+    space: SpaceBudget
+    work_queue: WorkQueue
+    results: Results
+    wakeup: Wakeup
 
     def open(self, slots: int) -> None:
         """Look how much room there is, where any fetch waits; unpark those that fit now."""
-        waiting = self._work_queue.waiting_fetches or self._work_queue.parked_fetches
-        if waiting and slots > 0 and (self._space.is_limited or self._work_queue.parked_fetches):
-            self._work_queue.unpark(self._space.look(), slots)
+        waiting = self.work_queue.waiting_fetches or self.work_queue.parked_fetches
+        if waiting and slots > 0 and (self.space.is_limited or self.work_queue.parked_fetches):
+            self.work_queue.unpark(self.space.look(), slots)
 
     def admit(self, fetch: Fetch, now: float) -> bool:
         """Tell whether a fetch may begin."""
-        if not self._space.is_limited or self._space.begin(fetch):
-            self._results.admitted(fetch)
+        if not self.space.is_limited or self.space.begin(fetch):
+            self.results.admitted(fetch)
             return True
-        if waits_for_room(self._results.memo(fetch.id), fetch):
-            self._work_queue.park(fetch, self._space.need_bytes(fetch))
-            self._wakeup.wake()  # so many may have been refused that others are still to be asked
+        if waits_for_room(self.results.memo(fetch.id), fetch):
+            self.work_queue.park(fetch, self.space.need_bytes(fetch))
+            self.wakeup.wake()  # so many may have been refused that others are still to be asked
             return False
-        error, hint = self._space.why_not(fetch)
-        needs, lacks = self._space.need_bytes(fetch), self._space.lacks_bytes(fetch)
-        self._results.refused(waiting_for_room(fetch, error, hint, now, needs_bytes=needs, lacks_bytes=lacks))
-        self._wakeup.notify(fetch.id)
-        for chunk_id in self._space.in_the_way(fetch):
-            self._results.crowded(chunk_id)
-            self._wakeup.notify(chunk_id)
+        error, hint = self.space.why_not(fetch)
+        needs, lacks = self.space.need_bytes(fetch), self.space.lacks_bytes(fetch)
+        self.results.refused(waiting_for_room(fetch, error, hint, now, needs_bytes=needs, lacks_bytes=lacks))
+        self.wakeup.notify(fetch.id)
+        for chunk_id in self.space.in_the_way(fetch):
+            self.results.crowded(chunk_id)
+            self.wakeup.notify(chunk_id)
         return False

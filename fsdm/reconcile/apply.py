@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from fsdm.model.documents import DataChunk
@@ -41,32 +42,22 @@ if TYPE_CHECKING:
     from fsdm.transfer.scheduler import Scheduler
 
 
+@dataclass(slots=True)
 class Applier:
     """The effects on one data directory. `erase` takes over what has been renamed into `trash/`."""
 
-    def __init__(
-        self,
-        layout: Layout,
-        *,
-        fs: FileSystem,
-        catalog: Catalog,
-        fetcher: Fetcher,
-        scheduler: Scheduler | None,
-        tell: Callable[[Event], None],
-        erase: Callable[[str], None],
-    ) -> None:
-        self._layout = layout
-        self._fs = fs
-        self._catalog = catalog
-        self._fetcher = fetcher
-        self._scheduler = scheduler
-        self._tell = tell
-        self._erase = erase
-        self._fetching: dict[str, DataChunk] = {}
-        self._fetch_s: dict[str, float] = {}  # how long the download took of what is complete in partial/
-        self._marker_mutex = threading.Lock()  # our own workers queue here, rather than asking for the flock in turns
-        self._claims: dict[Place, Claim] = {}  # of directories that refs keep from us
-        self._retired: set[str] = set()  # what we have taken out while there was a dataset that cannot be listed
+    layout: Layout
+    fs: FileSystem
+    catalog: Catalog
+    fetcher: Fetcher
+    scheduler: Scheduler | None
+    tell: Callable[[Event], None]
+    erase: Callable[[str], None]
+    _fetching: dict[str, DataChunk] = field(default_factory=dict)
+    _fetch_s: dict[str, float] = field(default_factory=dict)  # of the download of what is complete in partial/
+    _marker_mutex: threading.Lock = field(default_factory=threading.Lock)  # else our workers ask for the flock in turns
+    _claims: dict[Place, Claim] = field(default_factory=dict)  # of directories that refs keep from us
+    _retired: set[str] = field(default_factory=set)  # taken out while there was a dataset that cannot be listed
 
     def apply(self, action: Action, stop: Cancellation) -> Outcome:
         """Carry out one action. Never raises for what the disk, the network or another process does."""
@@ -99,7 +90,7 @@ class Applier:
                 return self._clear(action)
             case actions.Discard():
                 self._fetch_s.pop(action.id, None)
-                self._discard(self._layout.partial_of(action.id))
+                self._discard(self.layout.partial_of(action.id))
                 return Done()
             case actions.Forget():
                 return self._forget(action)
@@ -112,16 +103,16 @@ class Applier:
                 return self._quarantine(action)
             case actions.Renew():
                 with self._marker_mutex:
-                    return Done() if renew(self._layout, self._fs, action) else Stale()
+                    return Done() if renew(self.layout, self.fs, action) else Stale()
             case actions.ClearVerify():
-                marker = self._layout.verify_marker(action.id)
+                marker = self.layout.verify_marker(action.id)
                 with self._marker_mutex:
-                    return Done() if remove_marker(self._layout, self._fs, marker, action.verify, None) else Stale()
+                    return Done() if remove_marker(self.layout, self.fs, marker, action.verify, None) else Stale()
             case actions.Report():
-                self._fs.write(self._layout.failed_of(action.id), action.failure.to_json(), durable=False)
+                self.fs.write(self.layout.failed_of(action.id), action.failure.to_json(), durable=False)
                 return Done()
             case actions.ClearFailure():
-                self._fs.unlink(self._layout.failed_of(action.id))
+                self.fs.unlink(self.layout.failed_of(action.id))
                 return Done()
             case _:  # Verify: the loop has it begun, for it may take hours
                 return Stale()
@@ -140,44 +131,44 @@ class Applier:
 
     def _fetch(self, action: actions.Fetch, stop: Cancellation) -> Outcome:
         chunk, text = self._read(action.id, action.want)
-        partial, began = self._layout.partial_of(action.id), time.monotonic()
+        partial, began = self.layout.partial_of(action.id), time.monotonic()
         sizes = [file.size for file in chunk.files.values() if file.size is not None]
         size = sum(sizes) if len(sizes) == len(chunk.files) else None
-        self._tell(Event("started", action.id, count(len(chunk.files), "file"), chunk.dataset_id, size))
+        self.tell(Event("started", action.id, count(len(chunk.files), "file"), chunk.dataset_id, size))
 
         def tell_file(name: str, entry: FileEntry) -> None:
-            self._tell(Event("file", action.id, f"{name}, {entry.size} bytes", chunk.dataset_id, entry.size))
+            self.tell(Event("file", action.id, f"{name}, {entry.size} bytes", chunk.dataset_id, entry.size))
 
         self._fetching[action.id] = chunk
         try:
             manifest = fetch_chunk(
                 chunk,
                 partial,
-                fs=self._fs,
-                fetcher=self._fetcher,
-                scheduler=self._scheduler,
+                fs=self.fs,
+                fetcher=self.fetcher,
+                scheduler=self.scheduler,
                 stop=stop,
                 on_file=tell_file,
-                meanwhile=lambda: stored_want.save_in_partial(self._fs, partial, text),
+                meanwhile=lambda: stored_want.save_in_partial(self.fs, partial, text),
             )
         except OSError:
             # on a full disk `failed/ID`, and those that may go on, need its room: so it is erased before anything else
             # is done; and after an fsync that failed nothing is known of what is in it
-            trashed = self._fs.discard(partial, self._layout.trash)
+            trashed = self.fs.discard(partial, self.layout.trash)
             if trashed:
-                self._fs.erase(trashed)
+                self.fs.erase(trashed)
             raise
         finally:
             del self._fetching[action.id]
         ready = manifest.to_json()
         if len(ready) > MANIFEST_MAX_BYTES:  # it would never be read, and the chunk would come again and again
             raise TransferError(f"READY would have {len(ready)} bytes, and {MANIFEST_MAX_BYTES} are read of one")
-        self._fs.write(f"{partial}/{READY}", ready, durable=True)
+        self.fs.write(f"{partial}/{READY}", ready, durable=True)
         self._fetch_s[action.id] = time.monotonic() - began
         return Done()
 
     def _publish(self, action: actions.Publish) -> Outcome:
-        layout, fs = self._layout, self._fs
+        layout, fs = self.layout, self.fs
         chunk, text = self._read(action.id, action.want)
         partial = layout.partial_of(action.id)
         manifest, fetch_s = read_manifest(partial), self._fetch_s.pop(action.id, None)
@@ -193,16 +184,16 @@ class Applier:
             fs.mkdir(dataset)
             fs.fsync_dir(layout.chunks)
         fs.rename(partial, layout.path(place))
-        self._catalog.add(place)
+        self.catalog.add(place)
         fs.fsync_dir(dataset)
         fs.fsync_dir(layout.partial)
         told = f"{count(len(manifest.files), 'file')}, {manifest.size_bytes} bytes"
         ages = (_age_s(action.want), fetch_s)
-        self._tell(Event("available", action.id, told, place.dataset_id, manifest.size_bytes, *ages))
+        self.tell(Event("available", action.id, told, place.dataset_id, manifest.size_bytes, *ages))
         return self._removed(layout.want_marker(action.id), action.want, None)
 
     def _confirm(self, action: actions.Confirm) -> Outcome:
-        layout = self._layout
+        layout = self.layout
         chunk, text = self._read(action.id, action.want)
         path = layout.path(action.place)
         manifest = read_manifest(path)
@@ -212,24 +203,24 @@ class Applier:
             and missing(path, manifest) is None
             and _with_digests(manifest, chunk, path).satisfies(chunk)
         ):
-            stored_want.save(self._fs, path, text, layout.trash)
+            stored_want.save(self.fs, path, text, layout.trash)
             # it may have been published by a process that was killed before it had synced that
             for parent in (os.path.dirname(path), layout.chunks, layout.partial):
-                self._fs.fsync_dir(parent)
+                self.fs.fsync_dir(parent)
             return self._removed(layout.want_marker(action.id), action.want, None)
         # other files: it gets no new refs, and the directory goes when the last one does
         self._keep_want(action.id)
-        self._fs.fsync_dir(layout.want)
-        stored_want.remove(self._fs, path)
-        self._fs.unlink(f"{path}/{READY}")
-        self._fs.fsync_dir(path)
+        self.fs.fsync_dir(layout.want)
+        stored_want.remove(self.fs, path)
+        self.fs.unlink(f"{path}/{READY}")
+        self.fs.fsync_dir(path)
         return Done()
 
     def is_fetching(self, chunk_id: str, want: Marker) -> bool:
         """Tell whether the running fetch may bring what this marker asks for."""
         running = self._fetching.get(chunk_id)
         try:
-            return running is None or running == read_want(self._layout, chunk_id, want)
+            return running is None or running == read_want(self.layout, chunk_id, want)
         except (InvalidInputError, StaleMarkerError, OSError):
             return True
 
@@ -237,65 +228,65 @@ class Applier:
 
     def _retire(self, action: actions.Retire) -> Outcome:
         def still_deleted() -> bool:
-            marker = self._layout.delete_marker(action.id)
+            marker = self.layout.delete_marker(action.id)
             # want before delete: a want that came since is looked at again
-            return not is_wanted(self._layout, action.id) and action.delete.same_as(look_at(marker))
+            return not is_wanted(self.layout, action.id) and action.delete.same_as(look_at(marker))
 
         outcome = self._take_out(action.place, still_deleted)
         if isinstance(outcome, Done):
-            if self._catalog.refused() is not None:
+            if self.catalog.refused() is not None:
                 self._retired.add(action.id)
-            self._tell(Event("deleted", action.id, dataset_id=action.place.dataset_id, after_s=_age_s(action.delete)))
+            self.tell(Event("deleted", action.id, dataset_id=action.place.dataset_id, after_s=_age_s(action.delete)))
         return outcome
 
     def _clear(self, action: actions.Clear) -> Outcome:
-        ready, want = (f"{self._layout.path(action.place)}/{name}" for name in (READY, WANT))
+        ready, want = (f"{self.layout.path(action.place)}/{name}" for name in (READY, WANT))
         return self._take_out(action.place, lambda: not exists(ready) and not exists(want))
 
     def _take_out(self, place: Place, still_due: Callable[[], bool]) -> Outcome:
         """Remove READY and discard the directory, under a claim."""
-        path = self._layout.path(place)
+        path = self.layout.path(place)
         claim = self._claims.get(place)
         if claim is None:
             try:
                 claim = self._claims[place] = Claim(path)
             except FileNotFoundError:
-                self._catalog.discard(place)
+                self.catalog.discard(place)
                 return Stale()
             except NotADirectoryError:  # a stray file or symlink under the name of a chunk: no ref can be on it
                 self._discard(path)
-                self._catalog.discard(place)
+                self.catalog.discard(place)
                 return Done()
         if not claim.take():
             return Held(place)
         try:
             if not claim.is_at(path):  # it was moved or removed by hand
-                self._catalog.discard(place)
+                self.catalog.discard(place)
                 return Stale()
             if not still_due():
                 return Stale()
-            self._fs.unlink(f"{path}/{READY}")
+            self.fs.unlink(f"{path}/{READY}")
             self._discard(path)
-            self._catalog.discard(place)
+            self.catalog.discard(place)
         finally:
             self.release(place)
         return Done()
 
     def _forget(self, action: actions.Forget) -> Outcome:
-        refused = self._catalog.refused()
+        refused = self.catalog.refused()
         if refused is not None and action.id not in self._retired:  # it may well be where one cannot look
             return Failed(_disk_error(refused), disk=True)
-        failed = self._layout.failed_of(action.id)
+        failed = self.layout.failed_of(action.id)
         if exists(failed):  # once the marker has gone, nothing would tell that it is of no interest any more
-            self._fs.unlink(failed)
-            self._fs.fsync_dir(self._layout.failed)
-        outcome = self._removed(self._layout.delete_marker(action.id), action.delete, None)
+            self.fs.unlink(failed)
+            self.fs.fsync_dir(self.layout.failed)
+        outcome = self._removed(self.layout.delete_marker(action.id), action.delete, None)
         if isinstance(outcome, Done):
             self._retired.discard(action.id)
         return outcome
 
     def _overrule(self, action: actions.Overrule) -> Outcome:
-        want, delete = self._layout.want_marker(action.id), self._layout.delete_marker(action.id)
+        want, delete = self.layout.want_marker(action.id), self.layout.delete_marker(action.id)
         if action.loser == "want":
             return self._removed(want, action.want, (delete, action.delete))
         self._read(action.id, action.want)  # only a want that can be read overrules a delete
@@ -303,10 +294,10 @@ class Applier:
         return self._removed(delete, action.delete, (want, action.want))
 
     def _quarantine(self, action: actions.Quarantine) -> Outcome:
-        failure = quarantine(self._layout, self._fs, action)
+        failure = quarantine(self.layout, self.fs, action)
         if failure is None:
             return Done()
-        self._tell(Event("damaged", action.id, failure.error, action.place.dataset_id, cause="damaged"))
+        self.tell(Event("damaged", action.id, failure.error, action.place.dataset_id, cause="damaged"))
         return Quarantined(failure)
 
     # ---------------------------------------------------------------------------------------------------------- shared
@@ -317,34 +308,34 @@ class Applier:
         Before that the directory of its opposite is fsynced, for no client does that: else a power failure may take the
         later marker that has overruled this one, or bring back an earlier one that a client has removed for it.
         """
-        layout = self._layout
-        self._fs.fsync_dir(layout.delete if os.path.dirname(path) == layout.want else layout.want)
+        layout = self.layout
+        self.fs.fsync_dir(layout.delete if os.path.dirname(path) == layout.want else layout.want)
         with self._marker_mutex:
-            if not remove_marker(layout, self._fs, path, judged, winner):
+            if not remove_marker(layout, self.fs, path, judged, winner):
                 return Stale()
-        self._fs.fsync_dir(os.path.dirname(path))
+        self.fs.fsync_dir(os.path.dirname(path))
         return Done()
 
     def _keep_want(self, chunk_id: str) -> None:
         """Fsync a want that takes something away: no client fsyncs what it writes."""
-        path = self._layout.want_marker(chunk_id)
+        path = self.layout.want_marker(chunk_id)
         try:
-            self._fs.fsync_path(path)
+            self.fs.fsync_path(path)
         except FileNotFoundError:  # withdrawn since it was read
             raise StaleMarkerError(path) from None
 
     def _discard(self, path: str) -> None:
         """Trash, and only then erase: a power failure must not bring READY back without its files."""
-        trashed = self._fs.discard(path, self._layout.trash)
+        trashed = self.fs.discard(path, self.layout.trash)
         if trashed:
-            self._fs.fsync_dir(os.path.dirname(path))
-            self._fs.fsync_dir(self._layout.trash)
-            self._erase(trashed)
+            self.fs.fsync_dir(os.path.dirname(path))
+            self.fs.fsync_dir(self.layout.trash)
+            self.erase(trashed)
 
     def _read(self, chunk_id: str, want: Marker) -> tuple[DataChunk, bytes]:
         """Read the want of an action, once: the chunk that it describes, and its text."""
         try:
-            text = read_want_text(self._layout, chunk_id, want)
+            text = read_want_text(self.layout, chunk_id, want)
             return DataChunk.parse_want(text, chunk_id), text
         except InvalidInputError as e:
             raise _UnreadableWantError(want, e) from e

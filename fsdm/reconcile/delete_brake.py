@@ -218,104 +218,88 @@ def release(brake: Brake, layout: Layout) -> set[str]:
 # ----------------------------------------------------------------------------------------------------- the reconciler's
 
 
+@dataclass(slots=True)
 class DeleteBrake:
-    """The brake of one reconciler, with its files. `share` None: all deletes pass.
+    """The brake of one reconciler, with its files. The loop's alone, but for `held_back`."""
 
-    The loop's alone, but for `held_back`. BRAKE is written by a worker, so that the loop does not wait for the disk.
-    """
-
-    def __init__(
-        self,
-        layout: Layout,
-        catalog: Catalog,
-        *,
-        share: float | None,
-        fs: FileSystem,
-        workers: Workers,
-        tell: Callable[[Event], None],
-    ) -> None:
-        self._layout = layout
-        self._catalog = catalog
-        self._brake = Brake(share)
-        self._fs = fs
-        self._workers = workers
-        self._tell = tell
-        self._told = False  # by this process
-        self._text: bytes | None = None  # of BRAKE, as far as this process knows
-        self._text_at = 0.0
-        self._writing = threading.Lock()
+    layout: Layout
+    catalog: Catalog
+    brake: Brake
+    fs: FileSystem
+    workers: Workers
+    tell: Callable[[Event], None]
+    _told: bool = False  # by this process
+    _text: bytes | None = None  # of BRAKE, as far as this process knows
+    _text_at: float = 0.0
+    _writing: threading.Lock = field(default_factory=threading.Lock)
 
     def open(self) -> None:
         """Go on from where an earlier process was braked."""
-        self._brake = read_brake(self._layout, self._brake.share)
-        if exists(self._layout.brake):
+        self.brake = read_brake(self.layout, self.brake.share)
+        if exists(self.layout.brake):
             self._text = b""  # whatever it says: it is written anew, or removed
-
-    def change(self, share: float | None) -> None:
-        """Use this share from now on."""
-        self._brake.share = share
 
     def see(self, state: ChunkState, *, is_going: bool) -> None:
         """Take in how one id stands."""
-        see(self._brake, state, is_going=is_going)
+        see(self.brake, state, is_going=is_going)
 
     def judge(self, now: float) -> set[str]:
         """Decide, once all ids of a pass have been seen; return those that may go now."""
-        brake, was_braked, passing = self._brake, self._brake.since is not None, set[str]()
-        if brake.held_back and (was_braked or brake.is_too_much(len(self._catalog))):
-            passing = release(brake, self._layout)
-        passing |= brake.judge(len(self._catalog), now)
+        brake, was_braked, passing = self.brake, self.brake.since is not None, set[str]()
+        if brake.held_back and (was_braked or brake.is_too_much(len(self.catalog))):
+            passing = release(brake, self.layout)
+        passing |= brake.judge(len(self.catalog), now)
         refusal = self.refusal
         if refusal and not self._told:
-            self._tell(Event("braked", "", refusal))
+            self.tell(Event("braked", "", refusal))
         elif was_braked and not refusal:
-            self._tell(Event("released", ""))
+            self.tell(Event("released", ""))
         self._told = bool(refusal)
         self._update_file(now)
         return passing
 
     def holds_back(self, chunk_id: str) -> bool:
         """Tell whether the delete of this id is not to be carried out now."""
-        return self._brake.holds_back(chunk_id)
+        return self.brake.holds_back(chunk_id)
 
     @property
     def held_back(self) -> int:
         """How many are held back. In any thread."""
-        return self._brake.held_back if self._brake.since is not None else 0
+        return self.brake.held_back if self.brake.since is not None else 0
 
     @property
     def refusal(self) -> str:
         """Why deletes are held back; empty where none is."""
-        brake = self._brake
+        brake = self.brake
         if brake.since is None:
             return ""
         gone = f", beside {brake.passed} just before" if brake.passed else ""
-        return f"{brake.held_back} of {brake.before(len(self._catalog))} chunks{gone}; {WHAT_TO_DO}"
+        return f"{brake.held_back} of {brake.before(len(self.catalog))} chunks{gone}; {WHAT_TO_DO}"
 
     def _update_file(self, now: float) -> None:
-        """Write BRAKE when braking begins, remove it when it ends, and write changes now and then."""
-        brake = self._brake
+        """Have BRAKE written when braking begins, now and then, and removed when it ends; by a worker: disks hang."""
+        brake = self.brake
         if (brake.since is None) == (self._text is None) and 0 <= now - self._text_at < WRITE_EVERY_S:
             return
         document = {
             "since": brake.since,
             "held_back": brake.held_back,
             "let_go": brake.passed,
-            "of": brake.before(len(self._catalog)),
+            "of": brake.before(len(self.catalog)),
             "what_to_do": WHAT_TO_DO,
         }
         text = None if brake.since is None else json.dumps(document).encode() + b"\n"
         if text != self._text:
             self._text, self._text_at = text, now
-            self._workers.submit(self._write)
+            self.workers.submit(self._write)
 
     def _write(self) -> None:
         with self._writing:  # the later one of two workers writes what holds by then as well
             text = self._text
             try:
                 if text is None:
-                    self._fs.unlink(self._layout.brake)
+                    self.fs.unlink(self.layout.brake)
                 else:
-                    self._fs.write(self._layout.brake, text, durable=False)
+                    self.fs.write(self.layout.brake, text, durable=False)
             except OSError as e:  # the log and the event have it, and what is held back stays so
-                logger.warning("%s: %s", self._layout.brake, e)
+                logger.warning("%s: %s", self.layout.brake, e)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import errno
 import threading
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from fsdm.model.events import Event
@@ -83,42 +83,38 @@ class Outage:
         self.tries += 1
 
 
+@dataclass(slots=True)
 class DiskOutage:
     """The outage of one disk, with its probes and the ids that wait for its end.
 
     `wake` is called when there is an answer. The loop's alone, but for `freed`.
     """
 
-    def __init__(
-        self, trash: str, *, fs: FileSystem, workers: Workers, tell: Callable[[Event], None], wake: Callable[[], None]
-    ) -> None:
-        self._path = f"{trash}/probe"
-        self._fs = fs
-        self._workers = workers
-        self._tell = tell
-        self._wake = wake
-        self._outage = Outage()
-        self._probing = False
-        self._answers: deque[OSError | None] = deque()
-        self._freed = threading.Event()
-        self._held_back: set[str] = set()
-        self.slots = self._outage.slots
-        self.came_through = self._outage.came_through
+    trash: str
+    fs: FileSystem
+    workers: Workers
+    tell: Callable[[Event], None]
+    wake: Callable[[], None]
+    outage: Outage = field(default_factory=Outage)
+    _probing: bool = False
+    _answers: deque[OSError | None] = field(default_factory=deque)
+    _freed: threading.Event = field(default_factory=threading.Event)
+    _held_back: set[str] = field(default_factory=set)
 
     @property
     def refusal(self) -> str:
         """What the disk says; empty while it takes what is written."""
-        return self._outage.why
+        return self.outage.why
 
     @property
     def refuses_for_long(self) -> bool:
         """Whether the disk has been asked often enough in a run that is to end."""
-        return self._outage.why != "" and self._outage.tries > TRIES
+        return self.outage.why != "" and self.outage.tries > TRIES
 
     @property
     def next_probe_at(self) -> float | None:
         """When the disk is asked next; None while it takes what is written, or is to answer."""
-        return self._outage.next_probe_at if self._outage.why and not self._probing else None
+        return self.outage.next_probe_at if self.outage.why and not self._probing else None
 
     def hold_back(self, chunk_id: str, now: float) -> float:
         """Keep an id until the end of the outage; return when to decide again at the latest."""
@@ -132,14 +128,14 @@ class DiskOutage:
         """
         if error.code not in REFUSALS:
             return False
-        if self._outage.refused(str(error), now):
-            self._tell(Event("paused", "", str(error), cause=error.cause))
+        if self.outage.refused(str(error), now):
+            self.tell(Event("paused", "", str(error), cause=error.cause))
         return error.code != errno.EIO
 
     def freed(self) -> None:
         """Take in that something has been erased. In any thread."""
         self._freed.set()
-        self._wake()
+        self.wake()
 
     def ask(self, now: float) -> set[str]:
         """Probe the disk where that is due; return the ids that were kept, once it is over."""
@@ -148,25 +144,25 @@ class DiskOutage:
             error = self._answers.popleft()
             self._probing = False
             if error is not None:
-                self._outage.why = f"the disk refuses: {error}"
-            elif self._outage.why:
-                self._outage.is_over()
-                self._tell(Event("resumed", ""))
+                self.outage.why = f"the disk refuses: {error}"
+            elif self.outage.why:
+                self.outage.is_over()
+                self.tell(Event("resumed", ""))
                 resumed, self._held_back = self._held_back, set()
         if self._freed.is_set():
             self._freed.clear()
-            self._outage.freed(now)
-        if not self._probing and self._outage.probe_is_due(now):
+            self.outage.freed(now)
+        if not self._probing and self.outage.probe_is_due(now):
             self._probing = True
-            self._workers.submit(self._probe)
+            self.workers.submit(self._probe)
         return resumed
 
     def _probe(self) -> None:
-        error = None
+        error, path = None, f"{self.trash}/probe"
         try:
-            self._fs.write(self._path, bytes(PROBE_BYTES), durable=True)
-            self._fs.unlink(self._path)
+            self.fs.write(path, bytes(PROBE_BYTES), durable=True)
+            self.fs.unlink(path)
         except OSError as e:
             error = e
         self._answers.append(error)
-        self._wake()
+        self.wake()

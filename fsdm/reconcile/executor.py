@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -27,25 +28,17 @@ if TYPE_CHECKING:
 logger = logging.getLogger("fsdm")
 
 
+@dataclass(slots=True)
 class Executor:
     """The running actions of one reconciler. `wake` is called when one has ended."""
 
-    def __init__(
-        self,
-        applier: Applier,
-        *,
-        fetchers: Workers,
-        workers: Workers,
-        tell: Callable[[Event], None],
-        wake: Callable[[], None],
-    ) -> None:
-        self._applier = applier
-        self._fetchers = fetchers
-        self._workers = workers
-        self._tell = tell
-        self._wake = wake
-        self._busy: dict[str, tuple[Action, Cancellation]] = {}
-        self._ended: deque[tuple[Action, Outcome]] = deque()
+    applier: Applier
+    fetchers: Workers
+    workers: Workers
+    tell: Callable[[Event], None]
+    wake: Callable[[], None]
+    _busy: dict[str, tuple[Action, Cancellation]] = field(default_factory=dict)
+    _ended: deque[tuple[Action, Outcome]] = field(default_factory=deque)
 
     def __len__(self) -> int:
         return len(self._busy)
@@ -67,7 +60,7 @@ class Executor:
         """Have an action carried out. `clear_failure`: remove `failed/ID` first."""
         stop = Cancellation()
         self._busy[action.id] = (action, stop)
-        workers = self._fetchers if isinstance(action, Fetch) else self._workers
+        workers = self.fetchers if isinstance(action, Fetch) else self.workers
         workers.submit(partial(self._carry_out, action, stop, clear_failure=clear_failure))
 
     def outcomes(self) -> Iterator[tuple[Action, Outcome]]:
@@ -94,27 +87,27 @@ class Executor:
             return
         if state.want is None or (state.delete is not None and state.delete.fault is None):
             self._stop(action, stop, "no longer wanted")
-        elif not (action.want.same_as(state.want) or self._applier.is_fetching(state.id, state.want)):
+        elif not (action.want.same_as(state.want) or self.applier.is_fetching(state.id, state.want)):
             self._stop(action, stop, "wanted anew")
 
     def resize(self, jobs: int) -> None:
         """Run so many fetches at once; those that run go on."""
-        self._fetchers.resize(jobs)
+        self.fetchers.resize(jobs)
 
     def _stop(self, action: Action, stop: Cancellation, why: str) -> None:
         if not stop.is_set():
             stop.set()
-            self._tell(Event("stopped", action.id, why))
+            self.tell(Event("stopped", action.id, why))
 
     def _carry_out(self, action: Action, stop: Cancellation, *, clear_failure: bool) -> None:
         outcome: Outcome
         try:
             if clear_failure:
-                self._applier.apply(ClearFailure(action.id), stop)
-            outcome = self._applier.apply(action, stop)
+                self.applier.apply(ClearFailure(action.id), stop)
+            outcome = self.applier.apply(action, stop)
         except Exception as e:  # a defect of ours: it must not leave the id busy for ever
             logger.exception("%s failed", action)
             error = DiskError(f"unexpected: {e!r}", hint="please report this", cause="defect")
             outcome = Failed(error, disk=True)
         self._ended.append((action, outcome))
-        self._wake()
+        self.wake()

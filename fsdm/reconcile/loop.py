@@ -127,7 +127,7 @@ class Loop:
         if isinstance(self.fetcher, HttpFetcher):
             self.fetcher.change(self.limits.bytes_per_s)
         self.space.change(self.limits, self.executor.fetches)
-        self.delete_brake.change(self.limits.brake_share)
+        self.delete_brake.brake.share = self.limits.brake_share
 
     # -------------------------------------------------------------------------------------------------------- one pass
 
@@ -213,7 +213,7 @@ class Loop:
 
     def _dispatch(self) -> bool:
         dispatched = False
-        slots = 0 if self.paused.why else self.disk.slots(self.limits.jobs) - len(self.executor.fetches)
+        slots = 0 if self.paused.why else self.disk.outage.slots(self.limits.jobs) - len(self.executor.fetches)
         self.admission.open(slots)
         for action in self.work_queue.take(slots, lambda fetch: self.admission.admit(fetch, self.clock())):
             dispatched = True

@@ -13,7 +13,7 @@ from fsdm.model.limits import Limits
 from fsdm.reconcile.admission import Admission
 from fsdm.reconcile.apply import Applier
 from fsdm.reconcile.counters import Counters
-from fsdm.reconcile.delete_brake import DeleteBrake
+from fsdm.reconcile.delete_brake import Brake, DeleteBrake
 from fsdm.reconcile.disk_outage import DiskOutage
 from fsdm.reconcile.executor import Executor
 from fsdm.reconcile.heartbeat import Heartbeat
@@ -81,15 +81,7 @@ class Reconciler:
         disk = DiskOutage(layout.trash, fs=fs, workers=helpers, tell=tell, wake=wakeup.wake)
         self._trash = Trash(layout.trash, fs=fs, workers=erasers, space=space, freed=disk.freed)
         self._fetcher = fetcher or HttpFetcher.within(limits)
-        self._applier = Applier(
-            layout,
-            fs=fs,
-            catalog=catalog,
-            fetcher=self._fetcher,
-            scheduler=self._scheduler,
-            tell=tell,
-            erase=self._trash.erase,
-        )
+        self._applier = Applier(layout, fs, catalog, self._fetcher, self._scheduler, tell, self._trash.erase)
         watcher = Watcher(layout, wakeup.notify)
         results = Results(layout, self._applier, watcher, space=space, disk=disk, tell=tell, clock=clock, jitter=jitter)
         background = BackgroundCheck(layout, fs=fs, workers=verifiers, wake=wakeup.wake)
@@ -109,7 +101,7 @@ class Reconciler:
             admission=Admission(space, work_queue, results, wakeup),
             disk=disk,
             paused=Pause(layout, tell),
-            delete_brake=DeleteBrake(layout, catalog, share=limits.brake_share, fs=fs, workers=helpers, tell=tell),
+            delete_brake=DeleteBrake(layout, catalog, Brake(limits.brake_share), fs, helpers, tell),
             executor=Executor(self._applier, fetchers=fetchers, workers=helpers, tell=tell, wake=wakeup.wake),
             results=results,
             manifest_check=ManifestCheck(layout, catalog, wake=wakeup.wake, notify=wakeup.notify),

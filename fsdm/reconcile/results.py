@@ -9,7 +9,7 @@ Invariant: a directory is watched, and its claim kept open, from the first refus
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from fsdm.model.errors import DiskError
@@ -38,31 +38,20 @@ VERIFY_AGAIN_S: Final = 10.0  # where a chunk could not be read to its end
 logger = logging.getLogger("fsdm")
 
 
+@dataclass(slots=True)
 class Results:
     """The memos of one reconciler, and the directories that refs keep from it."""
 
-    def __init__(
-        self,
-        layout: Layout,
-        applier: Applier,
-        watcher: Watcher,
-        *,
-        space: SpaceBudget,
-        disk: DiskOutage,
-        tell: Callable[[Event], None],
-        clock: Callable[[], float],
-        jitter: Callable[[], float],
-    ) -> None:
-        self._layout = layout
-        self._applier = applier
-        self._watcher = watcher
-        self._space = space
-        self._disk = disk
-        self._tell = tell
-        self._clock = clock
-        self._jitter = jitter
-        self._memos: dict[str, Memo] = {}
-        self._held: dict[str, Place] = {}
+    layout: Layout
+    applier: Applier
+    watcher: Watcher
+    space: SpaceBudget
+    disk: DiskOutage
+    tell: Callable[[Event], None]
+    clock: Callable[[], float]
+    jitter: Callable[[], float]
+    _memos: dict[str, Memo] = field(default_factory=dict)
+    _held: dict[str, Place] = field(default_factory=dict)
 
     # ---------------------------------------------------------------------------------------------------------- memos
 
@@ -72,7 +61,7 @@ class Results:
 
     def observe(self, state: ChunkState) -> Memo:
         """Take in a look at the disk."""
-        memo = self._memos[state.id] = observe(self._layout, state, self._memos.get(state.id))
+        memo = self._memos[state.id] = observe(self.layout, state, self._memos.get(state.id))
         return memo
 
     def forget(self, chunk_id: str) -> None:
@@ -86,12 +75,12 @@ class Results:
 
     def take_in(self, action: Action, outcome: Outcome, *, others_wait: bool = False) -> None:
         """Take in an outcome. `others_wait`: for the room that a failed fetch would keep."""
-        now, chunk_id, memo = self._clock(), action.id, self.memo(action.id)
+        now, chunk_id, memo = self.clock(), action.id, self.memo(action.id)
         if isinstance(action, actions.Fetch):
-            fits = self._space.end(chunk_id)
+            fits = self.space.end(chunk_id)
             self._change(chunk_id, crowded=not fits or (others_wait and outcome != Done()))
         elif not isinstance(action, actions.Report | actions.ClearFailure):
-            self._space.count(chunk_id)
+            self.space.count(chunk_id)
         match outcome:
             case Done():
                 self._done(action)
@@ -99,10 +88,10 @@ class Results:
                 self._change(chunk_id, failure=failure, reported=True, suspect=None, found=None)
             case Held(place):
                 if not memo.held:
-                    self._tell(Event("retiring", chunk_id, dataset_id=place.dataset_id))
+                    self.tell(Event("retiring", chunk_id, dataset_id=place.dataset_id))
                 self._held[chunk_id] = place
                 # a ref may have gone between our attempt and the watch: the first time, try once more at once
-                again_at_once = self._watcher.hold(place)
+                again_at_once = self.watcher.hold(place)
                 until = now if again_at_once else now + held_delay(memo.held + 1)
                 self._change(chunk_id, held=memo.held + 1, held_until=until)
             case CannotRead(want, error):
@@ -126,10 +115,10 @@ class Results:
         if checked.found is not None:
             self._change(chunk_id, suspect=checked.place, found=checked.found)
         if checked.verify is not None:
-            again_at = None if checked.read else self._clock() + VERIFY_AGAIN_S
+            again_at = None if checked.read else self.clock() + VERIFY_AGAIN_S
             self._change(chunk_id, asked=VerifyRequest(checked.verify, answered=checked.read, again_at=again_at))
             if checked.read and checked.found is None:
-                self._tell(Event("verified", chunk_id))
+                self.tell(Event("verified", chunk_id))
 
     def admitted(self, fetch: actions.Fetch) -> None:
         """Take in that there is room for a fetch, and it begins."""
@@ -139,7 +128,7 @@ class Results:
     def refused(self, failure: Failure) -> None:
         """Take in that there is no room for a fetch, and tell of it."""
         self._change(failure.id, failure=failure, reported=False, crowded=True)
-        self._tell(Event("over", failure.id, failure.error, cause="room"))
+        self.tell(Event("over", failure.id, failure.error, cause="room"))
 
     def crowded(self, chunk_id: str) -> None:
         """Take in that a fetch waits for the room of this one's partial."""
@@ -149,7 +138,7 @@ class Results:
         match action:
             case actions.Report(chunk_id, failure):
                 if failure.kind in {"want", "marker"}:  # the others were told of when they were met
-                    self._tell(Event("failed", chunk_id, failure.error, cause=failure.kind))
+                    self.tell(Event("failed", chunk_id, failure.error, cause=failure.kind))
                 self._change(chunk_id, reported=True, failure=failure)
             case actions.ClearFailure(chunk_id):
                 self._change(chunk_id, failure=None)
@@ -161,7 +150,7 @@ class Results:
                 self.release(chunk_id)
                 self._mended(chunk_id, "disk")
             case actions.Fetch(chunk_id):
-                self._disk.came_through()
+                self.disk.outage.came_through()
                 self._mended(chunk_id, "disk", "transfer")
             case actions.Forget(chunk_id):
                 self._change(chunk_id, failure=None)
@@ -181,12 +170,12 @@ class Results:
             self._change(action.id, failure=action.failure, reported=True)
             return
         memo = self.memo(action.id)
-        failure = next_failure(action, error, memo, now, self._jitter(), "disk" if disk else "transfer")
-        self._tell(Event("failed", action.id, failure.error, cause=error.cause))
+        failure = next_failure(action, error, memo, now, self.jitter(), "disk" if disk else "transfer")
+        self.tell(Event("failed", action.id, failure.error, cause=error.cause))
         if isinstance(action, actions.Fetch | actions.Publish) and isinstance(error, DiskError):
             if error.code in FULL:
-                self._space.guard()
-            if self._disk.refused(error, now):
+                self.space.guard()
+            if self.disk.refused(error, now):
                 failure = failure.model_copy(update={"next_attempt_at": None})
         self._change(action.id, failure=failure, reported=False)
 
@@ -210,6 +199,6 @@ class Results:
         """End the watch and the claim of an id whose directory has gone, or is no longer to go."""
         place = self._held.pop(chunk_id, None)
         if place is not None:
-            self._watcher.release(place)
-            self._applier.release(place)
+            self.watcher.release(place)
+            self.applier.release(place)
             self._change(chunk_id, held=0, held_until=0.0)

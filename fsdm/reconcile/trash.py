@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -17,37 +18,35 @@ if TYPE_CHECKING:
 logger = logging.getLogger("fsdm")
 
 
+@dataclass(slots=True)
 class Trash:
     """The trash of one data directory. It takes up room until it is erased. Thread-safe.
 
     `freed` is called after each entry.
     """
 
-    def __init__(
-        self, path: str, *, fs: FileSystem, workers: Workers, space: SpaceBudget, freed: Callable[[], None]
-    ) -> None:
-        self._path = path
-        self._fs = fs
-        self._workers = workers
-        self._space = space
-        self._freed = freed
+    path: str
+    fs: FileSystem
+    workers: Workers
+    space: SpaceBudget
+    freed: Callable[[], None]
 
     def empty(self) -> None:
         """Have all that is there erased."""
-        for name in os.listdir(self._path):
-            self.erase(f"{self._path}/{name}")
+        for name in os.listdir(self.path):
+            self.erase(f"{self.path}/{name}")
 
     def erase(self, path: str) -> None:
         """Have one entry erased, soon."""
-        self._space.trashed(path)
-        self._workers.submit(partial(self._erase, path))
+        self.space.trashed(path)
+        self.workers.submit(partial(self._erase, path))
 
     def _erase(self, path: str) -> None:
         try:
-            self._fs.erase(path)
+            self.fs.erase(path)
         except OSError as e:  # it stays in trash/, out of sight; the next start tries again
             logger.warning("cannot erase %s: %s", path, e)
-            self._space.trashed(path, stays=True)
+            self.space.trashed(path, stays=True)
         else:
-            self._space.erased(path)
-        self._freed()
+            self.space.erased(path)
+        self.freed()

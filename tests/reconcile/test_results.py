@@ -33,7 +33,9 @@ class Bench:
         self.applier = SimpleNamespace(release=note("drop claim"))
         self.watcher = SimpleNamespace(hold=note("watch", watched), release=note("unwatch"))
         self.space = SimpleNamespace(guard=note("guard"), end=lambda _: fits, count=lambda _: None)
-        self.disk = SimpleNamespace(refused=note("refused", refuses), came_through=note("came through"))
+        self.disk = SimpleNamespace(
+            refused=note("refused", refuses), outage=SimpleNamespace(came_through=note("came through"))
+        )
         self.it = Results(
             layout,
             cast("Any", self.applier),
@@ -151,7 +153,7 @@ def test_an_unreadable_want_is_remembered_since_it_was_first_seen(layout: Layout
     bench = Bench(layout)
     unread = CannotRead(WANT, InvalidInputError("half"))
     bench.after(actions.Fetch(ID, WANT), unread)
-    bench.it._clock = lambda: NOW + 2
+    bench.it.clock = lambda: NOW + 2
     again = bench.after(actions.Fetch(ID, WANT), unread)
     assert again.unreadable is not None
     assert again.unreadable.since == NOW

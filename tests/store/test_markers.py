@@ -26,13 +26,6 @@ from tests.support.locks import can_lock, in_a_fork
 from tests.support.waiting import eventually
 
 
-def test_a_want_is_placed_whole_and_can_be_read(layout: Layout) -> None:
-    chunk = a_want()
-    place_want(layout, chunk)
-    assert markers(layout) == ([chunk.id], [])
-    assert read_want(layout, chunk.id, judged(layout.want_marker(chunk.id))) == chunk
-
-
 def test_each_intent_withdraws_the_opposite_one(layout: Layout) -> None:
     chunk = a_want()
     place_want(layout, chunk)

@@ -179,7 +179,7 @@ def late_fsync(publish: Callable[..., Outcome], self: Applier, action: Publish) 
         )
         outcome = publish(self, action)
     for path in waiting:
-        self._fs.fsync_dir(path)
+        self.fs.fsync_dir(path)
     return outcome
 
 
@@ -193,16 +193,16 @@ def bytes_of_another_boot(relied_on: Callable[..., bool], self: Transfer, *argum
 
 
 def erased_before_it_is_out_of_sight(self: Applier, path: str) -> None:
-    trashed = self._fs.discard(path, self._layout.trash)
+    trashed = self.fs.discard(path, self.layout.trash)
     if trashed:
-        self._erase(trashed)
-        self._fs.fsync_dir(os.path.dirname(path))
+        self.erase(trashed)
+        self.fs.fsync_dir(os.path.dirname(path))
 
 
 def opposite_may_come_back(self: Applier, path: str, judged: Marker, winner: tuple[str, Marker] | None) -> Outcome:
-    if not remove_marker(self._layout, self._fs, path, judged, winner):
+    if not remove_marker(self.layout, self.fs, path, judged, winner):
         return Stale()
-    self._fs.fsync_dir(os.path.dirname(path))
+    self.fs.fsync_dir(os.path.dirname(path))
     return Done()
 
 

@@ -207,7 +207,7 @@ def test_read_only_disk_keeps_chunks_in_service_and_resumes_by_itself(remountabl
         with dm.find_chunk(here.dataset_id, 0) as ref:
             assert files_of(ref.path) == expected(here, source)
         assert chunk_dir(data_dir, gone).exists()
-        eventually(lambda: dm.reconciler.loop.disk._outage.tries > 2, "a probe was refused, and the next one is due")
+        eventually(lambda: dm.reconciler.loop.disk.outage.tries > 2, "a probe was refused, and the next one is due")
         subprocess.run(["mount", "-o", "remount,rw", disk], check=True)
         assert dm.wait(then.id, 3 * PATIENCE_S)
         dm.wait_converged(3 * PATIENCE_S)

@@ -71,13 +71,13 @@ def no_look_at_the_delete_after_the_lock(fd: int, path: str, marker: str) -> boo
 
 
 def trash_before_the_lock(self: Applier, place: Place, still_due: Callable[[], bool]) -> Any:
-    path = self._layout.path(place)
+    path = self.layout.path(place)
     if not still_due():
         return Stale()
     claim = Claim(path)
-    self._fs.unlink(f"{path}/{READY}")
+    self.fs.unlink(f"{path}/{READY}")
     self._discard(path)
-    self._catalog.discard(place)
+    self.catalog.discard(place)
     claim.take()
     claim.close()
     return Done()
@@ -90,7 +90,7 @@ def removed_by_name(layout: Layout, fs: FileSystem, path: str, judged: Marker, w
 
 def want_before_publish(publish: Any, self: Applier, action: Publish) -> Any:
     read = self._read(action.id, action.want)
-    self._fs.unlink(self._layout.want_marker(action.id))
+    self.fs.unlink(self.layout.want_marker(action.id))
     with pytest.MonkeyPatch.context() as inner:
         inner.setattr(Applier, "_read", lambda *_: read)
         return publish(self, action)
@@ -116,8 +116,8 @@ def open_without_the_trash(self: Reconciler) -> None:
 
 
 def cleared_while_held(self: Applier, action: Clear) -> Any:
-    self._discard(self._layout.path(action.place))
-    self._catalog.discard(action.place)
+    self._discard(self.layout.path(action.place))
+    self.catalog.discard(action.place)
     return Done()
 
 
