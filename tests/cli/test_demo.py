@@ -20,7 +20,7 @@ from fsdm.cli.demo import story
 from fsdm.cli.demo.source import Source, content
 from fsdm.cli.demo.story import demo, end_state_faults, kept
 from fsdm.client import Client
-from fsdm.transfer.sink import digest_of
+from fsdm.store.digests import digest_of
 from tests.support.chunks import chunk_dir, flip
 from tests.support.processes import begun, fsdm
 from tests.support.waiting import PATIENCE_S, eventually
