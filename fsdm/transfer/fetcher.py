@@ -12,11 +12,11 @@ from fsdm.concurrency.rate_limit import FLOOR_BYTES_PER_S, Meter, Rate
 from fsdm.model.errors import TransferError
 from fsdm.model.limits import CONNECTIONS, PER_FILE
 from fsdm.model.source_policy import ANY, Policy
-from fsdm.transfer.conversation import Conversation
 from fsdm.transfer.file_transfer import Transfer
 from fsdm.transfer.host_health import Hosts
 from fsdm.transfer.http.engine import Engine
 from fsdm.transfer.segments import Helpers
+from fsdm.transfer.source_fetch import SourceFetch
 
 if TYPE_CHECKING:
     from fsdm.concurrency.cancellation import Cancellation
@@ -100,7 +100,7 @@ class HttpFetcher:
         for url in self.hosts.order(transfer.source.urls):
             try:
                 with self.hosts.enter(url, stop.wait) as request:
-                    Conversation(self, url, transfer, stop, request).bring()
+                    SourceFetch(self, url, transfer, stop, request).bring()
             except TransferError as e:
                 errors.append(e)
             else:

@@ -11,7 +11,7 @@ from fsdm.concurrency.cancellation import Cancellation
 from fsdm.model.documents import FileEntry, FileSource, PartRecord
 from fsdm.model.errors import TransferError
 from fsdm.store.filesystem import FileSystem
-from fsdm.transfer import conversation, segments
+from fsdm.transfer import segments, source_fetch
 from fsdm.transfer.fetcher import HttpFetcher
 from fsdm.transfer.http import exchange
 from fsdm.transfer.resume_record import Part, url_mark
@@ -220,12 +220,12 @@ def test_server_that_gives_next_to_nothing_at_a_time_is_below_the_floor(
     def one(at: int) -> bytes:
         return answer(DATA[at : at + 1], "206 P", Content_Range=f"bytes {at}-{at}/{SIZE}", ETag=etag_of(DATA))
 
-    class Ticking(conversation.Floor):
+    class Ticking(source_fetch.Floor):
         def took(self, count: int) -> bool:
             now[0] += 30.0
             return super().took(count)
 
-    monkeypatch.setattr(conversation, "Floor", lambda floor: Ticking(floor, clock=lambda: now[0]))
+    monkeypatch.setattr(source_fetch, "Floor", lambda floor: Ticking(floor, clock=lambda: now[0]))
     with answering(map(one, range(100))) as (url, asked), pytest.raises(TransferError, match="bytes a second"):
         fetch(url, part)
     assert len(asked) == 2
@@ -266,8 +266,8 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
         (segments, "PIECE_MAX_BYTES", 40_000),
         (segments, "LOOK_S", 0.005),
         (segments, "TRIAL_S", 1e9),
-        (conversation, "LEAST_BYTES", 40_000),
-        (conversation, "WORTH_BYTES", 1000),
+        (source_fetch, "LEAST_BYTES", 40_000),
+        (source_fetch, "WORTH_BYTES", 1000),
         (exchange, "LOOK_S", 0.005),
     ):
         monkeypatch.setattr(module, name, value)
@@ -289,16 +289,16 @@ def test_refused_piece_ends_the_splitting_and_not_the_file(
 def test_piece_of_a_refused_helper_is_brought_by_the_first_connection(
     source: Source, part: Part, small_pieces: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    refused, bring_one = threading.Event(), conversation.Conversation._bring_one
+    refused, bring_one = threading.Event(), source_fetch.SourceFetch._bring_one
 
-    def refuse_helpers(self: conversation.Conversation, pieces: Pieces, piece: Piece) -> None:
+    def refuse_helpers(self: source_fetch.SourceFetch, pieces: Pieces, piece: Piece) -> None:
         if threading.current_thread().name == "fsdm-range":
             refused.set()
             raise TransferError("HTTP 429", transient=True)
         assert refused.wait(PATIENCE_S)
         bring_one(self, pieces, piece)
 
-    monkeypatch.setattr(conversation.Conversation, "_bring_one", refuse_helpers)
+    monkeypatch.setattr(source_fetch.SourceFetch, "_bring_one", refuse_helpers)
     url = source.put("/file", DATA)
     source.fault("/file", drip_at=50_000, drips=30)
     assert fetch(url, part, HttpFetcher(per_file=2)).size == SIZE

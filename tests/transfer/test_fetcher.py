@@ -21,7 +21,7 @@ from fsdm.concurrency.cancellation import Cancellation
 from fsdm.concurrency.rate_limit import LEAST_BYTES, Floor, Rate
 from fsdm.model.documents import FileSource
 from fsdm.model.errors import HostError, InvalidInputError, StoppedError, TransferError
-from fsdm.transfer import conversation as conversation_module
+from fsdm.transfer import source_fetch as source_fetch_module
 from fsdm.transfer.fetcher import HttpFetcher
 from fsdm.transfer.http import handle as handle_module
 from fsdm.transfer.http.target import shown
@@ -250,7 +250,7 @@ def test_a_transfer_is_given_up_below_the_floor_and_not_above_it(
     def clock() -> float:
         return (path.stat().st_size if path.exists() else 0) / bytes_per_s
 
-    monkeypatch.setattr(conversation_module, "Floor", partial(Floor, clock=clock))
+    monkeypatch.setattr(source_fetch_module, "Floor", partial(Floor, clock=clock))
     if given_up:
         with pytest.raises(HostError, match="less than 1024 bytes a second") as caught:
             fetch(url, path)
@@ -279,7 +279,7 @@ def test_all_transfers_together_keep_to_the_cap(
 ) -> None:
     fetcher, pace, count = HttpFetcher(bytes_per_s=bytes_per_s, floor_bytes_per_s=10 * bytes_per_s), Paced(), 5
     fetcher.rate = Rate(bytes_per_s, clock=lambda: pace.now)
-    monkeypatch.setattr(conversation_module, "Floor", partial(Floor, window_s=0.1, clock=lambda: pace.now))
+    monkeypatch.setattr(source_fetch_module, "Floor", partial(Floor, window_s=0.1, clock=lambda: pace.now))
     for number in range(count):
         assert fetch(url, tmp_path / str(number), pace, fetcher=fetcher).blake3 == BLAKE3
     assert pace.now == pytest.approx(count * len(DATA) / bytes_per_s, rel=0.01, abs=0.11), "and the floor waits as well"

@@ -12,8 +12,8 @@ from fsdm.concurrency.cancellation import Cancellation
 from fsdm.model.documents import FileEntry, FileSource, PartRecord
 from fsdm.model.errors import StoppedError, TransferError
 from fsdm.store.filesystem import FileSystem
-from fsdm.transfer import conversation as conversation_module
 from fsdm.transfer import file_transfer as transfer_module
+from fsdm.transfer import source_fetch as source_fetch_module
 from fsdm.transfer.fetcher import HttpFetcher
 from fsdm.transfer.resume_record import Part, url_mark
 from tests.support import PATIENCE_S, Source, etag_of, eventually
@@ -78,7 +78,7 @@ def test_only_what_is_missing_is_fetched(source: Source, url: str, part: Part, k
 def test_a_connection_that_breaks_is_followed_by_another_one_from_where_it_broke(
     source: Source, url: str, part: Part, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(conversation_module, "WORTH_BYTES", 1000)
+    monkeypatch.setattr(source_fetch_module, "WORTH_BYTES", 1000)
     source.fault("/file", cut_at=100_000)  # of each answer
     assert is_new(part, fetch(url, part))
     assert ranges(source) == [None, "bytes=100000-", "bytes=200000-"]
@@ -271,7 +271,7 @@ def test_a_part_that_is_longer_than_it_says_is_no_file(part: Part) -> None:
 def test_a_mirror_is_as_fast_as_what_it_brought_though_it_was_asked_for_less(
     source: Source, url: str, part: Part, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(conversation_module, "TELLING_BYTES", SIZE)
+    monkeypatch.setattr(source_fetch_module, "TELLING_BYTES", SIZE)
     source.fault("/file", no_ranges=True)
     fetcher = HttpFetcher()
     known = FileSource(url=url)

@@ -20,9 +20,9 @@ from fsdm.model.documents import FileEntry, FileSource, PartRecord
 from fsdm.model.errors import HostError, StoppedError, TransferError
 from fsdm.model.limits import PER_FILE
 from fsdm.store.filesystem import FileSystem
-from fsdm.transfer import conversation as conversation_module
 from fsdm.transfer import file_transfer as transfer
 from fsdm.transfer import segments as ranges
+from fsdm.transfer import source_fetch as source_fetch_module
 from fsdm.transfer.fetcher import HttpFetcher
 from fsdm.transfer.http import exchange
 from fsdm.transfer.resume_record import Part
@@ -355,8 +355,8 @@ def _small(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> N
     monkeypatch.setattr(ranges, "PIECE_MIN_BYTES", PIECE)
     monkeypatch.setattr(ranges, "PIECE_MAX_BYTES", PIECE)
     monkeypatch.setattr(ranges, "TRIAL_S", 1e9)
-    monkeypatch.setattr(conversation_module, "LEAST_BYTES", PIECE)
-    monkeypatch.setattr(conversation_module, "WORTH_BYTES", 1 << 40)
+    monkeypatch.setattr(source_fetch_module, "LEAST_BYTES", PIECE)
+    monkeypatch.setattr(source_fetch_module, "WORTH_BYTES", 1 << 40)
     monkeypatch.setattr(exchange, "LOOK_S", 0.005)
 
 
@@ -511,7 +511,7 @@ def test_too_little_is_missing_to_be_worth_it(
     source: Source, url: str, fetcher: HttpFetcher, part: Part, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert LEAST_BYTES == 2 << 20
-    monkeypatch.setattr(conversation_module, "LEAST_BYTES", SIZE - SLOW_AT + 1)
+    monkeypatch.setattr(source_fetch_module, "LEAST_BYTES", SIZE - SLOW_AT + 1)
     monkeypatch.setattr(ranges.Pace, "is_slow", lambda _, size: size > SLOW_AT)  # not before, on a busy machine
     source.fault("/file", drip_at=SLOW_AT, drips=30)
     assert is_new(part, fetch(fetcher, url, part))
@@ -645,7 +645,7 @@ def test_where_a_piece_breaks_what_is_in_line_is_kept_and_gone_on_with(
 def test_where_a_piece_breaks_after_some_have_come_the_rest_is_asked_for_at_once(
     source: Source, url: str, fetcher: HttpFetcher, part: Part, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(conversation_module, "WORTH_BYTES", 1000)
+    monkeypatch.setattr(source_fetch_module, "WORTH_BYTES", 1000)
     source.fault("/file", drip_at=SLOW_AT, drips=60, piece=breaking("cut"))
     assert is_new(part, fetch(fetcher, url, part))
     goes_on = f"bytes={line_ends(source)}-"
@@ -656,7 +656,7 @@ def test_where_a_piece_breaks_after_some_have_come_the_rest_is_asked_for_at_once
 def test_a_piece_that_is_refused_until_later_is_not_asked_for_at_once(
     source: Source, url: str, fetcher: HttpFetcher, part: Part, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(conversation_module, "WORTH_BYTES", 1000)
+    monkeypatch.setattr(source_fetch_module, "WORTH_BYTES", 1000)
     source.faults["/file"].piece = lambda start, end: Fault(status=503, headers={"Retry-After": "60"})
     with pytest.raises(TransferError) as caught:
         fetch(fetcher, url, part)

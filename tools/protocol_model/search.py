@@ -102,7 +102,7 @@ class _Search(Generic[S]):
         queue: deque[S] = deque()
         for start in self._model.starts():
             if self._met(start, -1, "it begins", queue) is None:
-                return self._way(start, self._model.wrong_with(start))
+                return self._route(start, self._model.wrong_with(start))
         while queue:
             state = queue.popleft()
             here = self._number[state]
@@ -110,7 +110,7 @@ class _Search(Generic[S]):
             for step in self._model.steps(state):
                 there = self._met(step.state, here, f"{step.who}: {step.what}", queue)
                 if there is None:
-                    return self._way(step.state, self._model.wrong_with(step.state))
+                    return self._route(step.state, self._model.wrong_with(step.state))
                 edges.append((step.who, step.must, there))
             self._edges.append([] if self._model.settled(state) else edges)
         return None
@@ -127,7 +127,7 @@ class _Search(Generic[S]):
         queue.append(state)
         return None if self._model.wrong_with(state) else self._number[state]
 
-    def _way(self, to: S, wrong: str, again: Sequence[tuple[str, int]] = ()) -> Counterexample:
+    def _route(self, to: S, wrong: str, again: Sequence[tuple[str, int]] = ()) -> Counterexample:
         states = list(self._number)
         trace = []
         here = self._number[to]
@@ -154,7 +154,7 @@ class _Search(Generic[S]):
         if found is None:
             return None
         first = min(found)
-        return self._way(states[first], "it never settles", self._round(first, found))
+        return self._route(states[first], "it never settles", self._round(first, found))
 
     def _is_fair(self, component: list[int]) -> bool:
         inside = set(component)
@@ -169,14 +169,14 @@ class _Search(Generic[S]):
     def _round(self, first: int, component: list[int]) -> list[tuple[str, int]]:
         """Find a way round from `first` on which each process of the component does what it must."""
         inside = set(component)
-        way: list[tuple[str, int]] = []
+        route: list[tuple[str, int]] = []
         here = first
         for mover in sorted(
             {who for n in component for who, must, there in self._edges[n] if must and there in inside}
         ):
-            way += self._way_inside(here, inside, mover, None)
-            here = way[-1][1]
-        return way if here == first else way + self._way_inside(here, inside, None, first)
+            route += self._way_inside(here, inside, mover, None)
+            here = route[-1][1]
+        return route if here == first else route + self._way_inside(here, inside, None, first)
 
     def _way_inside(self, here: int, inside: set[int], mover: str | None, to: int | None) -> list[tuple[str, int]]:
         """Find the shortest way that ends with a step that `mover` must do, or in the state `to`."""
@@ -184,12 +184,12 @@ class _Search(Generic[S]):
         ways: deque[tuple[int, list[tuple[str, int]]]] = deque([(here, [])])
         seen = {here}
         while ways:
-            at, way = ways.popleft()
+            at, route = ways.popleft()
             for step in self._model.steps(states[at]):
                 there = self._number[step.state]
                 if there not in inside:
                     continue
-                longer = [*way, (f"{step.who}: {step.what}", there)]
+                longer = [*route, (f"{step.who}: {step.what}", there)]
                 if there == to or (step.must and step.who == mover):
                     return longer
                 if there not in seen:

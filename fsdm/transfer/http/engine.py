@@ -18,8 +18,8 @@ from fsdm.model.errors import HostError, PolicyError, TransferError
 from fsdm.model.limits import CONNECTIONS
 from fsdm.model.source_policy import ANY, Policy
 from fsdm.transfer.http.handle import Handle
+from fsdm.transfer.http.route import find_route
 from fsdm.transfer.http.target import Target, shown
-from fsdm.transfer.http.way import find_way
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from fsdm.concurrency.cancellation import Cancellation
     from fsdm.transfer.host_health import Hosts
     from fsdm.transfer.http.exchange import Begin
-    from fsdm.transfer.http.way import Way
+    from fsdm.transfer.http.route import Route
 
 REDIRECTS_MAX: Final = 30  # as requests has it
 
@@ -92,28 +92,28 @@ class Engine:
     ) -> str | None:
         """Ask one server; the Location where it redirects."""
         stop.check()
-        way = self._way(target, stop)
+        route = self._route(target, stop)
         fields = {"Accept-Encoding": "identity", **headers}
-        if credentials or way.credentials:
-            fields["Authorization"] = f"Basic {credentials or way.credentials}"
+        if credentials or route.credentials:
+            fields["Authorization"] = f"Basic {credentials or route.credentials}"
         lines = [f"{name}: {value}".encode("latin-1") for name, value in fields.items()]
 
         def check_address(address: str) -> None:
-            if not way.proxy:
+            if not route.proxy:
                 self._policy.addresses(target.host, [address])
 
         try:
-            return handle.get(target.url, way, lines, begin, check_address, stop)
+            return handle.get(target.url, route, lines, begin, check_address, stop)
         except (HostError, PolicyError):
-            self._hosts.get(target.origin).way = None  # what was found may hold no longer
+            self._hosts.get(target.origin).route = None  # what was found may hold no longer
             raise
 
-    def _way(self, target: Target, stop: Cancellation) -> Way:
+    def _route(self, target: Target, stop: Cancellation) -> Route:
         host, now = self._hosts.get(target.origin), time.monotonic()
-        way = host.way
-        if way is None or way.until < now:
-            way = host.way = find_way(target, self._policy, now, stop, self._connect_timeout_s)
-        return way
+        route = host.route
+        if route is None or route.until < now:
+            route = host.route = find_route(target, self._policy, now, stop, self._connect_timeout_s)
+        return route
 
     # ------------------------------------------------------------------------------------------------ kept connections
 

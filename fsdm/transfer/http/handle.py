@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from fsdm.concurrency.cancellation import Cancellation
     from fsdm.model.errors import Cause
     from fsdm.transfer.http.exchange import Begin
-    from fsdm.transfer.http.way import Way
+    from fsdm.transfer.http.route import Route
 
 _ALWAYS: Final[Mapping[int, object]] = {
     pycurl.NOSIGNAL: 1,
@@ -32,7 +32,7 @@ _ALWAYS: Final[Mapping[int, object]] = {
     pycurl.FOLLOWLOCATION: 0,
     pycurl.PATH_AS_IS: 1,
     pycurl.NETRC: pycurl.NETRC_IGNORED,
-    pycurl.NOPROXY: "",  # the environment is read by `way`
+    pycurl.NOPROXY: "",  # the environment is read by `route`
     pycurl.COOKIEFILE: "",  # they are kept within a chain of redirects, see `forget_cookies`
     pycurl.SSL_VERIFYPEER: 1,
     pycurl.SSL_VERIFYHOST: 2,
@@ -74,7 +74,7 @@ class Handle:
     def get(
         self,
         url: str,
-        way: Way,
+        route: Route,
         headers: Sequence[bytes],
         begin: Begin,
         check_address: Callable[[str], None],
@@ -88,7 +88,7 @@ class Handle:
             Or what `begin`, its body or `check_address` raised.
         """
         exchange = Exchange(begin, stop, self._idle_timeout_s, self._buffer)
-        self._set_request(url, way, headers, exchange)
+        self._set_request(url, route, headers, exchange)
         self.sockets.guard(stop, check_address)
         failure = None
         try:
@@ -102,22 +102,22 @@ class Handle:
         if exchange.error is not None:
             raise exchange.error
         if failure is not None and not is_over:
-            raise self.sockets.refused or self._as_ours(failure, way, has_asked=exchange.asked_at is not None)
+            raise self.sockets.refused or self._as_ours(failure, route, has_asked=exchange.asked_at is not None)
         if exchange.head is None:  # libcurl passes a head that is cut off
             what = "nothing came but the beginning of a head"
             raise HostError(what, what=what)
         return exchange.location
 
-    def _set_request(self, url: str, way: Way, headers: Sequence[bytes], exchange: Exchange) -> None:
-        is_directory = os.path.isdir(way.ca)
+    def _set_request(self, url: str, route: Route, headers: Sequence[bytes], exchange: Exchange) -> None:
+        is_directory = os.path.isdir(route.ca)
         self._set(
             {
                 pycurl.URL: url,
                 pycurl.HTTPHEADER: headers,
-                pycurl.PROXY: way.proxy.encode(),  # "" is none, whatever the environment says
-                pycurl.RESOLVE: way.resolve,
-                pycurl.CAPATH if is_directory else pycurl.CAINFO: way.ca,
-                pycurl.PROXY_CAPATH if is_directory else pycurl.PROXY_CAINFO: way.ca,
+                pycurl.PROXY: route.proxy.encode(),  # "" is none, whatever the environment says
+                pycurl.RESOLVE: route.resolve,
+                pycurl.CAPATH if is_directory else pycurl.CAINFO: route.ca,
+                pycurl.PROXY_CAPATH if is_directory else pycurl.PROXY_CAINFO: route.ca,
                 pycurl.PREREQFUNCTION: exchange.asks,
                 pycurl.HEADERFUNCTION: exchange.line,
                 pycurl.WRITEFUNCTION: exchange.data,
@@ -125,7 +125,7 @@ class Handle:
             }
         )
 
-    def _as_ours(self, error: pycurl.error, way: Way, *, has_asked: bool) -> HostError:
+    def _as_ours(self, error: pycurl.error, route: Route, *, has_asked: bool) -> HostError:
         """libcurl's error: what the system said, or its own sentence, without what cannot be shown."""
         code, said = int(error.args[0]), str(error.args[-1])
         cause = _cause(code, said)
@@ -136,7 +136,7 @@ class Handle:
             what = os.strerror(number)
         else:
             what = "".join(character for character in said if character.isascii() and character.isprintable())[:200]
-        what = (what or f"libcurl's error {code}") + way.through
+        what = (what or f"libcurl's error {code}") + route.through
         return HostError(what, what=what, transient=cause != "tls", cause=cause)
 
 

@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Final, Self
 from urllib.parse import quote, unquote_to_bytes, urljoin, urlsplit
 
-from fsdm.model.errors import TransferError
+from fsdm.model.errors import PolicyError, TransferError
 from fsdm.model.source_policy import PORTS
 
 _AUTHORITY: Final = re.compile(  # RFC 3986 §3.2, and hosts of any letters
@@ -92,13 +92,17 @@ class Target:
         return cls(origin + path + query, origin, parts.scheme, host, port or PORTS[parts.scheme], secret)
 
     def redirected(self, location: str) -> Target:
-        """Where a Location leads to from here (§10.2.2), without the user that it may name.
+        """Return the target that a Location leads to (§10.2.2), without the user that it may name.
 
         Raises:
-            TransferError: to what is no URL of http or https, or from https to http.
+            PolicyError: its scheme is neither http nor https.
+            TransferError: it is no URL, or leads from https to http.
         """
         try:
-            to = Target.of(urljoin(self.url, location.encode("latin-1").decode()))
+            url = urljoin(self.url, location.encode("latin-1").decode())
+            if (scheme := urlsplit(url).scheme) not in PORTS:
+                raise PolicyError(f"redirected to a URL of {scheme!r:.80}; only http and https are followed")
+            to = Target.of(url)
         except ValueError as e:
             raise TransferError("redirected to what is no URL of http or https", cause="redirect") from e
         if self.scheme == "https" and to.scheme == "http":

@@ -18,7 +18,7 @@ from fsdm.transfer.http import exchange
 from fsdm.transfer.http.engine import Engine
 from fsdm.transfer.http.exchange import DRAIN_BYTES
 from fsdm.transfer.http.head import Head
-from fsdm.transfer.http.way import BELIEVED_S
+from fsdm.transfer.http.route import BELIEVED_S
 from tests.support import PATIENCE_S, descriptors, eventually
 from tests.support.servers import Host, InThread, a_certificate, an_engine, answering, get, reply, serving_with
 
@@ -203,9 +203,9 @@ def test_what_the_environment_said_is_not_believed_for_ever(
         get(engine, f"{host.url}/a")
         monkeypatch.setenv("http_proxy", proxy.url)
         get(engine, f"{host.url}/b")
-        way = engine._hosts.get(host.url).way
-        assert way is not None
-        monkeypatch.setattr("fsdm.transfer.http.engine.time.monotonic", lambda: way.until + 0.1)
+        route = engine._hosts.get(host.url).route
+        assert route is not None
+        monkeypatch.setattr("fsdm.transfer.http.engine.time.monotonic", lambda: route.until + 0.1)
         get(engine, f"{host.url}/c")
         assert [request.split()[1] for request in proxy.asked] == [f"{host.url}/c".encode()]
     assert BELIEVED_S == 10.0

@@ -87,12 +87,16 @@ def test_location_is_taken_from_where_it_was_said(location: str, to: str) -> Non
 
 
 @pytest.mark.parametrize(
-    "location", ["http://h/b", "ftp://h/", "file:///etc/passwd", "http://[::1/", "/\xff", "//h:9x/"]
+    ("location", "cause"),
+    [
+        *(("ftp://h/", "policy"), ("file:///etc/passwd", "policy")),
+        *((location, "redirect") for location in ("http://h/b", "http://[::1/", "/\xff", "//h:9x/")),
+    ],
 )
-def test_location_that_leads_out_of_tls_or_nowhere_is_refused(location: str) -> None:
+def test_location_that_leads_out_of_tls_or_nowhere_is_refused(location: str, cause: str) -> None:
     with pytest.raises(TransferError) as caught:
         Target.of("https://h/a").redirected(location)
-    assert (caught.value.transient, caught.value.cause) == (False, "redirect")
+    assert (caught.value.transient, caught.value.cause) == (False, cause)
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ _PROXY_PORTS: Final = {"http": 80, "https": 443} | dict.fromkeys(("socks4", "soc
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class Route:
     """The way to one origin, believed `until` (monotonic).
 
     `proxy` is "" for none; `ca` a file or directory; `credentials` those of netrc, in base64; `resolve` is for libcurl.
@@ -45,7 +45,7 @@ class Way:
         return f" (by way of the proxy {shown(self.proxy)})" if self.proxy else ""
 
 
-def find_way(target: Target, policy: Policy, now: float, stop: Cancellation, timeout_s: float) -> Way:
+def find_route(target: Target, policy: Policy, now: float, stop: Cancellation, timeout_s: float) -> Route:
     """Find the way to a target in the environment, in netrc and in the DNS.
 
     Raises:
@@ -66,7 +66,7 @@ def find_way(target: Target, policy: Policy, now: float, stop: Cancellation, tim
     auth = get_netrc_auth(target.url)
     ca = DEFAULT_CA_BUNDLE_PATH if settings["verify"] is True else str(settings["verify"])
     credentials = None if auth is None else b64encode(":".join(auth).encode()).decode()
-    return Way(now + BELIEVED_S, proxy, ca, credentials, tuple(addresses))
+    return Route(now + BELIEVED_S, proxy, ca, credentials, tuple(addresses))
 
 
 def _read(proxy: str) -> tuple[str, str, int]:

@@ -9,7 +9,7 @@ import pytest
 
 from fsdm.concurrency.cancellation import Cancellation
 from fsdm.model.errors import StoppedError
-from fsdm.transfer.http.way import look_up
+from fsdm.transfer.http.route import look_up
 from tests.support import PATIENCE_S, eventually
 from tests.support.servers import InThread
 

@@ -35,7 +35,7 @@ TELLING_BYTES: Final = 4 << 20  # a transfer of so much tells how fast its serve
 NOT_THERE_STATUS: Final = frozenset({404, 410})  # of these, the whole file is no more there than a part
 
 
-class Conversation:
+class SourceFetch:
     """One file from one source; `bring` is all that is asked of it."""
 
     def __init__(
