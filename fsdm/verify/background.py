@@ -1,8 +1,6 @@
 """Reading the bytes of chunks for the reconciler: on request, and by a scrub.
 
-It believes no request: it reads for itself. A chunk is held by a ref while it is read, and released at once when it is
-to be deleted. When the bytes of a chunk were seen to be right stands on the disk, as the mtime of VERIFIED beside its
-READY.
+When the bytes of a chunk were seen to be right stands on the disk, as the mtime of VERIFIED beside its READY.
 """
 
 from __future__ import annotations
@@ -11,7 +9,7 @@ import logging
 import os
 import threading
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -80,7 +78,7 @@ class BackgroundCheck:
         """Read a chunk, in any thread; `checked` yields what came of it."""
         checked = Checked(place, verify)
         try:
-            checked = self._check(place, verify, rate or self._rate)
+            checked = self._check(checked, rate or self._rate)
         except OSError as e:
             logger.warning("cannot read %s: %s", self._layout.path(place), e)
         except StoppedError:
@@ -89,21 +87,21 @@ class BackgroundCheck:
             self._checked.append(checked)
             self._wake()
 
-    def _check(self, place: Place, verify: Marker | None, rate: Rate) -> Checked:
-        path = self._layout.path(place)
+    def _check(self, asked: Checked, rate: Rate) -> Checked:
+        place, path = asked.place, self._layout.path(asked.place)
         ref = self._refs.take(place)
         if ref is None:
-            return Checked(place, verify)
+            return asked
         with ref:
             ready = look_at(f"{path}/{READY}")
-            wrong = rehash(path, place, Pace(rate, lambda: self._may_go_on(place), wait=self._stop.wait))
             if ready is None:  # it was taken out of service meanwhile
-                return Checked(place, verify)
+                return asked
+            wrong = rehash(path, place, Pace(rate, lambda: self._may_go_on(place), wait=self._stop.wait))
             if not wrong:
                 self._note(f"{path}/{VERIFIED}")
-                return Checked(place, verify, read=True)
+                return replace(asked, read=True)
         why = "; ".join(map(str, wrong[:TOLD])) + f"; and {len(wrong) - TOLD} more" * (len(wrong) > TOLD)
-        return Checked(place, verify, read=True, found=Found(why, ready))
+        return replace(asked, read=True, found=Found(why, ready))
 
     def _note(self, path: str) -> None:
         try:

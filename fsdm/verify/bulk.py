@@ -1,7 +1,6 @@
-"""Comparing many chunks with their READYs, on several cores, in any process.
+"""Comparing many chunks with their READYs, in any process: their files run in parallel, over all chunks.
 
-Files are what runs in parallel, over all chunks. Each chunk is held by a ref while it is read, and released at once
-when it is to be deleted, or is taken out of service: so no delete waits for a verification.
+A chunk that is being read is released at once when it is to leave: so no delete waits for a verification.
 """
 
 from __future__ import annotations
@@ -10,8 +9,8 @@ import os
 import threading
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
-from dataclasses import dataclass
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from fsdm.model.errors import DataDirectoryError, StoppedError
@@ -37,27 +36,19 @@ class Verified:
     size_bytes: int = 0
 
 
+@dataclass(slots=True)
 class BulkVerify:
     """The comparison of many chunks.
 
     `take` gives a ref to the chunk at a place, or None; `progress` is told of bytes, in several threads.
     """
 
-    def __init__(
-        self,
-        layout: Layout,
-        take: Callable[[Place], ChunkRef | None],
-        *,
-        rate: Rate,
-        jobs: int,
-        progress: Callable[[int], None] = lambda _count: None,
-    ) -> None:
-        self._layout = layout
-        self._take = take
-        self._rate = rate
-        self._jobs = jobs
-        self._progress = progress
-        self._stop = threading.Event()
+    layout: Layout
+    take: Callable[[Place], ChunkRef | None]
+    rate: Rate
+    jobs: int
+    progress: Callable[[int], None] = lambda _count: None
+    _stop: threading.Event = field(default_factory=threading.Event)
 
     def run(self, places: Iterable[Place]) -> Generator[Verified]:
         """Yield what was found of each, in their order. To be closed early, or read to its end.
@@ -65,12 +56,12 @@ class BulkVerify:
         Raises:
             DataDirectoryError: this user may not read a chunk.
         """
-        pool = ThreadPoolExecutor(self._jobs, thread_name_prefix="fsdm-verify")
+        pool = ThreadPoolExecutor(self.jobs, thread_name_prefix="fsdm-verify")
         reading: deque[_Reading] = deque()
         try:
             for place in places:
                 reading.append(self._begin(place, pool))
-                while sum(len(each.left) for each in reading) > self._jobs * AHEAD:
+                while sum(len(each.left) for each in reading) > self.jobs * AHEAD:
                     yield reading.popleft().result()
             while reading:
                 yield reading.popleft().result()
@@ -81,14 +72,14 @@ class BulkVerify:
                 each.close()
 
     def _begin(self, place: Place, pool: ThreadPoolExecutor) -> _Reading:
-        reading = _Reading(self._layout.path(place), place)
-        ref = self._take(place)
+        reading = _Reading(self.layout.path(place), place)
+        ref = self.take(place)
         if ref is None:
             return reading
         reading.opened.enter_context(ref)
         try:
-            pace = Pace(self._rate, lambda: self._check(place), self._progress, self._stop.wait)
-            reading.files = reading.opened.enter_context(Rehash(reading.path, place, pace))
+            pace = Pace(self.rate, lambda: self._check(place), self.progress, self._stop.wait)
+            reading.files = reading.opened.enter_context(closing(Rehash(reading.path, place, pace)))
             reading.left = [pool.submit(reading.files.file, name) for name in reading.files.names]
         except OSError as e:
             reading.close()
@@ -98,19 +89,19 @@ class BulkVerify:
     def _check(self, place: Place) -> None:
         if self._stop.is_set():
             raise StoppedError("the verification was stopped")
-        if is_leaving(self._layout, place):
+        if is_leaving(self.layout, place):
             raise StoppedError(f"{place.chunk_id} is leaving")
 
 
+@dataclass(slots=True)
 class _Reading:
     """One chunk that is being read, under a ref."""
 
-    def __init__(self, path: str, place: Place) -> None:
-        self.path = path
-        self.place = place
-        self.opened = ExitStack()
-        self.files: Rehash | None = None
-        self.left: list[Future[Wrong | None]] = []
+    path: str
+    place: Place
+    opened: ExitStack = field(default_factory=ExitStack)
+    files: Rehash | None = None
+    left: list[Future[Wrong | None]] = field(default_factory=list)
 
     def result(self) -> Verified:
         try:

@@ -1,8 +1,7 @@
 """Comparing chunks with their manifests by names and sizes, not by digests.
 
-READY is trusted by readers, so a chunk that was damaged from outside (or by a power failure on a disk that lies) has to
-be found. Each chunk is held by a ref while it is looked at, so that a delete does not look like damage. What is done
-about it is decided elsewhere, after another look.
+Each chunk is held by a ref while it is looked at, so that a delete does not look like damage. What is done about damage
+is decided elsewhere, after another look.
 """
 
 from __future__ import annotations

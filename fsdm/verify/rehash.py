@@ -1,11 +1,7 @@
 """Comparing every byte of one chunk with its READY. The caller holds the chunk by a ref.
 
-Files are opened below a descriptor of their directory, and no symlink is followed. A file that READY does not name is
-wrong: a query engine that is pointed at `data/` would read it. What the disk cannot read is damage, what this user may
-not read is not.
-
-The page cache is left as it was: what was in it stays, what was read from the disk leaves it again. There is no
-readahead for that, since it would make the two look alike; several files at once make up for it.
+A file that READY does not name is wrong: a query engine that is pointed at `data/` would read it. What the disk cannot
+read is damage, what this user may not read is not. The page cache is left as it was.
 """
 
 from __future__ import annotations
@@ -14,8 +10,9 @@ import errno
 import os
 import stat
 import threading
+from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final
 
 from fsdm.model.layout import DATA, READY
 from fsdm.store.digests import BUFFER_BYTES, Digests, thread_buffer
@@ -71,15 +68,14 @@ class Pace:
 class Rehash:
     """The files of one chunk. `wrong` is seen without reading any; `names` are to be read.
 
-    A context manager. `file` may be called in any thread, for several files at once.
+    `file` may be called in any thread, for several files at once, until `close`.
+
+    Raises:
+        OSError: this user, or this process, may not look, or read.
+        Exception: what `Pace.check` raises, from `file`.
     """
 
     def __init__(self, path: str, place: Place, pace: Pace) -> None:
-        """Look at what is there.
-
-        Raises:
-            OSError: this user, or this process, may not look.
-        """
         self.wrong: list[Wrong] = []
         self.names: list[str] = []
         self._pace = pace
@@ -117,12 +113,7 @@ class Rehash:
         return sum(self._entries[name].size for name in self.names)
 
     def file(self, name: str) -> Wrong | None:
-        """Read one file; return what is wrong with it.
-
-        Raises:
-            OSError: this user, or this process, may not read it.
-            Exception: what `Pace.check` raises.
-        """
+        """Read one file; return what is wrong with it."""
         try:
             why = self._read(name, self._entries[name])
         except OSError as e:
@@ -133,12 +124,6 @@ class Rehash:
         data, self._data = self._data, -1
         if data >= 0:
             os.close(data)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def _read(self, name: str, entry: FileEntry) -> str | None:
         try:
@@ -162,7 +147,7 @@ class Rehash:
     def _compare(self, fd: int, entry: FileEntry) -> str | None:
         digests, buffer = Digests(sha256=entry.sha256 is not None), thread_buffer(BUFFER_BYTES)
         offset, pace = 0, self._pace
-        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)  # readahead would make all look as if it had been cached
         while offset < entry.size:
             pace.check()
             most = min(pace.rate.block(BUFFER_BYTES), entry.size - offset)
@@ -176,13 +161,8 @@ class Rehash:
 
 
 def rehash(path: str, place: Place, pace: Pace) -> list[Wrong]:
-    """Read all files of a chunk that is held, in this thread; return what is wrong with them.
-
-    Raises:
-        OSError: this user, or this process, may not read them.
-        Exception: what `Pace.check` raises.
-    """
-    with Rehash(path, place, pace) as files:
+    """Read all files of a chunk that is held, in this thread; return what is wrong. Raises as `Rehash`."""
+    with closing(Rehash(path, place, pace)) as files:
         return files.wrong + [wrong for name in files.names if (wrong := files.file(name)) is not None]
 
 
@@ -195,10 +175,8 @@ def _read_block(fd: int, buffer: memoryview, offset: int) -> int:
     """Read some bytes, and leave the page cache as it was (preadv2(2), posix_fadvise(2))."""
     try:
         count = os.preadv(fd, [buffer], offset, os.RWF_NOWAIT)
-    except BlockingIOError:
-        count = 0
-    except OSError as e:  # tmpfs has nothing but its page cache, others do not tell
-        if e.errno != errno.EOPNOTSUPP:
+    except OSError as e:  # not in the page cache; or tmpfs, which has nothing else, or one that does not tell
+        if e.errno not in {errno.EAGAIN, errno.EOPNOTSUPP}:
             raise
         count = 0
     if count == 0:

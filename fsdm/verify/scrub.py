@@ -1,8 +1,7 @@
 """Reading all chunks about once in so many days, the longest unchecked first, evenly spread.
 
-When each chunk was checked is on the disk (see `background`), so a restart forgets nothing. Invariant: chunks are read
-one at a time, one in every `days` / how many there are, unless some are overdue; each at no more than twice the pace
-that its turn allows (but no slower than RATE_MIN), and never faster than RATE_MAX.
+Invariant: one chunk is read in every `days` / how many there are, unless some are overdue; each at no more than twice
+the pace that its turn allows, within RATE_MIN and RATE_MAX.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from __future__ import annotations
 import heapq
 import threading
 import time
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from fsdm.concurrency.rate_limit import Rate
@@ -30,28 +30,23 @@ REST: Final = 4.0  # so many times as long as a look at some chunks took, it res
 AT_ONCE: Final = 64
 
 
+@dataclass(slots=True)
 class Scrub:
     """The scrub of one data directory, in its own thread. `check` reads one chunk, at a rate."""
 
-    def __init__(
-        self,
-        layout: Layout,
-        catalog: Catalog,
-        *,
-        days: float,
-        check: Callable[[Place, Rate], None],
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        self._layout = layout
-        self._catalog = catalog
-        self._period_s = days * DAY_S
-        self._check = check
-        self._clock = clock
-        self._turns: list[tuple[float, Place]] = []  # a heap: when each was checked
-        self._turn_s = self._period_s
-        self._surveyed = 0.0
-        self._last = 0.0  # when one was read last
-        self._stop = threading.Event()
+    layout: Layout
+    catalog: Catalog
+    days: float
+    check: Callable[[Place, Rate], None]
+    clock: Callable[[], float] = time.time
+    _turns: list[tuple[float, Place]] = field(default_factory=list)  # a heap: when each was checked
+    _turn_s: float = 0.0
+    _surveyed: float = 0.0
+    _last: float = 0.0  # when one was read last
+    _stop: threading.Event = field(default_factory=threading.Event)
+    _thread: threading.Thread = field(init=False)
+
+    def __post_init__(self) -> None:
         self._thread = threading.Thread(target=self._run, name="fsdm-scrub", daemon=True)
 
     def start(self) -> None:
@@ -66,42 +61,39 @@ class Scrub:
 
     def step(self) -> float:
         """Read the chunk whose turn has come, if one's has; return the seconds until the next turn."""
-        if not self._turns or not 0 <= self._clock() - self._surveyed < SURVEY_S:
+        if not self._turns or not 0 <= self.clock() - self._surveyed < SURVEY_S:
             self._survey()
         if not self._turns:
             return LOOK_AGAIN_S
-        now = self._clock()
+        now = self.clock()
         checked, place = self._turns[0]
-        due = min(min(self._last, now) + self._turn_s, min(checked, now) + self._period_s)
+        due = min(min(self._last, now) + self._turn_s, min(checked, now) + self.days * DAY_S)
         if now < due:
             return due - now
         heapq.heappop(self._turns)
-        known = checked_at(self._layout, place)
+        known = checked_at(self.layout, place)
         if known is not None and known > checked:  # it was read on request meanwhile
             heapq.heappush(self._turns, (known, place))
         elif known is not None:
-            self._check(place, Rate(self._pace(place)))
-            self._last = self._clock()
+            pace = 2 * bytes_in(self.layout.path(place))[0] / self._turn_s
+            self.check(place, Rate(min(max(pace, RATE_MIN), RATE_MAX)))
+            self._last = self.clock()
         return 0.0
 
     def _survey(self) -> None:
-        places, self._turns = self._catalog.all_places(), []
+        places, self._turns = self.catalog.all_places(), []
         for at in range(0, len(places), AT_ONCE):
             began = time.monotonic()
             for place in places[at : at + AT_ONCE]:
-                if (checked := checked_at(self._layout, place)) is not None:
+                if (checked := checked_at(self.layout, place)) is not None:
                     self._turns.append((checked, place))
-                    self._last = max(self._last, verified_at(self._layout, place) or 0.0)
+                    self._last = max(self._last, verified_at(self.layout, place) or 0.0)
             if self._stop.wait((time.monotonic() - began) * REST):
                 self._turns.clear()
                 return
         heapq.heapify(self._turns)
-        self._surveyed = self._clock()
-        self._turn_s = self._period_s / max(len(self._turns), 1)
-
-    def _pace(self, place: Place) -> float:
-        size_bytes = bytes_in(self._layout.path(place))[0]
-        return min(max(2 * size_bytes / self._turn_s, RATE_MIN), RATE_MAX)
+        self._surveyed = self.clock()
+        self._turn_s = self.days * DAY_S / max(len(self._turns), 1)
 
     def _run(self) -> None:
         while not self._stop.wait(min(self.step(), LOOK_AGAIN_S)):

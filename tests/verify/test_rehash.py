@@ -9,6 +9,7 @@ import os
 import shutil
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -176,7 +177,8 @@ def test_every_byte_is_told_of_and_it_is_asked_before_each_block_whether_to_go_o
 
 def test_files_are_read_in_several_threads(layout: Layout, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     meet, found = threading.Barrier(2, timeout=PATIENCE_S), list[Wrong | None]()
-    with Rehash(layout.path(place), place, Pace(NO_CAP, check=lambda: (meet.wait(), None)[1])) as files:
+    pace = Pace(NO_CAP, check=lambda: (meet.wait(), None)[1])
+    with closing(Rehash(layout.path(place), place, pace)) as files:
         assert files.size_bytes == 3 * BUFFER_BYTES + 107
         monkeypatch.setattr(module, "BUFFER_BYTES", 4 * BUFFER_BYTES)  # each file is one block
         monkeypatch.setattr(module, "thread_buffer", lambda _: memoryview(bytearray(4 * BUFFER_BYTES)))
