@@ -206,7 +206,6 @@ class Gated:
     listener: int
 
     def stops(self) -> Iterator[gate.Cancellation]:
-        """See `gate.stops`."""
         return gate.stops(self.listener)
 
     def result(self) -> tuple[int, str]:

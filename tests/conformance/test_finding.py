@@ -114,7 +114,6 @@ def fifo_in_place_of_a_chunk(layout: Layout, place: Place) -> None:
         file_in_place_of_a_chunk,
         fifo_in_place_of_a_chunk,
     ],
-    ids=lambda hide: hide.__name__,
 )
 def test_next_in_line_is_found_where_a_chunk_is_not_available(
     client: Client, layout: Layout, hide: Callable[[Layout, Place], None]
@@ -149,20 +148,11 @@ def test_chunk_under_a_claim_is_not_waited_for(client: Client, layout: Layout) -
 def test_odd_entries_are_left_aside(client: Client, layout: Layout, data_dir: Path) -> None:
     good, number = put_chunk(layout, start=3, end=4), f"{3:020d}"
     for name in (
-        f"{number}-{number}-{an_id()}",  # empty
-        f"{4:020d}-{3:020d}-{an_id()}",  # backwards
-        f"{number}-{U64_MAX + 1:020d}-{an_id()}",
-        f"{number}-{10**20 - 1}-{an_id()}",
-        f"{number}-{number[1:]}9-{an_id().upper()}",
-        f"{number}-{number[1:]}9-{an_id()}0",
-        f"{number}-{number[1:]}9-{an_id()[1:]}",
-        f" {number}-{number[1:]}9-{an_id()}",
-        f"3-9-{an_id()}",
-        f"{number}-{number[1:]}9-{an_id()}\n",
-        f"{number}-{number[1:]}9-{an_id()}.old",
-        "stray",
-        ".hidden",
-        "sp ace * $x\\",
+        *(f"{number}-{number}-{an_id()}", f"{4:020d}-{3:020d}-{an_id()}"),  # empty, backwards
+        *(f"{number}-{U64_MAX + 1:020d}-{an_id()}", f"{number}-{10**20 - 1}-{an_id()}", f"3-9-{an_id()}"),
+        *(f"{number}-{number[1:]}9-{odd}" for odd in (an_id().upper(), f"{an_id()}0", an_id()[1:])),
+        *(f"{number}-{number[1:]}9-{an_id()}{end}" for end in ("\n", ".old")),
+        *(f" {number}-{number[1:]}9-{an_id()}", "stray", ".hidden", "sp ace * $x\\"),
     ):
         (data_dir / "chunks" / DATASET / name / "data").mkdir(parents=True)
         (data_dir / "chunks" / DATASET / name / "READY").touch()

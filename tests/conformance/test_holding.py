@@ -154,11 +154,7 @@ def is_erased(layout: Layout, place: Place) -> None:
 TRY_A_CLAIM = 'flock -x -n "$FSDM_CHUNK_PATH/.." true && echo "runs, and does not hold" || echo held'
 
 
-@pytest.mark.parametrize(
-    "happens",
-    [leaves, leaves_for_another, is_to_be_replaced, is_deleted, is_erased],
-    ids=lambda happens: happens.__name__,
-)
+@pytest.mark.parametrize("happens", [leaves, leaves_for_another, is_to_be_replaced, is_deleted, is_erased])
 def test_change_before_the_lock_is_seen_after_it(
     client: Client, layout: Layout, happens: Callable[[Layout, Place], None]
 ) -> None:
@@ -183,7 +179,7 @@ def test_lock_is_shared_and_never_waited_for_unlocked_or_converted(client: Clien
     assert locks == [fcntl.LOCK_SH | fcntl.LOCK_NB]
 
 
-@pytest.mark.parametrize("happened", [is_deleted, is_to_be_replaced], ids=lambda happened: happened.__name__)
+@pytest.mark.parametrize("happened", [is_deleted, is_to_be_replaced])
 def test_chunk_that_is_to_leave_is_not_even_locked(
     client: Client, layout: Layout, happened: Callable[[Layout, Place], None]
 ) -> None:

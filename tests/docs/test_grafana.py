@@ -27,22 +27,15 @@ SERIES = {
 promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
 
 
-def dashboard() -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((GRAFANA / "dashboard.json").read_text())
-    return found
-
-
-def rules() -> list[dict[str, Any]]:
-    [group] = yaml.safe_load((GRAFANA / "alerts.yml").read_text())["groups"]
-    found: list[dict[str, Any]] = group["rules"]
-    return found
+DASHBOARD: dict[str, Any] = json.loads((GRAFANA / "dashboard.json").read_text())
+RULES: list[dict[str, Any]] = yaml.safe_load((GRAFANA / "alerts.yml").read_text())["groups"][0]["rules"]
 
 
 def expressions() -> Iterator[str]:
-    for panel in dashboard()["panels"]:
+    for panel in DASHBOARD["panels"]:
         for target in panel.get("targets", ()):
             yield target["expr"]
-    for rule in rules():
+    for rule in RULES:
         yield rule["expr"]
 
 
@@ -64,14 +57,14 @@ def test_metric_that_is_not_there_would_be_found() -> None:
 
 
 def test_every_metric_is_on_the_dashboard() -> None:
-    shown = set().union(*map(named, (target["expr"] for p in dashboard()["panels"] for target in p.get("targets", ()))))
+    shown = set().union(*map(named, (target["expr"] for p in DASHBOARD["panels"] for target in p.get("targets", ()))))
     asked = {re.sub(r"_(bucket|sum|count)$", "", name) for name in shown}
     assert {metric.name for metric in METRICS} - asked == set()
 
 
 def test_panels_are_beside_each_other() -> None:
     taken: dict[tuple[int, int], str] = {}
-    panels = dashboard()["panels"]
+    panels = DASHBOARD["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)
     for panel in panels:
         at = panel["gridPos"]
@@ -82,22 +75,20 @@ def test_panels_are_beside_each_other() -> None:
 
 
 def test_dashboard_is_of_no_one_s_prometheus() -> None:
-    assert {panel["datasource"]["uid"] for panel in dashboard()["panels"] if panel["type"] != "row"} == {
-        "${datasource}"
-    }
+    assert {panel["datasource"]["uid"] for panel in DASHBOARD["panels"] if panel["type"] != "row"} == {"${datasource}"}
 
 
 def test_each_rule_says_what_is_wrong_and_how_bad_it_is() -> None:
-    names = [rule["alert"] for rule in rules()]
+    names = [rule["alert"] for rule in RULES]
     assert len(set(names)) == len(names)
-    for rule in rules():
+    for rule in RULES:
         assert rule["labels"]["severity"] in {"critical", "warning", "info"}
         assert "{{ $labels.instance }}" in rule["annotations"]["summary"]
 
 
 def test_each_rule_is_tested_to_fire() -> None:
     text = (GRAFANA / "alerts_test.yml").read_text()
-    assert [rule["alert"] for rule in rules() if rule["alert"] not in text] == []
+    assert [rule["alert"] for rule in RULES if rule["alert"] not in text] == []
 
 
 @promtool

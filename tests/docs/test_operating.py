@@ -43,12 +43,10 @@ class Site:
         return self.stack.enter_context(reconciling(self.data))
 
     def want(self, chunk: DataChunk) -> None:
-        """Ask for it."""
         with Client(self.data) as client:
             client.download_chunk(chunk)
 
     def delete(self, chunk: DataChunk) -> None:
-        """Ask for it to be gone."""
         with Client(self.data) as client:
             client.delete_chunk(chunk.id)
 
@@ -70,7 +68,6 @@ class Site:
         return found
 
     def bytes_of(self, *chunks: DataChunk) -> dict[str, dict[str, bytes]]:
-        """Give the files that these chunks are to have."""
         return {chunk.id: expected(chunk, self.source) for chunk in chunks}
 
 

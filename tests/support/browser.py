@@ -93,11 +93,9 @@ class Browser:
         self.do("Emulation.setEmulatedMedia", features=features)
 
     def point(self, x: float, y: float) -> None:
-        """Move the mouse there."""
         self.do("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
 
     def press(self, key: str) -> None:
-        """Press and release a key, as Tab or ArrowRight."""
         codes = {"Tab": 9, "Escape": 27, "End": 35, "Home": 36, "ArrowLeft": 37, "ArrowRight": 39}
         for kind in ("keyDown", "keyUp"):
             self.do("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=codes[key])
@@ -108,7 +106,6 @@ class Browser:
         return [told["params"] for told in self.told if told.get("method") in methods]
 
     def requests(self) -> list[str]:
-        """The URLs that were asked for."""
         return [
             told["params"]["request"]["url"] for told in self.told if told.get("method") == "Network.requestWillBeSent"
         ]

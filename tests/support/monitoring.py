@@ -27,7 +27,6 @@ class Systemd:
         self.socket.settimeout(PATIENCE_S)
 
     def heard(self) -> list[str]:
-        """The next message, by lines."""
         return self.socket.recv(4096).decode().split("\n")
 
     def all_until(self, line: str) -> list[list[str]]:

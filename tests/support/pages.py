@@ -37,7 +37,6 @@ class Section:
     blocks: list[Block] = field(default_factory=list)
 
     def of(self, *languages: str) -> list[Block]:
-        """Its blocks in these languages."""
         return [block for block in self.blocks if block.language in languages]
 
 
@@ -47,7 +46,6 @@ def sections(page: str) -> list[Section]:
 
 
 def parsed(text: str) -> list[Section]:
-    """The sections of a text."""
     found = [Section("", 0)]
     inside: list[str] | None = None
     info = ""

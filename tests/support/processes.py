@@ -38,7 +38,6 @@ def ran_by_shell(script: str, cwd: Path, *options: str, **environment: str) -> s
 
 
 def fsdm(*arguments: object, stdin: bytes = b"", **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run one verb to its end."""
     return ran(*FSDM, *arguments, stdin=stdin.decode(), timeout_s=120, **environment)
 
 

@@ -89,65 +89,55 @@ def test_each_stage_is_of_one_named_version() -> None:
 # ---------------------------------------------------------------------------------------------------------- Kubernetes
 
 
-def documents() -> dict[str, dict[str, Any]]:
-    found = yaml.safe_load_all((SERVICE / "kubernetes.yaml").read_text())
-    return {document["kind"]: document for document in found}
-
-
-def daemon() -> dict[str, Any]:
-    found: dict[str, Any] = documents()["DaemonSet"]["spec"]["template"]["spec"]
-    return found
-
-
-def reader() -> dict[str, Any]:
-    found: dict[str, Any] = documents()["Pod"]["spec"]
-    return found
+DOCUMENTS = {one["kind"]: one for one in yaml.safe_load_all((SERVICE / "kubernetes.yaml").read_text())}
+DAEMON: dict[str, Any] = DOCUMENTS["DaemonSet"]["spec"]["template"]["spec"]
+READER: dict[str, Any] = DOCUMENTS["Pod"]["spec"]
 
 
 def test_pods_share_one_directory_of_the_host_as_a_whole() -> None:
     paths = set()
-    for pod in (daemon(), reader()):
+    for pod in (DAEMON, READER):
         [volume] = pod["volumes"]
         paths.add(volume["hostPath"]["path"])
         for container in pod["containers"]:
             [mount] = container["volumeMounts"]
             assert (mount["name"], mount["mountPath"], mount.get("subPath")) == (volume["name"], "/data", None)
     assert paths == {"/var/lib/fsdm"}
-    assert reader()["containers"][0]["volumeMounts"][0]["readOnly"] is True
+    assert READER["containers"][0]["volumeMounts"][0]["readOnly"] is True
 
 
 def test_probes_ask_what_there_is_to_be_asked() -> None:
-    [container] = daemon()["containers"]
+    [container] = DAEMON["containers"]
     [port] = container["ports"]
     assert container["livenessProbe"]["httpGet"] == {"path": "/healthz", "port": port["name"]}
     assert container["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": port["name"]}
     arguments = build_parser().parse_args(container["args"])
     assert arguments.metrics_addr == f"0.0.0.0:{port['containerPort']}"
     assert (arguments.verb, arguments.wait, arguments.max_bytes) == ("run", True, parse_size("900G"))
-    annotations = documents()["DaemonSet"]["spec"]["template"]["metadata"]["annotations"]
+    annotations = DOCUMENTS["DaemonSet"]["spec"]["template"]["metadata"]["annotations"]
     assert annotations["prometheus.io/port"] == str(port["containerPort"])
     assert container["readinessProbe"]["timeoutSeconds"] > 1  # a look at the disk takes as long, at most
 
 
 def test_nobody_but_the_one_who_gives_the_directory_away_is_root() -> None:
-    for pod in (daemon(), reader()):
+    for pod in (DAEMON, READER):
         assert pod["securityContext"]["runAsNonRoot"] is True
         assert pod["automountServiceAccountToken"] is False
         for container in pod["containers"]:
             security = container["securityContext"]
             assert (security["allowPrivilegeEscalation"], security["readOnlyRootFilesystem"]) == (False, True)
             assert security["capabilities"] == {"drop": ["ALL"]}
-    [owner] = daemon()["initContainers"]
+    [owner] = DAEMON["initContainers"]
     assert owner["securityContext"]["runAsUser"] == 0
-    user = daemon()["securityContext"]
+    user = DAEMON["securityContext"]
     assert f"{user['runAsUser']}:{user['runAsGroup']}" == said("USER")
     assert f"chown {said('USER')} /data" in owner["command"][2]
-    assert reader()["securityContext"]["supplementalGroups"] == [user["runAsGroup"]]
-    assert reader()["securityContext"]["runAsUser"] != user["runAsUser"]
+    assert READER["securityContext"]["supplementalGroups"] == [user["runAsGroup"]]
+    assert READER["securityContext"]["runAsUser"] != user["runAsUser"]
 
 
 def test_reader_s_command_is_one_of_fsdm() -> None:
-    [container] = reader()["containers"]
+    [container] = READER["containers"]
     [program, *arguments] = container["command"]
     values = {one["name"]: one["value"] for one in container["env"]}
     arguments = [re.sub(r"\$\((\w+)\)", lambda found: values[found[1]], one) for one in arguments]
@@ -156,9 +146,9 @@ def test_reader_s_command_is_one_of_fsdm() -> None:
 
 
 def test_daemonset_selects_the_pods_that_it_makes() -> None:
-    spec = documents()["DaemonSet"]["spec"]
+    spec = DOCUMENTS["DaemonSet"]["spec"]
     assert spec["selector"]["matchLabels"].items() <= spec["template"]["metadata"]["labels"].items()
-    assert spec["template"]["spec"]["containers"][0]["image"] == reader()["containers"][0]["image"]
+    assert spec["template"]["spec"]["containers"][0]["image"] == READER["containers"][0]["image"]
 
 
 # -------------------------------------------------------------------------------------------------- the table of mounts

@@ -95,7 +95,6 @@ class Writer:
         self.kill()
 
     def tell(self, what: str) -> None:
-        """Have it do something, and wait until it has."""
         assert self._process.stdin is not None
         print(what, file=self._process.stdin, flush=True)
         self.hears(what)
@@ -105,7 +104,6 @@ class Writer:
         assert self._process.stdout.readline().strip() == what
 
     def stop(self) -> None:
-        """Freeze it where it is."""
         os.kill(self.pid, signal.SIGSTOP)
         eventually(lambda: Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0] in "Tt")
 
@@ -204,7 +202,7 @@ def test_lock_is_kept_until_the_last_worker_has_ended(data_dir: Path, source: So
     befalls(is_closed, hand, data_dir, source, "")
 
 
-@pytest.mark.parametrize("deed", [is_killed, loses_lock, loses_lock_while_it_is_frozen], ids=lambda deed: deed.__name__)
+@pytest.mark.parametrize("deed", [is_killed, loses_lock, loses_lock_while_it_is_frozen])
 def test_next_writer_waits_for_the_last_one_whatever_befalls_it(data_dir: Path, source: Source, deed: Deed) -> None:
     befalls(deed, "hand", data_dir, source, "")
 
@@ -230,7 +228,6 @@ MUTANTS = {
         (loses_lock, "LOCK alone"),
         (loses_lock_while_it_is_frozen, "LOCK alone"),
     ],
-    ids=lambda one: one if isinstance(one, str) else one.__name__,
 )
 def test_writer_that_does_not_wait_is_found(data_dir: Path, source: Source, deed: Deed, mutant: str) -> None:
     with pytest.raises(TwoWriteError):

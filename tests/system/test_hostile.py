@@ -33,7 +33,7 @@ WRONG_DOCUMENTS = {
 }
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def good(dm: DataManager, source: Source) -> Iterator[None]:
     """After whatever the test put there, a good want still converges."""
     yield
@@ -41,7 +41,6 @@ def good(dm: DataManager, source: Source) -> Iterator[None]:
     bring(dm, chunk)
 
 
-@pytest.mark.usefixtures("good")
 def test_malformed_want_is_explained_and_can_be_mended_in_place(
     dm: DataManager, data_dir: Path, source: Source
 ) -> None:
@@ -60,7 +59,6 @@ def test_malformed_want_is_explained_and_can_be_mended_in_place(
     eventually(lambda: failure(data_dir, mended) is None)
 
 
-@pytest.mark.usefixtures("good")
 def test_want_that_is_written_slowly_is_taken_when_it_is_whole(dm: DataManager, data_dir: Path, source: Source) -> None:
     chunk = source.chunk()
     text = chunk.to_json()
@@ -72,7 +70,6 @@ def test_want_that_is_written_slowly_is_taken_when_it_is_whole(dm: DataManager, 
     assert failure(data_dir, chunk.id) is None
 
 
-@pytest.mark.usefixtures("good")
 def test_entries_that_are_no_files_are_never_read_and_never_lost(
     dm: DataManager, data_dir: Path, source: Source
 ) -> None:
@@ -92,7 +89,6 @@ def test_entries_that_are_no_files_are_never_read_and_never_lost(
     assert dm.list_chunks() == []
 
 
-@pytest.mark.usefixtures("good")
 def test_want_over_the_limit_is_not_read(dm: DataManager, data_dir: Path, source: Source) -> None:
     chunk = source.chunk()
     marker = data_dir / "want" / chunk.id
@@ -101,7 +97,6 @@ def test_want_over_the_limit_is_not_read(dm: DataManager, data_dir: Path, source
     assert marker.stat().st_size > WANT_MAX_BYTES
 
 
-@pytest.mark.usefixtures("good")
 def test_names_that_are_no_ids_are_left_alone_and_shown(dm: DataManager, data_dir: Path) -> None:
     names = ["README", "A" * 64, "a" * 63, "a" * 65, "ä" * 32, "a" * 63 + "\n"]
     for name in names:
@@ -113,7 +108,6 @@ def test_names_that_are_no_ids_are_left_alone_and_shown(dm: DataManager, data_di
     assert shown == {f"{data_dir}/{directory}/{name}" for directory in ("want", "delete") for name in names}
 
 
-@pytest.mark.usefixtures("good")
 def test_directory_in_the_place_of_a_delete_is_explained_and_counts(
     dm: DataManager, data_dir: Path, source: Source
 ) -> None:

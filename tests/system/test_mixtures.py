@@ -134,7 +134,6 @@ class Life:
         return [random.choice([0, 1, 999, 70_000, 300_000]) for _ in range(1 + version % 2)]
 
     def files(self, chunk_id: str, version: int) -> dict[str, bytes]:
-        """Make the files of this version."""
         name = f"{self.seed} {self.ids.index(chunk_id)} {version}"
         return {str(n): content(f"{name} {n}", size) for n, size in enumerate(self.sizes(chunk_id, version))}
 
@@ -284,7 +283,7 @@ def failures_not_told(put: pytest.MonkeyPatch) -> None:
     )
 
 
-@pytest.mark.parametrize("mutant", [digests_not_checked, failures_not_told], ids=lambda mutant: mutant.__name__)
+@pytest.mark.parametrize("mutant", [digests_not_checked, failures_not_told])
 def test_life_finds_known_fault(
     mutant: Callable[[pytest.MonkeyPatch], None], tmp_path: Path, elsewhere: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

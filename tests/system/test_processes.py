@@ -1,17 +1,15 @@
 """The main job from outside: real processes, a real server, flock(1), and kill -9."""
 
-import contextlib
 import hashlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from fsdm import DataChunk, DataManager
+from fsdm import DataManager
 from fsdm.model.documents import FileSource
 from fsdm.model.limits import Limits
 from fsdm.transfer.fetcher import HttpFetcher
@@ -27,7 +25,8 @@ from tests.support import (
     running,
     shell_holding,
 )
-from tests.support.chunks import an_id, bring, chunk_dir, entries, failure, files_of, put_want, touch_delete
+from tests.support.chunks import a_want, an_id, bring, chunk_dir, entries, failure, files_of, put_want, touch_delete
+from tests.support.servers import full_server
 
 
 def test_main_job_with_nothing_but_files(data_dir: Path, source: Source, tmp_path: Path) -> None:
@@ -45,19 +44,6 @@ def test_main_job_with_nothing_but_files(data_dir: Path, source: Source, tmp_pat
             assert files_of(there / "data") == expected(chunk, source)
             kill_group(holder)
             eventually(lambda: not there.exists() and not entries(data_dir / "delete"))
-
-
-def test_delete_waits_for_a_lock_that_another_language_holds(data_dir: Path, source: Source) -> None:
-    chunk = source.chunk()
-    there = chunk_dir(data_dir, chunk)
-    with DataManager(data_dir) as dm:
-        bring(dm, chunk)
-        with shell_holding(there) as holder:
-            dm.delete_chunk(chunk.id)
-            eventually(lambda: dm.reconciler.loop.troubles() == {chunk.id: "refs hold it"})
-            assert files_of(there / "data") == expected(chunk, source)
-            kill_group(holder)
-            assert not dm.wait(chunk.id, PATIENCE_S)
 
 
 def test_killed_reconciler_loses_nothing_and_its_partial_is_not_shown(data_dir: Path, source: Source) -> None:
@@ -105,17 +91,6 @@ def test_bytes_of_an_ended_process_are_not_fetched_again(data_dir: Path, source:
             assert entries(ref.path.parent) == ["READY", "WANT", "data"]
     assert [head.get("Range") for head in source.heads[cut]] == [None, f"bytes={size}-"]
     assert source.asked[here] == 1
-
-
-def test_next_process_takes_over_after_sigkill(data_dir: Path, source: Source) -> None:
-    chunk = source.chunk()
-    with reconciling(data_dir) as first, DataManager(data_dir) as dm:
-        assert not dm.reconciling
-        first.kill()
-        first.wait()
-        bring(dm, chunk)
-        assert dm.reconciling
-        assert owner(data_dir) == os.getpid()
 
 
 def test_second_reconciler_is_refused_with_the_name_of_the_first(data_dir: Path) -> None:
@@ -336,19 +311,8 @@ def test_foreign_directory_is_refused_and_left_alone(tmp_path: Path) -> None:
 
 
 def test_delete_stops_a_download_that_cannot_even_connect(data_dir: Path) -> None:
-    with socket.socket() as listener, contextlib.ExitStack() as crowd:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(0)
-        for _ in range(8):  # a full backlog: who comes now is not answered
-            one = crowd.enter_context(socket.socket())
-            one.setblocking(False)
-            one.connect_ex(listener.getsockname())
-        chunk = DataChunk(
-            id=an_id(),
-            dataset_id="d" * 64,
-            block_range=(0, 1),
-            files={"x": f"http://127.0.0.1:{listener.getsockname()[1]}/x"},
-        )
+    with full_server() as port:
+        chunk = a_want(files={"x": f"http://127.0.0.1:{port}/x"})
         with DataManager(data_dir, limits=Limits(jobs=1), fetcher=HttpFetcher(connect_timeout_s=600)) as dm:
             dm.download_chunk(chunk)
             eventually(lambda: dm.status().chunks[chunk.id].state == "downloading")

@@ -19,42 +19,12 @@ LEFT = "a directory has left while a ref is held"
 REMOVED = "a marker that is newer than the judged one was removed"
 STUCK = "it never settles"
 
-FOUND = {
-    "UNLINK_AT_ONCE": REMOVED,
-    "NO_SECOND_LOOK": REMOVED,
-    "NO_LOOK_AT_WINNER": STUCK,
-    "BACK_OVER": STUCK,
-    "BACK_REGARDLESS": STUCK,
-    "FINISH_UNLOCKED": STUCK,
-    "NO_FINISH": STUCK,
-    "FORGET_REGARDLESS": STUCK,
-    "WANT_BEFORE_PUBLISH": STUCK,
-    "OPPOSITE_FIRST": STUCK,
-    "NO_LOCK": STUCK,
-    "TIE_TO_DELETE": STUCK,
-    "TIE_TO_WANT": STUCK,
-    "INODES_AGAIN": REMOVED,
-    "DELETE_SEEN_FIRST": STUCK,
-    "CLEARED_FIRST": STUCK,
-    "WANT_GONE_FIRST": STUCK,
-    "BACK_AGAIN": STUCK,
-    "BACK_OVER_WANT": STUCK,
-    "NOT_SETTLED": STUCK,
-    "SETTLED_SOON": STUCK,
-    "SETTLED_AT_ONCE": REMOVED,
-    "READY_BEFORE_WANT": STUCK,
-    "READY_BEFORE_LOCK": GIVEN,
-    "READY_BY_PATH": LEFT,
-    "NO_DELETE_AFTER_LOCK": GIVEN,
-    "NO_STEP_0": STUCK,
-    "NO_READY_AT_STEP_0": STUCK,
-    "LOCK_UN": LEFT,
-    "NO_CLAIM": LEFT,
+FOUND = dict.fromkeys(WRONG, STUCK) | {
+    **dict.fromkeys(("UNLINK_AT_ONCE", "NO_SECOND_LOOK", "INODES_AGAIN", "SETTLED_AT_ONCE"), REMOVED),
+    **dict.fromkeys(("READY_BEFORE_LOCK", "NO_DELETE_AFTER_LOCK"), GIVEN),
+    **dict.fromkeys(("READY_BY_PATH", "LOCK_UN", "NO_CLAIM", "QUARANTINED_AWAY"), LEFT),
     "PUBLISHED_EARLY": "a chunk is available and not complete",
-    "QUARANTINED_AWAY": LEFT,
     "QUARANTINED_UNSEEN": "a chunk that is right was quarantined",
-    "ANSWERED_FIRST": STUCK,
-    "ANSWERED_ANY": STUCK,
 }
 
 NAMED = {

@@ -64,7 +64,6 @@ class Disk:
         }
 
     def version_of(self, directory: Path, files: dict[str, bytes]) -> Version:
-        """The version that a directory with these files is."""
         for version in (version for versions in self.versions for version in versions):
             place = version.chunk.place
             if (place.dataset_id, place.name) == (directory.parent.name, directory.name) and version.files == files:
@@ -75,15 +74,12 @@ class Disk:
         raise AssertionError(f"{directory.name} has {files}")
 
     def directory_of(self, i: int) -> Path | None:
-        """Where a chunk is ready."""
         return next((path for path, version in self.ready().items() if version in self.versions[i]), None)
 
     def version_here(self, i: int) -> Version | None:
-        """Which version of a chunk is ready."""
         return next((version for version in self.ready().values() if version in self.versions[i]), None)
 
     def damage_of(self, i: int) -> Damage | None:
-        """Find the damage of a chunk that is ready."""
         directory = self.directory_of(i)
         damage = None if directory is None else self.damages.get(directory.stat().st_ino)
         if directory is None or damage is None:

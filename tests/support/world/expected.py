@@ -28,7 +28,6 @@ class Model:
         self.outcomes = frozenset(outcomes)
 
     def stands(self, version: Version) -> None:
-        """`want/ID` holds this version from now on."""
         self.placed, self.seen, self.spoilt = version, False, False
 
 
@@ -44,7 +43,6 @@ class Expected:
         self.models = [Model() for _ in self._disk.ids]
 
     def wanted(self, i: int, version: Version) -> None:
-        """A want was placed."""
         model = self.models[i]
         if model.arrived is not version:
             model.arrived = None

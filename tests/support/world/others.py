@@ -68,7 +68,6 @@ class Others:
             self._expected.models[deed.chunk].seen = None
 
     def delete(self, deed: Deed) -> None:
-        """Ask for a chunk to go: as a client, or by `touch`."""
         path = self._disk.delete(deed.chunk)
         if deed.how == "client":
             self._delete_as_client(deed, path)
@@ -170,11 +169,9 @@ class Others:
             self._expected.may_be_lost(deed.chunk)
 
     def fault(self, deed: Deed) -> None:
-        """The source of a chunk fails the next time it is asked."""
         self.faults[deed.chunk] = deed.how
 
     def wait(self, deed: Deed) -> None:
-        """Time passes."""
         self._clocks.now += WAITS_S[deed.how]
 
     def _write(self, path: str, data: bytes) -> None:

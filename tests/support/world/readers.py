@@ -76,7 +76,6 @@ class Readers:
             self.held.append(Held(held.ref.clone(), held.version, held.path, held.files))
 
     def close_ref(self, deed: Deed) -> None:
-        """Let go of a ref."""
         if self.held:
             self.held.pop(deed.version % len(self.held)).ref.close()
 
@@ -87,12 +86,10 @@ class Readers:
                 held.files = files
 
     def close_all(self) -> None:
-        """Let go of all refs."""
         while self.held:
             self.held.pop().ref.close()
 
     def close(self) -> None:
-        """Let go of all refs, and of the data directory."""
         self.close_all()
         self._passer_by.close()
         self._neighbour.close()

@@ -48,7 +48,6 @@ class Reconciling:
         self._served = {file.url: one.files[name] for one in versions for name, file in one.chunk.files.items()}
 
     def start(self) -> None:
-        """Start the reconciler, if it is not running."""
         if self.reconciler is not None:
             return
         reconciler = Reconciler(

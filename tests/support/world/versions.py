@@ -15,7 +15,6 @@ SHAPES: Final = (  # of each chunk, its versions: the start, the end, and the na
 
 
 def versions_of(number: int) -> list[Version]:
-    """The versions of the chunk of this number."""
     return [_version(number, version, *shape) for version, shape in enumerate(SHAPES[number])]
 
 

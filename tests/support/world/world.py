@@ -60,7 +60,6 @@ class World:
             getattr(doer, deed.kind)(deed)
 
     def run(self, passes: int = 1, cut: Cut | None = None, how_many: int = ALL) -> None:
-        """See `Reconciling.run`."""
         with self._broken_by_any_error():
             self.reconciling.run(passes, cut, how_many)
 
@@ -114,7 +113,6 @@ class World:
             assert damage is None or not damage.asked, f"{damage} stays, though it was to be verified"
 
     def close(self) -> None:
-        """Undo what was hooked, and remove the directory."""
         self.readers.close()
         self.reconciling.close()
         self._end.close()

@@ -26,40 +26,19 @@ from fsdm.transfer.resume_record import Parts
 from fsdm.verify.manifest_check import damage
 from tests.support.fuzzing import DATASET, ID, SHA, data_directory, fuzz, mangled, rewritten, shown, stays_inside, words
 
-WANT = json.dumps(
-    {
-        "id": ID,
-        "dataset_id": DATASET,
-        "block_range": {"start": 0, "end": 35},
-        "files": {"a": "http://h/a", "b": {"url": "https://h/b", "mirrors": ["http://m/b"], "size": 7, "sha256": SHA}},
-        "note": {"deep": [1, 2.5, None, True]},
-    }
-).encode()
-READY = json.dumps(
-    {
-        "format": 1,
-        "id": ID,
-        "dataset_id": DATASET,
-        "block_range": {"start": 0, "end": 35},
-        "files": {"a": {"size": 3, "blake3": SHA, "etag": '"x"'}},
-    }
-).encode()
-FAILED = json.dumps(
-    {
-        "id": ID,
-        "kind": "transfer",
-        "error": "no",
-        "hint": "",
-        "attempts": 3,
-        "first_at": 1.5,
-        "last_at": 2,
-        "next_attempt_at": 3,
-        "marker": {"ino": 1, "mtime_ns": 2, "size": 3},
-    }
-).encode()
-PARTS = json.dumps(
-    {"boot_id": "x", "files": {"a": {"url": SHA, "validator": '"v"', "total": 9, "size": 3, "blake3": SHA}}}
-).encode()
+
+def _document(**fields: object) -> bytes:
+    return json.dumps(fields).encode()
+
+
+WHOSE = {"id": ID, "dataset_id": DATASET, "block_range": {"start": 0, "end": 35}}
+B = {"url": "https://h/b", "mirrors": ["http://m/b"], "size": 7, "sha256": SHA}
+WANT = _document(**WHOSE, files={"a": "http://h/a", "b": B}, note={"deep": [1, 2.5, None, True]})
+READY = _document(format=1, **WHOSE, files={"a": {"size": 3, "blake3": SHA, "etag": '"x"'}})
+TOLD = {"kind": "transfer", "error": "no", "hint": "", "attempts": 3, "first_at": 1.5, "last_at": 2}
+FAILED = _document(id=ID, **TOLD, next_attempt_at=3, marker={"ino": 1, "mtime_ns": 2, "size": 3})
+A = {"url": SHA, "validator": '"v"', "total": 9, "size": 3, "blake3": SHA}
+PARTS = _document(boot_id="x", files={"a": A})
 FORMAT = b'{"format": 1}\n'
 OWNER = b'{"pid": 1, "host": "h", "since": 1.5}\n'
 DOCUMENTS = [WANT, READY, FAILED, PARTS, FORMAT, OWNER]
