@@ -1,4 +1,4 @@
-"""What bounds a reconciler: how much at once and in all, how durably, and from where files may come."""
+"""The bounds of a reconciler: at once and in all, on durability, and on sources."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Positive = Annotated[float, Field(gt=0)]
 
 
 class Limits(BaseModel):
-    """How much at once: `jobs` chunks, over `connections` and a quarter more for small files alone.
+    """At once: `jobs` chunks, over `connections` and a quarter more for small files alone.
 
     At most `per_host` files come from one server at once (None: no bound of its own), and a large file over up to
     `per_file` connections where that is faster. All together bring at most `bytes_per_s` (None: no cap). Without any

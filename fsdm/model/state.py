@@ -33,7 +33,7 @@ class Marker:
 
 
 class Partial(Enum):
-    """How far `partial/ID` has come."""
+    """The progress of `partial/ID`."""
 
     NONE = "none"
     BEGUN = "begun"

@@ -30,7 +30,7 @@ SMALL_BYTES: Final = 4 << 20  # a want that declares no size counts as large
 
 
 class Fetcher(Protocol):
-    """Where files come from."""
+    """The source of files."""
 
     def fetch(self, source: FileSource, part: Part, fs: FileSystem, stop: Cancellation) -> FileEntry:
         """Write the file to `part.path`, fsynced; the bytes there may be taken over.

@@ -76,7 +76,7 @@ class HttpFetcher:
 
     @property
     def received_bytes(self) -> int:
-        """What has come of files so far, also of attempts that failed."""
+        """Return the bytes that have come so far, also of attempts that failed."""
         return self.meter.bytes
 
     def change(self, bytes_per_s: float | None) -> None:

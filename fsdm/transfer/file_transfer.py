@@ -1,4 +1,4 @@
-"""What there is of one file, of which version it is, and what may be joined to it.
+"""One file: what is here of it, of which version, and what may be joined to it.
 
 Invariant: bytes are joined only where the server says that they are of one version (a strong validator, at one URL), or
 where the want has a digest, which then proves the whole. Bytes that were taken over from an earlier attempt are under
@@ -113,7 +113,7 @@ class Transfer:
         self._noted = 0
 
     def range_headers(self, url: str, piece: Piece | None = None) -> dict[str, str]:
-        """How to ask for what is missing, or a piece of it; empty where it may not be joined."""
+        """Return the headers that ask for what is missing, or a piece; none where it may not be joined."""
         if self.size == 0 and piece is None:
             return {}
         validator = self._validator(url)
@@ -171,7 +171,7 @@ class Transfer:
         return self._sink
 
     def _contradicts(self, url: str, head: Head) -> bool:
-        """Whether an answer gives another length to the very version of which bytes are known."""
+        """Tell whether an answer gives another length to the very version of which bytes are known."""
         record, validator = self._part.record, self._validator(url)
         if record is None or validator is None or head.validator != validator or self.source.size is not None:
             return False
@@ -205,21 +205,21 @@ class Transfer:
             self._note(save=True)
 
     def can_split(self, url: str) -> bool:
-        """Whether the pieces of what is missing are known to be of one version."""
+        """Tell whether the pieces of what is missing are known to be of one version."""
         return self.total is not None and (self._validator(url) is not None or self.source.has_digest)
 
     def split(self, workers: int) -> Pieces:
-        """What is missing, in pieces; from now on there may be holes in the file."""
+        """Divide what is missing into pieces; from now on there may be holes in the file."""
         self._holes = True
         self._note(save=True)
         return Pieces(self.size, self.total or self.size, workers)
 
     def open_slice(self, piece: Piece) -> Slice:
-        """Where this piece of the file goes."""
+        """Open the place of this piece in the file."""
         return Slice(self._part.path, piece[0])
 
     def fits(self, url: str, head: Head, piece: Piece) -> bool:
-        """Whether an answer brings just this piece, of the version that is here."""
+        """Tell whether an answer brings just this piece, of the version that is here."""
         same = self.source.has_digest or head.is_of(self._validator(url))
         return same and head.length is not None and head.span == Span(*piece, self.total)
 
@@ -244,7 +244,7 @@ class Transfer:
             raise TransferError(f"{shown(url)}: nothing came, and no word of how much there is", transient=True)
 
     def mismatch(self) -> str | None:
-        """What of the want the bytes here contradict."""
+        """Say what of the want the bytes here contradict."""
         source = self.source
         if source.size not in {None, self.size}:
             return f"{self.size} bytes came, {source.size} are wanted"
@@ -255,7 +255,7 @@ class Transfer:
         return None
 
     def finish(self) -> FileEntry:
-        """What is here now, on the disk."""
+        """Return what is here now, on the disk."""
         sink, record = self._opened, self._part.record
         entry = sink.entry(self._etag or (record.etag if record is not None else None))
         if self._durable:
@@ -264,7 +264,7 @@ class Transfer:
         return entry
 
     def _is_there(self) -> bool:
-        """Whether there is a file of an earlier attempt; what is there and is none goes."""
+        """Tell whether there is a file of an earlier attempt; what is there and is none goes."""
         try:
             regular = stat.S_ISREG(os.lstat(self._part.path).st_mode)
         except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""What is known of the servers: which answers, which is down until when, which is faster.
+"""The servers, as they are known: which answers, which is down until when, which is faster.
 
 So one dead host holds up nothing else, and of several mirrors the better comes first. This is the one table of all that
 is known of a server; how it is reached, and whether several connections gain anything, stand here too.
@@ -82,7 +82,7 @@ class Hosts:
         return found
 
     def get(self, origin: str) -> Host:
-        """What is known of the server of a URL."""
+        """Return the server of a URL."""
         with self.mutex:
             return self._use(origin_of(origin))
 
@@ -206,7 +206,7 @@ class Host:
         self._trying = 0
 
     def rate(self, bytes_per_s: float) -> None:
-        """How fast a transfer was that was large enough to tell, and whole."""
+        """Take in how fast a whole transfer was that was large enough to tell."""
         with self._mutex:
             now = self._table.clock()
             old = 0.0 if self.bytes_per_s is None else (1 - WEIGHT) * _forgiven(now - self._rated_at)
@@ -249,5 +249,5 @@ class Request:
 
 
 def _forgiven(age_s: float) -> float:
-    """What is left of 1 after so long."""
+    """Return what is left of 1 after so long."""
     return math.exp2(-age_s / HALF_LIFE_S)

@@ -1,4 +1,4 @@
-"""What an unfinished download has of each file, for the next attempt: `partial/ID/PARTS`.
+"""The record of an unfinished download, for the next attempt: `partial/ID/PARTS`.
 
 A record says which version of a file the bytes in `data/NAME` are of (by a validator, at one URL), how many it has in
 all, and a BLAKE3 of the first so many. It is written before the first byte of a version, so bytes never stand under the
@@ -97,13 +97,13 @@ def _read(path: str) -> PartsDocument | None:
 
 
 def url_mark(url: str) -> str:
-    """What tells a URL from another one in a record: a URL itself may carry secrets."""
+    """Return a mark that tells URLs apart in a record: a URL itself may carry secrets."""
     return str(blake3(url.partition("#")[0].encode()).hexdigest())
 
 
 @cache
 def boot_id() -> str | None:
-    """What tells this run of the machine from others (proc(5)), where the system says it."""
+    """Return the id of this boot (proc(5)), where the system says it."""
     try:
         with open(BOOT_ID, encoding="ascii") as file:
             return file.read().strip() or None

@@ -35,7 +35,7 @@ class OtherVersionError(Exception):
 
 
 class Gain:
-    """Whether a server gives more over several connections; shared by all threads.
+    """The gain of several connections to a server over several connections; shared by all threads.
 
     It knows how fast the server was lately, over all connections to it, and for a while what a trial has found.
     """
@@ -59,7 +59,7 @@ class Gain:
                 self._marks.append((now, self._total))
 
     def may_split(self) -> bool:
-        """Whether a slow file is to come over several connections: they gain, or it is a trial."""
+        """Tell whether a slow file is to come over several connections: they gain, or it is a trial."""
         with self._mutex:
             now = self._clock()
             if self._gains is not None and now < self._until:
@@ -69,7 +69,7 @@ class Gain:
             return True
 
     def go_on(self) -> bool:
-        """Whether several connections are still to be used: they are not found to gain nothing."""
+        """Tell whether several connections are still to be used: they are not found to gain nothing."""
         with self._mutex:
             now = self._clock()
             if self._tried_at is not None and now - self._tried_at >= TRIAL_S:
@@ -107,7 +107,7 @@ class Pace:
         self._since, self._bytes = clock(), 0
 
     def is_slow(self, size: int) -> bool:
-        """Whether less came than a disk takes since the last look; `size` is what is here."""
+        """Tell whether less came than a disk takes since the last look; `size` is what is here."""
         now = self._clock()
         if not self._bytes:
             self._since, self._bytes = now, size  # the first bytes: what came before was the server's thinking
@@ -144,7 +144,7 @@ Piece = tuple[int, int]  # from, and to before
 
 
 class Pieces:
-    """What is missing of one file, from `start` to before `total`, for all its threads."""
+    """The missing pieces of one file, from `start` to before `total`, for all its threads."""
 
     def __init__(self, start: int, total: int, workers: int) -> None:
         size = min(max((total - start) // (4 * workers), PIECE_MIN_BYTES), PIECE_MAX_BYTES)
@@ -183,7 +183,7 @@ class Pieces:
 
 
 class Helpers:
-    """How many connections beside the first ones there may be, over all files."""
+    """The bound on connections beside the first ones, over all files."""
 
     def __init__(self, per_file: int, in_all: int) -> None:
         self.per_file = per_file

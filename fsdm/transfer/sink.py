@@ -1,4 +1,4 @@
-"""Where a body goes: a file, its digests, and its way to the disk.
+"""The sink of a body: a file, its digests, and its way to the disk.
 
 BLAKE3 is computed over every byte and recorded in READY: it costs about 0.3 CPU seconds a GB (sha256 2.6 and more
 without SHA extensions, xxh3 0.1) and, unlike xxh3, protects against more than accidents. sha256 is computed where a
@@ -109,12 +109,12 @@ class Sink:
         return self._digests.blake3
 
     def sha256(self) -> str | None:
-        """Their sha256, in hex, where it is computed."""
+        """Return their sha256, in hex, where it is computed."""
         self._catch_up()
         return self._digests.sha256
 
     def entry(self, etag: str | None = None) -> FileEntry:
-        """What came, as READY records it."""
+        """Return what came, as READY records it."""
         return FileEntry(size=self.size, blake3=self.blake3(), sha256=self.sha256(), etag=etag)
 
     def _catch_up(self) -> None:

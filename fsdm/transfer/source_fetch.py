@@ -1,4 +1,4 @@
-"""What is asked of one source, for one file, and what becomes of the answers.
+"""One file from one source: the requests, and what becomes of the answers.
 
 A broken connection is followed by another one from where it broke, at once as long as that brings something. Where
 bytes of several answers do not have the want's digest, the file is fetched afresh, once, before that is an error. A
@@ -115,7 +115,7 @@ class SourceFetch:
         return self._flow(sink, self._transfer.total, self._floor, self._look(head))
 
     def _goes_on(self) -> bool:
-        """Whether a part came as announced, and is not all: after progress the next is asked for."""
+        """Tell whether a part came as announced, and is not all: after progress the next is asked for."""
         transfer = self._transfer
         is_short = self._is_part and transfer.total is not None and transfer.size < transfer.total
         return is_short and transfer.size > self._furthest and bool(transfer.range_headers(self._url))

@@ -59,7 +59,7 @@ class Exchange:
 
     @property
     def _is_over(self) -> bool:
-        """Whether a head came after which no body is wanted."""
+        """Tell whether a head came after which no body is wanted."""
         return self.head is not None and self._body is None
 
     def hand_on(self) -> None:

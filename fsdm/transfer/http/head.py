@@ -1,4 +1,4 @@
-"""What the head of an answer says of a file (RFC 9110). Pure: fields in, values out.
+"""The head of an answer, and what it says of a file (RFC 9110). Pure.
 
 A field that is malformed says nothing: then there is no length, no validator, no range. What is said here is compared
 with what is known before anything is joined.
@@ -72,12 +72,12 @@ class Head:
 
     @property
     def is_chunked(self) -> bool:
-        """Whether the body's own framing tells its end (RFC 9112 §7.1)."""
+        """Tell whether the body's own framing tells its end (RFC 9112 §7.1)."""
         return "transfer-encoding" in self.fields
 
     @property
     def is_part(self) -> bool:
-        """Whether the answer says that it brings a part, by its status or by a Content-Range."""
+        """Tell whether the answer says that it brings a part, by its status or by a Content-Range."""
         return self.status == 206 or "content-range" in self.fields
 
     @property
@@ -105,7 +105,7 @@ class Head:
 
     @property
     def validator(self) -> str | None:
-        """What may stand in If-Range (§13.1.5): a strong ETag, or a strong Last-Modified."""
+        """Return what may stand in If-Range (§13.1.5): a strong ETag or Last-Modified."""
         tag = self.etag
         if tag is not None:
             return tag if _STRONG_ETAG.match(tag) else None
@@ -115,7 +115,7 @@ class Head:
         return modified if strong else None
 
     def is_of(self, validator: str | None) -> bool:
-        """Whether the answer says that it is of this version (§15.3.7), or none is known."""
+        """Tell whether the answer says that it is of this version (§15.3.7), or none is known."""
         if validator is None:
             return True
         return self.get("etag" if validator.startswith('"') else "last-modified") == validator
@@ -128,12 +128,12 @@ class Head:
 
     @property
     def takes_ranges(self) -> bool:
-        """Whether the server offers ranges of bytes (§14.3)."""
+        """Tell whether the server offers ranges of bytes (§14.3)."""
         return self.status == 206 or "bytes" in {unit.strip().lower() for unit in self.get("accept-ranges").split(",")}
 
     @property
     def is_transient(self) -> bool:
-        """Whether the same request may be answered otherwise later."""
+        """Tell whether the same request may be answered otherwise later."""
         return self.status in TRANSIENT_STATUS or self.status >= 500
 
     def retry_after_s(self, now: float) -> float | None:

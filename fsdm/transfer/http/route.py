@@ -1,4 +1,4 @@
-"""How a server is reached: proxy, CA bundle, netrc (as requests finds them) and addresses."""
+"""The route to a server: proxy, CA bundle and netrc as requests finds them, and addresses."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _PROXY_PORTS: Final = {"http": 80, "https": 443} | dict.fromkeys(("socks4", "soc
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """The way to one origin, believed `until` (monotonic).
+    """The route to one origin, believed `until` (monotonic).
 
     `proxy` is "" for none; `ca` a file or directory; `credentials` those of netrc, in base64; `resolve` is for libcurl.
     """
@@ -41,12 +41,12 @@ class Route:
 
     @property
     def through(self) -> str:
-        """How a message names the proxy, if there is one."""
+        """Name the proxy in a message, if there is one."""
         return f" (by way of the proxy {shown(self.proxy)})" if self.proxy else ""
 
 
 def find_route(target: Target, policy: Policy, now: float, stop: Cancellation, timeout_s: float) -> Route:
-    """Find the way to a target in the environment, in netrc and in the DNS.
+    """Find the route to a target in the environment, in netrc and in the DNS.
 
     Raises:
         HostError: a name has no address, or did not get one in time.

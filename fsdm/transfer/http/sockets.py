@@ -56,7 +56,7 @@ os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 class Sockets:
-    """What libcurl calls to open and to close; it does not know its handle, so that can go."""
+    """The sockets of one handle: libcurl opens and closes them here. It does not know its handle."""
 
     def __init__(self) -> None:
         self.open: dict[int, _Socket] = {}

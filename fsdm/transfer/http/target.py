@@ -1,4 +1,4 @@
-"""What a URL asks of whom: read once, and sent as it was read.
+"""The target of a request: a URL, read once, and sent as it was read.
 
 libcurl is given what is made here, without user and password: so there is one reader of a URL, not two that may differ
 (a backslash in the authority is another host for one than for the other).
@@ -111,6 +111,6 @@ class Target:
         return to
 
     def keeps_credentials(self, to: Target) -> bool:
-        """Whether a redirect leads to the same server, or from its http to its https."""
+        """Tell whether a redirect leads to the same server, or from its http to its https."""
         upgraded = (self.scheme, self.port, to.scheme, to.port) == ("http", 80, "https", 443)
         return self.origin == to.origin or (upgraded and self.host == to.host)
