@@ -35,7 +35,7 @@ class OtherVersionError(Exception):
 
 
 class Gain:
-    """The gain of several connections to a server over several connections; shared by all threads.
+    """The gain of several connections to one server; shared by all threads.
 
     It knows how fast the server was lately, over all connections to it, and for a while what a trial has found.
     """
