@@ -110,15 +110,12 @@ def find_reconciler(layout: Layout) -> LockHolder | None:
 
 @dataclass(frozen=True, slots=True)
 class LockHolder:
-    """The process that reconciles. `since` is in seconds since the epoch; None: not known.
-
-    `says` is the text of LOCK; or a sentence, where this user may not read it.
-    """
+    """The process that reconciles; a field is None where it is not known."""
 
     pid: int | None = None
     host: str | None = None
-    since: float | None = None
-    says: str = field(default="", compare=False)
+    since: float | None = None  # seconds since the epoch
+    says: str = field(default="", compare=False)  # the text of LOCK; a sentence, where this user may not read it
 
     @classmethod
     def parse(cls, says: str) -> LockHolder:

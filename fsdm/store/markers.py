@@ -140,10 +140,7 @@ def _put(marker: str, data: bytes) -> None:
 
 
 def _touch(marker: str) -> None:
-    """Create a marker, or make the one that is there the later intent.
-
-    Where a marker is being removed, without the lock, its inode may have been touched in vain: then once more.
-    """
+    """Create a marker, or make the one that is there the later intent."""
     while True:
         try:
             fd = os.open(marker, os.O_WRONLY | os.O_CREAT | SAFE, 0o664)
@@ -154,7 +151,7 @@ def _touch(marker: str) -> None:
             os.utime(fd)
             if os.path.samestat(os.fstat(fd), os.lstat(marker)):
                 return
-        except FileNotFoundError:
+        except FileNotFoundError:  # it is being removed, without the lock, and was touched in vain: once more
             continue
         finally:
             os.close(fd)
