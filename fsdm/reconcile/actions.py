@@ -18,140 +18,113 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Fetch:
+class Action:
+    """One effect on one id. There are no others than those below."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch(Action):
     """Fetch the wanted files into `partial/ID`, and write their manifest."""
 
-    id: str
     want: Marker
 
 
 @dataclass(frozen=True, slots=True)
-class Publish:
+class Publish(Action):
     """Rename the complete `partial/ID` into `chunks/`, and remove the want."""
 
-    id: str
     want: Marker
 
 
 @dataclass(frozen=True, slots=True)
-class Confirm:
+class Confirm(Action):
     """Remove the want of a chunk that is here; take other files out of service."""
 
-    id: str
     want: Marker
     place: Place
 
 
 @dataclass(frozen=True, slots=True)
-class Overrule:
+class Overrule(Action):
     """Remove the earlier one of two opposite markers."""
 
-    id: str
     loser: Literal["want", "delete"]
     want: Marker
     delete: Marker
 
 
 @dataclass(frozen=True, slots=True)
-class Retire:
+class Retire(Action):
     """Take a deleted chunk out of `chunks/`, once no ref is held."""
 
-    id: str
     place: Place
     delete: Marker
 
 
 @dataclass(frozen=True, slots=True)
-class Clear:
+class Clear(Action):
     """Take a directory without READY out of `chunks/`, once no ref is held."""
 
-    id: str
     place: Place
 
 
 @dataclass(frozen=True, slots=True)
-class Discard:
+class Discard(Action):
     """Trash `partial/ID`: its chunk is deleted or withdrawn."""
-
-    id: str
 
 
 @dataclass(frozen=True, slots=True)
-class Forget:
+class Forget(Action):
     """Remove the delete marker of a chunk that is gone."""
 
-    id: str
     delete: Marker
 
 
 @dataclass(frozen=True, slots=True)
-class Quarantine:
+class Quarantine(Action):
     """Take a damaged chunk out of service: it gets no new refs, and is cleared after the last.
 
     `found` is what reading its bytes found; without it the chunk is only suspected, and names and sizes are compared.
     """
 
-    id: str
     place: Place
     found: Found | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Renew:
+class Renew(Action):
     """Ask again for a quarantined chunk, by the want that it came of."""
 
-    id: str
     place: Place
 
 
 @dataclass(frozen=True, slots=True)
-class Verify:
+class Verify(Action):
     """Begin to compare a chunk's bytes with its READY, as a marker asks for."""
 
-    id: str
     place: Place
     verify: Marker
 
 
 @dataclass(frozen=True, slots=True)
-class ClearVerify:
+class ClearVerify(Action):
     """Remove the verify marker: the bytes have been compared, or there are none."""
 
-    id: str
     verify: Marker
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class Report(Action):
     """Write `failed/ID`."""
 
-    id: str
     failure: Failure
 
 
 @dataclass(frozen=True, slots=True)
-class ClearFailure:
+class ClearFailure(Action):
     """Remove `failed/ID`: nothing is wrong any more."""
-
-    id: str
-
-
-Action = (
-    Fetch
-    | Publish
-    | Confirm
-    | Overrule
-    | Retire
-    | Clear
-    | Discard
-    | Forget
-    | Quarantine
-    | Renew
-    | Verify
-    | ClearVerify
-    | Report
-    | ClearFailure
-)
 
 
 @dataclass(frozen=True, slots=True)
