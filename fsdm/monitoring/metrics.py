@@ -155,7 +155,7 @@ def _of_the_loop(loop: Loop, now: float) -> dict[str, Value]:
     # copies: the loop goes on
     states, actions, queue = list(loop.states.values()), list(loop.executor.actions), loop.work_queue
     fetching = sum(isinstance(action, Fetch) for action in actions)
-    max_bytes, keep_free_bytes = loop.space.limits
+    max_bytes, keep_free_bytes = loop.space.limits.max_bytes, loop.space.keep_free_bytes
     return {
         "fsdm_chunks": chunks_by_state(loop),
         "fsdm_held_chunks": loop.results.held_chunks,

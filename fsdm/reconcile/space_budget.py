@@ -1,12 +1,8 @@
 """Counting what chunks take up, and deciding what still fits (PROTOCOL.md, "Room").
 
 A running fetch counts with its whole expected size, so that no two start into the last gap; files that declare no size
-count as what has come of them. Sizes are read once for a chunk, and again when something was done to it; nothing is
-walked but at the start. What does not fit waits in the work queue; nothing here changes anything on disk.
-
-Invariants: the headroom only shrinks between two looks, by what begins; a fetch begins only within it. What was
-stopped because it brought more than there was room for is expected to need more than the room that it gives back: so
-it does not begin again before more room was made elsewhere.
+count as what has come of them. Sizes are read once for a chunk, and again when something was done to it.
+Invariant: the headroom only shrinks between two looks, by what begins; a fetch begins only within it.
 """
 
 from __future__ import annotations
@@ -38,7 +34,6 @@ logger = logging.getLogger("fsdm")
 ID_LENGTH: Final = 64
 METADATA_BYTES: Final = 1 << 20  # what directories take up besides: for less than that no fetch is stopped
 
-
 Part = Literal["here", "retiring", "partial", "trash"]
 PARTS: Final[tuple[Part, ...]] = ("here", "retiring", "partial", "trash")
 
@@ -51,7 +46,6 @@ class Usage:
     totals: dict[Part, int] = field(default_factory=lambda: dict.fromkeys(PARTS, 0))
 
     def put(self, part: Part, name: str, size_bytes: int) -> None:
-        """Replace the size of one name."""
         sizes = self.sizes[part]
         self.totals[part] += size_bytes - sizes.pop(name, 0)
         if size_bytes:
@@ -59,7 +53,6 @@ class Usage:
 
     @property
     def taken_bytes(self) -> int:
-        """The bytes of all parts."""
         return sum(self.totals.values())
 
 
@@ -72,6 +65,7 @@ class _Running:
     stopped: bool = False
 
 
+@dataclass(slots=True)
 class SpaceBudget:
     """The space budget of one data directory. The loop's alone, but for what says otherwise.
 
@@ -79,41 +73,40 @@ class SpaceBudget:
     `keep_free_bytes` the disk is not asked, until it has been full. With `count_bytes` all is counted in any case.
     """
 
-    def __init__(
-        self, layout: Layout, catalog: Catalog, limits: Limits, *, free: Callable[[str], int] = free_bytes
-    ) -> None:
-        self._layout = layout
-        self._catalog = catalog
-        self._max_bytes = limits.max_bytes
-        self._keep_free_bytes = limits.keep_free_bytes or None
-        self._free = free
-        self._counts = limits.count_bytes
-        self._usage = Usage()
-        self._running: dict[str, _Running] = {}
-        self._needs: dict[str, tuple[tuple[int, int, int], int]] = {}  # id → which want, and what it needs
-        self._trash: deque[tuple[str, int, bool]] = deque()  # path, bytes, whether they are the trash's
-        self._disk_bytes = 0
-        self._headroom_bytes = 0
-        self._short_bytes = 0
-        self._told_bytes = 0
+    layout: Layout
+    catalog: Catalog
+    limits: Limits
+    free: Callable[[str], int] = free_bytes
+    _asks_disk: bool = False
+    _usage: Usage = field(default_factory=Usage)
+    _running: dict[str, _Running] = field(default_factory=dict)
+    _needs: dict[str, tuple[tuple[int, int, int], int]] = field(default_factory=dict)  # id → which want, its need
+    _trash: deque[tuple[str, int, bool]] = field(default_factory=deque)  # path, bytes, whether they are the trash's
+    _disk_bytes: int = 0
+    _headroom_bytes: int = 0
+    _short_bytes: int = 0
+    _told_bytes: int = 0
+
+    def __post_init__(self) -> None:
+        self._asks_disk = self.limits.keep_free_bytes > 0
 
     @property
     def is_limited(self) -> bool:
         """Whether any fetch has to ask."""
-        return self._max_bytes is not None or self._keep_free_bytes is not None
+        return self.limits.max_bytes is not None or self._asks_disk
 
     @property
     def _counts_chunks(self) -> bool:
-        return self._counts or self._max_bytes is not None
+        return self.limits.count_bytes or self.limits.max_bytes is not None
 
     @property
     def _counts_partials(self) -> bool:
-        return self._counts or self.is_limited
+        return self.limits.count_bytes or self.is_limited
 
     @property
-    def limits(self) -> tuple[int | None, int | None]:
-        """The budget, and the reserve: bytes, None where there is none."""
-        return self._max_bytes, self._keep_free_bytes
+    def keep_free_bytes(self) -> int | None:
+        """The reserve; None where the disk is not asked."""
+        return self.limits.keep_free_bytes if self._asks_disk else None
 
     def bytes_by_part(self, running: Collection[str]) -> dict[Part, int] | None:
         """Tell what there is on the disk; None where chunks are not counted. In any thread.
@@ -124,7 +117,7 @@ class SpaceBudget:
             return None
         found = {part: self._usage.totals[part] for part in PARTS}
         idle = [size for name, size in list(self._usage.sizes["partial"].items()) if name not in running]
-        found["partial"] = sum(idle) + sum(bytes_in(self._layout.partial_of(name))[0] for name in running)
+        found["partial"] = sum(idle) + sum(bytes_in(self.layout.partial_of(name))[0] for name in running)
         return found
 
     @property
@@ -133,12 +126,11 @@ class SpaceBudget:
         return self._usage.taken_bytes
 
     def open(self) -> None:
-        """Count what is there."""
         if self._counts_chunks:
-            for place in self._catalog.all_places():
+            for place in self.catalog.all_places():
                 self.count(place.chunk_id)
         if self._counts_partials:
-            for name in os.listdir(self._layout.partial):
+            for name in os.listdir(self.layout.partial):
                 self.count(name)
 
     def change(self, limits: Limits, running: Iterable[Fetch]) -> None:
@@ -147,9 +139,7 @@ class SpaceBudget:
         A disk that has been full is asked from then on, whatever the reserve.
         """
         counted_chunks, counted_partials = self._counts_chunks, self._counts_partials
-        was_asked = self._keep_free_bytes is not None
-        self._max_bytes = limits.max_bytes
-        self._keep_free_bytes = limits.keep_free_bytes if was_asked else limits.keep_free_bytes or None
+        self.limits, self._asks_disk = limits, self._asks_disk or limits.keep_free_bytes > 0
         if (self._counts_chunks, self._counts_partials) != (counted_chunks, counted_partials):
             self._usage = Usage()  # what was counted once may have gone since
             self.open()
@@ -159,9 +149,9 @@ class SpaceBudget:
 
     def guard(self) -> None:
         """Begin nothing from now on that does not fit into what is free: the disk has been full."""
-        if self._keep_free_bytes is None:
-            self._keep_free_bytes = 0
-            for name in os.listdir(self._layout.partial):
+        if not self._asks_disk:
+            self._asks_disk = True
+            for name in os.listdir(self.layout.partial):
                 self.count(name)
 
     # -------------------------------------------------------------------------------------------------- what is there
@@ -169,13 +159,13 @@ class SpaceBudget:
     def count(self, chunk_id: str) -> None:
         """Count an id anew, of which something has changed."""
         if self._counts_chunks:
-            places = [place for place in self._catalog.places(chunk_id) if not self._catalog.is_stray(place)]
-            size = sum(self._chunk_bytes(self._layout.path(place)) for place in places)
-            retires = size > 0 and exists(self._layout.delete_marker(chunk_id))
+            places = [place for place in self.catalog.places(chunk_id) if not self.catalog.is_stray(place)]
+            size = sum(self._chunk_bytes(self.layout.path(place)) for place in places)
+            retires = size > 0 and exists(self.layout.delete_marker(chunk_id))
             self._usage.put("retiring", chunk_id, size if retires else 0)
             self._usage.put("here", chunk_id, 0 if retires else size)
         if self._counts_partials and chunk_id not in self._running:
-            self._usage.put("partial", chunk_id, bytes_in(self._layout.partial_of(chunk_id))[0])
+            self._usage.put("partial", chunk_id, bytes_in(self.layout.partial_of(chunk_id))[0])
 
     def trashed(self, path: str, *, stays: bool = False) -> None:
         """Count what is in the trash now; `stays`: it could not be erased. In any thread."""
@@ -202,7 +192,7 @@ class SpaceBudget:
     def news(self) -> str | None:
         """Describe the size, where chunks have come or gone since the last call; None where not."""
         self._take_in_trash()
-        if self._max_bytes is None:
+        if self.limits.max_bytes is None:
             return None
         here = self.taken_bytes - self._usage.totals["partial"]
         if here == self._told_bytes:
@@ -211,21 +201,21 @@ class SpaceBudget:
         return str(self)
 
     def __str__(self) -> str:
-        return f"{readable(self.taken_bytes)} of {readable(self._max_bytes or 0)}"
+        return f"{readable(self.taken_bytes)} of {readable(self.limits.max_bytes or 0)}"
 
     # ------------------------------------------------------------------------------------------------- what may begin
 
     def look(self) -> int:
         """Measure how much more may come, in bytes; below zero where there is too much already."""
         for chunk_id, run in self._running.items():
-            run.came_bytes, run.allocated_bytes = bytes_in(self._layout.partial_of(chunk_id))
+            run.came_bytes, run.allocated_bytes = bytes_in(self.layout.partial_of(chunk_id))
             self._usage.put("partial", chunk_id, max(run.need_bytes, run.came_bytes))
         unlimited = 1 << 64
-        budget = unlimited if self._max_bytes is None else self._max_bytes - self.taken_bytes
+        budget = unlimited if self.limits.max_bytes is None else self.limits.max_bytes - self.taken_bytes
         self._disk_bytes = unlimited
-        if self._keep_free_bytes is not None:
+        if self._asks_disk:
             to_come = sum(max(run.need_bytes - run.allocated_bytes, 0) for run in self._running.values())
-            self._disk_bytes = self._free(self._layout.root) - to_come - self._keep_free_bytes
+            self._disk_bytes = self.free(self.layout.root) - to_come - self.limits.keep_free_bytes
         self._headroom_bytes = min(budget, self._disk_bytes)
         self._short_bytes = -min(budget, self._disk_bytes + METADATA_BYTES)
         return self._headroom_bytes
@@ -236,7 +226,7 @@ class SpaceBudget:
         if known is not None and known[0] == fetch.want.identity:
             return known[1]
         try:
-            files = read_want(self._layout, fetch.id, fetch.want).files
+            files = read_want(self.layout, fetch.id, fetch.want).files
         except (InvalidInputError, StaleMarkerError, OSError):  # the fetch will meet it as well, and say so
             return 0
         need = sum(file.size or 0 for file in files.values())
@@ -261,7 +251,7 @@ class SpaceBudget:
             return True
         if run.stopped:
             return False
-        run.came_bytes, run.allocated_bytes = bytes_in(self._layout.partial_of(chunk_id))
+        run.came_bytes, run.allocated_bytes = bytes_in(self.layout.partial_of(chunk_id))
         self.look()
         if run.came_bytes <= run.need_bytes or self._short_bytes <= 0:
             return True
@@ -283,7 +273,6 @@ class SpaceBudget:
         return run.fetch
 
     def forget(self, chunk_id: str) -> None:
-        """Forget what an id needs."""
         self._needs.pop(chunk_id, None)
 
     def in_the_way(self, fetch: Fetch) -> list[str]:
@@ -294,7 +283,7 @@ class SpaceBudget:
         idle = {
             name: size
             for name, size in self._usage.sizes["partial"].items()
-            if name not in self._running and not exists(f"{self._layout.partial_of(name)}/{READY}")
+            if name not in self._running and not exists(f"{self.layout.partial_of(name)}/{READY}")
         }
         return list(idle) if self.need_bytes(fetch) <= self._headroom_bytes + sum(idle.values()) else []
 
@@ -306,14 +295,14 @@ class SpaceBudget:
     def why_not(self, fetch: Fetch) -> tuple[str, str]:
         """Say why a fetch does not fit, and what to do about it."""
         needs = f"needs {readable(self.need_bytes(fetch))}"
-        if self._max_bytes is None or self._disk_bytes < self._max_bytes - self.taken_bytes:
-            keep = self._keep_free_bytes or 0
+        if self.limits.max_bytes is None or self._disk_bytes < self.limits.max_bytes - self.taken_bytes:
+            keep = self.keep_free_bytes or 0
             free = max(self._disk_bytes + keep, 0)
             reserve = f", and {readable(keep)} are to stay free" if keep else ""
             error = f"{needs}, but {readable(free)} are free on the disk{reserve}"
             return error, "free some room on the disk: it starts by itself then"
-        if self.need_bytes(fetch) > self._max_bytes:
-            error = f"{needs}, more than the {readable(self._max_bytes)} that all chunks together may take"
+        if self.need_bytes(fetch) > self.limits.max_bytes:
+            error = f"{needs}, more than the {readable(self.limits.max_bytes)} that all chunks together may take"
             return error, "raise --max-bytes, or withdraw it: it can never fit"
         retiring = self._usage.totals["retiring"]
         of_that = f" ({readable(retiring)} of that by chunks that are retiring)" if retiring else ""
@@ -322,6 +311,7 @@ class SpaceBudget:
     # --------------------------------------------------------------------------------------------------------- shared
 
     def _learn(self, run: _Running) -> None:
+        """Expect more than the room that it gives back: it begins again only when more was made elsewhere."""
         need = max(run.came_bytes, run.allocated_bytes) + self._short_bytes
         self._needs[run.fetch.id] = run.fetch.want.identity, need
 

@@ -216,7 +216,7 @@ def test_what_keeps_to_what_it_declared_is_never_stopped(layout: Layout) -> None
     assert space.begin(fetch)
     comes(layout, fetch, 500)
     stray = put_chunk(layout, files={"a": bytes(900)})
-    space._catalog.refresh()
+    space.catalog.refresh()
     space.count(stray.chunk_id)
     assert space.look() < 0
     assert space.too_much() is None
@@ -370,7 +370,7 @@ def test_the_reserve_keeps_a_want_waiting_until_there_is_room(data_dir: Path, so
     with DataManager(data_dir, limits=Limits(keep_free_bytes=1000)) as dm:
         space = dm.reconciler.loop.space  # type: ignore[union-attr]
         free = [2500]
-        space._free = lambda _: free[0]
+        space.free = lambda _: free[0]
         dm.download_chunk(chunk)
         assert (
             waits(dm, chunk) == "needs 2000 bytes, but 2500 bytes are free on the disk, and 1000 bytes are to stay free"
@@ -406,7 +406,7 @@ def test_once_ends_with_code_4_where_a_want_waits_for_room_and_says_why(data_dir
     assert fsdm("run", "-d", data_dir, "--once", "--max-bytes", "3200").returncode == 0
 
 
-def test_thousands_that_wait_are_reported_once_and_not_searched(layout: Layout) -> None:
+def test_thousands_that_wait_are_told_once_and_not_searched(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     count = 1000
     for number in range(count):
         a_fetch(layout, 1000 + number)
@@ -418,8 +418,8 @@ def test_thousands_that_wait_are_reported_once_and_not_searched(layout: Layout) 
     assert len(os.listdir(layout.failed)) == count
     written = {name: os.stat(f"{layout.failed}/{name}").st_ino for name in os.listdir(layout.failed)}
     needs: list[str] = []
-    need_bytes = inline.it.loop.space.need_bytes
-    inline.it.loop.space.need_bytes = lambda fetch: needs.append(fetch.id) or need_bytes(fetch)  # type: ignore[func-returns-value, method-assign]
+    need_bytes = SpaceBudget.need_bytes
+    monkeypatch.setattr(SpaceBudget, "need_bytes", lambda it, fetch: needs.append(fetch.id) or need_bytes(it, fetch))
     touch_delete(Path(layout.root), small.chunk_id)
     inline.passes(20)  # 1000 bytes are free now: the smallest fits
     assert len(inline.told("available")) == 1
@@ -490,7 +490,7 @@ def test_a_budget_that_is_lifted_and_set_again_counts_afresh_what_is_here(layout
     space.change(Limits(max_bytes=None, keep_free_bytes=0), ())
     assert not space.is_limited
     shutil.rmtree(layout.path(one))
-    space._catalog.refresh()
+    space.catalog.refresh()
     space.count(one.chunk_id)
     space.change(Limits(max_bytes=1000, keep_free_bytes=0), ())
     assert space.taken_bytes == 100
