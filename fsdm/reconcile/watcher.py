@@ -1,11 +1,8 @@
 """Watching for changes by inotify(7), through watchdog.
 
-An event only notifies: with the id that it names, or with None for "look at everything". Nothing is decided from it,
-and none is relied on: the loop scans by itself as well. watchdog's inotify thread is used directly, for its observer
-does not deliver all: the close of a directory (a ref has gone), an overflow of the kernel's queue, a watched directory
-that was removed or replaced. Where inotify, or a watch, is not to be had, that is logged once, and the scans carry on
-alone; each of them asks for it again.
-
+An event only notifies: with the id that it names, or with None for "look at everything". watchdog's inotify thread is
+used directly, for its observer does not deliver all: the close of a directory (a ref has gone), an overflow of the
+kernel's queue, a watched directory that was removed or replaced.
 Invariant: a directory that is watched has one watch, and what is no longer at its path has none.
 """
 
@@ -155,7 +152,7 @@ class Watcher:
         if self._inotify is None or place in self._held:
             return False
         notify = partial(self._notify, place.chunk_id)
-        callback = _Callback(RELEASE_MASK, lambda _event: notify(), notify, partial(self._notify, None))
+        callback = _Callback(RELEASE_MASK, lambda _event: notify(), lambda _wd: notify(), partial(self._notify, None))
         try:
             self._held[place] = (self._add(self._layout.path(place), callback), callback)
         except OSError as e:  # no watches left, or it has just gone: the timer remains
@@ -164,7 +161,6 @@ class Watcher:
         return True
 
     def release(self, place: Place) -> None:
-        """Watch a held directory no longer."""
         held = self._held.pop(place, None)
         if held is not None and self._inotify is not None:
             self._inotify.remove_callbacks([(held[0], held[1].id)])
@@ -173,9 +169,9 @@ class Watcher:
         is_root = path == self._layout.root
         return _Callback(
             mask=ROOT_MASK if is_root else MARKERS_MASK,
-            seen=self._in_root if is_root else partial(self._in_markers, path),
-            lost=partial(self._lost, path),
-            overflow=partial(self._notify, None),
+            on_event=self._in_root if is_root else partial(self._in_markers, path),
+            on_watch_deleted=lambda _wd: self._lost(path),
+            on_queue_overflow=partial(self._notify, None),
         )
 
     def _in_markers(self, path: str, event: InotifyEvent) -> None:
@@ -210,19 +206,10 @@ class _Callback:
     """watchdog's WatchCallback. It runs in watchdog's thread, which an exception would end."""
 
     mask: Mask
-    seen: Callable[[InotifyEvent], None]
-    lost: Callable[[], None]
-    overflow: Callable[[], None]
+    on_event: Callable[[InotifyEvent], None]
+    on_watch_deleted: Callable[[WatchDescriptor], None]
+    on_queue_overflow: Callable[[], None]
 
     @property
     def id(self) -> CallbackId:
         return CallbackId(id(self))
-
-    def on_event(self, event: InotifyEvent) -> None:
-        self.seen(event)
-
-    def on_watch_deleted(self, wd: WatchDescriptor) -> None:  # noqa: ARG002 watchdog's signature
-        self.lost()
-
-    def on_queue_overflow(self) -> None:
-        self.overflow()
