@@ -1,8 +1,7 @@
 """Letting fetches in as far as there is room, and parking those that there is none for.
 
-A fetch that does not fit is told of once (`failed/ID`, an event); then it is parked in the work queue, until as much is
-free as it needs. Where partials that are not being fetched take up its room, they give way. Each refusal notifies the
-loop, so that what is remembered of it now is decided upon.
+A fetch that does not fit is told of once (`failed/ID`, an event), and parked when it comes again. Where partials that
+are not being fetched take up its room, they give way. Each refusal notifies the loop, which decides upon it anew.
 """
 
 from __future__ import annotations

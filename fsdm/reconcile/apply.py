@@ -1,8 +1,7 @@
 """Carrying out one action: one effect, and its outcome.
 
-Every effect is idempotent, and looks at its own precondition again, under the lock that guards it: what was planned may
-have been overtaken. Nothing here waits for a ref, and nothing decides what comes next. Writes go data → fsync → READY →
-rename → fsync of the parents. Only one action runs for an id at a time; that is the caller's promise.
+Every effect is idempotent, and looks at its own precondition again, under the lock that guards it. Nothing here waits
+for a ref. Writes go data → fsync → READY → rename → fsync of the parents. Only one action runs for an id at a time.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Counting events by kind, failures by cause, bytes, and how long things took. Thread-safe.
 
-Counts only grow, for as long as the process lives. Kinds and causes are closed sets, so the number of counts is fixed
-however many chunks there are. It costs about a microsecond an event.
+Kinds and causes are closed sets, so the number of counts is fixed however many chunks there are.
 """
 
 from __future__ import annotations
@@ -36,7 +35,6 @@ class Histogram:
         self.counts = self.counts or [0] * (len(self.bounds) + 1)  # the last one is of what is beyond all bounds
 
     def took(self, seconds: float) -> None:
-        """Count one more."""
         self.counts[bisect_left(self.bounds, seconds)] += 1
         self.total += seconds
 
@@ -63,7 +61,6 @@ class Counters:
         self._mutex = threading.Lock()
 
     def tell(self, event: Event) -> None:
-        """Count an event."""
         counts = self._counts
         with self._mutex:
             counts.events[event.kind] += 1

@@ -1,9 +1,7 @@
 """Holding back bursts of deletes until released or withdrawn (PROTOCOL.md, "The brake").
 
 A share is a part of the chunks that are here: 0.25 is a quarter; None is no brake. Commands check it before they place
-markers. The reconciler meets markers that anybody has placed, one by one: so it counts the deletes of a time window.
-
-The command line imports this for every verb: nothing heavy is imported here.
+markers; the reconciler counts the deletes of a time window. Every verb imports this: nothing heavy is imported here.
 """
 
 from __future__ import annotations
@@ -239,10 +237,6 @@ class DeleteBrake:
         if exists(self.layout.brake):
             self._text = b""  # whatever it says: it is written anew, or removed
 
-    def see(self, state: ChunkState, *, is_going: bool) -> None:
-        """Take in how one id stands."""
-        see(self.brake, state, is_going=is_going)
-
     def judge(self, now: float) -> set[str]:
         """Decide, once all ids of a pass have been seen; return those that may go now."""
         brake, was_braked, passing = self.brake, self.brake.since is not None, set[str]()
@@ -257,10 +251,6 @@ class DeleteBrake:
         self._told = bool(refusal)
         self._update_file(now)
         return passing
-
-    def holds_back(self, chunk_id: str) -> bool:
-        """Tell whether the delete of this id is not to be carried out now."""
-        return self.brake.holds_back(chunk_id)
 
     @property
     def held_back(self) -> int:

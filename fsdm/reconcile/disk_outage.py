@@ -1,12 +1,7 @@
 """Pausing downloads while the disk refuses what they write (PROTOCOL.md, "Room").
 
-A refusal that concerns the disk as a whole pauses all downloads, so that thousands of them do not try it in turn. From
-then on a small write probes the disk, ever less often. Once it has come through, fetches begin again, one at a time
-until the first of them is done: for a few bytes do not show that there is room for a chunk. What ran when it began goes
-on, and may finish with the room that the refused one has given back.
-
-A probe is made by a worker, so that the loop does not wait for a disk that hangs; and in `trash/`, which is emptied at
-the start, so that a crash leaves nothing of it.
+After a refusal that concerns the disk as a whole a small write probes it, ever less often. Once one has come through,
+one fetch tries, and the others once it is done: a few bytes do not show that there is room for a chunk.
 """
 
 from __future__ import annotations
@@ -62,7 +57,6 @@ class Outage:
         return True
 
     def freed(self, now: float) -> None:
-        """Probe at once: there is more room than before."""
         self.next_probe_at = min(self.next_probe_at, now)
 
     def is_over(self) -> None:
@@ -85,9 +79,9 @@ class Outage:
 
 @dataclass(slots=True)
 class DiskOutage:
-    """The outage of one disk, with its probes and the ids that wait for its end.
+    """The outage of one disk, with its probes and the ids that wait for its end. The loop's alone, but for `freed`.
 
-    `wake` is called when there is an answer. The loop's alone, but for `freed`.
+    A probe is made by a worker, since a disk may hang, in `trash`, which a start empties; `wake` is called at its end.
     """
 
     trash: str

@@ -1,14 +1,13 @@
 """Predicting what `fsdm run --once` would do: scan → decide. LOCK is not taken.
 
 It is what follows from a look, not a promise: what others ask for meanwhile, what a server says, and what the manifest
-check finds is not in it. For each id the decisions are followed to the one that takes time or room: of two markers the
-later one counts, a partial that is not wanted is thrown away, and so on.
+check finds is not in it. For each id the decisions are followed to the one that takes time or room.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from fsdm.model.errors import InvalidInputError, StaleMarkerError
 from fsdm.model.state import Partial
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
 
 What = Literal["fetch", "publish", "keep", "delete", "discard", "wait", "fail"]
 
-LONG_AGO: float = float("-inf")
+LONG_AGO: Final = float("-inf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,12 +128,12 @@ class _DryRun:
                 case actions.Overrule():
                     state = replace(state, delete=None)
                 case actions.Discard():
-                    self._steps.append(Step("discard", state.id, self._partial_bytes(state.id)))
+                    self._steps.append(Step("discard", state.id, _bytes(self._layout.partial_of(state.id))))
                     state = replace(state, partial=Partial.NONE)
                 case actions.Confirm(place=place) if chunk is not None and not self._is_here(place, chunk):
                     state = replace(state, ready=state.ready[1:])
                     self._steps.append(
-                        Step("delete", state.id, self._chunk_bytes(place), why="replaced by other files")
+                        Step("delete", state.id, _bytes(self._layout.path(place)), why="replaced by other files")
                     )
                 case actions.ClearVerify():
                     state = replace(state, verify=None)
@@ -149,7 +148,7 @@ class _DryRun:
         match decision:
             case actions.Fetch(want=want) if chunk is not None:
                 sizes = [file.size for file in chunk.files.values()]
-                to_come = max(sum(size or 0 for size in sizes) - self._partial_bytes(state.id), 0)
+                to_come = max(sum(size or 0 for size in sizes) - _bytes(self._layout.partial_of(state.id)), 0)
                 step = Step("fetch", state.id, to_come, sizes.count(None))
                 attempts = memo.failure.attempts if memo.failure is not None else 0
                 self._fetches.append((attempts, want.ctime_ns, state.id, step, decision))
@@ -178,7 +177,7 @@ class _DryRun:
             return Step("wait", chunk_id, why="its delete is held back by the brake: fsdm release")
         if place in self._held:
             return Step("wait", chunk_id, why="refs hold it (fsdm holders)")
-        return Step("delete", chunk_id, self._chunk_bytes(place))
+        return Step("delete", chunk_id, _bytes(self._layout.path(place)))
 
     def _in_turn(self) -> list[Step]:
         """Order the fetches as they would begin, as far as there is room and no pause."""
@@ -209,8 +208,6 @@ class _DryRun:
         manifest = read_manifest(self._layout.path(place))
         return manifest is not None and manifest.place == place and manifest.satisfies(chunk, sha256_may_follow=True)
 
-    def _partial_bytes(self, chunk_id: str) -> int:
-        return bytes_in(self._layout.partial_of(chunk_id))[0]
 
-    def _chunk_bytes(self, place: Place) -> int:
-        return bytes_in(self._layout.path(place))[0]
+def _bytes(path: str) -> int:
+    return bytes_in(path)[0]

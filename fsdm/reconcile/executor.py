@@ -1,7 +1,7 @@
 """Carrying out actions by workers, one for an id at a time.
 
 Each action ends with an outcome, whatever happens on its way: an id that stayed busy would never be looked after again.
-Fetches can be stopped; what has come of them stays. The loop's alone, but for what says otherwise.
+The loop's alone, but for what says otherwise.
 """
 
 from __future__ import annotations
@@ -89,10 +89,6 @@ class Executor:
             self._stop(action, stop, "no longer wanted")
         elif not (action.want.same_as(state.want) or self.applier.is_fetching(state.id, state.want)):
             self._stop(action, stop, "wanted anew")
-
-    def resize(self, jobs: int) -> None:
-        """Run so many fetches at once; those that run go on."""
-        self.fetchers.resize(jobs)
 
     def _stop(self, action: Action, stop: Cancellation, why: str) -> None:
         if not stop.is_set():

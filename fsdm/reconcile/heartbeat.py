@@ -1,7 +1,6 @@
 """Telling a loop that waits from one that is stuck. Pure; thread-safe by single stores.
 
-Each beat says when the next one will come at the latest. A loop that is kept by a disk that hangs, by a lock, or by a
-defect is late. Passes that fail one after the other get nothing done, however regular they are.
+A loop that is kept by a disk that hangs, by a lock, or by a defect is late with its next beat.
 """
 
 from __future__ import annotations

@@ -1,10 +1,7 @@
 """The reconciler's loop: wait for a notification, look, decide, dispatch.
 
-A pass carries nothing out by itself; it never waits for the disk beyond looks, nor for a ref, nor for the network. It
-looks at the ids that an event has named; all others are found by the next scan, at the latest after `Limits.poll_s` (or
-longer, where a scan costs more than a fiftieth of that). A pass that fails is no end: the next one begins with a scan.
-
-All of it belongs to the loop's thread, but for what says otherwise.
+A pass never waits for the disk beyond looks, nor for a ref, nor for the network. It looks at the ids that an event has
+named; all others are found by the next scan. All of it belongs to the loop's thread, but for what says otherwise.
 """
 
 from __future__ import annotations
@@ -19,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from fsdm.model.events import Event
 from fsdm.reconcile.actions import Fetch, Publish, Retire, Verify, Wait
+from fsdm.reconcile.delete_brake import see
 from fsdm.reconcile.plan import decide, is_stuck, takes_away, trouble
 from fsdm.store.scan import look, scan
 from fsdm.transfer.fetcher import HttpFetcher
@@ -123,7 +121,7 @@ class Loop:
         self.limits, waits = self.limits.changed_to(limits)
         if waits:
             logger.warning("not before the next start: %s", ", ".join(waits))
-        self.executor.resize(self.limits.jobs)
+        self.executor.fetchers.resize(self.limits.jobs)
         if isinstance(self.fetcher, HttpFetcher):
             self.fetcher.change(self.limits.bytes_per_s)
         self.space.change(self.limits, self.executor.fetches)
@@ -139,7 +137,7 @@ class Loop:
             ids |= self._scan()
         for chunk_id in ids:
             state = self.states[chunk_id] = look(self.layout, self.catalog, chunk_id)
-            self.delete_brake.see(state, is_going=takes_away(state, self.results.observe(state)))
+            see(self.delete_brake.brake, state, is_going=takes_away(state, self.results.observe(state)))
             self.heartbeat.beat()
         # only now that all have been seen: so many deletes at once may be too many
         for chunk_id in ids | self.delete_brake.judge(self.clock()):
@@ -203,7 +201,7 @@ class Loop:
         decision = decide(state, memo, now)
         if self.disk.refusal and isinstance(decision, Publish):
             decision = Wait(self.disk.hold_back(chunk_id, now))
-        if isinstance(decision, Retire) and self.delete_brake.holds_back(chunk_id):
+        if isinstance(decision, Retire) and self.delete_brake.brake.holds_back(chunk_id):
             decision = None
         self.work_queue.put(chunk_id, decision, memo.failure.attempts if memo.failure else 0)
         if decision is None and state.at_rest:
@@ -245,7 +243,7 @@ class Loop:
         refused = self.disk.refuses_for_long or self.paused.why != ""
         return (refused or not self.work_queue.waiting_fetches) and all(
             is_stuck(self.results.memo(chunk_id))
-            or self.delete_brake.holds_back(chunk_id)
+            or self.delete_brake.brake.holds_back(chunk_id)
             or (refused and state.want is not None)
             for chunk_id, state in self.states.items()
         )
@@ -255,7 +253,9 @@ class Loop:
         found = {oddity.path: oddity.why for oddity in scan(self.layout, self.catalog).oddities}
         otherwise = self.disk.refusal or self.paused.why or "not done"
         for chunk_id in self.states:
-            braked = self.delete_brake.holds_back(chunk_id) and f"its delete is held back: {self.delete_brake.refusal}"
+            braked = (
+                self.delete_brake.brake.holds_back(chunk_id) and f"its delete is held back: {self.delete_brake.refusal}"
+            )
             found[chunk_id] = braked or trouble(self.results.memo(chunk_id), otherwise)
         return found
 

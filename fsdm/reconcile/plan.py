@@ -7,6 +7,7 @@ properties carry the tests: from any state `decide` comes to rest, and where a d
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import TYPE_CHECKING, Final, Literal
 
 from fsdm.model.documents import Failure, MarkerStamp
@@ -55,7 +56,6 @@ def decide(state: ChunkState, memo: Memo, now: float) -> Action | Wait | None:
 
 
 def _compare(state: ChunkState, memo: Memo, verify: Marker, now: float) -> Action | Wait | None:
-    """Decide on the next step for a marker in `verify/`."""
     if state.delete is not None or not state.ready:
         return None if _backing_off(memo, None, now) else actions.ClearVerify(state.id, verify)
     asked = memo.asked if memo.asked and memo.asked.verify.same_as(verify) else None
@@ -202,23 +202,13 @@ def _fault_of(
 ) -> Failure:
     """Make a failure that is no attempt's, but lasts as long as its marker stands like this."""
     return Failure(
-        id=chunk_id,
-        kind=kind,
-        error=error,
-        hint=hint,
-        attempts=0,
-        first_at=now,
-        last_at=now,
-        marker=stamp(marker),
+        id=chunk_id, kind=kind, error=error, hint=hint, attempts=0, first_at=now, last_at=now, marker=stamp(marker)
     )
 
 
 def _says(there: Failure | None, failure: Failure) -> bool:
-    return there is not None and (there.kind, there.error, there.marker) == (
-        failure.kind,
-        failure.error,
-        failure.marker,
-    )
+    told = attrgetter("kind", "error", "marker")
+    return there is not None and told(there) == told(failure)
 
 
 def stamp(marker: Marker | None) -> MarkerStamp | None:

@@ -1,9 +1,7 @@
 """Taking a damaged chunk out of service, and asking for it again (PROTOCOL.md, "Verifying").
 
-READY goes: so the chunk gets no new refs, and those that are held keep its directory as it is. Then the want that it
-came of comes back as `want/ID`, unless something else was asked for; and what is fetched is published once the old
-directory has gone. Invariant: a crash at any step neither loses that the chunk is wanted, nor brings back what was
-deleted: WANT without READY says that the want has not come back yet.
+Invariant: a crash at any step neither loses that the chunk is wanted, nor brings back what was deleted: WANT without
+READY says that the want has not come back yet.
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
 """Taking in what has come of actions and checks. The only writer of memos.
 
-It decides nothing about what comes next (see `plan`): it remembers, tells, and watches the directories that are to go
-when their last ref does. The loop's alone, but for `memo` and `held_chunks`.
-
+The loop's alone, but for `memo` and `held_chunks`.
 Invariant: a directory is watched, and its claim kept open, from the first refusal until its chunk is released.
 """
 
@@ -65,7 +63,6 @@ class Results:
         return memo
 
     def forget(self, chunk_id: str) -> None:
-        """Drop the memo of an id about which nothing is left."""
         self._memos.pop(chunk_id, None)
 
     def _change(self, chunk_id: str, **changes: Any) -> None:
@@ -163,9 +160,7 @@ class Results:
             self._change(chunk_id, failure=None)
 
     def _failed(self, action: Action, error: FsdmError, now: float, *, disk: bool) -> None:
-        if isinstance(
-            action, actions.Report
-        ):  # failed/ID cannot be written: the log has it; with the next attempt it is tried
+        if isinstance(action, actions.Report):  # failed/ID cannot be written: the next attempt tries it again
             logger.warning("%s: %s; and %s", action.id, action.failure.error, error)
             self._change(action.id, failure=action.failure, reported=True)
             return

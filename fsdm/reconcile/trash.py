@@ -32,7 +32,6 @@ class Trash:
     freed: Callable[[], None]
 
     def empty(self) -> None:
-        """Have all that is there erased."""
         for name in os.listdir(self.path):
             self.erase(f"{self.path}/{name}")
 

@@ -1,8 +1,7 @@
 """Ordering what was decided: what can be started now, and when to look again. Pure.
 
 Deletes go before downloads, new wants before failing ones, older before younger. A fetch that there is no room for is
-parked: it holds up no other, and comes back, the oldest first, when what it needs fits. Its heaps hold no more than
-twice what is live; a look at what is parked costs nothing where none of it fits.
+parked: it holds up no other, and comes back, the oldest first, when what it needs fits.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from fsdm.reconcile.actions import Action, Clear, Discard, Fetch, Forget, Overru
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+URGENT: Final = (Overrule, Retire, Clear, Discard, Forget)
 MANY_REFUSALS: Final = 250  # in one go: each costs a look at a want, and deletes are not to wait for thousands of them
 
 _Turn = tuple[int, int, str]  # failed attempts, the want's ctime, the id: the least comes first
@@ -27,7 +27,7 @@ class WorkQueue:
 
     _soon: dict[str, Action] = field(default_factory=dict)
     _fetches: dict[str, tuple[_Turn, Fetch]] = field(default_factory=dict)
-    _queue: list[_Turn] = field(default_factory=list)  # a heap; entries that are in no _fetches are stale
+    _queue: list[_Turn] = field(default_factory=list)  # a heap, at most twice what is live; the others are stale
     _waits: dict[str, float] = field(default_factory=dict)
     _clock: list[tuple[float, str]] = field(default_factory=list)  # a heap; entries may be stale
     _parked: dict[str, tuple[int, Fetch]] = field(default_factory=dict)  # with the bytes that each needs
@@ -59,7 +59,7 @@ class WorkQueue:
         A fetch that it does not let in is no longer here, unless `admit` has put or parked it.
         """
         soon, self._soon = self._soon, {}
-        yield from sorted(soon.values(), key=_urgency)
+        yield from sorted(soon.values(), key=lambda action: not isinstance(action, URGENT))
         refusals = 0
         while slots > 0 and refusals < MANY_REFUSALS and self._fetches:
             turn = heapq.heappop(self._queue)
@@ -127,14 +127,8 @@ class WorkQueue:
 
     @property
     def waits(self) -> int:
-        """How many wait for a time."""
         return len(self._waits)
 
     @property
     def parked_fetches(self) -> int:
-        """How many wait for room."""
         return len(self._parked)
-
-
-def _urgency(action: Action) -> int:
-    return 0 if isinstance(action, Overrule | Retire | Clear | Discard | Forget) else 1

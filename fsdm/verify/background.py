@@ -62,7 +62,6 @@ class BackgroundCheck:
         self._stop = threading.Event()
 
     def stop(self) -> None:
-        """End what is being read at once."""
         self._stop.set()
 
     def ask(self, place: Place, verify: Marker) -> None:

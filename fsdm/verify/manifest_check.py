@@ -95,7 +95,6 @@ class ManifestCheck:
             self.check(place)
 
     def check(self, place: Place) -> None:
-        """Look at one chunk."""
         ref = self._refs.take(place)
         if ref is None:
             if self._catalog.is_stray(place) or not exists(f"{self._layout.path(place)}/{READY}"):

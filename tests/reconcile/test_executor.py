@@ -46,11 +46,7 @@ class Bench:
         self._outcome = outcome
         applier = SimpleNamespace(apply=self._apply, is_fetching=lambda chunk_id, want: brings_it)
         self.it = Executor(
-            cast("Any", applier),
-            fetchers=self.fetchers,
-            workers=self.workers,
-            tell=self.events.append,
-            wake=self._wake,
+            cast("Any", applier), fetchers=self.fetchers, workers=self.workers, tell=self.events.append, wake=self._wake
         )
 
     def _apply(self, action: Action, stop: Cancellation) -> Outcome:
