@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from fsdm.store.flock import Claim
 from tests.conformance import gate
 from tests.support import PATIENCE_S
 
@@ -84,7 +85,6 @@ class Holder:
     def ask(self, line: str) -> str:
         """Have CMD run a line of shell; the one line that it prints."""
         self._tell(line)
-        assert self.process.stdout is not None
         return self.process.stdout.readline().rstrip("\n")
 
     def end(self) -> int:
@@ -93,7 +93,6 @@ class Holder:
         return self.process.wait(PATIENCE_S)
 
     def _tell(self, line: str) -> None:
-        assert self.process.stdin is not None
         self.process.stdin.write(line + "\n")
         self.process.stdin.flush()
 
@@ -163,7 +162,6 @@ class Client:
             text=True,
             start_new_session=True,
         )
-        assert process.stdout is not None
         try:
             pid, _, path = process.stdout.readline().rstrip("\n").partition(" ")
             assert path, f"it holds nothing, and ends with {process.wait(PATIENCE_S)}"
@@ -220,24 +218,12 @@ def _end(process: subprocess.Popen[str]) -> None:
     process.communicate()
 
 
-def is_free(directory: str | Path) -> bool:
-    """Whether nobody holds a lock on a directory, so that the reconciler could have its claim."""
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    finally:
-        os.close(fd)
-    return True
-
-
 @contextmanager
-def claimed(directory: str | Path) -> Iterator[None]:
-    """An exclusive lock, as the reconciler takes it."""
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def claimed(directory: str) -> Iterator[None]:
+    """Hold an exclusive lock, as the reconciler takes it."""
+    claim = Claim(directory)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        assert claim.take()
         yield
     finally:
-        os.close(fd)
+        claim.close()

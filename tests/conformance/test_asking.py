@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from fsdm import DataChunk, DataManager
-from tests.conformance.clients import Client, is_free
+from tests.conformance.clients import Client
 from tests.conformance.gate import RENAMES, UNLINKS
-from tests.support import PATIENCE_S, Source, eventually
+from tests.support import PATIENCE_S, Source, can_lock, eventually
 from tests.support.chunks import a_want, an_id, entries, put_want, touch_delete
 
 
@@ -170,12 +170,12 @@ def test_want_appears_whole_under_the_lock_before_the_delete_goes(
                 assert (marker.read_bytes() if marker.exists() else None) == before, "written in place"
                 assert entries(data_dir / "want") == [chunk.id] * marker.exists()
                 assert opposite.exists(), "neither marker stands"
-                assert not is_free(data_dir / "want"), "without the lock of intents"
+                assert not can_lock(str(data_dir / "want")), "without the lock of intents"
             if stop.unlinks and stop.path == str(opposite):
                 removed += 1
                 assert marker.exists(), "neither marker stands"
                 assert marker.read_bytes() != before
-                assert not is_free(data_dir / "want"), "without the lock of intents"
+                assert not can_lock(str(data_dir / "want")), "without the lock of intents"
         assert gated.result()[0] == 0
     assert renamed
     assert removed
@@ -191,7 +191,7 @@ def test_delete_stands_before_the_want_goes_under_the_lock_of_intents(client: Cl
             if stop.path == str(data_dir / "want" / chunk.id):
                 removed += 1
                 assert entries(data_dir / "delete") == [chunk.id], "neither marker stands"
-                assert not is_free(data_dir / "want"), "without the lock of intents"
+                assert not can_lock(str(data_dir / "want")), "without the lock of intents"
         assert gated.result()[0] == 0
     assert removed
     assert markers(data_dir) == ([], [chunk.id])
@@ -205,4 +205,4 @@ def test_client_that_is_killed_between_its_steps_leaves_an_intent(client: Client
             if stop.path == str(data_dir / "want" / chunk.id):
                 break
     assert markers(data_dir) == ([chunk.id], [chunk.id])
-    assert is_free(data_dir / "want")
+    assert can_lock(str(data_dir / "want"))

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.conformance import clients, gate
-from tests.conformance.clients import CLIENTS, HERE, Client, is_free, make
-from tests.support import PATIENCE_S
+from tests.conformance.clients import CLIENTS, HERE, Client, make
+from tests.support import PATIENCE_S, can_lock, process, python
 
 
 def test_every_file_of_tools_clients_is_tested() -> None:
@@ -49,13 +49,8 @@ def test_client_that_does_not_compile_is_a_failure(tmp_path: Path, monkeypatch: 
 
 
 def test_fcntl_lock_as_java_takes_it_protects_nothing(tmp_path: Path) -> None:
-    holder = subprocess.Popen(
-        [sys.executable, "-c", LOCKF, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert holder.stdout is not None
-    assert holder.stdout.readline() == "held\n"
-    assert is_free(tmp_path)
-    holder.communicate()
+    with process(*python(LOCKF, tmp_path)):
+        assert can_lock(str(tmp_path))
 
 
 LOCKF = """
@@ -82,7 +77,7 @@ def test_gate_shows_each_call_before_it_is_made_and_what_it_is_on(tmp_path: Path
     python = Client([sys.executable, "-c", TWO_LOCKS], tmp_path)
     with python.gated(("flock", *gate.RENAMES, *gate.UNLINKS), tmp_path) as gated:
         seen = [
-            (stop.path, stop.how, stop.renames, stop.unlinks, is_free(tmp_path), os.listdir(tmp_path))
+            (stop.path, stop.how, stop.renames, stop.unlinks, can_lock(str(tmp_path)), os.listdir(tmp_path))
             for stop in gated.stops()
         ]
         assert gated.result() == (0, "done\n")

@@ -11,8 +11,8 @@ import pytest
 
 from fsdm import DataManager
 from fsdm.model.layout import Layout, Place
-from tests.conformance.clients import Client, is_free
-from tests.support import PATIENCE_S, Source, eventually, expected
+from tests.conformance.clients import Client
+from tests.support import PATIENCE_S, Source, can_lock, eventually, expected
 from tests.support.chunks import bring, chunk_dir, files_of, put_chunk, touch_delete
 
 DATASET = "d" * 64
@@ -40,25 +40,25 @@ def test_cmd_that_cannot_be_run_ends_like_in_a_shell(client: Client, layout: Lay
     file.touch(mode=0o644)
     assert client.run("hold", DATASET, 5, "--", "no-such-command").returncode == 127
     assert client.run("hold", DATASET, 5, "--", file).returncode == 126
-    assert is_free(layout.path(place))
+    assert can_lock(layout.path(place))
 
 
 def test_chunk_is_held_while_cmd_runs_and_free_when_it_has_ended(client: Client, layout: Layout) -> None:
     place = put_chunk(layout)
     with client.holding(DATASET, 5) as holder:
         assert holder.path == f"{layout.path(place)}/data"
-        assert not is_free(layout.path(place))
+        assert not can_lock(layout.path(place))
         assert holder.end() == 0
-        assert is_free(layout.path(place))
+        assert can_lock(layout.path(place))
 
 
 def test_several_hold_the_same_chunk_and_it_is_free_when_the_last_has_ended(client: Client, layout: Layout) -> None:
     place = put_chunk(layout)
     with client.holding(DATASET, 5) as one, client.holding(DATASET, 5) as two:
         one.end()
-        assert not is_free(layout.path(place))
+        assert not can_lock(layout.path(place))
         two.end()
-        assert is_free(layout.path(place))
+        assert can_lock(layout.path(place))
 
 
 def test_child_that_outlives_cmd_holds_on(client: Client, layout: Layout) -> None:
@@ -66,9 +66,9 @@ def test_child_that_outlives_cmd_holds_on(client: Client, layout: Layout) -> Non
     with client.holding(DATASET, 5) as holder:
         child = int(holder.ask("sleep 300 >/dev/null 2>&1 </dev/null & echo $!"))
         assert holder.end() == 0
-        assert not is_free(layout.path(place))
+        assert not can_lock(layout.path(place))
         os.kill(child, signal.SIGKILL)
-        eventually(lambda: is_free(layout.path(place)), "free once the child has ended")
+        eventually(lambda: can_lock(layout.path(place)), "free once the child has ended")
 
 
 def test_sigkill_of_cmd_frees_the_chunk_at_once(client: Client, layout: Layout) -> None:
@@ -76,7 +76,7 @@ def test_sigkill_of_cmd_frees_the_chunk_at_once(client: Client, layout: Layout) 
     with client.holding(DATASET, 5) as holder:
         os.kill(holder.pid, signal.SIGKILL)
         assert holder.process.wait(PATIENCE_S) in {-signal.SIGKILL, 128 + signal.SIGKILL}
-        assert is_free(layout.path(place))
+        assert can_lock(layout.path(place))
 
 
 def test_sigkill_of_the_client_takes_the_chunk_from_nobody_who_reads_on(client: Client, layout: Layout) -> None:
@@ -86,9 +86,9 @@ def test_sigkill_of_the_client_takes_the_chunk_from_nobody_who_reads_on(client: 
         holder.process.wait(PATIENCE_S)
         if holder.pid != holder.process.pid:  # CMD runs beside the client, not in its place
             assert holder.ask(f"ls '{holder.path}'") == "blocks.parquet"
-            assert not is_free(layout.path(place))
+            assert not can_lock(layout.path(place))
             os.kill(holder.pid, signal.SIGKILL)
-        eventually(lambda: is_free(layout.path(place)))
+        eventually(lambda: can_lock(layout.path(place)))
 
 
 def test_retiring_chunk_takes_no_new_holder_while_the_old_one_reads_on(
@@ -121,9 +121,6 @@ def test_want_makes_a_retiring_chunk_available_again(client: Client, data_dir: P
             client.want(chunk.to_json())
             assert dm.wait(chunk.id, PATIENCE_S)
             assert client.find(chunk.dataset_id, 5) == holder.path
-
-
-# ------------------------------------------------------------------------------------- at the very instant of the lock
 
 
 def leaves(layout: Layout, place: Place) -> None:

@@ -116,8 +116,6 @@ def test_what_a_page_shows_is_compared() -> None:
     assert not like("a\n  …\nd\n").fullmatch("a\nb\n")
 
 
-# --------------------------------------------------------------------------------------------- what the pages speak of
-
 PARSER = build_parser()
 OPTIONS = {
     name: {option for action in actions_of(verb) for option in action.option_strings}

@@ -28,7 +28,8 @@ promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool
 
 
 DASHBOARD: dict[str, Any] = json.loads((GRAFANA / "dashboard.json").read_text())
-RULES: list[dict[str, Any]] = yaml.safe_load((GRAFANA / "alerts.yml").read_text())["groups"][0]["rules"]
+[GROUP] = yaml.safe_load((GRAFANA / "alerts.yml").read_text())["groups"]
+RULES: list[dict[str, Any]] = GROUP["rules"]
 
 
 def expressions() -> Iterator[str]:

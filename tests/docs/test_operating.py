@@ -85,7 +85,6 @@ def make_site(at: Path, source: Source, stack: ExitStack, size: int = 1000) -> S
     return Site(at, source, chunk, more, stack)
 
 
-# --------------------------------------------------------------------------------------- the bad states, and their ends
 # Each makes the state, waits for the page's commands to be run, and tells what is to hold then.
 
 
@@ -315,9 +314,6 @@ def test_every_block_of_the_page_is_run() -> None:
     with_blocks = {title for title, section in SECTIONS.items() if section.blocks}
     assert with_blocks == {*STATES, *OTHERS}
     assert all(block.language == "sh" for section in SECTIONS.values() for block in section.blocks)
-
-
-# ------------------------------------------------------------------------------------------------------ what it says
 
 
 def test_page_names_the_exit_codes_and_the_file_systems_that_there_are() -> None:

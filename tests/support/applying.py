@@ -15,10 +15,9 @@ from fsdm.reconcile.memo import NO_MEMO
 from fsdm.reconcile.plan import decide
 from fsdm.store.catalog import Catalog
 from fsdm.store.filesystem import FileSystem
-from fsdm.store.markers import look_at
 from fsdm.store.scan import look
 from fsdm.transfer.resume_record import Part
-from tests.support.chunks import an_id, content
+from tests.support.chunks import a_want, an_id, content, judged
 
 NAMES = ("blocks.parquet", "logs.parquet")
 
@@ -74,10 +73,10 @@ class Bench:
         return self.applier.apply(action, stop or Cancellation())
 
     def want(self, chunk_id: str) -> Marker:
-        return _there(look_at(self.layout.want_marker(chunk_id)))
+        return judged(self.layout.want_marker(chunk_id))
 
     def delete(self, chunk_id: str) -> Marker:
-        return _there(look_at(self.layout.delete_marker(chunk_id)))
+        return judged(self.layout.delete_marker(chunk_id))
 
     def told(self) -> list[str]:
         return [event.kind for event in self.events]
@@ -94,12 +93,7 @@ class Bench:
         raise AssertionError(f"it does not come to rest: {state}")
 
 
-def _there(marker: Marker | None) -> Marker:
-    assert marker is not None
-    return marker
-
-
 def a_chunk(**changes: Any) -> DataChunk:
     chunk_id = an_id()
     files = {name: f"http://example.org/{chunk_id}/{name}" for name in NAMES}
-    return DataChunk(**{"id": chunk_id, "dataset_id": "d" * 64, "block_range": (0, 10), "files": files, **changes})
+    return a_want(**{"id": chunk_id, "files": files, **changes})

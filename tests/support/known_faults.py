@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 
+from fsdm import DataChunk
 from fsdm.model.errors import WaitTimeoutError
-from tests.support.chunks import chunk_dir, entries
+from tests.support.chunks import chunk_dir, entries, put_want
+from tests.support.processes import begun
 from tests.support.waiting import eventually
 
 IMPATIENCE_S = 4.0  # where what is waited for is not to come
@@ -83,21 +85,24 @@ def command(program: str, data_dir: Path) -> list[str]:
 @contextmanager
 def child(program: str, data_dir: Path) -> Iterator[Callable[[str], None]]:
     """A program that does what it is told, line by line, and answers each."""
-    process = subprocess.Popen(command(program, data_dir), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    with begun(command(program, data_dir), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
 
-    def tell(what: str) -> None:
-        print(what, file=process.stdin, flush=True)
-        assert process.stdout is not None
-        assert process.stdout.readline().strip() == what
+        def tell(what: str) -> None:
+            print(what, file=process.stdin, flush=True)
+            assert process.stdout.readline().strip() == what
 
-    try:
         tell("begin")
         yield tell
-    finally:
-        process.kill()
-        process.communicate()
 
 
-def available(data_dir: Path, chunk: Any) -> bool:
+def arrive(data_dir: Path, *chunks: DataChunk) -> None:
+    """Place wants by hand, and wait until each is answered."""
+    for chunk in chunks:
+        put_want(data_dir, chunk)
+    for chunk in chunks:
+        eventually(lambda chunk=chunk: available(data_dir, chunk))
+
+
+def available(data_dir: Path, chunk: DataChunk) -> bool:
     """Whether the chunk is there, and its want is answered."""
     return (chunk_dir(data_dir, chunk) / "READY").exists() and chunk.id not in entries(data_dir / "want")

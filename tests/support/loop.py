@@ -11,9 +11,8 @@ from fsdm.model.layout import Layout
 from fsdm.reconcile.actions import Fetch
 from fsdm.reconcile.reconciler import Reconciler
 from fsdm.store.filesystem import FileSystem
-from fsdm.store.markers import look_at
 from fsdm.transfer.resume_record import Part
-from tests.support.chunks import an_id, put_want
+from tests.support.chunks import an_id, judged, put_want
 from tools.support.workers import InlineWorkers
 
 
@@ -22,9 +21,7 @@ def a_fetch(layout: Layout, *sizes: int | None, chunk_id: str | None = None) -> 
     files = {str(n): {"url": "http://h/x", **({} if size is None else {"size": size})} for n, size in enumerate(sizes)}
     chunk = DataChunk(id=chunk_id or an_id(), dataset_id="d" * 64, block_range=(0, 1), files=files)
     put_want(Path(layout.root), chunk)
-    want = look_at(layout.want_marker(chunk.id))
-    assert want is not None
-    return Fetch(chunk.id, want)
+    return Fetch(chunk.id, judged(layout.want_marker(chunk.id)))
 
 
 def comes(layout: Layout, fetch: Fetch, size: int) -> None:

@@ -40,7 +40,7 @@ DATASET = "d" * 64
 def a_chunk(start: int, end: int, state: State = "available", size: int = 0, **says: str) -> ChunkStatus:
     """A chunk of blocks `[start, end)`; `says` is its id, dataset, error."""
     says = {"id": an_id(), "dataset_id": DATASET, **says}
-    return ChunkStatus(state=state, block_range=range(start, end), size_bytes=size, **says)  # type: ignore[arg-type]
+    return ChunkStatus(state=state, block_range=range(start, end), size_bytes=size, **says)
 
 
 def of_block(chunks: Sequence[ChunkStatus], block: int) -> tuple[Kind, list[str]]:

@@ -85,20 +85,14 @@ def owner(data_dir: Path) -> int | None:
 @contextmanager
 def shell_holding(directory: Path) -> Iterator[subprocess.Popen[str]]:
     """flock(1) with a shared lock on a chunk's directory, as any program may hold one."""
-    process = subprocess.Popen(
-        ["flock", "-s", str(directory), "-c", "echo held; read line"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    assert process.stdout is not None
-    try:
-        assert process.stdout.readline() == "held\n"
-        yield process
-    finally:
-        kill_group(process)
-        process.communicate()
+    command = ["flock", "-s", str(directory), "-c", "echo held; read line"]
+    pipe = subprocess.PIPE
+    with begun(command, stdin=pipe, stdout=pipe, text=True, start_new_session=True) as process:
+        try:
+            assert process.stdout.readline() == "held\n"
+            yield process
+        finally:
+            kill_group(process)
 
 
 def kill_group(process: subprocess.Popen[str]) -> None:

@@ -99,10 +99,10 @@ def stamp(stamps: Stamps) -> None:
                 stamps.tell("refused")
                 raise
 
-    fsdm.reconcile.reconciler.FileSystem = StampedFileSystem  # type: ignore[misc]
-    fsdm.reconcile.reconciler.HttpFetcher = StampedFetcher  # type: ignore[misc]
-    fsdm.manager.ReconcilerLock = StampedLock  # type: ignore[misc]
-    fsdm.manager.STANDBY_S = STANDBY_S  # type: ignore[misc]
+    fsdm.reconcile.reconciler.FileSystem = StampedFileSystem
+    fsdm.reconcile.reconciler.HttpFetcher = StampedFetcher
+    fsdm.manager.ReconcilerLock = StampedLock
+    fsdm.manager.STANDBY_S = STANDBY_S
     Reconciler.stop.__defaults__ = (STOP_S,)
 
 

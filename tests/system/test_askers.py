@@ -21,8 +21,6 @@ from tests.support import PATIENCE_S, Source, eventually, wait_for_a_tick
 from tests.support.chunks import an_id, chunk_dir, entries, failure
 from tests.support.users import ALICE, BOB, OWNER, READER, User, delete, download, reconciling, settled
 
-# --------------------------------------------------------------------------------------------- askers beside each other
-
 
 def test_every_asker_overrules_every_other_ones_intents(root: Path, source: Source) -> None:
     chunk = source.chunk()
@@ -87,9 +85,6 @@ def test_marker_of_another_user_that_a_crash_left_aside_is_put_back(root: Path, 
         eventually(lambda: os.listdir(root / "want") == [])
 
 
-# ----------------------------------------------------------------------------------------- locks, and who sits on them
-
-
 def test_lock_of_intents_works_between_members_of_a_group(root: Path) -> None:
     held = ExitStack()
 
@@ -152,9 +147,6 @@ def test_reader_keeps_the_next_reconciler_away_only_where_it_may_open_the_lock(
     with reconciling(root):
         assert ("not known" in READER.does(lambda: Client(root).status().reconciler)) == (name == "LOCK")
     assert stat.S_IMODE((root / name).stat().st_mode) == mode
-
-
-# ----------------------------------------------------------------------------------------------- an asker that floods
 
 
 def test_markers_that_are_none_by_the_thousand_hold_up_no_intent(root: Path, source: Source) -> None:

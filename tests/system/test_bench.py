@@ -24,7 +24,7 @@ def measured(tmp_path: Path, *names: str) -> dict[str, Any]:
     run = bench("base", "--quick", "--chunks", "30", "--dir", str(tmp_path), "--json", "-", "--only", *names)
     assert run.returncode == 0, run.stderr
     assert list(tmp_path.iterdir()) == []
-    return json.loads(run.stdout)  # type: ignore[no-any-return]
+    return json.loads(run.stdout)
 
 
 def named(document: dict[str, Any]) -> Sequence[str]:

@@ -13,22 +13,20 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 
 import pytest
 import yaml
 
-from fsdm import DataManager, Limits
+from fsdm import DataChunk, DataManager, Limits
 from fsdm.cli.main import build_parser
 from fsdm.model.units import parse_size
-from tests.support import PATIENCE_S, Source, eventually
+from tests.support import PATIENCE_S, Source, begun, eventually, ran
 from tests.support.chunks import bring, chunk_dir
 
 ROOT = Path(__file__).parents[2]
 SERVICE = ROOT / "tools" / "service"
-
-
-# ------------------------------------------------------------------------------------------------------ the Dockerfile
 
 
 def instructions() -> list[tuple[str, str]]:
@@ -84,9 +82,6 @@ def test_what_is_copied_is_there_and_is_what_the_package_is_built_from() -> None
 
 def test_each_stage_is_of_one_named_version() -> None:
     assert all(re.match(r"python:\d+\.\d+-slim\b", text) for name, text in instructions() if name == "FROM")
-
-
-# ---------------------------------------------------------------------------------------------------------- Kubernetes
 
 
 DOCUMENTS = {one["kind"]: one for one in yaml.safe_load_all((SERVICE / "kubernetes.yaml").read_text())}
@@ -151,18 +146,10 @@ def test_daemonset_selects_the_pods_that_it_makes() -> None:
     assert spec["template"]["spec"]["containers"][0]["image"] == READER["containers"][0]["image"]
 
 
-# -------------------------------------------------------------------------------------------------- the table of mounts
-
-
-def _may_unshare() -> bool:
-    command = ["unshare", "--user", "--map-root-user", "--mount", "--pid", "--fork", "true"]
-    return (
-        shutil.which("unshare") is not None
-        and subprocess.run(command, capture_output=True, check=False).returncode == 0
-    )
-
-
-apart = pytest.mark.skipif(not _may_unshare(), reason="no namespaces may be made here")
+APART = ["unshare", "--user", "--map-root-user", "--mount", "--pid", "--fork", "true"]
+apart = pytest.mark.skipif(
+    shutil.which("unshare") is None or ran(*APART).returncode != 0, reason="no namespaces may be made here"
+)
 
 
 @contextmanager
@@ -170,19 +157,23 @@ def in_a_container(data_dir: Path, mount: Path, script: str) -> Iterator[subproc
     """A shell in user, mount and pid namespaces of its own, that sees the data directory at `mount`."""
     mount.mkdir()
     bind = f"mount --bind {shlex.quote(str(data_dir))} {shlex.quote(str(mount))} && cd {shlex.quote(str(mount))}"
-    command = ["unshare", "--user", "--map-root-user", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c"]
-    process = subprocess.Popen(
-        [*command, f"{bind} && {script}"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PWD": str(mount)},
-    )
-    try:
+    command = [*APART[:-1], "--kill-child", "sh", "-c", f"{bind} && {script}"]
+    with begun(command, stdin=PIPE, stdout=PIPE, text=True, env={**os.environ, "PWD": str(mount)}) as process:
         yield process
-    finally:
-        process.kill()
-        process.communicate()
+
+
+@contextmanager
+def held_in_a_container(dm: DataManager, mount: Path, chunk: DataChunk) -> Iterator[subprocess.Popen[str]]:
+    """A container that holds a chunk which is to be deleted, until it reads a line; it lists the files then."""
+    bring(dm, chunk)
+    data_dir = Path(dm.layout.root)
+    directory = chunk_dir(data_dir, chunk).relative_to(data_dir)
+    script = f"exec flock -s {directory} sh -c 'echo held; read line; ls {directory}/data'"
+    with in_a_container(data_dir, mount, script) as process:
+        assert process.stdout.readline() == "held\n"
+        dm.delete_chunk(chunk.id)
+        eventually(lambda: dm.reconciler.loop.results.held_chunks == 1)
+        yield process
 
 
 def local_disks(tmp_path: Path) -> list[Path]:
@@ -197,14 +188,7 @@ def test_reader_in_namespaces_of_its_own_holds_a_chunk_over_a_bind_mount(tmp_pat
         chunk = source.chunk()
         try:
             with DataManager(data_dir) as dm:
-                bring(dm, chunk)
-                directory = chunk_dir(data_dir, chunk).relative_to(data_dir)
-                script = f"exec flock -s {directory} sh -c 'echo held; read line; ls {directory}/data'"
-                with in_a_container(data_dir, tmp_path / f"mount{number}", script) as process:
-                    assert process.stdout is not None
-                    assert process.stdout.readline() == "held\n"
-                    dm.delete_chunk(chunk.id)
-                    eventually(lambda dm=dm: dm.reconciler.loop.results.held_chunks == 1)
+                with held_in_a_container(dm, tmp_path / f"mount{number}", chunk) as process:
                     out, _ = process.communicate("\n", timeout=PATIENCE_S)
                     assert out.split() == sorted(chunk.files)  # until the end
                 dm.wait_converged(PATIENCE_S)
@@ -215,18 +199,10 @@ def test_reader_in_namespaces_of_its_own_holds_a_chunk_over_a_bind_mount(tmp_pat
 
 @apart
 def test_reader_that_is_killed_with_its_container_lets_go(tmp_path: Path, source: Source) -> None:
-    chunk = source.chunk()
-    with DataManager(tmp_path / "data") as dm:
-        bring(dm, chunk)
-        directory = chunk_dir(tmp_path / "data", chunk).relative_to(tmp_path / "data")
-        script = f"exec flock -s {directory} sh -c 'echo held; read line'"
-        with in_a_container(tmp_path / "data", tmp_path / "mount", script) as process:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "held\n"
-            dm.delete_chunk(chunk.id)
-            eventually(lambda: dm.reconciler.loop.results.held_chunks == 1)  # type: ignore[union-attr]
-            process.kill()
-            dm.wait_converged(PATIENCE_S)
+    mount = tmp_path / "mount"
+    with DataManager(tmp_path / "data") as dm, held_in_a_container(dm, mount, source.chunk()) as process:
+        process.kill()
+        dm.wait_converged(PATIENCE_S)
 
 
 @apart

@@ -52,9 +52,6 @@ def skip_without(kind: str, scratch: str) -> None:
         pytest.skip(reason)
 
 
-# ------------------------------------------------------------------------------------------------------ nothing is lost
-
-
 @pytest.mark.parametrize("life", LIVES)
 def test_kill_at_any_step_loses_nothing(life: str, scratch: str) -> None:
     assert kill_everywhere(life, scratch, print) > 4
@@ -90,9 +87,6 @@ def test_command_line_says_where_something_does_not_hold(
     NO_FSYNC_OF_A_FILE(monkeypatch)
     assert main(["power", "first_start", "--dir", scratch]) == 1
     assert "DOES NOT HOLD: first_start, power failed after " in capsys.readouterr().out
-
-
-# ------------------------------------------------------------------------------------------------- what the model says
 
 
 def states_of(root: Path, *deeds: Callable[[Path], None]) -> set[frozenset[tuple[str, bytes]]]:
@@ -158,9 +152,6 @@ def test_write_that_goes_past_the_tap_is_found_out(monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(LIVES, "unseen", Story(live))
     with pytest.raises(AssertionError, match=r"create data/want"):
         fail_everywhere("unseen", scratch, BOUND)
-
-
-# -------------------------------------------------------------------------------------------- known faults, to be found
 
 
 def not_fsynced(which: Callable[[str], bool]) -> Mutant:

@@ -18,9 +18,7 @@ from fsdm.store.leader_lock import read_lock
 from fsdm.transfer.fetcher import HttpFetcher
 from tests.support import PATIENCE_S, Source, eventually, expected, owner
 from tests.support.chunks import bring, chunk_dir, entries, failure, files_of, put_want, touch_delete
-from tests.support.known_faults import Fault, available, child, command, must_find
-
-# ------------------------------------------------------------------------------------------------ descriptors, threads
+from tests.support.known_faults import Fault, arrive, available, child, command, must_find
 
 WITHOUT_DESCRIPTORS = """
 import os, resource, threading
@@ -56,8 +54,7 @@ with DataManager(sys.argv[1]) as dm:
 def test_process_without_descriptors_goes_on_once_there_are_some(data_dir: Path, source: Source) -> None:
     here, then, last = (source.chunk(start=n, end=n + 1) for n in range(3))
     with child(WITHOUT_DESCRIPTORS, data_dir) as tell:
-        put_want(data_dir, here)
-        eventually(lambda: available(data_dir, here))
+        arrive(data_dir, here)
         tell("exhaust")
         put_want(data_dir, then)
         touch_delete(data_dir, here.id)
@@ -130,9 +127,6 @@ def test_reconciler_without_a_thread_leaves_lock_to_the_next(
         assert second.reconciling
 
 
-# -------------------------------------------------------------------------------------------------------------- memory
-
-
 class Failing(HttpFetcher):
     """Raises for the files of one chunk, until it does no more."""
 
@@ -164,9 +158,6 @@ def test_worker_without_memory_holds_up_no_other_and_tries_again(
         for chunk in (*good, bad):
             assert dm.wait(chunk.id, PATIENCE_S)
             assert files_of(chunk_dir(data_dir, chunk) / "data") == expected(chunk, source)
-
-
-# ---------------------------------------------------------------------------------------------------------------- disk
 
 
 @pytest.fixture
@@ -215,9 +206,6 @@ def test_read_only_disk_keeps_chunks_in_service_and_resumes_by_itself(remountabl
         eventually(lambda: not entries(data_dir / "failed"))
 
 
-# ------------------------------------------------------------------------------------------------------------- inotify
-
-
 RUN = """
 from fsdm.cli.main import main
 main(["run", "-d", sys.argv[1]])
@@ -244,8 +232,7 @@ def test_without_inotify_scans_serve_until_there_is_some(
             pytest.skip(f"no user namespace with a limit of its own: {errors.read_text()}")
         for number in range(2):
             chunk = source.chunk(start=number, end=number + 1)
-            put_want(data_dir, chunk)
-            eventually(lambda chunk=chunk: available(data_dir, chunk))
+            arrive(data_dir, chunk)
         lines = errors.read_text().splitlines()
         assert len([line for line in lines if "limit reached" in line]) == (4 if what == "watches" else 1)
         subprocess.run(["nsenter", "-t", str(process.pid), "-U", "sh", "-c", f"echo 1000 > {most}"], check=True)
@@ -264,9 +251,6 @@ def watches(pid: int) -> int:
         except FileNotFoundError:
             continue
     return count
-
-
-# -------------------------------------------------------------------------------------------- known faults, to be found
 
 
 STARVED = test_process_without_descriptors_goes_on_once_there_are_some

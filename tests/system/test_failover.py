@@ -95,12 +95,10 @@ class Writer:
         self.kill()
 
     def tell(self, what: str) -> None:
-        assert self._process.stdin is not None
         print(what, file=self._process.stdin, flush=True)
         self.hears(what)
 
     def hears(self, what: str) -> None:
-        assert self._process.stdout is not None
         assert self._process.stdout.readline().strip() == what
 
     def stop(self) -> None:
@@ -125,9 +123,6 @@ def others_have_tried(log: Log, this: Writer, before: int) -> bool:
 def wait_for_the_others(log: Log, this: Writer) -> None:
     before = log.count("refused", but=this.pid)
     eventually(lambda: others_have_tried(log, this, before), "the others have asked for LOCK")
-
-
-# ------------------------------------------------------------------------------------------- in the middle of one step
 
 
 def is_closed(data_dir: Path, log: Log, first: Writer) -> None:
@@ -233,8 +228,6 @@ def test_writer_that_does_not_wait_is_found(data_dir: Path, source: Source, deed
     with pytest.raises(TwoWriteError):
         befalls(deed, "hand", data_dir, source, MUTANTS[mutant])
 
-
-# --------------------------------------------------------------------------------------------------- again and again
 
 ROUNDS = 12
 STANDING_BY = 2

@@ -16,6 +16,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -26,12 +27,11 @@ from fsdm import DataChunk, DataManager
 from fsdm.client import Client
 from fsdm.model.errors import WaitTimeoutError
 from fsdm.reconcile.actions import Done, Report
-from fsdm.reconcile.apply import Applier
 from fsdm.transfer.fetcher import HttpFetcher
-from fsdm.transfer.file_transfer import Transfer
 from fsdm.transfer.host_health import Hosts
 from tests.support import PATIENCE_S, Fault, Source, eventually
-from tests.support.chunks import an_id, content, failure, put_want, touch_delete
+from tests.support.chunks import an_id, content, failure, files_of, put_want, touch_delete
+from tests.support.mutants import Mutant, around, replaced
 from tests.support.servers import a_certificate, serving_with
 
 LIVES = int(os.environ.get("FSDM_MIXTURES", "6"))
@@ -91,6 +91,11 @@ def _somewhere(data: bytes, random: Random) -> int:
     return random.randrange(len(data) + 1)
 
 
+def _tag(random: Random) -> dict[str, str]:
+    return {"ETag": f'"{random.random()}"'}
+
+
+MOVED, PAGE = [301, 302, 307], b"<html>It is not here.</html>"
 FAULTS: dict[str, Callable[[str, bytes, Random], Fault]] = {
     "stalls": lambda path, data, random: Fault(stall_at=_somewhere(data, random)),
     "cuts": lambda path, data, random: Fault(cut_at=_somewhere(data, random)),
@@ -98,32 +103,28 @@ FAULTS: dict[str, Callable[[str, bytes, Random], Fault]] = {
     "drips": lambda path, data, random: Fault(drip_at=_somewhere(data, random), drips=20),
     "sends all for a range": lambda path, data, random: Fault(no_ranges=True),
     "refuses the range": lambda path, data, _: Fault(status=416, headers={"Content-Range": f"bytes */{len(data)}"}),
-    "has another ETag": lambda path, data, random: Fault(
-        headers={"ETag": f'"{random.random()}"'}, cut_at=_somewhere(data, random)
-    ),
+    "has another ETag": lambda path, data, random: Fault(headers=_tag(random), cut_at=_somewhere(data, random)),
     "has another version": lambda path, data, random: Fault(body=content(str(random.random()), len(data))),
-    "redirects to itself": lambda path, data, random: Fault(
-        status=random.choice([301, 302, 307]), headers={"Location": path}
-    ),
+    "redirects to itself": lambda path, _, random: Fault(status=random.choice(MOVED), headers={"Location": path}),
     "sends gzip": lambda path, data, _: Fault(body=gzip.compress(data), headers={"Content-Encoding": "gzip"}),
-    "sends an error page": lambda path, data, random: Fault(
-        body=b"<html>It is not here.</html>", headers={"Content-Type": "text/html"}
-    ),
+    "sends an error page": lambda path, data, random: Fault(body=PAGE, headers={"Content-Type": "text/html"}),
     "hangs up": lambda path, data, random: Fault(raw=b""),
     "speaks no HTTP": lambda path, data, random: Fault(raw=random.randbytes(200)),
     "does as it should": lambda path, data, random: Fault(),
 } | {fault.__name__: fault for fault in (sends_another_range, lies_about_its_length, is_out_of_order, has_no_end)}
 
 
+@dataclass
 class Life:
     """One life of a data directory: what was asked for last, and what may be seen meanwhile."""
 
-    def __init__(self, seed: int, data_dir: Path, storms: tuple[Storm, Storm], elsewhere: list[str]) -> None:
-        self.random = Random(seed)
-        self.seed = seed
-        self.data_dir = data_dir
-        self.storms = storms
-        self.elsewhere = elsewhere
+    seed: int
+    data_dir: Path
+    storms: tuple[Storm, Storm]
+    elsewhere: list[str]
+
+    def __post_init__(self) -> None:
+        self.random = Random(self.seed)
         self.ids = [an_id() for _ in range(CHUNKS)]
         self.last: dict[str, int | None] = dict.fromkeys(self.ids)  # the version that is wanted, or None
         self.wrong: list[str] = []
@@ -172,7 +173,7 @@ class Life:
                     if ref is None:
                         continue
                     with ref:
-                        found = {entry.name: entry.read_bytes() for entry in ref.path.iterdir()}
+                        found = files_of(ref.path)
                     if found not in digests[chunk_id]:
                         self.wrong.append(chunk_id)
 
@@ -213,8 +214,7 @@ class Life:
             assert (ref is None) == (version is None)
             if ref is not None and version is not None:
                 with ref:
-                    found = {entry.name: entry.read_bytes() for entry in ref.path.iterdir()}
-                    assert found == self.files(chunk_id, version)
+                    assert files_of(ref.path) == self.files(chunk_id, version)
         eventually(lambda: not os.listdir(self.data_dir / "failed"), "nothing is left to be explained")
         eventually(lambda: not os.listdir(self.data_dir / "partial"), "nothing is left of a download")
 
@@ -268,31 +268,25 @@ def test_life_under_all_faults_converges_to_exact_bytes(seed: int, data_dir: Pat
 
 def digests_not_checked(put: pytest.MonkeyPatch) -> None:
     """Wrong bytes are taken for the wanted ones, and READY says so."""
-    finish = Transfer.finish
-    put.setattr(Transfer, "mismatch", lambda self: None)
-    put.setattr(Transfer, "finish", lambda self: finish(self).model_copy(update={"sha256": self.source.sha256}))
+    replaced("transfer.file_transfer.Transfer.mismatch", lambda self: None)(put)
+    as_wanted = "transfer.file_transfer.Transfer.finish"
+    around(as_wanted, lambda finish, self: finish(self).model_copy(update={"sha256": self.source.sha256}))(put)
 
 
 def failures_not_told(put: pytest.MonkeyPatch) -> None:
     """failed/ID is never written."""
-    carry_out = Applier._apply
-    put.setattr(
-        Applier,
-        "_apply",
-        lambda self, action, stop: Done() if isinstance(action, Report) else carry_out(self, action, stop),
-    )
+    around(
+        "reconcile.apply.Applier._apply",
+        lambda apply, self, action, stop: Done() if isinstance(action, Report) else apply(self, action, stop),
+    )(put)
 
 
 @pytest.mark.parametrize("mutant", [digests_not_checked, failures_not_told])
 def test_life_finds_known_fault(
-    mutant: Callable[[pytest.MonkeyPatch], None], tmp_path: Path, elsewhere: list[str], monkeypatch: pytest.MonkeyPatch
+    mutant: Mutant, tmp_path: Path, elsewhere: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mutant(monkeypatch)
     monkeypatch.setattr("tests.system.test_mixtures.PATIENCE_S", 3.0)
-
-    def some_lives() -> None:
+    with pytest.raises((AssertionError, WaitTimeoutError)):  # noqa: PT012 in one life or another
         for seed in range(1, 6):
             live(seed, tmp_path / str(seed), elsewhere)
-
-    with pytest.raises((AssertionError, WaitTimeoutError)):
-        some_lives()

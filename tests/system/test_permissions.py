@@ -10,7 +10,7 @@ import pytest
 
 from tests.support import Source, eventually, expected
 from tests.support.chunks import chunk_dir, entries, failure, files_of, put_want, touch_delete
-from tests.support.known_faults import Fault, available, child, must_find
+from tests.support.known_faults import Fault, arrive, available, child, must_find
 
 NOBODY = 65534
 AS_NOBODY = f"""
@@ -53,15 +53,13 @@ def reconciled(nobodys: Path) -> Iterator[Path]:
 def test_chunk_that_may_not_be_looked_into_is_kept_and_holds_up_no_other(reconciled: Path, source: Source) -> None:
     data_dir = reconciled
     shut, stuck, good, last = (source.chunk(start=n, end=n + 1) for n in range(4))
-    put_want(data_dir, shut)
-    eventually(lambda: available(data_dir, shut))
+    arrive(data_dir, shut)
     there = chunk_dir(data_dir, shut)
     there.chmod(0o600)  # its owner may list it, rename it, and look at nothing in it
     (data_dir / "partial" / stuck.id).mkdir(mode=0o700)  # root's
     put_want(data_dir, stuck)
     put_want(data_dir, shut)
-    put_want(data_dir, good)
-    eventually(lambda: available(data_dir, good))
+    arrive(data_dir, good)
     for chunk in (stuck, shut):
         told = eventually(lambda chunk=chunk: failure(data_dir, chunk.id))
         assert (told["kind"], "Permission denied" in told["error"]) == ("disk", True)
@@ -80,31 +78,26 @@ def test_chunk_that_may_not_be_looked_into_is_kept_and_holds_up_no_other(reconci
 def test_directory_that_may_not_be_listed_holds_up_nothing(reconciled: Path, source: Source) -> None:
     data_dir = reconciled
     chunks = [source.chunk(start=n, end=n + 1) for n in range(3)]
-    put_want(data_dir, chunks[0])
-    eventually(lambda: available(data_dir, chunks[0]))
+    arrive(data_dir, chunks[0])
     (data_dir / "failed").chmod(0o300)
     eventually(lambda: not entries(data_dir / "partial"))
     (data_dir / "partial").rmdir()
     eventually((data_dir / "partial").exists, "a scan makes it, and comes to the other one")
-    put_want(data_dir, chunks[1])
-    eventually(lambda: available(data_dir, chunks[1]))
+    arrive(data_dir, chunks[1])
     touch_delete(data_dir, chunks[0].id)
     eventually(lambda: not chunk_dir(data_dir, chunks[0]).exists() and not entries(data_dir / "delete"))
     (data_dir / "failed").chmod(0o755)
-    put_want(data_dir, chunks[2])
-    eventually(lambda: available(data_dir, chunks[2]))
+    arrive(data_dir, chunks[2])
 
 
 def test_dataset_that_may_not_be_listed_holds_up_no_other(nobodys: Path, source: Source) -> None:
     shut, other = (source.chunk(dataset=letter * 64) for letter in "de")
     with child(AS_NOBODY, nobodys):
-        put_want(nobodys, shut)
-        eventually(lambda: available(nobodys, shut))
+        arrive(nobodys, shut)
     dataset = chunk_dir(nobodys, shut).parent
     dataset.chmod(0o300)
     with child(AS_NOBODY, nobodys):
-        put_want(nobodys, other)
-        eventually(lambda: available(nobodys, other))
+        arrive(nobodys, other)
         touch_delete(nobodys, shut.id)
         touch_delete(nobodys, other.id)
         told = eventually(lambda: failure(nobodys, shut.id))
@@ -132,9 +125,7 @@ def test_failure_that_may_not_be_read_is_as_if_it_had_never_been(nobodys: Path, 
 def test_chunk_that_may_not_be_read_keeps_no_other_from_the_audit(nobodys: Path, source: Source) -> None:
     shut, damaged = (source.chunk(start=n, end=n + 1) for n in range(2))
     with child(AS_NOBODY, nobodys):
-        for chunk in (shut, damaged):
-            put_want(nobodys, chunk)
-            eventually(lambda chunk=chunk: available(nobodys, chunk))
+        arrive(nobodys, shut, damaged)
     chunk_dir(nobodys, shut).chmod(0o300)
     os.truncate(chunk_dir(nobodys, damaged) / "data" / "logs.parquet", 3)
     with child(AS_NOBODY, nobodys):

@@ -74,9 +74,6 @@ def moved_out(path: Path, outside: Outside) -> None:
     path.symlink_to(outside)
 
 
-# --------------------------------------------------------------------------------------------- what makes up the layout
-
-
 @pytest.mark.parametrize("name", Layout.directories())
 def test_symlinked_directory_is_refused(data_dir: Path, outside: Outside, chunk: DataChunk, name: str) -> None:
     moved_out(data_dir / name, outside)
@@ -133,9 +130,6 @@ def test_format_that_is_not_the_number_one_is_unknown(data_dir: Path, text: str)
     with pytest.raises(UnknownFormatError) as e:
         DataManager(data_dir)
     assert len(str(e.value)) < 400 + len(str(data_dir))
-
-
-# -------------------------------------------------------------------------------------------------- chunks and partials
 
 
 def test_symlink_in_place_of_a_chunk_goes_unfollowed(data_dir: Path, outside: Outside, chunk: DataChunk) -> None:
@@ -299,9 +293,6 @@ def test_failure_is_not_written_through_a_symlink(data_dir: Path, outside: Outsi
         eventually(lambda: dm.status().chunks[chunk.id].state == "failed")
         eventually(lambda: not (data_dir / "failed" / chunk.id).is_symlink())
         assert "404" in eventually(lambda: failure(data_dir, chunk.id))["error"]
-
-
-# ----------------------------------------------------------------------------------- by who may write in want/, delete/
 
 
 @pytest.mark.parametrize("directory", ["want", "delete"])

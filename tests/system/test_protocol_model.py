@@ -53,7 +53,7 @@ def test_with_a_rule_left_out_it_does_not_hold(name: str) -> None:
 def test_in_the_same_bounds_the_protocol_itself_holds(name: str) -> None:
     case = WRONG[name]
     right = markers.Wrong.NOTHING if isinstance(case.wrong, markers.Wrong) else directories.Wrong.NOTHING
-    found = result(dataclasses.replace(case, wrong=right))  # type: ignore[arg-type]
+    found = result(dataclasses.replace(case, wrong=right))
     assert found.counterexample is None, str(found.counterexample)
 
 

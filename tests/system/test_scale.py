@@ -10,7 +10,7 @@ import pytest
 
 from fsdm import Limits
 from fsdm.client import Client
-from fsdm.model.layout import Layout, Place
+from fsdm.model.layout import Layout
 from fsdm.reconcile.reconciler import Reconciler
 from fsdm.store.catalog import Catalog
 from fsdm.store.data_dir import make_layout
@@ -80,24 +80,27 @@ def of_chunks(tmp_path: Path, here: int) -> Layout:
     return layout
 
 
-def test_start_looks_at_no_chunk_by_itself(tmp_path: Path, looks: Counter[str]) -> None:
-    counts = []
-    for here in (FEW, MANY):
-        layout = of_chunks(tmp_path, here)
-        looks.clear()
-        Reconciler(layout).open()
-        counts.append(Counter(looks))
-    assert counts[0] == counts[1]
-
-
-def test_list_costs_one_look_for_each_chunk(tmp_path: Path, looks: Counter[str]) -> None:
+def costs(tmp_path: Path, looks: Counter[str], work: Callable[[Client], object]) -> list[Counter[str]]:
+    """The looks that some work of a client costs where few are here, and where many are."""
     counts = []
     for here in (FEW, MANY):
         client = Client(of_chunks(tmp_path, here).root)
         looks.clear()
-        assert len(client.list_chunks()) == here
-        counts.append(looks.total() - here)
-    assert counts[0] == counts[1]
+        work(client)
+        counts.append(Counter(looks))
+    return counts
+
+
+def test_start_looks_at_no_chunk_by_itself(tmp_path: Path, looks: Counter[str]) -> None:
+    few, many = costs(tmp_path, looks, lambda client: Reconciler(client.layout).open())
+    assert few == many
+
+
+def test_list_costs_one_look_for_each_chunk(tmp_path: Path, looks: Counter[str]) -> None:
+    listed = []
+    few, many = costs(tmp_path, looks, lambda client: listed.append(len(client.list_chunks())))
+    assert listed == [FEW, MANY]
+    assert many.total() - few.total() == MANY - FEW
 
 
 def test_step_that_walks_everything_would_be_found(
@@ -107,11 +110,8 @@ def test_step_that_walks_everything_would_be_found(
 
     def walks(self: Catalog) -> set[str]:
         for place in self.all_places():
-            self_looks(place)
+            os.access(place.name, os.F_OK)
         return refresh(self)
-
-    def self_looks(place: Place) -> None:
-        os.access(place.name, os.F_OK)
 
     monkeypatch.setattr(Catalog, "refresh", walks)
     assert more(tmp_path, looks) > LISTINGS

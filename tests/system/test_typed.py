@@ -172,8 +172,6 @@ def test_package_says_that_it_is_typed() -> None:
     assert (Path(fsdm.__file__).parent / "py.typed").exists()
 
 
-# ------------------------------------------------------------------------------------------------------- public names
-
 PUBLIC = [name for name in fsdm.__all__ if name != "__version__"]
 MEMBERS = [
     pytest.param(value, id=f"{name}.{member}")
@@ -214,7 +212,7 @@ def test_each_public_call_and_property_has_a_docstring(member: object) -> None:
 def test_public_call_raises_gives_and_takes_only_public_names(member: object) -> None:
     function = member.fget if isinstance(member, property) else getattr(member, "__func__", member)
     raises = (inspect.getdoc(function) or "").partition("Raises:")[2]
-    types = " ".join(map(str, inspect.get_annotations(function).values()))  # type: ignore[arg-type]
+    types = " ".join(map(str, inspect.get_annotations(function).values()))
     named = set(re.findall(r"\b[A-Z]\w+Error\b", raises)) | (set(re.findall(r"\w+", types)) & OURS)
     assert named - set(PUBLIC) <= INSIDE
 

@@ -36,7 +36,7 @@ def test_askers_ask_and_readers_read_and_hold(root: Path, source: Source) -> Non
         assert settled(root, chunk)
 
         def look() -> tuple[object, ...]:
-            with Client(root) as mine, mine.find_chunk(chunk.dataset_id, 0) as ref:  # type: ignore[union-attr]
+            with Client(root) as mine, mine.find_chunk(chunk.dataset_id, 0) as ref:
                 return mine.list_chunks(), files_of(ref.path), mine.status().count("available"), mine.wait(chunk.id, 1)
 
         for user in (OWNER, ALICE, READER):

@@ -45,7 +45,7 @@ class HookedFileSystem(FileSystem):
     """Tells the world of each step. Nothing is fsynced: a process that dies loses nothing by that."""
 
     def __init__(self, points: Points, clocks: Clocks) -> None:
-        self.step = points.reach  # type: ignore[method-assign]
+        self.step = points.reach
         self._clocks = clocks
         self._writes = False
 
