@@ -26,7 +26,6 @@ SERIES = {
 }
 promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
 
-
 DASHBOARD: dict[str, Any] = json.loads((GRAFANA / "dashboard.json").read_text())
 [GROUP] = yaml.safe_load((GRAFANA / "alerts.yml").read_text())["groups"]
 RULES: list[dict[str, Any]] = GROUP["rules"]

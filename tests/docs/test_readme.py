@@ -13,7 +13,6 @@ from tests.support.pages import PAGES, ROOT, Section, like, played, sections, tr
 
 README = PAGES["README.md"].read_text(encoding="utf-8")
 
-
 PAGE = sections("README.md")
 
 

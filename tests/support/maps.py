@@ -12,7 +12,6 @@ from tests.support.chunks import an_id
 
 CAPTION = Caption("data", 0.0, ("reconciler: none",))
 
-
 EVIL = "\x1b[31m</title></style><script>alert(1)</script>\"'&\n\udc80"
 
 

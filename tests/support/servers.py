@@ -213,7 +213,6 @@ def full_server() -> Iterator[int]:
 
 NAMES = ["d", "a", "c", "b"]
 
-
 CHUNK = DataChunk(
     id=an_id(), dataset_id=an_id(), block_range=(0, 9), files={name: f"http://example.org/{name}" for name in NAMES}
 )

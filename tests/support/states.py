@@ -9,9 +9,7 @@ from fsdm.reconcile.plan import stamp
 
 ID, NOW = "a" * 64, 1000.0
 
-
 OLD, NEW = Place.of("d" * 64, range(10), ID), Place.of("d" * 64, range(20), ID)
-
 
 WANT, DELETE = Marker(1, 100, 1, 50), Marker(2, 200, 2, 0)
 

@@ -6,7 +6,7 @@ import json
 import os
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from unittest import mock
@@ -85,6 +85,11 @@ def test_marker_of_another_user_that_a_crash_left_aside_is_put_back(root: Path, 
         eventually(lambda: os.listdir(root / "want") == [])
 
 
+def sit_on(path: Path) -> Callable[[], None]:
+    """Have a child hold an exclusive lock as long as it lives."""
+    return lambda: fcntl.flock(os.open(path, os.O_RDONLY), fcntl.LOCK_EX)
+
+
 def test_lock_of_intents_works_between_members_of_a_group(root: Path) -> None:
     held = ExitStack()
 
@@ -99,11 +104,6 @@ def test_lock_of_intents_works_between_members_of_a_group(root: Path) -> None:
 
 def test_holder_of_the_lock_of_intents_stops_no_client(root: Path, source: Source) -> None:
     chunks = [source.chunk(start=at, end=at + 1) for at in range(5)]
-    descriptors: list[int] = []
-
-    def sit() -> None:
-        descriptors.append(os.open(root / "want", os.O_RDONLY))
-        fcntl.flock(descriptors[0], fcntl.LOCK_EX)
 
     def ask() -> list[tuple[bool, float]]:
         tried: list[tuple[bool, float]] = []
@@ -121,7 +121,7 @@ def test_holder_of_the_lock_of_intents_stops_no_client(root: Path, source: Sourc
                 place_want(Layout(root), chunk)
         return tried
 
-    with READER.acting(sit), reconciling(root):
+    with READER.acting(sit_on(root / "want")), reconciling(root):
         assert ALICE.does(ask) == [(False, CLIENT_WAIT_S)] * 3 * len(chunks)
         assert CLIENT_WAIT_S < 0.01
         assert all(settled(root, chunk) for chunk in chunks)
@@ -131,19 +131,13 @@ def test_holder_of_the_lock_of_intents_stops_no_client(root: Path, source: Sourc
 def test_reader_keeps_the_next_reconciler_away_only_where_it_may_open_the_lock(
     root: Path, name: str, mode: int
 ) -> None:
-    descriptors: list[int] = []
-
-    def sit() -> None:
-        descriptors.append(os.open(root / name, os.O_RDONLY))
-        fcntl.flock(descriptors[0], fcntl.LOCK_EX)
-
     with reconciling(root):
         assert json.loads(READER.does(lambda: Client(root).status().reconciler))["pid"]
-    with READER.acting(sit):
+    with READER.acting(sit_on(root / name)):
         assert OWNER.does(lambda: DataManager(root).reconciling) is False
     (root / name).chmod(mode)
     with pytest.raises(PermissionError):
-        READER.does(sit)
+        READER.does(sit_on(root / name))
     with reconciling(root):
         assert ("not known" in READER.does(lambda: Client(root).status().reconciler)) == (name == "LOCK")
     assert stat.S_IMODE((root / name).stat().st_mode) == mode

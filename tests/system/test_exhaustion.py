@@ -16,7 +16,7 @@ from fsdm.model.documents import FileEntry, FileSource
 from fsdm.model.layout import Layout
 from fsdm.store.leader_lock import read_lock
 from fsdm.transfer.fetcher import HttpFetcher
-from tests.support import PATIENCE_S, Source, eventually, expected, owner
+from tests.support import PATIENCE_S, Source, begun, eventually, expected, owner, ran
 from tests.support.chunks import bring, chunk_dir, entries, failure, files_of, put_want, touch_delete
 from tests.support.known_faults import Fault, arrive, available, child, command, must_find
 
@@ -182,14 +182,9 @@ def test_read_only_disk_keeps_chunks_in_service_and_resumes_by_itself(remountabl
         dm.download_chunk(then)
         with dm.find_chunk(gone.dataset_id, 1) as ref:
             dm.delete_chunk(gone.id)
-            eventually(
-                lambda: dm.reconciler.loop.troubles().get(gone.id) == "refs hold it" and failure(data_dir, then.id)
-            )
-            eventually(
-                lambda: (
-                    not subprocess.run(["mount", "-o", "remount,ro", disk], capture_output=True, check=False).returncode
-                )
-            )
+            eventually(lambda: dm.reconciler.loop.troubles().get(gone.id) == "refs hold it")
+            eventually(lambda: failure(data_dir, then.id))
+            eventually(lambda: ran("mount", "-o", "remount,ro", disk).returncode == 0)
             for fault in faults:
                 fault.status = 200
             ref.close()
@@ -222,24 +217,17 @@ def test_without_inotify_scans_serve_until_there_is_some(
     with DataManager(data_dir):
         pass
     errors = tmp_path / "stderr"
-    with errors.open("w") as file:
-        process = subprocess.Popen(
-            ["unshare", "--user", "--map-root-user", "sh", "-c", script, "sh", *run], stderr=file
-        )
-    try:
+    unshare = ["unshare", "--user", "--map-root-user", "sh", "-c", script, "sh", *run]
+    with errors.open("w") as file, begun(unshare, stderr=file) as process:
         eventually(lambda: owner(data_dir) == process.pid or process.poll() is not None)
         if process.poll() is not None:
             pytest.skip(f"no user namespace with a limit of its own: {errors.read_text()}")
         for number in range(2):
-            chunk = source.chunk(start=number, end=number + 1)
-            arrive(data_dir, chunk)
+            arrive(data_dir, source.chunk(start=number, end=number + 1))
         lines = errors.read_text().splitlines()
         assert len([line for line in lines if "limit reached" in line]) == (4 if what == "watches" else 1)
         subprocess.run(["nsenter", "-t", str(process.pid), "-U", "sh", "-c", f"echo 1000 > {most}"], check=True)
         eventually(lambda: watches(process.pid) == 4, "it watches again")
-    finally:
-        process.kill()
-        process.wait()
 
 
 def watches(pid: int) -> int:

@@ -126,7 +126,7 @@ def wait_for_the_others(log: Log, this: Writer) -> None:
 
 
 def is_closed(data_dir: Path, log: Log, first: Writer) -> None:
-    """It is told to end, and one hand does not."""
+    """It is told to end, and one worker does not."""
     first.tell("close")
     wait_for_the_others(log, first)
     first.tell("go on")
@@ -157,17 +157,17 @@ def loses_lock_while_it_is_frozen(data_dir: Path, log: Log, first: Writer) -> No
 
 Deed = Callable[[Path, Log, Writer], None]
 
-# a hand of each crew, by what it is in the middle of; and the loop itself
-HANDS = {
+# a worker of each kind, by the step that it is in the middle of; and the loop itself
+STEPS = {
     "lane": "fetch /",
     "fetcher": "write /READY",
-    "hand": "unlink /.judged-",
+    "worker": "unlink /.judged-",
     "eraser": "erase /trash/",
     "loop": "mkdir /failed",
 }
 
 
-def befalls(deed: Deed, hand: str, data_dir: Path, source: Source, mutant: str) -> None:
+def befalls(deed: Deed, step: str, data_dir: Path, source: Source, mutant: str) -> None:
     """A process is in the middle of a step, another one is ready to take over, and this befalls the first.
 
     Raises:
@@ -178,7 +178,7 @@ def befalls(deed: Deed, hand: str, data_dir: Path, source: Source, mutant: str) 
     with Writer(data_dir, log, mutant) as first:
         put_want(data_dir, here)
         eventually(lambda: chunk_dir(data_dir, here).exists() and not entries(data_dir / "want"))
-        first.tell(f"block {HANDS[hand]}")
+        first.tell(f"block {STEPS[step]}")
         put_want(data_dir, then)
         touch_delete(data_dir, here.id)
         first.hears("blocked")
@@ -192,14 +192,14 @@ def befalls(deed: Deed, hand: str, data_dir: Path, source: Source, mutant: str) 
     log.check()
 
 
-@pytest.mark.parametrize("hand", HANDS)
-def test_lock_is_kept_until_the_last_worker_has_ended(data_dir: Path, source: Source, hand: str) -> None:
-    befalls(is_closed, hand, data_dir, source, "")
+BEFALLS = [(deed, "worker") for deed in (is_killed, loses_lock, loses_lock_while_it_is_frozen)]
 
 
-@pytest.mark.parametrize("deed", [is_killed, loses_lock, loses_lock_while_it_is_frozen])
-def test_next_writer_waits_for_the_last_one_whatever_befalls_it(data_dir: Path, source: Source, deed: Deed) -> None:
-    befalls(deed, "hand", data_dir, source, "")
+@pytest.mark.parametrize(("deed", "step"), [*((is_closed, step) for step in STEPS), *BEFALLS])
+def test_next_writer_waits_for_the_last_step_of_the_one_before(
+    data_dir: Path, source: Source, deed: Deed, step: str
+) -> None:
+    befalls(deed, step, data_dir, source, "")
 
 
 MUTANTS = {
@@ -212,21 +212,16 @@ MUTANTS = {
     "LOCK alone": "ReconcilerLock._lock_trash = lambda self, layout: True",
 }
 
+FOUND = [
+    *((is_closed, "lets go at once"), (is_closed, "lets go after a while"), (is_killed, "shares LOCK")),
+    *((loses_lock, "lets go at once"), (loses_lock, "LOCK alone"), (loses_lock_while_it_is_frozen, "LOCK alone")),
+]
 
-@pytest.mark.parametrize(
-    ("deed", "mutant"),
-    [
-        (is_closed, "lets go at once"),
-        (is_closed, "lets go after a while"),
-        (is_killed, "shares LOCK"),
-        (loses_lock, "lets go at once"),
-        (loses_lock, "LOCK alone"),
-        (loses_lock_while_it_is_frozen, "LOCK alone"),
-    ],
-)
+
+@pytest.mark.parametrize(("deed", "mutant"), FOUND)
 def test_writer_that_does_not_wait_is_found(data_dir: Path, source: Source, deed: Deed, mutant: str) -> None:
     with pytest.raises(TwoWriteError):
-        befalls(deed, "hand", data_dir, source, MUTANTS[mutant])
+        befalls(deed, "worker", data_dir, source, MUTANTS[mutant])
 
 
 ROUNDS = 12

@@ -67,13 +67,13 @@ def test_reader_sees_each_wrong_file(tmp_path: Path, spoil: str) -> None:
         (tmp_path / name).write_bytes(data)
     assert soak.version_in(tmp_path, 7) == 1
     file, data = tmp_path / soak.FILES[0], soak.files_of(7, 1)[soak.FILES[0]]
-    if spoil == "missing":
-        file.unlink()
-    elif spoil == "more":
-        (tmp_path / "PARTS").touch()
-    else:
-        file.write_bytes(
-            {"cut": data[:-1], "other": data[:-1] + b"?", "mixed": soak.files_of(7, 2)[soak.FILES[0]]}[spoil]
-        )
+    other = {"cut": data[:-1], "other": data[:-1] + b"?", "mixed": soak.files_of(7, 2)[soak.FILES[0]]}
+    match spoil:
+        case "missing":
+            file.unlink()
+        case "more":
+            (tmp_path / "PARTS").touch()
+        case _:
+            file.write_bytes(other[spoil])
     with pytest.raises((ValueError, OSError)):
         soak.version_in(tmp_path, 7)

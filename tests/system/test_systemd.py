@@ -146,21 +146,14 @@ def test_sysusers_and_tmpfiles_make_what_unit_and_protocol_say(tmp_path: Path) -
     for program, name in (("systemd-sysusers", "fsdm.sysusers"), ("systemd-tmpfiles", "fsdm.tmpfiles")):
         create = ["--create"] if program == "systemd-tmpfiles" else []
         ran(program, *create, f"--root={tmp_path}", "-", stdin=(SERVICE / name).read_text()).check_returncode()
-    groups = dict(re.findall(r"^([\w-]+):[^:]*:(\d+):", (tmp_path / "etc" / "group").read_text(), re.MULTILINE))
-    members = dict(re.findall(r"^([\w-]+):[^:]*:\d+:(.*)$", (tmp_path / "etc" / "group").read_text(), re.MULTILINE))
+    found = re.findall(r"^([\w-]+):[^:]*:(\d+):(.*)$", (tmp_path / "etc" / "group").read_text(), re.MULTILINE)
+    groups = {name: (int(number), members) for name, number, members in found}
     [uid] = re.findall(r"^fsdm:[^:]*:(\d+):", (tmp_path / "etc" / "passwd").read_text(), re.MULTILINE)
-    assert members["fsdm-read"] == members["fsdm-ask"] == "fsdm"
+    assert groups["fsdm-read"][1] == groups["fsdm-ask"][1] == "fsdm"
     data = tmp_path / "var" / "lib" / "fsdm"
-    for path, group, mode in (
-        (data, "fsdm-read", 0o2750),
-        (data / "want", "fsdm-ask", 0o2775),
-        (data / "delete", "fsdm-ask", 0o2775),
-    ):
-        found = path.stat()
-        assert (found.st_uid, found.st_gid, found.st_mode & 0o7777) == (int(uid), int(groups[group]), mode), path
-    assert [settings()[name] for name in ("User", "Group", "SupplementaryGroups", "UMask")] == [
-        ["fsdm"],
-        ["fsdm-read"],
-        ["fsdm-ask"],
-        ["0027"],
-    ]
+    rights = {".": ("fsdm-read", 0o2750), "want": ("fsdm-ask", 0o2775), "delete": ("fsdm-ask", 0o2775)}
+    for name, (group, mode) in rights.items():
+        found = (data / name).stat()
+        assert (found.st_uid, found.st_gid, found.st_mode & 0o7777) == (int(uid), groups[group][0], mode), name
+    said = [settings()[name] for name in ("User", "Group", "SupplementaryGroups", "UMask")]
+    assert said == [["fsdm"], ["fsdm-read"], ["fsdm-ask"], ["0027"]]

@@ -121,11 +121,8 @@ def test_asker_has_a_damaged_chunk_mended_and_a_reader_finds_it(root: Path, sour
 
 
 def test_stranger_does_not_get_in(root: Path) -> None:
-    assert STRANGER.refused(lambda: os.listdir(root), lambda: os.stat(root / "want"), lambda: written(root / "x")) == [
-        True,
-        True,
-        True,
-    ]
+    work = (lambda: os.listdir(root), lambda: os.stat(root / "want"), lambda: written(root / "x"))
+    assert STRANGER.refused(*work) == [True, True, True]
     with pytest.raises(DataDirectoryError, match="may not be read"):
         STRANGER.does(lambda: Client(root))
     with pytest.raises(DataDirectoryError, match=f"{root} cannot be looked into: Permission denied"):
