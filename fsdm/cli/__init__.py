@@ -1,1 +1,1 @@
-"""The command line: arguments, configuration and one command a verb; it decides nothing of its own."""
+"""The command line: arguments, configuration, one command a verb; it decides nothing."""

@@ -1,4 +1,4 @@
-"""Arguments that several verbs take: the data directory, chunk ids, a block, sizes and shares, the brake."""
+"""Arguments that several verbs take: data directory, ids, block, sizes, shares, brake."""
 
 from __future__ import annotations
 

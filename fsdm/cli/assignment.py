@@ -71,7 +71,7 @@ class Assignment:
 
 @contextmanager
 def read_assignment(where: str) -> Iterator[Assignment]:
-    """Read the assignment in a file, at a URL, or on standard input (`-`); it may be compressed by gzip.
+    """Read the assignment in a file, at a URL, or on standard input (`-`), perhaps gzipped.
 
     Raises:
         InvalidInputError: it cannot be read, or a line is no want; the message names the line.
@@ -125,7 +125,7 @@ def _take(document: bytes, where: str, assignment: Assignment) -> None:
 
 @contextmanager
 def _opened(where: str) -> Iterator[tuple[io.BufferedReader, str, bool]]:
-    """Open a list: its bytes, its name for messages, and whether an end that comes too soon is an error."""
+    """Open a list: its bytes, its name for messages, and whether an early end is an error."""
     if where == "-":
         yield cast("io.BufferedReader", sys.stdin.buffer), "standard input", True
     elif where.startswith(("http://", "https://")):

@@ -1,4 +1,4 @@
-"""The limits of `fsdm run`: its options, then `config.toml` in the data directory, then the defaults.
+"""The limits of `fsdm run`: its options, then `config.toml`, then the defaults.
 
 The file belongs to the user that reconciles: its writer decides how much is fetched, and whether deletes are held back.
 So a file that others may write is refused. A key that is not known is an error: a misspelt limit would not hold.
@@ -36,7 +36,7 @@ logger = logging.getLogger("fsdm")
 
 
 class Setting(NamedTuple):
-    """A limit that a user may set: its field of `Limits`, its key in the file, what both take, and its option."""
+    """A limit that a user may set: its field of `Limits`, its key, its type and its option."""
 
     field: str
     key: str
@@ -84,7 +84,7 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
 
 
 def reload(dm: DataManager, arguments: argparse.Namespace) -> None:
-    """Read the file again, change the limits and log what it says. A file that cannot be taken changes nothing."""
+    """Read the file again and change the limits; a file that cannot be taken changes nothing."""
     try:
         config = read_config(dm.layout)
         dm.change(limits_of(arguments, config))
@@ -98,7 +98,7 @@ def reload(dm: DataManager, arguments: argparse.Namespace) -> None:
 
 
 def limits_of(arguments: argparse.Namespace, config: Mapping[str, Any]) -> Limits:
-    """Put together what the options and the file say; raise InvalidInputError where an option cannot be taken."""
+    """Put together what the options and the file say; raise InvalidInputError for a bad option."""
     from fsdm.model.limits import Limits
 
     given = {s.field: checked(s, getattr(arguments, s.field), s.option) for s in SETTINGS if s.field in arguments}
@@ -163,7 +163,7 @@ def parse_config(text: bytes) -> dict[str, Any]:
 
 
 def checked(setting: Setting, value: object, name: str) -> Any:
-    """Return the value of one limit; an error has the name that the user wrote. Text may be a size or a share."""
+    """Return the value of one limit, perhaps a size or a share; an error has the user's name of it."""
     from fsdm.model.limits import Limits
 
     try:

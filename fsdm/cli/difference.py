@@ -1,4 +1,4 @@
-"""The difference between an assignment and a data directory: the wants and deletes that make the directory equal to it.
+"""The difference of an assignment and a data directory: the wants and deletes that close it.
 
 A chunk that is here with the same files, or is wanted so already, is left alone. Only `place` changes anything.
 """
@@ -118,7 +118,7 @@ def _ids(directory: str) -> set[str]:
 
 
 def place(layout: Layout, difference: Difference, assignment: Assignment, *, meant: bool) -> None:
-    """Place the markers of a difference: the wants first, because to keep data is the safer half.
+    """Place the markers of a difference, the wants first: to keep data is the safer half.
 
     `meant`: no brake is to hold the deletes back, however many they are.
     """

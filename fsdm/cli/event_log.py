@@ -1,4 +1,4 @@
-"""The lines of `fsdm run` on stderr: one for each event and each warning of the log, as text or as JSON.
+"""The lines of `fsdm run` on stderr: events and warnings of the log, as text or as JSON.
 
 Programs may rely on the JSON alone, whose fields only grow.
 """

@@ -1,4 +1,4 @@
-"""The command line: its parser, its exit codes, and the run of one verb, which is a module of `commands`.
+"""The command line: its parser, its exit codes, and the run of one verb of `commands`.
 
 `-d/--data-dir` and `--json` may stand before and after the verb. Data goes to stdout, messages to stderr. Imports stand
 where they are used: `fsdm ls` loads neither requests nor pydantic.
@@ -98,7 +98,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
 
 
 def build_parser(names: Container[str] = VERBS) -> argparse.ArgumentParser:
-    """Build the parser of the command line, with the arguments of these verbs: no other verb is loaded."""
+    """Build the parser of the command line, with the arguments of these verbs alone."""
     # SUPPRESS: the default of an option after the verb would replace the one given before it
     common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
     common.add_argument("-d", "--data-dir", metavar="DIR", help="the data directory (or FSDM_DATA_DIR)")

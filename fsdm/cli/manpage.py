@@ -1,4 +1,4 @@
-"""The manual page, made from the parser as man(7) has it; only ASCII goes out, whatever the locale."""
+"""The manual page, made from the parser as man(7) has it, in ASCII whatever the locale."""
 
 from __future__ import annotations
 

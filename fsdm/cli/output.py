@@ -39,7 +39,7 @@ def to_fetch(size_bytes: int, undeclared: int) -> str:
 
 
 def estimate(size_bytes: int, bytes_per_s: float | None) -> str:
-    """Say how long so many bytes take at least; where the rate has no cap it is assumed, which the words tell."""
+    """Say how long so many bytes take at least; a rate without a cap is assumed, and told so."""
     rate = bytes_per_s or ASSUMED_BYTES_PER_S
     assumed = "" if bytes_per_s else ", which is assumed"
     return f"at least {lasting(size_bytes / rate)}, at {readable(int(rate))} a second{assumed}"

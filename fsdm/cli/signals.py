@@ -1,4 +1,4 @@
-"""The signals of commands that go on: SIGTERM and SIGINT end them, SIGHUP has the configuration read again.
+"""The signals of commands that go on: SIGTERM and SIGINT end them, SIGHUP reloads.
 
 `fsdm run` blocks them, also in the threads to come, and takes them by sigwait(3): a handler could run in the moment
 before the thread goes to sleep, which then would sleep on. A SIGHUP because the terminal has gone ends it, unless
@@ -20,7 +20,7 @@ NUMBERS: Final = (*TO_END, signal.SIGHUP)
 
 
 class Signals:
-    """The signals of this process, from now on. Make it in the main thread, before there are others."""
+    """The signals of this process, from now on. Make it in the main thread, before others."""
 
     def __init__(self) -> None:
         ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
@@ -35,7 +35,7 @@ class Signals:
 
 
 def asked_to_end() -> threading.Event:
-    """Return an event that is set once this process is to end, for a command that polls. Call it in the main thread."""
+    """Return an event that is set once this process is to end. Call it in the main thread."""
     asked = threading.Event()
     for number in TO_END:
         signal.signal(number, lambda *_: asked.set())

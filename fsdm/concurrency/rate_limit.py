@@ -108,7 +108,7 @@ class Meter:
 
 @dataclass(slots=True)
 class Floor:
-    """Detects a transfer with less than `bytes_per_s` over `window_s` seconds, within two windows."""
+    """The floor: `bytes_per_s` over `window_s` seconds; less is noticed within two windows."""
 
     bytes_per_s: float = FLOOR_BYTES_PER_S
     window_s: float = FLOOR_WINDOW_S

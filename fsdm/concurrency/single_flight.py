@@ -1,4 +1,4 @@
-"""One check at a time, for many callers, of what may hang (a disk, say): it costs one thread."""
+"""One check at a time, for many callers, of what may hang (a disk): it costs one thread."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ class Limits(BaseModel):
                 raise _invalid(e) from None
 
     def changed_to(self, other: Limits) -> tuple[Limits, list[str]]:
-        """Return what a running reconciler keeps to once it is told to keep to `other`, and the fields that wait."""
+        """Return the limits that hold once a running reconciler is told `other`, and the fields that wait."""
         holds = self.model_copy(update={name: getattr(other, name) for name in AT_RUN_TIME})
         return holds, [name for name in Limits.model_fields if getattr(holds, name) != getattr(other, name)]
 

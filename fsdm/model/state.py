@@ -75,7 +75,7 @@ State = Literal["wanted", "downloading", "available", "retiring", "deleting", "f
 
 
 def name_of(state: ChunkState, failure_kind: str | None) -> State | None:
-    """Name how a chunk stands that was looked at; `failure_kind` is what `failed/ID` says, where it can be read."""
+    """Name the state of a chunk that was looked at; `failure_kind` is what `failed/ID` says."""
     return name_by(
         want=state.want is not None,
         delete=state.delete is not None,
@@ -90,7 +90,7 @@ def name_of(state: ChunkState, failure_kind: str | None) -> State | None:
 def name_by(
     *, want: bool, delete: bool, partial: bool, ready: bool, unready: bool, failed: bool, failure_kind: str | None
 ) -> State | None:
-    """Name how a chunk stands (see `ChunkStatus`), by what there is of it; None where there is nothing."""
+    """Name the state of a chunk (see `ChunkStatus`) by what there is of it; None for nothing."""
     if delete and (ready or unready):
         return "retiring"
     if ready:

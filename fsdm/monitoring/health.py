@@ -66,7 +66,7 @@ def readiness(dm: DataManager | None, disk: Space | str | None) -> Health:
 
 
 def look_at_disk(layout: Layout) -> Space | str:
-    """Look at a data directory's file system; return why it cannot be used, where that is so. It may hang."""
+    """Look at a data directory's file system, or say why it cannot be used. It may hang."""
     try:
         check_format(layout)
         space = read_space(layout.root)

@@ -267,7 +267,7 @@ class DeleteBrake:
         return f"{brake.held_back} of {brake.before(len(self.catalog))} chunks{gone}; {WHAT_TO_DO}"
 
     def _update_file(self, now: float) -> None:
-        """Have BRAKE written when braking begins, now and then, and removed when it ends; by a worker: disks hang."""
+        """Have a worker write BRAKE when braking begins, now and then, and remove it in the end."""
         brake = self.brake
         if (brake.since is None) == (self._text is None) and 0 <= now - self._text_at < WRITE_EVERY_S:
             return

@@ -79,7 +79,7 @@ class Outage:
 
 @dataclass(slots=True)
 class DiskOutage:
-    """The outage of one disk, with its probes and the ids that wait for its end. The loop's alone, but for `freed`.
+    """The outage of one disk, its probes and the ids that wait. The loop's, but for `freed`.
 
     A probe is made by a worker, since a disk may hang, in `trash`, which a start empties; `wake` is called at its end.
     """

@@ -311,7 +311,7 @@ class SpaceBudget:
     # --------------------------------------------------------------------------------------------------------- shared
 
     def _learn(self, run: _Running) -> None:
-        """Expect more than the room that it gives back: it begins again only when more was made elsewhere."""
+        """Expect more than the room that it gives back: it begins again when more was made."""
         need = max(run.came_bytes, run.allocated_bytes) + self._short_bytes
         self._needs[run.fetch.id] = run.fetch.want.identity, need
 

@@ -134,7 +134,7 @@ def read_chunk_status(layout: Layout, state: ChunkState) -> ChunkStatus | None:
 
 
 def read_surroundings(layout: Layout) -> Status:
-    """Read what concerns all chunks, without the chunks: the reconciler, the disk, PAUSE and BRAKE."""
+    """Read what concerns all chunks: the reconciler, the disk, PAUSE and BRAKE."""
     space, holder = read_space(layout.root), find_reconciler(layout)
     notes = (read_document(path) if exists(path) else None for path in (layout.pause, layout.brake))
     reconciler = None if holder is None else holder.says

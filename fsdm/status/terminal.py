@@ -58,7 +58,7 @@ def _anyhow(error: UnicodeError) -> tuple[str | bytes, int]:
 
 
 def print_json(document: object, file: TextIO | None = None) -> None:
-    """Print it in one line on stdout, or another stream, in one piece: several threads may print at once."""
+    """Print it on stdout or another stream, in one line and one piece: threads may print at once."""
     print(encodable(json.dumps(document, ensure_ascii=False)) + "\n", end="", flush=True, file=file)
 
 

@@ -13,7 +13,7 @@ from fsdm.store.filesystem import FileSystem, read_regular
 
 
 def save_in_partial(fs: FileSystem, partial: str, want: bytes) -> None:
-    """Store the want of a running fetch; the caller fsyncs the directory before READY is written."""
+    """Store the want of a running fetch; the caller fsyncs the directory before it writes READY."""
     path = f"{partial}/{WANT}"
     if _text(partial) != want:
         fs.write(path, want, durable=False, mode=0o600)

@@ -113,7 +113,7 @@ class Transfer:
         self._noted = 0
 
     def range_headers(self, url: str, piece: Piece | None = None) -> dict[str, str]:
-        """Return the headers that ask for what is missing, or a piece; none where it may not be joined."""
+        """Return the headers that ask for what is missing, or a piece; none if it may not be joined."""
         if self.size == 0 and piece is None:
             return {}
         validator = self._validator(url)

@@ -68,16 +68,16 @@ class Hosts:
         Raises:
             TransferError: transient; the host is down, or those who try it have not heard from it yet.
         """
-        verdict = threading.Event()
+        outcome = threading.Event()
         deadline = self.clock() + self._trial_wait_s
         with self.mutex:
             host = self._use(origin_of(origin))
             host.inside += 1
         try:
-            while not isinstance(found := host.admit(verdict, deadline), Request):
-                wait(found, verdict)
+            while not isinstance(found := host.admit(outcome, deadline), Request):
+                wait(found, outcome)
         except BaseException:
-            host.turn_away(verdict)
+            host.turn_away(outcome)
             raise
         return found
 
@@ -130,8 +130,8 @@ class Host:
         self._asked_until = -math.inf  # by the server
         self._rated_at = 0.0
 
-    def admit(self, verdict: threading.Event, deadline: float) -> Request | float:
-        """A request; or for how many seconds the verdict may be waited for."""
+    def admit(self, outcome: threading.Event, deadline: float) -> Request | float:
+        """Return a request, or for how many seconds to wait for the outcome of another."""
         with self._mutex:
             now = self._table.clock()
             closed_s = max(self._down_until, self._asked_until) - now
@@ -143,25 +143,25 @@ class Host:
                     cause="host_down",
                 )
             if self.proven or self._trying < (1 if self._downs else self._table.trials):
-                self._waiting.discard(verdict)
+                self._waiting.discard(outcome)
                 self._trying += 1
                 return Request(self, self._era, self._table.clock)
             if now >= deadline:
                 others = "another one waits" if self._trying == 1 else f"{self._trying} others wait"
                 what = f"{self.origin} has not answered yet: {others} for it"
                 raise TransferError(what, transient=True, cause="timeout")
-            verdict.clear()
-            self._waiting.add(verdict)
+            outcome.clear()
+            self._waiting.add(outcome)
             return deadline - now
 
-    def turn_away(self, verdict: threading.Event) -> None:
+    def turn_away(self, outcome: threading.Event) -> None:
         """Let nobody wait with this event any more."""
         with self._mutex:
             self.inside -= 1
-            self._waiting.discard(verdict)
+            self._waiting.discard(outcome)
 
     def leave(self, era: int) -> None:
-        """End a request, perhaps without a verdict: then the next one may try."""
+        """End a request, perhaps without an outcome: then the next one may try."""
         with self._mutex:
             self.inside -= 1
             if era == self._era:

@@ -115,7 +115,7 @@ class SourceFetch:
         return self._flow(sink, self._transfer.total, self._floor, self._look(head))
 
     def _goes_on(self) -> bool:
-        """Tell whether a part came as announced, and is not all: after progress the next is asked for."""
+        """Tell whether a part came as announced and is not all: then the next is asked for."""
         transfer = self._transfer
         is_short = self._is_part and transfer.total is not None and transfer.size < transfer.total
         return is_short and transfer.size > self._furthest and bool(transfer.range_headers(self._url))

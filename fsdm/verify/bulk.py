@@ -1,4 +1,4 @@
-"""Comparing many chunks with their READYs, in any process: their files run in parallel, over all chunks.
+"""Comparing many chunks with their READYs, in any process: files run in parallel.
 
 A chunk that is being read is released at once when it is to leave: so no delete waits for a verification.
 """

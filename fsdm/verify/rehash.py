@@ -161,7 +161,7 @@ class Rehash:
 
 
 def rehash(path: str, place: Place, pace: Pace) -> list[Wrong]:
-    """Read all files of a chunk that is held, in this thread; return what is wrong. Raises as `Rehash`."""
+    """Read all files of a held chunk, in this thread; return what is wrong. Raises as `Rehash`."""
     with closing(Rehash(path, place, pace)) as files:
         return files.wrong + [wrong for name in files.names if (wrong := files.file(name)) is not None]
 

@@ -103,7 +103,7 @@ steps = st.lists(
 
 @given(steps)
 @settings(max_examples=400, deadline=None)
-def test_an_agenda_tells_each_decision_once_and_only_the_last_one_of_an_id(steps: list[Any]) -> None:
+def test_a_queue_tells_each_decision_once_and_only_the_last_one_of_an_id(steps: list[Any]) -> None:
     work_queue, pending = WorkQueue(), dict[str, Action | Wait]()
     for step in steps:
         match step:

@@ -48,7 +48,7 @@ def systemd(kind: str = "path") -> Iterator[Systemd]:
 
 
 class Stuck:
-    """The loop of a manager, kept at its next look; by the clock of its heart, time goes as it is told to."""
+    """The loop of a manager, kept at its next look; by the clock of its heartbeat, time goes as it is told to."""
 
     def __init__(self, dm: DataManager, monkeypatch: pytest.MonkeyPatch) -> None:
         self.reached, self.gate, self.ahead_s = threading.Event(), threading.Event(), 0.0

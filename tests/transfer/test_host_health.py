@@ -140,7 +140,7 @@ def test_a_failure_lets_those_fail_who_wait(hosts: Hosts, clock: Clock) -> None:
         assert clock.now == 1000
 
 
-def test_a_visit_that_ends_without_a_verdict_leaves_its_place_to_the_next(hosts: Hosts, clock: Clock) -> None:
+def test_a_request_that_ends_without_an_outcome_leaves_its_place_to_the_next(hosts: Hosts, clock: Clock) -> None:
     first, second = hosts.enter(HOST, never), hosts.enter(HOST, never)
     clock.meanwhile = [lambda: first.__exit__(None, None, None)]
     with hosts.enter(HOST, clock.wait), second:

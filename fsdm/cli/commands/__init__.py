@@ -1,4 +1,4 @@
-"""The verbs of the command line. Each is a module of its name with `EXAMPLES`, `run`, and perhaps `add_arguments`."""
+"""The verbs: each is a module with `EXAMPLES`, `run`, and perhaps `add_arguments`."""
 
 from typing import Final
 

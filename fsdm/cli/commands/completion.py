@@ -1,4 +1,4 @@
-"""`fsdm completion`: print the script that completes verbs, options, files, and what is in the data directory."""
+"""`fsdm completion`: print the script that completes verbs, options, files and ids."""
 
 from argparse import ArgumentParser, Namespace
 from typing import Any, Final

@@ -22,7 +22,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    """Become CMD, with the lock on a descriptor that CMD inherits: the chunk is held for exactly as long as it runs."""
+    """Become CMD, with the lock on a descriptor that it inherits: it holds the chunk as it runs."""
     client = open_client(arguments)
     ref = find_ref(client, arguments)
     environment = {**os.environ, "FSDM_CHUNK_PATH": str(ref.path), "FSDM_CHUNK_ID": ref.id}

@@ -23,7 +23,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> None:
-    """Print a line for each process: pid, user, since when it runs, command; also where the chunk is deleted."""
+    """Print a line for each process: pid, user, start, command; also of a deleted chunk."""
     chunk_id = as_id(arguments.id, "ID")
     with open_client(arguments) as client:
         catalog = Catalog(client.layout)

@@ -15,7 +15,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> None:
-    """Pause downloads: those that run are stopped, and go on from there when they are resumed. Deletes go on."""
+    """Pause downloads: those that run stop, and go on from there when resumed. Deletes go on."""
     with open_client(arguments) as client:
         client.pause(arguments.reason)
     show(arguments, {"paused": True})

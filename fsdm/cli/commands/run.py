@@ -93,16 +93,16 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    """Reconcile until SIGTERM or SIGINT, or (`--once`) until there is nothing left that can be done."""
+    """Reconcile until SIGTERM or SIGINT, or (`--once`) until nothing is left that can be done."""
     limits = limits_of(arguments, read_config(Layout(data_dir_of(arguments))))
     if arguments.dry_run:
-        _foresee(arguments, limits)
+        _predict(arguments, limits)
         return EXIT_OK
     with _event_sink(arguments, limits) as on_event:
         return (_reconcile_once if arguments.once else _reconcile)(arguments, limits, on_event)
 
 
-def _foresee(arguments: Namespace, limits: Limits) -> None:
+def _predict(arguments: Namespace, limits: Limits) -> None:
     from fsdm.reconcile.dry_run import dry_run
 
     with open_client(arguments) as client:
@@ -161,7 +161,7 @@ def _reconcile_once(arguments: Namespace, limits: Limits, on_event: Callable[[Ev
 
 @contextmanager
 def _event_sink(arguments: Namespace, limits: Limits) -> Iterator[Callable[[Event], None]]:
-    """Show events on stdout with `--json`, and else, or besides, on stderr as `--log-format` says."""
+    """Show events on stdout with `--json`, and on stderr as `--log-format` says."""
     form, print_event, write = arguments.log_format, _json_events(), write_line
     if form == "auto" and arguments.json:
         yield print_event
@@ -193,7 +193,7 @@ def _live_view(arguments: Namespace, limits: Limits) -> LiveView:
 
 
 def _json_events() -> Callable[[Event], None]:
-    """Make what prints events on stdout, until it cannot be written any more, which is logged once."""
+    """Make what prints events on stdout until that cannot be written, which is logged once."""
     mutex = threading.Lock()  # events come in several threads
 
     def print_event(event: Event) -> None:

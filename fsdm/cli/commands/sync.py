@@ -27,7 +27,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> None:
-    """Read the whole list; then want the chunks that are missing, and delete those that it does not have."""
+    """Read the whole list, want the chunks that are missing, delete those that it does not have."""
     from fsdm.cli.assignment import read_assignment
 
     with open_client(arguments) as client, read_assignment(arguments.list) as assignment:

@@ -43,7 +43,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    """Print a line for each damaged chunk, with its damaged files; end with code 7 where there is one."""
+    """Print a line for each damaged chunk, with its files; end with 7 where there is one."""
     from fsdm.concurrency.rate_limit import Rate
     from fsdm.verify.bulk import BulkVerify
 

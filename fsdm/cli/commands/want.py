@@ -54,7 +54,7 @@ def run(arguments: Namespace) -> int:
 
 
 def _documents(names: list[str]) -> Iterator[tuple[str, bytes, str]]:
-    """Read each document: a name for messages, its text, and the file name where the file is no JSON Lines."""
+    """Read each document: a name for messages, its text, the file name if it is no JSON Lines."""
     for name in names:
         try:
             text = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()

@@ -37,7 +37,7 @@ def content(path: str, size: int) -> Iterator[bytes]:
 
 
 class Source(ThreadingHTTPServer):
-    """The HTTP server of the demo's chunks, by dataset and block; `names` are by id, `sizes` by path.
+    """The HTTP server of the demo's chunks; `names` are by id, `sizes` by path.
 
     While `gate` is not set, state diffs are sent no further than their middle; `stopped` has those that got there.
     """

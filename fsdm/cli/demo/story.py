@@ -1,4 +1,4 @@
-"""Tell the demo's story: each part waits for what it has brought about, and none sleeps to be in time."""
+"""Tell the demo's story: each part waits for what it has brought about; none sleeps."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def kept(source: Source) -> list[DataChunk]:
 
 
 def end_state_faults(client: Client, chunks: list[DataChunk]) -> Iterator[str]:
-    """Find what is wrong where exactly these chunks are to be here, and no marker, partial, failure or trash."""
+    """Find what is wrong where these chunks alone are to be here, and nothing is pending."""
     layout, due = client.layout, set[str]()
     for chunk in chunks:
         path, manifest = layout.path(chunk.place), read_manifest(layout.path(chunk.place))
@@ -112,7 +112,7 @@ def _size_of(chunk: DataChunk) -> int:
 
 @dataclass(slots=True)
 class _Story:
-    """The parts of the story; each raises FsdmError where something is wrong. Child processes end with `stack`."""
+    """The parts of the story; each raises FsdmError where something is wrong."""
 
     client: Client
     source: Source
@@ -234,7 +234,7 @@ class _Story:
         self.until("the reconciler tells how much is taken", lambda: ("size", "") in self.told)
 
     def start(self, name: str, verb: str, *arguments: str) -> None:
-        """Start a verb of fsdm in a process of its own, and a group of its own: Ctrl-C is for the demo alone."""
+        """Start a verb of fsdm in a process group of its own: Ctrl-C is for the demo alone."""
         command = [sys.executable, "-P", "-c", FSDM, str(os.getpid()), verb, "-d", self.client.layout.root, *arguments]
         environment = {**os.environ, "no_proxy": "127.0.0.1", "PYTHONPATH": os.pathsep.join(sys.path)}
         child = self.stack.enter_context(Popen(command, stdin=PIPE, stdout=PIPE, env=environment, process_group=0))
@@ -245,7 +245,7 @@ class _Story:
         self.step(f"{name} is process {child.pid}")
 
     def hold(self, name: str, chunk: DataChunk) -> None:
-        """Start a reader: a shell that holds the chunk, and reads all of it for each line that it is sent."""
+        """Start a reader: a shell that holds the chunk, and reads it for each line it is sent."""
         self.start(name, "hold", chunk.dataset_id, str(chunk.block_range[0]), "--", "sh", "-c", READER)
         self.read_on(name, chunk)
 
@@ -284,7 +284,7 @@ class _Story:
             self.listen(*self.children.values())
 
     def listen(self, *children: Popen[bytes]) -> None:
-        """Take the lines that children have printed by now: events of reconcilers, answers of readers."""
+        """Take the lines that children have printed: events of reconcilers, answers of readers."""
         for line in (line.decode().rstrip("\n") for child in children for line in child.stdout or ()):
             if line.startswith("{"):
                 event = json.loads(line)
@@ -333,7 +333,7 @@ class _Story:
         self.until("people have read it", lambda: time.monotonic() >= read_at)
 
     def show(self, kind: str, text: str, chunk_id: str = "", more: Mapping[str, object] | None = None) -> None:
-        """Write one thing that has happened, with a symbol, or a word where the encoding has none; or as JSON."""
+        """Write one thing that has happened, with a symbol or a word, or as JSON."""
         self.counts[kind] += 1
         at, said = time.monotonic() - self.began, ": ".join(filter(None, (PHRASES.get(kind), text)))
         symbol = SYMBOLS[kind] if SYMBOLS[kind].encode(self.out.encoding or "utf-8", "ignore") else f"[{kind}]"

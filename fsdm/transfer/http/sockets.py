@@ -56,7 +56,7 @@ os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 class Sockets:
-    """The sockets of one handle: libcurl opens and closes them here. It does not know its handle."""
+    """The sockets of one handle, which libcurl opens and closes here."""
 
     def __init__(self) -> None:
         self.open: dict[int, _Socket] = {}
