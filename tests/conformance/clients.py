@@ -5,12 +5,11 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ import pytest
 
 from fsdm.store.flock import Claim
 from tests.conformance import gate
-from tests.support import PATIENCE_S
+from tests.support import PATIENCE_S, begun_apart, kill_group, ran
 
 HERE = Path(__file__).parent.parent.parent / "tools" / "clients"
 
@@ -110,16 +109,8 @@ class Client:
 
     def run(self, *arguments: object, stdin: bytes = b"", **how: Any) -> subprocess.CompletedProcess[str]:
         """Call it, to its end; it runs with a umask that lets others read."""
-        return subprocess.run(
-            self.words(*arguments),
-            input=stdin.decode(),
-            capture_output=True,
-            text=True,
-            timeout=self.patience_s,
-            check=False,
-            umask=0o022,
-            **{"env": self.environment, **how},
-        )
+        how |= {"timeout_s": self.patience_s, "FSDM_DATA_DIR": str(self.data_dir)}
+        return ran(*self.command, *arguments, stdin=stdin.decode(), umask=0o022, **how)
 
     def words(self, *arguments: object) -> list[str]:
         return [*self.command, *map(str, arguments)]
@@ -154,46 +145,28 @@ class Client:
     @contextmanager
     def holding(self, dataset: str, block: int) -> Iterator[Holder]:
         """A client that holds the chunk; whatever is left of it is killed at the end."""
-        process = subprocess.Popen(
-            self.words("hold", dataset, block, "--", "sh", "-c", SHELL),
-            env=self.environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        try:
+        command = self.words("hold", dataset, block, "--", "sh", "-c", SHELL)
+        with begun_apart(command, env=self.environment) as process:
             pid, _, path = process.stdout.readline().rstrip("\n").partition(" ")
             assert path, f"it holds nothing, and ends with {process.wait(PATIENCE_S)}"
             yield Holder(process, int(pid), path)
-        finally:
-            _end(process)
 
     @contextmanager
     def gated(self, calls: tuple[str, ...], *arguments: object) -> Iterator[Gated]:
         """Call it, stopped at each of these system calls; skips where nothing can be stopped."""
         ours, theirs = socket.socketpair()
-        with ours:
-            with theirs:
-                process = subprocess.Popen(
-                    gate.command(theirs.fileno(), calls, self.words(*arguments)),
-                    env=self.environment,
-                    pass_fds=[theirs.fileno()],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.PIPE,
-                    text=True,
-                    start_new_session=True,
-                )
-            listener = None
+        command = gate.command(theirs.fileno(), calls, self.words(*arguments))
+        how: dict[str, Any] = {"pass_fds": [theirs.fileno()], "stdin": subprocess.DEVNULL, "env": self.environment}
+        with ours, theirs, begun_apart(command, **how) as process:
+            theirs.close()
+            listener = gate.receive(ours)
+            if listener is None:
+                pytest.skip("this machine lets no process be stopped at its system calls (seccomp_unotify)")
             try:
-                listener = gate.receive(ours)
-                if listener is None:
-                    pytest.skip("this machine lets no process be stopped at its system calls (seccomp_unotify)")
                 yield Gated(process, listener)
             finally:
-                _end(process)
-                if listener is not None:
-                    os.close(listener)
+                kill_group(process)  # before its stopped calls fail for want of a listener
+                os.close(listener)
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,12 +183,6 @@ class Gated:
         """Its exit code and output, once all stops have been gone through; it can be had once."""
         out, _ = self.process.communicate(timeout=PATIENCE_S)
         return self.process.returncode, out
-
-
-def _end(process: subprocess.Popen[str]) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
 
 
 @contextmanager

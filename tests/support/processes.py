@@ -16,19 +16,16 @@ FSDM = [sys.executable, "-m", "fsdm"]
 
 
 def ran(
-    *command: object, cwd: str | Path | None = None, stdin: str = "", timeout_s: float = 280.0, **environment: str
+    *command: object,
+    cwd: str | Path | None = None,
+    stdin: str = "",
+    timeout_s: float = 280.0,
+    umask: int = -1,
+    **environment: str,
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end, whichever it is, and keep what it says."""
-    return subprocess.run(
-        [*map(str, command)],
-        input=stdin,
-        cwd=cwd,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=timeout_s,
-        check=False,
-    )
+    options = {"cwd": cwd, "input": stdin, "timeout": timeout_s, "umask": umask, "env": {**os.environ, **environment}}
+    return subprocess.run([*map(str, command)], capture_output=True, text=True, check=False, **options)
 
 
 def ran_by_shell(script: str, cwd: Path, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -83,16 +80,22 @@ def owner(data_dir: Path) -> int | None:
 
 
 @contextmanager
-def shell_holding(directory: Path) -> Iterator[subprocess.Popen[str]]:
-    """flock(1) with a shared lock on a chunk's directory, as any program may hold one."""
-    command = ["flock", "-s", str(directory), "-c", "echo held; read line"]
-    pipe = subprocess.PIPE
-    with begun(command, stdin=pipe, stdout=pipe, text=True, start_new_session=True) as process:
+def begun_apart(command: Sequence[object], **options: Any) -> Iterator[subprocess.Popen[str]]:
+    """Start a process in a session of its own; it and what it has started are killed at the end of the block."""
+    options = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "start_new_session": True, **options}
+    with begun([*map(str, command)], **options) as process:
         try:
-            assert process.stdout.readline() == "held\n"
             yield process
         finally:
             kill_group(process)
+
+
+@contextmanager
+def shell_holding(directory: Path) -> Iterator[subprocess.Popen[str]]:
+    """flock(1) with a shared lock on a chunk's directory, as any program may hold one."""
+    with begun_apart(["flock", "-s", directory, "-c", "echo held; read line"]) as process:
+        assert process.stdout.readline() == "held\n"
+        yield process
 
 
 def kill_group(process: subprocess.Popen[str]) -> None:
