@@ -116,9 +116,7 @@ def test_what_cannot_be_taken_ends_with_2_and_changes_nothing(client: Client, da
 
 
 @pytest.mark.parametrize("kind", ["want", "delete"])
-def test_directory_in_the_way_ends_with_6_and_the_intent_before_stays(
-    client: Client, data_dir: Path, kind: str
-) -> None:
+def test_directory_in_the_way_ends_with_6_and_changes_nothing(client: Client, data_dir: Path, kind: str) -> None:
     chunk = a_want()
     other = "delete" if kind == "want" else "want"
     (data_dir / kind / chunk.id).mkdir()

@@ -13,6 +13,7 @@ from fsdm.model.layout import U64_MAX, Layout, Place
 from tests.conformance.clients import Client, claimed
 from tests.support.chunks import an_id, put_chunk, touch_delete
 
+Hiding = Callable[[Layout, Place], None]
 DATASET = "d" * 64
 OTHER = "e" * 64
 
@@ -115,9 +116,7 @@ def fifo_in_place_of_a_chunk(layout: Layout, place: Place) -> None:
         fifo_in_place_of_a_chunk,
     ],
 )
-def test_next_in_line_is_found_where_a_chunk_is_not_available(
-    client: Client, layout: Layout, hide: Callable[[Layout, Place], None]
-) -> None:
+def test_next_in_line_is_found_where_a_chunk_is_not_available(client: Client, layout: Layout, hide: Hiding) -> None:
     wide, hidden = put_chunk(layout, start=0, end=100), put_chunk(layout, start=10, end=20)
     alone = put_chunk(layout, start=200, end=300)
     hide(layout, hidden)

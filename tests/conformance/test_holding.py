@@ -15,6 +15,7 @@ from tests.conformance.clients import Client
 from tests.support import PATIENCE_S, Source, can_lock, eventually, expected
 from tests.support.chunks import bring, chunk_dir, files_of, put_chunk, touch_delete
 
+Change = Callable[[Layout, Place], None]
 DATASET = "d" * 64
 SCRIPT = 'echo "$FSDM_CHUNK_PATH"; echo "$FSDM_CHUNK_ID"; pwd; for word; do printf "<%s>" "$word"; done; cat; exit 7'
 
@@ -91,9 +92,7 @@ def test_sigkill_of_the_client_takes_the_chunk_from_nobody_who_reads_on(client: 
         eventually(lambda: can_lock(layout.path(place)))
 
 
-def test_retiring_chunk_takes_no_new_holder_while_the_old_one_reads_on(
-    client: Client, data_dir: Path, source: Source
-) -> None:
+def test_retiring_chunk_takes_no_new_holder_while_one_reads(client: Client, data_dir: Path, source: Source) -> None:
     chunk = source.chunk()
     there = chunk_dir(data_dir, chunk)
     with DataManager(data_dir) as dm:
@@ -152,9 +151,7 @@ TRY_A_CLAIM = 'flock -x -n "$FSDM_CHUNK_PATH/.." true && echo "runs, and does no
 
 
 @pytest.mark.parametrize("happens", [leaves, leaves_for_another, is_to_be_replaced, is_deleted, is_erased])
-def test_change_before_the_lock_is_seen_after_it(
-    client: Client, layout: Layout, happens: Callable[[Layout, Place], None]
-) -> None:
+def test_change_before_the_lock_is_seen_after_it(client: Client, layout: Layout, happens: Change) -> None:
     place = put_chunk(layout)
     stopped = False
     with client.gated(("flock",), "hold", DATASET, 5, "--", "sh", "-c", TRY_A_CLAIM) as gated:
@@ -177,9 +174,7 @@ def test_lock_is_shared_and_never_waited_for_unlocked_or_converted(client: Clien
 
 
 @pytest.mark.parametrize("happened", [is_deleted, is_to_be_replaced])
-def test_chunk_that_is_to_leave_is_not_even_locked(
-    client: Client, layout: Layout, happened: Callable[[Layout, Place], None]
-) -> None:
+def test_chunk_that_is_to_leave_is_not_even_locked(client: Client, layout: Layout, happened: Change) -> None:
     """flock has no fairness: readers that keep asking would keep the reconciler from its claim for ever."""
     place = put_chunk(layout)
     happened(layout, place)

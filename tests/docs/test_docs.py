@@ -86,9 +86,7 @@ def _run(program: str, source: Source, tmp_path: Path, stdin: str = "") -> str:
 
 
 @pytest.mark.parametrize("recipe", RECIPES[2:], ids=lambda recipe: recipe.title)
-def test_recipe_runs_as_it_stands_and_prints_what_the_page_shows(
-    recipe: Section, tables: Source, tmp_path: Path
-) -> None:
+def test_recipe_runs_and_prints_what_the_page_shows(recipe: Section, tables: Source, tmp_path: Path) -> None:
     shown = "".join(block.text for block in recipe.of("text"))
     for library in filter(None, (block.says("needs") for block in recipe.blocks)):
         pytest.importorskip(library, reason=f"{library} is in the extra `recipes`")

@@ -154,6 +154,7 @@ def settled(root: Path, chunk: DataChunk) -> bool:
     return chunk_dir(root, chunk).exists()
 
 
-def written(path: Path) -> None:
-    with path.open("r+b" if path.is_file() else "wb"):
-        pass
+def brought(root: Path, chunk: DataChunk) -> None:
+    """Have the chunk available, as Alice asks for it."""
+    ALICE.does(download(root, chunk))
+    assert settled(root, chunk)

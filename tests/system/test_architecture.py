@@ -106,9 +106,7 @@ def test_only_the_store_renames_removes_and_fsyncs(module: str) -> None:
         (_changes, "self._fs.rename(a, b)\nfs.unlink(a)\nos.path.join(a)", set()),
     ],
 )
-def test_what_a_module_must_not_do_is_found(
-    seen_by: Callable[[ast.AST], set[str]], source: str, found: set[str]
-) -> None:
+def test_what_is_forbidden_is_found(seen_by: Callable[[ast.AST], set[str]], source: str, found: set[str]) -> None:
     assert seen_by(ast.parse(source)) == found
     assert all(_changes(MODULES[module]) for module in ("store.filesystem", "store.markers"))
 

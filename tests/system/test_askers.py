@@ -128,9 +128,7 @@ def test_holder_of_the_lock_of_intents_stops_no_client(root: Path, source: Sourc
 
 
 @pytest.mark.parametrize(("name", "mode"), [("LOCK", 0o600), ("trash", 0o700)])
-def test_reader_keeps_the_next_reconciler_away_only_where_it_may_open_the_lock(
-    root: Path, name: str, mode: int
-) -> None:
+def test_reader_blocks_a_reconciler_only_where_it_may_open_the_lock(root: Path, name: str, mode: int) -> None:
     with reconciling(root):
         assert json.loads(READER.does(lambda: Client(root).status().reconciler))["pid"]
     with READER.acting(sit_on(root / name)):

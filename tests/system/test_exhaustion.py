@@ -111,9 +111,7 @@ def test_work_without_a_thread_is_done_once_there_is_one(
     assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
-def test_reconciler_without_a_thread_leaves_lock_to_the_next(
-    data_dir: Path, source: Source, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_takeover_without_a_thread_leaves_lock(data_dir: Path, source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
     chunk = source.chunk()
     with DataManager(data_dir) as first, DataManager(data_dir) as second:
         none = NoThreads(monkeypatch, "fsdm-reconciler")
@@ -145,9 +143,7 @@ class Failing(HttpFetcher):
 
 @pytest.mark.parametrize("error", [MemoryError(), OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))])
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_worker_without_memory_holds_up_no_other_and_tries_again(
-    data_dir: Path, source: Source, error: BaseException
-) -> None:
+def test_worker_without_memory_holds_up_none_and_retries(data_dir: Path, source: Source, error: BaseException) -> None:
     bad, *good = [source.chunk(start=n, end=n + 1, files=1) for n in range(4)]
     with DataManager(data_dir, fetcher=Failing(bad.id, error)) as dm:
         dm.download_chunk(bad)
@@ -208,9 +204,7 @@ main(["run", "-d", sys.argv[1]])
 
 
 @pytest.mark.parametrize("what", ["watches", "instances"])
-def test_without_inotify_scans_serve_until_there_is_some(
-    data_dir: Path, source: Source, tmp_path: Path, what: str
-) -> None:
+def test_without_inotify_scans_serve_meanwhile(data_dir: Path, source: Source, tmp_path: Path, what: str) -> None:
     most = f"/proc/sys/user/max_inotify_{what}"
     run = command(RUN, data_dir)
     script = f'echo 0 > {most} && exec "$@"'
@@ -243,14 +237,14 @@ def watches(pid: int) -> int:
 
 STARVED = test_process_without_descriptors_goes_on_once_there_are_some
 THREADLESS = test_work_without_a_thread_is_done_once_there_is_one
-UNWATCHED = test_without_inotify_scans_serve_until_there_is_some
+UNWATCHED = test_without_inotify_scans_serve_meanwhile
 WORKERS, WATCHER = "concurrency.workers:Workers", "reconcile.watcher:Watcher"
 FAULTS = [
     # a pass that fails is the last one
     Fault(STARVED, "reconcile.loop:Loop.run", "except Exception as e:", "except ZeroDivisionError as e:"),
     # what nobody thought of leaves its id busy
     Fault(
-        test_worker_without_memory_holds_up_no_other_and_tries_again,
+        test_worker_without_memory_holds_up_none_and_retries,
         *("reconcile.executor:Executor._carry_out", "except Exception as e:", "except OSError as e:"),
         {"error": MemoryError()},
     ),
@@ -273,7 +267,7 @@ FAULTS = [
     ),
     # who cannot take over keeps LOCK
     Fault(
-        test_reconciler_without_a_thread_leaves_lock_to_the_next,
+        test_takeover_without_a_thread_leaves_lock,
         *("manager:DataManager._take_over", "_end(reconciler, lock)", "pass"),
     ),
     # without inotify there is no reconciler; it is asked for once

@@ -196,9 +196,7 @@ BEFALLS = [(deed, "worker") for deed in (is_killed, loses_lock, loses_lock_while
 
 
 @pytest.mark.parametrize(("deed", "step"), [*((is_closed, step) for step in STEPS), *BEFALLS])
-def test_next_writer_waits_for_the_last_step_of_the_one_before(
-    data_dir: Path, source: Source, deed: Deed, step: str
-) -> None:
+def test_next_writer_waits_for_the_last_step(data_dir: Path, source: Source, deed: Deed, step: str) -> None:
     befalls(deed, step, data_dir, source, "")
 
 

@@ -41,9 +41,7 @@ def good(dm: DataManager, source: Source) -> Iterator[None]:
     bring(dm, chunk)
 
 
-def test_malformed_want_is_explained_and_can_be_mended_in_place(
-    dm: DataManager, data_dir: Path, source: Source
-) -> None:
+def test_malformed_want_is_explained_and_mended_in_place(dm: DataManager, data_dir: Path, source: Source) -> None:
     wrong = {an_id(): case for case in WRONG_DOCUMENTS.values()}
     for chunk_id, (text, _) in wrong.items():
         (data_dir / "want" / chunk_id).write_bytes(text)
@@ -70,9 +68,7 @@ def test_want_that_is_written_slowly_is_taken_when_it_is_whole(dm: DataManager, 
     assert failure(data_dir, chunk.id) is None
 
 
-def test_entries_that_are_no_files_are_never_read_and_never_lost(
-    dm: DataManager, data_dir: Path, source: Source
-) -> None:
+def test_entries_that_are_no_files_are_never_read_nor_lost(dm: DataManager, data_dir: Path, source: Source) -> None:
     chunk = source.chunk()
     wrong = {data_dir / where / an_id(): kind.values for where in ("want", "delete") for kind in KINDS_OF_NO_FILE}
     for path, (make, _) in wrong.items():
@@ -108,9 +104,7 @@ def test_names_that_are_no_ids_are_left_alone_and_shown(dm: DataManager, data_di
     assert shown == {f"{data_dir}/{directory}/{name}" for directory in ("want", "delete") for name in names}
 
 
-def test_directory_in_the_place_of_a_delete_is_explained_and_counts(
-    dm: DataManager, data_dir: Path, source: Source
-) -> None:
+def test_directory_in_place_of_a_delete_is_told_and_counts(dm: DataManager, data_dir: Path, source: Source) -> None:
     chunk = source.chunk()
     bring(dm, chunk)
     marker = data_dir / "delete" / chunk.id

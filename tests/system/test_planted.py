@@ -149,9 +149,7 @@ def test_symlink_in_place_of_a_chunk_goes_unfollowed(data_dir: Path, outside: Ou
 
 
 @pytest.mark.parametrize("where", ["", DATA])
-def test_symlink_satisfies_no_want(
-    data_dir: Path, outside: Outside, chunk: DataChunk, source: Source, where: str
-) -> None:
+def test_link_satisfies_no_want(data_dir: Path, outside: Outside, chunk: DataChunk, source: Source, where: str) -> None:
     place = chunk_dir(data_dir, chunk)
     moved_out(place / where, outside)
     outside.take_picture()
@@ -181,9 +179,7 @@ def test_symlinked_dataset_is_not_followed(data_dir: Path, outside: Outside, chu
 
 
 @pytest.mark.parametrize("name", [DATA, READY])
-def test_chunk_with_symlinked_data_or_ready_is_taken_out(
-    data_dir: Path, outside: Outside, chunk: DataChunk, name: str
-) -> None:
+def test_chunk_with_symlinked_parts_is_taken_out(data_dir: Path, outside: Outside, chunk: DataChunk, name: str) -> None:
     (chunk_dir(data_dir, chunk) / WANT).unlink()  # so that it does not come again
     path = chunk_dir(data_dir, chunk) / name
     shutil.rmtree(outside / DATA)
@@ -296,9 +292,7 @@ def test_failure_is_not_written_through_a_symlink(data_dir: Path, outside: Outsi
 
 
 @pytest.mark.parametrize("directory", ["want", "delete"])
-def test_leftover_that_is_no_file_stops_no_start(
-    data_dir: Path, outside: Outside, source: Source, directory: str
-) -> None:
+def test_leftover_that_is_no_file_is_harmless(data_dir: Path, outside: Outside, source: Source, directory: str) -> None:
     with DataManager(data_dir):
         pass
     here = data_dir / directory

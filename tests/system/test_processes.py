@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -169,7 +170,8 @@ def test_wanting_again_what_is_being_fetched_does_not_start_it_over(data_dir: Pa
 
 
 def test_without_any_event_it_still_converges(data_dir: Path, source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fsdm.reconcile.watcher.Inotify", _no_inotify)
+    refused = Mock(side_effect=OSError(24, "inotify instance limit reached"))
+    monkeypatch.setattr("fsdm.reconcile.watcher.Inotify", refused)
     chunk = source.chunk()
     with DataManager(data_dir) as dm:
         put_want(data_dir, chunk)
@@ -179,10 +181,6 @@ def test_without_any_event_it_still_converges(data_dir: Path, source: Source, mo
             eventually(dm.reconciler.loop.troubles)
             kill_group(holder)
             assert not dm.wait(chunk.id, PATIENCE_S)
-
-
-def _no_inotify() -> None:
-    raise OSError(24, "inotify instance limit reached")
 
 
 def test_want_removed_and_made_again_is_watched_again(data_dir: Path, source: Source) -> None:

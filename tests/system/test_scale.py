@@ -103,9 +103,7 @@ def test_list_costs_one_look_for_each_chunk(tmp_path: Path, looks: Counter[str])
     assert many.total() - few.total() == MANY - FEW
 
 
-def test_step_that_walks_everything_would_be_found(
-    tmp_path: Path, looks: Counter[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_step_that_walks_all_is_found(tmp_path: Path, looks: Counter[str], monkeypatch: pytest.MonkeyPatch) -> None:
     refresh = Catalog.refresh
 
     def walks(self: Catalog) -> set[str]:

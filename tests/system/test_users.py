@@ -14,26 +14,18 @@ from fsdm.model.layout import DATA, Layout
 from fsdm.verify.bulk import BulkVerify
 from tests.support import PATIENCE_S, Source, eventually, expected
 from tests.support.chunks import an_id, chunk_dir, files_of, flip
-from tests.support.users import (
-    ALICE,
-    BOB,
-    OWNER,
-    READER,
-    STRANGER,
-    User,
-    delete,
-    download,
-    reconciling,
-    settled,
-    written,
-)
+from tests.support.users import ALICE, BOB, OWNER, READER, STRANGER, User, brought, download, reconciling, settled
+
+
+def written(path: Path) -> None:
+    with path.open("r+b" if path.is_file() else "wb"):
+        pass
 
 
 def test_askers_ask_and_readers_read_and_hold(root: Path, source: Source) -> None:
     chunk = source.chunk()
     with reconciling(root):
-        ALICE.does(download(root, chunk))
-        assert settled(root, chunk)
+        brought(root, chunk)
 
         def look() -> tuple[object, ...]:
             with Client(root) as mine, mine.find_chunk(chunk.dataset_id, 0) as ref:
@@ -41,7 +33,7 @@ def test_askers_ask_and_readers_read_and_hold(root: Path, source: Source) -> Non
 
         for user in (OWNER, ALICE, READER):
             assert user.does(look) == ([chunk.id], expected(chunk, source), 1, True)
-        BOB.does(delete(root, chunk.id))
+        BOB.does(lambda: Client(root).delete_chunk(chunk.id))
         assert not settled(root, chunk)
 
 
@@ -49,14 +41,13 @@ def test_reader_holds_a_deleted_chunk_as_long_as_it_lives(root: Path, source: So
     chunk = source.chunk()
     held: list[object] = []
     with reconciling(root):
-        ALICE.does(download(root, chunk))
-        assert settled(root, chunk)
+        brought(root, chunk)
 
         def hold() -> None:
             held.append(Client(root).find_chunk(chunk.dataset_id, 0))
 
         with READER.acting(hold):
-            BOB.does(delete(root, chunk.id))
+            BOB.does(lambda: Client(root).delete_chunk(chunk.id))
             eventually(lambda: ALICE.does(lambda: Client(root).status().chunks[chunk.id].state) == "retiring")
             assert files_of(chunk_dir(root, chunk) / DATA) == expected(chunk, source)
         assert not settled(root, chunk)
@@ -65,8 +56,7 @@ def test_reader_holds_a_deleted_chunk_as_long_as_it_lives(root: Path, source: So
 def test_users_who_do_not_own_it_change_only_intents(root: Path, source: Source) -> None:
     chunk = source.chunk(files=1)
     with reconciling(root):
-        ALICE.does(download(root, chunk))
-        assert settled(root, chunk)
+        brought(root, chunk)
     place = chunk_dir(root, chunk)
     name = next(iter(chunk.files))
     secret: list[Callable[[], object]] = [(place / "WANT").read_bytes, (place / "WANT").unlink]
@@ -97,14 +87,13 @@ def test_users_who_do_not_own_it_change_only_intents(root: Path, source: Source)
     with pytest.raises(DataDirectoryError, match="cannot place"):
         READER.does(download(root, chunk))
     with pytest.raises(DataDirectoryError, match="cannot place"):
-        READER.does(delete(root, chunk.id))
+        READER.does(lambda: Client(root).delete_chunk(chunk.id))
 
 
 def test_asker_has_a_damaged_chunk_mended_and_a_reader_finds_it(root: Path, source: Source) -> None:
     chunk = source.chunk(files=1)
     with reconciling(root):
-        ALICE.does(download(root, chunk))
-        assert settled(root, chunk)
+        brought(root, chunk)
         flip(str(chunk_dir(root, chunk) / DATA / next(iter(chunk.files))))
 
         def find() -> list[str]:

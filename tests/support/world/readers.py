@@ -10,9 +10,8 @@ from fsdm.store.catalog import Catalog
 from fsdm.store.refs import ChunkRef
 from tests.support.chunks import files_of
 from tests.support.world.deeds import Deed
-from tests.support.world.disk import Disk
+from tests.support.world.disk import BLOCKS, DATASETS, Disk
 from tests.support.world.points import Points
-from tests.support.world.versions import BLOCKS, DATASETS
 from tools.support.versions import Version
 
 

@@ -13,14 +13,13 @@ from fsdm.store.filesystem import FileSystem
 from tests.support.chunks import files_of
 from tests.support.world.clocks import Clocks
 from tests.support.world.deeds import Cut, Deed
-from tests.support.world.disk import Disk
+from tests.support.world.disk import SHAPES, Disk, versions_of
 from tests.support.world.expected import Expected
 from tests.support.world.hooks import Hooks
 from tests.support.world.others import Others
 from tests.support.world.points import Points
 from tests.support.world.readers import Readers
 from tests.support.world.reconciling import ALL, PASSES, Reconciling
-from tests.support.world.versions import SHAPES, versions_of
 
 
 class World:
