@@ -126,8 +126,6 @@ class Applier:
         for place in [*self._claims]:
             self.release(place)
 
-    # ------------------------------------------------------------------------------------------------------- downloads
-
     def _fetch(self, action: actions.Fetch, stop: Cancellation) -> Outcome:
         chunk, text = self._read(action.id, action.want)
         partial, began = self.layout.partial_of(action.id), time.monotonic()
@@ -223,8 +221,6 @@ class Applier:
         except (InvalidInputError, StaleMarkerError, OSError):
             return True
 
-    # --------------------------------------------------------------------------------------------------------- deletes
-
     def _retire(self, action: actions.Retire) -> Outcome:
         def still_deleted() -> bool:
             marker = self.layout.delete_marker(action.id)
@@ -298,8 +294,6 @@ class Applier:
             return Done()
         self.tell(Event("damaged", action.id, failure.error, action.place.dataset_id, cause="damaged"))
         return Quarantined(failure)
-
-    # ---------------------------------------------------------------------------------------------------------- shared
 
     def _removed(self, path: str, judged: Marker, winner: tuple[str, Marker] | None) -> Outcome:
         """Remove a marker, for good.

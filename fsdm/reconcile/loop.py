@@ -127,8 +127,6 @@ class Loop:
         self.space.change(self.limits, self.executor.fetches)
         self.delete_brake.brake.share = self.limits.brake_share
 
-    # -------------------------------------------------------------------------------------------------------- one pass
-
     def run_pass(self, woken: set[str], *, everything: bool) -> bool:
         """Look at the `woken` ids (or at `everything`), decide, dispatch; tell whether anything was."""
         self.results.retry_held(woken)
@@ -222,8 +220,6 @@ class Loop:
             is_over = isinstance(action, Fetch) and self.results.memo(action.id).failure is None
             self.executor.begin(action, clear_failure=is_over and self.states[action.id].failed)
         return dispatched
-
-    # --------------------------------------------------------------------------------------------------- how it stands
 
     def wait_s(self) -> float:
         """Tell how long the next pass can wait, in seconds, if nothing wakes the loop before."""

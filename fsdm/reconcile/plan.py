@@ -31,9 +31,6 @@ TRIES: Final = 3  # of a fetch, in a run that is to end, and …
 HELD_TRIES: Final = 8  # … of a held directory (about half a second)
 
 
-# ------------------------------------------------------------------------------------------------------------- deciding
-
-
 def decide(state: ChunkState, memo: Memo, now: float) -> Action | Wait | None:
     """Decide on the next step for one id, or how long to wait; None until something changes."""
     if memo.failure is not None and not memo.reported:
@@ -214,9 +211,6 @@ def _says(there: Failure | None, failure: Failure) -> bool:
 def stamp(marker: Marker | None) -> MarkerStamp | None:
     """Make the stamp by which a failure names its marker."""
     return None if marker is None else MarkerStamp(ino=marker.ino, mtime_ns=marker.mtime_ns, size=marker.size)
-
-
-# ---------------------------------------------------------------------------------------------- failures and patience
 
 
 def next_failure(

@@ -51,8 +51,6 @@ class Results:
     _memos: dict[str, Memo] = field(default_factory=dict)
     _held: dict[str, Place] = field(default_factory=dict)
 
-    # ---------------------------------------------------------------------------------------------------------- memos
-
     def memo(self, chunk_id: str) -> Memo:
         """Return what is remembered of an id. In any thread."""
         return self._memos.get(chunk_id, NO_MEMO)
@@ -67,8 +65,6 @@ class Results:
 
     def _change(self, chunk_id: str, **changes: Any) -> None:
         self._memos[chunk_id] = replace(self.memo(chunk_id), **changes)
-
-    # --------------------------------------------------------------------------------------------- what has come of it
 
     def take_in(self, action: Action, outcome: Outcome, *, others_wait: bool = False) -> None:
         """Take in an outcome. `others_wait`: for the room that a failed fetch would keep."""
@@ -173,8 +169,6 @@ class Results:
             if self.disk.refused(error, now):
                 failure = failure.model_copy(update={"next_attempt_at": None})
         self._change(action.id, failure=failure, reported=False)
-
-    # --------------------------------------------------------------------------------------------- what refs keep here
 
     def is_held(self, chunk_id: str) -> bool:
         """Tell whether refs kept a directory of this id when it was to go."""

@@ -154,8 +154,6 @@ class SpaceBudget:
             for name in os.listdir(self.layout.partial):
                 self.count(name)
 
-    # -------------------------------------------------------------------------------------------------- what is there
-
     def count(self, chunk_id: str) -> None:
         """Count an id anew, of which something has changed."""
         if self._counts_chunks:
@@ -202,8 +200,6 @@ class SpaceBudget:
 
     def __str__(self) -> str:
         return f"{readable(self.taken_bytes)} of {readable(self.limits.max_bytes or 0)}"
-
-    # ------------------------------------------------------------------------------------------------- what may begin
 
     def look(self) -> int:
         """Measure how much more may come, in bytes; below zero where there is too much already."""
@@ -307,8 +303,6 @@ class SpaceBudget:
         retiring = self._usage.totals["retiring"]
         of_that = f" ({readable(retiring)} of that by chunks that are retiring)" if retiring else ""
         return f"{needs}, but {self} are taken{of_that}", "delete what is not needed, or raise --max-bytes"
-
-    # --------------------------------------------------------------------------------------------------------- shared
 
     def _learn(self, run: _Running) -> None:
         """Expect more than the room that it gives back: it begins again when more was made."""

@@ -124,7 +124,13 @@ class Watcher:
         found, armed = os.stat(path), self._armed.get(path)
         if armed is not None and armed.identity == (found.st_dev, found.st_ino):
             return
-        callback = self._callback(path)
+        is_root = path == self._layout.root
+        callback = _Callback(
+            mask=ROOT_MASK if is_root else MARKERS_MASK,
+            on_event=self._in_root if is_root else partial(self._in_markers, path),
+            on_watch_deleted=lambda _wd: self._lost(path),
+            on_queue_overflow=partial(self._notify, None),
+        )
         self._armed[path] = _Armed((found.st_dev, found.st_ino), self._add(path, callback), callback)
         if armed is not None and self._inotify is not None:  # it was replaced, or mounted over, unnoticed
             self._inotify.remove_callbacks([(armed.wd, armed.callback.id)])
@@ -164,15 +170,6 @@ class Watcher:
         held = self._held.pop(place, None)
         if held is not None and self._inotify is not None:
             self._inotify.remove_callbacks([(held[0], held[1].id)])
-
-    def _callback(self, path: str) -> _Callback:
-        is_root = path == self._layout.root
-        return _Callback(
-            mask=ROOT_MASK if is_root else MARKERS_MASK,
-            on_event=self._in_root if is_root else partial(self._in_markers, path),
-            on_watch_deleted=lambda _wd: self._lost(path),
-            on_queue_overflow=partial(self._notify, None),
-        )
 
     def _in_markers(self, path: str, event: InotifyEvent) -> None:
         name = os.fsdecode(event.name)

@@ -19,7 +19,7 @@ from fsdm.model.layout import READY, VERIFIED
 from fsdm.model.state import Found
 from fsdm.store.markers import look_at
 from fsdm.store.refs import Refs
-from fsdm.verify.rehash import Pace, is_leaving, rehash
+from fsdm.verify.rehash import Pace, check_may_go_on, rehash
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -37,10 +37,7 @@ logger = logging.getLogger("fsdm")
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """A chunk that was read to its end (`read`), or could not be; `found` is what is wrong.
-
-    `verify` is the marker that asked for it, if one did.
-    """
+    """A chunk that was read to its end, or could not be; `verify` is the marker that asked for it, if one did."""
 
     place: Place
     verify: Marker | None
@@ -95,7 +92,8 @@ class BackgroundCheck:
             ready = look_at(f"{path}/{READY}")
             if ready is None:  # it was taken out of service meanwhile
                 return asked
-            wrong = rehash(path, place, Pace(rate, lambda: self._may_go_on(place), wait=self._stop.wait))
+            go_on = partial(check_may_go_on, self._layout, place, self._stop)
+            wrong = rehash(path, place, Pace(rate, go_on, wait=self._stop.wait))
             if not wrong:
                 self._note(f"{path}/{VERIFIED}")
                 return replace(asked, read=True)
@@ -107,10 +105,6 @@ class BackgroundCheck:
             self._fs.touch(path)
         except OSError as e:  # it will be read again the sooner
             logger.warning("cannot note in %s that the bytes are right: %s", path, e)
-
-    def _may_go_on(self, place: Place) -> None:
-        if self._stop.is_set() or is_leaving(self._layout, place):
-            raise StoppedError(f"the check of {place.chunk_id} was stopped")
 
 
 def checked_at(layout: Layout, place: Place) -> float | None:

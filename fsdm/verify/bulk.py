@@ -11,10 +11,11 @@ from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from fsdm.model.errors import DataDirectoryError, StoppedError
-from fsdm.verify.rehash import Pace, Rehash, Wrong, is_leaving
+from fsdm.verify.rehash import Pace, Rehash, Wrong, check_may_go_on
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
@@ -78,7 +79,8 @@ class BulkVerify:
             return reading
         reading.opened.enter_context(ref)
         try:
-            pace = Pace(self.rate, lambda: self._check(place), self.progress, self._stop.wait)
+            go_on = partial(check_may_go_on, self.layout, place, self._stop)
+            pace = Pace(self.rate, go_on, self.progress, self._stop.wait)
             reading.files = reading.opened.enter_context(closing(Rehash(reading.path, place, pace)))
             reading.left = [pool.submit(reading.files.file, name) for name in reading.files.names]
         except OSError as e:
@@ -86,17 +88,9 @@ class BulkVerify:
             raise _unreadable(reading.path, e) from e
         return reading
 
-    def _check(self, place: Place) -> None:
-        if self._stop.is_set():
-            raise StoppedError("the verification was stopped")
-        if is_leaving(self.layout, place):
-            raise StoppedError(f"{place.chunk_id} is leaving")
-
 
 @dataclass(slots=True)
 class _Reading:
-    """One chunk that is being read, under a ref."""
-
     path: str
     place: Place
     opened: ExitStack = field(default_factory=ExitStack)

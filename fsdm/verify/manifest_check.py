@@ -1,7 +1,6 @@
 """Comparing chunks with their manifests by names and sizes, not by digests.
 
-Each chunk is held by a ref while it is looked at, so that a delete does not look like damage. What is done about damage
-is decided elsewhere, after another look.
+Each chunk is held by a ref while it is looked at, so that a delete does not look like damage.
 """
 
 from __future__ import annotations

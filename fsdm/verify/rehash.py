@@ -14,6 +14,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from fsdm.model.errors import StoppedError
 from fsdm.model.layout import DATA, READY
 from fsdm.store.digests import BUFFER_BYTES, Digests, thread_buffer
 from fsdm.store.filesystem import exists
@@ -169,6 +170,12 @@ def rehash(path: str, place: Place, pace: Pace) -> list[Wrong]:
 def is_leaving(layout: Layout, place: Place) -> bool:
     """Tell whether a held chunk is to be released: it is deleted, or out of service."""
     return exists(layout.delete_marker(place.chunk_id)) or not exists(f"{layout.path(place)}/{READY}")
+
+
+def check_may_go_on(layout: Layout, place: Place, stop: threading.Event) -> None:
+    """Raise StoppedError where `stop` is set, or a held chunk is to be released."""
+    if stop.is_set() or is_leaving(layout, place):
+        raise StoppedError(f"the check of {place.chunk_id} was stopped")
 
 
 def _read_block(fd: int, buffer: memoryview, offset: int) -> int:
