@@ -71,7 +71,7 @@ class DataManager(Client):
 
     @property
     def reconciling(self) -> bool:
-        """Whether this process is the one that reconciles."""
+        """Tell whether this process is the one that reconciles."""
         return self._reconciler is not None
 
     @property
@@ -81,12 +81,12 @@ class DataManager(Client):
 
     @property
     def is_closed(self) -> bool:
-        """Whether `close` was called."""
+        """Tell whether `close` was called."""
         return self._closed.is_set()
 
     @property
     def has_lost_its_thread(self) -> bool:
-        """Whether the standby thread has ended of itself."""
+        """Tell whether the standby thread has ended of itself."""
         standby = self._standby
         return standby is not None and not standby.is_alive() and not self._closed.is_set()
 

@@ -65,7 +65,7 @@ class Limits(BaseModel):
 
     @property
     def durable(self) -> bool:
-        """Whether what is written is fsynced."""
+        """Tell whether what is written is fsynced."""
         return self.durability == "chunk"
 
 

@@ -176,12 +176,12 @@ class Brake:
 
     @property
     def held_back(self) -> int:
-        """How many are held back, or still to be judged."""
+        """Return how many are held back, or still to be judged."""
         return len(self._held_back)
 
     @property
     def passed(self) -> int:
-        """How many have passed, of those that count."""
+        """Return how many have passed, of those that count."""
         return len(self._counted) + self.passed_before
 
     def _uncount(self, chunk_id: str) -> None:
@@ -254,7 +254,7 @@ class DeleteBrake:
 
     @property
     def held_back(self) -> int:
-        """How many are held back. In any thread."""
+        """Return how many are held back. In any thread."""
         return self.brake.held_back if self.brake.since is not None else 0
 
     @property

@@ -31,7 +31,7 @@ PROBE_BYTES: Final = 4096
 
 @dataclass(slots=True)
 class Outage:
-    """When the disk is probed, and how many fetches may run. Pure: `now` is an argument.
+    """The policy: when to probe the disk, how many fetches may run. Pure: `now` is an argument.
 
     `why` is what the disk said, empty while it takes what is written; `tries` counts refusals since it last did.
     Invariant: while it lasts, `next_probe_at` is no earlier than the last probe; so two are never without a pause.
@@ -97,17 +97,17 @@ class DiskOutage:
 
     @property
     def refusal(self) -> str:
-        """What the disk says; empty while it takes what is written."""
+        """Return what the disk says; empty while it takes what is written."""
         return self.outage.why
 
     @property
     def refuses_for_long(self) -> bool:
-        """Whether the disk has been asked often enough in a run that is to end."""
+        """Tell whether the disk has been asked often enough in a run that is to end."""
         return self.outage.why != "" and self.outage.tries > TRIES
 
     @property
     def next_probe_at(self) -> float | None:
-        """When the disk is asked next; None while it takes what is written, or is to answer."""
+        """Return when the disk is asked next; None while it takes what is written, or is to answer."""
         return self.outage.next_probe_at if self.outage.why and not self._probing else None
 
     def hold_back(self, chunk_id: str, now: float) -> float:

@@ -41,7 +41,7 @@ LONG_AGO: Final = float("-inf")
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What would become of one id.
+    """The predicted end of one id.
 
     *fetch* (`size_bytes` are still to come), *publish*, *keep* (it is here already), *delete* and *discard*
     (`size_bytes` are freed), *wait* and *fail* (`why` says for what, and why).
@@ -68,7 +68,7 @@ class Forecast:
 
     @property
     def undeclared(self) -> int:
-        """How many of the files to be fetched declare no size."""
+        """Return how many of the files to be fetched declare no size."""
         return sum(step.undeclared for step in self.steps if step.what == "fetch")
 
 

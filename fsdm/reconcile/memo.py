@@ -1,4 +1,4 @@
-"""What the reconciler remembers of one id between two looks. Only `results` writes memos."""
+"""The memo of one id: what the reconciler remembers between two looks. Only `results` writes memos."""
 
 from __future__ import annotations
 

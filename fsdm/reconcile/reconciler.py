@@ -163,7 +163,7 @@ class Reconciler:
 
     @property
     def is_running(self) -> bool:
-        """Whether the thread that reconciles is alive."""
+        """Tell whether the thread that reconciles is alive."""
         return self._thread is not None and self._thread.is_alive()
 
     @property

@@ -176,7 +176,7 @@ class Results:
 
     @property
     def held_chunks(self) -> int:
-        """How many ids have a directory that refs keep. In any thread."""
+        """Return how many ids have a directory that refs keep. In any thread."""
         return len(self._held)
 
     def retry_held(self, ids: set[str]) -> None:

@@ -92,7 +92,7 @@ class SpaceBudget:
 
     @property
     def is_limited(self) -> bool:
-        """Whether any fetch has to ask."""
+        """Tell whether any fetch has to ask."""
         return self.limits.max_bytes is not None or self._asks_disk
 
     @property
@@ -122,7 +122,7 @@ class SpaceBudget:
 
     @property
     def budgeted_bytes(self) -> int:
-        """What counts against the budget, as of the last pass. In any thread."""
+        """Return what counts against the budget, as of the last pass. In any thread."""
         return self._usage.taken_bytes
 
     def open(self) -> None:
@@ -177,13 +177,13 @@ class SpaceBudget:
 
     @property
     def is_emptying(self) -> bool:
-        """Whether something in the trash is still to be erased: then there will soon be more room."""
+        """Tell whether something in the trash is still to be erased: then there will soon be more room."""
         self._take_in_trash()
         return self._usage.totals["trash"] > 0
 
     @property
     def taken_bytes(self) -> int:
-        """What counts against the budget, running fetches with all that they are to bring."""
+        """Return what counts against the budget, running fetches with all that they are to bring."""
         self._take_in_trash()
         return self._usage.taken_bytes
 

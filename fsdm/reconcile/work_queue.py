@@ -115,14 +115,14 @@ class WorkQueue:
 
     @property
     def next_at(self) -> float | None:
-        """When the next wait is over."""
+        """Return when the next wait is over."""
         while self._clock and self._waits.get(self._clock[0][1]) != self._clock[0][0]:
             heapq.heappop(self._clock)
         return self._clock[0][0] if self._clock else None
 
     @property
     def waiting_fetches(self) -> int:
-        """How many could start, if there were slots."""
+        """Return how many could start, if there were slots."""
         return len(self._fetches)
 
     @property

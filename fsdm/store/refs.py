@@ -65,7 +65,7 @@ class ChunkRef:
 
     @property
     def closed(self) -> bool:
-        """Whether this ref was closed, by its own `close()` or its manager's."""
+        """Tell whether this ref was closed, by its own `close()` or its manager's."""
         held = self._held
         return held is None or held.closed
 

@@ -46,7 +46,7 @@ class Wrong:
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How fast bytes are read, and for how long. Several threads may share one.
+    """The pace of reading bytes, and its end. Several threads may share one.
 
     `check` is called before each block, and may raise; `progress` is told of the bytes of each; `wait` passes seconds.
     """
