@@ -51,7 +51,7 @@ def _refused(layout: Layout, error: OSError) -> DataDirectoryError:
 
 @dataclass(slots=True)
 class Pause:
-    """Tell whether the downloads of one data directory are paused, as of the last look."""
+    """The pause of the downloads of one data directory, as of the last look."""
 
     _layout: Layout
     _tell: Callable[[Event], None]
