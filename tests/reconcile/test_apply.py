@@ -16,21 +16,7 @@ from fsdm.model.errors import DiskError, TransferError
 from fsdm.model.layout import Layout, Place
 from fsdm.model.state import Marker
 from fsdm.reconcile import actions
-from fsdm.reconcile.actions import (
-    Action,
-    CannotRead,
-    Confirm,
-    Done,
-    Failed,
-    Fetch,
-    Held,
-    Overrule,
-    Publish,
-    Quarantined,
-    Retire,
-    Stale,
-    Stopped,
-)
+from fsdm.reconcile.actions import Action, CannotRead, Done, Failed, Held, Overrule, Quarantined, Stale, Stopped
 from fsdm.reconcile.memo import NO_MEMO
 from fsdm.reconcile.plan import decide
 from fsdm.store import flock as locks
@@ -39,7 +25,7 @@ from fsdm.store.filesystem import FileSystem
 from fsdm.store.json_files import read_manifest
 from fsdm.store.marker_removal import ASIDE, finish_removals, remove_marker
 from fsdm.store.markers import place_want
-from fsdm.store.refs import Refs
+from fsdm.store.refs import ChunkRef, Refs
 from fsdm.store.scan import look
 from fsdm.transfer.fetcher import HttpFetcher
 from tests.support import CrashBefore, CrashError, Recorder, Source, can_lock, crash_at_each_step, wait_for_a_tick
@@ -77,6 +63,12 @@ def deleted(layout: Layout, data_dir: Path) -> Place:
     return place
 
 
+def a_ref(layout: Layout, place: Place) -> ChunkRef:
+    ref = Refs(layout).take(place)
+    assert ref is not None
+    return ref
+
+
 def relative(bench: Bench) -> list[tuple[str, str]]:
     """The steps that were taken, below the data directory; a marker on its way out is `(aside)`."""
     assert isinstance(bench.fs, Recorder)
@@ -93,9 +85,6 @@ def snapshot(layout: Layout) -> dict[str, bytes | None]:
             with open(os.path.join(directory, name), "rb") as file:
                 found[os.path.relpath(file.name, layout.root)] = file.read()
     return found
-
-
-# ---------------------------------------------------------------------------------------------------------------- fetch
 
 
 def test_a_fetch_leaves_a_complete_partial(bench: Bench, chunk: DataChunk, data_dir: Path) -> None:
@@ -202,9 +191,6 @@ def test_a_fetch_knows_whether_it_brings_a_newer_want(bench: Bench, chunk: DataC
     assert bench.applier.is_fetching(chunk.id, want), "nothing runs"
 
 
-# -------------------------------------------------------------------------------------------------------------- publish
-
-
 def test_publish_makes_a_chunk_available_and_removes_its_want(bench: Bench, chunk: DataChunk, data_dir: Path) -> None:
     want = bench.want(chunk.id)
     bench.apply(actions.Fetch(chunk.id, want))
@@ -292,9 +278,6 @@ def test_a_want_that_is_placed_anew_while_its_chunk_is_published_stays(layout: L
     assert not bench.want(chunk.id).same_as(want)
 
 
-# -------------------------------------------------------------------------------------------------------------- confirm
-
-
 def test_confirm_removes_the_want_or_takes_other_files_out(bench: Bench, chunk: DataChunk, data_dir: Path) -> None:
     bench.apply(actions.Fetch(chunk.id, bench.want(chunk.id)))
     bench.apply(actions.Publish(chunk.id, bench.want(chunk.id)))
@@ -333,9 +316,6 @@ def test_a_want_withdrawn_at_that_moment_takes_nothing(layout: Layout, chunk: Da
     bench.fs.fsync_path = lambda path: os.stat(f"{path}.gone")  # type: ignore[assignment, method-assign]
     assert bench.apply(actions.Confirm(chunk.id, want, place)) == Stale()
     assert os.path.exists(f"{layout.path(place)}/READY")
-
-
-# ------------------------------------------------------------------------------------------------------------- overrule
 
 
 def test_a_want_is_made_durable_before_it_overrules_a_delete(layout: Layout, chunk: DataChunk, data_dir: Path) -> None:
@@ -382,9 +362,6 @@ def test_a_want_that_cannot_be_read_overrules_no_delete(bench: Bench, data_dir: 
     assert entries(data_dir / "delete") == [chunk_id]
 
 
-# --------------------------------------------------------------------------------------------------------------- retire
-
-
 def retire(bench: Bench, place: Place) -> actions.Retire:
     return actions.Retire(place.chunk_id, place, bench.delete(place.chunk_id))
 
@@ -429,8 +406,7 @@ def test_retire_claims_removes_ready_renames_and_syncs_in_order(layout: Layout, 
 def test_a_chunk_that_refs_hold_stays_until_the_last_one_goes(bench: Bench, layout: Layout, data_dir: Path) -> None:
     place = put_chunk(layout)
     bench.catalog.refresh()
-    ref = Refs(layout).take(place)
-    assert ref is not None
+    ref = a_ref(layout, place)
     touch_delete(data_dir, place.chunk_id)
     descriptors = set(locks._descriptors)
     for _ in range(2):
@@ -443,22 +419,17 @@ def test_a_chunk_that_refs_hold_stays_until_the_last_one_goes(bench: Bench, layo
     assert not os.path.exists(layout.path(place))
 
 
-def _marker_removed(layout: Layout, chunk_id: str) -> None:
-    os.unlink(layout.delete_marker(chunk_id))
-
-
-def _marker_replaced(layout: Layout, chunk_id: str) -> None:
-    os.utime(layout.delete_marker(chunk_id), (1, 1))
-
-
-def _wanted_again(layout: Layout, chunk_id: str) -> None:
-    with open(layout.want_marker(chunk_id), "wb") as file:
-        file.write(a_chunk(id=chunk_id).to_json())
-
-
-@pytest.mark.parametrize("change", [_marker_removed, _marker_replaced, _wanted_again])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda layout, chunk_id: os.unlink(layout.delete_marker(chunk_id)),
+        lambda layout, chunk_id: os.utime(layout.delete_marker(chunk_id), (1, 1)),
+        lambda layout, chunk_id: put_want(Path(layout.root), a_chunk(id=chunk_id)),
+    ],
+    ids=["marker removed", "marker replaced", "wanted again"],
+)
 def test_a_withdrawn_delete_leaves_the_chunk(
-    bench: Bench, deleted: Place, change: Callable[[Layout, str], None]
+    bench: Bench, deleted: Place, change: Callable[[Layout, str], object]
 ) -> None:
     action = retire(bench, deleted)
     change(bench.layout, deleted.chunk_id)
@@ -473,7 +444,7 @@ def test_a_delete_is_judged_again_under_the_lock(bench: Bench, deleted: Place, m
 
     def withdraw_then_take(claim: locks.Claim) -> bool:
         got = take(claim)
-        _marker_removed(bench.layout, deleted.chunk_id)
+        os.unlink(bench.layout.delete_marker(deleted.chunk_id))
         return got
 
     monkeypatch.setattr(locks.Claim, "take", withdraw_then_take)
@@ -481,14 +452,10 @@ def test_a_delete_is_judged_again_under_the_lock(bench: Bench, deleted: Place, m
     assert os.path.exists(f"{bench.layout.path(deleted)}/READY")
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]"])
-def test_an_unreadable_want_keeps_no_chunk_here(bench: Bench, deleted: Place, data_dir: Path, text: str) -> None:
-    (data_dir / "want" / deleted.chunk_id).write_text(text)
-    assert bench.apply(retire(bench, deleted)) == Done()
-
-
-def test_a_directory_in_place_of_a_want_keeps_no_chunk_here(bench: Bench, deleted: Place, data_dir: Path) -> None:
-    (data_dir / "want" / deleted.chunk_id).mkdir()
+@pytest.mark.parametrize("text", ["", "{", "[]", None])
+def test_an_unreadable_want_keeps_no_chunk_here(bench: Bench, deleted: Place, data_dir: Path, text: str | None) -> None:
+    want = data_dir / "want" / deleted.chunk_id
+    want.mkdir() if text is None else want.write_text(text)
     assert bench.apply(retire(bench, deleted)) == Done()
 
 
@@ -501,10 +468,8 @@ def test_a_chunk_that_is_gone_already_is_stale_and_forgotten(bench: Bench, delet
 def test_a_claim_on_a_directory_that_was_replaced_takes_not_the_new_one(bench: Bench, layout: Layout) -> None:
     place = put_chunk(layout)
     bench.catalog.refresh()
-    ref = Refs(layout).take(place)
-    assert ref is not None
-    with open(layout.delete_marker(place.chunk_id), "w"):
-        pass
+    ref = a_ref(layout, place)
+    touch_delete(Path(layout.root), place.chunk_id)
     assert bench.apply(retire(bench, place)) == Held(place)
     os.rename(layout.path(place), f"{layout.root}/elsewhere")
     ref.close()
@@ -542,16 +507,12 @@ def test_released_claims_are_closed(bench: Bench, layout: Layout, data_dir: Path
     held.close()
 
 
-# ----------------------------------------------------------------------------------------------- clear, discard, forget
-
-
 def test_a_directory_without_ready_is_cleared_after_its_last_ref(bench: Bench, layout: Layout) -> None:
     place = put_chunk(layout)
     bench.catalog.refresh()
     action = actions.Clear(place.chunk_id, place)
     assert bench.apply(action) == Stale(), "it is ready"
-    ref = Refs(layout).take(place)
-    assert ref is not None
+    ref = a_ref(layout, place)
     os.rename(f"{layout.path(place)}/READY", f"{layout.path(place)}/data/moved")
     assert bench.apply(action) == Held(place)
     ref.close()
@@ -576,9 +537,6 @@ def test_a_delete_that_was_placed_anew_is_not_forgotten(bench: Bench, data_dir: 
     os.utime(data_dir / "delete" / chunk_id, (1, 1))
     assert bench.apply(action) == Stale()
     assert entries(data_dir / "delete") == [chunk_id]
-
-
-# -------------------------------------------------------------------------------------------------- damage and failures
 
 
 def test_a_damaged_chunk_goes_out_of_service_after_its_reason(layout: Layout, data_dir: Path) -> None:
@@ -627,9 +585,6 @@ def test_a_refusal_of_the_disk_is_an_outcome_and_ends_the_claim(layout: Layout, 
     assert locks._descriptors == before
 
 
-# -------------------------------------------------------------------------------------------------------------- crashes
-
-
 def test_after_a_crash_at_any_step_a_want_still_comes_to_the_same_end(layout: Layout, data_dir: Path) -> None:
     def work(fs: FileSystem) -> None:
         chunk = a_chunk()
@@ -662,9 +617,6 @@ def test_after_a_crash_at_any_step_a_delete_still_comes_to_the_same_end(layout: 
             assert os.listdir(layout.delete) == []
 
     assert crash_at_each_step(work) >= 7
-
-
-# ------------------------------------------------------------------------------------ a crash while a marker is removed
 
 
 def decided(layout: Layout, chunk_id: str) -> Action | None:
@@ -704,17 +656,13 @@ def test_want_placed_after_a_crash_in_forget_outlives_the_restored_delete(layout
     assert not isinstance(action, Overrule) or action.loser == "delete"
 
 
-# ------------------------------------------------------------------------------------------------ what others did there
-
-
 def test_retire_of_a_held_directory_that_was_removed_is_stale(bench: Bench, data_dir: Path) -> None:
     place = put_chunk(bench.layout)
     with Refs(bench.layout).take(place):  # type: ignore[union-attr]
         touch_delete(data_dir, place.chunk_id)
-        retire = Retire(place.chunk_id, place, bench.delete(place.chunk_id))
-        bench.apply(retire)
+        assert bench.apply(retire(bench, place)) == Held(place)
         shutil.rmtree(bench.layout.path(place))
-    assert bench.apply(retire) == Stale()
+    assert bench.apply(retire(bench, place)) == Stale()
 
 
 def test_confirm_syncs_the_rename_that_a_crash_cut_off(layout: Layout, bench: Bench, chunk: DataChunk) -> None:
@@ -722,18 +670,9 @@ def test_confirm_syncs_the_rename_that_a_crash_cut_off(layout: Layout, bench: Be
         if path == layout.dataset(chunk.dataset_id):
             raise CrashError
 
-    bench.apply(Fetch(chunk.id, bench.want(chunk.id)))
+    bench.apply(actions.Fetch(chunk.id, bench.want(chunk.id)))
     with pytest.raises(CrashError):
-        Bench(layout, fs=Recorder(fsync_dir=crash)).apply(Publish(chunk.id, bench.want(chunk.id)))
+        Bench(layout, fs=Recorder(fsync_dir=crash)).apply(actions.Publish(chunk.id, bench.want(chunk.id)))
     again = Bench(layout, fs=Recorder())
-    again.apply(Confirm(chunk.id, bench.want(chunk.id), chunk.place))
+    again.apply(actions.Confirm(chunk.id, bench.want(chunk.id), chunk.place))
     assert ("fsync_dir", f"chunks/{chunk.dataset_id}") in relative(again)
-
-
-def test_file_in_the_place_of_a_chunk_keeps_no_delete_from_its_end(bench: Bench, data_dir: Path) -> None:
-    place = Place.of("d" * 64, range(10), an_id())
-    os.makedirs(bench.layout.dataset("d" * 64))
-    put(bench.layout.path(place))
-    touch_delete(data_dir, place.chunk_id)
-    bench.converge(place.chunk_id)
-    assert not os.path.lexists(bench.layout.path(place))

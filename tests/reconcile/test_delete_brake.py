@@ -251,9 +251,6 @@ def test_a_run_that_is_to_end_ends_braked_and_says_so(layout: Layout, many: list
     assert here(layout) == 250
 
 
-# ------------------------------------------------------------------------------------------------------ two processes
-
-
 def test_a_real_burst_of_touch_is_held_back_until_fsdm_release(layout: Layout, many: list[Place]) -> None:
     data_dir, ids = Path(layout.root), [place.chunk_id for place in many[:300]]
     with reconciling(data_dir):

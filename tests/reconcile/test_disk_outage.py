@@ -17,7 +17,7 @@ from fsdm.reconcile.disk_outage import PROBE_FIRST_S, PROBE_LAST_S, DiskOutage, 
 from fsdm.reconcile.plan import TRIES
 from fsdm.store.filesystem import FileSystem
 from tests.support import Recorder, Source
-from tests.support.chunks import failure, put_chunk, put_want, touch_delete
+from tests.support.chunks import bring, failure, put_chunk, put_want, touch_delete
 from tests.support.loop import Inline, a_fetch
 from tests.support.processes import fsdm, fsdm_json
 from tests.support.waiting import PATIENCE_S, eventually
@@ -38,9 +38,6 @@ class Refusing(FileSystem):
             self.created.append(path.split("/")[-3])
         if name in self.steps and self.where in path:
             raise OSError(self.code, os.strerror(self.code), path)
-
-
-# ------------------------------------------------------------------------------------------------------------ alone
 
 
 class Bench:
@@ -103,9 +100,6 @@ def test_one_probe_at_a_time_and_a_hanging_one_blocks_nothing(tmp_path: Path) ->
         assert disk.next_probe_at is None
         assert disk.hold_back("a", now) > now
     assert workers.works == 1
-
-
-# --------------------------------------------------------------------------------------------- with a reconciler around
 
 
 @pytest.mark.parametrize(
@@ -242,19 +236,14 @@ def test_a_run_that_is_to_end_asks_the_disk_a_few_times_and_then_says_what_is_wr
     assert all("Read-only file system" in why for why in troubles.values())
 
 
-# ---------------------------------------------------------------------------------------------------------- real disks
-
-
 def test_on_a_full_disk_what_does_not_fit_waits_and_what_fits_goes_on(small_disk: Path, source: Source) -> None:
     data_dir = small_disk / "data"
     here, big, small = source.chunk(size=600_000), source.chunk(size=1_200_000), source.chunk(size=100_000)
     with DataManager(data_dir) as dm:
-        dm.download_chunk(here)
-        assert dm.wait(here.id, PATIENCE_S)
+        bring(dm, here)
         dm.download_chunk(big)
         eventually(lambda: failure(data_dir, big.id))
-        dm.download_chunk(small)
-        assert dm.wait(small.id, PATIENCE_S)
+        bring(dm, small)
         assert eventually(lambda: dm.status().chunks[big.id].state == "waiting")
         assert dm.status().disk.free_bytes < 3 << 20
         dm.delete_chunk(here.id)

@@ -166,9 +166,6 @@ def test_an_unwanted_partial_is_discarded(layout: Layout, marker: str) -> None:
     assert Forecast(tuple(steps)).total_bytes("delete", "discard") == 10
 
 
-# ------------------------------------------------------------------------------------------------------- the command
-
-
 def test_a_dry_run_changes_nothing_and_the_run_does_as_it_said(data_dir: Path, layout: Layout, source: Source) -> None:
     wanted, broken = source.chunk(files=1, size=3000), an_id()
     gone, held = put_chunk(layout), put_chunk(layout)

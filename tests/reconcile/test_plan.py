@@ -15,6 +15,7 @@ from fsdm.model.documents import Failure, MarkerStamp
 from fsdm.model.errors import DiskError, TransferError
 from fsdm.model.layout import Place
 from fsdm.model.state import ChunkState, Found, Marker, Partial
+from fsdm.reconcile import plan
 from fsdm.reconcile.actions import (
     Action,
     Clear,
@@ -34,26 +35,7 @@ from fsdm.reconcile.actions import (
     Wait,
 )
 from fsdm.reconcile.memo import NO_MEMO, Memo, Unreadable, VerifyRequest
-from fsdm.reconcile.plan import (
-    BACKOFF_FIRST_S,
-    BACKOFF_LAST_S,
-    HELD_FIRST_S,
-    HELD_LAST_S,
-    HELD_TRIES,
-    PERMANENT_S,
-    RETRY_AFTER_MAX_S,
-    SETTLE_S,
-    TRIES,
-    decide,
-    delete_is_later,
-    held_delay,
-    is_stuck,
-    next_failure,
-    stamp,
-    trouble,
-    waiting_for_room,
-    waits_for_room,
-)
+from fsdm.reconcile.plan import BACKOFF_LAST_S, SETTLE_S, decide, delete_is_later, held_delay, next_failure, stamp
 from tests.support.states import DELETE, ID, NEW, NOW, OLD, WANT, _failure
 
 EARLY_DELETE, TIED_DELETE = replace(DELETE, ctime_ns=50), replace(DELETE, ctime_ns=100)
@@ -65,8 +47,6 @@ FOUND = Found("data/blocks.parquet has other bytes", Marker(40, 40, 40, 400))
 def _unreadable(since: float, want: Marker = WANT) -> Unreadable:
     return Unreadable(want, "Invalid JSON", "mend it", since)
 
-
-# ---------------------------------------------------------------------------------------------------- any state at all
 
 # few values of each kind, and the edges among them: so markers are often tied, or the very ones that are remembered
 MARKERS = [Marker(ino, ctime, mtime, 9) for ino in (1, 2) for ctime in (1, 2, 3) for mtime in (1, 2)]
@@ -205,9 +185,6 @@ def test_a_decision_is_total_deterministic_and_of_the_state_that_it_is_made_for(
         assert decision.id == ID
     if state.at_rest and memo == NO_MEMO:
         assert decision is None
-
-
-# --------------------------------------------------------------------------------------------------- it comes to rest
 
 
 @dataclass
@@ -425,9 +402,6 @@ def test_at_rest_it_stays_at_rest_whatever_time_it_is(world: World) -> None:
         assert decide(end, world.memo, world.now + later) is None
 
 
-# ---------------------------------------------------------------------------------------------------- decisions by hand
-
-
 def _state(**found: Any) -> ChunkState:
     return ChunkState(ID, **found)
 
@@ -561,9 +535,6 @@ def test_the_later_ctime_wins_then_what_was_seen(delete_ctime: int, want_alone: 
     assert delete_is_later(WANT, replace(DELETE, ctime_ns=delete_ctime), Memo(want_alone=want_alone)) is later
 
 
-# -------------------------------------------------------------------------------------------------------------- backoff
-
-
 def _attempts(count: int, jitter: float = 1.0, error: Any = None, kind: Any = "transfer") -> list[Failure]:
     """The failures after so many attempts in a row, each made when the last one's wait is over."""
     failures: list[Failure] = []
@@ -581,7 +552,7 @@ def _delays(failures: list[Failure]) -> list[float]:
 
 def test_each_failure_waits_twice_as_long_as_the_last_up_to_a_bound() -> None:
     failures = _attempts(1200)
-    assert _delays(failures)[:4] == [BACKOFF_FIRST_S * factor for factor in (1, 2, 4, 8)]
+    assert _delays(failures)[:4] == [plan.BACKOFF_FIRST_S * factor for factor in (1, 2, 4, 8)]
     assert _delays(failures)[9:] == [BACKOFF_LAST_S] * 1191
     assert [failure.attempts for failure in failures] == list(range(1, 1201))
     assert {failure.first_at for failure in failures} == {NOW}
@@ -594,13 +565,13 @@ def test_jitter_shortens_every_wait() -> None:
 def test_what_trying_again_cannot_help_waits_longest_at_once() -> None:
     gone = TransferError("HTTP 404", transient=False, hint="is the URL right?")
     (failure,) = _attempts(1, error=gone)
-    assert _delays([failure]) == [PERMANENT_S]
+    assert _delays([failure]) == [plan.PERMANENT_S]
     assert not failure.transient
     assert (failure.id, failure.kind, failure.error, failure.hint) == (ID, "transfer", "HTTP 404", "is the URL right?")
 
 
 @pytest.mark.parametrize(
-    ("asked", "delay"), [(None, 1.0), (0.0, 1.0), (0.5, 1.0), (120.0, 120.0), (1e9, RETRY_AFTER_MAX_S)]
+    ("asked", "delay"), [(None, 1.0), (0.0, 1.0), (0.5, 1.0), (120.0, 120.0), (1e9, plan.RETRY_AFTER_MAX_S)]
 )
 def test_an_attempt_waits_as_long_as_the_server_asks_within_reason(asked: float | None, delay: float) -> None:
     busy = TransferError("HTTP 503", transient=True, retry_after_s=asked)
@@ -655,17 +626,14 @@ def test_a_failure_names_its_marker_and_holds_the_action_back(action: Action, ma
     )
     memo = Memo(suspect=OLD if isinstance(action, Quarantine) else None)
     assert decide(state, memo, NOW) == action
-    assert decide(state, replace(memo, failure=failure), NOW) == Wait(NOW + BACKOFF_FIRST_S)
+    assert decide(state, replace(memo, failure=failure), NOW) == Wait(NOW + plan.BACKOFF_FIRST_S)
 
 
 def test_a_held_directory_is_tried_less_and_less_often_up_to_a_bound() -> None:
     delays = [held_delay(held) for held in range(1, 5000)]
-    assert delays[:3] == [HELD_FIRST_S, HELD_FIRST_S * 2, HELD_FIRST_S * 4]
+    assert delays[:3] == [plan.HELD_FIRST_S, plan.HELD_FIRST_S * 2, plan.HELD_FIRST_S * 4]
     assert delays == sorted(delays)
-    assert max(delays) == delays[20] == HELD_LAST_S
-
-
-# ------------------------------------------------------------------------------------------------------------ room
+    assert max(delays) == delays[20] == plan.HELD_LAST_S
 
 
 def test_a_partial_gives_way_where_a_fetch_waits_for_its_room_and_its_want_stays() -> None:
@@ -683,32 +651,32 @@ def test_a_partial_that_the_disk_keeps_is_left_alone_for_a_while() -> None:
 
 def test_that_a_want_waits_for_room_is_told_once_and_again_for_another_want() -> None:
     fetch = Fetch(ID, WANT)
-    failure = waiting_for_room(fetch, "needs 2 bytes", "make room", NOW)
+    failure = plan.waiting_for_room(fetch, "needs 2 bytes", "make room", NOW)
     assert (failure.kind, failure.next_attempt_at) == ("room", None)
-    assert waits_for_room(replace(NO_MEMO, failure=failure), fetch)
-    assert not waits_for_room(replace(NO_MEMO, failure=failure), Fetch(ID, replace(WANT, mtime_ns=77)))
-    assert not waits_for_room(replace(NO_MEMO, failure=_failure()), fetch)
-    assert not waits_for_room(NO_MEMO, fetch)
+    assert plan.waits_for_room(replace(NO_MEMO, failure=failure), fetch)
+    assert not plan.waits_for_room(replace(NO_MEMO, failure=failure), Fetch(ID, replace(WANT, mtime_ns=77)))
+    assert not plan.waits_for_room(replace(NO_MEMO, failure=_failure()), fetch)
+    assert not plan.waits_for_room(NO_MEMO, fetch)
     assert decide(ChunkState(ID, WANT, failed=True), replace(NO_MEMO, failure=failure), NOW) == fetch
 
 
 def test_what_was_never_tried_is_not_stuck() -> None:
-    assert not is_stuck(NO_MEMO)
-    assert trouble(NO_MEMO, "not done") == "not done"
+    assert not plan.is_stuck(NO_MEMO)
+    assert plan.trouble(NO_MEMO, "not done") == "not done"
 
 
 def test_an_id_is_stuck_after_a_few_tries_or_without_another() -> None:
     failing = _failure().model_copy(update={"attempts": 1, "last_at": NOW, "next_attempt_at": NOW + 1.0})
-    assert not is_stuck(replace(NO_MEMO, failure=failing))
-    tried = failing.model_copy(update={"attempts": TRIES})
-    assert is_stuck(replace(NO_MEMO, failure=tried))
-    assert not is_stuck(replace(NO_MEMO, failure=tried, reported=False))
-    assert is_stuck(replace(NO_MEMO, failure=failing.model_copy(update={"next_attempt_at": None})))
-    assert trouble(replace(NO_MEMO, failure=failing), "not done") == failing.error
+    assert not plan.is_stuck(replace(NO_MEMO, failure=failing))
+    tried = failing.model_copy(update={"attempts": plan.TRIES})
+    assert plan.is_stuck(replace(NO_MEMO, failure=tried))
+    assert not plan.is_stuck(replace(NO_MEMO, failure=tried, reported=False))
+    assert plan.is_stuck(replace(NO_MEMO, failure=failing.model_copy(update={"next_attempt_at": None})))
+    assert plan.trouble(replace(NO_MEMO, failure=failing), "not done") == failing.error
 
 
 def test_a_held_chunk_is_waited_for_a_while() -> None:
-    assert not is_stuck(replace(NO_MEMO, held=HELD_TRIES - 1))
-    held = replace(NO_MEMO, held=HELD_TRIES)
-    assert is_stuck(held)
-    assert trouble(held, "not done") == "refs hold it"
+    assert not plan.is_stuck(replace(NO_MEMO, held=plan.HELD_TRIES - 1))
+    held = replace(NO_MEMO, held=plan.HELD_TRIES)
+    assert plan.is_stuck(held)
+    assert plan.trouble(held, "not done") == "refs hold it"

@@ -14,10 +14,9 @@ from fsdm.reconcile.actions import Quarantine, Renew
 from fsdm.reconcile.repair import quarantine, renew
 from fsdm.store.filesystem import FileSystem
 from fsdm.store.marker_removal import restore_want, withdraw_restored_want
-from fsdm.store.markers import look_at
 from fsdm.store.stored_want import is_saved
 from tests.support import PATIENCE_S, Source, crash_at_each_step, eventually, expected, fsdm
-from tests.support.chunks import chunk_dir, failure, files_of, flip, put_want, touch_delete
+from tests.support.chunks import bring, chunk_dir, failure, files_of, flip, judged, put_want, touch_delete
 
 
 @pytest.fixture
@@ -25,8 +24,7 @@ def chunk(data_dir: Path, source: Source) -> DataChunk:
     """A chunk that is available, in a data directory without a reconciler."""
     chunk = source.chunk(files=2)
     with DataManager(data_dir) as dm:
-        dm.download_chunk(chunk)
-        assert dm.wait(chunk.id, PATIENCE_S)
+        bring(dm, chunk)
     return chunk
 
 
@@ -36,9 +34,6 @@ def damage(data_dir: Path, chunk: DataChunk) -> None:
 
 def asked(source: Source, chunk: DataChunk) -> int:
     return source.asked[f"/{chunk.id}/logs.parquet"]
-
-
-# ---------------------------------------------------------------------------------------------------- from end to end
 
 
 def test_a_flipped_bit_is_repaired_beside_a_held_ref(data_dir: Path, source: Source, chunk: DataChunk) -> None:
@@ -93,8 +88,7 @@ def test_a_damaged_chunk_without_want_is_to_be_wanted_again(data_dir: Path, sour
         told = failure(data_dir, chunk.id)
         assert told is not None
         assert "want it again" in told["hint"]
-        dm.download_chunk(chunk)
-        assert dm.wait(chunk.id, PATIENCE_S)
+        bring(dm, chunk)
         eventually(lambda: failure(data_dir, chunk.id) is None)
 
 
@@ -144,9 +138,6 @@ def test_it_is_done_without_a_manager_by_fsdm_run_once(data_dir: Path, source: S
     assert fsdm("verify", "-d", data_dir).returncode == 0
 
 
-# ------------------------------------------------------------------------------------------------------- step by step
-
-
 @pytest.fixture
 def quarantined(layout: Layout, data_dir: Path, chunk: DataChunk) -> DataChunk:
     (chunk_dir(data_dir, chunk) / READY).unlink()
@@ -155,13 +146,11 @@ def quarantined(layout: Layout, data_dir: Path, chunk: DataChunk) -> DataChunk:
 
 def test_damage_counts_only_for_the_ready_it_was_found_of(layout: Layout, data_dir: Path, chunk: DataChunk) -> None:
     path = chunk_dir(data_dir, chunk)
-    ready = look_at(str(path / READY))
-    assert ready is not None
+    ready = judged(str(path / READY))
     os.utime(path / READY)
     assert quarantine(layout, FileSystem(), Quarantine(chunk.id, chunk.place, Found("other bytes", ready))) is None
     assert (path / READY).exists()
-    ready = look_at(str(path / READY))
-    assert ready is not None
+    ready = judged(str(path / READY))
     told = quarantine(layout, FileSystem(), Quarantine(chunk.id, chunk.place, Found("other bytes", ready)))
     assert told is not None
     assert "other bytes" in told.error

@@ -20,7 +20,7 @@ from fsdm.store.catalog import Catalog
 from fsdm.store.data_dir import make_layout
 from fsdm.store.filesystem import FileSystem, free_bytes
 from tests.support import PATIENCE_S, Source, eventually, fsdm, fsdm_json
-from tests.support.chunks import an_id, chunk_dir, content, failure, put_chunk, put_want, touch_delete
+from tests.support.chunks import an_id, bring, chunk_dir, content, failure, put_chunk, put_want, touch_delete
 from tests.support.loop import Inline, a_fetch, comes
 
 
@@ -35,9 +35,6 @@ def a_budget(
     space.open()
     space.look()
     return space
-
-
-# ------------------------------------------------------------------------------------------------------- what counts
 
 
 def test_without_a_limit_nothing_is_counted_or_read(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,9 +89,6 @@ def test_what_comes_and_goes_by_hand_counts_when_it_is_counted_again(layout: Lay
     shutil.rmtree(layout.path(place))
     space.count(place.chunk_id)
     assert space.taken_bytes == 0
-
-
-# --------------------------------------------------------------------------------------------------------- what fits
 
 
 def test_a_running_fetch_counts_as_a_whole_so_that_no_two_begin_into_the_last_gap(layout: Layout) -> None:
@@ -164,9 +158,6 @@ def test_why_it_does_not_fit_is_told_in_numbers(layout: Layout) -> None:
     error, hint = space.why_not(a_fetch(layout, 1_500_000))
     assert error == "needs 1.5 MB, more than the 1.0 MB that all chunks together may take"
     assert "--max-bytes" in hint
-
-
-# --------------------------------------------------------------------------------------- what brings more than it said
 
 
 def test_the_youngest_that_brings_too_much_is_stopped_one_at_a_time(layout: Layout) -> None:
@@ -263,9 +254,6 @@ def test_what_begins_never_exceeds_the_budget(max_bytes: int, steps: list[tuple[
             assert space.taken_bytes == sum(running.values()) + sum(done.values()) <= max_bytes
 
 
-# ------------------------------------------------------------------------------------------ with a reconciler around it
-
-
 def waits(dm: DataManager, chunk: DataChunk) -> str:
     """Why a chunk waits, once it is shown as waiting."""
     return eventually(lambda: (s := dm.status().chunks.get(chunk.id)) and s.state == "waiting" and s.error)  # type: ignore[no-any-return]
@@ -275,8 +263,7 @@ def test_a_want_over_the_budget_waits_and_starts_when_a_delete_makes_room(data_d
     events: list[Event] = []
     first, second = source.chunk(size=300_000), source.chunk(start=10, end=20, size=250_000)
     with DataManager(data_dir, limits=Limits(max_bytes=1_000_000), on_event=events.append) as dm:
-        dm.download_chunk(first)
-        assert dm.wait(first.id, PATIENCE_S)
+        bring(dm, first)
         dm.download_chunk(second)
         assert waits(dm, second) == "needs 500.0 kB, but 600.0 kB of 1.0 MB are taken"
         document = failure(data_dir, second.id)
@@ -297,12 +284,10 @@ def test_a_waiting_want_holds_up_none_and_a_retiring_chunk_counts(data_dir: Path
     big, small = source.chunk(start=10, end=20, size=400_000), source.chunk(start=20, end=30, size=50_000)
     events: list[Event] = []
     with DataManager(data_dir, limits=Limits(jobs=1, max_bytes=1_000_000), on_event=events.append) as dm:
-        dm.download_chunk(first)
-        assert dm.wait(first.id, PATIENCE_S)
+        bring(dm, first)
         dm.download_chunk(big)
         waits(dm, big)
-        dm.download_chunk(small)
-        assert dm.wait(small.id, PATIENCE_S)
+        bring(dm, small)
         with dm.find_chunk(first.dataset_id, 0):  # type: ignore[union-attr]
             dm.delete_chunk(first.id)
             eventually(lambda: any(event.kind == "retiring" and event.chunk_id == first.id for event in events))
@@ -321,8 +306,7 @@ def test_a_want_that_can_never_fit_says_so_and_goes_on_under_a_higher_limit(data
     with DataManager(data_dir, limits=Limits(max_bytes=1_000_000)) as dm:
         dm.download_chunk(chunk)
         assert "more than the 1.0 MB" in waits(dm, chunk)
-        dm.download_chunk(put_first)
-        assert dm.wait(put_first.id, PATIENCE_S)
+        bring(dm, put_first)
     with DataManager(data_dir, limits=Limits(max_bytes=2_000_000)) as dm:
         assert dm.wait(chunk.id, PATIENCE_S)
         eventually(lambda: failure(data_dir, chunk.id) is None)
@@ -349,8 +333,7 @@ def test_a_download_beyond_the_room_is_stopped(data_dir: Path, source: Source, m
     fault = source.fault("/unknown", stall_at=650_000, no_length=True)
     unknown = DataChunk(id=an_id(), dataset_id="d" * 64, block_range=(10, 20), files={"x": url})
     with DataManager(data_dir, limits=Limits(max_bytes=1_000_000, poll_s=0.05)) as dm:
-        dm.download_chunk(here)
-        assert dm.wait(here.id, PATIENCE_S)
+        bring(dm, here)
         dm.download_chunk(unknown)
         waits(dm, unknown)
         eventually(lambda: not os.listdir(data_dir / "partial"))
@@ -387,8 +370,7 @@ def test_partials_of_a_former_life_give_way_to_a_want_that_fits_without_them(dat
     comes(layout, Fetch(old.id, Marker(1, 1, 1, 1)), 300_000)
     with DataManager(data_dir, limits=Limits(max_bytes=1_000_000)) as dm:
         put_want(data_dir, old)
-        dm.download_chunk(new)
-        assert dm.wait(new.id, PATIENCE_S)
+        bring(dm, new)
 
 
 def test_once_ends_with_code_4_where_a_want_waits_for_room_and_says_why(data_dir: Path, source: Source) -> None:

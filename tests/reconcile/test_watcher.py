@@ -61,9 +61,6 @@ def mute(layout: Layout, notified: Notified) -> list[str | None]:
     return notified.until(chunk_id)
 
 
-# -------------------------------------------------------------------------------------------------------------- markers
-
-
 def test_each_change_of_a_marker_notifies_its_id(layout: Layout, notified: Notified, watch: Watcher) -> None:
     for directory in (layout.want, layout.delete):
         chunk_id, name = an_id(), f"{directory}/.new"
@@ -111,9 +108,6 @@ def test_a_pause_and_a_release_notify_everything_at_once(layout: Layout, notifie
     mute(layout, notified)
     os.utime(layout.release)
     notified.until(None)
-
-
-# ----------------------------------------------------------------------------------------- directories that come and go
 
 
 @pytest.mark.parametrize("name", ["want", "delete"])
@@ -173,9 +167,6 @@ def test_a_directory_that_cannot_be_watched_is_told_and_the_others_are_watched(
     watch.stop()
 
 
-# ------------------------------------------------------------------------------------------------------------- overflow
-
-
 def test_an_overflow_of_the_kernels_queue_notifies_everything(
     layout: Layout, notified: Notified, watch: Watcher
 ) -> None:
@@ -194,9 +185,6 @@ def test_an_overflow_on_a_held_directory_notifies_everything(
     mute(layout, notified)
     watch._held[place][1].on_queue_overflow()
     assert notified.until(None) == []
-
-
-# ------------------------------------------------------------------------------------------------------ without inotify
 
 
 def test_without_inotify_it_says_so_once_and_does_nothing_from_then_on(
@@ -220,9 +208,6 @@ def test_a_watch_can_be_stopped_twice_and_without_a_start(layout: Layout, notifi
     watch.stop()
     watch.stop()
     Watcher(layout, notified.notify).stop()
-
-
-# ----------------------------------------------------------------------------------------------------- held directories
 
 
 def test_the_close_of_a_held_directory_notifies_its_id(layout: Layout, notified: Notified, watch: Watcher) -> None:
@@ -278,9 +263,6 @@ def test_an_erased_held_directory_notifies_and_is_released(layout: Layout, notif
     shutil.rmtree(layout.path(place))
     notified.until(place.chunk_id)
     watch.release(place)
-
-
-# ------------------------------------------------------------------------------------ what is not to be had for a while
 
 
 def descriptors() -> set[str]:

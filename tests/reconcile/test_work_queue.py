@@ -135,9 +135,6 @@ def test_a_queue_tells_each_decision_once_and_only_the_last_one_of_an_id(steps: 
         assert work_queue.waiting_fetches == sum(isinstance(what, actions.Fetch) for what in pending.values())
 
 
-# ------------------------------------------------------------------------------------------------------------ room
-
-
 def test_a_fetch_that_is_not_admitted_holds_up_no_other() -> None:
     work_queue = WorkQueue()
     for chunk_id, ctime_ns in [("a", 1), ("b", 2), ("c", 3)]:

@@ -55,15 +55,7 @@ class Bench:
         self.catalog.refresh()
         self.events: list[Event] = []
         self.erased: list[str] = []
-        self.applier = Applier(
-            layout,
-            fs=self.fs,
-            catalog=self.catalog,
-            fetcher=self.fetcher,
-            scheduler=None,
-            tell=self.events.append,
-            erase=self._erase,
-        )
+        self.applier = Applier(layout, self.fs, self.catalog, self.fetcher, None, self.events.append, self._erase)
 
     def _erase(self, path: str) -> None:
         self.erased.append(path)

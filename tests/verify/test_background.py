@@ -17,7 +17,7 @@ from fsdm.store.markers import look_at
 from fsdm.store.refs import Refs
 from fsdm.verify import background as module
 from fsdm.verify.background import BackgroundCheck, Checked, checked_at, verified_at
-from tests.support.chunks import flip, put_chunk, touch_delete
+from tests.support.chunks import flip, judged, put_chunk, touch_delete
 from tests.support.locks import can_lock
 from tests.support.waiting import PATIENCE_S
 from tools.support.workers import InlineWorkers
@@ -37,11 +37,8 @@ def place(layout: Layout) -> Place:
 
 @pytest.fixture
 def verify(layout: Layout, place: Place) -> Marker:
-    with open(layout.verify_marker(place.chunk_id), "w"):
-        pass
-    marker = look_at(layout.verify_marker(place.chunk_id))
-    assert marker is not None
-    return marker
+    Path(layout.verify_marker(place.chunk_id)).touch()
+    return judged(layout.verify_marker(place.chunk_id))
 
 
 class Bench:

@@ -19,7 +19,7 @@ from fsdm.verify import rehash as rehash_module
 from fsdm.verify.bulk import BulkVerify, Verified
 from fsdm.verify.rehash import Wrong
 from tests.support import PATIENCE_S, Source, can_lock, eventually, expected, fsdm, fsdm_json
-from tests.support.chunks import an_id, chunk_dir, files_of, flip, put_chunk, touch_delete
+from tests.support.chunks import an_id, bring, chunk_dir, files_of, flip, put_chunk, touch_delete
 
 
 @pytest.fixture
@@ -96,9 +96,6 @@ def test_what_the_disk_cannot_read_is_damage(
     assert verified(layout, places[:1])[0].wrong == (Wrong(READY, "cannot be read: Input/output error"),)
 
 
-# ---------------------------------------------------------------------------------------------------------- the command
-
-
 def test_a_flipped_bit_is_told_and_ends_with_7(layout: Layout, data_dir: Path, places: list[Place]) -> None:
     done = fsdm("verify", "-d", data_dir)
     assert (done.returncode, done.stdout) == (0, "")
@@ -166,8 +163,7 @@ def test_it_says_where_the_data_directory_is_older_than_the_request(layout: Layo
 
 def test_repair_mends_it_while_a_reconciler_runs(data_dir: Path, dm: DataManager, source: Source) -> None:
     chunk = source.chunk()
-    dm.download_chunk(chunk)
-    assert dm.wait(chunk.id, PATIENCE_S)
+    bring(dm, chunk)
     with Client(data_dir) as client:
         flip(str(chunk_dir(data_dir, chunk) / "data" / "logs.parquet"))
         assert fsdm("verify", "-d", data_dir, "--repair").returncode == 7

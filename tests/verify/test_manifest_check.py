@@ -41,22 +41,6 @@ def _no_descriptor_is_left() -> Iterator[None]:
     assert len(os.listdir("/proc/self/fd")) <= fds  # the collector may close one of an earlier test
 
 
-def _truncate(path: str) -> None:
-    os.truncate(f"{path}/data/blocks.parquet", 99)
-
-
-def _grow(path: str) -> None:
-    os.truncate(f"{path}/data/blocks.parquet", 101)
-
-
-def _remove_file(path: str) -> None:
-    os.unlink(f"{path}/data/blocks.parquet")
-
-
-def _remove_data(path: str) -> None:
-    shutil.rmtree(f"{path}/data")
-
-
 def _link_elsewhere(path: str) -> None:
     os.rename(f"{path}/data/blocks.parquet", f"{path}/elsewhere")
     os.symlink("../elsewhere", f"{path}/data/blocks.parquet")
@@ -75,40 +59,36 @@ def _link_ready(path: str) -> None:
     os.symlink("elsewhere", f"{path}/READY")
 
 
-def _ready_is_a_fifo(path: str) -> None:
-    os.unlink(f"{path}/READY")
-    os.mkfifo(f"{path}/READY")
+def _instead(name: str, make: Callable[[str], object]) -> Callable[[str], None]:
+    """Something else stands where this was."""
+
+    def harm(path: str) -> None:
+        there = f"{path}/{name}"
+        shutil.rmtree(there) if os.path.isdir(there) else os.unlink(there)
+        make(there)
+
+    return harm
 
 
-def _ready_is_a_directory(path: str) -> None:
-    os.unlink(f"{path}/READY")
-    os.mkdir(f"{path}/READY")
-
-
-def _data_is_a_file(path: str) -> None:
-    shutil.rmtree(f"{path}/data")
-    os.mknod(f"{path}/data")
-
-
-def _link_of_the_same_size(path: str) -> None:
-    os.unlink(f"{path}/data/blocks.parquet")
-    os.symlink("y" * 100, f"{path}/data/blocks.parquet")
-
-
+FILE = "data/blocks.parquet"
 DAMAGE = [
-    pytest.param(_truncate, "has 99 bytes, READY says 100", id="truncated"),
-    pytest.param(_grow, "has 101 bytes, READY says 100", id="grown"),
-    pytest.param(_remove_file, "data/blocks.parquet is missing", id="file missing"),
-    pytest.param(_remove_data, "is missing", id="data missing"),
-    pytest.param(_link_elsewhere, "data/blocks.parquet", id="file is a symlink"),
+    pytest.param(lambda path: os.truncate(f"{path}/{FILE}", 99), "has 99 bytes, READY says 100", id="truncated"),
+    pytest.param(lambda path: os.truncate(f"{path}/{FILE}", 101), "has 101 bytes, READY says 100", id="grown"),
+    pytest.param(lambda path: os.unlink(f"{path}/{FILE}"), f"{FILE} is missing", id="file missing"),
+    pytest.param(lambda path: shutil.rmtree(f"{path}/data"), "is missing", id="data missing"),
+    pytest.param(_link_elsewhere, FILE, id="file is a symlink"),
     pytest.param(_write_ready(""), "not a manifest", id="READY empty"),
     pytest.param(_write_ready("{}"), "not a manifest", id="READY says nothing"),
     pytest.param(_write_ready("\0" * 4096), "not a manifest", id="READY of zeros"),
     pytest.param(_link_ready, "not a manifest", id="READY a symlink"),
-    pytest.param(_ready_is_a_fifo, "not a manifest", id="READY a FIFO"),
-    pytest.param(_ready_is_a_directory, "not a manifest", id="READY a directory"),
-    pytest.param(_data_is_a_file, "data", id="data a file"),
-    pytest.param(_link_of_the_same_size, "data/blocks.parquet", id="symlink of the same size"),
+    pytest.param(_instead("READY", os.mkfifo), "not a manifest", id="READY a FIFO"),
+    pytest.param(_instead("READY", os.mkdir), "not a manifest", id="READY a directory"),
+    pytest.param(_instead("data", os.mknod), "data", id="data a file"),
+    pytest.param(
+        _instead(FILE, lambda there: os.symlink("y" * 100, there)),
+        FILE,
+        id="symlink of the same size",
+    ),
 ]
 
 
@@ -168,7 +148,7 @@ def test_a_directory_without_ready_is_notified_and_no_suspect(layout: Layout) ->
 def test_a_chunk_that_is_being_deleted_is_not_taken_for_damaged(layout: Layout, data_dir: Path) -> None:
     place = put_chunk(layout)
     bench = Bench(layout)
-    _truncate(layout.path(place))
+    os.truncate(f"{layout.path(place)}/data/blocks.parquet", 99)
     touch_delete(data_dir, place.chunk_id)
     bench.it.check(place)
     assert (bench.suspects, bench.woken) == ([], [])
@@ -190,7 +170,7 @@ def test_the_walk_over_all_chunks_outlasts_an_error_and_stops(
     layout: Layout, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     places = [put_chunk(layout, start=start, end=start + 10) for start in (0, 10, 20)]
-    _truncate(layout.path(places[2]))
+    os.truncate(f"{layout.path(places[2])}/data/blocks.parquet", 99)
     bench, found = Bench(layout), threading.Event()
     bench.it._wake = found.set
 

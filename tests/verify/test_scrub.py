@@ -12,8 +12,8 @@ from fsdm.model.layout import READY, VERIFIED, Layout, Place
 from fsdm.store.catalog import Catalog
 from fsdm.verify.background import RATE_MAX
 from fsdm.verify.scrub import DAY_S, LOOK_AGAIN_S, RATE_MIN, SURVEY_S, Scrub
-from tests.support import PATIENCE_S, Source, eventually, expected, fsdm
-from tests.support.chunks import chunk_dir, files_of, flip, put_chunk
+from tests.support import Source, eventually, expected, fsdm
+from tests.support.chunks import bring, chunk_dir, files_of, flip, put_chunk
 
 NOW = 1_000_000_000.0
 DAYS = 10.0
@@ -171,8 +171,7 @@ def test_each_is_read_slowly_but_in_its_turn(
 def test_the_scrub_finds_a_flipped_bit_and_it_is_fetched_again(data_dir: Path, source: Source) -> None:
     chunk = source.chunk(files=2)
     with DataManager(data_dir) as dm:
-        dm.download_chunk(chunk)
-        assert dm.wait(chunk.id, PATIENCE_S)
+        bring(dm, chunk)
     path = chunk_dir(data_dir, chunk)
     flip(str(path / "data" / "logs.parquet"))
     os.utime(path / READY, (0, 0))
@@ -185,8 +184,7 @@ def test_the_scrub_finds_a_flipped_bit_and_it_is_fetched_again(data_dir: Path, s
 def test_a_scrub_in_the_middle_of_a_large_chunk_ends_with_its_reconciler(data_dir: Path, source: Source) -> None:
     chunk = source.chunk(files=1, size=8_000_000)
     with DataManager(data_dir) as dm:
-        dm.download_chunk(chunk)
-        assert dm.wait(chunk.id, PATIENCE_S)
+        bring(dm, chunk)
     os.utime(chunk_dir(data_dir, chunk) / READY, (0, 0))
     dm = DataManager(data_dir, limits=Limits(scrub_days=30))
     assert dm.reconciler is not None
