@@ -585,16 +585,21 @@ def test_a_refusal_of_the_disk_is_an_outcome_and_ends_the_claim(layout: Layout, 
     assert locks._descriptors == before
 
 
+def converge_in_spite_of_a_crash(layout: Layout, fs: FileSystem, chunk_id: str) -> None:
+    try:
+        Bench(layout, fs=fs).converge(chunk_id)
+    except CrashError:
+        finish_removals(layout, FileSystem())
+        Bench(layout).converge(chunk_id)
+        raise
+
+
 def test_after_a_crash_at_any_step_a_want_still_comes_to_the_same_end(layout: Layout, data_dir: Path) -> None:
     def work(fs: FileSystem) -> None:
         chunk = a_chunk()
         put_want(data_dir, chunk)
         try:
-            Bench(layout, fs=fs).converge(chunk.id)
-        except CrashError:
-            finish_removals(layout, FileSystem())
-            Bench(layout).converge(chunk.id)
-            raise
+            converge_in_spite_of_a_crash(layout, fs, chunk.id)
         finally:
             assert files_of(data_dir / "chunks" / chunk.dataset_id / chunk.place.name / "data").keys() == set(NAMES)
             assert entries(data_dir / "want") == entries(data_dir / "partial") == []
@@ -607,11 +612,7 @@ def test_after_a_crash_at_any_step_a_delete_still_comes_to_the_same_end(layout: 
         place = put_chunk(layout)
         touch_delete(data_dir, place.chunk_id)
         try:
-            Bench(layout, fs=fs).converge(place.chunk_id)
-        except CrashError:
-            finish_removals(layout, FileSystem())
-            Bench(layout).converge(place.chunk_id)
-            raise
+            converge_in_spite_of_a_crash(layout, fs, place.chunk_id)
         finally:
             assert not os.path.exists(layout.path(place))
             assert os.listdir(layout.delete) == []

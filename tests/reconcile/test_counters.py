@@ -1,6 +1,7 @@
 """What has happened is counted: once, by closed sets, and from many threads."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import get_args
 
 import pytest
@@ -72,11 +73,8 @@ def test_nothing_is_lost_between_threads() -> None:
             counters.tell(Event("deleted", ID, after_s=1.0))
             counters.passed(1.0)
 
-    threads = [threading.Thread(target=tell) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(8) as pool:
+        wait([pool.submit(tell) for _ in range(8)])
     counts = counters.counts()
     assert counts.events["deleted"] == sum(counts.delete_to_gone.counts) == sum(counts.loop.counts) == 4000
 

@@ -76,6 +76,21 @@ def delete(layout: Layout, places: list[Place]) -> None:
         touch_delete(Path(layout.root), place.chunk_id)
 
 
+def braked(layout: Layout, places: list[Place]) -> Loop:
+    loop = Loop(layout)
+    delete(layout, places[:15])
+    loop.rest()
+    return loop
+
+
+def braked_in_drops(layout: Layout, places: list[Place]) -> Loop:
+    loop = Loop(layout)
+    for place in places[:12]:
+        delete(layout, [place])
+        loop.rest()
+    return loop
+
+
 def test_a_burst_of_deletes_is_held_back_and_tells_why(layout: Layout, places: list[Place]) -> None:
     loop = Loop(layout)
     loop.rest()
@@ -104,10 +119,7 @@ def test_without_a_share_or_below_it_deletes_go(layout: Layout, places: list[Pla
 
 
 def test_a_burst_in_drops_is_held_back_from_where_it_is_too_much(layout: Layout, places: list[Place]) -> None:
-    loop = Loop(layout)
-    for place in places[:12]:
-        delete(layout, [place])
-        loop.rest()
+    loop = braked_in_drops(layout, places)
     assert here(layout) == 30
     assert loop.brake is not None
     assert (loop.brake["let_go"], loop.brake["held_back"], loop.brake["of"]) == (10, 2, 40)
@@ -126,9 +138,7 @@ def test_downloads_and_markers_of_what_is_not_here_go_on_meanwhile(layout: Layou
 
 
 def test_a_release_lets_go_all_that_stand_and_none_that_come_later(layout: Layout, places: list[Place]) -> None:
-    loop = Loop(layout)
-    delete(layout, places[:15])
-    loop.rest()
+    loop = braked(layout, places)
     Path(layout.release).touch()
     delete(layout, places[15:25])
     os.utime(layout.release, ns=(1, 1))  # mtimes say nothing; the ctime is what counts
@@ -165,9 +175,7 @@ def test_a_release_is_a_regular_file(layout: Layout, places: list[Place], kind: 
 
 @pytest.mark.parametrize("how", ["rm", "want", "careless want"])
 def test_withdrawn_deletes_end_it_and_nothing_is_lost(layout: Layout, places: list[Place], how: str) -> None:
-    loop = Loop(layout)
-    delete(layout, places[:15])
-    loop.rest()
+    loop = braked(layout, places)
     for place in places[:15]:
         if how == "rm":
             os.unlink(layout.delete_marker(place.chunk_id))
@@ -182,10 +190,7 @@ def test_withdrawn_deletes_end_it_and_nothing_is_lost(layout: Layout, places: li
 
 
 def test_a_restart_goes_on_from_the_brake_though_little_is_left(layout: Layout, places: list[Place]) -> None:
-    loop = Loop(layout)
-    for place in places[:12]:
-        delete(layout, [place])
-        loop.rest()
+    loop = braked_in_drops(layout, places)
     since = loop.brake and loop.brake["since"]
     again = Loop(layout)
     again.now = loop.now + 10 * WINDOW_S

@@ -6,28 +6,20 @@ from pathlib import Path
 
 import pytest
 
-from fsdm import DataChunk, Limits
-from fsdm.model.documents import Failure
+from fsdm import Limits
 from fsdm.model.layout import Layout
 from fsdm.reconcile.dry_run import Forecast, Step, dry_run
-from fsdm.reconcile.plan import stamp
 from fsdm.store.markers import place_delete, place_verify, place_want
 from tests.support import Source, fsdm, fsdm_json, reconciling, shell_holding, wait_for_a_tick
 from tests.support.chunks import an_id, failure, judged, of_place, put_chunk, put_want, touch_delete
+from tests.support.loop import a_fetch
+from tests.support.states import _failure
 
 FREE = Limits()
 
 
 def steps_of(layout: Layout, limits: Limits = FREE) -> list[Step]:
     return list(dry_run(layout, limits, time.time()).steps)
-
-
-def a_want(layout: Layout, *sizes: int | None, chunk_id: str | None = None) -> DataChunk:
-    """A want of files of these sizes, placed."""
-    files = {str(n): {"url": "http://h/x", **({} if size is None else {"size": size})} for n, size in enumerate(sizes)}
-    chunk = DataChunk(id=chunk_id or an_id(), dataset_id="d" * 64, block_range=(0, 1), files=files)
-    place_want(layout, chunk)
-    return chunk
 
 
 def everything(layout: Layout) -> dict[str, tuple[int, int, int]]:
@@ -40,7 +32,7 @@ def everything(layout: Layout) -> dict[str, tuple[int, int, int]]:
 
 
 def test_a_fetch_tells_what_is_to_come_and_files_without_size(layout: Layout) -> None:
-    chunk = a_want(layout, 1000, 500, None)
+    chunk = a_fetch(layout, 1000, 500, None)
     data = Path(layout.partial_of(chunk.id), "data")
     data.mkdir(parents=True)
     (data / "0").write_bytes(bytes(300))
@@ -49,7 +41,7 @@ def test_a_fetch_tells_what_is_to_come_and_files_without_size(layout: Layout) ->
 
 
 def test_downloads_come_in_their_turns_after_deletes(layout: Layout) -> None:
-    wants = [a_want(layout, size) for size in (3, 2, 1)]
+    wants = [a_fetch(layout, size) for size in (3, 2, 1)]
     gone = put_chunk(layout)
     place_delete(layout, gone.chunk_id)
     steps = steps_of(layout)
@@ -100,25 +92,16 @@ def test_what_is_no_file_fails_also_where_that_was_told_before(layout: Layout) -
 
 
 def test_a_want_that_has_failed_waits_and_says_why_and_how_long(layout: Layout) -> None:
-    chunk = a_want(layout, 1)
+    chunk = a_fetch(layout, 1)
     now = time.time()
-    Path(layout.failed_of(chunk.id)).write_bytes(
-        Failure(
-            id=chunk.id,
-            kind="transfer",
-            error="HTTP 404",
-            first_at=now,
-            last_at=now,
-            next_attempt_at=now + 100,
-            marker=stamp(judged(layout.want_marker(chunk.id))),
-        ).to_json()
-    )
+    told = _failure(until=now + 100, marker=chunk.want, error="HTTP 404").model_copy(update={"id": chunk.id})
+    Path(layout.failed_of(chunk.id)).write_bytes(told.to_json())
     steps = list(dry_run(layout, FREE, now).steps)
     assert steps == [Step("wait", chunk.id, why="HTTP 404; tried again in 100 s")]
 
 
 def test_what_has_no_room_waits_and_what_a_delete_frees_is_room(layout: Layout) -> None:
-    gone, large, small = put_chunk(layout), a_want(layout, 901), a_want(layout, 900)
+    gone, large, small = put_chunk(layout), a_fetch(layout, 901), a_fetch(layout, 900)
     limits = Limits(max_bytes=900)
     steps = {step.id: step for step in steps_of(layout, limits)}
     assert {steps[large.id].what, steps[small.id].what} == {"wait"}
@@ -148,7 +131,7 @@ def test_what_a_brake_would_hold_back_waits_until_it_is_released(layout: Layout)
 
 
 def test_while_downloads_are_paused_they_wait(layout: Layout) -> None:
-    chunk = a_want(layout, 1)
+    chunk = a_fetch(layout, 1)
     Path(layout.pause).touch()
     assert steps_of(layout) == [Step("wait", chunk.id, why="downloads are paused: fsdm resume")]
 

@@ -324,9 +324,7 @@ def test_a_want_that_waits_is_withdrawn_or_deleted_like_any_other(data_dir: Path
 
 
 def test_a_download_beyond_the_room_is_stopped(data_dir: Path, source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        "fsdm.reconcile.loop.SCAN_SHARE", 0
-    )  # however long one takes on a busy machine: the next one is soon
+    monkeypatch.setattr("fsdm.reconcile.loop.SCAN_SHARE", 0)  # the next scan is soon, however long one takes
     here = source.chunk(size=300_000)
     data = content("unknown", 700_000)
     url = source.put("/unknown", data)
@@ -362,20 +360,16 @@ def test_the_reserve_keeps_a_want_waiting_until_there_is_room(data_dir: Path, so
         assert dm.wait(chunk.id, PATIENCE_S)
 
 
-def test_partials_of_a_former_life_give_way_to_a_want_that_fits_without_them(data_dir: Path, source: Source) -> None:
+def test_a_former_lifes_partials_give_way_to_a_want_that_fits(layout: Layout, data_dir: Path, source: Source) -> None:
     old, new = source.chunk(size=450_000), source.chunk(start=10, end=20, size=400_000)
     source.fault(f"/{old.id}/blocks.parquet", status=404)
-    layout = Layout(data_dir)
-    make_layout(layout, FileSystem())
     comes(layout, Fetch(old.id, Marker(1, 1, 1, 1)), 300_000)
     with DataManager(data_dir, limits=Limits(max_bytes=1_000_000)) as dm:
         put_want(data_dir, old)
         bring(dm, new)
 
 
-def test_once_ends_with_code_4_where_a_want_waits_for_room_and_says_why(data_dir: Path, source: Source) -> None:
-    layout = Layout(data_dir)
-    make_layout(layout, FileSystem())
+def test_once_ends_with_code_4_where_a_want_waits_for_room(layout: Layout, data_dir: Path, source: Source) -> None:
     fits, over = source.chunk(), source.chunk(start=10, end=20, size=600)
     put_want(data_dir, fits)
     assert fsdm("run", "-d", data_dir, "--once", "--max-bytes", "3K").returncode == 0

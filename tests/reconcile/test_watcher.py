@@ -167,9 +167,7 @@ def test_a_directory_that_cannot_be_watched_is_told_and_the_others_are_watched(
     watch.stop()
 
 
-def test_an_overflow_of_the_kernels_queue_notifies_everything(
-    layout: Layout, notified: Notified, watch: Watcher
-) -> None:
+def test_a_kernel_queue_overflow_notifies_everything(layout: Layout, notified: Notified, watch: Watcher) -> None:
     mute(layout, notified)
     inotify = watch._inotify
     assert inotify is not None
@@ -177,9 +175,7 @@ def test_an_overflow_of_the_kernels_queue_notifies_everything(
     notified.until(None)
 
 
-def test_an_overflow_on_a_held_directory_notifies_everything(
-    layout: Layout, notified: Notified, watch: Watcher
-) -> None:
+def test_an_overflow_on_a_held_one_notifies_everything(layout: Layout, notified: Notified, watch: Watcher) -> None:
     place = put_chunk(layout)
     watch.hold(place)
     mute(layout, notified)
@@ -220,9 +216,7 @@ def test_the_close_of_a_held_directory_notifies_its_id(layout: Layout, notified:
     notified.until(place.chunk_id)
 
 
-def test_the_death_of_a_process_that_holds_a_directory_notifies_too(
-    layout: Layout, notified: Notified, watch: Watcher
-) -> None:
+def test_the_death_of_a_holding_process_notifies_too(layout: Layout, notified: Notified, watch: Watcher) -> None:
     place = put_chunk(layout)
     with process(*python(TAKE_REF, layout.root, *place)) as holder:
         assert watch.hold(place)
@@ -237,9 +231,7 @@ def test_holding_twice_watches_once(layout: Layout, watch: Watcher) -> None:
     assert not watch.hold(place)
 
 
-def test_what_was_released_notifies_no_more_and_can_be_held_again(
-    layout: Layout, notified: Notified, watch: Watcher
-) -> None:
+def test_what_was_released_is_mute_and_can_be_held_again(layout: Layout, notified: Notified, watch: Watcher) -> None:
     place = put_chunk(layout)
     watch.hold(place)
     watch.release(place)
@@ -391,9 +383,7 @@ def test_a_real_overflow_of_the_kernels_queue_notifies_everything(layout: Layout
         watch.stop()
 
 
-def test_a_mounted_over_directory_is_watched(
-    layout: Layout, notified: Notified, watch: Watcher, tmp_path: Path
-) -> None:
+def test_a_mount_over_a_marker_is_watched(layout: Layout, notified: Notified, watch: Watcher, tmp_path: Path) -> None:
     def callbacks() -> list[int]:
         assert watch._inotify is not None
         return [len(each.callbacks) for each in watch._inotify._watch_for_wd.values()]

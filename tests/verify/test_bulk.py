@@ -74,9 +74,7 @@ def test_who_stops_early_leaves_nothing_held_and_no_thread(layout: Layout, place
     assert all(can_lock(layout.path(place)) for place in places)
 
 
-def test_what_this_user_may_not_read_is_an_error_and_no_damage(
-    layout: Layout, places: list[Place], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unreadable_chunk_is_no_damage(layout: Layout, places: list[Place], monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(path: str) -> None:
         raise PermissionError(13, "Permission denied", f"{path}/{READY}")
 
@@ -86,9 +84,7 @@ def test_what_this_user_may_not_read_is_an_error_and_no_damage(
     assert all(can_lock(layout.path(place)) for place in places)
 
 
-def test_what_the_disk_cannot_read_is_damage(
-    layout: Layout, places: list[Place], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_the_disk_loses_is_damage(layout: Layout, places: list[Place], monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(path: str) -> None:
         raise OSError(5, "Input/output error", f"{path}/{READY}")
 

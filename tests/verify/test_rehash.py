@@ -9,6 +9,7 @@ import os
 import shutil
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import Any
 
@@ -19,7 +20,7 @@ from fsdm.model.errors import StoppedError
 from fsdm.model.layout import Layout, Place
 from fsdm.store.digests import BUFFER_BYTES
 from fsdm.verify import rehash as module
-from fsdm.verify.rehash import Pace, Rehash, Wrong, is_leaving, rehash
+from fsdm.verify.rehash import Pace, Rehash, is_leaving, rehash
 from tests.support import PATIENCE_S
 from tests.support.chunks import content, flip, put_chunk
 
@@ -123,9 +124,7 @@ def test_a_ready_of_another_chunk_is_told(layout: Layout, place: Place) -> None:
 
 
 @pytest.mark.parametrize("code", sorted(module.UNREADABLE))
-def test_what_the_disk_cannot_read_is_damage(
-    layout: Layout, place: Place, monkeypatch: pytest.MonkeyPatch, code: int
-) -> None:
+def test_what_a_disk_loses_is_damage(layout: Layout, place: Place, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
     def fail(fd: int, buffers: list[memoryview], offset: int, flags: int = 0) -> int:
         if offset >= BUFFER_BYTES:
             raise OSError(code, os.strerror(code))
@@ -166,18 +165,14 @@ def test_every_byte_is_told_of_and_it_is_asked_before_each_block_whether_to_go_o
 
 
 def test_files_are_read_in_several_threads(layout: Layout, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    meet, found = threading.Barrier(2, timeout=PATIENCE_S), list[Wrong | None]()
+    meet = threading.Barrier(2, timeout=PATIENCE_S)
     pace = Pace(NO_CAP, check=lambda: (meet.wait(), None)[1])
     with closing(Rehash(layout.path(place), place, pace)) as files:
         assert files.size_bytes == 3 * BUFFER_BYTES + 107
         monkeypatch.setattr(module, "BUFFER_BYTES", 4 * BUFFER_BYTES)  # each file is one block
         monkeypatch.setattr(module, "thread_buffer", lambda _: memoryview(bytearray(4 * BUFFER_BYTES)))
-        threads = [threading.Thread(target=lambda name=name: found.append(files.file(name))) for name in ("a", "b")]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    assert found == [None, None]
+        with ThreadPoolExecutor(2) as pool:
+            assert list(pool.map(files.file, ("a", "b"))) == [None, None]
 
 
 def test_no_more_is_read_than_the_rate_allows(layout: Layout, place: Place) -> None:
