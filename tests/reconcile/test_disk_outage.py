@@ -274,6 +274,14 @@ def test_any_process_sees_that_the_disk_is_read_only(small_disk: Path) -> None:
 NOW = 1_000_000.0
 
 
+@pytest.fixture
+def outage() -> Outage:
+    """An outage that began at NOW."""
+    outage = Outage()
+    outage.refused("full", NOW)
+    return outage
+
+
 def test_a_refusal_pauses_all_and_only_the_first_begins_an_outage() -> None:
     outage = Outage()
     assert outage.slots(8) == 8
@@ -294,41 +302,31 @@ def test_probes_come_ever_less_often_and_after_half_a_minute_at_the_latest() -> 
     assert pauses == [PROBE_FIRST_S, 2.0, 4.0, 8.0, 16.0, PROBE_LAST_S, PROBE_LAST_S, PROBE_LAST_S]
 
 
-def test_what_is_freed_is_a_reason_to_probe_at_once() -> None:
-    outage = Outage()
-    outage.refused("full", NOW)
+def test_what_is_freed_is_a_reason_to_probe_at_once(outage: Outage) -> None:
     outage.freed(NOW + 0.1)
     assert outage.probe_is_due(NOW + 0.1)
 
 
-def test_after_an_outage_one_fetch_tries_and_all_follow_once_it_is_done() -> None:
-    outage = Outage()
-    outage.refused("full", NOW)
+def test_after_an_outage_one_fetch_tries_and_all_follow_once_it_is_done(outage: Outage) -> None:
     outage.is_over()
     assert outage.slots(8) == 1
     outage.came_through()
     assert outage.slots(8) == 8
 
 
-def test_a_fetch_that_is_done_while_it_lasts_says_little() -> None:
-    outage = Outage()
-    outage.refused("full", NOW)
+def test_a_fetch_that_is_done_while_it_lasts_says_little(outage: Outage) -> None:
     outage.came_through()
     outage.is_over()
     assert outage.slots(8) == 1
 
 
-def test_an_outage_that_comes_back_waits_longer_than_the_first() -> None:
-    outage = Outage()
-    outage.refused("full", NOW)
+def test_an_outage_that_comes_back_waits_longer_than_the_first(outage: Outage) -> None:
     outage.is_over()
     assert outage.refused("full", NOW)
     assert outage.next_probe_at == NOW + 2.0
 
 
-def test_a_clock_that_was_set_back_holds_up_no_probe() -> None:
-    outage = Outage()
-    outage.refused("full", NOW)
+def test_a_clock_that_was_set_back_holds_up_no_probe(outage: Outage) -> None:
     assert outage.probe_is_due(NOW - 3600.0)
 
 
