@@ -155,10 +155,12 @@ class FileSource(_Document):
 
     @property
     def urls(self) -> tuple[str, ...]:
+        """The URL and its mirrors, in the order that they are tried from."""
         return (self.url, *(self.mirrors or ()))
 
     @property
     def has_digest(self) -> bool:
+        """Whether a digest says what the bytes must be."""
         return self.sha256 is not None or self.blake3 is not None
 
 
