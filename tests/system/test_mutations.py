@@ -20,7 +20,7 @@ from fsdm.reconcile.apply import Applier, Claim
 from fsdm.reconcile.memo import Memo
 from fsdm.reconcile.reconciler import Reconciler
 from fsdm.store import refs
-from fsdm.store.block_index import BlockIndex, _entry
+from fsdm.store.block_index import BlockIndex, _key
 from fsdm.store.filesystem import FileSystem
 from fsdm.store.flock import SHARED, close_fd
 from fsdm.store.json_files import read_manifest
@@ -98,7 +98,7 @@ def want_before_publish(publish: Any, self: Applier, action: Publish) -> Any:
 
 def widest_first(put: pytest.MonkeyPatch) -> None:
     def candidates(find: Any, self: BlockIndex, block: int) -> Iterator[Place]:
-        return iter(sorted(find(self, block), key=lambda place: (-_entry(place)[0], _entry(place)[1])))
+        return iter(sorted(find(self, block), key=lambda place: (-_key(place)[0], _key(place)[1])))
 
     around("store.block_index.BlockIndex.candidates", candidates)(put)
     put.setattr(BlockIndex, "find", lambda self, block: next(self.candidates(block), None))
@@ -167,9 +167,7 @@ MUTANTS: dict[str, tuple[Mutant, type[Asking], *tuple[str, ...]]] = {
         Bringing,
     ),
     "the end of a range is in it": (
-        around(
-            "store.block_index._entry", lambda entry, place: (entry(place)[0], entry(place)[1] - 1, *entry(place)[2:])
-        ),
+        around("store.block_index._key", lambda key, place: (key(place)[0], key(place)[1] - 1, key(place)[2])),
         Readers,
     ),
     "among equal starts the greatest end is responsible": (widest_first, Readers),
