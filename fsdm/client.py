@@ -161,9 +161,11 @@ class Client:
         place = self._catalog.find(dataset_id, block)
         if place is None:
             return None
-        # where that one is on its way out: the next in line
-        others = map(self._refs.take, self._catalog.candidates(dataset_id, block))
-        return self._refs.take(place) or next(filter(None, others), None)
+        ref = self._refs.take(place)
+        if ref is None:  # it is on its way out: the next in line
+            others = map(self._refs.take, self._catalog.candidates(dataset_id, block))
+            ref = next(filter(None, others), None)
+        return ref
 
     def ref_at(self, place: Place) -> ChunkRef | None:
         """Take a ref to the chunk at this place; None where it is not available."""

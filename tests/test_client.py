@@ -368,3 +368,12 @@ def test_user_who_may_not_look_into_delete_is_refused(layout: Layout, data_dir: 
     for directory in (data_dir, *data_dir.parents[:-2]):
         directory.chmod(0o755)
     assert in_a_fork(as_nobody) == "refused"
+
+
+def test_find_of_an_available_chunk_lists_no_other_candidates(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = put_chunk(layout)
+    with Client(layout.root) as client:
+        monkeypatch.setattr(client._catalog, "candidates", None)
+        ref = client.find_chunk(place.dataset_id, place.block_range.start)
+        assert ref is not None
+        ref.close()
