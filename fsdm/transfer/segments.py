@@ -21,10 +21,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 SLOW_BYTES_PER_S: Final = 48e6  # a disk takes more than that
+ENOUGH_BYTES_PER_S: Final = 300e6  # from one server, over all connections to it: more of them bring no more
 LOOK_S: Final = 0.04
 LEAST_BYTES: Final = 2 << 20  # less is not worth it
 PIECE_MIN_BYTES: Final = 512 << 10
 PIECE_MAX_BYTES: Final = 16 << 20
+WARM_S: Final = 0.2  # connections that begin are slow
 TRIAL_S: Final = 0.5
 GAIN: Final = 1.25  # several connections are to bring so many times as much, or else it is left at one
 REMEMBERED_S: Final = 300.0
@@ -65,7 +67,11 @@ class Gain:
             if self._gains is not None and now < self._until:
                 return self._gains
             if self._tried_at is None or now - self._tried_at > 4 * TRIAL_S:
-                self._gains, self._tried_at, self._before = None, now, self._rate(2 * LOOK_S, now)
+                rate = self._rate(WARM_S, now)
+                is_warm = self._marks and now - self._marks[0][0] >= WARM_S
+                if not is_warm or rate >= ENOUGH_BYTES_PER_S:
+                    return False
+                self._gains, self._tried_at, self._before = None, now, rate
             return True
 
     def go_on(self) -> bool:

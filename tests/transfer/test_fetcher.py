@@ -23,7 +23,7 @@ from fsdm.model.documents import FileSource
 from fsdm.model.errors import HostError, InvalidInputError, StoppedError, TransferError
 from fsdm.transfer import source_fetch as source_fetch_module
 from fsdm.transfer.fetcher import HttpFetcher
-from fsdm.transfer.http import handle as handle_module
+from fsdm.transfer.http import exchange
 from fsdm.transfer.http.target import shown
 from fsdm.transfer.resume_record import Part
 from tests.support import PATIENCE_S, Recorder, Source, eventually
@@ -245,7 +245,7 @@ def test_what_the_disk_refuses_is_no_fault_of_the_transfer(
 def test_a_transfer_is_given_up_below_the_floor_and_not_above_it(
     url: str, path: Path, monkeypatch: pytest.MonkeyPatch, bytes_per_s: float, given_up: bool
 ) -> None:
-    monkeypatch.setattr(handle_module, "BLOCK_BYTES", 16384)
+    monkeypatch.setattr(exchange, "BLOCK_BYTES", 16384)
 
     def clock() -> float:
         return (path.stat().st_size if path.exists() else 0) / bytes_per_s

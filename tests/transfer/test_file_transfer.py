@@ -318,7 +318,7 @@ def test_a_record_is_written_before_the_first_byte_of_a_version_and_now_and_then
 ) -> None:
     monkeypatch.setattr(transfer_module, "RECORD_BYTES", SIZE)
     monkeypatch.setattr(transfer_module, "CHECKPOINT_BYTES", 100_000)
-    monkeypatch.setattr("fsdm.transfer.http.handle.BLOCK_BYTES", 50_000)
+    monkeypatch.setattr("fsdm.transfer.http.exchange.BLOCK_BYTES", 50_000)
     saved: list[tuple[int, int]] = []
 
     def save() -> None:

@@ -149,7 +149,9 @@ def test_a_transfer_that_has_just_begun_is_measured_from_its_first_bytes(
     clock: Clock, several: float, gains: bool
 ) -> None:
     gain = Gain(clock=clock)
-    flow(gain, clock, 10 * MB, ranges.LOOK_S + 0.02)
+    flow(gain, clock, 10 * MB, ranges.WARM_S - 0.02)
+    assert not gain.may_split(), "connections that begin are slow"
+    flow(gain, clock, 10 * MB, 0.04)
     assert gain.may_split()
     clock.now += 0.2  # new connections are made meanwhile
     flow(gain, clock, several, ranges.TRIAL_S - 0.1)
@@ -192,6 +194,15 @@ def test_a_trial_that_nobody_ended_is_begun_afresh(clock: Clock) -> None:
     assert a_trial(gain, clock, 20 * MB), "twice as much as by then"
 
 
+def test_there_is_no_trial_where_all_connections_together_bring_what_a_disk_takes(clock: Clock) -> None:
+    gain = Gain(clock=clock)
+    assert not gain.may_split(), "nothing has come yet"
+    flow(gain, clock, ranges.ENOUGH_BYTES_PER_S + MB, 1.0)
+    assert not gain.may_split()
+    flow(gain, clock, ranges.ENOUGH_BYTES_PER_S - MB, ranges.WARM_S + 0.01)
+    assert gain.may_split()
+
+
 def test_a_server_whose_pieces_do_not_fit_is_left_alone_for_a_while(clock: Clock) -> None:
     gain = Gain(clock=clock)
     assert a_trial(gain, clock, 40 * MB)
@@ -204,6 +215,7 @@ def test_a_server_whose_pieces_do_not_fit_is_left_alone_for_a_while(clock: Clock
 
 def test_a_trial_that_breaks_has_gained_nothing_but_one_that_gained_is_not_forgotten(clock: Clock) -> None:
     gain = Gain(clock=clock)
+    flow(gain, clock, 10 * MB, 1.0)
     assert gain.may_split()
     gain.broke()
     assert not gain.may_split()

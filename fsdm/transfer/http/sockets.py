@@ -9,15 +9,25 @@ import os
 import socket
 import threading
 import weakref
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import pycurl
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from fsdm.concurrency.cancellation import Cancellation
+
+
+@contextmanager
+def borrowed(fd: int) -> Iterator[socket.socket]:
+    """Use the socket of a descriptor, which stays open."""
+    sock = socket.socket(fileno=fd)
+    try:
+        yield sock
+    finally:
+        sock.detach()
 
 
 class _Socket:
@@ -32,10 +42,8 @@ class _Socket:
     def cut(self) -> None:
         with self.mutex:
             if self.fd >= 0:
-                sock = socket.socket(fileno=self.fd)
-                with suppress(OSError):  # it is not connected: then nothing waits for it
+                with suppress(OSError), borrowed(self.fd) as sock:  # not connected: then nothing waits for it
                     sock.shutdown(socket.SHUT_RDWR)
-                sock.detach()
 
     def close(self) -> None:
         with self.mutex:
@@ -64,6 +72,14 @@ class Sockets:
         self._made: socket.socket | None = None
         self._stop: Cancellation | None = None
         self._check_address: Callable[[str], None] | None = None
+
+    def find(self, port: int) -> int | None:
+        """The descriptor of the socket that has a local port."""
+        for fd in self.open:
+            with borrowed(fd) as sock:
+                if sock.getsockname()[1] == port:
+                    return fd
+        return None
 
     def guard(self, stop: Cancellation, check_address: Callable[[str], None]) -> None:
         """Have `stop` cut all of them; `check_address` may raise to refuse an address."""
