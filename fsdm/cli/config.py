@@ -7,7 +7,6 @@ So a file that others may write is refused. A key that is not known is an error:
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import stat
 import tomllib
@@ -16,6 +15,7 @@ from textwrap import fill
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from fsdm.cli.arguments import from_text
+from fsdm.concurrency.log import Log
 from fsdm.model.errors import DataDirectoryError, InvalidInputError
 from fsdm.model.units import parse_size
 from fsdm.reconcile.delete_brake import SHARE, parse_share
@@ -32,7 +32,7 @@ CONFIG_MAX_BYTES: Final = 1 << 16
 OTHERS_MAY_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
 METAVARS: Final[dict[object, str]] = {int: "N", float: "N", parse_size: "SIZE", parse_share: "SHARE"}
 
-logger = logging.getLogger("fsdm")
+logger = Log("fsdm")
 
 
 class Setting(NamedTuple):

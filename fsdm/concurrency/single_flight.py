@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from fsdm.concurrency.log import Log
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-logger = logging.getLogger("fsdm")
+logger = Log("fsdm")
 
 T = TypeVar("T")
 

@@ -5,16 +5,17 @@ They are daemon threads: a process that ends must not hang on a slow server, and
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
+from fsdm.concurrency.log import Log
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-logger = logging.getLogger(__name__)
+logger = Log(__name__)
 
 
 class Workers:

@@ -7,7 +7,6 @@ ask: it can change nothing, and there is no id, URL, host or path in an answer.
 
 from __future__ import annotations
 
-import logging
 import socket
 import socketserver
 import threading
@@ -17,6 +16,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
+from fsdm.concurrency.log import Log
 from fsdm.model.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from fsdm.monitoring.health import Health
 
-logger = logging.getLogger("fsdm")
+logger = Log("fsdm")
 
 MANY: Final = 16
 DEADLINE_S: Final = 10.0

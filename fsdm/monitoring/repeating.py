@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from fsdm.concurrency.log import Log
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-logger = logging.getLogger("fsdm")
+logger = Log("fsdm")
 
 
 @contextmanager

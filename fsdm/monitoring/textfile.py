@@ -6,12 +6,12 @@ tells (`node_textfile_mtime_seconds`).
 
 from __future__ import annotations
 
-import logging
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from prometheus_client import write_to_textfile
 
+from fsdm.concurrency.log import Log
 from fsdm.model.errors import InvalidInputError
 from fsdm.monitoring.repeating import Refusals, repeating
 from fsdm.store.filesystem import FileSystem
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from prometheus_client import CollectorRegistry
 
-logger = logging.getLogger("fsdm")
+logger = Log("fsdm")
 
 EACH_S: Final = 15.0
 

@@ -7,12 +7,12 @@ markers; the reconciler counts the deletes of a time window. Every verb imports 
 from __future__ import annotations
 
 import json
-import logging
 import re
 import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from fsdm.concurrency.log import Log
 from fsdm.model.errors import BrakedError, InvalidInputError
 from fsdm.model.events import Event
 from fsdm.store.filesystem import exists
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from fsdm.store.catalog import Catalog
     from fsdm.store.filesystem import FileSystem
 
-logger = logging.getLogger("fsdm")
+logger = Log("fsdm")
 
 SHARE: Final = 0.25
 FEW_DELETES: Final = 10  # by one command: fewer are typed by hand, and meant

@@ -6,13 +6,13 @@ The loop's alone, but for what says otherwise.
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
 from fsdm.concurrency.cancellation import Cancellation
+from fsdm.concurrency.log import Log
 from fsdm.model.errors import DiskError
 from fsdm.model.events import Event
 from fsdm.reconcile.actions import ClearFailure, Failed, Fetch
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from fsdm.reconcile.actions import Action, Outcome
     from fsdm.reconcile.apply import Applier
 
-logger = logging.getLogger("fsdm")
+logger = Log("fsdm")
 
 
 @dataclass(slots=True)

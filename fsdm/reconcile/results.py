@@ -6,10 +6,10 @@ Invariant: a directory is watched, and its claim kept open, from the first refus
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
+from fsdm.concurrency.log import Log
 from fsdm.model.errors import DiskError
 from fsdm.model.events import Event
 from fsdm.reconcile import actions
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 VERIFY_AGAIN_S: Final = 10.0  # where a chunk could not be read to its end
 
-logger = logging.getLogger("fsdm")
+logger = Log("fsdm")
 
 
 @dataclass(slots=True)

@@ -7,12 +7,12 @@ Invariant: the headroom only shrinks between two looks, by what begins; a fetch 
 
 from __future__ import annotations
 
-import logging
 import os
 from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal
 
+from fsdm.concurrency.log import Log
 from fsdm.model.errors import InvalidInputError, StaleMarkerError
 from fsdm.model.layout import READY, is_id
 from fsdm.model.units import readable
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from fsdm.reconcile.actions import Fetch
     from fsdm.store.catalog import Catalog
 
-logger = logging.getLogger("fsdm")
+logger = Log("fsdm")
 
 ID_LENGTH: Final = 64
 METADATA_BYTES: Final = 1 << 20  # what directories take up besides: for less than that no fetch is stopped

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
+
+from fsdm.concurrency.log import Log
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from fsdm.reconcile.space_budget import SpaceBudget
     from fsdm.store.filesystem import FileSystem
 
-logger = logging.getLogger("fsdm")
+logger = Log("fsdm")
 
 
 @dataclass(slots=True)

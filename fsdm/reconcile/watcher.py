@@ -9,7 +9,6 @@ Invariant: a directory that is watched has one watch, and what is no longer at i
 from __future__ import annotations
 
 import errno
-import logging
 import os
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from watchdog.observers.inotify_c import CallbackId, InotifyConstants, InotifyFD, Mask
 
+from fsdm.concurrency.log import Log
 from fsdm.model.layout import PAUSE, RELEASE, is_id
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from fsdm.model.layout import Layout, Place
 
-logger = logging.getLogger(__name__)
+logger = Log(__name__)
 
 _SELF: Final = (
     InotifyConstants.IN_DELETE_SELF

@@ -6,7 +6,6 @@ is in its dataset's index if and only if its place is in `_by_id`.
 
 from __future__ import annotations
 
-import logging
 import os
 import stat
 import threading
@@ -14,11 +13,12 @@ import time
 from dataclasses import dataclass, field
 from typing import Final, TypeGuard
 
+from fsdm.concurrency.log import Log
 from fsdm.model.errors import DataDirectoryError
 from fsdm.model.layout import Layout, Place, is_chunk_dir, is_id
 from fsdm.store.block_index import BlockIndex
 
-logger = logging.getLogger(__name__)
+logger = Log(__name__)
 
 RACY_NS: Final = 20_000_000  # two ticks of a kernel with HZ=100
 NO_MTIME: Final = -1

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from typing import TYPE_CHECKING, Final
 
+from fsdm.concurrency.log import Log
 from fsdm.model.layout import DATA
 from fsdm.store.filesystem import DIRECTORY, SAFE, opened
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-logger = logging.getLogger("fsdm")
+logger = Log("fsdm")
 
 BLOCK_BYTES: Final = 512  # of st_blocks: stat(2)
 EXTENTS_MAX: Final = 1000  # of one file; one with more is counted by its blocks

@@ -9,13 +9,13 @@ itself whether it has been stopped.
 
 from __future__ import annotations
 
-import logging
 import threading
 from bisect import bisect_left, insort
 from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from fsdm.concurrency.log import Log
 from fsdm.concurrency.workers import join_all
 from fsdm.model.errors import InvalidInputError
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     Work = Callable[[], None]
 
-logger = logging.getLogger(__name__)
+logger = Log(__name__)
 
 
 class Scheduler:

@@ -5,7 +5,6 @@ When the bytes of a chunk were seen to be right stands on the disk, as the mtime
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 from collections import deque
@@ -13,6 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from fsdm.concurrency.log import Log
 from fsdm.concurrency.rate_limit import Rate
 from fsdm.model.errors import StoppedError
 from fsdm.model.layout import READY, VERIFIED
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 RATE_MAX: Final = 100e6  # bytes a second: readers are to notice nothing
 TOLD: Final = 3  # so many files are named
 
-logger = logging.getLogger("fsdm")
+logger = Log("fsdm")
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,6 @@ Each chunk is held by a ref while it is looked at, so that a delete does not loo
 
 from __future__ import annotations
 
-import logging
 import os
 import stat
 import threading
@@ -13,6 +12,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
+from fsdm.concurrency.log import Log
 from fsdm.model.layout import DATA, READY, Layout, Place
 from fsdm.store.filesystem import exists, is_directory
 from fsdm.store.json_files import read_manifest
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 EVERY_S: Final = 3600.0
 REST: Final = 4.0  # so many times as long as a look took, it rests
 
-logger = logging.getLogger(__name__)
+logger = Log(__name__)
 
 
 def damage(layout: Layout, place: Place) -> str | None:
