@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from fsdm.model.errors import FsdmError as FsdmError
     from fsdm.model.errors import InvalidInputError as InvalidInputError
     from fsdm.model.errors import NoDataDirectoryError as NoDataDirectoryError
+    from fsdm.model.errors import ReconcilerEndedError as ReconcilerEndedError
     from fsdm.model.errors import UnknownFormatError as UnknownFormatError
     from fsdm.model.errors import UnsafeFileSystemError as UnsafeFileSystemError
     from fsdm.model.errors import WaitTimeoutError as WaitTimeoutError
@@ -52,6 +53,7 @@ _HOMES = {
     "Limits": "fsdm.model.limits",
     "NoDataDirectoryError": "fsdm.model.errors",
     "Oddity": "fsdm.model.state",
+    "ReconcilerEndedError": "fsdm.model.errors",
     "Status": "fsdm.status.chunk_status",
     "UnknownFormatError": "fsdm.model.errors",
     "UnsafeFileSystemError": "fsdm.model.errors",

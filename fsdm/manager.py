@@ -8,12 +8,19 @@ import threading
 from typing import TYPE_CHECKING
 
 from fsdm.client import Client
-from fsdm.model.errors import DataDirectoryError, InvalidInputError, ReconcilerRunsError
+from fsdm.concurrency.log import Log
+from fsdm.model.errors import (
+    DataDirectoryError,
+    FsdmError,
+    InvalidInputError,
+    NoDataDirectoryError,
+    ReconcilerRunsError,
+)
 from fsdm.model.limits import Limits
 from fsdm.reconcile.counters import Counters
 from fsdm.reconcile.reconciler import Reconciler
 from fsdm.store.catalog import Catalog
-from fsdm.store.data_dir import make_layout, open_data_dir
+from fsdm.store.data_dir import Root, make_directories, open_data_dir
 from fsdm.store.filesystem import FileSystem
 from fsdm.store.leader_lock import ReconcilerLock
 
@@ -25,7 +32,7 @@ if TYPE_CHECKING:
     from fsdm.model.layout import Layout
     from fsdm.transfer.chunk_download import Fetcher
 
-logger = logging.getLogger("fsdm")
+logger = Log("fsdm")
 
 STANDBY_S = 0.2  # how often a client that is ready to take over asks for LOCK
 
@@ -34,7 +41,8 @@ class DataManager(Client):
     """Keeps the wanted chunks in a data directory.
 
     It makes the directory where it is missing, restores what is complete, and reconciles in the background if no other
-    process does; else it is a client of the one that does, and takes over when that one ends. `reconcile=False` makes
+    process does; else it is a client of the one that does, and takes over when that one ends. Where its reconciler ends
+    of itself (the directory has gone, or a defect), it lets LOCK go, and `error` says why. `reconcile=False` makes
     it a client only, of a directory that exists. `jobs` chunks are downloaded at once; `limits` (which say
     that as well) are a budget, a reserve of free disk, and durability. `on_event` is called for what happens to chunks,
     in some thread of the reconciler. A context manager.
@@ -61,8 +69,10 @@ class DataManager(Client):
         self._reconciler: Reconciler | None = None
         self._lock: ReconcilerLock | None = None
         self._standby: threading.Thread | None = None
+        self._error: BaseException | None = None
         if reconcile:
-            open_data_dir(data_dir, durable=self._limits.durable, allow_unknown_fs=allow_unknown_fs)
+            layout = open_data_dir(data_dir, durable=self._limits.durable, allow_unknown_fs=allow_unknown_fs)
+            self._root = Root(layout)
         super().__init__(data_dir)
         if reconcile:
             self._take_over()
@@ -85,10 +95,9 @@ class DataManager(Client):
         return self._closed.is_set()
 
     @property
-    def has_lost_its_thread(self) -> bool:
-        """Tell whether the standby thread has ended of itself."""
-        standby = self._standby
-        return standby is not None and not standby.is_alive() and not self._closed.is_set()
+    def error(self) -> BaseException | None:
+        """What has ended the reconciler of this process, if anything has: it is a client from then on."""
+        return self._error
 
     def download_chunk(self, chunk: DataChunk) -> None:
         """See `Client.download_chunk`."""
@@ -123,15 +132,22 @@ class DataManager(Client):
         self._step_down()
 
     def _take_over(self) -> bool:
+        self._root.check()  # LOCK is made where it is missing
         try:
             lock = ReconcilerLock(self._layout)
         except ReconcilerRunsError:
             return False
         limits, reconciler = self._limits, None
         try:
-            make_layout(self._layout, FileSystem(durable=limits.durable))  # some of it may have been removed
+            self._root.check()
+            make_directories(self._layout, FileSystem(durable=limits.durable))  # some may have been removed
             reconciler = Reconciler(
-                self._layout, limits=limits, fetcher=self._fetcher, on_event=self._on_event, counters=self.counters
+                self._layout,
+                root=self._root,
+                limits=limits,
+                fetcher=self._fetcher,
+                on_event=self._on_event,
+                counters=self.counters,
             )
             reconciler.open()
             reconciler.start()
@@ -152,18 +168,34 @@ class DataManager(Client):
             _end(reconciler, lock)
 
     def _stand_by(self) -> None:
+        try:
+            self._watch_lock()
+        except BaseException as e:  # also SystemExit, which some code of others may raise in a thread of ours
+            self._error = e
+            trace = None if isinstance(e, FsdmError) else e
+            logger.log(logging.ERROR, "the reconciler has ended: %s", repr(e) if trace else e, exc_info=trace)
+            self._step_down()
+
+    def _watch_lock(self) -> None:
+        """Take over where LOCK is free; step down where it is no longer ours; raise what has ended the reconciler."""
         said = ""
         while not self._closed.wait(STANDBY_S):
-            if self._lock is None:
-                try:
+            reconciler, lock = self._reconciler, self._lock
+            if reconciler is not None and reconciler.error is not None:
+                raise reconciler.error
+            try:
+                if lock is None:
                     self._take_over()
-                    said = ""
-                except (OSError, RuntimeError, DataDirectoryError) as e:  # also: no descriptors or threads, for now
-                    if str(e) != said:  # once, and not with every try
-                        logger.warning("cannot take over %s yet: %s", self._layout.root, e)
-                    said = str(e)
-            elif not self._lock.is_ours():  # LOCK was removed by hand: another process may have taken a new one
-                self._step_down()
+                elif not lock.is_ours():  # LOCK was removed by hand: another process may have taken a new one
+                    self._step_down()
+                said = ""
+            except NoDataDirectoryError:
+                raise
+            except (OSError, RuntimeError, DataDirectoryError) as e:  # also: no descriptors or threads, for now
+                if str(e) != said:  # once, and not with every try
+                    what = "cannot take over %s yet: %s" if lock is None else "cannot look at LOCK of %s: %s"
+                    logger.warning(what, self._layout.root, e)
+                said = str(e)
 
 
 def _end(reconciler: Reconciler | None, lock: ReconcilerLock) -> None:
@@ -195,10 +227,11 @@ def run_once(
         DataDirectoryError: the directory cannot be used.
     """
     layout = open_data_dir(data_dir, durable=limits.durable, allow_unknown_fs=allow_unknown_fs)
+    root = Root(layout)
     lock = _lock(layout, stop, wait=wait)
     if lock is None:
         return {layout.root: "stopped before another process released it"}
-    reconciler = Reconciler(layout, limits=limits, on_event=on_event)
+    reconciler = Reconciler(layout, root=root, limits=limits, on_event=on_event)
     try:
         reconciler.open()
         reconciler.loop.manifest_check.check_all()

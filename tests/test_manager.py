@@ -67,12 +67,15 @@ def test_a_download_after_a_delete_that_waits_fetches_nothing_again(dm: DataMana
     assert dict(source.asked) == asked
 
 
-def test_a_callback_that_raises_is_logged(data_dir: Path, source: Source, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("error", [RuntimeError, SystemExit, KeyboardInterrupt])
+def test_a_callback_that_raises_is_logged(
+    data_dir: Path, source: Source, caplog: pytest.LogCaptureFixture, error: type[BaseException]
+) -> None:
     told: list[str] = []
 
     def hear(event: Event) -> None:
         told.append(event.kind)
-        raise RuntimeError(f"not {event.kind}")
+        raise error(f"not {event.kind}")
 
     chunk, late = source.chunk(), source.chunk(start=10, end=20)
     with DataManager(data_dir, on_event=hear) as dm:

@@ -43,6 +43,7 @@ exit codes:
   6  the data directory cannot be used: missing, of an unknown format, no flock, or refused by the disk
   7  damaged chunks were found (verify)
   8  braked: it would remove more of what is here than --brake allows; nothing was changed (--yes goes on)
+  9  the reconciler has ended of itself, by a defect (run): start it again
   129  ended by SIGHUP (demo)
   130  interrupted
   143  ended by SIGTERM (demo)

@@ -27,6 +27,7 @@ EXIT_RECONCILER_RUNS = 5
 EXIT_DATA_DIRECTORY = 6
 EXIT_DAMAGED = 7
 EXIT_BRAKED = 8
+EXIT_ENDED = 9
 EXIT_HUNG_UP = 129  # this and the next ones as shells have it: 128 + SIGHUP
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
@@ -82,6 +83,12 @@ class ReconcilerRunsError(FsdmError):
     def __init__(self, message: str, *, owner: str = "", hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.owner = owner
+
+
+class ReconcilerEndedError(FsdmError):
+    """The reconciler of this process has ended of itself, by a defect; LOCK is free."""
+
+    exit_code = EXIT_ENDED
 
 
 class NotAvailableError(FsdmError):

@@ -31,6 +31,7 @@ class Health:
 
 
 STARTING: Final = "starting: the data directory is being opened"
+ENDED: Final = "the reconciler has ended: see the log"
 
 
 def health(dm: DataManager | None) -> Health:
@@ -40,14 +41,18 @@ def health(dm: DataManager | None) -> Health:
     if dm.is_closed:
         return Health(True, "stopping")
     reconciler = dm.reconciler
-    if dm.has_lost_its_thread:
-        return Health(False, "the thread that watches LOCK has ended: see the log")
+    if has_ended(dm):
+        return Health(False, ENDED)
     if reconciler is None:
         return Health(True, "standing by: this process does not reconcile")
-    if not reconciler.is_running:
-        return Health(False, "the reconciler's thread has ended: see the log")
     trouble = reconciler.loop.heartbeat.trouble()
     return Health(not trouble, trouble or "reconciling")
+
+
+def has_ended(dm: DataManager) -> bool:
+    """Tell whether the reconciler of this process has ended of itself."""
+    reconciler = dm.reconciler
+    return dm.error is not None or (reconciler is not None and not reconciler.is_running)
 
 
 def readiness(dm: DataManager | None, disk: Space | str | None) -> Health:
@@ -56,6 +61,8 @@ def readiness(dm: DataManager | None, disk: Space | str | None) -> Health:
         return Health(False, STARTING)
     if dm.is_closed:
         return Health(False, "stopping")
+    if has_ended(dm):
+        return Health(False, ENDED)
     if disk is None:
         return Health(False, f"the disk has not answered within {LOOK_S:g} s")
     if isinstance(disk, str):

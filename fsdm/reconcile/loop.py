@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import time
 from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from fsdm.concurrency.log import Log
+from fsdm.model.errors import NoDataDirectoryError
 from fsdm.model.events import Event
 from fsdm.reconcile.actions import Fetch, Publish, Retire, Verify, Wait
 from fsdm.reconcile.delete_brake import see
 from fsdm.reconcile.plan import decide, is_stuck, takes_away, trouble
+from fsdm.store.data_dir import make_directories
 from fsdm.store.scan import look, scan
 from fsdm.transfer.fetcher import HttpFetcher
 
@@ -41,13 +43,14 @@ if TYPE_CHECKING:
     from fsdm.reconcile.watcher import Watcher
     from fsdm.reconcile.work_queue import WorkQueue
     from fsdm.store.catalog import Catalog
+    from fsdm.store.data_dir import Root
     from fsdm.store.filesystem import FileSystem
     from fsdm.store.pause import Pause
     from fsdm.transfer.chunk_download import Fetcher
     from fsdm.verify.background import BackgroundCheck
     from fsdm.verify.manifest_check import ManifestCheck
 
-logger = logging.getLogger("fsdm")
+logger = Log("fsdm")
 
 SCAN_SHARE: Final = 50  # a scan is followed by so many times its own duration without one
 
@@ -57,6 +60,7 @@ class Loop:
     """The passes of one reconciler, and the last seen state of each id that is pending."""
 
     layout: Layout
+    root: Root
     catalog: Catalog
     fs: FileSystem
     limits: Limits
@@ -83,10 +87,16 @@ class Loop:
     _new_limits: deque[Limits] = field(default_factory=deque, init=False)
 
     def run(self, stopping: threading.Event) -> None:
-        """Make passes until `stopping` is set and the loop woken."""
+        """Make passes until `stopping` is set and the loop woken.
+
+        Raises:
+            NoDataDirectoryError: the data directory has gone, or another one is in its place.
+        """
         while not stopping.is_set():
             try:
                 self.step(self.wait_s())
+            except NoDataDirectoryError:  # the root has gone, or is another one: no pass will mend that
+                raise
             except Exception as e:  # one pass failed: say so, and begin the next with a scan
                 is_defect = not isinstance(e, OSError)  # what the disk says needs no more than a line
                 logger.log(logging.ERROR, "a pass of the reconciler failed: %s", e, exc_info=is_defect)
@@ -129,6 +139,7 @@ class Loop:
 
     def run_pass(self, woken: set[str], *, everything: bool) -> bool:
         """Look at the `woken` ids (or at `everything`), decide, dispatch; tell whether anything was."""
+        self.root.check()
         self.results.retry_held(woken)
         ids = woken | self._take_in_results() | self.disk.ask(self.clock()) | set(self.work_queue.due(self.clock()))
         if everything or time.monotonic() >= self.next_scan:
@@ -178,8 +189,7 @@ class Loop:
 
     def _restore(self) -> None:
         """Make again what may have gone since the last scan: directories, watches, threads."""
-        for name in self.layout.directories():
-            self.fs.mkdir(os.path.join(self.layout.root, name))
+        make_directories(self.layout, self.fs)
         self.watcher.arm()
         for workers in self.pools:
             workers.replenish()

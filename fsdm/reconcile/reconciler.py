@@ -8,6 +8,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from fsdm.concurrency.log import Log
 from fsdm.concurrency.workers import Workers
 from fsdm.model.limits import Limits
 from fsdm.reconcile.admission import Admission
@@ -25,6 +26,7 @@ from fsdm.reconcile.wakeup import Wakeup
 from fsdm.reconcile.watcher import Watcher
 from fsdm.reconcile.work_queue import WorkQueue
 from fsdm.store.catalog import Catalog
+from fsdm.store.data_dir import Root
 from fsdm.store.filesystem import FileSystem
 from fsdm.store.marker_removal import clear_temporaries, finish_removals
 from fsdm.store.pause import Pause
@@ -41,12 +43,13 @@ if TYPE_CHECKING:
     from fsdm.model.layout import Layout
     from fsdm.transfer.chunk_download import Fetcher
 
-logger = logging.getLogger("fsdm")
+logger = Log("fsdm")
 
 
 class Reconciler:
     """The parts of one reconciler. The caller holds `LOCK` while this lives.
 
+    `root` is the directory that the path is to go on naming; without, the one that it names now.
     `workers` carry out everything in place of threads: for a caller that makes the passes itself (`loop.step`).
     """
 
@@ -54,6 +57,7 @@ class Reconciler:
         self,
         layout: Layout,
         *,
+        root: Root | None = None,
         limits: Limits | None = None,
         fetcher: Fetcher | None = None,
         fs: FileSystem | None = None,
@@ -89,6 +93,7 @@ class Reconciler:
         self.scrub = None if days is None else Scrub(layout, catalog, days=days, check=background.check, clock=clock)
         self.loop = Loop(
             layout=layout,
+            root=root or Root(layout),
             catalog=catalog,
             fs=fs,
             limits=limits,
@@ -112,6 +117,7 @@ class Reconciler:
             tell=tell,
         )
         self._stopping = threading.Event()
+        self.error: BaseException | None = None
         self._thread: threading.Thread | None = None
 
     def open(self) -> None:
@@ -133,9 +139,16 @@ class Reconciler:
         self.loop.manifest_check.start()
         if self.scrub is not None:
             self.scrub.start()
-        thread = threading.Thread(target=self.loop.run, args=(self._stopping,), name="fsdm-reconciler", daemon=True)
+        thread = threading.Thread(target=self._run, name="fsdm-reconciler", daemon=True)
         thread.start()
         self._thread = thread
+
+    def _run(self) -> None:
+        """Make passes until `stop`; what ends them before that stands in `error`, for the thread that watches LOCK."""
+        try:
+            self.loop.run(self._stopping)
+        except BaseException as e:
+            self.error = e
 
     def stop(self, timeout_s: float | None = 5.0) -> bool:
         """Stop the transfers and end; what was not finished is taken up by the next reconciler.
@@ -180,9 +193,7 @@ def _event_sink(counters: Counters, on_event: Callable[[Event], None] | None) ->
             logger.info("%s", event, extra=event.fields())
         counters.tell(event)
         if on_event is not None:
-            try:
+            with logger.told("on_event", event):  # not our code: what it was told of has happened, and goes on
                 on_event(event)
-            except Exception:  # not our code: what it was told of has happened, and goes on
-                logger.exception("on_event failed at: %s", event)
 
     return tell

@@ -1,4 +1,7 @@
-"""The data directory as a whole: made, opened, and checked to have a known format."""
+"""The data directory as a whole: made, opened, and checked to have a known format.
+
+Invariant: a root is made only while a data directory is opened, never by a process that has it open already.
+"""
 
 from __future__ import annotations
 
@@ -64,9 +67,43 @@ def make_layout(layout: Layout, fs: FileSystem) -> None:
         fs.write(os.path.join(layout.root, CACHEDIR_TAG), CACHEDIR_TAG_TEXT.encode(), durable=True)
         fs.write(layout.format_file, f"{_FORMAT_TEXT}\n".encode(), durable=True)
     check_format(layout)
+    make_directories(layout, fs)
+    fs.fsync_dir(layout.root)
+
+
+def make_directories(layout: Layout, fs: FileSystem) -> None:
+    """Make the missing directories of a layout, in a root that is there."""
     for name in layout.directories():
         fs.mkdir(os.path.join(layout.root, name))
-    fs.fsync_dir(layout.root)
+
+
+class Root:
+    """The directory that a path named when this was made. A mount that goes leaves another one under the same path."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._found = os.stat(layout.root)
+
+    def check(self) -> None:
+        """Check that the path still names that directory, with its `fsdm.json`. May raise OSError.
+
+        Raises:
+            NoDataDirectoryError: it does not: it was moved, removed, unmounted or replaced.
+        """
+        root = self._layout.root
+        try:
+            found = os.stat(root)
+            os.lstat(self._layout.format_file)
+        except (FileNotFoundError, NotADirectoryError):
+            lack = _lack(root)
+        else:
+            if os.path.samestat(found, self._found):
+                return
+            lack = "another directory is in its place"
+        raise NoDataDirectoryError(
+            f"{root} is no longer the data directory that this process began with: {lack}",
+            hint="see whether it was moved, removed or unmounted; once it is back at its place, start again",
+        )
 
 
 def _make_root(path: str, fs: FileSystem) -> None:

@@ -129,6 +129,15 @@ def lock_removed(site: Site) -> Iterator[None]:
     assert site.here() == site.bytes_of(site.chunk, site.more)
 
 
+def root_gone(site: Site) -> Iterator[None]:
+    process = site.reconcile()
+    site.want(site.more)
+    site.data.rename(site.data.with_name("moved"))
+    assert process.wait(PATIENCE_S) == 6
+    yield
+    assert site.here() == site.bytes_of(site.chunk, site.more)
+
+
 def format_lost(site: Site) -> Iterator[None]:
     site.want(site.more)
     (site.data / "fsdm.json").unlink()
@@ -262,6 +271,7 @@ STATES: dict[str, Callable[[Site], Iterator[None]]] = {
     "The disk is full": full,
     "The disk is read-only": read_only,
     "LOCK was removed": lock_removed,
+    "The data directory has gone": root_gone,
     "fsdm.json is lost": format_lost,
     "The format is not known": format_unknown,
     "A chunk is damaged": damaged,

@@ -32,6 +32,7 @@ PROMISED = {
     4: {"WaitTimeoutError"},
     5: {"ReconcilerRunsError"},
     6: {"DataDirectoryError", "NoDataDirectoryError", "UnknownFormatError", "UnsafeFileSystemError"},
+    9: {"ReconcilerEndedError"},
 }
 
 

@@ -13,7 +13,7 @@ import pytest
 import fsdm.reconcile.loop
 from fsdm import DataManager
 from fsdm.model.layout import Layout
-from fsdm.monitoring.health import health, look_at_disk, readiness
+from fsdm.monitoring.health import Health, health, look_at_disk, readiness
 from fsdm.reconcile.heartbeat import GRACE_S
 from fsdm.store.filesystem import Space
 from tests.support import eventually
@@ -68,24 +68,22 @@ def test_loop_whose_passes_fail_is_not_well_until_one_succeeds(
     eventually(lambda: health(dm).is_well)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-@pytest.mark.parametrize(
-    ("where", "why"),
-    [
-        (lambda dm: (fsdm.reconcile.loop, "look"), "the reconciler's thread has ended: see the log"),
-        (lambda dm: (dm._lock, "is_ours"), "the thread that watches LOCK has ended: see the log"),
-    ],
-)
-def test_process_whose_thread_has_ended_is_not_well(
-    dm: DataManager, monkeypatch: pytest.MonkeyPatch, where: Any, why: str
+@pytest.mark.parametrize("where", [lambda dm: (fsdm.reconcile.loop, "look"), lambda dm: (dm._lock, "is_ours")])
+def test_process_whose_reconciler_has_ended_lets_lock_go_and_is_neither_well_nor_ready(
+    dm: DataManager, monkeypatch: pytest.MonkeyPatch, where: Any
 ) -> None:
     def end(*args: Any) -> Any:
         raise SystemExit  # no `Exception`: it ends the thread
 
     monkeypatch.setattr(*where(dm), end)
     dm.delete_chunk(an_id())
-    eventually(lambda: not health(dm).is_well)
-    assert health(dm).why == why
+    eventually(lambda: dm.error)
+    assert health(dm) == readiness(dm, SPACE) == Health(False, "the reconciler has ended: see the log")
+    monkeypatch.undo()
+    eventually(lambda: dm.status().reconciler is None)
+    assert not dm.reconciling
+    with DataManager(dm.layout.root) as standby:
+        assert standby.reconciling
 
 
 def test_a_process_that_stands_by_a_client_and_one_that_is_closed_are_well(dm: DataManager, data_dir: Path) -> None:

@@ -17,7 +17,7 @@ from fsdm.cli.config import add_limits, limits_of, read_config, reload
 from fsdm.cli.event_log import EventLog, say, write_line
 from fsdm.cli.output import ASSUMED_BYTES_PER_S, estimate, row, show, tell, to_fetch
 from fsdm.cli.signals import Signals, asked_to_end
-from fsdm.model.errors import EXIT_NOT_CONVERGED, EXIT_OK, InvalidInputError
+from fsdm.model.errors import EXIT_NOT_CONVERGED, EXIT_OK, FsdmError, InvalidInputError, ReconcilerEndedError
 from fsdm.model.layout import Layout
 from fsdm.model.source_policy import check_pattern
 from fsdm.model.units import readable
@@ -142,8 +142,13 @@ def _reconcile(arguments: Namespace, limits: Limits, on_event: Callable[[Event],
         if not dm.reconciling and not arguments.wait:
             ReconcilerLock(dm.layout).close()  # raises, and says who it is
         with service.attend(dm):
-            signals.serve(partial(reload, dm, arguments))
-    return EXIT_OK
+            signals.serve(partial(reload, dm, arguments), lambda: dm.error is not None)
+    if dm.error is None:
+        return EXIT_OK
+    if isinstance(dm.error, FsdmError):
+        raise dm.error
+    hint = "start it again, and please report what the log says"
+    raise ReconcilerEndedError(f"the reconciler has ended: {dm.error!r:.500}", hint=hint)
 
 
 def _reconcile_once(arguments: Namespace, limits: Limits, on_event: Callable[[Event], None]) -> int:
