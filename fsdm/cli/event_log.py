@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from fsdm.model.events import PHRASES
+from fsdm.model.units import count
 from fsdm.status.terminal import encodable, plain
 
 if TYPE_CHECKING:
@@ -32,10 +33,19 @@ def write_line(line: str) -> None:
 
 def say(message: str, *, as_json: bool, level: str = "warning") -> None:
     """Write a message that is neither an event nor a record of the log."""
+    write_line(_message(message, as_json=as_json, level=level))
+
+
+def dropped_lines(number: int, *, as_json: bool) -> str:
+    """Return the line that tells how many lines were dropped from stderr."""
+    told = f"{count(number, 'line')} of this log could not be written, and {'was' if number == 1 else 'were'} dropped"
+    return f"{_message(told, as_json=as_json, level='warning')}\n"
+
+
+def _message(message: str, *, as_json: bool, level: str) -> str:
     if as_json:
-        write_line(_line(level, datetime.now(UTC), event="log", message=message))
-    else:
-        write_line(f"fsdm: {plain(message)}")
+        return _line(level, datetime.now(UTC), event="log", message=message)
+    return f"fsdm: {plain(message)}"
 
 
 class EventLog(logging.Handler):

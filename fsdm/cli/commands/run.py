@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
-import threading
 import time
 from argparse import ArgumentParser, Namespace
 from contextlib import ExitStack, contextmanager
@@ -13,14 +13,16 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from fsdm.cli.arguments import data_dir_of, from_text, open_client
+from fsdm.cli.bounded_stream import bound
 from fsdm.cli.config import add_limits, limits_of, read_config, reload
-from fsdm.cli.event_log import EventLog, say, write_line
+from fsdm.cli.event_log import EventLog, dropped_lines, say, write_line
 from fsdm.cli.output import ASSUMED_BYTES_PER_S, estimate, row, show, tell, to_fetch
 from fsdm.cli.signals import Signals, asked_to_end
+from fsdm.concurrency.log import Log
 from fsdm.model.errors import EXIT_NOT_CONVERGED, EXIT_OK, FsdmError, InvalidInputError, ReconcilerEndedError
 from fsdm.model.layout import Layout
 from fsdm.model.source_policy import check_pattern
-from fsdm.model.units import readable
+from fsdm.model.units import count, readable
 from fsdm.status.terminal import abandon_stdout, is_in_front, is_screen, plain, print_json
 from fsdm.store.leader_lock import ReconcilerLock, describe_holder, find_reconciler
 
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from fsdm.model.events import Event
     from fsdm.model.limits import Limits
     from fsdm.status.live_view import LiveView
+
+logger = Log("fsdm")
 
 EXAMPLES = """\
 fsdm run -d data
@@ -98,6 +102,9 @@ def run(arguments: Namespace) -> int:
     if arguments.dry_run:
         _predict(arguments, limits)
         return EXIT_OK
+    bound("stderr", partial(dropped_lines, as_json=arguments.log_format == "json"))
+    if arguments.json:
+        bound("stdout", _dropped_events, _give_up_stdout)
     with _event_sink(arguments, limits) as on_event:
         return (_reconcile_once if arguments.once else _reconcile)(arguments, limits, on_event)
 
@@ -167,9 +174,9 @@ def _reconcile_once(arguments: Namespace, limits: Limits, on_event: Callable[[Ev
 @contextmanager
 def _event_sink(arguments: Namespace, limits: Limits) -> Iterator[Callable[[Event], None]]:
     """Show events on stdout with `--json`, and on stderr as `--log-format` says."""
-    form, print_event, write = arguments.log_format, _json_events(), write_line
+    form, write = arguments.log_format, write_line
     if form == "auto" and arguments.json:
-        yield print_event
+        yield _print_event
         return
     with ExitStack() as stack:
         if form == "auto" and is_screen(sys.stderr) and is_in_front(sys.stderr):
@@ -178,12 +185,12 @@ def _event_sink(arguments: Namespace, limits: Limits) -> Iterator[Callable[[Even
 
         def on_event(event: Event) -> None:
             if arguments.json:
-                print_event(event)
+                _print_event(event)
             log.event(event)
 
-        logger = logging.getLogger("fsdm")
-        logger.addHandler(log)
-        stack.callback(logger.removeHandler, log)
+        handlers = logging.getLogger("fsdm")
+        handlers.addHandler(log)
+        stack.callback(handlers.removeHandler, log)
         yield on_event
 
 
@@ -197,17 +204,16 @@ def _live_view(arguments: Namespace, limits: Limits) -> LiveView:
     return LiveView(layout, Console(stderr=True), glyphs, max_bytes=limits.max_bytes, is_own=True)
 
 
-def _json_events() -> Callable[[Event], None]:
-    """Make what prints events on stdout until that cannot be written, which is logged once."""
-    mutex = threading.Lock()  # events come in several threads
+def _print_event(event: Event) -> None:
+    print_json(event.document())
 
-    def print_event(event: Event) -> None:
-        with mutex:
-            try:
-                print_json(event.document())
-            except OSError as e:
-                abandon_stdout()
-                why = "its reader has gone" if isinstance(e, BrokenPipeError) else e.strerror
-                logging.getLogger("fsdm").warning("stdout cannot be written: %s; no more events are printed there", why)
 
-    return print_event
+def _dropped_events(number: int) -> str:
+    text = f"{count(number, 'event')} could not be written, and {'was' if number == 1 else 'were'} dropped"
+    return json.dumps({"kind": "dropped", "chunk_id": "", "text": text}) + "\n"
+
+
+def _give_up_stdout(error: OSError) -> None:
+    abandon_stdout()
+    why = "its reader has gone" if isinstance(error, BrokenPipeError) else error.strerror
+    logger.warning("stdout cannot be written: %s; no more events are printed there", why)

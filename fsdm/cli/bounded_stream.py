@@ -1,0 +1,122 @@
+"""Standard streams that nobody waits for: a thread writes them, as far as they are read.
+
+Invariant: a write neither waits nor raises, and the exit of the process waits only while something still comes through.
+What is too much, or refused, is counted, and told as soon as the stream takes anything again.
+"""
+
+from __future__ import annotations
+
+import atexit
+import io
+import os
+import select
+import sys
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MAX_CHARS: Final = 8 << 20  # waiting to be written
+PATIENCE_S: Final = 2.0  # at the end, for a stream that takes nothing
+END_S: Final = 10.0  # at the end, for all that waits
+
+
+class BoundedStream(io.TextIOBase):
+    """Writes a descriptor in a thread of its own.
+
+    `note` makes the line that tells how many were dropped. `refused` is called with the first error, in that thread.
+    """
+
+    def __init__(
+        self, fd: int, encoding: str, note: Callable[[int], str], refused: Callable[[OSError], None] = lambda _: None
+    ) -> None:
+        super().__init__()
+        self._fd, self._encoding, self._note, self._refused = fd, encoding, note, refused
+        self._changed = threading.Condition()
+        self._pieces: deque[str] = deque()
+        self._chars = self._written = self._dropped = 0
+        self._is_full = self._is_ending = self._is_refused = False
+        self._thread = threading.Thread(target=self._run, name="fsdm-stream", daemon=True)
+        self._thread.start()
+        atexit.register(self.end)
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]  # a TextIOBase has none
+        return self._encoding
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def isatty(self) -> bool:
+        return os.isatty(self._fd)
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str, /) -> int:
+        with self._changed:
+            self._is_full = self._chars > (MAX_CHARS / 2 if self._is_full else MAX_CHARS)
+            if self._is_full:
+                self._dropped += text.count("\n")
+            elif text:
+                self._pieces.append(text)
+                self._chars += len(text)
+                self._changed.notify_all()
+        return len(text)
+
+    def end(self) -> None:
+        """Wait until all is written, as long as the stream takes it."""
+        deadline = time.monotonic() + END_S
+        with self._changed:
+            self._is_ending = True
+            self._changed.notify_all()
+        before = -1
+        while self._written != before and time.monotonic() < deadline:
+            before = self._written
+            self._thread.join(PATIENCE_S)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._pieces or self._is_ending)
+                if not self._pieces and (self._dropped == 0 or self._is_refused):
+                    return
+                text = self._pieces.popleft() if self._pieces else ""
+                self._chars -= len(text)
+                dropped, self._dropped = self._dropped, 0
+            try:
+                if dropped:
+                    self._write_all(self._note(dropped))
+                    dropped = 0
+                self._write_all(text)
+                self._is_refused = False
+            except OSError as e:
+                with self._changed:
+                    self._dropped += dropped + text.count("\n")
+                if not self._is_refused:
+                    self._is_refused = True
+                    self._refused(e)
+
+    def _write_all(self, text: str) -> None:
+        data = memoryview(text.encode(self._encoding, "backslashreplace"))
+        while data:
+            try:
+                data = data[os.write(self._fd, data) :]
+                self._written += 1
+            except BlockingIOError:  # some other process of the terminal has made it non-blocking
+                select.select([], [self._fd], [])
+
+
+def bound(name: str, note: Callable[[int], str], refused: Callable[[OSError], None] = lambda _: None) -> None:
+    """Have stdout or stderr of this process never wait, until its end; leave alone what was put in its place."""
+    number, stream = {"stdout": 1, "stderr": 2}[name], getattr(sys, name)
+    try:
+        is_ours = stream.fileno() == number
+    except (OSError, ValueError):
+        is_ours = False
+    if is_ours:
+        stream.flush()
+        setattr(sys, name, BoundedStream(number, stream.encoding, note, refused))
