@@ -16,7 +16,7 @@ from fsdm.model import errors
 from fsdm.model.layout import READY, U64_MAX, Layout, as_id
 from fsdm.model.units import count
 from fsdm.store.catalog import Catalog
-from fsdm.store.data_dir import check_format
+from fsdm.store.data_dir import check_format, unreadable
 from fsdm.store.filesystem import exists
 from fsdm.store.markers import marker_ids, place_delete, place_verify, place_want, release_deletes, retry
 from fsdm.store.pause import place_pause, remove_pause
@@ -152,20 +152,18 @@ class Client:
 
         Raises:
             InvalidInputError: `dataset_id` is not an id, or `block` not a number in u64.
+            DataDirectoryError: this process has too many open files, or may not look there.
+            ClosedError: this was closed meanwhile.
         """
         self._check()
         if not self._catalog.knows(dataset_id):
             dataset_id = as_id(dataset_id, "dataset_id")
         if not isinstance(block, int) or not 0 <= block <= U64_MAX:
             raise errors.InvalidInputError(f"must be an integer within 0 … 2^64-1, not {block!r:.80}", field="block")
-        place = self._catalog.find(dataset_id, block)
-        if place is None:
-            return None
-        ref = self._refs.take(place)
-        if ref is None:  # it is on its way out: the next in line
-            others = map(self._refs.take, self._catalog.candidates(dataset_id, block))
-            ref = next(filter(None, others), None)
-        return ref
+        try:
+            return self._find(dataset_id, block)
+        except OSError as e:
+            raise unreadable(self._layout, e) from e
 
     def ref_at(self, place: Place) -> ChunkRef | None:
         """Take a ref to the chunk at this place; None where it is not available."""
@@ -173,11 +171,18 @@ class Client:
         return self._refs.take(place)
 
     def status(self) -> Status:
-        """Read how each chunk stands: its state, bytes and error; and what concerns all of them."""
-        from fsdm.status.chunk_status import read_status
+        """Read how each chunk stands: its state, bytes and error; and what concerns all of them.
 
+        Raises:
+            DataDirectoryError: the data directory has gone, or cannot be read.
+        """
         self._check()
-        return read_status(self._layout)
+        try:
+            from fsdm.status.chunk_status import read_status
+
+            return read_status(self._layout)
+        except OSError as e:
+            raise unreadable(self._layout, e) from e
 
     def wait(self, chunk_id: str | bytes, timeout_s: float | None = None) -> bool:
         """Wait until what is asked for a chunk is done: True if it is available then, False if gone.
@@ -232,6 +237,16 @@ class Client:
         if self._closed.is_set():
             raise errors.ClosedError(f"this {type(self).__name__} has been closed")
 
+    def _find(self, dataset_id: str, block: int) -> ChunkRef | None:
+        place = self._catalog.find(dataset_id, block)
+        if place is None:
+            return None
+        ref = self._refs.take(place)
+        if ref is None:  # it is on its way out: the next in line
+            others = map(self._refs.take, self._catalog.candidates(dataset_id, block))
+            ref = next(filter(None, others), None)
+        return ref
+
     def _pending(self) -> list[str]:
         layout = self._layout
         return sorted(set().union(*map(self._ids, (layout.verify, layout.want, layout.delete))))
@@ -246,6 +261,8 @@ class Client:
             raise errors.DataDirectoryError(
                 f"{directory} may not be listed by this user", hint='see "Threats" in `fsdm protocol`'
             ) from e
+        except OSError as e:
+            raise unreadable(self._layout, e) from e
 
     def _until_done(self, chunk_id: str, timeout_s: float | None) -> Generator[float, None, bool]:
         layout = self._layout
@@ -258,6 +275,7 @@ class Client:
 
         if not (yield from self._waits.until(done, timeout_s)):
             raise errors.WaitTimeoutError(f"chunk {chunk_id} has not converged: {self._standing(chunk_id)}", hint=HINT)
+        check_format(layout)  # raises where the whole data directory has gone, and no marker with it was carried out
         return self._is_available(chunk_id)
 
     def _until_converged(self, timeout_s: float | None) -> Generator[float, None, None]:

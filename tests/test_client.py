@@ -4,6 +4,7 @@ import asyncio
 import os
 import shutil
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from fsdm import Client, DataManager
 from fsdm.model import errors
 from fsdm.model.layout import U64_MAX, Layout, Place
-from tests.support import PATIENCE_S, can_lock, in_a_fork
+from tests.support import PATIENCE_S, can_lock, in_a_fork, ran
 from tests.support.chunks import a_want, an_id, entries, put_chunk, put_want, touch_delete
 
 DATASET = "d" * 64
@@ -377,3 +378,34 @@ def test_find_of_an_available_chunk_lists_no_other_candidates(layout: Layout, mo
         ref = client.find_chunk(place.dataset_id, place.block_range.start)
         assert ref is not None
         ref.close()
+
+
+WITHOUT_DESCRIPTORS = """
+import os, sys
+from fsdm import DataManager, FsdmError
+asks = {"find": lambda: dm.find_chunk("d" * 64, 0), "status": lambda: dm.status(), "ls": lambda: dm.list_chunks()}
+with DataManager(sys.argv[1], reconcile=False) as dm:
+    if sys.argv[2] == "warm":
+        for ask in asks.values():
+            ask()
+    taken = []
+    try:
+        while True:
+            taken.append(os.dup(0))
+    except OSError:
+        pass
+    for name, ask in asks.items():
+        try:
+            print(name, ask())
+        except FsdmError as e:
+            print(name, e.hint)
+"""
+
+
+@pytest.mark.parametrize("caches", ["warm", "cold"])
+def test_process_without_descriptors_is_told_so(layout: Layout, caches: str) -> None:
+    put_chunk(layout)
+    command = 'ulimit -n 64; exec "$0" -c "$@"'
+    done = ran("bash", "-c", command, sys.executable, WITHOUT_DESCRIPTORS, layout.root, caches)
+    hint = "let this process have more open files (ulimit -n), or close refs"
+    assert done.stdout == "".join(f"{name} {hint}\n" for name in ("find", "status", "ls")), done.stderr

@@ -6,6 +6,7 @@ for a ref. Writes go data → fsync → READY → rename → fsync of the parent
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import time
@@ -358,4 +359,6 @@ class _UnreadableWantError(Exception):
 
 def _disk_error(error: OSError) -> DiskError:
     hint = "look at df, df -i, mount, and who may write there"
+    if error.errno == errno.EAGAIN:
+        hint = "another process has a lease on that file (fcntl(2)), as Samba takes them: it is tried again each second"
     return DiskError(f"the disk refuses: {error}", code=error.errno, hint=hint)

@@ -7,11 +7,12 @@ properties carry the tests: from any state `decide` comes to rest, and where a d
 
 from __future__ import annotations
 
+import errno
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final, Literal
 
 from fsdm.model.documents import Failure, MarkerStamp
-from fsdm.model.errors import TransferError
+from fsdm.model.errors import DiskError, TransferError
 from fsdm.model.state import ChunkState, Marker, Partial
 from fsdm.reconcile import actions
 from fsdm.reconcile.actions import Action, Wait
@@ -218,13 +219,16 @@ def next_failure(
 ) -> Failure:
     """Make the failure of one more attempt: twice the last wait, times `jitter` (0.5 … 1).
 
-    It is at least as long as the server asks for, and long where trying again will not help.
+    It is at least as long as the server asks for, and long where trying again will not help. A lease of another process
+    (fcntl(2)) is broken by the attempt itself, within `lease-break-time`: so that is tried each second.
     """
     marker = stamp(getattr(action, "delete", None) or getattr(action, "want", None))
     last = memo.failure
     again = last if last is not None and last.kind == kind and last.marker == marker else None
     attempts = again.attempts + 1 if again else 1
     delay = min(BACKOFF_FIRST_S * 2.0 ** min(attempts - 1, 30), BACKOFF_LAST_S) if error.transient else PERMANENT_S
+    if isinstance(error, DiskError) and error.code == errno.EAGAIN:
+        delay = BACKOFF_FIRST_S
     asked = (error.retry_after_s if isinstance(error, TransferError) else None) or 0.0
     return Failure(
         id=action.id,

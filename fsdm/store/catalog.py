@@ -6,6 +6,7 @@ is in its dataset's index if and only if its place is in `_by_id`.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import threading
@@ -14,9 +15,9 @@ from dataclasses import dataclass, field
 from typing import Final, TypeGuard
 
 from fsdm.concurrency.log import Log
-from fsdm.model.errors import DataDirectoryError
 from fsdm.model.layout import Layout, Place, is_chunk_dir, is_id
 from fsdm.store.block_index import BlockIndex
+from fsdm.store.data_dir import unreadable
 
 logger = Log(__name__)
 
@@ -113,8 +114,7 @@ class Catalog:
         except OSError as e:
             if self._own:
                 raise
-            hint = 'see "Threats" in `fsdm protocol`' if isinstance(e, PermissionError) else "see what stands there"
-            raise DataDirectoryError(f"{self._layout.chunks} cannot be listed: {e.strerror}", hint=hint) from e
+            raise unreadable(self._layout, e) from e
         ours = {name for name, directory in listed.items() if directory and is_id(name)}
         with self._mutex:
             known = list(self._datasets)
@@ -156,6 +156,8 @@ class Catalog:
                     gone.told.clear()
                     self._sync(dataset_id, gone, {}, changed)
         except OSError as e:  # the others are listed all the same; the last listing of this one stays
+            if not self._own and e.errno in {errno.EMFILE, errno.ENFILE}:  # that is about us, and not about the dataset
+                raise unreadable(self._layout, e) from e
             logger.warning("cannot list %s: %s", path, e)
             if dataset is None:
                 with self._mutex:

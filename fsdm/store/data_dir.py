@@ -5,6 +5,7 @@ Invariant: a root is made only while a data directory is opened, never by a proc
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 
@@ -52,6 +53,20 @@ def _lack(root: str) -> str:
     if not exists(root):
         return "it does not exist"
     return "it has no fsdm.json that is a file" if os.path.isdir(root) else "it is not a directory"
+
+
+def unreadable(layout: Layout, error: OSError) -> DataDirectoryError:
+    """Make the error for a data directory that the system refuses to read; one that has gone is told as such."""
+    try:
+        check_format(layout)
+    except NoDataDirectoryError as e:
+        return e
+    except DataDirectoryError:
+        pass  # `error` came first, and says as much
+    hint = "check the path, and who may look there"
+    if error.errno in {errno.EMFILE, errno.ENFILE}:
+        hint = "let this process have more open files (ulimit -n), or close refs"
+    return DataDirectoryError(f"{error.filename or layout.root} cannot be read: {error.strerror}", hint=hint)
 
 
 def make_layout(layout: Layout, fs: FileSystem) -> None:

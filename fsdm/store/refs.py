@@ -114,6 +114,7 @@ class Refs:
         self._pid = os.getpid()
         self._mutex = threading.Lock()
         self._held: dict[Place, _Held] = {}
+        self._is_closed = False
         self._dropped: deque[_Held] = deque()  # a finalizer may release a ref between any two lines here
 
     def take(self, place: Place) -> ChunkRef | None:
@@ -155,6 +156,7 @@ class Refs:
         if os.getpid() != self._pid:
             return
         with self._mutex:
+            self._is_closed = True
             for held in self._held.values():
                 held.closed = True
                 close_fd(held.fd)
@@ -170,6 +172,9 @@ class Refs:
 
     def _adopt(self, fd: int, place: Place) -> ChunkRef:
         with self._mutex:
+            if self._is_closed:  # since this take began: nothing would close the descriptor
+                close_fd(fd)
+                raise ClosedError("this was closed while a chunk was found", hint="find it before the close")
             held = self._held.get(place)
             if held is None:
                 held = self._held[place] = _Held(fd, place, self._layout.path(place))

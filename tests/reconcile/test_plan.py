@@ -4,6 +4,7 @@
 came of it; refs may refuse a few times. Time passes only where a decision waits.
 """
 
+import errno
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -680,3 +681,11 @@ def test_a_held_chunk_is_waited_for_a_while() -> None:
     held = replace(NO_MEMO, held=plan.HELD_TRIES)
     assert plan.is_stuck(held)
     assert plan.trouble(held, "not done") == "refs hold it"
+
+
+def test_want_under_a_lease_is_tried_each_second() -> None:
+    memo = NO_MEMO
+    for attempts in range(1, 20):
+        failure = next_failure(Fetch(ID, WANT), DiskError("a lease", code=errno.EAGAIN), memo, NOW, 1.0, "disk")
+        assert (failure.attempts, failure.next_attempt_at) == (attempts, NOW + 1)
+        memo = Memo(failure=failure)

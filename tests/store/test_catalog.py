@@ -127,7 +127,7 @@ def test_without_any_chunks_there_is_nothing(layout: Layout) -> None:
 def test_unlistable_chunks_are_an_error_for_clients_and_reconciler(layout: Layout) -> None:
     os.rmdir(layout.chunks)
     Path(layout.chunks).touch()
-    with pytest.raises(DataDirectoryError, match="chunks cannot be listed: Not a directory"):
+    with pytest.raises(DataDirectoryError, match="chunks cannot be read: Not a directory"):
         Catalog(layout).listing()
     with pytest.raises(NotADirectoryError):
         Catalog(layout, own=True).refresh()

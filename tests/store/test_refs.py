@@ -159,6 +159,15 @@ def test_two_threads_taking_at_once_share_one_descriptor(
         assert can_lock(layout.path(place)) == free
 
 
+def test_close_during_a_take_leaves_no_descriptor_open(
+    layout: Layout, held: Refs, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before_the_lock(monkeypatch, held.close)
+    with pytest.raises(ClosedError):
+        held.take(place)
+    assert can_lock(layout.path(place))
+
+
 def test_a_clone_can_be_had_while_a_delete_waits(layout: Layout, held: Refs, place: Place) -> None:
     ref = taken(held, place)
     _delete(layout, place)
@@ -194,10 +203,11 @@ def test_close_of_refs_closes_each_and_later_closes_do_no_harm(layout: Layout, h
     held.close()
     assert ref.closed
     assert can_lock(layout.path(place))
-    anew = taken(held, place)
-    ref.close()
-    assert not can_lock(layout.path(place)), "the old ref's close is not the new one's"
-    anew.close()
+    with closing(Refs(layout)) as others:
+        anew = taken(others, place)
+        ref.close()
+        assert not anew.closed
+        assert not can_lock(layout.path(place)), "the old ref's close is not the new one's"
 
 
 def test_a_ref_that_nobody_keeps_is_let_go(layout: Layout, held: Refs, place: Place) -> None:
