@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from fsdm.model.errors import WaitTimeoutError as WaitTimeoutError
     from fsdm.model.events import Event as Event
     from fsdm.model.limits import Limits as Limits
+    from fsdm.model.sources import Source as Source
     from fsdm.model.state import Oddity as Oddity
     from fsdm.status.chunk_status import ChunkStatus as ChunkStatus
     from fsdm.status.chunk_status import DiskStatus as DiskStatus
@@ -54,6 +55,7 @@ _HOMES = {
     "NoDataDirectoryError": "fsdm.model.errors",
     "Oddity": "fsdm.model.state",
     "ReconcilerEndedError": "fsdm.model.errors",
+    "Source": "fsdm.model.sources",
     "Status": "fsdm.status.chunk_status",
     "UnknownFormatError": "fsdm.model.errors",
     "UnsafeFileSystemError": "fsdm.model.errors",

@@ -1,0 +1,118 @@
+"""The owner's settings for the URLs of a source: headers, credentials, certificates, a proxy, bounds. Pure.
+
+Invariant: no value of a header and no proxy is shown by a `Source`, nor by an error of one.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING, Annotated, Any, Final, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
+
+from fsdm.model.errors import InvalidInputError
+from fsdm.model.limits import Count, Positive  # noqa: TC001 pydantic reads them
+
+OWN: Final = frozenset(  # what a request is, and how its answer is read, is not for a source to say
+    {"accept-encoding", "connection", "content-length", "expect", "host", "if-match", "if-modified-since"}
+    | {"if-none-match", "if-range", "if-unmodified-since", "keep-alive", "proxy-authorization", "proxy-connection"}
+    | {"range", "te", "trailer", "transfer-encoding", "upgrade"}
+)
+_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a token, RFC 9110 §5.6.2
+_VALUE: Final = re.compile(r"[!-~](?:[\t -~]*[!-~])?")  # §5.5, without what is obsolete
+
+FilePath = Annotated[
+    str,
+    BeforeValidator(lambda path: os.fspath(path) if isinstance(path, os.PathLike) else path),
+    Field(pattern=r"\A[^\x00]+\z"),
+]
+
+
+class Source(BaseModel):
+    """Settings for the URLs that begin with `match`; of several that match, the longest holds.
+
+    The prefix ends with a whole origin or path segment. `headers` are values by name, `headers_file` is a file of lines
+    `Name: value`, `headers_env` names the environment variable of each value. `user` and the password in
+    `password_file` are for HTTP Basic. `ca` is a bundle, or a directory of CAs; `client_cert` and `client_key` are PEM
+    files, and the key may stand in the former. `proxy` is a URL, or "" for none. At most `connections` requests run at
+    once, and all together bring at most `bytes_per_s`. Paths are relative to the data directory.
+
+    Raises:
+        InvalidInputError: naming the field that cannot be taken, never its value.
+    """
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", hide_input_in_errors=True)
+
+    match: Annotated[str, Field(pattern=r"\A(?i:https?)://[^\x00-\x20\x7f/?#@\\\\]+(?:/[^\x00-\x20\x7f?#]*)?\z")]
+    headers: dict[str, SecretStr] = {}
+    headers_file: FilePath | None = None
+    headers_env: dict[str, str] = {}
+    user: Annotated[str, Field(pattern=r"\A[^\x00-\x1f\x7f:]+\z")] | None = None
+    password_file: FilePath | None = None
+    ca: FilePath | None = None
+    client_cert: FilePath | None = None
+    client_key: FilePath | None = None
+    proxy: SecretStr | None = None
+    connections: Count | None = None
+    bytes_per_s: Positive | None = None
+
+    if not TYPE_CHECKING:
+
+        def __init__(self, /, **given: Any) -> None:
+            try:
+                super().__init__(**given)
+            except ValidationError as e:
+                raise _invalid(e) from None
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        fields = [("headers", name, value.get_secret_value()) for name, value in self.headers.items()]
+        fields += [("headers_env", name, "later") for name in self.headers_env]
+        join_headers(fields + [("user", "Authorization", "later")] * (self.user is not None))
+        if (self.user is None) != (self.password_file is None):
+            raise ValueError("user: it goes with password-file, and needs it")
+        if self.client_key is not None and self.client_cert is None:
+            raise ValueError("client_key: it is of no use without client-cert")
+        return self
+
+    @property
+    def has_secret(self) -> bool:
+        """Tell whether something here is to be read by its owner alone."""
+        return bool(self.headers) or "@" in (self.proxy.get_secret_value() if self.proxy is not None else "")
+
+
+def join_headers(fields: list[tuple[str, str, str]]) -> dict[str, str]:
+    """Join headers to values by name; each is given as where it stands, name and value.
+
+    Raises:
+        ValueError: one cannot be sent, is fsdm's own, or is there twice; no value is shown.
+    """
+    joined: dict[str, str] = {}
+    for number, (where, name, value) in enumerate(fields, 1):
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"{where}: the name of header {number} is no name of a header")
+        if name.lower() in OWN:
+            raise ValueError(f"{where}: {name} is for fsdm to send")
+        if not _VALUE.fullmatch(value):
+            raise ValueError(f"{where}: the value of {name} is empty, or has more than printable ASCII in it")
+        if name.lower() in (known.lower() for known in joined):
+            raise ValueError(f"{where}: {name} is given twice")
+        joined["Authorization" if name.lower() == "authorization" else name] = value
+    return joined
+
+
+def _invalid(error: ValidationError) -> InvalidInputError:
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    said = first["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    if not first["loc"]:
+        field, _, said = said.partition(": ")
+        return InvalidInputError(said, field=field)
+    field = str(first["loc"][0])  # what follows may be a header that was meant to be a value
+    if first["type"] == "extra_forbidden":
+        hint = f"there are {', '.join(Source.model_fields)}"
+        return InvalidInputError("is no setting of a source", field=f"{field:.80}", hint=hint)
+    if first["type"] == "string_pattern_mismatch":
+        is_match = field == "match"
+        said = "is no URL of http or https without user, query and fragment" if is_match else "has what it cannot have"
+    return InvalidInputError(said, field=field)

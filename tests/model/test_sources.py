@@ -1,0 +1,110 @@
+"""A source: what it may say, what is fsdm's own, and that nothing of its secrets is shown."""
+
+import pickle
+import traceback
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fsdm import InvalidInputError, Source
+from fsdm.model.sources import OWN, join_headers
+
+SECRET = "hush-1234"
+
+
+def source(**given: Any) -> Source:
+    return Source(**{"match": "https://lake.example/", **given})
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"match": 5}, "match: must be a valid string"),
+        ({"match": "lake.example"}, "match: is no URL of http or https"),
+        ({"match": "ftp://lake.example/"}, "match: is no URL of http or https"),
+        ({"match": f"https://me:{SECRET}@lake.example/"}, "match: is no URL of http or https"),
+        ({"match": f"https://lake.example/?{SECRET}"}, "match: is no URL of http or https"),
+        ({"match": f"https://lake.example/#{SECRET}"}, "match: is no URL of http or https"),
+        ({"match": f"https://lake.example\\{SECRET}/"}, "match: is no URL of http or https"),
+        ({"match": "https:///a"}, "match: is no URL of http or https"),
+        ({"heders": SECRET}, "heders: is no setting of a source"),
+        ({"headers": SECRET}, "headers: must be a valid dictionary"),
+        ({"headers": {"Authorization": 5}}, "headers: must be a valid string"),
+        ({"headers": {f"Authorization: {SECRET}": ""}}, "headers: the name of header 1 is no name of a header"),
+        ({"headers": {"A": "a", f"Bearer {SECRET}": "b"}}, "headers: the name of header 2 is no name of a header"),
+        ({"headers": {"": SECRET}}, "headers: the name of header 1 is no name of a header"),
+        ({"headers": {"A": ""}}, "headers: the value of A is empty"),
+        ({"headers": {"A": f"{SECRET}\r\nB: b"}}, "headers: the value of A is empty, or has more than printable ASCII"),
+        ({"headers": {"A": f"{SECRET}\n"}}, "headers: the value of A is empty, or has more than printable ASCII"),
+        ({"headers": {"A": f" {SECRET}"}}, "headers: the value of A is empty, or has more than printable ASCII"),
+        ({"headers": {"A": f"{SECRET}ü"}}, "headers: the value of A is empty, or has more than printable ASCII"),
+        ({"headers": {"A": SECRET, "a": "b"}}, "headers: a is given twice"),
+        ({"headers": {"A": SECRET}, "headers_env": {"a": "B"}}, "headers_env: a is given twice"),
+        (
+            {"headers": {"authorization": SECRET}, "user": "a", "password_file": "b"},
+            "user: Authorization is given twice",
+        ),
+        ({"user": "a:b", "password_file": "b"}, "user: has what it cannot have"),
+        ({"user": "me"}, "user: it goes with password-file"),
+        ({"password_file": "a"}, "user: it goes with password-file"),
+        ({"client_key": "a"}, "client_key: it is of no use without client-cert"),
+        ({"ca": ""}, "ca: has what it cannot have"),
+        ({"headers_file": "a\0b"}, "headers_file: has what it cannot have"),
+        ({"proxy": 5}, "proxy: must be a valid string"),
+        ({"connections": 0}, "connections: must be greater than or equal to 1"),
+        ({"connections": True}, "connections: must be a valid integer"),
+        ({"bytes_per_s": 0}, "bytes_per_s: must be greater than 0"),
+        ({"bytes_per_s": float("nan")}, "bytes_per_s: must be greater than 0"),
+    ],
+)
+def test_wrong_value_is_refused_by_its_field_and_not_shown(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        source(**given)
+    assert str(caught.value).startswith(said)
+    assert SECRET not in "".join(traceback.format_exception(caught.value)) + caught.value.hint
+
+
+@pytest.mark.parametrize("name", [*sorted(name.title() for name in OWN), "range", "CONNECTION"])
+@pytest.mark.parametrize("field", ["headers", "headers_env"])
+def test_header_that_is_for_fsdm_to_send_is_refused(name: str, field: str) -> None:
+    with pytest.raises(InvalidInputError, match=f"^{field}: {name} is for fsdm to send"):
+        source(**{field: {name: "x"}})
+
+
+def test_what_is_fsdms_own_is_what_frames_a_message_and_what_asks_for_a_part() -> None:
+    assert {"host", "range", "if-range", "accept-encoding", "content-length", "transfer-encoding", "connection"} <= OWN
+
+
+def test_headers_are_joined_by_name_and_authorization_has_one_spelling() -> None:
+    fields = [("headers", "AUTHORIZATION", "Bearer a b"), ("headers-file", "X-T", "1\t2")]
+    assert join_headers(fields) == {"Authorization": "Bearer a b", "X-T": "1\t2"}
+
+
+def test_source_shows_no_value_of_a_header_and_no_proxy() -> None:
+    full = source(
+        headers={"Authorization": f"Bearer {SECRET}"},
+        headers_file=Path("lake.token"),
+        user=None,
+        proxy=f"http://me:{SECRET}@proxy:3128",
+    )
+    assert full.headers_file == "lake.token"
+    for shown in (repr(full), str(full), f"{full.model_dump()}", full.model_dump_json()):
+        assert SECRET not in shown
+    assert pickle.loads(pickle.dumps(full)) == full
+
+
+@pytest.mark.parametrize(
+    ("given", "has_secret"),
+    [
+        ({}, False),
+        ({"headers": {"X-Anything": "a"}}, True),
+        ({"headers_file": "a", "headers_env": {"A": "B"}, "user": "me", "password_file": "b"}, False),
+        ({"proxy": "http://proxy:3128"}, False),
+        ({"proxy": ""}, False),
+        ({"proxy": "http://me:hush@proxy:3128"}, True),
+        ({"proxy": "http://token@proxy:3128"}, True),
+    ],
+)
+def test_source_with_a_secret_of_its_own_is_known(given: dict[str, Any], has_secret: bool) -> None:
+    assert source(**given).has_secret is has_secret
