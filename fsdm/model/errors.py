@@ -11,8 +11,8 @@ from typing import ClassVar, Final, Literal
 
 StatusCause = Literal["http_403", "http_404", "http_429", "http_4xx", "http_5xx", "http_other"]
 # connection: refused, broken, no such name; slow: below the floor under the rate; host_down: not even asked, for its
-# server has just failed others
-WayCause = Literal["connection", "timeout", "tls", "slow", "host_down", "redirect", "policy"]
+# server has just failed others; settings: those of its source cannot be had
+WayCause = Literal["connection", "timeout", "tls", "slow", "host_down", "redirect", "policy", "settings"]
 BodyCause = Literal["answer", "size", "digest"]  # answer: it does not bring what was asked for
 DiskCause = Literal["disk_full", "disk_read_only", "disk_io", "disk"]
 # want: a document that cannot be taken; marker: an entry that is no file; defect: of fsdm's own

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Final, Protocol
 from fsdm.model.documents import DataChunk, FileEntry, FileSource, Manifest
 from fsdm.model.errors import StoppedError, TransferError
 from fsdm.model.layout import DATA, PARTS, WANT
-from fsdm.transfer.http.target import origin_of
 from fsdm.transfer.resume_record import Parts
 
 if TYPE_CHECKING:
@@ -79,7 +78,8 @@ def fetch_chunk(
             work()
         else:
             small = source.size is not None and source.size <= SMALL_BYTES
-            scheduler.submit(chunk.id, work, small=small, host=origin_of(source.url))
+            host, most = scheduler.group(source.url)
+            scheduler.submit(chunk.id, work, small=small, host=host, most=most)
     batch.run(meanwhile)
     try:
         batch.wait()

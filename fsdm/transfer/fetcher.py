@@ -15,6 +15,7 @@ from fsdm.model.source_policy import ANY, Policy
 from fsdm.transfer.file_transfer import Transfer
 from fsdm.transfer.host_health import Hosts
 from fsdm.transfer.http.engine import Engine
+from fsdm.transfer.http.source_settings import Sources
 from fsdm.transfer.segments import Helpers
 from fsdm.transfer.source_fetch import SourceFetch
 
@@ -30,7 +31,7 @@ IDLE_TIMEOUT_S: Final = 30.0
 
 
 class HttpFetcher:
-    """Files over HTTP(S), by libcurl; proxies, CA bundles and netrc are as requests finds them.
+    """Files over HTTP(S), by libcurl; proxies, CA bundles and netrc are as requests finds them, or as `sources` say.
 
     All connections together bring at most `bytes_per_s`. A large file may come over up to `per_file` of them, where
     that gains something; of those there are at most `connections` times as many.
@@ -47,15 +48,18 @@ class HttpFetcher:
         connections: int = CONNECTIONS,
         durable: bool = True,
         policy: Policy = ANY,
+        sources: Sources | None = None,
     ) -> None:
         self.durable = durable
         self.floor_bytes_per_s = floor_bytes_per_s
         self.hosts = Hosts()
+        self.sources = sources or Sources()
         self.engine = Engine(
             self.hosts,
             connect_timeout_s=connect_timeout_s,
             idle_timeout_s=idle_timeout_s,
             policy=policy,
+            sources=self.sources,
             kept=connections,
         )
         self.rate = Rate(bytes_per_s)
@@ -64,7 +68,7 @@ class HttpFetcher:
         self.helpers = Helpers(1 if bytes_per_s else per_file, (per_file - 1) * connections)
 
     @classmethod
-    def within(cls, limits: Limits) -> HttpFetcher:
+    def within(cls, limits: Limits, sources: Sources | None = None) -> HttpFetcher:
         """A fetcher that keeps to these limits."""
         return cls(
             bytes_per_s=limits.bytes_per_s,
@@ -72,6 +76,7 @@ class HttpFetcher:
             connections=limits.connections,
             durable=limits.durable,
             policy=Policy(limits.allow_hosts, limits.deny_private),
+            sources=sources,
         )
 
     @property

@@ -27,7 +27,7 @@ from fsdm.transfer.segments import Gain
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from fsdm.transfer.http.route import Route
+    from fsdm.transfer.http.route import Route, Settings
 
     Wait = Callable[[float, threading.Event], object]  # see Stop.wait
 
@@ -117,7 +117,7 @@ class Host:
         self.good_at = -math.inf
         self.bytes_per_s: float | None = None
         self.gain = Gain(clock=table.clock)
-        self.route: Route | None = None  # see `engine`
+        self.routes: dict[Settings, Route] = {}  # see `engine`
         self._table = table
         self._mutex = table.mutex
         self._era = 0

@@ -18,24 +18,34 @@ from typing import TYPE_CHECKING
 from fsdm.concurrency.log import Log
 from fsdm.concurrency.workers import join_all
 from fsdm.model.errors import InvalidInputError
+from fsdm.transfer.http.target import origin_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container
 
     Work = Callable[[], None]
+    Group = Callable[[str], tuple[str, int | None]]
 
 logger = Log(__name__)
+
+
+def _by_origin(url: str) -> tuple[str, int | None]:
+    return origin_of(url), None
 
 
 class Scheduler:
     """`size` daemon threads, `reserved` of them for small work; started as they are needed.
 
-    At most `per_host` pieces of work for one host run at once; None is no bound.
+    At most `per_host` pieces of work for one host run at once; None is no bound. `group` names the host of a URL, and
+    its own bound, if it has one.
     """
 
-    def __init__(self, name: str, size: int, reserved: int, per_host: int | None = None) -> None:
+    def __init__(
+        self, name: str, size: int, reserved: int, per_host: int | None = None, group: Group = _by_origin
+    ) -> None:
         if per_host is not None and per_host < 1:
             raise InvalidInputError(f"must be at least 1, it is {per_host}", field="per_host")
+        self.group = group
         self._name = name
         self._size = size
         self._reserved = min(reserved, size - 1)
@@ -53,8 +63,10 @@ class Scheduler:
         self._short = False  # of threads: the system gives no more
         self._closed = False
 
-    def submit(self, chunk_id: str, work: Work, *, small: bool, host: str = "") -> None:
+    def submit(self, chunk_id: str, work: Work, *, small: bool, host: str = "", most: int | None = None) -> None:
         """Run `work`, which raises nothing, once a thread is free; "" is a host without a bound.
+
+        `most` is the bound of that host, in place of `per_host`.
 
         Where there can be no thread for it, after the close or because the system gives none, it runs in this one.
         """
@@ -64,7 +76,8 @@ class Scheduler:
             run_here = self._closed or not self._threads
             if not run_here:
                 self._submitted += 1
-                piece = _Piece(self._submitted, chunk_id, host if self._per_host is not None else "", work)
+                most = self._per_host if most is None else most
+                piece = _Piece(self._submitted, chunk_id, host if most is not None else "", most, work)
                 (self._small if small else self._large).put(piece, self._running[chunk_id])
                 self._call()
         if run_here:
@@ -144,7 +157,7 @@ class Scheduler:
         busy = self._busy[host] = self._busy[host] + step
         if not busy:
             del self._busy[host]
-        if busy == self._per_host:
+        if piece.most is not None and busy >= piece.most:
             self._full.add(host)
         else:
             self._full.discard(host)
@@ -155,6 +168,7 @@ class _Piece:
     number: int
     chunk_id: str
     host: str
+    most: int | None
     work: Work
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from fsdm.concurrency.rate_limit import Floor
 from fsdm.model.errors import HostError, TransferError, cause_of_status
 from fsdm.transfer.http.head import BUSY_STATUS
+from fsdm.transfer.http.source_settings import UNBOUND
 from fsdm.transfer.http.target import shown
 from fsdm.transfer.segments import LEAST_BYTES, OtherVersionError, Pace
 
@@ -101,7 +102,8 @@ class SourceFetch:
             return False
         transfer.see_that_all_came(self._url)
         came = transfer.size - self._began_at
-        if came >= TELLING_BYTES and not self._fetcher.rate.is_capped:
+        is_capped = self._fetcher.rate.is_capped or self._fetcher.sources.bounds_of(self._url).rate.is_capped
+        if came >= TELLING_BYTES and not is_capped:
             self._request.host.rate(came / (time.monotonic() - began))
         return True
 
@@ -112,7 +114,8 @@ class SourceFetch:
         if sink is None:
             return None
         self._began_at, self._is_part = sink.size, head.is_part
-        return self._flow(sink, self._transfer.total, self._floor, self._look(head))
+        flow = self._flow(sink, self._transfer.total, self._floor, self._look(head))
+        return self._paced(head, flow, self._floor)
 
     def _goes_on(self) -> bool:
         """Tell whether a part came as announced and is not all: then the next is asked for."""
@@ -166,6 +169,20 @@ class SourceFetch:
                 then()
 
         return take
+
+    def _paced(self, head: Head, body: Body, floor: Floor) -> Body:
+        """Keep a body to the rate of the source that has answered, too."""
+        bounds, stop = self._fetcher.sources.bounds_of(head.url or self._url), self._stop
+        self._may_split &= not bounds.rate.is_capped and bounds.connections != 1
+
+        def take(data: memoryview) -> None:
+            while data:
+                count = bounds.rate.block(len(data))
+                body(data[:count])
+                floor.paused(bounds.rate.took(count, stop.wait))
+                data = data[count:]
+
+        return body if bounds is UNBOUND else take
 
     def _look(self, head: Head) -> Callable[[], None]:
         """Make the check between blocks of one connection: not too much, and not too slow."""
@@ -225,7 +242,8 @@ class SourceFetch:
             self._check_head(head, ranged=True)
             if not self._transfer.fits(self._url, head, piece):
                 raise OtherVersionError
-            return self._flow(place, size, Floor(self._fetcher.floor_bytes_per_s), look)
+            floor = Floor(self._fetcher.floor_bytes_per_s)
+            return self._paced(head, self._flow(place, size, floor, look), floor)
 
         def look() -> None:
             if place.size > size:

@@ -58,11 +58,21 @@ def reply(body: bytes = b"body", status: str = "200 OK", **fields: str) -> bytes
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
+def fields(request: bytes, name: bytes) -> list[bytes]:
+    """The values of a field in a request."""
+    lines = (line.partition(b": ") for line in request.split(b"\r\n")[1:])
+    return [value for key, _, value in lines if key.lower() == name]
+
+
 class Host:
-    """A server that keeps its connections, answers by path (`default` for others), and remembers what it was asked."""
+    """A server that keeps its connections, answers by path (`default` for others), and remembers what it was asked.
+
+    `clients` are the names in the certificates that were shown with the requests, "" for none.
+    """
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.asked: list[bytes] = []
+        self.clients: list[str] = []
         self.connections = 0
         self.answers: dict[str, bytes] = {}
         self.default = reply()
@@ -95,10 +105,13 @@ class Host:
 
     def _serve(self, connection: socket.socket) -> None:
         with suppress(OSError):
+            client = ""
             if self._tls is not None:
-                connection = self._tls.wrap_socket(connection, server_side=True)
+                connection = tls = self._tls.wrap_socket(connection, server_side=True)
+                client = dict((tls.getpeercert() or {}).get("subjectAltName", ())).get("DNS", "")
             while request := connection.recv(65536):
                 self.asked.append(request)
+                self.clients.append(client)
                 path = request.split(b" ")[1].decode()
                 connection.sendall(self.answers.get(path, self.default))
         connection.close()
@@ -172,6 +185,37 @@ class InThread:
         self._thread.join(PATIENCE_S)
         assert not self._thread.is_alive(), "it still waits"
         return self.result
+
+
+@contextmanager
+def tunnel(
+    says: bytes = b"HTTP/1.1 200 Connection established\r\nETag: proxy\r\n\r\n",
+) -> Iterator[tuple[str, list[bytes]]]:
+    """A proxy that makes one tunnel (RFC 9110 §9.3.6), or says this; its URL, and what it was asked."""
+    asked: list[bytes] = []
+
+    def copy(here: socket.socket, there: socket.socket) -> None:
+        with suppress(OSError):
+            while data := here.recv(65536):
+                there.sendall(data)
+            there.shutdown(socket.SHUT_WR)
+
+    def serve() -> None:
+        client, _ = server.accept()
+        with client:
+            asked.append(client.recv(65536))
+            client.sendall(says)
+            if b" 200 " in says:
+                name, _, port = asked[0].split()[1].decode().partition(":")
+                with socket.create_connection((name, int(port))) as target:
+                    back = InThread(lambda: copy(target, client))
+                    copy(client, target)
+                    back.join()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = InThread(serve)
+        yield f"http://127.0.0.1:{server.getsockname()[1]}", asked
+        thread.join()
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from blake3 import blake3
@@ -211,9 +212,9 @@ def test_a_file_is_small_where_its_want_says_so_and_its_host_is_told(
     told: list[tuple[bool, str]] = []
 
     class Told(Scheduler):
-        def submit(self, chunk_id: str, work: Callable[[], None], *, small: bool, host: str = "") -> None:
+        def submit(self, chunk_id: str, work: Callable[[], None], *, small: bool, host: str = "", **how: Any) -> None:
             told.append((small, host))
-            super().submit(chunk_id, work, small=small, host=host)
+            super().submit(chunk_id, work, small=small, host=host, **how)
 
     chunk = CHUNK.model_copy(update={"files": {"a": FileSource(url="http://user:pw@Example.org:80/a", size=size)}})
     scheduler = Told("test", 1, 0)

@@ -7,7 +7,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,15 @@ from fsdm.concurrency.cancellation import Cancellation
 from fsdm.concurrency.rate_limit import LEAST_BYTES, Floor, Rate
 from fsdm.model.documents import FileSource
 from fsdm.model.errors import HostError, InvalidInputError, StoppedError, TransferError
+from fsdm.model.sources import Source as Settings
+from fsdm.store.filesystem import FileSystem
 from fsdm.transfer import source_fetch as source_fetch_module
 from fsdm.transfer.fetcher import HttpFetcher
 from fsdm.transfer.http import exchange
+from fsdm.transfer.file_transfer import Transfer
+from fsdm.transfer.http import handle as handle_module
+from fsdm.transfer.http.head import Head
+from fsdm.transfer.http.source_settings import Sources
 from fsdm.transfer.http.target import shown
 from fsdm.transfer.resume_record import Part
 from tests.support import PATIENCE_S, Recorder, Source, eventually
@@ -273,17 +279,51 @@ class Paced(Cancellation):
         self.longest_s = max(self.longest_s, seconds)
 
 
+@pytest.mark.parametrize("of", ["all", "its source", "the source that it is redirected to"])
 @pytest.mark.parametrize("bytes_per_s", [20_000, 1_000_000])
 def test_all_transfers_together_keep_to_the_cap(
-    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bytes_per_s: float
+    source: Source, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bytes_per_s: float, of: str
 ) -> None:
-    fetcher, pace, count = HttpFetcher(bytes_per_s=bytes_per_s, floor_bytes_per_s=10 * bytes_per_s), Paced(), 5
-    fetcher.rate = Rate(bytes_per_s, clock=lambda: pace.now)
+    pace, count = Paced(), 5
+    rate = Rate(bytes_per_s, clock=lambda: pace.now)
+    sources = Sources([Settings(match=url, bytes_per_s=bytes_per_s)])
+    fetcher = HttpFetcher(floor_bytes_per_s=10 * bytes_per_s, sources=sources)
+    if of == "all":
+        fetcher.rate = rate
+        fetcher.sources.change([])
+    else:
+        sources.bounds_of(url).rate = rate
+    if of.startswith("the"):
+        source.fault("/moved", status=302, headers={"Location": url})
+        url = source.put("/moved", b"")
     monkeypatch.setattr(source_fetch_module, "Floor", partial(Floor, window_s=0.1, clock=lambda: pace.now))
     for number in range(count):
         assert fetch(url, tmp_path / str(number), pace, fetcher=fetcher).blake3 == BLAKE3
     assert pace.now == pytest.approx(count * len(DATA) / bytes_per_s, rel=0.01, abs=0.11), "and the floor waits as well"
     assert pace.longest_s <= 1.02 * max(0.05, LEAST_BYTES / bytes_per_s), "and they come evenly"
+
+
+def test_cap_of_a_source_leaves_the_others_alone(url: str, source: Source, path: Path) -> None:
+    fetcher, pace = HttpFetcher(sources=Sources([Settings(match=url, bytes_per_s=1.0)])), Paced()
+    fetch(source.put("/other", DATA), path, pace, fetcher=fetcher)
+    assert pace.now == 0.0
+
+
+@pytest.mark.parametrize(("bounds", "splits"), [({}, True), ({"connections": 1}, False), ({"bytes_per_s": 1e9}, False)])
+def test_file_of_a_source_that_is_bounded_comes_over_one_connection(
+    source: Source, url: str, path: Path, bounds: dict[str, Any], splits: bool
+) -> None:
+    fetcher = HttpFetcher(sources=Sources([Settings(match=source.url, **bounds)]))
+    may_split: list[bool] = []
+
+    class Looking(source_fetch_module.SourceFetch):
+        def _look(self, head: Head) -> Callable[[], None]:
+            return lambda: may_split.append(self._may_split)
+
+    transfer = Transfer(FileSource(url=url), Part(str(path)), FileSystem(), durable=False)
+    with closing(transfer), fetcher.hosts.enter(url, Cancellation().wait) as request:
+        Looking(fetcher, url, transfer, Cancellation(), request).bring()
+    assert set(may_split) == {splits}
 
 
 # -------------------------------------------------------------------------------------------------- whose failure it is

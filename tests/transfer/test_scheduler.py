@@ -255,6 +255,19 @@ def test_work_for_a_host_that_has_enough_is_passed_over_and_the_others_go_on() -
     assert len(held.begun) == 5
 
 
+def test_bound_that_a_host_has_of_its_own_holds_in_place_of_the_common_one() -> None:
+    scheduler, own, common, free = Scheduler("t", 8, 0, per_host=1), Gate(), Gate(), Gate()
+    for number in range(5):
+        scheduler.submit(f"own {number}", partial(own.work, "own"), small=False, host="own", most=3)
+        scheduler.submit(f"common {number}", partial(common.work, "common"), small=False, host="common")
+    scheduler.submit("free", partial(free.work, "free"), small=False, host="free")
+    eventually(lambda: begun(own, common, free) == ["common", "free", "own", "own", "own"])
+    for gate in (own, common, free):
+        gate.open.set()
+    assert scheduler.close(PATIENCE_S)
+    assert len(begun(own, common)) == 10
+
+
 def test_one_that_ends_lets_the_next_for_its_host_begin() -> None:
     scheduler, gates = Scheduler("t", 3, 0, per_host=1), [Gate(), Gate(), Gate()]
     for number, gate in enumerate(gates):

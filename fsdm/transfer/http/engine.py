@@ -1,7 +1,8 @@
 """Ask for URLs by libcurl, hop by hop, over connections that are kept.
 
-TLS is verified; proxies, netrc and CA bundles are as requests finds them. Redirects are followed here, so that each hop
-is under the policy: one from https to http is refused, and credentials do not go on to another server. Nothing is
+TLS is verified; proxies, netrc and CA bundles are as requests finds them, where the owner has not said otherwise (see
+`source_settings`). Redirects are followed here, so that each hop is under the policy and the settings of its own URL:
+one from https to http is refused, and credentials do not go on to another server. Nothing is
 retried here but what met a kept connection that its server had ended (libcurl does); no encoding is asked for, and no
 cookie outlives a file. What an error says never shows the secrets of a URL.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -19,6 +21,7 @@ from fsdm.model.limits import CONNECTIONS
 from fsdm.model.source_policy import ANY, Policy
 from fsdm.transfer.http.handle import Handle
 from fsdm.transfer.http.route import find_route
+from fsdm.transfer.http.source_settings import Sources
 from fsdm.transfer.http.target import Target, shown
 
 if TYPE_CHECKING:
@@ -26,8 +29,9 @@ if TYPE_CHECKING:
 
     from fsdm.concurrency.cancellation import Cancellation
     from fsdm.transfer.host_health import Hosts
-    from fsdm.transfer.http.exchange import Begin
-    from fsdm.transfer.http.route import Route
+    from fsdm.transfer.http.exchange import Begin, Body
+    from fsdm.transfer.http.head import Head
+    from fsdm.transfer.http.route import Route, Settings
 
 REDIRECTS_MAX: Final = 30  # as requests has it
 
@@ -42,12 +46,14 @@ class Engine:
         connect_timeout_s: float,
         idle_timeout_s: float,
         policy: Policy = ANY,
+        sources: Sources | None = None,
         kept: int = CONNECTIONS,
     ) -> None:
         self._hosts = hosts
         self._connect_timeout_s = connect_timeout_s
         self._idle_timeout_s = idle_timeout_s
         self._policy = policy
+        self._sources = sources or Sources()
         self._kept = kept
         self._mutex = threading.Lock()
         self._idle: list[tuple[str, Handle]] = []  # by the origin that was asked, the longest unused first
@@ -66,14 +72,15 @@ class Engine:
             handle = self._lease(target.origin)
             try:
                 handle.forget_cookies()
-                self._follow(target, partial(self._ask, handle, headers, begin, stop))
+                self._follow(target, partial(self._ask, handle, headers, begin, stop), stop)
             finally:
                 self._give_back(target.origin, handle)
 
-    def _follow(self, target: Target, ask: Callable[[Target, str | None], str | None]) -> None:
+    def _follow(self, target: Target, ask: Callable[[Target, str | None], str | None], stop: Cancellation) -> None:
         credentials = target.credentials
         for _ in range(REDIRECTS_MAX + 1):
-            location = ask(target, credentials)
+            with self._sources.bounds(target).request(stop):
+                location = ask(target, credentials)
             if location is None:
                 return
             to = target.redirected(location)
@@ -92,10 +99,13 @@ class Engine:
     ) -> str | None:
         """Ask one server; the Location where it redirects."""
         stop.check()
-        route = self._route(target, stop)
-        fields = {"Accept-Encoding": "identity", **headers}
-        if credentials or route.credentials:
-            fields["Authorization"] = f"Basic {credentials or route.credentials}"
+        settings = self._sources.of(target)
+        route = self._route(target, settings, stop)
+        fields = {"Accept-Encoding": "identity", **settings.headers, **headers}
+        if credentials:
+            fields["Authorization"] = f"Basic {credentials}"
+        elif route.credentials:
+            fields.setdefault("Authorization", f"Basic {route.credentials}")
         lines = [f"{name}: {value}".encode("latin-1") for name, value in fields.items()]
 
         def check_address(address: str) -> None:
@@ -103,16 +113,19 @@ class Engine:
                 self._policy.addresses(target.host, [address])
 
         try:
-            return handle.get(target.url, route, lines, begin, check_address, stop)
+            return handle.get(target.url, route, lines, partial(_begin, begin, target.url), check_address, stop)
         except (HostError, PolicyError):
-            self._hosts.get(target.origin).route = None  # what was found may hold no longer
+            self._hosts.get(target.origin).routes.clear()  # what was found may hold no longer
             raise
 
-    def _route(self, target: Target, stop: Cancellation) -> Route:
+    def _route(self, target: Target, settings: Settings, stop: Cancellation) -> Route:
         host, now = self._hosts.get(target.origin), time.monotonic()
-        route = host.route
+        route = host.routes.get(settings)
         if route is None or route.until < now:
-            route = host.route = find_route(target, self._policy, now, stop, self._connect_timeout_s)
+            route = find_route(target, settings, self._policy, now, stop, self._connect_timeout_s)
+            host.routes = {settings: route} | {
+                other: known for other, known in host.routes.items() if known.until > now
+            }
         return route
 
     # ------------------------------------------------------------------------------------------------ kept connections
@@ -136,6 +149,11 @@ def _read(url: str) -> Target:
         return Target.of(url)
     except ValueError as e:
         raise TransferError("no URL of http or https whose host and port can be read") from e
+
+
+def _begin(begin: Begin, url: str, head: Head) -> Body | None:
+    """Tell which URL has answered."""
+    return begin(replace(head, url=url))
 
 
 @contextmanager

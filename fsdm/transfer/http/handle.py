@@ -55,13 +55,17 @@ class Handle:
         self._idle_timeout_s = idle_timeout_s
         self._blocks = Blocks()
         self._curl = pycurl.Curl()
+        self._client = ("", "")  # its certificate and key
+        self._set_up()
+
+    def _set_up(self) -> None:
         self._set(_ALWAYS)
         self._set(
             {
                 pycurl.OPENSOCKETFUNCTION: self.sockets.opens,
                 pycurl.SOCKOPTFUNCTION: self.sockets.is_made,
                 pycurl.CLOSESOCKETFUNCTION: self.sockets.closes,
-                pycurl.CONNECTTIMEOUT_MS: round(connect_timeout_s * 1000),
+                pycurl.CONNECTTIMEOUT_MS: round(self._connect_timeout_s * 1000),
             }
         )
 
@@ -114,20 +118,33 @@ class Handle:
 
     def _set_request(self, url: str, route: Route, headers: Sequence[bytes], exchange: Exchange) -> None:
         is_directory = os.path.isdir(route.ca)
+        ca_file, ca_path = (None, route.ca) if is_directory else (route.ca, None)
+        if (client := (route.client_cert, route.client_key)) != self._client:
+            self._become(client)
         self._set(
             {
                 pycurl.URL: url,
                 pycurl.HTTPHEADER: headers,
                 pycurl.PROXY: route.proxy.encode(),  # "" is none, whatever the environment says
                 pycurl.RESOLVE: route.resolve,
-                pycurl.CAPATH if is_directory else pycurl.CAINFO: route.ca,
-                pycurl.PROXY_CAPATH if is_directory else pycurl.PROXY_CAINFO: route.ca,
+                pycurl.CAINFO: ca_file,
+                pycurl.CAPATH: ca_path,
+                pycurl.PROXY_CAINFO: ca_file,
+                pycurl.PROXY_CAPATH: ca_path,
                 pycurl.PREREQFUNCTION: exchange.asks,
                 pycurl.HEADERFUNCTION: exchange.line,
                 pycurl.WRITEFUNCTION: self._blocks.write,
                 pycurl.XFERINFOFUNCTION: exchange.progress,
             }
         )
+
+    def _become(self, client: tuple[str, str]) -> None:
+        """Show another certificate: libcurl keeps the connections that were made with the last one to that one."""
+        self._curl.reset()  # pycurl cannot unset one by itself; connections and cookies stay
+        self._set_up()
+        cert, key = self._client = client
+        if cert:
+            self._set({pycurl.SSLCERT: cert, pycurl.SSLKEY: key or cert, pycurl.KEYPASSWD: ""})  # "": or it would ask
 
     def _as_ours(self, error: pycurl.error, route: Route, *, has_asked: bool) -> HostError:
         """libcurl's error: what the system said, or its own sentence, without what cannot be shown."""
@@ -152,6 +169,7 @@ _TLS: Final = frozenset(
         pycurl.E_SSL_CIPHER,
         pycurl.E_SSL_ISSUER_ERROR,
         pycurl.E_SSL_CONNECT_ERROR,
+        pycurl.E_BAD_FUNCTION_ARGUMENT,  # the key of a client that cannot be read
     }
 )
 _BROKE: Final = ("SYSCALL", "reset", "unexpected eof")  # OpenSSL's words for a connection that ends in a handshake

@@ -36,10 +36,11 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """A status, and fields by lower-case name; values of one name are joined (§5.3)."""
+    """A status, and fields by lower-case name; values of one name are joined (§5.3). `url` has answered, if known."""
 
     status: int
     fields: Mapping[str, str] = field(default_factory=dict)
+    url: str = ""
 
     @classmethod
     def of(cls, status: int, fields: Iterable[tuple[str, str]]) -> Self:

@@ -1,11 +1,11 @@
-"""The route to a server: proxy, CA bundle and netrc as requests finds them, and addresses."""
+"""The route to a server: proxy, CA bundle and netrc of its source or as requests finds them, and addresses."""
 
 from __future__ import annotations
 
 import socket
 import threading
 from base64 import b64encode
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
 
@@ -16,7 +16,7 @@ from fsdm.model.errors import HostError
 from fsdm.transfer.http.target import authority, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from fsdm.concurrency.cancellation import Cancellation
     from fsdm.model.source_policy import Policy
@@ -27,6 +27,23 @@ _PROXY_PORTS: Final = {"http": 80, "https": 443} | dict.fromkeys(("socks4", "soc
 
 
 @dataclass(frozen=True, slots=True)
+class Settings:
+    """The settings of a source for a request: its headers, and the way to it, by which they are compared.
+
+    `proxy` is "" for none; None, and a `ca` of "", for what the environment says.
+    """
+
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
+    proxy: str | None = field(default=None, repr=False)
+    ca: str = ""
+    client_cert: str = ""
+    client_key: str = ""
+
+
+NONE: Final = Settings()
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
     """The route to one origin, believed `until` (monotonic).
 
@@ -34,9 +51,11 @@ class Route:
     """
 
     until: float
-    proxy: str
+    proxy: str = field(repr=False)
     ca: str
-    credentials: str | None
+    client_cert: str
+    client_key: str
+    credentials: str | None = field(repr=False)
     resolve: tuple[str, ...]
 
     @property
@@ -45,8 +64,10 @@ class Route:
         return f" (by way of the proxy {shown(self.proxy)})" if self.proxy else ""
 
 
-def find_route(target: Target, policy: Policy, now: float, stop: Cancellation, timeout_s: float) -> Route:
-    """Find the route to a target in the environment, in netrc and in the DNS.
+def find_route(
+    target: Target, settings: Settings, policy: Policy, now: float, stop: Cancellation, timeout_s: float
+) -> Route:
+    """Find the route to a target in the way of its source, in the environment, in netrc and in the DNS.
 
     Raises:
         HostError: a name has no address, or did not get one in time.
@@ -54,29 +75,30 @@ def find_route(target: Target, policy: Policy, now: float, stop: Cancellation, t
         StoppedError: `stop` was set.
     """
     policy.check_url(target.url)
-    settings = requests.Session().merge_environment_settings(target.url, {}, None, None, None)
-    proxy = select_proxy(target.url, settings["proxies"]) or ""
+    found = requests.Session().merge_environment_settings(target.url, {}, None, None, None)
+    proxy = settings.proxy if settings.proxy is not None else select_proxy(target.url, found["proxies"]) or ""
     addresses: list[str] = []
     if proxy:
-        proxy, host, port = _read(proxy)
+        proxy, host, port = read_proxy(proxy)
         policy.check_proxy(shown(proxy))
         addresses += _addresses(host, port, "the proxy ", policy, stop, timeout_s)
     if not proxy or proxy.startswith(("socks4:", "socks5:")):  # the others look up the target themselves
         addresses += _addresses(target.host.strip("[]"), target.port, "", policy, stop, timeout_s)
     auth = get_netrc_auth(target.url)
-    ca = DEFAULT_CA_BUNDLE_PATH if settings["verify"] is True else str(settings["verify"])
+    ca = settings.ca or (DEFAULT_CA_BUNDLE_PATH if found["verify"] is True else str(found["verify"]))
     credentials = None if auth is None else b64encode(":".join(auth).encode()).decode()
-    return Route(now + BELIEVED_S, proxy, ca, credentials, tuple(addresses))
+    cert, key, until = settings.client_cert, settings.client_key, now + BELIEVED_S
+    return Route(until, proxy, ca, cert, key, credentials, tuple(addresses))
 
 
-def _read(proxy: str) -> tuple[str, str, int]:
-    """A proxy's URL with its port, its host and port."""
+def read_proxy(proxy: str) -> tuple[str, str, int]:
+    """Return a proxy's URL with its port, its host and port; raises HostError for what is none."""
     scheme, _, rest = (proxy if "://" in proxy else f"http://{proxy}").partition("://")
     try:
         default = _PROXY_PORTS[scheme.lower()]
         userinfo, host, port = authority(rest.partition("/")[0])
     except (ValueError, KeyError) as e:
-        what = f"the proxy that the environment names cannot be used: {shown(proxy)}"
+        what = f"the proxy that is named cannot be used: {shown(proxy)}"
         raise HostError(what, what=what) from e
     return f"{scheme}://{userinfo}{'@' * bool(userinfo)}{host}:{port or default}", host.strip("[]"), port or default
 

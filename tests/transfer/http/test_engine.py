@@ -21,7 +21,18 @@ from fsdm.transfer.http.exchange import DRAIN_BYTES
 from fsdm.transfer.http.head import Head
 from fsdm.transfer.http.route import BELIEVED_S
 from tests.support import PATIENCE_S, descriptors, eventually
-from tests.support.servers import Host, InThread, a_certificate, an_engine, answering, get, reply, serving_with
+from tests.support.servers import (
+    Host,
+    InThread,
+    a_certificate,
+    an_engine,
+    answering,
+    fields,
+    get,
+    reply,
+    serving_with,
+    tunnel,
+)
 
 
 @pytest.fixture
@@ -33,12 +44,6 @@ def host() -> Iterator[Host]:
 @pytest.fixture
 def engine() -> Engine:
     return an_engine()
-
-
-def fields(request: bytes, name: bytes) -> list[bytes]:
-    """The values of a field in a request."""
-    lines = (line.partition(b": ") for line in request.split(b"\r\n")[1:])
-    return [value for key, _, value in lines if key.lower() == name]
 
 
 # ------------------------------------------------------------------------------------------------------- what is sent
@@ -124,37 +129,6 @@ def test_proxy_that_fails_is_named_without_its_password(engine: Engine, monkeypa
     assert "hush" not in str(caught.value)
 
 
-@contextmanager
-def tunnel(
-    says: bytes = b"HTTP/1.1 200 Connection established\r\nETag: proxy\r\n\r\n",
-) -> Iterator[tuple[str, list[bytes]]]:
-    """A proxy that makes one tunnel (RFC 9110 §9.3.6), or says this; its URL, and what it was asked."""
-    asked: list[bytes] = []
-
-    def copy(here: socket.socket, there: socket.socket) -> None:
-        with suppress(OSError):
-            while data := here.recv(65536):
-                there.sendall(data)
-            there.shutdown(socket.SHUT_WR)
-
-    def serve() -> None:
-        client, _ = server.accept()
-        with client:
-            asked.append(client.recv(65536))
-            client.sendall(says)
-            if b" 200 " in says:
-                name, _, port = asked[0].split()[1].decode().partition(":")
-                with socket.create_connection((name, int(port))) as target:
-                    back = InThread(lambda: copy(target, client))
-                    copy(client, target)
-                    back.join()
-
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        thread = InThread(serve)
-        yield f"http://127.0.0.1:{server.getsockname()[1]}", asked
-        thread.join()
-
-
 def test_https_goes_through_a_tunnel_of_the_proxy_whose_words_are_no_answer(
     certificate: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -204,8 +178,7 @@ def test_what_the_environment_said_is_not_believed_for_ever(
         get(engine, f"{host.url}/a")
         monkeypatch.setenv("http_proxy", proxy.url)
         get(engine, f"{host.url}/b")
-        route = engine._hosts.get(host.url).route
-        assert route is not None
+        [route] = engine._hosts.get(host.url).routes.values()
         monkeypatch.setattr("fsdm.transfer.http.engine.time.monotonic", lambda: route.until + 0.1)
         get(engine, f"{host.url}/c")
         assert [request.split()[1] for request in proxy.asked] == [f"{host.url}/c".encode()]
