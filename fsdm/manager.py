@@ -23,13 +23,15 @@ from fsdm.store.catalog import Catalog
 from fsdm.store.data_dir import Root, make_directories, open_data_dir
 from fsdm.store.filesystem import FileSystem
 from fsdm.store.leader_lock import ReconcilerLock
+from fsdm.transfer.http.source_settings import Sources
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from fsdm.model.documents import DataChunk
     from fsdm.model.events import Event
     from fsdm.model.layout import Layout
+    from fsdm.model.sources import Source
     from fsdm.transfer.chunk_download import Fetcher
 
 logger = Log("fsdm")
@@ -44,10 +46,12 @@ class DataManager(Client):
     process does; else it is a client of the one that does, and takes over when that one ends. Where its reconciler ends
     of itself (the directory has gone, or a defect), it lets LOCK go, and `error` says why. `reconcile=False` makes
     it a client only, of a directory that exists. `jobs` chunks are downloaded at once; `limits` (which say
-    that as well) are a budget, a reserve of free disk, and durability. `on_event` is called for what happens to chunks,
-    in some thread of the reconciler. A context manager.
+    that as well) are a budget, a reserve of free disk, and durability. `sources` have headers, credentials and bounds
+    for the URLs that begin with a prefix. `on_event` is called for what happens to chunks, in some thread of the
+    reconciler. A context manager.
 
     Raises:
+        InvalidInputError: what a source names cannot be used, or there is a `fetcher`, which would not use it.
         NoDataDirectoryError, UnknownFormatError, UnsafeFileSystemError: the directory cannot be used.
     """
 
@@ -60,12 +64,14 @@ class DataManager(Client):
         on_event: Callable[[Event], None] | None = None,
         fetcher: Fetcher | None = None,
         limits: Limits | None = None,
+        sources: Iterable[Source] = (),
         allow_unknown_fs: bool = False,
     ) -> None:
         self.counters = Counters()
         self._limits = limits or Limits(jobs=jobs)
         self._on_event = on_event
         self._fetcher = fetcher
+        self._sources = Sources(self._used(sources), os.fspath(data_dir))
         self._reconciler: Reconciler | None = None
         self._lock: ReconcilerLock | None = None
         self._standby: threading.Thread | None = None
@@ -78,6 +84,13 @@ class DataManager(Client):
             self._take_over()
             self._standby = threading.Thread(target=self._stand_by, name="fsdm-standby", daemon=True)
             self._standby.start()
+
+    def _used(self, sources: Iterable[Source]) -> list[Source]:
+        used = list(sources)
+        if used and self._fetcher is not None:
+            what = "a fetcher of one's own does not ask for them"
+            raise InvalidInputError(what, field="sources", hint="leave out the fetcher, or the sources")
+        return used
 
     @property
     def reconciling(self) -> bool:
@@ -106,16 +119,18 @@ class DataManager(Client):
         if reconciler is not None:
             reconciler.loop.wakeup.notify(chunk.id)
 
-    def change(self, limits: Limits) -> None:
-        """Keep to these limits from now on; what cannot be changed at run time is logged.
+    def change(self, limits: Limits, sources: Iterable[Source] | None = None) -> None:
+        """Keep to these limits from now on; what cannot be changed at run time is logged. None keeps the sources.
 
         Raises:
-            InvalidInputError: they are no Limits.
+            InvalidInputError: they are no Limits, or what a source names cannot be used; then all stays as it was.
         """
         self._check()
         if not isinstance(limits, Limits):
             hint = "make some: Limits(bytes_per_s=…, jobs=…)"
             raise InvalidInputError(f"must be Limits, not {type(limits).__name__}", field="limits", hint=hint)
+        if sources is not None:
+            self._sources.change(self._used(sources))
         self._limits = limits
         reconciler = self._reconciler
         if reconciler is not None:
@@ -146,6 +161,7 @@ class DataManager(Client):
                 root=self._root,
                 limits=limits,
                 fetcher=self._fetcher,
+                sources=self._sources,
                 on_event=self._on_event,
                 counters=self.counters,
             )
@@ -217,21 +233,24 @@ def run_once(
     limits: Limits,
     on_event: Callable[[Event], None],
     *,
+    sources: Iterable[Source] = (),
     wait: bool,
     allow_unknown_fs: bool,
 ) -> dict[str, str]:
     """Converge, in this thread; return why the rest does not, by id or path.
 
     Raises:
+        InvalidInputError: what a source names cannot be used.
         ReconcilerRunsError: another process reconciles, and `wait` is False.
         DataDirectoryError: the directory cannot be used.
     """
+    table = Sources(sources, data_dir)
     layout = open_data_dir(data_dir, durable=limits.durable, allow_unknown_fs=allow_unknown_fs)
     root = Root(layout)
     lock = _lock(layout, stop, wait=wait)
     if lock is None:
         return {layout.root: "stopped before another process released it"}
-    reconciler = Reconciler(layout, root=root, limits=limits, on_event=on_event)
+    reconciler = Reconciler(layout, root=root, limits=limits, sources=table, on_event=on_event)
     try:
         reconciler.open()
         reconciler.loop.manifest_check.check_all()

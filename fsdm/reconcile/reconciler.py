@@ -31,6 +31,7 @@ from fsdm.store.filesystem import FileSystem
 from fsdm.store.marker_removal import clear_temporaries, finish_removals
 from fsdm.store.pause import Pause
 from fsdm.transfer.fetcher import HttpFetcher
+from fsdm.transfer.http.source_settings import Sources
 from fsdm.transfer.scheduler import Scheduler
 from fsdm.verify.background import BackgroundCheck
 from fsdm.verify.manifest_check import ManifestCheck
@@ -60,6 +61,7 @@ class Reconciler:
         root: Root | None = None,
         limits: Limits | None = None,
         fetcher: Fetcher | None = None,
+        sources: Sources | None = None,
         fs: FileSystem | None = None,
         on_event: Callable[[Event], None] | None = None,
         counters: Counters | None = None,
@@ -79,12 +81,15 @@ class Reconciler:
         verifiers = workers or Workers("fsdm-verify", 1)
         reserved = -(-limits.connections // 4)
         size = limits.connections + reserved
-        self._scheduler = None if workers else Scheduler("fsdm-connection", size, reserved, limits.per_host)
+        sources = sources or Sources()
+        self._scheduler = (
+            None if workers else Scheduler("fsdm-connection", size, reserved, limits.per_host, sources.group)
+        )
         tell, wakeup, work_queue = _event_sink(counters, on_event), Wakeup(), WorkQueue()
         space = SpaceBudget(layout, catalog, limits)
         disk = DiskOutage(layout.trash, fs=fs, workers=helpers, tell=tell, wake=wakeup.wake)
         self._trash = Trash(layout.trash, fs=fs, workers=erasers, space=space, freed=disk.freed)
-        self._fetcher = fetcher or HttpFetcher.within(limits)
+        self._fetcher = fetcher or HttpFetcher.within(limits, sources)
         self._applier = Applier(layout, fs, catalog, self._fetcher, self._scheduler, tell, self._trash.erase)
         watcher = Watcher(layout, wakeup.notify)
         results = Results(layout, self._applier, watcher, space=space, disk=disk, tell=tell, clock=clock, jitter=jitter)
