@@ -1,7 +1,8 @@
-"""The limits of `fsdm run`: its options, then `config.toml`, then the defaults.
+"""The limits of `fsdm run`: its options, then `config.toml`, then the defaults. And the sources in that file.
 
 The file belongs to the user that reconciles: its writer decides how much is fetched, and whether deletes are held back.
-So a file that others may write is refused. A key that is not known is an error: a misspelt limit would not hold.
+So a file that others may write is refused, and one with a secret that others may read. A key that is not known is an
+error: a misspelt limit would not hold. No error shows a value of a source.
 """
 
 from __future__ import annotations
@@ -17,19 +18,23 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from fsdm.cli.arguments import from_text
 from fsdm.concurrency.log import Log
 from fsdm.model.errors import DataDirectoryError, InvalidInputError
-from fsdm.model.units import parse_size
+from fsdm.model.units import count, parse_size
 from fsdm.reconcile.delete_brake import SHARE, parse_share
 from fsdm.store.filesystem import exists, read_regular
+from fsdm.transfer.http.target import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from fsdm.manager import DataManager
     from fsdm.model.layout import Layout
     from fsdm.model.limits import Limits
+    from fsdm.model.sources import Source
 
 CONFIG_MAX_BYTES: Final = 1 << 16
 OTHERS_MAY_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
+OTHERS_MAY_READ: Final = stat.S_IRGRP | stat.S_IROTH
+SOURCES: Final = "source"  # the name of their tables
 METAVARS: Final[dict[object, str]] = {int: "N", float: "N", parse_size: "SIZE", parse_share: "SHARE"}
 
 logger = Log("fsdm")
@@ -87,7 +92,7 @@ def reload(dm: DataManager, arguments: argparse.Namespace) -> None:
     """Read the file again and change the limits; a file that cannot be taken changes nothing."""
     try:
         config = read_config(dm.layout)
-        dm.change(limits_of(arguments, config))
+        dm.change(limits_of(arguments, config), config.get(SOURCES, ()))
     except (InvalidInputError, DataDirectoryError) as e:
         logger.warning("%s; all stays as it was%s", e, f" ({e.hint})" if e.hint else "")
         return
@@ -102,6 +107,7 @@ def limits_of(arguments: argparse.Namespace, config: Mapping[str, Any]) -> Limit
     from fsdm.model.limits import Limits
 
     given = {s.field: checked(s, getattr(arguments, s.field), s.option) for s in SETTINGS if s.field in arguments}
+    config = {field: value for field, value in config.items() if field != SOURCES}
     return Limits(
         **{"brake_share": SHARE, **config, **given},
         durability=arguments.durability,
@@ -112,10 +118,10 @@ def limits_of(arguments: argparse.Namespace, config: Mapping[str, Any]) -> Limit
 
 
 def read_config(layout: Layout) -> dict[str, Any]:
-    """Read the limits in the file, by the fields of `Limits`; none where there is no file.
+    """Read the limits in the file, by the fields of `Limits`, and its sources; none where there is no file.
 
     Raises:
-        InvalidInputError: it cannot be read, others may write it, or it says what cannot be taken.
+        InvalidInputError: it cannot be read, or says what cannot be taken; others may write it, or read its secret.
         DataDirectoryError: the directory cannot be looked into.
     """
     path = layout.config
@@ -137,13 +143,17 @@ def read_config(layout: Layout) -> dict[str, Any]:
     try:
         if len(text) > CONFIG_MAX_BYTES:
             raise InvalidInputError(f"has more than {CONFIG_MAX_BYTES} bytes")
-        return parse_config(text)
+        config = parse_config(text)
+        if found.st_mode & OTHERS_MAY_READ and any(source.has_secret for source in config.get(SOURCES, ())):
+            hint = f"chmod go-rw {path}; or keep the secret in a headers-file of its own"
+            raise InvalidInputError("has a secret of a source, and may be read by others", hint=hint)
+        return config
     except InvalidInputError as e:
         raise InvalidInputError(f"{path}: {e}", hint=e.hint) from None
 
 
 def parse_config(text: bytes) -> dict[str, Any]:
-    """Parse the limits in a TOML text, by the fields of `Limits`. Pure.
+    """Parse the limits in a TOML text, by the fields of `Limits`, and the sources, as "source". Pure.
 
     Raises:
         InvalidInputError: it is no TOML, a key is not known, or a value cannot be taken.
@@ -152,14 +162,45 @@ def parse_config(text: bytes) -> dict[str, Any]:
         document = tomllib.loads(text.decode())
     except (ValueError, RecursionError) as e:  # also: no UTF-8
         raise InvalidInputError(f"is no TOML: {e}", hint='as in: max-bytes = "900G"') from None
-    limits = {}
-    for key, value in document.items():
-        if key not in KEYS:
-            near = get_close_matches(key, KEYS, 1)
-            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(KEYS)}"
-            raise InvalidInputError(f"the key {key!r:.80} is not known", hint=hint)
-        limits[KEYS[key].field] = checked(KEYS[key], value, key)
-    return limits
+    tables = document.pop(SOURCES, None)
+    for key in document:
+        _check_key(key, (*KEYS, SOURCES))
+    config = {KEYS[key].field: checked(KEYS[key], value, key) for key, value in document.items()}
+    return config if tables is None else {**config, SOURCES: _parse_sources(tables)}
+
+
+def _parse_sources(tables: object) -> tuple[Source, ...]:
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        raise InvalidInputError("must be a table, or several", field=SOURCES, hint="each begins with a line [[source]]")
+    sources = []
+    for number, table in enumerate(tables, 1):
+        try:
+            sources.append(_parse_source(table))
+        except InvalidInputError as e:
+            raise InvalidInputError(f"source {number} ({shown(str(table.get('match')))}): {e}", hint=e.hint) from None
+    return tuple(sources)
+
+
+def _parse_source(table: Mapping[str, Any]) -> Source:
+    from fsdm.model.sources import Source
+
+    keys = {"rate" if field == "bytes_per_s" else field.replace("_", "-"): field for field in Source.model_fields}
+    for key in table:
+        _check_key(key, keys)
+    rate = table.get("rate")
+    try:
+        given = {**table, "rate": parse_size(rate)} if isinstance(rate, str) else table
+        return Source(**{keys[key]: value for key, value in given.items()})
+    except InvalidInputError as e:
+        field = next((key for key in keys if keys[key] == e.field), "rate")
+        raise InvalidInputError(str(e).removeprefix(f"{e.field}: "), field=field, hint=e.hint) from None
+
+
+def _check_key(key: str, keys: Collection[str]) -> None:
+    if key not in keys:
+        near = get_close_matches(key, keys, 1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(keys)}"
+        raise InvalidInputError(f"the key {key!r:.80} is not known", hint=hint)
 
 
 def checked(setting: Setting, value: object, name: str) -> Any:
@@ -175,7 +216,8 @@ def checked(setting: Setting, value: object, name: str) -> Any:
     return value
 
 
-def in_words(limits: Mapping[str, Any]) -> str:
-    """Write limits as the file does."""
+def in_words(config: Mapping[str, Any]) -> str:
+    """Write limits as the file does, and count the sources."""
     keys = {setting.field: setting.key for setting in SETTINGS}
-    return ", ".join(f"{keys[field]} {'off' if value is None else value}" for field, value in limits.items())
+    words = [f"{keys[field]} {'off' if value is None else value}" for field, value in config.items() if field in keys]
+    return ", ".join([*words, count(len(config[SOURCES]), SOURCES)] if SOURCES in config else words)

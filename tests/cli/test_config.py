@@ -3,12 +3,14 @@
 import os
 import signal
 import subprocess
+import traceback
 from argparse import Namespace
 from pathlib import Path
 
 import pytest
 
 from fsdm import DataManager, Limits
+from fsdm import Source as SourceSettings
 from fsdm.cli.config import CONFIG_MAX_BYTES, KEYS, in_words, parse_config, read_config, reload
 from fsdm.model.errors import InvalidInputError
 from fsdm.model.layout import Layout
@@ -68,6 +70,106 @@ def test_an_unknown_key_is_named_with_the_nearest_one(key: str, hint: str) -> No
     with pytest.raises(InvalidInputError, match=f"the key '{key}' is not known") as e:
         parse_config(f"{key} = 1".encode())
     assert e.value.hint.startswith(hint)
+
+
+def test_each_key_of_a_source_sets_one_field() -> None:
+    text = b"""
+jobs = 3
+[[source]]
+match = "https://lake.example/"
+headers = { X-A = "a" }
+headers-file = "lake.token"
+headers-env = { X-B = "B" }
+user = "me"
+password-file = "pw"
+ca = "ca.pem"
+client-cert = "c.pem"
+client-key = "k.pem"
+proxy = ""
+connections = 2
+rate = "50M"
+[[source]]
+match = "http://other.example"
+rate = 10
+"""
+    sources = [
+        SourceSettings(
+            match="https://lake.example/",
+            headers={"X-A": "a"},
+            headers_file="lake.token",
+            headers_env={"X-B": "B"},
+            user="me",
+            password_file="pw",
+            ca="ca.pem",
+            client_cert="c.pem",
+            client_key="k.pem",
+            proxy="",
+            connections=2,
+            bytes_per_s=50_000_000,
+        ),
+        SourceSettings(match="http://other.example", bytes_per_s=10),
+    ]
+    assert parse_config(text) == {"jobs": 3, "source": tuple(sources)}
+    assert all(len(source.model_fields_set) in {2, len(SourceSettings.model_fields)} for source in sources)
+    assert in_words(parse_config(text)) == "jobs 3, 2 sources"
+
+
+@pytest.mark.parametrize(
+    ("text", "said", "hint"),
+    [
+        ('source = "hush"', "source: must be a table, or several", "each begins with a line [[source]]"),
+        (
+            "[source]\nmatch = 'http://hush'",
+            "source: must be a table, or several",
+            "each begins with a line [[source]]",
+        ),
+        ("source = ['hush']", "source: must be a table, or several", "each begins"),
+        ("[[sources]]\nmatch = 'hush'", "the key 'sources' is not known", "did you mean source?"),
+        ("[[source]]", "source 1 ((no URL)): match: Field required", ""),
+        (
+            "[[source]]\nmatch = 'https://a/'\n[[source]]\nmatch = 'https://b/c'\nheaders_file = 'hush'",
+            "source 2 (https://b/c): the key 'headers_file' is not known",
+            "did you mean headers-file?",
+        ),
+        ("[[source]]\nmatch = 'https://a/'\nzzz = 'hush'", "source 1 (https://a/): the key 'zzz'", "there are match, "),
+        ("[[source]]\nmatch = 'https://a/'\nbytes_per_s = 1", "source 1 (https://a/): the key 'bytes_per_s'", ""),
+        ("[[source]]\nmatch = 'https://me:hush@a/'", "source 1 (https://a/): match: is no URL of http or https", ""),
+        ("[[source]]\nmatch = 'https://a/'\nheaders = { Range = 'hush' }", "source 1 (https://a/): headers: Range", ""),
+        ("[[source]]\nmatch = 'https://a/'\nheaders = { A = ['hush'] }", "source 1 (https://a/): headers: must be", ""),
+        ("[[source]]\nmatch = 'https://a/'\nclient-key = 'hush'", "source 1 (https://a/): client-key: it is of", ""),
+        ("[[source]]\nmatch = 'https://a/'\nrate = 0", "source 1 (https://a/): rate: must be greater than 0", ""),
+        ("[[source]]\nmatch = 'https://a/'\nrate = 'fast'", "source 1 (https://a/): rate: 'fast' is no size", ""),
+        ("[[source]]\nmatch = 'https://a/'\nheaders = { A = 'hush }", "is no TOML", ""),
+    ],
+)
+def test_wrong_source_is_named_by_its_number_and_key_without_a_value(text: str, said: str, hint: str) -> None:
+    with pytest.raises(InvalidInputError) as e:
+        parse_config(text.encode())
+    assert str(e.value).startswith(said)
+    assert (e.value.hint or "").startswith(hint)
+    assert "hush" not in "".join(traceback.format_exception(e.value)) + e.value.hint
+
+
+@pytest.mark.parametrize(
+    ("key", "is_secret"),
+    [
+        ("headers = { X-Any = 'hush' }", True),
+        ("proxy = 'http://me:hush@proxy'", True),
+        ("proxy = 'http://proxy'", False),
+        ("headers-file = 'token'", False),
+    ],
+)
+def test_a_file_with_a_secret_that_others_may_read_is_refused(layout: Layout, key: str, is_secret: bool) -> None:
+    path = Path(layout.config)
+    path.write_text(f"[[source]]\nmatch = 'https://a/'\n{key}\n")
+    for mode in (0o600, 0o400, 0o640, 0o604):
+        path.chmod(mode)
+        if mode in {0o600, 0o400} or not is_secret:
+            assert len(read_config(layout)["source"]) == 1
+            continue
+        with pytest.raises(InvalidInputError, match="has a secret of a source, and may be read by others") as e:
+            read_config(layout)
+        assert f"chmod go-rw {path}" in e.value.hint
 
 
 def test_a_file_that_others_may_write_is_refused(layout: Layout) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from fsdm.cli.arguments import data_dir_of, from_text, open_client
 from fsdm.cli.bounded_stream import bound
-from fsdm.cli.config import add_limits, limits_of, read_config, reload
+from fsdm.cli.config import SOURCES, add_limits, limits_of, read_config, reload
 from fsdm.cli.event_log import EventLog, dropped_lines, say, write_line
 from fsdm.cli.output import ASSUMED_BYTES_PER_S, estimate, row, show, tell, to_fetch
 from fsdm.cli.signals import Signals, asked_to_end
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from fsdm.model.events import Event
     from fsdm.model.limits import Limits
+    from fsdm.model.sources import Source
     from fsdm.status.live_view import LiveView
 
 logger = Log("fsdm")
@@ -98,20 +99,23 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> int:
     """Reconcile until SIGTERM or SIGINT, or (`--once`) until nothing is left that can be done."""
-    limits = limits_of(arguments, read_config(Layout(data_dir_of(arguments))))
+    config = read_config(Layout(data_dir_of(arguments)))
+    limits, sources = limits_of(arguments, config), config.get(SOURCES, ())
     if arguments.dry_run:
-        _predict(arguments, limits)
+        _predict(arguments, limits, sources)
         return EXIT_OK
     bound("stderr", partial(dropped_lines, as_json=arguments.log_format == "json"))
     if arguments.json:
         bound("stdout", _dropped_events, _give_up_stdout)
     with _event_sink(arguments, limits) as on_event:
-        return (_reconcile_once if arguments.once else _reconcile)(arguments, limits, on_event)
+        return (_reconcile_once if arguments.once else _reconcile)(arguments, limits, sources, on_event)
 
 
-def _predict(arguments: Namespace, limits: Limits) -> None:
+def _predict(arguments: Namespace, limits: Limits, sources: tuple[Source, ...]) -> None:
     from fsdm.reconcile.dry_run import dry_run
+    from fsdm.transfer.http.source_settings import Sources
 
+    Sources(sources, data_dir_of(arguments))  # it raises where one cannot be used
     with open_client(arguments) as client:
         forecast, owner = dry_run(client.layout, limits, time.time()), find_reconciler(client.layout)
     fetched, freed = forecast.total_bytes("fetch"), forecast.total_bytes("delete", "discard")
@@ -136,7 +140,9 @@ def _predict(arguments: Namespace, limits: Limits) -> None:
         tell(f"another process reconciles, and may be doing it by now: {plain(describe_holder(owner.says))}")
 
 
-def _reconcile(arguments: Namespace, limits: Limits, on_event: Callable[[Event], None]) -> int:
+def _reconcile(
+    arguments: Namespace, limits: Limits, sources: tuple[Source, ...], on_event: Callable[[Event], None]
+) -> int:
     from fsdm.manager import DataManager
     from fsdm.monitoring.service import Service
 
@@ -144,8 +150,8 @@ def _reconcile(arguments: Namespace, limits: Limits, on_event: Callable[[Event],
     service = Service(address=arguments.metrics_addr, file=arguments.metrics_file)
     if service.url is not None:
         say(f"metrics are at {service.url}/metrics", as_json=arguments.log_format == "json", level="info")
-    data_dir, unknown_fs = data_dir_of(arguments), arguments.allow_unknown_fs
-    with service, DataManager(data_dir, limits=limits, on_event=on_event, allow_unknown_fs=unknown_fs) as dm:
+    how = {"limits": limits, "sources": sources, "allow_unknown_fs": arguments.allow_unknown_fs}
+    with service, DataManager(data_dir_of(arguments), on_event=on_event, **how) as dm:
         if not dm.reconciling and not arguments.wait:
             ReconcilerLock(dm.layout).close()  # raises, and says who it is
         with service.attend(dm):
@@ -158,14 +164,16 @@ def _reconcile(arguments: Namespace, limits: Limits, on_event: Callable[[Event],
     raise ReconcilerEndedError(f"the reconciler has ended: {dm.error!r:.500}", hint=hint)
 
 
-def _reconcile_once(arguments: Namespace, limits: Limits, on_event: Callable[[Event], None]) -> int:
+def _reconcile_once(
+    arguments: Namespace, limits: Limits, sources: tuple[Source, ...], on_event: Callable[[Event], None]
+) -> int:
     from fsdm.manager import run_once
 
     if limits.count_bytes:
         problem = "--metrics-addr and --metrics-file are of a reconciler that goes on"
         raise InvalidInputError(problem, field="--once", hint="leave out --once, or them")
-    data_dir, unknown_fs = data_dir_of(arguments), arguments.allow_unknown_fs
-    troubles = run_once(data_dir, asked_to_end(), limits, on_event, wait=arguments.wait, allow_unknown_fs=unknown_fs)
+    how = {"sources": sources, "wait": arguments.wait, "allow_unknown_fs": arguments.allow_unknown_fs}
+    troubles = run_once(data_dir_of(arguments), asked_to_end(), limits, on_event, **how)
     for name, why in troubles.items():
         say(f"{name}: {why}", as_json=arguments.log_format == "json")
     return EXIT_NOT_CONVERGED if troubles else EXIT_OK
