@@ -5,23 +5,43 @@ Pure. A ref cannot be seen on disk, so "in use" is no state: it is an outcome of
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 if TYPE_CHECKING:
     from fsdm.model.layout import Place
 
+RACY_NS: Final = 20_000_000  # two ticks of a kernel with HZ=100
+COARSE_NS: Final = 2_000_000_000 + RACY_NS  # FAT counts in two seconds; ext4 with inodes of 128 bytes, HFS in one
+
+
+def granule_ns(time_ns: int) -> int:
+    """Return for how long the file system that gave this time may give the same one again."""
+    return RACY_NS if time_ns % 10_000_000 else COARSE_NS
+
+
+def may_repeat(time_ns: int, now: float) -> bool:
+    """Return whether a file system with coarse times may still give this one to something newer."""
+    return granule_ns(time_ns) == COARSE_NS and abs(now - time_ns / 1e9) <= COARSE_NS / 1e9
+
 
 @dataclass(frozen=True, slots=True)
 class Marker:
-    """An entry of a directory of markers at one moment; `fault` says why it is no intent."""
+    """An entry of a directory of markers at one moment; `fault` says why it is no intent.
+
+    `text` is what was read of it, where it was: numbers of inodes and coarse times are given away again.
+    """
 
     ino: int
     ctime_ns: int
     mtime_ns: int
     size: int
     fault: str | None = None
+    text: bytes | None = field(default=None, compare=False, repr=False)
+
+    def read_as(self, text: bytes) -> Marker:
+        return replace(self, text=text)
 
     @property
     def identity(self) -> tuple[int, int, int]:

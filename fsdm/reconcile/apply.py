@@ -188,11 +188,13 @@ class Applier:
         told = f"{count(len(manifest.files), 'file')}, {manifest.size_bytes} bytes"
         ages = (_age_s(action.want), fetch_s)
         self.tell(Event("available", action.id, told, place.dataset_id, manifest.size_bytes, *ages))
-        return self._removed(layout.want_marker(action.id), action.want, None)
+        return self._removed(layout.want_marker(action.id), action.want.read_as(text), None)
 
     def _confirm(self, action: actions.Confirm) -> Outcome:
         layout = self.layout
         chunk, text = self._read(action.id, action.want)
+        if exists(layout.delete_marker(action.id)):
+            return Stale()
         path = layout.path(action.place)
         manifest = read_manifest(path)
         if (
@@ -205,7 +207,7 @@ class Applier:
             # it may have been published by a process that was killed before it had synced that
             for parent in (os.path.dirname(path), layout.chunks, layout.partial):
                 self.fs.fsync_dir(parent)
-            return self._removed(layout.want_marker(action.id), action.want, None)
+            return self._removed(layout.want_marker(action.id), action.want.read_as(text), None)
         # other files: it gets no new refs, and the directory goes when the last one does
         self._keep_want(action.id)
         self.fs.fsync_dir(layout.want)

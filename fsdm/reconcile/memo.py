@@ -15,12 +15,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """A want that could not be taken, and since when it has lain still."""
+    """A want that could not be taken, since when it has lain still, and whether to read it once more then."""
 
     want: Marker
     error: str
     hint: str
     since: float
+    again: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from fsdm.model.documents import Failure, MarkerStamp
 from fsdm.model.errors import DiskError, TransferError
-from fsdm.model.state import ChunkState, Marker, Partial
+from fsdm.model.state import COARSE_NS, ChunkState, Marker, Partial, may_repeat
 from fsdm.reconcile import actions
 from fsdm.reconcile.actions import Action, Wait
 
@@ -68,6 +68,8 @@ def _converge(state: ChunkState, memo: Memo, now: float) -> Action | Wait | None
     """Decide on the next step towards what the markers in `want/` and `delete/` ask for."""
     want, delete = _intent(state.want), _intent(state.delete)
     unreadable = memo.unreadable if want and memo.unreadable and memo.unreadable.want.same_as(want) else None
+    if unreadable and unreadable.again and now >= unreadable.since + SETTLE_S:
+        unreadable = None
     if want and delete and (until := _backing_off(memo, delete, now)):
         return Wait(until)
     if want and delete and (unreadable is None or delete_is_later(want, delete, memo)):
@@ -229,6 +231,8 @@ def next_failure(
     delay = min(BACKOFF_FIRST_S * 2.0 ** min(attempts - 1, 30), BACKOFF_LAST_S) if error.transient else PERMANENT_S
     if isinstance(error, DiskError) and error.code == errno.EAGAIN:
         delay = BACKOFF_FIRST_S
+    if marker is not None and may_repeat(marker.mtime_ns, now):  # it may be another already, and look the same
+        delay = min(delay, COARSE_NS / 1e9)
     asked = (error.retry_after_s if isinstance(error, TransferError) else None) or 0.0
     return Failure(
         id=action.id,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from fsdm.concurrency.log import Log
 from fsdm.model.errors import DiskError
 from fsdm.model.events import Event
+from fsdm.model.state import may_repeat
 from fsdm.reconcile import actions
 from fsdm.reconcile.actions import Action, CannotRead, Done, Failed, Held, Outcome, Quarantined
 from fsdm.reconcile.disk_outage import FULL
@@ -90,7 +91,8 @@ class Results:
             case CannotRead(want, error):
                 last = memo.unreadable
                 since = last.since if last is not None and last.want.same_as(want) else now
-                self._change(chunk_id, unreadable=Unreadable(want, str(error), error.hint, since))
+                again = may_repeat(want.mtime_ns, now)
+                self._change(chunk_id, unreadable=Unreadable(want, str(error), error.hint, since, again))
             case Failed(error, disk):
                 self._failed(action, error, now, disk=disk)
 

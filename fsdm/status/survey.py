@@ -15,7 +15,7 @@ from itertools import takewhile
 from typing import TYPE_CHECKING, Final
 
 from fsdm.model.layout import READY
-from fsdm.model.state import name_by
+from fsdm.model.state import may_repeat, name_by
 from fsdm.status.chunk_status import Failing, read_failing, read_size, read_surroundings, read_total, stamp_of
 from fsdm.status.progress import Retiring, Running, Survey
 from fsdm.store.catalog import Catalog
@@ -76,7 +76,7 @@ class Surveyor:
         self._uncounted: dict[str, bool] = {}  # the others; whether READY was looked for, in vain
         self._here_bytes = 0
         self._totals: dict[str, int | None] = {}  # what wants declare, of those that were read
-        self._failures: dict[str, tuple[Stamp, Failing, Stamp | None]] = {}  # of which file, and of which marker
+        self._failures: dict[str, tuple[Stamp | None, Failing, Stamp | None]] = {}  # of which file and marker
         self._partials: dict[str, int | None] = {}  # what had come of each when it was looked at last, if ever
         self._came_bytes = 0
         self._looked = False
@@ -238,11 +238,12 @@ class Surveyor:
     def _read_failures(self, failed: set[str]) -> None:
         stamps = {one: stamp for one in failed if (stamp := stamp_of(self._layout.failed_of(one))) is not None}
         self._failures = {
-            one: self._failures.get(one) or ((0, 0, 0), Failing(one, "", ""), None)  # not read yet
+            one: self._failures.get(one) or (None, Failing(one, "", ""), None)  # not read yet
             for one in stamps
         }
         for one in self._while_time([one for one, stamp in stamps.items() if self._failures[one][0] != stamp]):
-            self._failures[one] = stamps[one], *read_failing(self._layout, one)
+            stamp = None if may_repeat(stamps[one][1], time.time()) else stamps[one]
+            self._failures[one] = stamp, *read_failing(self._layout, one)
 
     def _retiring(self, ids: set[str]) -> list[Retiring]:
         since = {one: (stamp_of(self._layout.delete_marker(one)) or (0, 0, 0))[1] / 1e9 for one in ids}

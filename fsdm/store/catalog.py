@@ -16,12 +16,12 @@ from typing import Final, TypeGuard
 
 from fsdm.concurrency.log import Log
 from fsdm.model.layout import Layout, Place, is_chunk_dir, is_id
+from fsdm.model.state import granule_ns
 from fsdm.store.block_index import BlockIndex
 from fsdm.store.data_dir import unreadable
 
 logger = Log(__name__)
 
-RACY_NS: Final = 20_000_000  # two ticks of a kernel with HZ=100
 NO_MTIME: Final = -1
 
 
@@ -181,7 +181,7 @@ class Catalog:
             dataset = self._datasets.setdefault(dataset_id, _Dataset())
             self._sync(dataset_id, dataset, entries, changed)
             # a change after this listing may still get the same mtime
-            dataset.mtime_ns = mtime_ns if before_ns - mtime_ns > RACY_NS else NO_MTIME
+            dataset.mtime_ns = mtime_ns if before_ns - mtime_ns > granule_ns(mtime_ns) else NO_MTIME
             return dataset
 
     def _sync(self, dataset_id: str, dataset: _Dataset, entries: dict[str, bool], changed: set[str]) -> None:

@@ -7,17 +7,16 @@ import re
 import secrets
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING
+
+from blake3 import blake3
 
 from fsdm.model.layout import WANT_MAX_BYTES, Layout, is_id
+from fsdm.model.state import COARSE_NS, Marker, granule_ns
 from fsdm.store.filesystem import CREATE, FileSystem, is_directory, read_regular, write_all
 from fsdm.store.flock import intents_lock
 from fsdm.store.markers import is_wanted, look_at
 
-if TYPE_CHECKING:
-    from fsdm.model.state import Marker
-
-ASIDE = ".judged-"  # … INODE_MTIME_SIZE_ID: a marker on its way out, and which one was judged
+ASIDE = ".judged-"  # … INODE_MTIME_SIZE[_TEXT]_ID: a marker on its way out, and which one was judged
 RECONCILER_WAIT_S = 0.05  # for the lock of the markers
 CLOCK_REALTIME_COARSE = 5  # clock_gettime(2)
 SET_BACK_NS = 1_000_000_000  # a ctime so far ahead means that the clock was set back
@@ -35,19 +34,20 @@ def remove_marker(layout: Layout, fs: FileSystem, path: str, judged: Marker, win
         Whether it is gone; False where it, or the winner, has changed since it was judged.
     """
     directory, name = os.path.split(path)
-    aside = f"{directory}/{ASIDE}{'_'.join(map(str, judged.identity))}_{name}"
+    said = _said_of(judged, judged.text)
+    aside = f"{directory}/{ASIDE}{'_'.join(said)}_{name}"
     with intents_lock(layout, RECONCILER_WAIT_S):
-        if winner is not None and not winner[1].same_as(look_at(winner[0])):
+        if winner is not None and winner[1] != look_at(winner[0]):
             return False
         if winner is None and directory == layout.delete and is_wanted(layout, name):
             return False
-        if not judged.same_as(look_at(path)):
+        if judged != look_at(path):
             return False
         try:
             fs.rename(path, aside)
         except FileNotFoundError:
             return False
-        if not judged.same_as(look_at(aside)):
+        if not _is_judged(aside, said):
             restore_marker(layout, fs, aside, path)
             return False
         fs.unlink(aside)
@@ -66,14 +66,30 @@ def finish_removals(layout: Layout, fs: FileSystem) -> None:
 
 def _finish_removal(layout: Layout, fs: FileSystem, directory: str, name: str) -> None:
     aside = f"{directory}/{name}"
-    *identity, chunk_id = name.removeprefix(ASIDE).split("_")
+    *said, chunk_id = name.removeprefix(ASIDE).split("_")
     if not is_id(chunk_id):  # not made by us
         return
-    found = look_at(aside)
-    if found is not None and not found.fault and identity == [str(part) for part in found.identity]:
+    if _is_judged(aside, said):
         fs.unlink(aside)
     else:
         restore_marker(layout, fs, aside, f"{directory}/{chunk_id}")
+
+
+def _said_of(marker: Marker, text: bytes | None) -> list[str]:
+    """Say which marker was judged, in the name of what is aside."""
+    return [*map(str, marker.identity), *([] if text is None else [blake3(text).hexdigest(8)])]
+
+
+def _is_judged(aside: str, said: list[str]) -> bool:
+    """Return whether what is aside is the marker that its name says was judged."""
+    found = look_at(aside)
+    if found is None or found.fault:
+        return False
+    try:
+        read = read_regular(aside, WANT_MAX_BYTES) if len(said) > len(found.identity) else None
+    except OSError:  # it may not be read any more: then it is not thrown away
+        return False
+    return said == _said_of(found, None if read is None else read[1])
 
 
 def clear_temporaries(layout: Layout, fs: FileSystem, now: float) -> None:
@@ -131,14 +147,15 @@ def restore_want(layout: Layout, fs: FileSystem, stored: str, chunk_id: str) -> 
 def withdraw_restored_want(layout: Layout, fs: FileSystem, stored: str, chunk_id: str) -> None:
     """Withdraw a restored want where a delete stands: only the delete is an intent.
 
-    It waits (milliseconds) for the next tick of the clock that ctimes are taken from: so a delete that comes after this
-    look is the later one by its ctime as well.
+    It waits (milliseconds; seconds where times are coarse) until ctimes are later ones: so a delete that comes after
+    this look is the later one by its ctime as well.
     """
     path, marker = layout.want_marker(chunk_id), layout.delete_marker(chunk_id)
     want, original = look_at(path), look_at(stored)
     if want is None or original is None or (want.mtime_ns, want.size) != (original.mtime_ns, original.size):
         return
-    while 0 <= want.ctime_ns - time.clock_gettime_ns(CLOCK_REALTIME_COARSE) < SET_BACK_NS:
+    settled_ns = want.ctime_ns + (COARSE_NS if granule_ns(want.ctime_ns) == COARSE_NS else 0)
+    while 0 <= settled_ns - time.clock_gettime_ns(CLOCK_REALTIME_COARSE) < SET_BACK_NS + COARSE_NS:
         time.sleep(0.001)
     delete = look_at(marker)
     if delete is not None and delete.fault is None:

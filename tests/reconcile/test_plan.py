@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from fsdm.model.documents import Failure, MarkerStamp
 from fsdm.model.errors import DiskError, TransferError
 from fsdm.model.layout import Place
-from fsdm.model.state import ChunkState, Found, Marker, Partial
+from fsdm.model.state import COARSE_NS, ChunkState, Found, Marker, Partial
 from fsdm.reconcile import plan
 from fsdm.reconcile.actions import (
     Action,
@@ -549,6 +549,28 @@ def _attempts(count: int, jitter: float = 1.0, error: Any = None, kind: Any = "t
 
 def _delays(failures: list[Failure]) -> list[float]:
     return [(failure.next_attempt_at or 0) - failure.last_at for failure in failures]
+
+
+COARSE = 10**9 * int(NOW - 1)  # a time with whole seconds, a second ago
+
+
+@pytest.mark.parametrize(
+    ("mtime_ns", "delay_s"),
+    [(COARSE, COARSE_NS / 1e9), (COARSE + 1, plan.PERMANENT_S), (COARSE - 10**10, plan.PERMANENT_S)],
+)
+def test_what_fails_while_its_time_may_repeat_is_tried_once_more_soon(mtime_ns: int, delay_s: float) -> None:
+    action, error = Fetch(ID, replace(WANT, mtime_ns=mtime_ns)), TransferError("404")
+    failure = next_failure(action, error, NO_MEMO, NOW, 1.0, "transfer")
+    assert failure.next_attempt_at == pytest.approx(NOW + delay_s)
+    again = next_failure(action, error, Memo(failure=failure), NOW + 3, 1.0, "transfer")
+    assert again.next_attempt_at == NOW + 3 + plan.PERMANENT_S
+
+
+def test_want_that_was_read_while_its_time_may_repeat_is_read_once_more() -> None:
+    state, there = ChunkState(ID, WANT), _unreadable(NOW)
+    for again, now, fetches in ((True, NOW, False), (True, NOW + SETTLE_S, True), (False, NOW + SETTLE_S, False)):
+        action = decide(state, Memo(unreadable=replace(there, again=again)), now)
+        assert isinstance(action, Fetch) is fetches
 
 
 def test_each_failure_waits_twice_as_long_as_the_last_up_to_a_bound() -> None:

@@ -12,8 +12,9 @@ import pytest
 
 from fsdm.model.errors import DataDirectoryError
 from fsdm.model.layout import Layout, Place
+from fsdm.model.state import COARSE_NS, RACY_NS
 from fsdm.store import catalog as catalog_module
-from fsdm.store.catalog import RACY_NS, Catalog
+from fsdm.store.catalog import Catalog
 from tests.support.chunks import an_id
 from tests.support.servers import InThread
 from tests.support.waiting import PATIENCE_S
@@ -212,13 +213,16 @@ def test_a_listing_as_young_as_its_directory_is_not_trusted_twice(layout: Layout
     assert catalog.find(DATASET, 50) == later
 
 
-def test_listing_is_racy_for_two_clock_ticks(
-    layout: Layout, listings: Listings, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("mtime_ns", "granule_ns"), [(LONG_AGO_NS + 1, RACY_NS), (LONG_AGO_NS, COARSE_NS), (LONG_AGO_NS + 10**7, COARSE_NS)]
+)
+def test_listing_is_racy_for_as_long_as_its_mtime_may_repeat(
+    layout: Layout, listings: Listings, monkeypatch: pytest.MonkeyPatch, mtime_ns: int, granule_ns: int
 ) -> None:
     make(layout)
-    settle(layout)
-    for age_ns, listed in ((RACY_NS, 2), (RACY_NS + 1, 1), (-RACY_NS, 2)):
-        monkeypatch.setattr(time, "time_ns", lambda age_ns=age_ns: LONG_AGO_NS + age_ns)
+    settle(layout, mtime_ns)
+    for age_ns, listed in ((granule_ns, 2), (granule_ns + 1, 1), (-granule_ns, 2)):
+        monkeypatch.setattr(time, "time_ns", lambda age_ns=age_ns: mtime_ns + age_ns)
         listings.count = 0
         catalog = Catalog(layout)
         catalog.refresh()

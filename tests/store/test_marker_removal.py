@@ -3,6 +3,8 @@
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -40,6 +42,27 @@ def test_a_marker_that_is_not_the_one_judged_stays(layout: Layout) -> None:
     os.unlink(path)
     assert not remove_marker(layout, fs, path, before, None)
     assert fs.steps == [], "nothing was moved: a rename would make it look younger than it is"
+
+
+@pytest.mark.parametrize("ends", ["at once", "after a crash"])
+@pytest.mark.parametrize(("stands", "goes"), [("read", True), ("text", False)])
+def test_want_goes_only_with_the_text_that_was_read(layout: Layout, ends: str, stands: str, goes: bool) -> None:
+    """Inodes are given away again, and times may be coarse: rewritten in place, with its old mtime, it is that case."""
+    path = layout.want_marker(an_id())
+    put(path, stands)
+    fs = FileSystem() if ends == "at once" else CrashBefore(1)
+    with suppress(CrashError):
+        assert remove_marker(layout, fs, path, judged(path).read_as(b"read"), None) is goes
+    finish_removals(layout, FileSystem())
+    assert os.listdir(layout.want) == ([] if goes else [os.path.basename(path)])
+
+
+def test_marker_with_another_ctime_than_the_judged_one_stays(layout: Layout) -> None:
+    path = layout.delete_marker(an_id())
+    put(path)
+    before = replace(judged(path), ctime_ns=1)
+    assert judged(path).same_as(before)
+    assert not remove_marker(layout, FileSystem(), path, before, None)
 
 
 def test_a_marker_that_goes_just_before_it_is_removed_is_no_error(layout: Layout) -> None:

@@ -18,3 +18,19 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     yield disk
     if disk.is_mount():  # a test may have done it
         subprocess.run(["umount", disk], check=True)
+
+
+@pytest.fixture
+def coarse_disk(tmp_path: Path) -> Iterator[Path]:
+    """An ext4 whose times have whole seconds, and which gives the numbers of inodes away again at once."""
+    disk, image = tmp_path / "coarse", tmp_path / "image"
+    disk.mkdir()
+    with image.open("wb") as file:
+        file.truncate(16 << 20)
+    try:
+        subprocess.run(["mkfs.ext4", "-q", "-I", "128", image], capture_output=True, check=True)
+        subprocess.run(["mount", "-o", "loop", image, disk], capture_output=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as e:
+        pytest.skip(f"only root may mount an ext4 of its own, with mkfs.ext4: {e}")
+    yield disk
+    subprocess.run(["umount", disk], check=True)

@@ -16,7 +16,9 @@ What is shown, for one id, with crashes between any two steps and a clock that t
 - once the writers rest and refs are let go of, what the later intent asks for is so, and stays so. The later intent is
   the one that was placed last. A careful call counts from its end, and overrules what came without the lock while it
   ran. Where a want and a delete of the same time are met together for the first time, the want counts as the later.
-  Of a careless want and a careless delete that both come while a marker is being removed, either may count as it;
+  Of a careless want and a careless delete that both come while a marker is being removed, either may count as it; and
+  a careless marker that nothing on the disk tells from an earlier one (the number of its inode was given away again
+  within the same tick, and its text is the same) may count as that one;
 - what is damaged when somebody asks for it to be verified is not there in the end, unless a delete came in between and
   was overruled: it goes out of service where it stands, and leaves as any directory does. What is right is never
   quarantined;
@@ -30,6 +32,6 @@ damages and requests to verify. Writers and readers are killed at will, and read
 Left out: power failures and two reconcilers at once, more than one id, fetches that fail or are cut, room, a delete
 that is withdrawn, a want that is while another marker is on its way out, the audit and the scrub (they ask as somebody
 does), a chunk that never had a WANT, markers that are no files, rewriting in place at the one instant that PROTOCOL.md
-names, time limits on the lock of intents. Assumed of the file system: the number of an inode is not given away again
-within the tick of the clock in which its file was written (`INODES_AGAIN` shows what comes of it else).
+names, time limits on the lock of intents. A tick is of whatever gives a file its times: 4 ms of a kernel, or the two
+seconds of a file system.
 """

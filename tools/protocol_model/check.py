@@ -73,7 +73,8 @@ _WRONG: list[Case] = [
     FEW(A.NO_LOCK, (DELETE, WANT), chunks=("a",)),  # in the end "a" is there: right after neither order
     FEW(A.TIE_TO_DELETE, (MV, TOUCH)),
     FEW(A.TIE_TO_WANT, (MV, TOUCH)),
-    FEW(A.INODES_AGAIN, (MV, MV), intents=(2, 1)),
+    FEW(A.TEXT_UNSEEN, (MV, MV), intents=(2, 1)),
+    FEW(A.TEXT_NOT_NAMED, (MV, MV), intents=(2, 1), crashes=1),
     FEW(A.DELETE_SEEN_FIRST, (MV, TOUCH)),
     DAMAGED(A.CLEARED_FIRST, (RM, RM)),
     DAMAGED(A.WANT_GONE_FIRST, (RM, RM), crashes=1),

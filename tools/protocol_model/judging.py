@@ -47,7 +47,7 @@ from fsdm.reconcile.plan import decide
 
 from . import removing as removals
 from . import renewing, withdrawing
-from .markers import NONE, RECONCILER, UNREADY, Damage, Marker, Reconciler, Removal, World, Wrong, same
+from .markers import NONE, RECONCILER, UNREAD, UNREADY, Damage, Marker, Reconciler, Removal, World, Wrong, same
 from .removing import look_anew, met, removing, step_at
 from .search import Step
 
@@ -154,7 +154,7 @@ def _begun(world: World, action: Action | Wait | None) -> World:
     match action:
         case Overrule(loser="want"):
             assert r.want is not None
-            return removing(world, Removal("want", r.want, r.delete))
+            return removing(world, Removal("want", r.want._replace(files=r.want.files and UNREAD), r.delete))
         case Forget():
             assert r.delete is not None
             return removing(world, Removal("delete", r.delete, None))
@@ -199,14 +199,17 @@ def _read(world: World, wrong: Wrong) -> tuple[str, World]:
         case "read, then Publish" if world.partial != files:
             return "discards another partial", look_anew(world._replace(partial=NONE))
         case "read, then Publish":
-            return "reads the want", step_at(world, "publish: look for a delete", want=r.want)
+            return "reads the want", step_at(world, "publish: look for a delete", want=world.want)
+        case "read, then Confirm" if world.delete is not None:
+            return "reads the want, sees a delete", look_anew(world)
         case "read, then Confirm" if world.chunk != files:
             at = "replace: remove READY" if wrong is Wrong.READY_BEFORE_WANT else "replace: remove WANT"
             return "reads the want: it is for other files", step_at(world, at)
         case "read, then Confirm":
-            return "reads the want: it is there", removing(world._replace(kept=files), Removal("want", r.want, None))
+            judged = Removal("want", world.want, None)
+            return "reads the want: it is there", removing(world._replace(kept=files), judged)
     assert r.delete is not None
-    return "reads the want", removing(world, Removal("delete", r.delete, r.want))
+    return "reads the want", removing(world, Removal("delete", r.delete, world.want))
 
 
 def _replace_want(world: World, wrong: Wrong) -> tuple[str, World]:

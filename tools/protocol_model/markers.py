@@ -2,8 +2,8 @@
 
 The files that a want asks for are "a" where writer A asks, and "b" where B does. Both kinds of want have the same size.
 The clock is coarse: everything between two ticks has the same time. A want that comes back of a quarantined chunk has
-the mtime of the WANT that it is a copy of. The number of an inode is given away again, but not
-within the tick in which its file was last written (see `Wrong.INODES_AGAIN`).
+the mtime of the WANT that it is a copy of. The number of an inode is given away again, also within the
+tick in which its file was written.
 
 What no process can see, and the properties speak of (ghosts): `Marker.serial`, the order in which markers were placed;
 `World.last`, the later intent, that is what is to be true in the end; `World.firm`, whether it was asked for with care;
@@ -22,6 +22,7 @@ GONE = "-"  # what a delete asks for, in place of files
 NONE = ""
 UNREADY = "unready"  # a directory without READY
 OF_WANT = -1  # an mtime
+UNREAD = "?"  # in place of the files of a want that was judged by its times alone
 RECONCILER = "reconciler"
 
 
@@ -42,7 +43,8 @@ class Wrong(Enum):
     NO_LOCK = "careful writers take no lock"
     TIE_TO_DELETE = "of two markers of the same time the delete wins"
     TIE_TO_WANT = "of two markers of the same time the want wins, whatever has been seen"
-    INODES_AGAIN = "a file can have the number of one that was removed within the same tick of the clock"
+    TEXT_UNSEEN = "a want that was renamed aside is unlinked without a look whether its text is the one that was read"
+    TEXT_NOT_NAMED = "the name of what is aside does not say which text was read"
     DELETE_SEEN_FIRST = "the reconciler looks at the delete before it looks at the want"
     CLEARED_FIRST = "a quarantined chunk is cleared before its want has come back"
     WANT_GONE_FIRST = "WANT goes before the want of a quarantined chunk has come back"
@@ -72,6 +74,16 @@ class Marker(NamedTuple):
 def same(one: Marker | None, other: Marker | None) -> bool:
     """Compare two markers as far as a process can: fsdm.model.state.Marker.same_as."""
     return one is not None and other is not None and one.identity == other.identity
+
+
+def unchanged(judged: Marker | None, other: Marker | None) -> bool:
+    """Compare a marker with what stands in its place, before a rename changes its ctime."""
+    return same(judged, other) and judged is not None and other is not None and judged.ctime == other.ctime
+
+
+def same_text(judged: Marker, other: Marker) -> bool:
+    """Tell whether another marker has the text that was read of the judged one, if it was read."""
+    return judged.files in {UNREAD, other.files}
 
 
 class Removal(NamedTuple):
@@ -168,11 +180,9 @@ def files(world: World) -> list[Marker]:
     return [file for file in found if file is not None]
 
 
-def free_inode(world: World, wrong: Wrong) -> int:
-    """Return the lowest number that no file has, and none had that was removed within this tick."""
+def free_inode(world: World) -> int:
+    """Return the lowest number that no file has."""
     used = {file.ino for file in files(world)}
-    if wrong is not Wrong.INODES_AGAIN:
-        used |= {marker.ino for marker in remembered(world) if marker.mtime == world.tick}
     return next(number for number in range(len(used) + 1) if number not in used)
 
 

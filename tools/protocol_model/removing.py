@@ -28,7 +28,9 @@ from .markers import (
     opposite,
     put,
     same,
+    same_text,
     standing,
+    unchanged,
 )
 
 if TYPE_CHECKING:
@@ -77,7 +79,10 @@ def _finish(world: World, wrong: Wrong) -> tuple[str, World] | None:
 
 def _look_aside(world: World, wrong: Wrong) -> tuple[str, World]:
     assert world.aside is not None
-    if same(world.aside.judged, world.aside.marker):
+    judged, marker = world.aside.judged, world.aside.marker
+    is_finish = world.reconciler.at == "look at what was aside"
+    blind = wrong is Wrong.TEXT_UNSEEN or (wrong is Wrong.TEXT_NOT_NAMED and is_finish)
+    if same(judged, marker) and (blind or same_text(judged, marker)):
         return "what is aside was judged", step_at(world, "unlink the judged")
     return "what is aside is another than was judged", step_at(world, _first_of_put_back(wrong))
 
@@ -153,7 +158,7 @@ def _look_for_want(world: World, wrong: Wrong) -> tuple[str, World]:
 def _look_winner(world: World, wrong: Wrong) -> tuple[str, World]:
     removal = world.reconciler.removal
     assert removal is not None
-    if not same(removal.winner, standing(world, opposite(removal.kind))):
+    if not unchanged(removal.winner, standing(world, opposite(removal.kind))):
         return "the winner does not stand any more, lets go", look_anew(world)
     return "the winner stands", step_at(world, "look at the judged", removal=removal)
 
@@ -161,7 +166,7 @@ def _look_winner(world: World, wrong: Wrong) -> tuple[str, World]:
 def _look_judged(world: World, wrong: Wrong) -> tuple[str, World]:
     removal = world.reconciler.removal
     assert removal is not None
-    if not same(removal.judged, standing(world, removal.kind)):
+    if not unchanged(removal.judged, standing(world, removal.kind)):
         return "the judged does not stand any more, lets go", look_anew(world)
     if removal.kind == "delete":
         world = met(world, removal.winner, world.delete)
@@ -170,7 +175,10 @@ def _look_judged(world: World, wrong: Wrong) -> tuple[str, World]:
 
 
 def met(world: World, want: Marker | None, delete: Marker | None) -> World:
-    """Let the want be the later intent where both are met tied for the first time."""
+    """Let the want be the later intent where both are met tied for the first time.
+
+    Where it cannot be told from one that was seen before the delete, the delete is.
+    """
     alone = world.reconciler.alone
     if (
         want is not None
@@ -179,11 +187,12 @@ def met(world: World, want: Marker | None, delete: Marker | None) -> World:
         and want.ctime == delete.ctime
         and want.files != NONE
         and want.mtime != OF_WANT  # it is no new intent
-        and world.last == GONE
         and not world.firm
         and (alone is None or alone.serial != want.serial)
     ):
-        return world._replace(last=want.files)
+        if same(alone, want):
+            return world._replace(last=GONE)
+        return world._replace(last=want.files) if world.last == GONE else world
     return world
 
 
@@ -215,9 +224,17 @@ def _unlink_at_once(world: World, wrong: Wrong) -> tuple[str, World]:
 
 
 def lost(world: World, judged: Marker, gone: Marker) -> World:
-    if gone.serial > judged.serial and world.last == gone.files and not holds(world, gone):
-        return world._replace(fault="a marker that is newer than the judged one was removed")
-    return world
+    """Find what is wrong where `gone` goes.
+
+    A careless marker that looks in all as the judged one cannot be told from it: its opposite may count as the later.
+    """
+    if gone.serial <= judged.serial or world.last != gone.files:
+        return world
+    against = world.want if gone.files == GONE else world.delete
+    if same(judged, gone) and same_text(judged, gone) and not world.firm and against is not None:
+        return world._replace(last=against.files)
+    fault = "" if holds(world, gone) else "a marker that is newer than the judged one was removed"
+    return world._replace(fault=fault or world.fault)
 
 
 STEPS: dict[str, Callable[[World, Wrong], tuple[str, World] | None]] = {

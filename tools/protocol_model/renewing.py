@@ -54,7 +54,7 @@ def _renew(world: World, wrong: Wrong) -> tuple[str, World] | None:
 
 def _link(world: World, wrong: Wrong) -> tuple[str, World]:
     kept = world.reconciler.want
-    back = Marker(free_inode(world, wrong), world.tick, OF_WANT, kept.files if kept else world.kept, next_serial(world))
+    back = Marker(free_inode(world), world.tick, OF_WANT, kept.files if kept else world.kept, next_serial(world))
     at = "let go of WANT" if wrong is Wrong.NOT_SETTLED else "settle: look"
     then = step_at(world._replace(lock=""), at)
     if world.want is not None and wrong is not Wrong.BACK_OVER_WANT:

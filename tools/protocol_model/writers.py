@@ -58,7 +58,7 @@ def _begin(world: World, number: int, deeds: frozenset[str], wrong: Wrong) -> It
     if "mv" in deeds:
         yield "mv want/.new want/ID", _wanted(world, number, wrong)
     if "cp" in deeds and world.want is None:
-        empty = Marker(free_inode(world, wrong), world.tick, world.tick, NONE, next_serial(world))
+        empty = Marker(free_inode(world), world.tick, world.tick, NONE, next_serial(world))
         yield "cp: create want/ID", _with(world._replace(want=empty), number, writer._replace(at="cp", new=empty))
     if "rm" in deeds and can_withdraw(world):
         yield "rm want/ID", withdrawn(world)
@@ -116,7 +116,7 @@ def _done(world: World, number: int, files: str) -> World:
 
 def _wanted(world: World, number: int, wrong: Wrong) -> World:
     """Rename a want into place; its temporary file may as well be written in this instant."""
-    marker = Marker(free_inode(world, wrong), world.tick, world.tick, FILES[number], next_serial(world))
+    marker = Marker(free_inode(world), world.tick, world.tick, FILES[number], next_serial(world))
     return _asked(world._replace(want=marker), marker.files)
 
 
@@ -124,9 +124,7 @@ def _deleted(world: World, wrong: Wrong) -> World:
     """Touch the delete: open(O_CREAT) and utime at once (in between: store.markers._touch)."""
     there, serial = world.delete, next_serial(world)
     if there is None:
-        return _asked(
-            world._replace(delete=Marker(free_inode(world, wrong), world.tick, world.tick, GONE, serial)), GONE
-        )
+        return _asked(world._replace(delete=Marker(free_inode(world), world.tick, world.tick, GONE, serial)), GONE)
     if there.ctime == there.mtime == world.tick:
         return world  # nothing has changed that anybody could see
     touched = there._replace(ctime=world.tick, mtime=world.tick, serial=serial)
