@@ -25,9 +25,8 @@ from fsdm.model.sources import Source as Settings
 from fsdm.store.filesystem import FileSystem
 from fsdm.transfer import source_fetch as source_fetch_module
 from fsdm.transfer.fetcher import HttpFetcher
-from fsdm.transfer.http import exchange
 from fsdm.transfer.file_transfer import Transfer
-from fsdm.transfer.http import handle as handle_module
+from fsdm.transfer.http import exchange
 from fsdm.transfer.http.head import Head
 from fsdm.transfer.http.source_settings import Sources
 from fsdm.transfer.http.target import shown
