@@ -142,7 +142,9 @@ class Loop:
         self.root.check()
         self.results.retry_held(woken)
         ids = woken | self._take_in_results() | self.disk.ask(self.clock()) | set(self.work_queue.due(self.clock()))
-        if everything or time.monotonic() >= self.next_scan:
+        began = time.monotonic()
+        is_scan = everything or began >= self.next_scan
+        if is_scan:
             ids |= self._scan()
         for chunk_id in ids:
             state = self.states[chunk_id] = look(self.layout, self.catalog, chunk_id)
@@ -152,6 +154,9 @@ class Loop:
         for chunk_id in ids | self.delete_brake.judge(self.clock()):
             self._decide(chunk_id)
             self.heartbeat.beat()
+        if is_scan:
+            now = time.monotonic()
+            self.next_scan = now + max(self.limits.poll_s, (now - began) * SCAN_SHARE)
         if (size := self.space.news()) is not None:
             self.tell(Event("size", "", size))
         return self._dispatch()
@@ -173,7 +178,6 @@ class Loop:
 
     def _scan(self) -> set[str]:
         """List what is pending; return the ids to look at."""
-        began = time.monotonic()
         self._restore()
         if self.paused.look():
             self.executor.stop_fetches(self.paused.why)
@@ -182,10 +186,7 @@ class Loop:
             self.space.count(chunk_id)
         if self.space.is_limited and (fetch := self.space.too_much()) is not None:
             self.executor.stop(fetch, "it brings more than there is room for")
-        ids = changed | self.states.keys() | scan(self.layout, self.catalog).ids
-        took = time.monotonic() - began
-        self.next_scan = time.monotonic() + max(self.limits.poll_s, took * SCAN_SHARE)
-        return ids
+        return changed | self.states.keys() | scan(self.layout, self.catalog).ids
 
     def _restore(self) -> None:
         """Make again what may have gone since the last scan: directories, watches, threads."""
