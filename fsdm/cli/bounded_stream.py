@@ -10,6 +10,7 @@ import atexit
 import io
 import os
 import select
+import signal
 import sys
 import threading
 import time
@@ -40,7 +41,9 @@ class BoundedStream(io.TextIOBase):
         self._chars = self._written = self._dropped = 0
         self._is_full = self._is_ending = self._is_refused = False
         self._thread = threading.Thread(target=self._run, name="fsdm-stream", daemon=True)
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # they are for the main thread
         self._thread.start()
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         atexit.register(self.end)
 
     @property

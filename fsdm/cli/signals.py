@@ -1,8 +1,8 @@
 """The signals of commands that go on: SIGTERM and SIGINT end them, SIGHUP reloads.
 
-`fsdm run` blocks them, also in the threads to come, and takes them by sigtimedwait(2): a handler could run in the
-moment before the thread goes to sleep, which then would sleep on. A SIGHUP because the terminal has gone ends it,
-unless nohup(1) started it. A command that polls needs no more than a handler.
+`fsdm run` blocks them, also in the threads to come, and takes them by sigwait(3): a handler could run in the moment
+before the thread goes to sleep, which then would sleep on. A SIGHUP because the terminal has gone ends it, unless
+nohup(1) started it. A command that polls needs no more than a handler.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 TO_END: Final = (signal.SIGTERM, signal.SIGINT)
 NUMBERS: Final = (*TO_END, signal.SIGHUP)
-LOOK_S: Final = 0.5
 
 
 class Signals:
@@ -29,15 +28,14 @@ class Signals:
         signal.pthread_sigmask(signal.SIG_BLOCK, NUMBERS)
         signal.signal(signal.SIGHUP, signal.SIG_DFL)  # what is ignored may never come, blocked or not: sigaction(2)
 
-    def serve(self, reload: Callable[[], None], is_over: Callable[[], bool]) -> None:
-        """Call `reload` for each SIGHUP; return when the process is to end, or soon after `is_over` says so."""
-        while not is_over():
-            came = signal.sigtimedwait(NUMBERS, LOOK_S)
-            if came is None:
-                continue
-            if came.si_signo != signal.SIGHUP or (self._ends_with_terminal and not _has_terminal()):
-                return
+    def serve(self, reload: Callable[[], None]) -> None:
+        """Call `reload` for each SIGHUP; return when the process is to end."""
+        while signal.sigwait(NUMBERS) == signal.SIGHUP and not (self._ends_with_terminal and not _has_terminal()):
             reload()
+
+    def end(self) -> None:
+        """Have `serve` return. In any thread."""
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def asked_to_end() -> threading.Event:

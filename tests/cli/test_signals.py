@@ -17,7 +17,7 @@ import os, sys
 from fsdm.cli.signals import Signals
 signals = Signals()
 print("ready", flush=True)
-signals.serve(lambda: os.write(int(sys.argv[1]), b"again\\n"), lambda: False)
+signals.serve(lambda: os.write(int(sys.argv[1]), b"again\\n"))
 os.write(int(sys.argv[1]), b"end\\n")
 """
 LOOK = """

@@ -10,7 +10,7 @@ from argparse import ArgumentParser, Namespace
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from fsdm.cli.arguments import data_dir_of, from_text, open_client
 from fsdm.cli.bounded_stream import bound
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from fsdm.status.live_view import LiveView
 
 logger = Log("fsdm")
+
+LOOK_S: Final = 0.5  # how often to look whether the reconciler has ended of itself
 
 EXAMPLES = """\
 fsdm run -d data
@@ -144,6 +146,7 @@ def _reconcile(
     arguments: Namespace, limits: Limits, sources: tuple[Source, ...], on_event: Callable[[Event], None]
 ) -> int:
     from fsdm.manager import DataManager
+    from fsdm.monitoring.repeating import repeating
     from fsdm.monitoring.service import Service
 
     signals = Signals()
@@ -154,8 +157,13 @@ def _reconcile(
     with service, DataManager(data_dir_of(arguments), on_event=on_event, **how) as dm:
         if not dm.reconciling and not arguments.wait:
             ReconcilerLock(dm.layout).close()  # raises, and says who it is
-        with service.attend(dm):
-            signals.serve(partial(reload, dm, arguments), lambda: dm.error is not None)
+
+        def end_with_it() -> None:
+            if dm.error is not None:
+                signals.end()
+
+        with service.attend(dm), repeating(end_with_it, LOOK_S, name="fsdm-end", patience_s=1.0):
+            signals.serve(partial(reload, dm, arguments))
     if dm.error is None:
         return EXIT_OK
     if isinstance(dm.error, FsdmError):
