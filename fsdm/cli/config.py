@@ -74,6 +74,12 @@ SETTINGS: Final = (
         "until they are released (fsdm release); off: never (default 25%%)",
     ),
     Setting("scrub_days", "scrub-days", float, "read all that is here once in N days, slowly; refetch what is damaged"),
+    Setting(
+        "require_length",
+        "require-length",
+        bool,
+        "refuse a file whose end nothing proves: the answer says no length, and the want no size or digest",
+    ),
 )
 KEYS: Final = {setting.key: setting for setting in SETTINGS}
 
@@ -84,6 +90,9 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
     told = fill(f"{told} SIGHUP has it read again.", width=76)
     group = parser.add_argument_group("limits", told, argument_default=argparse.SUPPRESS)
     for one in SETTINGS:
+        if one.parse is bool:
+            group.add_argument(one.option, dest=one.field, action="store_true", help=one.help)
+            continue
         kind = from_text(one.parse)
         group.add_argument(one.option, dest=one.field, type=kind, metavar=METAVARS[one.parse], help=one.help)
 
@@ -208,7 +217,7 @@ def checked(setting: Setting, value: object, name: str) -> Any:
     from fsdm.model.limits import Limits
 
     try:
-        if isinstance(value, str) and METAVARS[setting.parse] != "N":
+        if isinstance(value, str) and METAVARS.get(setting.parse, "N") != "N":
             value = setting.parse(value)
         Limits(**{setting.field: value})  # type: ignore[arg-type]  # it checks that
     except InvalidInputError as e:

@@ -165,12 +165,16 @@ class FileSource(_Document):
 
 
 class FileEntry(_Document):
-    """A file in READY: its size in bytes, its digests, and the ETag of its answer."""
+    """A file in READY: its size in bytes, its digests, and the ETag of its answer.
+
+    `unproven`: the connection's end alone told that the file had come to its end, and the want had no digest.
+    """
 
     size: Size
     blake3: Digest
     sha256: Digest | None = None
     etag: str | None = None
+    unproven: Literal[True] | None = None
 
 
 def _check_names(names: object) -> object:
@@ -293,7 +297,7 @@ class PartRecord:
     """One file in `partial/ID/PARTS`: its version, and a BLAKE3 of its first `size` bytes.
 
     `url` is the BLAKE3 of its URL, `total` the size of the whole where the server said it; `complete`: it is all there;
-    `holes`: behind `size` there may be holes.
+    `holes`: behind `size` there may be holes; `open_ended`: the connection's end alone tells where the file ends.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="ignore")  # nobody else writes it
@@ -306,6 +310,7 @@ class PartRecord:
     blake3: Digest | None = None
     complete: bool = False
     holes: bool = False
+    open_ended: bool = False
 
 
 class PartsDocument(_Document):

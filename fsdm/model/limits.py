@@ -23,7 +23,8 @@ class Limits(BaseModel):
     `per_file` connections where that is faster. All together bring at most `bytes_per_s` (None: no cap). Without any
     event, changes are found after `poll_s` seconds. All that is here takes at most `max_bytes` (None: as much as there
     is), and `keep_free_bytes` of the file system stay free. The bytes of each chunk are compared with READY about once
-    in `scrub_days` (None: only when asked for). `count_bytes` counts what is here also without a budget, for metrics.
+    in `scrub_days` (None: only when asked for). `require_length` refuses an answer whose end nothing proves: no length,
+    no chunks, and no size or digest in the want. `count_bytes` counts what is here also without a budget, for metrics.
 
     PROTOCOL.md tells of the others: `durability` ("Durability"), `brake_share` ("The brake"; None: never), and
     `allow_hosts` (none: any) and `deny_private` ("Where files may come from").
@@ -48,6 +49,7 @@ class Limits(BaseModel):
     allow_hosts: tuple[str, ...] = ()
     deny_private: bool = False
     scrub_days: Positive | None = None
+    require_length: bool = False
     count_bytes: bool = False
 
     if not TYPE_CHECKING:

@@ -47,10 +47,12 @@ class HttpFetcher:
         per_file: int = PER_FILE,
         connections: int = CONNECTIONS,
         durable: bool = True,
+        require_length: bool = False,
         policy: Policy = ANY,
         sources: Sources | None = None,
     ) -> None:
         self.durable = durable
+        self._require_length = require_length
         self.floor_bytes_per_s = floor_bytes_per_s
         self.hosts = Hosts()
         self.sources = sources or Sources()
@@ -75,6 +77,7 @@ class HttpFetcher:
             per_file=limits.per_file,
             connections=limits.connections,
             durable=limits.durable,
+            require_length=limits.require_length,
             policy=Policy(limits.allow_hosts, limits.deny_private),
             sources=sources,
         )
@@ -91,7 +94,7 @@ class HttpFetcher:
 
     def fetch(self, source: FileSource, part: Part, fs: FileSystem, stop: Cancellation) -> FileEntry:
         """See `Fetcher.fetch`."""
-        transfer = Transfer(source, part, fs, durable=self.durable)
+        transfer = Transfer(source, part, fs, durable=self.durable, require_length=self._require_length)
         try:
             if not transfer.take_over(stop.check):
                 self._from_any(transfer, stop)

@@ -36,7 +36,9 @@ CHECKPOINT_BYTES: Final = 32 << 20
 class Transfer:
     """One file on its way; used by one thread."""
 
-    def __init__(self, source: FileSource, part: Part, fs: FileSystem, *, durable: bool) -> None:
+    def __init__(
+        self, source: FileSource, part: Part, fs: FileSystem, *, durable: bool, require_length: bool = False
+    ) -> None:
         self.source = source
         self.joined = False  # bytes of more than one answer
         self._part = part
@@ -47,7 +49,7 @@ class Transfer:
         self._holes = False
         self._complete = False
         self._digest_tells = False  # ranges are asked for without a validator
-        self._open_ended = False  # the end of the connection is all that tells the end of the file
+        self._require_length = require_length
         self._etag: str | None = None  # of the last answer
 
     @property
@@ -60,6 +62,12 @@ class Transfer:
         """The bytes that are to be here in the end, where the want or the server says so."""
         record = self._part.record
         return self.source.size if self.source.size is not None or record is None else record.total
+
+    @property
+    def _is_open_ended(self) -> bool:
+        """Tell whether the end of the connection is all that tells the end of the file."""
+        record = self._part.record
+        return record is not None and record.open_ended and self.source.size is None
 
     def close(self) -> None:
         """Close the file; how far it is is left to the next attempt."""
@@ -139,6 +147,8 @@ class Transfer:
             self._digest_tells = True  # its validators may differ from node to node
             return None
         span, total = head.span, head.total
+        if head.length_is_malformed:
+            raise TransferError(f"a Content-Length that is none: {head.get('content-length')!r:.80}")
         if head.is_part and (span is None or span.start != 0 or total is None):
             raise TransferError(f"HTTP {head.status}, a part that nobody asked for")
         if self._contradicts(url, head):
@@ -163,7 +173,7 @@ class Transfer:
             self.restart()
             return None
         if record is not None:  # what was begun without a length has one now
-            self._part.record = replace(record, total=span.total)
+            self._part.record = replace(record, total=span.total, open_ended=False)
         if validator is None or self._digest_tells or not same:  # the want's digest is all that will tell
             self._part.doubt()
         self.joined = True
@@ -191,8 +201,12 @@ class Transfer:
 
     def _begin(self, url: str, head: Head, total: int | None) -> None:
         self._etag = head.etag
-        self._open_ended = self.source.size is None and total is None and not head.is_chunked
-        record = PartRecord(url=url_mark(url), validator=head.validator, etag=self._etag, total=total)
+        open_ended = self.source.size is None and total is None and not head.is_chunked
+        if open_ended and self._require_length and not self.source.has_digest:
+            hint = "give the size or a digest of the file in the want, or reconcile without require-length"
+            raise TransferError("the answer has no length: nothing would tell whether all of it came", hint=hint)
+        mark = url_mark(url)
+        record = PartRecord(url=mark, validator=head.validator, etag=self._etag, total=total, open_ended=open_ended)
         self._part.begin(record, lasting=total is None or total >= RECORD_BYTES)
 
     def moved(self) -> None:
@@ -240,7 +254,7 @@ class Transfer:
         if self.total is not None and self.size != self.total:
             what = f"{self.size} bytes came, {self.total} are wanted"
             raise TransferError(f"{shown(url)}: {what}", transient=True, cause="size")
-        if self.size == 0 and self._open_ended:  # a head that was cut off looks like this
+        if self.size == 0 and self._is_open_ended:  # a head that was cut off looks like this
             raise TransferError(f"{shown(url)}: nothing came, and no word of how much there is", transient=True)
 
     def mismatch(self) -> str | None:
@@ -257,7 +271,8 @@ class Transfer:
     def finish(self) -> FileEntry:
         """Return what is here now, on the disk."""
         sink, record = self._opened, self._part.record
-        entry = sink.entry(self._etag or (record.etag if record is not None else None))
+        unproven = self._is_open_ended and not self.source.has_digest
+        entry = sink.entry(self._etag or (record.etag if record is not None else None), unproven=unproven)
         if self._durable:
             self._fs.fsync_file(sink.fd, self._part.path)
         self._complete = True

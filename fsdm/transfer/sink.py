@@ -113,9 +113,11 @@ class Sink:
         self._catch_up()
         return self._digests.sha256
 
-    def entry(self, etag: str | None = None) -> FileEntry:
+    def entry(self, etag: str | None = None, *, unproven: bool = False) -> FileEntry:
         """Return what came, as READY records it."""
-        return FileEntry(size=self.size, blake3=self.blake3(), sha256=self.sha256(), etag=etag)
+        return FileEntry(
+            size=self.size, blake3=self.blake3(), sha256=self.sha256(), etag=etag, unproven=unproven or None
+        )
 
     def _catch_up(self) -> None:
         while self._hashed < self.size:

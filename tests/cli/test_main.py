@@ -27,8 +27,8 @@ from tests.support import (
     running,
     shell_holding,
 )
-from tests.support.chunks import an_id, chunk_dir, entries, put_want, touch_delete
-from tests.support.servers import Host
+from tests.support.chunks import a_want, an_id, chunk_dir, entries, failure, put_want, touch_delete
+from tests.support.servers import Host, answering
 
 
 @pytest.fixture
@@ -408,3 +408,20 @@ def test_retry_tries_again_at_once_what_fails_and_nothing_else(data_dir: Path, s
         assert (done.returncode, done.stdout) == (3, f"{waiting.id}\n")
         assert f"nothing is asked for {failing.id}" in done.stderr
     assert fsdm("retry", "-d", data_dir, "x").returncode == 2
+
+
+def test_file_whose_end_nothing_proves_shows_in_ready_and_ls(data_dir: Path, source: Source) -> None:
+    proven = source.chunk(start=10, end=20)
+    with answering([b"HTTP/1.0 200 OK\r\n\r\nbytes"]) as (url, _):
+        chunk = a_want(files={"a": url})
+        assert fsdm("run", "-d", data_dir, "--once").returncode == 0
+        for one in (chunk, proven):
+            put_want(data_dir, one)
+        assert fsdm("run", "-d", data_dir, "--once", "--require-length").returncode == 4
+        assert "has no length" in failure(data_dir, chunk.id)["error"]
+    with answering([b"HTTP/1.0 200 OK\r\n\r\nbytes"]) as (url, _):
+        put_want(data_dir, a_want(id=chunk.id, files={"a": url}))
+        assert fsdm("run", "-d", data_dir, "--once").returncode == 0
+    assert json.loads((chunk_dir(data_dir, chunk) / "READY").read_bytes())["files"]["a"]["unproven"] is True
+    shown = {one["id"]: one["unproven"] for one in json.loads(fsdm("ls", "-d", data_dir, "--json").stdout)}
+    assert shown == {chunk.id: ["a"], proven.id: []}

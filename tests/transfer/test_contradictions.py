@@ -61,6 +61,45 @@ def answer(body: bytes, status: str = "200 OK", **fields: str) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
+# ------------------------------------------------------------------------------------------------------------- lengths
+
+
+@pytest.mark.parametrize("length", ["+10", "1_0", "-5", "0x0a", "10 10", "10, 11", "", "99999999999999999999"])
+def test_length_that_is_none_is_refused(part: Part, length: str) -> None:
+    head = f"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n"
+    with answering([head.encode() + b"0123456789"]) as (url, _), pytest.raises(TransferError, match="Content-Length"):
+        fetch(url, part)
+
+
+@pytest.mark.parametrize("span", ["0-+9/10", "0-9/1_0", "-0-9/10", "0-9/-10"])
+def test_range_with_a_number_that_is_none_is_refused(part: Part, span: str) -> None:
+    with (
+        answering([answer(b"0123456789", "206 P", Content_Range=f"bytes {span}")]) as (url, _),
+        pytest.raises(TransferError, match="a part that nobody asked for"),
+    ):
+        fetch(url, part)
+
+
+UNENDED = b"HTTP/1.0 200 OK\r\n\r\n" + DATA
+
+
+@pytest.mark.parametrize(("known", "unproven"), [({}, True), ({"size": SIZE}, None), (PROOF, None)])
+def test_file_whose_end_nothing_proves_is_said_to_be_unproven(
+    part: Part, known: dict[str, Any], unproven: bool | None
+) -> None:
+    with answering([UNENDED]) as (url, _):
+        assert fetch(url, part, **known).unproven is unproven
+        assert fetch(url, part, **known).unproven is unproven, "it was here already"
+
+
+def test_file_whose_end_nothing_proves_can_be_refused(part: Part) -> None:
+    with answering([UNENDED, UNENDED]) as (url, _):
+        with pytest.raises(TransferError, match="has no length") as caught:
+            fetch(url, part, HttpFetcher(require_length=True))
+        assert not caught.value.transient
+        assert fetch(url, part, HttpFetcher(require_length=True), **PROOF).size == SIZE
+
+
 # ------------------------------------------------------------------------------------------------- parts of any status
 
 

@@ -72,6 +72,11 @@ class Head:
         return int(value) if is_number and not values and not self.is_chunked else None
 
     @property
+    def length_is_malformed(self) -> bool:
+        """Tell whether a Content-Length counts and cannot be taken, as one that no file has: §8.6."""
+        return "content-length" in self.fields and self.length is None and not self.is_chunked
+
+    @property
     def is_chunked(self) -> bool:
         """Tell whether the body's own framing tells its end (RFC 9112 §7.1)."""
         return "transfer-encoding" in self.fields
