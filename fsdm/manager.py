@@ -22,7 +22,7 @@ from fsdm.reconcile.reconciler import Reconciler
 from fsdm.store.catalog import Catalog
 from fsdm.store.data_dir import Root, make_directories, open_data_dir
 from fsdm.store.filesystem import FileSystem
-from fsdm.store.leader_lock import ReconcilerLock
+from fsdm.store.leader_lock import BEAT_S, ReconcilerLock
 from fsdm.transfer.http.source_settings import Sources
 
 if TYPE_CHECKING:
@@ -204,6 +204,8 @@ class DataManager(Client):
                     self._take_over()
                 elif not lock.is_ours():  # LOCK was removed by hand: another process may have taken a new one
                     self._step_down()
+                elif reconciler is not None and reconciler.heartbeat.late_s < BEAT_S:
+                    lock.beat()
                 said = ""
             except NoDataDirectoryError:
                 raise
@@ -256,6 +258,7 @@ def run_once(
         reconciler.loop.manifest_check.check_all()
         while not stop.is_set() and not reconciler.loop.is_done():
             reconciler.loop.step(min(reconciler.loop.wait_s(), STANDBY_S))
+            lock.beat()
         troubles = reconciler.loop.troubles()
         return {layout.root: "stopped"} | troubles if stop.is_set() else troubles
     finally:

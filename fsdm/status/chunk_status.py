@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -60,7 +61,8 @@ class DiskStatus:
 class Status:
     """The status of a data directory.
 
-    `reconciler` is what the holder of LOCK says of itself, None where there is none. `paused` is what PAUSE says while
+    `reconciler` is what the holder of LOCK says of itself, None where there is none; `reconciler_trouble` a sentence
+    where that one is stopped, or stuck. `paused` is what PAUSE says while
     downloads are paused, `braked` what BRAKE says while deletes are held back; else None.
     """
 
@@ -70,6 +72,7 @@ class Status:
     disk: DiskStatus
     paused: dict[str, Any] | None = None
     braked: dict[str, Any] | None = None
+    reconciler_trouble: str | None = None
 
     def count(self, state: State) -> int:
         """Count the chunks in this state."""
@@ -136,9 +139,11 @@ def read_chunk_status(layout: Layout, state: ChunkState) -> ChunkStatus | None:
 def read_surroundings(layout: Layout) -> Status:
     """Read what concerns all chunks: the reconciler, the disk, PAUSE and BRAKE."""
     space, holder = read_space(layout.root), find_reconciler(layout)
-    notes = (read_document(path) if exists(path) else None for path in (layout.pause, layout.brake))
-    reconciler = None if holder is None else holder.says
-    return Status({}, (), reconciler, DiskStatus(space.free_bytes, space.read_only), *notes)
+    paused, braked = (read_document(path) if exists(path) else None for path in (layout.pause, layout.brake))
+    # no beat can be written on a disk that is read-only
+    trouble = None if holder is None or space.read_only else holder.trouble(time.time())
+    reconciler, disk = None if holder is None else holder.says, DiskStatus(space.free_bytes, space.read_only)
+    return Status({}, (), reconciler, disk, paused, braked, trouble)
 
 
 def read_size(layout: Layout, place: Place) -> int | None:

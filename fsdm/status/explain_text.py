@@ -165,6 +165,10 @@ def _of_the_directory(facts: Facts, status: ChunkStatus) -> Iterator[_Reason]:
     if around.reconciler is None:
         told = "no process is reconciling this data directory, so nothing is carried out"
         yield told, f"start a reconciler: {facts.command('run')}"
+    elif around.reconciler_trouble is not None:
+        pid = LockHolder.parse(around.reconciler).pid or "PID"
+        remedy = f"let it go on: kill -CONT {pid}; where it hangs, see its log, and end it: kill -9 {pid}"
+        yield around.reconciler_trouble, remedy
     if disk.read_only:
         yield "the file system is read-only: nothing can be downloaded or deleted", "mount it writable again"
     elif facts.want and not facts.state.ready:

@@ -110,7 +110,7 @@ class Surveyor:
         self._looked = True
         return Survey(
             at=now,
-            reconciler=None if around.reconciler is None else str(LockHolder.parse(around.reconciler)),
+            reconciler=around.reconciler and (around.reconciler_trouble or str(LockHolder.parse(around.reconciler))),
             free_bytes=around.disk.free_bytes,
             read_only=around.disk.read_only,
             paused=paused,

@@ -7,16 +7,21 @@ import os
 import socket
 import stat
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import monotonic, sleep, time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from fsdm.model.errors import DataDirectoryError, ReconcilerRunsError
+from fsdm.model.units import lasting
 from fsdm.store.filesystem import SAFE
 from fsdm.store.flock import EXCLUSIVE, SHARED, close_fd, open_fd, same_file, try_flock
 
 if TYPE_CHECKING:
     from fsdm.model.layout import Layout
+
+
+BEAT_S: Final = 10.0
+SILENT_S: Final = 30.0  # without a beat, after which a holder that beats is said to be stuck
 
 
 class ReconcilerLock:
@@ -42,8 +47,19 @@ class ReconcilerLock:
                 raise
             self.close()
             sleep(0.005)
-        owner = {"pid": os.getpid(), "host": socket.gethostname(), "since": round(time(), 3)}
+        self._owner = {"pid": os.getpid(), "host": socket.gethostname(), "since": round(time(), 3)}
+        self._next_beat = 0.0
         os.ftruncate(self.fd, 0)
+        self._write(self._owner)
+
+    def beat(self) -> None:
+        """Show by the mtime of LOCK that its holder goes on; each `BEAT_S`, however often this is called."""
+        if monotonic() >= self._next_beat:
+            self._next_beat = monotonic() + BEAT_S
+            with suppress(OSError):  # a disk that is read-only shows that by itself
+                self._write({**self._owner, "beats_s": BEAT_S})
+
+    def _write(self, owner: dict[str, Any]) -> None:
         os.pwrite(self.fd, json.dumps(owner).encode() + b"\n", 0)
 
     def is_ours(self) -> bool:
@@ -87,6 +103,12 @@ def _runs_already(layout: Layout, owner: str) -> ReconcilerRunsError:
 
 def read_lock(layout: Layout) -> str | None:
     """Read the JSON of LOCK's holder; None for none. DataDirectoryError where it is refused."""
+    read = _read(layout)
+    return None if read is None else read[0]
+
+
+def _read(layout: Layout) -> tuple[str, float] | None:
+    """Read what LOCK says while it is held, and its mtime in seconds since the epoch."""
     try:
         fd = _open_lock(layout, os.O_RDONLY)
     except FileNotFoundError:
@@ -94,7 +116,7 @@ def read_lock(layout: Layout) -> str | None:
     try:
         if try_flock(fd, SHARED):
             return None
-        return os.pread(fd, 4096, 0).decode(errors="replace").strip() or "unknown"
+        return os.pread(fd, 4096, 0).decode(errors="replace").strip() or "unknown", os.fstat(fd).st_mtime
     finally:
         close_fd(fd)
 
@@ -102,10 +124,10 @@ def read_lock(layout: Layout) -> str | None:
 def find_reconciler(layout: Layout) -> LockHolder | None:
     """Return the process that reconciles, as far as this user may know; None for none."""
     try:
-        says = read_lock(layout)
+        read = _read(layout)
     except DataDirectoryError as e:
         return LockHolder(says=f"not known: {e}")
-    return None if says is None else LockHolder.parse(says)
+    return None if read is None else replace(LockHolder.parse(read[0]), beat_at=read[1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,12 +137,14 @@ class LockHolder:
     pid: int | None = None
     host: str | None = None
     since: float | None = None  # seconds since the epoch
+    beats_s: float | None = None  # how often the mtime of LOCK is set
+    beat_at: float | None = None  # and when it was
     says: str = field(default="", compare=False)  # the text of LOCK; a sentence, where this user may not read it
 
     @classmethod
     def parse(cls, says: str) -> LockHolder:
         """Parse the text of LOCK as far as it can be understood."""
-        kinds: dict[str, Any] = {"pid": int, "host": str, "since": int | float}
+        kinds: dict[str, Any] = {"pid": int, "host": str, "since": int | float, "beats_s": int | float}
         try:
             document = json.loads(says)
             known = {name: document[name] for name, kind in kinds.items() if isinstance(document.get(name), kind)}
@@ -128,10 +152,29 @@ class LockHolder:
             known = {}
         return cls(**known, says=says)
 
+    def trouble(self, now: float) -> str | None:
+        """Say that the holder does not go on, as far as that can be seen; `now` is in seconds since the epoch."""
+        stopped = self.pid is not None and self.host == socket.gethostname() and _is_stopped(self.pid)
+        silent_s = 0.0 if self.beats_s is None or self.beat_at is None else now - self.beat_at
+        if not stopped and silent_s <= SILENT_S:
+            return None
+        what = "is stopped by a signal" if stopped else "does not go on"
+        last = f" (its last sign of life was {lasting(silent_s)} ago)" if silent_s > 0 else ""
+        return f"the reconciler, {self}, {what}{last}: nothing is carried out"
+
     def __str__(self) -> str:
         if self.pid is None:
             return "not known"
         return f"pid {self.pid} on {self.host}" if self.host else f"pid {self.pid}"
+
+
+def _is_stopped(pid: int) -> bool:
+    """Tell whether a process of this pid namespace is stopped (SIGSTOP, a debugger), by proc(5)."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b") ")[2][:1] in {b"T", b"t"}
+    except OSError:  # it has ended, or hides
+        return False
 
 
 def describe_holder(says: str | None) -> str:

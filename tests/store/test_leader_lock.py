@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
+import fsdm.store.leader_lock
 from fsdm.model.errors import DataDirectoryError, ReconcilerRunsError
 from fsdm.model.layout import Layout
 from fsdm.store import flock as locks
 from fsdm.store import leader_lock
 from fsdm.store.flock import SHARED, close_fd, open_fd, try_flock
-from fsdm.store.leader_lock import LockHolder, ReconcilerLock, describe_holder, find_reconciler, read_lock
+from fsdm.store.leader_lock import SILENT_S, LockHolder, ReconcilerLock, describe_holder, find_reconciler, read_lock
 from tests.support.locks import HOLD_LOCK, process, python
 
 pytestmark = pytest.mark.usefixtures("no_lock_is_left")
@@ -146,3 +147,27 @@ def test_what_lock_says_is_understood_and_told_in_words() -> None:
 def test_what_says_nothing_that_is_known_is_no_error(says: str) -> None:
     assert LockHolder.parse(says) == LockHolder()
     assert LockHolder.parse(says).says == says
+
+
+def test_holder_that_beats_is_told_to_be_stuck_once_it_is_silent(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def trouble(now: float) -> str | None:
+        holder = find_reconciler(layout)
+        assert holder is not None
+        return holder.trouble(now)
+
+    lock = ReconcilerLock(layout)
+    os.utime(lock.fd, (1000, 1000))
+    assert trouble(2000) is None, "one that never beats may be of an older version"
+    lock.beat()
+    beat_at = os.fstat(lock.fd).st_mtime
+    assert trouble(beat_at + SILENT_S) is None
+    assert "does not go on (its last sign of life was 42 s ago)" in str(trouble(beat_at + SILENT_S + 12))
+    os.utime(lock.fd, (1000, 1000))
+    lock.beat()
+    assert os.fstat(lock.fd).st_mtime == 1000, "not at every call"
+    monkeypatch.setattr(fsdm.store.leader_lock, "monotonic", lambda: lock._next_beat)
+    lock.beat()
+    assert os.fstat(lock.fd).st_mtime >= beat_at
+    lock.close()

@@ -2,6 +2,8 @@
 
 import fcntl
 import os
+import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import FSDM, PATIENCE_S, Source, begun, eventually, fsdm, fsdm_json, owner, running
+from tests.support import FSDM, PATIENCE_S, Source, begun, eventually, fsdm, fsdm_json, owner, reconciling, running
 from tests.support.chunks import a_want, chunk_dir, put_want
 
 # the first id that is decided on ends the thread that decides
@@ -86,3 +88,20 @@ def test_loop_that_has_ended_ends_the_process_and_a_standby_takes_over(data_dir:
             assert owner(data_dir) == standby.pid
     assert chunk_dir(data_dir, chunk).exists()
     assert fsdm_json("status", "-d", data_dir)["reconciler"] is None
+
+
+def test_stopped_reconciler_is_told_by_status_and_explain(data_dir: Path, source: Source) -> None:
+    chunk = source.chunk()
+    with reconciling(data_dir) as process:
+        eventually(lambda: "beats_s" in (data_dir / "LOCK").read_text())
+        process.send_signal(signal.SIGSTOP)
+        eventually(lambda: fsdm_json("status", "-d", data_dir)["reconciler_trouble"])
+        put_want(data_dir, chunk)
+        said = f"the reconciler, pid {process.pid} on {socket.gethostname()}, is stopped by a signal ("
+        assert said in fsdm("status", "-d", data_dir).stderr
+        told = fsdm("explain", "-d", data_dir, chunk.id).stdout
+        assert said in told
+        assert f"kill -CONT {process.pid}" in told
+        process.send_signal(signal.SIGCONT)
+        assert fsdm("wait", "-d", data_dir, chunk.id, "--timeout", PATIENCE_S).returncode == 0
+        assert fsdm_json("status", "-d", data_dir)["reconciler_trouble"] is None

@@ -139,6 +139,8 @@ def _summary(seen: Status, chunks: list[ChunkStatus]) -> Iterator[str]:
     if seen.braked is not None:
         how = f"{seen.braked.get('held_back')} of {seen.braked.get('of')} chunks: {seen.braked.get('what_to_do')}"
         yield f"BRAKED: deletes are held back, {plain(how)}"
+    if seen.reconciler_trouble is not None:
+        yield plain(seen.reconciler_trouble)
     counts = Counter(chunk.state for chunk in chunks)
     states = ", ".join(f"{count} {state}" for state, count in counts.items()) or "no chunks"
     read_only = ", WHICH IS READ-ONLY" if seen.disk.read_only else ""
