@@ -13,7 +13,7 @@ from fsdm import DataManager, Event, Limits
 from fsdm.model.layout import Layout
 from fsdm.store.data_dir import make_layout
 from tests.support import PATIENCE_S, Recorder, Source, eventually, expected
-from tests.support.chunks import chunk_dir, entries, files_of
+from tests.support.chunks import bring, chunk_dir, entries, files_of
 
 
 def test_a_wanted_chunk_becomes_available_with_the_bytes_of_its_source(dm: DataManager, source: Source) -> None:
@@ -164,3 +164,32 @@ def test_a_standby_that_cannot_take_over_says_so_once_until_it_is_another_reason
         "two",
         "two",  # by then, it was another one that reconciled
     ]
+
+
+def test_directory_of_a_dataset_goes_after_its_last_chunk(dm: DataManager, source: Source, data_dir: Path) -> None:
+    first, second = source.chunk(), source.chunk(start=10, end=20)
+    stays = source.chunk(dataset="e" * 64)
+    bring(dm, first, second, stays)
+    for chunk in (first, second):
+        assert entries(data_dir / "chunks") == ["d" * 64, "e" * 64]
+        dm.delete_chunk(chunk.id)
+        assert not dm.wait(chunk.id, PATIENCE_S)
+    eventually(lambda: entries(data_dir / "chunks") == ["e" * 64])
+    bring(dm, first)
+    assert files_of(chunk_dir(data_dir, first) / "data") == expected(first, source)
+
+
+def test_directory_of_a_dataset_stays_while_an_action_runs(dm: DataManager, source: Source, data_dir: Path) -> None:
+    chunk, coming = source.chunk(), source.chunk(start=10, end=20)
+    bring(dm, chunk)
+    fault = source.fault(f"/{coming.id}/blocks.parquet", stall_at=10)
+    dm.download_chunk(coming)
+    assert fault.stalled.wait(PATIENCE_S)
+    dm.delete_chunk(chunk.id)
+    assert not dm.wait(chunk.id, PATIENCE_S)
+    assert dm.reconciler is not None
+    scanned_at = dm.reconciler.loop.next_scan
+    eventually(lambda: dm.reconciler.loop.next_scan > scanned_at)
+    assert entries(data_dir / "chunks") == ["d" * 64]
+    fault.gate.set()
+    assert dm.wait(coming.id, PATIENCE_S)

@@ -184,6 +184,9 @@ class Loop:
         changed = self.catalog.refresh()
         for chunk_id in changed:
             self.space.count(chunk_id)
+        if not self.executor:  # else a chunk may be on its way there
+            for dataset_id in self.catalog.empty_datasets():
+                self.fs.rmdir(self.layout.dataset(dataset_id))
         if self.space.is_limited and (fetch := self.space.too_much()) is not None:
             self.executor.stop(fetch, "it brings more than there is room for")
         return changed | self.states.keys() | scan(self.layout, self.catalog).ids

@@ -94,6 +94,11 @@ class Catalog:
             self.refresh()
         return [place for place in self.all_places() if not self.is_stray(place)]
 
+    def empty_datasets(self) -> list[str]:
+        """Return the datasets in whose directory nothing stands, as of the last refresh."""
+        with self._mutex:
+            return [dataset_id for dataset_id, dataset in self._datasets.items() if not dataset.names]
+
     def strange(self) -> list[str]:
         """Return the paths whose name or kind is not fsdm's, as of the last refresh."""
         with self._mutex:

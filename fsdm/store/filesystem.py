@@ -124,6 +124,12 @@ class FileSystem:
             if not is_directory(path):
                 raise
 
+    def rmdir(self, path: str) -> None:
+        """Remove an empty directory. One that is not empty, or that the disk keeps, stays: nothing depends on it."""
+        self.step("rmdir", path)
+        with suppress(OSError):
+            os.rmdir(path)
+
     def rename(self, source: str, target: str) -> None:
         """Rename at once (rename(2)); it is durable after `fsync_dir` of both parents."""
         self.step("rename", source)
