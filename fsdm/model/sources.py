@@ -14,6 +14,11 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, V
 from fsdm.model.errors import InvalidInputError
 from fsdm.model.limits import Count, Positive  # noqa: TC001 pydantic reads them
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    StrPath = str | os.PathLike[str]
+
 OWN: Final = frozenset(  # what a request is, and how its answer is read, is not for a source to say
     {"accept-encoding", "connection", "content-length", "expect", "host", "if-match", "if-modified-since"}
     | {"if-none-match", "if-range", "if-unmodified-since", "keep-alive", "proxy-authorization", "proxy-connection"}
@@ -57,7 +62,25 @@ class Source(BaseModel):
     connections: Count | None = None
     bytes_per_s: Positive | None = None
 
-    if not TYPE_CHECKING:
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            match: str,
+            headers: Mapping[str, str | SecretStr] = ...,
+            headers_file: StrPath | None = None,
+            headers_env: Mapping[str, str] = ...,
+            user: str | None = None,
+            password_file: StrPath | None = None,
+            ca: StrPath | None = None,
+            client_cert: StrPath | None = None,
+            client_key: StrPath | None = None,
+            proxy: str | SecretStr | None = None,
+            connections: int | None = None,
+            bytes_per_s: float | None = None,
+        ) -> None: ...
+    else:
 
         def __init__(self, /, **given: Any) -> None:
             try:

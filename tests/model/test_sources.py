@@ -63,6 +63,7 @@ def test_wrong_value_is_refused_by_its_field_and_not_shown(given: dict[str, Any]
         source(**given)
     assert str(caught.value).startswith(said)
     assert SECRET not in "".join(traceback.format_exception(caught.value)) + caught.value.hint
+    assert SECRET not in str(caught.value.__context__), "which some loggers show"
 
 
 @pytest.mark.parametrize("name", [*sorted(name.title() for name in OWN), "range", "CONNECTION"])

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import assert_type
 
 from fsdm import (ChunkRef, ChunkStatus, Client, DataChunk, DataManager, DiskStatus, Event, FileSource, FsdmError,
-                  InvalidInputError, Limits, Oddity, Status, WaitTimeoutError)
+                  InvalidInputError, Limits, Oddity, Source, Status, WaitTimeoutError)
 
 def hear(event: Event) -> None:
     assert_type(event.chunk_id, str)
@@ -34,7 +34,9 @@ def hear(event: Event) -> None:
     print(event.kind == "available", str(event))
 
 limits = Limits(jobs=2, max_bytes=10**12, durability="none", allow_hosts=("*.example.org",), bytes_per_s=1e6)
-with DataManager(Path("data"), limits=limits, on_event=hear) as dm:
+source = Source(match="https://h/", headers={"X-T": "t"}, headers_file=Path("token"), proxy="", bytes_per_s=1e6)
+with DataManager(Path("data"), limits=limits, sources=[source], on_event=hear) as dm:
+    dm.change(limits, [])
     assert_type(dm, DataManager)
     chunk = DataChunk(
         id=b"1" * 32, dataset_id="d" * 64, block_range=(0, 35),
