@@ -115,7 +115,7 @@ class Engine:
         try:
             return handle.get(target.url, route, lines, partial(_begin, begin, target.url), check_address, stop)
         except (HostError, PolicyError):
-            self._hosts.get(target.origin).routes.clear()  # what was found may hold no longer
+            self._hosts.get(target.origin).routes = {}  # what was found may hold no longer
             raise
 
     def _route(self, target: Target, settings: Settings, stop: Cancellation) -> Route:

@@ -4,6 +4,7 @@ import base64
 import os
 import ssl
 import subprocess
+import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
@@ -273,15 +274,36 @@ def test_certificate_that_is_demanded_is_needed(certificate: Path, clients: list
         assert host.clients == ["one"]
 
 
+ASKING_ON_A_TERMINAL = """
+import os, sys
+from fsdm.model.errors import HostError
+from fsdm.model.sources import Source
+from fsdm.transfer.http.source_settings import Sources
+from tests.support.servers import an_engine, get
+
+os.open(sys.argv[1], os.O_RDWR)  # of a new session: it is its terminal from now on
+try:
+    get(an_engine(sources=Sources([Source(**{how})])), {how}["match"])
+except HostError as e:
+    print(e.cause)
+"""
+
+
 def test_key_under_a_password_is_an_error_and_asks_nobody(certificate: Path, tmp_path: Path) -> None:
     key, encrypted = f"{certificate}.key", tmp_path / "key"
     command = ["openssl", "ec", "-aes256", "-passout", f"pass:{SECRET}", "-in", key, "-out", encrypted]
     subprocess.run(command, check=True, capture_output=True)
     encrypted.chmod(0o600)
-    ca = f"{certificate}.crt"
-    with Host(serving_with(certificate)) as host, pytest.raises(HostError) as caught:
-        get(engine_of(Source(match=host.url, ca=ca, client_cert=ca, client_key=encrypted)), host.url)
-    assert (caught.value.cause, host.asked) == ("tls", [])
+    master, terminal = os.openpty()
+    with Host(serving_with(certificate)) as host:
+        how = {"match": host.url, "ca": f"{certificate}.crt", "client_cert": f"{certificate}.crt"}
+        script = ASKING_ON_A_TERMINAL.format(how={**how, "client_key": str(encrypted)})
+        command = [sys.executable, "-c", script, os.ttyname(terminal)]
+        options = {"start_new_session": True, "capture_output": True, "text": True, "timeout": PATIENCE_S}
+        done = subprocess.run(command, check=False, **options)
+        assert (done.stdout, host.asked) == ("tls\n", []), done.stderr
+    os.close(terminal)
+    os.close(master)
 
 
 def test_ca_of_a_source_is_for_its_urls_alone(certificate: Path, tmp_path: Path) -> None:
