@@ -17,6 +17,7 @@ from fsdm.model.errors import (
     ReconcilerRunsError,
 )
 from fsdm.model.limits import Limits
+from fsdm.model.sources import Source
 from fsdm.reconcile.counters import Counters
 from fsdm.reconcile.reconciler import Reconciler
 from fsdm.store.catalog import Catalog
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from fsdm.model.documents import DataChunk
     from fsdm.model.events import Event
     from fsdm.model.layout import Layout
-    from fsdm.model.sources import Source
     from fsdm.transfer.chunk_download import Fetcher
 
 logger = Log("fsdm")
@@ -87,6 +87,8 @@ class DataManager(Client):
 
     def _used(self, sources: Iterable[Source]) -> list[Source]:
         used = list(sources)
+        if not all(isinstance(source, Source) for source in used):
+            raise InvalidInputError("must be several of Source", field="sources", hint="as [Source(match=…)]")
         if used and self._fetcher is not None:
             what = "a fetcher of one's own does not ask for them"
             raise InvalidInputError(what, field="sources", hint="leave out the fetcher, or the sources")

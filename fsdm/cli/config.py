@@ -87,7 +87,7 @@ KEYS: Final = {setting.key: setting for setting in SETTINGS}
 def add_limits(parser: argparse.ArgumentParser) -> None:
     """Add the options that set limits. None has a default, which would win over the file."""
     told = f"config.toml in the data directory may set them too: {', '.join(KEYS)}. An option wins over it."
-    told = fill(f"{told} SIGHUP has it read again.", width=76)
+    told = fill(f"{told} It may have sources, too (fsdm docs sources). SIGHUP has it read again.", width=76)
     group = parser.add_argument_group("limits", told, argument_default=argparse.SUPPRESS)
     for one in SETTINGS:
         if one.parse is bool:

@@ -113,6 +113,14 @@ def test_sources_that_a_fetcher_would_not_use_are_refused(data_dir: Path) -> Non
         dm.change(Limits(), [Source(match="https://a")])
 
 
+@pytest.mark.parametrize(
+    "sources", [{"match": "https://a"}, [{"match": "https://a"}], Source(match="https://a"), "https"]
+)
+def test_what_are_no_sources_is_refused(data_dir: Path, sources: Any) -> None:
+    with pytest.raises(InvalidInputError, match=r"^sources: must be several of Source"):
+        DataManager(data_dir, sources=sources)
+
+
 def test_bounded_source_leaves_the_threads_to_the_others(data_dir: Path, source: Server) -> None:
     slow = [a_chunk(source, f"/slow/{number}") for number in range(6)]
     faults = [source.fault(f"/slow/{number}", stall_at=500) for number in range(6)]
@@ -140,9 +148,10 @@ def test_bounded_source_leaves_the_threads_to_the_others(data_dir: Path, source:
 
 
 @pytest.fixture
-def broken() -> Iterator[Server]:
-    with Server() as server:
-        yield server
+def failing() -> Iterator[list[Server]]:
+    """Two servers, whose failures concern no other."""
+    with Server() as first, Server() as second:
+        yield [first, second]
 
 
 def texts(data_dir: Path, *, but: set[Path]) -> Iterator[tuple[Path, bytes]]:
@@ -152,8 +161,14 @@ def texts(data_dir: Path, *, but: set[Path]) -> Iterator[tuple[Path, bytes]]:
 
 
 def test_no_failure_shows_a_secret_of_a_source(
-    data_dir: Path, layout: Layout, source: Server, broken: Server, guarded: Guarded, monkeypatch: pytest.MonkeyPatch
+    data_dir: Path,
+    layout: Layout,
+    source: Server,
+    failing: list[Server],
+    guarded: Guarded,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    redirecting, broken = failing
     token, password = data_dir / "token", data_dir / "password"
     token.write_text(f"X-Token: {SECRETS[1]}\n")
     password.write_text(SECRETS[2])
@@ -169,23 +184,24 @@ def test_no_failure_shows_a_secret_of_a_source(
         {"match": "http://proxied.invalid/", "proxy": f"http://me:{SECRETS[3]}@127.0.0.1:1"},
         {"match": f"{source.url}/env", "headers-env": {"X-Token": "FSDM_TEST_SECRET"}},
         {"match": f"{source.url}/later", "headers-file": "later"},
-        {"match": f"{source.url}/redirected", "headers": {"X-Token": SECRETS[0]}},
+        {"match": f"{redirecting.url}/redirected", "headers": {"X-Token": SECRETS[0]}},
         {"match": f"{broken.url}/broken", "headers": {"X-Token": SECRETS[0]}},
     ]
     later = data_dir / "later"
     later.write_text(f"X-Token: {SECRETS[1]}\n")
     later.chmod(0o600)
-    source.fault("/redirected", status=302, headers={"Location": f"https://other.invalid/?{SECRETS[0]}"})
+    redirecting.fault("/redirected", status=302, headers={"Location": f"http://127.0.0.1:1/?{SECRETS[0]}"})
     broken.fault("/broken", raw=f"HTTP/1.1 {SECRETS[0]}\r\n\r\n".encode())
     source.fault("/env", status=404)
     config = Path(layout.config)
     config.write_text("".join(f"[[source]]\n{_toml(table)}" for table in tables))
     config.chmod(0o600)
     chunks = {path: a_chunk(guarded, path) for path in ("/refused", "/user")}
-    chunks |= {path: a_chunk(source, path) for path in ("/env", "/later", "/redirected")}
+    chunks |= {path: a_chunk(source, path) for path in ("/env", "/later")}
     chunks["/proxy"] = DataChunk(
         id=an_id(), dataset_id="d" * 64, block_range=(0, 1), files={"f": "http://proxied.invalid/f"}
     )
+    chunks["/redirected"] = a_chunk(redirecting, "/redirected")
     chunks["/broken"] = a_chunk(broken, "/broken")
     said = []
     monkeypatch.setenv("FSDM_TEST_SECRET", SECRETS[4])
