@@ -5,11 +5,11 @@ An action says what it acts on as it was seen: the marker, the place. `apply` lo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from fsdm.model.documents import Failure
+    from fsdm.model.documents import DataChunk, Failure, Manifest
     from fsdm.model.errors import FsdmError, InvalidInputError
     from fsdm.model.layout import Place
     from fsdm.model.state import Found, Marker
@@ -33,9 +33,13 @@ class Fetch(Action):
 
 @dataclass(frozen=True, slots=True)
 class Publish(Action):
-    """Rename the complete `partial/ID` into `chunks/`, and remove the want."""
+    """Rename the complete `partial/ID` into `chunks/`, and remove the want.
+
+    `fetched` is what has just been written there, and need not be read again.
+    """
 
     want: Marker
+    fetched: Fetched | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,12 +138,23 @@ class Wait:
     until: float
 
 
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """A chunk that is complete in `partial/`, the text of its want, and its READY."""
+
+    chunk: DataChunk
+    text: bytes
+    manifest: Manifest
+
+
 # ------------------------------------------------------------------------------------------------------------- outcomes
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The effect is there."""
+    """The effect is there; `fetched` is what a fetch has written."""
+
+    fetched: Fetched | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -163,13 +163,21 @@ class Applier:
             raise TransferError(f"READY would have {len(ready)} bytes, and {MANIFEST_MAX_BYTES} are read of one")
         self.fs.write(f"{partial}/{READY}", ready, durable=True)
         self._fetch_s[action.id] = time.monotonic() - began
-        return Done()
+        return Done(actions.Fetched(chunk, text, manifest))
+
+    def is_free(self, chunk_id: str) -> bool:
+        """Tell whether no directory in `chunks/` stands in the way of a chunk."""
+        return not self.catalog.places(chunk_id)
 
     def _publish(self, action: actions.Publish) -> Outcome:
         layout, fs = self.layout, self.fs
-        chunk, text = self._read(action.id, action.want)
-        partial = layout.partial_of(action.id)
-        manifest, fetch_s = read_manifest(partial), self._fetch_s.pop(action.id, None)
+        partial, fetch_s = layout.partial_of(action.id), self._fetch_s.pop(action.id, None)
+        manifest: Manifest | None
+        if action.fetched is not None:
+            chunk, text, manifest = action.fetched.chunk, action.fetched.text, action.fetched.manifest
+        else:
+            chunk, text = self._read(action.id, action.want)
+            manifest = read_manifest(partial)
         if manifest is None or not manifest.satisfies(chunk) or missing(partial, manifest) is not None:
             self._discard(partial)
             return Done()

@@ -15,7 +15,7 @@ from fsdm.concurrency.cancellation import Cancellation
 from fsdm.concurrency.log import Log
 from fsdm.model.errors import DiskError
 from fsdm.model.events import Event
-from fsdm.reconcile.actions import ClearFailure, Failed, Fetch
+from fsdm.reconcile.actions import ClearFailure, Done, Failed, Fetch, Publish
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -38,7 +38,7 @@ class Executor:
     tell: Callable[[Event], None]
     wake: Callable[[], None]
     _busy: dict[str, tuple[Action, Cancellation]] = field(default_factory=dict)
-    _ended: deque[tuple[Action, Outcome]] = field(default_factory=deque)
+    _ended: deque[list[tuple[Action, Outcome]]] = field(default_factory=deque)  # of one id each
 
     def __len__(self) -> int:
         return len(self._busy)
@@ -66,9 +66,9 @@ class Executor:
     def outcomes(self) -> Iterator[tuple[Action, Outcome]]:
         """Yield the actions that have ended since the last call; their ids are free again."""
         while self._ended:
-            action, outcome = self._ended.popleft()
-            del self._busy[action.id]
-            yield action, outcome
+            done = self._ended.popleft()
+            del self._busy[done[0][0].id]
+            yield from done
 
     def stop(self, fetch: Fetch, why: str) -> None:
         """Stop a running fetch; that is told once."""
@@ -96,14 +96,21 @@ class Executor:
             self.tell(Event("stopped", action.id, why))
 
     def _carry_out(self, action: Action, stop: Cancellation, *, clear_failure: bool) -> None:
-        outcome: Outcome
+        """Carry out an action; what has been fetched is published at once, where nothing stands in its way."""
+        done: list[tuple[Action, Outcome]] = []
         try:
             if clear_failure:
                 self.applier.apply(ClearFailure(action.id), stop)
             outcome = self.applier.apply(action, stop)
+            done.append((action, outcome))
+            fetched = isinstance(outcome, Done) and outcome.fetched
+            if isinstance(action, Fetch) and fetched and self.applier.is_free(action.id) and not stop.is_set():
+                action = Publish(action.id, action.want, fetched)
+                self._busy[action.id] = (action, stop)
+                done.append((action, self.applier.apply(action, stop)))
         except Exception as e:  # a defect of ours: it must not leave the id busy for ever
             logger.exception("%s failed", action)
             error = DiskError(f"unexpected: {e!r}", hint="please report this", cause="defect")
-            outcome = Failed(error, disk=True)
-        self._ended.append((action, outcome))
+            done.append((action, Failed(error, disk=True)))
+        self._ended.append(done)
         self.wake()

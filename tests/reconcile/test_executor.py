@@ -7,17 +7,20 @@ from typing import Any, cast
 import pytest
 
 from fsdm.concurrency.cancellation import Cancellation
+from fsdm.model.documents import Manifest
 from fsdm.model.events import Event
 from fsdm.model.state import ChunkState, Marker
-from fsdm.reconcile.actions import Action, Clear, ClearFailure, Done, Failed, Fetch, Outcome, Stopped
+from fsdm.reconcile.actions import Action, Clear, ClearFailure, Done, Failed, Fetch, Fetched, Outcome, Publish, Stopped
 from fsdm.reconcile.executor import Executor
-from tests.support.chunks import an_id
+from tests.support.chunks import a_want, an_id
 from tools.support.workers import InlineWorkers
 
 ID = an_id()
 WANT = Marker(1, 1, 2, 3)
 ANOTHER = Marker(4, 4, 5, 6)
 FETCH, CLEAR = Fetch(ID, WANT), Clear(ID, Marker(7, 7, 8, 9))
+CHUNK = a_want(id=ID)
+FETCHED = Done(Fetched(CHUNK, b"its want", Manifest.model_construct()))
 
 
 class Later(InlineWorkers):
@@ -44,7 +47,10 @@ class Bench:
         self.events: list[Event] = []
         self.woken = 0
         self._outcome = outcome
-        applier = SimpleNamespace(apply=self._apply, is_fetching=lambda chunk_id, want: brings_it)
+        self.is_free, self.stops = True, False
+        applier = SimpleNamespace(
+            apply=self._apply, is_fetching=lambda chunk_id, want: brings_it, is_free=lambda chunk_id: self.is_free
+        )
         self.it = Executor(
             cast("Any", applier), fetchers=self.fetchers, workers=self.workers, tell=self.events.append, wake=self._wake
         )
@@ -53,6 +59,8 @@ class Bench:
         self.applied.append(action)
         if stop.is_set():
             return Stopped()
+        if self.stops:
+            stop.set()
         if isinstance(self._outcome, Exception):
             raise self._outcome
         return self._outcome
@@ -89,6 +97,34 @@ def test_what_is_over_is_cleared_before_its_fetch_begins() -> None:
     bench.fetchers.work()
     assert bench.applied == [ClearFailure(ID), FETCH]
     assert [action for action, _ in bench.it.outcomes()] == [FETCH]
+
+
+def test_what_was_fetched_is_published_at_once() -> None:
+    bench = Bench(FETCHED)
+    bench.it.begin(FETCH, clear_failure=False)
+    bench.fetchers.work()
+    assert bench.applied == [FETCH, Publish(ID, WANT)]
+    assert bench.applied[1].fetched is FETCHED.fetched  # type: ignore[attr-defined]
+    assert bench.it.fetches == [], "it is a fetch no more: a delete that comes now does not stop it"
+    assert bench.woken == 1
+    assert list(bench.it.outcomes()) == [(FETCH, Done()), (Publish(ID, WANT), Done())]
+    assert ID not in bench.it
+
+
+def test_what_was_fetched_is_not_published_where_another_directory_of_it_stands() -> None:
+    bench = Bench(FETCHED)
+    bench.is_free = False
+    bench.it.begin(FETCH, clear_failure=False)
+    bench.fetchers.work()
+    assert list(bench.it.outcomes()) == [(FETCH, Done())]
+
+
+def test_what_was_fetched_is_not_published_after_a_stop() -> None:
+    bench = Bench(FETCHED)
+    bench.stops = True
+    bench.it.begin(FETCH, clear_failure=False)
+    bench.fetchers.work()
+    assert list(bench.it.outcomes()) == [(FETCH, Done())]
 
 
 @pytest.mark.parametrize("clear_failure", [True, False])
