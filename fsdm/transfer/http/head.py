@@ -40,7 +40,7 @@ class Head:
 
     status: int
     fields: Mapping[str, str] = field(default_factory=dict)
-    url: str = ""
+    url: str = field(default="", repr=False)
 
     @classmethod
     def of(cls, status: int, fields: Iterable[tuple[str, str]]) -> Self:

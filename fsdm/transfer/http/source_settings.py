@@ -184,7 +184,8 @@ class _Entry:
 
     def _usable(self, key: str, path: str, *, is_secret: bool = False) -> str:
         """Return where a file is, of which nobody else may read the secrets."""
-        path = os.path.realpath(os.path.join(self._directory, path))
+        path = os.path.join(self._directory, path)
+        path = os.path.realpath(path) if os.path.islink(path) else path  # which costs more than to read it
         try:
             found = os.stat(path)
         except OSError as e:
@@ -210,6 +211,8 @@ class _Entry:
 def _read_path(target: Target) -> tuple[tuple[bytes, ...], bool]:
     """Return the segments of a path, and whether a server may take it for another one."""
     path = target.url[len(target.origin) :].partition("?")[0]
+    if "%" not in path and "/." not in path:  # most of them
+        return tuple(path.encode().split(b"/")[1:]), False
     segments = tuple(map(unquote_to_bytes, path.split("/")[1:]))
     for _ in range(3):  # some servers unquote what a proxy before them has unquoted
         path = unquote(path)
