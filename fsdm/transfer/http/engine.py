@@ -141,7 +141,8 @@ class Engine:
         with self._mutex:
             self._idle.append((origin, handle))
             unused = self._idle.pop(0) if len(self._idle) > self._kept else None
-        del unused  # its connections are closed outside of the mutex
+        if unused is not None:  # outside of the mutex: its connections end
+            unused[1].close()
 
 
 def _read(url: str) -> Target:

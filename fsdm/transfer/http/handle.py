@@ -73,6 +73,10 @@ class Handle:
         for option, value in options.items():
             self._curl.setopt(option, value)
 
+    def close(self) -> None:
+        """End its connections now: in a cycle of references, it and its descriptors would wait for the collector."""
+        self._curl.close()
+
     def forget_cookies(self) -> None:
         """Let no cookie go from one file's requests to another's."""
         self._curl.setopt(pycurl.COOKIELIST, "ALL")

@@ -1,6 +1,7 @@
 """Requests over libcurl: whom they go to, over which connection, what is sent, and how they end."""
 
 import base64
+import gc
 import os
 import socket
 import ssl
@@ -593,3 +594,19 @@ def test_connection_that_is_reset_in_its_handshake_may_come_next_time() -> None:
             get(an_engine(), f"https://127.0.0.1:{server.getsockname()[1]}/x")
         assert thread.join() is None
     assert (caught.value.transient, caught.value.cause) == (True, "connection")
+
+
+def test_handles_of_many_hosts_are_closed_without_the_collector() -> None:
+    with ExitStack() as stack:
+        gc.disable()
+        stack.callback(gc.enable)
+        engine = an_engine(kept=2)
+
+        def ask(*hosts: int) -> int:
+            for host in hosts:
+                with pytest.raises(HostError):
+                    get(engine, f"http://127.0.1.{host}:9/")
+            return descriptors().total()
+
+        few = ask(*range(1, 5))
+        assert ask(*range(5, 25)) == few
