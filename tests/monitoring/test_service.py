@@ -82,10 +82,12 @@ def test_a_directory_that_is_taken_away_is_no_longer_ready(data_dir: Path) -> No
     with DataManager(data_dir) as dm, served(dm) as url:
         assert ask(f"{url}/readyz")[0] == 200
         data_dir.rename(data_dir.with_name("aside"))
-        assert ask(f"{url}/readyz") == (503, "the data directory is gone, or is none any more\n")
-        assert ask(f"{url}/metrics")[0] == 200
+        assert ask(f"{url}/readyz")[0] == 503
+        assert eventually(lambda: dm.error)
         data_dir.with_name("aside").rename(data_dir)
-        assert ask(f"{url}/readyz")[0] == 200
+        for probe in ("readyz", "healthz"):
+            assert ask(f"{url}/{probe}") == (503, "the reconciler has ended: see the log\n")
+        assert ask(f"{url}/metrics")[0] == 200
 
 
 def test_who_stands_by_is_healthy_and_ready(dm: DataManager, data_dir: Path) -> None:
