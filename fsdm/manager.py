@@ -81,7 +81,8 @@ class DataManager(Client):
             self._root = Root(layout)
         super().__init__(data_dir)
         if reconcile:
-            self._take_over()
+            with self._root.kept():
+                self._take_over()
             self._standby = threading.Thread(target=self._stand_by, name="fsdm-standby", daemon=True)
             self._standby.start()
 
@@ -256,13 +257,14 @@ def run_once(
         return {layout.root: "stopped before another process released it"}
     reconciler = Reconciler(layout, root=root, limits=limits, sources=table, on_event=on_event)
     try:
-        reconciler.open()
-        reconciler.loop.manifest_check.check_all()
-        while not stop.is_set() and not reconciler.loop.is_done():
-            reconciler.loop.step(min(reconciler.loop.wait_s(), STANDBY_S))
-            lock.beat()
-        troubles = reconciler.loop.troubles()
-        return {layout.root: "stopped"} | troubles if stop.is_set() else troubles
+        with root.kept():
+            reconciler.open()
+            reconciler.loop.manifest_check.check_all()
+            while not stop.is_set() and not reconciler.loop.is_done():
+                reconciler.loop.step(min(reconciler.loop.wait_s(), STANDBY_S))
+                lock.beat()
+            troubles = reconciler.loop.troubles()
+            return {layout.root: "stopped"} | troubles if stop.is_set() else troubles
     finally:
         _end(reconciler, lock)
 

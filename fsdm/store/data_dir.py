@@ -8,11 +8,16 @@ from __future__ import annotations
 import errno
 import json
 import os
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from fsdm.model.errors import DataDirectoryError, NoDataDirectoryError, UnknownFormatError
 from fsdm.model.layout import CACHEDIR_TAG, CACHEDIR_TAG_TEXT, FORMAT, Layout
 from fsdm.store.filesystem import FileSystem, exists, read_regular
 from fsdm.store.flock import check_flock
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _FORMAT_TEXT = json.dumps({"format": FORMAT})
 
@@ -98,6 +103,15 @@ class Root:
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
         self._found = os.stat(layout.root)
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Raise NoDataDirectoryError for an OSError of the block that comes of a directory that has gone."""
+        try:
+            yield
+        except OSError:
+            self.check()
+            raise
 
     def check(self) -> None:
         """Check that the path still names that directory, with its `fsdm.json`. May raise OSError.

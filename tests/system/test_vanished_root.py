@@ -9,6 +9,7 @@ import pytest
 
 from fsdm import DataDirectoryError, DataManager, NoDataDirectoryError
 from fsdm.model.layout import Layout
+from fsdm.reconcile.reconciler import Reconciler
 from fsdm.store.data_dir import make_layout
 from fsdm.store.filesystem import FileSystem
 from tests.support import PATIENCE_S, Source, eventually, fsdm, reconciling
@@ -121,3 +122,16 @@ def test_clients_of_a_root_that_has_gone_fail_clearly_and_make_nothing(
         done = fsdm("want", "-d", data_dir, "-", stdin=chunk.to_json())
         assert (done.returncode, "is not a data directory" in done.stderr) == (6, True), done.stderr
     assert tree(data_dir) == before
+
+
+def test_root_that_goes_while_it_is_opened_is_told(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opens = Reconciler.open
+
+    def opens_too_late(self: Reconciler) -> None:
+        rename(data_dir)
+        opens(self)
+
+    monkeypatch.setattr(Reconciler, "open", opens_too_late)
+    with pytest.raises(NoDataDirectoryError, match="is no longer the data directory"):
+        DataManager(data_dir)
+    assert not data_dir.exists()
