@@ -81,10 +81,15 @@ class DataManager(Client):
             self._root = Root(layout)
         super().__init__(data_dir)
         if reconcile:
-            with self._root.kept():
-                self._take_over()
-            self._standby = threading.Thread(target=self._stand_by, name="fsdm-standby", daemon=True)
-            self._standby.start()
+            try:
+                with self._root.kept():
+                    self._take_over()
+                standby = threading.Thread(target=self._stand_by, name="fsdm-standby", daemon=True)
+                standby.start()
+                self._standby = standby
+            except BaseException:
+                self.close()
+                raise
 
     def _used(self, sources: Iterable[Source]) -> list[Source]:
         used = list(sources)
@@ -170,11 +175,11 @@ class DataManager(Client):
             )
             reconciler.open()
             reconciler.start()
+            self._lock, self._reconciler, self._catalog = lock, reconciler, reconciler.catalog
         except BaseException:
+            self._lock = self._reconciler = None
             _end(reconciler, lock)
             raise
-        self._lock, self._reconciler = lock, reconciler
-        self._catalog = reconciler.catalog
         if self._limits is not limits:  # they were changed meanwhile
             reconciler.loop.change(self._limits)
         return True

@@ -190,6 +190,14 @@ class Catalog:
             return dataset
 
     def _sync(self, dataset_id: str, dataset: _Dataset, entries: dict[str, bool], changed: set[str]) -> None:
+        try:
+            self._take_in(dataset_id, dataset, entries, changed)
+        except BaseException:  # a signal's, mostly: what may be half done is listed anew
+            self._datasets.clear()
+            self._by_id.clear()
+            raise
+
+    def _take_in(self, dataset_id: str, dataset: _Dataset, entries: dict[str, bool], changed: set[str]) -> None:
         came, gone = entries.keys() - dataset.names - dataset.told, dataset.names - entries.keys() - dataset.told
         dataset.stray = {name for name, directory in entries.items() if not directory} - dataset.told
         for name in gone:

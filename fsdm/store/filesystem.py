@@ -12,12 +12,10 @@ import pwd
 import secrets
 import shutil
 import stat
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from functools import partial
+from typing import Final
 
 SAFE: Final = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # follows no symlink, and waits for no FIFO's other end
 DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -49,14 +47,40 @@ def read_regular(path: str, limit: int) -> tuple[os.stat_result, bytes] | None:
         raise
 
 
-@contextmanager
-def opened(path: str, flags: int, *, dir_fd: int | None = None) -> Iterator[int]:
-    """Open a file or a directory for the block."""
-    fd = os.open(path, flags, 0o644, dir_fd=dir_fd)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
+class Descriptor:
+    """The owner of an open descriptor: it is closed once, by `close` or with its last reference.
+
+    A signal's exception (KeyboardInterrupt) comes between two bytecodes, mostly after a call. So a call and what notes
+    its result are joined: an unpacked `map` stores at once, and a `zip` of maps makes both calls in one bytecode.
+    """
+
+    __slots__ = ("fd",)
+
+    def __init__(self) -> None:
+        self.fd: int | None = None
+
+    def close(self) -> None:
+        """Close it; do nothing a second time."""
+        if (fd := self.fd) is not None:
+            [*zip(map(setattr, (self,), ("fd",), (None,)), map(os.close, (fd,)), strict=True)]
+
+    def __enter__(self) -> int:
+        assert self.fd is not None
+        return self.fd
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if hasattr(self, "fd"):
+            self.close()
+
+
+def opened(path: str, flags: int, *, dir_fd: int | None = None, mode: int = 0o644) -> Descriptor:
+    """Open a file or a directory for a `with` block."""
+    it = Descriptor()
+    (it.fd,) = map(partial(os.open, mode=mode, dir_fd=dir_fd), (path,), (flags,))
+    return it
 
 
 def exists(path: str, dir_fd: int | None = None) -> bool:
@@ -169,17 +193,15 @@ class FileSystem:
         directory, name = os.path.split(path)
         temporary = os.path.join(temporary_in or directory, f".{name[:64]}.{secrets.token_hex(4)}")
         self.step("write", path)
-        fd = os.open(temporary, CREATE, mode)
         try:
-            try:
+            with opened(temporary, CREATE, mode=mode) as fd:
                 write_all(fd, data)
                 if durable:
                     self.fsync_file(fd, temporary)
-            finally:
-                os.close(fd)
             self.rename(temporary, path)
-        except OSError:
-            os.unlink(temporary)
+        except BaseException:
+            with suppress(FileNotFoundError):
+                os.unlink(temporary)
             raise
         if durable:
             self.fsync_dir(directory)

@@ -1,14 +1,15 @@
 """flock(2): a claim on a chunk's directory, the lock of the markers, and a self-test.
 
 Every lock is on a descriptor of its own; it is released by closing that, never by LOCK_UN, and never converted
-(PROTOCOL.md, "Reading"). Invariant: a descriptor with a lock is in `_descriptors` from its open to its close.
+(PROTOCOL.md, "Reading"). Invariant: a descriptor with a lock is in `_descriptors` from its open to its close, for each
+fork and whatever exception a signal raises.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Final
@@ -17,8 +18,9 @@ from portalocker import LockFlags
 from portalocker.exceptions import AlreadyLocked, LockException
 from portalocker.portalocker import FlockLocker
 
+from fsdm.concurrency.fork_gate import gate
 from fsdm.model.errors import UnsafeFileSystemError
-from fsdm.store.filesystem import DIRECTORY
+from fsdm.store.filesystem import DIRECTORY, Descriptor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,16 +55,38 @@ _descriptors: set[int] = set()
 
 def open_fd(path: str, flags: int = DIRECTORY) -> int:
     """Open a file or a directory that is to carry a lock; close it with `close_fd`."""
-    fd = os.open(path, flags, 0o644)
-    _descriptors.add(fd)
-    return fd
+    fd = None
+    try:
+        with gate:
+            (fd,) = map(os.open, (path,), (flags,), (0o644,))  # as in `Descriptor`
+            _descriptors.add(fd)
+            return fd
+    except BaseException:
+        if fd is not None:
+            _descriptors.add(fd)
+            close_fd(fd)
+        raise
 
 
-def close_fd(fd: int) -> None:
-    """Close a descriptor of `open_fd` and its lock; do nothing in a fork, or a second time."""
-    if fd in _descriptors:
-        _descriptors.discard(fd)
-        os.close(fd)
+def close_fd(fd: int, owner: object = None) -> None:
+    """Close a descriptor of `open_fd` and its lock; do nothing in a fork, or a second time.
+
+    An `owner` has None as its `fd` from then on.
+    """
+    forget = () if owner is None else (map(setattr, (owner,), ("fd",), (None,)),)
+    with gate, suppress(KeyError):
+        [*zip(map(_descriptors.remove, (fd,)), *forget, map(os.close, (fd,)), strict=True)]
+
+
+class LockDescriptor(Descriptor):
+    """The owner of a descriptor of `open_fd`."""
+
+    __slots__ = ()
+
+    def close(self) -> None:
+        """Close it, and its lock; do nothing a second time, or in a fork."""
+        if (fd := self.fd) is not None:
+            close_fd(fd, self)
 
 
 def _after_fork_in_child() -> None:
@@ -81,25 +105,24 @@ def same_file(fd: int, path: str) -> bool:
         return False
 
 
-class Claim:
+class Claim(LockDescriptor):
     """The reconciler's descriptor of a chunk's directory, to be locked before that leaves.
 
     It stays open while refs keep the lock from it: its close would look like the close of a ref.
     """
+
+    __slots__ = ("path",)
 
     def __init__(self, path: str) -> None:
         self.path = path
         self.fd = open_fd(path)
 
     def is_at(self, path: str) -> bool:
-        return same_file(self.fd, path)
+        return self.fd is not None and same_file(self.fd, path)
 
     def take(self) -> bool:
         """Take the exclusive lock without waiting; return whether it is held now."""
-        return try_flock(self.fd, EXCLUSIVE)
-
-    def close(self) -> None:
-        close_fd(self.fd)
+        return self.fd is not None and try_flock(self.fd, EXCLUSIVE)
 
 
 @contextmanager
@@ -108,8 +131,9 @@ def intents_lock(layout: Layout, wait_s: float) -> Iterator[bool]:
 
     Another process may sit on it, so the change goes on without it: then it is as exact as that of `touch`.
     """
-    fd = open_fd(layout.want)
+    lock = LockDescriptor()
     try:
+        lock.fd = fd = open_fd(layout.want)
         taken = try_flock(fd, EXCLUSIVE)
         deadline = monotonic() + wait_s
         while not taken and (left := deadline - monotonic()) > 0:
@@ -117,7 +141,7 @@ def intents_lock(layout: Layout, wait_s: float) -> Iterator[bool]:
             taken = try_flock(fd, EXCLUSIVE)
         yield taken
     finally:
-        close_fd(fd)
+        lock.close()
 
 
 def check_flock(layout: Layout, *, allow_unknown: bool = False) -> None:
@@ -126,18 +150,19 @@ def check_flock(layout: Layout, *, allow_unknown: bool = False) -> None:
     A file system that is not known to be safe is refused as well, but for `allow_unknown`.
     """
     hint = "put the data directory on a local file system (ext4, xfs, btrfs, tmpfs …)"
-    one, two = open_fd(layout.want), open_fd(layout.want)
+    one, two = LockDescriptor(), LockDescriptor()
     try:
+        one.fd, two.fd = open_fd(layout.want), open_fd(layout.want)
         # shared first: a reader that locks `want/` at this moment must not fail the test
-        if not try_flock(one, SHARED):
+        if not try_flock(one.fd, SHARED):
             return
-        if try_flock(two, EXCLUSIVE):
+        if try_flock(two.fd, EXCLUSIVE):
             raise UnsafeFileSystemError(f"flock does not exclude on the file system of {layout.root}", hint=hint)
     except OSError as e:
         raise UnsafeFileSystemError(f"flock does not work on the file system of {layout.root}: {e}", hint=hint) from e
     finally:
-        close_fd(one)
-        close_fd(two)
+        one.close()
+        two.close()
     kind = file_system_type(layout.root)
     if kind is not None and kind not in SAFE_FILE_SYSTEMS and not allow_unknown:
         raise UnsafeFileSystemError(

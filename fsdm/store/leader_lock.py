@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from fsdm.model.errors import DataDirectoryError, ReconcilerRunsError
 from fsdm.model.units import lasting
 from fsdm.store.filesystem import SAFE
-from fsdm.store.flock import EXCLUSIVE, SHARED, close_fd, open_fd, same_file, try_flock
+from fsdm.store.flock import EXCLUSIVE, SHARED, LockDescriptor, open_fd, same_file, try_flock
 
 if TYPE_CHECKING:
     from fsdm.model.layout import Layout
@@ -24,7 +24,7 @@ BEAT_S: Final = 10.0
 SILENT_S: Final = 30.0  # without a beat, after which a holder that beats is said to be stuck
 
 
-class ReconcilerLock:
+class ReconcilerLock(LockDescriptor):
     """`LOCK`, held: this process alone writes outside the directories of markers.
 
     `trash/` is locked with it: LOCK may be removed by hand while its holder is in the middle of a step.
@@ -32,24 +32,27 @@ class ReconcilerLock:
 
     def __init__(self, layout: Layout) -> None:
         """Take LOCK: ReconcilerRunsError where it is held, DataDirectoryError where it is refused."""
-        self._path = layout.lock
-        deadline = monotonic() + 0.05
+        self._path, self._trash = layout.lock, LockDescriptor()
+        super().__init__()
+        try:
+            self._take(layout, monotonic() + 0.05)
+        except BaseException:
+            self.close()
+            raise
+
+    def _take(self, layout: Layout, deadline: float) -> None:
         while True:
-            self.fd, self._trash_fd = _open_lock(layout, os.O_RDWR | os.O_CREAT), -1
-            try:
-                if try_flock(self.fd, EXCLUSIVE) and self.is_ours() and self._lock_trash(layout):
-                    break
-                # a process asked who reconciles, or LOCK was removed and made again since its open: try once more
-                if monotonic() > deadline:
-                    raise _runs_already(layout, os.pread(self.fd, 4096, 0).decode(errors="replace").strip())
-            except BaseException:
-                self.close()
-                raise
+            fd = _open_lock(self, layout, os.O_RDWR | os.O_CREAT)
+            if try_flock(fd, EXCLUSIVE) and self.is_ours() and self._lock_trash(layout):
+                break
+            # a process asked who reconciles, or LOCK was removed and made again since its open: try once more
+            if monotonic() > deadline:
+                raise _runs_already(layout, os.pread(fd, 4096, 0).decode(errors="replace").strip())
             self.close()
             sleep(0.005)
         self._owner = {"pid": os.getpid(), "host": socket.gethostname(), "since": round(time(), 3)}
         self._next_beat = 0.0
-        os.ftruncate(self.fd, 0)
+        os.ftruncate(fd, 0)
         self._write(self._owner)
 
     def beat(self) -> None:
@@ -60,28 +63,29 @@ class ReconcilerLock:
                 self._write({**self._owner, "beats_s": BEAT_S})
 
     def _write(self, owner: dict[str, Any]) -> None:
-        os.pwrite(self.fd, json.dumps(owner).encode() + b"\n", 0)
+        if self.fd is not None:
+            os.pwrite(self.fd, json.dumps(owner).encode() + b"\n", 0)
 
     def is_ours(self) -> bool:
         """Return whether LOCK is still the file that this process holds: it may have been removed."""
-        return same_file(self.fd, self._path)
+        return self.fd is not None and same_file(self.fd, self._path)
 
     def close(self) -> None:
         """Release LOCK; do nothing in a forked child."""
-        close_fd(self.fd)
-        close_fd(self._trash_fd)
+        super().close()
+        self._trash.close()
 
     def _lock_trash(self, layout: Layout) -> bool:
         with suppress(FileExistsError):
             os.mkdir(layout.trash)
-        self._trash_fd = open_fd(layout.trash)
-        return try_flock(self._trash_fd, EXCLUSIVE)
+        self._trash.fd = fd = open_fd(layout.trash)
+        return try_flock(fd, EXCLUSIVE)
 
 
-def _open_lock(layout: Layout, flags: int) -> int:
+def _open_lock(lock: LockDescriptor, layout: Layout, flags: int) -> int:
     """Open LOCK without waiting, and without following a symlink. May raise FileNotFoundError."""
     try:
-        fd = open_fd(layout.lock, flags | SAFE)
+        lock.fd = fd = open_fd(layout.lock, flags | SAFE)
     except FileNotFoundError:
         raise
     except OSError as e:
@@ -89,7 +93,7 @@ def _open_lock(layout: Layout, flags: int) -> int:
         raise DataDirectoryError(f"{layout.lock} cannot be opened: {e.strerror}", hint=hint) from e
     if stat.S_ISREG(os.fstat(fd).st_mode):
         return fd
-    close_fd(fd)
+    lock.close()
     raise DataDirectoryError(f"{layout.lock} is not a file", hint="remove it, and start again")
 
 
@@ -109,16 +113,16 @@ def read_lock(layout: Layout) -> str | None:
 
 def _read(layout: Layout) -> tuple[str, float] | None:
     """Read what LOCK says while it is held, and its mtime in seconds since the epoch."""
+    lock = LockDescriptor()
     try:
-        fd = _open_lock(layout, os.O_RDONLY)
-    except FileNotFoundError:
-        return None
-    try:
+        fd = _open_lock(lock, layout, os.O_RDONLY)
         if try_flock(fd, SHARED):
             return None
         return os.pread(fd, 4096, 0).decode(errors="replace").strip() or "unknown", os.fstat(fd).st_mtime
+    except FileNotFoundError:
+        return None
     finally:
-        close_fd(fd)
+        lock.close()
 
 
 def find_reconciler(layout: Layout) -> LockHolder | None:

@@ -12,7 +12,7 @@ from blake3 import blake3
 
 from fsdm.model.layout import WANT_MAX_BYTES, Layout, is_id
 from fsdm.model.state import COARSE_NS, Marker, granule_ns
-from fsdm.store.filesystem import CREATE, FileSystem, is_directory, read_regular, write_all
+from fsdm.store.filesystem import CREATE, Descriptor, FileSystem, is_directory, read_regular, write_all
 from fsdm.store.flock import intents_lock
 from fsdm.store.markers import is_wanted, look_at
 
@@ -131,13 +131,12 @@ def restore_want(layout: Layout, fs: FileSystem, stored: str, chunk_id: str) -> 
         if read is None or ((found := look_at(delete)) is not None and found.fault is None) or os.path.lexists(want):
             return
         temporary = f"{layout.want}/.{chunk_id}.{secrets.token_hex(4)}"
-        fd = os.open(temporary, CREATE, 0o600)
-        try:
+        it = Descriptor()
+        (it.fd,) = map(os.open, (temporary,), (CREATE,), (0o600,))  # see `Descriptor`
+        with it as fd:
             write_all(fd, read[1])
             os.utime(fd, ns=(read[0].st_mtime_ns, read[0].st_mtime_ns))  # `withdraw_restored_want` knows it by these
             fs.fsync_file(fd, temporary)
-        finally:
-            os.close(fd)
         fs.step("link", temporary)
         with suppress(FileExistsError):
             os.link(temporary, want, follow_symlinks=False)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from fsdm.model.errors import DataDirectoryError, FsdmError, InvalidInputError, NoDataDirectoryError, StaleMarkerError
 from fsdm.model.layout import WANT_MAX_BYTES, Layout, is_id
 from fsdm.model.state import Marker
-from fsdm.store.filesystem import CREATE, SAFE, read_regular, write_all
+from fsdm.store.filesystem import CREATE, SAFE, Descriptor, read_regular, write_all
 from fsdm.store.flock import intents_lock
 
 if TYPE_CHECKING:
@@ -109,31 +109,30 @@ def retry(layout: Layout, chunk_id: str) -> bool:
 def _renew(marker: str) -> None:
     """Give a regular file a new mtime; one that this user may not touch is replaced by a copy."""
     try:
-        fd = os.open(marker, os.O_WRONLY | SAFE)
+        with _opened(marker, os.O_WRONLY | SAFE) as fd:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise OSError(errno.ENXIO, "is no file")
+            os.utime(fd)
     except PermissionError:
         read = read_regular(marker, WANT_MAX_BYTES)
         if read is not None:
             _put(marker, read[1])
-        return
-    try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise OSError(errno.ENXIO, "is no file")
-        os.utime(fd)
-    finally:
-        os.close(fd)
+
+
+def _opened(path: str, flags: int) -> Descriptor:
+    it = Descriptor()
+    (it.fd,) = map(os.open, (path,), (flags,), (0o664,))  # see `Descriptor`
+    return it
 
 
 def _put(marker: str, data: bytes) -> None:
     directory, name = os.path.split(marker)
     temporary = f"{directory}/.{name}.{secrets.token_hex(4)}"
-    fd = os.open(temporary, CREATE, 0o664)
     try:
-        try:
+        with _opened(temporary, CREATE) as fd:
             write_all(fd, data)
-        finally:
-            os.close(fd)
         os.rename(temporary, marker)
-    except OSError:
+    except BaseException:
         with suppress(FileNotFoundError):
             os.unlink(temporary)
         raise
@@ -143,18 +142,15 @@ def _touch(marker: str) -> None:
     """Create a marker, or make the one that is there the later intent."""
     while True:
         try:
-            fd = os.open(marker, os.O_WRONLY | os.O_CREAT | SAFE, 0o664)
+            it = _opened(marker, os.O_WRONLY | os.O_CREAT | SAFE)
         except PermissionError:  # it is another user's: a new one takes its place
             _put(marker, b"")
             return
-        try:
+        # where it is being removed, without the lock, and was touched in vain: once more
+        with it as fd, suppress(FileNotFoundError):
             os.utime(fd)
             if os.path.samestat(os.fstat(fd), os.lstat(marker)):
                 return
-        except FileNotFoundError:  # it is being removed, without the lock, and was touched in vain: once more
-            continue
-        finally:
-            os.close(fd)
 
 
 def _overrule(marker: str) -> None:

@@ -9,25 +9,26 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 from fsdm.model.errors import ClosedError, ForeignProcessError
 from fsdm.model.layout import DATA, READY, Layout, Place
 from fsdm.store.filesystem import exists
-from fsdm.store.flock import SHARED, close_fd, open_fd, try_flock
+from fsdm.store.flock import SHARED, LockDescriptor, close_fd, open_fd, try_flock
 
 
-@dataclass(slots=True, eq=False)
-class _Held:
+class _Held(LockDescriptor):
     """A directory that this process holds by one descriptor, for `count` refs."""
 
-    fd: int
-    place: Place
-    path: str
-    count: int = 0
-    closed: bool = False
+    __slots__ = ("closed", "count", "path", "place")
+
+    def __init__(self, place: Place, path: str) -> None:
+        self.fd = None
+        self.place = place
+        self.path = path
+        self.count = 0
+        self.closed = False
 
 
 class ChunkRef:
@@ -39,9 +40,9 @@ class ChunkRef:
 
     __slots__ = ("__weakref__", "_held", "_refs")
 
-    def __init__(self, refs: Refs, held: _Held) -> None:
+    def __init__(self, refs: Refs) -> None:
         self._refs = refs
-        self._held: _Held | None = held
+        self._held: _Held | None = None
 
     @property
     def id(self) -> str:
@@ -75,13 +76,17 @@ class ChunkRef:
 
     def keep_over_exec(self) -> None:
         """Pass the lock on to the program that this process becomes by exec, until that ends."""
-        os.set_inheritable(self._open().fd, True)
+        held = self._open()
+        if held.fd is not None:
+            os.set_inheritable(held.fd, True)
 
     def close(self) -> None:
         """Release the chunk; do nothing a second time, or in a forked child."""
+        refs, ours = self._refs, self._refs.is_ours()
         held, self._held = self._held, None
-        if held is not None:
-            self._refs.release(held)
+        if held is not None and ours:
+            refs.dropped.append(held)  # no call, and so no exception of a signal, since it was taken from here
+            refs.drain()
 
     def _open(self) -> _Held:
         held = self._held
@@ -115,7 +120,7 @@ class Refs:
         self._mutex = threading.Lock()
         self._held: dict[Place, _Held] = {}
         self._is_closed = False
-        self._dropped: deque[_Held] = deque()  # a finalizer may release a ref between any two lines here
+        self.dropped: deque[_Held] = deque()  # a finalizer may drop a ref between any two lines here
 
     def take(self, place: Place) -> ChunkRef | None:
         """Return a ref to the chunk at `place`, or None where it is not available. Never waits."""
@@ -123,82 +128,89 @@ class Refs:
         # Before the lock as well: readers that keep asking must not keep a delete from its claim.
         if exists(marker):
             return None
+        ref = ChunkRef(self)
         with self._mutex:
-            held = self._held.get(place)
-            if held is not None:
-                another = None
-                if exists(READY, held.fd):
-                    held.count += 1
-                    another = ChunkRef(self, held)
-        self._drain()
-        if held is not None:
-            return another
-        fd = _open_ready(self._layout.path(place), marker)
-        return None if fd is None else self._adopt(fd, place)
+            first = self._held.get(place)
+            if first is not None and first.fd is None:  # an exception of a signal came just after its close
+                del self._held[place]
+                first = None
+            elif first is not None and exists(READY, first.fd):
+                ref._held, first.count = first, first.count + 1  # noqa: SLF001 no call in between: both, or neither
+        if self.dropped:
+            self.drain()
+        if first is not None:
+            return None if ref._held is None else ref  # noqa: SLF001
+        held = _Held(place, self._layout.path(place))
+        try:
+            held.fd = _open_ready(held.path, marker)
+            if held.fd is None:
+                return None
+            with self._mutex:
+                if self._is_closed:  # since this take began: nothing would close the descriptor
+                    raise ClosedError("this was closed while a chunk was found", hint="find it before the close")
+                first = self._held.setdefault(place, held)
+                ref._held, first.count = first, first.count + 1  # noqa: SLF001
+        finally:
+            if held.count == 0:  # not available, or another thread was faster
+                self._abandon(held)
+        if self.dropped:
+            self.drain()
+        return ref
 
     def again(self, held: _Held) -> ChunkRef:
         """Return another ref to a directory that is held already."""
+        ref = ChunkRef(self)
         with self._mutex:
             if held.closed:
                 raise _closed()
-            held.count += 1
-        self._drain()
-        return ChunkRef(self, held)
-
-    def release(self, held: _Held) -> None:
-        """Drop one ref; the last one closes the descriptor. Never waits: a finalizer calls it too."""
-        if os.getpid() == self._pid:
-            self._dropped.append(held)
-            self._drain()
+            ref._held, held.count = held, held.count + 1  # noqa: SLF001
+        self.drain()
+        return ref
 
     def close(self) -> None:
         """Close every descriptor, and so every open ref; do nothing in a forked child."""
-        if os.getpid() != self._pid:
+        if not self.is_ours():
             return
         with self._mutex:
             self._is_closed = True
             for held in self._held.values():
                 held.closed = True
-                close_fd(held.fd)
+                held.close()
             self._held.clear()
+
+    def is_ours(self) -> bool:
+        """Return whether this is the process that made it, and no fork."""
+        return os.getpid() == self._pid
 
     def check_process(self) -> None:
         """Raise ForeignProcessError in a forked child."""
-        if os.getpid() != self._pid:
+        if not self.is_ours():
             raise ForeignProcessError(
                 f"this belongs to process {self._pid}, and a fork of it cannot use it",
                 hint="make a DataManager in the child, and find the chunk there",
             )
 
-    def _adopt(self, fd: int, place: Place) -> ChunkRef:
+    def _abandon(self, held: _Held) -> None:
         with self._mutex:
-            if self._is_closed:  # since this take began: nothing would close the descriptor
-                close_fd(fd)
-                raise ClosedError("this was closed while a chunk was found", hint="find it before the close")
-            held = self._held.get(place)
-            if held is None:
-                held = self._held[place] = _Held(fd, place, self._layout.path(place))
-                fd = -1
-            held.count += 1
-        self._drain()
-        if fd >= 0:  # another thread was faster
-            close_fd(fd)
-        return ChunkRef(self, held)
+            if held.count == 0 and self._held.get(held.place) is held:
+                del self._held[held.place]
+        if held.count == 0:
+            held.close()
 
-    def _drain(self) -> None:
-        # A ref may be released while the mutex is held, even by this very thread. So this does not wait for the mutex,
-        # and each method that has held it drains afterwards.
-        while self._dropped and self._mutex.acquire(blocking=False):
-            try:
-                while self._dropped:
-                    held = self._dropped.popleft()
+    def drain(self) -> None:
+        """Let go of what was dropped, unless the mutex is held: by another thread, or even by this very one.
+
+        So a finalizer never waits for itself, and each method that has held the mutex drains afterwards.
+        """
+        while self.dropped and not self._mutex.locked():
+            with self._mutex:
+                while self.dropped:
+                    (held,) = map(deque.popleft, (self.dropped,))  # see `Descriptor`
                     held.count -= 1
-                    if held.count == 0 and not held.closed:
+                    if held.count == 0 and held.fd is not None and not held.closed:
+                        close_fd(held.fd, held)
                         held.closed = True
                         del self._held[held.place]
-                        close_fd(held.fd)
-            finally:
-                self._mutex.release()
 
 
 def _closed() -> ClosedError:
@@ -209,16 +221,17 @@ def _open_ready(path: str, marker: str) -> int | None:
     # Before the lock as well: readers that keep asking must not keep a directory without READY from its claim.
     if not exists(f"{path}/{READY}"):
         return None
+    fd = None
     try:
         fd = open_fd(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    try:
         # The order is the whole safety argument: lock, then READY through the descriptor, then the marker.
         if try_flock(fd, SHARED) and exists(READY, fd) and not exists(marker):
             return fd
-    except BaseException:
-        close_fd(fd)
+    except BaseException as e:
+        if fd is not None:
+            close_fd(fd)
+        elif isinstance(e, FileNotFoundError | NotADirectoryError):
+            return None
         raise
     close_fd(fd)
     return None

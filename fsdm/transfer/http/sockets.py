@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import os
 import socket
+import stat
 import threading
 import weakref
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import pycurl
+
+from fsdm.concurrency.fork_gate import gate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -46,18 +49,31 @@ class _Socket:
                     sock.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        with self.mutex:
+        with self.mutex, gate:
             os.close(self.fd)
             self.fd = -1
 
 
 def _after_fork_in_child() -> None:
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    fds = []
     for one in _Socket.opened:
         one.mutex = threading.Lock()
-        if one.fd >= 0:
-            os.dup2(null, one.fd, inheritable=False)
+        fds += [one.fd] if one.fd >= 0 else []
+    made = [found for one in Sockets.all if (found := one.made()) is not None]
+    if made:  # pycurl was about to duplicate it: that is none yet
+        fds += [fd for fd in map(int, os.listdir("/proc/self/fd")) if _inode(fd) in made]
+    for fd in fds:
+        os.dup2(null, fd, inheritable=False)
     os.close(null)
+
+
+def _inode(fd: int) -> int | None:
+    try:
+        found = os.fstat(fd)
+    except OSError:  # it was that of the listing itself
+        return None
+    return found.st_ino if stat.S_ISSOCK(found.st_mode) else None
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)
@@ -66,12 +82,19 @@ os.register_at_fork(after_in_child=_after_fork_in_child)
 class Sockets:
     """The sockets of one handle, which libcurl opens and closes here."""
 
+    all: Final[weakref.WeakSet[Sockets]] = weakref.WeakSet()
+
     def __init__(self) -> None:
         self.open: dict[int, _Socket] = {}
         self.refused: BaseException | None = None  # why there was no address to connect to
         self._made: socket.socket | None = None
         self._stop: Cancellation | None = None
         self._check_address: Callable[[str], None] | None = None
+        self.all.add(self)
+
+    def made(self) -> int | None:
+        """Return the inode of a socket that was made, and is no `_Socket` yet."""
+        return None if self._made is None else os.fstat(self._made.fileno()).st_ino
 
     def find(self, port: int) -> int | None:
         """The descriptor of the socket that has a local port."""
@@ -100,7 +123,8 @@ class Sockets:
         try:
             if self._check_address is not None:
                 self._check_address(str(where[0]))
-            self._made = socket.socket(family, kind, protocol)
+            with gate:
+                self._made = socket.socket(family, kind, protocol)
         except BaseException as e:  # another address may be better
             self.refused = e
             return pycurl.SOCKET_BAD
@@ -108,10 +132,11 @@ class Sockets:
 
     def is_made(self, fd: int, _: int) -> int:
         """SOCKOPTFUNCTION: libcurl has a descriptor of its own now."""
-        if self._made is not None:
-            self._made.close()
-            self._made = self.refused = None
-        one = self.open[fd] = _Socket(fd)
+        with gate:
+            if self._made is not None:
+                self._made.close()
+                self._made = self.refused = None
+            one = self.open[fd] = _Socket(fd)
         if self._stop is None:
             return pycurl.SOCKOPT_ERROR
         self._stop.guard(one.cut)
