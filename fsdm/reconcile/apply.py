@@ -23,7 +23,7 @@ from fsdm.reconcile.actions import Action, CannotRead, Done, Failed, Held, Outco
 from fsdm.reconcile.repair import quarantine, renew
 from fsdm.store import stored_want
 from fsdm.store.digests import digest_of
-from fsdm.store.filesystem import exists, is_directory
+from fsdm.store.filesystem import can_rename, exists, is_directory
 from fsdm.store.flock import Claim
 from fsdm.store.json_files import read_manifest
 from fsdm.store.marker_removal import remove_marker
@@ -152,7 +152,7 @@ class Applier:
         except OSError:
             # on a full disk `failed/ID`, and those that may go on, need its room: so it is erased before anything else
             # is done; and after an fsync that failed nothing is known of what is in it
-            trashed = self.fs.discard(partial, self.layout.trash)
+            trashed = self._trash(partial)
             if trashed:
                 self.fs.erase(trashed)
             raise
@@ -189,7 +189,13 @@ class Applier:
         if not is_directory(dataset):
             fs.mkdir(dataset)
             fs.fsync_dir(layout.chunks)
-        fs.rename(partial, layout.path(place))
+        try:
+            fs.rename(partial, layout.path(place))
+        except OSError as e:
+            if e.errno != errno.EXDEV or not can_rename(layout.partial, dataset):
+                raise
+            self._discard(partial)  # an overlay's lower layer has it: what is fetched anew can be renamed
+            return Done()
         self.catalog.add(place)
         fs.fsync_dir(dataset)
         fs.fsync_dir(layout.partial)
@@ -216,6 +222,8 @@ class Applier:
             for parent in (os.path.dirname(path), layout.chunks, layout.partial):
                 self.fs.fsync_dir(parent)
             return self._removed(layout.want_marker(action.id), action.want.read_as(text), None)
+        if not can_rename(layout.partial, os.path.dirname(path)):  # then what is fetched could never take its place
+            raise OSError(errno.EXDEV, "is on another mount than partial/", os.path.dirname(path))
         # other files: it gets no new refs, and the directory goes when the last one does
         self._keep_want(action.id)
         self.fs.fsync_dir(layout.want)
@@ -330,11 +338,25 @@ class Applier:
 
     def _discard(self, path: str) -> None:
         """Trash, and only then erase: a power failure must not bring READY back without its files."""
-        trashed = self.fs.discard(path, self.layout.trash)
+        trashed = self._trash(path)
         if trashed:
             self.fs.fsync_dir(os.path.dirname(path))
             self.fs.fsync_dir(self.layout.trash)
             self.erase(trashed)
+
+    def _trash(self, path: str) -> str | None:
+        """Rename into the trash; erase in place what is on another mount, or in an overlay's lower layer."""
+        try:
+            return self.fs.discard(path, self.layout.trash)
+        except OSError as e:
+            if e.errno != errno.EXDEV:
+                raise
+        if is_directory(path):
+            self.fs.unlink(f"{path}/{READY}")
+            self.fs.fsync_dir(path)
+        self.fs.erase(path)
+        self.fs.fsync_dir(os.path.dirname(path))
+        return None
 
     def _read(self, chunk_id: str, want: Marker) -> tuple[DataChunk, bytes]:
         """Read the want of an action, once: the chunk that it describes, and its text."""
@@ -371,4 +393,6 @@ def _disk_error(error: OSError) -> DiskError:
     hint = "look at df, df -i, mount, and who may write there"
     if error.errno == errno.EAGAIN:
         hint = "another process has a lease on that file (fcntl(2)), as Samba takes them: it is tried again each second"
+    if error.errno == errno.EXDEV:
+        hint = "mount the data directory as a whole, and nothing in it"
     return DiskError(f"the disk refuses: {error}", code=error.errno, hint=hint)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from fsdm.model.errors import DataDirectoryError, NoDataDirectoryError, UnknownFormatError
 from fsdm.model.layout import CACHEDIR_TAG, CACHEDIR_TAG_TEXT, FORMAT, Layout
-from fsdm.store.filesystem import FileSystem, exists, read_regular
+from fsdm.store.filesystem import FileSystem, can_rename, exists, read_regular
 from fsdm.store.flock import check_flock
 
 if TYPE_CHECKING:
@@ -155,17 +155,27 @@ def _check_not_foreign(layout: Layout) -> None:
             )
 
 
+def _check_mounts(layout: Layout) -> None:
+    for path in (layout.chunks, layout.trash):
+        if not can_rename(layout.partial, path):
+            raise DataDirectoryError(
+                f"{layout.partial} and {path} are on different mounts, and chunks are renamed from one into the other",
+                hint=f"mount {layout.root} as a whole, and nothing in it",
+            )
+
+
 def open_data_dir(data_dir: str | os.PathLike[str], *, durable: bool = True, allow_unknown_fs: bool = False) -> Layout:
     """Make the missing parts of a data directory, and check that this process may reconcile it.
 
     Raises:
         NoDataDirectoryError, UnknownFormatError, UnsafeFileSystemError: it may not.
-        DataDirectoryError: the disk refuses.
+        DataDirectoryError: the disk refuses, or parts of it are on other mounts.
     """
     layout = Layout(data_dir)
     try:
         make_layout(layout, FileSystem(durable=durable))
         check_flock(layout, allow_unknown=allow_unknown_fs)
+        _check_mounts(layout)
     except OSError as e:
         raise DataDirectoryError(f"{layout.root} cannot be made or opened: {e}", hint="check its path and mode") from e
     return layout

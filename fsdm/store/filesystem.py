@@ -96,6 +96,18 @@ def is_directory(path: str) -> bool:
         return False
 
 
+def can_rename(source: str, target: str) -> bool:
+    """Return whether entries of one directory can be renamed into another: they are on one mount.
+
+    rename(2) looks at that before it looks for the entry, and nothing has this name.
+    """
+    try:
+        os.rename(f"{source}/.on-this-mount", f"{target}/.on-this-mount")
+    except OSError as e:
+        return e.errno != errno.EXDEV
+    return True
+
+
 @dataclass(frozen=True, slots=True)
 class Space:
     """The space of a file system, for an ordinary user: statvfs(3)."""

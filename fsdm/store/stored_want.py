@@ -9,7 +9,7 @@ from __future__ import annotations
 from fsdm.model.documents import DataChunk
 from fsdm.model.errors import InvalidInputError
 from fsdm.model.layout import WANT, WANT_MAX_BYTES
-from fsdm.store.filesystem import FileSystem, read_regular
+from fsdm.store.filesystem import FileSystem, can_rename, read_regular
 
 
 def save_in_partial(fs: FileSystem, partial: str, want: bytes) -> None:
@@ -23,7 +23,8 @@ def save_in_partial(fs: FileSystem, partial: str, want: bytes) -> None:
 def save(fs: FileSystem, directory: str, want: bytes, trash: str) -> None:
     """Store a complete chunk's latest want; what a crash leaves of it stands in the trash."""
     if _text(directory) != want:
-        fs.write(f"{directory}/{WANT}", want, durable=True, mode=0o600, temporary_in=trash)
+        aside = trash if can_rename(trash, directory) else None
+        fs.write(f"{directory}/{WANT}", want, durable=True, mode=0o600, temporary_in=aside)
 
 
 def remove(fs: FileSystem, directory: str) -> None:

@@ -1,7 +1,7 @@
 """Small disks."""
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -34,3 +34,19 @@ def coarse_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip(f"only root may mount an ext4 of its own, with mkfs.ext4: {e}")
     yield disk
     subprocess.run(["umount", disk], check=True)
+
+
+@pytest.fixture
+def mount() -> Iterator[Callable[..., None]]:
+    """A function that mounts, `mount(*arguments, where)`, until the end of the test."""
+    mounted: list[str] = []
+
+    def mount(*arguments: object) -> None:
+        done = subprocess.run(["mount", *map(str, arguments)], capture_output=True, check=False)
+        if done.returncode:
+            pytest.skip(f"only root may mount: {done.stderr.decode(errors='replace')}")
+        mounted.append(str(arguments[-1]))
+
+    yield mount
+    for where in reversed(mounted):
+        subprocess.run(["umount", where], check=True)
