@@ -2,12 +2,14 @@
 
 A part of a list decides nothing: the chunks of the other part would be deleted. So it is read to its end first, into a
 temporary file; every line must be a want; a transfer that breaks, and a compressed list without its end, are errors.
+A last line `{"end": N}` says that it has N wants, and so does who expects N: then it has them, or is refused.
 """
 
 from __future__ import annotations
 
 import gzip
 import io
+import re
 import sys
 import tempfile
 import zlib
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
     import requests
 
+FOOTER: Final = re.compile(rb'\{\s*"end"\s*:\s*([0-9]{1,18})\s*\}')
 GZIP: Final = b"\x1f\x8b"  # RFC 1952 §2.3.1
 BLOCK_BYTES: Final = 1 << 16
 CONNECT_TIMEOUT_S: Final = 10.0
@@ -70,8 +73,8 @@ class Assignment:
 
 
 @contextmanager
-def read_assignment(where: str) -> Iterator[Assignment]:
-    """Read the assignment in a file, at a URL, or on standard input (`-`), perhaps gzipped.
+def read_assignment(where: str, expected: int | None = None) -> Iterator[Assignment]:
+    """Read the assignment in a file, at a URL, or on standard input (`-`), perhaps gzipped, of so many wants.
 
     Raises:
         InvalidInputError: it cannot be read, or a line is no want; the message names the line.
@@ -81,31 +84,48 @@ def read_assignment(where: str) -> Iterator[Assignment]:
         assignment = Assignment(documents)
         try:
             with _opened(where) as (stream, name, tells_its_end):
-                _read(stream, name, assignment, tells_its_end=tells_its_end)
+                count, end = _read(stream, name, assignment)
+                _check_end(name, count, {end, expected} - {None}, tells_its_end=tells_its_end)
         except TransferError as e:
             e.hint = e.hint or "nothing was changed: ask again when it answers"
             raise
         yield assignment
 
 
-def _read(stream: io.BufferedReader, name: str, assignment: Assignment, *, tells_its_end: bool) -> None:
+def _read(stream: io.BufferedReader, name: str, assignment: Assignment) -> tuple[int, int | None]:
+    """Read all lines; how many wants there are, and how many the last line says that there are."""
     is_compressed = stream.peek(len(GZIP))[: len(GZIP)] == GZIP
-    if not (is_compressed or tells_its_end):
-        raise TransferError(
-            f"{name}: the answer does not say how long it is, so a transfer that breaks would not be noticed",
-            hint="serve it with a Content-Length, or compressed by gzip; or fetch it to a file first",
-        )
     lines = cast("IO[bytes]", gzip.GzipFile(fileobj=stream)) if is_compressed else stream
-    number = 0
+    number, count, end = 0, 0, None
     try:
         while line := lines.readline(WANT_MAX_BYTES + 2):
             number += 1
-            if document := line.strip():
+            document = line.strip()
+            if document and end is not None:
+                raise InvalidInputError(f"{name}:{number}: there is more behind the end", hint=UNCHANGED)
+            if footer := FOOTER.fullmatch(document):
+                end = int(footer[1])
+            elif document:
+                count += 1
                 _take(document, f"{name}:{number}", assignment)
     except (EOFError, zlib.error, gzip.BadGzipFile) as e:
         raise InvalidInputError(f"{name}: after line {number} the compressed list breaks: {e}", hint=UNCHANGED) from e
     except OSError as e:
         raise InvalidInputError(f"{name}: after line {number}: {e.strerror or e}", hint=UNCHANGED) from e
+    return count, end
+
+
+def _check_end(name: str, count: int, promised: set[int | None], *, tells_its_end: bool) -> None:
+    """See that all of a list came: the end of a gzip member, and of a connection, may be anywhere in it."""
+    for wants in promised - {count}:
+        raise InvalidInputError(
+            f"{name}: {count} wants came, and it has {wants}", hint="nothing was changed: ask again"
+        )
+    if not (promised or tells_its_end):
+        raise TransferError(
+            f"{name}: the answer does not say how long it is, so a transfer that breaks would not be noticed",
+            hint='serve it with a Content-Length or a last line {"end": N}, or say how many there are: --expect N',
+        )
 
 
 def _take(document: bytes, where: str, assignment: Assignment) -> None:

@@ -28,8 +28,8 @@ def listed(path: Path, text: bytes) -> str:
     return str(path)
 
 
-def read(where: str) -> list[DataChunk]:
-    with read_assignment(where) as assignment:
+def read(where: str, expected: int | None = None) -> list[DataChunk]:
+    with read_assignment(where, expected) as assignment:
         return list(assignment)
 
 
@@ -133,12 +133,53 @@ def test_a_list_is_asked_for_by_http_alone(tmp_path: Path) -> None:
         read("ftp://h/list")
 
 
-def test_an_answer_without_a_length_is_refused_unless_it_is_compressed(source: Source) -> None:
-    text = lines(a_chunk())
+@pytest.mark.parametrize("packed", [False, True])
+def test_an_answer_without_a_length_is_refused_unless_its_last_line_or_the_asker_says_it(
+    source: Source, packed: bool
+) -> None:
+    def put(text: bytes) -> str:
+        return source.put("/list", gzip.compress(text) if packed else text)
+
+    chunks = [a_chunk(), a_chunk()]
     source.fault("/list", no_length=True)
     with pytest.raises(TransferError, match="does not say how long it is"):
-        read(source.put("/list", text))
-    assert len(read(source.put("/list", gzip.compress(text)))) == 1
+        read(put(lines(*chunks)))
+    assert read(put(lines(*chunks) + b'{"end": 2}\n')) == chunks
+    assert read(put(lines(*chunks)), expected=2) == chunks
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize(("kept", "expected"), [(1, 3), (3, 4), (0, 3)])
+def test_a_list_that_ends_between_two_lines_is_refused_where_its_length_is_known(
+    tmp_path: Path, packed: bool, kept: int, expected: int
+) -> None:
+    """Each line may be a gzip member: the end of one is no end of the list."""
+    members = [lines(a_chunk()) for _ in range(3)]
+    text = b"".join(gzip.compress(member) if packed else member for member in members[:kept])
+    with pytest.raises(InvalidInputError, match=f"{kept} wants came, and it has {expected}"):
+        read(listed(tmp_path / "list", text), expected=expected)
+
+
+@pytest.mark.parametrize("footer", [b'{"end": 3}', b'{"end":2}\n', b' {"end" : 2 }\r\n', b'{"end": 2}\n\n'])
+def test_last_line_says_how_many_wants_there_are(tmp_path: Path, footer: bytes) -> None:
+    chunks = [a_chunk(), a_chunk()]
+    path = listed(tmp_path / "list", lines(*chunks) + footer)
+    if b"3" in footer:
+        with pytest.raises(InvalidInputError, match="2 wants came, and it has 3"):
+            read(path)
+    else:
+        assert read(path) == chunks
+
+
+def test_nothing_stands_behind_the_end(tmp_path: Path) -> None:
+    for more in (lines(a_chunk()), b'{"end": 1}'):
+        with pytest.raises(InvalidInputError, match="list:3: there is more behind the end"):
+            read(listed(tmp_path / "list", lines(a_chunk()) + b'{"end": 1}\n' + more))
+
+
+def test_the_same_want_twice_counts_twice(tmp_path: Path) -> None:
+    chunk = a_chunk()
+    assert read(listed(tmp_path / "list", lines(chunk, chunk) + b'{"end": 2}\n')) == [chunk]
 
 
 def test_an_answer_that_is_none_is_named_without_the_secrets_of_its_url(source: Source) -> None:

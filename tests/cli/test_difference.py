@@ -14,7 +14,7 @@ from fsdm.model.errors import DataDirectoryError
 from fsdm.model.layout import RELEASE, Layout
 from fsdm.store.markers import place_delete, place_want
 from tests.support import PATIENCE_S, Source, fsdm, fsdm_json
-from tests.support.chunks import an_id, markers, of_place, put_chunk, put_want, touch_delete
+from tests.support.chunks import a_want, an_id, markers, of_place, put_chunk, put_want, touch_delete
 
 
 def assigned(*chunks: DataChunk) -> Assignment:
@@ -175,6 +175,17 @@ def test_a_dry_run_says_what_a_sync_would_do_and_changes_nothing(layout: Layout,
     assert done.returncode == 0
     assert fsdm_json("sync", "-d", layout.root, path, "--dry-run")["braked"]
     assert markers(layout) == ([], [])
+
+
+def test_a_list_that_has_not_as_many_wants_as_expected_changes_nothing(layout: Layout, tmp_path: Path) -> None:
+    path = listed(tmp_path, [a_want(), a_want()])
+    refused = fsdm("sync", "-d", layout.root, path, "--expect", "3")
+    assert refused.returncode == 2
+    assert "2 wants came, and it has 3" in refused.stderr
+    assert asked(layout) == ([], [])
+    assert os.listdir(layout.want) == []
+    assert fsdm("sync", "-d", layout.root, path, "--expect", "2").returncode == 0
+    assert len(os.listdir(layout.want)) == 2
 
 
 def test_a_sync_that_would_remove_too_much_is_braked_until_it_is_meant(layout: Layout, tmp_path: Path) -> None:

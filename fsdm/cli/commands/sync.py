@@ -3,7 +3,7 @@
 from argparse import ArgumentParser, Namespace
 from dataclasses import asdict
 
-from fsdm.cli.arguments import add_brake, open_client
+from fsdm.cli.arguments import add_brake, open_client, positive
 from fsdm.cli.difference import Comparison, Difference, place
 from fsdm.cli.output import ASSUMED_BYTES_PER_S, estimate, show, tell, to_fetch
 from fsdm.model.errors import InvalidInputError
@@ -23,6 +23,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="FILE|URL|-",
         help="all the chunks that are to be here: JSON Lines, each as `fsdm want` takes it; perhaps gzip",
     )
+    parser.add_argument("--expect", type=positive, metavar="N", help="refuse a list that has not just N wants")
     add_brake(parser)
 
 
@@ -30,7 +31,7 @@ def run(arguments: Namespace) -> None:
     """Read the whole list, want the chunks that are missing, delete those that it does not have."""
     from fsdm.cli.assignment import read_assignment
 
-    with open_client(arguments) as client, read_assignment(arguments.list) as assignment:
+    with open_client(arguments) as client, read_assignment(arguments.list, arguments.expect) as assignment:
         if not len(assignment) and not arguments.yes:
             raise InvalidInputError("the list is empty", hint="nothing was changed; where all is to go, say so: --yes")
         difference = Comparison(client.layout).with_assignment(assignment)
