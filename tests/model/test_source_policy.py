@@ -17,7 +17,7 @@ from fsdm import DataManager, Limits
 from fsdm.model.errors import InvalidInputError, PolicyError, TransferError
 from fsdm.model.source_policy import Policy, check_pattern, is_public
 from fsdm.transfer.http.engine import Engine
-from fsdm.transfer.http.route import Route
+from fsdm.transfer.http.route import NONE, Route
 from fsdm.transfer.http.sockets import Sockets
 from tests.support import PATIENCE_S, Source, eventually, fsdm
 from tests.support.chunks import failure
@@ -223,9 +223,8 @@ def test_name_is_judged_by_its_address_at_each_connection(
 def test_address_that_is_connected_to_is_judged_whatever_the_look_up_said(host: Host) -> None:
     port = host.where.partition(":")[2]
     engine, url = an_engine(Policy(deny_private=True)), f"http://elsewhere.example:{port}"
-    engine._hosts.get(url).route = Route(
-        math.inf, "", DEFAULT_CA_BUNDLE_PATH, None, (f"+elsewhere.example:{port}:127.0.0.1",)
-    )
+    addresses = (f"+elsewhere.example:{port}:127.0.0.1",)
+    engine._hosts.get(url).routes[NONE] = Route(math.inf, "", DEFAULT_CA_BUNDLE_PATH, "", "", None, addresses)
     with pytest.raises(PolicyError, match=r"elsewhere.example is at 127.0.0.1"):
         get(engine, url)
     assert host.asked == []
