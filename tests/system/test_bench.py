@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.support import ran
+from tools.bench.cases import CASES
 
 ROOT = Path(__file__).parents[2]
 
@@ -61,7 +62,10 @@ def test_without_a_bench_named_the_base_is_measured_and_shown_as_a_table(tmp_pat
     assert json.loads(file.read_text())["bench"] == "base"
 
 
-@pytest.mark.skipif(shutil.which("nginx") is None, reason="nginx is missing: what the contenders load from")
+with_nginx = pytest.mark.skipif(shutil.which("nginx") is None, reason="nginx is missing: what is loaded from")
+
+
+@with_nginx
 def test_transfers_are_measured_beside_others_and_nothing_is_left_behind(tmp_path: Path) -> None:
     places = ["--dir", str(tmp_path), "--memory", str(tmp_path), "--json", "-"]
     contenders = ["fsdm", "splice", "requests", "curl"]  # without cc or curl, theirs is skipped
@@ -76,6 +80,41 @@ def test_transfers_are_measured_beside_others_and_nothing_is_left_behind(tmp_pat
     for contender in ("fsdm", "requests", *(["splice"] if shutil.which("cc") else [])):
         assert sum(f": {contender}: " in figure["what"] for figure in document["figures"]) == 3
     assert ("curl is missing: skipped" in run.stderr) is (shutil.which("curl") is None)
+
+
+@with_nginx
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is missing: it makes the certificate")
+def test_transfers_over_tls_are_checked_against_the_certificate_by_all_contenders(tmp_path: Path) -> None:
+    places = ["--dir", str(tmp_path), "--memory", str(tmp_path), "--json", "-"]
+    run = bench("transfers", "--quick", "--only", "small-tls", *places)
+    assert run.returncode == 0, run.stderr
+    document = json.loads(run.stdout)
+    assert document["errors"] == {}
+    for contender in ("fsdm", *(tool for tool in ("curl", "wget2", "rclone", "aria2c") if shutil.which(tool))):
+        assert sum(f"https: {contender}: " in figure["what"] for figure in document["figures"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "job", "goals"),
+    [
+        ("large", "10 × 4 × 50 MB on disk", [0.75, 1.0, 1.0]),
+        ("memory", "10 × 4 × 50 MB in memory", [1.2, 1.2, 1.0]),
+        ("tls", "10 × 4 × 50 MB in memory, https", [1.0, 1.4]),
+        ("durable", "10 × 4 × 50 MB on disk, durable", [0.8]),
+        ("sha256", "10 × 4 × 50 MB on disk, sha256 given", [0.95, 0.5, 0.2]),
+        ("small", "200 × 5 × 200 kB on disk", [1.1]),
+        ("small-memory", "200 × 5 × 200 kB in memory", [2.5]),
+        ("small-tls", "200 × 5 × 200 kB in memory, https", [1.5, 2.0]),
+        ("small-durable", "200 × 5 × 200 kB on disk, durable", [1.0]),
+        ("limited", "2 × 4 × 25 MB on disk, 20 MB/s a connection", [0.6]),
+        ("sixteen", "4 × 4 × 50 MB on disk, 16 transfers", [80.0]),
+    ],
+)
+def test_each_case_has_its_job_and_goals(name: str, job: str, goals: list[float]) -> None:
+    case = CASES[name]
+    assert case.what == job
+    assert [goal.at_most for goal in case.goals] == goals
+    assert case.tls is ("https" in job)
 
 
 @pytest.mark.parametrize("arguments", [("--only", "nothing"), ("nothing",), ("transfers", "--only", "nothing")])

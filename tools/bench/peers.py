@@ -1,4 +1,4 @@
-"""The contenders of `transfers`, the server they load from, and the measuring of a run.
+"""The contenders of `transfers`, and the measuring of a run.
 
 A contender brings the files of a job into an empty directory; what has to follow for the same result (a sync, openssl)
 belongs to its run. Each peer has the settings that were the best for it here. A peer's time is its process from start
@@ -12,11 +12,10 @@ import hashlib
 import json
 import os
 import select
-import socket
 import subprocess
 import sys
 import time
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -28,7 +27,9 @@ from fsdm.store.filesystem import FileSystem
 from tools.support.proc import memory_mib
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+
+    from tools.bench.nginx import Server
 
 RUN_MAX_S: Final = 150.0
 LOOK_EVERY_MS: Final = 5  # at a running child's memory
@@ -43,7 +44,7 @@ Step = list[list[str]]  # commands that run beside each other
 class Job:
     """A job: to bring the files `names` from the server's root into the new directory `target`."""
 
-    port: int
+    server: Server
     names: tuple[str, ...]
     size_bytes: int  # of each
     files: int  # so many of them are a chunk
@@ -51,12 +52,23 @@ class Job:
     scratch: Path  # lists and logs
     durable: bool = False
     sha256: tuple[str, ...] = ()  # of each file, where they are to be checked
+    tls: bool = False
     ranges: bool = False  # each connection is slow: use several for a file
     connections: int = 8  # of fsdm, and its jobs
 
     @property
     def url(self) -> str:
+        if self.tls:
+            return f"https://127.0.0.1:{self.server.tls}"
         return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def port(self) -> int:
+        return self.server.slow if self.ranges else self.server.full
+
+    def trust(self, option: str) -> list[str]:
+        """Return the option by which a peer trusts the server, where TLS is spoken."""
+        return [option, self.server.certificate] if self.tls else []
 
     def note(self, name: str, lines: Sequence[str]) -> str:
         """Write a file with these lines; return its path."""
@@ -129,13 +141,15 @@ def _end(child: subprocess.Popen[bytes]) -> None:
 def curl(job: Job) -> Step:
     """Transfer by curl, 8 at once."""
     pairs = [f'url = "{job.url}/{name}"\noutput = "{job.target}/{name}"' for name in job.names]
-    return [["curl", "-q", "-sf", "--parallel", "--parallel-max", "8", "-K", job.note("curl", pairs)]]
+    at_once = ["--parallel", "--parallel-max", "8"]
+    return [["curl", "-q", "-sf", *job.trust("--cacert"), *at_once, "-K", job.note("curl", pairs)]]
 
 
 def wget2(job: Job) -> Step:
     """Transfer by wget2, 4 at once."""
     urls = job.note("urls", [f"{job.url}/{name}" for name in job.names])
-    return [["wget2", "--no-config", "-q", "--max-threads=4", "-P", str(job.target), "-i", urls]]
+    how = ["--no-config", "--no-hsts", "--no-ocsp", "-q", *job.trust("--ca-certificate")]
+    return [["wget2", *how, "--max-threads=4", "-P", str(job.target), "-i", urls]]
 
 
 def rclone(job: Job) -> Step:
@@ -144,7 +158,8 @@ def rclone(job: Job) -> Step:
     streams = ["--transfers", "8", "--multi-thread-streams", "8", "--multi-thread-cutoff", "1M"]
     how = streams if job.ranges else ["--transfers", "4", "--multi-thread-streams", "0"]
     source = ["--config", "", ":http:", "--http-url", f"{job.url}/", "--files-from", names, "--no-traverse"]
-    return [["rclone", "copy", *source, str(job.target), "--no-check-dest", "--checkers", "16", *how]]
+    how += ["--no-check-dest", "--checkers", "16", *job.trust("--ca-cert")]
+    return [["rclone", "copy", *source, str(job.target), *how]]
 
 
 def aria2c(job: Job, *, checked: bool = False) -> Step:
@@ -153,7 +168,7 @@ def aria2c(job: Job, *, checked: bool = False) -> Step:
     if checked:
         lines = [f"{line}\n  checksum=sha-256={digest}" for line, digest in zip(lines, job.sha256, strict=True)]
     how = ["-j8", "-x4", "-s4", "-k1M"] if job.ranges else ["-j4"]
-    listed = ["-i", job.note("aria2c", lines), "-d", str(job.target)]
+    listed = [*job.trust("--ca-certificate"), "-i", job.note("aria2c", lines), "-d", str(job.target)]
     return [["aria2c", "--no-conf", "-q", "--file-allocation=none", *how, *listed]]
 
 
@@ -235,9 +250,10 @@ def fsdm(job: Job, digest: str = "digest") -> Sample:
     connections = str(job.connections)
     how = [connections, connections, durability, digest, str(len(chunks))]
     command = [sys.executable, str(WORKERS), "fsdm", str(job.target), *how]
+    trusting = os.environ | ({"REQUESTS_CA_BUNDLE": job.server.certificate} if job.tls else {})
     with (
         (job.scratch / "log").open("ab") as log,
-        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log) as child,
+        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, env=trusting) as child,
     ):
         try:
             assert child.stdout is not None
@@ -274,48 +290,3 @@ CONTENDERS: Final[dict[str, Callable[[Job], Sample]]] = {
     "aria2c checksum": lambda job: run([aria2c(job, checked=True)], job.scratch / "log"),
 }
 NEEDS: Final = {"fsdm": sys.executable, "requests": sys.executable, "splice": "cc"}  # the others: what they are called
-
-
-# ----------------------------------------------------------------------------------------------------------- the server
-
-NGINX: Final = """
-{user}
-worker_processes 2;
-pid {base}/nginx.pid;
-error_log {base}/error.log;
-events {{ worker_connections 1024; }}
-http {{
-  access_log off; sendfile on; tcp_nopush on; keepalive_requests 1000000; root {base}/files;
-  client_body_temp_path {base}/body; proxy_temp_path {base}/proxy; fastcgi_temp_path {base}/fastcgi;
-  uwsgi_temp_path {base}/uwsgi; scgi_temp_path {base}/scgi;
-  server {{ listen 127.0.0.1:{full} reuseport; }}
-  server {{ listen 127.0.0.1:{slow} reuseport; limit_rate 20m; }}
-}}
-"""
-
-
-@contextmanager
-def server(base: Path) -> Iterator[tuple[int, int]]:
-    """Serve `base`/files by nginx; yield a port at full speed, and one at 20 MB/s a connection."""
-    (base / "files").mkdir()
-    full, slow = _free_ports(2)
-    config = base / "nginx.conf"
-    user = "user root;" if os.geteuid() == 0 else ""
-    config.write_text(NGINX.format(user=user, base=base, full=full, slow=slow))
-    command = ["nginx", "-e", str(base / "error.log"), "-p", str(base), "-c", str(config)]
-    try:
-        subprocess.run(command, check=True, capture_output=True)
-        yield full, slow
-    finally:
-        subprocess.run([*command, "-s", "stop"], check=False, capture_output=True)
-        deadline = time.monotonic() + 5
-        while (base / "nginx.pid").exists() and time.monotonic() < deadline:
-            time.sleep(0.01)
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports: list[int] = [sock.getsockname()[1] for sock in sockets]
-    for sock in sockets:
-        sock.close()
-    return ports

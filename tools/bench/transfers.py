@@ -6,8 +6,8 @@ but not before its third run: so `runs` differ. A durable peer is followed by `s
 does not check by openssl over half of the files on each of two cores. fsdm computes and records a BLAKE3 of each file;
 "fsdm bare" is the same with that taken out by the benchmark, for it has no such mode. Where nothing is durable, fsdm
 runs with `--durability none`. Its time is from the first want's rename to the last chunk's publishing, in a reconciler
-that is up but has not fetched anything yet. A large job's files are removed after each run, small ones at the end (see
-`base`).
+that is up but has not fetched anything yet. The files of a run are removed after it, but many small ones on a disk at
+the end (see `base`).
 """
 
 from __future__ import annotations
@@ -22,11 +22,13 @@ import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from tools.bench.peers import CONTENDERS, NEEDS, Job, Sample, server
+from tools.bench.cases import CASES, Case
+from tools.bench.nginx import Server, server
+from tools.bench.peers import CONTENDERS, NEEDS, Job, Sample
 from tools.bench.report import Figure, aligned, table, tell
 from tools.bench.site import remove, scratch
 
@@ -35,124 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MEMORY: Final = Path("/dev/shm")
-MB: Final = 1_000_000
 SITS_OUT: Final = 2.0  # times the fastest
-ALL: Final = ("fsdm", "splice", "wget2", "curl", "rclone", "requests", "aria2c")
-BARE: Final = ("fsdm bare", *ALL)
-CHECKED: Final = ("fsdm", "wget2", "curl", "rclone", "rclone checksum", "aria2c checksum")
-PEERS: Final = ("wget2", "curl", "rclone", "requests", "aria2c")
-
-
-@dataclass(frozen=True, slots=True)
-class Goal:
-    """The wall time (or CPU, memory) of `of`: `at_most` times that of the best of `against`."""
-
-    what: str
-    at_most: float
-    against: tuple[str, ...] = PEERS
-    measure: str = "wall_s"
-    of: str = "fsdm"
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """A job for all contenders: chunks × files × bytes each, where to, and the guarantees."""
-
-    how: str
-    chunks: int
-    files: int
-    size_bytes: int
-    goals: tuple[Goal, ...] = ()
-    contenders: tuple[str, ...] = ALL
-    memory: bool = False
-    durable: bool = False
-    sha256: bool = False
-    limited: bool = False
-    connections: int = 8
-    seconds: float = 30.0  # no further run begins then, after the third
-
-    def smaller(self) -> Case:
-        """Return the case with a tenth of the bytes."""
-        if self.chunks >= 100:
-            return replace(self, chunks=self.chunks // 10)
-        return replace(self, size_bytes=self.size_bytes // 10)
-
-    @property
-    def what(self) -> str:
-        size = f"{self.size_bytes // MB} MB" if self.size_bytes >= MB else f"{self.size_bytes // 1000} kB"
-        return f"{self.chunks} × {self.files} × {size} {self.how}"
-
-
-def _goal(what: str, at_most: float, *against: str, measure: str = "wall_s", of: str = "fsdm") -> Goal:
-    return Goal(what, at_most, against or PEERS, measure, of)
-
-
-LEANEST: Final = _goal("CPU a GB without a digest, against the leanest peer", 1.0, measure="cpu_s", of="fsdm bare")
-CASES: Final = {
-    "large": Case(
-        "on disk",
-        *(10, 4, 50 * MB),
-        goals=(
-            _goal("no digest, against the fastest peer", 0.75, of="fsdm bare"),
-            _goal("BLAKE3 in every READY, against the fastest peer, which checks nothing", 1.0),
-            LEANEST,
-        ),
-        contenders=BARE,
-    ),
-    "memory": Case(
-        "in memory",
-        *(10, 4, 50 * MB),
-        goals=(
-            _goal("no digest, against the splice loop", 1.2, "splice", of="fsdm bare"),
-            _goal("BLAKE3 in every READY, against the fastest peer", 1.0),
-            LEANEST,
-        ),
-        contenders=BARE,
-        memory=True,
-    ),
-    "durable": Case(
-        "on disk, durable",
-        *(10, 4, 50 * MB),
-        goals=(_goal("against the fastest peer, then sync -f", 0.6),),
-        durable=True,
-        seconds=40.0,
-    ),
-    "sha256": Case(
-        "on disk, sha256 given",
-        *(5, 4, 50 * MB),
-        goals=(
-            _goal("against the fastest peer, then openssl on both cores", 0.95, "wget2", "curl", "rclone"),
-            _goal("against rclone with its own check", 0.5, "rclone checksum"),
-            _goal("against aria2c checksum=", 0.2, "aria2c checksum"),
-        ),
-        contenders=CHECKED,
-        sha256=True,
-    ),
-    "small": Case(
-        "on disk",
-        *(200, 5, MB // 5),
-        goals=(_goal("against rclone", 1.0, "rclone"), _goal("against curl", 1.4, "curl")),
-        seconds=20.0,
-    ),
-    "small-durable": Case("on disk, durable", *(200, 5, MB // 5), durable=True, seconds=20.0),
-    "one": Case("on disk", *(1, 1, 200 * MB), goals=(_goal("against the fastest peer", 1.0),), seconds=15.0),
-    "limited": Case(
-        "on disk, 20 MB/s a connection",
-        *(2, 4, 25 * MB),
-        goals=(_goal("against the fastest peer with its best settings", 1.0),),
-        contenders=("fsdm", "wget2", "curl", "rclone", "aria2c"),
-        limited=True,
-        seconds=20.0,
-    ),
-    "sixteen": Case(
-        "on disk, 16 transfers",
-        *(4, 4, 50 * MB),
-        goals=(_goal("peak memory", 100.0, measure="peak_mib"),),
-        contenders=("fsdm",),
-        connections=16,
-        seconds=10.0,
-    ),
-}
 
 
 @dataclass(slots=True)
@@ -162,7 +47,7 @@ class Race:
     case: Case
     site: Path  # the jobs' targets are made below it
     scratch: Path
-    port: int
+    server: Server
     names: tuple[str, ...]
     sums: tuple[str, ...]
     samples: dict[str, list[Sample]] = field(default_factory=dict)
@@ -192,7 +77,7 @@ class Race:
         subprocess.run(["sync", "-f", str(target)], check=True)
         case = self.case
         job = Job(
-            port=self.port,
+            server=self.server,
             names=self.names,
             size_bytes=case.size_bytes,
             files=case.files,
@@ -200,6 +85,7 @@ class Race:
             scratch=self.scratch,
             durable=case.durable,
             sha256=self.sums,
+            tls=case.tls,
             ranges=case.limited,
             connections=case.connections,
         )
@@ -209,7 +95,7 @@ class Race:
             self.samples.setdefault(name, []).append(sample)
         except Exception as e:  # one that fails must not take the others' figures with it
             self.errors[name] = f"{type(e).__name__}: {e}"
-        if len(self.names) <= 100:
+        if case.memory or len(self.names) <= 100:
             remove(target)
 
 
@@ -240,13 +126,13 @@ def sums_of(directory: Path, names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 @contextmanager
-def race(case: Case, disk: Path, memory: Path, ports: tuple[int, int]) -> Iterator[Race]:
+def race(case: Case, disk: Path, memory: Path, source: Server) -> Iterator[Race]:
     """Put the case's files on the server, and remove them afterwards."""
     files = memory / "files"
     names = make_files(files, case.chunks * case.files, case.size_bytes)
     try:
         sums = sums_of(files, names) if case.sha256 else ()
-        yield Race(case, memory if case.memory else disk, memory, ports[case.limited], names, sums)
+        yield Race(case, memory if case.memory else disk, memory, source, names, sums)
     finally:
         for name in names:
             (files / name).unlink()
@@ -325,11 +211,14 @@ def main(args: argparse.Namespace) -> int:
     figures: list[Figure] = []
     ratios: list[Figure] = []
     errors: dict[str, str] = {}
-    with scratch(args.dir) as disk, scratch(args.memory) as memory, server(memory) as ports:
+    with scratch(args.dir) as disk, scratch(args.memory) as memory, server(memory) as source:
         for name in args.only:
             case = CASES[name].smaller() if args.quick else CASES[name]
+            if case.tls and source.tls is None:
+                print(f"openssl is missing: {name} skipped", file=sys.stderr)
+                continue
             began = time.monotonic()
-            with race(case, disk, memory, ports) as running:
+            with race(case, disk, memory, source) as running:
                 running.run(
                     [one for one in contenders if one in case.contenders], args.runs or (1 if args.quick else 5)
                 )
