@@ -12,6 +12,7 @@ import pytest
 
 from tests.support import ran
 from tools.bench.cases import CASES
+from tools.bench.chunks import Taken, figures_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -115,6 +116,32 @@ def test_each_case_has_its_job_and_goals(name: str, job: str, goals: list[float]
     assert case.what == job
     assert [goal.at_most for goal in case.goals] == goals
     assert case.tls is ("https" in job)
+
+
+@with_nginx
+def test_cost_of_a_chunk_is_measured_beside_that_of_its_file_operations(tmp_path: Path) -> None:
+    run = bench("chunks", "--quick", "--dir", str(tmp_path), "--json", "-", "--only", "200", "50000")
+    assert run.returncode == 0, run.stderr
+    assert list(tmp_path.iterdir()) == []
+    document = json.loads(run.stdout)
+    assert document["errors"] == {}
+    assert named(document) == ["200"]
+    assert "50000: left out" in run.stderr
+    cost = {figure["what"].split(": ")[1]: figure for figure in document["figures"]}
+    alone = cost["file operations alone, CPU of a chunk"]
+    for step, goal in (("want → READY", 6), ("delete → gone", 2.5)):
+        times = cost[f"{step}, against the file operations"]
+        assert times["goal"] == goal
+        assert times["value"] == pytest.approx(cost[f"{step}, CPU of a chunk"]["value"] / alone["value"])
+        assert times["value"] > 0.1  # that process did the work
+
+
+@pytest.mark.parametrize(("count", "goals"), [("200", [6.0, 2.5]), ("5000", [6.0, 2.5]), ("50000", [6.0, 2.5, 45.0])])
+def test_chunks_are_held_to_their_goals_by_medians(count: str, goals: list[float]) -> None:
+    taken = Taken(loop=[2e5, 9e5, 1e5], want=[1e6, 6e6, 2e5], delete=[4e5], wall=[46e9])
+    figures = list(figures_of(count, taken))
+    assert [figure.goal for figure in figures if figure.goal is not None] == goals
+    assert [figure.value for figure in figures] == pytest.approx([0.2, 1.0, 5.0, 0.4, 2.0, 46.0])
 
 
 @pytest.mark.parametrize("arguments", [("--only", "nothing"), ("nothing",), ("transfers", "--only", "nothing")])

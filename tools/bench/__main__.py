@@ -2,10 +2,11 @@
 
     python -m tools.bench [base] [--quick] [--only NAME …] [--chunks N] [--dir DIR] [--json FILE|-]
     python -m tools.bench transfers [--quick] [--only NAME …] [--runs N] [--contenders NAME …] [--json FILE|-]
+    python -m tools.bench chunks [--quick] [--only NAME …] [--runs N] [--json FILE|-]
 
-`base` measures what is promised, `transfers` fsdm beside others that move the same bytes. The exit code is 1 where a
-figure could not be had; a missed goal is no error. To add a bench: a module with CASES, add_arguments and main, and a
-line in BENCHES.
+`base` measures what is promised, `transfers` fsdm beside others that move the same bytes, `chunks` the cost of a chunk
+beside that of its file operations. The exit code is 1 where a figure could not be had; a missed goal is no error. To
+add a bench: a module with CASES, add_arguments and main, and a line in BENCHES.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import fsdm
-from tools.bench import base, transfers
+from tools.bench import base, chunks, transfers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-BENCHES: Final = {"base": base, "transfers": transfers}
+BENCHES: Final = {"base": base, "transfers": transfers, "chunks": chunks}
 
 
 def arguments(argv: Sequence[str]) -> argparse.Namespace:
@@ -37,7 +38,11 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
         cases = list(module.CASES)
         bench.add_argument("--only", nargs="+", choices=cases, default=cases, metavar="NAME", help=", ".join(cases))
         bench.add_argument("--quick", action="store_true", help="fewer samples, and smaller where it takes long")
-        bench.add_argument("--dir", type=Path, help="work below this directory (default: the system's temporary one)")
+        bench.add_argument(
+            "--dir",
+            type=Path,
+            help="work below this directory (default: the system's temporary one; chunks: one in memory)",
+        )
         bench.add_argument("--json", metavar="FILE", help="write the figures there as JSON; - is stdout")
         module.add_arguments(bench)
         bench.set_defaults(main=module.main)

@@ -37,12 +37,12 @@ CONTEXT: Final = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["fsdm.manager", "tools.bench.base", "concurrent.futures.process"])
 
 
-def until(check: Callable[[], Any], what: str, pause_s: float = 0.0001) -> int:
+def until(check: Callable[[], Any], what: str, pause_s: float = 0.0001, within_s: float = PATIENCE_S) -> int:
     """Wait until `check` is true; return CLOCK_MONOTONIC of that moment, in nanoseconds."""
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + within_s
     while not check():
         if time.monotonic() > deadline:
-            raise TimeoutError(f"not within {PATIENCE_S:g} s: {what}")
+            raise TimeoutError(f"not within {within_s:g} s: {what}")
         time.sleep(pause_s)
     return time.monotonic_ns()
 
@@ -86,18 +86,25 @@ def receive(connection: Connection) -> Any:
     return connection.recv()
 
 
-def command(verb: str, data_dir: str) -> list[str]:
+def command(verb: str, data_dir: str, *options: str) -> list[str]:
     """Return the command line of a verb of fsdm."""
-    return [sys.executable, "-m", "fsdm", verb, "-d", data_dir]
+    return [sys.executable, "-m", "fsdm", verb, "-d", data_dir, *options]
 
 
 @contextmanager
-def reconciler(data_dir: str) -> Iterator[int]:
-    """Start `fsdm run`, wait until it rests, yield its pid; stop it afterwards."""
-    run = subprocess.Popen(command("run", data_dir), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
+def reconciler(data_dir: str, *options: str) -> Iterator[int]:
+    """Start `fsdm run`, wait until it has LOCK and rests, yield its pid; stop it afterwards."""
+    with starting(data_dir, *options) as pid:
         until(lambda: read_lock(Layout(data_dir)), "fsdm run has LOCK", 0.01)
-        settle(run.pid)
+        settle(pid)
+        yield pid
+
+
+@contextmanager
+def starting(data_dir: str, *options: str) -> Iterator[int]:
+    """Start `fsdm run`, yield its pid; stop it afterwards."""
+    run = subprocess.Popen(command("run", data_dir, *options), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
         yield run.pid
     finally:
         run.terminate()

@@ -30,6 +30,7 @@ BLOCKS: Final = 10  # a chunk covers so many
 STRIDE: Final = 2000  # and the next on disk begins so much further on: there is room for other ranges between
 CONTENT: Final = b"tiny\n"
 FULL_SPEED: Final = 0
+MEMORY: Final = Path("/dev/shm")
 
 
 @dataclass(frozen=True, slots=True)

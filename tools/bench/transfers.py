@@ -30,13 +30,12 @@ from tools.bench.cases import CASES, Case
 from tools.bench.nginx import Server, server
 from tools.bench.peers import CONTENDERS, NEEDS, Job, Sample
 from tools.bench.report import Figure, aligned, table, tell
-from tools.bench.site import remove, scratch
+from tools.bench.site import MEMORY, remove, scratch
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
-MEMORY: Final = Path("/dev/shm")
 SITS_OUT: Final = 2.0  # times the fastest
 
 
