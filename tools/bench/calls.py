@@ -48,7 +48,7 @@ def calls(site: Site) -> Iterator[Figure]:
             both = in_process(_time_calls, data_dir, receive(source), rate, pairs, pause_s, where == here)
         for call, taken in zip(("download_chunk", "delete_chunk"), both, strict=True):
             what = f"{call} {where}, eight downloads {speed}"
-            yield from times("calls", what, taken, (50, "µs", 150), (99.9, "ms", 10))
+            yield from times("calls", what, taken, (50, "µs", 150), (99.9, "ms", 5))
 
 
 def _time_calls(

@@ -86,9 +86,9 @@ def receive(connection: Connection) -> Any:
     return connection.recv()
 
 
-def command(verb: str, data_dir: str, *options: str) -> list[str]:
-    """Return the command line of a verb of fsdm."""
-    return [sys.executable, "-m", "fsdm", verb, "-d", data_dir, *options]
+def command(*arguments: str) -> list[str]:
+    """Return the command line of fsdm with these arguments."""
+    return [sys.executable, "-m", "fsdm", *arguments]
 
 
 @contextmanager
@@ -103,7 +103,9 @@ def reconciler(data_dir: str, *options: str) -> Iterator[int]:
 @contextmanager
 def starting(data_dir: str, *options: str) -> Iterator[int]:
     """Start `fsdm run`, yield its pid; stop it afterwards."""
-    run = subprocess.Popen(command("run", data_dir, *options), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    run = subprocess.Popen(
+        command("run", "-d", data_dir, *options), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     try:
         yield run.pid
     finally:
