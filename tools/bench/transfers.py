@@ -6,8 +6,8 @@ but not before its third run: so `runs` differ. A durable peer is followed by `s
 does not check by openssl over half of the files on each of two cores. fsdm computes and records a BLAKE3 of each file;
 "fsdm bare" is the same with that taken out by the benchmark, for it has no such mode. Where nothing is durable, fsdm
 runs with `--durability none`. Its time is from the first want's rename to the last chunk's publishing, in a reconciler
-that is up but has not fetched anything yet. The files of a run are removed after it, but many small ones on a disk at
-the end (see `base`).
+that is up but has not fetched anything yet. Over https all check the server's certificate. The files of a run are
+removed after it, but many small ones on a disk at the end (see `base`).
 """
 
 from __future__ import annotations
