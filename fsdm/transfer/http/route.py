@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import socket
-import threading
 from base64 import b64encode
 from dataclasses import dataclass, field
+from functools import partial
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
 
 import requests
 from requests.utils import DEFAULT_CA_BUNDLE_PATH, get_netrc_auth, select_proxy
 
+from fsdm.concurrency.detached import call_detached
 from fsdm.model.errors import HostError
 from fsdm.transfer.http.target import authority, shown
 
@@ -128,24 +129,7 @@ def look_up(host: str, port: int, stop: Cancellation, timeout_s: float) -> list[
     """
     if _is_address(host):
         return _ask(host, port)
-    answers: list[list[str] | Exception] = []
-    answered = threading.Event()
-
-    def ask() -> None:
-        try:
-            answers.append(_ask(host, port))
-        except (OSError, UnicodeError) as e:
-            answers.append(e)
-        finally:
-            answered.set()
-
-    threading.Thread(target=ask, name="fsdm-lookup", daemon=True).start()
-    stop.wait(timeout_s, answered)
-    if not answers:
-        raise TimeoutError(f"no answer within {timeout_s:g} s")
-    if isinstance(answers[0], Exception):
-        raise answers[0]
-    return answers[0]
+    return call_detached(partial(_ask, host, port), stop, timeout_s, "fsdm-lookup")
 
 
 def _ask(host: str, port: int) -> list[str]:
