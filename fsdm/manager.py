@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from fsdm.model.events import Event
     from fsdm.model.layout import Layout
     from fsdm.transfer.chunk_download import Fetcher
+    from fsdm.transfer.requests_engine import Sessions
 
 logger = Log("fsdm")
 
@@ -50,8 +51,13 @@ class DataManager(Client):
     for the URLs that begin with a prefix. `on_event` is called for what happens to chunks, in some thread of the
     reconciler. A context manager.
 
+    Files come by libcurl, or by a `session` of requests where the sources need one (Kerberos, OAuth, signed requests, a
+    client certificate, an adapter). A Session is used by all transfers' threads, several at once. A function that makes
+    one is called for as many as are at work at once: each of its sessions is used by one thread at a time.
+
     Raises:
-        InvalidInputError: what a source names cannot be used, or there is a `fetcher`, which would not use it.
+        InvalidInputError: what a source names cannot be used, or there is a `fetcher`, which would not use it;
+            `session` is none, or does not go with `fetcher` or `limits`.
         NoDataDirectoryError, UnknownFormatError, UnsafeFileSystemError: the directory cannot be used.
     """
 
@@ -63,14 +69,16 @@ class DataManager(Client):
         jobs: int = 8,
         on_event: Callable[[Event], None] | None = None,
         fetcher: Fetcher | None = None,
+        session: Sessions | None = None,
         limits: Limits | None = None,
         sources: Iterable[Source] = (),
         allow_unknown_fs: bool = False,
     ) -> None:
         self.counters = Counters()
-        self._limits = limits or Limits(jobs=jobs)
-        self._on_event = on_event
         self._fetcher = fetcher
+        self._session = session
+        self._limits = self._checked(limits or Limits(jobs=jobs))
+        self._on_event = on_event
         self._sources = Sources(self._used(sources), os.fspath(data_dir))
         self._reconciler: Reconciler | None = None
         self._lock: ReconcilerLock | None = None
@@ -137,6 +145,7 @@ class DataManager(Client):
         if not isinstance(limits, Limits):
             hint = "make some: Limits(bytes_per_s=…, jobs=…)"
             raise InvalidInputError(f"must be Limits, not {type(limits).__name__}", field="limits", hint=hint)
+        limits = self._checked(limits)
         if sources is not None:
             self._sources.change(self._used(sources))
         self._limits = limits
@@ -154,6 +163,20 @@ class DataManager(Client):
             self._standby = None
         self._step_down()
 
+    def _checked(self, limits: Limits) -> Limits:
+        """Return the limits with the transport that a session is."""
+        session = self._session
+        if session is None:
+            return limits
+        import requests
+
+        if self._fetcher is not None:
+            raise InvalidInputError("must not be given beside a fetcher, which has its own way", field="session")
+        if not callable(session) and not isinstance(session, requests.Session):
+            hint = "give a requests.Session, or a function that makes one"
+            raise InvalidInputError(f"must be a session, not {type(session).__name__}", field="session", hint=hint)
+        return Limits(**dict(limits) | {"transport": "requests"})
+
     def _take_over(self) -> bool:
         self._root.check()  # LOCK is made where it is missing
         try:
@@ -170,6 +193,7 @@ class DataManager(Client):
                 limits=limits,
                 fetcher=self._fetcher,
                 sources=self._sources,
+                session=self._session,
                 on_event=self._on_event,
                 counters=self.counters,
             )

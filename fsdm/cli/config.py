@@ -35,7 +35,7 @@ CONFIG_MAX_BYTES: Final = 1 << 16
 OTHERS_MAY_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
 OTHERS_MAY_READ: Final = stat.S_IRGRP | stat.S_IROTH
 SOURCES: Final = "source"  # the name of their tables
-METAVARS: Final[dict[object, str]] = {int: "N", float: "N", parse_size: "SIZE", parse_share: "SHARE"}
+METAVARS: Final[dict[object, str]] = {int: "N", float: "N", str: "NAME", parse_size: "SIZE", parse_share: "SHARE"}
 
 logger = Log("fsdm")
 
@@ -80,6 +80,7 @@ SETTINGS: Final = (
         bool,
         "refuse a file whose end nothing proves: the answer says no length, and the want no size or digest",
     ),
+    Setting("transport", "transport", str, "what fetches files: libcurl (default), or requests"),
 )
 KEYS: Final = {setting.key: setting for setting in SETTINGS}
 

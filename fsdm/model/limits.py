@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fsdm.model.errors import InvalidInputError
+from fsdm.model.source_policy import Policy
 
 CONNECTIONS: Final = 8
 PER_FILE: Final = 4
 AT_RUN_TIME: Final = ("jobs", "bytes_per_s", "poll_s", "max_bytes", "keep_free_bytes", "brake_share")
 
+Transport = Literal["libcurl", "requests"]
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 
@@ -24,7 +26,8 @@ class Limits(BaseModel):
     event, changes are found after `poll_s` seconds. All that is here takes at most `max_bytes` (None: as much as there
     is), and `keep_free_bytes` of the file system stay free. The bytes of each chunk are compared with READY about once
     in `scrub_days` (None: only when asked for). `require_length` refuses an answer whose end nothing proves: no length,
-    no chunks, and no size or digest in the want. `count_bytes` counts what is here also without a budget, for metrics.
+    no chunks, and no size or digest in the want. Files come by the `transport`. `count_bytes` counts what is here also
+    without a budget, for metrics.
 
     PROTOCOL.md tells of the others: `durability` ("Durability"), `brake_share` ("The brake"; None: never), and
     `allow_hosts` (none: any) and `deny_private` ("Where files may come from").
@@ -50,6 +53,7 @@ class Limits(BaseModel):
     deny_private: bool = False
     scrub_days: Positive | None = None
     require_length: bool = False
+    transport: Transport = "libcurl"
     count_bytes: bool = False
 
     if not TYPE_CHECKING:
@@ -59,6 +63,8 @@ class Limits(BaseModel):
                 super().__init__(**given)
             except ValidationError as e:
                 raise _invalid(e) from None
+            if self.transport == "requests":
+                Policy(deny_private=self.deny_private).check_unseen()
 
     def changed_to(self, other: Limits) -> tuple[Limits, list[str]]:
         """Return the limits that hold once a running reconciler is told `other`, and the fields that wait."""

@@ -68,6 +68,15 @@ class Policy:
         if self.deny_private:
             raise _refused(f"the proxy {proxy} hides whether an address is public (--deny-private)")
 
+    def check_unseen(self) -> None:
+        """Raise InvalidInputError where addresses matter, for a transport that does not show them."""
+        if self.deny_private:
+            raise InvalidInputError(
+                "cannot be kept to by requests, which does not tell the address that it connects to",
+                field="deny_private",
+                hint='leave out --deny-private, or the session and transport = "requests"',
+            )
+
 
 ANY: Final = Policy()
 

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from fsdm.model.events import Event
     from fsdm.model.layout import Layout
     from fsdm.transfer.chunk_download import Fetcher
+    from fsdm.transfer.requests_engine import Sessions
 
 logger = Log("fsdm")
 
@@ -62,6 +63,7 @@ class Reconciler:
         limits: Limits | None = None,
         fetcher: Fetcher | None = None,
         sources: Sources | None = None,
+        session: Sessions | None = None,
         fs: FileSystem | None = None,
         on_event: Callable[[Event], None] | None = None,
         counters: Counters | None = None,
@@ -89,7 +91,7 @@ class Reconciler:
         space = SpaceBudget(layout, catalog, limits)
         disk = DiskOutage(layout.trash, fs=fs, workers=helpers, tell=tell, wake=wakeup.wake)
         self._trash = Trash(layout.trash, fs=fs, workers=erasers, space=space, freed=disk.freed)
-        self._fetcher = fetcher or HttpFetcher.within(limits, sources)
+        self._fetcher = fetcher or HttpFetcher.within(limits, sources, session)
         self._applier = Applier(layout, fs, catalog, self._fetcher, self._scheduler, tell, self._trash.erase)
         watcher = Watcher(layout, wakeup.notify)
         results = Results(layout, self._applier, watcher, space=space, disk=disk, tell=tell, clock=clock, jitter=jitter)

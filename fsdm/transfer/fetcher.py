@@ -6,32 +6,44 @@ An attempt that ended, a stop, a crash or a reboot is followed by the next one f
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from fsdm.concurrency.rate_limit import FLOOR_BYTES_PER_S, Meter, Rate
 from fsdm.model.errors import TransferError
-from fsdm.model.limits import CONNECTIONS, PER_FILE
+from fsdm.model.limits import CONNECTIONS, PER_FILE, Transport
 from fsdm.model.source_policy import ANY, Policy
 from fsdm.transfer.file_transfer import Transfer
 from fsdm.transfer.host_health import Hosts
 from fsdm.transfer.http.engine import Engine
 from fsdm.transfer.http.source_settings import Sources
+from fsdm.transfer.requests_engine import RequestsEngine
 from fsdm.transfer.segments import Helpers
 from fsdm.transfer.source_fetch import SourceFetch
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from fsdm.concurrency.cancellation import Cancellation
     from fsdm.model.documents import FileEntry, FileSource
     from fsdm.model.limits import Limits
     from fsdm.store.filesystem import FileSystem
+    from fsdm.transfer.http.exchange import Begin
+    from fsdm.transfer.requests_engine import Sessions
     from fsdm.transfer.resume_record import Part
 
 CONNECT_TIMEOUT_S: Final = 10.0
 IDLE_TIMEOUT_S: Final = 30.0
 
 
+class HttpEngine(Protocol):
+    """What asks for URLs; used by all threads."""
+
+    def get(self, url: str, headers: Mapping[str, str], stop: Cancellation, begin: Begin) -> None:
+        """See `Engine.get`."""
+
+
 class HttpFetcher:
-    """Files over HTTP(S), by libcurl; proxies, CA bundles and netrc are as requests finds them, or as `sources` say.
+    """Files over HTTP(S), by libcurl or requests; `sources`, or else the environment, say by what way and as whom.
 
     All connections together bring at most `bytes_per_s`. A large file may come over up to `per_file` of them, where
     that gains something; of those there are at most `connections` times as many.
@@ -50,19 +62,19 @@ class HttpFetcher:
         require_length: bool = False,
         policy: Policy = ANY,
         sources: Sources | None = None,
+        transport: Transport = "libcurl",
+        session: Sessions | None = None,
     ) -> None:
         self.durable = durable
         self._require_length = require_length
         self.floor_bytes_per_s = floor_bytes_per_s
         self.hosts = Hosts()
         self.sources = sources or Sources()
-        self.engine = Engine(
-            self.hosts,
-            connect_timeout_s=connect_timeout_s,
-            idle_timeout_s=idle_timeout_s,
-            policy=policy,
-            sources=self.sources,
-            kept=connections,
+        timeouts_s = connect_timeout_s, idle_timeout_s
+        self.engine: HttpEngine = (
+            Engine(self.hosts, timeouts_s, policy, self.sources, kept=connections)
+            if transport == "libcurl"
+            else RequestsEngine(self.hosts, timeouts_s, policy, self.sources, session)
         )
         self.rate = Rate(bytes_per_s)
         self.meter = Meter()
@@ -70,8 +82,8 @@ class HttpFetcher:
         self.helpers = Helpers(1 if bytes_per_s else per_file, (per_file - 1) * connections)
 
     @classmethod
-    def within(cls, limits: Limits, sources: Sources | None = None) -> HttpFetcher:
-        """A fetcher that keeps to these limits."""
+    def within(cls, limits: Limits, sources: Sources | None = None, session: Sessions | None = None) -> HttpFetcher:
+        """A fetcher that keeps to these limits; the session is for a transport by requests."""
         return cls(
             bytes_per_s=limits.bytes_per_s,
             per_file=limits.per_file,
@@ -80,6 +92,8 @@ class HttpFetcher:
             require_length=limits.require_length,
             policy=Policy(limits.allow_hosts, limits.deny_private),
             sources=sources,
+            transport=limits.transport,
+            session=session,
         )
 
     @property

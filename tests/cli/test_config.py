@@ -20,12 +20,17 @@ from tests.support.chunks import failure, put_want
 
 def test_each_key_sets_one_limit() -> None:
     numbers = b"jobs = 3\nconnections = 4\nconnections-per-host = 5\nconnections-per-file = 6\nscrub-days = 30\n"
-    limits = parse_config(
-        numbers + b'rate = "50M"\nmax-bytes = "1.5Ti"\nkeep-free = 0\nbrake = "10%"\nrequire-length = true\n'
-    )
+    others = b'rate = "50M"\nmax-bytes = "1.5Ti"\nkeep-free = 0\nbrake = "10%"\nrequire-length = true\n'
+    limits = parse_config(numbers + others + b'transport = "requests"\n')
     counts = {"jobs": 3, "connections": 4, "per_host": 5, "per_file": 6}
     assert Limits(**limits) == Limits(
-        **counts, bytes_per_s=50_000_000, max_bytes=3 << 39, brake_share=0.1, scrub_days=30, require_length=True
+        **counts,
+        bytes_per_s=50_000_000,
+        max_bytes=3 << 39,
+        brake_share=0.1,
+        scrub_days=30,
+        require_length=True,
+        transport="requests",
     )
     assert len(limits) == len(KEYS)
     assert parse_config(b"") == {}
@@ -54,6 +59,8 @@ def test_each_key_sets_one_limit() -> None:
         (b"scrub-days = 0", "scrub-days: must be greater than 0"),
         (b'scrub-days = "30"', "scrub-days: must be a valid number"),
         (b"require-length = 1", "require-length: must be a valid boolean"),
+        (b'transport = "wget"', "transport: must be 'libcurl' or 'requests', not 'wget'"),
+        (b"transport = 1", "transport: must be 'libcurl' or 'requests', not 1"),
         (b"jobs", "is no TOML"),
         (b"jobs = 1\njobs = 2", "is no TOML"),
         (b"\xff", "is no TOML"),

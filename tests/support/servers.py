@@ -17,9 +17,7 @@ from fsdm.model.documents import DataChunk, FileEntry, FileSource, Manifest
 from fsdm.model.source_policy import ANY, Policy
 from fsdm.store.filesystem import FileSystem
 from fsdm.transfer.chunk_download import Fetcher, fetch_chunk
-from fsdm.transfer.fetcher import HttpFetcher
-from fsdm.transfer.host_health import Hosts
-from fsdm.transfer.http.engine import Engine
+from fsdm.transfer.fetcher import HttpEngine, HttpFetcher
 from fsdm.transfer.http.head import Head
 from fsdm.transfer.resume_record import Part
 from fsdm.transfer.scheduler import Scheduler
@@ -125,13 +123,14 @@ def no_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("NETRC", str(tmp_path / "no netrc"))
 
 
-def an_engine(policy: Policy = ANY, *, idle_timeout_s: float = PATIENCE_S, **how: Any) -> Engine:
+def an_engine(policy: Policy = ANY, **how: Any) -> HttpEngine:
     """What asks for URLs, with a table of servers of its own."""
-    return Engine(Hosts(), connect_timeout_s=PATIENCE_S, idle_timeout_s=idle_timeout_s, policy=policy, **how)
+    patient = {"connect_timeout_s": PATIENCE_S, "idle_timeout_s": PATIENCE_S}
+    return HttpFetcher(**patient | how, policy=policy).engine
 
 
 def get(
-    engine: Engine, url: str, headers: dict[str, str] | None = None, stop: Cancellation | None = None
+    engine: HttpEngine, url: str, headers: dict[str, str] | None = None, stop: Cancellation | None = None
 ) -> tuple[int, bytes]:
     """The status of an answer, and its body."""
     status, body = list[int](), bytearray()
@@ -187,12 +186,8 @@ class InThread:
         return self.result
 
 
-@contextmanager
-def tunnel(
-    says: bytes = b"HTTP/1.1 200 Connection established\r\nETag: proxy\r\n\r\n",
-) -> Iterator[tuple[str, list[bytes]]]:
-    """A proxy that makes one tunnel (RFC 9110 §9.3.6), or says this; its URL, and what it was asked."""
-    asked: list[bytes] = []
+def join(client: socket.socket, where: tuple[str, int]) -> None:
+    """Copy what either side says to the other, to the end."""
 
     def copy(here: socket.socket, there: socket.socket) -> None:
         with suppress(OSError):
@@ -200,22 +195,43 @@ def tunnel(
                 there.sendall(data)
             there.shutdown(socket.SHUT_WR)
 
-    def serve() -> None:
+    with socket.create_connection(where) as target:
+        back = InThread(lambda: copy(target, client))
+        copy(client, target)
+        back.join()
+
+
+@contextmanager
+def proxying(serve: Callable[[socket.socket], None], scheme: str = "http") -> Iterator[str]:
+    """A proxy that serves one client; its URL."""
+
+    def accept() -> None:
         client, _ = server.accept()
         with client:
-            asked.append(client.recv(65536))
-            client.sendall(says)
-            if b" 200 " in says:
-                name, _, port = asked[0].split()[1].decode().partition(":")
-                with socket.create_connection((name, int(port))) as target:
-                    back = InThread(lambda: copy(target, client))
-                    copy(client, target)
-                    back.join()
+            serve(client)
 
     with socket.create_server(("127.0.0.1", 0)) as server:
-        thread = InThread(serve)
-        yield f"http://127.0.0.1:{server.getsockname()[1]}", asked
+        thread = InThread(accept)
+        yield f"{scheme}://127.0.0.1:{server.getsockname()[1]}"
         thread.join()
+
+
+@contextmanager
+def tunnel(
+    says: bytes = b"HTTP/1.1 200 Connection established\r\nETag: proxy\r\n\r\n",
+) -> Iterator[tuple[str, list[bytes]]]:
+    """A proxy that makes one tunnel (RFC 9110 §9.3.6), or says this; its URL, and what it was asked."""
+    asked: list[bytes] = []
+
+    def serve(client: socket.socket) -> None:
+        asked.append(client.recv(65536))
+        client.sendall(says)
+        if b" 200 " in says:
+            name, _, port = asked[0].split()[1].decode().partition(":")
+            join(client, (name, int(port)))
+
+    with proxying(serve) as url:
+        yield url, asked
 
 
 @contextmanager

@@ -14,24 +14,25 @@ import time
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from fsdm.model.errors import HostError, PolicyError, TransferError
-from fsdm.model.limits import CONNECTIONS
-from fsdm.model.source_policy import ANY, Policy
 from fsdm.transfer.http.handle import Handle
 from fsdm.transfer.http.route import find_route
-from fsdm.transfer.http.source_settings import Sources
 from fsdm.transfer.http.target import Target, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from fsdm.concurrency.cancellation import Cancellation
+    from fsdm.model.source_policy import Policy
     from fsdm.transfer.host_health import Hosts
     from fsdm.transfer.http.exchange import Begin, Body
     from fsdm.transfer.http.head import Head
     from fsdm.transfer.http.route import Route, Settings
+    from fsdm.transfer.http.source_settings import Sources
+
+T = TypeVar("T")
 
 REDIRECTS_MAX: Final = 30  # as requests has it
 
@@ -40,20 +41,12 @@ class Engine:
     """Asks for URLs; up to `kept` handles wait for the next request; used by all threads."""
 
     def __init__(
-        self,
-        hosts: Hosts,
-        *,
-        connect_timeout_s: float,
-        idle_timeout_s: float,
-        policy: Policy = ANY,
-        sources: Sources | None = None,
-        kept: int = CONNECTIONS,
+        self, hosts: Hosts, timeouts_s: tuple[float, float], policy: Policy, sources: Sources, *, kept: int
     ) -> None:
         self._hosts = hosts
-        self._connect_timeout_s = connect_timeout_s
-        self._idle_timeout_s = idle_timeout_s
+        self._timeouts_s = timeouts_s  # for a connection, and of silence
         self._policy = policy
-        self._sources = sources or Sources()
+        self._sources = sources
         self._kept = kept
         self._mutex = threading.Lock()
         self._idle: list[tuple[str, Handle]] = []  # by the origin that was asked, the longest unused first
@@ -67,35 +60,24 @@ class Engine:
             StoppedError: `stop` was set.
             What `begin` and its body raise.
         """
-        with _about(url):
-            target = _read(url)
+        with about(url):
+            target = read(url)
             handle = self._lease(target.origin)
             try:
                 handle.forget_cookies()
-                self._follow(target, partial(self._ask, handle, headers, begin, stop), stop)
+                ask = partial(self._ask, handle, headers, stop)
+                follow(target, target.credentials, ask, begin, self._sources, stop)
             finally:
                 self._give_back(target.origin, handle)
-
-    def _follow(self, target: Target, ask: Callable[[Target, str | None], str | None], stop: Cancellation) -> None:
-        credentials = target.credentials
-        for _ in range(REDIRECTS_MAX + 1):
-            with self._sources.bounds(target).request(stop):
-                location = ask(target, credentials)
-            if location is None:
-                return
-            to = target.redirected(location)
-            credentials = credentials if target.keeps_credentials(to) else None
-            target = to
-        raise TransferError("too many redirects", cause="redirect")
 
     def _ask(
         self,
         handle: Handle,
         headers: Mapping[str, str],
-        begin: Begin,
         stop: Cancellation,
         target: Target,
         credentials: str | None,
+        begin: Begin,
     ) -> str | None:
         """Ask one server; the Location where it redirects."""
         stop.check()
@@ -113,7 +95,7 @@ class Engine:
                 self._policy.addresses(target.host, [address])
 
         try:
-            return handle.get(target.url, route, lines, partial(_begin, begin, target.url), check_address, stop)
+            return handle.get(target.url, route, lines, begin, check_address, stop)
         except (HostError, PolicyError):
             self._hosts.get(target.origin).routes = {}  # what was found may hold no longer
             raise
@@ -122,7 +104,7 @@ class Engine:
         host, now = self._hosts.get(target.origin), time.monotonic()
         route = host.routes.get(settings)
         if route is None or route.until < now:
-            route = find_route(target, settings, self._policy, now, stop, self._connect_timeout_s)
+            route = find_route(target, settings, self._policy, now, stop, self._timeouts_s[0])
             host.routes = {settings: route} | {
                 other: known for other, known in host.routes.items() if known.until > now
             }
@@ -135,7 +117,7 @@ class Engine:
             for at in range(len(self._idle) - 1, -1, -1):
                 if self._idle[at][0] == origin:
                     return self._idle.pop(at)[1]
-        return Handle(self._connect_timeout_s, self._idle_timeout_s)
+        return Handle(*self._timeouts_s)
 
     def _give_back(self, origin: str, handle: Handle) -> None:
         with self._mutex:
@@ -145,20 +127,49 @@ class Engine:
             unused[1].close()
 
 
-def _read(url: str) -> Target:
+def read(url: str) -> Target:
+    """Read a URL; raise TransferError where it is none of http or https."""
     try:
         return Target.of(url)
     except ValueError as e:
         raise TransferError("no URL of http or https whose host and port can be read") from e
 
 
+def follow(
+    target: Target,
+    own: T | None,
+    ask: Callable[[Target, T | None, Begin], str | None],
+    begin: Begin,
+    sources: Sources,
+    stop: Cancellation,
+) -> None:
+    """Ask for a target, and for what each answer redirects to, each under the bounds of its source.
+
+    `ask` returns a Location, or None at the end. It is given `own`, which is for the first server alone, and None from
+    where a redirect leads to another one; and a `begin` that tells which URL has answered.
+
+    Raises:
+        TransferError: there are too many redirects, or one leads to where it may not.
+        StoppedError: `stop` was set.
+        What `ask` raises.
+    """
+    for _ in range(REDIRECTS_MAX + 1):
+        with sources.bounds(target).request(stop):
+            location = ask(target, own, partial(_begin, begin, target.url))
+        if location is None:
+            return
+        to = target.redirected(location)
+        own = own if target.keeps_credentials(to) else None
+        target = to
+    raise TransferError("too many redirects", cause="redirect")
+
+
 def _begin(begin: Begin, url: str, head: Head) -> Body | None:
-    """Tell which URL has answered."""
     return begin(replace(head, url=url))
 
 
 @contextmanager
-def _about(url: str) -> Iterator[None]:
+def about(url: str) -> Iterator[None]:
     """Say in each error of which URL it is, without the secrets that it may carry."""
     try:
         yield

@@ -208,7 +208,7 @@ def test_requests_at_once_have_connections_of_their_own(host: Host, engine: Engi
 
 
 def test_no_more_connections_are_kept_than_are_asked_for() -> None:
-    engine = an_engine(kept=3)
+    engine = an_engine(connections=3)
     with ExitStack() as stack:
         hosts = [stack.enter_context(Host()) for _ in range(6)]
         before = set(descriptors())
@@ -600,7 +600,7 @@ def test_handles_of_many_hosts_are_closed_without_the_collector() -> None:
     with ExitStack() as stack:
         gc.disable()
         stack.callback(gc.enable)
-        engine = an_engine(kept=2)
+        engine = an_engine(connections=2)
 
         def ask(*hosts: int) -> int:
             for host in hosts:

@@ -17,7 +17,7 @@ from fsdm.concurrency.cancellation import Cancellation
 from fsdm.model.errors import HostError, InvalidInputError, PolicyError, StoppedError, TransferError
 from fsdm.model.source_policy import Policy
 from fsdm.model.sources import Source
-from fsdm.transfer.http.engine import Engine
+from fsdm.transfer.fetcher import HttpEngine
 from fsdm.transfer.http.head import Head
 from fsdm.transfer.http.source_settings import Sources
 from fsdm.transfer.http.target import Target
@@ -33,7 +33,7 @@ def put(path: Path, text: str, mode: int = 0o600) -> str:
     return path.name
 
 
-def engine_of(*sources: Source, directory: Path | str = ".", policy: Policy | None = None) -> Engine:
+def engine_of(*sources: Source, directory: Path | str = ".", policy: Policy | None = None) -> HttpEngine:
     return an_engine(policy or Policy(), sources=Sources(sources, str(directory)))
 
 
