@@ -33,6 +33,9 @@ from tests.support import PATIENCE_S, Fault, Source, eventually
 from tests.support.chunks import an_id, content, failure, files_of, put_want, touch_delete
 from tests.support.mutants import Mutant, around, replaced
 from tests.support.servers import a_certificate, serving_with
+from tests.support.transports import transport
+
+__all__ = ["transport"]  # a fixture
 
 LIVES = int(os.environ.get("FSDM_MIXTURES", "6"))
 FIRST_SEED = int(os.environ.get("FSDM_MIXTURES_SEED", "1"))
@@ -262,6 +265,7 @@ def _shake_hands(listener: socket.socket, context: ssl.SSLContext) -> None:
 
 
 @pytest.mark.parametrize("seed", range(FIRST_SEED, FIRST_SEED + LIVES))
+@pytest.mark.usefixtures("transport")
 def test_life_under_all_faults_converges_to_exact_bytes(seed: int, data_dir: Path, elsewhere: list[str]) -> None:
     assert len(live(seed, data_dir, elsewhere)) >= len(FAULTS) / 3
 

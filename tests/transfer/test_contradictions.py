@@ -21,6 +21,8 @@ from tests.support.chunks import content
 from tests.support.servers import answering
 from tests.support.source import Source
 
+pytestmark = pytest.mark.usefixtures("transport")
+
 SIZE = 300_000
 DATA = content("a file", SIZE)
 HALF = SIZE // 2

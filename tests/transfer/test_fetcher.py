@@ -34,6 +34,8 @@ from fsdm.transfer.resume_record import Part
 from tests.support import PATIENCE_S, Recorder, Source, eventually
 from tests.support.servers import DATA, InThread, answering, fetch, full_server
 
+pytestmark = pytest.mark.usefixtures("transport")
+
 SHA256 = hashlib.sha256(DATA).hexdigest()
 BLAKE3 = blake3(DATA).hexdigest()
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
@@ -266,7 +268,7 @@ def test_a_transfer_is_given_up_below_the_floor_and_not_above_it(
 
 
 class Paced(Cancellation):
-    """A Stop whose waits move a clock instead of taking time."""
+    """A Stop whose waits move a clock instead of taking time, but for those for an event."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -274,6 +276,9 @@ class Paced(Cancellation):
         self.longest_s = 0.0
 
     def wait(self, seconds: float, event: threading.Event | None = None) -> None:
+        if event is not None:
+            super().wait(seconds, event)
+            return
         self.now += seconds
         self.longest_s = max(self.longest_s, seconds)
 

@@ -20,6 +20,8 @@ from tests.support import PATIENCE_S, Source, etag_of, eventually
 from tests.support.chunks import content
 from tests.support.servers import InThread, answering
 
+pytestmark = pytest.mark.usefixtures("transport")
+
 SIZE = 300_000
 NEW, OLD = content("the new version", SIZE), content("the old version", SIZE)
 HALF = SIZE // 2

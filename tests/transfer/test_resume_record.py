@@ -17,6 +17,8 @@ from tests.support import Source, expected
 from tests.support.chunks import files_of
 from tests.support.servers import fetch_all
 
+pytestmark = pytest.mark.usefixtures("transport")
+
 RECORD = PartRecord(url=url_mark("http://h/a"), validator='"a"', total=10, size=5, blake3=blake3(b"12345").hexdigest())
 
 

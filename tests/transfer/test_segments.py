@@ -41,6 +41,8 @@ from tests.support import PATIENCE_S, Fault, Source, eventually
 from tests.support.chunks import content
 from tests.support.servers import InThread, a_certificate, serving_with
 
+pytestmark = pytest.mark.usefixtures("transport")
+
 MB = 1_000_000
 HOST = "http://h"
 

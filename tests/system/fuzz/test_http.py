@@ -7,12 +7,14 @@ import socket
 import tempfile
 from contextlib import suppress
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fsdm.concurrency.cancellation import Cancellation
 from fsdm.model.documents import FileSource
 from fsdm.model.errors import PolicyError, TransferError
+from fsdm.model.limits import Transport
 from fsdm.model.source_policy import Policy
 from fsdm.store.filesystem import FileSystem
 from fsdm.transfer.fetcher import HttpFetcher
@@ -100,15 +102,17 @@ class Closing(Host):
                 pass
 
 
-@given(st.lists(heads, min_size=1, max_size=3))
+@pytest.mark.parametrize("transport", ["libcurl", "requests"])
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")  # urllib3's, of an answer that it refuses
+@given(answers=st.lists(heads, min_size=1, max_size=3))
 @settings(fuzz, max_examples=max(EXAMPLES // 2, 1))
-def test_any_answer_of_a_server_brings_a_file_or_an_error(answers: list[bytes]) -> None:
+def test_any_answer_of_a_server_brings_a_file_or_an_error(transport: Transport, answers: list[bytes]) -> None:
     with tempfile.TemporaryDirectory() as parent, Closing() as host:
         for number, data in enumerate(answers):
             host.answers[f"/{number}"] = data
         host.answers["/elsewhere"] = HEADS[0]
         policy = Policy(hosts=(host.where,))
-        fetcher = HttpFetcher(connect_timeout_s=PATIENCE_S, idle_timeout_s=0.2, policy=policy)
+        fetcher = HttpFetcher(connect_timeout_s=PATIENCE_S, idle_timeout_s=0.2, policy=policy, transport=transport)
         told: list[TransferError] = []
         for number in range(len(answers)):
             part = Part(f"{parent}/{number}")

@@ -25,6 +25,7 @@ from tests.support import PATIENCE_S, eventually
 from tests.support.servers import Host, InThread, a_certificate, an_engine, fields, get, reply, serving_with, tunnel
 
 SECRET = "hush-1234"
+both_engines = pytest.mark.usefixtures("transport")
 
 
 def put(path: Path, text: str, mode: int = 0o600) -> str:
@@ -120,6 +121,7 @@ def test_prefix_that_cannot_be_taken_is_named(matches: list[str], said: str) -> 
 # ------------------------------------------------------------------------------------------------------- what is sent
 
 
+@both_engines
 def test_headers_go_with_each_request_below_the_prefix_and_no_other(tmp_path: Path) -> None:
     with Host() as host:
         engine = engine_of(Source(match=f"{host.url}/a", headers={"Authorization": f"Bearer {SECRET}", "X-T": "t"}))
@@ -130,6 +132,7 @@ def test_headers_go_with_each_request_below_the_prefix_and_no_other(tmp_path: Pa
         assert sent(host, b"range") == [[b"bytes=1-"]] * 5
 
 
+@both_engines
 def test_headers_are_those_of_file_and_environment_at_that_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -164,6 +167,7 @@ def basic(userinfo: str) -> list[bytes]:
     return [b"Basic " + base64.b64encode(userinfo.encode())]
 
 
+@both_engines
 def test_own_user_of_a_url_wins_over_its_source_and_that_over_netrc(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -190,6 +194,7 @@ def test_own_user_of_a_url_wins_over_its_source_and_that_over_netrc(
 # ----------------------------------------------------------------------------------------------------------- redirects
 
 
+@both_engines
 def test_nothing_of_a_source_goes_on_to_what_does_not_match(tmp_path: Path) -> None:
     put(tmp_path / "pw", SECRET)
     with Host() as host, Host() as other:
@@ -211,6 +216,7 @@ def test_nothing_of_a_source_goes_on_to_what_does_not_match(tmp_path: Path) -> N
         assert [request.split()[1] for request in host.asked if b"X-B: " in request] == [b"/b/file"]
 
 
+@both_engines
 def test_redirect_into_a_source_gets_what_that_one_has() -> None:
     with Host() as host, Host() as lake:
         host.answers["/moved"] = reply(status="302 Found", Location=f"{lake.url}/a/file")
@@ -239,6 +245,7 @@ def asking(request: pytest.FixtureRequest, certificate: Path, clients: list[Path
         yield host
 
 
+@both_engines
 def test_certificate_of_a_client_is_shown_by_its_source_alone(
     asking: Host, certificate: Path, clients: list[Path]
 ) -> None:
@@ -261,6 +268,7 @@ def test_certificate_of_a_client_is_shown_by_its_source_alone(
     assert asking.clients == ["one", "two", "", "one", "one", "two", "", "one", "two"]
 
 
+@both_engines
 def test_certificate_that_is_demanded_is_needed(certificate: Path, clients: list[Path]) -> None:
     tls = serving_with(certificate)
     tls.verify_mode = ssl.CERT_REQUIRED
@@ -283,21 +291,29 @@ from tests.support.servers import an_engine, get
 
 os.open(sys.argv[1], os.O_RDWR)  # of a new session: it is its terminal from now on
 try:
-    get(an_engine(sources=Sources([Source(**{how})])), {how}["match"])
+    get(an_engine(sources=Sources([Source(**{how})]), transport="{transport}"), {how}["match"])
 except HostError as e:
     print(e.cause)
 """
 
 
-def test_key_under_a_password_is_an_error_and_asks_nobody(certificate: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_alone", [True, False])
+def test_key_under_a_password_is_an_error_and_asks_nobody(
+    certificate: Path, tmp_path: Path, transport: str, is_alone: bool
+) -> None:
     key, encrypted = f"{certificate}.key", tmp_path / "key"
     command = ["openssl", "ec", "-aes256", "-passout", f"pass:{SECRET}", "-in", key, "-out", encrypted]
     subprocess.run(command, check=True, capture_output=True)
     encrypted.chmod(0o600)
     master, terminal = os.openpty()
     with Host(serving_with(certificate)) as host:
-        how = {"match": host.url, "ca": f"{certificate}.crt", "client_cert": f"{certificate}.crt"}
-        script = ASKING_ON_A_TERMINAL.format(how={**how, "client_key": str(encrypted)})
+        how = {"match": host.url, "ca": f"{certificate}.crt"}
+        if is_alone:
+            how |= {"client_cert": f"{certificate}.crt", "client_key": str(encrypted)}
+        else:
+            encrypted.write_bytes(encrypted.read_bytes() + Path(f"{certificate}.crt").read_bytes())
+            how |= {"client_cert": str(encrypted)}
+        script = ASKING_ON_A_TERMINAL.format(how=how, transport=transport)
         command = [sys.executable, "-c", script, os.ttyname(terminal)]
         options = {"start_new_session": True, "capture_output": True, "text": True, "timeout": PATIENCE_S}
         done = subprocess.run(command, check=False, **options)
@@ -306,6 +322,7 @@ def test_key_under_a_password_is_an_error_and_asks_nobody(certificate: Path, tmp
     os.close(master)
 
 
+@both_engines
 def test_ca_of_a_source_is_for_its_urls_alone(certificate: Path, tmp_path: Path) -> None:
     (tmp_path / "cas").mkdir()
     with Host(serving_with(certificate)) as host:
@@ -323,6 +340,7 @@ def test_ca_of_a_source_is_for_its_urls_alone(certificate: Path, tmp_path: Path)
         assert len(host.asked) == 2
 
 
+@both_engines
 def test_proxy_of_a_source_is_in_place_of_that_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     with Host() as host, Host() as own, Host() as common:
         monkeypatch.setenv("http_proxy", common.url)
@@ -339,6 +357,7 @@ def test_proxy_of_a_source_is_in_place_of_that_of_the_environment(monkeypatch: p
         assert sent(own, b"proxy-authorization") == [basic(f"me:{SECRET}")] * 2
 
 
+@both_engines
 def test_headers_are_not_told_to_the_proxy_of_a_tunnel(certificate: Path) -> None:
     with Host(serving_with(certificate)) as host, tunnel() as (url, asked):
         source = Source(match=host.url, headers={"X-T": SECRET}, ca=f"{certificate}.crt", proxy=url)
@@ -347,12 +366,18 @@ def test_headers_are_not_told_to_the_proxy_of_a_tunnel(certificate: Path) -> Non
         assert SECRET.encode() not in asked[0]
 
 
-def test_proxy_of_a_source_is_under_the_policy_and_named_without_its_password() -> None:
-    source = Source(match="http://example.invalid/", proxy=f"http://me:{SECRET}@127.0.0.1:1")
+PROXIED = Source(match="http://example.invalid/", proxy=f"http://me:{SECRET}@127.0.0.1:1")
+
+
+def test_proxy_of_a_source_is_under_the_policy() -> None:
     with pytest.raises(PolicyError, match=r"the proxy http://127\.0\.0\.1:1 hides"):
-        get(engine_of(source, policy=Policy(deny_private=True)), "http://example.invalid/x")
+        get(engine_of(PROXIED, policy=Policy(deny_private=True)), "http://example.invalid/x")
+
+
+@both_engines
+def test_proxy_of_a_source_is_named_without_its_password() -> None:
     with pytest.raises(HostError, match=r"refused \(by way of the proxy http://127\.0\.0\.1:1\)") as caught:
-        get(engine_of(source), "http://example.invalid/x")
+        get(engine_of(PROXIED), "http://example.invalid/x")
     assert SECRET not in str(caught.value)
 
 
@@ -415,6 +440,7 @@ def test_what_cannot_be_used_is_said_at_the_start_without_a_value(files: Path, h
     assert SECRET not in "".join(traceback.format_exception(caught.value))
 
 
+@both_engines
 @pytest.mark.parametrize("how", ["gone", "readable", "no colon"])
 def test_what_cannot_be_used_later_fails_what_needs_it_for_a_while(files: Path, how: str) -> None:
     with Host() as host:
@@ -472,6 +498,7 @@ class Gate:
         return bytes
 
 
+@both_engines
 def test_no_more_requests_are_open_at_once_than_connections_wherever_they_come_from() -> None:
     gate, stop = Gate(), Cancellation()
     with Host() as host, Host() as other:
