@@ -12,6 +12,7 @@ from tests.support import ran_by_shell
 from tests.support.pages import PAGES, sections
 
 BLOCKS = {block.language: block.text for section in sections("sources.md") for block in section.blocks}
+PYTHON = [block.text for section in sections("sources.md") for block in section.blocks if block.language == "python"]
 
 
 def test_tables_of_the_page_can_be_taken_where_their_files_are(tmp_path: Path) -> None:
@@ -26,11 +27,12 @@ def test_tables_of_the_page_can_be_taken_where_their_files_are(tmp_path: Path) -
     assert sources.bounds_of("https://vault.example:8443/").connections == 4
 
 
-def test_python_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("text", PYTHON)
+def test_python_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LAKE_TOKEN", "Bearer hush")
     names: dict[str, object] = {}
-    exec(BLOCKS["python"], names)
+    exec(text, names)
     dm = names["dm"]
     assert isinstance(dm, DataManager)
     dm.close()
