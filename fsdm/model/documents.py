@@ -293,11 +293,23 @@ def _agrees(entry: FileEntry, source: FileSource, sha256_may_follow: bool) -> bo
 
 
 @dataclass(frozen=True, slots=True)
+class Extent:
+    """Bytes of a file behind a hole, from `start` to before `end`, and their BLAKE3."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="ignore")
+
+    start: Size
+    end: Size
+    blake3: Digest
+
+
+@dataclass(frozen=True, slots=True)
 class PartRecord:
     """One file in `partial/ID/PARTS`: its version, and a BLAKE3 of its first `size` bytes.
 
     `url` is the BLAKE3 of its URL, `total` the size of the whole where the server said it; `complete`: it is all there;
-    `holes`: behind `size` there may be holes; `open_ended`: the connection's end alone tells where the file ends.
+    `holes`: behind `size` there may be holes, and only the `extents` count there; `open_ended`: the connection's end
+    alone tells where the file ends.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="ignore")  # nobody else writes it
@@ -310,6 +322,7 @@ class PartRecord:
     blake3: Digest | None = None
     complete: bool = False
     holes: bool = False
+    extents: tuple[Extent, ...] = ()
     open_ended: bool = False
 
 

@@ -2,23 +2,24 @@
 
 Invariant: bytes are joined only where the server says that they are of one version (a strong validator, at one URL), or
 where the want has a digest, which then proves the whole. Bytes that were taken over from an earlier attempt are under
-the digests like any other.
+the digests like any other. What has come behind a hole counts while its own digest does; only the holes are asked for.
 """
 
 from __future__ import annotations
 
 import os
 import stat
+import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from fsdm.model.documents import PartRecord
+from fsdm.model.documents import Extent, PartRecord
 from fsdm.model.errors import TransferError
 from fsdm.store.filesystem import free_bytes
 from fsdm.transfer.http.head import Head, Span
 from fsdm.transfer.http.target import shown
 from fsdm.transfer.resume_record import url_mark
-from fsdm.transfer.segments import Pieces, Slice
+from fsdm.transfer.segments import Pieces, Slice, joined
 from fsdm.transfer.sink import Sink, open_sink
 
 if TYPE_CHECKING:
@@ -31,10 +32,12 @@ if TYPE_CHECKING:
 
 RECORD_BYTES: Final = 1 << 20  # a file below this is fetched again rather than written down about, until it has ended
 CHECKPOINT_BYTES: Final = 32 << 20
+HOLES_CHECKPOINT_BYTES: Final = 8 << 20  # with holes, nothing but what is written down outlives the process
+EXTENTS_MAX: Final = 100  # in a record: what is behind more holes than that is fetched again by another process
 
 
 class Transfer:
-    """One file on its way; used by one thread."""
+    """One file on its way; used by one thread, but for the pieces."""
 
     def __init__(
         self, source: FileSource, part: Part, fs: FileSystem, *, durable: bool, require_length: bool = False
@@ -47,6 +50,8 @@ class Transfer:
         self._sink: Sink | None = None
         self._noted = 0
         self._holes = False
+        self._extents: list[Piece] = []  # what is here, behind the first hole
+        self._advancing = threading.Lock()
         self._complete = False
         self._digest_tells = False  # ranges are asked for without a validator
         self._require_length = require_length
@@ -54,8 +59,13 @@ class Transfer:
 
     @property
     def size(self) -> int:
-        """The bytes that are here."""
+        """The bytes that are here in line."""
         return 0 if self._sink is None else self._sink.size
+
+    @property
+    def here(self) -> int:
+        """The bytes that are here, with those behind a hole."""
+        return self.size + sum(end - start for start, end in self._extents)
 
     @property
     def total(self) -> int | None:
@@ -86,8 +96,9 @@ class Transfer:
         there = os.fstat(sink.fd).st_size
         if self._can_be_relied_on(sink, there, check):
             sink.take_over(there, check)
-        sink.cut()
-        self._noted = sink.size
+        self._holes = True  # for all that is known of what is behind
+        self.absorb(check)
+        self._noted = self.here
         self.joined = sink.size > 0
         complete = record is not None and record.complete and record.size == sink.size
         if (complete or sink.size == self.total) and self._is_of_a_source() and self.mismatch() is None:
@@ -105,6 +116,10 @@ class Transfer:
         if record.size and sink.blake3() != record.blake3:
             sink.restart()
             return False
+        for extent in record.extents:
+            span = extent.start, extent.end
+            if extent.start < extent.end <= there and sink.blake3_between(*span, check) == extent.blake3:
+                self._extents.append(span)
         return (self._part.same_boot or provable) and not record.holes
 
     def _is_of_a_source(self) -> bool:
@@ -115,6 +130,7 @@ class Transfer:
     def restart(self) -> None:
         """None of the bytes counts any more."""
         self._holes = False
+        self._extents = []
         if self._sink is not None:
             self._sink.restart()
         self.joined = False
@@ -125,7 +141,8 @@ class Transfer:
         if self.size == 0 and piece is None:
             return {}
         validator = self._validator(url)
-        asked = {"Range": f"bytes={piece[0]}-{piece[1] - 1}" if piece else f"bytes={self.size}-"}
+        start, end = piece or (self.size, self._extents[0][0] if self._extents else None)
+        asked = {"Range": f"bytes={start}-{'' if end is None else end - 1}"}
         if validator is not None and not self._digest_tells:
             return asked | {"If-Range": validator}
         return asked if self.source.has_digest else {}
@@ -215,8 +232,17 @@ class Transfer:
         if total is not None and self.size > total:
             self.restart()
             raise TransferError(f"more than the {total} bytes that are wanted", cause="size")
-        if self.size - self._noted >= CHECKPOINT_BYTES:
+        if self.here - self._noted >= (HOLES_CHECKPOINT_BYTES if self._holes else CHECKPOINT_BYTES):
             self._note(save=True)
+
+    def absorb(self, check: Callable[[], None] = lambda: None) -> None:
+        """Count what is behind holes that have been filled; what is taken next goes into the first one left."""
+        if not self._holes:
+            return
+        (_, in_line), *extents = joined([(0, self.size), *self._extents])
+        self._opened.take_over(in_line, check)
+        self._opened.cut(extents[-1][1] if extents else in_line)
+        self._extents, self._holes = extents, bool(extents)
 
     def can_split(self, url: str) -> bool:
         """Tell whether the pieces of what is missing are known to be of one version."""
@@ -226,11 +252,11 @@ class Transfer:
         """Divide what is missing into pieces; from now on there may be holes in the file."""
         self._holes = True
         self._note(save=True)
-        return Pieces(self.size, self.total or self.size, workers)
+        return Pieces(self.size, self.total or self.size, workers, self._extents)
 
     def open_slice(self, piece: Piece) -> Slice:
         """Open the place of this piece in the file."""
-        return Slice(self._part.path, piece[0])
+        return Slice(self._part.path, piece)
 
     def fits(self, url: str, head: Head, piece: Piece) -> bool:
         """Tell whether an answer brings just this piece, of the version that is here."""
@@ -238,16 +264,22 @@ class Transfer:
         return same and head.length is not None and head.span == Span(*piece, self.total)
 
     def advance(self, pieces: Pieces) -> None:
-        """Count the pieces that are in line."""
-        self._opened.took(pieces.in_line() - self.size)
-        self.joined = True
-        self.moved()
+        """Count what has come of the pieces; of several threads that call this at once, one does so for all."""
+        counted: list[Piece] | None = None
+        while (here := pieces.here()) is not counted and self._advancing.acquire(blocking=False):
+            try:
+                counted = here
+                (_, in_line), *self._extents = here
+                self._opened.took(in_line - self.size)
+                self.joined = True
+                self.moved()
+            finally:
+                self._advancing.release()
 
     def mend(self, pieces: Pieces) -> None:
-        """Count the pieces that are in line, and throw away what is behind a hole."""
+        """Count what has come of the pieces: the threads have ended."""
         self.advance(pieces)
-        self._opened.cut()
-        self._holes = False
+        self.absorb()
 
     def see_that_all_came(self, url: str) -> None:
         """Raise TransferError where less came than there is to be."""
@@ -301,5 +333,7 @@ class Transfer:
 
     def _note(self, *, save: bool) -> None:
         sink = self._opened
-        self._part.reach(sink.size, sink.blake3(), complete=self._complete, holes=self._holes, save=save)
-        self._noted = sink.size
+        spans = self._extents[:EXTENTS_MAX]
+        extents = tuple(Extent(start, end, sink.blake3_between(start, end)) for start, end in spans)
+        self._part.reach(sink.size, sink.blake3(), extents, complete=self._complete, holes=self._holes, save=save)
+        self._noted = self.here

@@ -2,9 +2,10 @@
 
 A record says which version of a file the bytes in `data/NAME` are of (by a validator, at one URL), how many it has in
 all, and a BLAKE3 of the first so many. It is written before the first byte of a version, so bytes never stand under the
-record of another one; then now and then, and where an attempt ends. Nothing of it is fsynced. Invariant: bytes are
-taken over only where their record is of the same boot (then the page cache has what was written), or where a digest
-proves them: the record's, or the want's. A record that is lost or cannot be read costs a transfer, never a wrong byte.
+record of another one; then now and then, and where an attempt ends. Nothing of it is fsynced. What came in pieces has
+extents behind a hole, each with a BLAKE3 of its own. Invariant: bytes are taken over only where their record is of the
+same boot (then the page cache has what was written) and knows of no hole, or where a digest proves them: the record's,
+or the want's. A record that is lost or cannot be read costs a transfer, never a wrong byte.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from fsdm.store.filesystem import read_regular
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from fsdm.model.documents import Extent
     from fsdm.store.filesystem import FileSystem
 
 BOOT_ID: Final = "/proc/sys/kernel/random/boot_id"
@@ -53,11 +55,14 @@ class Part:
             self.record = replace(self.record, validator=None)
             self.save()
 
-    def reach(self, size: int, digest: str, *, complete: bool, holes: bool, save: bool) -> None:
+    def reach(
+        self, size: int, digest: str, extents: tuple[Extent, ...], *, complete: bool, holes: bool, save: bool
+    ) -> None:
         """The first `size` bytes are there, and have this BLAKE3; `complete`: that is all of it."""
         if self.record is not None:
             complete = complete or (self.record.complete and self.record.size == size)
-            self.record = replace(self.record, size=size, blake3=digest, complete=complete, holes=holes)
+            known = replace(self.record, size=size, blake3=digest, extents=extents)
+            self.record = replace(known, complete=complete, holes=holes)
             if save:
                 self.save()
 

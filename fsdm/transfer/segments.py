@@ -1,9 +1,9 @@
 """One large file over several connections, where a server gives each less than a disk takes.
 
 A transfer that is slow hands what is missing to several connections, in pieces, taken in their order: so what is here
-stays nearly in one piece, and only that counts. Whether more connections bring more is tried out for each server, and
+stays nearly in one piece, with few holes. Whether more connections bring more is tried out for each server, and
 remembered for a while. Invariants: a piece is taken for good only where its answer is of the same version and of just
-these bytes; no piece's thread outlives `fetch_pieces`.
+these bytes; nothing is written outside it; no piece's thread outlives `fetch_pieces`.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ import threading
 import time
 from bisect import bisect_left
 from collections import deque
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final, Self
 
 from fsdm.store.filesystem import write_all
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Sequence
 
 SLOW_BYTES_PER_S: Final = 48e6  # a disk takes more than that
 ENOUGH_BYTES_PER_S: Final = 300e6  # from one server, over all connections to it: more of them bring no more
@@ -126,13 +127,33 @@ class Pace:
         return slow
 
 
-class Slice:
-    """A piece of a file, from `start` on; its bytes are hashed when they are in line."""
+Piece = tuple[int, int]  # from, and to before
 
-    def __init__(self, path: str, start: int) -> None:
+
+def joined(pieces: Iterable[Piece]) -> list[Piece]:
+    """Join pieces that touch, in the file's order; the first one is what is in line, and may be empty."""
+    runs: list[Piece] = [(0, 0)]
+    for start, end in sorted(pieces):
+        if start <= runs[-1][1]:
+            runs[-1] = runs[-1][0], max(runs[-1][1], end)
+        else:
+            runs.append((start, end))
+    return runs
+
+
+class Slice:
+    """A piece of a file; its bytes are hashed later, from the page cache."""
+
+    def __init__(self, path: str, piece: Piece) -> None:
         self.fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        self.size = 0
-        os.lseek(self.fd, start, os.SEEK_SET)
+        self.size = 0  # of what came, which may be too much
+        self._start, self._end = piece
+        os.lseek(self.fd, self._start, os.SEEK_SET)
+
+    @property
+    def here(self) -> Piece:
+        """The part of the piece that has come."""
+        return self._start, min(self._start + self.size, self._end)
 
     def __enter__(self) -> Self:
         return self
@@ -142,22 +163,25 @@ class Slice:
 
     def put(self, data: bytes | memoryview) -> None:
         """See `Sink.put`."""
-        write_all(self.fd, data)
+        write_all(self.fd, data[: max(self._end - self._start - self.size, 0)])
         self.size += len(data)
 
 
-Piece = tuple[int, int]  # from, and to before
-
-
 class Pieces:
-    """The missing pieces of one file, from `start` to before `total`, for all its threads."""
+    """The missing pieces of one file of `total` bytes, for all its threads.
 
-    def __init__(self, start: int, total: int, workers: int) -> None:
-        size = min(max((total - start) // (4 * workers), PIECE_MIN_BYTES), PIECE_MAX_BYTES)
+    The first `start` bytes are here, and the `extents` behind a hole.
+    """
+
+    def __init__(self, start: int, total: int, workers: int, extents: Sequence[Piece] = ()) -> None:
         self._mutex = threading.Lock()
-        self._waiting: deque[Piece] = deque((at, min(at + size, total)) for at in range(start, total, size))
-        self._done: dict[int, int] = {}
-        self._in_line = start
+        self._here = joined([(0, start), *extents])
+        holes = [(end, after[0]) for (_, end), after in pairwise([*self._here, (total, total)])]
+        missing = sum(end - begin for begin, end in holes)
+        size = min(max(missing // (4 * workers), PIECE_MIN_BYTES), PIECE_MAX_BYTES)
+        self._waiting: deque[Piece] = deque(
+            (at, min(at + size, end)) for begin, end in holes for at in range(begin, end, size)
+        )
         self.error: BaseException | None = None
 
     def take(self) -> Piece | None:
@@ -166,26 +190,26 @@ class Pieces:
             return self._waiting.popleft() if self._waiting and self.error is None else None
 
     def give_back(self, piece: Piece) -> None:
-        """A piece did not come, and is left to another thread."""
+        """A piece did not come, or not all of it: the rest is left to another thread."""
         with self._mutex:
-            self._waiting.appendleft(piece)
+            start = next((end for begin, end in self._here if begin <= piece[0] <= end), piece[0])
+            if start < piece[1]:
+                self._waiting.appendleft((start, piece[1]))
 
-    def done(self, piece: Piece) -> None:
-        """All of this piece is in the file."""
+    def came(self, piece: Piece) -> None:
+        """All of this (part of a) piece is in the file."""
         with self._mutex:
-            self._done[piece[0]] = piece[1]
+            self._here = joined([*self._here, piece])
 
     def failed(self, error: BaseException) -> None:
         """A piece did not come: no further one is begun."""
         with self._mutex:
             self.error = self.error or error
 
-    def in_line(self) -> int:
-        """Up to where the file is without a hole."""
+    def here(self) -> list[Piece]:
+        """What is in the file: up to the first hole, and behind each; another list whenever more came."""
         with self._mutex:
-            while (end := self._done.pop(self._in_line, None)) is not None:
-                self._in_line = end
-            return self._in_line
+            return self._here
 
 
 class Helpers:

@@ -3,7 +3,7 @@
 BLAKE3 is computed over every byte and recorded in READY: it costs about 0.3 CPU seconds a GB (sha256 2.6 and more
 without SHA extensions, xxh3 0.1) and, unlike xxh3, protects against more than accidents. sha256 is computed where a
 want gives one. Bytes are hashed as they are written; those of pieces that came beside each other from the page cache,
-once they are in line.
+once they are in line; what is behind a hole has a digest of its own until then.
 
 Early writeback starts the disk while bytes are still arriving, so that the fsync at the end finds little to do.
 Invariant: `size` bytes are in the file, and all of them are under the digests.
@@ -57,6 +57,7 @@ class Sink:
         self._digests = Digests(sha256=self._sha256)
         self._written_back = 0
         self._hashed = 0
+        self._behind: dict[int, tuple[int, Digests]] = {}  # by where they begin: hashed to before, and how
 
     def restart(self) -> None:
         """Throw away what is in the file."""
@@ -71,9 +72,9 @@ class Sink:
             self.size = min(self.size + PIECE_BYTES, size)
             self._catch_up()
 
-    def cut(self) -> None:
-        """Throw away what is behind the bytes that count; what is taken next goes there."""
-        os.ftruncate(self.fd, self.size)
+    def cut(self, end: int) -> None:
+        """Throw away what is at `end` and behind it; what is taken next goes behind the bytes that count."""
+        os.ftruncate(self.fd, end)
         os.lseek(self.fd, self.size, os.SEEK_SET)
 
     def expect(self, size: int | None) -> None:
@@ -101,12 +102,29 @@ class Sink:
         self.size += count
         if self.size - self._hashed >= PIECE_BYTES:
             self._catch_up()
+            self._behind = {start: known for start, known in self._behind.items() if start > self.size}
         self._push_out()
 
     def blake3(self) -> str:
         """The BLAKE3 of the bytes that are here, in hex."""
         self._catch_up()
         return self._digests.blake3
+
+    def blake3_between(self, start: int, end: int, check: Callable[[], None] = lambda: None) -> str:
+        """Return the BLAKE3 of bytes that others have written behind those that count, in hex.
+
+        What was hashed from `start` on for a lesser `end` is not read again. `check` is called in between.
+        """
+        at, digests = self._behind.get(start, (end + 1, None))
+        if digests is None or at > end:
+            at, digests = start, Digests(sha256=False)
+        while at < end:
+            check()
+            data = self._read(at, end)
+            digests.update(data)
+            at += len(data)
+            self._behind[start] = at, digests
+        return digests.blake3
 
     def sha256(self) -> str | None:
         """Return their sha256, in hex, where it is computed."""
@@ -121,11 +139,15 @@ class Sink:
 
     def _catch_up(self) -> None:
         while self._hashed < self.size:
-            data = os.pread(self.fd, min(READ_BYTES, self.size - self._hashed), self._hashed)
-            if not data:
-                raise OSError(errno.EIO, "the file became shorter while it was written")
+            data = self._read(self._hashed, self.size)
             self._digests.update(data)
             self._hashed += len(data)
+
+    def _read(self, start: int, end: int) -> bytes:
+        data = os.pread(self.fd, min(READ_BYTES, end - start), start)
+        if not data:
+            raise OSError(errno.EIO, "the file became shorter while it was written")
+        return data
 
     def _push_out(self) -> None:
         count = self.size - self._written_back

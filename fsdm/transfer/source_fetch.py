@@ -73,7 +73,7 @@ class SourceFetch:
             raise TransferError(f"{shown(self._url)}: {wrong}", hint=hint, cause="digest")
 
     def _ask_until_whole(self) -> None:
-        self._furthest = self._transfer.size
+        self._furthest = self._transfer.here
         while True:
             try:
                 if self._ask():
@@ -82,9 +82,10 @@ class SourceFetch:
                 if isinstance(e, HostError):
                     self._request.failed(e.what)
                 is_over = not e.transient or e.retry_after_s is not None or e.cause == "slow"
-                if is_over or self._transfer.size < self._furthest + WORTH_BYTES:
+                if is_over or self._transfer.here < self._furthest + WORTH_BYTES:
                     raise
-            self._furthest = max(self._furthest, self._transfer.size)  # one that always begins afresh comes to an end
+                self._transfer.absorb(self._stop.check)
+            self._furthest = max(self._furthest, self._transfer.here)  # one that always begins afresh comes to an end
 
     def _ask(self) -> bool:
         """Ask for what is missing, and take it; False where more is to be asked for."""
@@ -98,10 +99,13 @@ class SourceFetch:
         except _RefusedError:
             self._may_range = False
             return False
-        if self._began_at is None or self._goes_on():
+        if self._began_at is None:
+            return False
+        transfer.absorb(self._stop.check)
+        if self._goes_on():
             return False
         transfer.see_that_all_came(self._url)
-        came = transfer.size - self._began_at
+        came = transfer.here - self._began_at
         is_capped = self._fetcher.rate.is_capped or self._fetcher.sources.bounds_of(self._url).rate.is_capped
         if came >= TELLING_BYTES and not is_capped:
             self._request.host.rate(came / (time.monotonic() - began))
@@ -113,7 +117,7 @@ class SourceFetch:
         sink = self._transfer.accept(self._url, head, ranged=ranged)
         if sink is None:
             return None
-        self._began_at, self._is_part = sink.size, head.is_part
+        self._began_at, self._is_part = self._transfer.here, head.is_part
         flow = self._flow(sink, self._transfer.total, self._floor, self._look(head))
         return self._paced(head, flow, self._floor)
 
@@ -121,7 +125,7 @@ class SourceFetch:
         """Tell whether a part came as announced and is not all: then the next is asked for."""
         transfer = self._transfer
         is_short = self._is_part and transfer.total is not None and transfer.size < transfer.total
-        return is_short and transfer.size > self._furthest and bool(transfer.range_headers(self._url))
+        return is_short and transfer.here > self._furthest and bool(transfer.range_headers(self._url))
 
     def _check_head(self, head: Head, *, ranged: bool) -> None:
         """See that an answer brings (a part of) the file, as it is."""
@@ -191,7 +195,7 @@ class SourceFetch:
         def look() -> None:
             transfer.moved()
             if self._may_split and pace.is_slow(transfer.size):
-                enough = (transfer.total or 0) - transfer.size >= LEAST_BYTES
+                enough = (transfer.total or 0) - transfer.here >= LEAST_BYTES
                 if enough and head.takes_ranges and transfer.can_split(self._url) and gain.may_split():
                     raise _SlowError
 
@@ -222,7 +226,6 @@ class SourceFetch:
     def _work(self, pieces: Pieces) -> None:
         while (piece := pieces.take()) is not None:
             self._bring_one(pieces, piece)
-            self._transfer.advance(pieces)
 
     def _help_out(self, pieces: Pieces) -> None:
         gain = self._request.host.gain
@@ -248,13 +251,14 @@ class SourceFetch:
         def look() -> None:
             if place.size > size:
                 raise OtherVersionError
+            pieces.came(place.here)
+            self._transfer.advance(pieces)
 
         with self._transfer.open_slice(piece) as place:
             headers = self._transfer.range_headers(self._url, piece)
             self._fetcher.engine.get(self._url, headers, self._stop, begin)
             if place.size != size:  # a chunked body may have any length
                 raise OtherVersionError
-        pieces.done(piece)
 
 
 class _RefusedError(Exception):

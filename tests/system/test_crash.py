@@ -179,6 +179,14 @@ def bytes_of_another_boot(relied_on: Callable[..., bool], self: Transfer, *argum
     return relied_on(self, *arguments)
 
 
+def extents_without_proof(relied_on: Callable[..., bool], self: Transfer, *arguments: Any) -> bool:
+    relied = relied_on(self, *arguments)
+    record = self._part.record
+    if record is not None and self.size == record.size:
+        self._extents = [(extent.start, extent.end) for extent in record.extents if extent.start < extent.end]
+    return relied
+
+
 def erased_before_it_is_out_of_sight(self: Applier, path: str) -> None:
     trashed = self.fs.discard(path, self.layout.trash)
     if trashed:
@@ -240,6 +248,10 @@ POWERLESS: dict[str, tuple[Mutant, str]] = {
     "bytes of another boot are taken over": (
         around("transfer.file_transfer.Transfer._can_be_relied_on", bytes_of_another_boot),
         "resume",
+    ),
+    "extents count without their digests": (
+        around("transfer.file_transfer.Transfer._can_be_relied_on", extents_without_proof),
+        "pieces",
     ),
     "what goes to the trash is erased before its rename is durable": (
         replaced("reconcile.apply.Applier._discard", erased_before_it_is_out_of_sight),

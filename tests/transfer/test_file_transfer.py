@@ -9,14 +9,14 @@ import pytest
 from blake3 import blake3
 
 from fsdm.concurrency.cancellation import Cancellation
-from fsdm.model.documents import FileEntry, FileSource, PartRecord
+from fsdm.model.documents import Extent, FileEntry, FileSource, PartRecord
 from fsdm.model.errors import StoppedError, TransferError
 from fsdm.store.filesystem import FileSystem
 from fsdm.transfer import file_transfer as transfer_module
 from fsdm.transfer import source_fetch as source_fetch_module
 from fsdm.transfer.fetcher import HttpFetcher
 from fsdm.transfer.resume_record import Part, url_mark
-from tests.support import PATIENCE_S, Source, etag_of, eventually
+from tests.support import PATIENCE_S, Fault, Source, etag_of, eventually
 from tests.support.chunks import content
 from tests.support.servers import InThread, answering
 
@@ -310,6 +310,155 @@ def test_after_a_reboot_a_digest_in_the_want_proves_it_in_the_end(source: Source
     assert is_new(part, fetch(url, left(part, NEW[:HALF], url, same_boot=False), **PROOF))
     assert is_new(part, fetch(url, left(part, bytes(HALF), url, same_boot=False), **PROOF))
     assert ranges(source) == [f"bytes={HALF}-", f"bytes={HALF}-", None]
+
+
+# ------------------------------------------------------------------------------------------------- extents behind holes
+
+LINE = 50_000
+EXTENTS = [(100_000, 150_000), (200_000, 260_000)]
+
+
+def proof(start: int, end: int) -> Extent:
+    return Extent(start, end, blake3(NEW[start:end]).hexdigest())
+
+
+def with_holes(part: Part, url: str, *damaged: int, extents: tuple[Extent, ...] = (), **record: Any) -> Part:
+    """A file with two holes and without its end; the damaged bytes are not what they were."""
+    data = bytearray(EXTENTS[-1][1])
+    for start, end in ((0, LINE), *EXTENTS):
+        data[start:end] = NEW[start:end]
+    for at in damaged:
+        data[at] ^= 1
+    known: dict[str, Any] = {"size": LINE, "blake3": blake3(NEW[:LINE]).hexdigest(), "holes": True}
+    return left(part, data, url, extents=extents or tuple(proof(*span) for span in EXTENTS), **known, **record)
+
+
+@pytest.mark.parametrize("known", [{}, PROOF])
+@pytest.mark.parametrize("same_boot", [False, True])
+@pytest.mark.parametrize(
+    ("damaged", "spans"),
+    [
+        ([], ["50000-99999", "150000-199999", "260000-"]),
+        ([LINE, 199_999], ["50000-99999", "150000-199999", "260000-"]),  # what is in a hole is nothing
+        ([100_000], ["50000-199999", "260000-"]),
+        ([259_999], ["50000-99999", "150000-"]),
+        ([149_999, 200_000], ["50000-"]),
+        ([LINE - 1], [None]),
+    ],
+)
+def test_an_extent_counts_with_its_digest_and_only_the_holes_are_asked_for(
+    source: Source, url: str, part: Part, damaged: list[int], spans: list[str], same_boot: bool, known: dict[str, Any]
+) -> None:
+    assert is_new(part, fetch(url, with_holes(part, url, *damaged, same_boot=same_boot), **known))
+    assert ranges(source) == [span and f"bytes={span}" for span in spans]
+    assert part.record is not None
+    assert (part.record.complete, part.record.holes, part.record.extents) == (True, False, ())
+
+
+@pytest.mark.parametrize(
+    "extent",
+    [
+        Extent(100_000, 100_000, blake3(b"").hexdigest()),
+        Extent(150_000, 100_000, blake3(b"").hexdigest()),
+        Extent(100_000, SIZE, blake3(NEW[100_000:]).hexdigest()),  # the file is shorter
+        Extent(100_000, (1 << 64) - 1, blake3(NEW[100_000:]).hexdigest()),
+    ],
+)
+def test_an_extent_that_cannot_be_is_none(source: Source, url: str, part: Part, extent: Extent) -> None:
+    assert is_new(part, fetch(url, with_holes(part, url, extents=(extent,))))
+    assert ranges(source) == [f"bytes={LINE}-"]
+
+
+def test_extents_that_touch_or_overlap_are_one(source: Source, url: str, part: Part) -> None:
+    extents = (proof(40_000, LINE), proof(100_000, 150_000), proof(120_000, 130_000), proof(150_000, 150_000))
+    assert is_new(part, fetch(url, with_holes(part, url, extents=extents)))
+    assert ranges(source) == ["bytes=50000-99999", "bytes=150000-"]
+
+
+@pytest.mark.parametrize("known", [{}, PROOF])
+def test_extents_of_another_version_are_thrown_away(
+    source: Source, url: str, part: Part, known: dict[str, Any]
+) -> None:
+    old = tuple(Extent(start, end, blake3(OLD[start:end]).hexdigest()) for start, end in EXTENTS)
+    data = {"size": LINE, "blake3": blake3(OLD[:LINE]).hexdigest(), "holes": True, "extents": old}
+    assert is_new(part, fetch(url, left(part, OLD[:260_000], url, validator=etag_of(OLD), **data), **known))
+    again = ["bytes=50000-99999", "bytes=150000-199999", "bytes=260000-", None] if known else []
+    assert ranges(source) == ["bytes=50000-99999", *again]
+
+
+def test_no_extent_counts_after_a_new_beginning(source: Source, url: str, part: Part) -> None:
+    source.fault("/file", no_ranges=True, cut_at=1000)
+    with pytest.raises(TransferError):
+        fetch(url, with_holes(part, url))
+    assert part.record is not None
+    assert (part.record.size, part.record.holes, part.record.extents) == (1000, False, ())
+    del source.faults["/file"]
+    assert is_new(part, fetch(url, part))
+    assert ranges(source)[1:] == ["bytes=1000-"]
+
+
+@pytest.mark.parametrize("cut_at", [10_000, 50_000])
+def test_a_connection_that_breaks_in_a_hole_leaves_the_extents(
+    source: Source, url: str, part: Part, cut_at: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source_fetch_module, "WORTH_BYTES", 1)
+    source.fault("/file", cut_at=cut_at)
+    assert is_new(part, fetch(url, with_holes(part, url)))
+    starts = [int(str(span).removeprefix("bytes=").split("-")[0]) for span in ranges(source)]
+    holes = [(LINE, 100_000), (150_000, 200_000), (260_000, SIZE)]
+    assert starts == [at for start, end in holes for at in range(start, end, cut_at)]
+
+
+def test_a_hole_is_filled_though_its_answer_has_no_end(
+    source: Source, url: str, part: Part, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source_fetch_module, "WORTH_BYTES", 1)
+
+    def without_its_last_chunk(start: int, end: int) -> Fault:
+        head = f"HTTP/1.1 206 Partial Content\r\nETag: {etag_of(NEW)}\r\nTransfer-Encoding: chunked\r\n"
+        span = f"Content-Range: bytes {start}-{end - 1}/{SIZE}\r\n\r\n{end - start:x}\r\n"
+        return Fault(raw=(head + span).encode() + NEW[start:end] + b"\r\n")
+
+    source.fault("/file", piece=without_its_last_chunk)
+    assert is_new(part, fetch(url, with_holes(part, url)))
+    assert ranges(source) == ["bytes=50000-99999", "bytes=150000-199999", "bytes=260000-"]
+
+
+def test_a_record_has_so_many_extents_and_no_more(
+    source: Source, url: str, part: Part, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfer_module, "EXTENTS_MAX", 1)
+    source.fault("/file", cut_at=1000)
+    with pytest.raises(TransferError):
+        fetch(url, with_holes(part, url))
+    assert part.record is not None
+    assert (part.record.size, part.record.holes, part.record.extents) == (51_000, True, (proof(*EXTENTS[0]),))
+    del source.faults["/file"]
+    assert is_new(part, fetch(url, part))
+    assert ranges(source)[1:] == ["bytes=51000-99999", "bytes=150000-"]
+
+
+def test_a_server_that_gives_more_than_the_hole_gives_bytes_like_any_other(
+    source: Source, url: str, part: Part
+) -> None:
+    source.fault("/file", ranged=(206, {"Content-Range": f"bytes {LINE}-{SIZE - 1}/{SIZE}", "ETag": etag_of(NEW)}))
+    assert is_new(part, fetch(url, with_holes(part, url)))
+    assert len(ranges(source)) == 1
+
+
+def test_a_server_that_gives_no_ranges_gives_all(source: Source, url: str, part: Part) -> None:
+    source.fault("/file", no_ranges=True)
+    assert is_new(part, fetch(url, with_holes(part, url)))
+    assert ranges(source) == ["bytes=50000-99999"]
+
+
+def test_digest_of_the_want_overrules_extents(source: Source, url: str, part: Part) -> None:
+    wrong = bytearray(NEW[:260_000])
+    wrong[120_000] ^= 1
+    extents = tuple(Extent(start, end, blake3(wrong[start:end]).hexdigest()) for start, end in EXTENTS)
+    left(part, wrong, url, size=LINE, blake3=blake3(NEW[:LINE]).hexdigest(), holes=True, extents=extents)
+    assert is_new(part, fetch(url, part, **PROOF))
+    assert ranges(source)[-1] is None, "afresh, once"
 
 
 # --------------------------------------------------------------------------------------------------- what is recorded

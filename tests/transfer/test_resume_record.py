@@ -1,13 +1,14 @@
 """What an attempt that did not end leaves in `partial/ID/PARTS`, and how the next one reads it."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from blake3 import blake3
 
-from fsdm.model.documents import FileSource, PartRecord
+from fsdm.model.documents import Extent, FileSource, PartRecord
 from fsdm.model.errors import TransferError
 from fsdm.store.filesystem import FileSystem
 from fsdm.transfer import resume_record as parts_module
@@ -75,6 +76,20 @@ def test_a_record_of_another_boot_or_of_an_unknown_one_is_known_to_be_such(
 def test_a_document_that_cannot_be_read_is_as_good_as_none(tmp_path: Path, text: bytes) -> None:
     (tmp_path / "PARTS").write_bytes(text)
     assert parts_in(tmp_path, "a").of("a").record is None
+
+
+def test_record_of_an_older_or_a_newer_program_is_read(tmp_path: Path) -> None:
+    parts = parts_in(tmp_path, "a")
+    parts.of("a").record = replace(RECORD, size=1, holes=True, extents=(Extent(3, 4, RECORD.url),))
+    parts.save()
+    document = json.loads((tmp_path / "PARTS").read_bytes())
+    (record,) = document["files"].values()
+    extents = record.pop("extents")
+    (tmp_path / "PARTS").write_text(json.dumps(document))
+    assert parts_in(tmp_path, "a").of("a").record == replace(RECORD, size=1, holes=True)
+    record["extents"], record["new"] = [{**extents[0], "new": 1}], {"of": "a newer one"}
+    (tmp_path / "PARTS").write_text(json.dumps(document))
+    assert parts_in(tmp_path, "a").of("a").record == parts.of("a").record
 
 
 def test_a_document_is_not_read_through_a_symlink(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from fsdm.transfer import segments as ranges
 from fsdm.transfer import source_fetch as source_fetch_module
 from fsdm.transfer.fetcher import HttpFetcher
 from fsdm.transfer.http import exchange
+from fsdm.transfer.http.head import Head
 from fsdm.transfer.resume_record import Part
 from fsdm.transfer.segments import (
     LEAST_BYTES,
@@ -36,6 +38,7 @@ from fsdm.transfer.segments import (
     Piece,
     Pieces,
     Slice,
+    joined,
 )
 from tests.support import PATIENCE_S, Fault, Source, eventually
 from tests.support.chunks import content
@@ -83,11 +86,39 @@ def test_what_is_in_line_ends_at_the_first_piece_that_has_not_come(
         taken.append(piece)
     shuffled = order.sample(taken, len(taken))
     for piece in shuffled:
-        pieces.done(piece)
+        pieces.came(piece)
         done.add(piece[0])
         if data.draw(st.booleans()):
-            assert pieces.in_line() == next((begin for begin, _ in taken if begin not in done), start + missing)
-    assert pieces.in_line() == start + missing
+            assert pieces.here()[0][1] == next((begin for begin, _ in taken if begin not in done), start + missing)
+    assert pieces.here()[0][1] == start + missing
+
+
+HOLES = st.lists(st.integers(0, 20 * PIECE_MIN_BYTES), unique=True, min_size=2, max_size=9).map(sorted)
+
+
+@given(HOLES)
+def test_the_pieces_fill_the_holes_and_nothing_else(bounds: list[int]) -> None:
+    start, *more, total = bounds
+    extents = list(zip(more[::2], more[1::2], strict=False))
+    pieces, filled = Pieces(start, total, 4, extents), [(0, start), *extents]
+    while (piece := pieces.take()) is not None:
+        assert all(piece[1] <= begin or end <= piece[0] for begin, end in filled)
+        filled.append(piece)
+        pieces.came(piece)
+    assert pieces.here() == [(0, total)]
+    assert sum(end - begin for begin, end in filled) == total
+
+
+@pytest.mark.parametrize("came", [0, 1, PIECE_MIN_BYTES])
+def test_of_a_piece_that_is_given_back_the_rest_is_taken_next(came: int) -> None:
+    pieces = Pieces(5, 3 * PIECE_MIN_BYTES, 1, [(2 * PIECE_MIN_BYTES + 9, 2 * PIECE_MIN_BYTES + 10)])
+    first, second = pieces.take(), pieces.take()
+    assert first is not None
+    assert second is not None
+    pieces.came((second[0], second[0] + came))
+    pieces.give_back(second)
+    after = pieces.take()
+    assert after == ((second[0] + came, second[1]) if came < PIECE_MIN_BYTES else (second[1], second[1] + 4))
 
 
 def test_nothing_is_begun_after_a_failure_and_the_first_one_counts() -> None:
@@ -102,18 +133,27 @@ def test_nothing_is_begun_after_a_failure_and_the_first_one_counts() -> None:
 @pytest.mark.parametrize("start", [0, 3, 10])
 def test_a_slice_fills_its_place_and_nothing_else(tmp_path: Path, start: int) -> None:
     (tmp_path / "file").write_bytes(b"." * 10)
-    with Slice(str(tmp_path / "file"), start) as place:
+    with Slice(str(tmp_path / "file"), (start, start + 3)) as place:
         place.put(b"ab")
         place.put(memoryview(b"c"))
-    assert place.size == 3
+    assert (place.size, place.here) == (3, (start, start + 3))
     assert (tmp_path / "file").read_bytes() == (b"." * start + b"abc").ljust(10, b".")
+
+
+def test_what_is_too_much_for_a_slice_is_counted_but_not_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"." * 10)
+    with Slice(str(tmp_path / "file"), (2, 4)) as place:
+        for _ in range(3):
+            place.put(b"abc")
+    assert (place.size, place.here) == (9, (2, 4))
+    assert (tmp_path / "file").read_bytes() == b"..ab......"
 
 
 def test_a_slice_follows_no_symlink(tmp_path: Path) -> None:
     (tmp_path / "file").symlink_to(tmp_path / "other")
     (tmp_path / "other").touch()
     with pytest.raises(OSError, match="symbolic"):
-        Slice(str(tmp_path / "file"), 0)
+        Slice(str(tmp_path / "file"), (0, 1))
 
 
 # ---------------------------------------------------------------------------------------------------------------- gains
@@ -628,15 +668,48 @@ def breaking(name: str) -> Callable[[int, int], Fault | None]:
     return lambda start, end: Fault(**BREAKS[name]) if start <= HOLE < end else None
 
 
-def line_ends(source: Source) -> int:
-    """Where the piece with the byte HOLE begins."""
-    return next(start for start, end in pieces_asked(source) if start <= HOLE < end)
+def piece_of_the_hole(source: Source) -> Piece:
+    return next((start, end) for start, end in pieces_asked(source) if start <= HOLE < end)
 
 
+def kept(part: Part) -> list[Piece]:
+    """What the record says is in the file; it is, and has these digests."""
+    record = part.record
+    assert record is not None
+    with open(part.path, "rb") as file:
+        there = file.read()
+    assert record.blake3 == blake3(NEW[: record.size]).hexdigest()
+    known = [(0, record.size), *((extent.start, extent.end) for extent in record.extents)]
+    assert [blake3(NEW[start:end]).hexdigest() for start, end in known[1:]] == [it.blake3 for it in record.extents]
+    assert all(there[start:end] == NEW[start:end] for start, end in known)
+    assert record.holes == (len(known) > 1)
+    assert len(there) >= known[-1][1]
+    return known
+
+
+def written(record: PartRecord | None) -> int:
+    """The bytes that a record knows."""
+    assert record is not None
+    return record.size + sum(extent.end - extent.start for extent in record.extents)
+
+
+def missing(known: list[Piece], size: int = SIZE) -> list[Piece]:
+    """The holes between what is known, up to the file's end."""
+    spans = pairwise([*known, (size, size)])
+    return [(end, after[0]) for (_, end), after in spans if end < after[0]]
+
+
+def spans_asked(source: Source, since: int) -> list[Piece]:
+    """The ranges that were asked for since so many requests, joined."""
+    spans = [span.removeprefix("bytes=").split("-") for span in asked(source)[since:]]
+    return [span for span in joined((int(start), int(last or SIZE - 1) + 1) for start, last in spans) if span[1]]
+
+
+@pytest.mark.parametrize("one_connection", [False, True])
 @pytest.mark.parametrize("known", [{}, {"sha256": SHA256}])
 @pytest.mark.parametrize("name", BREAKS)
-def test_where_a_piece_breaks_what_is_in_line_is_kept_and_gone_on_with(
-    source: Source, url: str, part: Part, name: str, known: dict[str, Any]
+def test_where_a_piece_breaks_all_that_came_is_kept_and_the_holes_are_asked_for(
+    source: Source, url: str, part: Part, name: str, known: dict[str, Any], one_connection: bool
 ) -> None:
     fetcher = HttpFetcher(idle_timeout_s=0.2)
     source.fault("/file", drip_at=SLOW_AT, piece=breaking(name))
@@ -645,15 +718,16 @@ def test_where_a_piece_breaks_what_is_in_line_is_kept_and_gone_on_with(
     assert caught.value.transient
     assert helping() == []
     assert open_files(part.path) == 0
-    here = os.path.getsize(part.path)
-    assert here == line_ends(source), "the pieces before the hole, and nothing behind it"
-    with open(part.path, "rb") as file:
-        assert file.read() == NEW[:here]
-    assert part.record is not None
-    assert (part.record.size, part.record.blake3, part.record.holes) == (here, blake3(NEW[:here]).hexdigest(), False)
-    del source.faults["/file"]
-    assert is_new(part, fetch(HttpFetcher(), url, part, **known))
-    assert without_an_end(source)[-1] == f"bytes={here}-"
+    here, before = kept(part), source.asked["/file"]
+    start, end = piece_of_the_hole(source)
+    assert not any(a < end and start + BREAKS[name].get("cut_at", PIECE // 2) < b for a, b in here)
+    assert os.path.getsize(part.path) == here[-1][1]
+    if one_connection:
+        del source.faults["/file"]
+    else:
+        source.fault("/file", drip_at=PIECE // 4)
+    assert is_new(part, fetch(HttpFetcher(per_file=1 if one_connection else PER_FILE), url, part, **known))
+    assert spans_asked(source, before) == missing(here)
 
 
 def test_where_a_piece_breaks_after_some_have_come_the_rest_is_asked_for_at_once(
@@ -662,9 +736,30 @@ def test_where_a_piece_breaks_after_some_have_come_the_rest_is_asked_for_at_once
     monkeypatch.setattr(source_fetch_module, "WORTH_BYTES", 1000)
     source.fault("/file", drip_at=SLOW_AT, drips=60, piece=breaking("cut"))
     assert is_new(part, fetch(fetcher, url, part))
-    goes_on = f"bytes={line_ends(source)}-"
-    assert without_an_end(source) == ["", goes_on]
-    assert asked(source)[-1] == goes_on, "over one connection: the trial has failed"
+    assert without_an_end(source)[0] == ""
+    start, _ = piece_of_the_hole(source)
+    assert f"bytes={start + PIECE // 2}-" in {span[: span.index("-") + 1] for span in asked(source)[1:]}
+    assert fetcher.hosts.get(url).gain.may_split() is False, "over one connection: the trial has failed"
+
+
+def test_what_came_behind_a_hole_is_progress_and_the_rest_is_asked_for_at_once(
+    source: Source, url: str, fetcher: HttpFetcher, part: Part, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source.fault("/file", cut_at=SLOW_AT)
+    with pytest.raises(TransferError):
+        fetch(HttpFetcher(per_file=1), url, part)
+    monkeypatch.setattr(source_fetch_module, "WORTH_BYTES", 4 * PIECE)
+    begun = threading.Event()
+
+    def piece(start: int, end: int) -> Fault | None:
+        if begun.is_set():
+            return None
+        begun.set()
+        eventually(lambda: os.path.getsize(part.path) == SIZE, "all that is behind it has come")
+        return Fault(cut_at=0)
+
+    source.fault("/file", drip_at=1000, piece=piece)
+    assert is_new(part, fetch(fetcher, url, part))
 
 
 def test_a_piece_that_is_refused_until_later_is_not_asked_for_at_once(
@@ -719,16 +814,17 @@ def test_a_stop_ends_all_connections_of_a_file_at_once(
     assert isinstance(transfer.join(), StoppedError)
     assert helping() == []
     assert open_files(part.path) == 0
-    here = os.path.getsize(part.path)
-    assert here == pieces_asked(source)[0][0]
+    here, before = kept(part), source.asked["/file"]
+    assert 1 <= len(here) <= PER_FILE
     assert fetcher.hosts.get(url).gain.may_split(), "it says nothing of the server"
     del source.faults["/file"]
     assert is_new(part, fetch(fetcher, url, part))
-    assert without_an_end(source)[-1] == f"bytes={here}-"
+    assert spans_asked(source, before) == missing(here)
 
 
-@pytest.mark.parametrize("checkpoint", [PIECE, 1 << 40])
+@pytest.mark.parametrize("checkpoint", [1, 1 << 40])
 @pytest.mark.parametrize("known", [{}, {"sha256": SHA256}])
+@pytest.mark.parametrize("same_boot", [True, False])
 def test_after_a_crash_amid_pieces_only_what_the_record_proves_is_taken_over(
     source: Source,
     url: str,
@@ -738,38 +834,38 @@ def test_after_a_crash_amid_pieces_only_what_the_record_proves_is_taken_over(
     monkeypatch: pytest.MonkeyPatch,
     checkpoint: int,
     known: dict[str, Any],
+    same_boot: bool,
 ) -> None:
     monkeypatch.setattr(transfer, "RECORD_BYTES", 1)
-    monkeypatch.setattr(transfer, "CHECKPOINT_BYTES", checkpoint)
+    monkeypatch.setattr(transfer, "HOLES_CHECKPOINT_BYTES", checkpoint)
     saved, stop = list[PartRecord | None](), Cancellation()
     source.faults["/file"].piece = lambda start, end: stalling(held) if start <= HOLE < end else None
     part.save = lambda: saved.append(part.record)
     running = InThread(lambda: fetch(fetcher, url, part, stop, **known))
     eventually(lambda: held and held[0].stalled.is_set(), "there is a hole")
     eventually(lambda: os.path.getsize(part.path) == SIZE, "and what is behind it has come")
-    after = Part(shutil.copy(part.path, part.path + ".crashed"), saved[-1], same_boot=True)
+    if checkpoint == 1:
+        eventually(lambda: written(saved[-1]) >= SIZE - PIECE, "it is written down")
+    after = Part(shutil.copy(part.path, part.path + ".crashed"), saved[-1], same_boot=same_boot)
     stop.set()
     assert isinstance(running.join(), StoppedError)
     assert after.record is not None
     assert after.record.holes
-    here = after.record.size
     begun = pieces_asked(source)[0][0]
-    assert begun <= here <= (line_ends(source) if checkpoint == PIECE else begun)
-    assert after.record.blake3 == blake3(NEW[: after.record.size]).hexdigest()
-    with open(after.path, "rb") as file:
-        there = file.read()
-    assert len(there) == SIZE
-    assert there != NEW, "there is a hole"
+    here = kept(after) if checkpoint == 1 else [(0, begun)]
+    assert after.record.size == here[0][1]
+    assert sum(end - start for start, end in here) >= (SIZE - PIECE if checkpoint == 1 else begun)
     del source.faults["/file"]
+    before = source.asked["/file"]
     assert is_new(after, fetch(HttpFetcher(), url, after, **known))
-    assert without_an_end(source)[-1] == f"bytes={here}-"
+    assert spans_asked(source, before) == missing(here)
 
 
 def test_how_far_the_pieces_are_in_line_is_written_down_now_and_then(
     source: Source, url: str, fetcher: HttpFetcher, part: Part, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(transfer, "RECORD_BYTES", 1)
-    monkeypatch.setattr(transfer, "CHECKPOINT_BYTES", 3 * PIECE)
+    monkeypatch.setattr(transfer, "HOLES_CHECKPOINT_BYTES", 3 * PIECE)
     saved: list[PartRecord | None] = []
     part.save = lambda: saved.append(part.record)
     assert is_new(part, fetch(fetcher, url, part))
@@ -779,6 +875,59 @@ def test_how_far_the_pieces_are_in_line_is_written_down_now_and_then(
     assert all(record.blake3 == blake3(NEW[: record.size]).hexdigest() for record in amid)
     assert part.record is not None
     assert (part.record.holes, part.record.complete) == (False, True)
+
+
+def test_a_disk_that_is_full_amid_a_piece_keeps_what_has_come(
+    source: Source, url: str, fetcher: HttpFetcher, part: Part, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put = Slice.put
+
+    def refuse(self: Slice, data: bytes | memoryview) -> None:
+        if self.here[0] <= HOLE < self.here[0] + PIECE:
+            eventually(lambda: os.path.getsize(part.path) == SIZE, "the pieces behind it have come")
+            raise OSError(28, "No space left on device")
+        put(self, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Slice, "put", refuse)
+        with pytest.raises(OSError, match="No space left"):
+            fetch(fetcher, url, part)
+    here, before = kept(part), source.asked["/file"]
+    start, _ = piece_of_the_hole(source)
+    assert here[0][1] == start
+    assert here[-1][1] == SIZE
+    assert is_new(part, fetch(fetcher, url, part))
+    assert spans_asked(source, before) == missing(here)
+
+
+def test_what_comes_while_another_thread_counts_is_counted_by_that_one(
+    part: Part, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfer, "HOLES_CHECKPOINT_BYTES", 1)
+    file = transfer.Transfer(FileSource(url=f"{HOST}/file", sha256=SHA256), part, FileSystem(), durable=False)
+    file.accept(f"{HOST}/file", Head.of(200, {"Content-Length": str(SIZE)}.items()), ranged=False)
+    pieces = file.split(1)
+    first, second = pieces.take(), pieces.take()
+    assert first is not None
+    assert second is not None
+
+    def come(piece: Piece) -> None:
+        with file.open_slice(piece) as place:
+            place.put(NEW[slice(*piece)])
+        pieces.came(piece)
+        file.advance(pieces)
+
+    def meanwhile() -> None:
+        part.save = lambda: None
+        come(first)
+        assert file.size == 0, "one at a time"
+
+    part.save = meanwhile
+    come(second)
+    assert file.size == second[1]
+    file.mend(pieces)
+    file.close()
+    assert kept(part) == [(0, second[1])]
 
 
 def test_a_host_that_stalls_pieces_is_told_of(source: Source, url: str, part: Part) -> None:

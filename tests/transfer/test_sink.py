@@ -283,7 +283,7 @@ def test_what_is_taken_over_is_under_the_digests_and_what_is_beyond_it_goes(
     sink = open_sink(f"{tmp_path}/file", sha256=sha256, writeback=True)
     try:
         sink.take_over(there, lambda: None)
-        sink.cut()
+        sink.cut(there)
         assert sink.size == there == os.fstat(sink.fd).st_size
         assert sink.blake3() == blake3(POOL[:there]).hexdigest()
         os.write(sink.fd, POOL[there : there + 100])
@@ -296,6 +296,31 @@ def test_what_is_taken_over_is_under_the_digests_and_what_is_beyond_it_goes(
     finally:
         os.close(sink.fd)
     assert (tmp_path / "file").read_bytes() == POOL[: there + 200]
+
+
+def test_what_is_behind_a_hole_has_a_digest_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sink_module, "READ_BYTES", 100)
+    (tmp_path / "file").write_bytes(POOL[:1000])
+    sink, checks = open_sink(f"{tmp_path}/file", sha256=False, writeback=False), list[None]()
+    try:
+        for start, end, reads in ((500, 700, 2), (500, 700, 0), (500, 950, 3), (500, 501, 1), (300, 600, 3), (9, 9, 0)):
+            del checks[:]
+            between = sink.blake3_between(start, end, lambda: checks.append(None))
+            assert between == blake3(POOL[start:end]).hexdigest()
+            assert len(checks) == reads
+        sink.take_over(400, lambda: None)
+        sink.cut(950)
+        assert os.fstat(sink.fd).st_size == 950
+        sink.put(b"x" * 100)
+        sink.took(450)
+        assert sink.blake3() == blake3(POOL[:400] + b"x" * 100 + POOL[500:950]).hexdigest()
+        with pytest.raises(OSError, match="became shorter"):
+            sink.blake3_between(940, 951)
+        sink.restart()
+        os.pwrite(sink.fd, bytes(1000), 0)
+        assert sink.blake3_between(500, 700) == blake3(bytes(200)).hexdigest()
+    finally:
+        os.close(sink.fd)
 
 
 def test_taking_over_can_be_stopped_between_two_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

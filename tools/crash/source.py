@@ -90,23 +90,28 @@ class Source:
             raise TransferError("HTTP 404", transient=False)
         data = VERSIONS[name].files[file]
         headers = transfer.range_headers(url)
-        start = transfer.size if headers else 0
-        head = Head.of(206 if headers else 200, _fields(data, start).items())
+        first, _, last = headers.get("Range", "bytes=0-").removeprefix("bytes=").partition("-")
+        start, end = int(first), int(last or len(data) - 1) + 1
+        head = Head.of(206 if headers else 200, _fields(data, start, end).items())
         sink = transfer.accept(url, head, ranged=bool(headers))
         if sink is None:
             self._bring(transfer, url)
             return
         many = len(data) > BLOCK_BYTES
         left = self.breaks[name].popleft() if many and self.breaks.get(name) else None
-        for at in range(start, len(data), BLOCK_BYTES):
+        for at in range(start, end, BLOCK_BYTES):
             if many and left == 0:
                 raise TransferError("the connection broke", transient=True)
             left = None if left is None else left - 1
-            sink.put(data[at : at + BLOCK_BYTES])
+            sink.put(data[at : min(at + BLOCK_BYTES, end)])
             transfer.moved()
             if many and name in self.in_pieces:
                 _bring_pieces(transfer, data, transfer.split(1))
                 break
+        transfer.absorb()
+        if transfer.size < len(data):
+            self._bring(transfer, url)
+            return
         transfer.see_that_all_came(url)
 
 
@@ -117,15 +122,15 @@ def _bring_pieces(transfer: Transfer, data: bytes, pieces: Pieces) -> None:
         for start, end in filter(None, (second, first)):
             with transfer.open_slice((start, end)) as place:
                 place.put(data[start:end])
-            pieces.done((start, end))
+            pieces.came((start, end))
             transfer.advance(pieces)
     transfer.mend(pieces)
 
 
-def _fields(data: bytes, start: int) -> dict[str, str]:
+def _fields(data: bytes, start: int, end: int) -> dict[str, str]:
     tag = hashlib.sha256(data).hexdigest()[:16]
-    head = {"ETag": f'"{tag}"', "Accept-Ranges": "bytes", "Content-Length": str(len(data) - start)}
-    return head | ({"Content-Range": f"bytes {start}-{len(data) - 1}/{len(data)}"} if start else {})
+    head = {"ETag": f'"{tag}"', "Accept-Ranges": "bytes", "Content-Length": str(end - start)}
+    return head | ({"Content-Range": f"bytes {start}-{end - 1}/{len(data)}"} if start else {})
 
 
 @contextmanager
@@ -134,5 +139,6 @@ def small_bounds() -> Iterator[None]:
     with ExitStack() as patches:
         patches.enter_context(mock.patch.object(fsdm.transfer.file_transfer, "RECORD_BYTES", BLOCK_BYTES))
         patches.enter_context(mock.patch.object(fsdm.transfer.file_transfer, "CHECKPOINT_BYTES", 2 * BLOCK_BYTES))
+        patches.enter_context(mock.patch.object(fsdm.transfer.file_transfer, "HOLES_CHECKPOINT_BYTES", BLOCK_BYTES))
         patches.enter_context(mock.patch.object(fsdm.transfer.segments, "PIECE_MIN_BYTES", BLOCK_BYTES))
         yield
