@@ -1,6 +1,7 @@
 """The main job from outside: real processes, a real server, flock(1), and kill -9."""
 
 import hashlib
+import json
 import os
 import shutil
 import signal
@@ -14,8 +15,10 @@ from fsdm import DataManager
 from fsdm.model.documents import FileSource
 from fsdm.model.limits import Limits
 from fsdm.transfer.fetcher import HttpFetcher
+from fsdm.transfer.segments import joined
 from tests.support import (
     PATIENCE_S,
+    Fault,
     Source,
     eventually,
     expected,
@@ -92,6 +95,44 @@ def test_bytes_of_an_ended_process_are_not_fetched_again(data_dir: Path, source:
             assert entries(ref.path.parent) == ["READY", "WANT", "data"]
     assert [head.get("Range") for head in source.heads[cut]] == [None, f"bytes={size}-"]
     assert source.asked[here] == 1
+
+
+@pytest.mark.parametrize("how", ["SIGKILL", "SIGTERM"])
+def test_pieces_of_an_ended_process_are_not_fetched_again(data_dir: Path, source: Source, how: str) -> None:
+    chunk = source.chunk(files=1, size=24_000_000)
+    chunk = chunk.model_copy(update={"files": {name: FileSource(url=file.url) for name, file in chunk.files.items()}})
+    (path,) = (f"/{chunk.id}/{name}" for name in chunk.files)
+    stall, begun = Fault(stall_at=100_000), list[int]()
+
+    def piece(start: int, end: int) -> Fault | None:
+        begun.append(start)
+        return stall if start == begun[0] else None
+
+    def kept() -> list[tuple[int, int]]:
+        record = json.loads((data_dir / "partial" / chunk.id / "PARTS").read_bytes())["files"][path.rsplit("/")[-1]]
+        return [(0, record["size"]), *((extent["start"], extent["end"]) for extent in record["extents"])]
+
+    def count(spans: list[tuple[int, int]]) -> int:
+        return sum(end - start for start, end in spans)
+
+    source.fault(path, drip_at=1_000_000, piece=piece)
+    with reconciling(data_dir) as process:
+        put_want(data_dir, chunk)
+        assert stall.stalled.wait(PATIENCE_S)
+        eventually(lambda: len(kept()) > 1 and count(kept()) > 12_000_000, "most of it is written down")
+        process.send_signal(getattr(signal, how))
+        process.wait(PATIENCE_S)
+    here, before = kept(), source.asked[path]
+    del source.faults[path]
+    stall.gate.set()
+    with DataManager(data_dir) as dm:
+        assert dm.wait(chunk.id, PATIENCE_S)
+        with dm.find_chunk(chunk.dataset_id, 0) as ref:
+            assert files_of(ref.path) == expected(chunk, source)
+    asked = [head["Range"].removeprefix("bytes=").split("-") for head in source.heads[path][before:]]
+    again = joined((int(start), int(last or 23_999_999) + 1) for start, last in asked)
+    assert count(again) == 24_000_000 - count(here), "the holes"
+    assert joined([*again, *here]) == [(0, 24_000_000)]
 
 
 def test_second_reconciler_is_refused_with_the_name_of_the_first(data_dir: Path) -> None:

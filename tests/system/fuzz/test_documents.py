@@ -37,7 +37,14 @@ WANT = _document(**WHOSE, files={"a": "http://h/a", "b": B}, note={"deep": [1, 2
 READY = _document(format=1, **WHOSE, files={"a": {"size": 3, "blake3": SHA, "etag": '"x"'}})
 TOLD = {"kind": "transfer", "error": "no", "hint": "", "attempts": 3, "first_at": 1.5, "last_at": 2}
 FAILED = _document(id=ID, **TOLD, next_attempt_at=3, marker={"ino": 1, "mtime_ns": 2, "size": 3})
-A = {"url": SHA, "validator": '"v"', "total": 9, "size": 3, "blake3": SHA}
+A = {
+    "url": SHA,
+    "validator": '"v"',
+    "total": 9,
+    "size": 3,
+    "blake3": SHA,
+    "extents": [{"start": 5, "end": 7, "blake3": SHA}],
+}
 PARTS = _document(boot_id="x", files={"a": A})
 FORMAT = b'{"format": 1}\n'
 OWNER = b'{"pid": 1, "host": "h", "since": 1.5}\n'
