@@ -88,6 +88,9 @@ class NoThreads:
         return all(self._refused.acquire(timeout=PATIENCE_S) for _ in range(2))
 
 
+OF_DELETES = {"fsdm-worker", "fsdm-erase"}
+
+
 @pytest.mark.parametrize("workers", ["fsdm-fetch", "fsdm-worker", "fsdm-erase", "fsdm-connection", "fsdm-"])
 def test_work_without_a_thread_is_done_once_there_is_one(
     data_dir: Path, source: Source, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, workers: str
@@ -96,12 +99,12 @@ def test_work_without_a_thread_is_done_once_there_is_one(
     with DataManager(data_dir) as dm:
         none = NoThreads(monkeypatch, workers)
         dm.download_chunk(chunk)
-        if workers == "fsdm-erase":
+        if workers in OF_DELETES:
             assert dm.wait(chunk.id, PATIENCE_S)
             dm.delete_chunk(chunk.id)
         assert none.refuse_twice()
         none.over.set()  # and nothing else is asked for that would start one
-        if workers != "fsdm-erase":
+        if workers not in OF_DELETES:
             assert dm.wait(chunk.id, PATIENCE_S)
             assert files_of(chunk_dir(data_dir, chunk) / "data") == expected(chunk, source)
             dm.delete_chunk(chunk.id)
