@@ -174,6 +174,8 @@ class Applier:
         partial, fetch_s = layout.partial_of(action.id), self._fetch_s.pop(action.id, None)
         manifest: Manifest | None
         if action.fetched is not None:
+            if not action.want.same_as(look_at(layout.want_marker(action.id))):
+                return Stale()
             chunk, text, manifest = action.fetched.chunk, action.fetched.text, action.fetched.manifest
         else:
             chunk, text = self._read(action.id, action.want)

@@ -148,7 +148,7 @@ def test_write_that_goes_past_the_tap_is_found_out(monkeypatch: pytest.MonkeyPat
         life.want("a1")
 
     monkeypatch.setitem(LIVES, "unseen", Story(live))
-    with pytest.raises(AssertionError, match=r"create data/want"):
+    with pytest.raises(AssertionError, match=r"unlink data/want"):  # what was created there goes again
         fail_everywhere("unseen", scratch, BOUND)
 
 

@@ -1,5 +1,6 @@
 """An exception of a signal at any point of a call leaves nothing open after close(), and no lock held."""
 
+import gc
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -66,6 +67,7 @@ def _open() -> dict[str, str]:
 
 @pytest.mark.parametrize("name", CALLS)
 def test_interrupt_at_any_point_leaves_nothing_behind(layout: Layout, name: str) -> None:
+    gc.collect()  # what an earlier test has left
     clients, before, noted, points = [Client(layout.root)], _open(), set(flock._descriptors), 0
     for where in interrupts(lambda: CALLS[name](clients[-1])):
         points += 1
@@ -75,7 +77,7 @@ def test_interrupt_at_any_point_leaves_nothing_behind(layout: Layout, name: str)
         assert can_lock(layout.want), where
         assert can_lock(layout.trash), where
         client.close()
-        assert _open() == before, where
+        assert _open().items() <= before.items(), where
         assert flock._descriptors == noted, where
         clients.append(Client(layout.root))
     assert points > 10

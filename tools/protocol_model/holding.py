@@ -3,7 +3,7 @@
 | here | stands for |
 |---|---|
 | `step 0` … `step 3` | PROTOCOL.md, "Reading"; store.refs.Refs.take and `_open_ready` |
-| `closes` | store.refs.Refs.release; SIGKILL does the same, at any step |
+| `closes` | store.refs.ChunkRef.close; SIGKILL does the same, at any step |
 | `forks` | a descriptor that is shared: store.refs.ChunkRef.keep_over_exec, `flock -s DIR cmd`, fork in any language |
 | `the eraser` | reconcile.trash.Trash, in a thread of its own |
 
