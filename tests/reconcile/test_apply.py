@@ -265,6 +265,19 @@ def test_a_partial_of_other_files_is_discarded(bench: Bench, chunk: DataChunk, d
     assert entries(data_dir / "want") == [chunk.id]
 
 
+@pytest.mark.parametrize("anew", [False, True])
+def test_what_was_just_fetched_is_published_for_no_want_but_its_own(bench: Bench, chunk: DataChunk, anew: bool) -> None:
+    want = bench.want(chunk.id)
+    done = bench.apply(actions.Fetch(chunk.id, want))
+    assert isinstance(done, Done)
+    os.unlink(bench.layout.want_marker(chunk.id))
+    if anew:
+        place_want(bench.layout, other_files(chunk))
+    before = snapshot(bench.layout)
+    assert bench.apply(actions.Publish(chunk.id, want, done.fetched)) == Stale()
+    assert snapshot(bench.layout) == before
+
+
 def test_a_want_that_is_placed_anew_while_its_chunk_is_published_stays(layout: Layout, chunk: DataChunk) -> None:
     def place_anew(path: str) -> None:
         if path == layout.partial_of(chunk.id) and os.path.exists(f"{path}/READY"):
