@@ -125,7 +125,7 @@ class DataManager(Client):
 
     @property
     def error(self) -> BaseException | None:
-        """What has ended the reconciler of this process, if anything has: it is a client from then on."""
+        """Return the error that has ended the reconciler of this process, if any: it is a client from then on."""
         return self._error
 
     def download_chunk(self, chunk: DataChunk) -> None:

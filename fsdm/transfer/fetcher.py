@@ -36,7 +36,7 @@ IDLE_TIMEOUT_S: Final = 30.0
 
 
 class HttpEngine(Protocol):
-    """What asks for URLs; used by all threads."""
+    """An engine that asks for URLs; used by all threads."""
 
     def get(self, url: str, headers: Mapping[str, str], stop: Cancellation, begin: Begin) -> None:
         """See `Engine.get`."""

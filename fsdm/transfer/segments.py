@@ -207,7 +207,7 @@ class Pieces:
             self.error = self.error or error
 
     def here(self) -> list[Piece]:
-        """What is in the file: up to the first hole, and behind each; another list whenever more came."""
+        """Return the parts that are in the file: up to the first hole, and behind each; a new list when more came."""
         with self._mutex:
             return self._here
 
