@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any, Final
 import pycurl
 
 from fsdm.model.errors import HostError
+from fsdm.transfer.http.bypass import LEAST_BYTES, Bypass
 from fsdm.transfer.http.head import Head
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fsdm.concurrency.cancellation import Cancellation
-    from fsdm.transfer.http.bypass import Bypass
+    from fsdm.transfer.http.sockets import Sockets
 
     Body = Callable[[memoryview], object]  # takes the next bytes; they are gone when it returns
     Begin = Callable[[Head], Body | None]  # takes a head; None where its body is not wanted
@@ -53,7 +54,7 @@ class _Into(io.RawIOBase):
 
 
 class Exchange:
-    """Takes one answer. `bypass` finds the socket of a local port where the bytes of a body are those on it."""
+    """Takes one answer. `sockets` are given where the bytes of a body are those on its connection."""
 
     def __init__(
         self,
@@ -61,7 +62,7 @@ class Exchange:
         stop: Cancellation,
         idle_timeout_s: float,
         blocks: Blocks,
-        bypass: Callable[[int], Bypass | None],
+        sockets: Sockets | None,
     ) -> None:
         self.error: BaseException | None = None
         self.location: str | None = None
@@ -74,21 +75,24 @@ class Exchange:
         self._blocks = blocks
         blocks.into.take = self._take
         self._body: Body | None = None
-        self._lines: list[bytes] = []
-        self._find_bypass = bypass
-        self._bypass: Bypass | None = None
-        self._head_bytes = 0
+        self.lines: list[bytes] = []  # of the heads that have come
+        self._sockets = sockets
+        self._port = 0
+        self._handed_before = self._head_bytes = 0
         self._came = 0
         self._silent_since = self._head_at = self._look_at = 0.0
 
-    def end(self) -> bool:
-        """Hand on what is left, and let go of the taker; whether no body was wanted."""
-        is_over = self._is_over
+    def end(self, received: int) -> bool:
+        """Hand on what is left of so many bytes of a body, and let go of the taker; whether no body was wanted."""
         try:
+            if self.head is None:
+                self._read_head()
+            if self._sockets is not None:
+                self._sockets.handed_on[self._port] = self._handed_before + self._head_bytes + received
             self._blocks.flush()
+            return self._is_over
         finally:
             self._blocks.into.take = self._begin = self._body = None  # libcurl knows this exchange until the next
-        return is_over
 
     @property
     def _is_over(self) -> bool:
@@ -97,6 +101,8 @@ class Exchange:
 
     def _take(self, data: memoryview) -> None:
         """Give the bytes that have come to where they belong."""
+        if self.head is None:
+            self._read_head()
         if self._body is None or self.error is not None:
             return
         try:
@@ -107,24 +113,23 @@ class Exchange:
     def asks(self, _: str, __: str, ___: int, port: int) -> int:
         """PREREQFUNCTION: the connection is made, or is a kept one, and the request goes out."""
         self.asked_at = self._silent_since = time.monotonic()
-        self._bypass = self._find_bypass(port)
+        self.lines.clear()  # what a proxy has said of a tunnel
+        if self._sockets is not None:
+            self._port, self._handed_before = port, self._sockets.handed_on.get(port, 0)
         return int(pycurl.PREREQFUNC_OK)
 
-    def line(self, line: bytes) -> int | None:
-        """HEADERFUNCTION. The lines of a trailer, and of a proxy's word on a tunnel, say nothing."""
-        if self.head is not None or self.asked_at is None:
-            return None
-        self._head_bytes += len(line)
-        if line.startswith(b"HTTP/"):
-            self._lines = []
-        if line.strip():
-            self._lines.append(line)
-            return None
-        head = Head.read(self._lines)
-        if 100 <= head.status < 200:
-            return None
-        self.head, self._head_at = head, time.monotonic()
-        self._look_at = 0.0 if self._bypass else self._head_at + LOOK_S
+    def _read_head(self) -> None:
+        """Read the head once its last line has come, and find where its body goes."""
+        first = 0
+        for at, line in enumerate(self.lines if self.asked_at is not None else ()):
+            if not line.strip():
+                head, first = Head.read(self.lines[first:at]), at + 1
+                if not 100 <= head.status < 200:
+                    self._begin_with(head)
+                    break
+
+    def _begin_with(self, head: Head) -> None:
+        self.head, self._head_at, self._head_bytes = head, time.monotonic(), sum(map(len, self.lines))
         try:
             if head.status in REDIRECTS and head.get("location"):
                 self.location = head.get("location")
@@ -132,32 +137,41 @@ class Exchange:
                 self._body = self._begin(head)
         except BaseException as e:
             self.error = e
-        is_short = head.status >= 300 and head.length is not None and head.length <= DRAIN_BYTES
-        return None if self._body is not None or is_short else -1
+        is_large = self._sockets is not None and (head.length or 0) >= LEAST_BYTES
+        self._look_at = 0.0 if self._body is None or is_large else self._head_at + LOOK_S
 
     def progress(self, _: int, received: int, *__: int) -> int:
         """XFERINFOFUNCTION, called after each read, and each second: see that it goes on."""
+        if self.head is None:
+            self._read_head()
         if self.error is None and time.monotonic() < self._look_at:
             return 0
         try:
-            self._look(self._head_bytes + received)
+            self._look((self._head_bytes or sum(map(len, self.lines))) + received)
             if self._body is not None:
                 self._blocks.flush()
                 self._take_rest(received)
             now = time.monotonic()
             self._look_at = now + LOOK_S
-            if self._is_over and now - self._head_at >= DRAIN_S:
+            if self._is_over and (now - self._head_at >= DRAIN_S or not self._is_drained):
                 return 1
         except BaseException as e:
             self.error = self.error or e
         return int(self.error is not None or self.is_bypassed)
 
+    @property
+    def _is_drained(self) -> bool:
+        """Tell whether a body that nobody wants is taken, so that its connection stays."""
+        head = self.head
+        return head is not None and head.status >= 300 and head.length is not None and head.length <= DRAIN_BYTES
+
     def _take_rest(self, received: int) -> None:
-        length = self.head and self.head.length
-        if self._bypass is None or not length:
+        """Read the rest of a body past libcurl, where it is worth it."""
+        left = ((self.head and self.head.length) or 0) - received
+        if self._sockets is None or left < LEAST_BYTES:
             return
-        left = length - received
-        if not self._bypass.is_worth(left, self._head_bytes + received):
+        bypass = Bypass.find(self._sockets, self._port)
+        if bypass is None or not bypass.is_worth(left, self._handed_before + self._head_bytes + received):
             return
         self.is_bypassed = True
         came = self._came
@@ -169,7 +183,7 @@ class Exchange:
             if self.error is not None:
                 raise self.error
 
-        left = self._bypass.run(left, memoryview(bytearray(BLOCK_BYTES)), take, lambda: self._look(came))
+        left = bypass.run(left, memoryview(bytearray(BLOCK_BYTES)), take, lambda: self._look(came))
         if left:
             what = f"end of response with {left} bytes missing"
             raise HostError(what, what=what)

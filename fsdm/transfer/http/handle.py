@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import errno
 import os
-from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import pycurl
 
 from fsdm.model.errors import HostError
-from fsdm.transfer.http.bypass import Bypass
 from fsdm.transfer.http.exchange import Blocks, Exchange
 from fsdm.transfer.http.sockets import Sockets
 
@@ -98,8 +96,7 @@ class Handle:
             Or what `begin`, its body or `check_address` raised.
         """
         is_plain = url.startswith("http:") and not route.proxy
-        bypass = partial(Bypass.find, self.sockets) if is_plain else lambda _: None
-        exchange = Exchange(begin, stop, self._idle_timeout_s, self._blocks, bypass)
+        exchange = Exchange(begin, stop, self._idle_timeout_s, self._blocks, self.sockets if is_plain else None)
         self._set_request(url, route, headers, exchange)
         self.sockets.guard(stop, check_address)
         failure = None
@@ -109,7 +106,7 @@ class Handle:
             failure = e
         finally:
             self.sockets.release()
-            is_over = exchange.end()
+            is_over = exchange.end(self._curl.getinfo(pycurl.SIZE_DOWNLOAD_T))
         stop.check()  # a connection that was cut may look like the end of a body without a length
         if exchange.error is not None:
             raise exchange.error
@@ -136,7 +133,7 @@ class Handle:
                 pycurl.PROXY_CAINFO: ca_file,
                 pycurl.PROXY_CAPATH: ca_path,
                 pycurl.PREREQFUNCTION: exchange.asks,
-                pycurl.HEADERFUNCTION: exchange.line,
+                pycurl.HEADERFUNCTION: exchange.lines.append,
                 pycurl.WRITEFUNCTION: self._blocks.write,
                 pycurl.XFERINFOFUNCTION: exchange.progress,
             }

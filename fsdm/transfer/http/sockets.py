@@ -86,6 +86,7 @@ class Sockets:
 
     def __init__(self) -> None:
         self.open: dict[int, _Socket] = {}
+        self.handed_on: dict[int, int] = {}  # bytes of all answers over a connection, by its local port
         self.refused: BaseException | None = None  # why there was no address to connect to
         self._made: socket.socket | None = None
         self._stop: Cancellation | None = None
@@ -144,6 +145,7 @@ class Sockets:
 
     def closes(self, fd: int) -> int:
         """CLOSESOCKETFUNCTION."""
+        self.handed_on.clear()  # another connection may have its port
         one = self.open.pop(fd, None) or _Socket(fd)
         if self._stop is not None:
             self._stop.release(one.cut)
