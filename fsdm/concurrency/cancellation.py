@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+from fsdm.concurrency.turn import out_of_turn
 from fsdm.model.errors import StoppedError
 
 if TYPE_CHECKING:
@@ -50,7 +51,8 @@ class Cancellation:
             self._waits.add(event)
         try:
             if not self._set:  # after the add: a later set() finds the event
-                event.wait(seconds)
+                with out_of_turn():
+                    event.wait(seconds)
         finally:
             with self._mutex:
                 self._waits.discard(event)

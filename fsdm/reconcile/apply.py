@@ -13,6 +13,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from fsdm.concurrency.turn import holding
 from fsdm.model.documents import DataChunk
 from fsdm.model.errors import DiskError, InvalidInputError, StaleMarkerError, StoppedError, TransferError
 from fsdm.model.events import Event
@@ -102,11 +103,11 @@ class Applier:
             case actions.Quarantine():
                 return self._quarantine(action)
             case actions.Renew():
-                with self._marker_mutex:
+                with holding(self._marker_mutex):
                     return Done() if renew(self.layout, self.fs, action) else Stale()
             case actions.ClearVerify():
                 marker = self.layout.verify_marker(action.id)
-                with self._marker_mutex:
+                with holding(self._marker_mutex):
                     return Done() if remove_marker(self.layout, self.fs, marker, action.verify, None) else Stale()
             case actions.Report():
                 self.fs.write(self.layout.failed_of(action.id), action.failure.to_json(), durable=False)
@@ -152,8 +153,7 @@ class Applier:
         except OSError:
             # on a full disk `failed/ID`, and those that may go on, need its room: so it is erased before anything else
             # is done; and after an fsync that failed nothing is known of what is in it
-            trashed = self._trash(partial)
-            if trashed:
+            if trashed := self._trash(partial):
                 self.fs.erase(trashed)
             raise
         finally:
@@ -324,7 +324,7 @@ class Applier:
         """
         layout = self.layout
         self.fs.fsync_dir(layout.delete if os.path.dirname(path) == layout.want else layout.want)
-        with self._marker_mutex:
+        with holding(self._marker_mutex):
             if not remove_marker(layout, self.fs, path, judged, winner):
                 return Stale()
         self.fs.fsync_dir(os.path.dirname(path))
@@ -340,8 +340,7 @@ class Applier:
 
     def _discard(self, path: str) -> None:
         """Trash, and only then erase: a power failure must not bring READY back without its files."""
-        trashed = self._trash(path)
-        if trashed:
+        if trashed := self._trash(path):
             self.fs.fsync_dir(os.path.dirname(path))
             self.fs.fsync_dir(self.layout.trash)
             self.erase(trashed)

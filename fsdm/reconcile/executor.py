@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from fsdm.concurrency.cancellation import Cancellation
 from fsdm.concurrency.log import Log
+from fsdm.concurrency.turn import in_turn
 from fsdm.model.errors import DiskError
 from fsdm.model.events import Event
 from fsdm.reconcile.actions import ClearFailure, Done, Failed, Fetch, Publish
@@ -95,6 +96,7 @@ class Executor:
             stop.set()
             self.tell(Event("stopped", action.id, why))
 
+    @in_turn()
     def _carry_out(self, action: Action, stop: Cancellation, *, clear_failure: bool) -> None:
         """Carry out an action; what has been fetched is published at once, where nothing stands in its way."""
         done: list[tuple[Action, Outcome]] = []

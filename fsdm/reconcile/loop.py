@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from fsdm.concurrency.log import Log
+from fsdm.concurrency.turn import in_turn
 from fsdm.model.errors import NoDataDirectoryError
 from fsdm.model.events import Event
 from fsdm.reconcile.actions import Fetch, Publish, Retire, Verify, Wait
@@ -114,7 +115,8 @@ class Loop:
         self.heartbeat.beat()
         while self._new_limits:
             self._keep_to(self._new_limits.popleft())
-        dispatched = self.run_pass(woken, everything=everything)
+        with in_turn():
+            dispatched = self.run_pass(woken, everything=everything)
         self.heartbeat.passed()
         self.counters.passed(time.monotonic() - began)
         return dispatched

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
+from fsdm.concurrency.turn import out_of_turn
+
 SAFE: Final = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # follows no symlink, and waits for no FIFO's other end
 DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -142,6 +144,11 @@ def user_name(uid: int) -> str:
         return str(uid)
 
 
+def _fsync(fd: int) -> None:
+    with out_of_turn():
+        os.fsync(fd)
+
+
 @dataclass(kw_only=True, eq=False)
 class FileSystem:
     """The steps that change a data directory, by absolute paths; each may raise OSError."""
@@ -182,7 +189,7 @@ class FileSystem:
         if self.durable:
             self.step("fsync_dir", path)
             with opened(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) as fd:  # the data directory may be a symlink
-                os.fsync(fd)
+                _fsync(fd)
 
     def fsync_path(self, path: str) -> None:
         """Make the data of a file survive a power failure."""
@@ -193,7 +200,7 @@ class FileSystem:
         """Make the data of an open file survive a power failure."""
         if self.durable:
             self.step("fsync_file", path)
-            os.fsync(fd)
+            _fsync(fd)
 
     def write(
         self, path: str, data: bytes, *, durable: bool, mode: int = 0o644, temporary_in: str | None = None

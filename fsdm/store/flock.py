@@ -19,6 +19,7 @@ from portalocker.exceptions import AlreadyLocked, LockException
 from portalocker.portalocker import FlockLocker
 
 from fsdm.concurrency.fork_gate import gate
+from fsdm.concurrency.turn import out_of_turn
 from fsdm.model.errors import UnsafeFileSystemError
 from fsdm.store.filesystem import DIRECTORY, Descriptor
 
@@ -137,7 +138,8 @@ def intents_lock(layout: Layout, wait_s: float) -> Iterator[bool]:
         taken = try_flock(fd, EXCLUSIVE)
         deadline = monotonic() + wait_s
         while not taken and (left := deadline - monotonic()) > 0:
-            sleep(min(0.0005, left))
+            with out_of_turn():
+                sleep(min(0.0005, left))
             taken = try_flock(fd, EXCLUSIVE)
         yield taken
     finally:

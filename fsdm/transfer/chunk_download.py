@@ -12,6 +12,7 @@ import threading
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
+from fsdm.concurrency.turn import in_turn, out_of_turn
 from fsdm.model.documents import DataChunk, FileEntry, FileSource, Manifest
 from fsdm.model.errors import StoppedError, TransferError
 from fsdm.model.layout import DATA, PARTS, WANT
@@ -109,6 +110,7 @@ class _Batch:
         self._mutex = threading.Lock()
         self._done = threading.Event()
 
+    @in_turn()
     def run(self, work: Callable[[], None]) -> None:
         try:
             self._stop.check()
@@ -124,6 +126,7 @@ class _Batch:
 
     def wait(self) -> None:
         """Wait for all of them; raise the first error."""
-        self._done.wait()
+        with out_of_turn():
+            self._done.wait()
         if self._error is not None:
             raise self._error

@@ -16,6 +16,7 @@ import errno
 import os
 from typing import TYPE_CHECKING, Final
 
+from fsdm.concurrency.turn import out_of_turn
 from fsdm.model.documents import FileEntry
 from fsdm.store.digests import Digests
 from fsdm.store.filesystem import write_all
@@ -67,10 +68,11 @@ class Sink:
 
     def take_over(self, size: int, check: Callable[[], None]) -> None:
         """Count the bytes that are in the file, up to `size`; `check` is called in between."""
-        while self.size < size:
-            check()
-            self.size = min(self.size + PIECE_BYTES, size)
-            self._catch_up()
+        with out_of_turn():
+            while self.size < size:
+                check()
+                self.size = min(self.size + PIECE_BYTES, size)
+                self._catch_up()
 
     def cut(self, end: int) -> None:
         """Throw away what is at `end` and behind it; what is taken next goes behind the bytes that count."""
@@ -118,12 +120,13 @@ class Sink:
         at, digests = self._behind.get(start, (end + 1, None))
         if digests is None or at > end:
             at, digests = start, Digests(sha256=False)
-        while at < end:
-            check()
-            data = self._read(at, end)
-            digests.update(data)
-            at += len(data)
-            self._behind[start] = at, digests
+        with out_of_turn():
+            while at < end:
+                check()
+                data = self._read(at, end)
+                digests.update(data)
+                at += len(data)
+                self._behind[start] = at, digests
         return digests.blake3
 
     def sha256(self) -> str | None:

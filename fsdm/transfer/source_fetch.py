@@ -13,6 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from fsdm.concurrency.rate_limit import Floor
+from fsdm.concurrency.turn import out_of_turn
 from fsdm.model.errors import HostError, TransferError, cause_of_status
 from fsdm.transfer.http.head import BUSY_STATUS
 from fsdm.transfer.http.source_settings import UNBOUND
@@ -206,7 +207,8 @@ class SourceFetch:
         helpers, transfer, gain = self._fetcher.helpers, self._transfer, self._request.host.gain
         pieces = transfer.split(helpers.per_file)
         try:
-            helpers.fetch_pieces(pieces, partial(self._work, pieces), partial(self._help_out, pieces))
+            with out_of_turn():
+                helpers.fetch_pieces(pieces, partial(self._work, pieces), partial(self._help_out, pieces))
         except (OtherVersionError, _RefusedError) as e:
             gain.do_not_fit()
             self._may_split = False  # also when that is forgotten: or it would begin afresh again and again

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import pycurl
 
+from fsdm.concurrency.turn import out_of_turn
 from fsdm.model.errors import HostError
 from fsdm.transfer.http.exchange import Blocks, Exchange
 from fsdm.transfer.http.sockets import Sockets
@@ -101,7 +102,8 @@ class Handle:
         self.sockets.guard(stop, check_address)
         failure = None
         try:
-            self._curl.perform()
+            with out_of_turn():
+                self._curl.perform()
         except pycurl.error as e:
             failure = e
         finally:

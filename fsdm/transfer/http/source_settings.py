@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote, unquote_to_bytes
 
 from fsdm.concurrency.rate_limit import Rate
+from fsdm.concurrency.turn import out_of_turn
 from fsdm.model.errors import HostError, InvalidInputError, TransferError
 from fsdm.model.sources import join_headers
 from fsdm.store.filesystem import read_regular
@@ -46,17 +47,24 @@ class Bounds:
     @contextmanager
     def request(self, stop: Cancellation) -> Iterator[None]:
         """Wait until one more may run, and run it in the block; raises StoppedError."""
-        with self._changed:
-            while self.connections is not None and self._running >= self.connections:
-                self._changed.wait(STOP_S)
-                stop.check()
-            self._running += 1
+        if not self._begins():
+            with out_of_turn():
+                while not self._begins():
+                    with self._changed:
+                        self._changed.wait(STOP_S)
+                    stop.check()
         try:
             yield
         finally:
             with self._changed:
                 self._running -= 1
                 self._changed.notify()
+
+    def _begins(self) -> bool:
+        with self._changed:
+            may_begin = self.connections is None or self._running < self.connections
+            self._running += may_begin
+            return may_begin
 
 
 UNBOUND: Final = Bounds()
