@@ -81,6 +81,7 @@ SETTINGS: Final = (
         "refuse a file whose end nothing proves: the answer says no length, and the want no size or digest",
     ),
     Setting("transport", "transport", str, "what fetches files: libcurl (default), or requests"),
+    Setting("http_version", "http-version", str, "what is offered over TLS: 1.1 (default), or 2"),
 )
 KEYS: Final = {setting.key: setting for setting in SETTINGS}
 

@@ -14,6 +14,7 @@ PER_FILE: Final = 4
 AT_RUN_TIME: Final = ("jobs", "bytes_per_s", "poll_s", "max_bytes", "keep_free_bytes", "brake_share")
 
 Transport = Literal["libcurl", "requests"]
+HttpVersion = Literal["1.1", "2"]
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 
@@ -26,8 +27,9 @@ class Limits(BaseModel):
     event, changes are found after `poll_s` seconds. All that is here takes at most `max_bytes` (None: as much as there
     is), and `keep_free_bytes` of the file system stay free. The bytes of each chunk are compared with READY about once
     in `scrub_days` (None: only when asked for). `require_length` refuses an answer whose end nothing proves: no length,
-    no chunks, and no size or digest in the want. Files come by the `transport`. `count_bytes` counts what is here also
-    without a budget, for metrics.
+    no chunks, and no size or digest in the want. Files come by the `transport`. An `http_version` of "2" is offered
+    over TLS, for servers that want it: a connection has one request at a time, so it is no faster. `count_bytes`
+    counts what is here also without a budget, for metrics.
 
     PROTOCOL.md tells of the others: `durability` ("Durability"), `brake_share` ("The brake"; None: never), and
     `allow_hosts` (none: any) and `deny_private` ("Where files may come from").
@@ -54,6 +56,7 @@ class Limits(BaseModel):
     scrub_days: Positive | None = None
     require_length: bool = False
     transport: Transport = "libcurl"
+    http_version: HttpVersion = "1.1"
     count_bytes: bool = False
 
     if not TYPE_CHECKING:
@@ -65,6 +68,9 @@ class Limits(BaseModel):
                 raise _invalid(e) from None
             if self.transport == "requests":
                 Policy(deny_private=self.deny_private).check_unseen()
+                if self.http_version != "1.1":
+                    hint = "take the transport libcurl, or HTTP/1.1"
+                    raise InvalidInputError("requests speaks HTTP/1.1 alone", field="http_version", hint=hint)
 
     def changed_to(self, other: Limits) -> tuple[Limits, list[str]]:
         """Return the limits that hold once a running reconciler is told `other`, and the fields that wait."""

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from fsdm.concurrency.cancellation import Cancellation
     from fsdm.model.documents import FileEntry, FileSource
-    from fsdm.model.limits import Limits
+    from fsdm.model.limits import HttpVersion, Limits
     from fsdm.store.filesystem import FileSystem
     from fsdm.transfer.http.exchange import Begin
     from fsdm.transfer.requests_engine import Sessions
@@ -63,6 +63,7 @@ class HttpFetcher:
         policy: Policy = ANY,
         sources: Sources | None = None,
         transport: Transport = "libcurl",
+        http_version: HttpVersion = "1.1",
         session: Sessions | None = None,
     ) -> None:
         self.durable = durable
@@ -72,7 +73,7 @@ class HttpFetcher:
         self.sources = sources or Sources()
         timeouts_s = connect_timeout_s, idle_timeout_s
         self.engine: HttpEngine = (
-            Engine(self.hosts, timeouts_s, policy, self.sources, kept=connections)
+            Engine(self.hosts, timeouts_s, policy, self.sources, http_version, kept=connections)
             if transport == "libcurl"
             else RequestsEngine(self.hosts, timeouts_s, policy, self.sources, session)
         )
@@ -93,6 +94,7 @@ class HttpFetcher:
             policy=Policy(limits.allow_hosts, limits.deny_private),
             sources=sources,
             transport=limits.transport,
+            http_version=limits.http_version,
             session=session,
         )
 

@@ -21,7 +21,7 @@ from tests.support.chunks import failure, put_want
 def test_each_key_sets_one_limit() -> None:
     numbers = b"jobs = 3\nconnections = 4\nconnections-per-host = 5\nconnections-per-file = 6\nscrub-days = 30\n"
     others = b'rate = "50M"\nmax-bytes = "1.5Ti"\nkeep-free = 0\nbrake = "10%"\nrequire-length = true\n'
-    limits = parse_config(numbers + others + b'transport = "requests"\n')
+    limits = parse_config(numbers + others + b'transport = "libcurl"\nhttp-version = "2"\n')
     counts = {"jobs": 3, "connections": 4, "per_host": 5, "per_file": 6}
     assert Limits(**limits) == Limits(
         **counts,
@@ -30,7 +30,7 @@ def test_each_key_sets_one_limit() -> None:
         brake_share=0.1,
         scrub_days=30,
         require_length=True,
-        transport="requests",
+        http_version="2",
     )
     assert len(limits) == len(KEYS)
     assert parse_config(b"") == {}
@@ -61,6 +61,7 @@ def test_each_key_sets_one_limit() -> None:
         (b"require-length = 1", "require-length: must be a valid boolean"),
         (b'transport = "wget"', "transport: must be 'libcurl' or 'requests', not 'wget'"),
         (b"transport = 1", "transport: must be 'libcurl' or 'requests', not 1"),
+        (b"http-version = 2", "http-version: must be '1.1' or '2', not 2"),
         (b"jobs", "is no TOML"),
         (b"jobs = 1\njobs = 2", "is no TOML"),
         (b"\xff", "is no TOML"),

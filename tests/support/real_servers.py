@@ -63,6 +63,7 @@ https://127.0.0.1:{port} {{
     tls {certificate}.crt {certificate}.key
     root * {files}
     encode gzip
+    respond /protocol {{http.request.proto}}
     file_server
 }}
 """

@@ -10,6 +10,7 @@ ALL: Final = ("fsdm", "splice", "wget2", "curl", "rclone", "requests", "aria2c")
 BARE: Final = ("fsdm bare", *ALL)
 OVER_TLS: Final = ("fsdm", "wget2", "curl", "rclone", "aria2c")
 CHECKED: Final = ("fsdm", "wget2", "curl", "rclone", "rclone checksum", "aria2c checksum")
+FAR: Final = ("curl", "curl http2")
 PEERS: Final = ("wget2", "curl", "rclone", "requests", "aria2c")
 
 
@@ -38,6 +39,7 @@ class Case:
     durable: bool = False
     sha256: bool = False
     tls: bool = False
+    far: bool = False
     limited: bool = False
     connections: int = 8
     seconds: float = 30.0  # no further run begins then, after the third
@@ -123,6 +125,16 @@ CASES: Final = {
         memory=True,
         tls=True,
         seconds=20.0,
+    ),
+    "far": Case(
+        "in memory, https, 20 ms away",
+        *(40, 5, MB // 5),
+        goals=(_goal("over HTTP/1.1, against fsdm over HTTP/2", 1.0, "fsdm http2"), _goal(FASTEST, 1.0, *FAR)),
+        contenders=("fsdm", "fsdm http2", *FAR),
+        memory=True,
+        tls=True,
+        far=True,
+        seconds=30.0,
     ),
     "small-durable": Case(
         "on disk, durable",

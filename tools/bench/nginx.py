@@ -1,6 +1,6 @@
-"""The server that all contenders load from: nginx, over HTTP/1.1.
+"""The server that all contenders load from: nginx, over HTTP/1.1, and over HTTP/2 behind a link with a delay.
 
-HTTP/2 is not offered: on one machine curl and aria2c gain nothing by it, and wget2 and rclone lose.
+Without the delay HTTP/2 is not offered: on one machine curl and aria2c gain nothing by it, and wget2 and rclone lose.
 """
 
 from __future__ import annotations
@@ -9,14 +9,18 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
+
+FAR: Final = Path(__file__).with_name("far.py")
+DELAY_S: Final = 0.01  # each way
 
 CONFIG: Final = """
 {user}
@@ -36,16 +40,21 @@ http {{
 TLS: Final = """
   ssl_certificate {base}/tls.crt; ssl_certificate_key {base}/tls.key; ssl_session_cache shared:tls:1m;
   server {{ listen 127.0.0.1:{port} ssl reuseport; }}
+  server {{ listen 127.0.0.1:{behind} ssl http2 reuseport; }}
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """The ports of 127.0.0.1: at full speed, at 20 MB/s a connection, and with TLS (None: there is no openssl)."""
+    """The ports of 127.0.0.1: at full speed, at 20 MB/s a connection, with TLS, and with TLS 20 ms away.
+
+    The last two are None where there is no openssl.
+    """
 
     full: int
     slow: int
     tls: int | None
+    far: int | None
     certificate: str  # the file that a contender has to trust
 
 
@@ -53,15 +62,24 @@ class Server:
 def server(base: Path) -> Iterator[Server]:
     """Serve `base`/files."""
     (base / "files").mkdir()
-    full, slow, tls = _free_ports(3)
+    full, slow, tls, behind, far = _free_ports(5)
     config = base / "nginx.conf"
     user = "user root;" if os.geteuid() == 0 else ""
-    over_tls = TLS.format(base=base, port=tls) if certify(base) else ""
+    over_tls = TLS.format(base=base, port=tls, behind=behind) if certify(base) else ""
     config.write_text(CONFIG.format(user=user, base=base, full=full, slow=slow, tls=over_tls))
     command = ["nginx", "-e", str(base / "error.log"), "-p", str(base), "-c", str(config)]
     try:
         subprocess.run(command, check=True, capture_output=True)
-        yield Server(full, slow, tls if over_tls else None, str(base / "tls.crt"))
+        with subprocess.Popen(
+            [sys.executable, str(FAR), str(DELAY_S), str(far), str(behind)], stdout=subprocess.PIPE
+        ) as link:
+            try:
+                assert link.stdout is not None
+                if link.stdout.readline() != b"ready\n":
+                    raise RuntimeError("the link with a delay does not start")
+                yield Server(full, slow, tls if over_tls else None, far if over_tls else None, str(base / "tls.crt"))
+            finally:
+                link.kill()
     finally:
         subprocess.run([*command, "-s", "stop"], check=False, capture_output=True)
         deadline = time.monotonic() + 5

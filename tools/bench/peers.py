@@ -53,13 +53,14 @@ class Job:
     durable: bool = False
     sha256: tuple[str, ...] = ()  # of each file, where they are to be checked
     tls: bool = False
+    far: bool = False
     ranges: bool = False  # each connection is slow: use several for a file
     connections: int = 8  # of fsdm, and its jobs
 
     @property
     def url(self) -> str:
         if self.tls:
-            return f"https://127.0.0.1:{self.server.tls}"
+            return f"https://127.0.0.1:{self.server.far if self.far else self.server.tls}"
         return f"http://127.0.0.1:{self.port}"
 
     @property
@@ -138,11 +139,11 @@ def _end(child: subprocess.Popen[bytes]) -> None:
 # ------------------------------------------------------------------------------------------------------ the contenders
 
 
-def curl(job: Job) -> Step:
+def curl(job: Job, version: str = "--http1.1") -> Step:
     """Transfer by curl, 8 at once."""
     pairs = [f'url = "{job.url}/{name}"\noutput = "{job.target}/{name}"' for name in job.names]
     at_once = ["--parallel", "--parallel-max", "8"]
-    return [["curl", "-q", "-sf", *job.trust("--cacert"), *at_once, "-K", job.note("curl", pairs)]]
+    return [["curl", "-q", "-sf", version, *job.trust("--cacert"), *at_once, "-K", job.note("curl", pairs)]]
 
 
 def wget2(job: Job) -> Step:
@@ -240,7 +241,7 @@ def wants(job: Job) -> list[DataChunk]:
     return chunks
 
 
-def fsdm(job: Job, digest: str = "digest") -> Sample:
+def fsdm(job: Job, digest: str = "digest", http_version: str = "1.1") -> Sample:
     """Run fsdm: from the first want's rename to the last publishing, in a reconciler that is up."""
     layout, chunks = Layout(job.target), wants(job)
     make_layout(layout, FileSystem())
@@ -248,7 +249,7 @@ def fsdm(job: Job, digest: str = "digest") -> Sample:
         Path(f"{layout.want}/.{chunk.id}").write_bytes(chunk.to_json())
     durability = "chunk" if job.durable else "none"
     connections = str(job.connections)
-    how = [connections, connections, durability, digest, str(len(chunks))]
+    how = [connections, connections, durability, digest, http_version, str(len(chunks))]
     command = [sys.executable, str(WORKERS), "fsdm", str(job.target), *how]
     trusting = os.environ | ({"REQUESTS_CA_BUNDLE": job.server.certificate} if job.tls else {})
     with (
@@ -280,9 +281,11 @@ def _end_gently(child: subprocess.Popen[bytes]) -> None:
 CONTENDERS: Final[dict[str, Callable[[Job], Sample]]] = {
     "fsdm": fsdm,
     "fsdm bare": lambda job: fsdm(job, "bare"),
+    "fsdm http2": lambda job: fsdm(job, http_version="2"),
     "splice": peer(splice),
     "wget2": peer(wget2),
     "curl": peer(curl),
+    "curl http2": peer(functools.partial(curl, version="--http2")),
     "rclone": peer(rclone),
     "requests": plain_requests,
     "aria2c": peer(aria2c),

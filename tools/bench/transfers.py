@@ -85,6 +85,7 @@ class Race:
             durable=case.durable,
             sha256=self.sums,
             tls=case.tls,
+            far=case.far,
             ranges=case.limited,
             connections=case.connections,
         )

@@ -1,6 +1,6 @@
 """The contenders of `transfers` that are Python, each a process of its own.
 
-    python tools/bench/workers.py fsdm DIR JOBS CONNECTIONS (chunk|none) (digest|bare) CHUNKS
+    python tools/bench/workers.py fsdm DIR JOBS CONNECTIONS (chunk|none) (digest|bare) (1.1|2) CHUNKS
     python tools/bench/workers.py requests PORT DIR THREADS LIST
 
 They print one JSON object: the wall time within (for fsdm the moment of the last READY), the CPU time, the peak memory.
@@ -119,12 +119,21 @@ def plain_requests(port: int, directory: str) -> Callable[[], Callable[[str], No
 def main(argv: list[str]) -> None:
     """Be the contender that is named."""
     match argv:
-        case ["fsdm", data_dir, jobs, connections, ("none" | "chunk") as durability, digest, chunks]:
+        case [
+            "fsdm",
+            data_dir,
+            jobs,
+            connections,
+            ("none" | "chunk") as durability,
+            digest,
+            ("1.1" | "2") as version,
+            chunks,
+        ]:
             from fsdm.model.limits import Limits
 
             if digest == "bare":
                 take_out_the_digest()
-            limits = Limits(jobs=int(jobs), connections=int(connections), durability=durability)
+            limits = Limits(jobs=int(jobs), connections=int(connections), durability=durability, http_version=version)
             reconcile(data_dir, limits, int(chunks))
         case ["requests", port, directory, threads, file]:
             race(int(threads), Path(file).read_text().split(), plain_requests(int(port), directory))

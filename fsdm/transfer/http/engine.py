@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from fsdm.concurrency.cancellation import Cancellation
+    from fsdm.model.limits import HttpVersion
     from fsdm.model.source_policy import Policy
     from fsdm.transfer.host_health import Hosts
     from fsdm.transfer.http.exchange import Begin, Body
@@ -41,12 +42,20 @@ class Engine:
     """Asks for URLs; up to `kept` handles wait for the next request; used by all threads."""
 
     def __init__(
-        self, hosts: Hosts, timeouts_s: tuple[float, float], policy: Policy, sources: Sources, *, kept: int
+        self,
+        hosts: Hosts,
+        timeouts_s: tuple[float, float],
+        policy: Policy,
+        sources: Sources,
+        http_version: HttpVersion,
+        *,
+        kept: int,
     ) -> None:
         self._hosts = hosts
         self._timeouts_s = timeouts_s  # for a connection, and of silence
         self._policy = policy
         self._sources = sources
+        self._http_version = http_version
         self._kept = kept
         self._mutex = threading.Lock()
         self._idle: list[tuple[str, Handle]] = []  # by the origin that was asked, the longest unused first
@@ -117,7 +126,7 @@ class Engine:
             for at in range(len(self._idle) - 1, -1, -1):
                 if self._idle[at][0] == origin:
                     return self._idle.pop(at)[1]
-        return Handle(*self._timeouts_s)
+        return Handle(*self._timeouts_s, self._http_version)
 
     def _give_back(self, origin: str, handle: Handle) -> None:
         with self._mutex:

@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
     from fsdm.concurrency.cancellation import Cancellation
     from fsdm.model.errors import Cause
+    from fsdm.model.limits import HttpVersion
     from fsdm.transfer.http.exchange import Begin
     from fsdm.transfer.http.route import Route
 
 _ALWAYS: Final[Mapping[int, object]] = {
     pycurl.NOSIGNAL: 1,
     pycurl.PROTOCOLS: pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS,
-    pycurl.HTTP_VERSION: pycurl.CURL_HTTP_VERSION_1_1,
     pycurl.HTTP09_ALLOWED: 0,
     pycurl.HTTP_CONTENT_DECODING: 0,
     pycurl.FOLLOWLOCATION: 0,
@@ -45,13 +45,20 @@ _ALWAYS: Final[Mapping[int, object]] = {
 }
 
 
+_VERSIONS: Final[Mapping[HttpVersion, int]] = {
+    "1.1": pycurl.CURL_HTTP_VERSION_1_1,
+    "2": pycurl.CURL_HTTP_VERSION_2TLS,
+}
+
+
 class Handle:
     """An easy handle; used by one thread at a time."""
 
-    def __init__(self, connect_timeout_s: float, idle_timeout_s: float) -> None:
+    def __init__(self, connect_timeout_s: float, idle_timeout_s: float, http_version: HttpVersion) -> None:
         self.sockets = Sockets()
         self._connect_timeout_s = connect_timeout_s
         self._idle_timeout_s = idle_timeout_s
+        self._http_version = _VERSIONS[http_version]
         self._blocks = Blocks()
         self._curl = pycurl.Curl()
         self._client = ("", "")  # its certificate and key
@@ -61,6 +68,7 @@ class Handle:
         self._set(_ALWAYS)
         self._set(
             {
+                pycurl.HTTP_VERSION: self._http_version,
                 pycurl.OPENSOCKETFUNCTION: self.sockets.opens,
                 pycurl.SOCKOPTFUNCTION: self.sockets.is_made,
                 pycurl.CLOSESOCKETFUNCTION: self.sockets.closes,
