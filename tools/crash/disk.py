@@ -103,7 +103,7 @@ class State:
     @property
     def key(self) -> tuple[object, ...]:
         """A key that is equal for states that recover alike."""
-        seen = tuple(filter(None, (_seen(path, data) for path, _, data in self.tree)))
+        seen = dict.fromkeys(_seen(path, data) for path, _, data in self.tree)
         markers = [node for path, node, _ in self.tree if path.split("/")[1:2] in (["want"], ["delete"])]
         order = sorted(markers, key=lambda node: self.changed.get(node, -1))
         return (*seen, *(markers.index(node) for node in order))
@@ -131,12 +131,14 @@ class State:
         return {os.stat(path).st_ino: self.changed.get(node, -1) for node, path in made.items()}
 
 
-def _seen(path: str, data: bytes) -> tuple[str, bytes] | None:
-    """Return what makes a difference: trash is erased whatever it is, and torn is torn."""
-    if "/trash/" in path and path.count("/") > 2:
-        return None
-    name = os.path.basename(path)
+def _seen(path: str, data: bytes) -> tuple[str, bytes]:
+    """Return what makes a difference: trash is erased whatever it is, torn is torn, and nobody reads who had LOCK."""
+    directory, _, name = path.rpartition("/")
+    if "/trash/" in path:
+        return "data/trash/.", b""
     if name.startswith(".") and not name.startswith(JUDGED):
+        return f"{directory}/.", b""
+    if name == "LOCK":
         return path, b""
     return path, data if "/want/" not in path or data.endswith(b"}\n") else b""
 

@@ -273,6 +273,7 @@ class Life:
         os.utime(beside)
         before = os.stat(beside).st_ctime_ns
         while os.stat(beside).st_ctime_ns == before:
+            time.sleep(0.001)
             os.utime(beside)
 
     def hold(self, letter: str) -> None:
