@@ -234,15 +234,15 @@ def test_want_removed_and_made_again_is_watched_again(data_dir: Path, source: So
             assert dm.wait(chunk.id, PATIENCE_S)
 
 
-def test_fifty_thousand_markers_at_once_lose_nothing(data_dir: Path, source: Source) -> None:
+def test_thousands_of_markers_at_once_lose_nothing(data_dir: Path, source: Source) -> None:
     wanted = [source.chunk(start=n, end=n + 1, files=1) for n in range(20)]
-    gone = [hashlib.sha256(b"%d" % n).hexdigest() for n in range(50_000)]
+    gone = [hashlib.sha256(b"%d" % n).hexdigest() for n in range(5_000)]
     with DataManager(data_dir) as dm:
         touching = subprocess.Popen(["xargs", "touch"], stdin=subprocess.PIPE, cwd=data_dir / "delete", text=True)
         for chunk in wanted:
             put_want(data_dir, chunk)
         touching.communicate("\n".join(gone))
-        dm.wait_converged(250)
+        dm.wait_converged(PATIENCE_S)
         assert sorted(dm.list_chunks()) == sorted(chunk.id for chunk in wanted)
 
 

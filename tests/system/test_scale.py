@@ -15,7 +15,7 @@ from fsdm.reconcile.reconciler import Reconciler
 from fsdm.store.catalog import Catalog
 from fsdm.store.data_dir import make_layout
 from fsdm.store.filesystem import FileSystem
-from tests.support.chunks import put_chunk, touch_delete
+from tests.support.chunks import an_id, put_chunk, touch_delete
 from tests.support.loop import Inline, a_fetch
 
 LOOKS = ("lstat", "stat", "access", "open", "listdir", "scandir")
@@ -69,6 +69,24 @@ def more(tmp_path: Path, looks: Counter[str]) -> int:
 
 def test_cost_of_churn_and_scans_does_not_grow_with_the_chunks_here(tmp_path: Path, looks: Counter[str]) -> None:
     assert more(tmp_path, looks) <= LISTINGS
+
+
+def of_deletes(data_dir: Path, pending: int, looks: Counter[str]) -> int:
+    """The looks that so many deletes of what is not here cost, until none is left."""
+    layout = Layout(data_dir)
+    make_layout(layout, FileSystem())
+    inline = Inline(layout, Limits(), FileSystem())
+    for _ in range(pending):
+        touch_delete(data_dir, an_id())
+    looks.clear()
+    inline.passes(5)
+    assert not os.listdir(layout.delete)
+    return looks.total()
+
+
+def test_cost_of_a_delete_does_not_grow_with_those_pending(tmp_path: Path, looks: Counter[str]) -> None:
+    few, many = (of_deletes(tmp_path / str(pending), pending, looks) for pending in (FEW, MANY))
+    assert many * FEW <= few * MANY
 
 
 def of_chunks(tmp_path: Path, here: int) -> Layout:
