@@ -16,6 +16,7 @@ from fsdm.cli import main as cli
 from fsdm.model.layout import Layout
 from fsdm.store.data_dir import make_layout
 from fsdm.store.filesystem import FileSystem
+from tests.support.filesystems import MEMORY
 
 EXAMPLES = int(os.environ.get("FSDM_FUZZ", "60"))
 fuzz = settings(
@@ -73,7 +74,7 @@ def rewritten(draw: st.DrawFn, seeds: list[bytes], values: list[bytes]) -> bytes
 @contextmanager
 def data_directory() -> Iterator[Layout]:
     """A data directory for one example, and beside it what is nobody's business."""
-    with tempfile.TemporaryDirectory() as parent:
+    with tempfile.TemporaryDirectory(dir=MEMORY) as parent:
         layout = Layout(f"{parent}/data")
         make_layout(layout, FileSystem(durable=False))
         outside = Path(parent, "outside")

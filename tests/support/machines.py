@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from hypothesis.strategies import SearchStrategy
 
+from tests.support.filesystems import MEMORY
 from tests.support.world import HERE, Cut, Deed, World, points
 
 LONG = os.environ.get("FSDM_STATEFUL") == "long"
@@ -95,7 +96,7 @@ class Asking(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.world = World(Path(tempfile.mkdtemp(prefix="fsdm-world-")))
+        self.world = World(Path(tempfile.mkdtemp(prefix="fsdm-world-", dir=MEMORY)))
 
     @initialize(available=st.lists(st.tuples(wants, chunks), max_size=3))
     def some_are_available(self, available: list[tuple[Deed, int]]) -> None:

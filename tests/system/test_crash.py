@@ -19,6 +19,7 @@ from fsdm.store.filesystem import FileSystem
 from fsdm.store.marker_removal import remove_marker
 from fsdm.transfer.file_transfer import Transfer
 from tests.support import mutants
+from tests.support.filesystems import MEMORY
 from tests.support.mutants import Mutant, around, replaced
 from tools.crash.__main__ import main
 from tools.crash.check import ViolationError
@@ -38,10 +39,7 @@ BOUND = 4096 if LONG else 16
 
 @pytest.fixture
 def scratch() -> Iterator[str]:
-    """Where to work: in memory, where there is such a place."""
-    memory = "/dev/shm"
-    where = memory if os.access(memory, os.W_OK) else None
-    with tempfile.TemporaryDirectory(prefix="fsdm-crash-", dir=where) as path:
+    with tempfile.TemporaryDirectory(prefix="fsdm-crash-", dir=MEMORY) as path:
         yield path
 
 
