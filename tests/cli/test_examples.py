@@ -18,7 +18,7 @@ import pytest
 from fsdm import DataManager
 from fsdm.cli import main as cli
 from fsdm.cli.commands import VERBS
-from tests.support import PATIENCE_S, Source, eventually, kill_group, owner, reconciling, shell_holding
+from tests.support import PATIENCE_S, Source, eventually, kill_group, owner, shell_holding
 from tests.support.chunks import an_id, entries
 
 EXAMPLES = [
@@ -85,7 +85,7 @@ def test_an_example_of_help_does_what_it_says(line: str, place: tuple[Path, dict
         command = re.sub(word, value, command)
     with ExitStack() as stack:
         if "fsdm run" not in command:
-            stack.enter_context(reconciling(at / "data"))
+            stack.enter_context(DataManager(at / "data"))
         if failing:
             (at / "data" / "want" / failing).write_text("{")
             eventually(lambda: entries(at / "data" / "failed"))
