@@ -28,7 +28,7 @@ def soaked(tmp_path: Path, minutes: float, chunks: int = 60, **environment: str)
 
 @pytest.mark.timeout(1000)  # it goes on until all is as asked
 def test_churn_and_kills_show_no_wrong_byte_and_all_ends_as_asked(tmp_path: Path) -> None:
-    _, figures = soaked(tmp_path, 0.6, chunks=300)
+    _, figures = soaked(tmp_path, 0.3, chunks=150)
     assert figures["violations"] == figures["not_as_asked"] == []
     assert figures["growth"].keys() == {"memory_mib", "descriptors", "threads"}  # too short a time to judge them
     assert all(figures[name] > 0 for name in ("reads", "reader_kills", "reconciler_kills", "intents"))
@@ -48,7 +48,7 @@ def test_false_report_of_damage_is_found(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(
         "import fsdm.verify.rehash\nfsdm.verify.rehash.Rehash._compare = lambda self, fd, entry: 'has other bytes'\n"
     )
-    code, figures = soaked(tmp_path, 0.3, PYTHONPATH=str(tmp_path))
+    code, figures = soaked(tmp_path, 0.15, PYTHONPATH=str(tmp_path))
     assert code == 1
     assert any(soak.DAMAGED in violation for violation in figures["violations"])
 
