@@ -16,16 +16,6 @@ from tests.support import PATIENCE_S, Recorder, Source, eventually, expected
 from tests.support.chunks import bring, chunk_dir, entries, files_of
 
 
-def test_a_wanted_chunk_becomes_available_with_the_bytes_of_its_source(dm: DataManager, source: Source) -> None:
-    chunk = source.chunk(start=0, end=35)
-    dm.download_chunk(chunk)
-    assert dm.wait(chunk.id, PATIENCE_S)
-    assert dm.list_chunks() == [chunk.id]
-    with dm.find_chunk(chunk.dataset_id, 34) as ref:
-        assert files_of(ref.path) == expected(chunk, source)
-    assert dm.find_chunk(chunk.dataset_id, 35) is None
-
-
 def test_a_data_directory_that_is_made_is_there_for_good_with_all_that_is_above_it(tmp_path: Path) -> None:
     fs = Recorder()
     make_layout(Layout(tmp_path / "above" / "data"), fs)
@@ -35,36 +25,6 @@ def test_a_data_directory_that_is_made_is_there_for_good_with_all_that_is_above_
         ("mkdir", "above/data"),
         ("fsync_dir", "above"),
     ]
-
-
-def test_a_delete_waits_for_the_last_ref(dm: DataManager, source: Source, data_dir: Path) -> None:
-    chunk = source.chunk()
-    dm.download_chunk(chunk)
-    dm.wait(chunk.id, PATIENCE_S)
-    ref = dm.find_chunk(chunk.dataset_id, 0)
-    twin = ref.clone()
-    dm.delete_chunk(chunk.id)
-    assert dm.find_chunk(chunk.dataset_id, 0) is None
-    ref.close()
-    assert files_of(twin.path) == expected(chunk, source)
-    twin.close()
-    assert not dm.wait(chunk.id, PATIENCE_S)
-    assert not chunk_dir(data_dir, chunk).exists()
-    eventually(lambda: not entries(data_dir / "trash"))
-
-
-def test_a_download_after_a_delete_that_waits_fetches_nothing_again(dm: DataManager, source: Source) -> None:
-    chunk = source.chunk()
-    dm.download_chunk(chunk)
-    dm.wait(chunk.id, PATIENCE_S)
-    asked = dict(source.asked)
-    with dm.find_chunk(chunk.dataset_id, 0):
-        dm.delete_chunk(chunk.id)
-        assert dm.list_chunks() == []
-        dm.download_chunk(chunk)
-        assert dm.wait(chunk.id, PATIENCE_S)
-        assert dm.list_chunks() == [chunk.id]
-    assert dict(source.asked) == asked
 
 
 @pytest.mark.parametrize("error", [RuntimeError, SystemExit, KeyboardInterrupt])

@@ -127,13 +127,6 @@ def test_hold_holds_the_chunk_as_long_as_its_command_runs(data_dir: Path, chunk:
     assert fsdm("wait", "-d", data_dir, chunk.id, "--timeout", "20").stdout == f"{chunk.id}\tgone\n"
 
 
-def test_hold_ends_like_a_shell_where_the_command_cannot_be_run(data_dir: Path, chunk: DataChunk) -> None:
-    hold = ["hold", "-d", data_dir, chunk.dataset_id, 0, "--"]
-    assert fsdm(*hold, "no-such-command").returncode == 127
-    assert fsdm(*hold, data_dir).returncode == 126
-    assert fsdm("hold", "-d", data_dir, chunk.dataset_id, 99, "--", "true").returncode == 3
-
-
 def test_want_takes_files_stdin_and_json_lines_and_goes_on_after_a_bad_one(
     data_dir: Path, source: Source, tmp_path: Path, layout: object
 ) -> None:

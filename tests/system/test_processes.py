@@ -13,8 +13,6 @@ import pytest
 
 from fsdm import DataManager
 from fsdm.model.documents import FileSource
-from fsdm.model.limits import Limits
-from fsdm.transfer.fetcher import HttpFetcher
 from fsdm.transfer.segments import joined
 from tests.support import (
     PATIENCE_S,
@@ -29,8 +27,7 @@ from tests.support import (
     running,
     shell_holding,
 )
-from tests.support.chunks import a_want, an_id, bring, chunk_dir, entries, failure, files_of, put_want, touch_delete
-from tests.support.servers import full_server
+from tests.support.chunks import an_id, bring, chunk_dir, entries, failure, files_of, put_want, touch_delete
 
 
 def test_main_job_with_nothing_but_files(data_dir: Path, source: Source, tmp_path: Path) -> None:
@@ -183,17 +180,6 @@ def test_delete_stops_a_stalled_download_and_frees_its_slot(data_dir: Path, sour
     assert not stall.gate.is_set()
 
 
-def test_withdrawn_want_stops_its_download(data_dir: Path, source: Source) -> None:
-    chunk = source.chunk()
-    stall = source.fault(f"/{chunk.id}/blocks.parquet", stall_at=5)
-    with DataManager(data_dir) as dm:
-        put_want(data_dir, chunk)
-        assert stall.stalled.wait(PATIENCE_S)
-        os.unlink(data_dir / "want" / chunk.id)
-        eventually(lambda: not entries(data_dir / "partial"))
-        assert dm.list_chunks() == []
-
-
 def test_wanting_again_what_is_being_fetched_does_not_start_it_over(data_dir: Path, source: Source) -> None:
     chunk = source.chunk()
     path = f"/{chunk.id}/logs.parquet"
@@ -246,19 +232,6 @@ def test_thousands_of_markers_at_once_lose_nothing(data_dir: Path, source: Sourc
         assert sorted(dm.list_chunks()) == sorted(chunk.id for chunk in wanted)
 
 
-def test_any_sequence_of_careless_intents_ends_as_the_last_one_says(data_dir: Path, source: Source) -> None:
-    chunk = source.chunk()
-    with DataManager(data_dir) as dm:
-        for _ in range(10):
-            put_want(data_dir, chunk)
-            assert dm.wait(chunk.id, PATIENCE_S)
-            touch_delete(data_dir, chunk.id)
-            assert not dm.wait(chunk.id, PATIENCE_S)
-        put_want(data_dir, chunk)
-        dm.wait_converged(PATIENCE_S)
-        assert dm.list_chunks() == [chunk.id]
-
-
 def test_failing_source_holds_no_slot_and_is_tried_again_when_touched(data_dir: Path, source: Source) -> None:
     bad = [source.chunk(start=n, end=n + 1) for n in range(3)]
     good = source.chunk(start=50, end=51)
@@ -277,67 +250,6 @@ def test_failing_source_holds_no_slot_and_is_tried_again_when_touched(data_dir: 
         assert dm.status().chunks[bad[1].id].state == "failed"
 
 
-def test_other_files_replace_the_old_when_the_last_ref_is_closed(data_dir: Path, source: Source) -> None:
-    old = source.chunk()
-    with DataManager(data_dir) as dm:
-        bring(dm, old)
-        ref = dm.find_chunk(old.dataset_id, 0)
-        before = files_of(ref.path)
-        new = source.chunk(id=old.id, files=3)
-        dm.download_chunk(new)
-        eventually((data_dir / "partial" / new.id / "READY").exists)
-        assert dm.find_chunk(old.dataset_id, 0) is None
-        assert files_of(ref.path) == before
-        ref.close()
-        assert dm.wait(new.id, PATIENCE_S)
-        with dm.find_chunk(old.dataset_id, 0) as ref:
-            assert files_of(ref.path) == expected(new, source)
-
-
-def test_damaged_chunk_is_taken_out_of_service_and_can_be_wanted_again(data_dir: Path, source: Source) -> None:
-    """One of before the want was kept: it does not come by itself."""
-    chunk, sound = source.chunk(), source.chunk(start=10, end=20)
-    with DataManager(data_dir) as dm:
-        for one in (chunk, sound):
-            bring(dm, one)
-    os.truncate(chunk_dir(data_dir, chunk) / "data" / "logs.parquet", 3)
-    os.unlink(chunk_dir(data_dir, chunk) / "WANT")
-    with DataManager(data_dir) as dm:
-        told = eventually(lambda: failure(data_dir, chunk.id))
-        assert told["kind"] == "damaged"
-        assert "logs.parquet has 3 bytes, READY says 1000" in told["error"]
-        eventually(lambda: dm.list_chunks() == [sound.id])
-        bring(dm, chunk)
-        eventually(lambda: failure(data_dir, chunk.id) is None)
-
-
-def test_deleted_chunk_does_not_come_back_after_a_restart(data_dir: Path, source: Source) -> None:
-    chunk = source.chunk()
-    with DataManager(data_dir) as dm:
-        bring(dm, chunk)
-    with DataManager(data_dir, reconcile=False) as client:
-        client.delete_chunk(chunk.id)  # nobody reconciles: the intent stays
-        assert client.list_chunks() == []
-    with DataManager(data_dir) as dm:
-        assert not dm.wait(chunk.id, PATIENCE_S)
-        assert dm.list_chunks() == []
-
-
-def test_stray_names_hold_up_nothing(data_dir: Path, source: Source) -> None:
-    chunk = source.chunk()
-    with DataManager(data_dir) as dm:
-        for directory in ("want", "delete", "partial", "chunks", "failed", "trash", f"chunks/{chunk.dataset_id}"):
-            (data_dir / directory / "stray").mkdir(parents=True)
-            os.close(os.open(os.fsencode(data_dir / directory) + b"/\xff\xfe", os.O_CREAT))
-        bring(dm, chunk)
-        assert dm.list_chunks() == [chunk.id]
-    with DataManager(data_dir) as dm:
-        assert dm.list_chunks() == [chunk.id]
-        paths = {oddity.path for oddity in dm.status().oddities}
-        assert f"{data_dir}/want/stray" in paths
-        assert f"{data_dir}/chunks/{chunk.dataset_id}/stray" in paths
-
-
 def test_foreign_directory_is_refused_and_left_alone(tmp_path: Path) -> None:
     home = tmp_path / "home"
     (home / "trash").mkdir(parents=True)
@@ -347,16 +259,6 @@ def test_foreign_directory_is_refused_and_left_alone(tmp_path: Path) -> None:
     assert "not a data directory" in done.stderr
     assert (home / "trash" / "letter").read_text() == "dear"
     assert an_id() not in entries(home)
-
-
-def test_delete_stops_a_download_that_cannot_even_connect(data_dir: Path) -> None:
-    with full_server() as port:
-        chunk = a_want(files={"x": f"http://127.0.0.1:{port}/x"})
-        with DataManager(data_dir, limits=Limits(jobs=1), fetcher=HttpFetcher(connect_timeout_s=600)) as dm:
-            dm.download_chunk(chunk)
-            eventually(lambda: dm.status().chunks[chunk.id].state == "downloading")
-            dm.delete_chunk(chunk.id)
-            assert not dm.wait(chunk.id, PATIENCE_S)
 
 
 def test_on_a_full_disk_deletes_go_on_and_all_resumes_when_there_is_room(small_disk: Path, source: Source) -> None:
