@@ -125,19 +125,6 @@ def test_idle_workers_close_at_once_and_twice(workers: Workers) -> None:
     assert workers.close(0)
 
 
-def test_closed_workers_start_no_thread(gates: list[Gate]) -> None:
-    workers = Workers("hand", 4)
-    workers.close(0)
-    workers.submit(gates[0])
-    assert workers._threads == []
-
-
-def test_inline_workers_run_in_the_callers_thread() -> None:
-    ran: list[threading.Thread] = []
-    InlineWorkers().submit(lambda: ran.append(threading.current_thread()))
-    assert ran == [threading.current_thread()]
-
-
 def test_workers_grow_at_once_and_shrink_as_work_ends() -> None:
     workers, gate, ended = Workers("hand", 1), threading.Event(), threading.Semaphore(0)
     running = threading.Semaphore(0)

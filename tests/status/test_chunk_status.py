@@ -20,11 +20,6 @@ def of(layout: Layout, chunk_id: str) -> ChunkStatus:
     return read_status(layout).chunks[chunk_id]
 
 
-def test_an_empty_directory_has_nothing_to_tell(layout: Layout) -> None:
-    status = read_status(layout)
-    assert (status.chunks, status.oddities, status.reconciler) == ({}, (), None)
-
-
 def test_a_want_that_has_not_begun_is_wanted(layout: Layout, data_dir: Path) -> None:
     chunk = put_want(data_dir, a_want(files=FILES, block_range=(5, 9)))
     assert of(layout, chunk.id) == ChunkStatus(chunk.id, "wanted", chunk.dataset_id, range(5, 9), total_bytes=123)

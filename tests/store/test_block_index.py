@@ -96,38 +96,6 @@ test_an_index_that_changes_answers_as_one_made_afresh.settings = settings(
 )
 
 
-@pytest.mark.parametrize(
-    ("block", "start_of_found"),
-    [(0, 0), (9, 0), (10, 10), (19, 10), (20, None), (29, None), (30, 30), (-1, None), (10**30, None)],
-)
-def test_the_end_of_a_range_is_not_in_it(block: int, start_of_found: int | None) -> None:
-    index = BlockIndex.of([_place(0, 10), _place(10, 20), _place(30, 31)])
-    found = index.find(block)
-    assert (found and found.block_range.start) == start_of_found
-
-
-@pytest.mark.parametrize(
-    "in_order_of_responsibility",
-    [
-        [(5, 20, IDS[0]), (4, 8, IDS[0]), (0, 100, IDS[0])],  # greatest start
-        [(5, 8, IDS[2]), (5, 9, IDS[0]), (5, 100, IDS[1])],  # then smallest end
-        [(5, 8, min(IDS)), (5, 8, max(IDS))],  # then smallest id
-    ],
-)
-def test_ties_go_to_greatest_start_smallest_end_smallest_id(
-    in_order_of_responsibility: list[tuple[int, int, str]],
-) -> None:
-    expected = [_place(*args) for args in in_order_of_responsibility]
-    for places in (expected, expected[::-1]):
-        assert list(BlockIndex.of(places).candidates(6)) == expected
-
-
-def test_a_wide_chunk_is_found_where_a_narrow_one_inside_it_ends() -> None:
-    wide, narrow = _place(0, 100), _place(10, 20)
-    index = BlockIndex.of([wide, narrow])
-    assert [index.find(block) for block in (9, 10, 19, 20, 99)] == [wide, narrow, narrow, wide, wide]
-
-
 def test_the_borders_of_u64_are_blocks_like_others() -> None:
     first, last = _place(0, 1), _place(U64_MAX - 1, U64_MAX)
     index = BlockIndex.of([first, last])
@@ -163,16 +131,3 @@ def test_a_lookup_steps_over_buckets_that_end_before_the_block(end: int | None) 
     index._buckets = Seen(index._buckets)
     assert index.find(10**5) == places[0]
     assert len(seen) <= 5, "it walked through the buckets"
-
-
-def test_adding_twice_and_discarding_what_is_not_there_change_nothing() -> None:
-    index = BlockIndex()
-    index.discard(_place(0, 1))
-    assert (len(index), list(index), index.find(0), list(index.candidates(0))) == (0, [], None, [])
-    index.add(_place(5, 6))
-    index.add(_place(5, 6))
-    for absent in (_place(5, 6, IDS[1]), _place(4, 6), _place(5, 7), _place(9, 10)):
-        index.discard(absent)
-    _agrees(index, {_place(5, 6)}, range(8))
-    index.discard(_place(5, 6))
-    assert (len(index), index.find(5)) == (0, None)

@@ -77,14 +77,6 @@ def test_a_chunk_is_found_by_block_and_by_id(layout: Layout) -> None:
     assert catalog.places(an_id()) == ()
 
 
-def test_candidates_of_overlapping_ranges_begin_with_the_responsible(layout: Layout) -> None:
-    wide, narrow = make(layout, 0, 100), make(layout, 10, 20)
-    catalog = Catalog(layout)
-    assert catalog.candidates(DATASET, 15) == [narrow, wide]
-    assert catalog.find(DATASET, 20) == wide
-    assert catalog.candidates("e" * 64, 15) == []
-
-
 def test_one_id_may_stand_in_several_places(layout: Layout) -> None:
     chunk_id = an_id()
     places = [make(layout, dataset=dataset, chunk_id=chunk_id) for dataset in ("a" * 64, DATASET)]
@@ -263,20 +255,6 @@ def test_a_dataset_that_is_removed_takes_its_chunks_along_and_may_come_back(layo
     shutil.rmtree(layout.dataset(DATASET))
     assert catalog.refresh() == {place.chunk_id}
     assert agrees(catalog, other)
-
-
-def test_many_chunks_at_once_and_then_one_by_one_make_the_same_catalog(layout: Layout) -> None:
-    places = [make(layout, start * 10, start * 10 + 10) for start in range(300)]
-    catalog = Catalog(layout)
-    catalog.refresh()
-    for start in range(300, 310):
-        places.append(make(layout, start * 10, start * 10 + 10))
-        catalog.refresh()
-    for gone in (places.pop(0), places.pop(150)):
-        os.rmdir(layout.path(gone))
-        catalog.refresh()
-    assert agrees(catalog, *places)
-    assert catalog.all_places() == places
 
 
 def test_the_reconcilers_catalog_answers_without_looking_at_the_disk(layout: Layout, listings: Listings) -> None:
