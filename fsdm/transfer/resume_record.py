@@ -61,8 +61,9 @@ class Part:
         """The first `size` bytes are there, and have this BLAKE3; `complete`: that is all of it."""
         if self.record is not None:
             complete = complete or (self.record.complete and self.record.size == size)
-            known = replace(self.record, size=size, blake3=digest, extents=extents)
-            self.record = replace(known, complete=complete, holes=holes)
+            self.record = replace(
+                self.record, size=size, blake3=digest, extents=extents, complete=complete, holes=holes
+            )
             if save:
                 self.save()
 
