@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-MAX_CHARS: Final = 8 << 20  # waiting to be written
+MAX_CHARS: Final = 4 << 20  # waiting to be written, beside what is being written
 PATIENCE_S: Final = 2.0  # at the end, for a stream that takes nothing
 END_S: Final = 10.0  # at the end, for all that waits
+REST_S: Final = 0.02  # between two writes: what comes meanwhile is written in one
 
 
 class BoundedStream(io.TextIOBase):
@@ -67,7 +68,8 @@ class BoundedStream(io.TextIOBase):
             elif text:
                 self._pieces.append(text)
                 self._chars += len(text)
-                self._changed.notify_all()
+                if len(self._pieces) == 1:  # else the thread has been called, or looks again soon
+                    self._changed.notify_all()
         return len(text)
 
     def end(self) -> None:
@@ -81,36 +83,44 @@ class BoundedStream(io.TextIOBase):
             before = self._written
             self._thread.join(PATIENCE_S)
 
+    @property
+    def _has_note(self) -> bool:
+        return self._dropped > 0 and not self._is_refused
+
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._pieces or self._is_ending)
-                if not self._pieces and (self._dropped == 0 or self._is_refused):
+                self._changed.wait_for(lambda: self._pieces or self._is_ending or self._has_note)
+                if not self._pieces and not self._has_note:
                     return
-                text = self._pieces.popleft() if self._pieces else ""
-                self._chars -= len(text)
+                text = "".join(self._pieces)
+                self._pieces.clear()
+                self._chars = 0
                 dropped, self._dropped = self._dropped, 0
-            try:
-                if dropped:
-                    self._write_all(self._note(dropped))
-                    dropped = 0
-                self._write_all(text)
-                self._is_refused = False
-            except OSError as e:
-                with self._changed:
-                    self._dropped += dropped + text.count("\n")
-                if not self._is_refused:
-                    self._is_refused = True
-                    self._refused(e)
+            refusal = self._write_all(text, dropped)
+            if refusal is not None and not self._is_refused:
+                self._refused(refusal)
+            self._is_refused = refusal is not None
+            with self._changed:
+                self._changed.wait_for(lambda: self._is_ending, REST_S)
 
-    def _write_all(self, text: str) -> None:
-        data = memoryview(text.encode(self._encoding, "backslashreplace"))
-        while data:
+    def _write_all(self, text: str, dropped: int) -> OSError | None:
+        """Write lines, behind the note of those that were dropped; what is refused is counted as dropped."""
+        note = self._note(dropped) if dropped else ""
+        data, at = (note + text).encode(self._encoding, "backslashreplace"), 0
+        while at < len(data):
+            end = data.rfind(b"\n", at, at + select.PIPE_BUF) + 1 or at + select.PIPE_BUF
             try:
-                data = data[os.write(self._fd, data) :]
+                at += os.write(self._fd, memoryview(data)[at:end])
                 self._written += 1
             except BlockingIOError:  # some other process of the terminal has made it non-blocking
                 select.select([], [self._fd], [])
+            except OSError as e:
+                left, lines = data.count(b"\n", at), text.count("\n")
+                with self._changed:
+                    self._dropped += left if left <= lines else dropped + lines
+                return e
+        return None
 
 
 def bound(name: str, note: Callable[[int], str], refused: Callable[[OSError], None] = lambda _: None) -> None:
