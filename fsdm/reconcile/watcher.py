@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from watchdog.observers.inotify_c import CallbackId, InotifyConstants, InotifyFD, Mask
 
@@ -39,15 +40,17 @@ MARKERS_MASK: Final = Mask(_SELF | _ENTRIES | InotifyConstants.IN_CLOSE_WRITE | 
 ROOT_MASK: Final = Mask(_SELF | _ENTRIES)
 NO_DESCRIPTOR: Final = -1
 NO_WATCH: Final = -1
+REST_S: Final = 0.002  # after what was read: events come in bursts, and each read wakes a thread
 _ALL: Final = ""
 RELEASE_MASK: Final = Mask(InotifyConstants.IN_CLOSE_NOWRITE | InotifyConstants.IN_ONLYDIR)
 
 
 class Inotify(InotifyFD):
-    """watchdog's inotify, that leaves no descriptor open where it cannot begin."""
+    """watchdog's inotify, that leaves no descriptor open where it cannot begin, and reads a burst of events at once."""
 
     def __init__(self) -> None:
         self._inotify_fd = NO_DESCRIPTOR
+        self._has_come = False
         try:
             super().__init__()
         except OSError:  # there was one for inotify, and none for the pipe that ends it
@@ -61,6 +64,16 @@ class Inotify(InotifyFD):
         except RuntimeError:  # can't start new thread
             self._close_resources()
             raise
+
+    def handle_event(self, event: InotifyEvent) -> None:
+        super().handle_event(event)
+        self._has_come = True
+
+    def read_events(self, **how: Any) -> list[InotifyEvent]:
+        if self._has_come:
+            self._has_come = False
+            time.sleep(REST_S)
+        return super().read_events(**how)
 
 
 class Watcher:
