@@ -12,7 +12,7 @@ import pytest
 
 from fsdm.concurrency import turn
 from fsdm.concurrency.cancellation import Cancellation
-from fsdm.concurrency.turn import holding, in_turn, out_of_turn
+from fsdm.concurrency.turn import holding, in_turn, out_of_turn, rest
 from fsdm.model.documents import DataChunk, FileEntry, Manifest
 from fsdm.model.errors import StoppedError
 from fsdm.store.filesystem import FileSystem
@@ -74,6 +74,49 @@ def test_turn_that_is_kept_is_lost_and_its_end_is_nobody_elses() -> None:
         ended.set()
         assert keeper.join() is None
     assert others_have_turns()
+
+
+@pytest.mark.usefixtures("kept")
+def test_turns_come_in_the_order_that_they_were_asked_for() -> None:
+    came, others = list[int](), list[InThread]()
+    with in_turn():
+        for number in range(4):
+            others.append(InThread(in_turn()(partial(came.append, number))))
+            eventually(lambda number=number: len(turn._Turns.waiting) == number + 1)  # type: ignore[misc]
+    for other in others:
+        other.join()
+    assert came == [0, 1, 2, 3]
+
+
+@pytest.mark.usefixtures("kept")
+@pytest.mark.parametrize("slice_s", [0.0, PATIENCE_S])
+def test_turn_over_much_work_rests_for_others_after_its_slice(slice_s: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turn, "SLICE_S", slice_s)
+    came = threading.Event()
+    with in_turn():
+        other = InThread(in_turn()(came.set))
+        eventually(lambda: len(turn._Turns.waiting) == 1)
+        rest()
+        assert came.is_set() == (slice_s == 0.0)
+    other.join()
+
+
+def test_turn_that_was_lost_is_asked_for_again_at_a_rest() -> None:
+    began, lost = threading.Event(), threading.Event()
+
+    @in_turn()
+    def keep() -> bool:
+        began.set()
+        assert lost.wait(PATIENCE_S)
+        rest()
+        return turn._turn.held is turn._Turns.current
+
+    keeper = InThread(keep)
+    assert began.wait(PATIENCE_S)
+    with in_turn():
+        pass
+    lost.set()
+    assert keeper.join() is True
 
 
 def waits(wait: Callable[[], object]) -> InThread:

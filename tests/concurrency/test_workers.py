@@ -76,7 +76,7 @@ def test_threads_are_daemons_started_only_as_they_are_needed(gates: list[Gate]) 
         gate.open.set()
         workers.submit(gate)
         with idle:
-            assert idle.wait_for(lambda: workers._pending == 0, PATIENCE_S)
+            assert idle.wait_for(lambda: workers._idle == 1, PATIENCE_S)
     assert [thread.name for thread in workers._threads] == ["hand-0"]
     assert workers._threads[0].daemon
     assert workers.close(PATIENCE_S)

@@ -261,7 +261,7 @@ FAULTS = [
         THREADLESS, f"{WORKERS}._start_thread", "except RuntimeError", "except ValueError", {"workers": "fsdm-fetch"}
     ),
     Fault(THREADLESS, f"{WORKERS}._start_thread", "if not self._short:", "if True:", {"workers": "fsdm-fetch"}),
-    Fault(THREADLESS, f"{WORKERS}.replenish", "self._start_thread()", "pass", {"workers": "fsdm-worker"}),
+    Fault(THREADLESS, f"{WORKERS}.replenish", "self._call()", "pass", {"workers": "fsdm-worker"}),
     # a lane without threads fails what it is given
     Fault(
         THREADLESS,
