@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from fsdm.concurrency.log import Log
-from fsdm.concurrency.turn import in_turn
+from fsdm.concurrency.turn import in_turn, rest
 from fsdm.model.errors import NoDataDirectoryError
 from fsdm.model.events import Event
 from fsdm.reconcile.actions import Fetch, Publish, Retire, Verify, Wait
@@ -53,6 +53,7 @@ if TYPE_CHECKING:
 
 logger = Log("fsdm")
 
+REST_S: Final = 0.002  # after a pass: the next one is for all that comes meanwhile
 SCAN_SHARE: Final = 50  # a scan is followed by so many times its own duration without one
 
 
@@ -96,6 +97,7 @@ class Loop:
         while not stopping.is_set():
             try:
                 self.step(self.wait_s())
+                stopping.wait(REST_S)
             except NoDataDirectoryError:  # the root has gone, or is another one: no pass will mend that
                 raise
             except Exception as e:  # one pass failed: say so, and begin the next with a scan
@@ -110,12 +112,13 @@ class Loop:
     def step(self, timeout_s: float | None = 0.0) -> bool:
         """Wait for a notification, and make one pass; tell whether anything was dispatched."""
         self.heartbeat.beat(math.inf if timeout_s is None else timeout_s)
-        woken, everything = self.wakeup.wait(timeout_s)
-        began = time.monotonic()
-        self.heartbeat.beat()
-        while self._new_limits:
-            self._keep_to(self._new_limits.popleft())
+        self.wakeup.wait(timeout_s)
         with in_turn():
+            began = time.monotonic()
+            woken, everything = self.wakeup.take()
+            self.heartbeat.beat()
+            while self._new_limits:
+                self._keep_to(self._new_limits.popleft())
             dispatched = self.run_pass(woken, everything=everything)
         self.heartbeat.passed()
         self.counters.passed(time.monotonic() - began)
@@ -151,17 +154,21 @@ class Loop:
         for chunk_id in ids:
             state = self.states[chunk_id] = look(self.layout, self.catalog, chunk_id)
             see(self.delete_brake.brake, state, is_going=takes_away(state, self.results.observe(state)))
-            self.heartbeat.beat()
+            self._go_on()
         # only now that all have been seen: so many deletes at once may be too many
         for chunk_id in ids | self.delete_brake.judge(self.clock()):
             self._decide(chunk_id)
-            self.heartbeat.beat()
+            self._go_on()
         if is_scan:
             now = time.monotonic()
             self.next_scan = now + max(self.limits.poll_s, (now - began) * SCAN_SHARE)
         if (size := self.space.news()) is not None:
             self.tell(Event("size", "", size))
         return self._dispatch()
+
+    def _go_on(self) -> None:
+        self.heartbeat.beat()
+        rest()
 
     def _take_in_results(self) -> set[str]:
         """Take in what has ended since the last pass; return the ids that it is about."""

@@ -30,9 +30,12 @@ class Wakeup:
         """Wake the loop for something else than a look."""
         self._event.set()
 
-    def wait(self, timeout_s: float | None) -> tuple[set[str], bool]:
-        """Wait for a notification; return the ids to look at, and whether to look at everything."""
+    def wait(self, timeout_s: float | None) -> None:
+        """Wait for a notification."""
         self._event.wait(timeout_s)
+
+    def take(self) -> tuple[set[str], bool]:
+        """Return the ids to look at, and whether to look at everything."""
         self._event.clear()
         with self._mutex:
             ids, self._ids = self._ids, set()

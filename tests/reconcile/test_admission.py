@@ -30,7 +30,7 @@ class Bench:
         self.it = Admission(self.space, self.work_queue, self.results, self.wakeup)
 
     def woken(self) -> set[str]:
-        return self.wakeup.wait(0.0)[0]
+        return self.wakeup.take()[0]
 
 
 def test_without_a_limit_all_are_admitted_and_nothing_is_read(layout: Layout) -> None:

@@ -8,12 +8,17 @@ from fsdm.reconcile.wakeup import MANY_IDS, Wakeup
 from tests.support import PATIENCE_S
 
 
+def told(wakeup: Wakeup, timeout_s: float | None) -> tuple[set[str], bool]:
+    wakeup.wait(timeout_s)
+    return wakeup.take()
+
+
 def test_notifications_are_collected_and_told_once() -> None:
     wakeup = Wakeup()
     for chunk_id in ("a", "b", "a"):
         wakeup.notify(chunk_id)
-    assert wakeup.wait(0) == ({"a", "b"}, False)
-    assert wakeup.wait(0) == (set(), False)
+    assert told(wakeup, 0) == ({"a", "b"}, False)
+    assert told(wakeup, 0) == (set(), False)
 
 
 def test_a_notification_without_id_asks_for_everything_once_and_keeps_ids() -> None:
@@ -21,31 +26,31 @@ def test_a_notification_without_id_asks_for_everything_once_and_keeps_ids() -> N
     wakeup.notify("a")
     wakeup.notify(None)
     wakeup.notify("b")
-    assert wakeup.wait(None) == ({"a", "b"}, True)
-    assert wakeup.wait(0) == (set(), False)
+    assert told(wakeup, None) == ({"a", "b"}, True)
+    assert told(wakeup, 0) == (set(), False)
 
 
 def test_a_wake_ends_the_wait_with_nothing_to_look_at() -> None:
     wakeup = Wakeup()
     wakeup.wake()
-    assert wakeup.wait(None) == (set(), False)  # would wait for ever had it not been woken
+    assert told(wakeup, None) == (set(), False)  # would wait for ever had it not been woken
 
 
 def test_so_many_ids_that_a_scan_is_cheaper_ask_for_everything() -> None:
     wakeup = Wakeup()
     for number in range(MANY_IDS):
         wakeup.notify(str(number))
-    assert wakeup.wait(0)[1] is False
+    assert told(wakeup, 0)[1] is False
     for number in range(MANY_IDS + 1):
         wakeup.notify(str(number))
-    ids, everything = wakeup.wait(0)
+    ids, everything = told(wakeup, 0)
     assert (len(ids), everything) == (MANY_IDS + 1, True)
 
 
 def test_a_notification_from_another_thread_ends_the_wait() -> None:
     for how in (lambda wakeup: wakeup.notify("a"), lambda wakeup: wakeup.notify(None), lambda wakeup: wakeup.wake()):
         wakeup, answers = Wakeup(), []
-        thread = threading.Thread(target=lambda b=wakeup, to=answers: to.append(b.wait(PATIENCE_S)), daemon=True)
+        thread = threading.Thread(target=lambda b=wakeup, to=answers: to.append(told(b, PATIENCE_S)), daemon=True)
         thread.start()
         how(wakeup)
         thread.join(PATIENCE_S / 2)
@@ -67,10 +72,10 @@ def test_a_notification_just_before_or_after_the_clearing_is_not_lost(when: str)
 
     wakeup.notify("early")
     wakeup._event.clear = clear_and_notify  # type: ignore[method-assign]
-    ids, _ = wakeup.wait(None)
+    ids, _ = told(wakeup, None)
     if "late" not in ids:
         assert wakeup._event.is_set(), "nothing would wake the loop for it"
-        ids |= wakeup.wait(None)[0]
+        ids |= told(wakeup, None)[0]
     assert ids == {"early", "late"}
 
 
@@ -88,7 +93,7 @@ def test_nothing_is_lost_among_threads_that_notify_at_once() -> None:
     barrier.wait()
     while len(heard) < 900:
         all_told = not any(thread.is_alive() for thread in threads)
-        ids, _ = wakeup.wait(PATIENCE_S)
+        ids, _ = told(wakeup, PATIENCE_S)
         assert ids or not all_told, "a notification was lost"
         assert not heard & ids, "told twice"
         heard |= ids
