@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING
 
 from fsdm.concurrency.cancellation import Cancellation
 from fsdm.concurrency.log import Log
-from fsdm.concurrency.turn import in_turn
 from fsdm.model.errors import DiskError
 from fsdm.model.events import Event
-from fsdm.reconcile.actions import ClearFailure, Done, Failed, Fetch, Publish
+from fsdm.reconcile.actions import ClearFailure, Done, Failed, Fetch, Forget, Publish, Retire
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -96,23 +95,30 @@ class Executor:
             stop.set()
             self.tell(Event("stopped", action.id, why))
 
-    @in_turn()
     def _carry_out(self, action: Action, stop: Cancellation, *, clear_failure: bool) -> None:
-        """Carry out an action; what has been fetched is published at once, where nothing stands in its way."""
+        """Carry out an action, and what follows from it."""
         done: list[tuple[Action, Outcome]] = []
         try:
             if clear_failure:
                 self.applier.apply(ClearFailure(action.id), stop)
-            outcome = self.applier.apply(action, stop)
-            done.append((action, outcome))
-            fetched = isinstance(outcome, Done) and outcome.fetched
-            if isinstance(action, Fetch) and fetched and self.applier.is_free(action.id) and not stop.is_set():
-                action = Publish(action.id, action.want, fetched)
+            following: Action | None = action
+            while following is not None:
+                action = following
                 self._busy[action.id] = (action, stop)
-                done.append((action, self.applier.apply(action, stop)))
+                outcome = self.applier.apply(action, stop)
+                done.append((action, outcome))
+                following = self._following(action, outcome, stop)
         except Exception as e:  # a defect of ours: it must not leave the id busy for ever
             logger.exception("%s failed", action)
             error = DiskError(f"unexpected: {e!r}", hint="please report this", cause="defect")
             done.append((action, Failed(error, disk=True)))
         self._ended.append(done)
         self.wake()
+
+    def _following(self, action: Action, outcome: Outcome, stop: Cancellation) -> Action | None:
+        """Return what can be done at once, where nothing in `chunks/` stands in its way."""
+        if not isinstance(outcome, Done) or not self.applier.is_free(action.id):
+            return None
+        if isinstance(action, Fetch) and outcome.fetched and not stop.is_set():
+            return Publish(action.id, action.want, outcome.fetched)
+        return Forget(action.id, action.delete) if isinstance(action, Retire) else None

@@ -10,7 +10,21 @@ from fsdm.concurrency.cancellation import Cancellation
 from fsdm.model.documents import Manifest
 from fsdm.model.events import Event
 from fsdm.model.state import ChunkState, Marker
-from fsdm.reconcile.actions import Action, Clear, ClearFailure, Done, Failed, Fetch, Fetched, Outcome, Publish, Stopped
+from fsdm.reconcile.actions import (
+    Action,
+    Clear,
+    ClearFailure,
+    Done,
+    Failed,
+    Fetch,
+    Fetched,
+    Forget,
+    Outcome,
+    Publish,
+    Retire,
+    Stale,
+    Stopped,
+)
 from fsdm.reconcile.executor import Executor
 from tests.support.chunks import a_want, an_id
 from tools.support.workers import InlineWorkers
@@ -117,6 +131,18 @@ def test_what_was_fetched_is_not_published_where_another_directory_of_it_stands(
     bench.it.begin(FETCH, clear_failure=False)
     bench.fetchers.work()
     assert list(bench.it.outcomes()) == [(FETCH, Done())]
+
+
+@pytest.mark.parametrize(("is_free", "outcome"), [(True, Done()), (False, Done()), (True, Stale())])
+def test_delete_of_what_was_retired_is_forgotten_where_nothing_else_stands(is_free: bool, outcome: Outcome) -> None:
+    bench, delete = Bench(outcome), Marker(7, 7, 8, 9)
+    bench.is_free = is_free
+    retire = Retire(ID, CHUNK.place, delete)
+    bench.it.begin(retire, clear_failure=False)
+    bench.workers.work()
+    follows = [Forget(ID, delete)] if is_free and outcome == Done() else []
+    assert bench.applied == [retire, *follows]
+    assert list(bench.it.outcomes()) == [(action, outcome) for action in bench.applied]
 
 
 def test_what_was_fetched_is_not_published_after_a_stop() -> None:
