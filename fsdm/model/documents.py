@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, cast
 from urllib.parse import SplitResult, urlsplit
 
 import pydantic
@@ -200,6 +200,18 @@ class _Chunk(_Document):
     def place(self) -> Place:
         return Place.of(self.dataset_id, self.block_range, self.id)
 
+    @classmethod
+    def _of(cls, other: _Chunk, **own: Any) -> Self:
+        """Make one of what another has, which is not checked again; its unknown keys are kept."""
+        made = cast("Self", cls.model_construct(dataset_id=other.dataset_id, block_range=other.block_range, **own))
+        for key, value in (other.model_extra or {}).items():
+            if key not in cls.model_fields and made.model_extra is not None:
+                made.model_extra[key] = value
+        return made
+
+
+_Sources = Annotated[dict[str, Annotated[FileSource, BeforeValidator(_source)]], BeforeValidator(_check_names)]
+
 
 class DataChunk(_Chunk):
     """A wanted chunk: the document in `want/ID`.
@@ -212,7 +224,7 @@ class DataChunk(_Chunk):
         InvalidInputError: names the field.
     """
 
-    files: Annotated[dict[str, Annotated[FileSource, BeforeValidator(_source)]], BeforeValidator(_check_names)]
+    files: _Sources
 
     if TYPE_CHECKING:  # what may be given; what is kept has one form of each
 
@@ -238,10 +250,10 @@ class DataChunk(_Chunk):
     @classmethod
     def parse_want(cls, text: bytes, name: str) -> DataChunk:
         """Parse the want in the marker called `name`; its `id` may be absent, or must agree."""
-        chunk = _Want.parse(text)
-        if chunk.id not in {None, name}:
-            raise InvalidInputError(f"is {chunk.id}, but the marker is called {name}", field="id")
-        return cls(**{**dict(chunk), "id": name})
+        want = _Want.parse(text)
+        if want.id not in {None, name}:
+            raise InvalidInputError(f"is {want.id}, but the marker is called {name}", field="id")
+        return cls._of(want, id=name, files=want.files)
 
     @classmethod
     def want_schema(cls) -> dict[str, Any]:
@@ -251,8 +263,9 @@ class DataChunk(_Chunk):
         return schema
 
 
-class _Want(DataChunk):
+class _Want(_Chunk):
     id: Id | None = None  # type: ignore[assignment]  # the marker's name says it
+    files: _Sources
 
 
 class Manifest(_Chunk):
@@ -264,8 +277,7 @@ class Manifest(_Chunk):
     @classmethod
     def of(cls, chunk: DataChunk, files: dict[str, FileEntry]) -> Manifest:
         """Make the manifest of a fetched chunk; the want's unknown keys are kept in it."""
-        own = {"format": 1, "id": chunk.id, "dataset_id": chunk.dataset_id, "block_range": chunk.block_range}
-        return cls(**{**(chunk.model_extra or {}), **own, "files": files})
+        return cls._of(chunk, id=chunk.id, files=files)
 
     def satisfies(self, chunk: DataChunk, *, sha256_may_follow: bool = False) -> bool:
         """Return whether these are the wanted files: the same place, names, sizes and digests.
