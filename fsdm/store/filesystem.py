@@ -10,7 +10,6 @@ import errno
 import os
 import pwd
 import secrets
-import shutil
 import stat
 from contextlib import suppress
 from dataclasses import dataclass
@@ -39,9 +38,10 @@ def read_regular(path: str, limit: int) -> tuple[os.stat_result, bytes] | None:
             if not stat.S_ISREG(found.st_mode):
                 return None
             parts: list[bytes] = []
-            while limit > 0 and (part := os.read(fd, limit)):
+            left = min(limit, found.st_size)
+            while left > 0 and (part := os.read(fd, left)):
                 parts.append(part)
-                limit -= len(part)
+                left -= len(part)
             return found, b"".join(parts)
     except OSError as e:
         if e.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO}:
@@ -149,6 +149,19 @@ def _fsync(fd: int) -> None:
         os.fsync(fd)
 
 
+def _erase(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return
+    except OSError as e:
+        if e.errno not in {errno.EISDIR, errno.EPERM}:  # a directory: Linux says the one, POSIX the other
+            raise
+        for name in os.listdir(path):  # by far fewer system calls than shutil.rmtree
+            _erase(f"{path}/{name}")
+        os.rmdir(path)
+
+
 @dataclass(kw_only=True, eq=False)
 class FileSystem:
     """The steps that change a data directory, by absolute paths; each may raise OSError."""
@@ -158,14 +171,16 @@ class FileSystem:
     def step(self, name: str, path: str) -> None:
         """Do nothing; a harness overrides this, and is called before each step."""
 
-    def mkdir(self, path: str) -> None:
-        """Make a directory that may be there."""
+    def mkdir(self, path: str) -> bool:
+        """Make a directory that may be there; tell whether it is new."""
         self.step("mkdir", path)
         try:
             os.mkdir(path)
         except FileExistsError:
             if not is_directory(path):
                 raise
+            return False
+        return True
 
     def rmdir(self, path: str) -> None:
         """Remove an empty directory. One that is not empty, or that the disk keeps, stays: nothing depends on it."""
@@ -247,11 +262,4 @@ class FileSystem:
     def erase(self, path: str) -> None:
         """Remove a file, or a whole directory, that may be gone already. No symlink is followed."""
         self.step("erase", path)
-        try:
-            os.unlink(path)
-        except FileNotFoundError:
-            return
-        except OSError as e:
-            if e.errno not in {errno.EISDIR, errno.EPERM}:  # a directory: Linux says the one, POSIX the other
-                raise
-            shutil.rmtree(path)
+        _erase(path)

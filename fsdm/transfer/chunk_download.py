@@ -62,10 +62,10 @@ def fetch_chunk(
         TransferError, StoppedError, OSError: the first that any of the files met; none is running any more then.
     """
     data = f"{directory}/{DATA}"
-    fs.mkdir(directory)
-    fs.mkdir(data)
-    _clear(directory, (DATA, PARTS, WANT), fs)
-    _clear(data, chunk.files, fs)
+    if not fs.mkdir(directory):
+        _clear(directory, (DATA, PARTS, WANT), fs)
+    if not fs.mkdir(data):
+        _clear(data, chunk.files, fs)
     batch, parts = _Batch(len(chunk.files) + 1, stop), Parts(directory, chunk.files, fs)
 
     def fetch_one(name: str, source: FileSource) -> None:
