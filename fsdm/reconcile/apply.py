@@ -173,19 +173,20 @@ class Applier:
         layout, fs = self.layout, self.fs
         partial, fetch_s = layout.partial_of(action.id), self._fetch_s.pop(action.id, None)
         manifest: Manifest | None
-        if action.fetched is not None:
+        if action.fetched is not None:  # this process has just written all of it
             if not action.want.same_as(look_at(layout.want_marker(action.id))):
                 return Stale()
             chunk, text, manifest = action.fetched.chunk, action.fetched.text, action.fetched.manifest
         else:
             chunk, text = self._read(action.id, action.want)
             manifest = read_manifest(partial)
-        if manifest is None or not manifest.satisfies(chunk) or missing(partial, manifest) is not None:
-            self._discard(partial)
-            return Done()
+            if manifest is None or not manifest.satisfies(chunk) or missing(partial, manifest) is not None:
+                self._discard(partial)
+                return Done()
         if exists(layout.delete_marker(action.id)):
             return Stale()
-        stored_want.save(fs, partial, text, layout.trash)
+        if action.fetched is None:
+            stored_want.save(fs, partial, text, layout.trash)
         fs.unlink(f"{partial}/{PARTS}")
         place, dataset = chunk.place, layout.dataset(chunk.dataset_id)
         if not is_directory(dataset):

@@ -65,7 +65,9 @@ class Results:
         self._memos.pop(chunk_id, None)
 
     def _change(self, chunk_id: str, **changes: Any) -> None:
-        self._memos[chunk_id] = replace(self.memo(chunk_id), **changes)
+        memo = self.memo(chunk_id)
+        if any(getattr(memo, name) != value for name, value in changes.items()):
+            self._memos[chunk_id] = replace(memo, **changes)
 
     def take_in(self, action: Action, outcome: Outcome, *, others_wait: bool = False) -> None:
         """Take in an outcome. `others_wait`: for the room that a failed fetch would keep."""

@@ -17,7 +17,8 @@ def save_in_partial(fs: FileSystem, partial: str, want: bytes) -> None:
     path = f"{partial}/{WANT}"
     if _text(partial) != want:
         fs.write(path, want, durable=False, mode=0o600)
-    fs.fsync_path(path)
+    if fs.durable:
+        fs.fsync_path(path)
 
 
 def save(fs: FileSystem, directory: str, want: bytes, trash: str) -> None:
