@@ -223,6 +223,7 @@ class Soak:
         self._url = url
         self._data_dir = data_dir
         self._log = Path(f"{data_dir}.log")
+        self._rest = ""  # of what was read of it: a line that has no end yet
         self._choice = random.Random(options.seed)
         self._readers: list[Reader] = []
         self._samples: dict[str, list[tuple[float, float]]] = {name: [] for name in MEASURES}
@@ -231,6 +232,7 @@ class Soak:
         with DataManager(self._data_dir):
             pass
         self._run = self._reconciler()
+        self._logged = self._log.open()
         count, seed = self._options.clients, self._options.seed
         shares = [list(range(n, self._options.chunks, count)) for n in range(count)]
         self._clients = [begin("churn", self._data_dir, share, seed + n, self._url) for n, share in enumerate(shares)]
@@ -244,13 +246,16 @@ class Soak:
                 client.kill()
         while self._readers:
             self._end(self._readers[0])
+        self._read_log()
+        self._logged.close()
 
-    def churn(self, length_s: float) -> None:
-        """Kill readers all the time, the reconciler at first, and measure it later."""
+    def churn(self, length_s: float) -> bool:
+        """Kill readers all the time, the reconciler at first, and measure it later; return whether all was well."""
         began, kill_at = time.monotonic(), length_s * self._choice.uniform(*PAUSES)
         while (now := time.monotonic() - began) < length_s:
+            self._read_log()
             if self.figures.violations or any(reader.violations for reader in self._readers):
-                return
+                return False
             if kill_at < now < length_s * KILLED_UNTIL:
                 self._kill_reconciler()
                 kill_at = now + length_s * self._choice.uniform(*PAUSES)
@@ -262,6 +267,7 @@ class Soak:
             self._end(self._choice.choice(self._readers))
             self.figures.reader_kills += 1
             time.sleep(min(1.0, length_s / 20))
+        return True
 
     def converge(self) -> None:
         """End the clients, wait until all has converged, and compare it with the last intents."""
@@ -281,8 +287,7 @@ class Soak:
                     self.figures.not_as_asked.append(f"chunk {number} is {found}, asked for was {version}")
 
     def evaluate(self) -> Figures:
-        """Return the figures, with what was logged and measured."""
-        self.figures.violations += [line.strip() for line in self._log.read_text().splitlines() if DAMAGED in line]
+        """Return the figures, with what was measured."""
         for name, samples in self._samples.items():
             if samples:
                 self.figures.largest[name] = max(value for _, value in samples)
@@ -293,6 +298,11 @@ class Soak:
         options = ["--wait", "--brake", "off", "--log-format", "json", "-d", self._data_dir]
         with self._log.open("ab") as log:
             return subprocess.Popen([sys.executable, "-m", "fsdm", "run", *options], stderr=log)
+
+    def _read_log(self) -> None:
+        """Look for damage in what was logged since."""
+        *lines, self._rest = (self._rest + self._logged.read()).split("\n")
+        self.figures.violations += [line for line in lines if DAMAGED in line]
 
     def _kill_reconciler(self) -> None:
         self._run.kill()
@@ -336,8 +346,8 @@ def main(argv: Sequence[str]) -> int:
     options = arguments(argv)
     with tempfile.TemporaryDirectory(prefix="fsdm-soak-", dir=options.dir) as base:
         with serving(served) as url, Soak(options, f"{base}/data", url) as soak:
-            soak.churn(options.minutes * 60)
-            soak.converge()
+            if soak.churn(options.minutes * 60):
+                soak.converge()
         figures = soak.evaluate()
     if options.json:
         print(json.dumps(asdict(figures) | {"problems": figures.problems}))

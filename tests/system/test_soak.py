@@ -35,22 +35,19 @@ def test_churn_and_kills_show_no_wrong_byte_and_all_ends_as_asked(tmp_path: Path
 
 
 @pytest.mark.timeout(1000)  # it goes on until all is as asked
-def test_readers_without_a_lock_are_found(tmp_path: Path) -> None:
-    (tmp_path / "sitecustomize.py").write_text(
-        "import fsdm.store.refs\nfsdm.store.refs.try_flock = lambda fd, flags: True\n"
-    )
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("store.refs.try_flock = lambda fd, flags: True", ""),
+        ("verify.rehash.Rehash._compare = lambda self, fd, entry: 'has other bytes'", soak.DAMAGED),
+    ],
+    ids=["a ref takes no lock", "a false report of damage"],
+)
+def test_fault_is_found(tmp_path: Path, fault: str, said: str) -> None:
+    (tmp_path / "sitecustomize.py").write_text(f"import fsdm.store.refs, fsdm.verify.rehash\nfsdm.{fault}\n")
     code, figures = soaked(tmp_path, 10.0, chunks=20, PYTHONPATH=str(tmp_path))  # it ends at the first violation
     assert code == 1
-    assert figures["violations"] != []
-
-
-def test_false_report_of_damage_is_found(tmp_path: Path) -> None:
-    (tmp_path / "sitecustomize.py").write_text(
-        "import fsdm.verify.rehash\nfsdm.verify.rehash.Rehash._compare = lambda self, fd, entry: 'has other bytes'\n"
-    )
-    code, figures = soaked(tmp_path, 0.15, PYTHONPATH=str(tmp_path))
-    assert code == 1
-    assert any(soak.DAMAGED in violation for violation in figures["violations"])
+    assert any(said in violation for violation in figures["violations"])
 
 
 def test_rising_figure_is_found_and_a_swinging_one_is_not() -> None:
