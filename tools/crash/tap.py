@@ -93,7 +93,9 @@ class Tap:
             where = f"{os.readlink(f'/proc/self/fd/{dir_fd}')}/{os.fspath(path)}"
         else:
             where = os.path.abspath(os.fspath(path))
-        return os.path.relpath(where, self._root) if where == self._root or where.startswith(f"{self._root}/") else None
+        if where == self._root:
+            return "."
+        return where.removeprefix(f"{self._root}/") if where.startswith(f"{self._root}/") else None
 
     def _make(self, call: Call, make: Callable[[], Any]) -> Any:
         self._before(call)
