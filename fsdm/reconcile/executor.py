@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 
 from fsdm.concurrency.cancellation import Cancellation
 from fsdm.concurrency.log import Log
-from fsdm.model.errors import DiskError
+from fsdm.model.errors import DiskError, FsdmError
 from fsdm.model.events import Event
 from fsdm.reconcile.actions import ClearFailure, Done, Failed, Fetch, Forget, Publish, Retire
+from fsdm.store.markers import read_want
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -55,6 +56,21 @@ class Executor:
     def fetches(self) -> list[Fetch]:
         """The fetches among them. In any thread."""
         return [action for action in self.actions if isinstance(action, Fetch)]
+
+    @property
+    def slots_taken(self) -> int:
+        """Return how many fetches have a slot: those that wait for a server's first word have lent theirs."""
+        scheduler = self.applier.scheduler
+        return sum(scheduler is None or not scheduler.has_lent(fetch.id) for fetch in self.fetches)
+
+    def waits_for_server_of(self, fetch: Fetch) -> bool:
+        """Tell whether others wait for the first word of a server that a want names, as far as it can be read."""
+        scheduler = self.applier.scheduler
+        try:
+            files = read_want(self.applier.layout, fetch.id, fetch.want).files
+        except (FsdmError, OSError):  # whatever that is, it is told where it is fetched
+            return False
+        return scheduler is not None and scheduler.waits_for(source.url for source in files.values())
 
     def begin(self, action: Action, *, clear_failure: bool) -> None:
         """Have an action carried out. `clear_failure`: remove `failed/ID` first."""

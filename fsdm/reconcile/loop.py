@@ -23,6 +23,7 @@ from fsdm.reconcile.plan import decide, is_stuck, takes_away, trouble
 from fsdm.store.data_dir import make_directories
 from fsdm.store.scan import look, scan
 from fsdm.transfer.fetcher import HttpFetcher
+from fsdm.transfer.scheduler import lent_max
 
 if TYPE_CHECKING:
     import threading
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
 
 logger = Log("fsdm")
 
+LENT_AFTER_S: Final = 0.25  # wants that have waited so long get the slots of those that wait for a server
 REST_S: Final = 0.002  # after a pass: the next one is for all that comes meanwhile
 SCAN_SHARE: Final = 50  # a scan is followed by so many times its own duration without one
 
@@ -86,6 +88,7 @@ class Loop:
     tell: Callable[[Event], None]
     next_scan: float = field(default=0.0, init=False)  # monotonic
     states: dict[str, ChunkState] = field(default_factory=dict, init=False)
+    _lend_at: float = field(default=math.inf, init=False)  # monotonic: then slots are lent to the wants that wait
     _new_limits: deque[Limits] = field(default_factory=deque, init=False)
 
     def run(self, stopping: threading.Event) -> None:
@@ -136,7 +139,7 @@ class Loop:
         self.limits, waits = self.limits.changed_to(limits)
         if waits:
             logger.warning("not before the next start: %s", ", ".join(waits))
-        self.executor.fetchers.resize(self.limits.jobs)
+        self.executor.fetchers.resize(self.limits.jobs + lent_max())
         if isinstance(self.fetcher, HttpFetcher):
             self.fetcher.change(self.limits.bytes_per_s)
         self.space.change(self.limits, self.executor.fetches)
@@ -232,9 +235,16 @@ class Loop:
 
     def _dispatch(self) -> bool:
         dispatched = False
-        slots = 0 if self.paused.why else self.disk.outage.slots(self.limits.jobs) - len(self.executor.fetches)
+        allowed = 0 if self.paused.why else self.disk.outage.slots(self.limits.jobs)
+        slots, now = allowed - len(self.executor.fetches), time.monotonic()
+        if slots > 0 or not allowed or not self.work_queue.waiting_fetches:
+            self._lend_at = math.inf
+        elif self._lend_at == math.inf:
+            self._lend_at = now + LENT_AFTER_S
+        elif now >= self._lend_at:
+            slots = allowed - self.executor.slots_taken
         self.admission.open(slots)
-        for action in self.work_queue.take(slots, lambda fetch: self.admission.admit(fetch, self.clock())):
+        for action in self.work_queue.take(slots, self._admit):
             dispatched = True
             if isinstance(action, Verify):
                 self.results.verify_begun(action)
@@ -244,6 +254,14 @@ class Loop:
             self.executor.begin(action, clear_failure=is_over and self.states[action.id].failed)
         return dispatched
 
+    def _admit(self, fetch: Fetch) -> bool:
+        """Tell whether a fetch may begin; a slot that is lent is for wants of other servers than those waited for."""
+        is_lent = len(self.executor.fetches) >= self.limits.jobs
+        if is_lent and self.executor.waits_for_server_of(fetch):
+            self.work_queue.put(fetch.id, Wait(self.clock() + LENT_AFTER_S))
+            return False
+        return self.admission.admit(fetch, self.clock())
+
     def wait_s(self) -> float:
         """Tell how long the next pass can wait, in seconds, if nothing wakes the loop before."""
         waits = [self.next_scan - time.monotonic()]
@@ -251,6 +269,8 @@ class Loop:
             waits.append(next_at - self.clock())
         if (probe_at := self.disk.next_probe_at) is not None:
             waits.append(probe_at - self.clock())
+        if (lend_s := self._lend_at - time.monotonic()) > 0:
+            waits.append(lend_s)
         if self.work_queue.parked_fetches:  # room may be made elsewhere, and no event tells of that
             waits.append(self.limits.poll_s)
         return max(min(waits), 0.0)

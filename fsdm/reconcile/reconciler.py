@@ -32,7 +32,7 @@ from fsdm.store.marker_removal import clear_temporaries, finish_removals
 from fsdm.store.pause import Pause
 from fsdm.transfer.fetcher import HttpFetcher
 from fsdm.transfer.http.source_settings import Sources
-from fsdm.transfer.scheduler import Scheduler
+from fsdm.transfer.scheduler import Scheduler, lent_max
 from fsdm.verify.background import BackgroundCheck
 from fsdm.verify.manifest_check import ManifestCheck
 from fsdm.verify.scrub import Scrub
@@ -77,7 +77,7 @@ class Reconciler:
         self._fs = fs = fs or FileSystem(durable=limits.durable)
         self._clock = clock
         self.heartbeat = Heartbeat(time.monotonic)
-        fetchers = workers or Workers("fsdm-fetch", limits.jobs)
+        fetchers = workers or Workers("fsdm-fetch", limits.jobs + lent_max())
         helpers = workers or Workers("fsdm-worker", limits.workers)
         erasers = workers or Workers("fsdm-erase", 1)
         verifiers = workers or Workers("fsdm-verify", 1)
@@ -92,6 +92,9 @@ class Reconciler:
         disk = DiskOutage(layout.trash, fs=fs, workers=helpers, tell=tell, wake=wakeup.wake)
         self._trash = Trash(layout.trash, fs=fs, workers=erasers, space=space, freed=disk.freed)
         self._fetcher = fetcher or HttpFetcher.within(limits, sources, session)
+        if self._scheduler is not None and isinstance(self._fetcher, HttpFetcher):
+            self._fetcher.scheduler = self._scheduler
+            self._scheduler.on_lent = wakeup.wake
         self._applier = Applier(layout, fs, catalog, self._fetcher, self._scheduler, tell, self._trash.erase)
         watcher = Watcher(layout, wakeup.notify)
         results = Results(layout, self._applier, watcher, space=space, disk=disk, tell=tell, clock=clock, jitter=jitter)

@@ -6,6 +6,7 @@ An attempt that ended, a stop, a crash or a reboot is followed by the next one f
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Final, Protocol
 
 from fsdm.concurrency.rate_limit import FLOOR_BYTES_PER_S, Meter, Rate
@@ -27,12 +28,16 @@ if TYPE_CHECKING:
     from fsdm.model.documents import FileEntry, FileSource
     from fsdm.model.limits import HttpVersion, Limits
     from fsdm.store.filesystem import FileSystem
+    from fsdm.transfer.host_health import Request
     from fsdm.transfer.http.exchange import Begin
     from fsdm.transfer.requests_engine import Sessions
     from fsdm.transfer.resume_record import Part
+    from fsdm.transfer.scheduler import Scheduler
 
 CONNECT_TIMEOUT_S: Final = 10.0
 IDLE_TIMEOUT_S: Final = 30.0
+PATIENT: Final = 32  # so many servers may keep us waiting for those timeouts before they answer at all; others …
+FIRST_PATIENCE_S: Final = 1.0
 
 
 class HttpEngine(Protocol):
@@ -70,6 +75,7 @@ class HttpFetcher:
         self._require_length = require_length
         self.floor_bytes_per_s = floor_bytes_per_s
         self.hosts = Hosts()
+        self.scheduler: Scheduler | None = None  # whose threads fetch
         self.sources = sources or Sources()
         timeouts_s = connect_timeout_s, idle_timeout_s
         self.engine: HttpEngine = (
@@ -124,12 +130,28 @@ class HttpFetcher:
         for url in self.hosts.order(transfer.source.urls):
             try:
                 with self.hosts.enter(url, stop.wait) as request:
+                    self._lend(request, stop)
                     SourceFetch(self, url, transfer, stop, request).bring()
             except TransferError as e:
                 errors.append(e)
             else:
                 return
         raise _of_all(errors)
+
+    def _lend(self, request: Request, stop: Cancellation) -> None:
+        """Lend this thread's slot while a server has not answered lately; where many do not, be less patient."""
+        if self.scheduler is None:
+            return
+        if request.await_answer(stop.wait, self.scheduler.open_to_large):
+            self.scheduler.lend()
+            request.host.hurry(FIRST_PATIENCE_S if self.scheduler.lent > PATIENT else math.inf)
+        else:
+            self.scheduler.reclaim(stop)
+
+    def reclaim(self, stop: Cancellation) -> None:
+        """Wait for a slot, where this thread's was lent: its server has answered."""
+        if self.scheduler is not None:
+            self.scheduler.reclaim(stop)
 
 
 def _of_all(errors: list[TransferError]) -> TransferError:

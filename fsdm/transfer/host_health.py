@@ -9,7 +9,8 @@ is known of a server; how it is reached, and whether several connections gain an
 Invariants: to a half-open host go no more than `trials` requests at once, and one if it was down. A good byte proves
 it; until FRESH_S after one it does not go down, for a broken connection is no dead host. A failure begins a new era:
 what was begun before it counts no longer (sixteen connections that break together are one outage). Only what the server
-itself asks for (Retry-After) holds against everything.
+itself asks for (Retry-After) holds against everything. Those who wait for a trial's outcome do so until it has taken
+`trial_wait_s`. So do those that would have no slot (see `scheduler`), where enough of their host have none.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ SLOWER: Final = 4.0  # so many times slower is clearly slow
 HALF_LIFE_S: Final = 300.0  # in this time half of that is forgiven
 WEIGHT: Final = 0.3  # of the newest measurement
 ASKED_LAST_S: Final = 3600.0
+LIVE_S: Final = 60.0  # longer than any silence that is waited for
 
 
 class Hosts:
@@ -57,7 +59,7 @@ class Hosts:
         self.first_s = first_s
         self.last_s = last_s
         self.mutex = threading.Lock()
-        self._trial_wait_s = trial_wait_s
+        self.trial_wait_s = trial_wait_s
         self._hosts: dict[str, Host] = {}  # the longest unused first
 
     def enter(self, origin: str, wait: Wait) -> Request:
@@ -69,12 +71,11 @@ class Hosts:
             TransferError: transient; the host is down, or those who try it have not heard from it yet.
         """
         outcome = threading.Event()
-        deadline = self.clock() + self._trial_wait_s
         with self.mutex:
             host = self._use(origin_of(origin))
             host.inside += 1
         try:
-            while not isinstance(found := host.admit(outcome, deadline), Request):
+            while not isinstance(found := host.admit(outcome), Request):
                 wait(found, outcome)
         except BaseException:
             host.turn_away(outcome)
@@ -118,10 +119,16 @@ class Host:
         self.bytes_per_s: float | None = None
         self.gain = Gain(clock=table.clock)
         self.routes: dict[Settings, Route] = {}  # see `engine`
+        self._patience_s = math.inf  # for an answer
+        self._hurried = 0  # times in a row
+        self._unanswered = 0  # requests without a slot
+        self._unanswered_since = 0.0
+        self._has_answered = False
         self._table = table
         self._mutex = table.mutex
         self._era = 0
         self._trying = 0  # requests of this era
+        self._trying_since = 0.0
         self._waiting: set[threading.Event] = set()
         self._failed_at = -math.inf  # … and nothing good has come since
         self._error = ""
@@ -130,7 +137,59 @@ class Host:
         self._asked_until = -math.inf  # by the server
         self._rated_at = 0.0
 
-    def admit(self, outcome: threading.Event, deadline: float) -> Request | float:
+    @property
+    def is_live(self) -> bool:
+        """Tell whether it has answered, and a good byte has come lately."""
+        return self._has_answered and self._table.clock() - self.good_at < LIVE_S
+
+    def hurry(self, patience_s: float) -> None:
+        """Wait so long for an answer, and twice as long each time until there is one; infinity is no bound."""
+        with self._mutex:
+            self._patience_s = patience_s * 2.0 ** min(self._hurried, 60)
+            self._hurried += patience_s < math.inf
+
+    def answered(self) -> None:
+        """Take in that an answer has come, or so much of one that more will."""
+        with self._mutex:
+            self._patience_s, self._hurried, self._has_answered = math.inf, 0, True
+            self._wake()
+
+    def within(self, timeout_s: float) -> float:
+        """Return a timeout of a request, or less where its host is to hurry."""
+        return min(timeout_s, self._patience_s)
+
+    def await_answer(self, outcome: threading.Event, most: int) -> bool | float:
+        """Tell whether a request may wait for an answer without a slot, or how long to wait for another one's.
+
+        It is False where the host is live.
+
+        Raises:
+            TransferError: others have waited for long enough.
+        """
+        with self._mutex:
+            now = self._table.clock()
+            if self.is_live:
+                return False
+            if not self._unanswered:
+                self._unanswered_since = now
+            if self._unanswered < most:
+                self._unanswered += 1
+                return True
+            return self._wait(outcome, self._unanswered_since, now, self._unanswered)
+
+    def _wait(self, outcome: threading.Event, since: float, now: float, others: int) -> float:
+        """Under the mutex: how long to wait for the outcome of others, who have tried since then."""
+        left_s = since + self._table.trial_wait_s - now
+        if left_s <= 0:
+            waiting = "another one waits" if others == 1 else f"{others} others wait"
+            raise TransferError(
+                f"{self.origin} has not answered yet: {waiting} for it", transient=True, cause="timeout"
+            )
+        outcome.clear()
+        self._waiting.add(outcome)
+        return left_s
+
+    def admit(self, outcome: threading.Event) -> Request | float:
         """Return a request, or for how many seconds to wait for the outcome of another."""
         with self._mutex:
             now = self._table.clock()
@@ -144,26 +203,28 @@ class Host:
                 )
             if self.proven or self._trying < (1 if self._downs else self._table.trials):
                 self._waiting.discard(outcome)
+                if not self._trying:
+                    self._trying_since = now
                 self._trying += 1
                 return Request(self, self._era, self._table.clock)
-            if now >= deadline:
-                others = "another one waits" if self._trying == 1 else f"{self._trying} others wait"
-                what = f"{self.origin} has not answered yet: {others} for it"
-                raise TransferError(what, transient=True, cause="timeout")
-            outcome.clear()
-            self._waiting.add(outcome)
-            return deadline - now
+            return self._wait(outcome, self._trying_since, now, self._trying)
 
     def turn_away(self, outcome: threading.Event) -> None:
-        """Let nobody wait with this event any more."""
+        """End a request that was not begun."""
         with self._mutex:
             self.inside -= 1
+        self.forget(outcome)
+
+    def forget(self, outcome: threading.Event) -> None:
+        """Let nobody wait with this event any more."""
+        with self._mutex:
             self._waiting.discard(outcome)
 
-    def leave(self, era: int) -> None:
+    def leave(self, era: int, unanswered: int) -> None:
         """End a request, perhaps without an outcome: then the next one may try."""
         with self._mutex:
             self.inside -= 1
+            self._unanswered -= unanswered
             if era == self._era:
                 self._trying -= 1
                 self._wake()
@@ -193,7 +254,7 @@ class Host:
 
     def _judge(self, now: float) -> None:
         """Take a failure of this era."""
-        was_proven, self.proven = self.proven, False
+        was_proven, self.proven, self._has_answered = self.proven, False, False
         self._failed_at = now
         if now < self._asked_until:
             self._downs += 1
@@ -230,17 +291,33 @@ class Request:
         self.host = host
         self._era = era
         self._clock = clock
+        self._unanswered = 0
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self.host.leave(self._era)
+        self.host.leave(self._era, self._unanswered)
+
+    def await_answer(self, wait: Wait, most: int) -> bool:
+        """Tell whether this is to wait for an answer without a slot; where `most` do, wait for one of theirs first.
+
+        Raises:
+            TransferError: transient; they have waited for long enough.
+        """
+        outcome = threading.Event()
+        try:
+            while isinstance(found := self.host.await_answer(outcome, most), float):
+                wait(found, outcome)
+        finally:
+            self.host.forget(outcome)
+        self._unanswered += found
+        return found
 
     def proven(self) -> None:
         """Bytes of a good answer have come. To be said of each block: it costs next to nothing."""
-        self.host.good_at = self._clock()
-        if not self.host.proven:
+        was_live, self.host.good_at = self.host.is_live, self._clock()
+        if not was_live:
             self.host.prove()
 
     def failed(self, error: str, retry_after_s: float | None = None) -> None:

@@ -67,7 +67,6 @@ class RequestsEngine:
         policy.check_unseen()
         self._hosts = hosts
         self._timeouts_s = timeouts_s  # for a connection, and of silence
-        self._head_s = timeouts_s[0] + exchange.HEAD_S
         self._policy = policy
         self._sources = sources
         self._session = session
@@ -115,10 +114,13 @@ class RequestsEngine:
         self._policy.check_url(target.url)
         settings = self._sources.of(target)
         way = _way(target, settings)
+        host = self._hosts.get(target.origin)
+        way["timeout"] = tuple(map(host.within, self._timeouts_s))
+        head_s = way["timeout"][0] + host.within(exchange.HEAD_S)
         request = partial(self._request, session, target.url, headers, settings.headers, way, own)
-        wait = partial(call_detached, request, stop, self._head_s, "fsdm-request", requests.Response.close)
-        may_be_kept = self._hosts.get(target.origin).good_at > -math.inf
-        told = partial(self._told, session, target.url, way, stop)
+        wait = partial(call_detached, request, stop, head_s, "fsdm-request", requests.Response.close)
+        may_be_kept = host.good_at > -math.inf
+        told = partial(self._told, session, target.url, way, head_s, stop)
         with told():
             try:
                 response = wait()
@@ -137,7 +139,7 @@ class RequestsEngine:
     def _request(
         self, session: Session, url: str, headers: Fields, of_source: Fields, way: dict[str, Any], own: str | None
     ) -> requests.Response:
-        how: dict[str, Any] = {"timeout": self._timeouts_s, "allow_redirects": False, "stream": True, **way}
+        how: dict[str, Any] = {"allow_redirects": False, "stream": True, **way}
         fields = {"Accept-Encoding": "identity", **of_source, **headers}
         on_top = {**of_source, "Authorization": f"Basic {own}"} if own else of_source
         auth: Any = (own is not None and session.auth) or (session.trust_env and get_netrc_auth(url)) or None
@@ -152,15 +154,17 @@ class RequestsEngine:
         return session.send(bare, **how | {"cert": way["cert"]})
 
     @contextmanager
-    def _told(self, session: Session, url: str, way: dict[str, Any], stop: Cancellation) -> Iterator[None]:
+    def _told(
+        self, session: Session, url: str, way: dict[str, Any], head_s: float, stop: Cancellation
+    ) -> Iterator[None]:
         """Raise the errors of requests as ours."""
         try:
             yield
         except Exception as e:
             stop.check()
-            what, cause = in_words(e, *self._timeouts_s)
+            what, cause = in_words(e, *way["timeout"])
             if isinstance(e, TimeoutError):  # of `call_detached`
-                what = f"the head of the answer does not end, or did not come within {self._head_s:g} s"
+                what = f"the head of the answer does not end, or did not come within {head_s:g} s"
             found = session.merge_environment_settings(url, way["proxies"], None, None, None)
             if proxy := select_proxy(url, found["proxies"]):
                 what += f" (by way of the proxy {shown(proxy if '://' in proxy else f'http://{proxy}')})"

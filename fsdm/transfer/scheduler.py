@@ -5,15 +5,20 @@ what waits, the chunk with the fewest running comes first, then the one that has
 of the threads: so a chunk whose server has gone silent leaves room for the others. Work for a host that has `per_host`
 running is passed over until one of them ends. What has been submitted is always run, also at the end: it looks for
 itself whether it has been stopped.
+
+Work that waits for a server that has not answered yet lends its slot to other work, and has one again before it goes on
+(as ForkJoinPool compensates for a ManagedBlocker). Invariant: at most `size` pieces run whose slots are not lent, and
+at most `lent_max` whose slots are.
 """
 
 from __future__ import annotations
 
+import resource
 import threading
 from bisect import bisect_left, insort
 from collections import Counter, deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from fsdm.concurrency.log import Log
 from fsdm.concurrency.workers import join_all
@@ -21,12 +26,24 @@ from fsdm.model.errors import InvalidInputError
 from fsdm.transfer.http.target import origin_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container
+    from collections.abc import Callable, Container, Iterable
+
+    from fsdm.concurrency.cancellation import Cancellation
 
     Work = Callable[[], None]
     Group = Callable[[str], tuple[str, int | None]]
 
 logger = Log(__name__)
+
+LENT_MAX: Final = 256  # each has two threads, and with TLS 1 MB
+LENT_FDS: Final = 4  # of each: a socket, two of libcurl's own, a file
+OTHER_FDS: Final = 256
+
+
+def lent_max() -> int:
+    """Return how many slots may be lent at once: as the descriptors of this process allow for."""
+    fds, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return LENT_MAX if fds == resource.RLIM_INFINITY else min(max((fds - OTHER_FDS) // LENT_FDS, 1), LENT_MAX)
 
 
 def _by_origin(url: str) -> tuple[str, int | None]:
@@ -37,7 +54,7 @@ class Scheduler:
     """`size` daemon threads, `reserved` of them for small work; started as they are needed.
 
     At most `per_host` pieces of work for one host run at once; None is no bound. `group` names the host of a URL, and
-    its own bound, if it has one.
+    its own bound, if it has one. `on_lent` is called when a slot was lent.
     """
 
     def __init__(
@@ -49,6 +66,15 @@ class Scheduler:
         self._name = name
         self._size = size
         self._reserved = min(reserved, size - 1)
+        self.open_to_large = size - self._reserved
+        self._free = {False: self.open_to_large, True: self._reserved}  # slots without a thread; reserved or not
+        self._started = 0
+        self._here: dict[int, _Piece] = {}  # by thread
+        self._lent: Counter[str] = Counter()  # by chunk
+        self._lenders: Counter[str] = Counter()  # by server
+        self._lent_max = lent_max()
+        self._returning: dict[bool, deque[_Piece]] = {False: deque(), True: deque()}
+        self.on_lent: Callable[[], None] = lambda: None
         self._per_host = per_host
         self._share = max(1, size // 2)  # of large work, for one chunk
         self._submitted = 0
@@ -77,18 +103,18 @@ class Scheduler:
             if not run_here:
                 self._submitted += 1
                 most = self._per_host if most is None else most
-                piece = _Piece(self._submitted, chunk_id, host if most is not None else "", most, work)
+                piece = _Piece(self._submitted, chunk_id, host if most is not None else "", most, work, host)
                 (self._small if small else self._large).put(piece, self._running[chunk_id])
                 self._call()
         if run_here:
             work()
 
     def _start_thread(self) -> None:
-        if len(self._threads) >= self._size:
-            return
         # the reserved ones come last: until there is much to do, every thread takes everything
-        reserved = len(self._threads) >= self._size - self._reserved
-        name = f"{self._name}-{len(self._threads)}"
+        reserved = not self._free[False]
+        if not self._free[reserved]:
+            return
+        name = f"{self._name}-{self._started}"
         thread = threading.Thread(target=self._run, args=(reserved,), name=name, daemon=True)
         try:
             thread.start()
@@ -98,6 +124,8 @@ class Scheduler:
             self._short = True
             return
         self._short = False
+        self._started += 1
+        self._free[reserved] -= 1
         self._threads.append(thread)
 
     def close(self, timeout_s: float | None) -> bool:
@@ -105,31 +133,128 @@ class Scheduler:
         with self._mutex:
             self._closed = True
             self._call()
-        return join_all(self._threads, timeout_s)
+            for piece in (*self._returning[False], *self._returning[True]):
+                self._give_back(piece)
+            threads = [*self._threads]
+        return join_all(threads, timeout_s)
+
+    # ------------------------------------------------------------------------------------------------------ lent slots
+
+    def lend(self) -> None:
+        """Let other work have the slot of what runs in this thread, unless as many are lent as may be."""
+        piece = self._here.get(threading.get_ident())
+        if piece is None or piece.back is not None:
+            return
+        with self._mutex:
+            if self._lent.total() >= self._lent_max:
+                return
+            piece.back = threading.Event()
+            self._lent[piece.chunk_id] += 1
+            self._lenders[piece.server] += 1
+            self._vacate(piece.reserved)
+        self.on_lent()
+
+    def reclaim(self, stop: Cancellation) -> None:
+        """Wait until what runs in this thread has a slot; no new work is taken before. Raises StoppedError."""
+        piece = self._here.get(threading.get_ident())
+        if piece is None or (back := piece.back) is None:
+            return
+        with self._mutex:
+            if self._closed or self._free[piece.reserved]:
+                self._free[piece.reserved] -= 1
+                self._give_back(piece)
+            else:
+                self._returning[piece.reserved].append(piece)
+                self._idle[piece.reserved].notify()
+        try:
+            stop.wait(threading.TIMEOUT_MAX, back)
+        finally:
+            with self._mutex:
+                if piece.back is not None:
+                    self._returning[piece.reserved].remove(piece)
+
+    @property
+    def lent(self) -> int:
+        """How many slots are lent."""
+        with self._mutex:
+            return self._lent.total()
+
+    def has_lent(self, chunk_id: str) -> bool:
+        """Tell whether what runs of a chunk has no slot: it waits for servers that have not answered yet."""
+        return 0 < self._lent.get(chunk_id, 0) == self._running.get(chunk_id, 0)
+
+    def waits_for(self, urls: Iterable[str]) -> bool:
+        """Tell whether a slot is lent for the server of one of these URLs."""
+        lenders = self._lenders
+        return any(self.group(url)[0] in lenders for url in urls)
+
+    def _vacate(self, reserved: bool) -> None:
+        """Give a slot to who waits to have it again, or else to a new thread."""
+        if self._returning[reserved]:
+            self._give_back(self._returning[reserved].popleft())
+            return
+        self._free[reserved] += 1
+        if self._small or self._large:
+            self._start_thread()
+
+    def _give_back(self, piece: _Piece) -> None:
+        if piece.back is not None:
+            piece.back.set()
+            piece.back = None
+            self._lent -= Counter((piece.chunk_id,))  # without what is 0 then
+            self._lenders -= Counter((piece.server,))
+
+    # --------------------------------------------------------------------------------------------------------- threads
 
     def _run(self, reserved: bool) -> None:
-        piece = None
+        piece, here = None, threading.get_ident()
         while (piece := self._next(reserved, piece)) is not None:
+            self._here[here] = piece
             piece.work()
+        self._here.pop(here, None)
 
     def _next(self, reserved: bool, ended: _Piece | None) -> _Piece | None:
         with self._mutex:
-            if ended is not None:
-                self._count(ended, -1)
+            if ended is not None and not self._has_slot_after(ended):
+                self._call()
+                return None
             piece = self._take(reserved)
             self._call()  # what this one's end has made possible may be more than it takes itself
-            while piece is None and not (self._closed and not self._small and not self._large):
+            while piece is None and not self._is_over(reserved):
                 self._idle[reserved].wait()
                 piece = self._take(reserved)
                 if piece is not None:
                     self._call()
+            if piece is None and self._returning[reserved]:
+                self._threads.remove(threading.current_thread())
+                self._vacate(reserved)
+                self._call()
             return piece
 
+    def _is_over(self, reserved: bool) -> bool:
+        """Tell whether a thread is to end: its slot is asked for, or nothing more comes."""
+        return bool(self._returning[reserved]) or (self._closed and not self._small and not self._large)
+
+    def _has_slot_after(self, ended: _Piece) -> bool:
+        """Count a piece as ended; tell whether its thread has a slot then."""
+        was_lent = ended.back is not None
+        if was_lent:
+            self._give_back(ended)
+        self._count(ended, -1)
+        if was_lent and not self._free[ended.reserved]:
+            self._threads.remove(threading.current_thread())
+            return False
+        self._free[ended.reserved] -= was_lent
+        return True
+
     def _take(self, reserved: bool) -> _Piece | None:
+        if self._returning[reserved]:
+            return None
         piece = self._small.take(self._size, self._full)
         if piece is None and not reserved:
             piece = self._large.take(self._share, self._full)
         if piece is not None:
+            piece.reserved = reserved
             self._count(piece, 1)
         return piece
 
@@ -163,13 +288,16 @@ class Scheduler:
             self._full.discard(host)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False, slots=True)
 class _Piece:
     number: int
     chunk_id: str
     host: str
     most: int | None
     work: Work
+    server: str = ""  # as `host`, also without a bound
+    reserved: bool = False  # … is the slot that it has, or has lent
+    back: threading.Event | None = None  # while its slot is lent: it has one again
 
 
 _Turn = tuple[int, int, int, _Piece]  # how many of its chunk run, since when the chunk waits, the number, and its piece

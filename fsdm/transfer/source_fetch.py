@@ -8,6 +8,7 @@ server that refuses a part of the file is asked for all of it before its refusal
 from __future__ import annotations
 
 import http.client
+import math
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 WORTH_BYTES: Final = 64 << 10  # a connection that brought as much before it broke is followed by another one at once
 TELLING_BYTES: Final = 4 << 20  # a transfer of so much tells how fast its server is
+ANSWER_BYTES: Final = 16 << 10  # so much of an answer, or all of it: then its server has answered
 NOT_THERE_STATUS: Final = frozenset({404, 410})  # of these, the whole file is no more there than a part
 
 
@@ -63,6 +65,7 @@ class SourceFetch:
         """
         transfer = self._transfer
         self._ask_until_whole()
+        self._request.host.answered()
         if transfer.joined and transfer.mismatch() is not None:
             self._may_split = False
             transfer.restart()
@@ -82,6 +85,8 @@ class SourceFetch:
             except TransferError as e:
                 if isinstance(e, HostError):
                     self._request.failed(e.what)
+                else:
+                    self._request.host.answered()
                 is_over = not e.transient or e.retry_after_s is not None or e.cause == "slow"
                 if is_over or self._transfer.here < self._furthest + WORTH_BYTES:
                     raise
@@ -156,8 +161,16 @@ class SourceFetch:
         No more than `at_most` bytes and one are written; then `then` is to raise.
         """
         fetcher, stop, request = self._fetcher, self._stop, self._request
+        expected, asked_at = ANSWER_BYTES, time.monotonic()
 
         def take(data: memoryview) -> None:
+            nonlocal expected
+            if expected > 0 and (expected := expected - len(data)) <= 0:
+                request.host.answered()
+                fetcher.reclaim(stop)
+            elif expected > 0 and time.monotonic() - asked_at > request.host.within(math.inf):
+                what = "little came, and other servers wait"
+                raise HostError(what, what=what, cause="slow")
             while data:
                 room = len(data) if at_most is None else min(len(data), at_most - writer.size + 1)
                 count = fetcher.rate.block(room)

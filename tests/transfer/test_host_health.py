@@ -12,7 +12,16 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from fsdm.concurrency.cancellation import Cancellation
 from fsdm.model.errors import StoppedError, TransferError
-from fsdm.transfer.host_health import ASKED_LAST_S, FRESH_S, HALF_LIFE_S, LATELY_S, MANY, Hosts, Request
+from fsdm.transfer.host_health import (
+    ASKED_LAST_S,
+    FRESH_S,
+    HALF_LIFE_S,
+    LATELY_S,
+    LIVE_S,
+    MANY,
+    Hosts,
+    Request,
+)
 from fsdm.transfer.http.target import origin_of
 from tests.support import PATIENCE_S, eventually
 from tests.support.servers import InThread
@@ -585,3 +594,54 @@ class Visits(RuleBasedStateMachine):
 
 TestVisits = Visits.TestCase
 TestVisits.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+
+
+# --------------------------------------------------------------------------------------------- requests without a slot
+
+
+def test_host_without_an_answer_has_few_requests_without_a_slot(hosts: Hosts, clock: Clock) -> None:
+    with ExitStack() as stack:
+        for _ in range(10):
+            request = stack.enter_context(hosts.enter(HOST, never))
+            request.proven()
+            if request.host._unanswered < 8:
+                assert request.await_answer(never, 8)
+        with pytest.raises(TransferError, match="has not answered yet: 8 others wait for it"):
+            request.await_answer(clock.wait, 8)
+        assert clock.waits == [1.0]
+        clock.meanwhile.append(request.host.answered)
+        clock.now -= 0.5
+        assert not request.await_answer(clock.wait, 8)  # it is live: a slot is needed
+    assert hosts.get(HOST)._unanswered == 0
+    assert not hosts.get(HOST)._waiting
+
+
+def test_host_is_live_from_its_answer_until_it_is_silent_or_fails(hosts: Hosts, clock: Clock) -> None:
+    host = hosts.get(HOST)
+    with hosts.enter(HOST, never) as request:
+        request.proven()
+        assert not host.is_live
+        host.answered()
+        assert host.is_live
+        clock.now += LIVE_S
+        assert not host.is_live
+        request.proven()
+        assert host.is_live
+        request.failed("reset")
+        assert not host.is_live
+
+
+def test_hurried_host_has_twice_as_long_each_time_until_it_answers(hosts: Hosts) -> None:
+    host = hosts.get(HOST)
+    assert host.within(30.0) == 30.0
+    for seconds in (1.0, 2.0, 4.0):
+        host.hurry(1.0)
+        assert (host.within(30.0), host.within(0.5)) == (seconds, 0.5)
+    host.hurry(math.inf)
+    assert host.within(30.0) == 30.0
+    host.hurry(1.0)
+    assert host.within(30.0) == 8.0
+    host.answered()
+    assert host.within(30.0) == 30.0
+    host.hurry(1.0)
+    assert host.within(30.0) == 1.0

@@ -1,6 +1,7 @@
 """The connections' threads: bounded, fair between chunks, with room for what is small."""
 
 import itertools
+import resource
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -10,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fsdm.model.errors import InvalidInputError
-from fsdm.transfer.scheduler import Scheduler, _Piece
+from fsdm.concurrency.cancellation import Cancellation
+from fsdm.model.errors import InvalidInputError, StoppedError
+from fsdm.transfer.scheduler import Scheduler, _Piece, lent_max
 from tests.support import PATIENCE_S, eventually
 from tests.support.servers import InThread
 
@@ -494,6 +496,118 @@ def test_a_take_does_not_look_at_all_that_waits(per_host: int | None, hosts: int
     Counted.compared = 0
     assert [scheduler._take(False) is not None for _ in range(4)] == [True] * 4
     assert 0 < Counted.compared < 400
+
+
+# ---------------------------------------------------------------------------------------------------------- lent slots
+
+
+class Lending(Gate):
+    """Work that lends its slot until it is opened, and then goes on, as others may, until `ends` is set."""
+
+    def __init__(self, scheduler: Scheduler, stop: Cancellation | None = None) -> None:
+        super().__init__()
+        self.ends, self.lent = threading.Event(), threading.Event()
+        self.scheduler, self.stop, self.going_on = scheduler, stop or Cancellation(), list[str]()
+
+    def work(self, name: str) -> None:
+        self.scheduler.lend()
+        super().work(name)
+        try:
+            self.scheduler.reclaim(self.stop)
+        except StoppedError:
+            return
+        self.going_on.append(name)
+        assert self.ends.wait(PATIENCE_S)
+
+
+@pytest.mark.parametrize("small", [True, False])
+def test_lent_slots_are_used_and_no_more_go_on_than_there_are(small: bool) -> None:
+    scheduler = Scheduler("t", 3, 1)
+    lending, woken = Lending(scheduler), Gate()
+    scheduler.on_lent = lambda: woken.begun.append("lent")
+    for number in range(9):
+        scheduler.submit(str(number), partial(lending.work, str(number)), small=small)
+    eventually(lambda: len(lending.begun) == 9)
+    eventually(lambda: scheduler.lent == 9 == len(woken.begun))
+    assert all(scheduler.has_lent(str(number)) for number in range(9))
+    assert run_small(scheduler).startswith("t-"), "they hold up others"
+    lending.open.set()
+    open_to_them = 3 if small else 2
+    eventually(lambda: scheduler.lent == 9 - open_to_them)
+    assert len(lending.going_on) <= open_to_them
+    lending.ends.set()
+    assert scheduler.close(PATIENCE_S)
+    assert sorted(lending.going_on) == [str(number) for number in range(9)]
+    assert (scheduler.lent, +scheduler._running) == (0, Counter())
+
+
+def test_what_has_lent_its_slot_goes_on_before_what_is_new() -> None:
+    scheduler, gate = Scheduler("t", 1, 0), Gate()
+    lending = Lending(scheduler)
+    lending.ends.set()
+    scheduler.submit("a", partial(lending.work, "a"), small=False)
+    eventually(lambda: lending.begun)
+    scheduler.submit("b", partial(gate.work, "b"), small=False)
+    eventually(lambda: gate.begun)
+    scheduler.submit("c", partial(lending.going_on.append, "new"), small=True)
+    lending.open.set()
+    eventually(lambda: scheduler._returning[False])
+    gate.open.set()
+    assert scheduler.close(PATIENCE_S)
+    assert lending.going_on == ["a", "new"]
+
+
+def test_stop_ends_the_wait_for_a_slot() -> None:
+    scheduler, gate, stop = Scheduler("t", 1, 0), Gate(), Cancellation()
+    lending = Lending(scheduler, stop)
+    scheduler.submit("a", partial(lending.work, "a"), small=False)
+    eventually(lambda: lending.begun)
+    scheduler.submit("b", partial(gate.work, "b"), small=False)
+    eventually(lambda: gate.begun)
+    lending.open.set()
+    eventually(lambda: scheduler._returning[False])
+    stop.set()
+    eventually(lambda: not scheduler.lent)
+    gate.open.set()
+    assert run_small(scheduler)
+    assert scheduler.close(PATIENCE_S)
+    assert not lending.going_on
+
+
+def test_no_more_are_lent_than_descriptors_allow_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (256 + 4 * 2, -1))
+    scheduler = Scheduler("t", 2, 0)
+    lending = Lending(scheduler)
+    for number in range(6):
+        scheduler.submit(str(number), partial(lending.work, str(number)), small=True)
+    eventually(lambda: len(lending.begun) == 4)
+    assert scheduler.lent == 2 == lent_max()
+    for event in (lending.open, lending.ends):
+        event.set()
+    assert scheduler.close(PATIENCE_S)
+    assert len(lending.going_on) == 6
+
+
+def test_close_waits_for_what_has_lent_its_slot() -> None:
+    scheduler = Scheduler("t", 1, 0)
+    lending, other = Lending(scheduler), Gate()
+    scheduler.submit("a", partial(lending.work, "a"), small=False)
+    eventually(lambda: scheduler.lent)
+    scheduler.submit("b", partial(other.work, "b"), small=False)
+    eventually(lambda: other.begun)
+    lending.open.set()
+    assert not scheduler.close(0.0)
+    eventually(lambda: lending.going_on)  # it is to end, and waits for nothing
+    for event in (lending.ends, other.open):
+        event.set()
+    assert scheduler.close(PATIENCE_S)
+
+
+def test_what_is_not_the_scheduler_s_has_no_slot_to_lend() -> None:
+    scheduler = Scheduler("t", 1, 0)
+    scheduler.lend()
+    scheduler.reclaim(Cancellation())
+    assert scheduler.lent == 0
 
 
 # ----------------------------------------------------------------------------------------------- a machine that is full

@@ -104,7 +104,7 @@ class Engine:
                 self._policy.addresses(target.host, [address])
 
         try:
-            return handle.get(target.url, route, lines, begin, check_address, stop)
+            return handle.get(target.url, route, lines, begin, check_address, stop, self._hosts.get(target.origin))
         except (HostError, PolicyError):
             self._hosts.get(target.origin).routes = {}  # what was found may hold no longer
             raise

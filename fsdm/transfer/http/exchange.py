@@ -54,12 +54,16 @@ class _Into(io.RawIOBase):
 
 
 class Exchange:
-    """Takes one answer. `sockets` are given where the bytes of a body are those on its connection."""
+    """Takes one answer; `within` bounds its timeouts.
+
+    `sockets` are given where the bytes of a body are those on its connection.
+    """
 
     def __init__(
         self,
         begin: Begin,
         stop: Cancellation,
+        within: Callable[[float], float],
         idle_timeout_s: float,
         blocks: Blocks,
         sockets: Sockets | None,
@@ -71,6 +75,7 @@ class Exchange:
         self.is_bypassed = False
         self._begin: Begin | None = begin
         self._stop = stop
+        self._within = within
         self._idle_timeout_s = idle_timeout_s
         self._blocks = blocks
         blocks.into.take = self._take
@@ -194,9 +199,9 @@ class Exchange:
         now, what = time.monotonic(), ""
         if came != self._came or self.asked_at is None:
             self._came, self._silent_since = came, now
-        if now - self._silent_since >= self._idle_timeout_s:
-            what = f"not a byte for {self._idle_timeout_s:g} s"
-        elif self.head is None and self.asked_at is not None and now - self.asked_at >= HEAD_S:
+        if now - self._silent_since >= (idle_timeout_s := self._within(self._idle_timeout_s)):
+            what = f"not a byte for {idle_timeout_s:g} s"
+        elif self.head is None and self.asked_at is not None and now - self.asked_at >= self._within(HEAD_S):
             what = "the head of the answer does not end"
         if what:
             raise HostError(what, what=what, cause="timeout")

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from fsdm.concurrency.cancellation import Cancellation
     from fsdm.model.errors import Cause
     from fsdm.model.limits import HttpVersion
+    from fsdm.transfer.host_health import Host
     from fsdm.transfer.http.exchange import Begin
     from fsdm.transfer.http.route import Route
 
@@ -72,7 +73,6 @@ class Handle:
                 pycurl.OPENSOCKETFUNCTION: self.sockets.opens,
                 pycurl.SOCKOPTFUNCTION: self.sockets.is_made,
                 pycurl.CLOSESOCKETFUNCTION: self.sockets.closes,
-                pycurl.CONNECTTIMEOUT_MS: round(self._connect_timeout_s * 1000),
             }
         )
 
@@ -96,6 +96,7 @@ class Handle:
         begin: Begin,
         check_address: Callable[[str], None],
         stop: Cancellation,
+        host: Host,
     ) -> str | None:
         """Ask once; the Location where the answer redirects, else None: then all of it came.
 
@@ -105,8 +106,11 @@ class Handle:
             Or what `begin`, its body or `check_address` raised.
         """
         is_plain = url.startswith("http:") and not route.proxy
-        exchange = Exchange(begin, stop, self._idle_timeout_s, self._blocks, self.sockets if is_plain else None)
+        body_sockets = self.sockets if is_plain else None
+        exchange = Exchange(begin, stop, host.within, self._idle_timeout_s, self._blocks, body_sockets)
+        connect_timeout_s = host.within(self._connect_timeout_s)
         self._set_request(url, route, headers, exchange)
+        self._curl.setopt(pycurl.CONNECTTIMEOUT_MS, round(connect_timeout_s * 1000))
         self.sockets.guard(stop, check_address)
         failure = None
         try:
@@ -121,7 +125,8 @@ class Handle:
         if exchange.error is not None:
             raise exchange.error
         if failure is not None and not is_over and not exchange.is_bypassed:
-            raise self.sockets.refused or self._as_ours(failure, route, has_asked=exchange.asked_at is not None)
+            connecting_s = connect_timeout_s if exchange.asked_at is None else None
+            raise self.sockets.refused or self._as_ours(failure, route, connecting_s)
         if exchange.head is None:  # libcurl passes a head that is cut off
             what = "nothing came but the beginning of a head"
             raise HostError(what, what=what)
@@ -157,13 +162,16 @@ class Handle:
         if cert:
             self._set({pycurl.SSLCERT: cert, pycurl.SSLKEY: key or cert, pycurl.KEYPASSWD: ""})  # "": or it would ask
 
-    def _as_ours(self, error: pycurl.error, route: Route, *, has_asked: bool) -> HostError:
-        """libcurl's error: what the system said, or its own sentence, without what cannot be shown."""
+    def _as_ours(self, error: pycurl.error, route: Route, connecting_s: float | None) -> HostError:
+        """libcurl's error: what the system said, or its own sentence, without what cannot be shown.
+
+        `connecting_s` is the bound on the time for the connection, where there was none yet.
+        """
         code, said = int(error.args[0]), str(error.args[-1])
         cause = _cause(code, said)
         number = int(self._curl.getinfo(pycurl.OS_ERRNO))
-        if cause == "timeout" and not has_asked:
-            what = f"no connection within {self._connect_timeout_s:g} s"
+        if cause == "timeout" and connecting_s is not None:
+            what = f"no connection within {connecting_s:g} s"
         elif cause == "connection" and number not in {0, errno.EINPROGRESS}:
             what = os.strerror(number)
         else:
