@@ -143,13 +143,17 @@ class TransferError(FsdmError):
 
 
 class HostError(TransferError):
-    """The server, or the way to it, failed for every file; `what` tells how, without the URL."""
+    """The server, or the way to it, failed; `what` tells how, without the URL.
+
+    `is_charged`: it is still to be taken in that all its files are concerned. Of cause *answer*, it is this one alone.
+    """
 
     cause: Cause = "connection"
 
     def __init__(self, message: str, *, what: str, transient: bool = True, cause: Cause | None = None) -> None:
         super().__init__(message, transient=transient, cause=cause)
         self.what = what
+        self.is_charged = cause != "answer"
 
 
 class PolicyError(TransferError):

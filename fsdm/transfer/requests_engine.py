@@ -77,7 +77,7 @@ class RequestsEngine:
         with about(url), self._leased() as session:
             target = read(url)
             ask = partial(self._ask, session, headers, stop)
-            follow(target, target.credentials or "", ask, begin, self._sources, stop)
+            follow(target, target.credentials or "", ask, begin, self._sources, self._hosts, stop)
 
     @contextmanager
     def _leased(self) -> Iterator[Session]:
@@ -199,7 +199,7 @@ def _take(
     location = head.get("location") if head.status in exchange.REDIRECTS else ""
     what = "the body comes with a Transfer-Encoding that requests does not take off"
     if head.status < 300 and head.fields.get("transfer-encoding", "chunked").lower() != "chunked":
-        raise HostError(what, what=what)
+        raise HostError(what, what=what, cause="answer")
     body = None if location else begin(head)
     if body is None:
         if head.status >= 300 and head.length is not None and head.length <= exchange.DRAIN_BYTES:
@@ -212,8 +212,10 @@ def _take(
         with told():  # `iter_content` waits until a block is full, and loses it where the connection breaks
             data = raw.read1(exchange.BLOCK_BYTES, decode_content=False)
         stop.check()  # a connection that was cut looks like the end of a body without a length
-        if is_open and (not data or _CHUNK.match(data)):  # the field was not seen
-            what = what if data else "nothing came, and no word of how much there is"
+        if is_open and _CHUNK.match(data):  # the field was not seen
+            raise HostError(what, what=what, cause="answer")
+        if is_open and not data:
+            what = "nothing came, and no word of how much there is"
             raise HostError(what, what=what)
         if not data:
             return None

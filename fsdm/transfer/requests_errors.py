@@ -26,9 +26,11 @@ _SAID: Final[tuple[tuple[Any, str, Cause], ...]] = (
     ((ssl.SSLEOFError, ssl.SSLZeroReturnError), "the connection ended amid TLS", "connection"),
     (ssl.SSLError, "TLS failed: {error.reason}", "tls"),
     (http.client.RemoteDisconnected, "the connection ended without an answer", "connection"),
+    (http.client.BadStatusLine, "what answers does not speak HTTP", "connection"),
+    (exceptions.InvalidChunkLength, "the chunks of the answer cannot be read", "answer"),
     (http.client.IncompleteRead, "the body ended too early", "connection"),
-    (http.client.HTTPException, "the head of the answer cannot be read", "connection"),
-    (exceptions.InvalidHeader, "the Content-Length of the answer contradicts itself", "connection"),
+    (http.client.HTTPException, "the head of the answer cannot be read", "answer"),
+    (exceptions.InvalidHeader, "the Content-Length of the answer contradicts itself", "answer"),
     (requests.exceptions.InvalidSchema, "requests has no adapter for this scheme, or no PySocks", "connection"),
 )
 

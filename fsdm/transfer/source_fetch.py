@@ -83,9 +83,11 @@ class SourceFetch:
                 if self._ask():
                     return
             except TransferError as e:
-                if isinstance(e, HostError):
+                if isinstance(e, HostError) and e.is_charged:
                     self._request.failed(e.what)
                 else:
+                    if isinstance(e, HostError) or e.cause == "answer":  # it has redirected, or answered somehow
+                        self._request.proven()
                     self._request.host.answered()
                 is_over = not e.transient or e.retry_after_s is not None or e.cause == "slow"
                 if is_over or self._transfer.here < self._furthest + WORTH_BYTES:
@@ -124,7 +126,7 @@ class SourceFetch:
         if sink is None:
             return None
         self._began_at, self._is_part = self._transfer.here, head.is_part
-        flow = self._flow(sink, self._transfer.total, self._floor, self._look(head))
+        flow = self._flow(self._asked(head), sink, self._transfer.total, self._floor, self._look(head))
         return self._paced(head, flow, self._floor)
 
     def _goes_on(self) -> bool:
@@ -135,19 +137,25 @@ class SourceFetch:
 
     def _check_head(self, head: Head, *, ranged: bool) -> None:
         """See that an answer brings (a part of) the file, as it is."""
+        if head.request is not None:
+            self._request.proven()  # it has redirected
         if not head.is_transient:
-            self._request.proven()
+            self._asked(head).proven()
         if head.status not in {200, 206} and not (ranged and head.status == 416):
             self._refuse(head, ranged=ranged)
         if head.status != 416 and head.encoding:
             raise TransferError(f"the body comes with Content-Encoding {head.encoding[:40]!r}, unasked")
+
+    def _asked(self, head: Head) -> Request:
+        """Return the request that an answer belongs to."""
+        return head.request or self._request
 
     def _refuse(self, head: Head, *, ranged: bool) -> None:
         status, transient = head.status, head.is_transient
         what = f"HTTP {status} {http.client.responses.get(status, '')}".rstrip()  # the server's words may be any
         retry_after_s = head.retry_after_s(time.time())
         if retry_after_s is not None or status in BUSY_STATUS:
-            self._request.failed(what, retry_after_s)
+            self._asked(head).failed(what, retry_after_s)
             transient = True
         elif ranged and (status == 501 or not transient) and status not in NOT_THERE_STATUS:
             raise _RefusedError
@@ -155,20 +163,22 @@ class SourceFetch:
         cause = cause_of_status(status)
         raise TransferError(what, transient=transient, hint=hint, retry_after_s=retry_after_s, cause=cause)
 
-    def _flow(self, writer: Sink | Slice, at_most: int | None, floor: Floor, then: Callable[[], None]) -> Body:
+    def _flow(
+        self, asked: Request, writer: Sink | Slice, at_most: int | None, floor: Floor, then: Callable[[], None]
+    ) -> Body:
         """Make the taker of a body: it writes, counts, keeps to cap and floor, and calls `then`.
 
         No more than `at_most` bytes and one are written; then `then` is to raise.
         """
-        fetcher, stop, request = self._fetcher, self._stop, self._request
+        fetcher, stop, host = self._fetcher, self._stop, self._request.host
         expected, asked_at = ANSWER_BYTES, time.monotonic()
 
         def take(data: memoryview) -> None:
             nonlocal expected
             if expected > 0 and (expected := expected - len(data)) <= 0:
-                request.host.answered()
+                host.answered()
                 fetcher.reclaim(stop)
-            elif expected > 0 and time.monotonic() - asked_at > request.host.within(math.inf):
+            elif expected > 0 and time.monotonic() - asked_at > host.within(math.inf):
                 what = "little came, and other servers wait"
                 raise HostError(what, what=what, cause="slow")
             while data:
@@ -177,8 +187,8 @@ class SourceFetch:
                 writer.put(data[:count])
                 data = data[count:]
                 stop.check()
-                request.proven()
-                request.host.gain.took(count)
+                asked.proven()
+                host.gain.took(count)
                 fetcher.meter.took(count)
                 floor.paused(fetcher.rate.took(count, stop.wait))
                 if not floor.took(count):
@@ -261,7 +271,7 @@ class SourceFetch:
             if not self._transfer.fits(self._url, head, piece):
                 raise OtherVersionError
             floor = Floor(self._fetcher.floor_bytes_per_s)
-            return self._paced(head, self._flow(place, size, floor, look), floor)
+            return self._paced(head, self._flow(self._asked(head), place, size, floor, look), floor)
 
         def look() -> None:
             if place.size > size:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from fsdm.concurrency.cancellation import Cancellation
     from fsdm.model.limits import HttpVersion
     from fsdm.model.source_policy import Policy
-    from fsdm.transfer.host_health import Hosts
+    from fsdm.transfer.host_health import Hosts, Request
     from fsdm.transfer.http.exchange import Begin, Body
     from fsdm.transfer.http.head import Head
     from fsdm.transfer.http.route import Route, Settings
@@ -75,7 +75,7 @@ class Engine:
             try:
                 handle.forget_cookies()
                 ask = partial(self._ask, handle, headers, stop)
-                follow(target, target.credentials, ask, begin, self._sources, stop)
+                follow(target, target.credentials, ask, begin, self._sources, self._hosts, stop)
             finally:
                 self._give_back(target.origin, handle)
 
@@ -150,21 +150,34 @@ def follow(
     ask: Callable[[Target, T | None, Begin], str | None],
     begin: Begin,
     sources: Sources,
+    hosts: Hosts,
     stop: Cancellation,
 ) -> None:
     """Ask for a target, and for what each answer redirects to, each under the bounds of its source.
 
     `ask` returns a Location, or None at the end. It is given `own`, which is for the first server alone, and None from
-    where a redirect leads to another one; and a `begin` that tells which URL has answered.
+    where a redirect leads to another one; and a `begin` that tells which URL has answered, and the request to another
+    server than the first.
 
     Raises:
-        TransferError: there are too many redirects, or one leads to where it may not.
+        TransferError: there are too many redirects, or one leads to where it may not, or to a server that is down.
         StoppedError: `stop` was set.
         What `ask` raises.
     """
+    first = target.origin
     for _ in range(REDIRECTS_MAX + 1):
-        with sources.bounds(target).request(stop):
-            location = ask(target, own, partial(_begin, begin, target.url))
+        is_other = target.origin != first
+        with (
+            hosts.enter(target.url, stop.wait) if is_other else nullcontext() as request,
+            sources.bounds(target).request(stop),
+        ):
+            try:
+                location = ask(target, own, partial(_begin, begin, target.url, request))
+            except HostError as e:
+                if request is not None and e.is_charged:
+                    request.failed(e.what)
+                    e.is_charged = False
+                raise
         if location is None:
             return
         to = target.redirected(location)
@@ -173,8 +186,8 @@ def follow(
     raise TransferError("too many redirects", cause="redirect")
 
 
-def _begin(begin: Begin, url: str, head: Head) -> Body | None:
-    return begin(replace(head, url=url))
+def _begin(begin: Begin, url: str, request: Request | None, head: Head) -> Body | None:
+    return begin(replace(head, url=url, request=request))
 
 
 @contextmanager

@@ -177,6 +177,8 @@ class Handle:
         else:
             what = "".join(character for character in said if character.isascii() and character.isprintable())[:200]
         what = (what or f"libcurl's error {code}") + route.through
+        if connecting_s is None and (code in _ANSWER or (code == pycurl.E_RECV_ERROR and said.startswith("chunk"))):
+            cause = "answer"
         return HostError(what, what=what, transient=cause != "tls", cause=cause)
 
 
@@ -191,6 +193,8 @@ _TLS: Final = frozenset(
         pycurl.E_BAD_FUNCTION_ARGUMENT,  # the key of a client that cannot be read
     }
 )
+_TOO_LARGE: Final = 100  # CURLE_TOO_LARGE
+_ANSWER: Final = frozenset({pycurl.E_FTP_WEIRD_SERVER_REPLY, pycurl.E_BAD_CONTENT_ENCODING, _TOO_LARGE})
 _BROKE: Final = ("SYSCALL", "reset", "unexpected eof")  # OpenSSL's words for a connection that ends in a handshake
 
 

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Final, Self
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from fsdm.transfer.host_health import Request
+
 TRANSIENT_STATUS: Final = frozenset({202, 408, 425, 429})  # and 5xx (§15.6); 202: it is being made
 BUSY_STATUS: Final = frozenset({429, 503})  # the server's no to all, not one file's
 MUST_DIFFER_S: Final = 1.0  # Last-Modified by so much before Date: then it is strong (§8.8.2.2)
@@ -36,11 +38,15 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """A status, and fields by lower-case name; values of one name are joined (§5.3). `url` has answered, if known."""
+    """A status, and fields by lower-case name; values of one name are joined (§5.3).
+
+    `url` has answered, and to `request`, where that is known.
+    """
 
     status: int
     fields: Mapping[str, str] = field(default_factory=dict)
     url: str = field(default="", repr=False)
+    request: Request | None = field(default=None, repr=False, compare=False)
 
     @classmethod
     def of(cls, status: int, fields: Iterable[tuple[str, str]]) -> Self:
