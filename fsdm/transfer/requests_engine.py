@@ -200,12 +200,18 @@ def _take(
     what = "the body comes with a Transfer-Encoding that requests does not take off"
     if head.status < 300 and head.fields.get("transfer-encoding", "chunked").lower() != "chunked":
         raise HostError(what, what=what, cause="answer")
-    body = None if location else begin(head)
+    body, error = None, None
+    try:
+        body = None if location else begin(head)
+    except Exception as e:
+        error = e
     if body is None:
         if head.status >= 300 and head.length is not None and head.length <= exchange.DRAIN_BYTES:
             with suppress(TimeoutError):  # it is taken, so that its connection stays
                 call_detached(raw.drain_conn, stop, exchange.DRAIN_S, "fsdm-drain")
         _cut(raw)
+        if error is not None:
+            raise error
         return location or None
     is_open = head.length is None and not head.is_chunked
     while True:

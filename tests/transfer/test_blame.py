@@ -8,7 +8,7 @@ import pytest
 from fsdm.model.errors import TransferError
 from fsdm.transfer.fetcher import HttpFetcher
 from tests.support import Source
-from tests.support.servers import answering, fetch
+from tests.support.servers import Host, answering, fetch
 
 pytestmark = pytest.mark.usefixtures("transport")
 
@@ -66,3 +66,13 @@ def test_failure_behind_a_redirect_is_charged_to_where_it_leads(
         source.put("/other", b"as well")
         assert fetch(f"{source.url}/other", path, fetcher=fetcher)
         assert fetcher.hosts.get(url).proven
+
+
+@pytest.mark.parametrize("body", [b"", b"not here"])
+def test_refusals_do_not_cost_a_connection_each(fetcher: HttpFetcher, path: Path, body: bytes) -> None:
+    with Host() as host:
+        host.default = b"HTTP/1.1 404 No\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+        for number in range(5):
+            with pytest.raises(TransferError, match="404"):
+                fetch(f"{host.url}/{number}", path, fetcher=fetcher)
+        assert (len(host.asked), host.connections) == (5, 1)

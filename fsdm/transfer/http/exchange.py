@@ -162,7 +162,8 @@ class Exchange:
                 return 1
         except BaseException as e:
             self.error = self.error or e
-        return int(self.error is not None or self.is_bypassed)
+            return 1
+        return int((self.error is not None and not self._is_over) or self.is_bypassed)
 
     @property
     def _is_drained(self) -> bool:
