@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 WORTH_BYTES: Final = 64 << 10  # a connection that brought as much before it broke is followed by another one at once
 TELLING_BYTES: Final = 4 << 20  # a transfer of so much tells how fast its server is
+LINGER_S: Final = 1.0  # a server may count a connection for so long after its end
 ANSWER_BYTES: Final = 16 << 10  # so much of an answer, or all of it: then its server has answered
 NOT_THERE_STATUS: Final = frozenset({404, 410})  # of these, the whole file is no more there than a part
 
@@ -53,6 +54,7 @@ class SourceFetch:
         self._floor = Floor(fetcher.floor_bytes_per_s)  # over all answers: one byte in each is slow as well
         self._may_split = fetcher.helpers.per_file > 1
         self._may_range = True
+        self._was_split = False
         self._furthest = 0
         self._began_at: int | None = None  # of the last answer whose body was wanted
         self._is_part = False
@@ -86,7 +88,7 @@ class SourceFetch:
                 if isinstance(e, HostError) and e.is_charged:
                     self._request.failed(e.what)
                 else:
-                    if isinstance(e, HostError) or e.cause == "answer":  # it has redirected, or answered somehow
+                    if isinstance(e, HostError) or e.cause in {"answer", "redirect"}:  # it has answered somehow
                         self._request.proven()
                     self._request.host.answered()
                 is_over = not e.transient or e.retry_after_s is not None or e.cause == "slow"
@@ -151,7 +153,7 @@ class SourceFetch:
         return head.request or self._request
 
     def _refuse(self, head: Head, *, ranged: bool) -> None:
-        status, transient = head.status, head.is_transient
+        status, transient = head.status, head.is_transient or self._was_split  # it may be for those that have ended
         what = f"HTTP {status} {http.client.responses.get(status, '')}".rstrip()  # the server's words may be any
         retry_after_s = head.retry_after_s(time.time())
         if retry_after_s is not None or status in BUSY_STATUS:
@@ -234,11 +236,12 @@ class SourceFetch:
                 helpers.fetch_pieces(pieces, partial(self._work, pieces), partial(self._help_out, pieces))
         except (OtherVersionError, _RefusedError) as e:
             gain.do_not_fit()
-            self._may_split = False  # also when that is forgotten: or it would begin afresh again and again
+            self._may_split, self._was_split = False, True  # also when that is forgotten: or it would never end
             if isinstance(e, OtherVersionError):
                 transfer.restart()
             else:
                 transfer.mend(pieces)
+                self._stop.wait(LINGER_S)  # else what was refused is refused again
             return False
         except BaseException as e:
             if isinstance(e, TransferError):

@@ -773,6 +773,27 @@ def test_a_piece_that_is_refused_until_later_is_not_asked_for_at_once(
     assert without_an_end(source) == [""]
 
 
+def test_refusal_behind_refused_pieces_may_pass(
+    source: Source, url: str, fetcher: HttpFetcher, part: Part, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that allows one connection a client may still count those that have ended."""
+    monkeypatch.setattr(source_fetch_module, "LINGER_S", 0.0)
+    fault = source.faults["/file"]
+
+    def piece(start: int, end: int) -> Fault:
+        fault.status = 403
+        return Fault(status=403)
+
+    fault.piece = piece
+    with pytest.raises(TransferError, match="403") as caught:
+        fetch(fetcher, url, part)
+    assert caught.value.transient
+    fault.status = 200
+    asked_before = len(pieces_asked(source))
+    assert is_new(part, fetch(fetcher, url, part))
+    assert len(pieces_asked(source)) == asked_before
+
+
 def test_a_disk_that_refuses_a_piece_is_no_fault_of_the_transfer(
     source: Source, url: str, fetcher: HttpFetcher, part: Part, monkeypatch: pytest.MonkeyPatch
 ) -> None:
