@@ -15,7 +15,7 @@ from fsdm.transfer import fetcher, scheduler
 from tests.support import PATIENCE_S, Source, eventually
 from tests.support.chunks import an_id, put_want
 
-SILENT = 40  # more than there are slots for chunks, connections and small files together
+SILENT = 24  # more than there are slots for chunks, or for connections and small files together
 
 
 @pytest.fixture
