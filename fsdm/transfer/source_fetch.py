@@ -145,6 +145,8 @@ class SourceFetch:
             self._asked(head).proven()
         if head.status not in {200, 206} and not (ranged and head.status == 416):
             self._refuse(head, ranged=ranged)
+        if head.is_ambiguous:
+            raise TransferError("the answer is not clear about the end of its body", transient=True)
         if head.status != 416 and head.encoding:
             raise TransferError(f"the body comes with Content-Encoding {head.encoding[:40]!r}, unasked")
 

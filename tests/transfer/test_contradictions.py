@@ -2,6 +2,7 @@
 
 import gc
 import hashlib
+import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -348,3 +349,26 @@ def test_piece_of_a_refused_helper_is_brought_by_the_first_connection(
     assert fetch(url, part, HttpFetcher(per_file=2)).size == SIZE
     assert is_whole(part)
     assert [asked for asked in ranges(source) if asked is None or asked.endswith("-")] == [None], "none is lost"
+
+
+@pytest.mark.parametrize(
+    "field",
+    ["Transfer-Encoding: ,", "Transfer-Encoding: ", "Transfer-Encoding : chunked", "Transfer-Encoding\t: chunked"],
+)
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_framing_that_two_readers_may_read_differently_is_refused(part: Part, field: str) -> None:
+    head = f"HTTP/1.1 200 OK\r\nConnection: close\r\n{field}\r\n\r\n"
+    with answering([head.encode() + b"4\r\nbody\r\n0\r\n\r\n"]) as (url, _), pytest.raises(TransferError):
+        fetch(url, part)
+    assert not os.path.exists(part.path) or os.path.getsize(part.path) == 0
+
+
+def test_answer_without_a_length_is_as_long_as_its_version_was(part: Part) -> None:
+    head = f"HTTP/1.1 200 OK\r\nConnection: close\r\nETag: {etag_of(DATA)}\r\n\r\n".encode()
+    answers = [head + DATA[: HALF + 10], head + DATA]
+    with answering(answers) as (url, _):
+        half(part, f"{url}/file")
+        with pytest.raises(TransferError, match=f"{HALF + 10} bytes came, {SIZE} are wanted"):
+            fetch(f"{url}/file", part)
+        assert not fetch(f"{url}/file", part).unproven
+    assert is_whole(part)

@@ -63,7 +63,7 @@ class Head:
         status = lines[0].split(None, 2)[1:2] if lines else []
         fields = (line.decode("latin-1").partition(":") for line in lines[1:])
         number = int(status[0]) if status and status[0].isdigit() else 0
-        return cls.of(number, [(name.strip(), value.strip()) for name, _, value in fields])
+        return cls.of(number, [(name, value.strip()) for name, _, value in fields])
 
     def get(self, name: str) -> str:
         """The value of a field, given in lower case; "" where it is not there."""
@@ -83,9 +83,22 @@ class Head:
         return "content-length" in self.fields and self.length is None and not self.is_chunked
 
     @property
+    def codings(self) -> list[str]:
+        """The transfer codings, as they were applied (RFC 9112 §6.1); identity is none."""
+        codings = [coding.strip().lower() for coding in self.get("transfer-encoding").split(",")]
+        return [coding for coding in codings if coding not in {"", "identity"}]
+
+    @property
     def is_chunked(self) -> bool:
         """Tell whether the body's own framing tells its end (RFC 9112 §7.1)."""
-        return "transfer-encoding" in self.fields
+        return self.codings == ["chunked"]
+
+    @property
+    def is_ambiguous(self) -> bool:
+        """Tell whether two readers may find another end of the body: by a coding, or a field's name (RFC 9112 §5.1)."""
+        is_framed = self.is_chunked or "identity" in self.get("transfer-encoding").lower()
+        spaced = any(name.endswith((" ", "\t")) for name in self.fields)
+        return spaced or self.codings not in ([], ["chunked"]) or ("transfer-encoding" in self.fields and not is_framed)
 
     @property
     def is_part(self) -> bool:

@@ -168,3 +168,24 @@ def test_length_beside_a_transfer_encoding_says_nothing() -> None:
 )
 def test_total_is_of_the_whole_file(status: int, headers: dict[str, str], total: int | None) -> None:
     assert head(headers, status).total == total
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "expected"),
+    [
+        ("transfer-encoding", "chunked", (True, False)),
+        ("Transfer-Encoding", " , Chunked\t,", (True, False)),
+        ("transfer-encoding", "identity", (False, False)),
+        ("transfer-encoding", "identity, chunked", (True, False)),
+        ("transfer-encoding", "", (False, True)),
+        ("transfer-encoding", ",", (False, True)),
+        ("transfer-encoding", "gzip, chunked", (False, True)),
+        ("transfer-encoding", "chunked, chunked", (False, True)),
+        ("transfer-encoding ", "chunked", (False, True)),
+        ("content-length\t", "5", (False, True)),
+        ("etag", "x", (False, False)),
+    ],
+)
+def test_framing_is_known_or_ambiguous(field: str, value: str, expected: tuple[bool, bool]) -> None:
+    head = Head.of(200, [(field, value)])
+    assert (head.is_chunked, head.is_ambiguous) == expected
