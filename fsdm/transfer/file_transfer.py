@@ -164,6 +164,9 @@ class Transfer:
             self._digest_tells = True  # its validators may differ from node to node
             return None
         span, total = head.span, head.total
+        record, validator = self._part.record, self._validator(url)
+        if total is None and record is not None and validator is not None and head.validator == validator:
+            total = record.total  # the end of the connection proves no other length of the same version
         if head.length_is_malformed:
             raise TransferError(f"a Content-Length that is none: {head.get('content-length')!r:.80}")
         if head.is_part and (span is None or span.start != 0 or total is None):
