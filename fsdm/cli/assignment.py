@@ -172,8 +172,9 @@ def _fetched(url: str) -> Iterator[tuple[io.BufferedReader, str, bool]]:
     hooks, timeouts = {"response": _refuse_to_leave_tls}, (CONNECT_TIMEOUT_S, IDLE_TIMEOUT_S)
     try:
         with requests.get(url, stream=True, timeout=timeouts, headers=headers, hooks=hooks) as response:
-            if response.status_code != 200:
-                what = f"HTTP {response.status_code}"
+            is_part = "Content-Range" in response.headers
+            if response.status_code != 200 or is_part:
+                what = f"HTTP {response.status_code}{', a part' * is_part}"
                 raise TransferError(f"{shown(url)}: {what}", hint="nothing was changed: check the URL")
             framing = response.headers.get("Transfer-Encoding", "").strip().lower()
             tells_its_end = framing == "chunked" or response.headers.get("Content-Length", "").isdecimal()

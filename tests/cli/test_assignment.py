@@ -194,3 +194,11 @@ def test_nothing_is_left_behind_in_the_temporary_directory(tmp_path: Path, monke
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with read_assignment(listed(tmp_path.parent / "list", lines(a_chunk()))):
         assert list(tmp_path.iterdir()) == []
+
+
+def test_part_of_a_list_is_no_list(source: Source) -> None:
+    text = lines(source.chunk())
+    url = source.put("/list", text)
+    source.fault("/list", headers={"Content-Range": f"bytes 0-{len(text) - 1}/99999", "Content-Length": str(len(text))})
+    with pytest.raises(TransferError, match="HTTP 200, a part"):
+        read(url)
