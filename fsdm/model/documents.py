@@ -48,17 +48,20 @@ def _range(value: object) -> range:
 @lru_cache(1024)  # most files come from few hosts
 def _has_host(netloc: str) -> bool:
     parts = SplitResult("", netloc, "", "", "")
-    _ = parts.port  # raises ValueError itself where it is none
-    return bool(parts.hostname)
+    return bool(parts.hostname) and parts.port != -1  # which raises ValueError itself where it is none
 
 
 def _url(value: object) -> str:
     if not isinstance(value, str):
         raise ValueError(f"must be a URL, not {type(value).__name__}")  # noqa: TRY004
-    parts = urlsplit(value)  # raises ValueError itself on malformed brackets
+    try:
+        parts = urlsplit(value)
+        has_host = _has_host(parts.netloc)
+    except ValueError:  # its words may have the password
+        raise ValueError("its host and port cannot be read") from None
     if parts.scheme not in SCHEMES:
         raise ValueError(f"must begin with {' or '.join(s + '://' for s in SCHEMES)}")
-    if not _has_host(parts.netloc) or " " in value or not value.isprintable():  # the only space that is printable
+    if not has_host or " " in value or not value.isprintable():  # the only space that is printable
         raise ValueError("must have a host, and no spaces or control characters")
     return value
 

@@ -333,3 +333,13 @@ def test_a_kind_of_failure_that_is_not_known_is_refused() -> None:
 def test_sources_are_equal_when_all_that_they_say_is() -> None:
     assert FileSource(url=URL, size=1) == FileSource(url=URL, size=1, sha256=None)
     assert FileSource(url=URL, size=1) != FileSource(url=URL)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://u:SECRET/x@h", "http://h\u2100SECRET@v/", "http://u:SECRET@[::1/", "http://u:SECRET@h:x/"]
+)
+def test_url_that_cannot_be_read_shows_no_password(url: str) -> None:
+    for source in (url, {"url": URL, "mirrors": [url]}):
+        with pytest.raises(InvalidInputError) as caught:
+            DataChunk.parse(json.dumps(_want(files={"f": source})).encode())
+        assert "SECRET" not in str(caught.value)
