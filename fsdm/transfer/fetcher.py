@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT_S: Final = 10.0
 IDLE_TIMEOUT_S: Final = 30.0
 PATIENT: Final = 32  # so many servers may keep us waiting for those timeouts before they answer at all; others …
-FIRST_PATIENCE_S: Final = 1.0
+FIRST_PATIENCE_S: Final = 0.5
 
 
 class HttpEngine(Protocol):
