@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 BLOCK_BYTES: Final = 512 << 10
 LOOK_S: Final = 0.04  # what has come is handed on so often, however little it is
 HEAD_S: Final = 60.0  # a head that takes longer does not end: silence alone is not all
+QUIET_S: Final = 1.0  # where nothing comes, it is looked so often whether that is too long
 DRAIN_BYTES: Final = 64 << 10  # a body that nobody wants is taken, if it is no longer, so that its connection stays
 DRAIN_S: Final = 0.5
 REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
@@ -73,6 +74,7 @@ class Exchange:
         self.head: Head | None = None
         self.asked_at: float | None = None
         self.is_bypassed = False
+        self.is_large = False  # or of unknown length
         self._begin: Begin | None = begin
         self._stop = stop
         self._within = within
@@ -85,7 +87,9 @@ class Exchange:
         self._port = 0
         self._handed_before = self._head_bytes = 0
         self._came = 0
-        self._silent_since = self._head_at = self._look_at = 0.0
+        self._silent_since = self._head_at = 0.0
+        self._quiet_s = min(QUIET_S, idle_timeout_s)
+        self.look_at = time.monotonic() + self._quiet_s
 
     def end(self, received: int) -> bool:
         """Hand on what is left of so many bytes of a body, and let go of the taker; whether no body was wanted."""
@@ -142,28 +146,35 @@ class Exchange:
                 self._body = self._begin(head)
         except BaseException as e:
             self.error = e
-        is_large = self._sockets is not None and (head.length or 0) >= LEAST_BYTES
-        self._look_at = 0.0 if self._body is None or is_large else self._head_at + LOOK_S
+        self.is_large = (head.length or LEAST_BYTES) >= LEAST_BYTES
+        if self._body is None or (self.is_large and self._sockets is not None):
+            self.look_at = 0.0
 
-    def progress(self, _: int, received: int, *__: int) -> int:
-        """XFERINFOFUNCTION, called after each read, and each second: see that it goes on."""
+    def goes_on(self, received: Callable[[], int], *, has_come: bool) -> bool:
+        """Take in what has come; False where no more is wanted, or comes. To be called soon after `look_at`.
+
+        `received` tells the bytes of the body that libcurl has; `has_come`: there may be more of them.
+        """
         if self.head is None:
             self._read_head()
-        if self.error is None and time.monotonic() < self._look_at:
-            return 0
+        now = time.monotonic()
+        if has_come:
+            self.look_at = min(self.look_at, now + LOOK_S)
+        if now < self.look_at and self.error is None and not self._stop.is_set():
+            return True
         try:
-            self._look((self._head_bytes or sum(map(len, self.lines))) + received)
+            self._look((self._head_bytes or sum(map(len, self.lines))) + received())
             if self._body is not None:
                 self._blocks.flush()
-                self._take_rest(received)
-            now = time.monotonic()
-            self._look_at = now + LOOK_S
-            if self._is_over and (now - self._head_at >= DRAIN_S or not self._is_drained):
-                return 1
+                self._take_rest(received())
         except BaseException as e:
             self.error = self.error or e
-            return 1
-        return int((self.error is not None and not self._is_over) or self.is_bypassed)
+            return False
+        self.look_at = now + self._quiet_s
+        if not self._is_over:
+            return self.error is None and not self.is_bypassed
+        self.look_at = min(self.look_at, self._head_at + DRAIN_S)
+        return self._is_drained and now < self._head_at + DRAIN_S
 
     @property
     def _is_drained(self) -> bool:

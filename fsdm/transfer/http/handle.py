@@ -1,12 +1,14 @@
 """A libcurl handle: its connections, kept for the next request, and one request at a time.
 
-libcurl lets go of the GIL while it works, and takes it for each callback.
+libcurl lets go of the GIL while it works, and takes it for each callback: so with a small answer it works in a turn,
+and what is given up is the wait alone. A large answer comes out of turn. A stop wakes the wait.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import pycurl
@@ -15,6 +17,7 @@ from fsdm.concurrency.turn import out_of_turn
 from fsdm.model.errors import HostError
 from fsdm.transfer.http.exchange import Blocks, Exchange
 from fsdm.transfer.http.sockets import Sockets
+from fsdm.transfer.http.waits import Waits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -39,9 +42,7 @@ _ALWAYS: Final[Mapping[int, object]] = {
     pycurl.SSL_VERIFYPEER: 1,
     pycurl.SSL_VERIFYHOST: 2,
     pycurl.TCP_KEEPALIVE: 1,
-    pycurl.MAXCONNECTS: 2,  # its server's, and that of a redirect
     pycurl.BUFFERSIZE: 256 << 10,  # 64 kB cost a tenth more CPU seconds a GB with eight transfers
-    pycurl.NOPROGRESS: 0,
     pycurl.USERAGENT: "fsdm",
 }
 
@@ -62,6 +63,11 @@ class Handle:
         self._http_version = _VERSIONS[http_version]
         self._blocks = Blocks()
         self._curl = pycurl.Curl()
+        self._waits = Waits()
+        self._multi = pycurl.CurlMulti()
+        self._multi.setopt(pycurl.M_MAXCONNECTS, 2)  # its server's, and that of a redirect
+        self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._waits.watch)
+        self._multi.setopt(pycurl.M_TIMERFUNCTION, self._waits.set_timer)
         self._client = ("", "")  # its certificate and key
         self._set_up()
 
@@ -72,7 +78,6 @@ class Handle:
                 pycurl.HTTP_VERSION: self._http_version,
                 pycurl.OPENSOCKETFUNCTION: self.sockets.opens,
                 pycurl.SOCKOPTFUNCTION: self.sockets.is_made,
-                pycurl.CLOSESOCKETFUNCTION: self.sockets.closes,
             }
         )
 
@@ -82,7 +87,9 @@ class Handle:
 
     def close(self) -> None:
         """End its connections now: in a cycle of references, it and its descriptors would wait for the collector."""
+        self._multi.close()
         self._curl.close()
+        self._waits.close()
 
     def forget_cookies(self) -> None:
         """Let no cookie go from one file's requests to another's."""
@@ -111,14 +118,15 @@ class Handle:
         connect_timeout_s = host.within(self._connect_timeout_s)
         self._set_request(url, route, headers, exchange)
         self._curl.setopt(pycurl.CONNECTTIMEOUT_MS, round(connect_timeout_s * 1000))
-        self.sockets.guard(stop, check_address)
+        self.sockets.guard(check_address)
         failure = None
+        stop.guard(self._waits.wake)
         try:
-            with out_of_turn():
-                self._curl.perform()
+            self._perform(exchange)
         except pycurl.error as e:
             failure = e
         finally:
+            stop.release(self._waits.wake)
             self.sockets.release()
             is_over = exchange.end(self._curl.getinfo(pycurl.SIZE_DOWNLOAD_T))
         stop.check()  # a connection that was cut may look like the end of a body without a length
@@ -131,6 +139,33 @@ class Handle:
             what = "nothing came but the beginning of a head"
             raise HostError(what, what=what)
         return exchange.location
+
+    def _perform(self, exchange: Exchange) -> None:
+        """Have libcurl do the request, to its end or as long as its answer is wanted; raises pycurl.error."""
+        self._multi.add_handle(self._curl)
+        try:
+            _, running = self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
+            if running and self._goes_on(exchange, while_small=True):
+                with out_of_turn():
+                    self._goes_on(exchange, while_small=False)
+            _, _, failed = self._multi.info_read()
+            if failed:
+                raise pycurl.error(*failed[0][1:])
+        finally:
+            self._multi.remove_handle(self._curl)
+
+    def _goes_on(self, exchange: Exchange, *, while_small: bool) -> bool:
+        """Do what there is to do until the request ends; True where the answer is large, and ends the small ones."""
+        received = partial(self._curl.getinfo, pycurl.SIZE_DOWNLOAD_T)
+        running, has_come = 1, True
+        while running and exchange.goes_on(received, has_come=has_come):
+            if while_small and exchange.is_large:
+                return True
+            ready = self._waits.wait(exchange.look_at)
+            has_come = bool(ready)
+            for fd, events in ready:
+                _, running = self._multi.socket_action(fd, events)
+        return False
 
     def _set_request(self, url: str, route: Route, headers: Sequence[bytes], exchange: Exchange) -> None:
         is_directory = os.path.isdir(route.ca)
@@ -150,7 +185,6 @@ class Handle:
                 pycurl.PREREQFUNCTION: exchange.asks,
                 pycurl.HEADERFUNCTION: exchange.lines.append,
                 pycurl.WRITEFUNCTION: self._blocks.write,
-                pycurl.XFERINFOFUNCTION: exchange.progress,
             }
         )
 

@@ -1,6 +1,7 @@
-"""The sockets of a libcurl handle, which another thread may shut down while they are open.
+"""The sockets of a libcurl handle.
 
 In a forked child they lead to nothing: no byte of its own (TLS says goodbye) goes over a connection of its parent.
+Invariant: `inodes` has each of them; one that libcurl has closed has another inode, or none.
 """
 
 from __future__ import annotations
@@ -8,9 +9,8 @@ from __future__ import annotations
 import os
 import socket
 import stat
-import threading
 import weakref
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import pycurl
@@ -19,8 +19,6 @@ from fsdm.concurrency.fork_gate import gate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-    from fsdm.concurrency.cancellation import Cancellation
 
 
 @contextmanager
@@ -33,33 +31,9 @@ def borrowed(fd: int) -> Iterator[socket.socket]:
         sock.detach()
 
 
-class _Socket:
-    opened: Final[weakref.WeakSet[_Socket]] = weakref.WeakSet()
-
-    def __init__(self, fd: int) -> None:
-        self.fd = fd
-        self.mutex = threading.Lock()
-        os.set_inheritable(fd, False)  # pycurl's duplicate of the one that it is given
-        self.opened.add(self)
-
-    def cut(self) -> None:
-        with self.mutex:
-            if self.fd >= 0:
-                with suppress(OSError), borrowed(self.fd) as sock:  # not connected: then nothing waits for it
-                    sock.shutdown(socket.SHUT_RDWR)
-
-    def close(self) -> None:
-        with self.mutex, gate:
-            os.close(self.fd)
-            self.fd = -1
-
-
 def _after_fork_in_child() -> None:
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-    fds = []
-    for one in _Socket.opened:
-        one.mutex = threading.Lock()
-        fds += [one.fd] if one.fd >= 0 else []
+    fds = [fd for one in Sockets.all for fd in one.open()]
     made = [found for one in Sockets.all if (found := one.made()) is not None]
     if made:  # pycurl was about to duplicate it: that is none yet
         fds += [fd for fd in map(int, os.listdir("/proc/self/fd")) if _inode(fd) in made]
@@ -80,43 +54,41 @@ os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 class Sockets:
-    """The sockets of one handle, which libcurl opens and closes here."""
+    """The sockets of one handle, which libcurl opens and closes."""
 
     all: Final[weakref.WeakSet[Sockets]] = weakref.WeakSet()
 
     def __init__(self) -> None:
-        self.open: dict[int, _Socket] = {}
+        self.inodes: dict[int, int] = {}  # by descriptor
         self.handed_on: dict[int, int] = {}  # bytes of all answers over a connection, by its local port
         self.refused: BaseException | None = None  # why there was no address to connect to
         self._made: socket.socket | None = None
-        self._stop: Cancellation | None = None
         self._check_address: Callable[[str], None] | None = None
         self.all.add(self)
 
     def made(self) -> int | None:
-        """Return the inode of a socket that was made, and is no `_Socket` yet."""
+        """Return the inode of a socket that was made, and is none of libcurl's yet."""
         return None if self._made is None else os.fstat(self._made.fileno()).st_ino
+
+    def open(self) -> list[int]:
+        """Return the descriptors of those that are open."""
+        return [fd for fd, inode in self.inodes.items() if _inode(fd) == inode]
 
     def find(self, port: int) -> int | None:
         """The descriptor of the socket that has a local port."""
-        for fd in self.open:
+        for fd in self.open():
             with borrowed(fd) as sock:
                 if sock.getsockname()[1] == port:
                     return fd
         return None
 
-    def guard(self, stop: Cancellation, check_address: Callable[[str], None]) -> None:
-        """Have `stop` cut all of them; `check_address` may raise to refuse an address."""
-        self._stop, self._check_address, self.refused = stop, check_address, None
-        for one in self.open.values():
-            stop.guard(one.cut)
+    def guard(self, check_address: Callable[[str], None]) -> None:
+        """For the next request: `check_address` may raise to refuse an address."""
+        self._check_address, self.refused = check_address, None
 
     def release(self) -> None:
-        """Have none of them cut any more: they may serve another request."""
-        stop, self._stop, self._check_address = self._stop, None, None
-        if stop is not None:
-            for one in self.open.values():
-                stop.release(one.cut)
+        """Let go of the check."""
+        self._check_address = None
 
     def opens(self, _: int, address: Any) -> Any:
         """OPENSOCKETFUNCTION: one for each address, after each look-up."""
@@ -133,21 +105,11 @@ class Sockets:
 
     def is_made(self, fd: int, _: int) -> int:
         """SOCKOPTFUNCTION: libcurl has a descriptor of its own now."""
+        self.handed_on.clear()  # another connection may have had its port
         with gate:
             if self._made is not None:
                 self._made.close()
                 self._made = self.refused = None
-            one = self.open[fd] = _Socket(fd)
-        if self._stop is None:
-            return pycurl.SOCKOPT_ERROR
-        self._stop.guard(one.cut)
-        return pycurl.SOCKOPT_ERROR if self._stop.is_set() else pycurl.SOCKOPT_OK
-
-    def closes(self, fd: int) -> int:
-        """CLOSESOCKETFUNCTION."""
-        self.handed_on.clear()  # another connection may have its port
-        one = self.open.pop(fd, None) or _Socket(fd)
-        if self._stop is not None:
-            self._stop.release(one.cut)
-        one.close()
-        return 0
+            os.set_inheritable(fd, False)  # pycurl's duplicate of the one that it is given
+            self.inodes = {fd: os.fstat(fd).st_ino, **{old: self.inodes[old] for old in self.open() if old != fd}}
+        return pycurl.SOCKOPT_OK

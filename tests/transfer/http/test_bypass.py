@@ -13,7 +13,7 @@ from fsdm.transfer.http import bypass, exchange
 from fsdm.transfer.http.bypass import Bypass
 from tests.support import PATIENCE_S
 from tests.support.chunks import content
-from tests.support.servers import Host, InThread, an_engine, answering, get, reply, serving_with
+from tests.support.servers import Host, InThread, an_engine, answering, get, proxying, reply, serving_with
 
 BODY = content("a large body", 12 << 20)
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(BODY)
@@ -99,12 +99,23 @@ def test_other_bodies_are_left_to_libcurl(taken: list[int], monkeypatch: pytest.
 
 
 def test_bytes_before_a_break_are_handed_on(taken: list[int]) -> None:
-    came = bytearray()
+    came, has_begun = bytearray(), threading.Event()
+
+    def take(data: memoryview) -> None:
+        came.extend(data)
+        has_begun.set()
+
+    def serve(client: socket.socket) -> None:
+        client.recv(1000)
+        client.sendall(HEAD + BODY[:1000])
+        assert has_begun.wait(PATIENCE_S)
+        client.sendall(BODY[1000:-7])
+
     with (
-        answering([HEAD + BODY[:-7]]) as (url, _),
+        proxying(serve) as url,
         pytest.raises(HostError, match=r"^[^ ]+ end of response with 7 bytes missing$") as caught,
     ):
-        an_engine().get(url, {}, Cancellation(), lambda _: came.extend)
+        an_engine().get(url, {}, Cancellation(), lambda _: take)
     assert (caught.value.transient, caught.value.cause) == (True, "connection")
     assert bytes(came) == BODY[:-7]
     assert len(taken) == 1
