@@ -73,7 +73,7 @@ class Scheduler:
         self._lent: Counter[str] = Counter()  # by chunk
         self._lenders: Counter[str] = Counter()  # by server
         self._lent_max = lent_max()
-        self._returning: dict[bool, deque[_Piece]] = {False: deque(), True: deque()}
+        self._returning: list[_Piece] = []  # those that wait to have a slot again
         self.on_lent: Callable[[], None] = lambda: None
         self._per_host = per_host
         self._share = max(1, size // 2)  # of large work, for one chunk
@@ -103,7 +103,7 @@ class Scheduler:
             if not run_here:
                 self._submitted += 1
                 most = self._per_host if most is None else most
-                piece = _Piece(self._submitted, chunk_id, host if most is not None else "", most, work, host)
+                piece = _Piece(self._submitted, chunk_id, host if most is not None else "", most, work, host, small)
                 (self._small if small else self._large).put(piece, self._running[chunk_id])
                 self._call()
         if run_here:
@@ -133,8 +133,8 @@ class Scheduler:
         with self._mutex:
             self._closed = True
             self._call()
-            for piece in (*self._returning[False], *self._returning[True]):
-                self._give_back(piece)
+            while self._returning:
+                self._give_back(self._returning.pop())
             threads = [*self._threads]
         return join_all(threads, timeout_s)
 
@@ -160,18 +160,21 @@ class Scheduler:
         if piece is None or (back := piece.back) is None:
             return
         with self._mutex:
+            kinds = (False, True) if piece.small else (False,)
+            piece.reserved = next((kind for kind in kinds if self._free[kind]), False)
             if self._closed or self._free[piece.reserved]:
                 self._free[piece.reserved] -= 1
                 self._give_back(piece)
             else:
-                self._returning[piece.reserved].append(piece)
-                self._idle[piece.reserved].notify()
+                self._returning.append(piece)
+                for kind in kinds:
+                    self._idle[kind].notify()
         try:
             stop.wait(threading.TIMEOUT_MAX, back)
         finally:
             with self._mutex:
                 if piece.back is not None:
-                    self._returning[piece.reserved].remove(piece)
+                    self._returning.remove(piece)
 
     @property
     def lent(self) -> int:
@@ -190,12 +193,19 @@ class Scheduler:
 
     def _vacate(self, reserved: bool) -> None:
         """Give a slot to who waits to have it again, or else to a new thread."""
-        if self._returning[reserved]:
-            self._give_back(self._returning[reserved].popleft())
+        piece = self._first_back(reserved)
+        if piece is not None:
+            self._returning.remove(piece)
+            piece.reserved = reserved
+            self._give_back(piece)
             return
         self._free[reserved] += 1
         if self._small or self._large:
             self._start_thread()
+
+    def _first_back(self, reserved: bool) -> _Piece | None:
+        """The one that has waited longest for a slot of this kind."""
+        return next((piece for piece in self._returning if piece.small or not reserved), None)
 
     def _give_back(self, piece: _Piece) -> None:
         if piece.back is not None:
@@ -225,7 +235,7 @@ class Scheduler:
                 piece = self._take(reserved)
                 if piece is not None:
                     self._call()
-            if piece is None and self._returning[reserved]:
+            if piece is None and self._first_back(reserved) is not None:
                 self._threads.remove(threading.current_thread())
                 self._vacate(reserved)
                 self._call()
@@ -233,7 +243,7 @@ class Scheduler:
 
     def _is_over(self, reserved: bool) -> bool:
         """Tell whether a thread is to end: its slot is asked for, or nothing more comes."""
-        return bool(self._returning[reserved]) or (self._closed and not self._small and not self._large)
+        return self._first_back(reserved) is not None or (self._closed and not self._small and not self._large)
 
     def _has_slot_after(self, ended: _Piece) -> bool:
         """Count a piece as ended; tell whether its thread has a slot then."""
@@ -248,7 +258,7 @@ class Scheduler:
         return True
 
     def _take(self, reserved: bool) -> _Piece | None:
-        if self._returning[reserved]:
+        if self._first_back(reserved) is not None:
             return None
         piece = self._small.take(self._size, self._full)
         if piece is None and not reserved:
@@ -296,6 +306,7 @@ class _Piece:
     most: int | None
     work: Work
     server: str = ""  # as `host`, also without a bound
+    small: bool = False
     reserved: bool = False  # … is the slot that it has, or has lent
     back: threading.Event | None = None  # while its slot is lent: it has one again
 

@@ -551,10 +551,41 @@ def test_what_has_lent_its_slot_goes_on_before_what_is_new() -> None:
     eventually(lambda: gate.begun)
     scheduler.submit("c", partial(lending.going_on.append, "new"), small=True)
     lending.open.set()
-    eventually(lambda: scheduler._returning[False])
+    eventually(lambda: scheduler._returning)
+    gate.open.set()
+    eventually(lambda: lending.going_on == ["a", "new"])
+    assert scheduler.close(PATIENCE_S)
+
+
+def test_small_work_that_has_lent_its_slot_goes_on_in_a_reserved_one() -> None:
+    scheduler, gate = Scheduler("t", 2, 1), Gate()
+    lending = Lending(scheduler)
+    lending.ends.set()
+    scheduler.submit("a", partial(lending.work, "a"), small=True)
+    eventually(lambda: scheduler.lent)
+    scheduler.submit("b", partial(gate.work, "b"), small=False)
+    eventually(lambda: gate.begun)
+    lending.open.set()
+    eventually(lambda: lending.going_on == ["a"])
     gate.open.set()
     assert scheduler.close(PATIENCE_S)
-    assert lending.going_on == ["a", "new"]
+
+
+def test_what_waits_at_the_end_is_run_beside_what_has_lent_its_slot() -> None:
+    scheduler, gate, done = Scheduler("t", 1, 0), Gate(), threading.Event()
+    lending = Lending(scheduler)
+    scheduler.submit("a", partial(lending.work, "a"), small=False)
+    eventually(lambda: scheduler.lent)
+    scheduler.submit("b", partial(gate.work, "b"), small=False)
+    eventually(lambda: gate.begun)
+    scheduler.submit("c", done.set, small=False)
+    lending.open.set()
+    eventually(lambda: scheduler._returning)
+    assert not scheduler.close(0.01)
+    gate.open.set()
+    lending.ends.set()
+    assert done.wait(PATIENCE_S)
+    assert scheduler.close(PATIENCE_S)
 
 
 def test_stop_ends_the_wait_for_a_slot() -> None:
@@ -565,7 +596,7 @@ def test_stop_ends_the_wait_for_a_slot() -> None:
     scheduler.submit("b", partial(gate.work, "b"), small=False)
     eventually(lambda: gate.begun)
     lending.open.set()
-    eventually(lambda: scheduler._returning[False])
+    eventually(lambda: scheduler._returning)
     stop.set()
     eventually(lambda: not scheduler.lent)
     gate.open.set()
