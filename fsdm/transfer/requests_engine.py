@@ -23,6 +23,7 @@ from requests.auth import HTTPBasicAuth
 from requests.utils import get_netrc_auth, select_proxy
 
 from fsdm.concurrency.detached import call_detached
+from fsdm.concurrency.turn import out_of_turn
 from fsdm.model.errors import HostError, StoppedError
 from fsdm.transfer.http import exchange
 from fsdm.transfer.http.engine import about, follow, read
@@ -196,6 +197,9 @@ def _take(
 ) -> str | None:
     """Give head and body to where they belong; the Location of a redirect."""
     head = Head.of(raw.status, raw.headers.items())
+    if head.status < 200:  # the answer itself is behind it
+        what = f"HTTP {head.status} came first, from where requests does not read on: the transport libcurl does"
+        raise HostError(what, what=what, cause="answer")
     location = head.get("location") if head.status in exchange.REDIRECTS else ""
     what = "the body comes with a Transfer-Encoding that requests does not take off"
     if head.status < 300 and head.fields.get("transfer-encoding", "chunked").lower() != "chunked":
@@ -215,7 +219,10 @@ def _take(
         return location or None
     is_open = head.length is None and not head.is_chunked
     while True:
-        with told():  # `iter_content` waits until a block is full, and loses it where the connection breaks
+        with (
+            out_of_turn(),
+            told(),
+        ):  # `iter_content` waits until a block is full, and loses it where the connection breaks
             data = raw.read1(exchange.BLOCK_BYTES, decode_content=False)
         stop.check()  # a connection that was cut looks like the end of a body without a length
         if is_open and _CHUNK.match(data):  # the field was not seen
