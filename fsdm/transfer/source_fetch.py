@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from fsdm.concurrency.rate_limit import Floor
-from fsdm.concurrency.turn import out_of_turn
+from fsdm.concurrency.turn import in_turn, out_of_turn
 from fsdm.model.errors import HostError, TransferError, cause_of_status
 from fsdm.transfer.http.head import BUSY_STATUS
 from fsdm.transfer.http.source_settings import UNBOUND
@@ -268,6 +268,7 @@ class SourceFetch:
                 gain.do_not_fit()  # it may allow one connection a client: that is no failure of the file
                 pieces.give_back(piece)
 
+    @in_turn()
     def _bring_one(self, pieces: Pieces, piece: Piece) -> None:
         size = piece[1] - piece[0]
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 SAVED_S: Final = 1e-9  # for each byte that libcurl does not hand on
 ROUND_TRIPS: Final = 3  # that a new connection costs
-LEAST_BYTES: Final = 1 << 20
+LEAST_BYTES: Final = 4 << 20
 WAKE_BYTES: Final = 256 << 10
 WAIT_MS: Final = 200  # so many are waited for no longer than that
 _TCP_INFO: Final = struct.Struct("=128xQ12xI")  # linux/tcp.h: bytes received; the least round trip, microseconds
