@@ -58,7 +58,12 @@ class Waits:
         wait_s = max(min(self._timer_at, until) - time.monotonic(), 0.0)
         with out_of_turn():
             ready = self._poll.poll(math.ceil(wait_s * 1000))
-        found = [(fd, _selected(events)) for fd, events in ready if fd != self._wakeup.fd]
+        found = []
+        for fd, events in ready:
+            if fd == self._wakeup.fd:
+                os.eventfd_read(fd)  # or it would end each wait from now on
+            else:
+                found.append((fd, _selected(events)))
         if time.monotonic() >= self._timer_at:
             found.append((pycurl.SOCKET_TIMEOUT, 0))
         return found
