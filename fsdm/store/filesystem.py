@@ -10,6 +10,7 @@ import errno
 import os
 import pwd
 import secrets
+import shutil
 import stat
 from contextlib import suppress
 from dataclasses import dataclass
@@ -38,10 +39,9 @@ def read_regular(path: str, limit: int) -> tuple[os.stat_result, bytes] | None:
             if not stat.S_ISREG(found.st_mode):
                 return None
             parts: list[bytes] = []
-            left = min(limit, found.st_size)
-            while left > 0 and (part := os.read(fd, left)):
+            while limit > 0 and (part := os.read(fd, limit)):
                 parts.append(part)
-                left -= len(part)
+                limit -= len(part)
             return found, b"".join(parts)
     except OSError as e:
         if e.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO}:
@@ -149,19 +149,6 @@ def _fsync(fd: int) -> None:
         os.fsync(fd)
 
 
-def _erase(path: str) -> None:
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        return
-    except OSError as e:
-        if e.errno not in {errno.EISDIR, errno.EPERM}:  # a directory: Linux says the one, POSIX the other
-            raise
-        for name in os.listdir(path):  # by far fewer system calls than shutil.rmtree
-            _erase(f"{path}/{name}")
-        os.rmdir(path)
-
-
 @dataclass(kw_only=True, eq=False)
 class FileSystem:
     """The steps that change a data directory, by absolute paths; each may raise OSError."""
@@ -262,4 +249,11 @@ class FileSystem:
     def erase(self, path: str) -> None:
         """Remove a file, or a whole directory, that may be gone already. No symlink is followed."""
         self.step("erase", path)
-        _erase(path)
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            return
+        except OSError as e:
+            if e.errno not in {errno.EISDIR, errno.EPERM}:  # a directory: Linux says the one, POSIX the other
+                raise
+            shutil.rmtree(path)
