@@ -219,10 +219,8 @@ def _take(
         return location or None
     is_open = head.length is None and not head.is_chunked
     while True:
-        with (
-            out_of_turn(),
-            told(),
-        ):  # `iter_content` waits until a block is full, and loses it where the connection breaks
+        # `iter_content` waits until a block is full, and loses it where the connection breaks
+        with out_of_turn(), told():
             data = raw.read1(exchange.BLOCK_BYTES, decode_content=False)
         stop.check()  # a connection that was cut looks like the end of a body without a length
         if is_open and _CHUNK.match(data):  # the field was not seen

@@ -178,7 +178,7 @@ class Scheduler:
 
     @property
     def lent(self) -> int:
-        """How many slots are lent."""
+        """Return how many slots are lent."""
         with self._mutex:
             return self._lent.total()
 

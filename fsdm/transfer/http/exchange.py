@@ -94,8 +94,7 @@ class Exchange:
     def end(self, received: int) -> bool:
         """Hand on what is left of so many bytes of a body, and let go of the taker; whether no body was wanted."""
         try:
-            if self.head is None:
-                self._read_head()
+            self._read_head()
             if self._sockets is not None:
                 self._sockets.handed_on[self._port] = self._handed_before + self._head_bytes + received
             self._blocks.flush()
@@ -110,8 +109,7 @@ class Exchange:
 
     def _take(self, data: memoryview) -> None:
         """Give the bytes that have come to where they belong."""
-        if self.head is None:
-            self._read_head()
+        self._read_head()
         if self._body is None or self.error is not None:
             return
         try:
@@ -129,8 +127,10 @@ class Exchange:
 
     def _read_head(self) -> None:
         """Read the head once its last line has come, and find where its body goes."""
+        if self.head is not None or self.asked_at is None:
+            return
         first = 0
-        for at, line in enumerate(self.lines if self.asked_at is not None else ()):
+        for at, line in enumerate(self.lines):
             if not line.strip():
                 head, first = Head.read(self.lines[first:at]), at + 1
                 if not 100 <= head.status < 200:
@@ -155,8 +155,7 @@ class Exchange:
 
         `received` tells the bytes of the body that libcurl has; `has_come`: there may be more of them.
         """
-        if self.head is None:
-            self._read_head()
+        self._read_head()
         now = time.monotonic()
         if has_come:
             self.look_at = min(self.look_at, now + LOOK_S)
