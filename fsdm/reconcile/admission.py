@@ -42,12 +42,12 @@ class Admission:
         if waits_for_room(self.results.memo(fetch.id), fetch):
             self.work_queue.park(fetch, self.space.need_bytes(fetch))
             self.wakeup.wake()  # so many may have been refused that others are still to be asked
-            return False
-        error, hint = self.space.why_not(fetch)
-        needs, lacks = self.space.need_bytes(fetch), self.space.lacks_bytes(fetch)
-        self.results.refused(waiting_for_room(fetch, error, hint, now, needs_bytes=needs, lacks_bytes=lacks))
-        self.wakeup.notify(fetch.id)
-        for chunk_id in self.space.in_the_way(fetch):
+        else:
+            error, hint = self.space.why_not(fetch)
+            needs, lacks = self.space.need_bytes(fetch), self.space.lacks_bytes(fetch)
+            self.results.refused(waiting_for_room(fetch, error, hint, now, needs_bytes=needs, lacks_bytes=lacks))
+            self.wakeup.notify(fetch.id)
+        for chunk_id in self.space.in_the_way(fetch):  # when it is parked too: one may have come to rest meanwhile
             self.results.crowded(chunk_id)
             self.wakeup.notify(chunk_id)
         return False

@@ -276,12 +276,15 @@ class SpaceBudget:
 
         Complete ones are not among them: they are about to be published.
         """
-        idle = {
-            name: size
-            for name, size in self._usage.sizes["partial"].items()
+        sizes, need = self._usage.sizes["partial"], self.need_bytes(fetch) - self._headroom_bytes
+        if self._usage.totals["partial"] - sum(sizes.get(name, 0) for name in self._running) < need:
+            return []
+        idle = [
+            name
+            for name in sizes
             if name not in self._running and not exists(f"{self.layout.partial_of(name)}/{READY}")
-        }
-        return list(idle) if self.need_bytes(fetch) <= self._headroom_bytes + sum(idle.values()) else []
+        ]
+        return idle if sum(sizes[name] for name in idle) >= need else []
 
     def lacks_bytes(self, fetch: Fetch) -> int:
         """Tell how much more room a fetch would take to begin."""

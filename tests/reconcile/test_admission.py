@@ -80,3 +80,19 @@ def test_partials_in_the_way_are_to_give_way(layout: Layout) -> None:
     assert not bench.it.admit(fetch, NOW)
     assert bench.results.memo(idle.id).crowded
     assert bench.woken() == {fetch.id, idle.id}
+
+
+def test_partial_that_came_to_rest_after_the_refusal_gives_way_too(layout: Layout) -> None:
+    running, fetch = a_fetch(layout, 90), a_fetch(layout, 60)
+    bench = Bench(layout, 100)
+    bench.work_queue.put(fetch.id, fetch)
+    bench.it.open(1)
+    assert bench.it.admit(running, NOW)
+    assert not bench.it.admit(fetch, NOW)
+    assert bench.woken() == {fetch.id}
+    comes(layout, running, 50)
+    bench.space.end(running.id)
+    assert not bench.it.admit(fetch, NOW)
+    assert bench.work_queue.parked_fetches == 1
+    assert bench.results.memo(running.id).crowded
+    assert bench.woken() == {running.id}
