@@ -57,13 +57,21 @@ class Bypass:
             received, microseconds = _TCP_INFO.unpack(sock.getsockopt(socket.SOL_TCP, socket.TCP_INFO, _TCP_INFO.size))
         return received - unread, microseconds * 1e-6
 
-    def run(self, left: int, buffer: memoryview, take: Callable[[memoryview], object], look: Callable[[], None]) -> int:
+    def run(
+        self,
+        left: int,
+        buffer: memoryview,
+        take: Callable[[memoryview], object],
+        look: Callable[[], None],
+        woken_fd: int,
+    ) -> int:
         """Give `left` bytes to `take`, or as many as come; return how many are missing.
 
-        `look` is called after each, and each WAIT_MS; it may raise.
+        `look` is called after each, each WAIT_MS, and when the eventfd `woken_fd` is written to; it may raise.
         """
         readable = select.poll()
         readable.register(self._fd, select.POLLIN)
+        readable.register(woken_fd, select.POLLIN)
         wake = 0
         while left:
             wanted = min(left, len(buffer))
@@ -71,7 +79,9 @@ class Bypass:
                 wake = min(wanted, WAKE_BYTES)
                 with borrowed(self._fd) as sock:
                     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, wake)
-            readable.poll(WAIT_MS)
+            for fd, _ in readable.poll(WAIT_MS):
+                if fd == woken_fd:
+                    os.eventfd_read(fd)
             try:
                 count = os.readv(self._fd, [buffer[:wanted]])
             except BlockingIOError:

@@ -57,7 +57,8 @@ class _Into(io.RawIOBase):
 class Exchange:
     """Takes one answer; `within` bounds its timeouts.
 
-    `sockets` are given where the bytes of a body are those on its connection.
+    `sockets` are given where the bytes of a body are those on its connection; `woken_fd`, an eventfd, is readable
+    when `stop` is set.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Exchange:
         idle_timeout_s: float,
         blocks: Blocks,
         sockets: Sockets | None,
+        woken_fd: int,
     ) -> None:
         self.error: BaseException | None = None
         self.location: str | None = None
@@ -84,6 +86,7 @@ class Exchange:
         self._body: Body | None = None
         self.lines: list[bytes] = []  # of the heads that have come
         self._sockets = sockets
+        self._woken_fd = woken_fd
         self._port = 0
         self._handed_before = self._head_bytes = 0
         self._came = 0
@@ -199,7 +202,7 @@ class Exchange:
             if self.error is not None:
                 raise self.error
 
-        left = bypass.run(left, memoryview(bytearray(BLOCK_BYTES)), take, lambda: self._look(came))
+        left = bypass.run(left, memoryview(bytearray(BLOCK_BYTES)), take, lambda: self._look(came), self._woken_fd)
         if left:
             what = f"end of response with {left} bytes missing"
             raise HostError(what, what=what)

@@ -114,7 +114,9 @@ class Handle:
         """
         is_plain = url.startswith("http:") and not route.proxy
         body_sockets = self.sockets if is_plain else None
-        exchange = Exchange(begin, stop, host.within, self._idle_timeout_s, self._blocks, body_sockets)
+        exchange = Exchange(
+            begin, stop, host.within, self._idle_timeout_s, self._blocks, body_sockets, self._waits.woken_fd
+        )
         connect_timeout_s = host.within(self._connect_timeout_s)
         self._set_request(url, route, headers, exchange)
         self._curl.setopt(pycurl.CONNECTTIMEOUT_MS, round(connect_timeout_s * 1000))

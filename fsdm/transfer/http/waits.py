@@ -30,8 +30,9 @@ class Waits:
     def __init__(self) -> None:
         self._wakeup = Descriptor()
         (self._wakeup.fd,) = map(os.eventfd, (0,), (os.EFD_NONBLOCK | os.EFD_CLOEXEC,))
+        self.woken_fd: Final = self._wakeup.fd  # readable once `wake` was called
         self._poll = select.poll()
-        self._poll.register(self._wakeup.fd, select.POLLIN)
+        self._poll.register(self.woken_fd, select.POLLIN)
         self._timer_at = math.inf  # monotonic
 
     def close(self) -> None:
@@ -60,7 +61,7 @@ class Waits:
             ready = self._poll.poll(math.ceil(wait_s * 1000))
         found = []
         for fd, events in ready:
-            if fd == self._wakeup.fd:
+            if fd == self.woken_fd:
                 os.eventfd_read(fd)  # or it would end each wait from now on
             else:
                 found.append((fd, _selected(events)))
