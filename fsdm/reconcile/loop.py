@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 logger = Log("fsdm")
 
 LENT_AFTER_S: Final = 0.25  # wants that have waited so long get the slots of those that wait for a server
-REST_S: Final = 0.002  # after a pass, while actions run: the next one is for all that comes meanwhile
+REST_S: Final = 0.002  # after a pass, while several actions run: the next one is for all that comes meanwhile
 SCAN_SHARE: Final = 50  # a scan is followed by so many times its own duration without one
 
 
@@ -100,7 +100,7 @@ class Loop:
         while not stopping.is_set():
             try:
                 self.step(self.wait_s())
-                if len(self.executor):
+                if len(self.executor) > 1:
                     stopping.wait(REST_S)
             except NoDataDirectoryError:  # the root has gone, or is another one: no pass will mend that
                 raise

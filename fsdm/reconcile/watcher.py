@@ -40,7 +40,8 @@ MARKERS_MASK: Final = Mask(_SELF | _ENTRIES | InotifyConstants.IN_CLOSE_WRITE | 
 ROOT_MASK: Final = Mask(_SELF | _ENTRIES)
 NO_DESCRIPTOR: Final = -1
 NO_WATCH: Final = -1
-REST_S: Final = 0.002  # after what was read: events come in bursts, and each read wakes a thread
+REST_S: Final = 0.002  # after a burst: more events come, and each read wakes a thread
+BURST_EVENTS: Final = 8  # one marker that is placed and converges makes fewer in a read
 _ALL: Final = ""
 RELEASE_MASK: Final = Mask(InotifyConstants.IN_CLOSE_NOWRITE | InotifyConstants.IN_ONLYDIR)
 
@@ -50,7 +51,7 @@ class Inotify(InotifyFD):
 
     def __init__(self) -> None:
         self._inotify_fd = NO_DESCRIPTOR
-        self._has_come = False
+        self._come = 0  # events of the last read
         try:
             super().__init__()
         except OSError:  # there was one for inotify, and none for the pipe that ends it
@@ -67,12 +68,12 @@ class Inotify(InotifyFD):
 
     def handle_event(self, event: InotifyEvent) -> None:
         super().handle_event(event)
-        self._has_come = True
+        self._come += 1
 
     def read_events(self, **how: Any) -> list[InotifyEvent]:
-        if self._has_come:
-            self._has_come = False
+        if self._come >= BURST_EVENTS:
             time.sleep(REST_S)
+        self._come = 0
         return super().read_events(**how)
 
 

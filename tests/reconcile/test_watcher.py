@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from watchdog.observers.inotify_c import InotifyConstants, InotifyEvent
+from watchdog.observers.inotify_c import InotifyConstants, InotifyEvent, InotifyFD
 
 from fsdm.model.layout import Layout, Place
 from fsdm.reconcile import watcher as watch_module
-from fsdm.reconcile.watcher import Watcher
+from fsdm.reconcile.watcher import BURST_EVENTS, REST_S, Inotify, Watcher
 from fsdm.store.refs import Refs
 from tests.support import PATIENCE_S, eventually, process, python
 from tests.support.chunks import TAKE_REF, an_id, put_chunk
@@ -402,3 +402,20 @@ def test_a_mount_over_a_marker_is_watched(layout: Layout, notified: Notified, wa
         watch.arm()
         notified.until(touch(layout.want, an_id()))
         assert callbacks() == [1, 1, 1, 1]
+
+
+def test_rest_follows_a_burst_and_not_a_single_marker(monkeypatch: pytest.MonkeyPatch) -> None:
+    rests: list[float] = []
+    inotify = Inotify()
+    monkeypatch.setattr(watch_module.time, "sleep", rests.append)
+    monkeypatch.setattr(InotifyFD, "handle_event", lambda *_: None)
+    monkeypatch.setattr(InotifyFD, "read_events", lambda *_: [])
+    for events, expected in ((BURST_EVENTS - 1, []), (1, []), (BURST_EVENTS, [REST_S]), (0, [REST_S])):
+        for _ in range(events):
+            inotify.handle_event(None)  # type: ignore[arg-type]  # it is only counted
+        assert inotify.read_events() == []
+        assert rests == expected
+    monkeypatch.undo()
+    inotify.start()
+    inotify.stop()
+    inotify.join()
