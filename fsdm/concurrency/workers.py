@@ -43,6 +43,15 @@ class Workers:
                 self._works.append(work)
                 self._call()
 
+    def offer(self, work: Callable[[], None]) -> bool:
+        """Run `work` soon; False, and nothing is done, where there is no thread for it, and none can be had."""
+        with self._mutex:
+            self._works.append(work)
+            self._call()
+            if not self._threads:
+                self._works.pop()
+            return bool(self._threads)
+
     def replenish(self) -> None:
         """Start the threads that the system has refused before."""
         with self._mutex:
@@ -84,7 +93,7 @@ class Workers:
             thread.start()
         except RuntimeError as e:  # can't start new thread: the others take the work, or `replenish` starts one
             if not self._short:
-                logger.warning("%s goes on with %d threads of %d: %s", self._name, len(self._threads), self._size, e)
+                logger.warning("%s goes on with %d threads: %s", self._name, len(self._threads), e)
             self._short = True
             return
         self._short = False

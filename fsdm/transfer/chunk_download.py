@@ -55,8 +55,8 @@ def fetch_chunk(
 ) -> Manifest:
     """Fetch what is missing of a chunk's files into `directory/data`, by `scheduler` or in turn.
 
-    `meanwhile` is done in this thread while the others are at work, as one more piece of it. What has come by the time
-    of an error or a stop is written down, for the next attempt.
+    `meanwhile` is done in this thread while the others are at work, as one more piece of it, and then the last file,
+    where there is a slot for it. What has come by the time of an error or a stop is written down, for the next attempt.
 
     Raises:
         TransferError, StoppedError, OSError: the first that any of the files met; none is running any more then.
@@ -73,15 +73,17 @@ def fetch_chunk(
         on_file(name, entry)
         batch.entries[name] = entry
 
+    last = next(reversed(chunk.files))
     for name, source in chunk.files.items():
         work = partial(batch.run, partial(fetch_one, name, source))
+        if name == last:
+            batch.run(meanwhile)
         if scheduler is None:
             work()
         else:
             small = source.size is not None and source.size <= SMALL_BYTES
             host, most = scheduler.group(source.url)
-            scheduler.submit(chunk.id, work, small=small, host=host, most=most)
-    batch.run(meanwhile)
+            scheduler.submit(chunk.id, work, small=small, host=host, most=most, here=name == last)
     try:
         batch.wait()
     except (TransferError, StoppedError):

@@ -1,27 +1,29 @@
-"""The connections' threads: bounded, shared fairly between chunks, some for small files.
+"""The slots for connections: bounded, shared fairly between chunks, some for small files.
 
-Small work is taken first, and a few threads take nothing else: so a small file never waits for a large one to end. Of
+Small work is taken first, and a few slots are for nothing else: so a small file never waits for a large one to end. Of
 what waits, the chunk with the fewest running comes first, then the one that has waited longest; none has more than half
-of the threads: so a chunk whose server has gone silent leaves room for the others. Work for a host that has `per_host`
+of the slots: so a chunk whose server has gone silent leaves room for the others. Work for a host that has `per_host`
 running is passed over until one of them ends. What has been submitted is always run, also at the end: it looks for
 itself whether it has been stopped.
 
 Work that waits for a server that has not answered yet lends its slot to other work, and has one again before it goes on
-(as ForkJoinPool compensates for a ManagedBlocker). Invariant: at most `size` pieces run whose slots are not lent, and
-at most `lent_max` whose slots are.
+(as ForkJoinPool compensates for a ManagedBlocker). Invariants: at most `size` pieces run whose slots are not lent, and
+at most `lent_max` whose slots are; where a slot is free, nothing waits that may have it.
 """
 
 from __future__ import annotations
 
 import resource
 import threading
+import time
 from bisect import bisect_left, insort
 from collections import Counter, deque
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from fsdm.concurrency.log import Log
-from fsdm.concurrency.workers import join_all
+from fsdm.concurrency.turn import rest
+from fsdm.concurrency.workers import Workers
 from fsdm.model.errors import InvalidInputError
 from fsdm.transfer.http.target import origin_of
 
@@ -32,8 +34,6 @@ if TYPE_CHECKING:
 
     Work = Callable[[], None]
     Group = Callable[[str], tuple[str, int | None]]
-
-logger = Log(__name__)
 
 LENT_MAX: Final = 256  # each has two threads, and with TLS 1 MB
 LENT_FDS: Final = 4  # of each: a socket, two of libcurl's own, a file
@@ -51,7 +51,7 @@ def _by_origin(url: str) -> tuple[str, int | None]:
 
 
 class Scheduler:
-    """`size` daemon threads, `reserved` of them for small work; started as they are needed.
+    """`size` slots, `reserved` of them for small work, and daemon threads, started as they are needed.
 
     At most `per_host` pieces of work for one host run at once; None is no bound. `group` names the host of a URL, and
     its own bound, if it has one. `on_lent` is called when a slot was lent.
@@ -63,16 +63,15 @@ class Scheduler:
         if per_host is not None and per_host < 1:
             raise InvalidInputError(f"must be at least 1, it is {per_host}", field="per_host")
         self.group = group
-        self._name = name
         self._size = size
-        self._reserved = min(reserved, size - 1)
-        self.open_to_large = size - self._reserved
-        self._free = {False: self.open_to_large, True: self._reserved}  # slots without a thread; reserved or not
-        self._started = 0
+        reserved = min(reserved, size - 1)
+        self.open_to_large = size - reserved
+        self._free = {False: self.open_to_large, True: reserved}  # slots; reserved or not
+        self._lent_max = lent_max()
+        self._workers = Workers(name, size + self._lent_max)
         self._here: dict[int, _Piece] = {}  # by thread
         self._lent: Counter[str] = Counter()  # by chunk
         self._lenders: Counter[str] = Counter()  # by server
-        self._lent_max = lent_max()
         self._returning: list[_Piece] = []  # those that wait to have a slot again
         self.on_lent: Callable[[], None] = lambda: None
         self._per_host = per_host
@@ -84,59 +83,43 @@ class Scheduler:
         self._busy: Counter[str] = Counter()  # by host
         self._full: set[str] = set()  # hosts
         self._mutex = threading.Lock()
-        self._idle = {reserved: threading.Condition(self._mutex) for reserved in (False, True)}
-        self._threads: list[threading.Thread] = []
-        self._short = False  # of threads: the system gives no more
+        self._at_rest = threading.Condition(self._mutex)
         self._closed = False
 
-    def submit(self, chunk_id: str, work: Work, *, small: bool, host: str = "", most: int | None = None) -> None:
-        """Run `work`, which raises nothing, once a thread is free; "" is a host without a bound.
+    def submit(
+        self, chunk_id: str, work: Work, *, small: bool, host: str = "", most: int | None = None, here: bool = False
+    ) -> None:
+        """Run `work`, which raises nothing, once there is a slot for it; "" is a host without a bound.
 
-        `most` is the bound of that host, in place of `per_host`.
+        `most` is the bound of that host, in place of `per_host`. With `here` it runs in this thread where there is a
+        slot now; else, and without, in another one.
 
         Where there can be no thread for it, after the close or because the system gives none, it runs in this one.
         """
+        most = self._per_host if most is None else most
         with self._mutex:
-            if not self._closed:
-                self._start_thread()
-            run_here = self._closed or not self._threads
-            if not run_here:
+            is_over, pieces = self._closed, list[_Piece]()
+            if not is_over:
                 self._submitted += 1
-                most = self._per_host if most is None else most
                 piece = _Piece(self._submitted, chunk_id, host if most is not None else "", most, work, host, small)
                 (self._small if small else self._large).put(piece, self._running[chunk_id])
-                self._call()
-        if run_here:
+                pieces = self._dispatch(piece if here else None)
+        if is_over:
             work()
-
-    def _start_thread(self) -> None:
-        # the reserved ones come last: until there is much to do, every thread takes everything
-        reserved = not self._free[False]
-        if not self._free[reserved]:
-            return
-        name = f"{self._name}-{self._started}"
-        thread = threading.Thread(target=self._run, args=(reserved,), name=name, daemon=True)
-        try:
-            thread.start()
-        except RuntimeError as e:  # can't start new thread: a limit of the system, which may pass
-            if not self._short:
-                logger.warning("%s goes on with %d threads of %d: %s", self._name, len(self._threads), self._size, e)
-            self._short = True
-            return
-        self._short = False
-        self._started += 1
-        self._free[reserved] -= 1
-        self._threads.append(thread)
+        self._run(pieces, goes_on=False)
 
     def close(self, timeout_s: float | None) -> bool:
         """Run what is left and end; whether all of it ended in time."""
+        deadline = time.monotonic() + (timeout_s or 0.0)
         with self._mutex:
             self._closed = True
-            self._call()
             while self._returning:
-                self._give_back(self._returning.pop())
-            threads = [*self._threads]
-        return join_all(threads, timeout_s)
+                self._go_on(self._returning.pop(), reserved=False)
+            ended = self._at_rest.wait_for(self._is_at_rest, timeout_s)
+        return ended and self._workers.close(None if timeout_s is None else max(deadline - time.monotonic(), 0.0))
+
+    def _is_at_rest(self) -> bool:
+        return not self._running and not self._small and not self._large
 
     # ------------------------------------------------------------------------------------------------------ lent slots
 
@@ -152,7 +135,9 @@ class Scheduler:
             self._lent[piece.chunk_id] += 1
             self._lenders[piece.server] += 1
             self._vacate(piece.reserved)
+            pieces = self._dispatch()
         self.on_lent()
+        self._run(pieces, goes_on=False)
 
     def reclaim(self, stop: Cancellation) -> None:
         """Wait until what runs in this thread has a slot; no new work is taken before. Raises StoppedError."""
@@ -160,15 +145,11 @@ class Scheduler:
         if piece is None or (back := piece.back) is None:
             return
         with self._mutex:
-            kinds = (False, True) if piece.small else (False,)
-            piece.reserved = next((kind for kind in kinds if self._free[kind]), False)
-            if self._closed or self._free[piece.reserved]:
-                self._free[piece.reserved] -= 1
-                self._give_back(piece)
-            else:
+            reserved = self._free_slot(small=piece.small)
+            if reserved is None and not self._closed:
                 self._returning.append(piece)
-                for kind in kinds:
-                    self._idle[kind].notify()
+            else:
+                self._go_on(piece, reserved=reserved or False)
         try:
             stop.wait(threading.TIMEOUT_MAX, back)
         finally:
@@ -192,20 +173,18 @@ class Scheduler:
         return any(self.group(url)[0] in lenders for url in urls)
 
     def _vacate(self, reserved: bool) -> None:
-        """Give a slot to who waits to have it again, or else to a new thread."""
-        piece = self._first_back(reserved)
+        """Set a slot free, or give it to the one that has waited longest to have one again."""
+        self._free[reserved] += 1
+        piece = next((piece for piece in self._returning if piece.small or not reserved), None)
         if piece is not None:
             self._returning.remove(piece)
-            piece.reserved = reserved
-            self._give_back(piece)
-            return
-        self._free[reserved] += 1
-        if self._small or self._large:
-            self._start_thread()
+            self._go_on(piece, reserved=reserved)
 
-    def _first_back(self, reserved: bool) -> _Piece | None:
-        """The one that has waited longest for a slot of this kind."""
-        return next((piece for piece in self._returning if piece.small or not reserved), None)
+    def _go_on(self, piece: _Piece, *, reserved: bool) -> None:
+        """Give a slot to a piece that has lent its own."""
+        self._free[reserved] -= 1
+        piece.reserved = reserved
+        self._give_back(piece)
 
     def _give_back(self, piece: _Piece) -> None:
         if piece.back is not None:
@@ -214,70 +193,65 @@ class Scheduler:
             self._lent -= Counter((piece.chunk_id,))  # without what is 0 then
             self._lenders -= Counter((piece.server,))
 
-    # --------------------------------------------------------------------------------------------------------- threads
+    # ----------------------------------------------------------------------------------------------------------- slots
 
-    def _run(self, reserved: bool) -> None:
-        piece, here = None, threading.get_ident()
-        while (piece := self._next(reserved, piece)) is not None:
-            self._here[here] = piece
-            piece.work()
-        self._here.pop(here, None)
+    def _run(self, pieces: list[_Piece], *, goes_on: bool = True) -> None:
+        """Run pieces that have slots in this thread and, where it `goes_on`, what comes next."""
+        thread, waiting = threading.get_ident(), deque(pieces)
+        outer = self._here.get(thread)
+        while waiting:
+            piece = self._here[thread] = waiting.popleft()
+            try:
+                piece.work()
+            finally:
+                self._here.pop(thread)
+                with self._mutex:
+                    waiting += self._end(piece, goes_on=goes_on)
+            rest()
+        if outer is not None:
+            self._here[thread] = outer
 
-    def _next(self, reserved: bool, ended: _Piece | None) -> _Piece | None:
-        with self._mutex:
-            if ended is not None and not self._has_slot_after(ended):
-                self._call()
-                return None
-            piece = self._take(reserved)
-            self._call()  # what this one's end has made possible may be more than it takes itself
-            while piece is None and not self._is_over(reserved):
-                self._idle[reserved].wait()
-                piece = self._take(reserved)
-                if piece is not None:
-                    self._call()
-            if piece is None and self._first_back(reserved) is not None:
-                self._threads.remove(threading.current_thread())
-                self._vacate(reserved)
-                self._call()
-            return piece
+    def _end(self, piece: _Piece, *, goes_on: bool) -> list[_Piece]:
+        """Count a piece as ended; return those that are to run in this thread now."""
+        self._count(piece, -1)
+        if piece.back is None:
+            self._vacate(piece.reserved)
+        else:
+            self._give_back(piece)
+        following = self._take() if goes_on else None
+        pieces = ([] if following is None else [following]) + self._dispatch()
+        if self._closed and self._is_at_rest():
+            self._at_rest.notify_all()
+        return pieces
 
-    def _is_over(self, reserved: bool) -> bool:
-        """Tell whether a thread is to end: its slot is asked for, or nothing more comes."""
-        return self._first_back(reserved) is not None or (self._closed and not self._small and not self._large)
+    def _dispatch(self, own: _Piece | None = None) -> list[_Piece]:
+        """Have threads run all that there are slots for; return `own`, if that is among it, for this one.
 
-    def _has_slot_after(self, ended: _Piece) -> bool:
-        """Count a piece as ended; tell whether its thread has a slot then."""
-        was_lent = ended.back is not None
-        if was_lent:
-            self._give_back(ended)
-        self._count(ended, -1)
-        if was_lent and not self._free[ended.reserved]:
-            self._threads.remove(threading.current_thread())
-            return False
-        self._free[ended.reserved] -= was_lent
-        return True
+        Where there is no thread at all, all of it is for this one.
+        """
+        pieces = []
+        while (piece := self._take()) is not None:
+            if piece is own or not self._workers.offer(partial(self._run, [piece])):
+                pieces.append(piece)
+        return pieces
 
-    def _take(self, reserved: bool) -> _Piece | None:
-        if self._first_back(reserved) is not None:
+    def _take(self) -> _Piece | None:
+        """Take the next piece that there is a slot for, and its slot."""
+        piece, reserved = None, self._free_slot(small=True)
+        if reserved is not None:
+            piece = self._small.take(self._size, self._full)
+        if piece is None and self._free[False] > 0:
+            piece, reserved = self._large.take(self._share, self._full), False
+        if piece is None or reserved is None:
             return None
-        piece = self._small.take(self._size, self._full)
-        if piece is None and not reserved:
-            piece = self._large.take(self._share, self._full)
-        if piece is not None:
-            piece.reserved = reserved
-            self._count(piece, 1)
+        piece.reserved = reserved
+        self._free[reserved] -= 1
+        self._count(piece, 1)
         return piece
 
-    def _call(self) -> None:
-        """Wake one thread of each kind that may find something; it calls the next if it does."""
-        if self._closed:
-            for idle in self._idle.values():
-                idle.notify_all()
-        elif self._small:
-            self._idle[False].notify()
-            self._idle[True].notify()
-        elif self._large:
-            self._idle[False].notify()
+    def _free_slot(self, *, small: bool) -> bool | None:
+        """The kind of a free slot for such work, reserved first; None where there is none."""
+        return next((kind for kind in ((True, False) if small else (False,)) if self._free[kind] > 0), None)
 
     def _count(self, piece: _Piece, step: int) -> None:
         """One more, or one less, that runs."""

@@ -31,11 +31,12 @@ class Refusing(FileSystem):
         self.code = code
         self.steps = steps
         self.where = where
-        self.created: list[str] = []
+        self.begun: list[str] = []
 
     def step(self, name: str, path: str) -> None:
-        if name == "create":
-            self.created.append(path.split("/")[-3])
+        parent, chunk_id = os.path.split(path)
+        if name == "mkdir" and os.path.basename(parent) == "partial":
+            self.begun.append(chunk_id)
         if name in self.steps and self.where in path:
             raise OSError(self.code, os.strerror(self.code), path)
 
@@ -118,9 +119,9 @@ def test_a_refusal_pauses_downloads_not_deletes_until_it_ends(layout: Layout, co
     fs = Refusing(code, step, where=layout.partial)
     inline = Inline(layout, Limits(jobs=1), fs)
     inline.passes(3)
-    assert len(set(fs.created)) == 1  # one was tried, and no other in its turn
+    assert len(set(fs.begun)) == 1  # one was tried, and no other in its turn
     assert inline.told("paused") == [""]
-    told = failure(Path(layout.root), fs.created[0])
+    told = failure(Path(layout.root), fs.begun[0])
     assert told is not None
     assert (told["kind"], os.strerror(code) in told["error"]) == ("disk", True)
     touch_delete(Path(layout.root), deleted.chunk_id)
@@ -130,7 +131,7 @@ def test_a_refusal_pauses_downloads_not_deletes_until_it_ends(layout: Layout, co
     for _ in range(5):
         inline.now += PROBE_LAST_S
         inline.passes()
-    assert len(set(fs.created)) == 1
+    assert len(set(fs.begun)) == 1
     assert inline.told("resumed") == []
     fs.steps = ()
     inline.now += PROBE_LAST_S
@@ -160,15 +161,15 @@ def test_after_a_full_disk_the_oldest_goes_first_and_alone(layout: Layout) -> No
     fs = Refusing(errno.ENOSPC, "create")
     inline = Inline(layout, Limits(jobs=4), fs)
     inline.passes(3)
-    assert sorted(fs.created) == sorted(ids)
-    del fs.created[:]
+    assert sorted(fs.begun) == sorted(ids)
+    del fs.begun[:]
     fs.steps = ()
     inline.now += 1.0
     inline.it.loop.step()  # asks the disk
     inline.it.loop.step()  # hears the answer
-    assert fs.created == ids[:1]
+    assert fs.begun == ids[:1]
     inline.passes()
-    assert fs.created == ids
+    assert fs.begun == ids
     assert sorted(inline.told("available")) == sorted(ids)
 
 

@@ -241,3 +241,18 @@ def test_a_small_file_does_not_wait_for_the_large_ones_of_another_chunk(tmp_path
         finally:
             gate.set()
         large.join()
+
+
+def test_last_file_is_fetched_in_the_thread_of_its_chunk_and_the_others_beside_it(
+    scheduler: Scheduler, tmp_path: Path
+) -> None:
+    threads: dict[str, int] = {}
+    together = threading.Barrier(len(NAMES))
+
+    def script(name: str, stop: Cancellation) -> None:
+        threads[name] = threading.get_ident()
+        together.wait(PATIENCE_S)
+
+    fetch_all(Scripted(script), tmp_path, scheduler)
+    assert [name for name in NAMES if threads[name] == threading.get_ident()] == [NAMES[-1]]
+    assert len(set(threads.values())) == len(NAMES)

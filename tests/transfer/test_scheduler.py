@@ -199,6 +199,7 @@ def test_no_thread_is_started_before_there_is_work_and_none_keeps_the_process_al
     assert not any(thread.name.startswith("unused") for thread in threading.enumerate())
     for small in (True, False):
         submit(scheduler, gated, small=small)
+    eventually(lambda: gated.running == 2)
     found = [thread for thread in threading.enumerate() if thread.name.startswith("unused")]
     assert [thread.daemon for thread in found] == [True, True]
     gated.gate.set()
@@ -221,16 +222,48 @@ def test_closing_waits_for_what_runs_and_for_what_waits(gated: Gated) -> None:
 
 
 @pytest.mark.parametrize("small", [True, False])
-@pytest.mark.parametrize("used", [0, 1, 2])
-def test_what_is_submitted_after_the_close_is_run(used: int, small: bool) -> None:
-    scheduler, ran = Scheduler("t", 2, 1), threading.Event()
-    for _ in range(used):
+@pytest.mark.parametrize("used", [False, True])
+def test_what_is_submitted_after_the_close_is_run_by_who_brings_it(used: bool, small: bool) -> None:
+    scheduler, ran = Scheduler("t", 2, 1), list[threading.Thread]()
+    if used:
         run_small(scheduler)
     assert scheduler.close(PATIENCE_S)
-    submit(scheduler, ran.set, small=small)
+    submit(scheduler, lambda: ran.append(threading.current_thread()), small=small)
     assert scheduler.close(PATIENCE_S)
-    assert ran.is_set(), "whoever waits for it waits for ever"
-    assert len(scheduler._threads) == used
+    assert ran == [threading.current_thread()], "whoever waits for it waits for ever"
+
+
+def test_work_runs_here_where_there_is_a_slot_and_else_in_another_thread(gated: Gated) -> None:
+    scheduler, ran, here = Scheduler("t", 1, 0), list[str](), threading.current_thread().name
+    work = partial(scheduler.submit, "a", lambda: ran.append(threading.current_thread().name), small=False, here=True)
+    work()
+    assert ran == [here]
+    scheduler.submit("b", gated, small=False)
+    eventually(lambda: gated.running == 1)
+    work()
+    assert ran == [here]
+    gated.gate.set()
+    assert scheduler.close(PATIENCE_S)
+    assert ran == [here, "t-0"]
+
+
+def test_end_of_work_that_ran_here_has_threads_run_what_waits(gated: Gated) -> None:
+    scheduler, done, here = Scheduler("t", 2, 0, per_host=1), threading.Event(), list[int]()
+
+    def work() -> None:
+        here.append(threading.get_ident())
+        for _ in range(3):
+            scheduler.submit("b", gated, small=True, host="h")
+        scheduler.submit("c", done.set, small=True)
+
+    scheduler.submit("a", work, small=True, host="h", here=True)
+    assert here == [threading.get_ident()]
+    assert done.wait(PATIENCE_S), "it is for another host"
+    eventually(lambda: gated.running == 1)
+    gated.gate.set()
+    assert scheduler.close(PATIENCE_S)
+    assert (gated.most, gated.ended) == (1, 3)
+    assert threading.current_thread().name not in gated.threads
 
 
 # ---------------------------------------------------------------------------------------------------- a bound for hosts
@@ -352,7 +385,7 @@ def test_what_waits_for_its_host_is_run_before_the_end_too(small: bool) -> None:
     assert gate.begun == [str(number) for number in range(6)]
 
 
-def test_a_thread_does_not_end_while_something_waits_that_only_it_may_take() -> None:
+def test_no_end_comes_while_something_waits_for_the_share_of_its_chunk() -> None:
     scheduler, large, small, late = Scheduler("t", 2, 1), Gate(), Gate(), threading.Event()
     scheduler.submit("other", partial(large.work, "large"), small=False)
     eventually(lambda: large.begun)
@@ -362,8 +395,7 @@ def test_a_thread_does_not_end_while_something_waits_that_only_it_may_take() -> 
     eventually(lambda: scheduler._running.keys() == {"a"})
     scheduler.submit("a", late.set, small=False)  # its chunk has its share
     assert not scheduler.close(0.0)
-    scheduler._threads[0].join(0.05)
-    assert scheduler._threads[0].is_alive()
+    assert not late.is_set()
     small.open.set()
     assert scheduler.close(PATIENCE_S)
     assert late.is_set()
@@ -413,31 +445,31 @@ def test_nothing_is_lost_and_no_bound_is_broken_when_much_comes_from_everywhere(
 class Unmanned(Scheduler):
     """Scheduler whose work is taken by the test."""
 
-    def __init__(self, size: int, per_host: int | None) -> None:
-        super().__init__("t", size, 0, per_host)
-        self._threads = [threading.current_thread()]
-
-    def _start_thread(self) -> None:
-        return
+    def _dispatch(self, own: object = None) -> list[_Piece]:
+        return []
 
 
 @settings(max_examples=200, deadline=None)
-@given(data=st.data(), per_host=st.sampled_from([None, 1, 2]), size=st.integers(1, 6))
+@given(data=st.data(), per_host=st.sampled_from([None, 1, 2]), size=st.integers(1, 6), reserved=st.integers(0, 5))
 def test_who_is_next_is_what_a_look_at_all_that_waits_would_say(
-    data: st.DataObject, per_host: int | None, size: int
+    data: st.DataObject, per_host: int | None, size: int, reserved: int
 ) -> None:
-    scheduler = Unmanned(size, per_host)
+    scheduler, reserved = Unmanned("t", size, reserved, per_host), min(reserved, size - 1)
     waiting: list[tuple[int, str, str, bool]] = []  # number, chunk, host, small
     running: list[tuple[_Piece, str, str]] = []
     since: dict[tuple[str, bool], int] = {}
 
-    def expected(reserved: bool) -> tuple[int, str, str, bool] | None:
+    def expected() -> tuple[int, str, str, bool] | None:
         chunks, hosts = Counter(chunk for _, chunk, _ in running), Counter(host for _, _, host in running)
-        for small, share in ((True, size), (False, max(1, size // 2)))[: 1 if reserved else 2]:
+        in_reserved = sum(piece.reserved for piece, _, _ in running)
+        assert all(piece.small for piece, _, _ in running if piece.reserved)
+        is_open = {True: len(running) < size, False: len(running) - in_reserved < size - reserved}
+        for small, share in ((True, size), (False, max(1, size // 2))):
             could = [
                 entry
                 for entry in waiting
                 if entry[3] == small
+                and is_open[small]
                 and (per_host is None or not entry[2] or hosts[entry[2]] < per_host)
                 and chunks[entry[1]] < share
             ]
@@ -446,7 +478,7 @@ def test_who_is_next_is_what_a_look_at_all_that_waits_would_say(
         return None
 
     for number in range(data.draw(st.integers(1, 40))):
-        step = data.draw(st.sampled_from(["submit", "submit", "take", "take reserved", "end"]))
+        step = data.draw(st.sampled_from(["submit", "submit", "take", "end"]))
         if step == "submit":
             entry = (
                 number,
@@ -459,9 +491,10 @@ def test_who_is_next_is_what_a_look_at_all_that_waits_would_say(
             scheduler.submit(entry[1], partial(int, number), small=entry[3], host=entry[2])
         elif step == "end":
             if running:
-                scheduler._count(running.pop(data.draw(st.integers(0, len(running) - 1)))[0], -1)
+                ended = running.pop(data.draw(st.integers(0, len(running) - 1)))[0]
+                assert scheduler._end(ended, goes_on=False) == []
         else:
-            due, piece = expected(step == "take reserved"), scheduler._take(step == "take reserved")
+            due, piece = expected(), scheduler._take()
             assert (None if piece is None else piece.work()) == (None if due is None else due[0])
             if due is not None and piece is not None:
                 waiting.remove(due)
@@ -488,13 +521,13 @@ class Counted(int):
 
 @pytest.mark.parametrize(("per_host", "hosts"), [(None, 3000), (2, 3)])
 def test_a_take_does_not_look_at_all_that_waits(per_host: int | None, hosts: int) -> None:
-    scheduler = Unmanned(8, per_host)
+    scheduler = Unmanned("t", 8, 0, per_host)
     for number in range(6000):
         scheduler.submit(str(number % 3000), print, small=False, host=str(number % hosts))
     for turns in scheduler._large._turns.values():
         turns[:] = [(Counted(turn[0]), *turn[1:]) for turn in turns]
     Counted.compared = 0
-    assert [scheduler._take(False) is not None for _ in range(4)] == [True] * 4
+    assert [scheduler._take() is not None for _ in range(4)] == [True] * 4
     assert 0 < Counted.compared < 400
 
 
@@ -673,17 +706,21 @@ def test_where_no_thread_can_be_added_the_others_do_the_work_and_it_is_said_once
     scheduler.submit("c", done.set, small=False)
     eventually(lambda: gated.running == 1)
     assert not done.is_set()
-    assert caplog.messages == ["lane goes on with 1 threads of 3: can't start new thread"]
+    assert caplog.messages == ["lane goes on with 1 threads: can't start new thread"]
     gated.gate.set()
     assert done.wait(PATIENCE_S)
     assert gated.threads == {"lane-0"}
     no_threads(False)
-    assert run_small(scheduler).startswith("lane-")
-    assert [thread.name for thread in scheduler._threads] == ["lane-0", "lane-1"]
+    again = Gated()
+    for _ in range(2):
+        submit(scheduler, again, small=False)
+    eventually(lambda: again.threads == {"lane-0", "lane-1"})
     no_threads(True)
-    run_small(scheduler)
-    assert len(caplog.messages) == 2, "it had passed in between"
+    submit(scheduler, again, small=True)
+    eventually(lambda: len(caplog.messages) == 2, "it had passed in between")
+    again.gate.set()
     assert scheduler.close(PATIENCE_S)
+    assert again.ended == 3
 
 
 def test_where_there_is_no_thread_at_all_the_work_is_done_by_who_brings_it(
@@ -704,4 +741,4 @@ def test_where_there_is_no_thread_at_all_the_work_is_done_by_who_brings_it(
     no_threads(False)
     assert run_small(scheduler) == "lane-0"
     assert scheduler.close(PATIENCE_S)
-    assert caplog.messages == ["lane goes on with 0 threads of 3: can't start new thread"]
+    assert caplog.messages == ["lane goes on with 0 threads: can't start new thread"]
