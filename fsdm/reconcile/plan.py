@@ -28,6 +28,7 @@ PERMANENT_S: Final = 900.0  # what will not pass by itself is tried again seldom
 RETRY_AFTER_MAX_S: Final = 3600.0
 HELD_FIRST_S: Final = 0.002
 HELD_LAST_S: Final = 1.0
+VERIFY_AGAIN_S: Final = 10.0  # where a chunk could not be read to its end
 TRIES: Final = 3  # of a fetch, in a run that is to end, and …
 HELD_TRIES: Final = 8  # … of a held directory (about half a second)
 
@@ -57,11 +58,15 @@ def _compare(state: ChunkState, memo: Memo, verify: Marker, now: float) -> Actio
     if state.delete is not None or not state.ready:
         return None if _backing_off(memo, None, now) else actions.ClearVerify(state.id, verify)
     asked = memo.asked if memo.asked and memo.asked.verify.same_as(verify) else None
-    if asked and asked.again_at is not None and now < asked.again_at:
-        return Wait(asked.again_at)
     if asked and asked.again_at is None:
         return None
-    return actions.Verify(state.id, state.ready[0], verify)
+    until = _still_until(asked.again_at if asked and asked.again_at else now, VERIFY_AGAIN_S, now)
+    return Wait(until) if until else actions.Verify(state.id, state.ready[0], verify)
+
+
+def _still_until(until: float, most_s: float, now: float) -> float | None:
+    """Return the end of a wait of at most `most_s`; None where it is over, or the clock was set back."""
+    return until if now < until <= now + most_s else None
 
 
 def _converge(state: ChunkState, memo: Memo, now: float) -> Action | Wait | None:
@@ -75,8 +80,8 @@ def _converge(state: ChunkState, memo: Memo, now: float) -> Action | Wait | None
     if want and delete and (unreadable is None or delete_is_later(want, delete, memo)):
         loser: Literal["want", "delete"] = "want" if delete_is_later(want, delete, memo) else "delete"
         return actions.Overrule(state.id, loser, want, delete)
-    if unreadable and now < unreadable.since + SETTLE_S:
-        return Wait(unreadable.since + SETTLE_S)
+    if unreadable and (until := _still_until(unreadable.since + SETTLE_S, SETTLE_S, now)):
+        return Wait(until)
     if delete:
         return _deleted(state, memo, delete, now)
     fault = _fault(state, unreadable, now)
@@ -132,8 +137,8 @@ def _deleted(state: ChunkState, memo: Memo, delete: Marker, now: float) -> Actio
     if state.partial is not Partial.NONE:
         return actions.Discard(state.id)
     if state.unready or state.ready:
-        if now < memo.held_until:
-            return Wait(memo.held_until)
+        if until := _still_until(memo.held_until, HELD_LAST_S, now):
+            return Wait(until)
         return actions.Retire(state.id, (state.ready + state.unready)[0], delete)
     return actions.Forget(state.id, delete)
 
@@ -157,7 +162,8 @@ def _leftovers(state: ChunkState, memo: Memo, now: float) -> Action | Wait | Non
 
 
 def _clear(state: ChunkState, memo: Memo, now: float) -> Action | Wait:
-    return Wait(memo.held_until) if now < memo.held_until else actions.Clear(state.id, state.unready[0])
+    until = _still_until(memo.held_until, HELD_LAST_S, now)
+    return Wait(until) if until else actions.Clear(state.id, state.unready[0])
 
 
 def _backing_off(memo: Memo, marker: Marker | None, now: float) -> float | None:
@@ -165,7 +171,7 @@ def _backing_off(memo: Memo, marker: Marker | None, now: float) -> float | None:
     failure = memo.failure
     if failure is None or failure.next_attempt_at is None:
         return None
-    if not now < failure.next_attempt_at <= now + RETRY_AFTER_MAX_S:  # it is over, or the clock was set back
+    if not _still_until(failure.next_attempt_at, RETRY_AFTER_MAX_S, now):
         return None
     return failure.next_attempt_at if _is_of_the_disk(memo) or failure.marker == stamp(marker) else None
 

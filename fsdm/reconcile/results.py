@@ -7,7 +7,7 @@ Invariant: a directory is watched, and its claim kept open, from the first refus
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from fsdm.concurrency.log import Log
 from fsdm.model.errors import DiskError
@@ -17,7 +17,7 @@ from fsdm.reconcile import actions
 from fsdm.reconcile.actions import Action, CannotRead, Done, Failed, Held, Outcome, Quarantined
 from fsdm.reconcile.disk_outage import FULL
 from fsdm.reconcile.memo import NO_MEMO, Memo, Unreadable, VerifyRequest, observe
-from fsdm.reconcile.plan import held_delay, next_failure, waits_for_room
+from fsdm.reconcile.plan import VERIFY_AGAIN_S, held_delay, next_failure, waits_for_room
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from fsdm.reconcile.space_budget import SpaceBudget
     from fsdm.reconcile.watcher import Watcher
     from fsdm.verify.background import Checked
-
-VERIFY_AGAIN_S: Final = 10.0  # where a chunk could not be read to its end
 
 logger = Log("fsdm")
 

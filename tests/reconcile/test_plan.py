@@ -323,6 +323,8 @@ def _worlds(draw: st.DrawFn) -> World:
     readable = draw(st.booleans()) and memo.unreadable is None
     if readable or memo.unreadable is None or state.want is None:
         memo = replace(memo, unreadable=None)
+    elif memo.unreadable.since > NOW:  # a clock that is set back later is another test's
+        memo = replace(memo, unreadable=replace(memo.unreadable, since=NOW))
     if (
         memo.asked and not memo.asked.answered and memo.asked.again_at is None
     ):  # it is not being read, so there will be no answer
@@ -486,6 +488,32 @@ def _state(**found: Any) -> ChunkState:
 )
 def test_the_next_step(state: ChunkState, memo: Memo, decision: Action | Wait | None) -> None:
     assert decide(state, memo, NOW) == decision
+
+
+HELD, AGAIN = Memo(held=9, held_until=NOW + plan.HELD_LAST_S), VerifyRequest(VERIFY, again_at=NOW + plan.VERIFY_AGAIN_S)
+LONGEST = Memo(failure=_failure(until=NOW + plan.RETRY_AFTER_MAX_S))
+WAITS = {  # what is waited for, how long at most, and what is done then
+    "a backoff": (_state(want=WANT), LONGEST, plan.RETRY_AFTER_MAX_S, Fetch(ID, WANT)),
+    "a ref": (_state(delete=DELETE, ready=(OLD,)), HELD, plan.HELD_LAST_S, Retire(ID, OLD, DELETE)),
+    "a ref to what has no READY": (_state(unready=(OLD,)), HELD, plan.HELD_LAST_S, Clear(ID, OLD)),
+    "a disk": (_state(ready=(OLD,), verify=VERIFY), Memo(asked=AGAIN), plan.VERIFY_AGAIN_S, Verify(ID, OLD, VERIFY)),
+    "a want to be whole": (_state(want=WANT), Memo(unreadable=_unreadable(NOW)), SETTLE_S, None),
+    "a want beside a delete": (
+        _state(want=WANT, delete=EARLY_DELETE), Memo(unreadable=_unreadable(NOW)), SETTLE_S, Forget(ID, EARLY_DELETE)
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("set_by_s", [-86400.0, -1.0, 86400.0])
+@pytest.mark.parametrize(("state", "memo", "longest_s", "then"), WAITS.values(), ids=WAITS)
+def test_wait_ends_at_its_time_or_where_the_clock_is_set(
+    state: ChunkState, memo: Memo, longest_s: float, then: Action | None, set_by_s: float
+) -> None:
+    assert decide(state, memo, NOW) == Wait(NOW + longest_s)
+    assert decide(state, memo, NOW + longest_s - 1e-3) == Wait(NOW + longest_s)
+    for now in (NOW + longest_s, NOW + set_by_s + (longest_s if set_by_s > 0 else 0)):
+        decision = decide(state, memo, now)
+        assert isinstance(decision, Report) if then is None else decision == then
 
 
 @pytest.mark.parametrize(
