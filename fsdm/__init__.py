@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from fsdm.client import Client as Client
     from fsdm.manager import DataManager as DataManager
     from fsdm.model.documents import DataChunk as DataChunk
+    from fsdm.model.documents import Failure as Failure
     from fsdm.model.documents import FileSource as FileSource
+    from fsdm.model.errors import ChunkFailedError as ChunkFailedError
     from fsdm.model.errors import ClosedError as ClosedError
     from fsdm.model.errors import DataDirectoryError as DataDirectoryError
     from fsdm.model.errors import ForeignProcessError as ForeignProcessError
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "ChunkFailedError": "fsdm.model.errors",
     "ChunkRef": "fsdm.store.refs",
     "ChunkStatus": "fsdm.status.chunk_status",
     "Client": "fsdm.client",
@@ -47,6 +50,7 @@ _HOMES = {
     "DataManager": "fsdm.manager",
     "DiskStatus": "fsdm.status.chunk_status",
     "Event": "fsdm.model.events",
+    "Failure": "fsdm.model.documents",
     "FileSource": "fsdm.model.documents",
     "ForeignProcessError": "fsdm.model.errors",
     "FsdmError": "fsdm.model.errors",

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import os
 import threading
+from itertools import islice
 from typing import TYPE_CHECKING, Final, Self
 
 from fsdm.concurrency.polling import Poller, in_thread, on_loop
 from fsdm.model import errors
 from fsdm.model.layout import READY, U64_MAX, Layout, as_id
 from fsdm.model.units import count
+from fsdm.status.lasting import LastingFailures
 from fsdm.store.catalog import Catalog
 from fsdm.store.data_dir import check_format, unreadable
 from fsdm.store.filesystem import exists
@@ -24,13 +26,14 @@ from fsdm.store.refs import ChunkRef, Refs
 from fsdm.store.scan import look
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator, Iterable
 
     from fsdm.model.documents import DataChunk
     from fsdm.model.layout import Place
     from fsdm.status.chunk_status import Status
 
 HINT: Final = "`fsdm status` tells why"
+FAILED_HINT: Final = "to wait until it is mended: --keep-waiting, keep_waiting=True"
 
 
 class Client:
@@ -184,32 +187,54 @@ class Client:
         except OSError as e:
             raise unreadable(self._layout, e) from e
 
-    def wait(self, chunk_id: str | bytes, timeout_s: float | None = None) -> bool:
+    def wait(self, chunk_id: str | bytes, timeout_s: float | None = None, *, keep_waiting: bool = False) -> bool:
         """Wait until what is asked for a chunk is done: True if it is available then, False if gone.
+
+        `keep_waiting`: also while it fails in a way that does not pass by itself, because somebody will mend it.
 
         Raises:
             InvalidInputError: `chunk_id` is not an id.
+            ChunkFailedError: it fails, and cannot pass by itself (its URL is wrong, say).
             WaitTimeoutError: it is not done after `timeout_s` seconds; the message says how the chunk stands.
             ClosedError: this was closed meanwhile.
         """
-        return in_thread(self._until_done(as_id(chunk_id, "chunk_id"), timeout_s), self._closed.wait)
+        looks = self._until_done(as_id(chunk_id, "chunk_id"), timeout_s, keep_waiting=keep_waiting)
+        return in_thread(looks, self._closed.wait)
 
-    async def wait_async(self, chunk_id: str | bytes, timeout_s: float | None = None) -> bool:
+    async def wait_async(
+        self, chunk_id: str | bytes, timeout_s: float | None = None, *, keep_waiting: bool = False
+    ) -> bool:
         """Wait as `wait` does, on an asyncio loop; it may be cancelled."""
-        return await on_loop(self._until_done(as_id(chunk_id, "chunk_id"), timeout_s))
+        return await on_loop(self._until_done(as_id(chunk_id, "chunk_id"), timeout_s, keep_waiting=keep_waiting))
 
-    def wait_converged(self, timeout_s: float | None = None) -> None:
-        """Wait until no intent is pending: all wanted is available, all deleted is gone.
+    def wait_converged(
+        self,
+        timeout_s: float | None = None,
+        *,
+        chunk_ids: Iterable[str | bytes] | None = None,
+        keep_waiting: bool = False,
+    ) -> None:
+        """Wait until no intent is pending, of these chunks or of all: the wanted are available, the deleted gone.
+
+        `keep_waiting`: also while all that is left fails in a way that does not pass by itself.
 
         Raises:
+            InvalidInputError: one of `chunk_ids` is not an id.
+            ChunkFailedError: all that is left fails, and cannot pass by itself.
             WaitTimeoutError: some are pending after `timeout_s` seconds; the message says which.
             ClosedError: this was closed meanwhile.
         """
-        in_thread(self._until_converged(timeout_s), self._closed.wait)
+        in_thread(self._until_converged(timeout_s, chunk_ids, keep_waiting=keep_waiting), self._closed.wait)
 
-    async def wait_converged_async(self, timeout_s: float | None = None) -> None:
+    async def wait_converged_async(
+        self,
+        timeout_s: float | None = None,
+        *,
+        chunk_ids: Iterable[str | bytes] | None = None,
+        keep_waiting: bool = False,
+    ) -> None:
         """Wait as `wait_converged` does, on an asyncio loop; it may be cancelled."""
-        await on_loop(self._until_converged(timeout_s))
+        await on_loop(self._until_converged(timeout_s, chunk_ids, keep_waiting=keep_waiting))
 
     def close(self) -> None:
         """Release every ref. A second time, and in a forked child, it does nothing."""
@@ -264,33 +289,51 @@ class Client:
         except OSError as e:
             raise unreadable(self._layout, e) from e
 
-    def _until_done(self, chunk_id: str, timeout_s: float | None) -> Generator[float, None, bool]:
+    def _is_pending(self, chunk_id: str) -> bool:
         layout = self._layout
         # in this order: a verify marker goes only after a want has come for what was damaged
         markers = (layout.verify_marker(chunk_id), layout.want_marker(chunk_id), layout.delete_marker(chunk_id))
+        return any(map(exists, markers))
 
-        def done() -> bool:
+    def _look(self, pending: Callable[[], list[str]], *, keep_waiting: bool) -> Callable[[], bool]:
+        """Make a look that tells whether nothing is pending, and raises where all that is cannot pass by itself."""
+        lasting = LastingFailures(self._layout)
+
+        def is_done() -> bool:
             self._check()
-            return not any(map(exists, markers))
+            left = pending()
+            if failures := [] if keep_waiting else lasting.of_all(left):
+                told = _first(f"{failure.id[:12]} ({failure.error})" for failure in failures)
+                said = f"{count(len(failures), 'intent')} cannot be carried out: {told}"
+                first = failures[0]
+                hint = "; ".join(filter(None, (first.hint, f"fsdm explain {first.id}", FAILED_HINT)))
+                raise errors.ChunkFailedError(said, failures=failures, hint=hint)
+            return not left
 
-        if not (yield from self._waits.until(done, timeout_s)):
+        return is_done
+
+    def _until_done(
+        self, chunk_id: str, timeout_s: float | None, *, keep_waiting: bool
+    ) -> Generator[float, None, bool]:
+        is_done = self._look(lambda: [chunk_id] * self._is_pending(chunk_id), keep_waiting=keep_waiting)
+        if not (yield from self._waits.until(is_done, timeout_s)):
             raise errors.WaitTimeoutError(f"chunk {chunk_id} has not converged: {self._standing(chunk_id)}", hint=HINT)
-        check_format(layout)  # raises where the whole data directory has gone, and no marker with it was carried out
+        check_format(self._layout)  # raises where the whole directory has gone, and no marker with it was carried out
         return self._is_available(chunk_id)
 
-    def _until_converged(self, timeout_s: float | None) -> Generator[float, None, None]:
-        def done() -> bool:
-            self._check()
-            return not self._pending()
+    def _until_converged(
+        self, timeout_s: float | None, chunk_ids: Iterable[str | bytes] | None, *, keep_waiting: bool
+    ) -> Generator[float, None, None]:
+        ids = None if chunk_ids is None else [as_id(one, "chunk_ids") for one in chunk_ids]
 
-        if not (yield from self._waits.until(done, timeout_s)):
-            pending = self._pending()
-            first = ", ".join(f"{chunk_id[:12]} ({self._standing(chunk_id)})" for chunk_id in pending[:3])
-            raise errors.WaitTimeoutError(
-                f"{count(len(pending), 'intent')} {'is' if len(pending) == 1 else 'are'} pending: "
-                f"{first}{' …' * (len(pending) > 3)}",
-                hint=HINT,
-            )
+        def pending() -> list[str]:
+            return self._pending() if ids is None else [*filter(self._is_pending, ids)]
+
+        if not (yield from self._waits.until(self._look(pending, keep_waiting=keep_waiting), timeout_s)):
+            left = pending()
+            told = _first(f"{one[:12]} ({self._standing(one)})" for one in left)
+            are = "is" if len(left) == 1 else "are"
+            raise errors.WaitTimeoutError(f"{count(len(left), 'intent')} {are} pending: {told}", hint=HINT)
 
     def _is_available(self, chunk_id: str) -> bool:
         state = look(self._layout, self._catalog, chunk_id)
@@ -307,3 +350,9 @@ class Client:
         if chunk is None:
             return "it has just changed"
         return f"{chunk.state}, {chunk.error}" if chunk.error else chunk.state
+
+
+def _first(items: Iterable[str]) -> str:
+    """Join the first three, and show that there are more."""
+    shown = list(islice(items, 4))
+    return f"{', '.join(shown[:3])}{' …' * (len(shown) > 3)}"

@@ -15,8 +15,8 @@ import pytest
 from fsdm import Client, DataManager
 from fsdm.model import errors
 from fsdm.model.layout import U64_MAX, Layout, Place
-from tests.support import PATIENCE_S, can_lock, in_a_fork, ran
-from tests.support.chunks import a_want, an_id, entries, put_chunk, put_want, touch_delete
+from tests.support import PATIENCE_S, Source, can_lock, eventually, in_a_fork, ran
+from tests.support.chunks import a_want, an_id, entries, failure, put_chunk, put_want, touch_delete
 
 DATASET = "d" * 64
 
@@ -271,6 +271,78 @@ def test_a_wait_for_everything_in_vain_says_what_is_pending(client: Client, data
     assert str(caught.value).startswith(f"5 intents are pending: {first[:12]} (wanted), ")
     assert str(caught.value).endswith(" …")
     assert last[:12] not in str(caught.value)
+
+
+WAITS: list[Callable[..., object]] = [
+    lambda client, chunk_id, **how: client.wait(chunk_id, PATIENCE_S, **how),
+    lambda client, chunk_id, **how: client.wait_converged(PATIENCE_S, **how),
+    lambda client, chunk_id, **how: client.wait_converged(PATIENCE_S, chunk_ids=[chunk_id], **how),
+    lambda client, chunk_id, **how: asyncio.run(client.wait_async(chunk_id, PATIENCE_S, **how)),
+    lambda client, chunk_id, **how: asyncio.run(client.wait_converged_async(PATIENCE_S, **how)),
+]
+
+
+@pytest.mark.parametrize("waits", WAITS)
+def test_a_wait_for_what_cannot_pass_ends_and_has_the_failure(
+    dm: DataManager, source: Source, waits: Callable[..., object]
+) -> None:
+    chunk = a_want(files={"a.parquet": f"{source.url}/typo.parquet"})
+    dm.download_chunk(chunk)
+    with pytest.raises(errors.ChunkFailedError, match=r"1 intent cannot be carried out: .*HTTP 404") as caught:
+        waits(dm, chunk.id)
+    failure = caught.value.failure
+    assert (failure.id, failure.kind, failure.transient) == (chunk.id, "transfer", False)
+    assert caught.value.exit_code == 4
+    assert f"fsdm explain {chunk.id}" in caught.value.hint
+    assert "keep_waiting=True" in caught.value.hint
+
+
+@pytest.mark.parametrize("waits", WAITS)
+def test_a_wait_that_is_to_keep_waiting_ends_once_it_is_mended(
+    dm: DataManager, data_dir: Path, source: Source, waits: Callable[..., object]
+) -> None:
+    chunk = a_want(files={"a.parquet": f"{source.url}/typo.parquet"})
+    dm.download_chunk(chunk)
+    eventually(lambda: failure(data_dir, chunk.id))
+    mended = a_want(id=chunk.id, files={"a.parquet": source.put("/a", b"a")})
+    looks, pending = threading.Event(), dm._is_pending
+
+    def mend() -> None:
+        assert looks.wait(PATIENCE_S)
+        dm.download_chunk(mended)
+
+    def is_pending(chunk_id: str) -> bool:
+        looks.set()
+        return pending(chunk_id)
+
+    dm._is_pending = is_pending  # type: ignore[method-assign]
+    all_pending = dm._pending
+    dm._pending = lambda: [*filter(is_pending, all_pending())]  # type: ignore[method-assign]
+    mending = threading.Thread(target=mend)
+    mending.start()
+    waits(dm, chunk.id, keep_waiting=True)
+    mending.join()
+    assert dm.list_chunks() == [chunk.id]
+
+
+def test_a_wait_for_several_ends_only_once_all_that_is_left_cannot_pass(dm: DataManager, source: Source) -> None:
+    good, bad, others = source.chunk(files=1), a_want(files={"a": f"{source.url}/typo"}), source.chunk(start=50, end=51)
+    stall = source.fault(f"/{good.id}/blocks.parquet", stall_at=5)
+    ever = source.fault(f"/{others.id}/blocks.parquet", stall_at=5)
+    for chunk in (good, bad, others):
+        dm.download_chunk(chunk)
+    assert stall.stalled.wait(PATIENCE_S)
+    assert ever.stalled.wait(PATIENCE_S)
+    eventually(lambda: dm.status().chunks[bad.id].state == "failed")
+    with pytest.raises(errors.WaitTimeoutError, match="2 intents are pending"):
+        dm.wait_converged(0.05, chunk_ids=[good.id, bytes.fromhex(bad.id)])
+    stall.gate.set()
+    with pytest.raises(errors.ChunkFailedError) as caught:
+        dm.wait_converged(PATIENCE_S, chunk_ids=[good.id, bad.id])
+    assert [one.id for one in caught.value.failures] == [bad.id]
+    assert dm.wait(good.id, 0)
+    with pytest.raises(errors.InvalidInputError, match=r"^chunk_ids: "):
+        dm.wait_converged(0, chunk_ids=["x"])
 
 
 def test_wait_is_false_once_the_chunk_has_gone(client: Client, layout: Layout, data_dir: Path) -> None:

@@ -7,7 +7,12 @@ coming or going also has a `Cause`: one of few words, to be counted, where the t
 from __future__ import annotations
 
 import errno
-from typing import ClassVar, Final, Literal
+from typing import TYPE_CHECKING, ClassVar, Final, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from fsdm.model.documents import Failure
 
 StatusCause = Literal["http_403", "http_404", "http_429", "http_4xx", "http_5xx", "http_other"]
 # connection: refused, broken, no such name; slow: below the floor under the rate; host_down: not even asked, for its
@@ -109,6 +114,21 @@ class WaitTimeoutError(FsdmError, TimeoutError):
 
     exit_code = EXIT_NOT_CONVERGED
     transient = True
+
+
+class ChunkFailedError(FsdmError):
+    """All that is waited for fails, and cannot pass by itself; `failures` has what `failed/ID` says of each."""
+
+    exit_code = EXIT_NOT_CONVERGED
+
+    def __init__(self, message: str, *, failures: Sequence[Failure], hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.failures = tuple(failures)
+
+    @property
+    def failure(self) -> Failure:
+        """The first of them."""
+        return self.failures[0]
 
 
 class ForeignProcessError(FsdmError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from fsdm.model.layout import PARTS, READY, is_id
 from fsdm.model.state import Oddity, State, name_of
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from fsdm.model.layout import Layout, Place
     from fsdm.model.state import ChunkState
 
+NO_INTENT: Final = frozenset({"want", "marker"})  # kinds of a failure that last as long as their marker stands so
 Stamp = tuple[int, int, int]  # inode, mtime in ns, size: tells a file from a newer one of the same name
 
 
@@ -81,7 +82,10 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class Failing:
-    """An intent that does not converge, as far as `failed/ID` says; of kind *room* it waits."""
+    """An intent that does not converge, as far as `failed/ID` says; of kind *room* it waits.
+
+    `transient`: it may pass by itself.
+    """
 
     id: str
     kind: str
@@ -89,6 +93,7 @@ class Failing:
     attempts: int = 0
     next_attempt_at: float | None = None
     hint: str = ""
+    transient: bool = True
 
 
 def read_status(layout: Layout) -> Status:
@@ -174,6 +179,7 @@ def read_failing(layout: Layout, chunk_id: str) -> tuple[Failing, Stamp | None]:
         _int_of(says, "attempts") or 0,
         at if isinstance(at, int | float) else None,
         hint if isinstance(hint, str) else "",
+        says.get("transient") is not False and kind not in NO_INTENT,
     )
     ino, mtime_ns, size = (_int_of(says.get("marker"), key) for key in ("ino", "mtime_ns", "size"))
     return failing, None if ino is None or mtime_ns is None or size is None else (ino, mtime_ns, size)

@@ -10,7 +10,7 @@ import re
 import sys
 from typing import TYPE_CHECKING, Any, TextIO
 
-from fsdm.model.errors import InvalidInputError
+from fsdm.model.errors import ChunkFailedError, InvalidInputError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -100,6 +100,8 @@ def complain(error: FsdmError, *, as_json: bool) -> None:
         document: dict[str, Any] = {"type": type(error).__name__, "message": str(error), "hint": error.hint}
         if isinstance(error, InvalidInputError):
             document["field"] = error.field
+        if isinstance(error, ChunkFailedError):
+            document["failures"] = [failure.model_dump(mode="json") for failure in error.failures]
         print_json({"error": document}, sys.stderr)
         return
     print(f"fsdm: {plain(str(error))}", file=sys.stderr)

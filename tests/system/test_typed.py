@@ -25,8 +25,8 @@ import asyncio
 from pathlib import Path
 from typing import assert_type
 
-from fsdm import (ChunkRef, ChunkStatus, Client, DataChunk, DataManager, DiskStatus, Event, FileSource, FsdmError,
-                  InvalidInputError, Limits, Oddity, Source, Status, WaitTimeoutError)
+from fsdm import (ChunkFailedError, ChunkRef, ChunkStatus, Client, DataChunk, DataManager, DiskStatus, Event, Failure,
+                  FileSource, FsdmError, InvalidInputError, Limits, Oddity, Source, Status, WaitTimeoutError)
 
 def hear(event: Event) -> None:
     assert_type(event.chunk_id, str)
@@ -51,7 +51,7 @@ with DataManager(Path("data"), limits=limits, sources=[source], on_event=hear) a
     dm.delete_chunk(chunk.id)
     assert_type(dm.list_chunks(), list[str])
     assert_type(dm.wait(chunk.id, timeout_s=1.5), bool)
-    dm.wait_converged()
+    dm.wait_converged(chunk_ids=[chunk.id, b"1" * 32], keep_waiting=True)
     found = dm.find_chunk("d" * 64, 7)
     assert_type(found, ChunkRef | None)
     if found is not None:
@@ -80,6 +80,9 @@ try:
     asyncio.run(main())
 except InvalidInputError as e:
     assert_type(e.field, str)
+except ChunkFailedError as e:
+    assert_type(e.failure.error, str)
+    assert_type(e.failures, tuple[Failure, ...])
 except WaitTimeoutError as e:
     assert_type(e.hint, str)
 except FsdmError as e:

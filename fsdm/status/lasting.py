@@ -1,0 +1,70 @@
+"""Lasting failures: those that keep an intent from being carried out until somebody mends it.
+
+Invariant: a failure counts only while it speaks of the marker that stands, and before its next attempt is due. What was
+mended, touched or asked for anew is tried again, so it may pass.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from fsdm.model.layout import WANT_MAX_BYTES
+from fsdm.model.state import ChunkState, may_repeat
+from fsdm.status.chunk_status import NO_INTENT, stamp_of
+from fsdm.store.json_files import read_failure
+from fsdm.store.markers import look_at
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from fsdm.model.documents import Failure
+    from fsdm.model.layout import Layout
+    from fsdm.model.state import Marker
+    from fsdm.status.chunk_status import Stamp
+
+
+class LastingFailures:
+    """The lasting failures of one data directory; each document is read once a change. For one thread."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._read: dict[str, tuple[Stamp, Failure | None]] = {}
+        self._may_pass = ""  # the first id that could pass at the last look: mostly it still can
+
+    def of_all(self, chunk_ids: Sequence[str]) -> list[Failure]:
+        """Return the failure of each of these ids; none at all where one of them may pass by itself."""
+        if self._may_pass in chunk_ids and self._of(self._may_pass) is None:
+            return []
+        failures = []
+        for chunk_id in chunk_ids:
+            failure = self._of(chunk_id)
+            if failure is None:
+                self._may_pass = chunk_id
+                return []
+            failures.append(failure)
+        return failures
+
+    def _of(self, chunk_id: str) -> Failure | None:
+        stamp = stamp_of(self._layout.failed_of(chunk_id))
+        if stamp is None:
+            return None
+        before, failure = self._read.get(chunk_id, (None, None))
+        if before != stamp:
+            failure = read_failure(self._layout, ChunkState(chunk_id, failed=True))
+            self._read[chunk_id] = stamp, failure
+        want = look_at(self._layout.want_marker(chunk_id), limit=WANT_MAX_BYTES)
+        delete = look_at(self._layout.delete_marker(chunk_id))
+        return failure if failure is not None and lasts(failure, want, delete, time.time()) else None
+
+
+def lasts(failure: Failure, want: Marker | None, delete: Marker | None, now: float) -> bool:
+    """Tell whether a failure keeps these markers from being carried out until somebody mends it. Pure."""
+    marker, said = delete or want, failure.marker
+    if marker is None or said is None or (want and delete and not delete.fault):  # of two, one is about to go
+        return False
+    if marker.identity != (said.ino, said.mtime_ns, said.size) or may_repeat(marker.mtime_ns, failure.last_at):
+        return False  # a coarse time may be that of a newer marker, too
+    if failure.kind in NO_INTENT:
+        return True
+    return not failure.transient and failure.next_attempt_at is not None and now < failure.next_attempt_at
