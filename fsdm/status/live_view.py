@@ -32,7 +32,7 @@ END_S: Final = 2.0  # a terminal that takes nothing does not keep the process fr
 
 
 class LiveView:
-    """Draws how a data directory stands, from `__enter__` to `__exit__`."""
+    """Draws how a data directory stands, from `after_s` after `__enter__` to `__exit__`."""
 
     def __init__(
         self,
@@ -43,6 +43,7 @@ class LiveView:
         max_bytes: int | None = None,
         is_own: bool = False,
         interval_s: float = INTERVAL_S,
+        after_s: float = 0.0,
     ) -> None:
         self._layout = layout
         self._surveyor = Surveyor(layout)
@@ -50,7 +51,7 @@ class LiveView:
         self._glyphs = glyphs
         self._console = console
         self._terminal = sys.stderr if console.stderr else sys.stdout  # as it is now: rich puts its own in its place
-        self._interval_s = interval_s
+        self._interval_s, self._after_s = interval_s, after_s
         self._mutex = threading.Lock()  # of the two below; never held over a system call
         self._lines: deque[str] = deque()
         self._left_out = 0
@@ -75,6 +76,8 @@ class LiveView:
         self._thread.join(END_S)
 
     def _run(self) -> None:
+        if self._stop.wait(self._after_s):
+            return
         view = View(self._progress, self._glyphs)
         with Live(view, console=self._console, auto_refresh=False, redirect_stdout=False) as live:
             while not self._stop.is_set():

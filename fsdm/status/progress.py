@@ -69,6 +69,7 @@ class Survey:
     left_bytes: int = 0
     unknown: int = 0
     unlisted: tuple[str, ...] = ()
+    reconciler_trouble: str | None = None
 
     @property
     def is_converged(self) -> bool:

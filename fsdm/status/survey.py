@@ -129,6 +129,7 @@ class Surveyor:
             left_bytes=left,
             unknown=unknown,
             unlisted=listed.unlisted,
+            reconciler_trouble=around.reconciler_trouble,
         )
 
     def _names(self, listed: Listing, unready: set[str], tried: set[str]) -> defaultdict[State, set[str]]:

@@ -105,6 +105,24 @@ def watching(data_dir: Path, *arguments: object) -> AbstractContextManager[subpr
     return running("status", "-d", data_dir, "--watch", "--interval", "0.02", *arguments)
 
 
+def test_wait_shows_the_progress_and_ends_with_it(layout: Layout, data_dir: Path, source: Source) -> None:
+    chunk, fault = stalled(source)
+    put_want(data_dir, chunk)
+    with terminal("wait", "-d", data_dir, chunk.id) as screen:
+        screen.shows("NO PROCESS RECONCILES", "1 wanted")
+        with running("run", "-d", data_dir):
+            screen.shows("50%  1.5 MB of 3.0 MB")
+            fault.gate.set()
+            assert screen.process.wait(PATIENCE_S) == 0
+            screen.shows("1 here", f"{chunk.id}        available")
+
+
+def test_a_wait_that_is_soon_over_draws_nothing(layout: Layout, data_dir: Path) -> None:
+    with terminal("wait", "-d", data_dir) as screen:
+        assert screen.process.wait(PATIENCE_S) == 0
+        assert screen.raw == b""
+
+
 def test_run_shows_a_bar_for_what_comes_and_events_above_it(layout: Layout, data_dir: Path, source: Source) -> None:
     chunk, fault = stalled(source)
     missing = a_want(files={"a": f"{source.url}/missing"})
