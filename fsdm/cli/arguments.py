@@ -1,4 +1,4 @@
-"""Arguments that several verbs take: data directory, ids, block, sizes, shares, brake."""
+"""Arguments that several verbs take: data directory, sizes, shares, brake."""
 
 from __future__ import annotations
 
@@ -7,15 +7,12 @@ from functools import wraps
 from typing import TYPE_CHECKING, TypeVar
 
 from fsdm.client import Client
-from fsdm.model.errors import InvalidInputError, NotAvailableError
-from fsdm.model.layout import as_id
+from fsdm.model.errors import InvalidInputError
 from fsdm.model.units import parse_size
 from fsdm.reconcile.delete_brake import parse_share
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from fsdm.store.refs import ChunkRef
 
 T = TypeVar("T")
 
@@ -33,36 +30,6 @@ def data_dir_of(arguments: argparse.Namespace) -> str:
 
 def open_client(arguments: argparse.Namespace) -> Client:
     return Client(data_dir_of(arguments))
-
-
-def add_ids(parser: argparse.ArgumentParser, nargs: str, meaning: str = "64 lower-case hex digits") -> None:
-    parser.add_argument("ids", nargs=nargs, metavar="ID", help=meaning)
-
-
-def ids_of(arguments: argparse.Namespace) -> list[str]:
-    """Return the ids that were given, each once.
-
-    Raises:
-        InvalidInputError: one of them is not an id.
-    """
-    return list(dict.fromkeys(as_id(one, "ID") for one in arguments.ids))
-
-
-def add_block(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("dataset", metavar="DATASET", help="the dataset's id")
-    parser.add_argument("block", type=int, metavar="BLOCK", help="a block number")
-
-
-def find_ref(client: Client, arguments: argparse.Namespace) -> ChunkRef:
-    """Take a ref to the chunk of DATASET that is responsible for BLOCK.
-
-    Raises:
-        NotAvailableError: there is none.
-    """
-    ref = client.find_chunk(arguments.dataset, arguments.block)
-    if ref is None:
-        raise NotAvailableError(f"no available chunk of {arguments.dataset} holds block {arguments.block}")
-    return ref
 
 
 def from_text(parse: Callable[[str], T]) -> Callable[[str], T]:

@@ -95,6 +95,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     default = None if arguments.verb == "demo" else os.environ.get("FSDM_DATA_DIR")
     arguments.data_dir = getattr(arguments, "data_dir", None) or default
     arguments.json = getattr(arguments, "json", False)
+    arguments.names = getattr(arguments, "names", "on")
     return arguments
 
 
@@ -104,6 +105,9 @@ def build_parser(names: Container[str] = VERBS) -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
     common.add_argument("-d", "--data-dir", metavar="DIR", help="the data directory (or FSDM_DATA_DIR)")
     common.add_argument("--json", action="store_true", help="print JSON; fields are only ever added")
+    common.add_argument(
+        "--names", choices=["on", "off"], help="off: the names of datasets (datasets.toml) are neither taken nor shown"
+    )
     parser = argparse.ArgumentParser(
         prog="fsdm",
         parents=[common],

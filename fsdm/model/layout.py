@@ -37,6 +37,7 @@ _FILES: Final = {
     "pause": PAUSE,
     "brake": "BRAKE",
     "config": "config.toml",
+    "dataset_names": "datasets.toml",
     "release": f"delete/{RELEASE}",
 }
 
@@ -126,6 +127,7 @@ class Layout:
     pause: str
     brake: str
     config: str
+    dataset_names: str
     release: str
 
     def __init__(self, data_dir: str | os.PathLike[str]) -> None:

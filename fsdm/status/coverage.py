@@ -14,8 +14,10 @@ from collections import OrderedDict
 from dataclasses import dataclass, replace
 from itertools import groupby, islice
 from operator import itemgetter
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Literal
 
+from fsdm.model.errors import NotAvailableError
 from fsdm.model.layout import U64_MAX
 
 if TYPE_CHECKING:
@@ -78,6 +80,12 @@ class Coverage:
     segments: tuple[Segment, ...]
     chunks: Mapping[str, ChunkStatus]
     amounts: Mapping[Kind, Amount]
+    name: str | None = None
+
+    @property
+    def title(self) -> str:
+        """Its name, where it has one, and its id."""
+        return self.dataset_id if self.name is None else f"{self.name} ({self.dataset_id})"
 
     @property
     def start(self) -> int:
@@ -112,7 +120,8 @@ class CoverageMap:
     unplaced: tuple[ChunkStatus, ...]
 
     @classmethod
-    def of(cls, chunks: Iterable[ChunkStatus]) -> CoverageMap:
+    def of(cls, chunks: Iterable[ChunkStatus], names: Mapping[str, str] = MappingProxyType({})) -> CoverageMap:
+        """Cover all datasets; `names` are those of datasets by id."""
         datasets: dict[str, list[ChunkStatus]] = {}
         unplaced = []
         for chunk in chunks:
@@ -121,7 +130,20 @@ class CoverageMap:
                 unplaced.append(chunk)
             else:
                 datasets.setdefault(chunk.dataset_id, []).append(chunk)
-        return cls(tuple(cover(name, found) for name, found in sorted(datasets.items())), tuple(unplaced))
+        covered = (replace(cover(one, found), name=names.get(one)) for one, found in sorted(datasets.items()))
+        return cls(tuple(covered), tuple(unplaced))
+
+    def only(self, dataset_id: str) -> CoverageMap:
+        """Return the map of one dataset alone.
+
+        Raises:
+            NotAvailableError: nothing is known of it.
+        """
+        found = tuple(coverage for coverage in self.coverages if coverage.dataset_id == dataset_id)
+        if not found:
+            hint = "fsdm map, without it, shows all"
+            raise NotAvailableError(f"nothing is known of a dataset {dataset_id}", hint=hint)
+        return CoverageMap(found, ())
 
 
 def cover(dataset_id: str, chunks: Iterable[ChunkStatus]) -> Coverage:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from fsdm.model.errors import InvalidInputError, StaleMarkerError
@@ -18,17 +19,19 @@ from fsdm.store.markers import read_want
 from fsdm.store.scan import look
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from fsdm.model.layout import Layout, Place
     from fsdm.model.state import ChunkState, Marker
 
 
-def explain_chunks(layout: Layout, ids: Iterable[str]) -> list[Explanation]:
-    """Explain how each of these chunks stands."""
+def explain_chunks(
+    layout: Layout, ids: Iterable[str], names: Mapping[str, str] = MappingProxyType({})
+) -> list[Explanation]:
+    """Explain how each of these chunks stands; `names` are those of datasets by id."""
     catalog = Catalog(layout)
     catalog.refresh()
-    return [explain(gather(layout, catalog, chunk_id, time.time())) for chunk_id in ids]
+    return [explain(replace(gather(layout, catalog, one, time.time()), dataset_names=names)) for one in ids]
 
 
 def gather(layout: Layout, catalog: Catalog, chunk_id: str, now: float) -> Facts:

@@ -15,7 +15,7 @@ from fsdm.model.units import ago, count, lasting, moment, readable
 from fsdm.store.leader_lock import LockHolder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from fsdm.model.documents import Failure
     from fsdm.model.errors import InvalidInputError
@@ -56,6 +56,7 @@ class Facts:
     want_fault: InvalidInputError | None = None
     holders: Holders | None = None
     others: Others = field(default_factory=Others)
+    dataset_names: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -129,7 +130,9 @@ def _intent(marker: Marker | None) -> Marker | None:
 
 def _here(facts: Facts, status: ChunkStatus) -> Iterator[str]:
     state, blocks, size = facts.state, status.block_range, readable(status.size_bytes)
-    where = f", blocks [{blocks.start}, {blocks.stop}) of dataset {status.dataset_id}" if blocks else ""
+    name = facts.dataset_names.get(status.dataset_id or "")
+    dataset = f"{name} ({status.dataset_id})" if name else status.dataset_id
+    where = f", blocks [{blocks.start}, {blocks.stop}) of dataset {dataset}" if blocks else ""
     if state.ready:
         found = "it is complete, but readers no longer find it" if state.delete else "it is available"
         yield f"{found}: {size}{where}"

@@ -311,11 +311,11 @@ def test_one_dataset_is_named_by_its_id_or_by_enough_of_it(filled: Path) -> None
     ("given", "code", "says"),
     [
         ("e" * 64, 3, "nothing is known of a dataset"),
-        ("dd01", 3, "nothing is known of a dataset"),
+        ("dd01", 3, "no dataset begins with dd01"),
         ("dd0", 2, "4 to 64 lower-case hex digits"),
         ("DD00", 2, "4 to 64 lower-case hex digits"),
         ("../x", 2, "4 to 64 lower-case hex digits"),
-        ("f" * 65, 3, "nothing is known of a dataset"),
+        ("f" * 65, 2, "4 to 64 lower-case hex digits"),
     ],
 )
 def test_unknown_dataset_ends_with_3_and_no_id_with_2(filled: Path, given: str, code: int, says: str) -> None:

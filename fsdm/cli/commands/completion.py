@@ -12,7 +12,7 @@ fsdm completion zsh > ~/.zfunc/_fsdm    # where fpath has ~/.zfunc
 fsdm completion fish > ~/.config/fish/completions/fsdm.fish
 """
 
-# The ids and datasets of the data directory that the line names, or else the environment.
+# The ids, datasets and their names, of the data directory that the line names, or else the environment.
 BASH: Final = """\
 _fsdm_ls() {
     local at
@@ -22,7 +22,7 @@ _fsdm_ls() {
     fsdm ls "$@" 2> /dev/null
 }
 _fsdm_ids() { compgen -W "$(_fsdm_ls)" -- "$1"; }
-_fsdm_datasets() { compgen -W "$(_fsdm_ls --long | cut -f 1 | sort -u)" -- "$1"; }
+_fsdm_datasets() { compgen -W "$(_fsdm_ls --datasets | cut -f 1,3)" -- "$1"; }
 """
 
 

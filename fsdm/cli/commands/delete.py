@@ -2,8 +2,9 @@
 
 from argparse import ArgumentParser, Namespace
 
-from fsdm.cli.arguments import add_brake, add_ids, ids_of, open_client
+from fsdm.cli.arguments import add_brake, open_client
 from fsdm.cli.difference import Comparison, Difference
+from fsdm.cli.ids import add_ids, ids_of
 from fsdm.cli.output import row, show, tell
 from fsdm.model.units import readable
 from fsdm.reconcile.delete_brake import FEW_DELETES, check, place_deletes, too_much
@@ -22,9 +23,9 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> None:
-    ids = ids_of(arguments)
-    share = arguments.brake if len(ids) >= FEW_DELETES and not arguments.yes else None
     with open_client(arguments) as client:
+        ids = ids_of(arguments, client.layout)
+        share = arguments.brake if len(ids) >= FEW_DELETES and not arguments.yes else None
         if arguments.dry_run or share is not None:
             comparison = Comparison(client.layout)
             found = comparison.with_deletes(ids)

@@ -6,7 +6,8 @@ from argparse import ArgumentParser, Namespace
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from fsdm.cli.arguments import add_ids, ids_of, open_client
+from fsdm.cli.arguments import open_client
+from fsdm.cli.ids import add_ids, ids_of, names_of
 from fsdm.cli.output import show
 from fsdm.model.errors import NotAvailableError
 from fsdm.status.explain import explain_chunks
@@ -28,9 +29,9 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> None:
-    ids = ids_of(arguments)
     with open_client(arguments) as client:
-        explanations = explain_chunks(client.layout, ids)
+        ids = ids_of(arguments, client.layout)
+        explanations = explain_chunks(client.layout, ids, names_of(arguments, client.layout))
     lines = (line for one in explanations for line in _lines(one))
     show(arguments, [asdict(one) for one in explanations], lines)
     if unknown := [one.id for one in explanations if one.state == "unknown"]:

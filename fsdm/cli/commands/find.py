@@ -2,7 +2,8 @@
 
 from argparse import Namespace
 
-from fsdm.cli.arguments import add_block, find_ref, open_client
+from fsdm.cli.arguments import open_client
+from fsdm.cli.ids import add_block, find_ref
 from fsdm.cli.output import show
 
 EXAMPLES = """\

@@ -3,7 +3,8 @@
 import os
 from argparse import ArgumentParser, Namespace
 
-from fsdm.cli.arguments import add_block, find_ref, open_client
+from fsdm.cli.arguments import open_client
+from fsdm.cli.ids import add_block, find_ref
 from fsdm.cli.output import tell
 
 EXAMPLES = """\

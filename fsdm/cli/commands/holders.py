@@ -5,9 +5,9 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 
 from fsdm.cli.arguments import open_client
+from fsdm.cli.ids import add_ids, ids_of
 from fsdm.cli.output import row, show, tell
 from fsdm.model.errors import NotAvailableError
-from fsdm.model.layout import as_id
 from fsdm.status.terminal import plain
 from fsdm.store.catalog import Catalog
 from fsdm.store.holders import Holder, look_for_holders
@@ -19,13 +19,13 @@ fsdm holders -d data ID | cut -f1 | xargs ps -o pid,etime,args -p
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("id", metavar="ID", help="64 lower-case hex digits")
+    add_ids(parser, None)
 
 
 def run(arguments: Namespace) -> None:
     """Print a line for each process: pid, user, start, command; also of a deleted chunk."""
-    chunk_id = as_id(arguments.id, "ID")
     with open_client(arguments) as client:
+        (chunk_id,) = ids_of(arguments, client.layout)
         catalog = Catalog(client.layout)
         catalog.refresh()
         looked = look_for_holders(client.layout, catalog.places(chunk_id)).values()

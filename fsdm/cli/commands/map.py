@@ -9,9 +9,10 @@ from dataclasses import asdict
 from typing import Any
 
 from fsdm.cli.arguments import data_dir_of, open_client
+from fsdm.cli.ids import dataset_of, names_of
 from fsdm.cli.output import tell
-from fsdm.model.errors import InvalidInputError, NotAvailableError
-from fsdm.status.coverage import Coverage, CoverageMap
+from fsdm.model.errors import InvalidInputError
+from fsdm.status.coverage import CoverageMap
 from fsdm.status.map.drawing import svg
 from fsdm.status.map.page import html
 from fsdm.status.map.text import Style, lines
@@ -28,7 +29,9 @@ fsdm map -d data --json | jq '.datasets[].segments[] | select(.kind == "missing"
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("dataset", nargs="?", metavar="DATASET", help="only this: its id, or 4 or more digits of it")
+    parser.add_argument(
+        "dataset", nargs="?", metavar="DATASET", help="only this: an id, 4 or more digits of it, or a name"
+    )
     parser.add_argument("--html", metavar="FILE", help="write it as one HTML file instead; - is standard output")
     parser.add_argument("--svg", metavar="FILE", help="write it as one SVG file instead; - is standard output")
     parser.add_argument(
@@ -48,9 +51,11 @@ def run(arguments: Namespace) -> None:
         raise InvalidInputError("only one thing can be written to standard output", hint="give the others a FILE")
     with open_client(arguments) as client:
         seen = client.status()
-    found = CoverageMap.of(seen.chunks.values())
-    if arguments.dataset is not None:
-        found = CoverageMap((_the_one(found, arguments.dataset),), ())
+        names = names_of(arguments, client.layout)
+        found = CoverageMap.of(seen.chunks.values(), names)
+        if arguments.dataset is not None:
+            one = dataset_of(arguments, client.layout, [coverage.dataset_id for coverage in found.coverages])
+            found = found.only(one)
     caption = Caption.of(data_dir_of(arguments), time.time(), seen)
     if arguments.html is not None:
         _write(arguments.html, html(found, caption))
@@ -60,19 +65,6 @@ def run(arguments: Namespace) -> None:
         print_json(_document(found))
     elif arguments.html is None and arguments.svg is None:
         _print(found, caption, arguments.list)
-
-
-def _the_one(found: CoverageMap, given: str) -> Coverage:
-    if len(given) < 4 or set(given) - set("0123456789abcdef"):
-        hint = "give 4 to 64 lower-case hex digits"
-        raise InvalidInputError(f"{plain(given)!r} is no id of a dataset", field="DATASET", hint=hint)
-    fitting = [coverage for coverage in found.coverages if coverage.dataset_id.startswith(given)]
-    if not fitting:
-        raise NotAvailableError(f"nothing is known of a dataset {given}", hint="fsdm map, without it, shows all")
-    if len(fitting) > 1:
-        hint = f"one of {', '.join(coverage.dataset_id for coverage in fitting[:4])}"
-        raise InvalidInputError(f"{len(fitting)} datasets begin with {given}", field="DATASET", hint=hint)
-    return fitting[0]
 
 
 def _write(name: str, text: str) -> None:
@@ -104,6 +96,7 @@ def _document(found: CoverageMap) -> dict[str, Any]:
         "datasets": [
             {
                 "dataset_id": coverage.dataset_id,
+                "dataset_name": coverage.name,
                 "start": coverage.start,
                 "end": coverage.end,
                 "size_bytes": coverage.size_bytes,

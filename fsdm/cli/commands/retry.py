@@ -3,7 +3,8 @@
 from argparse import ArgumentParser, Namespace
 from typing import Final
 
-from fsdm.cli.arguments import add_ids, ids_of, open_client
+from fsdm.cli.arguments import open_client
+from fsdm.cli.ids import add_ids, ids_of
 from fsdm.cli.output import show
 from fsdm.model.errors import NotAvailableError
 from fsdm.status.chunk_status import read_failing
@@ -18,13 +19,13 @@ LEFT_ALONE: Final = frozenset({"room", "damaged", "marker"})
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    add_ids(parser, "*", "only these; by default all that fail")
+    add_ids(parser, "*", "only these (by default all that fail)")
 
 
 def run(arguments: Namespace) -> None:
     """Touch the markers of the chunks, and print the ids that have one."""
-    ids = ids_of(arguments)
     with open_client(arguments) as client:
+        ids = ids_of(arguments, client.layout)
         failed = sorted(marker_ids(client.layout.failed))
         failing = (one for one in failed if read_failing(client.layout, one)[0].kind not in LEFT_ALONE)
         retried = [one for one in ids or failing if client.retry_chunk(one)]

@@ -9,7 +9,8 @@ from collections import Counter
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from fsdm.cli.arguments import add_ids, ids_of, open_client, seconds
+from fsdm.cli.arguments import open_client, seconds
+from fsdm.cli.ids import add_ids, ids_of, names_of
 from fsdm.cli.output import row, tell
 from fsdm.cli.signals import asked_to_end
 from fsdm.model.errors import DataDirectoryError, InvalidInputError, NotAvailableError
@@ -22,7 +23,7 @@ from fsdm.store.leader_lock import describe_holder
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from fsdm.model.layout import Layout
     from fsdm.status.chunk_status import ChunkStatus, Status
@@ -54,15 +55,15 @@ def run(arguments: Namespace) -> None:
         return
     if arguments.interval is not None:
         raise InvalidInputError("goes with --watch alone", field="--interval", hint="add --watch, or leave it out")
-    ids = ids_of(arguments)
     with open_client(arguments) as client:
+        ids, names = ids_of(arguments, client.layout), names_of(arguments, client.layout)
         seen = client.status()
     chunks = [chunk for chunk in seen.chunks.values() if not ids or chunk.id in ids]
     missing = [one for one in ids if one not in seen.chunks]
     if arguments.json:
-        print_json(_status_document(seen, chunks))
+        print_json(_status_document(seen, chunks, names))
     else:
-        _print_status(seen, chunks)
+        _print_status(seen, chunks, names)
     if missing:
         raise NotAvailableError(f"nothing is known of {', '.join(missing)}")
 
@@ -111,20 +112,22 @@ def _watch_in_lines(layout: Layout, stop: threading.Event, interval_s: float, *,
         stop.wait(max(interval_s - took, took * SHARE))
 
 
-def _status_document(seen: Status, chunks: list[ChunkStatus]) -> dict[str, Any]:
+def _status_document(seen: Status, chunks: list[ChunkStatus], names: Mapping[str, str]) -> dict[str, Any]:
     documents = []
     for chunk in chunks:
         blocks = chunk.block_range
-        documents.append(asdict(chunk) | {"block_range": blocks and {"start": blocks.start, "end": blocks.stop}})
+        more = {"block_range": blocks and {"start": blocks.start, "end": blocks.stop}}
+        documents.append(asdict(chunk) | more | {"dataset_name": names.get(chunk.dataset_id or "")})
     return asdict(replace(seen, chunks={})) | {"chunks": documents}
 
 
-def _print_status(seen: Status, chunks: list[ChunkStatus]) -> None:
+def _print_status(seen: Status, chunks: list[ChunkStatus], names: Mapping[str, str]) -> None:
     for chunk in chunks:
         blocks = f"[{chunk.block_range.start}, {chunk.block_range.stop})" if chunk.block_range else "-"
         total = "" if chunk.total_bytes in {None, chunk.size_bytes} else f"/{chunk.total_bytes}"
         why = plain(chunk.error or ("to be verified" if chunk.verifying else ""))
-        print(row(chunk.id, chunk.state, blocks, f"{chunk.size_bytes}{total}", why))
+        name = names.get(chunk.dataset_id or "")
+        print(row(chunk.id, chunk.state, blocks, f"{chunk.size_bytes}{total}", why, *([name] if name else ())))
     for oddity in seen.oddities:
         print(row("-", "ignored", "-", "-", plain(f"{oddity.path}: {oddity.why}")))
     for sentence in _summary(seen, chunks):

@@ -10,7 +10,8 @@ from argparse import ArgumentParser, Namespace
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from fsdm.cli.arguments import add_ids, ids_of, open_client, positive, size
+from fsdm.cli.arguments import open_client, positive, size
+from fsdm.cli.ids import add_ids, ids_of
 from fsdm.cli.output import row, tell
 from fsdm.model.errors import EXIT_DAMAGED, EXIT_OK, NotAvailableError
 from fsdm.model.units import count, readable
@@ -30,7 +31,7 @@ fsdm verify -d data ID --json
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    add_ids(parser, "*", "only these; by default all that are available")
+    add_ids(parser, "*", "only these (by default all that are available)")
     parser.add_argument("--sample", type=positive, metavar="N", help="only N of them, at random")
     parser.add_argument("--rate", type=size, metavar="SIZE", help="read at most so much a second, as 200M")
     parser.add_argument("--jobs", type=positive, metavar="N", help="files read at once (default: cores + 1)")
@@ -74,7 +75,7 @@ def run(arguments: Namespace) -> int:
 
 
 def _places(client: Client, arguments: Namespace) -> list[Place]:
-    ids = set(ids_of(arguments))
+    ids = set(ids_of(arguments, client.layout))
     places = [place for place in client.available_places() if not ids or place.chunk_id in ids]
     if missing := ids - {place.chunk_id for place in places}:
         raise NotAvailableError(f"not available: {', '.join(sorted(missing))}", hint="nothing was verified")

@@ -7,7 +7,8 @@ from argparse import ArgumentParser, Namespace
 from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING
 
-from fsdm.cli.arguments import add_ids, ids_of, open_client
+from fsdm.cli.arguments import open_client
+from fsdm.cli.ids import add_ids, ids_of
 from fsdm.cli.output import row, show, tell
 from fsdm.status.terminal import is_in_front, is_screen, plain
 
@@ -26,7 +27,7 @@ LOOK_S = 0.5
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    add_ids(parser, "*", "only these; by default all that are wanted, or to be deleted")
+    add_ids(parser, "*", "only these (by default all that are wanted, or to be deleted)")
     parser.add_argument(
         "--timeout", type=float, metavar="S", help="seconds; then exit with code 4 (default: as long as it takes)"
     )
@@ -40,8 +41,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> None:
     """Wait; show on stderr meanwhile what goes on, or what is in the way."""
-    ids = ids_of(arguments)
     with open_client(arguments) as client:
+        ids = ids_of(arguments, client.layout)
         with nullcontext() if arguments.json else _shown(client.layout, ids):
             client.wait_converged(arguments.timeout, chunk_ids=ids or None, keep_waiting=arguments.keep_waiting)
         states = {one: "available" if client.wait(one) else "gone" for one in ids}

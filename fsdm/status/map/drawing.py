@@ -102,7 +102,7 @@ def _dataset(sheet: _Sheet, coverage: Coverage, listed: int) -> None:
     sheet.down(14)
     sheet.parts.append(f'<path d="M{LEFT} {sheet.y}h{BAND}" class="card"/>')
     sheet.down(6)
-    sheet.text(coverage.dataset_id, "id")
+    sheet.text(coverage.title, "id")
     sheet.text(words.extent(coverage), "faint")
     sheet.down(18)
     on_top_last = sorted(marks(coverage, PARTS), key=lambda mark: -KINDS.index(mark.kind))

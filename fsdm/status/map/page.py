@@ -65,7 +65,7 @@ def _body(found: CoverageMap, caption: words.Caption) -> Iterator[str]:
 
 def _dataset(coverage: Coverage) -> Iterator[str]:
     name = coverage.dataset_id
-    yield f'<section aria-labelledby="d{name}"><h2 id="d{name}">{name}</h2>'
+    yield f'<section aria-labelledby="d{name}"><h2 id="d{name}">{coverage.title}</h2>'
     yield f'<p class="faint">{words.extent(coverage)}</p>'
     yield f'<div class="band" role="group" aria-label="Blocks of dataset {name[:12]}; arrow keys go along">'
     for number, mark in enumerate(marks(coverage, PARTS)):

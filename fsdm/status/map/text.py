@@ -70,7 +70,7 @@ def _lines(found: CoverageMap, style: Style, listed: int) -> Iterator[str]:
 
 def _dataset(coverage: Coverage, style: Style, listed: int) -> Iterator[str]:
     width = max(style.width - 2 * len(_INDENT), _NARROWEST)
-    yield coverage.dataset_id
+    yield coverage.title
     yield words.extent(coverage)
     yield _INDENT + "".join(style.paint(kind, len([*same])) for kind, same in groupby(cells(coverage, width)))
     left, right = f"{coverage.start:,}", f"{coverage.end - 1:,}"

@@ -1,0 +1,102 @@
+"""Chunks and datasets as people name them: an id, its first digits, or a dataset's name in `datasets.toml`."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Final
+
+from fsdm.cli.output import tell
+from fsdm.model.errors import InvalidInputError, NotAvailableError
+from fsdm.model.layout import is_id
+from fsdm.status.terminal import plain
+from fsdm.store.data_dir import unreadable
+from fsdm.store.dataset_names import by_id, read_dataset_names
+from fsdm.store.prefixes import is_prefix, known_chunks, known_datasets, the_one
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from fsdm.client import Client
+    from fsdm.model.layout import Layout
+    from fsdm.store.refs import ChunkRef
+
+DIGITS: Final = "give 4 to 64 lower-case hex digits"
+
+
+def add_ids(parser: argparse.ArgumentParser, nargs: str | None, meaning: str = "") -> None:
+    """Add ids of chunks; None for `nargs`: just one."""
+    told = f"{meaning}: ids, or their first digits, at least 4" if meaning else "an id, or its first digits, at least 4"
+    parser.add_argument("ids", nargs=nargs or 1, metavar="ID", help=told)
+
+
+def ids_of(arguments: argparse.Namespace, layout: Layout) -> list[str]:
+    """Return the ids of the chunks that were named, each once.
+
+    Raises:
+        InvalidInputError: one of them names none, or several chunks.
+        NotAvailableError: no chunk has an id that begins so.
+    """
+    known: list[str] | None = None
+    ids = []
+    for text in arguments.ids:
+        if not is_prefix(text):
+            raise InvalidInputError(f"{plain(text)[:80]!r} is no id", field="ID", hint=DIGITS)
+        if not is_id(text) and known is None:
+            try:
+                known = list(known_chunks(layout))
+            except OSError as e:
+                raise unreadable(layout, e) from e
+        ids.append(text if is_id(text) else the_one(text, known or (), "chunk"))
+    return list(dict.fromkeys(ids))
+
+
+def dataset_of(arguments: argparse.Namespace, layout: Layout, known: Iterable[str] | None = None) -> str:
+    """Return the id of the dataset that was named, of those `known`, or those that have a directory.
+
+    Raises:
+        InvalidInputError: it names none, or several; or `datasets.toml` cannot be taken.
+        NotAvailableError: no dataset has an id that begins so.
+    """
+    text = arguments.dataset
+    if is_id(text):
+        return str(text)
+    names = {} if arguments.names == "off" else read_dataset_names(layout)
+    if text in names:
+        return names[text]
+    if not is_prefix(text):
+        hint = f"{DIGITS}; or a name that {layout.dataset_names} has"
+        raise InvalidInputError(f"{plain(text)[:80]!r} is no id of a dataset", field="DATASET", hint=hint)
+    try:
+        listed = known_datasets(layout) if known is None else known
+    except OSError as e:
+        raise unreadable(layout, e) from e
+    return the_one(text, [*listed, *names.values()], "dataset")
+
+
+def names_of(arguments: argparse.Namespace, layout: Layout) -> dict[str, str]:
+    """Return the names of datasets by id, to be shown; a file that cannot be taken is told, and names none."""
+    if arguments.names == "off":
+        return {}
+    try:
+        return by_id(read_dataset_names(layout))
+    except InvalidInputError as e:
+        tell(f"fsdm: {plain(str(e))}")
+        return {}
+
+
+def add_block(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("dataset", metavar="DATASET", help="a dataset: its id, 4 or more digits of it, or its name")
+    parser.add_argument("block", type=int, metavar="BLOCK", help="a block number")
+
+
+def find_ref(client: Client, arguments: argparse.Namespace) -> ChunkRef:
+    """Take a ref to the chunk of DATASET that is responsible for BLOCK.
+
+    Raises:
+        NotAvailableError: there is none.
+    """
+    dataset_id = dataset_of(arguments, client.layout)
+    ref = client.find_chunk(dataset_id, arguments.block)
+    if ref is None:
+        raise NotAvailableError(f"no available chunk of {dataset_id} holds block {arguments.block}")
+    return ref

@@ -1,0 +1,60 @@
+"""Ids by their first digits: the one that begins so, of all that a data directory has. No file is read for it."""
+
+from __future__ import annotations
+
+import os
+import re
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+from fsdm.model.errors import InvalidInputError, NotAvailableError
+from fsdm.model.layout import is_chunk_dir, is_id
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from fsdm.model.layout import Layout
+
+SHOWN: Final = 6  # of those that begin so
+_PREFIX: Final = re.compile(r"[0-9a-f]{4,64}\Z")
+
+
+def is_prefix(text: str) -> bool:
+    """Return whether these are digits that an id may begin with: 4 to 64, in lower case."""
+    return _PREFIX.match(text) is not None
+
+
+def the_one(prefix: str, ids: Iterable[str], noun: str) -> str:
+    """Return the one of these ids that begins so.
+
+    Raises:
+        NotAvailableError: none does.
+        InvalidInputError: several do; the hint has them.
+    """
+    fitting = sorted({one for one in ids if one.startswith(prefix)})
+    if not fitting:
+        raise NotAvailableError(f"no {noun} begins with {prefix}", hint="fsdm status shows all that are known")
+    if len(fitting) > 1:
+        more = f" and {len(fitting) - SHOWN} more" if len(fitting) > SHOWN else ""
+        hint = f"give more digits; there are {', '.join(fitting[:SHOWN])}{more}"
+        raise InvalidInputError(f"{len(fitting)} {noun}s begin with {prefix}", hint=hint)
+    return fitting[0]
+
+
+def known_chunks(layout: Layout) -> Iterator[str]:
+    """List the ids of all chunks that have a directory, a marker, a partial or a failure; some twice."""
+    for directory in (layout.want, layout.delete, layout.verify, layout.partial, layout.failed):
+        yield from filter(is_id, _listed(directory))
+    for dataset_id in known_datasets(layout):
+        yield from (name[42:] for name in _listed(layout.dataset(dataset_id)) if is_chunk_dir(name))
+
+
+def known_datasets(layout: Layout) -> list[str]:
+    """List the ids of the datasets that have a directory."""
+    return [*filter(is_id, _listed(layout.chunks))]
+
+
+def _listed(directory: str) -> list[str]:
+    with suppress(FileNotFoundError, NotADirectoryError):  # gone, or not there yet
+        return os.listdir(directory)
+    return []
