@@ -95,7 +95,7 @@ OF_DELETES = {"fsdm-worker", "fsdm-erase"}
 def test_work_without_a_thread_is_done_once_there_is_one(
     data_dir: Path, source: Source, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, workers: str
 ) -> None:
-    chunk = source.chunk()
+    chunk = source.chunk(files=3)  # all but the last are for other threads
     with DataManager(data_dir) as dm:
         none = NoThreads(monkeypatch, workers)
         dm.download_chunk(chunk)
@@ -262,12 +262,8 @@ FAULTS = [
     ),
     Fault(THREADLESS, f"{WORKERS}._start_thread", "if not self._short:", "if True:", {"workers": "fsdm-fetch"}),
     Fault(THREADLESS, f"{WORKERS}.replenish", "self._call()", "pass", {"workers": "fsdm-worker"}),
-    # a lane without threads fails what it is given
-    Fault(
-        THREADLESS,
-        *("transfer.scheduler:Scheduler._start_thread", "except RuntimeError", "except ValueError"),
-        {"workers": "fsdm-connection"},
-    ),
+    # what was offered without a thread for it is lost
+    Fault(THREADLESS, f"{WORKERS}.offer", "return bool(self._threads)", "return True", {"workers": "fsdm-connection"}),
     # who cannot take over keeps LOCK
     Fault(
         test_takeover_without_a_thread_leaves_lock,
