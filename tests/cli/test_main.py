@@ -108,7 +108,14 @@ def test_find_prints_the_path_and_ends_with_3_beyond_the_end(data_dir: Path, chu
 def test_ls_long_and_json_tell_where_chunks_stand(data_dir: Path, chunk: DataChunk) -> None:
     assert fsdm("ls", "--long", "-d", data_dir).stdout == f"{chunk.dataset_id}\t0\t35\t{chunk.id}\n"
     assert fsdm_json("ls", "-d", data_dir) == [
-        {"id": chunk.id, "dataset_id": chunk.dataset_id, "start": 0, "end": 35, "unproven": []}
+        {
+            "id": chunk.id,
+            "dataset_id": chunk.dataset_id,
+            "dataset_name": None,
+            "start": 0,
+            "end": 35,
+            "unproven": [],
+        }
     ]
 
 
