@@ -200,4 +200,4 @@ def test_client_that_is_killed_between_its_steps_leaves_an_intent(client: Client
             if stop.path == str(data_dir / "want" / chunk.id):
                 break
     assert markers(data_dir) == ([chunk.id], [chunk.id])
-    assert can_lock(str(data_dir / "want"))
+    eventually(lambda: can_lock(str(data_dir / "want")), "its children have ended, too")

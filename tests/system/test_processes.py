@@ -67,6 +67,10 @@ def test_killed_reconciler_loses_nothing_and_its_partial_is_not_shown(data_dir: 
             assert files_of(ref.path) == expected(begun, source)
 
 
+def sizes(directory: Path) -> list[int]:
+    return [entry.stat().st_size for entry in directory.iterdir()]
+
+
 @pytest.mark.parametrize("how", ["SIGKILL", "SIGTERM"])
 def test_bytes_of_an_ended_process_are_not_fetched_again(data_dir: Path, source: Source, how: str) -> None:
     chunk = source.chunk(files=3, size=3_000_000)
@@ -78,8 +82,8 @@ def test_bytes_of_an_ended_process_are_not_fetched_again(data_dir: Path, source:
         put_want(data_dir, chunk)
         assert stall.stalled.wait(PATIENCE_S)
         data = data_dir / "partial" / chunk.id / "data"
-        eventually(lambda: [entry.stat().st_size for entry in data.iterdir()].count(3_000_000) == 2, "two are here")
-        eventually(lambda: (data / "logs.parquet").stat().st_size > 1_000_000, "most of the third is here")
+        eventually(lambda: [size > 1_000_000 for size in sizes(data)].count(True) == 3, "most of the third is here")
+        eventually(lambda: sizes(data).count(3_000_000) == 2, "two are here")
         process.send_signal(getattr(signal, how))
         process.wait(PATIENCE_S)
     size = (data / "logs.parquet").stat().st_size
