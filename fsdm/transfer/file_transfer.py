@@ -264,7 +264,7 @@ class Transfer:
     def fits(self, url: str, head: Head, piece: Piece) -> bool:
         """Tell whether an answer brings just this piece, of the version that is here."""
         same = self.source.has_digest or head.is_of(self._validator(url))
-        return same and head.length is not None and head.span == Span(*piece, self.total)
+        return same and head.span == Span(*piece, self.total)
 
     def advance(self, pieces: Pieces) -> None:
         """Count what has come of the pieces; of several threads that call this at once, one does so for all."""

@@ -40,7 +40,7 @@ from fsdm.transfer.segments import (
     Slice,
     joined,
 )
-from tests.support import PATIENCE_S, Fault, Source, eventually
+from tests.support import PATIENCE_S, Fault, Source, etag_of, eventually
 from tests.support.chunks import content
 from tests.support.servers import InThread, a_certificate, serving_with
 
@@ -587,24 +587,35 @@ def test_server_that_gives_no_more_over_several_connections_gets_no_helpers(
 
 # ----------------------------------------------------------------------------------------------- pieces that do not fit
 
-MISFITS: dict[str, dict[str, Any]] = {
-    "all of another version": {"headers": {"ETag": '"other"'}},
-    "a part of another version": {"headers": {"etag": '"other"'}},  # beside the right one
-    "of another total": {"headers": {"Content-Range": f"bytes {{start}}-{{last}}/{SIZE + 1}"}},
-    "of an unknown total": {"headers": {"Content-Range": "bytes {start}-{last}/*"}},
-    "from elsewhere": {"headers": {"Content-Range": f"bytes 0-{PIECE - 1}/{SIZE}"}},
-    "shorter than asked": {"headers": {"Content-Range": f"bytes {{start}}-{{start}}/{SIZE}", "Content-Length": "1"}},
-    "of another length than its range": {"headers": {"Content-Length": "1"}},
-    "without a range": {"headers": {"Content-Range": ""}},
-    "all of it": {"no_ranges": True},
-    "416": {"ranged": (416, {"Content-Range": f"bytes */{SIZE}"})},
-    "chunked and shorter": {"chunked": b"short"},
-    "chunked and longer": {"chunked": bytes(2 * PIECE)},
-    "chunked and empty": {"chunked": b""},
+Wrong = Callable[[int, int], dict[str, Any]]  # by the first byte of a piece and the one behind it: see `Fault`
+
+
+def spanning(start: int, end: int, total: object = SIZE) -> dict[str, Any]:
+    return {"headers": {"Content-Range": f"bytes {start}-{end - 1}/{total}"}}
+
+
+MISFITS: dict[str, Wrong] = {  # in what a piece is wrong that is right otherwise
+    "all of another version": lambda start, end: {"headers": {"ETag": '"other"'}},
+    "a part of another version": lambda start, end: {"headers": {"etag": '"other"'}},  # beside the right one
+    "of another total": lambda start, end: spanning(start, end, SIZE + 1),
+    "of an unknown total": lambda start, end: spanning(start, end, "*"),
+    "from elsewhere": lambda start, end: spanning(0, end - start),
+    "a byte earlier": lambda start, end: spanning(start - 1, end - 1),
+    "from a byte earlier on": lambda start, end: spanning(start - 1, end),
+    "shorter than asked": lambda start, end: spanning(start, end - 1),
+    "longer than asked": lambda start, end: spanning(start, end + 1),
+    "of another length than its range": lambda start, end: {"headers": {"Content-Length": "1"}},
+    "without a range": lambda start, end: {"headers": {"Content-Range": ""}},
+    "all of it": lambda start, end: {"no_ranges": True},
+    "416": lambda start, end: {"ranged": (416, {"Content-Range": f"bytes */{SIZE}"})},
+    "chunked and shorter": lambda start, end: {"chunked": NEW[start : end - 1]},
+    "chunked and longer": lambda start, end: {"chunked": NEW[start:end] + b"x"},
+    "chunked and empty": lambda start, end: {"chunked": b""},
+    "chunked and endless": lambda start, end: {"chunked": NEW[start:end] + bytes(2000), "stall_at": end - start + 1000},
 }
 
 
-def misfit(name: str) -> Callable[[int, int], Fault | None]:
+def misfit(wrong: Wrong) -> Callable[[int, int], Fault | None]:
     """The second piece and all after it are not what was asked for."""
     seen = threading.Event()
 
@@ -612,18 +623,19 @@ def misfit(name: str) -> Callable[[int, int], Fault | None]:
         if not seen.is_set():
             seen.set()
             return None
-        how = MISFITS[name]
-        known = {name: str(value).format(start=start, last=end - 1) for name, value in how.get("headers", {}).items()}
-        return Fault(**{**how, "headers": known})
+        how = wrong(start, end)
+        if "Content-Range" in (headers := how.get("headers", {})):  # its body is the one that it says
+            how = {"ranged": (206, {"ETag": etag_of(NEW)} | headers)}
+        return Fault(**how)
 
     return piece
 
 
-@pytest.mark.parametrize("name", MISFITS)
+@pytest.mark.parametrize("wrong", MISFITS.values(), ids=MISFITS)
 def test_a_piece_that_does_not_fit_has_the_file_fetched_afresh_over_one_connection(
-    source: Source, url: str, fetcher: HttpFetcher, part: Part, name: str
+    source: Source, url: str, fetcher: HttpFetcher, part: Part, wrong: Wrong
 ) -> None:
-    source.fault("/file", drip_at=SLOW_AT, drips=60, piece=misfit(name))
+    source.fault("/file", drip_at=SLOW_AT, drips=60, piece=misfit(wrong))
     assert is_new(part, fetch(fetcher, url, part))
     assert without_an_end(source) == ["", ""]
     assert asked(source)[-1] == "", "and it is not tried again"
@@ -634,11 +646,17 @@ def test_a_piece_that_does_not_fit_has_the_file_fetched_afresh_over_one_connecti
     assert asked(source, "/other") == [""], "this server is not trusted with pieces for a while"
 
 
+def test_pieces_may_come_in_chunks(source: Source, url: str, fetcher: HttpFetcher, part: Part) -> None:
+    source.faults["/file"].piece = lambda start, end: Fault(chunked=NEW[start:end])
+    assert is_new(part, fetch(fetcher, url, part))
+    assert without_an_end(source) == [""]
+
+
 def test_file_whose_pieces_do_not_fit_is_begun_afresh_once(
     source: Source, url: str, fetcher: HttpFetcher, part: Part, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ranges, "REMEMBERED_S", 0.0)
-    source.fault("/file", drip_at=SLOW_AT, drips=60, piece=misfit("all of it"))
+    source.fault("/file", drip_at=SLOW_AT, drips=60, piece=misfit(MISFITS["all of it"]))
     assert is_new(part, fetch(fetcher, url, part))
     assert without_an_end(source) == ["", ""]
 
@@ -646,8 +664,10 @@ def test_file_whose_pieces_do_not_fit_is_begun_afresh_once(
 def test_pieces_that_do_not_add_up_to_the_digest_are_fetched_afresh_once(
     source: Source, url: str, fetcher: HttpFetcher, part: Part
 ) -> None:
-    source.fault("/file", drip_at=SLOW_AT, drips=60, piece=lambda start, end: Fault(chunked=bytes(end - start)))
+    other = Fault(body=bytes(SIZE), headers={"ETag": etag_of(NEW)})
+    source.fault("/file", drip_at=SLOW_AT, drips=60, piece=lambda start, end: other)
     assert is_new(part, fetch(fetcher, url, part, sha256=SHA256))
+    assert pieces_asked(source)[-1][1] == SIZE, "all of them came"
     assert without_an_end(source) == ["", ""]
     assert asked(source)[-1] == "", "for its ranges may be what is wrong"
 
