@@ -150,40 +150,71 @@ def test_a_file_without_a_record_and_without_a_digest_is_fetched_afresh(source: 
 # ------------------------------------------------------------------------------------------- never of two versions
 
 
-def test_a_file_that_has_changed_is_fetched_afresh(source: Source, url: str, part: Part) -> None:
-    assert is_new(part, fetch(url, left(part, OLD[:HALF], url, validator=etag_of(OLD))))
+@pytest.mark.parametrize("total", [SIZE, SIZE + 5])
+def test_a_file_that_has_changed_is_fetched_afresh(source: Source, url: str, part: Part, total: int) -> None:
+    assert is_new(part, fetch(url, left(part, OLD[:HALF], url, validator=etag_of(OLD), total=total)))
     assert ranges(source) == [f"bytes={HALF}-"], "the server sends all of it, for the ETag is another one"
 
 
-def test_a_part_with_another_etag_is_not_joined_though_the_server_sends_it(
-    source: Source, url: str, part: Part
-) -> None:
-    source.fault("/file", ranged=(206, {"Content-Range": f"bytes {HALF}-{SIZE - 1}/{SIZE}", "ETag": '"other"'}))
-    assert is_new(part, fetch(url, left(part, OLD[:HALF], url)))
-    assert ranges(source) == [f"bytes={HALF}-", None]
+REST = f"bytes {HALF}-{SIZE - 1}/{SIZE}"
+ON, LATER = "Wed, 01 Jan 2020 00:00:00 GMT", "Wed, 01 Jan 2020 00:00:01 GMT"
+BY_TAG, BY_DATE, NO_TOTAL = {}, {"validator": ON}, {"total": None}
+PARTS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {  # what the record says, and in what a part is wrong
+    "a byte earlier": (BY_TAG, {"Content-Range": f"bytes {HALF - 1}-{SIZE - 1}/{SIZE}"}),
+    "a byte later": (BY_TAG, {"Content-Range": f"bytes {HALF + 1}-{SIZE - 1}/{SIZE}"}),
+    "from the beginning": (BY_TAG, {"Content-Range": f"bytes 0-{SIZE - 1}/{SIZE}"}),
+    "of another total": (BY_TAG, {"Content-Range": f"bytes {HALF}-{SIZE}/{SIZE + 1}"}),
+    "of no total": (BY_TAG, {"Content-Range": f"bytes {HALF}-{SIZE - 1}/*"}),
+    "of a total that nothing tells": (NO_TOTAL, {"Content-Range": f"bytes {HALF}-{SIZE - 1}/*"}),
+    "shorter than its range": (BY_TAG, {"Content-Length": "7"}),
+    "of another unit": (BY_TAG, {"Content-Range": REST.replace("bytes", "items")}),
+    "without a range": (BY_TAG, {"Content-Range": ""}),
+    "of another ETag": (BY_TAG, {"ETag": '"other"'}),
+    "of a weak ETag": (BY_TAG, {"ETag": f"W/{etag_of(NEW)}"}),
+    "without an ETag": (BY_TAG, {"ETag": ""}),
+    "of another date": (BY_DATE, {"Last-Modified": LATER}),
+    "without a date": (BY_DATE, {"Last-Modified": ""}),
+}
 
 
-@pytest.mark.parametrize(
-    ("status", "headers"),
-    [
-        (206, {"Content-Range": f"bytes 0-{SIZE - 1}/{SIZE}"}),  # from its beginning
-        (206, {"Content-Range": f"bytes {HALF + 1}-{SIZE - 1}/{SIZE}"}),
-        (206, {"Content-Range": f"bytes {HALF}-{SIZE}/{SIZE + 1}"}),  # of another size
-        (206, {"Content-Range": f"bytes {HALF}-{SIZE - 1}/*"}),
-        (206, {"Content-Range": f"bytes {HALF}-{SIZE - 1}/{SIZE}", "Content-Length": "7"}),
-        (206, {"Content-Range": "nonsense"}),
-        (206, {}),
-        (206, {"Content-Range": f"bytes {HALF}-{SIZE - 1}/{SIZE}", "ETag": ""}),
-        (416, {"Content-Range": f"bytes */{SIZE}"}),
-        (416, {}),
-    ],
-)
-def test_a_part_that_does_not_fit_is_not_joined_and_the_file_fetched_afresh(
-    source: Source, url: str, part: Part, status: int, headers: dict[str, str]
+@pytest.mark.parametrize("known", [{}, PROOF], ids=["validator", "digest"])
+@pytest.mark.parametrize(("record", "wrong"), PARTS.values(), ids=PARTS)
+def test_part_that_is_wrong_in_one_thing_is_not_joined(
+    source: Source, url: str, part: Part, record: dict[str, Any], wrong: dict[str, str], known: dict[str, Any]
 ) -> None:
-    source.fault("/file", ranged=(status, {"ETag": etag_of(NEW)} | headers))
+    version = {"Last-Modified": ON} if record is BY_DATE else {"ETag": etag_of(NEW)}
+    for headers in (version, version | wrong):
+        source.fault("/file", ranged=(206, {"Content-Range": REST} | headers))
+        assert is_new(part, fetch(url, left(part, NEW[:HALF], url, **record), **known))
+    is_proven = bool(known) and not {"Content-Range", "Content-Length"} & wrong.keys()
+    assert ranges(source) == [f"bytes={HALF}-"] * 2 + [None] * (not is_proven)
+
+
+def test_total_that_only_the_answer_knows_is_believed(source: Source, url: str, part: Part) -> None:
+    source.files["/file"] = more = NEW + b"x"
+    source.fault("/file", ranged=(206, {"Content-Range": f"bytes {HALF}-{SIZE}/{SIZE + 1}", "ETag": etag_of(NEW)}))
+    entry = fetch(url, left(part, NEW[:HALF], url, total=None, open_ended=True))
+    assert (entry.blake3, entry.unproven) == (blake3(more).hexdigest(), None)
+
+
+@pytest.mark.parametrize("headers", [{"Content-Range": f"bytes */{SIZE}"}, {}])
+def test_file_of_which_no_part_can_be_had_is_fetched_afresh(
+    source: Source, url: str, part: Part, headers: dict[str, str]
+) -> None:
+    source.fault("/file", ranged=(416, {"ETag": etag_of(NEW)} | headers))
     assert is_new(part, fetch(url, left(part, NEW[:HALF], url)))
     assert ranges(source) == [f"bytes={HALF}-", None]
+
+
+def test_file_that_changes_amid_its_answers_is_fetched_afresh_where_a_digest_tells(
+    part: Part, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source_fetch_module, "WORTH_BYTES", 1000)
+    whole = f"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {SIZE}\r\n\r\n".encode()
+    rest = f"HTTP/1.1 206 P\r\nConnection: close\r\nContent-Range: {REST}\r\nContent-Length: {HALF}\r\n\r\n".encode()
+    with answering([whole + OLD[:HALF], rest + NEW[HALF:], whole + NEW]) as (url, asked):
+        assert is_new(part, fetch(url, part, **PROOF))
+    assert [b"Range: " in request for request in asked] == [False, True, False]
 
 
 def test_a_server_that_knows_no_ranges_sends_all_of_it(source: Source, url: str, part: Part) -> None:
@@ -565,10 +596,17 @@ def test_a_retry_after_is_the_soonest_of_all_mirrors(source: Source, part: Part)
         assert caught.value.retry_after_s == 120
 
 
-def test_what_is_larger_than_the_disk_is_no_failure_of_the_disk(source: Source, url: str, part: Part) -> None:
-    source.fault("/file", headers={"Content-Length": str(10**18)})
+def test_what_is_larger_than_the_disk_is_no_failure_of_the_disk(
+    source: Source, url: str, part: Part, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfer_module, "free_bytes", lambda _: SIZE - 1)
     with pytest.raises(TransferError, match="more than are free here") as caught:
         fetch(url, part)
-    assert caught.value.transient
+    assert (caught.value.transient, caught.value.cause) == (True, "disk_full")
     assert caught.value.hint.startswith("make room on the disk")
     assert not os.path.exists(part.path)
+    assert is_new(part, fetch(url, part, size=SIZE)), "a size that was declared has its room already"
+    monkeypatch.setattr(transfer_module, "free_bytes", lambda _: SIZE)
+    os.unlink(part.path)
+    part.record = None
+    assert is_new(part, fetch(url, part))
