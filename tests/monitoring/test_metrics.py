@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
@@ -18,14 +18,20 @@ import fsdm
 from fsdm import DataChunk, DataManager, Limits
 from fsdm.model.errors import Cause
 from fsdm.model.events import Kind
-from fsdm.model.state import State
+from fsdm.model.layout import Layout
+from fsdm.model.state import ChunkState, State
 from fsdm.monitoring import metrics as module
+from fsdm.monitoring.health import Health
 from fsdm.monitoring.metrics import METRICS, Metrics
+from fsdm.reconcile import actions
+from fsdm.reconcile.counters import Counts
+from fsdm.reconcile.memo import NO_MEMO
 from fsdm.reconcile.space_budget import PARTS, Part
 from fsdm.store.filesystem import Space
 from fsdm.store.pause import place_pause, remove_pause
 from tests.support import PATIENCE_S, Source, eventually
 from tests.support.chunks import an_id, touch_delete
+from tests.support.states import DELETE, ID, NOW, OLD, WANT
 
 DOCS = Path(fsdm.__file__).parent / "docs"
 
@@ -174,6 +180,90 @@ def test_who_pauses_downloads_and_what_the_brake_holds_back_is_told(data_dir: Pa
         remove_pause(dm.layout)
         eventually(lambda: value(dm, "fsdm_downloads_paused", by="hand") == 0)
         eventually(lambda: value(dm, "fsdm_held_back_deletes") == 0)
+
+
+# ------------------------------------------------------------------------------- each number, where it is none and not
+
+
+def a_loop(*, full: bool) -> Any:
+    """A loop with nothing in it, or with another number of each."""
+    many, pending = int(full), [ChunkState(ID, want=WANT), ChunkState(an_id(), delete=DELETE, ready=(OLD,))]
+    fetch, other = actions.Fetch(ID, WANT), actions.Forget(ID, DELETE)
+    limits = SimpleNamespace(max_bytes=100 if full else None)
+    return SimpleNamespace(
+        states={state.id: state for state in pending * many},
+        executor=SimpleNamespace(actions=[fetch] * 2 * many + [other] * 3 * many),
+        work_queue=SimpleNamespace(waiting_fetches=4 * many, parked_fetches=5 * many, waits=6 * many),
+        results=SimpleNamespace(held_chunks=7 * many, memo=lambda _: NO_MEMO),
+        space=SimpleNamespace(limits=limits, keep_free_bytes=8 * many, budgeted_bytes=9),
+        disk=SimpleNamespace(refusal="full" * many),
+        paused=SimpleNamespace(why=""),
+        delete_brake=SimpleNamespace(held_back=10 * many),
+        catalog=[None] * 11 * many,
+        heartbeat=SimpleNamespace(late_s=12.0 * many),
+    )
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_each_number_of_the_loop_is_of_that_alone(full: bool) -> None:
+    loop, many = a_loop(full=full), int(full)
+    told = module._of_the_loop(loop, NOW)
+    chunks = {"available": 10 * many, "wanted": many, "retiring": many}
+    assert told.pop("fsdm_chunks") == dict.fromkeys(get_args(State), 0) | chunks
+    assert told.pop("fsdm_oldest_intent_age_seconds") == {
+        "want": (NOW - WANT.ctime_ns / 1e9) * many,
+        "delete": (NOW - DELETE.ctime_ns / 1e9) * many,
+    }
+    assert told.pop("fsdm_fetches") == {"running": 2 * many, "queued": 4 * many, "parked": 5 * many}
+    assert told.pop("fsdm_downloads_paused") == {"disk": many, "hand": 0}
+    assert told == {
+        "fsdm_held_chunks": 7 * many,
+        "fsdm_running_actions": 3 * many,
+        "fsdm_waiting_chunks": 6 * many,
+        "fsdm_held_back_deletes": 10 * many,
+        "fsdm_budget_bytes": 100 if full else None,
+        "fsdm_budgeted_bytes": 9 if full else None,
+        "fsdm_reserve_bytes": 8 * many,
+    }
+    loop.disk, loop.paused = SimpleNamespace(refusal=""), SimpleNamespace(why="by ann" * many)
+    assert module._of_the_loop(loop, NOW)["fsdm_downloads_paused"] == {"disk": 0, "hand": many}
+
+
+def test_clock_that_is_set_back_makes_no_intent_older_than_new() -> None:
+    told = module._of_the_loop(a_loop(full=True), -NOW)
+    assert told["fsdm_oldest_intent_age_seconds"] == {"want": 0, "delete": 0}
+
+
+@pytest.mark.parametrize("reconciles", [True, False])
+@pytest.mark.parametrize("full", [False, True])
+def test_each_number_of_the_process_is_of_that_alone(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch, full: bool, reconciles: bool
+) -> None:
+    many, counts, space = int(full), Counts(), Space(free_bytes=1, size_bytes=2, free_inodes=3, read_only=full)
+    for at, name in enumerate(("loop", "want_to_available", "delete_to_gone", "fetches"), 1):
+        for _ in range(at * many):
+            getattr(counts, name).took(0.25 * at)
+    counts.failed_passes, counts.published_bytes = 5 * many, 6 * many
+    monkeypatch.setattr(module, "health", lambda _: Health(is_well=full, why=""))
+    monkeypatch.setattr(module, "look_at_disk", lambda _: space)
+    loop = a_loop(full=full)
+    loop.bytes_by_part = lambda: dict.fromkeys(PARTS, 7 * many)
+    reconciler = SimpleNamespace(loop=loop, received_bytes=8 * many) if reconciles else None
+    dm = SimpleNamespace(reconciler=reconciler, layout=layout, counters=SimpleNamespace(counts=lambda: counts))
+    registry = Metrics(cast("DataManager", dm)).registry
+
+    def told(*names: str, **labels: str) -> list[float | None]:
+        return [registry.get_sample_value(f"fsdm_{name}", labels) for name in names]
+
+    assert told("healthy", "reconciling") == [many, int(reconciles)]
+    assert told("failed_passes_total", "published_bytes_total") == [5 * many, 6 * many]
+    for at, name in enumerate(("pass", "want_to_available", "delete_to_gone", "fetch"), 1):
+        assert told(f"{name}_seconds_count", f"{name}_seconds_sum") == [at * many, 0.25 * at * at * many]
+    assert told("disk_free_bytes", "disk_size_bytes", "disk_free_inodes", "disk_read_only") == [1, 2, 3, many]
+    of_the_reconciler = [12 * many, 8 * many, 7 * many] if reconciles else [None] * 3
+    assert told("loop_late_seconds", "received_bytes_total", "held_chunks") == of_the_reconciler
+    for part in PARTS:
+        assert told("stored_bytes", part=part) == [7 * many if reconciles else None]
 
 
 def test_two_managers_of_one_process_do_not_mix(dm: DataManager, source: Source, tmp_path: Path) -> None:
