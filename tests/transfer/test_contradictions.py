@@ -99,11 +99,15 @@ def test_file_whose_end_nothing_proves_is_said_to_be_unproven(
 
 
 def test_file_whose_end_nothing_proves_can_be_refused(part: Part) -> None:
-    with answering([UNENDED, UNENDED]) as (url, _):
+    known: dict[str, Any]
+    with answering([UNENDED] * 4) as (url, _):
         with pytest.raises(TransferError, match="has no length") as caught:
             fetch(url, part, HttpFetcher(require_length=True))
         assert not caught.value.transient
-        assert fetch(url, part, HttpFetcher(require_length=True), **PROOF).size == SIZE
+        for limits, known in (({"require_length": True}, PROOF), ({"require_length": True}, {"size": SIZE}), ({}, {})):
+            Path(part.path).unlink(missing_ok=True)
+            part.record = None
+            assert fetch(url, part, HttpFetcher(**limits), **known).size == SIZE
 
 
 # ------------------------------------------------------------------------------------------------- parts of any status
@@ -364,11 +368,12 @@ def test_framing_that_two_readers_may_read_differently_is_refused(part: Part, fi
 
 
 def test_answer_without_a_length_is_as_long_as_its_version_was(part: Part) -> None:
-    head = f"HTTP/1.1 200 OK\r\nConnection: close\r\nETag: {etag_of(DATA)}\r\n\r\n".encode()
-    answers = [head + DATA[: HALF + 10], head + DATA]
-    with answering(answers) as (url, _):
-        half(part, f"{url}/file")
+    head = "HTTP/1.1 200 OK\r\nConnection: close\r\nETag: {}\r\n\r\n"
+    same, other = head.format(etag_of(DATA)).encode(), head.format('"other"').encode()
+    with answering([same + DATA[: HALF + 10], same + DATA, other + DATA[: HALF + 10]]) as (url, _):
         with pytest.raises(TransferError, match=f"{HALF + 10} bytes came, {SIZE} are wanted"):
-            fetch(f"{url}/file", part)
-        assert not fetch(f"{url}/file", part).unproven
-    assert is_whole(part)
+            fetch(url, half(part, url))
+        assert not fetch(url, part).unproven
+        assert is_whole(part)
+        entry = fetch(url, half(part, url))
+    assert (entry.size, entry.unproven) == (HALF + 10, True), "another version has a length of its own"

@@ -122,6 +122,21 @@ def test_a_file_that_is_whole_is_not_asked_for_again(
     assert source.asked == {}
 
 
+@pytest.mark.parametrize(
+    ("known", "mirrors", "asked"),
+    [({}, [], [None]), ({}, ["http://elsewhere.example/file"], []), (PROOF, [], [])],
+    ids=["none of its URLs", "one of its URLs", "a digest"],
+)
+def test_whole_file_counts_where_it_came_from_a_url_of_the_want_or_has_its_digest(
+    source: Source, url: str, part: Part, known: dict[str, Any], mirrors: list[str], asked: list[str | None]
+) -> None:
+    left(part, NEW, "http://elsewhere.example/file", etag='"its own"')
+    entry = fetch([url, *mirrors], part, **known)
+    assert is_new(part, entry)
+    assert ranges(source) == asked
+    assert entry.etag == (etag_of(NEW) if asked else '"its own"')
+
+
 def test_a_whole_file_of_unknown_length_is_whole_where_its_record_says_so(source: Source, url: str, part: Part) -> None:
     digest = blake3(NEW).hexdigest()
     left(part, NEW, url, total=None, size=SIZE, blake3=digest, complete=True)
