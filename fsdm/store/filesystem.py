@@ -33,20 +33,15 @@ def write_all(fd: int, data: bytes | memoryview) -> None:
 
 def read_regular(path: str, limit: int) -> tuple[os.stat_result, bytes] | None:
     """Read a regular file's fstat and first `limit` bytes; None for none. May raise OSError."""
-    try:
-        with opened(path, os.O_RDONLY | SAFE) as fd:
-            found = os.fstat(fd)
-            if not stat.S_ISREG(found.st_mode):
-                return None
-            parts: list[bytes] = []
-            while limit > 0 and (part := os.read(fd, limit)):
-                parts.append(part)
-                limit -= len(part)
-            return found, b"".join(parts)
-    except OSError as e:
-        if e.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO}:
-            return None
-        raise
+    if (it := open_regular(path)) is None:
+        return None
+    with it as fd:
+        found = os.fstat(fd)
+        parts: list[bytes] = []
+        while limit > 0 and (part := os.read(fd, limit)):
+            parts.append(part)
+            limit -= len(part)
+        return found, b"".join(parts)
 
 
 class Descriptor:
@@ -83,6 +78,20 @@ def opened(path: str, flags: int, *, dir_fd: int | None = None, mode: int = 0o64
     it = Descriptor()
     (it.fd,) = map(partial(os.open, mode=mode, dir_fd=dir_fd), (path,), (flags,))
     return it
+
+
+def open_regular(path: str) -> Descriptor | None:
+    """Open a regular file to read it; None where there is none, or something else. May raise OSError."""
+    try:
+        it = opened(path, os.O_RDONLY | SAFE)
+    except OSError as e:
+        if e.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO}:
+            return None
+        raise
+    if it.fd is not None and stat.S_ISREG(os.fstat(it.fd).st_mode):
+        return it
+    it.close()
+    return None
 
 
 def exists(path: str, dir_fd: int | None = None) -> bool:

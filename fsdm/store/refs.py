@@ -10,12 +10,16 @@ import os
 import threading
 from collections import deque
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from fsdm.model.errors import ClosedError, ForeignProcessError
 from fsdm.model.layout import DATA, READY, Layout, Place
+from fsdm.store.chunk_file import map_file, open_file
 from fsdm.store.filesystem import exists
 from fsdm.store.flock import SHARED, LockDescriptor, close_fd, open_fd, try_flock
+
+if TYPE_CHECKING:
+    from fsdm.store.chunk_file import ChunkFile, ChunkMap
 
 
 class _Held(LockDescriptor):
@@ -63,6 +67,22 @@ class ChunkRef:
     def path(self) -> Path:
         """The directory with the chunk's files, and nothing else in it."""
         return Path(self._open().path, DATA)
+
+    def open(self, file: str) -> ChunkFile:
+        """Open a file of the chunk to read its bytes; it keeps a ref of its own until it is closed.
+
+        Raises:
+            InvalidInputError: the chunk has no such file.
+        """
+        return open_file(self, file)
+
+    def mmap(self, file: str) -> ChunkMap:
+        """Map a file of the chunk; the mapping keeps a ref of its own until it is closed, or of no use any more.
+
+        Raises:
+            InvalidInputError: the chunk has no such file, or it is empty.
+        """
+        return map_file(self, file)
 
     @property
     def closed(self) -> bool:
