@@ -29,18 +29,21 @@ if TYPE_CHECKING:
     from fsdm.model.errors import UnsafeFileSystemError as UnsafeFileSystemError
     from fsdm.model.errors import WaitTimeoutError as WaitTimeoutError
     from fsdm.model.events import Event as Event
+    from fsdm.model.index_format import Location as Location
     from fsdm.model.limits import Limits as Limits
     from fsdm.model.sources import Source as Source
     from fsdm.model.state import Oddity as Oddity
     from fsdm.status.chunk_status import ChunkStatus as ChunkStatus
     from fsdm.status.chunk_status import DiskStatus as DiskStatus
     from fsdm.status.chunk_status import Status as Status
+    from fsdm.store.index_file import ChunkIndex as ChunkIndex
     from fsdm.store.refs import ChunkRef as ChunkRef
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "ChunkFailedError": "fsdm.model.errors",
+    "ChunkIndex": "fsdm.store.index_file",
     "ChunkRef": "fsdm.store.refs",
     "ChunkStatus": "fsdm.status.chunk_status",
     "Client": "fsdm.client",
@@ -56,6 +59,7 @@ _HOMES = {
     "FsdmError": "fsdm.model.errors",
     "InvalidInputError": "fsdm.model.errors",
     "Limits": "fsdm.model.limits",
+    "Location": "fsdm.model.index_format",
     "NoDataDirectoryError": "fsdm.model.errors",
     "Oddity": "fsdm.model.state",
     "ReconcilerEndedError": "fsdm.model.errors",

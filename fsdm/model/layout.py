@@ -29,6 +29,7 @@ DATA: Final = "data"
 PARTS: Final = "PARTS"  # of a partial
 WANT: Final = "WANT"  # beside READY: what was asked for, so that it can be asked for again
 VERIFIED: Final = "VERIFIED"  # beside READY: its mtime is when the bytes were last compared with READY
+INDEX: Final = "index"  # beside data/: an index of the chunk's keys each; in the data directory: those over all chunks
 PAUSE: Final = "PAUSE"
 RELEASE: Final = ".release"  # in delete/
 _FILES: Final = {
@@ -39,6 +40,7 @@ _FILES: Final = {
     "config": "config.toml",
     "dataset_names": "datasets.toml",
     "release": f"delete/{RELEASE}",
+    "index": INDEX,
 }
 
 _ID = re.compile(r"[0-9a-f]{64}\Z")
@@ -129,6 +131,7 @@ class Layout:
     config: str
     dataset_names: str
     release: str
+    index: str
 
     def __init__(self, data_dir: str | os.PathLike[str]) -> None:
         if not data_dir:  # as of a variable that is not set: nobody means the current directory

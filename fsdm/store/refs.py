@@ -17,9 +17,11 @@ from fsdm.model.layout import DATA, READY, Layout, Place
 from fsdm.store.chunk_file import map_file, open_file
 from fsdm.store.filesystem import exists
 from fsdm.store.flock import SHARED, LockDescriptor, close_fd, open_fd, try_flock
+from fsdm.store.index_file import open_chunk_index
 
 if TYPE_CHECKING:
     from fsdm.store.chunk_file import ChunkFile, ChunkMap
+    from fsdm.store.index_file import ChunkIndex
 
 
 class _Held(LockDescriptor):
@@ -83,6 +85,14 @@ class ChunkRef:
             InvalidInputError: the chunk has no such file, or it is empty.
         """
         return map_file(self, file)
+
+    def index(self, name: str) -> ChunkIndex | None:
+        """Map an index of the chunk; None where it has none (yet), or not of what is here.
+
+        Raises:
+            InvalidInputError: an index cannot have this name.
+        """
+        return open_chunk_index(self._open().path, name)
 
     @property
     def closed(self) -> bool:
