@@ -186,6 +186,12 @@ class StoppedError(FsdmError):
     """A transfer or a verification was stopped: its chunk goes, or the process ends."""
 
 
+class IndexerError(FsdmError):
+    """The index of a chunk could not be made: its bytes are served all the same."""
+
+    transient = True
+
+
 class StaleMarkerError(FsdmError):
     """A marker has changed since it was read: look again."""
 

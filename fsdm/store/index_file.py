@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _RECORD: Final = struct.Struct(f"{RECORD_BYTES}s")
-FAILED: Final = ".failed"  # behind the name of an index: why it could not be made
 
 
 def identity_of(directory: str) -> bytes | None:
