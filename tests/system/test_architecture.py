@@ -22,6 +22,7 @@ MODULES = {
 FOLDERS = sorted(path.parent for path in PACKAGE.rglob("__init__.py"))
 PURE = [
     *(module for module in MODULES if module.startswith("model.")),
+    *(f"fleet.{module}" for module in ("hashing", "inventory", "targets", "filling", "surplus", "balance", "placing")),
     *("reconcile.plan", "reconcile.actions", "reconcile.work_queue", "store.block_index", "status.coverage"),
 ]
 MAY_CHANGE_THE_DISK = ("store.filesystem", "store.markers", "store.marker_removal", "store.leader_lock")

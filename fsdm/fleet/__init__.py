@@ -1,0 +1,1 @@
+"""A fleet of machines: which chunks each of them is to hold, and the files that tell it so."""
