@@ -250,13 +250,16 @@ class Soak:
         self._logged.close()
 
     def churn(self, length_s: float) -> bool:
-        """Kill readers all the time, the reconciler at first, and measure it later; return whether all was well."""
-        began, kill_at = time.monotonic(), length_s * self._choice.uniform(*PAUSES)
-        while (now := time.monotonic() - began) < length_s:
+        """Kill readers all the time, the reconciler at first, and measure it later; return whether all was well.
+
+        It goes on for longer where the machine has been too busy for a read, or for a kill of each.
+        """
+        began, kill_at, figures = time.monotonic(), length_s * self._choice.uniform(*PAUSES), self.figures
+        while (now := time.monotonic() - began) < length_s or not (figures.reads and figures.reconciler_kills):
             self._read_log()
             if self.figures.violations or any(reader.violations for reader in self._readers):
                 return False
-            if kill_at < now < length_s * KILLED_UNTIL:
+            if kill_at < now and (now < length_s * KILLED_UNTIL or not figures.reconciler_kills):
                 self._kill_reconciler()
                 kill_at = now + length_s * self._choice.uniform(*PAUSES)
             if now > length_s * MEASURED_FROM:
