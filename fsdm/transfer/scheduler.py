@@ -68,7 +68,7 @@ class Scheduler:
         self.open_to_large = size - reserved
         self._free = {False: self.open_to_large, True: reserved}  # slots; reserved or not
         self._lent_max = lent_max()
-        self._workers = Workers(name, size + self._lent_max)
+        self._workers = Workers(name, size)  # and one for each slot that is lent
         self._here: dict[int, _Piece] = {}  # by thread
         self._lent: Counter[str] = Counter()  # by chunk
         self._lenders: Counter[str] = Counter()  # by server
@@ -134,6 +134,7 @@ class Scheduler:
             piece.back = threading.Event()
             self._lent[piece.chunk_id] += 1
             self._lenders[piece.server] += 1
+            self._workers.resize(self._size + self._lent.total())
             self._vacate(piece.reserved)
             pieces = self._dispatch()
         self.on_lent()
@@ -192,6 +193,7 @@ class Scheduler:
             piece.back = None
             self._lent -= Counter((piece.chunk_id,))  # without what is 0 then
             self._lenders -= Counter((piece.server,))
+            self._workers.resize(self._size + self._lent.total())
 
     # ----------------------------------------------------------------------------------------------------------- slots
 

@@ -555,7 +555,7 @@ class Lending(Gate):
 
 @pytest.mark.parametrize("small", [True, False])
 def test_lent_slots_are_used_and_no_more_go_on_than_there_are(small: bool) -> None:
-    scheduler = Scheduler("t", 3, 1)
+    scheduler = Scheduler("lends", 3, 1)
     lending, woken = Lending(scheduler), Gate()
     scheduler.on_lent = lambda: woken.begun.append("lent")
     for number in range(9):
@@ -563,12 +563,13 @@ def test_lent_slots_are_used_and_no_more_go_on_than_there_are(small: bool) -> No
     eventually(lambda: len(lending.begun) == 9)
     eventually(lambda: scheduler.lent == 9 == len(woken.begun))
     assert all(scheduler.has_lent(str(number)) for number in range(9))
-    assert run_small(scheduler).startswith("t-"), "they hold up others"
+    assert run_small(scheduler).startswith("lends-"), "they hold up others"
     lending.open.set()
     open_to_them = 3 if small else 2
     eventually(lambda: scheduler.lent == 9 - open_to_them)
     assert len(lending.going_on) <= open_to_them
     lending.ends.set()
+    eventually(lambda: sum(thread.name.startswith("lends-") for thread in threading.enumerate()) <= 3)
     assert scheduler.close(PATIENCE_S)
     assert sorted(lending.going_on) == [str(number) for number in range(9)]
     assert (scheduler.lent, +scheduler._running) == (0, Counter())
