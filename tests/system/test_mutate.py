@@ -1,0 +1,238 @@
+"""The mutants of a small project: one that is caught, one that survives, one that is equivalent, one that hangs."""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.support import eventually, ran
+from tools.mutate.__main__ import main
+from tools.mutate.explained import read_explained
+from tools.mutate.mutants import Mutant, draw, mutants
+from tools.mutate.trial import Bounds, run
+
+REPOSITORY = Path(__file__).parents[2]
+SMALL = '''\
+"""A small module."""
+
+LIMIT = 10
+
+
+def clamp(value: int) -> int:
+    if value > LIMIT:
+        return LIMIT
+    return value
+
+
+def count(end: int) -> int:
+    at = 0
+    while at < end:
+        at += 1
+    return at
+
+
+def unreached(end: int) -> bool:
+    return end == 1
+'''
+TESTS = """\
+import os
+import subprocess
+import sys
+
+from small.module import clamp, count
+
+
+def test_clamp() -> None:
+    assert clamp(30) == 10
+    assert clamp(3) == 3
+
+
+def test_count() -> None:
+    if "PIDS" in os.environ:
+        with open(os.environ["PIDS"], "a") as pids:
+            sleeper = [sys.executable, "-c", "import time; time.sleep(1000)"]
+            pids.write(f"{subprocess.Popen(sleeper, start_new_session=True).pid}\\n")
+    assert count(3) == 3
+"""
+EXPLAINED = '''\
+[[equivalent]]
+module = "small/module.py"
+function = "clamp"
+diff = """
+-    if value > LIMIT:
++    if value >= LIMIT:
+"""
+why = "of two equal values either may be returned"
+'''
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A project of one module, with the map of its tests."""
+    for name, text in {
+        "small/__init__.py": "",
+        "small/module.py": SMALL,
+        "tests/__init__.py": "",
+        "tests/test_module.py": TESTS,
+        "explained.toml": EXPLAINED,
+    }.items():
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    record(tmp_path)
+    return tmp_path
+
+
+def record(project: Path) -> None:
+    """Record which test runs through which line."""
+    command = (sys.executable, "-m", "pytest", "-p", "tools.mutate.recorder", "-p", "no:cacheprovider", "-n", 0)
+    done = ran(*command, "--mutate-map", ".mutate", "--mutate-package", "small", cwd=project, PYTHONPATH=REPOSITORY)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def mutate(project: Path, *options: str) -> int:
+    named = ("--root", str(project), "--map", str(project / ".mutate"), "--explained", str(project / "explained.toml"))
+    return main(["small", *named, "--verbose", "--test-s", "10", "--all-s", "280", *options])
+
+
+def line(told: Sequence[str], of: str) -> str:
+    """The line of the report that stands over this line of a diff."""
+    at = told.index(f"    {of}")
+    return next(told[before] for before in range(at, -1, -1) if not told[before].startswith("    "))
+
+
+def test_each_mutant_comes_to_its_end(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {path: path.read_bytes() for path in project.rglob("*.py")}
+    assert mutate(project) == 1
+    told = capsys.readouterr().out.splitlines()
+    assert "caught: small/module.py:3  (constant), by tests/test_module.py::test_clamp" in told
+    assert "caught: small/module.py:15 count (dropped change), by tests/test_module.py::test_count" in told  # it hangs
+    assert line(told, "+if value >= LIMIT:").startswith("explained as equivalent: ")
+    assert line(told, "+at = 1").startswith("survived: ")
+    assert line(told, "+return end != 1").startswith("reached by no test: ")
+    assert told[-1] == "5 caught, 2 reached by no test, 1 explained as equivalent, 1 survived, 62.5 % caught"
+    assert {path: path.read_bytes() for path in project.rglob("*.py")} == before
+
+
+def test_trial_that_hangs_is_ended_with_all_that_it_has_started(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pids = project / "pids"
+    monkeypatch.setenv("PIDS", str(pids))
+    [endless] = [one for one in small_mutants(project) if one.diff == ("-at += 1", "+at -= 1")]
+    for all_s in (4.0, 16.0, 64.0):  # on a busy machine, its test may not have begun
+        seen = run(project, ["tests/test_module.py::test_count"], endless, Bounds(1.0, 280.0, all_s))
+        assert (seen.caught, seen.late, seen.by) == (True, True, "")
+        if pids.exists():
+            break
+    [pid] = pids.read_text().split()
+    eventually(lambda: not os.path.exists(f"/proc/{pid}"), "what it has started is gone")
+
+
+def test_entry_that_explains_no_mutant_is_an_error(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (project / "explained.toml").write_text(EXPLAINED.replace("LIMIT", "END"))
+    assert mutate(project, "--draw", "1", "--minutes", "0", "--at-least", "0") == 1
+    assert "it explains no mutant: small/module.py clamp -if value > END: +if value >= END:" in capsys.readouterr().out
+    (project / "explained.toml").write_text(EXPLAINED)
+    assert mutate(project, "--draw", "1", "--minutes", "0", "--at-least", "0") == 0
+
+
+def test_entry_whose_mutant_is_caught_is_an_error(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    explained = EXPLAINED.replace('"clamp"', '""').replace("if value > LIMIT:", "LIMIT = 10")
+    (project / "explained.toml").write_text(explained.replace("if value >= LIMIT:", "LIMIT = 11"))
+    assert mutate(project, "--seed", seed_of(project, "+LIMIT = 11"), "--draw", "1", "--at-least", "0") == 1
+    assert "explained as equivalent, and caught: small/module.py:3 " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("left_out", ["module", "function", "diff", "why"])
+def test_entry_without_a_field_is_refused(tmp_path: Path, left_out: str) -> None:
+    text = EXPLAINED.replace(f"{left_out} =", "other =")
+    (tmp_path / "explained.toml").write_text(text)
+    with pytest.raises(ValueError, match="an entry has module, function, diff and why"):
+        read_explained(tmp_path / "explained.toml")
+
+
+def test_entry_without_a_reason_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "explained.toml").write_text(EXPLAINED.replace("of two equal values either may be returned", " "))
+    with pytest.raises(ValueError, match="why"):
+        read_explained(tmp_path / "explained.toml")
+
+
+def test_catch_by_a_test_that_fails_anyway_is_an_error(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (project / ".git").mkdir()  # which no copy has
+    text = TESTS.replace("assert clamp(30) == 10", 'assert os.path.exists(".git") and clamp(30) == 10')
+    (project / "tests/test_module.py").write_text(text)
+    record(project)
+    assert mutate(project, "--seed", seed_of(project, "+LIMIT = 11"), "--draw", "1") == 1
+    told = capsys.readouterr().out
+    assert "1 caught, 100.0 % caught\na test that caught a mutant fails without one too:\n" in told
+    assert "FAILED tests/test_module.py::test_clamp" in told
+
+
+def test_without_a_map_nothing_is_tried(project: Path) -> None:
+    with pytest.raises(SystemExit, match="has no map"):
+        main(["small", "--root", str(project), "--map", str(project / "nowhere")])
+
+
+def made(text: str) -> list[Mutant]:
+    return mutants("module.py", text.encode())
+
+
+def seed_of(project: Path, change: str) -> str:
+    """A seed by which the mutant with this change is drawn first."""
+    every = small_mutants(project)
+    return next(seed for seed in map(str, range(1000)) if change in draw(every, 1, seed)[0].diff)
+
+
+def small_mutants(project: Path) -> list[Mutant]:
+    return mutants("small/module.py", (project / "small/module.py").read_bytes())
+
+
+def test_draw_is_the_same_by_the_same_seed_and_another_by_another() -> None:
+    every = made("x = 1\ny = 2\nz = 3\nw = 4\n")
+    assert draw(every, 2, "a") == draw(every[::-1], 2, "a")
+    assert len({draw(every, 1, str(seed))[0] for seed in range(100)}) == 4
+    first = draw(every, 1, "a")
+    assert draw([one for one in every if one not in first], 1, "a") == draw(every, 2, "a")[1:]
+
+
+@pytest.mark.parametrize(
+    ("text", "changed"),
+    [
+        ("if a < b:\n    c()\n", ["if a <= b:", "pass"]),
+        ("x = a is not b\n", ["x = a is b"]),
+        ("x = a  not in b\n", ["x = a  in b"]),
+        (
+            "x = a and b or c\n",
+            ["x = (c)", "x = (a and b)", "x = a and b and c", "x = (b) or c", "x = (a) or c", "x = a or b or c"],
+        ),
+        ("x = not a\n", ["x = (a)"]),
+        ("while running():\n    pass\n", ["while not (running()):"]),
+        ("x = [a for a in b if a.good]\n", ["x = [a for a in b if not (a.good)]"]),
+        ("x = True\n", ["x = False"]),
+        ("def f(x: int = 3) -> None: ...\n", ["def f(x: int = 4) -> None: ..."]),
+        ("x = a // 2\n", ["x = a * 2", "x = a // 3"]),
+        ("os.fsync(fd)\n", ["pass"]),
+        ("self.x = y\n", ["pass"]),
+        ("x += 1\n", ["pass", "x -= 1", "x += 2"]),
+        ("raise ValueError(1 + 1)\n", ["pass"]),
+        ("with self.lock:\n    x = y\n", ['with __import__("contextlib").nullcontext():']),
+        ("with open(x) as y:\n    z = y\n", []),
+        ("x = é(); y = 1\n", ["x = é(); y = 2"]),
+        ('"""A docstring."""\nx: Literal[1]\ny = f"{a + 1}"\nif TYPE_CHECKING:\n    z = 1\n', []),
+    ],
+)
+def test_each_kind_of_fault_is_made(text: str, changed: list[str]) -> None:
+    assert sorted(line[1:] for one in made(text) for line in one.diff if line[0] == "+") == sorted(changed)
+
+
+def test_two_calls_change_places_unless_one_needs_the_name_of_the_other() -> None:
+    assert [one.of(b"a()\nb()\n") for one in made("a()\nb()\n") if one.kind == "swapped"] == [b"b()\na()\n"]
+    assert not [one for one in made("x = a()\nb(x)\n") if one.kind == "swapped"]
+
+
+def test_equal_diffs_of_a_function_are_told_apart() -> None:
+    assert [one.number for one in made("def f():\n    a()\n    b = c\n    a()\n") if one.kind == "dropped call"] == [
+        0,
+        1,
+    ]

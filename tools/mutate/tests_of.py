@@ -1,0 +1,39 @@
+"""Which tests run through a mutant, from what the recorder has written; the shortest come first."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from coverage import CoverageData
+
+from tools.mutate.recorder import LINES, SECONDS
+
+if TYPE_CHECKING:
+    from tools.mutate.mutants import Mutant
+
+
+class RecordedTests:
+    """The tests that passed, how long each took, and the lines that it runs through."""
+
+    def __init__(self, directory: Path, root: Path) -> None:
+        self.seconds: dict[str, float] = {}
+        self._by_line: dict[str, dict[int, set[str]]] = defaultdict(lambda: defaultdict(set))
+        for path in sorted(directory.glob(f"{SECONDS}*")):
+            self.seconds |= json.loads(path.read_text())
+        for path in sorted(directory.glob(f"{LINES}*")):
+            data = CoverageData(str(path))
+            data.read()
+            for file in data.measured_files():
+                lines = self._by_line[str(Path(file).relative_to(root))]
+                for line, contexts in data.contexts_by_lineno(file).items():
+                    lines[line] |= self.seconds.keys() & contexts
+
+    def of(self, mutant: Mutant) -> list[str]:
+        """Return the tests that run through the statement; where an import does, those of its function or module."""
+        by_line = self._by_line[mutant.module]
+        wheres = [mutant.lines, mutant.around, list(by_line)] if mutant.at_import else [mutant.lines]
+        found = next(filter(None, ({test for line in where for test in by_line[line]} for where in wheres)), set())
+        return sorted(found, key=lambda test: (self.seconds[test], test))
