@@ -147,6 +147,8 @@ class Brake:
 
     def judge(self, here: int, now: float) -> set[str]:
         """Decide on all that were seen, where `here` chunks are here; return the ids that may go."""
+        if self._counted and next(reversed(self._counted.values()))[0] > now:  # the clock was set back
+            self._counted = {one: (min(at, now), delete_ns) for one, (at, delete_ns) in self._counted.items()}
         if self.since is None:
             while self._counted and self._counted[first := next(iter(self._counted))][0] <= now - WINDOW_S:
                 self._uncount(first)

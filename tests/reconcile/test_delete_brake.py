@@ -161,6 +161,18 @@ def later_than_release(layout: Layout, place: Place) -> bool:
     return later
 
 
+@pytest.mark.parametrize(("after_s", "told"), [(0.5, 15), (delete_brake.WRITE_EVERY_S, 16), (-60.0, 16)])
+def test_note_is_written_once_a_second_and_where_the_clock_is_set_back(
+    layout: Layout, places: list[Place], after_s: float, told: int
+) -> None:
+    loop = braked(layout, places)
+    delete(layout, places[15:16])
+    loop.now += after_s - 2.0  # which `rest` lets pass
+    loop.rest()
+    assert loop.brake is not None
+    assert loop.brake["held_back"] == told
+
+
 @pytest.mark.parametrize("kind", ["a symbolic link", "a directory"])
 def test_a_release_is_a_regular_file(layout: Layout, places: list[Place], kind: str) -> None:
     loop = Loop(layout)
@@ -389,12 +401,26 @@ def test_a_burst_that_comes_one_by_one_is_held_back_from_where_it_is_too_much() 
     assert (life.here, life.brake.passed, life.brake.held_back, life.brake.before(life.here)) == (750, 250, 50, 1000)
 
 
-def test_what_went_longer_ago_than_the_window_counts_no_more() -> None:
+@pytest.mark.parametrize("set_back_s", [0.0, 86400.0])
+def test_what_went_longer_ago_than_the_window_counts_no_more(set_back_s: float) -> None:
     for pause_s, lets_go in ((WINDOW_S - 1, False), (WINDOW_S, True)):
         life = Life(1000)
-        life.leave(life.delete(of(200)))
+        life.leave(life.delete(of(100)))
+        life.now -= set_back_s
+        life.leave(life.delete(of(100, 100)))
         life.now += pause_s
         assert bool(life.delete(of(200, 200))) == lets_go
+
+
+def test_clock_that_is_set_back_makes_no_delete_later_than_it_went() -> None:
+    life = Life(1000)
+    life.leave(life.delete(of(100)))
+    life.now += 500.0
+    life.leave(life.delete(of(100, 100)))
+    for now, counted in ((1400.0, 200), (1000.0 + WINDOW_S, 100), (1400.0 + WINDOW_S, 0)):
+        life.now = now
+        life.delete([])
+        assert life.brake.passed == counted
 
 
 def test_while_it_is_braked_no_time_that_passes_lets_go() -> None:
