@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from fsdm.cli.arguments import from_text
 from fsdm.concurrency.log import Log
 from fsdm.model.errors import DataDirectoryError, InvalidInputError
+from fsdm.model.source_policy import check_directory, check_source
 from fsdm.model.units import count, parse_size
 from fsdm.reconcile.delete_brake import SHARE, parse_share
 from fsdm.store.filesystem import exists, read_regular
@@ -36,6 +37,7 @@ OTHERS_MAY_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
 OTHERS_MAY_READ: Final = stat.S_IRGRP | stat.S_IROTH
 SOURCES: Final = "source"  # the name of their tables
 METAVARS: Final[dict[object, str]] = {int: "N", float: "N", str: "NAME", parse_size: "SIZE", parse_share: "SHARE"}
+LISTS: Final[dict[object, str]] = {check_source: "URL*", check_directory: "DIR"}  # and the names of what is listed
 
 logger = Log("fsdm")
 
@@ -82,6 +84,19 @@ SETTINGS: Final = (
     ),
     Setting("transport", "transport", str, "what fetches files: libcurl (default), or requests"),
     Setting("http_version", "http-version", str, "what is offered over TLS: 1.1 (default), or 2"),
+    Setting(
+        "allow_sources",
+        "allow-source",
+        check_source,
+        "fetch also from URLs of another scheme that begin so, as s3://lake/public/*, with what the owner may; may be "
+        "given several times",
+    ),
+    Setting(
+        "allow_dirs",
+        "allow-dir",
+        check_directory,
+        "fetch also files of this machine below this directory, as file:///srv/in/a; may be given several times",
+    ),
 )
 KEYS: Final = {setting.key: setting for setting in SETTINGS}
 
@@ -96,6 +111,10 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
             group.add_argument(one.option, dest=one.field, action="store_true", help=one.help)
             continue
         kind = from_text(one.parse)
+        if one.parse in LISTS:
+            metavar = LISTS[one.parse]
+            group.add_argument(one.option, dest=one.field, type=kind, action="append", metavar=metavar, help=one.help)
+            continue
         group.add_argument(one.option, dest=one.field, type=kind, metavar=METAVARS[one.parse], help=one.help)
 
 
@@ -219,6 +238,8 @@ def checked(setting: Setting, value: object, name: str) -> Any:
     from fsdm.model.limits import Limits
 
     try:
+        if setting.parse in LISTS:
+            value = _parse_list(setting, value)
         if isinstance(value, str) and METAVARS.get(setting.parse, "N") != "N":
             value = setting.parse(value)
         Limits(**{setting.field: value})  # type: ignore[arg-type]  # it checks that
@@ -227,8 +248,18 @@ def checked(setting: Setting, value: object, name: str) -> Any:
     return value
 
 
+def _parse_list(setting: Setting, value: object) -> tuple[Any, ...]:
+    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+        raise InvalidInputError("must be a list of texts", hint=f'as in: {setting.key} = ["{LISTS[setting.parse]}"]')
+    return tuple(map(setting.parse, value))
+
+
 def in_words(config: Mapping[str, Any]) -> str:
     """Write limits as the file does, and count the sources."""
     keys = {setting.field: setting.key for setting in SETTINGS}
-    words = [f"{keys[field]} {'off' if value is None else value}" for field, value in config.items() if field in keys]
+    words = [f"{keys[field]} {_in_words(value)}" for field, value in config.items() if field in keys]
     return ", ".join([*words, count(len(config[SOURCES]), SOURCES)] if SOURCES in config else words)
+
+
+def _in_words(value: object) -> str:
+    return " ".join(map(str, value)) if isinstance(value, tuple) else "off" if value is None else str(value)

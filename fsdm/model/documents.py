@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 MIRRORS_MAX = 16
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]{0,31})://")
 
 
 def _range(value: object) -> range:
@@ -54,13 +55,18 @@ def _has_host(netloc: str) -> bool:
 def _url(value: object) -> str:
     if not isinstance(value, str):
         raise ValueError(f"must be a URL, not {type(value).__name__}")  # noqa: TRY004
+    scheme = _SCHEME.match(value)
+    if scheme is None:
+        raise ValueError("must begin with http://, https://, or another scheme, as s3://")
+    if scheme[1].lower() not in SCHEMES:
+        if scheme.end() == len(value) or not value.isprintable():
+            raise ValueError("must say what is asked for, without control characters")
+        return value
     try:
         parts = urlsplit(value)
         has_host = _has_host(parts.netloc)
     except ValueError:  # its words may have the password
         raise ValueError("its host and port cannot be read") from None
-    if parts.scheme not in SCHEMES:
-        raise ValueError(f"must begin with {' or '.join(s + '://' for s in SCHEMES)}")
     if not has_host or " " in value or not value.isprintable():  # the only space that is printable
         raise ValueError("must have a host, and no spaces or control characters")
     return value
@@ -92,7 +98,9 @@ BlockRange = Annotated[
     pydantic.PlainSerializer(lambda r: {"start": r.start, "end": r.stop}),
     WithJsonSchema(RANGE_SCHEMA),
 ]
-Url = Annotated[str, BeforeValidator(_url), WithJsonSchema({"type": "string", "pattern": "^https?://"})]
+Url = Annotated[
+    str, BeforeValidator(_url), WithJsonSchema({"type": "string", "pattern": "^[A-Za-z][A-Za-z0-9+.-]{0,31}://"})
+]
 Size = Annotated[int, Field(ge=0, le=U64_MAX, strict=True)]
 Digest = Annotated[str, Field(pattern=HEX)]  # of 32 bytes: sha256, BLAKE3
 

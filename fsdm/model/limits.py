@@ -32,7 +32,8 @@ class Limits(BaseModel):
     counts what is here also without a budget, for metrics.
 
     PROTOCOL.md tells of the others: `durability` ("Durability"), `brake_share` ("The brake"; None: never), and
-    `allow_hosts` (none: any) and `deny_private` ("Where files may come from").
+    `allow_hosts` (none: any), `deny_private`, and `allow_sources` and `allow_dirs` (none: http and https alone; "Where
+    files may come from").
 
     Raises:
         InvalidInputError: naming the field that cannot be taken.
@@ -53,6 +54,8 @@ class Limits(BaseModel):
     durability: Literal["none", "chunk"] = "chunk"
     allow_hosts: tuple[str, ...] = ()
     deny_private: bool = False
+    allow_sources: tuple[str, ...] = ()
+    allow_dirs: tuple[str, ...] = ()
     scrub_days: Positive | None = None
     require_length: bool = False
     transport: Transport = "libcurl"

@@ -1,16 +1,18 @@
-"""The policy of sources: schemes, hosts and addresses that files may come from. Pure.
+"""The policy of sources: schemes, hosts, addresses and directories that files may come from. Pure.
 
 Each URL, and each redirect, is checked before it is requested; an address where the connection is made: so DNS
-rebinding, and hosts in decimal or octal, win nothing. Invariant: an address that is not known to be public is private.
+rebinding, and hosts in decimal or octal, win nothing. Invariants: an address that is not known to be public is private;
+a URL of any scheme but http and https is asked for only where it is allowed, for the owner's credentials go with it.
 """
 
 from __future__ import annotations
 
+import posixpath
 import re
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from fsdm.model.errors import InvalidInputError, PolicyError
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 SCHEMES: Final = ("http", "https")
 PORTS: Final = {"http": 80, "https": 443}
 
+_SOURCE: Final = re.compile(r"([a-z][a-z0-9+.-]*)://((?:[^*\x00-\x1f\x7f]*/)?)(?:\*|([^*\x00-\x1f\x7f/]*))\Z")
 _PATTERN: Final = re.compile(r"(\*\.)?([0-9a-z_.-]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?\Z")
 _GLOBAL_UNICAST: Final = ip_network("2000::/3")  # all that is assigned of IPv6 (RFC 4291 §2.4)
 _NAT64: Final = ip_network("64:ff9b::/96")  # RFC 6052 §2.1
@@ -28,20 +31,28 @@ _NOT_PUBLIC: Final = (ip_network("192.0.0.0/24"), ip_network("3fff::/20"))  # no
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The hosts that may be asked (none: any), and whether only public addresses may.
+    """The hosts that may be asked (none: any), whether only public addresses may, and what else may be asked for.
 
-    A pattern is a host, or `*.` and a domain, which any host below it matches; a port may follow, else any port does.
+    A pattern of `hosts` is a host, or `*.` and a domain, which any host below it matches; a port may follow, else any
+    port does. One of `sources` is the beginning of URLs of another scheme, up to the end of a segment, and perhaps `*`
+    (`s3://lake/public/*`). The files below each of `directories` may be asked for as `file://` and their path.
 
     Raises:
-        InvalidInputError: a pattern is malformed.
+        InvalidInputError: a pattern is malformed, or a directory is not named in full.
     """
 
     hosts: tuple[str, ...] = ()
     deny_private: bool = False
+    sources: tuple[str, ...] = ()
+    directories: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for pattern in self.hosts:
             check_pattern(pattern)
+        for pattern in self.sources:
+            check_source(pattern)
+        for directory in self.directories:
+            check_directory(directory)
 
     def check_url(self, url: str) -> None:
         """Raise PolicyError unless a URL may be requested, by its scheme, host and port."""
@@ -52,6 +63,31 @@ class Policy:
         port = PORTS[parts.scheme] if parts.port is None else parts.port
         if self.hosts and not any(_matches(pattern.lower(), host, port) for pattern in self.hosts):
             raise _refused(f"{host}:{port} is no host that is allowed (--allow-host)")
+
+    def check_other(self, url: str) -> None:
+        """Raise PolicyError unless a URL of another scheme than http, https and file may be asked for."""
+        scheme, _, rest = url.partition("://")
+        if climbs(rest):
+            raise _refused("its path has . or .. in it, and may lead anywhere", "--allow-source")
+        asked = f"{scheme.lower()}://{rest}"
+        if not any(_begins(pattern, asked) for pattern in self.sources):
+            raise _refused("it is below no source that is allowed (--allow-source)", "--allow-source")
+
+    def find_directory(self, path: str) -> tuple[str, list[str]]:
+        """Return the allowed directory that a path is below, the longest, and the names that lead from it to the file.
+
+        Raises:
+            PolicyError: there is none, or the path has `.`, `..` or an empty name in it.
+        """
+        names = path.split("/")[1:]
+        for directory in sorted(map(posixpath.normpath, self.directories), key=len, reverse=True):
+            above = directory.split("/")[1:]
+            if names[: len(above)] == above and len(names) > len(above):
+                below = names[len(above) :]
+                if not {"", ".", ".."}.isdisjoint(below) or "\x00" in path:
+                    break
+                return directory, below
+        raise _refused("it is not below a directory that is allowed (--allow-dir)", "--allow-dir")
 
     def addresses(self, host: str, found: Sequence[str]) -> Sequence[str]:
         """Return the addresses that may be connected to; raise PolicyError where none may.
@@ -92,6 +128,43 @@ def check_pattern(pattern: str) -> str:
     return pattern
 
 
+def check_source(pattern: str) -> str:
+    """Return a pattern of sources (see `Policy`); raise InvalidInputError where it is malformed."""
+    found = _SOURCE.match(pattern)
+    wrong, hint = "", "the beginning of URLs, and perhaps *: s3://lake, s3://lake/public/*"
+    if found is None or climbs(pattern):
+        wrong = "is no pattern of sources"
+    elif found[1] in SCHEMES:
+        wrong, hint = "needs no leave, unless --allow-host is given", "--allow-host bounds http and https"
+    elif found[1] == "file":
+        wrong, hint = "is a file of this machine", "allow its directory: --allow-dir /srv/in"
+    if wrong:
+        raise InvalidInputError(f"{pattern!r:.80} {wrong}", hint=hint)
+    return pattern
+
+
+def check_directory(path: str) -> str:
+    """Return a directory whose files may be asked for; raise InvalidInputError where it is not named in full."""
+    names = path.split("/")
+    if not path.startswith("/") or not {".", ".."}.isdisjoint(names) or "\x00" in path or not path.strip("/"):
+        hint = "the whole path of a directory, other than /: /srv/in"
+        raise InvalidInputError(f"{path!r:.80} is no directory that can be allowed", hint=hint)
+    return path
+
+
+def _begins(pattern: str, url: str) -> bool:
+    """Tell whether a URL is what a pattern says, or below it."""
+    whole = pattern.removesuffix("*")
+    return url.startswith(whole if whole.endswith("/") else f"{whole}/") or url == whole
+
+
+def climbs(path: str) -> bool:
+    """Tell whether a path has . or .. in it, also quoted: it may lead anywhere."""
+    for _ in range(3):  # some servers unquote what a proxy before them has unquoted
+        path = unquote(path)
+    return any(part.partition(";")[0].strip() in {".", ".."} for part in re.split(r"[/\\]", path))
+
+
 def _matches(pattern: str, host: str, port: int) -> bool:
     found = _PATTERN.match(pattern)
     if found is None or int(found[3] or port) != port:
@@ -129,8 +202,8 @@ def _unwrapped(ip: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
     return ip.ipv4_mapped or ip.sixtofour or ip
 
 
-def _refused(why: str) -> PolicyError:
+def _refused(why: str, option: str = "--allow-host") -> PolicyError:
     return PolicyError(
         f"refused by the policy: {why}",
-        hint="allow the source where the reconciler is started: see --allow-host in fsdm run --help",
+        hint=f"allow the source where the reconciler is started: see {option} in fsdm run --help",
     )

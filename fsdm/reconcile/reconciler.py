@@ -91,7 +91,7 @@ class Reconciler:
         space = SpaceBudget(layout, catalog, limits)
         disk = DiskOutage(layout.trash, fs=fs, workers=helpers, tell=tell, wake=wakeup.wake)
         self._trash = Trash(layout.trash, fs=fs, workers=erasers, space=space, freed=disk.freed)
-        self._fetcher = fetcher or HttpFetcher.within(limits, sources, session)
+        self._fetcher = fetcher or HttpFetcher.within(limits, sources, session, data_dir=layout.root)
         if self._scheduler is not None and isinstance(self._fetcher, HttpFetcher):
             self._fetcher.scheduler = self._scheduler
             self._scheduler.on_lent = wakeup.wake

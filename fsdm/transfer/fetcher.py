@@ -1,4 +1,4 @@
-"""One file from its sources, over HTTP(S): only what is missing of it, and checked.
+"""One file from its sources: only what is missing of it, and checked.
 
 An attempt that ended, a stop, a crash or a reboot is followed by the next one from where it ended (see
 `resume_record`). There is no total timeout, only one for the connection, one for silence, and a floor under the rate.
@@ -18,6 +18,7 @@ from fsdm.transfer.host_health import Hosts
 from fsdm.transfer.http.engine import Engine
 from fsdm.transfer.http.source_settings import Sources
 from fsdm.transfer.requests_engine import RequestsEngine
+from fsdm.transfer.schemes.registry import Schemes
 from fsdm.transfer.segments import Helpers
 from fsdm.transfer.source_fetch import SourceFetch
 
@@ -41,7 +42,7 @@ FIRST_PATIENCE_S: Final = 0.5
 
 
 class HttpEngine(Protocol):
-    """An engine that asks for URLs; used by all threads."""
+    """An engine that asks for URLs, and answers in the words of HTTP; used by all threads."""
 
     def get(self, url: str, headers: Mapping[str, str], stop: Cancellation, begin: Begin) -> None:
         """See `Engine.get`."""
@@ -50,6 +51,7 @@ class HttpEngine(Protocol):
 class HttpFetcher:
     """Files over HTTP(S), by libcurl or requests; `sources`, or else the environment, say by what way and as whom.
 
+    Those of other schemes come where the policy allows them, but none out of `data_dir`.
     All connections together bring at most `bytes_per_s`. A large file may come over up to `per_file` of them, where
     that gains something; of those there are at most `connections` times as many.
     """
@@ -70,6 +72,7 @@ class HttpFetcher:
         transport: Transport = "libcurl",
         http_version: HttpVersion = "1.1",
         session: Sessions | None = None,
+        data_dir: str | None = None,
     ) -> None:
         self.durable = durable
         self._require_length = require_length
@@ -83,13 +86,16 @@ class HttpFetcher:
             if transport == "libcurl"
             else RequestsEngine(self.hosts, timeouts_s, policy, self.sources, session)
         )
+        self.schemes = Schemes(self.engine, policy, data_dir)
         self.rate = Rate(bytes_per_s)
         self.meter = Meter()
         self._per_file = per_file
         self.helpers = Helpers(1 if bytes_per_s else per_file, (per_file - 1) * connections)
 
     @classmethod
-    def within(cls, limits: Limits, sources: Sources | None = None, session: Sessions | None = None) -> HttpFetcher:
+    def within(
+        cls, limits: Limits, sources: Sources | None = None, session: Sessions | None = None, *, data_dir: str
+    ) -> HttpFetcher:
         """A fetcher that keeps to these limits; the session is for a transport by requests."""
         return cls(
             bytes_per_s=limits.bytes_per_s,
@@ -97,11 +103,12 @@ class HttpFetcher:
             connections=limits.connections,
             durable=limits.durable,
             require_length=limits.require_length,
-            policy=Policy(limits.allow_hosts, limits.deny_private),
+            policy=Policy(limits.allow_hosts, limits.deny_private, limits.allow_sources, limits.allow_dirs),
             sources=sources,
             transport=limits.transport,
             http_version=limits.http_version,
             session=session,
+            data_dir=data_dir,
         )
 
     @property

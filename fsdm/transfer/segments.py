@@ -16,10 +16,12 @@ from collections import deque
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final, Self
 
-from fsdm.store.filesystem import write_all
+from fsdm.transfer.file_range import append
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+
+    from fsdm.transfer.file_range import Data
 
 SLOW_BYTES_PER_S: Final = 48e6  # a disk takes more than that
 ENOUGH_BYTES_PER_S: Final = 300e6  # from one server, over all connections to it: more of them bring no more
@@ -161,9 +163,9 @@ class Slice:
     def __exit__(self, *exc: object) -> None:
         os.close(self.fd)
 
-    def put(self, data: bytes | memoryview) -> None:
+    def put(self, data: Data) -> None:
         """See `Sink.put`."""
-        write_all(self.fd, data[: max(self._end - self._start - self.size, 0)])
+        append(self.fd, data[: max(self._end - self._start - self.size, 0)])
         self.size += len(data)
 
 

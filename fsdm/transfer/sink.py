@@ -18,11 +18,15 @@ from typing import TYPE_CHECKING, Final
 
 from fsdm.concurrency.turn import out_of_turn
 from fsdm.model.documents import FileEntry
+from fsdm.model.errors import TransferError
 from fsdm.store.digests import Digests
 from fsdm.store.filesystem import write_all
+from fsdm.transfer.file_range import FileRange
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from fsdm.transfer.file_range import Data
 
 PIECE_BYTES: Final = 4 << 20  # hashed at once from the page cache
 WRITEBACK_BYTES: Final = 8 << 20
@@ -90,8 +94,16 @@ class Sink:
                 os.ftruncate(self.fd, self.size)  # ext4 and xfs have reserved all that there was, and keep it
                 raise OSError(code, os.strerror(code))
 
-    def put(self, data: bytes | memoryview) -> None:
-        """Append bytes."""
+    def put(self, data: Data) -> None:
+        """Append bytes; raises OSError, and TransferError where those of a source cannot be read."""
+        if isinstance(data, FileRange):
+            try:
+                data.append_to(self.fd)
+            except TransferError:
+                os.lseek(self.fd, self.size, os.SEEK_SET)  # what came of it does not count
+                raise
+            self.took(len(data))
+            return
         self._catch_up()
         write_all(self.fd, data)
         self._digests.update(data)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from fsdm.concurrency.cancellation import Cancellation
     from fsdm.transfer.fetcher import HttpFetcher
+    from fsdm.transfer.file_range import FileRange
     from fsdm.transfer.file_transfer import Transfer
     from fsdm.transfer.host_health import Request
     from fsdm.transfer.http.exchange import Body
@@ -102,7 +103,7 @@ class SourceFetch:
         transfer, began, self._began_at = self._transfer, time.monotonic(), None
         headers = transfer.range_headers(self._url) if self._may_range else {}
         try:
-            self._fetcher.engine.get(self._url, headers, self._stop, partial(self._begin, ranged=bool(headers)))
+            self._fetcher.schemes.get(self._url, headers, self._stop, partial(self._begin, ranged=bool(headers)))
         except _SlowError:
             if not self._in_pieces():
                 return False
@@ -177,7 +178,7 @@ class SourceFetch:
         fetcher, stop, host = self._fetcher, self._stop, self._request.host
         expected, asked_at = ANSWER_BYTES, time.monotonic()
 
-        def take(data: memoryview) -> None:
+        def take(data: memoryview | FileRange) -> None:
             nonlocal expected
             if expected > 0 and (expected := expected - len(data)) <= 0:
                 host.answered()
@@ -207,7 +208,7 @@ class SourceFetch:
         bounds, stop = self._fetcher.sources.bounds_of(head.url or self._url), self._stop
         self._may_split &= not bounds.rate.is_capped and bounds.connections != 1
 
-        def take(data: memoryview) -> None:
+        def take(data: memoryview | FileRange) -> None:
             while data:
                 count = bounds.rate.block(len(data))
                 body(data[:count])
@@ -287,7 +288,7 @@ class SourceFetch:
 
         with self._transfer.open_slice(piece) as place:
             headers = self._transfer.range_headers(self._url, piece)
-            self._fetcher.engine.get(self._url, headers, self._stop, begin)
+            self._fetcher.schemes.get(self._url, headers, self._stop, begin)
             if place.size != size:  # a chunked body may have any length
                 raise OtherVersionError
 

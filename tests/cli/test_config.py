@@ -21,7 +21,8 @@ from tests.support.chunks import failure, put_want
 def test_each_key_sets_one_limit() -> None:
     numbers = b"jobs = 3\nconnections = 4\nconnections-per-host = 5\nconnections-per-file = 6\nscrub-days = 30\n"
     others = b'rate = "50M"\nmax-bytes = "1.5Ti"\nkeep-free = 0\nbrake = "10%"\nrequire-length = true\n'
-    limits = parse_config(numbers + others + b'transport = "libcurl"\nhttp-version = "2"\n')
+    others += b'transport = "libcurl"\nhttp-version = "2"\nallow-source = ["s3://lake/*"]\nallow-dir = ["/srv/in"]\n'
+    limits = parse_config(numbers + others)
     counts = {"jobs": 3, "connections": 4, "per_host": 5, "per_file": 6}
     assert Limits(**limits) == Limits(
         **counts,
@@ -31,12 +32,15 @@ def test_each_key_sets_one_limit() -> None:
         scrub_days=30,
         require_length=True,
         http_version="2",
+        allow_sources=("s3://lake/*",),
+        allow_dirs=("/srv/in",),
     )
     assert len(limits) == len(KEYS)
     assert parse_config(b"") == {}
     assert parse_config(b'brake = "off"') == {"brake_share": None}
     assert parse_config(b"brake = 1\nrate = 10") == {"brake_share": 1.0, "bytes_per_s": 10}
     assert in_words(parse_config(b'max-bytes = "1K"\nbrake = "off"')) == "max-bytes 1000, brake off"
+    assert in_words(parse_config(b'allow-dir = ["/a", "/b"]')) == "allow-dir /a /b"
 
 
 @pytest.mark.parametrize(
@@ -62,6 +66,10 @@ def test_each_key_sets_one_limit() -> None:
         (b'transport = "wget"', "transport: must be 'libcurl' or 'requests', not 'wget'"),
         (b"transport = 1", "transport: must be 'libcurl' or 'requests', not 1"),
         (b"http-version = 2", "http-version: must be '1.1' or '2', not 2"),
+        (b'allow-source = "s3://lake"', "allow-source: must be a list of texts"),
+        (b"allow-source = [1]", "allow-source: must be a list of texts"),
+        (b'allow-source = ["lake"]', "allow-source: 'lake' is no pattern of sources"),
+        (b'allow-dir = ["in"]', "allow-dir: 'in' is no directory that can be allowed"),
         (b"jobs", "is no TOML"),
         (b"jobs = 1\njobs = 2", "is no TOML"),
         (b"\xff", "is no TOML"),

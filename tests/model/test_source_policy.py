@@ -15,7 +15,7 @@ from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
 from fsdm import DataManager, Limits
 from fsdm.model.errors import InvalidInputError, PolicyError, TransferError
-from fsdm.model.source_policy import Policy, check_pattern, is_public
+from fsdm.model.source_policy import Policy, check_directory, check_pattern, check_source, is_public
 from fsdm.transfer.http.engine import Engine
 from fsdm.transfer.http.route import NONE, Route
 from fsdm.transfer.http.sockets import Sockets
@@ -130,6 +130,88 @@ def test_what_is_no_pattern_is_refused_at_once(pattern: str) -> None:
         check_pattern(pattern)
     with pytest.raises(InvalidInputError):
         Policy(hosts=(pattern,))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "url", "allowed"),
+    [
+        ("s3://lake/public/*", "s3://lake/public/a", True),
+        ("s3://lake/public/*", "S3://lake/public/a/b c?", True),
+        ("s3://lake/public/*", "s3://lake/public/", True),
+        ("s3://lake/public/*", "s3://lake/public", False),
+        ("s3://lake/public/*", "s3://lake/publicity", False),
+        ("s3://lake/public", "s3://lake/public", True),
+        ("s3://lake/public", "s3://lake/public/a", True),
+        ("s3://lake/public", "s3://lake/publicity", False),
+        ("s3://lake/public/*", "s3://lake/public/../secret", False),
+        ("s3://lake/public/*", "s3://lake/public/%2e%2E/secret", False),
+        ("s3://lake/public/*", "s3://lake/public/%252e./secret", False),
+        ("s3://lake/public/*", "s3://lake/public/..\\secret", False),
+        ("s3://lake/public/*", "s3://lake/public/a..b", True),
+        ("s3://lake", "s3://lake2/a", False),
+        ("s3://lake", "s3://lake.evil/a", False),
+        ("s3://lake", "s3://me@lake/a", False),
+        ("s3://*", "s3://any/a", True),
+        ("s3://", "s3://any/a", True),
+        ("s3://*", "s3n://any/a", False),
+        ("s3://*", "gs://any/a", False),
+    ],
+)
+def test_pattern_of_sources_is_the_beginning_of_urls_by_segments(pattern: str, url: str, allowed: bool) -> None:
+    policy = Policy(sources=("az://other/", pattern))
+    if allowed:
+        policy.check_other(url)
+    else:
+        with pytest.raises(PolicyError, match="refused by the policy") as caught:
+            policy.check_other(url)
+        assert "--allow-source" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("pattern", "said"),
+    [
+        *((one, "no pattern of sources") for one in ("", "*", "lake", "s3:lake", "s3://a*", "s3://*/a", "s3://a/../b")),
+        *((one, "no pattern of sources") for one in ("S3://lake", "s3://a\n", "s3://lake/a*b")),
+        *((one, "needs no leave") for one in ("http://h/", "https://*")),
+        ("file:///srv/*", "is a file of this machine"),
+    ],
+)
+def test_what_is_no_pattern_of_sources_is_refused_at_once(pattern: str, said: str) -> None:
+    with pytest.raises(InvalidInputError, match=said):
+        check_source(pattern)
+    with pytest.raises(InvalidInputError, match=said):
+        Policy(sources=(pattern,))
+
+
+@pytest.mark.parametrize("path", ["", "in", "/", "//", "/a/../b", "/./a", "/a\0", "~/in"])
+def test_directory_that_is_not_named_in_full_cannot_be_allowed(path: str) -> None:
+    with pytest.raises(InvalidInputError, match="no directory that can be allowed"):
+        check_directory(path)
+    with pytest.raises(InvalidInputError, match="no directory that can be allowed"):
+        Policy(directories=(path,))
+
+
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [
+        ("/srv/in/a", ("/srv/in", ["a"])),
+        ("/srv/in/a/b", ("/srv/in", ["a", "b"])),
+        ("/srv/in/deep/a", ("/srv/in/deep", ["a"])),
+        ("/srv/in/..a", ("/srv/in", ["..a"])),
+        *((path, None) for path in ("/srv/in", "/srv/in/", "/srv/inside/a", "/srv/a", "/", "", "srv/in/a")),
+        *((path, None) for path in ("/srv/in/../a", "/srv/in/./a", "/srv/in//a", "/srv/in/a/..", "/srv/in/a\0")),
+        *((path, None) for path in ("/srv/in/deep/../a", "/srv/../srv/in/a", "//srv/in/a")),
+    ],
+)
+def test_path_below_an_allowed_directory_is_found_in_the_nearest_one(
+    path: str, found: tuple[str, list[str]] | None
+) -> None:
+    policy = Policy(directories=("/srv/in/", "/srv/in/deep"))
+    if found is None:
+        with pytest.raises(PolicyError, match="--allow-dir"):
+            policy.find_directory(path)
+    else:
+        assert policy.find_directory(path) == found
 
 
 def test_malformed_pattern_ends_manager_and_command_without_lock(data_dir: Path) -> None:

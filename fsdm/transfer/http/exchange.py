@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fsdm.concurrency.cancellation import Cancellation
+    from fsdm.transfer.file_range import FileRange
     from fsdm.transfer.http.sockets import Sockets
 
-    Body = Callable[[memoryview], object]  # takes the next bytes; they are gone when it returns
+    Body = Callable[[memoryview | FileRange], object]  # takes the next bytes; they are gone when it returns
     Begin = Callable[[Head], Body | None]  # takes a head; None where its body is not wanted
 
 BLOCK_BYTES: Final = 512 << 10

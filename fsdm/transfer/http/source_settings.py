@@ -7,17 +7,17 @@ backslash) may lead anywhere on its server: only a source of the whole origin ma
 from __future__ import annotations
 
 import os
-import re
 import stat
 import threading
 from base64 import b64encode
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
-from urllib.parse import unquote, unquote_to_bytes
+from urllib.parse import unquote_to_bytes
 
 from fsdm.concurrency.rate_limit import Rate
 from fsdm.concurrency.turn import out_of_turn
 from fsdm.model.errors import HostError, InvalidInputError, TransferError
+from fsdm.model.source_policy import climbs
 from fsdm.model.sources import join_headers
 from fsdm.store.filesystem import read_regular
 from fsdm.transfer.http.route import NONE, Settings, read_proxy
@@ -221,7 +221,4 @@ def _read_path(target: Target) -> tuple[tuple[bytes, ...], bool]:
     path = target.url[len(target.origin) :].partition("?")[0]
     if "%" not in path and "/." not in path:  # most of them
         return tuple(path.encode().split(b"/")[1:]), False
-    segments = tuple(map(unquote_to_bytes, path.split("/")[1:]))
-    for _ in range(3):  # some servers unquote what a proxy before them has unquoted
-        path = unquote(path)
-    return segments, any(part.partition(";")[0].strip() in {".", ".."} for part in re.split(r"[/\\]", path))
+    return tuple(map(unquote_to_bytes, path.split("/")[1:])), climbs(path)

@@ -28,20 +28,25 @@ def shown(url: str) -> str:
     """Show a URL without user, password, query and fragment; nothing of an unreadable one."""
     try:
         parts = urlsplit(url)
-        _, host, port = authority(parts.netloc)
+        _, host, port = authority(parts.netloc) if parts.netloc or parts.scheme in PORTS else ("", "", None)
     except ValueError:
         return "(no URL)"
-    return f"{parts.scheme}://{host}{'' if port is None else f':{port}'}{parts.path}"
+    return f"{parts.scheme}://{host}{'' if port is None else f':{port}'}{parts.path}" if parts.scheme else "(no URL)"
 
 
 def origin_of(url: str) -> str:
-    """scheme://host:port of a URL, lower case, without the default port; "" for no URL."""
-    scheme, _, rest = url.partition("://")
-    return _origin(scheme.lower(), re.split(r"[/?#]", rest, maxsplit=1)[0])
+    """scheme://host:port of a URL, lower case, without the default port; of another scheme, what stands for a host.
+
+    It is "" for no URL.
+    """
+    scheme, colon, rest = url.partition("://")
+    return _origin(scheme.lower(), re.split(r"[/?#]", rest, maxsplit=1)[0]) if colon else ""
 
 
 @lru_cache(1024)  # most files come from few hosts
 def _origin(scheme: str, netloc: str) -> str:
+    if scheme not in PORTS:
+        return f"{scheme}://{netloc.rpartition('@')[2]}"
     try:
         return Target.of(f"{scheme}://{netloc}").origin
     except ValueError:

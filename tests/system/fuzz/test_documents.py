@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -89,7 +90,10 @@ def test_want_is_taken_or_refused_and_no_name_in_it_leads_out(text: bytes) -> No
         return
     assert chunk.id == ID
     assert all(stays_inside("/d/data", name) and len(name.encode()) <= 255 for name in chunk.files)
-    assert all(url.lower().startswith(("http://", "https://")) for file in chunk.files.values() for url in file.urls)
+    assert all(
+        re.match("[a-z][a-z0-9+.-]*://.", url, re.IGNORECASE) for file in chunk.files.values() for url in file.urls
+    )
+    assert all(url.isprintable() for file in chunk.files.values() for url in file.urls)
     assert stays_inside(f"/d/chunks/{chunk.dataset_id}", chunk.place.name)
     assert is_chunk_dir(chunk.place.name)
     again = DataChunk.parse_want(chunk.to_json(), ID)

@@ -45,7 +45,21 @@ def test_url_is_sent_as_it_stands_but_for_what_cannot_be_sent(url: str, sent: st
 def test_what_is_no_url_of_http_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match=r"scheme|cannot be read|Invalid|netloc"):
         Target.of(url)
-    assert origin_of(url) == ""
+    assert origin_of(url) == ("ftp://h" if url.startswith("ftp:") else "")
+
+
+@pytest.mark.parametrize(
+    ("url", "origin", "told"),
+    [
+        ("s3://lake/a?b#c", "s3://lake", "s3://lake/a"),
+        ("S3://Lake/a", "s3://Lake", "s3://lake/a"),
+        ("file:///srv/in/a", "file://", "file:///srv/in/a"),
+        ("sftp://me:hush@h:22/a", "sftp://h:22", "sftp://h:22/a"),
+        ("x://me:hush@h:2 2/a", "x://h:2 2", "(no URL)"),
+    ],
+)
+def test_url_of_another_scheme_has_an_origin_and_no_secret(url: str, origin: str, told: str) -> None:
+    assert (origin_of(url), shown(url)) == (origin, told)
 
 
 @pytest.mark.parametrize(

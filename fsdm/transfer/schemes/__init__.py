@@ -1,0 +1,1 @@
+"""Sources by the scheme of a URL."""
