@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from fsdm.model.documents import DataChunk as DataChunk
     from fsdm.model.documents import Failure as Failure
     from fsdm.model.documents import FileSource as FileSource
+    from fsdm.model.errors import AlreadyKnownError as AlreadyKnownError
     from fsdm.model.errors import ChunkFailedError as ChunkFailedError
     from fsdm.model.errors import ClosedError as ClosedError
     from fsdm.model.errors import DataDirectoryError as DataDirectoryError
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "AlreadyKnownError": "fsdm.model.errors",
     "ChunkFailedError": "fsdm.model.errors",
     "ChunkIndex": "fsdm.store.index_file",
     "ChunkRef": "fsdm.store.refs",

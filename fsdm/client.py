@@ -20,7 +20,7 @@ from fsdm.status.lasting import LastingFailures
 from fsdm.store.catalog import Catalog
 from fsdm.store.data_dir import check_format, unreadable
 from fsdm.store.filesystem import exists
-from fsdm.store.markers import marker_ids, place_delete, place_verify, place_want, release_deletes, retry
+from fsdm.store.markers import marker_ids, place_delete, place_known, place_verify, place_want, release_deletes, retry
 from fsdm.store.pause import place_pause, remove_pause
 from fsdm.store.refs import ChunkRef, Refs
 from fsdm.store.scan import look
@@ -67,16 +67,24 @@ class Client:
             InvalidInputError: it is no DataChunk, or has too many files for a want.
             DataDirectoryError: the marker cannot be placed.
         """
-        from fsdm.model.documents import DataChunk
-
         self._check()
-        if not isinstance(chunk, DataChunk):
-            hint = "make one: DataChunk(id=…, dataset_id=…, block_range=…, files=…), or DataChunk.parse(JSON)"
-            raise errors.InvalidInputError(f"must be a DataChunk, not {type(chunk).__name__}", field="chunk", hint=hint)
-        place_want(self._layout, chunk)
+        place_want(self._layout, _checked(chunk))
+
+    def register(self, chunk: DataChunk, *, exclusive: bool = False) -> None:
+        """Let a chunk be known: nothing is fetched before somebody asks for it; returns at once.
+
+        A want and a delete of the same id are withdrawn. What is here stays, and may be evicted from then on.
+
+        Raises:
+            InvalidInputError: it is no DataChunk, or has too many files for a want.
+            AlreadyKnownError: it is registered already, and `exclusive`; then nothing is changed.
+            DataDirectoryError: the registration cannot be placed.
+        """
+        self._check()
+        place_known(self._layout, _checked(chunk), exclusive=exclusive)
 
     def delete_chunk(self, chunk_id: str | bytes) -> None:
-        """Ask for a chunk to be gone; returns at once.
+        """Ask for a chunk to be gone, and no longer known; returns at once.
 
         It is not available from then on, and goes when no process holds it.
 
@@ -356,3 +364,12 @@ def _first(items: Iterable[str]) -> str:
     """Join the first three, and show that there are more."""
     shown = list(islice(items, 4))
     return f"{', '.join(shown[:3])}{' …' * (len(shown) > 3)}"
+
+
+def _checked(chunk: object) -> DataChunk:
+    from fsdm.model.documents import DataChunk
+
+    if isinstance(chunk, DataChunk):
+        return chunk
+    hint = "make one: DataChunk(id=…, dataset_id=…, block_range=…, files=…), or DataChunk.parse(JSON)"
+    raise errors.InvalidInputError(f"must be a DataChunk, not {type(chunk).__name__}", field="chunk", hint=hint)

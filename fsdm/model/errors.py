@@ -103,6 +103,10 @@ class NotAvailableError(FsdmError):
     transient = True
 
 
+class AlreadyKnownError(FsdmError):
+    """The chunk is registered already, and it was to be registered anew."""
+
+
 class BrakedError(FsdmError):
     """The request would remove more than a given share of the chunks; nothing was changed."""
 

@@ -120,6 +120,7 @@ class Layout:
     want: str
     delete: str
     verify: str
+    known: str
     partial: str
     chunks: str
     failed: str
@@ -143,7 +144,7 @@ class Layout:
 
     @staticmethod
     def directories() -> tuple[str, ...]:
-        return ("want", "delete", "verify", "partial", "chunks", "failed", "trash")
+        return ("want", "delete", "verify", "known", "partial", "chunks", "failed", "trash")
 
     def want_marker(self, chunk_id: str) -> str:
         return f"{self.want}/{chunk_id}"
@@ -153,6 +154,9 @@ class Layout:
 
     def verify_marker(self, chunk_id: str) -> str:
         return f"{self.verify}/{chunk_id}"
+
+    def known_marker(self, chunk_id: str) -> str:
+        return f"{self.known}/{chunk_id}"
 
     def partial_of(self, chunk_id: str) -> str:
         return f"{self.partial}/{chunk_id}"

@@ -64,14 +64,16 @@ class Partial(Enum):
 class ChunkState:
     """The state of one id on disk: `ready` and `unready` are its directories, by READY.
 
-    Of the unready ones, the `quarantined` still have the want that they came of: they come back, unless they are
-    deleted.
+    `known` is looked at only where a want or a delete stands: it is one of the three of which the last wins, and else
+    it asks for nothing. Of the unready ones, the `quarantined` still have the want that they came of: they come back,
+    unless they are deleted.
     """
 
     id: str
     want: Marker | None = None
     delete: Marker | None = None
     verify: Marker | None = None
+    known: Marker | None = None
     partial: Partial = Partial.NONE
     ready: tuple[Place, ...] = ()
     unready: tuple[Place, ...] = ()

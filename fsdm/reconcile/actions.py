@@ -60,6 +60,23 @@ class Overrule(Action):
 
 
 @dataclass(frozen=True, slots=True)
+class Register(Action):
+    """Remove the want or the delete that a later registration has overruled."""
+
+    loser: Literal["want", "delete"]
+    overruled: Marker
+    known: Marker
+
+
+@dataclass(frozen=True, slots=True)
+class Unregister(Action):
+    """Remove the registration of a chunk that was deleted after it."""
+
+    known: Marker
+    delete: Marker
+
+
+@dataclass(frozen=True, slots=True)
 class Retire(Action):
     """Take a deleted chunk out of `chunks/`, once no ref is held."""
 

@@ -15,20 +15,21 @@ from typing import TYPE_CHECKING
 
 from fsdm.concurrency.turn import holding
 from fsdm.model.documents import DataChunk
-from fsdm.model.errors import DiskError, InvalidInputError, StaleMarkerError, StoppedError, TransferError
+from fsdm.model.errors import InvalidInputError, StaleMarkerError, StoppedError, TransferError
 from fsdm.model.events import Event
-from fsdm.model.layout import DATA, MANIFEST_MAX_BYTES, PARTS, READY, WANT, Layout, Place
+from fsdm.model.layout import MANIFEST_MAX_BYTES, PARTS, READY, WANT, Layout, Place
 from fsdm.model.units import count
 from fsdm.reconcile import actions
 from fsdm.reconcile.actions import Action, CannotRead, Done, Failed, Held, Outcome, Quarantined, Stale, Stopped
+from fsdm.reconcile.refusals import UnreadableWantError, disk_error
 from fsdm.reconcile.repair import quarantine, renew
 from fsdm.store import stored_want
-from fsdm.store.digests import digest_of
+from fsdm.store.digests import with_digests
 from fsdm.store.filesystem import can_rename, exists, is_directory
 from fsdm.store.flock import Claim
 from fsdm.store.json_files import read_manifest
 from fsdm.store.marker_removal import remove_marker
-from fsdm.store.markers import is_wanted, look_at, read_want, read_want_text
+from fsdm.store.markers import is_wanted, look_at, read_known, read_want, read_want_text
 from fsdm.transfer.chunk_download import Fetcher, fetch_chunk
 from fsdm.verify.manifest_check import missing
 
@@ -68,12 +69,12 @@ class Applier:
             return Stale()
         except StoppedError:
             return Stopped()
-        except _UnreadableWantError as e:
+        except UnreadableWantError as e:
             return CannotRead(e.want, e.error)
         except TransferError as e:
             return Failed(e, disk=False)
         except OSError as e:
-            return Failed(_disk_error(e), disk=True)
+            return Failed(disk_error(e), disk=True)
 
     def _apply(self, action: Action, stop: Cancellation) -> Outcome:
         match action:
@@ -85,6 +86,8 @@ class Applier:
                 return self._confirm(action)
             case actions.Overrule():
                 return self._overrule(action)
+            case actions.Register():
+                return self._register(action)
             case actions.Retire():
                 return self._retire(action)
             case actions.Clear():
@@ -95,6 +98,9 @@ class Applier:
                 return Done()
             case actions.Forget():
                 return self._forget(action)
+            case actions.Unregister(chunk_id, known, delete):
+                winner = (self.layout.delete_marker(chunk_id), delete)
+                return self._removed(self.layout.known_marker(chunk_id), known, winner)
             case _:
                 return self._apply_to_service(action)
 
@@ -148,7 +154,7 @@ class Applier:
                 scheduler=self.scheduler,
                 stop=stop,
                 on_file=tell_file,
-                meanwhile=lambda: stored_want.save_in_partial(self.fs, partial, text),
+                meanwhile=lambda: stored_want.save_in_partial(self.fs, partial, text, action.want.ctime_ns),
             )
         except OSError:
             # on a full disk `failed/ID`, and those that may go on, need its room: so it is erased before anything else
@@ -186,7 +192,7 @@ class Applier:
         if exists(layout.delete_marker(action.id)):
             return Stale()
         if action.fetched is None:
-            stored_want.save(fs, partial, text, layout.trash)
+            stored_want.save(fs, partial, text, action.want.ctime_ns, layout.trash)
         fs.unlink(f"{partial}/{PARTS}")
         place, dataset = chunk.place, layout.dataset(chunk.dataset_id)
         if not is_directory(dataset):
@@ -218,9 +224,9 @@ class Applier:
             manifest is not None
             and manifest.place == action.place
             and missing(path, manifest) is None
-            and _with_digests(manifest, chunk, path).satisfies(chunk)
+            and with_digests(manifest, chunk, path).satisfies(chunk)
         ):
-            stored_want.save(self.fs, path, text, layout.trash)
+            stored_want.save(self.fs, path, text, action.want.ctime_ns, layout.trash)
             # it may have been published by a process that was killed before it had synced that
             for parent in (os.path.dirname(path), layout.chunks, layout.partial):
                 self.fs.fsync_dir(parent)
@@ -228,7 +234,7 @@ class Applier:
         if not can_rename(layout.partial, os.path.dirname(path)):  # then what is fetched could never take its place
             raise OSError(errno.EXDEV, "is on another mount than partial/", os.path.dirname(path))
         # other files: it gets no new refs, and the directory goes when the last one does
-        self._keep_want(action.id)
+        self._keep(layout.want_marker(action.id))
         self.fs.fsync_dir(layout.want)
         stored_want.remove(self.fs, path)
         self.fs.unlink(f"{path}/{READY}")
@@ -292,7 +298,7 @@ class Applier:
     def _forget(self, action: actions.Forget) -> Outcome:
         refused = self.catalog.refused()
         if refused is not None and action.id not in self._retired:  # it may well be where one cannot look
-            return Failed(_disk_error(refused), disk=True)
+            return Failed(disk_error(refused), disk=True)
         failed = self.layout.failed_of(action.id)
         if exists(failed):  # once the marker has gone, nothing would tell that it is of no interest any more
             self.fs.unlink(failed)
@@ -307,7 +313,7 @@ class Applier:
         if action.loser == "want":
             return self._removed(want, action.want, (delete, action.delete))
         self._read(action.id, action.want)  # only a want that can be read overrules a delete
-        self._keep_want(action.id)
+        self._keep(want)
         return self._removed(delete, action.delete, (want, action.want))
 
     def _quarantine(self, action: actions.Quarantine) -> Outcome:
@@ -320,20 +326,31 @@ class Applier:
     def _removed(self, path: str, judged: Marker, winner: tuple[str, Marker] | None) -> Outcome:
         """Remove a marker, for good.
 
-        Before that the directory of its opposite is fsynced, for no client does that: else a power failure may take the
-        later marker that has overruled this one, or bring back an earlier one that a client has removed for it.
+        Before that the directories of its opposites are fsynced, for no client does that: else a power failure may take
+        the later marker that has overruled this one, or bring back an earlier one that a client has removed for it.
         """
-        layout = self.layout
-        self.fs.fsync_dir(layout.delete if os.path.dirname(path) == layout.want else layout.want)
+        layout, directory = self.layout, os.path.dirname(path)
+        opposites = {layout.delete: (layout.want, layout.known)}.get(directory, (layout.delete,))
+        for other in dict.fromkeys((*opposites, *([] if winner is None else [os.path.dirname(winner[0])]))):
+            self.fs.fsync_dir(other)
         with holding(self._marker_mutex):
             if not remove_marker(layout, self.fs, path, judged, winner):
                 return Stale()
-        self.fs.fsync_dir(os.path.dirname(path))
+        self.fs.fsync_dir(directory)
         return Done()
 
-    def _keep_want(self, chunk_id: str) -> None:
-        """Fsync a want that takes something away: no client fsyncs what it writes."""
-        path = self.layout.want_marker(chunk_id)
+    def _register(self, action: actions.Register) -> Outcome:
+        known = self.layout.known_marker(action.id)
+        try:
+            read_known(self.layout, action.id, action.known)
+        except InvalidInputError as e:
+            raise UnreadableWantError(action.known, e) from e
+        self._keep(known)
+        marker = self.layout.want_marker if action.loser == "want" else self.layout.delete_marker
+        return self._removed(marker(action.id), action.overruled, (known, action.known))
+
+    def _keep(self, path: str) -> None:
+        """Fsync a want or a registration that takes something away: no client fsyncs what it writes."""
         try:
             self.fs.fsync_path(path)
         except FileNotFoundError:  # withdrawn since it was read
@@ -366,35 +383,9 @@ class Applier:
             text = read_want_text(self.layout, chunk_id, want)
             return DataChunk.parse_want(text, chunk_id), text
         except InvalidInputError as e:
-            raise _UnreadableWantError(want, e) from e
+            raise UnreadableWantError(want, e) from e
 
 
 def _age_s(marker: Marker) -> float:
     """Tell how long ago a marker was placed; 0 where the clock was set back since."""
     return max(time.time() - marker.ctime_ns / 1e9, 0.0)
-
-
-def _with_digests(manifest: Manifest, chunk: DataChunk, path: str) -> Manifest:
-    """Add the sha256 of the files for which this want gives one, and the earlier did not."""
-    entries = dict(manifest.files)
-    for name in entries.keys() & chunk.files.keys():
-        if chunk.files[name].sha256 is not None and entries[name].sha256 is None:
-            sha256 = digest_of(f"{path}/{DATA}/{name}", "sha256")
-            entries[name] = entries[name].model_copy(update={"sha256": sha256})
-    return manifest.model_copy(update={"files": entries})
-
-
-class _UnreadableWantError(Exception):
-    def __init__(self, want: Marker, error: InvalidInputError) -> None:
-        super().__init__(str(error))
-        self.want = want
-        self.error = error
-
-
-def _disk_error(error: OSError) -> DiskError:
-    hint = "look at df, df -i, mount, and who may write there"
-    if error.errno == errno.EAGAIN:
-        hint = "another process has a lease on that file (fcntl(2)), as Samba takes them: it is tried again each second"
-    if error.errno == errno.EXDEV:
-        hint = "mount the data directory as a whole, and nothing in it"
-    return DiskError(f"the disk refuses: {error}", code=error.errno, hint=hint)

@@ -123,10 +123,12 @@ class _DryRun:
                 memo = replace(memo, unreadable=Unreadable(want, str(error), error.hint, LONG_AGO))
                 continue
             match decision:
-                case actions.Overrule(loser="want"):
+                case actions.Overrule(loser="want") | actions.Register(loser="want"):
                     state = replace(state, want=None)
-                case actions.Overrule():
+                case actions.Overrule() | actions.Register():
                     state = replace(state, delete=None)
+                case actions.Unregister():
+                    state = replace(state, known=None)
                 case actions.Discard():
                     self._steps.append(Step("discard", state.id, _bytes(self._layout.partial_of(state.id))))
                     state = replace(state, partial=Partial.NONE)

@@ -16,6 +16,7 @@ from fsdm.concurrency.log import Log
 from fsdm.model.errors import DiskError, FsdmError
 from fsdm.model.events import Event
 from fsdm.reconcile.actions import ClearFailure, Done, Failed, Fetch, Forget, Publish, Retire
+from fsdm.store.filesystem import exists
 from fsdm.store.markers import read_want
 
 if TYPE_CHECKING:
@@ -137,4 +138,6 @@ class Executor:
             return None
         if isinstance(action, Fetch) and outcome.fetched and not stop.is_set():
             return Publish(action.id, action.want, outcome.fetched)
-        return Forget(action.id, action.delete) if isinstance(action, Retire) else None
+        if not isinstance(action, Retire) or exists(self.applier.layout.known_marker(action.id)):
+            return None
+        return Forget(action.id, action.delete)

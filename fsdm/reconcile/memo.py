@@ -38,14 +38,16 @@ class Memo:
     """The memo of one id.
 
     `want_alone` is the last want that was seen while no delete stood: if it still stands beside a delete of the same
-    ctime, then that delete is the later one. `suspect` is a place whose files were seen not to match its READY, or
-    whose bytes do not, as was `found`. `asked` is the request to verify them.
+    ctime, then that delete is the later one. `unregistered` is a registration that could not be read. `suspect` is a
+    place whose files were seen not to match its READY, or whose bytes do not, as was `found`. `asked` is the request to
+    verify them.
     `crowded`: a fetch waits for the room that this one's partial takes up; so it gives way.
     `held_until` is when a directory that refs keep is tried again, after `held` refusals in a row.
     """
 
     want_alone: Marker | None = None
     unreadable: Unreadable | None = None
+    unregistered: Unreadable | None = None
     failure: Failure | None = None
     reported: bool = True
     suspect: Place | None = None

@@ -80,6 +80,8 @@ def _converge(state: ChunkState, memo: Memo, now: float) -> Action | Wait | None
     if want and delete and (unreadable is None or delete_is_later(want, delete, memo)):
         loser: Literal["want", "delete"] = "want" if delete_is_later(want, delete, memo) else "delete"
         return actions.Overrule(state.id, loser, want, delete)
+    if (step := _registered(state, memo, now)) is not None:
+        return step
     if unreadable and (until := _still_until(unreadable.since + SETTLE_S, SETTLE_S, now)):
         return Wait(until)
     if delete:
@@ -101,10 +103,42 @@ def delete_is_later(want: Marker, delete: Marker, memo: Memo) -> bool:
     return want.same_as(memo.want_alone)
 
 
+def registration_is_later(known: Marker, other: Marker, *, than_delete: bool) -> bool:
+    """Tell whether a registration is later than a want or a delete; where they are tied, the data stays."""
+    return known.ctime_ns > other.ctime_ns or (than_delete and known.ctime_ns == other.ctime_ns)
+
+
+def _registered(state: ChunkState, memo: Memo, now: float) -> Action | Wait | None:
+    """Decide on what a later registration overrules: the delete, else the want."""
+    want, delete, known = _intent(state.want), _intent(state.delete), _intent(state.known)
+    overruled = delete or want
+    if (
+        known is None
+        or overruled is None
+        or not registration_is_later(known, overruled, than_delete=delete is not None)
+    ):
+        return None
+    bad = _unregistered(memo, known)
+    if bad is not None:
+        until = _still_until(bad.since + SETTLE_S, SETTLE_S, now)
+        if until or not bad.again:
+            return Wait(until) if until else None
+    if until := _backing_off(memo, None, now):
+        return Wait(until)
+    return actions.Register(state.id, "want" if delete is None else "delete", overruled, known)
+
+
+def _unregistered(memo: Memo, known: Marker) -> Unreadable | None:
+    return memo.unregistered if memo.unregistered and memo.unregistered.want.same_as(known) else None
+
+
 def takes_away(state: ChunkState, memo: Memo) -> bool:
     """Tell whether a delete stands that would take away what is here."""
     want, delete = state.want, _intent(state.delete)
     if delete is None or not (state.ready or state.unready):
+        return False
+    known = _intent(state.known)
+    if known and not _unregistered(memo, known) and registration_is_later(known, delete, than_delete=True):
         return False
     if want is None or want.fault is not None:
         return True
@@ -140,6 +174,9 @@ def _deleted(state: ChunkState, memo: Memo, delete: Marker, now: float) -> Actio
         if until := _still_until(memo.held_until, HELD_LAST_S, now):
             return Wait(until)
         return actions.Retire(state.id, (state.ready + state.unready)[0], delete)
+    known = _intent(state.known)
+    if known is not None and not registration_is_later(known, delete, than_delete=True):
+        return actions.Unregister(state.id, known, delete)
     return actions.Forget(state.id, delete)
 
 

@@ -89,10 +89,11 @@ class Results:
                 until = now if again_at_once else now + held_delay(memo.held + 1)
                 self._change(chunk_id, held=memo.held + 1, held_until=until)
             case CannotRead(want, error):
-                last = memo.unreadable
+                of = "unregistered" if isinstance(action, actions.Register) else "unreadable"
+                last: Unreadable | None = getattr(memo, of)
                 since = last.since if last is not None and last.want.same_as(want) else now
                 again = may_repeat(want.mtime_ns, now)
-                self._change(chunk_id, unreadable=Unreadable(want, str(error), error.hint, since, again))
+                self._change(chunk_id, **{of: Unreadable(want, str(error), error.hint, since, again)})
             case Failed(error, disk):
                 self._failed(action, error, now, disk=disk)
 

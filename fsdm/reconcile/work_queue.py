@@ -10,12 +10,12 @@ import heapq
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from fsdm.reconcile.actions import Action, Clear, Discard, Fetch, Forget, Overrule, Retire, Wait
+from fsdm.reconcile.actions import Action, Clear, Discard, Fetch, Forget, Overrule, Register, Retire, Unregister, Wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-URGENT: Final = (Overrule, Retire, Clear, Discard, Forget)
+URGENT: Final = (Overrule, Register, Unregister, Retire, Clear, Discard, Forget)
 MANY_REFUSALS: Final = 250  # in one go: each costs a look at a want, and deletes are not to wait for thousands of them
 
 _Turn = tuple[int, int, str]  # failed attempts, the want's ctime, the id: the least comes first

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from blake3 import blake3
 
+from fsdm.model.layout import DATA
+
 if TYPE_CHECKING:
-    from fsdm.model.documents import FileEntry
+    from fsdm.model.documents import DataChunk, FileEntry, Manifest
 
 BUFFER_BYTES: Final = 1 << 20
 _threads = threading.local()
@@ -60,3 +62,13 @@ def thread_buffer(size: int) -> memoryview:
     if buffer is None or len(buffer) < size:
         buffer = _threads.buffer = memoryview(bytearray(size))
     return buffer[:size]
+
+
+def with_digests(manifest: Manifest, chunk: DataChunk, path: str) -> Manifest:
+    """Add the sha256 of the files for which this want gives one, and the earlier did not."""
+    entries = dict(manifest.files)
+    for name in entries.keys() & chunk.files.keys():
+        if chunk.files[name].sha256 is not None and entries[name].sha256 is None:
+            sha256 = digest_of(f"{path}/{DATA}/{name}", "sha256")
+            entries[name] = entries[name].model_copy(update={"sha256": sha256})
+    return manifest.model_copy(update={"files": entries})

@@ -214,11 +214,18 @@ class FileSystem:
             _fsync(fd)
 
     def write(
-        self, path: str, data: bytes, *, durable: bool, mode: int = 0o644, temporary_in: str | None = None
+        self,
+        path: str,
+        data: bytes,
+        *,
+        durable: bool,
+        mode: int = 0o644,
+        temporary_in: str | None = None,
+        mtime_ns: int | None = None,
     ) -> None:
         """Put a small file in place by the rename of one beside it, or in `temporary_in`.
 
-        `durable`: its data is fsynced before the rename, and its directory after it.
+        `durable`: its data is fsynced before the rename, and its directory after it. `mtime_ns` is given to it.
         """
         directory, name = os.path.split(path)
         temporary = os.path.join(temporary_in or directory, f".{name[:64]}.{secrets.token_hex(4)}")
@@ -226,6 +233,8 @@ class FileSystem:
         try:
             with opened(temporary, CREATE, mode=mode) as fd:
                 write_all(fd, data)
+                if mtime_ns is not None:
+                    os.utime(fd, ns=(mtime_ns, mtime_ns))
                 if durable:
                     self.fsync_file(fd, temporary)
             self.rename(temporary, path)

@@ -14,7 +14,7 @@ from fsdm.model.layout import WANT_MAX_BYTES, Layout, is_id
 from fsdm.model.state import COARSE_NS, Marker, granule_ns
 from fsdm.store.filesystem import CREATE, Descriptor, FileSystem, is_directory, read_regular, write_all
 from fsdm.store.flock import intents_lock
-from fsdm.store.markers import is_wanted, look_at
+from fsdm.store.markers import is_known, is_wanted, look_at, registered_since
 
 ASIDE = ".judged-"  # … INODE_MTIME_SIZE[_TEXT]_ID: a marker on its way out, and which one was judged
 RECONCILER_WAIT_S = 0.05  # for the lock of the markers
@@ -56,12 +56,18 @@ def remove_marker(layout: Layout, fs: FileSystem, path: str, judged: Marker, win
 
 def finish_removals(layout: Layout, fs: FileSystem) -> None:
     """Finish the removals that a crash cut off: a judged marker goes, any other is restored."""
-    for directory in (layout.want, layout.delete, layout.verify):
-        for name in os.listdir(directory):
+    for directory in (layout.want, layout.delete, layout.verify, layout.known):
+        for name in _hidden(directory):
             if name.startswith(ASIDE):
                 with intents_lock(layout, RECONCILER_WAIT_S):
                     _finish_removal(layout, fs, directory, name)
         fs.fsync_dir(directory)
+
+
+def _hidden(directory: str) -> list[str]:
+    """List the dotfiles of a directory that may have a million other names."""
+    with os.scandir(directory) as entries:
+        return [entry.name for entry in entries if entry.name.startswith(".")]
 
 
 def _finish_removal(layout: Layout, fs: FileSystem, directory: str, name: str) -> None:
@@ -94,8 +100,8 @@ def _is_judged(aside: str, said: list[str]) -> bool:
 
 def clear_temporaries(layout: Layout, fs: FileSystem, now: float) -> None:
     """Remove the temporary files of markers and failures that killed processes have left."""
-    for directory in (layout.want, layout.delete, layout.verify, layout.failed):
-        for name in os.listdir(directory):
+    for directory in (layout.want, layout.delete, layout.verify, layout.known, layout.failed):
+        for name in _hidden(directory):
             path = f"{directory}/{name}"
             found = look_at(path) if _TEMPORARY.match(name) else None
             if found is not None and not found.fault and found.mtime_ns / 1e9 < now - TEMPORARY_MAX_AGE_S:
@@ -123,12 +129,15 @@ def restore_marker(layout: Layout, fs: FileSystem, aside: str, path: str) -> Non
 def restore_want(layout: Layout, fs: FileSystem, stored: str, chunk_id: str) -> None:
     """Place a copy of the want at `stored`, for a lost chunk that no marker asks to delete.
 
-    Any other marker is left alone. `withdraw_restored_want` is to follow, also after a crash; then `stored` may go.
+    Neither where it was registered since: then it comes when it is asked for. Any other marker is left alone.
+    `withdraw_restored_want` is to follow, also after a crash; then `stored` may go.
     """
     want, delete = layout.want_marker(chunk_id), layout.delete_marker(chunk_id)
     with intents_lock(layout, RECONCILER_WAIT_S):
         read = read_regular(stored, WANT_MAX_BYTES)
         if read is None or ((found := look_at(delete)) is not None and found.fault is None) or os.path.lexists(want):
+            return
+        if registered_since(layout, chunk_id, read[0].st_mtime_ns) is not None:
             return
         temporary = f"{layout.want}/.{chunk_id}.{secrets.token_hex(4)}"
         it = Descriptor()
@@ -144,10 +153,10 @@ def restore_want(layout: Layout, fs: FileSystem, stored: str, chunk_id: str) -> 
 
 
 def withdraw_restored_want(layout: Layout, fs: FileSystem, stored: str, chunk_id: str) -> None:
-    """Withdraw a restored want where a delete stands: only the delete is an intent.
+    """Withdraw a restored want where a delete or a later registration stands: only these are intents.
 
-    It waits (milliseconds; seconds where times are coarse) until ctimes are later ones: so a delete that comes after
-    this look is the later one by its ctime as well.
+    It waits (milliseconds; seconds where times are coarse) until ctimes are later ones: so one that comes after this
+    look is the later one by its ctime as well.
     """
     path, marker = layout.want_marker(chunk_id), layout.delete_marker(chunk_id)
     want, original = look_at(path), look_at(stored)
@@ -157,21 +166,31 @@ def withdraw_restored_want(layout: Layout, fs: FileSystem, stored: str, chunk_id
     while 0 <= settled_ns - time.clock_gettime_ns(CLOCK_REALTIME_COARSE) < SET_BACK_NS + COARSE_NS:
         time.sleep(0.001)
     delete = look_at(marker)
+    known = registered_since(layout, chunk_id, original.mtime_ns)
     if delete is not None and delete.fault is None:
         remove_marker(layout, fs, path, want, (marker, delete))
+    elif known is not None:
+        remove_marker(layout, fs, path, want, (layout.known_marker(chunk_id), known))
 
 
 def _is_overruled(layout: Layout, aside: str, path: str) -> bool:
-    """Return whether an opposite marker came after the rename aside, which set its ctime.
+    """Return whether a marker that overrules it came after the rename aside, which set its ctime.
 
-    It is judged now, for later the link that restores the marker makes that the younger one.
+    It is judged now, for later the link that restores the marker makes that the younger one. Tied with a registration,
+    a want stays.
     """
     directory, chunk_id = os.path.split(path)
-    if directory == layout.verify:
-        return False
-    deleted = directory == layout.delete
     found = look_at(aside)
-    other = look_at(layout.want_marker(chunk_id) if deleted else layout.delete_marker(chunk_id))
-    if found is None or found.fault or other is None or other.fault or other.ctime_ns < found.ctime_ns:
+    if directory == layout.verify or found is None or found.fault:
         return False
-    return not deleted or is_wanted(layout, chunk_id)
+    want, delete, known = (
+        other.ctime_ns if other is not None and other.fault is None else -1
+        for other in map(look_at, (f"{kind}/{chunk_id}" for kind in (layout.want, layout.delete, layout.known)))
+    )
+    if directory == layout.want:
+        return delete >= found.ctime_ns or (known > found.ctime_ns and is_known(layout, chunk_id))
+    if directory == layout.known:
+        return delete >= found.ctime_ns
+    return (want >= found.ctime_ns and is_wanted(layout, chunk_id)) or (
+        known >= found.ctime_ns and is_known(layout, chunk_id)
+    )

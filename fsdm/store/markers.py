@@ -1,4 +1,4 @@
-"""Placing and reading markers: files in `want/`, `delete/` and `verify/` with ids as names.
+"""Placing and reading markers: files in `want/`, `delete/`, `verify/` and `known/` with ids as names.
 
 Invariants: a marker appears whole; a new one is there before the opposite one goes, so no crash loses both.
 """
@@ -12,7 +12,14 @@ import stat
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from fsdm.model.errors import DataDirectoryError, FsdmError, InvalidInputError, NoDataDirectoryError, StaleMarkerError
+from fsdm.model.errors import (
+    AlreadyKnownError,
+    DataDirectoryError,
+    FsdmError,
+    InvalidInputError,
+    NoDataDirectoryError,
+    StaleMarkerError,
+)
 from fsdm.model.layout import WANT_MAX_BYTES, Layout, is_id
 from fsdm.model.state import Marker
 from fsdm.store.filesystem import CREATE, SAFE, Descriptor, read_regular, write_all
@@ -54,21 +61,42 @@ def marker_of(found: os.stat_result, *, limit: int | None = None) -> Marker:
 
 def place_want(layout: Layout, chunk: DataChunk) -> None:
     """Ask for a chunk, and overrule a delete of it. Nothing is fsynced."""
-    marker = layout.want_marker(chunk.id)
-    data = chunk.to_json()
-    if len(data) > WANT_MAX_BYTES:
-        raise InvalidInputError(f"the want has {len(data)} bytes, more than {WANT_MAX_BYTES}", field="files")
+    marker, data = layout.want_marker(chunk.id), _text_of(chunk)
     with _placing(marker), intents_lock(layout, CLIENT_WAIT_S):
         _put(marker, data)
         _overrule(layout.delete_marker(chunk.id))
 
 
+def place_known(layout: Layout, chunk: DataChunk, *, exclusive: bool) -> None:
+    """Register a chunk, and overrule a want and a delete of it. Nothing is fsynced.
+
+    Raises:
+        AlreadyKnownError: it is registered already, and `exclusive`; then nothing is changed.
+    """
+    marker, data = layout.known_marker(chunk.id), _text_of(chunk)
+    with _placing(marker), intents_lock(layout, CLIENT_WAIT_S):
+        try:
+            _put(marker, data, exclusive=exclusive)
+        except FileExistsError:
+            raise AlreadyKnownError(f"chunk {chunk.id} is registered already") from None
+        _overrule(layout.delete_marker(chunk.id))
+        _overrule(layout.want_marker(chunk.id))
+
+
+def _text_of(chunk: DataChunk) -> bytes:
+    data = chunk.to_json()
+    if len(data) > WANT_MAX_BYTES:
+        raise InvalidInputError(f"the want has {len(data)} bytes, more than {WANT_MAX_BYTES}", field="files")
+    return data
+
+
 def place_delete(layout: Layout, chunk_id: str) -> None:
-    """Ask for a chunk to be deleted, and overrule a want of it. Nothing is fsynced."""
+    """Ask for a chunk to be deleted, and overrule a want and a registration of it. Nothing is fsynced."""
     marker = layout.delete_marker(chunk_id)
     with _placing(marker), intents_lock(layout, CLIENT_WAIT_S):
         _touch(marker)
         _overrule(layout.want_marker(chunk_id))
+        _overrule(layout.known_marker(chunk_id))
 
 
 def place_verify(layout: Layout, chunk_id: str) -> None:
@@ -125,17 +153,17 @@ def _opened(path: str, flags: int) -> Descriptor:
     return it
 
 
-def _put(marker: str, data: bytes) -> None:
+def _put(marker: str, data: bytes, *, exclusive: bool = False) -> None:
+    """Put a whole file in place, by rename(2); or by link(2), only where none stands."""
     directory, name = os.path.split(marker)
     temporary = f"{directory}/.{name}.{secrets.token_hex(4)}"
     try:
         with _opened(temporary, CREATE) as fd:
             write_all(fd, data)
-        os.rename(temporary, marker)
-    except BaseException:
+        (os.link if exclusive else os.rename)(temporary, marker)
+    finally:
         with suppress(FileNotFoundError):
             os.unlink(temporary)
-        raise
 
 
 def _touch(marker: str) -> None:
@@ -173,7 +201,10 @@ def read_want(layout: Layout, chunk_id: str, judged: Marker) -> DataChunk:
 
 def read_want_text(layout: Layout, chunk_id: str, judged: Marker) -> bytes:
     """Read the text of the marker `want/ID`; raises as `read_want` does."""
-    path = layout.want_marker(chunk_id)
+    return _read_text(layout.want_marker(chunk_id), judged)
+
+
+def _read_text(path: str, judged: Marker) -> bytes:
     try:
         read = read_regular(path, WANT_MAX_BYTES)
     except PermissionError as e:
@@ -182,6 +213,44 @@ def read_want_text(layout: Layout, chunk_id: str, judged: Marker) -> bytes:
     if read is None or not marker_of(read[0]).same_as(judged):
         raise StaleMarkerError(path)
     return read[1]
+
+
+def read_known(layout: Layout, chunk_id: str, judged: Marker) -> tuple[DataChunk, bytes]:
+    """Read the chunk that is registered as `known/ID`, and its text; raises as `read_want` does."""
+    from fsdm.model.documents import DataChunk
+
+    text = _read_text(layout.known_marker(chunk_id), judged)
+    return DataChunk.parse_want(text, chunk_id), text
+
+
+def known_chunk(layout: Layout, chunk_id: str) -> DataChunk | None:
+    """Return the chunk that is registered under this id; None where none is, or it cannot be read."""
+    path = layout.known_marker(chunk_id)
+    while (known := look_at(path, limit=WANT_MAX_BYTES)) is not None and known.fault is None:
+        try:
+            return read_known(layout, chunk_id, known)[0]
+        except InvalidInputError:
+            return None
+        except StaleMarkerError:  # it has changed since the look
+            continue
+    return None
+
+
+def is_known(layout: Layout, chunk_id: str) -> bool:
+    """Return whether a registration stands that can be read: any other overrules nothing."""
+    return known_chunk(layout, chunk_id) is not None
+
+
+def registered_since(layout: Layout, chunk_id: str, wanted_ns: int) -> Marker | None:
+    """Return the registration that came after a want of that time (the mtime of WANT), if one did.
+
+    What a copy of the whole data directory has made anew (its ctimes) makes nothing a later registration: so its mtime
+    has to be later as well.
+    """
+    known = look_at(layout.known_marker(chunk_id), limit=WANT_MAX_BYTES)
+    if known is None or known.fault is not None or min(known.ctime_ns, known.mtime_ns) <= wanted_ns:
+        return None
+    return known if is_known(layout, chunk_id) else None
 
 
 def is_wanted(layout: Layout, chunk_id: str) -> bool:

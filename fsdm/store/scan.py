@@ -22,6 +22,7 @@ def look(layout: Layout, catalog: Catalog, chunk_id: str) -> ChunkState:
     # the want first: a delete that was not there together with it is known to be the later one
     want = _marker(layout.want_marker(chunk_id), limit=WANT_MAX_BYTES)
     delete = _marker(layout.delete_marker(chunk_id))
+    known = None if want is None and delete is None else _marker(layout.known_marker(chunk_id), limit=WANT_MAX_BYTES)
     verify = _marker(layout.verify_marker(chunk_id))
     places = catalog.places(chunk_id)
     ready = [place for place in places if exists(f"{layout.path(place)}/{READY}") and not catalog.is_stray(place)]
@@ -31,6 +32,7 @@ def look(layout: Layout, catalog: Catalog, chunk_id: str) -> ChunkState:
         want=want,
         delete=delete,
         verify=verify,
+        known=known,
         partial=_partial(layout.partial_of(chunk_id)),
         ready=tuple(ready),
         unready=tuple(unready),

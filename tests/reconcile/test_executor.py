@@ -61,9 +61,12 @@ class Bench:
         self.events: list[Event] = []
         self.woken = 0
         self._outcome = outcome
-        self.is_free, self.stops = True, False
+        self.is_free, self.stops, self.is_known = True, False, False
         applier = SimpleNamespace(
-            apply=self._apply, is_fetching=lambda chunk_id, want: brings_it, is_free=lambda chunk_id: self.is_free
+            apply=self._apply,
+            is_fetching=lambda chunk_id, want: brings_it,
+            is_free=lambda chunk_id: self.is_free,
+            layout=SimpleNamespace(known_marker=lambda chunk_id: "/" if self.is_known else "/nowhere"),
         )
         self.it = Executor(
             cast("Any", applier), fetchers=self.fetchers, workers=self.workers, tell=self.events.append, wake=self._wake
@@ -143,6 +146,14 @@ def test_delete_of_what_was_retired_is_forgotten_where_nothing_else_stands(is_fr
     follows = [Forget(ID, delete)] if is_free and outcome == Done() else []
     assert bench.applied == [retire, *follows]
     assert list(bench.it.outcomes()) == [(action, outcome) for action in bench.applied]
+
+
+def test_delete_of_what_is_registered_is_judged_anew() -> None:
+    bench, retire = Bench(Done()), Retire(ID, CHUNK.place, Marker(7, 7, 8, 9))
+    bench.is_known = True
+    bench.it.begin(retire, clear_failure=False)
+    bench.workers.work()
+    assert bench.applied == [retire]
 
 
 def test_what_was_fetched_is_not_published_after_a_stop() -> None:

@@ -29,9 +29,11 @@ from fsdm.reconcile.actions import (
     Overrule,
     Publish,
     Quarantine,
+    Register,
     Renew,
     Report,
     Retire,
+    Unregister,
     Verify,
     Wait,
 )
@@ -55,6 +57,7 @@ FAULTS = [replace(marker, fault="is a FIFO, not a file") for marker in MARKERS[:
 wants = st.sampled_from([None, *MARKERS, *FAULTS])
 delete_brake = st.sampled_from([None, *(replace(marker, ino=marker.ino + 10) for marker in MARKERS + FAULTS)])
 verifies = st.sampled_from([None, *(replace(marker, ino=marker.ino + 20) for marker in MARKERS[:3] + FAULTS[:1])])
+registrations = st.sampled_from([None, None, *(replace(marker, ino=marker.ino + 40) for marker in MARKERS + FAULTS)])
 times = st.sampled_from([NOW + far for far in (-500, -SETTLE_S, -1e-9, 0, 1e-9, 1, SETTLE_S, 500)])
 standing = st.sampled_from(
     [((OLD, NEW)[:n], (OLD, NEW)[n:m]) for m in range(3) for n in range(m + 1)] + [((NEW,), (OLD,))]
@@ -72,6 +75,7 @@ def _known(draw: st.DrawFn) -> tuple[ChunkState, Memo]:
         want,
         delete,
         verify=verify,
+        known=None if want is delete is None else draw(registrations),
         partial=draw(st.sampled_from(Partial)),
         ready=ready,
         unready=unready,
@@ -84,6 +88,7 @@ def _known(draw: st.DrawFn) -> tuple[ChunkState, Memo]:
         unreadable=_unreadable(draw(times), draw(st.sampled_from([want or MARKERS[0], MARKERS[1]])))
         if draw(st.booleans())
         else None,
+        unregistered=_unreadable(draw(times), state.known) if state.known is not None and draw(st.booleans()) else None,
         failure=draw(_failures(want, delete)),
         reported=draw(st.booleans()),
         suspect=draw(st.sampled_from([None, OLD, NEW])),
@@ -156,6 +161,14 @@ def test_a_decision_is_total_deterministic_and_of_the_state_that_it_is_made_for(
         case Overrule(_, loser, marker, other):
             assert (marker, other) == (want, delete)
             assert loser == ("want" if delete_is_later(marker, other, memo) else "delete")
+        case Register(_, loser, marker, known_):
+            assert (marker, known_) == (delete if loser == "delete" else want, state.known)
+            assert known_.ctime_ns > marker.ctime_ns or (loser, known_.ctime_ns) == ("delete", marker.ctime_ns)
+            assert not known_.fault
+        case Unregister(_, known_, marker):
+            assert (marker, known_) == (delete, state.known)
+            assert known_.ctime_ns < marker.ctime_ns
+            assert (state.ready, state.unready) == ((), ())
         case Retire(_, place, marker):
             assert marker == delete
             assert place in state.ready + state.unready
@@ -195,6 +208,7 @@ class World:
     state: ChunkState
     memo: Memo
     readable: bool = True  # the want parses
+    registers: bool = True  # the registration does
     good: frozenset[Place] = frozenset({OLD, NEW})  # where the files are the wanted ones
     good_partial: bool = True
     damaged: frozenset[Place] = frozenset({OLD, NEW})  # where a suspicion would be right
@@ -249,6 +263,16 @@ class World:
                 else:
                     self._takes_out_of_service(place)
                 self._succeeds()
+            case Register() if not self.registers:
+                last = self.memo.unregistered
+                again = last is not None and last.want.same_as(action.known)
+                self._learn(unregistered=_unreadable(last.since if last and again else self.now, action.known))
+            case Register(_, loser):
+                self._becomes(**{loser: None})
+                self._succeeds()
+            case Unregister():
+                self._becomes(known=None)
+                self._succeeds()
             case Overrule(_, loser):
                 self._becomes(**{loser: None})
                 self._succeeds()
@@ -268,7 +292,8 @@ class World:
                 self._learn(suspect=None, found=None)
             case Renew(_, place):
                 deleted = self.state.delete is not None and not self.state.delete.fault
-                if self.kept and self.state.want is None and not deleted:
+                registered = self.state.known is not None and not self.state.known.fault and self.registers
+                if self.kept and self.state.want is None and not deleted and not registered:
                     self._becomes(want=replace(WANT, ino=77))
                     self.renewed = self.readable = True
                 self._becomes(quarantined=tuple(other for other in self.state.quarantined if other != place))
@@ -329,10 +354,12 @@ def _worlds(draw: st.DrawFn) -> World:
         memo.asked and not memo.asked.answered and memo.asked.again_at is None
     ):  # it is not being read, so there will be no answer
         memo = replace(memo, asked=None)
+    registers = draw(st.booleans()) and memo.unregistered is None
     return World(
         state,
         memo,
         readable=readable,
+        registers=registers,
         good=draw(sets_of_places),
         good_partial=draw(st.booleans()),
         damaged=draw(sets_of_places),
@@ -341,8 +368,18 @@ def _worlds(draw: st.DrawFn) -> World:
     )
 
 
-def _later_intent(world: World) -> Literal["want", "delete"] | None:
+def _later_intent(world: World) -> Literal["want", "delete", "known"] | None:
     """What is asked for, told independently of the plan (PROTOCOL.md, "Asking"). Faults are no intents."""
+    last, known = _later_of_two(world), world.state.known
+    if known is None or known.fault or not world.registers:
+        return last
+    other = world.state.delete if last == "delete" else world.state.want
+    if other is None or other.fault or (known.ctime_ns, last == "delete") < (other.ctime_ns, True):
+        return last
+    return "known"
+
+
+def _later_of_two(world: World) -> Literal["want", "delete"] | None:
     want, delete, memo = world.state.want, world.state.delete, world.memo
     if delete and not delete.fault:
         if want is None or want.fault or not world.readable or delete.ctime_ns > want.ctime_ns:
@@ -381,10 +418,18 @@ def test_from_any_state_it_comes_to_rest_where_the_later_intent_asks_for(world: 
         assert (end.ready, end.unready, end.partial, end.delete) == ((), (), Partial.NONE, None)
         overruled = before.want and not before.want.fault and end.want is None
         assert (end.want, end.failed) == ((before.want, True) if want_stays and not overruled else (None, False))
+        known = before.known
+        late = known and (known.fault or (before.delete and known.ctime_ns >= before.delete.ctime_ns))
+        assert end.known == (known if late else None), "one that is later, and cannot be read, may be mended"
     elif asked == "want":
         assert end.ready
         assert set(end.ready) & world.good
-        assert end == ChunkState(ID, ready=end.ready, verify=verify)
+        assert end == ChunkState(ID, ready=end.ready, verify=verify, known=before.known)
+    elif asked == "known":
+        assert end.known == before.known
+        assert end.delete is None or end.delete.fault
+        assert end.want is None or want_stays
+        assert set(end.ready) <= set(before.ready), "nothing is fetched"
     else:
         assert end.want == before.want or world.renewed
         assert end.delete == before.delete, "an entry that is no intent is left alone"

@@ -22,6 +22,8 @@ def test_deletes_go_before_the_rest_and_all_of_them_before_downloads() -> None:
     work_queue = WorkQueue()
     first = [
         actions.Overrule("1", "want", WANT, DELETE),
+        actions.Register("14", "delete", DELETE, WANT),
+        actions.Unregister("15", WANT, DELETE),
         actions.Retire("2", OLD, DELETE),
         actions.Clear("3", OLD),
         actions.Discard("4"),
@@ -39,7 +41,7 @@ def test_deletes_go_before_the_rest_and_all_of_them_before_downloads() -> None:
         work_queue.put(action.id, action)
     taken = list(work_queue.take(1))
     assert {type(action).__name__ for action in taken} == {each.__name__ for each in Action.__subclasses__()}
-    assert (taken[:5], taken[5:13], taken[13:]) == (first, rest, [_fetch("0", 1)])
+    assert (taken[:7], taken[7:15], taken[15:]) == (first, rest, [_fetch("0", 1)])
     assert list(work_queue.take(1)) == []
 
 

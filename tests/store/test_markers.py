@@ -19,7 +19,7 @@ from fsdm.store import markers as intents
 from fsdm.store.filesystem import FileSystem
 from fsdm.store.flock import Claim
 from fsdm.store.marker_removal import remove_marker
-from fsdm.store.markers import look_at, place_delete, place_want, read_want, retry
+from fsdm.store.markers import look_at, place_delete, place_known, place_want, read_want, retry
 from tests.support.chunks import KINDS_OF_NO_FILE, a_want, an_id, judged, markers, put
 from tests.support.filesystems import Recorder
 from tests.support.locks import can_lock, in_a_fork
@@ -88,9 +88,11 @@ def test_intents_are_changed_under_the_lock_of_intents(layout: Layout, monkeypat
         place_want(layout, chunk)
         patch.setattr(os, "utime", lambda fd: (step(""), utime(fd)))
         place_delete(layout, chunk.id)
+        place_known(layout, chunk, exclusive=False)
+        place_delete(layout, chunk.id)
     marker = layout.delete_marker(chunk.id)
     remove_marker(layout, Recorder(rename=step, unlink=step), marker, judged(marker), None)
-    assert locked == [True] * 4
+    assert locked == [True] * 6
 
 
 def test_a_want_replaces_a_symlink_or_a_fifo_and_writes_through_neither(layout: Layout, tmp_path: Path) -> None:

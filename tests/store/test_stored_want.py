@@ -15,6 +15,8 @@ from tests.support.filesystems import Recorder
 from tests.support.source import Source
 from tests.support.waiting import PATIENCE_S, eventually
 
+WANTED_NS = 1_600_000_000_123_456_789  # within some granule of every file system
+
 
 @pytest.fixture
 def directory(tmp_path: Path) -> str:
@@ -82,15 +84,22 @@ def test_a_complete_partial_is_published_with_the_want_that_asks_for_it_now(data
 def test_in_a_partial_it_is_fsynced_and_the_directory_is_left_to_the_caller(directory: str) -> None:
     fs = Recorder()
     for _ in range(2):  # the second time, what is there is what is wanted
-        save_in_partial(fs, directory, b"{}")
+        save_in_partial(fs, directory, b"{}", WANTED_NS)
     assert [name for name, _ in fs.steps] == ["write", "rename", "fsync_file", "fsync_file"]
     assert kept(directory) == b"{}"
+    assert os.stat(f"{directory}/{WANT}").st_mtime_ns == WANTED_NS
+
+
+def test_later_want_of_the_same_text_is_the_time_of_want(layout: Layout, directory: str) -> None:
+    for wanted_ns in (WANTED_NS, WANTED_NS + 10**9):
+        save(FileSystem(), directory, b"{}", wanted_ns, layout.trash)
+        assert os.stat(f"{directory}/{WANT}").st_mtime_ns == wanted_ns
 
 
 def test_beside_ready_nothing_is_left_of_it_by_a_crash_and_it_is_durable(layout: Layout, directory: str) -> None:
     fs = Recorder()
     for _ in range(2):
-        save(fs, directory, b"{}", layout.trash)
+        save(fs, directory, b"{}", WANTED_NS, layout.trash)
     assert [name for name, _ in fs.steps] == ["write", "fsync_file", "rename", "fsync_dir", "fsync_dir"]
     assert os.path.dirname(fs.steps[2][1]) == layout.trash
     assert os.listdir(directory) == [WANT]

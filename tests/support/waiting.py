@@ -1,6 +1,7 @@
 """Bounded waiting for another process or thread."""
 
 import os
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -35,3 +36,9 @@ def descriptors() -> Counter[int]:
 def wait_for_a_tick(path: str) -> None:
     """Wait until the clock that ctimes are taken from has gone on since this file was changed."""
     eventually(lambda: time.clock_gettime_ns(CLOCK_REALTIME_COARSE) > os.lstat(path).st_ctime_ns)
+
+
+def next_tick(directory: str | os.PathLike[str]) -> None:
+    """Wait until what is changed there from now on has later times than all that is there."""
+    with tempfile.NamedTemporaryFile(dir=directory) as file:
+        wait_for_a_tick(file.name)

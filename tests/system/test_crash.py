@@ -220,7 +220,7 @@ KILLED: dict[str, tuple[Mutant, str]] = {
     "a marker is not judged out of reach": (mutants.marker_not_judged_aside, "overtaken"),
     "a start leaves the markers that were left aside": (mutants.asides_left, "failover"),
 }
-WANT_IS_NOT_KEPT = replaced("reconcile.apply.Applier._keep_want", lambda self, chunk_id: None), "replace"
+WANT_IS_NOT_KEPT = replaced("reconcile.apply.Applier._keep", lambda self, path: None), "replace"
 READY_IS_NOT_DURABLE = around("store.filesystem.FileSystem.write", ready_is_not_durable), "first_start"
 POWERLESS: dict[str, tuple[Mutant, str]] = {
     "no file is fsynced": (NO_FSYNC_OF_A_FILE, "first_start"),

@@ -20,7 +20,8 @@ REMOVED = "a marker that is newer than the judged one was removed"
 STUCK = "it never settles"
 
 FOUND = dict.fromkeys(WRONG, STUCK) | {
-    **dict.fromkeys(("UNLINK_AT_ONCE", "NO_SECOND_LOOK", "TEXT_UNSEEN", "TEXT_NOT_NAMED", "SETTLED_AT_ONCE"), REMOVED),
+    **dict.fromkeys(("UNLINK_AT_ONCE", "NO_SECOND_LOOK", "TEXT_UNSEEN", "TEXT_NOT_NAMED"), REMOVED),
+    **dict.fromkeys(("SETTLED_AT_ONCE", "KNOWN_AT_ONCE"), REMOVED),
     **dict.fromkeys(("READY_BEFORE_LOCK", "NO_DELETE_AFTER_LOCK"), GIVEN),
     **dict.fromkeys(("READY_BY_PATH", "LOCK_UN", "NO_CLAIM", "QUARANTINED_AWAY"), LEFT),
     "PUBLISHED_EARLY": "a chunk is available and not complete",

@@ -19,6 +19,10 @@ What is shown, for one id, with crashes between any two steps and a clock that t
   Of a careless want and a careless delete that both come while a marker is being removed, either may count as it; and
   a careless marker that nothing on the disk tells from an earlier one (the number of its inode was given away again
   within the same tick, and its text is the same) may count as that one;
+- of want, register and delete the last wins: what was registered last stays registered, and its copy, if there is one,
+  may be evicted; what was wanted last is here, and may not; what was deleted last is neither here nor registered. A
+  registration that is tied with another intent keeps the data. A careful want leaves a registration that comes amid it,
+  and a careless want that comes, and is carried out, amid a careful registration counts as the later one;
 - what is damaged when somebody asks for it to be verified is not there in the end, unless a delete came in between and
   was overruled: it goes out of service where it stands, and leaves as any directory does. What is right is never
   quarantined;
@@ -29,9 +33,9 @@ What is shown, for one id, with crashes between any two steps and a clock that t
 The bounds, in `check`, are on intents for each writer, crashes of the reconciler, ticks of the clock, changes of mind,
 damages and requests to verify. Writers and readers are killed at will, and readers go on for ever.
 
-Left out: power failures and two reconcilers at once, more than one id, fetches that fail or are cut, room, a delete
-that is withdrawn, a want that is while another marker is on its way out, the audit and the scrub (they ask as somebody
-does), a chunk that never had a WANT, markers that are no files, rewriting in place at the one instant that PROTOCOL.md
-names, time limits on the lock of intents. A tick is of whatever gives a file its times: 4 ms of a kernel, or the two
-seconds of a file system.
+Left out: a registration that is withdrawn, one that cannot be read; power failures and two reconcilers at once, more
+than one id, fetches that fail or are cut, room, a delete that is withdrawn, a want that is while another marker is on
+its way out, the audit and the scrub (they ask as somebody does), a chunk that never had a WANT, markers that are no
+files, rewriting in place at the one instant that PROTOCOL.md names, time limits on the lock of intents. A tick is of
+whatever gives a file its times: 4 ms of a kernel, or the two seconds of a file system.
 """

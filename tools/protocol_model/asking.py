@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from . import judging, writers
-from .markers import GONE, NONE, Damage, Reconciler, World, Writer, Wrong, show
+from .markers import GONE, KNOWN, NONE, Damage, Reconciler, World, Writer, Wrong, is_pinned, show
 from .renewing import is_waiting_for_the_clock
 from .search import Step
 
@@ -65,8 +65,18 @@ class Asking:
             and world.aside is None
             and world.partial == NONE
             and not world.damage
-            and (world.chunk == (NONE if world.last == GONE else world.last) or (half_written and world.last != GONE))
+            and (_is_as_asked(world) or (half_written and world.last != GONE))
         )
 
     def show(self, world: World) -> str:
         return show(world)
+
+
+def _is_as_asked(world: World) -> bool:
+    """Tell whether what the later intent asks for is so; a registration that is tied with a want keeps the data."""
+    if world.last == GONE:
+        return world.chunk == NONE and world.known is None
+    if world.last == KNOWN:
+        known = world.known
+        return known is not None and (world.chunk == NONE or known.ctime >= world.wanted)
+    return world.chunk == world.last and is_pinned(world)

@@ -26,6 +26,7 @@ Case = Asking | Holding
 
 DELETE, WANT = frozenset({"careful delete"}), frozenset({"careful want"})
 MV, TOUCH, RM = frozenset({"mv"}), frozenset({"touch"}), frozenset({"rm"})
+REGISTER, MV_KNOWN = frozenset({"careful register"}), frozenset({"mv known"})
 ANY = WANT | DELETE | CARELESS
 
 FEW = partial(Asking, crashes=0, ticks=0)
@@ -39,6 +40,11 @@ RIGHT: dict[str, Case] = {
     "asking, a careful delete and two renames": Asking(deeds=(DELETE, MV), intents=(1, 2)),
     "asking, three renames": Asking(deeds=(MV, MV), intents=(2, 1)),
     "asking, damaged": DAMAGED(deeds=(DELETE | RM, MV | TOUCH), crashes=1),
+    "registering": Asking(deeds=(REGISTER | WANT | DELETE, MV_KNOWN | MV | TOUCH)),
+    "registering, three intents": FEW(
+        deeds=(REGISTER | WANT | DELETE | MV_KNOWN, REGISTER | MV_KNOWN | MV | TOUCH), intents=(1, 2), ticks=1
+    ),
+    "registering, damaged": DAMAGED(deeds=(MV_KNOWN | REGISTER, MV | TOUCH | MV_KNOWN), crashes=1, ticks=1),
     "holding": Holding(asks=1),
     "holding, without crashes": Holding(crashes=0),
     "holding, damaged": INSPECTED(asks=1),
@@ -53,6 +59,11 @@ LONG: dict[str, Case] = {
     "asking, damaged, each writer in every way": DAMAGED(deeds=(ANY | RM, ANY | RM), crashes=1, ticks=1),
     "asking, damaged, three intents": DAMAGED(deeds=(TOUCH | RM, MV | RM | TOUCH), intents=(1, 2), crashes=1),
     "asking, damaged, crash after crash": DAMAGED(deeds=(ANY | RM, RM), intents=(2, 1), crashes=3, ticks=1),
+    "registering, both with care": FEW(deeds=(REGISTER | WANT | DELETE,) * 2, intents=(2, 2), ticks=1),
+    "registering, crash after crash": Asking(
+        deeds=(REGISTER | DELETE | MV_KNOWN, MV_KNOWN | MV | TOUCH), intents=(1, 2), crashes=2
+    ),
+    "registering, four intents": FEW(deeds=(DELETE | MV_KNOWN, TOUCH | MV), intents=(2, 2), ticks=1),
     "holding, three changes of mind": Holding(asks=3),
     "holding, damaged, two readers": INSPECTED(asks=1, readers=2, crashes=1),
     "holding, damaged twice": INSPECTED(asks=1, damages=2, verifies=2, crashes=1, forks=True),
@@ -84,6 +95,12 @@ _WRONG: list[Case] = [
     DAMAGED(A.SETTLED_SOON, (RM, TOUCH)),
     DAMAGED(A.SETTLED_AT_ONCE, (TOUCH, MV)),
     DAMAGED(A.READY_BEFORE_WANT, (RM, MV), crashes=1),
+    FEW(A.KNOWN_KEPT, (MV_KNOWN, TOUCH), ticks=1),
+    FEW(A.KNOWN_AT_ONCE, (MV_KNOWN, TOUCH | MV_KNOWN), intents=(1, 2), ticks=1),
+    FEW(A.KNOWN_BACK, (MV | TOUCH, MV | MV_KNOWN), intents=(1, 2), ticks=1),
+    FEW(A.WANTED_WHEN_WRITTEN, (MV, MV_KNOWN), ticks=1),
+    FEW(A.NEVER_WANTED_AGAIN, (MV, MV_KNOWN), ticks=1),
+    DAMAGED(A.BACK_THOUGH_KNOWN, (MV_KNOWN, MV_KNOWN), ticks=1),
     HELD(H.READY_BEFORE_LOCK),
     HELD(H.READY_BY_PATH),
     HELD(H.NO_DELETE_AFTER_LOCK),

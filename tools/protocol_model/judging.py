@@ -9,6 +9,7 @@ What it decides is not copied here: reconcile.plan.decide itself is asked. What 
 | `look`, `look on` | store.scan.look, reconcile.memo.observe, reconcile.plan.decide |
 | `read, then …` | reconcile.apply.Applier._read in: `_fetch`, `_publish`, `_confirm`, `_overrule` |
 | `publish …` | reconcile.apply.Applier._publish: the look at the delete; the rename; then the want goes |
+| `read known/ID` | reconcile.apply.Applier._register: a registration that can be read overrules what is earlier |
 | `retire …`, `clear` | reconcile.apply.Applier._retire: `still_deleted` looks at want, then delete; `_take_out` |
 | `replace …` | reconcile.apply.Applier._confirm, where the files are others |
 | (see `removing`) | store.marker_removal.remove_marker, restore_marker, finish_removals |
@@ -37,9 +38,11 @@ from fsdm.reconcile.actions import (
     Overrule,
     Publish,
     Quarantine,
+    Register,
     Renew,
     Report,
     Retire,
+    Unregister,
     Wait,
 )
 from fsdm.reconcile.memo import Memo, Unreadable
@@ -47,7 +50,24 @@ from fsdm.reconcile.plan import decide
 
 from . import removing as removals
 from . import renewing, withdrawing
-from .markers import NONE, RECONCILER, UNREAD, UNREADY, Damage, Marker, Reconciler, Removal, World, Wrong, same
+from .markers import (
+    BEFORE,
+    GONE,
+    KNOWN,
+    NONE,
+    OF_WANT,
+    RECONCILER,
+    UNREAD,
+    UNREADY,
+    Damage,
+    Marker,
+    Reconciler,
+    Removal,
+    World,
+    Wrong,
+    same,
+    unchanged,
+)
 from .removing import look_anew, met, removing, step_at
 from .search import Step
 
@@ -86,8 +106,34 @@ def _look_on(world: World, wrong: Wrong) -> tuple[str, World]:
     if r.want is not None and r.delete is None:
         r = r._replace(alone=r.want._replace(ctime=0))
     world = met(world._replace(reconciler=r), r.want, r.delete)
+    if world.reconciler.want is not None or world.reconciler.delete is not None:
+        return "looks at the other marker", world._replace(reconciler=world.reconciler._replace(at="look at known/ID"))
+    return _judge(world, wrong)
+
+
+def _look_at_known(world: World, wrong: Wrong) -> tuple[str, World]:
+    world = _met_known(world._replace(reconciler=world.reconciler._replace(known=world.known)))
+    return _judge(world, wrong)
+
+
+def _met_known(world: World) -> World:
+    """Let the data stay where a registration is met that is tied with the later one of want and delete."""
+    r = world.reconciler
+    other = r.delete or r.want
+    stands = world.delete if r.delete is not None or world.delete is not None else world.want
+    as_seen = (other, r.known) == (stands, world.known)
+    if r.known is None or other is None or r.known.ctime != other.ctime or world.firm or not as_seen:
+        return world
+    if r.delete is not None and world.last == GONE:
+        return world._replace(last=KNOWN)
+    if r.delete is None and world.last == KNOWN and other.files != NONE and other.mtime != OF_WANT:
+        return world._replace(last=other.files)
+    return world
+
+
+def _judge(world: World, wrong: Wrong) -> tuple[str, World]:
     action = _decided(world, wrong)
-    return _SAID.get(type(action), "has nothing to do now"), _begun(world, action)
+    return _SAID.get(type(action), "has nothing to do now"), _begun(world, action, wrong)
 
 
 def _decided(world: World, wrong: Wrong) -> Action | Wait | None:
@@ -97,6 +143,7 @@ def _decided(world: World, wrong: Wrong) -> Action | Wait | None:
     action = _decide(
         _seen(r.want),
         _seen(r.delete),
+        _seen(r.known),
         world.partial,
         world.chunk,
         _seen(r.alone),
@@ -121,6 +168,7 @@ def _seen(marker: Marker | None) -> Seen | None:
 def _decide(
     want: Seen | None,
     delete: Seen | None,
+    known: Seen | None,
     partial: str,
     chunk: str,
     alone: Seen | None,
@@ -134,6 +182,7 @@ def _decide(
         ID,
         want,
         delete,
+        known=known,
         partial=Partial.READY if partial else Partial.NONE,
         ready=(PLACE,) if chunk not in {NONE, UNREADY} else (),
         unready=(PLACE,) if chunk == UNREADY else (),
@@ -149,7 +198,7 @@ def _decide(
     return decide(state, replace(memo, failure=action.failure), now) if isinstance(action, Report) else action
 
 
-def _begun(world: World, action: Action | Wait | None) -> World:
+def _begun(world: World, action: Action | Wait | None, wrong: Wrong) -> World:
     r = world.reconciler
     match action:
         case Overrule(loser="want"):
@@ -158,6 +207,16 @@ def _begun(world: World, action: Action | Wait | None) -> World:
         case Forget():
             assert r.delete is not None
             return removing(world, Removal("delete", r.delete, None))
+        case Register():
+            return step_at(
+                world, f"read known/ID against the {action.loser}", want=r.want, delete=r.delete, known=r.known
+            )
+        case Unregister():
+            assert r.known is not None
+            assert r.delete is not None
+            if wrong is Wrong.KNOWN_KEPT:
+                return removing(world, Removal("delete", r.delete, None))
+            return removing(world, Removal("known", r.known, r.delete))
         case Overrule() | Fetch() | Publish() | Confirm():
             return step_at(world, f"read, then {type(action).__name__}", delete=r.delete, want=r.want)
         case Retire():
@@ -176,7 +235,20 @@ def _begun(world: World, action: Action | Wait | None) -> World:
 
 _SAID: dict[type[object], str] = {
     action: f"looks at the other, decides: {action.__name__}"
-    for action in (Overrule, Fetch, Publish, Confirm, Retire, Clear, Discard, Forget, Quarantine, Renew)
+    for action in (
+        Overrule,
+        Register,
+        Unregister,
+        Fetch,
+        Publish,
+        Confirm,
+        Retire,
+        Clear,
+        Discard,
+        Forget,
+        Quarantine,
+        Renew,
+    )
 }
 
 
@@ -207,9 +279,22 @@ def _read(world: World, wrong: Wrong) -> tuple[str, World]:
             return "reads the want: it is for other files", step_at(world, at)
         case "read, then Confirm":
             judged = Removal("want", world.want, None)
-            return "reads the want: it is there", removing(world._replace(kept=files), judged)
+            wanted = world.wanted if wrong is Wrong.NEVER_WANTED_AGAIN else judged.judged.ctime
+            return "reads the want: it is there", removing(world._replace(kept=files, wanted=wanted), judged)
     assert r.delete is not None
-    return "reads the want", removing(world, Removal("delete", r.delete, world.want))
+    return "reads the want", removing(world, Removal("delete", r.delete, world.want, "want"))
+
+
+def _read_known(world: World, wrong: Wrong) -> tuple[str, World]:
+    r = world.reconciler
+    if not unchanged(r.known, world.known):
+        return "reads a registration that is not the one that was judged", look_anew(world)
+    assert r.known is not None
+    if r.delete is not None:
+        return "reads the registration", removing(world, Removal("delete", r.delete, r.known, "known"))
+    assert r.want is not None
+    judged = r.want._replace(files=r.want.files and UNREAD)
+    return "reads the registration", removing(world, Removal("want", judged, r.known, "known"))
 
 
 def _replace_want(world: World, wrong: Wrong) -> tuple[str, World]:
@@ -235,7 +320,8 @@ def _publish_look(world: World, wrong: Wrong) -> tuple[str, World]:
 def _publish(world: World, wrong: Wrong) -> tuple[str, World]:
     want = world.reconciler.want
     assert want is not None
-    world = world._replace(chunk=world.partial, kept=world.partial, partial=NONE)
+    wanted = world.tick if wrong is Wrong.WANTED_WHEN_WRITTEN else want.ctime
+    world = world._replace(chunk=world.partial, kept=world.partial, wanted=wanted, partial=NONE)
     return "publishes", removing(world, Removal("want", want, None))
 
 
@@ -256,7 +342,7 @@ def _retire_ready(world: World, wrong: Wrong) -> tuple[str, World]:
 
 
 def _clear(world: World, wrong: Wrong) -> tuple[str, World]:
-    return "renames the directory into trash/", look_anew(world._replace(chunk=NONE, kept=NONE))
+    return "renames the directory into trash/", look_anew(world._replace(chunk=NONE, kept=NONE, wanted=BEFORE))
 
 
 def _discard(world: World, wrong: Wrong) -> tuple[str, World]:
@@ -268,6 +354,9 @@ STEPS: dict[str, Callable[[World, Wrong], tuple[str, World] | None]] = {
     **renewing.STEPS,
     "look": _look,
     "look on": _look_on,
+    "look at known/ID": _look_at_known,
+    "read known/ID against the want": _read_known,
+    "read known/ID against the delete": _read_known,
     "read, then Overrule": _read,
     "read, then Fetch": _read,
     "read, then Publish": _read,

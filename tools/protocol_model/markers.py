@@ -7,7 +7,8 @@ tick in which its file was written.
 
 What no process can see, and the properties speak of (ghosts): `Marker.serial`, the order in which markers were placed;
 `World.last`, the later intent, that is what is to be true in the end; `World.firm`, whether it was asked for with care;
-`World.withdrawn`, whether it is what came of a withdrawal; `World.fault`, what has gone wrong.
+`World.withdrawn`, whether it is what came of a withdrawal; `World.amid`, whether it is a registration that came while a
+careful want was being placed; `World.fault`, what has gone wrong.
 """
 
 from __future__ import annotations
@@ -15,13 +16,15 @@ from __future__ import annotations
 from enum import Enum
 from typing import Literal, NamedTuple
 
-Kind = Literal["want", "delete"]
+Kind = Literal["want", "delete", "known"]
 Damage = Literal["", "done", "found"]  # of the chunk's bytes, and whether the reconciler has read them
 
 GONE = "-"  # what a delete asks for, in place of files
+KNOWN = "known"  # what a registration asks for: the chunk may be fetched, and may be evicted
 NONE = ""
 UNREADY = "unready"  # a directory without READY
 OF_WANT = -1  # an mtime
+BEFORE = -1  # a time before all ticks
 UNREAD = "?"  # in place of the files of a want that was judged by its times alone
 RECONCILER = "reconciler"
 
@@ -54,6 +57,12 @@ class Wrong(Enum):
     SETTLED_SOON = "whether a delete came before a want that came back is looked for within the same tick"
     SETTLED_AT_ONCE = "a want that came back is unlinked where it stands, without renaming it aside"
     READY_BEFORE_WANT = "where other files are wanted, READY goes before WANT"
+    KNOWN_KEPT = "a delete is forgotten while a registration that came before it stands"
+    KNOWN_AT_ONCE = "a registration is unlinked where it stands, without renaming it aside"
+    KNOWN_BACK = "a marker is put back without looking for a registration that has overruled it"
+    WANTED_WHEN_WRITTEN = "a chunk counts as wanted since its WANT was written, not since its want was placed"
+    NEVER_WANTED_AGAIN = "a want of what is here leaves WANT as it was, and an earlier registration is the later one"
+    BACK_THOUGH_KNOWN = "the want of a quarantined chunk comes back though it was registered since"
 
 
 class Marker(NamedTuple):
@@ -87,11 +96,12 @@ def same_text(judged: Marker, other: Marker) -> bool:
 
 
 class Removal(NamedTuple):
-    """The removal of a marker: the judged one, and the one that has overruled it, if any."""
+    """The removal of a marker: the judged one, and the one that has overruled it, if any, of the kind `by`."""
 
     kind: Kind
     judged: Marker
     winner: Marker | None
+    by: Kind = "delete"
 
 
 class Aside(NamedTuple):
@@ -120,11 +130,12 @@ class Reconciler(NamedTuple):
     opposite: int = 0  # the serial of the marker that was seen opposite to one that is to be put back
     alone: Marker | None = None
     unreadable: Marker | None = None
+    known: Marker | None = None
     renewing: bool = False  # what it removes is a want that has come back
 
 
 class World(NamedTuple):
-    """The state of one id. `kept`: the files that WANT beside the chunk asks for."""
+    """The state of one id. `kept`: the files that WANT asks for, and `wanted`: its mtime, the ctime of its want."""
 
     tick: int
     want: Marker | None
@@ -142,31 +153,49 @@ class World(NamedTuple):
     firm: bool = False
     withdrawn: bool = False
     fault: str = ""
+    wanted: int = BEFORE
+    known: Marker | None = None
+    amid: bool = False
 
 
 def standing(world: World, kind: Kind) -> Marker | None:
     """Return what stands at `want/ID` or `delete/ID`."""
-    return world.want if kind == "want" else world.delete
+    return world.want if kind == "want" else world.delete if kind == "delete" else world.known
 
 
 def put(world: World, kind: Kind, marker: Marker | None) -> World:
     """Put a marker at `want/ID` or `delete/ID`."""
+    if kind == "known":
+        return world._replace(known=marker)
     return world._replace(want=marker) if kind == "want" else world._replace(delete=marker)
 
 
-def opposite(kind: Kind) -> Kind:
-    return "delete" if kind == "want" else "want"
+def overruling(kind: Kind) -> tuple[Kind, ...]:
+    """Return the kinds of markers that overrule one of this kind, where they are later."""
+    kinds: dict[Kind, tuple[Kind, ...]] = {
+        "want": ("delete", "known"),
+        "delete": ("want", "known"),
+        "known": ("delete",),
+    }
+    return kinds[kind]
 
 
 def holds(world: World, marker: Marker) -> bool:
     """Tell whether what a marker asks for is so."""
-    return world.chunk == (NONE if marker.files == GONE else marker.files)
+    if marker.files == GONE:
+        return world.chunk == NONE and world.known is None
+    return world.chunk == marker.files
+
+
+def is_pinned(world: World) -> bool:
+    """Tell whether the chunk that is here may not be evicted: it was wanted, and not registered since."""
+    return world.known is None or world.known.ctime <= world.wanted
 
 
 def remembered(world: World) -> list[Marker]:
     """Return all markers that the reconciler could still compare with one that it finds."""
     r, aside = world.reconciler, world.aside
-    known = [r.want, r.delete, r.alone, r.unreadable]
+    known = [r.want, r.delete, r.known, r.alone, r.unreadable]
     if aside is not None:
         known.append(aside.judged)
     if r.removal is not None:
@@ -176,7 +205,13 @@ def remembered(world: World) -> list[Marker]:
 
 def files(world: World) -> list[Marker]:
     """Return all files that are there."""
-    found = [world.want, world.delete, world.aside and world.aside.marker, *(writer.new for writer in world.writers)]
+    found = [
+        world.want,
+        world.delete,
+        world.known,
+        world.aside and world.aside.marker,
+        *(writer.new for writer in world.writers),
+    ]
     return [file for file in found if file is not None]
 
 
@@ -195,7 +230,7 @@ def next_serial(world: World) -> int:
 def show(world: World) -> str:
     """Show the state in a line: `want b@1` stands for a want of the files b, its ctime 1."""
     parts = [f"tick {world.tick}"]
-    for kind in ("want", "delete"):
+    for kind in ("want", "delete", "known"):
         marker = standing(world, kind)
         if marker is not None:
             parts.append(_shown(kind, marker))
@@ -205,11 +240,12 @@ def show(world: World) -> str:
         parts.append(f"partial {world.partial}")
     parts.append(f"chunk {world.chunk}{', damaged' if world.damage else ''}" if world.chunk else "no chunk")
     parts += [f"WANT {world.kept}"] if world.kept and world.chunk == UNREADY else []
+    parts += [f"wanted @{world.wanted}"] if world.chunk and world.known is not None else []
     later = "gone" if world.last == GONE else world.last
     return f"| {', '.join(parts)}; the later intent: {later}{', with care' if world.firm else ''}"
 
 
 def _shown(kind: str, marker: Marker) -> str:
-    if kind == "delete":
-        return f"delete@{marker.ctime}"
+    if kind != "want":
+        return f"{kind}@{marker.ctime}"
     return f"want {marker.files or 'half-written'}@{marker.ctime}"

@@ -15,17 +15,19 @@ from typing import TYPE_CHECKING
 
 from .markers import (
     GONE,
+    KNOWN,
     NONE,
     OF_WANT,
     RECONCILER,
     Aside,
+    Kind,
     Marker,
     Reconciler,
     Removal,
     World,
     Wrong,
     holds,
-    opposite,
+    overruling,
     put,
     same,
     same_text,
@@ -47,11 +49,14 @@ def step_at(
     *,
     want: Marker | None = None,
     delete: Marker | None = None,
+    known: Marker | None = None,
     removal: Removal | None = None,
     opposite: int = 0,
 ) -> World:
     r = world.reconciler
-    return world._replace(reconciler=Reconciler(at, want, delete, removal, opposite, r.alone, r.unreadable, r.renewing))
+    return world._replace(
+        reconciler=Reconciler(at, want, delete, removal, opposite, r.alone, r.unreadable, known, r.renewing)
+    )
 
 
 def look_anew(world: World) -> World:
@@ -99,15 +104,24 @@ def _look_opposite(world: World, wrong: Wrong) -> tuple[str, World]:
     """
     aside = world.aside
     assert aside is not None
-    other = standing(world, opposite(aside.kind))
-    either = not world.firm and standing(world, aside.kind) is None
-    if other is None or other.ctime < aside.marker.ctime or other.files == NONE:
-        if other is not None and world.last == other.files and either:
-            world = world._replace(last=aside.marker.files)
-        return "no later opposite marker stands", step_at(world, "link it back", opposite=other.serial if other else 0)
-    if other.ctime == aside.marker.ctime and world.last == aside.marker.files and either:
-        world = world._replace(last=other.files)
-    return "an opposite marker has overruled it", step_at(world, "unlink what was aside")
+    again = standing(world, aside.kind)
+    either = not world.firm and (again is None or again.files == NONE)
+    seen = 0
+    for kind in overruling(aside.kind):
+        other = standing(world, kind)
+        if kind == "known" and wrong is Wrong.KNOWN_BACK:
+            seen = max(seen, other.serial if other else 0)
+            continue
+        is_kept = kind == "known" and aside.kind == "want"  # tied with a registration, a want stays
+        if other is None or other.ctime < aside.marker.ctime + is_kept or other.files == NONE:
+            if other is not None and world.last == other.files and either:
+                world = world._replace(last=aside.marker.files)
+            seen = max(seen, other.serial if other else 0)
+            continue
+        if other.ctime == aside.marker.ctime and world.last == aside.marker.files and either:
+            world = world._replace(last=other.files)
+        return "a marker that overrules it has come", step_at(world, "unlink what was aside")
+    return "no later marker stands that overrules it", step_at(world, "link it back", opposite=seen)
 
 
 def _link_back(world: World, wrong: Wrong) -> tuple[str, World]:
@@ -118,8 +132,10 @@ def _link_back(world: World, wrong: Wrong) -> tuple[str, World]:
         return "renames it back", look_anew(put(world, aside.kind, back)._replace(aside=None))
     if standing(world, aside.kind) is not None:
         return "cannot link it back: a newer one stands there", step_at(world, "unlink what was aside")
-    other = standing(world, opposite(aside.kind))
-    came = other is not None and other.files == world.last and other.serial != world.reconciler.opposite
+    came = any(
+        other is not None and other.files == world.last and other.serial > world.reconciler.opposite
+        for other in (standing(world, kind) for kind in overruling(aside.kind))
+    )
     if came and not world.firm and wrong is not Wrong.BACK_REGARDLESS:
         world = world._replace(last=back.files)  # a careless one that comes in this very instant is as if tied
     world = put(world, aside.kind, back)._replace(aside=aside._replace(marker=back))
@@ -158,7 +174,7 @@ def _look_for_want(world: World, wrong: Wrong) -> tuple[str, World]:
 def _look_winner(world: World, wrong: Wrong) -> tuple[str, World]:
     removal = world.reconciler.removal
     assert removal is not None
-    if not unchanged(removal.winner, standing(world, opposite(removal.kind))):
+    if not unchanged(removal.winner, standing(world, removal.by)):
         return "the winner does not stand any more, lets go", look_anew(world)
     return "the winner stands", step_at(world, "look at the judged", removal=removal)
 
@@ -168,9 +184,10 @@ def _look_judged(world: World, wrong: Wrong) -> tuple[str, World]:
     assert removal is not None
     if not unchanged(removal.judged, standing(world, removal.kind)):
         return "the judged does not stand any more, lets go", look_anew(world)
-    if removal.kind == "delete":
+    if removal.kind == "delete" and removal.by != "known":
         world = met(world, removal.winner, world.delete)
-    at = "unlink at once" if wrong is Wrong.UNLINK_AT_ONCE else "rename aside"
+    is_unlinked = wrong is Wrong.UNLINK_AT_ONCE or (wrong is Wrong.KNOWN_AT_ONCE and removal.kind == "known")
+    at = "unlink at once" if is_unlinked else "rename aside"
     return f"the judged {removal.kind} stands", step_at(world, at, removal=removal)
 
 
@@ -191,7 +208,7 @@ def met(world: World, want: Marker | None, delete: Marker | None) -> World:
         and (alone is None or alone.serial != want.serial)
     ):
         if same(alone, want):
-            return world._replace(last=GONE)
+            return world if world.last == KNOWN else world._replace(last=GONE)
         return world._replace(last=want.files) if world.last == GONE else world
     return world
 
@@ -230,9 +247,13 @@ def lost(world: World, judged: Marker, gone: Marker) -> World:
     """
     if gone.serial <= judged.serial or world.last != gone.files:
         return world
-    against = world.want if gone.files == GONE else world.delete
-    if same(judged, gone) and same_text(judged, gone) and not world.firm and against is not None:
-        return world._replace(last=against.files)
+    kind: Kind = "delete" if gone.files == GONE else "known" if gone.files == KNOWN else "want"
+    if (again := standing(world, kind)) is not None and again.files == gone.files and again.serial > gone.serial:
+        return world
+    others = {other: standing(world, other) for other in overruling(kind)}
+    against = [m for k, m in others.items() if m is not None and (k != "known" or m.ctime >= judged.ctime)]
+    if same(judged, gone) and same_text(judged, gone) and not world.firm and against:
+        return world._replace(last=max(against, key=lambda marker: marker.ctime).files)
     fault = "" if holds(world, gone) else "a marker that is newer than the judged one was removed"
     return world._replace(fault=fault or world.fault)
 

@@ -25,6 +25,7 @@ from .markers import (
     World,
     Wrong,
     free_inode,
+    is_pinned,
     next_serial,
     put,
     same,
@@ -49,6 +50,8 @@ def _renew(world: World, wrong: Wrong) -> tuple[str, World] | None:
         return "removes WANT", step_at(world._replace(kept=NONE, lock=RECONCILER), "renew: link", want=kept)
     if world.delete is not None:
         return "flock want/, sees a delete, lets go", step_at(world, "settle: look")
+    if not is_pinned(world) and wrong is not Wrong.BACK_THOUGH_KNOWN:
+        return "flock want/, sees a registration that is later than WANT, lets go", step_at(world, "settle: look")
     return "flock want/, sees no delete", step_at(world._replace(lock=RECONCILER), "renew: link")
 
 
@@ -74,11 +77,16 @@ def is_waiting_for_the_clock(world: World) -> bool:
 
 
 def _settle_wait(world: World, wrong: Wrong) -> tuple[str, World] | None:
-    """Look at the delete once the tick has passed."""
+    """Look at what may have overruled it, once the tick has passed."""
     if is_waiting_for_the_clock(world) and wrong is not Wrong.SETTLED_SOON:
         return None
     back = world.reconciler.want
     assert back is not None
+    if world.delete is None and not is_pinned(world) and wrong is not Wrong.BACK_THOUGH_KNOWN:
+        then = removing(world, Removal("want", back, world.known, "known"))
+        return "sees a registration that is later than WANT", then._replace(
+            reconciler=then.reconciler._replace(renewing=True)
+        )
     if world.delete is None:
         return "sees no delete", step_at(world, "let go of WANT")
     if wrong is Wrong.SETTLED_AT_ONCE:

@@ -10,7 +10,7 @@ Left out: a withdrawal while another marker is on its way out, or in the middle 
 
 from __future__ import annotations
 
-from .markers import GONE, NONE, UNREADY, World
+from .markers import GONE, KNOWN, NONE, UNREADY, World, is_pinned
 
 GOES_ON = frozenset({"publish: look for a delete", "publish"})
 RETIRES = frozenset({"retire: remove READY", "clear", "replace: remove READY", "replace: remove WANT"})
@@ -36,7 +36,10 @@ def killed(world: World, at: str) -> World:
 
 
 def _judged(world: World) -> World:
-    return world._replace(last=_left(world) or GONE)
+    left = _left(world)
+    if world.known is not None and (left == NONE or (left == world.chunk and not is_pinned(world))):
+        return world._replace(last=KNOWN)
+    return world._replace(last=left or GONE)
 
 
 def _left(world: World) -> str:

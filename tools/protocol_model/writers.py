@@ -6,6 +6,8 @@
 | `careful delete` | store.markers.place_delete: the lock and `_touch`; then the unlink and the close |
 | `mv` | `cat > want/.new; mv want/.new want/ID` of the README, or any program that renames without the lock |
 | `cp` | `cp x want/ID`: the file is there, empty, before its text is; only where none stands, so not in place |
+| `careful register` | store.markers.place_known: the lock and the rename; then both unlinks and the close |
+| `mv known` | `mv known/.new known/ID`, without the lock |
 | `touch` | `touch delete/ID`: makes a marker, or makes the one that stands the later intent |
 | `rm` | `rm want/ID`: see `withdrawing` |
 
@@ -19,9 +21,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .markers import GONE, NONE, Marker, World, Writer, Wrong, free_inode, next_serial
+from .markers import GONE, KNOWN, NONE, Marker, World, Writer, Wrong, free_inode, next_serial
 from .search import Step
-from .withdrawing import can_withdraw, withdrawn
+from .withdrawing import GOES_ON, can_withdraw, withdrawn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,12 +53,14 @@ def _begin(world: World, number: int, deeds: frozenset[str], wrong: Wrong) -> It
     writer = world.writers[number]
     locked = world._replace(lock=NAMES[number]) if wrong is not Wrong.NO_LOCK else world
     first = "place" if wrong is not Wrong.OPPOSITE_FIRST else "overrule"
-    for kind in ("want", "delete"):
+    for kind in ("want", "delete", "register"):
         if f"careful {kind}" in deeds and (not world.lock or wrong is Wrong.NO_LOCK):
             what, then = _care(locked, number, f"{first} {kind}", wrong)
             yield f"flock want/, {what}", then
     if "mv" in deeds:
         yield "mv want/.new want/ID", _wanted(world, number, wrong)
+    if "mv known" in deeds:
+        yield "mv known/.new known/ID", _known(world)
     if "cp" in deeds and world.want is None:
         empty = Marker(free_inode(world), world.tick, world.tick, NONE, next_serial(world))
         yield "cp: create want/ID", _with(world._replace(want=empty), number, writer._replace(at="cp", new=empty))
@@ -71,7 +75,8 @@ def _go_on(world: World, number: int, wrong: Wrong) -> tuple[str, World]:
     if writer.at == "cp":
         return "cp: write the text", _with(_written(world, number), number, writer._replace(at="idle", new=None))
     what, then = _care(world, number, writer.at, wrong)
-    return f"{what}, let go", _done(then, number, FILES[number] if writer.at.endswith("want") else GONE)
+    asked = {"want": FILES[number], "delete": GONE, "register": KNOWN}[writer.at.split()[1]]
+    return f"{what}, let go", _done(then, number, asked)
 
 
 def _care(world: World, number: int, deed: str, wrong: Wrong) -> tuple[str, World]:
@@ -83,9 +88,15 @@ def _care(world: World, number: int, deed: str, wrong: Wrong) -> tuple[str, Worl
             return "rename to want/ID", _with(_wanted(world, number, wrong), number, next_at)
         case "place delete":
             return "touch delete/ID", _with(_deleted(world, wrong), number, next_at)
+        case "place register":
+            return "rename to known/ID", _with(_known(world), number, next_at)
+        case "overrule register":
+            return "unlink delete/ID and want/ID", _with(world._replace(delete=None, want=None), number, next_at)
+        case "overrule delete":
+            return "unlink want/ID and known/ID", _with(world._replace(want=None, known=None), number, next_at)
         case "overrule want":
             return "unlink delete/ID", _with(world._replace(delete=None), number, next_at)
-    return "unlink want/ID", _with(world._replace(want=None), number, next_at)
+    raise AssertionError(deed)
 
 
 def _with(world: World, number: int, writer: Writer) -> World:
@@ -105,8 +116,13 @@ def _asked(world: World, last: str) -> World:
 def _done(world: World, number: int, files: str) -> World:
     """End a careful call; what came without the lock amid it is earlier, unless out of reach."""
     lock = "" if world.lock == NAMES[number] else world.lock
-    own = world.delete if files == GONE else world.want
+    own = world.delete if files == GONE else world.known if files == KNOWN else world.want
     world = _with(world._replace(lock=lock), number, Writer(left=world.writers[number].left))
+    amid, world = world.amid, world._replace(amid=False)
+    if files not in {GONE, KNOWN} and amid:  # a want leaves a registration that came amid it
+        return _asked(world, KNOWN) if world.last == GONE else world
+    if files == KNOWN and own is not None and _came_later_want(world, own):
+        return withdrawn(world)
     if own is not None and own.files != files:  # replaced
         return _asked(world, own.files)
     if own is not None and world.aside is not None and world.aside.marker.serial > own.serial:
@@ -118,6 +134,20 @@ def _wanted(world: World, number: int, wrong: Wrong) -> World:
     """Rename a want into place; its temporary file may as well be written in this instant."""
     marker = Marker(free_inode(world), world.tick, world.tick, FILES[number], next_serial(world))
     return _asked(world._replace(want=marker), marker.files)
+
+
+def _known(world: World) -> World:
+    """Rename a registration into place."""
+    marker = Marker(free_inode(world), world.tick, world.tick, KNOWN, next_serial(world))
+    amid = any(writer.at == "overrule want" for writer in world.writers)
+    return _asked(world._replace(known=marker), KNOWN)._replace(amid=amid)
+
+
+def _came_later_want(world: World, own: Marker) -> bool:
+    """Tell whether a careless want came amid a careful registration, and is, or is just being, carried out."""
+    r = world.reconciler
+    going_on = r.at in GOES_ON and r.want is not None and r.want.ctime > own.ctime
+    return going_on or world.wanted > own.ctime
 
 
 def _deleted(world: World, wrong: Wrong) -> World:

@@ -5,6 +5,7 @@ from typing import Final
 VERBS: Final = {
     "run": "reconcile in the foreground",
     "want": "ask for chunks",
+    "register": "let chunks be known, to be fetched when somebody asks for them",
     "delete": "ask for chunks to be deleted",
     "sync": "make the wanted chunks equal to a list",
     "retry": "try failed chunks again now",

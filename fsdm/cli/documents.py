@@ -1,0 +1,76 @@
+"""Documents of the command line: a file with one, files with JSON Lines, and standard input."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fsdm.cli.output import show, tell
+from fsdm.model.errors import EXIT_OK, EXIT_USAGE, FsdmError, InvalidInputError
+from fsdm.model.layout import is_id
+from fsdm.status.terminal import plain
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+    from collections.abc import Callable, Iterator
+
+    from fsdm.model.documents import DataChunk
+
+
+def add_documents(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "files",
+        nargs="+",
+        metavar="FILE",
+        help="a want as JSON, or wants as JSON Lines; - is standard input; wrong ones are named, the others taken",
+    )
+
+
+def place_each(
+    arguments: Namespace, place: Callable[[DataChunk], None], done: str, refusals: type[FsdmError] = InvalidInputError
+) -> int:
+    """Place each document, and show the ids as `done`; name those that are refused, and go on; return the exit code."""
+    from fsdm.model.documents import DataChunk, in_its_line
+
+    code, placed = EXIT_OK, []
+    for name, text, marker in _documents(arguments.files):
+        try:
+            chunk = DataChunk.parse_want(text, marker) if is_id(marker) else DataChunk.parse(text)
+            place(chunk)
+        except InvalidInputError as e:
+            said = str(e) if marker else in_its_line(e)
+            tell(f"fsdm: {name}: {plain(said)}")
+            code = EXIT_USAGE
+        except refusals as e:
+            tell(f"fsdm: {name}: {e}")
+            code = code or e.exit_code
+        else:
+            placed.append(chunk.id)
+    show(arguments, {done: placed})
+    return code
+
+
+def _documents(names: list[str]) -> Iterator[tuple[str, bytes, str]]:
+    """Read each document: a name for messages, its text, the file name if it is no JSON Lines."""
+    for name in names:
+        try:
+            text = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+        except OSError as e:
+            raise InvalidInputError(f"{name} cannot be read: {e.strerror}", hint="check the path") from e
+        lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+        if not _is_json(text) and any(_is_json(line) for _, line in lines):
+            for number, line in lines:
+                yield f"{name}:{number}", line, ""
+        else:
+            yield name, text, os.path.basename(name)
+
+
+def _is_json(text: bytes) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
