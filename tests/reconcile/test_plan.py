@@ -213,6 +213,7 @@ class World:
     good_partial: bool = True
     damaged: frozenset[Place] = frozenset({OLD, NEW})  # where a suspicion would be right
     kept: bool = True  # the want that a chunk came of can be had again
+    wanted_ns: int = 0  # the ctime of the last want that was carried out
     renewed: bool = False
     refusals: int = 0  # so many times a ref is in the way
     now: float = NOW
@@ -251,15 +252,15 @@ class World:
                 self._becomes(partial=Partial.NONE)
                 if self.good_partial:
                     assert NEW not in self.state.ready + self.state.unready, "renamed onto what is there"
+                    self._is_carried_out()
                     self._becomes(ready=(*self.state.ready, NEW), want=None)
                     self.good |= {NEW}
                     self.damaged -= {NEW}
-                    self.kept = True
                 self._succeeds()
             case Confirm(_, _, place):
                 if place in self.good:
+                    self._is_carried_out()
                     self._becomes(want=None)
-                    self.kept = True
                 else:
                     self._takes_out_of_service(place)
                 self._succeeds()
@@ -292,7 +293,8 @@ class World:
                 self._learn(suspect=None, found=None)
             case Renew(_, place):
                 deleted = self.state.delete is not None and not self.state.delete.fault
-                registered = self.state.known is not None and not self.state.known.fault and self.registers
+                known = self.state.known
+                registered = known and not known.fault and self.registers and known.ctime_ns > self.wanted_ns
                 if self.kept and self.state.want is None and not deleted and not registered:
                     self._becomes(want=replace(WANT, ino=77))
                     self.renewed = self.readable = True
@@ -312,6 +314,10 @@ class World:
             case ClearFailure():
                 self._becomes(failed=False)
                 self._learn(failure=None)
+
+    def _is_carried_out(self) -> None:
+        assert self.state.want is not None
+        self.kept, self.wanted_ns = True, self.state.want.ctime_ns
 
     def _leaves(self, place: Place) -> None:
         if self.refusals > 0:
@@ -350,6 +356,8 @@ def _worlds(draw: st.DrawFn) -> World:
         memo = replace(memo, unreadable=None)
     elif memo.unreadable.since > NOW:  # a clock that is set back later is another test's
         memo = replace(memo, unreadable=replace(memo.unreadable, since=NOW))
+    if memo.unregistered and memo.unregistered.since > NOW:
+        memo = replace(memo, unregistered=replace(memo.unregistered, since=NOW))
     if (
         memo.asked and not memo.asked.answered and memo.asked.again_at is None
     ):  # it is not being read, so there will be no answer
