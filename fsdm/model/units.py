@@ -45,6 +45,11 @@ def readable(size_bytes: int) -> str:
     return f"{size_bytes / 1e12:.1f} TB"
 
 
+def per_second(bytes_per_s: float) -> str:
+    """Format a rate: `12.5 MB/s`."""
+    return f"{readable(round(bytes_per_s))}/s" if bytes_per_s >= 100_000 else f"{bytes_per_s / 1000:.1f} kB/s"
+
+
 def count(number: int, noun: str) -> str:
     """Format a number of things: `1 gap`, `1,200 gaps`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"

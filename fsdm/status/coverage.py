@@ -125,11 +125,10 @@ class CoverageMap:
         datasets: dict[str, list[ChunkStatus]] = {}
         unplaced = []
         for chunk in chunks:
-            blocks = chunk.block_range  # a want may say anything
-            if chunk.dataset_id is None or blocks is None or not 0 <= blocks.start < blocks.stop <= U64_MAX:
-                unplaced.append(chunk)
-            else:
+            if chunk.dataset_id is not None and is_placed(chunk):
                 datasets.setdefault(chunk.dataset_id, []).append(chunk)
+            else:
+                unplaced.append(chunk)
         covered = (replace(cover(one, found), name=names.get(one)) for one, found in sorted(datasets.items()))
         return cls(tuple(covered), tuple(unplaced))
 
@@ -144,6 +143,12 @@ class CoverageMap:
             hint = "fsdm map, without it, shows all"
             raise NotAvailableError(f"nothing is known of a dataset {dataset_id}", hint=hint)
         return CoverageMap(found, ())
+
+
+def is_placed(chunk: ChunkStatus) -> bool:
+    """Return whether the chunk's blocks are known and can be: a want may say anything."""
+    blocks = chunk.block_range
+    return chunk.dataset_id is not None and blocks is not None and 0 <= blocks.start < blocks.stop <= U64_MAX
 
 
 def cover(dataset_id: str, chunks: Iterable[ChunkStatus]) -> Coverage:

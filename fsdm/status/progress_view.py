@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from rich.text import Text
 
-from fsdm.model.units import ago, lasting, moment, readable
+from fsdm.model.units import ago, lasting, moment, per_second, readable
 from fsdm.status.terminal import plain, takes_utf8
 
 if TYPE_CHECKING:
@@ -172,7 +172,7 @@ def _pace(progress: Progress, survey: Survey, glyphs: Glyphs) -> list[_Item]:
     if eta_s is not None:
         coming = f"ETA {more}{lasting(eta_s)} ({moment(survey.at + eta_s, survey.at)})"
     return [
-        (_rate(rate) if rate is not None else "rate not known yet", "bold"),
+        (per_second(rate) if rate is not None else "rate not known yet", "bold"),
         (f"{more}{readable(survey.left_bytes)} to come", ""),
         (coming, ""),
     ]
@@ -204,16 +204,12 @@ def _bar(one: Running, progress: Progress, width: int, glyphs: Glyphs) -> Text:
     if width >= WIDE:
         rate = progress.rate_of(one.id)
         of = "" if total is None else f" of {readable(total)}"
-        pace = "" if rate is None else _rate(rate)
+        pace = "" if rate is None else per_second(rate)
         name, numbers = one.id[:12], f"  {readable(one.size_bytes)}{of:<14} {pace:>12}"
     bar = min(max(width - len(name) - len(percent) - len(numbers) - 2, 0), BAR_MAX)
     done = int((share or 0.0) * bar)
     line = Text(f"{name} ", "cyan").append(glyphs.done * done, "bold cyan").append(glyphs.rest * (bar - done), "dim")
     return line.append(f" {percent}{numbers}")
-
-
-def _rate(bytes_per_s: float) -> str:
-    return f"{readable(round(bytes_per_s))}/s" if bytes_per_s >= 100_000 else f"{bytes_per_s / 1000:.1f} kB/s"
 
 
 def _row(tag: str, chunk_id: str, said: str, style: str, glyphs: Glyphs) -> Text:

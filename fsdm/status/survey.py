@@ -28,6 +28,7 @@ from fsdm.store.markers import marker_ids
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from collections.abc import Set as AbstractSet
 
     from fsdm.model.layout import Layout
     from fsdm.model.state import State
@@ -80,6 +81,7 @@ class Surveyor:
         self._partials: dict[str, int | None] = {}  # what had come of each when it was looked at last, if ever
         self._came_bytes = 0
         self._looked = False
+        self._changed: set[str] = set()
         self._holders: dict[str, Holders] = {}
         self._holders_due = 0.0  # monotonic
 
@@ -91,7 +93,8 @@ class Surveyor:
         """
         around, now = read_surroundings(self._layout), time.time()
         listed = Listing.read(self._layout)
-        self._see(self._catalog.refresh())
+        self._changed = self._catalog.refresh()
+        self._see(self._changed)
         for chunk_id in self._while_time(list(self._uncounted)):
             self._count(chunk_id)
         self._read_failures(listed.failed)
@@ -131,6 +134,29 @@ class Surveyor:
             unlisted=listed.unlisted,
             reconciler_trouble=around.reconciler_trouble,
         )
+
+    @property
+    def catalog(self) -> Catalog:
+        """The chunk directories, as of the last look; it is refreshed by looks alone."""
+        return self._catalog
+
+    @property
+    def changed(self) -> AbstractSet[str]:
+        """The chunks whose directories came or went between the last look and the one before."""
+        return self._changed
+
+    @property
+    def is_counting(self) -> bool:
+        """Return whether some READY is still to be read for the first time."""
+        return not all(self._uncounted.values())
+
+    def size_of(self, chunk_id: str) -> int | None:
+        """Return the bytes that READY says a chunk has; None where it was not read yet, or says none."""
+        return self._sizes.get(chunk_id)
+
+    def is_unready(self, chunk_id: str) -> bool:
+        """Return whether READY was looked for in a chunk's directory, in vain."""
+        return self._uncounted.get(chunk_id, False)
 
     def _names(self, listed: Listing, unready: set[str], tried: set[str]) -> defaultdict[State, set[str]]:
         """Name how each pending chunk stands; for those `tried` again the failure does not count."""

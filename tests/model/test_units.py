@@ -5,7 +5,7 @@ import time
 import pytest
 
 from fsdm.model.errors import InvalidInputError
-from fsdm.model.units import ago, lasting, moment, parse_size, readable
+from fsdm.model.units import ago, lasting, moment, parse_size, per_second, readable
 
 NOON = time.mktime((2026, 5, 17, 12, 0, 0, 0, 0, -1))
 
@@ -66,3 +66,10 @@ def test_a_moment_has_seconds_where_it_is_near_and_a_date_where_it_is_another_da
 @pytest.mark.parametrize("at", [1e300, -1e300, 1e18])
 def test_a_time_that_there_is_not_is_told_as_such(at: float) -> None:
     assert moment(at, NOON) == "at an impossible time"
+
+
+@pytest.mark.parametrize(
+    ("bytes_per_s", "text"), [(0, "0.0 kB/s"), (99_999, "100.0 kB/s"), (100_000, "100.0 kB/s"), (12.5e6, "12.5 MB/s")]
+)
+def test_rates_are_told_in_bytes_a_second(bytes_per_s: float, text: str) -> None:
+    assert per_second(bytes_per_s) == text

@@ -338,3 +338,23 @@ def test_what_was_read_of_what_is_gone_is_forgotten(layout: Layout, data_dir: Pa
     surveyor.look()
     kept = (surveyor._sizes, surveyor._uncounted, surveyor._totals, surveyor._failures, surveyor._partials)
     assert not any(kept)
+
+
+def test_it_tells_which_chunks_came_or_went_and_what_is_known_of_their_sizes(layout: Layout) -> None:
+    surveyor = Surveyor(layout, read_s=-1)
+    first, second = put_chunk(layout), put_chunk(layout, start=10, end=20)
+    os.unlink(f"{layout.path(second)}/{READY}")
+    surveyor.look()
+    assert surveyor.changed == {first.chunk_id, second.chunk_id}
+    assert surveyor.is_counting
+    assert surveyor.size_of(first.chunk_id) is None
+    surveyor._read_s = 60
+    surveyor.look()
+    assert surveyor.changed == set()
+    assert not surveyor.is_counting
+    assert (surveyor.size_of(first.chunk_id), surveyor.is_unready(first.chunk_id)) == (100, False)
+    assert (surveyor.size_of(second.chunk_id), surveyor.is_unready(second.chunk_id)) == (None, True)
+    shutil.rmtree(layout.path(first))
+    surveyor.look()
+    assert surveyor.changed == {first.chunk_id}
+    assert surveyor.catalog.places(first.chunk_id) == ()

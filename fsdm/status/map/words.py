@@ -213,7 +213,7 @@ def chunk_line(chunk: ChunkStatus) -> str:
 
 
 def _how(chunk: ChunkStatus) -> str:
-    size = f", {readable(chunk.size_bytes)}" if chunk.size_bytes or chunk.state == "available" else ""
+    size = f", {readable(chunk.size_bytes)}" if chunk.size_bytes or chunk.total_bytes is not None else ""
     if chunk.total_bytes is not None and chunk.total_bytes != chunk.size_bytes:
         size = f", {readable(chunk.size_bytes)} of {readable(chunk.total_bytes)}"
     error = plain(chunk.error or "")
