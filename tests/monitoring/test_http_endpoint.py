@@ -5,23 +5,23 @@ import socket
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
-from wsgiref.types import StartResponse, WSGIEnvironment
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 import pytest
 
 from fsdm.model.errors import InvalidInputError
 from fsdm.monitoring import http_endpoint as endpoint
 from fsdm.monitoring.health import Health
-from fsdm.monitoring.http_endpoint import MANY, Endpoint, parse_address
+from fsdm.monitoring.http_endpoint import LASTING, MANY, Connection, Endpoint, parse_address
 from tests.support import PATIENCE_S, eventually
 
 
 class World:
     """An endpoint whose verdicts are set by hand."""
 
-    def __init__(self, address: str = "127.0.0.1:0") -> None:
+    def __init__(self, address: str = "127.0.0.1:0", page: WSGIApplication | None = None) -> None:
         self.health, self.ready = Health(True, "reconciling"), Health(False, "starting")
-        self.it = Endpoint(address, health=lambda: self.health, readiness=lambda: self.ready)
+        self.it = Endpoint(address, health=lambda: self.health, readiness=lambda: self.ready, page=page)
         self.host, _, port = self.it.url.removeprefix("http://").rpartition(":")
         self.port = int(port)
 
@@ -206,3 +206,94 @@ def test_it_ends_at_once_whoever_is_connected() -> None:
         assert len(world.it._deadlines) == 1, "it waits for nobody"
     with pytest.raises(OSError, match="refused"):
         world.connect()
+
+
+class Lasting:
+    """A page whose answers last until `gate` is set; what each write has, and what comes of it."""
+
+    def __init__(self, text: bytes = b"begun") -> None:
+        self.text, self.gate, self.write_s = text, threading.Event(), 60.0
+        self.connections: list[Connection] = []
+
+    def __call__(self, environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
+        connection: Connection = environ["fsdm.connection"]
+        if not connection.keep(self.write_s):
+            start("503 Service Unavailable", [])
+            return [b"too many"]
+        self.connections.append(connection)
+        start("200 OK", [])
+        return self._stream(connection)
+
+    def _stream(self, connection: Connection) -> Iterator[bytes]:
+        yield self.text
+        connection.keep()
+        assert self.gate.wait(PATIENCE_S)
+        yield b" ended"
+
+
+@pytest.fixture
+def lasting() -> Iterator[Lasting]:
+    page = Lasting()
+    yield page
+    page.gate.set()
+
+
+def _begin(world: World, stack: ExitStack, until: bytes = b"begun") -> socket.socket:
+    client = stack.enter_context(closing(world.connect()))
+    client.sendall(b"GET /events HTTP/1.0\r\n\r\n")
+    read = b""
+    while not read.endswith(until):
+        read += client.recv(1 << 16)
+        assert read
+    return client
+
+
+def test_page_answers_for_all_other_paths_and_probes_stay(lasting: Lasting) -> None:
+    lasting.gate.set()
+    world = World(page=lasting)
+    with world.it.serving():
+        assert world.ask("/") == world.ask("/else") == (200, "begun ended")
+        assert world.ask("/healthz") == (200, "reconciling\n")
+        assert world.ask("/metrics") == (503, "starting\n")
+        assert world.ask("/", "POST")[0] == 405
+
+
+def test_answer_that_lasts_outlives_the_deadline_of_others_and_takes_no_place(
+    lasting: Lasting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endpoint, "DEADLINE_S", 0.2)
+    world = World(page=lasting)
+    with world.it.serving(), ExitStack() as stack:
+        clients = [_begin(world, stack) for _ in range(LASTING)]
+        with _slow_clients(world, 2 * MANY) as slow:
+            eventually(lambda: all(map(_is_ended, slow)), "the deadline of others has passed")
+        assert not any(map(_is_ended, clients))
+        assert world.ask("/more") == (503, "too many")
+        assert world.ask("/healthz")[0] == 200
+        lasting.gate.set()
+        for client in clients:
+            client.setblocking(True)
+            assert client.recv(100) == b" ended"
+        eventually(lambda: len(world.it._lasting) == 0)
+        assert world.ask("/more")[0] == 200
+
+
+def test_who_reads_nothing_is_ended_by_the_deadline_of_a_write(lasting: Lasting) -> None:
+    lasting.text, lasting.write_s = bytes(1 << 26), 0.3  # more than sockets hold
+    world = World(page=lasting)
+    with world.it.serving(), closing(world.connect()) as client:
+        client.sendall(b"GET /events HTTP/1.0\r\n\r\n")
+        eventually(lambda: lasting.connections)
+        eventually(lambda: len(world.it._lasting) == 0, "its thread has ended")
+
+
+def test_what_is_not_read_is_seen(lasting: Lasting) -> None:
+    world = World(page=lasting)
+    with world.it.serving(), ExitStack() as stack:
+        _begin(world, stack)
+        [connection] = lasting.connections
+        eventually(lambda: connection.unread_bytes() == 0)
+        lasting.text = bytes(1 << 26)
+        client = stack.enter_context(closing(world.connect()))
+        client.sendall(b"GET /events HTTP/1.0\r\n\r\n")
+        eventually(lambda: len(lasting.connections) == 2 and lasting.connections[1].unread_bytes() > 0)
