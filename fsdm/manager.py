@@ -119,6 +119,11 @@ class DataManager(Client):
         return self._reconciler
 
     @property
+    def limits(self) -> Limits:
+        """The limits that hold, or would if this process reconciled."""
+        return self._limits
+
+    @property
     def is_closed(self) -> bool:
         """Tell whether `close` was called."""
         return self._closed.is_set()

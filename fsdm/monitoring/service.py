@@ -1,4 +1,4 @@
-"""The service beside a reconciler: the endpoint, the textfile, the messages to systemd.
+"""The service beside a reconciler: the endpoint, the page, the textfile, the messages to systemd.
 
 It answers probes before the data directory is open, which may take its time. Nothing is imported, bound or begun that
 was not asked for.
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from fsdm.manager import DataManager
+    from fsdm.monitoring.page.app import PageApp
     from fsdm.store.filesystem import Space
 
 SUFFIX: Final = ".prom"  # of what the node exporter reads
@@ -28,9 +29,15 @@ class Service(ExitStack):
     """Answers for a manager, once there is one. A context manager."""
 
     def __init__(
-        self, *, address: str | None = None, file: str | None = None, environment: Mapping[str, str] = os.environ
+        self,
+        *,
+        address: str | None = None,
+        file: str | None = None,
+        page: bool = False,
+        option: str = "--metrics-addr",
+        environment: Mapping[str, str] = os.environ,
     ) -> None:
-        """Listen at `address`, where one is given.
+        """Listen at `address`, where one is given, by this option; there may be a page as well.
 
         Raises:
             InvalidInputError: the address cannot be had, or the node exporter would not read `file`.
@@ -41,14 +48,24 @@ class Service(ExitStack):
         self._notifier = Notifier.of(environment)
         self._disk: SingleFlight[Space | str] | None = None
         self.url: str | None = None
+        self._page: PageApp | None = None
         if file is not None and not file.endswith(SUFFIX):
             hint = f"the node exporter reads no other: name it {file}{SUFFIX}"
             raise InvalidInputError(f"{file!r:.200} does not end in {SUFFIX}", field="--metrics-file", hint=hint)
         if address is not None:
-            from fsdm.monitoring.http_endpoint import Endpoint
+            self._listen(address, option, page=page)
 
-            self._endpoint = Endpoint(address, health=self._health, readiness=self._readiness)
-            self.url = self._endpoint.url
+    def _listen(self, address: str, option: str, *, page: bool) -> None:
+        from fsdm.monitoring.http_endpoint import Endpoint, parse_address
+
+        if page:
+            from fsdm.monitoring.page.app import PageApp
+
+            self._page = PageApp(parse_address(address, option)[0])
+        self._endpoint = Endpoint(
+            address, health=self._health, readiness=self._readiness, page=self._page, option=option
+        )
+        self.url = self._endpoint.url
 
     def __enter__(self) -> Self:
         if self.url is not None:
@@ -67,6 +84,11 @@ class Service(ExitStack):
         with ExitStack() as stack:
             if self.url is not None or self._file is not None:
                 self._expose(dm, stack)
+            if self._page is not None:
+                from fsdm.monitoring.page.observer import Observer
+
+                self._page.observer = Observer(dm)
+                stack.enter_context(self._page.observer.observing())
             if self._notifier is not None:
                 stack.enter_context(self._notifier.serving(self._health))
             yield

@@ -96,9 +96,11 @@ class Browser:
         self.do("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
 
     def press(self, key: str) -> None:
-        codes = {"Tab": 9, "Escape": 27, "End": 35, "Home": 36, "ArrowLeft": 37, "ArrowRight": 39}
+        codes = {"Tab": 9, "Enter": 13, "Escape": 27, "End": 35, "Home": 36, "ArrowLeft": 37, "ArrowRight": 39}
+        how = {"key": key, "text": {"Enter": "\r"}.get(key, key if len(key) == 1 else "")}
+        how |= {"code": key, "windowsVirtualKeyCode": codes[key]} if key in codes else {}
         for kind in ("keyDown", "keyUp"):
-            self.do("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=codes[key])
+            self.do("Input.dispatchKeyEvent", type=kind, **how)
 
     def complaints(self) -> list[dict[str, Any]]:
         """What the page has said on its console, every exception, and every refusal of its policy."""
