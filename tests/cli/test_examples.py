@@ -30,7 +30,7 @@ EXAMPLES = [
     ),
 ]
 # it goes on until it is told to stop
-ENDLESS = re.compile(r"fsdm (run\b(?!.*--once)|.*--watch)")
+ENDLESS = re.compile(r"fsdm (run\b(?!.*--once)|ui\b|.*--watch)")
 # elsewhere it is run with all that it takes: half a minute
 ELSEWHERE = {"fsdm demo": "test_demo.py"}
 

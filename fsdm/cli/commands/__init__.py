@@ -17,6 +17,7 @@ VERBS: Final = {
     "hold": "run a command while holding the chunk",
     "status": "show the state of each chunk, and why",
     "map": "draw which blocks are here, coming, retiring, missing or doubly covered",
+    "ui": "serve a page to look at, of what any process reconciles",
     "explain": "explain the state of a chunk, and what to do",
     "holders": "show which processes hold a chunk",
     "wait": "wait until wants and deletes are carried out",

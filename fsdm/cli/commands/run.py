@@ -90,7 +90,13 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--metrics-addr",
         metavar="HOST:PORT",
-        help="serve /metrics (for Prometheus), /healthz and /readyz at this address, as 127.0.0.1:9464",
+        help="serve a page to look at, /metrics (for Prometheus), /healthz and /readyz at this address, as "
+        "127.0.0.1:9464",
+    )
+    parser.add_argument(
+        "--no-page",
+        action="store_true",
+        help="serve no page there: it shows ids, hosts, errors and the commands of holders to whoever may connect",
     )
     parser.add_argument(
         "--metrics-file",
@@ -150,9 +156,11 @@ def _reconcile(
     from fsdm.monitoring.service import Service
 
     signals = Signals()
-    service = Service(address=arguments.metrics_addr, file=arguments.metrics_file)
+    is_page = not arguments.no_page
+    service = Service(address=arguments.metrics_addr, file=arguments.metrics_file, page=is_page)
     if service.url is not None:
-        say(f"metrics are at {service.url}/metrics", as_json=arguments.log_format == "json", level="info")
+        where = f"metrics are at {service.url}/metrics" + f"; a page to look at is {service.url}/" * is_page
+        say(where, as_json=arguments.log_format == "json", level="info")
     how = {"limits": limits, "sources": sources, "allow_unknown_fs": arguments.allow_unknown_fs}
     with service, DataManager(data_dir_of(arguments), on_event=on_event, **how) as dm:
         if not dm.reconciling and not arguments.wait:
