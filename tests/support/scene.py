@@ -71,6 +71,7 @@ def some_of_everything(root: Path) -> Scene:
     def new_id() -> str:
         return f"{dice.getrandbits(256):064x}"
 
+    Path(layout.dataset_names).write_text(f'ethereum = "{ETHEREUM}"\nsolana = "{SOLANA}"\n')
     scene = Scene(layout)
     at = 17_000_000
     for number in range(62):

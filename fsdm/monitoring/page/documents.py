@@ -6,6 +6,7 @@ most SHOWN rows, and counts the others.
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from fsdm.model.units import ago, count, lasting, moment, per_second, readable
@@ -14,7 +15,7 @@ from fsdm.status.map import words
 from fsdm.status.terminal import plain
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from fsdm.status.chunk_status import ChunkStatus, Failing, Status
     from fsdm.status.coverage import Coverage, Mark
@@ -26,14 +27,15 @@ LISTED: Final = 50  # gaps, and double covers, of a dataset
 PARTS: Final = 400  # what is narrower than that is drawn with its neighbours: about 3 px of a screen
 
 Document = dict[str, Any]
+NO_NAMES: Final[Mapping[str, str]] = MappingProxyType({})  # of datasets, by id
 
 
-def head(root: str, progress: Progress, survey: Survey, around: Status) -> Document:
+def head(root: str, progress: Progress, survey: Survey, around: Status, told: Iterable[str] = ()) -> Document:
     """Say how it stands as a whole: in a sentence, in numbers, and what keeps it from going on."""
     return {
         "root": plain(root),
         "says": _sentence(progress, survey),
-        "alerts": [*_alerts(progress, survey, around)],
+        "alerts": [*_alerts(progress, survey, around), *map(plain, told)],
         "tiles": _tiles(progress, survey),
         "facts": [*_facts(progress, survey)],
     }
@@ -108,30 +110,33 @@ def _facts(progress: Progress, survey: Survey) -> Iterable[str]:
         yield f"reconciler {plain(survey.reconciler)}"
 
 
-def lists(progress: Progress, survey: Survey, find: Callable[[str], ChunkStatus | None]) -> Document:
+def lists(
+    progress: Progress, survey: Survey, find: Callable[[str], ChunkStatus | None], names: Mapping[str, str] = NO_NAMES
+) -> Document:
     """List what is coming, retiring, failing and waiting for room, what matters most first."""
+
+    def rows(found: Sequence[Any], row: Callable[[Any], Document]) -> Document:
+        shown = [{"id": one.id, "where": _where(find(one.id), names), **row(one)} for one in found[:SHOWN]]
+        return {"rows": shown, "more": len(found) - len(shown), "count": len(found)}
+
     # those that are not tried again come last
     soonest = sorted(survey.failing, key=lambda one: (one.next_attempt_at is None, one.next_attempt_at or 0.0, one.id))
     waiting = sorted(survey.waiting, key=lambda one: one.id)
     return {
-        "coming": _rows(progress.by_activity(survey.running), find, lambda one: _coming(one, progress, survey))
+        "coming": rows(progress.by_activity(survey.running), lambda one: _coming(one, progress, survey))
         | {"queued": survey.wanted},
-        "failing": _rows(soonest, find, lambda one: _failing(one, survey.at)),
-        "waiting": _rows(waiting, find, lambda one: {"says": plain(one.error), "more": ""}),
-        "retiring": _rows(survey.retiring, find, lambda one: _retiring(one, survey.at)),
+        "failing": rows(soonest, lambda one: _failing(one, survey.at)),
+        "waiting": rows(waiting, lambda one: {"says": plain(one.error), "more": ""}),
+        "retiring": rows(survey.retiring, lambda one: _retiring(one, survey.at)),
     }
 
 
-def _rows(found: Sequence[Any], find: Callable[[str], ChunkStatus | None], row: Callable[[Any], Document]) -> Document:
-    rows = [{"id": one.id, "where": _where(find(one.id)), **row(one)} for one in found[:SHOWN]]
-    return {"rows": rows, "more": len(found) - len(rows), "count": len(found)}
-
-
-def _where(chunk: ChunkStatus | None) -> str:
+def _where(chunk: ChunkStatus | None, names: Mapping[str, str]) -> str:
     """Say which blocks a chunk is of."""
     if chunk is None or chunk.dataset_id is None or chunk.block_range is None:
         return "its blocks are not known"
-    return f"{words.span(chunk.block_range.start, chunk.block_range.stop)} of {words.short(chunk.dataset_id)}"
+    dataset = names.get(chunk.dataset_id) or words.short(chunk.dataset_id)
+    return f"{words.span(chunk.block_range.start, chunk.block_range.stop)} of {dataset}"
 
 
 def _coming(one: Running, progress: Progress, survey: Survey) -> Document:
@@ -161,9 +166,17 @@ def _retiring(one: Retiring, now: float) -> Document:
     return {"says": by, "more": f"{size}deleted {lasting(now - one.since)} ago"}
 
 
-def datasets(versions: dict[str, int], counts: Callable[[str], int], unplaced: Sequence[ChunkStatus]) -> Document:
+def datasets(
+    versions: Mapping[str, int],
+    counts: Callable[[str], int],
+    unplaced: Sequence[ChunkStatus],
+    names: Mapping[str, str] = NO_NAMES,
+) -> Document:
     """List the datasets, each with the version of its map; and the chunks that are on no map."""
-    listed = [{"id": one, "version": version, "says": count(counts(one), "chunk")} for one, version in versions.items()]
+    listed = [
+        {"id": one, "name": names.get(one, ""), "version": version, "says": count(counts(one), "chunk")}
+        for one, version in versions.items()
+    ]
     chunks = [{"id": one.id, "says": words.chunk_line(one)} for one in unplaced[:SHOWN]]
     return {"datasets": listed, "unplaced": chunks, "more": len(unplaced) - len(chunks)}
 
@@ -214,17 +227,17 @@ def _mark(coverage: Coverage, mark: Mark) -> Document:
     }
 
 
-def explained(found: Explanation, chunk: ChunkStatus | None) -> Document:
+def explained(found: Explanation, chunk: ChunkStatus | None, names: Mapping[str, str] = NO_NAMES) -> Document:
     """Explain a chunk in the words of `fsdm explain`."""
     titles = {"asked": found.asked, "here": found.here, "why": found.why, "to do": found.todo}
-    where = "" if chunk is None else _where(chunk)
+    where = "" if chunk is None else _where(chunk, names)
     said = [{"title": title, "sentences": [*map(plain, sentences)]} for title, sentences in titles.items()]
     return {"id": found.id, "state": found.state, "where": where, "said": said}
 
 
-def hit(chunk: ChunkStatus) -> Document:
+def hit(chunk: ChunkStatus, names: Mapping[str, str] = NO_NAMES) -> Document:
     """Name one chunk that was searched for."""
-    return {"id": chunk.id, "where": _where(chunk), "state": chunk.state}
+    return {"id": chunk.id, "where": _where(chunk, names), "state": chunk.state}
 
 
 def trouble(root: str, error: Exception) -> str:

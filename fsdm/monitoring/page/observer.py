@@ -26,17 +26,20 @@ from fsdm.monitoring.page.history import EACH_S, History, Reading
 from fsdm.monitoring.page.search import Query, search
 from fsdm.monitoring.page.table import ChunkTable
 from fsdm.monitoring.page.window import window
-from fsdm.status.chunk_status import read_surroundings
+from fsdm.status.chunk_status import read_surroundings, stamp_of
 from fsdm.status.explain import explain_chunks
 from fsdm.status.progress import Progress
 from fsdm.status.survey import Surveyor
 from fsdm.store.data_dir import check_format
+from fsdm.store.dataset_names import by_id, read_dataset_names
 from fsdm.store.filesystem import read_space
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from fsdm.manager import DataManager
+    from fsdm.model.layout import Layout
+    from fsdm.status.chunk_status import Stamp
 
 logger = Log("fsdm")
 
@@ -66,6 +69,21 @@ class _Sight:
         self.surveyor = Surveyor(dm.layout)
         self.progress = Progress(dm.limits.max_bytes)
         self.table = ChunkTable(dm.layout, self.surveyor)
+        self.datasets: dict[str, str] = {}  # ids by name
+        self.names: dict[str, str] = {}  # the other way round
+        self.told: tuple[str, ...] = ()  # what is wrong with the names
+        self._names_of: Stamp | None = None
+
+    def read_names(self, layout: Layout) -> None:
+        """Read the names of datasets, where their file has changed; one that cannot be taken names none."""
+        stamp = stamp_of(layout.dataset_names)
+        if stamp == self._names_of:
+            return
+        try:
+            self.datasets, self.told = read_dataset_names(layout), ()
+        except InvalidInputError as e:
+            self.datasets, self.told = {}, (f"No dataset has a name here: {e}",)
+        self.names, self._names_of = by_id(self.datasets), stamp
 
 
 class Observer:
@@ -135,23 +153,25 @@ class Observer:
         """Explain how a chunk stands. Raises BusyError."""
 
         def look() -> dict[str, Any]:
-            [found] = explain_chunks(self._layout, [chunk_id])
-            return documents.explained(found, self._seen().table.status(chunk_id))
+            sight = self._seen()
+            [found] = explain_chunks(self._layout, [chunk_id], sight.names)
+            return documents.explained(found, sight.table.status(chunk_id), sight.names)
 
         return self._ask(look)
 
     def find(self, text: str) -> dict[str, Any]:
         """Find chunks by what a person has typed so far; a hint says what else could be. Raises BusyError."""
-        try:
-            query = Query.parse(text)
-        except InvalidInputError as e:
-            return {"hits": [], "more": False, "hint": e.hint}
 
         def look() -> dict[str, Any]:
-            table = self._seen().table
+            sight = self._seen()
+            try:
+                query = Query.parse(text, sight.datasets)
+            except InvalidInputError as e:
+                return {"hits": [], "more": False, "hint": e.hint}
+            table, hint = sight.table, "nothing is known of that"
             hits = list(islice(search(filter(None, map(table.status, table.ids())), query), HITS + 1))
-            hint = "" if hits else "nothing is known of that"
-            return {"hits": [documents.hit(chunk) for chunk in hits[:HITS]], "more": len(hits) > HITS, "hint": hint}
+            shown = [documents.hit(chunk, sight.names) for chunk in hits[:HITS]]
+            return {"hits": shown, "more": len(hits) > HITS, "hint": "" if hits else hint}
 
         return self._ask(look)
 
@@ -222,15 +242,17 @@ class Observer:
             progress.max_bytes = self._dm.limits.max_bytes
             progress.take(survey, time.monotonic())
             sight.table.refresh(survey)
+            sight.read_names(self._layout)
+            table, names = sight.table, sight.names
             changed = self.board.put(
                 {
                     "trouble": "",
-                    "head": documents.head(self._layout.root, progress, survey, around),
-                    "lists": documents.lists(progress, survey, sight.table.status),
-                    "datasets": documents.datasets(sight.table.datasets(), sight.table.count, sight.table.unplaced()),
+                    "head": documents.head(self._layout.root, progress, survey, around, sight.told),
+                    "lists": documents.lists(progress, survey, table.status, names),
+                    "datasets": documents.datasets(table.datasets(), table.count, table.unplaced(), names),
                 }
             )
-            is_complete = sight.table.is_complete
+            is_complete = table.is_complete
         except (OSError, FsdmError) as e:
             self._sight = None
             changed, is_complete = self.board.put({"trouble": documents.trouble(self._layout.root, e)}), True

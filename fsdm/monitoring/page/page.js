@@ -235,7 +235,7 @@ function makeSection(item) {
   const node = make("section");
   if (item.id === "") { node.append(make("p", "faint")); return node; }
   if (item.found) { node.append(make("h2", "words"), make("ul", "unplaced"), make("p", "rest")); return node; }
-  const title = make("div", "title"), name = make("h2", "", item.id), zoom = make("div", "zoom");
+  const title = make("div", "title"), name = make("h2"), zoom = make("div", "zoom");
   name.id = "d" + item.id;
   node.setAttribute("aria-labelledby", name.id);
   title.append(name, zoom);
@@ -280,7 +280,8 @@ function updateSection(node, item) {
     write(node.children[2], found.more ? "and " + found.more + " more" : "");
     return;
   }
-  const section = sections.get(item.id);
+  const section = sections.get(item.id), name = node.querySelector("h2");
+  write(name, item.name ? item.name + " (" + item.id + ")" : item.id);
   section.version = item.version;
   refresh(section);
 }

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from fsdm.model.errors import InvalidInputError
 from fsdm.model.layout import U64_MAX
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from fsdm.status.chunk_status import ChunkStatus
 
@@ -28,20 +29,22 @@ class Query:
     block: int | None = None
 
     @classmethod
-    def parse(cls, text: str) -> Query:
-        """Parse what a person types: a block, 4 or more digits of an id, or a dataset's and a block.
+    def parse(cls, text: str, datasets: Mapping[str, str] = MappingProxyType({})) -> Query:
+        """Parse what a person types: a block, 4 or more digits of an id, or a dataset's (or its name) and a block.
+
+        `datasets` are ids by name.
 
         Raises:
             InvalidInputError: it is none of these.
         """
-        words = [word.lower().removesuffix("…") for word in text[:QUERY_MAX].split()]
+        words = [datasets.get(word) or word.lower().removesuffix("…") for word in text[:QUERY_MAX].split()]
         block = None if not words else _block(words[-1])
         prefix = words[0] if words and _PREFIX.match(words[0]) else None
         if len(words) == 1 and (block is not None or prefix is not None):
             return cls(prefix, None, block)
         if len(words) == 2 and prefix is not None and block is not None:
             return cls(None, prefix, block)
-        hint = "type a block, 4 or more digits of an id, or those of a dataset and a block"
+        hint = "type a block, 4 or more digits of an id, or a dataset (its digits, or its name) and a block"
         raise InvalidInputError("nothing can be searched for by that", field="q", hint=hint)
 
     def matches(self, chunk: ChunkStatus) -> bool:

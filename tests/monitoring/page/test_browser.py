@@ -232,7 +232,7 @@ def test_search_finds_by_block_and_by_id_and_opens_by_keys(page: Page) -> None:
     page.browser.press("Enter")
     page.sees(f"{PANEL}.includes({place.chunk_id!r})")
     page.browser.press("Escape")
-    page.search("c4d2 290000001")
+    page.search("solana 290000001")
     page.shows("#hits", "available")
     assert page.browser.value("hits.children.length") == 1
     page.search("zzz")

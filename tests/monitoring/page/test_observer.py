@@ -100,6 +100,25 @@ def test_budget_pause_and_brake_are_told(client: DataManager, layout: Layout) ->
         eventually(lambda: not any("paused" in line for line in part(observer, "head")["alerts"]))
 
 
+def test_names_of_datasets_are_shown_and_searched_for_and_a_file_that_cannot_be_taken_is_told(
+    client: DataManager, layout: Layout
+) -> None:
+    place, names = put_chunk(layout), Path(layout.dataset_names)
+    observer = Observer(client)
+    with observer.observing(), observer.watching():
+        names.write_text(f'ethereum = "{D}"')
+        eventually(lambda: [one["name"] for one in part(observer, "datasets")["datasets"]] == ["ethereum"])
+        assert [hit["where"] for hit in observer.find("ethereum 7")["hits"]] == ["[0, 10) of ethereum"]
+        explained = observer.explain(place.chunk_id)
+        assert explained["where"] == "[0, 10) of ethereum"
+        assert any(f"dataset ethereum ({D})" in line for part in explained["said"] for line in part["sentences"])
+        names.write_text("nonsense")
+        eventually(lambda: any("is no TOML" in line for line in part(observer, "head")["alerts"]))
+        assert part(observer, "datasets")["datasets"][0]["name"] == ""
+        names.unlink()
+        eventually(lambda: not any("is no TOML" in line for line in part(observer, "head")["alerts"]))
+
+
 def test_directory_that_goes_is_told_and_looked_for_until_it_is_back(client: DataManager, layout: Layout) -> None:
     put_chunk(layout)
     observer, away = Observer(client), f"{layout.root}.away"

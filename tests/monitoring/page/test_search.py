@@ -47,6 +47,14 @@ def test_what_cannot_be_searched_for_is_told_what_can(text: str) -> None:
     assert "type a block" in e.value.hint
 
 
+def test_name_stands_for_its_dataset() -> None:
+    names = {"ethereum": "17ab" + "0" * 60, "Sol.1": "c4d2" + "0" * 60}
+    for text, ids in (("ethereum", ["ab12", "ab13"]), ("ethereum 2500", ["ab13"]), ("Sol.1 0", ["1234"])):
+        assert [chunk.id[:4] for chunk in search(CHUNKS, Query.parse(text, names))] == ids
+    with pytest.raises(InvalidInputError):
+        Query.parse("bitcoin", names)
+
+
 def test_number_beyond_every_block_may_still_begin_an_id() -> None:
     assert Query.parse(str(U64_MAX)).block == U64_MAX
     assert Query.parse(str(U64_MAX + 1)) == Query(id_prefix=str(U64_MAX + 1))
