@@ -96,7 +96,8 @@ def test_unknown_format_is_not_opened_nor_changed(
 
 def test_a_format_file_may_say_more_than_this_version_knows(layout: Layout, data_dir: Path) -> None:
     (data_dir / "fsdm.json").write_text('{"later": [], "format": 1}')
-    Client(data_dir).close()
+    with Client(data_dir) as client:
+        assert client.list_chunks() == []
 
 
 def test_asking_places_markers_and_waits_for_nobody(client: Client, data_dir: Path) -> None:

@@ -6,6 +6,7 @@ import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -15,6 +16,7 @@ from tests.support import Source, eventually, fsdm, reconciling
 from tests.support.chunks import a_want, put_want
 
 ID = "a" * 64
+AT = datetime(2026, 3, 1, 12, 30, 15, 250_000, UTC)
 
 
 def said(what: logging.LogRecord | Event, *, as_json: bool) -> list[str]:
@@ -33,11 +35,11 @@ def test_an_event_is_a_line_of_text_that_moves_no_cursor() -> None:
     assert line == "🔥 aaaaaaaaaaaa failed: HTTP 500\\x1b[2J\\n"
 
 
-def test_an_event_is_a_json_object_with_time_level_and_what_it_knows() -> None:
+def test_an_event_is_a_json_object_with_time_level_and_what_it_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fsdm.cli.event_log.datetime", Mock(now={UTC: AT}.__getitem__))
     (line,) = said(Event("failed", ID, "HTTP 500 \udcff"), as_json=True)
     document = json.loads(line)
-    at = datetime.fromisoformat(document.pop("time"))
-    assert abs((datetime.now(UTC) - at).total_seconds()) < 60
+    assert datetime.fromisoformat(document.pop("time")) == AT
     assert line.isprintable()
     assert document == {
         "level": "warning", "event": "failed", "message": "failed", "chunk_id": ID, "text": "HTTP 500 \udcff",

@@ -367,6 +367,7 @@ def test_a_former_lifes_partials_give_way_to_a_want_that_fits(layout: Layout, da
     with DataManager(data_dir, limits=Limits(max_bytes=1_000_000)) as dm:
         put_want(data_dir, old)
         bring(dm, new)
+        assert dm.list_chunks() == [new.id]
 
 
 def test_once_ends_with_code_4_where_a_want_waits_for_room(layout: Layout, data_dir: Path, source: Source) -> None:

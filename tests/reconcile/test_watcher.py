@@ -34,6 +34,13 @@ class Notified:
             before.append(next_one)
         return before
 
+    def must_tell(self, what: str | None) -> None:
+        """Fail where this one does not come."""
+        try:
+            self.until(what)
+        except queue.Empty:
+            pytest.fail(f"{what} was not notified")
+
 
 @pytest.fixture
 def notified() -> Notified:
@@ -64,26 +71,26 @@ def mute(layout: Layout, notified: Notified) -> list[str | None]:
 def test_each_change_of_a_marker_notifies_its_id(layout: Layout, notified: Notified, watch: Watcher) -> None:
     for directory in (layout.want, layout.delete):
         chunk_id, name = an_id(), f"{directory}/.new"
-        notified.until(touch(directory, chunk_id))
+        notified.must_tell(touch(directory, chunk_id))
         mute(layout, notified)
         os.utime(f"{directory}/{chunk_id}")
-        notified.until(chunk_id)
+        notified.must_tell(chunk_id)
         mute(layout, notified)
         os.unlink(f"{directory}/{chunk_id}")
-        notified.until(chunk_id)
+        notified.must_tell(chunk_id)
         mute(layout, notified)
         touch(directory, ".new")
         os.rename(name, f"{directory}/{chunk_id}")
-        notified.until(chunk_id)
+        notified.must_tell(chunk_id)
 
 
 def test_a_marker_written_in_place_notifies_when_closed(layout: Layout, notified: Notified, watch: Watcher) -> None:
     chunk_id = an_id()
     with open(f"{layout.want}/{chunk_id}", "w") as file:
-        notified.until(chunk_id)
+        notified.must_tell(chunk_id)
         mute(layout, notified)
         file.write("{")
-    notified.until(chunk_id)
+    notified.must_tell(chunk_id)
 
 
 def test_what_is_no_id_does_not_notify(layout: Layout, notified: Notified, watch: Watcher) -> None:
@@ -203,7 +210,10 @@ def test_without_inotify_it_says_so_once_and_does_nothing_from_then_on(
 def test_a_watch_can_be_stopped_twice_and_without_a_start(layout: Layout, notified: Notified, watch: Watcher) -> None:
     watch.stop()
     watch.stop()
-    Watcher(layout, notified.notify).stop()
+    unstarted, before = Watcher(layout, notified.notify), descriptors()
+    unstarted.stop()
+    assert descriptors() <= before
+    assert not unstarted.hold(put_chunk(layout))
 
 
 def test_the_close_of_a_held_directory_notifies_its_id(layout: Layout, notified: Notified, watch: Watcher) -> None:
@@ -253,8 +263,9 @@ def test_an_erased_held_directory_notifies_and_is_released(layout: Layout, notif
     watch.hold(place)
     mute(layout, notified)
     shutil.rmtree(layout.path(place))
-    notified.until(place.chunk_id)
+    notified.must_tell(place.chunk_id)
     watch.release(place)
+    assert not watch.hold(place), "there is nothing to hold any more"
 
 
 def descriptors() -> set[str]:

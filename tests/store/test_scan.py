@@ -140,8 +140,9 @@ def test_a_scan_opens_no_file(layout: Layout, catalog: Catalog, monkeypatch: pyt
     refuse = Mock(side_effect=AssertionError("opened"))
     monkeypatch.setattr(os, "open", refuse)
     monkeypatch.setattr("builtins.open", refuse)
-    scan(layout, catalog)
-    look(layout, catalog, place.chunk_id)
+    assert scan(layout, catalog).ids == {place.chunk_id}
+    assert look(layout, catalog, place.chunk_id).want is not None
+    refuse.assert_not_called()
 
 
 def test_what_a_crash_left_aside_is_put_back_in_both_directories(layout: Layout) -> None:

@@ -64,7 +64,7 @@ def test_directory_on_another_mount_is_refused_at_the_start(layout: Layout, moun
 def test_directories_of_markers_may_be_other_mounts(layout: Layout, mount: Mount) -> None:
     for name in ("want", "delete", "verify", "failed"):
         mount("--bind", f"{layout.root}/{name}", f"{layout.root}/{name}")
-    open_data_dir(layout.root)
+    assert open_data_dir(layout.root).root == layout.root
 
 
 def test_trial_of_a_rename_changes_nothing(layout: Layout) -> None:

@@ -188,7 +188,9 @@ def test_the_walk_over_all_chunks_outlasts_an_error_and_stops(
 
 
 def test_a_check_that_was_never_started_can_be_stopped(layout: Layout) -> None:
-    Bench(layout).it.stop()
+    bench = Bench(layout)
+    bench.it.stop()
+    assert bench.suspects == []
 
 
 def test_a_check_does_not_disturb_a_ref(layout: Layout) -> None:
