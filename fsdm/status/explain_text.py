@@ -203,7 +203,7 @@ def _of_the_markers(facts: Facts) -> Iterator[_Reason]:
         yield f"want/ID {want.fault}", remedy
     elif want is not None and facts.want_fault:
         still_s = facts.now - want.mtime_ns / 1e9
-        half = "; it may be half-written, and is read again when it changes" if still_s < SETTLED_S else ""
+        half = "; it may be half-written, and is read again when it changes" if abs(still_s) < SETTLED_S else ""
         yield f"want/ID cannot be taken: {facts.want_fault}{half}", facts.want_fault.hint or "mend it in place"
 
 

@@ -73,6 +73,7 @@ CASES: dict[str, tuple[Facts, dict[str, Any]]] = {
     "wanted, and queued": case(
         "wanted", WANTED, others=Others(running=8, older_wants=30),
         why=["waits for its turn, after 8 running downloads and 30 older wants"], todo="nothing: it goes on by itself",
+        silent=("both markers", "compared"),
     ),
     "downloading, of a known size": case(
         "downloading", WANTED | {"partial": Partial.BEGUN}, size_bytes=3 * MB, total_bytes=9 * MB,
@@ -81,6 +82,10 @@ CASES: dict[str, tuple[Facts, dict[str, Any]]] = {
     "downloading, of an unknown size": case(
         "downloading", WANTED | {"partial": Partial.BEGUN}, size_bytes=3 * MB, here="3.0 MB have come",
         why=["being downloaded"],
+    ),
+    "downloading, by who knows whom": case(
+        "downloading", WANTED | {"partial": Partial.BEGUN}, reconciler="{}", why=["it is being downloaded"],
+        silent=("by pid",),
     ),
     "all has come": case("downloading", WANTED | {"partial": Partial.READY}, here="about to be put"),
     "failed, and may pass": case(
@@ -93,6 +98,12 @@ CASES: dict[str, tuple[Facts, dict[str, Any]]] = {
     "failed for good": case(
         "failed", FAILED, failure=failure(error="HTTP 404", transient=False), why=["it will not pass by itself"],
         todo="mend want/ID in place",
+    ),
+    "failed for good, without a reconciler": case(
+        "failed", FAILED, failure=failure(transient=False), reconciler=None, todo="mend want/ID in place",
+    ),
+    "failed by the disk, which says nothing more": case(
+        "failed", FAILED, failure=failure("disk"), silent=("fsdm retry",),
     ),
     "failed, with what the server's error asks for": case(
         "failed", FAILED, failure=failure(hint="renew the token"), todo="renew the token",
@@ -127,6 +138,10 @@ CASES: dict[str, tuple[Facts, dict[str, Any]]] = {
         others=Others(retiring=3, retiring_bytes=600 * MB, retiring_held_by=(DUCK,)),
         why=["no room", "3 retiring chunks will free 600.0 MB once released by pid 4711 `duckdb -c 'select 1'`"],
     ),
+    "no room, and what retires is held by nobody": case(
+        "waiting", FAILED, failure=failure("room"), others=Others(retiring=1, retiring_bytes=600 * MB),
+        why=["1 retiring chunk will free 600.0 MB"], silent=("once released",),
+    ),
     "retiring, and held": case(
         "retiring", RETIRING, holders=Holders((DUCK,)), size_bytes=5 * MB, block_range=range(35),
         asked="it is to be deleted, as asked for at", here="it is complete, but readers no longer find it: 5.0 MB",
@@ -142,20 +157,29 @@ CASES: dict[str, tuple[Facts, dict[str, Any]]] = {
         why=["one that cannot be seen may", "processes outside this container"],
     ),
     "retiring, held by many": case(
-        "retiring", RETIRING, holders=Holders(tuple(replace(DUCK, pid=pid) for pid in range(1, 9))), why=["pid 5 "],
+        "retiring", RETIRING, holders=Holders(tuple(replace(DUCK, pid=pid) for pid in range(1, 9))), why=["pid 5 ", " and 3 more"],
         silent=("pid 6 ",),
+    ),
+    "retiring, held by as many as are named": case(
+        "retiring", RETIRING, holders=Holders(tuple(replace(DUCK, pid=pid) for pid in range(1, 6))), silent=("more",)
     ),
     "retiring, its holder of unknown age": case(
         "retiring", RETIRING, holders=Holders((replace(DUCK, started_at=None),)), why=["` (ann)"],
     ),
     "replaced, and the old one is held": case(
         "downloading", WANTED | {"unready": (PLACE,), "partial": Partial.BEGUN}, holders=Holders((DUCK,)),
-        here="its directory has no READY", why=["it is held by pid 4711"], silent=("it was deleted",),
+        here="a part of what is to take its place has come, in partial/ID", why=["it is held by pid 4711"],
+        silent=("it was deleted",),
     ),
-    "deleting": case("deleting", {"delete": marker()}, why=["it is being deleted by pid 4242"]),
+    "deleting": case(
+        "deleting", {"delete": marker()}, why=["it is being deleted by pid 4242"], silent=("both markers",)
+    ),
     "withdrawn": case(
         "deleting", {"partial": Partial.BEGUN}, size_bytes=5, here="5 bytes have come",
-        why=["withdrawn, and is cleared away"],
+        why=["withdrawn, and is cleared away"], todo="nothing: it goes on by itself",
+    ),
+    "withdrawn, without a reconciler": case(
+        "deleting", {"partial": Partial.BEGUN}, reconciler=None, why=["no process is reconciling"],
     ),
     "available": case(
         "available", {"ready": (PLACE,)}, size_bytes=5 * MB, dataset_id=DATASET, block_range=range(35),
@@ -166,6 +190,21 @@ CASES: dict[str, tuple[Facts, dict[str, Any]]] = {
         "available", {"ready": (PLACE,)}, holders=Holders((DUCK,)), why=["it is read by pid 4711"], todo="nothing",
         silent=("end them",),
     ),
+    "available, and read by nobody": case("available", {"ready": (PLACE,)}, holders=Holders(), silent=("is read",)),
+    "available, and the first part of another has come": case(
+        "available", WANTED | {"ready": (PLACE,), "partial": Partial.BEGUN}, size_bytes=5,
+        here="a part of what is to take its place has come", silent=("5 bytes have come",),
+    ),
+    "available, with a failure left that says nothing": case(
+        "available", {"ready": (PLACE,), "failed": True}, why=["nothing"], silent=("failed/ID",),
+    ),
+    "to be verified": case(
+        "available", {"ready": (PLACE,), "verify": marker()}, asked="its bytes are to be compared with READY",
+    ),
+    "a verify that is a directory": case(
+        "available", {"ready": (PLACE,), "verify": marker(fault="is a directory")}, asked="nothing",
+        silent=("compared",),
+    ),
     "available, without a reconciler": case(
         "available", {"ready": (PLACE,)}, reconciler=None, why=["nothing"], silent=("fsdm run",),
     ),
@@ -173,11 +212,31 @@ CASES: dict[str, tuple[Facts, dict[str, Any]]] = {
     "unready": case(
         "unready", {"unready": (PLACE,)}, holders=Holders((DUCK,)), here="has no READY", why=["it is held by pid 4711"],
     ),
+    "unready, without a reconciler": case(
+        "unready", {"unready": (PLACE,)}, holders=Holders(), reconciler=None, why=["no process is reconciling"],
+        todo="fsdm run",
+    ),
+    "a reconciler that is stopped": case(
+        "wanted", WANTED, reconciler_trouble="the reconciler, pid 4242, is stopped by a signal",
+        why=["pid 4242, is stopped by a signal"], todo="let it go on: kill -CONT 4242; where",
+        silent=("no process is",),
+    ),
+    "a reconciler that is stuck, and does not say who it is": case(
+        "wanted", WANTED, reconciler="{}", reconciler_trouble="it does not go on", todo="kill -CONT PID;",
+    ),
     "damaged": case(
         "failed", {"unready": (PLACE,), "failed": True}, holders=Holders(),
         failure=failure("damaged", error="a.parquet is missing", hint="want it again", marker=None),
         why=["taken out of service at 11:59:00 (60 s ago): a.parquet is missing", "no process holds it"],
         todo="want it again",
+    ),
+    "damaged, and wanted again": case(
+        "failed", {"unready": (PLACE,), "failed": True, "want": marker(5)}, holders=Holders(),
+        failure=failure("damaged", error="a.parquet is missing", hint="want it again", marker=None),
+        why=["taken out of service at 11:59:00"], silent=("want it again", "has changed"),
+    ),
+    "failed, and left alone": case(
+        "failed", FAILED, failure=failure(next_attempt_at=None), why=["not tried again"], silent=("the disk takes",),
     ),
     "both markers": case(
         "wanted", {"want": marker(), "delete": marker(10)}, asked="both markers are there: the later one",
@@ -204,7 +263,24 @@ CASES: dict[str, tuple[Facts, dict[str, Any]]] = {
     ),
     "a want that cannot be taken": case(
         "failed", FAILED, want_fault=FILES_MISSING, failure=failure("want", error="files: …"),
-        why=["want/ID cannot be taken: files: is missing"], silent=("half-written", "tried"),
+        why=["want/ID cannot be taken: files: is missing"], silent=("half-written", "tried", "files: …"),
+    ),
+    "a want that says how to mend it": case(
+        "failed", FAILED, want_fault=InvalidInputError("is missing", hint="give a URL"), todo="give a URL",
+        silent=("mend it in place",),
+    ),
+    "a want of tomorrow that cannot be taken": case(
+        "wanted", {"want": marker(-86400)}, want_fault=FILES_MISSING, why=["files: is missing"],
+        silent=("half-written",),
+    ),
+    "a delete that fails": case(
+        "retiring", RETIRING | {"failed": True}, holders=Holders(), failure=failure(), why=["HTTP 503: since"],
+        silent=("fsdm retry",),
+    ),
+    "a delete that fails, later than a want": case(
+        "retiring", RETIRING | WANTED | {"delete": marker(5)}, holders=Holders(),
+        failure=failure("disk", error="EIO", marker=MarkerStamp(ino=7, mtime_ns=marker(5).mtime_ns, size=100)),
+        why=["EIO: since"], silent=("its marker has changed",),
     ),
     "a want that has just been mended": case(
         "failed", FAILED, failure=failure("want", error="files: is missing", hint="mend it"), why=["files: is missing"],
@@ -214,10 +290,25 @@ CASES: dict[str, tuple[Facts, dict[str, Any]]] = {
         "wanted", WANTED, total_bytes=9 * MB, free_bytes=4 * MB,
         why=["the disk is full: 4.0 MB are free, and 9.0 MB are missing"], todo="make room",
     ),
+    "the disk lacks a byte": case(
+        "downloading", WANTED | {"partial": Partial.BEGUN}, total_bytes=9 * MB, size_bytes=5 * MB,
+        free_bytes=4 * MB - 1, why=["the disk is full: 4.0 MB are free, and 4.0 MB are missing"],
+    ),
+    "the disk has just enough": case(
+        "downloading", WANTED | {"partial": Partial.BEGUN}, total_bytes=9 * MB, size_bytes=5 * MB, free_bytes=4 * MB,
+        silent=("full",),
+    ),
+    "a full disk, which deletes do not mind": case("deleting", {"delete": marker()}, free_bytes=0, silent=("full",)),
+    "a full disk, which what is here does not mind": case(
+        "available", WANTED | {"ready": (PLACE,)}, free_bytes=0, silent=("full",),
+    ),
     "the disk is full to the brim": case("wanted", WANTED, free_bytes=0, why=["the disk is full"]),
     "read-only": case("retiring", RETIRING, holders=Holders(), read_only=True, why=["read-only"], todo="writable"),
     "braked": case(
         "retiring", RETIRING, holders=Holders(), braked={}, why=["deletes are held back"], todo="fsdm release -d /data",
+    ),
+    "braked, which what is cleared away does not mind": case(
+        "unready", {"unready": (PLACE,)}, holders=Holders(), braked={}, silent=("held back",),
     ),
     "braked, which wants do not mind": case("wanted", WANTED, braked={}, silent=("held back",)),
     "paused": case(
@@ -227,7 +318,14 @@ CASES: dict[str, tuple[Facts, dict[str, Any]]] = {
     ),
     "paused, without a reason": case(
         "wanted", WANTED, paused={"since": "x", "by": 5, "reason": ""}, why=["downloads are paused"],
-        silent=("by", "since"),
+        silent=("by", "since", "paused:"),
+    ),
+    "paused, by who knows whom": case(
+        "wanted", WANTED, paused={"since": NOW - 90, "by": "", "reason": ["x"]}, why=["since 11:58:30 (90 s ago)"],
+        silent=(", by", "x"),
+    ),
+    "paused, which what is here does not mind": case(
+        "available", WANTED | {"ready": (PLACE,)}, paused={}, silent=("paused",),
     ),
     "braked, of which nothing is here": case(
         "deleting", {"delete": marker()}, braked={}, why=["being deleted"], silent=("held back",),
