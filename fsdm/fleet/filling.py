@@ -149,8 +149,8 @@ def _ask_all(
         number = asking[order[at]]
         some = np.flatnonzero(may >= chunks.size[number])
         some = some[table.admits(np.full(some.size, number), some)]
-        if not (loads.kept[some] < loads.target[some]).any() and _is_lacking(loads, int(chunks.size[number])):
-            some = some[:0]  # it waits for what is in flight to those below their targets
+        if not (loads.kept[some] < loads.target[some]).any() and _is_held_up(loads, may, int(chunks.size[number])):
+            some = some[:0]
         if some.size:
             fullness = (loads.kept[some] + chunks.size[number]) / np.maximum(loads.target[some], 1.0)
             found[order[at]] = best = some[np.lexsort((some, fullness))[0]]
@@ -165,6 +165,6 @@ def _able(loads: Loads, flight_limit: int) -> Ints:
     return np.where(loads.flight > 0, loads.open(room, flight_limit), room)
 
 
-def _is_lacking(loads: Loads, size: int) -> bool:
-    """Tell whether a worker below its target has room for a chunk of this size, but for what is in flight."""
-    return bool(((loads.room() >= size) & (loads.kept < loads.target)).any())
+def _is_held_up(loads: Loads, may: Ints, size: int) -> bool:
+    """Tell whether a worker below its target could be given a chunk of this size but for what is in flight."""
+    return bool(((loads.room() >= size) & (may < size) & (loads.kept < loads.target)).any())

@@ -175,6 +175,15 @@ def test_small_fleet_keeps_every_invariant_through_any_life(life, bounds, replic
             assert not seen or fleet.holders(chunk) & set(fleet.workers), f"the last copy of {chunk[:6]} has gone"
 
 
+@settings(deadline=None, max_examples=200)
+@given(st.lists(st.integers(1, 1000), min_size=1, max_size=60), st.integers(1, 5), st.integers(0, 3), st.integers(0, 9))
+def test_where_there_is_room_each_chunk_has_all_its_copies(sizes, replicas, more, zones) -> None:
+    workers = Workers.of(some_workers(replicas + more, capacity=4 * sum(sizes), zones=zones))
+    chunks = chunks_of(dict(enumerate(sizes)), replicas)
+    found = place(chunks, workers, Copies.none(len(workers)), Bounds())
+    assert found.kept.tolist() == [replicas] * len(sizes)
+
+
 @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(lives, st.sampled_from([Bounds(brake=None), Bounds(brake=None, moves=3, in_flight_bytes=GB)]))
 def test_any_fleet_comes_to_rest_and_stays_there(life, bounds) -> None:
@@ -229,6 +238,22 @@ def test_worker_that_joins_gets_its_share_and_nothing_moves_between_others(settl
     share = 3 * sum(settled.sizes.values()) * capacity / (total + capacity)
     assert 0.95 <= settled.moved_bytes / share <= 1.05
     assert 0.95 <= settled.fullness().min() <= settled.fullness().max() <= 1.05
+
+
+@pytest.mark.parametrize("change", ["joins", "drains", "gone"])
+def test_placed_again_before_anything_is_confirmed_it_is_the_same(settled: Fleet, change: str) -> None:
+    match change:
+        case "joins":
+            settled.workers["new"] = Worker("new", settled.workers["w000"].capacity_bytes)
+        case "drains":
+            settled.change("w000", draining=True)
+        case "gone":
+            settled.change("w000", presence=Presence.GONE)
+    assert settled.round().added.size > 100
+    for _ in range(2):
+        _, _, before, found = settled.place()
+        assert found.added.size == 0
+        assert found.same_lists(before)
 
 
 @pytest.mark.parametrize("share", [0.85, 0.92])
