@@ -56,10 +56,14 @@ class Assignment:
         self._offsets[key] = self._documents.seek(0, io.SEEK_END)
         self._documents.write(document + b"\n")
 
-    def chunk(self, chunk_id: str) -> DataChunk:
-        """Return the document of an id that is listed."""
+    def document(self, chunk_id: str) -> bytes:
+        """Return the document of an id that is listed, as it stood there, with a newline."""
         self._documents.seek(self._offsets[bytes.fromhex(chunk_id)])
-        return DataChunk.parse(self._documents.readline())
+        return self._documents.readline()
+
+    def chunk(self, chunk_id: str) -> DataChunk:
+        """Return the chunk of an id that is listed."""
+        return DataChunk.parse(self.document(chunk_id))
 
     def __len__(self) -> int:
         return len(self._offsets)

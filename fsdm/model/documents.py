@@ -105,7 +105,7 @@ Size = Annotated[int, Field(ge=0, le=U64_MAX, strict=True)]
 Digest = Annotated[str, Field(pattern=HEX)]  # of 32 bytes: sha256, BLAKE3
 
 
-class _Document(BaseModel):
+class Document(BaseModel):
     """A frozen document that keeps unknown keys and names the field of an error."""
 
     model_config = ConfigDict(frozen=True, extra="allow", ser_json_inf_nan="null")
@@ -155,7 +155,7 @@ def in_its_line(error: InvalidInputError) -> str:
     return re.sub(r" at line 1 (column [0-9]+)$", r" at \1", str(error))
 
 
-class FileSource(_Document):
+class FileSource(Document):
     """The URLs of a file in their order, and its size and digests where they are known."""
 
     url: Url
@@ -175,7 +175,7 @@ class FileSource(_Document):
         return self.sha256 is not None or self.blake3 is not None
 
 
-class FileEntry(_Document):
+class FileEntry(Document):
     """A file in READY: its size in bytes, its digests, and the ETag of its answer.
 
     `unproven`: the connection's end alone told that the file had come to its end, and the want had no digest.
@@ -202,7 +202,7 @@ def _check_names(names: object) -> object:
     return names
 
 
-class _Chunk(_Document):
+class _Chunk(Document):
     id: Id
     dataset_id: Id
     block_range: BlockRange
@@ -349,14 +349,14 @@ class PartRecord:
     open_ended: bool = False
 
 
-class PartsDocument(_Document):
+class PartsDocument(Document):
     """The document in `partial/ID/PARTS`: the files of an interrupted attempt, and its boot."""
 
     boot_id: str | None = None
     files: dict[str, PartRecord]
 
 
-class MarkerStamp(_Document):
+class MarkerStamp(Document):
     """The identity of a failure's marker: one that has changed since is a new request."""
 
     ino: int
@@ -364,7 +364,7 @@ class MarkerStamp(_Document):
     size: int
 
 
-class Failure(_Document):
+class Failure(Document):
     """The document in `failed/ID`: why an intent fails. Times are seconds since the epoch."""
 
     id: Id

@@ -113,6 +113,12 @@ class BrakedError(FsdmError):
     exit_code = EXIT_BRAKED
 
 
+class PublishedMeanwhileError(FsdmError):
+    """Another process has published since this one has read what was there; nothing was replaced."""
+
+    transient = True
+
+
 class WaitTimeoutError(FsdmError, TimeoutError):
     """The data directory did not converge in the time given."""
 

@@ -46,6 +46,7 @@ def test_only_what_trying_again_can_help_is_transient() -> None:
     assert transient == {
         "DiskError",
         "NotAvailableError",
+        "PublishedMeanwhileError",
         "ReconcilerRunsError",
         "StaleMarkerError",
         "WaitTimeoutError",

@@ -1,0 +1,123 @@
+"""One round of a placer: what is there is read, all is placed, and it is published if nobody was faster."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Self
+
+from fsdm.fleet import summary as summaries
+from fsdm.fleet.placing import Bounds, place
+from fsdm.fleet.publishing import LISTS, ROUTES, publish, read_copies, read_pointer
+from fsdm.fleet.reading import read_reports, read_workers, workers_of
+from fsdm.fleet.shelf import Directory
+from fsdm.fleet.wants import Wants
+from fsdm.model.errors import NotAvailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from fsdm.fleet.documents import Pointer, Report
+    from fsdm.fleet.inventory import Chunks, Copies, Workers
+    from fsdm.fleet.placing import Placement
+    from fsdm.fleet.publishing import Published
+    from fsdm.model.documents import DataChunk
+
+KEPT_S: Final = 86_400.0  # a list that is no longer named may still be being fetched, or be applied somewhere
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """The options of a round: copies by dataset and `otherwise`, bounds (see `Bounds`), and when a worker is gone.
+
+    A worker is away once it has not reported for `silent_s`, and gone after `grace_s`.
+    """
+
+    bounds: Bounds
+    replicas: Mapping[str, int] = field(default_factory=dict)
+    otherwise: int = 3
+    assumed_bytes: int | None = None
+    silent_s: float = 120.0
+    grace_s: float = 600.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Round:
+    """A placement with all that it was made of. `broken`: what is wrong with reports that cannot be read."""
+
+    shelf: Directory
+    published: Published
+    reports: Mapping[str, Report]
+    broken: Mapping[str, str]
+    wants: Wants
+    chunks: Chunks
+    workers: Workers
+    before: Copies
+    placement: Placement
+    options: Options
+    now: float
+
+    @classmethod
+    def read(
+        cls, wanted: Iterable[DataChunk], workers_file: str, reports: str | None, to: str, how: Options, now: float
+    ) -> Self:
+        """Read what is there, and place it; `now` is in seconds since the epoch.
+
+        Raises:
+            InvalidInputError: the workers, or a want, cannot be taken.
+            DataDirectoryError: what is published cannot be read.
+            BrakedError: too much would be lost, or given up.
+        """
+        shelf = Directory(to)
+        published = read_pointer(shelf)
+        found, broken = read_reports(reports) if reports is not None else ({}, {})
+        listed = read_workers(workers_file)
+        workers = workers_of(
+            listed, published.lists, found, broken, now=now, silent_s=how.silent_s, grace_s=how.grace_s
+        )
+        wants = Wants(how.replicas, how.otherwise, how.assumed_bytes)
+        for chunk in wanted:
+            wants.add(chunk)
+        chunks = wants.chunks()
+        before = read_copies(shelf, published, chunks, workers, found)
+        placement = place(chunks, workers, before, how.bounds)
+        return cls(shelf, published, found, broken, wants, chunks, workers, before, placement, how, now)
+
+    def publish(self, document: Callable[[str], bytes]) -> Pointer | None:
+        """Publish it; return None where nothing has changed. `document` gives the want of a chunk.
+
+        Raises:
+            PublishedMeanwhileError: another process was faster.
+            DataDirectoryError: it cannot be written.
+        """
+        pointer = publish(self.shelf, self.published, self.placement, self.workers, self.wants, document, self.now)
+        if pointer is not None:
+            applied = {report.applied for report in self.reports.values()}
+            both = [pointer, *filter(None, [self.published.pointer])]
+            lists = {one.sha256 for which in both for one in which.lists.values()}
+            routes = {which.routes for which in both}
+            for directory, keep in ((LISTS, lists | applied), (ROUTES, routes)):
+                self.shelf.prune(directory, {f"{one}.jsonl.gz" for one in keep}, self.now - KEPT_S)
+        return pointer
+
+    def summary(self) -> summaries.Summary:
+        """Return what it does, summed up."""
+        return summaries.summary(self.chunks, self.workers, self.before, self.placement)
+
+    def explain(self, asked: str) -> list[str]:
+        """Say why a worker, or a chunk, is to have what it is to have.
+
+        Raises:
+            NotAvailableError: there is neither a worker nor a chunk of that name.
+        """
+        how = (self.chunks, self.workers, self.placement)
+        if (worker := self.workers.names.get(asked)) is not None:
+            return summaries.explain_worker(*how, self.options.bounds, worker)
+        try:
+            number = int(self.chunks.numbers([bytes.fromhex(asked)])[0]) if len(asked) == 64 else -1
+        except ValueError:
+            number = -1
+        if number < 0:
+            raise NotAvailableError(
+                f"there is neither a worker nor a chunk called {asked!r:.80}", hint="check the name"
+            )
+        return summaries.explain_chunk(*how, number)
