@@ -44,6 +44,8 @@ def place(tmp_path: Path, source: Source) -> tuple[Path, dict[str, str]]:
         assert dm.wait(chunk.id, PATIENCE_S)
     (tmp_path / "chunk.json").write_bytes(chunk.to_json())
     (tmp_path / "assignment.jsonl").write_bytes(chunk.to_json())
+    (tmp_path / "workers.jsonl").write_text('{"name": "w1", "capacity": "1G"}\n{"name": "w2", "capacity": "1G"}\n')
+    (tmp_path / "reports").mkdir()
     source.put("/assignment.jsonl.gz", gzip.compress(chunk.to_json()))
     for directory in ("bin", ".zfunc", ".local/share/bash-completion/completions", ".local/share/man/man1"):
         (tmp_path / directory).mkdir(parents=True)

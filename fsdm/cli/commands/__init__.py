@@ -8,6 +8,7 @@ VERBS: Final = {
     "register": "let chunks be known, to be fetched when somebody asks for them",
     "delete": "ask for chunks to be deleted",
     "sync": "make the wanted chunks equal to a list",
+    "place": "say which worker of a fleet is to hold which chunks",
     "retry": "try failed chunks again now",
     "release": "release the deletes that the brake holds back",
     "pause": "stop downloads until they are resumed",

@@ -1,0 +1,149 @@
+"""`fsdm place`: say which worker of a fleet is to hold which chunks, and publish it."""
+
+from __future__ import annotations
+
+import re
+import time
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from dataclasses import asdict
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from fsdm.cli.arguments import add_brake, positive, seconds, share, size
+from fsdm.cli.output import row, show, tell
+from fsdm.model.errors import FsdmError, InvalidInputError
+from fsdm.model.layout import as_id
+from fsdm.model.units import count, readable
+from fsdm.status.terminal import plain
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from fsdm.fleet.summary import Amount, Summary
+
+EXAMPLES = """\
+fsdm place assignment.jsonl --workers workers.jsonl --reports reports --to fleet --dry-run
+fsdm place assignment.jsonl --workers workers.jsonl --reports reports --to fleet --replicas 2
+fsdm place assignment.jsonl --workers workers.jsonl --to fleet --explain w1      # or a chunk's id
+"""
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "list", metavar="FILE|URL|-", help="all the chunks of the fleet: JSON Lines, as `fsdm sync` takes them"
+    )
+    parser.add_argument("--workers", required=True, metavar="FILE", help="the workers: JSON Lines (`fsdm docs fleet`)")
+    parser.add_argument("--to", required=True, metavar="DIR", help="publish there, and go on from what is there")
+    parser.add_argument(
+        "--reports", metavar="DIR", help="the workers' reports: NAME.json; without, nothing is confirmed"
+    )
+    parser.add_argument("--expect", type=positive, metavar="N", help="refuse a list that has not just N wants")
+    parser.add_argument(
+        "--replicas",
+        type=_replicas,
+        action="append",
+        default=[],
+        metavar="[DATASET=]N",
+        help="copies of each chunk, or of each of a dataset; several times (default 3)",
+    )
+    parser.add_argument("--assume-bytes", type=size, metavar="SIZE", help="the size of a file that declares none")
+    parser.add_argument("--full", type=share, default="0.95", metavar="SHARE", help="of a capacity is given (95%%)")
+    parser.add_argument(
+        "--in-flight", type=size, default="100G", metavar="SIZE", help="a worker may have to fetch at once (100G)"
+    )
+    parser.add_argument(
+        "--moves", type=positive, default=10_000, metavar="N", help="copies moved in a round at most (10000)"
+    )
+    parser.add_argument("--silent", type=seconds, default=120.0, metavar="S", help="a worker is away after (120)")
+    parser.add_argument(
+        "--grace", type=seconds, default=600.0, metavar="S", help="its copies are made anew elsewhere after (600)"
+    )
+    parser.add_argument(
+        "--explain", metavar="CHUNK|WORKER", help="say where it is to be, or what it is to hold, and why"
+    )
+    parser.add_argument(
+        "--list-short", type=int, default=10, metavar="N", help="name so many chunks that stay short (10)"
+    )
+    add_brake(parser)
+
+
+def _replicas(text: str) -> tuple[str | None, int]:
+    dataset, _, number = text.rpartition("=")
+    if not re.fullmatch("[0-9]{1,2}", number) or not 1 <= int(number) <= 64:
+        raise ArgumentTypeError(f"{text!r} must be a number from 1 to 64, perhaps behind DATASET=")
+    try:
+        return (as_id(dataset, "") if dataset else None), int(number)
+    except InvalidInputError as e:
+        raise ArgumentTypeError(f"the dataset {e}") from None
+
+
+def run(arguments: Namespace) -> None:
+    """Read all, place it, and publish it unless it is only asked for."""
+    from fsdm.cli.assignment import read_assignment
+
+    how = _options(arguments)
+    with read_assignment(arguments.list, arguments.expect) as assignment:
+        if not len(assignment) and not arguments.yes:
+            raise InvalidInputError("the list is empty", hint="nothing was changed; where all is to go, say so: --yes")
+        one = _round().Round.read(assignment, arguments.workers, arguments.reports, arguments.to, how, time.time())
+        for name, why in one.broken.items():
+            tell(f"fsdm: the report of {plain(name)} cannot be read, and {plain(name)} counts as away: {plain(why)}")
+        if arguments.explain is not None:
+            lines = one.explain(arguments.explain)
+            show(arguments, {"asked": arguments.explain, "why": lines}, lines)
+            return
+        pointer = None if arguments.dry_run else one.publish(assignment.document)
+    number = None if pointer is None else pointer.number
+    document = {"dry_run": arguments.dry_run, "published": number, **asdict(found := one.summary())}
+    show(arguments, document, _lines(found, arguments.list_short))
+    if not arguments.json:
+        said = f"published as number {number}" if number else "nothing has changed: the last lists hold"
+        tell("nothing was published: this was a dry run" if arguments.dry_run else said)
+
+
+def _round() -> Any:
+    try:
+        return import_module("fsdm.fleet.round")
+    except ModuleNotFoundError as e:
+        if e.name != "numpy":
+            raise
+        raise FsdmError("numpy is missing, which places chunks", hint="pip install 'fsdm[fleet]'") from e
+
+
+def _options(arguments: Namespace) -> Any:
+    round_ = _round()
+    bounds = round_.Bounds(
+        full=1.0 if arguments.full is None else arguments.full,
+        in_flight_bytes=arguments.in_flight,
+        moves=arguments.moves,
+        brake=None if arguments.yes else arguments.brake,
+    )
+    copies = dict(arguments.replicas)
+    return round_.Options(
+        replicas={dataset: number for dataset, number in copies.items() if dataset},
+        otherwise=copies.get(None, 3),
+        assumed_bytes=arguments.assume_bytes,
+        bounds=bounds,
+        silent_s=arguments.silent,
+        grace_s=max(arguments.grace, arguments.silent),
+    )
+
+
+def _lines(found: Summary, listed: int) -> Iterator[str]:
+    standing = ", ".join(f"{number} {name}" for name, number in found.workers.items() if number)
+    yield f"{count(found.chunks, 'chunk')} on workers: {standing}"
+    for reason, amount in found.added.items():
+        yield row("added", _amount(amount), reason)
+    yield row("leaving", _amount(found.leaving))
+    yield row("dropped", _amount(found.dropped))
+    yield f"the lists take {found.fullness[0]:.1%} to {found.fullness[1]:.1%} of the capacities"
+    if found.lost:
+        yield f"{count(found.lost, 'chunk')} confirmed by no worker that is live"
+    if found.short:
+        yield f"{count(len(found.short), 'chunk')} with too few copies"
+    for short in found.short[:listed]:
+        yield row(short.id, f"{short.confirmed} confirmed, {short.copies} of {short.wanted}", short.why)
+
+
+def _amount(amount: Amount) -> str:
+    return f"{amount.copies} ({readable(amount.bytes)})"

@@ -1,0 +1,165 @@
+"""`fsdm place`, from outside: what it says, what it publishes, and how it ends."""
+
+import gzip
+import json
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.support import fsdm, fsdm_json, ran
+from tests.support.chunks import an_id
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    """A list of 60 chunks of 1 to 3 MB, and 4 workers in two zones."""
+    wants = [
+        {
+            "id": an_id(number),
+            "dataset_id": "d" * 64,
+            "block_range": [number, number + 1],
+            "files": {"blocks.parquet": {"url": f"http://h/{number}", "size": 10**6 * (1 + number % 3)}},
+        }
+        for number in range(60)
+    ]
+    (tmp_path / "chunks.jsonl").write_text("".join(json.dumps(want) + "\n" for want in wants))
+    workers = [{"name": f"w{number}", "capacity": "200M", "zone": f"r{number % 2}"} for number in range(4)]
+    (tmp_path / "workers.jsonl").write_text("".join(json.dumps(worker) + "\n" for worker in workers))
+    (tmp_path / "reports").mkdir()
+    return tmp_path
+
+
+def place(here: Path, *more: object) -> tuple[object, ...]:
+    return ("place", here / "chunks.jsonl", "--workers", here / "workers.jsonl", "--to", here / "fleet", *more)
+
+
+def report_all(here: Path, at: float) -> None:
+    pointer = json.loads((here / "fleet" / "placement.json").read_bytes())
+    for name, said in pointer["lists"].items():
+        (here / "reports" / f"{name}.json").write_text(json.dumps({"at": at, "applied": said["sha256"]}))
+
+
+def test_place_publishes_and_says_what_it_does(here: Path) -> None:
+    done = fsdm(*place(here, "--replicas", 2))
+    assert (done.returncode, done.stderr) == (0, "published as number 1\n")
+    assert done.stdout.splitlines()[:4] == [
+        "60 chunks on workers: 4 live",
+        "added\t120 (240.0 MB)\tmissing",
+        "added\t0 (0 bytes)\tleaving",
+        "added\t0 (0 bytes)\tbalance",
+    ]
+    assert fsdm(*place(here, "--replicas", 2)).stderr == "nothing has changed: the last lists hold\n"
+
+
+def test_dry_run_says_the_same_and_publishes_nothing(here: Path) -> None:
+    found = fsdm_json(*place(here, "--dry-run"))
+    assert found["dry_run"] is True
+    assert found["published"] is None
+    assert found["added"]["missing"] == {"copies": 180, "bytes": 360_000_000}
+    assert found["workers"] == {"live": 4, "away": 0, "gone": 0, "draining": 0}
+    assert not (here / "fleet").exists()
+    assert fsdm_json(*place(here))["published"] == 1
+
+
+def test_chunks_that_do_not_fit_are_named_those_with_the_fewest_copies_first(here: Path) -> None:
+    done = fsdm(*place(here, "--replicas", 4, "--full", "50%", "--list-short", 2))
+    assert done.returncode == 0
+    assert "with too few copies" in done.stdout
+    *_, first, second = done.stdout.splitlines()
+    assert first.endswith("0 confirmed, 3 of 4\tthe workers have no room for more")
+    assert second.split("\t")[1:] == first.split("\t")[1:]
+    short = fsdm_json(*place(here, "--replicas", 4, "--full", "50%"))["short"]
+    assert [one["copies"] for one in short] == sorted(one["copies"] for one in short)
+    assert len(short) > 2
+
+
+@pytest.mark.parametrize("bounds", [("--in-flight", "10M"), ("--in-flight", "1M")])
+def test_chunk_that_waits_for_the_next_round_says_so(here: Path, bounds: tuple[str, str]) -> None:
+    found = fsdm_json(*place(here, *bounds))
+    assert {one["why"].partition(":")[0] for one in found["short"]} == {"it waits for the next round"}
+    assert 0 < found["added"]["missing"]["bytes"] <= 4 * 10_000_000
+
+
+def test_explain_says_why_a_chunk_and_a_worker_have_what_they_have(here: Path) -> None:
+    first, *lines = fsdm(*place(here, "--explain", an_id(7))).stdout.splitlines()
+    assert first == f"{an_id(7)} is in 3 lists to stay, and asks for 3; 0 confirmed"
+    assert len(lines) == 3
+    assert all(line.endswith(": added: the chunk has too few copies") for line in lines)
+    said = fsdm(*place(here, "--explain", "w2")).stdout
+    assert said.startswith("w2 is live: 200.0 MB, r0\nits list has ")
+    assert "copies move from 4% on" in said
+    assert fsdm_json(*place(here, "--explain", "w2"))["why"] == said.splitlines()
+    assert not (here / "fleet").exists()
+    for nothing in ("w9", "f" * 64, "\x1b[2J", "zz" * 32):
+        done = fsdm(*place(here, "--explain", nothing))
+        assert (done.returncode, "\x1b" in done.stderr) == (3, False)
+
+
+def test_explain_tells_of_a_copy_that_leaves_and_of_one_that_is_dropped(here: Path) -> None:
+    fsdm(*place(here, "--replicas", 2))
+    report_all(here, time.time())
+    how = ("--reports", here / "reports", "--replicas", 2, "--silent", 3600)
+    workers = (here / "workers.jsonl").read_text()
+    (here / "workers.jsonl").write_text(workers.replace('"r1"}', '"r1", "draining": true}', 1))
+    found = fsdm_json(*place(here, *how))
+    assert found["published"] == 2
+    assert found["added"]["leaving"]["copies"] == found["leaving"]["copies"] > 0
+    pointer = json.loads((here / "fleet" / "placement.json").read_bytes())
+    routes = gzip.decompress((here / "fleet" / "routes" / f"{pointer['routes']}.jsonl.gz").read_bytes())
+    moved = next(route["id"] for route in map(json.loads, routes.splitlines()) if "leaving" in route)
+    said = fsdm(*place(here, *how, "--explain", moved)).stdout
+    assert "w1 in r1: confirmed; it leaves once the others are confirmed, for the worker drains" in said
+    report_all(here, time.time())
+    said = fsdm(*place(here, *how, "--explain", moved)).stdout
+    assert "w1 in r1: dropped: the others are confirmed" in said
+
+
+def test_too_much_that_is_lost_ends_with_8_and_changes_nothing_until_it_is_meant(here: Path) -> None:
+    wants = (here / "chunks.jsonl").read_text().splitlines(keepends=True)
+    fsdm(*place(here))
+    before = (here / "fleet" / "placement.json").read_bytes()
+    (here / "chunks.jsonl").write_text("".join(wants[:20]))
+    done = fsdm(*place(here))
+    assert done.returncode == 8
+    assert "120 of 180 copies are of chunks that are no longer listed" in done.stderr
+    assert (here / "fleet" / "placement.json").read_bytes() == before
+    assert fsdm(*place(here, "--yes")).returncode == 0
+    (here / "chunks.jsonl").write_text("")
+    assert fsdm(*place(here)).returncode == 2
+    assert fsdm(*place(here, "--yes")).returncode == 0
+
+
+def test_report_that_cannot_be_read_is_told_and_loses_nothing(here: Path) -> None:
+    fsdm(*place(here))
+    (here / "reports" / "w1.json").write_text("{")
+    done = fsdm(*place(here, "--reports", here / "reports"))
+    assert done.returncode == 0
+    assert "the report of w1 cannot be read, and w1 counts as away: Invalid JSON" in done.stderr
+    assert "60 chunks on workers: 3 live, 1 away" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--replicas", "0"), "must be a number from 1 to 64"),
+        (("--replicas", "xy=3"), "64 lower-case hex digits"),
+        (("--workers", "/nowhere"), "cannot be read"),
+        (("--reports", "/nowhere"), "cannot be listed"),
+        (("--in-flight", "much"), "no size"),
+        (("--full", "2"), "no share"),
+        (("--moves", "0"), "at least 1"),
+    ],
+)
+def test_what_cannot_be_taken_ends_with_2_and_says_what(here: Path, arguments: tuple[str, str], says: str) -> None:
+    done = fsdm(*place(here), *arguments)
+    assert (done.returncode, says in done.stderr, "Traceback" in done.stderr) == (2, True, False)
+
+
+def test_without_numpy_it_says_what_to_install(here: Path) -> None:
+    program = "import sys; sys.modules['numpy'] = None; from fsdm.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    done = ran(sys.executable, "-c", program, *map(str, place(here)))
+    assert done.returncode == 1
+    assert "pip install 'fsdm[fleet]'" in done.stderr
+    assert "--workers" in ran(sys.executable, "-c", program, "place", "--help").stdout
