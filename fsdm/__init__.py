@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from fsdm.model.errors import WaitTimeoutError as WaitTimeoutError
     from fsdm.model.events import Event as Event
     from fsdm.model.index_format import Location as Location
+    from fsdm.model.indexes import Index as Index
     from fsdm.model.limits import Limits as Limits
     from fsdm.model.sources import Source as Source
     from fsdm.model.state import Oddity as Oddity
@@ -59,6 +60,7 @@ _HOMES = {
     "FileSource": "fsdm.model.documents",
     "ForeignProcessError": "fsdm.model.errors",
     "FsdmError": "fsdm.model.errors",
+    "Index": "fsdm.model.indexes",
     "InvalidInputError": "fsdm.model.errors",
     "Limits": "fsdm.model.limits",
     "Location": "fsdm.model.index_format",

@@ -16,6 +16,7 @@ from fsdm.model.errors import (
     NoDataDirectoryError,
     ReconcilerRunsError,
 )
+from fsdm.model.indexes import Index, checked_indexes
 from fsdm.model.limits import Limits
 from fsdm.model.sources import Source
 from fsdm.reconcile.counters import Counters
@@ -48,8 +49,8 @@ class DataManager(Client):
     of itself (the directory has gone, or a defect), it lets LOCK go, and `error` says why. `reconcile=False` makes
     it a client only, of a directory that exists. `jobs` chunks are downloaded at once; `limits` (which say
     that as well) are a budget, a reserve of free disk, and durability. `sources` have headers, credentials and bounds
-    for the URLs that begin with a prefix. `on_event` is called for what happens to chunks, in some thread of the
-    reconciler. A context manager.
+    for the URLs that begin with a prefix. `indexes` are kept of each chunk. `on_event` is called for what happens to
+    chunks, in some thread of the reconciler. A context manager.
 
     Files come by libcurl, or by a `session` of requests where the sources need one (Kerberos, OAuth, signed requests, a
     client certificate, an adapter). A Session is used by all transfers' threads, several at once. A function that makes
@@ -72,6 +73,7 @@ class DataManager(Client):
         session: Sessions | None = None,
         limits: Limits | None = None,
         sources: Iterable[Source] = (),
+        indexes: Iterable[Index] = (),
         allow_unknown_fs: bool = False,
     ) -> None:
         self.counters = Counters()
@@ -80,6 +82,7 @@ class DataManager(Client):
         self._limits = self._checked(limits or Limits(jobs=jobs))
         self._on_event = on_event
         self._sources = Sources(self._used(sources), os.fspath(data_dir))
+        self._indexes = checked_indexes(indexes)
         self._reconciler: Reconciler | None = None
         self._lock: ReconcilerLock | None = None
         self._standby: threading.Thread | None = None
@@ -140,23 +143,30 @@ class DataManager(Client):
         if reconciler is not None:
             reconciler.loop.wakeup.notify(chunk.id)
 
-    def change(self, limits: Limits, sources: Iterable[Source] | None = None) -> None:
-        """Keep to these limits from now on; what cannot be changed at run time is logged. None keeps the sources.
+    def change(
+        self, limits: Limits, sources: Iterable[Source] | None = None, indexes: Iterable[Index] | None = None
+    ) -> None:
+        """Keep to these limits from now on; what cannot be changed at run time is logged.
+
+        None keeps the sources, or the indexes.
 
         Raises:
-            InvalidInputError: they are no Limits, or what a source names cannot be used; then all stays as it was.
+            InvalidInputError: they are no Limits, or what a source names cannot be used, or an index is none; then all
+                stays as it was.
         """
         self._check()
         if not isinstance(limits, Limits):
             hint = "make some: Limits(bytes_per_s=…, jobs=…)"
             raise InvalidInputError(f"must be Limits, not {type(limits).__name__}", field="limits", hint=hint)
         limits = self._checked(limits)
+        kept = self._indexes if indexes is None else checked_indexes(indexes)
         if sources is not None:
             self._sources.change(self._used(sources))
-        self._limits = limits
+        self._limits, self._indexes = limits, kept
         reconciler = self._reconciler
         if reconciler is not None:
             reconciler.loop.change(limits)
+            reconciler.indexing.change(kept)
 
     def close(self) -> None:
         """Stop reconciling (transfers are cut, nothing is lost) and release every ref."""
@@ -188,7 +198,7 @@ class DataManager(Client):
             lock = ReconcilerLock(self._layout)
         except ReconcilerRunsError:
             return False
-        limits, reconciler = self._limits, None
+        limits, indexes, reconciler = self._limits, self._indexes, None
         try:
             self._root.check()
             make_directories(self._layout, FileSystem(durable=limits.durable))  # some may have been removed
@@ -201,6 +211,7 @@ class DataManager(Client):
                 session=self._session,
                 on_event=self._on_event,
                 counters=self.counters,
+                indexes=indexes,
             )
             reconciler.open()
             reconciler.start()
@@ -211,6 +222,7 @@ class DataManager(Client):
             raise
         if self._limits is not limits:  # they were changed meanwhile
             reconciler.loop.change(self._limits)
+            reconciler.indexing.change(self._indexes)
         return True
 
     def _step_down(self) -> None:
@@ -273,10 +285,11 @@ def run_once(
     on_event: Callable[[Event], None],
     *,
     sources: Iterable[Source] = (),
+    indexes: Iterable[Index] = (),
     wait: bool,
     allow_unknown_fs: bool,
 ) -> dict[str, str]:
-    """Converge, in this thread; return why the rest does not, by id or path.
+    """Converge, in this thread; return why the rest does not, by id or path. An index that cannot be made is logged.
 
     Raises:
         InvalidInputError: what a source names cannot be used.
@@ -289,7 +302,8 @@ def run_once(
     lock = _lock(layout, stop, wait=wait)
     if lock is None:
         return {layout.root: "stopped before another process released it"}
-    reconciler = Reconciler(layout, root=root, limits=limits, sources=table, on_event=on_event)
+    kept = checked_indexes(indexes)
+    reconciler = Reconciler(layout, root=root, limits=limits, sources=table, on_event=on_event, indexes=kept)
     try:
         with root.kept():
             reconciler.open()
@@ -297,6 +311,7 @@ def run_once(
             while not stop.is_set() and not reconciler.loop.is_done():
                 reconciler.loop.step(min(reconciler.loop.wait_s(), STANDBY_S))
                 lock.beat()
+            reconciler.indexing.settle(stop)
             troubles = reconciler.loop.troubles()
             return {layout.root: "stopped"} | troubles if stop.is_set() else troubles
     finally:

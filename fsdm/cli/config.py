@@ -1,4 +1,4 @@
-"""The limits of `fsdm run`: its options, then `config.toml`, then the defaults. And the sources in that file.
+"""The limits of `fsdm run`: its options, then `config.toml`, then the defaults. And that file's sources and indexes.
 
 The file belongs to the user that reconciles: its writer decides how much is fetched, and whether deletes are held back.
 So a file that others may write is refused, and one with a secret that others may read. A key that is not known is an
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
     from fsdm.manager import DataManager
+    from fsdm.model.indexes import Index
     from fsdm.model.layout import Layout
     from fsdm.model.limits import Limits
     from fsdm.model.sources import Source
@@ -36,6 +37,7 @@ CONFIG_MAX_BYTES: Final = 1 << 16
 OTHERS_MAY_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
 OTHERS_MAY_READ: Final = stat.S_IRGRP | stat.S_IROTH
 SOURCES: Final = "source"  # the name of their tables
+INDEXES: Final = "index"
 METAVARS: Final[dict[object, str]] = {int: "N", float: "N", str: "NAME", parse_size: "SIZE", parse_share: "SHARE"}
 LISTS: Final[dict[object, str]] = {check_source: "URL*", check_directory: "DIR"}  # and the names of what is listed
 
@@ -82,6 +84,7 @@ SETTINGS: Final = (
         bool,
         "refuse a file whose end nothing proves: the answer says no length, and the want no size or digest",
     ),
+    Setting("index_jobs", "index-jobs", int, "indexes of chunks made at once (default 1)"),
     Setting("transport", "transport", str, "what fetches files: libcurl (default), or requests"),
     Setting("http_version", "http-version", str, "what is offered over TLS: 1.1 (default), or 2"),
     Setting(
@@ -99,6 +102,8 @@ SETTINGS: Final = (
     ),
 )
 KEYS: Final = {setting.key: setting for setting in SETTINGS}
+INDEX_SIZES: Final = {"max-output": "max_output_bytes", "max-memory": "max_memory_bytes"}
+INDEX_KEYS: Final = {"indexer": "indexer", "command": "command", "files": "files", "timeout": "timeout_s"} | INDEX_SIZES
 
 
 def add_limits(parser: argparse.ArgumentParser) -> None:
@@ -122,7 +127,7 @@ def reload(dm: DataManager, arguments: argparse.Namespace) -> None:
     """Read the file again and change the limits; a file that cannot be taken changes nothing."""
     try:
         config = read_config(dm.layout)
-        dm.change(limits_of(arguments, config), config.get(SOURCES, ()))
+        dm.change(limits_of(arguments, config), config.get(SOURCES, ()), config.get(INDEXES, ()))
     except (InvalidInputError, DataDirectoryError) as e:
         logger.warning("%s; all stays as it was%s", e, f" ({e.hint})" if e.hint else "")
         return
@@ -137,7 +142,7 @@ def limits_of(arguments: argparse.Namespace, config: Mapping[str, Any]) -> Limit
     from fsdm.model.limits import Limits
 
     given = {s.field: checked(s, getattr(arguments, s.field), s.option) for s in SETTINGS if s.field in arguments}
-    config = {field: value for field, value in config.items() if field != SOURCES}
+    config = {field: value for field, value in config.items() if field not in {SOURCES, INDEXES}}
     return Limits(
         **{"brake_share": SHARE, **config, **given},
         durability=arguments.durability,
@@ -192,11 +197,15 @@ def parse_config(text: bytes) -> dict[str, Any]:
         document = tomllib.loads(text.decode())
     except (ValueError, RecursionError) as e:  # also: no UTF-8
         raise InvalidInputError(f"is no TOML: {e}", hint='as in: max-bytes = "900G"') from None
-    tables = document.pop(SOURCES, None)
+    tables, indexes = document.pop(SOURCES, None), document.pop(INDEXES, None)
     for key in document:
-        _check_key(key, (*KEYS, SOURCES))
+        _check_key(key, (*KEYS, SOURCES, INDEXES))
     config = {KEYS[key].field: checked(KEYS[key], value, key) for key, value in document.items()}
-    return config if tables is None else {**config, SOURCES: _parse_sources(tables)}
+    if tables is not None:
+        config[SOURCES] = _parse_sources(tables)
+    if indexes is not None:
+        config[INDEXES] = _parse_indexes(indexes)
+    return config
 
 
 def _parse_sources(tables: object) -> tuple[Source, ...]:
@@ -224,6 +233,40 @@ def _parse_source(table: Mapping[str, Any]) -> Source:
     except InvalidInputError as e:
         field = next((key for key in keys if keys[key] == e.field), "rate")
         raise InvalidInputError(str(e).removeprefix(f"{e.field}: "), field=field, hint=e.hint) from None
+
+
+def _parse_indexes(tables: object) -> tuple[Index, ...]:
+    if not isinstance(tables, dict) or not all(isinstance(table, dict) for table in tables.values()):
+        raise InvalidInputError("must be a table for each", field=INDEXES, hint="each begins with a line [index.NAME]")
+    indexes = []
+    for name, table in tables.items():
+        try:
+            indexes.append(_parse_index(name, table))
+        except InvalidInputError as e:
+            raise InvalidInputError(f"index {name:.80}: {e}", hint=e.hint) from None
+    return tuple(indexes)
+
+
+def _parse_index(name: str, table: Mapping[str, Any]) -> Index:
+    from fsdm.model.indexes import Index
+
+    for key in table:
+        _check_key(key, INDEX_KEYS)
+    given: dict[str, Any] = {
+        INDEX_KEYS[key]: _size(key, value) if key in INDEX_SIZES else value for key, value in table.items()
+    }
+    try:
+        return Index(name=name, **given)
+    except InvalidInputError as e:
+        key = next((key for key, field in INDEX_KEYS.items() if field == e.field), e.field)
+        raise InvalidInputError(str(e).removeprefix(f"{e.field}: "), field=key, hint=e.hint) from None
+
+
+def _size(key: str, value: object) -> object:
+    try:
+        return parse_size(value) if isinstance(value, str) else value
+    except InvalidInputError as e:
+        raise InvalidInputError(str(e), field=key, hint=e.hint) from None
 
 
 def _check_key(key: str, keys: Collection[str]) -> None:
@@ -258,7 +301,8 @@ def in_words(config: Mapping[str, Any]) -> str:
     """Write limits as the file does, and count the sources."""
     keys = {setting.field: setting.key for setting in SETTINGS}
     words = [f"{keys[field]} {_in_words(value)}" for field, value in config.items() if field in keys]
-    return ", ".join([*words, count(len(config[SOURCES]), SOURCES)] if SOURCES in config else words)
+    words += [count(len(config[SOURCES]), SOURCES)] if SOURCES in config else []
+    return ", ".join([*words, *(f"index {index.name}" for index in config.get(INDEXES, ()))])
 
 
 def _in_words(value: object) -> str:

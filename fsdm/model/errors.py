@@ -199,8 +199,6 @@ class StoppedError(FsdmError):
 class IndexerError(FsdmError):
     """The index of a chunk could not be made: its bytes are served all the same."""
 
-    transient = True
-
 
 class StaleMarkerError(FsdmError):
     """A marker has changed since it was read: look again."""

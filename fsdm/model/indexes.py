@@ -13,9 +13,11 @@ from fsdm.model.index_format import CHUNK_MAGIC, RECORD_BYTES, as_index_name
 from fsdm.model.index_format import ENTRY as _ENTRY
 from fsdm.model.limits import Positive  # noqa: TC001 pydantic reads it
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 MEMORY_MIN: Final = 64 << 20  # an interpreter and a library take that much
 ENTRY_BYTES: Final = RECORD_BYTES + _ENTRY.size  # what a place takes in the file, without its key
-JOBS: Final = 1
 
 _Words = Annotated[str, Field(pattern=r"\A[^\x00]*[^\x00\s][^\x00]*\z")]
 
@@ -61,6 +63,21 @@ class Index(BaseModel):
         """The 32 bytes that tell an index made by these settings from one made by others."""
         said = [CHUNK_MAGIC.decode(), self.indexer, self.command, self.files]
         return hashlib.sha256(json.dumps(said).encode()).digest()
+
+
+def checked_indexes(indexes: Iterable[Index]) -> tuple[Index, ...]:
+    """Return the indexes, each of another name.
+
+    Raises:
+        InvalidInputError: one of them is no Index, or two have one name.
+    """
+    kept = tuple(indexes)
+    if not all(isinstance(index, Index) for index in kept):
+        raise InvalidInputError("must be several of Index", field="indexes", hint="as [Index(name=…, indexer=…)]")
+    names = [index.name for index in kept]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise InvalidInputError(f"there are two of the name {twice[0]}", field="indexes")
+    return kept
 
 
 def _invalid(error: ValidationError) -> InvalidInputError:

@@ -26,7 +26,8 @@ class Limits(BaseModel):
     `per_file` connections where that is faster. All together bring at most `bytes_per_s` (None: no cap). Without any
     event, changes are found after `poll_s` seconds. All that is here takes at most `max_bytes` (None: as much as there
     is), and `keep_free_bytes` of the file system stay free. The bytes of each chunk are compared with READY about once
-    in `scrub_days` (None: only when asked for). `require_length` refuses an answer whose end nothing proves: no length,
+    in `scrub_days` (None: only when asked for). `index_jobs` indexes of chunks are made at
+    once. `require_length` refuses an answer whose end nothing proves: no length,
     no chunks, and no size or digest in the want. Files come by the `transport`. An `http_version` of "2" is offered
     over TLS, for servers that want it: a connection has one request at a time, so it is no faster. `count_bytes`
     counts what is here also without a budget, for metrics.
@@ -57,6 +58,7 @@ class Limits(BaseModel):
     allow_sources: tuple[str, ...] = ()
     allow_dirs: tuple[str, ...] = ()
     scrub_days: Positive | None = None
+    index_jobs: Count = 1
     require_length: bool = False
     transport: Transport = "libcurl"
     http_version: HttpVersion = "1.1"

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from fsdm.concurrency.log import Log
 from fsdm.concurrency.workers import Workers
+from fsdm.index.background import Indexing
+from fsdm.index.building import Building
 from fsdm.model.limits import Limits
 from fsdm.reconcile.admission import Admission
 from fsdm.reconcile.apply import Applier
@@ -38,9 +40,10 @@ from fsdm.verify.manifest_check import ManifestCheck
 from fsdm.verify.scrub import Scrub
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from fsdm.model.events import Event
+    from fsdm.model.indexes import Index
     from fsdm.model.layout import Layout
     from fsdm.transfer.chunk_download import Fetcher
     from fsdm.transfer.requests_engine import Sessions
@@ -67,6 +70,7 @@ class Reconciler:
         fs: FileSystem | None = None,
         on_event: Callable[[Event], None] | None = None,
         counters: Counters | None = None,
+        indexes: Iterable[Index] = (),
         workers: Workers | None = None,
         clock: Callable[[], float] = time.time,
         jitter: Callable[[], float] = lambda: random.uniform(0.5, 1.0),  # noqa: S311 not a secret
@@ -81,13 +85,16 @@ class Reconciler:
         helpers = workers or Workers("fsdm-worker", limits.workers)
         erasers = workers or Workers("fsdm-erase", 1)
         verifiers = workers or Workers("fsdm-verify", 1)
+        indexers = workers or Workers("fsdm-indexer", limits.index_jobs)
+        building = Building(layout, fs, clock, limits.keep_free_bytes)
+        self.indexing = Indexing(layout, catalog, building, indexes, limits.index_jobs, indexers)
         reserved = -(-limits.connections // 4)
         size = limits.connections + reserved
         sources = sources or Sources()
         self._scheduler = (
             None if workers else Scheduler("fsdm-connection", size, reserved, limits.per_host, sources.group)
         )
-        tell, wakeup, work_queue = _event_sink(counters, on_event), Wakeup(), WorkQueue()
+        tell, wakeup, work_queue = _event_sink(counters, on_event, self.indexing), Wakeup(), WorkQueue()
         space = SpaceBudget(layout, catalog, limits)
         disk = DiskOutage(layout.trash, fs=fs, workers=helpers, tell=tell, wake=wakeup.wake)
         self._trash = Trash(layout.trash, fs=fs, workers=erasers, space=space, freed=disk.freed)
@@ -108,7 +115,7 @@ class Reconciler:
             fs=fs,
             limits=limits,
             fetcher=self._fetcher,
-            pools=(fetchers, helpers, erasers, verifiers),
+            pools=(fetchers, helpers, erasers, verifiers, indexers),
             wakeup=wakeup,
             watcher=watcher,
             work_queue=work_queue,
@@ -149,6 +156,7 @@ class Reconciler:
         self.loop.manifest_check.start()
         if self.scrub is not None:
             self.scrub.start()
+        self.indexing.start()
         thread = threading.Thread(target=self._run, name="fsdm-reconciler", daemon=True)
         thread.start()
         self._thread = thread
@@ -173,7 +181,7 @@ class Reconciler:
             thread.join(timeout_s)
         loop.manifest_check.stop()
         loop.background.stop()
-        ended = [self.scrub is None or self.scrub.stop(timeout_s)]
+        ended = [self.scrub is None or self.scrub.stop(timeout_s), self.indexing.stop(timeout_s)]
         loop.watcher.stop()
         loop.executor.stop_fetches("the reconciler stops")
         if self._scheduler is not None:
@@ -195,13 +203,17 @@ class Reconciler:
         return getattr(self._fetcher, "received_bytes", None)
 
 
-def _event_sink(counters: Counters, on_event: Callable[[Event], None] | None) -> Callable[[Event], None]:
-    """Make the function that logs and counts an event, and calls `on_event`."""
+def _event_sink(
+    counters: Counters, on_event: Callable[[Event], None] | None, indexing: Indexing
+) -> Callable[[Event], None]:
+    """Make the function that logs and counts an event, tells of it, and wakes the indexes."""
 
     def tell(event: Event) -> None:
         if logger.isEnabledFor(logging.INFO):
             logger.info("%s", event, extra=event.fields())
         counters.tell(event)
+        if event.kind == "available":
+            indexing.wake()
         if on_event is not None:
             with logger.told("on_event", event):  # not our code: what it was told of has happened, and goes on
                 on_event(event)

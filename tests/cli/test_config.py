@@ -13,6 +13,7 @@ from fsdm import DataManager, Limits
 from fsdm import Source as SourceSettings
 from fsdm.cli.config import CONFIG_MAX_BYTES, KEYS, in_words, parse_config, read_config, reload
 from fsdm.model.errors import InvalidInputError
+from fsdm.model.indexes import Index
 from fsdm.model.layout import Layout
 from tests.support import PATIENCE_S, Source, eventually, fsdm, reconciling
 from tests.support.chunks import failure, put_want
@@ -22,8 +23,8 @@ def test_each_key_sets_one_limit() -> None:
     numbers = b"jobs = 3\nconnections = 4\nconnections-per-host = 5\nconnections-per-file = 6\nscrub-days = 30\n"
     others = b'rate = "50M"\nmax-bytes = "1.5Ti"\nkeep-free = 0\nbrake = "10%"\nrequire-length = true\n'
     others += b'transport = "libcurl"\nhttp-version = "2"\nallow-source = ["s3://lake/*"]\nallow-dir = ["/srv/in"]\n'
-    limits = parse_config(numbers + others)
-    counts = {"jobs": 3, "connections": 4, "per_host": 5, "per_file": 6}
+    limits = parse_config(numbers + others + b"index-jobs = 7\n")
+    counts = {"index_jobs": 7, "jobs": 3, "connections": 4, "per_host": 5, "per_file": 6}
     assert Limits(**limits) == Limits(
         **counts,
         bytes_per_s=50_000_000,
@@ -167,6 +168,46 @@ def test_wrong_source_is_named_by_its_number_and_key_without_a_value(text: str, 
     assert str(e.value).startswith(said)
     assert (e.value.hint or "").startswith(hint)
     assert "hush" not in "".join(traceback.format_exception(e.value)) + e.value.hint
+
+
+def test_indexes_are_read_by_their_names() -> None:
+    text = b"""
+[index.tx]
+indexer = "parquet:hash"
+files = "tx*.parquet"
+timeout = 60
+max-output = "1M"
+max-memory = "1Gi"
+[index.car]
+command = "car-keys --all"
+"""
+    limits = {"timeout_s": 60, "max_output_bytes": 1_000_000, "max_memory_bytes": 1 << 30}
+    tx = Index(name="tx", indexer="parquet:hash", files="tx*.parquet", **limits)  # type: ignore[arg-type]
+    assert parse_config(text) == {"index": (tx, Index(name="car", command="car-keys --all"))}
+    assert tx.model_fields_set | {"command"} == set(Index.model_fields)
+    assert in_words(parse_config(b"jobs = 3\n" + text)) == "jobs 3, index tx, index car"
+
+
+@pytest.mark.parametrize(
+    ("text", "said", "hint"),
+    [
+        ("index = 7", "index: must be a table for each", "each begins with a line [index.NAME]"),
+        ("[index]\nindexer = 'car'", "index: must be a table for each", "each begins"),
+        ("[index.tx]\nindexer = 'car'\n[[index.tx]]", "is no TOML", ""),
+        ("[index.TX]\nindexer = 'car'", "index TX: name: 'TX' cannot be the name of an index", "1 to 64 of"),
+        ("[index.tx]", "index tx: has an indexer or a command", ""),
+        ("[index.tx]\nindexr = 'car'", "index tx: the key 'indexr' is not known", "did you mean indexer?"),
+        ("[index.tx]\nindexer = 'car'\nmax-memory = '1M'", "index tx: max-memory: must be greater", ""),
+        ("[index.tx]\nindexer = 'car'\nmax-output = 'much'", "index tx: max-output: 'much' is no size", ""),
+        ("[index.tx]\nindexer = 'car'\ntimeout = '60'", "index tx: timeout: must be a valid number", ""),
+        ("[index.tx]\nindexer = 7", "index tx: indexer: must be a valid string", ""),
+    ],
+)
+def test_wrong_index_is_named_with_its_key(text: str, said: str, hint: str) -> None:
+    with pytest.raises(InvalidInputError) as e:
+        parse_config(text.encode())
+    assert str(e.value).startswith(said)
+    assert (e.value.hint or "").startswith(hint)
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,11 @@ from argparse import ArgumentParser, Namespace
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from fsdm.cli.arguments import data_dir_of, from_text, open_client
 from fsdm.cli.bounded_stream import bound
-from fsdm.cli.config import SOURCES, add_limits, limits_of, read_config, reload
+from fsdm.cli.config import INDEXES, SOURCES, add_limits, limits_of, read_config, reload
 from fsdm.cli.event_log import EventLog, dropped_lines, say, write_line
 from fsdm.cli.output import ASSUMED_BYTES_PER_S, estimate, row, show, tell, to_fetch
 from fsdm.cli.signals import Signals, asked_to_end
@@ -108,7 +108,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(arguments: Namespace) -> int:
     """Reconcile until SIGTERM or SIGINT, or (`--once`) until nothing is left that can be done."""
     config = read_config(Layout(data_dir_of(arguments)))
-    limits, sources = limits_of(arguments, config), config.get(SOURCES, ())
+    limits, sources, indexes = limits_of(arguments, config), config.get(SOURCES, ()), config.get(INDEXES, ())
     if arguments.dry_run:
         _predict(arguments, limits, sources)
         return EXIT_OK
@@ -116,7 +116,8 @@ def run(arguments: Namespace) -> int:
     if arguments.json:
         bound("stdout", _dropped_events, _give_up_stdout)
     with _event_sink(arguments, limits) as on_event:
-        return (_reconcile_once if arguments.once else _reconcile)(arguments, limits, sources, on_event)
+        how = {"on_event": on_event, "sources": sources, "indexes": indexes}
+        return (_reconcile_once if arguments.once else _reconcile)(arguments, limits, how)
 
 
 def _predict(arguments: Namespace, limits: Limits, sources: tuple[Source, ...]) -> None:
@@ -148,9 +149,7 @@ def _predict(arguments: Namespace, limits: Limits, sources: tuple[Source, ...]) 
         tell(f"another process reconciles, and may be doing it by now: {plain(describe_holder(owner.says))}")
 
 
-def _reconcile(
-    arguments: Namespace, limits: Limits, sources: tuple[Source, ...], on_event: Callable[[Event], None]
-) -> int:
+def _reconcile(arguments: Namespace, limits: Limits, how: dict[str, Any]) -> int:
     from fsdm.manager import DataManager
     from fsdm.monitoring.repeating import repeating
     from fsdm.monitoring.service import Service
@@ -161,8 +160,8 @@ def _reconcile(
     if service.url is not None:
         where = f"metrics are at {service.url}/metrics" + f"; a page to look at is {service.url}/" * is_page
         say(where, as_json=arguments.log_format == "json", level="info")
-    how = {"limits": limits, "sources": sources, "allow_unknown_fs": arguments.allow_unknown_fs}
-    with service, DataManager(data_dir_of(arguments), on_event=on_event, **how) as dm:
+    how |= {"limits": limits, "allow_unknown_fs": arguments.allow_unknown_fs}
+    with service, DataManager(data_dir_of(arguments), **how) as dm:
         if not dm.reconciling and not arguments.wait:
             ReconcilerLock(dm.layout).close()  # raises, and says who it is
 
@@ -180,16 +179,14 @@ def _reconcile(
     raise ReconcilerEndedError(f"the reconciler has ended: {dm.error!r:.500}", hint=hint)
 
 
-def _reconcile_once(
-    arguments: Namespace, limits: Limits, sources: tuple[Source, ...], on_event: Callable[[Event], None]
-) -> int:
+def _reconcile_once(arguments: Namespace, limits: Limits, how: dict[str, Any]) -> int:
     from fsdm.manager import run_once
 
     if limits.count_bytes:
         problem = "--metrics-addr and --metrics-file are of a reconciler that goes on"
         raise InvalidInputError(problem, field="--once", hint="leave out --once, or them")
-    how = {"sources": sources, "wait": arguments.wait, "allow_unknown_fs": arguments.allow_unknown_fs}
-    troubles = run_once(data_dir_of(arguments), asked_to_end(), limits, on_event, **how)
+    how |= {"wait": arguments.wait, "allow_unknown_fs": arguments.allow_unknown_fs}
+    troubles = run_once(data_dir_of(arguments), asked_to_end(), limits, **how)
     for name, why in troubles.items():
         say(f"{name}: {why}", as_json=arguments.log_format == "json")
     return EXIT_NOT_CONVERGED if troubles else EXIT_OK

@@ -1,0 +1,201 @@
+"""Keeping the indexes of all chunks, for one reconciler, beside its loop.
+
+An event only wakes it: what is missing is found by a look at the files. Invariant: for each chunk and index at most one
+process runs, `jobs` in all; a failure concerns that one alone, and rests before it is tried again.
+"""
+
+from __future__ import annotations
+
+import heapq
+import threading
+import time
+from collections import deque
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from fsdm.concurrency.log import Log
+from fsdm.index.building import FIRST_REST_S, Building
+from fsdm.model.errors import StoppedError
+from fsdm.verify.rehash import check_may_go_on
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from fsdm.concurrency.workers import Workers
+    from fsdm.model.indexes import Index
+    from fsdm.model.layout import Layout, Place
+    from fsdm.store.catalog import Catalog
+    from fsdm.store.index_failures import IndexFailure
+
+EVERY_S: Final = 3600.0  # then all that is there is looked at again: files may have gone
+REST: Final = 4.0  # so many times as long as a look took, it rests
+GATHER_S: Final = 0.05  # chunks that come together are looked at together
+
+logger = Log("fsdm")
+
+Task = tuple["Place", str]
+
+
+class Indexing:
+    """The indexes of one data directory. The thread that steps owns it, but for what says otherwise."""
+
+    def __init__(
+        self,
+        layout: Layout,
+        catalog: Catalog,
+        building: Building,
+        indexes: Iterable[Index],
+        jobs: int,
+        workers: Workers,
+    ) -> None:
+        self._layout = layout
+        self._catalog = catalog
+        self._building = building
+        self._indexes = {index.name: index for index in indexes}
+        self._jobs = jobs
+        self._workers = workers
+        self._clock = building.clock
+        self._due: dict[Task, float | None] = {}  # when it is to be made, since the epoch; None where it is there
+        self._running: set[Task] = set()
+        self._ended: deque[tuple[Task, float | None]] = deque()
+        self._surveyed = -EVERY_S  # monotonic
+        self._is_stale = True
+        self._woken = threading.Event()
+        self._stop = threading.Event()
+        self._mutex = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self.built = 0
+        self.failed = 0
+
+    @property
+    def pending(self) -> int:
+        """How many indexes of chunks are to be made. In any thread."""
+        return sum(at is not None for at in list(self._due.values())) + len(self._running)
+
+    @property
+    def failing(self) -> int:
+        """How many of them rest after a failure. In any thread."""
+        now = self._clock()
+        return sum(at is not None and at > now for at in list(self._due.values()))
+
+    def start(self) -> None:
+        """Begin in a thread of its own, as soon as there is an index to keep. In any thread."""
+        with self._mutex:
+            if self._thread is None and self._indexes and not self._stop.is_set():
+                self._thread = threading.Thread(target=self._run, name="fsdm-index", daemon=True)
+                self._thread.start()
+
+    def stop(self, timeout_s: float | None) -> bool:
+        """End soon; tell whether the thread has ended in time. The processes are ended by their workers."""
+        with self._mutex:
+            self._stop.set()
+        self._woken.set()
+        if self._thread is not None:
+            self._thread.join(timeout_s)
+        return self._thread is None or not self._thread.is_alive()
+
+    def wake(self) -> None:
+        """Look again soon: a chunk has come. In any thread."""
+        self._is_stale = True
+        self._woken.set()
+
+    def change(self, indexes: Iterable[Index]) -> None:
+        """Keep these indexes from now on; the processes of others end. In any thread, once it was started."""
+        self._indexes = {index.name: index for index in indexes}
+        self._surveyed = -EVERY_S
+        self.wake()
+        self.start()
+
+    def settle(self, stop: threading.Event) -> None:
+        """Make what is missing, in this thread and the workers, but for what rests after a failure."""
+        while self._indexes and not stop.is_set():
+            self.step()
+            now = self._clock()
+            if not self._running and not any(at is not None and at <= now for at in self._due.values()):
+                return
+            self._woken.wait(GATHER_S)
+        self._stop.set()
+
+    def step(self) -> float:
+        """Take in what has ended, look what is missing, begin it; return for how many seconds nothing is due."""
+        self._woken.clear()
+        while self._ended:
+            task, self._due[task] = self._ended.popleft()
+            self._running.discard(task)
+        if self._is_stale or time.monotonic() >= self._surveyed + EVERY_S:
+            self._survey()
+        now = self._clock()
+        waiting = ((at, task) for task, at in self._due.items() if at is not None)
+        for at, task in heapq.nsmallest(self._jobs - len(self._running), waiting):
+            if at <= now and task[1] in self._indexes:
+                del self._due[task]
+                self._running.add(task)
+                self._workers.submit(partial(self._build, task, self._indexes[task[1]]))
+        left = [at - now for at in self._due.values() if at is not None] if len(self._running) < self._jobs else []
+        return max(min([EVERY_S, *left]), GATHER_S)
+
+    def _survey(self) -> None:
+        """Look at the chunks that have come since the last look; at all of them once in a while."""
+        self._is_stale = False  # before the look: what comes meanwhile is looked for in the next one
+        indexes = dict(self._indexes)
+        tasks = {(place, name) for place in self._catalog.all_places() for name in indexes}
+        if time.monotonic() >= self._surveyed + EVERY_S:
+            self._surveyed = time.monotonic()
+            self._due = {}
+        self._due = {task: at for task, at in self._due.items() if task in tasks}
+        for task in sorted(tasks - self._due.keys() - self._running):
+            began = time.monotonic()
+            self._due[task] = self._look(task, indexes[task[1]])
+            if self._stop.wait((time.monotonic() - began) * REST):
+                return
+
+    def _look(self, task: Task, index: Index) -> float | None:
+        try:
+            return self._building.due_at(task[0], index)
+        except OSError as e:
+            logger.warning("cannot look at index %s of %s: %s", index.name, self._layout.path(task[0]), e)
+            return self._clock() + FIRST_REST_S
+
+    def _build(self, task: Task, index: Index) -> None:
+        place = task[0]
+
+        def go_on() -> None:
+            check_may_go_on(self._layout, place, self._stop)
+            if self._indexes.get(index.name) != index:
+                raise StoppedError(f"index {index.name} is no longer to be made so")
+
+        due: float | None = self._clock() + FIRST_REST_S
+        try:
+            failure = self._building.build(place, index, go_on)
+            if failure is not None:
+                self._failed(place, failure)
+            looked = self._look(task, index)
+            if looked != 0.0:  # else it is not available: an event tells once it is
+                due = looked
+            if looked is None:
+                self.built += 1
+        except StoppedError:
+            due = 0.0  # by what it is to be made now, if it is
+        except OSError as e:
+            logger.warning("cannot make index %s of %s: %s", index.name, self._layout.path(place), e)
+        finally:
+            self._ended.append((task, due))
+            self._woken.set()
+
+    def _failed(self, place: Place, failure: IndexFailure) -> None:
+        self.failed += 1
+        rest_s = failure.next_attempt_at - failure.last_at
+        told = (failure.name, place.chunk_id, failure.error, rest_s)
+        logger.warning("index %s of %s cannot be made: %s; it is tried again in %d s", *told)
+
+    def _run(self) -> None:
+        wait_s = 0.0
+        while not self._stop.is_set():
+            self._woken.wait(wait_s)
+            if self._stop.wait(GATHER_S):
+                return
+            try:
+                wait_s = self.step()
+            except Exception:  # a defect of ours, or a disk that fails: bytes are served all the same
+                logger.exception("a step of the indexes failed")
+                wait_s = FIRST_REST_S
