@@ -157,8 +157,8 @@ CASES: dict[str, tuple[Facts, dict[str, Any]]] = {
         why=["one that cannot be seen may", "processes outside this container"],
     ),
     "retiring, held by many": case(
-        "retiring", RETIRING, holders=Holders(tuple(replace(DUCK, pid=pid) for pid in range(1, 9))), why=["pid 5 ", " and 3 more"],
-        silent=("pid 6 ",),
+        "retiring", RETIRING, holders=Holders(tuple(replace(DUCK, pid=pid) for pid in range(1, 9))),
+        why=["pid 5 ", " and 3 more"], silent=("pid 6 ",),
     ),
     "retiring, held by as many as are named": case(
         "retiring", RETIRING, holders=Holders(tuple(replace(DUCK, pid=pid) for pid in range(1, 6))), silent=("more",)
