@@ -16,7 +16,6 @@ from fsdm.concurrency.polling import Poller, in_thread, on_loop
 from fsdm.model import errors
 from fsdm.model.layout import READY, U64_MAX, Layout, as_id
 from fsdm.model.units import count
-from fsdm.status.lasting import LastingFailures
 from fsdm.store.catalog import Catalog
 from fsdm.store.data_dir import check_format, unreadable
 from fsdm.store.filesystem import exists
@@ -305,6 +304,8 @@ class Client:
 
     def _look(self, pending: Callable[[], list[str]], *, keep_waiting: bool) -> Callable[[], bool]:
         """Make a look that tells whether nothing is pending, and raises where all that is cannot pass by itself."""
+        from fsdm.status.lasting import LastingFailures
+
         lasting = LastingFailures(self._layout)
 
         def is_done() -> bool:
@@ -346,14 +347,14 @@ class Client:
     def _is_available(self, chunk_id: str) -> bool:
         state = look(self._layout, self._catalog, chunk_id)
         if not (state.ready or state.delete):
-            self._catalog.refresh()  # only then: where thousands are waited for, not for each of them
+            self._catalog.update()  # only then: where thousands are waited for, not for each of them
             state = look(self._layout, self._catalog, chunk_id)
         return bool(state.ready) and state.delete is None
 
     def _standing(self, chunk_id: str) -> str:
         from fsdm.status.chunk_status import read_chunk_status
 
-        self._catalog.refresh()
+        self._catalog.update()
         chunk = read_chunk_status(self._layout, look(self._layout, self._catalog, chunk_id))
         if chunk is None:
             return "it has just changed"

@@ -8,9 +8,12 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from fsdm.model.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 FORMAT: Final = 1
 U64_MAX: Final = 2**64 - 1
@@ -44,7 +47,8 @@ _FILES: Final = {
 }
 
 _ID = re.compile(r"[0-9a-f]{64}\Z")
-_CHUNK_DIR = re.compile(r"([0-9]{20})-([0-9]{20})-([0-9a-f]{64})\Z")
+_CHUNK_DIR = re.compile(r"[0-9]{20}-[0-9]{20}-[0-9a-f]{64}\Z")
+_LAST_END: Final = f"{U64_MAX:020d}"
 
 
 def is_id(name: str) -> bool:
@@ -105,7 +109,12 @@ class Place(NamedTuple):
 
 def is_chunk_dir(name: str) -> bool:
     """Return whether `name` is START-END-ID, with a range that is not empty and within u64."""
-    return _CHUNK_DIR.match(name) is not None and name[:20] < name[21:41] <= f"{U64_MAX:020d}"
+    return bool(chunk_dirs((name,)))
+
+
+def chunk_dirs(names: Iterable[str]) -> list[str]:
+    """Return those of the names that are START-END-ID, with a range that is not empty and within u64."""
+    return [name for name in filter(_CHUNK_DIR.match, names) if name[:20] < name[21:41] <= _LAST_END]
 
 
 @dataclass(frozen=True, slots=True, init=False)

@@ -83,7 +83,7 @@ class _DryRun:
         self._limits = limits
         self._now = now
         self._catalog = Catalog(layout)
-        self._catalog.refresh()
+        self._catalog.update()
         self._fetches: list[tuple[int, int, str, Step, actions.Fetch]] = []  # in the order of their turns
         self._steps: list[Step] = []
 

@@ -30,7 +30,7 @@ def explain_chunks(
 ) -> list[Explanation]:
     """Explain how each of these chunks stands; `names` are those of datasets by id."""
     catalog = Catalog(layout)
-    catalog.refresh()
+    catalog.update()
     return [explain(replace(gather(layout, catalog, one, time.time()), dataset_names=names)) for one in ids]
 
 

@@ -1,7 +1,8 @@
 """The catalog: a listing of the chunk directories, by dataset and block, and by id.
 
-Thread-safe. A listing is kept until its directory's mtime changes (PROTOCOL.md, "To find a chunk"). Invariant: a name
-is in its dataset's index if and only if its place is in `_by_id`.
+Thread-safe. A listing is kept until its directory's mtime changes (PROTOCOL.md, "To find a chunk"); the next one is
+compared with it, and only what came or went is looked at. Invariant: where there is a `_by_id`, a name is in its
+dataset's index if and only if its place is in it.
 """
 
 from __future__ import annotations
@@ -12,17 +13,21 @@ import stat
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import Final, TypeGuard
+from typing import TYPE_CHECKING, Final, TypeGuard
 
 from fsdm.concurrency.log import Log
-from fsdm.model.layout import Layout, Place, is_chunk_dir, is_id
+from fsdm.model.layout import Layout, Place, chunk_dirs, is_chunk_dir, is_id
 from fsdm.model.state import granule_ns
 from fsdm.store.block_index import BlockIndex
 from fsdm.store.data_dir import unreadable
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 logger = Log(__name__)
 
 NO_MTIME: Final = -1
+SEARCHES: Final = 8  # for ids through all names; who asks for more gets a table of all ids
 
 
 @dataclass(slots=True)
@@ -47,7 +52,8 @@ class Catalog:
         self._listing = threading.Lock()  # one listing at a time; taken before _mutex
         self._mutex = threading.Lock()  # the structures below; never held over a system call
         self._datasets: dict[str, _Dataset] = {}
-        self._by_id: dict[str, tuple[Place, ...]] = {}
+        self._by_id: dict[str, tuple[Place, ...]] | None = {} if own else None
+        self._searches = 0
         self._strange: list[str] = []
         self._refused: dict[str, OSError] = {}  # datasets that could never be listed
 
@@ -59,24 +65,49 @@ class Catalog:
         """Return the place of the chunk that is responsible for `block`, available or not."""
         dataset = self._current(dataset_id)
         with self._mutex:
-            return None if dataset is None else dataset.index.find(block)
+            name = None if dataset is None else dataset.index.find(block)
+        return None if name is None else Place(dataset_id, name)
 
     def candidates(self, dataset_id: str, block: int) -> list[Place]:
         """Return the places of all chunks whose range holds `block`, the responsible one first."""
         dataset = self._current(dataset_id)
         with self._mutex:
-            return [] if dataset is None else list(dataset.index.candidates(block))
+            names = () if dataset is None else tuple(dataset.index.candidates(block))
+        return [Place(dataset_id, name) for name in names]
 
     def _current(self, dataset_id: str) -> _Dataset | None:
-        return self._datasets.get(dataset_id) if self._own else self._refresh_dataset(dataset_id, set())
+        return self._datasets.get(dataset_id) if self._own else self._refresh_dataset(dataset_id, None)
 
     def places(self, chunk_id: str) -> tuple[Place, ...]:
         """Return the places of a chunk as of the last refresh: several while it is replaced."""
-        return self._by_id.get(chunk_id, ())
+        by_id = self._by_id
+        if by_id is None:
+            with self._mutex:
+                by_id = self._search(chunk_id) if self._searches < SEARCHES else self._ids()
+                self._searches += 1
+        return by_id.get(chunk_id, ())
+
+    def _search(self, chunk_id: str) -> dict[str, tuple[Place, ...]]:
+        places = (
+            Place(dataset_id, name)
+            for dataset_id, dataset in self._datasets.items()
+            for name in dataset.index
+            if name.endswith(chunk_id)
+        )
+        return {chunk_id: tuple(sorted(places))}
+
+    def _ids(self) -> dict[str, tuple[Place, ...]]:
+        if self._by_id is None:
+            self._by_id = {}
+            for dataset_id, dataset in self._datasets.items():
+                for name in dataset.index:
+                    self._remember(self._by_id, Place(dataset_id, name))
+        return self._by_id
 
     def __len__(self) -> int:
         """Return how many chunks have a directory, as of the last refresh."""
-        return len(self._by_id)
+        with self._mutex:
+            return len(self._ids())
 
     def is_stray(self, place: Place) -> bool:
         """Return whether something else than a directory stands there, as of the last refresh."""
@@ -86,13 +117,22 @@ class Catalog:
     def all_places(self) -> list[Place]:
         """Return all chunk directories and stray entries, in order, as of the last refresh."""
         with self._mutex:
-            return [place for _, dataset in sorted(self._datasets.items()) for place in dataset.index]
+            return [*self.each_place()]
+
+    def each_place(self) -> Iterator[Place]:
+        """Yield the same one by one, where no other thread uses this catalog."""
+        for dataset_id, dataset in sorted(self._datasets.items()):
+            for name in dataset.index:
+                yield Place(dataset_id, name)
 
     def listing(self) -> list[Place]:
         """Return every chunk directory as of now, by dataset and block."""
         if not self._own:
-            self.refresh()
-        return [place for place in self.all_places() if not self.is_stray(place)]
+            self.update()
+        with self._mutex:
+            has_stray = any(dataset.stray for dataset in self._datasets.values())
+        places = self.all_places()
+        return [place for place in places if not self.is_stray(place)] if has_stray else places
 
     def empty_datasets(self) -> list[str]:
         """Return the datasets in whose directory nothing stands, as of the last refresh."""
@@ -112,6 +152,15 @@ class Catalog:
 
     def refresh(self) -> set[str]:
         """List the changed directories again; return the ids of the chunks that came or went."""
+        changed: set[str] = set()
+        self._refresh(changed)
+        return changed
+
+    def update(self) -> None:
+        """List the changed directories again."""
+        self._refresh(None)
+
+    def _refresh(self, changed: set[str] | None) -> None:
         try:
             listed = _entries(self._layout.chunks)
         except FileNotFoundError:
@@ -124,10 +173,8 @@ class Catalog:
         with self._mutex:
             known = list(self._datasets)
             self._strange = [self._layout.dataset(name) for name in listed if name not in ours]
-        changed: set[str] = set()
         for dataset_id in {*known, *ours}:
             self._refresh_dataset(dataset_id, changed)
-        return changed
 
     def add(self, place: Place) -> None:
         """Add a chunk that the reconciler has put there."""
@@ -136,8 +183,9 @@ class Catalog:
             dataset.told.add(place.name)
             dataset.names.add(place.name)
             dataset.stray.discard(place.name)
-            dataset.index.add(place)
-            self._remember(place)
+            dataset.index.add(place.name)
+            if self._by_id is not None:
+                self._remember(self._by_id, place)
 
     def discard(self, place: Place) -> None:
         """Discard a chunk that the reconciler has taken away."""
@@ -146,7 +194,7 @@ class Catalog:
             dataset.told.add(place.name)
             self._drop(place.dataset_id, dataset, place.name)
 
-    def _refresh_dataset(self, dataset_id: str, changed: set[str]) -> _Dataset | None:
+    def _refresh_dataset(self, dataset_id: str, changed: set[str] | None) -> _Dataset | None:
         dataset, path = self._datasets.get(dataset_id), self._layout.dataset(dataset_id)
         try:
             if dataset is not None and _mtime_ns(path) == dataset.mtime_ns:
@@ -172,7 +220,7 @@ class Catalog:
             self._refused.pop(dataset_id, None)
         return dataset
 
-    def _list(self, dataset_id: str, path: str, changed: set[str]) -> _Dataset:
+    def _list(self, dataset_id: str, path: str, changed: set[str] | None) -> _Dataset:
         with self._mutex:
             dataset = self._datasets.get(dataset_id)
             if dataset is not None:
@@ -189,46 +237,50 @@ class Catalog:
             dataset.mtime_ns = mtime_ns if before_ns - mtime_ns > granule_ns(mtime_ns) else NO_MTIME
             return dataset
 
-    def _sync(self, dataset_id: str, dataset: _Dataset, entries: dict[str, bool], changed: set[str]) -> None:
+    def _sync(self, dataset_id: str, dataset: _Dataset, entries: dict[str, bool], changed: set[str] | None) -> None:
         try:
             self._take_in(dataset_id, dataset, entries, changed)
         except BaseException:  # a signal's, mostly: what may be half done is listed anew
             self._datasets.clear()
-            self._by_id.clear()
+            self._by_id = {} if self._own else None
             raise
 
-    def _take_in(self, dataset_id: str, dataset: _Dataset, entries: dict[str, bool], changed: set[str]) -> None:
+    def _take_in(self, dataset_id: str, dataset: _Dataset, entries: dict[str, bool], changed: set[str] | None) -> None:
         came, gone = entries.keys() - dataset.names - dataset.told, dataset.names - entries.keys() - dataset.told
         dataset.stray = {name for name, directory in entries.items() if not directory} - dataset.told
         for name in gone:
             self._drop(dataset_id, dataset, name)
-        places = [Place(dataset_id, name) for name in came if is_chunk_dir(name)]
-        if len(places) > len(dataset.index):  # the first listing, mostly
-            dataset.index = BlockIndex.of([*dataset.index, *places])
+        names = chunk_dirs(came)
+        if len(names) > len(dataset.index):  # the first listing, mostly
+            dataset.index = BlockIndex.of([*dataset.index, *names])
         else:
-            for place in places:
-                dataset.index.add(place)
+            for name in names:
+                dataset.index.add(name)
         dataset.names |= came
-        if len(places) < len(came):
-            dataset.strange.update(name for name in came if not is_chunk_dir(name))
-        for place in places:
-            self._remember(place)
-        changed.update(place.chunk_id for place in places)
-        changed.update(name[42:] for name in gone if is_chunk_dir(name))
+        if len(names) < len(came):
+            dataset.strange |= came.difference(names)
+        if self._by_id is not None:
+            for name in names:
+                self._remember(self._by_id, Place(dataset_id, name))
+        if changed is not None:
+            changed.update(name[42:] for name in (*names, *chunk_dirs(gone)))
 
-    def _remember(self, place: Place) -> None:
-        others = self._by_id.get(place.chunk_id)
-        self._by_id[place.chunk_id] = (place,) if others is None else tuple(sorted({*others, place}))
+    @staticmethod
+    def _remember(by_id: dict[str, tuple[Place, ...]], place: Place) -> None:
+        others = by_id.get(place.chunk_id)
+        by_id[place.chunk_id] = (place,) if others is None else tuple(sorted({*others, place}))
 
     def _drop(self, dataset_id: str, dataset: _Dataset, name: str) -> None:
         dataset.names.discard(name)
         dataset.strange.discard(name)
-        if is_chunk_dir(name):
-            place = Place(dataset_id, name)
-            dataset.index.discard(place)
-            self._by_id[place.chunk_id] = tuple(other for other in self.places(place.chunk_id) if other != place)
-            if not self._by_id[place.chunk_id]:
-                del self._by_id[place.chunk_id]
+        if not is_chunk_dir(name):
+            return
+        dataset.index.discard(name)
+        place, by_id = Place(dataset_id, name), self._by_id
+        if by_id is not None:
+            by_id[place.chunk_id] = tuple(other for other in by_id.get(place.chunk_id, ()) if other != place)
+            if not by_id[place.chunk_id]:
+                del by_id[place.chunk_id]
 
 
 def _entries(path: str) -> dict[str, bool]:

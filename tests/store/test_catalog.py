@@ -4,7 +4,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,7 +62,7 @@ def listings(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> Listings:
 def agrees(catalog: Catalog, *places: Place) -> bool:
     """Return whether the catalog knows these places alone, by dataset and by id alike."""
     known = catalog.all_places()
-    by_id = {place for places in catalog._by_id.values() for place in places}
+    by_id = {place for places in catalog._ids().values() for place in places}
     return set(known) == by_id == set(places) and len(known) == len(places)
 
 
@@ -390,3 +390,45 @@ def test_dataset_removed_right_after_an_add_leaves_nothing(layout: Layout) -> No
     shutil.rmtree(layout.dataset(place.dataset_id))
     catalog.refresh()
     assert catalog.places(place.chunk_id) == ()
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_a_listing_is_compared_and_only_what_changed_is_parsed(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch, own: bool
+) -> None:
+    places = [make(layout, start, start + 1) for start in range(300)]
+    parsed: list[str] = []
+    chunk_dirs = catalog_module.chunk_dirs
+
+    def counted(names: Iterable[str]) -> list[str]:
+        listed = list(names)
+        parsed.extend(listed)
+        return chunk_dirs(listed)
+
+    monkeypatch.setattr(catalog_module, "chunk_dirs", counted)
+    catalog = Catalog(layout, own=own)
+    catalog.refresh()
+    assert sorted(parsed) == [place.name for place in places]
+    parsed.clear()
+    come = make(layout, 300, 301)
+    os.rmdir(layout.path(places[0]))
+    assert catalog.refresh() == {come.chunk_id, places[0].chunk_id}
+    assert sorted(parsed) == [places[0].name, come.name]
+    assert catalog.find(DATASET, 300) == come
+    assert catalog.find(DATASET, 0) is None
+
+
+@pytest.mark.parametrize("asked", [0, catalog_module.SEARCHES, catalog_module.SEARCHES + 1])
+def test_ids_are_found_by_search_and_by_table_alike_whatever_changes(layout: Layout, asked: int) -> None:
+    catalog, chunk_id = Catalog(layout), an_id()
+    one, two = make(layout, 0, 5, chunk_id=chunk_id), make(layout, 3, 9)
+    catalog.refresh()
+    for _ in range(asked):
+        assert catalog.places(an_id()) == ()
+    assert (catalog.places(chunk_id), catalog.places(two.chunk_id)) == ((one,), (two,))
+    other = make(layout, 0, 5, dataset="a" * 64, chunk_id=chunk_id)
+    os.rmdir(layout.path(two))
+    catalog.refresh()
+    assert (catalog.places(chunk_id), catalog.places(two.chunk_id)) == ((other, one), ())
+    assert len(catalog) == 1
+    assert agrees(catalog, one, other)

@@ -114,10 +114,10 @@ def _time_ranges(data_dir: str, chunks: int, count: int) -> tuple[list[int], lis
     return few, many
 
 
-def _between(chunks: int, count: int) -> Iterator[Place]:
-    """Make ranges in the gaps between the chunks on disk, to `count` with them."""
+def _between(chunks: int, count: int) -> Iterator[str]:
+    """Make names of ranges in the gaps between the chunks on disk, to `count` with them."""
     each = math.ceil((count - chunks) / chunks)
     width = (STRIDE - BLOCKS) // each
     for number in range(chunks):
         for start in range(number * STRIDE + BLOCKS, number * STRIDE + BLOCKS + each * width, width):
-            yield Place.of(DATASET, range(start, start + width), f"{start:064x}")
+            yield Place.of(DATASET, range(start, start + width), f"{start:064x}").name

@@ -27,7 +27,7 @@ def run(arguments: Namespace) -> None:
     with open_client(arguments) as client:
         (chunk_id,) = ids_of(arguments, client.layout)
         catalog = Catalog(client.layout)
-        catalog.refresh()
+        catalog.update()
         looked = look_for_holders(client.layout, catalog.places(chunk_id)).values()
     if not looked:
         raise NotAvailableError(f"no chunk {chunk_id} is here", hint="`fsdm explain` tells what is known of it")
