@@ -97,20 +97,40 @@ class Failing:
 
 
 def read_status(layout: Layout) -> Status:
-    """Read how every chunk stands: the cost grows with their number, about 50 µs each."""
+    """Read how every chunk stands: one of which nothing is pending costs its READY, about 15 µs."""
     catalog = Catalog(layout)
-    catalog.refresh()
+    catalog.update()
     snapshot = scan(layout, catalog)
-    ids = dict.fromkeys([place.chunk_id for place in catalog.all_places()] + sorted(snapshot.ids))
-    chunks, oddities = {}, list(snapshot.oddities)
-    for chunk_id in ids:
+    chunks: dict[str, ChunkStatus] = {}
+    oddities = list(snapshot.oddities)
+
+    def take(chunk_id: str) -> None:
         state = look(layout, catalog, chunk_id)
         if state.verify is not None and state.verify.fault is not None:
             oddities.append(Oddity(layout.verify_marker(chunk_id), f"it {state.verify.fault}"))
         status = read_chunk_status(layout, state)
         if status is not None:
             chunks[chunk_id] = status
+
+    for place in catalog.each_place():
+        chunk_id = place.chunk_id
+        status = None if chunk_id in snapshot.ids or chunk_id in chunks else _at_rest(layout, catalog, place)
+        if status is not None:
+            chunks[status.id] = status  # its string, not one more
+        elif chunk_id not in chunks:
+            take(chunk_id)
+    for chunk_id in sorted(snapshot.ids):
+        if chunk_id not in chunks:
+            take(chunk_id)
     return replace(read_surroundings(layout), chunks=chunks, oddities=tuple(oddities))
+
+
+def _at_rest(layout: Layout, catalog: Catalog, place: Place) -> ChunkStatus | None:
+    """Read a chunk of which nothing is pending; None where it has to be looked at."""
+    size = None if catalog.is_stray(place) else read_size(layout, place)
+    if size is None:
+        return None
+    return ChunkStatus(place.chunk_id, "available", place.dataset_id, place.block_range, size, size)
 
 
 def read_chunk_status(layout: Layout, state: ChunkState) -> ChunkStatus | None:

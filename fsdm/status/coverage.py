@@ -10,7 +10,7 @@ block is in a cell and in a mark of the kind that matters most of those in them:
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from dataclasses import dataclass, replace
 from itertools import groupby, islice
 from operator import itemgetter
@@ -21,7 +21,7 @@ from fsdm.model.errors import NotAvailableError
 from fsdm.model.layout import U64_MAX
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from fsdm.model.state import State
     from fsdm.status.chunk_status import ChunkStatus
@@ -154,13 +154,33 @@ def is_placed(chunk: ChunkStatus) -> bool:
 def cover(dataset_id: str, chunks: Iterable[ChunkStatus]) -> Coverage:
     """Cover one dataset by at least one chunk, each with a non-empty range within u64."""
     by_id = {chunk.id: chunk for chunk in sorted(chunks, key=lambda chunk: (*_ends(chunk), chunk.id))}
-    segments = _sweep(list(by_id.values()))
-    amounts = {}
-    for kind in KINDS:
-        spans = [segment.blocks for segment in segments if segment.kind == kind]
-        sizes = [chunk.size_bytes for chunk in by_id.values() if KIND_OF[chunk.state] == kind]
-        amounts[kind] = Amount(len(spans), sum(spans), len(sizes), sum(sizes))
+    segments = tuple(_segments(list(by_id.values())))
+    spans, sizes = Counter[Kind](), Counter[Kind]()
+    for segment in segments:
+        spans[segment.kind] += segment.blocks
+    for chunk in by_id.values():
+        sizes[KIND_OF[chunk.state]] += chunk.size_bytes
+    pieces, chunks_of = Counter(s.kind for s in segments), Counter(KIND_OF[c.state] for c in by_id.values())
+    amounts = {kind: Amount(pieces[kind], spans[kind], chunks_of[kind], sizes[kind]) for kind in KINDS}
     return Coverage(dataset_id, segments, by_id, amounts)
+
+
+def _segments(chunks: Sequence[ChunkStatus]) -> Iterator[Segment]:
+    """Divide chunks, by start, into those that overlap; where one stands alone there is nothing to sweep."""
+    at, reached = 0, None
+    while at < len(chunks):
+        start, end = _ends(chunks[at])
+        if reached is not None and reached < start:
+            yield Segment("missing", reached, start, 0, ())
+        to = at + 1
+        while to < len(chunks) and _ends(chunks[to])[0] < end:
+            end = max(end, _ends(chunks[to])[1])
+            to += 1
+        if to == at + 1:
+            yield Segment(KIND_OF[chunks[at].state], start, end, 1, (chunks[at].id,))
+        else:
+            yield from _sweep(chunks[at:to])
+        at, reached = to, end
 
 
 def _ends(chunk: ChunkStatus) -> tuple[int, int]:
@@ -168,7 +188,7 @@ def _ends(chunk: ChunkStatus) -> tuple[int, int]:
     return blocks.start, blocks.stop
 
 
-def _sweep(chunks: Sequence[ChunkStatus]) -> tuple[Segment, ...]:
+def _sweep(chunks: Sequence[ChunkStatus]) -> list[Segment]:
     """Go to each block where a chunk begins or ends; between two of them nothing changes."""
     # ordered by links: the first ones of a dict that has lost many at its front are far away
     over: dict[Kind, OrderedDict[str, None]] = {kind: OrderedDict() for kind in KINDS}
@@ -193,7 +213,7 @@ def _sweep(chunks: Sequence[ChunkStatus]) -> tuple[Segment, ...]:
                 over[of][chunk.id] = None
             else:
                 del over[of][chunk.id]
-    return tuple(segments)
+    return segments
 
 
 @dataclass(frozen=True, slots=True)

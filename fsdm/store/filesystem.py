@@ -38,7 +38,8 @@ def read_regular(path: str, limit: int) -> tuple[os.stat_result, bytes] | None:
     with it as fd:
         found = os.fstat(fd)
         parts: list[bytes] = []
-        while limit > 0 and (part := os.read(fd, limit)):
+        # what is asked for is allocated: so no more than there is, at first, and one byte to see the end
+        while limit > 0 and (part := os.read(fd, min(limit, found.st_size + 1))):
             parts.append(part)
             limit -= len(part)
         return found, b"".join(parts)

@@ -20,7 +20,7 @@ def read_object(path: str, limit: int) -> dict[str, Any] | None:
     if read is None:
         return None
     try:
-        document = json.loads(read[1])
+        document = json.loads(str(read[1], "utf-8"))
     except RecursionError as e:
         raise ValueError("it is nested too deeply") from e
     if not isinstance(document, dict):
@@ -57,10 +57,12 @@ def read_manifest(directory: str) -> Manifest | None:
 
 def read_failure(layout: Layout, state: ChunkState) -> Failure | None:
     """Read `failed/ID`; None where it is missing or malformed, as if nothing had been tried."""
-    from fsdm.model.documents import Failure
-
     try:
         read = read_regular(layout.failed_of(state.id), WANT_MAX_BYTES) if state.failed else None
-        return None if read is None else Failure.parse(read[1])
+        if read is None:
+            return None
+        from fsdm.model.documents import Failure
+
+        return Failure.parse(read[1])
     except (OSError, InvalidInputError):
         return None

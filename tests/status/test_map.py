@@ -76,7 +76,7 @@ def test_ticks_stand_at_quarters_where_there_is_room_and_at_both_ends_in_any_cas
 
 def test_a_failing_chunk_is_told_also_where_another_covers_its_blocks() -> None:
     found = CoverageMap.of([a_chunk(0, 10), a_chunk(0, 10, "failed", error="HTTP 500")])
-    assert ["HTTP 500" in trouble.what for trouble in troubles(found.coverages[0])["failing"]] == [True]
+    assert ["HTTP 500" in trouble.what for trouble in troubles(found.coverages[0])["failing"][:]] == [True]
 
 
 def test_a_band_shows_every_kind_and_says_how_much_of_each_there_is() -> None:

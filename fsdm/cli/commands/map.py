@@ -51,12 +51,13 @@ def run(arguments: Namespace) -> None:
         raise InvalidInputError("only one thing can be written to standard output", hint="give the others a FILE")
     with open_client(arguments) as client:
         seen = client.status()
+        caption = Caption.of(data_dir_of(arguments), time.time(), seen)
         names = names_of(arguments, client.layout)
         found = CoverageMap.of(seen.chunks.values(), names)
+        del seen  # its table is as large as the map's
         if arguments.dataset is not None:
             one = dataset_of(arguments, client.layout, [coverage.dataset_id for coverage in found.coverages])
             found = found.only(one)
-    caption = Caption.of(data_dir_of(arguments), time.time(), seen)
     if arguments.html is not None:
         _write(arguments.html, html(found, caption))
     if arguments.svg is not None:

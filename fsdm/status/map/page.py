@@ -88,7 +88,7 @@ def _dataset(coverage: Coverage) -> Iterator[str]:
     yield "</div></div></section>"
 
 
-def _list(noun: str, told: list[words.Trouble]) -> Iterator[str]:
+def _list(noun: str, told: words.Troubles) -> Iterator[str]:
     yield f"<details{' open' if len(told) <= _OPEN else ''}><summary>{count(len(told), noun)}</summary>"
     yield '<div class="scroll"><table>'
     yield from (f"<tr><td>{trouble.where}</td><td>{escape(trouble.what)}</td></tr>" for trouble in told[:LISTED])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.resources import files
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from fsdm.model.units import count, readable
 from fsdm.status.coverage import KIND_OF, KINDS
@@ -13,10 +13,12 @@ from fsdm.status.terminal import plain
 from fsdm.store.leader_lock import describe_holder
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from fsdm.status.chunk_status import ChunkStatus, Status
     from fsdm.status.coverage import Coverage, CoverageMap, Kind, Mark, Segment
+
+T = TypeVar("T")
 
 MEANINGS: Final[Mapping[Kind, str]] = {
     "here": "one available chunk covers it",
@@ -69,6 +71,19 @@ class Trouble:
 
     def __str__(self) -> str:
         return f"{self.where}  {self.what}"
+
+
+class Troubles:
+    """The troubles of one kind, each put in words once it is taken: of thousands few are shown."""
+
+    def __init__(self, found: Sequence[T], words: Callable[[T], Trouble]) -> None:
+        self._found, self._words = found, words
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def __getitem__(self, part: slice) -> list[Trouble]:
+        return [*map(self._words, self._found[part])]
 
 
 def resource(*names: str) -> str:
@@ -147,18 +162,19 @@ def amount_rows(coverage: Coverage) -> list[tuple[Kind, str, str, str, str]]:
     return rows
 
 
-def troubles(coverage: Coverage) -> dict[Kind, list[Trouble]]:
+def troubles(coverage: Coverage) -> dict[Kind, Troubles]:
     """List all gaps, double covers and failing chunks, each kind in the order of blocks."""
-    found: dict[Kind, list[Trouble]] = {
-        "missing": [Trouble(span(s.start, s.end), count(s.blocks, "block")) for s in coverage.of_kind("missing")],
-        "doubled": [Trouble(span(s.start, s.end), _doubled(s)) for s in coverage.of_kind("doubled")],
-        "failing": [
-            Trouble(_where(chunk), chunk_line(chunk))
-            for chunk in coverage.chunks.values()
-            if KIND_OF[chunk.state] == "failing"
-        ],
+    failing = [chunk for chunk in coverage.chunks.values() if KIND_OF[chunk.state] == "failing"]
+    found: dict[Kind, Troubles] = {
+        "missing": Troubles(coverage.of_kind("missing"), lambda s: Trouble(_span(s), count(s.blocks, "block"))),
+        "doubled": Troubles(coverage.of_kind("doubled"), lambda s: Trouble(_span(s), _doubled(s))),
+        "failing": Troubles(failing, lambda chunk: Trouble(_where(chunk), chunk_line(chunk))),
     }
-    return {kind: same for kind, same in found.items() if same}
+    return {kind: same for kind, same in found.items() if len(same)}
+
+
+def _span(segment: Segment) -> str:
+    return span(segment.start, segment.end)
 
 
 def _doubled(segment: Segment) -> str:
@@ -172,7 +188,7 @@ def unplaced_title(found: CoverageMap) -> str:
     return f"{count(len(found.unplaced), 'chunk')} on no band: what blocks they cover is not known"
 
 
-def first(told: Sequence[object], listed: int) -> list[str]:
+def first(told: Sequence[object] | Troubles, listed: int) -> list[str]:
     """List so many of these, and how many more there are."""
     more = len(told) - listed
     return [*map(str, told[:listed]), *([f"… and {more:,} more"] if more > 0 else [])]
