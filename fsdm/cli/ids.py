@@ -36,18 +36,17 @@ def ids_of(arguments: argparse.Namespace, layout: Layout) -> list[str]:
         InvalidInputError: one of them names none, or several chunks.
         NotAvailableError: no chunk has an id that begins so.
     """
-    known: list[str] | None = None
-    ids = []
-    for text in arguments.ids:
-        if not is_prefix(text):
-            raise InvalidInputError(f"{plain(text)[:80]!r} is no id", field="ID", hint=DIGITS)
-        if not is_id(text) and known is None:
-            try:
-                known = list(known_chunks(layout))
-            except OSError as e:
-                raise unreadable(layout, e) from e
-        ids.append(text if is_id(text) else the_one(text, known or (), "chunk"))
-    return list(dict.fromkeys(ids))
+    ids = dict.fromkeys(text if is_id(text) else _by_prefix(text, layout) for text in arguments.ids)
+    return list(ids)
+
+
+def _by_prefix(text: str, layout: Layout) -> str:
+    if not is_prefix(text):
+        raise InvalidInputError(f"{plain(text)[:80]!r} is no id", field="ID", hint=DIGITS)
+    try:
+        return the_one(text, known_chunks(layout, text), "chunk")
+    except OSError as e:
+        raise unreadable(layout, e) from e
 
 
 def dataset_of(arguments: argparse.Namespace, layout: Layout, known: Iterable[str] | None = None) -> str:

@@ -8,13 +8,14 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from fsdm.model.errors import InvalidInputError, NotAvailableError
-from fsdm.model.layout import is_chunk_dir, is_id
+from fsdm.model.layout import chunk_dirs, is_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from fsdm.model.layout import Layout
 
+ID: Final = 42  # where the id begins in a chunk directory's name
 SHOWN: Final = 6  # of those that begin so
 _PREFIX: Final = re.compile(r"[0-9a-f]{4,64}\Z")
 
@@ -41,12 +42,13 @@ def the_one(prefix: str, ids: Iterable[str], noun: str) -> str:
     return fitting[0]
 
 
-def known_chunks(layout: Layout) -> Iterator[str]:
-    """List the ids of all chunks that have a directory, a marker, a partial or a failure; some twice."""
+def known_chunks(layout: Layout, prefix: str) -> Iterator[str]:
+    """List the ids of the chunks with a directory, a marker, a partial or a failure that begin so; some twice."""
     for directory in (layout.want, layout.delete, layout.verify, layout.partial, layout.failed):
-        yield from filter(is_id, _listed(directory))
+        yield from (name for name in _listed(directory) if name.startswith(prefix) and is_id(name))
     for dataset_id in known_datasets(layout):
-        yield from (name[42:] for name in _listed(layout.dataset(dataset_id)) if is_chunk_dir(name))
+        names = [name for name in _listed(layout.dataset(dataset_id)) if name.startswith(prefix, ID)]
+        yield from (name[ID:] for name in chunk_dirs(names))
 
 
 def known_datasets(layout: Layout) -> list[str]:

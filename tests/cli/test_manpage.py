@@ -15,6 +15,7 @@ from fsdm.cli.commands import VERBS
 from fsdm.cli.main import build_parser
 from fsdm.cli.manpage import manual
 from tests.support import PATIENCE_S, Source, fsdm, fsdm_json
+from tests.support.chunks import a_want, put_want
 
 
 def needs(*programs: str) -> str:
@@ -112,6 +113,11 @@ def test_bash_completes_verbs_options_choices_files_ids_and_datasets(tmp_path: P
     assert _tab(tmp_path, "delete", "-d", "data", "1") == {one.id}
     assert _tab(tmp_path, "delete", "-d", "nothing", "1") == set()
     assert _tab(tmp_path, "find", "-d", "data", "d") == {"d" * 64}
+    (tmp_path / "data" / "datasets.toml").write_text(f'ethereum = "{"d" * 64}"\n')
+    assert _tab(tmp_path, "find", "-d", "data", "eth") == {"ethereum"}
+    assert _tab(tmp_path, "map", "-d", "data", "") >= {"ethereum", "d" * 64}
+    failing = put_want(tmp_path / "data", a_want(id="12" + "b" * 62))
+    assert _tab(tmp_path, "explain", "-d", "data", "12") == {one.id, failing.id}
 
 
 def test_docs_lists_the_pages_with_their_titles_and_prints_each() -> None:

@@ -42,5 +42,7 @@ def test_every_chunk_that_anything_stands_of_is_known(layout: Layout, data_dir: 
     (data_dir / "want" / "stray").touch()
     (data_dir / "chunks" / "stray").mkdir()
     (data_dir / "chunks" / ("f" * 64)).touch()
-    assert set(known_chunks(layout)) == {here, wanted, deleted, begun, failed, verified}
+    ids = [here, wanted, deleted, begun, failed, verified]
+    assert [list(known_chunks(layout, one)) for one in ids] == [[one] for one in ids]
+    assert set(known_chunks(layout, "")) == set(ids)
     assert sorted(known_datasets(layout)) == ["e" * 64, "f" * 64]
