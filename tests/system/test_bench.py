@@ -13,6 +13,7 @@ import pytest
 from tests.support import ran
 from tools.bench.cases import CASES
 from tools.bench.chunks import Taken, figures_of
+from tools.bench.many import GOALS
 
 ROOT = Path(__file__).parents[2]
 
@@ -43,6 +44,13 @@ def test_bench_measures_what_it_is_asked_for_and_leaves_nothing_behind(tmp_path:
         assert figure["value"] > 0
         assert figure["samples"] > 0
         assert figure["met"] is (None if figure["goal"] is None else figure["value"] <= figure["goal"])
+
+
+def test_whole_verbs_are_measured_against_the_sorting_of_names(tmp_path: Path) -> None:
+    figures = measured(tmp_path, "many")["figures"]
+    assert {figure["unit"] for figure in figures} == {"times", "MB"}
+    assert {figure["what"].partition(",")[0] for figure in figures} == set(GOALS)
+    assert all(0 < figure["value"] < 10_000 for figure in figures)
 
 
 def test_bench_measures_across_processes(tmp_path: Path) -> None:

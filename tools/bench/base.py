@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from tools.bench.calls import calls, disk
 from tools.bench.finds import find, ranges
 from tools.bench.latencies import delete, release, want
+from tools.bench.many import many
 from tools.bench.programs import idle, ls, start
 from tools.bench.report import Figure, table, tell
 from tools.bench.site import Site, scratch
@@ -40,6 +41,7 @@ CASES: Final[dict[str, Measure]] = {
     "start": start,
     "idle": idle,
     "ls": ls,
+    "many": many,
 }
 
 
