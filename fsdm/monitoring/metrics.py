@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from prometheus_client.core import Metric as Family
 
+    from fsdm.index.background import Indexing
     from fsdm.manager import DataManager
     from fsdm.model.state import Marker
     from fsdm.reconcile.loop import Loop
@@ -83,6 +84,10 @@ METRICS: Final = (
     Metric("fsdm_published_bytes_total", "counter", "Bytes of the chunks that became available."),
     Metric("fsdm_events_total", "counter", "What happened, by kind, in the words of `fsdm run --json`.", "kind"),
     Metric("fsdm_failures_total", "counter", "Attempts that failed, by cause.", "cause"),
+    Metric("fsdm_pending_indexes", "gauge", "Indexes of chunks that are to be made."),
+    Metric("fsdm_failing_indexes", "gauge", "Of these, those that rest after a failure."),
+    Metric("fsdm_built_indexes_total", "counter", "Indexes of chunks that were made."),
+    Metric("fsdm_index_failures_total", "counter", "Attempts to make an index that failed."),
     Metric("fsdm_stored_bytes", "gauge", "Bytes on the disk: here, retiring, partial, trash.", "part"),
     Metric("fsdm_budget_bytes", "gauge", "What all chunks together may take (--max-bytes)."),
     Metric("fsdm_budgeted_bytes", "gauge", "What counts against that: running downloads count as what they will need."),
@@ -123,6 +128,7 @@ class Metrics(Collector):
             values["fsdm_loop_late_seconds"] = reconciler.loop.heartbeat.late_s
             values["fsdm_received_bytes_total"] = reconciler.received_bytes
             values |= _of_the_loop(reconciler.loop, time.time())
+            values |= _of_indexes(reconciler.indexing)
         looked = self._disk.ask(LOOK_S)
         if looked is not None:
             space, values["fsdm_stored_bytes"] = looked
@@ -148,6 +154,15 @@ def _of_the_process(dm: DataManager, reconciler: Reconciler | None) -> dict[str,
         "fsdm_published_bytes_total": counts.published_bytes,
         "fsdm_events_total": {str(kind): float(count) for kind, count in counts.events.items()},
         "fsdm_failures_total": {str(cause): float(count) for cause, count in counts.failures.items()},
+    }
+
+
+def _of_indexes(indexing: Indexing) -> dict[str, Value]:
+    return {
+        "fsdm_pending_indexes": indexing.pending,
+        "fsdm_failing_indexes": indexing.failing,
+        "fsdm_built_indexes_total": indexing.built,
+        "fsdm_index_failures_total": indexing.failed,
     }
 
 

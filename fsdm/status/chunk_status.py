@@ -12,6 +12,7 @@ from fsdm.model.state import Oddity, State, name_of
 from fsdm.store.catalog import Catalog
 from fsdm.store.disk_usage import downloaded_bytes
 from fsdm.store.filesystem import exists, read_space
+from fsdm.store.index_failures import read_index_failures
 from fsdm.store.json_files import declared_bytes, read_document
 from fsdm.store.leader_lock import find_reconciler
 from fsdm.store.scan import look, scan
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from fsdm.model.layout import Layout, Place
     from fsdm.model.state import ChunkState
+    from fsdm.store.index_failures import IndexFailure
 
 NO_INTENT: Final = frozenset({"want", "marker"})  # kinds of a failure that last as long as their marker stands so
 Stamp = tuple[int, int, int]  # inode, mtime in ns, size: tells a file from a newer one of the same name
@@ -34,7 +36,7 @@ class ChunkStatus:
     goes), *deleting* (its marker is about to go), *failed* (`error` says why), *waiting* (for room: `error` says for
     how much), *unready* (a directory without READY: out of service). `size_bytes` is what is on disk of it;
     `total_bytes` what it will be, where that is known. `verifying`: its bytes are to be compared with READY, and have
-    not been yet.
+    not been yet. `index_errors`: the indexes of it that cannot be made, each with its error.
     """
 
     id: str
@@ -48,6 +50,7 @@ class ChunkStatus:
     attempts: int = 0
     next_attempt_at: float | None = None
     verifying: bool = False
+    index_errors: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +161,13 @@ def read_chunk_status(layout: Layout, state: ChunkState) -> ChunkStatus | None:
         attempts=failing.attempts,
         next_attempt_at=failing.next_attempt_at,
         verifying=state.verify is not None and state.verify.fault is None,
+        index_errors=tuple(f"{one.name}: {one.error}" for one in index_failures_of(layout, state)),
     )
+
+
+def index_failures_of(layout: Layout, state: ChunkState) -> list[IndexFailure]:
+    """Read why indexes of an available chunk could not be made."""
+    return [failure for place in state.ready for failure in read_index_failures(layout.path(place))]
 
 
 def read_surroundings(layout: Layout) -> Status:

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from fsdm.model.errors import InvalidInputError, StaleMarkerError
-from fsdm.status.chunk_status import read_chunk_status, read_surroundings
+from fsdm.status.chunk_status import index_failures_of, read_chunk_status, read_surroundings
 from fsdm.status.explain_text import Explanation, Facts, Others, explain
 from fsdm.status.survey import Listing
 from fsdm.store.catalog import Catalog
@@ -47,6 +47,7 @@ def gather(layout: Layout, catalog: Catalog, chunk_id: str, now: float) -> Facts
         failure=failure,
         want_fault=_want_fault(layout, state),
         holders=_look_for_holders(layout, state.ready + state.unready),
+        index_failures=tuple(index_failures_of(layout, state)),
         others=_others(layout, catalog, chunk_id, state.want, retiring=waits_for_room) if state.want else Others(),
     )
 

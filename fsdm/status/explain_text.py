@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from fsdm.model.errors import InvalidInputError
     from fsdm.status.chunk_status import ChunkStatus, Status
     from fsdm.store.holders import Holder, Holders
+    from fsdm.store.index_failures import IndexFailure
 
 HOLDERS_MAX: Final = 5  # shown by name
 SETTLED_S: Final = 3.0  # after which a want that cannot be read is no longer taken for half-written
@@ -57,6 +58,7 @@ class Facts:
     holders: Holders | None = None
     others: Others = field(default_factory=Others)
     dataset_names: Mapping[str, str] = field(default_factory=dict)
+    index_failures: tuple[IndexFailure, ...] = ()
 
     @property
     def name(self) -> str:
@@ -157,6 +159,7 @@ def _reasons(facts: Facts) -> Iterator[_Reason]:
         yield from _of_the_directory(facts, facts.status)
     yield from _of_the_markers(facts)
     yield from _of_the_failure(facts)
+    yield from _of_indexes(facts)
     if facts.waits_for_refs:
         yield from _of_holders(facts)
     elif facts.holders is not None and facts.holders.found:
@@ -225,6 +228,13 @@ def _of_the_failure(facts: Facts) -> Iterator[_Reason]:
         yield told, "" if state.want else failure.hint
     else:
         yield _attempts(facts, failure), failure.hint or _try_now(facts, failure)
+
+
+def _of_indexes(facts: Facts) -> Iterator[_Reason]:
+    for failure in facts.index_failures:
+        times = f"{failure.attempts} times" if failure.attempts != 1 else "once"
+        told = f"its index {failure.name} cannot be made, tried {times}: {failure.error}"
+        yield f"{told}; the next attempt is at {ago(failure.next_attempt_at, facts.now)}", failure.hint
 
 
 def _attempts(facts: Facts, failure: Failure) -> str:

@@ -15,11 +15,12 @@ from fsdm.index.building import Building
 from fsdm.index.process import run
 from fsdm.model.indexes import Index
 from fsdm.model.layout import Layout, Place
+from fsdm.monitoring.metrics import Metrics
 from fsdm.store.catalog import Catalog
 from fsdm.store.filesystem import FileSystem
 from fsdm.store.index_failures import read_index_failures
 from fsdm.store.index_file import index_path, open_chunk_index
-from tests.support import Source
+from tests.support import Source, fsdm, fsdm_json
 from tests.support.chunks import bring, chunk_dir, put_chunk, touch_delete
 from tests.support.indexers import by_four, command
 from tests.support.waiting import PATIENCE_S, eventually
@@ -81,6 +82,26 @@ def test_a_failure_rests_and_concerns_no_other_chunk(layout: Layout, tmp_path: P
     assert bench.has(bad)
     assert read_index_failures(layout.path(bad)) == []
     assert (bench.it.pending, bench.it.failing) == (0, 0)
+
+
+def test_a_failure_shows_in_status_explain_and_metrics(source: Source, data_dir: Path, tmp_path: Path) -> None:
+    index = Index(name="four", command=command(tmp_path, "print('no such file', file=sys.stderr); sys.exit(3)"))
+    with DataManager(data_dir, indexes=[index]) as dm:
+        chunk = source.chunk()
+        bring(dm, chunk)
+        directory = str(chunk_dir(data_dir, chunk))
+        (failure,) = eventually(lambda: read_index_failures(directory))
+        registry = Metrics(dm).registry
+        eventually(lambda: registry.get_sample_value("fsdm_index_failures_total") == 1)
+        for name, value in (("pending_indexes", 1), ("failing_indexes", 1), ("built_indexes_total", 0)):
+            eventually(lambda name=name, value=value: registry.get_sample_value(f"fsdm_{name}") == value, name)
+        said = "the command ended with code 3; it said: no such file"
+        assert failure.error == said
+        status = dm.status().chunks[chunk.id]
+        assert (status.state, status.error, status.index_errors) == ("available", None, (f"four: {said}",))
+    assert f"\tno index four: {said}\n" in fsdm("status", "-d", data_dir).stdout
+    (explained,) = fsdm_json("explain", "-d", data_dir, chunk.id)
+    assert explained["why"][0].startswith(f"its index four cannot be made, tried once: {said}; the next attempt is at ")
 
 
 def test_what_has_gone_is_forgotten_and_what_was_removed_is_made_again(layout: Layout, tmp_path: Path) -> None:

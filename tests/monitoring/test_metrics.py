@@ -248,7 +248,8 @@ def test_each_number_of_the_process_is_of_that_alone(
     monkeypatch.setattr(module, "look_at_disk", lambda _: space)
     loop = a_loop(full=full)
     loop.bytes_by_part = lambda: dict.fromkeys(PARTS, 7 * many)
-    reconciler = SimpleNamespace(loop=loop, received_bytes=8 * many) if reconciles else None
+    indexing = SimpleNamespace(pending=9 * many, failing=10 * many, built=11 * many, failed=13 * many)
+    reconciler = SimpleNamespace(loop=loop, received_bytes=8 * many, indexing=indexing) if reconciles else None
     dm = SimpleNamespace(reconciler=reconciler, layout=layout, counters=SimpleNamespace(counts=lambda: counts))
     registry = Metrics(cast("DataManager", dm)).registry
 
@@ -262,6 +263,9 @@ def test_each_number_of_the_process_is_of_that_alone(
     assert told("disk_free_bytes", "disk_size_bytes", "disk_free_inodes", "disk_read_only") == [1, 2, 3, many]
     of_the_reconciler = [12 * many, 8 * many, 7 * many] if reconciles else [None] * 3
     assert told("loop_late_seconds", "received_bytes_total", "held_chunks") == of_the_reconciler
+    of_indexes = [9 * many, 10 * many, 11 * many, 13 * many] if reconciles else [None] * 4
+    names = ("pending_indexes", "failing_indexes", "built_indexes_total", "index_failures_total")
+    assert told(*names) == of_indexes
     for part in PARTS:
         assert told("stored_bytes", part=part) == [7 * many if reconciles else None]
 

@@ -125,13 +125,17 @@ def _print_status(seen: Status, chunks: list[ChunkStatus], names: Mapping[str, s
     for chunk in chunks:
         blocks = f"[{chunk.block_range.start}, {chunk.block_range.stop})" if chunk.block_range else "-"
         total = "" if chunk.total_bytes in {None, chunk.size_bytes} else f"/{chunk.total_bytes}"
-        why = plain(chunk.error or ("to be verified" if chunk.verifying else ""))
+        why = plain(chunk.error or ("to be verified" if chunk.verifying else "") or _of_indexes(chunk))
         name = names.get(chunk.dataset_id or "")
         print(row(chunk.id, chunk.state, blocks, f"{chunk.size_bytes}{total}", why, *([name] if name else ())))
     for oddity in seen.oddities:
         print(row("-", "ignored", "-", "-", plain(f"{oddity.path}: {oddity.why}")))
     for sentence in _summary(seen, chunks):
         tell(sentence)
+
+
+def _of_indexes(chunk: ChunkStatus) -> str:
+    return "; ".join(f"no index {said}" for said in chunk.index_errors)
 
 
 def _summary(seen: Status, chunks: list[ChunkStatus]) -> Iterator[str]:
