@@ -208,7 +208,7 @@ def dataset_map(version: int, whole: Coverage, shown: Coverage, *, is_counted: b
     }
 
 
-def _first(told: Sequence[words.Trouble]) -> Document:
+def _first(told: words.Troubles) -> Document:
     return {"rows": [[one.where, one.what] for one in told[:LISTED]], "more": max(len(told) - LISTED, 0)}
 
 
