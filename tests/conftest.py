@@ -9,7 +9,7 @@ from fsdm.store.data_dir import make_layout
 from fsdm.store.filesystem import FileSystem
 from tests.support import Source
 
-pytest_plugins = ("tests.support.disks", "tests.support.users")
+pytest_plugins = ("tests.support.disks", "tests.support.skips", "tests.support.users")
 
 
 @pytest.fixture
