@@ -1,4 +1,4 @@
-"""Which tests run through a mutant, from what the recorder has written; the shortest come first."""
+"""Tests that run through a mutant, as the recorder has written them; those of its module come first."""
 
 from __future__ import annotations
 
@@ -36,4 +36,11 @@ class RecordedTests:
         by_line = self._by_line[mutant.module]
         wheres = [mutant.lines, mutant.around, list(by_line)] if mutant.at_import else [mutant.lines]
         found = next(filter(None, ({test for line in where for test in by_line[line]} for where in wheres)), set())
-        return sorted(found, key=lambda test: (self.seconds[test], test))
+        return sorted(found, key=lambda test: (not test.startswith(_mirror(mutant.module)), self.seconds[test], test))
+
+
+def _mirror(module: str) -> str:
+    """The tests of a module stand in the same folder, in a module that is named after it."""
+    _, _, path = module.partition("/")
+    folder, _, name = path.rpartition("/")
+    return f"tests/{folder}/test_{name}".replace("//", "/")
