@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from fsdm.model.errors import DataDirectoryError
 from fsdm.model.layout import Layout, Place
 from fsdm.model.state import COARSE_NS, RACY_NS
 from fsdm.store import catalog as catalog_module
+from fsdm.store.block_index import BlockIndex
 from fsdm.store.catalog import Catalog
 from tests.support.chunks import an_id
 from tests.support.servers import InThread
@@ -432,3 +434,22 @@ def test_ids_are_found_by_search_and_by_table_alike_whatever_changes(layout: Lay
     assert (catalog.places(chunk_id), catalog.places(two.chunk_id)) == ((other, one), ())
     assert len(catalog) == 1
     assert agrees(catalog, one, other)
+
+
+def test_index_changes_under_the_mutex_alone(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    catalog, changes = Catalog(layout, own=True), []
+    for name in ("add", "discard"):
+        change = getattr(BlockIndex, name)
+
+        def see(index: BlockIndex, place: Place, name: str = name, change: Any = change) -> None:
+            changes.append((name, catalog._mutex.locked()))
+            change(index, place)
+
+        monkeypatch.setattr(BlockIndex, name, see)
+    place = make(layout)
+    catalog.add(place)
+    catalog.discard(place)
+    catalog.add(place)
+    shutil.rmtree(layout.dataset(place.dataset_id))
+    catalog.refresh()
+    assert set(changes) == {("add", True), ("discard", True)}

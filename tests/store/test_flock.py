@@ -11,6 +11,7 @@ import pytest
 from fsdm.model.errors import UnsafeFileSystemError
 from fsdm.model.layout import Layout
 from fsdm.store import flock as locks
+from fsdm.store.data_dir import open_data_dir
 from fsdm.store.flock import (
     EXCLUSIVE,
     SHARED,
@@ -160,3 +161,12 @@ def test_unknown_file_system_is_refused_unless_allowed(layout: Layout, monkeypat
 def test_the_type_of_a_file_system_is_what_mountinfo_says(tmp_path: Path) -> None:
     assert file_system_type("/proc") == "proc"
     assert file_system_type(str(tmp_path / "gone")) is None
+
+
+def test_data_directory_on_an_unknown_file_system_is_opened_only_where_allowed(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locks, "file_system_type", lambda path: "nfs4")
+    with pytest.raises(UnsafeFileSystemError, match="nfs4"):
+        open_data_dir(layout.root)
+    assert open_data_dir(layout.root, allow_unknown_fs=True).root == layout.root

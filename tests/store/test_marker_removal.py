@@ -6,13 +6,25 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from time import clock_gettime_ns
 from unittest.mock import Mock
 
 import pytest
 
 from fsdm.model.layout import Layout
+from fsdm.model.state import COARSE_NS
 from fsdm.store.filesystem import FileSystem
-from fsdm.store.marker_removal import ASIDE, TEMPORARY_MAX_AGE_S, clear_temporaries, finish_removals, remove_marker
+from fsdm.store.marker_removal import (
+    ASIDE,
+    CLOCK_REALTIME_COARSE,
+    TEMPORARY_MAX_AGE_S,
+    clear_temporaries,
+    finish_removals,
+    remove_marker,
+    restore_marker,
+    restore_want,
+    withdraw_restored_want,
+)
 from fsdm.store.markers import place_delete, place_want
 from tests.support.chunks import KINDS_OF_NO_FILE, a_want, an_id, judged, markers, put
 from tests.support.filesystems import CrashBefore, CrashError, Recorder, crash_at_each_step
@@ -255,3 +267,36 @@ def test_only_temporaries_older_than_an_hour_are_cleared(layout: Layout) -> None
     clear_temporaries(layout, FileSystem(), time.time() + TEMPORARY_MAX_AGE_S + 60)
     assert not any(map(os.path.exists, left))
     assert all(map(os.path.exists, others))
+
+
+def test_symlink_aside_is_put_back_as_a_symlink(layout: Layout, tmp_path: Path) -> None:
+    path, aside = layout.delete_marker(an_id()), f"{layout.delete}/{ASIDE}x"
+    (tmp_path / "elsewhere").touch()
+    os.symlink(tmp_path / "elsewhere", aside)
+    restore_marker(layout, FileSystem(), aside, path)
+    assert (os.readlink(path), os.path.lexists(aside)) == (str(tmp_path / "elsewhere"), False)
+
+
+@pytest.mark.parametrize(("changed", "stays"), [("nothing", False), ("mtime", True), ("size", True)])
+def test_restored_want_is_withdrawn_unless_it_is_another_by_now(layout: Layout, changed: str, stays: bool) -> None:
+    chunk_id = an_id()
+    stored = f"{layout.root}/stored"
+    put(stored, "its want")
+    restore_want(layout, FileSystem(), stored, chunk_id)
+    want = layout.want_marker(chunk_id)
+    if changed == "size":
+        mtime_ns = os.stat(want).st_mtime_ns
+        Path(want).write_text("another")
+        os.utime(want, ns=(mtime_ns, mtime_ns))
+    elif changed == "mtime":
+        os.utime(want, (1, 1))
+    put(layout.delete_marker(chunk_id))
+    withdraw_restored_want(layout, FileSystem(), stored, chunk_id)
+    assert os.path.exists(want) is stays
+    assert os.path.exists(layout.delete_marker(chunk_id))
+
+
+def test_coarse_clock_is_the_one_that_ctimes_come_from(tmp_path: Path) -> None:
+    before_ns = clock_gettime_ns(CLOCK_REALTIME_COARSE)
+    (tmp_path / "new").touch()
+    assert before_ns <= os.stat(tmp_path / "new").st_ctime_ns <= clock_gettime_ns(CLOCK_REALTIME_COARSE) + COARSE_NS

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -152,3 +153,10 @@ def test_a_run_that_is_to_end_says_that_it_is_paused(data_dir: Path, source: Sou
     assert not source.asked
     (data_dir / "PAUSE").unlink()
     assert fsdm("run", "-d", data_dir, "--once").returncode == 0
+
+
+def test_pause_that_the_disk_refuses_is_an_error(layout: Layout) -> None:
+    shutil.rmtree(layout.root)
+    with pytest.raises(DataDirectoryError, match="PAUSE: No such file or directory") as refused:
+        place_pause(layout, "")
+    assert "may write in the data directory" in refused.value.hint
