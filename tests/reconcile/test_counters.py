@@ -80,6 +80,6 @@ def test_nothing_is_lost_between_threads() -> None:
 
 
 def test_bounds_go_up_from_what_a_user_cannot_see_to_a_day() -> None:
-    assert list(LATENCIES) == sorted(set(LATENCIES))
-    assert LATENCIES[0] < 0.1
-    assert LATENCIES[-1] == 86400
+    """The bounds are a part of the metrics' names, which dashboards have."""
+    told = "0.05 0.1 0.25 0.5 1 2.5 5 10 30 60 300 900 3600 14400 86400"
+    assert [f"{bound:g}" for bound in LATENCIES] == told.split()

@@ -205,3 +205,14 @@ def test_a_fetch_that_brings_the_want_goes_on(state: ChunkState, brings_it: bool
     bench.it.begin(FETCH, clear_failure=False)
     bench.it.stop_if_unwanted(state)
     assert bench.told == told
+
+
+def test_slots_are_taken_by_fetches_that_have_not_lent_theirs() -> None:
+    bench = Bench()
+    bench.it.begin(FETCH, clear_failure=False)
+    scheduled = cast("Any", bench.it.applier)
+    scheduled.scheduler = None
+    assert bench.it.slots_taken == 1
+    for lent in (False, True):
+        scheduled.scheduler = SimpleNamespace(has_lent=lambda chunk_id, lent=lent: lent)
+        assert bench.it.slots_taken == int(not lent)

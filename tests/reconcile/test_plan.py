@@ -792,3 +792,27 @@ def test_want_under_a_lease_is_tried_each_second() -> None:
         failure = next_failure(Fetch(ID, WANT), DiskError("a lease", code=errno.EAGAIN), memo, NOW, 1.0, "disk")
         assert (failure.attempts, failure.next_attempt_at) == (attempts, NOW + 1)
         memo = Memo(failure=failure)
+
+
+@pytest.mark.parametrize(
+    ("state", "takes"),
+    [
+        (ChunkState(ID, delete=DELETE, ready=(OLD,)), True),
+        (ChunkState(ID, delete=DELETE), False),
+        (ChunkState(ID, ready=(OLD,)), False),
+        (ChunkState(ID, delete=replace(DELETE, fault="is a directory"), ready=(OLD,)), False),
+        (ChunkState(ID, want=WANT, delete=DELETE, ready=(OLD,)), True),
+        (ChunkState(ID, want=replace(WANT, ctime_ns=DELETE.ctime_ns + 1), delete=DELETE, ready=(OLD,)), False),
+        (
+            ChunkState(
+                ID,
+                want=replace(WANT, ctime_ns=DELETE.ctime_ns + 1, fault="is a directory"),
+                delete=DELETE,
+                ready=(OLD,),
+            ),
+            True,
+        ),
+    ],
+)
+def test_delete_takes_away_what_is_here_unless_a_later_want_stands(state: ChunkState, takes: bool) -> None:
+    assert plan.takes_away(state, NO_MEMO) is takes

@@ -121,11 +121,14 @@ def test_a_delete_that_the_disk_refuses_pauses_no_download(layout: Layout) -> No
     assert bench.asked == []
 
 
-def test_a_report_that_cannot_be_written_is_not_tried_without_end(layout: Layout) -> None:
+def test_a_report_that_cannot_be_written_is_logged_and_not_tried_without_end(
+    layout: Layout, caplog: pytest.LogCaptureFixture
+) -> None:
     bench, failure = Bench(layout), _failure()
     memo = bench.after(actions.Report(ID, failure), Failed(DiskError("full"), disk=True))
     assert (memo.reported, memo.failure) == (True, failure)
     assert bench.events == []
+    assert [record.getMessage() for record in caplog.records] == [f"{ID}: e; and full"]
 
 
 @pytest.mark.parametrize(

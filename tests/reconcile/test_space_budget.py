@@ -506,3 +506,25 @@ def test_the_totals_are_the_sums_of_the_last_entries(puts: list[tuple[Part, str,
         assert usage.sizes[part] == {name: size for (of, name), size in entries.items() if of == part and size}
         assert usage.totals[part] == sum(usage.sizes[part].values())
     assert usage.taken_bytes == sum(entries.values())
+
+
+def test_fetch_of_nothing_lacks_all_that_it_needs_beyond_the_headroom(layout: Layout) -> None:
+    space, fetch = a_budget(layout, max_bytes=1000), a_fetch(layout, 1500)
+    need = space.need_bytes(fetch)
+    assert space.lacks_bytes(fetch) == need - 1000 > 0
+    comes(layout, fetch, 300)
+    space.count(fetch.id)
+    assert space.lacks_bytes(fetch) == need - 300 - 1000
+
+
+def test_bytes_are_told_by_part_where_they_are_counted(layout: Layout) -> None:
+    put_chunk(layout, files={"a": bytes(100)})
+    running, idle = a_fetch(layout, 9), a_fetch(layout, 9)
+    comes(layout, running, 30)
+    comes(layout, idle, 20)
+    assert a_budget(layout).bytes_by_part([running.id]) is None
+    space = a_budget(layout, max_bytes=1000)
+    comes(layout, running, 50)
+    found = space.bytes_by_part([running.id])
+    assert found is not None
+    assert (found["here"], found["partial"]) == (100, 70)
