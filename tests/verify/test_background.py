@@ -164,10 +164,10 @@ def test_bytes_are_known_to_be_right_since_they_came_or_were_read(layout: Layout
 
 
 def test_each_request_is_answered_once_and_wakes(layout: Layout, place: Place, verify: Marker) -> None:
-    woken: list[None] = []
-    bench = Bench(layout, wake=lambda: woken.append(None))
+    there: list[Checked] = []
+    bench = Bench(layout, wake=lambda: there.extend(bench.it.checked()))
     for _ in range(2):
         bench.it.ask(place, verify)
-    assert [(one.place, one.verify, one.read) for one in bench.it.checked()] == [(place, verify, True)] * 2
+    answer = (place, verify, True)
+    assert [(one.place, one.verify, one.read) for one in there] == [answer] * 2, "it is there when it wakes"
     assert list(bench.it.checked()) == []
-    assert len(woken) == 2

@@ -253,3 +253,35 @@ def test_no_descriptor_is_left(layout: Layout, place: Place, data: str) -> None:
 
 def _stop() -> None:
     raise StoppedError("stopped")
+
+
+@pytest.mark.parametrize("code", [errno.EAGAIN, errno.EOPNOTSUPP])
+def test_block_that_is_not_in_the_page_cache_is_read_after_all(
+    layout: Layout, place: Place, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    preadv, asked = os.preadv, []
+
+    def refuse(fd: int, buffers: list[memoryview], offset: int, flags: int = 0) -> int:
+        asked.append(flags)
+        if flags:
+            raise OSError(code, os.strerror(code))
+        return preadv(fd, buffers, offset)
+
+    monkeypatch.setattr(module.os, "preadv", refuse)
+    assert wrong(layout, place) == []
+    assert asked == [os.RWF_NOWAIT, 0] * (len(asked) // 2)
+
+
+def test_block_that_may_not_be_read_is_asked_for_once(
+    layout: Layout, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def refuse(fd: int, buffers: list[memoryview], offset: int, flags: int = 0) -> int:
+        asked.append(flags)
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(module.os, "preadv", refuse)
+    with pytest.raises(PermissionError):
+        wrong(layout, place)
+    assert asked == [os.RWF_NOWAIT]
