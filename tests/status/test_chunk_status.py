@@ -4,14 +4,18 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from fsdm.model.layout import Layout
+from fsdm.status import chunk_status
 from fsdm.status.chunk_status import ChunkStatus, read_status
 from fsdm.status.explain import explain_chunks
 from fsdm.status.survey import Surveyor
+from fsdm.store.filesystem import Space
+from fsdm.store.leader_lock import ReconcilerLock
 from tests.support import HOLD_LOCK, descriptors, process, python
 from tests.support.chunks import FILES, a_want, an_id, put_chunk, put_failure, put_partial, put_want, touch_delete
 
@@ -28,6 +32,16 @@ def test_a_want_that_has_not_begun_is_wanted(layout: Layout, data_dir: Path) -> 
 def test_what_a_want_weighs_is_unknown_unless_it_says_every_size(layout: Layout, data_dir: Path) -> None:
     chunk = put_want(data_dir, a_want(files={**FILES, "c.parquet": "http://example.org/c"}))
     assert of(layout, chunk.id).total_bytes is None
+
+
+@pytest.mark.parametrize(("said", "total"), [({"total": 7}, 130), ({"total": "7"}, None), ({}, None)])
+def test_size_that_a_want_leaves_out_is_the_one_that_its_server_has_said(
+    layout: Layout, data_dir: Path, said: dict[str, object], total: int | None
+) -> None:
+    chunk = put_want(data_dir, a_want(files={**FILES, "c.parquet": "http://example.org/c"}))
+    put_partial(data_dir, chunk.id)
+    (data_dir / "partial" / chunk.id / "PARTS").write_text(json.dumps({"files": {"c.parquet": said}}))
+    assert of(layout, chunk.id).total_bytes == total
 
 
 def test_a_partial_of_a_want_is_downloading_and_tells_how_much_is_there(layout: Layout, data_dir: Path) -> None:
@@ -80,6 +94,48 @@ def test_failure_tells_reason_and_next_attempt(layout: Layout, data_dir: Path, b
     assert (status.state, status.error, status.hint) == ("failed", "HTTP 503", "wait")
     assert (status.attempts, status.next_attempt_at) == (3, 99.5)
     assert status.size_bytes == 4 * begun
+
+
+@pytest.mark.parametrize(("kind", "state"), [("room", "waiting"), ("transfer", "failed"), (5, "failed")])
+def test_want_without_room_waits(layout: Layout, data_dir: Path, kind: object, state: str) -> None:
+    chunk = put_want(data_dir, a_want(files=FILES))
+    put_failure(data_dir, chunk.id, kind=kind, error="e", next_attempt_at="soon")
+    assert (of(layout, chunk.id).state, of(layout, chunk.id).next_attempt_at) == (state, None)
+
+
+def test_verify_marker_shows_on_its_chunk_alone_and_one_that_is_no_file_as_an_oddity(
+    layout: Layout, data_dir: Path
+) -> None:
+    places = [put_chunk(layout, start=start, end=start + 1) for start in range(3)]
+    (data_dir / "verify" / places[0].chunk_id).touch()
+    (data_dir / "verify" / places[1].chunk_id).mkdir()
+    (data_dir / "verify" / an_id()).touch()  # of nothing that is here
+    status = read_status(layout)
+    assert [status.chunks[place.chunk_id].verifying for place in places] == [True, False, False]
+    assert len(status.chunks) == 3
+    assert [os.path.relpath(oddity.path, layout.root) for oddity in status.oddities] == [f"verify/{places[1].chunk_id}"]
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_what_concerns_all_chunks_is_told_while_it_holds(
+    layout: Layout, data_dir: Path, monkeypatch: pytest.MonkeyPatch, read_only: bool
+) -> None:
+    monkeypatch.setattr(chunk_status, "read_space", lambda _: Space(7, 8, 9, read_only))
+    status = read_status(layout)
+    assert (status.paused, status.braked, status.reconciler, status.reconciler_trouble) == (None,) * 4
+    assert status.disk == chunk_status.DiskStatus(7, read_only)
+    (data_dir / "PAUSE").write_text('{"by": "ann"}')
+    assert (read_status(layout).paused, read_status(layout).braked) == ({"by": "ann"}, None)
+    (data_dir / "BRAKE").write_text('{"held_back": 5}')
+    (data_dir / "PAUSE").unlink()
+    assert (read_status(layout).paused, read_status(layout).braked) == (None, {"held_back": 5})
+    with closing(ReconcilerLock(layout)) as lock:
+        lock.beat()
+        assert read_status(layout).reconciler_trouble is None
+        os.utime(lock.fd, (1000, 1000))
+        status = read_status(layout)
+        assert str(os.getpid()) in (status.reconciler or "")
+        assert (status.reconciler_trouble is None) is read_only, "no beat can be written on a disk that is read-only"
 
 
 def test_a_chunk_that_is_available_keeps_its_state_beside_an_old_failure(layout: Layout, data_dir: Path) -> None:
