@@ -19,6 +19,7 @@ from fsdm.transfer.http.target import Target, origin_of, shown
         ("http://h/é [\\|^]?é", "http://h/%C3%A9%20[%5C%7C%5E]?%C3%A9"),
         ("http://u:p@h/a", "http://h/a"),
         ("http://[::1]:81/a", "http://[::1]:81/a"),
+        ("http://h:65535/", "http://h:65535/"),
         ("http://bücher.example/a", "http://xn--bcher-kva.example/a"),
     ],
 )
@@ -31,7 +32,7 @@ def test_url_is_sent_as_it_stands_but_for_what_cannot_be_sent(url: str, sent: st
     [
         "ftp://h/a",
         "http:///a",
-        "http://h:99999/",
+        "http://h:65536/",
         "http://h:x/",
         "http://[::1/",
         "http://a b/",
