@@ -3,16 +3,19 @@
 import itertools
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
 import fsdm.manager
 from fsdm import DataManager, Event, Limits
+from fsdm.manager import run_once
 from fsdm.model.layout import Layout
+from fsdm.reconcile.reconciler import Reconciler
 from fsdm.store.data_dir import make_layout
-from tests.support import PATIENCE_S, Recorder, Source, eventually, expected
+from tests.support import PATIENCE_S, Recorder, Source, descriptors, eventually, expected
 from tests.support.chunks import bring, chunk_dir, entries, files_of
 
 
@@ -89,14 +92,34 @@ def test_a_takeover_restores_the_layout(data_dir: Path, source: Source, monkeypa
         assert second.wait(chunk.id, 10)
 
 
-def test_a_reconciler_that_cannot_be_made_lets_go_of_lock(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise ValueError("limits that make none")
+def once(data_dir: Path) -> None:
+    run_once(
+        str(data_dir), threading.Event(), Limits(), lambda event: None, wait=False, allow_unknown_fs=False
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("step", ["__init__", "open", "start"])
+@pytest.mark.parametrize("make", [DataManager, once])
+def test_reconciler_that_cannot_be_made_leaves_no_descriptor_and_no_thread(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], object], step: str
+) -> None:
+    if make is once and step == "start":
+        pytest.skip("a single run starts no thread")
+    with DataManager(data_dir):
+        pass
+    before, threads = descriptors(), threading.active_count()
+    good = getattr(Reconciler, step)
+
+    def refuse(self: Reconciler, *given: Any, **named: Any) -> None:
+        if step == "start":
+            good(self, *given, **named)
+        raise RuntimeError("can't start new thread")
 
     with monkeypatch.context() as put:
-        put.setattr(fsdm.manager, "Reconciler", refuse)
-        with pytest.raises(ValueError, match="limits that make none"):
-            DataManager(data_dir)
+        put.setattr(Reconciler, step, refuse)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            make(data_dir)
+    eventually(lambda: descriptors() <= before and threading.active_count() <= threads)
     with DataManager(data_dir) as dm:
         assert dm.reconciling
 
