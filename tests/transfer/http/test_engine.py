@@ -8,9 +8,11 @@ import socket
 import ssl
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -559,6 +561,33 @@ def test_server_that_falls_silent_is_given_up_after_the_idle_timeout(host: Host)
     with pytest.raises(HostError, match=r"not a byte for 0\.05 s") as caught:
         get(engine, f"{host.url}/silent")
     assert (caught.value.transient, caught.value.cause) == (True, "timeout")
+
+
+def test_transfer_may_take_longer_than_each_of_its_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    ahead_s, taken, count = 0.0, threading.Semaphore(1), 7
+
+    def take(data: memoryview) -> None:
+        nonlocal ahead_s
+        ahead_s += 20.0
+        taken.release()
+
+    def serve() -> None:
+        connection, _ = server.accept()
+        with connection:
+            connection.recv(65536)
+            connection.sendall(f"HTTP/1.1 200 OK\r\nContent-Length: {count}\r\n\r\n".encode())
+            for _ in range(count):
+                assert taken.acquire(timeout=PATIENCE_S)
+                connection.sendall(b"x")
+
+    monkeypatch.setattr(exchange, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + ahead_s))
+    monkeypatch.setattr(exchange, "LOOK_S", 0.0)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        serving = InThread(serve)
+        engine = an_engine(connect_timeout_s=30.0, idle_timeout_s=30.0)
+        engine.get(f"http://127.0.0.1:{server.getsockname()[1]}/", {}, Cancellation(), lambda _: take)
+        assert serving.join() is None
+    assert ahead_s == 20.0 * count > 2 * exchange.HEAD_S
 
 
 def test_bytes_before_a_break_are_handed_on(engine: HttpEngine) -> None:
