@@ -262,10 +262,19 @@ def test_a_wait_in_vain_says_how_the_chunk_stands(client: Client, layout: Layout
         client.wait(place.chunk_id, 0)
 
 
+@pytest.mark.parametrize("directory", ["want", "delete", "verify"])
+def test_wait_for_everything_is_for_each_kind_of_marker(client: Client, data_dir: Path, directory: str) -> None:
+    client.wait_converged(0)
+    (data_dir / directory / an_id()).touch()
+    with pytest.raises(errors.WaitTimeoutError, match="1 intent is pending: "):
+        client.wait_converged(0)
+
+
 def test_a_wait_for_everything_in_vain_says_what_is_pending(client: Client, data_dir: Path) -> None:
-    chunks = [a_want() for _ in range(5)]
-    for chunk in chunks:
-        put_want(data_dir, chunk)
+    chunks = [put_want(data_dir, a_want()) for _ in range(3)]
+    with pytest.raises(errors.WaitTimeoutError, match=r"3 intents are pending: .*, .*, .*\(wanted\)\Z"):
+        client.wait_converged(0)
+    chunks += [put_want(data_dir, a_want()) for _ in range(2)]
     with pytest.raises(errors.WaitTimeoutError) as caught:
         client.wait_converged(0)
     first, *_, last = sorted(chunk.id for chunk in chunks)

@@ -6,13 +6,16 @@ import re
 import signal
 import subprocess
 import sys
+from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from fsdm import DataChunk, DataManager
-from fsdm.cli.commands import VERBS
+from fsdm import Client, DataChunk, DataManager
+from fsdm.cli.commands import VERBS, wait
+from fsdm.model.layout import Layout
 from tests.support import (
     FSDM,
     PATIENCE_S,
@@ -27,7 +30,7 @@ from tests.support import (
     running,
     shell_holding,
 )
-from tests.support.chunks import a_want, an_id, chunk_dir, entries, failure, put_want, touch_delete
+from tests.support.chunks import a_want, an_id, chunk_dir, entries, failure, flip, put_chunk, put_want, touch_delete
 from tests.support.servers import Host, answering
 
 
@@ -262,6 +265,40 @@ def test_wait_for_everything_and_for_one(data_dir: Path, chunk: DataChunk, sourc
     done = fsdm("wait", "-d", data_dir, "--timeout", "0.1")
     assert done.returncode == 4
     assert "1 intent is pending" in done.stderr
+
+
+@pytest.mark.parametrize("verb", ["status", "explain", "retry", "verify", "delete"])
+def test_verb_of_chunks_is_for_each_that_is_named_and_no_other(layout: Layout, data_dir: Path, verb: str) -> None:
+    places = [put_chunk(layout, start=start, end=start + 1) for start in range(3)]
+    for place in places:
+        put_want(data_dir, a_want(id=place.chunk_id))  # something to try again
+        flip(f"{layout.path(place)}/data/blocks.parquet")  # and something to find
+    *named, other = (place.chunk_id for place in places)
+    unknown = [an_id(), an_id()]
+    shown = fsdm(verb, "-d", data_dir, *named, *(["--json"] if verb == "delete" else [])).stdout
+    assert [one in shown for one in (*named, other)] == [True, True, False]
+    if verb == "delete":
+        assert entries(data_dir / "delete") == sorted(named)
+        return
+    done = fsdm(verb, "-d", data_dir, *unknown)
+    assert done.returncode == 3
+    assert all(one in done.stderr for one in unknown)
+
+
+def test_timeout_of_a_wait_is_for_all_chunks_together(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    now, left = [100.0], list[float | None]()
+
+    def wait_3s(client: Client, chunk_id: str, timeout_s: float | None) -> bool:
+        left.append(timeout_s)
+        now[0] += 3.0
+        return True
+
+    monkeypatch.setattr(wait, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(Client, "wait", wait_3s)
+    ids = [an_id() for _ in range(3)]
+    for timeout_s in (5.0, None):
+        wait.run(Namespace(data_dir=layout.root, ids=ids, timeout=timeout_s, json=False))
+    assert left == [5.0, 2.0, 0.0, None, None, None]
 
 
 def test_protocol_and_schema_print_what_is_shipped(source: Source) -> None:
