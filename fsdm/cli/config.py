@@ -16,6 +16,7 @@ from textwrap import fill
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from fsdm.cli.arguments import from_text
+from fsdm.cli.event_log import OWN
 from fsdm.concurrency.log import Log
 from fsdm.model.errors import DataDirectoryError, InvalidInputError
 from fsdm.model.source_policy import check_directory, check_source
@@ -41,7 +42,7 @@ INDEXES: Final = "index"
 METAVARS: Final[dict[object, str]] = {int: "N", float: "N", str: "NAME", parse_size: "SIZE", parse_share: "SHARE"}
 LISTS: Final[dict[object, str]] = {check_source: "URL*", check_directory: "DIR"}  # and the names of what is listed
 
-logger = Log("fsdm")
+logger = Log(OWN)
 
 
 class Setting(NamedTuple):
@@ -134,7 +135,7 @@ def reload(dm: DataManager, arguments: argparse.Namespace) -> None:
     outdone = {field: config.pop(field) for field in [*config] if field in arguments}
     words = in_words(config) or "nothing"
     won = f"; an option wins over {in_words(outdone)}" if outdone else ""
-    logger.warning("%s says %s%s", dm.layout.config, words, won)
+    logger.info("%s says %s%s", dm.layout.config, words, won)
 
 
 def limits_of(arguments: argparse.Namespace, config: Mapping[str, Any]) -> Limits:

@@ -10,7 +10,7 @@ import logging
 import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from fsdm.model.events import PHRASES
 from fsdm.model.units import count
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from fsdm.model.events import Event
 
+Level = Literal["info", "warning"]
+OWN: Final = "fsdm.cli"  # the logger of what the command line says beside events, also at level info
 WARNINGS: Final = frozenset({"failed", "damaged", "over", "paused", "braked"})  # events that may ask for an action
 
 
@@ -31,7 +33,7 @@ def write_line(line: str) -> None:
     sys.stderr.flush()
 
 
-def say(message: str, *, as_json: bool, level: str = "warning") -> None:
+def say(message: str, *, as_json: bool, level: Level = "warning") -> None:
     """Write a message that is neither an event nor a record of the log."""
     write_line(_message(message, as_json=as_json, level=level))
 
@@ -42,39 +44,54 @@ def dropped_lines(number: int, *, as_json: bool) -> str:
     return f"{_message(told, as_json=as_json, level='warning')}\n"
 
 
-def _message(message: str, *, as_json: bool, level: str) -> str:
-    if as_json:
-        return _line(level, datetime.now(UTC), event="log", message=message)
-    return f"fsdm: {plain(message)}"
+def _message(message: str, *, as_json: bool, level: Level) -> str:
+    at = datetime.now(UTC)
+    return _line(level, at, event="log", message=message) if as_json else _text(level, at, message)
+
+
+def _text(level: str, at: datetime, message: str) -> str:
+    """Make a line for people: the local time, the level, and what is said."""
+    return f"{at.astimezone():%Y-%m-%d %H:%M:%S} {level:<7} {plain(message)}"
 
 
 class EventLog(logging.Handler):
-    """Writes events and log records as lines, from any thread."""
+    """Writes events and log records as lines, from any thread.
 
-    def __init__(self, *, as_json: bool, write: Callable[[str], None] = write_line) -> None:
-        super().__init__(logging.WARNING)
-        self._as_json = as_json
+    Of the log these are warnings, and what the command line says by `OWN`. `quiet`: nothing of level info.
+    """
+
+    def __init__(self, *, as_json: bool, quiet: bool = False, write: Callable[[str], None] = write_line) -> None:
+        super().__init__(logging.WARNING if quiet else logging.INFO)
+        self._as_json, self._quiet = as_json, quiet
         self._write = write
+        self._size = ""  # the last one that was told
 
     def event(self, event: Event) -> None:
-        """Write an event of a chunk."""
+        """Write an event of a chunk; a size that was told last is not told again."""
+        level: Level = "warning" if event.kind in WARNINGS else "info"
+        if (self._quiet and level == "info") or (event.kind == "size" and event.text == self._size):
+            return
+        if event.kind == "size":
+            self._size = event.text
+        at = datetime.now(UTC)
         if not self._as_json:
-            self._write(plain(str(event)))
+            self._write(_text(level, at, str(event)))
             return
         said = {name: value for name, value in asdict(event).items() if value not in {None, ""} and name != "kind"}
-        level = "warning" if event.kind in WARNINGS else "info"
-        self._write(_line(level, datetime.now(UTC), event=event.kind, message=PHRASES[event.kind], **said))
+        self._write(_line(level, at, event=event.kind, message=PHRASES[event.kind], **said))
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a record of the log."""
+        if record.levelno < logging.WARNING and record.name != OWN:
+            return  # events come by `event`, and the log has them too
         text = (self.formatter or logging.Formatter()).format(record)
+        level, at = record.levelname.lower(), datetime.fromtimestamp(record.created, UTC)
         if not self._as_json:
             for line in text.splitlines():
-                self._write(plain(line))
+                self._write(_text(level, at, line))
             return
-        at = datetime.fromtimestamp(record.created, UTC)
         said = {"error": text} if record.exc_info else {}
-        self._write(_line(record.levelname.lower(), at, event="log", message=record.getMessage(), **said))
+        self._write(_line(level, at, event="log", message=record.getMessage(), **said))
 
 
 def _line(level: str, at: datetime, **said: Any) -> str:

@@ -18,7 +18,7 @@ from fsdm.model.documents import DataChunk
 from fsdm.model.errors import InvalidInputError, StaleMarkerError, StoppedError, TransferError
 from fsdm.model.events import Event
 from fsdm.model.layout import MANIFEST_MAX_BYTES, PARTS, READY, WANT, Layout, Place
-from fsdm.model.units import count
+from fsdm.model.units import count, readable
 from fsdm.reconcile import actions
 from fsdm.reconcile.actions import Action, CannotRead, Done, Failed, Held, Outcome, Quarantined, Stale, Stopped
 from fsdm.reconcile.refusals import UnreadableWantError, disk_error
@@ -142,7 +142,7 @@ class Applier:
         self.tell(Event("started", action.id, count(len(chunk.files), "file"), chunk.dataset_id, size))
 
         def tell_file(name: str, entry: FileEntry) -> None:
-            self.tell(Event("file", action.id, f"{name}, {entry.size} bytes", chunk.dataset_id, entry.size))
+            self.tell(Event("file", action.id, f"{name}, {readable(entry.size)}", chunk.dataset_id, entry.size))
 
         self._fetching[action.id] = chunk
         try:
@@ -208,7 +208,7 @@ class Applier:
         self.catalog.add(place)
         fs.fsync_dir(dataset)
         fs.fsync_dir(layout.partial)
-        told = f"{count(len(manifest.files), 'file')}, {manifest.size_bytes} bytes"
+        told = f"{count(len(manifest.files), 'file')}, {readable(manifest.size_bytes)}"
         ages = (_age_s(action.want), fetch_s)
         self.tell(Event("available", action.id, told, place.dataset_id, manifest.size_bytes, *ages))
         return self._removed(layout.want_marker(action.id), action.want.read_as(text), None)

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,14 @@ from unittest.mock import Mock
 
 import pytest
 
-from fsdm.cli.event_log import EventLog
-from fsdm.model.events import Event
+from fsdm.cli.event_log import OWN, EventLog
+from fsdm.model.events import Event, Kind
 from tests.support import Source, eventually, fsdm, reconciling
 from tests.support.chunks import a_want, put_want
 
 ID = "a" * 64
 AT = datetime(2026, 3, 1, 12, 30, 15, 250_000, UTC)
+STAMP = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d")
 
 
 def said(what: logging.LogRecord | Event, *, as_json: bool) -> list[str]:
@@ -32,7 +34,36 @@ def record(level: int, message: str, *args: object, exc_info: Any = None) -> log
 
 def test_an_event_is_a_line_of_text_that_moves_no_cursor() -> None:
     (line,) = said(Event("failed", ID, "HTTP 500\x1b[2J\n"), as_json=False)
-    assert line == "🔥 aaaaaaaaaaaa failed: HTTP 500\\x1b[2J\\n"
+    assert STAMP.sub("at", line) == "at warning 🔥 aaaaaaaaaaaa failed: HTTP 500\\x1b[2J\\n"
+
+
+def test_a_line_of_text_has_its_local_time_and_level(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fsdm.cli.event_log.datetime", Mock(now={UTC: AT}.__getitem__))
+    (line,) = said(Event("started", ID, "2 files"), as_json=False)
+    assert line == f"{AT.astimezone():%Y-%m-%d %H:%M:%S} info    📡 aaaaaaaaaaaa download starts: 2 files"
+
+
+def test_who_wants_quiet_hears_of_what_may_ask_for_an_action_alone() -> None:
+    lines: list[str] = []
+    log = EventLog(as_json=False, quiet=True, write=lines.append)
+    kinds: tuple[Kind, ...] = ("started", "available", "size", "failed", "damaged")
+    for kind in kinds:
+        log.event(Event(kind, ID))
+    log.handle(record(logging.WARNING, "cannot list"))
+    assert [STAMP.sub("at", line) for line in lines] == [
+        "at warning 🔥 aaaaaaaaaaaa failed",
+        "at warning 🩹 aaaaaaaaaaaa taken out of service",
+        "at warning cannot list",
+    ]
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_a_size_is_told_once_until_there_is_another(as_json: bool) -> None:
+    lines: list[str] = []
+    log = EventLog(as_json=as_json, write=lines.append)
+    for text in ("1 of 9", "1 of 9", "2 of 9", "2 of 9", "1 of 9"):
+        log.event(Event("size", "", text))
+    assert len(lines) == 3
 
 
 def test_an_event_is_a_json_object_with_time_level_and_what_it_knows(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,7 +82,7 @@ def test_an_event_is_a_json_object_with_time_level_and_what_it_knows(monkeypatch
 
 def test_a_warning_of_the_log_has_the_form_of_the_events() -> None:
     warning = record(logging.WARNING, "cannot list %s", "/data/\x1b")
-    assert said(warning, as_json=False) == ["cannot list /data/\\x1b"]
+    assert [STAMP.sub("at", line) for line in said(warning, as_json=False)] == ["at warning cannot list /data/\\x1b"]
     (line,) = said(warning, as_json=True)
     document = json.loads(line)
     assert document["time"].endswith("Z")
@@ -64,8 +95,8 @@ def test_a_defect_is_told_with_its_trace() -> None:
     except KeyError as e:
         defect = record(logging.ERROR, "a pass failed", exc_info=(type(e), e, e.__traceback__))
     lines = said(defect, as_json=False)
-    assert lines[0] == "a pass failed"
-    assert lines[-1] == "KeyError: 'boo'"
+    assert STAMP.sub("at", lines[0]) == "at error   a pass failed"
+    assert lines[-1].endswith(" error   KeyError: 'boo'")
     (line,) = said(defect, as_json=True)
     assert "KeyError: 'boo'" in json.loads(line)["error"]
 
@@ -78,6 +109,12 @@ def test_info_records_are_not_written(as_json: bool) -> None:
     logger.setLevel(logging.DEBUG)
     logger.info("an event is logged as well")
     logger.removeHandler(log)
+
+
+def test_what_the_command_line_says_is_info_and_no_warning() -> None:
+    own = logging.LogRecord(OWN, logging.INFO, __file__, 1, "config.toml says jobs 5", (), None)
+    assert [STAMP.sub("at", line) for line in said(own, as_json=False)] == ["at info    config.toml says jobs 5"]
+    assert json.loads(said(own, as_json=True)[0])["level"] == "info"
 
 
 def test_troubles_and_errors_are_json_where_the_log_is(data_dir: Path, source: Source) -> None:

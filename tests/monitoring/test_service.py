@@ -123,7 +123,7 @@ def test_fsdm_run_serves_writes_notifies_and_clears_up(data_dir: Path, tmp_path:
             text=True,
             env={"NOTIFY_SOCKET": it.address, "WATCHDOG_USEC": "300000"},
         ) as process:
-            where = r"fsdm: metrics are at ((http://127\.0\.0\.1:\d+)/metrics); a page to look at is \2/\n"
+            where = r".* info    metrics are at ((http://127\.0\.0\.1:\d+)/metrics); a page to look at is \2/\n"
             said = re.fullmatch(where, process.stderr.readline())
             assert said is not None
             assert it.heard() == ["READY=1", "STATUS=reconciling"]

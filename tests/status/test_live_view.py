@@ -156,7 +156,7 @@ def test_run_once_shows_its_troubles_and_ends(layout: Layout, data_dir: Path, so
     put_want(data_dir, missing)
     with terminal("run", "-d", data_dir, "--once") as screen:
         assert screen.process.wait(PATIENCE_S) == 4
-        screen.shows("1 failed", f"fsdm: {missing.id[:12]}")
+        screen.shows("1 failed", f"warning {missing.id[:12]}")
     assert b"NO PROCESS" not in screen.raw, "also in the last view, when it has let go of LOCK"
 
 

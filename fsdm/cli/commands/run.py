@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from fsdm.cli.arguments import data_dir_of, from_text, open_client
 from fsdm.cli.bounded_stream import bound
 from fsdm.cli.config import INDEXES, SOURCES, add_limits, limits_of, read_config, reload
-from fsdm.cli.event_log import EventLog, dropped_lines, say, write_line
+from fsdm.cli.event_log import OWN, EventLog, dropped_lines, say, write_line
 from fsdm.cli.output import ASSUMED_BYTES_PER_S, estimate, row, show, tell, to_fetch
 from fsdm.cli.signals import Signals, asked_to_end
 from fsdm.concurrency.log import Log
@@ -86,6 +86,9 @@ def add_arguments(parser: ArgumentParser) -> None:
         default="auto",
         help="text: a line on stderr for each event; json: the same as JSON Lines; auto (default): a live view on a "
         "terminal, else text (nothing with --json, which prints events on stdout)",
+    )
+    parser.add_argument(
+        "-q", "--quiet", action="store_true", help="say on stderr only what may ask for an action, and draw nothing"
     )
     parser.add_argument(
         "--metrics-addr",
@@ -200,15 +203,16 @@ def _event_sink(arguments: Namespace, limits: Limits) -> Iterator[Callable[[Even
         yield _print_event
         return
     with ExitStack() as stack:
-        if form == "auto" and is_screen(sys.stderr) and is_in_front(sys.stderr):
+        if form == "auto" and not arguments.quiet and is_screen(sys.stderr) and is_in_front(sys.stderr):
             write = stack.enter_context(_live_view(arguments, limits)).say
-        log = EventLog(as_json=form == "json", write=write)
+        log = EventLog(as_json=form == "json", quiet=arguments.quiet, write=write)
 
         def on_event(event: Event) -> None:
             if arguments.json:
                 _print_event(event)
             log.event(event)
 
+        logging.getLogger(OWN).setLevel(logging.INFO)
         handlers = logging.getLogger("fsdm")
         handlers.addHandler(log)
         stack.callback(handlers.removeHandler, log)
