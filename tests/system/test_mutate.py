@@ -11,6 +11,7 @@ from tests.support import eventually, ran
 from tools.mutate.__main__ import main
 from tools.mutate.explained import read_explained
 from tools.mutate.mutants import Mutant, draw, mutants
+from tools.mutate.tests_of import RecordedTests
 from tools.mutate.trial import Bounds, run
 
 REPOSITORY = Path(__file__).parents[2]
@@ -172,6 +173,20 @@ def test_catch_by_a_test_that_fails_anyway_is_an_error(project: Path, capsys: py
 def test_without_a_map_nothing_is_tried(project: Path) -> None:
     with pytest.raises(SystemExit, match="has no map"):
         main(["small", "--root", str(project), "--map", str(project / "nowhere")])
+
+
+def test_map_of_tests_that_are_gone_is_refused(project: Path) -> None:
+    (project / "tests/test_module.py").write_text("def test_other() -> None:\n    assert True\n")
+    with pytest.raises(ValueError, match="record the map again"):
+        mutate(project, "--draw", "1", "--seed", seed_of(project, "+LIMIT = 11"))
+
+
+def test_tests_of_the_module_itself_come_first(project: Path) -> None:
+    (project / "tests/test_a.py").write_text(TESTS)
+    record(project)
+    [limit] = [one for one in small_mutants(project) if "+LIMIT = 11" in one.diff]
+    tests = RecordedTests(project / ".mutate", project).of(limit)
+    assert [test.partition("::")[0] for test in tests] == ["tests/test_module.py"] * 2 + ["tests/test_a.py"] * 2
 
 
 def made(text: str) -> list[Mutant]:

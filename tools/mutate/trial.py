@@ -86,7 +86,9 @@ def run(root: Path, tests: Sequence[str], mutant: Mutant | None, bounds: Bounds)
         _unmount_below(scratch)
         with suppress(FileNotFoundError):
             return Outcome(True, picked.with_suffix(".caught").read_text(), late, text)
-        return Outcome(late or code not in {pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED}, "", late, text)
+        if code == pytest.ExitCode.NO_TESTS_COLLECTED:
+            raise ValueError(f"none of these tests is there any more; record the map again: {' '.join(tests)}")
+        return Outcome(code != pytest.ExitCode.OK, "", late, text)
 
 
 def _until_its_end(
