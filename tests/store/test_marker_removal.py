@@ -300,3 +300,15 @@ def test_coarse_clock_is_the_one_that_ctimes_come_from(tmp_path: Path) -> None:
     before_ns = clock_gettime_ns(CLOCK_REALTIME_COARSE)
     (tmp_path / "new").touch()
     assert before_ns <= os.stat(tmp_path / "new").st_ctime_ns <= clock_gettime_ns(CLOCK_REALTIME_COARSE) + COARSE_NS
+
+
+@pytest.mark.parametrize("kind", ["directory", "symlink"])
+def test_what_is_no_file_and_was_left_aside_is_put_back(layout: Layout, kind: str) -> None:
+    chunk_id = an_id()
+    aside = f"{layout.delete}/{ASIDE}1_2_3_{chunk_id}"
+    if kind == "directory":
+        os.mkdir(aside)
+    else:
+        os.symlink("nowhere", aside)
+    finish_removals(layout, FileSystem())
+    assert os.listdir(layout.delete) == [chunk_id]
