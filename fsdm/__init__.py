@@ -21,11 +21,13 @@ if TYPE_CHECKING:
     from fsdm.model.errors import ChunkFailedError as ChunkFailedError
     from fsdm.model.errors import ClosedError as ClosedError
     from fsdm.model.errors import DataDirectoryError as DataDirectoryError
+    from fsdm.model.errors import FetchFailedError as FetchFailedError
     from fsdm.model.errors import ForeignProcessError as ForeignProcessError
     from fsdm.model.errors import FsdmError as FsdmError
     from fsdm.model.errors import InvalidInputError as InvalidInputError
     from fsdm.model.errors import NoDataDirectoryError as NoDataDirectoryError
     from fsdm.model.errors import ReconcilerEndedError as ReconcilerEndedError
+    from fsdm.model.errors import UnknownChunkError as UnknownChunkError
     from fsdm.model.errors import UnknownFormatError as UnknownFormatError
     from fsdm.model.errors import UnsafeFileSystemError as UnsafeFileSystemError
     from fsdm.model.errors import WaitTimeoutError as WaitTimeoutError
@@ -57,6 +59,7 @@ _HOMES = {
     "DiskStatus": "fsdm.status.chunk_status",
     "Event": "fsdm.model.events",
     "Failure": "fsdm.model.documents",
+    "FetchFailedError": "fsdm.model.errors",
     "FileSource": "fsdm.model.documents",
     "ForeignProcessError": "fsdm.model.errors",
     "FsdmError": "fsdm.model.errors",
@@ -69,6 +72,7 @@ _HOMES = {
     "ReconcilerEndedError": "fsdm.model.errors",
     "Source": "fsdm.model.sources",
     "Status": "fsdm.status.chunk_status",
+    "UnknownChunkError": "fsdm.model.errors",
     "UnknownFormatError": "fsdm.model.errors",
     "UnsafeFileSystemError": "fsdm.model.errors",
     "WaitTimeoutError": "fsdm.model.errors",

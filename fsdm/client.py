@@ -9,20 +9,20 @@ from __future__ import annotations
 
 import os
 import threading
-from itertools import islice
 from typing import TYPE_CHECKING, Final, Self
 
 from fsdm.concurrency.polling import Poller, in_thread, on_loop
 from fsdm.model import errors
 from fsdm.model.layout import READY, U64_MAX, Layout, as_id
-from fsdm.model.units import count
+from fsdm.model.units import count, first_few
 from fsdm.store.catalog import Catalog
 from fsdm.store.data_dir import check_format, unreadable
 from fsdm.store.filesystem import exists
-from fsdm.store.markers import marker_ids, place_delete, place_known, place_verify, place_want, release_deletes, retry
+from fsdm.store.known_index import KnownIndex
+from fsdm.store.markers import place_delete, place_known, place_verify, place_want, release_deletes, retry
 from fsdm.store.pause import place_pause, remove_pause
 from fsdm.store.refs import ChunkRef, Refs
-from fsdm.store.scan import look
+from fsdm.store.scan import look, placed_ids
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from fsdm.model.layout import Place
     from fsdm.status.chunk_status import Status
 
+Asked = str | bytes | tuple[str | bytes, int]  # an id, or a dataset and a block
 HINT: Final = "`fsdm status` tells why"
-FAILED_HINT: Final = "to wait until it is mended: --keep-waiting, keep_waiting=True"
 
 
 class Client:
@@ -54,6 +54,7 @@ class Client:
                 hint="give the user search permission (x) on delete/",
             )
         self._catalog = Catalog(self._layout)
+        self._known = KnownIndex(self._layout)
         self._refs = Refs(self._layout)
         self._pid = os.getpid()
         self._closed = threading.Event()
@@ -67,7 +68,9 @@ class Client:
             DataDirectoryError: the marker cannot be placed.
         """
         self._check()
-        place_want(self._layout, _checked(chunk))
+        from fsdm.model.documents import as_chunk
+
+        place_want(self._layout, as_chunk(chunk))
 
     def register(self, chunk: DataChunk, *, exclusive: bool = False) -> None:
         """Let a chunk be known: nothing is fetched before somebody asks for it; returns at once.
@@ -80,7 +83,9 @@ class Client:
             DataDirectoryError: the registration cannot be placed.
         """
         self._check()
-        place_known(self._layout, _checked(chunk), exclusive=exclusive)
+        from fsdm.model.documents import as_chunk
+
+        place_known(self._layout, as_chunk(chunk), exclusive=exclusive)
 
     def delete_chunk(self, chunk_id: str | bytes) -> None:
         """Ask for a chunk to be gone, and no longer known; returns at once.
@@ -151,7 +156,7 @@ class Client:
         """List the places of the chunks that are available now, by dataset and block."""
         self._check()
         places = self._catalog.listing()
-        deleted = self._ids(self._layout.delete)
+        deleted = placed_ids(self._layout, self._layout.delete)
         path = self._layout.path
         return [place for place in places if place.chunk_id not in deleted and exists(f"{path(place)}/{READY}")]
 
@@ -166,14 +171,31 @@ class Client:
             ClosedError: this was closed meanwhile.
         """
         self._check()
-        if not self._catalog.knows(dataset_id):
-            dataset_id = as_id(dataset_id, "dataset_id")
-        if not isinstance(block, int) or not 0 <= block <= U64_MAX:
-            raise errors.InvalidInputError(f"must be an integer within 0 … 2^64-1, not {block!r:.80}", field="block")
         try:
-            return self._find(dataset_id, block)
+            return self._find(*self._position(dataset_id, block))
         except OSError as e:
             raise unreadable(self._layout, e) from e
+
+    def acquire(self, what: Asked, timeout_s: float | None = None) -> ChunkRef:
+        """Take a ref to a chunk, and have it fetched before where it is registered and not here.
+
+        `what` is an id, or a dataset and a block of it: then the chunk is meant that is responsible among those that
+        are available and those that are registered. However many ask for one chunk, it is fetched once; who waits no
+        more, or ends, asks no more. A ref is a context manager, as those of `find_chunk` are.
+
+        Raises:
+            InvalidInputError: that is neither.
+            UnknownChunkError: it is not here, and not registered.
+            FetchFailedError: it could not be fetched; `failure` says why.
+            WaitTimeoutError: it is not here after `timeout_s` seconds; the message says how it stands.
+            DataDirectoryError: this user may not ask for it.
+            ClosedError: this was closed meanwhile.
+        """
+        return in_thread(self._until_acquired(what, timeout_s), self._closed.wait)
+
+    async def acquire_async(self, what: Asked, timeout_s: float | None = None) -> ChunkRef:
+        """Acquire as `acquire` does, on an asyncio loop; it may be cancelled."""
+        return await on_loop(self._until_acquired(what, timeout_s))
 
     def ref_at(self, place: Place) -> ChunkRef | None:
         """Take a ref to the chunk at this place; None where it is not available."""
@@ -269,6 +291,13 @@ class Client:
         if self._closed.is_set():
             raise errors.ClosedError(f"this {type(self).__name__} has been closed")
 
+    def _position(self, dataset_id: str | bytes, block: int) -> tuple[str, int]:
+        if not self._catalog.knows(dataset_id):
+            dataset_id = as_id(dataset_id, "dataset_id")
+        if not isinstance(block, int) or not 0 <= block <= U64_MAX:
+            raise errors.InvalidInputError(f"must be an integer within 0 … 2^64-1, not {block!r:.80}", field="block")
+        return dataset_id, block
+
     def _find(self, dataset_id: str, block: int) -> ChunkRef | None:
         place = self._catalog.find(dataset_id, block)
         if place is None:
@@ -281,42 +310,25 @@ class Client:
 
     def _pending(self) -> list[str]:
         layout = self._layout
-        return sorted(set().union(*map(self._ids, (layout.verify, layout.want, layout.delete))))
-
-    def _ids(self, directory: str) -> set[str]:
-        try:
-            return marker_ids(directory)
-        except FileNotFoundError:
-            check_format(self._layout)  # raises where the whole data directory has gone
-            return set()
-        except PermissionError as e:
-            raise errors.DataDirectoryError(
-                f"{directory} may not be listed by this user", hint='see "Threats" in `fsdm protocol`'
-            ) from e
-        except OSError as e:
-            raise unreadable(self._layout, e) from e
+        return sorted(set().union(*(placed_ids(layout, one) for one in (layout.verify, layout.want, layout.delete))))
 
     def _is_pending(self, chunk_id: str) -> bool:
         layout = self._layout
         # in this order: a verify marker goes only after a want has come for what was damaged
         markers = (layout.verify_marker(chunk_id), layout.want_marker(chunk_id), layout.delete_marker(chunk_id))
-        return any(map(exists, markers))
+        acquire = layout.acquire_marker(chunk_id)  # it stands for a while after its chunk has come
+        return any(map(exists, markers)) or (exists(acquire) and not self._is_available(chunk_id))
 
     def _look(self, pending: Callable[[], list[str]], *, keep_waiting: bool) -> Callable[[], bool]:
         """Make a look that tells whether nothing is pending, and raises where all that is cannot pass by itself."""
         from fsdm.status.lasting import LastingFailures
 
-        lasting = LastingFailures(self._layout)
+        check = (lambda _: None) if keep_waiting else LastingFailures(self._layout).check
 
         def is_done() -> bool:
             self._check()
             left = pending()
-            if failures := [] if keep_waiting else lasting.of_all(left):
-                told = _first(f"{failure.id[:12]} ({failure.error})" for failure in failures)
-                said = f"{count(len(failures), 'intent')} cannot be carried out: {told}"
-                first = failures[0]
-                hint = "; ".join(filter(None, (first.hint, f"fsdm explain {first.id}", FAILED_HINT)))
-                raise errors.ChunkFailedError(said, failures=failures, hint=hint)
+            check(left)
             return not left
 
         return is_done
@@ -330,6 +342,30 @@ class Client:
         check_format(self._layout)  # raises where the whole directory has gone, and no marker with it was carried out
         return self._is_available(chunk_id)
 
+    def _until_acquired(self, what: Asked, timeout_s: float | None) -> Generator[float, None, ChunkRef]:
+        from fsdm.store.acquiring import Acquirer, note_use, place_asked
+
+        self._check()
+        asked = self._position(*what) if isinstance(what, tuple) and len(what) == 2 else as_id(what, "what")
+        place = place_asked(self._layout, self._catalog, self._known, asked)
+        acquirer = Acquirer(self._layout, place, self._refs.take)
+
+        def is_taken() -> bool:
+            self._check()
+            return acquirer.look()
+
+        try:
+            is_here = yield from self._waits.until(is_taken, timeout_s)
+        except OSError as e:
+            raise unreadable(self._layout, e) from e
+        finally:
+            acquirer.close()
+        if acquirer.ref is None or not is_here:
+            standing = self._standing(place.chunk_id)
+            raise errors.WaitTimeoutError(f"chunk {place.chunk_id} has not come: {standing}", hint=HINT)
+        note_use(self._layout, acquirer.place)
+        return acquirer.ref
+
     def _until_converged(
         self, timeout_s: float | None, chunk_ids: Iterable[str | bytes] | None, *, keep_waiting: bool
     ) -> Generator[float, None, None]:
@@ -340,7 +376,7 @@ class Client:
 
         if not (yield from self._waits.until(self._look(pending, keep_waiting=keep_waiting), timeout_s)):
             left = pending()
-            told = _first(f"{one[:12]} ({self._standing(one)})" for one in left)
+            told = first_few(f"{one[:12]} ({self._standing(one)})" for one in left)
             are = "is" if len(left) == 1 else "are"
             raise errors.WaitTimeoutError(f"{count(len(left), 'intent')} {are} pending: {told}", hint=HINT)
 
@@ -352,25 +388,7 @@ class Client:
         return bool(state.ready) and state.delete is None
 
     def _standing(self, chunk_id: str) -> str:
-        from fsdm.status.chunk_status import read_chunk_status
+        from fsdm.status.chunk_status import read_standing
 
         self._catalog.update()
-        chunk = read_chunk_status(self._layout, look(self._layout, self._catalog, chunk_id))
-        if chunk is None:
-            return "it has just changed"
-        return f"{chunk.state}, {chunk.error}" if chunk.error else chunk.state
-
-
-def _first(items: Iterable[str]) -> str:
-    """Join the first three, and show that there are more."""
-    shown = list(islice(items, 4))
-    return f"{', '.join(shown[:3])}{' …' * (len(shown) > 3)}"
-
-
-def _checked(chunk: object) -> DataChunk:
-    from fsdm.model.documents import DataChunk
-
-    if isinstance(chunk, DataChunk):
-        return chunk
-    hint = "make one: DataChunk(id=…, dataset_id=…, block_range=…, files=…), or DataChunk.parse(JSON)"
-    raise errors.InvalidInputError(f"must be a DataChunk, not {type(chunk).__name__}", field="chunk", hint=hint)
+        return read_standing(self._layout, look(self._layout, self._catalog, chunk_id))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 from functools import wraps
 from typing import TYPE_CHECKING, TypeVar
 
+from fsdm.cli.output import tell
 from fsdm.client import Client
 from fsdm.model.errors import InvalidInputError
 from fsdm.model.units import parse_size
@@ -13,6 +15,8 @@ from fsdm.reconcile.delete_brake import parse_share
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from fsdm.store.refs import ChunkRef
 
 T = TypeVar("T")
 
@@ -30,6 +34,17 @@ def data_dir_of(arguments: argparse.Namespace) -> str:
 
 def open_client(arguments: argparse.Namespace) -> Client:
     return Client(data_dir_of(arguments))
+
+
+def become(ref: ChunkRef, command: list[str]) -> int:
+    """Become a command that inherits a ref, and finds the chunk in its environment; return a code where that fails."""
+    environment = {**os.environ, "FSDM_CHUNK_PATH": str(ref.path), "FSDM_CHUNK_ID": ref.id}
+    ref.keep_over_exec()
+    try:
+        os.execvpe(command[0], command, environment)  # noqa: S606 that is what it is for
+    except OSError as e:
+        tell(f"fsdm: {command[0]}: {e.strerror}")
+        return 127 if isinstance(e, FileNotFoundError) else 126
 
 
 def from_text(parse: Callable[[str], T]) -> Callable[[str], T]:

@@ -47,7 +47,7 @@ exit codes:
   129  ended by SIGHUP (demo)
   130  interrupted
   143  ended by SIGTERM (demo)
-`fsdm hold` ends with the exit code of CMD, 126 where that cannot be run, 127 where it is not found."""
+`fsdm hold` and `acquire` end with the exit code of CMD, 126 where that cannot be run, 127 where it is not found."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -87,8 +87,9 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     if arguments.verb is None:
         parser.print_help()
         sys.exit(EXIT_USAGE)
-    if (arguments.verb == "hold") != bool(command):
-        arguments.refuse("no command follows `--`" if arguments.verb == "hold" else "this verb takes no command")
+    becomes = arguments.verb in {"hold", "acquire"}
+    if becomes != bool(command):
+        arguments.refuse("no command follows `--`" if becomes else "this verb takes no command")
     arguments.command = command
     arguments.build_parser = build_parser  # for the verbs that describe the whole command line
     # the demo plays in a directory of its own, unless one is named outright

@@ -16,11 +16,11 @@ from fsdm.index.process import run
 from fsdm.index.worker import BuildJob, matching
 from fsdm.model.errors import IndexerError
 from fsdm.model.index_format import CHUNK_MAGIC
-from fsdm.model.layout import DATA, INDEX
+from fsdm.model.layout import DATA, INDEX, index_path
 from fsdm.store.disk_usage import bytes_in
 from fsdm.store.filesystem import exists, free_bytes
 from fsdm.store.index_failures import IndexFailure, read_index_failure, remove_index_failure, write_index_failure
-from fsdm.store.index_file import ChunkIndex, identity_of, index_path, open_chunk_index
+from fsdm.store.index_file import ChunkIndex, identity_of, open_chunk_index
 from fsdm.store.json_files import read_manifest
 from fsdm.store.refs import Refs
 

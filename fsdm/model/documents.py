@@ -379,3 +379,11 @@ class Failure(Document):
     marker: MarkerStamp | None = None
     needs_bytes: int | None = None  # of kind *room*: what the chunk is expected to take, …
     lacks_bytes: int | None = None  # … and how much of that was missing when it began to wait
+
+
+def as_chunk(value: object) -> DataChunk:
+    """Return a chunk that was passed; raise InvalidInputError for anything else."""
+    if isinstance(value, DataChunk):
+        return value
+    hint = "make one: DataChunk(id=…, dataset_id=…, block_range=…, files=…), or DataChunk.parse(JSON)"
+    raise InvalidInputError(f"must be a DataChunk, not {type(value).__name__}", field="chunk", hint=hint)

@@ -107,6 +107,22 @@ class AlreadyKnownError(FsdmError):
     """The chunk is registered already, and it was to be registered anew."""
 
 
+class UnknownChunkError(NotAvailableError):
+    """The chunk is neither here nor registered, so nobody can tell where it would come from."""
+
+    transient = False
+
+
+class FetchFailedError(FsdmError):
+    """A chunk that was asked for could not be fetched; `failure` is what `failed/ID` said of that attempt."""
+
+    transient = True
+
+    def __init__(self, message: str, *, failure: Failure, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.failure = failure
+
+
 class BrakedError(FsdmError):
     """The request would remove more than a given share of the chunks; nothing was changed."""
 

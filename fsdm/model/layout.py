@@ -33,6 +33,7 @@ PARTS: Final = "PARTS"  # of a partial
 WANT: Final = "WANT"  # beside READY: what was asked for, so that it can be asked for again
 VERIFIED: Final = "VERIFIED"  # beside READY: its mtime is when the bytes were last compared with READY
 INDEX: Final = "index"  # beside data/: an index of the chunk's keys each; in the data directory: those over all chunks
+CACHED: Final = "CACHED"  # beside READY: came for who asked; its mtime is the last use
 PAUSE: Final = "PAUSE"
 RELEASE: Final = ".release"  # in delete/
 _FILES: Final = {
@@ -130,6 +131,7 @@ class Layout:
     delete: str
     verify: str
     known: str
+    acquire: str
     partial: str
     chunks: str
     failed: str
@@ -153,7 +155,7 @@ class Layout:
 
     @staticmethod
     def directories() -> tuple[str, ...]:
-        return ("want", "delete", "verify", "known", "partial", "chunks", "failed", "trash")
+        return ("want", "delete", "verify", "known", "acquire", "partial", "chunks", "failed", "trash")
 
     def want_marker(self, chunk_id: str) -> str:
         return f"{self.want}/{chunk_id}"
@@ -167,6 +169,9 @@ class Layout:
     def known_marker(self, chunk_id: str) -> str:
         return f"{self.known}/{chunk_id}"
 
+    def acquire_marker(self, chunk_id: str) -> str:
+        return f"{self.acquire}/{chunk_id}"
+
     def partial_of(self, chunk_id: str) -> str:
         return f"{self.partial}/{chunk_id}"
 
@@ -178,3 +183,8 @@ class Layout:
 
     def path(self, place: Place) -> str:
         return f"{self.chunks}/{place.dataset_id}/{place.name}"
+
+
+def index_path(directory: str, name: str) -> str:
+    """Return the path of an index of the chunk in a directory."""
+    return f"{directory}/{INDEX}/{name}"

@@ -43,6 +43,10 @@ class Marker:
     def read_as(self, text: bytes) -> Marker:
         return replace(self, text=text)
 
+    def age_s(self, now: float) -> float:
+        """Tell how long ago it was placed; 0 where the clock was set back since."""
+        return max(now - self.ctime_ns / 1e9, 0.0)
+
     @property
     def identity(self) -> tuple[int, int, int]:
         """Its key: a newer marker has another. ctime does not count: a rename changes it."""
@@ -64,9 +68,9 @@ class Partial(Enum):
 class ChunkState:
     """The state of one id on disk: `ready` and `unready` are its directories, by READY.
 
-    `known` is looked at only where a want or a delete stands: it is one of the three of which the last wins, and else
-    it asks for nothing. Of the unready ones, the `quarantined` still have the want that they came of: they come back,
-    unless they are deleted.
+    `known` is looked at only where a want, a delete or an acquire stands: by itself it asks for nothing. `asked` tells
+    by whom `acquire` does: a process that waits (`held`), one that has touched it, or nobody any more. Of the unready
+    ones, the `quarantined` still have the want that they came of: they come back, unless they are deleted.
     """
 
     id: str
@@ -74,6 +78,8 @@ class ChunkState:
     delete: Marker | None = None
     verify: Marker | None = None
     known: Marker | None = None
+    acquire: Marker | None = None
+    asked: Literal["", "touched", "held"] = ""
     partial: Partial = Partial.NONE
     ready: tuple[Place, ...] = ()
     unready: tuple[Place, ...] = ()
@@ -86,7 +92,7 @@ class ChunkState:
         return (
             self.want is None
             and self.delete is None
-            and (self.verify is None or self.verify.fault is not None)
+            and all(one is None or one.fault is not None for one in (self.verify, self.acquire))
             and self.partial is Partial.NONE
             and not self.unready
             and not self.failed
@@ -99,7 +105,7 @@ State = Literal["wanted", "downloading", "available", "retiring", "deleting", "f
 def name_of(state: ChunkState, failure_kind: str | None) -> State | None:
     """Name the state of a chunk that was looked at; `failure_kind` is what `failed/ID` says."""
     return name_by(
-        want=state.want is not None,
+        want=state.want is not None or (state.acquire is not None and state.asked != ""),
         delete=state.delete is not None,
         partial=state.partial is not Partial.NONE,
         ready=bool(state.ready),

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
-from typing import Final
+from itertools import islice
+from typing import TYPE_CHECKING, Final
 
 from fsdm.model.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 NEAR_S: Final = 600.0  # a time so close to now is shown with its seconds
 
@@ -83,3 +87,9 @@ def ago(at: float, now: float) -> str:
     if at > now:
         return f"{moment(at, now)} (in {lasting(at - now)})"
     return f"{moment(at, now)} ({lasting(now - at)} ago)"
+
+
+def first_few(items: Iterable[str]) -> str:
+    """Join the first three, and show where there are more."""
+    shown = list(islice(items, 4))
+    return f"{', '.join(shown[:3])}{' …' * (len(shown) > 3)}"

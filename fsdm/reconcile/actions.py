@@ -26,19 +26,21 @@ class Action:
 
 @dataclass(frozen=True, slots=True)
 class Fetch(Action):
-    """Fetch the wanted files into `partial/ID`, and write their manifest."""
+    """Fetch the wanted files into `partial/ID`, and write their manifest; `known`: as `known/ID` names them."""
 
     want: Marker
+    known: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Publish(Action):
-    """Rename the complete `partial/ID` into `chunks/`, and remove the want.
+    """Rename the complete `partial/ID` into `chunks/`, and remove the want; `known`: as `known/ID` asks for.
 
     `fetched` is what has just been written there, and need not be read again.
     """
 
     want: Marker
+    known: bool = False
     fetched: Fetched | None = field(default=None, compare=False)
 
 
@@ -74,6 +76,21 @@ class Unregister(Action):
 
     known: Marker
     delete: Marker
+
+
+@dataclass(frozen=True, slots=True)
+class Use(Action):
+    """Note that a chunk that may be evicted is used."""
+
+    place: Place
+    acquire: Marker
+
+
+@dataclass(frozen=True, slots=True)
+class ClearAcquire(Action):
+    """Remove the acquire marker: nobody asks by it any more."""
+
+    acquire: Marker
 
 
 @dataclass(frozen=True, slots=True)

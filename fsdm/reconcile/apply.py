@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from fsdm.concurrency.turn import holding
-from fsdm.model.documents import DataChunk
 from fsdm.model.errors import InvalidInputError, StaleMarkerError, StoppedError, TransferError
 from fsdm.model.events import Event
-from fsdm.model.layout import MANIFEST_MAX_BYTES, PARTS, READY, WANT, Layout, Place
+from fsdm.model.layout import CACHED, MANIFEST_MAX_BYTES, PARTS, READY, WANT, Layout, Place
 from fsdm.model.units import count, readable
 from fsdm.reconcile import actions
 from fsdm.reconcile.actions import Action, CannotRead, Done, Failed, Held, Outcome, Quarantined, Stale, Stopped
+from fsdm.reconcile.caching import use
 from fsdm.reconcile.refusals import UnreadableWantError, disk_error
 from fsdm.reconcile.repair import quarantine, renew
 from fsdm.store import stored_want
@@ -29,7 +29,7 @@ from fsdm.store.filesystem import can_rename, exists, is_directory
 from fsdm.store.flock import Claim
 from fsdm.store.json_files import read_manifest
 from fsdm.store.marker_removal import remove_marker
-from fsdm.store.markers import is_wanted, look_at, read_known, read_want, read_want_text
+from fsdm.store.markers import is_wanted, look_at, read_chunk
 from fsdm.transfer.chunk_download import Fetcher, fetch_chunk
 from fsdm.verify.manifest_check import missing
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fsdm.concurrency.cancellation import Cancellation
-    from fsdm.model.documents import FileEntry, Manifest
+    from fsdm.model.documents import DataChunk, FileEntry, Manifest
     from fsdm.model.state import Marker
     from fsdm.store.catalog import Catalog
     from fsdm.store.filesystem import FileSystem
@@ -108,13 +108,15 @@ class Applier:
         match action:
             case actions.Quarantine():
                 return self._quarantine(action)
+            case actions.Use():
+                return use(self.layout, self.fs, action)
             case actions.Renew():
                 with holding(self._marker_mutex):
                     return Done() if renew(self.layout, self.fs, action) else Stale()
-            case actions.ClearVerify():
-                marker = self.layout.verify_marker(action.id)
-                with holding(self._marker_mutex):
-                    return Done() if remove_marker(self.layout, self.fs, marker, action.verify, None) else Stale()
+            case actions.ClearVerify(chunk_id, marker):
+                return self._cleared(self.layout.verify_marker(chunk_id), marker)
+            case actions.ClearAcquire(chunk_id, marker):
+                return self._cleared(self.layout.acquire_marker(chunk_id), marker)
             case actions.Report():
                 self.fs.write(self.layout.failed_of(action.id), action.failure.to_json(), durable=False)
                 return Done()
@@ -135,7 +137,8 @@ class Applier:
             self.release(place)
 
     def _fetch(self, action: actions.Fetch, stop: Cancellation) -> Outcome:
-        chunk, text = self._read(action.id, action.want)
+        chunk, text = self._read(action.id, action.want, known=action.known)
+        wanted_ns = 0 if action.known else action.want.ctime_ns  # what comes for who asks is not wanted by that
         partial, began = self.layout.partial_of(action.id), time.monotonic()
         sizes = [file.size for file in chunk.files.values() if file.size is not None]
         size = sum(sizes) if len(sizes) == len(chunk.files) else None
@@ -154,7 +157,7 @@ class Applier:
                 scheduler=self.scheduler,
                 stop=stop,
                 on_file=tell_file,
-                meanwhile=lambda: stored_want.save_in_partial(self.fs, partial, text, action.want.ctime_ns),
+                meanwhile=lambda: stored_want.save_in_partial(self.fs, partial, text, wanted_ns),
             )
         except OSError:
             # on a full disk `failed/ID`, and those that may go on, need its room: so it is erased before anything else
@@ -180,11 +183,12 @@ class Applier:
         partial, fetch_s = layout.partial_of(action.id), self._fetch_s.pop(action.id, None)
         manifest: Manifest | None
         if action.fetched is not None:  # this process has just written all of it
-            if not action.want.same_as(look_at(layout.want_marker(action.id))):
+            marker = layout.known_marker if action.known else layout.want_marker
+            if not action.want.same_as(look_at(marker(action.id))):
                 return Stale()
             chunk, text, manifest = action.fetched.chunk, action.fetched.text, action.fetched.manifest
         else:
-            chunk, text = self._read(action.id, action.want)
+            chunk, text = self._read(action.id, action.want, known=action.known)
             manifest = read_manifest(partial)
             if manifest is None or not manifest.satisfies(chunk) or missing(partial, manifest) is not None:
                 self._discard(partial)
@@ -192,7 +196,9 @@ class Applier:
         if exists(layout.delete_marker(action.id)):
             return Stale()
         if action.fetched is None:
-            stored_want.save(fs, partial, text, action.want.ctime_ns, layout.trash)
+            stored_want.save(fs, partial, text, 0 if action.known else action.want.ctime_ns, layout.trash)
+        if action.known:
+            fs.touch(f"{partial}/{CACHED}")
         fs.unlink(f"{partial}/{PARTS}")
         place, dataset = chunk.place, layout.dataset(chunk.dataset_id)
         if not is_directory(dataset):
@@ -209,8 +215,10 @@ class Applier:
         fs.fsync_dir(dataset)
         fs.fsync_dir(layout.partial)
         told = f"{count(len(manifest.files), 'file')}, {readable(manifest.size_bytes)}"
-        ages = (_age_s(action.want), fetch_s)
-        self.tell(Event("available", action.id, told, place.dataset_id, manifest.size_bytes, *ages))
+        after_s = None if action.known else action.want.age_s(time.time())
+        self.tell(Event("available", action.id, told, place.dataset_id, manifest.size_bytes, after_s, fetch_s))
+        if action.known:
+            return Done()
         return self._removed(layout.want_marker(action.id), action.want.read_as(text), None)
 
     def _confirm(self, action: actions.Confirm) -> Outcome:
@@ -227,6 +235,7 @@ class Applier:
             and with_digests(manifest, chunk, path).satisfies(chunk)
         ):
             stored_want.save(self.fs, path, text, action.want.ctime_ns, layout.trash)
+            self.fs.unlink(f"{path}/{CACHED}")
             # it may have been published by a process that was killed before it had synced that
             for parent in (os.path.dirname(path), layout.chunks, layout.partial):
                 self.fs.fsync_dir(parent)
@@ -241,11 +250,11 @@ class Applier:
         self.fs.fsync_dir(path)
         return Done()
 
-    def is_fetching(self, chunk_id: str, want: Marker) -> bool:
-        """Tell whether the running fetch may bring what this marker asks for."""
+    def is_fetching(self, chunk_id: str, document: Marker, *, known: bool) -> bool:
+        """Tell whether the running fetch may bring what this marker, or this registration, asks for."""
         running = self._fetching.get(chunk_id)
         try:
-            return running is None or running == read_want(self.layout, chunk_id, want)
+            return running is None or running == read_chunk(self.layout, chunk_id, document, known=known)[0]
         except (InvalidInputError, StaleMarkerError, OSError):
             return True
 
@@ -259,7 +268,11 @@ class Applier:
         if isinstance(outcome, Done):
             if self.catalog.refused() is not None:
                 self._retired.add(action.id)
-            self.tell(Event("deleted", action.id, dataset_id=action.place.dataset_id, after_s=_age_s(action.delete)))
+            self.tell(
+                Event(
+                    "deleted", action.id, dataset_id=action.place.dataset_id, after_s=action.delete.age_s(time.time())
+                )
+            )
         return outcome
 
     def _clear(self, action: actions.Clear) -> Outcome:
@@ -323,6 +336,11 @@ class Applier:
         self.tell(Event("damaged", action.id, failure.error, action.place.dataset_id, cause="damaged"))
         return Quarantined(failure)
 
+    def _cleared(self, path: str, judged: Marker) -> Outcome:
+        """Remove a request: none outlasts what it asks for by more than a look."""
+        with holding(self._marker_mutex):
+            return Done() if remove_marker(self.layout, self.fs, path, judged, None) else Stale()
+
     def _removed(self, path: str, judged: Marker, winner: tuple[str, Marker] | None) -> Outcome:
         """Remove a marker, for good.
 
@@ -341,10 +359,7 @@ class Applier:
 
     def _register(self, action: actions.Register) -> Outcome:
         known = self.layout.known_marker(action.id)
-        try:
-            read_known(self.layout, action.id, action.known)
-        except InvalidInputError as e:
-            raise UnreadableWantError(action.known, e) from e
+        self._read(action.id, action.known, known=True)
         self._keep(known)
         marker = self.layout.want_marker if action.loser == "want" else self.layout.delete_marker
         return self._removed(marker(action.id), action.overruled, (known, action.known))
@@ -377,15 +392,9 @@ class Applier:
         self.fs.fsync_dir(os.path.dirname(path))
         return None
 
-    def _read(self, chunk_id: str, want: Marker) -> tuple[DataChunk, bytes]:
-        """Read the want of an action, once: the chunk that it describes, and its text."""
+    def _read(self, chunk_id: str, want: Marker, *, known: bool = False) -> tuple[DataChunk, bytes]:
+        """Read the want of an action, or its registration, once: the chunk that it describes, and its text."""
         try:
-            text = read_want_text(self.layout, chunk_id, want)
-            return DataChunk.parse_want(text, chunk_id), text
+            return read_chunk(self.layout, chunk_id, want, known=known)
         except InvalidInputError as e:
             raise UnreadableWantError(want, e) from e
-
-
-def _age_s(marker: Marker) -> float:
-    """Tell how long ago a marker was placed; 0 where the clock was set back since."""
-    return max(time.time() - marker.ctime_ns / 1e9, 0.0)

@@ -23,7 +23,7 @@ from fsdm.store.disk_usage import bytes_in
 from fsdm.store.filesystem import exists
 from fsdm.store.holders import look_for_holders
 from fsdm.store.json_files import read_manifest
-from fsdm.store.markers import read_want
+from fsdm.store.markers import read_chunk
 from fsdm.store.scan import look, scan
 
 if TYPE_CHECKING:
@@ -118,10 +118,12 @@ class _DryRun:
             want = getattr(decision, "want", None)
             chunk = error = None
             if want is not None and not (isinstance(decision, actions.Overrule) and decision.loser == "want"):
-                chunk, error = self._read(state.id, want)
-            if error is not None and want is not None:
-                memo = replace(memo, unreadable=Unreadable(want, str(error), error.hint, LONG_AGO))
-                continue
+                known = isinstance(decision, actions.Fetch | actions.Publish) and decision.known
+                chunk, error = self._read(state.id, want, known=known)
+                if error is not None:
+                    bad = Unreadable(want, str(error), error.hint, LONG_AGO)
+                    memo = replace(memo, unregistered=bad) if known else replace(memo, unreadable=bad)
+                    continue
             match decision:
                 case actions.Overrule(loser="want") | actions.Register(loser="want"):
                     state = replace(state, want=None)
@@ -139,6 +141,8 @@ class _DryRun:
                     )
                 case actions.ClearVerify():
                     state = replace(state, verify=None)
+                case actions.Use() | actions.ClearAcquire():
+                    state = replace(state, acquire=None, asked="")
                 case actions.Renew() if state.want is not None or state.delete is not None:
                     state = replace(state, quarantined=())
                 case _:
@@ -198,9 +202,9 @@ class _DryRun:
                 steps.append(step)
         return steps
 
-    def _read(self, chunk_id: str, want: Marker) -> tuple[DataChunk | None, InvalidInputError | None]:
+    def _read(self, chunk_id: str, want: Marker, *, known: bool) -> tuple[DataChunk | None, InvalidInputError | None]:
         try:
-            return read_want(self._layout, chunk_id, want), None
+            return read_chunk(self._layout, chunk_id, want, known=known)[0], None
         except InvalidInputError as e:
             return None, e
         except (StaleMarkerError, OSError):  # it has just changed

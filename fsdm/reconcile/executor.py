@@ -17,7 +17,7 @@ from fsdm.model.errors import DiskError, FsdmError
 from fsdm.model.events import Event
 from fsdm.reconcile.actions import ClearFailure, Done, Failed, Fetch, Forget, Publish, Retire
 from fsdm.store.filesystem import exists
-from fsdm.store.markers import read_want
+from fsdm.store.markers import read_chunk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -68,7 +68,7 @@ class Executor:
         """Tell whether others wait for the first word of a server that a want names, as far as it can be read."""
         scheduler = self.applier.scheduler
         try:
-            files = read_want(self.applier.layout, fetch.id, fetch.want).files
+            files = read_chunk(self.applier.layout, fetch.id, fetch.want, known=fetch.known)[0].files
         except (FsdmError, OSError):  # whatever that is, it is told where it is fetched
             return False
         return scheduler is not None and scheduler.waits_for(source.url for source in files.values())
@@ -102,9 +102,14 @@ class Executor:
         action, stop = self._busy[state.id]
         if not isinstance(action, Fetch) or stop.is_set():
             return
-        if state.want is None or (state.delete is not None and state.delete.fault is None):
-            self._stop(action, stop, "no longer wanted")
-        elif not (action.want.same_as(state.want) or self.applier.is_fetching(state.id, state.want)):
+        acquired = state.want is None and state.asked != ""
+        document = state.known if acquired else state.want
+        if document is None or (state.delete is not None and state.delete.fault is None):
+            self._stop(action, stop, "nobody waits for it" if action.known else "no longer wanted")
+        elif (action.want, action.known) != (document, acquired) and not (
+            (action.known == acquired and action.want.same_as(document))
+            or self.applier.is_fetching(state.id, document, known=acquired)
+        ):
             self._stop(action, stop, "wanted anew")
 
     def _stop(self, action: Action, stop: Cancellation, why: str) -> None:
@@ -137,7 +142,7 @@ class Executor:
         if not isinstance(outcome, Done) or not self.applier.is_free(action.id):
             return None
         if isinstance(action, Fetch) and outcome.fetched and not stop.is_set():
-            return Publish(action.id, action.want, outcome.fetched)
+            return Publish(action.id, action.want, action.known, outcome.fetched)
         if not isinstance(action, Retire) or exists(self.applier.layout.known_marker(action.id)):
             return None
         return Forget(action.id, action.delete)

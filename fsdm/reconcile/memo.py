@@ -34,13 +34,21 @@ class VerifyRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class Used:
+    """A use that was noted: the marker that told of it, and when."""
+
+    acquire: Marker
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
 class Memo:
     """The memo of one id.
 
     `want_alone` is the last want that was seen while no delete stood: if it still stands beside a delete of the same
     ctime, then that delete is the later one. `unregistered` is a registration that could not be read. `suspect` is a
     place whose files were seen not to match its READY, or whose bytes do not, as was `found`. `asked` is the request to
-    verify them.
+    verify them. `used` is the last use that was noted.
     `crowded`: a fetch waits for the room that this one's partial takes up; so it gives way.
     `held_until` is when a directory that refs keep is tried again, after `held` refusals in a row.
     """
@@ -53,6 +61,7 @@ class Memo:
     suspect: Place | None = None
     found: Found | None = None
     asked: VerifyRequest | None = None
+    used: Used | None = None
     crowded: bool = False
     held: int = 0
     held_until: float = 0.0

@@ -29,6 +29,7 @@ RETRY_AFTER_MAX_S: Final = 3600.0
 HELD_FIRST_S: Final = 0.002
 HELD_LAST_S: Final = 1.0
 VERIFY_AGAIN_S: Final = 10.0  # where a chunk could not be read to its end
+USE_S: Final = 60.0  # so long after its chunk is available an acquire stands that was only touched
 TRIES: Final = 3  # of a fetch, in a run that is to end, and …
 HELD_TRIES: Final = 8  # … of a held directory (about half a second)
 
@@ -93,6 +94,8 @@ def _converge(state: ChunkState, memo: Memo, now: float) -> Action | Wait | None
         return None if want and not unreadable else _leftovers(state, memo, now)
     if want:
         return _wanted(state, memo, want, now)
+    if (acquire := _intent(state.acquire)) is not None:
+        return _acquired(state, memo, acquire, now)
     return _unasked(state, memo, now)
 
 
@@ -151,18 +154,63 @@ def _intent(marker: Marker | None) -> Marker | None:
 
 
 def _wanted(state: ChunkState, memo: Memo, want: Marker, now: float) -> Action | Wait | None:
-    until = _backing_off(memo, want, now)
-    if memo.crowded and state.partial is not Partial.NONE and not (until and _is_of_the_disk(memo)):
-        return actions.Discard(state.id)
-    if until:
-        return Wait(until)
+    if (step := _makes_way(state, memo, want, now)) is not None:
+        return step
     if state.ready:
         return actions.Confirm(state.id, want, state.ready[0])
+    return _brought(state, memo, want, now, known=False)
+
+
+def _makes_way(state: ChunkState, memo: Memo, marker: Marker, now: float) -> Action | Wait | None:
+    """Give up the room of a partial that others wait for, and wait where the last attempt was just now."""
+    until = _backing_off(memo, marker, now)
+    if memo.crowded and state.partial is not Partial.NONE and not (until and _is_of_the_disk(memo)):
+        return actions.Discard(state.id)
+    return Wait(until) if until else None
+
+
+def _brought(state: ChunkState, memo: Memo, document: Marker, now: float, *, known: bool) -> Action | Wait:
+    """Bring a chunk that is not available, by its want or its registration."""
     if state.partial is Partial.READY:
-        return _clear(state, memo, now) if state.unready else actions.Publish(state.id, want)
+        return _clear(state, memo, now) if state.unready else actions.Publish(state.id, document, known)
     if state.unready and not memo.held:
         return _clear(state, memo, now)
-    return actions.Fetch(state.id, want)
+    return actions.Fetch(state.id, document, known)
+
+
+def _acquired(state: ChunkState, memo: Memo, acquire: Marker, now: float) -> Action | Wait | None:
+    """Decide on what `acquire/ID` asks for, while neither a want nor a delete stands."""
+    known = _intent(state.known)
+    if not state.asked or (state.asked == "touched" and known is None and not state.ready):
+        return _disk_first(memo, now) or actions.ClearAcquire(state.id, acquire)
+    if state.ready:
+        return _used(state, memo, acquire, now)
+    if known is None:
+        return _unasked(state, memo, now)
+    bad = _unregistered(memo, known)
+    if bad and now < bad.since + SETTLE_S:
+        return Wait(bad.since + SETTLE_S)
+    if bad and not bad.again:
+        fault = _fault_of(acquire, state.id, "want", f"known/{state.id}: {bad.error}", bad.hint, now)
+        return _leftovers(state, memo, now) if _says(memo.failure, fault) else actions.Report(state.id, fault)
+    return _makes_way(state, memo, acquire, now) or _brought(state, memo, known, now, known=True)
+
+
+def _used(state: ChunkState, memo: Memo, acquire: Marker, now: float) -> Action | Wait | None:
+    """Note the use; what was only touched stands for a while, so that who finds the chunk then finds it here."""
+    if (step := _unasked(state, memo, now)) is not None:
+        return step
+    used = memo.used
+    if used is None or not used.acquire.same_as(acquire):
+        return actions.Use(state.id, state.ready[0], acquire)
+    if state.asked == "held":
+        return None
+    return Wait(used.at + USE_S) if used.at <= now < used.at + USE_S else actions.ClearAcquire(state.id, acquire)
+
+
+def _disk_first(memo: Memo, now: float) -> Wait | None:
+    until = _backing_off(memo, None, now)
+    return Wait(until) if until else None
 
 
 def _deleted(state: ChunkState, memo: Memo, delete: Marker, now: float) -> Action | Wait | None:
@@ -260,14 +308,23 @@ def stamp(marker: Marker | None) -> MarkerStamp | None:
 
 
 def next_failure(
-    action: Action, error: FsdmError, memo: Memo, now: float, jitter: float, kind: Literal["transfer", "disk"]
+    action: Action,
+    error: FsdmError,
+    memo: Memo,
+    now: float,
+    jitter: float,
+    kind: Literal["transfer", "disk"],
+    acquire: Marker | None = None,
 ) -> Failure:
     """Make the failure of one more attempt: twice the last wait, times `jitter` (0.5 … 1).
+
+    That of a chunk that was asked for by `acquire` speaks of that marker as it stands by now: who has joined it since
+    the attempt began gets the same outcome.
 
     It is at least as long as the server asks for, and long where trying again will not help. A lease of another process
     (fcntl(2)) is broken by the attempt itself, within `lease-break-time`: so that is tried each second.
     """
-    marker = stamp(getattr(action, "delete", None) or getattr(action, "want", None))
+    marker = stamp(acquire or getattr(action, "delete", None) or getattr(action, "want", None))
     last = memo.failure
     again = last if last is not None and last.kind == kind and last.marker == marker else None
     attempts = again.attempts + 1 if again else 1

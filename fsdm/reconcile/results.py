@@ -16,8 +16,9 @@ from fsdm.model.state import may_repeat
 from fsdm.reconcile import actions
 from fsdm.reconcile.actions import Action, CannotRead, Done, Failed, Held, Outcome, Quarantined
 from fsdm.reconcile.disk_outage import FULL
-from fsdm.reconcile.memo import NO_MEMO, Memo, Unreadable, VerifyRequest, observe
+from fsdm.reconcile.memo import NO_MEMO, Memo, Unreadable, Used, VerifyRequest, observe
 from fsdm.reconcile.plan import VERIFY_AGAIN_S, held_delay, next_failure, waits_for_room
+from fsdm.store.markers import look_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -89,7 +90,8 @@ class Results:
                 until = now if again_at_once else now + held_delay(memo.held + 1)
                 self._change(chunk_id, held=memo.held + 1, held_until=until)
             case CannotRead(want, error):
-                of = "unregistered" if isinstance(action, actions.Register) else "unreadable"
+                is_known = isinstance(action, actions.Register) or _is_acquired(action)
+                of = "unregistered" if is_known else "unreadable"
                 last: Unreadable | None = getattr(memo, of)
                 since = last.since if last is not None and last.want.same_as(want) else now
                 again = may_repeat(want.mtime_ns, now)
@@ -140,6 +142,8 @@ class Results:
                 self._change(chunk_id, failure=None)
             case actions.Quarantine(chunk_id):
                 self._change(chunk_id, suspect=None, found=None)
+            case actions.Use(chunk_id, _, acquire):
+                self._change(chunk_id, used=Used(acquire, self.clock()))
             case actions.ClearVerify(chunk_id):
                 self._change(chunk_id, asked=None)
             case actions.Retire(chunk_id) | actions.Clear(chunk_id):
@@ -164,7 +168,8 @@ class Results:
             self._change(action.id, failure=action.failure, reported=True)
             return
         memo = self.memo(action.id)
-        failure = next_failure(action, error, memo, now, self.jitter(), "disk" if disk else "transfer")
+        acquire = look_at(self.layout.acquire_marker(action.id)) if _is_acquired(action) else None
+        failure = next_failure(action, error, memo, now, self.jitter(), "disk" if disk else "transfer", acquire)
         self.tell(Event("failed", action.id, failure.error, cause=error.cause))
         if isinstance(action, actions.Fetch | actions.Publish) and isinstance(error, DiskError):
             if error.code in FULL:
@@ -194,3 +199,8 @@ class Results:
             self.watcher.release(place)
             self.applier.release(place)
             self._change(chunk_id, held=0, held_until=0.0)
+
+
+def _is_acquired(action: Action) -> bool:
+    """Tell whether an action brings a chunk that `acquire/ID` asks for, as `known/ID` names its files."""
+    return isinstance(action, actions.Fetch | actions.Publish) and action.known

@@ -19,7 +19,7 @@ from fsdm.model.units import readable
 from fsdm.store.disk_usage import bytes_in
 from fsdm.store.filesystem import exists, free_bytes
 from fsdm.store.json_files import declared_bytes, read_document
-from fsdm.store.markers import read_want
+from fsdm.store.markers import read_chunk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
@@ -222,7 +222,7 @@ class SpaceBudget:
         if known is not None and known[0] == fetch.want.identity:
             return known[1]
         try:
-            files = read_want(self.layout, fetch.id, fetch.want).files
+            files = read_chunk(self.layout, fetch.id, fetch.want, known=fetch.known)[0].files
         except (InvalidInputError, StaleMarkerError, OSError):  # the fetch will meet it as well, and say so
             return 0
         need = sum(file.size or 0 for file in files.values())

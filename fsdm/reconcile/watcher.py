@@ -43,6 +43,7 @@ NO_WATCH: Final = -1
 REST_S: Final = 0.002  # after a burst: more events come, and each read wakes a thread
 BURST_EVENTS: Final = 8  # one marker that is placed and converges makes fewer in a read
 _ALL: Final = ""
+WATCHED: Final = ("want", "delete", "verify", "acquire")
 RELEASE_MASK: Final = Mask(InotifyConstants.IN_CLOSE_NOWRITE | InotifyConstants.IN_ONLYDIR)
 
 
@@ -102,7 +103,7 @@ class Watcher:
         """Watch the directories that are not watched yet, or were removed or replaced."""
         if not self._is_on or not self._begin():
             return
-        for path in (self._layout.root, self._layout.want, self._layout.delete, self._layout.verify):
+        for path in (self._layout.root, *(getattr(self._layout, name) for name in WATCHED)):
             try:
                 self._arm(path)
             except OSError as e:
@@ -195,7 +196,7 @@ class Watcher:
             self._lost(path)
 
     def _in_root(self, event: InotifyEvent) -> None:
-        if event.name in {b"want", b"delete", b"verify", PAUSE.encode(), b""}:
+        if event.name in {*map(str.encode, WATCHED), PAUSE.encode(), b""}:
             self._notify(None)
 
     def _lost(self, path: str) -> None:

@@ -143,6 +143,7 @@ def read_chunk_status(layout: Layout, state: ChunkState) -> ChunkStatus | None:
     if name is None:
         return None
     want = read_document(layout.want_marker(state.id)) if state.want and not state.want.fault else {}
+    want = want or (read_document(layout.known_marker(state.id)) if state.asked else {})
     places = state.ready + state.unready
     dataset_id, block_range = _position(places, want)
     if places:
@@ -163,6 +164,14 @@ def read_chunk_status(layout: Layout, state: ChunkState) -> ChunkStatus | None:
         verifying=state.verify is not None and state.verify.fault is None,
         index_errors=tuple(f"{one.name}: {one.error}" for one in index_failures_of(layout, state)),
     )
+
+
+def read_standing(layout: Layout, state: ChunkState) -> str:
+    """Say how a chunk stands, and why, in a few words."""
+    chunk = read_chunk_status(layout, state)
+    if chunk is None:
+        return "it has just changed"
+    return f"{chunk.state}, {chunk.error}" if chunk.error else chunk.state
 
 
 def index_failures_of(layout: Layout, state: ChunkState) -> list[IndexFailure]:

@@ -7,10 +7,12 @@ mended, touched or asked for anew is tried again, so it may pass.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from fsdm.model.errors import ChunkFailedError
 from fsdm.model.layout import WANT_MAX_BYTES
 from fsdm.model.state import ChunkState, may_repeat
+from fsdm.model.units import count, first_few
 from fsdm.status.chunk_status import NO_INTENT, stamp_of
 from fsdm.store.json_files import read_failure
 from fsdm.store.markers import look_at
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from fsdm.model.state import Marker
     from fsdm.status.chunk_status import Stamp
 
+HINT: Final = "to wait until it is mended: --keep-waiting, keep_waiting=True"
+
 
 class LastingFailures:
     """The lasting failures of one data directory; each document is read once a change. For one thread."""
@@ -31,6 +35,18 @@ class LastingFailures:
         self._layout = layout
         self._read: dict[str, tuple[Stamp, Failure | None]] = {}
         self._may_pass = ""  # the first id that could pass at the last look: mostly it still can
+
+    def check(self, chunk_ids: Sequence[str]) -> None:
+        """See that one of these ids may still pass by itself, or that there are none.
+
+        Raises:
+            ChunkFailedError: none may.
+        """
+        if failures := self.of_all(chunk_ids):
+            first, told = failures[0], first_few(f"{failure.id[:12]} ({failure.error})" for failure in failures)
+            hint = "; ".join(filter(None, (first.hint, f"fsdm explain {first.id}", HINT)))
+            said = f"{count(len(failures), 'intent')} cannot be carried out: {told}"
+            raise ChunkFailedError(said, failures=failures, hint=hint)
 
     def of_all(self, chunk_ids: Sequence[str]) -> list[Failure]:
         """Return the failure of each of these ids; none at all where one of them may pass by itself."""

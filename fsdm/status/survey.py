@@ -42,9 +42,10 @@ HELD_MAX: Final = 100  # the oldest retiring chunks whose holders are looked for
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """The ids in `want/`, `delete/`, `partial/`, `failed/`, and which may not be listed."""
+    """The ids in `want/`, `acquire/`, `delete/`, `partial/`, `failed/`, and which may not be listed."""
 
     want: set[str]
+    acquire: set[str]
     delete: set[str]
     partial: set[str]
     failed: set[str]
@@ -62,8 +63,9 @@ class Listing:
                     unlisted.append(os.path.basename(directory))
                 return set()
 
-        want, delete, partial, failed = map(ids, (layout.want, layout.delete, layout.partial, layout.failed))
-        return cls(want, delete, partial, failed, tuple(unlisted))
+        directories = (layout.want, layout.acquire, layout.delete, layout.partial, layout.failed)
+        want, acquire, delete, partial, failed = map(ids, directories)
+        return cls(want, acquire, delete, partial, failed, tuple(unlisted))
 
 
 class Surveyor:
@@ -161,10 +163,10 @@ class Surveyor:
     def _names(self, listed: Listing, unready: set[str], tried: set[str]) -> defaultdict[State, set[str]]:
         """Name how each pending chunk stands; for those `tried` again the failure does not count."""
         named: defaultdict[State, set[str]] = defaultdict(set)
-        for one in listed.want | listed.delete | listed.partial | listed.failed:
+        for one in listed.want | listed.acquire | listed.delete | listed.partial | listed.failed:
             known = self._failures.get(one)
             name = name_by(
-                want=one in listed.want,
+                want=one in listed.want or one in listed.acquire,
                 delete=one in listed.delete,
                 partial=one in listed.partial,
                 ready=(one in self._sizes or one in self._uncounted) and one not in unready,
@@ -253,7 +255,8 @@ class Surveyor:
             self._totals[chunk_id] = declared_bytes(self._files_of(chunk_id))
 
     def _files_of(self, chunk_id: str) -> object:
-        return read_document(self._layout.want_marker(chunk_id)).get("files")
+        want, known = self._layout.want_marker(chunk_id), self._layout.known_marker(chunk_id)
+        return (read_document(want) or read_document(known)).get("files")
 
     def _left(self, running: Iterable[Running], queued: Iterable[str]) -> tuple[int, int]:
         """Sum the bytes that are still to come, and count the chunks whose size is not known."""

@@ -11,8 +11,7 @@ import os
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from fsdm.model.layout import INDEX, WANT_MAX_BYTES
-from fsdm.store.index_file import index_path
+from fsdm.model.layout import INDEX, WANT_MAX_BYTES, index_path
 from fsdm.store.json_files import read_document
 
 if TYPE_CHECKING:

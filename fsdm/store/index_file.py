@@ -32,7 +32,7 @@ from fsdm.model.index_format import (
     as_key,
     hash_of,
 )
-from fsdm.model.layout import INDEX, MANIFEST_MAX_BYTES, READY
+from fsdm.model.layout import MANIFEST_MAX_BYTES, READY, index_path
 from fsdm.store.digests import BUFFER_BYTES, thread_buffer
 from fsdm.store.filesystem import SAFE, open_regular, opened, read_regular
 
@@ -46,11 +46,6 @@ def identity_of(directory: str) -> bytes | None:
     """Return the identity of a chunk's READY, its SHA-256; None where there is none. May raise OSError."""
     read = read_regular(f"{directory}/{READY}", MANIFEST_MAX_BYTES)
     return None if read is None else hashlib.sha256(read[1]).digest()
-
-
-def index_path(directory: str, name: str) -> str:
-    """Return the path of an index of the chunk in a directory."""
-    return f"{directory}/{INDEX}/{name}"
 
 
 class IndexFile:

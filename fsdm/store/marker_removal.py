@@ -56,7 +56,7 @@ def remove_marker(layout: Layout, fs: FileSystem, path: str, judged: Marker, win
 
 def finish_removals(layout: Layout, fs: FileSystem) -> None:
     """Finish the removals that a crash cut off: a judged marker goes, any other is restored."""
-    for directory in (layout.want, layout.delete, layout.verify, layout.known):
+    for directory in (layout.want, layout.delete, layout.verify, layout.known, layout.acquire):
         for name in _hidden(directory):
             if name.startswith(ASIDE):
                 with intents_lock(layout, RECONCILER_WAIT_S):
@@ -100,7 +100,7 @@ def _is_judged(aside: str, said: list[str]) -> bool:
 
 def clear_temporaries(layout: Layout, fs: FileSystem, now: float) -> None:
     """Remove the temporary files of markers and failures that killed processes have left."""
-    for directory in (layout.want, layout.delete, layout.verify, layout.known, layout.failed):
+    for directory in (layout.want, layout.delete, layout.verify, layout.known, layout.acquire, layout.failed):
         for name in _hidden(directory):
             path = f"{directory}/{name}"
             found = look_at(path) if _TEMPORARY.match(name) else None
@@ -181,7 +181,7 @@ def _is_overruled(layout: Layout, aside: str, path: str) -> bool:
     """
     directory, chunk_id = os.path.split(path)
     found = look_at(aside)
-    if directory == layout.verify or found is None or found.fault:
+    if directory in {layout.verify, layout.acquire} or found is None or found.fault:
         return False
     want, delete, known = (
         other.ctime_ns if other is not None and other.fault is None else -1

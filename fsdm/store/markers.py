@@ -62,7 +62,7 @@ def marker_of(found: os.stat_result, *, limit: int | None = None) -> Marker:
 def place_want(layout: Layout, chunk: DataChunk) -> None:
     """Ask for a chunk, and overrule a delete of it. Nothing is fsynced."""
     marker, data = layout.want_marker(chunk.id), _text_of(chunk)
-    with _placing(marker), intents_lock(layout, CLIENT_WAIT_S):
+    with placing(marker), intents_lock(layout, CLIENT_WAIT_S):
         _put(marker, data)
         _overrule(layout.delete_marker(chunk.id))
 
@@ -74,7 +74,7 @@ def place_known(layout: Layout, chunk: DataChunk, *, exclusive: bool) -> None:
         AlreadyKnownError: it is registered already, and `exclusive`; then nothing is changed.
     """
     marker, data = layout.known_marker(chunk.id), _text_of(chunk)
-    with _placing(marker), intents_lock(layout, CLIENT_WAIT_S):
+    with placing(marker), intents_lock(layout, CLIENT_WAIT_S):
         try:
             _put(marker, data, exclusive=exclusive)
         except FileExistsError:
@@ -93,22 +93,29 @@ def _text_of(chunk: DataChunk) -> bytes:
 def place_delete(layout: Layout, chunk_id: str) -> None:
     """Ask for a chunk to be deleted, and overrule a want and a registration of it. Nothing is fsynced."""
     marker = layout.delete_marker(chunk_id)
-    with _placing(marker), intents_lock(layout, CLIENT_WAIT_S):
+    with placing(marker), intents_lock(layout, CLIENT_WAIT_S):
         _touch(marker)
         _overrule(layout.want_marker(chunk_id))
         _overrule(layout.known_marker(chunk_id))
 
 
+def place_acquire(layout: Layout, chunk_id: str) -> None:
+    """Ask for a registered chunk, or note that it is used. Nothing is fsynced."""
+    marker = layout.acquire_marker(chunk_id)
+    with placing(marker):
+        _touch(marker)
+
+
 def place_verify(layout: Layout, chunk_id: str) -> None:
     """Ask for a chunk's bytes to be compared with READY. Nothing is fsynced."""
     marker = layout.verify_marker(chunk_id)
-    with _placing(marker):
+    with placing(marker):
         _touch(marker)
 
 
 def release_deletes(layout: Layout) -> None:
     """Release all deletes that stand now: see PROTOCOL.md, "The brake"."""
-    with _placing(layout.release):
+    with placing(layout.release):
         _touch(layout.release)
 
 
@@ -188,7 +195,12 @@ def _overrule(marker: str) -> None:
 
 
 def read_want(layout: Layout, chunk_id: str, judged: Marker) -> DataChunk:
-    """Read the chunk that the marker `want/ID` describes.
+    """Read the chunk that the marker `want/ID` describes; raises as `read_chunk` does."""
+    return read_chunk(layout, chunk_id, judged, known=False)[0]
+
+
+def read_chunk(layout: Layout, chunk_id: str, judged: Marker, *, known: bool) -> tuple[DataChunk, bytes]:
+    """Read the chunk that `known/ID`, or else `want/ID`, describes, and its text.
 
     Raises:
         InvalidInputError: it cannot be taken as it is (it may be half-written, or this user may not read it).
@@ -196,12 +208,8 @@ def read_want(layout: Layout, chunk_id: str, judged: Marker) -> DataChunk:
     """
     from fsdm.model.documents import DataChunk
 
-    return DataChunk.parse_want(read_want_text(layout, chunk_id, judged), chunk_id)
-
-
-def read_want_text(layout: Layout, chunk_id: str, judged: Marker) -> bytes:
-    """Read the text of the marker `want/ID`; raises as `read_want` does."""
-    return _read_text(layout.want_marker(chunk_id), judged)
+    text = _read_text(layout.known_marker(chunk_id) if known else layout.want_marker(chunk_id), judged)
+    return DataChunk.parse_want(text, chunk_id), text
 
 
 def _read_text(path: str, judged: Marker) -> bytes:
@@ -215,20 +223,12 @@ def _read_text(path: str, judged: Marker) -> bytes:
     return read[1]
 
 
-def read_known(layout: Layout, chunk_id: str, judged: Marker) -> tuple[DataChunk, bytes]:
-    """Read the chunk that is registered as `known/ID`, and its text; raises as `read_want` does."""
-    from fsdm.model.documents import DataChunk
-
-    text = _read_text(layout.known_marker(chunk_id), judged)
-    return DataChunk.parse_want(text, chunk_id), text
-
-
 def known_chunk(layout: Layout, chunk_id: str) -> DataChunk | None:
     """Return the chunk that is registered under this id; None where none is, or it cannot be read."""
     path = layout.known_marker(chunk_id)
     while (known := look_at(path, limit=WANT_MAX_BYTES)) is not None and known.fault is None:
         try:
-            return read_known(layout, chunk_id, known)[0]
+            return read_chunk(layout, chunk_id, known, known=True)[0]
         except InvalidInputError:
             return None
         except StaleMarkerError:  # it has changed since the look
@@ -268,7 +268,8 @@ def is_wanted(layout: Layout, chunk_id: str) -> bool:
 
 
 @contextmanager
-def _placing(marker: str) -> Iterator[None]:
+def placing(marker: str) -> Iterator[None]:
+    """Raise DataDirectoryError for an OSError of the block that places a marker."""
     try:
         yield
     except OSError as e:

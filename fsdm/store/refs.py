@@ -17,7 +17,6 @@ from fsdm.model.layout import DATA, READY, Layout, Place
 from fsdm.store.chunk_file import map_file, open_file
 from fsdm.store.filesystem import exists
 from fsdm.store.flock import SHARED, LockDescriptor, close_fd, open_fd, try_flock
-from fsdm.store.index_file import open_chunk_index
 
 if TYPE_CHECKING:
     from fsdm.store.chunk_file import ChunkFile, ChunkMap
@@ -92,6 +91,8 @@ class ChunkRef:
         Raises:
             InvalidInputError: an index cannot have this name.
         """
+        from fsdm.store.index_file import open_chunk_index
+
         return open_chunk_index(self._open().path, name)
 
     @property

@@ -8,10 +8,13 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from fsdm.model.errors import DataDirectoryError
 from fsdm.model.layout import READY, WANT, WANT_MAX_BYTES, Layout, is_hidden, is_id
 from fsdm.model.state import ChunkState, Marker, Oddity, Partial, Snapshot
+from fsdm.store.acquiring import asked_by
+from fsdm.store.data_dir import check_format, unreadable
 from fsdm.store.filesystem import exists, is_directory
-from fsdm.store.markers import look_at
+from fsdm.store.markers import look_at, marker_ids
 
 if TYPE_CHECKING:
     from fsdm.store.catalog import Catalog
@@ -22,7 +25,8 @@ def look(layout: Layout, catalog: Catalog, chunk_id: str) -> ChunkState:
     # the want first: a delete that was not there together with it is known to be the later one
     want = _marker(layout.want_marker(chunk_id), limit=WANT_MAX_BYTES)
     delete = _marker(layout.delete_marker(chunk_id))
-    known = None if want is None and delete is None else _marker(layout.known_marker(chunk_id), limit=WANT_MAX_BYTES)
+    acquire = _marker(layout.acquire_marker(chunk_id))
+    asks = not want is delete is acquire is None
     verify = _marker(layout.verify_marker(chunk_id))
     places = catalog.places(chunk_id)
     ready = [place for place in places if exists(f"{layout.path(place)}/{READY}") and not catalog.is_stray(place)]
@@ -32,7 +36,9 @@ def look(layout: Layout, catalog: Catalog, chunk_id: str) -> ChunkState:
         want=want,
         delete=delete,
         verify=verify,
-        known=known,
+        known=_marker(layout.known_marker(chunk_id), limit=WANT_MAX_BYTES) if asks else None,
+        acquire=acquire,
+        asked="" if acquire is None or acquire.fault else asked_by(layout.acquire_marker(chunk_id)),
         partial=_partial(layout.partial_of(chunk_id)),
         ready=tuple(ready),
         unready=tuple(unready),
@@ -62,7 +68,7 @@ def scan(layout: Layout, catalog: Catalog) -> Snapshot:
     """List the pending ids by their names alone."""
     ids: set[str] = set()
     oddities: list[Oddity] = []
-    for directory in (layout.want, layout.delete, layout.verify, layout.partial, layout.failed):
+    for directory in (layout.want, layout.delete, layout.verify, layout.acquire, layout.partial, layout.failed):
         for name in _names(directory, oddities):
             if is_id(name):
                 ids.add(name)
@@ -78,3 +84,21 @@ def _names(directory: str, oddities: list[Oddity]) -> list[str]:
     except OSError as e:
         oddities.append(Oddity(directory, f"it cannot be listed: {e.strerror}"))
         return []
+
+
+def placed_ids(layout: Layout, directory: str) -> set[str]:
+    """List the ids that stand in a directory of markers.
+
+    Raises:
+        DataDirectoryError: the data directory has gone, or this user may not look there.
+    """
+    try:
+        return marker_ids(directory)
+    except FileNotFoundError:
+        check_format(layout)  # raises where the whole data directory has gone
+        return set()
+    except PermissionError as e:
+        hint = 'see "Threats" in `fsdm protocol`'
+        raise DataDirectoryError(f"{directory} may not be listed by this user", hint=hint) from e
+    except OSError as e:
+        raise unreadable(layout, e) from e

@@ -9,7 +9,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -285,20 +285,15 @@ def test_verb_of_chunks_is_for_each_that_is_named_and_no_other(layout: Layout, d
     assert all(one in done.stderr for one in unknown)
 
 
-def test_timeout_of_a_wait_is_for_all_chunks_together(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
-    now, left = [100.0], list[float | None]()
-
-    def wait_3s(client: Client, chunk_id: str, timeout_s: float | None) -> bool:
-        left.append(timeout_s)
-        now[0] += 3.0
-        return True
-
-    monkeypatch.setattr(wait, "time", SimpleNamespace(monotonic=lambda: now[0]))
-    monkeypatch.setattr(Client, "wait", wait_3s)
+@pytest.mark.parametrize("timeout_s", [5.0, None])
+def test_timeout_of_a_wait_is_for_all_chunks_together(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch, timeout_s: float | None
+) -> None:
+    waited: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(Client, "wait_converged", lambda _, *given, **how: waited.append((*given, how)))
     ids = [an_id() for _ in range(3)]
-    for timeout_s in (5.0, None):
-        wait.run(Namespace(data_dir=layout.root, ids=ids, timeout=timeout_s, json=False))
-    assert left == [5.0, 2.0, 0.0, None, None, None]
+    wait.run(Namespace(data_dir=layout.root, ids=ids, timeout=timeout_s, json=False, keep_waiting=False))
+    assert waited == [(timeout_s, {"chunk_ids": ids, "keep_waiting": False})]
 
 
 def test_protocol_and_schema_print_what_is_shipped(source: Source) -> None:

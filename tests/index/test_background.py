@@ -14,12 +14,12 @@ from fsdm.index.background import Indexing
 from fsdm.index.building import Building
 from fsdm.index.process import run
 from fsdm.model.indexes import Index
-from fsdm.model.layout import Layout, Place
+from fsdm.model.layout import Layout, Place, index_path
 from fsdm.monitoring.metrics import Metrics
 from fsdm.store.catalog import Catalog
 from fsdm.store.filesystem import FileSystem
 from fsdm.store.index_failures import read_index_failures
-from fsdm.store.index_file import index_path, open_chunk_index
+from fsdm.store.index_file import open_chunk_index
 from tests.support import Source, fsdm, fsdm_json
 from tests.support.chunks import bring, chunk_dir, put_chunk, touch_delete
 from tests.support.indexers import by_four, command

@@ -17,10 +17,10 @@ from fsdm.index.building import FIRST_REST_S, REST_MAX_S, Building
 from fsdm.index.writing import write_chunk_index
 from fsdm.model.errors import StoppedError
 from fsdm.model.indexes import MEMORY_MIN, Index
-from fsdm.model.layout import READY, Layout, Place
+from fsdm.model.layout import READY, Layout, Place, index_path
 from fsdm.store.filesystem import FileSystem
 from fsdm.store.index_failures import IndexFailure, read_index_failures
-from fsdm.store.index_file import index_path, open_chunk_index
+from fsdm.store.index_file import open_chunk_index
 from fsdm.store.refs import Refs
 from tests.support.chunks import put_chunk
 from tests.support.indexers import by_four, command

@@ -45,6 +45,7 @@ def test_only_what_trying_again_can_help_is_transient() -> None:
     transient = {name for name, cls in CLASSES.items() if cls.transient}
     assert transient == {
         "DiskError",
+        "FetchFailedError",
         "NotAvailableError",
         "PublishedMeanwhileError",
         "ReconcilerRunsError",

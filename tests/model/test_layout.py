@@ -139,7 +139,8 @@ def test_a_layout_is_absolute_and_knows_every_path(tmp_path: Path, monkeypatch: 
     assert layout == Layout(root) == Layout(f"{root}/")
     assert layout.root == root
     assert {name: getattr(layout, name) for name in layout.directories()} == {
-        name: f"{root}/{name}" for name in ("want", "delete", "verify", "known", "partial", "chunks", "failed", "trash")
+        name: f"{root}/{name}"
+        for name in ("want", "delete", "verify", "known", "acquire", "partial", "chunks", "failed", "trash")
     }
     assert (layout.lock, layout.format_file) == (f"{root}/LOCK", f"{root}/fsdm.json")
     assert layout.want_marker(ID) == f"{root}/want/{ID}"

@@ -178,17 +178,17 @@ def test_a_fetch_knows_whether_it_brings_a_newer_want(bench: Bench, chunk: DataC
     def ask() -> None:
         if not answers:
             put_want(data_dir, chunk)
-            answers.append(bench.applier.is_fetching(chunk.id, bench.want(chunk.id)))
+            answers.append(bench.applier.is_fetching(chunk.id, bench.want(chunk.id), known=False))
             put_want(data_dir, other_files(chunk))
-            answers.append(bench.applier.is_fetching(chunk.id, bench.want(chunk.id)))
+            answers.append(bench.applier.is_fetching(chunk.id, bench.want(chunk.id), known=False))
             (data_dir / "want" / chunk.id).write_text("")
-            answers.append(bench.applier.is_fetching(chunk.id, bench.want(chunk.id)))
+            answers.append(bench.applier.is_fetching(chunk.id, bench.want(chunk.id), known=False))
 
     bench.fetcher.instead = ask
     want = bench.want(chunk.id)
     bench.apply(actions.Fetch(chunk.id, want))
     assert answers == [True, False, True]
-    assert bench.applier.is_fetching(chunk.id, want), "nothing runs"
+    assert bench.applier.is_fetching(chunk.id, want, known=False), "nothing runs"
 
 
 def test_publish_makes_a_chunk_available_and_removes_its_want(bench: Bench, chunk: DataChunk, data_dir: Path) -> None:

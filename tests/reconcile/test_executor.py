@@ -64,7 +64,7 @@ class Bench:
         self.is_free, self.stops, self.is_known = True, False, False
         applier = SimpleNamespace(
             apply=self._apply,
-            is_fetching=lambda chunk_id, want: brings_it,
+            is_fetching=lambda chunk_id, want, known: brings_it,
             is_free=lambda chunk_id: self.is_free,
             layout=SimpleNamespace(known_marker=lambda chunk_id: "/" if self.is_known else "/nowhere"),
         )

@@ -20,6 +20,7 @@ from fsdm.reconcile import plan
 from fsdm.reconcile.actions import (
     Action,
     Clear,
+    ClearAcquire,
     ClearFailure,
     ClearVerify,
     Confirm,
@@ -34,11 +35,21 @@ from fsdm.reconcile.actions import (
     Report,
     Retire,
     Unregister,
+    Use,
     Verify,
     Wait,
 )
-from fsdm.reconcile.memo import NO_MEMO, Memo, Unreadable, VerifyRequest
-from fsdm.reconcile.plan import BACKOFF_LAST_S, SETTLE_S, decide, delete_is_later, held_delay, next_failure, stamp
+from fsdm.reconcile.memo import NO_MEMO, Memo, Unreadable, Used, VerifyRequest
+from fsdm.reconcile.plan import (
+    BACKOFF_LAST_S,
+    SETTLE_S,
+    USE_S,
+    decide,
+    delete_is_later,
+    held_delay,
+    next_failure,
+    stamp,
+)
 from tests.support.states import DELETE, ID, NEW, NOW, OLD, WANT, _failure
 
 EARLY_DELETE, TIED_DELETE = replace(DELETE, ctime_ns=50), replace(DELETE, ctime_ns=100)
@@ -462,9 +473,47 @@ def _state(**found: Any) -> ChunkState:
     return ChunkState(ID, **found)
 
 
+KNOWN, ACQUIRE = Marker(50, 50, 50, 500), Marker(60, 60, 60, 5)
+OLDER = replace(ACQUIRE, mtime_ns=1)
+
+
+def _acquired(**found: Any) -> ChunkState:
+    return _state(**{"acquire": ACQUIRE, "asked": "held", "known": KNOWN, **found})
+
+
+def test_registration_that_was_asked_for_and_cannot_be_read_is_told_once() -> None:
+    state, memo = _acquired(), Memo(unregistered=_unreadable(NOW - SETTLE_S, KNOWN))
+    told = decide(state, memo, NOW)
+    assert isinstance(told, Report)
+    assert (told.failure.kind, told.failure.marker) == ("want", stamp(ACQUIRE))
+    assert decide(state, replace(memo, failure=told.failure), NOW) is None
+    assert decide(replace(state, acquire=OLDER), replace(memo, failure=told.failure), NOW) is not None, "asked anew"
+
+
 @pytest.mark.parametrize(
     ("state", "memo", "decision"),
     [
+        # asked for
+        (_acquired(), NO_MEMO, Fetch(ID, KNOWN, True)),
+        (_acquired(partial=Partial.READY), NO_MEMO, Publish(ID, KNOWN, True)),
+        (_acquired(asked="touched"), NO_MEMO, Fetch(ID, KNOWN, True)),
+        (_acquired(asked=""), NO_MEMO, ClearAcquire(ID, ACQUIRE)),
+        (_acquired(asked="touched", known=None), NO_MEMO, ClearAcquire(ID, ACQUIRE)),
+        (_acquired(known=None), NO_MEMO, None),
+        (_acquired(known=None, partial=Partial.BEGUN), NO_MEMO, Discard(ID)),
+        (_acquired(want=WANT), NO_MEMO, Fetch(ID, WANT)),
+        (_acquired(ready=(OLD,)), NO_MEMO, Use(ID, OLD, ACQUIRE)),
+        (_acquired(ready=(OLD,)), Memo(used=Used(ACQUIRE, NOW)), None),
+        (_acquired(ready=(OLD,), failed=True), NO_MEMO, ClearFailure(ID)),
+        (_acquired(ready=(OLD,), asked="touched"), Memo(used=Used(ACQUIRE, NOW)), Wait(NOW + USE_S)),
+        (_acquired(ready=(OLD,), asked="touched"), Memo(used=Used(ACQUIRE, NOW - USE_S)), ClearAcquire(ID, ACQUIRE)),
+        (_acquired(ready=(OLD,)), Memo(used=Used(replace(ACQUIRE, mtime_ns=1), NOW)), Use(ID, OLD, ACQUIRE)),
+        (_acquired(unready=(OLD,)), NO_MEMO, Clear(ID, OLD)),
+        (_acquired(partial=Partial.BEGUN), Memo(crowded=True), Discard(ID)),
+        (_acquired(), Memo(failure=_failure("transfer", NOW + 9, ACQUIRE)), Wait(NOW + 9)),
+        (_acquired(), Memo(failure=_failure("transfer", NOW + 9, OLDER)), Fetch(ID, KNOWN, True)),
+        (_acquired(asked=""), Memo(failure=_failure("disk", NOW + 9, ACQUIRE)), Wait(NOW + 9)),
+        (_acquired(), Memo(unregistered=_unreadable(NOW, KNOWN)), Wait(NOW + SETTLE_S)),
         # wanted
         (_state(want=WANT), NO_MEMO, Fetch(ID, WANT)),
         (_state(want=WANT, partial=Partial.BEGUN), NO_MEMO, Fetch(ID, WANT)),

@@ -36,12 +36,13 @@ def test_deletes_go_before_the_rest_and_all_of_them_before_downloads() -> None:
         actions.Report("9", _failure()),
         actions.ClearFailure("10"),
     ]
+    rest += [actions.Use("16", OLD, WANT), actions.ClearAcquire("17", WANT)]
     rest += [actions.Renew("11", OLD), actions.Verify("12", OLD, WANT), actions.ClearVerify("13", WANT)]
     for action in [_fetch("0", 1), *rest, *first]:
         work_queue.put(action.id, action)
     taken = list(work_queue.take(1))
     assert {type(action).__name__ for action in taken} == {each.__name__ for each in Action.__subclasses__()}
-    assert (taken[:7], taken[7:15], taken[15:]) == (first, rest, [_fetch("0", 1)])
+    assert (taken[:7], taken[7:17], taken[17:]) == (first, rest, [_fetch("0", 1)])
     assert list(work_queue.take(1)) == []
 
 

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 
 from fsdm.index.writing import write_chunk_index
 from fsdm.model.index_format import NO_ROW_GROUP
-from fsdm.model.layout import Layout, Place
-from fsdm.store.index_file import ChunkIndex, identity_of, index_path, open_chunk_index
+from fsdm.model.layout import Layout, Place, index_path
+from fsdm.store.index_file import ChunkIndex, identity_of, open_chunk_index
 
 DEFINITION = b"d" * 32
 NAMES = ("a.bin", "b.bin")

@@ -52,7 +52,7 @@ def _until(stop: threading.Event, call: Callable[[], None]) -> Callable[[], None
 
 
 def test_child_of_a_fork_keeps_no_lock_whatever_other_threads_are_doing(layout: Layout) -> None:
-    stop = threading.Event()
+    stop, before = threading.Event(), {*flock._descriptors}  # of another test's, whose end takes its time
     with Client(layout.root) as client:
 
         def find() -> None:
@@ -67,7 +67,7 @@ def test_child_of_a_fork_keeps_no_lock_whatever_other_threads_are_doing(layout: 
         for thread in threads:
             thread.join()
     assert set(kept) == {"[]"}
-    assert not flock._descriptors
+    assert flock._descriptors <= before
 
 
 def test_socket_that_is_being_handed_to_libcurl_leads_to_nothing_in_a_child() -> None:

@@ -13,7 +13,8 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
-from . import directories, markers
+from . import acquiring, directories, markers
+from .acquiring import Acquiring
 from .asking import Asking
 from .holding import Holding
 from .search import Result, search
@@ -22,7 +23,7 @@ from .writers import CARELESS
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-Case = Asking | Holding
+Case = Asking | Holding | Acquiring
 
 DELETE, WANT = frozenset({"careful delete"}), frozenset({"careful want"})
 MV, TOUCH, RM = frozenset({"mv"}), frozenset({"touch"}), frozenset({"rm"})
@@ -32,6 +33,7 @@ ANY = WANT | DELETE | CARELESS
 FEW = partial(Asking, crashes=0, ticks=0)
 DAMAGED = partial(FEW, chunks=("a",), damaged=True)
 HELD = partial(Holding, asks=1, crashes=0, forks=False)
+ACQUIRED = partial(Acquiring, touches=0, crashes=0)
 INSPECTED = partial(HELD, asks=0, readers=1, damages=1, verifies=1)
 
 RIGHT: dict[str, Case] = {
@@ -45,6 +47,10 @@ RIGHT: dict[str, Case] = {
         deeds=(REGISTER | WANT | DELETE | MV_KNOWN, REGISTER | MV_KNOWN | MV | TOUCH), intents=(1, 2), ticks=1
     ),
     "registering, damaged": DAMAGED(deeds=(MV_KNOWN | REGISTER, MV | TOUCH | MV_KNOWN), crashes=1, ticks=1),
+    "acquiring": Acquiring(crashes=0),
+    "acquiring, with a crash": Acquiring(touches=0),
+    "acquiring, again": Acquiring(asks=(2, 1), touches=0, crashes=0),
+    "acquiring, markers removed by hand": Acquiring(touches=0, failures=0, crashes=0, removals=1),
     "holding": Holding(asks=1),
     "holding, without crashes": Holding(crashes=0),
     "holding, damaged": INSPECTED(asks=1),
@@ -64,12 +70,13 @@ LONG: dict[str, Case] = {
         deeds=(REGISTER | DELETE | MV_KNOWN, MV_KNOWN | MV | TOUCH), intents=(1, 2), crashes=2
     ),
     "registering, four intents": FEW(deeds=(DELETE | MV_KNOWN, TOUCH | MV), intents=(2, 2), ticks=1),
+    "acquiring, all of it": Acquiring(asks=(2, 1), failures=2, removals=1),
     "holding, three changes of mind": Holding(asks=3),
     "holding, damaged, two readers": INSPECTED(asks=1, readers=2, crashes=1),
     "holding, damaged twice": INSPECTED(asks=1, damages=2, verifies=2, crashes=1, forks=True),
 }
 
-A, H = markers.Wrong, directories.Wrong
+A, H, Q = markers.Wrong, directories.Wrong, acquiring.Wrong
 _WRONG: list[Case] = [
     FEW(A.UNLINK_AT_ONCE, (MV, MV)),
     FEW(A.NO_SECOND_LOOK, (MV, MV)),
@@ -113,6 +120,10 @@ _WRONG: list[Case] = [
     INSPECTED(H.QUARANTINED_UNSEEN, asks=1, readers=0),
     INSPECTED(H.ANSWERED_FIRST, crashes=1),
     INSPECTED(H.ANSWERED_ANY, verifies=2),
+    ACQUIRED(Q.ANY_OUTCOME, asks=(2, 1)),
+    ACQUIRED(Q.NOT_ASKED_ANEW),
+    ACQUIRED(Q.LOST_INODE, removals=1),
+    ACQUIRED(Q.LEFT_HELD, failures=0),
 ]
 WRONG = {case.wrong.name: case for case in _WRONG}
 
@@ -126,6 +137,8 @@ def result(case: Case) -> Result:
             case Asking():
                 return search(case)
             case Holding():
+                return search(case)
+            case Acquiring():
                 return search(case)
     finally:
         gc.enable()

@@ -16,6 +16,7 @@ VERBS: Final = {
     "ls": "list the available chunks",
     "find": "print the path of the chunk that holds a block",
     "hold": "run a command while holding the chunk",
+    "acquire": "run a command while holding a chunk, fetched before where it is not here",
     "status": "show the state of each chunk, and why",
     "map": "draw which blocks are here, coming, retiring, missing or doubly covered",
     "ui": "serve a page to look at, of what any process reconciles",

@@ -1,0 +1,28 @@
+"""`fsdm acquire`: run a command while holding a chunk that is fetched before where it is not here."""
+
+from argparse import ArgumentParser, Namespace
+
+from fsdm.cli.arguments import become, open_client, seconds
+from fsdm.cli.ids import add_block, dataset_of
+
+EXAMPLES = """\
+fsdm acquire -d data DATASET 17000000 -- sh -c 'ls $FSDM_CHUNK_PATH'
+"""
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.usage = "%(prog)s [-h] [-d DIR] [--json] [--timeout S] DATASET BLOCK -- CMD [ARG ...]"
+    parser.add_argument_group(
+        "the command",
+        "CMD finds the files in $FSDM_CHUNK_PATH, and the id in $FSDM_CHUNK_ID. The chunk is\n"
+        "held until CMD has ended, and every process that it started and left behind.",
+    )
+    add_block(parser)
+    parser.add_argument("--timeout", type=seconds, metavar="S", help="seconds; then exit with code 4")
+
+
+def run(arguments: Namespace) -> int:
+    """Become CMD, with the lock on a descriptor that it inherits: it holds the chunk as it runs."""
+    client = open_client(arguments)
+    dataset_id = dataset_of(arguments, client.layout)
+    return become(client.acquire((dataset_id, arguments.block), arguments.timeout), arguments.command)

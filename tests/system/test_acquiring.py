@@ -1,0 +1,337 @@
+"""A registered chunk is fetched when somebody asks for it, once, and by nobody when nobody waits any more."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from fsdm import Client, DataChunk, DataManager, FetchFailedError, UnknownChunkError, WaitTimeoutError
+from fsdm.model.layout import CACHED
+from fsdm.store.acquiring import Asking, asked_by
+from tests.support import fsdm
+from tests.support.chunks import bring, chunk_dir, entries, failure, files_of, touch_delete
+from tests.support.source import Source, expected
+from tests.support.waiting import PATIENCE_S, eventually
+
+MANY = 64
+
+WAITER = """
+import sys
+from fsdm import Client
+with Client(sys.argv[1]) as client:
+    print("asks", flush=True)
+    with client.acquire(sys.argv[2]) as ref:
+        print(sorted(path.name for path in ref.path.iterdir()), flush=True)
+        sys.stdin.read()
+"""
+
+
+def waiter(data_dir: Path, chunk: DataChunk) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-c", WAITER, str(data_dir), chunk.id]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "asks\n"
+    return process
+
+
+def waiting_at(path: str) -> int:
+    """Count the shared flocks on a marker, as the kernel lists them."""
+    inode = os.stat(path).st_ino
+    locks = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+    return sum(lock[3] == "READ" and lock[5].rpartition(":")[2] == str(inode) for lock in locks if lock[1] == "FLOCK")
+
+
+def is_forgotten(data_dir: Path) -> bool:
+    return not any(entries(data_dir / where) for where in ("acquire", "partial", "failed", "want"))
+
+
+def test_miss_is_fetched_and_a_hit_is_not(data_dir: Path, dm: DataManager, source: Source) -> None:
+    chunk = source.chunk()
+    dm.register(chunk)
+    for _ in range(2):
+        with dm.acquire(chunk.id, PATIENCE_S) as ref:
+            assert files_of(ref.path) == expected(chunk, source)
+    assert set(source.asked.values()) == {1}
+    assert (chunk_dir(data_dir, chunk) / CACHED).exists()
+    eventually(lambda: is_forgotten(data_dir))
+    assert entries(data_dir / "known") == [chunk.id]
+
+
+def test_hit_writes_nothing(data_dir: Path, dm: DataManager, source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    chunk, wanted = source.chunk(), source.chunk(start=10, end=20)
+    dm.register(chunk)
+    dm.acquire(chunk.id, PATIENCE_S).close()
+    bring(dm, wanted)
+    eventually(lambda: is_forgotten(data_dir))
+    dm.acquire((chunk.dataset_id, 0), PATIENCE_S).close()
+    opened = []
+    monkeypatch.setattr(
+        os,
+        "open",
+        lambda path, flags, *rest, real=os.open, **kw: opened.append(flags) or real(path, flags, *rest, **kw),
+    )
+    for what in (chunk.id, (chunk.dataset_id, 0), wanted.id, (wanted.dataset_id, 10)):
+        dm.acquire(what, PATIENCE_S).close()
+    assert opened
+    assert not any(flags & (os.O_CREAT | os.O_WRONLY | os.O_RDWR) for flags in opened)
+
+
+def test_use_of_what_may_be_evicted_is_noted_once_a_minute(data_dir: Path, dm: DataManager, source: Source) -> None:
+    chunk = source.chunk()
+    dm.register(chunk)
+    dm.acquire(chunk.id, PATIENCE_S).close()
+    cached = chunk_dir(data_dir, chunk) / CACHED
+    eventually(lambda: is_forgotten(data_dir))
+    os.utime(cached, (1, 1))
+    dm.acquire(chunk.id, PATIENCE_S).close()
+    eventually(lambda: cached.stat().st_mtime > 1)
+    before = (data_dir / "acquire" / chunk.id).stat().st_ctime_ns
+    dm.acquire(chunk.id, PATIENCE_S).close()
+    assert (data_dir / "acquire" / chunk.id).stat().st_ctime_ns == before
+
+
+def test_many_that_ask_are_answered_by_one_fetch(data_dir: Path, dm: DataManager, source: Source) -> None:
+    chunk = source.chunk(files=1)
+    gate = source.fault(f"/{chunk.id}/blocks.parquet", stall_at=10).gate
+    dm.register(chunk)
+    with ThreadPoolExecutor(MANY) as pool:
+        asked = [pool.submit(dm.acquire, chunk.id, PATIENCE_S) for _ in range(MANY)]
+        eventually(lambda: source.asked[f"/{chunk.id}/blocks.parquet"])
+        gate.set()
+        refs = [one.result() for one in asked]
+    assert {ref.path for ref in refs} == {chunk_dir(data_dir, chunk) / "data"}
+    assert sum(source.asked.values()) == 1
+
+
+def test_processes_that_ask_hold_it_after_one_fetch(data_dir: Path, dm: DataManager, source: Source) -> None:
+    chunk = source.chunk(files=1)
+    fault = source.fault(f"/{chunk.id}/blocks.parquet", stall_at=10)
+    dm.register(chunk)
+    waiters = [waiter(data_dir, chunk) for _ in range(6)]
+    eventually(fault.stalled.is_set)
+    fault.gate.set()
+    for process in waiters:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "['blocks.parquet']\n"
+    touch_delete(data_dir, chunk.id)
+    for process in waiters:
+        assert chunk_dir(data_dir, chunk).exists()
+        process.communicate("")
+    assert not dm.wait(chunk.id, PATIENCE_S)
+    assert sum(source.asked.values()) == 1
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["killed", "interrupted"])
+def test_last_waiter_that_goes_ends_the_fetch(data_dir: Path, dm: DataManager, source: Source, how: int) -> None:
+    chunk = source.chunk(files=1)
+    fault = source.fault(f"/{chunk.id}/blocks.parquet", stall_at=10)
+    dm.register(chunk)
+    one, two = waiter(data_dir, chunk), waiter(data_dir, chunk)
+    eventually(fault.stalled.is_set)
+    path = str(data_dir / "acquire" / chunk.id)
+    eventually(lambda: waiting_at(path) == 2)
+    one.send_signal(how)
+    one.wait()
+    dm.wait_converged(PATIENCE_S)
+    assert asked_by(path) == "held"
+    assert entries(data_dir / "partial") == [chunk.id], "another one still waits for it"
+    two.send_signal(how)
+    two.wait()
+    eventually(lambda: is_forgotten(data_dir))
+    for process in (one, two):
+        process.communicate()
+    assert sum(source.asked.values()) == 1
+
+
+def test_each_waiter_gets_the_outcome_of_its_attempt(data_dir: Path, dm: DataManager, source: Source) -> None:
+    chunk = source.chunk(files=1)
+    path = f"/{chunk.id}/blocks.parquet"
+    fault = source.fault(path, status=404)
+    dm.register(chunk)
+    with pytest.raises(FetchFailedError, match="404") as failed:
+        dm.acquire(chunk.id, PATIENCE_S)
+    assert failed.value.failure.id == chunk.id
+    del source.faults[path]
+    dm.acquire(chunk.id, PATIENCE_S).close()  # it is tried anew at once, and is not told of the failure before
+    assert fault.status == 404
+    assert source.asked[path] == 2
+
+
+def test_who_joins_after_a_failure_has_it_tried_anew(data_dir: Path, dm: DataManager, source: Source) -> None:
+    """A marker stays as long as one waiter does, whatever that one has been told."""
+    chunk = source.chunk(files=1)
+    path = f"/{chunk.id}/blocks.parquet"
+    source.fault(path, status=404)
+    dm.register(chunk)
+    first = Asking(dm.layout, chunk.id)
+    eventually(first.join)
+    eventually(lambda: failure(data_dir, chunk.id))
+    del source.faults[path]
+    dm.acquire(chunk.id, PATIENCE_S).close()
+    assert source.asked[path] == 2
+    first.close()
+    eventually(lambda: is_forgotten(data_dir))
+
+
+def test_what_is_not_registered_is_unknown(data_dir: Path, dm: DataManager, source: Source) -> None:
+    chunk = source.chunk()
+    for what in (chunk.id, bytes.fromhex(chunk.id), (chunk.dataset_id, 0)):
+        with pytest.raises(UnknownChunkError, match="register"):
+            dm.acquire(what, PATIENCE_S)
+    assert entries(data_dir / "acquire") == []
+
+
+def test_waiter_is_told_where_its_chunk_is_deleted(data_dir: Path, dm: DataManager, source: Source) -> None:
+    chunk = source.chunk(files=1)
+    fault = source.fault(f"/{chunk.id}/blocks.parquet", stall_at=10)
+    dm.register(chunk)
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(dm.acquire, chunk.id, PATIENCE_S)
+        eventually(fault.stalled.is_set)
+        touch_delete(data_dir, chunk.id)
+        with pytest.raises(UnknownChunkError):
+            asked.result()
+    assert not dm.wait(chunk.id, PATIENCE_S)
+    eventually(lambda: is_forgotten(data_dir))
+
+
+def test_timeout_says_how_it_stands_and_asks_no_more(data_dir: Path, dm: DataManager, source: Source) -> None:
+    chunk = source.chunk(files=1)
+    source.fault(f"/{chunk.id}/blocks.parquet", stall_at=10)
+    dm.register(chunk)
+    with pytest.raises(WaitTimeoutError, match="has not come"):
+        dm.acquire(chunk.id, 0.2)
+    eventually(lambda: is_forgotten(data_dir))
+
+
+def test_among_what_is_here_and_registered_one_is_responsible(data_dir: Path, dm: DataManager, source: Source) -> None:
+    wide, narrow, narrowest = (
+        source.chunk(start=0, end=100),
+        source.chunk(start=40, end=60),
+        source.chunk(start=50, end=55),
+    )
+    bring(dm, wide)
+    with dm.acquire((wide.dataset_id, 50), PATIENCE_S) as ref:
+        assert ref.id == wide.id
+    dm.register(narrow)
+    dm.register(narrowest)
+    for block, responsible in ((39, wide), (45, narrow), (52, narrowest), (55, narrow), (60, wide)):
+        with dm.acquire((wide.dataset_id, block), PATIENCE_S) as ref:
+            assert ref.id == responsible.id
+    (data_dir / "known" / narrow.id).write_bytes(narrow.model_copy(update={"block_range": range(70, 80)}).to_json())
+    os.unlink(data_dir / "known" / narrowest.id)
+    with dm.acquire((wide.dataset_id, 52), PATIENCE_S) as ref:
+        assert ref.id == narrowest.id, "it is here"
+    with pytest.raises(UnknownChunkError):
+        dm.acquire((wide.dataset_id, 100), PATIENCE_S)
+
+
+def test_touch_and_wait_are_the_shells_form(data_dir: Path, dm: DataManager, source: Source) -> None:
+    chunk = source.chunk()
+    dm.register(chunk)
+    (data_dir / "acquire" / chunk.id).touch()
+    assert dm.wait(chunk.id, PATIENCE_S)
+    assert entries(data_dir / "acquire") == [chunk.id], "it stands for a while"
+    assert dm.list_chunks() == [chunk.id]
+
+
+def test_touch_for_what_nobody_knows_goes(data_dir: Path, dm: DataManager, source: Source) -> None:
+    chunk = source.chunk()
+    (data_dir / "acquire" / chunk.id).touch()
+    assert not dm.wait(chunk.id, PATIENCE_S)
+    eventually(lambda: entries(data_dir / "acquire") == [])
+
+
+def test_registration_that_cannot_be_read_is_told(data_dir: Path, dm: DataManager, source: Source) -> None:
+    chunk = source.chunk()
+    dm.register(chunk)
+    with ThreadPoolExecutor(1) as pool:
+        fault = source.fault(f"/{chunk.id}/blocks.parquet", stall_at=10)
+        asked = pool.submit(dm.acquire, chunk.id, PATIENCE_S)
+        eventually(fault.stalled.is_set)
+        (data_dir / "known" / chunk.id).write_text("{")
+        fault.gate.set()
+        with pytest.raises(FetchFailedError, match="known/"):
+            asked.result()
+    eventually(lambda: is_forgotten(data_dir))
+
+
+def test_want_of_what_was_acquired_keeps_it(data_dir: Path, dm: DataManager, source: Source) -> None:
+    chunk = source.chunk()
+    dm.register(chunk)
+    dm.acquire(chunk.id, PATIENCE_S).close()
+    assert (chunk_dir(data_dir, chunk) / CACHED).exists()
+    bring(dm, chunk)
+    assert not (chunk_dir(data_dir, chunk) / CACHED).exists()
+    assert set(source.asked.values()) == {1}
+
+
+def test_fetch_that_a_crash_cut_off_is_forgotten_where_its_waiter_ended_too(data_dir: Path, source: Source) -> None:
+    chunk = source.chunk(files=1)
+    fault = source.fault(f"/{chunk.id}/blocks.parquet", stall_at=10)
+    with DataManager(data_dir) as dm:
+        dm.register(chunk)
+        process = waiter(data_dir, chunk)
+        eventually(fault.stalled.is_set)
+    process.kill()
+    process.communicate()
+    assert entries(data_dir / "acquire") == entries(data_dir / "partial") == [chunk.id]
+    with DataManager(data_dir):
+        eventually(lambda: is_forgotten(data_dir))
+    assert sum(source.asked.values()) == 1
+
+
+def test_acquire_on_a_loop_can_be_cancelled(data_dir: Path, dm: DataManager, source: Source) -> None:
+    chunk, other = source.chunk(files=1), source.chunk(files=1)
+    fault = source.fault(f"/{chunk.id}/blocks.parquet", stall_at=10)
+    dm.register(chunk)
+    dm.register(other)
+
+    async def main() -> None:
+        task = asyncio.create_task(dm.acquire_async(chunk.id, PATIENCE_S))
+        await asyncio.to_thread(eventually, fault.stalled.is_set)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        (await dm.acquire_async(other.id, PATIENCE_S)).close()
+
+    asyncio.run(main())
+    eventually(lambda: is_forgotten(data_dir))
+
+
+def test_acquire_becomes_a_command_that_holds_the_chunk(data_dir: Path, dm: DataManager, source: Source) -> None:
+    chunk = source.chunk(files=1)
+    dm.register(chunk)
+    ran = fsdm(
+        "acquire",
+        "-d",
+        data_dir,
+        "--timeout",
+        60,
+        chunk.dataset_id,
+        5,
+        "--",
+        "ls",
+        str(chunk_dir(data_dir, chunk) / "data"),
+    )
+    assert (ran.returncode, ran.stdout) == (0, "blocks.parquet\n"), ran.stderr
+    assert fsdm("acquire", "-d", data_dir, chunk.dataset_id, 10, "--", "true").returncode == 3
+    assert fsdm("acquire", "-d", data_dir, chunk.dataset_id, 5).returncode == 2
+
+
+def test_closed_client_waits_no_more(data_dir: Path, dm: DataManager, source: Source) -> None:
+    chunk = source.chunk(files=1)
+    fault = source.fault(f"/{chunk.id}/blocks.parquet", stall_at=10)
+    dm.register(chunk)
+    client = Client(data_dir)
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(client.acquire, chunk.id)
+        eventually(fault.stalled.is_set)
+        client.close()
+        assert asked.exception() is not None
+    eventually(lambda: is_forgotten(data_dir))

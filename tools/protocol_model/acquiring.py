@@ -1,0 +1,363 @@
+"""The model of acquiring: two waiters, a toucher, the fetch, and the reconciler; the chunk is registered all the while.
+
+What the reconciler decides is asked of reconcile.plan.decide. What is done:
+
+| here | stands for |
+|---|---|
+| `takes a ref`, `opens …`, `flock`, `joins` | store.acquiring.Acquirer.look, store.acquiring.Asking.join |
+| `is told of the failure` | store.acquiring.Acquirer.look: the `last_at` of `failed/ID`, against `since` |
+| `is killed` | SIGKILL at any step: its flocks go with its descriptors |
+| `touches acquire/ID` | store.markers.place_acquire, or `touch` |
+| `looks` | store.scan.look with store.acquiring.asked_by; reconcile.executor.Executor.stop_if_unwanted |
+| `the fetch` | reconcile.apply.Applier.apply of Fetch, in a thread of its own; reconcile.results.Results.take_in |
+| `clears it` | store.marker_removal.remove_marker (see `removing`); no flock is needed for it |
+| `removes acquire/ID` | `rm`, by hand |
+
+A failure that was not asked for anew is tried again after a time for which no waiter is to wait: here never. What no
+process can see (ghosts): `Waiter.outcome`, that an attempt has failed since it joined; `World.fault`. Left out: a chunk
+that is wanted or deleted meanwhile, a registration that goes, refs (see `holding`), the minute for which an empty
+marker stays, room, a number of an inode that is given away again in one tick, and a test of the flock that meets that
+of a waiter.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from functools import cache
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from fsdm.model.documents import Failure
+from fsdm.model.state import ChunkState, Partial
+from fsdm.model.state import Marker as Seen
+from fsdm.reconcile.memo import Memo, Used
+from fsdm.reconcile.plan import USE_S, decide, stamp
+
+from .judging import ID, PLACE
+from .search import Step
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+NAMES = ("waiter A", "waiter B")
+NOBODY = 0  # the number of no inode
+LATE_S = 2 * USE_S
+
+
+class Wrong(Enum):
+    """A rule of the protocol that is broken; the value says what is done instead."""
+
+    NOTHING = "the protocol as it is"
+    ANY_OUTCOME = "a waiter takes whatever failed/ID says for the outcome of its attempt"
+    NOT_ASKED_ANEW = "who joins a marker does not touch it"
+    LOST_INODE = "a waiter does not look whether the marker that it holds still is at the path"
+    LEFT_HELD = "a marker that says held counts without a flock on it as well"
+
+
+class Marker(NamedTuple):
+    """The file `acquire/ID`; `time` counts the touches."""
+
+    ino: int
+    held: bool
+    time: int
+
+
+class Waiter(NamedTuple):
+    """A process that asks: its next step, the inode that it has open, locked or not."""
+
+    at: str = "idle"
+    ino: int = NOBODY
+    locked: bool = False
+    asks: int = 1  # how often it may still begin
+    joined: bool = False
+    outcome: bool = False
+
+
+class Reconciler(NamedTuple):
+    """Its next step, and its memo: the marker of the last failure, and of the last use."""
+
+    at: str = "look"
+    marker: Marker | None = None
+    failed: Marker | None = None
+    reported: bool = True
+    used: Marker | None = None
+
+
+class World(NamedTuple):
+    """The state of one id. `told`: of which waiter's attempt `failed/ID` speaks; None where it is not there."""
+
+    marker: Marker | None
+    waiters: tuple[Waiter, Waiter]
+    reconciler: Reconciler
+    fetch: Literal["", "runs", "is stopped"] = ""
+    partial: bool = False
+    here: bool = False
+    told: tuple[bool, bool] | None = None
+    failures: int = 1  # that may still come
+    touches: int = 0
+    crashes: int = 0
+    removals: int = 0
+    fault: str = ""
+
+
+@dataclass(frozen=True)
+class Acquiring:
+    """The model; `failures` of the fetch, `touches` and `removals` by the shell, `crashes` of the reconciler.
+
+    `asks`: how often each waiter may ask.
+    """
+
+    wrong: Wrong = Wrong.NOTHING
+    failures: int = 1
+    touches: int = 1
+    crashes: int = 1
+    removals: int = 0
+    asks: tuple[int, int] = (1, 1)
+
+    def starts(self) -> Iterator[World]:
+        one, two = (Waiter(asks=asks) for asks in self.asks)
+        yield World(
+            None,
+            (one, two),
+            Reconciler(),
+            failures=self.failures,
+            touches=self.touches,
+            crashes=self.crashes,
+            removals=self.removals,
+        )
+
+    def steps(self, world: World) -> Iterator[Step[World]]:
+        for number in (0, 1):
+            yield from self._wait(world, number)
+        if world.touches:
+            yield Step(
+                "the shell", "touches acquire/ID", _touched(world._replace(touches=world.touches - 1)), must=False
+            )
+        if world.removals and world.marker is not None:
+            removed = world._replace(marker=None, removals=world.removals - 1)
+            yield Step("the shell", "removes acquire/ID", removed, must=False)
+        yield from self._fetch(world)
+        yield from self._reconcile(world)
+
+    def wrong_with(self, world: World) -> str:
+        return world.fault
+
+    def settled(self, world: World) -> bool:
+        return (
+            all(waiter.at in {"idle", "has a ref", "has failed"} for waiter in world.waiters)
+            and world.marker is None
+            and not (world.fetch or world.partial)
+            and world.told is None
+            and world.reconciler.at == "look"
+        )
+
+    def show(self, world: World) -> str:
+        parts = []
+        if world.marker is not None:
+            parts.append(f"acquire {world.marker.ino}{', held' * world.marker.held}@{world.marker.time}")
+        parts += [f"the fetch {world.fetch}"] if world.fetch else []
+        parts += ["partial"] if world.partial else []
+        parts += ["here"] if world.here else []
+        parts += ["failed/ID"] if world.told else []
+        for waiter, name in zip(world.waiters, NAMES, strict=True):
+            if waiter.at != "idle":
+                parts.append(f"{name} {waiter.at}{f' {waiter.ino}' * waiter.locked}")
+        return f"| {', '.join(parts)}"
+
+    # -------------------------------------------------------------------------------------------------------- waiters
+
+    def _wait(self, world: World, number: int) -> Iterator[Step[World]]:
+        waiter, who = world.waiters[number], NAMES[number]
+        if waiter.at in {"has a ref", "has failed"} or (waiter.at == "idle" and not waiter.asks):
+            return
+        if waiter.at == "idle":
+            yield Step(who, "begins", _waits(world, number, Waiter("looks", asks=waiter.asks - 1)), must=False)
+            return
+        yield Step(who, *self._go_on(world, number))
+        yield Step(who, "is killed", _waits(world, number, Waiter(asks=waiter.asks)), must=False)
+
+    def _go_on(self, world: World, number: int) -> tuple[str, World]:
+        waiter, marker = world.waiters[number], world.marker
+        match waiter.at:
+            case "looks" if world.here:
+                return "takes a ref", _waits(world, number, Waiter("has a ref", asks=waiter.asks))
+            case "looks" if waiter.locked and self._is_at_path(world, waiter):
+                return "finds none, has the marker", _waits(world, number, waiter._replace(at="looks at failed/ID"))
+            case "looks" if marker is None:
+                joined = waiter._replace(at="joins", ino=_free_inode(world), locked=True)
+                return "links a marker that is locked", _waits(world, number, joined)._replace(
+                    marker=Marker(joined.ino, True, 0)
+                )
+            case "looks":
+                assert marker is not None
+                return "opens the marker", _waits(
+                    world, number, waiter._replace(at="flock", ino=marker.ino, locked=False)
+                )
+            case "flock":
+                return "flock: LOCK_SH", _waits(world, number, waiter._replace(at="joins", locked=True))
+            case "joins" if not self._is_at_path(world, waiter):
+                return "sees another marker, or none, closes", _waits(world, number, _closed(waiter))
+            case "joins":
+                return "touches it: has joined", _joined(world, number, self.wrong)
+            case _ if world.told is not None and (self.wrong is Wrong.ANY_OUTCOME or world.told[number]):
+                failed = _waits(world, number, Waiter("has failed", asks=waiter.asks))
+                fault = "" if waiter.outcome else "a waiter was told of an attempt that had failed before it asked"
+                return "is told of the failure", failed._replace(fault=fault)
+            case _:
+                return "sees no failure of its attempt", _waits(world, number, waiter._replace(at="looks"))
+
+    def _is_at_path(self, world: World, waiter: Waiter) -> bool:
+        if self.wrong is Wrong.LOST_INODE and waiter.at == "looks":
+            return True
+        return world.marker is not None and world.marker.ino == waiter.ino
+
+    # ------------------------------------------------------------------------------------------------------ the fetch
+
+    def _fetch(self, world: World) -> Iterator[Step[World]]:
+        if world.fetch == "runs":
+            done = world._replace(fetch="", partial=True, reconciler=world.reconciler._replace(failed=None))
+            yield Step("the fetch", "is done", done)
+            if world.failures:
+                yield Step("the fetch", "fails", _failed(world), must=False)
+        elif world.fetch:
+            yield Step("the fetch", "ends", world._replace(fetch=""))
+
+    # ----------------------------------------------------------------------------------------------------- reconciler
+
+    def _reconcile(self, world: World) -> Iterator[Step[World]]:
+        yield Step("reconciler", *self._next(world))
+        if world.crashes:
+            killed = world._replace(reconciler=Reconciler(), fetch="", crashes=world.crashes - 1)
+            yield Step("reconciler", "is killed, the next one starts", killed, must=False)
+
+    def _next(self, world: World) -> tuple[str, World]:
+        r = world.reconciler
+        match r.at:
+            case "look":
+                return self._look(world)
+            case "ClearAcquire":
+                gone = world.marker == r.marker
+                what = "clears it" if gone else "sees another marker, or that it was touched"
+                return what, _at(world, "look")._replace(marker=None if gone else world.marker)
+            case "Publish":
+                return "publishes", _published(_at(world, "look"))
+            case "Use":
+                return "notes the use", _at(world, "look", used=r.marker)
+            case "Report":
+                return "writes failed/ID", _at(world, "look", reported=True)._replace(
+                    told=(world.waiters[0].outcome, world.waiters[1].outcome)
+                )
+            case "ClearFailure":
+                return "removes failed/ID", _at(world, "look", failed=None)._replace(told=None)
+            case "Discard":
+                return "trashes the partial", _at(world, "look")._replace(partial=False)
+        return "begins a fetch", _at(world, "look")._replace(fetch="runs")
+
+    def _look(self, world: World) -> tuple[str, World]:
+        r, marker = world.reconciler, world.marker
+        is_locked = marker is not None and any(w.locked and w.ino == marker.ino for w in world.waiters)
+        asked: Literal["", "touched", "held"] = "held" if is_locked else ""
+        if marker is not None and not is_locked:
+            asked = "held" if self.wrong is Wrong.LEFT_HELD and marker.held else "" if marker.held else "touched"
+        if world.fetch:
+            if world.fetch == "runs" and not asked:
+                cut = not self.removals and any(waiter.joined for waiter in world.waiters)
+                fault = "a fetch was cut while somebody waited for it" if cut else ""
+                return "looks: nobody asks, stops the fetch", world._replace(fetch="is stopped", fault=fault)
+            return "looks: the fetch runs", world
+        decided = _decide(
+            marker, asked, world.partial, world.here, r.failed, r.used, world.told is not None, r.reported
+        )
+        if decided == "NoneType" and marker is None:  # at rest, all is forgotten
+            return "has nothing to do", world._replace(reconciler=Reconciler())
+        if decided in {"NoneType", "Wait"}:
+            return "has nothing to do now", world
+        return f"looks, decides: {decided}", _at(world, decided, marker=marker)
+
+
+def _at(world: World, at: str, **changes: object) -> World:
+    return world._replace(reconciler=world.reconciler._replace(at=at, **changes))  # type: ignore[arg-type]
+
+
+def _waits(world: World, number: int, waiter: Waiter) -> World:
+    one, two = world.waiters
+    return world._replace(waiters=(waiter, two) if number == 0 else (one, waiter))
+
+
+def _closed(waiter: Waiter) -> Waiter:
+    return Waiter("looks", asks=waiter.asks)
+
+
+def _joined(world: World, number: int, wrong: Wrong) -> World:
+    waiter = world.waiters[number]._replace(at="looks at failed/ID", joined=True, outcome=False)
+    told = None if world.told is None else (world.told[0] and number != 0, world.told[1] and number != 1)
+    world = _waits(world, number, waiter)._replace(told=told)
+    marker = world.marker
+    if wrong is Wrong.NOT_ASKED_ANEW or marker is None or marker.ino != waiter.ino:
+        return world
+    return world._replace(marker=marker._replace(time=_free_time(world, marker.ino)))
+
+
+def _touched(world: World) -> World:
+    ino = _free_inode(world) if world.marker is None else world.marker.ino
+    held = world.marker is not None and world.marker.held
+    return world._replace(marker=Marker(ino, held, _free_time(world, ino)))
+
+
+def _remembered(world: World) -> list[Marker]:
+    r = world.reconciler
+    return [marker for marker in (world.marker, r.marker, r.failed, r.used) if marker is not None]
+
+
+def _free_inode(world: World) -> int:
+    used = {marker.ino for marker in _remembered(world)} | {waiter.ino for waiter in world.waiters}
+    return next(number for number in range(1, len(used) + 2) if number not in used)
+
+
+def _free_time(world: World, ino: int) -> int:
+    used = {marker.time for marker in _remembered(world) if marker.ino == ino}
+    return next(number for number in range(len(used) + 1) if number not in used)
+
+
+def _failed(world: World) -> World:
+    """Take in a failure: it is the outcome of all that have joined by now, and speaks of the marker as it is now."""
+    one, two = (waiter._replace(outcome=waiter.joined) for waiter in world.waiters)
+    reconciler = world.reconciler._replace(failed=world.marker, reported=False)
+    return world._replace(fetch="", failures=world.failures - 1, waiters=(one, two), reconciler=reconciler)
+
+
+def _published(world: World) -> World:
+    return world._replace(partial=False, here=True)
+
+
+def _seen(marker: Marker | None) -> Seen | None:
+    return marker and Seen(marker.ino, marker.time, marker.time, int(marker.held))
+
+
+@cache
+def _decide(
+    marker: Marker | None,
+    asked: Literal["", "touched", "held"],
+    partial: bool,
+    here: bool,
+    failed: Marker | None,
+    used: Marker | None,
+    is_told: bool,
+    reported: bool,
+) -> str:
+    acquire, of, noted = _seen(marker), _seen(failed), _seen(used)
+    state = ChunkState(
+        ID,
+        known=None if marker is None else Seen(9, 0, 0, 9),
+        acquire=acquire,
+        asked=asked,
+        partial=Partial.READY if partial else Partial.NONE,
+        ready=(PLACE,) if here else (),
+        failed=is_told,
+    )
+    failure = None
+    if of is not None:
+        at = {"first_at": 0.0, "last_at": 0.0, "next_attempt_at": LATE_S}
+        failure = Failure(id=ID, kind="transfer", error="fails", marker=stamp(of), **at)
+    memo = Memo(failure=failure, reported=reported, used=None if noted is None else Used(noted, 0.0))
+    return type(decide(state, memo, LATE_S if asked == "touched" else 0.0)).__name__
