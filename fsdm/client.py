@@ -25,8 +25,9 @@ from fsdm.store.refs import ChunkRef, Refs
 from fsdm.store.scan import look, placed_ids
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable
+    from collections.abc import Callable, Generator, Iterable, Iterator
 
+    from fsdm.index.lookup import KeyLookup
     from fsdm.model.documents import DataChunk
     from fsdm.model.layout import Place
     from fsdm.status.chunk_status import Status
@@ -59,6 +60,7 @@ class Client:
         self._pid = os.getpid()
         self._closed = threading.Event()
         self._waits = Poller()
+        self._lookup: KeyLookup | None = None
 
     def download_chunk(self, chunk: DataChunk) -> None:
         """Ask for a chunk to be here; returns at once. A pending delete of the same id is withdrawn.
@@ -196,6 +198,27 @@ class Client:
     async def acquire_async(self, what: Asked, timeout_s: float | None = None) -> ChunkRef:
         """Acquire as `acquire` does, on an asyncio loop; it may be cancelled."""
         return await on_loop(self._until_acquired(what, timeout_s))
+
+    def find_key(self, name: str, key: bytes) -> Iterator[ChunkRef]:
+        """Take a ref to each available chunk that holds a key, by index `name`; in order of dataset and block.
+
+        Each ref is taken when it is asked for, and is the caller's to close: `with ref: ref.index(name).find(key)` says
+        where in it. What is known is what the reconciler has gathered: chunks whose index is new come soon.
+
+        Raises:
+            InvalidInputError: `key` is no bytes, or there is no such index (yet).
+            DataDirectoryError: this process has too many open files, or may not look there.
+        """
+        self._check()
+        lookup = self._lookup
+        if lookup is None:
+            from fsdm.index.lookup import KeyLookup
+
+            lookup = self._lookup = KeyLookup(self._layout, self._refs.take)
+        try:
+            return lookup.find(name, key)
+        except OSError as e:
+            raise unreadable(self._layout, e) from e
 
     def ref_at(self, place: Place) -> ChunkRef | None:
         """Take a ref to the chunk at this place; None where it is not available."""

@@ -83,9 +83,11 @@ def names_of(arguments: argparse.Namespace, layout: Layout) -> dict[str, str]:
         return {}
 
 
-def add_block(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("dataset", metavar="DATASET", help="a dataset: its id, 4 or more digits of it, or its name")
-    parser.add_argument("block", type=int, metavar="BLOCK", help="a block number")
+def add_block(parser: argparse.ArgumentParser, nargs: str | None = None) -> None:
+    """Add a dataset and a block; `nargs` "?": they may be left out."""
+    told = "a dataset: its id, 4 or more digits of it, or its name"
+    parser.add_argument("dataset", nargs=nargs, metavar="DATASET", help=told)
+    parser.add_argument("block", nargs=nargs, type=int, metavar="BLOCK", help="a block number")
 
 
 def find_ref(client: Client, arguments: argparse.Namespace) -> ChunkRef:

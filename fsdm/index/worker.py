@@ -11,7 +11,6 @@ import os
 import shlex
 import subprocess
 import sys
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from functools import partial
@@ -24,11 +23,12 @@ from fsdm.index.command import read_output
 from fsdm.index.confinement import confine, end_with
 from fsdm.index.parquet import parquet_keys
 from fsdm.index.process import file_of
+from fsdm.index.report import reported
 from fsdm.index.writing import write_chunk_index
-from fsdm.model.errors import FsdmError, IndexerError
+from fsdm.model.errors import IndexerError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
 GROUP: Final = "fsdm.indexers"  # of entry points
 RAW_FACTOR: Final = 8  # a command may write so many times what the index may have: JSON has many words
@@ -126,35 +126,16 @@ def _run_command(job: BuildJob, collected: Collected) -> None:
         raise IndexerError(f"the command {how}")
 
 
-@contextmanager
-def _report_apart() -> Iterator[int]:
-    """Keep the report's descriptor for the block; what else writes to stdout writes to stderr."""
-    report = os.dup(1)
-    os.set_inheritable(report, False)
-    os.dup2(2, 1)
-    yield report
-
-
-def _carry_out(job: BuildJob) -> dict[str, Any]:
-    try:
-        return build(job)
-    except FsdmError as e:
-        return {"error": str(e), "hint": e.hint}
-    except MemoryError:
-        return {"error": "the indexer needs more memory than it may have", "hint": "raise max-memory"}
-    except Exception as e:
-        return {"error": f"the indexer failed: {e!r:.500}", "hint": "see what it has written to stderr"}
-
-
 def main() -> int:
     """Read a job, carry it out, write the report; return the exit code."""
-    with _report_apart() as report:
+
+    def carried_out() -> dict[str, Any]:
         job = BuildJob(**json.load(sys.stdin))
         cut = confine(job.max_memory_bytes)
         end_with(job.parent)
-        said = _carry_out(job) | {"cut": cut}
-        os.write(report, json.dumps(said).encode())
-    return 1 if "error" in said else 0
+        return build(job) | {"cut": cut}
+
+    return reported(carried_out)
 
 
 if __name__ == "__main__":

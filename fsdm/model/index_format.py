@@ -9,7 +9,7 @@ import hashlib
 import re
 import struct
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeGuard
 
 from fsdm.model.errors import InvalidInputError
 from fsdm.model.layout import U64_MAX, Place, is_chunk_dir
@@ -34,9 +34,14 @@ HEADER_BYTES: Final = _FIELDS.size + HASH_BYTES
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}\Z")
 
 
+def is_index_name(value: object) -> TypeGuard[str]:
+    """Return whether an index may have this name."""
+    return isinstance(value, str) and _NAME.match(value) is not None
+
+
 def as_index_name(value: object, field: str = "name") -> str:
     """Return the name of an index: it is a name on disk; raise InvalidInputError for any other."""
-    if isinstance(value, str) and _NAME.match(value):
+    if is_index_name(value):
         return value
     hint = "1 to 64 of a-z, 0-9, - and _, beginning with a letter or a digit"
     raise InvalidInputError(f"{value!r:.80} cannot be the name of an index", field=field, hint=hint)
@@ -95,13 +100,11 @@ class IndexedChunk:
         return CHUNK.pack(*map(bytes.fromhex, ids), blocks.start, blocks.stop, self.identity)
 
     @classmethod
-    def unpack(cls, row: bytes) -> IndexedChunk:
-        """Read a row; raises ValueError where it names no chunk."""
+    def unpack(cls, row: bytes) -> IndexedChunk | None:
+        """Read a row; None where it names no chunk."""
         dataset, chunk_id, start, end, identity = CHUNK.unpack(row)
         place = Place.of(dataset.hex(), range(start, end), chunk_id.hex())
-        if not is_chunk_dir(place.name):
-            raise ValueError(f"no chunk has the name {place.name}")
-        return cls(place, identity)
+        return cls(place, identity) if is_chunk_dir(place.name) else None
 
 
 @dataclass(frozen=True, slots=True)

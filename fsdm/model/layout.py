@@ -178,6 +178,9 @@ class Layout:
     def failed_of(self, chunk_id: str) -> str:
         return f"{self.failed}/{chunk_id}"
 
+    def runs_of(self, index_name: str) -> str:
+        return f"{self.index}/{index_name}"
+
     def dataset(self, dataset_id: str) -> str:
         return f"{self.chunks}/{dataset_id}"
 

@@ -213,7 +213,7 @@ def _event_sink(
             logger.info("%s", event, extra=event.fields())
         counters.tell(event)
         if event.kind == "available":
-            indexing.wake()
+            indexing.wake(event.chunk_id)
         if on_event is not None:
             with logger.told("on_event", event):  # not our code: what it was told of has happened, and goes on
                 on_event(event)

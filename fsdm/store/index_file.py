@@ -97,6 +97,10 @@ class IndexFile:
     def _record_at(number: int) -> int:
         return HEADER_BYTES + RECORD_BYTES * number
 
+    def release_pages(self) -> None:
+        """Let go of the memory that what was read of it takes up; it is read again where it is needed."""
+        self._map.madvise(mmap.MADV_DONTNEED)
+
     def is_whole(self) -> bool:
         """Read all of it, and tell whether it is what was written."""
         digest, buffer = blake3(), thread_buffer(BUFFER_BYTES)

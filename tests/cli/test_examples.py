@@ -15,11 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from fsdm import DataManager
+from fsdm import DataManager, Limits
 from fsdm.cli import main as cli
 from fsdm.cli.commands import VERBS
 from tests.support import PATIENCE_S, Source, eventually, kill_group, owner, shell_holding
-from tests.support.chunks import an_id, entries
+from tests.support.chunks import an_id, content, entries
+from tests.support.indexers import by_four
 
 EXAMPLES = [
     *(pytest.param(line, id=f"fsdm --help: {line.partition('#')[0].strip()}") for line in cli.EXAMPLES.splitlines()),
@@ -53,7 +54,13 @@ def place(tmp_path: Path, source: Source) -> tuple[Path, dict[str, str]]:
     for program, does in (("make-wants", "cat chunk.json"), ("less", "exec cat")):
         (tmp_path / "bin" / program).write_text(f"#!/bin/sh\n{does}\n")
         (tmp_path / "bin" / program).chmod(0o755)
-    stand_for = {r"\bID\b": chunk.id, r"\bDATASET\b": chunk.dataset_id, "https://example.org": source.url}
+    first = content(f"{chunk.id}/blocks.parquet")[:4].hex()
+    stand_for = {
+        r"\bHASH\b": first,
+        r"\bID\b": chunk.id,
+        r"\bDATASET\b": chunk.dataset_id,
+        "https://example.org": source.url,
+    }
     return tmp_path, stand_for
 
 
@@ -87,7 +94,11 @@ def test_an_example_of_help_does_what_it_says(line: str, place: tuple[Path, dict
         command = re.sub(word, value, command)
     with ExitStack() as stack:
         if "fsdm run" not in command:
-            stack.enter_context(DataManager(at / "data"))
+            indexes = [by_four(at, name="tx")] if re.search("fsdm index|--key", command) else []
+            dm = stack.enter_context(DataManager(at / "data", indexes=indexes))
+            if indexes:
+                eventually(lambda: list((at / "data" / "index").glob("tx/run-*")))
+                dm.change(Limits(), indexes=[])
         if failing:
             (at / "data" / "want" / failing).write_text("{")
             eventually(lambda: entries(at / "data" / "failed"))

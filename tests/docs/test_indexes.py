@@ -6,7 +6,7 @@ import pytest
 
 from fsdm import DataManager, Index
 from fsdm.cli.config import parse_config
-from tests.support import PATIENCE_S, Source, eventually
+from tests.support import PATIENCE_S, Source, eventually, ran_by_shell
 from tests.support.chunks import a_want
 from tests.support.pages import like, sections
 
@@ -30,12 +30,17 @@ def test_python_of_the_page_runs_and_prints_what_it_shows(
     pq.write_table(pa.table({"hash": [f"0x{n:02x}" for n in range(100)]}), tmp_path / "blocks.parquet")
     url = source.put("/blocks.parquet", (tmp_path / "blocks.parquet").read_bytes())
     chunk = a_want(block_range=(0, 100), files={"blocks.parquet": url})
-    section = SECTIONS["Reading one"]
-    [python], [shown] = section.of("python"), section.of("text")
+    pages = [SECTIONS[title] for title in ("Reading one", "Finding the chunks of a key")]
+    shown = "".join(page.of("text")[0].text for page in pages)
     with DataManager(tmp_path / "data", indexes=[Index(name="hash", indexer="parquet:hash")]) as dm:
         dm.download_chunk(chunk)
         assert dm.wait(chunk.id, PATIENCE_S)
         with dm.find_chunk(chunk.dataset_id, 42) or pytest.fail("it is not here") as ref:
             eventually(lambda: ref.index("hash") is not None)
-        exec(python.text, {"dm": dm, "DATASET": chunk.dataset_id})
-    assert like(shown.text).fullmatch(capsys.readouterr().out)
+        eventually(lambda: (tmp_path / "data" / "index" / "hash").exists() and any(dm.find_key("hash", b"0x2a")))
+        for page in pages:
+            exec(page.of("python")[0].text, {"dm": dm, "DATASET": chunk.dataset_id})
+        assert like(shown).fullmatch(capsys.readouterr().out)
+        printed = ran_by_shell(pages[1].of("sh")[0].text, tmp_path, "-eu").stdout
+        assert printed.startswith(f"{tmp_path}/data/chunks/{chunk.dataset_id}/")
+        assert '"row_group": 0, "row": 42' in printed

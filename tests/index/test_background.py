@@ -1,6 +1,7 @@
 """The indexes of all chunks: made when chunks come, tried again, cut when they are to leave, and never in their way."""
 
 import os
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from fsdm.concurrency.workers import Workers
 from fsdm.index import background as module
 from fsdm.index.background import Indexing
 from fsdm.index.building import Building
+from fsdm.index.gathering import Gathering
 from fsdm.index.process import run
 from fsdm.model.indexes import Index
 from fsdm.model.layout import Layout, Place, index_path
@@ -20,9 +22,11 @@ from fsdm.store.catalog import Catalog
 from fsdm.store.filesystem import FileSystem
 from fsdm.store.index_failures import read_index_failures
 from fsdm.store.index_file import open_chunk_index
+from fsdm.store.index_runs import IndexRuns
 from tests.support import Source, fsdm, fsdm_json
-from tests.support.chunks import bring, chunk_dir, put_chunk, touch_delete
+from tests.support.chunks import bring, chunk_dir, content, put_chunk, touch_delete
 from tests.support.indexers import by_four, command
+from tests.support.indexes import put_index
 from tests.support.waiting import PATIENCE_S, eventually
 from tools.support.workers import InlineWorkers
 
@@ -39,7 +43,7 @@ class Bench:
 
     def step(self) -> float:
         self.catalog.refresh()
-        self.it.wake()
+        self.it.wake("of some chunk")
         self.it.step()
         return self.it.step()  # it takes in what has ended
 
@@ -57,11 +61,11 @@ def test_what_is_missing_is_made_and_then_nothing_is_due(layout: Layout, tmp_pat
     bench.it.step()
     while bench.it.pending:
         bench.it.step()
-    assert bench.it.step() == module.EVERY_S
+    assert bench.it.step() == module.LOOK_S
     assert all(bench.has(place, name) for place in places for name in ("four", "other"))
     assert (bench.it.built, bench.it.failed, bench.it.pending, bench.it.failing) == (6, 0, 0, 0)
     late = put_chunk(layout, start=7, end=8)
-    assert bench.step() == module.EVERY_S
+    assert bench.step() == module.LOOK_S
     assert bench.has(late)
 
 
@@ -194,6 +198,101 @@ def test_a_chunk_that_comes_is_indexed_and_its_index_leaves_with_it(
     indexed.delete_chunk(chunk.id)
     indexed.wait_converged(PATIENCE_S)
     assert not chunk_dir(data_dir, chunk).exists()
+
+
+def found(dm: DataManager, key: bytes) -> list[str]:
+    seen = []
+    for ref in dm.find_key("four", key):
+        with ref:
+            seen.append(ref.id)
+    return seen
+
+
+def test_keys_are_found_over_all_chunks_and_again_after_each_removal(
+    indexed: DataManager, source: Source, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LOOK_S", 0.05)
+    chunks = [source.chunk(start=n, end=n + 1) for n in range(3)]
+    bring(indexed, *chunks)
+    keys = [content(f"{chunk.id}/blocks.parquet")[:4] for chunk in chunks]
+
+    def is_all_found() -> bool:
+        runs = data_dir / "index" / "four"
+        return runs.exists() and [found(indexed, key) for key in keys] == [[chunk.id] for chunk in chunks]
+
+    eventually(is_all_found)
+    shutil.rmtree(data_dir / "index")
+    eventually(is_all_found)
+    assert fsdm("index", "-d", data_dir, "rebuild", "four", "--chunks").returncode == 0
+    eventually(is_all_found)
+    eventually(lambda: all(os.path.exists(index_path(str(chunk_dir(data_dir, chunk)), "four")) for chunk in chunks))
+    eventually(lambda: fsdm_json("index", "-d", data_dir, "status")[0]["gathered"] == 3)
+    (state,) = fsdm_json("index", "-d", data_dir, "status", "four")
+    assert (state["chunks"], state["indexed"], state["failing"], state["runs"] > 0) == (3, 3, 0, True)
+    assert "four\t3/3 chunks\t3 in " in fsdm("index", "-d", data_dir, "status").stdout
+    shown = fsdm_json("find", "-d", data_dir, "--key", "four", f"0x{keys[1].hex()}")
+    [one] = shown["chunks"]
+    assert (shown["index"], shown["key"], one["id"]) == ("four", keys[1].hex(), chunks[1].id)
+    assert {"file": "blocks.parquet", "offset": 0, "length": 4} in one["places"]
+    path = chunk_dir(data_dir, chunks[1]) / "data"
+    assert fsdm("find", "-d", data_dir, "--key", "four", keys[1].hex()).stdout == f"{path}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (("find",), 2, "takes DATASET and BLOCK, or --key NAME KEY"),
+        (("find", "d" * 64), 2, "takes DATASET and BLOCK"),
+        (("find", "d" * 64, "7", "--key", "four", "ab"), 2, "takes DATASET and BLOCK"),
+        (("find", "--key", "none", "ab"), 2, "there is no index 'none'"),
+        (("find", "--key", "../x", "ab"), 2, "cannot be the name of an index"),
+        (("find", "--key", "four", ""), 2, "is empty"),
+        (("find", "--key", "four", "abcd"), 3, "no available chunk holds the key 'abcd'"),
+        (("index", "rebuild"), 2, "name the index"),
+        (("index", "rebuild", "none"), 2, "there is no index none"),
+        (("index", "status", "none"), 2, "there is no index none"),
+        (("index", "status", "--chunks"), 2, "goes with rebuild alone"),
+    ],
+)
+def test_what_cannot_be_asked_is_told(layout: Layout, words: tuple[str, ...], code: int, says: str) -> None:
+    os.makedirs(layout.runs_of("four"))
+    done = fsdm(words[0], "-d", layout.root, *words[1:])
+    assert (done.returncode, done.stdout) == (code, "")
+    assert says in done.stderr
+
+
+def test_text_is_a_key_where_no_chunk_holds_the_bytes(layout: Layout) -> None:
+    text, both = put_chunk(layout), put_chunk(layout, start=1, end=2)
+    gathering = Gathering(layout, FileSystem(durable=False), Index(name="tx", indexer="parquet:x"))
+    put_index(layout, text, [b"abcd"], definition=gathering.index.definition)
+    put_index(layout, both, [b"\xfe\xed", b"feed"], definition=gathering.index.definition)
+    merge = gathering.look([text, both], [text, both], is_calm=True)
+    assert merge is not None
+    assert gathering.merge(merge, lambda: None) == []
+    shown = {key: fsdm_json("find", "-d", layout.root, "--key", "tx", key) for key in ("abcd", "feed")}
+    assert [(one["key"], [chunk["id"] for chunk in one["chunks"]]) for one in shown.values()] == [
+        (b"abcd".hex(), [text.chunk_id]),
+        ("feed", [both.chunk_id]),
+    ]
+    os.unlink(index_path(layout.path(text), "tx"))
+    assert fsdm_json("find", "-d", layout.root, "--key", "tx", "abcd")["chunks"][0]["places"] is None
+
+
+def test_a_chunk_that_takes_anothers_place_is_indexed(layout: Layout, tmp_path: Path) -> None:
+    place = put_chunk(layout, files={"a": b"1111"})
+    bench = Bench(layout, by_four(tmp_path))
+    bench.step()
+    shutil.rmtree(layout.path(place))
+    again = put_chunk(layout, chunk_id=place.chunk_id, files={"a": b"2222"})
+    assert again == place
+    bench.it.wake(place.chunk_id)
+    bench.it.step()
+    while bench.it.pending or bench.it._merging:
+        bench.it.step()
+    bench.it.step()
+    runs = IndexRuns(layout)
+    assert [chunk.place for chunk in runs.find("four", b"2222")] == [place]
+    assert bench.has(place)
 
 
 def test_an_index_that_hangs_keeps_no_chunk_from_readers_nor_from_leaving(

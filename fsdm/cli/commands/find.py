@@ -1,18 +1,83 @@
-"""`fsdm find`: print the path of the chunk that holds a block."""
+"""`fsdm find`: print the path of the chunk that holds a block, or of those that hold a key."""
 
-from argparse import Namespace
+from __future__ import annotations
+
+import re
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, Final
 
 from fsdm.cli.arguments import open_client
 from fsdm.cli.ids import add_block, find_ref
 from fsdm.cli.output import show
+from fsdm.model.errors import InvalidInputError, NotAvailableError
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+    from collections.abc import Iterator
+
+    from fsdm.client import Client
+    from fsdm.store.refs import ChunkRef
 
 EXAMPLES = """\
 fsdm find -d data DATASET 17000000
+fsdm find -d data --key tx HASH
 """
-add_arguments = add_block
+HEX: Final = re.compile(r"(?:0x)?((?:[0-9a-fA-F]{2})+)\Z")
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    add_block(parser, nargs="?")
+    parser.add_argument(
+        "--key",
+        nargs=2,
+        metavar=("NAME", "HEX|TEXT"),
+        help="in place of a block, the key of an index: every chunk that holds it; hex digits are taken for bytes, and "
+        "for text where no chunk holds these",
+    )
 
 
 def run(arguments: Namespace) -> None:
-    with open_client(arguments) as client, find_ref(client, arguments) as ref:
-        place = {"dataset_id": ref.dataset_id, "start": ref.block_range.start, "end": ref.block_range.stop}
-        show(arguments, {"id": ref.id, **place, "path": str(ref.path)}, [str(ref.path)])
+    is_block = arguments.dataset is not None and arguments.block is not None
+    if is_block == (arguments.key is not None) or (arguments.dataset is not None) != is_block:
+        raise InvalidInputError("takes DATASET and BLOCK, or --key NAME KEY", field="find", hint="fsdm find --help")
+    with open_client(arguments) as client:
+        if arguments.key is not None:
+            _find_key(client, arguments, *arguments.key)
+            return
+        with find_ref(client, arguments) as ref:
+            show(arguments, _document(ref), [str(ref.path)])
+
+
+def _document(ref: ChunkRef) -> dict[str, Any]:
+    place = {"dataset_id": ref.dataset_id, "start": ref.block_range.start, "end": ref.block_range.stop}
+    return {"id": ref.id, **place, "path": str(ref.path)}
+
+
+def _find_key(client: Client, arguments: Namespace, name: str, text: str) -> None:
+    """Print each chunk as it is found: there may be more of them than a process may hold."""
+    for key in _keys(text):
+        found = [_found(ref, name, key) for ref in client.find_key(name, key)]
+        if found:
+            document = {"index": name, "key": key.hex(), "chunks": found}
+            show(arguments, document, (str(chunk["path"]) for chunk in found))
+            return
+    raise NotAvailableError(f"no available chunk holds the key {text!r:.80} of index {name}")
+
+
+def _found(ref: ChunkRef, name: str, key: bytes) -> dict[str, Any]:
+    with ExitStack() as stack:
+        stack.enter_context(ref)
+        index = ref.index(name)
+        if index is None:
+            return _document(ref) | {"places": None}
+        stack.enter_context(index)
+        return _document(ref) | {"places": [place.document() for place in index.find(key)]}
+
+
+def _keys(text: str) -> Iterator[bytes]:
+    if match := HEX.match(text):
+        yield bytes.fromhex(match[1])
+    if text:
+        yield text.encode(errors="surrogateescape")
+    else:
+        raise InvalidInputError("is empty", field="--key")

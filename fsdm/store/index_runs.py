@@ -1,0 +1,125 @@
+"""The runs of an index over all chunks, `index/NAME/RUN`: which chunks hold a key.
+
+A run is never written again; a merge puts a new one beside those that it replaces, and then removes these. So a reader
+takes no lock: it lists the directory again where that has changed, and where a run has gone before it was opened.
+Invariant: what a listing names was all opened, so a look-up misses no run of that moment.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from fsdm.model.errors import DataDirectoryError
+from fsdm.model.index_format import CHUNK, RUN_MAGIC, IndexedChunk, as_index_name, as_key, hash_of
+from fsdm.model.state import granule_ns
+from fsdm.store.filesystem import exists
+from fsdm.store.index_file import IndexFile
+
+if TYPE_CHECKING:
+    from fsdm.model.layout import Layout
+
+NO_MTIME: Final = -1
+TRIES: Final = 1000  # of a listing: each that fails is one merge that went on
+_RUN: Final = re.compile(r"run-[0-9a-f]{16}\Z")
+
+
+def run_name(body: bytes) -> str:
+    """Return the name of a run, by the digest of what follows its header."""
+    return f"run-{body[:8].hex()}"
+
+
+def run_names(directory: str) -> list[str]:
+    """List the names of the runs in a directory, none where it is missing. May raise OSError."""
+    try:
+        return sorted(name for name in os.listdir(directory) if _RUN.match(name))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def mtime_of(directory: str) -> int:
+    """Return the mtime of a directory in ns; NO_MTIME where it is missing. May raise OSError."""
+    try:
+        return os.stat(directory).st_mtime_ns
+    except (FileNotFoundError, NotADirectoryError):
+        return NO_MTIME
+
+
+class Run(IndexFile):
+    """One run: the numbers of its records are those of chunks in its table."""
+
+    def chunk(self, number: int) -> IndexedChunk | None:
+        """Return the chunk of this number; None where there is none, for a disk may lose bytes."""
+        if number >= self.header.extra[0]:
+            return None
+        at = self.header.rest_at + CHUNK.size * number
+        return IndexedChunk.unpack(self._map[at : at + CHUNK.size])
+
+    def chunks(self) -> list[IndexedChunk | None]:
+        """Return the chunks in the order of their numbers."""
+        return [self.chunk(number) for number in range(self.header.extra[0])]
+
+
+def open_run(path: str) -> Run | None:
+    """Map a run; None where it is not there, or not whole. May raise OSError."""
+    return Run.open(path, RUN_MAGIC)
+
+
+@dataclass(frozen=True, slots=True)
+class _Listed:
+    mtime_ns: int
+    runs: dict[str, Run]
+
+
+class IndexRuns:
+    """The runs of the indexes of one data directory, for look-ups. Thread-safe."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._listed: dict[str, _Listed] = {}
+        self._listing = threading.Lock()
+
+    def find(self, name: str, key: bytes) -> list[IndexedChunk]:
+        """Return the chunks whose indexes had this key when they were merged, by place; some may be gone.
+
+        Raises:
+            InvalidInputError: there is no such index over all chunks, or the key is none.
+            OSError: the disk refuses.
+        """
+        hashed = hash_of(as_key(key))
+        runs = self._current(as_index_name(name)).values()
+        found = {chunk for run in runs for number in run.numbers(hashed) if (chunk := run.chunk(number)) is not None}
+        return sorted(found, key=lambda chunk: chunk.place)
+
+    def _current(self, name: str) -> dict[str, Run]:
+        directory = self._layout.runs_of(name)
+        known = self._listed.get(name)
+        if known is not None and known.mtime_ns == mtime_of(directory) != NO_MTIME:
+            return known.runs
+        with self._listing:
+            for _ in range(TRIES):
+                before_ns, mtime_ns = time.time_ns(), mtime_of(directory)
+                runs = self._opened(directory, {} if known is None else known.runs)
+                if runs is not None:
+                    # a change after this listing may still get the same mtime
+                    is_sure = before_ns - mtime_ns > granule_ns(mtime_ns)
+                    self._listed[name] = _Listed(mtime_ns if is_sure else NO_MTIME, runs)
+                    return runs
+        raise DataDirectoryError(f"{directory} changes all the time", hint="try again")
+
+    @staticmethod
+    def _opened(directory: str, known: dict[str, Run]) -> dict[str, Run] | None:
+        """Map all runs of a directory; None where one has gone since it was listed."""
+        runs: dict[str, Run] = {}
+        for name in run_names(directory):
+            path = f"{directory}/{name}"
+            run = known.get(name) or open_run(path)
+            if run is not None:
+                runs[name] = run
+            elif not exists(path):
+                return None
+        return runs
