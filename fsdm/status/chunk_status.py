@@ -133,7 +133,9 @@ def _at_rest(layout: Layout, catalog: Catalog, place: Place) -> ChunkStatus | No
     size = None if catalog.is_stray(place) else read_size(layout, place)
     if size is None:
         return None
-    return ChunkStatus(place.chunk_id, "available", place.dataset_id, place.block_range, size, size)
+    errors = _index_errors(layout, (place,))
+    of_place = (place.dataset_id, place.block_range, size, size)
+    return ChunkStatus(place.chunk_id, "available", *of_place, index_errors=errors)
 
 
 def read_chunk_status(layout: Layout, state: ChunkState) -> ChunkStatus | None:
@@ -162,7 +164,7 @@ def read_chunk_status(layout: Layout, state: ChunkState) -> ChunkStatus | None:
         attempts=failing.attempts,
         next_attempt_at=failing.next_attempt_at,
         verifying=state.verify is not None and state.verify.fault is None,
-        index_errors=tuple(f"{one.name}: {one.error}" for one in index_failures_of(layout, state)),
+        index_errors=_index_errors(layout, state.ready),
     )
 
 
@@ -174,9 +176,13 @@ def read_standing(layout: Layout, state: ChunkState) -> str:
     return f"{chunk.state}, {chunk.error}" if chunk.error else chunk.state
 
 
-def index_failures_of(layout: Layout, state: ChunkState) -> list[IndexFailure]:
+def index_failures_of(layout: Layout, places: Iterable[Place]) -> list[IndexFailure]:
     """Read why indexes of an available chunk could not be made."""
-    return [failure for place in state.ready for failure in read_index_failures(layout.path(place))]
+    return [failure for place in places for failure in read_index_failures(layout.path(place))]
+
+
+def _index_errors(layout: Layout, places: Iterable[Place]) -> tuple[str, ...]:
+    return tuple(f"{failure.name}: {failure.error}" for failure in index_failures_of(layout, places))
 
 
 def read_surroundings(layout: Layout) -> Status:

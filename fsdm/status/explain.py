@@ -47,7 +47,7 @@ def gather(layout: Layout, catalog: Catalog, chunk_id: str, now: float) -> Facts
         failure=failure,
         want_fault=_want_fault(layout, state),
         holders=_look_for_holders(layout, state.ready + state.unready),
-        index_failures=tuple(index_failures_of(layout, state)),
+        index_failures=tuple(index_failures_of(layout, state.ready)),
         others=_others(layout, catalog, chunk_id, state.want, retiring=waits_for_room) if state.want else Others(),
     )
 
