@@ -12,6 +12,7 @@ import re
 import threading
 import time
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 from fsdm.model.errors import DataDirectoryError
@@ -54,6 +55,16 @@ class Run(IndexFile):
 
     def chunk(self, number: int) -> IndexedChunk | None:
         """Return the chunk of this number; None where there is none, for a disk may lose bytes."""
+        try:
+            return self._chunks[number]
+        except KeyError:
+            return self._chunks.setdefault(number, self._read_chunk(number))
+
+    @cached_property
+    def _chunks(self) -> dict[int, IndexedChunk | None]:
+        return {}  # those that were found: as many as have hits
+
+    def _read_chunk(self, number: int) -> IndexedChunk | None:
         if number >= self.header.extra[0]:
             return None
         at = self.header.rest_at + CHUNK.size * number
@@ -92,8 +103,8 @@ class IndexRuns:
         """
         hashed = hash_of(as_key(key))
         runs = self._current(as_index_name(name)).values()
-        found = {chunk for run in runs for number in run.numbers(hashed) if (chunk := run.chunk(number)) is not None}
-        return sorted(found, key=lambda chunk: chunk.place)
+        found = [chunk for run in runs for number in run.numbers(hashed) if (chunk := run.chunk(number)) is not None]
+        return found if len(found) < 2 else sorted(set(found), key=lambda chunk: chunk.place)
 
     def _current(self, name: str) -> dict[str, Run]:
         directory = self._layout.runs_of(name)
