@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from fsdm.model.errors import DataDirectoryError
 from fsdm.model.index_format import IndexedChunk, is_index_name
 from fsdm.model.layout import INDEX, index_path
-from fsdm.store.filesystem import FileSystem
+from fsdm.store.filesystem import FileSystem, is_directory
 from fsdm.store.index_failures import SUFFIX, remove_index_failure
 from fsdm.store.index_file import open_chunk_index
 from fsdm.store.index_runs import open_run, run_names
@@ -100,6 +100,8 @@ def remove_index(layout: Layout, name: str, places: Iterable[Place]) -> None:
     fs = FileSystem(durable=False)
     try:
         for place in places:
+            if not is_directory(f"{layout.path(place)}/{INDEX}"):  # nor a symlink that leads elsewhere
+                continue
             fs.unlink(index_path(layout.path(place), name))
             remove_index_failure(fs, layout.path(place), name)
         for run in run_names(layout.runs_of(name)):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import threading
 import time
 from dataclasses import dataclass
@@ -35,19 +36,22 @@ def run_name(body: bytes) -> str:
 
 
 def run_names(directory: str) -> list[str]:
-    """List the names of the runs in a directory, none where it is missing. May raise OSError."""
+    """List the names of the runs in a directory, none where there is no such. May raise OSError."""
+    if mtime_of(directory) == NO_MTIME:
+        return []
     try:
         return sorted(name for name in os.listdir(directory) if _RUN.match(name))
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         return []
 
 
 def mtime_of(directory: str) -> int:
-    """Return the mtime of a directory in ns; NO_MTIME where it is missing. May raise OSError."""
+    """Return the mtime of a directory in ns; NO_MTIME where it is missing, or a symlink. May raise OSError."""
     try:
-        return os.stat(directory).st_mtime_ns
+        found = os.lstat(directory)
     except (FileNotFoundError, NotADirectoryError):
         return NO_MTIME
+    return found.st_mtime_ns if stat.S_ISDIR(found.st_mode) else NO_MTIME
 
 
 class Run(IndexFile):

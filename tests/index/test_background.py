@@ -1,5 +1,6 @@
 """The indexes of all chunks: made when chunks come, tried again, cut when they are to leave, and never in their way."""
 
+import json
 import os
 import shutil
 import threading
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from fsdm import DataManager, Limits
+from fsdm.client import Client
 from fsdm.concurrency.workers import Workers
 from fsdm.index import background as module
 from fsdm.index.background import Indexing
@@ -200,7 +202,7 @@ def test_a_chunk_that_comes_is_indexed_and_its_index_leaves_with_it(
     assert not chunk_dir(data_dir, chunk).exists()
 
 
-def found(dm: DataManager, key: bytes) -> list[str]:
+def found(dm: Client, key: bytes) -> list[str]:
     seen = []
     for ref in dm.find_key("four", key):
         with ref:
@@ -276,6 +278,47 @@ def test_text_is_a_key_where_no_chunk_holds_the_bytes(layout: Layout) -> None:
     ]
     os.unlink(index_path(layout.path(text), "tx"))
     assert fsdm_json("find", "-d", layout.root, "--key", "tx", "abcd")["chunks"][0]["places"] is None
+
+
+def test_once_makes_the_indexes_of_the_config_and_gathers_them(layout: Layout, tmp_path: Path) -> None:
+    places = [put_chunk(layout, start=n, end=n + 1, files={"a": bytes([n]) * 4}) for n in range(3)]
+    fails = command(tmp_path, "sys.exit(5)", "fails.py")
+    config = (
+        f"[index.four]\ncommand = {json.dumps(by_four(tmp_path).command)}\n[index.bad]\ncommand = {json.dumps(fails)}\n"
+    )
+    Path(layout.config).write_text(config)
+    done = fsdm("run", "-d", layout.root, "--once")
+    assert done.returncode == 0, "an index that fails is no chunk that has not converged"
+    assert f"index bad of {places[0].chunk_id} cannot be made: the command ended with code 5" in done.stderr
+    states = {state["name"]: state for state in fsdm_json("index", "-d", layout.root, "status")}
+    assert (states["four"]["indexed"], states["four"]["gathered"], states["four"]["runs"]) == (3, 3, 1)
+    assert (states["bad"]["indexed"], states["bad"]["failing"]) == (0, 3)
+    assert "fsdm explain ID" in fsdm("index", "-d", layout.root, "status").stderr
+    with Client(layout.root) as client:
+        assert found(client, b"\2" * 4) == [places[2].chunk_id]
+
+
+def test_no_symlink_in_the_place_of_a_directory_of_indexes_is_followed(layout: Layout, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / f"run-{16 * '0'}").touch()
+    (outside / "four").touch()
+    place = put_chunk(layout)
+    os.symlink(outside, f"{layout.path(place)}/index")
+    os.mkdir(layout.index)
+    os.symlink(outside, layout.runs_of("four"))
+    before = sorted(os.listdir(outside))
+    bench = Bench(layout, by_four(tmp_path))
+    assert bench.step() == module.FIRST_REST_S, "the disk refuses to make the index"
+    assert fsdm("index", "-d", layout.root, "rebuild", "four", "--chunks").returncode == 0
+    assert sorted(os.listdir(outside)) == before
+    os.unlink(f"{layout.path(place)}/index")
+    bench.now += module.FIRST_REST_S
+    bench.step()
+    bench.step()
+    assert bench.has(place)
+    assert sorted(os.listdir(outside)) == before
+    assert IndexRuns(layout).find("four", b"none") == []
 
 
 def test_a_chunk_that_takes_anothers_place_is_indexed(layout: Layout, tmp_path: Path) -> None:
