@@ -1,5 +1,6 @@
 """indexes.md: its tables are taken as they stand there, and its program runs."""
 
+import importlib.util
 from pathlib import Path
 
 import pytest
@@ -27,10 +28,13 @@ def test_python_of_the_page_runs_and_prints_what_it_shows(
     pa = pytest.importorskip("pyarrow", reason="pyarrow is in the extra `recipes`")
     import pyarrow.parquet as pq
 
-    pq.write_table(pa.table({"hash": [f"0x{n:02x}" for n in range(100)]}), tmp_path / "blocks.parquet")
+    table = pa.table({"hash": [f"0x{n:02x}" for n in range(100)], "number": list(range(100))})
+    pq.write_table(table, tmp_path / "blocks.parquet", row_group_size=10)
     url = source.put("/blocks.parquet", (tmp_path / "blocks.parquet").read_bytes())
     chunk = a_want(block_range=(0, 100), files={"blocks.parquet": url})
     pages = [SECTIONS[title] for title in ("Reading one", "Finding the chunks of a key")]
+    if all(map(importlib.util.find_spec, ("duckdb", "polars"))):  # of the extra `recipes` as well
+        pages.append(SECTIONS["The row of a key, and little else"])
     shown = "".join(page.of("text")[0].text for page in pages)
     with DataManager(tmp_path / "data", indexes=[Index(name="hash", indexer="parquet:hash")]) as dm:
         dm.download_chunk(chunk)
@@ -43,4 +47,4 @@ def test_python_of_the_page_runs_and_prints_what_it_shows(
         assert like(shown).fullmatch(capsys.readouterr().out)
         printed = ran_by_shell(pages[1].of("sh")[0].text, tmp_path, "-eu").stdout
         assert printed.startswith(f"{tmp_path}/data/chunks/{chunk.dataset_id}/")
-        assert '"row_group": 0, "row": 42' in printed
+        assert '"row_group": 4, "row": 2' in printed
