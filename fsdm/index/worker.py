@@ -18,6 +18,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from fsdm.index.car import car_keys
 from fsdm.index.collecting import Collected
 from fsdm.index.command import read_output
 from fsdm.index.confinement import confine, end_with
@@ -74,7 +75,10 @@ def build(job: BuildJob) -> dict[str, Any]:
     else:
         assert job.indexer is not None
         kind, _, columns = job.indexer.partition(":")
-        if kind == "parquet" and columns:
+        if job.indexer == "car":
+            for block in car_keys(job.directory, job.names):
+                add(*block)
+        elif kind == "parquet" and columns:
             for emitted in parquet_keys(job.directory, job.names, columns.split(",")):
                 add(*emitted)
         else:
@@ -89,7 +93,7 @@ def _run_entry_point(job: BuildJob, collected: Collected) -> None:
     found = entry_points(group=GROUP, name=job.indexer or "")
     if not found:
         known = ", ".join(sorted(entry_points(group=GROUP).names)) or "none"
-        hint = f"parquet:COLUMN is one; entry points in the group {GROUP}: {known}"
+        hint = f"car and parquet:COLUMN are; entry points in the group {GROUP}: {known}"
         raise IndexerError(f"there is no indexer {job.indexer!r:.80}", hint=hint)
     for emitted in next(iter(found)).load()(Path(job.directory), list(job.names)):
         if not isinstance(emitted, tuple) or not 3 <= len(emitted) <= 5:
