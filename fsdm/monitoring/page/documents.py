@@ -184,10 +184,13 @@ def datasets(
 def dataset_map(version: int, whole: Coverage, shown: Coverage, *, is_counted: bool) -> Document:
     """Draw one dataset: the marks of what is shown of it, the axis, and the amounts and troubles of all of it.
 
-    Bytes are left out until all are counted.
+    Bytes are left out until all are counted, and of what is coming: they change all the time, and stand in the list.
     """
     troubles, extent = words.troubles(whole), words.extent(whole)
-    rows = [(kind, cells if is_counted else [*cells[:-1], "…"]) for kind, *cells in words.amount_rows(whole)]
+    rows = [
+        (kind, [*others, "" if kind == "coming" else size if is_counted else "…"])
+        for kind, *others, size in words.amount_rows(whole)
+    ]
     return {
         "id": whole.dataset_id,
         "version": version,

@@ -224,7 +224,11 @@ const seen = new IntersectionObserver((entries) => {
   }
 }, { rootMargin: "200px" });
 
+const FEW = 3;  // so many maps stand above the lists, more of them below
+
 draw.datasets = (found) => {
+  const lists = byId("lists"), isAbove = found.datasets.length > FEW;
+  if (isAbove !== (lists.nextElementSibling !== null)) lists.parentElement.insertBefore(lists, isAbove ? byId("mapped") : null);
   const maps = byId("maps");
   const items = found.datasets.length || found.unplaced.length ? found.datasets : [{ id: "", says: "No chunk is here, and none is wanted." }];
   match(maps, [...items, ...(found.unplaced.length ? [{ id: "unplaced", found }] : [])], (item) => item.id, makeSection, updateSection);
