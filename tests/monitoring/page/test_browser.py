@@ -70,7 +70,13 @@ class Page:
         return left + width / 2, top + height / 2
 
     def click(self, selector: str) -> None:
-        self.press_at(*self.at(selector))
+        """Click on a node, wherever it has moved to by then."""
+        self.browser.value(f"document.querySelector({json.dumps(selector)}).click()")
+
+    def hovers(self, selector: str) -> str:
+        """Point at a node; what the tip says then."""
+        self.browser.point(*self.at(selector))
+        return str(self.browser.value(TIP))
 
     def press_at(self, x: float, y: float, to: float | None = None) -> None:
         how = {"button": "left", "clickCount": 1}
@@ -181,8 +187,7 @@ def test_address_of_a_chunk_opens_it(page: Page) -> None:
 
 
 def test_hover_and_keys_tell_what_a_mark_is(page: Page) -> None:
-    page.browser.point(*page.at(".band i.missing"))
-    page.sees(f"{TIP}.startsWith('missing: blocks [')")
+    eventually(lambda: page.hovers(".band i.missing").startswith("missing: blocks ["))
     page.browser.point(0, 0)
     page.browser.value("document.querySelector('.band i').focus()")
     page.browser.press("ArrowRight")
