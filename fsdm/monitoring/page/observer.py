@@ -197,7 +197,8 @@ class Observer:
     def _run(self) -> None:
         while True:
             with self._wakeup:
-                self._wakeup.wait_for(lambda: self._stopped or self._questions, self._due_in_s())
+                if not (self._stopped or self._questions):
+                    self._wakeup.wait(self._due_in_s())  # not wait_for: who begins to watch changes what is due
                 if self._stopped:
                     return
                 questions, watchers = list(self._questions), self._watchers

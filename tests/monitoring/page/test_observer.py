@@ -61,6 +61,15 @@ def test_nobody_looks_nothing_is_looked_at_where_the_reconciler_counts(
             assert part(observer, "head")["tiles"][0]["number"] == "1"
 
 
+def test_look_is_taken_as_soon_as_somebody_watches(dm: DataManager, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "EACH_S", 10_000.0)
+    observer = Observer(dm)
+    with observer.observing():
+        eventually(lambda: observer._wakeup._waiters, "the thread rests until the next reading")  # type: ignore[attr-defined]
+        with observer.watching():
+            eventually(lambda: part(observer, "head"))
+
+
 def test_what_nobody_has_looked_at_for_long_is_forgotten(dm: DataManager, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "EACH_S", 0.01)
     monkeypatch.setattr(module, "FORGET_S", 0.05)
@@ -106,6 +115,7 @@ def test_names_of_datasets_are_shown_and_searched_for_and_a_file_that_cannot_be_
     place, names = put_chunk(layout), Path(layout.dataset_names)
     observer = Observer(client)
     with observer.observing(), observer.watching():
+        eventually(lambda: part(observer, "datasets"))
         names.write_text(f'ethereum = "{D}"')
         eventually(lambda: [one["name"] for one in part(observer, "datasets")["datasets"]] == ["ethereum"])
         assert [hit["where"] for hit in observer.find("ethereum 7")["hits"]] == ["[0, 10) of ethereum"]
