@@ -13,7 +13,16 @@ from fsdm import Client, DataManager, Limits
 from fsdm.model.errors import BrakedError, InvalidInputError
 from fsdm.model.layout import Layout, Place
 from fsdm.reconcile import delete_brake
-from fsdm.reconcile.delete_brake import MANY_CHUNKS, WINDOW_S, Brake, check, exceeds, parse_share, place_deletes
+from fsdm.reconcile.delete_brake import (
+    MANY_CHUNKS,
+    WINDOW_S,
+    Brake,
+    check,
+    exceeds,
+    parse_share,
+    place_deletes,
+    read_brake,
+)
 from fsdm.store.markers import place_want
 from tests.support import eventually, fsdm, fsdm_json, reconciling, running, shell_holding
 from tests.support.chunks import an_id, entries, of_place, put_chunk, put_want, touch_delete
@@ -235,6 +244,13 @@ def test_a_brake_file_without_sense_is_replaced_or_removed(layout: Layout, place
     loop.rest()
     assert loop.brake is not None
     assert (here(layout), loop.brake["held_back"]) == (40, 15)
+
+
+@pytest.mark.parametrize(("size", "since"), [(1 << 16, 7.0), ((1 << 16) + 1, None)])
+def test_brake_file_of_more_than_64_kib_says_nothing(layout: Layout, size: int, since: float | None) -> None:
+    Path(layout.brake).write_bytes(b'{"since": 7, "let_go": 3}'.rjust(size))
+    brake = read_brake(layout, 0.25)
+    assert (brake.since, brake.passed_before) == (since, 3 if since else 0)
 
 
 def test_a_brake_file_goes_where_the_next_reconciler_has_no_brake(layout: Layout, places: list[Place]) -> None:
