@@ -227,6 +227,7 @@ def test_draw_is_the_same_by_the_same_seed_and_another_by_another() -> None:
         ("x = True\n", ["x = False"]),
         ("def f(x: int = 3) -> None: ...\n", ["def f(x: int = 4) -> None: ..."]),
         ("x = a // 2\n", ["x = a * 2", "x = a // 3"]),
+        ("x = 1e9\n", ["x = 2000000000.0"]),
         ("os.fsync(fd)\n", ["pass"]),
         ("self.x = y\n", ["pass"]),
         ("x += 1\n", ["pass", "x -= 1", "x += 2"]),

@@ -210,7 +210,7 @@ class _Finder:
             case ast.Constant(value=bool() as value):
                 self._put("constant", node, str(not value))
             case ast.Constant(value=int() | float() as value):
-                self._put("constant", node, repr(value + 1))
+                self._put("constant", node, repr(value + 1 if abs(value) <= 100 else value * 2))
             case ast.BinOp(left=left, op=op, right=right) if type(op) in ARITHMETIC:
                 self._between("arithmetic", left, right, *ARITHMETIC[type(op)])
             case _:
