@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from blake3 import blake3
 
-from fsdm.model.documents import FileEntry
-from fsdm.store.digests import BUFFER_BYTES, Digests, digest_of, thread_buffer
-from tests.support.chunks import content
+from fsdm.model.documents import FileEntry, FileSource, Manifest
+from fsdm.store.digests import BUFFER_BYTES, Digests, digest_of, thread_buffer, with_digests
+from tests.support.chunks import a_want, content
 
 BYTES = b"some bytes" * 1000
 
@@ -63,3 +63,19 @@ def test_each_thread_has_a_buffer_of_its_own_that_is_kept_and_grows() -> None:
     objects = [id(buffer.obj) for buffer in buffers]
     assert objects[0] == objects[1]
     assert len(set(objects)) == 4
+
+
+def test_sha256_is_added_where_the_want_gives_one_and_ready_does_not(tmp_path: Path) -> None:
+    sha256, other = hashlib.sha256(BYTES).hexdigest(), "0" * 64
+    given = {"both": (other, sha256), "want": (None, sha256), "ready": (other, None), "neither": (None, None)}
+    (tmp_path / "data").mkdir()
+    for name in given:
+        (tmp_path / "data" / name).write_bytes(BYTES)
+    sources = {name: FileSource(url="http://a/b", sha256=wanted) for name, (_, wanted) in given.items()}
+    chunk = a_want().model_copy(update={"files": sources})
+    entry = FileEntry(size=len(BYTES), blake3=blake3(BYTES).hexdigest())
+    entries = {name: entry.model_copy(update={"sha256": said}) for name, (said, _) in given.items()}
+    found = with_digests(Manifest.of(chunk, entries), chunk, str(tmp_path))
+    assert {name: file.sha256 for name, file in found.files.items()} == {
+        "both": other, "want": sha256, "ready": other, "neither": None,
+    }  # fmt: skip

@@ -6,7 +6,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from fsdm.store.filesystem import FileSystem, Space, exists, read_space
+from fsdm.store.filesystem import FileSystem, Space, exists, read_regular, read_space
 from tests.support.filesystems import Recorder, crash_at_each_step
 
 
@@ -152,3 +152,19 @@ def test_where_nothing_is_to_be_durable_nothing_is_synced(tmp_path: Path, monkey
         fs.fsync_dir(str(tmp_path))
         assert len(synced) == 4  # a write syncs its file and its directory
     assert (tmp_path / "file").read_bytes() == b"x"
+
+
+@pytest.mark.parametrize("limit", [0, 1, 2, 9, 10, 11])
+def test_no_more_of_a_file_is_read_than_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
+    (tmp_path / "file").write_bytes(b"0123456789")
+    read, asked = os.read, []
+
+    def three_at_most(fd: int, count: int) -> bytes:
+        asked.append(count)
+        return read(fd, min(count, 3))
+
+    monkeypatch.setattr(os, "read", three_at_most)
+    found = read_regular(str(tmp_path / "file"), limit)
+    assert found is not None
+    assert found[1] == b"0123456789"[:limit]
+    assert max(asked, default=0) <= min(limit, 11)
