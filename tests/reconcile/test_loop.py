@@ -90,3 +90,17 @@ def test_what_waits_for_a_ref_is_told_of(bench: Bench, layout: Layout, data_dir:
         assert bench.loop.results.held_chunks == 1
     finally:
         os.close(fd)
+
+
+def test_changed_limits_hold_from_the_next_pass_on_the_last_of_them(
+    layout: Layout, caplog: pytest.LogCaptureFixture
+) -> None:
+    inline = Inline(layout, Limits(jobs=1, brake_share=0.5))
+    loop = inline.it.loop
+    loop.change(Limits(jobs=2, brake_share=0.25, max_bytes=1000))
+    loop.change(Limits(jobs=3, brake_share=None, connections=Limits().connections + 1))
+    assert loop.limits.jobs == 1
+    inline.passes(1)
+    assert (loop.limits.jobs, loop.limits.connections, loop.limits.max_bytes) == (3, Limits().connections, None)
+    assert (loop.delete_brake.brake.share, loop.space.is_limited) == (None, False)
+    assert [record.getMessage() for record in caplog.records] == ["not before the next start: connections"]

@@ -865,3 +865,10 @@ def test_want_under_a_lease_is_tried_each_second() -> None:
 )
 def test_delete_takes_away_what_is_here_unless_a_later_want_stands(state: ChunkState, takes: bool) -> None:
     assert plan.takes_away(state, NO_MEMO) is takes
+
+
+@pytest.mark.parametrize(("unreadable", "takes"), [(WANT, True), (replace(WANT, size=1), False)])
+def test_delete_takes_away_what_a_later_want_that_cannot_be_read_asks_for(unreadable: Marker, takes: bool) -> None:
+    want = replace(WANT, ctime_ns=DELETE.ctime_ns + 1)
+    memo = Memo(unreadable=Unreadable(replace(unreadable, ctime_ns=want.ctime_ns), "e", "h", 1.0))
+    assert plan.takes_away(ChunkState(ID, want=want, delete=DELETE, ready=(OLD,)), memo) is takes
