@@ -3,8 +3,10 @@
 import errno
 import os
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
-from unittest.mock import Mock
+from typing import Any
+from unittest.mock import MagicMock, Mock
 
 import pytest
 
@@ -178,3 +180,21 @@ def test_intents_lock_is_released_by_an_error_that_keeps_its_frames(layout: Layo
     with intents_lock(layout, 0.0) as got:
         assert got
     assert kept.tb is not None
+
+
+def test_descriptor_is_opened_and_closed_where_no_fork_passes(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = MagicMock()
+    seen: list[tuple[str, int]] = []
+
+    def noted(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def note(*arguments: Any) -> Any:
+            seen.append((name, gate.__enter__.call_count - gate.__exit__.call_count))
+            return call(*arguments)
+
+        return note
+
+    monkeypatch.setattr(locks, "gate", gate)
+    monkeypatch.setattr(os, "open", noted("open", os.open))
+    monkeypatch.setattr(os, "close", noted("close", os.close))
+    locks.close_fd(locks.open_fd(layout.want))
+    assert seen == [("open", 1), ("close", 1)]
