@@ -141,7 +141,7 @@ def test_what_is_no_chunk_is_refused(client: Client, chunk: Any) -> None:
 @pytest.mark.parametrize("name", ["", "../../etc", "D" * 64, "d" * 63, b"d" * 31, None])
 def test_an_id_that_is_none_is_refused_by_every_call(client: Client, name: str) -> None:
     for call in (client.delete_chunk, client.wait, lambda name: client.find_chunk(name, 0)):
-        with pytest.raises(errors.InvalidInputError):
+        with pytest.raises(errors.InvalidInputError, match=r"^(chunk|dataset)_id: must be "):
             call(name)
 
 

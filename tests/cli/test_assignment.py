@@ -96,7 +96,7 @@ def test_a_gzip_list_is_known_by_its_first_bytes_and_refused_without_its_end(tmp
     packed = gzip.compress(lines(*chunks))
     assert read(listed(tmp_path / "list.of.any.name", packed)) == chunks
     for broken in (packed[:-1], packed[:-9], packed[: len(packed) // 2], packed[:-8] + bytes(8)):
-        with pytest.raises(InvalidInputError):
+        with pytest.raises(InvalidInputError, match="broken"):
             read(listed(tmp_path / "broken", broken))
 
 

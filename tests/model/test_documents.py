@@ -72,7 +72,7 @@ def test_a_want_is_written_back_as_it_was_read(want: dict[str, Any]) -> None:
 def test_no_proper_prefix_of_a_want_can_be_taken(want: dict[str, Any], data: st.DataObject) -> None:
     text = DataChunk(**want).to_json().rstrip()
     cut = text[: data.draw(st.integers(0, len(text) - 1))]
-    with pytest.raises(InvalidInputError):
+    with pytest.raises(InvalidInputError, match="Invalid JSON"):
         DataChunk.parse_want(cut, want["id"])
 
 
@@ -244,7 +244,7 @@ NO_OBJECTS = [b"", b"{", b"null", b"[]", b"\xff\xfe", b"\xef\xbb\xbf{}", b'{"x":
 
 @pytest.mark.parametrize("text", [*NO_OBJECTS, b'{"x": ' + b"9" * 5000 + b"}"])
 def test_what_is_no_json_object_is_refused(text: bytes) -> None:
-    with pytest.raises(InvalidInputError):
+    with pytest.raises(InvalidInputError, match=r"Invalid JSON|should be an object"):
         DataChunk.parse_want(text, ID)
 
 

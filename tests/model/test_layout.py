@@ -40,7 +40,7 @@ def test_32_bytes_are_an_id_in_either_form(raw: bytes) -> None:
 
 @pytest.mark.parametrize("value", [None, 7, b"", b"x" * 31, b"x" * 33, ID.encode(), [ID], 1.5, "\ud800"])
 def test_other_values_are_no_ids(value: object) -> None:
-    with pytest.raises(InvalidInputError):
+    with pytest.raises(InvalidInputError, match=r"^id: must be "):
         as_id(value, "id")
 
 

@@ -342,7 +342,7 @@ def test_a_share_is_a_number_a_percentage_or_off(text: str, share: float | None)
 
 @pytest.mark.parametrize("text", ["", "25", "-1", "1.01", "101%", "nan", "inf", "1e-3", "%", "off%", " 1", "1\n"])
 def test_what_is_no_share_is_refused(text: str) -> None:
-    with pytest.raises(InvalidInputError):
+    with pytest.raises(InvalidInputError, match="is no share"):
         parse_share(text)
 
 

@@ -211,7 +211,7 @@ def test_what_is_here_is_kept_until_the_plain_request_is_answered(source: Source
 def test_other_refusals_are_of_the_whole_file(source: Source, part: Part, status: int, asked: int) -> None:
     url = source.put("/file", DATA)
     source.fault("/file", status=status)
-    with pytest.raises(TransferError):
+    with pytest.raises(TransferError, match=f"HTTP {status}"):
         fetch(url, half(part, url))
     assert len(ranges(source)) == asked
 
@@ -286,7 +286,7 @@ def test_retry_after_is_heeded_on_any_status_and_for_the_host(
 ) -> None:
     fetcher, url = HttpFetcher(), source.put("/file", DATA)
     source.fault("/file", status=status, headers=fields)
-    with pytest.raises(TransferError) as caught:
+    with pytest.raises(TransferError, match=f"HTTP {status}") as caught:
         fetch(url, part, fetcher)
     assert (caught.value.transient, caught.value.retry_after_s, caught.value.hint) == (True, 7.0, "")
     with pytest.raises(TransferError, match="left alone for a while"):
@@ -299,7 +299,7 @@ def test_busy_server_is_slowed_down_to_without_being_told_for_how_long(source: S
     fetcher, url = HttpFetcher(), source.put("/file", DATA)
     source.fault("/file", status=status)
     for _ in range(50):
-        with pytest.raises(TransferError):
+        with pytest.raises(TransferError, match=f"HTTP {status}"):
             fetch(url, part, fetcher)
     assert source.asked["/file"] <= 3
 

@@ -133,7 +133,7 @@ def test_a_body_that_is_cut_short_is_no_file_and_may_come_next_time(
         source.fault("/file", cut_at=cut_at, no_ranges=True)
         with pytest.raises(TransferError) as caught:
             fetch(url, path, **known)
-        assert caught.value.transient
+        assert (caught.value.transient, caught.value.cause) == (True, "connection")
         path.unlink(missing_ok=True)
 
 
@@ -353,7 +353,7 @@ def test_a_server_that_asks_for_time_gets_it_for_all_its_files(
 def test_an_answer_about_one_file_says_nothing_of_the_others(source: Source, url: str, path: Path, status: int) -> None:
     fetcher = HttpFetcher()
     source.fault("/file", status=status)
-    with pytest.raises(TransferError) as caught:
+    with pytest.raises(TransferError, match=f"HTTP {status}") as caught:
         fetch(url, path, fetcher=fetcher)
     assert not isinstance(caught.value, HostError)
     assert fetch(source.put("/other", DATA), path, fetcher=fetcher).blake3 == BLAKE3
@@ -468,8 +468,9 @@ def test_a_new_connection_that_ends_without_an_answer_is_a_failure(path: Path) -
     fetcher = HttpFetcher()
     with ending(b"", b"") as (url, asked):
         fetch(url, path, fetcher=fetcher)
-        with pytest.raises(HostError):
+        with pytest.raises(HostError) as caught:
             fetch(url, path.with_name("second"), fetcher=fetcher)
+        assert caught.value.cause == "connection"
         assert asked == [0, 0, 1], "once"
         with pytest.raises(HostError):
             fetch(url, path.with_name("second"))

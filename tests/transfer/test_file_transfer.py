@@ -92,7 +92,7 @@ def test_a_connection_that_brings_next_to_nothing_before_it_breaks_ends_the_atte
     source.fault("/file", cut_at=1000)
     with pytest.raises(TransferError) as caught:
         fetch(url, part)
-    assert caught.value.transient
+    assert (caught.value.transient, caught.value.cause) == (True, "connection")
     assert source.asked["/file"] == 1
     assert part.record is not None
     assert (part.record.size, part.record.blake3) == (1000, blake3(NEW[:1000]).hexdigest())
@@ -265,7 +265,7 @@ def test_what_a_digest_let_be_joined_is_of_no_version_for_a_want_without_one(sou
     source.fault("/mirror", cut_at=1000)
     saved: list[str | None] = []
     left(part, NEW[:HALF], first).save = lambda: saved.append(part.record and part.record.validator)
-    with pytest.raises(TransferError):
+    with pytest.raises(TransferError, match="/mirror: "):
         fetch(second, part, **PROOF)
     assert saved == [None], "before the first byte of it"
     assert is_new(part, fetch(first, part)), "a later want has no digest that would find it out"

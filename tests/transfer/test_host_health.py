@@ -164,7 +164,7 @@ def test_a_wait_that_ends_early_is_taken_up_again(hosts: Hosts, clock: Clock) ->
         asked.append(seconds)
         clock.now += 0.4
 
-    with hosts.enter(HOST, never), hosts.enter(HOST, never), pytest.raises(TransferError):
+    with hosts.enter(HOST, never), hosts.enter(HOST, never), pytest.raises(TransferError, match="has not answered yet"):
         hosts.enter(HOST, wait)
     assert asked == pytest.approx([1.0, 0.6, 0.2])
 

@@ -115,7 +115,7 @@ def test_the_files_that_came_are_kept_when_another_one_fails(source: Source, tmp
     chunk = chunk.model_copy(update={"files": bare})
     broken = f"/{chunk.id}/traces.parquet"
     source.fault(broken, cut_at=500)
-    with pytest.raises(TransferError):
+    with pytest.raises(TransferError, match=r"traces\.parquet"):
         fetch_all(HttpFetcher(), tmp_path, None, chunk=chunk)
     document = json.loads((tmp_path / "partial" / "PARTS").read_bytes())
     assert document["boot_id"] == boot_id()
@@ -138,7 +138,7 @@ def test_what_is_no_longer_wanted_goes_and_what_is_wanted_from_elsewhere_is_fetc
 ) -> None:
     chunk = source.chunk(files=3, size=2000)
     source.fault(f"/{chunk.id}/traces.parquet", status=503)
-    with pytest.raises(TransferError):
+    with pytest.raises(TransferError, match="HTTP 503"):
         fetch_all(HttpFetcher(), tmp_path, None, chunk=chunk)
     other = source.put("/other", b"other bytes")
     changed = chunk.model_copy(update={"files": {"logs.parquet": FileSource(url=other)}})

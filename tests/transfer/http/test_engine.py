@@ -644,7 +644,7 @@ def test_certificate_is_trusted_where_the_environment_says_so_and_for_its_name_a
     monkeypatch.setenv(variable, f"{others}.crt")
     with Host(serving_with(others)) as host, pytest.raises(HostError) as caught:
         get(an_engine(), host.url)
-    assert not caught.value.transient
+    assert (caught.value.transient, caught.value.cause) == (False, "tls")
 
 
 def test_ca_bundle_that_is_missing_is_no_fault_of_the_disk(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:

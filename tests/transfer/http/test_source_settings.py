@@ -464,7 +464,7 @@ def test_what_cannot_be_used_later_fails_what_needs_it_for_a_while(files: Path, 
 def test_change_that_cannot_be_taken_changes_nothing(files: Path) -> None:
     sources = Sources([Source(match="https://a/", headers={"X": "1"}, connections=1)], str(files))
     target, bounds = Target.of("https://a/x"), sources.bounds_of("https://a/x")
-    with pytest.raises(InvalidInputError):
+    with pytest.raises(InvalidInputError, match=r"source 2 \(https://b\): ca: "):
         sources.change(
             [Source(match="https://a/", headers={"X": "2"}, connections=2), Source(match="https://b", ca="none")]
         )
