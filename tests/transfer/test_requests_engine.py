@@ -14,7 +14,7 @@ from requests.utils import select_proxy
 
 from fsdm import DataManager, Limits, Source
 from fsdm.concurrency.cancellation import Cancellation
-from fsdm.model.errors import HostError, InvalidInputError, StoppedError
+from fsdm.model.errors import HostError, InvalidInputError, PolicyError, StoppedError, TransferError
 from fsdm.model.source_policy import Policy
 from fsdm.transfer.fetcher import HttpEngine
 from fsdm.transfer.http.head import Head
@@ -211,6 +211,38 @@ def test_session_of_a_request_that_was_left_is_not_used_by_another(host: Host) -
     assert len(made) == 2
     gate.set()
     eventually(lambda: not any(thread.name == "fsdm-request" for thread in threading.enumerate()), "it ends by itself")
+
+
+def test_session_of_a_factory_is_kept_with_its_cookies_also_after_a_refused_answer(host: Host) -> None:
+    made: list[requests.Session] = []
+
+    def factory() -> requests.Session:
+        made.append(signing())
+        return made[-1]
+
+    def refuse(_: Head) -> None:
+        raise TransferError("it is too long")
+
+    engine = by(factory)
+    assert get(engine, host.url) == (200, b"body")
+    with pytest.raises(TransferError, match="it is too long"):
+        engine.get(host.url, {}, Cancellation(), refuse)
+    assert get(engine, host.url) == (200, b"body")
+    assert len(made) == 1
+    assert [b"login=s3cret" in request for request in host.asked] == [True] * 3
+
+
+@pytest.mark.parametrize("session", [requests.Session(), requests.Session, None], ids=["one", "factory", "plain"])
+def test_policy_holds_for_each_url_and_each_redirect(host: Host, session: Any) -> None:
+    engine = by(session, policy=Policy(hosts=(host.where,)))
+    with Host() as other:
+        host.answers["/out"] = reply(status="302 Found", Location=f"{other.url}/file")
+        host.answers["/in"] = reply(status="302 Found", Location="/file")
+        assert get(engine, f"{host.url}/in") == (200, b"body")
+        for url in (f"{host.url}/out", f"{other.url}/file"):
+            with pytest.raises(PolicyError, match=f"{other.where} is no host that is allowed"):
+                get(engine, url)
+        assert other.asked == []
 
 
 @pytest.mark.parametrize("where", ["factory", "auth"])
