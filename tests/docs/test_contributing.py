@@ -76,6 +76,15 @@ def test_suite_of_the_page_is_there(suite: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_tables_of_the_page_are_there() -> None:
+    rows = re.findall(r"^\|.*\| `(\w+)` in `(tests/[\w/.]+)` \|$", PAGES["contributing.md"].read_text(), re.MULTILINE)
+    assert len(rows) >= 9
+    for name, where in rows:
+        files = [ROOT / where] if where.endswith(".py") else sorted((ROOT / where).glob("*.py"))
+        defined = rf"^(class |def )?{name}\b.*[:=({{]"
+        assert any(re.search(defined, file.read_text(), re.MULTILINE) for file in files), (name, where)
+
+
 def test_every_python_tool_that_has_a_command_of_its_own_is_on_the_page() -> None:
     tools = {path.parent.name for path in (ROOT / "tools").glob("*/__main__.py")}
     tools |= {path.stem for path in (ROOT / "tools").glob("*.py") if path.stem != "__init__"}

@@ -85,7 +85,8 @@ def make_site(at: Path, source: Source, stack: ExitStack, size: int = 1000) -> S
     return Site(at, source, chunk, more, stack)
 
 
-# Each makes the state, waits for the page's commands to be run, and tells what is to hold then.
+# Each makes the state, yields while the page's commands are run, and then asserts what is to hold. A new one has a
+# section in the page, with one block of commands, and a row in `STATES`: by its title.
 
 
 def killed(site: Site) -> Iterator[None]:

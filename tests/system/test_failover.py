@@ -1,6 +1,8 @@
 """Processes that share a data directory: whichever end the writer meets, no two write.
 
-Each process stamps its steps (see `stamped`), and what they have stamped is compared when all is over.
+Each process stamps its steps (see `stamped`), and what they have stamped is compared when all is over. A new step is a
+row in `STEPS`: who carries it out, and the name and path by which `stamped` knows it. A new deed, which befalls the
+first process in the midst of one, is a function like `is_killed`, with the steps that it is tried at in `BEFALLS`.
 """
 
 import json

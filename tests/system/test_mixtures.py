@@ -6,6 +6,9 @@ that were asked for. What has not come is explained in `failed/ID`. Then the fau
 
 How the n-th request for a path is answered depends on the seed alone, and so does the script; the seed is the test's
 parameter. `FSDM_MIXTURES=500` runs so many lives, `FSDM_MIXTURES_SEED=7` begins with that one.
+
+A new fault is a row in `FAULTS`: its name, and what a source does then (see `Fault`), by the path, its bytes and a
+random number generator.
 """
 
 import contextlib
@@ -28,7 +31,6 @@ from fsdm.client import Client
 from fsdm.model.errors import WaitTimeoutError
 from fsdm.reconcile.actions import Done, Report
 from fsdm.transfer.fetcher import HttpFetcher
-from fsdm.transfer.host_health import Hosts
 from tests.support import PATIENCE_S, Fault, Source, eventually
 from tests.support.chunks import an_id, content, failure, files_of, put_want, touch_delete
 from tests.support.mutants import Mutant, around, replaced
@@ -70,17 +72,20 @@ class Storm(Source):
 
 
 def sends_another_range(path: str, data: bytes, random: Random) -> Fault:
+    """Send a part that begins anywhere, whatever was asked for; its head says so."""
     start = random.randrange(len(data) + 1)
     told = {"Content-Range": f"bytes {start}-{len(data) - 1}/{len(data)}"}
     return Fault(status=206, headers=told, body=data[start:])
 
 
 def lies_about_its_length(path: str, data: bytes, random: Random) -> Fault:
+    """Send a Content-Length that is not the file's."""
     length = max(len(data) + random.choice([-1, 1, 1000]), 0)
     return Fault(headers={"Content-Length": str(length)}, cut_at=length)
 
 
 def is_out_of_order(path: str, data: bytes, random: Random) -> Fault:
+    """Refuse for a while, and perhaps say for how long."""
     asked = random.choice([{}, {"Retry-After": "0"}, {"Retry-After": "1"}])
     return Fault(status=random.choice([500, 502, 503, 504]), headers=asked)
 
@@ -225,7 +230,8 @@ class Life:
 def live(seed: int, data_dir: Path, elsewhere: list[str]) -> set[str]:
     """One life; the faults that were met in it."""
     fetcher = HttpFetcher(idle_timeout_s=0.3, connect_timeout_s=1.0)
-    fetcher._hosts = Hosts(first_s=0.05, last_s=0.2, trial_wait_s=0.2)
+    hosts = fetcher.hosts
+    hosts.first_s, hosts.last_s, hosts.trial_wait_s = 0.05, 0.2, 0.2  # a life has no time for a server's cool-down
     with Storm(seed) as one, Storm(-seed) as other, DataManager(data_dir, fetcher=fetcher) as dm:
         Life(seed, data_dir, (one, other), elsewhere).live(dm)
         return one.met | other.met
