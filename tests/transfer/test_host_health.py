@@ -169,6 +169,33 @@ def test_a_wait_that_ends_early_is_taken_up_again(hosts: Hosts, clock: Clock) ->
     assert asked == pytest.approx([1.0, 0.6, 0.2])
 
 
+def test_wait_counts_from_the_first_who_tries(hosts: Hosts, clock: Clock) -> None:
+    with hosts.enter(HOST, never):
+        clock.now += 0.75
+        with hosts.enter(HOST, never):
+            refused(hosts, clock)
+    assert clock.waits == [0.25]
+
+
+def test_answer_ends_the_wait_for_it_at_once(hosts: Hosts, clock: Clock) -> None:
+    with hosts.enter(HOST, never) as first, hosts.enter(HOST, never) as second:
+        assert first.await_answer(never, 1)
+        first.proven()
+        clock.meanwhile = [first.host.answered]
+        assert not second.await_answer(clock.wait, 1)
+        assert (clock.now, clock.waits) == (1000, [1.0])
+
+
+def test_one_who_is_woken_for_nothing_waits_on(clock: Clock) -> None:
+    hosts = Hosts(clock=clock, trials=3)
+    with hosts.enter(HOST, never) as first, hosts.enter(HOST, never) as second:
+        assert first.await_answer(never, 1)
+        clock.meanwhile = [lambda: hosts.enter(HOST, never).__exit__()]
+        with pytest.raises(TransferError, match="has not answered yet"):
+            second.await_answer(clock.wait, 1)
+    assert clock.waits == [1.0, 1.0]
+
+
 def test_a_stop_ends_the_wait_and_leaves_nothing_behind() -> None:
     hosts, stop = Hosts(trial_wait_s=1e6), Cancellation()
     with hosts.enter(HOST, never), hosts.enter(HOST, never):

@@ -167,6 +167,20 @@ def test_credentials_of_a_url_win_over_those_of_the_session(host: Host) -> None:
     assert b"Authorization: Basic bWU6bWluZQ==" in host.asked[0]
 
 
+@pytest.mark.parametrize("trusts", [True, False])
+def test_netrc_is_for_a_session_that_trusts_the_environment(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trusts: bool
+) -> None:
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password mine\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    session = requests.Session()
+    session.trust_env = trusts
+    sources = Sources([Source(match=f"{host.url}/a", headers={"X-T": "t"})])
+    for path in ("/a", "/b"):
+        get(by(session, sources=sources), host.url + path)
+    assert [bool(fields(request, b"authorization")) for request in host.asked] == [trusts] * 2
+
+
 def test_each_session_of_a_factory_is_used_by_one_thread_at_a_time(host: Host) -> None:
     made: list[requests.Session] = []
 

@@ -87,10 +87,12 @@ def test_credentials_of_netrc_go_with_every_request(
 ) -> None:
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password mine\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    for name in "abc":
-        get(engine, f"{host.url}/{name}")
-    basic = b"Basic " + base64.b64encode(b"me:mine")
-    assert [fields(request, b"authorization") for request in host.asked] == [[basic]] * 3
+    with Host() as other:
+        host.answers["/c"] = reply(status="302 Found", Location=f"{other.url}/file")
+        for name in "abc":
+            assert get(engine, f"{host.url}/{name}") == (200, b"body")
+        basic = b"Basic " + base64.b64encode(b"me:mine")
+        assert [fields(request, b"authorization") for request in host.asked + other.asked] == [[basic]] * 4
 
 
 def test_credentials_of_one_url_do_not_go_with_another_of_the_same_host(host: Host, engine: HttpEngine) -> None:
