@@ -14,6 +14,7 @@ from fsdm.model.errors import TransferError
 from fsdm.model.events import Event
 from fsdm.model.layout import Layout
 from fsdm.model.state import Marker
+from fsdm.reconcile import space_budget
 from fsdm.reconcile.actions import Fetch
 from fsdm.reconcile.space_budget import PARTS, Part, SpaceBudget, Usage
 from fsdm.store.catalog import Catalog
@@ -40,7 +41,7 @@ def a_budget(
 def test_without_a_limit_nothing_is_counted_or_read(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     put_chunk(layout)
     comes(layout, a_fetch(layout, 1), 1)
-    monkeypatch.setattr("fsdm.store.disk_usage.bytes_in", None)
+    monkeypatch.setattr(space_budget, "bytes_in", None)
     space = a_budget(layout)
     assert not space.is_limited
     assert (space.taken_bytes, space.news()) == (0, None)
@@ -64,6 +65,23 @@ def test_chunks_count_with_or_without_ready_retiring_partial_and_in_the_trash(la
     space.erased(gone)
     assert space.taken_bytes == 503_120
     assert not space.is_emptying
+
+
+@pytest.mark.parametrize(
+    ("came", "set_aside", "headroom"), [(0, 0, 400), (0, 500, 900), (500, 0, 400), (300, 400, 800), (600, 600, 900)]
+)
+def test_what_is_set_aside_is_no_more_to_come_and_what_has_come_is_told(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch, came: int, set_aside: int, headroom: int
+) -> None:
+    space = a_budget(layout, max_bytes=1 << 40, keep_free=100, free=1000)
+    fetch = a_fetch(layout, 500)
+    assert space.begin(fetch)
+    monkeypatch.setattr(space_budget, "bytes_in", lambda _: (came, set_aside))
+    assert space.look() == headroom
+    assert space.taken_bytes == max(came, 500)
+    told = space.bytes_by_part([fetch.id])
+    assert told is not None
+    assert told["partial"] == came
 
 
 def test_what_cannot_be_erased_still_counts_but_is_no_longer_waited_for(layout: Layout) -> None:

@@ -3,10 +3,13 @@
 import ctypes
 import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
-from fsdm.store.disk_usage import downloaded_bytes
+from fsdm.store import disk_usage
+from fsdm.store.disk_usage import bytes_in, downloaded_bytes
 
 MIB = 1 << 20
 KEEP_SIZE = 1
@@ -29,8 +32,10 @@ def test_holes_between_pieces_do_not_count(partial: Path) -> None:
         file.write(b"x" * MIB)
         file.seek(9 * MIB)
         file.write(b"x" * MIB)
-    assert os.stat(partial / "data" / "a").st_size == 10 * MIB
+    found = os.stat(partial / "data" / "a")
+    assert found.st_size == 10 * MIB > found.st_blocks * 512
     assert downloaded_bytes(str(partial)) == 2 * MIB
+    assert bytes_in(str(partial)) == (10 * MIB, found.st_blocks * 512)
 
 
 def test_what_is_set_aside_does_not_count(partial: Path) -> None:
@@ -42,6 +47,14 @@ def test_what_is_set_aside_does_not_count(partial: Path) -> None:
         os.pwrite(file.fileno(), b"x" * MIB, 9 * MIB)  # a later piece, as `ranges` writes it
         assert os.fstat(file.fileno()).st_blocks * 512 >= 10 * MIB
     assert downloaded_bytes(str(partial)) == 2 * MIB
+
+
+@pytest.mark.parametrize(("size", "blocks", "at_most"), [(5000, 0, 5000), (5000, 8, 4096), (5000, 16, 5000)])
+def test_file_has_no_more_than_its_size_and_its_blocks_where_these_are_counted(
+    size: int, blocks: int, at_most: int
+) -> None:
+    found = SimpleNamespace(st_size=size, st_blocks=blocks)
+    assert disk_usage._at_most(cast("os.stat_result", found)) == at_most
 
 
 def test_a_file_in_very_many_pieces_is_bounded(partial: Path, monkeypatch: pytest.MonkeyPatch) -> None:
