@@ -328,6 +328,13 @@ def test_redirect_is_followed(host: Host, engine: HttpEngine, status: str) -> No
     assert host.connections == 1
 
 
+@pytest.mark.parametrize("status", ["200 OK", "201 Created", "300 Multiple Choices", "404 Not Found"])
+def test_location_of_an_answer_that_is_no_redirect_is_not_followed(host: Host, engine: HttpEngine, status: str) -> None:
+    host.answers["/file"] = reply(status=status, Location="/other")
+    assert get(engine, f"{host.url}/file") == (int(status[:3]), b"body")
+    assert len(host.asked) == 1
+
+
 def test_redirect_without_a_location_is_an_answer(host: Host, engine: HttpEngine) -> None:
     host.default = reply(status="302 Found")
     assert get(engine, host.url) == (302, b"body")
