@@ -60,6 +60,7 @@ class Fleet:
     leaving: set[tuple[str, str]] = field(default_factory=set)
     disks: dict[str, set[str]] = field(default_factory=dict)
     moved_bytes: int = 0
+    made: int = 100_000
     _bytes: dict[str, int] = field(default_factory=dict)
     _known: set[int] = field(default_factory=set)
 
@@ -67,8 +68,21 @@ class Fleet:
     def of(cls, workers: Iterable[Worker], sizes: dict[int, int], **more: object) -> Fleet:
         return cls({worker.name: worker for worker in workers}, sizes, **more)  # type: ignore[arg-type]
 
+    def copy(self) -> Fleet:
+        """One like it, that lives on its own."""
+        more = {name: dict(value) for name, value in vars(self).items() if name in {"workers", "sizes", "_bytes"}}
+        for name in ("lists", "disks"):
+            more[name] = {worker: set(some) for worker, some in getattr(self, name).items()}
+        return replace(self, leaving=set(self.leaving), _known=set(self._known), **more)
+
     def chunks(self) -> Chunks:
         return chunks_of(self.sizes, self.replicas)
+
+    def grow(self, sizes: Iterable[int]) -> None:
+        """Add chunks of these sizes, whose numbers no other ones have had."""
+        for size in sizes:
+            self.sizes[self.made] = size
+            self.made += 1
 
     def bytes_of(self, ids: Iterable[str]) -> int:
         """The bytes of some chunks together."""
@@ -89,12 +103,7 @@ class Fleet:
     def before(self, chunks: Chunks, workers: Workers) -> Copies:
         known = {hex_id(raw) for raw in chunks.ids}
         listed = {(chunk, name) for name, some in self.lists.items() for chunk in some}
-        held = {
-            (chunk, worker.name)
-            for worker in workers.all
-            if worker.presence == Presence.LIVE
-            for chunk in self.disks.get(worker.name, ())
-        }
+        held = {(chunk, worker.name) for worker in workers.all for chunk in self.disks.get(worker.name, ())}
         forgotten = [len(self.lists.get(worker.name, set()) - known) for worker in workers.all]
         return Copies(
             copies_in(listed, chunks, workers),
