@@ -157,3 +157,19 @@ def test_bench_refuses_what_it_does_not_know(arguments: tuple[str, ...]) -> None
     run = bench(*arguments)
     assert run.returncode == 2
     assert "nothing" in run.stderr
+
+
+def test_placing_is_measured_against_its_goals_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    run = bench("place", "--chunks", "4000", "--workers", "16", "--dir", str(tmp_path), "--json", "-")
+    assert run.returncode == 0, run.stderr
+    assert list(tmp_path.iterdir()) == []
+    document = json.loads(run.stdout)
+    assert document["errors"] == {}
+    assert named(document) == ["again", "command", "fresh", "grow", "join", "leave", "zones"]
+    figures = {figure["what"].partition(": ")[2]: figure for figure in document["figures"]}
+    assert figures["a worker joins, moved / its share"]["goal"] == 1.05
+    assert figures["nothing changed, copies moved"]["value"] == 0
+    # these are counted, not timed: so they hold on any machine
+    counted = [figure for figure in document["figures"] if figure["unit"] in {"times", "copies", "%", "workers"}]
+    assert [figure["what"] for figure in counted if figure["met"] is False] == []
+    assert len(counted) >= 12
