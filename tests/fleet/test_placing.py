@@ -412,6 +412,20 @@ def test_copy_stays_where_its_new_holder_has_left_again(settled: Fleet) -> None:
     assert settled.moved_bytes == settled.bytes_of(promised)  # those on their way, and nothing after
 
 
+def test_copy_that_is_taken_back_is_no_reason_to_drop_another_until_it_is_confirmed_anew() -> None:
+    fleet = Fleet.of(some_workers(2), {0: GB}, replicas=2)
+    fleet.settle()
+    fleet.replicas = 1
+    fleet.round()
+    [kept], [dropped] = ([name for name, some in fleet.lists.items() if bool(some) is has] for has in (True, False))
+    fleet.change(kept, draining=True)  # the other one may be removing what it has reported last
+    fleet.round()
+    assert fleet.lists == {kept: {chunk_id(0).hex()}, dropped: {chunk_id(0).hex()}}
+    fleet.apply()
+    fleet.round()
+    assert fleet.lists == {kept: set(), dropped: {chunk_id(0).hex()}}
+
+
 def test_too_little_room_gives_each_chunk_one_copy_before_any_has_two() -> None:
     sizes = mixed_sizes(600)
     fleet = Fleet.of(full(1.9, 12, sizes), sizes)  # it takes half of what three copies need
