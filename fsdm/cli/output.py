@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING, Final
 
+from fsdm.model.errors import InvalidInputError
 from fsdm.model.units import lasting, readable
-from fsdm.status.terminal import print_json
+from fsdm.status.terminal import plain, print_json
+from fsdm.store.filesystem import FileSystem
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -43,3 +46,23 @@ def estimate(size_bytes: int, bytes_per_s: float | None) -> str:
     rate = bytes_per_s or ASSUMED_BYTES_PER_S
     assumed = "" if bytes_per_s else ", which is assumed"
     return f"at least {lasting(size_bytes / rate)}, at {readable(int(rate))} a second{assumed}"
+
+
+def write_text(name: str, text: str) -> None:
+    """Write a file by a rename: a reader sees the old one or the new one, whole. `-` is stdout.
+
+    Raises:
+        InvalidInputError: it cannot be written.
+    """
+    if name == "-":
+        sys.stdout.flush()
+        sys.stdout.buffer.write(text.encode())
+        sys.stdout.buffer.flush()
+        return
+    path = os.path.realpath(name)
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise InvalidInputError(f"{plain(name)} is not a file", hint="name a file to be written, or - for stdout")
+    try:
+        FileSystem().write(path, text.encode(), durable=False)
+    except OSError as e:
+        raise InvalidInputError(f"{plain(name)} cannot be written: {e.strerror}", hint="check the path") from e

@@ -116,6 +116,19 @@ def test_explain_tells_of_a_copy_that_leaves_and_of_one_that_is_dropped(here: Pa
     assert "w1 in r1: dropped: the others are confirmed" in said
 
 
+def test_picture_is_written_as_a_page_or_to_stdout(here: Path) -> None:
+    page = here / "fleet.html"
+    assert fsdm(*place(here, "--dry-run", "--html", page)).stdout.startswith("60 chunks on workers")
+    assert page.read_text().startswith("<!DOCTYPE html>")
+    done = fsdm(*place(here, "--html", "-"))
+    assert (done.returncode, done.stdout.count("<!DOCTYPE html>")) == (0, 1)
+    assert done.stdout.rstrip().endswith("</html>")
+    assert done.stderr == "published as number 1\n"
+    for more in ("--json", ("--explain", "w1")):
+        assert fsdm(*place(here, "--html", "-"), *([more] if isinstance(more, str) else more)).returncode == 2
+    assert fsdm(*place(here, "--html", here)).returncode == 2
+
+
 def test_too_much_that_is_lost_ends_with_8_and_changes_nothing_until_it_is_meant(here: Path) -> None:
     wants = (here / "chunks.jsonl").read_text().splitlines(keepends=True)
     fsdm(*place(here))

@@ -10,15 +10,14 @@ from typing import Any
 
 from fsdm.cli.arguments import data_dir_of, open_client
 from fsdm.cli.ids import dataset_of, names_of
-from fsdm.cli.output import tell
+from fsdm.cli.output import tell, write_text
 from fsdm.model.errors import InvalidInputError
 from fsdm.status.coverage import CoverageMap
 from fsdm.status.map.drawing import svg
 from fsdm.status.map.page import html
 from fsdm.status.map.text import Style, lines
 from fsdm.status.map.words import Caption, summary
-from fsdm.status.terminal import plain, print_json
-from fsdm.store.filesystem import FileSystem
+from fsdm.status.terminal import print_json
 
 EXAMPLES = """\
 fsdm map -d data
@@ -59,29 +58,13 @@ def run(arguments: Namespace) -> None:
             one = dataset_of(arguments, client.layout, [coverage.dataset_id for coverage in found.coverages])
             found = found.only(one)
     if arguments.html is not None:
-        _write(arguments.html, html(found, caption))
+        write_text(arguments.html, html(found, caption))
     if arguments.svg is not None:
-        _write(arguments.svg, svg(found, caption, arguments.list))
+        write_text(arguments.svg, svg(found, caption, arguments.list))
     if arguments.json:
         print_json(_document(found))
     elif arguments.html is None and arguments.svg is None:
         _print(found, caption, arguments.list)
-
-
-def _write(name: str, text: str) -> None:
-    """Write a file by a rename: a reader sees the old one or the new one, whole."""
-    if name == "-":
-        sys.stdout.flush()
-        sys.stdout.buffer.write(text.encode())
-        sys.stdout.buffer.flush()
-        return
-    path = os.path.realpath(name)
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise InvalidInputError(f"{plain(name)} is not a file", hint="name a file to be written, or - for stdout")
-    try:
-        FileSystem().write(path, text.encode(), durable=False)
-    except OSError as e:
-        raise InvalidInputError(f"{plain(name)} cannot be written: {e.strerror}", hint="check the path") from e
 
 
 def _print(found: CoverageMap, caption: Caption, listed: int) -> None:

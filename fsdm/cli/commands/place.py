@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from fsdm.cli.arguments import add_brake, positive, seconds, share, size
-from fsdm.cli.output import row, show, tell
+from fsdm.cli.output import row, show, tell, write_text
 from fsdm.model.errors import FsdmError, InvalidInputError
 from fsdm.model.layout import as_id
 from fsdm.model.units import count, readable
@@ -25,6 +25,7 @@ EXAMPLES = """\
 fsdm place assignment.jsonl --workers workers.jsonl --reports reports --to fleet --dry-run
 fsdm place assignment.jsonl --workers workers.jsonl --reports reports --to fleet --replicas 2
 fsdm place assignment.jsonl --workers workers.jsonl --to fleet --explain w1      # or a chunk's id
+fsdm place assignment.jsonl --workers workers.jsonl --to fleet --dry-run --html fleet.html
 """
 
 
@@ -61,6 +62,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--explain", metavar="CHUNK|WORKER", help="say where it is to be, or what it is to hold, and why"
     )
+    parser.add_argument("--html", metavar="FILE", help="draw it as one HTML file; - is standard output")
     parser.add_argument(
         "--list-short", type=int, default=10, metavar="N", help="name so many chunks that stay short (10)"
     )
@@ -81,6 +83,8 @@ def run(arguments: Namespace) -> None:
     """Read all, place it, and publish it unless it is only asked for."""
     from fsdm.cli.assignment import read_assignment
 
+    if arguments.html == "-" and (arguments.json or arguments.explain):
+        raise InvalidInputError("only one thing can be written to standard output", hint="give the page a FILE")
     how = _options(arguments)
     with read_assignment(arguments.list, arguments.expect) as assignment:
         if not len(assignment) and not arguments.yes:
@@ -92,10 +96,13 @@ def run(arguments: Namespace) -> None:
             lines = one.explain(arguments.explain)
             show(arguments, {"asked": arguments.explain, "why": lines}, lines)
             return
+        if arguments.html is not None:
+            write_text(arguments.html, import_module("fsdm.fleet.picture.page").html(one))
         pointer = None if arguments.dry_run else one.publish(assignment.document)
     number = None if pointer is None else pointer.number
     document = {"dry_run": arguments.dry_run, "published": number, **asdict(found := one.summary())}
-    show(arguments, document, _lines(found, arguments.list_short))
+    if arguments.html != "-":  # else stdout has the page
+        show(arguments, document, _lines(found, arguments.list_short))
     if not arguments.json:
         said = f"published as number {number}" if number else "nothing has changed: the last lists hold"
         tell("nothing was published: this was a dry run" if arguments.dry_run else said)
