@@ -23,7 +23,7 @@ from fsdm.model.layout import WANT_MAX_BYTES
 from fsdm.transfer.http.target import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     import requests
 
@@ -38,8 +38,9 @@ UNCHANGED: Final = "nothing was changed: mend the list, and ask again"
 class Assignment:
     """The chunks of a list, by id, in the order of the list."""
 
-    def __init__(self, documents: IO[bytes]) -> None:
+    def __init__(self, documents: IO[bytes], each: Callable[[DataChunk], object] | None = None) -> None:
         self._documents = documents
+        self._each = each
         self._offsets: dict[bytes, int] = {}
 
     def add(self, chunk: DataChunk, document: bytes) -> None:
@@ -53,6 +54,8 @@ class Assignment:
             if self.chunk(chunk.id) != chunk:
                 raise InvalidInputError(f"{chunk.id} is listed before, with another document", field="id")
             return
+        if self._each is not None:
+            self._each(chunk)
         self._offsets[key] = self._documents.seek(0, io.SEEK_END)
         self._documents.write(document + b"\n")
 
@@ -77,15 +80,19 @@ class Assignment:
 
 
 @contextmanager
-def read_assignment(where: str, expected: int | None = None) -> Iterator[Assignment]:
+def read_assignment(
+    where: str, expected: int | None = None, each: Callable[[DataChunk], object] | None = None
+) -> Iterator[Assignment]:
     """Read the assignment in a file, at a URL, or on standard input (`-`), perhaps gzipped, of so many wants.
+
+    `each` is called with each chunk, once, as it is read; an InvalidInputError of it is told with the line.
 
     Raises:
         InvalidInputError: it cannot be read, or a line is no want; the message names the line.
         TransferError: it could not be fetched, or not to its end.
     """
     with tempfile.TemporaryFile(prefix="fsdm-sync-") as documents:
-        assignment = Assignment(documents)
+        assignment = Assignment(documents, each)
         try:
             with _opened(where) as (stream, name, tells_its_end):
                 count, end = _read(stream, name, assignment)

@@ -14,13 +14,12 @@ from fsdm.fleet.wants import Wants
 from fsdm.model.errors import NotAvailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
 
     from fsdm.fleet.documents import Pointer, Report
     from fsdm.fleet.inventory import Chunks, Copies, Workers
     from fsdm.fleet.placing import Placement
     from fsdm.fleet.publishing import Published
-    from fsdm.model.documents import DataChunk
 
 KEPT_S: Final = 86_400.0  # a list that is no longer named may still be being fetched, or be applied somewhere
 
@@ -38,6 +37,10 @@ class Options:
     assumed_bytes: int | None = None
     silent_s: float = 120.0
     grace_s: float = 600.0
+
+    def wants(self) -> Wants:
+        """Return what takes the wants of a round, none yet."""
+        return Wants(self.replicas, self.otherwise, self.assumed_bytes)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,13 +60,11 @@ class Round:
     now: float
 
     @classmethod
-    def read(
-        cls, wanted: Iterable[DataChunk], workers_file: str, reports: str | None, to: str, how: Options, now: float
-    ) -> Self:
+    def read(cls, wants: Wants, workers_file: str, reports: str | None, to: str, how: Options, now: float) -> Self:
         """Read what is there, and place it; `now` is in seconds since the epoch.
 
         Raises:
-            InvalidInputError: the workers, or a want, cannot be taken.
+            InvalidInputError: the workers cannot be taken.
             DataDirectoryError: what is published cannot be read.
             BrakedError: too much would be lost, or given up.
         """
@@ -74,9 +75,6 @@ class Round:
         workers = workers_of(
             listed, published.lists, found, broken, now=now, silent_s=how.silent_s, grace_s=how.grace_s
         )
-        wants = Wants(how.replicas, how.otherwise, how.assumed_bytes)
-        for chunk in wanted:
-            wants.add(chunk)
         chunks = wants.chunks()
         before = read_copies(shelf, published, chunks, workers, found)
         placement = place(chunks, workers, before, how.bounds)

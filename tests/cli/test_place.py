@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import fsdm, fsdm_json, ran
-from tests.support.chunks import an_id
+from tests.support.chunks import a_want, an_id
 
 
 @pytest.fixture
@@ -114,6 +114,16 @@ def test_explain_tells_of_a_copy_that_leaves_and_of_one_that_is_dropped(here: Pa
     report_all(here, time.time())
     said = fsdm(*place(here, *how, "--explain", moved)).stdout
     assert "w1 in r1: dropped: the others are confirmed" in said
+
+
+def test_chunk_without_a_size_is_told_with_its_line_unless_one_is_assumed(here: Path) -> None:
+    with (here / "chunks.jsonl").open("ab") as file:
+        file.write(a_want(id=an_id(999), files={"x": "http://h/x"}).to_json())
+    done = fsdm(*place(here))
+    assert done.returncode == 2
+    assert "chunks.jsonl:61: files: " in done.stderr
+    assert "'x' declares no size" in done.stderr
+    assert fsdm_json(*place(here, "--assume-bytes", "2M"))["added"]["missing"]["bytes"] == 366_000_000
 
 
 def test_picture_is_written_as_a_page_or_to_stdout(here: Path) -> None:

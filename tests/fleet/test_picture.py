@@ -27,7 +27,9 @@ def a_round(path: Path, count: int = 50, workers: int = 5, *, capacity: str = "1
     (path / "workers").write_text("".join(json.dumps(line | more) + "\n" for line in lines))
     (path / "reports").mkdir(exist_ok=True)
     options = Options(bounds=Bounds(brake=None))
-    wants = [a_chunk(number) for number in range(count)]
+    wants = options.wants()
+    for number in range(count):
+        wants.add(a_chunk(number))
     return Round.read(wants, str(path / "workers"), str(path / "reports"), str(path / "to"), options, NOW)
 
 

@@ -245,6 +245,11 @@ def test_worker_that_joins_gets_its_share_and_nothing_moves_between_others(settl
     capacity = settled.workers["w000"].capacity_bytes
     settled.workers["new"] = Worker("new", capacity)
     assert names_added(settled) == {"new"}
+    _, workers, _, found = settled.place()
+    given = np.unique(found.leaving % len(workers))
+    assert given.size > 30
+    # none gives so much that it would be given some back
+    assert (found.loads.kept[given] >= 0.99 * found.loads.target[given]).all()
     settled.settle()
     share = 3 * sum(settled.sizes.values()) * capacity / (total + capacity)
     assert 0.95 <= settled.moved_bytes / share <= 1.05
@@ -424,6 +429,16 @@ def test_copy_that_is_taken_back_is_no_reason_to_drop_another_until_it_is_confir
     fleet.apply()
     fleet.round()
     assert fleet.lists == {kept: set(), dropped: {chunk_id(0).hex()}}
+
+
+def test_copy_on_its_way_is_not_sent_elsewhere_before_it_is_there(settled: Fleet) -> None:
+    settled.workers["new"] = Worker("new", settled.workers["w000"].capacity_bytes)
+    settled.round()
+    settled.change("new", weight=0.5)
+    assert settled.round().added.size == 0
+    settled.settle()
+    new, other = (settled.bytes_of(settled.lists[name]) for name in ("new", "w000"))
+    assert new / other == pytest.approx(0.5, abs=0.03)
 
 
 def test_too_little_room_gives_each_chunk_one_copy_before_any_has_two() -> None:

@@ -54,7 +54,10 @@ class Place:
         (self.path / "workers").write_text("".join(json.dumps(worker) + "\n" for worker in self.workers))
         options = Options(**{"bounds": Bounds(), **how})  # type: ignore[arg-type]
         reports = str(self.path / "reports")
-        return Round.read(self.wants.values(), str(self.path / "workers"), reports, str(self.fleet), options, now)
+        wants = options.wants()
+        for want in self.wants.values():
+            wants.add(want)
+        return Round.read(wants, str(self.path / "workers"), reports, str(self.fleet), options, now)
 
     def document(self, chunk_id: str) -> bytes:
         [found] = [want for want in self.wants.values() if want.id == chunk_id]
@@ -348,8 +351,9 @@ def test_list_of_workers_that_cannot_be_taken_is_an_error_that_names_the_line(
     place: Place, line: str, says: str
 ) -> None:
     (place.path / "workers").write_text(line)
+    how = Options(bounds=Bounds())
     with pytest.raises(InvalidInputError, match=says):
-        Round.read((), str(place.path / "workers"), None, str(place.fleet), Options(bounds=Bounds()), NOW)
+        Round.read(how.wants(), str(place.path / "workers"), None, str(place.fleet), how, NOW)
 
 
 def test_chunk_of_no_declared_size_is_an_error_unless_one_is_assumed(place: Place) -> None:

@@ -86,10 +86,11 @@ def run(arguments: Namespace) -> None:
     if arguments.html == "-" and (arguments.json or arguments.explain):
         raise InvalidInputError("only one thing can be written to standard output", hint="give the page a FILE")
     how = _options(arguments)
-    with read_assignment(arguments.list, arguments.expect) as assignment:
+    wants = how.wants()
+    with read_assignment(arguments.list, arguments.expect, wants.add) as assignment:
         if not len(assignment) and not arguments.yes:
             raise InvalidInputError("the list is empty", hint="nothing was changed; where all is to go, say so: --yes")
-        one = _round().Round.read(assignment, arguments.workers, arguments.reports, arguments.to, how, time.time())
+        one = _round().Round.read(wants, arguments.workers, arguments.reports, arguments.to, how, time.time())
         for name, why in one.broken.items():
             tell(f"fsdm: the report of {plain(name)} cannot be read, and {plain(name)} counts as away: {plain(why)}")
         if arguments.explain is not None:
