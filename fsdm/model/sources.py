@@ -9,7 +9,16 @@ import os
 import re
 from typing import TYPE_CHECKING, Annotated, Any, Final, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 
 from fsdm.model.errors import InvalidInputError
 from fsdm.model.limits import Count, Positive  # noqa: TC001 pydantic reads them
@@ -24,6 +33,22 @@ OWN: Final = frozenset(  # what a request is, and how its answer is read, is not
     | {"if-none-match", "if-range", "if-unmodified-since", "keep-alive", "proxy-authorization", "proxy-connection"}
     | {"range", "te", "trailer", "transfer-encoding", "upgrade"}
 )
+_URL: Final = r"(?i:https?)://[^\x00-\x20\x7f/?#@\\\\]+(?:/[^\x00-\x20\x7f?#]*)?"
+_HTTP: Final = re.compile(rf"\A{_URL}\Z")
+_OTHER: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\x00-\x20\x7f/?#@\\]*(?:/[^\x00-\x1f\x7f?#]*)?\Z")
+_STORES: Final = frozenset({"s3", "gs", "az"})
+_OF_STORES: Final = {  # settings that only some of them have
+    "endpoint": _STORES,
+    "region": frozenset({"s3", "gs"}),
+    "path_style": frozenset({"s3", "gs"}),
+    "access_key_id": frozenset({"s3", "gs"}),
+    "secret_access_key": frozenset({"s3", "gs"}),
+    "secret_access_key_file": frozenset({"s3", "gs"}),
+    "session_token_file": frozenset({"s3"}),
+    "sas_file": frozenset({"az"}),
+    "unsigned": _STORES,
+}
+_OF_ALL: Final = frozenset({"match", "connections", "bytes_per_s"})
 _NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a token, RFC 9110 §5.6.2
 _VALUE: Final = re.compile(r"[!-~](?:[\t -~]*[!-~])?")  # §5.5, without what is obsolete
 
@@ -34,14 +59,24 @@ FilePath = Annotated[
 ]
 
 
+def _checked_match(match: str) -> str:
+    is_http = match.partition(":")[0].lower() in {"http", "https"}
+    if not (_HTTP if is_http else _OTHER).match(match):
+        raise ValueError("is no beginning of URLs without user, query and fragment")
+    return match
+
+
 class Source(BaseModel):
     """Settings for the URLs that begin with `match`; of several that match, the longest holds.
 
     The prefix ends with a whole origin or path segment. `headers` are values by name, `headers_file` is a file of lines
     `Name: value`, `headers_env` names the environment variable of each value. `user` and the password in
     `password_file` are for HTTP Basic. `ca` is a bundle, or a directory of CAs; `client_cert` and `client_key` are PEM
-    files, and the key may stand in the former. `proxy` is a URL, or "" for none. At most `connections` requests run at
-    once, and all together bring at most `bytes_per_s`. Paths are relative to the data directory.
+    files, and the key may stand in the former. `proxy` is a URL, or "" for none. An object store (s3, gs, az) is at an
+    `endpoint`, in a `region`, with its buckets in the path (`path_style`) or in the host. Its requests are signed by
+    `access_key_id` and the secret key (or its file, which has one line), with the token in `session_token_file`, or not
+    at all (`unsigned`); `sas_file` has what goes into the query for az. At most `connections` requests run at once,
+    and all together bring at most `bytes_per_s`. Paths are relative to the data directory.
 
     Raises:
         InvalidInputError: naming the field that cannot be taken, never its value.
@@ -49,7 +84,7 @@ class Source(BaseModel):
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", hide_input_in_errors=True)
 
-    match: Annotated[str, Field(pattern=r"\A(?i:https?)://[^\x00-\x20\x7f/?#@\\\\]+(?:/[^\x00-\x20\x7f?#]*)?\z")]
+    match: Annotated[str, AfterValidator(_checked_match)]
     headers: dict[str, SecretStr] = {}
     headers_file: FilePath | None = None
     headers_env: dict[str, str] = {}
@@ -59,6 +94,15 @@ class Source(BaseModel):
     client_cert: FilePath | None = None
     client_key: FilePath | None = None
     proxy: SecretStr | None = None
+    endpoint: Annotated[str, Field(pattern=rf"\A{_URL}\z")] | None = None
+    region: Annotated[str, Field(pattern=r"\A[A-Za-z0-9-]{1,64}\z")] | None = None
+    path_style: bool | None = None
+    access_key_id: Annotated[str, Field(pattern=r"\A[!-~]{1,256}\z")] | None = None
+    secret_access_key: SecretStr | None = None
+    secret_access_key_file: FilePath | None = None
+    session_token_file: FilePath | None = None
+    unsigned: bool = False
+    sas_file: FilePath | None = None
     connections: Count | None = None
     bytes_per_s: Positive | None = None
 
@@ -77,6 +121,15 @@ class Source(BaseModel):
             client_cert: StrPath | None = None,
             client_key: StrPath | None = None,
             proxy: str | SecretStr | None = None,
+            endpoint: str | None = None,
+            region: str | None = None,
+            path_style: bool | None = None,
+            access_key_id: str | None = None,
+            secret_access_key: str | SecretStr | None = None,
+            secret_access_key_file: StrPath | None = None,
+            session_token_file: StrPath | None = None,
+            unsigned: bool = False,
+            sas_file: StrPath | None = None,
             connections: int | None = None,
             bytes_per_s: float | None = None,
         ) -> None: ...
@@ -97,12 +150,30 @@ class Source(BaseModel):
             raise ValueError("user: it goes with password-file, and needs it")
         if self.client_key is not None and self.client_cert is None:
             raise ValueError("client_key: it is of no use without client-cert")
+        self._check_access()
         return self
+
+    def _check_access(self) -> None:
+        scheme = self.match.partition(":")[0].lower()
+        is_http = scheme in {"http", "https"} | _STORES
+        for name in sorted(self.model_fields_set - _OF_ALL):
+            if (name in _OF_STORES and scheme not in _OF_STORES[name]) or (name not in _OF_STORES and not is_http):
+                raise ValueError(f"{name}: it is of no use for {scheme}://")
+        secrets = (self.secret_access_key, self.secret_access_key_file)
+        if (self.access_key_id is None) != (secrets == (None, None)) or None not in secrets:
+            raise ValueError("access_key_id: it goes with secret-access-key or secret-access-key-file, and needs one")
+        if self.access_key_id is None and self.session_token_file is not None:
+            raise ValueError("session_token_file: it is of no use without access-key-id")
+        if self.unsigned and (self.access_key_id is not None or self.sas_file is not None):
+            raise ValueError("unsigned: there is something to ask with beside it")
+        if scheme == "az" and self.endpoint is None:
+            raise ValueError("endpoint: az needs it, as https://ACCOUNT.blob.core.windows.net")
 
     @property
     def has_secret(self) -> bool:
         """Tell whether something here is to be read by its owner alone."""
-        return bool(self.headers) or "@" in (self.proxy.get_secret_value() if self.proxy is not None else "")
+        is_kept_here = bool(self.headers) or self.secret_access_key is not None
+        return is_kept_here or "@" in (self.proxy.get_secret_value() if self.proxy is not None else "")
 
 
 def join_headers(fields: list[tuple[str, str, str]]) -> dict[str, str]:
@@ -136,6 +207,5 @@ def _invalid(error: ValidationError) -> InvalidInputError:
         hint = f"there are {', '.join(Source.model_fields)}"
         return InvalidInputError("is no setting of a source", field=f"{field:.80}", hint=hint)
     if first["type"] == "string_pattern_mismatch":
-        is_match = field == "match"
-        said = "is no URL of http or https without user, query and fragment" if is_match else "has what it cannot have"
+        said = "has what it cannot have"
     return InvalidInputError(said, field=field)

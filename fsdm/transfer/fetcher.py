@@ -7,6 +7,7 @@ An attempt that ended, a stop, a crash or a reboot is followed by the next one f
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
 from fsdm.concurrency.rate_limit import FLOOR_BYTES_PER_S, Meter, Rate
@@ -81,12 +82,11 @@ class HttpFetcher:
         self.scheduler: Scheduler | None = None  # whose threads fetch
         self.sources = sources or Sources()
         timeouts_s = connect_timeout_s, idle_timeout_s
-        self.engine: HttpEngine = (
-            Engine(self.hosts, timeouts_s, policy, self.sources, http_version, kept=connections)
-            if transport == "libcurl"
-            else RequestsEngine(self.hosts, timeouts_s, policy, self.sources, session)
-        )
-        self.schemes = Schemes(self.engine, policy, data_dir)
+        make = partial(Engine, self.hosts, timeouts_s, policy, self.sources, http_version, kept=connections)
+        libcurl = make() if transport == "libcurl" else None
+        self.engine: HttpEngine = libcurl or RequestsEngine(self.hosts, timeouts_s, policy, self.sources, session)
+        stores = (lambda: libcurl) if libcurl is not None else make  # libcurl asks them, whatever the transport
+        self.schemes = Schemes(self.engine, stores, policy, self.sources, data_dir)
         self.rate = Rate(bytes_per_s)
         self.meter = Meter()
         self._per_file = per_file

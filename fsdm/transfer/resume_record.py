@@ -20,6 +20,7 @@ from blake3 import blake3
 from fsdm.model.documents import PartRecord, PartsDocument
 from fsdm.model.errors import InvalidInputError
 from fsdm.model.layout import PARTS, WANT_MAX_BYTES
+from fsdm.model.source_policy import SCHEMES
 from fsdm.store.filesystem import read_regular
 
 if TYPE_CHECKING:
@@ -104,7 +105,8 @@ def _read(path: str) -> PartsDocument | None:
 
 def url_mark(url: str) -> str:
     """Return a mark that tells URLs apart in a record: a URL itself may carry secrets."""
-    return str(blake3(url.partition("#")[0].encode()).hexdigest())
+    is_http = url.partition(":")[0].lower() in SCHEMES  # a key of another scheme may have a # in it
+    return str(blake3((url.partition("#")[0] if is_http else url).encode()).hexdigest())
 
 
 @cache

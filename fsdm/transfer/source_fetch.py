@@ -158,6 +158,7 @@ class SourceFetch:
     def _refuse(self, head: Head, *, ranged: bool) -> None:
         status, transient = head.status, head.is_transient or self._was_split  # it may be for those that have ended
         what = f"HTTP {status} {http.client.responses.get(status, '')}".rstrip()  # the server's words may be any
+        what += f" ({head.reason})" * bool(head.reason)
         retry_after_s = head.retry_after_s(time.time())
         if retry_after_s is not None or status in BUSY_STATUS:
             self._asked(head).failed(what, retry_after_s)

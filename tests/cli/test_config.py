@@ -111,6 +111,25 @@ rate = "50M"
 [[source]]
 match = "http://other.example"
 rate = 10
+[[source]]
+match = "s3://lake/"
+endpoint = "http://minio:9000"
+region = "eu-west-1"
+path-style = false
+access-key-id = "AKID"
+secret-access-key = "hush"
+session-token-file = "t"
+[[source]]
+match = "s3://"
+access-key-id = "AKID"
+secret-access-key-file = "s"
+[[source]]
+match = "az://box"
+endpoint = "https://a.blob.core.windows.net"
+sas-file = "sas"
+[[source]]
+match = "gs://open"
+unsigned = true
 """
     sources = [
         SourceSettings(
@@ -128,10 +147,22 @@ rate = 10
             bytes_per_s=50_000_000,
         ),
         SourceSettings(match="http://other.example", bytes_per_s=10),
+        SourceSettings(
+            match="s3://lake/",
+            endpoint="http://minio:9000",
+            region="eu-west-1",
+            path_style=False,
+            access_key_id="AKID",
+            secret_access_key="hush",
+            session_token_file="t",
+        ),
+        SourceSettings(match="s3://", access_key_id="AKID", secret_access_key_file="s"),
+        SourceSettings(match="az://box", endpoint="https://a.blob.core.windows.net", sas_file="sas"),
+        SourceSettings(match="gs://open", unsigned=True),
     ]
     assert parse_config(text) == {"jobs": 3, "source": tuple(sources)}
-    assert all(len(source.model_fields_set) in {2, len(SourceSettings.model_fields)} for source in sources)
-    assert in_words(parse_config(text)) == "jobs 3, 2 sources"
+    assert {field for source in sources for field in source.model_fields_set} == set(SourceSettings.model_fields)
+    assert in_words(parse_config(text)) == "jobs 3, 6 sources"
 
 
 @pytest.mark.parametrize(
@@ -153,7 +184,7 @@ rate = 10
         ),
         ("[[source]]\nmatch = 'https://a/'\nzzz = 'hush'", "source 1 (https://a/): the key 'zzz'", "there are match, "),
         ("[[source]]\nmatch = 'https://a/'\nbytes_per_s = 1", "source 1 (https://a/): the key 'bytes_per_s'", ""),
-        ("[[source]]\nmatch = 'https://me:hush@a/'", "source 1 (https://a/): match: is no URL of http or https", ""),
+        ("[[source]]\nmatch = 'https://me:hush@a/'", "source 1 (https://a/): match: is no beginning of URLs", ""),
         ("[[source]]\nmatch = 'https://a/'\nheaders = { Range = 'hush' }", "source 1 (https://a/): headers: Range", ""),
         ("[[source]]\nmatch = 'https://a/'\nheaders = { A = ['hush'] }", "source 1 (https://a/): headers: must be", ""),
         ("[[source]]\nmatch = 'https://a/'\nclient-key = 'hush'", "source 1 (https://a/): client-key: it is of", ""),

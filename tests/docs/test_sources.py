@@ -8,10 +8,14 @@ import pytest
 from fsdm import DataManager, Source
 from fsdm.cli.config import parse_config
 from fsdm.transfer.http.source_settings import Sources
+from fsdm.transfer.http.target import locate
 from tests.support import ran_by_shell
 from tests.support.pages import PAGES, sections
 
-BLOCKS = {block.language: block.text for section in sections("sources.md") for block in section.blocks}
+BLOCKS = {
+    language: "\n".join(block.text for section in sections("sources.md") for block in section.of(language))
+    for language in ("toml", "sh")
+}
 PYTHON = [block.text for section in sections("sources.md") for block in section.blocks if block.language == "python"]
 
 
@@ -21,9 +25,13 @@ def test_tables_of_the_page_can_be_taken_where_their_files_are(tmp_path: Path) -
     assert (tmp_path / "data" / "lake.token").read_text() == "Authorization: Bearer hush\n"
     for name in ("vault.password", "vault.pem", "vault.key"):
         (tmp_path / "data" / name).touch(0o600)
+    for name in ("lake.secret", "minio.secret", "box.sas", "gs.token"):
+        (tmp_path / "data" / name).touch(0o600)
+        (tmp_path / "data" / name).write_text("Authorization: Bearer hush\n")
     config = parse_config(BLOCKS["toml"].replace("/etc/ssl/", "").encode())
     sources = Sources(config["source"], str(tmp_path / "data"))
     assert sources.bounds_of("https://lake.example/public/x").rate.is_capped
+    assert sources.of(locate("s3://here/a")).access.endpoint == "https://minio.example:9000"
     assert sources.bounds_of("https://vault.example:8443/").connections == 4
 
 

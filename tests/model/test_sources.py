@@ -11,6 +11,7 @@ from fsdm import InvalidInputError, Source
 from fsdm.model.sources import OWN, join_headers
 
 SECRET = "hush-1234"
+LAKE = {"match": "s3://lake/"}
 
 
 def source(**given: Any) -> Source:
@@ -21,13 +22,13 @@ def source(**given: Any) -> Source:
     ("given", "said"),
     [
         ({"match": 5}, "match: must be a valid string"),
-        ({"match": "lake.example"}, "match: is no URL of http or https"),
-        ({"match": "ftp://lake.example/"}, "match: is no URL of http or https"),
-        ({"match": f"https://me:{SECRET}@lake.example/"}, "match: is no URL of http or https"),
-        ({"match": f"https://lake.example/?{SECRET}"}, "match: is no URL of http or https"),
-        ({"match": f"https://lake.example/#{SECRET}"}, "match: is no URL of http or https"),
-        ({"match": f"https://lake.example\\{SECRET}/"}, "match: is no URL of http or https"),
-        ({"match": "https:///a"}, "match: is no URL of http or https"),
+        ({"match": "lake.example"}, "match: is no beginning of URLs"),
+        ({"match": "s3://me@lake/"}, "match: is no beginning of URLs"),
+        ({"match": f"https://me:{SECRET}@lake.example/"}, "match: is no beginning of URLs"),
+        ({"match": f"https://lake.example/?{SECRET}"}, "match: is no beginning of URLs"),
+        ({"match": f"https://lake.example/#{SECRET}"}, "match: is no beginning of URLs"),
+        ({"match": f"https://lake.example\\{SECRET}/"}, "match: is no beginning of URLs"),
+        ({"match": "https:///a"}, "match: is no beginning of URLs"),
         ({"heders": SECRET}, "heders: is no setting of a source"),
         ({"headers": SECRET}, "headers: must be a valid dictionary"),
         ({"headers": {"Authorization": 5}}, "headers: must be a valid string"),
@@ -56,6 +57,26 @@ def source(**given: Any) -> Source:
         ({"connections": True}, "connections: must be a valid integer"),
         ({"bytes_per_s": 0}, "bytes_per_s: must be greater than 0"),
         ({"bytes_per_s": float("nan")}, "bytes_per_s: must be greater than 0"),
+        ({"access_key_id": "A", "secret_access_key": SECRET}, "access_key_id: it is of no use for https://"),
+        ({**LAKE, "access_key_id": "A"}, "access_key_id: it goes with secret-access-key or secret-access-key-file"),
+        ({**LAKE, "secret_access_key": SECRET}, "access_key_id: it goes with secret-access-key"),
+        (
+            {**LAKE, "access_key_id": "A", "secret_access_key": SECRET, "secret_access_key_file": "b"},
+            "access_key_id: it goes with secret-access-key or secret-access-key-file, and needs one",
+        ),
+        ({**LAKE, "access_key_id": f"{SECRET}\n"}, "access_key_id: has what it cannot have"),
+        ({**LAKE, "session_token_file": "a"}, "session_token_file: it is of no use without access-key-id"),
+        ({**LAKE, "access_key_id": "A", "secret_access_key": SECRET, "unsigned": True}, "unsigned: there is something"),
+        ({**LAKE, "sas_file": "a"}, "sas_file: it is of no use for s3://"),
+        ({**LAKE, "endpoint": f"https://me:{SECRET}@h"}, "endpoint: has what it cannot have"),
+        ({**LAKE, "endpoint": f"https://h/?{SECRET}"}, "endpoint: has what it cannot have"),
+        ({**LAKE, "endpoint": "ftp://h"}, "endpoint: has what it cannot have"),
+        ({**LAKE, "region": "eu/../x"}, "region: has what it cannot have"),
+        ({"match": "az://box"}, "endpoint: az needs it"),
+        ({"match": "az://box", "endpoint": "https://h", "region": "x"}, "region: it is of no use for az://"),
+        ({"match": "gs://lake", "session_token_file": "a"}, "session_token_file: it is of no use for gs://"),
+        ({"match": "file:///srv/in", "headers": {"A": SECRET}}, "headers: it is of no use for file://"),
+        ({"match": "thing://shelf", "proxy": ""}, "proxy: it is of no use for thing://"),
     ],
 )
 def test_wrong_value_is_refused_by_its_field_and_not_shown(given: dict[str, Any], said: str) -> None:
@@ -88,6 +109,9 @@ def test_source_shows_no_value_of_a_header_and_no_proxy() -> None:
         headers_file=Path("lake.token"),
         user=None,
         proxy=f"http://me:{SECRET}@proxy:3128",
+        match="s3://lake/",
+        access_key_id="A",
+        secret_access_key=SECRET,
     )
     assert full.headers_file == "lake.token"
     for shown in (repr(full), str(full), f"{full.model_dump()}", full.model_dump_json()):
@@ -105,6 +129,8 @@ def test_source_shows_no_value_of_a_header_and_no_proxy() -> None:
         ({"proxy": ""}, False),
         ({"proxy": "http://me:hush@proxy:3128"}, True),
         ({"proxy": "http://token@proxy:3128"}, True),
+        ({**LAKE, "access_key_id": "A", "secret_access_key": "hush"}, True),
+        ({**LAKE, "access_key_id": "A", "secret_access_key_file": "hush"}, False),
     ],
 )
 def test_source_with_a_secret_of_its_own_is_known(given: dict[str, Any], has_secret: bool) -> None:

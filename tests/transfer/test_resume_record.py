@@ -104,6 +104,7 @@ def test_a_document_is_not_read_through_a_symlink(tmp_path: Path) -> None:
 def test_a_url_is_told_from_another_one_by_what_is_asked_for() -> None:
     assert url_mark("http://h/a#x") == url_mark("http://h/a")
     assert len({url_mark(url) for url in ("http://h/a", "http://h/b", "https://h/a", "http://h/a?x")}) == 4
+    assert len({url_mark(url) for url in ("s3://h/a", "s3://h/a#x", "s3://h/a#y")}) == 3, "a key may have a # in it"
 
 
 # ----------------------------------------------------------------------------------------------------- of whole chunks

@@ -2,7 +2,8 @@
 
 TLS is verified; proxies, netrc and CA bundles are as requests finds them, where the owner has not said otherwise (see
 `source_settings`). Redirects are followed here, so that each hop is under the policy and the settings of its own URL:
-one from https to http is refused, and credentials do not go on to another server. Nothing is
+one from https to http is refused, and credentials do not go on to another server. A signed request follows none, for
+what it leads to would be another request. Nothing is
 retried here but what met a kept connection that its server had ended (libcurl does); no encoding is asked for, and no
 cookie outlives a file. What an error says never shows the secrets of a URL.
 """
@@ -70,14 +71,17 @@ class Engine:
             What `begin` and its body raise.
         """
         with about(url):
-            target = read(url)
-            handle = self._lease(target.origin)
-            try:
-                handle.forget_cookies()
-                ask = partial(self._ask, handle, headers, stop)
-                follow(target, target.credentials, ask, begin, self._sources, self._hosts, stop)
-            finally:
-                self._give_back(target.origin, handle)
+            self.get_target(read(url), headers, stop, begin)
+
+    def get_target(self, target: Target, headers: Mapping[str, str], stop: Cancellation, begin: Begin) -> None:
+        """Ask for a target, as `get` does for a URL; errors do not say of which one they are."""
+        handle = self._lease(target.origin)
+        try:
+            handle.forget_cookies()
+            ask = partial(self._ask, handle, headers, stop)
+            follow(target, target.credentials, ask, begin, self._sources, self._hosts, stop)
+        finally:
+            self._give_back(target.origin, handle)
 
     def _ask(
         self,
@@ -95,8 +99,10 @@ class Engine:
         fields = {"Accept-Encoding": "identity", **settings.headers, **headers}
         if credentials:
             fields["Authorization"] = f"Basic {credentials}"
-        elif route.credentials:
+        elif route.credentials and target.is_plain:  # an object store's are its source's
             fields.setdefault("Authorization", f"Basic {route.credentials}")
+        if target.signature is not None:
+            fields |= target.signature.headers
         lines = [f"{name}: {value}".encode("latin-1") for name, value in fields.items()]
 
         def check_address(address: str) -> None:
@@ -104,13 +110,13 @@ class Engine:
                 self._policy.addresses(target.host, [address])
 
         try:
-            return handle.get(target.url, route, lines, begin, check_address, stop, self._hosts.get(target.origin))
+            return handle.get(target, route, lines, begin, check_address, stop, self._hosts.get(target.origin))
         except (HostError, PolicyError):
-            self._hosts.get(target.origin).routes = {}  # what was found may hold no longer
+            self._hosts.get(target.server).routes = {}  # what was found may hold no longer
             raise
 
     def _route(self, target: Target, settings: Settings, stop: Cancellation) -> Route:
-        host, now = self._hosts.get(target.origin), time.monotonic()
+        host, now = self._hosts.get(target.server), time.monotonic()
         route = host.routes.get(settings)
         if route is None or route.until < now:
             route = find_route(target, settings, self._policy, now, stop, self._timeouts_s[0])

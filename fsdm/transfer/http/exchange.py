@@ -59,7 +59,7 @@ class Exchange:
     """Takes one answer; `within` bounds its timeouts.
 
     `sockets` are given where the bytes of a body are those on its connection; `woken_fd`, an eventfd, is readable
-    when `stop` is set.
+    when `stop` is set. Where it does not follow redirects, one of them is an answer like any other.
     """
 
     def __init__(
@@ -71,6 +71,8 @@ class Exchange:
         blocks: Blocks,
         sockets: Sockets | None,
         woken_fd: int,
+        *,
+        follows: bool = True,
     ) -> None:
         self.error: BaseException | None = None
         self.location: str | None = None
@@ -88,6 +90,7 @@ class Exchange:
         self.lines: list[bytes] = []  # of the heads that have come
         self._sockets = sockets
         self._woken_fd = woken_fd
+        self._follows = follows
         self._port = 0
         self._handed_before = self._head_bytes = 0
         self._came = 0
@@ -144,7 +147,7 @@ class Exchange:
     def _begin_with(self, head: Head) -> None:
         self.head, self._head_at, self._head_bytes = head, time.monotonic(), sum(map(len, self.lines))
         try:
-            if head.status in REDIRECTS and head.get("location"):
+            if self._follows and head.status in REDIRECTS and head.get("location"):
                 self.location = head.get("location")
             elif self._begin is not None:
                 self._body = self._begin(head)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from fsdm.transfer.host_health import Host
     from fsdm.transfer.http.exchange import Begin
     from fsdm.transfer.http.route import Route
+    from fsdm.transfer.http.target import Signature, Target
 
 _ALWAYS: Final[Mapping[int, object]] = {
     pycurl.NOSIGNAL: 1,
@@ -69,6 +70,7 @@ class Handle:
         self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._waits.watch)
         self._multi.setopt(pycurl.M_TIMERFUNCTION, self._waits.set_timer)
         self._client = ("", "")  # its certificate and key
+        self._signs = False
         self._set_up()
 
     def _set_up(self) -> None:
@@ -97,7 +99,7 @@ class Handle:
 
     def get(
         self,
-        url: str,
+        target: Target,
         route: Route,
         headers: Sequence[bytes],
         begin: Begin,
@@ -112,13 +114,19 @@ class Handle:
             StoppedError: `stop` was set.
             Or what `begin`, its body or `check_address` raised.
         """
-        is_plain = url.startswith("http:") and not route.proxy
-        body_sockets = self.sockets if is_plain else None
+        is_bare = target.scheme == "http" and not route.proxy
         exchange = Exchange(
-            begin, stop, host.within, self._idle_timeout_s, self._blocks, body_sockets, self._waits.woken_fd
+            begin,
+            stop,
+            host.within,
+            self._idle_timeout_s,
+            self._blocks,
+            self.sockets if is_bare else None,
+            self._waits.woken_fd,
+            follows=target.is_plain,
         )
         connect_timeout_s = host.within(self._connect_timeout_s)
-        self._set_request(url, route, headers, exchange)
+        self._set_request(target, route, headers, exchange)
         self._curl.setopt(pycurl.CONNECTTIMEOUT_MS, round(connect_timeout_s * 1000))
         self.sockets.guard(check_address)
         failure = None
@@ -169,14 +177,17 @@ class Handle:
                 _, running = self._multi.socket_action(fd, events)
         return False
 
-    def _set_request(self, url: str, route: Route, headers: Sequence[bytes], exchange: Exchange) -> None:
+    def _set_request(self, target: Target, route: Route, headers: Sequence[bytes], exchange: Exchange) -> None:
         is_directory = os.path.isdir(route.ca)
         ca_file, ca_path = (None, route.ca) if is_directory else (route.ca, None)
-        if (client := (route.client_cert, route.client_key)) != self._client:
+        client, signature = (route.client_cert, route.client_key), target.signature
+        if client != self._client or (self._signs and signature is None):
             self._become(client)
+        if signature is not None:
+            self._sign(signature)
         self._set(
             {
-                pycurl.URL: url,
+                pycurl.URL: target.url,
                 pycurl.HTTPHEADER: headers,
                 pycurl.PROXY: route.proxy.encode(),  # "" is none, whatever the environment says
                 pycurl.RESOLVE: route.resolve,
@@ -190,8 +201,21 @@ class Handle:
             }
         )
 
+    def _sign(self, signature: Signature) -> None:
+        """Sign the next request, which has neither . nor .. in its path: libcurl would not sign these as they are."""
+        self._signs = True
+        self._set(
+            {
+                pycurl.PATH_AS_IS: 0,
+                pycurl.AWS_SIGV4: signature.kind,
+                pycurl.USERNAME: signature.user,
+                pycurl.PASSWORD: signature.secret,
+            }
+        )
+
     def _become(self, client: tuple[str, str]) -> None:
         """Show another certificate: libcurl keeps the connections that were made with the last one to that one."""
+        self._signs = False
         self._curl.reset()  # pycurl cannot unset one by itself; connections and cookies stay
         self._set_up()
         cert, key = self._client = client

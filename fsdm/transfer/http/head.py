@@ -40,11 +40,12 @@ class Span:
 class Head:
     """A status, and fields by lower-case name; values of one name are joined (§5.3).
 
-    `url` has answered, and to `request`, where that is known.
+    `url` has answered, and to `request`, where that is known; `reason` is what its body gives in one word.
     """
 
     status: int
     fields: Mapping[str, str] = field(default_factory=dict)
+    reason: str = ""
     url: str = field(default="", repr=False)
     request: Request | None = field(default=None, repr=False, compare=False)
 

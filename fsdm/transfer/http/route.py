@@ -28,6 +28,20 @@ _PROXY_PORTS: Final = {"http": 80, "https": 443} | dict.fromkeys(("socks4", "soc
 
 
 @dataclass(frozen=True, slots=True)
+class Access:
+    """The way into an object store: where it is, and as whom. What is "" or None, the source does not say."""
+
+    endpoint: str = ""
+    region: str = ""
+    path_style: bool | None = None
+    is_unsigned: bool = False
+    key_id: str = ""
+    secret: str = field(default="", repr=False)
+    token: str = field(default="", repr=False)
+    sas: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """The settings of a source for a request: its headers, and the way to it, by which they are compared.
 
@@ -39,6 +53,7 @@ class Settings:
     ca: str = ""
     client_cert: str = ""
     client_key: str = ""
+    access: Access = field(default=Access(), compare=False)
 
 
 NONE: Final = Settings()

@@ -20,14 +20,15 @@ from fsdm.model.errors import HostError, InvalidInputError, TransferError
 from fsdm.model.source_policy import climbs
 from fsdm.model.sources import join_headers
 from fsdm.store.filesystem import read_regular
-from fsdm.transfer.http.route import NONE, Settings, read_proxy
-from fsdm.transfer.http.target import Target, origin_of
+from fsdm.transfer.http.route import NONE, Access, Settings, read_proxy
+from fsdm.transfer.http.target import locate, origin_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from fsdm.concurrency.cancellation import Cancellation
     from fsdm.model.sources import Source
+    from fsdm.transfer.http.target import Located
 
 SECRET_MAX_BYTES: Final = 1 << 16
 STOP_S: Final = 0.05  # how soon a waiting request sees that it is stopped
@@ -89,11 +90,12 @@ class Sources:
         for number, source in enumerate(sources, 1):
             name = f"source {number} ({source.match})"
             try:
-                target = Target.of(source.match)
-                if target.url in found:
-                    raise ValueError(f"match: {found[target.url].name} matches the same")
-                bounds = known.get(target.url) or Bounds(target.url)
-                found[target.url] = entry = _Entry(name, source, self._directory, target, bounds)
+                place = locate(source.match)
+                url = place.origin + (place.path or "/")
+                if url in found:
+                    raise ValueError(f"match: {found[url].name} matches the same")
+                bounds = known.get(url) or Bounds(url)
+                found[url] = entry = _Entry(name, source, self._directory, place, bounds)
                 entry.settings()
             except ValueError as e:
                 raise InvalidInputError(f"{name}: {e}", hint="see fsdm docs sources") from None
@@ -104,7 +106,7 @@ class Sources:
             by_origin.setdefault(entry.origin, []).append(entry)
         self._entries = by_origin
 
-    def of(self, target: Target) -> Settings:
+    def of(self, target: Located) -> Settings:
         """Find the settings for a request; raises TransferError where they cannot be had at this time."""
         entry = self._find(target)
         try:
@@ -113,7 +115,7 @@ class Sources:
             what, hint = f"{entry and entry.name}: {e}", "mend that: it is looked at with each request"
             raise TransferError(what, transient=True, hint=hint, cause="settings") from None
 
-    def bounds(self, target: Target) -> Bounds:
+    def bounds(self, target: Located) -> Bounds:
         """Return the bounds that a request is under."""
         entry = self._find(target)
         return UNBOUND if entry is None else entry.bounds
@@ -121,7 +123,7 @@ class Sources:
     def bounds_of(self, url: str) -> Bounds:
         """Return the bounds that a URL is under; one that cannot be read is under none."""
         try:
-            return self.bounds(Target.of(url)) if self._entries else UNBOUND
+            return self.bounds(locate(url)) if self._entries else UNBOUND
         except ValueError:  # its request will be refused
             return UNBOUND
 
@@ -130,8 +132,11 @@ class Sources:
         bounds = self.bounds_of(url)
         return (origin_of(url) if bounds.connections is None else bounds.name), bounds.connections
 
-    def _find(self, target: Target) -> _Entry | None:
-        entries = self._entries.get(target.origin)
+    def _find(self, target: Located) -> _Entry | None:
+        entries = self._entries.get(target.origin, ())
+        scheme = f"{target.origin.partition('://')[0]}://"
+        if scheme not in {"http://", "https://", target.origin}:
+            entries = [*entries, *self._entries.get(scheme, ())]  # those for any host of it come last
         if not entries:
             return None
         segments, climbs = _read_path(target)
@@ -141,11 +146,11 @@ class Sources:
 class _Entry:
     """One source; its errors are ValueErrors that begin with a key, and show no value."""
 
-    def __init__(self, name: str, source: Source, directory: str, target: Target, bounds: Bounds) -> None:
+    def __init__(self, name: str, source: Source, directory: str, place: Located, bounds: Bounds) -> None:
         self.name = name
         self.source = source
-        self.origin = target.origin
-        self.prefix, climbs = _read_path(target)
+        self.origin = place.origin
+        self.prefix, climbs = _read_path(place)
         self.bounds = bounds
         self._directory = directory
         self._proxy = None if source.proxy is None else source.proxy.get_secret_value()
@@ -167,7 +172,24 @@ class _Entry:
         ca = source.ca and self._usable("ca", source.ca)
         cert = source.client_cert and self._usable("client-cert", source.client_cert, is_secret=not source.client_key)
         key = source.client_key and self._usable("client-key", source.client_key, is_secret=True)
-        return Settings(join_headers([*self._fields()]), self._proxy, ca or "", cert or "", key or "")
+        headers, access = join_headers([*self._fields()]), self._access()
+        if "Authorization" in headers and (access.key_id or access.sas or access.is_unsigned):
+            raise ValueError("headers: Authorization does not go with access-key-id, sas-file or unsigned")
+        return Settings(headers, self._proxy, ca or "", cert or "", key or "", access)
+
+    def _access(self) -> Access:
+        source = self.source
+        secret = source.secret_access_key.get_secret_value() if source.secret_access_key is not None else ""
+        return Access(
+            endpoint=(source.endpoint or "").rstrip("/"),
+            region=source.region or "",
+            path_style=source.path_style,
+            is_unsigned=source.unsigned,
+            key_id=source.access_key_id or "",
+            secret=secret or self._read_line("secret-access-key-file", source.secret_access_key_file),
+            token=self._read_line("session-token-file", source.session_token_file),
+            sas=self._read_line("sas-file", source.sas_file).removeprefix("?"),
+        )
 
     def _fields(self) -> Iterator[tuple[str, str, str]]:
         source = self.source
@@ -185,9 +207,7 @@ class _Entry:
                 raise ValueError(f"headers-env: the variable for {name} is not set")
             yield "headers-env", name, os.environ[variable].strip()
         if source.user is not None:
-            password = self._read("password-file", source.password_file).removesuffix(b"\n").removesuffix(b"\r")
-            if b"\n" in password:
-                raise ValueError("password-file: it has more than one line")
+            password = self._read_bytes_of_line("password-file", source.password_file)
             yield "user", "Authorization", f"Basic {b64encode(source.user.encode() + b':' + password).decode()}"
 
     def _usable(self, key: str, path: str, *, is_secret: bool = False) -> str:
@@ -203,6 +223,18 @@ class _Entry:
             raise ValueError(f"{key}: {path} may be read by others than the user that reconciles: {mend}")
         return path
 
+    def _read_line(self, key: str, path: str | None) -> str:
+        line = self._read_bytes_of_line(key, path)
+        if path is not None and (not line.isascii() or not line.decode("latin-1").isprintable() or not line.strip()):
+            raise ValueError(f"{key}: it is empty, or has more than printable ASCII in it")
+        return line.decode("latin-1").strip()
+
+    def _read_bytes_of_line(self, key: str, path: str | None) -> bytes:
+        line = self._read(key, path).removesuffix(b"\n").removesuffix(b"\r")
+        if b"\n" in line:
+            raise ValueError(f"{key}: it has more than one line")
+        return line
+
     def _read(self, key: str, path: str | None) -> bytes:
         if path is None:
             return b""
@@ -216,9 +248,11 @@ class _Entry:
         return read[1]
 
 
-def _read_path(target: Target) -> tuple[tuple[bytes, ...], bool]:
+def _read_path(place: Located) -> tuple[tuple[bytes, ...], bool]:
     """Return the segments of a path, and whether a server may take it for another one."""
-    path = target.url[len(target.origin) :].partition("?")[0]
+    path = place.path or "/"
+    if not place.origin.startswith(("http://", "https://")):  # it is taken as it is
+        return tuple(path.encode().split(b"/")[1:]), climbs(path)
     if "%" not in path and "/." not in path:  # most of them
         return tuple(path.encode().split(b"/")[1:]), False
     return tuple(map(unquote_to_bytes, path.split("/")[1:])), climbs(path)

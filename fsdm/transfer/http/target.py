@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import re
 from base64 import b64encode
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Protocol, Self
 from urllib.parse import quote, unquote_to_bytes, urljoin, urlsplit
 
 from fsdm.model.errors import PolicyError, TransferError
 from fsdm.model.source_policy import PORTS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _AUTHORITY: Final = re.compile(  # RFC 3986 §3.2, and hosts of any letters
     r"(?:([^\x00-\x20\x7f\\]*)@)?"
@@ -65,19 +68,71 @@ def authority(netloc: str) -> tuple[str, str, int | None]:
     return found[1] or "", found[2].lower(), port
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
-    """One request's URL as it is sent, its origin, and its Basic credentials.
+class Located(Protocol):
+    """The place of a URL, by which its settings are found: the origin, and the path from its slash on, if any."""
 
-    `credentials` are what the URL itself carried, base64 of UTF-8 (RFC 7617), or None.
+    @property
+    def origin(self) -> str: ...
+
+    @property
+    def path(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The place of a URL of another scheme than http and https."""
+
+    origin: str
+    path: str
+
+    @classmethod
+    def of(cls, url: str) -> Self:
+        """Take a URL as it is: nothing is unquoted, and all behind the host is its path."""
+        origin, rest = origin_of(url), url.partition("://")[2]
+        start = re.search(r"[/?#]|\Z", rest)
+        return cls(origin, rest[start.start() :] if start else "")
+
+
+def locate(url: str) -> Located:
+    """Return the place of a URL; raises ValueError where it is none."""
+    return Target.of(url) if url.partition(":")[0].lower() in PORTS else Place.of(url)
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """A signature that libcurl is to make: of what kind (`provider1:provider2:region:service`), and by which key.
+
+    `headers` go with it, and are under it.
     """
 
-    url: str
+    kind: str
+    user: str
+    secret: str = field(repr=False)
+    headers: Mapping[str, str] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One request's URL as it is sent, its place, and its credentials.
+
+    `credentials` are what the URL itself carried, base64 of UTF-8 (RFC 7617), or None. Where a URL of another scheme is
+    asked for by this one, `origin` and `path` are that one's; `server` is the origin of `url`.
+    """
+
+    url: str = field(repr=False)
     origin: str
     scheme: str
     host: str
     port: int
-    credentials: str | None
+    credentials: str | None = field(repr=False)
+    server: str
+    path: str
+    signature: Signature | None = None
+
+    @property
+    def is_plain(self) -> bool:
+        """Tell whether it stands for no URL but its own."""
+        return self.origin == self.server
 
     @classmethod
     def of(cls, url: str) -> Self:
@@ -94,7 +149,8 @@ class Target:
         query = f"?{quote(parts.query, _SENT)}" if parts.query else ""
         user, _, password = userinfo.partition(":")
         secret = b64encode(unquote_to_bytes(user) + b":" + unquote_to_bytes(password)).decode() if userinfo else None
-        return cls(origin + path + query, origin, parts.scheme, host, port or PORTS[parts.scheme], secret)
+        port = port or PORTS[parts.scheme]
+        return cls(origin + path + query, origin, parts.scheme, host, port, secret, server=origin, path=path)
 
     def redirected(self, location: str) -> Target:
         """Return the target that a Location leads to (§10.2.2), without the user that it may name.

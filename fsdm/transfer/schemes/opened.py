@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from fsdm.concurrency.cancellation import Cancellation
     from fsdm.transfer.file_range import FileRange
     from fsdm.transfer.http.exchange import Begin
+    from fsdm.transfer.http.source_settings import Sources
 
 BLOCK_BYTES: Final = 4 << 20  # whole blocks of any file system, so that they can be shared
 _RANGE: Final = re.compile(r"bytes=([0-9]+)-([0-9]*)")
@@ -65,14 +66,15 @@ class Opener(Protocol):
 class OpenerEngine:
     """Asks an opener as a server is asked; used by all threads."""
 
-    def __init__(self, opener: Opener) -> None:
+    def __init__(self, opener: Opener, sources: Sources) -> None:
         self._opener = opener
+        self._sources = sources
 
     def get(self, url: str, headers: Mapping[str, str], stop: Cancellation, begin: Begin) -> None:
         """See `Engine.get`."""
         with about(url):
             stop.check()
-            with self._opener.open(url, stop) as opened:
+            with self._sources.bounds_of(url).request(stop), self._opener.open(url, stop) as opened:
                 head, start, end = _answer(opened, headers)
                 body = begin(head)
                 if body is None:

@@ -118,6 +118,56 @@ def test_prefix_that_cannot_be_taken_is_named(matches: list[str], said: str) -> 
         Sources([Source(match=match) for match in matches])
 
 
+STORES = ["s3://lake/public", "s3://lake/", "s3://", "file:///srv/in/", "az://box/a b"]
+
+
+@pytest.mark.parametrize(
+    ("url", "match"),
+    [
+        ("s3://lake/public/a", 0),
+        ("S3://lake/public", 0),
+        ("s3://lake/public?x", 1),
+        ("s3://lake/publicity", 1),
+        ("s3://lake/p%75blic/a", 1),
+        ("s3://lake/public/../a", 1),
+        ("s3://lake/", 1),
+        ("s3://Lake/a", 2),
+        ("s3://lake.example/a", 2),
+        ("s3n://lake/a", None),
+        ("file:///srv/in/a", 3),
+        ("file:///srv/inside/a", None),
+        ("az://box/a b/c", 4),
+        ("az://box/a%20b/c", None),
+    ],
+)
+def test_url_of_another_scheme_is_matched_as_it_is(url: str, match: int | None) -> None:
+    sources = [Source(match=one, **({"endpoint": "https://h"} if one[:2] == "az" else {})) for one in STORES]
+    bounds = Sources(sources).bounds_of(url)
+    names = [one if one.count("/") > 2 else f"{one}/" for one in STORES]
+    assert bounds.name == ("" if match is None else names[match])
+
+
+@pytest.mark.parametrize("how", [{"unsigned": True}, {"access_key_id": "A", "secret_access_key": SECRET}])
+def test_authorization_does_not_go_with_a_signature(tmp_path: Path, how: dict[str, Any]) -> None:
+    token = put(tmp_path / "token", f"Authorization: Bearer {SECRET}")
+    with pytest.raises(InvalidInputError, match="Authorization does not go with access-key-id") as caught:
+        Sources([Source(match="s3://lake/", headers_file=token, **how)], str(tmp_path))
+    assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "two\nlines", "tab\tbed\x01", "ü"])
+def test_secret_that_cannot_be_one_is_refused_at_once(tmp_path: Path, text: str) -> None:
+    secret = put(tmp_path / "secret", text)
+    with pytest.raises(InvalidInputError, match=r"secret-access-key-file: it (is empty|has more)"):
+        Sources([Source(match="s3://lake/", access_key_id="A", secret_access_key_file=secret)], str(tmp_path))
+
+
+def test_secret_that_others_may_read_is_refused(tmp_path: Path) -> None:
+    secret = put(tmp_path / "secret", SECRET, 0o640)
+    with pytest.raises(InvalidInputError, match=r"secret-access-key-file: .* may be read by others"):
+        Sources([Source(match="s3://lake/", access_key_id="A", secret_access_key_file=secret)], str(tmp_path))
+
+
 # ------------------------------------------------------------------------------------------------------- what is sent
 
 

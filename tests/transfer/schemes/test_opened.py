@@ -10,6 +10,7 @@ from fsdm.concurrency.cancellation import Cancellation
 from fsdm.model.errors import StoppedError, TransferError
 from fsdm.transfer.file_range import FileRange
 from fsdm.transfer.http.head import Head, Span
+from fsdm.transfer.http.source_settings import Sources
 from fsdm.transfer.schemes.opened import OpenerEngine
 
 DATA = b"0123456789"
@@ -47,7 +48,7 @@ def ask(things: Things, headers: Mapping[str, str], stop: Cancellation | None = 
         heads.append(head)
         return body.extend
 
-    OpenerEngine(things).get("x://things/a?hush", headers, stop or Cancellation(), begin)  # type: ignore[arg-type]
+    OpenerEngine(things, Sources()).get("x://things/a?hush", headers, stop or Cancellation(), begin)  # type: ignore[arg-type]
     return heads[0], bytes(body)
 
 
@@ -98,7 +99,7 @@ def test_stop_comes_before_all_and_between_blocks() -> None:
         return lambda data: (body.extend(data), stop.set())
 
     with pytest.raises(StoppedError):
-        OpenerEngine(things).get("x://things/a", {}, stop, begin)  # type: ignore[arg-type]
+        OpenerEngine(things, Sources()).get("x://things/a", {}, stop, begin)  # type: ignore[arg-type]
     assert body == DATA[:3]
     things.events.clear()
     with pytest.raises(StoppedError):
@@ -108,5 +109,5 @@ def test_stop_comes_before_all_and_between_blocks() -> None:
 
 def test_body_that_is_not_wanted_is_not_read() -> None:
     things = Things()
-    OpenerEngine(things).get("x://things/a", {}, Cancellation(), lambda head: None)
+    OpenerEngine(things, Sources()).get("x://things/a", {}, Cancellation(), lambda head: None)
     assert things.events == ["open", "close"]
