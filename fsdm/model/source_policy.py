@@ -104,6 +104,11 @@ class Policy:
         if self.deny_private:
             raise _refused(f"the proxy {proxy} hides whether an address is public (--deny-private)")
 
+    def check_unseen_source(self) -> None:
+        """Raise PolicyError where addresses matter, for a source that does not show them."""
+        if self.deny_private:
+            raise _refused("its source hides whether an address is public (--deny-private)", "--deny-private")
+
     def check_unseen(self) -> None:
         """Raise InvalidInputError where addresses matter, for a transport that does not show them."""
         if self.deny_private:

@@ -1,7 +1,9 @@
 """The sources by the scheme of their URLs.
 
 http and https are asked by the engine of the transport. fsdm has some other schemes itself; those of installed packages
-are found by their entry points in `fsdm.sources`, named as their scheme, each a function that makes an `Opener`.
+are found by their entry points in `fsdm.sources`, named as their scheme, each a function that makes an `Opener`. fsspec
+has the others, where it is installed.
+
 Invariants: nothing but http and https is asked for that the policy does not allow, nor is anything of a package loaded
 before; no package takes the place of what fsdm has itself.
 """
@@ -16,6 +18,7 @@ from fsdm.model.errors import TransferError
 from fsdm.model.source_policy import SCHEMES
 from fsdm.transfer.http.engine import about
 from fsdm.transfer.schemes.aws_credentials import Chain
+from fsdm.transfer.schemes.fsspec_files import FsspecFiles, knows
 from fsdm.transfer.schemes.local import LocalFiles
 from fsdm.transfer.schemes.opened import OpenerEngine
 from fsdm.transfer.schemes.store_engine import StoreEngine
@@ -74,14 +77,19 @@ class Schemes:
     def _make(self, scheme: str) -> HttpEngine:
         if scheme in STORES:
             return StoreEngine(STORES[scheme], self._libcurl(), self._sources, self._chain)
-        return OpenerEngine(self._local if scheme == "file" else _of_package(scheme), self._sources)
+        if scheme == "file":
+            return OpenerEngine(self._local, self._sources)
+        self._policy.check_unseen_source()
+        return OpenerEngine(_of_package(scheme), self._sources)
 
 
 def _of_package(scheme: str) -> Opener:
     """Make the source that an installed package has; raises TransferError where there is none, or it cannot be had."""
     found = next(iter(entry_points(group=GROUP, name=scheme)), None)
+    if found is None and knows(scheme):
+        return FsspecFiles()
     if found is None:
-        hint = "install what does; see fsdm docs sources"
+        hint = "install what does, or fsdm[fsspec]; see fsdm docs sources"
         raise TransferError(f"nothing installed here fetches {scheme}://", hint=hint)
     try:
         opener: Opener = found.load()()
