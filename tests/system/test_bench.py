@@ -103,6 +103,17 @@ def test_transfers_over_tls_are_checked_against_the_certificate_by_all_contender
         assert sum(f"https: {contender}: " in figure["what"] for figure in document["figures"]) == 3
 
 
+@with_nginx
+def test_copies_are_measured_beside_those_of_cp(tmp_path: Path) -> None:
+    places = ["--dir", str(tmp_path), "--memory", str(tmp_path), "--json", "-"]
+    run = bench("transfers", "--quick", "--only", "file", *places)
+    assert run.returncode == 0, run.stderr
+    document = json.loads(run.stdout)
+    assert document["errors"] == {}
+    assert [figure["goal"] for figure in document["figures"] if figure["goal"]] == [1.3]
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("name", "job", "goals"),
     [
@@ -116,6 +127,7 @@ def test_transfers_over_tls_are_checked_against_the_certificate_by_all_contender
         ("small-tls", "200 × 5 × 200 kB in memory, https", [1.5, 2.0]),
         ("small-durable", "200 × 5 × 200 kB on disk, durable", [1.0]),
         ("limited", "2 × 4 × 25 MB on disk, 20 MB/s a connection", [0.6]),
+        ("file", "10 × 4 × 50 MB on disk, from the same disk", [1.3]),
         ("sixteen", "4 × 4 × 50 MB on disk, 16 transfers", [80.0]),
     ],
 )

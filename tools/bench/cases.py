@@ -41,6 +41,7 @@ class Case:
     tls: bool = False
     far: bool = False
     limited: bool = False
+    local: bool = False  # the files are on the same disk, and come without a server
     connections: int = 8
     seconds: float = 30.0  # no further run begins then, after the third
 
@@ -150,6 +151,14 @@ CASES: Final = {
         goals=(_goal("against the fastest peer with its best settings", 0.6),),
         contenders=("fsdm", "wget2", "curl", "rclone", "aria2c"),
         limited=True,
+        seconds=20.0,
+    ),
+    "file": Case(
+        "on disk, from the same disk",
+        *LARGE,
+        goals=(_goal("BLAKE3 in every READY, against cp --reflink=auto", 1.3, "cp"),),
+        contenders=("fsdm", "cp"),
+        local=True,
         seconds=20.0,
     ),
     "sixteen": Case(

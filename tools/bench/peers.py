@@ -42,7 +42,7 @@ Step = list[list[str]]  # commands that run beside each other
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A job: to bring the files `names` from the server's root into the new directory `target`."""
+    """A job: to bring the files `names` from the server's root, or `local`, into the new directory `target`."""
 
     server: Server
     names: tuple[str, ...]
@@ -55,10 +55,13 @@ class Job:
     tls: bool = False
     far: bool = False
     ranges: bool = False  # each connection is slow: use several for a file
+    local: Path | None = None  # the directory that they are in, where no server has them
     connections: int = 8  # of fsdm, and its jobs
 
     @property
     def url(self) -> str:
+        if self.local is not None:
+            return self.local.as_uri()
         if self.tls:
             return f"https://127.0.0.1:{self.server.far if self.far else self.server.tls}"
         return f"http://127.0.0.1:{self.port}"
@@ -173,6 +176,11 @@ def aria2c(job: Job, *, checked: bool = False) -> Step:
     return [["aria2c", "--no-conf", "-q", "--file-allocation=none", *how, *listed]]
 
 
+def cp(job: Job) -> Step:
+    """Copy by cp."""
+    return [["cp", "--reflink=auto", "-t", str(job.target), *(f"{job.local}/{name}" for name in job.names)]]
+
+
 def openssl(job: Job) -> Step:
     """Compute digests on both cores, half of the files each."""
     paths = [f"{job.target}/{name}" for name in job.names]
@@ -249,7 +257,7 @@ def fsdm(job: Job, digest: str = "digest", http_version: str = "1.1") -> Sample:
         Path(f"{layout.want}/.{chunk.id}").write_bytes(chunk.to_json())
     durability = "chunk" if job.durable else "none"
     connections = str(job.connections)
-    how = [connections, connections, durability, digest, http_version, str(len(chunks))]
+    how = [connections, connections, durability, digest, http_version, str(len(chunks)), str(job.local or "")]
     command = [sys.executable, str(WORKERS), "fsdm", str(job.target), *how]
     trusting = os.environ | ({"REQUESTS_CA_BUNDLE": job.server.certificate} if job.tls else {})
     with (
@@ -287,6 +295,7 @@ CONTENDERS: Final[dict[str, Callable[[Job], Sample]]] = {
     "curl": peer(curl),
     "curl http2": peer(functools.partial(curl, version="--http2")),
     "rclone": peer(rclone),
+    "cp": peer(cp),
     "requests": plain_requests,
     "aria2c": peer(aria2c),
     "rclone checksum": lambda job: run([rclone(job), rclone_sums(job)], job.scratch / "log"),

@@ -49,6 +49,7 @@ class Race:
     server: Server
     names: tuple[str, ...]
     sums: tuple[str, ...]
+    local: Path | None = None  # where the files are that no server has
     samples: dict[str, list[Sample]] = field(default_factory=dict)
     errors: dict[str, str] = field(default_factory=dict)
 
@@ -87,6 +88,7 @@ class Race:
             tls=case.tls,
             far=case.far,
             ranges=case.limited,
+            local=self.local,
             connections=case.connections,
         )
         try:
@@ -116,6 +118,7 @@ def make_files(directory: Path, count: int, size_bytes: int) -> tuple[str, ...]:
     for name in names:
         content[:16] = os.urandom(16)  # no two of them are the same
         (directory / name).write_bytes(content)
+        os.utime(directory / name, (0, 0))  # fsdm waits for a file that has just been written
     return names
 
 
@@ -128,11 +131,13 @@ def sums_of(directory: Path, names: tuple[str, ...]) -> tuple[str, ...]:
 @contextmanager
 def race(case: Case, disk: Path, memory: Path, source: Server) -> Iterator[Race]:
     """Put the case's files on the server, and remove them afterwards."""
-    files = memory / "files"
+    files = (disk if case.local else memory) / "files"
+    files.mkdir(exist_ok=True)
     names = make_files(files, case.chunks * case.files, case.size_bytes)
     try:
         sums = sums_of(files, names) if case.sha256 else ()
-        yield Race(case, memory if case.memory else disk, memory, source, names, sums)
+        local = files if case.local else None
+        yield Race(case, memory if case.memory else disk, memory, source, names, sums, local)
     finally:
         for name in names:
             (files / name).unlink()

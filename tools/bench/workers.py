@@ -1,9 +1,10 @@
 """The contenders of `transfers` that are Python, each a process of its own.
 
-    python tools/bench/workers.py fsdm DIR JOBS CONNECTIONS (chunk|none) (digest|bare) (1.1|2) CHUNKS
+    python tools/bench/workers.py fsdm DIR JOBS CONNECTIONS (chunk|none) (digest|bare) (1.1|2) CHUNKS FILES
     python tools/bench/workers.py requests PORT DIR THREADS LIST
 
-They print one JSON object: the wall time within (for fsdm the moment of the last READY), the CPU time, the peak memory.
+FILES is a directory of this machine that fsdm may copy from, or "". They print one JSON object: the wall time within
+(for fsdm the moment of the last READY), the CPU time, the peak memory.
 """
 
 from __future__ import annotations
@@ -128,12 +129,19 @@ def main(argv: list[str]) -> None:
             digest,
             ("1.1" | "2") as version,
             chunks,
+            local,
         ]:
             from fsdm.model.limits import Limits
 
             if digest == "bare":
                 take_out_the_digest()
-            limits = Limits(jobs=int(jobs), connections=int(connections), durability=durability, http_version=version)
+            limits = Limits(
+                jobs=int(jobs),
+                connections=int(connections),
+                durability=durability,
+                http_version=version,
+                allow_dirs=(local,) if local else (),
+            )
             reconcile(data_dir, limits, int(chunks))
         case ["requests", port, directory, threads, file]:
             race(int(threads), Path(file).read_text().split(), plain_requests(int(port), directory))
