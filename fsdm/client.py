@@ -154,10 +154,10 @@ class Client:
         """List the ids of the chunks that are available now, by dataset and block."""
         return list(dict.fromkeys(place.chunk_id for place in self.available_places()))
 
-    def available_places(self) -> list[Place]:
-        """List the places of the chunks that are available now, by dataset and block."""
+    def available_places(self, dataset_id: str | None = None) -> list[Place]:
+        """List the places of the chunks that are available now, of one dataset or of all, by dataset and block."""
         self._check()
-        places = self._catalog.listing()
+        places = (place for place in self._catalog.listing() if dataset_id in {None, place.dataset_id})
         deleted = placed_ids(self._layout, self._layout.delete)
         path = self._layout.path
         return [place for place in places if place.chunk_id not in deleted and exists(f"{path(place)}/{READY}")]

@@ -117,18 +117,24 @@ def build_parser(names: Container[str] = VERBS) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"fsdm {__version__}")
+    helps = {option: argparse.ArgumentParser(add_help=False) for option in ("-h", "--help")}
+    for option, one in helps.items():
+        one.add_argument(
+            option, *(("--help",) if option == "-h" else ()), action="help", help="show this help, and end"
+        )
     verbs = parser.add_subparsers(dest="verb", metavar="VERB")
     for name, purpose in VERBS.items():
+        module = _verb(name) if name in names else None
         verb = verbs.add_parser(
             name,
-            parents=[common],
+            parents=[helps["--help" if getattr(module, "H_IS_HUMAN", False) else "-h"], common],
+            add_help=False,
             help=purpose,
             description=f"{purpose[0].upper()}{purpose[1:]}.",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         verb.set_defaults(refuse=verb.error)
-        if name in names:
-            module = _verb(name)
+        if module is not None:
             verb.epilog = f"examples:\n{indent(module.EXAMPLES, '  ')}\n{EXIT_CODES}"
             if hasattr(module, "add_arguments"):
                 module.add_arguments(verb)

@@ -12,8 +12,8 @@ from fsdm.status.terminal import plain, print_json
 from fsdm.store.filesystem import FileSystem
 
 if TYPE_CHECKING:
-    from argparse import Namespace
-    from collections.abc import Iterable
+    from argparse import ArgumentParser, Namespace
+    from collections.abc import Iterable, Iterator, Sequence
 
 ASSUMED_BYTES_PER_S: Final = 50e6
 
@@ -29,6 +29,18 @@ def show(arguments: Namespace, document: object, lines: Iterable[str] = ()) -> N
 
 def row(*cells: object) -> str:
     return "\t".join(map(str, cells))
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Align rows in columns below a header, for a screen; the last column is as wide as it is."""
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)][:-1]
+    for cells in (header, *rows):
+        yield "  ".join([*(f"{cell:<{width}}" for cell, width in zip(cells, widths, strict=False)), cells[-1]]).rstrip()
+
+
+def add_human(parser: ArgumentParser) -> None:
+    """Add `-h` as in ls(1), for a module with H_IS_HUMAN."""
+    parser.add_argument("-h", "--human", action="store_true", help="sizes as people read them: 1.5 GB (as on a screen)")
 
 
 def tell(message: str) -> None:

@@ -109,17 +109,36 @@ def test_find_prints_the_path_and_ends_with_3_beyond_the_end(data_dir: Path, chu
 
 
 def test_ls_long_and_json_tell_where_chunks_stand(data_dir: Path, chunk: DataChunk) -> None:
-    assert fsdm("ls", "--long", "-d", data_dir).stdout == f"{chunk.dataset_id}\t0\t35\t{chunk.id}\n"
-    assert fsdm_json("ls", "-d", data_dir) == [
-        {
-            "id": chunk.id,
-            "dataset_id": chunk.dataset_id,
-            "dataset_name": None,
-            "start": 0,
-            "end": 35,
-            "unproven": [],
-        }
-    ]
+    place = f"{chunk.dataset_id}\t0\t35\t{chunk.id}"
+    assert fsdm("ls", "--long", "-d", data_dir).stdout == f"{place}\t2000\n"
+    assert fsdm("ls", "-lh", "-d", data_dir).stdout == f"{place}\t2000 bytes\n"
+    assert fsdm("ls", "-h", "-d", data_dir).stdout == f"{chunk.id}\t2000 bytes\n"
+    (listed,) = fsdm_json("ls", "-d", data_dir)
+    known = {"id": chunk.id, "dataset_id": chunk.dataset_id, "start": 0, "end": 35}
+    assert {key: listed[key] for key in known} == known
+    (seen,) = fsdm_json("status", "-d", data_dir)["chunks"]
+    assert listed == {key: seen[key] for key in listed.keys() & seen.keys()} | {"unproven": []}
+
+
+def test_ls_and_status_show_one_dataset_or_state_alone(layout: Layout, data_dir: Path) -> None:
+    one, other = put_chunk(layout, dataset="17ab" + "0" * 60), put_chunk(layout, dataset="e" * 64)
+    wanted = put_want(data_dir, a_want(dataset_id="e" * 64))
+    assert fsdm("ls", "-d", data_dir, "17ab").stdout == f"{one.chunk_id}\n"
+    assert fsdm("ls", "-d", data_dir, "e" * 64, "--datasets").stdout == f"{'e' * 64}\t1\t\n"
+    shown = fsdm_json("status", "-d", data_dir, "--dataset", "eeee")["chunks"]
+    assert {chunk["id"] for chunk in shown} == {other.chunk_id, wanted.id}
+    states = ("--state", "wanted", "--state", "failed")
+    assert [one["id"] for one in fsdm_json("status", "-d", data_dir, *states)["chunks"]] == [wanted.id]
+    assert fsdm("status", "-d", data_dir, "--state", "none").returncode == 2
+    assert fsdm("ls", "-d", data_dir, "ffff").returncode == 3
+    lines = fsdm("status", "-d", data_dir, "-h", "--state", "available").stdout.splitlines()
+    assert [line.split("\t")[3] for line in lines] == ["100 bytes", "100 bytes"]
+
+
+def test_status_tells_the_process_that_reconciles_in_fields_too(data_dir: Path, chunk: DataChunk) -> None:
+    seen = fsdm_json("status", "-d", data_dir)
+    assert seen["reconciler_process"].items() <= json.loads(seen["reconciler"]).items()
+    assert seen["reconciler_process"]["pid"] == os.getpid()
 
 
 def test_hold_holds_the_chunk_as_long_as_its_command_runs(data_dir: Path, chunk: DataChunk) -> None:

@@ -105,6 +105,22 @@ def watching(data_dir: Path, *arguments: object) -> AbstractContextManager[subpr
     return running("status", "-d", data_dir, "--watch", "--interval", "0.02", *arguments)
 
 
+def test_ls_and_status_are_tables_on_a_screen(layout: Layout, data_dir: Path) -> None:
+    place, wanted = put_chunk(layout, files={"a": bytes(1_500_000)}), put_want(data_dir, a_want(dataset_id="e" * 64))
+    (data_dir / "datasets.toml").write_text(f'ethereum = "{"e" * 64}"\n')
+    with terminal("ls", "-d", data_dir) as screen:
+        screen.shows("DATASET       BLOCKS   SIZE    ID", f"{'d' * 12}  [0, 10)  1.5 MB  {place.chunk_id[:12]}")
+        assert place.chunk_id not in screen.text
+    with terminal("ls", "-d", data_dir, "--long", columns=200) as screen:
+        screen.shows(f"{'d' * 64}  [0, 10)  1500000  {place.chunk_id}")
+    with terminal("status", "-d", data_dir) as screen:
+        screen.shows("ID            STATE      DATASET       BLOCKS   SIZE     WHY")
+        screen.shows(f"{place.chunk_id[:12]}  available  {'d' * 12}  [0, 10)  1.5 MB")
+        screen.shows(f"{wanted.id[:12]}  wanted     ethereum      [0, 10)  0 bytes")
+    with terminal("ls", "-d", data_dir, "--datasets") as screen:
+        screen.shows("CHUNKS  NAME", f"{'d' * 64}  1", f"{'e' * 64}  0       ethereum")
+
+
 def test_wait_shows_the_progress_and_ends_with_it(layout: Layout, data_dir: Path, source: Source) -> None:
     chunk, fault = stalled(source)
     put_want(data_dir, chunk)

@@ -7,19 +7,20 @@ import time
 from argparse import ArgumentParser, Namespace
 from collections import Counter
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 from fsdm.cli.arguments import open_client, seconds
-from fsdm.cli.ids import add_ids, ids_of, names_of
-from fsdm.cli.output import row, tell
+from fsdm.cli.ids import add_ids, dataset_of, ids_of, names_of
+from fsdm.cli.output import add_human, row, show, table, tell
 from fsdm.cli.signals import asked_to_end
 from fsdm.model.errors import DataDirectoryError, InvalidInputError, NotAvailableError
+from fsdm.model.state import State
 from fsdm.model.units import readable
 from fsdm.status.progress import Progress
 from fsdm.status.survey import Surveyor
 from fsdm.status.terminal import is_in_front, is_screen, plain, print_json
 from fsdm.store.data_dir import check_format
-from fsdm.store.leader_lock import describe_holder
+from fsdm.store.leader_lock import LockHolder, describe_holder
 
 if TYPE_CHECKING:
     import threading
@@ -31,13 +32,23 @@ if TYPE_CHECKING:
 EXAMPLES = """\
 fsdm status -d data
 fsdm status -d data ID
+fsdm status -d data --state failed --state waiting -h
 fsdm status -d data --watch                       # until Ctrl-C, with the exit code 0
 fsdm status -d data --watch --interval 60 >> log  # not on a terminal: a line each time
 """
+H_IS_HUMAN: Final = True
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     add_ids(parser, "*", "only these")
+    parser.add_argument("--dataset", metavar="DATASET", help="only its chunks: an id, 4 or more digits, or a name")
+    parser.add_argument(
+        "--state",
+        action="append",
+        choices=get_args(State),
+        help="only chunks in this state; may be given several times",
+    )
+    add_human(parser)
     parser.add_argument(
         "--watch",
         action="store_true",
@@ -58,12 +69,22 @@ def run(arguments: Namespace) -> None:
     with open_client(arguments) as client:
         ids, names = ids_of(arguments, client.layout), names_of(arguments, client.layout)
         seen = client.status()
-    chunks = [chunk for chunk in seen.chunks.values() if not ids or chunk.id in ids]
+        known = {chunk.dataset_id for chunk in seen.chunks.values() if chunk.dataset_id}
+        dataset_id = None if arguments.dataset is None else dataset_of(arguments, client.layout, known)
+    chunks = [
+        chunk
+        for chunk in seen.chunks.values()
+        if (not ids or chunk.id in ids)
+        and dataset_id in {None, chunk.dataset_id}
+        and (arguments.state is None or chunk.state in arguments.state)
+    ]
     missing = [one for one in ids if one not in seen.chunks]
     if arguments.json:
         print_json(_status_document(seen, chunks, names))
     else:
-        _print_status(seen, chunks, names)
+        show(arguments, None, _lines(arguments, seen, chunks, names))
+        for sentence in _summary(seen, chunks):
+            tell(sentence)
     if missing:
         raise NotAvailableError(f"nothing is known of {', '.join(missing)}")
 
@@ -116,22 +137,41 @@ def _status_document(seen: Status, chunks: list[ChunkStatus], names: Mapping[str
     documents = []
     for chunk in chunks:
         blocks = chunk.block_range
-        more = {"block_range": blocks and {"start": blocks.start, "end": blocks.stop}}
-        documents.append(asdict(chunk) | more | {"dataset_name": names.get(chunk.dataset_id or "")})
-    return asdict(replace(seen, chunks={})) | {"chunks": documents}
+        span = {"start": blocks.start, "end": blocks.stop} if blocks else {"start": None, "end": None}
+        more = {"block_range": blocks and span, **span, "dataset_name": names.get(chunk.dataset_id or "")}
+        documents.append(asdict(chunk) | more)
+    holder = None if seen.reconciler is None else LockHolder.parse(seen.reconciler)
+    process = None if holder is None else {"pid": holder.pid, "host": holder.host, "since": holder.since}
+    return asdict(replace(seen, chunks={})) | {"chunks": documents, "reconciler_process": process}
 
 
-def _print_status(seen: Status, chunks: list[ChunkStatus], names: Mapping[str, str]) -> None:
-    for chunk in chunks:
-        blocks = f"[{chunk.block_range.start}, {chunk.block_range.stop})" if chunk.block_range else "-"
-        total = "" if chunk.total_bytes in {None, chunk.size_bytes} else f"/{chunk.total_bytes}"
-        why = plain(chunk.error or ("to be verified" if chunk.verifying else "") or _of_indexes(chunk))
-        name = names.get(chunk.dataset_id or "")
-        print(row(chunk.id, chunk.state, blocks, f"{chunk.size_bytes}{total}", why, *([name] if name else ())))
-    for oddity in seen.oddities:
-        print(row("-", "ignored", "-", "-", plain(f"{oddity.path}: {oddity.why}")))
-    for sentence in _summary(seen, chunks):
-        tell(sentence)
+def _lines(arguments: Namespace, seen: Status, chunks: list[ChunkStatus], names: Mapping[str, str]) -> Iterator[str]:
+    """Make a line for each chunk, for other programs; on a screen, a table for people."""
+    oddities = [plain(f"{oddity.path}: {oddity.why}") for oddity in seen.oddities]
+    if is_screen(sys.stdout):
+        rows: list[tuple[str, ...]] = [
+            (one.id[:12], one.state, _dataset(one, names), *_cells(one, human=True)) for one in chunks
+        ]
+        rows += [("-", "ignored", "-", "-", "-", told) for told in oddities]
+        yield from table(("ID", "STATE", "DATASET", "BLOCKS", "SIZE", "WHY"), rows)
+        return
+    for one in chunks:
+        name = names.get(one.dataset_id or "")
+        yield row(one.id, one.state, *_cells(one, human=arguments.human), *([name] if name else ()))
+    yield from (row("-", "ignored", "-", "-", told) for told in oddities)
+
+
+def _dataset(chunk: ChunkStatus, names: Mapping[str, str]) -> str:
+    return "-" if chunk.dataset_id is None else names.get(chunk.dataset_id) or chunk.dataset_id[:12]
+
+
+def _cells(chunk: ChunkStatus, *, human: bool) -> tuple[str, str, str]:
+    """Return blocks, size and reason."""
+    blocks, shown = chunk.block_range, readable if human else str
+    size, total = shown(chunk.size_bytes), chunk.total_bytes
+    of = "" if total in {None, chunk.size_bytes} or total is None else f"/{shown(total)}"
+    why = plain(chunk.error or ("to be verified" if chunk.verifying else "") or _of_indexes(chunk))
+    return f"[{blocks.start}, {blocks.stop})" if blocks else "-", f"{size}{of}", why
 
 
 def _of_indexes(chunk: ChunkStatus) -> str:
