@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from fsdm.model.errors import FsdmError as FsdmError
     from fsdm.model.errors import InvalidInputError as InvalidInputError
     from fsdm.model.errors import NoDataDirectoryError as NoDataDirectoryError
+    from fsdm.model.errors import NotAvailableError as NotAvailableError
     from fsdm.model.errors import ReconcilerEndedError as ReconcilerEndedError
     from fsdm.model.errors import UnknownChunkError as UnknownChunkError
     from fsdm.model.errors import UnknownFormatError as UnknownFormatError
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from fsdm.status.chunk_status import ChunkStatus as ChunkStatus
     from fsdm.status.chunk_status import DiskStatus as DiskStatus
     from fsdm.status.chunk_status import Status as Status
+    from fsdm.store.held_range import HeldRange as HeldRange
     from fsdm.store.index_file import ChunkIndex as ChunkIndex
     from fsdm.store.refs import ChunkRef as ChunkRef
 
@@ -63,11 +65,13 @@ _HOMES = {
     "FileSource": "fsdm.model.documents",
     "ForeignProcessError": "fsdm.model.errors",
     "FsdmError": "fsdm.model.errors",
+    "HeldRange": "fsdm.store.held_range",
     "Index": "fsdm.model.indexes",
     "InvalidInputError": "fsdm.model.errors",
     "Limits": "fsdm.model.limits",
     "Location": "fsdm.model.index_format",
     "NoDataDirectoryError": "fsdm.model.errors",
+    "NotAvailableError": "fsdm.model.errors",
     "Oddity": "fsdm.model.state",
     "ReconcilerEndedError": "fsdm.model.errors",
     "Source": "fsdm.model.sources",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, Final, Self
 
 from fsdm.concurrency.polling import Poller, in_thread, on_loop
@@ -18,6 +19,7 @@ from fsdm.model.units import count, first_few
 from fsdm.store.catalog import Catalog
 from fsdm.store.data_dir import check_format, unreadable
 from fsdm.store.filesystem import exists
+from fsdm.store.held_range import HeldRange, hold
 from fsdm.store.known_index import KnownIndex
 from fsdm.store.markers import place_delete, place_known, place_verify, place_want, release_deletes, retry
 from fsdm.store.pause import place_pause, remove_pause
@@ -219,6 +221,35 @@ class Client:
             return lookup.find(name, key)
         except OSError as e:
             raise unreadable(self._layout, e) from e
+
+    def hold_chunk(self, dataset_id: str | bytes, block: int) -> ChunkRef:
+        """Take a ref as `find_chunk` does.
+
+        Raises:
+            NotAvailableError: no available chunk of the dataset holds the block.
+            InvalidInputError, DataDirectoryError, ClosedError: as `find_chunk`.
+        """
+        ref = self.find_chunk(dataset_id, block)
+        if ref is None:
+            what = f"no available chunk of {as_id(dataset_id, 'dataset_id')} holds block {block}"
+            raise errors.NotAvailableError(what, hint="`fsdm map` shows what is missing")
+        return ref
+
+    def hold_range(self, dataset_id: str | bytes, start: int, end: int, *, whole: bool = False) -> HeldRange:
+        """Take refs to the chunks that hold the blocks `[start, end)`; what none holds is in `gaps`.
+
+        Raises:
+            NotAvailableError: there is a gap, and `whole` is asked for: then nothing is held.
+            InvalidInputError: the range is empty, or not within u64.
+            DataDirectoryError, ClosedError: as `find_chunk`.
+        """
+        dataset_id = as_id(dataset_id, "dataset_id")
+        if not (isinstance(start, int) and isinstance(end, int) and 0 <= start < end <= U64_MAX):
+            raise errors.InvalidInputError(
+                f"must be a range within 0 … 2^64-1, not [{start!r}, {end!r})", field="start"
+            )
+        find, following = partial(self.find_chunk, dataset_id), partial(self._catalog.next_start, dataset_id)
+        return hold(range(start, end), find, following, whole=whole)
 
     def ref_at(self, place: Place) -> ChunkRef | None:
         """Take a ref to the chunk at this place; None where it is not available."""

@@ -14,7 +14,7 @@ from fsdm.model.units import parse_size
 from fsdm.reconcile.delete_brake import parse_share
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from fsdm.store.refs import ChunkRef
 
@@ -36,10 +36,14 @@ def open_client(arguments: argparse.Namespace) -> Client:
     return Client(data_dir_of(arguments))
 
 
-def become(ref: ChunkRef, command: list[str]) -> int:
-    """Become a command that inherits a ref, and finds the chunk in its environment; return a code where that fails."""
-    environment = {**os.environ, "FSDM_CHUNK_PATH": str(ref.path), "FSDM_CHUNK_ID": ref.id}
-    ref.keep_over_exec()
+def become(refs: Sequence[ChunkRef], command: list[str]) -> int:
+    """Become a command that inherits refs, and finds the chunks in its environment; return a code where that fails."""
+    paths = [str(ref.path) for ref in refs]
+    environment = {**os.environ, "FSDM_CHUNK_PATHS": "\n".join(paths)}
+    if len(refs) == 1:
+        environment |= {"FSDM_CHUNK_PATH": paths[0], "FSDM_CHUNK_ID": refs[0].id}
+    for ref in refs:
+        ref.keep_over_exec()
     try:
         os.execvpe(command[0], command, environment)  # noqa: S606 that is what it is for
     except OSError as e:

@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Final
 
 from fsdm.cli.output import tell
-from fsdm.model.errors import InvalidInputError, NotAvailableError
+from fsdm.model.errors import InvalidInputError
 from fsdm.model.layout import is_id
 from fsdm.status.terminal import plain
 from fsdm.store.data_dir import unreadable
@@ -91,13 +91,5 @@ def add_block(parser: argparse.ArgumentParser, nargs: str | None = None) -> None
 
 
 def find_ref(client: Client, arguments: argparse.Namespace) -> ChunkRef:
-    """Take a ref to the chunk of DATASET that is responsible for BLOCK.
-
-    Raises:
-        NotAvailableError: there is none.
-    """
-    dataset_id = dataset_of(arguments, client.layout)
-    ref = client.find_chunk(dataset_id, arguments.block)
-    if ref is None:
-        raise NotAvailableError(f"no available chunk of {dataset_id} holds block {arguments.block}")
-    return ref
+    """Take a ref to the chunk of DATASET that is responsible for BLOCK; NotAvailableError where there is none."""
+    return client.hold_chunk(dataset_of(arguments, client.layout), arguments.block)

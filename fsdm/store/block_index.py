@@ -102,6 +102,16 @@ class BlockIndex:
                 return name
         return next(self.candidates(block), None)
 
+    def following(self, block: int) -> str | None:
+        """Return the first name in order whose range begins behind `block`."""
+        limit = _above(block)
+        at = max(bisect_left(self._firsts, limit) - 1, 0)
+        for bucket in self._buckets[at : at + 2]:
+            i = bisect_left(bucket.names, limit)
+            if i < len(bucket.names):
+                return bucket.names[i]
+        return None
+
     def candidates(self, block: int) -> Iterator[str]:
         """Yield the names of all chunks whose range holds `block`, the responsible one first.
 

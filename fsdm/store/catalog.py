@@ -68,6 +68,13 @@ class Catalog:
             name = None if dataset is None else dataset.index.find(block)
         return None if name is None else Place(dataset_id, name)
 
+    def next_start(self, dataset_id: str, block: int) -> int | None:
+        """Return where the first chunk begins that begins behind `block`, available or not; None where none does."""
+        dataset = self._current(dataset_id)
+        with self._mutex:
+            name = None if dataset is None else dataset.index.following(block)
+        return None if name is None else Place(dataset_id, name).block_range.start
+
     def candidates(self, dataset_id: str, block: int) -> list[Place]:
         """Return the places of all chunks whose range holds `block`, the responsible one first."""
         dataset = self._current(dataset_id)

@@ -156,6 +156,25 @@ def test_hold_holds_the_chunk_as_long_as_its_command_runs(data_dir: Path, chunk:
     assert fsdm("wait", "-d", data_dir, chunk.id, "--timeout", "20").stdout == f"{chunk.id}\tgone\n"
 
 
+def test_hold_takes_a_range_and_passes_on_all_its_chunks(layout: Layout, data_dir: Path) -> None:
+    places = [put_chunk(layout, start=start, end=start + 10) for start in (0, 10, 30)]
+    paths = [f"{layout.path(place)}/data" for place in places]
+    free = "for path in $FSDM_CHUNK_PATHS; do flock -n -x $path/.. true && echo free; done"
+    script = f'echo "$FSDM_CHUNK_PATHS"; {free}; exit 7'
+    hold = ("hold", "-d", data_dir, "d" * 64)
+    done = fsdm(*hold, "5-20", "--", "sh", "-c", script)
+    assert (done.returncode, done.stdout.splitlines(), done.stderr) == (7, paths[:2], "")
+    refused = fsdm(*hold, "5-35", "--", "echo", "run")
+    assert (refused.returncode, refused.stdout) == (3, "")
+    assert "no available chunk holds [20, 30)" in refused.stderr
+    partly = fsdm(*hold, "5-50", "--partial", "--", "sh", "-c", script)
+    assert (partly.returncode, partly.stdout.splitlines()) == (7, paths)
+    told = [f"fsdm: no available chunk holds {gap}" for gap in ("[20, 30)", "[40, 50)")]
+    assert partly.stderr.splitlines() == told
+    for wrong in ("20-5", "5-", "a-b", "-5"):
+        assert fsdm(*hold, wrong, "--", "true").returncode == 2, wrong
+
+
 def test_want_takes_files_stdin_and_json_lines_and_goes_on_after_a_bad_one(
     data_dir: Path, source: Source, tmp_path: Path, layout: object
 ) -> None:
@@ -333,7 +352,7 @@ def test_a_reader_that_has_gone_is_no_error(data_dir: Path, chunk: DataChunk) ->
 def test_a_hold_without_a_command_is_shown_where_the_command_stands() -> None:
     done = fsdm("hold", "-d", ".", "a" * 64, "0")
     assert done.stderr == (
-        "usage: fsdm hold [-h] [-d DIR] [--json] DATASET BLOCK -- CMD [ARG ...]\n"
+        "usage: fsdm hold [-h] [-d DIR] [--json] [--partial] DATASET BLOCK|START-END -- CMD [ARG ...]\n"
         "fsdm hold: error: no command follows `--`\n"
     )
     told = fsdm("hold", "--help").stdout

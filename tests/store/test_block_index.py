@@ -37,6 +37,7 @@ def _agrees(index: BlockIndex, places: set[str], blocks: Iterable[int]) -> None:
         expected = _in_order(name for name in places if block in _blocks(name))
         assert list(index.candidates(block)) == expected
         assert index.find(block) == (expected[0] if expected else None)
+        assert index.following(block) == min((name for name in places if _blocks(name).start > block), default=None)
 
 
 @st.composite

@@ -16,6 +16,7 @@ import pytest
 
 import fsdm
 from tests.support import ran
+from tests.support.pages import sections
 
 ROOT = Path(__file__).parents[2]
 WHEEL = f"fsdm-{fsdm.__version__}-py3-none-any.whl"
@@ -151,6 +152,21 @@ def test_strict_checker_finds_each_wrong_call(said: str) -> None:
     asked = {(n, line.split("# ")[1]) for n, line in enumerate(WRONG.splitlines(), 1) if "# " in line}
     found = {(int(n), code) for n, code in re.findall(r"^wrong.py:(\d+): error: .* \[([\w-]+)\]$", said, re.MULTILINE)}
     assert found == asked, said
+
+
+@pytest.mark.parametrize("page", ["README.md", "recipes.md"])
+def test_examples_of_a_page_pass_a_strict_checker(installed: Path, tmp_path: Path, page: str) -> None:
+    blocks = [block for section in sections(page) for block in section.of("python")]
+    begin = 'DATASET = SOURCE = LOG_SHA256 = "…"\nLOG_SIZE = 5\n'
+    for number, block in enumerate(blocks):
+        alone = number == 0 or "jupyter" in block.how
+        (tmp_path / f"example_{number}.py").write_text(begin + ("" if alone else blocks[0].text) + block.text)
+    assert len(blocks) == {"README.md": 1, "recipes.md": 10}[page]
+    names = sorted(path.name for path in tmp_path.iterdir())
+    for name in names:  # each is a program of its own
+        options = ["--strict", "--config-file=", "--ignore-missing-imports", "--cache-dir", tmp_path / ".cache"]
+        done = as_user(installed, tmp_path, "-m", "mypy", *map(str, options), name)
+        assert done.stdout.startswith("Success"), done.stdout
 
 
 def test_wheel_has_each_module_page_and_asset_of_the_sources(installed: Path) -> None:

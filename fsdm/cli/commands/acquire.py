@@ -25,4 +25,5 @@ def run(arguments: Namespace) -> int:
     """Become CMD, with the lock on a descriptor that it inherits: it holds the chunk as it runs."""
     client = open_client(arguments)
     dataset_id = dataset_of(arguments, client.layout)
-    return become(client.acquire((dataset_id, arguments.block), arguments.timeout), arguments.command)
+    ref = client.acquire((dataset_id, arguments.block), arguments.timeout)
+    return become([ref], arguments.command)
