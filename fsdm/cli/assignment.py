@@ -20,6 +20,7 @@ from urllib.parse import urljoin
 from fsdm.model.documents import DataChunk, in_its_line
 from fsdm.model.errors import FsdmError, InvalidInputError, TransferError
 from fsdm.model.layout import WANT_MAX_BYTES
+from fsdm.model.unknown_keys import doubts
 from fsdm.transfer.http.target import shown
 
 if TYPE_CHECKING:
@@ -32,15 +33,19 @@ GZIP: Final = b"\x1f\x8b"  # RFC 1952 §2.3.1
 BLOCK_BYTES: Final = 1 << 16
 CONNECT_TIMEOUT_S: Final = 10.0
 IDLE_TIMEOUT_S: Final = 30.0
+DOUBTS: Final = 5
 UNCHANGED: Final = "nothing was changed: mend the list, and ask again"
 
 
 class Assignment:
     """The chunks of a list, by id, in the order of the list."""
 
-    def __init__(self, documents: IO[bytes], each: Callable[[DataChunk], object] | None = None) -> None:
-        self._documents = documents
+    def __init__(
+        self, documents: IO[bytes], each: Callable[[DataChunk], object] | None = None, *, strict: bool = False
+    ) -> None:
+        self._documents, self._strict = documents, strict
         self._each = each
+        self.doubts: list[str] = []  # what may be misspelt, the first few
         self._offsets: dict[bytes, int] = {}
 
     def add(self, chunk: DataChunk, document: bytes) -> None:
@@ -58,6 +63,13 @@ class Assignment:
             self._each(chunk)
         self._offsets[key] = self._documents.seek(0, io.SEEK_END)
         self._documents.write(document + b"\n")
+
+    def doubt(self, where: str, chunk: DataChunk) -> None:
+        """Note the keys of a line that may be misspelt; where all are to be known, raise InvalidInputError."""
+        for key in doubts(chunk, strict=self._strict):
+            if len(self.doubts) <= DOUBTS:
+                told = f"{where}: {key}" if len(self.doubts) < DOUBTS else "more lines have keys that are not known"
+                self.doubts.append(told)
 
     def document(self, chunk_id: str) -> bytes:
         """Return the document of an id that is listed, as it stood there, with a newline."""
@@ -81,18 +93,19 @@ class Assignment:
 
 @contextmanager
 def read_assignment(
-    where: str, expected: int | None = None, each: Callable[[DataChunk], object] | None = None
+    where: str, expected: int | None = None, each: Callable[[DataChunk], object] | None = None, *, strict: bool = False
 ) -> Iterator[Assignment]:
     """Read the assignment in a file, at a URL, or on standard input (`-`), perhaps gzipped, of so many wants.
 
-    `each` is called with each chunk, once, as it is read; an InvalidInputError of it is told with the line.
+    `each` is called with each chunk, once, as it is read; an InvalidInputError of it is told with the line. `strict`: a
+    key that is not known is an error.
 
     Raises:
         InvalidInputError: it cannot be read, or a line is no want; the message names the line.
         TransferError: it could not be fetched, or not to its end.
     """
     with tempfile.TemporaryFile(prefix="fsdm-sync-") as documents:
-        assignment = Assignment(documents, each)
+        assignment = Assignment(documents, each, strict=strict)
         try:
             with _opened(where) as (stream, name, tells_its_end):
                 count, end = _read(stream, name, assignment)
@@ -144,6 +157,7 @@ def _take(document: bytes, where: str, assignment: Assignment) -> None:
         if len(document) > WANT_MAX_BYTES:
             raise InvalidInputError(f"the line has more than the {WANT_MAX_BYTES} bytes of a want")
         chunk = DataChunk.parse(document)
+        assignment.doubt(where, chunk)
         if len(chunk.to_json()) > WANT_MAX_BYTES:  # as it would be written
             raise InvalidInputError(f"the want has more than {WANT_MAX_BYTES} bytes")
         assignment.add(chunk, document)

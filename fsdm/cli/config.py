@@ -39,6 +39,7 @@ OTHERS_MAY_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
 OTHERS_MAY_READ: Final = stat.S_IRGRP | stat.S_IROTH
 SOURCES: Final = "source"  # the name of their tables
 INDEXES: Final = "index"
+LIMIT_RATE: Final = "limit-rate"
 METAVARS: Final[dict[object, str]] = {int: "N", float: "N", str: "NAME", parse_size: "SIZE", parse_share: "SHARE"}
 LISTS: Final[dict[object, str]] = {check_source: "URL*", check_directory: "DIR"}  # and the names of what is listed
 
@@ -53,9 +54,11 @@ class Setting(NamedTuple):
     parse: Callable[[str], Any]
     help: str
 
+    also: str = ""  # an older name of it, which is taken too
+
     @property
     def option(self) -> str:
-        return "--limit-rate" if self.key == "rate" else f"--{self.key}"
+        return f"--{self.key}"
 
 
 SETTINGS: Final = (
@@ -63,7 +66,10 @@ SETTINGS: Final = (
     Setting("connections", "connections", int, "files fetched at once, and a quarter more of small ones (default 8)"),
     Setting("per_host", "connections-per-host", int, "files fetched at once from one server"),
     Setting("per_file", "connections-per-file", int, "connections of a large file, where more are faster (default 4)"),
-    Setting("bytes_per_s", "rate", parse_size, "all connections together bring at most so much a second, as 10M"),
+    Setting(
+        *("bytes_per_s", LIMIT_RATE, parse_size, "all connections together bring at most so much a second, as 10M"),
+        also="rate",
+    ),
     Setting(
         "max_bytes",
         "max-bytes",
@@ -103,6 +109,7 @@ SETTINGS: Final = (
     ),
 )
 KEYS: Final = {setting.key: setting for setting in SETTINGS}
+TAKEN: Final = KEYS | {setting.also: setting for setting in SETTINGS if setting.also}
 INDEX_SIZES: Final = {"max-output": "max_output_bytes", "max-memory": "max_memory_bytes"}
 INDEX_KEYS: Final = {"indexer": "indexer", "command": "command", "files": "files", "timeout": "timeout_s"} | INDEX_SIZES
 
@@ -121,7 +128,8 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
             metavar = LISTS[one.parse]
             group.add_argument(one.option, dest=one.field, type=kind, action="append", metavar=metavar, help=one.help)
             continue
-        group.add_argument(one.option, dest=one.field, type=kind, metavar=METAVARS[one.parse], help=one.help)
+        names = (one.option, *([f"--{one.also}"] if one.also else ()))
+        group.add_argument(*names, dest=one.field, type=kind, metavar=METAVARS[one.parse], help=one.help)
 
 
 def reload(dm: DataManager, arguments: argparse.Namespace) -> None:
@@ -200,8 +208,10 @@ def parse_config(text: bytes) -> dict[str, Any]:
         raise InvalidInputError(f"is no TOML: {e}", hint='as in: max-bytes = "900G"') from None
     tables, indexes = document.pop(SOURCES, None), document.pop(INDEXES, None)
     for key in document:
-        _check_key(key, (*KEYS, SOURCES, INDEXES))
-    config = {KEYS[key].field: checked(KEYS[key], value, key) for key, value in document.items()}
+        _check_key(key, (*TAKEN, SOURCES, INDEXES))
+        if key == TAKEN[key].also and TAKEN[key].key in document:
+            raise InvalidInputError(f"is {TAKEN[key].key} by an older name, and both are there", field=key)
+    config = {TAKEN[key].field: checked(TAKEN[key], value, key) for key, value in document.items()}
     if tables is not None:
         config[SOURCES] = _parse_sources(tables)
     if indexes is not None:
@@ -226,7 +236,11 @@ def _parse_source(table: Mapping[str, Any]) -> Source:
 
     keys = {"rate" if field == "bytes_per_s" else field.replace("_", "-"): field for field in Source.model_fields}
     for key in table:
-        _check_key(key, keys)
+        _check_key(key, (*keys, LIMIT_RATE))
+    if LIMIT_RATE in table:  # the name that it has as a limit of all
+        if "rate" in table:
+            raise InvalidInputError(f"is {LIMIT_RATE} by a shorter name, and both are there", field="rate")
+        table = {"rate" if key == LIMIT_RATE else key: value for key, value in table.items()}
     rate = table.get("rate")
     try:
         given = {**table, "rate": parse_size(rate)} if isinstance(rate, str) else table

@@ -27,6 +27,14 @@ def add_documents(parser: ArgumentParser) -> None:
         metavar="FILE",
         help="a want as JSON, or wants as JSON Lines; - is standard input; wrong ones are named, the others taken",
     )
+    add_strict(parser)
+
+
+def add_strict(parser: ArgumentParser) -> None:
+    """Add `--strict`, for the verbs that take wants."""
+    parser.add_argument(
+        "--strict", action="store_true", help="refuse a want with a key that is not known (default: it is kept)"
+    )
 
 
 def place_each(
@@ -34,11 +42,13 @@ def place_each(
 ) -> int:
     """Place each document, and show the ids as `done`; name those that are refused, and go on; return the exit code."""
     from fsdm.model.documents import DataChunk, in_its_line
+    from fsdm.model.unknown_keys import doubts
 
     code, placed = EXIT_OK, []
     for name, text, marker in _documents(arguments.files):
         try:
             chunk = DataChunk.parse_want(text, marker) if is_id(marker) else DataChunk.parse(text)
+            doubtful = doubts(chunk, strict=arguments.strict)
             place(chunk)
         except InvalidInputError as e:
             said = str(e) if marker else in_its_line(e)
@@ -49,6 +59,8 @@ def place_each(
             code = code or e.exit_code
         else:
             placed.append(chunk.id)
+            for key in doubtful:
+                tell(f"fsdm: {name}: {plain(str(key))}")
     show(arguments, {done: placed})
     return code
 

@@ -12,6 +12,7 @@ import pytest
 from fsdm import DataManager, Limits
 from fsdm import Source as SourceSettings
 from fsdm.cli.config import CONFIG_MAX_BYTES, KEYS, in_words, parse_config, read_config, reload
+from fsdm.cli.main import build_parser
 from fsdm.model.errors import InvalidInputError
 from fsdm.model.indexes import Index
 from fsdm.model.layout import Layout
@@ -42,6 +43,21 @@ def test_each_key_sets_one_limit() -> None:
     assert parse_config(b"brake = 1\nrate = 10") == {"brake_share": 1.0, "bytes_per_s": 10}
     assert in_words(parse_config(b'max-bytes = "1K"\nbrake = "off"')) == "max-bytes 1000, brake off"
     assert in_words(parse_config(b'allow-dir = ["/a", "/b"]')) == "allow-dir /a /b"
+
+
+def test_the_rate_has_one_name_everywhere_and_its_older_one_is_taken() -> None:
+    for text in (b'limit-rate = "1K"', b'rate = "1K"'):
+        assert parse_config(text) == {"bytes_per_s": 1000}
+        assert in_words(parse_config(text)) == "limit-rate 1000"
+        (source,) = parse_config(b'[[source]]\nmatch = "https://h/"\n' + text)["source"]
+        assert source.bytes_per_s == 1000
+    for both in (b"rate = 1\nlimit-rate = 2", b'[[source]]\nmatch = "https://h/"\nrate = 1\nlimit-rate = 2'):
+        with pytest.raises(InvalidInputError, match=r"rate: is limit-rate by an? .* name, and both are there"):
+            parse_config(both)
+    with pytest.raises(InvalidInputError, match="'limit-rat' is not known") as caught:
+        parse_config(b"limit-rat = 1")
+    assert caught.value.hint == "did you mean limit-rate?"
+    assert build_parser().parse_args(["run", "--rate", "1K"]).bytes_per_s == 1000
 
 
 @pytest.mark.parametrize(

@@ -205,6 +205,42 @@ def test_a_wrong_want_is_named_and_the_others_are_placed(data_dir: Path, source:
     assert entries(data_dir / "want") == [good.id]
 
 
+def test_a_mistyped_key_is_told_and_refused_where_all_are_to_be_known(
+    data_dir: Path, source: Source, layout: Layout
+) -> None:
+    good = source.chunk(files=1)
+    mistyped = json.loads(a_want(note="ours").to_json())
+    mistyped["files"]["blocks.parquet"]["sha265"] = "a" * 64
+    lines = good.to_json() + json.dumps(mistyped).encode()
+    told = "fsdm: -:2: the key 'files.blocks.parquet.sha265' is not known: did you mean sha256?\n"
+    done = fsdm("want", "-d", data_dir, "-", stdin=lines)
+    assert (done.returncode, done.stderr) == (0, told)
+    assert entries(data_dir / "want") == sorted([good.id, mistyped["id"]])
+    for one in entries(data_dir / "want"):
+        (data_dir / "want" / one).unlink()
+    strict = fsdm("want", "-d", data_dir, "--strict", "-", stdin=lines)
+    assert (strict.returncode, strict.stderr) == (2, "fsdm: -:2: the key 'note' is not known\n")
+    assert entries(data_dir / "want") == [good.id]
+
+
+def test_sync_tells_mistyped_keys_of_a_list_and_refuses_it_where_all_are_to_be_known(
+    data_dir: Path, layout: Layout
+) -> None:
+    wants = [a_want(block_rang=[1, 2]) for _ in range(8)]
+    lines = b"".join(want.to_json() for want in wants)
+    refused = fsdm("sync", "-d", data_dir, "--strict", "-", stdin=lines)
+    assert refused.returncode == 2
+    assert "standard input:1: the key 'block_rang' is not known: did you mean block_range?" in refused.stderr
+    assert entries(data_dir / "want") == []
+    done = fsdm("sync", "-d", data_dir, "-", stdin=lines)
+    assert done.returncode == 0
+    assert [line.split(": ")[1] for line in done.stderr.splitlines()[:-1]] == [
+        f"standard input:{n}" for n in range(1, 6)
+    ]
+    assert done.stderr.splitlines()[-1] == "fsdm: more lines have keys that are not known"
+    assert len(entries(data_dir / "want")) == 8
+
+
 def test_a_line_that_is_no_json_is_named_once_and_as_an_editor_counts_it(
     data_dir: Path, source: Source, tmp_path: Path, layout: object
 ) -> None:

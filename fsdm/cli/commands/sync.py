@@ -5,10 +5,12 @@ from dataclasses import asdict
 
 from fsdm.cli.arguments import add_brake, open_client, positive
 from fsdm.cli.difference import Comparison, Difference, place
+from fsdm.cli.documents import add_strict
 from fsdm.cli.output import ASSUMED_BYTES_PER_S, estimate, show, tell, to_fetch
 from fsdm.model.errors import InvalidInputError
 from fsdm.model.units import readable
 from fsdm.reconcile.delete_brake import check, too_much
+from fsdm.status.terminal import plain
 
 EXAMPLES = """\
 fsdm sync -d data assignment.jsonl --dry-run
@@ -24,6 +26,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="all the chunks that are to be here: JSON Lines, each as `fsdm want` takes it; perhaps gzip",
     )
     parser.add_argument("--expect", type=positive, metavar="N", help="refuse a list that has not just N wants")
+    add_strict(parser)
     add_brake(parser)
 
 
@@ -31,7 +34,10 @@ def run(arguments: Namespace) -> None:
     """Read the whole list, want the chunks that are missing, delete those that it does not have."""
     from fsdm.cli.assignment import read_assignment
 
-    with open_client(arguments) as client, read_assignment(arguments.list, arguments.expect) as assignment:
+    reading = read_assignment(arguments.list, arguments.expect, strict=arguments.strict)
+    with open_client(arguments) as client, reading as assignment:
+        for doubt in assignment.doubts:
+            tell(f"fsdm: {plain(doubt)}")
         if not len(assignment) and not arguments.yes:
             raise InvalidInputError("the list is empty", hint="nothing was changed; where all is to go, say so: --yes")
         difference = Comparison(client.layout).with_assignment(assignment)
