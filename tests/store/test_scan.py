@@ -173,3 +173,16 @@ def test_unreadable_marker_has_a_fault_and_holds_up_no_other(
     assert told.fault == "cannot be looked at: Input/output error"
     assert found is not None
     assert found.fault is None
+
+
+@pytest.mark.parametrize("kinds", [(), ("want",), ("delete",), ("want", "delete")])
+def test_known_marker_is_looked_at_where_an_intent_stands(
+    layout: Layout, catalog: Catalog, kinds: tuple[str, ...]
+) -> None:
+    chunk_id = an_id()
+    touch(layout.known, chunk_id)
+    for kind in kinds:
+        touch(f"{layout.root}/{kind}", chunk_id)
+    state = look(layout, catalog, chunk_id)
+    assert (state.known is not None) is bool(kinds)
+    assert (state.want is not None, state.delete is not None) == ("want" in kinds, "delete" in kinds)
