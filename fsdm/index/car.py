@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Final
 
+from fsdm.model.cid import VARINT_MAX, cid_at, varint_at
 from fsdm.model.errors import IndexerError
 
 if TYPE_CHECKING:
@@ -18,9 +19,7 @@ if TYPE_CHECKING:
 PRAGMA: Final = b"\x0a\xa1gversion\x02"  # of version 2: a header of 10 bytes, and nothing but the version in it
 HEADER_2_BYTES: Final = 40  # characteristics of 16 bytes, then data offset, data size, index offset
 HEADER_MAX: Final = 32 << 20  # as go-car has it
-VARINT_MAX: Final = 9  # bytes: https://github.com/multiformats/unsigned-varint
 CID_MAX: Final = 4096  # of a section, enough for what is before its block
-CID_V0: Final = b"\x12\x20"  # a sha2-256 of 32 bytes, and nothing else
 BLOCK: Final = 1 << 20
 
 
@@ -91,7 +90,7 @@ class _Sections:
             if length == 0:
                 self._check_padding()
                 return
-            cid = _cid_of(file.read(min(length, CID_MAX)))
+            cid = cid_at(file.read(min(length, CID_MAX)))
             yield cid, begin + len(cid), length - len(cid)
             self._at = begin + length
 
@@ -105,41 +104,12 @@ class _Sections:
             left -= len(block)
 
 
-def _cid_of(data: bytes) -> bytes:
-    """Return the CID that a section begins with."""
-    if data.startswith(CID_V0):
-        size = len(CID_V0) + data[1]
-    else:
-        version, at = _varint(data, 0)
-        _codec, at = _varint(data, at)
-        _code, at = _varint(data, at)
-        digest_size, at = _varint(data, at)
-        if version != 1:
-            raise ValueError(f"a section has a CID of version {version}")
-        size = at + digest_size
-    if size > len(data):
-        raise ValueError(f"a section has a CID of {size} bytes")
-    return data[:size]
-
-
 def _read_varint(file: BinaryIO) -> int | None:
     """Read an unsigned varint; None where it does not end."""
     data = file.read(VARINT_MAX)
     try:
-        value, size = _varint(data, 0)
+        value, size = varint_at(data, 0)
     except ValueError:
         return None
     file.seek(size - len(data), os.SEEK_CUR)
     return value
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """Decode an unsigned varint; return it, and where it ends."""
-    value = 0
-    for shift, byte in enumerate(data[at : at + VARINT_MAX]):
-        value |= (byte & 0x7F) << (7 * shift)
-        if byte < 0x80:
-            if byte == 0 and shift > 0:
-                raise ValueError("a number is longer than it need be")
-            return value, at + shift + 1
-    raise ValueError("a number does not end")

@@ -123,6 +123,12 @@ class FetchFailedError(FsdmError):
         self.failure = failure
 
 
+class DamagedError(FsdmError):
+    """Bytes of a chunk are not what they are said to be."""
+
+    exit_code = EXIT_DAMAGED
+
+
 class BrakedError(FsdmError):
     """The request would remove more than a given share of the chunks; nothing was changed."""
 

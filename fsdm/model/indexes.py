@@ -25,10 +25,10 @@ _Words = Annotated[str, Field(pattern=r"\A[^\x00]*[^\x00\s][^\x00]*\z")]
 class Index(BaseModel):
     """An index of each chunk, `index/NAME`, and how it is made.
 
-    The keys are found by an `indexer`, `car`, `parquet:COLUMN,…` or an entry point of the group `fsdm.indexers`; or by
-    a `command`, which gets the path of the directory with the chunk's files as its last argument. Only the files that
-    match the glob `files` are theirs. Each runs in a process of its own for at most `timeout_s` seconds and with
-    `max_memory_bytes`; the index has at most `max_output_bytes`.
+    The keys are found by an `indexer`: `car`, `parquet:COLUMN,…` or the name of an entry point in the group
+    `fsdm.indexers`; or by a `command`, which gets the path of the directory with the chunk's files as its last
+    argument. Only the files that match the glob `files` are theirs. Each runs in a process of its own, for at most
+    `timeout_s` seconds and with `max_memory_bytes`; the index has at most `max_output_bytes`.
 
     Raises:
         InvalidInputError: naming the field that cannot be taken.

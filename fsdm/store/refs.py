@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Self
 
 from fsdm.model.errors import ClosedError, ForeignProcessError
 from fsdm.model.layout import DATA, READY, Layout, Place
+from fsdm.store.blockstore import Blockstore
 from fsdm.store.chunk_file import map_file, open_file
 from fsdm.store.filesystem import exists
 from fsdm.store.flock import SHARED, LockDescriptor, close_fd, open_fd, try_flock
@@ -94,6 +95,21 @@ class ChunkRef:
         from fsdm.store.index_file import open_chunk_index
 
         return open_chunk_index(self._open().path, name)
+
+    def blockstore(self, name: str) -> Blockstore | None:
+        """Open the blocks of the chunk's CAR files by an index of their CIDs; None where there is none of that name.
+
+        Raises:
+            InvalidInputError: an index cannot have this name.
+        """
+        index = self.index(name)
+        if index is None:
+            return None
+        try:
+            return Blockstore(self.clone(), index)
+        except BaseException:
+            index.close()
+            raise
 
     @property
     def closed(self) -> bool:
