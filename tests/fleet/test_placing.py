@@ -431,14 +431,30 @@ def test_copy_that_is_taken_back_is_no_reason_to_drop_another_until_it_is_confir
     assert fleet.lists == {kept: set(), dropped: {chunk_id(0).hex()}}
 
 
+def test_copies_of_a_worker_that_is_away_are_no_reason_to_drop_others() -> None:
+    fleet = Fleet.of(some_workers(3), {0: GB}, replicas=2)
+    fleet.settle()
+    drains, away = sorted(fleet.holders(chunk_id(0).hex()))
+    fleet.change(away, presence=Presence.AWAY)
+    fleet.change(drains, draining=True)
+    for _ in range(3):
+        fleet.round()
+        fleet.apply()
+    assert len(fleet.holders(chunk_id(0).hex())) == 3
+    fleet.change(away, presence=Presence.LIVE)
+    fleet.settle()
+    assert fleet.disks[drains] == set()
+
+
 def test_copy_on_its_way_is_not_sent_elsewhere_before_it_is_there(settled: Fleet) -> None:
-    settled.workers["new"] = Worker("new", settled.workers["w000"].capacity_bytes)
+    settled.grow([200 * 10**6] * 400)
     settled.round()
-    settled.change("new", weight=0.5)
-    assert settled.round().added.size == 0
-    settled.settle()
-    new, other = (settled.bytes_of(settled.lists[name]) for name in ("new", "w000"))
-    assert new / other == pytest.approx(0.5, abs=0.03)
+    settled.change("w000", weight=0.5)
+    settled.round()
+    leaving = {chunk for chunk, name in settled.leaving if name == "w000"}
+    assert settled.lists["w000"] - settled.disks["w000"]
+    assert len(leaving) > 50
+    assert leaving <= settled.disks["w000"]
 
 
 def test_too_little_room_gives_each_chunk_one_copy_before_any_has_two() -> None:
