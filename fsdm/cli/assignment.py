@@ -8,6 +8,7 @@ A last line `{"end": N}` says that it has N wants, and so does who expects N: th
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 import re
 import sys
@@ -47,6 +48,7 @@ class Assignment:
         self._each = each
         self.doubts: list[str] = []  # what may be misspelt, the first few
         self._offsets: dict[bytes, int] = {}
+        self.sha256 = ""  # of the text of the list, once it has been read
 
     def add(self, chunk: DataChunk, document: bytes) -> None:
         """Add a document, without its newline.
@@ -121,8 +123,10 @@ def _read(stream: io.BufferedReader, name: str, assignment: Assignment) -> tuple
     is_compressed = stream.peek(len(GZIP))[: len(GZIP)] == GZIP
     lines = cast("IO[bytes]", gzip.GzipFile(fileobj=stream)) if is_compressed else stream
     number, count, end = 0, 0, None
+    digest = hashlib.sha256()
     try:
         while line := lines.readline(WANT_MAX_BYTES + 2):
+            digest.update(line)
             number += 1
             document = line.strip()
             if document and end is not None:
@@ -136,6 +140,7 @@ def _read(stream: io.BufferedReader, name: str, assignment: Assignment) -> tuple
         raise InvalidInputError(f"{name}: after line {number} the compressed list breaks: {e}", hint=UNCHANGED) from e
     except OSError as e:
         raise InvalidInputError(f"{name}: after line {number}: {e.strerror or e}", hint=UNCHANGED) from e
+    assignment.sha256 = digest.hexdigest()
     return count, end
 
 

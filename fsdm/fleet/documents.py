@@ -1,4 +1,4 @@
-"""The documents of a fleet: a worker as it is listed, its report, and what was published last.
+"""The documents of a placer: a worker as it is listed, and what was published last.
 
 Each is one JSON object; keys that are not known are kept, and ignored.
 """
@@ -10,25 +10,23 @@ from typing import Annotated, Final, Literal
 from pydantic import BeforeValidator, Field, FiniteFloat, WithJsonSchema
 
 from fsdm.fleet.inventory import CAPACITY_MAX, Presence, Worker
-from fsdm.model.documents import Digest, Document, Id
+from fsdm.fleet.report import Count, Name  # noqa: TC001 pydantic evaluates them
+from fsdm.model.documents import Digest, Document
 from fsdm.model.units import parse_size
 
 FORMAT: Final = 1
-NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"  # it is a part of file names and of URLs
 
 
 def _size(value: object) -> object:
     return parse_size(value) if isinstance(value, str) else value
 
 
-Name = Annotated[str, Field(pattern=NAME)]
 Capacity = Annotated[
     int,
     Field(ge=1, le=CAPACITY_MAX, strict=True),
     BeforeValidator(_size),
     WithJsonSchema({"type": ["integer", "string"]}),
 ]
-Count = Annotated[int, Field(ge=0, strict=True)]
 
 
 class WorkerDocument(Document):
@@ -47,23 +45,6 @@ class WorkerDocument(Document):
     def worker(self, presence: Presence) -> Worker:
         """Return the worker, with what is known of its presence."""
         return Worker(self.name, self.capacity, self.zone, self.weight, self.draining, presence)
-
-
-class Report(Document):
-    """What a worker says of itself: `at` (seconds since the epoch) it holds its list, but for what is `missing`.
-
-    `applied` is the sha256 of that list, as the pointer names it; None where it has applied none. `extra`: the chunks
-    that it holds besides. `bytes` on its disk; `braked`: deletes are held back; `failing`: the chunks that cannot be
-    fetched.
-    """
-
-    at: FiniteFloat
-    applied: Digest | None = None
-    missing: tuple[Id, ...] = ()
-    extra: tuple[Id, ...] = ()
-    bytes: Count = 0
-    braked: Annotated[bool, Field(strict=True)] = False
-    failing: tuple[Id, ...] = ()
 
 
 class PublishedList(Document):

@@ -26,9 +26,9 @@ from fsdm.model.errors import DataDirectoryError, InvalidInputError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from fsdm.fleet.documents import Report
     from fsdm.fleet.inventory import Chunks, Ints, Workers
     from fsdm.fleet.placing import Placement
+    from fsdm.fleet.report import Report
     from fsdm.fleet.shelf import Shelf
     from fsdm.fleet.wants import Wants
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Final
 
-from fsdm.fleet.documents import Report, WorkerDocument, presence_of
+from fsdm.fleet.documents import WorkerDocument, presence_of
 from fsdm.fleet.inventory import Presence, Worker, Workers
+from fsdm.fleet.report import Report
 from fsdm.model.documents import in_its_line
 from fsdm.model.errors import InvalidInputError
 from fsdm.store.filesystem import read_regular

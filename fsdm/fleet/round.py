@@ -16,10 +16,11 @@ from fsdm.model.errors import NotAvailableError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from fsdm.fleet.documents import Pointer, Report
+    from fsdm.fleet.documents import Pointer
     from fsdm.fleet.inventory import Chunks, Copies, Workers
     from fsdm.fleet.placing import Placement
     from fsdm.fleet.publishing import Published
+    from fsdm.fleet.report import Report
 
 KEPT_S: Final = 86_400.0  # a list that is no longer named may still be being fetched, or be applied somewhere
 

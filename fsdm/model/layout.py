@@ -45,6 +45,7 @@ _FILES: Final = {
     "dataset_names": "datasets.toml",
     "release": f"delete/{RELEASE}",
     "index": INDEX,
+    "node_id": "node-id",
 }
 
 _ID = re.compile(r"[0-9a-f]{64}\Z")
@@ -144,6 +145,7 @@ class Layout:
     dataset_names: str
     release: str
     index: str
+    node_id: str
 
     def __init__(self, data_dir: str | os.PathLike[str]) -> None:
         if not data_dir:  # as of a variable that is not set: nobody means the current directory

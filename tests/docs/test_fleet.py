@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from fsdm.cli.main import build_parser
-from fsdm.fleet.documents import Pointer, PublishedList, Report, WorkerDocument
+from fsdm.fleet.documents import Pointer, PublishedList, WorkerDocument
 from fsdm.fleet.placing import Bounds
+from fsdm.fleet.report import Report
 from fsdm.fleet.round import KEPT_S
 from tests.support import ran_by_shell
 from tests.support.chunks import a_want, an_id

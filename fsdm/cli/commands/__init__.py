@@ -9,6 +9,7 @@ VERBS: Final = {
     "delete": "ask for chunks to be deleted",
     "sync": "make the wanted chunks equal to a list",
     "place": "say which worker of a fleet is to hold which chunks",
+    "report": "tell the placer of a fleet which chunks of its list are here",
     "retry": "try failed chunks again now",
     "release": "release the deletes that the brake holds back",
     "pause": "stop downloads until they are resumed",
