@@ -18,7 +18,8 @@ StatusCause = Literal["http_403", "http_404", "http_429", "http_4xx", "http_5xx"
 # connection: refused, broken, no such name; slow: below the floor under the rate; host_down: not even asked, for its
 # server has just failed others; settings: those of its source cannot be had
 WayCause = Literal["connection", "timeout", "tls", "slow", "host_down", "redirect", "policy", "settings"]
-BodyCause = Literal["answer", "size", "digest"]  # answer: it does not bring what was asked for
+# answer: it does not bring what was asked for; not_ready: it is archived, or being restored
+BodyCause = Literal["answer", "size", "digest", "not_ready"]
 DiskCause = Literal["disk_full", "disk_read_only", "disk_io", "disk"]
 # want: a document that cannot be taken; marker: an entry that is no file; defect: of fsdm's own
 Cause = Literal[StatusCause, WayCause, BodyCause, DiskCause, "want", "marker", "damaged", "room", "defect"]

@@ -48,7 +48,7 @@ _OF_STORES: Final = {  # settings that only some of them have
     "sas_file": frozenset({"az"}),
     "unsigned": _STORES,
 }
-_OF_ALL: Final = frozenset({"match", "connections", "bytes_per_s"})
+_OF_ALL: Final = frozenset({"match", "connections", "requests_per_s", "bytes_per_s"})
 _NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a token, RFC 9110 §5.6.2
 _VALUE: Final = re.compile(r"[!-~](?:[\t -~]*[!-~])?")  # §5.5, without what is obsolete
 
@@ -76,7 +76,8 @@ class Source(BaseModel):
     `endpoint`, in a `region`, with its buckets in the path (`path_style`) or in the host. Its requests are signed by
     `access_key_id` and the secret key (or its file, which has one line), with the token in `session_token_file`, or not
     at all (`unsigned`); `sas_file` has what goes into the query for az. At most `connections` requests run at once,
-    and all together bring at most `bytes_per_s`. Paths are relative to the data directory.
+    no more than `requests_per_s` begin, and all together bring at most `bytes_per_s`. Paths are relative to the data
+    directory.
 
     Raises:
         InvalidInputError: naming the field that cannot be taken, never its value.
@@ -104,6 +105,7 @@ class Source(BaseModel):
     unsigned: bool = False
     sas_file: FilePath | None = None
     connections: Count | None = None
+    requests_per_s: Positive | None = None
     bytes_per_s: Positive | None = None
 
     if TYPE_CHECKING:
@@ -131,6 +133,7 @@ class Source(BaseModel):
             unsigned: bool = False,
             sas_file: StrPath | None = None,
             connections: int | None = None,
+            requests_per_s: float | None = None,
             bytes_per_s: float | None = None,
         ) -> None: ...
     else:

@@ -89,7 +89,11 @@ class SourceFetch:
                 if isinstance(e, HostError) and e.is_charged:
                     self._request.failed(e.what)
                 else:
-                    if isinstance(e, HostError) or e.cause in {"answer", "redirect"}:  # it has answered somehow
+                    if isinstance(e, HostError) or e.cause in {
+                        "answer",
+                        "redirect",
+                        "not_ready",
+                    }:  # it has answered somehow
                         self._request.proven()
                     self._request.host.answered()
                 is_over = not e.transient or e.retry_after_s is not None or e.cause == "slow"

@@ -123,6 +123,7 @@ client-cert = "c.pem"
 client-key = "k.pem"
 proxy = ""
 connections = 2
+requests-per-s = 2.5
 rate = "50M"
 [[source]]
 match = "http://other.example"
@@ -160,6 +161,7 @@ unsigned = true
             client_key="k.pem",
             proxy="",
             connections=2,
+            requests_per_s=2.5,
             bytes_per_s=50_000_000,
         ),
         SourceSettings(match="http://other.example", bytes_per_s=10),

@@ -36,18 +36,19 @@ OTHERS_MAY: Final = stat.S_IRGRP | stat.S_IWGRP | stat.S_IROTH | stat.S_IWOTH
 
 
 class Bounds:
-    """The bounds of one source over all threads: requests at once (None: any number), and a rate."""
+    """The bounds of one source over all threads: requests at once (None: any number), a pace of them, and a rate."""
 
     def __init__(self, name: str = "") -> None:
         self.name = name
         self.connections: int | None = None
         self.rate = Rate(None)
+        self.pace = Rate(None)  # of requests
         self._running = 0
         self._changed = threading.Condition()
 
     @contextmanager
     def request(self, stop: Cancellation) -> Iterator[None]:
-        """Wait until one more may run, and run it in the block; raises StoppedError."""
+        """Wait until one more may begin and run, and run it in the block; raises StoppedError."""
         if not self._begins():
             with out_of_turn():
                 while not self._begins():
@@ -55,6 +56,7 @@ class Bounds:
                         self._changed.wait(STOP_S)
                     stop.check()
         try:
+            self.pace.took(1, stop.wait)
             yield
         finally:
             with self._changed:
@@ -103,6 +105,7 @@ class Sources:
         for entry in sorted(found.values(), key=lambda entry: len(entry.prefix), reverse=True):
             entry.bounds.connections = entry.source.connections
             entry.bounds.rate.change(entry.source.bytes_per_s)
+            entry.bounds.pace.change(entry.source.requests_per_s)
             by_origin.setdefault(entry.origin, []).append(entry)
         self._entries = by_origin
 

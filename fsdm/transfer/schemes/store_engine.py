@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from fsdm.transfer.schemes.aws_credentials import Chain
     from fsdm.transfer.schemes.stores import Store
 
+ARCHIVED_S: Final = 900.0  # a restoration takes minutes to days
 SAID_MAX_BYTES: Final = 64 << 10  # of a refusal
 _CODE: Final = re.compile(rb"<Code>([A-Za-z0-9.]{1,64})</Code>")
 _REGION: Final = re.compile(rb"<Region>([a-z0-9-]{1,32})</Region>")
@@ -40,6 +41,8 @@ _ELSEWHERE: Final = frozenset(
     {"PermanentRedirect", "TemporaryRedirect", "Redirect", "AuthorizationHeaderMalformed", "IncorrectEndpoint", ""}
 )
 _EXPIRED: Final = frozenset({"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "InvalidAccessKeyId"})
+
+_ARCHIVED: Final = frozenset({"InvalidObjectState", "BlobArchived", "BlobBeingRehydrated"})
 
 
 class StoreEngine:
@@ -66,6 +69,9 @@ class StoreEngine:
                 if answer.refused is None:
                     return
                 mend = self._mend(answer, target, keys, stop)
+                if answer.code in _ARCHIVED:
+                    what, hint = f"it is archived ({answer.code})", "have it restored: then it comes by itself"
+                    raise TransferError(what, transient=True, hint=hint, retry_after_s=ARCHIVED_S, cause="not_ready")
                 if not mend or mend in mended:
                     begin(replace(answer.refused, url=url, reason=answer.code))
                     return

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from fsdm.concurrency.cancellation import Cancellation
+from fsdm.concurrency.rate_limit import Rate
 from fsdm.model.errors import HostError, InvalidInputError, PolicyError, StoppedError, TransferError
 from fsdm.model.source_policy import Policy
 from fsdm.model.sources import Source
@@ -585,3 +586,39 @@ def test_request_that_waits_for_others_is_stopped(url: str) -> None:
         assert isinstance(waiting.join(), StoppedError)
     with bounds.request(Cancellation()):
         pass
+
+
+def test_requests_begin_no_faster_than_they_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, waits = [100.0], list[float]()
+
+    def wait(self: Cancellation, seconds: float, event: threading.Event | None = None) -> None:
+        waits.append(seconds)
+        now[0] += seconds
+
+    monkeypatch.setattr(Cancellation, "wait", wait)
+    with Host() as host, Host() as other:
+        sources = Sources([Source(match=f"{host.url}/a", requests_per_s=2)])
+        bounds = sources.bounds_of(f"{host.url}/a")
+        bounds.pace = Rate(2, clock=lambda: now[0])
+        other.answers["/moved"] = reply(status="302 Found", Location=f"{host.url}/a/moved")
+        engine = an_engine(sources=sources)
+        for url in (*(f"{host.url}/a/{number}" for number in range(9)), f"{other.url}/moved"):
+            get(engine, url)
+        assert sum(waits) == pytest.approx(10 / 2), "ten requests, also one that was redirected here"
+        get(engine, f"{host.url}/b")
+        assert sum(waits) == pytest.approx(10 / 2), "another is not held up"
+    sources.change([Source(match=f"{host.url}/a", requests_per_s=7)])
+    assert bounds.pace.is_capped
+    sources.change([Source(match=f"{host.url}/a")])
+    assert not bounds.pace.is_capped
+
+
+def test_request_that_waits_for_its_second_is_stopped_and_leaves_its_place() -> None:
+    bounds, stop = (
+        Sources([Source(match="http://h/", requests_per_s=0.001, connections=1)]).bounds_of("http://h/"),
+        Cancellation(),
+    )
+    stop.set()
+    with pytest.raises(StoppedError), bounds.request(stop):
+        raise AssertionError("it is let in")
+    assert bounds._running == 0

@@ -387,6 +387,21 @@ def test_store_without_anything_to_ask_with_is_an_error_of_its_settings(path: Pa
     assert (caught.value.cause, caught.value.transient) == ("settings", True)
 
 
+@pytest.mark.parametrize("code", ["InvalidObjectState", "BlobArchived", "BlobBeingRehydrated"])
+def test_object_that_is_archived_is_waited_for(store: ObjectStore, path: Path, code: str) -> None:
+    store.fault("/lake/a/b", status=403, body=f"<Error><Code>{code}</Code></Error>".encode())
+    fetcher = a_fetcher(of(store))
+    with pytest.raises(TransferError, match=rf"^s3://lake/a/b: it is archived \({code}\)$") as caught:
+        fetch("s3://lake/a/b", path, fetcher=fetcher)
+    error = caught.value
+    assert (error.cause, error.transient, error.retry_after_s) == ("not_ready", True, 900.0)
+    assert "restored" in error.hint
+    store.put_object("lake", "other", b"here")
+    assert fetch("s3://lake/other", path.with_name("other"), fetcher=fetcher).size == 4, "its bucket is asked on"
+    fetch("s3://lake/a/b", path, fetcher=fetcher, mirrors=["s3://lake/other"])
+    assert path.read_bytes() == b"here"
+
+
 # --------------------------------------------------------------------------------------------------- botocore's chain
 
 
