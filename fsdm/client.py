@@ -10,12 +10,12 @@ from __future__ import annotations
 import os
 import threading
 from functools import partial
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Self
 
-from fsdm.concurrency.polling import Poller, in_thread, on_loop
+from fsdm.concurrency.polling import in_thread, on_loop
 from fsdm.model import errors
 from fsdm.model.layout import READY, U64_MAX, Layout, as_id
-from fsdm.model.units import count, first_few
+from fsdm.status.waiting import Waiting
 from fsdm.store.catalog import Catalog
 from fsdm.store.data_dir import check_format, unreadable
 from fsdm.store.filesystem import exists
@@ -24,10 +24,10 @@ from fsdm.store.known_index import KnownIndex
 from fsdm.store.markers import place_delete, place_known, place_verify, place_want, release_deletes, retry
 from fsdm.store.pause import place_pause, remove_pause
 from fsdm.store.refs import ChunkRef, Refs
-from fsdm.store.scan import look, placed_ids
+from fsdm.store.scan import placed_ids
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator
+    from collections.abc import Generator, Iterable, Iterator
 
     from fsdm.index.lookup import KeyLookup
     from fsdm.model.documents import DataChunk
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from fsdm.status.chunk_status import Status
 
 Asked = str | bytes | tuple[str | bytes, int]  # an id, or a dataset and a block
-HINT: Final = "`fsdm status` tells why"
 
 
 class Client:
@@ -61,7 +60,7 @@ class Client:
         self._refs = Refs(self._layout)
         self._pid = os.getpid()
         self._closed = threading.Event()
-        self._waits = Poller()
+        self._waits = Waiting(self._layout, self._catalog, self._check)
         self._lookup: KeyLookup | None = None
 
     def download_chunk(self, chunk: DataChunk) -> None:
@@ -281,14 +280,14 @@ class Client:
             WaitTimeoutError: it is not done after `timeout_s` seconds; the message says how the chunk stands.
             ClosedError: this was closed meanwhile.
         """
-        looks = self._until_done(as_id(chunk_id, "chunk_id"), timeout_s, keep_waiting=keep_waiting)
+        looks = self._waits.until_done(as_id(chunk_id, "chunk_id"), timeout_s, keep_waiting=keep_waiting)
         return in_thread(looks, self._closed.wait)
 
     async def wait_async(
         self, chunk_id: str | bytes, timeout_s: float | None = None, *, keep_waiting: bool = False
     ) -> bool:
         """Wait as `wait` does, on an asyncio loop; it may be cancelled."""
-        return await on_loop(self._until_done(as_id(chunk_id, "chunk_id"), timeout_s, keep_waiting=keep_waiting))
+        return await on_loop(self._waits.until_done(as_id(chunk_id, "chunk_id"), timeout_s, keep_waiting=keep_waiting))
 
     def wait_converged(
         self,
@@ -307,7 +306,7 @@ class Client:
             WaitTimeoutError: some are pending after `timeout_s` seconds; the message says which.
             ClosedError: this was closed meanwhile.
         """
-        in_thread(self._until_converged(timeout_s, chunk_ids, keep_waiting=keep_waiting), self._closed.wait)
+        in_thread(self._waits.until_converged(timeout_s, chunk_ids, keep_waiting=keep_waiting), self._closed.wait)
 
     async def wait_converged_async(
         self,
@@ -317,7 +316,7 @@ class Client:
         keep_waiting: bool = False,
     ) -> None:
         """Wait as `wait_converged` does, on an asyncio loop; it may be cancelled."""
-        await on_loop(self._until_converged(timeout_s, chunk_ids, keep_waiting=keep_waiting))
+        await on_loop(self._waits.until_converged(timeout_s, chunk_ids, keep_waiting=keep_waiting))
 
     def close(self) -> None:
         """Release every ref. A second time, and in a forked child, it does nothing."""
@@ -362,87 +361,10 @@ class Client:
             ref = next(filter(None, others), None)
         return ref
 
-    def _pending(self) -> list[str]:
-        layout = self._layout
-        return sorted(set().union(*(placed_ids(layout, one) for one in (layout.verify, layout.want, layout.delete))))
-
-    def _is_pending(self, chunk_id: str) -> bool:
-        layout = self._layout
-        # in this order: a verify marker goes only after a want has come for what was damaged
-        markers = (layout.verify_marker(chunk_id), layout.want_marker(chunk_id), layout.delete_marker(chunk_id))
-        acquire = layout.acquire_marker(chunk_id)  # it stands for a while after its chunk has come
-        return any(map(exists, markers)) or (exists(acquire) and not self._is_available(chunk_id))
-
-    def _look(self, pending: Callable[[], list[str]], *, keep_waiting: bool) -> Callable[[], bool]:
-        """Make a look that tells whether nothing is pending, and raises where all that is cannot pass by itself."""
-        from fsdm.status.lasting import LastingFailures
-
-        check = (lambda _: None) if keep_waiting else LastingFailures(self._layout).check
-
-        def is_done() -> bool:
-            self._check()
-            left = pending()
-            check(left)
-            return not left
-
-        return is_done
-
-    def _until_done(
-        self, chunk_id: str, timeout_s: float | None, *, keep_waiting: bool
-    ) -> Generator[float, None, bool]:
-        is_done = self._look(lambda: [chunk_id] * self._is_pending(chunk_id), keep_waiting=keep_waiting)
-        if not (yield from self._waits.until(is_done, timeout_s)):
-            raise errors.WaitTimeoutError(f"chunk {chunk_id} has not converged: {self._standing(chunk_id)}", hint=HINT)
-        check_format(self._layout)  # raises where the whole directory has gone, and no marker with it was carried out
-        return self._is_available(chunk_id)
-
     def _until_acquired(self, what: Asked, timeout_s: float | None) -> Generator[float, None, ChunkRef]:
-        from fsdm.store.acquiring import Acquirer, note_use, place_asked
+        from fsdm.store.acquiring import place_asked
 
         self._check()
         asked = self._position(*what) if isinstance(what, tuple) and len(what) == 2 else as_id(what, "what")
         place = place_asked(self._layout, self._catalog, self._known, asked)
-        acquirer = Acquirer(self._layout, place, self._refs.take)
-
-        def is_taken() -> bool:
-            self._check()
-            return acquirer.look()
-
-        try:
-            is_here = yield from self._waits.until(is_taken, timeout_s)
-        except OSError as e:
-            raise unreadable(self._layout, e) from e
-        finally:
-            acquirer.close()
-        if acquirer.ref is None or not is_here:
-            standing = self._standing(place.chunk_id)
-            raise errors.WaitTimeoutError(f"chunk {place.chunk_id} has not come: {standing}", hint=HINT)
-        note_use(self._layout, acquirer.place)
-        return acquirer.ref
-
-    def _until_converged(
-        self, timeout_s: float | None, chunk_ids: Iterable[str | bytes] | None, *, keep_waiting: bool
-    ) -> Generator[float, None, None]:
-        ids = None if chunk_ids is None else [as_id(one, "chunk_ids") for one in chunk_ids]
-
-        def pending() -> list[str]:
-            return self._pending() if ids is None else [*filter(self._is_pending, ids)]
-
-        if not (yield from self._waits.until(self._look(pending, keep_waiting=keep_waiting), timeout_s)):
-            left = pending()
-            told = first_few(f"{one[:12]} ({self._standing(one)})" for one in left)
-            are = "is" if len(left) == 1 else "are"
-            raise errors.WaitTimeoutError(f"{count(len(left), 'intent')} {are} pending: {told}", hint=HINT)
-
-    def _is_available(self, chunk_id: str) -> bool:
-        state = look(self._layout, self._catalog, chunk_id)
-        if not (state.ready or state.delete):
-            self._catalog.update()  # only then: where thousands are waited for, not for each of them
-            state = look(self._layout, self._catalog, chunk_id)
-        return bool(state.ready) and state.delete is None
-
-    def _standing(self, chunk_id: str) -> str:
-        from fsdm.status.chunk_status import read_standing
-
-        self._catalog.update()
-        return read_standing(self._layout, look(self._layout, self._catalog, chunk_id))
+        return (yield from self._waits.until_acquired(place, self._refs.take, timeout_s))

@@ -44,13 +44,13 @@ def calls(client: Client) -> list[Callable[[], object]]:
 
 def looks(client: Client) -> threading.Event:
     """Set once `client.wait_converged` has begun to look."""
-    begun, asked = threading.Event(), client._pending
+    begun, asked = threading.Event(), client._waits.pending
 
     def pending() -> list[str]:
         begun.set()
         return asked()
 
-    client._pending = pending  # type: ignore[method-assign]
+    client._waits.pending = pending  # type: ignore[method-assign]
     return begun
 
 
@@ -172,7 +172,7 @@ def test_unavailable_chunk_is_neither_listed_nor_found(
     chunk_id = make(layout)
     assert client.list_chunks() == []
     assert found(client, 0) is None
-    assert not client._is_available(chunk_id)
+    assert not client._waits.is_available(chunk_id)
 
 
 def test_next_in_line_is_found_when_the_first_retires(client: Client, layout: Layout, data_dir: Path) -> None:
@@ -315,7 +315,7 @@ def test_a_wait_that_is_to_keep_waiting_ends_once_it_is_mended(
     dm.download_chunk(chunk)
     eventually(lambda: failure(data_dir, chunk.id))
     mended = a_want(id=chunk.id, files={"a.parquet": source.put("/a", b"a")})
-    looks, pending = threading.Event(), dm._is_pending
+    looks, pending = threading.Event(), dm._waits.is_pending
 
     def mend() -> None:
         assert looks.wait(PATIENCE_S)
@@ -325,9 +325,9 @@ def test_a_wait_that_is_to_keep_waiting_ends_once_it_is_mended(
         looks.set()
         return pending(chunk_id)
 
-    dm._is_pending = is_pending  # type: ignore[method-assign]
-    all_pending = dm._pending
-    dm._pending = lambda: [*filter(is_pending, all_pending())]  # type: ignore[method-assign]
+    dm._waits.is_pending = is_pending  # type: ignore[method-assign]
+    all_pending = dm._waits.pending
+    dm._waits.pending = lambda: [*filter(is_pending, all_pending())]  # type: ignore[method-assign]
     mending = threading.Thread(target=mend)
     mending.start()
     waits(dm, chunk.id, keep_waiting=True)
