@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import threading
-from functools import partial
 from typing import TYPE_CHECKING, Self
 
 from fsdm.concurrency.polling import in_thread, on_loop
@@ -19,12 +18,12 @@ from fsdm.status.waiting import Waiting
 from fsdm.store.catalog import Catalog
 from fsdm.store.data_dir import check_format, unreadable
 from fsdm.store.filesystem import exists
-from fsdm.store.held_range import HeldRange, hold
+from fsdm.store.held_range import Holding
 from fsdm.store.known_index import KnownIndex
-from fsdm.store.markers import place_delete, place_known, place_verify, place_want, release_deletes, retry
-from fsdm.store.pause import place_pause, remove_pause
+from fsdm.store.markers import place_delete, place_known, place_want
 from fsdm.store.refs import ChunkRef, Refs
 from fsdm.store.scan import placed_ids
+from fsdm.store.steering import Steering
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
 Asked = str | bytes | tuple[str | bytes, int]  # an id, or a dataset and a block
 
 
-class Client:
+class Client(Steering, Holding):
     """A process's view of a data directory. Thread-safe; a fork of the process cannot use it."""
 
     def __init__(self, data_dir: str | os.PathLike[str]) -> None:
@@ -101,55 +100,6 @@ class Client:
         """
         self._check()
         place_delete(self._layout, as_id(chunk_id, "chunk_id"))
-
-    def verify_chunk(self, chunk_id: str | bytes) -> None:
-        """Ask for a chunk's bytes to be compared with READY; returns at once.
-
-        A chunk that is damaged is fetched again.
-
-        Raises:
-            InvalidInputError: `chunk_id` is not an id.
-            DataDirectoryError: the marker cannot be placed.
-        """
-        self._check()
-        place_verify(self._layout, as_id(chunk_id, "chunk_id"))
-
-    def release_deletes(self) -> None:
-        """Confirm all pending deletes, however many they are: the reconciler's brake releases them.
-
-        Raises:
-            DataDirectoryError: the release cannot be placed.
-        """
-        self._check()
-        release_deletes(self._layout)
-
-    def retry_chunk(self, chunk_id: str | bytes) -> bool:
-        """Have what is asked for a chunk tried again now; return whether anything is.
-
-        Raises:
-            InvalidInputError: `chunk_id` is not an id.
-            DataDirectoryError: its marker is no file, or may not be touched.
-        """
-        self._check()
-        return retry(self._layout, as_id(chunk_id, "chunk_id"))
-
-    def pause(self, reason: str = "") -> None:
-        """Pause downloads until `resume`; what has come of running ones stays.
-
-        Raises:
-            DataDirectoryError: this user may not write in the data directory itself.
-        """
-        self._check()
-        place_pause(self._layout, reason)
-
-    def resume(self) -> bool:
-        """Let downloads go on; return whether they were paused.
-
-        Raises:
-            DataDirectoryError: this user may not write in the data directory itself.
-        """
-        self._check()
-        return remove_pause(self._layout)
 
     def list_chunks(self) -> list[str]:
         """List the ids of the chunks that are available now, by dataset and block."""
@@ -220,35 +170,6 @@ class Client:
             return lookup.find(name, key)
         except OSError as e:
             raise unreadable(self._layout, e) from e
-
-    def hold_chunk(self, dataset_id: str | bytes, block: int) -> ChunkRef:
-        """Take a ref as `find_chunk` does.
-
-        Raises:
-            NotAvailableError: no available chunk of the dataset holds the block.
-            InvalidInputError, DataDirectoryError, ClosedError: as `find_chunk`.
-        """
-        ref = self.find_chunk(dataset_id, block)
-        if ref is None:
-            what = f"no available chunk of {as_id(dataset_id, 'dataset_id')} holds block {block}"
-            raise errors.NotAvailableError(what, hint="`fsdm map` shows what is missing")
-        return ref
-
-    def hold_range(self, dataset_id: str | bytes, start: int, end: int, *, whole: bool = False) -> HeldRange:
-        """Take refs to the chunks that hold the blocks `[start, end)`; what none holds is in `gaps`.
-
-        Raises:
-            NotAvailableError: there is a gap, and `whole` is asked for: then nothing is held.
-            InvalidInputError: the range is empty, or not within u64.
-            DataDirectoryError, ClosedError: as `find_chunk`.
-        """
-        dataset_id = as_id(dataset_id, "dataset_id")
-        if not (isinstance(start, int) and isinstance(end, int) and 0 <= start < end <= U64_MAX):
-            raise errors.InvalidInputError(
-                f"must be a range within 0 … 2^64-1, not [{start!r}, {end!r})", field="start"
-            )
-        find, following = partial(self.find_chunk, dataset_id), partial(self._catalog.next_start, dataset_id)
-        return hold(range(start, end), find, following, whole=whole)
 
     def ref_at(self, place: Place) -> ChunkRef | None:
         """Take a ref to the chunk at this place; None where it is not available."""

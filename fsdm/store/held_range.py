@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Self
 
-from fsdm.model.errors import NotAvailableError
+from fsdm.model.errors import InvalidInputError, NotAvailableError
+from fsdm.model.layout import U64_MAX, as_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from fsdm.store.catalog import Catalog
     from fsdm.store.refs import ChunkRef
 
 
@@ -73,3 +77,41 @@ def hold(
             ref.close()
         raise
     return HeldRange(blocks, tuple(refs), tuple(gaps))
+
+
+class Holding(ABC):
+    """Holds what `find_chunk` finds: one chunk, or all of a range of blocks."""
+
+    _catalog: Catalog
+
+    @abstractmethod
+    def find_chunk(self, dataset_id: str | bytes, block: int) -> ChunkRef | None:
+        """Take a ref to the available chunk that is responsible for a block, or None."""
+
+    def hold_chunk(self, dataset_id: str | bytes, block: int) -> ChunkRef:
+        """Take a ref as `find_chunk` does.
+
+        Raises:
+            NotAvailableError: no available chunk of the dataset holds the block.
+            InvalidInputError, DataDirectoryError, ClosedError: as `find_chunk`.
+        """
+        ref = self.find_chunk(dataset_id, block)
+        if ref is None:
+            what = f"no available chunk of {as_id(dataset_id, 'dataset_id')} holds block {block}"
+            raise NotAvailableError(what, hint="`fsdm map` shows what is missing")
+        return ref
+
+    def hold_range(self, dataset_id: str | bytes, start: int, end: int, *, whole: bool = False) -> HeldRange:
+        """Take refs to the chunks that hold the blocks `[start, end)`; what none holds is in `gaps`.
+
+        Raises:
+            NotAvailableError: there is a gap, and `whole` is asked for: then nothing is held.
+            InvalidInputError: the range is empty, or not within u64.
+            DataDirectoryError, ClosedError: as `find_chunk`.
+        """
+        dataset_id = as_id(dataset_id, "dataset_id")
+        if not (isinstance(start, int) and isinstance(end, int) and 0 <= start < end <= U64_MAX):
+            what = f"must be a range within 0 … 2^64-1, not [{start!r:.80}, {end!r:.80})"
+            raise InvalidInputError(what, field="start")
+        find, next_start = partial(self.find_chunk, dataset_id), partial(self._catalog.next_start, dataset_id)
+        return hold(range(start, end), find, next_start, whole=whole)
