@@ -251,6 +251,9 @@ class Client(Steering, Holding):
     def __exit__(self, *error: object) -> None:
         self.close()
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._layout.root}{', closed' * self._closed.is_set()}>"
+
     @property
     def layout(self) -> Layout:
         """The paths of the data directory."""

@@ -378,6 +378,13 @@ def test_close_ends_every_call_and_releases_every_ref(layout: Layout, opens: Cal
     assert os.listdir(layout.want) == os.listdir(layout.delete) == []
 
 
+def test_a_client_shows_its_directory_and_whether_it_is_closed(layout: Layout) -> None:
+    for opens in (Client, lambda root: DataManager(root, reconcile=False)):
+        with opens(layout.root) as client:
+            assert repr(client) == f"<{type(client).__name__} {layout.root}>"
+        assert repr(client) == f"<{type(client).__name__} {layout.root}, closed>"
+
+
 def test_a_close_ends_a_wait_in_another_thread(client: Client, data_dir: Path) -> None:
     put_want(data_dir, a_want())
     waiting, raised = looks(client), []

@@ -9,10 +9,13 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import re
+import shlex
 import sys
+from difflib import get_close_matches
 from importlib import import_module
 from textwrap import indent
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from fsdm import __version__
 from fsdm.cli.commands import VERBS
@@ -50,6 +53,18 @@ exit codes:
 `fsdm hold` and `acquire` end with the exit code of CMD, 126 where that cannot be run, 127 where it is not found."""
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser that asks what was meant by a verb that there is not."""
+
+    def error(self, message: str) -> NoReturn:
+        """End with a line on stderr."""
+        if unknown := re.match(r"argument VERB: invalid choice: '(.*?)' \(", message):
+            near = get_close_matches(unknown[1], VERBS, 1)
+            asked = f"did you mean {near[0]}?" if near else "`fsdm --help` lists them"
+            message = f"there is no verb {unknown[1]!r}: {asked}"
+        super().error(message)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb, and return its exit code."""
     open_streams()
@@ -83,11 +98,17 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         at = argv.index("--")
         argv, command = argv[:at], argv[at + 1 :]
     parser = build_parser({name for name in VERBS if name in argv})
-    arguments = parser.parse_args(argv)
+    arguments, more = parser.parse_known_args(argv)
+    if arguments.verb is None and more:
+        parser.error(f"unrecognized arguments: {shlex.join(more)}")
     if arguments.verb is None:
         parser.print_help()
         sys.exit(EXIT_USAGE)
     becomes = arguments.verb in {"hold", "acquire"}
+    if more and becomes and not command:
+        arguments.refuse(f"put -- before the command: … -- {shlex.join(more)}")
+    if more:
+        arguments.refuse(f"unrecognized arguments: {shlex.join(more)}")
     if becomes != bool(command):
         arguments.refuse("no command follows `--`" if becomes else "this verb takes no command")
     arguments.command = command
@@ -103,13 +124,13 @@ def _parse(argv: list[str]) -> argparse.Namespace:
 def build_parser(names: Container[str] = VERBS) -> argparse.ArgumentParser:
     """Build the parser of the command line, with the arguments of these verbs alone."""
     # SUPPRESS: the default of an option after the verb would replace the one given before it
-    common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    common = _Parser(add_help=False, argument_default=argparse.SUPPRESS)
     common.add_argument("-d", "--data-dir", metavar="DIR", help="the data directory (or FSDM_DATA_DIR)")
     common.add_argument("--json", action="store_true", help="print JSON; fields are only ever added")
     common.add_argument(
         "--names", choices=["on", "off"], help="off: the names of datasets (datasets.toml) are neither taken nor shown"
     )
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="fsdm",
         parents=[common],
         description="Keeps a changing set of data chunks on a disk. The layout on disk is the source of truth.",
@@ -117,7 +138,7 @@ def build_parser(names: Container[str] = VERBS) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"fsdm {__version__}")
-    helps = {option: argparse.ArgumentParser(add_help=False) for option in ("-h", "--help")}
+    helps = {option: _Parser(add_help=False) for option in ("-h", "--help")}
     for option, one in helps.items():
         one.add_argument(
             option, *(("--help",) if option == "-h" else ()), action="help", help="show this help, and end"
@@ -135,7 +156,7 @@ def build_parser(names: Container[str] = VERBS) -> argparse.ArgumentParser:
         )
         verb.set_defaults(refuse=verb.error)
         if module is not None:
-            verb.epilog = f"examples:\n{indent(module.EXAMPLES, '  ')}\n{EXIT_CODES}"
+            verb.epilog = f"examples:\n{indent(module.EXAMPLES, '  ')}\nexit codes: `fsdm --help` lists them"
             if hasattr(module, "add_arguments"):
                 module.add_arguments(verb)
     return parser

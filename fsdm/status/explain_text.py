@@ -256,9 +256,10 @@ def _attempts(facts: Facts, failure: Failure) -> str:
 def _try_now(facts: Facts, failure: Failure) -> str:
     if not facts.state.want or failure.kind == "disk" or (failure.transient and facts.around.reconciler is None):
         return ""
+    retry = f"{facts.command('retry')} {facts.state.id}"
     if failure.transient:
-        return f"to have it tried now: {facts.command('retry')}; else it goes on by itself"
-    return f"mend want/ID in place; or, if the source has been mended, have it tried now: {facts.command('retry')}"
+        return f"to have it tried now: {retry}; else it goes on by itself"
+    return f"mend want/ID in place; or, if the source has been mended, have it tried now: {retry}"
 
 
 def _of_room(facts: Facts, failure: Failure) -> Iterator[_Reason]:

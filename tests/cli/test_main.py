@@ -175,6 +175,31 @@ def test_hold_takes_a_range_and_passes_on_all_its_chunks(layout: Layout, data_di
         assert fsdm(*hold, wrong, "--", "true").returncode == 2, wrong
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["stauts"], "fsdm: error: there is no verb 'stauts': did you mean status?"),
+        (["-d", "x", "xyzzy"], "fsdm: error: there is no verb 'xyzzy': `fsdm --help` lists them"),
+        (["hold", "d", "7", "ls", "-l"], "fsdm hold: error: put -- before the command: … -- ls -l"),
+        (["ls", "--frob"], "fsdm ls: error: unrecognized arguments: --frob"),
+        (["--frob"], "fsdm: error: unrecognized arguments: --frob"),
+    ],
+)
+def test_a_slip_of_the_command_line_is_told_with_what_was_meant(arguments: list[str], told: str) -> None:
+    done = fsdm(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines()[-1] == told
+
+
+def test_release_says_what_it_has_released(layout: Layout, data_dir: Path) -> None:
+    assert fsdm("release", "-d", data_dir).stderr == "fsdm: no deletes were held back\n"
+    (data_dir / "BRAKE").write_text('{"held_back": 150}')
+    assert fsdm("release", "-d", data_dir).stderr == "fsdm: 150 deletes released\n"
+    assert fsdm_json("release", "-d", data_dir) == {"released": True, "held_back": 150}
+    (data_dir / "BRAKE").write_text('{"held_back": "many"}')
+    assert fsdm("release", "-d", data_dir).returncode == 0
+
+
 def test_want_takes_files_stdin_and_json_lines_and_goes_on_after_a_bad_one(
     data_dir: Path, source: Source, tmp_path: Path, layout: object
 ) -> None:

@@ -92,7 +92,7 @@ CASES: dict[str, tuple[Facts, dict[str, Any]]] = {
         "failed", FAILED, failure=failure(),
         why=["http://host/a: HTTP 503: since 11:45, 15 min ago; tried 5 times, the last time at 11:59:00 (60 s ago); n",
              "; next at 12:02:00 (in 2 min)"],
-        todo="have it tried now: fsdm retry -d /data; else", silent=("will not pass",),
+        todo="have it tried now: fsdm retry -d /data 1111", silent=("will not pass",),
     ),
     "failed once": case("failed", FAILED, failure=failure(attempts=1), why=["HTTP 503: tried once, the last time"]),
     "failed for good": case(
