@@ -166,10 +166,7 @@ class Client(Steering, Holding):
             from fsdm.index.lookup import KeyLookup
 
             lookup = self._lookup = KeyLookup(self._layout, self._refs.take)
-        try:
-            return lookup.find(name, key)
-        except OSError as e:
-            raise unreadable(self._layout, e) from e
+        return lookup.find(name, key)
 
     def ref_at(self, place: Place) -> ChunkRef | None:
         """Take a ref to the chunk at this place; None where it is not available."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fsdm.model.errors import InvalidInputError
+from fsdm.store.data_dir import unreadable
 from fsdm.store.filesystem import is_directory
 from fsdm.store.index_file import identity_of
 from fsdm.store.index_runs import IndexRuns
@@ -33,9 +34,12 @@ class KeyLookup:
 
         Raises:
             InvalidInputError: the key is none, or there is no such index.
-            OSError: the disk refuses.
+            DataDirectoryError: this process has too many open files, or may not look there; also while it yields.
         """
-        found = self._runs.find(name, key)
+        try:
+            found = self._runs.find(name, key)
+        except OSError as e:
+            raise unreadable(self._layout, e) from e
         if not found and not is_directory(self._layout.runs_of(name)):
             hint = "see `fsdm docs indexes`; one that is new appears with its first chunk"
             raise InvalidInputError(f"there is no index {name!r:.80} over all chunks", field="name", hint=hint)
@@ -43,18 +47,27 @@ class KeyLookup:
 
     def _held(self, name: str, key: bytes, found: list[tuple[Place, bytes]]) -> Iterator[ChunkRef]:
         for place, identity in found:
-            ref = self._take(place)
-            if ref is None:
-                continue
             try:
-                holds = self._holds(ref, place, name, key, identity)
-            except BaseException:
-                ref.close()
-                raise
-            if holds:
+                ref = self._take_holding(place, name, key, identity)
+            except OSError as e:
+                raise unreadable(self._layout, e) from e
+            if ref is not None:
                 yield ref
-            else:
-                ref.close()
+
+    def _take_holding(self, place: Place, name: str, key: bytes, identity: bytes) -> ChunkRef | None:
+        """Take a ref to a chunk; None where it is not available, or does not hold the key."""
+        ref = self._take(place)
+        if ref is None:
+            return None
+        try:
+            holds = self._holds(ref, place, name, key, identity)
+        except BaseException:
+            ref.close()
+            raise
+        if holds:
+            return ref
+        ref.close()
+        return None
 
     def _holds(self, ref: ChunkRef, place: Place, name: str, key: bytes, identity: bytes) -> bool:
         index = ref.index(name)

@@ -1,5 +1,6 @@
 """Runs over all chunks: merged, found as by brute force, rid of what is dead, and whole after a kill at each step."""
 
+import errno
 import json
 import os
 import shutil
@@ -16,7 +17,7 @@ from fsdm.index import gathering as module
 from fsdm.index import merging
 from fsdm.index.gathering import RUNS_MAX, Gathering, Merge, RunInfo, inputs_for, redundant
 from fsdm.index.merging import MergeJob
-from fsdm.model.errors import IndexerError, InvalidInputError
+from fsdm.model.errors import DataDirectoryError, IndexerError, InvalidInputError
 from fsdm.model.index_format import HEADER_BYTES, IndexedChunk
 from fsdm.model.indexes import Index
 from fsdm.model.layout import READY, Layout, Place, index_path
@@ -25,6 +26,7 @@ from fsdm.store.filesystem import FileSystem
 from fsdm.store.index_runs import IndexRuns, open_run, run_names
 from tests.support.chunks import flip, put_chunk, touch_delete
 from tests.support.indexes import put_index
+from tests.support.locks import can_lock
 from tests.support.waiting import PATIENCE_S
 
 INDEX = Index(name="tx", indexer="parquet:hash")
@@ -403,6 +405,25 @@ def test_a_client_finds_the_available_chunks_of_a_key(bench: Bench, data_dir: Pa
             client.find_key("tx", "all")  # type: ignore[arg-type]
         with pytest.raises(InvalidInputError, match="cannot be the name"):
             client.find_key("../tx", b"all")
+
+
+def test_a_look_up_without_descriptors_is_told_and_holds_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = bench.put(b"key")
+    bench.gather()
+
+    def refused(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with Client(bench.layout.root) as client:
+        for where in ("fsdm.store.index_file.identity_of", "fsdm.store.refs.open_fd", "fsdm.store.index_runs.mtime_of"):
+            with monkeypatch.context() as patched:
+                patched.setattr(where, refused)
+                with pytest.raises(DataDirectoryError) as told:
+                    list(client.find_key("tx", b"key"))
+                assert "ulimit -n" in told.value.hint
+                assert can_lock(bench.layout.path(place)), where
+        [ref] = client.find_key("tx", b"key")
+        ref.close()
 
 
 def test_a_number_that_no_chunk_has_is_nobody(bench: Bench) -> None:
