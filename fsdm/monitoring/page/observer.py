@@ -69,6 +69,7 @@ class _Sight:
         self.surveyor = Surveyor(dm.layout)
         self.progress = Progress(dm.limits.max_bytes)
         self.table = ChunkTable(dm.layout, self.surveyor)
+        self.drawn: dict[str, tuple[object, documents.Document]] = {}  # the last map of each dataset, and of what
         self.datasets: dict[str, str] = {}  # ids by name
         self.names: dict[str, str] = {}  # the other way round
         self.told: tuple[str, ...] = ()  # what is wrong with the names
@@ -139,13 +140,17 @@ class Observer:
         """
 
         def draw() -> dict[str, Any]:
-            table = self._seen().table
-            found = table.coverage(dataset_id)
+            sight = self._seen()
+            found, is_counted = sight.table.coverage(dataset_id), not sight.table.is_counting
             if found is None:
                 raise NotAvailableError(f"nothing is known of a dataset {dataset_id}")
             version, whole = found
-            shown = window(whole, start, end)
-            return documents.dataset_map(version, whole, shown, is_counted=not table.is_counting)
+            key, drawn = (version, start, end, is_counted), sight.drawn.get(dataset_id)
+            if drawn is None or drawn[0] != key:
+                shown = window(whole, start, end)
+                drawn = key, documents.dataset_map(version, whole, shown, is_counted=is_counted)
+                sight.drawn[dataset_id] = drawn
+            return drawn[1]
 
         return self._ask(draw)
 

@@ -435,17 +435,14 @@ function listen(section, band) {
   band.addEventListener("pointercancel", end);
   band.addEventListener("pointerup", (event) => {
     if (began === null) return;
-    const now = at(event), wasDrag = box !== null, [left, right] = [Math.min(began, now), Math.max(began, now)];
+    const now = at(event), isDrag = box !== null, [left, right] = [Math.min(began, now), Math.max(began, now)];
     end();
-    if (!wasDrag) return;
+    if (!isDrag) return;  // the click comes to the mark; after a drag, to the band, which has captured the pointer
     const from = BigInt(section.map.from), blocks = BigInt(section.map.to) - from;
     const block = (share) => from + blocks * BigInt(Math.round(share * 1e6)) / 1000000n;
-    dragged = true;
     zoomTo(section, block(left), block(right));
   });
-  let dragged = false;
   band.addEventListener("click", (event) => {
-    if (dragged) { dragged = false; return; }
     const mark = marked.get(event.target);
     if (mark) choose(section, mark);
   });

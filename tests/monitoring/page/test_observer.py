@@ -70,6 +70,20 @@ def test_look_is_taken_as_soon_as_somebody_watches(dm: DataManager, monkeypatch:
             eventually(lambda: part(observer, "head"))
 
 
+def test_map_is_drawn_once_for_all_who_ask_until_something_changes(client: DataManager, layout: Layout) -> None:
+    put_chunk(layout)
+    observer = Observer(client)
+    with observer.observing(), observer.watching():
+        eventually(lambda: part(observer, "datasets"))
+        eventually(lambda: observer._sight is not None and observer._sight.table.is_complete)
+        drawn = observer.map_of(D, None, None)
+        assert observer.map_of(D, None, None) is drawn
+        assert observer.map_of(D, 3, 5)["from"] == "3"
+        assert observer.map_of(D, None, None) == drawn
+        put_chunk(layout, start=10, end=20)
+        eventually(lambda: observer.map_of(D, None, None)["end"] == "20")
+
+
 def test_what_nobody_has_looked_at_for_long_is_forgotten(dm: DataManager, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "EACH_S", 0.01)
     monkeypatch.setattr(module, "FORGET_S", 0.05)
