@@ -597,8 +597,9 @@ def test_requests_begin_no_faster_than_they_may(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(Cancellation, "wait", wait)
     with Host() as host, Host() as other:
-        sources = Sources([Source(match=f"{host.url}/a", requests_per_s=2)])
-        bounds = sources.bounds_of(f"{host.url}/a")
+        match = f"{host.url}/a"
+        sources = Sources([Source(match=match, requests_per_s=2)])
+        bounds = sources.bounds_of(match)
         bounds.pace = Rate(2, clock=lambda: now[0])
         other.answers["/moved"] = reply(status="302 Found", Location=f"{host.url}/a/moved")
         engine = an_engine(sources=sources)
@@ -607,9 +608,9 @@ def test_requests_begin_no_faster_than_they_may(monkeypatch: pytest.MonkeyPatch)
         assert sum(waits) == pytest.approx(10 / 2), "ten requests, also one that was redirected here"
         get(engine, f"{host.url}/b")
         assert sum(waits) == pytest.approx(10 / 2), "another is not held up"
-    sources.change([Source(match=f"{host.url}/a", requests_per_s=7)])
+    sources.change([Source(match=match, requests_per_s=7)])
     assert bounds.pace.is_capped
-    sources.change([Source(match=f"{host.url}/a")])
+    sources.change([Source(match=match)])
     assert not bounds.pace.is_capped
 
 
