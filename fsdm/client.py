@@ -14,29 +14,28 @@ from typing import TYPE_CHECKING, Self
 from fsdm.concurrency.polling import in_thread, on_loop
 from fsdm.model import errors
 from fsdm.model.layout import READY, U64_MAX, Layout, as_id
-from fsdm.status.waiting import Waiting
+from fsdm.status.waiting import HINT, Waiting
+from fsdm.store.asker import Asker
 from fsdm.store.catalog import Catalog
 from fsdm.store.data_dir import check_format, unreadable
 from fsdm.store.filesystem import exists
 from fsdm.store.held_range import Holding
 from fsdm.store.known_index import KnownIndex
-from fsdm.store.markers import place_delete, place_known, place_want
 from fsdm.store.refs import ChunkRef, Refs
 from fsdm.store.scan import placed_ids
-from fsdm.store.steering import Steering
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator
 
     from fsdm.index.lookup import KeyLookup
-    from fsdm.model.documents import DataChunk
     from fsdm.model.layout import Place
     from fsdm.status.chunk_status import Status
+    from fsdm.store.eviction import Collected
 
 Asked = str | bytes | tuple[str | bytes, int]  # an id, or a dataset and a block
 
 
-class Client(Steering, Holding):
+class Client(Asker, Holding):
     """A process's view of a data directory. Thread-safe; a fork of the process cannot use it."""
 
     def __init__(self, data_dir: str | os.PathLike[str]) -> None:
@@ -61,45 +60,6 @@ class Client(Steering, Holding):
         self._closed = threading.Event()
         self._waits = Waiting(self._layout, self._catalog, self._check)
         self._lookup: KeyLookup | None = None
-
-    def download_chunk(self, chunk: DataChunk) -> None:
-        """Ask for a chunk to be here; returns at once. A pending delete of the same id is withdrawn.
-
-        Raises:
-            InvalidInputError: it is no DataChunk, or has too many files for a want.
-            DataDirectoryError: the marker cannot be placed.
-        """
-        self._check()
-        from fsdm.model.documents import as_chunk
-
-        place_want(self._layout, as_chunk(chunk))
-
-    def register(self, chunk: DataChunk, *, exclusive: bool = False) -> None:
-        """Let a chunk be known: nothing is fetched before somebody asks for it; returns at once.
-
-        A want and a delete of the same id are withdrawn. What is here stays, and may be evicted from then on.
-
-        Raises:
-            InvalidInputError: it is no DataChunk, or has too many files for a want.
-            AlreadyKnownError: it is registered already, and `exclusive`; then nothing is changed.
-            DataDirectoryError: the registration cannot be placed.
-        """
-        self._check()
-        from fsdm.model.documents import as_chunk
-
-        place_known(self._layout, as_chunk(chunk), exclusive=exclusive)
-
-    def delete_chunk(self, chunk_id: str | bytes) -> None:
-        """Ask for a chunk to be gone, and no longer known; returns at once.
-
-        It is not available from then on, and goes when no process holds it.
-
-        Raises:
-            InvalidInputError: `chunk_id` is not an id.
-            DataDirectoryError: the marker cannot be placed.
-        """
-        self._check()
-        place_delete(self._layout, as_id(chunk_id, "chunk_id"))
 
     def list_chunks(self) -> list[str]:
         """List the ids of the chunks that are available now, by dataset and block."""
@@ -167,6 +127,28 @@ class Client(Steering, Holding):
 
             lookup = self._lookup = KeyLookup(self._layout, self._refs.take)
         return lookup.find(name, key)
+
+    def gc(
+        self, *, to_bytes: int = 0, idle_s: float = 0.0, timeout_s: float | None = None, dry_run: bool = False
+    ) -> list[Collected]:
+        """Evict what is registered and not wanted, the least recently used first, until `to_bytes` are here.
+
+        What was used within the last `idle_s` seconds stays, and so does what is held. `dry_run` only chooses.
+
+        Raises:
+            InvalidInputError: `to_bytes` or `idle_s` is below zero.
+            WaitTimeoutError: some is still to be judged after `timeout_s` seconds.
+        """
+        from fsdm.store import eviction
+
+        self._check()
+        chosen = eviction.to_be_collected(self._layout, self.available_places(), to_bytes, idle_s)
+        if dry_run:
+            return [eviction.Collected(one.place.chunk_id, "evicted", size) for one, size in chosen]
+        asked = eviction.ask(self._layout, chosen)
+        if not in_thread(self._waits.until(asked.is_done, timeout_s), self._closed.wait):
+            raise errors.WaitTimeoutError("not all has been judged: does a process reconcile?", hint=HINT)
+        return asked.outcomes()
 
     def ref_at(self, place: Place) -> ChunkRef | None:
         """Take a ref to the chunk at this place; None where it is not available."""

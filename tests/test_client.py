@@ -221,7 +221,7 @@ def test_stray_names_disturb_no_call(client: Client, layout: Layout, data_dir: P
     assert client.list_chunks() == [place.chunk_id]
     assert found(client, 0) == place.chunk_id
     client.wait_converged(0)
-    assert len(client.status().oddities) == 2 * 7 + 1
+    assert len(client.status().oddities) == 2 * 8 + 1
 
 
 def test_what_nobody_asked_for_needs_no_waiting(client: Client, layout: Layout) -> None:

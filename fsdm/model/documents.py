@@ -258,6 +258,12 @@ class DataChunk(_Chunk):
             except ValidationError as e:
                 raise _invalid(e) from None
 
+    @property
+    def size_bytes(self) -> int | None:
+        """The size of all files together; None where one does not declare its own."""
+        sizes = [file.size for file in self.files.values() if file.size is not None]
+        return sum(sizes) if len(sizes) == len(self.files) else None
+
     @classmethod
     def parse_want(cls, text: bytes, name: str) -> DataChunk:
         """Parse the want in the marker called `name`; its `id` may be absent, or must agree."""
@@ -379,11 +385,3 @@ class Failure(Document):
     marker: MarkerStamp | None = None
     needs_bytes: int | None = None  # of kind *room*: what the chunk is expected to take, …
     lacks_bytes: int | None = None  # … and how much of that was missing when it began to wait
-
-
-def as_chunk(value: object) -> DataChunk:
-    """Return a chunk that was passed; raise InvalidInputError for anything else."""
-    if isinstance(value, DataChunk):
-        return value
-    hint = "make one: DataChunk(id=…, dataset_id=…, block_range=…, files=…), or DataChunk.parse(JSON)"
-    raise InvalidInputError(f"must be a DataChunk, not {type(value).__name__}", field="chunk", hint=hint)

@@ -12,7 +12,18 @@ if TYPE_CHECKING:
     from fsdm.model.errors import Cause
 
 ChunkKind = Literal[
-    "started", "file", "available", "retiring", "deleted", "failed", "stopped", "damaged", "verified", "over", "size"
+    "started",
+    "file",
+    "available",
+    "retiring",
+    "deleted",
+    "evicted",
+    "failed",
+    "stopped",
+    "damaged",
+    "verified",
+    "over",
+    "size",
 ]
 Kind = Literal[ChunkKind, "paused", "resumed", "braked", "released"]  # these are about all chunks
 
@@ -22,6 +33,7 @@ _SHOWN: Final[dict[Kind, tuple[str, str]]] = {
     "available": ("✅", "available"),
     "retiring": ("⌛", "waiting for refs"),
     "deleted": ("❌", "deleted"),
+    "evicted": ("🧹", "evicted"),
     "failed": ("🔥", "failed"),
     "stopped": ("🛑", "download stopped"),
     "damaged": ("🩹", "taken out of service"),

@@ -133,6 +133,7 @@ class Layout:
     verify: str
     known: str
     acquire: str
+    evict: str
     partial: str
     chunks: str
     failed: str
@@ -157,7 +158,7 @@ class Layout:
 
     @staticmethod
     def directories() -> tuple[str, ...]:
-        return ("want", "delete", "verify", "known", "acquire", "partial", "chunks", "failed", "trash")
+        return ("want", "delete", "verify", "known", "acquire", "evict", "partial", "chunks", "failed", "trash")
 
     def want_marker(self, chunk_id: str) -> str:
         return f"{self.want}/{chunk_id}"
@@ -173,6 +174,9 @@ class Layout:
 
     def acquire_marker(self, chunk_id: str) -> str:
         return f"{self.acquire}/{chunk_id}"
+
+    def evict_marker(self, chunk_id: str) -> str:
+        return f"{self.evict}/{chunk_id}"
 
     def partial_of(self, chunk_id: str) -> str:
         return f"{self.partial}/{chunk_id}"

@@ -80,6 +80,7 @@ class ChunkState:
     known: Marker | None = None
     acquire: Marker | None = None
     asked: Literal["", "touched", "held"] = ""
+    evict: Marker | None = None
     partial: Partial = Partial.NONE
     ready: tuple[Place, ...] = ()
     unready: tuple[Place, ...] = ()
@@ -92,7 +93,7 @@ class ChunkState:
         return (
             self.want is None
             and self.delete is None
-            and all(one is None or one.fault is not None for one in (self.verify, self.acquire))
+            and all(one is None or one.fault is not None for one in (self.verify, self.acquire, self.evict))
             and self.partial is Partial.NONE
             and not self.unready
             and not self.failed

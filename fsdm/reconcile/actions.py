@@ -94,6 +94,21 @@ class ClearAcquire(Action):
 
 
 @dataclass(frozen=True, slots=True)
+class Evict(Action):
+    """Take a registered chunk out of `chunks/` that nobody wants or holds, and remove the request."""
+
+    place: Place
+    evict: Marker
+
+
+@dataclass(frozen=True, slots=True)
+class ClearEvict(Action):
+    """Remove a request to evict what is not to go, or not here."""
+
+    evict: Marker
+
+
+@dataclass(frozen=True, slots=True)
 class Retire(Action):
     """Take a deleted chunk out of `chunks/`, once no ref is held."""
 

@@ -20,18 +20,17 @@ from fsdm.model.layout import CACHED, MANIFEST_MAX_BYTES, PARTS, READY, WANT, La
 from fsdm.model.units import count, readable
 from fsdm.reconcile import actions
 from fsdm.reconcile.actions import Action, CannotRead, Done, Failed, Held, Outcome, Quarantined, Stale, Stopped
-from fsdm.reconcile.caching import use
+from fsdm.reconcile.caching import may_go, request_of, use
 from fsdm.reconcile.refusals import UnreadableWantError, disk_error
 from fsdm.reconcile.repair import quarantine, renew
 from fsdm.store import stored_want
-from fsdm.store.digests import with_digests
 from fsdm.store.filesystem import can_rename, exists, is_directory
 from fsdm.store.flock import Claim
 from fsdm.store.json_files import read_manifest
 from fsdm.store.marker_removal import remove_marker
 from fsdm.store.markers import is_wanted, look_at, read_chunk
 from fsdm.transfer.chunk_download import Fetcher, fetch_chunk
-from fsdm.verify.manifest_check import missing
+from fsdm.verify.manifest_check import missing, satisfies
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -99,8 +98,9 @@ class Applier:
             case actions.Forget():
                 return self._forget(action)
             case actions.Unregister(chunk_id, known, delete):
-                winner = (self.layout.delete_marker(chunk_id), delete)
-                return self._removed(self.layout.known_marker(chunk_id), known, winner)
+                return self._removed(
+                    self.layout.known_marker(chunk_id), known, (self.layout.delete_marker(chunk_id), delete)
+                )
             case _:
                 return self._apply_to_service(action)
 
@@ -109,14 +109,14 @@ class Applier:
             case actions.Quarantine():
                 return self._quarantine(action)
             case actions.Use():
-                return use(self.layout, self.fs, action)
+                return use(self.layout, self.fs, action.place)
+            case actions.Evict():
+                return self._evict(action)
             case actions.Renew():
                 with holding(self._marker_mutex):
                     return Done() if renew(self.layout, self.fs, action) else Stale()
-            case actions.ClearVerify(chunk_id, marker):
-                return self._cleared(self.layout.verify_marker(chunk_id), marker)
-            case actions.ClearAcquire(chunk_id, marker):
-                return self._cleared(self.layout.acquire_marker(chunk_id), marker)
+            case actions.ClearVerify() | actions.ClearAcquire() | actions.ClearEvict():
+                return self._cleared(*request_of(self.layout, action))
             case actions.Report():
                 self.fs.write(self.layout.failed_of(action.id), action.failure.to_json(), durable=False)
                 return Done()
@@ -128,8 +128,7 @@ class Applier:
 
     def release(self, place: Place) -> None:
         """Drop the claim on a directory that is no longer to go."""
-        claim = self._claims.pop(place, None)
-        if claim is not None:
+        if (claim := self._claims.pop(place, None)) is not None:
             claim.close()
 
     def close(self) -> None:
@@ -140,9 +139,7 @@ class Applier:
         chunk, text = self._read(action.id, action.want, known=action.known)
         wanted_ns = 0 if action.known else action.want.ctime_ns  # what comes for who asks is not wanted by that
         partial, began = self.layout.partial_of(action.id), time.monotonic()
-        sizes = [file.size for file in chunk.files.values() if file.size is not None]
-        size = sum(sizes) if len(sizes) == len(chunk.files) else None
-        self.tell(Event("started", action.id, count(len(chunk.files), "file"), chunk.dataset_id, size))
+        self.tell(Event("started", action.id, count(len(chunk.files), "file"), chunk.dataset_id, chunk.size_bytes))
 
         def tell_file(name: str, entry: FileEntry) -> None:
             self.tell(Event("file", action.id, f"{name}, {readable(entry.size)}", chunk.dataset_id, entry.size))
@@ -227,13 +224,7 @@ class Applier:
         if exists(layout.delete_marker(action.id)):
             return Stale()
         path = layout.path(action.place)
-        manifest = read_manifest(path)
-        if (
-            manifest is not None
-            and manifest.place == action.place
-            and missing(path, manifest) is None
-            and with_digests(manifest, chunk, path).satisfies(chunk)
-        ):
+        if satisfies(path, action.place, chunk):
             stored_want.save(self.fs, path, text, action.want.ctime_ns, layout.trash)
             self.fs.unlink(f"{path}/{CACHED}")
             # it may have been published by a process that was killed before it had synced that
@@ -279,11 +270,19 @@ class Applier:
         ready, want = (f"{self.layout.path(action.place)}/{name}" for name in (READY, WANT))
         return self._take_out(action.place, lambda: not exists(ready) and not exists(want))
 
+    def _evict(self, action: actions.Evict) -> Outcome:
+        outcome = self._take_out(action.place, lambda: may_go(self.layout, self.fs, action))
+        if isinstance(outcome, Held):  # that is a use as well
+            self.release(action.place)
+            use(self.layout, self.fs, action.place)
+        elif isinstance(outcome, Done):
+            self.tell(Event("evicted", action.id, dataset_id=action.place.dataset_id))
+        return self._cleared(*request_of(self.layout, action))
+
     def _take_out(self, place: Place, still_due: Callable[[], bool]) -> Outcome:
         """Remove READY and discard the directory, under a claim."""
         path = self.layout.path(place)
-        claim = self._claims.get(place)
-        if claim is None:
+        if (claim := self._claims.get(place)) is None:
             try:
                 claim = self._claims[place] = Claim(path)
             except FileNotFoundError:

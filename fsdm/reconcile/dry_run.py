@@ -141,8 +141,9 @@ class _DryRun:
                     )
                 case actions.ClearVerify():
                     state = replace(state, verify=None)
-                case actions.Use() | actions.ClearAcquire():
-                    state = replace(state, acquire=None, asked="")
+                case actions.Use() | actions.ClearAcquire() | actions.ClearEvict():
+                    evict = None if isinstance(decision, actions.ClearEvict) else state.evict
+                    state = replace(state, acquire=None, asked="", evict=evict)
                 case actions.Renew() if state.want is not None or state.delete is not None:
                     state = replace(state, quarantined=())
                 case _:
@@ -162,7 +163,7 @@ class _DryRun:
                 self._steps.append(Step("publish", state.id, why="it has come as a whole"))
             case actions.Confirm():
                 self._steps.append(Step("keep", state.id, why="it is here already"))
-            case actions.Retire(place=place) | actions.Clear(place=place):
+            case actions.Retire(place=place) | actions.Clear(place=place) | actions.Evict(place=place):
                 self._steps.append(self._leaving(state.id, place))
             case actions.Forget():
                 self._steps.append(Step("delete", state.id, why="it is not here"))

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from fsdm.reconcile.counters import Counters
     from fsdm.reconcile.delete_brake import DeleteBrake
     from fsdm.reconcile.disk_outage import DiskOutage
+    from fsdm.reconcile.eviction import Eviction
     from fsdm.reconcile.executor import Executor
     from fsdm.reconcile.heartbeat import Heartbeat
     from fsdm.reconcile.results import Results
@@ -75,6 +76,7 @@ class Loop:
     work_queue: WorkQueue
     space: SpaceBudget
     admission: Admission
+    eviction: Eviction
     disk: DiskOutage
     paused: Pause
     delete_brake: DeleteBrake
@@ -253,6 +255,7 @@ class Loop:
                 continue
             is_over = isinstance(action, Fetch) and self.results.memo(action.id).failure is None
             self.executor.begin(action, clear_failure=is_over and self.states[action.id].failed)
+        self.eviction.begin(self.limits.jobs)
         return dispatched
 
     def _admit(self, fetch: Fetch) -> bool:

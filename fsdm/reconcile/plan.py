@@ -46,13 +46,29 @@ def decide(state: ChunkState, memo: Memo, now: float) -> Action | Wait | None:
             return actions.Renew(state.id, state.quarantined[0])
         if verify and asked and asked.answered and asked.verify.same_as(verify):
             return actions.ClearVerify(state.id, verify)
-    step = _converge(state, memo, now)
-    if verify is None or not (step is None or isinstance(step, Wait)):
+    step = _first(_converge(state, memo, now), _evicted(state, memo, now))
+    return step if verify is None else _first(step, _compare(state, memo, verify, now))
+
+
+def _first(step: Action | Wait | None, other: Action | Wait | None) -> Action | Wait | None:
+    """Return the one that is due first, of two that do not depend on each other."""
+    if isinstance(step, Action) or other is None:
         return step
-    compare = _compare(state, memo, verify, now) or step
-    if isinstance(compare, Wait) and isinstance(step, Wait):
-        return min(compare, step, key=lambda wait: wait.until)
-    return compare
+    if isinstance(step, Wait) and isinstance(other, Wait):
+        return min(step, other, key=lambda wait: wait.until)
+    return other
+
+
+def _evicted(state: ChunkState, memo: Memo, now: float) -> Action | Wait | None:
+    """Decide on a request to evict: what is wanted, deleted or asked for is none of its business."""
+    evict = _intent(state.evict)
+    if evict is None:
+        return None
+    if (wait := _disk_first(memo, now)) is not None:
+        return wait
+    if state.want or state.delete or state.asked or not state.ready:
+        return actions.ClearEvict(state.id, evict)
+    return actions.Evict(state.id, state.ready[0], evict)
 
 
 def _compare(state: ChunkState, memo: Memo, verify: Marker, now: float) -> Action | Wait | None:

@@ -18,6 +18,7 @@ from fsdm.reconcile.apply import Applier
 from fsdm.reconcile.counters import Counters
 from fsdm.reconcile.delete_brake import Brake, DeleteBrake
 from fsdm.reconcile.disk_outage import DiskOutage
+from fsdm.reconcile.eviction import Eviction
 from fsdm.reconcile.executor import Executor
 from fsdm.reconcile.heartbeat import Heartbeat
 from fsdm.reconcile.loop import Loop
@@ -121,6 +122,7 @@ class Reconciler:
             work_queue=work_queue,
             space=space,
             admission=Admission(space, work_queue, results, wakeup),
+            eviction=Eviction(layout, catalog, space, work_queue, helpers, wakeup.wake),
             disk=disk,
             paused=Pause(layout, tell),
             delete_brake=DeleteBrake(layout, catalog, Brake(limits.brake_share), fs, helpers, tell),

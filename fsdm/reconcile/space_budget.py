@@ -271,6 +271,17 @@ class SpaceBudget:
     def forget(self, chunk_id: str) -> None:
         self._needs.pop(chunk_id, None)
 
+    def can_ever_fit(self, need_bytes: int) -> bool:
+        """Tell whether so much is within the whole budget."""
+        return self.limits.max_bytes is None or need_bytes <= self.limits.max_bytes
+
+    def excess_bytes(self, need_bytes: int, low: float) -> int:
+        """Tell how much has to go so that so much fits, and no more than a share `low` of the budget is taken."""
+        excess = need_bytes - self._headroom_bytes
+        if self.limits.max_bytes is not None:
+            excess = max(excess, self.taken_bytes + need_bytes - int(self.limits.max_bytes * low))
+        return excess
+
     def in_the_way(self, fetch: Fetch) -> list[str]:
         """List the partials that are not being fetched, where the fetch would fit without them.
 

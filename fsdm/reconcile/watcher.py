@@ -43,7 +43,7 @@ NO_WATCH: Final = -1
 REST_S: Final = 0.002  # after a burst: more events come, and each read wakes a thread
 BURST_EVENTS: Final = 8  # one marker that is placed and converges makes fewer in a read
 _ALL: Final = ""
-WATCHED: Final = ("want", "delete", "verify", "acquire")
+WATCHED: Final = ("want", "delete", "verify", "acquire", "evict")
 RELEASE_MASK: Final = Mask(InotifyConstants.IN_CLOSE_NOWRITE | InotifyConstants.IN_ONLYDIR)
 
 

@@ -10,12 +10,24 @@ import heapq
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from fsdm.reconcile.actions import Action, Clear, Discard, Fetch, Forget, Overrule, Register, Retire, Unregister, Wait
+from fsdm.reconcile.actions import (
+    Action,
+    Clear,
+    Discard,
+    Evict,
+    Fetch,
+    Forget,
+    Overrule,
+    Register,
+    Retire,
+    Unregister,
+    Wait,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-URGENT: Final = (Overrule, Register, Unregister, Retire, Clear, Discard, Forget)
+URGENT: Final = (Overrule, Register, Unregister, Retire, Clear, Discard, Forget, Evict)
 MANY_REFUSALS: Final = 250  # in one go: each costs a look at a want, and deletes are not to wait for thousands of them
 
 _Turn = tuple[int, int, str]  # failed attempts, the want's ctime, the id: the least comes first
@@ -90,6 +102,11 @@ class WorkQueue:
                 slots -= 1
                 del self._parked[fetch.id]
                 self.put(fetch.id, fetch)
+
+    def parked_needs(self, count: int) -> list[int]:
+        """List the bytes that the oldest parked fetches need, of at most so many."""
+        oldest = heapq.nsmallest(count, self._parked.values(), key=lambda entry: (entry[1].want.ctime_ns, entry[1].id))
+        return [need_bytes for need_bytes, _ in oldest]
 
     def _enqueue(self, turn: _Turn) -> None:
         heapq.heappush(self._queue, turn)

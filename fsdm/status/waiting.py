@@ -35,6 +35,10 @@ class Waiting:
         self._check = check
         self._poller = Poller()
 
+    def until(self, is_done: Callable[[], bool], timeout_s: float | None) -> Generator[float, None, bool]:
+        """Wait until a look says that it is done; tell whether it was in time."""
+        return self._poller.until(is_done, timeout_s)
+
     def pending(self) -> list[str]:
         """List the ids that something is asked for."""
         layout = self._layout

@@ -254,6 +254,12 @@ class FileSystem:
         with opened(path, os.O_WRONLY | os.O_CREAT | SAFE) as fd:
             os.utime(fd)
 
+    def set_mtime(self, path: str, mtime_ns: int) -> None:
+        """Set the mtime of a file that may be gone already."""
+        self.step("set_mtime", path)
+        with suppress(FileNotFoundError):
+            os.utime(path, ns=(mtime_ns, mtime_ns), follow_symlinks=False)
+
     def discard(self, path: str, trash: str) -> str | None:
         """Rename an entry into the trash, for `erase`; return its new path, or None if it was gone."""
         target = os.path.join(trash, f"{os.path.basename(path)[:128]}.{secrets.token_hex(4)}")

@@ -19,6 +19,7 @@ from fsdm.store.markers import is_known, is_wanted, look_at, registered_since
 ASIDE = ".judged-"  # … INODE_MTIME_SIZE[_TEXT]_ID: a marker on its way out, and which one was judged
 RECONCILER_WAIT_S = 0.05  # for the lock of the markers
 CLOCK_REALTIME_COARSE = 5  # clock_gettime(2)
+NEVER_NS = 0  # the mtime of the WANT of what came for who asked, or was being evicted
 SET_BACK_NS = 1_000_000_000  # a ctime so far ahead means that the clock was set back
 TEMPORARY_MAX_AGE_S = 3600.0
 _TEMPORARY = re.compile(r"\.[0-9a-f]{64}\.[0-9a-f]{8}\Z")
@@ -56,12 +57,16 @@ def remove_marker(layout: Layout, fs: FileSystem, path: str, judged: Marker, win
 
 def finish_removals(layout: Layout, fs: FileSystem) -> None:
     """Finish the removals that a crash cut off: a judged marker goes, any other is restored."""
-    for directory in (layout.want, layout.delete, layout.verify, layout.known, layout.acquire):
+    for directory in _marked(layout):
         for name in _hidden(directory):
             if name.startswith(ASIDE):
                 with intents_lock(layout, RECONCILER_WAIT_S):
                     _finish_removal(layout, fs, directory, name)
         fs.fsync_dir(directory)
+
+
+def _marked(layout: Layout) -> tuple[str, ...]:
+    return (layout.want, layout.delete, layout.verify, layout.known, layout.acquire, layout.evict)
 
 
 def _hidden(directory: str) -> list[str]:
@@ -100,7 +105,7 @@ def _is_judged(aside: str, said: list[str]) -> bool:
 
 def clear_temporaries(layout: Layout, fs: FileSystem, now: float) -> None:
     """Remove the temporary files of markers and failures that killed processes have left."""
-    for directory in (layout.want, layout.delete, layout.verify, layout.known, layout.acquire, layout.failed):
+    for directory in (*_marked(layout), layout.failed):
         for name in _hidden(directory):
             path = f"{directory}/{name}"
             found = look_at(path) if _TEMPORARY.match(name) else None
@@ -129,15 +134,15 @@ def restore_marker(layout: Layout, fs: FileSystem, aside: str, path: str) -> Non
 def restore_want(layout: Layout, fs: FileSystem, stored: str, chunk_id: str) -> None:
     """Place a copy of the want at `stored`, for a lost chunk that no marker asks to delete.
 
-    Neither where it was registered since: then it comes when it is asked for. Any other marker is left alone.
-    `withdraw_restored_want` is to follow, also after a crash; then `stored` may go.
+    Neither where it was never wanted, or registered since: then it comes when it is asked for. Any other marker is left
+    alone. `withdraw_restored_want` is to follow, also after a crash; then `stored` may go.
     """
     want, delete = layout.want_marker(chunk_id), layout.delete_marker(chunk_id)
     with intents_lock(layout, RECONCILER_WAIT_S):
         read = read_regular(stored, WANT_MAX_BYTES)
         if read is None or ((found := look_at(delete)) is not None and found.fault is None) or os.path.lexists(want):
             return
-        if registered_since(layout, chunk_id, read[0].st_mtime_ns) is not None:
+        if read[0].st_mtime_ns == NEVER_NS or registered_since(layout, chunk_id, read[0].st_mtime_ns) is not None:
             return
         temporary = f"{layout.want}/.{chunk_id}.{secrets.token_hex(4)}"
         it = Descriptor()
@@ -181,7 +186,7 @@ def _is_overruled(layout: Layout, aside: str, path: str) -> bool:
     """
     directory, chunk_id = os.path.split(path)
     found = look_at(aside)
-    if directory in {layout.verify, layout.acquire} or found is None or found.fault:
+    if directory in {layout.verify, layout.acquire, layout.evict} or found is None or found.fault:
         return False
     want, delete, known = (
         other.ctime_ns if other is not None and other.fault is None else -1

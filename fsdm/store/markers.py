@@ -59,6 +59,16 @@ def marker_of(found: os.stat_result, *, limit: int | None = None) -> Marker:
     return Marker(found.st_ino, found.st_ctime_ns, found.st_mtime_ns, found.st_size, fault)
 
 
+def as_chunk(value: object) -> DataChunk:
+    """Return a DataChunk as it is; raise InvalidInputError for anything else."""
+    from fsdm.model.documents import DataChunk
+
+    if isinstance(value, DataChunk):
+        return value
+    hint = "make one: DataChunk(id=…, dataset_id=…, block_range=…, files=…), or DataChunk.parse(JSON)"
+    raise InvalidInputError(f"must be a DataChunk, not {type(value).__name__}", field="chunk", hint=hint)
+
+
 def place_want(layout: Layout, chunk: DataChunk) -> None:
     """Ask for a chunk, and overrule a delete of it. Nothing is fsynced."""
     marker, data = layout.want_marker(chunk.id), _text_of(chunk)
@@ -102,6 +112,13 @@ def place_delete(layout: Layout, chunk_id: str) -> None:
 def place_acquire(layout: Layout, chunk_id: str) -> None:
     """Ask for a registered chunk, or note that it is used. Nothing is fsynced."""
     marker = layout.acquire_marker(chunk_id)
+    with placing(marker):
+        _touch(marker)
+
+
+def place_evict(layout: Layout, chunk_id: str) -> None:
+    """Ask for a chunk's bytes to go, if they may. Nothing is fsynced."""
+    marker = layout.evict_marker(chunk_id)
     with placing(marker):
         _touch(marker)
 

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Self
 
 from fsdm.model.errors import ClosedError, ForeignProcessError
 from fsdm.model.layout import DATA, READY, Layout, Place
-from fsdm.store.blockstore import Blockstore
 from fsdm.store.chunk_file import map_file, open_file
 from fsdm.store.filesystem import exists
 from fsdm.store.flock import SHARED, LockDescriptor, close_fd, open_fd, try_flock
 
 if TYPE_CHECKING:
+    from fsdm.store.blockstore import Blockstore
     from fsdm.store.chunk_file import ChunkFile, ChunkMap
     from fsdm.store.index_file import ChunkIndex
 
@@ -102,6 +102,8 @@ class ChunkRef:
         Raises:
             InvalidInputError: an index cannot have this name.
         """
+        from fsdm.store.blockstore import Blockstore
+
         index = self.index(name)
         if index is None:
             return None

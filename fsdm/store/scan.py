@@ -39,6 +39,7 @@ def look(layout: Layout, catalog: Catalog, chunk_id: str) -> ChunkState:
         known=_marker(layout.known_marker(chunk_id), limit=WANT_MAX_BYTES) if asks else None,
         acquire=acquire,
         asked="" if acquire is None or acquire.fault else asked_by(layout.acquire_marker(chunk_id)),
+        evict=_marker(layout.evict_marker(chunk_id)),
         partial=_partial(layout.partial_of(chunk_id)),
         ready=tuple(ready),
         unready=tuple(unready),
@@ -68,7 +69,8 @@ def scan(layout: Layout, catalog: Catalog) -> Snapshot:
     """List the pending ids by their names alone."""
     ids: set[str] = set()
     oddities: list[Oddity] = []
-    for directory in (layout.want, layout.delete, layout.verify, layout.acquire, layout.partial, layout.failed):
+    markers = (layout.want, layout.delete, layout.verify, layout.acquire, layout.evict)
+    for directory in (*markers, layout.partial, layout.failed):
         for name in _names(directory, oddities):
             if is_id(name):
                 ids.add(name)

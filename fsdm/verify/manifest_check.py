@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from fsdm.concurrency.log import Log
 from fsdm.model.layout import DATA, READY, Layout, Place
+from fsdm.store.digests import with_digests
 from fsdm.store.filesystem import exists, is_directory
 from fsdm.store.json_files import read_manifest
 from fsdm.store.refs import Refs
@@ -21,7 +22,7 @@ from fsdm.store.refs import Refs
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from fsdm.model.documents import Manifest
+    from fsdm.model.documents import DataChunk, Manifest
     from fsdm.store.catalog import Catalog
 
 EVERY_S: Final = 3600.0
@@ -55,6 +56,17 @@ def missing(path: str, manifest: Manifest) -> str | None:
         if found.st_size != entry.size:
             return f"{DATA}/{name} has {found.st_size} bytes, READY says {entry.size}"
     return None
+
+
+def satisfies(path: str, place: Place, chunk: DataChunk) -> bool:
+    """Tell whether the chunk in this directory has the files that are wanted, or registered."""
+    manifest = read_manifest(path)
+    return (
+        manifest is not None
+        and manifest.place == place
+        and missing(path, manifest) is None
+        and with_digests(manifest, chunk, path).satisfies(chunk)
+    )
 
 
 class ManifestCheck:

@@ -140,7 +140,7 @@ def test_a_layout_is_absolute_and_knows_every_path(tmp_path: Path, monkeypatch: 
     assert layout.root == root
     assert {name: getattr(layout, name) for name in layout.directories()} == {
         name: f"{root}/{name}"
-        for name in ("want", "delete", "verify", "known", "acquire", "partial", "chunks", "failed", "trash")
+        for name in ("want", "delete", "verify", "known", "acquire", "evict", "partial", "chunks", "failed", "trash")
     }
     assert (layout.lock, layout.format_file) == (f"{root}/LOCK", f"{root}/fsdm.json")
     assert layout.want_marker(ID) == f"{root}/want/{ID}"

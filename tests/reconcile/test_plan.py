@@ -21,10 +21,12 @@ from fsdm.reconcile.actions import (
     Action,
     Clear,
     ClearAcquire,
+    ClearEvict,
     ClearFailure,
     ClearVerify,
     Confirm,
     Discard,
+    Evict,
     Fetch,
     Forget,
     Overrule,
@@ -220,11 +222,11 @@ class World:
     memo: Memo
     readable: bool = True  # the want parses
     registers: bool = True  # the registration does
+    wanted_ns: int = -1  # the ctime of the last want that was carried out
     good: frozenset[Place] = frozenset({OLD, NEW})  # where the files are the wanted ones
     good_partial: bool = True
     damaged: frozenset[Place] = frozenset({OLD, NEW})  # where a suspicion would be right
     kept: bool = True  # the want that a chunk came of can be had again
-    wanted_ns: int = 0  # the ctime of the last want that was carried out
     renewed: bool = False
     refusals: int = 0  # so many times a ref is in the way
     now: float = NOW
@@ -473,7 +475,7 @@ def _state(**found: Any) -> ChunkState:
     return ChunkState(ID, **found)
 
 
-KNOWN, ACQUIRE = Marker(50, 50, 50, 500), Marker(60, 60, 60, 5)
+KNOWN, ACQUIRE, EVICT = Marker(50, 50, 50, 500), Marker(60, 60, 60, 5), Marker(70, 70, 70, 0)
 OLDER = replace(ACQUIRE, mtime_ns=1)
 
 
@@ -514,6 +516,17 @@ def test_registration_that_was_asked_for_and_cannot_be_read_is_told_once() -> No
         (_acquired(), Memo(failure=_failure("transfer", NOW + 9, OLDER)), Fetch(ID, KNOWN, True)),
         (_acquired(asked=""), Memo(failure=_failure("disk", NOW + 9, ACQUIRE)), Wait(NOW + 9)),
         (_acquired(), Memo(unregistered=_unreadable(NOW, KNOWN)), Wait(NOW + SETTLE_S)),
+        # to be evicted
+        (_state(evict=EVICT, ready=(OLD,)), NO_MEMO, Evict(ID, OLD, EVICT)),
+        (_state(evict=EVICT), NO_MEMO, ClearEvict(ID, EVICT)),
+        (_state(evict=replace(EVICT, fault="is a directory, not a file")), NO_MEMO, None),
+        (_state(evict=EVICT, want=WANT, ready=(OLD,)), NO_MEMO, Confirm(ID, WANT, OLD)),
+        (_state(evict=EVICT, want=WANT), Memo(failure=_failure("transfer", NOW + 9, WANT)), ClearEvict(ID, EVICT)),
+        (_state(evict=EVICT, delete=DELETE, ready=(OLD,)), Memo(held=1, held_until=NOW + 1), ClearEvict(ID, EVICT)),
+        (_acquired(evict=EVICT, ready=(OLD,)), Memo(used=Used(ACQUIRE, NOW)), ClearEvict(ID, EVICT)),
+        (_acquired(evict=EVICT, ready=(OLD,), asked=""), NO_MEMO, ClearAcquire(ID, ACQUIRE)),
+        (_state(evict=EVICT, ready=(OLD,)), Memo(failure=_failure("disk", NOW + 9, None)), Wait(NOW + 9)),
+        (_state(evict=EVICT, ready=(OLD,), verify=VERIFY), NO_MEMO, Evict(ID, OLD, EVICT)),
         # wanted
         (_state(want=WANT), NO_MEMO, Fetch(ID, WANT)),
         (_state(want=WANT, partial=Partial.BEGUN), NO_MEMO, Fetch(ID, WANT)),

@@ -24,6 +24,7 @@ def test_deletes_go_before_the_rest_and_all_of_them_before_downloads() -> None:
         actions.Overrule("1", "want", WANT, DELETE),
         actions.Register("14", "delete", DELETE, WANT),
         actions.Unregister("15", WANT, DELETE),
+        actions.Evict("18", OLD, WANT),
         actions.Retire("2", OLD, DELETE),
         actions.Clear("3", OLD),
         actions.Discard("4"),
@@ -36,13 +37,13 @@ def test_deletes_go_before_the_rest_and_all_of_them_before_downloads() -> None:
         actions.Report("9", _failure()),
         actions.ClearFailure("10"),
     ]
-    rest += [actions.Use("16", OLD, WANT), actions.ClearAcquire("17", WANT)]
+    rest += [actions.ClearEvict("19", WANT), actions.Use("16", OLD, WANT), actions.ClearAcquire("17", WANT)]
     rest += [actions.Renew("11", OLD), actions.Verify("12", OLD, WANT), actions.ClearVerify("13", WANT)]
     for action in [_fetch("0", 1), *rest, *first]:
         work_queue.put(action.id, action)
     taken = list(work_queue.take(1))
     assert {type(action).__name__ for action in taken} == {each.__name__ for each in Action.__subclasses__()}
-    assert (taken[:7], taken[7:17], taken[17:]) == (first, rest, [_fetch("0", 1)])
+    assert (taken[:8], taken[8:19], taken[19:]) == (first, rest, [_fetch("0", 1)])
     assert list(work_queue.take(1)) == []
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fsdm import Client, DataChunk, DataManager, FetchFailedError, UnknownChunkError, WaitTimeoutError
+from fsdm import Client, DataChunk, DataManager, Event, FetchFailedError, UnknownChunkError, WaitTimeoutError
 from fsdm.model.layout import CACHED
 from fsdm.store.acquiring import Asking, asked_by
 from tests.support import fsdm
@@ -127,24 +127,24 @@ def test_processes_that_ask_hold_it_after_one_fetch(data_dir: Path, dm: DataMana
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["killed", "interrupted"])
-def test_last_waiter_that_goes_ends_the_fetch(data_dir: Path, dm: DataManager, source: Source, how: int) -> None:
-    chunk = source.chunk(files=1)
+def test_last_waiter_that_goes_ends_the_fetch(data_dir: Path, source: Source, how: int) -> None:
+    chunk, events = source.chunk(files=1), list[Event]()
     fault = source.fault(f"/{chunk.id}/blocks.parquet", stall_at=10)
-    dm.register(chunk)
-    one, two = waiter(data_dir, chunk), waiter(data_dir, chunk)
-    eventually(fault.stalled.is_set)
-    path = str(data_dir / "acquire" / chunk.id)
-    eventually(lambda: waiting_at(path) == 2)
-    one.send_signal(how)
-    one.wait()
-    dm.wait_converged(PATIENCE_S)
-    assert asked_by(path) == "held"
-    assert entries(data_dir / "partial") == [chunk.id], "another one still waits for it"
-    two.send_signal(how)
-    two.wait()
-    eventually(lambda: is_forgotten(data_dir))
-    for process in (one, two):
-        process.communicate()
+    with DataManager(data_dir, on_event=events.append) as dm:
+        dm.register(chunk)
+        one, two = waiter(data_dir, chunk), waiter(data_dir, chunk)
+        eventually(fault.stalled.is_set)
+        path = str(data_dir / "acquire" / chunk.id)
+        eventually(lambda: waiting_at(path) == 2)
+        one.send_signal(how)
+        one.communicate()
+        dm.wait_converged(PATIENCE_S)
+        assert asked_by(path) == "held"
+        assert entries(data_dir / "partial") == [chunk.id], "another one still waits for it"
+        two.send_signal(how)
+        two.communicate()
+        eventually(lambda: is_forgotten(data_dir))
+    assert [event.text for event in events if event.kind in {"stopped", "failed"}] == ["nobody waits for it"]
     assert sum(source.asked.values()) == 1
 
 

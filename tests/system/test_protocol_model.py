@@ -25,6 +25,8 @@ FOUND = dict.fromkeys(WRONG, STUCK) | {
     **dict.fromkeys(("READY_BEFORE_LOCK", "NO_DELETE_AFTER_LOCK"), GIVEN),
     **dict.fromkeys(("READY_BY_PATH", "LOCK_UN", "NO_CLAIM", "QUARANTINED_AWAY"), LEFT),
     "ANY_OUTCOME": "a waiter was told of an attempt that had failed before it asked",
+    "EVICTED_UNASKED": "a chunk was evicted before who waited for it had it",
+    "EVICTED_HELD": "a chunk was evicted while a ref was held",
     "PUBLISHED_EARLY": "a chunk is available and not complete",
     "QUARANTINED_UNSEEN": "a chunk that is right was quarantined",
 }

@@ -5,7 +5,7 @@
 | `search` | visits every state; safety in each, and that every fair run settles |
 | `asking` | two writers, careful and careless, and the reconciler: `markers`, `writers`, `judging`, `removing` |
 | | and how a want is withdrawn, and that of a quarantined chunk comes back: `withdrawing`, `renewing` |
-| `acquiring` | two waiters for a registered chunk, its fetch, and the reconciler |
+| `acquiring` | two waiters for a registered chunk, its fetch, its eviction, and the reconciler |
 | `holding` | two readers, their forks, and the reconciler: `directories`, `keeping` |
 | | and how bytes change, are read for who asks for that, and go out of service: `inspecting` |
 | `check` | the bounds; the protocol must hold in them, and each wrong variant must fail |
@@ -25,7 +25,8 @@ What is shown, for one id, with crashes between any two steps and a clock that t
   registration that is tied with another intent keeps the data. A careful want leaves a registration that comes amid it,
   and a careless want that comes, and is carried out, amid a careful registration counts as the later one;
 - who waits for a registered chunk gets it, or the outcome of an attempt that had not failed before; once nobody waits
-  any more, also after SIGKILL, no fetch runs and no marker is left;
+  any more, also after SIGKILL, no fetch runs and no marker is left; what is published for who waits is not evicted
+  before they have it, and what is held is not at all;
 - what is damaged when somebody asks for it to be verified is not there in the end, unless a delete came in between and
   was overruled: it goes out of service where it stands, and leaves as any directory does. What is right is never
   quarantined;

@@ -1,4 +1,4 @@
-"""The model of acquiring: two waiters, a toucher, the fetch, and the reconciler; the chunk is registered all the while.
+"""The model of acquiring and evicting: two waiters, the shell, the fetch, and the reconciler; the chunk is registered.
 
 What the reconciler decides is asked of reconcile.plan.decide. What is done:
 
@@ -12,9 +12,12 @@ What the reconciler decides is asked of reconcile.plan.decide. What is done:
 | `the fetch` | reconcile.apply.Applier.apply of Fetch, in a thread of its own; reconcile.results.Results.take_in |
 | `clears it` | store.marker_removal.remove_marker (see `removing`); no flock is needed for it |
 | `removes acquire/ID` | `rm`, by hand |
+| `touches evict/ID` | store.eviction.ask, or reconcile.eviction.Eviction |
+| `evict: …` | reconcile.apply.Applier._take_out with reconcile.caching.may_go, under the claim |
 
 A failure that was not asked for anew is tried again after a time for which no waiter is to wait: here never. What no
-process can see (ghosts): `Waiter.outcome`, that an attempt has failed since it joined; `World.fault`. Left out: a chunk
+process can see (ghosts): `Waiter.outcome`, that an attempt has failed since it joined; `Waiter.owed`, that the chunk
+was published since; `World.fault`. Left out: a chunk
 that is wanted or deleted meanwhile, a registration that goes, refs (see `holding`), the minute for which an empty
 marker stays, room, a number of an inode that is given away again in one tick, and a test of the flock that meets that
 of a waiter.
@@ -51,6 +54,8 @@ class Wrong(Enum):
     ANY_OUTCOME = "a waiter takes whatever failed/ID says for the outcome of its attempt"
     NOT_ASKED_ANEW = "who joins a marker does not touch it"
     LOST_INODE = "a waiter does not look whether the marker that it holds still is at the path"
+    EVICTED_UNASKED = "a chunk is evicted without any look whether somebody asks for it"
+    EVICTED_HELD = "a chunk is evicted without a claim"
     LEFT_HELD = "a marker that says held counts without a flock on it as well"
 
 
@@ -71,6 +76,7 @@ class Waiter(NamedTuple):
     asks: int = 1  # how often it may still begin
     joined: bool = False
     outcome: bool = False
+    owed: bool = False
 
 
 class Reconciler(NamedTuple):
@@ -97,6 +103,8 @@ class World(NamedTuple):
     touches: int = 0
     crashes: int = 0
     removals: int = 0
+    evict: bool = False
+    evicts: int = 0
     fault: str = ""
 
 
@@ -112,6 +120,7 @@ class Acquiring:
     touches: int = 1
     crashes: int = 1
     removals: int = 0
+    evicts: int = 0
     asks: tuple[int, int] = (1, 1)
 
     def starts(self) -> Iterator[World]:
@@ -124,6 +133,7 @@ class Acquiring:
             touches=self.touches,
             crashes=self.crashes,
             removals=self.removals,
+            evicts=self.evicts,
         )
 
     def steps(self, world: World) -> Iterator[Step[World]]:
@@ -136,6 +146,9 @@ class Acquiring:
         if world.removals and world.marker is not None:
             removed = world._replace(marker=None, removals=world.removals - 1)
             yield Step("the shell", "removes acquire/ID", removed, must=False)
+        if world.evicts:
+            asked = world._replace(evict=True, evicts=world.evicts - 1)
+            yield Step("the shell", "touches evict/ID", asked, must=False)
         yield from self._fetch(world)
         yield from self._reconcile(world)
 
@@ -144,7 +157,8 @@ class Acquiring:
 
     def settled(self, world: World) -> bool:
         return (
-            all(waiter.at in {"idle", "has a ref", "has failed"} for waiter in world.waiters)
+            all(waiter.at in {"idle", "has failed"} for waiter in world.waiters)
+            and not world.evict
             and world.marker is None
             and not (world.fetch or world.partial)
             and world.told is None
@@ -157,6 +171,7 @@ class Acquiring:
             parts.append(f"acquire {world.marker.ino}{', held' * world.marker.held}@{world.marker.time}")
         parts += [f"the fetch {world.fetch}"] if world.fetch else []
         parts += ["partial"] if world.partial else []
+        parts += ["evict"] if world.evict else []
         parts += ["here"] if world.here else []
         parts += ["failed/ID"] if world.told else []
         for waiter, name in zip(world.waiters, NAMES, strict=True):
@@ -168,7 +183,7 @@ class Acquiring:
 
     def _wait(self, world: World, number: int) -> Iterator[Step[World]]:
         waiter, who = world.waiters[number], NAMES[number]
-        if waiter.at in {"has a ref", "has failed"} or (waiter.at == "idle" and not waiter.asks):
+        if waiter.at == "has failed" or (waiter.at == "idle" and not waiter.asks):
             return
         if waiter.at == "idle":
             yield Step(who, "begins", _waits(world, number, Waiter("looks", asks=waiter.asks - 1)), must=False)
@@ -179,7 +194,9 @@ class Acquiring:
     def _go_on(self, world: World, number: int) -> tuple[str, World]:
         waiter, marker = world.waiters[number], world.marker
         match waiter.at:
-            case "looks" if world.here:
+            case "has a ref":
+                return "closes it", _waits(world, number, Waiter(asks=waiter.asks))
+            case "looks" if world.here and not world.reconciler.at.startswith("evict:"):
                 return "takes a ref", _waits(world, number, Waiter("has a ref", asks=waiter.asks))
             case "looks" if waiter.locked and self._is_at_path(world, waiter):
                 return "finds none, has the marker", _waits(world, number, waiter._replace(at="looks at failed/ID"))
@@ -239,6 +256,8 @@ class Acquiring:
                 gone = world.marker == r.marker
                 what = "clears it" if gone else "sees another marker, or that it was touched"
                 return what, _at(world, "look")._replace(marker=None if gone else world.marker)
+            case "ClearEvict" | "Evict" | "evict: look again" | "evict: take out":
+                return self._evict(world)
             case "Publish":
                 return "publishes", _published(_at(world, "look"))
             case "Use":
@@ -253,12 +272,27 @@ class Acquiring:
                 return "trashes the partial", _at(world, "look")._replace(partial=False)
         return "begins a fetch", _at(world, "look")._replace(fetch="runs")
 
+    def _evict(self, world: World) -> tuple[str, World]:
+        is_held = any(waiter.at == "has a ref" for waiter in world.waiters)
+        match world.reconciler.at:
+            case "ClearEvict":
+                return "refuses to evict it", _at(world, "look")._replace(evict=False)
+            case "Evict" if is_held and self.wrong is not Wrong.EVICTED_HELD:
+                return "evict: the claim is refused", _at(world, "look")._replace(evict=False)
+            case "Evict":
+                return "evict: LOCK_EX", _at(world, "evict: look again")
+            case "evict: look again" if self._asked(world) and self.wrong is not Wrong.EVICTED_UNASKED:
+                return "evict: somebody asks for it, lets go", _at(world, "look")._replace(evict=False)
+            case "evict: look again":
+                return "evict: nobody asks for it", _at(world, "evict: take out")
+        fault = "a chunk was evicted while a ref was held" if is_held else ""
+        if any(waiter.owed for waiter in world.waiters) and not fault:
+            fault = "a chunk was evicted before who waited for it had it"
+        gone = _at(world, "look", used=None)._replace(evict=False, here=False, fault=fault)
+        return "evict: takes it out of service, lets go", gone
+
     def _look(self, world: World) -> tuple[str, World]:
-        r, marker = world.reconciler, world.marker
-        is_locked = marker is not None and any(w.locked and w.ino == marker.ino for w in world.waiters)
-        asked: Literal["", "touched", "held"] = "held" if is_locked else ""
-        if marker is not None and not is_locked:
-            asked = "held" if self.wrong is Wrong.LEFT_HELD and marker.held else "" if marker.held else "touched"
+        r, marker, asked = world.reconciler, world.marker, self._asked(world)
         if world.fetch:
             if world.fetch == "runs" and not asked:
                 cut = not self.removals and any(waiter.joined for waiter in world.waiters)
@@ -266,13 +300,24 @@ class Acquiring:
                 return "looks: nobody asks, stops the fetch", world._replace(fetch="is stopped", fault=fault)
             return "looks: the fetch runs", world
         decided = _decide(
-            marker, asked, world.partial, world.here, r.failed, r.used, world.told is not None, r.reported
+            marker, asked, world.partial, world.here, r.failed, r.used, world.told is not None, r.reported, world.evict
         )
+        if self.wrong is Wrong.EVICTED_UNASKED and world.evict and world.here:
+            decided = "Evict"
         if decided == "NoneType" and marker is None:  # at rest, all is forgotten
             return "has nothing to do", world._replace(reconciler=Reconciler())
         if decided in {"NoneType", "Wait"}:
             return "has nothing to do now", world
         return f"looks, decides: {decided}", _at(world, decided, marker=marker)
+
+    def _asked(self, world: World) -> Literal["", "touched", "held"]:
+        marker = world.marker
+        if marker is None:
+            return ""
+        is_locked = any(waiter.locked and waiter.ino == marker.ino for waiter in world.waiters)
+        if is_locked or (marker.held and self.wrong is Wrong.LEFT_HELD):
+            return "held"
+        return "" if marker.held else "touched"
 
 
 def _at(world: World, at: str, **changes: object) -> World:
@@ -327,7 +372,8 @@ def _failed(world: World) -> World:
 
 
 def _published(world: World) -> World:
-    return world._replace(partial=False, here=True)
+    one, two = (waiter._replace(owed=waiter.joined) for waiter in world.waiters)
+    return world._replace(partial=False, here=True, waiters=(one, two))
 
 
 def _seen(marker: Marker | None) -> Seen | None:
@@ -344,6 +390,7 @@ def _decide(
     used: Marker | None,
     is_told: bool,
     reported: bool,
+    evict: bool,
 ) -> str:
     acquire, of, noted = _seen(marker), _seen(failed), _seen(used)
     state = ChunkState(
@@ -354,6 +401,7 @@ def _decide(
         partial=Partial.READY if partial else Partial.NONE,
         ready=(PLACE,) if here else (),
         failed=is_told,
+        evict=Seen(7, 0, 0, 0) if evict else None,
     )
     failure = None
     if of is not None:

@@ -50,6 +50,8 @@ RIGHT: dict[str, Case] = {
     "acquiring": Acquiring(crashes=0),
     "acquiring, with a crash": Acquiring(touches=0),
     "acquiring, again": Acquiring(asks=(2, 1), touches=0, crashes=0),
+    "acquiring, evicted": Acquiring(touches=0, failures=0, crashes=0, evicts=1, asks=(2, 1)),
+    "acquiring, evicted, with a crash": Acquiring(touches=0, failures=0, evicts=1),
     "acquiring, markers removed by hand": Acquiring(touches=0, failures=0, crashes=0, removals=1),
     "holding": Holding(asks=1),
     "holding, without crashes": Holding(crashes=0),
@@ -124,6 +126,8 @@ _WRONG: list[Case] = [
     ACQUIRED(Q.NOT_ASKED_ANEW),
     ACQUIRED(Q.LOST_INODE, removals=1),
     ACQUIRED(Q.LEFT_HELD, failures=0),
+    ACQUIRED(Q.EVICTED_UNASKED, failures=0, evicts=1),
+    ACQUIRED(Q.EVICTED_HELD, failures=0, evicts=1),
 ]
 WRONG = {case.wrong.name: case for case in _WRONG}
 

@@ -17,6 +17,7 @@ VERBS: Final = {
     "ls": "list the available chunks",
     "acquire": "run a command while holding a chunk, fetched before where it is not here",
     "find": "print the path of the chunk that holds a block, or of those that hold a key",
+    "gc": "evict what is registered, not wanted and not held",
     "hold": "run a command while holding the chunk, or those of a range",
     "index": "show how the indexes of chunks stand, or have one made again",
     "status": "show the state of each chunk, and why",

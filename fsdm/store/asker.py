@@ -1,0 +1,115 @@
+"""What any process may ask for: each call places a file, and returns at once."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+from fsdm.model.layout import Layout, as_id
+from fsdm.store.markers import (
+    as_chunk,
+    place_delete,
+    place_known,
+    place_verify,
+    place_want,
+    release_deletes,
+    retry,
+)
+from fsdm.store.pause import place_pause, remove_pause
+
+if TYPE_CHECKING:
+    from fsdm.model.documents import DataChunk
+
+
+class Asker(ABC):
+    """The calls that ask for something; a subclass tells of which data directory."""
+
+    _layout: Layout
+
+    @abstractmethod
+    def _check(self) -> None:
+        """Raise where this may not be used any more, or not in this process."""
+
+    def download_chunk(self, chunk: DataChunk) -> None:
+        """Ask for a chunk to be here; returns at once. A pending delete of the same id is withdrawn.
+
+        Raises:
+            InvalidInputError: it is no DataChunk, or has too many files for a want.
+            DataDirectoryError: the marker cannot be placed.
+        """
+        self._check()
+        place_want(self._layout, as_chunk(chunk))
+
+    def register(self, chunk: DataChunk, *, exclusive: bool = False) -> None:
+        """Let a chunk be known: nothing is fetched before somebody asks for it; returns at once.
+
+        A want and a delete of the same id are withdrawn. What is here stays, and may be evicted from then on.
+
+        Raises:
+            InvalidInputError: it is no DataChunk, or has too many files for a want.
+            AlreadyKnownError: it is registered already, and `exclusive`; then nothing is changed.
+            DataDirectoryError: the registration cannot be placed.
+        """
+        self._check()
+        place_known(self._layout, as_chunk(chunk), exclusive=exclusive)
+
+    def delete_chunk(self, chunk_id: str | bytes) -> None:
+        """Ask for a chunk to be gone, and no longer known; returns at once.
+
+        It is not available from then on, and goes when no process holds it.
+
+        Raises:
+            InvalidInputError: `chunk_id` is not an id.
+            DataDirectoryError: the marker cannot be placed.
+        """
+        self._check()
+        place_delete(self._layout, as_id(chunk_id, "chunk_id"))
+
+    def verify_chunk(self, chunk_id: str | bytes) -> None:
+        """Ask for a chunk's bytes to be compared with READY; returns at once.
+
+        A chunk that is damaged is fetched again.
+
+        Raises:
+            InvalidInputError: `chunk_id` is not an id.
+            DataDirectoryError: the marker cannot be placed.
+        """
+        self._check()
+        place_verify(self._layout, as_id(chunk_id, "chunk_id"))
+
+    def release_deletes(self) -> None:
+        """Confirm all pending deletes, however many they are: the reconciler's brake releases them.
+
+        Raises:
+            DataDirectoryError: the release cannot be placed.
+        """
+        self._check()
+        release_deletes(self._layout)
+
+    def retry_chunk(self, chunk_id: str | bytes) -> bool:
+        """Have what is asked for a chunk tried again now; return whether anything is.
+
+        Raises:
+            InvalidInputError: `chunk_id` is not an id.
+            DataDirectoryError: its marker is no file, or may not be touched.
+        """
+        self._check()
+        return retry(self._layout, as_id(chunk_id, "chunk_id"))
+
+    def pause(self, reason: str = "") -> None:
+        """Pause downloads until `resume`; what has come of running ones stays.
+
+        Raises:
+            DataDirectoryError: this user may not write in the data directory itself.
+        """
+        self._check()
+        place_pause(self._layout, reason)
+
+    def resume(self) -> bool:
+        """Let downloads go on; return whether they were paused.
+
+        Raises:
+            DataDirectoryError: this user may not write in the data directory itself.
+        """
+        self._check()
+        return remove_pause(self._layout)
