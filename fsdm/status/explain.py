@@ -26,15 +26,24 @@ if TYPE_CHECKING:
 
 
 def explain_chunks(
-    layout: Layout, ids: Iterable[str], names: Mapping[str, str] = MappingProxyType({})
+    layout: Layout,
+    ids: Iterable[str],
+    names: Mapping[str, str] = MappingProxyType({}),
+    *,
+    but_pid: int | None = None,
 ) -> list[Explanation]:
-    """Explain how each of these chunks stands; `names` are those of datasets by id."""
+    """Explain how each of these chunks stands; `names` are those of datasets by id.
+
+    `but_pid`: this process is no holder, for it ends at once, as `fsdm explain` inside of `fsdm hold` does.
+    """
     catalog = Catalog(layout)
     catalog.update()
-    return [explain(replace(gather(layout, catalog, one, time.time()), dataset_names=names)) for one in ids]
+    return [
+        explain(replace(gather(layout, catalog, one, time.time(), but_pid=but_pid), dataset_names=names)) for one in ids
+    ]
 
 
-def gather(layout: Layout, catalog: Catalog, chunk_id: str, now: float) -> Facts:
+def gather(layout: Layout, catalog: Catalog, chunk_id: str, now: float, *, but_pid: int | None = None) -> Facts:
     state = look(layout, catalog, chunk_id)
     failure = read_failure(layout, state)
     waits_for_room = failure is not None and failure.kind == "room"
@@ -46,7 +55,7 @@ def gather(layout: Layout, catalog: Catalog, chunk_id: str, now: float) -> Facts
         around=read_surroundings(layout),
         failure=failure,
         want_fault=_want_fault(layout, state),
-        holders=_look_for_holders(layout, state.ready + state.unready),
+        holders=_look_for_holders(layout, state.ready + state.unready, but_pid),
         index_failures=tuple(index_failures_of(layout, state.ready)),
         others=_others(layout, catalog, chunk_id, state.want, retiring=waits_for_room) if state.want else Others(),
     )
@@ -65,7 +74,7 @@ def _want_fault(layout: Layout, state: ChunkState) -> InvalidInputError | None:
     return None
 
 
-def _look_for_holders(layout: Layout, places: Iterable[Place]) -> Holders | None:
+def _look_for_holders(layout: Layout, places: Iterable[Place], but_pid: int | None = None) -> Holders | None:
     """Look for the holders of any of these directories; None where there are no directories."""
     try:
         looked = list(look_for_holders(layout, places).values())
@@ -73,7 +82,7 @@ def _look_for_holders(layout: Layout, places: Iterable[Place]) -> Holders | None
         return Holders((), (f"holders of a chunk cannot be seen here: {e}",))
     if not looked:
         return None
-    found = {holder.pid: holder for one in looked for holder in one.found}
+    found = {holder.pid: holder for one in looked for holder in one.found if holder.pid != but_pid}
     unseen = dict.fromkeys(sentence for one in looked for sentence in one.unseen)
     return Holders(tuple(found.values()), tuple(unseen))
 

@@ -38,6 +38,8 @@ WORTH_BYTES: Final = 64 << 10  # a connection that brought as much before it bro
 TELLING_BYTES: Final = 4 << 20  # a transfer of so much tells how fast its server is
 LINGER_S: Final = 1.0  # a server may count a connection for so long after its end
 ANSWER_BYTES: Final = 16 << 10  # so much of an answer, or all of it: then its server has answered
+CHECK_URL: Final = "check the URL in the want; `touch want/ID` tries again at once"
+CREDENTIALS: Final = "see whether the source wants credentials, or other ones (fsdm docs sources), or a new signed URL"
 NOT_THERE_STATUS: Final = frozenset({404, 410})  # of these, the whole file is no more there than a part
 
 
@@ -169,7 +171,7 @@ class SourceFetch:
             transient = True
         elif ranged and (status == 501 or not transient) and status not in NOT_THERE_STATUS:
             raise _RefusedError
-        hint = "" if transient else "check the URL in the want; `touch want/ID` tries again at once"
+        hint = "" if transient else CREDENTIALS if status in {401, 403} else CHECK_URL
         cause = cause_of_status(status)
         raise TransferError(what, transient=transient, hint=hint, retry_after_s=retry_after_s, cause=cause)
 

@@ -2,18 +2,20 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fsdm.manager import DataManager
+from fsdm.model.errors import ChunkFailedError
 from fsdm.model.layout import Layout
 from fsdm.model.limits import Limits
 from fsdm.status.explain import explain_chunks
 from fsdm.status.explain_text import Explanation
 from fsdm.store.leader_lock import ReconcilerLock
-from tests.support import Source, eventually, fsdm, fsdm_json, reconciling, shell_holding
+from tests.support import FSDM, Source, eventually, fsdm, fsdm_json, ran, reconciling, shell_holding
 from tests.support.chunks import FILES, a_want, an_id, put_chunk, put_failure, put_partial, put_want, touch_delete
 
 
@@ -51,6 +53,34 @@ def test_a_chunk_that_a_process_keeps_names_it(layout: Layout, data_dir: Path) -
         (told,) = fsdm_json("explain", "-d", data_dir, place.chunk_id)
         assert told["state"] == "retiring"
         assert f"it is held by pid {shell.pid} `flock -s " in told["why"][0]
+
+
+def hold_and(directory: str, *command: str) -> list[str]:
+    """A process that takes a shared lock on a directory, and becomes the command, which has it still."""
+    code = "import fcntl, os, sys; fd = os.open(sys.argv[1], os.O_RDONLY); fcntl.flock(fd, fcntl.LOCK_SH)\n"
+    code += "os.set_inheritable(fd, True); os.execvp(sys.argv[2], sys.argv[2:])"
+    return [sys.executable, "-c", code, directory, *command]
+
+
+def test_explain_inside_of_hold_leaves_itself_out(layout: Layout, data_dir: Path) -> None:
+    place = put_chunk(layout)
+    touch_delete(data_dir, place.chunk_id)
+    explain = [*FSDM, "explain", "-d", str(data_dir), place.chunk_id]
+    alone = ran("flock", "-s", "-o", layout.path(place), *explain)  # it holds the lock, and its command has no copy
+    assert "it is held by pid" in alone.stdout
+    assert "it is held by pid" not in ran(*hold_and(layout.path(place), *explain)).stdout
+
+
+@pytest.mark.parametrize(("status", "told"), [(401, "credentials"), (403, "credentials"), (404, "check the URL")])
+def test_a_refusal_names_what_may_mend_it(data_dir: Path, source: Source, status: int, told: str) -> None:
+    chunk = source.chunk(files=1)
+    source.fault(f"/{chunk.id}/blocks.parquet", status=status)
+    with DataManager(data_dir) as dm:
+        dm.download_chunk(chunk)
+        with pytest.raises(ChunkFailedError) as caught:
+            dm.wait(chunk.id)
+        assert told in caught.value.failure.hint
+        assert told in why(dm.layout, chunk.id).todo[0]
 
 
 def test_want_over_budget_tells_lacking_bytes_and_holders(layout: Layout, data_dir: Path, source: Source) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from argparse import ArgumentParser, Namespace
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -31,7 +32,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(arguments: Namespace) -> None:
     with open_client(arguments) as client:
         ids = ids_of(arguments, client.layout)
-        explanations = explain_chunks(client.layout, ids, names_of(arguments, client.layout))
+        explanations = explain_chunks(client.layout, ids, names_of(arguments, client.layout), but_pid=os.getpid())
     lines = (line for one in explanations for line in _lines(one))
     show(arguments, [asdict(one) for one in explanations], lines)
     if unknown := [one.id for one in explanations if one.state == "unknown"]:
