@@ -475,6 +475,14 @@ def test_a_delete_under_a_release_passes_at_once() -> None:
     assert (life.brake.since, life.brake.passed, any(map(life.brake.holds_back, of(200)))) == (None, 0, False)
 
 
+def test_released_delete_that_is_placed_again_is_not_held_back() -> None:
+    life = Life(400)
+    life.delete(of(150), ctime_ns=7)
+    life.brake.release(7)
+    assert life.delete(of(150), ctime_ns=9) == []
+    assert (life.brake.since, any(map(life.brake.holds_back, of(150)))) == (None, False)
+
+
 def test_withdrawn_deletes_end_it_once_it_is_no_longer_too_much() -> None:
     life = Life(400)
     life.delete(of(110))
