@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from fsdm.cli.arguments import open_client
 from fsdm.cli.output import row, show, tell
-from fsdm.index.state import read_index_states, remove_index
 from fsdm.model.errors import InvalidInputError
 from fsdm.model.index_format import as_index_name
 from fsdm.model.units import count, readable
@@ -52,6 +51,8 @@ def run(arguments: Namespace) -> None:
 
 
 def _states(client: Client) -> list[IndexState]:
+    from fsdm.index.state import read_index_states
+
     try:
         return read_index_states(client.layout, client.available_places())
     except OSError as e:
@@ -59,6 +60,8 @@ def _states(client: Client) -> list[IndexState]:
 
 
 def _rebuild(client: Client, arguments: Namespace, name: str | None) -> None:
+    from fsdm.index.state import remove_index
+
     if name is None:
         raise InvalidInputError("name the index that is to be made again", field="NAME", hint="fsdm index status")
     places = client.available_places() if arguments.chunks else []
