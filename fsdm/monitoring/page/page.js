@@ -497,6 +497,7 @@ function drawChunk(found) {
 }
 
 panel.addEventListener("close", () => {
+  if (panel.open) return;  // the event comes later, and another chunk was opened meanwhile
   shownId = null;
   clearTimeout(timer);
   history.replaceState(null, "", location.pathname);

@@ -380,3 +380,11 @@ def test_at_rest_nothing_is_sent_and_nothing_is_drawn(opened: Any, tmp_path: Pat
     assert page.browser.value("window.drawn") == []
     parts = page.observer.board.wait(number, 0)[1]
     assert set(parts) <= {"history", "head"}  # the disk of this machine may fill up meanwhile
+
+
+def test_chunk_that_is_opened_as_another_is_closed_stays(page: Page) -> None:
+    first, second = page.scene.here[5].chunk_id, page.scene.here[6].chunk_id
+    page.browser.value(f"openChunk({first!r}); panel.close(); openChunk({second!r})")
+    page.sees(f"{PANEL}.includes({second!r}) && {PANEL}.includes('it is available')")
+    assert page.browser.value("location.hash.slice(1)") == second
+    page.browser.press("Escape")
