@@ -58,6 +58,7 @@ class Facts:
     holders: Holders | None = None
     others: Others = field(default_factory=Others)
     dataset_names: Mapping[str, str] = field(default_factory=dict)
+    verified_at: float | None = None  # when its bytes were last compared with READY, and right
     index_failures: tuple[IndexFailure, ...] = ()
 
     @property
@@ -139,6 +140,8 @@ def _here(facts: Facts, status: ChunkStatus) -> Iterator[str]:
         found = "it is complete, but readers no longer find it" if state.delete else "it is available"
         yield f"{found}: {size}{where}"
         yield f"it stands in {facts.root}/chunks/{state.ready[0].dataset_id}/{state.ready[0].name}"
+        if facts.verified_at is not None:
+            yield f"its bytes were read again, and were what READY says, at {ago(facts.verified_at, facts.now)}"
     if state.unready:
         yield f"its directory has no READY{where}: readers do not find it, and it is to be cleared away"
     if state.partial is Partial.READY:

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,17 @@ def test_a_chunk_that_a_process_keeps_names_it(layout: Layout, data_dir: Path) -
         (told,) = fsdm_json("explain", "-d", data_dir, place.chunk_id)
         assert told["state"] == "retiring"
         assert f"it is held by pid {shell.pid} `flock -s " in told["why"][0]
+
+
+def test_when_bytes_were_last_right_is_told(layout: Layout) -> None:
+    place = put_chunk(layout)
+    assert not any("READY says" in line for line in why(layout, place.chunk_id).here)
+    verified = Path(layout.path(place), "VERIFIED")
+    verified.touch()
+    os.utime(verified, (0, time.time() - 7200))
+    told = why(layout, place.chunk_id).here[-1]
+    assert told.startswith("its bytes were read again, and were what READY says, at ")
+    assert "(2 h" in told
 
 
 def hold_and(directory: str, *command: str) -> list[str]:
