@@ -50,13 +50,14 @@ class WorkerDocument(Document):
 class PublishedList(Document):
     """The list of a worker in the pointer: the sha256 of its text, and how many chunks and bytes it has.
 
-    `since`: when this worker had its first list, in seconds since the epoch.
+    `since`: when this worker had its first list; `changed`: when it had this one; in seconds since the epoch.
     """
 
     sha256: Digest
     chunks: Count
     bytes: Count
     since: FiniteFloat
+    changed: FiniteFloat
 
 
 class Pointer(Document):

@@ -164,7 +164,8 @@ class Copies:
 
     `planned`: those in the lists that were published last. `leaving`: those of them that are to go once others are
     confirmed. `held`: those that live workers report. `listed`: the workers that had a list. `forgotten`: for each
-    worker, how many copies of its list are of chunks that are no longer to be anywhere.
+    worker, how many copies of its list are of chunks that are no longer to be anywhere. `doubted`: copies of lists that
+    were dropped from them before, and may have been removed since they were reported.
     """
 
     planned: Ints
@@ -172,6 +173,7 @@ class Copies:
     held: Ints
     listed: Flags
     forgotten: Ints
+    doubted: Ints = field(default_factory=lambda: np.empty(0, np.int64))
 
     @classmethod
     def none(cls, workers: int) -> Self:

@@ -2,6 +2,7 @@
 
 A copy is added, confirmed by its worker, and only then another one is dropped. Invariants:
 
+- A copy that comes back to a list is confirmed by a report of that list alone: an older one says what was there before.
 - A copy is dropped only where as many others as the chunk is to have are confirmed by live workers that keep them.
 - A worker that is away loses nothing; one that is gone counts for nothing, and what it has counts again when back.
 - Placed twice with nothing changed, and once more with all of it confirmed, nothing moves any more.
@@ -69,13 +70,15 @@ class Placement:
     """What is to be from now on; sets of copies as in `Copies`.
 
     `listed`: what the lists have. `leaving`: those of it that go once others are confirmed. `confirmed`: those of it
-    that live workers hold. `added` to the lists, for `reasons`; `dropped` from them. `replicas`: how many copies each
-    chunk gets, where there is too little room; `kept`: how many of those there are in the lists. `loads`: the bytes.
+    that live workers hold. `doubted`: see `Copies`. `added` to the lists, for `reasons`; `dropped` from them.
+    `replicas`: how many copies each chunk gets, where there is too little room; `kept`: how many of those there are in
+    the lists. `loads`: the bytes.
     """
 
     listed: Ints
     leaving: Ints
     confirmed: Ints
+    doubted: Ints
     added: Ints
     reasons: Ints
     dropped: Ints
@@ -127,7 +130,8 @@ class _Placing:
         adopted = held[~earlier.listed[held % self.count]]
         self.planned, self.held = union(planned, adopted), held
         self.was = planned
-        self.confirmed = held[is_in(held, self.planned)]
+        self.confirmed = held[is_in(held, self.planned) & ~is_in(held, earlier.doubted)]
+        self.doubted, self.had_list = earlier.doubted, earlier.listed
         draining = workers.draining[self.planned % self.count]
         self.leaving = self.planned[draining | is_in(self.planned, earlier.leaving)]
         self.added: list[Ints] = []
@@ -265,6 +269,7 @@ class _Placing:
             listed=listed,
             leaving=leaving,
             confirmed=self.confirmed[is_in(self.confirmed, listed)],
+            doubted=self._doubted(listed),
             added=added[order],
             reasons=reasons[order],
             dropped=union(self._without(self.was, listed), dropped),
@@ -272,6 +277,12 @@ class _Placing:
             kept=self._counts(staying),
             loads=self.loads,
         )
+
+    def _doubted(self, listed: Ints) -> Ints:
+        """Return what comes back to a list while it is still reported, and what did so before and is not sure yet."""
+        back = self._without(listed, self.planned)
+        back = back[is_in(back, self.held) & self.had_list[back % self.count]]
+        return union(back, self.doubted[is_in(self.doubted, listed)])
 
     def _drops(self, staying: Ints, leaving: Ints) -> Ints:
         """Choose what goes now: of what is to leave, what is confirmed elsewhere; a part of each worker's copies."""

@@ -77,7 +77,8 @@ def read_copies(
         DataDirectoryError: the routes that the pointer names are missing, or cannot be taken.
     """
     names = workers.names
-    planned, leaving = _Pairs(names), _Pairs(names)
+    planned, leaving, doubted = _Pairs(names), _Pairs(names), _Pairs(names)
+    sure = {name for name, said in published.lists.items() if _is_of(reports.get(name), said)}
     if published.pointer is not None:
         name = blob(ROUTES, published.pointer.routes)
         if (data := shelf.read(name)) is None:
@@ -87,12 +88,19 @@ def read_copies(
                 raw = bytes.fromhex(route["id"])
                 planned.add(raw, (*route["workers"], *route.get("coming", ())))
                 leaving.add(raw, route.get("leaving", ()))
+                doubted.add(raw, set(route.get("doubted", ())) - sure)
         except (KeyError, TypeError, ValueError) as e:
             raise _broken(name, f"a line is no route: {e!r}") from e
     was, gone = planned.found(chunks, len(workers)), planned.unknown
     held = _held(shelf, published, chunks, workers, reports, was)
     listed = np.array([worker.name in published.lists for worker in workers.all], np.bool_)
-    return Copies(was, leaving.found(chunks, len(workers)), held, listed, gone)
+    some, doubts = (pairs.found(chunks, len(workers)) for pairs in (leaving, doubted))
+    return Copies(was, some, held, listed, gone, doubts)
+
+
+def _is_of(report: Report | None, said: PublishedList) -> bool:
+    """Tell whether a report was made after its worker had applied the list that it has now."""
+    return report is not None and report.applied == said.sha256 and report.at >= said.changed
 
 
 class _Pairs:
@@ -188,12 +196,13 @@ def publish(
     for worker, numbers in _by_worker(placement.listed, workers):
         documents = [document(wants.id(number)).strip() for number in numbers]
         text = b"\n".join([*documents, b'{"end": %d}\n' % len(documents)])
-        was = published.lists.get(worker)
+        was, sha256 = published.lists.get(worker), _put(shelf, LISTS, text)
         lists[worker] = PublishedList(
-            sha256=_put(shelf, LISTS, text),
+            sha256=sha256,
             chunks=len(documents),
             bytes=int(wants.sizes[numbers].sum()),
             since=was.since if was else now,
+            changed=was.changed if was and was.sha256 == sha256 else now,
         )
     routes = _put(shelf, ROUTES, b"".join(_route_lines(placement, workers, wants)))
     last = published.pointer
@@ -226,6 +235,7 @@ def _route_lines(placement: Placement, workers: Workers, wants: Wants) -> Iterat
     count, names = len(workers), [json.dumps(worker.name) for worker in workers.all]
     confirmed = is_in(placement.listed, placement.confirmed).tolist()
     leaving = is_in(placement.listed, placement.leaving).tolist()
+    doubted = is_in(placement.listed, placement.doubted).tolist()
     worker = (placement.listed % count).tolist()
     first = np.searchsorted(placement.listed // count, np.arange(len(wants) + 1)).tolist()
     for number in wants.by_blocks().tolist():
@@ -234,6 +244,7 @@ def _route_lines(placement: Placement, workers: Workers, wants: Wants) -> Iterat
             "workers": [names[worker[at]] for at in mine if confirmed[at]],
             "coming": [names[worker[at]] for at in mine if not confirmed[at]],
             "leaving": [names[worker[at]] for at in mine if leaving[at]],
+            "doubted": [names[worker[at]] for at in mine if doubted[at]],
         }
         said = "".join(f', "{part}": [{", ".join(some)}]' for part, some in parts.items() if some or part == "workers")
         start, end = wants.blocks(number)

@@ -85,7 +85,7 @@ class Place:
     def report(self, name: str, at: float = NOW, **says: object) -> None:
         """What a worker reports that has applied its list."""
         applied = self.pointer()["lists"][name]["sha256"] if name in self.pointer()["lists"] else None
-        (self.path / "reports" / f"{name}.json").write_text(json.dumps({"at": at, "applied": applied, **says}))
+        (self.path / "reports" / f"{name}.json").write_text(json.dumps({"at": at, "applied": applied} | says))
 
     def report_all(self, at: float = NOW) -> None:
         for worker in self.workers:
@@ -237,6 +237,28 @@ def test_worker_that_has_applied_an_older_list_holds_what_was_in_that(place: Pla
     assert held.size == 600
     one = place.read()
     assert {one.wants.id(int(copy) // 6) for copy in held if copy % 6 == 0} == had
+
+
+def test_copy_that_comes_back_is_confirmed_by_a_report_of_the_list_that_it_came_back_to(place: Place) -> None:
+    place.wants = {0: place.wants[0]}
+    place.workers = place.workers[:2]
+    place.publish(otherwise=2)
+    place.report_all(NOW + 1)
+    place.publish(NOW + 2, otherwise=1)
+    [(keeps, _), (loses, _)] = sorted(place.pointer()["lists"].items(), key=lambda item: -item[1]["chunks"])
+    place.workers[int(keeps[1])]["draining"] = True
+    place.publish(NOW + 3, otherwise=1)  # what has been dropped comes back, by a report from before
+    assert len(place.ids(loses)) == 1
+    place.report(keeps, NOW + 4)
+    for later in (4, 5):  # the first report is of a list of the same text, but not of this one
+        place.publish(NOW + later, otherwise=1)
+        assert (len(place.ids(keeps)), place.routes()[0]["workers"]) == (1, [keeps])
+    place.report(loses, NOW + 5, applied=None, extra=[place.wants[0].id])  # it has not applied its list yet
+    place.publish(NOW + 6, otherwise=1)
+    assert len(place.ids(keeps)) == 1
+    place.report(loses, NOW + 6)
+    place.publish(NOW + 6, otherwise=1)
+    assert (len(place.ids(keeps)), place.routes()[0]["workers"]) == (0, [loses])
 
 
 def test_chunks_that_a_new_worker_brings_count_at_once(place: Place) -> None:
