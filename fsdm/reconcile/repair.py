@@ -55,6 +55,7 @@ def renew(layout: Layout, fs: FileSystem, action: Renew) -> bool:
         restore_want(layout, fs, f"{path}/{WANT}", action.id)
         withdraw_restored_want(layout, fs, f"{path}/{WANT}", action.id)
         _make_durable(layout, fs, action.id)
+    fs.fsync_dir(path)  # READY may have gone in a step that a crash cut off: it is not to come back without WANT
     stored_want.remove(fs, path)
     fs.fsync_dir(path)
     return True

@@ -10,6 +10,7 @@ from blake3 import blake3
 
 from fsdm.model.errors import FsdmError
 from fsdm.model.layout import (
+    CACHED,
     CACHEDIR_TAG,
     CACHEDIR_TAG_TEXT,
     DATA,
@@ -73,7 +74,7 @@ def check(layout: Layout, *, mended: bool = False) -> dict[str, Version]:
 
 def _version_of(directory: Path, *, mended: bool) -> Version:
     """Find the version that is here: its very bytes, no file more, and a manifest that says so."""
-    extra = {entry.name for entry in directory.iterdir()} - {READY, DATA, PARTS, WANT, VERIFIED}
+    extra = {entry.name for entry in directory.iterdir()} - {READY, DATA, PARTS, WANT, VERIFIED, CACHED}
     demand(not extra or not is_chunk_dir(directory.name), f"{directory} has {extra}")
     manifest = read_manifest(str(directory))
     demand(manifest is not None, f"{directory}: READY is no manifest: {(directory / READY).read_bytes()[:80]!r}")
@@ -107,8 +108,10 @@ def converge(life: Life, refs: Sequence[ChunkRef] = ()) -> dict[str, Version]:
             _check_held(ref)
             ref.close()
     demand(life.run(after_s=LATER_S), "it does not come to rest")
-    if torn(life.layout):  # it is to lie still for a while, before it is told of
-        demand(life.run(after_s=LATER_S), "it does not come to rest")
+    # what is torn is to lie still for a while, before it is judged; an acquire stands for a minute after its chunk came
+    for _ in range(2):  # a registration, and then the want that it would overrule
+        if torn(life.layout) or os.listdir(life.layout.acquire) or set(files_in(life.layout.known).values()) - WANTS:
+            demand(life.run(after_s=LATER_S), "it does not come to rest")
     _check_rest(life.layout)
     return check(life.layout, mended=True)
 
@@ -133,9 +136,10 @@ def _check_rest(layout: Layout) -> None:
     tag = Path(layout.root, CACHEDIR_TAG).read_text()
     demand(tag == CACHEDIR_TAG_TEXT, f"CACHEDIR.TAG says {tag!r}: backup tools would not skip the directory")
     torn_ids, spoilt_is_here = torn(layout), os.path.exists(layout.path(SPOILT.place))
-    for directory in (layout.want, layout.delete, layout.verify, layout.partial, layout.trash, layout.failed):
+    requests = (layout.verify, layout.acquire, layout.evict)
+    for directory in (layout.want, layout.delete, *requests, layout.partial, layout.trash, layout.failed):
         for name in os.listdir(directory):
-            is_told = directory in {layout.want, layout.failed} and name in torn_ids
+            is_told = directory in {layout.want, layout.acquire, layout.failed} and name in torn_ids
             is_told |= f"{directory}/{name}" == layout.failed_of(SPOILT.id) and not spoilt_is_here
             demand(is_told or (is_hidden(name) and not name.startswith(".judged-")), f"{directory}/{name} is left over")
     for chunk_id in torn_ids:
@@ -146,8 +150,10 @@ def _check_rest(layout: Layout) -> None:
 
 
 def torn(layout: Layout) -> set[str]:
-    """Return the ids of the wants that cannot be read: no client syncs what it writes."""
-    return {name for name, want in files_in(layout.want).items() if is_id(name) and want not in WANTS}
+    """Return the ids whose want, or asked for registration, cannot be read: no client syncs what it writes."""
+    texts = list(files_in(layout.want).items())
+    texts += [(name, text) for name, text in files_in(layout.known).items() if name in os.listdir(layout.acquire)]
+    return {name for name, text in texts if is_id(name) and text not in WANTS}
 
 
 def judge(letter: str, came: Version | None, allowed: Collection[str | None]) -> None:

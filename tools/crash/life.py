@@ -19,6 +19,7 @@ from fsdm.reconcile.reconciler import Reconciler
 from fsdm.store.data_dir import make_layout
 from fsdm.store.filesystem import FileSystem, write_all
 from fsdm.store.leader_lock import ReconcilerLock
+from fsdm.store.markers import place_acquire, place_evict
 from tools.crash.source import SPOILT, VERSIONS, Source, small_bounds
 from tools.support.workers import InlineWorkers
 
@@ -220,6 +221,24 @@ class Life:
         """Delete a chunk, as a careful client does."""
         self.journal.begin(letter, None)
         self.client.delete_chunk(VERSIONS[f"{letter}1"].chunk.id)
+        self.journal.end()
+
+    def register(self, name: str, *, here: bool) -> None:
+        """Register a chunk, as a careful client does: one that is `here` stays, another does not come."""
+        self.journal.begin(name[0], name if here else None)
+        self.client.register(VERSIONS[name].chunk)
+        self.journal.end()
+
+    def acquire(self, name: str) -> None:
+        """Ask for a registered chunk, as a shell does, and wait for it elsewhere."""
+        self.journal.begin(name[0], name)
+        place_acquire(self.layout, VERSIONS[name].chunk.id)
+        self.journal.end()
+
+    def evict(self, letter: str) -> None:
+        """Have the bytes of a registered chunk go."""
+        self.journal.begin(letter, None)
+        place_evict(self.layout, VERSIONS[f"{letter}1"].chunk.id)
         self.journal.end()
 
     def move_want(self, name: str) -> None:

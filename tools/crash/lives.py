@@ -218,6 +218,35 @@ def quarantined_twice(life: Life) -> None:
     life.run()
 
 
+def registered(life: Life) -> None:
+    """A chunk is registered and does not come; wanted, it comes; registered, it stays; deleted, all of it goes."""
+    life.register("b1", here=False)
+    life.run()
+    life.want("b1")
+    life.run()
+    life.register("b1", here=True)
+    life.run()
+    life.touch_delete("b")
+    life.run()
+    life.want("a1")
+    life.register("a1", here=False)
+    life.run()
+
+
+def cached(life: Life) -> None:
+    """A registered chunk comes when it is asked for, is evicted, and comes again; a process dies on each way."""
+    life.register("b1", here=False)
+    life.acquire("b1")
+    life.dies_at("rename", "chunks/")
+    life.run()
+    life.run(after_s=120)
+    life.evict("b")
+    life.dies_at("rename", "trash/")
+    life.run()
+    life.acquire("b1")
+    life.run()
+
+
 @dataclass(frozen=True, slots=True)
 class Story:
     """A life, the chunks that are available `before` it, and those `held` by another process."""
@@ -251,6 +280,8 @@ LIVES: Final = {
         Story(durable_delete, before=("a1", "z1")),
         Story(overtaken),
         Story(failover, before=("a1", "z1")),
+        Story(registered),
+        Story(cached),
         Story(damaged, before=("s1",)),
         Story(quarantined_twice, before=("s1",)),
     )
