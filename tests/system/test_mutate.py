@@ -123,7 +123,7 @@ def test_trial_that_hangs_is_ended_with_all_that_it_has_started(project: Path, m
     [endless] = [one for one in small_mutants(project) if one.diff == ("-at += 1", "+at -= 1")]
     for all_s in (4.0, 16.0, 64.0):  # on a busy machine, its test may not have begun
         seen = run(project, ["tests/test_module.py::test_count"], endless, Bounds(1.0, 280.0, all_s))
-        assert (seen.caught, seen.late, seen.by) == (True, True, "")
+        assert (seen.caught, seen.late, seen.by) == (False, True, "")
         if pids.exists():
             break
     [pid] = pids.read_text().split()

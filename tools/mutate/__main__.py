@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 MODULES: Final = ("fsdm/store", "fsdm/transfer", "fsdm/reconcile", "fsdm/verify")
 EXPLAINED: Final = Path(__file__).with_name("explained.toml")
-NOT_RUN, CAUGHT, LATE, SURVIVED, UNREACHED, EQUIVALENT, WRONG = (
-    *("not run", "caught", "caught by its time", "survived", "reached by no test", "explained as equivalent"),
+NOT_RUN, CAUGHT, UNJUDGED, SURVIVED, UNREACHED, EQUIVALENT, WRONG = (
+    *("not run", "caught", "out of time", "survived", "reached by no test", "explained as equivalent"),
     "explained as equivalent, and caught",
 )
 
@@ -74,8 +74,8 @@ class Mutations:
         if explained is not None:
             return Result(mutant, WRONG if seen.caught else EQUIVALENT, seen.by, len(picked), len(tests))
         if seen.caught:
-            return Result(mutant, LATE if seen.late else CAUGHT, seen.by or "its end", len(picked), len(tests))
-        return Result(mutant, SURVIVED, "", len(picked), len(tests))
+            return Result(mutant, CAUGHT, seen.by or "its end", len(picked), len(tests))
+        return Result(mutant, UNJUDGED if seen.late else SURVIVED, "", len(picked), len(tests))
 
     def fail_anyway(self, tests: Sequence[str]) -> str:
         """Run the tests that caught a mutant, without one; return what is said where one fails."""
@@ -126,9 +126,8 @@ def _unmatched(explained: Sequence[Explained], root: Path) -> list[Explained]:
 
 def _report(results: Sequence[Result], anyway: str, wrong: Sequence[str], at_least: float) -> int:
     counts = Counter(result.end for result in results)
-    caught = counts[CAUGHT] + counts[LATE]
-    judged = caught + counts[SURVIVED] + counts[UNREACHED]
-    share = 100 * caught / judged if judged else 100.0
+    judged = counts[CAUGHT] + counts[SURVIVED] + counts[UNREACHED]
+    share = 100 * counts[CAUGHT] / judged if judged else 100.0
     print(*(f"{count} {end}" for end, count in counts.most_common()), f"{share:.1f} % caught", sep=", ")
     for one in wrong:
         print(one)

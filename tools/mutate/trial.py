@@ -1,8 +1,8 @@
 """One trial: a copy of the project with one mutant in it, and the tests that run through that, until one fails.
 
 Invariants. The checkout is only read: each trial has a copy of its own, which its tests and the programs that they
-start import. A trial ends in time: what still runs then is killed, with all that it has started, and the mutant is
-caught by its time. Nothing of a trial is left.
+start import. A trial ends in time: what still runs then is killed, with all that it has started. A test that hangs
+fails by its own time; a trial that is out of time without a failure has caught nothing, for the machine may be busy.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a trial ended: `by` is the test that failed, `late` where time did."""
+    """How a trial ended: `by` is the test that failed, `late` where it was killed."""
 
     caught: bool
     by: str = ""
@@ -88,7 +88,7 @@ def run(root: Path, tests: Sequence[str], mutant: Mutant | None, bounds: Bounds)
             return Outcome(True, picked.with_suffix(".caught").read_text(), late, text)
         if code == pytest.ExitCode.NO_TESTS_COLLECTED:
             raise ValueError(f"none of these tests is there any more; record the map again: {' '.join(tests)}")
-        return Outcome(code != pytest.ExitCode.OK, "", late, text)
+        return Outcome(not late and code != pytest.ExitCode.OK, "", late, text)
 
 
 def _until_its_end(
