@@ -174,14 +174,6 @@ def test_data_directory_on_an_unknown_file_system_is_opened_only_where_allowed(
     assert open_data_dir(layout.root, allow_unknown_fs=True).root == layout.root
 
 
-def test_intents_lock_is_released_by_an_error_that_keeps_its_frames(layout: Layout) -> None:
-    with pytest.raises(ValueError, match="within") as kept, intents_lock(layout, 0.0):
-        raise ValueError("within")
-    with intents_lock(layout, 0.0) as got:
-        assert got
-    assert kept.tb is not None
-
-
 def test_descriptor_is_opened_and_closed_where_no_fork_passes(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     gate = MagicMock()
     seen: list[tuple[str, int]] = []
