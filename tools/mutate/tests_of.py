@@ -36,7 +36,10 @@ class RecordedTests:
         by_line = self._by_line[mutant.module]
         wheres = [mutant.lines, mutant.around, list(by_line)] if mutant.at_import else [mutant.lines]
         found = next(filter(None, ({test for line in where for test in by_line[line]} for where in wheres)), set())
-        return sorted(found, key=lambda test: (not test.startswith(_mirror(mutant.module)), self.seconds[test], test))
+        own = {test for test in self.seconds if test.startswith(_mirror(mutant.module))}
+        if mutant.at_import:  # a test may read a constant, and run through no line
+            found |= own
+        return sorted(found, key=lambda test: (test not in own, self.seconds[test], test))
 
 
 def _mirror(module: str) -> str:
