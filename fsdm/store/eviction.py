@@ -17,7 +17,7 @@ from fsdm.model.layout import CACHED, READY, WANT
 from fsdm.store.disk_usage import bytes_in
 from fsdm.store.filesystem import exists
 from fsdm.store.json_files import declared_bytes, read_document
-from fsdm.store.markers import place_evict
+from fsdm.store.markers import marker_ids, place_evict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -49,8 +49,10 @@ class Collected:
 
 
 def victims(layout: Layout, places: Iterable[Place]) -> list[Victim]:
-    """List the chunks that may be evicted, the least recently used first. It costs three or four stats a chunk."""
-    found = [victim for place in places if (victim := _victim(layout, place)) is not None]
+    """List the chunks that may be evicted, the least recently used first. It costs three stats a chunk."""
+    asked = set[str]().union(*map(marker_ids, (layout.want, layout.delete, layout.acquire)))
+    free = (place for place in places if place.chunk_id not in asked)
+    found = [victim for place in free if (victim := _victim(layout, place)) is not None]
     return sorted(found, key=lambda victim: (victim.used_at, victim.place))
 
 
@@ -61,16 +63,12 @@ def _victim(layout: Layout, place: Place) -> Victim | None:
     except OSError:
         return None
     registered_ns = min(known.st_ctime_ns, known.st_mtime_ns)
-    if registered_ns <= wanted_ns or any(map(exists, _asked_by(layout, chunk_id))):
+    if registered_ns <= wanted_ns:
         return None
     try:
         return Victim(place, os.lstat(f"{path}/{CACHED}").st_mtime)
     except OSError:
         return Victim(place, registered_ns / 1e9)
-
-
-def _asked_by(layout: Layout, chunk_id: str) -> tuple[str, ...]:
-    return (layout.want_marker(chunk_id), layout.delete_marker(chunk_id), layout.acquire_marker(chunk_id))
 
 
 def chunk_bytes(layout: Layout, place: Place) -> int:
@@ -134,9 +132,11 @@ def _outcome(layout: Layout, victim: Victim) -> Outcome:
     path, chunk_id = layout.path(victim.place), victim.place.chunk_id
     if not exists(f"{path}/{READY}"):
         return "evicted"
+    if exists(layout.acquire_marker(chunk_id)):
+        return "in use"
+    if exists(layout.want_marker(chunk_id)):
+        return "wanted"
     again = _victim(layout, victim.place)
     if again is not None:
         return "held" if again.used_at > victim.used_at else "kept"
-    if exists(layout.acquire_marker(chunk_id)):
-        return "in use"
     return "wanted" if exists(layout.known_marker(chunk_id)) else "kept"
