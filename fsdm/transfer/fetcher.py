@@ -18,6 +18,7 @@ from fsdm.transfer.file_transfer import Transfer
 from fsdm.transfer.host_health import Hosts
 from fsdm.transfer.http.engine import Engine
 from fsdm.transfer.http.source_settings import Sources
+from fsdm.transfer.http.target import origin_of
 from fsdm.transfer.requests_engine import RequestsEngine
 from fsdm.transfer.schemes.registry import Schemes
 from fsdm.transfer.segments import Helpers
@@ -40,6 +41,7 @@ CONNECT_TIMEOUT_S: Final = 10.0
 IDLE_TIMEOUT_S: Final = 30.0
 PATIENT: Final = 32  # so many servers may keep us waiting for those timeouts before they answer at all; others …
 FIRST_PATIENCE_S: Final = 0.5
+LOCAL: Final = "file://"  # how the origin of a file of this machine begins
 
 
 class HttpEngine(Protocol):
@@ -137,6 +139,9 @@ class HttpFetcher:
         for url in self.hosts.order(transfer.source.urls):
             try:
                 with self.hosts.enter(url, stop.wait) as request:
+                    if origin_of(url).startswith(LOCAL):  # which is no server that may be down
+                        request.proven()
+                        request.host.answered()
                     self._lend(request, stop)
                     SourceFetch(self, url, transfer, stop, request).bring()
             except TransferError as e:

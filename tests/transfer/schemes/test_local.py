@@ -311,6 +311,26 @@ def test_file_that_has_just_been_written_is_taken_once_it_rests(
     assert any(0 < one <= local.REST_S for one in waits)
 
 
+def test_files_that_are_waited_for_keep_no_others_waiting(
+    inbox: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """This machine is no server that may be down: more files than a trial has are looked at beside each other."""
+    together, look = threading.Barrier(6), local._at_rest
+
+    def at_rest(fd: int, stop: Cancellation) -> local.LocalFile:
+        together.wait(PATIENCE_S)
+        return look(fd, stop)
+
+    monkeypatch.setattr(local, "_at_rest", at_rest)
+    urls = [put(inbox / f"{number}", b"x").as_uri() for number in range(6)]
+    fetcher = a_fetcher(inbox)
+    threads = [
+        InThread(lambda url=url, number=number: fetch(url, tmp_path / f"{number}", fetcher=fetcher))  # type: ignore[misc]
+        for number, url in enumerate(urls)
+    ]
+    assert [thread.join().size for thread in threads] == [1] * 6  # type: ignore[attr-defined]
+
+
 def test_file_that_is_being_written_is_not_taken(
     file: Path, inbox: Path, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
