@@ -25,7 +25,9 @@ PURE = [
     *(f"fleet.{module}" for module in ("hashing", "inventory", "targets", "filling", "surplus", "balance", "placing")),
     *("reconcile.plan", "reconcile.actions", "reconcile.work_queue", "store.block_index", "status.coverage"),
 ]
-MAY_CHANGE_THE_DISK = ("store.filesystem", "store.markers", "store.marker_removal", "store.leader_lock")
+MAY_CHANGE_THE_DISK = tuple(
+    f"store.{name}" for name in ("filesystem", "markers", "marker_removal", "leader_lock", "acquiring")
+)
 
 IMPURE = {"os", "time", "threading", "socket", "subprocess", "requests", "watchdog", "portalocker", "pycurl"}
 CHANGES = {

@@ -173,7 +173,7 @@ def test_wheel_has_each_module_page_and_asset_of_the_sources(installed: Path) ->
     shipped = {path.relative_to(installed) for path in (installed / "fsdm").rglob("*") if path.is_file()}
     sources = {path.relative_to(ROOT) for path in (ROOT / "fsdm").rglob("*") if path.is_file()}
     assert shipped == {path for path in sources if "__pycache__" not in path.parts}
-    assert {path.suffix for path in shipped} == {".py", ".md", ".css", ".html", ".js", ".svg", ".typed"}
+    assert {path.suffix for path in shipped} == {".py", ".md", ".css", ".html", ".js", ".png", ".svg", ".typed"}
 
 
 def test_each_module_is_imported_from_the_wheel(installed: Path, tmp_path: Path) -> None:

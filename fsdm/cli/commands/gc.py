@@ -9,15 +9,21 @@ from fsdm.model.units import readable
 
 EXAMPLES = """\
 fsdm gc -d data --to 800G --dry-run
+fsdm gc -d data --to 0
 fsdm gc -d data --idle 3600    # what was not used for an hour
 """
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("--to", type=size, default="0", metavar="SIZE", help="until so much is here (default: 0)")
+    parser.add_argument("--to", type=_size, default=0, metavar="SIZE", help="until so much is here (default: 0)")
     parser.add_argument("--idle", type=seconds, default=0.0, metavar="S", help="only what was not used for so long")
     parser.add_argument("--timeout", type=seconds, metavar="S", help="seconds; then exit with code 4")
     parser.add_argument("--dry-run", action="store_true", help="say what would be tried, and change nothing")
+
+
+def _size(text: str) -> int:
+    """Read a size; 0 is one."""
+    return 0 if text == "0" else size(text)
 
 
 def run(arguments: Namespace) -> None:
