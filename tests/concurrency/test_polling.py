@@ -29,7 +29,7 @@ def no() -> bool:
 
 async def looked(client: Client, times: int) -> None:
     """Until the waits of this client have looked so many times; the loop goes on meanwhile."""
-    seen, asked = 0, client._check
+    seen, asked = 0, client._waits._check
     done = asyncio.Event()
 
     def check() -> None:
@@ -39,12 +39,12 @@ async def looked(client: Client, times: int) -> None:
             done.set()
         asked()
 
-    client._check = check  # type: ignore[method-assign]
+    client._waits._check = check  # type: ignore[method-assign]
     try:
         async with asyncio.timeout(PATIENCE_S):
             await done.wait()
     finally:
-        client._check = asked  # type: ignore[method-assign]
+        client._waits._check = asked  # type: ignore[method-assign]
 
 
 def test_what_is_done_already_needs_no_rest() -> None:
@@ -156,7 +156,7 @@ def test_the_loop_goes_on_between_the_looks_of_a_wait(client: Client, data_dir: 
         (data_dir / "want" / chunk.id).unlink()
 
     async def main() -> None:
-        client._check = lambda: steps.append("look")  # type: ignore[method-assign]
+        client._waits._check = lambda: steps.append("look")  # type: ignore[method-assign]
         ticking = asyncio.create_task(tick())
         await client.wait_async(chunk.id, PATIENCE_S)
         assert ticking.done()
@@ -178,13 +178,13 @@ def test_a_wait_may_be_cancelled_and_leaves_nothing(client: Client, data_dir: Pa
             wait.cancel()
         ends = await asyncio.gather(*waits, return_exceptions=True)
         assert [type(end) for end in ends] == [asyncio.CancelledError] * 2
-        assert client._waits._count == 0
+        assert client._waits._poller._count == 0
         with pytest.raises(TimeoutError):  # asyncio's own, which cancels
             async with asyncio.timeout(0.01):
                 await client.wait_async(chunk.id)
 
     asyncio.run(main())
-    assert client._waits._count == 0
+    assert client._waits._poller._count == 0
     assert client.list_chunks() == []
 
 
@@ -203,7 +203,7 @@ def test_a_time_that_is_no_number_is_refused_since_it_would_never_be_up(client: 
     put_want(data_dir, a_want())
     with pytest.raises(InvalidInputError, match="timeout_s: must be a number of seconds"):
         client.wait_converged(float("nan"))
-    assert client._waits._count == 0
+    assert client._waits._poller._count == 0
 
 
 def test_a_close_ends_the_waits_on_a_loop(client: Client, data_dir: Path) -> None:
@@ -224,8 +224,8 @@ def test_many_ending_waits_list_the_chunks_once(
     client: Client, layout: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     places = [put_chunk(layout, start=start, end=start + 1) for start in range(50)]
-    counted = Mock(side_effect=client._catalog.refresh)
-    monkeypatch.setattr(client._catalog, "refresh", counted)
+    counted = Mock(side_effect=client._catalog.update)
+    monkeypatch.setattr(client._catalog, "update", counted)
 
     async def main() -> list[bool]:
         return await asyncio.gather(*(client.wait_async(place.chunk_id) for place in places))

@@ -206,6 +206,9 @@ main(["run", "-d", sys.argv[1]])
 """
 
 
+WATCHES = 6  # the data directory, and five of markers
+
+
 @pytest.mark.parametrize("what", ["watches", "instances"])
 def test_without_inotify_scans_serve_meanwhile(data_dir: Path, source: Source, tmp_path: Path, what: str) -> None:
     most = f"/proc/sys/user/max_inotify_{what}"
@@ -222,9 +225,9 @@ def test_without_inotify_scans_serve_meanwhile(data_dir: Path, source: Source, t
         for number in range(2):
             arrive(data_dir, source.chunk(start=number, end=number + 1))
         lines = errors.read_text().splitlines()
-        assert len([line for line in lines if "limit reached" in line]) == (4 if what == "watches" else 1)
+        assert len([line for line in lines if "limit reached" in line]) == (WATCHES if what == "watches" else 1)
         subprocess.run(["nsenter", "-t", str(process.pid), "-U", "sh", "-c", f"echo 1000 > {most}"], check=True)
-        eventually(lambda: watches(process.pid) == 4, "it watches again")
+        eventually(lambda: watches(process.pid) == WATCHES, "it watches again")
 
 
 def watches(pid: int) -> int:
