@@ -61,7 +61,7 @@ class PublishedList(Document):
 
 
 class Pointer(Document):
-    """What was published last: its number, the list of each worker, and the sha256 of the routes."""
+    """The last placement that was published: its number, the list of each worker, and the sha256 of the routes."""
 
     format: Literal[1] = FORMAT
     number: Annotated[int, Field(ge=1, strict=True)]

@@ -31,7 +31,7 @@ CAPACITY_MAX: Final = 1 << 60  # the sums of bytes are int64
 
 
 class Presence(IntEnum):
-    """Whether a worker is seen: *live* reports, *away* has been silent for less than the grace, *gone* for longer."""
+    """The presence of a worker: *live* reports, *away* has been silent for less than the grace, *gone* for longer."""
 
     LIVE = 0
     AWAY = 1
@@ -160,7 +160,7 @@ def hex_id(raw: np.bytes_ | bytes) -> str:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Copies:
-    """What was placed before, and what is there: sets of copies.
+    """The copies that were placed before, and those that are there.
 
     `planned`: those in the lists that were published last. `leaving`: those of them that are to go once others are
     confirmed. `held`: those that live workers report. `listed`: the workers that had a list. `forgotten`: for each

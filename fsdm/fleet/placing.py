@@ -67,7 +67,7 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Placement:
-    """What is to be from now on; sets of copies as in `Copies`.
+    """The copies that are to be from now on; sets of copies as in `Copies`.
 
     `listed`: what the lists have. `leaving`: those of it that go once others are confirmed. `confirmed`: those of it
     that live workers hold. `doubted`: see `Copies`. `added` to the lists, for `reasons`; `dropped` from them.

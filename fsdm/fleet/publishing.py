@@ -1,4 +1,4 @@
-"""What is published of a placement, and how it is read again: lists, routes, and the pointer that names them.
+"""Publishing a placement, and reading it again: lists, routes, and the pointer that names them.
 
     placement.json           the pointer: which list each worker is to apply, and which routes hold
     lists/SHA256.jsonl.gz    a list, as `fsdm sync` takes it, with its last line {"end": N}
@@ -40,7 +40,7 @@ GZIP_LEVEL: Final = 6
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Published:
-    """What is published: the pointer, and its bytes, which tell whether it has been replaced."""
+    """The pointer as it was read, and its bytes, which tell whether it has been replaced."""
 
     pointer: Pointer | None
     text: bytes | None

@@ -34,7 +34,7 @@ Count = Annotated[int, Field(ge=0, strict=True)]
 
 
 class Report(Document):
-    """What a worker says of itself: `at` (seconds since the epoch) it holds its list, but for what is `missing`.
+    """The report of a worker: `at` (seconds since the epoch) it holds its list, but for what is `missing`.
 
     `applied` is the sha256 of that list, as the pointer names it; None where it has applied none. `extra`: the chunks
     that it holds besides. `bytes` on its disk; `braked`: deletes are held back; `failing`: the chunks that cannot be

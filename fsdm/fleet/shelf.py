@@ -1,4 +1,4 @@
-"""Where lists and routes are published: a directory, or whatever has these four calls.
+"""The place that lists and routes are published to: a directory, or whatever has these four calls.
 
 Invariant: `replace` succeeds only while there is what its caller has read, so of two that replace the same text one
 fails. What is put is there before what names it: a reader of the pointer finds all that it names.

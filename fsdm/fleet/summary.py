@@ -49,7 +49,7 @@ class Short:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What a placement does: `added` by reason, `dropped`, and what is still `leaving`; the chunks that stay `short`.
+    """The effects of a placement: `added` by reason, `dropped`, what is still `leaving`, and the chunks left `short`.
 
     `fullness`: the least and the largest part of a capacity that the lists take, of workers that keep their copies.
     `lost`: the chunks that no live worker has confirmed, though they were placed before.

@@ -1,4 +1,4 @@
-"""How many copies each chunk is to have, and how many bytes each worker, where there may be too little room. Pure.
+"""Targets: copies of each chunk, and bytes of each worker, where there may be too little room. Pure.
 
 Invariants: the numbers of copies differ by as little as there is room for: no chunk has an n-th copy while another one
 that asks for n - 1 has fewer than that. No target is above what a worker may take.

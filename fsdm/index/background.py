@@ -77,12 +77,12 @@ class Indexing:
 
     @property
     def pending(self) -> int:
-        """How many indexes of chunks are to be made. In any thread."""
+        """Return how many indexes of chunks are to be made. In any thread."""
         return sum(at is not None for at in list(self._due.values())) + len(self._running)
 
     @property
     def failing(self) -> int:
-        """How many of them rest after a failure. In any thread."""
+        """Return how many of them rest after a failure. In any thread."""
         now = self._clock()
         return sum(at is not None and at > now for at in list(self._due.values()))
 

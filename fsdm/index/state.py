@@ -1,4 +1,4 @@
-"""How the indexes stand, read from the files alone; and what has one made again."""
+"""The state of the indexes, read from the files alone; and having one made again."""
 
 from __future__ import annotations
 

@@ -171,7 +171,7 @@ class FileSource(Document):
 
     @property
     def has_digest(self) -> bool:
-        """Whether a digest says what the bytes must be."""
+        """Tell whether a digest says what the bytes must be."""
         return self.sha256 is not None or self.blake3 is not None
 
 

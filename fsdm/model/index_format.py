@@ -70,7 +70,7 @@ def bits_for(count: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """Where a key stands: in a file of a chunk, at a byte, or at a row of a row group.
+    """The place of a key: in a file of a chunk, at a byte, or at a row of a row group.
 
     Without `row_group`, `offset` and `length` are bytes of the file. With it, `offset` is a row of that group.
     """

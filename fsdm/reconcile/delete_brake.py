@@ -261,7 +261,7 @@ class DeleteBrake:
 
     @property
     def refusal(self) -> str:
-        """Why deletes are held back; empty where none is."""
+        """The reason why deletes are held back; empty where none is."""
         brake = self.brake
         if brake.since is None:
             return ""

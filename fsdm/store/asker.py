@@ -1,4 +1,4 @@
-"""What any process may ask for: each call places a file, and returns at once."""
+"""The requests that any process may make: each call places a file, and returns at once."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ class Victim:
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """What has become of a chunk that was to be evicted, and its bytes.
+    """The outcome of a chunk that was to be evicted, and its bytes.
 
     *held*: a ref is on it; *wanted*; *in use*: somebody has asked for it since; *kept*: its registration names other
     files, cannot be read, or has gone.

@@ -45,7 +45,7 @@ GOAL_WANT, GOAL_DELETE, GOAL_WALL_S = 6.0, 2.5, 45.0
 
 @dataclass(slots=True)
 class Taken:
-    """What the runs of one case have taken: CPU and wall times in nanoseconds."""
+    """The cost of the runs of one case: CPU and wall times in nanoseconds."""
 
     loop: list[float] = field(default_factory=list)  # of a chunk
     want: list[float] = field(default_factory=list)

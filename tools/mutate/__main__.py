@@ -40,7 +40,7 @@ NOT_RUN, CAUGHT, UNJUDGED, SURVIVED, UNREACHED, EQUIVALENT, WRONG = (
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """How a mutant ended, the test that caught it, and how many ran of those that run through it."""
+    """The end of a mutant, the test that caught it, and how many ran of those that run through it."""
 
     mutant: Mutant
     end: str

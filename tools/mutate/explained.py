@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Explained:
-    """Why the mutants of this diff survive; `number` tells which of several equal ones, if not all."""
+    """The reason why the mutants of this diff survive; `number` tells which of several equal ones, if not all."""
 
     module: str
     function: str
@@ -27,7 +27,7 @@ class Explained:
     number: int | None = None
 
     def matches(self, mutant: Mutant) -> bool:
-        """Whether this is what explains the mutant."""
+        """Tell whether this explains the mutant."""
         mine = self.module, self.function, self.diff
         return mine == (mutant.module, mutant.function, mutant.diff) and self.number in {None, mutant.number}
 

@@ -278,7 +278,7 @@ def _children(node: ast.AST) -> Iterator[ast.expr]:
 
 
 def _may_change_places(first: ast.stmt, second: ast.stmt) -> bool:
-    """Whether both do something, and neither only gives the other its names."""
+    """Tell whether both do something, and neither only gives the other its names."""
     if not all(isinstance(one, ast.Expr | ast.Assign | ast.AugAssign) for one in (first, second)):
         return False
     if not all(any(isinstance(part, ast.Call) for part in ast.walk(one)) for one in (first, second)):

@@ -32,7 +32,7 @@ MARK: Final = "FSDM_MUTATE_TRIAL"  # in the environment of all that a trial star
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """How long the tests of a trial may take: as recorded, each, and all with what starts them."""
+    """Bounds on the time of a trial's tests: as recorded, each, and all with what starts them."""
 
     tests_s: float
     test_s: float
@@ -41,7 +41,7 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a trial ended: `by` is the test that failed, `late` where it was killed."""
+    """The end of a trial: `by` is the test that failed, `late` where it was killed."""
 
     caught: bool
     by: str = ""

@@ -1,4 +1,4 @@
-"""How often the blocks of a dataset are held: its chunks in their order, in as many parts as can be seen. Pure."""
+"""The copies of each block of a dataset: its chunks in their order, in as many parts as can be seen. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is known now, for any number of browsers: parts with versions, of which each is sent only the newest.
+"""The newest facts, for any number of browsers: parts with versions, of which each is sent only the newest.
 
 Invariant: nothing is kept for a browser but the versions that it was sent. So one that is slow gets fewer and newer
 parts, and no queue grows. Thread-safe.

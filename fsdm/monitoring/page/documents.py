@@ -1,4 +1,4 @@
-"""What the page shows, as documents of texts and shares: from surveys, statuses and coverage. Pure.
+"""The contents of the page, as documents of texts and shares: from surveys, statuses and coverage. Pure.
 
 Each text is safe to show as text: no control character, nothing that turns the direction of writing. A list shows at
 most SHOWN rows, and counts the others.

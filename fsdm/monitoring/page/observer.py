@@ -63,7 +63,7 @@ class BusyError(FsdmError):
 
 
 class _Sight:
-    """What was seen of the data directory up to the last look."""
+    """The data directory, as of the last look."""
 
     def __init__(self, dm: DataManager) -> None:
         self.surveyor = Surveyor(dm.layout)

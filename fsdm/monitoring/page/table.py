@@ -1,4 +1,4 @@
-"""How each chunk stands, read again only where its files have changed. Belongs to one thread.
+"""The state of each chunk, read again only where its files have changed. Belongs to one thread.
 
 What is available is told from names alone, and its size once READY was read; a chunk with a marker, a partial or a
 failure is read again when one of these has another stamp. Invariant: a dataset's version changes whenever anything that

@@ -38,7 +38,7 @@ class Opened(Protocol):
 
     @property
     def version(self) -> str | None:
-        """What differs where the bytes do, in printable ASCII without quotes; None where nothing proves that."""
+        """A text that differs where the bytes do, in printable ASCII without quotes; None where nothing proves that."""
 
     def read(self, start: int, end: int | None) -> Iterator[memoryview | FileRange]:
         """Give the bytes from `start` to before `end`, or to the last one, each block at most BLOCK_BYTES.
