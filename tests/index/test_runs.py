@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import fsdm.index.lookup  # noqa: F401 before a test patches what it imports
 from fsdm.client import Client
 from fsdm.index import gathering as module
 from fsdm.index import merging

@@ -172,7 +172,8 @@ def test_examples_of_a_page_pass_a_strict_checker(installed: Path, tmp_path: Pat
 def test_wheel_has_each_module_page_and_asset_of_the_sources(installed: Path) -> None:
     shipped = {path.relative_to(installed) for path in (installed / "fsdm").rglob("*") if path.is_file()}
     sources = {path.relative_to(ROOT) for path in (ROOT / "fsdm").rglob("*") if path.is_file()}
-    assert shipped == {path for path in sources if "__pycache__" not in path.parts}
+    shipped, sources = ({path for path in some if "__pycache__" not in path.parts} for some in (shipped, sources))
+    assert shipped == sources
     assert {path.suffix for path in shipped} == {".py", ".md", ".css", ".html", ".js", ".png", ".svg", ".typed"}
 
 
