@@ -3,6 +3,7 @@
 The scene is the one that the tests of the page look at, so the pictures show what these see.
 """
 
+import argparse
 import base64
 import shutil
 import tempfile
@@ -54,6 +55,7 @@ def draw(folder: Path, data_dir: Path) -> None:
 
 def main() -> None:
     """Draw the pictures where README has them."""
+    argparse.ArgumentParser(prog="python -m tests.support.pictures", description=__doc__).parse_args()
     with ExitStack() as stack:
         home = Path(tempfile.gettempdir(), "fsdm")  # what the pictures show
         home.mkdir()
