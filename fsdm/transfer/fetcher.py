@@ -19,7 +19,6 @@ from fsdm.transfer.host_health import Hosts
 from fsdm.transfer.http.engine import Engine
 from fsdm.transfer.http.source_settings import Sources
 from fsdm.transfer.http.target import origin_of
-from fsdm.transfer.requests_engine import RequestsEngine
 from fsdm.transfer.schemes.registry import Schemes
 from fsdm.transfer.segments import Helpers
 from fsdm.transfer.source_fetch import SourceFetch
@@ -86,7 +85,7 @@ class HttpFetcher:
         timeouts_s = connect_timeout_s, idle_timeout_s
         make = partial(Engine, self.hosts, timeouts_s, policy, self.sources, http_version, kept=connections)
         libcurl = make() if transport == "libcurl" else None
-        self.engine: HttpEngine = libcurl or RequestsEngine(self.hosts, timeouts_s, policy, self.sources, session)
+        self.engine: HttpEngine = libcurl or _by_requests(self.hosts, timeouts_s, policy, self.sources, session)
         stores = (lambda: libcurl) if libcurl is not None else make  # libcurl asks them, whatever the transport
         self.schemes = Schemes(self.engine, stores, policy, self.sources, data_dir)
         self.rate = Rate(bytes_per_s)
@@ -178,3 +177,12 @@ def _of_all(errors: list[TransferError]) -> TransferError:
         retry_after_s=None if None in waits else min((s for s in waits if s is not None), default=None),
         cause=errors[0].cause,
     )
+
+
+def _by_requests(
+    hosts: Hosts, timeouts_s: tuple[float, float], policy: Policy, sources: Sources, session: Sessions | None
+) -> HttpEngine:
+    """Import requests only for those who use it: 12 MB."""
+    from fsdm.transfer.requests_engine import RequestsEngine
+
+    return RequestsEngine(hosts, timeouts_s, policy, sources, session)

@@ -7,10 +7,10 @@ server that refuses a part of the file is asked for all of it before its refusal
 
 from __future__ import annotations
 
-import http.client
 import math
 import time
 from functools import partial
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
 from fsdm.concurrency.rate_limit import Floor
@@ -40,6 +40,7 @@ LINGER_S: Final = 1.0  # a server may count a connection for so long after its e
 ANSWER_BYTES: Final = 16 << 10  # so much of an answer, or all of it: then its server has answered
 CHECK_URL: Final = "check the URL in the want; `touch want/ID` tries again at once"
 CREDENTIALS: Final = "see whether the source wants credentials, or other ones (fsdm docs sources), or a new signed URL"
+PHRASES: Final = {status.value: status.phrase for status in HTTPStatus}
 NOT_THERE_STATUS: Final = frozenset({404, 410})  # of these, the whole file is no more there than a part
 
 
@@ -163,7 +164,7 @@ class SourceFetch:
 
     def _refuse(self, head: Head, *, ranged: bool) -> None:
         status, transient = head.status, head.is_transient or self._was_split  # it may be for those that have ended
-        what = f"HTTP {status} {http.client.responses.get(status, '')}".rstrip()  # the server's words may be any
+        what = f"HTTP {status} {PHRASES.get(status, '')}".rstrip()  # the server's words may be any
         what += f" ({head.reason})" * bool(head.reason)
         retry_after_s = head.retry_after_s(time.time())
         if retry_after_s is not None or status in BUSY_STATUS:

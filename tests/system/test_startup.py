@@ -50,6 +50,12 @@ def test_list_loads_nothing_heavy(layout: Layout) -> None:
     assert loaded & HEAVY == set()
 
 
+def test_reconciler_at_rest_has_loaded_nothing_of_what_only_fetches_need(data_dir: Path) -> None:
+    loaded = _loaded(f"from fsdm.cli.main import main; main(['run', '--once', '-d', {str(data_dir)!r}])")
+    assert "fsdm.transfer.http.engine" in loaded
+    assert loaded & (HEAVY - {"blake3", "pydantic", "watchdog"}) == set()
+
+
 def test_list_makes_few_calls_for_each_chunk(layout: Layout, data_dir: Path) -> None:
     few, many = 100, 300
     counts = []

@@ -9,9 +9,6 @@ from functools import partial
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
 
-import requests
-from requests.utils import DEFAULT_CA_BUNDLE_PATH, get_netrc_auth, select_proxy
-
 from fsdm.concurrency.detached import call_detached
 from fsdm.model.errors import HostError
 from fsdm.transfer.http.target import authority, shown
@@ -90,6 +87,9 @@ def find_route(
         PolicyError: the host, the proxy, or all addresses are refused.
         StoppedError: `stop` was set.
     """
+    import requests  # 12 MB, and a third of the start of `fsdm run`: with the first fetch
+    from requests.utils import DEFAULT_CA_BUNDLE_PATH, get_netrc_auth, select_proxy
+
     policy.check_url(target.url)
     found = requests.Session().merge_environment_settings(target.url, {}, None, None, None)
     proxy = settings.proxy if settings.proxy is not None else select_proxy(target.url, found["proxies"]) or ""
