@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from fsdm.concurrency.detached import call_detached
 from fsdm.model.errors import HostError
+from fsdm.transfer.http.environment import said_of
 from fsdm.transfer.http.target import authority, shown
 
 if TYPE_CHECKING:
@@ -87,12 +88,8 @@ def find_route(
         PolicyError: the host, the proxy, or all addresses are refused.
         StoppedError: `stop` was set.
     """
-    import requests  # 12 MB, and a third of the start of `fsdm run`: with the first fetch
-    from requests.utils import DEFAULT_CA_BUNDLE_PATH, get_netrc_auth, select_proxy
-
     policy.check_url(target.url)
-    found = requests.Session().merge_environment_settings(target.url, {}, None, None, None)
-    proxy = settings.proxy if settings.proxy is not None else select_proxy(target.url, found["proxies"]) or ""
+    proxy, ca, auth = said_of(target.url, settings.proxy)
     addresses: list[str] = []
     if proxy:
         proxy, host, port = read_proxy(proxy)
@@ -100,11 +97,9 @@ def find_route(
         addresses += _addresses(host, port, "the proxy ", policy, stop, timeout_s)
     if not proxy or proxy.startswith(("socks4:", "socks5:")):  # the others look up the target themselves
         addresses += _addresses(target.host.strip("[]"), target.port, "", policy, stop, timeout_s)
-    auth = get_netrc_auth(target.url)
-    ca = settings.ca or (DEFAULT_CA_BUNDLE_PATH if found["verify"] is True else str(found["verify"]))
     credentials = None if auth is None else b64encode(":".join(auth).encode()).decode()
     cert, key, until = settings.client_cert, settings.client_key, now + BELIEVED_S
-    return Route(until, proxy, ca, cert, key, credentials, tuple(addresses))
+    return Route(until, proxy, settings.ca or ca, cert, key, credentials, tuple(addresses))
 
 
 def read_proxy(proxy: str) -> tuple[str, str, int]:
