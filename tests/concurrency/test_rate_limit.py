@@ -381,6 +381,6 @@ def test_changed_limit_drops_the_schedule_and_the_same_one_does_not(
 
 def test_a_cap_that_is_none_is_refused_and_changes_nothing() -> None:
     rate = Rate(1e6)
-    with pytest.raises(InvalidInputError):
+    with pytest.raises(InvalidInputError, match=r"^bytes_per_s: must be more than 0, it is 0$"):
         rate.change(0)
     assert rate.is_capped

@@ -165,7 +165,7 @@ def test_victims_are_chosen_by_their_last_use(layout: object, data_dir: Path, dm
 
 def test_bad_bounds_are_refused(dm: DataManager) -> None:
     for bad in ({"to_bytes": -1}, {"idle_s": -1.0}, {"idle_s": float("nan")}):
-        with pytest.raises(InvalidInputError):
+        with pytest.raises(InvalidInputError, match=f"^{next(iter(bad))}: must not be below zero$"):
             dm.gc(**bad)
 
 

@@ -32,7 +32,7 @@ from fsdm.transfer.http.source_settings import Sources
 from fsdm.transfer.http.target import shown
 from fsdm.transfer.resume_record import Part
 from tests.support import PATIENCE_S, Recorder, Source, eventually
-from tests.support.servers import DATA, InThread, answering, fetch, full_server
+from tests.support.servers import CUT_SHORT, DATA, NO_ANSWER, InThread, answering, fetch, full_server
 
 pytestmark = pytest.mark.usefixtures("transport")
 
@@ -131,7 +131,7 @@ def test_a_body_that_is_cut_short_is_no_file_and_may_come_next_time(
 ) -> None:
     for cut_at in (0, 1, len(DATA) - 1):
         source.fault("/file", cut_at=cut_at, no_ranges=True)
-        with pytest.raises(TransferError) as caught:
+        with pytest.raises(TransferError, match=CUT_SHORT) as caught:
             fetch(url, path, **known)
         assert (caught.value.transient, caught.value.cause) == (True, "connection")
         path.unlink(missing_ok=True)
@@ -175,13 +175,16 @@ def test_an_encoding_that_was_not_asked_for_is_refused(source: Source, url: str,
 
 
 def test_a_chunked_body_that_is_cut_is_no_file(path: Path) -> None:
-    with answering([CHUNKED + b"5\r\nabc"]) as (url, _), pytest.raises(TransferError) as caught:
+    with answering([CHUNKED + b"5\r\nabc"]) as (url, _), pytest.raises(TransferError, match=CUT_SHORT) as caught:
         fetch(url, path)
     assert caught.value.transient
 
 
 def test_a_server_that_does_not_speak_http_is_an_error_that_may_pass(path: Path) -> None:
-    with answering([b"SSH-2.0-OpenSSH_9.6\r\n"]) as (url, _), pytest.raises(TransferError) as caught:
+    with (
+        answering([b"SSH-2.0-OpenSSH_9.6\r\n"]) as (url, _),
+        pytest.raises(TransferError, match=r"what answers does not speak HTTP|HTTP/0.9") as caught,
+    ):
         fetch(url, path)
     assert caught.value.transient
 
@@ -391,7 +394,10 @@ def test_a_failure_is_the_hosts_or_the_files(path: Path, answer: bytes, of_the_h
 
 
 def test_a_redirect_with_credentials_to_what_is_no_url_is_the_files_failure(path: Path) -> None:
-    with answering([REDIRECT % b"http://127.0.0.1:99999/"]) as (url, _), pytest.raises(TransferError) as caught:
+    with (
+        answering([REDIRECT % b"http://127.0.0.1:99999/"]) as (url, _),
+        pytest.raises(TransferError, match="redirected to what is no URL of http or https") as caught,
+    ):
         fetch(url.replace("//", "//user:hush@"), path)
     assert not caught.value.transient
     assert "hush" not in str(caught.value)
@@ -468,11 +474,11 @@ def test_a_new_connection_that_ends_without_an_answer_is_a_failure(path: Path) -
     fetcher = HttpFetcher()
     with ending(b"", b"") as (url, asked):
         fetch(url, path, fetcher=fetcher)
-        with pytest.raises(HostError) as caught:
+        with pytest.raises(HostError, match=NO_ANSWER) as caught:
             fetch(url, path.with_name("second"), fetcher=fetcher)
         assert caught.value.cause == "connection"
         assert asked == [0, 0, 1], "once"
-        with pytest.raises(HostError):
+        with pytest.raises(HostError, match=NO_ANSWER):
             fetch(url, path.with_name("second"))
         assert asked == [0, 0, 1, 2], "it was not a kept one"
 
@@ -481,7 +487,7 @@ def test_a_kept_connection_that_ends_amid_an_answer_is_a_failure(path: Path) -> 
     fetcher = HttpFetcher()
     with ending(SECOND[:-2], SECOND) as (url, asked):
         fetch(url, path, fetcher=fetcher)
-        with pytest.raises(HostError):
+        with pytest.raises(HostError, match=CUT_SHORT):
             fetch(url, path.with_name("second"), fetcher=fetcher)
     assert asked == [0, 0]
 

@@ -42,7 +42,7 @@ from fsdm.transfer.segments import (
 )
 from tests.support import PATIENCE_S, Fault, Source, etag_of, eventually
 from tests.support.chunks import content
-from tests.support.servers import InThread, a_certificate, serving_with
+from tests.support.servers import CUT_SHORT, InThread, a_certificate, serving_with
 
 pytestmark = pytest.mark.usefixtures("transport")
 
@@ -513,7 +513,7 @@ def test_what_an_earlier_attempt_left_is_gone_on_with_in_pieces(
     source: Source, url: str, fetcher: HttpFetcher, part: Part
 ) -> None:
     source.fault("/file", cut_at=SLOW_AT)
-    with pytest.raises(TransferError):
+    with pytest.raises(TransferError, match=CUT_SHORT):
         fetch(HttpFetcher(per_file=1), url, part)  # a busy machine looks like a slow server
     source.fault("/file", drip_at=SLOW_AT)
     assert is_new(part, fetch(fetcher, url, part))
@@ -681,6 +681,7 @@ BREAKS: dict[str, dict[str, Any]] = {
     "cut before a byte": {"cut_at": 0},
     "silent": {"stall_at": PIECE // 2},
 }
+SAID = {"busy": "HTTP 503", "cut": CUT_SHORT, "cut before a byte": CUT_SHORT, "silent": "not a byte for 1 s"}
 
 
 def breaking(name: str) -> Callable[[int, int], Fault | None]:
@@ -733,7 +734,7 @@ def test_where_a_piece_breaks_all_that_came_is_kept_and_the_holes_are_asked_for(
 ) -> None:
     fetcher = HttpFetcher(idle_timeout_s=1.0)  # of a piece: a busy machine is no silent server
     source.fault("/file", drip_at=SLOW_AT, piece=breaking(name))
-    with pytest.raises(TransferError) as caught:
+    with pytest.raises(TransferError, match=SAID[name]) as caught:
         fetch(fetcher, url, part, **known)
     assert caught.value.transient
     assert helping() == []
@@ -766,7 +767,7 @@ def test_what_came_behind_a_hole_is_progress_and_the_rest_is_asked_for_at_once(
     source: Source, url: str, fetcher: HttpFetcher, part: Part, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source.fault("/file", cut_at=SLOW_AT)
-    with pytest.raises(TransferError):
+    with pytest.raises(TransferError, match=CUT_SHORT):
         fetch(HttpFetcher(per_file=1), url, part)
     monkeypatch.setattr(source_fetch_module, "WORTH_BYTES", 4 * PIECE)
     begun = threading.Event()

@@ -26,6 +26,7 @@ from fsdm.transfer.http.head import Head
 from fsdm.transfer.http.route import BELIEVED_S
 from tests.support import PATIENCE_S, descriptors, eventually
 from tests.support.servers import (
+    CUT_SHORT,
     Host,
     InThread,
     a_certificate,
@@ -601,7 +602,7 @@ def test_transfer_may_take_longer_than_each_of_its_limits(monkeypatch: pytest.Mo
 
 def test_bytes_before_a_break_are_handed_on(engine: HttpEngine) -> None:
     came: list[bytes] = []
-    with answering([answer(LENGTH, BODY[:100])]) as (url, _), pytest.raises(HostError):
+    with answering([answer(LENGTH, BODY[:100])]) as (url, _), pytest.raises(HostError, match=CUT_SHORT):
         engine.get(url, {}, Cancellation(), lambda _: lambda data: came.append(bytes(data)))
     assert b"".join(came) == BODY[:100]
 
@@ -687,7 +688,7 @@ def test_handles_of_many_hosts_are_closed_without_the_collector() -> None:
 
         def ask(*hosts: int) -> int:
             for host in hosts:
-                with pytest.raises(HostError):
+                with pytest.raises(HostError, match="Connection refused"):
                     get(engine, f"http://127.0.1.{host}:9/")
             return descriptors().total()
 
