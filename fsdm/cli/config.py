@@ -78,6 +78,13 @@ SETTINGS: Final = (
     ),
     Setting("keep_free_bytes", "keep-free", parse_size, "no download begins that would leave less free on the disk"),
     Setting(
+        "cache_low",
+        "cache-low",
+        parse_share,
+        "once a fetch does not fit, registered chunks go until no more than this part of --max-bytes is taken "
+        "(default 90%%)",
+    ),
+    Setting(
         "brake_share",
         "brake",
         parse_share,

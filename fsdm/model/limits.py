@@ -11,7 +11,7 @@ from fsdm.model.source_policy import Policy
 
 CONNECTIONS: Final = 8
 PER_FILE: Final = 4
-AT_RUN_TIME: Final = ("jobs", "bytes_per_s", "poll_s", "max_bytes", "keep_free_bytes", "brake_share")
+AT_RUN_TIME: Final = ("jobs", "bytes_per_s", "poll_s", "max_bytes", "keep_free_bytes", "cache_low", "brake_share")
 
 Transport = Literal["libcurl", "requests"]
 HttpVersion = Literal["1.1", "2"]
@@ -25,12 +25,13 @@ class Limits(BaseModel):
     At most `per_host` files come from one server at once (None: no bound of its own), and a large file over up to
     `per_file` connections where that is faster. All together bring at most `bytes_per_s` (None: no cap). Without any
     event, changes are found after `poll_s` seconds. All that is here takes at most `max_bytes` (None: as much as there
-    is), and `keep_free_bytes` of the file system stay free. The bytes of each chunk are compared with READY about once
-    in `scrub_days` (None: only when asked for). `index_jobs` indexes of chunks are made at
-    once. `require_length` refuses an answer whose end nothing proves: no length,
-    no chunks, and no size or digest in the want. Files come by the `transport`. An `http_version` of "2" is offered
-    over TLS, for servers that want it: a connection has one request at a time, so it is no faster. `count_bytes`
-    counts what is here also without a budget, for metrics.
+    is), and `keep_free_bytes` of the file system stay free. Where a fetch has others evicted, these go until it fits
+    and no more than `cache_low` of the budget (a share of it) is taken. The bytes of each chunk are compared with READY
+    about once in `scrub_days` (None: only when asked for). `index_jobs` indexes of chunks are made at once.
+    `require_length` refuses an answer whose end nothing proves: no length, no chunks, and no size or digest in the
+    want. Files come by the `transport`. An `http_version` of "2" is offered over TLS, for servers that want it: a
+    connection has one request at a time, so it is no faster. `count_bytes` counts what is here also without a budget,
+    for metrics.
 
     PROTOCOL.md tells of the others: `durability` ("Durability"), `brake_share` ("The brake"; None: never), and
     `allow_hosts` (none: any), `deny_private`, and `allow_sources` and `allow_dirs` (none: http and https alone; "Where
@@ -51,6 +52,7 @@ class Limits(BaseModel):
     poll_s: Positive = 1.0
     max_bytes: Count | None = None
     keep_free_bytes: Annotated[int, Field(ge=0)] = 0
+    cache_low: Annotated[float, Field(gt=0, le=1)] = 0.9
     brake_share: Annotated[float, Field(ge=0, le=1)] | None = None
     durability: Literal["none", "chunk"] = "chunk"
     allow_hosts: tuple[str, ...] = ()

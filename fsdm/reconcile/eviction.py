@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 logger = Log("fsdm")
 
-LOW: Final = 0.9  # of the budget: down to that it evicts, once it does
 RETRY_FIRST_S: Final = 1.0
 RETRY_LAST_S: Final = 30.0
 
@@ -57,7 +56,7 @@ class Eviction:
         self._asked = [path for path in self._asked if exists(path)]
         if not self._asked:
             self._is_choosing = True
-            self.workers.submit(partial(self._evict, self.space.excess_bytes(needs, LOW)))
+            self.workers.submit(partial(self._evict, self.space.excess_bytes(needs)))
 
     def _evict(self, free_bytes: int) -> None:
         chosen = []

@@ -275,11 +275,11 @@ class SpaceBudget:
         """Tell whether so much is within the whole budget."""
         return self.limits.max_bytes is None or need_bytes <= self.limits.max_bytes
 
-    def excess_bytes(self, need_bytes: int, low: float) -> int:
-        """Tell how much has to go so that so much fits, and no more than a share `low` of the budget is taken."""
+    def excess_bytes(self, need_bytes: int) -> int:
+        """Tell how much has to go so that so much fits, and no more than `cache_low` of the budget is taken."""
         excess = need_bytes - self._headroom_bytes
         if self.limits.max_bytes is not None:
-            excess = max(excess, self.taken_bytes + need_bytes - int(self.limits.max_bytes * low))
+            excess = max(excess, self.taken_bytes + need_bytes - int(self.limits.max_bytes * self.limits.cache_low))
         return excess
 
     def in_the_way(self, fetch: Fetch) -> list[str]:

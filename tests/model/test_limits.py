@@ -21,6 +21,7 @@ def test_by_default_there_is_no_budget_and_all_is_durable() -> None:
         *({"keep_free_bytes": -1}, {"poll_s": 0.0}, {"bytes_per_s": 0.0}, {"scrub_days": 0.0}),
         *({"bytes_per_s": float("nan")}, {"brake_share": -0.1}, {"brake_share": 1.1}, {"brake_share": float("nan")}),
         *({"jobs": "8"}, {"jobs": True}, {"max_bytes": 1.5}, {"durability": "file"}),
+        *({"cache_low": 0.0}, {"cache_low": 1.1}),
     ],
     ids=str,
 )

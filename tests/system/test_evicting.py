@@ -122,6 +122,15 @@ def test_what_does_not_fit_takes_the_room_of_the_least_recently_used(data_dir: P
         assert len(dm.list_chunks()) == 9
 
 
+def test_as_much_goes_as_is_said_once_anything_has_to(data_dir: Path, source: Source) -> None:
+    with DataManager(data_dir, limits=Limits(max_bytes=10 * SIZE)) as dm:
+        chunks = acquired(data_dir, dm, source, 10)
+        dm.change(Limits(max_bytes=10 * SIZE, cache_low=0.5))
+        wanted = source.chunk(start=1000, end=1001, files=1, size=SIZE)
+        bring(dm, wanted)
+        assert dm.list_chunks() == [*(one.id for one in chunks[6:]), wanted.id]
+
+
 def test_nothing_is_evicted_for_what_can_never_fit(data_dir: Path, source: Source) -> None:
     with DataManager(data_dir, limits=Limits(max_bytes=3 * SIZE)) as dm:
         chunks = acquired(data_dir, dm, source, 3)
