@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from fsdm.client import Client
@@ -20,6 +21,7 @@ from fsdm.model.indexes import Index, checked_indexes
 from fsdm.model.limits import Limits
 from fsdm.model.sources import Source
 from fsdm.reconcile.counters import Counters
+from fsdm.reconcile.observer import Observer
 from fsdm.reconcile.reconciler import Reconciler
 from fsdm.store.catalog import Catalog
 from fsdm.store.data_dir import Root, make_directories, open_data_dir
@@ -50,7 +52,8 @@ class DataManager(Client):
     it a client only, of a directory that exists. `jobs` chunks are downloaded at once; `limits` (which say
     that as well) are a budget, a reserve of free disk, and durability. `sources` have headers, credentials and bounds
     for the URLs that begin with a prefix. `indexes` are kept of each chunk. `on_event` is called for what happens to
-    chunks, in some thread of the reconciler. A context manager.
+    chunks, in a thread of its own, for one event after the other; no reconciler waits for it (see `Event`). A context
+    manager.
 
     Files come by libcurl, or by a `session` of requests where the sources need one (Kerberos, OAuth, signed requests, a
     client certificate, an adapter). A Session is used by all transfers' threads, several at once. A function that makes
@@ -80,7 +83,6 @@ class DataManager(Client):
         self._fetcher = fetcher
         self._session = session
         self._limits = self._checked(limits or Limits(jobs=jobs))
-        self._on_event = on_event
         self._sources = Sources(self._used(sources), os.fspath(data_dir))
         self._indexes = checked_indexes(indexes)
         self._reconciler: Reconciler | None = None
@@ -91,6 +93,7 @@ class DataManager(Client):
             layout = open_data_dir(data_dir, durable=self._limits.durable, allow_unknown_fs=allow_unknown_fs)
             self._root = Root(layout)
         super().__init__(data_dir)
+        self._observer = Observer(on_event if reconcile else None, self.counters)
         if reconcile:
             try:
                 with self._root.kept():
@@ -177,6 +180,7 @@ class DataManager(Client):
             self._standby.join()
             self._standby = None
         self._step_down()
+        self._observer.close()
 
     def _checked(self, limits: Limits) -> Limits:
         """Return the limits with the transport that a session is."""
@@ -209,7 +213,7 @@ class DataManager(Client):
                 fetcher=self._fetcher,
                 sources=self._sources,
                 session=self._session,
-                on_event=self._on_event,
+                on_event=self._observer.tell,
                 counters=self.counters,
                 indexes=indexes,
             )
@@ -303,19 +307,22 @@ def run_once(
     if lock is None:
         return {layout.root: "stopped before another process released it"}
     kept = checked_indexes(indexes)
-    reconciler = Reconciler(layout, root=root, limits=limits, sources=table, on_event=on_event, indexes=kept)
-    try:
-        with root.kept():
-            reconciler.open()
-            reconciler.loop.manifest_check.check_all()
-            while not stop.is_set() and not reconciler.loop.is_done():
-                reconciler.loop.step(min(reconciler.loop.wait_s(), STANDBY_S))
-                lock.beat()
-            reconciler.indexing.settle(stop)
-            troubles = reconciler.loop.troubles()
-            return {layout.root: "stopped"} | troubles if stop.is_set() else troubles
-    finally:
-        _end(reconciler, lock)
+    with closing(Observer(on_event, counters := Counters())) as observer:
+        reconciler = Reconciler(
+            layout, root=root, limits=limits, sources=table, on_event=observer.tell, counters=counters, indexes=kept
+        )
+        try:
+            with root.kept():
+                reconciler.open()
+                reconciler.loop.manifest_check.check_all()
+                while not stop.is_set() and not reconciler.loop.is_done():
+                    reconciler.loop.step(min(reconciler.loop.wait_s(), STANDBY_S))
+                    lock.beat()
+                reconciler.indexing.settle(stop)
+                troubles = reconciler.loop.troubles()
+                return {layout.root: "stopped"} | troubles if stop.is_set() else troubles
+        finally:
+            _end(reconciler, lock)
 
 
 def _lock(layout: Layout, stop: threading.Event, *, wait: bool) -> ReconcilerLock | None:

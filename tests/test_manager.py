@@ -54,6 +54,36 @@ def test_a_callback_that_raises_is_logged(
     assert {record.getMessage().split(":")[0] for record in caplog.records if record.exc_info} == {"on_event failed at"}
 
 
+def test_a_callback_that_rests_holds_nothing_up_and_is_told_that_it_missed_something(
+    data_dir: Path, source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fsdm.concurrency.channel.BOUND", 2)
+    gate, began, told = threading.Event(), threading.Event(), list[Event]()
+
+    def hear(event: Event) -> None:
+        began.set()
+        assert gate.wait(PATIENCE_S)
+        told.append(event)
+
+    first, second = source.chunk(), source.chunk(start=10, end=20)
+    with DataManager(data_dir, on_event=hear) as dm:
+        for chunk in (first, second):
+            dm.download_chunk(chunk)
+            assert dm.wait(chunk.id, PATIENCE_S)
+            dm.delete_chunk(chunk.id)
+            assert not dm.wait(chunk.id, PATIENCE_S)
+        assert began.wait(PATIENCE_S)
+        counts, channel = dm.counters.counts, dm._observer._channel
+        eventually(lambda: counts().events["deleted"] == 2)
+        happened = sum(counts().events.values())
+        eventually(lambda: channel._number == happened)
+        assert not told
+        gate.set()
+        gap = eventually(lambda: next((event for event in told if event.kind == "gap"), None))
+    assert (len(told), gap.text) == (4, f"{happened - 3} events were not told, for on_event took too long")
+    assert counts().events["gap"] == 1
+
+
 @pytest.mark.parametrize("durability", ["none", "chunk"])
 def test_durability_is_a_choice_and_without_it_nothing_below_the_directory_is_synced(
     data_dir: Path, source: Source, durability: Literal["none", "chunk"], monkeypatch: pytest.MonkeyPatch

@@ -25,7 +25,7 @@ ChunkKind = Literal[
     "over",
     "size",
 ]
-Kind = Literal[ChunkKind, "paused", "resumed", "braked", "released"]  # these are about all chunks
+Kind = Literal[ChunkKind, "paused", "resumed", "braked", "released", "gap"]  # these are about all chunks
 
 _SHOWN: Final[dict[Kind, tuple[str, str]]] = {
     "started": ("📡", "download starts"),
@@ -44,6 +44,7 @@ _SHOWN: Final[dict[Kind, tuple[str, str]]] = {
     "resumed": ("🟢", "downloads go on"),
     "braked": ("🧱", "deletes are held back"),
     "released": ("🔓", "deletes go on"),
+    "gap": ("❓", "events are missing"),
 }
 SYMBOLS: Final = {kind: symbol for kind, (symbol, _) in _SHOWN.items()}
 PHRASES: Final = {kind: phrase for kind, (_, phrase) in _SHOWN.items()}
@@ -53,6 +54,7 @@ PHRASES: Final = {kind: phrase for kind, (_, phrase) in _SHOWN.items()}
 class Event:
     """One thing that happened to a chunk, or to all of them; `text` has the details.
 
+    A *gap* stands for events that were dropped, because whoever was told of those before them took too long.
     `chunk_id` is empty where it is about all. Where it is known: `dataset_id`; `size_bytes` of the chunk, or of the
     file; `after_s`, the time from the want to *available*, or from the delete to *deleted* (a touched marker counts
     from then on); `fetch_s`, the time that the last attempt to download an *available* chunk took; `cause` of a

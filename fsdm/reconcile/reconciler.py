@@ -217,7 +217,6 @@ def _event_sink(
         if event.kind == "available":
             indexing.wake(event.chunk_id)
         if on_event is not None:
-            with logger.told("on_event", event):  # not our code: what it was told of has happened, and goes on
-                on_event(event)
+            on_event(event)
 
     return tell
