@@ -10,12 +10,13 @@ import atexit
 import io
 import os
 import select
-import signal
 import sys
 import threading
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Final
+
+from fsdm.concurrency.channel import signals_blocked
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,9 +43,8 @@ class BoundedStream(io.TextIOBase):
         self._chars = self._written = self._dropped = 0
         self._is_full = self._is_ending = self._is_refused = False
         self._thread = threading.Thread(target=self._run, name="fsdm-stream", daemon=True)
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # they are for the main thread
-        self._thread.start()
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        with signals_blocked():
+            self._thread.start()
         atexit.register(self.end)
 
     @property

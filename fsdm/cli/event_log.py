@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from fsdm.model.events import PHRASES
-from fsdm.model.units import count
+from fsdm.model.units import count, utc
 from fsdm.status.terminal import encodable, plain
 
 if TYPE_CHECKING:
@@ -95,5 +95,4 @@ class EventLog(logging.Handler):
 
 
 def _line(level: str, at: datetime, **said: Any) -> str:
-    time = at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    return encodable(json.dumps({"time": time, "level": level, **said}, ensure_ascii=False, default=str))
+    return encodable(json.dumps({"time": utc(at.timestamp()), "level": level, **said}, ensure_ascii=False, default=str))

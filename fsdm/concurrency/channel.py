@@ -6,14 +6,16 @@ order, or is in the gap that is read in its place. So what waits is bounded, and
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections import deque
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 T = TypeVar("T")
 
@@ -33,6 +35,16 @@ class Gap:
     def count(self) -> int:
         """The number of these values."""
         return self.last - self.first + 1
+
+
+@contextmanager
+def signals_blocked() -> Iterator[None]:
+    """Have the threads that are started in the block take no signals: these are for the main thread."""
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 class Channel(Generic[T]):
@@ -67,17 +79,18 @@ class Channel(Generic[T]):
                 self._waiting.pop()
             self._waiting.append((self._number, Gap(first, self._number)))
 
-    def close(self) -> None:
-        """Take no more, and wait until what was taken is read: for seconds at most, where the reader takes nothing."""
+    def close(self) -> bool:
+        """Take no more, wait until what was taken is read, and tell whether it was: a reader may take nothing."""
         with self._changed:
             self._is_ending = True
             self._changed.notify_all()
         if threading.current_thread() is self._thread:  # its reader closes it
-            return
+            return False
         deadline, before = time.monotonic() + END_S, -1
         while self._done != before and time.monotonic() < deadline:
             before = self._done
             self._thread.join(PATIENCE_S)
+        return not self._thread.is_alive()
 
     def _run(self) -> None:
         while True:

@@ -43,6 +43,7 @@ _FILES: Final = {
     "brake": "BRAKE",
     "config": "config.toml",
     "dataset_names": "datasets.toml",
+    "trace": "trace.jsonl",
     "release": f"delete/{RELEASE}",
     "index": INDEX,
     "node_id": "node-id",
@@ -144,6 +145,7 @@ class Layout:
     brake: str
     config: str
     dataset_names: str
+    trace: str
     release: str
     index: str
     node_id: str

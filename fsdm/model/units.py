@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
@@ -80,6 +80,11 @@ def moment(at: float, now: float) -> str:
         return "at an impossible time"
     form = "%H:%M:%S" if abs(at - now) < NEAR_S else "%H:%M"
     return then.strftime(form if then.date() == today.date() else f"%Y-%m-%d {form}")
+
+
+def utc(at: float) -> str:
+    """Format a time for programs: RFC 3339 in UTC, with milliseconds."""
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def ago(at: float, now: float) -> str:

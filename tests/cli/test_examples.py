@@ -31,7 +31,7 @@ EXAMPLES = [
     ),
 ]
 # it goes on until it is told to stop
-ENDLESS = re.compile(r"fsdm (run\b(?!.*--once)|ui\b|.*--watch)")
+ENDLESS = re.compile(r"fsdm (run\b(?!.*--once)|ui\b|.*--watch|.*--follow)")
 # elsewhere it is run with all that it takes: half a minute
 ELSEWHERE = {"fsdm demo": "test_demo.py"}
 
@@ -43,6 +43,7 @@ def place(tmp_path: Path, source: Source) -> tuple[Path, dict[str, str]]:
     with DataManager(tmp_path / "data") as dm:
         dm.download_chunk(chunk)
         assert dm.wait(chunk.id, PATIENCE_S)
+    (tmp_path / "data" / "trace.jsonl").write_text(f'{{"seq": 1, "event": "available", "chunk_id": "{chunk.id}"}}\n')
     (tmp_path / "chunk.json").write_bytes(chunk.to_json())
     (tmp_path / "assignment.jsonl").write_bytes(chunk.to_json())
     (tmp_path / "workers.jsonl").write_text('{"name": "w1", "capacity": "1G"}\n{"name": "w2", "capacity": "1G"}\n')

@@ -34,7 +34,7 @@ def test_values_are_read_in_order_by_one_thread_and_all_of_them_before_the_end()
     channel = Channel[str](lambda *of: read.append((*of, threading.current_thread())), name="reader")
     for value in "abc":
         channel.put(value)
-    channel.close()
+    assert channel.close()
     channel.put("late")
     assert [of[:2] for of in read] == [(1, "a"), (2, "b"), (3, "c")]
     assert {of[2].name for of in read} == {"reader"}
@@ -63,7 +63,7 @@ def test_the_end_leaves_a_reader_to_itself_that_takes_nothing(reader: Reader, mo
     monkeypatch.setattr("fsdm.concurrency.channel.PATIENCE_S", 0.01)
     channel = Channel[str](reader, name="reader")
     channel.put("a")
-    channel.close()
+    assert not channel.close()
     assert channel._thread.is_alive()
 
 

@@ -20,6 +20,7 @@ VERBS: Final = {
     "gc": "evict what is registered, not wanted and not held",
     "hold": "run a command while holding the chunk, or those of a range",
     "index": "show how the indexes of chunks stand, or have one made again",
+    "events": "show what has happened, of the trace of `fsdm run`",
     "status": "show the state of each chunk, and why",
     "map": "draw which blocks are here, coming, retiring, missing or doubly covered",
     "ui": "serve a page to look at, of what any process reconciles",

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from fsdm.cli.arguments import data_dir_of, from_text, open_client
+from fsdm.cli.arguments import data_dir_of, from_text, open_client, size
 from fsdm.cli.bounded_stream import bound
 from fsdm.cli.config import INDEXES, SOURCES, add_limits, limits_of, read_config, reload
 from fsdm.cli.event_log import OWN, EventLog, dropped_lines, say, write_line
@@ -24,6 +24,7 @@ from fsdm.model.layout import Layout
 from fsdm.model.source_policy import check_pattern
 from fsdm.model.units import count, readable
 from fsdm.status.terminal import abandon_stdout, is_in_front, is_screen, plain, print_json
+from fsdm.store.data_dir import open_data_dir
 from fsdm.store.leader_lock import ReconcilerLock, describe_holder, find_reconciler
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ fsdm run -d data --once    # converge and exit
 fsdm run -d data --once --dry-run
 fsdm run -d data --log-format json 2>> fsdm.log
 fsdm run -d data --metrics-addr 127.0.0.1:9464
+fsdm run -d data --trace    # fsdm events shows it
 """
 
 
@@ -102,6 +104,21 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="serve no page there: it shows ids, hosts, errors and the commands of holders to whoever may connect",
     )
     parser.add_argument(
+        "--trace",
+        nargs="?",
+        const="",
+        metavar="FILE",
+        help="write what happens into this file as JSON Lines (default: trace.jsonl in the data directory); "
+        "`fsdm events` shows it",
+    )
+    parser.add_argument(
+        "--trace-bytes",
+        type=size,
+        default=64_000_000,
+        metavar="SIZE",
+        help="the bound of that file and FILE.1 to FILE.3 together, which it is rotated into (default 64M)",
+    )
+    parser.add_argument(
         "--metrics-file",
         metavar="FILE.prom",
         help="write the metrics into this file every 15 seconds, for the node exporter's textfile collector",
@@ -118,7 +135,7 @@ def run(arguments: Namespace) -> int:
     bound("stderr", partial(dropped_lines, as_json=arguments.log_format == "json"))
     if arguments.json:
         bound("stdout", _dropped_events, _give_up_stdout)
-    with _event_sink(arguments, limits) as on_event:
+    with _event_sink(arguments, limits) as show, _traced(arguments, limits, show) as on_event:
         how = {"on_event": on_event, "sources": sources, "indexes": indexes}
         return (_reconcile_once if arguments.once else _reconcile)(arguments, limits, how)
 
@@ -216,6 +233,26 @@ def _event_sink(arguments: Namespace, limits: Limits) -> Iterator[Callable[[Even
         handlers = logging.getLogger("fsdm")
         handlers.addHandler(log)
         stack.callback(handlers.removeHandler, log)
+        yield on_event
+
+
+@contextmanager
+def _traced(arguments: Namespace, limits: Limits, show: Callable[[Event], None]) -> Iterator[Callable[[Event], None]]:
+    """Write what is shown into the trace too, where one is asked for."""
+    if arguments.trace is None:
+        yield show
+        return
+    from fsdm.monitoring.trace import Trace
+
+    layout = Layout(data_dir_of(arguments))
+    if not arguments.trace:
+        open_data_dir(layout.root, durable=limits.durable, allow_unknown_fs=arguments.allow_unknown_fs)
+    with Trace(arguments.trace or layout.trace, arguments.trace_bytes) as trace:
+
+        def on_event(event: Event) -> None:
+            trace.tell(event)
+            show(event)
+
         yield on_event
 
 
