@@ -97,7 +97,7 @@ class Results:
                 again = may_repeat(want.mtime_ns, now)
                 self._change(chunk_id, **{of: Unreadable(want, str(error), error.hint, since, again)})
             case Failed(error, disk):
-                self._failed(action, error, now, disk=disk)
+                self._failed(action, error, disk=disk)
 
     def suspected(self, place: Place) -> None:
         """Take in that the chunk there may be damaged."""
@@ -162,13 +162,14 @@ class Results:
         if failure is not None and failure.kind in kinds:
             self._change(chunk_id, failure=None)
 
-    def _failed(self, action: Action, error: FsdmError, now: float, *, disk: bool) -> None:
+    def _failed(self, action: Action, error: FsdmError, *, disk: bool) -> None:
         if isinstance(action, actions.Report):  # failed/ID cannot be written: the next attempt tries it again
             logger.warning("%s: %s; and %s", action.id, action.failure.error, error)
             self._change(action.id, failure=action.failure, reported=True)
             return
         memo = self.memo(action.id)
         acquire = look_at(self.layout.acquire_marker(action.id)) if _is_acquired(action) else None
+        now = self.clock()  # after that look: who had touched the marker by then is told of this failure
         failure = next_failure(action, error, memo, now, self.jitter(), "disk" if disk else "transfer", acquire)
         self.tell(Event("failed", action.id, failure.error, cause=error.cause))
         if isinstance(action, actions.Fetch | actions.Publish) and isinstance(error, DiskError):

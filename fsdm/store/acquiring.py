@@ -73,9 +73,9 @@ class Asking:
         if fd is None or not try_flock(fd, SHARED) or not same_file(fd, self._path):
             self._lock.close()  # it is on its way out, or is just being looked at
             return False
+        self.since = time.time()  # before the touch: a failure in between is seen, and not waited out
         with suppress(PermissionError):  # another user's, which is not asked anew by us
             os.utime(fd)
-        self.since = time.time()
         return True
 
     def _open(self) -> None:
@@ -127,7 +127,8 @@ class Acquirer:
             chunk = known_chunk(self._layout, chunk_id)
             if chunk is None and not exists(self._layout.known_marker(chunk_id)):
                 raise unknown(chunk_id)
-            self.place = self.place if chunk is None else chunk.place
+            if chunk is not None and not exists(f"{self._layout.path(self.place)}/{READY}"):
+                self.place = chunk.place
         if self._asking.join() and (failure := self._failure()) is not None:
             raise FetchFailedError(f"chunk {chunk_id}: {failure.error}", hint=failure.hint, failure=failure)
         return False
@@ -183,7 +184,6 @@ def responsible(layout: Layout, catalog: Catalog, known: KnownIndex, dataset_id:
         UnknownChunkError: there is none.
     """
     here = [place for place in catalog.candidates(dataset_id, block) if _is_available(layout, place)]
-    ids = {place.chunk_id for place in here}
     names = {place.name for place in (*here, *known.candidates(dataset_id, block))}
     for place in (Place(dataset_id, name) for name in BlockIndex.of(names).candidates(block)):
         if place in here:
@@ -192,7 +192,7 @@ def responsible(layout: Layout, catalog: Catalog, known: KnownIndex, dataset_id:
         if chunk is None or chunk.place != place:
             known.correct(place.chunk_id)
             return responsible(layout, catalog, known, dataset_id, block)
-        if place.chunk_id not in ids:
+        if not any(_is_available(layout, there) for there in catalog.places(place.chunk_id)):
             return place
     hint = "register one: fsdm register FILE, or dm.register(chunk)"
     raise UnknownChunkError(f"no chunk of {dataset_id} with block {block} is here, or registered", hint=hint)

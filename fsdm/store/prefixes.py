@@ -43,8 +43,11 @@ def the_one(prefix: str, ids: Iterable[str], noun: str) -> str:
 
 
 def known_chunks(layout: Layout, prefix: str) -> Iterator[str]:
-    """List the ids of the chunks with a directory, a marker, a partial or a failure that begin so; some twice."""
-    for directory in (layout.want, layout.delete, layout.verify, layout.partial, layout.failed):
+    """List the ids of the chunks with a directory, a marker, a registration, a partial or a failure that begin so.
+
+    Some come twice.
+    """
+    for directory in (layout.want, layout.delete, layout.verify, layout.known, layout.partial, layout.failed):
         yield from (name for name in _listed(directory) if name.startswith(prefix) and is_id(name))
     for dataset_id in known_datasets(layout):
         names = [name for name in _listed(layout.dataset(dataset_id)) if name.startswith(prefix, ID)]

@@ -1,6 +1,8 @@
 """Results: what an outcome leaves to be remembered, told, watched and released."""
 
 import errno
+import os
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -52,6 +54,24 @@ class Bench:
         self.it._change(ID, **known)
         self.it.take_in(action, outcome, others_wait=others_wait)
         return self.it.memo(ID)
+
+
+def test_failure_of_an_acquire_is_timed_after_the_look_at_its_marker(layout: Layout) -> None:
+    """A waiter takes the time, then touches: so it sees each failure that speaks of its touch."""
+    bench, marker = Bench(layout), Path(layout.acquire_marker(ID))
+    marker.touch()
+
+    def clock() -> float:
+        times.append(NOW + len(times))
+        os.utime(marker, ns=(0, 10**9 * len(times)))
+        return times[-1]
+
+    times: list[float] = []
+    bench.it.clock = clock
+    memo = bench.after(actions.Fetch(ID, WANT, True), Failed(TransferError("no way"), disk=False))
+    assert memo.failure is not None
+    assert memo.failure.marker is not None
+    assert memo.failure.last_at >= NOW + memo.failure.marker.mtime_ns / 1e9
 
 
 def test_the_first_refused_claim_is_told_and_tried_at_once_later_ones_wait(layout: Layout) -> None:

@@ -34,15 +34,16 @@ def test_the_one_that_begins_so_is_found_however_often_it_is_listed() -> None:
 
 def test_every_chunk_that_anything_stands_of_is_known(layout: Layout, data_dir: Path) -> None:
     here = put_chunk(layout, dataset="e" * 64).chunk_id
-    wanted, deleted, begun, failed, verified = put_want(data_dir, a_want()).id, *(an_id() for _ in range(4))
+    wanted, deleted, begun, failed, verified, known = put_want(data_dir, a_want()).id, *(an_id() for _ in range(5))
     touch_delete(data_dir, deleted)
     put_partial(data_dir, begun, a=1)
     put_failure(data_dir, failed)
     (data_dir / "verify" / verified).touch()
+    (data_dir / "known" / known).touch()
     (data_dir / "want" / "stray").touch()
     (data_dir / "chunks" / "stray").mkdir()
     (data_dir / "chunks" / ("f" * 64)).touch()
-    ids = [here, wanted, deleted, begun, failed, verified]
+    ids = [here, wanted, deleted, begun, failed, verified, known]
     assert [list(known_chunks(layout, one)) for one in ids] == [[one] for one in ids]
     assert set(known_chunks(layout, "")) == set(ids)
     assert sorted(known_datasets(layout)) == ["e" * 64, "f" * 64]

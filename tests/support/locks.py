@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from fsdm.store.flock import Claim
 from tests.support.waiting import PATIENCE_S
@@ -85,3 +86,13 @@ def can_lock(path: str) -> bool:
         return claim.take()
     finally:
         claim.close()
+
+
+def waiting_at(path: str | os.PathLike[str]) -> int:
+    """Count the shared flocks on a file, as the kernel lists them; none where there is no file."""
+    try:
+        inode = os.stat(path).st_ino
+    except FileNotFoundError:
+        return 0
+    locks = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+    return sum(lock[3] == "READ" and lock[5].rpartition(":")[2] == str(inode) for lock in locks if lock[1] == "FLOCK")

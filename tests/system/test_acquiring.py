@@ -5,16 +5,20 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from fsdm import Client, DataChunk, DataManager, Event, FetchFailedError, UnknownChunkError, WaitTimeoutError
-from fsdm.model.layout import CACHED
+from fsdm.model.layout import CACHED, Layout
 from fsdm.store.acquiring import Asking, asked_by
+from fsdm.store.flock import Claim
 from tests.support import fsdm
-from tests.support.chunks import bring, chunk_dir, entries, failure, files_of, touch_delete
+from tests.support.chunks import a_want, bring, chunk_dir, entries, failure, files_of, put_failure, touch_delete
+from tests.support.locks import waiting_at
 from tests.support.source import Source, expected
 from tests.support.waiting import PATIENCE_S, eventually
 
@@ -37,13 +41,6 @@ def waiter(data_dir: Path, chunk: DataChunk) -> "subprocess.Popen[str]":
     assert process.stdout is not None
     assert process.stdout.readline() == "asks\n"
     return process
-
-
-def waiting_at(path: str) -> int:
-    """Count the shared flocks on a marker, as the kernel lists them."""
-    inode = os.stat(path).st_ino
-    locks = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
-    return sum(lock[3] == "READ" and lock[5].rpartition(":")[2] == str(inode) for lock in locks if lock[1] == "FLOCK")
 
 
 def is_forgotten(data_dir: Path) -> bool:
@@ -176,6 +173,41 @@ def test_who_joins_after_a_failure_has_it_tried_anew(data_dir: Path, dm: DataMan
     assert source.asked[path] == 2
     first.close()
     eventually(lambda: is_forgotten(data_dir))
+
+
+def test_failure_that_comes_as_a_waiter_joins_is_its_own(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else it would wait until the next attempt: the failure speaks of the marker as it was touched."""
+    chunk = a_want()
+
+    def fails_now(fd: int, *rest: object, real: Callable[..., None] = os.utime) -> None:
+        real(fd, *rest)
+        now = time.time()
+        says = {"kind": "transfer", "error": "no way", "first_at": now, "last_at": now, "attempts": 1}
+        put_failure(Path(layout.root), chunk.id, id=chunk.id, **says)
+
+    with Client(layout.root) as client:
+        client.register(chunk)
+        monkeypatch.setattr(os, "utime", fails_now)
+        with pytest.raises(FetchFailedError, match="no way"):
+            client.acquire(chunk.id, PATIENCE_S)
+
+
+def test_chunk_is_where_it_stands_whatever_has_been_registered_since(dm: DataManager, source: Source) -> None:
+    chunk = source.chunk(start=0, end=10)
+    dm.register(chunk)
+    dm.acquire(chunk.id, PATIENCE_S).close()
+    dm.register(chunk.model_copy(update={"block_range": range(10, 20)}))
+    with pytest.raises(UnknownChunkError):
+        dm.acquire((chunk.dataset_id, 15), PATIENCE_S)
+    path = dm.layout.path(chunk.place)
+    claim = Claim(path)
+    assert claim.take()
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(dm.acquire, chunk.id, PATIENCE_S)
+        eventually(lambda: waiting_at(dm.layout.acquire_marker(chunk.id)) == 1)
+        claim.close()
+        with asked.result() as ref:
+            assert str(ref.path) == f"{path}/data"
 
 
 def test_what_is_not_registered_is_unknown(data_dir: Path, dm: DataManager, source: Source) -> None:
@@ -322,6 +354,11 @@ def test_acquire_becomes_a_command_that_holds_the_chunk(data_dir: Path, dm: Data
     assert (ran.returncode, ran.stdout) == (0, "blocks.parquet\n"), ran.stderr
     assert fsdm("acquire", "-d", data_dir, chunk.dataset_id, 10, "--", "true").returncode == 3
     assert fsdm("acquire", "-d", data_dir, chunk.dataset_id, 5).returncode == 2
+    known = source.chunk(files=1)
+    dm.register(known)
+    for words in ([known.id], [known.id[:12]]):
+        ran = fsdm("acquire", "-d", data_dir, *words, "--", "sh", "-c", "echo $FSDM_CHUNK_ID")
+        assert (ran.returncode, ran.stdout) == (0, f"{known.id}\n"), ran.stderr
 
 
 def test_closed_client_waits_no_more(data_dir: Path, dm: DataManager, source: Source) -> None:

@@ -4,7 +4,8 @@ What the reconciler decides is asked of reconcile.plan.decide. What is done:
 
 | here | stands for |
 |---|---|
-| `takes a ref`, `opens …`, `flock`, `joins` | store.acquiring.Acquirer.look, store.acquiring.Asking.join |
+| `takes a ref` | store.acquiring.Acquirer.look |
+| `opens …`, `flock`, `takes the time`, `touches it` | store.acquiring.Asking.join |
 | `is told of the failure` | store.acquiring.Acquirer.look: the `last_at` of `failed/ID`, against `since` |
 | `is killed` | SIGKILL at any step: its flocks go with its descriptors |
 | `touches acquire/ID` | store.markers.place_acquire, or `touch` |
@@ -16,11 +17,10 @@ What the reconciler decides is asked of reconcile.plan.decide. What is done:
 | `evict: …` | reconcile.apply.Applier._take_out with reconcile.caching.may_go, under the claim |
 
 A failure that was not asked for anew is tried again after a time for which no waiter is to wait: here never. What no
-process can see (ghosts): `Waiter.outcome`, that an attempt has failed since it joined; `Waiter.owed`, that the chunk
-was published since; `World.fault`. Left out: a chunk
-that is wanted or deleted meanwhile, a registration that goes, refs (see `holding`), the minute for which an empty
-marker stays, room, a number of an inode that is given away again in one tick, and a test of the flock that meets that
-of a waiter.
+process can see (ghosts): `Waiter.outcome`, that an attempt has failed since it took the time; `Waiter.owed`, that the
+chunk was published since it touched the marker; `World.fault`. Left out: a chunk that is wanted or deleted meanwhile, a
+registration that goes, refs (see `holding`), the minute for which an empty marker stays, room, a number of an inode
+that is given away again in one tick, and a test of the flock that meets that of a waiter.
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ class Wrong(Enum):
     NOTHING = "the protocol as it is"
     ANY_OUTCOME = "a waiter takes whatever failed/ID says for the outcome of its attempt"
     NOT_ASKED_ANEW = "who joins a marker does not touch it"
+    LATE_TIME = "who joins a marker takes the time after it has touched it"
     LOST_INODE = "a waiter does not look whether the marker that it holds still is at the path"
     EVICTED_UNASKED = "a chunk is evicted without any look whether somebody asks for it"
     EVICTED_HELD = "a chunk is evicted without a claim"
@@ -74,6 +75,7 @@ class Waiter(NamedTuple):
     ino: int = NOBODY
     locked: bool = False
     asks: int = 1  # how often it may still begin
+    timed: bool = False
     joined: bool = False
     outcome: bool = False
     owed: bool = False
@@ -210,18 +212,32 @@ class Acquiring:
                 return "opens the marker", _waits(
                     world, number, waiter._replace(at="flock", ino=marker.ino, locked=False)
                 )
-            case "flock":
-                return "flock: LOCK_SH", _waits(world, number, waiter._replace(at="joins", locked=True))
-            case "joins" if not self._is_at_path(world, waiter):
-                return "sees another marker, or none, closes", _waits(world, number, _closed(waiter))
-            case "joins":
-                return "touches it: has joined", _joined(world, number, self.wrong)
+            case "flock" | "joins" | "takes the time" | "touches it":
+                return self._join(world, number)
             case _ if world.told is not None and (self.wrong is Wrong.ANY_OUTCOME or world.told[number]):
                 failed = _waits(world, number, Waiter("has failed", asks=waiter.asks))
                 fault = "" if waiter.outcome else "a waiter was told of an attempt that had failed before it asked"
                 return "is told of the failure", failed._replace(fault=fault)
             case _:
                 return "sees no failure of its attempt", _waits(world, number, waiter._replace(at="looks"))
+
+    def _join(self, world: World, number: int) -> tuple[str, World]:
+        waiter = world.waiters[number]
+        match waiter.at:
+            case "flock":
+                return "flock: LOCK_SH", _waits(world, number, waiter._replace(at="joins", locked=True))
+            case "joins" if not self._is_at_path(world, waiter):
+                return "sees another marker, or none, closes", _waits(world, number, _closed(waiter))
+            case "joins" if self.wrong is Wrong.LATE_TIME:
+                return "touches it", _asked_anew(world, number, "takes the time")
+            case "joins":
+                return "it still is at the path; takes the time", _timed(world, number, "touches it")
+            case "takes the time":
+                return "takes the time", _timed(world, number, "looks at failed/ID")
+            case "touches it" if self.wrong is Wrong.NOT_ASKED_ANEW:
+                return "does not touch it", _waits(world, number, waiter._replace(at="looks at failed/ID", joined=True))
+            case _:
+                return "touches it", _asked_anew(world, number, "looks at failed/ID")
 
     def _is_at_path(self, world: World, waiter: Waiter) -> bool:
         if self.wrong is Wrong.LOST_INODE and waiter.at == "looks":
@@ -333,12 +349,19 @@ def _closed(waiter: Waiter) -> Waiter:
     return Waiter("looks", asks=waiter.asks)
 
 
-def _joined(world: World, number: int, wrong: Wrong) -> World:
-    waiter = world.waiters[number]._replace(at="looks at failed/ID", joined=True, outcome=False)
+def _timed(world: World, number: int, then: str) -> World:
+    """Take the time: what fails from now on is the outcome of this waiter's attempt."""
+    waiter = world.waiters[number]._replace(at=then, timed=True, outcome=False)
     told = None if world.told is None else (world.told[0] and number != 0, world.told[1] and number != 1)
-    world = _waits(world, number, waiter)._replace(told=told)
-    marker = world.marker
-    if wrong is Wrong.NOT_ASKED_ANEW or marker is None or marker.ino != waiter.ino:
+    return _waits(world, number, waiter)._replace(told=told)
+
+
+def _asked_anew(world: World, number: int, then: str) -> World:
+    """Touch the marker: from now on a fetch is not to be cut; it may be at the path no more."""
+    waiter, marker = world.waiters[number], world.marker
+    is_there = marker is not None and marker.ino == waiter.ino
+    world = _waits(world, number, waiter._replace(at=then, joined=is_there))
+    if marker is None or not is_there:
         return world
     return world._replace(marker=marker._replace(time=_free_time(world, marker.ino)))
 
@@ -365,8 +388,8 @@ def _free_time(world: World, ino: int) -> int:
 
 
 def _failed(world: World) -> World:
-    """Take in a failure: it is the outcome of all that have joined by now, and speaks of the marker as it is now."""
-    one, two = (waiter._replace(outcome=waiter.joined) for waiter in world.waiters)
+    """Take in a failure: the outcome of all that have taken the time by now; it speaks of the marker as it is now."""
+    one, two = (waiter._replace(outcome=waiter.timed) for waiter in world.waiters)
     reconciler = world.reconciler._replace(failed=world.marker, reported=False)
     return world._replace(fetch="", failures=world.failures - 1, waiters=(one, two), reconciler=reconciler)
 

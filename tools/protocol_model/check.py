@@ -123,6 +123,7 @@ _WRONG: list[Case] = [
     INSPECTED(H.ANSWERED_FIRST, crashes=1),
     INSPECTED(H.ANSWERED_ANY, verifies=2),
     ACQUIRED(Q.ANY_OUTCOME, asks=(2, 1)),
+    ACQUIRED(Q.LATE_TIME),
     ACQUIRED(Q.NOT_ASKED_ANEW),
     ACQUIRED(Q.LOST_INODE, removals=1),
     ACQUIRED(Q.LEFT_HELD, failures=0),
