@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fsdm.cli.assignment import read_assignment
 from fsdm.fleet.inventory import Presence
 from fsdm.fleet.placing import Bounds
 from fsdm.fleet.publishing import POINTER, read_pointer
 from fsdm.fleet.round import KEPT_S, Options, Round
 from fsdm.fleet.shelf import Directory
+from fsdm.lists.assignment import read_assignment
 from fsdm.model.documents import DataChunk
 from fsdm.model.errors import BrakedError, DataDirectoryError, InvalidInputError, PublishedMeanwhileError
 from tests.support.chunks import a_want, an_id

@@ -3,9 +3,9 @@
 from argparse import ArgumentParser, Namespace
 
 from fsdm.cli.arguments import add_brake, open_client
-from fsdm.cli.difference import Comparison, Difference
 from fsdm.cli.ids import add_ids, ids_of
 from fsdm.cli.output import row, show, tell
+from fsdm.lists.difference import Comparison, Difference
 from fsdm.model.units import readable
 from fsdm.reconcile.delete_brake import FEW_DELETES, check, place_deletes, too_much
 from fsdm.store.filesystem import exists

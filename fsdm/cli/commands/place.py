@@ -81,7 +81,7 @@ def _replicas(text: str) -> tuple[str | None, int]:
 
 def run(arguments: Namespace) -> None:
     """Read all, place it, and publish it unless it is only asked for."""
-    from fsdm.cli.assignment import read_assignment
+    from fsdm.lists.assignment import read_assignment
 
     if arguments.html == "-" and (arguments.json or arguments.explain):
         raise InvalidInputError("only one thing can be written to standard output", hint="give the page a FILE")

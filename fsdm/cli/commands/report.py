@@ -27,8 +27,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> None:
     """Compare what is here with the list, file by file as READY says it."""
-    from fsdm.cli.assignment import read_assignment
     from fsdm.fleet.report import name_of, report
+    from fsdm.lists.assignment import read_assignment
 
     with open_client(arguments) as client, read_assignment(arguments.list, arguments.expect) as assignment:
         name = name_of(client.layout, arguments.name)

@@ -4,9 +4,9 @@ from argparse import ArgumentParser, Namespace
 from dataclasses import asdict
 
 from fsdm.cli.arguments import add_brake, open_client, positive
-from fsdm.cli.difference import Comparison, Difference, place
 from fsdm.cli.documents import add_strict
 from fsdm.cli.output import ASSUMED_BYTES_PER_S, estimate, show, tell, to_fetch
+from fsdm.lists.difference import Comparison, Difference, place
 from fsdm.model.errors import InvalidInputError
 from fsdm.model.units import readable
 from fsdm.reconcile.delete_brake import check, too_much
@@ -32,7 +32,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> None:
     """Read the whole list, want the chunks that are missing, delete those that it does not have."""
-    from fsdm.cli.assignment import read_assignment
+    from fsdm.lists.assignment import read_assignment
 
     reading = read_assignment(arguments.list, arguments.expect, strict=arguments.strict)
     with open_client(arguments) as client, reading as assignment:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fsdm import DataChunk
-from fsdm.cli.assignment import read_assignment
+from fsdm.lists.assignment import read_assignment
 from fsdm.model.errors import InvalidInputError, TransferError
 from fsdm.model.layout import WANT_MAX_BYTES
 from tests.support import Source

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from fsdm import DataChunk, DataManager
-from fsdm.cli.assignment import Assignment
-from fsdm.cli.difference import Comparison, Difference, place
+from fsdm.lists.assignment import Assignment
+from fsdm.lists.difference import Comparison, Difference, place
 from fsdm.model.errors import DataDirectoryError
 from fsdm.model.layout import RELEASE, Layout
 from fsdm.store.markers import place_delete, place_want

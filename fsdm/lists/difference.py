@@ -17,7 +17,7 @@ from fsdm.store.json_files import read_manifest
 from fsdm.store.markers import look_at, marker_ids, place_want, read_want
 
 if TYPE_CHECKING:
-    from fsdm.cli.assignment import Assignment
+    from fsdm.lists.assignment import Assignment
     from fsdm.model.documents import DataChunk, Manifest
     from fsdm.model.layout import Layout
 

@@ -1,0 +1,1 @@
+"""Lists of all that is to be here: read, compared with the data directory, followed."""
