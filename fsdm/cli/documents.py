@@ -8,9 +8,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fsdm.cli.arguments import data_dir_of
 from fsdm.cli.output import show, tell
+from fsdm.cli.sources import fetching_for
 from fsdm.model.errors import EXIT_OK, EXIT_USAGE, FsdmError, InvalidInputError
-from fsdm.model.layout import is_id
+from fsdm.model.layout import Layout, is_id
 from fsdm.status.terminal import plain
 
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ def add_documents(parser: ArgumentParser) -> None:
     parser.add_argument(
         "files",
         nargs="+",
-        metavar="FILE",
+        metavar="FILE|URL|-",
         help="a want as JSON, or wants as JSON Lines; - is standard input; wrong ones are named, the others taken",
     )
     add_strict(parser)
@@ -45,7 +47,7 @@ def place_each(
     from fsdm.model.unknown_keys import doubts
 
     code, placed = EXIT_OK, []
-    for name, text, marker in _documents(arguments.files):
+    for name, text, marker in _documents(arguments.files, Layout(data_dir_of(arguments))):
         try:
             chunk = DataChunk.parse_want(text, marker) if is_id(marker) else DataChunk.parse(text)
             doubtful = doubts(chunk, strict=arguments.strict)
@@ -65,19 +67,29 @@ def place_each(
     return code
 
 
-def _documents(names: list[str]) -> Iterator[tuple[str, bytes, str]]:
+def _documents(names: list[str], layout: Layout) -> Iterator[tuple[str, bytes, str]]:
     """Read each document: a name for messages, its text, the file name if it is no JSON Lines."""
-    for name in names:
-        try:
-            text = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
-        except OSError as e:
-            raise InvalidInputError(f"{name} cannot be read: {e.strerror}", hint="check the path") from e
+    for given in names:
+        name, text = _read(given, layout)
         lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
         if not _is_json(text) and any(_is_json(line) for _, line in lines):
             for number, line in lines:
                 yield f"{name}:{number}", line, ""
         else:
             yield name, text, os.path.basename(name)
+
+
+def _read(name: str, layout: Layout) -> tuple[str, bytes]:
+    """Read a file, standard input or what is at a URL: a name for messages, and the text."""
+    if "://" in name:
+        from fsdm.lists.assignment import open_list
+
+        with open_list(name, fetching_for(name, layout)) as found:
+            return found.name, found.file.read()
+    try:
+        return name, sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+    except OSError as e:
+        raise InvalidInputError(f"{name} cannot be read: {e.strerror}", hint="check the path") from e
 
 
 def _is_json(text: bytes) -> bool:

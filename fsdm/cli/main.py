@@ -41,7 +41,7 @@ exit codes:
   1  an unexpected error
   2  wrong usage, or input that cannot be taken
   3  no such chunk is available
-  4  not converged: in time (wait), or at all (wait, run --once)
+  4  not converged: in time (wait), or at all (wait, run --once); or a list or document could not be fetched
   5  another process reconciles this data directory
   6  the data directory cannot be used: missing, of an unknown format, no flock, or refused by the disk
   7  damaged chunks were found (verify)

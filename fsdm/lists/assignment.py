@@ -1,6 +1,6 @@
 """An assignment: a list of all the chunks that are to be here, as JSON Lines, of any size.
 
-A part of a list decides nothing: the chunks of the other part would be deleted. So it is read to its end first, into a
+A part of a list decides nothing: the chunks of the other part would be deleted. So it is had as a whole first, in a
 temporary file; every line must be a want; a transfer that breaks, and a compressed list without its end, are errors.
 A last line `{"end": N}` says that it has N wants, and so does who expects N: then it has them, or is refused.
 """
@@ -11,44 +11,83 @@ import gzip
 import hashlib
 import io
 import re
+import shutil
 import sys
 import tempfile
 import zlib
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Final, cast
-from urllib.parse import urljoin
+
+from pydantic_core import from_json
 
 from fsdm.model.documents import DataChunk, in_its_line
 from fsdm.model.errors import FsdmError, InvalidInputError, TransferError
-from fsdm.model.layout import WANT_MAX_BYTES
+from fsdm.model.layout import WANT_MAX_BYTES, Place
 from fsdm.model.unknown_keys import doubts
-from fsdm.transfer.http.target import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Container, Iterator
 
-    import requests
+    from fsdm.lists.fetching import Fetching
+
+    Each = Callable[[DataChunk], object]
 
 FOOTER: Final = re.compile(rb'\{\s*"end"\s*:\s*([0-9]{1,18})\s*\}')
 GZIP: Final = b"\x1f\x8b"  # RFC 1952 §2.3.1
+GZIPS_MAX: Final = 2  # a server may compress what is compressed
 BLOCK_BYTES: Final = 1 << 16
-CONNECT_TIMEOUT_S: Final = 10.0
-IDLE_TIMEOUT_S: Final = 30.0
 DOUBTS: Final = 5
 UNCHANGED: Final = "nothing was changed: mend the list, and ask again"
+TMPDIR: Final = "set TMPDIR to a directory with room for the list; nothing was changed"
+
+
+def digest_of(document: bytes) -> bytes:
+    """Return what tells a line, without the white space around it, from any other."""
+    return hashlib.blake2b(document, digest_size=16).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """The lines of a list that was read before, by their digests: they are wants. `each` is called for their places.
+
+    Where it returns False, the line is read as any other one.
+    """
+
+    lines: Container[bytes]
+    each: Callable[[Place], bool]
+
+
+NONE: Final = Known(frozenset(), lambda _: False)
 
 
 class Assignment:
     """The chunks of a list, by id, in the order of the list."""
 
     def __init__(
-        self, documents: IO[bytes], each: Callable[[DataChunk], object] | None = None, *, strict: bool = False
+        self, documents: IO[bytes], each: Each | None = None, *, strict: bool = False, known: Known = NONE
     ) -> None:
-        self._documents, self._strict = documents, strict
+        self._documents, self._strict, self._known = documents, strict, known
         self._each = each
         self.doubts: list[str] = []  # what may be misspelt, the first few
         self._offsets: dict[bytes, int] = {}
         self.sha256 = ""  # of the text of the list, once it has been read
+
+    def take(self, document: bytes, where: str) -> None:
+        """Add a line, without the white space around it; `where` names it.
+
+        Raises:
+            InvalidInputError: it is no want, or the same id is listed before, with another document.
+        """
+        if digest_of(document) in self._known.lines and self._takes_known(document):
+            return
+        if len(document) > WANT_MAX_BYTES:
+            raise InvalidInputError(f"the line has more than the {WANT_MAX_BYTES} bytes of a want")
+        chunk = DataChunk.parse(document)
+        self._doubt(where, chunk)
+        if len(chunk.to_json()) > WANT_MAX_BYTES:  # as it would be written
+            raise InvalidInputError(f"the want has more than {WANT_MAX_BYTES} bytes")
+        self.add(chunk, document)
 
     def add(self, chunk: DataChunk, document: bytes) -> None:
         """Add a document, without its newline.
@@ -63,10 +102,21 @@ class Assignment:
             return
         if self._each is not None:
             self._each(chunk)
+        self._keep(key, document)
+
+    def _takes_known(self, document: bytes) -> bool:
+        place = place_of(document)
+        key = bytes.fromhex(place.chunk_id)
+        if key in self._offsets or not self._known.each(place):
+            return False
+        self._keep(key, document)
+        return True
+
+    def _keep(self, key: bytes, document: bytes) -> None:
         self._offsets[key] = self._documents.seek(0, io.SEEK_END)
         self._documents.write(document + b"\n")
 
-    def doubt(self, where: str, chunk: DataChunk) -> None:
+    def _doubt(self, where: str, chunk: DataChunk) -> None:
         """Note the keys of a line that may be misspelt; where all are to be known, raise InvalidInputError."""
         for key in doubts(chunk, strict=self._strict):
             if len(self.doubts) <= DOUBTS:
@@ -82,6 +132,10 @@ class Assignment:
         """Return the chunk of an id that is listed."""
         return DataChunk.parse(self.document(chunk_id))
 
+    def ids(self) -> Iterator[str]:
+        """List the ids, in the order of the list."""
+        return (key.hex() for key in self._offsets)
+
     def __len__(self) -> int:
         return len(self._offsets)
 
@@ -89,140 +143,182 @@ class Assignment:
         return bytes.fromhex(chunk_id) in self._offsets
 
     def __iter__(self) -> Iterator[DataChunk]:
-        for key in self._offsets:
-            yield self.chunk(key.hex())
+        for chunk_id in self.ids():
+            yield self.chunk(chunk_id)
+
+
+def place_of(document: bytes) -> Place:
+    """Return the place of a want that is known to be one."""
+    found = from_json(document, cache_strings="keys")
+    match found["block_range"]:
+        case [start, end] | {"start": start, "end": end}:
+            return Place.of(found["dataset_id"], range(start, end), found["id"])
+    raise ValueError("it is no want")
+
+
+@dataclass(frozen=True, slots=True)
+class ListText:
+    """The text of a list, all of it, perhaps gzipped; `name` is for messages.
+
+    `tells_its_end`: where it had come to an early end, that would have been an error.
+    """
+
+    file: IO[bytes]
+    name: str
+    tells_its_end: bool = True
+
+    @contextmanager
+    def read(
+        self, expected: int | None = None, each: Each | None = None, *, strict: bool = False, known: Known = NONE
+    ) -> Iterator[Assignment]:
+        """Read its assignment, of so many wants.
+
+        `each` is called with each chunk, once, as it is read; an InvalidInputError of it is told with the line.
+        `strict`: a key that is not known is an error.
+
+        Raises:
+            InvalidInputError: it cannot be read, or a line is no want; the message names the line.
+            TransferError: it may not be all of the list.
+        """
+        with tempfile.TemporaryFile(prefix="fsdm-sync-") as documents:
+            assignment = Assignment(documents, each, strict=strict, known=known)
+            count, end = self._read_lines(assignment)
+            self._check_end(count, {end, expected} - {None})
+            yield assignment
+
+    def lines(self) -> Iterator[bytes]:
+        """Read its lines, with their ends.
+
+        Raises:
+            OSError, zlib.error, EOFError: they cannot be read, or unpacked.
+        """
+        self.file.seek(0)
+        stream = io.BufferedReader(cast("io.RawIOBase", _Unclosed(self.file)), BLOCK_BYTES)
+        for _ in range(GZIPS_MAX):
+            if stream.peek(len(GZIP))[: len(GZIP)] == GZIP:
+                stream = io.BufferedReader(cast("io.RawIOBase", gzip.GzipFile(fileobj=stream, mode="rb")), BLOCK_BYTES)
+        while line := stream.readline(WANT_MAX_BYTES + 2):
+            yield line
+
+    def _read_lines(self, assignment: Assignment) -> tuple[int, int | None]:
+        """Read all lines; how many wants there are, and how many the last line says that there are."""
+        number, count, end = 0, 0, None
+        digest = hashlib.sha256()
+        try:
+            for line in self.lines():
+                digest.update(line)
+                number += 1
+                document = line.strip()
+                if document and end is not None:
+                    raise InvalidInputError(f"{self.name}:{number}: there is more behind the end", hint=UNCHANGED)
+                if footer := FOOTER.fullmatch(document):
+                    end = int(footer[1])
+                elif document:
+                    count += 1
+                    self._take(document, number, assignment)
+        except (EOFError, zlib.error, gzip.BadGzipFile) as e:
+            what = f"{self.name}: after line {number} the compressed list breaks: {e}"
+            raise InvalidInputError(what, hint=UNCHANGED) from e
+        except OSError as e:
+            raise InvalidInputError(f"{self.name}: after line {number}: {e.strerror or e}", hint=UNCHANGED) from e
+        assignment.sha256 = digest.hexdigest()
+        return count, end
+
+    def _take(self, document: bytes, number: int, assignment: Assignment) -> None:
+        where = f"{self.name}:{number}"
+        try:
+            assignment.take(document, where)
+        except InvalidInputError as e:
+            raise InvalidInputError(f"{where}: {in_its_line(e)}", hint=f"{in_lines(document)}{UNCHANGED}") from None
+        except OSError as e:
+            raise FsdmError(f"{where}: the temporary file cannot be written: {e.strerror}", hint=TMPDIR) from e
+
+    def _check_end(self, count: int, promised: set[int | None]) -> None:
+        """See that all of a list came: the end of a gzip member, and of a connection, may be anywhere in it."""
+        for wants in promised - {count}:
+            raise InvalidInputError(
+                f"{self.name}: {count} wants came, and it has {wants}", hint="nothing was changed: ask again"
+            )
+        if not (promised or self.tells_its_end):
+            raise TransferError(
+                f"{self.name}: the answer does not say how long it is, so a transfer that breaks would not be noticed",
+                hint='serve it with a Content-Length or a last line {"end": N}, or say how many there are: --expect N',
+            )
+
+
+def in_lines(document: bytes) -> str:
+    """Say how to make lines of what begins as JSON that is not in lines; "" where it does not."""
+    tool = "jq -c '.[]'" if document.startswith(b"[") else "jq -c ." if document == b"{" else ""
+    return f"have one want in a line, as {tool} does; " if tool else ""
+
+
+class _Unclosed(io.RawIOBase):
+    """Reads a file, and leaves it open."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        return self._file.readinto(buffer)  # type: ignore[attr-defined,no-any-return]
+
+
+@contextmanager
+def open_list(where: str, fetching: Fetching | None = None) -> Iterator[ListText]:
+    """Have all of a list that is in a file, at a URL, or on standard input (`-`).
+
+    Raises:
+        InvalidInputError: it cannot be read.
+        TransferError: it could not be fetched, or not to its end.
+    """
+    if where.lower().startswith("file://"):
+        from fsdm.transfer.schemes.local import read_path
+
+        where = read_path(where)
+    if where == "-" or "://" in where:
+        with tempfile.TemporaryFile(prefix="fsdm-sync-") as file:
+            yield _piped(file) if where == "-" else _fetched(where, file, fetching)
+        return
+    try:
+        opened = open(where, "rb")  # noqa: SIM115 closed below; here only its opening is guarded
+    except OSError as e:
+        raise InvalidInputError(f"{where} cannot be read: {e.strerror}", hint="check the path") from e
+    with opened:
+        if opened.seekable():
+            yield ListText(opened, where)
+            return
+        with tempfile.TemporaryFile(prefix="fsdm-sync-") as file:
+            shutil.copyfileobj(opened, file)
+            yield ListText(file, where)
+
+
+def _piped(file: IO[bytes]) -> ListText:
+    try:
+        shutil.copyfileobj(sys.stdin.buffer, file)
+    except OSError as e:
+        raise FsdmError(f"standard input cannot be kept: {e.strerror}", hint=TMPDIR) from e
+    return ListText(file, "standard input")
+
+
+def _fetched(url: str, file: IO[bytes], fetching: Fetching | None) -> ListText:
+    from fsdm.lists.fetching import Fetching, checked_url
+    from fsdm.transfer.http.target import shown
+
+    answer = (fetching or Fetching()).fetch(checked_url(url), file)
+    return ListText(file, shown(url), answer is not None and answer.tells_its_end)
 
 
 @contextmanager
 def read_assignment(
-    where: str, expected: int | None = None, each: Callable[[DataChunk], object] | None = None, *, strict: bool = False
+    where: str,
+    expected: int | None = None,
+    each: Each | None = None,
+    *,
+    strict: bool = False,
+    fetching: Fetching | None = None,
 ) -> Iterator[Assignment]:
-    """Read the assignment in a file, at a URL, or on standard input (`-`), perhaps gzipped, of so many wants.
-
-    `each` is called with each chunk, once, as it is read; an InvalidInputError of it is told with the line. `strict`: a
-    key that is not known is an error.
-
-    Raises:
-        InvalidInputError: it cannot be read, or a line is no want; the message names the line.
-        TransferError: it could not be fetched, or not to its end.
-    """
-    with tempfile.TemporaryFile(prefix="fsdm-sync-") as documents:
-        assignment = Assignment(documents, each, strict=strict)
-        try:
-            with _opened(where) as (stream, name, tells_its_end):
-                count, end = _read(stream, name, assignment)
-                _check_end(name, count, {end, expected} - {None}, tells_its_end=tells_its_end)
-        except TransferError as e:
-            e.hint = e.hint or "nothing was changed: ask again when it answers"
-            raise
+    """Read the assignment that is in a file, at a URL, or on standard input: see `open_list` and `ListText.read`."""
+    with open_list(where, fetching) as text, text.read(expected, each, strict=strict) as assignment:
         yield assignment
-
-
-def _read(stream: io.BufferedReader, name: str, assignment: Assignment) -> tuple[int, int | None]:
-    """Read all lines; how many wants there are, and how many the last line says that there are."""
-    is_compressed = stream.peek(len(GZIP))[: len(GZIP)] == GZIP
-    lines = cast("IO[bytes]", gzip.GzipFile(fileobj=stream)) if is_compressed else stream
-    number, count, end = 0, 0, None
-    digest = hashlib.sha256()
-    try:
-        while line := lines.readline(WANT_MAX_BYTES + 2):
-            digest.update(line)
-            number += 1
-            document = line.strip()
-            if document and end is not None:
-                raise InvalidInputError(f"{name}:{number}: there is more behind the end", hint=UNCHANGED)
-            if footer := FOOTER.fullmatch(document):
-                end = int(footer[1])
-            elif document:
-                count += 1
-                _take(document, f"{name}:{number}", assignment)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as e:
-        raise InvalidInputError(f"{name}: after line {number} the compressed list breaks: {e}", hint=UNCHANGED) from e
-    except OSError as e:
-        raise InvalidInputError(f"{name}: after line {number}: {e.strerror or e}", hint=UNCHANGED) from e
-    assignment.sha256 = digest.hexdigest()
-    return count, end
-
-
-def _check_end(name: str, count: int, promised: set[int | None], *, tells_its_end: bool) -> None:
-    """See that all of a list came: the end of a gzip member, and of a connection, may be anywhere in it."""
-    for wants in promised - {count}:
-        raise InvalidInputError(
-            f"{name}: {count} wants came, and it has {wants}", hint="nothing was changed: ask again"
-        )
-    if not (promised or tells_its_end):
-        raise TransferError(
-            f"{name}: the answer does not say how long it is, so a transfer that breaks would not be noticed",
-            hint='serve it with a Content-Length or a last line {"end": N}, or say how many there are: --expect N',
-        )
-
-
-def _take(document: bytes, where: str, assignment: Assignment) -> None:
-    try:
-        if len(document) > WANT_MAX_BYTES:
-            raise InvalidInputError(f"the line has more than the {WANT_MAX_BYTES} bytes of a want")
-        chunk = DataChunk.parse(document)
-        assignment.doubt(where, chunk)
-        if len(chunk.to_json()) > WANT_MAX_BYTES:  # as it would be written
-            raise InvalidInputError(f"the want has more than {WANT_MAX_BYTES} bytes")
-        assignment.add(chunk, document)
-    except InvalidInputError as e:
-        raise InvalidInputError(f"{where}: {in_its_line(e)}", hint=UNCHANGED) from None
-    except OSError as e:
-        hint = "set TMPDIR to a directory with room for the list; nothing was changed"
-        raise FsdmError(f"{where}: the temporary file cannot be written: {e.strerror}", hint=hint) from e
-
-
-@contextmanager
-def _opened(where: str) -> Iterator[tuple[io.BufferedReader, str, bool]]:
-    """Open a list: its bytes, its name for messages, and whether an early end is an error."""
-    if where == "-":
-        yield cast("io.BufferedReader", sys.stdin.buffer), "standard input", True
-    elif where.startswith(("http://", "https://")):
-        with _fetched(where) as fetched:
-            yield fetched
-    elif "://" in where:
-        hint = "fetch it to a file first"
-        raise InvalidInputError(f"{where}: a list is fetched by http:// or https:// alone", hint=hint)
-    else:
-        try:
-            file = open(where, "rb")  # noqa: SIM115 closed below; here only its opening is guarded
-        except OSError as e:
-            raise InvalidInputError(f"{where} cannot be read: {e.strerror}", hint="check the path") from e
-        with file:
-            yield file, where, True
-
-
-@contextmanager
-def _fetched(url: str) -> Iterator[tuple[io.BufferedReader, str, bool]]:
-    import requests
-    import urllib3
-
-    headers = {"Accept-Encoding": "identity", "User-Agent": "fsdm"}
-    hooks, timeouts = {"response": _refuse_to_leave_tls}, (CONNECT_TIMEOUT_S, IDLE_TIMEOUT_S)
-    try:
-        with requests.get(url, stream=True, timeout=timeouts, headers=headers, hooks=hooks) as response:
-            is_part = "Content-Range" in response.headers
-            if response.status_code != 200 or is_part:
-                what = f"HTTP {response.status_code}{', a part' * is_part}"
-                raise TransferError(f"{shown(url)}: {what}", hint="nothing was changed: check the URL")
-            framing = response.headers.get("Transfer-Encoding", "").strip().lower()
-            tells_its_end = framing == "chunked" or response.headers.get("Content-Length", "").isdecimal()
-            response.raw.decode_content = True
-            response.raw.auto_close = False  # at its end it may still be asked for more
-            yield io.BufferedReader(response.raw, BLOCK_BYTES), shown(url), tells_its_end
-    except (requests.RequestException, urllib3.exceptions.HTTPError) as e:
-        # named by what the system said: their own words may show a URL's secrets
-        said, cause = "", e.__context__
-        while cause is not None:
-            said, cause = getattr(cause, "strerror", None) or said, cause.__context__
-        what = said or f"the connection broke ({type(e).__name__})"
-        raise TransferError(f"{shown(url)}: {what}", transient=True, cause="connection") from e
-
-
-def _refuse_to_leave_tls(response: requests.Response, **_: object) -> None:
-    """Refuse a redirect from https to http."""
-    to = urljoin(response.url, response.headers.get("Location", ""))
-    if response.is_redirect and response.url.startswith("https:") and not to.startswith("https:"):
-        what = f"redirected from https to {shown(to)}, which is refused"
-        raise TransferError(f"{shown(response.url)}: {what}", cause="redirect")

@@ -1,25 +1,29 @@
 """The difference of an assignment and a data directory: the wants and deletes that close it.
 
 A chunk that is here with the same files, or is wanted so already, is left alone. Only `place` changes anything.
+Invariant: what is here is believed to be what a line wants only where READY says so, or said so when that line was
+compared before, and is older than that.
 """
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from fsdm.model.errors import DataDirectoryError, InvalidInputError, StaleMarkerError
 from fsdm.model.layout import READY, WANT_MAX_BYTES
-from fsdm.reconcile.delete_brake import place_deletes
+from fsdm.reconcile.delete_brake import Going, place_deletes
 from fsdm.store.catalog import Catalog
-from fsdm.store.filesystem import exists
-from fsdm.store.json_files import read_manifest
+from fsdm.store.json_files import declared_bytes, read_document, read_manifest
 from fsdm.store.markers import look_at, marker_ids, place_want, read_want
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Container
+
     from fsdm.lists.assignment import Assignment
     from fsdm.model.documents import DataChunk, Manifest
-    from fsdm.model.layout import Layout
+    from fsdm.model.layout import Layout, Place
 
 
 @dataclass(slots=True)
@@ -39,6 +43,19 @@ class Difference:
     fetch_bytes: int = 0
     undeclared: int = 0
     freed_bytes: int = 0
+    replaced_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Before:
+    """An earlier comparison with the same lines: when it began, and when its markers had been placed (ctimes in ns).
+
+    `unproven`: the ids of which it had found no READY that says what their lines want.
+    """
+
+    began_ns: int
+    placed_ns: int
+    unproven: Container[str]
 
 
 class Comparison:
@@ -46,59 +63,98 @@ class Comparison:
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
-        self._paths: dict[str, list[str]] = {}
+        self._ready: dict[str, list[tuple[Place, int]]] = {}  # by id: where READY is, and its ctime in ns
         for place in Catalog(layout).listing():
-            path = layout.path(place)
-            if exists(f"{path}/{READY}"):
-                self._paths.setdefault(place.chunk_id, []).append(path)
+            try:
+                changed_ns = os.stat(f"{layout.path(place)}/{READY}", follow_symlinks=False).st_ctime_ns
+            except OSError:
+                continue
+            self._ready.setdefault(place.chunk_id, []).append((place, changed_ns))
         self._wanted = _ids(layout.want)
         self._deleted = _ids(layout.delete)
+        self.found = Difference(here=len(self._ready.keys() - self._deleted))
+        self.unproven: list[str] = []
 
-    def with_assignment(self, assignment: Assignment) -> Difference:
-        """Find what makes the directory equal to the assignment."""
-        found = Difference(here=len(self._paths.keys() - self._deleted))
-        for chunk in assignment:
-            self._add(found, chunk)
-        for chunk_id in sorted({*self._paths, *self._wanted}):
-            if chunk_id not in assignment:
-                self._remove(found, chunk_id)
-        return found
-
-    def with_deletes(self, ids: list[str]) -> Difference:
-        """Find what the deletes of these ids would do."""
-        found = Difference(here=len(self._paths.keys() - self._deleted))
-        for chunk_id in dict.fromkeys(ids):
-            self._remove(found, chunk_id)
-        return found
-
-    def knows(self, chunk_id: str) -> bool:
-        """Tell whether this id is here, wanted or deleted."""
-        return chunk_id in self._paths or chunk_id in self._wanted or chunk_id in self._deleted
-
-    def _add(self, found: Difference, chunk: DataChunk) -> None:
-        manifests = self._manifests(chunk.id)
+    def take(self, chunk: DataChunk) -> None:
+        """Compare a chunk of a list."""
+        found, manifests = self.found, self._manifests(chunk.id)
         is_here = any(manifest.satisfies(chunk, sha256_may_follow=True) for manifest in manifests)
         is_sure = any(manifest.satisfies(chunk) for manifest in manifests)
+        if not is_sure:
+            self.unproven.append(chunk.id)
         if chunk.id not in self._deleted and (self._is_wanted_so(chunk) if chunk.id in self._wanted else is_sure):
             found.unchanged += 1
             return
         found.wanted.append(chunk.id)
         if is_here:
             return
-        found.replaced += bool(manifests) and chunk.id not in self._deleted
+        if chunk.id not in self._deleted:
+            found.replaced += bool(manifests)
+            found.replaced_bytes += sum(manifest.size_bytes for manifest in manifests)
         found.fetch_bytes += sum(file.size or 0 for file in chunk.files.values())
         found.undeclared += sum(file.size is None for file in chunk.files.values())
 
-    def _remove(self, found: Difference, chunk_id: str) -> None:
+    def takes_known(self, place: Place, before: Before) -> bool:
+        """Compare a chunk whose line was compared before; False where that does not tell how it stands now."""
+        chunk_id = place.chunk_id
+        if chunk_id in self._deleted:
+            return False
+        if chunk_id in self._wanted:
+            want = look_at(self._layout.want_marker(chunk_id))
+            is_as_it_was = want is not None and want.ctime_ns < before.placed_ns
+            if is_as_it_was:
+                self.unproven.append(chunk_id)
+        else:
+            found = self._ready.get(chunk_id, ())
+            is_as_it_was = (
+                len(found) == 1
+                and found[0][0] == place
+                and found[0][1] < before.began_ns
+                and chunk_id not in before.unproven
+            )
+        self.found.unchanged += is_as_it_was
+        return is_as_it_was
+
+    def close(self, listed: Assignment) -> Difference:
+        """Find what makes the directory equal to the list, of which all chunks were taken."""
+        for chunk_id in sorted({*self._ready, *self._wanted}):
+            if chunk_id not in listed:
+                self._remove(chunk_id)
+        return self.found
+
+    def with_deletes(self, ids: Collection[str]) -> Difference:
+        """Find what the deletes of these ids would do."""
+        for chunk_id in dict.fromkeys(ids):
+            self._remove(chunk_id)
+        return self.found
+
+    @property
+    def going(self) -> Going:
+        """What would be lost by the difference: chunks that are deleted or replaced."""
+        found = self.found
+        size_bytes = found.freed_bytes + found.replaced_bytes
+        return Going(found.going + found.replaced, found.here, size_bytes, self._here_bytes)
+
+    def _here_bytes(self) -> int:
+        here = (places for chunk_id, places in self._ready.items() if chunk_id not in self._deleted)
+        paths = (self._layout.path(place) for places in here for place, _ in places)
+        return sum(declared_bytes(read_document(f"{path}/{READY}").get("files")) or 0 for path in paths)
+
+    def knows(self, chunk_id: str) -> bool:
+        """Tell whether this id is here, wanted or deleted."""
+        return chunk_id in self._ready or chunk_id in self._wanted or chunk_id in self._deleted
+
+    def _remove(self, chunk_id: str) -> None:
+        found = self.found
         if chunk_id in self._deleted and chunk_id not in self._wanted:
             found.unchanged += 1
             return
         found.deleted.append(chunk_id)
-        found.going += chunk_id in self._paths and chunk_id not in self._deleted
+        found.going += chunk_id in self._ready and chunk_id not in self._deleted
         found.freed_bytes += sum(manifest.size_bytes for manifest in self._manifests(chunk_id))
 
     def _manifests(self, chunk_id: str) -> list[Manifest]:
-        found = map(read_manifest, self._paths.get(chunk_id, ()))
+        found = (read_manifest(self._layout.path(place)) for place, _ in self._ready.get(chunk_id, ()))
         return [manifest for manifest in found if manifest is not None]
 
     def _is_wanted_so(self, chunk: DataChunk) -> bool:

@@ -178,6 +178,7 @@ class TransferError(FsdmError):
     `transient`: the same request may succeed later, after `retry_after_s` seconds where the server has said so.
     """
 
+    exit_code = EXIT_NOT_CONVERGED
     cause: Cause = "answer"
 
     def __init__(

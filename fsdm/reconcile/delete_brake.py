@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from fsdm.concurrency.log import Log
 from fsdm.model.errors import BrakedError, InvalidInputError
 from fsdm.model.events import Event
+from fsdm.model.units import readable
 from fsdm.store.filesystem import exists
 from fsdm.store.json_files import read_object
 from fsdm.store.markers import look_at, place_delete, release_deletes
@@ -32,7 +33,8 @@ logger = Log("fsdm")
 
 SHARE: Final = 0.25
 FEW_DELETES: Final = 10  # by one command: fewer are typed by hand, and meant
-MANY_CHUNKS: Final = 100  # in a window: fewer are no burst
+MANY_CHUNKS: Final = 100  # in a window: fewer are no burst, unless they have …
+MANY_BYTES: Final = 100_000_000_000  # … so many: less is fetched again within the hour
 WINDOW_S: Final = 600.0
 BRAKE_MAX_BYTES: Final = 1 << 16
 WRITE_EVERY_S: Final = 1.0
@@ -64,21 +66,37 @@ def exceeds(going: int, here: int, share: float | None) -> bool:
     return share is not None and going > share * here
 
 
-def too_much(going: int, here: int, share: float | None) -> str:
-    """Describe what is too much; empty where no more than the share is to go."""
-    if not exceeds(going, here, share):
-        return ""
-    return f"{going} of the {here} chunks that are here would go, which is more than {share:.0%}"
+@dataclass(frozen=True, slots=True)
+class Going:
+    """The chunks that would go, of so many that are `here`, and their bytes.
 
-
-def check(going: int, here: int, share: float | None) -> None:
-    """Refuse more than the share.
-
-    Raises:
-        BrakedError: more is to go.
+    `here_bytes` counts those of all that are here; it is called only where much would go.
     """
-    if why := too_much(going, here, share):
-        raise BrakedError(why, hint="nothing was changed; where that is meant, say so: --yes")
+
+    chunks: int
+    here: int
+    size_bytes: int = 0
+    here_bytes: Callable[[], int] = int
+
+    def too_much(self, share: float | None) -> str:
+        """Describe what is too much; empty where no more than the share of the chunks, and of the bytes, is to go."""
+        if share is None:
+            return ""
+        told = f"{self.chunks} of the {self.here} chunks that are here would go"
+        if exceeds(self.chunks, self.here, share):
+            return f"{told}, which is more than {share:.0%}"
+        if self.size_bytes < MANY_BYTES or not exceeds(self.size_bytes, here_bytes := self.here_bytes(), share):
+            return ""
+        return f"{told}, with {readable(self.size_bytes)} of {readable(here_bytes)}, which is more than {share:.0%}"
+
+    def check(self, share: float | None) -> None:
+        """Refuse more than the share.
+
+        Raises:
+            BrakedError: more is to go.
+        """
+        if why := self.too_much(share):
+            raise BrakedError(why, hint="nothing was changed; where that is meant, say so: --yes")
 
 
 def place_deletes(layout: Layout, ids: Iterable[str], *, meant: bool) -> None:

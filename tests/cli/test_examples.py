@@ -49,6 +49,7 @@ def place(tmp_path: Path, source: Source) -> tuple[Path, dict[str, str]]:
     (tmp_path / "workers.jsonl").write_text('{"name": "w1", "capacity": "1G"}\n{"name": "w2", "capacity": "1G"}\n')
     (tmp_path / "reports").mkdir()
     source.put("/assignment.jsonl.gz", gzip.compress(chunk.to_json()))
+    source.put("/chunk.json", chunk.to_json())
     for directory in ("bin", ".zfunc", ".local/share/bash-completion/completions", ".local/share/man/man1"):
         (tmp_path / directory).mkdir(parents=True)
     (tmp_path / ".config/fish/completions").mkdir(parents=True)

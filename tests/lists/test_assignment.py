@@ -128,9 +128,20 @@ def test_a_transfer_that_breaks_between_two_lines_is_an_error(source: Source) ->
     assert e.value.hint == "nothing was changed: ask again when it answers"
 
 
-def test_a_list_is_asked_for_by_http_alone(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInputError, match=r"ftp://h/list: a list is fetched by http:// or https:// alone"):
-        read("ftp://h/list")
+def test_a_list_may_be_named_by_file_and_a_scheme_that_nothing_fetches_is_told(tmp_path: Path) -> None:
+    chunk = a_chunk()
+    assert read(f"file://{listed(tmp_path / 'a list', lines(chunk)).replace(' ', '%20')}") == [chunk]
+    with pytest.raises(TransferError, match=r"nope://h/list: nothing installed here fetches nope://"):
+        read("nope://h/list")
+    with pytest.raises(InvalidInputError, match=r"'://' is no URL"):
+        read("://")
+
+
+@pytest.mark.parametrize(("text", "tool"), [(b'[{"id": 1}]', "jq -c '.[]'"), (b"{\n}", "jq -c .")])
+def test_a_list_that_is_not_in_lines_is_told_how_to_become_one(tmp_path: Path, text: bytes, tool: str) -> None:
+    with pytest.raises(InvalidInputError, match="list:1: ") as e:
+        read(listed(tmp_path / "list", text))
+    assert e.value.hint.startswith(f"have one want in a line, as {tool} does; nothing was changed")
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -200,5 +211,5 @@ def test_part_of_a_list_is_no_list(source: Source) -> None:
     text = lines(source.chunk())
     url = source.put("/list", text)
     source.fault("/list", headers={"Content-Range": f"bytes 0-{len(text) - 1}/99999", "Content-Length": str(len(text))})
-    with pytest.raises(TransferError, match="HTTP 200, a part"):
+    with pytest.raises(TransferError, match="HTTP 200 OK, a part"):
         read(url)

@@ -11,7 +11,8 @@ from fsdm import DataChunk, DataManager
 from fsdm.lists.assignment import Assignment
 from fsdm.lists.difference import Comparison, Difference, place
 from fsdm.model.errors import DataDirectoryError
-from fsdm.model.layout import RELEASE, Layout
+from fsdm.model.layout import READY, RELEASE, Layout
+from fsdm.reconcile.delete_brake import MANY_BYTES
 from fsdm.store.markers import place_delete, place_want
 from tests.support import PATIENCE_S, Source, fsdm, fsdm_json
 from tests.support.chunks import a_want, an_id, markers, of_place, put_chunk, put_want, touch_delete
@@ -25,7 +26,10 @@ def assigned(*chunks: DataChunk) -> Assignment:
 
 
 def compared(layout: Layout, *chunks: DataChunk) -> Difference:
-    return Comparison(layout).with_assignment(assigned(*chunks))
+    comparison = Comparison(layout)
+    for chunk in chunks:
+        comparison.take(chunk)
+    return comparison.close(assigned(*chunks))
 
 
 def synced(layout: Layout, *chunks: DataChunk) -> None:
@@ -233,6 +237,20 @@ def test_a_list_is_taken_from_standard_input(layout: Layout, tmp_path: Path) -> 
     chunk = of_place(put_chunk(Layout(layout.root + "2")))
     assert fsdm("sync", "-d", layout.root, "-", stdin=chunk.to_json()).returncode == 0
     assert asked(layout) == ([chunk.id], [])
+
+
+def test_bytes_are_counted_as_well_as_chunks(layout: Layout, tmp_path: Path) -> None:
+    """Of eight chunks one would go, and with it more than a quarter of the bytes."""
+    there = [put_chunk(layout, start=n, end=n + 1) for n in range(8)]
+    for number, one in enumerate(there):
+        ready = Path(layout.path(one), READY)
+        ready.write_text(ready.read_text().replace('"size":100', f'"size":{MANY_BYTES // (1 if number == 0 else 3)}'))
+    path = listed(tmp_path, [of_place(one, size=MANY_BYTES // 3) for one in there[1:]])
+    done = fsdm("sync", "-d", layout.root, path)
+    assert done.returncode == 8
+    told = "1 of the 8 chunks that are here would go, with 100.0 GB of 333.3 GB, which is more than 25%"
+    assert told in done.stderr
+    assert fsdm("sync", "-d", layout.root, path, "--brake", "31%").returncode == 0
 
 
 def test_a_few_deletes_are_meant_and_many_are_braked(layout: Layout) -> None:

@@ -14,10 +14,11 @@ from fsdm.model.errors import BrakedError, InvalidInputError
 from fsdm.model.layout import Layout, Place
 from fsdm.reconcile import delete_brake
 from fsdm.reconcile.delete_brake import (
+    MANY_BYTES,
     MANY_CHUNKS,
     WINDOW_S,
     Brake,
-    check,
+    Going,
     exceeds,
     parse_share,
     place_deletes,
@@ -356,10 +357,24 @@ def test_more_than_the_share_is_too_much_and_the_share_itself_is_not() -> None:
 
 
 def test_too_much_is_told_with_how_many_of_how_many_and_what_goes_on() -> None:
-    check(25, 100, 0.25)
+    Going(25, 100).check(0.25)
     with pytest.raises(BrakedError, match="26 of the 100 chunks that are here would go, which is more than 25%") as e:
-        check(26, 100, 0.25)
+        Going(26, 100).check(0.25)
     assert "--yes" in e.value.hint
+
+
+@pytest.mark.parametrize(
+    ("size", "of", "told"),
+    [
+        (MANY_BYTES, 4 * MANY_BYTES, ""),
+        (MANY_BYTES, 4 * MANY_BYTES - 4, "2 of the 9 chunks that are here would go, with 100.0 GB of 400.0 GB"),
+        (MANY_BYTES - 1, MANY_BYTES, ""),
+    ],
+)
+def test_more_than_the_share_of_the_bytes_is_too_much_where_they_are_many(size: int, of: int, told: str) -> None:
+    assert Going(2, 9, size, lambda: of).too_much(0.25).startswith(told)
+    assert bool(Going(2, 9, size, lambda: of).too_much(0.25)) == bool(told)
+    assert Going(2, 9, size, lambda: of).too_much(None) == ""
 
 
 def of(count: int, first: int = 0) -> list[str]:

@@ -7,7 +7,7 @@ from fsdm.cli.ids import add_ids, ids_of
 from fsdm.cli.output import row, show, tell
 from fsdm.lists.difference import Comparison, Difference
 from fsdm.model.units import readable
-from fsdm.reconcile.delete_brake import FEW_DELETES, check, place_deletes, too_much
+from fsdm.reconcile.delete_brake import FEW_DELETES, place_deletes
 from fsdm.store.filesystem import exists
 
 EXAMPLES = """\
@@ -30,9 +30,10 @@ def run(arguments: Namespace) -> None:
             comparison = Comparison(client.layout)
             found = comparison.with_deletes(ids)
             if arguments.dry_run:
-                _show(arguments, found, [one for one in ids if not comparison.knows(one)], share)
+                unknown = [one for one in ids if not comparison.knows(one)]
+                _show(arguments, found, unknown, comparison.going.too_much(share))
                 return
-            check(found.going, found.here, share)
+            comparison.going.check(share)
         is_braked = exists(client.layout.brake)  # by deletes of others, which this command does not release
         place_deletes(client.layout, ids, meant=arguments.yes and not is_braked)
     if is_braked:
@@ -40,8 +41,7 @@ def run(arguments: Namespace) -> None:
     show(arguments, {"deleted": ids})
 
 
-def _show(arguments: Namespace, found: Difference, unknown: list[str], share: float | None) -> None:
-    braked = too_much(found.going, found.here, share)
+def _show(arguments: Namespace, found: Difference, unknown: list[str], braked: str) -> None:
     document = {
         "dry_run": True,
         "deleted": found.deleted,

@@ -27,10 +27,16 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> None:
     """Compare what is here with the list, file by file as READY says it."""
+    from fsdm.cli.sources import fetching_for
     from fsdm.fleet.report import name_of, report
     from fsdm.lists.assignment import read_assignment
 
-    with open_client(arguments) as client, read_assignment(arguments.list, arguments.expect) as assignment:
+    with (
+        open_client(arguments) as client,
+        read_assignment(
+            arguments.list, arguments.expect, fetching=fetching_for(arguments.list, client.layout)
+        ) as assignment,
+    ):
         name = name_of(client.layout, arguments.name)
         found = report(client, assignment, assignment.sha256, time.time())
     document = found.to_json().decode()

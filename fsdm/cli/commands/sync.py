@@ -9,7 +9,6 @@ from fsdm.cli.output import ASSUMED_BYTES_PER_S, estimate, show, tell, to_fetch
 from fsdm.lists.difference import Comparison, Difference, place
 from fsdm.model.errors import InvalidInputError
 from fsdm.model.units import readable
-from fsdm.reconcile.delete_brake import check, too_much
 from fsdm.status.terminal import plain
 
 EXAMPLES = """\
@@ -32,24 +31,28 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> None:
     """Read the whole list, want the chunks that are missing, delete those that it does not have."""
-    from fsdm.lists.assignment import read_assignment
+    from fsdm.cli.sources import fetching_for
+    from fsdm.lists.assignment import open_list
 
-    reading = read_assignment(arguments.list, arguments.expect, strict=arguments.strict)
-    with open_client(arguments) as client, reading as assignment:
-        for doubt in assignment.doubts:
-            tell(f"fsdm: {plain(doubt)}")
-        if not len(assignment) and not arguments.yes:
-            raise InvalidInputError("the list is empty", hint="nothing was changed; where all is to go, say so: --yes")
-        difference = Comparison(client.layout).with_assignment(assignment)
-        if not arguments.dry_run:
-            if not arguments.yes:
-                check(difference.going + difference.replaced, difference.here, arguments.brake)
-            place(client.layout, difference, assignment, meant=arguments.yes)
-    _show(arguments, difference)
+    with (
+        open_client(arguments) as client,
+        open_list(arguments.list, fetching_for(arguments.list, client.layout)) as text,
+    ):
+        comparison = Comparison(client.layout)
+        with text.read(arguments.expect, comparison.take, strict=arguments.strict) as assignment:
+            for doubt in assignment.doubts:
+                tell(f"fsdm: {plain(doubt)}")
+            if not len(assignment) and not arguments.yes:
+                hint = "nothing was changed; where all is to go, say so: --yes"
+                raise InvalidInputError("the list is empty", hint=hint)
+            difference, share = comparison.close(assignment), None if arguments.yes else arguments.brake
+            if not arguments.dry_run:
+                comparison.going.check(share)
+                place(client.layout, difference, assignment, meant=arguments.yes)
+    _show(arguments, difference, comparison.going.too_much(share))
 
 
-def _show(arguments: Namespace, found: Difference) -> None:
-    braked = too_much(found.going + found.replaced, found.here, None if arguments.yes else arguments.brake)
+def _show(arguments: Namespace, found: Difference, braked: str) -> None:
     seconds = found.fetch_bytes / ASSUMED_BYTES_PER_S
     document = {"dry_run": arguments.dry_run, **asdict(found), "seconds": seconds, "braked": bool(braked)}
     would = "would be " if arguments.dry_run else ""

@@ -7,6 +7,7 @@ from fsdm.cli.documents import add_documents, place_each
 
 EXAMPLES = """\
 fsdm want -d data chunk.json
+fsdm want -d data https://example.org/chunk.json
 make-wants | fsdm want -d data -    # JSON Lines
 """
 
