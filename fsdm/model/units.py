@@ -49,6 +49,13 @@ def readable(size_bytes: int) -> str:
     return f"{size_bytes / 1e12:.1f} TB"
 
 
+def how_far(size_bytes: int, total_bytes: int | None, least_bytes: int = 0) -> str:
+    """Format how far something is: `1.0 MB of 5.0 MB`, or `of at least` as much where not all of it is known."""
+    if total_bytes is not None:
+        return f"{readable(size_bytes)} of {readable(total_bytes)}"
+    return f"{readable(size_bytes)}{f' of at least {readable(least_bytes)}' if least_bytes > size_bytes else ''}"
+
+
 def per_second(bytes_per_s: float) -> str:
     """Format a rate: `12.5 MB/s`."""
     return f"{readable(round(bytes_per_s))}/s" if bytes_per_s >= 100_000 else f"{bytes_per_s / 1000:.1f} kB/s"

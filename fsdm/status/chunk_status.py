@@ -35,7 +35,8 @@ class ChunkStatus:
     `state`: *wanted* (not begun), *downloading*, *available*, *retiring* (deleted, and kept by refs until the last one
     goes), *deleting* (its marker is about to go), *failed* (`error` says why), *waiting* (for room: `error` says for
     how much), *unready* (a directory without READY: out of service). `size_bytes` is what is on disk of it;
-    `total_bytes` what it will be, where that is known. `verifying`: its bytes are to be compared with READY, and have
+    `total_bytes` what it will be, where that is known, and `least_bytes` as much of that as is known, or has come: the
+    want may leave a size out, and an answer its length. `verifying`: its bytes are to be compared with READY, and have
     not been yet. `index_errors`: the indexes of it that cannot be made, each with its error.
     """
 
@@ -51,6 +52,15 @@ class ChunkStatus:
     next_attempt_at: float | None = None
     verifying: bool = False
     index_errors: tuple[str, ...] = ()
+    least_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """The bytes that a chunk will have: in all, and at least, as far as its want and its servers' answers say."""
+
+    total_bytes: int | None
+    least_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +145,7 @@ def _at_rest(layout: Layout, catalog: Catalog, place: Place) -> ChunkStatus | No
         return None
     errors = _index_errors(layout, (place,))
     of_place = (place.dataset_id, place.block_range, size, size)
-    return ChunkStatus(place.chunk_id, "available", *of_place, index_errors=errors)
+    return ChunkStatus(place.chunk_id, "available", *of_place, index_errors=errors, least_bytes=size)
 
 
 def read_chunk_status(layout: Layout, state: ChunkState) -> ChunkStatus | None:
@@ -149,22 +159,27 @@ def read_chunk_status(layout: Layout, state: ChunkState) -> ChunkStatus | None:
     places = state.ready + state.unready
     dataset_id, block_range = _position(places, want)
     if places:
-        size = total = read_size(layout, places[0]) if state.ready else None
+        size = read_size(layout, places[0]) if state.ready else None
+        expected = Expected(size, size or 0)
     else:
-        size, total = downloaded_bytes(layout.partial_of(state.id)), read_total(layout, state.id, want.get("files"))
+        size, expected = (
+            downloaded_bytes(layout.partial_of(state.id)),
+            read_expected(layout, state.id, want.get("files")),
+        )
     return ChunkStatus(
         id=state.id,
         state=name,
         dataset_id=dataset_id,
         block_range=block_range,
         size_bytes=size or 0,
-        total_bytes=total,
+        total_bytes=expected.total_bytes,
         error=failing.error or None,
         hint=failing.hint or None,
         attempts=failing.attempts,
         next_attempt_at=failing.next_attempt_at,
         verifying=state.verify is not None and state.verify.fault is None,
         index_errors=_index_errors(layout, state.ready),
+        least_bytes=max(expected.least_bytes, size or 0),
     )
 
 
@@ -200,16 +215,16 @@ def read_size(layout: Layout, place: Place) -> int | None:
     return declared_bytes(read_document(f"{layout.path(place)}/{READY}").get("files"))
 
 
-def read_total(layout: Layout, chunk_id: str, files: object) -> int | None:
-    """Tell how large a chunk will be, as its want's `files` or its servers' answers say."""
+def read_expected(layout: Layout, chunk_id: str, files: object) -> Expected:
+    """Tell how large a chunk will be, as its want's `files` and its servers' answers (in PARTS) say."""
     total = declared_bytes(files)
     if total is not None or not isinstance(files, dict):
-        return total
+        return Expected(total, total or 0)
     parts = read_document(f"{layout.partial_of(chunk_id)}/{PARTS}").get("files")
     answered = parts if isinstance(parts, dict) else {}
     sizes = [_int_of(source, "size", _int_of(answered.get(name), "total")) for name, source in files.items()]
     known = [size for size in sizes if size is not None]
-    return sum(known) if len(known) == len(sizes) else None
+    return Expected(sum(known) if len(known) == len(sizes) else None, sum(known))
 
 
 def read_failing(layout: Layout, chunk_id: str) -> tuple[Failing, Stamp | None]:

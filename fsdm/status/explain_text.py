@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from fsdm.model.state import ChunkState, Marker, Partial
-from fsdm.model.units import ago, count, lasting, moment, readable
+from fsdm.model.units import ago, count, how_far, lasting, moment, readable
 from fsdm.store.leader_lock import LockHolder
 
 if TYPE_CHECKING:
@@ -147,8 +147,7 @@ def _here(facts: Facts, status: ChunkStatus) -> Iterator[str]:
     if state.partial is Partial.READY:
         yield "all of it has come, in partial/ID: it is about to be put in its place"
     elif state.partial is Partial.BEGUN and not state.ready and not state.unready:
-        total = "" if status.total_bytes is None else f" of {readable(status.total_bytes)}"
-        yield f"{size}{total} have come, in partial/ID"
+        yield f"{how_far(status.size_bytes, status.total_bytes, status.least_bytes)} have come, in partial/ID"
     elif state.partial is Partial.BEGUN:
         yield "a part of what is to take its place has come, in partial/ID"
 
@@ -181,7 +180,7 @@ def _of_the_directory(facts: Facts, status: ChunkStatus) -> Iterator[_Reason]:
     if disk.read_only:
         yield "the file system is read-only: nothing can be downloaded or deleted", "mount it writable again"
     elif facts.want and not facts.state.ready:
-        missing = 0 if status.total_bytes is None else status.total_bytes - status.size_bytes
+        missing = (status.total_bytes or status.least_bytes) - status.size_bytes
         if disk.free_bytes < max(missing, 1):
             told = f"the disk is full: {readable(disk.free_bytes)} are free, and {readable(missing)} are missing"
             yield told, "make room on the disk: it goes on by itself then"

@@ -23,11 +23,12 @@ LEAST_SPAN_S: Final = 0.8  # a shorter time tells no rate
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A chunk that is being fetched: its bytes that have come, and all that will, if known."""
+    """A chunk that is being fetched: its bytes that have come, all that will, if known, and at least so many."""
 
     id: str
     size_bytes: int
     total_bytes: int | None = None
+    least_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +46,9 @@ class Survey:
     """A data directory at one moment, by what is pending. Times are seconds since the epoch.
 
     `here_bytes` leaves out the `uncounted` chunks. `came_bytes` grows with all that has come since the first look.
-    `left_bytes` are to come for what can go on by itself (`wanted` and `running`); `unknown` of these do not say their
-    size, or have not been read yet. `unlisted` are directories that this user may not list: nothing in them is counted.
+    `left_bytes` are to come, at least, for what can go on by itself (`wanted` and `running`); `unknown` of these do not
+    say all of their size, or have not been read yet. `unlisted` are directories that this user may not list: nothing in
+    them is counted.
     """
 
     at: float
@@ -122,12 +124,12 @@ class Progress:
             self._each[one.id].take(now, one.size_bytes)
 
     def rate(self) -> float | None:
-        """Tell the bytes a second of the last ten seconds; None where not watched long enough."""
-        return self._all.rate()
+        """Tell the bytes a second of the last ten seconds; None where not watched long enough, or paused."""
+        return None if self._is_paused else self._all.rate()
 
     def rate_of(self, chunk_id: str) -> float | None:
         """Tell the same for one running chunk; a partial that is begun anew counts as zero."""
-        rate = self._each[chunk_id].rate() if chunk_id in self._each else None
+        rate = self._each[chunk_id].rate() if chunk_id in self._each and not self._is_paused else None
         return None if rate is None else max(rate, 0.0)
 
     def eta_s(self) -> float | None:
@@ -138,10 +140,16 @@ class Progress:
         survey = self.survey
         if survey is None or not (survey.wanted or survey.running):
             return 0.0
+        if survey.paused:
+            return None
         now, longer = self._all.rate(), self._all.rate(ETA_WINDOW_S)
         if not now or not longer or (survey.unknown and not survey.left_bytes):
             return None
         return survey.left_bytes / longer
+
+    @property
+    def _is_paused(self) -> bool:
+        return self.survey is not None and self.survey.paused
 
     def by_activity(self, running: Sequence[Running]) -> list[Running]:
         """Sort by the bytes that come a second, the most first; of equals, by those that have come."""

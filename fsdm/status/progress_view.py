@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from rich.text import Text
 
-from fsdm.model.units import ago, lasting, moment, per_second, readable
+from fsdm.model.units import ago, count, lasting, moment, per_second, readable
 from fsdm.status.terminal import plain, takes_utf8
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ class Glyphs:
     between: str = " · "
     cut: str = "…"
     at_least: str = "≥ "
+    at_most: str = "≤"
     encoding: str = "utf-8"
 
     def fit(self, text: str) -> str:
@@ -47,7 +48,7 @@ class Glyphs:
         return text if self.encoding == "utf-8" else text.replace("…", "...").encode("ascii", "replace").decode()
 
 
-ASCII: Final = Glyphs("#", ".", " | ", "...", ">= ", "ascii")
+ASCII: Final = Glyphs("#", ".", " | ", "...", ">= ", "<=", "ascii")
 
 
 def glyphs_for(encoding: str | None, environ: Mapping[str, str] = os.environ) -> Glyphs:
@@ -168,12 +169,19 @@ def _pace(progress: Progress, survey: Survey, glyphs: Glyphs) -> list[_Item]:
         return []
     rate, eta_s = progress.rate(), progress.eta_s()
     more = glyphs.at_least * (survey.unknown > 0)
+    left: list[_Item] = []
+    if survey.left_bytes or not survey.unknown:
+        left.append((f"{more}{readable(survey.left_bytes)} to come", ""))
+    if survey.unknown:
+        left.append((f"the size of {count(survey.unknown, 'chunk')} is not known yet", "dim"))
+    if survey.paused:
+        return left
     coming = "ETA unknown, nothing comes" if rate == 0 and survey.running else "ETA unknown"
     if eta_s is not None:
         coming = f"ETA {more}{lasting(eta_s)} ({moment(survey.at + eta_s, survey.at)})"
     return [
         (per_second(rate) if rate is not None else "rate not known yet", "bold"),
-        (f"{more}{readable(survey.left_bytes)} to come", ""),
+        *left,
         (coming, ""),
     ]
 
@@ -197,19 +205,24 @@ def _ground(progress: Progress, survey: Survey, glyphs: Glyphs) -> list[_Item]:
 
 
 def _bar(one: Running, progress: Progress, width: int, glyphs: Glyphs) -> Text:
-    total = one.total_bytes
-    share = None if total is None else min(one.size_bytes / total, 1.0) if total else 1.0
-    percent = "   ?" if share is None else f"{int(share * 100):>3}%"
+    total = one.total_bytes if one.total_bytes is not None else max(one.least_bytes, one.size_bytes)
+    share: float | None = min(one.size_bytes / total, 1.0) if total else 1.0
+    at_most, of = "", readable(total)
+    if one.total_bytes is None:
+        at_most, of = glyphs.at_most, f"{glyphs.at_least}{of}"
+        if total == one.size_bytes:  # not even a part of the rest is known
+            share, of = None, ""
+    percent = f"{'?' if share is None else f'{at_most}{int(share * 100)}%':>5}"
     name, numbers = one.id[:8], ""
     if width >= WIDE:
         rate = progress.rate_of(one.id)
-        of = "" if total is None else f" of {readable(total)}"
+        of = f" of {of}" if of else ""
         pace = "" if rate is None else per_second(rate)
         name, numbers = one.id[:12], f"  {readable(one.size_bytes)}{of:<14} {pace:>12}"
-    bar = min(max(width - len(name) - len(percent) - len(numbers) - 2, 0), BAR_MAX)
+    bar = min(max(width - len(name) - len(percent) - len(numbers) - 1, 0), BAR_MAX)
     done = int((share or 0.0) * bar)
     line = Text(f"{name} ", "cyan").append(glyphs.done * done, "bold cyan").append(glyphs.rest * (bar - done), "dim")
-    return line.append(f" {percent}{numbers}")
+    return line.append(f"{percent}{numbers}")
 
 
 def _row(tag: str, chunk_id: str, said: str, style: str, glyphs: Glyphs) -> Text:

@@ -16,7 +16,15 @@ from typing import TYPE_CHECKING, Final
 
 from fsdm.model.layout import READY
 from fsdm.model.state import may_repeat, name_by
-from fsdm.status.chunk_status import Failing, read_failing, read_size, read_surroundings, read_total, stamp_of
+from fsdm.status.chunk_status import (
+    Expected,
+    Failing,
+    read_expected,
+    read_failing,
+    read_size,
+    read_surroundings,
+    stamp_of,
+)
 from fsdm.status.progress import Retiring, Running, Survey
 from fsdm.store.catalog import Catalog
 from fsdm.store.disk_usage import downloaded_bytes
@@ -110,7 +118,7 @@ class Surveyor:
         running = self._measure(named["downloading"], listed.partial)
         again = (named["available"] & listed.want) - listed.failed  # its want is still to be compared with it
         queued = named["wanted"] | again
-        left, unknown = self._left(running, queued)
+        left, unknown = self._left(running, queued, listed.partial)
         over = (named["available"] - listed.want) | named["downloading"] | named["wanted"]  # what failed before
         self._looked = True
         return Survey(
@@ -239,13 +247,15 @@ class Surveyor:
             before, measured[chunk_id] = measured[chunk_id], size
             if self._looked and (before is not None or chunk_id not in self._partials):
                 self._came_bytes += max(size - (before or 0), 0)
-            running.append(Running(chunk_id, size, self._total_of(chunk_id)))
+            expected = self._expected(chunk_id)
+            running.append(Running(chunk_id, size, expected.total_bytes, max(expected.least_bytes, size)))
         self._partials = measured
         return running
 
-    def _total_of(self, chunk_id: str) -> int | None:
+    def _expected(self, chunk_id: str) -> Expected:
         total = self._totals.get(chunk_id)
-        return read_total(self._layout, chunk_id, self._files_of(chunk_id)) if total is None else total
+        known = None if total is None else Expected(total, total)
+        return known or read_expected(self._layout, chunk_id, self._files_of(chunk_id))
 
     def _read_totals(self, listed: Listing) -> None:
         begun = listed.partial - self._partials.keys()  # their wants may have been written anew since they were read
@@ -258,12 +268,16 @@ class Surveyor:
         want, known = self._layout.want_marker(chunk_id), self._layout.known_marker(chunk_id)
         return (read_document(want) or read_document(known)).get("files")
 
-    def _left(self, running: Iterable[Running], queued: Iterable[str]) -> tuple[int, int]:
-        """Sum the bytes that are still to come, and count the chunks whose size is not known."""
-        sizes = [(one.total_bytes, one.size_bytes) for one in running]
-        sizes += [(self._totals.get(one), self._partials.get(one) or 0) for one in queued]
-        known = [max(total - size, 0) for total, size in sizes if total is not None]
-        return sum(known), len(sizes) - len(known)
+    def _left(self, running: Iterable[Running], queued: set[str], partials: set[str]) -> tuple[int, int]:
+        """Sum the bytes that are still to come, at least, and count the chunks whose whole size is not known."""
+        each = [(one.total_bytes, max(one.total_bytes or 0, one.least_bytes) - one.size_bytes) for one in running]
+        for one in queued - partials:
+            total = self._totals.get(one)
+            each.append((total, total or 0))
+        for one in queued & partials:  # its download is paused, or about to go on
+            expected, size = self._expected(one), downloaded_bytes(self._layout.partial_of(one)) or 0
+            each.append((expected.total_bytes, expected.least_bytes - size))
+        return sum(max(left, 0) for _, left in each), sum(total is None for total, _ in each)
 
     def _read_failures(self, failed: set[str]) -> None:
         stamps = {one: stamp for one in failed if (stamp := stamp_of(self._layout.failed_of(one))) is not None}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import stat
 import threading
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
     from fsdm.transfer.resume_record import Part
     from fsdm.transfer.segments import Piece
 
-RECORD_BYTES: Final = 1 << 20  # a file below this is fetched again rather than written down about, until it has ended
+RECORD_BYTES: Final = 1 << 20  # a file below this is fetched again rather than written down about, until it has ended …
+RECORD_S: Final = 0.5  # … or has taken so long: then people look how far it is
 CHECKPOINT_BYTES: Final = 32 << 20
 HOLES_CHECKPOINT_BYTES: Final = 8 << 20  # with holes, nothing but what is written down outlives the process
 EXTENTS_MAX: Final = 100  # in a record: what is behind more holes than that is fetched again by another process
@@ -56,6 +58,7 @@ class Transfer:
         self._digest_tells = False  # ranges are asked for without a validator
         self._require_length = require_length
         self._etag: str | None = None  # of the last answer
+        self._unwritten_since: float | None = None  # that this version has begun; None once it is in the record
 
     @property
     def size(self) -> int:
@@ -227,7 +230,9 @@ class Transfer:
             raise TransferError("the answer has no length: nothing would tell whether all of it came", hint=hint)
         mark = url_mark(url)
         record = PartRecord(url=mark, validator=head.validator, etag=self._etag, total=total, open_ended=open_ended)
-        self._part.begin(record, lasting=total is None or total >= RECORD_BYTES)
+        lasting = total is None or total >= RECORD_BYTES
+        self._part.begin(record, lasting=lasting)
+        self._unwritten_since = None if lasting else time.monotonic()
 
     def moved(self) -> None:
         """See that the bytes are not too many, and write down now and then how far it is."""
@@ -235,6 +240,9 @@ class Transfer:
         if total is not None and self.size > total:
             self.restart()
             raise TransferError(f"more than the {total} bytes that are wanted", cause="size")
+        if self._unwritten_since is not None and time.monotonic() - self._unwritten_since >= RECORD_S:
+            self._part.save()
+            self._unwritten_since = None
         if self.here - self._noted >= (HOLES_CHECKPOINT_BYTES if self._holes else CHECKPOINT_BYTES):
             self._note(save=True)
 

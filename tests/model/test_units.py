@@ -5,7 +5,7 @@ import time
 import pytest
 
 from fsdm.model.errors import InvalidInputError
-from fsdm.model.units import ago, lasting, moment, parse_size, per_second, readable
+from fsdm.model.units import ago, how_far, lasting, moment, parse_size, per_second, readable
 
 NOON = time.mktime((2026, 5, 17, 12, 0, 0, 0, 0, -1))
 
@@ -73,3 +73,11 @@ def test_a_time_that_there_is_not_is_told_as_such(at: float) -> None:
 )
 def test_rates_are_told_in_bytes_a_second(bytes_per_s: float, text: str) -> None:
     assert per_second(bytes_per_s) == text
+
+
+@pytest.mark.parametrize(
+    ("known", "text"),
+    [((5, 7), "5 bytes of 7 bytes"), ((5, None, 9), "5 bytes of at least 9 bytes"), ((5, None, 5), "5 bytes")],
+)
+def test_how_far_something_is_says_what_is_known(known: tuple[int, int | None], text: str) -> None:
+    assert how_far(*known) == text

@@ -83,6 +83,10 @@ CASES: dict[str, tuple[Facts, dict[str, Any]]] = {
         "downloading", WANTED | {"partial": Partial.BEGUN}, size_bytes=3 * MB, here="3.0 MB have come",
         why=["being downloaded"],
     ),
+    "downloading, of which a part of the size is known": case(
+        "downloading", WANTED | {"partial": Partial.BEGUN}, size_bytes=3 * MB, least_bytes=7 * MB,
+        here="3.0 MB of at least 7.0 MB have come",
+    ),
     "downloading, by who knows whom": case(
         "downloading", WANTED | {"partial": Partial.BEGUN}, reconciler="{}", why=["it is being downloaded"],
         silent=("by pid",),

@@ -25,7 +25,10 @@ EMPTY = Survey(at=NOW, reconciler="pid 42", free_bytes=300 * GB, read_only=False
 BUSY = replace(
     EMPTY,
     here=120, here_bytes=1200 * GB, wanted=14, deleting=1, unready=1, left_bytes=4_200 * MB, came_bytes=0,
-    running=(Running("1" * 64, 120 * MB, 240 * MB), Running("2" * 64, 50 * MB), Running("3" * 64, 0, 0)),
+    running=(
+        Running("1" * 64, 120 * MB, 240 * MB), Running("2" * 64, 50 * MB), Running("3" * 64, 0, 0),
+        Running("0" * 64, 50 * MB, None, 200 * MB),
+    ),
     retiring=(
         Retiring("4" * 64, NOW - 180, 5 * MB, Holders((DUCK,))),
         Retiring("5" * 64, NOW - 60, None, Holders()),
@@ -61,12 +64,13 @@ def shown(survey: Survey, width: int = 120, height: int = 30, **kw: Any) -> str:
 def test_everything_that_goes_on_is_shown() -> None:
     text = shown(BUSY, width=160)
     for words in (
-        "120 here, 1200.0 GB · 14 wanted · 3 downloading · 4 retiring · 1 deleting · 1 out of service",
+        "120 here, 1200.0 GB · 14 wanted · 4 downloading · 4 retiring · 1 deleting · 1 out of service",
         "1 waiting for room · 3 failed",
         "30.0 MB/s · 4200.0 MB to come · ETA 2 min (12:02:20)",
         "300.0 GB free · reconciler pid 42",
         "111111111111 ━━━━━━━━━━━━━━━━━━━━────────────────────  50%  120.0 MB of 240.0 MB      20.0 MB/s",
         "222222222222 ────────────────────────────────────────    ?  50.0 MB",
+        "000000000000 ━━━━━━━━━━────────────────────────────── ≤25%  50.0 MB of ≥ 200.0 MB",
         "333333333333 ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━ 100%",
         "retiring 444444444444 5.0 MB, deleted 3 min ago, held by pid 4711 duckdb -c 'select 1' (ann)",
         "retiring 555555555555 deleted 60 s ago, no process holds it",
@@ -87,9 +91,18 @@ def test_what_is_not_known_is_not_made_up() -> None:
     progress.take(replace(BUSY, uncounted=3, unknown=2), 100.0)
     text = text_of(progress)
     assert "120 here, ≥ 1200.0 GB" in text
-    assert "rate not known yet · ≥ 4200.0 MB to come · ETA unknown" in text
+    assert "rate not known yet · ≥ 4200.0 MB to come · the size of 2 chunks is not known yet · ETA unknown" in text
+    assert " to come" not in text_of(progress_of(replace(BUSY, unknown=17, left_bytes=0))), "nothing is known of it"
     assert "ETA ≥ " in shown(replace(BUSY, unknown=2))
     assert document(progress_of(replace(BUSY, unknown=2)))["eta_is_at_least"] is True
+
+
+def test_paused_downloads_have_no_rate() -> None:
+    paused = progress_of(replace(BUSY, paused=True, running=(), wanted=17))
+    assert "4200.0 MB to come\n300.0 GB free" in text_of(paused)
+    told = document(paused)
+    assert (told["bytes_per_s"], told["eta_s"], told["eta_is_at_least"]) == (None, None, False)
+    assert progress_of(replace(BUSY, paused=True)).rate_of("1" * 64) is None, "what runs is about to end"
 
 
 def test_a_stall_is_told() -> None:
@@ -209,7 +222,7 @@ def test_a_terminal_without_utf_8_gets_ascii(encoding: str | None, environ: dict
 
 def test_a_line_for_a_log_says_it_all() -> None:
     line = one_line(progress_of(BUSY))
-    assert line.startswith("12:00:00 120 here, 1200.0 GB, 14 wanted, 3 downloading, ")
+    assert line.startswith("12:00:00 120 here, 1200.0 GB, 14 wanted, 4 downloading, ")
     assert "; 30.0 MB/s, 4200.0 MB to come, ETA 2 min (12:02:20); 300.0 GB free, reconciler pid 42" in line
     assert "\n" not in line
 
@@ -218,7 +231,7 @@ def test_a_document_has_the_numbers_and_the_reasons() -> None:
     told = json.loads(json.dumps(document(progress_of(BUSY))))
     assert (told["here"], told["bytes_per_s"], told["eta_s"], told["eta_is_at_least"]) == (120, 30 * MB, 140.0, False)
     assert told["running"][0] == {
-        "id": "1" * 64, "size_bytes": 120 * MB, "total_bytes": 240 * MB, "bytes_per_s": 20 * MB,
+        "id": "1" * 64, "size_bytes": 120 * MB, "total_bytes": 240 * MB, "least_bytes": 0, "bytes_per_s": 20 * MB,
     }  # fmt: skip
     assert told["retiring"][0]["holders"]["found"][0]["pid"] == 4711
     assert told["failing"][0]["error"] == "http://host/a: HTTP 404"

@@ -168,11 +168,22 @@ def test_size_missing_in_the_want_comes_from_servers(layout: Layout, data_dir: P
         put_want(data_dir, chunk)
     put_partial(data_dir, running.id, a=4)
     survey = surveyor.look()
-    assert (survey.running[0].total_bytes, survey.left_bytes, survey.unknown) == (None, 0, 2)
+    assert (survey.running[0].total_bytes, survey.running[0].least_bytes) == (None, 20)
+    assert (survey.left_bytes, survey.unknown) == (16, 2)
     parts = {"files": {"a": {"url": "0" * 64, "total": 100, "size": 0}}}
     (data_dir / "partial" / running.id / "PARTS").write_text(json.dumps(parts))
     survey = surveyor.look()
     assert (survey.running[0].total_bytes, survey.left_bytes, survey.unknown) == (120, 116, 1)
+
+
+def test_length_of_a_paused_download_is_known(layout: Layout, data_dir: Path, surveyor: Surveyor) -> None:
+    chunk = put_want(data_dir, a_want(files={"a": "http://example.org/a", "b": "http://example.org/b"}))
+    put_partial(data_dir, chunk.id, a=4)
+    parts = {"files": {"a": {"url": "0" * 64, "total": 100, "size": 0}}}
+    (data_dir / "partial" / chunk.id / "PARTS").write_text(json.dumps(parts))
+    Path(layout.pause).write_text("{}")
+    survey = surveyor.look()
+    assert (survey.wanted, survey.running, survey.left_bytes, survey.unknown) == (1, (), 96, 1)
 
 
 def test_retiring_chunks_name_holders_oldest_first(layout: Layout, data_dir: Path, surveyor: Surveyor) -> None:

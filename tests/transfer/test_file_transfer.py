@@ -536,6 +536,17 @@ def test_a_record_is_written_before_the_first_byte_of_a_version_and_now_and_then
     assert saved == [], "it is not worth it"
 
 
+def test_length_of_a_small_file_is_written_down_once_it_takes_long(
+    source: Source, part: Part, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfer_module, "RECORD_S", 0.0)
+    monkeypatch.setattr("fsdm.transfer.http.exchange.BLOCK_BYTES", 50_000)
+    saved: list[int | None] = []
+    part.save = lambda: saved.append(part.record and part.record.total)
+    assert is_new(part, fetch(source.put("/file", NEW), part))
+    assert saved == [SIZE]
+
+
 def test_record_of_an_older_version_goes_before_the_first_byte_of_the_newer(
     source: Source, url: str, part: Part
 ) -> None:

@@ -168,8 +168,10 @@ def _dataset(chunk: ChunkStatus, names: Mapping[str, str]) -> str:
 def _cells(chunk: ChunkStatus, *, human: bool) -> tuple[str, str, str]:
     """Return blocks, size and reason."""
     blocks, shown = chunk.block_range, readable if human else str
-    size, total = shown(chunk.size_bytes), chunk.total_bytes
+    size, total, least = shown(chunk.size_bytes), chunk.total_bytes, chunk.least_bytes
     of = "" if total in {None, chunk.size_bytes} or total is None else f"/{shown(total)}"
+    if human and total is None and least > chunk.size_bytes:  # other programs find it in --json
+        of = f"/at least {shown(least)}"
     why = plain(chunk.error or ("to be verified" if chunk.verifying else "") or _of_indexes(chunk))
     return f"[{blocks.start}, {blocks.stop})" if blocks else "-", f"{size}{of}", why
 

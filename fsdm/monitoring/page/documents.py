@@ -9,7 +9,7 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
-from fsdm.model.units import ago, count, lasting, moment, per_second, readable
+from fsdm.model.units import ago, count, how_far, lasting, moment, per_second, readable
 from fsdm.status.coverage import marks
 from fsdm.status.map import words
 from fsdm.status.terminal import plain
@@ -84,7 +84,7 @@ def _alerts(progress: Progress, survey: Survey, around: Status) -> Iterable[str]
 
 def _tiles(progress: Progress, survey: Survey) -> list[Document]:
     coming, more = len(survey.running) + survey.wanted, "≥ " * (survey.uncounted > 0)
-    rate = None if survey.paused else progress.rate()
+    rate = progress.rate()
     pace = "paused" if survey.paused and coming else "" if rate is None or not coming else per_second(rate)
     tiles = [
         _tile("here", survey.here, f"{more}{readable(survey.here_bytes)}"),
@@ -123,7 +123,7 @@ def lists(
     soonest = sorted(survey.failing, key=lambda one: (one.next_attempt_at is None, one.next_attempt_at or 0.0, one.id))
     waiting = sorted(survey.waiting, key=lambda one: one.id)
     return {
-        "coming": rows(progress.by_activity(survey.running), lambda one: _coming(one, progress, survey))
+        "coming": rows(progress.by_activity(survey.running), lambda one: _coming(one, progress))
         | {"queued": survey.wanted},
         "failing": rows(soonest, lambda one: _failing(one, survey.at)),
         "waiting": rows(waiting, lambda one: {"says": plain(one.error), "more": ""}),
@@ -139,14 +139,15 @@ def _where(chunk: ChunkStatus | None, names: Mapping[str, str]) -> str:
     return f"{words.span(chunk.block_range.start, chunk.block_range.stop)} of {dataset}"
 
 
-def _coming(one: Running, progress: Progress, survey: Survey) -> Document:
-    total, rate = one.total_bytes, None if survey.paused else progress.rate_of(one.id)
-    share = None if total is None else min(one.size_bytes / total, 1.0) if total else 1.0
-    of = "" if total is None else f" of {readable(total)}"
+def _coming(one: Running, progress: Progress) -> Document:
+    total, rate = one.total_bytes, progress.rate_of(one.id)
+    at_most = max(one.least_bytes, one.size_bytes) if total is None else total
+    share = min(one.size_bytes / at_most, 1.0) if at_most else 1.0
+    is_unknown = total is None and at_most == one.size_bytes  # not even a part of the rest is known
     left = f", {lasting((total - one.size_bytes) / rate)} left" if total is not None and rate else ""
     pace = "" if rate is None else f"{per_second(rate)}{left}"
-    says = f"{readable(one.size_bytes)}{of}"
-    return {"share": None if share is None else round(share, 3), "says": says, "more": pace}
+    says = how_far(one.size_bytes, total, one.least_bytes)
+    return {"share": None if is_unknown else round(share, 3), "says": says, "more": pace}
 
 
 def _failing(one: Failing, now: float) -> Document:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from importlib.resources import files
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from fsdm.model.units import count, readable
+from fsdm.model.units import count, how_far, readable
 from fsdm.status.coverage import KIND_OF, KINDS
 from fsdm.status.terminal import plain
 from fsdm.store.leader_lock import describe_holder
@@ -229,9 +229,8 @@ def chunk_line(chunk: ChunkStatus) -> str:
 
 
 def _how(chunk: ChunkStatus) -> str:
-    size = f", {readable(chunk.size_bytes)}" if chunk.size_bytes or chunk.total_bytes is not None else ""
-    if chunk.total_bytes is not None and chunk.total_bytes != chunk.size_bytes:
-        size = f", {readable(chunk.size_bytes)} of {readable(chunk.total_bytes)}"
+    size, total, least = chunk.size_bytes, chunk.total_bytes, chunk.least_bytes
+    far = "" if total is None and not least else readable(size) if total == size else how_far(size, total, least)
     error = plain(chunk.error or "")
     more = "…" * (len(error) > _ERROR_SHOWN)
-    return f"{chunk.state}{size}" + (f": {error[:_ERROR_SHOWN]}{more}" if error else "")
+    return f"{chunk.state}{f', {far}' if far else ''}" + (f": {error[:_ERROR_SHOWN]}{more}" if error else "")

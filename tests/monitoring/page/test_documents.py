@@ -108,6 +108,19 @@ def test_retiring_is_told_with_who_holds_it() -> None:
     assert rows[0]["more"] == "1000 bytes, deleted 30 s ago"
 
 
+@pytest.mark.parametrize(
+    ("one", "share", "says"),
+    [
+        (Running("a" * 64, 100, None, 400), 0.25, "100 bytes of at least 400 bytes"),
+        (Running("a" * 64, 100, None, 100), None, "100 bytes"),
+        (Running("a" * 64, 0, 0), 1.0, "0 bytes of 0 bytes"),
+    ],
+)
+def test_bar_shows_what_is_known_of_the_size(one: Running, share: float | None, says: str) -> None:
+    [row] = documents.lists(taken(REST), replace(REST, running=(one,)), lambda _: None)["coming"]["rows"]
+    assert (row["share"], row["says"]) == (share, says)
+
+
 def test_lists_are_bounded_and_count_the_rest() -> None:
     many = tuple(Running(an_id(), 1, 2) for _ in range(1000))
     found = documents.lists(taken(REST), replace(REST, running=many, wanted=7), lambda _: None)["coming"]
