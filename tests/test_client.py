@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from fsdm import Client, DataManager
+from fsdm import Client, DataChunk, DataManager, FileSource
 from fsdm.model import errors
 from fsdm.model.layout import U64_MAX, Layout, Place
 from tests.support import PATIENCE_S, Source, can_lock, eventually, in_a_fork, ran
@@ -136,6 +136,35 @@ def test_what_is_no_chunk_is_refused(client: Client, chunk: Any) -> None:
         client.download_chunk(chunk)
     assert "DataChunk(" in e.value.hint
     assert os.listdir(client.layout.want) == []
+
+
+@pytest.mark.parametrize(
+    ("update", "said"),
+    [
+        ({"id": "../" * 21 + "d"}, "^id: must be "),
+        ({"block_range": (9, 3)}, "^block_range: must not be empty or reversed"),
+        ({"files": {"a/b": "https://example.org/a"}}, "^files: the file name 'a/b' contains "),
+        (
+            {"files": {"a": FileSource(url="https://example.org/a").model_copy(update={"url": "a"})}},
+            r"^files\.a\.url: ",
+        ),
+    ],
+)
+def test_copy_of_a_chunk_is_checked_when_it_is_asked_for(client: Client, update: Any, said: str) -> None:
+    copy = a_want().model_copy(update=update)
+    for ask in (client.download_chunk, client.register):
+        with pytest.raises(errors.InvalidInputError, match=said):
+            ask(copy)
+    assert os.listdir(client.layout.want) == os.listdir(client.layout.known) == []
+
+
+def test_copy_of_a_chunk_may_have_what_a_chunk_is_made_of(client: Client) -> None:
+    update = {"id": b"1" * 32, "block_range": (3, 9), "files": {"a": "https://example.org/a"}, "more": 7}
+    client.download_chunk(a_want().model_copy(update=update))
+    want = DataChunk.parse(Path(client.layout.want_marker("31" * 32)).read_bytes())
+    assert (want.block_range, want.files["a"].urls, want.model_extra) == (
+        range(3, 9), ("https://example.org/a",), {"more": 7},
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["", "../../etc", "D" * 64, "d" * 63, b"d" * 31, None])

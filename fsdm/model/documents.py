@@ -264,6 +264,18 @@ class DataChunk(_Chunk):
         sizes = [file.size for file in self.files.values() if file.size is not None]
         return sum(sizes) if len(sizes) == len(self.files) else None
 
+    def checked(self) -> DataChunk:
+        """Check all of it again, and return it in one form: `model_copy` takes any value.
+
+        Raises:
+            InvalidInputError: names the field.
+        """
+        given = dict(self)  # with the unknown keys
+        if isinstance(given["files"], dict):
+            files = given["files"].items()
+            given["files"] = {name: dict(file) if isinstance(file, FileSource) else file for name, file in files}
+        return DataChunk(**given)
+
     @classmethod
     def parse_want(cls, text: bytes, name: str) -> DataChunk:
         """Parse the want in the marker called `name`; its `id` may be absent, or must agree."""

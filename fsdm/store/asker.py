@@ -34,7 +34,7 @@ class Asker(ABC):
         """Ask for a chunk to be here; returns at once. A pending delete of the same id is withdrawn.
 
         Raises:
-            InvalidInputError: it is no DataChunk, or has too many files for a want.
+            InvalidInputError: it is no DataChunk, or one that cannot be taken (a `model_copy` is checked here).
             DataDirectoryError: the marker cannot be placed.
         """
         self._check()
@@ -46,7 +46,7 @@ class Asker(ABC):
         A want and a delete of the same id are withdrawn. What is here stays, and may be evicted from then on.
 
         Raises:
-            InvalidInputError: it is no DataChunk, or has too many files for a want.
+            InvalidInputError: it is no DataChunk, or one that cannot be taken (a `model_copy` is checked here).
             AlreadyKnownError: it is registered already, and `exclusive`; then nothing is changed.
             DataDirectoryError: the registration cannot be placed.
         """

@@ -60,11 +60,11 @@ def marker_of(found: os.stat_result, *, limit: int | None = None) -> Marker:
 
 
 def as_chunk(value: object) -> DataChunk:
-    """Return a DataChunk as it is; raise InvalidInputError for anything else."""
+    """Return a DataChunk, checked again; raise InvalidInputError for anything else."""
     from fsdm.model.documents import DataChunk
 
     if isinstance(value, DataChunk):
-        return value
+        return value.checked()
     hint = "make one: DataChunk(id=…, dataset_id=…, block_range=…, files=…), or DataChunk.parse(JSON)"
     raise InvalidInputError(f"must be a DataChunk, not {type(value).__name__}", field="chunk", hint=hint)
 
