@@ -28,6 +28,7 @@ from fsdm.store.data_dir import Root, make_directories, open_data_dir
 from fsdm.store.filesystem import FileSystem
 from fsdm.store.leader_lock import BEAT_S, ReconcilerLock
 from fsdm.transfer.http.source_settings import Sources
+from fsdm.transfer.own_fetcher import looked_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from fsdm.model.documents import DataChunk
     from fsdm.model.events import Event
     from fsdm.model.layout import Layout
-    from fsdm.transfer.chunk_download import Fetcher
+    from fsdm.transfer.own_fetcher import Fetcher
     from fsdm.transfer.requests_engine import Sessions
 
 logger = Log("fsdm")
@@ -57,11 +58,12 @@ class DataManager(Client):
 
     Files come by libcurl, or by a `session` of requests where the sources need one (Kerberos, OAuth, signed requests, a
     client certificate, an adapter). A Session is used by all transfers' threads, several at once. A function that makes
-    one is called for as many as are at work at once: each of its sessions is used by one thread at a time.
+    one is called for as many as are at work at once: each of its sessions is used by one thread at a time. A `fetcher`
+    brings all files in place of both, by URLs of whatever scheme: see `Fetcher`.
 
     Raises:
-        InvalidInputError: what a source names cannot be used, or there is a `fetcher`, which would not use it;
-            `session` is none, or does not go with `fetcher` or `limits`.
+        InvalidInputError: what a source names cannot be used, or there is a `fetcher`, which would not use it, or
+            which is none; `session` is none, or does not go with `fetcher` or `limits`.
         NoDataDirectoryError, UnknownFormatError, UnsafeFileSystemError: the directory cannot be used.
     """
 
@@ -80,7 +82,7 @@ class DataManager(Client):
         allow_unknown_fs: bool = False,
     ) -> None:
         self.counters = Counters()
-        self._fetcher = fetcher
+        self._fetcher = None if fetcher is None else looked_at(fetcher)
         self._session = session
         self._limits = self._checked(limits or Limits(jobs=jobs))
         self._sources = Sources(self._used(sources), os.fspath(data_dir))

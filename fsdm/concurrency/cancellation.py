@@ -34,6 +34,7 @@ class Cancellation:
                 event.set()
 
     def is_set(self) -> bool:
+        """Tell whether the transfers are to stop."""
         return self._set
 
     def check(self) -> None:

@@ -29,7 +29,7 @@ from fsdm.store.flock import Claim
 from fsdm.store.json_files import read_manifest
 from fsdm.store.marker_removal import remove_marker
 from fsdm.store.markers import is_wanted, look_at, read_chunk
-from fsdm.transfer.chunk_download import Fetcher, fetch_chunk
+from fsdm.transfer.chunk_download import FileFetcher, fetch_chunk
 from fsdm.verify.manifest_check import missing, satisfies
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Applier:
     layout: Layout
     fs: FileSystem
     catalog: Catalog
-    fetcher: Fetcher
+    fetcher: FileFetcher
     scheduler: Scheduler | None
     tell: Callable[[Event], None]
     erase: Callable[[str], None]

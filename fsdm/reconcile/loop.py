@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from fsdm.store.data_dir import Root
     from fsdm.store.filesystem import FileSystem
     from fsdm.store.pause import Pause
-    from fsdm.transfer.chunk_download import Fetcher
+    from fsdm.transfer.chunk_download import FileFetcher
     from fsdm.verify.background import BackgroundCheck
     from fsdm.verify.manifest_check import ManifestCheck
 
@@ -69,7 +69,7 @@ class Loop:
     catalog: Catalog
     fs: FileSystem
     limits: Limits
-    fetcher: Fetcher
+    fetcher: FileFetcher
     pools: tuple[Workers, ...]
     wakeup: Wakeup
     watcher: Watcher

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from fsdm.model.events import Event
     from fsdm.model.indexes import Index
     from fsdm.model.layout import Layout
-    from fsdm.transfer.chunk_download import Fetcher
+    from fsdm.transfer.chunk_download import FileFetcher
     from fsdm.transfer.requests_engine import Sessions
 
 logger = Log("fsdm")
@@ -65,7 +65,7 @@ class Reconciler:
         *,
         root: Root | None = None,
         limits: Limits | None = None,
-        fetcher: Fetcher | None = None,
+        fetcher: FileFetcher | None = None,
         sources: Sources | None = None,
         session: Sessions | None = None,
         fs: FileSystem | None = None,

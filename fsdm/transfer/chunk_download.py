@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 SMALL_BYTES: Final = 4 << 20  # a want that declares no size counts as large
 
 
-class Fetcher(Protocol):
+class FileFetcher(Protocol):
     """The source of files."""
 
     def fetch(self, source: FileSource, part: Part, fs: FileSystem, stop: Cancellation) -> FileEntry:
@@ -47,7 +47,7 @@ def fetch_chunk(
     directory: str,
     *,
     fs: FileSystem,
-    fetcher: Fetcher,
+    fetcher: FileFetcher,
     scheduler: Scheduler | None,
     stop: Cancellation,
     on_file: Callable[[str, FileEntry], None],

@@ -123,7 +123,7 @@ class HttpFetcher:
         self.helpers.per_file = 1 if bytes_per_s else self._per_file
 
     def fetch(self, source: FileSource, part: Part, fs: FileSystem, stop: Cancellation) -> FileEntry:
-        """See `Fetcher.fetch`."""
+        """See `FileFetcher.fetch`."""
         transfer = Transfer(source, part, fs, durable=self.durable, require_length=self._require_length)
         try:
             if not transfer.take_over(stop.check):

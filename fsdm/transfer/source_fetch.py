@@ -67,7 +67,7 @@ class SourceFetch:
         """Bring the whole file, with the digest that is wanted.
 
         Raises:
-            TransferError, StoppedError, OSError: see `Fetcher.fetch`.
+            TransferError, StoppedError, OSError: see `FileFetcher.fetch`.
         """
         transfer = self._transfer
         self._ask_until_whole()

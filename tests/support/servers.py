@@ -16,7 +16,7 @@ from fsdm.concurrency.cancellation import Cancellation
 from fsdm.model.documents import DataChunk, FileEntry, FileSource, Manifest
 from fsdm.model.source_policy import ANY, Policy
 from fsdm.store.filesystem import FileSystem
-from fsdm.transfer.chunk_download import Fetcher, fetch_chunk
+from fsdm.transfer.chunk_download import FileFetcher, fetch_chunk
 from fsdm.transfer.fetcher import HttpEngine, HttpFetcher
 from fsdm.transfer.http.head import Head
 from fsdm.transfer.resume_record import Part
@@ -299,7 +299,7 @@ class _Closing:
 
 
 def fetch_all(
-    fetcher: Fetcher,
+    fetcher: FileFetcher,
     directory: Path,
     scheduler: Scheduler | None,
     stop: Cancellation | None = None,

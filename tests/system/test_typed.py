@@ -205,13 +205,19 @@ OURS = {
     name
     for home in (
         *("model.documents", "model.errors", "model.events", "model.layout", "model.limits", "model.state"),
-        *("reconcile.reconciler", "status.chunk_status", "store.refs", "transfer.chunk_download"),
+        *(
+            "reconcile.reconciler",
+            "status.chunk_status",
+            "store.refs",
+            "transfer.chunk_download",
+            "transfer.own_fetcher",
+        ),
     )
     for name, value in vars(importlib.import_module(f"fsdm.{home}")).items()
     if getattr(value, "__module__", "").startswith("fsdm.")
 }
 # not for users, but for the layers above: what they give may change
-INSIDE = {"Layout", "Place", "Reconciler", "Fetcher"}
+INSIDE = {"Extent", "Layout", "OSError", "PartRecord", "Place", "Reconciler"}
 
 
 @pytest.mark.parametrize("name", PUBLIC)

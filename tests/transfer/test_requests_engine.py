@@ -16,7 +16,7 @@ from fsdm import DataManager, Limits, Source
 from fsdm.concurrency.cancellation import Cancellation
 from fsdm.model.errors import HostError, InvalidInputError, PolicyError, StoppedError, TransferError
 from fsdm.model.source_policy import Policy
-from fsdm.transfer.fetcher import HttpEngine
+from fsdm.transfer.fetcher import HttpEngine, HttpFetcher
 from fsdm.transfer.http.head import Head
 from fsdm.transfer.http.source_settings import Sources
 from tests.support import PATIENCE_S, eventually
@@ -294,7 +294,7 @@ def test_what_is_no_session_is_refused(data_dir: Path) -> None:
     with pytest.raises(InvalidInputError, match="session: must be a session, not str"):
         DataManager(data_dir, session="https://")  # type: ignore[arg-type]
     with pytest.raises(InvalidInputError, match="session: must not be given beside a fetcher"):
-        DataManager(data_dir, session=requests.Session(), fetcher=object())  # type: ignore[arg-type]
+        DataManager(data_dir, session=requests.Session(), fetcher=HttpFetcher())
 
 
 @pytest.mark.parametrize("make", [requests.Session, lambda: requests.Session])

@@ -58,7 +58,7 @@ SPOILT: Final = VERSIONS["s1"].chunk  # in some lives its bytes change, past the
 
 @dataclass
 class Source:
-    """A `Fetcher` that plays the servers.
+    """A `FileFetcher` that plays the servers.
 
     `breaks` says after how many blocks an answer for a version's large file ends early, one answer after the other;
     `missing` are the versions that are not there; those `in_pieces` come over several connections.
@@ -69,7 +69,7 @@ class Source:
     in_pieces: set[str] = field(default_factory=set)
 
     def fetch(self, source: FileSource, part: Part, fs: FileSystem, stop: Cancellation) -> FileEntry:
-        """See `fsdm.transfer.chunk_download.Fetcher`."""
+        """See `fsdm.transfer.chunk_download.FileFetcher`."""
         transfer = Transfer(source, part, fs, durable=True)
         try:
             if not transfer.take_over(stop.check):

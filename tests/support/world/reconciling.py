@@ -133,7 +133,7 @@ class Reconciling:
         return it.loop.states.keys() == self._disk.lost()
 
     def fetch(self, source: FileSource, part: Part, fs: FileSystem, stop: Cancellation) -> FileEntry:
-        """The source: see `fsdm.transfer.chunk_download.Fetcher`."""
+        """The source: see `fsdm.transfer.chunk_download.FileFetcher`."""
         data, i, path = self._served[source.url], int(source.url.split("/")[3]), part.path
         self._points.reach("fetch", path)
         stop.check()
