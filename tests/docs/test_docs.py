@@ -3,14 +3,18 @@
 import importlib.util
 import re
 import sys
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
 from fsdm.cli.arguments import actions_of, verbs_of
 from fsdm.cli.main import build_parser
-from tests.support import Source, ran
+from tests.support import Fault, Source, ran
 from tests.support.chunks import content
+from tests.support.object_store import signature_of
 from tests.support.pages import PAGES, Section, commands, like, parsed, sections
 
 DATASET = "d" * 64
@@ -55,6 +59,35 @@ finally:
 """
 
 
+class Guarded(Source):
+    """Serves what is below /guarded/ to who has the token, and what is below /lake/ by URLs that are signed."""
+
+    def fault_for(self, path: str, data: bytes) -> Fault:
+        asked = self.heads[path][-1]
+        if path.startswith("/guarded/") and asked.get("Authorization") != "Bearer the-token":
+            return Fault(status=401)
+        return super().fault_for(path, data)
+
+    def _answer(self, handler: BaseHTTPRequestHandler) -> None:
+        if handler.path.startswith("/lake/") and not _is_signed(handler.path, handler.headers["Host"]):
+            handler.send_error(403)
+            return
+        super()._answer(handler)
+
+
+def _is_signed(path: str, host: str) -> bool:
+    url, _, signature = path.partition("&X-Amz-Signature=")
+    query = dict(parse_qsl(urlsplit(url).query))
+    said = {"x-amz-date": query.get("X-Amz-Date", ""), "x-amz-content-sha256": "UNSIGNED-PAYLOAD", "host": host}
+    return bool(signature) and signature == signature_of("se/cr+et:hush", "us-east-1", url, said, "host")
+
+
+@pytest.fixture
+def source() -> Iterator[Source]:
+    with Guarded() as source:
+        yield source
+
+
 @pytest.fixture
 def tables(source: Source) -> Source:
     """A source of the two tables that the recipes read; where pyarrow is, they are what they are called."""
@@ -72,6 +105,8 @@ def tables(source: Source) -> Source:
     else:
         source.put("/blocks.parquet", content("blocks"))
         source.put("/logs.parquet", content("logs"))
+    for guarded in ("/guarded/blocks.parquet", "/lake/blocks.parquet"):
+        source.put(guarded, source.files["/blocks.parquet"])
     return source
 
 
@@ -95,6 +130,12 @@ def test_recipe_runs_and_prints_what_the_page_shows(recipe: Section, tables: Sou
         pytest.importorskip("nbclient", reason="nbclient is in the extra `recipes`")
         pytest.importorskip("ipykernel", reason="ipykernel is in the extra `recipes`")
         printed = _run(NOTEBOOK, tables, tmp_path, stdin=python.text)
+    elif "pytest" in python.how:
+        (tmp_path / "conftest.py").write_text('pytest_plugins = ["fsdm.testing.plugin"]\n')
+        (tmp_path / "test_recipe.py").write_text(python.text)
+        done = ran(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", cwd=tmp_path)
+        assert done.returncode == 0, done.stdout
+        printed = done.stdout.splitlines()[-1].partition(" in ")[0] + "\n"
     else:
         [setup] = RECIPES[1].of("python")
         begin = f"import os\nDATASET, SOURCE = os.environ['DATASET'], os.environ['SOURCE']\n{setup.text}"
