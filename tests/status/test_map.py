@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fsdm.model.layout import U64_MAX, Layout
 from fsdm.status.chunk_status import ChunkStatus, DiskStatus, Status
 from fsdm.status.coverage import KINDS, CoverageMap
 from fsdm.status.map import drawing, page
 from fsdm.status.map.text import LOOKS, Style, lines
-from fsdm.status.map.words import LEGEND, MEANINGS, Caption, share, summary, ticks, troubles
+from fsdm.status.map.words import LEGEND, MEANINGS, Caption, shares, summary, ticks, troubles
 from tests.support import fsdm, fsdm_json
 from tests.support.chunks import a_want, an_id, entries, put_chunk, put_want, touch_delete
 from tests.support.maps import CAPTION, DATASET, EVIL, a_chunk, of_each_kind, thousands
@@ -53,14 +55,22 @@ def test_every_kind_has_a_glyph_a_colour_and_a_meaning_of_its_own() -> None:
 
 
 @pytest.mark.parametrize(
-    ("part", "whole", "expected"),
+    ("parts", "expected"),
     [
-        (0, 10, "0%"), (10, 10, "100%"), (5, 10, "50.0%"), (1, U64_MAX, "<0.1%"), (U64_MAX - 1, U64_MAX, "99.9%"),
-        (1, 1000, "0.1%"), (999, 1000, "99.9%"), (9999, 10000, "99.9%"), (1, 1001, "<0.1%"),
+        ([0, 10], ["0%", "100%"]), ([5, 5], ["50.0%", "50.0%"]), ([1, U64_MAX - 1], ["<0.1%", "99.9%"]),
+        ([1, 999], ["0.1%", "99.9%"]), ([1, 1000], ["<0.1%", "99.9%"]), ([1, 9999, 0], ["<0.1%", "99.9%", "0%"]),
     ],
 )  # fmt: skip
-def test_only_all_is_100_percent_and_only_nothing_is_0(part: int, whole: int, expected: str) -> None:
-    assert share(part, whole) == expected
+def test_only_all_is_100_percent_and_only_nothing_is_0(parts: list[int], expected: list[str]) -> None:
+    assert shares(parts) == expected
+
+
+@given(st.lists(st.integers(0, U64_MAX), min_size=1, max_size=6).filter(any))
+def test_shares_are_100_percent_together(parts: list[int]) -> None:
+    written = shares(parts)
+    tenths = [0 if "<" in one else round(10 * float(one.rstrip("%"))) for one in written]
+    few = sum("<" in one for one in written)
+    assert sum(tenths) == 1000 or (few and 1000 - few <= sum(tenths) <= 1000)
 
 
 def test_a_summary_counts_all_datasets_together() -> None:
@@ -303,8 +313,8 @@ def test_the_verb_draws_what_the_files_say(filled: Path) -> None:
 
 def test_one_dataset_is_named_by_its_id_or_by_enough_of_it(filled: Path) -> None:
     other = "dd00" + "e" * 60
-    for given in (other, "dd00", "dd00e"):
-        assert [d["dataset_id"] for d in fsdm_json("map", "-d", filled, given)["datasets"]] == [other]
+    for named in (other, "dd00", "dd00e"):
+        assert [d["dataset_id"] for d in fsdm_json("map", "-d", filled, named)["datasets"]] == [other]
 
 
 @pytest.mark.parametrize(

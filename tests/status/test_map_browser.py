@@ -1,6 +1,8 @@
 """The page and the drawing in a real Chromium: what is seen, by pointer, by keys, in the light and in the dark."""
 
+import base64
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,8 @@ from fsdm.status.map.drawing import WIDTH, svg
 from fsdm.status.map.page import PARTS, html
 from fsdm.status.map.words import LEGEND
 from tests.support.browser import CHROMIUM, Browser
-from tests.support.maps import CAPTION, EVIL, of_each_kind, thousands
+from tests.support.maps import CAPTION, EVIL, a_chunk, of_each_kind, thousands
+from tests.support.pixels import row_of
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here (Debian: chromium)")
 
@@ -19,6 +22,7 @@ BOXES = """[...document.querySelectorAll(".band > i")].map((mark) => {
     const box = mark.getBoundingClientRect(), band = mark.parentElement.getBoundingClientRect();
     return {kind: mark.classList[0], left: box.left - band.left, width: box.width, band: band.width};
 })"""
+BAND = "document.querySelector('.band')"
 TIP = "document.getElementById('tip').hidden ? '' : document.getElementById('tip').innerText"
 
 
@@ -69,6 +73,19 @@ def test_each_segment_is_drawn_as_wide_as_it_is_and_where_it_is(opened: Any) -> 
         assert box["width"] == pytest.approx(box["band"] * 10 / 61, abs=1)
     assert boxes[-1]["left"] + boxes[-1]["width"] == pytest.approx(boxes[-1]["band"], abs=1)
     assert boxes[0]["band"] > 900
+
+
+@pytest.mark.parametrize("width", [1001, 1200])
+def test_line_between_two_chunks_is_seen_wherever_it_falls_between_pixels(opened: Any, width: int) -> None:
+    page = opened(CoverageMap.of([a_chunk(7 * n, 7 * n + 7) for n in range(23)]), width=width)
+    box = page.value(
+        f"(() => {{ const {{x, y, width}} = {BAND}.getBoundingClientRect(); return [x, y + 9, width]; }})()"
+    )
+    left, top, wide = map(round, box)
+    png = base64.b64decode(page.do("Page.captureScreenshot", format="png")["data"])
+    inside = row_of(png, top)[left + 2 : left + wide - 2]
+    here = inside[0]
+    assert sum(one != here and before == here for before, one in pairwise(inside)) == 22
 
 
 @pytest.mark.parametrize("width", [360, 1200, 2500])

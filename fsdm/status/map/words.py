@@ -101,12 +101,20 @@ def span(start: int, end: int) -> str:
     return f"[{start}, {end})"
 
 
-def share(part: int, whole: int) -> str:
-    """Write a part in percent. Only all is 100%, and only nothing is 0%."""
-    if part in {0, whole}:
-        return "100%" if part else "0%"
-    percent = min(max(part * 1000 // whole, 1), 999)
-    return f"{'<' if part * 1000 < whole else ''}{percent / 10:.1f}%"
+def shares(parts: Sequence[int]) -> list[str]:
+    """Write the parts of a whole in percent, which are 100 together. Only all is 100%, and only nothing is 0%."""
+    whole = sum(parts)
+    tenths = [part * 1000 // whole for part in parts]
+    rests = sorted(range(len(parts)), key=lambda one: -(parts[one] * 1000 % whole))
+    for one in rests[: 1000 - sum(tenths)]:
+        tenths[one] += 1
+
+    def text(part: int, tenth: int) -> str:
+        if part in {0, whole}:
+            return "100%" if part else "0%"
+        return f"{'<' if part * 1000 < whole else ''}{min(max(tenth, 1), 999) / 10:.1f}%"
+
+    return [*map(text, parts, tenths)]
 
 
 def tiles(found: CoverageMap) -> list[tuple[str, str, bool]]:
@@ -152,13 +160,13 @@ def extent(coverage: Coverage) -> str:
 def amount_rows(coverage: Coverage) -> list[tuple[Kind, str, str, str, str]]:
     """List (kind, chunks or ranges, blocks, share, bytes) of each kind that there is."""
     rows = []
-    for kind in LEGEND:
-        amount = coverage.amounts[kind]
+    amounts = [coverage.amounts[kind] for kind in LEGEND]
+    for kind, amount, share in zip(LEGEND, amounts, shares([one.blocks for one in amounts]), strict=True):
         if amount.segments or amount.chunks:
             is_range = kind in {"missing", "doubled"}
             many = count(amount.segments, TROUBLES[kind]) if is_range else count(amount.chunks, "chunk")
             size = readable(amount.size_bytes) if amount.chunks else ""
-            rows.append((kind, many, count(amount.blocks, "block"), share(amount.blocks, coverage.blocks), size))
+            rows.append((kind, many, count(amount.blocks, "block"), share, size))
     return rows
 
 
