@@ -141,6 +141,10 @@ class DataManager(Client):
         """Return the error that has ended the reconciler of this process, if any: it is a client from then on."""
         return self._error
 
+    def __repr__(self) -> str:
+        role = "closed" if self.is_closed else "reconciles" if self.reconciling else "a client"
+        return f"<{type(self).__name__} {self._layout.root}, {role}>"
+
     def download_chunk(self, chunk: DataChunk) -> None:
         """See `Client.download_chunk`."""
         super().download_chunk(chunk)

@@ -408,9 +408,9 @@ def test_close_ends_every_call_and_releases_every_ref(layout: Layout, opens: Cal
 
 
 def test_a_client_shows_its_directory_and_whether_it_is_closed(layout: Layout) -> None:
-    for opens in (Client, lambda root: DataManager(root, reconcile=False)):
+    for opens, more in ((Client, ""), (lambda root: DataManager(root, reconcile=False), ", a client")):
         with opens(layout.root) as client:
-            assert repr(client) == f"<{type(client).__name__} {layout.root}>"
+            assert repr(client) == f"<{type(client).__name__} {layout.root}{more}>"
         assert repr(client) == f"<{type(client).__name__} {layout.root}, closed>"
 
 

@@ -19,6 +19,14 @@ from tests.support import PATIENCE_S, Recorder, Source, descriptors, eventually,
 from tests.support.chunks import bring, chunk_dir, entries, files_of
 
 
+def test_manager_shows_its_directory_and_its_part(data_dir: Path) -> None:
+    with DataManager(data_dir) as dm:
+        assert repr(dm) == f"<DataManager {data_dir}, reconciles>"
+        with DataManager(data_dir, reconcile=False) as client:
+            assert repr(client) == f"<DataManager {data_dir}, a client>"
+    assert repr(dm) == f"<DataManager {data_dir}, closed>"
+
+
 def test_a_data_directory_that_is_made_is_there_for_good_with_all_that_is_above_it(tmp_path: Path) -> None:
     fs = Recorder()
     make_layout(Layout(tmp_path / "above" / "data"), fs)

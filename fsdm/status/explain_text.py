@@ -229,7 +229,7 @@ def _of_the_failure(facts: Facts) -> Iterator[_Reason]:
         told = f"it was taken out of service at {ago(failure.last_at, facts.now)}: {failure.error}"
         yield told, "" if state.want else failure.hint
     else:
-        yield _attempts(facts, failure), failure.hint or _try_now(facts, failure)
+        yield _attempts(facts, failure), _remedy(facts, failure)
 
 
 def _of_indexes(facts: Facts) -> Iterator[_Reason]:
@@ -255,13 +255,14 @@ def _attempts(facts: Facts, failure: Failure) -> str:
     return f"{failure.error}: {since}tried {times}, the last time at {ago(failure.last_at, now)}; {upcoming}{passing}"
 
 
-def _try_now(facts: Facts, failure: Failure) -> str:
+def _remedy(facts: Facts, failure: Failure) -> str:
+    """Tell what to mend, and how to have it tried now."""
     if not facts.state.want or failure.kind == "disk" or (failure.transient and facts.around.reconciler is None):
-        return ""
-    retry = f"{facts.command('retry')} {facts.state.id}"
+        return failure.hint
+    retry = f"to have it tried now: {facts.command('retry')} {facts.state.id}"
     if failure.transient:
-        return f"to have it tried now: {retry}; else it goes on by itself"
-    return f"mend want/ID in place; or, if the source has been mended, have it tried now: {retry}"
+        return f"{failure.hint}; {retry}" if failure.hint else f"{retry}; else it goes on by itself"
+    return f"{failure.hint or 'mend want/ID in place, or its source'}; {retry}"
 
 
 def _of_room(facts: Facts, failure: Failure) -> Iterator[_Reason]:

@@ -38,8 +38,8 @@ WORTH_BYTES: Final = 64 << 10  # a connection that brought as much before it bro
 TELLING_BYTES: Final = 4 << 20  # a transfer of so much tells how fast its server is
 LINGER_S: Final = 1.0  # a server may count a connection for so long after its end
 ANSWER_BYTES: Final = 16 << 10  # so much of an answer, or all of it: then its server has answered
-CHECK_URL: Final = "check the URL in the want; `touch want/ID` tries again at once"
-CREDENTIALS: Final = "see whether the source wants credentials, or other ones (fsdm docs sources), or a new signed URL"
+CHECK_URL: Final = "check the URL in the want"
+CREDENTIALS: Final = "see whether the source wants credentials, other ones, or a new signed URL (fsdm docs credentials)"
 PHRASES: Final = {status.value: status.phrase for status in HTTPStatus}
 NOT_THERE_STATUS: Final = frozenset({404, 410})  # of these, the whole file is no more there than a part
 

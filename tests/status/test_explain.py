@@ -92,7 +92,9 @@ def test_a_refusal_names_what_may_mend_it(data_dir: Path, source: Source, status
         with pytest.raises(ChunkFailedError) as caught:
             dm.wait(chunk.id)
         assert told in caught.value.failure.hint
-        assert told in why(dm.layout, chunk.id).todo[0]
+        todo = why(dm.layout, chunk.id).todo[0]
+        assert told in todo
+        assert todo.endswith(f"; to have it tried now: fsdm retry -d {data_dir} {chunk.id}")
 
 
 def test_want_over_budget_tells_lacking_bytes_and_holders(layout: Layout, data_dir: Path, source: Source) -> None:

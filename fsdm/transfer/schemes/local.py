@@ -129,7 +129,7 @@ def _identity(found: os.stat_result) -> tuple[int, ...]:
 def _as_ours(error: OSError) -> TransferError:
     """Say what the system said of a path, without the path."""
     if error.errno in _MISSING:
-        hint = "check the URL in the want, and that no symbolic link is in the way; `touch want/ID` tries again at once"
+        hint = "check the URL in the want, and that no symbolic link is in the way"
         return TransferError("there is no such file", hint=hint)
     is_refused = error.errno in {errno.EACCES, errno.EPERM}
     hint = "let the user that reconciles read it, and enter its directories" if is_refused else ""
