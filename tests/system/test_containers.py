@@ -104,6 +104,8 @@ def test_pods_share_one_directory_of_the_host_as_a_whole() -> None:
 def test_probes_ask_what_there_is_to_be_asked() -> None:
     [container] = DAEMON["containers"]
     [port] = container["ports"]
+    assert container["startupProbe"]["httpGet"] == container["livenessProbe"]["httpGet"]
+    assert container["startupProbe"]["periodSeconds"] * container["startupProbe"]["failureThreshold"] >= 60
     assert container["livenessProbe"]["httpGet"] == {"path": "/healthz", "port": port["name"]}
     assert container["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": port["name"]}
     arguments = build_parser().parse_args(container["args"])

@@ -33,7 +33,7 @@ def settings() -> dict[str, list[str]]:
 def unit(tmp_path: Path) -> Path:
     """The unit, of a program that is here."""
     path = tmp_path / "fsdm.service"
-    path.write_text(UNIT.read_text().replace("/usr/bin/fsdm", sys.executable))
+    path.write_text(UNIT.read_text().replace("/opt/fsdm/bin/fsdm", sys.executable))
     return path
 
 
@@ -63,7 +63,7 @@ def test_its_command_line_is_one_of_fsdm() -> None:
     [command] = settings()["ExecStart"]
     program, *arguments = shlex.split(command)
     parsed = build_parser().parse_args(arguments)
-    assert (program, parsed.verb, parsed.wait) == ("/usr/bin/fsdm", "run", True)
+    assert (program, parsed.verb, parsed.wait) == ("/opt/fsdm/bin/fsdm", "run", True)
     assert "FSDM_DATA_DIR=/var/lib/fsdm" in settings()["Environment"]
     assert settings()["ReadWritePaths"] == settings()["RequiresMountsFor"] == ["/var/lib/fsdm"]
 
