@@ -25,7 +25,7 @@ from fsdm.store.refs import ChunkRef, Refs
 from fsdm.store.scan import placed_ids
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Iterator
+    from collections.abc import AsyncIterator, Generator, Iterable, Iterator
 
     from fsdm.index.lookup import KeyLookup
     from fsdm.model.layout import Place
@@ -120,13 +120,28 @@ class Client(Asker, Holding):
             InvalidInputError: `key` is no bytes, or there is no such index (yet).
             DataDirectoryError: this process has too many open files, or may not look there.
         """
-        self._check()
-        lookup = self._lookup
-        if lookup is None:
-            from fsdm.index.lookup import KeyLookup
+        return self._key_lookup().find(name, key)
 
-            lookup = self._lookup = KeyLookup(self._layout, self._refs.take)
-        return lookup.find(name, key)
+    def acquire_key(self, name: str, key: bytes, timeout_s: float | None = None) -> Iterator[ChunkRef]:
+        """Acquire each chunk that holds a key, by index `name`, also those that were evicted; in order of `find_key`.
+
+        Each is fetched, as `acquire` does, when it is asked for, within `timeout_s` seconds. Where one comes with
+        other bytes than before, its own index tells, once that is made. After an exception `next` goes on behind it.
+
+        Raises:
+            InvalidInputError, DataDirectoryError: as `find_key`.
+            FetchFailedError, WaitTimeoutError: one could not be fetched, or not in time.
+            IndexerError: one has come with other bytes, and its index cannot be made.
+        """
+        from fsdm.index.lookup import AcquiredRefs
+
+        return AcquiredRefs(self._key_lookup().acquire(name, key, timeout_s), self._closed.wait)
+
+    def acquire_key_async(self, name: str, key: bytes, timeout_s: float | None = None) -> AsyncIterator[ChunkRef]:
+        """Acquire as `acquire_key` does, on an asyncio loop; each may be cancelled."""
+        from fsdm.index.lookup import AcquiredRefsAsync
+
+        return AcquiredRefsAsync(self._key_lookup().acquire(name, key, timeout_s))
 
     def gc(
         self, *, to_bytes: int = 0, idle_s: float = 0.0, timeout_s: float | None = None, dry_run: bool = False
@@ -253,6 +268,15 @@ class Client(Asker, Holding):
         if not isinstance(block, int) or not 0 <= block <= U64_MAX:
             raise errors.InvalidInputError(f"must be an integer within 0 … 2^64-1, not {block!r:.80}", field="block")
         return dataset_id, block
+
+    def _key_lookup(self) -> KeyLookup:
+        self._check()
+        lookup = self._lookup
+        if lookup is None:
+            from fsdm.index.lookup import KeyLookup
+
+            lookup = self._lookup = KeyLookup(self._layout, self._catalog, self._refs.take, self._waits)
+        return lookup
 
     def _find(self, dataset_id: str, block: int) -> ChunkRef | None:
         place = self._catalog.find(dataset_id, block)

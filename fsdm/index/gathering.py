@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from fsdm.concurrency.log import Log
-from fsdm.index.merging import MergeJob, stands
+from fsdm.index.merging import MergeJob
 from fsdm.index.process import run
+from fsdm.index.standing import stands
 from fsdm.model.errors import IndexerError
 from fsdm.model.index_format import IndexedChunk
 from fsdm.model.layout import index_path
@@ -38,6 +39,7 @@ BATCH_MAX: Final = 256  # chunks that are merged at once: each is a mapping
 LATE_S: Final = 10.0  # so long a chunk waits for others that are being indexed
 TIMEOUT_S: Final = 4 * 3600.0
 DEAD_SHARE: Final = 0.5  # of the chunks in all runs: then all are merged, to be rid of them
+DEAD_REST: Final = 100.0  # so many times as long as they were looked for in vain, that rests
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +69,12 @@ def inputs_for(runs: Iterable[RunInfo], new_count: int) -> list[RunInfo]:
     return taken
 
 
-def redundant(runs: Iterable[RunInfo], places: Collection[Place]) -> list[RunInfo]:
-    """Choose runs whose living chunks all stand in the others: a crash has kept a merge from removing them. Pure."""
+def redundant(runs: Iterable[RunInfo], may_live: Callable[[IndexedChunk], bool]) -> list[RunInfo]:
+    """Choose runs whose living chunks all stand in the others: a crash has kept a merge from removing them."""
     kept, gone = sorted(runs, key=lambda one: (one.count, one.name)), []
     for info in [*kept]:
         others = frozenset[IndexedChunk]().union(*(other.chunks for other in kept if other is not info))
-        if all(chunk in others or chunk.place not in places for chunk in info.chunks):
+        if all(chunk in others or not may_live(chunk) for chunk in info.chunks):
             kept.remove(info)
             gone.append(info)
     return gone
@@ -91,6 +93,7 @@ class Gathering:
         default_factory=dict
     )  # of indexes that stand, and their counts
     _since: float | None = None  # monotonic: when there was first something new
+    _rests_until: float = 0.0  # monotonic: till then the dead are not looked for
 
     @property
     def directory(self) -> str:
@@ -111,8 +114,7 @@ class Gathering:
         taken = {chunk for info in self.runs.values() for chunk in info.chunks}
         new = [place for place in sorted(indexed) if (chunk := self._chunk(place)) is not None and chunk not in taken]
         self._since = None if not new else self._since or time.monotonic()
-        gone = [chunk for chunk in taken if chunk.place not in places]
-        if len(gone) > DEAD_SHARE * len(taken) and not any(stands(self.layout, chunk) for chunk in gone):
+        if self._is_mostly_dead(taken, places):
             return Merge(self.index, tuple(self.runs), tuple(new[:BATCH_MAX]))
         is_late = self._since is not None and time.monotonic() >= self._since + LATE_S
         if not new or not (is_calm or is_late or len(new) >= BATCH_MAX):
@@ -120,6 +122,18 @@ class Gathering:
         batch = tuple(new[:BATCH_MAX])
         inputs = inputs_for(self.runs.values(), sum(self._known[place][1] for place in batch))
         return Merge(self.index, tuple(info.name for info in inputs), batch)
+
+    def _is_mostly_dead(self, taken: Collection[IndexedChunk], places: Collection[Place]) -> bool:
+        """Tell whether most chunks in the runs are dead; those that were evicted and are registered are not."""
+        gone = [chunk for chunk in taken if chunk.place not in places]
+        if len(gone) <= DEAD_SHARE * len(taken) or time.monotonic() < self._rests_until:
+            return False
+        began = time.monotonic()
+        if sum(not stands(self.layout, chunk) for chunk in gone) > DEAD_SHARE * len(taken):
+            return True
+        ended = time.monotonic()
+        self._rests_until = ended + (ended - began) * DEAD_REST
+        return False
 
     def merge(self, merge: Merge, go_on: Callable[[], None]) -> list[Place]:
         """Carry out a merge; return the places whose index was none, and is to be made anew.
@@ -209,7 +223,12 @@ class Gathering:
                 self.fs.unlink(path)
             else:
                 found[name] = info
-        for info in redundant(found.values(), places):
+        known = self.layout.known_marker
+
+        def may_live(chunk: IndexedChunk) -> bool:
+            return chunk.place in places or exists(known(chunk.place.chunk_id))
+
+        for info in redundant(found.values(), may_live):
             self.fs.unlink(f"{self.directory}/{info.name}")
             del found[info.name]
         self.runs = found

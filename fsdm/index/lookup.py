@@ -1,4 +1,4 @@
-"""Finding the chunks that hold a key: by the runs of an index, then by each chunk itself.
+"""Finding the chunks that hold a key, and acquiring them: by the runs of an index, then by each chunk itself.
 
 Invariant: a chunk is found only while a ref is held on it, and where its own index has the key, or is missing while the
 chunk is the one that was merged.
@@ -6,27 +6,76 @@ chunk is the one that was merged.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Self
 
-from fsdm.model.errors import InvalidInputError
+from fsdm.concurrency.polling import in_thread, on_loop
+from fsdm.model.errors import IndexerError, InvalidInputError, UnknownChunkError, WaitTimeoutError
+from fsdm.store.acquiring import note_use, place_of
 from fsdm.store.data_dir import unreadable
 from fsdm.store.filesystem import is_directory
+from fsdm.store.index_failures import read_index_failure
 from fsdm.store.index_file import identity_of
 from fsdm.store.index_runs import IndexRuns
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
 
+    from fsdm.model.index_format import IndexedChunk
     from fsdm.model.layout import Layout, Place
+    from fsdm.status.waiting import Waiting
+    from fsdm.store.catalog import Catalog
     from fsdm.store.refs import ChunkRef
+
+    Looks = Generator[float, None, ChunkRef | None]
+
+
+class AcquiredRefs:
+    """The chunks of a key, each acquired when it is asked for; behind one that raises comes the next."""
+
+    def __init__(self, looks: Iterator[Looks], rest: Callable[[float], object]) -> None:
+        self._looks = looks
+        self._rest = rest
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> ChunkRef:
+        for looks in self._looks:
+            ref = in_thread(looks, self._rest)
+            if ref is not None:
+                return ref
+        raise StopIteration
+
+
+class AcquiredRefsAsync:
+    """The same on an asyncio loop."""
+
+    def __init__(self, looks: Iterator[Looks]) -> None:
+        self._looks = looks
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> ChunkRef:
+        for looks in self._looks:
+            ref = await on_loop(looks)
+            if ref is not None:
+                return ref
+        raise StopAsyncIteration
 
 
 class KeyLookup:
     """The look-ups of keys of one client. Thread-safe."""
 
-    def __init__(self, layout: Layout, take: Callable[[Place], ChunkRef | None]) -> None:
+    def __init__(
+        self, layout: Layout, catalog: Catalog, take: Callable[[Place], ChunkRef | None], waits: Waiting
+    ) -> None:
         self._layout = layout
+        self._catalog = catalog
         self._take = take
+        self._waits = waits
         self._runs = IndexRuns(layout)
 
     def find(self, name: str, key: bytes) -> Iterator[ChunkRef]:
@@ -36,31 +85,38 @@ class KeyLookup:
             InvalidInputError: the key is none, or there is no such index.
             DataDirectoryError: this process has too many open files, or may not look there; also while it yields.
         """
-        try:
+        return self._found(self._hits(name, key), name, key)
+
+    def acquire(self, name: str, key: bytes, timeout_s: float | None) -> Iterator[Looks]:
+        """Yield the polls that acquire each chunk that holds a key; one without a ref is of a chunk that does not.
+
+        Raises:
+            InvalidInputError, DataDirectoryError: as `find`.
+        """
+        return (self._acquired(chunk, name, key, timeout_s) for chunk in self._hits(name, key))
+
+    def _hits(self, name: str, key: bytes) -> list[IndexedChunk]:
+        with self._readable():
             found = self._runs.find(name, key)
-        except OSError as e:
-            raise unreadable(self._layout, e) from e
         if not found and not is_directory(self._layout.runs_of(name)):
             hint = "see `fsdm docs indexes`; one that is new appears with its first chunk"
             raise InvalidInputError(f"there is no index {name!r:.80} over all chunks", field="name", hint=hint)
-        return self._held(name, key, [(chunk.place, chunk.identity) for chunk in found])
+        return found
 
-    def _held(self, name: str, key: bytes, found: list[tuple[Place, bytes]]) -> Iterator[ChunkRef]:
-        for place, identity in found:
-            try:
-                ref = self._take_holding(place, name, key, identity)
-            except OSError as e:
-                raise unreadable(self._layout, e) from e
+    def _found(self, hits: list[IndexedChunk], name: str, key: bytes) -> Iterator[ChunkRef]:
+        for chunk in hits:
+            with self._readable():
+                ref = self._take_holding(chunk, name, key)
             if ref is not None:
                 yield ref
 
-    def _take_holding(self, place: Place, name: str, key: bytes, identity: bytes) -> ChunkRef | None:
-        """Take a ref to a chunk; None where it is not available, or does not hold the key."""
-        ref = self._take(place)
+    def _take_holding(self, chunk: IndexedChunk, name: str, key: bytes) -> ChunkRef | None:
+        """Take a ref to a chunk; None where it is not available, or is not known to hold the key."""
+        ref = self._take(chunk.place)
         if ref is None:
             return None
         try:
-            holds = self._holds(ref, place, name, key, identity)
+            holds = self._holds(ref, chunk, name, key)
         except BaseException:
             ref.close()
             raise
@@ -69,9 +125,81 @@ class KeyLookup:
         ref.close()
         return None
 
-    def _holds(self, ref: ChunkRef, place: Place, name: str, key: bytes, identity: bytes) -> bool:
+    def _holds(self, ref: ChunkRef, chunk: IndexedChunk, name: str, key: bytes) -> bool | None:
+        """Tell whether a chunk holds a key; None where it is another than was merged, and has no index (yet)."""
         index = ref.index(name)
         if index is None:
-            return identity_of(self._layout.path(place)) == identity
+            return True if identity_of(self._layout.path(chunk.place)) == chunk.identity else None
         with index:
             return key in index
+
+    def _acquired(self, chunk: IndexedChunk, name: str, key: bytes, timeout_s: float | None) -> Looks:
+        """Acquire a chunk, and see that it holds the key; where it came with another READY, once its index is made."""
+        began = time.monotonic()
+        ref = yield from self._come(chunk.place, timeout_s)
+        if ref is None:
+            return None
+        try:
+            left_s = None if timeout_s is None else timeout_s - (time.monotonic() - began)
+            holds = yield from self._told(ref, chunk, name, key, left_s)
+        except BaseException:
+            ref.close()
+            raise
+        if holds:
+            return ref
+        ref.close()
+        return None
+
+    def _come(self, place: Place, timeout_s: float | None) -> Looks:
+        """Take a ref, or have the chunk fetched; None where its registration does not stand, or names another place."""
+        with self._readable():
+            ref = self._take(place)
+        if ref is not None:
+            note_use(self._layout, place)
+            return ref
+        try:
+            if place_of(self._layout, self._catalog, place.chunk_id) != place:
+                return None
+            ref = yield from self._waits.until_acquired(place, self._take, timeout_s)
+        except UnknownChunkError:  # at once, or while it was waited for
+            return None
+        if str(ref.path.parent) == self._layout.path(place):  # else it was registered elsewhere meanwhile
+            return ref
+        ref.close()
+        return None
+
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as e:
+            raise unreadable(self._layout, e) from e
+
+    def _told(
+        self, ref: ChunkRef, chunk: IndexedChunk, name: str, key: bytes, left_s: float | None
+    ) -> Generator[float, None, bool]:
+        """Tell whether a chunk holds a key; where only its own index can, wait until it is made.
+
+        Raises:
+            IndexerError: that cannot be made.
+            WaitTimeoutError: it is not made in time.
+        """
+        told: list[bool] = []
+        failed = f"index {name} of chunk {chunk.place.chunk_id}"
+
+        def is_told() -> bool:
+            self._waits.check()
+            with self._readable():
+                holds = self._holds(ref, chunk, name, key)
+            if holds is not None:
+                told.append(holds)
+                return True
+            failure = read_index_failure(self._layout.path(chunk.place), name)
+            if failure is not None:
+                raise IndexerError(f"{failed} cannot be made: {failure.error}", hint=failure.hint)
+            return False
+
+        if not (yield from self._waits.until(is_told, left_s)):
+            hint = "does a process make this index? `fsdm index status` shows how it stands"
+            raise WaitTimeoutError(f"{failed}, which came with other bytes than before, is not made yet", hint=hint)
+        return told[0]

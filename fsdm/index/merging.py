@@ -1,7 +1,7 @@
 """The process that merges runs and chunks' indexes into one run: `python -m fsdm.index.merging`, as `worker` is run.
 
 Their records go bucket by bucket, so that no more than a part of them is in memory. Invariant: the new run has all that
-its inputs had, but for what is dead: a chunk of a run that does not stand, or not with that READY.
+its inputs had, but for what is dead: a chunk of a run that does not stand (`standing`).
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fsdm.index.confinement import confine, end_with
 from fsdm.index.report import reported
+from fsdm.index.standing import stands
 from fsdm.index.writing import finish_run, new_run
 from fsdm.model.index_format import HASH_BYTES, NUMBER, IndexedChunk
 from fsdm.model.layout import Layout, Place
-from fsdm.store.index_file import ChunkIndex, IndexFile, identity_of, open_chunk_index
+from fsdm.store.index_file import ChunkIndex, IndexFile, open_chunk_index
 from fsdm.store.index_runs import open_run, run_name
 
 if TYPE_CHECKING:
@@ -42,11 +43,6 @@ class MergeJob:
 
     def to_json(self) -> bytes:
         return json.dumps(asdict(self)).encode()
-
-
-def stands(layout: Layout, chunk: IndexedChunk) -> bool:
-    """Tell whether a chunk of a run stands, with the READY that its keys are of. May raise OSError."""
-    return identity_of(layout.path(chunk.place)) == chunk.identity
 
 
 @dataclass(slots=True)

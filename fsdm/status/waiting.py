@@ -32,7 +32,7 @@ class Waiting:
     def __init__(self, layout: Layout, catalog: Catalog, check: Callable[[], None]) -> None:
         self._layout = layout
         self._catalog = catalog
-        self._check = check
+        self.check = check
         self._poller = Poller()
 
     def until(self, is_done: Callable[[], bool], timeout_s: float | None) -> Generator[float, None, bool]:
@@ -59,7 +59,7 @@ class Waiting:
         check = (lambda _: None) if keep_waiting else LastingFailures(self._layout).check
 
         def is_done() -> bool:
-            self._check()
+            self.check()
             left = pending()
             check(left)
             return not left
@@ -87,7 +87,7 @@ class Waiting:
         acquirer = Acquirer(self._layout, place, take)
 
         def is_taken() -> bool:
-            self._check()
+            self.check()
             return acquirer.look()
 
         try:

@@ -8,7 +8,7 @@ import pytest
 from fsdm import DataManager, Index
 from fsdm.cli.config import parse_config
 from tests.support import PATIENCE_S, Source, eventually, ran_by_shell
-from tests.support.chunks import a_want
+from tests.support.chunks import a_want, chunk_dir
 from tests.support.pages import like, sections
 
 SECTIONS = {section.title: section for section in sections("indexes.md")}
@@ -35,16 +35,19 @@ def test_python_of_the_page_runs_and_prints_what_it_shows(
     pages = [SECTIONS[title] for title in ("Reading one", "Finding the chunks of a key")]
     if all(map(importlib.util.find_spec, ("duckdb", "polars"))):  # of the extra `recipes` as well
         pages.append(SECTIONS["The row of a key, and little else"])
-    shown = "".join(page.of("text")[0].text for page in pages)
+    shown = "".join(block.text for page in pages for block in page.of("text"))
     with DataManager(tmp_path / "data", indexes=[Index(name="hash", indexer="parquet:hash")]) as dm:
         dm.download_chunk(chunk)
         assert dm.wait(chunk.id, PATIENCE_S)
         with dm.find_chunk(chunk.dataset_id, 42) or pytest.fail("it is not here") as ref:
             eventually(lambda: ref.index("hash") is not None)
         eventually(lambda: (tmp_path / "data" / "index" / "hash").exists() and any(dm.find_key("hash", b"0x2a")))
-        for page in pages:
-            exec(page.of("python")[0].text, {"dm": dm, "DATASET": chunk.dataset_id})
+        for block in (block for page in pages for block in page.of("python")):
+            exec(block.text, {"dm": dm, "DATASET": chunk.dataset_id})
         assert like(shown).fullmatch(capsys.readouterr().out)
-        printed = ran_by_shell(pages[1].of("sh")[0].text, tmp_path, "-eu").stdout
+        finds, acquires = (block.text for block in pages[1].of("sh"))
+        held = ran_by_shell(acquires, tmp_path, "-eu").stdout
+        assert held == f"{chunk_dir(tmp_path / 'data', chunk)}/data\n"
+        printed = ran_by_shell(finds, tmp_path, "-eu").stdout
         assert printed.startswith(f"{tmp_path}/data/chunks/{chunk.dataset_id}/")
         assert '"row_group": 4, "row": 2' in printed

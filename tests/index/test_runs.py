@@ -25,7 +25,7 @@ from fsdm.model.layout import READY, Layout, Place, index_path
 from fsdm.store import index_runs
 from fsdm.store.filesystem import FileSystem
 from fsdm.store.index_runs import IndexRuns, open_run, run_names
-from tests.support.chunks import flip, put_chunk, touch_delete
+from tests.support.chunks import a_want, flip, put_chunk, touch_delete
 from tests.support.indexes import put_index
 from tests.support.locks import can_lock
 from tests.support.waiting import PATIENCE_S
@@ -172,13 +172,13 @@ def chunks(*starts: int) -> frozenset[IndexedChunk]:
 
 
 def test_runs_that_a_crash_has_kept_are_redundant_and_no_others() -> None:
-    places = {chunk.place for chunk in chunks(1, 2, 3, 4)}
+    alive = chunks(1, 2, 3, 4).__contains__
     small, other, merged = RunInfo("a", 1, chunks(1, 9)), RunInfo("b", 2, chunks(2)), RunInfo("c", 3, chunks(1, 2))
-    assert redundant([merged, small, other], places) == [small, other]
-    assert redundant([small, other], places) == []
+    assert redundant([merged, small, other], alive) == [small, other]
+    assert redundant([small, other], alive) == []
     twins = [RunInfo("d", 1, chunks(1)), RunInfo("e", 1, chunks(1))]
-    assert len(redundant(twins, places)) == 1
-    assert redundant([RunInfo("f", 1, chunks(8, 9))], places) == [RunInfo("f", 1, chunks(8, 9))]
+    assert len(redundant(twins, alive)) == 1
+    assert redundant([RunInfo("f", 1, chunks(8, 9))], alive) == [RunInfo("f", 1, chunks(8, 9))]
 
 
 class _Killed(BaseException):
@@ -346,6 +346,51 @@ def test_a_chunk_of_another_ready_is_dead(bench: Bench) -> None:
     bench.it.forget_places([place])
     bench.gather()
     assert (bench.found(b"old"), bench.found(b"new")) == ([], [place])
+
+
+def test_what_was_evicted_stays_while_it_is_registered_and_goes_with_a_merge_once_it_is_not(bench: Bench) -> None:
+    places = [bench.put(b"all", bytes([n])) for n in range(5)]
+    bench.gather()
+    for place in places:
+        bench.drop(place)
+    evicted, elsewhere, torn, gone, deleted = places
+    for place, blocks in ((evicted, evicted.block_range), (elsewhere, range(7, 9)), (gone, gone.block_range)):
+        want = a_want(id=place.chunk_id, block_range=(blocks.start, blocks.stop))
+        Path(bench.layout.known_marker(place.chunk_id)).write_bytes(want.to_json())
+    Path(bench.layout.known_marker(torn.chunk_id)).write_text("{")
+    before = bench.runs()
+    assert bench.look() is not None, "most are dead"
+    bench.gather()
+    assert bench.found(b"all") == [evicted, gone]
+    assert bench.runs() != before
+    assert not os.path.exists(bench.layout.known_marker(deleted.chunk_id))
+    os.unlink(bench.layout.known_marker(gone.chunk_id))
+    bench.put(b"new")
+    bench.it = Gathering(bench.layout, FileSystem(durable=False), INDEX)  # the next reconciler
+    bench.gather()
+    assert bench.found(b"all")[0] == evicted
+    bench.it.merge(Merge(INDEX, tuple(bench.runs()), ()), lambda: None)
+    assert bench.found(b"all") == [evicted]
+    assert len(bench.found(b"new")) == 1
+
+
+def test_the_dead_are_not_looked_for_again_and_again_where_most_were_evicted(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[IndexedChunk] = []
+
+    def counted(layout: Layout, chunk: IndexedChunk) -> bool:
+        looked.append(chunk)
+        return True
+
+    monkeypatch.setattr(module, "stands", counted)
+    monkeypatch.setattr(module, "DEAD_REST", 1e9)
+    place = bench.put(b"key")
+    bench.gather()
+    bench.drop(place)
+    for _ in range(3):
+        assert bench.look() is None
+    assert len(looked) == 1
 
 
 def test_chunks_that_come_wait_for_others_but_not_for_ever(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from fsdm.cli.arguments import open_client
-from fsdm.cli.ids import add_block, find_ref
+from fsdm.cli.ids import find_ref
+from fsdm.cli.keys import add_block_or_key, check_block_or_key, keys_in
 from fsdm.cli.output import show
-from fsdm.model.errors import InvalidInputError, NotAvailableError
+from fsdm.model.errors import NotAvailableError
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
-    from collections.abc import Iterator
 
     from fsdm.client import Client
     from fsdm.store.refs import ChunkRef
@@ -22,24 +21,14 @@ EXAMPLES = """\
 fsdm find -d data DATASET 17000000
 fsdm find -d data --key tx HASH
 """
-HEX: Final = re.compile(r"(?:0x)?((?:[0-9a-fA-F]{2})+)\Z")
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    add_block(parser, nargs="?")
-    parser.add_argument(
-        "--key",
-        nargs=2,
-        metavar=("NAME", "HEX|TEXT"),
-        help="in place of a block, the key of an index: every chunk that holds it; hex digits are taken for bytes, and "
-        "for text where no chunk holds these",
-    )
+    add_block_or_key(parser)
 
 
 def run(arguments: Namespace) -> None:
-    is_block = arguments.dataset is not None and arguments.block is not None
-    if is_block == (arguments.key is not None) or (arguments.dataset is not None) != is_block:
-        raise InvalidInputError("takes DATASET and BLOCK, or --key NAME KEY", field="find", hint="fsdm find --help")
+    check_block_or_key(arguments, "find")
     with open_client(arguments) as client:
         if arguments.key is not None:
             _find_key(client, arguments, *arguments.key)
@@ -55,7 +44,7 @@ def _document(ref: ChunkRef) -> dict[str, Any]:
 
 def _find_key(client: Client, arguments: Namespace, name: str, text: str) -> None:
     """Print each chunk as it is found: there may be more of them than a process may hold."""
-    for key in _keys(text):
+    for key in keys_in(text):
         found = [_found(ref, name, key) for ref in client.find_key(name, key)]
         if found:
             document = {"index": name, "key": key.hex(), "chunks": found}
@@ -72,12 +61,3 @@ def _found(ref: ChunkRef, name: str, key: bytes) -> dict[str, Any]:
             return _document(ref) | {"places": None}
         stack.enter_context(index)
         return _document(ref) | {"places": [place.document() for place in index.find(key)]}
-
-
-def _keys(text: str) -> Iterator[bytes]:
-    if match := HEX.match(text):
-        yield bytes.fromhex(match[1])
-    if text:
-        yield text.encode(errors="surrogateescape")
-    else:
-        raise InvalidInputError("is empty", field="--key")
