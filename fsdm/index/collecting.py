@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from fsdm.model.errors import IndexerError, InvalidInputError
-from fsdm.model.index_format import NO_ROW_GROUP, as_key
-from fsdm.model.indexes import ENTRY_BYTES
+from fsdm.model.index_format import ENTRY_BYTES, NO_ROW_GROUP, as_key
 from fsdm.model.layout import U64_MAX
 
 if TYPE_CHECKING:

@@ -1,8 +1,7 @@
 """Gathering the indexes of chunks into runs over all of them: what is to be merged, and the new run put in place.
 
 There is no state but the files: the chunks of a run stand in it. Invariants: a run is removed only when its living
-chunks stand in others that are in place, or it is none; and after a merge there are at most RUNS_MAX, each of more than
-twice the records of the next smaller one, so that a record is merged a few times in its life.
+chunks stand in others that are in place, or it is none; and after a merge there are at most RUNS_MAX.
 """
 
 from __future__ import annotations
@@ -61,9 +60,14 @@ class Merge:
 
 
 def inputs_for(runs: Iterable[RunInfo], new_count: int) -> list[RunInfo]:
-    """Choose the runs that so many new records are merged with: the small ones, and as many as are too many. Pure."""
+    """Choose the runs that so many new records are merged with: none while there is room, then the small ones. Pure.
+
+    So thousands of batches, one by one, have each record written seven times; with one large batch it is once or twice.
+    """
     waiting, taken, total = sorted(runs, key=lambda one: (one.count, one.name)), [], new_count
-    while waiting and (waiting[0].count <= 2 * total or len(waiting) >= RUNS_MAX):
+    if len(waiting) < RUNS_MAX:
+        return []
+    while waiting and (len(waiting) >= RUNS_MAX or waiting[0].count <= total):
         taken.append(waiting.pop(0))
         total += taken[-1].count
     return taken

@@ -10,13 +10,14 @@ import json
 import sys
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 from fsdm.index.confinement import confine, end_with
 from fsdm.index.report import reported
 from fsdm.index.standing import stands
 from fsdm.index.writing import finish_run, new_run
-from fsdm.model.index_format import HASH_BYTES, NUMBER, IndexedChunk
+from fsdm.model.index_format import NUMBER, NUMBERED, RECORD, IndexedChunk
 from fsdm.model.layout import Layout, Place
 from fsdm.store.index_file import ChunkIndex, IndexFile, open_chunk_index
 from fsdm.store.index_runs import open_run, run_name
@@ -55,15 +56,15 @@ class _Input:
     is_same: bool = False
 
     def take(self, end_hash: bytes | None) -> list[bytes]:
-        """Return the records up to a hash with their new numbers."""
-        records, self.at = self.file.records_from(self.at, end_hash)
+        """Return the records up to a hash with their new numbers, in their order, which is that of hashes alone."""
+        data, self.at = self.file.records_from(self.at, end_hash)
         numbers = self.numbers
         if isinstance(numbers, bytes):
-            return [record[:HASH_BYTES] + numbers for record in records]
+            return [hashed + numbers for hashed, _ in NUMBERED.iter_unpack(data)]
         if self.is_same:
-            return records
-        found = ((record, numbers[NUMBER.unpack_from(record, HASH_BYTES)[0]]) for record in records)
-        return [record[:HASH_BYTES] + number for record, number in found if number is not None]
+            return [record for (record,) in RECORD.iter_unpack(data)]
+        found = ((hashed, numbers[number]) for hashed, number in NUMBERED.iter_unpack(data))
+        return [hashed + number for hashed, number in found if number is not None]
 
 
 @dataclass(slots=True)
@@ -115,8 +116,8 @@ class _Merge:
             table = new_run(file, total)
             for part in range(1, (1 << bits) + 1):
                 end_hash = None if part == 1 << bits else (part << (64 - bits)).to_bytes(8)
-                together = sorted({record for one in self.inputs for record in one.take(end_hash)})
-                table.add(together)
+                together = sorted(chain.from_iterable(one.take(end_hash) for one in self.inputs))
+                table.add(list(dict.fromkeys(together)))  # a chunk stands once under a hash
                 if part % RELEASE_EVERY == 0:
                     for one in self.inputs:
                         one.file.release_pages()

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from fsdm.store.filesystem import exists
 from fsdm.store.index_file import identity_of
-from fsdm.store.markers import known_chunk
 
 if TYPE_CHECKING:
     from fsdm.model.index_format import IndexedChunk
@@ -26,5 +25,7 @@ def is_registered(layout: Layout, place: Place) -> bool:
     """Tell whether a registration stands that would bring a chunk to this place. May raise OSError."""
     if not exists(layout.known_marker(place.chunk_id)):  # so it is with most, and costs little
         return False
+    from fsdm.store.markers import known_chunk  # a merge seldom needs it, and begins the sooner
+
     known = known_chunk(layout, place.chunk_id)
     return known is not None and known.place == place

@@ -14,7 +14,6 @@ import sys
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from functools import partial
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -90,6 +89,8 @@ def build(job: BuildJob) -> dict[str, Any]:
 
 
 def _run_entry_point(job: BuildJob, collected: Collected) -> None:
+    from importlib.metadata import entry_points  # 50 ms, which no other indexer needs
+
     found = entry_points(group=GROUP, name=job.indexer or "")
     if not found:
         known = ", ".join(sorted(entry_points(group=GROUP).names)) or "none"

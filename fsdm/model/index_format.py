@@ -25,8 +25,11 @@ PER_BUCKET: Final = 96  # records at most, on the average: 2 kB, which are searc
 BITS_MAX: Final = 32
 
 NUMBER: Final = struct.Struct("<I")
+RECORD: Final = struct.Struct(f"{RECORD_BYTES}s")
+NUMBERED: Final = struct.Struct(f"<{HASH_BYTES}sI")  # a record in its parts
 BOUNDS: Final = struct.Struct("<QQ")
 ENTRY: Final = struct.Struct("<QQQII")  # end of the key, offset, length, number of the file, row group
+ENTRY_BYTES: Final = RECORD_BYTES + ENTRY.size  # what a place takes in the file, without its key
 CHUNK: Final = struct.Struct("<32s32sQQ32s")  # dataset, id, start, end, identity
 _FIELDS: Final = struct.Struct("<8sQQQQQ32s32s32s")
 HEADER_BYTES: Final = _FIELDS.size + HASH_BYTES

@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from fsdm.model.errors import InvalidInputError
-from fsdm.model.index_format import CHUNK_MAGIC, RECORD_BYTES, as_index_name
-from fsdm.model.index_format import ENTRY as _ENTRY
+from fsdm.model.index_format import CHUNK_MAGIC, as_index_name
 from fsdm.model.limits import Positive  # noqa: TC001 pydantic reads it
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 MEMORY_MIN: Final = 64 << 20  # an interpreter and a library take that much
-ENTRY_BYTES: Final = RECORD_BYTES + _ENTRY.size  # what a place takes in the file, without its key
 
 _Words = Annotated[str, Field(pattern=r"\A[^\x00]*[^\x00\s][^\x00]*\z")]
 

@@ -10,10 +10,9 @@ import hashlib
 import json
 import mmap
 import os
-import struct
 from bisect import bisect_left
 from functools import cached_property
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Self
 
 from blake3 import blake3
 
@@ -38,8 +37,6 @@ from fsdm.store.filesystem import SAFE, open_regular, opened, read_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-_RECORD: Final = struct.Struct(f"{RECORD_BYTES}s")
 
 
 def identity_of(directory: str) -> bytes | None:
@@ -83,12 +80,11 @@ class IndexFile:
             yield NUMBER.unpack_from(mapped, at + HASH_BYTES)[0]
             at += RECORD_BYTES
 
-    def records_from(self, begin: int, end_hash: bytes | None) -> tuple[list[bytes], int]:
+    def records_from(self, begin: int, end_hash: bytes | None) -> tuple[bytes, int]:
         """Return the records from number `begin` up to a hash (None: all), and the number of the next one."""
         numbers = range(self.header.count)
         end = len(numbers) if end_hash is None else bisect_left(numbers, end_hash, begin, key=self._record)
-        data = self._map[self._record_at(begin) : self._record_at(end)]
-        return [record for (record,) in _RECORD.iter_unpack(data)], end
+        return self._map[self._record_at(begin) : self._record_at(end)], end
 
     def _record(self, number: int) -> bytes:
         return self._map[self._record_at(number) : self._record_at(number + 1)]

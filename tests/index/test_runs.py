@@ -92,6 +92,12 @@ def bench(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> Bench:
     return Bench(layout)
 
 
+@pytest.fixture
+def eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All runs are merged each time."""
+    monkeypatch.setattr(module, "RUNS_MAX", 1)
+
+
 def test_a_process_of_its_own_merges(layout: Layout) -> None:
     bench = Bench(layout)
     places = [bench.put(b"all", bytes([n])) for n in range(3)]
@@ -134,6 +140,7 @@ def test_look_ups_equal_brute_force_whatever_comes_and_goes(
                 bench.drop(next(iter(bench.places)))
 
 
+@pytest.mark.usefixtures("eager")
 def test_many_records_are_merged_in_parts(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(merging, "TOGETHER", 64)
     monkeypatch.setattr(merging, "RELEASE_EVERY", 2)
@@ -148,23 +155,36 @@ def test_many_records_are_merged_in_parts(bench: Bench, monkeypatch: pytest.Monk
     assert run.is_whole()
 
 
-def test_at_most_so_many_runs_each_of_more_than_twice_the_next(bench: Bench) -> None:
+def test_there_are_never_more_than_so_many_runs(bench: Bench) -> None:
     for number in range(40):
         bench.put(*(bytes([number, n]) for n in range(1 + number % 3)))
         bench.gather()
-        counts = sorted(info.count for info in bench.it.runs.values())
-        assert len(counts) <= RUNS_MAX
+        assert len(bench.runs()) == len(bench.it.runs) <= RUNS_MAX
     assert bench.agrees([bytes([number, 0]) for number in range(40)])
 
 
 @given(st.lists(st.integers(0, 10**9), max_size=12), st.integers(0, 10**6))
-def test_what_is_left_after_a_choice_is_little_and_grows(counts: list[int], new: int) -> None:
+def test_what_is_left_after_a_choice_is_little_and_larger(counts: list[int], new: int) -> None:
     runs = [RunInfo(str(number), count, frozenset()) for number, count in enumerate(counts)]
     taken = inputs_for(runs, new)
     left = sorted(info.count for info in runs if info not in taken)
-    total = new + sum(info.count for info in taken)
     assert len(left) + 1 <= RUNS_MAX
-    assert not left or left[0] > 2 * total
+    if taken:
+        assert not left or left[0] > new + sum(info.count for info in taken)
+    else:
+        assert len(runs) < RUNS_MAX
+
+
+@pytest.mark.parametrize(("batches", "times"), [(8, 1.0), (40, 2.0), (500, 4.0), (5000, 7.0)])
+def test_a_record_is_written_a_few_times_in_its_life(batches: int, times: float) -> None:
+    runs: list[RunInfo] = []
+    written = 0
+    for number in range(batches):
+        taken = inputs_for(runs, 1)
+        count = 1 + sum(info.count for info in taken)
+        written += count
+        runs = [info for info in runs if info not in taken] + [RunInfo(str(number), count, frozenset())]
+    assert written <= times * batches
 
 
 def chunks(*starts: int) -> frozenset[IndexedChunk]:
@@ -198,6 +218,7 @@ class _Killing(FileSystem):
             raise _Killed
 
 
+@pytest.mark.usefixtures("eager")
 def test_a_kill_at_each_step_loses_no_key(bench: Bench) -> None:
     for steps in range(1000):
         bench.put(f"of {steps}".encode(), b"all")
@@ -247,6 +268,7 @@ def test_readers_miss_nothing_while_runs_are_merged(bench: Bench) -> None:
     assert wrong == []
 
 
+@pytest.mark.usefixtures("eager")
 def test_a_run_that_goes_between_the_listing_and_its_open_is_listed_again(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -282,6 +304,7 @@ def test_rm_r_is_safe_and_all_is_gathered_again(bench: Bench) -> None:
     assert not bench.it.has_changed()
 
 
+@pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("how", ["cut", "bit in the header", "bit in the body", "of another definition"])
 def test_a_run_that_is_damaged_or_of_another_definition_is_made_again(bench: Bench, how: str) -> None:
     keys = [bytes([n]) for n in range(4)]
@@ -337,6 +360,7 @@ def test_what_is_dead_goes_with_a_merge_and_by_itself_once_it_is_the_most(bench:
     assert bench.runs() == []
 
 
+@pytest.mark.usefixtures("eager")
 def test_a_chunk_of_another_ready_is_dead(bench: Bench) -> None:
     place = bench.put(b"old")
     bench.gather()
