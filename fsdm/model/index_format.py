@@ -52,6 +52,8 @@ def as_index_name(value: object, field: str = "name") -> str:
 
 def as_key(value: object, field: str = "key") -> bytes:
     """Return a key, 1 to 65,536 bytes; raise InvalidInputError for anything else."""
+    if type(value) is bytes and 0 < len(value) <= KEY_MAX_BYTES:
+        return value
     if not isinstance(value, bytes | bytearray | memoryview):
         hint = "bytes.fromhex(…) makes some of a hash, str.encode() of text"
         raise InvalidInputError(f"must be bytes, not {type(value).__name__}", field=field, hint=hint)

@@ -48,12 +48,14 @@ def identity_of(directory: str) -> bytes | None:
 class IndexFile:
     """The records of a mapped index file: numbers by the hashes of keys. Thread-safe. A context manager."""
 
-    __slots__ = ("__dict__", "_map", "header", "path")
+    __slots__ = ("__dict__", "_buckets_at", "_map", "_shift", "header", "path")
 
     def __init__(self, path: str, header: Header, mapped: mmap.mmap) -> None:
         self.path = path
         self.header = header
         self._map = mapped
+        self._buckets_at = header.buckets_at
+        self._shift = 64 - header.bits
 
     @classmethod
     def open(cls, path: str, magic: bytes) -> Self | None:
@@ -65,20 +67,20 @@ class IndexFile:
             header = Header.unpack(os.pread(fd, HEADER_BYTES, 0), magic, size)
             return None if header is None else cls(path, header, mmap.mmap(fd, size, access=mmap.ACCESS_READ))
 
-    def numbers(self, hashed: bytes) -> Iterator[int]:
-        """Yield the numbers of the records with this hash, of 16 bytes."""
-        header, mapped = self.header, self._map
-        bucket = int.from_bytes(hashed[:8]) >> (64 - header.bits)
-        begin, end = BOUNDS.unpack_from(mapped, header.buckets_at + 8 * bucket)
-        if not begin <= end <= header.count:
-            return
-        at, stop = HEADER_BYTES + RECORD_BYTES * begin, HEADER_BYTES + RECORD_BYTES * end
-        at = mapped.find(hashed, at, stop)
-        while at >= 0 and (at - HEADER_BYTES) % RECORD_BYTES:  # across the bounds of records
-            at = mapped.find(hashed, at + 1, stop)
-        while 0 <= at < stop and mapped[at : at + HASH_BYTES] == hashed:
-            yield NUMBER.unpack_from(mapped, at + HASH_BYTES)[0]
+    def numbers(self, hashed: bytes) -> list[int]:
+        """Return the numbers of the records with this hash, of 16 bytes."""
+        begin, end = BOUNDS.unpack_from(self._map, self._buckets_at + 8 * (int.from_bytes(hashed[:8]) >> self._shift))
+        if not begin <= end <= self.header.count:
+            return []
+        bucket = self._map[HEADER_BYTES + RECORD_BYTES * begin : HEADER_BYTES + RECORD_BYTES * end]
+        at = bucket.find(hashed)
+        while at >= 0 and at % RECORD_BYTES:  # across the bounds of records
+            at = bucket.find(hashed, at + 1)
+        found: list[int] = []
+        while at >= 0 and bucket.startswith(hashed, at):
+            found += NUMBER.unpack_from(bucket, at + HASH_BYTES)
             at += RECORD_BYTES
+        return found
 
     def records_from(self, begin: int, end_hash: bytes | None) -> tuple[bytes, int]:
         """Return the records from number `begin` up to a hash (None: all), and the number of the next one."""

@@ -86,6 +86,7 @@ def open_run(path: str) -> Run | None:
 
 @dataclass(frozen=True, slots=True)
 class _Listed:
+    directory: str
     mtime_ns: int
     runs: dict[str, Run]
 
@@ -106,15 +107,19 @@ class IndexRuns:
             OSError: the disk refuses.
         """
         hashed = hash_of(as_key(key))
-        runs = self._current(as_index_name(name)).values()
-        found = [chunk for run in runs for number in run.numbers(hashed) if (chunk := run.chunk(number)) is not None]
+        found = []
+        for run in self._current(name).values():
+            for number in run.numbers(hashed):
+                chunk = run.chunk(number)
+                if chunk is not None:
+                    found.append(chunk)
         return found if len(found) < 2 else sorted(set(found), key=lambda chunk: chunk.place)
 
     def _current(self, name: str) -> dict[str, Run]:
-        directory = self._layout.runs_of(name)
-        known = self._listed.get(name)
-        if known is not None and known.mtime_ns == mtime_of(directory) != NO_MTIME:
+        known = self._listed.get(name) if isinstance(name, str) else None
+        if known is not None and known.mtime_ns == mtime_of(known.directory) != NO_MTIME:
             return known.runs
+        directory = self._layout.runs_of(as_index_name(name))
         with self._listing:
             for _ in range(TRIES):
                 before_ns, mtime_ns = time.time_ns(), mtime_of(directory)
@@ -122,7 +127,7 @@ class IndexRuns:
                 if runs is not None:
                     # a change after this listing may still get the same mtime
                     is_sure = before_ns - mtime_ns > granule_ns(mtime_ns)
-                    self._listed[name] = _Listed(mtime_ns if is_sure else NO_MTIME, runs)
+                    self._listed[name] = _Listed(directory, mtime_ns if is_sure else NO_MTIME, runs)
                     return runs
         raise DataDirectoryError(f"{directory} changes all the time", hint="try again")
 

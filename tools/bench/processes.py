@@ -15,7 +15,7 @@ import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from fsdm.model.layout import Layout
 from fsdm.store.leader_lock import read_lock
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
     from multiprocessing.context import ForkServerProcess
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 PATIENCE_S: Final = 30.0
@@ -58,10 +57,10 @@ def settle(pid: int) -> None:
             return
 
 
-def in_process(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+def in_process(work: Callable[..., T], *args: Any, within_s: float = PATIENCE_S * 4) -> T:
     """Call `work` in a process of its own; return what it returns."""
     with ProcessPoolExecutor(1, CONTEXT) as pool:
-        return pool.submit(work, *args, **kwargs).result(PATIENCE_S * 4)
+        return pool.submit(work, *args).result(within_s)
 
 
 @contextmanager
