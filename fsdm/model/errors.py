@@ -104,6 +104,20 @@ class NotAvailableError(FsdmError):
     transient = True
 
 
+class NotHeldError(NotAvailableError):
+    """No node of the fleet that answers holds a block; the message names it, and what has become of its holders."""
+
+
+class QueryDiedError(FsdmError):
+    """A query has ended the process that ran it, or several workers were lost while they ran a part of it."""
+
+
+class SchedulerLostError(FsdmError):
+    """The scheduler of the fleet does not answer, and did not come back in the time given."""
+
+    transient = True
+
+
 class AlreadyKnownError(FsdmError):
     """The chunk is registered already, and it was to be registered anew."""
 
