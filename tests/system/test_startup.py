@@ -13,7 +13,20 @@ from tests.support import ran
 from tests.support.chunks import an_id
 
 HEAVY = {
-    *("asyncio", "blake3", "numpy", "prometheus_client", "pydantic", "requests", "rich", "shtab", "ssl", "urllib3"),
+    *(
+        "asyncio",
+        "blake3",
+        "dask",
+        "distributed",
+        "numpy",
+        "prometheus_client",
+        "pydantic",
+        "requests",
+        "rich",
+        "shtab",
+        "ssl",
+        "urllib3",
+    ),
     "watchdog",
 }
 MOST_MODULES = 40  # of --version and --help, beyond those of the interpreter: 30 today
