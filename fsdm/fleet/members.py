@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 METRIC: Final = "fsdm"  # where a worker's metrics have what its node reports
+RUNNING: Final = "running"
 BEATS: Final = 3.0  # so many intervals without a beat are silence
 
 
@@ -28,6 +29,7 @@ def beat_interval_s(workers: int) -> float:
 @dataclass(slots=True)
 class _Beat:
     node: str
+    status: str  # as Dask has it: running, paused, closing_gracefully, …
     last_seen: float  # by the scheduler's clock
     changed_at: float  # by ours
 
@@ -44,8 +46,8 @@ class Members:
     _beats: dict[str, _Beat] = field(default_factory=dict)
     _lost_at: dict[str, float] = field(default_factory=dict)
 
-    def see(self, workers: Mapping[str, Mapping[str, Any]], now: float) -> None:
-        """Take what the scheduler says of its workers, by address."""
+    def see(self, workers: Mapping[str, Mapping[str, Any]], now: float, took_s: float = 0.0) -> None:
+        """Take what the scheduler says of its workers, by address; for `took_s` it was too busy to hear of any."""
         seen: dict[str, _Beat] = {}
         for address, worker in workers.items():
             node = (worker.get("metrics") or {}).get(METRIC, {}).get("node")
@@ -53,7 +55,8 @@ class Members:
                 continue
             before, last_seen = self._beats.get(address), float(worker["last_seen"])
             is_same = before is not None and before.last_seen == last_seen
-            seen[address] = before if is_same and before is not None else _Beat(node, last_seen, now)
+            changed_at = before.changed_at + took_s if is_same and before is not None else now
+            seen[address] = _Beat(node, worker.get("status", RUNNING), last_seen, changed_at)
         self._beats = seen
 
     def trouble(self, address: str, now: float) -> str | None:
@@ -74,14 +77,16 @@ class Members:
         return now - self._lost_at.get(node, -self.cool_down_s) < self.cool_down_s
 
     def live(self, now: float) -> dict[str, list[str]]:
-        """Return the addresses of the workers that answer, by node."""
+        """Return the addresses of the workers that take tasks, by node."""
         found: defaultdict[str, list[str]] = defaultdict(list)
         for address, beat in self._beats.items():
-            if self.trouble(address, now) is None:
+            if beat.status == RUNNING and self.trouble(address, now) is None:
                 found[beat.node].append(address)
         return found
 
     def absence(self, node: str, now: float) -> str:
         """Say why no worker of a node can be asked."""
-        troubles = [self.trouble(address, now) for address, beat in self._beats.items() if beat.node == node]
-        return next(filter(None, troubles), "the scheduler has no worker of it")
+        for address, beat in self._beats.items():
+            if beat.node == node:
+                return self.trouble(address, now) or f"its worker is {beat.status}"
+        return "the scheduler has no worker of it"

@@ -164,9 +164,10 @@ class FleetClient:
         with self._mutex:
             if time.monotonic() - self._seen_at < self._dispatch.look_every_s:
                 return
+            asked_at = time.monotonic()
             workers = self._dispatch.workers()
             self._seen_at = time.monotonic()
-            self.members.see(workers, self._seen_at)
+            self.members.see(workers, self._seen_at, self._seen_at - asked_at)
 
     def _query(
         self, fn: Callable[[Any], T], how: How, parts: list[Part], key: tuple[str, bytes] | None = None

@@ -168,3 +168,20 @@ def test_node_with_two_workers_has_another_where_one_is_silent() -> None:
     two = seen("a") | {"tcp://a2": {"metrics": {"fsdm": {"node": "a"}}, "last_seen": 7.0}}
     members.see(two, 6.0)
     assert members.live(6.0) == {"a": ["tcp://a2"]}
+
+
+def test_worker_is_not_silent_for_the_time_that_the_scheduler_took_to_answer() -> None:
+    members = Members(5.0, 30.0)
+    members.see(seen("a"), 0.0)
+    members.see(seen("a"), 9.0, took_s=8.5)
+    assert members.trouble("tcp://a", 9.0) is None
+    members.see(seen("a"), 15.0)
+    assert members.trouble("tcp://a", 15.0) == "its worker has been silent for 6.5 s"
+
+
+def test_worker_that_is_paused_is_asked_nothing_new() -> None:
+    members = Members(5.0, 30.0)
+    members.see({address: worker | {"status": "paused"} for address, worker in seen("a").items()}, 0.0)
+    assert members.live(0.0) == {}
+    assert members.trouble("tcp://a", 0.0) is None
+    assert members.absence("a", 0.0) == "its worker is paused"
