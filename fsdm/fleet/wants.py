@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from array import array
+from operator import mul
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fsdm.fleet.inventory import Chunks
+from fsdm.fleet.inventory import CAPACITY_MAX, Chunks
 from fsdm.model.errors import InvalidInputError
+from fsdm.model.plain_wants import PlainWant
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,26 +36,41 @@ class Wants:
         self._order: Ints = np.empty(0, np.int64)
         self.sizes: Ints = np.empty(0, np.int64)  # in bytes, by number, as all below
 
-    def add(self, chunk: DataChunk) -> None:
+    def add(self, want: DataChunk | PlainWant) -> None:
         """Add a want.
 
         Raises:
             InvalidInputError: a file of it declares no size, and none is assumed.
         """
+        if isinstance(want, PlainWant):
+            start, end, size_bytes = want.start, want.end, want.size_bytes
+        else:
+            start, end, size_bytes = want.block_range.start, want.block_range.stop, self._size_of(want)
+        self._ids.append(bytes.fromhex(want.id))
+        self._size.append(size_bytes)
+        self._copies.append(self._replicas.get(want.dataset_id, self._otherwise))
+        self._dataset.append(self._datasets.setdefault(want.dataset_id, len(self._datasets)))
+        self._start.append(start)
+        self._end.append(end)
+
+    def _size_of(self, chunk: DataChunk) -> int:
         sizes = [self._assumed if file.size is None else file.size for file in chunk.files.values()]
         if None in sizes:
             name = next(name for name, file in chunk.files.items() if file.size is None)
             hint = "have the list declare sizes, or say what to take for one: --assume-bytes 200M"
             raise InvalidInputError(f"{chunk.id}: {name!r:.80} declares no size", field="files", hint=hint)
-        self._ids.append(bytes.fromhex(chunk.id))
-        self._size.append(sum(filter(None, sizes)))
-        self._copies.append(self._replicas.get(chunk.dataset_id, self._otherwise))
-        self._dataset.append(self._datasets.setdefault(chunk.dataset_id, len(self._datasets)))
-        self._start.append(chunk.block_range.start)
-        self._end.append(chunk.block_range.stop)
+        if (total := sum(filter(None, sizes))) > CAPACITY_MAX:
+            raise InvalidInputError(f"{chunk.id}: its files have more than {CAPACITY_MAX} bytes", field="files")
+        return total
 
     def chunks(self) -> Chunks:
-        """Return them as what is to be placed."""
+        """Return them as what is to be placed.
+
+        Raises:
+            InvalidInputError: they have more bytes than can be counted.
+        """
+        if sum(map(mul, self._size, self._copies)) > CAPACITY_MAX:
+            raise InvalidInputError(f"all copies together have more than {CAPACITY_MAX} bytes", field="size")
         found = Chunks.of(self._ids, np.array(self._size, np.int64), np.array(self._copies, np.int64))
         self._order = np.argsort(np.array(self._ids, found.ids.dtype), kind="stable")
         self._names = list(self._datasets)

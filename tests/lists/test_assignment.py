@@ -45,7 +45,7 @@ def test_all_chunks_of_a_list_are_there_in_its_order_whatever_their_number(tmp_p
 
 def test_documents_are_not_kept_in_memory(tmp_path: Path) -> None:
     with read_assignment(listed(tmp_path / "list", lines(a_chunk(note="x" * 100_000)))) as assignment:
-        assert set(map(type, assignment._offsets.values())) == {int}
+        assert set(map(type, assignment._numbers.values())) == {int}
         assert assignment._documents.seek(0, io.SEEK_END) > 100_000
 
 

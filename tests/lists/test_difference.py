@@ -1,8 +1,9 @@
 """What an assignment changes: nothing that is so already, and everything that is not."""
 
-import io
 import os
-from collections.abc import Iterable
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -17,9 +18,17 @@ from fsdm.store.markers import place_delete, place_want
 from tests.support import PATIENCE_S, Source, fsdm, fsdm_json
 from tests.support.chunks import a_want, an_id, markers, of_place, put_chunk, put_want, touch_delete
 
+FILES = ExitStack()
+
+
+@pytest.fixture(autouse=True)
+def closed_files() -> Iterator[None]:
+    with FILES:
+        yield
+
 
 def assigned(*chunks: DataChunk) -> Assignment:
-    assignment = Assignment(io.BytesIO())
+    assignment = Assignment(FILES.enter_context(tempfile.TemporaryFile()))  # noqa: SIM115 closed after the test
     for chunk in chunks:
         assignment.add(chunk, chunk.to_json().strip())
     return assignment

@@ -87,7 +87,7 @@ def run(arguments: Namespace) -> None:
         raise InvalidInputError("only one thing can be written to standard output", hint="give the page a FILE")
     how = _options(arguments)
     wants = how.wants()
-    with read_assignment(arguments.list, arguments.expect, wants.add) as assignment:
+    with read_assignment(arguments.list, arguments.expect, wants.add, wants.add) as assignment:
         if not len(assignment) and not arguments.yes:
             raise InvalidInputError("the list is empty", hint="nothing was changed; where all is to go, say so: --yes")
         one = _round().Round.read(wants, arguments.workers, arguments.reports, arguments.to, how, time.time())
