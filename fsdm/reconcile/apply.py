@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Applier:
-    """The effects on one data directory. `erase` takes over what has been renamed into `trash/`."""
+    """The effects on one data directory. `erase` takes over what is in `trash/`, and out of where it is not durably."""
 
     layout: Layout
     fs: FileSystem
@@ -53,7 +53,7 @@ class Applier:
     fetcher: FileFetcher
     scheduler: Scheduler | None
     tell: Callable[[Event], None]
-    erase: Callable[[str], None]
+    erase: Callable[[str, str | None], None]
     _fetching: dict[str, DataChunk] = field(default_factory=dict)
     _fetch_s: dict[str, float] = field(default_factory=dict)  # of the download of what is complete in partial/
     _marker_mutex: threading.Lock = field(default_factory=threading.Lock)  # else our workers ask for the flock in turns
@@ -259,11 +259,8 @@ class Applier:
         if isinstance(outcome, Done):
             if self.catalog.refused() is not None:
                 self._retired.add(action.id)
-            self.tell(
-                Event(
-                    "deleted", action.id, dataset_id=action.place.dataset_id, after_s=action.delete.age_s(time.time())
-                )
-            )
+            after_s = action.delete.age_s(time.time())
+            self.tell(Event("deleted", action.id, dataset_id=action.place.dataset_id, after_s=after_s))
         return outcome
 
     def _clear(self, action: actions.Clear) -> Outcome:
@@ -271,7 +268,7 @@ class Applier:
         return self._take_out(action.place, lambda: not exists(ready) and not exists(want))
 
     def _evict(self, action: actions.Evict) -> Outcome:
-        outcome = self._take_out(action.place, lambda: may_go(self.layout, self.fs, action))
+        outcome = self._take_out(action.place, lambda: may_go(self.layout, self.fs, action), at_once=False)
         if isinstance(outcome, Held):  # that is a use as well
             self.release(action.place)
             use(self.layout, self.fs, action.place)
@@ -279,8 +276,8 @@ class Applier:
             self.tell(Event("evicted", action.id, dataset_id=action.place.dataset_id))
         return self._cleared(*request_of(self.layout, action))
 
-    def _take_out(self, place: Place, still_due: Callable[[], bool]) -> Outcome:
-        """Remove READY and discard the directory, under a claim."""
+    def _take_out(self, place: Place, still_due: Callable[[], bool], *, at_once: bool = True) -> Outcome:
+        """Remove READY and discard the directory, under a claim; `at_once`: durably."""
         path = self.layout.path(place)
         if (claim := self._claims.get(place)) is None:
             try:
@@ -301,7 +298,7 @@ class Applier:
             if not still_due():
                 return Stale()
             self.fs.unlink(f"{path}/{READY}")
-            self._discard(path)
+            self._discard(path, at_once=at_once)
             self.catalog.discard(place)
         finally:
             self.release(place)
@@ -370,12 +367,14 @@ class Applier:
         except FileNotFoundError:  # withdrawn since it was read
             raise StaleMarkerError(path) from None
 
-    def _discard(self, path: str) -> None:
-        """Trash, and only then erase: a power failure must not bring READY back without its files."""
-        if trashed := self._trash(path):
-            self.fs.fsync_dir(os.path.dirname(path))
+    def _discard(self, path: str, *, at_once: bool = True) -> None:
+        """Trash, durably, and only then erase: a power failure must not bring READY back without its files."""
+        parent = os.path.dirname(path)
+        if (trashed := self._trash(path)) and at_once:
+            self.fs.fsync_dir(parent)
             self.fs.fsync_dir(self.layout.trash)
-            self.erase(trashed)
+        if trashed:
+            self.erase(trashed, None if at_once else parent)
 
     def _trash(self, path: str) -> str | None:
         """Rename into the trash; erase in place what is on another mount, or in an overlay's lower layer."""

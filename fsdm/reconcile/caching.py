@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from fsdm.model.layout import CACHED, READY, WANT
 from fsdm.reconcile.actions import ClearAcquire, ClearVerify, Done
-from fsdm.store.acquiring import asked_by, is_pinned
+from fsdm.store.acquiring import asked_by, chunk_to_come_again, is_pinned
 from fsdm.store.filesystem import exists
 from fsdm.store.json_files import read_manifest
-from fsdm.store.markers import known_chunk, look_at
+from fsdm.store.markers import look_at
 
 if TYPE_CHECKING:
     from fsdm.model.layout import Layout, Place
@@ -50,9 +50,9 @@ def may_go(layout: Layout, fs: FileSystem, action: Evict) -> bool:
         return False
     if exists(layout.want_marker(place.chunk_id)) or exists(layout.delete_marker(place.chunk_id)):
         return False
-    if asked_by(layout.acquire_marker(place.chunk_id)) or is_pinned(layout, place):
+    if asked_by(layout.acquire_marker(place.chunk_id)):
         return False
-    known, manifest = known_chunk(layout, place.chunk_id), read_manifest(path)
+    known, manifest = chunk_to_come_again(layout, place), read_manifest(path)
     if known is None or manifest is None or not manifest.satisfies(known, sha256_may_follow=True):
         return False
     fs.set_mtime(f"{path}/{WANT}", 0)

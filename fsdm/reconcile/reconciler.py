@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import random
 import threading
 import time
@@ -12,6 +13,7 @@ from fsdm.concurrency.log import Log
 from fsdm.concurrency.workers import Workers
 from fsdm.index.background import Indexing
 from fsdm.index.building import Building
+from fsdm.model.layout import is_id
 from fsdm.model.limits import Limits
 from fsdm.reconcile.admission import Admission
 from fsdm.reconcile.apply import Applier
@@ -146,7 +148,8 @@ class Reconciler:
         self.loop.delete_brake.open()
         finish_removals(self.layout, self._fs)
         clear_temporaries(self.layout, self._fs, self._clock())
-        self._trash.empty()
+        layout = self.layout
+        self._trash.empty([*map(layout.dataset, filter(is_id, os.listdir(layout.chunks))), layout.partial])
 
     def start(self) -> None:
         """Reconcile in a thread of its own, until `stop`.

@@ -1,16 +1,21 @@
-"""Erasing what has been renamed into `trash/`."""
+"""Erasing what has been renamed into `trash/`.
+
+Invariant: nothing is erased before its rename is durable: else a power failure may bring it back without its files.
+"""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
 from fsdm.concurrency.log import Log
+from fsdm.concurrency.turn import rest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from fsdm.concurrency.workers import Workers
     from fsdm.reconcile.space_budget import SpaceBudget
@@ -31,15 +36,49 @@ class Trash:
     workers: Workers
     space: SpaceBudget
     freed: Callable[[], None]
+    _left: deque[tuple[str, str]] = field(default_factory=deque)  # entries, and where they were: not durable yet
 
-    def empty(self) -> None:
-        for name in os.listdir(self.path):
+    def empty(self, parents: Iterable[str]) -> None:
+        """Have all erased that is there; a process that was killed may have renamed it out of one of `parents`."""
+        names = os.listdir(self.path)
+        if names:
+            self._settle(parents)
+        for name in names:
             self.erase(f"{self.path}/{name}")
 
-    def erase(self, path: str) -> None:
-        """Have one entry erased, soon."""
+    def erase(self, path: str, parent: str | None = None) -> None:
+        """Have one entry erased, soon; `parent`: once its rename out of that is durable, with those of others."""
         self.space.trashed(path)
-        self.workers.submit(partial(self._erase, path))
+        if parent is None:
+            self.workers.submit(partial(self._erase, path))
+        else:
+            self._left.append((path, parent))
+            self.workers.submit(self._erase_left)
+
+    def _erase_left(self) -> None:
+        """Erase all that waits to become durable, which takes an fsync for all of it."""
+        left = [self._left.popleft() for _ in range(len(self._left))]
+        try:
+            if left:
+                self._settle(parent for _, parent in left)
+        except OSError as e:  # nothing is known of them then
+            logger.warning("what was evicted cannot be erased yet: %s", e)
+            for path, _ in left:
+                self.space.trashed(path, stays=True)
+            self.freed()
+            return
+        for path, _ in left:
+            self._erase(path)
+            rest()
+
+    def _settle(self, parents: Iterable[str]) -> None:
+        """Make the renames into the trash durable."""
+        for parent in dict.fromkeys(parents):
+            try:
+                self.fs.fsync_dir(parent)
+            except FileNotFoundError:  # it was empty, and is gone itself: with it goes what was in it
+                self.fs.fsync_dir(os.path.dirname(parent))
+        self.fs.fsync_dir(self.path)
 
     def _erase(self, path: str) -> None:
         try:

@@ -14,16 +14,16 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Literal
 
 from fsdm.model.errors import FetchFailedError, InvalidInputError, StaleMarkerError, UnknownChunkError
-from fsdm.model.layout import CACHED, READY, WANT_MAX_BYTES, Layout, Place
+from fsdm.model.layout import CACHED, READY, WANT, WANT_MAX_BYTES, Layout, Place
 from fsdm.store.block_index import BlockIndex
 from fsdm.store.filesystem import CREATE, SAFE, exists, read_regular
 from fsdm.store.flock import EXCLUSIVE, SHARED, LockDescriptor, open_fd, same_file, try_flock
-from fsdm.store.markers import known_chunk, look_at, place_acquire, placing, read_chunk, registered_since
+from fsdm.store.markers import chunk_registered_since, known_chunk, look_at, place_acquire, placing, read_chunk
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fsdm.model.documents import Failure
+    from fsdm.model.documents import DataChunk, Failure
     from fsdm.store.catalog import Catalog
     from fsdm.store.known_index import KnownIndex
     from fsdm.store.refs import ChunkRef
@@ -226,8 +226,13 @@ def note_use(layout: Layout, place: Place) -> None:
 
 def is_pinned(layout: Layout, place: Place) -> bool:
     """Tell whether a chunk that is here was wanted and not registered since: then it stays."""
+    return chunk_to_come_again(layout, place) is None
+
+
+def chunk_to_come_again(layout: Layout, place: Place) -> DataChunk | None:
+    """Return what a chunk that is here was registered as since it was wanted; None where it was not, and stays."""
     try:
-        wanted_ns = os.lstat(f"{layout.path(place)}/WANT").st_mtime_ns
+        wanted_ns = os.lstat(f"{layout.path(place)}/{WANT}").st_mtime_ns
     except OSError:  # of before WANT was kept
-        return True
-    return registered_since(layout, place.chunk_id, wanted_ns) is None
+        return None
+    return chunk_registered_since(layout, place.chunk_id, wanted_ns)

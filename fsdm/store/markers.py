@@ -265,9 +265,17 @@ def registered_since(layout: Layout, chunk_id: str, wanted_ns: int) -> Marker | 
     has to be later as well.
     """
     known = look_at(layout.known_marker(chunk_id), limit=WANT_MAX_BYTES)
-    if known is None or known.fault is not None or min(known.ctime_ns, known.mtime_ns) <= wanted_ns:
-        return None
-    return known if is_known(layout, chunk_id) else None
+    return known if _came_after(known, wanted_ns) and is_known(layout, chunk_id) else None
+
+
+def chunk_registered_since(layout: Layout, chunk_id: str, wanted_ns: int) -> DataChunk | None:
+    """Return the chunk of such a registration, if there is one."""
+    known = look_at(layout.known_marker(chunk_id), limit=WANT_MAX_BYTES)
+    return known_chunk(layout, chunk_id) if _came_after(known, wanted_ns) else None
+
+
+def _came_after(known: Marker | None, wanted_ns: int) -> bool:
+    return known is not None and known.fault is None and min(known.ctime_ns, known.mtime_ns) > wanted_ns
 
 
 def is_wanted(layout: Layout, chunk_id: str) -> bool:

@@ -1,6 +1,7 @@
 """What is out of sight is erased, and what cannot be stays without holding up the rest."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,7 @@ def test_all_that_is_there_is_erased_and_takes_up_room_until_then(layout: Layout
         put(layout, name, 100)
     seen: list[int] = []
     trash, space, freed = a_trash(layout, Recorder(erase=lambda _: seen.append(space.taken_bytes)))
-    trash.empty()
+    trash.empty([])
     assert os.listdir(layout.trash) == []
     assert (seen, freed) == ([100] * 3, [0] * 3)
 
@@ -48,7 +49,48 @@ def test_what_cannot_be_erased_stays_counts_and_is_logged(layout: Layout, caplog
     for name in ("bad", "good"):
         put(layout, name, 100)
     trash, space, _ = a_trash(layout, Recorder(erase=refuse))
-    trash.empty()
+    trash.empty([])
     assert os.listdir(layout.trash) == ["bad"]
     assert (space.taken_bytes, space.is_emptying) == (100, False)
     assert "cannot erase" in caplog.text
+
+
+def test_what_was_evicted_is_erased_after_one_fsync_of_each_directory_for_all_of_it(layout: Layout) -> None:
+    steps: list[tuple[str, str]] = []
+    fs = Recorder(
+        fsync_dir=lambda path: steps.append(("fsync", path)), erase=lambda path: steps.append(("erase", path))
+    )
+    trash, _, _ = a_trash(layout, fs)
+    later: list[Callable[[], None]] = []
+    trash.workers.submit = later.append  # type: ignore[method-assign]
+    one, two = layout.dataset("1" * 64), layout.dataset("2" * 64)
+    os.mkdir(one)
+    for name, parent in (("a", one), ("b", two), ("c", one)):
+        put(layout, name, 100)
+        trash.erase(f"{layout.trash}/{name}", parent)
+    for work in later:
+        work()
+    assert steps == [
+        *(("fsync", path) for path in (one, two, layout.chunks, layout.trash)),  # two was empty, and is gone
+        *(("erase", f"{layout.trash}/{name}") for name in "abc"),
+    ]
+
+
+def test_nothing_is_erased_whose_rename_may_not_be_durable(layout: Layout, caplog: pytest.LogCaptureFixture) -> None:
+    def refuse(path: str) -> None:
+        raise OSError(5, "Input/output error", path)
+
+    put(layout, "a", 100)
+    trash, space, _ = a_trash(layout, Recorder(fsync_dir=refuse))
+    trash.erase(f"{layout.trash}/a", layout.chunks)
+    assert os.listdir(layout.trash) == ["a"]
+    assert (space.taken_bytes, space.is_emptying) == (100, False)
+    assert "cannot be erased yet" in caplog.text
+
+
+def test_what_a_killed_process_has_left_becomes_durable_before_it_is_erased(layout: Layout) -> None:
+    put(layout, "a", 100)
+    fs = Recorder()
+    trash, _, _ = a_trash(layout, fs)
+    trash.empty([layout.partial])
+    assert [step for step, _ in fs.steps] == ["fsync_dir", "fsync_dir", "erase"]

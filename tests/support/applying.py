@@ -57,7 +57,7 @@ class Bench:
         self.erased: list[str] = []
         self.applier = Applier(layout, self.fs, self.catalog, self.fetcher, None, self.events.append, self._erase)
 
-    def _erase(self, path: str) -> None:
+    def _erase(self, path: str, _parent: str | None) -> None:
         self.erased.append(path)
         self.fs.erase(path)
 

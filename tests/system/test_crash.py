@@ -186,10 +186,10 @@ def extents_without_proof(relied_on: Callable[..., bool], self: Transfer, *argum
     return relied
 
 
-def erased_before_it_is_out_of_sight(self: Applier, path: str) -> None:
+def erased_before_it_is_out_of_sight(self: Applier, path: str, **_: bool) -> None:
     trashed = self.fs.discard(path, self.layout.trash)
     if trashed:
-        self.erase(trashed)
+        self.erase(trashed, None)
         self.fs.fsync_dir(os.path.dirname(path))
 
 

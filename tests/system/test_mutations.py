@@ -78,7 +78,7 @@ def uncounted_clone(self: refs.Refs, held: Any) -> refs.ChunkRef:
     return ref
 
 
-def trash_before_the_lock(self: Applier, place: Place, still_due: Callable[[], bool]) -> Any:
+def trash_before_the_lock(self: Applier, place: Place, still_due: Callable[[], bool], **_: bool) -> Any:
     path = self.layout.path(place)
     if not still_due():
         return Stale()
