@@ -31,7 +31,7 @@ VERBS: Final = {
     "protocol": "print the on-disk protocol",
     "docs": "print a page of the documentation",
     "man": "print the manual page",
-    "completion": "print the completion script of a shell",
+    "completion": "print the completion script of a shell, or install it",
     "schema": "print the JSON Schema of a want and of READY",
     "demo": "see it work, with nothing else running",
 }
