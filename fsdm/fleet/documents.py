@@ -61,12 +61,16 @@ class PublishedList(Document):
 
 
 class Pointer(Document):
-    """The last placement that was published: its number, the list of each worker, and the sha256 of the routes."""
+    """The last placement that was published: its number, the list of each worker, and the sha256 of the routes.
+
+    `chunks` is the sha256 of the list of all chunks that it was made of.
+    """
 
     format: Literal[1] = FORMAT
     number: Annotated[int, Field(ge=1, strict=True)]
     at: FiniteFloat
     routes: Digest
+    chunks: Digest | None = None
     lists: dict[Name, PublishedList]
 
 

@@ -69,13 +69,14 @@ class Bounds:
 class Placement:
     """The copies that are to be from now on; sets of copies as in `Copies`.
 
-    `listed`: what the lists have. `leaving`: those of it that go once others are confirmed. `confirmed`: those of it
-    that live workers hold. `doubted`: see `Copies`. `added` to the lists, for `reasons`; `dropped` from them.
-    `replicas`: how many copies each chunk gets, where there is too little room; `kept`: how many of those there are in
-    the lists. `loads`: the bytes.
+    `listed`: what the lists have. `changed`: where they differ from the last ones. `leaving`: those of `listed` that go
+    once others are confirmed. `confirmed`: those of it that live workers hold. `doubted`: see `Copies`. `added` to the
+    lists, for `reasons`; `dropped` from them. `replicas`: how many copies each chunk gets, where there is too little
+    room; `kept`: how many of those there are in the lists. `loads`: the bytes.
     """
 
     listed: Ints
+    changed: Ints
     leaving: Ints
     confirmed: Ints
     doubted: Ints
@@ -267,6 +268,7 @@ class _Placing:
         order = np.argsort(added, kind="stable")
         return Placement(
             listed=listed,
+            changed=np.setxor1d(listed, self.was, assume_unique=True),
             leaving=leaving,
             confirmed=self.confirmed[is_in(self.confirmed, listed)],
             doubted=self._doubted(listed),

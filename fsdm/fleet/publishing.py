@@ -12,19 +12,23 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import json
 import zlib
+from array import array
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from itertools import islice, repeat
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
+from pydantic_core import from_json
 
 from fsdm.fleet.documents import Pointer, PublishedList
 from fsdm.fleet.inventory import Copies, Presence, is_in
 from fsdm.model.errors import DataDirectoryError, InvalidInputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from fsdm.fleet.inventory import Chunks, Ints, Workers
     from fsdm.fleet.placing import Placement
@@ -35,7 +39,18 @@ if TYPE_CHECKING:
 POINTER: Final = "placement.json"
 LISTS: Final = "lists"
 ROUTES: Final = "routes"
-GZIP_LEVEL: Final = 6
+GZIP_LEVEL: Final = 3  # 6 costs four times as much, for a tenth
+LINES: Final = 4096  # of routes, compressed at once
+
+
+class Documents(Protocol):
+    """The wants of all chunks; `sha256` is that of the list that they stand in."""
+
+    @property
+    def sha256(self) -> str: ...
+
+    def documents(self, chunk_ids: Iterable[str]) -> Iterator[bytes]:
+        """Yield the want of each chunk, as a line with its newline."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,23 +94,26 @@ def read_copies(
     names = workers.names
     planned, leaving, doubted = _Pairs(names), _Pairs(names), _Pairs(names)
     sure = {name for name, said in published.lists.items() if _is_of(reports.get(name), said)}
+    ids = []
     if published.pointer is not None:
         name = blob(ROUTES, published.pointer.routes)
         if (data := shelf.read(name)) is None:
             raise _broken(name, "it is missing, and the pointer names it")
         try:
-            for route in _lines(name, data):
-                raw = bytes.fromhex(route["id"])
-                planned.add(raw, (*route["workers"], *route.get("coming", ())))
-                leaving.add(raw, route.get("leaving", ()))
-                doubted.add(raw, set(route.get("doubted", ())) - sure)
+            for row, route in enumerate(_lines(name, data)):
+                ids.append(bytes.fromhex(route["id"]))
+                planned.add(row, (*route["workers"], *route.get("coming", ())))
+                if "leaving" in route:
+                    leaving.add(row, route["leaving"])
+                if "doubted" in route:
+                    doubted.add(row, set(route["doubted"]) - sure)
         except (KeyError, TypeError, ValueError) as e:
             raise _broken(name, f"a line is no route: {e!r}") from e
-    was, gone = planned.found(chunks, len(workers)), planned.unknown
+    numbers = chunks.numbers(ids)
+    was, some, doubts = (pairs.found(numbers, len(workers)) for pairs in (planned, leaving, doubted))
     held = _held(shelf, published, chunks, workers, reports, was)
     listed = np.array([worker.name in published.lists for worker in workers.all], np.bool_)
-    some, doubts = (pairs.found(chunks, len(workers)) for pairs in (leaving, doubted))
-    return Copies(was, some, held, listed, gone, doubts)
+    return Copies(was, some, held, listed, planned.unknown(numbers, len(workers)), doubts)
 
 
 def _is_of(report: Report | None, said: PublishedList) -> bool:
@@ -104,25 +122,31 @@ def _is_of(report: Report | None, said: PublishedList) -> bool:
 
 
 class _Pairs:
-    """Chunks and workers by name, as copies of those that are known."""
+    """Rows of chunks, each with workers by name, as copies of those that are known."""
 
     def __init__(self, names: Mapping[str, int]) -> None:
         self._names = names
-        self._ids: list[bytes] = []
-        self._workers: list[int] = []
-        self.unknown: Ints = np.zeros(len(names), np.int64)
+        self._rows, self._workers = array("q"), array("q")
 
-    def add(self, raw: bytes, workers: Iterable[str]) -> None:
-        for name in workers:
-            if (number := self._names.get(name)) is not None:
-                self._ids.append(raw)
-                self._workers.append(number)
+    def add(self, row: int, workers: Iterable[str]) -> None:
+        found = [number for name in workers if (number := self._names.get(name)) is not None]
+        self._rows.extend(repeat(row, len(found)))
+        self._workers.extend(found)
 
-    def found(self, chunks: Chunks, count: int) -> Ints:
-        numbers, worker = chunks.numbers(self._ids), np.array(self._workers, np.int64)
-        known = numbers >= 0
-        self.unknown = np.bincount(worker[~known], minlength=count).astype(np.int64)
-        return np.unique(numbers[known] * count + worker[known])
+    def found(self, numbers: Ints, count: int) -> Ints:
+        """Return them as copies of the chunks with these numbers, by row; -1 is none."""
+        chunk, worker = self._of(numbers)
+        known = chunk >= 0
+        return np.unique(chunk[known] * count + worker[known])
+
+    def unknown(self, numbers: Ints, count: int) -> Ints:
+        """Return how many each worker has of chunks that are none."""
+        chunk, worker = self._of(numbers)
+        return np.bincount(worker[chunk < 0], minlength=count).astype(np.int64)
+
+    def _of(self, numbers: Ints) -> tuple[Ints, Ints]:
+        rows, worker = np.array(self._rows, np.int64), np.array(self._workers, np.int64)
+        return (numbers[rows] if rows.size else rows), worker
 
 
 def _held(
@@ -164,8 +188,8 @@ def _ids_of_list(shelf: Shelf, sha256: str | None) -> list[bytes]:
 def _lines(name: str, data: bytes) -> Iterator[dict[str, Any]]:
     """Read what this module has written."""
     try:
-        for line in gzip.decompress(data).splitlines():
-            yield json.loads(line)
+        with gzip.GzipFile(fileobj=io.BytesIO(data)) as lines:
+            yield from map(from_json, lines)
     except (OSError, EOFError, zlib.error, ValueError) as e:
         raise _broken(name, str(e)) from e
 
@@ -181,64 +205,86 @@ def publish(
     placement: Placement,
     workers: Workers,
     wants: Wants,
-    document: Callable[[str], bytes],
+    documents: Documents,
     now: float,
 ) -> Pointer | None:
     """Publish a placement in the place of what was `published`; return the pointer, or None where nothing changes.
 
-    `document` gives the want of a chunk, as a line. `now` is in seconds since the epoch.
+    `now` is in seconds since the epoch.
 
     Raises:
         PublishedMeanwhileError: another process was faster; its placement holds.
         DataDirectoryError: it cannot be written.
     """
-    lists = {}
+    last, lists = published.pointer, {}
+    same_documents = last is not None and last.chunks == documents.sha256
+    changed = placement.changed % len(workers)
+    stays = np.bincount(changed, minlength=len(workers)) == 0
     for worker, numbers in _by_worker(placement.listed, workers):
-        documents = [document(wants.id(number)).strip() for number in numbers]
-        text = b"\n".join([*documents, b'{"end": %d}\n' % len(documents)])
-        was, sha256 = published.lists.get(worker), _put(shelf, LISTS, text)
-        lists[worker] = PublishedList(
+        name = workers.all[worker].name
+        was = published.lists.get(name)
+        if was is not None and same_documents and stays[worker] and shelf.renew(blob(LISTS, was.sha256)):
+            lists[name] = was
+            continue
+        lines = b"".join(documents.documents(map(wants.id, numbers.tolist())))
+        sha256 = _put(shelf, lines + b'{"end": %d}\n' % numbers.size)
+        lists[name] = PublishedList(
             sha256=sha256,
-            chunks=len(documents),
+            chunks=numbers.size,
             bytes=int(wants.sizes[numbers].sum()),
             since=was.since if was else now,
             changed=was.changed if was and was.sha256 == sha256 else now,
         )
-    routes = _put(shelf, ROUTES, b"".join(_route_lines(placement, workers, wants)))
-    last = published.pointer
-    if last is not None and (last.lists, last.routes) == (lists, routes):
+    routes = _put_routes(shelf, placement, workers, wants)
+    if last is not None and (last.lists, last.routes, last.chunks) == (lists, routes, documents.sha256):
         return None
-    pointer = Pointer(number=last.number + 1 if last else 1, at=now, routes=routes, lists=lists)
+    number = last.number + 1 if last else 1
+    pointer = Pointer(number=number, at=now, routes=routes, chunks=documents.sha256, lists=lists)
     shelf.replace(POINTER, pointer.to_json(), instead_of=published.text)
     return pointer
 
 
-def _put(shelf: Shelf, directory: str, text: bytes) -> str:
+def _put(shelf: Shelf, text: bytes) -> str:
     sha256 = hashlib.sha256(text).hexdigest()
-    if not shelf.renew(blob(directory, sha256)):
-        shelf.put(blob(directory, sha256), gzip.compress(text, GZIP_LEVEL, mtime=0))
+    if not shelf.renew(blob(LISTS, sha256)):
+        shelf.put(blob(LISTS, sha256), gzip.compress(text, GZIP_LEVEL, mtime=0))
     return sha256
 
 
-def _by_worker(copies: Ints, workers: Workers) -> Iterator[tuple[str, Ints]]:
-    """Return the chunks of each worker that is to have a list, in the order of their ids."""
+def _put_routes(shelf: Shelf, placement: Placement, workers: Workers, wants: Wants) -> str:
+    """Put the routes there; of their text no more than a part is in memory at once."""
+    digest, data = hashlib.sha256(), io.BytesIO()
+    lines = _route_lines(placement, workers, wants)
+    with gzip.GzipFile("", "wb", GZIP_LEVEL, data, mtime=0) as file:
+        while some := b"".join(islice(lines, LINES)):
+            digest.update(some)
+            file.write(some)
+    sha256 = digest.hexdigest()
+    if not shelf.renew(blob(ROUTES, sha256)):
+        shelf.put(blob(ROUTES, sha256), data.getvalue())
+    return sha256
+
+
+def _by_worker(copies: Ints, workers: Workers) -> Iterator[tuple[int, Ints]]:
+    """Return the number of each worker that is to have a list, and its chunks in the order of their ids."""
     chunk, worker = np.divmod(copies, len(workers))
     order = np.argsort(worker, kind="stable")
     first = np.searchsorted(worker[order], np.arange(len(workers) + 1))
     for number, one in enumerate(workers.all):
         if one.presence != Presence.GONE:
-            yield one.name, chunk[order[first[number] : first[number + 1]]]
+            yield number, chunk[order[first[number] : first[number + 1]]]
 
 
 def _route_lines(placement: Placement, workers: Workers, wants: Wants) -> Iterator[bytes]:
     """Write the routes, by dataset and blocks."""
     count, names = len(workers), [json.dumps(worker.name) for worker in workers.all]
-    confirmed = is_in(placement.listed, placement.confirmed).tolist()
-    leaving = is_in(placement.listed, placement.leaving).tolist()
-    doubted = is_in(placement.listed, placement.doubted).tolist()
-    worker = (placement.listed % count).tolist()
-    first = np.searchsorted(placement.listed // count, np.arange(len(wants) + 1)).tolist()
-    for number in wants.by_blocks().tolist():
+    # as arrays that are cheap to index, and small
+    confirmed = is_in(placement.listed, placement.confirmed).tobytes()
+    leaving = is_in(placement.listed, placement.leaving).tobytes()
+    doubted = is_in(placement.listed, placement.doubted).tobytes()
+    worker = array("q", (placement.listed % count).tobytes())
+    first = array("q", np.searchsorted(placement.listed // count, np.arange(len(wants) + 1)).tobytes())
+    for number in array("q", wants.by_blocks().tobytes()):
         mine = range(first[number], first[number + 1])
         parts = {
             "workers": [names[worker[at]] for at in mine if confirmed[at]],

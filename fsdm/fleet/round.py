@@ -14,12 +14,12 @@ from fsdm.fleet.wants import Wants
 from fsdm.model.errors import NotAvailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from fsdm.fleet.documents import Pointer
     from fsdm.fleet.inventory import Chunks, Copies, Workers
     from fsdm.fleet.placing import Placement
-    from fsdm.fleet.publishing import Published
+    from fsdm.fleet.publishing import Documents, Published
     from fsdm.fleet.report import Report
 
 KEPT_S: Final = 86_400.0  # a list that is no longer named may still be being fetched, or be applied somewhere
@@ -81,14 +81,14 @@ class Round:
         placement = place(chunks, workers, before, how.bounds)
         return cls(shelf, published, found, broken, wants, chunks, workers, before, placement, how, now)
 
-    def publish(self, document: Callable[[str], bytes]) -> Pointer | None:
-        """Publish it; return None where nothing has changed. `document` gives the want of a chunk.
+    def publish(self, documents: Documents) -> Pointer | None:
+        """Publish it; return None where nothing has changed.
 
         Raises:
             PublishedMeanwhileError: another process was faster.
             DataDirectoryError: it cannot be written.
         """
-        pointer = publish(self.shelf, self.published, self.placement, self.workers, self.wants, document, self.now)
+        pointer = publish(self.shelf, self.published, self.placement, self.workers, self.wants, documents, self.now)
         if pointer is not None:
             applied = {report.applied for report in self.reports.values()}
             both = [pointer, *filter(None, [self.published.pointer])]

@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -62,7 +63,7 @@ def test_range_is_as_its_worst_chunk(tmp_path: Path) -> None:
     one = a_round(tmp_path)
     assert {part.kind for part in parts(one)} == {"missing"}  # nothing has been confirmed
     documents = {want.id: want.to_json() for want in map(a_chunk, range(50))}
-    one.publish(documents.__getitem__)
+    one.publish(SimpleNamespace(sha256="a" * 64, documents=lambda ids: map(documents.__getitem__, ids)))
     lists = json.loads((tmp_path / "to" / "placement.json").read_bytes())["lists"]
     for name, said in list(lists.items())[:3]:
         (tmp_path / "reports" / f"{name}.json").write_text(json.dumps({"at": NOW, "applied": said["sha256"]}))

@@ -4,7 +4,7 @@ import gzip
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -59,13 +59,17 @@ class Place:
             wants.add(want)
         return Round.read(wants, str(self.path / "workers"), reports, str(self.fleet), options, now)
 
-    def document(self, chunk_id: str) -> bytes:
-        [found] = [want for want in self.wants.values() if want.id == chunk_id]
-        return found.to_json()
+    def documents(self, chunk_ids: Iterable[str]) -> Iterator[bytes]:
+        wants = {want.id: want.to_json() for want in self.wants.values()}
+        return map(wants.__getitem__, chunk_ids)
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(b"".join(want.to_json() for want in self.wants.values())).hexdigest()
 
     def publish(self, now: float = NOW, **how: object) -> Round:
         one = self.read(now, **how)
-        one.publish(self.document)
+        one.publish(self)
         return one
 
     def pointer(self) -> dict:
@@ -118,7 +122,7 @@ def test_what_is_published_is_read_again_as_it_was_placed(place: Place) -> None:
     assert np.array_equal(again.before.planned, one.placement.listed)
     assert again.before.held.size == again.before.leaving.size == 0
     assert again.before.listed.all()
-    assert again.publish(place.document) is None
+    assert again.publish(place) is None
     place.report_all()
     place.workers[0]["draining"] = True
     drained = place.publish()
@@ -126,6 +130,27 @@ def test_what_is_published_is_read_again_as_it_was_placed(place: Place) -> None:
     assert drained.placement.leaving.size > 0
     assert np.array_equal(again.before.planned, drained.placement.listed)
     assert np.array_equal(again.before.leaving, drained.placement.leaving)
+
+
+def test_list_that_stays_as_it_is_is_not_written_again_and_one_whose_wants_change_is(place: Place) -> None:
+    place.publish()
+    place.report_all()
+    asked: list[str] = []
+    read = place.documents
+    place.documents = lambda ids: (asked.append(one) or next(read([one])) for one in ids)  # type: ignore[method-assign]
+    was = place.pointer()
+    place.publish(NOW + 1)
+    assert (asked, place.pointer()["lists"]) == ([], was["lists"])
+    assert place.pointer()["routes"] != was["routes"]
+    (place.fleet / "lists" / f"{was['lists']['w2']['sha256']}.jsonl.gz").unlink()
+    place.publish(NOW + 1)
+    assert len(asked) == len(place.ids("w2")) == was["lists"]["w2"]["chunks"]
+    moved = place.wants[3].files["a.parquet"].model_copy(update={"url": "http://other/3"})
+    place.wants[3] = place.wants[3].model_copy(update={"files": {"a.parquet": moved}})
+    place.publish(NOW + 2)
+    changed = {name for name, said in place.pointer()["lists"].items() if said != was["lists"][name]}
+    assert changed == {name for name in was["lists"] if place.wants[3].id in place.ids(name)}
+    assert len(changed) == 3
 
 
 def test_routes_name_confirmed_copies_alone_in_the_order_of_blocks(place: Place) -> None:
@@ -156,13 +181,13 @@ def test_of_two_placers_that_began_with_the_same_one_fails_and_changes_nothing(p
     first = place.read(NOW + 1)
     place.workers[-1]["name"] = "w7"
     second = place.read(NOW + 1)
-    assert first.publish(place.document).number == 2
+    assert first.publish(place).number == 2
     text = (place.fleet / POINTER).read_bytes()
     with pytest.raises(PublishedMeanwhileError):
-        second.publish(place.document)
+        second.publish(place)
     assert (place.fleet / POINTER).read_bytes() == text
     assert "w6" in place.pointer()["lists"]
-    assert place.read(NOW + 1).publish(place.document).number == 3  # who reads again may go on
+    assert place.read(NOW + 1).publish(place).number == 3  # who reads again may go on
 
 
 def test_pointer_is_written_after_all_that_it_names(place: Place) -> None:
@@ -178,7 +203,7 @@ def test_pointer_is_written_after_all_that_it_names(place: Place) -> None:
             super().put(name, data)
 
     object.__setattr__(one, "shelf", Noting(str(place.fleet)))
-    one.publish(place.document)
+    one.publish(place)
     assert put[-1] == POINTER
 
 
@@ -384,6 +409,15 @@ def test_chunk_of_no_declared_size_is_an_error_unless_one_is_assumed(place: Plac
         place.read()
     one = place.read(assumed_bytes=7)
     assert one.chunks.size.min() == 7
+
+
+@pytest.mark.parametrize(
+    ("size", "says"), [(1 << 63, f"{an_id(3)}: its files have more than"), (1 << 59, "all copies together have more")]
+)
+def test_sizes_that_cannot_be_counted_are_an_error(place: Place, size: int, says: str) -> None:
+    place.wants[3] = a_want(id=an_id(3), files={"x": {"url": "http://h/x", "size": size}})
+    with pytest.raises(InvalidInputError, match=says):
+        place.read()
 
 
 def test_datasets_may_have_other_numbers_of_copies(place: Place) -> None:

@@ -99,7 +99,7 @@ def run(arguments: Namespace) -> None:
             return
         if arguments.html is not None:
             write_text(arguments.html, import_module("fsdm.fleet.picture.page").html(one))
-        pointer = None if arguments.dry_run else one.publish(assignment.document)
+        pointer = None if arguments.dry_run else one.publish(assignment)
     number = None if pointer is None else pointer.number
     document = {"dry_run": arguments.dry_run, "published": number, **asdict(found := one.summary())}
     if arguments.html != "-":  # else stdout has the page
