@@ -51,6 +51,7 @@ class PublishedList(Document):
     """The list of a worker in the pointer: the sha256 of its text, and how many chunks and bytes it has.
 
     `since`: when this worker had its first list; `changed`: when it had this one; in seconds since the epoch.
+    `dropped`: when this list and those shortly before lost copies, and how many.
     """
 
     sha256: Digest
@@ -58,6 +59,11 @@ class PublishedList(Document):
     bytes: Count
     since: FiniteFloat
     changed: FiniteFloat
+    dropped: tuple[tuple[FiniteFloat, Count], ...] = ()
+
+    def dropped_since(self, at: float) -> tuple[tuple[float, int], ...]:
+        """Return what it has lost since this time."""
+        return tuple((when, copies) for when, copies in self.dropped if when > at)
 
 
 class Pointer(Document):

@@ -165,7 +165,8 @@ class Copies:
     `planned`: those in the lists that were published last. `leaving`: those of them that are to go once others are
     confirmed. `held`: those that live workers report. `listed`: the workers that had a list. `forgotten`: for each
     worker, how many copies of its list are of chunks that are no longer to be anywhere. `doubted`: copies of lists that
-    were dropped from them before, and may have been removed since they were reported.
+    were dropped from them before, and may have been removed since they were reported. `lately`: how many copies each
+    worker's list has lost within the time in which its own brake counts them.
     """
 
     planned: Ints
@@ -174,6 +175,7 @@ class Copies:
     listed: Flags
     forgotten: Ints
     doubted: Ints = field(default_factory=lambda: np.empty(0, np.int64))
+    lately: Ints | None = None
 
     @classmethod
     def none(cls, workers: int) -> Self:

@@ -52,9 +52,9 @@ class Bounds:
 
     `full`: the part of a capacity that is given away. `tolerance`: how far a worker may be from its target before
     copies are moved for that alone. In one round: `in_flight_bytes` a worker has still to fetch (half of them for
-    moves), `moves` for drains and balance, and `drops`, the part of a worker's copies that goes at most (its own brake
-    is to stay open). `brake`: the part of all copies that may be lost to workers that are gone, and to chunks that are
-    no longer listed, before a placement is refused (None: any).
+    moves), and `moves` for drains and balance. `drops`: the part of a worker's copies that goes at most within the time
+    in which its own brake counts, which is to stay open. `brake`: the part of all copies that may be lost to workers
+    that are gone, and to chunks that are no longer listed, before a placement is refused (None: any).
     """
 
     full: float = 0.95
@@ -133,6 +133,7 @@ class _Placing:
         self.was = planned
         self.confirmed = held[is_in(held, self.planned) & ~is_in(held, earlier.doubted)]
         self.doubted, self.had_list = earlier.doubted, earlier.listed
+        self.lately = earlier.forgotten + (0 if earlier.lately is None else earlier.lately)
         draining = workers.draining[self.planned % self.count]
         self.leaving = self.planned[draining | is_in(self.planned, earlier.leaving)]
         self.added: list[Ints] = []
@@ -287,13 +288,13 @@ class _Placing:
         return union(back, self.doubted[is_in(self.doubted, listed)])
 
     def _drops(self, staying: Ints, leaving: Ints) -> Ints:
-        """Choose what goes now: of what is to leave, what is confirmed elsewhere; a part of each worker's copies."""
+        """Choose what goes now: of what is to leave, what is confirmed elsewhere; of each worker only a part."""
         sure = self._counts(staying[is_in(staying, self.confirmed)])
         chunk = leaving // self.count
         may = leaving[sure[chunk] >= self.replicas[chunk]]
         chunk, worker = np.divmod(may, self.count)
         order = np.lexsort((salted(self.chunks.hash[chunk], DROPS_SALT), worker))
         has = np.bincount(self.planned % self.count, minlength=self.count)
-        most = np.maximum(FEW_DROPS, (has * self.bounds.drops).astype(np.int64))
+        most = np.maximum(FEW_DROPS, ((has + self.lately) * self.bounds.drops).astype(np.int64)) - self.lately
         ahead = before(worker[order], np.ones_like(order))
         return np.sort(may[order[ahead < most[worker[order]]]])

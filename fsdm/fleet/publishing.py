@@ -40,6 +40,7 @@ POINTER: Final = "placement.json"
 LISTS: Final = "lists"
 ROUTES: Final = "routes"
 GZIP_LEVEL: Final = 3  # 6 costs four times as much, for a tenth
+COUNTED_S: Final = 900.0  # a worker's own brake counts for 600 s, of what it may learn of minutes later
 LINES: Final = 4096  # of routes, compressed at once
 
 
@@ -84,9 +85,11 @@ def read_pointer(shelf: Shelf) -> Published:
 
 
 def read_copies(
-    shelf: Shelf, published: Published, chunks: Chunks, workers: Workers, reports: Mapping[str, Report]
+    shelf: Shelf, published: Published, chunks: Chunks, workers: Workers, reports: Mapping[str, Report], now: float
 ) -> Copies:
     """Read what was placed, and what the reports say of it. Chunks and workers that are not known are left out.
+
+    `now` is in seconds since the epoch.
 
     Raises:
         DataDirectoryError: the routes that the pointer names are missing, or cannot be taken.
@@ -113,7 +116,11 @@ def read_copies(
     was, some, doubts = (pairs.found(numbers, len(workers)) for pairs in (planned, leaving, doubted))
     held = _held(shelf, published, chunks, workers, reports, was)
     listed = np.array([worker.name in published.lists for worker in workers.all], np.bool_)
-    return Copies(was, some, held, listed, planned.unknown(numbers, len(workers)), doubts)
+    lately = np.zeros(len(workers), np.int64)
+    for number, worker in enumerate(workers.all):
+        if (said := published.lists.get(worker.name)) is not None:
+            lately[number] = sum(copies for _, copies in said.dropped_since(now - COUNTED_S))
+    return Copies(was, some, held, listed, planned.unknown(numbers, len(workers)), doubts, lately)
 
 
 def _is_of(report: Report | None, said: PublishedList) -> bool:
@@ -202,6 +209,7 @@ def _broken(name: str, why: str) -> DataDirectoryError:
 def publish(
     shelf: Shelf,
     published: Published,
+    earlier: Copies,
     placement: Placement,
     workers: Workers,
     wants: Wants,
@@ -220,6 +228,7 @@ def publish(
     same_documents = last is not None and last.chunks == documents.sha256
     changed = placement.changed % len(workers)
     stays = np.bincount(changed, minlength=len(workers)) == 0
+    lost = np.bincount(placement.dropped % len(workers), minlength=len(workers)) + earlier.forgotten
     for worker, numbers in _by_worker(placement.listed, workers):
         name = workers.all[worker].name
         was = published.lists.get(name)
@@ -227,6 +236,7 @@ def publish(
             lists[name] = was
             continue
         lines = b"".join(documents.documents(map(wants.id, numbers.tolist())))
+        just = ((now, int(lost[worker])),) if lost[worker] else ()
         sha256 = _put(shelf, lines + b'{"end": %d}\n' % numbers.size)
         lists[name] = PublishedList(
             sha256=sha256,
@@ -234,6 +244,7 @@ def publish(
             bytes=int(wants.sizes[numbers].sum()),
             since=was.since if was else now,
             changed=was.changed if was and was.sha256 == sha256 else now,
+            dropped=(*(was.dropped_since(now - COUNTED_S) if was else ()), *just),
         )
     routes = _put_routes(shelf, placement, workers, wants)
     if last is not None and (last.lists, last.routes, last.chunks) == (lists, routes, documents.sha256):

@@ -77,7 +77,7 @@ class Round:
             listed, published.lists, found, broken, now=now, silent_s=how.silent_s, grace_s=how.grace_s
         )
         chunks = wants.chunks()
-        before = read_copies(shelf, published, chunks, workers, found)
+        before = read_copies(shelf, published, chunks, workers, found, now)
         placement = place(chunks, workers, before, how.bounds)
         return cls(shelf, published, found, broken, wants, chunks, workers, before, placement, how, now)
 
@@ -88,7 +88,8 @@ class Round:
             PublishedMeanwhileError: another process was faster.
             DataDirectoryError: it cannot be written.
         """
-        pointer = publish(self.shelf, self.published, self.placement, self.workers, self.wants, documents, self.now)
+        how = (self.shelf, self.published, self.before, self.placement, self.workers, self.wants)
+        pointer = publish(*how, documents, self.now)
         if pointer is not None:
             applied = {report.applied for report in self.reports.values()}
             both = [pointer, *filter(None, [self.published.pointer])]

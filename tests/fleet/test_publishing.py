@@ -21,6 +21,7 @@ from fsdm.model.errors import BrakedError, DataDirectoryError, InvalidInputError
 from tests.support.chunks import a_want, an_id
 
 NOW = 1_000_000.0
+FILES = {"a.parquet": {"url": "http://h/a", "size": 10**6}}
 DATASETS = ("d" * 64, "e" * 64)
 
 
@@ -284,6 +285,26 @@ def test_copy_that_comes_back_is_confirmed_by_a_report_of_the_list_that_it_came_
     place.report(loses, NOW + 6)
     place.publish(NOW + 6, otherwise=1)
     assert (len(place.ids(keeps)), place.routes()[0]["workers"]) == (0, [loses])
+
+
+def test_worker_that_drains_loses_a_fifth_within_the_time_in_which_its_own_brake_counts(place: Place) -> None:
+    place.wants |= {number: a_want(id=an_id(number), files=FILES) for number in range(200, 600)}
+    place.workers = [{"name": f"w{number}", "capacity": "9G"} for number in range(4)]
+    place.publish(otherwise=2)
+    place.report_all()
+    place.publish(NOW + 1, otherwise=2)
+    place.workers[0]["draining"] = True
+    had = len(place.ids("w0"))
+    lost = []
+    for number in range(9):
+        now = NOW + 280 * number
+        place.report_all(now)
+        place.publish(now, otherwise=2)
+        lost.append((now, had - len(place.ids("w0"))))
+        had -= lost[-1][1]
+        window = sum(copies for when, copies in lost if when > now - 600)
+        assert window <= max(50, 0.25 * (had + window)), f"after {number} rounds its own brake holds them back"
+    assert 0 < had < 250
 
 
 def test_chunks_that_a_new_worker_brings_count_at_once(place: Place) -> None:
