@@ -91,6 +91,14 @@ SETTINGS: Final = (
         "hold deletes back where more than this part of what is here, and 100 chunks, would go within 10 minutes, "
         "until they are released (fsdm release); off: never (default 25%%)",
     ),
+    Setting(
+        "recover",
+        "recover",
+        str,
+        "what has a chunk fetched again that failed or is damaged: now: time (default); acquire: the next who acquires "
+        "it; never: fsdm retry alone",
+    ),
+    Setting("max_attempts", "max-attempts", int, "give a chunk up that has failed so often, until asked for anew"),
     Setting("scrub_days", "scrub-days", float, "read all that is here once in N days, slowly; refetch what is damaged"),
     Setting(
         "require_length",

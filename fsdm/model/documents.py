@@ -383,7 +383,12 @@ class MarkerStamp(Document):
 
 
 class Failure(Document):
-    """The document in `failed/ID`: why an intent fails. Times are seconds since the epoch."""
+    """The document in `failed/ID`: why an intent fails. Times are seconds since the epoch.
+
+    It speaks of its `marker` (a want, a delete, an acquire), of who asked by `acquire` beside a want, and of the
+    registration in `known` that an acquire is carried out by. `given_up`: it is not tried again by itself; `not_before`
+    is what a server has asked for.
+    """
 
     id: Id
     kind: Literal["transfer", "want", "marker", "damaged", "disk", "room"]
@@ -394,6 +399,10 @@ class Failure(Document):
     first_at: FiniteFloat
     last_at: FiniteFloat
     next_attempt_at: FiniteFloat | None = None
+    given_up: Literal[True] | None = None
+    not_before: FiniteFloat | None = None
     marker: MarkerStamp | None = None
+    acquire: MarkerStamp | None = None
+    known: MarkerStamp | None = None
     needs_bytes: int | None = None  # of kind *room*: what the chunk is expected to take, …
     lacks_bytes: int | None = None  # … and how much of that was missing when it began to wait

@@ -11,10 +11,12 @@ from fsdm.model.source_policy import Policy
 
 CONNECTIONS: Final = 8
 PER_FILE: Final = 4
-AT_RUN_TIME: Final = ("jobs", "bytes_per_s", "poll_s", "max_bytes", "keep_free_bytes", "cache_low", "brake_share")
+_OF_ROOM: Final = ("max_bytes", "keep_free_bytes", "cache_low")
+AT_RUN_TIME: Final = ("jobs", "bytes_per_s", "poll_s", *_OF_ROOM, "brake_share", "recover", "max_attempts")
 
 Transport = Literal["libcurl", "requests"]
 HttpVersion = Literal["1.1", "2"]
+Recover = Literal["now", "acquire", "never"]
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 
@@ -33,9 +35,9 @@ class Limits(BaseModel):
     connection has one request at a time, so it is no faster. `count_bytes` counts what is here also without a budget,
     for metrics.
 
-    PROTOCOL.md tells of the others: `durability` ("Durability"), `brake_share` ("The brake"; None: never), and
-    `allow_hosts` (none: any), `deny_private`, and `allow_sources` and `allow_dirs` (none: http and https alone; "Where
-    files may come from").
+    PROTOCOL.md tells of the others: `durability` ("Durability"), `brake_share` ("The brake"; None: never), `recover`
+    and `max_attempts` ("Recovery"; None: no bound), and `allow_hosts` (none: any), `deny_private`, and `allow_sources`
+    and `allow_dirs` (none: http and https alone; "Where files may come from").
 
     Raises:
         InvalidInputError: naming the field that cannot be taken.
@@ -54,6 +56,8 @@ class Limits(BaseModel):
     keep_free_bytes: Annotated[int, Field(ge=0)] = 0
     cache_low: Annotated[float, Field(gt=0, le=1)] = 0.9
     brake_share: Annotated[float, Field(ge=0, le=1)] | None = None
+    recover: Recover = "now"
+    max_attempts: Count | None = None
     durability: Literal["none", "chunk"] = "chunk"
     allow_hosts: tuple[str, ...] = ()
     deny_private: bool = False

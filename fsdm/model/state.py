@@ -68,9 +68,9 @@ class Partial(Enum):
 class ChunkState:
     """The state of one id on disk: `ready` and `unready` are its directories, by READY.
 
-    `known` is looked at only where a want, a delete or an acquire stands: by itself it asks for nothing. `asked` tells
-    by whom `acquire` does: a process that waits (`held`), one that has touched it, or nobody any more. Of the unready
-    ones, the `quarantined` still have the want that they came of: they come back, unless they are deleted.
+    `known` is looked at only where a want, a delete, an acquire or a failure stands: by itself it asks for nothing.
+    `asked` tells by whom `acquire` does: a process that waits (`held`), one that has touched it, or nobody any more. Of
+    the unready ones, the `quarantined` still have the want that they came of: they come back, unless they are deleted.
     """
 
     id: str
@@ -99,12 +99,17 @@ class ChunkState:
             and not self.failed
         )
 
+    @property
+    def asks_nothing(self) -> bool:
+        """Return whether nobody asks for anything of it, and nothing of it is left over."""
+        return self.at_rest or (self.failed and replace(self, failed=False).at_rest)
+
 
 State = Literal["wanted", "downloading", "available", "retiring", "deleting", "failed", "waiting", "unready"]
 
 
-def name_of(state: ChunkState, failure_kind: str | None) -> State | None:
-    """Name the state of a chunk that was looked at; `failure_kind` is what `failed/ID` says."""
+def name_of(state: ChunkState, failure_kind: str | None, *, given_up: bool = False) -> State | None:
+    """Name the state of a chunk that was looked at; `failure_kind` and `given_up` are what `failed/ID` says."""
     return name_by(
         want=state.want is not None or (state.acquire is not None and state.asked != ""),
         delete=state.delete is not None,
@@ -113,11 +118,20 @@ def name_of(state: ChunkState, failure_kind: str | None) -> State | None:
         unready=bool(state.unready),
         failed=state.failed,
         failure_kind=failure_kind,
+        given_up=given_up,
     )
 
 
 def name_by(
-    *, want: bool, delete: bool, partial: bool, ready: bool, unready: bool, failed: bool, failure_kind: str | None
+    *,
+    want: bool,
+    delete: bool,
+    partial: bool,
+    ready: bool,
+    unready: bool,
+    failed: bool,
+    failure_kind: str | None,
+    given_up: bool = False,
 ) -> State | None:
     """Name the state of a chunk (see `ChunkStatus`) by what there is of it; None for nothing."""
     if delete and (ready or unready):
@@ -126,7 +140,7 @@ def name_by(
         return "available"
     if failed and want and failure_kind == "room":
         return "waiting"
-    if failed and not (want and failure_kind == "damaged"):  # what is damaged and wanted is fetched again
+    if failed and (given_up or not (want and failure_kind == "damaged")):  # what is damaged and wanted comes again
         return "failed"
     if want:
         return "downloading" if partial else "wanted"

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from fsdm.model.documents import DataChunk, Failure, Manifest
     from fsdm.model.errors import FsdmError, InvalidInputError
     from fsdm.model.layout import Place
+    from fsdm.model.limits import Recover
     from fsdm.model.state import Found, Marker
 
 # -------------------------------------------------------------------------------------------------------------- actions
@@ -140,10 +141,12 @@ class Quarantine(Action):
     """Take a damaged chunk out of service: it gets no new refs, and is cleared after the last.
 
     `found` is what reading its bytes found; without it the chunk is only suspected, and names and sizes are compared.
+    `recover` says what has it fetched again.
     """
 
     place: Place
     found: Found | None = None
+    recover: Recover = "now"
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from fsdm.model.events import Event
-from fsdm.reconcile.plan import TRIES
+from fsdm.reconcile.recovery import TRIES
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -17,6 +17,7 @@ from fsdm.reconcile.actions import Wait
 from fsdm.reconcile.delete_brake import read_brake, release, see
 from fsdm.reconcile.memo import Unreadable, observe
 from fsdm.reconcile.plan import decide, takes_away
+from fsdm.reconcile.recovery import Recovery
 from fsdm.reconcile.space_budget import SpaceBudget
 from fsdm.store.catalog import Catalog
 from fsdm.store.disk_usage import bytes_in
@@ -81,6 +82,7 @@ class _DryRun:
     def __init__(self, layout: Layout, limits: Limits, now: float) -> None:
         self._layout = layout
         self._limits = limits
+        self._recovery = Recovery.within(limits)
         self._now = now
         self._catalog = Catalog(layout)
         self._catalog.update()
@@ -114,7 +116,7 @@ class _DryRun:
     def _follow(self, state: ChunkState, memo: Memo) -> None:
         """Follow the decisions about one id, as if each were carried out."""
         while True:
-            decision = decide(state, memo, self._now)
+            decision = decide(state, memo, self._now, self._recovery)
             want = getattr(decision, "want", None)
             chunk = error = None
             if want is not None and not (isinstance(decision, actions.Overrule) and decision.loser == "want"):

@@ -19,7 +19,8 @@ from fsdm.model.errors import NoDataDirectoryError
 from fsdm.model.events import Event
 from fsdm.reconcile.actions import Fetch, Publish, Retire, Verify, Wait
 from fsdm.reconcile.delete_brake import see
-from fsdm.reconcile.plan import decide, is_stuck, takes_away, trouble
+from fsdm.reconcile.plan import decide, takes_away
+from fsdm.reconcile.recovery import Recovery, is_stuck, trouble
 from fsdm.store.data_dir import make_directories
 from fsdm.store.scan import look, scan
 from fsdm.transfer.fetcher import HttpFetcher
@@ -147,6 +148,7 @@ class Loop:
             self.fetcher.change(self.limits.bytes_per_s)
         self.space.change(self.limits, self.executor.fetches)
         self.delete_brake.brake.share = self.limits.brake_share
+        self.results.recovery = Recovery.within(self.limits)
 
     def run_pass(self, woken: set[str], *, everything: bool) -> bool:
         """Look at the `woken` ids (or at `everything`), decide, dispatch; tell whether anything was."""
@@ -225,7 +227,7 @@ class Loop:
                 told = "the delete was withdrawn, nothing is fetched"
                 self.tell(Event("available", chunk_id, told, state.ready[0].dataset_id))
         memo = self.results.memo(chunk_id)
-        decision = decide(state, memo, now)
+        decision = decide(state, memo, now, self.results.recovery)
         if self.disk.refusal and isinstance(decision, Publish):
             decision = Wait(self.disk.hold_back(chunk_id, now))
         if isinstance(decision, Retire) and self.delete_brake.brake.holds_back(chunk_id):
@@ -295,7 +297,9 @@ class Loop:
         """Say why what has not converged has not: a sentence by id or path."""
         found = {oddity.path: oddity.why for oddity in scan(self.layout, self.catalog).oddities}
         otherwise = self.disk.refusal or self.paused.why or "not done"
-        for chunk_id in self.states:
+        for chunk_id, state in self.states.items():
+            if state.asks_nothing and self.results.recovery.has_given_up(self.results.memo(chunk_id).failure):
+                continue  # it is told of, and nobody asks for it
             braked = (
                 self.delete_brake.brake.holds_back(chunk_id) and f"its delete is held back: {self.delete_brake.refusal}"
             )

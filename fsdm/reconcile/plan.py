@@ -7,46 +7,45 @@ properties carry the tests: from any state `decide` comes to rest, and where a d
 
 from __future__ import annotations
 
-import errno
+import math
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final, Literal
 
-from fsdm.model.documents import Failure, MarkerStamp
-from fsdm.model.errors import DiskError, TransferError
-from fsdm.model.state import COARSE_NS, ChunkState, Marker, Partial, may_repeat
+from fsdm.model.documents import Failure
+from fsdm.model.state import ChunkState, Marker, Partial
 from fsdm.reconcile import actions
 from fsdm.reconcile.actions import Action, Wait
+from fsdm.reconcile.recovery import BY_TIME, RETRY_AFTER_MAX_S, Recovery, kept_until, rest, stamp, still_until
 
 if TYPE_CHECKING:
-    from fsdm.model.errors import FsdmError
     from fsdm.reconcile.memo import Memo, Unreadable
 
 SETTLE_S: Final = 3.0  # a want that cannot be read may be half-written: so long it must lie still
-BACKOFF_FIRST_S: Final = 1.0
-BACKOFF_LAST_S: Final = 300.0
-PERMANENT_S: Final = 900.0  # what will not pass by itself is tried again seldom
-RETRY_AFTER_MAX_S: Final = 3600.0
 HELD_FIRST_S: Final = 0.002
 HELD_LAST_S: Final = 1.0
 VERIFY_AGAIN_S: Final = 10.0  # where a chunk could not be read to its end
+FOR_EVER: Final = Wait(math.inf)
 USE_S: Final = 60.0  # so long after its chunk is available an acquire stands that was only touched
-TRIES: Final = 3  # of a fetch, in a run that is to end, and …
-HELD_TRIES: Final = 8  # … of a held directory (about half a second)
 
 
-def decide(state: ChunkState, memo: Memo, now: float) -> Action | Wait | None:
+def decide(state: ChunkState, memo: Memo, now: float, recovery: Recovery = BY_TIME) -> Action | Wait | None:
     """Decide on the next step for one id, or how long to wait; None until something changes."""
+    step = _decide(state, memo, now, recovery)
+    return None if step == FOR_EVER else step
+
+
+def _decide(state: ChunkState, memo: Memo, now: float, recovery: Recovery) -> Action | Wait | None:
     if memo.failure is not None and not memo.reported:
         return actions.Report(state.id, memo.failure)
     if memo.suspect in state.ready and memo.suspect is not None and not _backing_off(memo, None, now):
-        return actions.Quarantine(state.id, memo.suspect, memo.found)
+        return actions.Quarantine(state.id, memo.suspect, memo.found, recovery.by)
     verify, asked = _intent(state.verify), memo.asked
     if not _backing_off(memo, None, now):
         if state.quarantined:  # before anything is decided of the markers: it may be in the middle of placing one
             return actions.Renew(state.id, state.quarantined[0])
         if verify and asked and asked.answered and asked.verify.same_as(verify):
             return actions.ClearVerify(state.id, verify)
-    step = _first(_converge(state, memo, now), _evicted(state, memo, now))
+    step = _first(_converge(state, memo, now, recovery), _evicted(state, memo, now))
     return step if verify is None else _first(step, _compare(state, memo, verify, now))
 
 
@@ -77,16 +76,11 @@ def _compare(state: ChunkState, memo: Memo, verify: Marker, now: float) -> Actio
     asked = memo.asked if memo.asked and memo.asked.verify.same_as(verify) else None
     if asked and asked.again_at is None:
         return None
-    until = _still_until(asked.again_at if asked and asked.again_at else now, VERIFY_AGAIN_S, now)
+    until = still_until(asked.again_at if asked and asked.again_at else now, VERIFY_AGAIN_S, now)
     return Wait(until) if until else actions.Verify(state.id, state.ready[0], verify)
 
 
-def _still_until(until: float, most_s: float, now: float) -> float | None:
-    """Return the end of a wait of at most `most_s`; None where it is over, or the clock was set back."""
-    return until if now < until <= now + most_s else None
-
-
-def _converge(state: ChunkState, memo: Memo, now: float) -> Action | Wait | None:
+def _converge(state: ChunkState, memo: Memo, now: float, recovery: Recovery) -> Action | Wait | None:
     """Decide on the next step towards what the markers in `want/` and `delete/` ask for."""
     want, delete = _intent(state.want), _intent(state.delete)
     unreadable = memo.unreadable if want and memo.unreadable and memo.unreadable.want.same_as(want) else None
@@ -99,7 +93,7 @@ def _converge(state: ChunkState, memo: Memo, now: float) -> Action | Wait | None
         return actions.Overrule(state.id, loser, want, delete)
     if (step := _registered(state, memo, now)) is not None:
         return step
-    if unreadable and (until := _still_until(unreadable.since + SETTLE_S, SETTLE_S, now)):
+    if unreadable and (until := still_until(unreadable.since + SETTLE_S, SETTLE_S, now)):
         return Wait(until)
     if delete:
         return _deleted(state, memo, delete, now)
@@ -109,10 +103,10 @@ def _converge(state: ChunkState, memo: Memo, now: float) -> Action | Wait | None
     if fault is not None:
         return None if want and not unreadable else _leftovers(state, memo, now)
     if want:
-        return _wanted(state, memo, want, now)
+        return _wanted(state, memo, want, now, recovery)
     if (acquire := _intent(state.acquire)) is not None:
-        return _acquired(state, memo, acquire, now)
-    return _unasked(state, memo, now)
+        return _acquired(state, memo, acquire, now, recovery)
+    return _unasked(state, memo, now, recovery)
 
 
 def delete_is_later(want: Marker, delete: Marker, memo: Memo) -> bool:
@@ -139,7 +133,7 @@ def _registered(state: ChunkState, memo: Memo, now: float) -> Action | Wait | No
         return None
     bad = _unregistered(memo, known)
     if bad is not None:
-        until = _still_until(bad.since + SETTLE_S, SETTLE_S, now)
+        until = still_until(bad.since + SETTLE_S, SETTLE_S, now)
         if until or not bad.again:
             return Wait(until) if until else None
     if until := _backing_off(memo, None, now):
@@ -169,20 +163,26 @@ def _intent(marker: Marker | None) -> Marker | None:
     return marker if marker is not None and marker.fault is None else None
 
 
-def _wanted(state: ChunkState, memo: Memo, want: Marker, now: float) -> Action | Wait | None:
-    if (step := _makes_way(state, memo, want, now)) is not None:
+def _wanted(state: ChunkState, memo: Memo, want: Marker, now: float, recovery: Recovery) -> Action | Wait | None:
+    if (step := _makes_way(state, memo, want, now, recovery)) is not None:
         return step
     if state.ready:
         return actions.Confirm(state.id, want, state.ready[0])
     return _brought(state, memo, want, now, known=False)
 
 
-def _makes_way(state: ChunkState, memo: Memo, marker: Marker, now: float) -> Action | Wait | None:
-    """Give up the room of a partial that others wait for, and wait where the last attempt was just now."""
-    until = _backing_off(memo, marker, now)
+def _makes_way(state: ChunkState, memo: Memo, marker: Marker, now: float, recovery: Recovery) -> Action | Wait | None:
+    """Give up the room of a partial that others wait for, and rest where the last attempt has failed."""
+    until = rest(state, memo, marker, now, recovery)
     if memo.crowded and state.partial is not Partial.NONE and not (until and _is_of_the_disk(memo)):
         return actions.Discard(state.id)
-    return Wait(until) if until else None
+    if isinstance(until, Failure):
+        return actions.Report(state.id, until)
+    if until is None:
+        return None
+    # what was taken out of service goes meanwhile
+    leftover = _clear(state, memo, now) if state.unready and not _is_of_the_disk(memo) else None
+    return _first(leftover, Wait(until))
 
 
 def _brought(state: ChunkState, memo: Memo, document: Marker, now: float, *, known: bool) -> Action | Wait:
@@ -194,27 +194,27 @@ def _brought(state: ChunkState, memo: Memo, document: Marker, now: float, *, kno
     return actions.Fetch(state.id, document, known)
 
 
-def _acquired(state: ChunkState, memo: Memo, acquire: Marker, now: float) -> Action | Wait | None:
+def _acquired(state: ChunkState, memo: Memo, acquire: Marker, now: float, recovery: Recovery) -> Action | Wait | None:
     """Decide on what `acquire/ID` asks for, while neither a want nor a delete stands."""
     known = _intent(state.known)
     if not state.asked or (state.asked == "touched" and known is None and not state.ready):
         return _disk_first(memo, now) or actions.ClearAcquire(state.id, acquire)
     if state.ready:
-        return _used(state, memo, acquire, now)
+        return _used(state, memo, acquire, now, recovery)
     if known is None:
-        return _unasked(state, memo, now)
+        return _unasked(state, memo, now, recovery)
     bad = _unregistered(memo, known)
     if bad and now < bad.since + SETTLE_S:
         return Wait(bad.since + SETTLE_S)
     if bad and not bad.again:
         fault = _fault_of(acquire, state.id, "want", f"known/{state.id}: {bad.error}", bad.hint, now)
         return _leftovers(state, memo, now) if _says(memo.failure, fault) else actions.Report(state.id, fault)
-    return _makes_way(state, memo, acquire, now) or _brought(state, memo, known, now, known=True)
+    return _makes_way(state, memo, acquire, now, recovery) or _brought(state, memo, known, now, known=True)
 
 
-def _used(state: ChunkState, memo: Memo, acquire: Marker, now: float) -> Action | Wait | None:
+def _used(state: ChunkState, memo: Memo, acquire: Marker, now: float, recovery: Recovery) -> Action | Wait | None:
     """Note the use; what was only touched stands for a while, so that who finds the chunk then finds it here."""
-    if (step := _unasked(state, memo, now)) is not None:
+    if (step := _unasked(state, memo, now, recovery)) is not None:
         return step
     used = memo.used
     if used is None or not used.acquire.same_as(acquire):
@@ -235,7 +235,7 @@ def _deleted(state: ChunkState, memo: Memo, delete: Marker, now: float) -> Actio
     if state.partial is not Partial.NONE:
         return actions.Discard(state.id)
     if state.unready or state.ready:
-        if until := _still_until(memo.held_until, HELD_LAST_S, now):
+        if until := still_until(memo.held_until, HELD_LAST_S, now):
             return Wait(until)
         return actions.Retire(state.id, (state.ready + state.unready)[0], delete)
     known = _intent(state.known)
@@ -244,13 +244,14 @@ def _deleted(state: ChunkState, memo: Memo, delete: Marker, now: float) -> Actio
     return actions.Forget(state.id, delete)
 
 
-def _unasked(state: ChunkState, memo: Memo, now: float) -> Action | Wait | None:
+def _unasked(state: ChunkState, memo: Memo, now: float, recovery: Recovery) -> Action | Wait | None:
     if (step := _leftovers(state, memo, now)) is not None:
         return step
     damaged = memo.failure is not None and memo.failure.kind == "damaged"
-    if state.failed and not (damaged and not state.ready):
-        return actions.ClearFailure(state.id)
-    return None
+    if not state.failed or (damaged and not state.ready):
+        return None
+    until = kept_until(state, memo, now, recovery)
+    return actions.ClearFailure(state.id) if until is None else Wait(until)
 
 
 def _leftovers(state: ChunkState, memo: Memo, now: float) -> Action | Wait | None:
@@ -263,7 +264,7 @@ def _leftovers(state: ChunkState, memo: Memo, now: float) -> Action | Wait | Non
 
 
 def _clear(state: ChunkState, memo: Memo, now: float) -> Action | Wait:
-    until = _still_until(memo.held_until, HELD_LAST_S, now)
+    until = still_until(memo.held_until, HELD_LAST_S, now)
     return Wait(until) if until else actions.Clear(state.id, state.unready[0])
 
 
@@ -272,7 +273,7 @@ def _backing_off(memo: Memo, marker: Marker | None, now: float) -> float | None:
     failure = memo.failure
     if failure is None or failure.next_attempt_at is None:
         return None
-    if not _still_until(failure.next_attempt_at, RETRY_AFTER_MAX_S, now):
+    if not still_until(failure.next_attempt_at, RETRY_AFTER_MAX_S, now):
         return None
     return failure.next_attempt_at if _is_of_the_disk(memo) or failure.marker == stamp(marker) else None
 
@@ -318,68 +319,6 @@ def _says(there: Failure | None, failure: Failure) -> bool:
     return there is not None and told(there) == told(failure)
 
 
-def stamp(marker: Marker | None) -> MarkerStamp | None:
-    """Make the stamp by which a failure names its marker."""
-    return None if marker is None else MarkerStamp(ino=marker.ino, mtime_ns=marker.mtime_ns, size=marker.size)
-
-
-def next_failure(
-    action: Action,
-    error: FsdmError,
-    memo: Memo,
-    now: float,
-    jitter: float,
-    kind: Literal["transfer", "disk"],
-    acquire: Marker | None = None,
-) -> Failure:
-    """Make the failure of one more attempt: twice the last wait, times `jitter` (0.5 … 1).
-
-    That of a chunk that was asked for by `acquire` speaks of that marker as it stands by now: who has joined it since
-    the attempt began gets the same outcome.
-
-    It is at least as long as the server asks for, and long where trying again will not help. A lease of another process
-    (fcntl(2)) is broken by the attempt itself, within `lease-break-time`: so that is tried each second.
-    """
-    marker = stamp(acquire or getattr(action, "delete", None) or getattr(action, "want", None))
-    last = memo.failure
-    again = last if last is not None and last.kind == kind and last.marker == marker else None
-    attempts = again.attempts + 1 if again else 1
-    delay = min(BACKOFF_FIRST_S * 2.0 ** min(attempts - 1, 30), BACKOFF_LAST_S) if error.transient else PERMANENT_S
-    if isinstance(error, DiskError) and error.code == errno.EAGAIN:
-        delay = BACKOFF_FIRST_S
-    if marker is not None and may_repeat(marker.mtime_ns, now):  # it may be another already, and look the same
-        delay = min(delay, COARSE_NS / 1e9)
-    asked = (error.retry_after_s if isinstance(error, TransferError) else None) or 0.0
-    return Failure(
-        id=action.id,
-        kind=kind,
-        error=str(error),
-        hint=error.hint,
-        transient=error.transient,
-        attempts=attempts,
-        first_at=again.first_at if again else now,
-        last_at=now,
-        next_attempt_at=now + max(delay * jitter, min(asked, RETRY_AFTER_MAX_S)),
-        marker=marker,
-    )
-
-
 def held_delay(held: int) -> float:
     """Compute the pause after so many refusals of a held directory, in seconds."""
     return min(HELD_FIRST_S * 2.0 ** min(held - 1, 30), HELD_LAST_S)
-
-
-def is_stuck(memo: Memo) -> bool:
-    """Tell whether an id has been tried as often as makes sense in a run that is to end."""
-    failure = memo.failure
-    if failure is None:
-        return memo.held >= HELD_TRIES
-    permanent = failure.next_attempt_at is None or failure.next_attempt_at - failure.last_at > BACKOFF_LAST_S / 4
-    return memo.reported and (permanent or failure.attempts >= TRIES)
-
-
-def trouble(memo: Memo, otherwise: str) -> str:
-    """Say why an id has not converged; `otherwise` where nothing is known of it."""
-    if memo.failure is not None:
-        return memo.failure.error
-    return "refs hold it" if memo.held else otherwise

@@ -24,6 +24,7 @@ from fsdm.reconcile.eviction import Eviction
 from fsdm.reconcile.executor import Executor
 from fsdm.reconcile.heartbeat import Heartbeat
 from fsdm.reconcile.loop import Loop
+from fsdm.reconcile.recovery import Recovery
 from fsdm.reconcile.results import Results
 from fsdm.reconcile.space_budget import SpaceBudget
 from fsdm.reconcile.trash import Trash
@@ -108,6 +109,7 @@ class Reconciler:
         self._applier = Applier(layout, fs, catalog, self._fetcher, self._scheduler, tell, self._trash.erase)
         watcher = Watcher(layout, wakeup.notify)
         results = Results(layout, self._applier, watcher, space=space, disk=disk, tell=tell, clock=clock, jitter=jitter)
+        results.recovery = Recovery.within(limits)
         background = BackgroundCheck(layout, fs=fs, workers=verifiers, wake=wakeup.wake)
         days = limits.scrub_days
         self.scrub = None if days is None else Scrub(layout, catalog, days=days, check=background.check, clock=clock)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from fsdm.model.documents import Failure
 from fsdm.model.layout import READY, WANT
+from fsdm.reconcile.recovery import stamp
 from fsdm.store import stored_want
 from fsdm.store.filesystem import exists, is_directory
 from fsdm.store.marker_removal import restore_want, withdraw_restored_want
@@ -20,8 +21,15 @@ from fsdm.verify.manifest_check import damage
 
 if TYPE_CHECKING:
     from fsdm.model.layout import Layout
+    from fsdm.model.limits import Recover
     from fsdm.reconcile.actions import Quarantine, Renew
     from fsdm.store.filesystem import FileSystem
+
+HINTS: Final[dict[Recover, str]] = {
+    "now": "it is fetched again by itself",
+    "acquire": "it is fetched again when somebody asks for it (fsdm acquire), or by fsdm retry",
+    "never": "fsdm retry has it fetched again",
+}
 
 
 def quarantine(layout: Layout, fs: FileSystem, action: Quarantine) -> Failure | None:
@@ -36,9 +44,13 @@ def quarantine(layout: Layout, fs: FileSystem, action: Quarantine) -> Failure | 
         id=action.id,
         kind="damaged",
         error=f"{path}: {why}",
-        hint="it is fetched again by itself" if again else "want it again to have it fetched again",
+        hint=HINTS[action.recover] if again else "want it again to have it fetched again",
         first_at=now,
         last_at=now,
+        given_up=None if action.recover == "now" else True,
+        marker=stamp(look_at(f"{path}/{WANT}")),
+        acquire=stamp(look_at(layout.acquire_marker(action.id))),
+        known=stamp(look_at(layout.known_marker(action.id))),
     )
     fs.write(layout.failed_of(action.id), failure.to_json(), durable=True)
     fs.unlink(f"{path}/{READY}")

@@ -7,7 +7,7 @@ Invariant: a directory is watched, and its claim kept open, from the first refus
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from fsdm.concurrency.log import Log
 from fsdm.model.errors import DiskError
@@ -17,7 +17,8 @@ from fsdm.reconcile import actions
 from fsdm.reconcile.actions import Action, CannotRead, Done, Failed, Held, Outcome, Quarantined
 from fsdm.reconcile.disk_outage import FULL
 from fsdm.reconcile.memo import NO_MEMO, Memo, Unreadable, Used, VerifyRequest, observe
-from fsdm.reconcile.plan import VERIFY_AGAIN_S, held_delay, next_failure, waits_for_room
+from fsdm.reconcile.plan import VERIFY_AGAIN_S, held_delay, waits_for_room
+from fsdm.reconcile.recovery import BACKOFF_LAST_S, BY_TIME, Recovery, next_failure
 from fsdm.store.markers import look_at
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class Results:
     tell: Callable[[Event], None]
     clock: Callable[[], float]
     jitter: Callable[[], float]
+    recovery: Recovery = BY_TIME
     _memos: dict[str, Memo] = field(default_factory=dict)
     _held: dict[str, Place] = field(default_factory=dict)
 
@@ -165,14 +167,20 @@ class Results:
     def _failed(self, action: Action, error: FsdmError, *, disk: bool) -> None:
         if isinstance(action, actions.Report):  # failed/ID cannot be written: the next attempt tries it again
             logger.warning("%s: %s; and %s", action.id, action.failure.error, error)
-            self._change(action.id, failure=action.failure, reported=True)
+            failure = action.failure
+            if failure.given_up:  # nothing is given up that cannot be told to those who wait
+                again_at = self.clock() + BACKOFF_LAST_S
+                failure = failure.model_copy(update={"given_up": None, "next_attempt_at": again_at})
+            self._change(action.id, failure=failure, reported=True)
             return
         memo = self.memo(action.id)
-        acquire = look_at(self.layout.acquire_marker(action.id)) if _is_acquired(action) else None
+        brings = isinstance(action, actions.Fetch | actions.Publish)
+        acquire = look_at(self.layout.acquire_marker(action.id)) if brings else None
         now = self.clock()  # after that look: who had touched the marker by then is told of this failure
-        failure = next_failure(action, error, memo, now, self.jitter(), "disk" if disk else "transfer", acquire)
+        kind: Literal["transfer", "disk"] = "disk" if disk else "transfer"
+        failure = next_failure(action, error, memo, now, self.jitter(), kind, acquire, self.recovery)
         self.tell(Event("failed", action.id, failure.error, cause=error.cause))
-        if isinstance(action, actions.Fetch | actions.Publish) and isinstance(error, DiskError):
+        if brings and isinstance(error, DiskError):
             if error.code in FULL:
                 self.space.guard()
             if self.disk.refused(error, now):

@@ -221,13 +221,13 @@ def _of_the_failure(facts: Facts) -> Iterator[_Reason]:
     elif failure.kind in {"want", "marker"}:
         if not facts.want_fault and not any(one is not None and one.fault for one in (state.want, state.delete)):
             yield failure.error, failure.hint
+    elif failure.kind == "damaged":
+        told = f"it was taken out of service at {ago(failure.last_at, facts.now)}: {failure.error}"
+        yield told, "" if state.want and not failure.given_up else failure.hint
     elif marker is not None and said is not None and marker.identity != (said.ino, said.mtime_ns, said.size):
         yield f"{failure.error}; but its marker has changed since, so it is tried anew", ""
     elif failure.kind == "room":
         yield from _of_room(facts, failure)
-    elif failure.kind == "damaged":
-        told = f"it was taken out of service at {ago(failure.last_at, facts.now)}: {failure.error}"
-        yield told, "" if state.want else failure.hint
     else:
         yield _attempts(facts, failure), _remedy(facts, failure)
 

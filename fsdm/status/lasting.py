@@ -20,7 +20,7 @@ from fsdm.store.markers import look_at
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from fsdm.model.documents import Failure
+    from fsdm.model.documents import Failure, MarkerStamp
     from fsdm.model.layout import Layout
     from fsdm.model.state import Marker
     from fsdm.status.chunk_status import Stamp
@@ -71,16 +71,29 @@ class LastingFailures:
             self._read[chunk_id] = stamp, failure
         want = look_at(self._layout.want_marker(chunk_id), limit=WANT_MAX_BYTES)
         delete = look_at(self._layout.delete_marker(chunk_id))
-        return failure if failure is not None and lasts(failure, want, delete, time.time()) else None
+        acquire = look_at(self._layout.acquire_marker(chunk_id)) if not (want or delete) else None
+        if failure is None or not lasts(failure, want, delete, time.time(), acquire):
+            return None
+        known = failure.known if acquire else None  # registered anew, it is tried anew
+        return failure if known is None or _is(known, self._layout.known_marker(chunk_id)) else None
 
 
-def lasts(failure: Failure, want: Marker | None, delete: Marker | None, now: float) -> bool:
+def _is(stamp: MarkerStamp, path: str) -> bool:
+    return stamp_of(path) == (stamp.ino, stamp.mtime_ns, stamp.size)
+
+
+def lasts(
+    failure: Failure, want: Marker | None, delete: Marker | None, now: float, acquire: Marker | None = None
+) -> bool:
     """Tell whether a failure keeps these markers from being carried out until somebody mends it. Pure."""
-    marker, said = delete or want, failure.marker
+    marker, said = delete or want or acquire, failure.marker
     if marker is None or said is None or (want and delete and not delete.fault):  # of two, one is about to go
         return False
-    if marker.identity != (said.ino, said.mtime_ns, said.size) or may_repeat(marker.mtime_ns, failure.last_at):
+    identity = (said.ino, said.mtime_ns, said.size)
+    if failure.kind == "damaged":  # its want has come back as a copy
+        identity = (marker.ino, *identity[1:])
+    if marker.identity != identity or may_repeat(marker.mtime_ns, failure.last_at):
         return False  # a coarse time may be that of a newer marker, too
-    if failure.kind in NO_INTENT:
+    if failure.kind in NO_INTENT or failure.given_up:
         return True
     return not failure.transient and failure.next_attempt_at is not None and now < failure.next_attempt_at

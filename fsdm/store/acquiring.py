@@ -18,7 +18,7 @@ from fsdm.model.layout import CACHED, READY, WANT, WANT_MAX_BYTES, Layout, Place
 from fsdm.store.block_index import BlockIndex
 from fsdm.store.filesystem import CREATE, SAFE, exists, read_regular
 from fsdm.store.flock import EXCLUSIVE, SHARED, LockDescriptor, open_fd, same_file, try_flock
-from fsdm.store.markers import chunk_registered_since, known_chunk, look_at, place_acquire, placing, read_chunk
+from fsdm.store.markers import chunk_registered_since, known_chunk, look_at, place_acquire, placing, read_chunk, touch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,19 +64,19 @@ class Asking:
         Raises:
             DataDirectoryError: the marker cannot be placed.
         """
-        if self._lock.fd is not None and same_file(self._lock.fd, self._path):
-            return True
-        self._lock.close()
-        with placing(self._path):
-            self._open()
-        fd = self._lock.fd
-        if fd is None or not try_flock(fd, SHARED) or not same_file(fd, self._path):
-            self._lock.close()  # it is on its way out, or is just being looked at
-            return False
-        self.since = time.time()  # before the touch: a failure in between is seen, and not waited out
-        with suppress(PermissionError):  # another user's, which is not asked anew by us
-            os.utime(fd)
-        return True
+        if self._lock.fd is None or not same_file(self._lock.fd, self._path):
+            self.since = 0.0
+            self._lock.close()
+            with placing(self._path):
+                self._open()
+            fd = self._lock.fd
+            if fd is None or not try_flock(fd, SHARED) or not same_file(fd, self._path):
+                self._lock.close()  # it is on its way out, or is just being looked at
+                return False
+        if not self.since and self._lock.fd is not None:
+            now = time.time()  # before the touch: a failure in between is seen, and not waited out
+            self.since = now if touch(self._lock.fd) else 0.0
+        return self.since > 0
 
     def _open(self) -> None:
         """Open the marker, or put one there that is locked already; none is open where another process was faster."""

@@ -86,8 +86,10 @@ class Asker(ABC):
         self._check()
         release_deletes(self._layout)
 
-    def retry_chunk(self, chunk_id: str | bytes) -> bool:
-        """Have what is asked for a chunk tried again now; return whether anything is.
+    def recover(self, chunk_id: str | bytes) -> bool:
+        """Have what is asked for a chunk tried again now, also where it was given up; return whether anything is.
+
+        A registered chunk that has failed is asked for. Nothing is tried before the time that a server has asked for.
 
         Raises:
             InvalidInputError: `chunk_id` is not an id.

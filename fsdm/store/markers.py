@@ -9,6 +9,7 @@ import errno
 import os
 import secrets
 import stat
+import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,7 @@ from fsdm.model.errors import (
 )
 from fsdm.model.layout import WANT_MAX_BYTES, Layout, is_id
 from fsdm.model.state import Marker
-from fsdm.store.filesystem import CREATE, SAFE, Descriptor, read_regular, write_all
+from fsdm.store.filesystem import CREATE, SAFE, Descriptor, exists, read_regular, write_all
 from fsdm.store.flock import intents_lock
 
 if TYPE_CHECKING:
@@ -137,16 +138,22 @@ def release_deletes(layout: Layout) -> None:
 
 
 def retry(layout: Layout, chunk_id: str) -> bool:
-    """Make the marker of this id a new request, as `touch` does; return whether there is one.
+    """Make what is asked for this id a new request, as `touch` does; return whether anything is.
 
-    Of two markers the later one is touched, so that it stays the later; of two with one ctime neither. Raises
-    DataDirectoryError where no file stands there, or it may not be touched.
+    Of two markers the later one is touched, so that it stays the later; of two with one ctime neither. Where there is
+    none, a registered chunk that has failed is asked for, and its registration touched: so it is tried whatever
+    `acquire/ID` alone would have done. Raises DataDirectoryError where no file stands there, or it may not be touched.
     """
     later: list[str] = []
     try:
         with intents_lock(layout, CLIENT_WAIT_S):
             paths = (layout.want_marker(chunk_id), layout.delete_marker(chunk_id))
             found = {path: marker for path in paths if (marker := look_at(path)) is not None}
+            if not found and exists(layout.failed_of(chunk_id)) and exists(known := layout.known_marker(chunk_id)):
+                later = [known]
+                _renew(known)
+                _put(layout.acquire_marker(chunk_id), b"")  # one that says held may be on its way out
+                return True
             latest = max((marker.ctime_ns for marker in found.values()), default=0)
             later = [path for path, marker in found.items() if marker.ctime_ns == latest]
             if len(later) == 1:
@@ -164,11 +171,26 @@ def _renew(marker: str) -> None:
         with _opened(marker, os.O_WRONLY | SAFE) as fd:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
                 raise OSError(errno.ENXIO, "is no file")
-            os.utime(fd)
+            touch(fd)
     except PermissionError:
         read = read_regular(marker, WANT_MAX_BYTES)
         if read is not None:
             _put(marker, read[1])
+
+
+def touch(fd: int) -> bool:
+    """Give a file the time of now; return whether it is another one than it had: else once more, after a tick.
+
+    The kernel's own clock has ticks; a finer time only its owner may give. Who may do neither is told that it is.
+    """
+    before_ns, now_ns = os.fstat(fd).st_mtime_ns, time.time_ns()
+    try:
+        os.utime(fd, ns=(now_ns, now_ns))
+    except PermissionError:
+        with suppress(PermissionError):
+            os.utime(fd)
+            return os.fstat(fd).st_mtime_ns != before_ns
+    return True
 
 
 def _opened(path: str, flags: int) -> Descriptor:

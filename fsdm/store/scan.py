@@ -26,7 +26,8 @@ def look(layout: Layout, catalog: Catalog, chunk_id: str) -> ChunkState:
     want = _marker(layout.want_marker(chunk_id), limit=WANT_MAX_BYTES)
     delete = _marker(layout.delete_marker(chunk_id))
     acquire = _marker(layout.acquire_marker(chunk_id))
-    asks = not want is delete is acquire is None
+    failed = exists(layout.failed_of(chunk_id))
+    asks = failed or not want is delete is acquire is None
     verify = _marker(layout.verify_marker(chunk_id))
     places = catalog.places(chunk_id)
     ready = [place for place in places if exists(f"{layout.path(place)}/{READY}") and not catalog.is_stray(place)]
@@ -44,7 +45,7 @@ def look(layout: Layout, catalog: Catalog, chunk_id: str) -> ChunkState:
         ready=tuple(ready),
         unready=tuple(unready),
         quarantined=tuple(place for place in unready if _is_quarantined(layout.path(place))),
-        failed=exists(layout.failed_of(chunk_id)),
+        failed=failed,
     )
 
 

@@ -24,7 +24,7 @@ def test_each_key_sets_one_limit() -> None:
     numbers = b"jobs = 3\nconnections = 4\nconnections-per-host = 5\nconnections-per-file = 6\nscrub-days = 30\n"
     others = b'rate = "50M"\nmax-bytes = "1.5Ti"\nkeep-free = 0\nbrake = "10%"\nrequire-length = true\n'
     others += b'transport = "libcurl"\nhttp-version = "2"\nallow-source = ["s3://lake/*"]\nallow-dir = ["/srv/in"]\n'
-    others += b'cache-low = "80%"\n'
+    others += b'cache-low = "80%"\nrecover = "never"\nmax-attempts = 9\n'
     limits = parse_config(numbers + others + b"index-jobs = 7\n")
     counts = {"index_jobs": 7, "jobs": 3, "connections": 4, "per_host": 5, "per_file": 6}
     assert Limits(**limits) == Limits(
@@ -33,6 +33,8 @@ def test_each_key_sets_one_limit() -> None:
         max_bytes=3 << 39,
         brake_share=0.1,
         cache_low=0.8,
+        recover="never",
+        max_attempts=9,
         scrub_days=30,
         require_length=True,
         http_version="2",
@@ -77,6 +79,8 @@ def test_the_rate_has_one_name_everywhere_and_its_older_one_is_taken() -> None:
         (b'max-bytes = "1 G"', "max-bytes: '1 G' is no size"),
         (b"brake = 2", "brake: must be less than or equal to 1, not 2"),
         (b"brake = false", "brake: must be a valid number"),
+        (b"max-attempts = 0", "max-attempts: must be greater than or equal to 1, not 0"),
+        (b'recover = "later"', "recover: must be 'now', 'acquire' or 'never', not 'later'"),
         (b"cache-low = 0", "cache-low: must be greater than 0"),
         (b'cache-low = "off"', "cache-low: must be a valid number"),
         (b'cache-low = "1G"', "cache-low: '1G' is no share"),

@@ -14,7 +14,7 @@ from fsdm.model.errors import DiskError
 from fsdm.model.events import Event
 from fsdm.model.layout import Layout
 from fsdm.reconcile.disk_outage import PROBE_FIRST_S, PROBE_LAST_S, DiskOutage, Outage
-from fsdm.reconcile.plan import TRIES
+from fsdm.reconcile.recovery import TRIES
 from fsdm.store.filesystem import FileSystem
 from tests.support import Recorder, Source
 from tests.support.chunks import bring, failure, put_chunk, put_want, touch_delete

@@ -16,7 +16,7 @@ from fsdm.model.documents import Failure, MarkerStamp
 from fsdm.model.errors import DiskError, TransferError
 from fsdm.model.layout import Place
 from fsdm.model.state import COARSE_NS, ChunkState, Found, Marker, Partial
-from fsdm.reconcile import plan
+from fsdm.reconcile import plan, recovery
 from fsdm.reconcile.actions import (
     Action,
     Clear,
@@ -42,16 +42,8 @@ from fsdm.reconcile.actions import (
     Wait,
 )
 from fsdm.reconcile.memo import NO_MEMO, Memo, Unreadable, Used, VerifyRequest
-from fsdm.reconcile.plan import (
-    BACKOFF_LAST_S,
-    SETTLE_S,
-    USE_S,
-    decide,
-    delete_is_later,
-    held_delay,
-    next_failure,
-    stamp,
-)
+from fsdm.reconcile.plan import SETTLE_S, USE_S, decide, delete_is_later, held_delay
+from fsdm.reconcile.recovery import BACKOFF_LAST_S, next_failure, stamp
 from tests.support.states import DELETE, ID, NEW, NOW, OLD, WANT, _failure
 
 EARLY_DELETE, TIED_DELETE = replace(DELETE, ctime_ns=50), replace(DELETE, ctime_ns=100)
@@ -512,8 +504,8 @@ def test_registration_that_was_asked_for_and_cannot_be_read_is_told_once() -> No
         (_acquired(ready=(OLD,)), Memo(used=Used(replace(ACQUIRE, mtime_ns=1), NOW)), Use(ID, OLD, ACQUIRE)),
         (_acquired(unready=(OLD,)), NO_MEMO, Clear(ID, OLD)),
         (_acquired(partial=Partial.BEGUN), Memo(crowded=True), Discard(ID)),
-        (_acquired(), Memo(failure=_failure("transfer", NOW + 9, ACQUIRE)), Wait(NOW + 9)),
-        (_acquired(), Memo(failure=_failure("transfer", NOW + 9, OLDER)), Fetch(ID, KNOWN, True)),
+        (_acquired(), Memo(failure=_failure("transfer", NOW + 9, ACQUIRE, known=stamp(KNOWN))), Wait(NOW + 9)),
+        (_acquired(), Memo(failure=_failure("transfer", NOW + 9, OLDER, known=stamp(KNOWN))), Fetch(ID, KNOWN, True)),
         (_acquired(asked=""), Memo(failure=_failure("disk", NOW + 9, ACQUIRE)), Wait(NOW + 9)),
         (_acquired(), Memo(unregistered=_unreadable(NOW, KNOWN)), Wait(NOW + SETTLE_S)),
         # to be evicted
@@ -606,9 +598,9 @@ def test_the_next_step(state: ChunkState, memo: Memo, decision: Action | Wait | 
 
 
 HELD, AGAIN = Memo(held=9, held_until=NOW + plan.HELD_LAST_S), VerifyRequest(VERIFY, again_at=NOW + plan.VERIFY_AGAIN_S)
-LONGEST = Memo(failure=_failure(until=NOW + plan.RETRY_AFTER_MAX_S))
+LONGEST = Memo(failure=_failure(until=NOW + recovery.RETRY_AFTER_MAX_S))
 WAITS = {  # what is waited for, how long at most, and what is done then
-    "a backoff": (_state(want=WANT), LONGEST, plan.RETRY_AFTER_MAX_S, Fetch(ID, WANT)),
+    "a backoff": (_state(want=WANT), LONGEST, recovery.RETRY_AFTER_MAX_S, Fetch(ID, WANT)),
     "a ref": (_state(delete=DELETE, ready=(OLD,)), HELD, plan.HELD_LAST_S, Retire(ID, OLD, DELETE)),
     "a ref to what has no READY": (_state(unready=(OLD,)), HELD, plan.HELD_LAST_S, Clear(ID, OLD)),
     "a disk": (_state(ready=(OLD,), verify=VERIFY), Memo(asked=AGAIN), plan.VERIFY_AGAIN_S, Verify(ID, OLD, VERIFY)),
@@ -699,14 +691,14 @@ COARSE = 10**9 * int(NOW - 1)  # a time with whole seconds, a second ago
 
 @pytest.mark.parametrize(
     ("mtime_ns", "delay_s"),
-    [(COARSE, COARSE_NS / 1e9), (COARSE + 1, plan.PERMANENT_S), (COARSE - 10**10, plan.PERMANENT_S)],
+    [(COARSE, COARSE_NS / 1e9), (COARSE + 1, recovery.PERMANENT_S), (COARSE - 10**10, recovery.PERMANENT_S)],
 )
 def test_what_fails_while_its_time_may_repeat_is_tried_once_more_soon(mtime_ns: int, delay_s: float) -> None:
     action, error = Fetch(ID, replace(WANT, mtime_ns=mtime_ns)), TransferError("404")
     failure = next_failure(action, error, NO_MEMO, NOW, 1.0, "transfer")
     assert failure.next_attempt_at == pytest.approx(NOW + delay_s)
     again = next_failure(action, error, Memo(failure=failure), NOW + 3, 1.0, "transfer")
-    assert again.next_attempt_at == NOW + 3 + plan.PERMANENT_S
+    assert again.next_attempt_at == NOW + 3 + recovery.PERMANENT_S
 
 
 def test_want_that_was_read_while_its_time_may_repeat_is_read_once_more() -> None:
@@ -718,7 +710,7 @@ def test_want_that_was_read_while_its_time_may_repeat_is_read_once_more() -> Non
 
 def test_each_failure_waits_twice_as_long_as_the_last_up_to_a_bound() -> None:
     failures = _attempts(1200)
-    assert _delays(failures)[:4] == [plan.BACKOFF_FIRST_S * factor for factor in (1, 2, 4, 8)]
+    assert _delays(failures)[:4] == [recovery.BACKOFF_FIRST_S * factor for factor in (1, 2, 4, 8)]
     assert _delays(failures)[9:] == [BACKOFF_LAST_S] * 1191
     assert [failure.attempts for failure in failures] == list(range(1, 1201))
     assert {failure.first_at for failure in failures} == {NOW}
@@ -731,13 +723,13 @@ def test_jitter_shortens_every_wait() -> None:
 def test_what_trying_again_cannot_help_waits_longest_at_once() -> None:
     gone = TransferError("HTTP 404", transient=False, hint="is the URL right?")
     (failure,) = _attempts(1, error=gone)
-    assert _delays([failure]) == [plan.PERMANENT_S]
+    assert _delays([failure]) == [recovery.PERMANENT_S]
     assert not failure.transient
     assert (failure.id, failure.kind, failure.error, failure.hint) == (ID, "transfer", "HTTP 404", "is the URL right?")
 
 
 @pytest.mark.parametrize(
-    ("asked", "delay"), [(None, 1.0), (0.0, 1.0), (0.5, 1.0), (120.0, 120.0), (1e9, plan.RETRY_AFTER_MAX_S)]
+    ("asked", "delay"), [(None, 1.0), (0.0, 1.0), (0.5, 1.0), (120.0, 120.0), (1e9, recovery.RETRY_AFTER_MAX_S)]
 )
 def test_an_attempt_waits_as_long_as_the_server_asks_within_reason(asked: float | None, delay: float) -> None:
     busy = TransferError("HTTP 503", transient=True, retry_after_s=asked)
@@ -792,7 +784,7 @@ def test_a_failure_names_its_marker_and_holds_the_action_back(action: Action, ma
     )
     memo = Memo(suspect=OLD if isinstance(action, Quarantine) else None)
     assert decide(state, memo, NOW) == action
-    assert decide(state, replace(memo, failure=failure), NOW) == Wait(NOW + plan.BACKOFF_FIRST_S)
+    assert decide(state, replace(memo, failure=failure), NOW) == Wait(NOW + recovery.BACKOFF_FIRST_S)
 
 
 def test_a_held_directory_is_tried_less_and_less_often_up_to_a_bound() -> None:
@@ -827,25 +819,25 @@ def test_that_a_want_waits_for_room_is_told_once_and_again_for_another_want() ->
 
 
 def test_what_was_never_tried_is_not_stuck() -> None:
-    assert not plan.is_stuck(NO_MEMO)
-    assert plan.trouble(NO_MEMO, "not done") == "not done"
+    assert not recovery.is_stuck(NO_MEMO)
+    assert recovery.trouble(NO_MEMO, "not done") == "not done"
 
 
 def test_an_id_is_stuck_after_a_few_tries_or_without_another() -> None:
     failing = _failure().model_copy(update={"attempts": 1, "last_at": NOW, "next_attempt_at": NOW + 1.0})
-    assert not plan.is_stuck(replace(NO_MEMO, failure=failing))
-    tried = failing.model_copy(update={"attempts": plan.TRIES})
-    assert plan.is_stuck(replace(NO_MEMO, failure=tried))
-    assert not plan.is_stuck(replace(NO_MEMO, failure=tried, reported=False))
-    assert plan.is_stuck(replace(NO_MEMO, failure=failing.model_copy(update={"next_attempt_at": None})))
-    assert plan.trouble(replace(NO_MEMO, failure=failing), "not done") == failing.error
+    assert not recovery.is_stuck(replace(NO_MEMO, failure=failing))
+    tried = failing.model_copy(update={"attempts": recovery.TRIES})
+    assert recovery.is_stuck(replace(NO_MEMO, failure=tried))
+    assert not recovery.is_stuck(replace(NO_MEMO, failure=tried, reported=False))
+    assert recovery.is_stuck(replace(NO_MEMO, failure=failing.model_copy(update={"next_attempt_at": None})))
+    assert recovery.trouble(replace(NO_MEMO, failure=failing), "not done") == failing.error
 
 
 def test_a_held_chunk_is_waited_for_a_while() -> None:
-    assert not plan.is_stuck(replace(NO_MEMO, held=plan.HELD_TRIES - 1))
-    held = replace(NO_MEMO, held=plan.HELD_TRIES)
-    assert plan.is_stuck(held)
-    assert plan.trouble(held, "not done") == "refs hold it"
+    assert not recovery.is_stuck(replace(NO_MEMO, held=recovery.HELD_TRIES - 1))
+    held = replace(NO_MEMO, held=recovery.HELD_TRIES)
+    assert recovery.is_stuck(held)
+    assert recovery.trouble(held, "not done") == "refs hold it"
 
 
 def test_want_under_a_lease_is_tried_each_second() -> None:

@@ -19,7 +19,7 @@ from fsdm.store import markers as intents
 from fsdm.store.filesystem import FileSystem
 from fsdm.store.flock import Claim
 from fsdm.store.marker_removal import remove_marker
-from fsdm.store.markers import look_at, place_delete, place_known, place_want, read_want, retry
+from fsdm.store.markers import look_at, place_delete, place_known, place_want, read_want, retry, touch
 from tests.support.chunks import KINDS_OF_NO_FILE, a_want, an_id, judged, markers, put
 from tests.support.filesystems import Recorder
 from tests.support.locks import can_lock, in_a_fork
@@ -326,3 +326,41 @@ def test_lock_that_the_system_refuses_is_an_error_of_ours(layout: Layout, monkey
     monkeypatch.setattr("fsdm.store.flock.try_flock", Mock(side_effect=OSError(errno.ENOLCK, "no locks")))
     with pytest.raises(DataDirectoryError):
         place_want(layout, a_want())
+
+
+def test_touch_gives_another_time_also_within_a_tick(tmp_path: Path) -> None:
+    times = set()
+    with open(tmp_path / "a", "w") as file:
+        for _ in range(200):
+            assert touch(file.fileno())
+            times.add(os.fstat(file.fileno()).st_mtime_ns)
+    assert len(times) == 200
+
+
+def test_touch_of_anothers_file_says_whether_a_tick_has_passed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def utime(fd: int, ns: tuple[int, int] | None = None, real: Any = os.utime) -> None:
+        if ns is not None:
+            raise PermissionError
+        real(fd, ns=(tick, tick))
+
+    monkeypatch.setattr(os, "utime", utime)
+    with open(tmp_path / "a", "w") as file:
+        tick = os.fstat(file.fileno()).st_mtime_ns
+        assert not touch(file.fileno())
+        tick += 1
+        assert touch(file.fileno())
+
+
+def test_retry_of_a_registered_chunk_that_has_failed_asks_for_it(layout: Layout) -> None:
+    chunk = a_want()
+    place_known(layout, chunk, exclusive=False)
+    known = layout.known_marker(chunk.id)
+    before = os.stat(known)
+    assert not retry(layout, chunk.id), "nothing is asked for, and nothing has failed"
+    put(layout.failed_of(chunk.id), "{}")
+    put(layout.acquire_marker(chunk.id), "held\n")
+    assert retry(layout, chunk.id)
+    assert Path(layout.acquire_marker(chunk.id)).read_bytes() == b""
+    after = os.stat(known)
+    assert (after.st_ino, after.st_size) == (before.st_ino, before.st_size)
+    assert after.st_mtime_ns > before.st_mtime_ns

@@ -5,7 +5,7 @@ from typing import Any
 from fsdm.model.documents import Failure
 from fsdm.model.layout import Place
 from fsdm.model.state import Marker
-from fsdm.reconcile.plan import stamp
+from fsdm.reconcile.recovery import stamp
 
 ID, NOW = "a" * 64, 1000.0
 

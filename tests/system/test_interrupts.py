@@ -42,7 +42,7 @@ CALLS: dict[str, Callable[[Client], Any]] = {
     "download": lambda client: client.download_chunk(a_want(id=an_id(1))),
     "delete": lambda client: client.delete_chunk(an_id(2)),
     "verify": lambda client: client.verify_chunk(an_id(3)),
-    "retry": lambda client: (client.delete_chunk(an_id(4)), client.retry_chunk(an_id(4))),
+    "retry": lambda client: (client.delete_chunk(an_id(4)), client.recover(an_id(4))),
     "release": lambda client: client.release_deletes(),
     "pause": lambda client: (client.pause(), client.resume()),
     "find and close": lambda client: client.find_chunk(DATASET, 5).close(),

@@ -15,6 +15,7 @@ from unittest import mock
 import fsdm.transfer.resume_record
 from fsdm.client import Client
 from fsdm.model.layout import Layout
+from fsdm.model.limits import Limits
 from fsdm.reconcile.reconciler import Reconciler
 from fsdm.store.data_dir import make_layout
 from fsdm.store.filesystem import FileSystem, write_all
@@ -105,6 +106,7 @@ class Life:
         self.clock = time.time() + began
         self.written_back: Callable[[], None] = lambda: None
         self.reconciler: Reconciler | None = None
+        self.limits = Limits()
         self._lock: ReconcilerLock | None = None
         self._durable = durable
         self._bounds = small_bounds()
@@ -137,6 +139,7 @@ class Life:
         workers = InlineWorkers()
         self.reconciler = Reconciler(
             self.layout,
+            limits=self.limits,
             fetcher=self.source,
             fs=fs,
             workers=workers,
@@ -144,6 +147,11 @@ class Life:
             jitter=lambda: 1.0,
         )
         self.reconciler.open()
+
+    def gives_up(self) -> None:
+        """End the process that reconciles; from now on what fails is given up until it is asked for anew."""
+        self.drop()
+        self.limits = Limits(recover="acquire")
 
     def drop(self) -> None:
         """End the process that reconciles, and its locks with it."""
@@ -233,6 +241,12 @@ class Life:
         """Ask for a registered chunk, as a shell does, and wait for it elsewhere."""
         self.journal.begin(name[0], name)
         place_acquire(self.layout, VERSIONS[name].chunk.id)
+        self.journal.end()
+
+    def retry(self, name: str) -> None:
+        """Have a chunk tried again that was given up."""
+        self.journal.begin(name[0], name)
+        assert self.client.recover(VERSIONS[name].chunk.id)
         self.journal.end()
 
     def evict(self, letter: str) -> None:

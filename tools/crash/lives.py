@@ -247,6 +247,38 @@ def cached(life: Life) -> None:
     life.run()
 
 
+def given_up(life: Life) -> None:
+    """Chunks that their sources do not have are given up, and come once they are asked for; processes die meanwhile."""
+    life.gives_up()
+    life.source.missing |= {"b1", "a1"}
+    life.want("b1")
+    life.dies_at("rename", "failed/")
+    life.run()
+    life.register("a1", here=False)
+    life.acquire("a1")
+    life.run()
+    life.source.missing.clear()
+    life.run(after_s=3600)
+    life.retry("b1")
+    life.dies_at("rename", "chunks/")
+    life.retry("a1")
+    life.dies_at("unlink", "failed/")
+    life.run()
+
+
+def damaged_and_given_up(life: Life) -> None:
+    """A damaged chunk comes when it is asked for, and not before; processes die meanwhile."""
+    life.gives_up()
+    life.spoil()
+    life.verify()
+    life.dies_at("unlink", "READY")
+    life.dies_at("unlink", "/WANT")
+    life.run(after_s=3600)
+    life.acquire("s1")
+    life.dies_at("rename", "chunks/")
+    life.run()
+
+
 @dataclass(frozen=True, slots=True)
 class Story:
     """A life, the chunks that are available `before` it, and those `held` by another process."""
@@ -282,6 +314,8 @@ LIVES: Final = {
         Story(failover, before=("a1", "z1")),
         Story(registered),
         Story(cached),
+        Story(given_up),
+        Story(damaged_and_given_up, before=("s1",)),
         Story(damaged, before=("s1",)),
         Story(quarantined_twice, before=("s1",)),
     )

@@ -16,11 +16,12 @@ What the reconciler decides is asked of reconcile.plan.decide. What is done:
 | `touches evict/ID` | store.eviction.ask, or reconcile.eviction.Eviction |
 | `evict: …` | reconcile.apply.Applier._take_out with reconcile.caching.may_go, under the claim |
 
-A failure that was not asked for anew is tried again after a time for which no waiter is to wait: here never. What no
-process can see (ghosts): `Waiter.outcome`, that an attempt has failed since it took the time; `Waiter.owed`, that the
-chunk was published since it touched the marker; `World.fault`. Left out: a chunk that is wanted or deleted meanwhile, a
-registration that goes, refs (see `holding`), the minute for which an empty marker stays, room, a number of an inode
-that is given away again in one tick, and a test of the flock that meets that of a waiter.
+A failure that was not asked for anew is tried again after a time for which no waiter is to wait: here never; or it is
+given up (`recover`), and stays in `failed/ID`. What no process can see (ghosts): `Waiter.outcome`, that an attempt has
+failed since it took the time; `Waiter.owed`, that the chunk was published since it touched the marker; `World.fault`.
+Left out: a chunk that is wanted or deleted meanwhile, a registration that goes, refs (see `holding`), the minute for
+which an empty marker stays, room, a number of an inode that is given away again in one tick, and a test of the flock
+that meets that of a waiter.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ from fsdm.model.documents import Failure
 from fsdm.model.state import ChunkState, Partial
 from fsdm.model.state import Marker as Seen
 from fsdm.reconcile.memo import Memo, Used
-from fsdm.reconcile.plan import USE_S, decide, stamp
+from fsdm.reconcile.plan import USE_S, decide
+from fsdm.reconcile.recovery import Recovery, stamp
 
 from .judging import ID, PLACE
 from .search import Step
@@ -42,15 +44,20 @@ from .search import Step
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from fsdm.model.limits import Recover
+
 NAMES = ("waiter A", "waiter B")
 NOBODY = 0  # the number of no inode
 LATE_S = 2 * USE_S
+KNOWN = Seen(9, 1, 1, 9)
 
 
 class Wrong(Enum):
     """A rule of the protocol that is broken; the value says what is done instead."""
 
     NOTHING = "the protocol as it is"
+    UNTOLD = "who asks for what is given up is not told of it"
+    GIVEN_UP_FOR_GOOD = "what is given up is not tried for who asks anew"
     ANY_OUTCOME = "a waiter takes whatever failed/ID says for the outcome of its attempt"
     NOT_ASKED_ANEW = "who joins a marker does not touch it"
     LATE_TIME = "who joins a marker takes the time after it has touched it"
@@ -92,7 +99,10 @@ class Reconciler(NamedTuple):
 
 
 class World(NamedTuple):
-    """The state of one id. `told`: of which waiter's attempt `failed/ID` speaks; None where it is not there."""
+    """The state of one id. `told`: of which waiter's attempt `failed/ID` speaks; None where it is not there.
+
+    `given_up` is the marker that it names, where it says so.
+    """
 
     marker: Marker | None
     waiters: tuple[Waiter, Waiter]
@@ -101,6 +111,7 @@ class World(NamedTuple):
     partial: bool = False
     here: bool = False
     told: tuple[bool, bool] | None = None
+    given_up: Marker | None = None
     failures: int = 1  # that may still come
     touches: int = 0
     crashes: int = 0
@@ -114,7 +125,7 @@ class World(NamedTuple):
 class Acquiring:
     """The model; `failures` of the fetch, `touches` and `removals` by the shell, `crashes` of the reconciler.
 
-    `asks`: how often each waiter may ask.
+    `asks`: how often each waiter may ask. `recover`: what has tried again what has failed.
     """
 
     wrong: Wrong = Wrong.NOTHING
@@ -124,6 +135,7 @@ class Acquiring:
     removals: int = 0
     evicts: int = 0
     asks: tuple[int, int] = (1, 1)
+    recover: Recover = "now"
 
     def starts(self) -> Iterator[World]:
         one, two = (Waiter(asks=asks) for asks in self.asks)
@@ -158,12 +170,13 @@ class Acquiring:
         return world.fault
 
     def settled(self, world: World) -> bool:
+        is_given_up = world.given_up is not None and world.marker == world.given_up and not world.given_up.held
         return (
             all(waiter.at in {"idle", "has failed"} for waiter in world.waiters)
             and not world.evict
-            and world.marker is None
+            and (world.marker is None or is_given_up)
             and not (world.fetch or world.partial)
-            and world.told is None
+            and (world.told is None or self.recover != "now")
             and world.reconciler.at == "look"
         )
 
@@ -260,7 +273,8 @@ class Acquiring:
     def _reconcile(self, world: World) -> Iterator[Step[World]]:
         yield Step("reconciler", *self._next(world))
         if world.crashes:
-            killed = world._replace(reconciler=Reconciler(), fetch="", crashes=world.crashes - 1)
+            anew = Reconciler(failed=world.given_up)
+            killed = world._replace(reconciler=anew, fetch="", crashes=world.crashes - 1)
             yield Step("reconciler", "is killed, the next one starts", killed, must=False)
 
     def _next(self, world: World) -> tuple[str, World]:
@@ -280,10 +294,11 @@ class Acquiring:
                 return "notes the use", _at(world, "look", used=r.marker)
             case "Report":
                 return "writes failed/ID", _at(world, "look", reported=True)._replace(
-                    told=(world.waiters[0].outcome, world.waiters[1].outcome)
+                    told=(world.waiters[0].outcome, world.waiters[1].outcome),
+                    given_up=None if self.recover == "now" else r.failed,
                 )
             case "ClearFailure":
-                return "removes failed/ID", _at(world, "look", failed=None)._replace(told=None)
+                return "removes failed/ID", _at(world, "look", failed=None)._replace(told=None, given_up=None)
             case "Discard":
                 return "trashes the partial", _at(world, "look")._replace(partial=False)
         return "begins a fetch", _at(world, "look")._replace(fetch="runs")
@@ -315,13 +330,18 @@ class Acquiring:
                 fault = "a fetch was cut while somebody waited for it" if cut else ""
                 return "looks: nobody asks, stops the fetch", world._replace(fetch="is stopped", fault=fault)
             return "looks: the fetch runs", world
-        decided = _decide(
-            marker, asked, world.partial, world.here, r.failed, r.used, world.told is not None, r.reported, world.evict
-        )
+        failed = marker if self.wrong is Wrong.GIVEN_UP_FOR_GOOD and r.failed is not None else r.failed
+        is_told = world.told is not None
+        seen = (marker, asked, world.partial, world.here, failed, r.used, is_told, r.reported, world.evict)
+        decided = _decide(*seen, self.recover)
+        if decided == "Report" and r.reported:  # what is given up is told again
+            if self.wrong is Wrong.UNTOLD:
+                return "has nothing to do now", world
+            return "looks, decides: Report", _at(_told(world), "Report", marker=marker)
         if self.wrong is Wrong.EVICTED_UNASKED and world.evict and world.here:
             decided = "Evict"
         if decided == "NoneType" and marker is None:  # at rest, all is forgotten
-            return "has nothing to do", world._replace(reconciler=Reconciler())
+            return "has nothing to do", world._replace(reconciler=Reconciler(failed=world.given_up))
         if decided in {"NoneType", "Wait"}:
             return "has nothing to do now", world
         return f"looks, decides: {decided}", _at(world, decided, marker=marker)
@@ -374,7 +394,7 @@ def _touched(world: World) -> World:
 
 def _remembered(world: World) -> list[Marker]:
     r = world.reconciler
-    return [marker for marker in (world.marker, r.marker, r.failed, r.used) if marker is not None]
+    return [marker for marker in (world.marker, r.marker, r.failed, r.used, world.given_up) if marker is not None]
 
 
 def _free_inode(world: World) -> int:
@@ -394,13 +414,18 @@ def _failed(world: World) -> World:
     return world._replace(fetch="", failures=world.failures - 1, waiters=(one, two), reconciler=reconciler)
 
 
+def _told(world: World) -> World:
+    """Take in that what is given up is told again: to all that have joined by now."""
+    return _failed(world)._replace(failures=world.failures)
+
+
 def _published(world: World) -> World:
     one, two = (waiter._replace(owed=waiter.joined) for waiter in world.waiters)
     return world._replace(partial=False, here=True, waiters=(one, two))
 
 
 def _seen(marker: Marker | None) -> Seen | None:
-    return marker and Seen(marker.ino, marker.time, marker.time, int(marker.held))
+    return marker and Seen(marker.ino, marker.time + 1, marker.time + 1, int(marker.held))  # a fine time is not 0
 
 
 @cache
@@ -414,11 +439,12 @@ def _decide(
     is_told: bool,
     reported: bool,
     evict: bool,
+    recover: Recover,
 ) -> str:
     acquire, of, noted = _seen(marker), _seen(failed), _seen(used)
     state = ChunkState(
         ID,
-        known=None if marker is None else Seen(9, 0, 0, 9),
+        known=KNOWN if marker is not None or is_told else None,
         acquire=acquire,
         asked=asked,
         partial=Partial.READY if partial else Partial.NONE,
@@ -428,7 +454,10 @@ def _decide(
     )
     failure = None
     if of is not None:
-        at = {"first_at": 0.0, "last_at": 0.0, "next_attempt_at": LATE_S}
-        failure = Failure(id=ID, kind="transfer", error="fails", marker=stamp(of), **at)
+        at = {"first_at": 0.0, "last_at": 0.0, "next_attempt_at": LATE_S if recover == "now" else None}
+        given_up = None if recover == "now" else True
+        failure = Failure(
+            id=ID, kind="transfer", error="fails", marker=stamp(of), known=stamp(KNOWN), given_up=given_up, **at
+        )
     memo = Memo(failure=failure, reported=reported, used=None if noted is None else Used(noted, 0.0))
-    return type(decide(state, memo, LATE_S if asked == "touched" else 0.0)).__name__
+    return type(decide(state, memo, LATE_S if asked == "touched" else 0.0, Recovery(recover))).__name__
