@@ -57,8 +57,8 @@ class Event:
     A *gap* stands for events that were dropped, because whoever was told of those before them took too long.
     `chunk_id` is empty where it is about all. Where it is known: `dataset_id`; `size_bytes` of the chunk, or of the
     file; `after_s`, the time from the want to *available*, or from the delete to *deleted* (a touched marker counts
-    from then on); `fetch_s`, the time that the last attempt to download an *available* chunk took; `cause` of a
-    failure.
+    from then on), or from the last use to *evicted*; `fetch_s`, the time that the last attempt to download an
+    *available* chunk took; `cause` of a failure.
     """
 
     kind: Kind

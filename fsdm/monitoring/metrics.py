@@ -68,6 +68,7 @@ METRICS: Final = (
     Metric("fsdm_pass_seconds", "histogram", "How long the passes of the loop took, without their rest."),
     Metric("fsdm_failed_passes_total", "counter", "Passes of the loop that ended with an error."),
     Metric("fsdm_chunks", "gauge", "Chunks by state, in the words of `fsdm status`.", "state"),
+    Metric("fsdm_given_up_chunks", "gauge", "Of these, the failed ones that are not tried again by themselves."),
     Metric("fsdm_held_chunks", "gauge", "Chunks that are to leave, and are kept by refs."),
     Metric("fsdm_oldest_intent_age_seconds", "gauge", "Age of the oldest marker that has not converged.", "intent"),
     Metric("fsdm_want_to_available_seconds", "histogram", "From a want to its chunk being available."),
@@ -82,6 +83,9 @@ METRICS: Final = (
     Metric("fsdm_held_back_deletes", "gauge", "Deletes that the brake holds back until `fsdm release`."),
     Metric("fsdm_received_bytes_total", "counter", "Bytes of files that came, also in attempts that failed."),
     Metric("fsdm_published_bytes_total", "counter", "Bytes of the chunks that became available."),
+    Metric("fsdm_acquire_misses_total", "counter", "Downloads of registered chunks that somebody has asked for."),
+    Metric("fsdm_evicted_bytes_total", "counter", "Bytes of the chunks that were evicted."),
+    Metric("fsdm_last_victim_idle_seconds", "gauge", "For how long the chunk had not been used that was evicted last."),
     Metric("fsdm_events_total", "counter", "What happened, by kind, in the words of `fsdm run --json`.", "kind"),
     Metric("fsdm_failures_total", "counter", "Attempts that failed, by cause.", "cause"),
     Metric("fsdm_pending_indexes", "gauge", "Indexes of chunks that are to be made."),
@@ -152,6 +156,9 @@ def _of_the_process(dm: DataManager, reconciler: Reconciler | None) -> dict[str,
         "fsdm_delete_to_gone_seconds": counts.delete_to_gone,
         "fsdm_fetch_seconds": counts.fetches,
         "fsdm_published_bytes_total": counts.published_bytes,
+        "fsdm_acquire_misses_total": counts.missed,
+        "fsdm_evicted_bytes_total": counts.evicted_bytes,
+        "fsdm_last_victim_idle_seconds": counts.last_victim_idle_s,
         "fsdm_events_total": {str(kind): float(count) for kind, count in counts.events.items()},
         "fsdm_failures_total": {str(cause): float(count) for cause, count in counts.failures.items()},
     }
@@ -173,6 +180,7 @@ def _of_the_loop(loop: Loop, now: float) -> dict[str, Value]:
     max_bytes, keep_free_bytes = loop.space.limits.max_bytes, loop.space.keep_free_bytes
     return {
         "fsdm_chunks": chunks_by_state(loop),
+        "fsdm_given_up_chunks": sum(loop.results.is_given_up(state.id) for state in states),
         "fsdm_held_chunks": loop.results.held_chunks,
         "fsdm_oldest_intent_age_seconds": {
             "want": _oldest_age_s((state.want for state in states), now),
@@ -195,7 +203,8 @@ def chunks_by_state(loop: Loop) -> dict[str, float]:
     pending = 0
     for state in list(loop.states.values()):
         failure = loop.results.memo(state.id).failure
-        name = name_of(state, None if failure is None else failure.kind)
+        kind, given_up = None if failure is None else failure.kind, loop.results.is_given_up(state.id)
+        name = name_of(state, kind, given_up=given_up)
         if name is not None:
             found[name] += 1
         pending += bool(state.ready or state.unready)

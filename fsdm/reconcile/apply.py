@@ -20,7 +20,7 @@ from fsdm.model.layout import CACHED, MANIFEST_MAX_BYTES, PARTS, READY, WANT, La
 from fsdm.model.units import count, readable
 from fsdm.reconcile import actions
 from fsdm.reconcile.actions import Action, CannotRead, Done, Failed, Held, Outcome, Quarantined, Stale, Stopped
-from fsdm.reconcile.caching import may_go, request_of, use
+from fsdm.reconcile.caching import evicted, may_go, request_of, use
 from fsdm.reconcile.refusals import UnreadableWantError, disk_error
 from fsdm.reconcile.repair import quarantine, renew
 from fsdm.store import stored_want
@@ -268,12 +268,13 @@ class Applier:
         return self._take_out(action.place, lambda: not exists(ready) and not exists(want))
 
     def _evict(self, action: actions.Evict) -> Outcome:
+        told = evicted(self.layout, action.place)
         outcome = self._take_out(action.place, lambda: may_go(self.layout, self.fs, action), at_once=False)
         if isinstance(outcome, Held):  # that is a use as well
             self.release(action.place)
             use(self.layout, self.fs, action.place)
         elif isinstance(outcome, Done):
-            self.tell(Event("evicted", action.id, dataset_id=action.place.dataset_id))
+            self.tell(told)
         return self._cleared(*request_of(self.layout, action))
 
     def _take_out(self, place: Place, still_due: Callable[[], bool], *, at_once: bool = True) -> Outcome:

@@ -6,11 +6,15 @@ it, and nobody holds it or asks for it.
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
+from fsdm.model.events import Event
 from fsdm.model.layout import CACHED, READY, WANT
+from fsdm.model.units import readable
 from fsdm.reconcile.actions import ClearAcquire, ClearVerify, Done
 from fsdm.store.acquiring import asked_by, chunk_to_come_again, is_pinned
+from fsdm.store.eviction import chunk_bytes, victim_at
 from fsdm.store.filesystem import exists
 from fsdm.store.json_files import read_manifest
 from fsdm.store.markers import look_at
@@ -38,6 +42,13 @@ def use(layout: Layout, fs: FileSystem, place: Place) -> Done:
     if exists(f"{path}/{READY}") and not is_pinned(layout, place):
         fs.touch(f"{path}/{CACHED}")
     return Done()
+
+
+def evicted(layout: Layout, place: Place) -> Event:
+    """Make the event of an eviction, of what is still here: its bytes, and how long ago it was used last."""
+    victim, size = victim_at(layout, place), chunk_bytes(layout, place)
+    idle_s = None if victim is None else max(time.time() - victim.used_at, 0.0)
+    return Event("evicted", place.chunk_id, readable(size), place.dataset_id, size, idle_s)
 
 
 def may_go(layout: Layout, fs: FileSystem, action: Evict) -> bool:

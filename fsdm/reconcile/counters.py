@@ -46,6 +46,9 @@ class Counts:
     events: dict[Kind, int] = field(default_factory=lambda: dict.fromkeys(get_args(Kind), 0))
     failures: dict[Cause, int] = field(default_factory=lambda: dict.fromkeys(get_args(Cause), 0))
     published_bytes: int = 0
+    evicted_bytes: int = 0
+    last_victim_idle_s: float | None = None
+    missed: int = 0
     failed_passes: int = 0
     want_to_available: Histogram = field(default_factory=lambda: Histogram(LATENCIES))
     delete_to_gone: Histogram = field(default_factory=lambda: Histogram(LATENCIES))
@@ -68,6 +71,9 @@ class Counters:
                 counts.failures[event.cause] += 1
             if event.kind == "available" and event.size_bytes is not None:
                 counts.published_bytes += event.size_bytes
+            if event.kind == "evicted":
+                counts.evicted_bytes += event.size_bytes or 0
+                counts.last_victim_idle_s = event.after_s
             if event.kind == "available" and event.after_s is not None:
                 counts.want_to_available.took(event.after_s)
             if event.kind == "deleted" and event.after_s is not None:
@@ -79,6 +85,11 @@ class Counters:
         """Count a pass of the loop, which took so long without its wait."""
         with self._mutex:
             self._counts.loop.took(seconds)
+
+    def missed(self) -> None:
+        """Count a chunk that somebody asked for, and that was not here."""
+        with self._mutex:
+            self._counts.missed += 1
 
     def pass_failed(self) -> None:
         """Count a pass of the loop that failed."""

@@ -255,6 +255,8 @@ class Loop:
                 self.results.verify_begun(action)
                 self.background.ask(action.place, action.verify)
                 continue
+            if isinstance(action, Fetch) and action.known:
+                self.counters.missed()
             is_over = isinstance(action, Fetch) and self.results.memo(action.id).failure is None
             self.executor.begin(action, clear_failure=is_over and self.states[action.id].failed)
         self.eviction.begin(self.limits.jobs)
@@ -298,7 +300,7 @@ class Loop:
         found = {oddity.path: oddity.why for oddity in scan(self.layout, self.catalog).oddities}
         otherwise = self.disk.refusal or self.paused.why or "not done"
         for chunk_id, state in self.states.items():
-            if state.asks_nothing and self.results.recovery.has_given_up(self.results.memo(chunk_id).failure):
+            if state.asks_nothing and self.results.is_given_up(chunk_id):
                 continue  # it is told of, and nobody asks for it
             braked = (
                 self.delete_brake.brake.holds_back(chunk_id) and f"its delete is held back: {self.delete_brake.refusal}"

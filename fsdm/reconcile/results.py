@@ -57,6 +57,10 @@ class Results:
         """Return what is remembered of an id. In any thread."""
         return self._memos.get(chunk_id, NO_MEMO)
 
+    def is_given_up(self, chunk_id: str) -> bool:
+        """Tell whether a chunk is not tried again by itself. In any thread."""
+        return self.recovery.has_given_up(self.memo(chunk_id).failure)
+
     def observe(self, state: ChunkState) -> Memo:
         """Take in a look at the disk."""
         memo = self._memos[state.id] = observe(self.layout, state, self._memos.get(state.id))

@@ -52,11 +52,12 @@ def victims(layout: Layout, places: Iterable[Place]) -> list[Victim]:
     """List the chunks that may be evicted, the least recently used first. It costs three stats a chunk."""
     asked = set[str]().union(*map(marker_ids, (layout.want, layout.delete, layout.acquire)))
     free = (place for place in places if place.chunk_id not in asked)
-    found = [victim for place in free if (victim := _victim(layout, place)) is not None]
+    found = [victim for place in free if (victim := victim_at(layout, place)) is not None]
     return sorted(found, key=lambda victim: (victim.used_at, victim.place))
 
 
-def _victim(layout: Layout, place: Place) -> Victim | None:
+def victim_at(layout: Layout, place: Place) -> Victim | None:
+    """Return the chunk that is here as one that may be evicted; None where it was wanted last, or is not registered."""
     path, chunk_id = layout.path(place), place.chunk_id
     try:
         known, wanted_ns = os.lstat(layout.known_marker(chunk_id)), os.lstat(f"{path}/{WANT}").st_mtime_ns
@@ -136,7 +137,7 @@ def _outcome(layout: Layout, victim: Victim) -> Outcome:
         return "in use"
     if exists(layout.want_marker(chunk_id)):
         return "wanted"
-    again = _victim(layout, victim.place)
+    again = victim_at(layout, victim.place)
     if again is not None:
         return "held" if again.used_at > victim.used_at else "kept"
     return "wanted" if exists(layout.known_marker(chunk_id)) else "kept"

@@ -1,5 +1,6 @@
 """The numbers that Prometheus reads: after real downloads, failures and deletes, and told as it wants them."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -30,7 +31,7 @@ from fsdm.reconcile.space_budget import PARTS, Part
 from fsdm.store.filesystem import Space
 from fsdm.store.pause import place_pause, remove_pause
 from tests.support import PATIENCE_S, Source, eventually
-from tests.support.chunks import an_id, touch_delete
+from tests.support.chunks import an_id, chunk_dir, entries, touch_delete
 from tests.support.states import DELETE, ID, NOW, OLD, WANT
 
 DOCS = Path(fsdm.__file__).parent / "docs"
@@ -194,7 +195,7 @@ def a_loop(*, full: bool) -> Any:
         states={state.id: state for state in pending * many},
         executor=SimpleNamespace(actions=[fetch] * 2 * many + [other] * 3 * many),
         work_queue=SimpleNamespace(waiting_fetches=4 * many, parked_fetches=5 * many, waits=6 * many),
-        results=SimpleNamespace(held_chunks=7 * many, memo=lambda _: NO_MEMO),
+        results=SimpleNamespace(held_chunks=7 * many, memo=lambda _: NO_MEMO, is_given_up=lambda _: full),
         space=SimpleNamespace(limits=limits, keep_free_bytes=8 * many, budgeted_bytes=9),
         disk=SimpleNamespace(refusal="full" * many),
         paused=SimpleNamespace(why=""),
@@ -216,6 +217,7 @@ def test_each_number_of_the_loop_is_of_that_alone(full: bool) -> None:
     }
     assert told.pop("fsdm_fetches") == {"running": 2 * many, "queued": 4 * many, "parked": 5 * many}
     assert told.pop("fsdm_downloads_paused") == {"disk": many, "hand": 0}
+    assert told.pop("fsdm_given_up_chunks") == (len(loop.states) if full else 0)
     assert told == {
         "fsdm_held_chunks": 7 * many,
         "fsdm_running_actions": 3 * many,
@@ -478,7 +480,8 @@ def test_every_metric_has_samples_where_all_is_known(data_dir: Path) -> None:
     with DataManager(data_dir, limits=Limits(max_bytes=1 << 20, keep_free_bytes=1)) as dm:
         families = {family.name: family for family in Metrics(dm).collect()}
     for metric in METRICS:
-        assert families[metric.name.removesuffix("_total")].samples, metric.name
+        is_known = metric.name != "fsdm_last_victim_idle_seconds"  # nothing was evicted
+        assert bool(families[metric.name.removesuffix("_total")].samples) is is_known, metric.name
 
 
 def test_a_part_can_be_asked_for_by_name(dm: DataManager) -> None:
@@ -496,3 +499,27 @@ def test_the_page_explains_each_metric_in_the_words_of_the_endpoint() -> None:
         assert f"| `{shown}` | {metric.kind} | {metric.help}" in page
     causes = re.findall(r"^\| `(\w+)` \| (?!gauge|counter|histogram)", page, re.MULTILINE)
     assert causes == list(get_args(Cause))
+
+
+def test_what_was_asked_for_and_what_went_for_it_is_counted(data_dir: Path, dm: DataManager, source: Source) -> None:
+    chunk, other = (source.chunk(start=n, end=n + 1, files=1, size=1000) for n in range(2))
+    for one in (chunk, other):
+        dm.register(one)
+        dm.acquire(one.id, PATIENCE_S).close()
+    dm.acquire(chunk.id, PATIENCE_S).close()
+    eventually(lambda: not entries(data_dir / "acquire"))
+    assert value(dm, "fsdm_acquire_misses_total") == 2
+    assert value(dm, "fsdm_last_victim_idle_seconds") is None
+    os.utime(chunk_dir(data_dir, chunk) / "CACHED", (1, 1))
+    assert [one.outcome for one in dm.gc(idle_s=10_000, timeout_s=PATIENCE_S)] == ["evicted"]
+    eventually(lambda: value(dm, "fsdm_evicted_bytes_total") == 1000)
+    assert (value(dm, "fsdm_last_victim_idle_seconds") or 0) > 10_000
+
+
+def test_what_is_given_up_is_counted(dm: DataManager, source: Source) -> None:
+    chunk = source.chunk(files=1)
+    source.fault(f"/{chunk.id}/blocks.parquet", status=404)
+    dm.change(Limits(max_attempts=1))
+    dm.download_chunk(chunk)
+    eventually(lambda: value(dm, "fsdm_given_up_chunks") == 1)
+    assert value(dm, "fsdm_chunks", state="failed") == 1

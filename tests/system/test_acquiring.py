@@ -179,8 +179,8 @@ def test_failure_that_comes_as_a_waiter_joins_is_its_own(layout: Layout, monkeyp
     """Else it would wait until the next attempt: the failure speaks of the marker as it was touched."""
     chunk = a_want()
 
-    def fails_now(fd: int, *rest: object, real: Callable[..., None] = os.utime) -> None:
-        real(fd, *rest)
+    def fails_now(fd: int, *, real: Callable[..., None] = os.utime, **times: object) -> None:
+        real(fd, **times)
         now = time.time()
         says = {"kind": "transfer", "error": "no way", "first_at": now, "last_at": now, "attempts": 1}
         put_failure(Path(layout.root), chunk.id, id=chunk.id, **says)
