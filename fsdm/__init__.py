@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from fsdm.model.errors import AlreadyKnownError as AlreadyKnownError
     from fsdm.model.errors import BrakedError as BrakedError
     from fsdm.model.errors import ChunkFailedError as ChunkFailedError
+    from fsdm.model.errors import ChunkInUseError as ChunkInUseError
     from fsdm.model.errors import ClosedError as ClosedError
     from fsdm.model.errors import DamagedError as DamagedError
     from fsdm.model.errors import DataDirectoryError as DataDirectoryError
@@ -66,6 +67,7 @@ _HOMES = {
     "BrakedError": "fsdm.model.errors",
     "Cancellation": "fsdm.concurrency.cancellation",
     "ChunkFailedError": "fsdm.model.errors",
+    "ChunkInUseError": "fsdm.model.errors",
     "ChunkIndex": "fsdm.store.index_file",
     "ChunkRef": "fsdm.store.refs",
     "ChunkStatus": "fsdm.status.chunk_status",

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
     from fsdm.index.lookup import KeyLookup
     from fsdm.model.layout import Place
-    from fsdm.status.chunk_status import Status
+    from fsdm.model.state import ChunkState
+    from fsdm.status.chunk_status import ChunkStatus, Status
     from fsdm.store.eviction import Collected
 
 Asked = str | bytes | tuple[str | bytes, int]  # an id, or a dataset and a block
@@ -184,6 +185,27 @@ class Client(Asker, Holding):
         except OSError as e:
             raise unreadable(self._layout, e) from e
 
+    def info(self, chunk_id: str | bytes) -> ChunkStatus:
+        """Read how one chunk stands, also one that is only registered (in state *known*).
+
+        Raises:
+            InvalidInputError: `chunk_id` is not an id.
+            UnknownChunkError: nothing of it is here, registered or asked for.
+            DataDirectoryError: the data directory has gone, or cannot be read.
+        """
+        self._check()
+        chunk_id = as_id(chunk_id, "chunk_id")
+        try:
+            from fsdm.status.chunk_status import read_info
+
+            found = read_info(self._layout, self._look(chunk_id))
+        except OSError as e:
+            raise unreadable(self._layout, e) from e
+        if found is None:
+            hint = "register it: fsdm register FILE, or dm.register(chunk)"
+            raise errors.UnknownChunkError(f"nothing is known of chunk {chunk_id}", hint=hint)
+        return found
+
     def wait(self, chunk_id: str | bytes, timeout_s: float | None = None, *, keep_waiting: bool = False) -> bool:
         """Wait until what is asked for a chunk is done: True if it is available then, False if gone.
 
@@ -261,6 +283,9 @@ class Client(Asker, Holding):
             )
         if self._closed.is_set():
             raise errors.ClosedError(f"this {type(self).__name__} has been closed")
+
+    def _look(self, chunk_id: str) -> ChunkState:
+        return self._waits.look(chunk_id)
 
     def _position(self, dataset_id: str | bytes, block: int) -> tuple[str, int]:
         if not self._catalog.knows(dataset_id):

@@ -128,14 +128,37 @@ class UnknownChunkError(NotAvailableError):
     transient = False
 
 
-class FetchFailedError(FsdmError):
-    """A chunk that was asked for could not be fetched; `failure` is what `failed/ID` said of that attempt."""
+class ChunkInUseError(FsdmError):
+    """Some process holds the chunk `chunk_id`, and it was to be deleted where none does; nothing was changed."""
 
     transient = True
 
-    def __init__(self, message: str, *, failure: Failure, hint: str = "") -> None:
+    def __init__(self, message: str, *, chunk_id: str, hint: str = "") -> None:
         super().__init__(message, hint=hint)
-        self.failure = failure
+        self.chunk_id = chunk_id
+
+
+class ChunkFailedError(FsdmError):
+    """What was asked for cannot be carried out: `failures` has what `failed/ID` says of each chunk.
+
+    `transient`: some of it may pass by itself.
+    """
+
+    exit_code = EXIT_NOT_CONVERGED
+
+    def __init__(self, message: str, *, failures: Sequence[Failure], hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.failures = tuple(failures)
+        self.transient = any(one.transient for one in failures)  # type: ignore[misc]  # as of a TransferError
+
+    @property
+    def failure(self) -> Failure:
+        """The first of them."""
+        return self.failures[0]
+
+
+class FetchFailedError(ChunkFailedError):
+    """A chunk that was asked for could not be fetched; `failure` is what `failed/ID` said of that attempt."""
 
 
 class DamagedError(FsdmError):
@@ -161,21 +184,6 @@ class WaitTimeoutError(FsdmError, TimeoutError):
 
     exit_code = EXIT_NOT_CONVERGED
     transient = True
-
-
-class ChunkFailedError(FsdmError):
-    """All that is waited for fails, and cannot pass by itself; `failures` has what `failed/ID` says of each."""
-
-    exit_code = EXIT_NOT_CONVERGED
-
-    def __init__(self, message: str, *, failures: Sequence[Failure], hint: str = "") -> None:
-        super().__init__(message, hint=hint)
-        self.failures = tuple(failures)
-
-    @property
-    def failure(self) -> Failure:
-        """The first of them."""
-        return self.failures[0]
 
 
 class ForeignProcessError(FsdmError):

@@ -106,6 +106,7 @@ class ChunkState:
 
 
 State = Literal["wanted", "downloading", "available", "retiring", "deleting", "failed", "waiting", "unready"]
+Standing = Literal[State, "known"]  # registered, and nothing else: no listing has it
 
 
 def name_of(state: ChunkState, failure_kind: str | None, *, given_up: bool = False) -> State | None:

@@ -10,6 +10,7 @@ import json
 import re
 import threading
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from fsdm.concurrency.log import Log
@@ -99,10 +100,13 @@ class Going:
             raise BrakedError(why, hint="nothing was changed; where that is meant, say so: --yes")
 
 
-def place_deletes(layout: Layout, ids: Iterable[str], *, meant: bool) -> None:
-    """Ask for chunks to be deleted. `meant`: release all deletes that stand then."""
+def place_deletes(
+    layout: Layout, ids: Iterable[str], *, meant: bool, place: Callable[[str], object] | None = None
+) -> None:
+    """Ask for chunks to be deleted, perhaps by `place`. `meant`: release all deletes that stand then."""
+    place = place or partial(place_delete, layout)
     for number, chunk_id in enumerate(ids, 1):
-        place_delete(layout, chunk_id)
+        place(chunk_id)
         if meant and number % (MANY_CHUNKS // 2) == 0:  # before so many stand that the reconciler holds them back
             release_deletes(layout)
     if meant:

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass, replace
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from fsdm.model.layout import PARTS, READY, is_id
-from fsdm.model.state import Oddity, State, name_of
+from fsdm.model.state import Oddity, Standing, State, name_of
 from fsdm.store.catalog import Catalog
 from fsdm.store.disk_usage import downloaded_bytes
+from fsdm.store.eviction import victim_at
 from fsdm.store.filesystem import exists, read_space
+from fsdm.store.holders import held_places
 from fsdm.store.index_failures import read_index_failures
 from fsdm.store.json_files import declared_bytes, read_document
 from fsdm.store.leader_lock import find_reconciler
 from fsdm.store.scan import look, scan
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Container, Iterable, Iterator
 
     from fsdm.model.layout import Layout, Place
     from fsdm.model.state import ChunkState
@@ -37,11 +41,13 @@ class ChunkStatus:
     how much), *unready* (a directory without READY: out of service). `size_bytes` is what is on disk of it;
     `total_bytes` what it will be, where that is known, and `least_bytes` as much of that as is known, or has come: the
     want may leave a size out, and an answer its length. `verifying`: its bytes are to be compared with READY, and have
-    not been yet. `index_errors`: the indexes of it that cannot be made, each with its error.
+    not been yet. `index_errors`: the indexes of it that cannot be made, each with its error. `known`: it is registered;
+    `cached`: it is here, and may be evicted; `given_up`: it has failed, and is not tried again before it is asked for
+    anew. One that is registered, and nothing else, is in state *known*: only who asks for that very one is told.
     """
 
     id: str
-    state: State
+    state: Standing
     dataset_id: str | None = None
     block_range: range | None = None
     size_bytes: int = 0
@@ -53,6 +59,9 @@ class ChunkStatus:
     verifying: bool = False
     index_errors: tuple[str, ...] = ()
     least_bytes: int = 0
+    known: bool = False
+    cached: bool = False
+    given_up: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +85,10 @@ class Status:
     """The status of a data directory.
 
     `reconciler` is what the holder of LOCK says of itself, None where there is none; `reconciler_trouble` a sentence
-    where that one is stopped, or stuck. `paused` is what PAUSE says while
-    downloads are paused, `braked` what BRAKE says while deletes are held back; else None.
+    where that one is stopped, or stuck. `paused` is what PAUSE says while downloads are paused, `braked` what BRAKE
+    says while deletes are held back; else None. `counts` are numbers of chunks: *known* (registered, here or not),
+    *fetching*, *available*, of these *held* by refs, as far as proc(5) shows them here, and *cached* (they may be
+    evicted), *failing* (they are tried again), *given_up* (they are not).
     """
 
     chunks: dict[str, ChunkStatus]
@@ -87,6 +98,7 @@ class Status:
     paused: dict[str, Any] | None = None
     braked: dict[str, Any] | None = None
     reconciler_trouble: str | None = None
+    counts: dict[str, int] = field(default_factory=dict)
 
     def count(self, state: State) -> int:
         """Count the chunks in this state."""
@@ -97,7 +109,7 @@ class Status:
 class Failing:
     """An intent that does not converge, as far as `failed/ID` says; of kind *room* it waits.
 
-    `transient`: it may pass by itself.
+    `transient`: it may pass by itself. `given_up`: it is not tried again by itself.
     """
 
     id: str
@@ -107,6 +119,7 @@ class Failing:
     next_attempt_at: float | None = None
     hint: str = ""
     transient: bool = True
+    given_up: bool = False
 
 
 def read_status(layout: Layout) -> Status:
@@ -135,7 +148,30 @@ def read_status(layout: Layout) -> Status:
     for chunk_id in sorted(snapshot.ids):
         if chunk_id not in chunks:
             take(chunk_id)
-    return replace(read_surroundings(layout), chunks=chunks, oddities=tuple(oddities))
+    counts = _counts(layout, catalog, chunks)
+    return replace(read_surroundings(layout), chunks=chunks, oddities=tuple(oddities), counts=counts)
+
+
+def _counts(layout: Layout, catalog: Catalog, chunks: dict[str, ChunkStatus]) -> dict[str, int]:
+    states = Counter(chunk.state for chunk in chunks.values())
+    given_up = sum(chunk.given_up for chunk in chunks.values())
+    return {
+        "known": count_known(layout),
+        "fetching": states["downloading"],
+        "available": states["available"],
+        "held": len(held_places(layout, catalog.each_place())),
+        "cached": sum(chunk.cached for chunk in chunks.values()),
+        "failing": states["failed"] - given_up,
+        "given_up": given_up,
+    }
+
+
+def count_known(layout: Layout) -> int:
+    """Count the registrations: a million of them take about half a second."""
+    try:
+        return sum(map(is_id, os.listdir(layout.known)))
+    except FileNotFoundError:  # of before there were any
+        return 0
 
 
 def _at_rest(layout: Layout, catalog: Catalog, place: Place) -> ChunkStatus | None:
@@ -145,17 +181,49 @@ def _at_rest(layout: Layout, catalog: Catalog, place: Place) -> ChunkStatus | No
         return None
     errors = _index_errors(layout, (place,))
     of_place = (place.dataset_id, place.block_range, size, size)
-    return ChunkStatus(place.chunk_id, "available", *of_place, index_errors=errors, least_bytes=size)
+    known = exists(layout.known_marker(place.chunk_id))
+    return ChunkStatus(
+        place.chunk_id,
+        "available",
+        *of_place,
+        index_errors=errors,
+        least_bytes=size,
+        known=known,
+        cached=known and victim_at(layout, place) is not None,
+    )
+
+
+def read_info(layout: Layout, state: ChunkState) -> ChunkStatus | None:
+    """Read how a chunk stands, also one that is only registered; None where nothing is known of it."""
+    found = read_chunk_status(layout, state)
+    return found if found is not None or not exists(layout.known_marker(state.id)) else read_known(layout, state.id)
+
+
+def known_chunks(layout: Layout, besides: Container[str]) -> Iterator[ChunkStatus]:
+    """Read all registrations but these; it costs about 30 µs for each."""
+    with suppress(FileNotFoundError):  # of before there were any
+        for chunk_id in filter(is_id, os.listdir(layout.known)):
+            if chunk_id not in besides and exists(layout.known_marker(chunk_id)):
+                yield read_known(layout, chunk_id)
+
+
+def read_known(layout: Layout, chunk_id: str) -> ChunkStatus:
+    """Read what a registration says, of a chunk of which there is nothing else."""
+    document = read_document(layout.known_marker(chunk_id))
+    total = declared_bytes(document.get("files"))
+    return ChunkStatus(chunk_id, "known", *_position((), document), total_bytes=total, known=True)
 
 
 def read_chunk_status(layout: Layout, state: ChunkState) -> ChunkStatus | None:
     """Read the status of a chunk that was just looked at; None where nothing of it is there."""
-    failing = read_failing(layout, state.id)[0] if state.failed else Failing(state.id, "", "")
-    name = name_of(state, failing.kind)
+    failing, of = read_failing(layout, state.id) if state.failed else (Failing(state.id, "", ""), None)
+    given_up = failing.given_up and not _is_asked_anew(state, failing, of)
+    name = name_of(state, failing.kind, given_up=given_up)
     if name is None:
         return None
     want = read_document(layout.want_marker(state.id)) if state.want and not state.want.fault else {}
-    want = want or (read_document(layout.known_marker(state.id)) if state.asked else {})
+    want = want or (read_document(layout.known_marker(state.id)) if state.asked or state.failed else {})
+    known = exists(layout.known_marker(state.id))
     places = state.ready + state.unready
     dataset_id, block_range = _position(places, want)
     if places:
@@ -180,7 +248,19 @@ def read_chunk_status(layout: Layout, state: ChunkState) -> ChunkStatus | None:
         verifying=state.verify is not None and state.verify.fault is None,
         index_errors=_index_errors(layout, state.ready),
         least_bytes=max(expected.least_bytes, size or 0),
+        known=known,
+        cached=known and name == "available" and not state.want and victim_at(layout, state.ready[0]) is not None,
+        given_up=name == "failed" and given_up,
     )
+
+
+def _is_asked_anew(state: ChunkState, failing: Failing, of: Stamp | None) -> bool:
+    """Return whether what was given up is asked for by another marker by now, or by one that was touched."""
+    asker = state.want or (state.acquire if state.asked else None)
+    if asker is None or of is None:
+        return False
+    first = 1 if failing.kind == "damaged" else 0  # its want has come back as a copy
+    return asker.identity[first:] != of[first:]
 
 
 def read_standing(layout: Layout, state: ChunkState) -> str:
@@ -239,6 +319,7 @@ def read_failing(layout: Layout, chunk_id: str) -> tuple[Failing, Stamp | None]:
         at if isinstance(at, int | float) else None,
         hint if isinstance(hint, str) else "",
         says.get("transient") is not False and kind not in NO_INTENT,
+        says.get("given_up") is True,
     )
     ino, mtime_ns, size = (_int_of(says.get("marker"), key) for key in ("ino", "mtime_ns", "size"))
     return failing, None if ino is None or mtime_ns is None or size is None else (ino, mtime_ns, size)

@@ -1,7 +1,8 @@
 """Coverage of datasets: which blocks are here, coming, retiring, missing, doubly covered.
 
 A block is *doubled* where several available chunks cover it, *here* where one does; else what is to be expected of it:
-*coming*, then *failing*, then *retiring*; or *missing*, between the first and the last block that any chunk covers.
+*coming*, then *failing*, then *retiring*, then *known* (registered); or *missing*, between the first and the last block
+that any chunk covers.
 
 Invariants: segments are half-open, in order, not empty, and leave no block out; the same kind by the same chunks is one
 segment: fewer than two a chunk, in O(n log n). Numbers are exact over all of u64, where `len` of a range is none. Every
@@ -23,15 +24,15 @@ from fsdm.model.layout import U64_MAX
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from fsdm.model.state import State
+    from fsdm.model.state import Standing
     from fsdm.status.chunk_status import ChunkStatus
 
-Kind = Literal["missing", "doubled", "failing", "coming", "retiring", "here"]
+Kind = Literal["missing", "doubled", "failing", "coming", "retiring", "known", "here"]
 
 # the kind that matters most comes first
-KINDS: Final[tuple[Kind, ...]] = ("missing", "doubled", "failing", "coming", "retiring", "here")
+KINDS: Final[tuple[Kind, ...]] = ("missing", "doubled", "failing", "coming", "retiring", "known", "here")
 
-KIND_OF: Final[Mapping[State, Kind]] = {
+KIND_OF: Final[Mapping[Standing, Kind]] = {
     "available": "here",
     "wanted": "coming",
     "downloading": "coming",
@@ -40,10 +41,11 @@ KIND_OF: Final[Mapping[State, Kind]] = {
     "retiring": "retiring",
     "deleting": "retiring",
     "unready": "retiring",  # out of service, and not wanted
+    "known": "known",
 }
 
 NAMED: Final = 8  # a segment names so many of its chunks: what all name together must not grow with the square
-_PRECEDENCE: Final[tuple[Kind, ...]] = ("here", "coming", "failing", "retiring")
+_PRECEDENCE: Final[tuple[Kind, ...]] = ("here", "coming", "failing", "retiring", "known")
 
 
 @dataclass(frozen=True, slots=True)

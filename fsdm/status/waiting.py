@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
 
     from fsdm.model.layout import Layout, Place
+    from fsdm.model.state import ChunkState
     from fsdm.store.catalog import Catalog
     from fsdm.store.refs import ChunkRef
 
@@ -38,6 +39,11 @@ class Waiting:
     def until(self, is_done: Callable[[], bool], timeout_s: float | None) -> Generator[float, None, bool]:
         """Wait until a look says that it is done; tell whether it was in time."""
         return self._poller.until(is_done, timeout_s)
+
+    def look(self, chunk_id: str) -> ChunkState:
+        """Look at the state of one chunk, as it is now."""
+        self._catalog.update()
+        return look(self._layout, self._catalog, chunk_id)
 
     def pending(self) -> list[str]:
         """List the ids that something is asked for."""
@@ -128,5 +134,4 @@ class Waiting:
         """Say how a chunk stands, in a few words."""
         from fsdm.status.chunk_status import read_standing
 
-        self._catalog.update()
-        return read_standing(self._layout, look(self._layout, self._catalog, chunk_id))
+        return read_standing(self._layout, self.look(chunk_id))

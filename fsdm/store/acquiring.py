@@ -130,7 +130,7 @@ class Acquirer:
             if chunk is not None and not exists(f"{self._layout.path(self.place)}/{READY}"):
                 self.place = chunk.place
         if self._asking.join() and (failure := self._failure()) is not None:
-            raise FetchFailedError(f"chunk {chunk_id}: {failure.error}", hint=failure.hint, failure=failure)
+            raise FetchFailedError(f"chunk {chunk_id}: {failure.error}", hint=failure.hint, failures=[failure])
         return False
 
     def _failure(self) -> Failure | None:

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 from fsdm.model.layout import Layout, as_id
+from fsdm.store.data_dir import unreadable
 from fsdm.store.markers import (
     as_chunk,
     place_delete,
@@ -19,6 +20,7 @@ from fsdm.store.pause import place_pause, remove_pause
 
 if TYPE_CHECKING:
     from fsdm.model.documents import DataChunk
+    from fsdm.model.state import ChunkState
 
 
 class Asker(ABC):
@@ -29,6 +31,10 @@ class Asker(ABC):
     @abstractmethod
     def _check(self) -> None:
         """Raise where this may not be used any more, or not in this process."""
+
+    @abstractmethod
+    def _look(self, chunk_id: str) -> ChunkState:
+        """Look at the state of one chunk, as it is now."""
 
     def download_chunk(self, chunk: DataChunk) -> None:
         """Ask for a chunk to be here; returns at once. A pending delete of the same id is withdrawn.
@@ -53,17 +59,31 @@ class Asker(ABC):
         self._check()
         place_known(self._layout, as_chunk(chunk), exclusive=exclusive)
 
-    def delete_chunk(self, chunk_id: str | bytes) -> None:
+    def delete_chunk(self, chunk_id: str | bytes, *, unless_held: bool = False) -> None:
         """Ask for a chunk to be gone, and no longer known; returns at once.
 
-        It is not available from then on, and goes when no process holds it.
+        It is not available from then on, and goes when no process holds it. `unless_held`: only where none does now:
+        then no ref is held while the delete comes to stand, and none is given from then on. (One that is published at
+        this very moment may get its first reader before that; then it goes when that reader is done.)
 
         Raises:
             InvalidInputError: `chunk_id` is not an id.
+            ChunkInUseError: some process holds it, and `unless_held`; then nothing is changed.
             DataDirectoryError: the marker cannot be placed.
         """
         self._check()
-        place_delete(self._layout, as_id(chunk_id, "chunk_id"))
+        chunk_id = as_id(chunk_id, "chunk_id")
+        if not unless_held:
+            place_delete(self._layout, chunk_id)
+            return
+        from fsdm.store.unheld import unheld
+
+        try:
+            state = self._look(chunk_id)
+            with unheld(self._layout, chunk_id, state.ready + state.unready):
+                place_delete(self._layout, chunk_id)
+        except OSError as e:
+            raise unreadable(self._layout, e) from e
 
     def verify_chunk(self, chunk_id: str | bytes) -> None:
         """Ask for a chunk's bytes to be compared with READY; returns at once.

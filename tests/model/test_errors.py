@@ -29,7 +29,7 @@ PROMISED = {
     1: {"FsdmError", "DiskError"},
     2: {"InvalidInputError"},
     3: {"NotAvailableError"},
-    4: {"WaitTimeoutError"},
+    4: {"ChunkFailedError", "FetchFailedError", "WaitTimeoutError"},
     5: {"ReconcilerRunsError"},
     6: {"DataDirectoryError", "NoDataDirectoryError", "UnknownFormatError", "UnsafeFileSystemError"},
     9: {"ReconcilerEndedError"},
@@ -44,8 +44,8 @@ def test_exit_codes_are_a_promise_to_scripts(exit_code: int) -> None:
 def test_only_what_trying_again_can_help_is_transient() -> None:
     transient = {name for name, cls in CLASSES.items() if cls.transient}
     assert transient == {
+        "ChunkInUseError",
         "DiskError",
-        "FetchFailedError",
         "NotAvailableError",
         "PublishedMeanwhileError",
         "ReconcilerRunsError",

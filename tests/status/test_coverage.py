@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fsdm.model.layout import U64_MAX
+from fsdm.model.state import Standing
 from fsdm.status import coverage as module
-from fsdm.status.chunk_status import ChunkStatus, State
+from fsdm.status.chunk_status import ChunkStatus
 from fsdm.status.coverage import KINDS, NAMED, Amount, Coverage, CoverageMap, Kind, cells, cover, marks
 from tests.support.chunks import an_id
 from tests.support.maps import DATASET, a_chunk, of_block, some_chunks
@@ -73,7 +74,7 @@ def test_the_order_in_which_chunks_are_told_makes_no_difference(chunks: list[Chu
 
 
 def test_every_state_has_a_kind() -> None:
-    assert set(module.KIND_OF) == set(get_args(State))
+    assert set(module.KIND_OF) == set(get_args(Standing))
     assert set(KINDS) == set(get_args(Kind))
 
 

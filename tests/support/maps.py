@@ -5,7 +5,8 @@ from typing import get_args
 
 from hypothesis import strategies as st
 
-from fsdm.status.chunk_status import ChunkStatus, State
+from fsdm.model.state import Standing, State
+from fsdm.status.chunk_status import ChunkStatus
 from fsdm.status.coverage import KIND_OF, KINDS, CoverageMap, Kind
 from fsdm.status.map.words import Caption
 from tests.support.chunks import an_id
@@ -57,7 +58,7 @@ def of_block(chunks: Sequence[ChunkStatus], block: int) -> tuple[Kind, list[str]
 @st.composite
 def some_chunks(draw: st.DrawFn) -> list[ChunkStatus]:
     """Few blocks, so that ranges overlap, nest, touch and tie."""
-    ranges = st.tuples(st.integers(0, 30), st.integers(1, 4) | st.integers(1, 30), st.sampled_from(get_args(State)))
+    ranges = st.tuples(st.integers(0, 30), st.integers(1, 4) | st.integers(1, 30), st.sampled_from(get_args(Standing)))
     found = draw(st.lists(ranges, min_size=1, max_size=14))
     return [
         a_chunk(start, start + length, state, size=number, id=f"{number:064x}")

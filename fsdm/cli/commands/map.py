@@ -12,6 +12,7 @@ from fsdm.cli.arguments import data_dir_of, open_client
 from fsdm.cli.ids import dataset_of, names_of
 from fsdm.cli.output import tell, write_text
 from fsdm.model.errors import InvalidInputError
+from fsdm.status.chunk_status import known_chunks
 from fsdm.status.coverage import CoverageMap
 from fsdm.status.map.drawing import svg
 from fsdm.status.map.page import html
@@ -40,6 +41,9 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="N",
         help="list so many gaps, double covers and failing chunks of a dataset (default 5; a page lists thousands)",
     )
+    parser.add_argument(
+        "--without-known", action="store_true", help="leave out what is only registered: a million takes a minute"
+    )
 
 
 def run(arguments: Namespace) -> None:
@@ -52,7 +56,8 @@ def run(arguments: Namespace) -> None:
         seen = client.status()
         caption = Caption.of(data_dir_of(arguments), time.time(), seen)
         names = names_of(arguments, client.layout)
-        found = CoverageMap.of(seen.chunks.values(), names)
+        known = () if arguments.without_known else known_chunks(client.layout, seen.chunks)
+        found = CoverageMap.of([*seen.chunks.values(), *known], names)
         del seen  # its table is as large as the map's
         if arguments.dataset is not None:
             one = dataset_of(arguments, client.layout, [coverage.dataset_id for coverage in found.coverages])

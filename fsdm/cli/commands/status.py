@@ -14,18 +14,21 @@ from fsdm.cli.ids import add_ids, dataset_of, ids_of, names_of
 from fsdm.cli.output import add_human, row, show, table, tell
 from fsdm.cli.signals import asked_to_end
 from fsdm.model.errors import DataDirectoryError, InvalidInputError, NotAvailableError
-from fsdm.model.state import State
+from fsdm.model.state import Standing
 from fsdm.model.units import readable
+from fsdm.status.chunk_status import known_chunks, read_known
 from fsdm.status.progress import Progress
 from fsdm.status.survey import Surveyor
 from fsdm.status.terminal import is_in_front, is_screen, plain, print_json
 from fsdm.store.data_dir import check_format
+from fsdm.store.filesystem import exists
 from fsdm.store.leader_lock import LockHolder, describe_holder
 
 if TYPE_CHECKING:
     import threading
     from collections.abc import Iterator, Mapping
 
+    from fsdm.client import Client
     from fsdm.model.layout import Layout
     from fsdm.status.chunk_status import ChunkStatus, Status
 
@@ -33,6 +36,8 @@ EXAMPLES = """\
 fsdm status -d data
 fsdm status -d data ID
 fsdm status -d data --state failed --state waiting -h
+fsdm status -d data --counts
+fsdm status -d data --state known                 # what is registered, and not here
 fsdm status -d data --watch                       # until Ctrl-C, with the exit code 0
 fsdm status -d data --watch --interval 60 >> log  # not on a terminal: a line each time
 """
@@ -45,9 +50,10 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--state",
         action="append",
-        choices=get_args(State),
+        choices=get_args(Standing),
         help="only chunks in this state; may be given several times",
     )
+    parser.add_argument("--counts", action="store_true", help="show how many chunks there are of each kind, no more")
     add_human(parser)
     parser.add_argument(
         "--watch",
@@ -69,16 +75,20 @@ def run(arguments: Namespace) -> None:
     with open_client(arguments) as client:
         ids, names = ids_of(arguments, client.layout), names_of(arguments, client.layout)
         seen = client.status()
-        known = {chunk.dataset_id for chunk in seen.chunks.values() if chunk.dataset_id}
+        registered = _registered(arguments, client, ids, seen)
+        known = {chunk.dataset_id for chunk in (*seen.chunks.values(), *registered) if chunk.dataset_id}
         dataset_id = None if arguments.dataset is None else dataset_of(arguments, client.layout, known)
     chunks = [
         chunk
-        for chunk in seen.chunks.values()
+        for chunk in (*seen.chunks.values(), *registered)
         if (not ids or chunk.id in ids)
         and dataset_id in {None, chunk.dataset_id}
         and (arguments.state is None or chunk.state in arguments.state)
     ]
-    missing = [one for one in ids if one not in seen.chunks]
+    if arguments.counts:
+        show(arguments, {"counts": seen.counts}, (row(*one) for one in seen.counts.items()))
+        return
+    missing = set(ids) - seen.chunks.keys() - {chunk.id for chunk in registered}
     if arguments.json:
         print_json(_status_document(seen, chunks, names))
     else:
@@ -86,7 +96,15 @@ def run(arguments: Namespace) -> None:
         for sentence in _summary(seen, chunks):
             tell(sentence)
     if missing:
-        raise NotAvailableError(f"nothing is known of {', '.join(missing)}")
+        raise NotAvailableError(f"nothing is known of {', '.join(sorted(missing))}")
+
+
+def _registered(arguments: Namespace, client: Client, ids: list[str], seen: Status) -> list[ChunkStatus]:
+    """Read those that are only registered, where they are asked for."""
+    if ids:
+        asked = [one for one in ids if one not in seen.chunks and exists(client.layout.known_marker(one))]
+        return [read_known(client.layout, one) for one in asked]
+    return [*known_chunks(client.layout, seen.chunks)] if "known" in (arguments.state or ()) else []
 
 
 def _watch(arguments: Namespace) -> None:
@@ -172,7 +190,8 @@ def _cells(chunk: ChunkStatus, *, human: bool) -> tuple[str, str, str]:
     of = "" if total in {None, chunk.size_bytes} or total is None else f"/{shown(total)}"
     if human and total is None and least > chunk.size_bytes:  # other programs find it in --json
         of = f"/at least {shown(least)}"
-    why = plain(chunk.error or ("to be verified" if chunk.verifying else "") or _of_indexes(chunk))
+    error = f"given up: {chunk.error}" if chunk.given_up else chunk.error
+    why = plain(error or ("to be verified" if chunk.verifying else "") or _of_indexes(chunk))
     return f"[{blocks.start}, {blocks.stop})" if blocks else "-", f"{size}{of}", why
 
 

@@ -22,6 +22,7 @@ T = TypeVar("T")
 
 MEANINGS: Final[Mapping[Kind, str]] = {
     "here": "one available chunk covers it",
+    "known": "registered: comes when it is asked for",
     "coming": "wanted: downloading, or about to",
     "failing": "wanted, and it fails",
     "retiring": "deleted: goes when its last ref goes",
@@ -241,4 +242,5 @@ def _how(chunk: ChunkStatus) -> str:
     far = "" if total is None and not least else readable(size) if total == size else how_far(size, total, least)
     error = plain(chunk.error or "")
     more = "…" * (len(error) > _ERROR_SHOWN)
-    return f"{chunk.state}{f', {far}' if far else ''}" + (f": {error[:_ERROR_SHOWN]}{more}" if error else "")
+    state = "given up" if chunk.given_up else f"{chunk.state}{', cached' * chunk.cached}"
+    return f"{state}{f', {far}' if far else ''}" + (f": {error[:_ERROR_SHOWN]}{more}" if error else "")
