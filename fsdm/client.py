@@ -145,11 +145,19 @@ class Client(Asker, Holding):
         return AcquiredRefsAsync(self._key_lookup().acquire(name, key, timeout_s))
 
     def gc(
-        self, *, to_bytes: int = 0, idle_s: float = 0.0, timeout_s: float | None = None, dry_run: bool = False
+        self,
+        *,
+        to_bytes: int = 0,
+        idle_s: float = 0.0,
+        timeout_s: float | None = None,
+        dry_run: bool = False,
+        errored: bool = False,
     ) -> list[Collected]:
         """Evict what is registered and not wanted, the least recently used first, until `to_bytes` are here.
 
         What was used within the last `idle_s` seconds stays, and so does what is held. `dry_run` only chooses.
+        `errored`: in place of that, what has come of chunks that failed goes, and is fetched from its beginning the
+        next time; that a registered one has failed is forgotten.
 
         Raises:
             InvalidInputError: `to_bytes` or `idle_s` is below zero.
@@ -158,10 +166,13 @@ class Client(Asker, Holding):
         from fsdm.store import eviction
 
         self._check()
-        chosen = eviction.to_be_collected(self._layout, self.available_places(), to_bytes, idle_s)
+        places = () if errored else self.available_places()
+        chosen = eviction.to_be_collected(self._layout, [*places], to_bytes, idle_s)
+        failed = eviction.errored(self._layout) if errored else []
         if dry_run:
-            return [eviction.Collected(one.place.chunk_id, "evicted", size) for one, size in chosen]
-        asked = eviction.ask(self._layout, chosen)
+            ids = [(one.place.chunk_id, size) for one, size in chosen] + failed
+            return [eviction.Collected(one, "evicted", size) for one, size in ids]
+        asked = eviction.ask(self._layout, chosen, failed)
         if not in_thread(self._waits.until(asked.is_done, timeout_s), self._closed.wait):
             raise errors.WaitTimeoutError("not all has been judged: does a process reconcile?", hint=HINT)
         return asked.outcomes()

@@ -25,6 +25,7 @@ HELD_FIRST_S: Final = 0.002
 HELD_LAST_S: Final = 1.0
 VERIFY_AGAIN_S: Final = 10.0  # where a chunk could not be read to its end
 FOR_EVER: Final = Wait(math.inf)
+FORGOTTEN: Final = frozenset({"transfer", "damaged"})  # kinds of failures that an eviction makes forgotten
 USE_S: Final = 60.0  # so long after its chunk is available an acquire stands that was only touched
 
 
@@ -65,9 +66,19 @@ def _evicted(state: ChunkState, memo: Memo, now: float) -> Action | Wait | None:
         return None
     if (wait := _disk_first(memo, now)) is not None:
         return wait
+    if not state.ready and memo.failure is not None and memo.failure.kind in FORGOTTEN:
+        return _forgotten(state, evict)
     if state.want or state.delete or state.asked or not state.ready:
         return actions.ClearEvict(state.id, evict)
     return actions.Evict(state.id, state.ready[0], evict)
+
+
+def _forgotten(state: ChunkState, evict: Marker) -> Action:
+    """Clear away what has come of a chunk that failed; and that it did, where nobody asks for it."""
+    if state.partial is not Partial.NONE:
+        return actions.Discard(state.id)
+    asked = state.want or state.delete or state.asked
+    return actions.ClearFailure(state.id) if state.failed and not asked else actions.ClearEvict(state.id, evict)
 
 
 def _compare(state: ChunkState, memo: Memo, verify: Marker, now: float) -> Action | Wait | None:

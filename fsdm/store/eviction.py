@@ -20,7 +20,7 @@ from fsdm.store.json_files import declared_bytes, read_document
 from fsdm.store.markers import marker_ids, place_evict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from fsdm.model.layout import Layout, Place
 
@@ -103,13 +103,27 @@ def to_be_collected(layout: Layout, places: list[Place], to_bytes: int, idle_s: 
     return choose(layout, places, here_bytes - to_bytes, time.time() - idle_s)
 
 
-class Asked:
-    """Evictions that were asked for, and what comes of them."""
+def errored(layout: Layout) -> list[tuple[str, int]]:
+    """List the chunks that have failed and are not being fetched, with the bytes that have come of them."""
+    found = []
+    for chunk_id in sorted(marker_ids(layout.failed)):
+        kind = read_document(layout.failed_of(chunk_id)).get("kind")
+        if kind in {"transfer", "damaged"}:
+            found.append((chunk_id, bytes_in(layout.partial_of(chunk_id))[0]))
+    return found
 
-    def __init__(self, layout: Layout, chosen: list[tuple[Victim, int]]) -> None:
+
+class Asked:
+    """Evictions that were asked for, and what comes of them; those of `failed` ones as well."""
+
+    def __init__(
+        self, layout: Layout, chosen: list[tuple[Victim, int]], failed: Sequence[tuple[str, int]] = ()
+    ) -> None:
         self._layout = layout
         self._chosen = chosen
-        self._left = [layout.evict_marker(victim.place.chunk_id) for victim, _ in chosen]
+        self._failed = failed
+        ids = [*(victim.place.chunk_id for victim, _ in chosen), *(chunk_id for chunk_id, _ in failed)]
+        self._left = [layout.evict_marker(chunk_id) for chunk_id in ids]
 
     def is_done(self) -> bool:
         """Tell whether all have been judged."""
@@ -118,15 +132,20 @@ class Asked:
 
     def outcomes(self) -> list[Collected]:
         """List what has become of each."""
-        return [Collected(one.place.chunk_id, _outcome(self._layout, one), size) for one, size in self._chosen]
+        chunks = [Collected(one.place.chunk_id, _outcome(self._layout, one), size) for one, size in self._chosen]
+        return chunks + [Collected(one, _outcome_of_failed(self._layout, one), size) for one, size in self._failed]
 
 
-def ask(layout: Layout, chosen: list[tuple[Victim, int]]) -> Asked:
+def ask(layout: Layout, chosen: list[tuple[Victim, int]], failed: Sequence[tuple[str, int]] = ()) -> Asked:
     """Ask for these to be evicted."""
-    asked = Asked(layout, chosen)
-    for victim, _ in chosen:
-        place_evict(layout, victim.place.chunk_id)
+    asked = Asked(layout, chosen, failed)
+    for chunk_id in (*(victim.place.chunk_id for victim, _ in chosen), *(one for one, _ in failed)):
+        place_evict(layout, chunk_id)
     return asked
+
+
+def _outcome_of_failed(layout: Layout, chunk_id: str) -> Outcome:
+    return "in use" if exists(layout.partial_of(chunk_id)) else "evicted"
 
 
 def _outcome(layout: Layout, victim: Victim) -> Outcome:

@@ -7,8 +7,19 @@ import pytest
 
 from fsdm.model.documents import Failure
 from fsdm.model.errors import DiskError, TransferError
-from fsdm.model.state import COARSE_NS, ChunkState, Marker
-from fsdm.reconcile.actions import Action, ClearAcquire, ClearFailure, Fetch, Forget, Report, Retire, Wait
+from fsdm.model.state import COARSE_NS, ChunkState, Marker, Partial
+from fsdm.reconcile.actions import (
+    Action,
+    ClearAcquire,
+    ClearEvict,
+    ClearFailure,
+    Discard,
+    Fetch,
+    Forget,
+    Report,
+    Retire,
+    Wait,
+)
 from fsdm.reconcile.memo import NO_MEMO, Memo
 from fsdm.reconcile.plan import decide
 from fsdm.reconcile.recovery import BY_TIME, PERMANENT_S, Recovery, next_failure, stamp
@@ -188,3 +199,29 @@ def test_want_of_a_damaged_chunk_is_given_up_until_it_is_touched(ino: int) -> No
     assert decide(ChunkState(ID, back, failed=True), Memo(failure=damaged), NOW, AFTER_TWO) == Fetch(ID, back)
     touched = replace(back, mtime_ns=9)
     assert decide(ChunkState(ID, touched, failed=True), Memo(failure=damaged), NOW, BY_HAND) == Fetch(ID, touched)
+
+
+EVICT = Marker(70, 70, 70, 0)
+
+
+@pytest.mark.parametrize(
+    ("found", "failure", "step"),
+    [
+        ({"want": WANT, "partial": Partial.BEGUN}, given_up(), Discard(ID)),
+        ({"want": WANT}, given_up(), ClearEvict(ID, EVICT)),
+        (
+            {"want": WANT, "partial": Partial.BEGUN},
+            given_up().model_copy(update={"kind": "room"}),
+            ClearEvict(ID, EVICT),
+        ),
+        ({"known": KNOWN, "failed": True}, not_fetched(), ClearFailure(ID)),
+        ({"known": KNOWN}, not_fetched(), ClearEvict(ID, EVICT)),
+        (ASKED, not_fetched(), ClearEvict(ID, EVICT)),
+        ({"known": KNOWN, "failed": True, "ready": (OLD,)}, not_fetched(), ClearFailure(ID)),
+    ],
+)
+def test_what_came_of_a_failed_chunk_goes_where_that_is_asked_for(
+    found: dict[str, Any], failure: Failure, step: Action
+) -> None:
+    state = ChunkState(ID, evict=EVICT, **found)
+    assert decide(state, Memo(failure=failure, crowded=False), NOW, BY_HAND) == step

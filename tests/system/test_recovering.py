@@ -162,3 +162,27 @@ def test_a_run_that_ends_has_converged_where_nobody_asks_for_what_is_given_up(da
     (data_dir / "acquire" / chunk.id).touch()
     done = fsdm("run", "-d", data_dir, "--once", "--recover", "never")
     assert (done.returncode, "404" in done.stderr) == (4, True)
+
+
+def test_what_came_of_failed_chunks_goes_by_hand_and_registered_ones_are_forgotten(
+    data_dir: Path, source: Source
+) -> None:
+    wanted, registered = (source.chunk(start=n, end=n + 1, files=2) for n in range(2))
+    for chunk in (wanted, registered):
+        source.fault(f"/{chunk.id}/logs.parquet", status=404)
+    with DataManager(data_dir, limits=Limits(recover="never")) as dm:
+        dm.register(registered)
+        fails(dm, registered)
+        eventually(lambda: not entries(data_dir / "acquire") and not (data_dir / "partial" / registered.id).exists())
+        dm.download_chunk(wanted)
+        eventually(lambda: is_given_up(data_dir, wanted))
+        assert entries(data_dir / "partial") == [wanted.id]
+        would = fsdm_json("gc", "-d", data_dir, "--errored", "--dry-run")
+        assert {one["id"] for one in would["chunks"]} == {wanted.id, registered.id}
+        gone = {one.id: one.outcome for one in dm.gc(errored=True, timeout_s=PATIENCE_S)}
+        assert gone == {wanted.id: "evicted", registered.id: "evicted"}
+        assert entries(data_dir / "partial") == []
+        assert entries(data_dir / "failed") == [wanted.id], "its want stands, and fails"
+        source.faults.clear()
+        dm.acquire(registered.id, PATIENCE_S).close()
+    assert fsdm("gc", "-d", data_dir, "--errored", "--to", "1G").returncode == 2
