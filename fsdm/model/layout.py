@@ -44,6 +44,7 @@ _FILES: Final = {
     "config": "config.toml",
     "dataset_names": "datasets.toml",
     "trace": "trace.jsonl",
+    "known_names": "known.names",
     "release": f"delete/{RELEASE}",
     "index": INDEX,
     "node_id": "node-id",
@@ -146,6 +147,7 @@ class Layout:
     config: str
     dataset_names: str
     trace: str
+    known_names: str
     release: str
     index: str
     node_id: str

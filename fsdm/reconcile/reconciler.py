@@ -13,6 +13,7 @@ from fsdm.concurrency.log import Log
 from fsdm.concurrency.workers import Workers
 from fsdm.index.background import Indexing
 from fsdm.index.building import Building
+from fsdm.index.known_naming import KnownNaming
 from fsdm.model.layout import is_id
 from fsdm.model.limits import Limits
 from fsdm.reconcile.admission import Admission
@@ -139,6 +140,7 @@ class Reconciler:
             clock=clock,
             tell=tell,
         )
+        self._known_naming = KnownNaming(layout)
         self._stopping = threading.Event()
         self.error: BaseException | None = None
         self._thread: threading.Thread | None = None
@@ -164,6 +166,7 @@ class Reconciler:
         if self.scrub is not None:
             self.scrub.start()
         self.indexing.start()
+        self._known_naming.start()
         thread = threading.Thread(target=self._run, name="fsdm-reconciler", daemon=True)
         thread.start()
         self._thread = thread
@@ -189,6 +192,7 @@ class Reconciler:
         loop.manifest_check.stop()
         loop.background.stop()
         ended = [self.scrub is None or self.scrub.stop(timeout_s), self.indexing.stop(timeout_s)]
+        ended.append(self._known_naming.stop(timeout_s))
         loop.watcher.stop()
         loop.executor.stop_fetches("the reconciler stops")
         if self._scheduler is not None:

@@ -9,14 +9,23 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
 BUCKET: Final = 256
 START: Final = slice(0, 20)
 END: Final = slice(21, 41)
+
+
+class Bucket(Protocol):
+    """Names in order, and the greatest end of them, which `measured` returns."""
+
+    @property
+    def names(self) -> list[str]: ...
+
+    def measured(self) -> str: ...
 
 
 @dataclass(slots=True)
@@ -43,6 +52,11 @@ class BlockIndex:
         ordered = sorted(names)
         buckets = [_Bucket(ordered[at : at + BUCKET]) for at in range(0, len(ordered), BUCKET)]
         return cls(buckets, [bucket.names[0] for bucket in buckets])
+
+    @classmethod
+    def of_buckets(cls, buckets: Sequence[Bucket], firsts: list[str]) -> BlockIndex:
+        """Make an index that is not to be changed, of buckets in order, and the first name of each."""
+        return cls(cast("list[_Bucket]", buckets), firsts)
 
     def __len__(self) -> int:
         return sum(len(bucket.names) for bucket in self._buckets)
@@ -137,9 +151,10 @@ class BlockIndex:
             if bucket.measured() <= limit[START]:
                 at = self._wider_than(at)
             else:
-                for j in range(len(bucket.names) - 1 if i is None else i, -1, -1):
-                    if bucket.names[j][END] > limit[START]:
-                        yield bucket.names[j]
+                names = bucket.names
+                for j in range(len(names) - 1 if i is None else i, -1, -1):
+                    if names[j][END] > limit[START]:
+                        yield names[j]
                 at -= 1
             i = None
 

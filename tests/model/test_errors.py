@@ -47,8 +47,10 @@ def test_only_what_trying_again_can_help_is_transient() -> None:
         "ChunkInUseError",
         "DiskError",
         "NotAvailableError",
+        "NotHeldError",
         "PublishedMeanwhileError",
         "ReconcilerRunsError",
+        "SchedulerLostError",
         "StaleMarkerError",
         "WaitTimeoutError",
     }

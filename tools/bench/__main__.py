@@ -5,11 +5,12 @@
     python -m tools.bench chunks [--quick] [--only NAME …] [--runs N] [--json FILE|-]
     python -m tools.bench place [--quick] [--only NAME …] [--chunks N] [--workers N] [--json FILE|-]
     python -m tools.bench index [--quick] [--only NAME …] [--keys N] [--tables N] [--json FILE|-]
+    python -m tools.bench lifecycle [--quick] [--only NAME …] [--chunks N] [--json FILE|-]
 
 `base` measures what is promised, `transfers` fsdm beside others that move the same bytes, `chunks` the cost of a chunk
-beside that of its file operations, `place` the placing of a fleet, `index` look-ups of keys and their cost. The exit
-code is 1 where a figure could not be had; a missed goal is no error. To add a bench: a module with CASES,
-add_arguments and main, and a line in BENCHES.
+beside that of its file operations, `place` the placing of a fleet, `index` look-ups of keys and their cost, `lifecycle`
+chunks that come when they are asked for and go when room is needed. The exit code is 1 where a figure could not be had;
+a missed goal is no error. To add a bench: a module with CASES, add_arguments and main, and a line in BENCHES.
 """
 
 from __future__ import annotations
@@ -22,12 +23,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import fsdm
-from tools.bench import base, chunks, index, place, transfers
+from tools.bench import base, chunks, index, lifecycle, place, transfers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-BENCHES: Final = {"base": base, "transfers": transfers, "chunks": chunks, "place": place, "index": index}
+BENCHES: Final = {
+    "base": base,
+    "transfers": transfers,
+    "chunks": chunks,
+    "place": place,
+    "index": index,
+    "lifecycle": lifecycle,
+}
 
 
 def arguments(argv: Sequence[str]) -> argparse.Namespace:

@@ -57,10 +57,10 @@ def settle(pid: int) -> None:
             return
 
 
-def in_process(work: Callable[..., T], *args: Any, within_s: float = PATIENCE_S * 4) -> T:
+def in_process(work: Callable[..., T], *args: Any, within_s: float = PATIENCE_S * 8, **more: Any) -> T:
     """Call `work` in a process of its own; return what it returns."""
     with ProcessPoolExecutor(1, CONTEXT) as pool:
-        return pool.submit(work, *args).result(within_s)
+        return pool.submit(work, *args, **more).result(within_s)
 
 
 @contextmanager
@@ -78,10 +78,10 @@ def process(work: Callable[..., None], *args: object) -> Iterator[tuple[ForkServ
         ours.close()
 
 
-def receive(connection: Connection) -> Any:
+def receive(connection: Connection, within_s: float = PATIENCE_S) -> Any:
     """Return what the other process sends, in time."""
-    if not connection.poll(PATIENCE_S):
-        raise TimeoutError(f"another process said nothing for {PATIENCE_S:g} s")
+    if not connection.poll(within_s):
+        raise TimeoutError(f"another process said nothing for {within_s:g} s")
     return connection.recv()
 
 

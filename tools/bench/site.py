@@ -17,7 +17,7 @@ from blake3 import blake3
 
 from fsdm import DataChunk
 from fsdm.model.documents import FileEntry, Manifest
-from fsdm.model.layout import DATA, READY, Layout, Place
+from fsdm.model.layout import CACHED, DATA, READY, WANT, Layout, Place
 from fsdm.store.data_dir import make_layout
 from fsdm.store.filesystem import FileSystem
 from tools.bench.processes import CONTEXT
@@ -88,6 +88,24 @@ def put_chunks(data_dir: str, numbers: range) -> None:
     with ProcessPoolExecutor(2, CONTEXT) as pool:
         list(pool.map(_write_chunks, [data_dir] * 2, [numbers[::2], numbers[1::2]]))
     time.sleep(0.05)  # a listing taken within two clock ticks of the last change would not be kept
+
+
+def cache_chunks(data_dir: str, numbers: range) -> None:
+    """Put registered chunks there, which were not wanted: they may be evicted, those with low numbers first."""
+    put_chunks(data_dir, numbers)
+    with ProcessPoolExecutor(2, CONTEXT) as pool:
+        list(pool.map(_cache, [data_dir] * 2, [numbers[::2], numbers[1::2]]))
+
+
+def _cache(data_dir: str, numbers: range) -> None:
+    layout, began = Layout(data_dir), time.time() - 1e6
+    for number in numbers:
+        chunk, path = a_chunk(number, "http://127.0.0.1"), layout.path(place_of(number))
+        text = DataChunk(**dict(chunk) | {"files": {"blocks.parquet": "http://127.0.0.1/tiny"}}).to_json()
+        write(layout.known_marker(chunk.id), text)
+        for name, content, at in ((WANT, text, 0.0), (CACHED, b"", began + number)):
+            write(f"{path}/{name}", content)
+            os.utime(f"{path}/{name}", (at, at))
 
 
 def _write_chunks(data_dir: str, numbers: range) -> None:
