@@ -13,6 +13,7 @@ import pytest
 from tests.support import ran
 from tools.bench.cases import CASES
 from tools.bench.chunks import Taken, figures_of
+from tools.bench.evictions import lru
 from tools.bench.many import GOALS
 
 ROOT = Path(__file__).parents[2]
@@ -114,6 +115,35 @@ def test_copies_are_measured_beside_those_of_cp(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@with_nginx
+@pytest.mark.skipif(shutil.which("rclone") is None, reason="rclone is missing: whose s3 is the peer")
+def test_transfers_out_of_a_bucket_are_measured_beside_those_of_rclone(tmp_path: Path) -> None:
+    places = ["--dir", str(tmp_path), "--memory", str(tmp_path), "--json", "-"]
+    run = bench("transfers", "--quick", "--only", "s3", *places)
+    assert run.returncode == 0, run.stderr
+    document = json.loads(run.stdout)
+    assert document["errors"] == {}
+    assert [figure["goal"] for figure in document["figures"] if figure["goal"]] == [1.0]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_lives_of_registered_chunks_are_measured(tmp_path: Path) -> None:
+    chosen = ["--only", "hit", "gc", "victims", "--chunks", "40"]
+    run = bench("lifecycle", "--quick", "--dir", str(tmp_path), "--json", "-", *chosen)
+    assert run.returncode == 0, run.stderr
+    assert list(tmp_path.iterdir()) == []
+    document = json.loads(run.stdout)
+    assert document["errors"] == {}
+    assert named(document) == ["gc", "hit", "load", "victims"]
+    figures = {figure["what"]: figure for figure in document["figures"]}
+    assert figures["bytes written by 500 such acquires"]["value"] == 0
+    assert figures["gc --to 0 of 40 chunks, 4 of them held: all judged"]["value"] > 0
+
+
+def test_an_lru_keeps_what_was_used_last() -> None:
+    assert lru([1, 2, 1, 3, 1, 2], 2) == 2 / 6
+
+
 @pytest.mark.parametrize(
     ("name", "job", "goals"),
     [
@@ -128,6 +158,7 @@ def test_copies_are_measured_beside_those_of_cp(tmp_path: Path) -> None:
         ("small-durable", "200 × 5 × 200 kB on disk, durable", [1.0]),
         ("limited", "2 × 4 × 25 MB on disk, 20 MB/s a connection", [0.6]),
         ("file", "10 × 4 × 50 MB on disk, from the same disk", [1.3]),
+        ("s3", "10 × 4 × 50 MB on disk, from a bucket", [1.0]),
         ("sixteen", "4 × 4 × 50 MB on disk, 16 transfers", [80.0]),
     ],
 )

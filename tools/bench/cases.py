@@ -41,6 +41,7 @@ class Case:
     tls: bool = False
     far: bool = False
     limited: bool = False
+    s3: bool = False  # signed requests to a bucket, which a server answers that checks no signature
     local: bool = False  # the files are on the same disk, and come without a server
     connections: int = 8
     seconds: float = 30.0  # no further run begins then, after the third
@@ -160,6 +161,14 @@ CASES: Final = {
         contenders=("fsdm", "cp"),
         local=True,
         seconds=20.0,
+    ),
+    "s3": Case(
+        "on disk, from a bucket",
+        *LARGE,
+        goals=(_goal("BLAKE3 in every READY, against rclone's s3", 1.0, "rclone s3"),),
+        contenders=("fsdm", "rclone s3"),
+        s3=True,
+        seconds=40.0,
     ),
     "sixteen": Case(
         "on disk, 16 transfers",

@@ -32,7 +32,7 @@ http {{
   access_log off; sendfile on; tcp_nopush on; keepalive_requests 1000000; root {base}/files;
   client_body_temp_path {base}/body; proxy_temp_path {base}/proxy; fastcgi_temp_path {base}/fastcgi;
   uwsgi_temp_path {base}/uwsgi; scgi_temp_path {base}/scgi;
-  server {{ listen 127.0.0.1:{full} reuseport; }}
+  server {{ listen 127.0.0.1:{full} reuseport; location /lake/ {{ alias {base}/files/; }} }}
   server {{ listen 127.0.0.1:{slow} reuseport; limit_rate 20m; }}
   {tls}
 }}

@@ -35,6 +35,7 @@ RUN_MAX_S: Final = 150.0
 LOOK_EVERY_MS: Final = 5  # at a running child's memory
 WORKERS: Final = Path(__file__).with_name("workers.py")
 SPLICE_C: Final = Path(__file__).with_name("splice.c")
+BUCKET: Final = "lake"
 DATASET: Final = hashlib.sha256(b"transfers").hexdigest()
 
 Step = list[list[str]]  # commands that run beside each other
@@ -55,6 +56,7 @@ class Job:
     tls: bool = False
     far: bool = False
     ranges: bool = False  # each connection is slow: use several for a file
+    s3: bool = False
     local: Path | None = None  # the directory that they are in, where no server has them
     connections: int = 8  # of fsdm, and its jobs
 
@@ -62,6 +64,8 @@ class Job:
     def url(self) -> str:
         if self.local is not None:
             return self.local.as_uri()
+        if self.s3:
+            return f"s3://{BUCKET}"
         if self.tls:
             return f"https://127.0.0.1:{self.server.far if self.far else self.server.tls}"
         return f"http://127.0.0.1:{self.port}"
@@ -166,6 +170,17 @@ def rclone(job: Job) -> Step:
     return [["rclone", "copy", *source, str(job.target), *how]]
 
 
+def rclone_s3(job: Job) -> Step:
+    """Transfer out of a bucket by rclone, 4 at once."""
+    names = job.note("names", job.names)
+    keys = ["--s3-provider", "Other", "--s3-access-key-id", "id", "--s3-secret-access-key", "secret"]
+    at = ["--s3-endpoint", f"http://127.0.0.1:{job.port}", "--s3-force-path-style", "--s3-region", "us-east-1"]
+    how = ["--files-from", names, "--no-traverse", "--no-check-dest", "--checkers", "16", "--transfers", "4"]
+    how += ["--multi-thread-streams", "0", "--config", ""]
+    bare = ["env", "-u", "AWS_CA_BUNDLE"]  # with a bundle it does not begin
+    return [[*bare, "rclone", "copy", f":s3:{BUCKET}", str(job.target), *keys, *at, *how]]
+
+
 def aria2c(job: Job, *, checked: bool = False) -> Step:
     """Transfer by aria2c, 4 at once, `checked` by itself or not."""
     lines = [f"{job.url}/{name}\n  out={name}" for name in job.names]
@@ -258,6 +273,7 @@ def fsdm(job: Job, digest: str = "digest", http_version: str = "1.1") -> Sample:
     durability = "chunk" if job.durable else "none"
     connections = str(job.connections)
     how = [connections, connections, durability, digest, http_version, str(len(chunks)), str(job.local or "")]
+    how.append(f"http://127.0.0.1:{job.port}" if job.s3 else "")
     command = [sys.executable, str(WORKERS), "fsdm", str(job.target), *how]
     trusting = os.environ | ({"REQUESTS_CA_BUNDLE": job.server.certificate} if job.tls else {})
     with (
@@ -295,6 +311,7 @@ CONTENDERS: Final[dict[str, Callable[[Job], Sample]]] = {
     "curl": peer(curl),
     "curl http2": peer(functools.partial(curl, version="--http2")),
     "rclone": peer(rclone),
+    "rclone s3": peer(rclone_s3),
     "cp": peer(cp),
     "requests": plain_requests,
     "aria2c": peer(aria2c),

@@ -89,6 +89,7 @@ class Race:
             far=case.far,
             ranges=case.limited,
             local=self.local,
+            s3=case.s3,
             connections=case.connections,
         )
         try:

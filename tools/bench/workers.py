@@ -1,10 +1,10 @@
 """The contenders of `transfers` that are Python, each a process of its own.
 
-    python tools/bench/workers.py fsdm DIR JOBS CONNECTIONS (chunk|none) (digest|bare) (1.1|2) CHUNKS FILES
+    python tools/bench/workers.py fsdm DIR JOBS CONNECTIONS (chunk|none) (digest|bare) (1.1|2) CHUNKS FILES STORE
     python tools/bench/workers.py requests PORT DIR THREADS LIST
 
-FILES is a directory of this machine that fsdm may copy from, or "". They print one JSON object: the wall time within
-(for fsdm the moment of the last READY), the CPU time, the peak memory.
+FILES is a directory of this machine that fsdm may copy from, or ""; STORE the endpoint of s3://lake/, or "". They
+print one JSON object: the wall time within (for fsdm the moment of the last READY), the CPU time, the peak memory.
 """
 
 from __future__ import annotations
@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 
     from fsdm.model.events import Event
     from fsdm.model.limits import Limits
+    from fsdm.model.sources import Source
 
 BLOCK: Final = 1 << 20
+BUCKET: Final = "s3://lake/"
 PATIENCE_S: Final = 120.0
 
 
@@ -40,7 +42,7 @@ def peak_mib() -> float:
     return int(line.split()[1]) / 1024
 
 
-def reconcile(data_dir: str, limits: Limits, chunks: int) -> None:
+def reconcile(data_dir: str, limits: Limits, sources: list[Source], chunks: int) -> None:
     """Print `ready`, and when the last of so many chunks is available; a failure ends it."""
     from fsdm import DataManager
 
@@ -54,7 +56,7 @@ def reconcile(data_dir: str, limits: Limits, chunks: int) -> None:
             if failures or left[0] == 0:
                 ended.set()
 
-    with DataManager(data_dir, limits=limits, on_event=on_event):
+    with DataManager(data_dir, limits=limits, sources=sources, on_event=on_event):
         time.sleep(0.3)  # the first scan and the audit have passed then
         before = cpu_s()
         print("ready", flush=True)
@@ -130,8 +132,10 @@ def main(argv: list[str]) -> None:
             ("1.1" | "2") as version,
             chunks,
             local,
+            store,
         ]:
             from fsdm.model.limits import Limits
+            from fsdm.model.sources import Source
 
             if digest == "bare":
                 take_out_the_digest()
@@ -141,8 +145,11 @@ def main(argv: list[str]) -> None:
                 durability=durability,
                 http_version=version,
                 allow_dirs=(local,) if local else (),
+                allow_sources=(BUCKET,) if store else (),
             )
-            reconcile(data_dir, limits, int(chunks))
+            lake = {"match": BUCKET, "endpoint": store, "region": "us-east-1", "path_style": True}
+            lake |= {"access_key_id": "id", "secret_access_key": "secret"}
+            reconcile(data_dir, limits, [Source.model_validate(lake)] if store else [], int(chunks))
         case ["requests", port, directory, threads, file]:
             race(int(threads), Path(file).read_text().split(), plain_requests(int(port), directory))
         case _:
