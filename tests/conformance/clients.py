@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,16 +33,21 @@ class Recipe:
     run: tuple[str, ...]
     build: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()  # beyond what build and run call
+    reads_keys: bool = False
 
 
 CLIENTS: dict[str, Recipe] = {
-    "fsdm": Recipe(("sh", "-c", FSDM, sys.executable)),
-    "sh": Recipe(("sh", "{here}/fsdm.sh"), needs=("flock",)),
-    "c": Recipe(("{out}/fsdm-c",), ("cc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", "{out}/fsdm-c", "{here}/fsdm.c")),
+    "fsdm": Recipe(("sh", "-c", FSDM, sys.executable), reads_keys=True),
+    "sh": Recipe(("sh", "{here}/fsdm.sh"), needs=("flock",), reads_keys=True),
+    "c": Recipe(
+        ("{out}/fsdm-c",),
+        ("cc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", "{out}/fsdm-c", "{here}/fsdm.c"),
+        reads_keys=True,
+    ),
     "rust": Recipe(
         ("{out}/fsdm-rust",), ("rustc", "--edition=2021", "-Dwarnings", "-o", "{out}/fsdm-rust", "{here}/fsdm.rs")
     ),
-    "go": Recipe(("{out}/fsdm-go",), ("go", "build", "-o", "{out}/fsdm-go", "{here}/fsdm.go")),
+    "go": Recipe(("{out}/fsdm-go",), ("go", "build", "-o", "{out}/fsdm-go", "{here}/fsdm.go"), reads_keys=True),
     "java": Recipe(
         ("java", "-Xshare:auto", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", "{out}", "Fsdm"),
         ("javac", "-Xlint:all", "-Werror", "-d", "{out}", "{here}/Fsdm.java"),
@@ -96,6 +101,13 @@ class Holder:
         self.process.stdin.flush()
 
 
+def held_by(process: subprocess.Popen[str]) -> Holder:
+    """Wait until a client has its chunk, and runs SHELL."""
+    pid, _, path = process.stdout.readline().rstrip("\n").partition(" ")
+    assert path, f"it holds nothing, and ends with {process.wait(PATIENCE_S)}"
+    return Holder(process, int(pid), path)
+
+
 SHELL = 'echo "$$ $FSDM_CHUNK_PATH"; while read -r line; do eval "$line"; done'
 
 
@@ -122,6 +134,9 @@ class Client:
     def want(self, document: bytes) -> None:
         self._must("want", "-", stdin=document)
 
+    def register(self, document: bytes) -> None:
+        self._must("register", "-", stdin=document)
+
     def delete(self, chunk_id: str) -> None:
         self._must("delete", chunk_id)
 
@@ -142,14 +157,24 @@ class Client:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    @contextmanager
-    def holding(self, dataset: str, block: int) -> Iterator[Holder]:
+    def holding(self, dataset: str, block: int) -> AbstractContextManager[Holder]:
         """A client that holds the chunk; whatever is left of it is killed at the end."""
-        command = self.words("hold", dataset, block, "--", "sh", "-c", SHELL)
-        with begun_apart(command, env=self.environment) as process:
-            pid, _, path = process.stdout.readline().rstrip("\n").partition(" ")
-            assert path, f"it holds nothing, and ends with {process.wait(PATIENCE_S)}"
-            yield Holder(process, int(pid), path)
+        return self._holding("hold", dataset, block)
+
+    def acquiring(self, *what: object) -> AbstractContextManager[Holder]:
+        """A client that has acquired a chunk, and holds it."""
+        return self._holding("acquire", *what)
+
+    @contextmanager
+    def _holding(self, *arguments: object) -> Iterator[Holder]:
+        with self.begun(*arguments, "--", "sh", "-c", SHELL) as process:
+            yield held_by(process)
+
+    @contextmanager
+    def begun(self, *arguments: object) -> Iterator[subprocess.Popen[str]]:
+        """Start it; whatever is left of it is killed at the end."""
+        with begun_apart(self.words(*arguments), env=self.environment) as process:
+            yield process
 
     @contextmanager
     def gated(self, calls: tuple[str, ...], *arguments: object) -> Iterator[Gated]:

@@ -18,15 +18,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Where a client is given, the tests of the suite itself are left out."""
     if config.getoption("--client", default=None):
         ours = [item for item in items if item.path.parent == Path(__file__).parent]
-        others = [item for item in ours if "client" not in getattr(item, "fixturenames", ())]
+        others = [item for item in ours if not {"client", "key_client"} & set(getattr(item, "fixturenames", ()))]
         config.hook.pytest_deselected(items=others)
         items[:] = [item for item in items if item not in others]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    given = metafunc.config.getoption("--client", default=None)
     if "client" in metafunc.fixturenames:
-        given = metafunc.config.getoption("--client", default=None)
         metafunc.parametrize("client", given or list(CLIENTS), indirect=True)
+    if "key_client" in metafunc.fixturenames:
+        readers = [name for name, recipe in CLIENTS.items() if recipe.reads_keys]
+        metafunc.parametrize("key_client", given or readers, indirect=True)
 
 
 @pytest.fixture(scope="session")
@@ -49,6 +52,16 @@ def data_dir(tmp_path: Path) -> Path:
 @pytest.fixture
 def client(request: pytest.FixtureRequest, layout: Layout, data_dir: Path, workshop: Path) -> Client:
     """A client of a data directory that nobody reconciles yet."""
+    return _made(request, data_dir, workshop)
+
+
+@pytest.fixture
+def key_client(request: pytest.FixtureRequest, layout: Layout, data_dir: Path, workshop: Path) -> Client:
+    """A client that reads indexes of keys as well."""
+    return _made(request, data_dir, workshop)
+
+
+def _made(request: pytest.FixtureRequest, data_dir: Path, workshop: Path) -> Client:
     if request.config.getoption("--client", default=None):
         # a path on the command line is from where pytest was started; a test may start the client elsewhere
         words = shlex.split(request.param)

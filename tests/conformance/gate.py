@@ -24,12 +24,19 @@ PATIENCE_S = 60.0
 # asm/unistd.h of each machine: the calls that a test may stop, and seccomp itself
 CALLS: dict[str, dict[str, int]] = {
     "x86_64": {
-        "flock": 73, "rename": 82, "renameat": 264, "renameat2": 316, "unlink": 87, "unlinkat": 263, "seccomp": 317,
+        "flock": 73, "rename": 82, "renameat": 264, "renameat2": 316, "link": 86, "linkat": 265, "unlink": 87,
+        "unlinkat": 263, "open": 2, "openat": 257, "utimensat": 280, "seccomp": 317,
     },
-    "aarch64": {"flock": 32, "renameat": 38, "renameat2": 276, "unlinkat": 35, "seccomp": 277},
+    "aarch64": {
+        "flock": 32, "renameat": 38, "renameat2": 276, "linkat": 37, "unlinkat": 35, "openat": 56, "utimensat": 88,
+        "seccomp": 277,
+    },
 }  # fmt: skip
 RENAMES = ("rename", "renameat", "renameat2")
+LINKS = ("link", "linkat")
 UNLINKS = ("unlink", "unlinkat")
+OPENS = ("open", "openat")
+TOUCHES = ("utimensat",)  # utimes(2) and its like are older than any libc that calls them
 NUMBERS = CALLS.get(platform.machine(), {})
 
 # linux/filter.h, linux/seccomp.h
@@ -48,7 +55,7 @@ _AT_FDCWD = -100 & _INT
 
 @dataclass(frozen=True, slots=True)
 class Cancellation:
-    """A system call that is about to be made; `path` is what it locks, removes, or renames to."""
+    """A system call that is about to be made; `path` is what it locks, removes, opens, touches, renames or links to."""
 
     call: str
     pid: int
@@ -90,17 +97,21 @@ def stops(listener: int) -> Iterator[Cancellation]:
 def _stop(number: int, pid: int, arguments: list[int]) -> Cancellation:
     call = next(name for name, known in NUMBERS.items() if known == number)
     if call == "flock":
-        return Cancellation(call, pid, os.readlink(f"/proc/{pid}/fd/{arguments[0] & _INT}"), arguments[1] & _INT)
+        return Cancellation(call, pid, _opened(pid, arguments[0]), arguments[1] & _INT)
     match call:
-        case "rename":
+        case "rename" | "link":
             at, address = _AT_FDCWD, arguments[1]
-        case "unlink":
+        case "unlink" | "open":
             at, address = _AT_FDCWD, arguments[0]
-        case "unlinkat":
+        case "unlinkat" | "openat" | "utimensat":
             at, address = arguments[0], arguments[1]
         case _:
             at, address = arguments[2], arguments[3]
-    return Cancellation(call, pid, _path(pid, at & _INT, address))
+    return Cancellation(call, pid, _path(pid, at & _INT, address) if address else _opened(pid, at))
+
+
+def _opened(pid: int, fd: int) -> str:
+    return os.readlink(f"/proc/{pid}/fd/{fd & _INT}")
 
 
 def _path(pid: int, at: int, address: int) -> str:

@@ -13,6 +13,16 @@ from tests.conformance import clients, gate
 from tests.conformance.clients import CLIENTS, HERE, Client, make
 from tests.support import PATIENCE_S, can_lock, process, python
 
+VERBS = [
+    "want FILE|-",
+    "register [--exclusive] FILE|-",
+    "delete ID",
+    "list",
+    "find DATASET BLOCK",
+    "hold DATASET BLOCK -- CMD",
+    "acquire [--timeout S] ID|DATASET BLOCK -- CMD",
+]
+
 
 def test_every_file_of_tools_clients_is_tested() -> None:
     named = {word.partition("{here}/")[2] for recipe in CLIENTS.values() for word in (*recipe.run, *recipe.build)}
@@ -21,8 +31,8 @@ def test_every_file_of_tools_clients_is_tested() -> None:
 
 def test_every_client_says_how_it_is_called() -> None:
     for path in HERE.iterdir():
-        head = "\n".join(path.read_text().splitlines()[:16])
-        for verb in ("want FILE|-", "delete ID", "list", "find DATASET BLOCK", "hold DATASET BLOCK -- CMD"):
+        head = "\n".join(path.read_text().splitlines()[:20])
+        for verb in VERBS:
             assert verb in head, path.name
 
 

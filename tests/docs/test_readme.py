@@ -51,13 +51,6 @@ def test_shell_example_runs(source: Source, tmp_path: Path) -> None:
     assert "no chunks; reconciler: " in done.stderr
 
 
-@pytest.mark.parametrize(("language", "client"), [("c", "fsdm.c"), ("js", "fsdm.mjs")])
-def test_examples_in_other_languages_are_from_clients_that_are_tested(language: str, client: str) -> None:
-    text = (ROOT / "tools" / "clients" / client).read_text()
-    parts = re.split(r"\n\n(?=/\*\*)", _block(language, sections("languages.md")).strip())
-    assert [part for part in parts if part not in text] == []
-
-
 def test_five_minutes_show_what_is_printed(source: Source, tmp_path: Path) -> None:
     for name in ("block", "log"):
         source.put(f"/{name}.parquet", content(name, 3000))

@@ -51,6 +51,13 @@ def put_want(data_dir: Path, chunk: DataChunk) -> DataChunk:
     return chunk
 
 
+def put_known(data_dir: Path, chunk: DataChunk) -> None:
+    """Register a chunk as `mv` does it: by a rename, without a lock."""
+    new = data_dir / "known" / ".new"
+    new.write_bytes(chunk.to_json())
+    new.rename(data_dir / "known" / chunk.id)
+
+
 def touch_delete(data_dir: Path, chunk_id: str) -> None:
     """Place a delete as `touch` does it."""
     (data_dir / "delete" / chunk_id).touch()

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Sequence
 
+from fsdm.index.merging import MergeJob, merge
 from fsdm.index.writing import write_chunk_index
 from fsdm.model.index_format import NO_ROW_GROUP
 from fsdm.model.layout import Layout, Place, index_path
@@ -31,6 +32,19 @@ def put_index(
     assert of is not None
     with open(path, "wb") as file:
         write_chunk_index(file, entries, names, identity=of, definition=definition)
+    return path
+
+
+def put_run(layout: Layout, *places: Place, name: str = "tx", definition: bytes = DEFINITION) -> str:
+    """Merge the indexes of chunks into a run over all chunks, in this process; return its path."""
+    target, directory = f"{layout.trash}/.run", layout.runs_of(name)
+    chunks = [(place.dataset_id, place.name) for place in places]
+    job = MergeJob(os.getpid(), layout.root, name, definition.hex(), [], chunks, target)
+    report = merge(job)
+    assert (report["untaken"], report["damaged"]) == ([], [])
+    os.makedirs(directory, exist_ok=True)
+    path = f"{directory}/{report['run']}"
+    os.rename(target, path)
     return path
 
 

@@ -11,18 +11,11 @@ from fsdm import AlreadyKnownError, Client, DataChunk, DataManager
 from fsdm.model.layout import WANT, Layout
 from fsdm.store.markers import registered_since
 from tests.support import fsdm, fsdm_json
-from tests.support.chunks import a_want, bring, chunk_dir, entries, put_want, touch_delete
+from tests.support.chunks import a_want, bring, chunk_dir, entries, put_known, put_want, touch_delete
 from tests.support.source import Source
 from tests.support.waiting import PATIENCE_S, eventually, next_tick
 
 ORDERS = list(permutations(("want", "register", "delete")))
-
-
-def put_known(data_dir: Path, chunk: DataChunk) -> None:
-    """Register a chunk as `mv` does it, without a lock."""
-    new = data_dir / "known" / ".new"
-    new.write_bytes(chunk.to_json())
-    new.rename(data_dir / "known" / chunk.id)
 
 
 def is_pinned(data_dir: Path, chunk: DataChunk) -> bool:
