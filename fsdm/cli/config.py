@@ -124,9 +124,12 @@ SETTINGS: Final = (
     ),
 )
 KEYS: Final = {setting.key: setting for setting in SETTINGS}
-TAKEN: Final = KEYS | {setting.also: setting for setting in SETTINGS if setting.also}
+TAKEN: Final = {  # by any of its names: also the older ones, as they are in Python
+    name: one for one in SETTINGS for name in (one.key, one.also, one.field.replace("_", "-")) if name
+}
 INDEX_SIZES: Final = {"max-output": "max_output_bytes", "max-memory": "max_memory_bytes"}
 INDEX_KEYS: Final = {"indexer": "indexer", "command": "command", "files": "files", "timeout": "timeout_s"} | INDEX_SIZES
+SOURCE_RATES: Final = (LIMIT_RATE, "rate", "bytes-per-s")  # one limit, by its name and by older ones
 
 
 def add_limits(parser: argparse.ArgumentParser) -> None:
@@ -222,10 +225,11 @@ def parse_config(text: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError) as e:  # also: no UTF-8
         raise InvalidInputError(f"is no TOML: {e}", hint='as in: max-bytes = "900G"') from None
     tables, indexes = document.pop(SOURCES, None), document.pop(INDEXES, None)
+    said: dict[str, str] = {}
     for key in document:
-        _check_key(key, (*TAKEN, SOURCES, INDEXES))
-        if key == TAKEN[key].also and TAKEN[key].key in document:
-            raise InvalidInputError(f"is {TAKEN[key].key} by an older name, and both are there", field=key)
+        _check_key(key, TAKEN, (*KEYS, SOURCES, INDEXES))
+        if said.setdefault(TAKEN[key].field, key) != key:
+            raise InvalidInputError(f"is {said[TAKEN[key].field]} by another name, and both are there", field=key)
     config = {TAKEN[key].field: checked(TAKEN[key], value, key) for key, value in document.items()}
     if tables is not None:
         config[SOURCES] = _parse_sources(tables)
@@ -249,19 +253,20 @@ def _parse_sources(tables: object) -> tuple[Source, ...]:
 def _parse_source(table: Mapping[str, Any]) -> Source:
     from fsdm.model.sources import Source
 
-    keys = {"rate" if field == "bytes_per_s" else field.replace("_", "-"): field for field in Source.model_fields}
+    keys = {field.replace("_", "-"): field for field in Source.model_fields}
+    keys |= dict.fromkeys(SOURCE_RATES, "bytes_per_s")
     for key in table:
-        _check_key(key, (*keys, LIMIT_RATE))
-    if LIMIT_RATE in table:  # the name that it has as a limit of all
-        if "rate" in table:
-            raise InvalidInputError(f"is {LIMIT_RATE} by a shorter name, and both are there", field="rate")
-        table = {"rate" if key == LIMIT_RATE else key: value for key, value in table.items()}
-    rate = table.get("rate")
+        _check_key(key, keys, [*(key for key in keys if key not in SOURCE_RATES), LIMIT_RATE])
+    rates = [key for key in table if key in SOURCE_RATES]
+    if len(rates) > 1:
+        raise InvalidInputError(f"is {rates[0]} by another name, and both are there", field=rates[1])
     try:
-        given = {**table, "rate": parse_size(rate)} if isinstance(rate, str) else table
-        return Source(**{keys[key]: value for key, value in given.items()})
+        given: dict[str, Any] = {keys[key]: value for key, value in table.items()}
+        if isinstance(given.get("bytes_per_s"), str):
+            given["bytes_per_s"] = parse_size(given["bytes_per_s"])
+        return Source(**given)
     except InvalidInputError as e:
-        field = next((key for key in keys if keys[key] == e.field), "rate")
+        field = next((key for key in table if keys[key] == e.field), rates[0] if rates else e.field)
         raise InvalidInputError(str(e).removeprefix(f"{e.field}: "), field=field, hint=e.hint) from None
 
 
@@ -281,7 +286,7 @@ def _parse_index(name: str, table: Mapping[str, Any]) -> Index:
     from fsdm.model.indexes import Index
 
     for key in table:
-        _check_key(key, INDEX_KEYS)
+        _check_key(key, INDEX_KEYS, INDEX_KEYS)
     given: dict[str, Any] = {
         INDEX_KEYS[key]: _size(key, value) if key in INDEX_SIZES else value for key, value in table.items()
     }
@@ -299,10 +304,11 @@ def _size(key: str, value: object) -> object:
         raise InvalidInputError(str(e), field=key, hint=e.hint) from None
 
 
-def _check_key(key: str, keys: Collection[str]) -> None:
-    if key not in keys:
-        near = get_close_matches(key, keys, 1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(keys)}"
+def _check_key(key: str, taken: Collection[str], named: Collection[str]) -> None:
+    """Raise where a key is not taken; those that are `named` are what may have been meant."""
+    if key not in taken and key not in named:
+        near = get_close_matches(key, named, 1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(named)}"
         raise InvalidInputError(f"the key {key!r:.80} is not known", hint=hint)
 
 

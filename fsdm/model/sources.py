@@ -76,8 +76,8 @@ class Source(BaseModel):
     `endpoint`, in a `region`, with its buckets in the path (`path_style`) or in the host. Its requests are signed by
     `access_key_id` and the secret key (or its file, which has one line), with the token in `session_token_file`, or not
     at all (`unsigned`); `sas_file` has what goes into the query for az. At most `connections` requests run at once,
-    no more than `requests_per_s` begin, and all together bring at most `bytes_per_s`. Paths are relative to the data
-    directory.
+    no more than `requests_per_s` begin, and all together bring at most `limit_rate` bytes a second. Paths are relative
+    to the data directory.
 
     Raises:
         InvalidInputError: naming the field that cannot be taken, never its value.
@@ -134,15 +134,19 @@ class Source(BaseModel):
             sas_file: StrPath | None = None,
             connections: int | None = None,
             requests_per_s: float | None = None,
-            bytes_per_s: float | None = None,
+            limit_rate: float | None = None,
+            bytes_per_s: float | None = None,  # its older name
         ) -> None: ...
     else:
 
         def __init__(self, /, **given: Any) -> None:
+            said = "limit_rate" if "limit_rate" in given else "bytes_per_s"
+            if {"limit_rate", "bytes_per_s"} <= given.keys():
+                raise InvalidInputError("is limit_rate by another name, and both are there", field="bytes_per_s")
             try:
-                super().__init__(**given)
+                super().__init__(**{"bytes_per_s" if name == said else name: one for name, one in given.items()})
             except ValidationError as e:
-                raise _invalid(e) from None
+                raise _invalid(e, said) from None
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:
@@ -199,15 +203,16 @@ def join_headers(fields: list[tuple[str, str, str]]) -> dict[str, str]:
     return joined
 
 
-def _invalid(error: ValidationError) -> InvalidInputError:
+def _invalid(error: ValidationError, rate: str) -> InvalidInputError:
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]
     said = first["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
     if not first["loc"]:
         field, _, said = said.partition(": ")
         return InvalidInputError(said, field=field)
     field = str(first["loc"][0])  # what follows may be a header that was meant to be a value
+    field = rate if field == "bytes_per_s" else field
     if first["type"] == "extra_forbidden":
-        hint = f"there are {', '.join(Source.model_fields)}"
+        hint = f"there are {', '.join(Source.model_fields).replace('bytes_per_s', 'limit_rate')}"
         return InvalidInputError("is no setting of a source", field=f"{field:.80}", hint=hint)
     if first["type"] == "string_pattern_mismatch":
         said = "has what it cannot have"

@@ -56,8 +56,11 @@ def test_the_rate_has_one_name_everywhere_and_its_older_one_is_taken() -> None:
         (source,) = parse_config(b'[[source]]\nmatch = "https://h/"\n' + text)["source"]
         assert source.bytes_per_s == 1000
     for both in (b"rate = 1\nlimit-rate = 2", b'[[source]]\nmatch = "https://h/"\nrate = 1\nlimit-rate = 2'):
-        with pytest.raises(InvalidInputError, match=r"rate: is limit-rate by an? .* name, and both are there"):
+        with pytest.raises(InvalidInputError, match="limit-rate: is rate by another name, and both are there"):
             parse_config(both)
+    assert parse_config(b"per-host = 3\nkeep-free-bytes = 7") == {"per_host": 3, "keep_free_bytes": 7}, "as in Python"
+    with pytest.raises(InvalidInputError, match="keep-free: is keep-free-bytes by another name"):
+        parse_config(b"keep-free-bytes = 7\nkeep-free = 7")
     with pytest.raises(InvalidInputError, match="'limit-rat' is not known") as caught:
         parse_config(b"limit-rat = 1")
     assert caught.value.hint == "did you mean limit-rate?"

@@ -41,3 +41,30 @@ def test_changes_at_run_time_hold_and_the_others_wait() -> None:
     now, then = Limits(jobs=1, connections=2), Limits(jobs=9, connections=3, max_bytes=7, deny_private=True)
     assert now.changed_to(then) == (Limits(jobs=9, connections=2, max_bytes=7), ["connections", "deny_private"])
     assert now.changed_to(now) == (now, [])
+
+
+@pytest.mark.parametrize(
+    ("name", "older", "value"),
+    [
+        ("connections_per_host", "per_host", 3), ("connections_per_file", "per_file", 3),
+        ("limit_rate", "bytes_per_s", 9.0), ("keep_free", "keep_free_bytes", 9), ("brake", "brake_share", 0.5),
+        ("allow_host", "allow_hosts", ("a",)), ("allow_source", "allow_sources", ("s3://a/",)),
+        ("allow_dir", "allow_dirs", ("/srv",)),
+    ],
+)  # fmt: skip
+def test_limit_has_the_name_of_its_option_and_an_older_one(name: str, older: str, value: Any) -> None:
+    assert Limits(**{name: value}) == Limits(**{older: value})
+    assert getattr(Limits(**{name: value}), older) == value
+    with pytest.raises(InvalidInputError, match=f"^{older}: is {name} by another name, and both are there"):
+        Limits(**{older: value, name: value})
+
+
+def test_error_has_the_name_that_was_given() -> None:
+    for name in ("limit_rate", "bytes_per_s"):
+        with pytest.raises(InvalidInputError, match=f"^{name}: must be greater than 0") as e:
+            Limits(**{name: 0.0})
+        assert e.value.field == name
+    with pytest.raises(InvalidInputError, match=r"^limit_rat: is not a limit$") as e:
+        Limits(limit_rat=1)  # type: ignore[call-arg]
+    assert "limit_rate" in e.value.hint
+    assert "bytes_per_s" not in e.value.hint

@@ -56,6 +56,8 @@ def source(**given: Any) -> Source:
         ({"connections": 0}, "connections: must be greater than or equal to 1"),
         ({"connections": True}, "connections: must be a valid integer"),
         ({"bytes_per_s": 0}, "bytes_per_s: must be greater than 0"),
+        ({"limit_rate": 0}, "limit_rate: must be greater than 0"),
+        ({"limit_rate": 1, "bytes_per_s": 1}, "bytes_per_s: is limit_rate by another name"),
         ({"bytes_per_s": float("nan")}, "bytes_per_s: must be greater than 0"),
         ({"access_key_id": "A", "secret_access_key": SECRET}, "access_key_id: it is of no use for https://"),
         ({**LAKE, "access_key_id": "A"}, "access_key_id: it goes with secret-access-key or secret-access-key-file"),
