@@ -173,7 +173,7 @@ class Gathering:
             logger.warning("run %s of index %s was not whole: it is made again", damaged, self.index.name)
         untaken = [places[tuple(given)] for given in report["untaken"]]
         for place in untaken:
-            self._remove_unless_whole(place)
+            self._remove_unless_sound(place)
         return untaken
 
     def forget(self) -> None:
@@ -196,13 +196,13 @@ class Gathering:
         self.fs.fsync_path(target)
         self.fs.rename(target, f"{self.directory}/{name}")
 
-    def _remove_unless_whole(self, place: Place) -> None:
+    def _remove_unless_sound(self, place: Place) -> None:
         """Remove an index that could not be taken: it was made anew meanwhile, or is to be."""
         directory = self.layout.path(place)
         index = open_chunk_index(directory, self.index.name)
         if index is not None:
             with index:
-                if index.header.definition == self.index.definition and index.is_whole():
+                if index.header.definition == self.index.definition and index.is_sound():
                     return
             self.fs.unlink(index_path(directory, self.index.name))
 

@@ -7,11 +7,11 @@ chunk is the one that was merged.
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Self
 
 from fsdm.concurrency.polling import in_thread, on_loop
-from fsdm.model.errors import IndexerError, InvalidInputError, UnknownChunkError, WaitTimeoutError
+from fsdm.model.errors import DamagedError, IndexerError, InvalidInputError, UnknownChunkError, WaitTimeoutError
 from fsdm.store.acquiring import note_use, place_of
 from fsdm.store.data_dir import unreadable
 from fsdm.store.filesystem import is_directory
@@ -128,10 +128,10 @@ class KeyLookup:
     def _holds(self, ref: ChunkRef, chunk: IndexedChunk, name: str, key: bytes) -> bool | None:
         """Tell whether a chunk holds a key; None where it is another than was merged, and has no index (yet)."""
         index = ref.index(name)
-        if index is None:
-            return True if identity_of(self._layout.path(chunk.place)) == chunk.identity else None
-        with index:
-            return key in index
+        if index is not None:
+            with index, suppress(DamagedError):  # then it counts as absent
+                return key in index
+        return True if identity_of(self._layout.path(chunk.place)) == chunk.identity else None
 
     def _acquired(self, chunk: IndexedChunk, name: str, key: bytes, timeout_s: float | None) -> Looks:
         """Acquire a chunk, and see that it holds the key; where it came with another READY, once its index is made."""

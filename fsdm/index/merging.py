@@ -106,7 +106,7 @@ class _Merge:
             return None
         self.stack.enter_context(index)
         is_ours = index.header.definition == bytes.fromhex(self.job.definition)
-        return index if is_ours and index.is_whole() else None
+        return index if is_ours and index.is_sound() else None
 
     def write(self) -> str:
         """Write the run; return its name."""

@@ -9,13 +9,15 @@ from __future__ import annotations
 import hashlib
 import json
 import mmap
+import operator
 import os
 from bisect import bisect_left
 from functools import cached_property
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from blake3 import blake3
 
+from fsdm.model.errors import DamagedError
 from fsdm.model.index_format import (
     BOUNDS,
     CHUNK_MAGIC,
@@ -24,6 +26,7 @@ from fsdm.model.index_format import (
     HEADER_BYTES,
     NO_ROW_GROUP,
     NUMBER,
+    RECORD,
     RECORD_BYTES,
     Header,
     Location,
@@ -37,6 +40,9 @@ from fsdm.store.filesystem import SAFE, open_regular, opened, read_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+IN_ORDER_TOGETHER: Final = 1 << 16  # records that are compared at once
 
 
 def identity_of(directory: str) -> bytes | None:
@@ -140,6 +146,7 @@ class ChunkIndex(IndexFile):
 
         Raises:
             InvalidInputError: it is no key.
+            DamagedError: what stands in the index cannot be, as where a disk has lost bytes.
         """
         key = as_key(key)
         found = (number for number in self.numbers(hash_of(key)) if number < len(self))
@@ -170,17 +177,45 @@ class ChunkIndex(IndexFile):
     def _key(self, number: int) -> bytes:
         at, keys_at = self.header.rest_at + ENTRY.size * number, self.header.keys_at
         begin = 0 if number == 0 else ENTRY.unpack_from(self._map, at - ENTRY.size)[0]
-        return self._map[keys_at + begin : keys_at + ENTRY.unpack_from(self._map, at)[0]]
+        end = ENTRY.unpack_from(self._map, at)[0]
+        if not begin < end <= self.header.extra[0]:
+            raise self._damaged(f"entry {number} has a key from {begin} to {end}")
+        return self._map[keys_at + begin : keys_at + end]
 
     def _location(self, number: int) -> Location:
         _, offset, length, file, group = ENTRY.unpack_from(self._map, self.header.rest_at + ENTRY.size * number)
+        if file >= len(self.files):
+            raise self._damaged(f"entry {number} speaks of file {file}")
         return Location(self.files[file], offset, length, None if group == NO_ROW_GROUP else group)
 
     @cached_property
     def files(self) -> tuple[str, ...]:
         """The names of the files that keys may stand in."""
         at = self.header.keys_at + self.header.extra[0]
-        return tuple(json.loads(self._map[at : at + self.header.extra[1]]))
+        try:
+            names = json.loads(self._map[at : at + self.header.extra[1]])
+        except (ValueError, RecursionError):
+            names = None
+        if isinstance(names, list) and all(isinstance(name, str) for name in names):
+            return tuple(names)
+        raise self._damaged("the names of its files cannot be read")
+
+    def _damaged(self, how: str) -> DamagedError:
+        name = os.path.basename(self.path)
+        hint = f"have it made again: fsdm index rebuild {name} --chunks"
+        return DamagedError(f"the index {self.path} is damaged: {how}", hint=hint)
+
+    def is_sound(self) -> bool:
+        """Read all of it, and tell whether it is what was written, with its records in order: so it can be merged."""
+        last = b""
+        for begin in range(0, self.header.count, IN_ORDER_TOGETHER):
+            at = HEADER_BYTES + RECORD_BYTES * begin
+            data = self._map[at : min(at + RECORD_BYTES * IN_ORDER_TOGETHER, self._buckets_at)]
+            records = [last, *(record for (record,) in RECORD.iter_unpack(data))]
+            if any(map(operator.gt, records, records[1:])):
+                return False
+            last = records[-1]
+        return self.is_whole()
 
 
 def open_chunk_index(directory: str, name: str) -> ChunkIndex | None:

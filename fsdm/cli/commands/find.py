@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
 from fsdm.cli.arguments import open_client
 from fsdm.cli.ids import find_ref
 from fsdm.cli.keys import add_block_or_key, check_block_or_key, keys_in
 from fsdm.cli.output import show
-from fsdm.model.errors import NotAvailableError
+from fsdm.model.errors import DamagedError, NotAvailableError
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -56,8 +56,9 @@ def _find_key(client: Client, arguments: Namespace, name: str, text: str) -> Non
 def _found(ref: ChunkRef, name: str, key: bytes) -> dict[str, Any]:
     with ExitStack() as stack:
         stack.enter_context(ref)
-        index = ref.index(name)
-        if index is None:
-            return _document(ref) | {"places": None}
-        stack.enter_context(index)
-        return _document(ref) | {"places": [place.document() for place in index.find(key)]}
+        index, places = ref.index(name), None
+        if index is not None:
+            stack.enter_context(index)
+            with suppress(DamagedError):  # then it counts as absent
+                places = [place.document() for place in index.find(key)]
+        return _document(ref) | {"places": places}
