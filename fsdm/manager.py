@@ -175,7 +175,7 @@ class DataManager(Client):
         reconciler = self._reconciler
         if reconciler is not None:
             reconciler.loop.change(limits)
-            reconciler.indexing.change(kept)
+            reconciler.indexing.change(kept, limits)
 
     def close(self) -> None:
         """Stop reconciling (transfers are cut, nothing is lost) and release every ref."""
@@ -232,7 +232,7 @@ class DataManager(Client):
             raise
         if self._limits is not limits:  # they were changed meanwhile
             reconciler.loop.change(self._limits)
-            reconciler.indexing.change(self._indexes)
+            reconciler.indexing.change(self._indexes, self._limits)
         return True
 
     def _step_down(self) -> None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from fsdm.index.gathering import Merge
     from fsdm.model.indexes import Index
     from fsdm.model.layout import Layout, Place
+    from fsdm.model.limits import Limits
     from fsdm.store.catalog import Catalog
     from fsdm.store.index_failures import IndexFailure
 
@@ -86,6 +87,14 @@ class Indexing:
         now = self._clock()
         return sum(at is not None and at > now for at in list(self._due.values()))
 
+    def gathered(self) -> dict[str, tuple[int, int]]:
+        """Return how many chunks are in the runs of each index, and the bytes of these. In any thread."""
+        runs = {name: list(gathering.runs.values()) for name, gathering in list(self._gatherings.items())}
+        return {
+            name: (sum(len(info.chunks) for info in infos), sum(info.size_bytes for info in infos))
+            for name, infos in runs.items()
+        }
+
     def start(self) -> None:
         """Begin in a thread of its own, as soon as there is an index to keep. In any thread."""
         with self._mutex:
@@ -107,9 +116,12 @@ class Indexing:
         self._came.append(chunk_id)
         self._woken.set()
 
-    def change(self, indexes: Iterable[Index]) -> None:
-        """Keep these indexes from now on; the processes of others end. In any thread, once it was started."""
+    def change(self, indexes: Iterable[Index], limits: Limits) -> None:
+        """Keep to these from now on: the processes of other indexes end, too many at once go on. In any thread."""
         self._indexes = {index.name: index for index in indexes}
+        self._jobs = limits.index_jobs
+        self._workers.resize(limits.index_jobs)
+        self._building.keep_free_bytes = limits.keep_free_bytes
         self._surveyed = -EVERY_S
         self._woken.set()
         self.start()

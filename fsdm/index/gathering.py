@@ -43,11 +43,12 @@ DEAD_REST: Final = 100.0  # so many times as long as they were looked for in vai
 
 @dataclass(frozen=True, slots=True)
 class RunInfo:
-    """A run in place: how many records it has, and of which chunks."""
+    """A run in place: how many records it has, of which chunks, in how many bytes."""
 
     name: str
     count: int
     chunks: frozenset[IndexedChunk]
+    size_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,4 +247,4 @@ class Gathering:
             if opened.header.definition != self.index.definition:
                 return None
             chunks = [chunk for chunk in opened.chunks() if chunk is not None]
-            return RunInfo(name, opened.header.count, frozenset(chunks))
+            return RunInfo(name, opened.header.count, frozenset(chunks), opened.header.size)

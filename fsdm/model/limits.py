@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 CONNECTIONS: Final = 8
 PER_FILE: Final = 4
 _OF_ROOM: Final = ("max_bytes", "keep_free_bytes", "cache_low")
-AT_RUN_TIME: Final = ("jobs", "bytes_per_s", "poll_s", *_OF_ROOM, "brake_share", "recover", "max_attempts")
+_OF_FAILURES: Final = ("recover", "max_attempts")
+AT_RUN_TIME: Final = ("jobs", "index_jobs", "bytes_per_s", "poll_s", "brake_share", *_OF_ROOM, *_OF_FAILURES)
 
 # as options and config.toml call them; either name is taken everywhere
 NAMES: Final = {

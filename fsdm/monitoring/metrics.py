@@ -92,6 +92,8 @@ METRICS: Final = (
     Metric("fsdm_failing_indexes", "gauge", "Of these, those that rest after a failure."),
     Metric("fsdm_built_indexes_total", "counter", "Indexes of chunks that were made."),
     Metric("fsdm_index_failures_total", "counter", "Attempts to make an index that failed."),
+    Metric("fsdm_gathered_chunks", "gauge", "Chunks in the index over all, evicted ones as well.", "index"),
+    Metric("fsdm_gathered_bytes", "gauge", "Bytes of the index over all chunks.", "index"),
     Metric("fsdm_stored_bytes", "gauge", "Bytes on the disk: here, retiring, partial, trash.", "part"),
     Metric("fsdm_budget_bytes", "gauge", "What all chunks together may take (--max-bytes)."),
     Metric("fsdm_budgeted_bytes", "gauge", "What counts against that: running downloads count as what they will need."),
@@ -165,11 +167,14 @@ def _of_the_process(dm: DataManager, reconciler: Reconciler | None) -> dict[str,
 
 
 def _of_indexes(indexing: Indexing) -> dict[str, Value]:
+    gathered = indexing.gathered()
     return {
         "fsdm_pending_indexes": indexing.pending,
         "fsdm_failing_indexes": indexing.failing,
         "fsdm_built_indexes_total": indexing.built,
         "fsdm_index_failures_total": indexing.failed,
+        "fsdm_gathered_chunks": {name: float(chunks) for name, (chunks, _) in gathered.items()},
+        "fsdm_gathered_bytes": {name: float(size) for name, (_, size) in gathered.items()},
     }
 
 

@@ -121,7 +121,7 @@ def test_what_has_gone_is_forgotten_and_what_was_removed_is_made_again(layout: L
     bench.step()
     assert bench.it.pending == 0
     assert not bench.has(place)
-    bench.it.change([by_four(tmp_path)])  # it has all looked at again, as an hour has
+    bench.it.change([by_four(tmp_path)], Limits())  # it has all looked at again, as an hour has
     bench.it.stop(None)
     bench.step()
     assert bench.it.built == 2
@@ -152,33 +152,57 @@ def test_a_chunk_that_is_deleted_is_not_waited_for_and_a_withdrawn_delete_brings
     assert bench.has(place)
 
 
+class Gate:
+    """It lets indexers begin, and counts them; they go on once it is open."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.running = self.most = 0
+        self.open = threading.Event()
+        self._mutex = threading.Lock()
+        monkeypatch.setattr("fsdm.index.building.run", self._run)
+
+    def _run(self, *given: object) -> object:
+        with self._mutex:
+            self.running += 1
+            self.most = max(self.most, self.running)
+        assert self.open.wait(PATIENCE_S)
+        with self._mutex:
+            self.running -= 1
+        return run(*given)  # type: ignore[arg-type]
+
+
 def test_so_many_run_at_once(layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for n in range(5):
         put_chunk(layout, start=n, end=n + 1)
-    mutex, together, running, may_end = threading.Lock(), threading.Event(), [0, 0], threading.Event()
-
-    def counted(*given: object) -> object:
-        with mutex:
-            running[0] += 1
-            running[1] = max(running)
-            if running[0] == 2:
-                together.set()
-        assert may_end.wait(PATIENCE_S)
-        with mutex:
-            running[0] -= 1
-        return run(*given)  # type: ignore[arg-type]
-
-    monkeypatch.setattr("fsdm.index.building.run", counted)
-    workers = Workers("test", 5)
+    gate, workers = Gate(monkeypatch), Workers("test", 5)
     bench = Bench(layout, by_four(tmp_path), jobs=2, workers=workers)
     bench.step()
-    assert together.wait(PATIENCE_S)
+    eventually(lambda: gate.running == 2)
     bench.step()
     assert (len(bench.it._running), bench.it.pending) == (2, 5)
-    may_end.set()
+    gate.open.set()
     eventually(lambda: bench.step() and not bench.it.pending)
     assert workers.close(PATIENCE_S)
-    assert (bench.it.built, running[1]) == (5, 2)
+    assert (bench.it.built, gate.most) == (5, 2)
+
+
+def test_how_many_run_at_once_and_what_is_to_stay_free_change_at_run_time(
+    data_dir: Path, layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for n in range(5):
+        put_chunk(layout, start=n, end=n + 1)
+    gate = Gate(monkeypatch)
+    with DataManager(data_dir, indexes=[by_four(tmp_path)]) as dm:
+        eventually(lambda: gate.running == 1)
+        dm.change(Limits(index_jobs=3))
+        eventually(lambda: gate.running == 3)
+        dm.change(Limits(index_jobs=1, keep_free_bytes=shutil.disk_usage(tmp_path).total))
+        gate.open.set()
+        told = eventually(lambda: [c.index_errors for c in dm.status().chunks.values() if c.index_errors][1:])
+        eventually(lambda: dm.reconciler and dm.reconciler.indexing.failing == 2)
+    assert all("there is no room for it" in error for errors in told for error in errors)
+    assert gate.most == 3
+    assert "not before the next start" not in caplog.text
 
 
 @pytest.fixture
@@ -229,6 +253,10 @@ def test_keys_are_found_over_all_chunks_and_again_after_each_removal(
     eventually(is_all_found)
     eventually(lambda: all(os.path.exists(index_path(str(chunk_dir(data_dir, chunk)), "four")) for chunk in chunks))
     eventually(lambda: fsdm_json("index", "-d", data_dir, "status")[0]["gathered"] == 3)
+    assert indexed.reconciler is not None
+    [(gathered, size)] = indexed.reconciler.indexing.gathered().values()
+    assert gathered >= 3
+    assert size > 0
     (state,) = fsdm_json("index", "-d", data_dir, "status", "four")
     assert (state["chunks"], state["indexed"], state["failing"], state["runs"] > 0) == (3, 3, 0, True)
     assert "four\t3/3 chunks\t3 in " in fsdm("index", "-d", data_dir, "status").stdout

@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 import fsdm
-from fsdm import DataChunk, DataManager, Limits
+from fsdm import DataChunk, DataManager, Index, Limits
 from fsdm.model.errors import Cause
 from fsdm.model.events import Kind
 from fsdm.model.layout import Layout
@@ -250,7 +250,8 @@ def test_each_number_of_the_process_is_of_that_alone(
     monkeypatch.setattr(module, "look_at_disk", lambda _: space)
     loop = a_loop(full=full)
     loop.bytes_by_part = lambda: dict.fromkeys(PARTS, 7 * many)
-    indexing = SimpleNamespace(pending=9 * many, failing=10 * many, built=11 * many, failed=13 * many)
+    made, gathered = {"built": 11 * many, "failed": 13 * many}, {"tx": (14 * many, 15 * many)}
+    indexing = SimpleNamespace(pending=9 * many, failing=10 * many, **made, gathered=lambda: gathered)
     reconciler = SimpleNamespace(loop=loop, received_bytes=8 * many, indexing=indexing) if reconciles else None
     dm = SimpleNamespace(reconciler=reconciler, layout=layout, counters=SimpleNamespace(counts=lambda: counts))
     registry = Metrics(cast("DataManager", dm)).registry
@@ -268,6 +269,8 @@ def test_each_number_of_the_process_is_of_that_alone(
     of_indexes = [9 * many, 10 * many, 11 * many, 13 * many] if reconciles else [None] * 4
     names = ("pending_indexes", "failing_indexes", "built_indexes_total", "index_failures_total")
     assert told(*names) == of_indexes
+    of_the_one = [14 * many, 15 * many] if reconciles else [None] * 2
+    assert told("gathered_chunks", "gathered_bytes", index="tx") == of_the_one
     for part in PARTS:
         assert told("stored_bytes", part=part) == [7 * many if reconciles else None]
 
@@ -477,7 +480,10 @@ def test_promtool_has_nothing_to_say(data_dir: Path, source: Source) -> None:
 
 
 def test_every_metric_has_samples_where_all_is_known(data_dir: Path) -> None:
-    with DataManager(data_dir, limits=Limits(max_bytes=1 << 20, keep_free_bytes=1)) as dm:
+    limits, indexes = Limits(max_bytes=1 << 20, keep_free_bytes=1), [Index(name="tx", indexer="car")]
+    with DataManager(data_dir, limits=limits, indexes=indexes) as dm:
+        assert dm.reconciler is not None
+        eventually(dm.reconciler.indexing.gathered)
         families = {family.name: family for family in Metrics(dm).collect()}
     for metric in METRICS:
         is_known = metric.name != "fsdm_last_victim_idle_seconds"  # nothing was evicted
