@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from textwrap import indent
 
 import pytest
 
@@ -112,6 +113,31 @@ for name in os.environ:
     with opened_index(layout, place, "x") as made:
         assert b"PATH" in made
         assert b"TOKEN_OF_A_SOURCE" not in made
+
+
+@pytest.mark.parametrize("text", ["", "sys.stdout.buffer.write(b'fsdmkeys')", "print()"])
+def test_a_command_without_output_has_found_no_key(
+    bench: Bench, layout: Layout, place: Place, tmp_path: Path, text: str
+) -> None:
+    assert bench.build(place, Index(name="x", command=command(tmp_path, text))) is None
+    with opened_index(layout, place, "x") as made:
+        assert (len(made), list(made), b"aaaa" in made) == (0, [], False)
+
+
+def test_keys_that_are_said_again_and_again_and_the_largest_ones_are_all_kept(
+    bench: Bench, layout: Layout, place: Place, tmp_path: Path
+) -> None:
+    text = """
+for at in (7, 3, 3):
+    print(json.dumps({"key": "again", "file": "a.bin", "offset": at}))
+for at in range(3):
+    print(json.dumps({"key": "k" * 65535 + str(at), "file": "b.bin", "offset": at}))
+"""
+    assert bench.build(place, Index(name="x", command=command(tmp_path, text))) is None
+    with opened_index(layout, place, "x") as made:
+        assert [one.offset for one in made.find(b"again")] == [3, 3, 7]
+        assert [made.find(b"k" * 65535 + b"%d" % at)[0].offset for at in range(3)] == [0, 1, 2]
+        assert [len(key) for key in made] == [5, 65536, 65536, 65536]
 
 
 def test_no_file_that_matches_is_no_key(bench: Bench, layout: Layout, place: Place, tmp_path: Path) -> None:
@@ -325,6 +351,71 @@ def test_refs_are_not_kept_from_a_chunk_while_it_is_indexed(
 
     assert bench.it.build(place, by_four(tmp_path), go_on) is None
     assert seen
+
+
+@pytest.fixture
+def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Install a package with an indexer `ours`, whose body this is."""
+
+    def install(body: str) -> None:
+        site = tmp_path / "site"
+        (site / "ours-1.dist-info").mkdir(parents=True)
+        (site / "ours-1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: ours\nVersion: 1\n")
+        (site / "ours-1.dist-info" / "entry_points.txt").write_text("[fsdm.indexers]\nours = ours:keys\n")
+        (site / "ours.py").write_text(
+            f"import os, socket, sys, time\ndef keys(directory, names):\n{indent(body, '    ')}\n"
+        )
+        monkeypatch.setenv("PYTHONPATH", str(site), prepend=os.pathsep)
+
+    return install
+
+
+def test_an_entry_point_says_where_keys_stand(
+    bench: Bench, layout: Layout, place: Place, plugin: Callable[[str], None]
+) -> None:
+    plugin("""
+print("not in the report")
+for name in names:
+    yield (directory / name).read_bytes()[:4], name, 0
+yield b"long", names[0], 4, 2
+yield b"row", names[0], 4, 0, 9
+""")
+    assert bench.build(place, Index(name="x", indexer="ours", files="*.bin")) is None
+    with opened_index(layout, place, "x") as made:
+        assert {key: place.document() for key, place in made.items()} == {
+            b"aaaa": {"file": "a.bin", "offset": 0, "length": 0},
+            b"cccc": {"file": "b.bin", "offset": 0, "length": 0},
+            b"long": {"file": "a.bin", "offset": 4, "length": 2},
+            b"row": {"file": "a.bin", "row_group": 9, "row": 4},
+        }
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ("raise ValueError('no such thing')", "the indexer failed: ValueError\\('no such thing'\\)"),
+        ("return None", "the indexer failed: TypeError"),
+        ("yield 'key', 'a.bin', 0", "has emitted what is no key: key: must be bytes, not str"),
+        ("yield [b'key', 'a.bin', 0]", "the indexer has emitted \\[b'key'"),
+        ("yield b'key', 'a.bin'", "the indexer has emitted \\(b'key'"),
+        ("yield b'key', 'c.bin', 0", "'c.bin', which it was not given"),
+        ("yield b'key', 'a.bin', True", "the offset True"),
+        ("n = 0\nwhile True:\n    n += 1\n    yield b'%d' % n, 'a.bin', 0", "more than 100000"),
+        ("held = []\nwhile True:\n    held.append(bytearray(1 << 20))", "needs more memory"),
+        ("os._exit(0)", "ended with code 0, and no report"),
+        ("os.kill(os.getpid(), 11)", "was killed by signal 11"),
+        ("os.write(3, b'x' * 70000); os.write(1, b'{}'); os._exit(0)", "and no report|reported too much"),
+        ("time.sleep(1e6)", "has not ended within"),
+        ("sys.exit(5)", "ended with code 5, and no report"),
+    ],
+)
+def test_a_poisoned_entry_point_fails_alone(
+    bench: Bench, place: Place, plugin: Callable[[str], None], body: str, says: str
+) -> None:
+    plugin(body)
+    limits = {"timeout_s": 2.0 if "has not ended" in says else 60.0, "max_output_bytes": 100_000}
+    index = Index(name="x", indexer="ours", files="*.bin", max_memory_bytes=MEMORY_MIN * 4, **limits)
+    assert re.search(says, bench.fails(place, index).error)
 
 
 def test_columns_of_parquet_are_keys_by_row_group_and_row(bench: Bench, layout: Layout, tmp_path: Path) -> None:
