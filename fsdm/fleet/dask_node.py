@@ -111,7 +111,7 @@ def run(pickled: bytes, is_alone: bool) -> Answer:
     if is_alone:
         key = worker.get_current_task()
         return work_alone(node.data_dir, node.node, work, lambda: _is_wanted(worker, key))
-    return work_on(node.client, node.node, work)
+    return work_on(node.client.ref_at, node.node, work)
 
 
 def _is_wanted(worker: Worker, key: object) -> bool:

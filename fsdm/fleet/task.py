@@ -16,9 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from fsdm.client import Client
     from fsdm.fleet.routes import Part
+    from fsdm.model.layout import Place
     from fsdm.store.refs import ChunkRef
+
+    Take = Callable[[Place], ChunkRef | None]
 
 NOT_HERE: Final = "the chunk is not here"
 How = Literal["each", "all"]  # the function is called for each chunk, or once with all of them
@@ -77,8 +79,10 @@ class Answer:
     died: tuple[int, str] | None = None
 
 
-def work_on(client: Client, node: str, work: Work, begins: Callable[[int], object] | None = None) -> Answer:
-    """Do the work, as far as the chunks are here. `begins` is called with the number of each part before it is read.
+def work_on(take: Take, node: str, work: Work, begins: Callable[[int], object] | None = None) -> Answer:
+    """Do the work, as far as the chunks are here: `take` takes a ref to one, or returns None.
+
+    `begins` is called with the number of each part before it is read.
 
     Raises:
         Exception: whatever the function raises.
@@ -87,7 +91,7 @@ def work_on(client: Client, node: str, work: Work, begins: Callable[[int], objec
     answer = Answer()
     held: list[tuple[int, HeldChunk]] = []
     try:
-        for number, chunk in _chunks(client, work, answer):
+        for number, chunk in _chunks(take, work, answer):
             if work.how == "all":
                 held.append((number, chunk))
                 continue
@@ -105,16 +109,16 @@ def work_on(client: Client, node: str, work: Work, begins: Callable[[int], objec
     return answer
 
 
-def _chunks(client: Client, work: Work, answer: Answer) -> Iterator[tuple[int, HeldChunk]]:
+def _chunks(take: Take, work: Work, answer: Answer) -> Iterator[tuple[int, HeldChunk]]:
     """Take a ref to each chunk that is here, and holds the key; it is the caller's to close."""
     for number, part in work.parts:
         try:
-            ref = client.ref_at(part.place)
+            ref = take(part.place)
             if ref is None:
                 answer.refused[number] = NOT_HERE
             elif work.key is None or _holds(ref, *work.key, number, answer):
                 yield number, HeldChunk(ref, part.blocks)
-        except FsdmError as e:  # as too many open files, or a disk that has gone: others may have it
+        except (FsdmError, OSError) as e:  # as too many open files, or a disk that has gone: others may have it
             answer.refused[number] = str(e)
 
 

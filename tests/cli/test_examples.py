@@ -33,7 +33,9 @@ EXAMPLES = [
 # it goes on until it is told to stop
 ENDLESS = re.compile(r"fsdm (run\b(?!.*--once)|ui\b|.*--watch|.*--follow)")
 # elsewhere it is run with all that it takes: half a minute
-ELSEWHERE = {"fsdm demo": "test_demo.py"}
+ELSEWHERE = {"fsdm demo": "test_demo.py"} | dict.fromkeys(
+    ("fsdm fleet demo", "fsdm fleet demo --chunks 200"), "test_fleet_demo.py"
+)
 
 
 @pytest.fixture

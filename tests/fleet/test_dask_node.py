@@ -77,7 +77,7 @@ def test_task_of_its_own_process_gives_what_one_of_the_worker_does(layout: Layou
     missing = Place.of("d" * 64, range(5, 6), an_id())
     work = a_work(lambda chunk: (chunk.id, sorted(os.listdir(chunk.path))), *two, missing)
     with fsdm.Client(layout.root) as client:
-        here = work_on(client, "a", work)
+        here = work_on(client.ref_at, "a", work)
     assert here.values[0] == (two[0].chunk_id, ["blocks.parquet"])
     assert here.refused == {2: "the chunk is not here"}
     assert work_alone(layout.root, "a", work, lambda: True) == here
@@ -144,7 +144,7 @@ def test_only_chunks_that_hold_a_key_are_worked_on_and_one_without_the_index_is_
     put_index(layout, two[0], [b"key", b"other"])
     put_index(layout, two[1], [b"other"])
     with fsdm.Client(layout.root) as client:
-        answer = work_on(client, "a", a_work(lambda chunk: chunk.blocks, *two, bare, key=("tx", b"key")))
+        answer = work_on(client.ref_at, "a", a_work(lambda chunk: chunk.blocks, *two, bare, key=("tx", b"key")))
     assert answer.values == {0: range(1)}
     assert answer.refused == {2: "the chunk has no index 'tx' yet"}
 
@@ -155,7 +155,7 @@ def test_all_chunks_of_a_node_are_held_at_once_where_the_function_takes_them_tog
     missing = Place.of("d" * 64, range(1), an_id())
     work = a_work(lambda chunks: [(chunk.blocks, chunk.ref.closed) for chunk in chunks], missing, *two, how="all")
     with fsdm.Client(layout.root) as client:
-        answer = work_on(client, "a", work)
+        answer = work_on(client.ref_at, "a", work)
         assert answer.values == {1: [(range(1), False), (range(1, 2), False)]}
         assert answer.refused == {0: "the chunk is not here"}
         assert client.available_places() == two

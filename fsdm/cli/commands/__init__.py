@@ -10,6 +10,7 @@ VERBS: Final = {
     "sync": "make the wanted chunks equal to a list",
     "place": "say which worker of a fleet is to hold which chunks",
     "report": "tell the placer of a fleet which chunks of its list are here",
+    "fleet": "see a fleet of nodes work, with nothing else running",
     "retry": "try failed chunks again now",
     "release": "release the deletes that the brake holds back",
     "pause": "stop downloads until they are resumed",
