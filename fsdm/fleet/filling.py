@@ -92,10 +92,13 @@ class Table:
         self.rows[chunks, column] = new
 
 
-def fill(chunks: Chunks, asking: Ints, table: Table, loads: Loads, salt: int, flight_limit: int) -> Ints:
+def fill(
+    chunks: Chunks, asking: Ints, table: Table, loads: Loads, salt: int, flight_limit: int, first_below: float
+) -> Ints:
     """Find a worker for one more copy of each chunk that asks; return their numbers, NOBODY for none.
 
-    The chunks that ask are different ones. `table` and `loads` are brought up to date.
+    The chunks that ask are different ones. Workers that are below this part of their targets come before all others;
+    with 0, none do. `table` and `loads` are brought up to date.
     """
     found = np.full(asking.size, NOBODY, np.int64)
     waiting = np.arange(asking.size)
@@ -105,6 +108,8 @@ def fill(chunks: Chunks, asking: Ints, table: Table, loads: Loads, salt: int, fl
         lack = np.where(np.where(loads.flight > 0, open_, room) > 0, loads.lack(), 0.0)
         if not waiting.size or not lack.any():
             break
+        if (first := (lack > 0) & (loads.kept < first_below * loads.target)).any():
+            lack = np.where(first, lack, 0.0)
         numbers = asking[waiting]
         wanted = by_weight(unit(salted(chunks.hash[numbers], salt, number)), lack)
         admitted = table.admits(numbers, wanted)

@@ -233,7 +233,9 @@ class _Placing:
         return np.sort(np.concatenate(found))
 
     def _fill(self, asking: Ints, salt: int, flight_limit: int, reason: Reason) -> Ints:
-        given = fill(self.chunks, asking, self.table, self.loads, salt, flight_limit)
+        # what moves goes where something has to move to in any case; what is missing is spread, and sooner there
+        first_below = 0.0 if reason == Reason.MISSING else 1 - self.bounds.tolerance
+        given = fill(self.chunks, asking, self.table, self.loads, salt, flight_limit, first_below)
         new: Ints = (asking * self.count + given)[given != NOBODY]
         self._note(new, reason)
         return new

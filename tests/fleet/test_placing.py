@@ -394,6 +394,24 @@ def test_worker_that_drains_ends_empty_and_no_chunk_is_short_meanwhile(settled: 
     assert settled.moved_bytes <= 1.05 * moved
 
 
+@pytest.mark.parametrize(("what", "least", "most"), [("drains", 0.9, 1.0), ("dies", 0.0, 0.8)])
+def test_copies_go_first_to_a_worker_that_is_to_be_given_some_unless_they_are_missing(
+    what: str, least: float, most: float
+) -> None:
+    sizes = mixed_sizes(4000)
+    fleet = Fleet.of(full(0.85, 80, sizes), sizes)
+    fleet.settle()
+    for number in range(80):  # each comes to lack something
+        fleet.change(f"w{number:03}", capacity_bytes=fleet.workers[f"w{number:03}"].capacity_bytes * (98 + number % 5))
+    fleet.workers["new"] = Worker("new", fleet.workers["w001"].capacity_bytes)
+    fleet.change("w001", draining=True) if what == "drains" else fleet.change("w001", presence=Presence.GONE)
+    _, workers, _, found = fleet.place()
+    reason = Reason.LEAVING if what == "drains" else Reason.MISSING
+    new = found.added[found.reasons == reason] % len(workers) == workers.names["new"]
+    assert new.size > 100
+    assert least <= new.mean() <= most
+
+
 def test_worker_loses_no_more_in_a_round_than_its_own_brake_lets_go(settled: Fleet) -> None:
     settled.change("w001", draining=True)
     settled.round()
