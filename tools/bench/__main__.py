@@ -6,11 +6,13 @@
     python -m tools.bench place [--quick] [--only NAME …] [--chunks N] [--workers N] [--json FILE|-]
     python -m tools.bench index [--quick] [--only NAME …] [--keys N] [--tables N] [--json FILE|-]
     python -m tools.bench lifecycle [--quick] [--only NAME …] [--chunks N] [--json FILE|-]
+    python -m tools.bench fleet [--quick] [--only NAME …] [--json FILE|-]
 
 `base` measures what is promised, `transfers` fsdm beside others that move the same bytes, `chunks` the cost of a chunk
-beside that of its file operations, `place` the placing of a fleet, `index` look-ups of keys and their cost, `lifecycle`
-chunks that come when they are asked for and go when room is needed. The exit code is 1 where a figure could not be had;
-a missed goal is no error. To add a bench: a module with CASES, add_arguments and main, and a line in BENCHES.
+beside that of its file operations, `place` the placing of a fleet, `fleet` a year of it, `index` look-ups of keys and
+their cost, `lifecycle` chunks that come when they are asked for and go when room is needed. The exit code is 1 where a
+figure could not be had; a missed goal is no error. To add a bench: a module with CASES, add_arguments and main, and a
+line in BENCHES.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import fsdm
-from tools.bench import base, chunks, index, lifecycle, place, transfers
+from tools.bench import base, chunks, fleet, index, lifecycle, place, transfers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,6 +35,7 @@ BENCHES: Final = {
     "transfers": transfers,
     "chunks": chunks,
     "place": place,
+    "fleet": fleet,
     "index": index,
     "lifecycle": lifecycle,
 }

@@ -1,0 +1,1 @@
+"""A fleet in memory, placed by the real `place`: a year of it, and the failure stories of other systems."""
