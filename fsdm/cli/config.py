@@ -186,14 +186,18 @@ def read_config(layout: Layout) -> dict[str, Any]:
         InvalidInputError: it cannot be read, or says what cannot be taken; others may write it, or read its secret.
         DataDirectoryError: the directory cannot be looked into.
     """
-    path = layout.config
+    return read_config_at(layout.config)
+
+
+def read_config_at(path: str) -> dict[str, Any]:
+    """Read such a file wherever it is, as `read_config` does."""
     try:
         read = read_regular(path, CONFIG_MAX_BYTES + 1)
     except OSError as e:
         if exists(path):
             raise InvalidInputError(f"{path} cannot be read: {e.strerror}") from e
         hint = "check the path, and who may enter it"
-        raise DataDirectoryError(f"{layout.root} cannot be looked into: {e.strerror}", hint=hint) from e
+        raise DataDirectoryError(f"{os.path.dirname(path)} cannot be looked into: {e.strerror}", hint=hint) from e
     if read is None:
         if exists(path):
             raise InvalidInputError(f"{path} is not a file", hint="replace it by a file: no symbolic link is followed")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Self
 
 from fsdm.fleet import summary as summaries
 from fsdm.fleet.placing import Bounds, place
 from fsdm.fleet.publishing import LISTS, ROUTES, publish, read_copies, read_pointer
 from fsdm.fleet.reading import read_reports, read_workers, workers_of
-from fsdm.fleet.shelf import Directory
+from fsdm.fleet.shelf import KEPT_S
 from fsdm.fleet.wants import Wants
 from fsdm.model.errors import NotAvailableError
 
@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from fsdm.fleet.placing import Placement
     from fsdm.fleet.publishing import Documents, Published
     from fsdm.fleet.report import Report
-
-KEPT_S: Final = 86_400.0  # a list that is no longer named may still be being fetched, or be applied somewhere
+    from fsdm.fleet.shelf import Shelf
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +47,7 @@ class Options:
 class Round:
     """A placement with all that it was made of. `broken`: what is wrong with reports that cannot be read."""
 
-    shelf: Directory
+    shelf: Shelf
     published: Published
     reports: Mapping[str, Report]
     broken: Mapping[str, str]
@@ -61,7 +60,7 @@ class Round:
     now: float
 
     @classmethod
-    def read(cls, wants: Wants, workers_file: str, reports: str | None, to: str, how: Options, now: float) -> Self:
+    def read(cls, wants: Wants, workers_file: str, reports: str | None, shelf: Shelf, how: Options, now: float) -> Self:
         """Read what is there, and place it; `now` is in seconds since the epoch.
 
         Raises:
@@ -69,7 +68,6 @@ class Round:
             DataDirectoryError: what is published cannot be read.
             BrakedError: too much would be lost, or given up.
         """
-        shelf = Directory(to)
         published = read_pointer(shelf)
         found, broken = read_reports(reports) if reports is not None else ({}, {})
         listed = read_workers(workers_file)

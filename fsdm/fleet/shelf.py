@@ -1,4 +1,4 @@
-"""The place that lists and routes are published to: a directory, or whatever has these four calls.
+"""The place that lists and routes are published to: a directory, an object store, or whatever has these calls.
 
 Invariant: `replace` succeeds only while there is what its caller has read, so of two that replace the same text one
 fails. What is put is there before what names it: a reader of the pointer finds all that it names.
@@ -18,10 +18,20 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
 MAX_BYTES: Final = 1 << 32
+KEPT_S: Final = 86_400.0  # a list that is no longer named may still be being fetched, or be applied somewhere
+BEGIN_AGAIN: Final = "nothing was replaced: run it again, and have one process do it"
+
+
+def meanwhile(path: str) -> PublishedMeanwhileError:
+    """Return the error of who would have replaced what another process has put there."""
+    return PublishedMeanwhileError(f"{path}: another process has published meanwhile", hint=BEGIN_AGAIN)
 
 
 class Shelf(Protocol):
-    """A place for published files, by names with slashes."""
+    """A place for published files, by names with slashes; `path` names it."""
+
+    @property
+    def path(self) -> str: ...
 
     def read(self, name: str) -> bytes | None:
         """Return the bytes of a file, or None."""
@@ -37,6 +47,12 @@ class Shelf(Protocol):
 
         Raises:
             PublishedMeanwhileError: something else is there now.
+        """
+
+    def prune(self, directory: str, keep: Collection[str], before: float) -> int:
+        """Remove the files of a directory whose names are not kept and that were put there before a time.
+
+        `before` is in seconds since the epoch, KEPT_S ago. Returns how many have gone.
         """
 
 
@@ -76,15 +92,11 @@ class Directory:
     def replace(self, name: str, data: bytes, *, instead_of: bytes | None) -> None:
         with self._locked():
             if self.read(name) != instead_of:
-                hint = "nothing was replaced: run it again, and have one process do it"
-                raise PublishedMeanwhileError(f"{self.path}: another process has published meanwhile", hint=hint)
+                raise meanwhile(self.path)
             self.put(name, data)
 
     def prune(self, directory: str, keep: Collection[str], before: float) -> int:
-        """Remove the files of a directory whose names are not kept and that were put there before a time.
-
-        `before` is in seconds since the epoch. Returns how many have gone.
-        """
+        """See `Shelf`."""
         removed = 0
         with self._locked():
             try:
@@ -123,8 +135,7 @@ class Directory:
             raise self._refused("", e) from e
         try:
             if not try_flock(fd, EXCLUSIVE):
-                hint = "nothing was replaced: run it again, and have one process do it"
-                raise PublishedMeanwhileError(f"{self.path}: another process publishes just now", hint=hint)
+                raise PublishedMeanwhileError(f"{self.path}: another process publishes just now", hint=BEGIN_AGAIN)
             yield
         except OSError as e:
             raise self._refused("", e) from e

@@ -10,7 +10,7 @@ from fsdm.cli.main import build_parser
 from fsdm.fleet.documents import Pointer, PublishedList, WorkerDocument
 from fsdm.fleet.placing import Bounds
 from fsdm.fleet.report import Report
-from fsdm.fleet.round import KEPT_S
+from fsdm.fleet.shelf import KEPT_S
 from tests.support import ran_by_shell
 from tests.support.chunks import a_want, an_id
 from tests.support.pages import PAGES, like, played, sections, transcript

@@ -11,6 +11,7 @@ from fsdm.fleet.picture.page import LISTED, html
 from fsdm.fleet.picture.ranges import MEANINGS, PARTS, Part, parts_of
 from fsdm.fleet.placing import Bounds
 from fsdm.fleet.round import Options, Round
+from fsdm.fleet.shelf import Directory
 from fsdm.fleet.wants import Wants
 from fsdm.model.documents import DataChunk
 from tests.support.chunks import a_want, an_id
@@ -31,7 +32,7 @@ def a_round(path: Path, count: int = 50, workers: int = 5, *, capacity: str = "1
     wants = options.wants()
     for number in range(count):
         wants.add(a_chunk(number))
-    return Round.read(wants, str(path / "workers"), str(path / "reports"), str(path / "to"), options, NOW)
+    return Round.read(wants, str(path / "workers"), str(path / "reports"), Directory(str(path / "to")), options, NOW)
 
 
 def parts(one: Round) -> list[Part]:

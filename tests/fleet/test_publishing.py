@@ -13,8 +13,8 @@ import pytest
 from fsdm.fleet.inventory import Presence
 from fsdm.fleet.placing import Bounds
 from fsdm.fleet.publishing import POINTER, read_pointer
-from fsdm.fleet.round import KEPT_S, Options, Round
-from fsdm.fleet.shelf import Directory
+from fsdm.fleet.round import Options, Round
+from fsdm.fleet.shelf import KEPT_S, Directory
 from fsdm.lists.assignment import read_assignment
 from fsdm.model.documents import DataChunk
 from fsdm.model.errors import BrakedError, DataDirectoryError, InvalidInputError, PublishedMeanwhileError
@@ -58,7 +58,7 @@ class Place:
         wants = options.wants()
         for want in self.wants.values():
             wants.add(want)
-        return Round.read(wants, str(self.path / "workers"), reports, str(self.fleet), options, now)
+        return Round.read(wants, str(self.path / "workers"), reports, Directory(str(self.fleet)), options, now)
 
     def documents(self, chunk_ids: Iterable[str]) -> Iterator[bytes]:
         wants = {want.id: want.to_json() for want in self.wants.values()}
@@ -421,7 +421,7 @@ def test_list_of_workers_that_cannot_be_taken_is_an_error_that_names_the_line(
     (place.path / "workers").write_text(line)
     how = Options(bounds=Bounds())
     with pytest.raises(InvalidInputError, match=says):
-        Round.read(how.wants(), str(place.path / "workers"), None, str(place.fleet), how, NOW)
+        Round.read(how.wants(), str(place.path / "workers"), None, Directory(str(place.fleet)), how, NOW)
 
 
 def test_chunk_of_no_declared_size_is_an_error_unless_one_is_assumed(place: Place) -> None:

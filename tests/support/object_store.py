@@ -3,15 +3,16 @@
 import hashlib
 import hmac
 import re
+import threading
 import time
 from calendar import timegm
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler
 from typing import Any
-from urllib.parse import parse_qsl, quote, unquote_to_bytes, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, unquote_to_bytes, urlsplit
 
-from tests.support.source import Source
+from tests.support.source import Source, etag_of
 
 SKEW_S = 900
 _AUTHORIZATION = re.compile(
@@ -20,14 +21,16 @@ _AUTHORIZATION = re.compile(
 )
 
 
-def signature_of(secret: str, region: str, url: str, headers: Mapping[str, str], signed: str) -> str:
-    """The signature of a GET, as the specification has it; headers by lower-case name, with the host."""
+def signature_of(
+    secret: str, region: str, url: str, headers: Mapping[str, str], signed: str, method: str = "GET"
+) -> str:
+    """The signature of a request, as the specification has it; headers by lower-case name, with the host."""
     parts, stamp = urlsplit(url), headers["x-amz-date"]
     query = sorted(
         (quote(name, "~"), quote(value, "~")) for name, value in parse_qsl(parts.query, keep_blank_values=True)
     )
     canonical = [
-        "GET",
+        method,
         quote(unquote_to_bytes(parts.path), "/~"),
         "&".join(f"{name}={value}" for name, value in query),
         *(f"{name}:{' '.join(headers[name].split())}" for name in signed.split(";")),
@@ -106,5 +109,82 @@ class ObjectStore(Source):
         needed = {"host", *(name for name in headers if name.startswith("x-amz-"))}
         if not needed <= set(signed.split(";")):
             return 403, "AccessDenied", ""
-        wanted = signature_of(self.keys[key_id], self.region, handler.path, headers, signed)
+        wanted = signature_of(self.keys[key_id], self.region, handler.path, headers, signed, handler.command)
         return (200, "", "") if hmac.compare_digest(wanted, signature) else (403, "SignatureDoesNotMatch", "")
+
+
+class WritableStore(ObjectStore):
+    """A store that takes PUT with its conditions and DELETE, and lists what is there, `page` keys at a time.
+
+    With `honours` off it takes no notice of conditions. `before_put` is called with the key of each PUT.
+    """
+
+    def __init__(self, **how: Any) -> None:
+        super().__init__(**how)
+        handler = self._server.RequestHandlerClass
+        handler.do_PUT = handler.do_DELETE = handler.do_GET  # type: ignore[attr-defined]
+        self.page = 1000
+        self.honours = True
+        self.before_put: Callable[[str], object] = lambda _: None
+        self.put_at: dict[str, float] = {}
+        self.methods: list[tuple[str, str]] = []
+        self._mutex = threading.Lock()
+
+    def keys_below(self, bucket: str) -> list[str]:
+        """The keys of a bucket."""
+        below = f"/{bucket}/"
+        return sorted(unquote(path).removeprefix(below) for path in self.files if path.startswith(below))
+
+    def _answer(self, handler: BaseHTTPRequestHandler) -> None:
+        parts = urlsplit(handler.path)
+        data = handler.rfile.read(int(handler.headers.get("Content-Length", 0)))
+        self.methods.append((handler.command, parts.path))
+        if handler.command == "GET" and not parts.query:
+            super()._answer(handler)
+            return
+        status, code, _ = self._judge(handler)
+        if not code and handler.headers["x-amz-content-sha256"] not in {
+            hashlib.sha256(data).hexdigest(),
+            "UNSIGNED-PAYLOAD",
+        }:
+            status, code = 400, "XAmzContentSHA256Mismatch"
+        if not code:
+            status, code, data = self._do(handler, parts.path, dict(parse_qsl(parts.query)), data)
+        body = f"<Error><Code>{code}</Code></Error>".encode() if code else data
+        handler.send_response_only(status)
+        handler.send_header("Content-Length", str(len(body)))
+        handler.end_headers()
+        handler.wfile.write(body)
+
+    def _do(
+        self, handler: BaseHTTPRequestHandler, path: str, query: dict[str, str], data: bytes
+    ) -> tuple[int, str, bytes]:
+        if handler.command == "GET":
+            return 200, "", self._listing(path.strip("/"), query)
+        if handler.command == "DELETE":
+            self.files.pop(path, None)
+            return 204, "", b""
+        self.before_put(path)
+        with self._mutex:
+            there = etag_of(self.files[path]) if path in self.files else None
+            wanted, unless = handler.headers.get("If-Match"), handler.headers.get("If-None-Match")
+            if self.honours and wanted is not None and there is None:
+                return 404, "NoSuchKey", b""
+            if self.honours and (wanted not in {None, there} or (unless == "*" and there is not None)):
+                return 412, "PreconditionFailed", b""
+            self.files[path], self.put_at[path] = data, time.time()
+        return 200, "", b""
+
+    def _listing(self, bucket: str, query: dict[str, str]) -> bytes:
+        keys = [key for key in self.keys_below(bucket) if key.startswith(query["prefix"])]
+        first = int(query.get("continuation-token", 0))
+        rows = ""
+        for key in keys[first : first + self.page]:
+            at = time.gmtime(self.put_at[f"/{bucket}/{quote(key, '/~')}"])
+            modified = f"<LastModified>{time.strftime('%Y-%m-%dT%H:%M:%S.000Z', at)}</LastModified>"
+            rows += f"<Contents><Key>{key}</Key>{modified}</Contents>"
+        more = first + self.page < len(keys)
+        token = f"<NextContinuationToken>{first + self.page}</NextContinuationToken>" * more
+        space = 'xmlns="http://s3.amazonaws.com/doc/2006-03-01/"'
+        cut = f"<IsTruncated>{str(more).lower()}</IsTruncated>"
+        return f"<ListBucketResult {space}>{cut}{token}{rows}</ListBucketResult>".encode()

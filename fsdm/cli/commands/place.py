@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
@@ -15,10 +16,12 @@ from fsdm.model.errors import FsdmError, InvalidInputError
 from fsdm.model.layout import as_id
 from fsdm.model.units import count, readable
 from fsdm.status.terminal import plain
+from fsdm.transfer.http.target import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from fsdm.fleet.shelf import Shelf
     from fsdm.fleet.summary import Amount, Summary
 
 EXAMPLES = """\
@@ -26,6 +29,7 @@ fsdm place assignment.jsonl --workers workers.jsonl --reports reports --to fleet
 fsdm place assignment.jsonl --workers workers.jsonl --reports reports --to fleet --replicas 2
 fsdm place assignment.jsonl --workers workers.jsonl --to fleet --explain w1      # or a chunk's id
 fsdm place assignment.jsonl --workers workers.jsonl --to fleet --dry-run --html fleet.html
+fsdm place assignment.jsonl --workers workers.jsonl --to s3://lake/fleet --sources store.toml
 """
 
 
@@ -34,7 +38,10 @@ def add_arguments(parser: ArgumentParser) -> None:
         "list", metavar="FILE|URL|-", help="all the chunks of the fleet: JSON Lines, as `fsdm sync` takes them"
     )
     parser.add_argument("--workers", required=True, metavar="FILE", help="the workers: JSON Lines (`fsdm docs fleet`)")
-    parser.add_argument("--to", required=True, metavar="DIR", help="publish there, and go on from what is there")
+    parser.add_argument("--to", required=True, metavar="DIR|s3://…", help="publish there, and go on from what is there")
+    parser.add_argument(
+        "--sources", metavar="FILE", help="how the store is reached: [[source]] tables (`fsdm docs sources`)"
+    )
     parser.add_argument(
         "--reports", metavar="DIR", help="the workers' reports: NAME.json; without, nothing is confirmed"
     )
@@ -90,7 +97,7 @@ def run(arguments: Namespace) -> None:
     with read_assignment(arguments.list, arguments.expect, wants.add, wants.add) as assignment:
         if not len(assignment) and not arguments.yes:
             raise InvalidInputError("the list is empty", hint="nothing was changed; where all is to go, say so: --yes")
-        one = _round().Round.read(wants, arguments.workers, arguments.reports, arguments.to, how, time.time())
+        one = _round().Round.read(wants, arguments.workers, arguments.reports, _shelf(arguments), how, time.time())
         for name, why in one.broken.items():
             tell(f"fsdm: the report of {plain(name)} cannot be read, and {plain(name)} counts as away: {plain(why)}")
         if arguments.explain is not None:
@@ -107,6 +114,29 @@ def run(arguments: Namespace) -> None:
     if not arguments.json:
         said = f"published as number {number}" if number else "nothing has changed: the last lists hold"
         tell("nothing was published: this was a dry run" if arguments.dry_run else said)
+
+
+def _shelf(arguments: Namespace) -> Shelf:
+    """Open the place that is published to."""
+    to = arguments.to
+    if "://" not in to:
+        from fsdm.fleet.shelf import Directory
+
+        if arguments.sources is not None:
+            raise InvalidInputError("it is of use for an object store alone", field="--sources")
+        return Directory(to)
+    if not to.startswith("s3://"):
+        hint = "or into a directory that a web server serves"
+        raise InvalidInputError(f"{shown(to)}: it is published into s3:// alone", field="--to", hint=hint)
+    from fsdm.cli.config import SOURCES, read_config_at
+    from fsdm.fleet.object_shelf import ObjectShelf
+    from fsdm.transfer.http.source_settings import Sources
+
+    file = arguments.sources
+    if file is not None and not os.path.exists(file):
+        raise InvalidInputError(f"{file} is not there", field="--sources", hint="check the path")
+    tables = () if file is None else read_config_at(os.path.abspath(file)).get(SOURCES, ())
+    return ObjectShelf(to, Sources(tables, os.path.dirname(os.path.abspath(file or "."))))
 
 
 def _round() -> Any:

@@ -70,7 +70,7 @@ class Handle:
         self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._waits.watch)
         self._multi.setopt(pycurl.M_TIMERFUNCTION, self._waits.set_timer)
         self._client = ("", "")  # its certificate and key
-        self._signs = False
+        self._signs = self._uploads = False
         self._set_up()
 
     def _set_up(self) -> None:
@@ -181,10 +181,13 @@ class Handle:
         is_directory = os.path.isdir(route.ca)
         ca_file, ca_path = (None, route.ca) if is_directory else (route.ca, None)
         client, signature = (route.client_cert, route.client_key), target.signature
-        if client != self._client or (self._signs and signature is None):
+        if client != self._client or (self._signs and signature is None) or self._uploads:
             self._become(client)
         if signature is not None:
             self._sign(signature)
+        if (upload := target.upload) is not None:
+            self._uploads = True
+            self._set({pycurl.CUSTOMREQUEST: upload.method, pycurl.POSTFIELDS: upload.data})
         self._set(
             {
                 pycurl.URL: target.url,
@@ -215,7 +218,7 @@ class Handle:
 
     def _become(self, client: tuple[str, str]) -> None:
         """Show another certificate: libcurl keeps the connections that were made with the last one to that one."""
-        self._signs = False
+        self._signs = self._uploads = False
         self._curl.reset()  # pycurl cannot unset one by itself; connections and cookies stay
         self._set_up()
         cert, key = self._client = client

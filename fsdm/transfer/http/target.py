@@ -10,7 +10,7 @@ import re
 from base64 import b64encode
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final, Protocol, Self
+from typing import TYPE_CHECKING, Final, Literal, Protocol, Self
 from urllib.parse import quote, unquote_to_bytes, urljoin, urlsplit
 
 from fsdm.model.errors import PolicyError, TransferError
@@ -112,6 +112,14 @@ class Signature:
 
 
 @dataclass(frozen=True, slots=True)
+class Upload:
+    """The method of a request that is no GET, and its body."""
+
+    method: Literal["PUT", "DELETE"]
+    data: bytes = field(default=b"", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Target:
     """One request's URL as it is sent, its place, and its credentials.
 
@@ -128,6 +136,7 @@ class Target:
     server: str
     path: str
     signature: Signature | None = None
+    upload: Upload | None = None
 
     @property
     def is_plain(self) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import time
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from fsdm.model.errors import TransferError
@@ -20,7 +21,7 @@ from fsdm.transfer.schemes.aws_credentials import Keys
 from fsdm.transfer.schemes.stores import REGION
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from fsdm.concurrency.cancellation import Cancellation
     from fsdm.transfer.file_range import FileRange
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from fsdm.transfer.http.head import Head
     from fsdm.transfer.http.route import Access, Settings
     from fsdm.transfer.http.source_settings import Sources
-    from fsdm.transfer.http.target import Target
+    from fsdm.transfer.http.target import Target, Upload
     from fsdm.transfer.schemes.aws_credentials import Chain
     from fsdm.transfer.schemes.stores import Store
 
@@ -58,12 +59,35 @@ class StoreEngine:
 
     def get(self, url: str, headers: Mapping[str, str], stop: Cancellation, begin: Begin) -> None:
         """See `Engine.get`."""
+        self.send(url, None, headers, stop, begin)
+
+    def send(
+        self, url: str, upload: Upload | None, headers: Mapping[str, str], stop: Cancellation, begin: Begin
+    ) -> None:
+        """Put an object there, or have it deleted; see `Engine.get`."""
+        self._ask(url, partial(self._store.find, url), upload, headers, stop, begin)
+
+    def list(self, url: str, query: Mapping[str, str], stop: Cancellation, begin: Begin) -> None:
+        """List the bucket of a URL, as the query says; see `Engine.get`."""
+        bucket = url.partition("://")[2].partition("/")[0]
+        find = partial(self._store.find_listing, bucket, query)
+        self._ask(url, find, None, {}, stop, begin)
+
+    def _ask(
+        self,
+        url: str,
+        find: Callable[[Access, str], str],
+        upload: Upload | None,
+        headers: Mapping[str, str],
+        stop: Cancellation,
+        begin: Begin,
+    ) -> None:
         with about(url):
             place, mended = Place.of(url), set[str]()
             while True:
                 settings = self._sources.of(place)
                 keys = self._keys(settings, stop)
-                target = self._target(url, place, settings.access, keys)
+                target = replace(self._target(find, place, settings.access, keys), upload=upload)
                 answer = _Answer(begin, url)
                 self._engine.get_target(target, {**self._store.headers, **headers}, stop, answer.begin)
                 if answer.refused is None:
@@ -77,9 +101,9 @@ class StoreEngine:
                     return
                 mended.add(mend)
 
-    def _target(self, url: str, place: Place, access: Access, keys: Keys | None) -> Target:
+    def _target(self, find: Callable[[Access, str], str], place: Place, access: Access, keys: Keys | None) -> Target:
         region = self._regions.get(place.origin) or access.region or self._store.region
-        found = read(self._store.find(url, access, region))
+        found = read(find(access, region))
         return replace(
             found,
             origin=place.origin,

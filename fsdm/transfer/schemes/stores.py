@@ -46,6 +46,21 @@ class Store:
             TransferError: it names no object, or there is no endpoint.
         """
         bucket, key, version = self._read(url)
+        query = "&".join(filter(None, (version and f"{self.version}={quote(version, '')}", access.sas)))
+        return f"{self._base(bucket, access, region)}/{quote(key, '/')}{'?' * bool(query)}{query}"
+
+    def find_listing(self, bucket: str, query: Mapping[str, str], access: Access, region: str) -> str:
+        """Return the URL of http or https that lists a bucket.
+
+        Raises:
+            TransferError: it is no name of one, or there is no endpoint.
+        """
+        if not _BUCKET.match(bucket):
+            raise TransferError("it names no bucket", hint="as in s3://BUCKET/PREFIX")
+        asked = "&".join(f"{name}={quote(value, '')}" for name, value in sorted(query.items()))
+        return f"{self._base(bucket, access, region)}/?{asked}"
+
+    def _base(self, bucket: str, access: Access, region: str) -> str:
         endpoint = access.endpoint or self.endpoint(region)
         if not endpoint:
             raise TransferError("its source has no endpoint", hint="see fsdm docs sources", cause="settings")
@@ -53,9 +68,7 @@ class Store:
         if in_path is None:
             in_path = bool(access.endpoint) or not self.hosts_buckets or not _LABEL.match(bucket)
         scheme, _, host = endpoint.partition("://")
-        base = f"{endpoint}/{bucket}" if in_path else f"{scheme}://{bucket}.{host}"
-        query = "&".join(filter(None, (version and f"{self.version}={quote(version, '')}", access.sas)))
-        return f"{base}/{quote(key, '/')}{'?' * bool(query)}{query}"
+        return f"{endpoint}/{bucket}" if in_path else f"{scheme}://{bucket}.{host}"
 
     def _read(self, url: str) -> tuple[str, str, str]:
         """Return bucket, key and version ("" for none)."""

@@ -7,6 +7,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from fsdm.transfer.http.route import Route
 from fsdm.transfer.http.source_settings import Sources
 from fsdm.transfer.http.target import Signature, Target, locate
 from fsdm.transfer.schemes.aws_credentials import Chain, Keys
+from fsdm.transfer.schemes.stores import STORES
 from tests.support import PATIENCE_S
 from tests.support.chunks import an_id, bring, chunk_dir, content, files_of
 from tests.support.object_store import ObjectStore, signature_of
@@ -286,7 +288,8 @@ def test_settings_and_what_is_made_of_them_show_no_secret(tmp_path: Path) -> Non
     )
     engine = a_fetcher(source, directory=tmp_path).schemes._find("s3")
     settings = Sources([source], str(tmp_path)).of(locate("s3://lake/a"))
-    target = engine._target("s3://lake/a", locate("s3://lake/a"), settings.access, engine._keys(settings, None))
+    find = partial(STORES["s3"].find, "s3://lake/a")
+    target = engine._target(find, locate("s3://lake/a"), settings.access, engine._keys(settings, None))
     assert target.signature.secret == "hush"
     assert target.signature.headers == {"X-Amz-Security-Token": "hush2"}
     assert "hush" not in repr((source, settings, target, target.signature))
