@@ -7,7 +7,9 @@ import time
 from pathlib import Path
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
+from fsdm.fleet.metrics import METRICS
 from tests.support import fsdm, fsdm_json, ran
 from tests.support.chunks import a_want, an_id
 
@@ -186,3 +188,39 @@ def test_without_numpy_it_says_what_to_install(here: Path) -> None:
     assert done.returncode == 1
     assert "pip install 'fsdm[fleet]'" in done.stderr
     assert "--workers" in ran(sys.executable, "-c", program, "place", "--help").stdout
+
+
+def samples(path: Path) -> dict[tuple[str, str], float]:
+    """The samples of a text of metrics: by name, and the value of the label."""
+    return {
+        (one.name, next(iter(one.labels.values()), "")): one.value
+        for family in text_string_to_metric_families(path.read_text())
+        for one in family.samples
+    }
+
+
+def test_metrics_tell_what_is_below_its_target_in_flight_and_behind(here: Path) -> None:
+    file, at = here / "place.prom", time.time()
+    args = place(here, "--reports", here / "reports", "--metrics-file", file)
+    assert fsdm(*args).returncode == 0
+    found = samples(file)
+    assert {name for name, _ in found} | {"fsdm_place_worker_behind_seconds"} == {metric.name for metric in METRICS}
+    assert found["fsdm_place_below_target_chunks", ""] == found["fsdm_place_chunks", ""] == 60
+    assert found["fsdm_place_in_flight_bytes", ""] == found["fsdm_place_added_bytes", "missing"] == 360_000_000
+    assert sum(value for (name, _), value in found.items() if name.endswith("worker_in_flight_bytes")) == 360_000_000
+    assert at <= found["fsdm_place_timestamp_seconds", ""] <= time.time()
+    report_all(here, time.time())
+    (here / "reports" / "w1.json").write_text(json.dumps({"at": time.time(), "braked": True}))
+    assert fsdm(*args).returncode == 0
+    found = samples(file)
+    behind = {worker: value for (name, worker), value in found.items() if name.endswith("behind_seconds")}
+    assert "w1" in behind
+    assert all(0 <= value < 600 for value in behind.values())
+    assert found["fsdm_place_applied_workers", ""] == 4 - len(behind)
+    assert found["fsdm_place_braked_workers", ""] == 1
+    assert ("fsdm_place_worker_in_flight_bytes", "w1") in found
+    assert 0 < found["fsdm_place_below_target_chunks", ""] < 60
+    assert found["fsdm_place_workers", "live"] == 4
+    text = file.read_text()
+    assert fsdm(*args, "--dry-run").returncode == 0
+    assert file.read_text() == text

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 import yaml
 
+from fsdm.fleet.metrics import METRICS as OF_PLACERS
 from fsdm.monitoring.metrics import METRICS
 from tests.support import ran
 
 GRAFANA = Path(__file__).parents[2] / "tools" / "grafana"
-LABELS = {metric.name: metric.label for metric in METRICS}
+LABELS = {metric.name: metric.label for metric in (*METRICS, *OF_PLACERS)}
 SERIES = {
     series
     for metric in METRICS
@@ -23,16 +24,17 @@ SERIES = {
         if metric.kind == "histogram"
         else [metric.name]
     )
-}
+} | {metric.name for metric in OF_PLACERS}
 promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
 
 DASHBOARD: dict[str, Any] = json.loads((GRAFANA / "dashboard.json").read_text())
+FLEET: dict[str, Any] = json.loads((GRAFANA / "fleet.json").read_text())
 [GROUP] = yaml.safe_load((GRAFANA / "alerts.yml").read_text())["groups"]
 RULES: list[dict[str, Any]] = GROUP["rules"]
 
 
 def expressions() -> Iterator[str]:
-    for panel in DASHBOARD["panels"]:
+    for panel in (*DASHBOARD["panels"], *FLEET["panels"]):
         for target in panel.get("targets", ()):
             yield target["expr"]
     for rule in RULES:
@@ -56,15 +58,17 @@ def test_metric_that_is_not_there_would_be_found() -> None:
     assert named('up{job="fsdm_x"}') == set()
 
 
-def test_every_metric_is_on_the_dashboard() -> None:
-    shown = set().union(*map(named, (target["expr"] for p in DASHBOARD["panels"] for target in p.get("targets", ()))))
+@pytest.mark.parametrize(("dashboard", "metrics"), [(DASHBOARD, METRICS), (FLEET, OF_PLACERS)], ids=["node", "fleet"])
+def test_every_metric_is_on_the_dashboard(dashboard: dict[str, Any], metrics: Any) -> None:
+    shown = set().union(*map(named, (target["expr"] for p in dashboard["panels"] for target in p.get("targets", ()))))
     asked = {re.sub(r"_(bucket|sum|count)$", "", name) for name in shown}
-    assert {metric.name for metric in METRICS} - asked == set()
+    assert {metric.name for metric in metrics} - asked == set()
 
 
-def test_panels_are_beside_each_other() -> None:
+@pytest.mark.parametrize("dashboard", [DASHBOARD, FLEET], ids=["node", "fleet"])
+def test_panels_are_beside_each_other(dashboard: dict[str, Any]) -> None:
     taken: dict[tuple[int, int], str] = {}
-    panels = DASHBOARD["panels"]
+    panels = dashboard["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)
     for panel in panels:
         at = panel["gridPos"]
@@ -74,8 +78,9 @@ def test_panels_are_beside_each_other() -> None:
                 assert taken.setdefault((x, y), panel["title"]) == panel["title"]
 
 
-def test_dashboard_is_of_no_one_s_prometheus() -> None:
-    assert {panel["datasource"]["uid"] for panel in DASHBOARD["panels"] if panel["type"] != "row"} == {"${datasource}"}
+@pytest.mark.parametrize("dashboard", [DASHBOARD, FLEET], ids=["node", "fleet"])
+def test_dashboard_is_of_no_one_s_prometheus(dashboard: dict[str, Any]) -> None:
+    assert {panel["datasource"]["uid"] for panel in dashboard["panels"] if panel["type"] != "row"} == {"${datasource}"}
 
 
 def test_each_rule_says_what_is_wrong_and_how_bad_it_is() -> None:

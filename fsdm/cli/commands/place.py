@@ -71,6 +71,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--html", metavar="FILE", help="draw it as one HTML file; - is standard output")
     parser.add_argument(
+        "--metrics-file", metavar="FILE", help="write the figures there, for the textfile collector of node_exporter"
+    )
+    parser.add_argument(
         "--list-short", type=int, default=10, metavar="N", help="name so many chunks that stay short (10)"
     )
     add_brake(parser)
@@ -107,6 +110,9 @@ def run(arguments: Namespace) -> None:
         if arguments.html is not None:
             write_text(arguments.html, import_module("fsdm.fleet.picture.page").html(one))
         pointer = None if arguments.dry_run else one.publish(assignment)
+    if arguments.metrics_file is not None and not arguments.dry_run:
+        text = import_module("fsdm.fleet.metrics").metrics(one, pointer or one.published.pointer)
+        write_text(arguments.metrics_file, text)
     number = None if pointer is None else pointer.number
     document = {"dry_run": arguments.dry_run, "published": number, **asdict(found := one.summary())}
     if arguments.html != "-":  # else stdout has the page
