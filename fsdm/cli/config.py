@@ -19,6 +19,8 @@ from fsdm.cli.arguments import from_text
 from fsdm.cli.event_log import OWN
 from fsdm.concurrency.log import Log
 from fsdm.model.errors import DataDirectoryError, InvalidInputError
+from fsdm.model.follow import KEYS as FOLLOW_KEYS
+from fsdm.model.follow import Follow
 from fsdm.model.source_policy import check_directory, check_source
 from fsdm.model.units import count, parse_size
 from fsdm.reconcile.delete_brake import SHARE, parse_share
@@ -39,6 +41,8 @@ OTHERS_MAY_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
 OTHERS_MAY_READ: Final = stat.S_IRGRP | stat.S_IROTH
 SOURCES: Final = "source"  # the name of their tables
 INDEXES: Final = "index"
+FOLLOW: Final = "follow"
+TABLES: Final = frozenset({SOURCES, INDEXES, FOLLOW})
 LIMIT_RATE: Final = "limit-rate"
 METAVARS: Final[dict[object, str]] = {int: "N", float: "N", str: "NAME", parse_size: "SIZE", parse_share: "SHARE"}
 LISTS: Final[dict[object, str]] = {check_source: "URL*", check_directory: "DIR"}  # and the names of what is listed
@@ -150,11 +154,12 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
         group.add_argument(*names, dest=one.field, type=kind, metavar=METAVARS[one.parse], help=one.help)
 
 
-def reload(dm: DataManager, arguments: argparse.Namespace) -> None:
-    """Read the file again and change the limits; a file that cannot be taken changes nothing."""
+def reload(dm: DataManager, arguments: argparse.Namespace, follow: Callable[[Mapping[str, Any]], None]) -> None:
+    """Read the file again, change the limits, and what is followed; a file that cannot be taken changes nothing."""
     try:
         config = read_config(dm.layout)
         dm.change(limits_of(arguments, config), config.get(SOURCES, ()), config.get(INDEXES, ()))
+        follow(config)
     except (InvalidInputError, DataDirectoryError) as e:
         logger.warning("%s; all stays as it was%s", e, f" ({e.hint})" if e.hint else "")
         return
@@ -169,7 +174,7 @@ def limits_of(arguments: argparse.Namespace, config: Mapping[str, Any]) -> Limit
     from fsdm.model.limits import Limits
 
     given = {s.field: checked(s, getattr(arguments, s.field), s.option) for s in SETTINGS if s.field in arguments}
-    config = {field: value for field, value in config.items() if field not in {SOURCES, INDEXES}}
+    config = {field: value for field, value in config.items() if field not in TABLES}
     return Limits(
         **{"brake_share": SHARE, **config, **given},
         durability=arguments.durability,
@@ -228,10 +233,10 @@ def parse_config(text: bytes) -> dict[str, Any]:
         document = tomllib.loads(text.decode())
     except (ValueError, RecursionError) as e:  # also: no UTF-8
         raise InvalidInputError(f"is no TOML: {e}", hint='as in: max-bytes = "900G"') from None
-    tables, indexes = document.pop(SOURCES, None), document.pop(INDEXES, None)
+    tables, indexes, follow = (document.pop(name, None) for name in (SOURCES, INDEXES, FOLLOW))
     said: dict[str, str] = {}
     for key in document:
-        _check_key(key, TAKEN, (*KEYS, SOURCES, INDEXES))
+        _check_key(key, TAKEN, (*KEYS, *TABLES))
         if said.setdefault(TAKEN[key].field, key) != key:
             raise InvalidInputError(f"is {said[TAKEN[key].field]} by another name, and both are there", field=key)
     config = {TAKEN[key].field: checked(TAKEN[key], value, key) for key, value in document.items()}
@@ -239,7 +244,22 @@ def parse_config(text: bytes) -> dict[str, Any]:
         config[SOURCES] = _parse_sources(tables)
     if indexes is not None:
         config[INDEXES] = _parse_indexes(indexes)
+    if follow is not None:
+        config[FOLLOW] = _parse_follow(follow)
     return config
+
+
+def _parse_follow(table: object) -> Follow:
+    if not isinstance(table, dict):
+        raise InvalidInputError("must be a table", field=FOLLOW, hint="it begins with a line [follow]")
+    for key in table:
+        _check_key(key, FOLLOW_KEYS, FOLLOW_KEYS)
+    if "url" not in table:
+        raise InvalidInputError("has no url", field=FOLLOW, hint='as in: url = "https://example.org/list.jsonl.gz"')
+    try:
+        return Follow().given(table)
+    except InvalidInputError as e:
+        raise InvalidInputError(f"{FOLLOW}: {e}", hint=e.hint) from None
 
 
 def _parse_sources(tables: object) -> tuple[Source, ...]:
@@ -342,6 +362,7 @@ def in_words(config: Mapping[str, Any]) -> str:
     keys = {setting.field: setting.key for setting in SETTINGS}
     words = [f"{keys[field]} {_in_words(value)}" for field, value in config.items() if field in keys]
     words += [count(len(config[SOURCES]), SOURCES)] if SOURCES in config else []
+    words += [f"follow {shown(config[FOLLOW].url)}"] if FOLLOW in config else []
     return ", ".join([*words, *(f"index {index.name}" for index in config.get(INDEXES, ()))])
 
 

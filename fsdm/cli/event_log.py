@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 Level = Literal["info", "warning"]
 OWN: Final = "fsdm.cli"  # the logger of what the command line says beside events, also at level info
+FOLLOWING: Final = "fsdm.follow"  # that of what is said of a list that is followed
 WARNINGS: Final = frozenset({"failed", "damaged", "over", "paused", "braked"})  # events that may ask for an action
 
 
@@ -57,7 +58,7 @@ def _text(level: str, at: datetime, message: str) -> str:
 class EventLog(logging.Handler):
     """Writes events and log records as lines, from any thread.
 
-    Of the log these are warnings, and what the command line says by `OWN`. `quiet`: nothing of level info.
+    Of the log these are warnings, and what is said by `OWN` and `FOLLOWING`. `quiet`: nothing of level info.
     """
 
     def __init__(self, *, as_json: bool, quiet: bool = False, write: Callable[[str], None] = write_line) -> None:
@@ -82,7 +83,7 @@ class EventLog(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a record of the log."""
-        if record.levelno < logging.WARNING and record.name != OWN:
+        if record.levelno < logging.WARNING and record.name not in {OWN, FOLLOWING}:
             return  # events come by `event`, and the log has them too
         text = (self.formatter or logging.Formatter()).format(record)
         level, at = record.levelname.lower(), datetime.fromtimestamp(record.created, UTC)

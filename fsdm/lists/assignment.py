@@ -84,6 +84,7 @@ class Assignment:
         self._numbers: dict[bytes, int] = {}
         self._offsets = array("Q", [0])  # of each document, and the end of the last one
         self.sha256 = ""  # of the text of the list, once it has been read
+        self.says_its_end = False  # by its last line
 
     def take(self, document: bytes, where: str) -> None:
         """Add a line, without the white space around it; `where` names it.
@@ -218,6 +219,7 @@ class ListText:
             assignment = Assignment(documents, each, glance, strict=strict, known=known)
             count, end = self._read_lines(assignment)
             self._check_end(count, {end, expected} - {None})
+            assignment.says_its_end = end is not None
             yield assignment
 
     def lines(self) -> Iterator[bytes]:

@@ -19,7 +19,7 @@ from fsdm.store.json_files import declared_bytes, read_document, read_manifest
 from fsdm.store.markers import look_at, marker_ids, place_want, read_want
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Container
+    from collections.abc import Callable, Collection, Container
 
     from fsdm.lists.assignment import Assignment
     from fsdm.model.documents import DataChunk, Manifest
@@ -50,7 +50,7 @@ class Difference:
 class Before:
     """An earlier comparison with the same lines: when it began, and when its markers had been placed (ctimes in ns).
 
-    `unproven`: the ids of which it had found no READY that says what their lines want.
+    `unproven`: the ids of which it had found a READY, and none that says what their lines want.
     """
 
     began_ns: int
@@ -80,7 +80,7 @@ class Comparison:
         found, manifests = self.found, self._manifests(chunk.id)
         is_here = any(manifest.satisfies(chunk, sha256_may_follow=True) for manifest in manifests)
         is_sure = any(manifest.satisfies(chunk) for manifest in manifests)
-        if not is_sure:
+        if manifests and not is_sure:
             self.unproven.append(chunk.id)
         if chunk.id not in self._deleted and (self._is_wanted_so(chunk) if chunk.id in self._wanted else is_sure):
             found.unchanged += 1
@@ -102,7 +102,7 @@ class Comparison:
         if chunk_id in self._wanted:
             want = look_at(self._layout.want_marker(chunk_id))
             is_as_it_was = want is not None and want.ctime_ns < before.placed_ns
-            if is_as_it_was:
+            if is_as_it_was and chunk_id in self._ready:
                 self.unproven.append(chunk_id)
         else:
             found = self._ready.get(chunk_id, ())
@@ -173,11 +173,20 @@ def _ids(directory: str) -> set[str]:
         raise DataDirectoryError(f"{directory} cannot be listed: {e.strerror}", hint=hint) from e
 
 
-def place(layout: Layout, difference: Difference, assignment: Assignment, *, meant: bool) -> None:
+def place(
+    layout: Layout,
+    difference: Difference,
+    assignment: Assignment,
+    *,
+    meant: bool,
+    check: Callable[[], None] = lambda: None,
+) -> None:
     """Place the markers of a difference, the wants first: to keep data is the safer half.
 
-    `meant`: no brake is to hold the deletes back, however many they are.
+    `meant`: no brake is to hold the deletes back, however many they are. `check` is called before each want, and may
+    raise: to place them once more is no harm.
     """
     for chunk_id in difference.wanted:
+        check()
         place_want(layout, assignment.chunk(chunk_id))
     place_deletes(layout, difference.deleted, meant=meant)

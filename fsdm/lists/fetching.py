@@ -51,11 +51,15 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came: its version, the SHA-256 of its bytes, and whether an early end would have been noticed."""
+    """What came: its version, the SHA-256 of its bytes, and whether an early end would have been noticed.
+
+    `is_applied`: nothing came but the word that the list is the one that is applied.
+    """
 
     version: Version
     sha256: str
     tells_its_end: bool
+    is_applied: bool = False
 
 
 class Fetching:

@@ -48,6 +48,7 @@ _FILES: Final = {
     "release": f"delete/{RELEASE}",
     "index": INDEX,
     "node_id": "node-id",
+    "follow": "follow",
 }
 
 _ID = re.compile(r"[0-9a-f]{64}\Z")
@@ -151,6 +152,7 @@ class Layout:
     release: str
     index: str
     node_id: str
+    follow: str
 
     def __init__(self, data_dir: str | os.PathLike[str]) -> None:
         if not data_dir:  # as of a variable that is not set: nobody means the current directory

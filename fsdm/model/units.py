@@ -37,6 +37,22 @@ def parse_size(text: str) -> int:
     return size_bytes
 
 
+_DURATION: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(s|m|min|h|d)?\Z")
+_SECONDS: Final = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400}
+
+
+def parse_duration(text: str) -> float:
+    """Parse a duration in seconds: `60`, `60s`, `5m`, `1.5h`, `1d`.
+
+    Raises:
+        InvalidInputError: the text is none.
+    """
+    found = _DURATION.match(text)
+    if found is None:
+        raise InvalidInputError(f"{text!r:.80} is no duration", hint="a number of seconds, or with s, m, h or d: 5m")
+    return float(found[1]) * _SECONDS[found[2] or ""]
+
+
 def readable(size_bytes: int) -> str:
     """Format a size in powers of 1000: `950.0 MB`."""
     if size_bytes < 100_000:

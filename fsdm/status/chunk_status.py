@@ -15,6 +15,7 @@ from fsdm.store.catalog import Catalog
 from fsdm.store.disk_usage import downloaded_bytes
 from fsdm.store.eviction import victim_at
 from fsdm.store.filesystem import exists, read_space
+from fsdm.store.followed import Followed, read_followed
 from fsdm.store.holders import held_places
 from fsdm.store.index_failures import read_index_failures
 from fsdm.store.json_files import declared_bytes, read_document
@@ -86,9 +87,10 @@ class Status:
 
     `reconciler` is what the holder of LOCK says of itself, None where there is none; `reconciler_trouble` a sentence
     where that one is stopped, or stuck. `paused` is what PAUSE says while downloads are paused, `braked` what BRAKE
-    says while deletes are held back; else None. `counts` are numbers of chunks: *known* (registered, here or not),
-    *fetching*, *available*, of these *held* by refs, as far as proc(5) shows them here, and *cached* (they may be
-    evicted), *failing* (they are tried again), *given_up* (they are not).
+    says while deletes are held back; else None. `followed`: the list that is followed, where one is. `counts` are
+    numbers of chunks: *known* (registered, here or not), *fetching*, *available*, of these *held* by refs, as far as
+    proc(5) shows them here, and *cached* (they may be evicted), *failing* (they are tried again), *given_up* (they are
+    not).
     """
 
     chunks: dict[str, ChunkStatus]
@@ -99,6 +101,7 @@ class Status:
     braked: dict[str, Any] | None = None
     reconciler_trouble: str | None = None
     counts: dict[str, int] = field(default_factory=dict)
+    followed: Followed | None = None
 
     def count(self, state: State) -> int:
         """Count the chunks in this state."""
@@ -287,7 +290,7 @@ def read_surroundings(layout: Layout) -> Status:
     # no beat can be written on a disk that is read-only
     trouble = None if holder is None or space.read_only else holder.trouble(time.time())
     reconciler, disk = None if holder is None else holder.says, DiskStatus(space.free_bytes, space.read_only)
-    return Status({}, (), reconciler, disk, paused, braked, trouble)
+    return Status({}, (), reconciler, disk, paused, braked, trouble, followed=read_followed(layout))
 
 
 def read_size(layout: Layout, place: Place) -> int | None:

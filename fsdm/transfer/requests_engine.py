@@ -114,7 +114,7 @@ class RequestsEngine:
         stop.check()
         self._policy.check_url(target.url)
         settings = self._sources.of(target)
-        way = _way(target, settings)
+        way = way_of(target, settings)
         host = self._hosts.get(target.origin)
         way["timeout"] = tuple(map(host.within, self._timeouts_s))
         head_s = way["timeout"][0] + host.within(exchange.HEAD_S)
@@ -172,7 +172,7 @@ class RequestsEngine:
             raise HostError(what, what=what, transient=cause != "tls", cause=cause) from None
 
 
-def _way(target: Target, settings: Settings) -> dict[str, Any]:
+def way_of(target: Target, settings: Settings) -> dict[str, Any]:
     """Say in the words of requests by what way a source is asked; what it leaves open is the session's."""
     where = f"{target.scheme}://{target.host.strip('[]')}"  # it wins over what the environment may have
     proxies = {} if settings.proxy is None else {where: settings.proxy}

@@ -1,6 +1,8 @@
 """The examples of `--help`: each is run, by copy and paste, where it has what it speaks of."""
 
 import gzip
+import hashlib
+import json
 import os
 import re
 import select
@@ -31,7 +33,7 @@ EXAMPLES = [
     ),
 ]
 # it goes on until it is told to stop
-ENDLESS = re.compile(r"fsdm (run\b(?!.*--once)|ui\b|.*--watch|.*--follow)")
+ENDLESS = re.compile(r"fsdm (run\b(?!.*--once)|follow\b|ui\b|.*--watch|.*--follow)")
 # elsewhere it is run with all that it takes: half a minute
 ELSEWHERE = {"fsdm demo": "test_demo.py"} | dict.fromkeys(
     ("fsdm fleet demo", "fsdm fleet demo --chunks 200"), "test_fleet_demo.py"
@@ -52,6 +54,10 @@ def place(tmp_path: Path, source: Source) -> tuple[Path, dict[str, str]]:
     (tmp_path / "reports").mkdir()
     source.put("/assignment.jsonl.gz", gzip.compress(chunk.to_json()))
     source.put("/chunk.json", chunk.to_json())
+    text = chunk.to_json()
+    sha256 = hashlib.sha256(text).hexdigest()
+    source.put(f"/fleet/lists/{sha256}.jsonl.gz", gzip.compress(text))
+    source.put("/fleet/placement.json", json.dumps({"lists": {"a1": {"sha256": sha256}}}).encode())
     for directory in ("bin", ".zfunc", ".local/share/bash-completion/completions", ".local/share/man/man1"):
         (tmp_path / directory).mkdir(parents=True)
     (tmp_path / ".config/fish/completions").mkdir(parents=True)
@@ -122,6 +128,8 @@ def has_begun(command: str, shell: subprocess.Popen[str], at: Path) -> bool:
     """Whether a command that goes on has shown that it does: it reconciles, or has printed something."""
     if "fsdm run" in command:
         return owner(at / "data") == shell.pid
+    if "fsdm follow" in command:
+        return (at / "data/follow/STATE").exists()
     into = re.search(r"> *(\S+)$", command)
     if into is not None:
         return (at / into[1]).exists() and (at / into[1]).stat().st_size > 0

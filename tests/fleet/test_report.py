@@ -3,19 +3,35 @@
 import json
 import os
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from fsdm import Client
-from fsdm.fleet.report import Report, name_of, report
+from fsdm import Client, DataChunk
+from fsdm.fleet.report import Report, Reporter, name_of
 from fsdm.model.errors import DataDirectoryError, InvalidInputError
 from fsdm.model.layout import Layout
+from fsdm.store.json_files import read_manifest
 from tests.support import ran
 from tests.support.chunks import a_want, an_id, of_place, put_chunk, put_failure, touch_delete
 
 SHA = "a" * 64
+
+
+class Chunks(dict[str, DataChunk]):
+    """A list of chunks."""
+
+    def __init__(self, chunks: list[DataChunk]) -> None:
+        super().__init__((chunk.id, chunk) for chunk in chunks)
+
+    def ids(self) -> Iterator[str]:
+        return iter(self)
+
+    def chunk(self, chunk_id: str) -> DataChunk:
+        return self[chunk_id]
 
 
 @pytest.fixture
@@ -31,7 +47,7 @@ def test_chunk_is_here_only_with_the_files_of_the_list_and_while_it_is_available
     touch_delete(Path(client.layout.root), deleted.chunk_id)
     os.unlink(f"{client.layout.path(put := put_chunk(client.layout, start=5, end=6))}/READY")
     wanted = [of_place(here), of_place(other, size=101), of_place(deleted), absent, of_place(put)]
-    found = report(client, wanted, SHA, 7.0)
+    found = Reporter(client).report(Chunks(wanted), SHA, 7.0)
     assert found.missing == (other.chunk_id, deleted.chunk_id, absent.id, put.chunk_id)
     assert found.extra == (extra.chunk_id,)
     assert (found.at, found.applied, found.bytes, found.braked, found.failing) == (7.0, SHA, 300, False, ())
@@ -42,7 +58,7 @@ def test_report_tells_of_the_brake_and_of_the_chunks_of_the_list_that_fail(clien
     for chunk_id in (wanted[1].id, an_id()):
         put_failure(data_dir, chunk_id, kind="transfer")
     (data_dir / "BRAKE").write_text("{}")
-    found = report(client, wanted, SHA, 7.0)
+    found = Reporter(client).report(Chunks(wanted), SHA, 7.0)
     assert found.failing == (wanted[1].id,)
     assert found.braked
     assert Report.parse(found.to_json()) == found
@@ -57,6 +73,33 @@ def test_first_name_is_kept_and_another_one_is_refused(layout: Layout) -> None:
         name_of(layout, "a2")
     assert layout.node_id in e.value.hint
     assert name_of(layout, None) == "a1"
+
+
+def test_report_reads_no_ready_again_that_has_not_changed(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    here, extra = put_chunk(client.layout), put_chunk(client.layout, start=5, end=6)
+    reporter, wanted = Reporter(client), Chunks([of_place(here)])
+    first, read = reporter.report(wanted, SHA, 7.0), list[str]()
+    monkeypatch.setattr("fsdm.fleet.report.read_manifest", lambda path: read.append(path) or read_manifest(path))
+    assert reporter.report(wanted, SHA, 7.0) == first
+    assert read == []
+    ready = Path(client.layout.path(here), "READY")
+    ready.write_text(ready.read_text().replace('"size":100', '"size":1000'))
+    assert reporter.report(wanted, SHA, 7.0).bytes == 1100
+    assert read == [str(ready.parent)]
+    assert reporter.report(Chunks([of_place(extra)]), "b" * 64, 7.0).missing == ()
+
+
+def test_name_that_is_made_is_one_for_all_who_come_at_once(layout: Layout) -> None:
+    barrier = threading.Barrier(8)
+
+    def name(_: int) -> str:
+        barrier.wait()
+        return name_of(layout, None, make=True)
+
+    with ThreadPoolExecutor(8) as pool:
+        names = set(pool.map(name, range(8)))
+    assert names == {name_of(layout, None)}
+    assert [one for one in os.listdir(layout.root) if one.startswith("node-id")] == ["node-id"]
 
 
 @pytest.mark.parametrize("name", ["", "../x", "a/b", ".a", "a b", "a\n", "\x1b[2J", "a" * 129])

@@ -65,7 +65,7 @@ class Fault:
 class Source:
     """An HTTP/1.1 server on loopback, a context manager.
 
-    It gives strong ETags, and ranges where it is asked for them.
+    It gives strong ETags, 304 for the one that is known, and ranges where it is asked for them.
 
     `files` are the bytes by path; of a path that is not among them, `made` gives the bytes, or None for a 404. `faults`
     are by path, from the next request on; a subclass may have others by `fault_for`. `asked` counts the requests, and
@@ -158,6 +158,10 @@ class Source:
             handler.send_error(404)
             return
         fault = self.fault_for(path, data)
+        if fault == Fault() and handler.headers.get("If-None-Match") == etag_of(data):
+            handler.send_response(304)
+            handler.end_headers()
+            return
         asked = re.fullmatch(r"bytes=(\d+)-(\d*)", handler.headers.get("Range", ""))
         if asked is not None and asked[2]:
             fault = (fault.piece and fault.piece(int(asked[1]), int(asked[2]) + 1)) or replace(fault, drip_at=None)

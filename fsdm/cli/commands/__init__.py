@@ -8,6 +8,7 @@ VERBS: Final = {
     "register": "let chunks be known, to be fetched when somebody asks for them",
     "delete": "ask for chunks to be deleted",
     "sync": "make the wanted chunks equal to a list",
+    "follow": "keep the wanted chunks equal to a list that changes",
     "place": "say which worker of a fleet is to hold which chunks",
     "report": "tell the placer of a fleet which chunks of its list are here",
     "fleet": "see a fleet of nodes work, with nothing else running",

@@ -28,7 +28,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(arguments: Namespace) -> None:
     """Compare what is here with the list, file by file as READY says it."""
     from fsdm.cli.sources import fetching_for
-    from fsdm.fleet.report import name_of, report
+    from fsdm.fleet.report import Reporter, name_of
     from fsdm.lists.assignment import read_assignment
 
     with (
@@ -38,7 +38,7 @@ def run(arguments: Namespace) -> None:
         ) as assignment,
     ):
         name = name_of(client.layout, arguments.name)
-        found = report(client, assignment, assignment.sha256, time.time())
+        found = Reporter(client).report(assignment, assignment.sha256, time.time())
     document = found.to_json().decode()
     if arguments.to is not None:
         write_text(os.path.join(arguments.to, f"{name}.json"), document)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from fsdm.cli.arguments import data_dir_of, from_text, open_client, size
 from fsdm.cli.bounded_stream import bound
 from fsdm.cli.config import INDEXES, SOURCES, add_limits, limits_of, read_config, reload
-from fsdm.cli.event_log import OWN, EventLog, dropped_lines, say, write_line
+from fsdm.cli.event_log import FOLLOWING, OWN, EventLog, dropped_lines, say, write_line
 from fsdm.cli.output import ASSUMED_BYTES_PER_S, estimate, row, show, tell, to_fetch
 from fsdm.cli.signals import Signals, asked_to_end
 from fsdm.concurrency.log import Log
@@ -28,7 +28,7 @@ from fsdm.store.data_dir import open_data_dir
 from fsdm.store.leader_lock import ReconcilerLock, describe_holder, find_reconciler
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from fsdm.model.events import Event
     from fsdm.model.limits import Limits
@@ -137,7 +137,9 @@ def run(arguments: Namespace) -> int:
         bound("stdout", _dropped_events, _give_up_stdout)
     with _event_sink(arguments, limits) as show, _traced(arguments, limits, show) as on_event:
         how = {"on_event": on_event, "sources": sources, "indexes": indexes}
-        return (_reconcile_once if arguments.once else _reconcile)(arguments, limits, how)
+        if arguments.once:
+            return _reconcile_once(arguments, limits, how)
+        return _reconcile(arguments, limits, how, config)
 
 
 def _predict(arguments: Namespace, limits: Limits, sources: tuple[Source, ...]) -> None:
@@ -169,7 +171,8 @@ def _predict(arguments: Namespace, limits: Limits, sources: tuple[Source, ...]) 
         tell(f"another process reconciles, and may be doing it by now: {plain(describe_holder(owner.says))}")
 
 
-def _reconcile(arguments: Namespace, limits: Limits, how: dict[str, Any]) -> int:
+def _reconcile(arguments: Namespace, limits: Limits, how: dict[str, Any], config: Mapping[str, Any]) -> int:
+    from fsdm.cli.follow import Configured
     from fsdm.manager import DataManager
     from fsdm.monitoring.repeating import repeating
     from fsdm.monitoring.service import Service
@@ -189,8 +192,9 @@ def _reconcile(arguments: Namespace, limits: Limits, how: dict[str, Any]) -> int
             if dm.error is not None:
                 signals.end()
 
-        with service.attend(dm), repeating(end_with_it, LOOK_S, name="fsdm-end", patience_s=1.0):
-            signals.serve(partial(reload, dm, arguments))
+        ends = repeating(end_with_it, LOOK_S, name="fsdm-end", patience_s=1.0)
+        with service.attend(dm), ends, Configured(dm, config) as followed:
+            signals.serve(partial(reload, dm, arguments, followed.keep_to))
     if dm.error is None:
         return EXIT_OK
     if isinstance(dm.error, FsdmError):
@@ -229,7 +233,8 @@ def _event_sink(arguments: Namespace, limits: Limits) -> Iterator[Callable[[Even
                 _print_event(event)
             log.event(event)
 
-        logging.getLogger(OWN).setLevel(logging.INFO)
+        for name in (OWN, FOLLOWING):
+            logging.getLogger(name).setLevel(logging.INFO)
         handlers = logging.getLogger("fsdm")
         handlers.addHandler(log)
         stack.callback(handlers.removeHandler, log)

@@ -17,6 +17,7 @@ from fsdm.model.errors import DataDirectoryError, InvalidInputError, NotAvailabl
 from fsdm.model.state import Standing
 from fsdm.model.units import readable
 from fsdm.status.chunk_status import known_chunks, read_known
+from fsdm.status.followed_text import followed_words
 from fsdm.status.progress import Progress
 from fsdm.status.survey import Surveyor
 from fsdm.status.terminal import is_in_front, is_screen, plain, print_json
@@ -207,6 +208,8 @@ def _summary(seen: Status, chunks: list[ChunkStatus]) -> Iterator[str]:
     if seen.braked is not None:
         how = f"{seen.braked.get('held_back')} of {seen.braked.get('of')} chunks: {seen.braked.get('what_to_do')}"
         yield f"BRAKED: deletes are held back, {plain(how)}"
+    if seen.followed is not None:
+        yield from map(plain, followed_words(seen.followed, time.time()))
     if seen.reconciler_trouble is not None:
         yield plain(seen.reconciler_trouble)
     counts = Counter(chunk.state for chunk in chunks)

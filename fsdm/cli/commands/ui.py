@@ -7,7 +7,7 @@ from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING, Final
 
 from fsdm.cli.arguments import data_dir_of
-from fsdm.cli.config import SOURCES, read_config
+from fsdm.cli.config import TABLES, read_config
 from fsdm.cli.output import show, tell
 from fsdm.cli.signals import asked_to_end
 from fsdm.model.errors import InvalidInputError
@@ -54,7 +54,7 @@ def _limits(layout: Layout) -> Limits:
     from fsdm.model.limits import Limits
 
     try:
-        return Limits(**{field: value for field, value in read_config(layout).items() if field != SOURCES})
+        return Limits(**{field: value for field, value in read_config(layout).items() if field not in TABLES})
     except InvalidInputError as e:
         tell(f"no budget is shown: {e}")
         return Limits()

@@ -7,13 +7,17 @@ import os
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
 from fsdm.fleet.placing import Bounds
 from fsdm.fleet.reading import read_reports
 from fsdm.fleet.round import Options, Round
+from fsdm.fleet.shelf import Directory
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
     from fsdm.fleet.documents import Pointer
     from fsdm.fleet.report import Report
     from fsdm.model.documents import DataChunk
@@ -33,6 +37,18 @@ class Moved:
     dropped: Counter[str] = field(default_factory=Counter)
 
 
+class Wants:
+    """The wants of all chunks, by id."""
+
+    def __init__(self, documents: Mapping[str, bytes]) -> None:
+        self._documents = documents
+        self.sha256 = sha256(b"".join(documents.values())).hexdigest()
+
+    def documents(self, chunk_ids: Iterable[str]) -> Iterator[bytes]:
+        """Yield the want of each chunk, as a line with its newline."""
+        return map(self._documents.__getitem__, chunk_ids)
+
+
 @dataclass(slots=True)
 class Placer:
     """The inputs of a placement, as files and chunks; `to` is the directory that it publishes to."""
@@ -44,10 +60,10 @@ class Placer:
     capacity: int
     workers: dict[str, dict[str, object]] = field(default_factory=dict)
     pointer: Pointer | None = None
-    _documents: dict[str, bytes] = field(default_factory=dict)
+    _wants: Wants = field(init=False)
 
     def __post_init__(self) -> None:
-        self._documents = {chunk.id: chunk.to_json() for chunk in self.chunks}
+        self._wants = Wants({chunk.id: chunk.to_json() for chunk in self.chunks})
 
     def add(self, node: str, zone: str) -> None:
         self.workers[node] = {"name": node, "capacity": self.capacity, "zone": zone}
@@ -67,8 +83,8 @@ class Placer:
         path = f"{self.to}.workers.jsonl"
         with open(path, "w", encoding="utf-8") as file:
             file.writelines(json.dumps(worker) + "\n" for worker in self.workers.values())
-        one = Round.read(wants, path, self.reports, self.to, how, time.time())
-        pointer = one.publish(self._documents.__getitem__)
+        one = Round.read(wants, path, self.reports, Directory(self.to), how, time.time())
+        pointer = one.publish(self._wants)
         if pointer is None:
             return False
         self.pointer = pointer
@@ -104,5 +120,5 @@ class Placer:
         return time.time() - os.stat(f"{self.reports}/{node}.json").st_mtime > GRACE_S
 
 
-def _is_applied(report: Report, sha256: str, changed: float) -> bool:
-    return report.applied == sha256 and report.at >= changed and not (report.missing or report.extra)
+def _is_applied(report: Report, digest: str, changed: float) -> bool:
+    return report.applied == digest and report.at >= changed and not (report.missing or report.extra)

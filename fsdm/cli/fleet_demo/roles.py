@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-import time
-from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from fsdm.cli.fleet_demo.lake import DATASET, serve
-from fsdm.model.documents import DataChunk
-from fsdm.store.index_runs import mtime_of
+from fsdm.cli.fleet_demo.lake import serve
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,8 +16,7 @@ if TYPE_CHECKING:
 
     Say = Callable[..., None]
 
-POLL_S: Final = 0.4
-REPORT_S: Final = 1.0
+EVERY: Final = "0.5s"
 # of what is not needed here, and takes CPU time from what is
 SPARING: Final = {
     "distributed.scheduler.work-stealing": False,
@@ -78,36 +72,7 @@ def reconcile(_: Say, data_dir: str) -> None:
 
 def follow(_: Say, data_dir: str, node: str, url: str, reports: str) -> None:
     """Apply the list of a node whenever it has changed, and report what is here."""
-    import requests
-
-    from fsdm.cli.assignment import read_assignment
     from fsdm.cli.main import main
-    from fsdm.client import Client
-    from fsdm.fleet.report import Report, report
-    from fsdm.store.filesystem import FileSystem
 
-    session, fs = requests.Session(), FileSystem()
-    applied, wanted = "", list[DataChunk]()
-    stamp: object = None
-    said, said_at = Report(at=0.0), 0.0
-    with Client(data_dir) as client:
-        while True:
-            with suppress(requests.RequestException, KeyError):
-                pointer = session.get(f"{url}/fleet/placement.json", timeout=10)
-                pointer.raise_for_status()
-                sha256 = json.loads(pointer.content)["lists"][node]["sha256"]
-                where = f"{url}/fleet/lists/{sha256}.jsonl.gz"
-                if sha256 != applied and main(["sync", "-d", data_dir, where, "--yes"]) == 0:
-                    with read_assignment(where) as assignment:
-                        applied, wanted = sha256, list(assignment)
-            seen = applied, *map(mtime_of, (f"{client.layout.chunks}/{DATASET}", client.layout.delete))
-            if applied and (seen != stamp or time.time() - said_at > REPORT_S):
-                said_at = time.time()
-                said = (
-                    report(client, wanted, applied, said_at)
-                    if seen != stamp
-                    else said.model_copy(update={"at": said_at})
-                )
-                fs.write(f"{reports}/{node}.json", said.to_json(), durable=False)
-                stamp = seen
-            time.sleep(POLL_S)
+    where = (f"{url}/fleet/placement.json", "--every", EVERY, "--node-id", node, "--report", reports)
+    main(["follow", "-d", data_dir, *where, "--brake", "off", "--quiet"])
