@@ -27,10 +27,19 @@ class Action:
 
 @dataclass(frozen=True, slots=True)
 class Fetch(Action):
-    """Fetch the wanted files into `partial/ID`, and write their manifest; `known`: as `known/ID` names them."""
+    """Fetch the wanted files into `partial/ID`, and write their manifest.
+
+    `known`: as `known/ID` names them, and who asks for it does so since `asked_ns`.
+    """
 
     want: Marker
     known: bool = False
+    asked_ns: int = field(default=0, compare=False)
+
+    @property
+    def since_ns(self) -> int:
+        """The time by which it takes its turn among others: its registration says nothing of that."""
+        return self.asked_ns if self.known else self.want.ctime_ns
 
 
 @dataclass(frozen=True, slots=True)

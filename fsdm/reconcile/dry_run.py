@@ -155,12 +155,12 @@ class _DryRun:
     def _end(self, decision: Action | Wait | None, state: ChunkState, memo: Memo, chunk: DataChunk | None) -> None:
         """Note the step that the decisions about one id end with."""
         match decision:
-            case actions.Fetch(want=want) if chunk is not None:
+            case actions.Fetch() as fetch if chunk is not None:
                 sizes = [file.size for file in chunk.files.values()]
                 to_come = max(sum(size or 0 for size in sizes) - _bytes(self._layout.partial_of(state.id)), 0)
                 step = Step("fetch", state.id, to_come, sizes.count(None))
                 attempts = memo.failure.attempts if memo.failure is not None else 0
-                self._fetches.append((attempts, want.ctime_ns, state.id, step, decision))
+                self._fetches.append((attempts, fetch.since_ns, state.id, step, fetch))
             case actions.Publish():
                 self._steps.append(Step("publish", state.id, why="it has come as a whole"))
             case actions.Confirm():

@@ -202,7 +202,7 @@ def _brought(state: ChunkState, memo: Memo, document: Marker, now: float, *, kno
         return _clear(state, memo, now) if state.unready else actions.Publish(state.id, document, known)
     if state.unready and not memo.held:
         return _clear(state, memo, now)
-    return actions.Fetch(state.id, document, known)
+    return actions.Fetch(state.id, document, known, state.acquire.ctime_ns if known and state.acquire else 0)
 
 
 def _acquired(state: ChunkState, memo: Memo, acquire: Marker, now: float, recovery: Recovery) -> Action | Wait | None:

@@ -263,7 +263,7 @@ class SpaceBudget:
         over = [run for run in self._running.values() if run.came_bytes > run.need_bytes]
         if self._short_bytes <= 0 or not over or any(run.stopped for run in over):
             return None
-        run = max(over, key=lambda run: (run.fetch.want.ctime_ns, run.fetch.id))
+        run = max(over, key=lambda run: (run.fetch.since_ns, run.fetch.id))
         run.stopped = True
         self._learn(run)
         return run.fetch

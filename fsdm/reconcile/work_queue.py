@@ -7,7 +7,7 @@ parked: it holds up no other, and comes back, the oldest first, when what it nee
 from __future__ import annotations
 
 import heapq
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from fsdm.reconcile.actions import (
@@ -30,7 +30,11 @@ if TYPE_CHECKING:
 URGENT: Final = (Overrule, Register, Unregister, Retire, Clear, Discard, Forget, Evict)
 MANY_REFUSALS: Final = 250  # in one go: each costs a look at a want, and deletes are not to wait for thousands of them
 
-_Turn = tuple[int, int, str]  # failed attempts, the want's ctime, the id: the least comes first
+_Turn = tuple[int, int, str]  # failed attempts, since when it is asked for, the id: the least comes first
+
+
+def _by_turn(parked: tuple[int, Fetch]) -> tuple[int, str]:
+    return parked[1].since_ns, parked[1].id
 
 
 @dataclass(slots=True)
@@ -51,10 +55,13 @@ class WorkQueue:
         waited = self._waits.pop(chunk_id, None)
         queued = self._fetches.pop(chunk_id, None)
         parked = self._parked.pop(chunk_id, None)
+        before = (parked or queued or (None, None))[1]
+        if isinstance(decision, Fetch) and before is not None and before.known and decision.known:
+            decision = replace(decision, asked_ns=before.asked_ns)  # others that ask too do not put it off
         if isinstance(decision, Fetch) and parked is not None and parked[1].want.same_as(decision.want):
             self._parked[chunk_id] = parked[0], decision
         elif isinstance(decision, Fetch):
-            turn = (attempts, decision.want.ctime_ns, chunk_id)
+            turn = (attempts, decision.since_ns, chunk_id)
             self._fetches[chunk_id] = (turn, decision)
             if queued is None or queued[0] != turn:  # else its entry is in the queue
                 self._enqueue(turn)
@@ -94,7 +101,7 @@ class WorkQueue:
             return
         fitting = [entry for entry in self._parked.values() if entry[0] <= room_bytes]
         self._least_need = min(need for need, _ in self._parked.values())
-        for need_bytes, fetch in sorted(fitting, key=lambda entry: (entry[1].want.ctime_ns, entry[1].id)):
+        for need_bytes, fetch in sorted(fitting, key=_by_turn):
             if slots < 1:
                 break
             if need_bytes <= room_bytes:
@@ -105,7 +112,7 @@ class WorkQueue:
 
     def parked_needs(self, count: int) -> list[int]:
         """List the bytes that the oldest parked fetches need, of at most so many."""
-        oldest = heapq.nsmallest(count, self._parked.values(), key=lambda entry: (entry[1].want.ctime_ns, entry[1].id))
+        oldest = heapq.nsmallest(count, self._parked.values(), key=_by_turn)
         return [need_bytes for need_bytes, _ in oldest]
 
     def _enqueue(self, turn: _Turn) -> None:

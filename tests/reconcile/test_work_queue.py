@@ -47,6 +47,32 @@ def test_deletes_go_before_the_rest_and_all_of_them_before_downloads() -> None:
     assert list(work_queue.take(1)) == []
 
 
+def _asked(chunk_id: str, registered_ns: int, asked_ns: int) -> actions.Fetch:
+    return actions.Fetch(chunk_id, Marker(1, registered_ns, 1, 1), True, asked_ns)
+
+
+def test_what_is_asked_for_takes_its_turn_by_that_and_not_by_its_registration() -> None:
+    work_queue = WorkQueue()
+    for fetch in (_asked("b", 1, 30), _asked("c", 9, 10), _fetch("a", 20)):
+        work_queue.put(fetch.id, fetch)
+    assert [action.id for action in work_queue.take(9)] == ["c", "a", "b"]
+
+
+def test_others_that_ask_as_well_do_not_put_off_what_waits() -> None:
+    for park in (False, True):
+        work_queue = WorkQueue()
+        for fetch in (_asked("a", 1, 10), _asked("b", 1, 20)):
+            work_queue.put(fetch.id, fetch)
+        if park:
+            for action in [*work_queue.take(2)]:
+                assert isinstance(action, actions.Fetch)
+                work_queue.park(action, 100)
+        work_queue.put("a", _asked("a", 1, 30))
+        assert work_queue.parked_needs(9) == [100] * 2 * park
+        work_queue.unpark(100, 1)
+        assert [action.id for action in work_queue.take(1)] == ["a"]
+
+
 def test_new_wants_are_fetched_before_failing_ones_and_older_before_younger() -> None:
     work_queue = WorkQueue()
     for chunk_id, ctime_ns, attempts in [("e", 1, 7), ("c", 9, 0), ("d", 1, 1), ("b", 5, 0), ("a", 9, 0)]:
