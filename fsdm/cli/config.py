@@ -92,8 +92,8 @@ SETTINGS: Final = (
         "brake_share",
         "brake",
         parse_share,
-        "hold deletes back where more than this part of what is here, and 100 chunks, would go within 10 minutes, "
-        "until they are released (fsdm release); off: never (default 25%%)",
+        "hold deletes back where more than this part of what is here would go within 10 minutes, and 100 chunks, or 10 "
+        "with 100 GB, until they are released (fsdm release); off: never (default 25%%)",
     ),
     Setting(
         "recover",
@@ -154,7 +154,9 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
         group.add_argument(*names, dest=one.field, type=kind, metavar=METAVARS[one.parse], help=one.help)
 
 
-def reload(dm: DataManager, arguments: argparse.Namespace, follow: Callable[[Mapping[str, Any]], None]) -> None:
+def reload(
+    dm: DataManager, arguments: argparse.Namespace, follow: Callable[[Mapping[str, Any]], None] = lambda _: None
+) -> None:
     """Read the file again, change the limits, and what is followed; a file that cannot be taken changes nothing."""
     try:
         config = read_config(dm.layout)

@@ -11,14 +11,15 @@ import re
 import threading
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from fsdm.concurrency.log import Log
 from fsdm.model.errors import BrakedError, InvalidInputError
 from fsdm.model.events import Event
+from fsdm.model.layout import READY
 from fsdm.model.units import readable
 from fsdm.store.filesystem import exists
-from fsdm.store.json_files import read_object
+from fsdm.store.json_files import declared_bytes, read_document, read_object
 from fsdm.store.markers import look_at, place_delete, release_deletes
 
 if TYPE_CHECKING:
@@ -116,13 +117,21 @@ def place_deletes(
 # ----------------------------------------------------------------------------------------------------------- the policy
 
 
+class Delete(NamedTuple):
+    """A delete of a chunk that is here: its ctime, and the chunk's bytes."""
+
+    ctime_ns: int
+    size_bytes: int
+
+
 @dataclass(slots=True)
 class Brake:
     """The deletes of chunks that are here: those that may pass, and those held back. Pure.
 
     A delete passes the first time it is seen, unless that would be too much: at least MANY_CHUNKS and more than `share`
-    of what is, or was, here, together with those that passed within WINDOW_S. Then all that have not passed are held
-    back (`since` says since when), however long, until they are released, or enough of them are withdrawn.
+    of what is, or was, here, together with those that passed within WINDOW_S; or at least FEW_DELETES with MANY_BYTES,
+    and more than `share` of the bytes. Then all that have not passed are held back (`since` says since when), however
+    long, until they are released, or enough of them are withdrawn. What is not known to have bytes counts as a chunk.
 
     Invariants: a delete that has passed is never held back later; a released one is never counted.
     """
@@ -130,65 +139,90 @@ class Brake:
     share: float | None
     since: float | None = None
     passed_before: int = 0  # in an earlier process, which was braked then
-    _held_back: dict[str, int] = field(default_factory=dict)  # id → ctime of its delete
+    passed_bytes_before: int = 0
+    _held_back: dict[str, Delete] = field(default_factory=dict)
+    _held_back_bytes: int = 0
     _passed: set[str] = field(default_factory=set)  # ids whose deletes stand
-    _counted: dict[str, tuple[float, int]] = field(default_factory=dict)  # passed: when (in this order), ctime
+    _counted: dict[str, tuple[float, Delete]] = field(default_factory=dict)  # passed: when (in this order)
+    _counted_bytes: int = 0
     _left: set[str] = field(default_factory=set)  # counted ids that are here no more
+    _left_bytes: int = 0
     _released_ns: int = -1
 
-    def see(self, chunk_id: str, delete_ns: int | None, *, is_here: bool) -> None:
-        """Take in how one id stands. `delete_ns` is the ctime of the delete that would take it away."""
+    def knows(self, chunk_id: str) -> bool:
+        """Tell whether the bytes of this id need not be told once more."""
+        return self.share is None or chunk_id in self._held_back or chunk_id in self._passed
+
+    def see(self, chunk_id: str, delete_ns: int | None, *, is_here: bool, size_bytes: int = 0) -> None:
+        """Take in how one id stands.
+
+        `delete_ns` is the ctime of the delete that would take it away, with so many bytes, unless these are known.
+        """
         if self.share is None:
             return
         if chunk_id in self._counted:
             if is_here and delete_ns is None:  # it was withdrawn in time
                 self._uncount(chunk_id)
-            elif not is_here:
+            elif not is_here and chunk_id not in self._left:
                 self._left.add(chunk_id)
+                self._left_bytes += self._counted[chunk_id][1].size_bytes
         if delete_ns is None:
-            self._held_back.pop(chunk_id, None)
+            self._unhold(chunk_id)
             self._passed.discard(chunk_id)
         elif delete_ns <= self._released_ns:
             self._passed.add(chunk_id)
         elif chunk_id not in self._passed:
-            self._held_back[chunk_id] = delete_ns
+            known = self._unhold(chunk_id)
+            delete = Delete(delete_ns, size_bytes if known is None else known.size_bytes)
+            self._held_back[chunk_id] = delete
+            self._held_back_bytes += delete.size_bytes
 
     def release(self, ctime_ns: int) -> set[str]:
         """Let all deletes up to this ctime pass; return the ids that were held back."""
         if ctime_ns <= self._released_ns:
             return set()
         self._released_ns = ctime_ns
-        self.passed_before = 0
-        for chunk_id in [key for key, (_, delete_ns) in self._counted.items() if delete_ns <= ctime_ns]:
+        self.passed_before = self.passed_bytes_before = 0
+        for chunk_id in [key for key, (_, delete) in self._counted.items() if delete.ctime_ns <= ctime_ns]:
             self._uncount(chunk_id)
-        released = {chunk_id for chunk_id, delete_ns in self._held_back.items() if delete_ns <= ctime_ns}
+        released = {chunk_id for chunk_id, delete in self._held_back.items() if delete.ctime_ns <= ctime_ns}
         self._passed |= released
         for chunk_id in released:
-            del self._held_back[chunk_id]
+            self._unhold(chunk_id)
         return released
 
-    def judge(self, here: int, now: float) -> set[str]:
-        """Decide on all that were seen, where `here` chunks are here; return the ids that may go."""
+    def judge(self, here: int, now: float, here_bytes: Callable[[], int] = int) -> set[str]:
+        """Decide on all that were seen, where `here` chunks are here; return the ids that may go.
+
+        `here_bytes` counts the bytes of all that are here; it is called only where much would go.
+        """
         if self._counted and next(reversed(self._counted.values()))[0] > now:  # the clock was set back
-            self._counted = {one: (min(at, now), delete_ns) for one, (at, delete_ns) in self._counted.items()}
+            self._counted = {one: (min(at, now), delete) for one, (at, delete) in self._counted.items()}
         if self.since is None:
             while self._counted and self._counted[first := next(iter(self._counted))][0] <= now - WINDOW_S:
                 self._uncount(first)
-        if self.is_too_much(here):
+        if self.is_too_much(here, here_bytes):
             self.since = now if self.since is None else self.since
             return set()
-        self.since, self.passed_before = None, 0
-        passing, self._held_back = self._held_back, {}
+        self.since, self.passed_before, self.passed_bytes_before = None, 0, 0
+        passing, self._held_back, self._held_back_bytes = self._held_back, {}, 0
         self._passed |= passing.keys()
-        for chunk_id, delete_ns in passing.items():
-            self._counted.pop(chunk_id, None)
-            self._counted[chunk_id] = now, delete_ns
+        for chunk_id, delete in passing.items():
+            if chunk_id in self._counted:
+                self._uncount(chunk_id)
+            self._counted[chunk_id] = now, delete
+            self._counted_bytes += delete.size_bytes
         return set(passing)
 
-    def is_too_much(self, here: int) -> bool:
+    def is_too_much(self, here: int, here_bytes: Callable[[], int] = int) -> bool:
         """Tell whether all that would go now is too much."""
-        going = self.passed + self.held_back
-        return self.held_back > 0 and going >= MANY_CHUNKS and exceeds(going, self.before(here), self.share)
+        going, going_bytes = self.passed + self.held_back, self.passed_bytes + self._held_back_bytes
+        if self.held_back == 0 or self.share is None:
+            return False
+        if going >= MANY_CHUNKS and exceeds(going, self.before(here), self.share):
+            return True
+        is_large = going >= FEW_DELETES and going_bytes >= MANY_BYTES
+        return is_large and exceeds(going_bytes, self.bytes_before(here_bytes()), self.share)
 
     def holds_back(self, chunk_id: str) -> bool:
         """Tell whether the delete of this id is not to be carried out."""
@@ -198,19 +232,41 @@ class Brake:
         """Count what was here before the counted ones went."""
         return here + len(self._left) + self.passed_before
 
+    def bytes_before(self, here_bytes: int) -> int:
+        """Count the bytes that were here before the counted ones went."""
+        return here_bytes + self._left_bytes + self.passed_bytes_before
+
     @property
     def held_back(self) -> int:
         """Return how many are held back, or still to be judged."""
         return len(self._held_back)
 
     @property
+    def held_back_bytes(self) -> int:
+        """Return the bytes of those."""
+        return self._held_back_bytes
+
+    @property
     def passed(self) -> int:
         """Return how many have passed, of those that count."""
         return len(self._counted) + self.passed_before
 
+    @property
+    def passed_bytes(self) -> int:
+        """Return the bytes of those."""
+        return self._counted_bytes + self.passed_bytes_before
+
     def _uncount(self, chunk_id: str) -> None:
-        del self._counted[chunk_id]
-        self._left.discard(chunk_id)
+        size_bytes = self._counted.pop(chunk_id)[1].size_bytes
+        self._counted_bytes -= size_bytes
+        if chunk_id in self._left:
+            self._left.discard(chunk_id)
+            self._left_bytes -= size_bytes
+
+    def _unhold(self, chunk_id: str) -> Delete | None:
+        delete = self._held_back.pop(chunk_id, None)
+        self._held_back_bytes -= 0 if delete is None else delete.size_bytes
+        return delete
 
 
 def read_brake(layout: Layout, share: float | None) -> Brake:
@@ -220,15 +276,20 @@ def read_brake(layout: Layout, share: float | None) -> Brake:
         said = read_object(layout.brake, BRAKE_MAX_BYTES)
         if said is not None and share is not None:
             brake.since, brake.passed_before = float(said["since"]), max(int(said["let_go"]), 0)
+            brake.passed_bytes_before = max(int(said.get("let_go_bytes", 0)), 0)
     except (OSError, ValueError, TypeError, KeyError, OverflowError) as e:
         logger.warning("%s says nothing that can be gone on from: %s", layout.brake, e)
     return brake
 
 
-def see(brake: Brake, state: ChunkState, *, is_going: bool) -> None:
+def see(brake: Brake, layout: Layout, state: ChunkState, *, is_going: bool) -> None:
     """Show a brake how one id stands; `is_going`: its delete would take it away."""
     delete_ns = state.delete.ctime_ns if state.delete is not None and is_going else None
-    brake.see(state.id, delete_ns, is_here=bool(state.ready or state.unready))
+    size_bytes = 0
+    if delete_ns is not None and not brake.knows(state.id):
+        ready = (read_document(f"{layout.path(place)}/{READY}") for place in state.ready)
+        size_bytes = sum(declared_bytes(said.get("files")) or 0 for said in ready)
+    brake.see(state.id, delete_ns, is_here=bool(state.ready or state.unready), size_bytes=size_bytes)
 
 
 def release(brake: Brake, layout: Layout) -> set[str]:
@@ -250,6 +311,7 @@ class DeleteBrake:
     fs: FileSystem
     workers: Workers
     tell: Callable[[Event], None]
+    here_bytes: Callable[[], int] = int
     _told: bool = False  # by this process
     _text: bytes | None = None  # of BRAKE, as far as this process knows
     _text_at: float = 0.0
@@ -264,9 +326,9 @@ class DeleteBrake:
     def judge(self, now: float) -> set[str]:
         """Decide, once all ids of a pass have been seen; return those that may go now."""
         brake, was_braked, passing = self.brake, self.brake.since is not None, set[str]()
-        if brake.held_back and (was_braked or brake.is_too_much(len(self.catalog))):
+        if brake.held_back and (was_braked or brake.is_too_much(len(self.catalog), self.here_bytes)):
             passing = release(brake, self.layout)
-        passing |= brake.judge(len(self.catalog), now)
+        passing |= brake.judge(len(self.catalog), now, self.here_bytes)
         refusal = self.refusal
         if refusal and not self._told:
             self.tell(Event("braked", "", refusal))
@@ -288,7 +350,10 @@ class DeleteBrake:
         if brake.since is None:
             return ""
         gone = f", beside {brake.passed} just before" if brake.passed else ""
-        return f"{brake.held_back} of {brake.before(len(self.catalog))} chunks{gone}; {WHAT_TO_DO}"
+        of = f"{brake.before(len(self.catalog))} chunks"
+        if brake.held_back_bytes >= MANY_BYTES:
+            of += f", with {readable(brake.held_back_bytes)}"
+        return f"{brake.held_back} of {of}{gone}; {WHAT_TO_DO}"
 
     def _update_file(self, now: float) -> None:
         """Have a worker write BRAKE when braking begins, now and then, and remove it in the end."""
@@ -300,6 +365,8 @@ class DeleteBrake:
             "held_back": brake.held_back,
             "let_go": brake.passed,
             "of": brake.before(len(self.catalog)),
+            "held_back_bytes": brake.held_back_bytes,
+            "let_go_bytes": brake.passed_bytes,
             "what_to_do": WHAT_TO_DO,
         }
         text = None if brake.since is None else json.dumps(document).encode() + b"\n"

@@ -101,9 +101,10 @@ class _DryRun:
     def _judge(self, states: list[ChunkState], memos: dict[str, Memo]) -> set[str]:
         brake = read_brake(self._layout, self._limits.brake_share)
         for state in states:
-            see(brake, state, is_going=takes_away(state, memos[state.id]))
+            see(brake, self._layout, state, is_going=takes_away(state, memos[state.id]))
         release(brake, self._layout)
-        brake.judge(len(self._catalog), self._now)
+        space = SpaceBudget(self._layout, self._catalog, self._limits)
+        brake.judge(len(self._catalog), self._now, space.here_bytes)
         return {state.id for state in states if brake.holds_back(state.id)}
 
     def _holders(self, states: list[ChunkState]) -> set[Place]:

@@ -161,7 +161,7 @@ class Loop:
             ids |= self._scan()
         for chunk_id in ids:
             state = self.states[chunk_id] = look(self.layout, self.catalog, chunk_id)
-            see(self.delete_brake.brake, state, is_going=takes_away(state, self.results.observe(state)))
+            see(self.delete_brake.brake, self.layout, state, is_going=takes_away(state, self.results.observe(state)))
             self._go_on()
         # only now that all have been seen: so many deletes at once may be too many
         for chunk_id in ids | self.delete_brake.judge(self.clock()):

@@ -130,7 +130,7 @@ class Reconciler:
             eviction=Eviction(layout, catalog, space, work_queue, helpers, wakeup.wake),
             disk=disk,
             paused=Pause(layout, tell),
-            delete_brake=DeleteBrake(layout, catalog, Brake(limits.brake_share), fs, helpers, tell),
+            delete_brake=DeleteBrake(layout, catalog, Brake(limits.brake_share), fs, helpers, tell, space.here_bytes),
             executor=Executor(self._applier, fetchers=fetchers, workers=helpers, tell=tell, wake=wakeup.wake),
             results=results,
             manifest_check=ManifestCheck(layout, catalog, wake=wakeup.wake, notify=wakeup.notify),

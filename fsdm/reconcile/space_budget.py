@@ -78,6 +78,7 @@ class SpaceBudget:
     limits: Limits
     free: Callable[[str], int] = free_bytes
     _asks_disk: bool = False
+    _counts: bool = False  # whatever the limits say
     _usage: Usage = field(default_factory=Usage)
     _running: dict[str, _Running] = field(default_factory=dict)
     _needs: dict[str, tuple[tuple[int, int, int], int]] = field(default_factory=dict)  # id → which want, its need
@@ -97,11 +98,11 @@ class SpaceBudget:
 
     @property
     def _counts_chunks(self) -> bool:
-        return self.limits.count_bytes or self.limits.max_bytes is not None
+        return self._counts or self.limits.count_bytes or self.limits.max_bytes is not None
 
     @property
     def _counts_partials(self) -> bool:
-        return self.limits.count_bytes or self.is_limited
+        return self._counts or self.limits.count_bytes or self.is_limited
 
     @property
     def keep_free_bytes(self) -> int | None:
@@ -124,6 +125,14 @@ class SpaceBudget:
     def budgeted_bytes(self) -> int:
         """Return what counts against the budget, as of the last pass. In any thread."""
         return self._usage.taken_bytes
+
+    def here_bytes(self) -> int:
+        """Return the bytes of all that is in `chunks/`; from the first time on it is counted, by a READY of each."""
+        if not self._counts_chunks:
+            self._counts, self._usage = True, Usage()
+            self.open()
+        self._take_in_trash()
+        return self._usage.totals["here"] + self._usage.totals["retiring"]
 
     def open(self) -> None:
         if self._counts_chunks:

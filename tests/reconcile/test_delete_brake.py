@@ -14,6 +14,7 @@ from fsdm.model.errors import BrakedError, InvalidInputError
 from fsdm.model.layout import Layout, Place
 from fsdm.reconcile import delete_brake
 from fsdm.reconcile.delete_brake import (
+    FEW_DELETES,
     MANY_BYTES,
     MANY_CHUNKS,
     WINDOW_S,
@@ -262,6 +263,33 @@ def test_a_brake_file_goes_where_the_next_reconciler_has_no_brake(layout: Layout
     assert (here(layout), loop.brake) == (25, None)
 
 
+def test_few_large_chunks_are_held_back_and_the_file_has_their_bytes(
+    layout: Layout, places: list[Place], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delete_brake, "MANY_CHUNKS", 100)
+    monkeypatch.setattr(delete_brake, "MANY_BYTES", 1500)  # each has a hundred
+    loop = Loop(layout)
+    delete(layout, places[:10])
+    loop.rest()
+    assert (here(layout), loop.brake) == (30, None)
+    delete(layout, places[10:14])
+    loop.rest()
+    assert here(layout) == 26
+    delete(layout, places[14:18])
+    loop.rest()
+    assert (here(layout), loop.kinds) == (26, ["braked"])
+    said = loop.brake
+    assert said is not None
+    assert (said["held_back"], said["held_back_bytes"], said["let_go_bytes"], said["of"]) == (4, 400, 1400, 40)
+    again = Loop(layout)
+    again.now = loop.now
+    again.rest()
+    assert (here(layout), again.kinds) == (26, ["braked"])
+    Path(layout.release).touch()
+    again.rest()
+    assert (here(layout), again.brake) == (22, None)
+
+
 def test_deletes_that_are_meant_are_never_held_back_however_many(layout: Layout, places: list[Place]) -> None:
     loop = Loop(layout)
 
@@ -382,30 +410,101 @@ def of(count: int, first: int = 0) -> list[str]:
 
 
 class Life:
-    """A brake over so many chunks, whose deletes are seen, judged and carried out."""
+    """A brake over so many chunks of one size, whose deletes are seen, judged and carried out."""
 
-    def __init__(self, here: int, share: float | None = 0.25) -> None:
+    def __init__(self, here: int, share: float | None = 0.25, *, each_bytes: int = 0) -> None:
         self.here = here
+        self.each_bytes = each_bytes
         self.brake = Brake(share)
         self.now = 1000.0
+        self.counted = 0  # how often all bytes were
+
+    def here_bytes(self) -> int:
+        self.counted += 1
+        return self.here * self.each_bytes
 
     def delete(self, ids: list[str], ctime_ns: int = 5) -> list[str]:
         """Show deletes to the brake; return those that pass."""
         for chunk_id in ids:
-            self.brake.see(chunk_id, ctime_ns, is_here=True)
-        return sorted(self.brake.judge(self.here, self.now))
+            size_bytes = 0 if self.brake.knows(chunk_id) else self.each_bytes
+            self.brake.see(chunk_id, ctime_ns, is_here=True, size_bytes=size_bytes)
+        return self.judge()
 
     def withdraw(self, ids: list[str]) -> list[str]:
         for chunk_id in ids:
             self.brake.see(chunk_id, None, is_here=True)
-        return sorted(self.brake.judge(self.here, self.now))
+        return self.judge()
+
+    def judge(self) -> list[str]:
+        return sorted(self.brake.judge(self.here, self.now, self.here_bytes))
 
     def leave(self, ids: list[str]) -> None:
         for chunk_id in ids:
             assert not self.brake.holds_back(chunk_id)
             self.brake.see(chunk_id, None, is_here=False)
         self.here -= len(ids)
-        self.brake.judge(self.here, self.now)
+        self.judge()
+
+
+def large(here: int = 60) -> Life:
+    """A life with few chunks that are large: of sixty, fifteen are a quarter."""
+    return Life(here, each_bytes=50_000_000_000)
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_few_chunks_that_are_large_are_protected_by_their_bytes(at_once: bool) -> None:
+    life = large()
+    if at_once:
+        assert life.delete(of(16)) == []
+        assert large().delete(of(15)) == of(15)
+        return
+    for number, chunk_id in enumerate(of(30)):
+        went = life.delete([chunk_id])
+        assert went == ([chunk_id] if number < 15 else [])
+        life.leave(went)
+    assert (life.here, life.brake.held_back) == (45, 15)
+    assert (life.brake.passed_bytes, life.brake.held_back_bytes) == (15 * life.each_bytes, 15 * life.each_bytes)
+
+
+def test_bytes_are_counted_only_where_many_would_go() -> None:
+    life = Life(60, each_bytes=MANY_BYTES // 20)
+    assert life.delete(of(19)) == of(19)
+    assert life.counted == 0
+    assert life.delete(of(1, 19)) == []
+    assert life.counted == 1
+
+
+def test_deletes_that_are_typed_by_hand_are_meant_however_large() -> None:
+    life = large(here=12)
+    assert life.delete(of(FEW_DELETES - 1)) == of(FEW_DELETES - 1)
+    assert life.delete(of(1, FEW_DELETES - 1)) == []
+
+
+def test_bytes_that_went_longer_ago_than_the_window_count_no_more() -> None:
+    for pause_s, lets_go in ((WINDOW_S - 1, False), (WINDOW_S, True)):
+        life = large()
+        life.leave(life.delete(of(15)))
+        life.now += pause_s
+        assert bool(life.delete(of(11, 15))) == lets_go
+
+
+def test_large_chunks_are_released_and_withdrawn_as_others_are() -> None:
+    life = large()
+    assert life.delete(of(20), ctime_ns=7) == []
+    assert life.withdraw(of(5)) == of(15, 5)
+    life = large()
+    life.delete(of(20), ctime_ns=7)
+    assert sorted(life.brake.release(7)) == of(20)
+    assert (life.brake.held_back_bytes, life.delete(of(15, 20), ctime_ns=8)) == (0, of(15, 20))
+    assert life.brake.passed_bytes == 15 * life.each_bytes  # what was released is not counted
+
+
+def test_earlier_process_that_was_braked_by_bytes_is_gone_on_from() -> None:
+    life = large(here=45)
+    life.brake.since, life.brake.passed_before, life.brake.passed_bytes_before = 1.0, 15, 15 * life.each_bytes
+    assert life.delete(of(1)) == []
+    assert life.withdraw(of(1)) == []
+    assert (life.brake.since, life.brake.passed, life.brake.passed_bytes) == (None, 0, 0)
 
 
 def test_a_burst_that_is_seen_at_once_is_held_back_as_a_whole() -> None:
@@ -542,9 +641,14 @@ def test_without_a_share_nothing_is_held_back_and_nothing_is_remembered() -> Non
     assert life.brake == Brake(None)
 
 
-@given(st.lists(st.tuples(st.sampled_from(["delete", "withdraw", "wait"]), st.integers(0, 300), st.integers(1, 120))))
-def test_within_a_window_never_more_than_the_share_goes_unless_it_is_few(steps: list[tuple[str, int, int]]) -> None:
-    life, went = Life(300), list[tuple[float, str]]()
+@given(
+    st.lists(st.tuples(st.sampled_from(["delete", "withdraw", "wait"]), st.integers(0, 300), st.integers(1, 120))),
+    st.sampled_from([0, MANY_BYTES // 100, MANY_BYTES // 11, MANY_BYTES]),
+)
+def test_within_a_window_never_more_than_the_share_goes_unless_it_is_few(
+    steps: list[tuple[str, int, int]], each_bytes: int
+) -> None:
+    life, went = Life(300, each_bytes=each_bytes), list[tuple[float, str]]()
     present = set(of(300))
     for what, first, count in steps:
         ids = [one for one in of(count, first) if one in present]
@@ -559,4 +663,5 @@ def test_within_a_window_never_more_than_the_share_goes_unless_it_is_few(steps: 
             went += [(life.now, one) for one in gone]
             present -= set(gone)
             recent = sum(when > life.now - WINDOW_S for when, _ in went)
-            assert recent < MANY_CHUNKS or not gone or recent <= 0.25 * (len(present) + recent), (before, recent)
+            is_few = recent < FEW_DELETES or (recent < MANY_CHUNKS and recent * each_bytes < MANY_BYTES)
+            assert is_few or not gone or recent <= 0.25 * (len(present) + recent), (before, recent)
