@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     from fsdm.transfer.own_fetcher import Fetcher as Fetcher
     from fsdm.transfer.resume_record import Part as Part
 
-__version__ = "0.1.0"
+    __version__: str
 
 _HOMES = {
     "AlreadyKnownError": "fsdm.model.errors",
@@ -116,8 +116,19 @@ __all__ = [*_HOMES, "__version__"]  # noqa: PLE0604 all of them are strings
 
 
 def __getattr__(name: str) -> object:
+    if name == "__version__":
+        return _built_as()
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(_HOMES[name]), name)
     globals()[name] = value
     return value
+
+
+def _built_as() -> str:
+    """Return the version that this was built as: that of the tag of its commit."""
+    try:
+        from fsdm._version import version
+    except ImportError:  # sources that nobody has built
+        return "0+unknown"
+    return str(version)
