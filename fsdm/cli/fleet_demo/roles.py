@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 
     Say = Callable[..., None]
 
-EVERY: Final = "0.5s"
+EVERY: Final = "1s"
 # of what is not needed here, and takes CPU time from what is
 SPARING: Final = {
     "distributed.scheduler.work-stealing": False,
@@ -65,14 +67,14 @@ def _serve(server: Callable[[], Server], say: Say) -> None:
 
 def reconcile(_: Say, data_dir: str) -> None:
     """Be the reconciler of a node."""
-    from fsdm.cli.main import main
-
-    main(["run", "-d", data_dir, "--durability", "none", "--brake", "off"])
+    _become("run", "-d", data_dir, "--durability", "none", "--brake", "off")
 
 
 def follow(_: Say, data_dir: str, node: str, url: str, reports: str) -> None:
     """Apply the list of a node whenever it has changed, and report what is here."""
-    from fsdm.cli.main import main
-
     where = (f"{url}/fleet/placement.json", "--every", EVERY, "--node-id", node, "--report", reports)
-    main(["follow", "-d", data_dir, *where, "--brake", "off", "--quiet"])
+    _become("follow", "-d", data_dir, *where, "--brake", "off", "--quiet")
+
+
+def _become(*arguments: str) -> None:
+    os.execv(sys.executable, [sys.executable, "-m", "fsdm", *arguments])  # noqa: S606 no shell is meant
