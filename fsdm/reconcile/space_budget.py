@@ -288,7 +288,8 @@ class SpaceBudget:
         """Tell how much has to go so that so much fits, and no more than `cache_low` of the budget is taken."""
         excess = need_bytes - self._headroom_bytes
         if self.limits.max_bytes is not None:
-            excess = max(excess, self.taken_bytes + need_bytes - int(self.limits.max_bytes * self.limits.cache_low))
+            low_bytes = int(self.limits.max_bytes * self.limits.cache_low)
+            excess = max(excess, self.taken_bytes + need_bytes - low_bytes)
         return excess
 
     def in_the_way(self, fetch: Fetch) -> list[str]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from fsdm.model.errors import InvalidInputError, StaleMarkerError
 from fsdm.model.layout import VERIFIED
-from fsdm.status.chunk_status import index_failures_of, read_chunk_status, read_surroundings, stamp_of
+from fsdm.status.chunk_status import index_failures_of, read_chunk_status, read_info, read_surroundings, stamp_of
 from fsdm.status.explain_text import Explanation, Facts, Others, explain
 from fsdm.status.survey import Listing
 from fsdm.store.catalog import Catalog
@@ -52,7 +52,7 @@ def gather(layout: Layout, catalog: Catalog, chunk_id: str, now: float, *, but_p
         now=now,
         root=layout.root,
         state=state,
-        status=read_chunk_status(layout, state),
+        status=read_info(layout, state),
         around=read_surroundings(layout),
         failure=failure,
         want_fault=_want_fault(layout, state),

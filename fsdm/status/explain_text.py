@@ -107,11 +107,17 @@ def explain(facts: Facts) -> Explanation:
     return Explanation(
         id=facts.state.id,
         state=facts.name,
-        asked=tuple(_asked(facts)) or ("nothing: there is neither want/ID nor delete/ID",),
+        asked=tuple(_asked(facts)) or _nothing_asked(facts),
         here=tuple(_here(facts, facts.status) if facts.status else ()) or ("nothing of it",),
         why=tuple(reason for reason, _ in reasons) or ("nothing",),
         todo=tuple(todo) or ("nothing: it goes on by itself" if facts.is_pending else "nothing",),
     )
+
+
+def _nothing_asked(facts: Facts) -> tuple[str]:
+    if facts.status is not None and facts.status.known:
+        return ("nothing: it is registered (known/ID), so it comes when somebody asks for it",)
+    return ("nothing: there is neither want/ID nor delete/ID",)
 
 
 def _asked(facts: Facts) -> Iterator[str]:
@@ -121,6 +127,9 @@ def _asked(facts: Facts) -> Iterator[str]:
             yield f"{name}/ID asks for nothing: it {marker.fault}"
         elif marker is not None:
             yield f"{phrase}, as asked for at {ago(marker.ctime_ns / 1e9, facts.now)}"
+    if facts.state.asked and not facts.state.ready:
+        who = "somebody waits for it" if facts.state.asked == "held" else "it was touched"
+        yield f"it is asked for: acquire/ID is there, and {who}"
     if _intent(facts.state.verify):
         yield "its bytes are to be compared with READY: verify/ID is there"
     if facts.want and facts.delete:
@@ -139,6 +148,8 @@ def _here(facts: Facts, status: ChunkStatus) -> Iterator[str]:
     if state.ready:
         found = "it is complete, but readers no longer find it" if state.delete else "it is available"
         yield f"{found}: {size}{where}"
+        if status.cached:
+            yield "it is cached: registered and not wanted, so it may be evicted where its room is needed"
         yield f"it stands in {facts.root}/chunks/{state.ready[0].dataset_id}/{state.ready[0].name}"
         if facts.verified_at is not None:
             yield f"its bytes were read again, and were what READY says, at {ago(facts.verified_at, facts.now)}"
@@ -156,6 +167,12 @@ def _reasons(facts: Facts) -> Iterator[_Reason]:
     """List reasons and remedies, the first that matters first."""
     if facts.status is None:
         yield "nothing is known of it: it was never asked for, or is gone", "ask for it with `fsdm want`"
+        return
+    if facts.name == "known":
+        yield (
+            "nobody has asked for it",
+            f"to have it come: fsdm acquire; to have it stay as well: {facts.command('want')}",
+        )
         return
     if facts.is_pending:
         yield from _of_the_directory(facts, facts.status)
@@ -243,7 +260,9 @@ def _attempts(facts: Facts, failure: Failure) -> str:
     """Tell the error with since when, how often, and when it is tried next."""
     now, times = facts.now, f"{failure.attempts} times" if failure.attempts != 1 else "once"
     since = f"since {moment(failure.first_at, now)}, {lasting(now - failure.first_at)} ago; " * (failure.attempts > 1)
-    if failure.next_attempt_at is None:
+    if failure.given_up:
+        upcoming = "given up: not tried again before it is asked for anew"
+    elif failure.next_attempt_at is None:
         upcoming = "it goes on once the disk takes what is written" if failure.kind == "disk" else "not tried again"
     elif facts.around.reconciler is None:
         upcoming = f"it was to be tried again at {moment(failure.next_attempt_at, now)}"
@@ -251,15 +270,19 @@ def _attempts(facts: Facts, failure: Failure) -> str:
         upcoming = f"next at {ago(failure.next_attempt_at, now)}"
     else:
         upcoming = "it is being tried again"
-    passing = "" if failure.transient else "; it will not pass by itself"
+    passing = "" if failure.transient or failure.given_up else "; it will not pass by itself"
+    if failure.not_before is not None and failure.not_before > now:
+        passing += f"; the server has asked for nothing before {ago(failure.not_before, now)}"
     return f"{failure.error}: {since}tried {times}, the last time at {ago(failure.last_at, now)}; {upcoming}{passing}"
 
 
 def _remedy(facts: Facts, failure: Failure) -> str:
     """Tell what to mend, and how to have it tried now."""
+    retry = f"to have it tried now: {facts.command('retry')} {facts.state.id}"
+    if failure.given_up:
+        return f"{failure.hint or 'mend its source'}; {retry}"
     if not facts.state.want or failure.kind == "disk" or (failure.transient and facts.around.reconciler is None):
         return failure.hint
-    retry = f"to have it tried now: {facts.command('retry')} {facts.state.id}"
     if failure.transient:
         return f"{failure.hint}; {retry}" if failure.hint else f"{retry}; else it goes on by itself"
     return f"{failure.hint or 'mend want/ID in place, or its source'}; {retry}"

@@ -49,6 +49,7 @@ class Survey:
     `left_bytes` are to come, at least, for what can go on by itself (`wanted` and `running`); `unknown` of these do not
     say all of their size, or have not been read yet. `unlisted` are directories that this user may not list: nothing in
     them is counted.
+    `known` counts the registrations, `cached` the chunks that are here and may be evicted.
     """
 
     at: float
@@ -72,6 +73,13 @@ class Survey:
     unknown: int = 0
     unlisted: tuple[str, ...] = ()
     reconciler_trouble: str | None = None
+    known: int = 0
+    cached: int = 0
+
+    @property
+    def given_up(self) -> int:
+        """The number of those that fail and are not tried again by themselves."""
+        return sum(one.given_up for one in self.failing)
 
     @property
     def is_converged(self) -> bool:

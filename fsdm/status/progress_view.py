@@ -156,7 +156,10 @@ def _counts(survey: Survey, glyphs: Glyphs) -> list[_Item]:
         (survey.deleting, "deleting", "magenta"),
         (survey.unready, "out of service", "yellow"),
         (len(survey.waiting), "waiting for room", "yellow"),
-        (len(survey.failing), "failed", "bold red"),
+        (len(survey.failing) - survey.given_up, "failed", "bold red"),
+        (survey.given_up, "given up", "bold red"),
+        (survey.cached, "cached", "green"),
+        (survey.known, "known", "dim"),
     )
     here = (f"{survey.here} here, {more}{readable(survey.here_bytes)}", "bold green")
     return [here, *((f"{count} {words}", style) for count, words, style in counts if count)]
@@ -243,4 +246,4 @@ def _failing(one: Failing, now: float, glyphs: Glyphs) -> Text:
     tries, due, upcoming = f"{one.attempts} tries, " if one.attempts > 1 else "", one.next_attempt_at, ""
     if due is not None:
         upcoming = "to be tried again now: " if due <= now else f"next {ago(due, now)}: "
-    return _row("failed", one.id, f"{tries}{upcoming}{one.error}", "red", glyphs)
+    return _row("given up" if one.given_up else "failed", one.id, f"{tries}{upcoming}{one.error}", "red", glyphs)

@@ -26,6 +26,7 @@ from fsdm.status.chunk_status import (
     stamp_of,
 )
 from fsdm.status.progress import Retiring, Running, Survey
+from fsdm.status.registered import Registered
 from fsdm.store.catalog import Catalog
 from fsdm.store.disk_usage import downloaded_bytes
 from fsdm.store.filesystem import exists
@@ -92,6 +93,7 @@ class Surveyor:
         self._came_bytes = 0
         self._looked = False
         self._changed: set[str] = set()
+        self._registered = Registered(layout, self._catalog)
         self._holders: dict[str, Holders] = {}
         self._holders_due = 0.0  # monotonic
 
@@ -112,6 +114,7 @@ class Surveyor:
         paused = around.paused is not None
         unready = self._unready(listed)
         may_run = set() if paused else listed.failed & listed.want & listed.partial
+        self._registered.look(self._sizes.keys() | self._uncounted.keys(), self._changed, listed.want)
         named = self._names(listed, unready, {one for one in may_run if self._may_run(one, now)})
         if paused:
             named["wanted"] |= named.pop("downloading", set())
@@ -142,6 +145,8 @@ class Surveyor:
             left_bytes=left,
             unknown=unknown,
             unlisted=listed.unlisted,
+            known=self._registered.count,
+            cached=len(self._registered.cached - listed.delete - unready),
             reconciler_trouble=around.reconciler_trouble,
         )
 
@@ -181,6 +186,7 @@ class Surveyor:
                 unready=one in unready,
                 failed=one in listed.failed and one not in tried,
                 failure_kind=None if known is None else known[1].kind,
+                given_up=known is not None and known[1].given_up,
             )
             if name is not None:
                 named[name].add(one)

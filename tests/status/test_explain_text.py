@@ -119,6 +119,35 @@ CASES: dict[str, tuple[Facts, dict[str, Any]]] = {
         "failed", FAILED, failure=failure(next_attempt_at=NOW - 1), reconciler=None,
         why=["no process is reconciling", "was to be tried again at 11:59:59"], todo="fsdm run", silent=("retry",),
     ),
+    "given up": case(
+        "failed", FAILED, failure=failure(given_up=True, next_attempt_at=None, transient=False), given_up=True,
+        why=["given up: not tried again before it is asked for anew"], silent=("will not pass", "goes on by itself"),
+        todo="mend its source; to have it tried now: fsdm retry -d /data 1111",
+    ),
+    "registered, and given up": case(
+        "failed", {"failed": True}, failure=failure(given_up=True, next_attempt_at=None), given_up=True, known=True,
+        asked="it is registered (known/ID)", why=["given up"], todo="fsdm retry -d /data 1111",
+    ),
+    "failed, by a server that says when": case(
+        "failed", FAILED, failure=failure(not_before=NOW + 120),
+        why=["the server has asked for nothing before 12:02:00 (in 2 min)"],
+    ),
+    "damaged, and given up": case(
+        "failed", FAILED, failure=failure("damaged", given_up=True, hint="fsdm retry has it fetched again"),
+        given_up=True, why=["taken out of service"], todo="fsdm retry has it fetched again",
+    ),
+    "registered, and not here": case(
+        "known", known=True, asked="nothing: it is registered (known/ID), so it comes when somebody asks for it",
+        why=["nobody has asked for it"], todo="fsdm acquire", silent=("never asked for",),
+    ),
+    "cached": case(
+        "available", {"ready": (PLACE,)}, known=True, cached=True, here="it may be evicted where its room is needed",
+        asked="it is registered", why=["nothing"],
+    ),
+    "registered, and waited for": case(
+        "wanted", {"acquire": marker(), "asked": "held", "known": marker()}, known=True,
+        asked="acquire/ID is there, and somebody waits for it",
+    ),
     "failed, and touched since": case(
         "failed", FAILED | {"want": marker(1)}, failure=failure(),
         why=["HTTP 503; but its marker has changed since, so it is tried anew"], silent=("next at",),

@@ -20,9 +20,10 @@ from fsdm.status.coverage import KINDS, CoverageMap
 from fsdm.status.map import drawing, page
 from fsdm.status.map.text import LOOKS, Style, lines
 from fsdm.status.map.words import LEGEND, MEANINGS, Caption, shares, summary, ticks, troubles
+from fsdm.store.markers import place_known
 from tests.support import fsdm, fsdm_json
 from tests.support.chunks import a_want, an_id, entries, put_chunk, put_want, touch_delete
-from tests.support.maps import CAPTION, DATASET, EVIL, a_chunk, of_each_kind, thousands
+from tests.support.maps import ASKED_FOR, CAPTION, DATASET, EVIL, a_chunk, of_each_kind, thousands
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -229,7 +230,7 @@ def marks_of(html: str) -> list[dict[str, str | None]]:
 
 def test_a_page_has_a_mark_for_each_segment_with_its_details() -> None:
     marks = marks_of(page.html(of_each_kind(), CAPTION))
-    assert [(mark["class"] or "").split()[0] for mark in marks] == [*LEGEND, "here"]
+    assert [(mark["class"] or "").split()[0] for mark in marks] == [*ASKED_FOR, "here"]
     assert marks[1]["title"] == ("coming: blocks [10, 20), 10 blocks\n222222222222… [10, 20) downloading")
     assert marks[2]["title"] == "failing: blocks [20, 30), 10 blocks\n333333333333… [20, 30) failed: HTTP 404"
     assert marks[5]["title"] == "missing: blocks [50, 60), 10 blocks"
@@ -409,3 +410,28 @@ def test_a_directory_that_is_missing_ends_with_6_and_an_empty_one_is_drawn(layou
     assert (done.returncode, done.stdout) == (0, "")
     assert "0 datasets, 0 chunks" in done.stderr
     assert fsdm("map", "-d", data_dir, an_id()).returncode == 3
+
+
+def test_blocks_that_are_only_registered_are_no_gap_and_what_is_cached_or_given_up_is_told() -> None:
+    found = CoverageMap.of([
+        a_chunk(0, 10, cached=True, id="1" * 64),
+        a_chunk(10, 20, "known", id="2" * 64),
+        a_chunk(20, 30, "failed", given_up=True, error="HTTP 404", id="3" * 64),
+    ])  # fmt: skip
+    shown = told(found)
+    assert "1 chunk  10 blocks  33.3%" in next(line for line in shown.splitlines() if "▁ known" in line)
+    assert "missing" not in shown
+    assert "333333333333… given up: HTTP 404" in shown
+    titles = [mark["title"] for mark in marks_of(page.html(found, CAPTION))]
+    assert titles[:2] == [
+        "here: blocks [0, 10), 10 blocks\n111111111111… [0, 10) available, cached",
+        "known: blocks [10, 20), 10 blocks\n222222222222… [10, 20) known",
+    ]
+
+
+def test_registered_chunks_are_on_the_map_of_a_directory_unless_they_are_left_out(layout: Layout) -> None:
+    put_chunk(layout, start=0, end=10)
+    place_known(layout, a_want(dataset_id="d" * 64, block_range=(10, 20)), exclusive=False)
+    for arguments, kinds in (((), ["here", "known"]), (("--without-known",), ["here"])):
+        (dataset,) = fsdm_json("map", "-d", layout.root, *arguments)["datasets"]
+        assert [segment["kind"] for segment in dataset["segments"]] == kinds

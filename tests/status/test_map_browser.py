@@ -11,9 +11,8 @@ import pytest
 from fsdm.status.coverage import KINDS, CoverageMap
 from fsdm.status.map.drawing import WIDTH, svg
 from fsdm.status.map.page import PARTS, html
-from fsdm.status.map.words import LEGEND
 from tests.support.browser import CHROMIUM, Browser
-from tests.support.maps import CAPTION, EVIL, a_chunk, of_each_kind, thousands
+from tests.support.maps import ASKED_FOR, CAPTION, EVIL, a_chunk, of_each_kind, thousands
 from tests.support.pixels import row_of
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here (Debian: chromium)")
@@ -67,7 +66,7 @@ def test_a_page_that_complains_or_asks_for_something_would_be_found(browser: Bro
 
 def test_each_segment_is_drawn_as_wide_as_it_is_and_where_it_is(opened: Any) -> None:
     boxes = opened(of_each_kind()).value(BOXES)
-    assert [box["kind"] for box in boxes] == [*LEGEND, "here"]
+    assert [box["kind"] for box in boxes] == [*ASKED_FOR, "here"]
     for number, box in enumerate(boxes[:-1]):
         assert box["left"] == pytest.approx(box["band"] * 10 * number / 61, abs=0.1)
         assert box["width"] == pytest.approx(box["band"] * 10 / 61, abs=1)
@@ -128,7 +127,7 @@ def test_details_stay_within_the_window_at_every_mark(opened: Any) -> None:
     browser = opened(of_each_kind(error="long " * 60), width=360)
     inside = """(({left, right, top}) => left >= 0 && right <= window.innerWidth && top >= 0)
         (document.getElementById('tip').getBoundingClientRect())"""
-    for kind in KINDS:
+    for kind in ASKED_FOR:
         browser.point(*centre(browser, kind))
         assert browser.value(TIP).startswith(kind)
         assert browser.value(inside), kind
@@ -162,7 +161,7 @@ def test_whoever_cannot_see_is_told_of_every_mark_by_its_name(opened: Any) -> No
     browser = opened(of_each_kind())
     nodes = browser.do("Accessibility.getFullAXTree")["nodes"]
     named = [node["name"]["value"] for node in nodes if node.get("role", {}).get("value") in {"img", "image"}]
-    assert [name.split(":")[0] for name in named] == [*LEGEND, "here"]
+    assert [name.split(":")[0] for name in named] == [*ASKED_FOR, "here"]
     bands = [node["name"]["value"] for node in nodes if node.get("role", {}).get("value") == "group" and "name" in node]
     assert any(name.startswith("Blocks of dataset dddddddddddd") for name in bands)
 
@@ -205,7 +204,7 @@ CONTRAST = """(() => {
     };
     const ratio = (a, b) => (Math.max(light(a), light(b)) + 0.05) / (Math.min(light(a), light(b)) + 0.05);
     return Object.fromEntries(
-        ["ink", "faint", "here", "coming", "failing", "retiring", "doubled", "missing"].map(
+        ["ink", "faint", "here", "coming", "failing", "retiring", "doubled", "missing", "known"].map(
             (name) => [name, Math.min(ratio(name, "paper"), ratio(name, "card"))]));
 })()"""
 
@@ -232,7 +231,7 @@ def test_the_drawing_shows_each_segment_in_the_light_and_in_the_dark(opened: Any
     paper = "getComputedStyle(document.documentElement).backgroundColor"
     browser = opened(of_each_kind(), as_svg=True, prefers_color_scheme="light")
     boxes = sorted(browser.value(kinds), key=lambda box: box[1])
-    assert [kind for kind, _, _ in boxes] == [*LEGEND, "here"]
+    assert [kind for kind, _, _ in boxes] == [*ASKED_FOR, "here"]
     for _, _, width in boxes[:-1]:
         assert width == pytest.approx((WIDTH - 80) * 10 / 61, abs=1)
     light = browser.value(paper)

@@ -247,3 +247,12 @@ def test_rows_are_given_to_all_that_need_some_and_none_are_wasted(needs: list[in
     assert sum(given_rows.values()) == max(min(rows, sum(needs)), 0)
     if rows >= len([need for need in needs if need]):
         assert all(given_rows[name] > 0 for name in wanted if wanted[name])
+
+
+def test_what_is_given_up_cached_and_known_is_told() -> None:
+    failing = (Failing("8" * 64, "transfer", "HTTP 404", 5, given_up=True), Failing("9" * 64, "transfer", "HTTP 503"))
+    survey = replace(EMPTY, failing=failing, known=1000, cached=7)
+    told = one_line(progress_of(survey))
+    assert "1 failed, 1 given up, 7 cached, 1000 known" in told
+    drawn = [line.plain for line in lines(progress_of(survey), 120, 40, Glyphs())]
+    assert any(line.startswith("given up 888888888888 5 tries, HTTP 404") for line in drawn)

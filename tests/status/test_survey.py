@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from fsdm import DataManager
 from fsdm.model.documents import DataChunk
 from fsdm.model.layout import READY, Layout, Place
 from fsdm.status.chunk_status import read_status
@@ -18,7 +19,19 @@ from fsdm.status.survey import Surveyor
 from fsdm.store import json_files
 from fsdm.store.leader_lock import ReconcilerLock
 from tests.support import shell_holding
-from tests.support.chunks import FILES, a_want, an_id, put_chunk, put_failure, put_partial, put_want, touch_delete
+from tests.support.chunks import (
+    FILES,
+    a_want,
+    an_id,
+    bring,
+    put_chunk,
+    put_failure,
+    put_partial,
+    put_want,
+    touch_delete,
+)
+from tests.support.source import Source
+from tests.support.waiting import PATIENCE_S, eventually, next_tick
 
 HOUR = 3600.0
 
@@ -369,3 +382,35 @@ def test_it_tells_which_chunks_came_or_went_and_what_is_known_of_their_sizes(lay
     surveyor.look()
     assert surveyor.changed == {first.chunk_id}
     assert surveyor.catalog.places(first.chunk_id) == ()
+
+
+def test_what_is_registered_and_what_may_be_evicted_is_counted_as_it_changes(
+    data_dir: Path, dm: DataManager, source: Source
+) -> None:
+    surveyor = Surveyor(dm.layout)
+
+    def counts() -> tuple[int, int, int]:
+        survey = surveyor.look()
+        return survey.here, survey.known, survey.cached
+
+    one, two, three = (source.chunk(start=n, end=n + 1, files=1) for n in range(3))
+    assert counts() == (0, 0, 0)
+    bring(dm, one)
+    assert counts() == (1, 0, 0)
+    for chunk in (one, two):
+        next_tick(data_dir)
+        dm.register(chunk)
+    assert counts() == (1, 2, 1), "one that is here may go from now on"
+    dm.acquire(two.id, PATIENCE_S).close()
+    eventually(lambda: counts() == (2, 2, 2))
+    next_tick(data_dir)
+    bring(dm, two)
+    eventually(lambda: counts() == (2, 2, 1), "a want pins it")
+    next_tick(data_dir)
+    dm.register(two)
+    eventually(lambda: counts() == (2, 2, 2), "registered once more, it may go again")
+    dm.register(three)
+    dm.delete_chunk(one.id)
+    eventually(lambda: counts() == (1, 2, 1))
+    (data_dir / "known" / two.id).unlink()
+    eventually(lambda: counts() == (1, 1, 0))

@@ -1,14 +1,14 @@
 """Coverage to draw."""
 
 from collections.abc import Sequence
-from typing import get_args
+from typing import Any, get_args
 
 from hypothesis import strategies as st
 
-from fsdm.model.state import Standing, State
+from fsdm.model.state import Standing
 from fsdm.status.chunk_status import ChunkStatus
 from fsdm.status.coverage import KIND_OF, KINDS, CoverageMap, Kind
-from fsdm.status.map.words import Caption
+from fsdm.status.map.words import LEGEND, Caption
 from tests.support.chunks import an_id
 
 CAPTION = Caption("data", 0.0, ("reconciler: none",))
@@ -17,7 +17,7 @@ EVIL = "\x1b[31m</title></style><script>alert(1)</script>\"'&\n\udc80"
 
 
 def of_each_kind(**of_failing: str) -> CoverageMap:
-    """A dataset of 60 blocks, ten of each kind, in the legend's order."""
+    """A dataset of 61 blocks, ten of each kind that is asked for, in the legend's order."""
     return CoverageMap.of([
         a_chunk(0, 10, size=2000, id="1" * 64),
         a_chunk(10, 20, "downloading", id="2" * 64),
@@ -29,6 +29,9 @@ def of_each_kind(**of_failing: str) -> CoverageMap:
     ])  # fmt: skip
 
 
+ASKED_FOR = [kind for kind in LEGEND if kind != "known"]
+
+
 def thousands() -> CoverageMap:
     """5,000 chunks with a gap of one block after each hundredth."""
     return CoverageMap.of([a_chunk(1000 * n, 1000 * n + 1000 - (n % 100 == 99), id=f"{n:064x}") for n in range(5000)])
@@ -37,7 +40,7 @@ def thousands() -> CoverageMap:
 DATASET = "d" * 64
 
 
-def a_chunk(start: int, end: int, state: State = "available", size: int = 0, **says: str) -> ChunkStatus:
+def a_chunk(start: int, end: int, state: Standing = "available", size: int = 0, **says: Any) -> ChunkStatus:
     """A chunk of blocks `[start, end)`; `says` is its id, dataset, error."""
     says = {"id": an_id(), "dataset_id": DATASET, **says}
     return ChunkStatus(state=state, block_range=range(start, end), size_bytes=size, **says)
@@ -51,7 +54,7 @@ def of_block(chunks: Sequence[ChunkStatus], block: int) -> tuple[Kind, list[str]
             over[KIND_OF[chunk.state]].append(chunk.id)
     if len(over["here"]) > 1:
         return "doubled", over["here"]
-    order: tuple[Kind, ...] = ("here", "coming", "failing", "retiring")
+    order: tuple[Kind, ...] = ("here", "coming", "failing", "retiring", "known")
     return next(((kind, over[kind]) for kind in order if over[kind]), ("missing", []))
 
 

@@ -92,7 +92,13 @@ def _tiles(progress: Progress, survey: Survey) -> list[Document]:
         _tile("failing", len(survey.failing)),
         _tile("retiring", len(survey.retiring) + survey.deleting),
     ]
-    rare = (("waiting for room", len(survey.waiting)), ("out of service", survey.unready))
+    rare = (
+        ("given up", survey.given_up),
+        ("waiting for room", len(survey.waiting)),
+        ("out of service", survey.unready),
+        ("cached", survey.cached),
+        ("known", survey.known),
+    )
     return [*tiles, *(_tile(name, number) for name, number in rare if number)]
 
 
@@ -152,8 +158,9 @@ def _coming(one: Running, progress: Progress) -> Document:
 
 def _failing(one: Failing, now: float) -> Document:
     tries = f"tried {one.attempts} times, " if one.attempts > 1 else "tried once, " if one.attempts else ""
-    due = one.next_attempt_at
-    again = "not tried again by itself" if due is None else f"next at {ago(due, now)}" if due > now else "due now"
+    due, again = one.next_attempt_at, "given up" if one.given_up else "not tried again by itself"
+    if due is not None:
+        again = f"next at {ago(due, now)}" if due > now else "due now"
     return {"says": plain(one.error) or "failed/ID cannot be read", "more": f"{tries}{again}"}
 
 

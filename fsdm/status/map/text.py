@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # a glyph, one in ASCII, and SGR parameters of ECMA-48; what matters most is reversed: a single cell is to be seen
 LOOKS: Final[Mapping[Kind, tuple[str, str, str]]] = {
     "here": ("█", "#", "32"),
-    "known": ("▁", "_", "32"),
+    "known": ("▁", "_", "92"),
     "coming": ("▄", "+", "36"),
     "failing": ("!", "!", "97;45"),
     "retiring": ("░", "-", "90"),

@@ -22,12 +22,12 @@ T = TypeVar("T")
 
 MEANINGS: Final[Mapping[Kind, str]] = {
     "here": "one available chunk covers it",
-    "known": "registered: comes when it is asked for",
     "coming": "wanted: downloading, or about to",
     "failing": "wanted, and it fails",
     "retiring": "deleted: goes when its last ref goes",
     "doubled": "more than one available chunk covers it",
     "missing": "no chunk covers it",
+    "known": "registered: comes when it is asked for",
 }
 LEGEND: Final = tuple(MEANINGS)
 TROUBLES: Final[Mapping[Kind, str]] = {"missing": "gap", "doubled": "double cover", "failing": "failing chunk"}

@@ -11,13 +11,12 @@ from fsdm.model.layout import U64_MAX
 from fsdm.monitoring.page import documents
 from fsdm.monitoring.page.window import window
 from fsdm.status.chunk_status import DiskStatus, Failing, Status
-from fsdm.status.coverage import KINDS, CoverageMap
+from fsdm.status.coverage import CoverageMap
 from fsdm.status.explain_text import Explanation
-from fsdm.status.map.words import LEGEND
 from fsdm.status.progress import Progress, Retiring, Running, Survey
 from fsdm.store.holders import Holder, Holders
 from tests.support.chunks import an_id
-from tests.support.maps import EVIL, a_chunk, of_each_kind, thousands
+from tests.support.maps import ASKED_FOR, EVIL, a_chunk, of_each_kind, thousands
 
 NOW = time.time()
 AROUND = Status({}, (), None, DiskStatus(10**9, False))
@@ -150,8 +149,8 @@ def test_map_of_thousands_has_hundreds_of_marks_and_a_part_of_it_its_own() -> No
 def test_map_of_each_kind_names_its_chunks_and_what_is_wrong() -> None:
     [whole] = of_each_kind().coverages
     drawn = documents.dataset_map(1, whole, whole, is_counted=True)
-    assert [mark["kind"] for mark in drawn["marks"]] == [*LEGEND, "here"]
-    assert {row["kind"] for row in drawn["kinds"]} == set(KINDS)
+    assert [mark["kind"] for mark in drawn["marks"]] == [*ASKED_FOR, "here"]
+    assert {row["kind"] for row in drawn["kinds"]} == set(ASKED_FOR)
     assert [(one["kind"], one["title"]) for one in drawn["troubles"]] == [
         ("missing", "1 gap"),
         ("doubled", "1 double cover"),
