@@ -107,10 +107,10 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 
 def test_the_script_shows_what_happens_and_tells_its_scenes_in_this_order(told: tuple[Path, str]) -> None:
-    assert not [symbol for symbol in "📡💾✅⌛❌🛑🔥💀🔎📖🚫📏⏳" if symbol not in told[1]]
+    assert not [symbol for symbol in "📡💾✅⌛❌🛑🔥💀🔎📖🚫📏⏳🧹" if symbol not in told[1]]
     scenes = iter([line.split("── ")[1] for line in told[1].splitlines() if "── " in line])
     cues = "wanted", "found by block", "hold", "again while", "deleted again", "killed", "middle", "404", "killed"
-    for cue in (*cues, "budget", "now there is room"):
+    for cue in (*cues, "budget", "now there is room", "registered", "acquires", "evicted", "comes again"):
         assert any(cue in scene for scene in scenes), cue
 
 

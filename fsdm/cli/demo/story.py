@@ -155,6 +155,7 @@ class _Story:
         self.downloads_end_early(ethereum[2], binance[1], ethereum[3], hyperliquid[2])
         self.reconciler_is_killed(binance[0], hyperliquid[0], hyperliquid[3], *ethereum[1:3])
         self.budget_is_kept(ethereum[0], ethereum[1])
+        self.chunk_comes_when_it_is_asked_for(hyperliquid[0])
         self.step("everything has converged; readers and reconciler end, the end state is checked")
         pending = [getattr(self.client.layout, name) for name in self.client.layout.directories() if name != "chunks"]
         self.until("nothing is pending", lambda: not any(map(os.listdir, pending)))
@@ -233,6 +234,25 @@ class _Story:
         self.expect("available", chunk)
         self.until("the reconciler tells how much is taken", lambda: ("size", "") in self.told)
 
+    def chunk_comes_when_it_is_asked_for(self, chunk: DataChunk) -> None:
+        self.step("a chunk is registered: it may be fetched when somebody asks for it; nothing is fetched yet")
+        self.told.clear()
+        self.client.register(chunk)
+        self.find(chunk, chunk.block_range[0], there=False)
+        self.step("a reader acquires it: now it is fetched, once for all who ask")
+        self.hold("reader 5", chunk, "acquire")
+        self.expect("available", chunk)
+        self.step("nobody holds it any more, and its room is needed: it is evicted, and stays registered")
+        self.end("reader 5")
+        self.until("nobody asks for it", lambda: not os.listdir(self.client.layout.acquire))
+        evicted = [one.id for one in self.client.gc(timeout_s=LIMIT_S) if one.outcome == "evicted"]
+        _must(evicted == [chunk.id], f"{evicted or 'nothing'} was evicted")
+        self.expect("evicted", chunk)
+        self.step("asked for again it comes again; a delete takes away both the chunk and its registration")
+        self.hold("reader 6", chunk, "acquire")
+        self.end("reader 6")
+        self.delete(chunk, then="deleted")
+
     def start(self, name: str, verb: str, *arguments: str) -> None:
         """Start a verb of fsdm in a process group of its own: Ctrl-C is for the demo alone."""
         command = [sys.executable, "-P", "-c", FSDM, str(os.getpid()), verb, "-d", self.client.layout.root, *arguments]
@@ -244,9 +264,9 @@ class _Story:
         self.children[name] = child
         self.step(f"{name} is process {child.pid}")
 
-    def hold(self, name: str, chunk: DataChunk) -> None:
+    def hold(self, name: str, chunk: DataChunk, verb: str = "hold") -> None:
         """Start a reader: a shell that holds the chunk, and reads it for each line it is sent."""
-        self.start(name, "hold", chunk.dataset_id, str(chunk.block_range[0]), "--", "sh", "-c", READER)
+        self.start(name, verb, chunk.dataset_id, str(chunk.block_range[0]), "--", "sh", "-c", READER)
         self.read_on(name, chunk)
 
     def read_on(self, name: str, chunk: DataChunk) -> None:
