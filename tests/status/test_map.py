@@ -100,11 +100,11 @@ def test_a_band_shows_every_kind_and_says_how_much_of_each_there_is() -> None:
     ]
     assert shown[4:10] == [
         "  █ here            4 chunks  11 blocks  18.0%  2000 bytes",
-        "  ▄ coming           1 chunk  10 blocks  16.3%     0 bytes",
-        "  ! failing          1 chunk  10 blocks  16.3%     0 bytes",
-        "  ░ retiring         1 chunk  10 blocks  16.3%     0 bytes",
-        "  ╬ doubled   1 double cover  10 blocks  16.3%",
-        "  · missing            1 gap  10 blocks  16.3%",
+        "  ▄ coming           1 chunk  10 blocks  16.4%     0 bytes",
+        "  ! failing          1 chunk  10 blocks  16.4%     0 bytes",
+        "  ░ retiring         1 chunk  10 blocks  16.4%     0 bytes",
+        "  ╬ doubled   1 double cover  10 blocks  16.4%",
+        "  · missing            1 gap  10 blocks  16.4%",
     ]
     assert shown[10:] == [
         "    · [50, 60)  10 blocks",

@@ -24,7 +24,7 @@ VERBS: Final = {
     "index": "show how the indexes of chunks stand, or have one made again",
     "events": "show what has happened, of the trace of `fsdm run`",
     "status": "show the state of each chunk, and why",
-    "map": "draw which blocks are here, coming, retiring, missing or doubly covered",
+    "map": "draw which blocks are here, coming, retiring, registered, missing or doubly covered",
     "ui": "serve a page to look at, of what any process reconciles",
     "explain": "explain the state of a chunk, and what to do",
     "holders": "show which processes hold a chunk",

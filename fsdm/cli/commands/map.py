@@ -1,4 +1,4 @@
-"""`fsdm map`: draw which blocks are here, coming, retiring, missing or doubly covered."""
+"""`fsdm map`: draw which blocks are here, coming, retiring, registered, missing or doubly covered."""
 
 import os
 import shutil
