@@ -54,9 +54,10 @@ class Eviction:
         if not needs or self._is_choosing or self.clock() < self._next_at or self.space.is_emptying:
             return
         self._asked = [path for path in self._asked if exists(path)]
-        if not self._asked:
+        free_bytes = self.space.excess_bytes(needs)
+        if not self._asked and free_bytes > 0:  # else there is room by now, and a slot is what it waits for
             self._is_choosing = True
-            self.workers.submit(partial(self._evict, self.space.excess_bytes(needs)))
+            self.workers.submit(partial(self._evict, free_bytes))
 
     def _evict(self, free_bytes: int) -> None:
         chosen = []
