@@ -53,6 +53,17 @@ def test_verb_of_the_page_can_be_added_as_the_page_says(fork: Path) -> None:
         assert done.returncode == 0, done.stdout
 
 
+def test_case_of_the_page_can_be_added_as_the_page_says(fork: Path) -> None:
+    [block] = PAGE["Adding a case"].of("python")
+    table = fork / str(block.says("row"))
+    head, brace, tail = table.read_text().partition("\n}\n")
+    table.write_text(f"{head}\n{block.text}{brace[1:]}{tail}")
+    [words] = re.findall(r"`python (-m pytest \S*test_lives.py -k .*)`", PAGE["Adding a case"].text)
+    done = _python(fork, *shlex.split(words), "-q", "-p", "no:cacheprovider")
+    assert done.returncode == 0, done.stdout
+    assert "1 passed" in done.stdout
+
+
 def test_what_is_to_be_run_before_a_commit_is_what_ci_runs() -> None:
     ci = (ROOT / ".ci" / "run").read_text()
     for block in PAGE["Beginning"].of("sh"):

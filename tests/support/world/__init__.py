@@ -6,8 +6,19 @@ the watch and the audit are not started, so it sees nothing but its own scans. A
 the middle of another one (before a step of the reconciler's file system, before a look of a reader, before a system
 call of a client), which is how races and crashes happen here, each of them the same every time.
 
-A new case in a test is `World(tmp_path)`, then `do(Deed("want", 0, how="cp"))` and so on, each with `check()` after it,
-and `finish()` at the end. In a state machine (see `machines`) it is a deed in one of the lists that rules draw from.
+A new case is a story in LIVES of `tests/system/test_lives.py`: deeds one after the other, and cuts in their midst. WAYS
+(`deeds`) has all deeds, ALL (`points`) all points that a cut may name. The world sees after each step what must hold
+then, and at the end whether all came to what was asked for: a story asserts nothing itself. In a state machine (see
+`machines`) a new deed goes into one of the lists that rules draw from.
+
+| module | has |
+|---|---|
+| `deeds` | deeds and cuts, and how each deed may be done |
+| `others`, `readers`, `reconciling` | the deeds themselves: a method for each |
+| `expected` | the model: which outcomes the intents so far allow |
+| `points`, `hooks` | the instants that a cut may name, and what reaches them |
+| `disk`, `clocks` | what stands on the disk; the time that passes |
+| `world` | all of it together: `live`, `do`, `check`, `finish` |
 """
 
 from tests.support.world.deeds import HERE, Cut, Deed

@@ -52,6 +52,7 @@ class Points:
         self.reached: Counter[str] = Counter()
         self.problems: list[str] = []  # what went wrong in a deed amid another one
         self.cut: Cut | None = None
+        self.was_cut = False  # whether the last cut was made
         self.busy: str | None = None  # in whose midst a cut's deeds are done: "loop", "work", "client", "reader"
         self.subject = ""  # the id that a work or a client is about
         self.locked = False  # in the midst of a change of markers
@@ -97,11 +98,13 @@ class Points:
 
     @contextmanager
     def cut_by(self, cut: Cut | None) -> Iterator[None]:
-        """Have the cut's deeds done when its point is reached in the block, if it is."""
+        """Have the cut's deeds done when its point is reached in the block, if it is; `was_cut` tells."""
+        assert cut is None or cut.point in ALL, f"{cut.point!r} is no point; these are: {', '.join(sorted(ALL))}"
         self.cut, self._reached_in_cut = cut, 0
         try:
             yield
         finally:
+            self.was_cut = cut is not None and self.cut is None
             self.cut = None
 
     @contextmanager

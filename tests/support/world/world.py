@@ -62,6 +62,24 @@ class World:
         with self._broken_by_any_error():
             self.reconciling.run(passes, cut, how_many)
 
+    def live(self, *story: Deed | Cut | tuple[Deed, Cut]) -> None:
+        """Do what a story says, step by step, of chunk 0 where it names none; and come to rest.
+
+        A step is a deed; a cut into the passes of the reconciler; or a deed, and a cut into it. Each cut is to be made.
+        """
+        for step in story:
+            match step:
+                case Deed():
+                    self.do(step.on(0))
+                case Cut():
+                    self.run(PASSES, step.on(0))
+                    assert self.points.was_cut, f"{step.point!r} is not reached"
+                case deed, cut:
+                    self.do(deed.on(0), cut.on(0))
+                    assert self.points.was_cut, f"{cut.point!r} is not reached"
+            self.check()
+        self.finish()
+
     def one_that_is_here(self, n: int) -> int:
         """A chunk that is ready on disk; where there is none, one is asked for, and the reconciler brings it."""
         here = [i for i in range(len(self.disk.ids)) if self.disk.version_here(i) is not None]
