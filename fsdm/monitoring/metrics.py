@@ -2,7 +2,8 @@
 
 Nothing is counted here: counts come from the manager's counters, all else from what the loop has in memory, without a
 lock: so a number may be one pass old, and the cost grows with what is pending. No label comes from outside: their
-values are closed sets. `docs/metrics.md` explains each, and how to mount them into an endpoint of one's own.
+values are closed sets, or a sha256. `docs/metrics.md` explains each, and how to mount them into an endpoint of one's
+own.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections import Counter
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import accumulate
-from typing import TYPE_CHECKING, Final, Literal, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 from prometheus_client import CollectorRegistry, core
 from prometheus_client.registry import Collector
@@ -22,6 +23,9 @@ from fsdm.model.state import State, name_of
 from fsdm.monitoring.health import LOOK_S, health, look_at_disk
 from fsdm.reconcile.actions import Fetch
 from fsdm.reconcile.counters import Histogram
+from fsdm.store.filesystem import exists
+from fsdm.store.followed import REPORT, REPORT_MAX_BYTES, path_of, read_followed
+from fsdm.store.json_files import read_document
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -30,6 +34,7 @@ if TYPE_CHECKING:
 
     from fsdm.index.background import Indexing
     from fsdm.manager import DataManager
+    from fsdm.model.layout import Layout
     from fsdm.model.state import Marker
     from fsdm.reconcile.loop import Loop
     from fsdm.reconcile.reconciler import Reconciler
@@ -81,6 +86,13 @@ METRICS: Final = (
     Metric("fsdm_waiting_chunks", "gauge", "Chunks that are left alone for a time: failed attempts, refs."),
     Metric("fsdm_downloads_paused", "gauge", "Whether downloads pause: the disk refuses them, or `fsdm pause`.", "by"),
     Metric("fsdm_held_back_deletes", "gauge", "Deletes that the brake holds back until `fsdm release`."),
+    Metric("fsdm_list_info", "gauge", "1, for the sha256 of the list that is followed and applied.", "sha256"),
+    Metric("fsdm_list_chunks", "gauge", "Chunks of that list."),
+    Metric("fsdm_list_looked_timestamp_seconds", "gauge", "When it was last seen to be the newest, or became so."),
+    Metric("fsdm_list_failing", "gauge", "Whether the last look at the list failed."),
+    Metric("fsdm_list_held_back", "gauge", "Whether the brake holds a newer list back until `fsdm release`."),
+    Metric("fsdm_list_missing_chunks", "gauge", "Chunks of the list that are not here, as of the last report."),
+    Metric("fsdm_list_failing_chunks", "gauge", "Of these, those that cannot be fetched."),
     Metric("fsdm_received_bytes_total", "counter", "Bytes of files that came, also in attempts that failed."),
     Metric("fsdm_published_bytes_total", "counter", "Bytes of the chunks that became available."),
     Metric("fsdm_acquire_misses_total", "counter", "Downloads of registered chunks that somebody has asked for."),
@@ -114,7 +126,7 @@ class Metrics(Collector):
 
     def __init__(self, dm: DataManager) -> None:
         self._dm = dm
-        self._disk = SingleFlight(lambda: (look_at_disk(dm.layout), _stored_bytes(dm)))
+        self._disk = SingleFlight(lambda: (look_at_disk(dm.layout), _stored_bytes(dm), _of_the_list(dm.layout)))
         self.registry = CollectorRegistry()
         self.registry.register(self)
 
@@ -137,7 +149,8 @@ class Metrics(Collector):
             values |= _of_indexes(reconciler.indexing)
         looked = self._disk.ask(LOOK_S)
         if looked is not None:
-            space, values["fsdm_stored_bytes"] = looked
+            space, values["fsdm_stored_bytes"], of_the_list = looked
+            values |= of_the_list
             if not isinstance(space, str):
                 values["fsdm_disk_free_bytes"] = space.free_bytes
                 values["fsdm_disk_size_bytes"] = space.size_bytes
@@ -164,6 +177,28 @@ def _of_the_process(dm: DataManager, reconciler: Reconciler | None) -> dict[str,
         "fsdm_events_total": {str(kind): float(count) for kind, count in counts.events.items()},
         "fsdm_failures_total": {str(cause): float(count) for cause, count in counts.failures.items()},
     }
+
+
+def _of_the_list(layout: Layout) -> dict[str, Value]:
+    followed = read_followed(layout)
+    if followed is None:
+        return {}
+    report = read_document(path_of(layout, REPORT), REPORT_MAX_BYTES) if exists(path_of(layout, REPORT)) else None
+    counts = {name: _length(report, name) for name in ("missing", "failing")}
+    return {
+        "fsdm_list_info": None if followed.applied is None else {followed.applied: 1.0},
+        "fsdm_list_chunks": followed.chunks,
+        "fsdm_list_looked_timestamp_seconds": followed.looked_at,
+        "fsdm_list_failing": float(followed.error != ""),
+        "fsdm_list_held_back": float(followed.held_back != ""),
+        "fsdm_list_missing_chunks": counts["missing"],
+        "fsdm_list_failing_chunks": counts["failing"],
+    }
+
+
+def _length(report: dict[str, Any] | None, name: str) -> int | None:
+    found = None if report is None else report.get(name)
+    return len(found) if isinstance(found, list) else None
 
 
 def _of_indexes(indexing: Indexing) -> dict[str, Value]:

@@ -10,12 +10,14 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from fsdm.model.layout import is_id
 from fsdm.store.json_files import read_object
 
 if TYPE_CHECKING:
     from fsdm.model.layout import Layout
 
 STATE_MAX_BYTES: Final = 1 << 26
+REPORT_MAX_BYTES: Final = 1 << 26
 LIST: Final = "LIST"
 HELD: Final = "HELD"
 STATE: Final = "STATE"
@@ -64,21 +66,21 @@ def followed_of(said: dict[str, Any]) -> Followed | None:
     try:
         return Followed(
             str(said["url"]),
-            _text(said.get("sha256")),
+            _sha256(said.get("sha256")),
             int(said.get("chunks") or 0),
             _number(said.get("applied_at")),
             _number(said.get("looked_at")),
             str(said.get("error") or ""),
             str(said.get("hint") or ""),
             str(held.get("why") or ""),
-            _text(held.get("sha256")),
+            _sha256(held.get("sha256")),
         )
     except (KeyError, TypeError, ValueError, OverflowError):
         return None
 
 
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) else None
+def _sha256(value: object) -> str | None:
+    return value if isinstance(value, str) and is_id(value) else None
 
 
 def _number(value: object) -> float | None:

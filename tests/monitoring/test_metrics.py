@@ -1,5 +1,6 @@
 """The numbers that Prometheus reads: after real downloads, failures and deletes, and told as it wants them."""
 
+import json
 import os
 import re
 import shutil
@@ -203,6 +204,20 @@ def a_loop(*, full: bool) -> Any:
         catalog=[None] * 11 * many,
         heartbeat=SimpleNamespace(late_s=12.0 * many),
     )
+
+
+def test_list_that_is_followed_is_told_from_the_files(dm: DataManager) -> None:
+    names = ("chunks", "looked_timestamp_seconds", "failing", "held_back", "missing_chunks", "failing_chunks")
+    assert [value(dm, f"fsdm_list_{name}") for name in names] == [None] * 6
+    follow = Path(dm.layout.follow)
+    follow.mkdir()
+    said = {"url": "http://h/list", "sha256": "a" * 64, "chunks": 3, "looked_at": 7.0}
+    (follow / "STATE").write_text(json.dumps(said))
+    assert [value(dm, f"fsdm_list_{name}") for name in names] == [3, 7, 0, 0, None, None]
+    assert value(dm, "fsdm_list_info", sha256="a" * 64) == 1
+    (follow / "STATE").write_text(json.dumps({**said, "error": "x", "held_back": {"why": "y", "sha256": "\n"}}))
+    (follow / "REPORT").write_text(json.dumps({"missing": [1, 2], "failing": [1]}))
+    assert [value(dm, f"fsdm_list_{name}") for name in names] == [3, 7, 1, 1, 2, 1]
 
 
 @pytest.mark.parametrize("full", [False, True])

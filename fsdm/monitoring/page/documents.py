@@ -37,7 +37,7 @@ def head(root: str, progress: Progress, survey: Survey, around: Status, told: It
         "says": _sentence(progress, survey),
         "alerts": [*_alerts(progress, survey, around), *map(plain, told)],
         "tiles": _tiles(progress, survey),
-        "facts": [*_facts(progress, survey)],
+        "facts": [*_facts(progress, survey), *_list_facts(around, survey.at)],
     }
 
 
@@ -78,6 +78,11 @@ def _alerts(progress: Progress, survey: Survey, around: Status) -> Iterable[str]
         held, of = around.braked.get("held_back"), around.braked.get("of")
         how = f", {held} of {of} chunks" if isinstance(held, int) and isinstance(of, int) else ""
         yield f"Deletes are held back{how}. `fsdm release` releases them, if they are meant."
+    if around.followed is not None and around.followed.held_back:
+        why = plain(around.followed.held_back)
+        yield f"A newer list is held back: {why}. `fsdm release` releases it, if it is meant."
+    if around.followed is not None and around.followed.error:
+        yield f"The list that is followed cannot be applied: {plain(around.followed.error)}."
     if survey.unlisted:
         yield f"This user may not list {', '.join(survey.unlisted)}: what is in there is not shown."
 
@@ -114,6 +119,14 @@ def _facts(progress: Progress, survey: Survey) -> Iterable[str]:
     yield f"{readable(survey.free_bytes)} free on the disk"
     if survey.reconciler is not None:
         yield f"reconciler {plain(survey.reconciler)}"
+
+
+def _list_facts(around: Status, now: float) -> Iterable[str]:
+    if (followed := around.followed) is not None:
+        name = "no list" if followed.applied is None else f"list {words.short(followed.applied)}"
+        chunks = f" ({count(followed.chunks, 'chunk')})" if followed.applied is not None else ""
+        looked = "" if followed.looked_at is None else f", the newest at {moment(followed.looked_at, now)}"
+        yield f"{name}{chunks} of {plain(followed.url)} applied{looked}"
 
 
 def lists(

@@ -14,6 +14,7 @@ from fsdm.status.chunk_status import DiskStatus, Failing, Status
 from fsdm.status.coverage import CoverageMap
 from fsdm.status.explain_text import Explanation
 from fsdm.status.progress import Progress, Retiring, Running, Survey
+from fsdm.store.followed import Followed
 from fsdm.store.holders import Holder, Holders
 from tests.support.chunks import an_id
 from tests.support.maps import ASKED_FOR, EVIL, a_chunk, of_each_kind, thousands
@@ -72,6 +73,18 @@ def test_each_trouble_is_an_alert() -> None:
         assert any(words in line for line in alerts), words
     stuck = head(REST, replace(AROUND, reconciler_trouble="the reconciler is stopped"))["alerts"]
     assert stuck == ["The reconciler is stopped."]
+
+
+def test_list_that_is_followed_is_told_and_what_keeps_the_newest_from_being_applied() -> None:
+    followed = Followed("http://h/list", "a" * 64, 3, 1.0, looked_at=1.0)
+    told = head(REST, replace(AROUND, followed=followed))
+    assert told["facts"][-1].startswith("list aaaaaaaaaaaa… (3 chunks) of http://h/list applied, the newest at ")
+    assert told["alerts"] == head(REST, AROUND)["alerts"]
+    troubled = replace(followed, applied=None, error="HTTP 404\x1b", held_back="3 of 8 would go")
+    told = head(REST, replace(AROUND, followed=troubled))
+    assert "A newer list is held back: 3 of 8 would go. `fsdm release` releases it, if it is meant." in told["alerts"]
+    assert any("cannot be applied: HTTP 404" in alert and "\x1b" not in alert for alert in told["alerts"])
+    assert told["facts"][-1].startswith("no list of http://h/list applied")
 
 
 def test_failing_is_told_with_why_and_when_the_soonest_first() -> None:
