@@ -69,6 +69,18 @@ https://127.0.0.1:{port} {{
 """
 
 
+SERVICE = Path(__file__).parents[2] / "tools" / "service"
+
+
+def _of_peers(name: str, root: str, listen: dict[str, str]) -> str:
+    """The example of `tools/service` that serves a node's chunks, for a port and a directory of the tests."""
+    text = (SERVICE / name).read_text().replace("{", "{{").replace("}", "}}")
+    for given, here in {root: "{files}", **listen}.items():
+        assert given in text, given
+        text = text.replace(given, here)
+    return text
+
+
 @dataclass(frozen=True)
 class Kind:
     """A server: its program, its configuration, and its command."""
@@ -84,6 +96,23 @@ KINDS = {
     "apache": Kind("apache2", APACHE, lambda path, etc: ["-d", etc, "-f", path, "-DFOREGROUND"]),
     "lighttpd": Kind("lighttpd", LIGHTTPD, lambda path, etc: ["-D", "-f", path]),
     "caddy": Kind("caddy", CADDY, lambda path, etc: ["run", "--adapter", "caddyfile", "--config", path], "https"),
+}
+
+
+PEERS = {
+    "nginx": Kind(
+        "nginx",
+        NGINX.partition("    server {{")[0]
+        + _of_peers("peers.nginx.conf", "/var/lib/fsdm", {"listen 8081": "listen 127.0.0.1:{port}"})
+        + "}}\n",
+        KINDS["nginx"].command,
+    ),
+    "caddy": Kind(
+        "caddy",
+        "{{\n\tadmin off\n\tstorage file_system {etc}\n}}\n"
+        + _of_peers("peers.Caddyfile", "/var/lib/fsdm", {"http://:8081": "http://127.0.0.1:{port}"}),
+        KINDS["caddy"].command,
+    ),
 }
 
 
