@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from fsdm.model.errors import ForeignProcessError as ForeignProcessError
     from fsdm.model.errors import FsdmError as FsdmError
     from fsdm.model.errors import HostError as HostError
+    from fsdm.model.errors import IndexerError as IndexerError
     from fsdm.model.errors import InvalidInputError as InvalidInputError
     from fsdm.model.errors import NoDataDirectoryError as NoDataDirectoryError
     from fsdm.model.errors import NotAvailableError as NotAvailableError
@@ -91,6 +92,7 @@ _HOMES = {
     "HeldRange": "fsdm.store.held_range",
     "HostError": "fsdm.model.errors",
     "Index": "fsdm.model.indexes",
+    "IndexerError": "fsdm.model.errors",
     "InvalidInputError": "fsdm.model.errors",
     "Limits": "fsdm.model.limits",
     "Location": "fsdm.model.index_format",

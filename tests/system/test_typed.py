@@ -5,6 +5,7 @@ And to a reader: each public name says its shapes, units and errors.
 
 import importlib
 import inspect
+import json
 import re
 import subprocess
 import sys
@@ -144,19 +145,36 @@ def test_strict_checker_finds_each_wrong_call(said: str) -> None:
     assert found == asked, said
 
 
-@pytest.mark.parametrize("page", ["README.md", "recipes.md"])
-def test_examples_of_a_page_pass_a_strict_checker(installed: Path, tmp_path: Path, page: str) -> None:
+PROGRAMS = {"README.md": 1, "recipes.md": 14}
+
+
+def programs_of(page: str, where: Path) -> list[str]:
+    """Write each example of a page as a program of its own; their names."""
     blocks = [block for section in sections(page) for block in section.of("python")]
     begin = 'DATASET = SOURCE = LOG_SHA256 = "…"\nLOG_SIZE = 5\n'
     for number, block in enumerate(blocks):
         alone = number == 0 or not {"jupyter", "pytest"}.isdisjoint(block.how)
-        (tmp_path / f"example_{number}.py").write_text(begin + ("" if alone else blocks[0].text) + block.text)
-    assert len(blocks) == {"README.md": 1, "recipes.md": 14}[page]
-    names = sorted(path.name for path in tmp_path.iterdir())
-    for name in names:  # each is a program of its own
+        (where / f"example_{number}.py").write_text(begin + ("" if alone else blocks[0].text) + block.text)
+    assert len(blocks) == PROGRAMS[page]
+    return sorted(path.name for path in where.glob("example_*.py"))
+
+
+@pytest.mark.parametrize("page", PROGRAMS)
+def test_examples_of_a_page_pass_a_strict_checker(installed: Path, tmp_path: Path, page: str) -> None:
+    for name in programs_of(page, tmp_path):
         options = ["--strict", "--config-file=", "--ignore-missing-imports", "--cache-dir", tmp_path / ".cache"]
         done = as_user(installed, tmp_path, "-m", "mypy", *map(str, options), name)
         assert done.stdout.startswith("Success"), done.stdout
+
+
+@pytest.mark.parametrize("page", PROGRAMS)
+def test_examples_of_a_page_pass_pyright(installed: Path, tmp_path: Path, page: str) -> None:
+    pytest.importorskip("basedpyright", reason="basedpyright is in the extra `dev`")  # pyright, with its engine inside
+    programs_of(page, tmp_path)
+    settings = {"typeCheckingMode": "standard", "extraPaths": [str(installed)], "reportMissingImports": False}
+    (tmp_path / "pyrightconfig.json").write_text(json.dumps(settings))
+    done = as_user(installed, tmp_path, "-m", "basedpyright", "--pythonpath", sys.executable, ".")
+    assert done.stdout.startswith("0 errors"), done.stdout
 
 
 def test_wheel_has_each_module_page_and_asset_of_the_sources(installed: Path) -> None:
