@@ -35,9 +35,10 @@ class Service(ExitStack):
         file: str | None = None,
         page: bool = False,
         option: str = "--metrics-addr",
+        names: bool = True,
         environment: Mapping[str, str] = os.environ,
     ) -> None:
-        """Listen at `address`, where one is given, by this option; there may be a page as well.
+        """Listen at `address`, where one is given, by this option; there may be a page, with the `names` of datasets.
 
         Raises:
             InvalidInputError: the address cannot be had, or the node exporter would not read `file`.
@@ -49,6 +50,7 @@ class Service(ExitStack):
         self._disk: SingleFlight[Space | str] | None = None
         self.url: str | None = None
         self._page: PageApp | None = None
+        self._names = names
         if file is not None and not file.endswith(SUFFIX):
             hint = f"the node exporter reads no other: name it {file}{SUFFIX}"
             raise InvalidInputError(f"{file!r:.200} does not end in {SUFFIX}", field="--metrics-file", hint=hint)
@@ -87,7 +89,7 @@ class Service(ExitStack):
             if self._page is not None:
                 from fsdm.monitoring.page.observer import Observer
 
-                self._page.observer = Observer(dm)
+                self._page.observer = Observer(dm, names=self._names)
                 stack.enter_context(self._page.observer.observing())
             if self._notifier is not None:
                 stack.enter_context(self._notifier.serving(self._health))

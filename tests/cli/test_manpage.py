@@ -106,7 +106,7 @@ def test_bash_completes_verbs_options_choices_files_ids_and_datasets(tmp_path: P
     (tmp_path / "chunk.json").touch()
     assert _tab(tmp_path, "s") >= {"status", "schema"}
     assert _tab(tmp_path, "s") <= {verb for verb in VERBS if verb.startswith("s")}
-    assert _tab(tmp_path, "run", "--max") == {"--max-bytes"}
+    assert _tab(tmp_path, "run", "--max-b") == {"--max-bytes"}
     assert _tab(tmp_path, "run", "--durability", "c") == {"chunk"}
     assert _tab(tmp_path, "want", "ch") == {"chunk.json"}
     assert _tab(tmp_path, "ls", "-d", "da") <= {"data", "data/"}

@@ -179,7 +179,9 @@ def _reconcile(arguments: Namespace, limits: Limits, how: dict[str, Any], config
 
     signals = Signals()
     is_page = not arguments.no_page
-    service = Service(address=arguments.metrics_addr, file=arguments.metrics_file, page=is_page)
+    service = Service(
+        address=arguments.metrics_addr, file=arguments.metrics_file, page=is_page, names=arguments.names == "on"
+    )
     if service.url is not None:
         where = f"metrics are at {service.url}/metrics" + f"; a page to look at is {service.url}/" * is_page
         say(where, as_json=arguments.log_format == "json", level="info")

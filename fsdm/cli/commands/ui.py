@@ -42,7 +42,9 @@ def run(arguments: Namespace) -> None:
     stop = asked_to_end()
     data_dir = data_dir_of(arguments)
     with DataManager(data_dir, reconcile=False, limits=_limits(Layout(data_dir))) as dm:
-        service = Service(address=arguments.addr, page=True, option="--addr", environment={})
+        service = Service(
+            address=arguments.addr, page=True, option="--addr", names=arguments.names == "on", environment={}
+        )
         with service, service.attend(dm):
             show(arguments, {"url": f"{service.url}/"}, [f"{service.url}/"])
             sys.stdout.flush()

@@ -88,11 +88,12 @@ class _Sight:
 
 
 class Observer:
-    """Looks at the data directory of a manager, which may reconcile it or not."""
+    """Looks at the data directory of a manager, which may reconcile it or not; without `names`, no dataset has one."""
 
-    def __init__(self, dm: DataManager) -> None:
+    def __init__(self, dm: DataManager, *, names: bool = True) -> None:
         self.board = Board()
         self._dm = dm
+        self._names = names
         self._layout = dm.layout
         self._wakeup = threading.Condition()
         self._questions: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
@@ -248,7 +249,8 @@ class Observer:
             progress.max_bytes = self._dm.limits.max_bytes
             progress.take(survey, time.monotonic())
             sight.table.refresh(survey)
-            sight.read_names(self._layout)
+            if self._names:
+                sight.read_names(self._layout)
             table, names = sight.table, sight.names
             changed = self.board.put(
                 {

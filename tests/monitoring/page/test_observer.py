@@ -143,6 +143,16 @@ def test_names_of_datasets_are_shown_and_searched_for_and_a_file_that_cannot_be_
         eventually(lambda: not any("is no TOML" in line for line in part(observer, "head")["alerts"]))
 
 
+def test_no_name_is_read_where_they_are_off(client: DataManager, layout: Layout) -> None:
+    put_chunk(layout)
+    Path(layout.dataset_names).write_text(f'ethereum = "{D}"')
+    observer = Observer(client, names=False)
+    with observer.observing(), observer.watching():
+        eventually(lambda: part(observer, "datasets"))
+        assert part(observer, "datasets")["datasets"][0]["name"] == ""
+        assert observer.find("ethereum 7")["hits"] == []
+
+
 def test_directory_that_goes_is_told_and_looked_for_until_it_is_back(client: DataManager, layout: Layout) -> None:
     put_chunk(layout)
     observer, away = Observer(client), f"{layout.root}.away"
