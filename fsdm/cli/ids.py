@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Final
 
 from fsdm.cli.output import tell
@@ -14,7 +15,7 @@ from fsdm.store.dataset_names import by_id, read_dataset_names
 from fsdm.store.prefixes import is_prefix, known_chunks, known_datasets, the_one
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from fsdm.client import Client
     from fsdm.model.layout import Layout
@@ -63,13 +64,20 @@ def dataset_of(arguments: argparse.Namespace, layout: Layout, known: Iterable[st
     if text in names:
         return names[text]
     if not is_prefix(text):
-        hint = f"{DIGITS}; or a name that {layout.dataset_names} has"
+        hint = _name_meant(text, names, layout, are_off=arguments.names == "off")
         raise InvalidInputError(f"{plain(text)[:80]!r} is no id of a dataset", field="DATASET", hint=hint)
     try:
         listed = known_datasets(layout) if known is None else known
     except OSError as e:
         raise unreadable(layout, e) from e
     return the_one(text, [*listed, *names.values()], "dataset")
+
+
+def _name_meant(text: str, names: Mapping[str, str], layout: Layout, *, are_off: bool) -> str:
+    """Ask for the name that was meant, or tell what else may be given."""
+    if near := get_close_matches(text, names, 1):
+        return f"did you mean {plain(near[0])}?"
+    return f"{DIGITS}; " + ("names are off (--names)" if are_off else f"or a name that {layout.dataset_names} has")
 
 
 def names_of(arguments: argparse.Namespace, layout: Layout) -> dict[str, str]:

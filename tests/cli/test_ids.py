@@ -34,7 +34,7 @@ def test_a_chunk_is_taken_by_its_first_digits(data_dir: Path, chunk: DataChunk, 
 
 
 def test_delete_and_retry_take_first_digits_too(dm: DataManager, data_dir: Path, chunk: DataChunk) -> None:
-    assert fsdm_json("delete", "-d", data_dir, chunk.id[:8], chunk.id) == {"deleted": [chunk.id]}
+    assert fsdm_json("delete", "-d", data_dir, chunk.id[:8], chunk.id)["deleted"] == [chunk.id]
     dm.wait(chunk.id)
     dm.close()
     put_want(data_dir, chunk)
@@ -70,7 +70,9 @@ def test_a_name_is_shown_unless_names_are_off(data_dir: Path, chunk: DataChunk) 
         shown = titled if verb != ["status"] else "\tethereum\n"
         assert shown in fsdm(*verb, "-d", data_dir).stdout, verb
         assert "ethereum" not in fsdm(*verb, "-d", data_dir, "--names", "off").stdout, verb
-    assert fsdm("find", "-d", data_dir, "--names", "off", "ethereum", 7).returncode == 2
+    off = fsdm("find", "-d", data_dir, "--names", "off", "ethereum", 7)
+    assert (off.returncode, "names are off" in off.stderr) == (2, True)
+    assert "did you mean ethereum?" in fsdm("find", "-d", data_dir, "etherum", 7).stderr
 
 
 def test_names_that_cannot_be_taken_keep_nobody_from_looking(data_dir: Path, chunk: DataChunk) -> None:
