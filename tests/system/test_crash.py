@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from fsdm.model.layout import READY, Layout
+from fsdm.index.gathering import Gathering, Merge
+from fsdm.model.layout import READY, Layout, Place
 from fsdm.model.state import Marker
 from fsdm.reconcile.actions import Done, Outcome, Publish, Stale
 from fsdm.reconcile.apply import Applier
@@ -205,9 +206,21 @@ def want_goes_before_it_comes_back(restore: Any, layout: Layout, fs: FileSystem,
     restore(layout, fs, f"{layout.trash}/kept", chunk_id)
 
 
+def runs_go_first(
+    merge: Callable[..., list[Place]], gathering: Gathering, due: Merge, go_on: Callable[[], None]
+) -> list[Place]:
+    for name in due.runs:
+        gathering.fs.unlink(f"{gathering.directory}/{name}")
+    return merge(gathering, due, go_on)
+
+
 NO_FSYNC_OF_A_FILE = replaced("store.filesystem.FileSystem.fsync_file", lambda self, fd, path: None)
 # each fault, and a life that finds it: by a kill, or by a power failure
 KILLED: dict[str, tuple[Mutant, str]] = {
+    "runs go before what they are merged into is there": (
+        around("index.gathering.Gathering.merge", runs_go_first),
+        "indexed",
+    ),
     "WANT is taken before it stands as a want": (
         around("reconcile.repair.restore_want", want_goes_before_it_comes_back),
         "damaged",

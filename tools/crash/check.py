@@ -14,6 +14,7 @@ from fsdm.model.layout import (
     CACHEDIR_TAG,
     CACHEDIR_TAG_TEXT,
     DATA,
+    INDEX,
     PARTS,
     READY,
     VERIFIED,
@@ -25,12 +26,13 @@ from fsdm.model.layout import (
 )
 from fsdm.store.flock import EXCLUSIVE, try_flock
 from fsdm.store.json_files import read_manifest
+from tools.crash.indexing import wrong_look_ups
 from tools.crash.life import LATER_S, Life
 from tools.crash.source import SPOILT, VERSIONS
 from tools.support.versions import files_in
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from fsdm.store.refs import ChunkRef
     from tools.support.versions import Version
@@ -74,7 +76,7 @@ def check(layout: Layout, *, mended: bool = False) -> dict[str, Version]:
 
 def _version_of(directory: Path, *, mended: bool) -> Version:
     """Find the version that is here: its very bytes, no file more, and a manifest that says so."""
-    extra = {entry.name for entry in directory.iterdir()} - {READY, DATA, PARTS, WANT, VERIFIED, CACHED}
+    extra = {entry.name for entry in directory.iterdir()} - {READY, DATA, PARTS, WANT, VERIFIED, CACHED, INDEX}
     demand(not extra or not is_chunk_dir(directory.name), f"{directory} has {extra}")
     manifest = read_manifest(str(directory))
     demand(manifest is not None, f"{directory}: READY is no manifest: {(directory / READY).read_bytes()[:80]!r}")
@@ -113,7 +115,18 @@ def converge(life: Life, refs: Sequence[ChunkRef] = ()) -> dict[str, Version]:
         if torn(life.layout) or os.listdir(life.layout.acquire) or set(files_in(life.layout.known).values()) - WANTS:
             demand(life.run(after_s=LATER_S), "it does not come to rest")
     _check_rest(life.layout)
-    return check(life.layout, mended=True)
+    ready = check(life.layout, mended=True)
+    if life.indexes:
+        life.index()
+        check_look_ups(life.layout, ready, set(ready))
+        _check_rest(life.layout)
+    return ready
+
+
+def check_look_ups(layout: Layout, ready: Mapping[str, Version], found_at_least: set[str]) -> None:
+    """Check that keys are found in no chunk without them, and in all those of these letters that hold them."""
+    wrong = wrong_look_ups(layout, ready, found_at_least)
+    demand(not wrong, "; ".join(wrong[:3]))
 
 
 def _check_held(ref: ChunkRef) -> None:

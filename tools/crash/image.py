@@ -79,7 +79,7 @@ def shut_down_everywhere(name: str, scratch: str, kind: str, tell: Callable[[str
         tell(f"{name}: the power failed after {last}, {what}; {FLUSHES[how]}")
         with _mounted(image, scratch) as mount:
             try:
-                judge_all(recover(f"{mount}/life/data"), allowed)
+                judge_all(recover(f"{mount}/life/data", is_indexed=story.is_indexed), allowed)
             except ViolationError as e:
                 raise ViolationError(f"{name}, {kind} shut down after {last}, {what}; {FLUSHES[how]}: {e}") from e
     raise AssertionError
@@ -107,7 +107,8 @@ def _live_until(last: int, story: Story, mount: str, how: int, pipe: int) -> Non
         _sync(mount)
         done(Call("sync", "all"))
 
-    with Life(f"{above}/data", journal=journal) as life, Tap(above, before=life.before, after=done, syncs=True):
+    life = Life(f"{above}/data", journal=journal, is_indexed=story.is_indexed)
+    with life, Tap(above, before=life.before, after=done, syncs=True):
         life.written_back = written_back
         story.tell(life)
 

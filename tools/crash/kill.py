@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 
 from fsdm.client import Client
 from fsdm.model.layout import Layout
-from tools.crash.check import ViolationError, check, converge, judge
+from tools.crash.check import ViolationError, check, check_look_ups, converge, judge
 from tools.crash.life import LATER_S, Journal, Life
 from tools.crash.lives import LIVES
 from tools.crash.source import VERSIONS
@@ -67,18 +67,21 @@ def prepare(story: Story, root: str) -> None:
     """Make a data directory as it is when this life begins."""
     if story.before is None:
         return
-    with Life(root, durable=False) as life:
+    with Life(root, durable=False, is_indexed=story.is_indexed) as life:
         life.start()
         for name in story.before:
             life.want(name)
         assert life.run()
+        life.index()
         assert check(life.layout).keys() == {name[0] for name in story.before}
 
 
 def _recover(story: Story, root: str, journal: Journal, refs: list[ChunkRef]) -> None:
     if os.path.isdir(root + "/chunks"):
-        check(Layout(root))
-    with Life(root, durable=False, began=LATER_S) as life:
+        ready = check(Layout(root))
+        if story.is_indexed:
+            check_look_ups(Layout(root), ready, {name[0] for name in story.before or () if not journal.of(name[0])})
+    with Life(root, durable=False, began=LATER_S, is_indexed=story.is_indexed) as life:
         came = converge(life, refs)
     first = {name[0]: name for name in story.before or ()}
     for letter in {name[0] for name in VERSIONS}:
@@ -160,5 +163,6 @@ def _live_until(step: int, story: Story, root: str, pipe: int) -> None:
             journal.tell(f"died {call}")
             os.kill(os.getpid(), signal.SIGKILL)
 
-    with Life(root, journal=journal) as life, Tap(os.path.dirname(root), before=life.before, half=done, after=done):
+    life = Life(root, journal=journal, is_indexed=story.is_indexed)
+    with life, Tap(os.path.dirname(root), before=life.before, half=done, after=done):
         story.tell(life)

@@ -21,6 +21,7 @@ from fsdm.store.data_dir import make_layout
 from fsdm.store.filesystem import FileSystem, write_all
 from fsdm.store.leader_lock import ReconcilerLock
 from fsdm.store.markers import place_acquire, place_evict
+from tools.crash.indexing import INDEX, indexers_inline
 from tools.crash.source import SPOILT, VERSIONS, Source, small_bounds
 from tools.support.workers import InlineWorkers
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 PASSES: Final = 60  # so many are more than enough to converge
 PASS_S: Final = 0.01
+INDEX_STEPS: Final = 6  # to find them missing, to take in that they are made, to merge, and to see that no more is due
 LATER_S: Final = 7200.0  # after a crash: so that whatever waits, waits no more
 
 
@@ -88,7 +90,7 @@ class Life:
     """One data directory and all that works on it. A context manager.
 
     `durable`: whether anything is fsynced; `boot`: what tells this run of the machine from others; `began`: so many
-    seconds from now.
+    seconds from now; `is_indexed`: chunks have an index.
     """
 
     def __init__(
@@ -99,6 +101,7 @@ class Life:
         durable: bool = True,
         boot: str = "first",
         began: float = 0.0,
+        is_indexed: bool = False,
     ) -> None:
         self.layout = Layout(root)
         self.journal = journal or Journal()
@@ -110,6 +113,8 @@ class Life:
         self._lock: ReconcilerLock | None = None
         self._durable = durable
         self._bounds = small_bounds()
+        self.indexes = (INDEX,) if is_indexed else ()
+        self._inline = indexers_inline()
         self._booted = mock.patch.object(fsdm.transfer.resume_record, "boot_id", return_value=boot)
         self._client: Client | None = None
         self._refs: list[ChunkRef] = []
@@ -118,6 +123,7 @@ class Life:
 
     def __enter__(self) -> Self:
         self._bounds.__enter__()
+        self._inline.__enter__()
         self._booted.__enter__()
         return self
 
@@ -127,6 +133,7 @@ class Life:
         if self._client is not None:
             self._client.close()
         self._booted.__exit__(None, None, None)
+        self._inline.__exit__(None, None, None)
         self._bounds.__exit__(None, None, None)
 
     # ------------------------------------------------------------------------------------------------- the reconciler
@@ -142,6 +149,7 @@ class Life:
             limits=self.limits,
             fetcher=self.source,
             fs=fs,
+            indexes=self.indexes,
             workers=workers,
             clock=lambda: self.clock,
             jitter=lambda: 1.0,
@@ -175,6 +183,12 @@ class Life:
             if not self.reconciler.loop.step(0.0):
                 return True
         return False
+
+    def index(self) -> None:
+        """Make the indexes that are missing, and merge them."""
+        assert self.reconciler is not None
+        for _ in range(INDEX_STEPS):
+            self.reconciler.indexing.step()
 
     def wait(self, seconds: float) -> None:
         """Let time pass; meanwhile the kernel writes back what it has."""

@@ -279,13 +279,29 @@ def damaged_and_given_up(life: Life) -> None:
     life.run()
 
 
+def indexed(life: Life) -> None:
+    """Chunks come and are indexed, another version takes the place of one, one goes; its keys go with a merge."""
+    life.want("b1")
+    life.run()
+    life.index()
+    life.want("a1")
+    life.run()
+    life.index()
+    life.want("a2")
+    life.run()
+    life.delete("b")
+    life.run()
+    life.index()
+
+
 @dataclass(frozen=True, slots=True)
 class Story:
-    """A life, the chunks that are available `before` it, and those `held` by another process."""
+    """A life, the chunks that are available `before` it, and those `held` by another process; are they indexed?"""
 
     live: Callable[[Life], None]
     before: tuple[str, ...] | None = ("z1",)  # None: not even a data directory
     held: tuple[str, ...] = ()
+    is_indexed: bool = False
 
     def tell(self, life: Life) -> None:
         """Start a reconciler, and live."""
@@ -316,6 +332,7 @@ LIVES: Final = {
         Story(cached),
         Story(given_up),
         Story(damaged_and_given_up, before=("s1",)),
+        Story(indexed, is_indexed=True),
         Story(damaged, before=("s1",)),
         Story(quarantined_twice, before=("s1",)),
     )

@@ -75,7 +75,7 @@ def fail_everywhere(name: str, scratch: str, bound: int = BOUND) -> Figures:
             try:
                 key = state.key
                 if key not in known:
-                    known[key] = _recover(state, f"{scratch}/after")
+                    known[key] = _recover(state, f"{scratch}/after", is_indexed=story.is_indexed)
                 judge_all(known[key], allowed)
             except ViolationError as e:
                 lost = "; ".join(state.lost) or "nothing"
@@ -101,7 +101,8 @@ def _recorded(story: Story, above: str) -> tuple[Disk, list[Call], Journal]:
         there, known = Disk(above).now().tree, model.now().tree
         assert {(path, data) for path, _, data in there} == {(path, data) for path, _, data in known}, str(call)
 
-    with Life(f"{above}/data", journal=journal) as life, Tap(above, before=life.before, after=done):
+    life = Life(f"{above}/data", journal=journal, is_indexed=story.is_indexed)
+    with life, Tap(above, before=life.before, after=done):
         life.written_back = lambda: done(Call("sync", "all"))
         story.tell(life)
     shutil.rmtree(above)
@@ -172,23 +173,23 @@ class Promises:
         return self._disk.is_durable(f"data/{directory}/{VERSIONS[f'{letter}1'].chunk.id}")
 
 
-def _recover(state: State, above: str) -> Came:
+def _recover(state: State, above: str, *, is_indexed: bool) -> Came:
     """Build a state, and recover from it."""
     os.mkdir(above)
     try:
         changed = state.build(above)
         with _ctimes(above, changed):
-            return recover(f"{above}/data")
+            return recover(f"{above}/data", is_indexed=is_indexed)
     finally:
         shutil.rmtree(above)
 
 
-def recover(root: str) -> Came:
+def recover(root: str, *, is_indexed: bool) -> Came:
     """Recover from what a power failure has left there, after another boot."""
     layout = Layout(root)
     if os.path.isdir(layout.partial):
         check(layout)
-    with Life(root, durable=False, boot="second", began=LATER_S) as life:
+    with Life(root, durable=False, boot="second", began=LATER_S, is_indexed=is_indexed) as life:
         return Came(converge(life), {LETTER_OF[chunk_id] for chunk_id in torn(layout)})
 
 
