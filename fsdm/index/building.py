@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from fsdm.concurrency.log import Log
 from fsdm.index.process import run
 from fsdm.index.worker import BuildJob, matching
 from fsdm.model.errors import IndexerError
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from fsdm.model.layout import Layout, Place
     from fsdm.store.filesystem import FileSystem
 
+logger = Log("fsdm")
+
 FIRST_REST_S: Final = 30.0  # after the first failure; then twice as long each time
 REST_MAX_S: Final = 3600.0
 
@@ -44,6 +47,7 @@ class Building:
     clock: Callable[[], float]
     keep_free_bytes: int = 0
     _refs: Refs = field(init=False)
+    _told: bool = False  # that indexers have the network
 
     def __post_init__(self) -> None:
         self._refs = Refs(self.layout)
@@ -102,7 +106,10 @@ class Building:
             target=target,
         )
         try:
-            run("fsdm.index.worker", job.to_json(), index.timeout_s, go_on)
+            report = run("fsdm.index.worker", job.to_json(), index.timeout_s, go_on)
+            if report.get("cut") is False and not self._told:
+                self._told = True
+                logger.warning("indexers are not cut off the network: this system refuses them a network namespace")
             self._check(target, index, identity)
             go_on()
             self.fs.fsync_path(target)

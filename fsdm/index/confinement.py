@@ -21,15 +21,23 @@ NICE: Final = 10
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def confine(memory_bytes: int) -> bool:
-    """Bound this process, which has one thread, and what it begins; tell whether it is cut off the network."""
+def confine(memory_bytes: int, file_bytes: int = resource.RLIM_INFINITY) -> bool:
+    """Bound this process, which has one thread, and what it begins; tell whether it is cut off the network.
+
+    Each of them may write to `memory_bytes`, and files of at most `file_bytes`.
+    """
     _prctl(PR_SET_NO_NEW_PRIVS, 1)
     os.nice(NICE)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    _, hard = resource.getrlimit(resource.RLIMIT_DATA)  # of private memory that can be written
-    bound = memory_bytes if hard == resource.RLIM_INFINITY else min(memory_bytes, hard)
-    resource.setrlimit(resource.RLIMIT_DATA, (bound, bound))
+    _bound(resource.RLIMIT_DATA, memory_bytes)  # of private memory that can be written
+    _bound(resource.RLIMIT_FSIZE, file_bytes)
     return _cut_network()
+
+
+def _bound(what: int, most: int) -> None:
+    _, hard = resource.getrlimit(what)
+    bound = min((one for one in (most, hard) if one != resource.RLIM_INFINITY), default=resource.RLIM_INFINITY)
+    resource.setrlimit(what, (bound, bound))
 
 
 def end_with(parent: int) -> None:

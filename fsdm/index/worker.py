@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 GROUP: Final = "fsdm.indexers"  # of entry points
+FILE_FACTOR: Final = 2  # a file that is written may have so many times what the index may have, and …
+FILE_BYTES: Final = 16 << 20  # … these: names and buckets
 RAW_FACTOR: Final = 8  # a command may write so many times what the index may have: JSON has many words
 
 
@@ -136,7 +138,7 @@ def main() -> int:
 
     def carried_out() -> dict[str, Any]:
         job = BuildJob(**json.load(sys.stdin))
-        cut = confine(job.max_memory_bytes)
+        cut = confine(job.max_memory_bytes, FILE_FACTOR * job.max_output_bytes + FILE_BYTES)
         end_with(job.parent)
         return build(job) | {"cut": cut}
 

@@ -174,6 +174,7 @@ def test_no_file_that_matches_is_no_key(bench: Bench, layout: Layout, place: Pla
         ("time.sleep(1e6)", "has not ended within"),
         ("os.close(1)\ntime.sleep(1e6)", "has not ended within"),
         ("x = bytearray(1 << 30)", "MemoryError"),
+        ("open(sys.argv[0] + '.big', 'wb').write(bytes(1 << 25))", "File too large"),
     ],
 )
 def test_a_poisoned_command_fails_alone(bench: Bench, place: Place, tmp_path: Path, text: str, says: str) -> None:
@@ -237,6 +238,18 @@ print(json.dumps({"key": "|".join(names), "file": "a.bin", "offset": 0}))
     assert bench.build(place, Index(name="x", command=command(tmp_path, text))) is None
     with opened_index(layout, place, "x") as made:
         assert list(made) == [b"lo"]
+
+
+def test_where_indexers_keep_the_network_that_is_told_once(
+    bench: Bench, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    run, cut = module.run, [True, False, False]
+    monkeypatch.setattr(module, "run", lambda *given: run(*given) | {"cut": cut.pop(0)})
+    told = []
+    for name in ("a", "b", "c"):
+        assert bench.build(place, by_four(tmp_path, name=name)) is None
+        told.append(len([one for one in caplog.messages if one.startswith("indexers are not cut off the network")]))
+    assert told == [0, 1, 1]
 
 
 def test_failures_are_counted_and_the_rest_between_them_grows(
