@@ -21,7 +21,7 @@ from fsdm.model.errors import IndexerError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-LOOK_S: Final = 0.05  # so often it is asked whether to go on
+LOOK_S: Final = 0.2  # so often it is asked whether to go on: so long a delete may wait for the ref
 REPORT_MAX: Final = 1 << 16  # all that a pipe holds: pipe(7)
 TAIL: Final = 2000  # bytes of its stderr that are told of
 # a process that runs code of others gets no more of the environment: there may be secrets of sources in it

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -216,3 +217,22 @@ def test_placing_is_measured_against_its_goals_and_leaves_nothing_behind(tmp_pat
     counted = [figure for figure in document["figures"] if figure["unit"] in {"times", "copies", "%", "workers"}]
     assert [figure["what"] for figure in counted if figure["met"] is False] == []
     assert len(counted) >= 12
+
+
+@pytest.mark.skipif(
+    not all(map(find_spec, ("duckdb", "pyarrow"))), reason="duckdb and pyarrow are in the extra `recipes`"
+)
+def test_indexes_are_measured_beside_others_and_nothing_is_left_behind(tmp_path: Path) -> None:
+    run = bench("index", "--quick", "--dir", str(tmp_path), "--json", "-", "--only", "all", "build")
+    assert run.returncode == 0, run.stderr
+    assert list(tmp_path.iterdir()) == []
+    document = json.loads(run.stdout)
+    assert document["errors"] == {}
+    assert named(document) == ["all", "build"]
+    figures = {figure["what"].partition(": ")[2]: figure for figure in document["figures"]}
+    assert [figures[f"{name}, warm (p50)"]["goal"] for name in ("fsdm", "SQLite", "DuckDB")] == [25, None, None]
+    assert [figures[f"{name}, no page in memory (p50)"]["goal"] for name in ("fsdm", "SQLite")] == [5, None]
+    for name in ("fsdm, bytes a key", "bytes a key, over all chunks"):  # counted, not timed
+        assert (figures[name]["goal"], figures[name]["met"]) == (24, True)
+    assert figures["memory of all processes at once"]["goal"] == 500
+    assert "; load " in run.stderr

@@ -36,25 +36,26 @@ if TYPE_CHECKING:
 
 MIB: Final = 1 << 20
 LOOK_S: Final = 0.5  # so often memory is asked for
-TURN: Final = 1000  # look-ups one behind the other: what another does between them takes caches away
+TURN: Final = 500  # look-ups one behind the other: what another does between them takes caches away
 COLD_SAMPLES: Final = 40
 
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """The sizes: keys of one run and of all, and their chunks; rows and number of tables; rounds; seconds of idling."""
+    """The sizes: keys of one run and of all, their chunks; rows and number of tables; look-ups, rounds, seconds idle."""
 
     one: int = 1_000_000
     all: int = 50_000_000
     chunks: int = 5_000
     rows: int = 110_000
     tables: int = 500
+    samples: int = 2_000
     rounds: int = 15
     seconds: int = 20
 
 
 FULL: Final = Scale()
-QUICK: Final = Scale(one=20_000, all=80_000, chunks=200, rows=2_000, tables=4, rounds=2, seconds=2)
+QUICK: Final = Scale(one=20_000, all=80_000, chunks=200, rows=2_000, tables=4, samples=100, rounds=2, seconds=2)
 RUNS: Final = 8
 
 
@@ -102,10 +103,10 @@ class FsdmRuns(Table):
 
 
 def _look_ups(
-    case: str, count: int, chunks: int, runs: int, goals: tuple[float, float | None], base: str
+    case: str, count: int, chunks: int, runs: int, samples: int, goals: tuple[float, float | None], base: str
 ) -> list[Figure]:
     layout = Layout(make(f"{base}/{case}"))
-    found = keys.put_runs(layout, count, chunks, runs)
+    found = keys.put_runs(layout, count, chunks, runs, samples)
     time.sleep(0.05)  # a listing within two clock ticks of the last change would not be kept
     what = f"{count:,} keys, {chunks:,} chunks, {runs} run{'s' * (runs > 1)}"
     tables: list[Table] = [FsdmRuns(layout, {place_of(number).chunk_id: number for number in range(chunks)})]
@@ -151,13 +152,13 @@ def _look_ups(
 
 
 def one(scale: Scale, base: Path) -> Iterator[Figure]:
-    yield from in_process(_look_ups, "one", scale.one, 200, 1, (5.0, None), str(base), within_s=PATIENCE_S * 20)
+    asked = ("one", scale.one, 200, 1, scale.samples, (5.0, None), str(base))
+    yield from in_process(_look_ups, *asked, within_s=PATIENCE_S * 20)
 
 
 def all_(scale: Scale, base: Path) -> Iterator[Figure]:
-    yield from in_process(
-        _look_ups, "all", scale.all, scale.chunks, RUNS, (25.0, 5.0), str(base), within_s=PATIENCE_S * 60
-    )
+    asked = ("all", scale.all, scale.chunks, RUNS, scale.samples, (25.0, 5.0), str(base))
+    yield from in_process(_look_ups, *asked, within_s=PATIENCE_S * 120)
 
 
 def _pss_mib(pids: list[int]) -> float:

@@ -117,7 +117,7 @@ class DuckTable(Table):
         import pyarrow as pa
 
         connection = duckdb.connect(path)
-        connection.execute("SET threads = 2; SET memory_limit = '4GB'")
+        connection.execute("SET threads = 2; SET memory_limit = '4GB'; SET enable_progress_bar = false")
         connection.execute("CREATE TABLE given (hash BLOB, chunk UINTEGER)")
         for data in records_in(directory):
             records = np.frombuffer(data, [("hash", f"V{HASH_BYTES}"), ("chunk", "<u4")])
@@ -160,6 +160,7 @@ def scans(chunks: str, key: bytes) -> dict[str, float]:
     query = (
         "SELECT filename, file_row_number FROM read_parquet(?, filename = true, file_row_number = true) WHERE hash = ?"
     )
+    duckdb.execute("SET enable_progress_bar = false")
     also = duckdb.execute(query, [files, key]).fetchall()
     found["a scan with DuckDB"] = time.monotonic() - began
     if rows.num_rows != 1 or len(also) != 1:

@@ -33,7 +33,6 @@ INDEX_TX: Final = Index(name="tx", indexer="parquet:hash", files="tx*.parquet")
 CONFIG: Final = f'[index.{INDEX_TX.name}]\nindexer = "{INDEX_TX.indexer}"\nfiles = "{INDEX_TX.files}"\n'
 KEY_BYTES: Final = 32
 ROWS: Final = 20_000  # of a row group
-SAMPLES: Final = 10_000  # keys of runs that are looked up
 PARTS_BITS: Final = 8  # a run is written in so many parts, of hashes that begin alike
 RECORD_DTYPE: Final = np.dtype([("first", ">u8"), ("second", "V8"), ("chunk", "<u4")])
 
@@ -101,11 +100,11 @@ class Runs:
     size_bytes: int
 
 
-def put_runs(layout: Layout, count: int, chunks: int, runs: int) -> Runs:
+def put_runs(layout: Layout, count: int, chunks: int, runs: int, samples: int) -> Runs:
     """Put runs over so many chunks, with so many records in all, which are random but for the samples."""
     directory = layout.runs_of(INDEX_TX.name)
     os.makedirs(directory)
-    keys = [os.urandom(KEY_BYTES) for _ in range(min(SAMPLES, count // 2))]
+    keys = [os.urandom(KEY_BYTES) for _ in range(samples)]
     owners = [number % chunks for number in range(len(keys))]
     with ProcessPoolExecutor(2, CONTEXT) as pool:
         jobs = [
