@@ -42,7 +42,7 @@ COLD_SAMPLES: Final = 40
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """The sizes: keys of one run and of all, their chunks; rows and number of tables; look-ups, rounds, seconds idle."""
+    """The sizes: keys of one run and of all, their chunks; rows and number of tables; look-ups; rounds; seconds."""
 
     one: int = 1_000_000
     all: int = 50_000_000
