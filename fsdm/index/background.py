@@ -34,6 +34,8 @@ EVERY_S: Final = 3600.0  # then all that is there is looked at again: files may 
 REST: Final = 4.0  # so many times as long as a look took, it rests
 LOOK_S: Final = 30.0  # so often it is looked whether runs were removed
 GATHER_S: Final = 0.05  # chunks that come together are looked at together
+STEP_REST: Final = 10.0  # so many times as long as a step took, it rests: where there are thousands, it takes some time
+STEP_REST_MAX_S: Final = 1.0
 
 logger = Log("fsdm")
 
@@ -290,13 +292,15 @@ class Indexing:
         logger.warning("index %s of %s cannot be made: %s; it is tried again in %d s", *told)
 
     def _run(self) -> None:
-        wait_s = 0.0
+        wait_s, rest_s = 0.0, GATHER_S
         while not self._stop.is_set():
             self._woken.wait(wait_s)
-            if self._stop.wait(GATHER_S):
+            if self._stop.wait(rest_s):
                 return
+            began = time.thread_time()
             try:
                 wait_s = self.step()
             except Exception:  # a defect of ours, or a disk that fails: bytes are served all the same
                 logger.exception("a step of the indexes failed")
                 wait_s = FIRST_REST_S
+            rest_s = min(max(GATHER_S, (time.thread_time() - began) * STEP_REST), STEP_REST_MAX_S)
