@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from fsdm.client import Client as Client
     from fsdm.concurrency.cancellation import Cancellation as Cancellation
+    from fsdm.fleet.queries import FleetClient as FleetClient
+    from fsdm.fleet.task import HeldChunk as HeldChunk
     from fsdm.manager import DataManager as DataManager
     from fsdm.model.documents import DataChunk as DataChunk
     from fsdm.model.documents import Failure as Failure
@@ -35,10 +37,13 @@ if TYPE_CHECKING:
     from fsdm.model.errors import InvalidInputError as InvalidInputError
     from fsdm.model.errors import NoDataDirectoryError as NoDataDirectoryError
     from fsdm.model.errors import NotAvailableError as NotAvailableError
+    from fsdm.model.errors import NotHeldError as NotHeldError
     from fsdm.model.errors import PolicyError as PolicyError
     from fsdm.model.errors import PublishedMeanwhileError as PublishedMeanwhileError
+    from fsdm.model.errors import QueryDiedError as QueryDiedError
     from fsdm.model.errors import ReconcilerEndedError as ReconcilerEndedError
     from fsdm.model.errors import ReconcilerRunsError as ReconcilerRunsError
+    from fsdm.model.errors import SchedulerLostError as SchedulerLostError
     from fsdm.model.errors import StoppedError as StoppedError
     from fsdm.model.errors import TransferError as TransferError
     from fsdm.model.errors import UnknownChunkError as UnknownChunkError
@@ -87,8 +92,10 @@ _HOMES = {
     "FileEntry": "fsdm.model.documents",
     "FileSource": "fsdm.model.documents",
     "FileSystem": "fsdm.store.filesystem",
+    "FleetClient": "fsdm.fleet.queries",
     "ForeignProcessError": "fsdm.model.errors",
     "FsdmError": "fsdm.model.errors",
+    "HeldChunk": "fsdm.fleet.task",
     "HeldRange": "fsdm.store.held_range",
     "HostError": "fsdm.model.errors",
     "Index": "fsdm.model.indexes",
@@ -98,12 +105,15 @@ _HOMES = {
     "Location": "fsdm.model.index_format",
     "NoDataDirectoryError": "fsdm.model.errors",
     "NotAvailableError": "fsdm.model.errors",
+    "NotHeldError": "fsdm.model.errors",
     "Oddity": "fsdm.model.state",
     "Part": "fsdm.transfer.resume_record",
     "PolicyError": "fsdm.model.errors",
     "PublishedMeanwhileError": "fsdm.model.errors",
+    "QueryDiedError": "fsdm.model.errors",
     "ReconcilerEndedError": "fsdm.model.errors",
     "ReconcilerRunsError": "fsdm.model.errors",
+    "SchedulerLostError": "fsdm.model.errors",
     "Source": "fsdm.model.sources",
     "Status": "fsdm.status.chunk_status",
     "StoppedError": "fsdm.model.errors",

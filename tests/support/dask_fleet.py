@@ -64,6 +64,7 @@ class Nodes:
     """Data directories by the names of their nodes, and the chunks that lie in them: chunk → the nodes that hold it."""
 
     root: Path
+    blocks: int = BLOCKS
     held: dict[str, Holders] = field(default_factory=dict)
 
     def layout(self, node: str) -> Layout:
@@ -73,11 +74,11 @@ class Nodes:
 
     def put(self, *nodes: str, leaving: Sequence[str] = (), **files: bytes) -> Place:
         """Put the next chunk on these nodes."""
-        start, chunk_id = len(self.held) * BLOCKS, an_id()
+        start, chunk_id = len(self.held) * self.blocks, an_id()
         more = {"files": files} if files else {}
         for node in (*nodes, *leaving):
-            put_chunk(self.layout(node), chunk_id=chunk_id, start=start, end=start + BLOCKS, **more)  # type: ignore[arg-type]
-        place = Place.of(DATASET, range(start, start + BLOCKS), chunk_id)
+            put_chunk(self.layout(node), chunk_id=chunk_id, start=start, end=start + self.blocks, **more)  # type: ignore[arg-type]
+        place = Place.of(DATASET, range(start, start + self.blocks), chunk_id)
         self.held[place.name] = Holders(nodes, tuple(leaving))
         return place
 

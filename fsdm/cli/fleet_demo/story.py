@@ -10,7 +10,6 @@ import threading
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from shutil import rmtree
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Final, TextIO
 
@@ -37,6 +36,7 @@ COPIES: Final = 2
 RACKS: Final = 4
 FIRST: Final = tuple(f"node-{number}" for number in range(1, 9))
 KILLED, FROZEN, JOINING, DRAINED = "node-3", "node-7", "node-9", "node-1"  # the first two are in one rack
+OVER: Final = "over"
 SYMBOLS: Final = {
     "step": "──",
     "node": "🖥 ",
@@ -53,7 +53,7 @@ SYMBOLS: Final = {
 class Rows:
     """The function of the demo's query: reads the rows of a chunk, no faster than it is told, and sums their values.
 
-    Some nodes stop after their first chunk, and write a file with their name into a directory, until it has gone.
+    Some nodes stop after their first chunk, and write a file with their name into a directory, until OVER is there.
     """
 
     directory: str
@@ -70,7 +70,7 @@ class Rows:
         if node in self.stopping:
             with open(f"{self.directory}/{node}", "wb"):
                 pass
-            while os.path.exists(self.directory):
+            while not os.path.exists(f"{self.directory}/{OVER}"):
                 time.sleep(POLL_S)
         time.sleep(max(until - time.monotonic(), 0.0))
         return chunk.blocks.start, len(found), sum(found), node
@@ -182,7 +182,7 @@ class _Story:
         """Ask again, while one node is killed, and one is frozen."""
 
         def work_both() -> bool:
-            return all(os.path.exists(f"{self.root}/stopped/{node}") for node in (KILLED, FROZEN))
+            return all(os.path.exists(f"{self.root}/stopped-{self.queries}/{node}") for node in (KILLED, FROZEN))
 
         def meddle() -> None:
             self.until(f"{KILLED} and {FROZEN} work on the query", work_both)
@@ -244,10 +244,11 @@ class _Story:
 
     def query(self, fleet: FleetClient, what: str, stopping: tuple[str, ...] = ()) -> set[str]:
         """Ask for all rows, and compare what comes with what the lake has; return the nodes that answered."""
-        os.makedirs(stopped := f"{self.root}/stopped", exist_ok=True)
+        os.makedirs(stopped := f"{self.root}/stopped-{self.queries}")
         before, blocks = time.monotonic(), self.count * BLOCKS
         found = list(fleet.map_range(Rows(stopped, stopping), DATASET, 0, blocks))
-        rmtree(stopped)
+        with open(f"{stopped}/{OVER}", "wb"):
+            pass
         took_s = time.monotonic() - before
         _must(
             [one[0] for one in found] == list(range(0, blocks, BLOCKS)),
