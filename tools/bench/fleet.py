@@ -1,7 +1,8 @@
 """Measure a fleet: a year of it in memory, placed by the real `place`, and the failure stories of other systems.
 
 `year`: what moves against the least, what is lost, how long chunks are below their targets, and how even the bytes are
-(`python -m tools.fleet_sim` says more). `stories`: the checks of all stories, and how many are missed.
+(`python -m tools.fleet_sim` says more). `stories`: the checks of all stories, and how many are missed. `queries`: what
+a query on eight nodes costs, and how much longer it takes where one is lost. `tasks`: the cost of a task of one.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+from tools.bench.queries import queries, tasks
 from tools.bench.report import Figure, table, tell
 from tools.fleet_sim.stories import STORIES
 from tools.fleet_sim.year import FORTNIGHTS, Year
@@ -38,7 +40,7 @@ def stories(_: argparse.Namespace) -> Iterator[Figure]:
     yield Figure("stories", f"{len(STORIES)} stories: checks that are missed", len(missed), "checks", len(found), 0)
 
 
-CASES: Final[dict[str, Measure]] = {"year": year, "stories": stories}
+CASES: Final[dict[str, Measure]] = {"year": year, "stories": stories, "queries": queries, "tasks": tasks}
 
 
 def add_arguments(_: argparse.ArgumentParser) -> None:
