@@ -111,6 +111,16 @@ class Placer:
             for node in self.workers
         )
 
+    def has_chunks(self, node: str) -> bool:
+        """Tell whether the list of a worker has any chunks."""
+        assert self.pointer is not None
+        return self.pointer.lists[node].chunks > 0
+
+    def is_braked(self, node: str) -> bool:
+        """Tell whether a worker reports that it holds deletes back."""
+        found, _ = read_reports(self.reports)
+        return node in found and found[node].braked
+
     def is_live(self, node: str) -> bool:
         """Tell whether a worker has reported a moment ago."""
         return time.time() - os.stat(f"{self.reports}/{node}.json").st_mtime < SILENT_S / 2

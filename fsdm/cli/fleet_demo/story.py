@@ -160,7 +160,7 @@ class _Story:
         _must(set(gained.added) == {JOINING}, f"a node that joins has moved copies between others: {gained.added}")
         self.step(f"{DRAINED} drains, and may be taken away then")
         placer.drain(DRAINED)
-        self.settle(placer, f"{DRAINED} drains")
+        self.settle(placer, f"{DRAINED} drains", emptied=DRAINED)
         _must(not self.held_by(DRAINED), f"{DRAINED} has drained, and still holds chunks")
         placer.remove(DRAINED)
         self.end(DRAINED)
@@ -231,16 +231,26 @@ class _Story:
             self.processes.word(self.joining.pop(node))
             self.show("node", f"{node} has joined")
 
-    def settle(self, placer: Placer, why: str) -> Moved:
-        """Place, and let the nodes follow and report, until nothing changes."""
+    def settle(self, placer: Placer, why: str, emptied: str | None = None) -> Moved:
+        """Place, and let the nodes follow and report, until nothing changes; one may be `emptied`."""
         moved, before = Moved(), time.monotonic()
         while placer.round(moved):
+            if emptied is not None and not placer.has_chunks(emptied):
+                self.release(placer, emptied)
+                emptied = None
             self.until(f"all lists of placement {placer.number} are applied", placer.is_applied)
         added = ", ".join(f"{node} +{number}" for node, number in sorted(moved.added.items())) or "nothing added"
         dropped = ", ".join(f"{node} −{number}" for node, number in sorted(moved.dropped.items()))
         took = f"{count(moved.rounds, 'round')} in {time.monotonic() - before:.1f} s"
         self.show("moved", f"{why}: {readable(moved.bytes)} moved, {took}: {'; '.join(filter(None, (added, dropped)))}")
         return moved
+
+    def release(self, placer: Placer, node: str) -> None:
+        """Say that it is meant that a node is to have nothing: `fsdm release`."""
+        self.until(f"{node} holds its list back", lambda: placer.is_braked(node))
+        with Client(f"{self.root}/nodes/{node}") as client:
+            client.release_deletes()
+        self.show("node", f"the list of {node} is empty now, and held back: fsdm release says that it is meant")
 
     def query(self, fleet: FleetClient, what: str, stopping: tuple[str, ...] = ()) -> set[str]:
         """Ask for all rows, and compare what comes with what the lake has; return the nodes that answered."""
