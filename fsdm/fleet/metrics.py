@@ -89,6 +89,6 @@ def _samples(one: Round, pointer: Pointer | None) -> dict[str, Samples]:
         },
         "fsdm_place_worker_behind_seconds": behind,
         "fsdm_place_applied_workers": {"": applied},
-        "fsdm_place_braked_workers": {"": sum(report.braked for report in one.reports.values())},
+        "fsdm_place_braked_workers": {"": len(summary.braked)},
         "fsdm_place_fullness": dict(zip(("least", "largest"), summary.fullness, strict=True)),
     }

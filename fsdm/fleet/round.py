@@ -99,7 +99,7 @@ class Round:
 
     def summary(self) -> summaries.Summary:
         """Return what it does, summed up."""
-        return summaries.summary(self.chunks, self.workers, self.before, self.placement)
+        return summaries.summary(self.chunks, self.workers, self.before, self.placement, self.reports)
 
     def explain(self, asked: str) -> list[str]:
         """Say why a worker, or a chunk, is to have what it is to have.

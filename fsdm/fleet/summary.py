@@ -15,10 +15,11 @@ from fsdm.fleet.placing import Reason
 from fsdm.model.units import count, readable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from fsdm.fleet.inventory import Chunks, Copies, Ints, Workers
     from fsdm.fleet.placing import Bounds, Placement
+    from fsdm.fleet.report import Report
 
 REASONS: Final = {
     Reason.MISSING: "the chunk has too few copies",
@@ -52,7 +53,8 @@ class Summary:
     """The effects of a placement: `added` by reason, `dropped`, what is still `leaving`, and the chunks left `short`.
 
     `fullness`: the least and the largest part of a capacity that the lists take, of workers that keep their copies.
-    `lost`: the chunks that no live worker has confirmed, though they were placed before.
+    `lost`: the chunks that no live worker has confirmed, though they were placed before. `braked`: the workers whose
+    own brake holds deletes back; `failing`: how many copies workers say that they cannot fetch.
     """
 
     chunks: int
@@ -62,11 +64,15 @@ class Summary:
     leaving: Amount
     fullness: tuple[float, float]
     lost: int
+    braked: tuple[str, ...]
+    failing: int
     short: tuple[Short, ...] = field(repr=False)
 
 
-def summary(chunks: Chunks, workers: Workers, before: Copies, placement: Placement) -> Summary:
-    """Sum a placement up."""
+def summary(
+    chunks: Chunks, workers: Workers, before: Copies, placement: Placement, reports: Mapping[str, Report]
+) -> Summary:
+    """Sum a placement up, and what the reports of its workers tell."""
     count_ = len(workers)
 
     def amount(copies: Ints) -> Amount:
@@ -85,6 +91,8 @@ def summary(chunks: Chunks, workers: Workers, before: Copies, placement: Placeme
         leaving=amount(placement.leaving),
         fullness=(float(full.min(initial=1.0)), float(full.max(initial=0.0))) if full.size else (0.0, 0.0),
         lost=int((placed & (confirmed == 0)).sum()),
+        braked=tuple(worker.name for worker in workers.all if worker.name in reports and reports[worker.name].braked),
+        failing=sum(len(reports[worker.name].failing) for worker in workers.all if worker.name in reports),
         short=tuple(_short(chunks, workers, placement, confirmed)),
     )
 

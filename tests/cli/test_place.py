@@ -156,6 +156,21 @@ def test_too_much_that_is_lost_ends_with_8_and_changes_nothing_until_it_is_meant
     assert fsdm(*place(here, "--yes")).returncode == 0
 
 
+def test_workers_that_brake_and_chunks_that_they_cannot_fetch_are_told(here: Path) -> None:
+    fsdm(*place(here))
+    report_all(here, time.time())
+    for name in ("w1", "w3"):
+        (here / "reports" / f"{name}.json").write_text(
+            json.dumps({"at": time.time(), "braked": True, "failing": [an_id(1)]})
+        )
+    args = place(here, "--reports", here / "reports", "--dry-run")
+    lines = fsdm(*args).stdout.splitlines()
+    assert "braked\t2 workers whose own brake holds deletes back\tw1 w3" in lines
+    assert "failing\t2 chunks that workers cannot fetch: fsdm status there says why" in lines
+    found = fsdm_json(*args)
+    assert (found["braked"], found["failing"]) == (["w1", "w3"], 2)
+
+
 def test_report_that_cannot_be_read_is_told_and_loses_nothing(here: Path) -> None:
     fsdm(*place(here))
     (here / "reports" / "w1.json").write_text("{")

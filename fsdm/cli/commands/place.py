@@ -183,6 +183,11 @@ def _lines(found: Summary, listed: int) -> Iterator[str]:
     yield f"the lists take {found.fullness[0]:.1%} to {found.fullness[1]:.1%} of the capacities"
     if found.lost:
         yield f"{count(found.lost, 'chunk')} confirmed by no worker that is live"
+    if found.failing:
+        yield row("failing", f"{count(found.failing, 'chunk')} that workers cannot fetch: fsdm status there says why")
+    if found.braked:
+        braked = f"{count(len(found.braked), 'worker')} whose own brake holds deletes back"
+        yield row("braked", braked, " ".join(found.braked[:listed]))
     if found.short:
         yield f"{count(len(found.short), 'chunk')} with too few copies"
     for short in found.short[:listed]:
