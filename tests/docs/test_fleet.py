@@ -8,6 +8,7 @@ import pytest
 
 from fsdm.cli.main import build_parser
 from fsdm.fleet.documents import Pointer, PublishedList, WorkerDocument
+from fsdm.fleet.metrics import METRICS
 from fsdm.fleet.placing import Bounds
 from fsdm.fleet.report import Report
 from fsdm.fleet.shelf import KEPT_S
@@ -70,3 +71,8 @@ def test_bounds_of_the_page_are_those_of_a_placement() -> None:
     assert (Bounds().tolerance, Bounds().drops, Bounds().brake, KEPT_S) == (0.04, 0.2, 0.25, 86_400.0)
     for said in ("4 % from its share", "a fifth of its copies", "a quarter of all copies", "stays for a day"):
         assert said in " ".join(TEXT.split())
+
+
+def test_metrics_of_the_page_are_those_that_are_written() -> None:
+    rows = re.findall(r"^\| `(fsdm_place_\w+)(?:\{(\w+)\})?` \| (.+) \|$", TEXT, re.MULTILINE)
+    assert rows == [(metric.name, metric.label, metric.help) for metric in METRICS]
