@@ -29,7 +29,6 @@ fsdm place assignment.jsonl --workers workers.jsonl --reports reports --to fleet
 fsdm place assignment.jsonl --workers workers.jsonl --reports reports --to fleet --replicas 2
 fsdm place assignment.jsonl --workers workers.jsonl --to fleet --explain w1      # or a chunk's id
 fsdm place assignment.jsonl --workers workers.jsonl --to fleet --dry-run --html fleet.html
-fsdm place assignment.jsonl --workers workers.jsonl --to s3://lake/fleet --sources store.toml
 """
 
 
