@@ -303,6 +303,19 @@ def test_who_joins_shares_the_marker_that_stands_and_touches_it(
     assert os.listdir(data_dir / "acquire") == [chunk.id]
 
 
+def test_time_of_a_marker_that_is_touched_is_another_one(client: Client, data_dir: Path, chunk: DataChunk) -> None:
+    """Times that the kernel gives come in ticks; the reconciler would not see that it was touched."""
+    marker, before = marker_of(data_dir, chunk), 0
+    with client.gated(TOUCHES, "acquire", "--timeout", SOON, chunk.id, "--", "true") as gated:
+        for _ in gated.stops():
+            if waiting_at(marker):
+                os.utime(marker)
+                before = marker.stat().st_mtime_ns
+        assert gated.result()[0] == 4
+    assert before
+    assert marker.stat().st_mtime_ns != before
+
+
 def test_marker_that_goes_before_it_is_locked_is_put_there_anew(
     client: Client, data_dir: Path, chunk: DataChunk
 ) -> None:

@@ -82,10 +82,10 @@ NAMED = asking.test_document_stands_under_the_id_that_it_names
 SHARED_LINK = '        ln -T -- "$temporary" "$marker" 2>/dev/null || :'
 LOCKED_LINK = f"        flock -s 8 # nobody else has it: it is never there unlocked\n{SHARED_LINK}"
 UNLOCKED_LINK = f"{SHARED_LINK}\n        flock -s 8 #"
-TOUCH = "touch -c /proc/self/fd/8 2>/dev/null || :"
+TOUCH = 'touch -c -d "@$since" /proc/self/fd/8 2>/dev/null || :'
 SINCE = "since=$(date +%s.%N)"
 TIMED = "    since=$(date +%s.%N) # before the touch, so that no failure in between is missed\n"
-TIMED_LATE = f"    {TOUCH}\n{TIMED}    return 0\n"
+TIMED_LATE = f"    touch -c /proc/self/fd/8\n{TIMED}    return 0\n"
 JOINED, JOINED_ONCE = '[ ! "$marker" -ef /proc/self/fd/8 ] || return 0', "[ ! -e /proc/self/fd/8 ] || return 0"
 STANDS = 'stands "$data/want/$id" || stands "$data/known/$id" || fail 3'
 OUTCOME = acquiring.test_failure_since_one_asks_is_the_outcome_unless_it_is_for_room

@@ -369,6 +369,18 @@ static bool is_joined(const char *at) {
     return marker >= 0 && !fstat(marker, &mine) && !lstat(at, &there) && mine.st_ino == there.st_ino;
 }
 
+/* Give a file the time of now; false where that is the one that it has, for the kernel's own clock has ticks, and a finer
+ * time only the owner may give. Who may do neither leaves it. */
+static bool touch(int fd) {
+    struct timespec times[2];
+    struct stat before, after;
+    clock_gettime(CLOCK_REALTIME, &times[0]);
+    times[1] = times[0];
+    if (fstat(fd, &before) || futimens(fd, times) == 0 || futimens(fd, NULL) || fstat(fd, &after))
+        return true;
+    return after.st_mtim.tv_sec != before.st_mtim.tv_sec || after.st_mtim.tv_nsec != before.st_mtim.tv_nsec;
+}
+
 /* Have a share in acquire/ID. */
 static bool join(const char *id) {
     char at[PATH_MAX], new[PATH_MAX];
@@ -386,8 +398,8 @@ static bool join(const char *id) {
         fail(6, "%s is in the way", at);
     if (flock(marker, LOCK_SH | LOCK_NB) == 0 && is_joined(at)) {
         since = now(CLOCK_REALTIME); /* before the touch, so that no failure in between is missed */
-        futimens(marker, NULL);      /* another user's may refuse it */
-        return true;
+        if (touch(marker))
+            return true;
     }
     close(marker); /* it is on its way out, or is just being looked at */
     marker = -1;
@@ -419,7 +431,7 @@ static void note_use(const char *there, const char *id) {
                !is_later(known.st_ctim, want.st_mtim) || !is_later(known.st_mtim, want.st_mtim))
         return; /* it was wanted, and not registered since */
     int fd = open(path(buffer, "acquire", id, ""), O_WRONLY | O_CREAT | SAFE, 0664);
-    futimens(fd, NULL);
+    touch(fd);
     close(fd);
 }
 

@@ -231,7 +231,7 @@ sub join_marker {
     -f $asking or fail(6, "$path is in the way");
     if (flock($asking, LOCK_SH | LOCK_NB) && is_joined($path)) {
         $since = time; # before the touch, so that no failure in between is missed
-        utime undef, undef, $asking; # another user's may refuse it
+        utime time, time, $asking; # as fine as it is, so it is another one; another user's refuses it
         return 1;
     }
     undef $asking; # it is on its way out, or is just being looked at
@@ -252,7 +252,7 @@ sub note_use {
         return if $known[9] <= $want[9] || $known[10] <= $want[9];
     }
     sysopen my $marker, "$data/acquire/$id", O_WRONLY | O_CREAT | O_NOFOLLOW | O_NONBLOCK, 0664 or return;
-    utime undef, undef, $marker;
+    utime time, time, $marker;
 }
 
 sub acquire {
