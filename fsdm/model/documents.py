@@ -1,4 +1,4 @@
-"""The documents on disk: a want, a manifest (`READY`), a failure, the record of a partial.
+"""The documents on disk: a want, a manifest (`READY`), a failure.
 
 Strict about the keys of the protocol, tolerant of the future: other keys are kept (a want's go on into its manifest).
 """
@@ -6,9 +6,8 @@ Strict about the keys of the protocol, tolerant of the future: other keys are ke
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, cast
 from urllib.parse import SplitResult, urlsplit
 
 import pydantic
@@ -331,47 +330,6 @@ def _agrees(entry: FileEntry, source: FileSource, sha256_may_follow: bool) -> bo
         and source.blake3 in {None, entry.blake3}
         and (source.sha256 in {None, entry.sha256} or (sha256_may_follow and entry.sha256 is None))
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Extent:
-    """Bytes of a file behind a hole, from `start` to before `end`, and their BLAKE3."""
-
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="ignore")
-
-    start: Size
-    end: Size
-    blake3: Digest
-
-
-@dataclass(frozen=True, slots=True)
-class PartRecord:
-    """One file in `partial/ID/PARTS`: its version, and a BLAKE3 of its first `size` bytes.
-
-    `url` is the BLAKE3 of its URL, `total` the size of the whole where the server said it; `complete`: it is all there;
-    `holes`: behind `size` there may be holes, and only the `extents` count there; `open_ended`: the connection's end
-    alone tells where the file ends.
-    """
-
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="ignore")  # nobody else writes it
-
-    url: Digest
-    validator: str | None = None
-    etag: str | None = None
-    total: Size | None = None
-    size: Size = 0
-    blake3: Digest | None = None
-    complete: bool = False
-    holes: bool = False
-    extents: tuple[Extent, ...] = ()
-    open_ended: bool = False
-
-
-class PartsDocument(Document):
-    """The document in `partial/ID/PARTS`: the files of an interrupted attempt, and its boot."""
-
-    boot_id: str | None = None
-    files: dict[str, PartRecord]
 
 
 class MarkerStamp(Document):

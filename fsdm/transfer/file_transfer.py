@@ -14,8 +14,8 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from fsdm.model.documents import Extent, PartRecord
 from fsdm.model.errors import TransferError
+from fsdm.model.parts import Extent, PartRecord
 from fsdm.store.filesystem import free_bytes
 from fsdm.transfer.http.head import Head, Span
 from fsdm.transfer.http.target import shown

@@ -17,16 +17,16 @@ from typing import TYPE_CHECKING, Final
 
 from blake3 import blake3
 
-from fsdm.model.documents import PartRecord, PartsDocument
 from fsdm.model.errors import InvalidInputError
 from fsdm.model.layout import PARTS, WANT_MAX_BYTES
+from fsdm.model.parts import PartRecord, PartsDocument
 from fsdm.model.source_policy import SCHEMES
 from fsdm.store.filesystem import read_regular
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from fsdm.model.documents import Extent
+    from fsdm.model.parts import Extent
     from fsdm.store.filesystem import FileSystem
 
 BOOT_ID: Final = "/proc/sys/kernel/random/boot_id"

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from fsdm.concurrency.cancellation import Cancellation
-from fsdm.model.documents import FileEntry, FileSource, PartRecord
+from fsdm.model.documents import FileEntry, FileSource
 from fsdm.model.errors import TransferError
+from fsdm.model.parts import PartRecord
 from fsdm.store.filesystem import FileSystem
 from fsdm.transfer import segments, source_fetch
 from fsdm.transfer.fetcher import HttpFetcher

@@ -9,8 +9,9 @@ import pytest
 from blake3 import blake3
 
 from fsdm.concurrency.cancellation import Cancellation
-from fsdm.model.documents import Extent, FileEntry, FileSource, PartRecord
+from fsdm.model.documents import FileEntry, FileSource
 from fsdm.model.errors import StoppedError, TransferError
+from fsdm.model.parts import Extent, PartRecord
 from fsdm.store.filesystem import FileSystem
 from fsdm.transfer import file_transfer as transfer_module
 from fsdm.transfer import source_fetch as source_fetch_module

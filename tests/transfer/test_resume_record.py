@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from blake3 import blake3
 
-from fsdm.model.documents import Extent, FileSource, PartRecord
+from fsdm.model.documents import FileSource
 from fsdm.model.errors import TransferError
+from fsdm.model.parts import Extent, PartRecord
 from fsdm.store.filesystem import FileSystem
 from fsdm.transfer import resume_record as parts_module
 from fsdm.transfer.fetcher import HttpFetcher

@@ -17,9 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fsdm.concurrency.cancellation import Cancellation
-from fsdm.model.documents import FileEntry, FileSource, PartRecord
+from fsdm.model.documents import FileEntry, FileSource
 from fsdm.model.errors import HostError, StoppedError, TransferError
 from fsdm.model.limits import PER_FILE
+from fsdm.model.parts import PartRecord
 from fsdm.store.filesystem import FileSystem
 from fsdm.transfer import file_transfer as transfer
 from fsdm.transfer import segments as ranges

@@ -12,9 +12,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from fsdm.model.documents import DataChunk, Failure, Manifest, PartsDocument
+from fsdm.model.documents import DataChunk, Failure, Manifest
 from fsdm.model.errors import DataDirectoryError, InvalidInputError
 from fsdm.model.layout import FILES_MAX, MANIFEST_MAX_BYTES, WANT_MAX_BYTES, Place, is_chunk_dir
+from fsdm.model.parts import PartsDocument
 from fsdm.model.units import parse_size
 from fsdm.status.chunk_status import read_status
 from fsdm.store.catalog import Catalog
