@@ -332,7 +332,7 @@ def test_a_wait_for_what_cannot_pass_ends_and_has_the_failure(
     failure = caught.value.failure
     assert (failure.id, failure.kind, failure.transient) == (chunk.id, "transfer", False)
     assert caught.value.exit_code == 4
-    assert f"fsdm explain {chunk.id}" in caught.value.hint
+    assert f"fsdm explain -d {dm.layout.root} {chunk.id}" in caught.value.hint
     assert "keep_waiting=True" in caught.value.hint
 
 

@@ -6,6 +6,7 @@ mended, touched or asked for anew is tried again, so it may pass.
 
 from __future__ import annotations
 
+import shlex
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -44,7 +45,9 @@ class LastingFailures:
         """
         if failures := self.of_all(chunk_ids):
             first, told = failures[0], first_few(f"{failure.id[:12]} ({failure.error})" for failure in failures)
-            hint = "; ".join(filter(None, (first.hint, f"fsdm explain {first.id}", HINT)))
+            hint = "; ".join(
+                filter(None, (first.hint, f"fsdm explain -d {shlex.quote(self._layout.root)} {first.id}", HINT))
+            )
             said = f"{count(len(failures), 'intent')} cannot be carried out: {told}"
             raise ChunkFailedError(said, failures=failures, hint=hint)
 

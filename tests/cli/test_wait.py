@@ -15,7 +15,7 @@ def test_a_mistake_is_told_at_once_with_the_way_to_learn_more(dm: DataManager, d
         done = fsdm("wait", "-d", data_dir, *ids, "--timeout", PATIENCE_S)
         assert (done.returncode, done.stdout) == (4, "")
         assert f"1 intent cannot be carried out: {chunk.id[:12]} ({source.url}/typo.parquet: HTTP 404" in done.stderr
-        assert f"fsdm explain {chunk.id}" in done.stderr
+        assert f"fsdm explain -d {data_dir} {chunk.id}" in done.stderr
         assert "--keep-waiting" in done.stderr
     error = json.loads(fsdm("wait", "-d", data_dir, "--json").stderr)["error"]
     assert error["type"] == "ChunkFailedError"
