@@ -5,7 +5,7 @@ import time
 import pytest
 
 from fsdm.model.errors import InvalidInputError
-from fsdm.model.units import ago, how_far, lasting, moment, parse_size, per_second, readable
+from fsdm.model.units import ago, how_far, lasting, moment, parse_duration, parse_size, per_second, readable
 
 NOON = time.mktime((2026, 5, 17, 12, 0, 0, 0, 0, -1))
 
@@ -81,3 +81,17 @@ def test_rates_are_told_in_bytes_a_second(bytes_per_s: float, text: str) -> None
 )
 def test_how_far_something_is_says_what_is_known(known: tuple[int, int | None], text: str) -> None:
     assert how_far(*known) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("60", 60), ("60s", 60), ("5m", 300), ("5min", 300), ("1.5h", 5400), ("1d", 86_400), ("0.5", 0.5)],
+)
+def test_a_duration_is_a_number_and_perhaps_a_unit(text: str, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "s", "5 m", "-1", "1w", "1e3", "5m\n", "m5"])
+def test_a_text_that_is_no_duration_is_told_so(text: str) -> None:
+    with pytest.raises(InvalidInputError, match="is no duration"):
+        parse_duration(text)
