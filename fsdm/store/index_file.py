@@ -71,7 +71,11 @@ class IndexFile:
         with it as fd:
             size = os.fstat(fd).st_size
             header = Header.unpack(os.pread(fd, HEADER_BYTES, 0), magic, size)
-            return None if header is None else cls(path, header, mmap.mmap(fd, size, access=mmap.ACCESS_READ))
+            if header is None:
+                return None
+            mapped = mmap.mmap(fd, size, access=mmap.ACCESS_READ)
+        mapped.madvise(mmap.MADV_RANDOM)  # a look-up needs two pages, and not the megabytes around them
+        return cls(path, header, mapped)
 
     def numbers(self, hashed: bytes) -> list[int]:
         """Return the numbers of the records with this hash, of 16 bytes."""
