@@ -30,7 +30,8 @@ class Loads:
     """The bytes of each worker, as they are while a placement is made.
 
     `kept`: of the copies that count. `disk`: of all that is, or will be, on its disk until what leaves has left.
-    `flight`: of those that it has still to fetch. It may have `limit` bytes kept, and its capacity on its disk.
+    `flight`: of those that it has still to fetch. It may have `limit` bytes kept, and its capacity on its disk. One
+    that is `slow` is not waited for.
     """
 
     target: NDArray[np.float64]
@@ -40,6 +41,7 @@ class Loads:
     kept: Ints
     disk: Ints
     flight: Ints
+    slow: Flags
 
     def room(self) -> Ints:
         """Return how large a chunk each worker may be given, but for what is in flight; negative for none."""
@@ -53,6 +55,11 @@ class Loads:
     def lack(self) -> NDArray[np.float64]:
         """Return how far each worker is below its target."""
         return np.maximum(self.target - self.kept, 0.0) * self.takes
+
+    def needy(self, below: float, largest: int) -> Flags:
+        """Tell which workers are below this part of their targets, can take a chunk so large, and are waited for."""
+        found: Flags = ~self.slow & (self.room() >= largest) & (self.kept < below * self.target)
+        return found
 
     def add(self, workers: Ints, sizes: Ints) -> None:
         """Count new copies."""
@@ -93,13 +100,15 @@ class Table:
 
 
 def fill(
-    chunks: Chunks, asking: Ints, table: Table, loads: Loads, salt: int, flight_limit: int, first_below: float
+    chunks: Chunks, asking: Ints, table: Table, loads: Loads, salt: int, flight_limit: int, needy_below: float
 ) -> Ints:
     """Find a worker for one more copy of each chunk that asks; return their numbers, NOBODY for none.
 
-    The chunks that ask are different ones. Workers that are below this part of their targets come before all others;
-    with 0, none do. `table` and `loads` are brought up to date.
+    The chunks that ask are different ones. Workers that are below this part of their targets (0: none) come before all
+    others: while one of those has bytes in flight, what they cannot be given yet waits for them. `table` and `loads`
+    are brought up to date.
     """
+    largest = int(chunks.size[asking].max(initial=0))
     found = np.full(asking.size, NOBODY, np.int64)
     waiting = np.arange(asking.size)
     for number in range(ROUNDS):
@@ -108,8 +117,11 @@ def fill(
         lack = np.where(np.where(loads.flight > 0, open_, room) > 0, loads.lack(), 0.0)
         if not waiting.size or not lack.any():
             break
-        if (first := (lack > 0) & (loads.kept < first_below * loads.target)).any():
-            lack = np.where(first, lack, 0.0)
+        needy = loads.needy(needy_below, largest)
+        if (needy & (lack > 0)).any():
+            lack = np.where(needy, lack, 0.0)
+        elif (needy & (loads.flight > 0)).any():
+            break
         numbers = asking[waiting]
         wanted = by_weight(unit(salted(chunks.hash[numbers], salt, number)), lack)
         admitted = table.admits(numbers, wanted)
@@ -122,7 +134,8 @@ def fill(
         _give(numbers[taken], wanted[taken], chunks, table, loads)
         found[waiting[taken]] = wanted[taken]
         waiting = waiting[found[waiting] == NOBODY]
-    _ask_all(chunks, asking, waiting, found, table, loads, flight_limit)
+    if not (loads.needy(needy_below, largest) & (loads.flight > 0)).any():
+        _ask_all(chunks, asking, waiting, found, table, loads, flight_limit)
     return found
 
 
@@ -172,4 +185,4 @@ def _able(loads: Loads, flight_limit: int) -> Ints:
 
 def _is_held_up(loads: Loads, may: Ints, size: int) -> bool:
     """Tell whether a worker below its target could be given a chunk of this size but for what is in flight."""
-    return bool(((loads.room() >= size) & (may < size) & (loads.kept < loads.target)).any())
+    return bool((loads.needy(1.0, size) & (may < size)).any())

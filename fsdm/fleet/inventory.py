@@ -166,7 +166,8 @@ class Copies:
     confirmed. `held`: those that live workers report. `listed`: the workers that had a list. `forgotten`: for each
     worker, how many copies of its list are of chunks that are no longer to be anywhere. `doubted`: copies of lists that
     were dropped from them before, and may have been removed since they were reported. `lately`: how many copies each
-    worker's list has lost within the time in which its own brake counts them.
+    worker's list has lost within the time in which its own brake counts them. `slow`: the workers whose lists have not
+    changed for long.
     """
 
     planned: Ints
@@ -176,6 +177,7 @@ class Copies:
     forgotten: Ints
     doubted: Ints = field(default_factory=lambda: np.empty(0, np.int64))
     lately: Ints | None = None
+    slow: Flags | None = None
 
     @classmethod
     def none(cls, workers: int) -> Self:

@@ -133,6 +133,7 @@ class _Placing:
         self.was = planned
         self.confirmed = held[is_in(held, self.planned) & ~is_in(held, earlier.doubted)]
         self.doubted, self.had_list = earlier.doubted, earlier.listed
+        self.slow = np.zeros(self.count, np.bool_) if earlier.slow is None else earlier.slow
         self.lately = earlier.forgotten + (0 if earlier.lately is None else earlier.lately)
         draining = workers.draining[self.planned % self.count]
         self.leaving = self.planned[draining | is_in(self.planned, earlier.leaving)]
@@ -182,6 +183,7 @@ class _Placing:
             kept=self._bytes(staying),
             disk=self._bytes(on_disk),
             flight=self._bytes(self._without(self.planned, self.held)),
+            slow=self.slow,
         )
 
     def _table(self, staying: Ints) -> Table:
@@ -234,8 +236,8 @@ class _Placing:
 
     def _fill(self, asking: Ints, salt: int, flight_limit: int, reason: Reason) -> Ints:
         # what moves goes where something has to move to in any case; what is missing is spread, and sooner there
-        first_below = 0.0 if reason == Reason.MISSING else 1 - self.bounds.tolerance
-        given = fill(self.chunks, asking, self.table, self.loads, salt, flight_limit, first_below)
+        needy_below = 0.0 if reason == Reason.MISSING else 1 - self.bounds.tolerance
+        given = fill(self.chunks, asking, self.table, self.loads, salt, flight_limit, needy_below)
         new: Ints = (asking * self.count + given)[given != NOBODY]
         self._note(new, reason)
         return new

@@ -40,6 +40,7 @@ POINTER: Final = "placement.json"
 LISTS: Final = "lists"
 ROUTES: Final = "routes"
 GZIP_LEVEL: Final = 3  # 6 costs four times as much, for a tenth
+SLOW_S: Final = 900.0  # a list that has not changed for so long, and is not applied, is not waited for
 COUNTED_S: Final = 900.0  # a worker's own brake counts for 600 s, of what it may learn of minutes later
 LINES: Final = 4096  # of routes, compressed at once
 
@@ -116,11 +117,12 @@ def read_copies(
     was, some, doubts = (pairs.found(numbers, len(workers)) for pairs in (planned, leaving, doubted))
     held = _held(shelf, published, chunks, workers, reports, was)
     listed = np.array([worker.name in published.lists for worker in workers.all], np.bool_)
-    lately = np.zeros(len(workers), np.int64)
+    lately, slow = np.zeros(len(workers), np.int64), np.zeros(len(workers), np.bool_)
     for number, worker in enumerate(workers.all):
         if (said := published.lists.get(worker.name)) is not None:
             lately[number] = sum(copies for _, copies in said.dropped_since(now - COUNTED_S))
-    return Copies(was, some, held, listed, planned.unknown(numbers, len(workers)), doubts, lately)
+            slow[number] = said.changed < now - SLOW_S
+    return Copies(was, some, held, listed, planned.unknown(numbers, len(workers)), doubts, lately, slow)
 
 
 def _is_of(report: Report | None, said: PublishedList) -> bool:

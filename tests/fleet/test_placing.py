@@ -412,6 +412,23 @@ def test_copies_go_first_to_a_worker_that_is_to_be_given_some_unless_they_are_mi
     assert least <= new.mean() <= most
 
 
+def test_what_drains_waits_for_a_new_worker_only_as_long_as_that_goes_on(settled: Fleet) -> None:
+    settled.bounds = Bounds(in_flight_bytes=20 * GB)
+    settled.workers["new"] = Worker("new", settled.workers["w001"].capacity_bytes)
+    settled.change("w001", draining=True)
+    others = settled.workers.keys() - {"new"}  # the new one fetches nothing
+    for _ in range(4):
+        settled.round()
+        settled.apply(others)
+    assert settled.bytes_of(settled.lists["new"]) <= 10 * GB
+    assert len(settled.leaving) > 500
+    settled.slow = {"new"}
+    for _ in range(30):
+        settled.round()
+        settled.apply(others)
+    assert len(settled.leaving) < 100, "what the new one has not fetched yet"
+
+
 def test_worker_loses_no_more_in_a_round_than_its_own_brake_lets_go(settled: Fleet) -> None:
     settled.change("w001", draining=True)
     settled.round()

@@ -59,6 +59,7 @@ class Fleet:
     lists: dict[str, set[str]] = field(default_factory=dict)
     leaving: set[tuple[str, str]] = field(default_factory=set)
     disks: dict[str, set[str]] = field(default_factory=dict)
+    slow: set[str] = field(default_factory=set)
     moved_bytes: int = 0
     made: int = 100_000
     _bytes: dict[str, int] = field(default_factory=dict)
@@ -111,6 +112,7 @@ class Fleet:
             copies_in(held, chunks, workers),
             np.array([worker.name in self.lists for worker in workers.all]),
             np.array(forgotten, np.int64),
+            slow=np.array([worker.name in self.slow for worker in workers.all]),
         )
 
     def place(self) -> tuple[Chunks, Workers, Copies, Placement]:

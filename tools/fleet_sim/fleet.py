@@ -18,7 +18,7 @@ from fsdm.fleet.hashing import of_rows, salted
 from fsdm.fleet.inventory import ID_BYTES, Chunks, Copies, Presence, Worker, Workers, is_in, totals, union
 from fsdm.fleet.inventory import before as ahead_of
 from fsdm.fleet.placing import Bounds, Placement, Reason, place
-from fsdm.fleet.publishing import COUNTED_S
+from fsdm.fleet.publishing import COUNTED_S, SLOW_S
 from fsdm.model.errors import BrakedError
 from fsdm.reconcile.delete_brake import MANY_CHUNKS, SHARE, WINDOW_S
 
@@ -100,6 +100,7 @@ class Fleet:
         none = np.empty(0, np.int64)
         self.planned, self.leaving, self.doubted, self.disk, self.wanted = none, none, none, none, none
         self.has_list = np.zeros(self.count, np.bool_)
+        self.changed = np.full(self.count, NEVER)  # when the list of each was
         self.credit = np.zeros(self.count)
         self.dropped: list[tuple[float, Ints]] = []  # from lists, by worker
         self.deleted: list[tuple[float, Ints]] = []  # from disks
@@ -153,8 +154,9 @@ class Fleet:
         self._owe(int(self._bytes(counts)[worker_at[gone]].sum()))
         has = self.has_list[worker_at]
         how = (ours(self.planned), ours(self.leaving), ours(self.disk), has, lost[worker_at], ours(self.doubted))
+        slow = (self.has_list & (self.changed < self.now - SLOW_S))[worker_at]
         try:
-            found = place(chunks, workers, Copies(*how, lately[worker_at]), self.bounds)
+            found = place(chunks, workers, Copies(*how, lately[worker_at], slow), self.bounds)
         except BrakedError:
             self.is_braked = True
             self.seen.placer_brakes += 1
@@ -164,6 +166,7 @@ class Fleet:
         if fewer.any():
             self.dropped = [(at, some) for at, some in self.dropped if at > self.now - COUNTED_S]
             self.dropped.append((self.now, fewer))
+        self.changed[self._per_worker(all_of(found.changed)) > 0] = self.now
         self.planned, self.leaving, self.doubted = (all_of(one) for one in (found.listed, found.leaving, found.doubted))
         self.has_list[:] = False
         self.has_list[worker_at] = workers.presence != Presence.GONE
