@@ -38,6 +38,9 @@ WITHDRAWALS = deeds("rm_want") + deeds("rm_delete") + deeds("touch_want", ties=T
 SPOILT = deeds("spoil", "half", "other", "directory", "symlink", ties=True)
 DAMAGES = deeds("damage", "byte", "short", "gone", versions=2)
 VERIFIES = deeds("verify", "touch", "client")
+REGISTERS = deeds("register", "client", "mv", versions=2)
+UNREGISTERS, ACQUIRES = deeds("rm_known"), deeds("acquire")
+EVICTS = deeds("evict") + deeds("gc")
 FINDS = deeds("find", "client", "neighbour", "passer-by", versions=5)
 LOOK, SETTLE, STOP, KILL, REFUSE = (Deed(kind) for kind in ("look", "settle", "stop", "kill", "refuse"))
 CARELESS = [*deeds("want", "mv", versions=3), *deeds("delete", "touch")]
@@ -226,6 +229,42 @@ class Verifying(Asking):
         self.world.do(deed.on(chunk))
 
     @rule(deed=st.sampled_from([SETTLE, Deed("wait", how="long"), STOP]))
+    def the_reconciler_goes_on(self, deed: Deed) -> None:
+        self.world.do(deed)
+
+
+class Caching(Asking):
+    """Register, acquire and evict chunks, which are held, wanted and deleted as well; the reconciler is killed."""
+
+    @rule(
+        deed=st.sampled_from([*EVICTS, *ACQUIRES, *REGISTERS]),
+        chunk=chunks,
+        cut=cuts(points.EVICTING, while_it_works(*EVICTS, *ACQUIRES, *REGISTERS, *WITHDRAWALS[:1], KILL)),
+    )
+    def a_request_is_worked_on(self, deed: Deed, chunk: int, cut: Cut) -> None:
+        self.world.do(deed.on(chunk))
+        self.world.run(4, cut.on(chunk))
+
+    @rule(deed=st.sampled_from([*EVICTS, *ACQUIRES, *REGISTERS, *UNREGISTERS]), chunk=chunks)
+    def a_request_is_left(self, deed: Deed, chunk: int) -> None:
+        self.world.do(deed.on(chunk))
+
+    @rule(chunk=chunks, cut=cuts(points.EVICTING, while_it_works(WANTS[0], ACQUIRES[0], FINDS[0], KILL)))
+    def what_came_when_asked_for_is_evicted(self, chunk: int, cut: Cut) -> None:
+        for deed in (REGISTERS[0], SETTLE, ACQUIRES[0], SETTLE, Deed("wait", how="long"), SETTLE, EVICTS[0]):
+            self.world.do(deed.on(chunk))
+        self.world.run(4, cut.on(chunk))
+
+    @rule(chunk=chunks, evict=st.sampled_from(EVICTS))
+    def what_was_wanted_since_is_to_go(self, chunk: int, evict: Deed) -> None:
+        for deed in (REGISTERS[0], SETTLE, Deed("want", how="mv"), SETTLE, evict, SETTLE):
+            self.world.do(deed.on(chunk))
+
+    @rule(deed=st.one_of(finds, st.sampled_from(REFS)), chunk=chunks)
+    def a_ref_is_taken_or_closed(self, deed: Deed, chunk: int) -> None:
+        self.world.do(deed.on(self.world.one_that_is_here(chunk)))
+
+    @rule(deed=st.sampled_from([SETTLE, LOOK, STOP, Deed("wait", how="long")]))
     def the_reconciler_goes_on(self, deed: Deed) -> None:
         self.world.do(deed)
 

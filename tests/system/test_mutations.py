@@ -25,10 +25,20 @@ from fsdm.store.block_index import BlockIndex
 from fsdm.store.filesystem import FileSystem
 from fsdm.store.flock import SHARED, close_fd
 from fsdm.store.json_files import read_manifest
-from fsdm.store.markers import intents_lock
+from fsdm.store.markers import intents_lock, known_chunk
 from fsdm.verify.manifest_check import missing
 from tests.support import mutants
-from tests.support.machines import SETTINGS, Asking, Bringing, Everything, Judging, Readers, Removing, Verifying
+from tests.support.machines import (
+    SETTINGS,
+    Asking,
+    Bringing,
+    Caching,
+    Everything,
+    Judging,
+    Readers,
+    Removing,
+    Verifying,
+)
 from tests.support.mutants import Mutant, around, rename_and_unlink, replaced
 
 pytestmark = pytest.mark.timeout(600)  # a search is long where the machine is busy
@@ -202,6 +212,18 @@ MUTANTS: dict[str, tuple[Mutant, type[Asking], *tuple[str, ...]]] = {
     "a want comes back in spite of a delete": (
         replaced("reconcile.repair.withdraw_restored_want", lambda *_: None),
         *(Verifying, "open want temporary", "link want temporary"),
+    ),
+    "what was wanted last is evicted": (
+        replaced("reconcile.caching.chunk_to_come_again", lambda layout, place: known_chunk(layout, place.chunk_id)),
+        Caching,
+    ),
+    "what is evicted goes to the trash and is locked then": (
+        replaced("reconcile.apply.Applier._take_out", trash_before_the_lock),
+        Caching,
+    ),
+    "what is registered otherwise is evicted": (
+        replaced("model.documents.Manifest.satisfies", lambda self, chunk, **_: True),
+        Caching,
     ),
     "a verify compares sizes only": (replaced("verify.background.rehash", compared_by_size), Verifying),
 }

@@ -14,6 +14,7 @@ from tests.support.machines import (
     SETTLE,
     Asking,
     Bringing,
+    Caching,
     Clients,
     Everything,
     Judging,
@@ -24,7 +25,7 @@ from tests.support.machines import (
 from tests.support.world import Cut, Deed, World, points
 
 
-@pytest.mark.parametrize("machine", [Clients, Readers, Bringing, Removing, Judging, Verifying, Everything])
+@pytest.mark.parametrize("machine", [Clients, Readers, Bringing, Removing, Judging, Verifying, Caching, Everything])
 def test_random_life_ends_as_was_asked_last(machine: type[Asking]) -> None:
     """Intents, refs, crashes, full disks, failing sources, and races between all of them."""
     run_state_machine_as_test(machine, settings=SETTINGS)
@@ -51,6 +52,14 @@ def test_every_point_that_a_cut_can_name_is_reached(tmp_path: Path) -> None:
         for deed in (Deed("damage", 0), Deed("verify", 0, how="touch")):
             world.do(deed)
         world.run(4, Cut("link want temporary", 0, (Deed("delete", 0, how="touch"),)))
+        world.finish()
+        gone = [Deed("rm_want"), Deed("delete", how="touch"), SETTLE]
+        asked = [Deed("register", how="mv"), Deed("acquire"), SETTLE, Deed("wait", how="long"), SETTLE]
+        asked += [Deed("find", how="client"), Deed("evict"), SETTLE, Deed("close_ref"), Deed("evict"), SETTLE]
+        overruled = [Deed("want", how="mv"), Deed("register", how="mv"), SETTLE, Deed("acquire"), SETTLE]
+        overruled += [Deed("delete", how="touch"), Deed("register", how="mv"), SETTLE, *gone[1:]]
+        for deed in (*gone, *asked, *overruled):
+            world.do(deed.on(1))
         world.finish()
         assert not points.ALL - world.points.reached.keys()
     finally:

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -42,8 +42,9 @@ class Damage:
 class Disk:
     """The data directory, and the decoys in it that nobody may touch."""
 
-    def __init__(self, layout: Layout, versions: list[list[Version]]) -> None:
+    def __init__(self, layout: Layout, versions: list[list[Version]], ctime: Callable[[str], int]) -> None:
         self.layout = layout
+        self.ctime = ctime  # of a marker, in ticks
         self.versions = versions
         self.ids = [each[0].chunk.id for each in versions]
         self.damages: dict[int, Damage] = {}  # by the inode of a directory
@@ -58,6 +59,29 @@ class Disk:
     def delete(self, i: int) -> str:
         return self.layout.delete_marker(self.ids[i])
 
+    def known(self, i: int) -> str:
+        return self.layout.known_marker(self.ids[i])
+
+    def known_version(self, i: int) -> Version | None:
+        """What a chunk is registered as."""
+        if not os.path.isfile(self.known(i)):
+            return None
+        text = Path(self.known(i)).read_bytes()
+        return next(version for version in self.versions[i] if version.chunk.to_json() == text)
+
+    def may_be_evicted(self, i: int) -> bool:
+        """Whether what is here was registered, as it is, since it was wanted, and nothing else is asked for."""
+        directory, known = self.directory_of(i), self.known_version(i)
+        if directory is None or known is None or known is not self.version_here(i):
+            return False
+        wanted = (directory / "WANT").stat().st_mtime_ns
+        return self.ctime(self.known(i)) > wanted and not (self.has_want(i) or self.is_deleted(i))
+
+    def has_leftovers(self, i: int) -> bool:
+        """Whether something of a chunk is on its way, or out of service."""
+        gone = [path for path in Path(self.layout.chunks).glob(f"*/*-{self.ids[i]}") if not (path / "READY").exists()]
+        return bool(gone) or os.path.lexists(self.layout.partial_of(self.ids[i]))
+
     def is_deleted(self, i: int) -> bool:
         return os.path.lexists(self.delete(i))
 
@@ -70,7 +94,10 @@ class Disk:
         found = {}
         for directory in Path(self.layout.chunks).glob("*/*"):
             if (directory / "READY").exists():
-                assert {entry.name for entry in directory.iterdir()} - {"WANT", "VERIFIED"} == {"READY", "data"}
+                assert {entry.name for entry in directory.iterdir()} - {"WANT", "VERIFIED", "CACHED"} == {
+                    "READY",
+                    "data",
+                }
                 found[directory] = self.version_of(directory, files_of(directory / "data"))
         return found
 
@@ -134,7 +161,8 @@ class Disk:
     def left(self) -> list[str]:
         """List what is still to be done, without the dotfiles of clients that were killed."""
         layout = self.layout
-        directories = (layout.want, layout.delete, layout.verify, layout.partial, layout.trash)
+        requests = (layout.verify, layout.acquire, layout.evict)
+        directories = (layout.want, layout.delete, *requests, layout.partial, layout.trash)
         paths = {f"{directory}/{name}" for directory in directories for name in os.listdir(directory)}
         temporary = tuple(f".{chunk_id}." for chunk_id in self.ids)
         return sorted(path for path in paths - self._decoys if not os.path.basename(path).startswith(temporary))

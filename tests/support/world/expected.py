@@ -27,6 +27,12 @@ class Model:
     def is_to_be(self, *outcomes: Version | None) -> None:
         self.outcomes = frozenset(outcomes)
 
+    def allow(self, *outcomes: Version | None) -> None:
+        """It ends as one of these, and may be away meanwhile, unless there is but one."""
+        self.is_to_be(*outcomes)
+        if self.outcomes != {self.arrived}:
+            self.arrived = None
+
     def stands(self, version: Version) -> None:
         self.placed, self.seen, self.spoilt = version, False, False
 
@@ -77,6 +83,9 @@ class Expected:
             found = {model.placed}
         if self._points.is_amid_a_change:
             found |= {None, here, *model.outcomes}
+        requests = (self._disk.layout.acquire_marker, self._disk.layout.evict_marker)
+        if any(os.path.lexists(request(self._disk.ids[i])) for request in requests):
+            found |= {None, self._disk.known_version(i)}
         if found != {model.arrived}:
             model.arrived = None
         model.outcomes = frozenset(found)

@@ -40,8 +40,22 @@ RENEWING: Final = (
     "lstat delete", "open want temporary", "fsync_file want temporary", "link want temporary", "unlink want temporary",
     "lstat want", "sleep want", "fsync_file want", "unlink chunks", "claim chunks",
 )  # fmt: skip
+EVICTING: Final = (
+    "lstat known", "read known", "lstat evict", "claim chunks", "set_mtime chunks", "unlink chunks READY",
+    "rename chunks", "erase trash", "lock", "rename evict", "unlink evict aside", "rename acquire",
+    "unlink acquire aside", "fetch partial", "touch partial", "rename partial", "touch chunks",
+)  # fmt: skip
+REGISTERING: Final = (
+    "lstat known",
+    "read known",
+    "fsync_file known",
+    "lock",
+    "rename want",
+    "rename delete",
+    "rename known",
+)
 READER: Final = ("ref-lock chunks", "ref-open chunks", "ref-look delete", "ref-look chunks READY")
-ALL: Final = {*MARKER, *BRINGING, *REMOVING, *CLIENT, *VERIFYING, *RENEWING, *READER}
+ALL: Final = {*MARKER, *BRINGING, *REMOVING, *CLIENT, *VERIFYING, *RENEWING, *EVICTING, *REGISTERING, *READER}
 REFUSED: Final = ("mkdir", "create", "write", "rename", "fsync_file", "fsync_dir", "fetch", "receive")
 
 
@@ -137,5 +151,5 @@ class Points:
         elif "READY" in base or (name == "fsync_dir" and os.path.lexists(f"{path}/READY")):
             what = " READY"
         else:
-            what = " temporary" if where in {"want", "delete", "verify"} and base.startswith(".") else ""
+            what = " temporary" if where in {"want", "delete", "verify", "known"} and base.startswith(".") else ""
         return "lock" if name == "lock" else f"{name} {where}{what}"

@@ -11,6 +11,7 @@ from fsdm.model.layout import Layout
 from fsdm.store.data_dir import make_layout
 from fsdm.store.filesystem import FileSystem
 from tests.support.chunks import files_of
+from tests.support.world.caching import Caching
 from tests.support.world.clocks import Clocks
 from tests.support.world.deeds import Cut, Deed
 from tests.support.world.disk import SHAPES, Disk, versions_of
@@ -28,8 +29,8 @@ class World:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.broken = False  # something did not hold: what broke first is to be told
-        self.disk = self._make_disk()
         self.clocks = Clocks()
+        self.disk = self._make_disk()
         self.points = Points(self.disk.layout, self.disk.ids, self.do)
         self.expected = Expected(self.disk, self.clocks, self.points)
         self._end = ExitStack()
@@ -39,6 +40,7 @@ class World:
         self.readers = Readers(self.disk, self.points, client)
         parts = (self.disk, self.clocks, self.points, self.expected, self.readers)
         self.others = Others(*parts, client, root / "outside" / "canary")
+        self.caching = Caching(*parts, client)
         self.reconciling = Reconciling(*parts, self.others.faults)
 
     def _make_disk(self) -> Disk:
@@ -48,13 +50,15 @@ class World:
         (outside / "canary").write_bytes(versions[0][0].chunk.to_json())
         layout = Layout(self.root / "data")
         make_layout(layout, FileSystem())
-        return Disk(layout, versions)
+        return Disk(layout, versions, self.clocks.ctime)
 
     def do(self, deed: Deed, cut: Cut | None = None) -> None:
         """Do one deed; with a cut, others in its midst."""
         if not deed.tied or cut is not None:
             self.clocks.tick += 1
-        (doer,) = (part for part in (self.others, self.readers, self.reconciling) if hasattr(part, deed.kind))
+        (doer,) = (
+            part for part in (self.others, self.readers, self.caching, self.reconciling) if hasattr(part, deed.kind)
+        )
         with self._broken_by_any_error(), self.points.cut_by(cut) if cut is not None else ExitStack():
             getattr(doer, deed.kind)(deed)
 
