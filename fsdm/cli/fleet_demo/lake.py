@@ -10,6 +10,7 @@ from hashlib import sha256
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, Final
 
+from fsdm.cli.fleet_demo.rows import FILE
 from fsdm.model.documents import DataChunk, FileSource
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
 DATASET: Final = sha256(b"fsdm fleet demo").hexdigest()
 BLOCKS: Final = 100  # of each chunk, with one row each
-FILE: Final = "blocks.parquet"
 
 
 def value_of(block: int) -> int:

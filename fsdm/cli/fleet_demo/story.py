@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Final, TextIO
 
-from fsdm.cli.fleet_demo.lake import BLOCKS, DATASET, FILE, fill, value_of
+from fsdm.cli.fleet_demo.lake import BLOCKS, DATASET, fill, value_of
 from fsdm.cli.fleet_demo.placer import Moved, Placer
 from fsdm.cli.fleet_demo.processes import Processes
+from fsdm.cli.fleet_demo.rows import OVER, Rows
 from fsdm.client import Client
 from fsdm.fleet.queries import FleetClient
 from fsdm.model.errors import FsdmError, InvalidInputError
@@ -26,17 +27,14 @@ from fsdm.store.json_files import read_manifest
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from fsdm.fleet.task import HeldChunk
     from fsdm.model.documents import DataChunk
 
 LIMIT_S: Final = 600.0
 POLL_S: Final = 0.05
-PACE_S: Final = 0.004  # of a chunk in a query, so that it has a middle
 COPIES: Final = 2
 RACKS: Final = 4
 FIRST: Final = tuple(f"node-{number}" for number in range(1, 9))
 KILLED, FROZEN, JOINING, DRAINED = "node-3", "node-7", "node-9", "node-1"  # the first two are in one rack
-OVER: Final = "over"
 SYMBOLS: Final = {
     "step": "──",
     "node": "🖥 ",
@@ -47,33 +45,6 @@ SYMBOLS: Final = {
     "wrong": "❌",
     "right": "✅",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """The function of the demo's query: reads the rows of a chunk, no faster than it is told, and sums their values.
-
-    Some nodes stop after their first chunk, and write a file with their name into a directory, until OVER is there.
-    """
-
-    directory: str
-    stopping: tuple[str, ...]
-
-    def __call__(self, chunk: HeldChunk) -> tuple[int, int, int, str]:
-        """Return the first block, how many rows there are, the sum of their values, and the node."""
-        import pyarrow.parquet as pq
-
-        until = time.monotonic() + PACE_S
-        node = chunk.path.parts[-5]
-        with pq.ParquetFile(chunk.path / FILE) as file:
-            found = file.read(["value"])["value"].to_pylist()
-        if node in self.stopping:
-            with open(f"{self.directory}/{node}", "wb"):
-                pass
-            while not os.path.exists(f"{self.directory}/{OVER}"):
-                time.sleep(POLL_S)
-        time.sleep(max(until - time.monotonic(), 0.0))
-        return chunk.blocks.start, len(found), sum(found), node
 
 
 def demo(data_dir: str | None, *, chunks: int, as_json: bool = False, out: TextIO | None = None) -> bool:
@@ -248,9 +219,14 @@ class _Story:
     def release(self, placer: Placer, node: str) -> None:
         """Say that it is meant that a node is to have nothing: `fsdm release`."""
         self.until(f"{node} holds its list back", lambda: placer.is_braked(node))
-        with Client(f"{self.root}/nodes/{node}") as client:
-            client.release_deletes()
         self.show("node", f"the list of {node} is empty now, and held back: fsdm release says that it is meant")
+        with Client(f"{self.root}/nodes/{node}") as client:
+
+            def is_released() -> bool:
+                client.release_deletes()  # again, as long as it looks at its list anew meanwhile
+                return not placer.is_braked(node)
+
+            self.until(f"{node} takes its list", is_released)
 
     def query(self, fleet: FleetClient, what: str, stopping: tuple[str, ...] = ()) -> set[str]:
         """Ask for all rows, and compare what comes with what the lake has; return the nodes that answered."""
