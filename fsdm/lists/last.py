@@ -127,14 +127,14 @@ class Last:
 
     def applied(self, layout: Layout, new: str, **said: Any) -> Self:
         """Make a file LIST, whose markers have been placed, and return what is known now."""
-        os.rename(new, path := path_of(layout, LIST))
+        FS.rename(new, path := path_of(layout, LIST))
         placed_ns = os.stat(path).st_ctime_ns
         placed = replace(self.free(layout), placed_ns=placed_ns, boot_id=boot_id(), fsdm=__version__)
         return replace(placed, applied_at=time.time(), **said)
 
     def hold(self, layout: Layout, new: str, held: Held) -> Self:
         """Make a file HELD, and return what is known now."""
-        os.rename(new, path_of(layout, HELD))
+        FS.rename(new, path_of(layout, HELD))
         return replace(self, held_back=held)
 
     def free(self, layout: Layout) -> Self:
@@ -154,7 +154,7 @@ def new_file(layout: Layout) -> Iterator[tuple[IO[bytes], str]]:
         raise refused(layout, e) from e
     finally:
         with suppress(OSError):
-            os.unlink(path)
+            FS.unlink(path)
 
 
 class FollowLock(LockDescriptor):

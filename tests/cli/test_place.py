@@ -215,7 +215,7 @@ def samples(path: Path) -> dict[tuple[str, str], float]:
 
 
 def test_metrics_tell_what_is_below_its_target_in_flight_and_behind(here: Path) -> None:
-    file, at = here / "place.prom", time.time()
+    file = here / "place.prom"
     args = place(here, "--reports", here / "reports", "--metrics-file", file)
     assert fsdm(*args).returncode == 0
     found = samples(file)
@@ -223,7 +223,8 @@ def test_metrics_tell_what_is_below_its_target_in_flight_and_behind(here: Path) 
     assert found["fsdm_place_below_target_chunks", ""] == found["fsdm_place_chunks", ""] == 60
     assert found["fsdm_place_in_flight_bytes", ""] == found["fsdm_place_added_bytes", "missing"] == 360_000_000
     assert sum(value for (name, _), value in found.items() if name.endswith("worker_in_flight_bytes")) == 360_000_000
-    assert at <= found["fsdm_place_timestamp_seconds", ""] <= time.time()
+    placed_at = found["fsdm_place_timestamp_seconds", ""]
+    assert (here / "chunks.jsonl").stat().st_mtime <= placed_at <= file.stat().st_mtime
     report_all(here, time.time())
     (here / "reports" / "w1.json").write_text(json.dumps({"at": time.time(), "braked": True}))
     assert fsdm(*args).returncode == 0

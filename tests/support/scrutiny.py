@@ -15,7 +15,7 @@ BOUNDED_WAITS = {
     "tests.support.browser",
 }  # that end with an assertion, and are to be used by all
 PREPARATION = {"tests.support.chunks"}
-RUNS_ASSERTIONS = {"raises", "warns", "fail", "run_state_machine_as_test"}
+RUNS_ASSERTIONS = {"raises", "warns", "fail", "run_state_machine_as_test", "live"}
 CLOCKS = {
     *("time", "time_ns", "monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns", "process_time"),
     *("process_time_ns", "thread_time", "thread_time_ns", "now", "utcnow"),
