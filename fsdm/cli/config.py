@@ -82,7 +82,7 @@ SETTINGS: Final = (
     ),
     Setting("keep_free_bytes", "keep-free", parse_size, "no download begins that would leave less free on the disk"),
     Setting(
-        "cache_low",
+        "cache_low_share",
         "cache-low",
         parse_share,
         "once a fetch does not fit, registered chunks go until no more than this part of --max-bytes is taken "

@@ -160,6 +160,8 @@ class ChunkFailedError(FsdmError):
 class FetchFailedError(ChunkFailedError):
     """A chunk that was asked for could not be fetched; `failure` is what `failed/ID` said of that attempt."""
 
+    exit_code = EXIT_FAILURE
+
 
 class DamagedError(FsdmError):
     """Bytes of a chunk are not what they are said to be."""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 CONNECTIONS: Final = 8
 PER_FILE: Final = 4
-_OF_ROOM: Final = ("max_bytes", "keep_free_bytes", "cache_low")
+_OF_ROOM: Final = ("max_bytes", "keep_free_bytes", "cache_low_share")
 _OF_FAILURES: Final = ("recover", "max_attempts")
 AT_RUN_TIME: Final = ("jobs", "index_jobs", "bytes_per_s", "poll_s", "brake_share", *_OF_ROOM, *_OF_FAILURES)
 
@@ -24,6 +24,7 @@ NAMES: Final = {
     "connections_per_file": "per_file",
     "limit_rate": "bytes_per_s",
     "keep_free": "keep_free_bytes",
+    "cache_low": "cache_low_share",
     "brake": "brake_share",
     "allow_host": "allow_hosts",
     "allow_source": "allow_sources",
@@ -71,7 +72,7 @@ class Limits(BaseModel):
     poll_s: Positive = 1.0
     max_bytes: Count | None = None
     keep_free_bytes: Annotated[int, Field(ge=0)] = 0
-    cache_low: Annotated[float, Field(gt=0, le=1)] = 0.9
+    cache_low_share: Annotated[float, Field(gt=0, le=1)] = 0.9
     brake_share: Annotated[float, Field(ge=0, le=1)] | None = None
     recover: Recover = "now"
     max_attempts: Count | None = None
@@ -121,6 +122,7 @@ class Limits(BaseModel):
             per_file: int = PER_FILE,
             bytes_per_s: float | None = None,
             keep_free_bytes: int = 0,
+            cache_low_share: float = 0.9,
             brake_share: float | None = None,
             allow_hosts: tuple[str, ...] = (),
             allow_sources: tuple[str, ...] = (),

@@ -288,7 +288,7 @@ class SpaceBudget:
         """Tell how much has to go so that so much fits, and no more than `cache_low` of the budget is taken."""
         excess = need_bytes - self._headroom_bytes
         if self.limits.max_bytes is not None:
-            low_bytes = int(self.limits.max_bytes * self.limits.cache_low)
+            low_bytes = int(self.limits.max_bytes * self.limits.cache_low_share)
             excess = max(excess, self.taken_bytes + need_bytes - low_bytes)
         return excess
 

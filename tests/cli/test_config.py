@@ -32,7 +32,7 @@ def test_each_key_sets_one_limit() -> None:
         bytes_per_s=50_000_000,
         max_bytes=3 << 39,
         brake_share=0.1,
-        cache_low=0.8,
+        cache_low_share=0.8,
         recover="never",
         max_attempts=9,
         scrub_days=30,

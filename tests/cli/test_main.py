@@ -195,7 +195,7 @@ def test_release_says_what_it_has_released(layout: Layout, data_dir: Path) -> No
     assert fsdm("release", "-d", data_dir).stderr == "fsdm: no deletes were held back\n"
     (data_dir / "BRAKE").write_text('{"held_back": 150}')
     assert fsdm("release", "-d", data_dir).stderr == "fsdm: 150 deletes released\n"
-    assert fsdm_json("release", "-d", data_dir) == {"released": True, "held_back": 150}
+    assert fsdm_json("release", "-d", data_dir) == {"released": True, "held_back": 150, "list": None}
     (data_dir / "BRAKE").write_text('{"held_back": "many"}')
     assert fsdm("release", "-d", data_dir).returncode == 0
 

@@ -29,7 +29,7 @@ def no() -> bool:
 
 async def looked(client: Client, times: int) -> None:
     """Until the waits of this client have looked so many times; the loop goes on meanwhile."""
-    seen, asked = 0, client._waits._check
+    seen, asked = 0, client._waits.check
     done = asyncio.Event()
 
     def check() -> None:
@@ -39,12 +39,12 @@ async def looked(client: Client, times: int) -> None:
             done.set()
         asked()
 
-    client._waits._check = check  # type: ignore[method-assign]
+    client._waits.check = check  # type: ignore[method-assign]
     try:
         async with asyncio.timeout(PATIENCE_S):
             await done.wait()
     finally:
-        client._waits._check = asked  # type: ignore[method-assign]
+        client._waits.check = asked  # type: ignore[method-assign]
 
 
 def test_what_is_done_already_needs_no_rest() -> None:
@@ -156,7 +156,7 @@ def test_the_loop_goes_on_between_the_looks_of_a_wait(client: Client, data_dir: 
         (data_dir / "want" / chunk.id).unlink()
 
     async def main() -> None:
-        client._waits._check = lambda: steps.append("look")  # type: ignore[method-assign]
+        client._waits.check = lambda: steps.append("look")  # type: ignore[method-assign]
         ticking = asyncio.create_task(tick())
         await client.wait_async(chunk.id, PATIENCE_S)
         assert ticking.done()

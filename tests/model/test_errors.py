@@ -26,10 +26,10 @@ def test_exit_codes_are_different_and_every_class_has_one_of_them() -> None:
 
 
 PROMISED = {
-    1: {"FsdmError", "DiskError"},
+    1: {"FsdmError", "DiskError", "FetchFailedError"},
     2: {"InvalidInputError"},
     3: {"NotAvailableError"},
-    4: {"ChunkFailedError", "FetchFailedError", "WaitTimeoutError"},
+    4: {"ChunkFailedError", "WaitTimeoutError"},
     5: {"ReconcilerRunsError"},
     6: {"DataDirectoryError", "NoDataDirectoryError", "UnknownFormatError", "UnsafeFileSystemError"},
     9: {"ReconcilerEndedError"},

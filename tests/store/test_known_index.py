@@ -105,7 +105,9 @@ def test_the_file_is_made_of_the_last_one_and_of_what_changed_since(
         os.utime(layout.known_marker(chunk.id))
     make_names(layout)
     monkeypatch.setattr("fsdm.store.known_names.SETTLED_NS", 0)
-    make_names(layout)  # all of it is older by now than what was read
+    make_names(layout)  # all of it is older by now than what was read, and what comes is to be newer
+    probe, read_ns = Path(layout.root, "probe"), os.stat(layout.known_names).st_ctime_ns
+    eventually(lambda: probe.touch() or probe.stat().st_ctime_ns > read_ns)
     register(layout, 100, 110, chunk_id=moved.id)
     os.unlink(layout.known_marker(gone.id))
     new = register(layout, 0, 5)

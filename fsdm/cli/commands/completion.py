@@ -83,8 +83,9 @@ def _script(arguments: Namespace, shell: str) -> str:
     for one in (parser, *verbs_of(parser).values()):
         action: Any  # `complete` is shtab's name for it
         for action in actions_of(one):
-            if action.metavar in kinds:
-                action.complete = kinds[action.metavar]
+            metavars = action.metavar.split("|") if isinstance(action.metavar, str) else ()
+            for kind in filter(kinds.__contains__, metavars):
+                action.complete = kinds[kind]
     return str(shtab.complete(parser, shell=shell, preamble=BASH if shell == "bash" else ""))
 
 

@@ -16,6 +16,12 @@ WAYS: Final[dict[str, tuple[str, ...]]] = {
     "rm_delete": ("",),
     "touch_want": ("",),
     "verify": ("client", "touch"),
+    # who registers, and has fetched or evicted what is registered (others.py)
+    "register": ("client", "mv"),
+    "rm_known": ("",),
+    "acquire": ("",),
+    "evict": ("",),
+    "gc": ("",),
     # what goes wrong (others.py)
     "spoil": ("half", "other", "directory", "symlink"),  # something at want/ID that is no want
     "damage": ("byte", "short", "gone"),  # of a file of what is here; version: which file
