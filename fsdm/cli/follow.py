@@ -106,7 +106,7 @@ class Following:
 
 
 class Configured(ExitStack):
-    """What `[follow]` in `config.toml` says, followed by a manager while it reconciles. A context manager."""
+    """The list of `[follow]` in `config.toml`, followed by a manager while it reconciles. A context manager."""
 
     def __init__(self, dm: DataManager, config: Mapping[str, Any]) -> None:
         super().__init__()

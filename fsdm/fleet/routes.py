@@ -177,7 +177,7 @@ def _fetched(url: str, name: str) -> bytes | None:
 
 
 class RoutesReader:
-    """What is published as routes, read again where it has changed. Not thread-safe."""
+    """The routes that are published, read again where it has changed. Not thread-safe."""
 
     def __init__(self, read: Reading) -> None:
         self._read = read

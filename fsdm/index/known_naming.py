@@ -1,4 +1,4 @@
-"""When `known.names` is made anew (`store.known_names`): a thread beside the loop, which looks at one mtime.
+"""The renewal of `known.names` (`store.known_names`): a thread beside the loop, which looks at one mtime.
 
 Invariants: few registrations have no such file, for they are read in no time; and making it takes at most a SHARE of
 the time, however often `known/` changes.

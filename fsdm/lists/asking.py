@@ -47,7 +47,7 @@ class Asking:
 
     @property
     def shown(self) -> str:
-        """What is asked, without its secrets."""
+        """The URL that is asked, without its secrets."""
         return self._where if self._is_file else shown(self._where)
 
     def ask(self, into: IO[bytes], known: Version | None, applied: str | None, stop: Cancellation) -> Answer | None:

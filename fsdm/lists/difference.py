@@ -130,7 +130,7 @@ class Comparison:
 
     @property
     def going(self) -> Going:
-        """What would be lost by the difference: chunks that are deleted or replaced."""
+        """The loss by the difference: chunks that are deleted or replaced."""
         found = self.found
         size_bytes = found.freed_bytes + found.replaced_bytes
         return Going(found.going + found.replaced, found.here, size_bytes, self._here_bytes)

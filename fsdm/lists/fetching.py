@@ -51,7 +51,7 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came: its version, the SHA-256 of its bytes, and whether an early end would have been noticed.
+    """An answer: its version, the SHA-256 of its bytes, and whether an early end would have been noticed.
 
     `is_applied`: nothing came but the word that the list is the one that is applied.
     """
@@ -129,7 +129,7 @@ class _Receiver:
 
     @property
     def answer(self) -> Answer | None:
-        """What came; None where it is what is known."""
+        """Return the answer; None where it is the one that is known."""
         head = self._head
         if head is None:
             return None

@@ -47,7 +47,7 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Last:
-    """What STATE says: see `store.followed.Followed`.
+    """The document STATE: see `store.followed.Followed`.
 
     `version` is what the server said of the bytes that came last from `asked` (the sha256 of what was asked),
     `bytes_sha256` of those in LIST. `began_ns`, `placed_ns` and `unproven` are of the comparison with it.

@@ -139,7 +139,7 @@ class ChunkInUseError(FsdmError):
 
 
 class ChunkFailedError(FsdmError):
-    """What was asked for cannot be carried out: `failures` has what `failed/ID` says of each chunk.
+    """An intent cannot be carried out: `failures` has what `failed/ID` says of each chunk.
 
     `transient`: some of it may pass by itself.
     """

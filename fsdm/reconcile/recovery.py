@@ -1,4 +1,4 @@
-"""What has failed is tried again: by time, by who asks anew, or by hand (PROTOCOL.md, "Recovery").
+"""The recovery of chunks that failed: by time, by who asks anew, or by hand (PROTOCOL.md, "Recovery").
 
 Pure: `now` (seconds since the epoch) is an argument. Invariants: who asks anew has a chunk tried, or is told at once
 that it is not; what is given up has neither a slot nor a timer; and nothing is tried before a server that said when.
@@ -31,7 +31,7 @@ HELD_TRIES: Final = 8  # … of a held directory (about half a second)
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """What has a chunk tried again that failed: time (*now*), the next who asks (*acquire*), or `fsdm retry` (*never*).
+    """The occasion of new attempts: time (*now*), the next who asks (*acquire*), `fsdm retry` alone (*never*).
 
     Time has it tried `max_attempts` times in all; None: for ever.
     """
@@ -68,7 +68,7 @@ def still_until(until: float | None, most_s: float, now: float) -> float | None:
 
 
 class _Since(NamedTuple):
-    """What has changed since an attempt failed."""
+    """The changes since an attempt failed."""
 
     document: bool  # it is another one: another marker, or of another size
     touched: bool  # as `fsdm retry` does

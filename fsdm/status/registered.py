@@ -27,7 +27,7 @@ TURN_S: Final = 0.01  # of each look
 
 
 class Registered:
-    """What is registered; `count` of it in all, `cached` of what is here."""
+    """The registrations; `count` of it in all, `cached` of what is here."""
 
     def __init__(self, layout: Layout, catalog: Catalog) -> None:
         self._layout = layout

@@ -87,7 +87,7 @@ def nothing_changes() -> list[Figure]:
 
 
 def drop_comes() -> list[Figure]:
-    """Where copies have moved the old ones go: none stays for ever (druid#12881)."""
+    """Old copies go once they have moved: none stays for ever (druid#12881)."""
     fleet = settled()
     fleet.join(np.arange(WORKERS, WORKERS + 6))
     fleet.settle()

@@ -29,7 +29,7 @@ BOUNDS: Final = Bounds(drops=1.0)  # else one that drains needs hours: its own b
 
 @dataclass(slots=True)
 class Moved:
-    """What rounds have changed: copies and bytes that were added, by node, and copies that were dropped."""
+    """The changes of some rounds: copies and bytes that were added, by node, and copies that were dropped."""
 
     rounds: int = 0
     bytes: int = 0
