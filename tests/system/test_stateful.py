@@ -40,7 +40,7 @@ def test_every_point_that_a_cut_can_name_is_reached(tmp_path: Path) -> None:
         *(Deed("delete", how="touch"), Deed("want", how="mv"), SETTLE, Deed("want", version=1, how="mv")),
         *(Deed("delete", how="touch"), SETTLE, Deed("want", how="client"), Deed("delete", how="client"), SETTLE),
         *(Deed("want", how="mv"), SETTLE, Deed("verify", how="touch"), SETTLE),
-        *(Deed("damage"), Deed("verify", how="client"), SETTLE),
+        *(Deed("damage", how="byte"), Deed("verify", how="client"), SETTLE),
     ]
     try:
         for deed in story:
@@ -49,7 +49,7 @@ def test_every_point_that_a_cut_can_name_is_reached(tmp_path: Path) -> None:
         world.finish()
         world.do(Deed("want", 0, how="mv"))
         world.do(SETTLE)
-        for deed in (Deed("damage", 0), Deed("verify", 0, how="touch")):
+        for deed in (Deed("damage", 0, how="byte"), Deed("verify", 0, how="touch")):
             world.do(deed)
         world.run(4, Cut("link want temporary", 0, (Deed("delete", 0, how="touch"),)))
         world.finish()

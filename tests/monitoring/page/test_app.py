@@ -101,7 +101,12 @@ def test_a_change_comes_as_an_event(served: Served) -> None:
 
 def test_map_chunk_and_search_answer(served: Served) -> None:
     place = put_chunk(served.layout)
-    eventually(lambda: served.document(f"/map?dataset={D}")[0] == 200)
+
+    def is_here() -> bool:  # and not half put there
+        status, found = served.document(f"/map?dataset={D}")
+        return status == 200 and [mark["kind"] for mark in found["marks"]] == ["here"]
+
+    eventually(is_here)
     status, found = served.document(f"/map?dataset={D}")
     assert (status, found["start"], found["end"], found["from"], found["to"]) == (200, "0", "10", "0", "10")
     assert [(mark["kind"], mark["ids"]) for mark in found["marks"]] == [("here", [place.chunk_id])]
