@@ -19,6 +19,7 @@ from fsdm.model.layout import DATA, READY
 from fsdm.store.digests import BUFFER_BYTES, Digests, thread_buffer
 from fsdm.store.filesystem import exists
 from fsdm.store.json_files import read_manifest
+from fsdm.verify.page_cache import PAGE, cached_run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -151,7 +152,8 @@ class Rehash:
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)  # readahead would make all look as if it had been cached
         while offset < entry.size:
             pace.check()
-            most = min(pace.rate.block(BUFFER_BYTES), entry.size - offset)
+            block = -(-pace.rate.block(BUFFER_BYTES) // PAGE) * PAGE  # of a part of a page the kernel drops nothing
+            most = min(block, entry.size - offset)
             count = _read_block(fd, buffer[:most], offset)
             if count == 0:
                 return f"ends after {offset} bytes of {entry.size}"
@@ -179,15 +181,13 @@ def check_may_go_on(layout: Layout, place: Place, stop: threading.Event) -> None
 
 
 def _read_block(fd: int, buffer: memoryview, offset: int) -> int:
-    """Read some bytes, and leave the page cache as it was (preadv2(2), posix_fadvise(2))."""
+    """Read some bytes, and leave the page cache as it was (posix_fadvise(2))."""
     try:
-        count = os.preadv(fd, [buffer], offset, os.RWF_NOWAIT)
-    except OSError as e:  # not in the page cache; or tmpfs, which has nothing else, or one that does not tell
-        if e.errno not in {errno.EAGAIN, errno.EOPNOTSUPP}:
-            raise
-        count = 0
-    if count == 0:
-        count = os.preadv(fd, [buffer], offset)
+        cached, most = cached_run(fd, offset, len(buffer))
+    except (OSError, ValueError):  # it cannot be mapped, or has become shorter: the read will tell
+        cached, most = True, len(buffer)
+    count = os.preadv(fd, [buffer[:most]], offset)
+    if not cached:
         os.posix_fadvise(fd, offset, count, os.POSIX_FADV_DONTNEED)
     return count
 

@@ -2,6 +2,7 @@
 
 import ctypes
 import errno
+import functools
 import hashlib
 import json
 import mmap
@@ -19,7 +20,9 @@ from fsdm.concurrency.rate_limit import BURST_S, Rate
 from fsdm.model.errors import StoppedError
 from fsdm.model.layout import Layout, Place
 from fsdm.store.digests import BUFFER_BYTES
+from fsdm.verify import page_cache
 from fsdm.verify import rehash as module
+from fsdm.verify.page_cache import PAGE, cached_run
 from fsdm.verify.rehash import Pace, Rehash, is_leaving, rehash
 from tests.support import PATIENCE_S
 from tests.support.chunks import content, flip, put_chunk
@@ -199,14 +202,14 @@ def test_while_it_waits_for_its_rate_it_can_be_stopped(layout: Layout, place: Pl
         rehash(layout.path(place), place, Pace(Rate(1.0, clock=lambda: 0.0), check=check, wait=waits.append))
 
 
-def _resident(path: str) -> int:
-    """How many pages of a file are in the page cache: mincore(2), which reads none of them in."""
+def _resident(path: str) -> list[int]:
+    """The pages of a file that are in the page cache: mincore(2), which reads none of them in."""
     size = os.path.getsize(path)
     with open(path, "r+b") as file, mmap.mmap(file.fileno(), size) as pages:
         vector = (ctypes.c_ubyte * -(-size // mmap.PAGESIZE))()
         address = ctypes.addressof(ctypes.c_char.from_buffer(pages))
         assert ctypes.CDLL(None, use_errno=True).mincore(ctypes.c_void_p(address), ctypes.c_size_t(size), vector) == 0
-        return sum(page & 1 for page in vector)
+        return [index for index, page in enumerate(vector) if page & 1]
 
 
 def _forget(path: str) -> None:
@@ -214,20 +217,60 @@ def _forget(path: str) -> None:
     os.fsync(fd)
     os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
     os.close(fd)
-
-
-def test_the_page_cache_is_left_as_it_was(layout: Layout, place: Place, data: str) -> None:
-    _forget(f"{data}/a")
-    if _resident(f"{data}/a") != 0:
+    if _resident(path):
         pytest.skip("this file system keeps all in its page cache")
-    assert wrong(layout, place) == []
-    assert _resident(f"{data}/a") == 0, "what was not there is not there now"
+
+
+def _read_in(path: str, *pages: int) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)
+    for page in pages:
+        os.pread(fd, 1, page * mmap.PAGESIZE)
+    os.close(fd)
+
+
+LAST_PAGE = -(-(3 * BUFFER_BYTES + 7) // mmap.PAGESIZE) - 1
+
+
+@pytest.mark.parametrize(
+    "pages",
+    [(), (0,), (1,), (255, 256), (300, 301, 400), (LAST_PAGE,), tuple(range(LAST_PAGE + 1))],
+    ids=["none", "first", "second", "over a block's end", "some", "last", "all"],
+)
+@pytest.mark.parametrize("bytes_per_s", [None, 12_345_677.0], ids=["whole blocks", "odd blocks"])
+def test_the_page_cache_is_left_as_it_was(
+    layout: Layout, place: Place, data: str, pages: tuple[int, ...], bytes_per_s: float | None
+) -> None:
+    _forget(f"{data}/a")
+    _read_in(f"{data}/a", *pages)
+    assert _resident(f"{data}/a") == list(pages)
+    assert rehash(layout.path(place), place, Pace(Rate(bytes_per_s))) == []
+    assert _resident(f"{data}/a") == list(pages), "what was not there is not there now, and what was still is"
+
+
+@pytest.mark.parametrize("code", [errno.ENODEV, errno.ENOMEM])
+def test_file_that_cannot_be_mapped_is_read_all_the_same(
+    layout: Layout, place: Place, data: str, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def refuse(*_args: object, **_named: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    flip(f"{data}/a", BUFFER_BYTES)
+    monkeypatch.setattr(page_cache.mmap, "mmap", refuse)
+    (told,) = wrong(layout, place)
+    assert "blake3" in told
+
+
+def test_run_ends_where_the_page_cache_does_and_begins_within_a_page(data: str, place: Place) -> None:
+    _forget(f"{data}/a")
+    _read_in(f"{data}/a", 2, 3)
     with open(f"{data}/a", "rb") as file:
-        file.read()
-    before = _resident(f"{data}/a")
-    assert before == -(-(3 * BUFFER_BYTES + 7) // mmap.PAGESIZE)
-    assert wrong(layout, place) == []
-    assert _resident(f"{data}/a") == before, "what readers have there stays there"
+        run = functools.partial(cached_run, file.fileno())
+        assert run(0, BUFFER_BYTES) == (False, 2 * PAGE)
+        assert run(PAGE + 5, BUFFER_BYTES) == (False, PAGE - 5)
+        assert run(2 * PAGE + 5, BUFFER_BYTES) == (True, 2 * PAGE - 5)
+        assert run(2 * PAGE + 5, 7) == (True, 7)
+        assert run(4 * PAGE, BUFFER_BYTES) == (False, BUFFER_BYTES)
 
 
 def test_a_chunk_that_is_deleted_or_out_of_service_is_leaving(layout: Layout, place: Place) -> None:
@@ -253,35 +296,3 @@ def test_no_descriptor_is_left(layout: Layout, place: Place, data: str) -> None:
 
 def _stop() -> None:
     raise StoppedError("stopped")
-
-
-@pytest.mark.parametrize("code", [errno.EAGAIN, errno.EOPNOTSUPP])
-def test_block_that_is_not_in_the_page_cache_is_read_after_all(
-    layout: Layout, place: Place, monkeypatch: pytest.MonkeyPatch, code: int
-) -> None:
-    preadv, asked = os.preadv, []
-
-    def refuse(fd: int, buffers: list[memoryview], offset: int, flags: int = 0) -> int:
-        asked.append(flags)
-        if flags:
-            raise OSError(code, os.strerror(code))
-        return preadv(fd, buffers, offset)
-
-    monkeypatch.setattr(module.os, "preadv", refuse)
-    assert wrong(layout, place) == []
-    assert asked == [os.RWF_NOWAIT, 0] * (len(asked) // 2)
-
-
-def test_block_that_may_not_be_read_is_asked_for_once(
-    layout: Layout, place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked = []
-
-    def refuse(fd: int, buffers: list[memoryview], offset: int, flags: int = 0) -> int:
-        asked.append(flags)
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-
-    monkeypatch.setattr(module.os, "preadv", refuse)
-    with pytest.raises(PermissionError):
-        wrong(layout, place)
-    assert asked == [os.RWF_NOWAIT]
