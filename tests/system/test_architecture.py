@@ -15,19 +15,14 @@ import fsdm
 from tests.support import ran
 
 PACKAGE = Path(fsdm.__file__).parent
-MODULES = {
-    ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): ast.parse(path.read_bytes())
-    for path in sorted(PACKAGE.rglob("*.py"))
-}
 FOLDERS = sorted(path.parent for path in PACKAGE.rglob("__init__.py"))
-PURE = [
-    *(module for module in MODULES if module.startswith("model.")),
+MAY_CHANGE_THE_DISK = {
+    f"store.{name}" for name in ("filesystem", "markers", "marker_removal", "leader_lock", "acquiring")
+}
+PURE = {
     *(f"fleet.{module}" for module in ("hashing", "inventory", "targets", "filling", "surplus", "balance", "placing")),
     *("reconcile.plan", "reconcile.actions", "reconcile.work_queue", "store.block_index", "status.coverage"),
-]
-MAY_CHANGE_THE_DISK = tuple(
-    f"store.{name}" for name in ("filesystem", "markers", "marker_removal", "leader_lock", "acquiring")
-)
+}
 
 IMPURE = {"os", "time", "threading", "socket", "subprocess", "requests", "watchdog", "portalocker", "pycurl"}
 CHANGES = {
@@ -36,6 +31,17 @@ CHANGES = {
 }
 ENDS = {".py", ".md"}
 MACHINE_PATH = re.compile(r"(?<![\w.}])/(?:" + "home|root|work|Users|tmp|private|mnt" + r")/[\w.{-]")
+
+
+@pytest.fixture(scope="module")
+def modules() -> dict[str, ast.Module]:
+    """Each module of the package by its name, parsed."""
+    return {
+        ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): ast.parse(
+            path.read_bytes()
+        )
+        for path in sorted(PACKAGE.rglob("*.py"))
+    }
 
 
 def _impure(tree: ast.AST) -> set[str]:
@@ -82,19 +88,19 @@ def test_folder_says_in_one_sentence_what_it_owns(folder: Path) -> None:
     assert said.splitlines()[0].endswith(".")
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_module_says_what_it_owns(module: str) -> None:
-    assert ast.get_docstring(MODULES[module])
+def test_each_module_says_what_it_owns(modules: dict[str, ast.Module]) -> None:
+    assert [name for name, tree in modules.items() if not ast.get_docstring(tree)] == []
 
 
-@pytest.mark.parametrize("module", PURE)
-def test_pure_module_reaches_no_clock_disk_network_or_thread(module: str) -> None:
-    assert _impure(MODULES[module]) == set()
+def test_pure_modules_reach_no_clock_disk_network_or_thread(modules: dict[str, ast.Module]) -> None:
+    pure = PURE | {name for name in modules if name.startswith("model.")}
+    assert len(pure) > len(PURE)
+    assert {name: found for name in sorted(pure) if (found := _impure(modules[name]))} == {}
 
 
-@pytest.mark.parametrize("module", [module for module in MODULES if module not in MAY_CHANGE_THE_DISK])
-def test_only_the_store_renames_removes_and_fsyncs(module: str) -> None:
-    assert _changes(MODULES[module]) == set()
+def test_only_the_store_renames_removes_and_fsyncs(modules: dict[str, ast.Module]) -> None:
+    assert {name for name, tree in modules.items() if _changes(tree)} <= MAY_CHANGE_THE_DISK
+    assert all(_changes(modules[name]) for name in ("store.filesystem", "store.markers"))
 
 
 @pytest.mark.parametrize(
@@ -114,15 +120,13 @@ def test_only_the_store_renames_removes_and_fsyncs(module: str) -> None:
 )
 def test_what_is_forbidden_is_found(seen_by: Callable[[ast.AST], set[str]], source: str, found: set[str]) -> None:
     assert seen_by(ast.parse(source)) == found
-    assert all(_changes(MODULES[module]) for module in ("store.filesystem", "store.markers"))
 
 
-TEXTS = [path for where in (PACKAGE, PACKAGE.parent / "tests") for path in where.rglob("*") if path.suffix in ENDS]
-
-
-@pytest.mark.parametrize("path", sorted(TEXTS), ids=lambda path: f"{path.parent.name}/{path.name}")
-def test_no_source_names_a_path_of_one_machine(path: Path) -> None:
-    assert MACHINE_PATH.findall(path.read_text(encoding="utf-8")) == []
+def test_no_source_names_a_path_of_one_machine() -> None:
+    texts = [path for where in (PACKAGE, PACKAGE.parent / "tests") for path in where.rglob("*") if path.suffix in ENDS]
+    assert len(texts) > len(FOLDERS)
+    named = {path: found for path in texts if (found := MACHINE_PATH.findall(path.read_text(encoding="utf-8")))}
+    assert named == {}
 
 
 def test_path_of_one_machine_is_found() -> None:
