@@ -109,6 +109,9 @@ async def main() -> None:
 """
 
 
+EXAMPLES = {"README.md": 1, "recipes.md": 14}
+
+
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Install the wheel where nothing else is."""
@@ -119,14 +122,20 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def said(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Have a strict checker read a program with no mistake, and one with many."""
-    where = tmp_path_factory.mktemp("checked")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write each example of the pages as a program of its own; one with no mistake and one with many beside them."""
+    where = tmp_path_factory.mktemp("programs")
     (where / "user.py").write_text(USER)
     (where / "wrong.py").write_text(WRONG)
-    options = ["--strict", "--config-file=", "--enable-error-code=unused-awaitable"]
-    done = as_user(installed, where, "-m", "mypy", *options, "user.py", "wrong.py")
-    return done.stdout + done.stderr
+    begin = 'DATASET = SOURCE = LOG_SHA256 = "…"\nLOG_SIZE = 5\n'
+    for page, count in EXAMPLES.items():
+        blocks = [block for section in sections(page) for block in section.of("python")]
+        assert len(blocks) == count
+        for number, block in enumerate(blocks):
+            alone = number == 0 or not {"jupyter", "pytest"}.isdisjoint(block.how)
+            program = begin + ("" if alone else blocks[0].text) + block.text
+            (where / f"{page.removesuffix('.md')}_{number}.py").write_text(program)
+    return where
 
 
 def as_user(installed: Path, where: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -134,47 +143,26 @@ def as_user(installed: Path, where: Path, *arguments: str) -> subprocess.Complet
     return ran(sys.executable, *arguments, cwd=where, PYTHONPATH=str(installed))
 
 
-def test_strict_checker_knows_what_each_call_takes_and_gives(said: str) -> None:
-    assert "wrong.py:" in said
-    assert "user.py:" not in said
-
-
-def test_strict_checker_finds_each_wrong_call(said: str) -> None:
+def test_mypy_finds_each_wrong_call_and_knows_what_each_takes_and_gives(installed: Path, programs: Path) -> None:
+    options = ["--strict", "--config-file=", "--ignore-missing-imports", "--enable-error-code=unused-awaitable"]
+    done = as_user(installed, programs, "-m", "mypy", *options, *sorted(path.name for path in programs.glob("*.py")))
     asked = {(n, line.split("# ")[1]) for n, line in enumerate(WRONG.splitlines(), 1) if "# " in line}
-    found = {(int(n), code) for n, code in re.findall(r"^wrong.py:(\d+): error: .* \[([\w-]+)\]$", said, re.MULTILINE)}
-    assert found == asked, said
+    found = re.findall(r"^wrong.py:(\d+): error: .* \[([\w-]+)\]$", done.stdout, re.MULTILINE)
+    assert {(int(n), code) for n, code in found} == asked, done.stdout + done.stderr
+    others = [line for line in done.stdout.splitlines() if not line.startswith("wrong.py:")]
+    checked = len(list(programs.glob("*.py")))
+    assert others == [f"Found {len(found)} errors in 1 file (checked {checked} source files)"]
 
 
-PROGRAMS = {"README.md": 1, "recipes.md": 14}
-
-
-def programs_of(page: str, where: Path) -> list[str]:
-    """Write each example of a page as a program of its own; their names."""
-    blocks = [block for section in sections(page) for block in section.of("python")]
-    begin = 'DATASET = SOURCE = LOG_SHA256 = "…"\nLOG_SIZE = 5\n'
-    for number, block in enumerate(blocks):
-        alone = number == 0 or not {"jupyter", "pytest"}.isdisjoint(block.how)
-        (where / f"example_{number}.py").write_text(begin + ("" if alone else blocks[0].text) + block.text)
-    assert len(blocks) == PROGRAMS[page]
-    return sorted(path.name for path in where.glob("example_*.py"))
-
-
-@pytest.mark.parametrize("page", PROGRAMS)
-def test_examples_of_a_page_pass_a_strict_checker(installed: Path, tmp_path: Path, page: str) -> None:
-    for name in programs_of(page, tmp_path):
-        options = ["--strict", "--config-file=", "--ignore-missing-imports", "--cache-dir", tmp_path / ".cache"]
-        done = as_user(installed, tmp_path, "-m", "mypy", *map(str, options), name)
-        assert done.stdout.startswith("Success"), done.stdout
-
-
-@pytest.mark.parametrize("page", PROGRAMS)
-def test_examples_of_a_page_pass_pyright(installed: Path, tmp_path: Path, page: str) -> None:
+def test_pyright_finds_wrong_calls_in_the_wrong_program_alone(installed: Path, programs: Path) -> None:
     pytest.importorskip("basedpyright", reason="basedpyright is in the extra `dev`")  # pyright, with its engine inside
-    programs_of(page, tmp_path)
     settings = {"typeCheckingMode": "standard", "extraPaths": [str(installed)], "reportMissingImports": False}
-    (tmp_path / "pyrightconfig.json").write_text(json.dumps(settings))
-    done = as_user(installed, tmp_path, "-m", "basedpyright", "--pythonpath", sys.executable, ".")
-    assert done.stdout.startswith("0 errors"), done.stdout
+    (programs / "pyrightconfig.json").write_text(json.dumps(settings))
+    done = as_user(installed, programs, "-m", "basedpyright", "--outputjson", "--pythonpath", sys.executable, ".")
+    told = json.loads(done.stdout)
+    assert told["summary"]["filesAnalyzed"] == len(list(programs.glob("*.py")))
+    errors = [one for one in told["generalDiagnostics"] if one["severity"] == "error"]
+    assert {Path(one["file"]).name for one in errors} == {"wrong.py"}, errors
 
 
 def test_wheel_has_each_module_page_and_asset_of_the_sources(installed: Path) -> None:
