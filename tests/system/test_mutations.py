@@ -187,7 +187,7 @@ MUTANTS: dict[str, tuple[Mutant, type[Asking], *tuple[str, ...]]] = {
         around("reconcile.apply.Applier._publish", want_before_publish),
         Bringing,
     ),
-    "READY comes before the files": (mutants.ready_before_the_files, Bringing),
+    "READY comes before the files": (mutants.ready_before_the_files, Bringing, "mkdir partial", "create partial"),
     "files are taken for the wanted ones": (
         replaced("model.documents.Manifest.satisfies", lambda self, chunk, **_: True),
         Bringing,
