@@ -156,14 +156,21 @@ def compared_by_size(path: str, place: Place, pace: object) -> list[str]:
 ASIDES = ("lstat want aside", "unlink want aside", "lstat delete aside", "unlink delete aside")
 # each fault, a machine that finds it, and the points to look at: all of them, where none is named
 MUTANTS: dict[str, tuple[Mutant, type[Asking], *tuple[str, ...]]] = {
-    "READY is looked for by path, not through the descriptor": (opens_by(ready_by_path), Readers),
-    "READY and the marker are looked for before the lock": (opens_by(ready_before_the_lock), Readers),
+    "READY is looked for by path, not through the descriptor": (opens_by(ready_by_path), Readers, "ref-lock chunks"),
+    "READY and the marker are looked for before the lock": (
+        opens_by(ready_before_the_lock),
+        Readers,
+        "ref-lock chunks",
+    ),
     "a ref takes no lock": (replaced("store.refs.try_flock", lambda fd, flags: True), Readers),
     "a ref does not care for the delete": (
         around("store.refs.exists", lambda exists, path, dir_fd=None: dir_fd is not None and exists(path, dir_fd)),
         Readers,
     ),
-    "the delete is looked for before the lock only": (opens_by(no_look_at_the_delete_after_the_lock), Readers),
+    "the delete is looked for before the lock only": (
+        opens_by(no_look_at_the_delete_after_the_lock),
+        *(Readers, "ref-lock chunks"),
+    ),
     "a clone is let go with the ref that it was made of": (
         replaced("store.refs.Refs.again", uncounted_clone),
         Readers,
