@@ -21,6 +21,14 @@ LINES: Final = "lines."  # a file of coverage for each process
 SECONDS: Final = "seconds."  # and one that says how long each test took, and whether it passed
 
 
+def recorded_seconds(directory: Path) -> dict[str, float]:
+    """Return the tests of a map, which passed, and how long each took, in seconds."""
+    found: dict[str, float] = {}
+    for path in sorted(directory.glob(f"{SECONDS}*")):
+        found |= json.loads(path.read_text())
+    return found
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add this plugin's options to those of pytest."""
     group = parser.getgroup("mutate", "mutants")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from coverage import CoverageData
 
-from tools.mutate.recorder import LINES, SECONDS
+from tools.mutate.recorder import LINES, recorded_seconds
 
 if TYPE_CHECKING:
     from tools.mutate.mutants import Mutant
@@ -19,10 +18,8 @@ class RecordedTests:
     """The tests that passed, how long each took, and the lines that it runs through."""
 
     def __init__(self, directory: Path, root: Path) -> None:
-        self.seconds: dict[str, float] = {}
+        self.seconds = recorded_seconds(directory)
         self._by_line: dict[str, dict[int, set[str]]] = defaultdict(lambda: defaultdict(set))
-        for path in sorted(directory.glob(f"{SECONDS}*")):
-            self.seconds |= json.loads(path.read_text())
         for path in sorted(directory.glob(f"{LINES}*")):
             data = CoverageData(str(path))
             data.read()
