@@ -9,8 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from fsdm.model.errors import InvalidInputError, StaleMarkerError
-from fsdm.model.layout import VERIFIED
-from fsdm.status.chunk_status import index_failures_of, read_chunk_status, read_info, read_surroundings, stamp_of
+from fsdm.status.chunk_status import index_failures_of, read_chunk_status, read_info, read_surroundings
 from fsdm.status.explain_text import Explanation, Facts, Others, explain
 from fsdm.status.survey import Listing
 from fsdm.store.catalog import Catalog
@@ -18,9 +17,10 @@ from fsdm.store.holders import Holders, look_for_holders
 from fsdm.store.json_files import read_failure
 from fsdm.store.markers import read_want
 from fsdm.store.scan import look
+from fsdm.store.verdict import verified_at
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
     from fsdm.model.layout import Layout, Place
     from fsdm.model.state import ChunkState, Marker
@@ -56,17 +56,11 @@ def gather(layout: Layout, catalog: Catalog, chunk_id: str, now: float, *, but_p
         around=read_surroundings(layout),
         failure=failure,
         want_fault=_want_fault(layout, state),
-        verified_at=_verified_at(layout, state.ready),
+        verified_at=verified_at(layout, state.ready[0]) if state.ready else None,
         holders=_look_for_holders(layout, state.ready + state.unready, but_pid),
         index_failures=tuple(index_failures_of(layout, state.ready)),
         others=_others(layout, catalog, chunk_id, state.want, retiring=waits_for_room) if state.want else Others(),
     )
-
-
-def _verified_at(layout: Layout, places: Sequence[Place]) -> float | None:
-    """Return the mtime of VERIFIED; None where the bytes were not compared since they came."""
-    stamp = stamp_of(f"{layout.path(places[0])}/{VERIFIED}") if places else None
-    return None if stamp is None else stamp[1] / 1e9
 
 
 def _want_fault(layout: Layout, state: ChunkState) -> InvalidInputError | None:

@@ -248,9 +248,12 @@ class FileSystem:
         if durable and temporary_in is not None:
             self.fsync_dir(temporary_in)
 
-    def touch(self, path: str) -> None:
-        """Set the mtime of a file to now; make an empty file where there is none."""
+    def touch(self, path: str, *, owner: tuple[int, int] | None = None) -> None:
+        """Set the mtime of a file to now; make an empty file where there is none, for `owner` (uid, gid)."""
         self.step("touch", path)
+        if owner is not None:  # never what is there already: it may be a link to anything
+            with suppress(FileExistsError), opened(path, CREATE) as fd:
+                os.fchown(fd, *owner)
         with opened(path, os.O_WRONLY | os.O_CREAT | SAFE) as fd:
             os.utime(fd)
 

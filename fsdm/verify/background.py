@@ -1,11 +1,7 @@
-"""Reading the bytes of chunks for the reconciler: on request, and by a scrub.
-
-When the bytes of a chunk were seen to be right stands on the disk, as the mtime of VERIFIED beside its READY.
-"""
+"""Reading the bytes of chunks for the reconciler: on request, and by a scrub."""
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import deque
 from dataclasses import dataclass, replace
@@ -15,10 +11,11 @@ from typing import TYPE_CHECKING, Final
 from fsdm.concurrency.log import Log
 from fsdm.concurrency.rate_limit import Rate
 from fsdm.model.errors import StoppedError
-from fsdm.model.layout import READY, VERIFIED
+from fsdm.model.layout import READY
 from fsdm.model.state import Found
 from fsdm.store.markers import look_at
 from fsdm.store.refs import Refs
+from fsdm.store.verdict import write_verdict
 from fsdm.verify.rehash import Pace, check_may_go_on, rehash
 
 if TYPE_CHECKING:
@@ -95,31 +92,13 @@ class BackgroundCheck:
             go_on = partial(check_may_go_on, self._layout, place, self._stop)
             wrong = rehash(path, place, Pace(rate, go_on, wait=self._stop.wait))
             if not wrong:
-                self._note(f"{path}/{VERIFIED}")
+                self._note(path)
                 return replace(asked, read=True)
         why = "; ".join(map(str, wrong[:TOLD])) + f"; and {len(wrong) - TOLD} more" * (len(wrong) > TOLD)
         return replace(asked, read=True, found=Found(why, ready))
 
-    def _note(self, path: str) -> None:
+    def _note(self, directory: str) -> None:
         try:
-            self._fs.touch(path)
+            write_verdict(self._fs, directory)
         except OSError as e:  # it will be read again the sooner
-            logger.warning("cannot note in %s that the bytes are right: %s", path, e)
-
-
-def checked_at(layout: Layout, place: Place) -> float | None:
-    """Tell when a chunk's bytes came, or were last read; None where there is no READY."""
-    path = layout.path(place)
-    try:
-        came = os.lstat(f"{path}/{READY}").st_mtime
-    except OSError:
-        return None
-    return max(came, verified_at(layout, place) or came)
-
-
-def verified_at(layout: Layout, place: Place) -> float | None:
-    """Tell when a chunk's bytes were last read; None where they have not been."""
-    try:
-        return os.lstat(f"{layout.path(place)}/{VERIFIED}").st_mtime
-    except OSError:
-        return None
+            logger.warning("cannot note in %s that its bytes are right: %s", directory, e)

@@ -1,10 +1,12 @@
 """Comparing many chunks with their READYs, in any process: files run in parallel.
 
-A chunk that is being read is released at once when it is to leave: so no delete waits for a verification.
+A chunk that is being read is released at once when it is to leave: so no delete waits for a verification. Where all is
+right, the verdict is written before the chunk is released, if this user may.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections import deque
@@ -15,6 +17,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from fsdm.model.errors import DataDirectoryError, StoppedError
+from fsdm.store.filesystem import FileSystem
+from fsdm.store.verdict import write_verdict
 from fsdm.verify.rehash import Pace, Rehash, Wrong, check_may_go_on
 
 if TYPE_CHECKING:
@@ -24,17 +28,22 @@ if TYPE_CHECKING:
     from fsdm.model.layout import Layout, Place
     from fsdm.store.refs import ChunkRef
 
+READERS: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})  # they leave no verdict, which is no error
 AHEAD: Final = 2  # so many files for each thread wait to be read: the next chunk begins before the last one has ended
 
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """A chunk that was compared: `wrong` is empty where all is well, or it has `gone`."""
+    """A chunk that was compared: `wrong` is empty where all is well, or it has `gone`.
+
+    `unnoted`: why the verdict could not be written by a user who may.
+    """
 
     place: Place
     wrong: tuple[Wrong, ...] = ()
     gone: bool = False
     size_bytes: int = 0
+    unnoted: str | None = None
 
 
 @dataclass(slots=True)
@@ -103,7 +112,8 @@ class _Reading:
                 return Verified(self.place, gone=True)
             found = [future.result() for future in self.left]
             wrong = (*self.files.wrong, *(each for each in found if each is not None))
-            return Verified(self.place, wrong, size_bytes=self.files.size_bytes)
+            unnoted = None if wrong else _note(self.path)
+            return Verified(self.place, wrong, size_bytes=self.files.size_bytes, unnoted=unnoted)
         except StoppedError:
             return Verified(self.place, gone=True)
         except OSError as e:
@@ -118,6 +128,15 @@ class _Reading:
             if not future.cancelled():
                 future.exception()  # it reads below the descriptor that is closed now
         self.opened.close()
+
+
+def _note(path: str) -> str | None:
+    """Write the verdict on a held chunk that is right; return why that failed, but not for a mere reader of it."""
+    try:
+        write_verdict(FileSystem(), path)
+    except OSError as e:
+        return None if e.errno in READERS else f"{e.strerror}"
+    return None
 
 
 def _unreadable(path: str, error: OSError) -> DataDirectoryError:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Final
 
 from fsdm.concurrency.rate_limit import Rate
 from fsdm.store.disk_usage import bytes_in
-from fsdm.verify.background import RATE_MAX, checked_at, verified_at
+from fsdm.store.verdict import checked_at, verified_at
+from fsdm.verify.background import RATE_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,8 +15,9 @@ from fsdm.store import flock as locks
 from fsdm.store.filesystem import FileSystem
 from fsdm.store.markers import look_at
 from fsdm.store.refs import Refs
+from fsdm.store.verdict import verified_at
 from fsdm.verify import background as module
-from fsdm.verify.background import BackgroundCheck, Checked, checked_at, verified_at
+from fsdm.verify.background import BackgroundCheck, Checked
 from tests.support.chunks import flip, judged, put_chunk, touch_delete
 from tests.support.locks import can_lock
 from tests.support.waiting import PATIENCE_S
@@ -148,19 +149,6 @@ def test_a_check_that_cannot_be_noted_counts(layout: Layout, place: Place, caplo
     os.mkdir(f"{layout.path(place)}/{VERIFIED}")
     assert Bench(layout).check(place) == Checked(place, None, read=True)
     assert VERIFIED in caplog.text
-
-
-def test_bytes_are_known_to_be_right_since_they_came_or_were_read(layout: Layout, place: Place) -> None:
-    path = layout.path(place)
-    os.utime(f"{path}/{READY}", (100, 100))
-    assert checked_at(layout, place) == 100
-    FileSystem().touch(f"{path}/{VERIFIED}")
-    os.utime(f"{path}/{VERIFIED}", (200, 200))
-    assert checked_at(layout, place) == 200
-    os.utime(f"{path}/{READY}", (300, 300))
-    assert checked_at(layout, place) == 300
-    os.unlink(f"{path}/{READY}")
-    assert checked_at(layout, place) is None
 
 
 def test_each_request_is_answered_once_and_wakes(layout: Layout, place: Place, verify: Marker) -> None:

@@ -11,10 +11,12 @@ from fsdm import DataManager
 from fsdm.client import Client
 from fsdm.concurrency.rate_limit import Rate
 from fsdm.model.errors import DataDirectoryError
-from fsdm.model.layout import READY, Layout, Place
+from fsdm.model.layout import READY, VERIFIED, Layout, Place
 from fsdm.store.data_dir import make_layout
 from fsdm.store.filesystem import FileSystem
 from fsdm.store.refs import Refs
+from fsdm.store.verdict import verified_at
+from fsdm.verify import bulk as bulk_module
 from fsdm.verify import rehash as rehash_module
 from fsdm.verify.bulk import BulkVerify, Verified
 from fsdm.verify.rehash import Wrong
@@ -62,6 +64,15 @@ def test_a_chunk_deleted_while_it_is_read_is_released(layout: Layout, data_dir: 
     assert can_lock(layout.path(places[0]))
 
 
+def test_a_verdict_is_written_while_the_chunk_is_held(
+    layout: Layout, places: list[Place], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    locked = []
+    monkeypatch.setattr(bulk_module, "write_verdict", lambda _fs, path: locked.append(not can_lock(path)))
+    verified(layout, places)
+    assert locked == [True] * 8
+
+
 def test_who_stops_early_leaves_nothing_held_and_no_thread(layout: Layout, places: list[Place]) -> None:
     fds, threads = len(os.listdir("/proc/self/fd")), threading.active_count()
     run = BulkVerify(layout, Refs(layout).take, rate=Rate(60.0), jobs=2).run(places)  # it would take half a minute
@@ -93,9 +104,14 @@ def test_what_the_disk_loses_is_damage(layout: Layout, places: list[Place], monk
 
 
 def test_a_flipped_bit_is_told_and_ends_with_7(layout: Layout, data_dir: Path, places: list[Place]) -> None:
+    os.mkdir(f"{layout.path(places[5])}/{VERIFIED}")
     done = fsdm("verify", "-d", data_dir)
     assert (done.returncode, done.stdout) == (0, "")
     assert "8 chunks verified, 0 damaged" in done.stderr
+    assert f"{layout.path(places[5])}/{VERIFIED} cannot be written, so `explain` does not show this: " in done.stderr
+    told = {one: fsdm_json("explain", "-d", data_dir, places[one].chunk_id)[0]["here"] for one in (3, 4)}
+    assert all("READY says" in here[-1] for here in told.values())
+    os.utime(f"{layout.path(places[3])}/{VERIFIED}", (100, 100))
     flip(f"{layout.path(places[3])}/data/b", 7)
     os.unlink(f"{layout.path(places[3])}/data/a")
     done = fsdm("verify", "-d", data_dir)
@@ -105,6 +121,7 @@ def test_a_flipped_bit_is_told_and_ends_with_7(layout: Layout, data_dir: Path, p
     assert "data/a is missing; data/b has the blake3 " in line
     assert "1 damaged" in done.stderr
     assert "--repair" in done.stderr
+    assert verified_at(layout, places[3]) == 100, "it is not right now"
     assert os.listdir(layout.verify) == [], "nothing is asked for"
     assert fsdm("verify", "-d", data_dir, places[0].chunk_id).returncode == 0
     assert fsdm("verify", "-d", data_dir, places[3].chunk_id).returncode == 7

@@ -14,6 +14,7 @@ from fsdm.cli.arguments import open_client, positive, size
 from fsdm.cli.ids import add_ids, ids_of
 from fsdm.cli.output import row, tell
 from fsdm.model.errors import EXIT_DAMAGED, EXIT_OK, NotAvailableError
+from fsdm.model.layout import VERIFIED
 from fsdm.model.units import count, readable
 from fsdm.status.terminal import plain, print_json
 
@@ -59,6 +60,9 @@ def run(arguments: Namespace) -> int:
             for verified in found:
                 seen.append(verified)
                 meter.bar.advance(meter.task)
+                if verified.unnoted is not None:
+                    where = plain(f"{client.layout.path(verified.place)}/{VERIFIED}")
+                    tell(f"{where} cannot be written, so `explain` does not show this: {plain(verified.unnoted)}")
                 if verified.wrong:
                     if arguments.repair:
                         client.verify_chunk(verified.place.chunk_id)
