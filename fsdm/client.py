@@ -190,7 +190,7 @@ class Client(Asker, Holding):
         """
         self._check()
         try:
-            from fsdm.status.chunk_status import read_status
+            from fsdm.status.reading import read_status
 
             return read_status(self._layout)
         except OSError as e:

@@ -76,6 +76,7 @@ class Building:
             return None
         with ref:
             directory = self.layout.path(place)
+            self.fs.mkdir(self.layout.index)  # first: where it is not, no chunk is looked at for indexes
             self.fs.mkdir(f"{directory}/{INDEX}")
             try:
                 self._build(directory, index, go_on)

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import os
 import time
-from collections import Counter
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from fsdm.model.layout import PARTS, READY, is_id
 from fsdm.model.state import Oddity, Standing, State, name_of
-from fsdm.store.catalog import Catalog
 from fsdm.store.disk_usage import downloaded_bytes
 from fsdm.store.eviction import victim_at
 from fsdm.store.filesystem import exists, read_space
 from fsdm.store.followed import Followed, read_followed
-from fsdm.store.holders import held_places
 from fsdm.store.index_failures import read_index_failures
 from fsdm.store.json_files import declared_bytes, read_document
 from fsdm.store.leader_lock import find_reconciler
-from fsdm.store.scan import look, scan
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator
@@ -125,75 +121,12 @@ class Failing:
     given_up: bool = False
 
 
-def read_status(layout: Layout) -> Status:
-    """Read how every chunk stands: one of which nothing is pending costs its READY, about 15 µs."""
-    catalog = Catalog(layout)
-    catalog.update()
-    snapshot = scan(layout, catalog)
-    chunks: dict[str, ChunkStatus] = {}
-    oddities = list(snapshot.oddities)
-
-    def take(chunk_id: str) -> None:
-        state = look(layout, catalog, chunk_id)
-        if state.verify is not None and state.verify.fault is not None:
-            oddities.append(Oddity(layout.verify_marker(chunk_id), f"it {state.verify.fault}"))
-        status = read_chunk_status(layout, state)
-        if status is not None:
-            chunks[chunk_id] = status
-
-    for place in catalog.each_place():
-        chunk_id = place.chunk_id
-        status = None if chunk_id in snapshot.ids or chunk_id in chunks else _at_rest(layout, catalog, place)
-        if status is not None:
-            chunks[status.id] = status  # its string, not one more
-        elif chunk_id not in chunks:
-            take(chunk_id)
-    for chunk_id in sorted(snapshot.ids):
-        if chunk_id not in chunks:
-            take(chunk_id)
-    counts = _counts(layout, catalog, chunks)
-    return replace(read_surroundings(layout), chunks=chunks, oddities=tuple(oddities), counts=counts)
-
-
-def _counts(layout: Layout, catalog: Catalog, chunks: dict[str, ChunkStatus]) -> dict[str, int]:
-    states = Counter(chunk.state for chunk in chunks.values())
-    given_up = sum(chunk.given_up for chunk in chunks.values())
-    return {
-        "known": count_known(layout),
-        "fetching": states["downloading"],
-        "available": states["available"],
-        "held": len(held_places(layout, catalog.each_place())),
-        "cached": sum(chunk.cached for chunk in chunks.values()),
-        "failing": states["failed"] - given_up,
-        "given_up": given_up,
-    }
-
-
 def count_known(layout: Layout) -> int:
     """Count the registrations: a million of them take about half a second."""
     try:
         return sum(map(is_id, os.listdir(layout.known)))
     except FileNotFoundError:  # of before there were any
         return 0
-
-
-def _at_rest(layout: Layout, catalog: Catalog, place: Place) -> ChunkStatus | None:
-    """Read a chunk of which nothing is pending; None where it has to be looked at."""
-    size = None if catalog.is_stray(place) else read_size(layout, place)
-    if size is None:
-        return None
-    errors = _index_errors(layout, (place,))
-    of_place = (place.dataset_id, place.block_range, size, size)
-    known = exists(layout.known_marker(place.chunk_id))
-    return ChunkStatus(
-        place.chunk_id,
-        "available",
-        *of_place,
-        index_errors=errors,
-        least_bytes=size,
-        known=known,
-        cached=known and victim_at(layout, place) is not None,
-    )
 
 
 def read_info(layout: Layout, state: ChunkState) -> ChunkStatus | None:
@@ -249,7 +182,7 @@ def read_chunk_status(layout: Layout, state: ChunkState) -> ChunkStatus | None:
         attempts=failing.attempts,
         next_attempt_at=failing.next_attempt_at,
         verifying=state.verify is not None and state.verify.fault is None,
-        index_errors=_index_errors(layout, state.ready),
+        index_errors=index_errors(layout, state.ready),
         least_bytes=max(expected.least_bytes, size or 0),
         known=known,
         cached=known and name == "available" and not state.want and victim_at(layout, state.ready[0]) is not None,
@@ -279,7 +212,8 @@ def index_failures_of(layout: Layout, places: Iterable[Place]) -> list[IndexFail
     return [failure for place in places for failure in read_index_failures(layout.path(place))]
 
 
-def _index_errors(layout: Layout, places: Iterable[Place]) -> tuple[str, ...]:
+def index_errors(layout: Layout, places: Iterable[Place]) -> tuple[str, ...]:
+    """Read the same, each in a sentence."""
     return tuple(f"{failure.name}: {failure.error}" for failure in index_failures_of(layout, places))
 
 

@@ -155,8 +155,9 @@ def is_placed(chunk: ChunkStatus) -> bool:
 
 def cover(dataset_id: str, chunks: Iterable[ChunkStatus]) -> Coverage:
     """Cover one dataset by at least one chunk, each with a non-empty range within u64."""
-    by_id = {chunk.id: chunk for chunk in sorted(chunks, key=lambda chunk: (*_ends(chunk), chunk.id))}
-    segments = tuple(_segments(list(by_id.values())))
+    ordered = sorted(chunks, key=lambda chunk: (*_ends(chunk), chunk.id))
+    by_id = {chunk.id: chunk for chunk in ordered}
+    segments = tuple(_segments(ordered))
     spans, sizes = Counter[Kind](), Counter[Kind]()
     for segment in segments:
         spans[segment.kind] += segment.blocks
@@ -171,15 +172,16 @@ def _segments(chunks: Sequence[ChunkStatus]) -> Iterator[Segment]:
     """Divide chunks, by start, into those that overlap; where one stands alone there is nothing to sweep."""
     at, reached = 0, None
     while at < len(chunks):
-        start, end = _ends(chunks[at])
+        chunk = chunks[at]
+        start, end = _ends(chunk)
         if reached is not None and reached < start:
             yield Segment("missing", reached, start, 0, ())
         to = at + 1
-        while to < len(chunks) and _ends(chunks[to])[0] < end:
-            end = max(end, _ends(chunks[to])[1])
+        while to < len(chunks) and (following := _ends(chunks[to]))[0] < end:
+            end = max(end, following[1])
             to += 1
         if to == at + 1:
-            yield Segment(KIND_OF[chunks[at].state], start, end, 1, (chunks[at].id,))
+            yield Segment(KIND_OF[chunk.state], start, end, 1, (chunk.id,))
         else:
             yield from _sweep(chunks[at:to])
         at, reached = to, end

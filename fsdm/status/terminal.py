@@ -69,6 +69,8 @@ def encodable(text: str) -> str:
 
 def plain(text: str) -> str:
     """Escape what moves the cursor or hides something: names and errors may come from anywhere."""
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 

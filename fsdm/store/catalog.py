@@ -12,6 +12,7 @@ import os
 import stat
 import threading
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, TypeGuard
 
@@ -131,6 +132,13 @@ class Catalog:
         for dataset_id, dataset in sorted(self._datasets.items()):
             for name in dataset.index:
                 yield Place(dataset_id, name)
+
+    def repeated_ids(self) -> set[str]:
+        """Return the ids of the chunks that have several directories, where no other thread uses this catalog."""
+        many = sum(len(dataset.index) for dataset in self._datasets.values())
+        if len({place.name[42:58] for place in self.each_place()}) == many:  # sixteen digits: it takes half the room
+            return set()
+        return {one for one, times in Counter(place.chunk_id for place in self.each_place()).items() if times > 1}
 
     def listing(self) -> list[Place]:
         """Return every chunk directory as of now, by dataset and block."""

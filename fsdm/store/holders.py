@@ -88,11 +88,22 @@ def held_places(layout: Layout, places: Iterable[Place], *, proc: str = PROC) ->
     processes = _Processes(proc)
     try:
         locked = {lock.inode for lock in _locks(processes.read("locks").splitlines())}
-        numbers = {int(inode.rpartition(":")[2]) for inode in locked}
-        likely = [place for place in places if numbers and _inode(layout.path(place)) in numbers]
+        numbers = _numbers_here(layout, locked, processes)
+        if not numbers:
+            return set()
+        likely = [place for place in places if _inode(layout.path(place)) in numbers]
         return {target.place for target in _targets(layout, likely, processes).values() if target.inode in locked}
     except OSError:
         return set()
+
+
+def _numbers_here(layout: Layout, locked: Iterable[str], processes: _Processes) -> set[int]:
+    """Return the numbers of the inodes that are locked on the mount of the chunks, but for those of the reconciler."""
+    _, chunks = _look_at_directory(layout.chunks, processes)
+    device = chunks.rpartition(":")[0]
+    numbers = (inode.rpartition(":") for inode in locked)
+    here = {int(number) for on, _, number in numbers if on == device}
+    return here - {_inode(path) for path in (layout.lock, layout.trash, layout.want)}
 
 
 def _inode(path: str) -> int:
@@ -103,24 +114,25 @@ def _inode(path: str) -> int:
 
 
 def _targets(layout: Layout, places: Iterable[Place], processes: _Processes) -> _Targets:
-    devices = {}  # by mount: as locks are shown, also on btrfs and overlay, where stat(2) gives other numbers
-    for line in processes.read("self/mountinfo").splitlines():
-        mount_id, _, device = line.split()[:3]
-        devices[mount_id] = tuple(map(int, device.split(":")))
     targets = {}
     for place in places:
         try:
-            # O_PATH: its close is no event for the reconciler that watches a held directory
-            with opened(layout.path(place), os.O_PATH | DIRECTORY) as fd:
-                found = os.fstat(fd)
-                lines = processes.read(f"self/fdinfo/{fd}").splitlines()
+            found, inode = _look_at_directory(layout.path(place), processes)
         except (FileNotFoundError, NotADirectoryError):
             continue
-        info = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
-        major, minor = devices.get(info.get("mnt_id", ""), (os.major(found.st_dev), os.minor(found.st_dev)))
-        inode = f"{major:02x}:{minor:02x}:{info.get('ino', found.st_ino)}"
         targets[found.st_dev, found.st_ino] = _Target(place, inode)
     return targets
+
+
+def _look_at_directory(path: str, processes: _Processes) -> tuple[os.stat_result, str]:
+    """Return the fstat of a directory, and its inode as a line of a lock shows it."""
+    # O_PATH: its close is no event for the reconciler that watches a held directory
+    with opened(path, os.O_PATH | DIRECTORY) as fd:
+        found = os.fstat(fd)
+        lines = processes.read(f"self/fdinfo/{fd}").splitlines()
+    info = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+    major, minor = processes.devices.get(info.get("mnt_id", ""), (os.major(found.st_dev), os.minor(found.st_dev)))
+    return found, f"{major:02x}:{minor:02x}:{info.get('ino', found.st_ino)}"
 
 
 def _locks(lines: Iterable[str]) -> Iterator[_Lock]:
@@ -200,6 +212,13 @@ class _Processes:
             return os.stat(f"{self.root}/self/ns/pid").st_ino == _FIRST_PID_NAMESPACE
         except OSError:
             return False
+
+    @cached_property
+    def devices(self) -> dict[str, tuple[int, int]]:
+        """The device of each mount, as locks are shown; on btrfs and overlay stat(2) gives other numbers."""
+        mounts = (line.split()[:3] for line in self.read("self/mountinfo").splitlines())
+        numbers = ((mount_id, device.partition(":")) for mount_id, _, device in mounts)
+        return {mount_id: (int(major), int(minor)) for mount_id, (major, _, minor) in numbers}
 
     @cached_property
     def denied(self) -> int:

@@ -40,8 +40,13 @@ def declared_bytes(files: object) -> int | None:
     """Return the sum of the sizes in the `files` of a want or READY; None where one is missing."""
     if not isinstance(files, dict):
         return None
-    sizes: list[Any] = [entry.get("size") if isinstance(entry, dict) else None for entry in files.values()]
-    return sum(sizes) if all(isinstance(size, int) for size in sizes) else None
+    total = 0
+    for entry in files.values():
+        size = entry.get("size") if isinstance(entry, dict) else None
+        if not isinstance(size, int):
+            return None
+        total += size
+    return total
 
 
 def read_manifest(directory: str) -> Manifest | None:

@@ -19,6 +19,7 @@ from fsdm.index.writing import write_chunk_index
 from fsdm.model.errors import StoppedError
 from fsdm.model.indexes import MEMORY_MIN, Index
 from fsdm.model.layout import READY, Layout, Place, index_path
+from fsdm.status.reading import read_status
 from fsdm.store.filesystem import FileSystem
 from fsdm.store.index_failures import IndexFailure, read_index_failures
 from fsdm.store.index_file import open_chunk_index
@@ -80,6 +81,15 @@ def test_a_command_says_where_keys_stand(bench: Bench, layout: Layout, place: Pl
         assert [(one.file, one.offset, one.length) for one in made.find(b"aaaa")] == [("a.bin", 0, 4), ("a.bin", 8, 4)]
         assert made.find(b"tttt") == []
         assert made.is_whole()
+
+
+def test_where_no_index_was_ever_begun_the_directory_says_so(
+    bench: Bench, layout: Layout, place: Place, tmp_path: Path
+) -> None:
+    assert not Path(layout.index).exists()
+    assert bench.build(place, Index(name="x", command=command(tmp_path, "sys.exit(1)"))) is not None
+    assert Path(layout.index).is_dir(), "else `status` would not look for the failure"
+    assert read_status(layout).chunks[place.chunk_id].index_errors != ()
 
 
 def test_records_say_the_same_as_lines(bench: Bench, layout: Layout, place: Place, tmp_path: Path) -> None:

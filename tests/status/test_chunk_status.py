@@ -11,8 +11,9 @@ import pytest
 
 from fsdm.model.layout import Layout
 from fsdm.status import chunk_status
-from fsdm.status.chunk_status import ChunkStatus, read_status
+from fsdm.status.chunk_status import ChunkStatus
 from fsdm.status.explain import explain_chunks
+from fsdm.status.reading import read_status
 from fsdm.status.survey import Surveyor
 from fsdm.store.filesystem import Space
 from fsdm.store.leader_lock import ReconcilerLock
@@ -156,6 +157,16 @@ def test_states_are_counted_and_chunks_stand_by_dataset_and_block(layout: Layout
     status = read_status(layout)
     assert list(status.chunks) == [first.chunk_id, second.chunk_id, last.chunk_id, wanted.id]
     assert [status.count(state) for state in ("available", "retiring", "wanted", "failed")] == [2, 1, 1, 0]
+
+
+def test_a_chunk_with_two_directories_is_told_once(layout: Layout, data_dir: Path) -> None:
+    first = put_chunk(layout, start=3, end=5)
+    again = put_chunk(layout, chunk_id=first.chunk_id, start=4, end=9)
+    other = put_chunk(layout, start=7, end=9)
+    status = read_status(layout)
+    assert list(status.chunks) == [first.chunk_id, other.chunk_id]
+    assert (status.count("available"), status.counts["available"]) == (2, 2)
+    assert status.chunks[first.chunk_id].block_range in {first.block_range, again.block_range}
 
 
 def test_what_is_not_read_is_told_with_its_path(layout: Layout, data_dir: Path) -> None:

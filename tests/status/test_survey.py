@@ -14,7 +14,7 @@ import pytest
 from fsdm import DataManager
 from fsdm.model.documents import DataChunk
 from fsdm.model.layout import READY, Layout, Place
-from fsdm.status.chunk_status import read_status
+from fsdm.status.reading import read_status
 from fsdm.status.survey import Surveyor
 from fsdm.store import json_files
 from fsdm.store.leader_lock import ReconcilerLock

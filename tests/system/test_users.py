@@ -11,7 +11,7 @@ from fsdm.cli.config import read_config
 from fsdm.concurrency.rate_limit import Rate
 from fsdm.model.errors import DataDirectoryError, InvalidInputError
 from fsdm.model.layout import DATA, VERIFIED, Layout
-from fsdm.verify.bulk import BulkVerify
+from fsdm.verify.bulk import BulkVerify, Verified
 from tests.support import PATIENCE_S, Source, eventually, expected
 from tests.support.chunks import an_id, chunk_dir, files_of, flip
 from tests.support.users import ALICE, BOB, OWNER, READER, STRANGER, User, brought, download, reconciling, settled
@@ -99,7 +99,7 @@ def test_asker_has_a_damaged_chunk_mended_and_a_reader_finds_it(root: Path, sour
         def find() -> list[str]:
             with Client(root) as mine:
                 run = BulkVerify(mine.layout, mine.ref_at, rate=Rate(None), jobs=1).run(mine.available_places())
-                return [str(said) for one in run for said in (*one.wrong, *filter(None, (one.unnoted,)))]
+                return [str(wrong) for one in run for wrong in one.wrong]
 
         assert len(READER.does(find)) == 1
         with pytest.raises(DataDirectoryError, match="cannot place"):
@@ -107,9 +107,21 @@ def test_asker_has_a_damaged_chunk_mended_and_a_reader_finds_it(root: Path, sour
         BOB.does(lambda: Client(root).verify_chunk(chunk.id))
         assert BOB.does(lambda: Client(root).wait(chunk.id, PATIENCE_S))
         assert READER.does(find) == []
-        assert not (chunk_dir(root, chunk) / VERIFIED).exists(), "a reader leaves no verdict, which is no error"
-        assert OWNER.does(find) == []
-        assert (chunk_dir(root, chunk) / VERIFIED).stat().st_uid == OWNER.uid
+
+
+def test_the_owner_leaves_a_verdict_and_a_reader_none(root: Path, source: Source) -> None:
+    chunk = source.chunk(files=1)
+    with reconciling(root):
+        brought(root, chunk)
+
+    def verify() -> list[Verified]:
+        with Client(root) as mine:
+            run = BulkVerify(mine.layout, mine.ref_at, rate=Rate(None), jobs=1)
+            return list(run.run(mine.available_places()))
+
+    for user, leaves in ((READER, False), (ALICE, False), (OWNER, True)):
+        assert [(one.wrong, one.unnoted) for one in user.does(verify)] == [((), None)]
+        assert (chunk_dir(root, chunk) / VERIFIED).exists() == leaves
 
 
 def test_stranger_does_not_get_in(root: Path) -> None:

@@ -14,11 +14,11 @@ from fsdm.cli.output import tell, write_text
 from fsdm.model.errors import InvalidInputError
 from fsdm.status.chunk_status import known_chunks
 from fsdm.status.coverage import CoverageMap
-from fsdm.status.map.drawing import svg
-from fsdm.status.map.page import html
 from fsdm.status.map.text import Style, lines
 from fsdm.status.map.words import Caption, summary
+from fsdm.status.reading import StatusReading
 from fsdm.status.terminal import print_json
+from fsdm.store.data_dir import unreadable
 
 EXAMPLES = """\
 fsdm map -d data
@@ -53,18 +53,26 @@ def run(arguments: Namespace) -> None:
     if [arguments.html, arguments.svg, "-" if arguments.json else None].count("-") > 1:
         raise InvalidInputError("only one thing can be written to standard output", hint="give the others a FILE")
     with open_client(arguments) as client:
-        seen = client.status()
-        caption = Caption.of(data_dir_of(arguments), time.time(), seen)
-        names = names_of(arguments, client.layout)
-        known = () if arguments.without_known else known_chunks(client.layout, seen.chunks)
-        found = CoverageMap.of([*seen.chunks.values(), *known], names)
-        del seen  # its table is as large as the map's
+        try:
+            reading = StatusReading(client.layout)
+            chunks = [*reading.each()]
+            caption = Caption.of(data_dir_of(arguments), time.time(), reading.rest())
+        except OSError as e:
+            raise unreadable(client.layout, e) from e
+        if reading.some_known and not arguments.without_known:
+            chunks += [*known_chunks(client.layout, {chunk.id for chunk in chunks})]
+        found = CoverageMap.of(chunks, names_of(arguments, client.layout))
+        del chunks, reading  # they are as large as the map
         if arguments.dataset is not None:
             one = dataset_of(arguments, client.layout, [coverage.dataset_id for coverage in found.coverages])
             found = found.only(one)
     if arguments.html is not None:
+        from fsdm.status.map.page import html
+
         write_text(arguments.html, html(found, caption))
     if arguments.svg is not None:
+        from fsdm.status.map.drawing import svg
+
         write_text(arguments.svg, svg(found, caption, arguments.list))
     if arguments.json:
         print_json(_document(found))

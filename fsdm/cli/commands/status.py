@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from argparse import ArgumentParser, Namespace
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Final, get_args
 
@@ -18,10 +18,9 @@ from fsdm.model.state import Standing
 from fsdm.model.units import readable
 from fsdm.status.chunk_status import known_chunks, read_known
 from fsdm.status.followed_text import followed_words
-from fsdm.status.progress import Progress
-from fsdm.status.survey import Surveyor
+from fsdm.status.reading import StatusReading
 from fsdm.status.terminal import is_in_front, is_screen, plain, print_json
-from fsdm.store.data_dir import check_format
+from fsdm.store.data_dir import check_format, unreadable
 from fsdm.store.filesystem import exists
 from fsdm.store.leader_lock import LockHolder, describe_holder
 
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Iterator, Mapping
 
-    from fsdm.client import Client
     from fsdm.model.layout import Layout
     from fsdm.status.chunk_status import ChunkStatus, Status
 
@@ -74,38 +72,81 @@ def run(arguments: Namespace) -> None:
     if arguments.interval is not None:
         raise InvalidInputError("goes with --watch alone", field="--interval", hint="add --watch, or leave it out")
     with open_client(arguments) as client:
-        ids, names = ids_of(arguments, client.layout), names_of(arguments, client.layout)
-        seen = client.status()
-        registered = _registered(arguments, client, ids, seen)
-        known = {chunk.dataset_id for chunk in (*seen.chunks.values(), *registered) if chunk.dataset_id}
-        dataset_id = None if arguments.dataset is None else dataset_of(arguments, client.layout, known)
-    chunks = [
-        chunk
-        for chunk in (*seen.chunks.values(), *registered)
-        if (not ids or chunk.id in ids)
-        and dataset_id in {None, chunk.dataset_id}
-        and (arguments.state is None or chunk.state in arguments.state)
-    ]
-    if arguments.counts:
-        show(arguments, {"counts": seen.counts}, (row(*one) for one in seen.counts.items()))
-        return
-    missing = set(ids) - seen.chunks.keys() - {chunk.id for chunk in registered}
-    if arguments.json:
-        print_json(_status_document(seen, chunks, names))
-    else:
-        show(arguments, None, _lines(arguments, seen, chunks, names))
-        for sentence in _summary(seen, chunks):
-            tell(sentence)
-    if missing:
-        raise NotAvailableError(f"nothing is known of {', '.join(sorted(missing))}")
+        shown = _Shown(arguments, client.layout)
+        if arguments.counts:
+            deque(shown.chunks(), maxlen=0)
+            counts = shown.rest().counts
+            show(arguments, {"counts": counts}, (row(*one) for one in counts.items()))
+            return
+        if arguments.json:
+            chunks = [*shown.chunks()]
+            print_json(_status_document(shown.rest(), chunks, shown.names))
+        else:
+            _print(arguments, shown)
+    if shown.missing:
+        raise NotAvailableError(f"nothing is known of {', '.join(sorted(shown.missing))}")
 
 
-def _registered(arguments: Namespace, client: Client, ids: list[str], seen: Status) -> list[ChunkStatus]:
-    """Read those that are only registered, where they are asked for."""
-    if ids:
-        asked = [one for one in ids if one not in seen.chunks and exists(client.layout.known_marker(one))]
-        return [read_known(client.layout, one) for one in asked]
-    return [*known_chunks(client.layout, seen.chunks)] if "known" in (arguments.state or ()) else []
+class _Shown:
+    """The chunks that are asked for, read one after the other; how many there were in which state, and which not."""
+
+    def __init__(self, arguments: Namespace, layout: Layout) -> None:
+        self.missing = {*ids_of(arguments, layout)}
+        self.names = names_of(arguments, layout)
+        self.states: Counter[str] = Counter()
+        self._arguments = arguments
+        self._layout = layout
+        self._ids = frozenset(self.missing)
+        try:
+            self._reading = StatusReading(layout)
+        except OSError as e:
+            raise unreadable(layout, e) from e
+
+    def chunks(self) -> Iterator[ChunkStatus]:
+        """Yield how each stands.
+
+        Raises:
+            DataDirectoryError: the data directory has gone, or cannot be read.
+        """
+        ids, asked = self._ids, self._arguments
+        found, dataset_id = self._all(), None
+        if asked.dataset is not None:
+            found = iter(listed := [*found])
+            known = {chunk.dataset_id for chunk in listed if chunk.dataset_id}
+            dataset_id = dataset_of(asked, self._layout, known)
+        for chunk in found:
+            if (
+                (not ids or chunk.id in ids)
+                and dataset_id in {None, chunk.dataset_id}
+                and (asked.state is None or chunk.state in asked.state)
+            ):
+                self.states[chunk.state] += 1
+                yield chunk
+            self.missing.discard(chunk.id)
+
+    def rest(self) -> Status:
+        """Read what concerns all chunks, those not shown too, after `chunks`."""
+        try:
+            return self._reading.rest()
+        except OSError as e:
+            raise unreadable(self._layout, e) from e
+
+    def _all(self) -> Iterator[ChunkStatus]:
+        """Yield all chunks, and those that are only registered where these are asked for."""
+        are_known_asked = not self._ids and "known" in (self._arguments.state or ())
+        here: set[str] = set()
+        try:
+            for chunk in self._reading.each():
+                if are_known_asked:
+                    here.add(chunk.id)
+                yield chunk
+        except OSError as e:
+            raise unreadable(self._layout, e) from e
+        if are_known_asked:
+            yield from known_chunks(self._layout, here)
+        for one in sorted(self.missing):
+            if exists(self._layout.known_marker(one)):
+                yield read_known(self._layout, one)
 
 
 def _watch(arguments: Namespace) -> None:
@@ -133,7 +174,9 @@ def _watch_on_screen(layout: Layout, stop: threading.Event, interval_s: float | 
 
 def _watch_in_lines(layout: Layout, stop: threading.Event, interval_s: float, *, as_json: bool) -> None:
     from fsdm.status.live_view import SHARE
+    from fsdm.status.progress import Progress
     from fsdm.status.progress_view import document, glyphs_for, one_line
+    from fsdm.status.survey import Surveyor
 
     surveyor, progress, glyphs = Surveyor(layout), Progress(), glyphs_for(sys.stdout.encoding)
     while not stop.is_set():
@@ -164,20 +207,30 @@ def _status_document(seen: Status, chunks: list[ChunkStatus], names: Mapping[str
     return asdict(replace(seen, chunks={})) | {"chunks": documents, "reconciler_process": process}
 
 
-def _lines(arguments: Namespace, seen: Status, chunks: list[ChunkStatus], names: Mapping[str, str]) -> Iterator[str]:
-    """Make a line for each chunk, for other programs; on a screen, a table for people."""
-    oddities = [plain(f"{oddity.path}: {oddity.why}") for oddity in seen.oddities]
+def _print(arguments: Namespace, shown: _Shown) -> None:
+    """Print a line for each chunk as it is read, for other programs; on a screen, a table for people."""
+    names, chunks = shown.names, shown.chunks()
     if is_screen(sys.stdout):
         rows: list[tuple[str, ...]] = [
             (one.id[:12], one.state, _dataset(one, names), *_cells(one, human=True)) for one in chunks
         ]
-        rows += [("-", "ignored", "-", "-", "-", told) for told in oddities]
-        yield from table(("ID", "STATE", "DATASET", "BLOCKS", "SIZE", "WHY"), rows)
-        return
-    for one in chunks:
-        name = names.get(one.dataset_id or "")
-        yield row(one.id, one.state, *_cells(one, human=arguments.human), *([name] if name else ()))
-    yield from (row("-", "ignored", "-", "-", told) for told in oddities)
+        seen = shown.rest()
+        rows += [("-", "ignored", "-", "-", "-", told) for told in _oddities(seen)]
+        lines = table(("ID", "STATE", "DATASET", "BLOCKS", "SIZE", "WHY"), rows)
+    else:
+        for one in chunks:
+            name = names.get(one.dataset_id or "")
+            print(row(one.id, one.state, *_cells(one, human=arguments.human), *([name] if name else ())))
+        seen = shown.rest()
+        lines = (row("-", "ignored", "-", "-", told) for told in _oddities(seen))
+    for line in lines:
+        print(line)
+    for sentence in _summary(seen, shown.states):
+        tell(sentence)
+
+
+def _oddities(seen: Status) -> list[str]:
+    return [plain(f"{oddity.path}: {oddity.why}") for oddity in seen.oddities]
 
 
 def _dataset(chunk: ChunkStatus, names: Mapping[str, str]) -> str:
@@ -192,15 +245,13 @@ def _cells(chunk: ChunkStatus, *, human: bool) -> tuple[str, str, str]:
     if human and total is None and least > chunk.size_bytes:  # other programs find it in --json
         of = f"/at least {shown(least)}"
     error = f"given up: {chunk.error}" if chunk.given_up else chunk.error
-    why = plain(error or ("to be verified" if chunk.verifying else "") or _of_indexes(chunk))
-    return f"[{blocks.start}, {blocks.stop})" if blocks else "-", f"{size}{of}", why
+    why = error or ("to be verified" if chunk.verifying else "")
+    if not why and chunk.index_errors:
+        why = "; ".join(f"no index {said}" for said in chunk.index_errors)
+    return f"[{blocks.start}, {blocks.stop})" if blocks else "-", f"{size}{of}", plain(why)
 
 
-def _of_indexes(chunk: ChunkStatus) -> str:
-    return "; ".join(f"no index {said}" for said in chunk.index_errors)
-
-
-def _summary(seen: Status, chunks: list[ChunkStatus]) -> Iterator[str]:
+def _summary(seen: Status, counts: Mapping[str, int]) -> Iterator[str]:
     if seen.paused is not None:
         by, reason = (str(seen.paused.get(key) or "") for key in ("by", "reason"))
         why = (f", by {by}" if by else "") + (f": {reason}" if reason else "")
@@ -212,7 +263,6 @@ def _summary(seen: Status, chunks: list[ChunkStatus]) -> Iterator[str]:
         yield from map(plain, followed_words(seen.followed, time.time()))
     if seen.reconciler_trouble is not None:
         yield plain(seen.reconciler_trouble)
-    counts = Counter(chunk.state for chunk in chunks)
     states = ", ".join(f"{count} {state}" for state, count in counts.items()) or "no chunks"
     read_only = ", WHICH IS READ-ONLY" if seen.disk.read_only else ""
     reconciler = plain(describe_holder(seen.reconciler))

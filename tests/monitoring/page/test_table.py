@@ -11,8 +11,9 @@ import pytest
 from fsdm.model.layout import READY, Layout, Place
 from fsdm.monitoring.page import table as module
 from fsdm.monitoring.page.table import ChunkTable
-from fsdm.status.chunk_status import ChunkStatus, read_status
+from fsdm.status.chunk_status import ChunkStatus
 from fsdm.status.coverage import CoverageMap
+from fsdm.status.reading import read_status
 from fsdm.status.survey import Surveyor
 from tests.support.chunks import a_want, an_id, put_chunk, put_failure, put_partial, put_want, touch_delete
 

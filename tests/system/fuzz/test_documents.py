@@ -17,7 +17,7 @@ from fsdm.model.errors import DataDirectoryError, InvalidInputError
 from fsdm.model.layout import FILES_MAX, MANIFEST_MAX_BYTES, WANT_MAX_BYTES, Place, is_chunk_dir
 from fsdm.model.parts import PartsDocument
 from fsdm.model.units import parse_size
-from fsdm.status.chunk_status import read_status
+from fsdm.status.reading import read_status
 from fsdm.store.catalog import Catalog
 from fsdm.store.data_dir import check_format
 from fsdm.store.filesystem import FileSystem
