@@ -48,6 +48,11 @@ class Marker:
         return max(now - self.ctime_ns / 1e9, 0.0)
 
     @property
+    def registered_ns(self) -> int:
+        """The time of a registration: a copy of it is no later one, whatever its ctime."""
+        return min(self.ctime_ns, self.mtime_ns)
+
+    @property
     def identity(self) -> tuple[int, int, int]:
         """Its key: a newer marker has another. ctime does not count: a rename changes it."""
         return self.ino, self.mtime_ns, self.size

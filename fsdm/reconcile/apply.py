@@ -20,14 +20,14 @@ from fsdm.model.layout import CACHED, MANIFEST_MAX_BYTES, PARTS, READY, WANT, La
 from fsdm.model.units import count, readable
 from fsdm.reconcile import actions
 from fsdm.reconcile.actions import Action, CannotRead, Done, Failed, Held, Outcome, Quarantined, Stale, Stopped
-from fsdm.reconcile.caching import evicted, may_go, request_of, use
+from fsdm.reconcile.caching import may_go, request_of, use
 from fsdm.reconcile.refusals import UnreadableWantError, disk_error
 from fsdm.reconcile.repair import quarantine, renew
 from fsdm.store import stored_want
 from fsdm.store.filesystem import can_rename, exists, is_directory
 from fsdm.store.flock import Claim
 from fsdm.store.json_files import read_manifest
-from fsdm.store.marker_removal import remove_marker
+from fsdm.store.marker_removal import remove_marker, remove_request
 from fsdm.store.markers import is_wanted, look_at, read_chunk
 from fsdm.transfer.chunk_download import FileFetcher, fetch_chunk
 from fsdm.verify.manifest_check import missing, satisfies
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from fsdm.concurrency.cancellation import Cancellation
     from fsdm.model.documents import DataChunk, FileEntry, Manifest
     from fsdm.model.state import Marker
+    from fsdm.reconcile.trash import Trash
     from fsdm.store.catalog import Catalog
     from fsdm.store.filesystem import FileSystem
     from fsdm.transfer.scheduler import Scheduler
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Applier:
-    """The effects on one data directory. `erase` takes over what is in `trash/`, and out of where it is not durably."""
+    """The effects on one data directory. `trash` takes over what is in `trash/`."""
 
     layout: Layout
     fs: FileSystem
@@ -53,7 +54,7 @@ class Applier:
     fetcher: FileFetcher
     scheduler: Scheduler | None
     tell: Callable[[Event], None]
-    erase: Callable[[str, str | None], None]
+    trash: Trash
     _fetching: dict[str, DataChunk] = field(default_factory=dict)
     _fetch_s: dict[str, float] = field(default_factory=dict)  # of the download of what is complete in partial/
     _marker_mutex: threading.Lock = field(default_factory=threading.Lock)  # else our workers ask for the flock in turns
@@ -268,13 +269,13 @@ class Applier:
         return self._take_out(action.place, lambda: not exists(ready) and not exists(want))
 
     def _evict(self, action: actions.Evict) -> Outcome:
-        told = evicted(self.layout, action.place)
-        outcome = self._take_out(action.place, lambda: may_go(self.layout, self.fs, action), at_once=False)
+        gone: list[Event] = []
+        outcome = self._take_out(action.place, lambda: may_go(self.layout, self.fs, action, gone), at_once=False)
         if isinstance(outcome, Held):  # that is a use as well
             self.release(action.place)
             use(self.layout, self.fs, action.place)
-        elif isinstance(outcome, Done):
-            self.tell(told)
+        elif isinstance(outcome, Done) and gone:
+            self.tell(*gone)
         return self._cleared(*request_of(self.layout, action))
 
     def _take_out(self, place: Place, still_due: Callable[[], bool], *, at_once: bool = True) -> Outcome:
@@ -335,8 +336,7 @@ class Applier:
 
     def _cleared(self, path: str, judged: Marker) -> Outcome:
         """Remove a request: none outlasts what it asks for by more than a look."""
-        with holding(self._marker_mutex):
-            return Done() if remove_marker(self.layout, self.fs, path, judged, None) else Stale()
+        return Done() if remove_request(self.layout, self.fs, path, judged) else Stale()
 
     def _removed(self, path: str, judged: Marker, winner: tuple[str, Marker] | None) -> Outcome:
         """Remove a marker, for good.
@@ -375,7 +375,7 @@ class Applier:
             self.fs.fsync_dir(parent)
             self.fs.fsync_dir(self.layout.trash)
         if trashed:
-            self.erase(trashed, None if at_once else parent)
+            self.trash.erase(trashed, None if at_once else parent)
 
     def _trash(self, path: str) -> str | None:
         """Rename into the trash; erase in place what is on another mount, or in an overlay's lower layer."""

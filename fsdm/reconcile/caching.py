@@ -9,15 +9,14 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from fsdm.model.errors import InvalidInputError
 from fsdm.model.events import Event
-from fsdm.model.layout import CACHED, READY, WANT
+from fsdm.model.layout import CACHED, MANIFEST_MAX_BYTES, READY, WANT, WANT_MAX_BYTES
 from fsdm.model.units import readable
 from fsdm.reconcile.actions import ClearAcquire, ClearVerify, Done
-from fsdm.store.acquiring import asked_by, chunk_to_come_again, is_pinned
-from fsdm.store.eviction import chunk_bytes, victim_at
-from fsdm.store.filesystem import exists
-from fsdm.store.json_files import read_manifest
-from fsdm.store.markers import look_at
+from fsdm.store.acquiring import asked_by, is_pinned
+from fsdm.store.filesystem import exists, read_regular
+from fsdm.store.markers import look_at, text_registered_since
 
 if TYPE_CHECKING:
     from fsdm.model.layout import Layout, Place
@@ -44,27 +43,44 @@ def use(layout: Layout, fs: FileSystem, place: Place) -> Done:
     return Done()
 
 
-def evicted(layout: Layout, place: Place) -> Event:
-    """Make the event of an eviction, of what is still here: its bytes, and how long ago it was used last."""
-    victim, size = victim_at(layout, place), chunk_bytes(layout, place)
-    idle_s = None if victim is None else max(time.time() - victim.used_at, 0.0)
-    return Event("evicted", place.chunk_id, readable(size), place.dataset_id, size, idle_s)
-
-
-def may_go(layout: Layout, fs: FileSystem, action: Evict) -> bool:
+def may_go(layout: Layout, fs: FileSystem, action: Evict, gone: list[Event]) -> bool:
     """Tell, under the claim, whether a chunk is to be evicted; then its WANT is that of what was never wanted.
 
-    So a crash after READY went brings no want back.
+    So a crash after READY went brings no want back. The event of it is added to `gone`. May raise OSError.
     """
-    place, path = action.place, layout.path(action.place)
-    if not exists(f"{path}/{READY}") or not action.evict.same_as(look_at(layout.evict_marker(place.chunk_id))):
+    place, path, chunk_id = action.place, layout.path(action.place), action.id
+    if not action.evict.same_as(look_at(layout.evict_marker(chunk_id))):
         return False
-    if exists(layout.want_marker(place.chunk_id)) or exists(layout.delete_marker(place.chunk_id)):
+    if exists(layout.want_marker(chunk_id)) or exists(layout.delete_marker(chunk_id)):
         return False
-    if asked_by(layout.acquire_marker(place.chunk_id)):
+    if asked_by(layout.acquire_marker(chunk_id)):
         return False
-    known, manifest = chunk_to_come_again(layout, place), read_manifest(path)
-    if known is None or manifest is None or not manifest.satisfies(known, sha256_may_follow=True):
+    wanted, ready = read_regular(f"{path}/{WANT}", WANT_MAX_BYTES), read_regular(f"{path}/{READY}", MANIFEST_MAX_BYTES)
+    if wanted is None or ready is None:
         return False
+    known = text_registered_since(layout, chunk_id, wanted[0].st_mtime_ns)
+    size = None if known is None else _bytes_to_come_again(chunk_id, known[1], wanted[1], ready[1])
+    if known is None or size is None:
+        return False
+    used = look_at(f"{path}/{CACHED}")
+    used_ns = known[0].registered_ns if used is None else used.mtime_ns
+    idle_s = max(time.time() - used_ns / 1e9, 0.0)
+    gone.append(Event("evicted", chunk_id, readable(size), place.dataset_id, size, idle_s))
     fs.set_mtime(f"{path}/{WANT}", 0)
     return True
+
+
+def _bytes_to_come_again(chunk_id: str, known: bytes, wanted: bytes, ready: bytes) -> int | None:
+    """Return the bytes of a chunk that its registration would bring back; None where it would not, or is unreadable.
+
+    What the chunk came of needs no comparison: READY was compared with it.
+    """
+    from fsdm.model.documents import DataChunk, Manifest
+
+    try:
+        manifest = Manifest.parse(ready)
+        if known == wanted or manifest.satisfies(DataChunk.parse_want(known, chunk_id), sha256_may_follow=True):
+            return manifest.size_bytes
+    except InvalidInputError:
+        pass
+    return None

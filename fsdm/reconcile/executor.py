@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from fsdm.concurrency.cancellation import Cancellation
 from fsdm.concurrency.log import Log
+from fsdm.concurrency.turn import rest
 from fsdm.model.errors import DiskError, FsdmError
 from fsdm.model.events import Event
 from fsdm.reconcile.actions import ClearFailure, Done, Failed, Fetch, Forget, Publish, Retire
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from fsdm.concurrency.workers import Workers
     from fsdm.model.state import ChunkState
-    from fsdm.reconcile.actions import Action, Outcome
+    from fsdm.reconcile.actions import Action, Evict, Outcome
     from fsdm.reconcile.apply import Applier
 
 logger = Log("fsdm")
@@ -40,6 +41,7 @@ class Executor:
     tell: Callable[[Event], None]
     wake: Callable[[], None]
     _busy: dict[str, tuple[Action, Cancellation]] = field(default_factory=dict)
+    _fetches: dict[str, Fetch] = field(default_factory=dict)  # of these, until what was fetched is published
     _ended: deque[list[tuple[Action, Outcome]]] = field(default_factory=deque)  # of one id each
 
     def __len__(self) -> int:
@@ -56,7 +58,11 @@ class Executor:
     @property
     def fetches(self) -> list[Fetch]:
         """The fetches among them. In any thread."""
-        return [action for action in self.actions if isinstance(action, Fetch)]
+        return list(self._fetches.values())
+
+    def looks_again(self, chunk_id: str) -> bool:
+        """Tell whether a short action runs for an id: it is looked at when that has ended, and needs no look before."""
+        return chunk_id in self._busy and chunk_id not in self._fetches
 
     @property
     def slots_taken(self) -> int:
@@ -76,15 +82,31 @@ class Executor:
     def begin(self, action: Action, *, clear_failure: bool) -> None:
         """Have an action carried out. `clear_failure`: remove `failed/ID` first."""
         stop = Cancellation()
-        self._busy[action.id] = (action, stop)
+        self._is_at(action, stop)
         workers = self.fetchers if isinstance(action, Fetch) else self.workers
         workers.submit(partial(self._carry_out, action, stop, clear_failure=clear_failure))
+
+    def begin_evictions(self, evictions: list[Evict]) -> None:
+        """Have chunks evicted by one worker, one after the other; they are erased once all are out of service."""
+        stop = Cancellation()
+        for action in evictions:
+            self._is_at(action, stop)
+        if evictions:
+            self.workers.submit(partial(self._evict, evictions, stop))
+
+    def _is_at(self, action: Action, stop: Cancellation) -> None:
+        self._busy[action.id] = (action, stop)
+        if isinstance(action, Fetch):
+            self._fetches[action.id] = action
+        else:
+            self._fetches.pop(action.id, None)
 
     def outcomes(self) -> Iterator[tuple[Action, Outcome]]:
         """Yield the actions that have ended since the last call; their ids are free again."""
         while self._ended:
             done = self._ended.popleft()
             del self._busy[done[0][0].id]
+            self._fetches.pop(done[0][0].id, None)
             yield from done
 
     def stop(self, fetch: Fetch, why: str) -> None:
@@ -93,9 +115,9 @@ class Executor:
 
     def stop_fetches(self, why: str) -> None:
         """Stop all fetches. In any thread."""
-        for action, stop in list(self._busy.values()):
-            if isinstance(action, Fetch):
-                self._stop(action, stop, why)
+        for fetch in self.fetches:
+            if (busy := self._busy.get(fetch.id)) is not None:
+                self._stop(*busy, why)
 
     def stop_if_unwanted(self, state: ChunkState) -> None:
         """Stop the fetch of an id whose want is another, or gone."""
@@ -126,15 +148,24 @@ class Executor:
             following: Action | None = action
             while following is not None:
                 action = following
-                self._busy[action.id] = (action, stop)
+                self._is_at(action, stop)
                 outcome = self.applier.apply(action, stop)
                 done.append((action, outcome))
                 following = self._following(action, outcome, stop)
         except Exception as e:  # a defect of ours: it must not leave the id busy for ever
-            logger.exception("%s failed", action)
-            error = DiskError(f"unexpected: {e!r}", hint="please report this", cause="defect")
-            done.append((action, Failed(error, disk=True)))
+            done.append((action, _defect(action, e)))
         self._ended.append(done)
+        self.wake()
+
+    def _evict(self, evictions: list[Evict], stop: Cancellation) -> None:
+        for action in evictions:
+            try:
+                outcome = self.applier.apply(action, stop)
+            except Exception as e:  # as above; and the others go on
+                outcome = _defect(action, e)
+            self._ended.append([(action, outcome)])
+            rest()
+        self.applier.trash.erase_left()
         self.wake()
 
     def _following(self, action: Action, outcome: Outcome, stop: Cancellation) -> Action | None:
@@ -146,3 +177,8 @@ class Executor:
         if not isinstance(action, Retire) or exists(self.applier.layout.known_marker(action.id)):
             return None
         return Forget(action.id, action.delete)
+
+
+def _defect(action: Action, error: Exception) -> Failed:
+    logger.error("%s failed", action, exc_info=error)
+    return Failed(DiskError(f"unexpected: {error!r}", hint="please report this", cause="defect"), disk=True)

@@ -17,7 +17,7 @@ from fsdm.concurrency.log import Log
 from fsdm.concurrency.turn import in_turn, rest
 from fsdm.model.errors import NoDataDirectoryError
 from fsdm.model.events import Event
-from fsdm.reconcile.actions import Fetch, Publish, Retire, Verify, Wait
+from fsdm.reconcile.actions import Evict, Fetch, Publish, Retire, Verify, Wait
 from fsdm.reconcile.delete_brake import see
 from fsdm.reconcile.plan import decide, takes_away
 from fsdm.reconcile.recovery import Recovery, is_stuck, trouble
@@ -159,6 +159,7 @@ class Loop:
         is_scan = everything or began >= self.next_scan
         if is_scan:
             ids |= self._scan()
+        ids = {chunk_id for chunk_id in ids if not self.executor.looks_again(chunk_id)}
         for chunk_id in ids:
             state = self.states[chunk_id] = look(self.layout, self.catalog, chunk_id)
             see(self.delete_brake.brake, self.layout, state, is_going=takes_away(state, self.results.observe(state)))
@@ -249,16 +250,21 @@ class Loop:
         elif now >= self._lend_at:
             slots = allowed - self.executor.slots_taken
         self.admission.open(slots)
+        evictions = []
         for action in self.work_queue.take(slots, self._admit):
             dispatched = True
             if isinstance(action, Verify):
                 self.results.verify_begun(action)
                 self.background.ask(action.place, action.verify)
                 continue
+            if isinstance(action, Evict):
+                evictions.append(action)
+                continue
             if isinstance(action, Fetch) and action.known:
                 self.counters.missed()
             is_over = isinstance(action, Fetch) and self.results.memo(action.id).failure is None
             self.executor.begin(action, clear_failure=is_over and self.states[action.id].failed)
+        self.executor.begin_evictions(evictions)
         self.eviction.begin(self.limits.jobs)
         return dispatched
 

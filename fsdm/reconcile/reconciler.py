@@ -107,7 +107,7 @@ class Reconciler:
         if self._scheduler is not None and isinstance(self._fetcher, HttpFetcher):
             self._fetcher.scheduler = self._scheduler
             self._scheduler.on_lent = wakeup.wake
-        self._applier = Applier(layout, fs, catalog, self._fetcher, self._scheduler, tell, self._trash.erase)
+        self._applier = Applier(layout, fs, catalog, self._fetcher, self._scheduler, tell, self._trash)
         watcher = Watcher(layout, wakeup.notify)
         results = Results(layout, self._applier, watcher, space=space, disk=disk, tell=tell, clock=clock, jitter=jitter)
         results.recovery = Recovery.within(limits)

@@ -47,16 +47,19 @@ class Trash:
             self.erase(f"{self.path}/{name}")
 
     def erase(self, path: str, parent: str | None = None) -> None:
-        """Have one entry erased, soon; `parent`: once its rename out of that is durable, with those of others."""
+        """Have one entry erased, soon; `parent`: not durably out of that; `erase_left` is to follow."""
         self.space.trashed(path)
         if parent is None:
             self.workers.submit(partial(self._erase, path))
         else:
             self._left.append((path, parent))
+
+    def erase_left(self) -> None:
+        """Have all erased, soon, that waits to become durable, which takes an fsync of each directory for all of it."""
+        if self._left:
             self.workers.submit(self._erase_left)
 
     def _erase_left(self) -> None:
-        """Erase all that waits to become durable, which takes an fsync for all of it."""
         left = [self._left.popleft() for _ in range(len(self._left))]
         try:
             if left:

@@ -18,12 +18,12 @@ from fsdm.model.layout import CACHED, READY, WANT, WANT_MAX_BYTES, Layout, Place
 from fsdm.store.block_index import BlockIndex
 from fsdm.store.filesystem import CREATE, SAFE, exists, read_regular
 from fsdm.store.flock import EXCLUSIVE, SHARED, LockDescriptor, open_fd, same_file, try_flock
-from fsdm.store.markers import chunk_registered_since, known_chunk, look_at, place_acquire, placing, read_chunk, touch
+from fsdm.store.markers import known_chunk, look_at, place_acquire, placing, read_chunk, registered_since, touch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fsdm.model.documents import DataChunk, Failure
+    from fsdm.model.documents import Failure
     from fsdm.store.catalog import Catalog
     from fsdm.store.known_index import KnownIndex
     from fsdm.store.refs import ChunkRef
@@ -36,6 +36,8 @@ USE_S: Final = 60.0  # a use is noted once in so long; so long a marker stands t
 
 def asked_by(path: str) -> Asked:
     """Tell who asks by the marker at `path`: a process that waits, one that has touched it, or nobody any more."""
+    if not exists(path):
+        return ""
     lock = LockDescriptor()
     try:
         lock.fd = fd = open_fd(path, os.O_RDONLY | SAFE)
@@ -226,13 +228,8 @@ def note_use(layout: Layout, place: Place) -> None:
 
 def is_pinned(layout: Layout, place: Place) -> bool:
     """Tell whether a chunk that is here was wanted and not registered since: then it stays."""
-    return chunk_to_come_again(layout, place) is None
-
-
-def chunk_to_come_again(layout: Layout, place: Place) -> DataChunk | None:
-    """Return what a chunk that is here was registered as since it was wanted; None where it was not, and stays."""
     try:
         wanted_ns = os.lstat(f"{layout.path(place)}/{WANT}").st_mtime_ns
     except OSError:  # of before WANT was kept
-        return None
-    return chunk_registered_since(layout, place.chunk_id, wanted_ns)
+        return True
+    return registered_since(layout, place.chunk_id, wanted_ns) is None

@@ -123,11 +123,12 @@ class Asked:
         self._chosen = chosen
         self._failed = failed
         ids = [*(victim.place.chunk_id for victim, _ in chosen), *(chunk_id for chunk_id, _ in failed)]
-        self._left = [layout.evict_marker(chunk_id) for chunk_id in ids]
+        self._left = set(ids)
 
     def is_done(self) -> bool:
         """Tell whether all have been judged."""
-        self._left = [path for path in self._left if exists(path)]
+        if self._left:
+            self._left &= set(os.listdir(self._layout.evict))
         return not self._left
 
     def outcomes(self) -> list[Collected]:

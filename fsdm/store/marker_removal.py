@@ -35,23 +35,36 @@ def remove_marker(layout: Layout, fs: FileSystem, path: str, judged: Marker, win
         Whether it is gone; False where it, or the winner, has changed since it was judged.
     """
     directory, name = os.path.split(path)
-    said = _said_of(judged, judged.text)
-    aside = f"{directory}/{ASIDE}{'_'.join(said)}_{name}"
     with intents_lock(layout, RECONCILER_WAIT_S):
         if winner is not None and winner[1] != look_at(winner[0]):
             return False
         if winner is None and directory == layout.delete and is_wanted(layout, name):
             return False
-        if judged != look_at(path):
-            return False
-        try:
-            fs.rename(path, aside)
-        except FileNotFoundError:
-            return False
-        if not _is_judged(aside, said):
-            restore_marker(layout, fs, aside, path)
-            return False
-        fs.unlink(aside)
+        return _remove(layout, fs, path, judged)
+
+
+def remove_request(layout: Layout, fs: FileSystem, path: str, judged: Marker) -> bool:
+    """Remove a request to verify, fetch or evict that was answered; tell whether it is gone, as `remove_marker` does.
+
+    It has no opposite, and nobody places one under the lock of the markers: so none is taken.
+    """
+    return _remove(layout, fs, path, judged)
+
+
+def _remove(layout: Layout, fs: FileSystem, path: str, judged: Marker) -> bool:
+    directory, name = os.path.split(path)
+    if judged != look_at(path):
+        return False
+    said = _said_of(judged, judged.text)
+    aside = f"{directory}/{ASIDE}{'_'.join(said)}_{name}"
+    try:
+        fs.rename(path, aside)
+    except FileNotFoundError:
+        return False
+    if not _is_judged(aside, said):
+        restore_marker(layout, fs, aside, path)
+        return False
+    fs.unlink(aside)
     return True
 
 

@@ -121,7 +121,10 @@ def place_evict(layout: Layout, chunk_id: str) -> None:
     """Ask for a chunk's bytes to go, if they may. Nothing is fsynced."""
     marker = layout.evict_marker(chunk_id)
     with placing(marker):
-        _touch(marker)
+        try:  # a new one needs no touch, and there may be thousands
+            _opened(marker, os.O_CREAT | os.O_EXCL | SAFE).close()
+        except FileExistsError:
+            _touch(marker)
 
 
 def place_verify(layout: Layout, chunk_id: str) -> None:
@@ -290,14 +293,18 @@ def registered_since(layout: Layout, chunk_id: str, wanted_ns: int) -> Marker | 
     return known if _came_after(known, wanted_ns) and is_known(layout, chunk_id) else None
 
 
-def chunk_registered_since(layout: Layout, chunk_id: str, wanted_ns: int) -> DataChunk | None:
-    """Return the chunk of such a registration, if there is one."""
-    known = look_at(layout.known_marker(chunk_id), limit=WANT_MAX_BYTES)
-    return known_chunk(layout, chunk_id) if _came_after(known, wanted_ns) else None
+def text_registered_since(layout: Layout, chunk_id: str, wanted_ns: int) -> tuple[Marker, bytes] | None:
+    """Return such a registration and its text, as it is; None where there is none, or this user may not read it."""
+    try:
+        read = read_regular(layout.known_marker(chunk_id), WANT_MAX_BYTES)
+    except PermissionError:
+        return None
+    known = None if read is None else marker_of(read[0], limit=WANT_MAX_BYTES)
+    return (known, read[1]) if read is not None and known is not None and _came_after(known, wanted_ns) else None
 
 
 def _came_after(known: Marker | None, wanted_ns: int) -> bool:
-    return known is not None and known.fault is None and min(known.ctime_ns, known.mtime_ns) > wanted_ns
+    return known is not None and known.fault is None and known.registered_ns > wanted_ns
 
 
 def is_wanted(layout: Layout, chunk_id: str) -> bool:

@@ -15,6 +15,7 @@ from fsdm.reconcile.actions import (
     Clear,
     ClearFailure,
     Done,
+    Evict,
     Failed,
     Fetch,
     Fetched,
@@ -62,7 +63,10 @@ class Bench:
         self.woken = 0
         self._outcome = outcome
         self.is_free, self.stops, self.is_known = True, False, False
+        self.erased_after: list[int] = []  # so many had been applied
+        trash = SimpleNamespace(erase_left=lambda: self.erased_after.append(len(self.applied)))
         applier = SimpleNamespace(
+            trash=trash,
             apply=self._apply,
             is_fetching=lambda chunk_id, want, known: brings_it,
             is_free=lambda chunk_id: self.is_free,
@@ -173,6 +177,34 @@ def test_a_defect_is_an_outcome_as_well(clear_failure: bool) -> None:
     assert isinstance(outcome, Failed)
     assert (action, outcome.disk, outcome.error.cause, bench.woken) == (FETCH, True, "defect", 1)
     assert "ZeroDivisionError" in str(outcome.error)
+
+
+@pytest.mark.parametrize("outcome", [Done(), ZeroDivisionError("a defect")])
+def test_evictions_are_one_piece_of_work_and_all_have_outcomes(outcome: Outcome | Exception) -> None:
+    bench, marker = Bench(outcome), Marker(7, 7, 8, 9)
+    evictions = [Evict(one, CHUNK.place, marker) for one in (an_id(), an_id(), an_id())]
+    bench.it.begin_evictions([])
+    bench.it.begin_evictions(evictions)
+    assert (len(bench.workers.works), len(bench.it), bench.it.fetches) == (1, 3, [])
+    assert all(bench.it.looks_again(one.id) for one in evictions)
+    bench.workers.work()
+    assert (bench.applied, bench.erased_after, bench.woken) == (evictions, [3], 1), (
+        "nothing is erased before all are out"
+    )
+    ended = list(bench.it.outcomes())
+    assert [action for action, _ in ended] == evictions
+    assert {type(one) for _, one in ended} == {Done if outcome == Done() else Failed}
+    assert len(bench.it) == 0
+
+
+def test_an_id_with_a_short_action_needs_no_look_before_it_has_ended_and_one_with_a_fetch_does() -> None:
+    bench = Bench(FETCHED)
+    bench.it.begin(FETCH, clear_failure=False)
+    assert not bench.it.looks_again(ID), "it may have to be stopped"
+    bench.fetchers.work()
+    assert bench.it.looks_again(ID), "it is being published"
+    assert [*bench.it.outcomes()] != []
+    assert not bench.it.looks_again(ID)
 
 
 def test_fetches_are_stopped_and_told_of_once_and_nothing_else_is() -> None:

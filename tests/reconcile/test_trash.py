@@ -68,6 +68,7 @@ def test_what_was_evicted_is_erased_after_one_fsync_of_each_directory_for_all_of
     for name, parent in (("a", one), ("b", two), ("c", one)):
         put(layout, name, 100)
         trash.erase(f"{layout.trash}/{name}", parent)
+    trash.erase_left()
     for work in later:
         work()
     assert steps == [
@@ -83,6 +84,7 @@ def test_nothing_is_erased_whose_rename_may_not_be_durable(layout: Layout, caplo
     put(layout, "a", 100)
     trash, space, _ = a_trash(layout, Recorder(fsync_dir=refuse))
     trash.erase(f"{layout.trash}/a", layout.chunks)
+    trash.erase_left()
     assert os.listdir(layout.trash) == ["a"]
     assert (space.taken_bytes, space.is_emptying) == (100, False)
     assert "cannot be erased yet" in caplog.text

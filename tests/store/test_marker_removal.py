@@ -14,6 +14,7 @@ import pytest
 from fsdm.model.layout import Layout
 from fsdm.model.state import COARSE_NS
 from fsdm.store.filesystem import FileSystem
+from fsdm.store.flock import intents_lock
 from fsdm.store.marker_removal import (
     ASIDE,
     CLOCK_REALTIME_COARSE,
@@ -21,11 +22,12 @@ from fsdm.store.marker_removal import (
     clear_temporaries,
     finish_removals,
     remove_marker,
+    remove_request,
     restore_marker,
     restore_want,
     withdraw_restored_want,
 )
-from fsdm.store.markers import place_delete, place_want
+from fsdm.store.markers import place_delete, place_evict, place_want
 from tests.support.chunks import KINDS_OF_NO_FILE, a_want, an_id, judged, markers, put
 from tests.support.filesystems import CrashBefore, CrashError, Recorder, crash_at_each_step
 from tests.support.locks import can_lock
@@ -38,6 +40,19 @@ def test_a_marker_that_was_judged_is_renamed_aside_and_removed(layout: Layout) -
     assert remove_marker(layout, fs, path, judged(path), None)
     assert fs.names == ["rename", "unlink"]
     assert markers(layout) == ([], [])
+
+
+def test_a_request_that_was_answered_goes_while_the_lock_of_the_markers_is_held(layout: Layout) -> None:
+    chunk_id = an_id()
+    place_evict(layout, chunk_id)
+    path, fs = layout.evict_marker(chunk_id), Recorder()
+    before = judged(path)
+    place_evict(layout, chunk_id)
+    assert not remove_request(layout, fs, path, before), "touched again: a new request"
+    with intents_lock(layout, 0.0) as is_held:
+        assert is_held
+        assert remove_request(layout, fs, path, judged(path))
+    assert (fs.names, os.listdir(layout.evict)) == (["rename", "unlink"], [])
 
 
 def test_a_marker_that_is_not_the_one_judged_stays(layout: Layout) -> None:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from fsdm.concurrency.cancellation import Cancellation
 from fsdm.model.documents import DataChunk, FileEntry, FileSource
@@ -55,9 +55,9 @@ class Bench:
         self.catalog.refresh()
         self.events: list[Event] = []
         self.erased: list[str] = []
-        self.applier = Applier(layout, self.fs, self.catalog, self.fetcher, None, self.events.append, self._erase)
+        self.applier = Applier(layout, self.fs, self.catalog, self.fetcher, None, self.events.append, cast("Any", self))
 
-    def _erase(self, path: str, _parent: str | None) -> None:
+    def erase(self, path: str, _parent: str | None) -> None:
         self.erased.append(path)
         self.fs.erase(path)
 

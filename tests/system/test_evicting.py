@@ -99,7 +99,7 @@ def test_eviction_cut_off_by_a_crash_brings_nothing_back(data_dir: Path, source:
         dm.register(chunk)
         layout = dm.layout
     place_evict(layout, chunk.id)
-    assert may_go(layout, FileSystem(), Evict(chunk.id, chunk.place, judged(layout.evict_marker(chunk.id))))
+    assert may_go(layout, FileSystem(), Evict(chunk.id, chunk.place, judged(layout.evict_marker(chunk.id))), [])
     os.unlink(chunk_dir(data_dir, chunk) / READY)
     os.unlink(data_dir / "known" / chunk.id)
     with DataManager(data_dir) as dm:

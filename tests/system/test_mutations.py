@@ -25,7 +25,7 @@ from fsdm.store.block_index import BlockIndex
 from fsdm.store.filesystem import FileSystem
 from fsdm.store.flock import SHARED, close_fd
 from fsdm.store.json_files import read_manifest
-from fsdm.store.markers import intents_lock, known_chunk
+from fsdm.store.markers import intents_lock, text_registered_since
 from fsdm.verify.manifest_check import missing
 from tests.support import mutants
 from tests.support.machines import (
@@ -221,7 +221,10 @@ MUTANTS: dict[str, tuple[Mutant, type[Asking], *tuple[str, ...]]] = {
         *(Verifying, "open want temporary", "link want temporary"),
     ),
     "what was wanted last is evicted": (
-        replaced("reconcile.caching.chunk_to_come_again", lambda layout, place: known_chunk(layout, place.chunk_id)),
+        replaced(
+            "reconcile.caching.text_registered_since",
+            lambda layout, chunk_id, _: text_registered_since(layout, chunk_id, 0),
+        ),
         Caching,
     ),
     "what is evicted goes to the trash and is locked then": (
