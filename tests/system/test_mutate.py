@@ -1,16 +1,21 @@
 """The mutants of a small project: one that is caught, one that survives, one that is equivalent, one that hangs."""
 
+import json
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.support import eventually, ran
-from tools.mutate.__main__ import main
+from tools.mutate.__main__ import lines_of, main
 from tools.mutate.explained import read_explained
 from tools.mutate.mutants import Mutant, draw, mutants
+from tools.mutate.probes import Probes
+from tools.mutate.recorder import recorded_lines
 from tools.mutate.tests_of import RecordedTests
 from tools.mutate.trial import Bounds, run
 
@@ -72,6 +77,49 @@ diff = """
 why = "of two equal values either may be returned"
 '''
 
+# what starts the workers tells them of the recorder, and nothing that they start
+CONFTEST = """\
+import os
+import small.module
+assert not ("PYTEST_XDIST_WORKER" in os.environ and {"PYTEST_PLUGINS", "FSDM_MUTATE_PROBES"} & os.environ.keys())
+"""
+PROBED = '''\
+"""A module."""
+
+from __future__ import annotations
+
+AT = [n for n in (1, 2)]
+
+
+class Class:
+    """A class."""
+
+    at = 1
+    def method(self, value, default=AT):
+        """A function."""
+        if value == 1:
+            return "one"
+        elif value == 2:
+            return "two"
+        match value:
+            case 3:
+                return "three"
+            case _:
+                pass
+        try:
+            assert value
+        except AssertionError:
+            def inner():
+                return "nothing"
+            return inner()
+        finally:
+            value = 0
+        for value in default:
+            del value
+        else:
+            return "other"
+'''
+
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
@@ -90,10 +138,11 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def record(project: Path) -> None:
+def record(project: Path, *options: object, workers: int = 0) -> None:
     """Record which test runs through which line."""
-    command = (sys.executable, "-m", "pytest", "-p", "tools.mutate.recorder", "-p", "no:cacheprovider", "-n", 0)
-    done = ran(*command, "--mutate-map", ".mutate", "--mutate-package", "small", cwd=project, PYTHONPATH=REPOSITORY)
+    command = (sys.executable, "-m", "pytest", "-p", "tools.mutate.recorder", "-p", "no:cacheprovider", "-n", workers)
+    options = ("--mutate-map", ".mutate", "--mutate-package", "small", *options)
+    done = ran(*command, *options, cwd=project, PYTHONPATH=REPOSITORY)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -190,7 +239,7 @@ def test_tests_of_the_module_itself_come_first(project: Path) -> None:
     (project / "tests/test_a.py").write_text(TESTS)
     record(project)
     [limit] = [one for one in small_mutants(project) if "+LIMIT = 11" in one.diff]
-    tests = RecordedTests(project / ".mutate", project).of(limit)
+    tests = RecordedTests(project / ".mutate").of(limit)
     assert [test.partition("::")[0] for test in tests] == ["tests/test_module.py"] * 3 + ["tests/test_a.py"] * 2
 
 
@@ -206,6 +255,50 @@ def seed_of(project: Path, change: str) -> str:
 
 def small_mutants(project: Path) -> list[Mutant]:
     return mutants("small/module.py", (project / "small/module.py").read_bytes())
+
+
+def test_map_is_the_same_by_several_workers(project: Path) -> None:
+    alone = recorded_lines(project / ".mutate")
+    count = {line: {"tests/test_module.py::test_count"} for line in (13, 14, 15, 16)}
+    clamp = {line: {"tests/test_module.py::test_clamp"} for line in (7, 8, 9)}
+    assert alone == {"small/module.py": count | clamp}
+    shutil.rmtree(project / ".mutate")
+    (project / "tests/conftest.py").write_text(CONFTEST)
+    record(project, workers=2)
+    assert recorded_lines(project / ".mutate") == alone
+
+
+def test_lines_of_what_is_drawn_are_recorded_alone(project: Path) -> None:
+    shutil.rmtree(project / ".mutate")
+    drawn = ("--draw", "1", "--seed", seed_of(project, "+LIMIT = 11"), "--lines", str(project / "lines.json"))
+    assert main(["small", "--root", str(project), *drawn]) == 0
+    everything = list(range(1, len(SMALL.splitlines()) + 1))
+    assert json.loads((project / "lines.json").read_text()) == {"small/module.py": everything}, "a constant's"
+    for change, line in {"+at -= 1": 15, "+if value >= LIMIT:": 7}.items():
+        assert lines_of([one for one in small_mutants(project) if change in one.diff]) == {"small/module.py": [line]}
+    (project / "lines.json").write_text('{"small/module.py": [7, 15]}')
+    record(project, "--mutate-lines", "lines.json")
+    assert recorded_lines(project / ".mutate")["small/module.py"].keys() == {7, 15}
+
+
+@pytest.mark.parametrize(
+    ("value", "said", "lines"),
+    [
+        (1, "one", [14, 15]),
+        (2, "two", [14, 16, 17]),
+        (3, "three", [14, 16, 18, 20]),
+        (0, "nothing", [14, 16, 18, 22, 23, 24, 26, 27, 28, 30]),
+        (4, "other", [14, 16, 18, 22, 23, 24, 30, 31, 32, 34]),
+    ],
+)
+def test_probes_are_reached_as_their_statements_are(value: int, said: str, lines: list[int], tmp_path: Path) -> None:
+    probes, names = Probes(tmp_path, "small", None), dict[str, Any]()
+    exec(compile(probes.plant(PROBED.encode(), "module.py"), "module.py", "exec"), names)
+    assert (names["__doc__"], names["Class"].__doc__) == ("A module.", "A class.")
+    assert names["Class"].method.__doc__ == "A function."
+    hits = probes.hits()
+    assert names["Class"]().method(value) == said
+    assert sorted({probes.places[hit] for hit in hits}) == [("module.py", line) for line in lines]
 
 
 def test_draw_is_the_same_by_the_same_seed_and_another_by_another() -> None:

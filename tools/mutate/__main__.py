@@ -4,6 +4,9 @@
     python -m tools.mutate --map .mutate fsdm/store fsdm/reconcile/plan.py
     python -m tools.mutate --map .mutate --draw 60 --seed "$(git rev-parse HEAD)"
 
+`--lines FILE` writes down the lines that the mutants drawn stand on: where pytest's `--mutate-lines FILE` has no others
+recorded, that costs the tests nothing.
+
 A survivor is a hole in the tests, or it changes nothing that can be seen: then an entry in `explained.toml` says why.
 The exit code is 1 where fewer are caught than `--at-least`, where an entry of that file is wrong, or where a test that
 caught a mutant fails without it too. After a change of the package, record the map again.
@@ -12,6 +15,7 @@ caught a mutant fails without it too. After a change of the package, record the 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
 from collections import Counter
@@ -29,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from tools.mutate.explained import Explained
+    from tools.mutate.probes import Lines
 
 MODULES: Final = ("fsdm/store", "fsdm/transfer", "fsdm/reconcile", "fsdm/verify")
 EXPLAINED: Final = Path(__file__).with_name("explained.toml")
@@ -90,6 +95,14 @@ def sources(paths: Sequence[str], root: Path) -> Iterator[str]:
         yield from (str(one.relative_to(root)) for one in found)
 
 
+def lines_of(drawn: Sequence[Mutant]) -> Lines:
+    """The lines to record, by module: of a mutant that is there at an import, those of its function or class too."""
+    found: dict[str, set[int]] = {}
+    for one in drawn:
+        found.setdefault(one.module, set()).update(one.lines, one.around if one.at_import else ())
+    return {module: sorted(lines) for module, lines in found.items()}
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Try the mutants that are asked for; return 1 where something is to be done."""
     asked = _parser().parse_args(arguments)
@@ -97,8 +110,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     explained = read_explained(Path(asked.explained))
     every = [one for name in sources(asked.modules, root) for one in mutants(name, (root / name).read_bytes())]
     drawn = draw(every, asked.draw or len(every), asked.seed)
+    if asked.lines is not None:
+        Path(asked.lines).write_text(json.dumps(lines_of(drawn)))
+        return 0
     bounds = Bounds(asked.tests_s, asked.test_s, asked.all_s)
-    tests = RecordedTests(Path(asked.map), root)
+    tests = RecordedTests(Path(asked.map))
     if not tests.seconds:
         sys.exit(f"{asked.map} has no map: record one with pytest's --mutate-map")
     trials = Mutations(root, tests, bounds, time.monotonic() + asked.minutes * 60)
@@ -140,7 +156,9 @@ def _parser() -> argparse.ArgumentParser:
     how = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(prog="python -m tools.mutate", description=__doc__, formatter_class=how)
     parser.add_argument("modules", nargs="*", default=MODULES, metavar="PATH", help=f"default: {' '.join(MODULES)}")
-    parser.add_argument("--map", required=True, metavar="DIR", help="which test runs through which line")
+    either = parser.add_mutually_exclusive_group(required=True)
+    either.add_argument("--map", metavar="DIR", help="which test runs through which line")
+    either.add_argument("--lines", metavar="FILE", help="try none, but write down the lines of those that are drawn")
     parser.add_argument("--root", default=".", metavar="DIR", help="the project; its copies have the mutants")
     parser.add_argument("--draw", type=int, metavar="N", help="try so many, drawn by the seed (default: all)")
     parser.add_argument("--seed", default="", metavar="TEXT", help="the same text draws the same mutants")

@@ -151,8 +151,8 @@ class _Finder:
     def _statement(self, node: ast.stmt) -> None:
         outside = self._function, self._lines, self._around, self._at_import
         end = node.end_lineno or node.lineno
-        blocks = [block for block in _blocks(node) if block]
-        self._lines = range(node.lineno, blocks[0][0].lineno if blocks else end + 1)
+        inner = [block for block in blocks(node) if block]
+        self._lines = range(node.lineno, inner[0][0].lineno if inner else end + 1)
         match node:
             case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
                 self._function = f"{self._function}.{node.name}".removeprefix(".")
@@ -167,7 +167,7 @@ class _Finder:
                 self._leave_out(node)
                 for expression in _expressions(node):
                     self._expression(expression)
-                for block in blocks:
+                for block in inner:
                     self._block(block)
         self._function, self._lines, self._around, self._at_import = outside
 
@@ -241,7 +241,7 @@ class _Finder:
                 pass
 
 
-def _blocks(node: ast.stmt) -> Iterator[list[ast.stmt]]:
+def blocks(node: ast.stmt) -> Iterator[list[ast.stmt]]:
     """The blocks of statements that a statement has, in the order of the text."""
     for name in ("body", "handlers", "orelse", "finalbody", "cases"):
         for part in (block := getattr(node, name, [])):

@@ -7,18 +7,24 @@ only the tests of that file run, in its order, and the first that fails is named
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
-import coverage
 import pytest
+
+from tools.mutate.probes import Lines, Probes
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-LINES: Final = "lines."  # a file of coverage for each process
+LINES: Final = "lines."  # a file of each process: its probes, and those that each test has reached
 SECONDS: Final = "seconds."  # and one that says how long each test took, and whether it passed
+TO_WORKERS: Final = "FSDM_MUTATE_PROBES"  # in the environment of those that pytest-xdist starts
+PLUGINS: Final = "PYTEST_PLUGINS"
+
+_PROBES: Final = pytest.StashKey[Probes]()
 
 
 def recorded_seconds(directory: Path) -> dict[str, float]:
@@ -29,31 +35,67 @@ def recorded_seconds(directory: Path) -> dict[str, float]:
     return found
 
 
+def recorded_lines(directory: Path) -> dict[str, dict[int, set[str]]]:
+    """Return the tests of a map, by the module and the line of a statement that they run."""
+    found: dict[str, dict[int, set[str]]] = {}
+    for path in sorted(directory.glob(f"{LINES}*")):
+        record = json.loads(path.read_text())
+        for test, hits in record["tests"].items():
+            for module, line in (record["places"][hit] for hit in hits):
+                found.setdefault(module, {}).setdefault(line, set()).add(test)
+    return found
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add this plugin's options to those of pytest."""
     group = parser.getgroup("mutate", "mutants")
     group.addoption("--mutate-map", metavar="DIR", help="record the lines of each test, into this directory")
+    group.addoption("--mutate-lines", metavar="FILE", help="only these, as `python -m tools.mutate --lines` has them")
     group.addoption("--mutate-of", metavar="PATH", action="append", help="only those of the tests below it")
     group.addoption("--mutate-package", metavar="PATH", default="fsdm", help="the package whose lines are recorded")
     group.addoption("--mutate-picked", metavar="FILE", help="run the tests that this file names, in its order")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
+    """Plant the probes before anything imports the package.
+
+    A worker of pytest-xdist imports this plugin too late, unless its environment says so; what the tests start is not
+    to have that.
+    """
+    asked = early_config.known_args_namespace
+    told = os.environ.pop(TO_WORKERS, None)
+    if told is not None:
+        del os.environ[PLUGINS]
+        _plant(early_config, *json.loads(told))
+    elif asked.mutate_map:
+        lines = json.loads(Path(asked.mutate_lines).read_text()) if asked.mutate_lines else None
+        _plant(early_config, str(early_config.rootpath), asked.mutate_package, lines)
+        if asked.numprocesses:
+            os.environ[TO_WORKERS] = json.dumps([str(early_config.rootpath), asked.mutate_package, lines])
+            os.environ[PLUGINS] = __name__
+
+
+def _plant(config: pytest.Config, root: str, package: str, lines: Lines | None) -> None:
+    config.stash[_PROBES] = probes = Probes(Path(root), package, lines)
+    probes.install()
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Have a recorder, or a picker, as asked."""
     if config.getoption("mutate_map"):
-        config.pluginmanager.register(_Recorder(config))
+        config.pluginmanager.register(_Recorder(config, config.stash[_PROBES]))
     if config.getoption("mutate_picked"):
         config.pluginmanager.register(_Picker(Path(config.getoption("mutate_picked"))))
 
 
 class _Recorder:
-    def __init__(self, config: pytest.Config) -> None:
+    def __init__(self, config: pytest.Config, probes: Probes) -> None:
         self._dir = Path(config.getoption("mutate_map")).resolve()
         self._dir.mkdir(parents=True, exist_ok=True)
         self._of = tuple(config.getoption("mutate_of") or [""])
-        self._package = config.getoption("mutate_package")
-        self._process = uuid4().hex
-        self._coverage: coverage.Coverage | None = None
+        self._probes = probes
+        self._hits: dict[str, list[int]] = {}
         self._seconds: dict[str, float] = {}
         self._failed: set[str] = set()
 
@@ -62,17 +104,12 @@ class _Recorder:
         """Record one test."""
         if not item.nodeid.startswith(self._of):
             return (yield)
-        if self._coverage is None:
-            include = f"{self._package}/*"
-            path = str(self._dir / f"{LINES}{self._process}")
-            self._coverage = coverage.Coverage(path, config_file=False, include=include, messages=False)
-            self._coverage.set_option("run:disable_warnings", ["trace-changed", "no-data-collected"])
-        self._coverage.start()
-        self._coverage.switch_context(item.nodeid)
+        hits = self._probes.hits()
         try:
             return (yield)
         finally:
-            self._coverage.stop()
+            self._hits[item.nodeid] = sorted(hits)
+            self._probes.hits()  # of nobody, until the next test
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Add what a test took to set up, to run and to end."""
@@ -82,10 +119,13 @@ class _Recorder:
 
     def pytest_sessionfinish(self) -> None:
         """Write what was recorded; the process that only hands out the tests has nothing."""
-        if self._coverage is not None:
-            self._coverage.save()
-            passed = {test: seconds for test, seconds in self._seconds.items() if test not in self._failed}
-            (self._dir / f"{SECONDS}{self._process}").write_text(json.dumps(passed))
+        passed = self._hits.keys() - self._failed
+        if not passed:
+            return
+        process = uuid4().hex
+        record = {"places": self._probes.places, "tests": {test: self._hits[test] for test in passed}}
+        (self._dir / f"{LINES}{process}").write_text(json.dumps(record))
+        (self._dir / f"{SECONDS}{process}").write_text(json.dumps({test: self._seconds[test] for test in passed}))
 
 
 class _Picker:
