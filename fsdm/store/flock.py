@@ -7,16 +7,12 @@ fork and whatever exception a signal raises.
 
 from __future__ import annotations
 
-import errno
+import fcntl
 import os
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Final
-
-from portalocker import LockFlags
-from portalocker.exceptions import AlreadyLocked, LockException
-from portalocker.portalocker import FlockLocker
 
 from fsdm.concurrency.fork_gate import gate
 from fsdm.concurrency.turn import out_of_turn
@@ -28,9 +24,8 @@ if TYPE_CHECKING:
 
     from fsdm.model.layout import Layout
 
-SHARED: Final = LockFlags.SHARED | LockFlags.NON_BLOCKING
-EXCLUSIVE: Final = LockFlags.EXCLUSIVE | LockFlags.NON_BLOCKING
-_FLOCK: Final = FlockLocker()  # flock(2) whatever portalocker's default: fcntl locks would protect nothing here
+SHARED: Final = fcntl.LOCK_SH | fcntl.LOCK_NB
+EXCLUSIVE: Final = fcntl.LOCK_EX | fcntl.LOCK_NB
 
 # flock(2) excludes between all processes of the machine on these; elsewhere (NFS, Lustre, FUSE …) it may not
 SAFE_FILE_SYSTEMS: Final = frozenset(
@@ -38,14 +33,12 @@ SAFE_FILE_SYSTEMS: Final = frozenset(
 )
 
 
-def try_flock(fd: int, flags: LockFlags) -> bool:
+def try_flock(fd: int, flags: int) -> bool:
     """Take a lock without waiting; False where it conflicts. May raise OSError: no flock here."""
     try:
-        _FLOCK.lock(fd, flags)
-    except AlreadyLocked:
+        fcntl.flock(fd, flags)
+    except BlockingIOError:
         return False
-    except LockException as e:
-        raise OSError(errno.ENOLCK, f"flock is refused: {e}") from e
     return True
 
 

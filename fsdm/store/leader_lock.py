@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from fsdm.model.errors import DataDirectoryError, ReconcilerRunsError
 from fsdm.model.units import lasting
 from fsdm.store.filesystem import SAFE
-from fsdm.store.flock import EXCLUSIVE, SHARED, LockDescriptor, open_fd, same_file, try_flock
+from fsdm.store.flock import SHARED, LockDescriptor, open_fd, same_file, try_flock
 
 if TYPE_CHECKING:
     from fsdm.model.layout import Layout
@@ -43,7 +44,7 @@ class ReconcilerLock(LockDescriptor):
     def _take(self, layout: Layout, deadline: float) -> None:
         while True:
             fd = _open_lock(self, layout, os.O_RDWR | os.O_CREAT)
-            if try_flock(fd, EXCLUSIVE) and self.is_ours() and self._lock_trash(layout):
+            if _lock(fd) and self.is_ours() and self._lock_trash(layout):
                 break
             # a process asked who reconciles, or LOCK was removed and made again since its open: try once more
             if monotonic() > deadline:
@@ -79,7 +80,21 @@ class ReconcilerLock(LockDescriptor):
         with suppress(FileExistsError):
             os.mkdir(layout.trash)
         self._trash.fd = fd = open_fd(layout.trash)
-        return try_flock(fd, EXCLUSIVE)
+        return _lock(fd)
+
+
+def _lock(fd: int) -> bool:
+    """Take the exclusive lock of who reconciles, without waiting; return whether it is held now."""
+    from portalocker import AlreadyLocked, LockException, LockFlags  # here: who only reads LOCK needs none of it
+    from portalocker.portalocker import FlockLocker
+
+    try:
+        FlockLocker().lock(fd, LockFlags.EXCLUSIVE | LockFlags.NON_BLOCKING)
+    except AlreadyLocked:
+        return False
+    except LockException as e:
+        raise OSError(errno.ENOLCK, f"flock is refused: {e}") from e
+    return True
 
 
 def _open_lock(lock: LockDescriptor, layout: Layout, flags: int) -> int:

@@ -24,7 +24,7 @@ PURE = {
     *("reconcile.plan", "reconcile.actions", "reconcile.work_queue", "store.block_index", "status.coverage"),
 }
 
-IMPURE = {"os", "time", "threading", "socket", "subprocess", "requests", "watchdog", "portalocker", "pycurl"}
+IMPURE = {"os", "time", "threading", "socket", "subprocess", "requests", "watchdog", "fcntl", "portalocker", "pycurl"}
 CHANGES = {
     "os": {"rename", "renames", "replace", "unlink", "remove", "rmdir", "removedirs", "fsync", "fdatasync", "sync"},
     "shutil": {"rmtree", "move"},
