@@ -345,7 +345,8 @@ class Failure(Document):
 
     It speaks of its `marker` (a want, a delete, an acquire), of who asked by `acquire` beside a want, and of the
     registration in `known` that an acquire is carried out by. `given_up`: it is not tried again by itself; `not_before`
-    is what a server has asked for.
+    is what a server has asked for. `postponed`: so many attempts in a row were put off since the last one that was
+    made; `last_at` is 0 where none was.
     """
 
     id: Id
@@ -357,6 +358,7 @@ class Failure(Document):
     first_at: FiniteFloat
     last_at: FiniteFloat
     next_attempt_at: FiniteFloat | None = None
+    postponed: int | None = None
     given_up: Literal[True] | None = None
     not_before: FiniteFloat | None = None
     marker: MarkerStamp | None = None

@@ -44,6 +44,7 @@ class FsdmError(Exception):
 
     exit_code: ClassVar[int] = EXIT_FAILURE
     transient: ClassVar[bool] = False
+    is_postponed: bool = False  # nothing has failed: it was not tried, or has to wait
     cause: Cause = "defect"
 
     def __init__(self, message: str, *, hint: str = "") -> None:
@@ -200,6 +201,7 @@ class TransferError(FsdmError):
     """A file could not be fetched.
 
     `transient`: the same request may succeed later, after `retry_after_s` seconds where the server has said so.
+    `is_postponed`: its server was not asked, or has said that it is not there yet: who waits for the file goes on.
     """
 
     exit_code = EXIT_NOT_CONVERGED
@@ -213,9 +215,11 @@ class TransferError(FsdmError):
         hint: str = "",
         retry_after_s: float | None = None,
         cause: Cause | None = None,
+        is_postponed: bool = False,
     ) -> None:
         super().__init__(message, hint=hint)
         self.transient = transient  # type: ignore[misc]  # an instance may differ from its class
+        self.is_postponed = is_postponed
         self.retry_after_s = retry_after_s
         self.cause = cause or type(self).cause
 
@@ -255,7 +259,10 @@ class StaleMarkerError(FsdmError):
 
 
 class DiskError(FsdmError):
-    """The disk refused: full, read-only, failing or not ours; `code` is its errno, or None."""
+    """The disk refused: full (which passes: that is a postponement), read-only, failing or not ours.
+
+    `code` is its errno, or None.
+    """
 
     transient = True
 
@@ -263,6 +270,7 @@ class DiskError(FsdmError):
         super().__init__(message, hint=hint)
         self.code = code
         self.cause = cause or _OF_THE_DISK.get(code, "disk")
+        self.is_postponed = self.cause == "disk_full"
 
 
 _OF_THE_DISK: Final[dict[int | None, Cause]] = {

@@ -17,7 +17,7 @@ from fsdm.reconcile.actions import Wait
 from fsdm.reconcile.delete_brake import read_brake, release, see
 from fsdm.reconcile.memo import Unreadable, observe
 from fsdm.reconcile.plan import decide, takes_away
-from fsdm.reconcile.recovery import Recovery
+from fsdm.reconcile.recovery import Recovery, tries
 from fsdm.reconcile.space_budget import SpaceBudget
 from fsdm.store.catalog import Catalog
 from fsdm.store.disk_usage import bytes_in
@@ -160,7 +160,7 @@ class _DryRun:
                 sizes = [file.size for file in chunk.files.values()]
                 to_come = max(sum(size or 0 for size in sizes) - _bytes(self._layout.partial_of(state.id)), 0)
                 step = Step("fetch", state.id, to_come, sizes.count(None))
-                attempts = memo.failure.attempts if memo.failure is not None else 0
+                attempts = tries(memo)
                 self._fetches.append((attempts, fetch.since_ns, state.id, step, fetch))
             case actions.Publish():
                 self._steps.append(Step("publish", state.id, why="it has come as a whole"))

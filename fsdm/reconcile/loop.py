@@ -20,7 +20,7 @@ from fsdm.model.events import Event
 from fsdm.reconcile.actions import Evict, Fetch, Publish, Retire, Verify, Wait
 from fsdm.reconcile.delete_brake import see
 from fsdm.reconcile.plan import decide, takes_away
-from fsdm.reconcile.recovery import Recovery, is_stuck, trouble
+from fsdm.reconcile.recovery import Recovery, is_stuck, tries, trouble
 from fsdm.store.data_dir import make_directories
 from fsdm.store.scan import look, scan
 from fsdm.transfer.fetcher import HttpFetcher
@@ -233,7 +233,7 @@ class Loop:
             decision = Wait(self.disk.hold_back(chunk_id, now))
         if isinstance(decision, Retire) and self.delete_brake.brake.holds_back(chunk_id):
             decision = None
-        self.work_queue.put(chunk_id, decision, memo.failure.attempts if memo.failure else 0)
+        self.work_queue.put(chunk_id, decision, tries(memo))
         if decision is None and state.at_rest:
             del self.states[chunk_id]
             self.results.forget(chunk_id)

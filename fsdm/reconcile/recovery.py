@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 BACKOFF_FIRST_S: Final = 1.0
 BACKOFF_LAST_S: Final = 300.0
+POSTPONED_LAST_S: Final = 8.0  # where somebody waits for what was put off
 PERMANENT_S: Final = 900.0  # what will not pass by itself is tried again seldom
 RETRY_AFTER_MAX_S: Final = 3600.0
 TRIES: Final = 3  # of a fetch, in a run that is to end, and …
@@ -147,6 +148,8 @@ def next_failure(
     `acquire` is the marker by which others ask for the chunk, as it stands by now: who has joined it since the attempt
     began gets the same outcome.
 
+    One that was put off is no attempt: nobody is told of it as the outcome, and it gives nothing up.
+
     It is at least as long as the server asks for, and long where trying again will not help. A lease of another process
     (fcntl(2)) is broken by the attempt itself, within `lease-break-time`: so that is tried each second.
     """
@@ -155,8 +158,12 @@ def next_failure(
     marker = stamp((acquire if is_registered else None) or document)
     last = memo.failure
     again = last if last is not None and last.kind == kind and last.marker == marker else None
-    attempts = again.attempts + 1 if again else 1
-    delay = min(BACKOFF_FIRST_S * 2.0 ** min(attempts - 1, 30), BACKOFF_LAST_S) if error.transient else PERMANENT_S
+    attempts = (again.attempts if again else 0) + (not error.is_postponed)
+    postponed = 1 + ((again.postponed or 0) if again else 0) if error.is_postponed else None
+    doubled = min((postponed or attempts) - 1, 30)
+    delay = min(BACKOFF_FIRST_S * 2.0**doubled, BACKOFF_LAST_S) if error.transient else PERMANENT_S
+    if postponed and (is_registered or acquire is not None):
+        delay = min(delay, POSTPONED_LAST_S)
     if isinstance(error, DiskError) and error.code == errno.EAGAIN:
         delay = BACKOFF_FIRST_S
     # what it was asked for by may be another already, and look the same
@@ -164,7 +171,7 @@ def next_failure(
     if repeats:
         delay = min(delay, COARSE_NS / 1e9)
     asked = min((error.retry_after_s if isinstance(error, TransferError) else None) or 0.0, RETRY_AFTER_MAX_S)
-    given_up = kind == "transfer" and recovery.ends_after(attempts) and not repeats
+    given_up = kind == "transfer" and not postponed and recovery.ends_after(attempts) and not repeats
     return Failure(
         id=action.id,
         kind=kind,
@@ -173,7 +180,8 @@ def next_failure(
         transient=error.transient,
         attempts=attempts,
         first_at=again.first_at if again else now,
-        last_at=now,
+        last_at=now if not postponed else again.last_at if again else 0.0,
+        postponed=postponed,
         next_attempt_at=None if given_up else now + max(delay * jitter, asked),
         given_up=True if given_up else None,
         not_before=now + asked if asked else None,
@@ -188,8 +196,13 @@ def is_stuck(memo: Memo) -> bool:
     failure = memo.failure
     if failure is None:
         return memo.held >= HELD_TRIES
-    permanent = failure.next_attempt_at is None or failure.next_attempt_at - failure.last_at > BACKOFF_LAST_S / 4
-    return memo.reported and (permanent or failure.attempts >= TRIES)
+    is_long = not failure.postponed and (failure.next_attempt_at or 0.0) - failure.last_at > BACKOFF_LAST_S / 4
+    return memo.reported and (failure.next_attempt_at is None or is_long or tries(memo) >= TRIES)
+
+
+def tries(memo: Memo) -> int:
+    """Return how often an id has been tried, or that was put off."""
+    return 0 if memo.failure is None else memo.failure.attempts + (memo.failure.postponed or 0)
 
 
 def trouble(memo: Memo, otherwise: str) -> str:

@@ -273,7 +273,9 @@ def _attempts(facts: Facts, failure: Failure) -> str:
     passing = "" if failure.transient or failure.given_up else "; it will not pass by itself"
     if failure.not_before is not None and failure.not_before > now:
         passing += f"; the server has asked for nothing before {ago(failure.not_before, now)}"
-    return f"{failure.error}: {since}tried {times}, the last time at {ago(failure.last_at, now)}; {upcoming}{passing}"
+    tried = f"tried {times}, the last time at {ago(failure.last_at, now)}" if failure.attempts else "not tried yet"
+    put_off = f", put off {count(failure.postponed, 'time')} since" if failure.postponed else ""
+    return f"{failure.error}: {since}{tried}{put_off}; {upcoming}{passing}"
 
 
 def _remedy(facts: Facts, failure: Failure) -> str:

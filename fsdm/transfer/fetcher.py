@@ -176,6 +176,7 @@ def _of_all(errors: list[TransferError]) -> TransferError:
         hint=next((e.hint for e in errors if e.hint), ""),
         retry_after_s=None if None in waits else min((s for s in waits if s is not None), default=None),
         cause=errors[0].cause,
+        is_postponed=any(e.is_postponed for e in errors),
     )
 
 

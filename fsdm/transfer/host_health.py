@@ -183,7 +183,10 @@ class Host:
         if left_s <= 0:
             waiting = "another one waits" if others == 1 else f"{others} others wait"
             raise TransferError(
-                f"{self.origin} has not answered yet: {waiting} for it", transient=True, cause="timeout"
+                f"{self.origin} has not answered yet: {waiting} for it",
+                transient=True,
+                cause="timeout",
+                is_postponed=True,
             )
         outcome.clear()
         self._waiting.add(outcome)
@@ -200,6 +203,7 @@ class Host:
                     transient=True,
                     retry_after_s=closed_s,
                     cause="host_down",
+                    is_postponed=self._asked_until > max(self._down_until, now),
                 )
             if self.proven or self._trying < (1 if self._downs else self._table.trials):
                 self._waiting.discard(outcome)

@@ -1,5 +1,6 @@
 """What has failed is given up when that was said, tried when it is asked for anew, and not before a server has said."""
 
+import errno
 from dataclasses import replace
 from typing import Any
 
@@ -22,7 +23,7 @@ from fsdm.reconcile.actions import (
 )
 from fsdm.reconcile.memo import NO_MEMO, Memo
 from fsdm.reconcile.plan import decide
-from fsdm.reconcile.recovery import BY_TIME, PERMANENT_S, Recovery, next_failure, stamp
+from fsdm.reconcile.recovery import BY_TIME, PERMANENT_S, Recovery, is_stuck, next_failure, stamp
 from tests.support.states import DELETE, ID, NOW, OLD, WANT, _failure
 
 KNOWN, ACQUIRE = Marker(50, 50, 50, 500), Marker(60, 60, 60, 5)
@@ -170,6 +171,42 @@ def test_a_chunk_is_given_up_after_so_many_attempts(recovery: Recovery, attempts
     assert failure.next_attempt_at == (None if is_given_up else NOW + PERMANENT_S)
     of_the_disk = next_failure(Fetch(ID, WANT), DiskError("full"), memo, NOW, 1.0, "disk", recovery=recovery)
     assert not of_the_disk.given_up, "it is not the chunk's fault"
+
+
+PUT_OFF = TransferError("others wait", transient=True, is_postponed=True)
+
+
+@pytest.mark.parametrize("recovery", [BY_TIME, BY_ASKING, BY_HAND, AFTER_TWO])
+def test_what_is_put_off_is_no_attempt_and_gives_nothing_up(recovery: Recovery) -> None:
+    fetch, memo = Fetch(ID, KNOWN, True), NO_MEMO
+    for postponed, delay in enumerate((1, 2, 4, 8, 8), 1):
+        failure = next_failure(fetch, PUT_OFF, memo, NOW, 1.0, "transfer", ACQUIRE, recovery)
+        assert (failure.attempts, failure.last_at, failure.postponed, failure.given_up) == (0, 0.0, postponed, None)
+        assert failure.next_attempt_at == NOW + delay, "somebody waits: soon again"
+        memo = Memo(failure=failure)
+        assert is_stuck(memo) == (postponed >= 3), "a run that is to end does not wait for ever"
+    state = ChunkState(ID, acquire=ACQUIRE, asked="held", known=KNOWN, failed=True)
+    assert decide(state, memo, NOW, recovery) == Wait(NOW + 8)
+    assert decide(state, memo, NOW + 8, recovery) == Fetch(ID, KNOWN, True)
+    failure = next_failure(fetch, TransferError("404"), memo, NOW + 8, 1.0, "transfer", ACQUIRE)
+    assert (failure.attempts, failure.last_at, failure.postponed) == (1, NOW + 8, None)
+
+
+def test_what_is_put_off_after_an_attempt_says_when_that_was_and_waits_longer_where_nobody_asks() -> None:
+    failed = next_failure(Fetch(ID, WANT), TransferError("503", transient=True), NO_MEMO, NOW - 9, 1.0, "transfer")
+    memo = Memo(failure=failed)
+    for delay in (1, 2, 4, 8, 16):
+        failure = next_failure(Fetch(ID, WANT), PUT_OFF, memo, NOW, 1.0, "transfer")
+        assert (failure.attempts, failure.last_at, failure.next_attempt_at) == (1, NOW - 9, NOW + delay)
+        memo = Memo(failure=failure)
+
+
+def test_a_full_disk_is_waited_for() -> None:
+    full = DiskError("no space left", code=errno.ENOSPC)
+    failure = next_failure(Fetch(ID, KNOWN, True), full, NO_MEMO, NOW, 1.0, "disk", ACQUIRE)
+    assert (failure.last_at, failure.postponed) == (0.0, 1)
+    read_only = DiskError("read-only", code=errno.EROFS)
+    assert next_failure(Fetch(ID, KNOWN, True), read_only, NO_MEMO, NOW, 1.0, "disk", ACQUIRE).last_at == NOW
 
 
 def test_what_looks_like_an_older_request_is_tried_once_more_before_it_is_given_up() -> None:

@@ -268,6 +268,10 @@ CASES: dict[str, tuple[Facts, dict[str, Any]]] = {
         failure=failure("damaged", error="a.parquet is missing", hint="want it again", marker=None),
         why=["taken out of service at 11:59:00"], silent=("want it again", "has changed"),
     ),
+    "put off, and never tried": case(
+        "failed", FAILED, failure=failure(attempts=0, last_at=0.0, postponed=3),
+        why=["not tried yet, put off 3 times since"],
+    ),
     "failed, and left alone": case(
         "failed", FAILED, failure=failure(next_attempt_at=None), why=["not tried again"], silent=("the disk takes",),
     ),

@@ -12,10 +12,25 @@ from pathlib import Path
 
 import pytest
 
-from fsdm import Client, DataChunk, DataManager, Event, FetchFailedError, UnknownChunkError, WaitTimeoutError
+from fsdm import (
+    Client,
+    DataChunk,
+    DataManager,
+    Event,
+    FetchFailedError,
+    Limits,
+    TransferError,
+    UnknownChunkError,
+    WaitTimeoutError,
+)
+from fsdm.concurrency.cancellation import Cancellation
+from fsdm.model.documents import FileSource
 from fsdm.model.layout import CACHED, Layout
+from fsdm.model.limits import Recover
 from fsdm.store.acquiring import Asking, asked_by
+from fsdm.store.filesystem import FileSystem
 from fsdm.store.flock import Claim
+from fsdm.transfer.resume_record import Part
 from tests.support import fsdm
 from tests.support.chunks import a_want, bring, chunk_dir, entries, failure, files_of, put_failure, touch_delete
 from tests.support.locks import waiting_at
@@ -157,6 +172,33 @@ def test_each_waiter_gets_the_outcome_of_its_attempt(data_dir: Path, dm: DataMan
     dm.acquire(chunk.id, PATIENCE_S).close()  # it is tried anew at once, and is not told of the failure before
     assert fault.status == 404
     assert source.asked[path] == 2
+
+
+@pytest.mark.parametrize("recover", ["now", "never"])
+def test_who_waits_for_what_is_put_off_goes_on_waiting(data_dir: Path, recover: Recover) -> None:
+    """Its server is left to others that wait for it: nothing has been tried, so that is no outcome."""
+    reasons = [TransferError("others wait", transient=True, is_postponed=True)]
+
+    class Postponing:
+        def fetch(self, source: FileSource, part: Part, fs: FileSystem, stop: Cancellation) -> None:
+            if reasons:
+                raise reasons.pop()
+            Path(part.path).write_bytes(b"here")
+
+    chunk = a_want()
+    with (
+        DataManager(data_dir, fetcher=Postponing(), limits=Limits(recover=recover)) as dm,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        dm.register(chunk)
+        asked = pool.submit(dm.acquire, chunk.id, PATIENCE_S)
+        said = eventually(lambda: failure(data_dir, chunk.id))
+        assert (said["postponed"], said["attempts"], said["last_at"], "given_up" in said) == (1, 0, 0.0, False)
+        touched = Asking(dm.layout, chunk.id)
+        eventually(touched.join)  # who joins has it tried at once, as ever
+        with asked.result() as ref:
+            assert [path.read_bytes() for path in ref.path.iterdir()] == [b"here"] * len(chunk.files)
+        touched.close()
 
 
 def test_who_joins_after_a_failure_has_it_tried_anew(data_dir: Path, dm: DataManager, source: Source) -> None:

@@ -103,6 +103,7 @@ def test_of_a_host_that_has_not_answered_only_so_many_wait(hosts: Hosts, clock: 
     assert str(told) == "http://host has not answered yet: 2 others wait for it"
     assert clock.waits == [1.0]
     assert told.retry_after_s is None
+    assert told.is_postponed, "nothing was asked"
 
 
 @pytest.mark.parametrize("trials", [1, 3])
@@ -227,6 +228,7 @@ def test_a_host_that_was_never_heard_of_is_down_with_its_first_failure(hosts: Ho
     failing(hosts, "Connection refused")
     told = refused(hosts, clock)
     assert str(told) == "http://host: Connection refused; it is left alone for a while"
+    assert not told.is_postponed, "it has failed"
     assert told.retry_after_s == 1.0
     assert clock.waits == [], "it is said at once"
 
@@ -384,6 +386,7 @@ def test_what_the_server_asks_for_is_kept_within_bounds(
     told = refused(hosts, clock)
     assert told.retry_after_s == kept_s
     assert str(told) == "http://host: HTTP 429; it is left alone for a while"
+    assert told.is_postponed, "the server has said when"
     clock.now += kept_s
     with hosts.enter(HOST, never):
         assert "another one" in str(refused(hosts, clock)), "it was down: one tries"

@@ -95,7 +95,14 @@ class StoreEngine:
                 mend = self._mend(answer, target, keys, stop)
                 if answer.code in _ARCHIVED:
                     what, hint = f"it is archived ({answer.code})", "have it restored: then it comes by itself"
-                    raise TransferError(what, transient=True, hint=hint, retry_after_s=ARCHIVED_S, cause="not_ready")
+                    raise TransferError(
+                        what,
+                        transient=True,
+                        hint=hint,
+                        retry_after_s=ARCHIVED_S,
+                        cause="not_ready",
+                        is_postponed=True,
+                    )
                 if not mend or mend in mended:
                     begin(replace(answer.refused, url=url, reason=answer.code))
                     return
