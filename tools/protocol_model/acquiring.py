@@ -17,8 +17,10 @@ What the reconciler decides is asked of reconcile.plan.decide. What is done:
 | `evict: …` | reconcile.apply.Applier._take_out with reconcile.caching.may_go, under the claim |
 
 A failure that was not asked for anew is tried again after a time for which no waiter is to wait: here never; or it is
-given up (`recover`), and stays in `failed/ID`. What no process can see (ghosts): `Waiter.outcome`, that an attempt has
-failed since it took the time; `Waiter.owed`, that the chunk was published since it touched the marker; `World.fault`.
+given up (`recover`), and stays in `failed/ID`. What was put off is tried again at once; what failed/ID says of it is
+left out, for its `last_at` is that of an attempt before. What no process can see (ghosts): `Waiter.outcome`, that an
+attempt has failed since it took the time; `Waiter.owed`, that the chunk was published since it touched the marker;
+`World.fault`.
 Left out: a chunk that is wanted or deleted meanwhile, a registration that goes, refs (see `holding`), the minute for
 which an empty marker stays, room, a number of an inode that is given away again in one tick, and a test of the flock
 that meets that of a waiter.
@@ -29,7 +31,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
 from fsdm.model.documents import Failure
 from fsdm.model.state import ChunkState, Partial
@@ -38,6 +40,23 @@ from fsdm.reconcile.memo import Memo, Used
 from fsdm.reconcile.plan import USE_S, decide
 from fsdm.reconcile.recovery import Recovery, stamp
 
+from .acquiring_world import (
+    Marker,
+    Reconciler,
+    Waiter,
+    World,
+    asked_anew,
+    at,
+    closed,
+    failed,
+    free_inode,
+    published,
+    put_off,
+    timed,
+    told,
+    touched,
+    waits,
+)
 from .judging import ID, PLACE
 from .search import Step
 
@@ -47,7 +66,6 @@ if TYPE_CHECKING:
     from fsdm.model.limits import Recover
 
 NAMES = ("waiter A", "waiter B")
-NOBODY = 0  # the number of no inode
 LATE_S = 2 * USE_S
 KNOWN = Seen(9, 1, 1, 9)
 
@@ -64,66 +82,15 @@ class Wrong(Enum):
     LOST_INODE = "a waiter does not look whether the marker that it holds still is at the path"
     EVICTED_UNASKED = "a chunk is evicted without any look whether somebody asks for it"
     EVICTED_HELD = "a chunk is evicted without a claim"
+    PUT_OFF_TOLD = "what is put off is told as a failure, though nothing was tried"
     LEFT_HELD = "a marker that says held counts without a flock on it as well"
-
-
-class Marker(NamedTuple):
-    """The file `acquire/ID`; `time` counts the touches."""
-
-    ino: int
-    held: bool
-    time: int
-
-
-class Waiter(NamedTuple):
-    """A process that asks: its next step, the inode that it has open, locked or not."""
-
-    at: str = "idle"
-    ino: int = NOBODY
-    locked: bool = False
-    asks: int = 1  # how often it may still begin
-    timed: bool = False
-    joined: bool = False
-    outcome: bool = False
-    owed: bool = False
-
-
-class Reconciler(NamedTuple):
-    """Its next step, and its memo: the marker of the last failure, and of the last use."""
-
-    at: str = "look"
-    marker: Marker | None = None
-    failed: Marker | None = None
-    reported: bool = True
-    used: Marker | None = None
-
-
-class World(NamedTuple):
-    """The state of one id. `told`: of which waiter's attempt `failed/ID` speaks; None where it is not there.
-
-    `given_up` is the marker that it names, where it says so.
-    """
-
-    marker: Marker | None
-    waiters: tuple[Waiter, Waiter]
-    reconciler: Reconciler
-    fetch: Literal["", "runs", "is stopped"] = ""
-    partial: bool = False
-    here: bool = False
-    told: tuple[bool, bool] | None = None
-    given_up: Marker | None = None
-    failures: int = 1  # that may still come
-    touches: int = 0
-    crashes: int = 0
-    removals: int = 0
-    evict: bool = False
-    evicts: int = 0
-    fault: str = ""
 
 
 @dataclass(frozen=True)
 class Acquiring:
     """The model; `failures` of the fetch, `touches` and `removals` by the shell, `crashes` of the reconciler.
+
+    `postpones`: how often the fetch is put off, before it has asked for anything.
 
     `asks`: how often each waiter may ask. `recover`: what has tried again what has failed.
     """
@@ -134,6 +101,7 @@ class Acquiring:
     crashes: int = 1
     removals: int = 0
     evicts: int = 0
+    postpones: int = 0
     asks: tuple[int, int] = (1, 1)
     recover: Recover = "now"
 
@@ -148,6 +116,7 @@ class Acquiring:
             crashes=self.crashes,
             removals=self.removals,
             evicts=self.evicts,
+            postpones=self.postpones,
         )
 
     def steps(self, world: World) -> Iterator[Step[World]]:
@@ -155,7 +124,7 @@ class Acquiring:
             yield from self._wait(world, number)
         if world.touches:
             yield Step(
-                "the shell", "touches acquire/ID", _touched(world._replace(touches=world.touches - 1)), must=False
+                "the shell", "touches acquire/ID", touched(world._replace(touches=world.touches - 1)), must=False
             )
         if world.removals and world.marker is not None:
             removed = world._replace(marker=None, removals=world.removals - 1)
@@ -201,56 +170,56 @@ class Acquiring:
         if waiter.at == "has failed" or (waiter.at == "idle" and not waiter.asks):
             return
         if waiter.at == "idle":
-            yield Step(who, "begins", _waits(world, number, Waiter("looks", asks=waiter.asks - 1)), must=False)
+            yield Step(who, "begins", waits(world, number, Waiter("looks", asks=waiter.asks - 1)), must=False)
             return
         yield Step(who, *self._go_on(world, number))
-        yield Step(who, "is killed", _waits(world, number, Waiter(asks=waiter.asks)), must=False)
+        yield Step(who, "is killed", waits(world, number, Waiter(asks=waiter.asks)), must=False)
 
     def _go_on(self, world: World, number: int) -> tuple[str, World]:
         waiter, marker = world.waiters[number], world.marker
         match waiter.at:
             case "has a ref":
-                return "closes it", _waits(world, number, Waiter(asks=waiter.asks))
+                return "closes it", waits(world, number, Waiter(asks=waiter.asks))
             case "looks" if world.here and not world.reconciler.at.startswith("evict:"):
-                return "takes a ref", _waits(world, number, Waiter("has a ref", asks=waiter.asks))
+                return "takes a ref", waits(world, number, Waiter("has a ref", asks=waiter.asks))
             case "looks" if waiter.locked and self._is_at_path(world, waiter):
-                return "finds none, has the marker", _waits(world, number, waiter._replace(at="looks at failed/ID"))
+                return "finds none, has the marker", waits(world, number, waiter._replace(at="looks at failed/ID"))
             case "looks" if marker is None:
-                joined = waiter._replace(at="joins", ino=_free_inode(world), locked=True)
-                return "links a marker that is locked", _waits(world, number, joined)._replace(
+                joined = waiter._replace(at="joins", ino=free_inode(world), locked=True)
+                return "links a marker that is locked", waits(world, number, joined)._replace(
                     marker=Marker(joined.ino, True, 0)
                 )
             case "looks":
                 assert marker is not None
-                return "opens the marker", _waits(
+                return "opens the marker", waits(
                     world, number, waiter._replace(at="flock", ino=marker.ino, locked=False)
                 )
             case "flock" | "joins" | "takes the time" | "touches it":
                 return self._join(world, number)
             case _ if world.told is not None and (self.wrong is Wrong.ANY_OUTCOME or world.told[number]):
-                failed = _waits(world, number, Waiter("has failed", asks=waiter.asks))
+                failed = waits(world, number, Waiter("has failed", asks=waiter.asks))
                 fault = "" if waiter.outcome else "a waiter was told of an attempt that had failed before it asked"
                 return "is told of the failure", failed._replace(fault=fault)
             case _:
-                return "sees no failure of its attempt", _waits(world, number, waiter._replace(at="looks"))
+                return "sees no failure of its attempt", waits(world, number, waiter._replace(at="looks"))
 
     def _join(self, world: World, number: int) -> tuple[str, World]:
         waiter = world.waiters[number]
         match waiter.at:
             case "flock":
-                return "flock: LOCK_SH", _waits(world, number, waiter._replace(at="joins", locked=True))
+                return "flock: LOCK_SH", waits(world, number, waiter._replace(at="joins", locked=True))
             case "joins" if not self._is_at_path(world, waiter):
-                return "sees another marker, or none, closes", _waits(world, number, _closed(waiter))
+                return "sees another marker, or none, closes", waits(world, number, closed(waiter))
             case "joins" if self.wrong is Wrong.LATE_TIME:
-                return "touches it", _asked_anew(world, number, "takes the time")
+                return "touches it", asked_anew(world, number, "takes the time")
             case "joins":
-                return "it still is at the path; takes the time", _timed(world, number, "touches it")
+                return "it still is at the path; takes the time", timed(world, number, "touches it")
             case "takes the time":
-                return "takes the time", _timed(world, number, "looks at failed/ID")
+                return "takes the time", timed(world, number, "looks at failed/ID")
             case "touches it" if self.wrong is Wrong.NOT_ASKED_ANEW:
-                return "does not touch it", _waits(world, number, waiter._replace(at="looks at failed/ID", joined=True))
+                return "does not touch it", waits(world, number, waiter._replace(at="looks at failed/ID", joined=True))
             case _:
-                return "touches it", _asked_anew(world, number, "looks at failed/ID")
+                return "touches it", asked_anew(world, number, "looks at failed/ID")
 
     def _is_at_path(self, world: World, waiter: Waiter) -> bool:
         if self.wrong is Wrong.LOST_INODE and waiter.at == "looks":
@@ -264,7 +233,10 @@ class Acquiring:
             done = world._replace(fetch="", partial=True, reconciler=world.reconciler._replace(failed=None))
             yield Step("the fetch", "is done", done)
             if world.failures:
-                yield Step("the fetch", "fails", _failed(world), must=False)
+                yield Step("the fetch", "fails", failed(world), must=False)
+            if world.postpones:
+                after = put_off(world, is_told=self.wrong is Wrong.PUT_OFF_TOLD)
+                yield Step("the fetch", "is put off", after, must=False)
         elif world.fetch:
             yield Step("the fetch", "ends", world._replace(fetch=""))
 
@@ -285,41 +257,41 @@ class Acquiring:
             case "ClearAcquire":
                 gone = world.marker == r.marker
                 what = "clears it" if gone else "sees another marker, or that it was touched"
-                return what, _at(world, "look")._replace(marker=None if gone else world.marker)
+                return what, at(world, "look")._replace(marker=None if gone else world.marker)
             case "ClearEvict" | "Evict" | "evict: look again" | "evict: take out":
                 return self._evict(world)
             case "Publish":
-                return "publishes", _published(_at(world, "look"))
+                return "publishes", published(at(world, "look"))
             case "Use":
-                return "notes the use", _at(world, "look", used=r.marker)
+                return "notes the use", at(world, "look", used=r.marker)
             case "Report":
-                return "writes failed/ID", _at(world, "look", reported=True)._replace(
+                return "writes failed/ID", at(world, "look", reported=True)._replace(
                     told=(world.waiters[0].outcome, world.waiters[1].outcome),
                     given_up=None if self.recover == "now" else r.failed,
                 )
             case "ClearFailure":
-                return "removes failed/ID", _at(world, "look", failed=None)._replace(told=None, given_up=None)
+                return "removes failed/ID", at(world, "look", failed=None)._replace(told=None, given_up=None)
             case "Discard":
-                return "trashes the partial", _at(world, "look")._replace(partial=False)
-        return "begins a fetch", _at(world, "look")._replace(fetch="runs")
+                return "trashes the partial", at(world, "look")._replace(partial=False)
+        return "begins a fetch", at(world, "look")._replace(fetch="runs")
 
     def _evict(self, world: World) -> tuple[str, World]:
         is_held = any(waiter.at == "has a ref" for waiter in world.waiters)
         match world.reconciler.at:
             case "ClearEvict":
-                return "refuses to evict it", _at(world, "look")._replace(evict=False)
+                return "refuses to evict it", at(world, "look")._replace(evict=False)
             case "Evict" if is_held and self.wrong is not Wrong.EVICTED_HELD:
-                return "evict: the claim is refused", _at(world, "look")._replace(evict=False)
+                return "evict: the claim is refused", at(world, "look")._replace(evict=False)
             case "Evict":
-                return "evict: LOCK_EX", _at(world, "evict: look again")
+                return "evict: LOCK_EX", at(world, "evict: look again")
             case "evict: look again" if self._asked(world) and self.wrong is not Wrong.EVICTED_UNASKED:
-                return "evict: somebody asks for it, lets go", _at(world, "look")._replace(evict=False)
+                return "evict: somebody asks for it, lets go", at(world, "look")._replace(evict=False)
             case "evict: look again":
-                return "evict: nobody asks for it", _at(world, "evict: take out")
+                return "evict: nobody asks for it", at(world, "evict: take out")
         fault = "a chunk was evicted while a ref was held" if is_held else ""
         if any(waiter.owed for waiter in world.waiters) and not fault:
             fault = "a chunk was evicted before who waited for it had it"
-        gone = _at(world, "look", used=None)._replace(evict=False, here=False, fault=fault)
+        gone = at(world, "look", used=None)._replace(evict=False, here=False, fault=fault)
         return "evict: takes it out of service, lets go", gone
 
     def _look(self, world: World) -> tuple[str, World]:
@@ -337,14 +309,14 @@ class Acquiring:
         if decided == "Report" and r.reported:  # what is given up is told again
             if self.wrong is Wrong.UNTOLD:
                 return "has nothing to do now", world
-            return "looks, decides: Report", _at(_told(world), "Report", marker=marker)
+            return "looks, decides: Report", at(told(world), "Report", marker=marker)
         if self.wrong is Wrong.EVICTED_UNASKED and world.evict and world.here:
             decided = "Evict"
         if decided == "NoneType" and marker is None:  # at rest, all is forgotten
             return "has nothing to do", world._replace(reconciler=Reconciler(failed=world.given_up))
         if decided in {"NoneType", "Wait"}:
             return "has nothing to do now", world
-        return f"looks, decides: {decided}", _at(world, decided, marker=marker)
+        return f"looks, decides: {decided}", at(world, decided, marker=marker)
 
     def _asked(self, world: World) -> Literal["", "touched", "held"]:
         marker = world.marker
@@ -354,74 +326,6 @@ class Acquiring:
         if is_locked or (marker.held and self.wrong is Wrong.LEFT_HELD):
             return "held"
         return "" if marker.held else "touched"
-
-
-def _at(world: World, at: str, **changes: object) -> World:
-    return world._replace(reconciler=world.reconciler._replace(at=at, **changes))  # type: ignore[arg-type]
-
-
-def _waits(world: World, number: int, waiter: Waiter) -> World:
-    one, two = world.waiters
-    return world._replace(waiters=(waiter, two) if number == 0 else (one, waiter))
-
-
-def _closed(waiter: Waiter) -> Waiter:
-    return Waiter("looks", asks=waiter.asks)
-
-
-def _timed(world: World, number: int, then: str) -> World:
-    """Take the time: what fails from now on is the outcome of this waiter's attempt."""
-    waiter = world.waiters[number]._replace(at=then, timed=True, outcome=False)
-    told = None if world.told is None else (world.told[0] and number != 0, world.told[1] and number != 1)
-    return _waits(world, number, waiter)._replace(told=told)
-
-
-def _asked_anew(world: World, number: int, then: str) -> World:
-    """Touch the marker: from now on a fetch is not to be cut; it may be at the path no more."""
-    waiter, marker = world.waiters[number], world.marker
-    is_there = marker is not None and marker.ino == waiter.ino
-    world = _waits(world, number, waiter._replace(at=then, joined=is_there))
-    if marker is None or not is_there:
-        return world
-    return world._replace(marker=marker._replace(time=_free_time(world, marker.ino)))
-
-
-def _touched(world: World) -> World:
-    ino = _free_inode(world) if world.marker is None else world.marker.ino
-    held = world.marker is not None and world.marker.held
-    return world._replace(marker=Marker(ino, held, _free_time(world, ino)))
-
-
-def _remembered(world: World) -> list[Marker]:
-    r = world.reconciler
-    return [marker for marker in (world.marker, r.marker, r.failed, r.used, world.given_up) if marker is not None]
-
-
-def _free_inode(world: World) -> int:
-    used = {marker.ino for marker in _remembered(world)} | {waiter.ino for waiter in world.waiters}
-    return next(number for number in range(1, len(used) + 2) if number not in used)
-
-
-def _free_time(world: World, ino: int) -> int:
-    used = {marker.time for marker in _remembered(world) if marker.ino == ino}
-    return next(number for number in range(len(used) + 1) if number not in used)
-
-
-def _failed(world: World) -> World:
-    """Take in a failure: the outcome of all that have taken the time by now; it speaks of the marker as it is now."""
-    one, two = (waiter._replace(outcome=waiter.timed) for waiter in world.waiters)
-    reconciler = world.reconciler._replace(failed=world.marker, reported=False)
-    return world._replace(fetch="", failures=world.failures - 1, waiters=(one, two), reconciler=reconciler)
-
-
-def _told(world: World) -> World:
-    """Take in that what is given up is told again: to all that have joined by now."""
-    return _failed(world)._replace(failures=world.failures)
-
-
-def _published(world: World) -> World:
-    one, two = (waiter._replace(owed=waiter.joined) for waiter in world.waiters)
-    return world._replace(partial=False, here=True, waiters=(one, two))
 
 
 def _seen(marker: Marker | None) -> Seen | None:
