@@ -16,13 +16,13 @@ from hypothesis.stateful import run_state_machine_as_test
 import fsdm.reconcile.reconciler
 from fsdm.model.layout import READY, Layout, Place
 from fsdm.model.state import Marker
-from fsdm.reconcile.actions import Clear, Done, Publish, Stale
+from fsdm.reconcile.actions import Clear, Done, Evict, Publish, Stale
 from fsdm.reconcile.apply import Applier, Claim
 from fsdm.reconcile.memo import Memo
 from fsdm.reconcile.reconciler import Reconciler
 from fsdm.store import refs
 from fsdm.store.block_index import BlockIndex
-from fsdm.store.filesystem import FileSystem
+from fsdm.store.filesystem import FileSystem, exists
 from fsdm.store.flock import SHARED, close_fd
 from fsdm.store.json_files import read_manifest
 from fsdm.store.markers import intents_lock, text_registered_since
@@ -99,6 +99,13 @@ def trash_before_the_lock(self: Applier, place: Place, still_due: Callable[[], b
     claim.take()
     claim.close()
     return Done()
+
+
+def evicted_and_unregistered(evict: Any, self: Applier, action: Evict) -> Any:
+    outcome = evict(self, action)
+    if not exists(self.layout.path(action.place)):
+        self.fs.unlink(self.layout.known_marker(action.id))
+    return outcome
 
 
 def removed_by_name(layout: Layout, fs: FileSystem, path: str, judged: Marker, winner: object) -> bool:
@@ -229,6 +236,10 @@ MUTANTS: dict[str, tuple[Mutant, type[Asking], *tuple[str, ...]]] = {
     ),
     "what is evicted goes to the trash and is locked then": (
         replaced("reconcile.apply.Applier._take_out", trash_before_the_lock),
+        Caching,
+    ),
+    "an eviction takes the registration with it": (
+        around("reconcile.apply.Applier._evict", evicted_and_unregistered),
         Caching,
     ),
     "what is registered otherwise is evicted": (

@@ -44,6 +44,10 @@ class Caching:
             self._clocks.stamp(moved, changed=True)
             os.rename(moved, path)
             self._clocks.stamp(path)
+        if self._disk.is_deleted(i) or self._points.busy is not None:
+            self._expected.registered.pop(i, None)  # the delete may yet be the later one
+        else:
+            self._expected.registered[i] = version.chunk.to_json()
         if was_asked or self._is_unsettled(i):
             model.allow(None, here, model.placed, *self._acquired(i))
         else:
@@ -51,6 +55,7 @@ class Caching:
 
     def rm_known(self, deed: Deed) -> None:
         """`rm known/ID`: what is here stays; what was asked for by that may come, or not."""
+        self._expected.registered.pop(deed.chunk, None)
         if os.path.lexists(self._disk.known(deed.chunk)):
             os.unlink(self._disk.known(deed.chunk))
             if self._is_unsettled(deed.chunk):

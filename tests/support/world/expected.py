@@ -47,6 +47,13 @@ class Expected:
 
     def __post_init__(self) -> None:
         self.models = [Model() for _ in self._disk.ids]
+        self.registered: dict[int, bytes] = {}  # the texts that stand, whatever is fetched, wanted or evicted
+
+    def check_registered(self) -> None:
+        """See that each registration stands that nobody has withdrawn or deleted."""
+        for i, text in self.registered.items():
+            there = os.path.isfile(self._disk.known(i)) and Path(self._disk.known(i)).read_bytes()
+            assert there == text, f"the registration of {self._disk.ids[i]} has gone, though nobody asked for that"
 
     def wanted(self, i: int, version: Version) -> None:
         model = self.models[i]
@@ -69,6 +76,7 @@ class Expected:
     def is_to_go(self, i: int) -> None:
         """A delete has come: it need not be available, and a request to verify it goes unanswered."""
         self.models[i].arrived = None
+        self.registered.pop(i, None)
         for damage in self._disk.damages.values():
             damage.asked = damage.asked and damage.version not in self._disk.versions[i]
 

@@ -99,6 +99,7 @@ class World:
                 raise RuntimeError(self._logged[0])
             assert not self.points.problems, self.points.problems[0]
             self.readers.check_held()
+            self.expected.check_registered()
             ready = self.disk.ready()
             assert len({version.chunk.id for version in ready.values()}) == len(ready), "one id is ready in two places"
             available = {v for v in ready.values() if not os.path.lexists(self.disk.layout.delete_marker(v.chunk.id))}
