@@ -49,7 +49,8 @@ class Survey:
     `left_bytes` are to come, at least, for what can go on by itself (`wanted` and `running`); `unknown` of these do not
     say all of their size, or have not been read yet. `unlisted` are directories that this user may not list: nothing in
     them is counted.
-    `known` counts the registrations, `cached` the chunks that are here and may be evicted.
+    `known` counts the registrations, `cached` the chunks that are here and may be evicted. `unasked` of those that fail
+    are given up, and nobody asks for them: they are told of, and nothing is pending.
     """
 
     at: float
@@ -75,6 +76,7 @@ class Survey:
     reconciler_trouble: str | None = None
     known: int = 0
     cached: int = 0
+    unasked: int = 0
 
     @property
     def given_up(self) -> int:
@@ -85,7 +87,7 @@ class Survey:
     def is_converged(self) -> bool:
         """Return whether nothing is pending, as far as can be known."""
         pending = self.wanted or self.running or self.retiring or self.deleting or self.unready
-        return not (pending or self.failing or self.waiting or self.unlisted)
+        return not (pending or len(self.failing) > self.unasked or self.waiting or self.unlisted)
 
 
 class Meter:

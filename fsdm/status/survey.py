@@ -123,6 +123,8 @@ class Surveyor:
         queued = named["wanted"] | again
         left, unknown = self._left(running, queued, listed.partial)
         over = (named["available"] - listed.want) | named["downloading"] | named["wanted"]  # what failed before
+        failing = self._failing(listed.failed - over - named["waiting"])
+        asked = listed.want | listed.delete | listed.acquire
         self._looked = True
         return Survey(
             at=now,
@@ -139,7 +141,7 @@ class Surveyor:
             deleting=len(named["deleting"]),
             running=tuple(running),
             retiring=tuple(self._retiring(named["retiring"])),
-            failing=self._failing(listed.failed - over - named["waiting"]),
+            failing=failing,
             waiting=self._failing(named["waiting"]),
             came_bytes=self._came_bytes,
             left_bytes=left,
@@ -147,6 +149,7 @@ class Surveyor:
             unlisted=listed.unlisted,
             known=self._registered.count,
             cached=len(self._registered.cached - listed.delete - unready),
+            unasked=sum(one.given_up and one.id not in asked for one in failing),
             reconciler_trouble=around.reconciler_trouble,
         )
 

@@ -160,6 +160,18 @@ def test_what_failed_before_and_is_here_now_is_not_failing(layout: Layout, data_
     assert surveyor.look().is_converged
 
 
+@pytest.mark.parametrize("asked", ["", "acquire", "want"])
+def test_what_is_given_up_is_pending_only_where_somebody_asks_for_it(
+    layout: Layout, data_dir: Path, surveyor: Surveyor, asked: str
+) -> None:
+    chunk = a_want()
+    for directory in ("known", *filter(None, [asked])):
+        (data_dir / directory / chunk.id).write_bytes(chunk.to_json() if directory != "acquire" else b"held")
+    fails(data_dir, chunk.id, given_up=True, next_attempt_at=None)
+    survey = surveyor.look()
+    assert (len(survey.failing), survey.given_up, survey.is_converged) == (1, 1, asked == "")
+
+
 def test_failed_chunk_runs_when_due_or_want_touched(layout: Layout, data_dir: Path, surveyor: Surveyor) -> None:
     due, touched, refused = begin(data_dir), begin(data_dir), begin(data_dir)
     fails(data_dir, due.id, next_attempt_at=time.time() - 1)
