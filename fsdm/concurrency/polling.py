@@ -31,8 +31,13 @@ class Poller:
         self._mutex = threading.Lock()
         self._count = 0
 
-    def until(self, done: Callable[[], bool], timeout_s: float | None) -> Generator[float, None, bool]:
-        """Poll `done()` for at most `timeout_s`; return whether it was true. NaN: InvalidInputError."""
+    def until(
+        self, done: Callable[[], bool], timeout_s: float | None, rest_s: float = REST_S
+    ) -> Generator[float, None, bool]:
+        """Poll `done()` for at most `timeout_s`, with rests up to `rest_s`; return whether it was true.
+
+        NaN: InvalidInputError.
+        """
         if timeout_s is not None and math.isnan(timeout_s):
             raise InvalidInputError("must be a number of seconds", field="timeout_s")
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
@@ -49,7 +54,7 @@ class Poller:
                 if left <= 0:
                     return False
                 yield min(max(rest, SHARE * cost, self._count / LOOKS_PER_S), left)
-                rest = min(rest * 1.5, REST_S)
+                rest = min(rest * 1.5, rest_s)
         finally:
             with self._mutex:
                 self._count -= 1

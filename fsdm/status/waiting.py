@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from fsdm.store.catalog import Catalog
     from fsdm.store.refs import ChunkRef
 
+ACQUIRE_REST_S: Final = 0.02  # a reader waits for it, and a look costs microseconds
 HINT: Final = "`fsdm status` tells why"
 
 
@@ -97,7 +98,7 @@ class Waiting:
             return acquirer.look()
 
         try:
-            is_here = yield from self._poller.until(is_taken, timeout_s)
+            is_here = yield from self._poller.until(is_taken, timeout_s, ACQUIRE_REST_S)
         except OSError as e:
             raise unreadable(self._layout, e) from e
         finally:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from fsdm.model.errors import FetchFailedError, InvalidInputError, StaleMarkerError, UnknownChunkError
 from fsdm.model.layout import CACHED, READY, WANT, WANT_MAX_BYTES, Layout, Place
+from fsdm.model.state import granule_ns
 from fsdm.store.block_index import BlockIndex
 from fsdm.store.filesystem import CREATE, SAFE, exists, read_regular
 from fsdm.store.flock import EXCLUSIVE, SHARED, LockDescriptor, open_fd, same_file, try_flock
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fsdm.model.documents import Failure
+    from fsdm.model.state import Marker
     from fsdm.store.catalog import Catalog
     from fsdm.store.known_index import KnownIndex
     from fsdm.store.refs import ChunkRef
@@ -111,6 +113,8 @@ class Acquirer:
         self.place = place
         self._take = take
         self._asking = Asking(layout, place.chunk_id)
+        self._known: Marker | None = None  # the registration that was read, once no newer one can look like it
+        self._known_place: Place | None = None  # as it says
         self.ref: ChunkRef | None = None
 
     def look(self) -> bool:
@@ -126,14 +130,23 @@ class Acquirer:
             return True
         chunk_id = self.place.chunk_id
         if not exists(self._layout.want_marker(chunk_id)):
-            chunk = known_chunk(self._layout, chunk_id)
-            if chunk is None and not exists(self._layout.known_marker(chunk_id)):
-                raise unknown(chunk_id)
-            if chunk is not None and not exists(f"{self._layout.path(self.place)}/{READY}"):
-                self.place = chunk.place
+            self._look_at_registration(chunk_id)
         if self._asking.join() and (failure := self._failure()) is not None:
             raise FetchFailedError(f"chunk {chunk_id}: {failure.error}", hint=failure.hint, failures=[failure])
         return False
+
+    def _look_at_registration(self, chunk_id: str) -> None:
+        """Look where the chunk is to be; the registration is read once, and again where it has changed."""
+        known = look_at(self._layout.known_marker(chunk_id))
+        if known is None:
+            raise unknown(chunk_id)
+        if known != self._known:
+            chunk = known_chunk(self._layout, chunk_id)
+            self._known_place = None if chunk is None else chunk.place
+            is_old = 0 <= known.ctime_ns <= time.time_ns() - granule_ns(known.ctime_ns)
+            self._known = known if is_old else None
+        if self._known_place is not None and not exists(f"{self._layout.path(self.place)}/{READY}"):
+            self.place = self._known_place
 
     def _failure(self) -> Failure | None:
         """Return the failure of this attempt: one that waits for room is none."""

@@ -27,9 +27,12 @@ from fsdm.concurrency.cancellation import Cancellation
 from fsdm.model.documents import FileSource
 from fsdm.model.layout import CACHED, Layout
 from fsdm.model.limits import Recover
-from fsdm.store.acquiring import Asking, asked_by
+from fsdm.model.state import RACY_NS
+from fsdm.store import acquiring
+from fsdm.store.acquiring import Acquirer, Asking, asked_by
 from fsdm.store.filesystem import FileSystem
 from fsdm.store.flock import Claim
+from fsdm.store.markers import known_chunk
 from fsdm.transfer.resume_record import Part
 from tests.support import fsdm
 from tests.support.chunks import a_want, bring, chunk_dir, entries, failure, files_of, put_failure, touch_delete
@@ -199,6 +202,26 @@ def test_who_waits_for_what_is_put_off_goes_on_waiting(data_dir: Path, recover: 
         with asked.result() as ref:
             assert [path.read_bytes() for path in ref.path.iterdir()] == [b"here"] * len(chunk.files)
         touched.close()
+
+
+def test_who_waits_reads_the_registration_once(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    chunk, elsewhere = a_want(), range(40, 50)
+    with Client(layout.root) as client:
+        client.register(chunk)
+        eventually(lambda: time.time_ns() - os.stat(layout.known_marker(chunk.id)).st_ctime_ns > RACY_NS)
+        waits = Acquirer(layout, chunk.place, lambda place: None)
+        read: list[str] = []
+        monkeypatch.setattr(acquiring, "known_chunk", lambda *of: read.append(of[1]) or known_chunk(*of))
+        for _ in range(5):
+            assert not waits.look()
+        assert read == [chunk.id]
+        client.register(chunk.model_copy(update={"block_range": elsewhere}))
+        assert not waits.look()
+        assert (len(read), waits.place.block_range) == (2, elsewhere), "another one is read"
+        client.delete_chunk(chunk.id)
+        with pytest.raises(UnknownChunkError):
+            waits.look()
+        waits.close()
 
 
 def test_who_joins_after_a_failure_has_it_tried_anew(data_dir: Path, dm: DataManager, source: Source) -> None:
