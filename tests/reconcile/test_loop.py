@@ -4,11 +4,15 @@ import fcntl
 import os
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+import fsdm.reconcile.loop
 from fsdm import Limits
 from fsdm.model.layout import Layout
+from fsdm.reconcile.loop import Loop
 from tests.support.chunks import an_id, put_chunk, touch_delete
 from tests.support.loop import Inline
 
@@ -90,6 +94,48 @@ def test_what_waits_for_a_ref_is_told_of(bench: Bench, layout: Layout, data_dir:
         assert bench.loop.results.held_chunks == 1
     finally:
         os.close(fd)
+
+
+IS_DONE = {  # what is otherwise than after a pass that left nothing
+    "nothing is left": ({}, True),
+    "nothing was looked at": ({"next_scan": 0.0}, False),
+    "something runs": ({"executor": ["it"]}, False),
+    "a fetch waits for room that is being made": ({"parked": 1, "is_emptying": True}, False),
+    "a fetch waits for room": ({"parked": 1}, True),
+    "room is made for no fetch": ({"is_emptying": True}, True),
+    "a fetch waits for its turn": ({"waiting": 1}, False),
+    "a fetch waits for its turn while the disk refuses": ({"waiting": 1, "refuses": True}, True),
+    "a fetch waits for its turn while downloads are paused": ({"waiting": 1, "why": "a reason"}, True),
+    "a want was not tried often enough": ({"states": ["want"]}, False),
+    "a want was tried often enough": ({"states": ["want"], "is_stuck": True}, True),
+    "a want that the disk refuses": ({"states": ["want"], "refuses": True}, True),
+    "a want while downloads are paused": ({"states": ["want"], "why": "a reason"}, True),
+    "a delete was not tried often enough": ({"states": ["delete"]}, False),
+    "a delete while the disk refuses": ({"states": ["delete"], "refuses": True}, False),
+    "a delete that is held back": ({"states": ["delete"], "holds_back": True}, True),
+    "one of two is not done": ({"states": ["want", "delete"], "refuses": True}, False),
+}
+
+
+@pytest.mark.parametrize(("otherwise", "is_done"), IS_DONE.values(), ids=IS_DONE)
+def test_it_is_done_where_nothing_runs_and_what_is_left_was_tried(
+    monkeypatch: pytest.MonkeyPatch, otherwise: dict[str, Any], is_done: bool
+) -> None:
+    it = {"next_scan": 9.0, "executor": [], "parked": 0, "waiting": 0, "is_emptying": False, "refuses": False}
+    it |= {"why": "", "states": [], "is_stuck": False, "holds_back": False} | otherwise
+    monkeypatch.setattr(fsdm.reconcile.loop, "is_stuck", lambda memo: it["is_stuck"])
+    loop = SimpleNamespace(
+        next_scan=it["next_scan"],
+        executor=it["executor"],
+        work_queue=SimpleNamespace(parked_fetches=it["parked"], waiting_fetches=it["waiting"]),
+        space=SimpleNamespace(is_emptying=it["is_emptying"]),
+        disk=SimpleNamespace(refuses_for_long=it["refuses"]),
+        paused=SimpleNamespace(why=it["why"]),
+        results=SimpleNamespace(memo=lambda chunk_id: None),
+        delete_brake=SimpleNamespace(brake=SimpleNamespace(holds_back=lambda chunk_id: it["holds_back"])),
+        states={kind: SimpleNamespace(want=True if kind == "want" else None) for kind in it["states"]},
+    )
+    assert Loop.is_done(loop) is is_done  # type: ignore[arg-type]
 
 
 def test_changed_limits_hold_from_the_next_pass_on_the_last_of_them(

@@ -587,6 +587,8 @@ def test_registration_that_was_asked_for_and_cannot_be_read_is_told_once() -> No
         (_state(want=WANT), Memo(failure=_failure(until=NOW)), Fetch(ID, WANT)),
         (_state(want=replace(WANT, mtime_ns=9)), Memo(failure=_failure()), Fetch(ID, replace(WANT, mtime_ns=9))),
         (_state(want=replace(WANT, mtime_ns=9)), Memo(failure=_failure("disk")), Wait(NOW + 9)),
+        (_state(want=WANT, unready=(OLD,)), Memo(failure=_failure()), Clear(ID, OLD)),  # meanwhile; not of a full disk
+        (_state(want=WANT, unready=(OLD,)), Memo(failure=_failure("disk")), Wait(NOW + 9)),
         (_state(delete=DELETE, partial=Partial.BEGUN), Memo(failure=_failure()), Discard(ID)),  # a delete does not wait
         (_state(delete=DELETE, ready=(OLD,)), Memo(failure=_failure("disk")), Wait(NOW + 9)),
         (_state(partial=Partial.BEGUN), Memo(failure=_failure("disk")), Wait(NOW + 9)),

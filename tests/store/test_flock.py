@@ -23,7 +23,7 @@ from fsdm.store.flock import (
     intents_lock,
 )
 from tests.support.locks import can_lock, forked, in_a_fork, process
-from tests.support.waiting import eventually
+from tests.support.waiting import descriptors, eventually
 
 pytestmark = pytest.mark.usefixtures("no_lock_is_left")
 
@@ -172,6 +172,28 @@ def test_data_directory_on_an_unknown_file_system_is_opened_only_where_allowed(
     with pytest.raises(UnsafeFileSystemError, match="nfs4"):
         open_data_dir(layout.root)
     assert open_data_dir(layout.root, allow_unknown_fs=True).root == layout.root
+
+
+@pytest.mark.parametrize("comes", ["before the open", "after it"])
+def test_exception_as_a_descriptor_is_opened_leaves_none(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch, comes: str
+) -> None:
+    class Interrupted(set[int]):
+        """Raises the first time that it is given one."""
+
+        def add(self, one: int) -> None:
+            first.append(one)
+            if len(first) == 1:
+                raise KeyboardInterrupt
+            super().add(one)
+
+    first: list[int] = []
+    known, before = Interrupted(), descriptors()
+    monkeypatch.setattr(locks, "_descriptors", known)
+    with pytest.raises(KeyboardInterrupt if comes == "after it" else FileNotFoundError):
+        locks.open_fd(layout.want if comes == "after it" else f"{layout.want}/none")
+    assert not known
+    assert descriptors() == before
 
 
 def test_descriptor_is_opened_and_closed_where_no_fork_passes(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:

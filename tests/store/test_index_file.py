@@ -154,6 +154,16 @@ def test_a_ref_opens_an_index_that_outlives_it(layout: Layout, place: Place) -> 
         ref.index("tx")
 
 
+def test_index_that_was_closed_finds_nothing_any_more(layout: Layout, place: Place) -> None:
+    put_index(layout, place, [b"key"])
+    with opened_index(layout, place) as index:
+        assert index.find(b"key")
+    for _ in range(2):
+        index.close()
+        with pytest.raises(ValueError, match="closed"):
+            index.find(b"key")
+
+
 def test_entries_in_the_place_of_an_index_are_none(layout: Layout, place: Place) -> None:
     path = put_index(layout, place, [b"key"])
     os.rename(path, f"{path}.elsewhere")

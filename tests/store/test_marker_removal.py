@@ -18,6 +18,7 @@ from fsdm.store.flock import intents_lock
 from fsdm.store.marker_removal import (
     ASIDE,
     CLOCK_REALTIME_COARSE,
+    NEVER_NS,
     TEMPORARY_MAX_AGE_S,
     clear_temporaries,
     finish_removals,
@@ -27,7 +28,7 @@ from fsdm.store.marker_removal import (
     restore_want,
     withdraw_restored_want,
 )
-from fsdm.store.markers import place_delete, place_evict, place_want
+from fsdm.store.markers import place_delete, place_evict, place_known, place_want
 from tests.support.chunks import KINDS_OF_NO_FILE, a_want, an_id, judged, markers, put
 from tests.support.filesystems import CrashBefore, CrashError, Recorder, crash_at_each_step
 from tests.support.locks import can_lock
@@ -277,11 +278,14 @@ def test_only_temporaries_older_than_an_hour_are_cleared(layout: Layout) -> None
     others = [f"{layout.want}/.{an_id(1)}", f"{layout.delete}/.swp", f"{layout.delete}/{an_id(1)}"]
     for path in [*left, *others]:
         os.close(os.open(path, os.O_CREAT))
+    for number, make in enumerate((os.mkdir, os.mkfifo, lambda path: os.symlink("nowhere", path))):
+        others.append(f"{layout.want}/.{an_id(1)}.0123abc{number}")
+        make(others[-1])
     clear_temporaries(layout, FileSystem(), time.time() + TEMPORARY_MAX_AGE_S - 60)
     assert all(map(os.path.exists, left))
     clear_temporaries(layout, FileSystem(), time.time() + TEMPORARY_MAX_AGE_S + 60)
     assert not any(map(os.path.exists, left))
-    assert all(map(os.path.exists, others))
+    assert all(map(os.path.lexists, others))
 
 
 def test_symlink_aside_is_put_back_as_a_symlink(layout: Layout, tmp_path: Path) -> None:
@@ -309,6 +313,26 @@ def test_restored_want_is_withdrawn_unless_it_is_another_by_now(layout: Layout, 
     withdraw_restored_want(layout, FileSystem(), stored, chunk_id)
     assert os.path.exists(want) is stays
     assert os.path.exists(layout.delete_marker(chunk_id))
+
+
+@pytest.mark.parametrize("why", ["", "it was never wanted", "it was registered since", "a delete stands", "no file"])
+def test_want_is_restored_where_nothing_says_otherwise(layout: Layout, why: str) -> None:
+    chunk, stored = a_want(), f"{layout.root}/stored"
+    Path(stored).write_bytes(chunk.to_json())
+    if why == "it was never wanted":
+        os.utime(stored, ns=(NEVER_NS, NEVER_NS))
+    elif why == "it was registered since":
+        os.utime(stored, (1, 1))
+        place_known(layout, chunk, exclusive=False)
+    elif why == "a delete stands":
+        place_delete(layout, chunk.id)
+    elif why:
+        os.unlink(stored)
+    restore_want(layout, FileSystem(), stored, chunk.id)
+    assert os.listdir(layout.want) == ([] if why else [chunk.id])
+    if not why:
+        assert Path(layout.want_marker(chunk.id)).read_bytes() == chunk.to_json()
+        assert os.stat(layout.want_marker(chunk.id)).st_mtime_ns == os.stat(stored).st_mtime_ns
 
 
 def test_coarse_clock_is_the_one_that_ctimes_come_from(tmp_path: Path) -> None:

@@ -35,6 +35,30 @@ def test_each_intent_withdraws_the_opposite_one(layout: Layout) -> None:
     assert markers(layout) == ([chunk.id], [])
 
 
+@pytest.mark.parametrize(
+    ("asked", "left"),
+    [
+        (("known", "want"), {"known", "want"}),
+        (("delete", "want"), {"want"}),
+        (("want", "delete"), {"delete"}),
+        (("known", "delete"), {"delete"}),
+        (("want", "known"), {"known"}),
+        (("delete", "known"), {"known"}),
+    ],
+    ids=" then ".join,
+)
+def test_each_intent_withdraws_those_that_it_overrules(layout: Layout, asked: tuple[str, str], left: set[str]) -> None:
+    chunk = a_want()
+    place = {
+        "want": lambda: place_want(layout, chunk),
+        "known": lambda: place_known(layout, chunk, exclusive=False),
+        "delete": lambda: place_delete(layout, chunk.id),
+    }
+    for kind in asked:
+        place[kind]()
+    assert {kind for kind in place if chunk.id in os.listdir(f"{layout.root}/{kind}")} == left
+
+
 @pytest.mark.parametrize("asks", [place_want, lambda layout, chunk: place_delete(layout, chunk.id)])
 def test_new_intent_is_there_before_the_opposite_goes(
     layout: Layout, monkeypatch: pytest.MonkeyPatch, asks: Callable[[Layout, DataChunk], None]

@@ -133,7 +133,9 @@ def test_a_line_of_which_a_part_was_refused_is_none(path: Path, monkeypatch: pyt
         with pytest.raises(OSError, match="full"):
             file.append(line(1))
     file.append(line(2))
-    assert numbers(path) == [2]
+    file.append(line(3))
+    assert numbers(path) == [2, 3]
+    assert path.read_text() == f"{line(1)[:10]}\n{line(2)}{line(3)}", "only what is torn is ended"
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from fsdm.verify.page_cache import PAGE, cached_run
 from fsdm.verify.rehash import Pace, Rehash, is_leaving, rehash
 from tests.support import PATIENCE_S
 from tests.support.chunks import content, flip, put_chunk
+from tests.support.locks import in_a_fork
 
 NO_CAP = Rate(None)
 
@@ -292,6 +293,20 @@ def test_no_descriptor_is_left(layout: Layout, place: Place, data: str) -> None:
     shutil.rmtree(data)
     wrong(layout, place)
     assert len(os.listdir("/proc/self/fd")) <= before
+
+
+def test_directory_is_closed_once_also_where_it_has_descriptor_0(layout: Layout, place: Place) -> None:
+    def reads() -> str:
+        os.close(0)
+        files = Rehash(layout.path(place), place, Pace(NO_CAP))
+        wrong = [files.file(name) for name in files.names]
+        files.close()
+        again = os.open(os.devnull, os.O_RDONLY)
+        files.close()
+        os.fstat(again)
+        return f"{again} {set(wrong)}"
+
+    assert in_a_fork(reads) == "0 {None}"
 
 
 def _stop() -> None:
