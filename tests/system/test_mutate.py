@@ -333,6 +333,20 @@ def test_draw_is_the_same_by_the_same_seed_and_another_by_another() -> None:
         ("with self.lock:\n    x = y\n", ['with __import__("contextlib").nullcontext():']),
         ("with open(x) as y:\n    z = y\n", []),
         ("x = é(); y = 1\n", ["x = é(); y = 2"]),
+        ("LOOK_S: Final = 4 << 20\n", []),
+        ("WAITED_S: Final = 0\nTRIES: Final = 3\n", ["WAITED_S: Final = 1", "TRIES: Final = 4"]),
+        ("LOOK_S: Final = 2 * other\n", ["LOOK_S: Final = 2 // other", "LOOK_S: Final = 3 * other"]),
+        (
+            "def f(n=3, wait_s=5, *, size_bytes=9, on=True): ...\n",
+            [
+                "def f(n=4, wait_s=5, *, size_bytes=9, on=True): ...",
+                "def f(n=3, wait_s=5, *, size_bytes=9, on=False): ...",
+            ],
+        ),
+        ("assert a is not None and b > 3\n", []),
+        ("x = zip(a, b, strict=True)\n", []),
+        ("logger.warning(a, exc_info=True)\ntime.sleep(0.1)\n", []),
+        ("def __repr__(self):\n    return 1\n", []),
         ('"""A docstring."""\nx: Literal[1]\ny = f"{a + 1}"\nif TYPE_CHECKING:\n    z = 1\n', []),
     ],
 )
@@ -342,7 +356,8 @@ def test_each_kind_of_fault_is_made(text: str, changed: list[str]) -> None:
 
 def test_two_calls_change_places_unless_one_needs_the_name_of_the_other() -> None:
     assert [one.of(b"a()\nb()\n") for one in made("a()\nb()\n") if one.kind == "swapped"] == [b"b()\na()\n"]
-    assert not [one for one in made("x = a()\nb(x)\n") if one.kind == "swapped"]
+    for text in ("x = a()\nb(x)\n", "self.x = A()\nself.y = B(c)\n", "x = len(a)\ny = b()\n"):
+        assert not [one for one in made(text) if one.kind == "swapped"]
 
 
 def test_equal_diffs_of_a_function_are_told_apart() -> None:

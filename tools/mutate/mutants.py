@@ -1,8 +1,8 @@
 """Mutants: small faults of a module's text, made from its syntax tree.
 
 Invariants. A mutant changes one place, compiles, and is told from the others of its function by its diff and, where
-two diffs are equal, by its number. The same text gives the same mutants in the same order. Annotations, decorators,
-docstrings and messages are left as they are: no test is to depend on them.
+two diffs are equal, by its number. The same text gives the same mutants in the same order. What `unseen`
+names is left as it is.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import re
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final
+
+from tools.mutate.unseen import acts, is_figure, is_unseen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -160,8 +162,11 @@ class _Finder:
                 self._at_import = True
                 self._defaults(node)
                 self._at_import = isinstance(node, ast.ClassDef)
-                self._block(node.body)
+                if not is_unseen(node):
+                    self._block(node.body)
             case ast.Import() | ast.ImportFrom() | ast.If(test=ast.Name(id="TYPE_CHECKING")):
+                pass
+            case _ if is_unseen(node):
                 pass
             case _:
                 self._leave_out(node)
@@ -172,10 +177,13 @@ class _Finder:
         self._function, self._lines, self._around, self._at_import = outside
 
     def _defaults(self, node: Function | ast.ClassDef) -> None:
-        if not isinstance(node, ast.ClassDef):
-            for default in (*node.args.defaults, *node.args.kw_defaults):
-                if default is not None:
-                    self._expression(default)
+        if isinstance(node, ast.ClassDef):
+            return
+        ordered = [*node.args.posonlyargs, *node.args.args]
+        named = zip(ordered[len(ordered) - len(node.args.defaults) :], node.args.defaults, strict=True)
+        for argument, default in (*named, *zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)):
+            if default is not None and not is_figure(argument.arg, default):
+                self._expression(default)
 
     def _leave_out(self, node: ast.stmt) -> None:
         match node:
@@ -258,8 +266,6 @@ def _expressions(node: ast.stmt) -> Iterator[ast.expr]:
             yield from [value] if value is not None else []
         case ast.Expr(value=ast.Constant()) | ast.Raise():
             pass
-        case ast.Assert(test=test):
-            yield test
         case ast.Match(subject=subject, cases=cases):
             yield subject
             yield from (case.guard for case in cases if case.guard is not None)
@@ -273,16 +279,17 @@ def _children(node: ast.AST) -> Iterator[ast.expr]:
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.expr):
             yield child
-        elif not isinstance(child, ast.arguments):
+        elif not isinstance(child, ast.arguments) and not is_unseen(child):
             yield from _children(child)
 
 
 def _may_change_places(first: ast.stmt, second: ast.stmt) -> bool:
     """Tell whether both do something, and neither only gives the other its names."""
-    if not all(isinstance(one, ast.Expr | ast.Assign | ast.AugAssign) for one in (first, second)):
-        return False
-    if not all(any(isinstance(part, ast.Call) for part in ast.walk(one)) for one in (first, second)):
-        return False
+    for one in (first, second):
+        if not isinstance(one, ast.Expr | ast.Assign | ast.AugAssign) or is_unseen(one):
+            return False
+        if not any(map(acts, ast.walk(one))):
+            return False
     return not (
         _names(first, ast.Store) & (_names(second, ast.Load)) or _names(second, ast.Store) & _names(first, ast.Load)
     )

@@ -78,6 +78,7 @@ def run(root: Path, tests: Sequence[str], mutant: Mutant | None, bounds: Bounds)
         command += [f"--mutate-picked={picked}", f"--timeout={bounds.test_s}", *files]
         environment = {**os.environ, MARK: scratch, "PYTHONPATH": f"{copy}:{HERE}", "TMPDIR": scratch}
         environment.pop("PYTEST_ADDOPTS", None)
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)  # else each process compiles what it imports
         with Path(scratch, "said").open("w+") as said:
             late, code = _until_its_end(command, copy, environment, said, bounds.all_s)
             said.seek(0)
