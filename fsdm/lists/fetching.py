@@ -37,7 +37,10 @@ UNCHANGED: Final = "nothing was changed: ask again when it answers"
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """The version of what an answer brought, as the server names it; "" for what it does not say."""
+    """The version of what an answer brought, as the server names it; "" for what it does not say.
+
+    None is known of what was changed in the second of the answer: what comes next may be called the same.
+    """
 
     etag: str = ""
     last_modified: str = ""
@@ -133,7 +136,7 @@ class _Receiver:
         head = self._head
         if head is None:
             return None
-        version = Version(head.etag or "", head.get("last-modified"))
+        version = Version() if head.is_just_changed else Version(head.etag or "", head.get("last-modified"))
         return Answer(version, sha256_of(self._into), head.length is not None or head.is_chunked)
 
 

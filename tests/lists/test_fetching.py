@@ -37,6 +37,18 @@ def test_date_of_a_list_is_asked_with_where_it_has_one(source: Source) -> None:
     assert found.version.conditions == {"If-Modified-Since": said}
 
 
+@pytest.mark.parametrize(("changed", "is_known"), [("1 Dec 2099", False), ("1 Dec 2020", True)])
+def test_what_was_changed_in_the_second_of_the_answer_is_asked_for_again(
+    source: Source, changed: str, is_known: bool
+) -> None:
+    """Another text of the same second has the same date, and the same ETag where that is made of date and length."""
+    source.fault("/list", headers={"Last-Modified": f"Tue, {changed} 08:00:00 GMT", "ETag": '"6a1d0c80-3"'})
+    with tempfile.TemporaryFile() as file:
+        found = Fetching().fetch(source.put("/list", b"one"), file)
+    assert found is not None
+    assert bool(found.version.conditions) == is_known
+
+
 def test_304_that_was_not_asked_for_is_an_error(source: Source) -> None:
     source.fault("/list", status=304)
     with tempfile.TemporaryFile() as file, pytest.raises(TransferError, match="HTTP 304"):

@@ -135,10 +135,20 @@ class Head:
         tag = self.etag
         if tag is not None:
             return tag if _STRONG_ETAG.match(tag) else None
-        modified = self.get("last-modified")
-        changed_at, sent_at = http_date(modified), http_date(self.get("date"))
-        strong = changed_at is not None and sent_at is not None and sent_at - changed_at >= MUST_DIFFER_S
-        return modified if strong else None
+        rested_s = self._rested_s
+        return self.get("last-modified") if rested_s is not None and rested_s >= MUST_DIFFER_S else None
+
+    @property
+    def is_just_changed(self) -> bool:
+        """Another version may come with the same date (§8.8.2.2), and with the same ETag where that is made of it."""
+        rested_s = self._rested_s
+        return rested_s is not None and rested_s < MUST_DIFFER_S
+
+    @property
+    def _rested_s(self) -> float | None:
+        """The seconds between Last-Modified and the answer; None where it does not say."""
+        changed_at, sent_at = http_date(self.get("last-modified")), http_date(self.get("date"))
+        return None if changed_at is None or sent_at is None else sent_at - changed_at
 
     def is_of(self, validator: str | None) -> bool:
         """Tell whether the answer says that it is of this version (§15.3.7), or none is known."""
