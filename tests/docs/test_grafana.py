@@ -29,8 +29,15 @@ promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool
 
 DASHBOARD: dict[str, Any] = json.loads((GRAFANA / "dashboard.json").read_text())
 FLEET: dict[str, Any] = json.loads((GRAFANA / "fleet.json").read_text())
-[GROUP] = yaml.safe_load((GRAFANA / "alerts.yml").read_text())["groups"]
-RULES: list[dict[str, Any]] = GROUP["rules"]
+ALERTS = ("alerts", "fleet_alerts")  # files, with their tests beside them
+
+
+def rules_of(file: str) -> list[dict[str, Any]]:
+    [group] = yaml.safe_load((GRAFANA / f"{file}.yml").read_text())["groups"]
+    return group["rules"]
+
+
+RULES = [rule for file in ALERTS for rule in rules_of(file)]
 
 
 def expressions() -> Iterator[str]:
@@ -91,20 +98,21 @@ def test_each_rule_says_what_is_wrong_and_how_bad_it_is() -> None:
         assert "{{ $labels.instance }}" in rule["annotations"]["summary"]
 
 
-def test_each_rule_is_tested_to_fire() -> None:
-    text = (GRAFANA / "alerts_test.yml").read_text()
-    assert [rule["alert"] for rule in RULES if rule["alert"] not in text] == []
+@pytest.mark.parametrize("file", ALERTS)
+def test_each_rule_is_tested_to_fire(file: str) -> None:
+    text = (GRAFANA / f"{file}_test.yml").read_text()
+    assert [rule["alert"] for rule in rules_of(file) if rule["alert"] not in text] == []
 
 
 @promtool
 def test_promtool_takes_the_rules() -> None:
-    done = ran("promtool", "check", "rules", GRAFANA / "alerts.yml")
+    done = ran("promtool", "check", "rules", *(GRAFANA / f"{file}.yml" for file in ALERTS))
     assert done.returncode == 0, done.stderr
 
 
 @promtool
 def test_rules_fire_when_they_should_and_else_do_not() -> None:
-    done = ran("promtool", "test", "rules", "alerts_test.yml", cwd=GRAFANA)
+    done = ran("promtool", "test", "rules", *(f"{file}_test.yml" for file in ALERTS), cwd=GRAFANA)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
