@@ -37,10 +37,10 @@ def processes_that_write_below(path: Path) -> list[str]:
 
 @needs_pyarrow
 def test_story_ends_well_and_tells_what_has_moved(tmp_path: Path) -> None:
-    done = ran(sys.executable, "-m", "fsdm", "fleet", "demo", "--chunks", 48, "--json", TMPDIR=str(tmp_path))
+    done = ran(sys.executable, "-m", "fsdm", "fleet", "demo", "--chunks", 32, "--json", TMPDIR=str(tmp_path))
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
     *events, summary = map(json.loads, done.stdout.splitlines())
-    assert (summary["kind"], summary["ok"], summary["chunks"], summary["queries"]) == ("right", True, 48, 3)
+    assert (summary["kind"], summary["ok"], summary["chunks"], summary["queries"]) == ("right", True, 32, 3)
     assert all(event.keys() == {"at", "kind", "text"} for event in events)
     kinds = [event["kind"] for event in events]
     assert [kind for kind in kinds if kind in {"query", "killed", "frozen"}] == [

@@ -8,6 +8,7 @@ itself, the kernel does. Each leads a group of its own, so that Ctrl-C is for th
 from __future__ import annotations
 
 import ctypes
+import gc
 import json
 import os
 import select
@@ -24,7 +25,16 @@ if TYPE_CHECKING:
 PR_SET_PDEATHSIG: Final = 1  # prctl(2)
 LOOK_S: Final = 0.1
 ROLES: Final = "fsdm.cli.fleet_demo.roles"
-PRELOADED: Final = ("distributed", "pyarrow.parquet", "fsdm.manager", "fsdm.fleet.dask_node", ROLES)
+PRELOADED: Final = (
+    "distributed",
+    "pyarrow.parquet",
+    "fsdm.cli.follow",
+    "fsdm.fleet.dask_node",
+    "fsdm.lists.following",
+    "fsdm.lists.reporting",
+    "fsdm.manager",
+    ROLES,
+)
 
 
 def main() -> None:
@@ -35,6 +45,7 @@ def main() -> None:
     say = partial(_say, os.dup(1))
     for name in PRELOADED:
         import_module(name)
+    gc.freeze()  # what is imported is looked at by no child's collector: it would copy all of it
     alive: dict[int, int] = {}
     unread = b""
     while True:
@@ -78,7 +89,7 @@ def _begun(say: Callable[..., None], log: str, function: str, *arguments: Any) -
             for one in standard:
                 os.dup2(fd, one)
         if os.getppid() == nursery:
-            getattr(import_module(ROLES), function)(say, *arguments)
+            code = getattr(import_module(ROLES), function)(say, *arguments)
             code = 0
     except BaseException:
         sys.excepthook(*sys.exc_info())  # to the log

@@ -1,15 +1,16 @@
-"""The processes of the demo: each of these functions is one. A node is three: it reconciles, follows, runs queries."""
+"""The processes of the demo: each of these functions is one. A node is two: one keeps its chunks, one runs queries."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import sys
+import signal
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from fsdm.cli.fleet_demo.lake import serve
+from fsdm.model.follow import Follow
+from fsdm.model.limits import Limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     Say = Callable[..., None]
 
-EVERY: Final = "1s"
+EVERY_S: Final = 0.25
 # of what is not needed here, and takes CPU time from what is
 SPARING: Final = {
     "distributed.scheduler.work-stealing": False,
@@ -65,16 +66,12 @@ def _serve(server: Callable[[], Server], say: Say) -> None:
         asyncio.run(main())
 
 
-def reconcile(_: Say, data_dir: str) -> None:
-    """Be the reconciler of a node."""
-    _become("run", "-d", data_dir, "--durability", "none", "--brake", "off")
+def keep(_: Say, data_dir: str, node: str, url: str, reports: str) -> None:
+    """Be the reconciler of a node; apply its list whenever it has changed, and report what is here."""
+    from fsdm.cli.follow import Following
+    from fsdm.manager import DataManager
 
-
-def follow(_: Say, data_dir: str, node: str, url: str, reports: str) -> None:
-    """Apply the list of a node whenever it has changed, and report what is here."""
-    where = (f"{url}/fleet/placement.json", "--every", EVERY, "--node-id", node, "--report", reports)
-    _become("follow", "-d", data_dir, *where, "--brake", "off", "--quiet")
-
-
-def _become(*arguments: str) -> None:
-    os.execv(sys.executable, [sys.executable, "-m", "fsdm", *arguments])  # noqa: S606 no shell is meant
+    limits = Limits(durability="none", brake=None)
+    follow = Follow(url=f"{url}/fleet/placement.json", every_s=EVERY_S, node_id=node, report=reports)
+    with DataManager(data_dir, limits=limits) as dm, Following(dm.layout, follow, (), None, None).running():
+        signal.pause()

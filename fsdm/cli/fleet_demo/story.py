@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 LIMIT_S: Final = 600.0
 POLL_S: Final = 0.05
+SILENT_S: Final = 3.0  # a worker that has not beaten for so long is frozen
 COPIES: Final = 2
 RACKS: Final = 4
 FIRST: Final = tuple(f"node-{number}" for number in range(1, 9))
@@ -141,10 +142,9 @@ class _Story:
         self.check_end()
 
     def start(self, node: str) -> None:
-        """Start the three processes of a node."""
+        """Start the two processes of a node."""
         data_dir = open_data_dir(f"{self.root}/nodes/{node}").root
-        self.processes.begin(node, "reconcile", data_dir)
-        self.processes.begin(node, "follow", data_dir, node, self.url, f"{self.root}/reports")
+        self.processes.begin(node, "keep", data_dir, node, self.url, f"{self.root}/reports")
         report = f"{self.root}/reports/{node}.json"
         self.joining[node] = self.processes.begin(node, "work", data_dir, node, report, self.scheduler)
         self.live.add(node)
@@ -194,7 +194,8 @@ class _Story:
         """Return a client of the fleet, whose routes are those that the lake serves."""
         from distributed import Client as DaskClient
 
-        return FleetClient(self.stack.enter_context(DaskClient(self.scheduler)), f"{self.url}/fleet")
+        dask = self.stack.enter_context(DaskClient(self.scheduler))
+        return FleetClient(dask, f"{self.url}/fleet", silent_s=SILENT_S)
 
     def wait_for_workers(self, names: Iterable[str]) -> None:
         """Wait until the Dask workers of nodes have joined."""
