@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from fsdm.model.plain_wants import PlainWant
 
     Each = Callable[[DataChunk], object]
-    Glance = Callable[[PlainWant], object]
+    Glance = Callable[[PlainWant], bool]
 
 FOOTER: Final = re.compile(rb'\{\s*"end"\s*:\s*([0-9]{1,18})\s*\}')
 GZIP: Final = b"\x1f\x8b"  # RFC 1952 §2.3.1
@@ -94,14 +94,12 @@ class Assignment:
         """
         if digest_of(document) in self._known.lines and self._takes_known(document):
             return
-        if len(document) > WANT_MAX_BYTES:
+        if len(document) >= WANT_MAX_BYTES:  # with its newline, as it will stand in `want/`
             raise InvalidInputError(f"the line has more than the {WANT_MAX_BYTES} bytes of a want")
         if self._takes_plain(document):
             return
         chunk = DataChunk.parse(document)
         self._doubt(where, chunk)
-        if len(chunk.to_json()) > WANT_MAX_BYTES:  # as it would be written
-            raise InvalidInputError(f"the want has more than {WANT_MAX_BYTES} bytes")
         self.add(chunk, document)
 
     def add(self, chunk: DataChunk, document: bytes) -> None:
@@ -119,9 +117,8 @@ class Assignment:
         self._keep(chunk.id, document)
 
     def _takes_plain(self, document: bytes) -> bool:
-        if self._glance is None or (found := plain(document)) is None or found.id in self:
+        if self._glance is None or (found := plain(document)) is None or found.id in self or not self._glance(found):
             return False
-        self._glance(found)
         self._keep(found.id, document)
         return True
 
@@ -204,11 +201,13 @@ class ListText:
         *,
         strict: bool = False,
         known: Known = NONE,
+        check: Callable[[], None] = lambda: None,
     ) -> Iterator[Assignment]:
-        """Read its assignment, of so many wants.
+        """Read its assignment, of so many wants. `check` is called before each line, and may raise.
 
         `each` is called with each chunk, once, as it is read; an InvalidInputError of it is told with the line. Where
-        `glance` is given, it is called in its place with those whose lines are plain, which costs a tenth.
+        `glance` is given, it is called first with those whose lines are plain, which costs a tenth; what it returns
+        False for is read as any other line.
         `strict`: a key that is not known is an error.
 
         Raises:
@@ -217,7 +216,7 @@ class ListText:
         """
         with tempfile.TemporaryFile(prefix="fsdm-sync-") as documents:
             assignment = Assignment(documents, each, glance, strict=strict, known=known)
-            count, end = self._read_lines(assignment)
+            count, end = self._read_lines(assignment, check)
             self._check_end(count, {end, expected} - {None})
             assignment.says_its_end = end is not None
             yield assignment
@@ -236,12 +235,13 @@ class ListText:
         while line := stream.readline(WANT_MAX_BYTES + 2):
             yield line
 
-    def _read_lines(self, assignment: Assignment) -> tuple[int, int | None]:
+    def _read_lines(self, assignment: Assignment, check: Callable[[], None]) -> tuple[int, int | None]:
         """Read all lines; how many wants there are, and how many the last line says that there are."""
         number, count, end = 0, 0, None
         digest = hashlib.sha256()
         try:
             for line in self.lines():
+                check()
                 digest.update(line)
                 number += 1
                 document = line.strip()

@@ -16,7 +16,7 @@ from fsdm.model.layout import READY, WANT_MAX_BYTES
 from fsdm.reconcile.delete_brake import Going, place_deletes
 from fsdm.store.catalog import Catalog
 from fsdm.store.json_files import declared_bytes, read_document, read_manifest
-from fsdm.store.markers import look_at, marker_ids, place_want, read_want
+from fsdm.store.markers import look_at, marker_ids, place_delete, place_want_text, read_want
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Container
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from fsdm.lists.assignment import Assignment
     from fsdm.model.documents import DataChunk, Manifest
     from fsdm.model.layout import Layout, Place
+    from fsdm.model.plain_wants import PlainWant
 
 
 @dataclass(slots=True)
@@ -93,6 +94,14 @@ class Comparison:
             found.replaced_bytes += sum(manifest.size_bytes for manifest in manifests)
         found.fetch_bytes += sum(file.size or 0 for file in chunk.files.values())
         found.undeclared += sum(file.size is None for file in chunk.files.values())
+
+    def takes_plain(self, want: PlainWant) -> bool:
+        """Compare a chunk of a list by its line alone; False where there is something to compare it with."""
+        if self.knows(want.id):
+            return False
+        self.found.wanted.append(want.id)
+        self.found.fetch_bytes += want.size_bytes
+        return True
 
     def takes_known(self, place: Place, before: Before) -> bool:
         """Compare a chunk whose line was compared before; False where that does not tell how it stands now."""
@@ -183,10 +192,16 @@ def place(
 ) -> None:
     """Place the markers of a difference, the wants first: to keep data is the safer half.
 
-    `meant`: no brake is to hold the deletes back, however many they are. `check` is called before each want, and may
-    raise: to place them once more is no harm.
+    `meant`: no brake is to hold the deletes back, however many they are. `check` is called before each, and may raise:
+    to place them once more is no harm.
     """
-    for chunk_id in difference.wanted:
+
+    def remove(chunk_id: str) -> None:
         check()
-        place_want(layout, assignment.chunk(chunk_id))
-    place_deletes(layout, difference.deleted, meant=meant)
+        place_delete(layout, chunk_id)
+
+    wanted = difference.wanted
+    for chunk_id, text in zip(wanted, assignment.documents(wanted), strict=True):
+        check()
+        place_want_text(layout, chunk_id, text)
+    place_deletes(layout, difference.deleted, meant=meant, place=remove)

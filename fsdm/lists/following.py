@@ -72,6 +72,7 @@ class Follower:
         self._reported, self._clock, self._spread = reported, clock, spread
         self._cancellation = Cancellation()
         self._anew = False
+        self._is_applying = False
         asked = hashlib.sha256(f"{follow.url}\n{node}".encode()).hexdigest()
         self.last = Last.read(layout, self._asking.shown, asked)
 
@@ -105,9 +106,10 @@ class Follower:
         """Have the next look compare the list with the disk, though it has not changed. In any thread."""
         self._anew = True
 
-    def stop(self) -> None:
-        """End: what is being fetched is cut. In any thread."""
+    def stop(self) -> bool:
+        """End: what is being fetched is cut. In any thread. Return whether a list is being applied: it ends soon."""
         self._cancellation.set()
+        return self._is_applying
 
     def look(self, *, anew: bool = False) -> float:
         """Look once; return how many seconds to wait before the next look.
@@ -164,11 +166,19 @@ class Follower:
 
     def _apply(self, file: IO[bytes], path: str, text: ListText, version: Version, *, meant: bool) -> Last:
         """Compare a list with the disk, and place the markers; or hold it back."""
+        self._is_applying = True  # before the first check: what is stopped from now on is seen, or seen to
+        try:
+            return self._applied(file, path, text, version, meant=meant)
+        finally:
+            self._is_applying = False
+
+    def _applied(self, file: IO[bytes], path: str, text: ListText, version: Version, *, meant: bool) -> Last:
         layout, last, began_ns = self._layout, self.last, os.fstat(file.fileno()).st_ctime_ns
         comparison, before = Comparison(layout), last.before
         known = Known(last.lines(layout), lambda one: comparison.takes_known(one, before))
-        with text.read(None, comparison.take, known=known) as assignment:
-            self._cancellation.check()
+        check = self._cancellation.check
+        with text.read(None, comparison.take, comparison.takes_plain, known=known, check=check) as assignment:
+            check()
             if not len(assignment) and not assignment.says_its_end:
                 raise InvalidInputError(f"{text.name}: the list is empty", hint=KEEPS)
             difference, bytes_sha256 = comparison.close(assignment), sha256_of(file)
@@ -177,7 +187,7 @@ class Follower:
                 held = Held(assignment.sha256, bytes_sha256, self._clock(), why, len(assignment))
                 logger.warning("the list that is followed is held back: %s; if it is meant: fsdm release", why)
                 return replace(last.hold(layout, path, held), version=version)
-            place(layout, difference, assignment, meant=meant, check=self._cancellation.check)
+            place(layout, difference, assignment, meant=meant, check=check)
             wanted, deleted, chunks = len(difference.wanted), len(difference.deleted), count(len(assignment), "chunk")
             logger.info("list %.12s is applied: %s, %d wanted, %d deleted", assignment.sha256, chunks, wanted, deleted)
             return last.applied(

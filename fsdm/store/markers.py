@@ -72,10 +72,15 @@ def as_chunk(value: object) -> DataChunk:
 
 def place_want(layout: Layout, chunk: DataChunk) -> None:
     """Ask for a chunk, and overrule a delete of it. Nothing is fsynced."""
-    marker, data = layout.want_marker(chunk.id), _text_of(chunk)
+    place_want_text(layout, chunk.id, _text_of(chunk))
+
+
+def place_want_text(layout: Layout, chunk_id: str, text: bytes) -> None:
+    """Ask for a chunk by a text that is known to be a want of it, as `place_want` does."""
+    marker = layout.want_marker(chunk_id)
     with placing(marker), intents_lock(layout, CLIENT_WAIT_S):
-        _put(marker, data)
-        _overrule(layout.delete_marker(chunk.id))
+        _put(marker, text)
+        _overrule(layout.delete_marker(chunk_id))
 
 
 def place_known(layout: Layout, chunk: DataChunk, *, exclusive: bool) -> None:

@@ -13,6 +13,7 @@ from fsdm.lists.assignment import Assignment
 from fsdm.lists.difference import Comparison, Difference, place
 from fsdm.model.errors import DataDirectoryError
 from fsdm.model.layout import READY, RELEASE, Layout
+from fsdm.model.plain_wants import PlainWant
 from fsdm.reconcile.delete_brake import MANY_BYTES
 from fsdm.store.markers import place_delete, place_want
 from tests.support import PATIENCE_S, Source, fsdm, fsdm_json
@@ -79,6 +80,41 @@ def test_a_delete_that_waits_is_withdrawn_for_a_chunk_that_is_listed(layout: Lay
     assert (found.wanted, found.here, found.fetch_bytes) == ([there.chunk_id], 0, 0)
     synced(layout, of_place(there))
     assert markers(layout) == ([there.chunk_id], [])
+
+
+def test_a_line_that_is_plain_is_compared_by_itself_only_where_there_is_nothing_else_of_it(layout: Layout) -> None:
+    fresh = of_place(put_chunk(Layout(layout.root + "2")))
+    here, deleted, wanted = of_place(put_chunk(layout)), of_place(put_chunk(layout)), a_want()
+    place_delete(layout, deleted.id)
+    place_want(layout, wanted)
+    lines = [one.to_json().strip() for one in (here, fresh, deleted, wanted, fresh, a_want(files={"a": "http://h/a"}))]
+    glanced: list[str] = []
+    found = []
+    for at_a_glance in (True, False):
+        comparison = Comparison(layout)
+
+        def glance(want: PlainWant, comparison: Comparison = comparison) -> bool:
+            taken = comparison.takes_plain(want)
+            glanced.extend([want.id] * taken)
+            return taken
+
+        file = FILES.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 closed after the test
+        assignment = Assignment(file, comparison.take, glance if at_a_glance else None)
+        for line in lines:
+            assignment.take(line, "here")
+        found.append(comparison.close(assignment))
+    assert glanced == [fresh.id]
+    assert found[0] == found[1]
+    assert (found[0].wanted[0], found[0].unchanged, len(found[0].wanted)) == (fresh.id, 2, 3)
+
+
+def test_a_want_is_placed_as_its_line_stands_in_the_list(layout: Layout) -> None:
+    assignment = Assignment(FILES.enter_context(tempfile.TemporaryFile()))  # noqa: SIM115 closed after the test
+    chunk = a_want()
+    line = b'{ "note": [1], ' + chunk.to_json().strip()[1:]
+    assignment.take(line, "here")
+    place(layout, Difference(wanted=[chunk.id]), assignment, meant=False)
+    assert Path(layout.want_marker(chunk.id)).read_bytes() == line + b"\n"
 
 
 def test_a_delete_is_placed_again_only_beside_a_want(layout: Layout) -> None:

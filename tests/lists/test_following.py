@@ -13,16 +13,16 @@ from typing import Any
 import pytest
 
 from fsdm import DataChunk
-from fsdm.lists import following
+from fsdm.lists import difference, following
 from fsdm.lists.fetching import Fetching, Version
 from fsdm.lists.following import Follower
 from fsdm.lists.last import FollowLock
-from fsdm.model.errors import ReconcilerRunsError
+from fsdm.model.errors import ReconcilerRunsError, StoppedError
 from fsdm.model.follow import Follow
 from fsdm.model.layout import READY, RELEASE, Layout
 from fsdm.reconcile.delete_brake import MANY_BYTES
 from fsdm.store.followed import Followed, read_followed
-from fsdm.store.markers import place_delete, place_want, release_deletes
+from fsdm.store.markers import place_delete, place_want, place_want_text, release_deletes
 from tests.support import Source, fsdm
 from tests.support.chunks import a_want, an_id, markers, of_place, put_chunk
 from tests.support.waiting import next_tick
@@ -128,7 +128,7 @@ def test_only_lines_that_changed_are_parsed_again(node: Node, monkeypatch: pytes
     with counting(monkeypatch, DataChunk, "parse") as parsed:
         node.look()
     assert node.markers == ([new.id], [])
-    assert len(parsed) == 2  # as it is read, and as it is wanted
+    assert len(parsed) == 1  # as it is read; as it is wanted it stands as it is
 
 
 @pytest.mark.parametrize("status", [404, 403, 500])
@@ -165,6 +165,40 @@ def test_half_a_transfer_keeps_everything(node: Node) -> None:
     node.source.fault("/list", cut_at=len(chunks[0].to_json()) // 2)
     seen = node.look()
     assert (seen.applied, bool(seen.error), node.markers) == (sha256, True, ([], []))
+
+
+@pytest.mark.parametrize("step", ["place_want_text", "place_delete"])
+def test_who_is_stopped_while_a_list_is_applied_leaves_whole_markers_and_the_next_one_goes_on(
+    node: Node, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone, chunks = [put_chunk(node.layout, start=n, end=n + 1) for n in range(3)], [a_want() for _ in range(3)]
+    node.share = None
+    node.again()
+    node.serve(*chunks)
+    real, stops = getattr(difference, step), []
+
+    def stopping(layout: Layout, chunk_id: str, *more: bytes) -> None:
+        real(layout, chunk_id, *more)
+        stops.append(node.follower.stop())
+
+    monkeypatch.setattr(difference, step, stopping)
+    with pytest.raises(StoppedError):
+        node.follower.look()
+    assert stops == [True], "one marker more, and it has ended"
+    assert len(node.markers[step == "place_delete"]) == 1
+    monkeypatch.undo()
+    assert node.follower.stop() is False
+    node.again().look()
+    assert node.markers == (sorted(one.id for one in chunks), sorted(one.chunk_id for one in gone))
+
+
+def test_a_line_is_the_last_one_that_is_read_once_it_is_stopped(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    node.serve(a_want(), a_want())
+    read: list[object] = []
+    monkeypatch.setattr(difference.Comparison, "take", lambda _, chunk: read.append(node.follower.stop()))
+    with pytest.raises(StoppedError):
+        node.follower.look()
+    assert read == [True]
 
 
 def test_retry_after_is_kept_to(node: Node) -> None:
@@ -334,11 +368,11 @@ def test_process_that_is_killed_in_the_midst_of_it_is_gone_on_from(
     def killed(*args: object, **kw: object) -> None:
         raise KilledError
 
-    def placed(layout: Layout, chunk: DataChunk) -> None:
-        killed() if len(os.listdir(layout.want)) > 1 else place_want(layout, chunk)
+    def placed(layout: Layout, chunk_id: str, text: bytes) -> None:
+        killed() if len(os.listdir(layout.want)) > 1 else place_want_text(layout, chunk_id, text)
 
     with monkeypatch.context() as patch:
-        patch.setattr(*("fsdm.lists.difference.place_want", placed) if at == "place" else ("os.rename", killed))
+        patch.setattr(*("fsdm.lists.difference.place_want_text", placed) if at == "place" else ("os.rename", killed))
         with pytest.raises(KilledError):
             node.follower.look()
     assert read_followed(node.layout).applied == sha256  # type: ignore[union-attr]

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from fsdm.fleet.shelf import Shelf
     from fsdm.fleet.summary import Amount, Summary
+    from fsdm.model.plain_wants import PlainWant
 
 EXAMPLES = """\
 fsdm place assignment.jsonl --workers workers.jsonl --reports reports --to fleet --dry-run
@@ -96,7 +97,12 @@ def run(arguments: Namespace) -> None:
         raise InvalidInputError("only one thing can be written to standard output", hint="give the page a FILE")
     how = _options(arguments)
     wants = how.wants()
-    with read_assignment(arguments.list, arguments.expect, wants.add, wants.add) as assignment:
+
+    def add(want: PlainWant) -> bool:
+        wants.add(want)
+        return True
+
+    with read_assignment(arguments.list, arguments.expect, wants.add, add) as assignment:
         if not len(assignment) and not arguments.yes:
             raise InvalidInputError("the list is empty", hint="nothing was changed; where all is to go, say so: --yes")
         one = _round().Round.read(wants, arguments.workers, arguments.reports, _shelf(arguments), how, time.time())

@@ -39,7 +39,8 @@ def run(arguments: Namespace) -> None:
         open_list(arguments.list, fetching_for(arguments.list, client.layout)) as text,
     ):
         comparison = Comparison(client.layout)
-        with text.read(arguments.expect, comparison.take, strict=arguments.strict) as assignment:
+        reading = text.read(arguments.expect, comparison.take, comparison.takes_plain, strict=arguments.strict)
+        with reading as assignment:
             for doubt in assignment.doubts:
                 tell(f"fsdm: {plain(doubt)}")
             if not len(assignment) and not arguments.yes:
