@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 logger = Log("fsdm.follow")
 
-STOP_S: Final = 0.05  # a process that is to end does not wait longer for its follower: nothing is lost by a kill
+STOP_S: Final = 0.05  # a process that is to end does not wait longer for what its follower asks of the network
 AGAIN_S: Final = 5.0
 
 
@@ -80,10 +80,10 @@ class Following:
             yield
         finally:
             self._stopping.set()
-            self._follower.stop()
+            is_applying = self._follower.stop()
             self._ended.set()
             self._woken.set()
-            self._thread.join(STOP_S)
+            self._thread.join(None if is_applying else STOP_S)
             if not self._thread.is_alive():
                 self._reports.close()
                 self._client.close()

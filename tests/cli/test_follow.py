@@ -1,5 +1,6 @@
 """`fsdm follow`, and `[follow]` of `fsdm run`, as processes."""
 
+import fcntl
 import json
 import os
 import signal
@@ -7,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from fsdm.model.layout import Layout
-from tests.support import Source, eventually, fsdm, fsdm_json, running
+from fsdm.model.layout import Layout, is_id
+from fsdm.store.filesystem import opened
+from tests.support import PATIENCE_S, Fault, Source, eventually, fsdm, fsdm_json, running
 from tests.support.chunks import a_want, entries
 
 
@@ -38,6 +40,34 @@ def test_process_follows_looks_at_sighup_and_leaves_at_sigterm_what_the_next_one
     told = fsdm_json("status", "-d", layout.root)["followed"]
     assert (told["chunks"], told["url"], told["error"]) == (2, url, "")
     assert f"list {told['applied'][:12]} of {url} is applied: 2 chunks" in fsdm("status", "-d", layout.root).stderr
+
+
+@pytest.mark.parametrize("verb", ["follow", "run"])
+def test_process_ends_though_the_server_that_it_asks_says_nothing(layout: Layout, source: Source, verb: str) -> None:
+    url = source.put("/list", a_want().to_json())
+    source.faults["/list"] = silent = Fault(stall_at=0)
+    Path(layout.config).write_text(f'[follow]\nurl = "{url}"\n')
+    with running(verb, "-d", layout.root) as process:
+        eventually(silent.stalled.is_set, "the server has been asked")
+        process.terminate()
+        assert process.wait(PATIENCE_S) == 0, "and the server has not answered yet"
+    silent.gate.set()
+
+
+def test_process_that_is_ended_while_it_applies_a_list_leaves_whole_markers(layout: Layout, source: Source) -> None:
+    url = source.put("/list", b"".join(a_want().to_json() for _ in range(2000)))
+    with opened(layout.want, os.O_RDONLY) as fd:
+        fcntl.flock(fd, fcntl.LOCK_EX)  # so that each marker takes 5 ms
+        with running("follow", "-d", layout.root, url) as process:
+            eventually(lambda: os.listdir(layout.want), "it has begun to apply it")
+            process.terminate()
+            assert process.wait(PATIENCE_S) == 0
+            assert process.stderr is not None
+            assert "Traceback" not in process.stderr.read()
+    found = os.listdir(layout.want)
+    assert 0 < len(found) < 2000
+    assert [name for name in found if not is_id(name)] == []
+    assert state(layout) == {}, "the list is not applied"
 
 
 def test_reconciler_follows_what_its_configuration_says_and_what_it_says_then(layout: Layout, source: Source) -> None:
