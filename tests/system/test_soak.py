@@ -45,7 +45,7 @@ def test_churn_and_kills_show_no_wrong_byte_and_all_ends_as_asked(tmp_path: Path
 )
 def test_fault_is_found(tmp_path: Path, fault: str, said: str) -> None:
     (tmp_path / "sitecustomize.py").write_text(f"import fsdm.store.refs, fsdm.verify.rehash\nfsdm.{fault}\n")
-    code, figures = soaked(tmp_path, 10.0, chunks=20, PYTHONPATH=str(tmp_path))  # it ends at the first violation
+    code, figures = soaked(tmp_path, 10.0, chunks=6, PYTHONPATH=str(tmp_path))  # it ends at the first violation
     assert code == 1
     assert any(said in violation for violation in figures["violations"])
 
