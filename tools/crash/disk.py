@@ -89,24 +89,52 @@ class Change:
 Table = dict[Node, dict[str, Node]]
 
 
-@dataclass(frozen=True)
-class State:
-    """A state after a power failure: (path, node, bytes) of what is there, and what was lost.
+class Shape:
+    """The names of a state: where some changes of entries are lost, and each file has what was written last.
 
     Directories come before what is in them. `changed` is when a node was changed last, by the number of the call.
     """
 
-    tree: tuple[tuple[str, Node, bytes], ...]
-    changed: dict[Node, int]
-    lost: tuple[str, ...]
+    def __init__(self, names: list[tuple[str, Node]], changed: dict[Node, int], lost: list[Change]) -> None:
+        self.changed, self.lost = changed, lost
+        self.tree = [(path, node, b"" if node.is_dir else node.forms()[0]) for path, node in names]
+        self.seen = [_seen(path, data) for path, _, data in self.tree]
+        self.places: dict[Node, list[int]] = {}
+        for place, (_, node) in enumerate(names):
+            self.places.setdefault(node, []).append(place)
+        markers = [node for path, node in names if path.split("/")[1:2] in (["want"], ["delete"])]
+        self.order = tuple(markers.index(node) for node in sorted(markers, key=lambda node: self.changed.get(node, -1)))
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """A state after a power failure: a shape, and what some of its files have instead of what was written last."""
+
+    shape: Shape
+    forms: dict[Node, bytes]
+
+    @property
+    def tree(self) -> list[tuple[str, Node, bytes]]:
+        """The path, the node and the bytes of all that is there."""
+        return [(path, node, self.forms.get(node, data)) for path, node, data in self.shape.tree]
+
+    @property
+    def lost(self) -> list[str]:
+        """What was lost, in words."""
+        texts = [str(change.call) for change in self.shape.lost]
+        of_less = [(path, data) for path, node, data in self.tree if node in self.forms and data != node.forms()[0]]
+        return texts + [f"{path} has {len(data)} bytes" for path, data in of_less]
 
     @property
     def key(self) -> tuple[object, ...]:
         """A key that is equal for states that recover alike."""
-        seen = dict.fromkeys(_seen(path, data) for path, _, data in self.tree)
-        markers = [node for path, node, _ in self.tree if path.split("/")[1:2] in (["want"], ["delete"])]
-        order = sorted(markers, key=lambda node: self.changed.get(node, -1))
-        return (*seen, *(markers.index(node) for node in order))
+        seen = self.shape.seen
+        if self.forms:
+            seen = seen.copy()
+            for node, data in self.forms.items():
+                for place in self.shape.places.get(node, ()):
+                    seen[place] = _seen(self.shape.tree[place][0], data)
+        return (*dict.fromkeys(seen), *self.shape.order)
 
     def build(self, root: str) -> dict[int, int]:
         """Make the state in an empty directory; return for each inode when it was changed last."""
@@ -128,7 +156,7 @@ class State:
                 name = f"{JUDGED}{os.stat(new).st_ino if int(ino) == node.ino else 0}_{rest}"
             made[node] = f"{directory}/{name}"
             os.rename(new, made[node])
-        return {os.stat(path).st_ino: self.changed.get(node, -1) for node, path in made.items()}
+        return {os.stat(path).st_ino: self.shape.changed.get(node, -1) for node, path in made.items()}
 
 
 def _seen(path: str, data: bytes) -> tuple[str, bytes]:
@@ -154,6 +182,7 @@ class Disk:
         self._base: Table = {node: dict(entries) for node, entries in self._now.items()}
         self._changes: list[Change] = []  # since `_base`, in their order
         self._number = 0
+        self._shapes: dict[frozenset[Change], Shape] = {}  # of this instant
 
     def _load(self, path: str, directory: Node) -> None:
         for entry in os.scandir(path):
@@ -172,6 +201,7 @@ class Disk:
     def did(self, call: Call) -> None:
         """Follow a call that was made."""
         self._number += 1
+        self._shapes.clear()
         match call.kind:
             case "create" | "mkdir":
                 node = Node(call.ino, is_dir=call.kind == "mkdir", mtime_ns=call.mtime_ns)
@@ -269,6 +299,12 @@ class Disk:
         return [node for node in dict.fromkeys(shown + named) if not node.is_dir]
 
     def _state(self, lost: frozenset[Change], forms: dict[Node, bytes]) -> State:
+        shape = self._shapes.get(lost)
+        if shape is None:
+            shape = self._shapes[lost] = self._shape(lost)
+        return State(shape, forms)
+
+    def _shape(self, lost: frozenset[Change]) -> Shape:
         table = {node: dict(entries) for node, entries in self._base.items()}
         changed = {node: node.since[-1][0] for node in self._nodes.values() if node.since}
         for change in self._changes:
@@ -277,22 +313,16 @@ class Disk:
                 for _, _, node in change.entries:
                     if node is not None:
                         changed[node] = max(changed.get(node, -1), change.number)
-        tree: list[tuple[str, Node, bytes]] = []
+        names: list[tuple[str, Node]] = []
         stack = [("", self._root)]
         while stack:
             path, directory = stack.pop()
             for name, node in sorted(table[directory].items(), key=lambda entry: entry[0]):
                 inner = f"{path}/{name}" if path else name
-                tree.append((inner, node, b"" if node.is_dir else forms.get(node, node.forms()[0])))
+                names.append((inner, node))
                 if node.is_dir:
                     stack.append((inner, node))
-        texts = [str(change.call) for change in self._changes if change in lost]
-        texts += [
-            f"{path} has {len(data)} bytes"
-            for path, node, data in tree
-            if node in forms and forms[node] != node.forms()[0]
-        ]
-        return State(tuple(tree), changed, tuple(texts))
+        return Shape(names, changed, [change for change in self._changes if change in lost])
 
 
 def _apply(table: Table, change: Change) -> None:

@@ -70,10 +70,13 @@ def fail_everywhere(name: str, scratch: str, bound: int = BOUND) -> Figures:
         promises.did(number, call)
         allowed = promises.allowed(number)
         figures.calls += 1
+        judged: set[object] = set()
         for state in disk.states(bound):
             figures.states += 1
+            if (key := state.key) in judged:
+                continue
+            judged.add(key)
             try:
-                key = state.key
                 if key not in known:
                     known[key] = _recover(state, f"{scratch}/after", is_indexed=story.is_indexed)
                 judge_all(known[key], allowed)
