@@ -24,7 +24,7 @@ FOUND = dict.fromkeys(WRONG, STUCK) | {
     **dict.fromkeys(("SETTLED_AT_ONCE", "KNOWN_AT_ONCE"), REMOVED),
     **dict.fromkeys(("READY_BEFORE_LOCK", "NO_DELETE_AFTER_LOCK"), GIVEN),
     **dict.fromkeys(("READY_BY_PATH", "LOCK_UN", "NO_CLAIM", "QUARANTINED_AWAY"), LEFT),
-    "ANY_OUTCOME": "a waiter was told of an attempt that had failed before it asked",
+    **dict.fromkeys(("ANY_OUTCOME", "PUT_OFF_TOLD"), "a waiter was told of an attempt that had failed before it asked"),
     "EVICTED_UNASKED": "a chunk was evicted before who waited for it had it",
     "EVICTED_HELD": "a chunk was evicted while a ref was held",
     "PUBLISHED_EARLY": "a chunk is available and not complete",
