@@ -33,15 +33,18 @@ def write_all(fd: int, data: bytes | memoryview) -> None:
 
 def read_regular(path: str, limit: int) -> tuple[os.stat_result, bytes] | None:
     """Read a regular file's fstat and first `limit` bytes; None for none. May raise OSError."""
-    if (it := open_regular(path)) is None:
+    if (opened_as := _open_regular(path)) is None:
         return None
+    it, found = opened_as
     with it as fd:
-        found = os.fstat(fd)
         parts: list[bytes] = []
+        left = found.st_size
         # what is asked for is allocated: so no more than there is, at first, and one byte to see the end
-        while limit > 0 and (part := os.read(fd, min(limit, found.st_size + 1))):
+        while (most := min(limit, found.st_size + 1)) > 0 and (part := os.read(fd, most)):
             parts.append(part)
-            limit -= len(part)
+            limit, left = limit - len(part), left - len(part)
+            if left <= 0 and len(part) < most:  # all is here, and nothing behind it
+                break
         return found, b"".join(parts)
 
 
@@ -83,14 +86,18 @@ def opened(path: str, flags: int, *, dir_fd: int | None = None, mode: int = 0o64
 
 def open_regular(path: str) -> Descriptor | None:
     """Open a regular file to read it; None where there is none, or something else. May raise OSError."""
+    return None if (opened_as := _open_regular(path)) is None else opened_as[0]
+
+
+def _open_regular(path: str) -> tuple[Descriptor, os.stat_result] | None:
     try:
         it = opened(path, os.O_RDONLY | SAFE)
     except OSError as e:
         if e.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO}:
             return None
         raise
-    if it.fd is not None and stat.S_ISREG(os.fstat(it.fd).st_mode):
-        return it
+    if it.fd is not None and stat.S_ISREG((found := os.fstat(it.fd)).st_mode):
+        return it, found
     it.close()
     return None
 

@@ -154,6 +154,30 @@ def test_where_nothing_is_to_be_durable_nothing_is_synced(tmp_path: Path, monkey
     assert (tmp_path / "file").read_bytes() == b"x"
 
 
+def test_small_file_is_read_by_one_read_and_one_that_grows_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, read, asked = tmp_path / "file", os.read, list[int]()
+    path.write_bytes(b"0123456789")
+
+    def counted(fd: int, count: int) -> bytes:
+        asked.append(count)
+        return read(fd, count)
+
+    monkeypatch.setattr(os, "read", counted)
+    assert (read_regular(str(path), 100) or (None, b""))[1] == b"0123456789"
+    assert asked == [11]
+
+    def grown(fd: int, count: int) -> bytes:
+        with path.open("ab") as file:
+            file.write(b"more" * (not asked))
+        return counted(fd, count)
+
+    asked.clear()
+    monkeypatch.setattr(os, "read", grown)
+    assert (read_regular(str(path), 100) or (None, b""))[1] == b"0123456789more"
+
+
 @pytest.mark.parametrize("limit", [0, 1, 2, 9, 10, 11])
 def test_no_more_of_a_file_is_read_than_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
     (tmp_path / "file").write_bytes(b"0123456789")
