@@ -158,6 +158,7 @@ class Follower:
         """Take in what came: nothing new, or another list."""
         last, held = replace(self.last, version=answer.version), self.last.held_back
         if answer.is_applied or (answer.sha256 == last.bytes_sha256 and last.knows_its_lines and not anew):
+            last = replace(last, applied_url=last.url)  # it may have been asked for elsewhere before
             return last.free(self._layout) if held is not None else last
         if held is not None and answer.sha256 == held.bytes_sha256 and exists(path_of(self._layout, HELD)):
             return last

@@ -69,6 +69,7 @@ class Last:
     unproven: tuple[str, ...] = ()
     boot_id: str | None = None
     fsdm: str = ""
+    applied_url: str = ""
 
     @classmethod
     def read(cls, layout: Layout, url: str, asked: str) -> Self:
@@ -87,7 +88,8 @@ class Last:
         except (OSError, ValueError, TypeError):
             return cls(url, asked)
         same = last.asked == asked and last.boot_id == boot_id()
-        return replace(last, url=url, asked=asked, version=last.version if same else Version())
+        version, applied_url = last.version if same else Version(), last.applied_url or last.url
+        return replace(last, url=url, asked=asked, version=version, applied_url=applied_url)
 
     def write(self, layout: Layout) -> None:
         """Write it, by a rename.
@@ -130,7 +132,7 @@ class Last:
         FS.rename(new, path := path_of(layout, LIST))
         placed_ns = os.stat(path).st_ctime_ns
         placed = replace(self.free(layout), placed_ns=placed_ns, boot_id=boot_id(), fsdm=__version__)
-        return replace(placed, applied_at=time.time(), **said)
+        return replace(placed, applied_at=time.time(), applied_url=self.url, **said)
 
     def hold(self, layout: Layout, new: str, held: Held) -> Self:
         """Make a file HELD, and return what is known now."""

@@ -27,4 +27,5 @@ def followed_words(followed: Followed, now: float) -> Iterator[str]:
         yield f"no list of {followed.url} is applied yet"
     else:
         since = "" if followed.looked_at is None else f", as of {ago(followed.looked_at, now)}"
-        yield f"list {followed.applied[:SHORT]} of {followed.url} is applied: {count(followed.chunks, 'chunk')}{since}"
+        where = followed.applied_url or followed.url
+        yield f"list {followed.applied[:SHORT]} of {where} is applied: {count(followed.chunks, 'chunk')}{since}"

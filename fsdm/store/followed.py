@@ -29,9 +29,10 @@ LOCK: Final = "LOCK"
 class Followed:
     """The list that a data directory follows.
 
-    `url` without secrets; `applied` the sha256 of the list's text (None: no list was applied yet), of `chunks` wants,
-    since `applied_at`. `looked_at`: when it was last seen to be so, or was changed. `error` says why the last look
-    failed, "" where it did not; `held_back` why a newer list is not applied. Times are seconds since the epoch.
+    `url` without secrets, and `applied_url`, where the list came from that is applied; `applied` the sha256 of the
+    list's text (None: no list was applied yet), of `chunks` wants, since `applied_at`. `looked_at`: when it was last
+    seen to be so, or was changed. `error` says why the last look failed, "" where it did not; `held_back` why a newer
+    list is not applied. Times are seconds since the epoch.
     """
 
     url: str
@@ -43,6 +44,7 @@ class Followed:
     hint: str = ""
     held_back: str = ""
     held_sha256: str | None = None
+    applied_url: str = ""
 
 
 def path_of(layout: Layout, name: str) -> str:
@@ -74,6 +76,7 @@ def followed_of(said: dict[str, Any]) -> Followed | None:
             str(said.get("hint") or ""),
             str(held.get("why") or ""),
             _sha256(held.get("sha256")),
+            str(said.get("applied_url") or said["url"]),
         )
     except (KeyError, TypeError, ValueError, OverflowError):
         return None

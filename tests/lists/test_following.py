@@ -21,6 +21,7 @@ from fsdm.model.errors import ReconcilerRunsError, StoppedError
 from fsdm.model.follow import Follow
 from fsdm.model.layout import READY, RELEASE, Layout
 from fsdm.reconcile.delete_brake import MANY_BYTES
+from fsdm.status.followed_text import followed_words
 from fsdm.store.followed import Followed, read_followed
 from fsdm.store.markers import place_delete, place_want, place_want_text, release_deletes
 from tests.support import Source, fsdm
@@ -155,6 +156,18 @@ def test_what_is_no_list_keeps_everything(node: Node, text: bytes, error: str) -
     seen = node.look()
     assert (seen.applied, error in seen.error, node.markers) == (sha256, True, ([], []))
     assert os.listdir(node.layout.follow).count("LIST") == 1
+
+
+def test_list_that_is_applied_is_told_with_where_it_came_from_though_another_is_asked_for(node: Node) -> None:
+    node.serve(a_want())
+    assert node.look().applied_url == node.follow.url
+    first, node.follow = node.follow.url, Follow(url=f"{node.source.url}/mistyped")
+    node.again()
+    seen = node.look()
+    assert (seen.url, seen.applied_url, "404" in seen.error) == (node.follow.url, first, True)
+    assert any(f" of {first} is applied: 1 chunk" in said for said in followed_words(seen, 0.0))
+    node.source.put("/mistyped", node.source.files["/list"])
+    assert node.look().applied_url == node.follow.url
 
 
 def test_half_a_transfer_keeps_everything(node: Node) -> None:

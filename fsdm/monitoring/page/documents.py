@@ -126,7 +126,7 @@ def _list_facts(around: Status, now: float) -> Iterable[str]:
         name = "no list" if followed.applied is None else f"list {words.short(followed.applied)}"
         chunks = f" ({count(followed.chunks, 'chunk')})" if followed.applied is not None else ""
         looked = "" if followed.looked_at is None else f", the newest at {moment(followed.looked_at, now)}"
-        yield f"{name}{chunks} of {plain(followed.url)} applied{looked}"
+        yield f"{name}{chunks} of {plain(followed.applied_url or followed.url)} applied{looked}"
 
 
 def lists(
