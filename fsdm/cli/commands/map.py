@@ -1,12 +1,14 @@
 """`fsdm map`: draw which blocks are here, coming, retiring, registered, missing or doubly covered."""
 
+from __future__ import annotations
+
 import os
 import shutil
 import sys
 import time
 from argparse import ArgumentParser, Namespace
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fsdm.cli.arguments import data_dir_of, open_client
 from fsdm.cli.ids import dataset_of, names_of
@@ -19,6 +21,10 @@ from fsdm.status.map.words import Caption, summary
 from fsdm.status.reading import StatusReading
 from fsdm.status.terminal import print_json
 from fsdm.store.data_dir import unreadable
+
+if TYPE_CHECKING:
+    from fsdm.model.layout import Layout
+    from fsdm.status.chunk_status import ChunkStatus, Status
 
 EXAMPLES = """\
 fsdm map -d data
@@ -53,16 +59,10 @@ def run(arguments: Namespace) -> None:
     if [arguments.html, arguments.svg, "-" if arguments.json else None].count("-") > 1:
         raise InvalidInputError("only one thing can be written to standard output", hint="give the others a FILE")
     with open_client(arguments) as client:
-        try:
-            reading = StatusReading(client.layout)
-            chunks = [*reading.each()]
-            caption = Caption.of(data_dir_of(arguments), time.time(), reading.rest())
-        except OSError as e:
-            raise unreadable(client.layout, e) from e
-        if reading.some_known and not arguments.without_known:
-            chunks += [*known_chunks(client.layout, {chunk.id for chunk in chunks})]
+        chunks, seen = _read(client.layout, without_known=arguments.without_known)
+        caption = Caption.of(data_dir_of(arguments), time.time(), seen)
         found = CoverageMap.of(chunks, names_of(arguments, client.layout))
-        del chunks, reading  # they are as large as the map
+        del chunks  # as large as the map
         if arguments.dataset is not None:
             one = dataset_of(arguments, client.layout, [coverage.dataset_id for coverage in found.coverages])
             found = found.only(one)
@@ -78,6 +78,19 @@ def run(arguments: Namespace) -> None:
         print_json(_document(found))
     elif arguments.html is None and arguments.svg is None:
         _print(found, caption, arguments.list)
+
+
+def _read(layout: Layout, *, without_known: bool) -> tuple[list[ChunkStatus], Status]:
+    """Read how all chunks stand; what else was read for it is let go of, for the map is as large."""
+    try:
+        reading = StatusReading(layout)
+        chunks = [*reading.each()]
+        seen = reading.rest()
+    except OSError as e:
+        raise unreadable(layout, e) from e
+    if reading.some_known and not without_known:
+        chunks += [*known_chunks(layout, {chunk.id for chunk in chunks})]
+    return chunks, seen
 
 
 def _print(found: CoverageMap, caption: Caption, listed: int) -> None:
