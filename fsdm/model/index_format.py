@@ -5,10 +5,10 @@ Invariant: a header whose check agrees says how long the file is; a file of anot
 
 from __future__ import annotations
 
-import hashlib
 import re
 import struct
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Final, TypeGuard
 
 from fsdm.model.errors import InvalidInputError
@@ -21,7 +21,7 @@ RECORD_BYTES: Final = 20  # a key's hash, and a number
 KEY_MAX_BYTES: Final = 1 << 16
 COUNT_MAX: Final = 2**32 - 1
 NO_ROW_GROUP: Final = 2**32 - 1
-PER_BUCKET: Final = 96  # records at most, on the average: 2 kB, which are searched at once
+PER_BUCKET: Final = 24  # records at most, on the average: half a kB, which is searched at once
 BITS_MAX: Final = 32
 
 NUMBER: Final = struct.Struct("<I")
@@ -65,7 +65,7 @@ def as_key(value: object, field: str = "key") -> bytes:
 
 def hash_of(key: bytes) -> bytes:
     """Return the 16 bytes under which a key stands: the first ones of its SHA-256."""
-    return hashlib.sha256(key).digest()[:HASH_BYTES]
+    return sha256(key).digest()[:HASH_BYTES]
 
 
 def bits_for(count: int) -> int:

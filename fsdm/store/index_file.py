@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 
 IN_ORDER_TOGETHER: Final = 1 << 16  # records that are compared at once
 
+_as_number = int.from_bytes
+
 
 def identity_of(directory: str) -> bytes | None:
     """Return the identity of a chunk's READY, its SHA-256; None where there is none. May raise OSError."""
@@ -54,14 +56,15 @@ def identity_of(directory: str) -> bytes | None:
 class IndexFile:
     """The records of a mapped index file: numbers by the hashes of keys. Thread-safe. A context manager."""
 
-    __slots__ = ("__dict__", "_buckets_at", "_map", "_shift", "header", "path")
+    __slots__ = ("__dict__", "_buckets_at", "_count", "_map", "_shift", "header", "path")
 
     def __init__(self, path: str, header: Header, mapped: mmap.mmap) -> None:
         self.path = path
         self.header = header
         self._map = mapped
         self._buckets_at = header.buckets_at
-        self._shift = 64 - header.bits
+        self._count = header.count
+        self._shift = 8 * HASH_BYTES - header.bits
 
     @classmethod
     def open(cls, path: str, magic: bytes) -> Self | None:
@@ -77,19 +80,19 @@ class IndexFile:
         mapped.madvise(mmap.MADV_RANDOM)  # a look-up needs two pages, and not the megabytes around them
         return cls(path, header, mapped)
 
-    def numbers(self, hashed: bytes) -> list[int]:
+    def numbers(self, hashed: bytes) -> tuple[int, ...]:
         """Return the numbers of the records with this hash, of 16 bytes."""
-        begin, end = BOUNDS.unpack_from(self._map, self._buckets_at + 8 * (int.from_bytes(hashed[:8]) >> self._shift))
-        if not begin <= end <= self.header.count:
-            return []
+        begin, end = BOUNDS.unpack_from(self._map, self._buckets_at + 8 * (_as_number(hashed) >> self._shift))
+        if end > self._count:
+            return ()
         bucket = self._map[HEADER_BYTES + RECORD_BYTES * begin : HEADER_BYTES + RECORD_BYTES * end]
         at = bucket.find(hashed)
         while at >= 0 and at % RECORD_BYTES:  # across the bounds of records
             at = bucket.find(hashed, at + 1)
-        found: list[int] = []
-        while at >= 0 and bucket.startswith(hashed, at):
+        found: tuple[int, ...] = ()
+        while at >= 0:
             found += NUMBER.unpack_from(bucket, at + HASH_BYTES)
-            at += RECORD_BYTES
+            at = bucket.find(hashed, at + RECORD_BYTES, at + RECORD_BYTES + HASH_BYTES)
         return found
 
     def records_from(self, begin: int, end_hash: bytes | None) -> tuple[bytes, int]:

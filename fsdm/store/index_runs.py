@@ -23,6 +23,8 @@ from fsdm.store.filesystem import exists
 from fsdm.store.index_file import IndexFile
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from fsdm.model.layout import Layout
 
 NO_MTIME: Final = -1
@@ -47,11 +49,16 @@ def run_names(directory: str) -> list[str]:
 
 def mtime_of(directory: str) -> int:
     """Return the mtime of a directory in ns; NO_MTIME where it is missing, or a symlink. May raise OSError."""
+    return _state_of(directory)[1]
+
+
+def _state_of(directory: str) -> tuple[int, int]:
+    """Return the inode and the mtime of a directory, 0 and NO_MTIME where it is none."""
     try:
         found = os.lstat(directory)
     except (FileNotFoundError, NotADirectoryError):
-        return NO_MTIME
-    return found.st_mtime_ns if stat.S_ISDIR(found.st_mode) else NO_MTIME
+        return 0, NO_MTIME
+    return (found.st_ino, found.st_mtime_ns) if stat.S_ISDIR(found.st_mode) else (0, NO_MTIME)
 
 
 class Run(IndexFile):
@@ -87,6 +94,7 @@ def open_run(path: str) -> Run | None:
 @dataclass(frozen=True, slots=True)
 class _Listed:
     directory: str
+    inode: int  # 0: it is listed again
     mtime_ns: int
     runs: dict[str, Run]
 
@@ -107,28 +115,34 @@ class IndexRuns:
             OSError: the disk refuses.
         """
         hashed = hash_of(as_key(key))
-        found = []
-        for run in self._current(name).values():
+        found: list[IndexedChunk] = []
+        for run in self._current(name):
             for number in run.numbers(hashed):
                 chunk = run.chunk(number)
                 if chunk is not None:
                     found.append(chunk)
         return found if len(found) < 2 else sorted(set(found), key=lambda chunk: chunk.place)
 
-    def _current(self, name: str) -> dict[str, Run]:
+    def _current(self, name: str) -> Iterable[Run]:
         known = self._listed.get(name) if isinstance(name, str) else None
-        if known is not None and known.mtime_ns == mtime_of(known.directory) != NO_MTIME:
-            return known.runs
+        if known is not None:
+            try:
+                now = os.lstat(known.directory)
+            except (FileNotFoundError, NotADirectoryError):
+                known = None
+            else:
+                if now.st_mtime_ns == known.mtime_ns and now.st_ino == known.inode:
+                    return known.runs.values()
         directory = self._layout.runs_of(as_index_name(name))
         with self._listing:
             for _ in range(TRIES):
-                before_ns, mtime_ns = time.time_ns(), mtime_of(directory)
+                before_ns, (inode, mtime_ns) = time.time_ns(), _state_of(directory)
                 runs = self._opened(directory, {} if known is None else known.runs)
                 if runs is not None:
                     # a change after this listing may still get the same mtime
                     is_sure = before_ns - mtime_ns > granule_ns(mtime_ns)
-                    self._listed[name] = _Listed(directory, mtime_ns if is_sure else NO_MTIME, runs)
-                    return runs
+                    self._listed[name] = _Listed(directory, inode if is_sure else 0, mtime_ns, runs)
+                    return runs.values()
         raise DataDirectoryError(f"{directory} changes all the time", hint="try again")
 
     @staticmethod

@@ -74,7 +74,7 @@ def test_many_keys_stand_in_buckets(tmp_path: Path) -> None:
     keys = [number.to_bytes(4) for number in range(20_000)]
     entries = [(key, 0, NO_ROW_GROUP, number, 0) for number, key in enumerate(keys)]
     with written(tmp_path / "it", entries) as index:
-        assert index.header.bits == 8
+        assert index.header.bits == 10
         assert [index.find(key)[0].offset for key in keys] == list(range(20_000))
         assert index.find(b"\xff\xff\xff\xff") == []
         assert index.is_whole()
