@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from fsdm.model.errors import IndexerError, InvalidInputError
-from fsdm.model.index_format import ENTRY_BYTES, NO_ROW_GROUP, as_key
+from fsdm.model.index_format import ENTRY_BYTES, KEY_MAX_BYTES, NO_ROW_GROUP, as_key
 from fsdm.model.layout import U64_MAX
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from fsdm.index.writing import Entry
 
@@ -40,21 +40,47 @@ class Collected:
         Raises:
             IndexerError: it is none, or there is no more room for it.
         """
-        try:
-            taken = key if type(key) is bytes and 0 < len(key) <= 1024 else as_key(key)
-        except InvalidInputError as e:
-            raise IndexerError(f"the indexer has emitted what is no key: {e}", hint=e.hint) from None
-        number = self._numbers.get(file) if isinstance(file, str) else None
-        if number is None:
-            raise IndexerError(f"the indexer speaks of the file {file!r:.80}, which it was not given")
+        taken = key if type(key) is bytes and 0 < len(key) <= 1024 else _key(key)
+        number = self._number_of(file)
         group = NO_ROW_GROUP if row_group is None else _number(row_group, ROW_GROUP_MAX, "row group")
-        self._bytes += ENTRY_BYTES + len(taken)
-        if self._bytes > self.max_bytes:
-            hint = "raise max-output, or have fewer keys"
-            raise IndexerError(f"the index would have more than {self.max_bytes} bytes", hint=hint)
+        self._count(ENTRY_BYTES + len(taken))
         self.entries.append(
             (taken, number, group, _number(offset, U64_MAX, "offset"), _number(length, U64_MAX, "length"))
         )
+
+    def add_rows(self, keys: Iterable[bytes | None], file: str, first: int, row_group: int) -> None:
+        """Take the keys of rows that follow each other, from `first` on; a row with None has none.
+
+        Raises:
+            IndexerError: as `add`.
+        """
+        number = self._number_of(file)
+        rows = [(key, number, row_group, row, 0) for row, key in enumerate(keys, first) if key is not None]
+        sizes = [len(row[0]) for row in rows]
+        if not all(sizes) or max(sizes, default=0) > KEY_MAX_BYTES:
+            for row in rows:
+                _key(row[0])
+        self._count(ENTRY_BYTES * len(rows) + sum(sizes))
+        self.entries += rows
+
+    def _number_of(self, file: object) -> int:
+        number = self._numbers.get(file) if isinstance(file, str) else None
+        if number is None:
+            raise IndexerError(f"the indexer speaks of the file {file!r:.80}, which it was not given")
+        return number
+
+    def _count(self, more_bytes: int) -> None:
+        self._bytes += more_bytes
+        if self._bytes > self.max_bytes:
+            hint = "raise max-output, or have fewer keys"
+            raise IndexerError(f"the index would have more than {self.max_bytes} bytes", hint=hint)
+
+
+def _key(value: object) -> bytes:
+    try:
+        return as_key(value)
+    except InvalidInputError as e:
+        raise IndexerError(f"the indexer has emitted what is no key: {e}", hint=e.hint) from None
 
 
 def _number(value: object, at_most: int, what: str) -> int:

@@ -17,8 +17,8 @@ ROWS: Final = 1 << 16  # of a column, in memory at once
 
 def parquet_keys(
     directory: str, names: Sequence[str], columns: Sequence[str]
-) -> Iterator[tuple[bytes, str, int, int, int]]:
-    """Yield key, file, row, 0 and row group of each value that is not null.
+) -> Iterator[tuple[list[bytes | None], str, int, int]]:
+    """Yield the values of a column in rows that follow each other, None for a null; file, first row and row group.
 
     Raises:
         IndexerError: pyarrow is not there; a file is no Parquet, or has no such column of bytes or text.
@@ -36,9 +36,7 @@ def parquet_keys(
                     row = 0
                     for batch in file.iter_batches(ROWS, row_groups=[group], columns=list(columns), use_threads=False):
                         for column in columns:
-                            for at, key in enumerate(_values(batch, name, column), row):
-                                if key is not None:
-                                    yield key, name, at, 0, group
+                            yield _values(batch, name, column), name, row, group
                         row += batch.num_rows
         except (pa.ArrowException, OSError) as e:
             raise IndexerError(f"{name} cannot be read as Parquet: {e}") from e

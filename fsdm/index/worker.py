@@ -68,7 +68,6 @@ def build(job: BuildJob) -> dict[str, Any]:
         IndexerError: the indexer failed, or what it has emitted cannot be taken.
     """
     collected = Collected(job.names, job.max_output_bytes)
-    add = collected.add
     if not job.names:
         pass  # no file matches: the chunk has no keys
     elif job.command is not None:
@@ -78,10 +77,10 @@ def build(job: BuildJob) -> dict[str, Any]:
         kind, _, columns = job.indexer.partition(":")
         if job.indexer == "car":
             for block in car_keys(job.directory, job.names):
-                add(*block)
+                collected.add(*block)
         elif kind == "parquet" and columns:
-            for emitted in parquet_keys(job.directory, job.names, columns.split(",")):
-                add(*emitted)
+            for rows in parquet_keys(job.directory, job.names, columns.split(",")):
+                collected.add_rows(*rows)
         else:
             _run_entry_point(job, collected)
     with open(job.target, "xb") as file:

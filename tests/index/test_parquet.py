@@ -1,11 +1,14 @@
 """The indexer of Parquet's columns, in this process: rows are counted over batches, and kinds of columns told apart."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
 from fsdm.index import parquet as module
+from fsdm.index.collecting import Collected
 from fsdm.index.parquet import parquet_keys
+from fsdm.index.writing import Entry
 from fsdm.model.errors import IndexerError
 
 
@@ -25,18 +28,25 @@ def table(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def entries(rows: Iterable[tuple[list[bytes | None], str, int, int]], max_bytes: int = 10_000) -> list[Entry]:
+    collected = Collected(["tx.parquet"], max_bytes)
+    for some in rows:
+        collected.add_rows(*some)
+    return collected.entries
+
+
 @pytest.mark.parametrize("rows", [1, 3, 1 << 16])
 def test_rows_are_counted_in_their_group_whatever_the_batches(
     table: Path, rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "ROWS", rows)
-    found = list(parquet_keys(str(table), ["tx.parquet"], ["hash"]))
-    assert found == [(bytes([n]) * 3, "tx.parquet", n % 7, 0, n // 7) for n in range(10)]
+    found = entries(parquet_keys(str(table), ["tx.parquet"], ["hash"]))
+    assert found == [(bytes([n]) * 3, 0, n // 7, n % 7, 0) for n in range(10)]
 
 
 @pytest.mark.parametrize(("column", "key"), [("word", b"w"), ("text", b"t"), ("sparse", b"s")])
 def test_columns_of_bytes_and_text_are_keys_without_nulls(table: Path, column: str, key: bytes) -> None:
-    found = list(parquet_keys(str(table), ["tx.parquet"], [column]))
+    found = entries(parquet_keys(str(table), ["tx.parquet"], [column]))
     assert {one[0] for one in found} == {key}
     assert len(found) == (5 if column == "sparse" else 10)
 
@@ -45,6 +55,20 @@ def test_columns_of_bytes_and_text_are_keys_without_nulls(table: Path, column: s
 def test_other_columns_are_refused(table: Path, column: str, says: str) -> None:
     with pytest.raises(IndexerError, match=says):
         list(parquet_keys(str(table), ["tx.parquet"], [column]))
+
+
+@pytest.mark.parametrize(
+    ("keys", "file", "says"),
+    [
+        ([b"a", b""], "tx.parquet", "what is no key: key: has 0 bytes"),
+        ([b"a", None, bytes(65_537)], "tx.parquet", "what is no key: key: has 65537 bytes"),
+        ([b"a"], "other.parquet", "file 'other.parquet', which it was not given"),
+        ([b"a" * 60_000] * 2, "tx.parquet", "would have more than 100000 bytes"),
+    ],
+)
+def test_rows_that_no_index_can_have_are_refused(keys: list[bytes | None], file: str, says: str) -> None:
+    with pytest.raises(IndexerError, match=says):
+        entries([(keys, file, 0, 0)], 100_000)
 
 
 def test_without_pyarrow_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
