@@ -10,7 +10,8 @@ import json
 import sys
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
-from itertools import chain
+from itertools import chain, islice
+from operator import eq
 from typing import TYPE_CHECKING, Any, Final
 
 from fsdm.index.confinement import confine, end_with
@@ -117,7 +118,9 @@ class _Merge:
             for part in range(1, (1 << bits) + 1):
                 end_hash = None if part == 1 << bits else (part << (64 - bits)).to_bytes(8)
                 together = sorted(chain.from_iterable(one.take(end_hash) for one in self.inputs))
-                table.add(list(dict.fromkeys(together)))  # a chunk stands once under a hash
+                if any(map(eq, together, islice(together, 1, None))):  # a chunk stands once under a hash
+                    together = list(dict.fromkeys(together))
+                table.add(together)
                 if part % RELEASE_EVERY == 0:
                     for one in self.inputs:
                         one.file.release_pages()
