@@ -7,7 +7,7 @@ chunk is the one that was merged.
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Self
 
 from fsdm.concurrency.polling import in_thread, on_loop
@@ -66,6 +66,19 @@ class AcquiredRefsAsync:
         raise StopAsyncIteration
 
 
+@contextmanager
+def _closed_unless_kept(ref: ChunkRef) -> Iterator[Callable[[], ChunkRef]]:
+    """Close a ref in the end, but where the function was called that this gives: it returns the ref."""
+    with ExitStack() as closing:
+        closing.enter_context(ref)
+
+        def keep() -> ChunkRef:
+            closing.pop_all()
+            return ref
+
+        yield keep
+
+
 class KeyLookup:
     """The look-ups of keys of one client. Thread-safe."""
 
@@ -115,15 +128,8 @@ class KeyLookup:
         ref = self._take(chunk.place)
         if ref is None:
             return None
-        try:
-            holds = self._holds(ref, chunk, name, key)
-        except BaseException:
-            ref.close()
-            raise
-        if holds:
-            return ref
-        ref.close()
-        return None
+        with _closed_unless_kept(ref) as keep:
+            return keep() if self._holds(ref, chunk, name, key) else None
 
     def _holds(self, ref: ChunkRef, chunk: IndexedChunk, name: str, key: bytes) -> bool | None:
         """Tell whether a chunk holds a key; None where it is another than was merged, and has no index (yet)."""
@@ -139,16 +145,10 @@ class KeyLookup:
         ref = yield from self._come(chunk.place, timeout_s)
         if ref is None:
             return None
-        try:
+        with _closed_unless_kept(ref) as keep:
             left_s = None if timeout_s is None else timeout_s - (time.monotonic() - began)
             holds = yield from self._told(ref, chunk, name, key, left_s)
-        except BaseException:
-            ref.close()
-            raise
-        if holds:
-            return ref
-        ref.close()
-        return None
+            return keep() if holds else None
 
     def _come(self, place: Place, timeout_s: float | None) -> Looks:
         """Take a ref, or have the chunk fetched; None where its registration does not stand, or names another place."""
@@ -163,10 +163,8 @@ class KeyLookup:
             ref = yield from self._waits.until_acquired(place, self._take, timeout_s)
         except UnknownChunkError:  # at once, or while it was waited for
             return None
-        if str(ref.path.parent) == self._layout.path(place):  # else it was registered elsewhere meanwhile
-            return ref
-        ref.close()
-        return None
+        with _closed_unless_kept(ref) as keep:  # it may have been registered elsewhere meanwhile
+            return keep() if str(ref.path.parent) == self._layout.path(place) else None
 
     @contextmanager
     def _readable(self) -> Iterator[None]:
