@@ -32,6 +32,7 @@ def parquet_keys(
     for name in names:
         try:
             with pq.ParquetFile(os.path.join(directory, name)) as file:
+                _check(name, columns, file.schema_arrow.names)
                 for group in range(file.num_row_groups):
                     row = 0
                     for batch in file.iter_batches(ROWS, row_groups=[group], columns=list(columns), use_threads=False):
@@ -42,11 +43,16 @@ def parquet_keys(
             raise IndexerError(f"{name} cannot be read as Parquet: {e}") from e
 
 
+def _check(name: str, columns: Sequence[str], known: Sequence[str]) -> None:
+    for column in columns:
+        if column not in known:
+            hint = f"check the indexer's columns, and its files; this one has {', '.join(map(repr, known)):.400}"
+            raise IndexerError(f"{name} has no column {column!r:.80}", hint=hint)
+
+
 def _values(batch: RecordBatch, name: str, column: str) -> list[bytes | None]:
     import pyarrow as pa
 
-    if column not in batch.schema.names:
-        raise IndexerError(f"{name} has no column {column!r:.80}", hint="check the indexer's columns, and its files")
     values = batch.column(column)
     kind = values.type.value_type if pa.types.is_dictionary(values.type) else values.type
     if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind)):

@@ -71,6 +71,12 @@ def test_rows_that_no_index_can_have_are_refused(keys: list[bytes | None], file:
         entries([(keys, file, 0, 0)], 100_000)
 
 
+def test_a_mistyped_column_is_told_with_those_that_there_are(table: Path) -> None:
+    with pytest.raises(IndexerError, match="no column 'hsh'") as refused:
+        list(parquet_keys(str(table), ["tx.parquet"], ["hash", "hsh"]))
+    assert "has 'hash', 'word', 'text', 'sparse', 'number'" in refused.value.hint
+
+
 def test_without_pyarrow_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
     with pytest.raises(IndexerError, match="cannot be imported") as refused:
