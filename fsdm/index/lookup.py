@@ -112,7 +112,7 @@ class KeyLookup:
         with self._readable():
             found = self._runs.find(name, key)
         if not found and not is_directory(self._layout.runs_of(name)):
-            hint = "see `fsdm docs indexes`; one that is new appears with its first chunk"
+            hint = "`fsdm index status` shows which there are; one that is new appears with the first chunk that has it"
             raise InvalidInputError(f"there is no index {name!r:.80} over all chunks", field="name", hint=hint)
         return found
 
