@@ -5,9 +5,10 @@ Each is one JSON object; keys that are not known are kept, and ignored.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Final, Literal
 
-from pydantic import BeforeValidator, Field, FiniteFloat, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, FiniteFloat, WithJsonSchema
 
 from fsdm.fleet.inventory import CAPACITY_MAX, Presence, Worker
 from fsdm.fleet.report import Count, Name  # noqa: TC001 pydantic evaluates them
@@ -15,6 +16,14 @@ from fsdm.model.documents import Digest, Document
 from fsdm.model.units import parse_size
 
 FORMAT: Final = 1
+NAME_IN_URL: Final = "{name}"
+
+
+def as_peer_url(url: str) -> str:
+    """Return the URL that a node is served at, or NAME_IN_URL in it; raise ValueError where it is none."""
+    if not re.fullmatch(r"https?://[^\s/?#@\\]+(/[^\s?#\\]*)?", url):
+        raise ValueError("must be as http://a1:8081, with no user, query or fragment: all nodes are told it")
+    return url
 
 
 def _size(value: object) -> object:
@@ -33,7 +42,7 @@ class WorkerDocument(Document):
     """A line of the list of workers: `capacity` in bytes, or as `900G`; `zone`: what fails together.
 
     `weight`: how much of its capacity it is given, against the others. One that is `draining` loses its copies to
-    others.
+    others. `url`: where its data directory is served to its peers, as `http://a1:8081`.
     """
 
     name: Name
@@ -41,10 +50,12 @@ class WorkerDocument(Document):
     zone: Annotated[str, Field(max_length=128)] = ""
     weight: Annotated[FiniteFloat, Field(ge=0, le=1000)] = 1.0
     draining: Annotated[bool, Field(strict=True)] = False
+    url: Annotated[str, AfterValidator(as_peer_url)] = ""
 
-    def worker(self, presence: Presence) -> Worker:
-        """Return the worker, with what is known of its presence."""
-        return Worker(self.name, self.capacity, self.zone, self.weight, self.draining, presence)
+    def worker(self, presence: Presence, peers: str = "") -> Worker:
+        """Return the worker, with what is known of its presence; `peers` is the URL of those that name none."""
+        url = self.url or peers.replace(NAME_IN_URL, self.name)
+        return Worker(self.name, self.capacity, self.zone, self.weight, self.draining, presence, url)
 
 
 class PublishedList(Document):

@@ -43,7 +43,7 @@ class Worker:
     """A worker: its capacity in bytes, and the zone that it fails with ("" is one of its own).
 
     `weight` is how much of its capacity it is to be given, against the others; 0 gives it nothing. One that is
-    `draining` is to lose its copies to others.
+    `draining` is to lose its copies to others. `url` is where its chunks are served to its peers, or "".
     """
 
     name: str
@@ -52,6 +52,7 @@ class Worker:
     weight: float = 1.0
     draining: bool = False
     presence: Presence = Presence.LIVE
+    url: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

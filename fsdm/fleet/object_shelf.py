@@ -94,6 +94,16 @@ class ObjectShelf:
             raise meanwhile(self.path)
         self._check(name, head, 200)
 
+    def write(self, name: str, data: bytes) -> None:
+        """Put a file there, in the place of any other; it is there when this returns."""
+        self._put(name, data)
+
+    def read_all(self, suffix: str) -> dict[str, bytes]:
+        """Return the files that have no slash in their names, and end so."""
+        names = [name for name in self._list("") if name.endswith(suffix) and "/" not in name]
+        found = zip(names, self._pool.map(self.read, names), strict=True)
+        return {name: data for name, data in found if data is not None}
+
     def prune(self, directory: str, keep: Collection[str], before: float) -> int:
         """See `Shelf`."""
         old = [file for file, at in self._list(directory).items() if file not in keep and at < before]
@@ -121,7 +131,8 @@ class ObjectShelf:
 
     def _list(self, directory: str) -> dict[str, float]:
         """Return the files of a directory: when each was put there, in seconds since the epoch."""
-        prefix, found, query = f"{self._prefix}{directory}/", dict[str, float](), {"list-type": "2"}
+        prefix, found = f"{self._prefix}{directory}" + "/" * bool(directory), dict[str, float]()
+        query = {"list-type": "2"}
         while True:
             asked = {**query, "prefix": prefix}
             head, data = self._answer(directory, partial(self._engine.list, self._url(directory), asked))

@@ -25,6 +25,7 @@ from pydantic_core import from_json
 
 from fsdm.fleet.documents import Pointer, PublishedList
 from fsdm.fleet.inventory import Copies, Presence, is_in
+from fsdm.fleet.peers import Peers
 from fsdm.model.errors import DataDirectoryError, InvalidInputError
 
 if TYPE_CHECKING:
@@ -187,11 +188,14 @@ def _numbers(chunks: Chunks, ids: Iterable[bytes]) -> Ints:
 
 def _ids_of_list(shelf: Shelf, sha256: str | None) -> list[bytes]:
     """Return the chunks of a list that was published once; none where it is no longer there."""
-    data = None if sha256 is None else shelf.read(blob(LISTS, sha256))
-    if data is None:
-        return []
-    lines = _lines(blob(LISTS, sha256 or ""), data)
-    return [bytes.fromhex(document["id"]) for document in lines if "id" in document]
+    return [] if sha256 is None else [bytes.fromhex(line["id"]) for line in _list(shelf, sha256) if "id" in line]
+
+
+def _list(shelf: Shelf, sha256: str) -> Iterator[dict[str, Any]]:
+    """Read the lines of a list that was published once; none where it is no longer there."""
+    name = blob(LISTS, sha256)
+    data = shelf.read(name)
+    return iter(()) if data is None else _lines(name, data)
 
 
 def _lines(name: str, data: bytes) -> Iterator[dict[str, Any]]:
@@ -231,13 +235,16 @@ def publish(
     changed = placement.changed % len(workers)
     stays = np.bincount(changed, minlength=len(workers)) == 0
     lost = np.bincount(placement.dropped % len(workers), minlength=len(workers)) + earlier.forgotten
+    peers = Peers.of(placement, workers)
     for worker, numbers in _by_worker(placement.listed, workers):
         name = workers.all[worker].name
         was = published.lists.get(name)
-        if was is not None and same_documents and stays[worker] and shelf.renew(blob(LISTS, was.sha256)):
+        is_same = same_documents and bool(stays[worker])
+        if was is not None and is_same and _names_peers(shelf, was.sha256, peers, worker, wants):
             lists[name] = was
             continue
-        lines = b"".join(documents.documents(map(wants.id, numbers.tolist())))
+        chunks = numbers.tolist()
+        lines = b"".join(peers.named(worker, chunks, documents.documents(map(wants.id, chunks))))
         just = ((now, int(lost[worker])),) if lost[worker] else ()
         sha256 = _put(shelf, lines + b'{"end": %d}\n' % numbers.size)
         lists[name] = PublishedList(
@@ -255,6 +262,14 @@ def publish(
     pointer = Pointer(number=number, at=now, routes=routes, chunks=documents.sha256, lists=lists)
     shelf.replace(POINTER, pointer.to_json(), instead_of=published.text)
     return pointer
+
+
+def _names_peers(shelf: Shelf, sha256: str, peers: Peers, worker: int, wants: Wants) -> bool:
+    """Tell whether a list is still there, and as good as a new one would be for what its worker lacks."""
+    if not shelf.renew(blob(LISTS, sha256)):
+        return False
+    ids = {wants.id(number): number for number in peers.by_worker.get(worker, ())}
+    return not ids or peers.are_named(worker, ids, _list(shelf, sha256))
 
 
 def _put(shelf: Shelf, text: bytes) -> str:

@@ -16,9 +16,11 @@ from fsdm.model.errors import InvalidInputError
 from fsdm.store.filesystem import read_regular
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from fsdm.fleet.documents import PublishedList
+
+    Texts = Mapping[str, bytes]  # of reports, by NAME.json
 
 REPORT_MAX_BYTES: Final = 1 << 26
 WORKERS_MAX_BYTES: Final = 1 << 26
@@ -45,27 +47,43 @@ def read_workers(path: str) -> list[WorkerDocument]:
     return found
 
 
-def read_reports(directory: str) -> tuple[dict[str, Report], dict[str, str]]:
-    """Read the reports NAME.json of a directory: by the name of the worker, and what is wrong with the others.
+def read_reports(where: str | Texts) -> tuple[dict[str, Report], dict[str, str]]:
+    """Read the reports NAME.json of a directory, or those that are given with their names.
+
+    Returns them by the name of the worker, and what is wrong with the others.
 
     Raises:
         InvalidInputError: the directory cannot be listed.
     """
-    found, broken = {}, {}
+    if not isinstance(where, str):
+        return _parsed(where.items())
+    directory, broken = where, dict[str, str]()
     try:
         entries = sorted(os.listdir(directory))
     except OSError as e:
         raise InvalidInputError(f"{directory} cannot be listed: {e.strerror}", hint="check the path") from e
+    texts = {}
     for entry in entries:
         name = entry.removesuffix(SUFFIX)
         if name == entry or name.startswith("."):
             continue
         try:
-            data = _read(os.path.join(directory, entry), REPORT_MAX_BYTES)
-            if data is None:
+            texts[entry] = _read(os.path.join(directory, entry), REPORT_MAX_BYTES)
+        except InvalidInputError as e:
+            broken[name] = str(e)
+    found, others = _parsed(texts.items())
+    return found, broken | others
+
+
+def _parsed(texts: Iterable[tuple[str, bytes | None]]) -> tuple[dict[str, Report], dict[str, str]]:
+    found, broken = {}, {}
+    for file, text in texts:
+        name = file.removesuffix(SUFFIX)
+        try:
+            if text is None:
                 broken[name] = "it is not a file"
             else:
-                found[name] = Report.parse(data)
+                found[name] = Report.parse(text)
         except InvalidInputError as e:
             broken[name] = str(e)
     return found, broken
@@ -88,9 +106,11 @@ def workers_of(
     now: float,
     silent_s: float,
     grace_s: float,
+    peers: str = "",
 ) -> Workers:
     """Return all workers with their presence; one that has a list and is no longer listed is gone.
 
+    `peers` is the URL at which those are served that name none: see `WorkerDocument.worker`.
     A worker that has not reported yet was seen when it was given its first list; one that has none is live.
     """
     found = []
@@ -101,7 +121,7 @@ def workers_of(
         elif document.name in lists:
             seen_at = lists[document.name].since
         presence = presence_of(now, seen_at, silent_s, grace_s)
-        found.append(document.worker(Presence.AWAY if document.name in broken else presence))
+        found.append(document.worker(Presence.AWAY if document.name in broken else presence, peers))
     known = {document.name for document in documents}
     found += [Worker(name, 0, presence=Presence.GONE) for name in lists if name not in known]
     return Workers.of(found)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
 from fsdm.fleet import summary as summaries
+from fsdm.fleet.moves import moves
 from fsdm.fleet.placing import Bounds, place
 from fsdm.fleet.publishing import LISTS, ROUTES, publish, read_copies, read_pointer
 from fsdm.fleet.reading import read_reports, read_workers, workers_of
@@ -14,12 +15,14 @@ from fsdm.fleet.wants import Wants
 from fsdm.model.errors import NotAvailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from fsdm.fleet.documents import Pointer
     from fsdm.fleet.inventory import Chunks, Copies, Workers
+    from fsdm.fleet.moves import Move
     from fsdm.fleet.placing import Placement
     from fsdm.fleet.publishing import Documents, Published
+    from fsdm.fleet.reading import Texts
     from fsdm.fleet.report import Report
     from fsdm.fleet.shelf import Shelf
 
@@ -28,7 +31,8 @@ if TYPE_CHECKING:
 class Options:
     """The options of a round: copies by dataset and `otherwise`, bounds (see `Bounds`), and when a worker is gone.
 
-    A worker is away once it has not reported for `silent_s`, and gone after `grace_s`.
+    A worker is away once it has not reported for `silent_s`, and gone after `grace_s`. `peers`, with `{name}` in it, is
+    where the chunks of those that name no URL are served to the others.
     """
 
     bounds: Bounds
@@ -37,6 +41,7 @@ class Options:
     assumed_bytes: int | None = None
     silent_s: float = 120.0
     grace_s: float = 600.0
+    peers: str = ""
 
     def wants(self) -> Wants:
         """Return what takes the wants of a round, none yet."""
@@ -60,8 +65,12 @@ class Round:
     now: float
 
     @classmethod
-    def read(cls, wants: Wants, workers_file: str, reports: str | None, shelf: Shelf, how: Options, now: float) -> Self:
+    def read(
+        cls, wants: Wants, workers_file: str, reports: str | Texts | None, shelf: Shelf, how: Options, now: float
+    ) -> Self:
         """Read what is there, and place it; `now` is in seconds since the epoch.
+
+        `reports` are in a directory, or those that are given by NAME.json; None: there are none.
 
         Raises:
             InvalidInputError: the workers cannot be taken.
@@ -71,9 +80,8 @@ class Round:
         published = read_pointer(shelf)
         found, broken = read_reports(reports) if reports is not None else ({}, {})
         listed = read_workers(workers_file)
-        workers = workers_of(
-            listed, published.lists, found, broken, now=now, silent_s=how.silent_s, grace_s=how.grace_s
-        )
+        times_s = {"silent_s": how.silent_s, "grace_s": how.grace_s}
+        workers = workers_of(listed, published.lists, found, broken, now=now, peers=how.peers, **times_s)
         chunks = wants.chunks()
         before = read_copies(shelf, published, chunks, workers, found, now)
         placement = place(chunks, workers, before, how.bounds)
@@ -96,6 +104,10 @@ class Round:
             for directory, keep in ((LISTS, lists | applied), (ROUTES, routes)):
                 self.shelf.prune(directory, {f"{one}.jsonl.gz" for one in keep}, self.now - KEPT_S)
         return pointer
+
+    def moves(self) -> Iterator[Move]:
+        """Yield each copy that it adds or drops, and why."""
+        return moves(self.chunks, self.workers, self.placement)
 
     def summary(self) -> summaries.Summary:
         """Return what it does, summed up."""

@@ -129,7 +129,11 @@ class Reports:
         where, name = self._follow.report, f"{self._name}.json"
         if where is None:
             return
-        if "://" in where:
+        if where.startswith("s3://"):
+            from fsdm.fleet.object_shelf import ObjectShelf
+
+            ObjectShelf(where, self._sources).write(name, document)
+        elif "://" in where:
             from fsdm.transfer.putting import put
 
             put(f"{where.rstrip('/')}/{quote(name)}", document, self._sources, self._stop)

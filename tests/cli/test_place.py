@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from fsdm.cli import main as cli
 from fsdm.fleet.metrics import METRICS
 from tests.support import fsdm, fsdm_json, ran
 from tests.support.chunks import a_want, an_id
@@ -240,3 +241,29 @@ def test_metrics_tell_what_is_below_its_target_in_flight_and_behind(here: Path) 
     text = file.read_text()
     assert fsdm(*args, "--dry-run").returncode == 0
     assert file.read_text() == text
+
+
+def test_dry_run_says_what_would_move_from_where_and_why(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def said(*more: object) -> str:
+        assert cli.main([*map(str, place(here, "--replicas", 2, *more))]) == 0
+        return capsys.readouterr().out
+
+    lines = said("--dry-run", "--list-moves", 3).splitlines()
+    assert lines[-1] == "117 more moves: --list-moves N, or --json for all"
+    assert all(line.split("\t")[3] == "missing: the chunk has too few copies" for line in lines[-4:-1])
+    assert lines[-4].split("\t")[1].startswith("(new) → w")
+    moves = json.loads(said("--dry-run", "--json"))["moves"]
+    assert len(moves) == 120
+    assert moves[0].keys() == {"id", "bytes", "from", "to", "reason", "why"}
+    assert "moves" not in json.loads(said("--json"))
+
+
+@pytest.mark.parametrize(
+    ("peers", "says"), [("http://h:1", "must have {name} in it"), ("h-{name}:1", "must be as http://a1:8081")]
+)
+def test_peers_are_a_url_with_the_name_of_a_worker(
+    here: Path, peers: str, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        cli.main([*map(str, place(here, "--peers", peers))])
+    assert says in capsys.readouterr().err

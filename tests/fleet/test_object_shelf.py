@@ -10,9 +10,15 @@ from typing import Any
 
 import pytest
 
+from fsdm import Client
+from fsdm.concurrency.cancellation import Cancellation
 from fsdm.fleet.object_shelf import AT_ONCE, PROBE, ObjectShelf
 from fsdm.fleet.shelf import KEPT_S
+from fsdm.lists.last import FollowLock
+from fsdm.lists.reporting import Reports
 from fsdm.model.errors import DataDirectoryError, InvalidInputError, PublishedMeanwhileError, TransferError
+from fsdm.model.follow import Follow
+from fsdm.model.layout import Layout
 from fsdm.model.sources import Source
 from fsdm.transfer.http.source_settings import Sources
 from tests.support import PATIENCE_S, fsdm
@@ -234,9 +240,29 @@ def test_of_two_processes_that_publish_at_once_one_wins_and_all_that_it_names_is
         (["--to", "gs://lake/fleet"], "--to: gs://lake/fleet: it is published into s3:// alone"),
         (["--to", "fleet"], "--sources: it is of use for an object store alone"),
         (["--sources", "/dev/null"], "/dev/null is not a file"),
+        (["--reports", "https://h/reports"], "--reports: https://h/reports: they are read from s3:// alone"),
     ],
 )
 def test_place_that_cannot_be_published_to_is_told(here: Path, more: list[str], says: str) -> None:
     run = fsdm(*place(here, "one", *more))
     assert run.returncode == 2
     assert says in run.stderr
+
+
+def test_reports_that_nodes_write_into_a_store_are_read_from_there(
+    here: Path, store: WritableStore, layout: Layout
+) -> None:
+    tables = [Source(match="s3://lake/", endpoint=store.url, access_key_id="AKID", secret_access_key=SECRET)]
+    follow = Follow(report="s3://lake/reports", zone="r1")
+    FollowLock(layout).close()
+    reports = Reports(Client(layout.root), follow, "one1", Sources(tables), Cancellation())
+    reports.report(None)
+    for name in ("older/one2.json", "one0.json"):
+        a_shelf(store, "s3://lake/reports").write(name, b"{")
+    read = ["--reports", "s3://lake/reports", "--dry-run"]
+    run = fsdm(*place(here, "one", *read))
+    assert run.returncode == 0, run.stderr
+    assert run.stderr.startswith("fsdm: the report of one0 cannot be read, and one0 counts as away: ")
+    assert "one2 cannot be read" not in run.stderr
+    assert run.stdout.startswith("40 chunks on workers: 2 live, 1 away\n")
+    assert json.loads(store.files["/lake/reports/one1.json"])["zone"] == "r1"

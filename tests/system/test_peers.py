@@ -1,6 +1,7 @@
 """Copies from peers: a node's chunks served by the examples of `tools/service`, and a node that is lost made good."""
 
 import hashlib
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,12 @@ import pytest
 import requests
 
 from fsdm import DataChunk, DataManager
+from fsdm.fleet.placing import Bounds
+from fsdm.fleet.publishing import POINTER
+from fsdm.fleet.report import Report
+from fsdm.fleet.round import Options, Round
+from fsdm.fleet.shelf import Directory
+from fsdm.lists.assignment import read_assignment
 from fsdm.lists.fetching import Fetching
 from fsdm.lists.following import Follower
 from fsdm.lists.last import FollowLock
@@ -58,25 +65,38 @@ def test_only_files_of_complete_chunks_are_served(peer: RealServer, layout: Layo
     assert requests.get(url, timeout=PATIENCE_S).status_code == 404
 
 
+def placed(path: Path, url: str, chunks: list[DataChunk]) -> str:
+    """Place two copies of each on a node that has them all, and on one that has lost them; where that is published."""
+    (path / "chunks.jsonl").write_bytes(b"".join(chunk.to_json() for chunk in chunks))
+    nodes = [{"name": "peer", "capacity": "1G", "url": url}, {"name": "lost", "capacity": "1G"}]
+    (path / "nodes.jsonl").write_text("".join(json.dumps(node) + "\n" for node in nodes))
+    how = Options(bounds=Bounds(), otherwise=2)
+    wants, now = how.wants(), 1000.0
+    report = Report(at=now, extra=[chunk.id for chunk in chunks]).to_json()
+    with read_assignment(str(path / "chunks.jsonl"), each=wants.add) as assignment:
+        to = Directory(str(path / "fleet"))
+        Round.read(wants, str(path / "nodes.jsonl"), {"peer.json": report}, to, how, now).publish(assignment)
+    return str(path / "fleet" / POINTER)
+
+
 def test_lost_node_is_made_good_from_its_peers_and_digests_decide(
     peer: RealServer, layout: Layout, source: Source, tmp_path: Path
 ) -> None:
-    """The list names the peer first, and the lake as the mirror. One of twenty copies of the peer is damaged."""
+    """The list that is placed names the peer first, then the lake. One of twenty copies of the peer is damaged."""
     places = [put_chunk(layout, start=n, end=n + 1) for n in range(CHUNKS)]
     Path(layout.path(places[0]), "data", NAME).write_bytes(b"x" * 100)
     chunks = []
     for place in places:
         data = content(place.chunk_id, 100)
         lake = source.put(f"/lake/{place.chunk_id}", data)
-        file = {"url": peer.url + path_of(place), "mirrors": [lake], "sha256": hashlib.sha256(data).hexdigest()}
+        file = {"url": lake, "size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
         chunks.append(
             DataChunk(id=place.chunk_id, dataset_id=place.dataset_id, block_range=place.block_range, files={NAME: file})
         )
-    text = b"".join(chunk.to_json() for chunk in chunks) + b'{"end": %d}\n' % CHUNKS
-    follow = Follow(url=source.put("/list", text))
+    follow = Follow(url=placed(tmp_path, peer.url, chunks))
     with DataManager(tmp_path / "lost") as dm:
         FollowLock(dm.layout).close()
-        Follower(dm.layout, follow, Fetching(), share=0.25).look()
+        Follower(dm.layout, follow, Fetching(), share=0.25, node="lost").look()
         dm.wait_converged(PATIENCE_S)
         assert sorted(dm.list_chunks()) == sorted(place.chunk_id for place in places)
         for place in places:

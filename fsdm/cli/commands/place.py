@@ -8,6 +8,7 @@ import time
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from dataclasses import asdict
 from importlib import import_module
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from fsdm.cli.arguments import add_brake, positive, seconds, share, size
@@ -19,8 +20,10 @@ from fsdm.status.terminal import plain
 from fsdm.transfer.http.target import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
+    from fsdm.fleet.moves import Move
+    from fsdm.fleet.object_shelf import ObjectShelf
     from fsdm.fleet.shelf import Shelf
     from fsdm.fleet.summary import Amount, Summary
     from fsdm.model.plain_wants import PlainWant
@@ -43,7 +46,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--sources", metavar="FILE", help="how the store is reached: [[source]] tables (`fsdm docs sources`)"
     )
     parser.add_argument(
-        "--reports", metavar="DIR", help="the workers' reports: NAME.json; without, nothing is confirmed"
+        "--reports", metavar="DIR|s3://…", help="the workers' reports: NAME.json; without, nothing is confirmed"
     )
     parser.add_argument("--expect", type=positive, metavar="N", help="refuse a list that has not just N wants")
     parser.add_argument(
@@ -67,6 +70,12 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--grace", type=seconds, default=600.0, metavar="S", help="its copies are made anew elsewhere after (600)"
     )
     parser.add_argument(
+        "--peers",
+        type=_peers,
+        metavar="URL",
+        help="workers without a `url` serve their chunks at, as http://{name}:8081: lists name who holds a chunk",
+    )
+    parser.add_argument(
         "--explain", metavar="CHUNK|WORKER", help="say where it is to be, or what it is to hold, and why"
     )
     parser.add_argument("--html", metavar="FILE", help="draw it as one HTML file; - is standard output")
@@ -76,7 +85,22 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--list-short", type=int, default=10, metavar="N", help="name so many chunks that stay short (10)"
     )
+    parser.add_argument(
+        "--list-moves", type=int, default=20, metavar="N", help="of a dry run, say so many moves (20); --json: all"
+    )
     add_brake(parser)
+
+
+def _peers(text: str) -> str:
+    from fsdm.fleet.documents import NAME_IN_URL, as_peer_url
+
+    try:
+        url = as_peer_url(text)
+    except ValueError as e:
+        raise ArgumentTypeError(str(e)) from None
+    if NAME_IN_URL not in url:
+        raise ArgumentTypeError(f"must have {NAME_IN_URL} in it, for the worker's name: else give each a `url`")
+    return url
 
 
 def _replicas(text: str) -> tuple[str | None, int]:
@@ -105,7 +129,8 @@ def run(arguments: Namespace) -> None:
     with read_assignment(arguments.list, arguments.expect, wants.add, add) as assignment:
         if not len(assignment) and not arguments.yes:
             raise InvalidInputError("the list is empty", hint="nothing was changed; where all is to go, say so: --yes")
-        one = _round().Round.read(wants, arguments.workers, arguments.reports, _shelf(arguments), how, time.time())
+        shelf, reports = _shelf(arguments), _reports(arguments)
+        one = _round().Round.read(wants, arguments.workers, reports, shelf, how, time.time())
         for name, why in one.broken.items():
             tell(f"fsdm: the report of {plain(name)} cannot be read, and {plain(name)} counts as away: {plain(why)}")
         if arguments.explain is not None:
@@ -120,8 +145,12 @@ def run(arguments: Namespace) -> None:
         write_text(arguments.metrics_file, text)
     number = None if pointer is None else pointer.number
     document = {"dry_run": arguments.dry_run, "published": number, **asdict(found := one.summary())}
+    moves = one.moves() if arguments.dry_run else []
+    if arguments.dry_run and arguments.json:
+        document["moves"] = [move.to_json() for move in moves]
     if arguments.html != "-":  # else stdout has the page
-        show(arguments, document, _lines(found, arguments.list_short))
+        lines = chain(_lines(found, arguments.list_short), _move_lines(moves, max(arguments.list_moves, 0)))
+        show(arguments, document, lines)
     if not arguments.json:
         said = f"published as number {number}" if number else "nothing has changed: the last lists hold"
         tell("nothing was published: this was a dry run" if arguments.dry_run else said)
@@ -129,16 +158,31 @@ def run(arguments: Namespace) -> None:
 
 def _shelf(arguments: Namespace) -> Shelf:
     """Open the place that is published to."""
-    to = arguments.to
+    to, reports = arguments.to, arguments.reports or ""
+    if arguments.sources is not None and "://" not in to + reports:
+        raise InvalidInputError("it is of use for an object store alone", field="--sources")
     if "://" not in to:
         from fsdm.fleet.shelf import Directory
 
-        if arguments.sources is not None:
-            raise InvalidInputError("it is of use for an object store alone", field="--sources")
         return Directory(to)
     if not to.startswith("s3://"):
         hint = "or into a directory that a web server serves"
         raise InvalidInputError(f"{shown(to)}: it is published into s3:// alone", field="--to", hint=hint)
+    return _object_shelf(arguments, to)
+
+
+def _reports(arguments: Namespace) -> str | dict[str, bytes] | None:
+    """Return the directory of the reports, or those of an object store."""
+    where: str | None = arguments.reports
+    if where is None or "://" not in where:
+        return where
+    if not where.startswith("s3://"):
+        hint = "or from a directory, where what takes their PUT writes them"
+        raise InvalidInputError(f"{shown(where)}: they are read from s3:// alone", field="--reports", hint=hint)
+    return _object_shelf(arguments, where).read_all(".json")
+
+
+def _object_shelf(arguments: Namespace, url: str) -> ObjectShelf:
     from fsdm.cli.config import SOURCES, read_config_at
     from fsdm.fleet.object_shelf import ObjectShelf
     from fsdm.transfer.http.source_settings import Sources
@@ -147,7 +191,7 @@ def _shelf(arguments: Namespace) -> Shelf:
     if file is not None and not os.path.exists(file):
         raise InvalidInputError(f"{file} is not there", field="--sources", hint="check the path")
     tables = () if file is None else read_config_at(os.path.abspath(file)).get(SOURCES, ())
-    return ObjectShelf(to, Sources(tables, os.path.dirname(os.path.abspath(file or "."))))
+    return ObjectShelf(url, Sources(tables, os.path.dirname(os.path.abspath(file or "."))))
 
 
 def _round() -> Any:
@@ -173,6 +217,7 @@ def _options(arguments: Namespace) -> Any:
         otherwise=copies.get(None, 3),
         assumed_bytes=arguments.assume_bytes,
         bounds=bounds,
+        peers=arguments.peers or "",
         silent_s=arguments.silent,
         grace_s=max(arguments.grace, arguments.silent),
     )
@@ -197,6 +242,16 @@ def _lines(found: Summary, listed: int) -> Iterator[str]:
         yield f"{count(len(found.short), 'chunk')} with too few copies"
     for short in found.short[:listed]:
         yield row(short.id, f"{short.confirmed} confirmed, {short.copies} of {short.wanted}", short.why)
+
+
+def _move_lines(moves: Iterable[Move], listed: int) -> Iterator[str]:
+    """Say so many of the moves, and how many more there are."""
+    rest = iter(moves)
+    for move in islice(rest, listed):
+        way = f"{move.origin or '(new)'} → {move.target or '(gone)'}"
+        yield row(move.chunk, way, readable(move.bytes), f"{move.reason}: {move.why}")
+    if more := sum(1 for _ in rest):
+        yield f"{count(more, 'more move')}: --list-moves N, or --json for all"
 
 
 def _amount(amount: Amount) -> str:
