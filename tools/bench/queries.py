@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from multiprocessing.connection import Connection
 
+    from distributed import Client as DaskClient
     from distributed.core import Server
 
     from fsdm.fleet.task import HeldChunk
@@ -102,6 +103,7 @@ def _work(said: Connection, scheduler: str, data_dir: str, names: list[str]) -> 
 class Running:
     """A fleet that runs: a client, and the processes of scheduler and workers."""
 
+    dask: DaskClient
     fleet: FleetClient
     chunks: int
     scheduler: int
@@ -113,6 +115,11 @@ class Running:
         if len(answers) != self.chunks:
             raise ValueError(f"{len(answers)} answers for {self.chunks} chunks")
 
+    def submit_nothing(self) -> None:
+        """Have each worker do nothing, by Dask alone."""
+        workers = self.dask.scheduler_info(n_workers=-1)["workers"]
+        self.dask.gather([self.dask.submit(nothing, None, workers=[one], pure=False) for one in workers])
+
     def timed(self) -> float:
         """Return how long a query takes, in seconds."""
         began = time.monotonic()
@@ -122,6 +129,12 @@ class Running:
     def cpu_ns(self, pids: list[int]) -> int:
         """Return the CPU time of this process and others."""
         return time.process_time_ns() + sum(map(cpu_ns, pids))
+
+    def at_rest_ns(self, pids: list[int]) -> float:
+        """Return the CPU time that this process and others take in a second while nothing is asked for."""
+        began = self.cpu_ns(pids)
+        time.sleep(REST_S)
+        return (self.cpu_ns(pids) - began) / REST_S
 
 
 @contextmanager
@@ -140,9 +153,10 @@ def running(data_dir: str, chunks: int, groups: list[list[str]]) -> Iterator[Run
         begun = [stack.enter_context(process(_work, address, data_dir, group)) for group in groups]
         for _, told in begun:
             receive(told, BEGIN_S)
-        fleet = FleetClient(stack.enter_context(DaskClient(address)), Routes({DATASET: held}, {}))
+        dask = stack.enter_context(DaskClient(address))
+        fleet = FleetClient(dask, Routes({DATASET: held}, {}))
         pids = [child.pid for child, _ in begun if child.pid is not None]
-        yield Running(fleet, chunks, scheduler.pid or 0, pids)
+        yield Running(dask, fleet, chunks, scheduler.pid or 0, pids)
 
 
 def _alone(data_dir: str, chunks: int) -> int:
@@ -167,9 +181,7 @@ def queries(args: argparse.Namespace) -> Iterator[Figure]:
         with running(data_dir, chunks, [[name] for name in NODES]) as one:
             one.ask()
             pids = [one.scheduler, *one.workers]
-            began = one.cpu_ns(pids)
-            time.sleep(REST_S)
-            at_rest_ns = (one.cpu_ns(pids) - began) / REST_S  # a second
+            at_rest_ns = one.at_rest_ns(pids)
             began = one.cpu_ns(pids)
             usual_s = one.timed()
             taken_ns = one.cpu_ns(pids) - began - at_rest_ns * usual_s
@@ -189,15 +201,23 @@ def queries(args: argparse.Namespace) -> Iterator[Figure]:
 
 
 def tasks(args: argparse.Namespace) -> Iterator[Figure]:
-    """Queries of a task on each of many nodes: the CPU time of client and scheduler a task."""
+    """Queries of a task on each of many nodes: the CPU time of client and scheduler a task, and of Dask's submit."""
     nodes, rounds = (20, 2) if args.quick else (200, 10)
     with scratch(args.dir) as base:
         data_dir = put(str(base / "data"), nodes)
         with running(data_dir, nodes, [[f"n{number}" for number in range(nodes)]]) as one:
-            one.ask(nothing)
-            began = one.cpu_ns([one.scheduler])
-            for _ in range(rounds):
-                one.ask(nothing)
-            taken_ns = one.cpu_ns([one.scheduler]) - began
+            at_rest_ns = one.at_rest_ns([one.scheduler])
+
+            def cost_ms(ask: Callable[[], object]) -> float:
+                ask()
+                began, began_at = one.cpu_ns([one.scheduler]), time.monotonic()
+                for _ in range(rounds):
+                    ask()
+                taken_ns = one.cpu_ns([one.scheduler]) - began
+                return (taken_ns - at_rest_ns * (time.monotonic() - began_at)) / 1e6 / nodes / rounds
+
+            asked_ms = cost_ms(partial(one.ask, nothing))
+            plain_ms = cost_ms(one.submit_nothing)
     what = f"queries over {nodes} nodes: CPU of client and scheduler a task"
-    yield Figure("tasks", what, taken_ns / 1e6 / nodes / rounds, "ms", nodes * rounds, 1.2)
+    yield Figure("tasks", what, asked_ms, "ms", nodes * rounds, 1.2)
+    yield Figure("tasks", f"{what}, by client.submit alone", plain_ms, "ms", nodes * rounds)
