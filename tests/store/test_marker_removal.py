@@ -335,6 +335,15 @@ def test_want_is_restored_where_nothing_says_otherwise(layout: Layout, why: str)
         assert os.stat(layout.want_marker(chunk.id)).st_mtime_ns == os.stat(stored).st_mtime_ns
 
 
+def test_restored_want_stays_beside_a_delete_that_is_no_file(layout: Layout) -> None:
+    chunk, stored = a_want(), f"{layout.root}/stored"
+    Path(stored).write_bytes(chunk.to_json())
+    restore_want(layout, FileSystem(), stored, chunk.id)
+    os.mkdir(layout.delete_marker(chunk.id))
+    withdraw_restored_want(layout, FileSystem(), stored, chunk.id)
+    assert os.listdir(layout.want) == [chunk.id]
+
+
 def test_coarse_clock_is_the_one_that_ctimes_come_from(tmp_path: Path) -> None:
     before_ns = clock_gettime_ns(CLOCK_REALTIME_COARSE)
     (tmp_path / "new").touch()
