@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import portalocker.portalocker  # noqa: F401 a child may not be able to read what is imported where it is used
 import pytest
+import requests  # noqa: F401
 
-import fsdm.status.chunk_status  # noqa: F401 a child may not be able to read our modules
+import fsdm.status.chunk_status  # noqa: F401
 from fsdm import DataChunk, DataManager
 from fsdm.client import Client
 from fsdm.store.data_dir import open_data_dir
