@@ -128,9 +128,14 @@ def _looks_the_same_until(failure: Failure, state: ChunkState) -> float:
 def kept_until(state: ChunkState, memo: Memo, now: float, recovery: Recovery) -> float | None:
     """Tell how long a failure of a registered chunk is told that nobody asks for: as long as it holds for the next."""
     failure = memo.failure
-    if failure is None or failure.known is None or failure.known != stamp(state.known) or state.ready:
+    if failure is None or failure.known is None or state.ready:
         return None
-    return math.inf if recovery.has_given_up(failure) else still_until(failure.not_before, RETRY_AFTER_MAX_S, now)
+    is_other, is_touched = _changed(failure.known, state.known)
+    if is_other:
+        return None
+    if recovery.has_given_up(failure) and not is_touched:
+        return math.inf
+    return still_until(failure.not_before, RETRY_AFTER_MAX_S, now)
 
 
 def next_failure(

@@ -159,6 +159,17 @@ def test_a_failure_that_says_when_is_kept_until_then_for_who_asks_next() -> None
     assert decide(replace(state, ready=(OLD,)), Memo(failure=failure), NOW) == ClearFailure(ID)
 
 
+@pytest.mark.parametrize("recovery", [BY_TIME, BY_ASKING, BY_HAND])
+def test_touch_of_the_registration_lets_go_of_a_failure_but_not_of_what_its_server_said(recovery: Recovery) -> None:
+    touched = ChunkState(ID, known=replace(KNOWN, mtime_ns=51), failed=True)
+    said, silent = (Memo(failure=not_fetched(**how)) for how in ({"not_before": NOW + 5}, {}))
+    assert decide(touched, said, NOW, recovery) == Wait(NOW + 5), "somebody asks next, as `fsdm retry` does"
+    assert decide(touched, said, NOW + 5, recovery) == ClearFailure(ID)
+    assert decide(touched, silent, NOW, recovery) == ClearFailure(ID)
+    other = replace(touched, known=replace(KNOWN, size=51))
+    assert decide(other, said, NOW, recovery) == ClearFailure(ID), "other URLs"
+
+
 @pytest.mark.parametrize(
     ("recovery", "attempts", "is_given_up"),
     [(BY_TIME, 99, False), (BY_ASKING, 1, True), (BY_HAND, 1, True), (AFTER_TWO, 1, False), (AFTER_TWO, 2, True)],

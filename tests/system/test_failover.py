@@ -207,7 +207,7 @@ MUTANTS = {
     "lets go after a while": "fsdm.manager._close_when_ended = lambda reconciler, lock: lock.close()",
     "shares LOCK": (
         "fsdm.store.data_dir.check_flock = lambda *_, **__: None; "
-        "fsdm.store.leader_lock.EXCLUSIVE = fsdm.store.leader_lock.SHARED"
+        "fsdm.store.leader_lock._lock = lambda fd: fsdm.store.flock.try_flock(fd, fsdm.store.flock.SHARED)"
     ),
     "LOCK alone": "ReconcilerLock._lock_trash = lambda self, layout: True",
 }

@@ -81,7 +81,7 @@ why = "of two equal values either may be returned"
 CONFTEST = """\
 import os
 import small.module
-assert not ("PYTEST_XDIST_WORKER" in os.environ and {"PYTEST_PLUGINS", "FSDM_MUTATE_PROBES"} & os.environ.keys())
+assert not (os.environ["PYTEST_XDIST_WORKER"] and {"PYTEST_PLUGINS", "FSDM_MUTATE_PROBES"} & os.environ.keys())
 """
 PROBED = '''\
 """A module."""
@@ -142,7 +142,7 @@ def record(project: Path, *options: object, workers: int = 0) -> None:
     """Record which test runs through which line."""
     command = (sys.executable, "-m", "pytest", "-p", "tools.mutate.recorder", "-p", "no:cacheprovider", "-n", workers)
     options = ("--mutate-map", ".mutate", "--mutate-package", "small", *options)
-    done = ran(*command, *options, cwd=project, PYTHONPATH=REPOSITORY)
+    done = ran(*command, *options, cwd=project, PYTHONPATH=str(REPOSITORY), PYTEST_XDIST_WORKER="")
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -14,7 +14,7 @@ from tests.support.known_faults import Fault, arrive, available, child, must_fin
 
 NOBODY = 65534
 AS_NOBODY = f"""
-import encodings.ascii, encodings.idna, os, requests
+import encodings.ascii, encodings.idna, os, portalocker.portalocker, requests
 from fsdm import DataManager, Limits
 from fsdm import manager
 from fsdm.status import chunk_status as status
