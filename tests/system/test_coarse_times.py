@@ -7,6 +7,7 @@ import pytest
 
 from fsdm.client import Client
 from fsdm.model.layout import Layout
+from fsdm.model.state import Marker
 from fsdm.store.catalog import Catalog
 from fsdm.store.data_dir import open_data_dir
 from fsdm.store.filesystem import FileSystem
@@ -41,22 +42,23 @@ def test_own_catalog_sees_what_another_hand_puts_there_within_a_second(layout: L
         assert catalog.refresh() == {place.chunk_id}
 
 
-def _same_again(path: str, *texts: str) -> None:
-    """Put wants in place of each other until one has the identity of the first."""
-    first = judged(path)
-    for _ in range(200):
-        for text in texts:
-            put(path, text)
-        if judged(path) == first:
-            return
+def _same_again(path: str, first: str, *texts: str) -> Marker:
+    """Put a want, and others in its place until one has its identity; return the first one, as it was judged."""
+    for _ in range(20):  # a second may end meanwhile
+        put(path, first)
+        marker = judged(path)
+        while (now := judged(path)).mtime_ns == marker.mtime_ns:
+            for text in texts:
+                put(path, text)
+            if judged(path) == marker:
+                return marker.read_as(first.encode())
+        assert now != marker
     raise AssertionError("no inode was given away again within a second")
 
 
 def test_newer_want_with_the_inode_time_and_size_of_the_judged_one_is_not_removed(layout: Layout) -> None:
     path = layout.want_marker(an_id())
-    put(path, "old")
-    want = judged(path).read_as(b"old")
-    _same_again(path, "...", "new")
+    want = _same_again(path, "old", "...", "new")
     assert not remove_marker(layout, FileSystem(), path, want, None)
     assert Path(path).read_text() == "new"
     assert remove_marker(layout, FileSystem(), path, judged(path).read_as(b"new"), None)
@@ -65,9 +67,7 @@ def test_newer_want_with_the_inode_time_and_size_of_the_judged_one_is_not_remove
 
 def test_crash_leaves_a_newer_want_that_looks_as_the_judged_one(layout: Layout) -> None:
     path = layout.want_marker(an_id())
-    put(path, "old")
-    want = judged(path).read_as(b"old")
-    _same_again(path, "...", "new")
+    want = _same_again(path, "old", "...", "new")
     with pytest.raises(CrashError):
         remove_marker(layout, CrashBefore(1), path, want, None)  # renamed aside, not looked at
     assert os.listdir(layout.want) != [os.path.basename(path)]
