@@ -42,8 +42,15 @@ class ReconcilerLock(LockDescriptor):
             raise
 
     def _take(self, layout: Layout, deadline: float) -> None:
+        flags = os.O_RDWR | os.O_CREAT
         while True:
-            fd = _open_lock(self, layout, os.O_RDWR | os.O_CREAT)
+            try:
+                fd = _open_lock(self, layout, flags)
+            except FileNotFoundError:
+                if flags & os.O_CREAT:
+                    raise
+                raise _runs_already(layout, "") from None  # it has gone since, perhaps with the data directory
+            flags = os.O_RDWR  # what stood there at first may be another directory by now
             if _lock(fd) and self.is_ours() and self._lock_trash(layout):
                 break
             # a process asked who reconciles, or LOCK was removed and made again since its open: try once more
