@@ -1,4 +1,4 @@
-"""What a placement moves: each copy that comes to a list or goes from one, with the reason. Pure."""
+"""The moves of a placement: each copy that comes to a list or goes from one, with the reason. Pure."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ import pytest
 
 from fsdm.fleet.moves import DRAINS, Move
 from fsdm.fleet.round import Round
-from tests.fleet.test_publishing import NOW, Place
+from tests.support.placed import NOW, Place
 
 
 @pytest.fixture

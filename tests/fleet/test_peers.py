@@ -12,8 +12,8 @@ from fsdm.model.documents import MIRRORS_MAX, DataChunk
 from fsdm.model.errors import InvalidInputError
 from fsdm.model.layout import Place as ChunkPlace
 from fsdm.model.plain_wants import BYTES_MAX
-from tests.fleet.test_publishing import DATASETS, Place
 from tests.support.chunks import an_id
+from tests.support.placed import DATASETS, Place
 
 SHA256 = "a" * 64
 
